@@ -167,6 +167,7 @@ class Net(nn.Module):
         ``call`` asks the same net another way (generate, body only); ``until`` reads only these tapped roles and stops after the last has fired.
         """
         outputs, recording = self._run(batch, call or self.call, until if self.stops else None)
+        tapped: Outputs = {}
         for tap in self._places if until is None else self._among(until):
             calls = recording.tensors.get(tap.number)
             if calls is None:
@@ -176,8 +177,8 @@ class Net(nn.Module):
             if any(value._version != version for value, version in calls):
                 raise RuntimeError(f"taps.{tap.role}: '{tap.path}' was changed in place after it was recorded; tap the module after it")
             value = tuple(tensor for tensor, _ in calls) if tap.every else calls[-1][0]
-            outputs[tap.role] = (*outputs.get(tap.role, ()), value) if tap.part else value
-        return outputs
+            tapped[tap.role] = (*tapped.get(tap.role, ()), value) if tap.part else value
+        return outputs | tapped
 
     def _run(self, batch: Batch, call: Call, until: frozenset[str] | None) -> tuple[Outputs, _Recording]:
         self._recording = recording = _Recording(until)

@@ -1,0 +1,28 @@
+"""A net that never learns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from instil.core import Batch, Card, Outputs, Teacher, as_net
+
+
+class Frozen(Teacher):
+    """One fixed net, without gradients; where only taps in its middle are read, its forward stops after the last of them."""
+
+    card = Card("Fixed teacher", "https://arxiv.org/abs/1503.02531", "NIPS Workshop", 2014, source="offline")
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = as_net(net).eval().requires_grad_(False)
+        self._until: frozenset[str] | None = None
+
+    def forward(self, batch: Batch, grad: bool = False) -> Outputs:
+        with torch.set_grad_enabled(grad):
+            return self.net(batch, until=self._until)
+
+    def wants(self, roles: Iterable[str], batch: Batch) -> None:
+        self._until = self.net.stop_after(roles, batch)

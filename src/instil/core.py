@@ -174,7 +174,7 @@ class Net(nn.Module):
                 if call is None:
                     raise RuntimeError(f"taps.{tap.role}: '{tap.path}' never fired: the forward did not call that module")
                 continue
-            if any(value._version != version for value, version in calls):
+            if not torch.compiler.is_compiling() and any(value._version != version for value, version in calls):
                 raise RuntimeError(f"taps.{tap.role}: '{tap.path}' was changed in place after it was recorded; tap the module after it")
             value = tuple(tensor for tensor, _ in calls) if tap.every else calls[-1][0]
             tapped[tap.role] = (*tapped.get(tap.role, ()), value) if tap.part else value

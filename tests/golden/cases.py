@@ -45,6 +45,7 @@ class Case:
     rtol: float
     arrays: dict[str, Tensor]
     zero_grads: tuple[str, ...] = ()
+    formula: str = ""
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self.arrays:
@@ -117,6 +118,7 @@ def load(folder: Path, entry: dict[str, Any]) -> Case:
         entry.get("rtol") or 1e-5,
         arrays,
         tuple(entry.get("zero_grads") or ()),
+        entry.get("formula") or "",
     )
 
 

@@ -1,0 +1,46 @@
+"""The label loss: single-label, multi-label or binary, told apart by the shapes."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from instil.core import UNLABELLED, Batch, Card, LabelObjective, Outputs, full
+from instil.objectives.logit_objective import reduced, require_class_target
+
+
+def cross_entropy_loss(student: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """Cross-entropy of logits (..., C) with class indices (...); (...) for reduction ``none``, where -100 gives 0.
+
+    One class, or a target of the logits' shape: binary cross-entropy of the sigmoid, averaged over the labelled classes of the item.
+    Raises ValueError where the target's shape fits neither.
+    """
+    if target.shape == student.shape:
+        return _binary(student, target, reduction)
+    if student.shape[-1] == 1 and target.shape == student.shape[:-1]:
+        return _binary(student, target.unsqueeze(-1), reduction)
+    require_class_target(student, target)
+    log_probability = full(student).log_softmax(-1)
+    values = -log_probability.gather(-1, target.clamp_min(0).unsqueeze(-1)).squeeze(-1)
+    return reduced(values, reduction, target)
+
+
+def _binary(student: Tensor, target: Tensor, reduction: str) -> Tensor:
+    labelled = target != UNLABELLED
+    student = full(student)
+    values = F.binary_cross_entropy_with_logits(student, target.clamp_min(0).to(student.dtype), reduction="none")
+    values = torch.where(labelled, values, 0.0).sum(-1) / labelled.sum(-1).clamp_min(1)
+    return reduced(values, reduction, torch.where(labelled.any(-1), 0, UNLABELLED))
+
+
+class CrossEntropy(LabelObjective):
+    """The student's logits (..., C) against the label: class indices (...), or one yes or no a class (..., C)."""
+
+    card = Card("Cross-entropy with the label", source="labels", zero_at_match=False)
+    needs: ClassVar = {"student": (("logits",),), "teacher": ()}
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        return cross_entropy_loss(student["logits"], batch["label"], "none")

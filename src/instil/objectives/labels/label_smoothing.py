@@ -1,0 +1,48 @@
+"""The label, softened evenly: a teacher that knows nothing, which distillation must beat."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from annotated_types import Ge, Lt
+from torch import Tensor
+
+from instil.core import Batch, Card, LabelObjective, Outputs, full
+from instil.objectives.logit_objective import reduced, require_class_target, require_classes
+
+
+def label_smoothing_loss(student: Tensor, target: Tensor, smoothing: float = 0.1, others_only: bool = False, reduction: str = "mean") -> Tensor:
+    """Cross-entropy with (1 - smoothing) of the label plus ``smoothing`` spread over all C classes (Szegedy et al. 2016, section 7).
+
+    Logits (..., C), target (...) give (...) for reduction ``none``; -100 gives 0. ``others_only`` spreads over the C - 1 other classes.
+    Raises ValueError for one class and where the target's shape does not fit.
+    """
+    require_classes(student, 2)
+    require_class_target(student, target)
+    surprise = -full(student).log_softmax(-1)
+    hit = surprise.gather(-1, target.clamp_min(0).unsqueeze(-1)).squeeze(-1)
+    spread = (surprise.sum(-1) - hit) / (student.shape[-1] - 1) if others_only else surprise.mean(-1)
+    return reduced((1 - smoothing) * hit + smoothing * spread, reduction, target)
+
+
+class LabelSmoothing(LabelObjective):
+    """The student's logits (..., C) against class indices (...) of which every class gets a small share."""
+
+    card = Card(
+        "Rethinking the Inception Architecture for Computer Vision",
+        "https://arxiv.org/abs/1512.00567",
+        "CVPR",
+        2016,
+        source="labels",
+        labels=("single",),
+        zero_at_match=False,
+        deviations="The paper spreads over all classes; others_only=True is the form of Tf-KD's code (Yuan et al., CVPR 2020).",
+    )
+    needs: ClassVar = {"student": (("logits",),), "teacher": ()}
+
+    def __init__(self, smoothing: Annotated[float, Ge(0), Lt(1)] = 0.1, others_only: bool = False):
+        super().__init__()
+        self.smoothing, self.others_only = smoothing, others_only
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        return label_smoothing_loss(student["logits"], batch["label"], self.smoothing, self.others_only, "none")

@@ -1,0 +1,54 @@
+"""Match a stronger teacher's preferences, not its probabilities: Pearson correlation over classes and over samples."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from instil.core import Batch, Card, NonNegative, Positive, full
+from instil.objectives.logit_objective import LogitObjective, require_same_logits
+
+CORRELATION_EPSILON = 1e-8
+
+
+def dist_loss(student: Tensor, teacher: Tensor, beta: float = 1.0, gamma: float = 1.0, temperature: float = 1.0, scale: bool = True) -> Tensor:
+    """beta (1 - correlation over the classes of an item) + gamma (1 - correlation over the items of a class) (Huang et al. 2022).
+
+    Logits (..., C) of all items together give a scalar; ``scale`` is the factor T². Raises ValueError for one class and where the shapes differ.
+    """
+    require_same_logits(student, teacher, classes=2)
+    student, teacher = ((full(logits) / temperature).softmax(-1).flatten(0, -2) for logits in (student, teacher))
+    inter = 1 - _correlation(student, teacher).mean()
+    intra = 1 - _correlation(student.mT, teacher.mT).mean()
+    loss = beta * inter + gamma * intra
+    return loss * temperature**2 if scale else loss
+
+
+def _correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Pearson correlation of the rows: (M, C) and (M, C) -> (M,); 0 for a constant row."""
+    length = torch.linalg.vector_norm
+    a, b = a - a.mean(-1, keepdim=True), b - b.mean(-1, keepdim=True)
+    correlation: Tensor = (a * b).sum(-1) / (length(a, dim=-1) * length(b, dim=-1) + CORRELATION_EPSILON)
+    return correlation
+
+
+class DIST(LogitObjective):
+    """The order the teacher sees, among classes and among samples, whatever its confidence; logits (..., C)."""
+
+    card = Card(
+        "Knowledge Distillation from A Stronger Teacher",
+        "https://arxiv.org/abs/2205.10536",
+        "NeurIPS",
+        2022,
+        source="logits",
+        labels=("single",),
+        couples=True,
+        deviations="The authors' code multiplies both relations by T², which the paper's appendix does not: scale=False leaves it out.",
+    )
+
+    def __init__(self, beta: NonNegative = 1.0, gamma: NonNegative = 1.0, temperature: Positive = 1.0, scale: bool = True, standardize: bool = False):
+        super().__init__(standardize)
+        self.beta, self.gamma, self.temperature, self.scale = beta, gamma, temperature, scale
+
+    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
+        return dist_loss(student, teacher, self.beta, self.gamma, self.temperature, self.scale)

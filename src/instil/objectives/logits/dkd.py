@@ -1,0 +1,66 @@
+"""Decoupled distillation: how sure of the target, and how the rest is shared, each with its own weight."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from instil.core import Batch, Card, LabelObjective, NonNegative, Positive, full
+from instil.objectives.logit_objective import (
+    LogitObjective,
+    kl_divergence,
+    reduced,
+    require_class_target,
+    require_same_logits,
+    without_target,
+)
+
+
+def dkd_loss(
+    student: Tensor,
+    teacher: Tensor,
+    target: Tensor,
+    alpha: float = 1.0,
+    beta: float = 8.0,
+    temperature: float = 4.0,
+    reduction: str = "mean",
+) -> Tensor:
+    """T² (alpha TCKD + beta NCKD), Eq. 7 of Zhao et al. 2022: KL of (target, not target), and KL among the other classes.
+
+    Logits (..., C), target (...) give (...) for reduction ``none``; -100 gives 0. With two classes NCKD is 0.
+    Raises ValueError for one class and where shapes do not fit.
+    """
+    require_same_logits(student, teacher, classes=2)
+    require_class_target(student, target)
+    student_target, student_rest = without_target(full(student) / temperature, target)
+    teacher_target, teacher_rest = without_target(full(teacher) / temperature, target)
+    tckd = kl_divergence(_log_two(teacher_target, teacher_rest), _log_two(student_target, student_rest))
+    nckd = kl_divergence(teacher_rest.log_softmax(-1), student_rest.log_softmax(-1))
+    return reduced((alpha * tckd + beta * nckd) * temperature**2, reduction, target)
+
+
+def _log_two(target: Tensor, rest: Tensor) -> Tensor:
+    """(..., 2): log-probabilities of the target class and of all others together."""
+    return torch.stack([target, rest.logsumexp(-1)], -1).log_softmax(-1)
+
+
+class DKD(LogitObjective, LabelObjective):
+    """KD taken apart at the target class, so that a sure teacher does not silence what it knows of the others; logits (..., C)."""
+
+    card = Card(
+        "Decoupled Knowledge Distillation",
+        "https://arxiv.org/abs/2203.08679",
+        "CVPR",
+        2022,
+        source="logits",
+        labels=("single",),
+        deviations="The authors' code lowers the target's logit by 1000 and takes the log of a softmax, infinite where the teacher is sure; "
+        "here the class is left out exactly, in log space. Their warm-up over 20 epochs is a schedule of the weight.",
+    )
+
+    def __init__(self, alpha: NonNegative = 1.0, beta: NonNegative = 8.0, temperature: Positive = 4.0, standardize: bool = False):
+        super().__init__(standardize)
+        self.alpha, self.beta, self.temperature = alpha, beta, temperature
+
+    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
+        return dkd_loss(student, teacher, batch["label"], self.alpha, self.beta, self.temperature, "none")

@@ -1,0 +1,54 @@
+"""Match the teacher's softened distribution."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from instil.core import Batch, Card, Positive, full
+from instil.objectives.logit_objective import LogitObjective, kl_divergence, reduced, require_same_logits
+
+
+def kd_loss(
+    student: Tensor, teacher: Tensor, temperature: float = 4.0, scale: bool = True, multi_label: bool = False, reduction: str = "mean"
+) -> Tensor:
+    """T² KL(teacher || student) of the softmax at temperature T (Hinton et al. 2014, Eq. 1 and section 2).
+
+    Logits (..., C) give (...) for reduction ``none``. One class, or ``multi_label``: the KL of each class's sigmoid, averaged over the classes.
+    ``scale`` is the factor T². Raises ValueError where the shapes differ.
+    """
+    require_same_logits(student, teacher)
+    student, teacher = full(student) / temperature, full(teacher) / temperature
+    if multi_label or student.shape[-1] == 1:
+        values = kl_divergence(_log_bernoulli(teacher), _log_bernoulli(student)).mean(-1)
+    else:
+        values = kl_divergence(teacher.log_softmax(-1), student.log_softmax(-1))
+    return reduced(values * temperature**2 if scale else values, reduction)
+
+
+def _log_bernoulli(logits: Tensor) -> Tensor:
+    """(..., C) -> (..., C, 2): log-probabilities of yes and no."""
+    return torch.stack([logits, torch.zeros_like(logits)], -1).log_softmax(-1)
+
+
+class KD(LogitObjective):
+    """The student's softened distribution follows the teacher's; logits (..., C): classes, pixels or tokens."""
+
+    card = Card(
+        "Distilling the Knowledge in a Neural Network",
+        "https://arxiv.org/abs/1503.02531",
+        "NIPS Workshop",
+        2014,
+        source="logits",
+        deviations="KL is summed over the classes as in the paper; code built on KLDivLoss's default also divides by their number. "
+        "Code that leaves out T² is scale=False. The sigmoid form for multi-label and binary outputs is not in the paper.",
+    )
+
+    def __init__(self, temperature: Positive = 4.0, scale: bool = True, multi_label: bool = False, standardize: bool = False):
+        super().__init__(standardize)
+        self.temperature, self.scale, self.multi_label = temperature, scale, multi_label
+        if standardize and multi_label:
+            raise ValueError("standardize removes the level of the logits, which is what multi_label reads; set one of them")
+
+    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
+        return kd_loss(student, teacher, self.temperature, self.scale, self.multi_label, "none")

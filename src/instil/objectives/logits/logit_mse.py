@@ -1,0 +1,39 @@
+"""Regress the teacher's logits."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from instil.core import Batch, Card, full
+from instil.objectives.logit_objective import LogitObjective, reduced, require_same_logits
+
+
+def logit_mse_loss(student: Tensor, teacher: Tensor, smooth: bool = False, reduction: str = "mean") -> Tensor:
+    """Mean over the classes of the squared difference of logits (Ba & Caruana 2014, Eq. 1, times 2/C); ``smooth``: of the smooth L1 difference.
+
+    Logits (..., C) give (...) for reduction ``none``. Raises ValueError where the shapes differ.
+    """
+    require_same_logits(student, teacher)
+    distance = F.smooth_l1_loss if smooth else F.mse_loss
+    return reduced(distance(full(student), full(teacher), reduction="none").mean(-1), reduction)
+
+
+class LogitMSE(LogitObjective):
+    """The student's logits (..., C) regress the teacher's: no softmax, no temperature."""
+
+    card = Card(
+        "Do Deep Nets Really Need to be Deep?",
+        "https://arxiv.org/abs/1312.6184",
+        "NIPS",
+        2014,
+        source="logits",
+        deviations="The paper's half sum over the classes is weight C/2 of this mean, which is what Kim et al. (IJCAI 2021) run.",
+    )
+
+    def __init__(self, smooth: bool = False, standardize: bool = False):
+        super().__init__(standardize)
+        self.smooth = smooth
+
+    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
+        return logit_mse_loss(student, teacher, self.smooth, "none")

@@ -1,0 +1,165 @@
+"""Adapters for losses on labels and logits."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from instil.objectives.labels.cross_entropy import cross_entropy_loss
+from instil.objectives.labels.label_smoothing import label_smoothing_loss
+from instil.objectives.logit_objective import standardize
+from instil.objectives.logits.dist import dist_loss
+from instil.objectives.logits.dkd import dkd_loss
+from instil.objectives.logits.kd import kd_loss
+from instil.objectives.logits.logit_mse import logit_mse_loss
+from instil.objectives.logits.nkd import nkd_loss
+from tests.golden.cases import Case
+
+Answer = tuple[Tensor, dict[str, Tensor]]
+
+
+def logits(case: Case) -> tuple[Tensor, Tensor]:
+    """Student and teacher, (..., C); dense ones, (N, C, H, W), with the classes moved to the end."""
+    student, teacher = case["student.logits"], case["teacher.logits"]
+    return (student.movedim(1, -1), teacher.movedim(1, -1)) if student.ndim == 4 else (student, teacher)
+
+
+def temperature(case: Case) -> float:
+    for name in ("temperature", "tau", "T"):
+        if name in case.options:
+            return float(case.options[name])
+    return 1.0
+
+
+def scaled(case: Case) -> bool:
+    """Whether the case multiplies by T²."""
+    return not case.says("no t^2", "no tau^2", "without t^2", "without tau^2")
+
+
+def total(case: Case, values: Tensor, classes: int) -> Tensor:
+    """Values (items of the first dimension first) summed or averaged as the case does it."""
+    reduction = case.option("reduction")
+    if reduction not in (None, "mean", "batchmean", "sum"):
+        raise NotImplementedError(f"reduction '{reduction}'")
+    if reduction == "sum":
+        return values.sum()
+    if reduction == "batchmean" or (reduction is None and case.says("first dimension")):
+        return values.sum() / values.shape[0]
+    if reduction == "mean" or case.says("n and classes", "n*c", "n*t*v", "over all elements", "element-wise", "elementwise"):
+        return values.mean() / classes
+    return values.mean()
+
+
+def with_labels(case: Case, values: Tensor, soft: Tensor) -> Answer:
+    """The soft term, weighted, plus the cross-entropy where the case adds it."""
+    outputs: dict[str, Tensor] = {}
+    if "target" in case:
+        alpha = case.option("alpha")
+        label_weight, soft_weight = (1.0, 1.0) if alpha is None else (1 - alpha, alpha)
+        soft = case.option("kd_weight", soft_weight) * soft
+        label = case.option("ce_weight", case.option("gamma", label_weight)) * cross_entropy_loss(logits(case)[0], case["target"])
+        outputs = {"part.ce": label, "part.kd": soft}
+        soft = label + soft
+    if "per_token" in case:
+        outputs["per_token"] = values.mT if values.shape != case["per_token"].shape else values
+    return soft, {name: value for name, value in outputs.items() if name in case}
+
+
+def kd(case: Case) -> Answer:
+    student, teacher = logits(case)
+    if case.option("reverse", False):
+        student, teacher = teacher, student
+    values = kd_loss(student, teacher, temperature(case), scaled(case), reduction="none")
+    return with_labels(case, values, total(case, values, student.shape[-1]))
+
+
+def decoupled(case: Case, student: Tensor, teacher: Tensor) -> Tensor:
+    values = dkd_loss(student, teacher, case["target"], case.option("alpha", 1.0), case.option("beta", 8.0), temperature(case), "none")
+    if case.says("no t^2", "without t^2"):
+        values = values / temperature(case) ** 2
+    return values.mean() if case.says("all tokens") or (case["target"] >= 0).all() else values.sum() / (case["target"] >= 0).sum()
+
+
+def dkd(case: Case) -> Tensor:
+    return decoupled(case, *logits(case))
+
+
+def logit_std(case: Case) -> Tensor:
+    student, teacher = (standardize(values) for values in logits(case))
+    loss = case.source.rpartition("::")[2]
+    if "dkd" in loss:
+        return decoupled(case, student, teacher)
+    if "kd_loss" not in loss or "MLKD" in case.source:
+        raise NotImplementedError(f"standardized logits in {case.source}")
+    values = kd_loss(student, teacher, temperature(case), scaled(case), reduction="none")
+    return total(case, values, student.shape[-1])
+
+
+def nkd(case: Case) -> Tensor:
+    return nkd_loss(*logits(case), case["target"], temperature(case), case.option("gamma", 1.5))
+
+
+def dist(case: Case) -> Tensor:
+    return dist_loss(*logits(case), case.option("beta", 1.0), case.option("gamma", 1.0), temperature(case), scaled(case))
+
+
+def logit_mse(case: Case) -> Tensor:
+    return regression(case, smooth=False)
+
+
+def logit_smooth_l1(case: Case) -> Tensor:
+    return regression(case, smooth=True)
+
+
+def regression(case: Case, smooth: bool) -> Tensor:
+    if case.option("beta", 1.0) != 1.0:
+        raise NotImplementedError(f"smooth L1 with beta {case.option('beta')}")
+    student, teacher = logits(case)
+    classes = student.shape[-1]
+    loss = total(case, logit_mse_loss(student, teacher, smooth, "none") * classes, classes)
+    return loss / 2 if case.says("1/2", "half") else loss
+
+
+def label_smoothing(case: Case) -> Tensor:
+    others_only = "(C-1)" in case.formula or case.says("(c-1)")
+    return label_smoothing_loss(case["student.logits"], case["target"], case.option("smoothing", 0.1), others_only)
+
+
+def peer_divergence(case: Case, peer: Tensor, other: Tensor) -> Tensor:
+    """KL from another peer, whose probabilities some code raises by 1e-7 without normalizing them again."""
+    t = temperature(case)
+    if "+1e-7" not in case.formula:
+        return kd_loss(peer, other, t, scaled(case))
+    raised = (other / t).softmax(-1) + 1e-7
+    mass = 1 + 1e-7 * peer.shape[-1]
+    return mass * (kd_loss(peer, raised.log() * t, t, scaled(case)) + math.log(mass) * (t**2 if scaled(case) else 1))
+
+
+def dml(case: Case) -> Answer:
+    """Each peer: its label loss and the KL from the other peers, one by one or from the mean of their logits."""
+    peers = [case[f"students.{number}.logits"] for number in range(sum(name.startswith("students.") for name in case.arrays))]
+    updated = [case.option("updated_peer")] if "updated_peer" in case.options else range(len(peers))
+    label, divergence = 0 * peers[0].sum(), 0 * peers[0].sum()
+    for number in updated:
+        others = [peer for other, peer in enumerate(peers) if other != number]
+        if case.says("mean logits"):
+            others = [torch.stack(others).mean(0)]
+        label = label + cross_entropy_loss(peers[number], case["target"])
+        divergence = divergence + torch.stack([peer_divergence(case, peers[number], other) for other in others]).mean()
+    outputs = {"part.ce": label, "part.kl": divergence}
+    return label + divergence, {name: value for name, value in outputs.items() if name in case}
+
+
+ADAPTERS = {
+    "kd": kd,
+    "dkd": dkd,
+    "logit_std": logit_std,
+    "nkd": nkd,
+    "dist": dist,
+    "logit_mse": logit_mse,
+    "logit_smooth_l1": logit_smooth_l1,
+    "label_smoothing": label_smoothing,
+    "dml": dml,
+}

@@ -264,10 +264,8 @@ class Objective(nn.Module):
 
     def weight(self, batch: Batch) -> Tensor:
         """How much each item counts, 0 for not at all: positions where ``valid`` has their shape, samples otherwise."""
-        if "valid" not in batch:
-            return torch.ones(size(batch), device=first(batch).device)
-        valid: Tensor = batch["valid"]
-        return (valid.flatten(1).any(1) if self.samples and valid.ndim > 1 else valid).float()
+        weight = items(batch)
+        return weight.flatten(1).amax(1) if self.samples and weight.ndim > 1 else weight
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """One value an item, in the shape of ``weight``; a scalar where the card says ``couples``."""
@@ -324,7 +322,7 @@ class Objectives(nn.ModuleDict):
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """Resolve what every objective reads and make its adapters."""
-        for name, objective in self._named():
+        for name, objective in self.named():
             try:
                 objective.resolve(student, teacher)
                 objective.build(student, teacher)
@@ -333,19 +331,29 @@ class Objectives(nn.ModuleDict):
 
     def reads(self, side: str) -> set[str]:
         """All roles that are read of ``side``."""
-        return {role for _, objective in self._named() for role in objective.reads.get(side, ())}
+        return {role for _, objective in self.named() for role in objective.reads.get(side, ())}
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, learner: str | tuple[str, ...] = "student") -> Update:
         """The update of ``learner`` on the weighted mean of every objective."""
         losses, kept = {}, {}
-        for name, objective in self._named():
+        student, teacher = self._raised("student", student), self._raised("teacher", teacher)
+        for name, objective in self.named():
             for option, schedule in self.schedules[name].items():
                 setattr(objective, option, schedule.at(float(batch.get("progress", 0.0))))
             take = self._coupled if objective.card.couples else self._mean
-            losses[name] = at_progress(self.weights[name], batch) * take(objective, student, teacher, batch)
+            with torch.autocast(first(batch).device.type, enabled=False):
+                losses[name] = at_progress(self.weights[name], batch) * take(objective, student, teacher, batch)
             with torch.no_grad():
                 kept.update({f"{name}.{row}": value for row, value in objective.keep(student, teacher, batch).items()})
         return Update(losses, learner, kept)
+
+    def _raised(self, side: str, outputs: Outputs) -> Outputs:
+        """The outputs with what is read of them in float32 or better, so that no objective computes in half precision."""
+
+        def raised(value: Any) -> Any:
+            return tuple(map(raised, value)) if isinstance(value, tuple) else full(value) if isinstance(value, Tensor) else value
+
+        return outputs | {role: raised(outputs[role]) for role in self.reads(side) if role in outputs}
 
     @staticmethod
     def _mean(objective: Objective, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
@@ -375,14 +383,15 @@ class Objectives(nn.ModuleDict):
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         """How many items stand behind each loss."""
-        return {name: objective.weight(batch).sum() for name, objective in self._named()}
+        return {name: objective.weight(batch).sum() for name, objective in self.named()}
 
     def after_step(self, kept: dict[str, Tensor]) -> None:
         """Hand every objective its own rows."""
-        for name, objective in self._named():
+        for name, objective in self.named():
             objective.after_step({key[len(name) + 1 :]: rows for key, rows in kept.items() if key.startswith(name + ".")})
 
-    def _named(self) -> Iterator[tuple[str, Objective]]:
+    def named(self) -> Iterator[tuple[str, Objective]]:
+        """Name and objective, in order."""
         for name, objective in self.items():
             assert isinstance(objective, Objective)
             yield name, objective
@@ -401,15 +410,18 @@ class Scheme(nn.Module):
         self.learners: dict[str, tuple[str, ...]] = {"student": ("student", "objectives")}
         self.student, self.teacher = as_net(student), teacher
         self.objectives = objectives if isinstance(objectives, Objectives) else Objectives(objectives)
+        self.prepared = False
 
     def ask(self, batch: Batch, grad: bool = False) -> Outputs:
         """The teacher's outputs, {} where there is none."""
         return {} if self.teacher is None else self.teacher(batch, grad=grad)
 
     def prepare(self, batch: Batch) -> None:
-        """Build what depends on shapes, on a dry batch: eval mode, no gradients, random state as it was."""
-        with dry(self):
-            self.build(batch)
+        """Build what depends on shapes, once, on a dry batch: eval mode, no gradients, random state as it was."""
+        if not self.prepared:
+            with dry(self):
+                self.build(batch)
+            self.prepared = True
 
     def build(self, batch: Batch) -> None:
         """What ``prepare`` does inside the dry run."""
@@ -463,6 +475,12 @@ def first(batch: Batch) -> Tensor:
 def size(batch: Batch) -> int:
     """How many samples a batch has."""
     return len(first(batch))
+
+
+def items(batch: Batch) -> Tensor:
+    """How much each item counts: ``valid`` as float, ones for every sample where there is none."""
+    valid: Tensor | None = batch.get("valid")
+    return torch.ones(size(batch), device=first(batch).device) if valid is None else valid.float()
 
 
 def mean(values: Tensor, weight: Tensor) -> Tensor:

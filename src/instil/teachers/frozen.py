@@ -22,7 +22,8 @@ class Frozen(Teacher):
 
     def forward(self, batch: Batch, grad: bool = False) -> Outputs:
         with torch.set_grad_enabled(grad):
-            return self.net(batch, until=self._until)
+            outputs: Outputs = self.net(batch, until=self._until)
+        return outputs
 
     def wants(self, roles: Iterable[str], batch: Batch) -> None:
         self._until = self.net.stop_after(roles, batch)

@@ -1,0 +1,38 @@
+"""Several teachers as one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import torch
+from torch import nn
+
+from instil.core import Batch, Card, Outputs, Teacher
+from instil.teachers.frozen import Frozen
+
+
+class Ensemble(Teacher):
+    """The mean of its members' answers as ``logits`` (..., C), and all their outputs as ``members``.
+
+    ``mean``: of the logits, or of the probabilities (the logits are then the log of that mean, as in Hinton et al. 2014, section 3).
+    """
+
+    card = Card("Ensemble of teachers", "https://arxiv.org/abs/1503.02531", "NIPS Workshop", 2014, source="offline", algorithms=("multi-teacher",))
+
+    def __init__(self, members: Sequence[nn.Module], mean: Literal["logits", "probabilities"] = "logits"):
+        super().__init__()
+        if not members:
+            raise ValueError("an ensemble needs at least one member")
+        self.members = nn.ModuleList(member if isinstance(member, Teacher) else Frozen(member) for member in members)
+        self.mean = mean
+
+    def forward(self, batch: Batch, grad: bool = False) -> Outputs:
+        members = tuple(member(batch, grad=grad) for member in self.members)
+        logits = torch.stack([outputs["logits"].float() for outputs in members])
+        if self.mean == "probabilities":
+            return {"logits": logits.log_softmax(-1).logsumexp(0) - torch.tensor(len(members)).log(), "members": members}
+        return {"logits": logits.mean(0), "members": members}
+
+    def wants(self, roles: Iterable[str], batch: Batch) -> None:
+        """All of the members: their logits are always read."""

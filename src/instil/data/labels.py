@@ -1,0 +1,42 @@
+"""Which images keep their label, and what label they have."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from instil.core import UNLABELLED
+from instil.data.images import ImageData
+from instil.data.splits import balanced_order
+
+
+def few_labels(data: ImageData, count: int, seed: int = 0) -> ImageData:
+    """The same images, of which ``count`` keep their label, balanced over the classes and drawn from ``seed``; the rest become -100.
+
+    Raises ValueError where fewer than ``count`` are labelled, or ``count`` is below one.
+    """
+    rows = _labelled_rows(data)
+    if not 1 <= count <= len(rows):
+        raise ValueError(f"labels: {count} of {len(rows)} labelled images cannot keep their label")
+    kept = rows[balanced_order(data.label[rows], seed)[:count]]
+    label = torch.full_like(data.label, UNLABELLED)
+    label[kept] = data.label[kept]
+    return data.relabel(label)
+
+
+def labelled(data: ImageData) -> ImageData:
+    """The images that have a label, each with its index; ValueError where none has."""
+    rows = _labelled_rows(data)
+    if not len(rows):
+        raise ValueError("no image has a label")
+    return data.subset(rows)
+
+
+def relabel(data: ImageData, label: Tensor) -> ImageData:
+    """The same images with other labels, of shape (N,) or (N, C)."""
+    return data.relabel(label)
+
+
+def _labelled_rows(data: ImageData) -> Tensor:
+    has = data.label != UNLABELLED
+    return (has if has.ndim == 1 else has.any(1)).nonzero().flatten()

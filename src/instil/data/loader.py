@@ -1,0 +1,104 @@
+"""One rank's micro-batches of an epoch, in an order that only seed and epoch decide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from instil.core import Batch
+from instil.data.images import ImageData
+
+
+class Loader:
+    """Yields the micro-batches of one epoch (``set_epoch``) for one rank.
+
+    Global batch ``s`` is the ``s``-th run of ``batch_size`` entries of the epoch's permutation. It is cut into ``world * accumulate`` consecutive
+    pieces of nearly equal size; rank ``r`` gets the ``accumulate`` pieces from ``r * accumulate`` on: the global order does not depend on the cut.
+    With ``shuffle`` (training) the incomplete last batch is left out, unless it is the only one; without, all items come, in order.
+    ``view`` of each batch is the epoch. ``workers`` decode images ahead, in processes; data in memory needs none.
+
+    Raises ValueError for empty data, or a training batch that has fewer items than pieces.
+    """
+
+    def __init__(
+        self,
+        dataset: ImageData,
+        batch_size: int,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        accumulate: int = 1,
+        shuffle: bool = True,
+        workers: int = 0,
+        augment: Callable[[Batch], Batch] | None = None,
+    ):
+        if not len(dataset):
+            raise ValueError("the data set is empty")
+        if not 0 <= rank < world or accumulate < 1 or batch_size < 1:
+            raise ValueError(f"cannot load: rank {rank} of {world}, accumulate {accumulate}, batch_size {batch_size}")
+        self.dataset, self.batch_size, self.seed = dataset, min(batch_size, len(dataset)), seed
+        self.rank, self.world, self.accumulate, self.shuffle = rank, world, accumulate, shuffle
+        self.workers, self.augment, self.epoch = workers, augment, 0
+        if shuffle and self.batch_size < world * accumulate:
+            raise ValueError(f"a batch of {self.batch_size} items cannot be cut into {world} ranks x {accumulate} micro-batches")
+        self._processes: DataLoader[Batch] | None = None
+
+    @property
+    def steps(self) -> int:
+        """Global batches an epoch."""
+        full, rest = divmod(len(self.dataset), self.batch_size)
+        return full + (rest > 0 and not self.shuffle)
+
+    def __len__(self) -> int:
+        """Micro-batches an epoch, the same on every rank."""
+        return self.steps * self.accumulate
+
+    def set_epoch(self, epoch: int) -> None:
+        """The epoch that the next iteration goes through."""
+        self.epoch = epoch
+
+    def pieces(self) -> Iterator[Tensor]:
+        """Rows of this rank's micro-batches; empty ones where a last batch has fewer items than pieces."""
+        order = torch.arange(len(self.dataset))
+        if self.shuffle:
+            order = torch.randperm(len(order), generator=torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63))
+        for start in range(0, self.steps * self.batch_size, self.batch_size):
+            cut = order[start : start + self.batch_size].tensor_split(self.world * self.accumulate)
+            yield from cut[self.rank * self.accumulate : (self.rank + 1) * self.accumulate]
+
+    def __iter__(self) -> Iterator[Batch]:
+        epoch = self.epoch
+        for batch in self._batches():
+            batch["view"] = torch.full_like(batch["index"], epoch)
+            yield self.augment(batch) if self.augment else batch
+
+    def _batches(self) -> Iterator[Batch]:
+        if not self.workers:
+            return map(self.dataset.__getitems__, self.pieces())
+        if self._processes is None:
+            self._processes = DataLoader(
+                self.dataset,  # type: ignore[arg-type]
+                batch_sampler=_Pieces(self.pieces),  # type: ignore[arg-type]
+                collate_fn=_as_it_is,
+                num_workers=self.workers,
+                persistent_workers=True,
+            )
+        return iter(self._processes)
+
+
+class _Pieces:
+    """Asks for the rows anew in every epoch."""
+
+    def __init__(self, pieces: Callable[[], Iterator[Tensor]]):
+        self.pieces = pieces
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return self.pieces()
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,74 @@
+"""Train, validation and test; what is held out is the same for every seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from instil.data.images import ImageData
+
+HOLD_OUT_SEED = 0  # not the run's: all seeds must be judged on the same images
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What a source gives: three data sets, the class names in label order, and the kind of label (``single``, ``multi``, ``binary``)."""
+
+    train: ImageData
+    validation: ImageData
+    test: ImageData
+    classes: tuple[str, ...]
+    kind: str
+
+
+def splits(train: ImageData, validation: ImageData | None, test: ImageData | None, share: float) -> Splits:
+    """Three data sets; a missing test, then a missing validation set, is a ``share`` held out of train, never the one of the other.
+
+    Raises ValueError where a set is empty, or ``share`` leaves one empty.
+    """
+    for name, part in (("train", train), ("validation", validation), ("test", test)):
+        if part is not None and not len(part):
+            raise ValueError(f"the {name} set has no images")
+    if test is None:
+        train, test = hold_out(train, share)
+    if validation is None:
+        train, validation = hold_out(train, share)
+    return Splits(train, validation, test, train.classes, train.kind)
+
+
+def hold_out(data: ImageData, share: float) -> tuple[ImageData, ImageData]:
+    """The rest and a ``share`` of ``data`` in which every class has its share; both are numbered anew, in the order of ``data``."""
+    if not 0 < share < 1:
+        raise ValueError(f"the share that is held out must lie between 0 and 1, not {share}")
+    count = round(share * len(data))
+    if not 0 < count < len(data):
+        raise ValueError(f"a share of {share} of {len(data)} images leaves a set empty")
+    order = balanced_order(data.label, HOLD_OUT_SEED, proportional=True)
+    return numbered(data, order[count:]), numbered(data, order[:count])
+
+
+def numbered(data: ImageData, rows: Tensor) -> ImageData:
+    """These rows, in ascending order, with indices from 0."""
+    part = data.subset(rows.sort().values)
+    part.index = torch.arange(len(part))
+    return part
+
+
+def balanced_order(label: Tensor, seed: int, proportional: bool = False) -> Tensor:
+    """A random order of the rows of which every beginning holds each class equally often, or in proportion to its size.
+
+    Rows with several classes are in plain random order.
+    """
+    order = torch.randperm(len(label), generator=torch.Generator().manual_seed(seed))
+    if label.ndim == 2 and label.shape[1] > 1:
+        return order
+    shuffled = label.flatten()[order]
+    _, group, counts = torch.unique(shuffled, return_inverse=True, return_counts=True)
+    by_class = group.argsort(stable=True)
+    starts = counts.cumsum(0) - counts
+    rank = torch.empty_like(order)
+    rank[by_class] = torch.arange(len(order)) - starts[group[by_class]]
+    key = (rank + 0.5) / counts[group] if proportional else rank
+    return order[key.argsort(stable=True)]

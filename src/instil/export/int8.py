@@ -1,0 +1,56 @@
+"""An ONNX file in 8 bits: weights per channel, activations by calibration."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from instil.core import Batch
+from instil.export.atomic import atomic
+
+
+class Images:
+    """Hands onnxruntime one calibration batch after the other."""
+
+    def __init__(self, images: list[np.ndarray[Any, Any]]):
+        self.rest = iter(images)
+
+    def get_next(self) -> dict[str, Any] | None:
+        """The next batch as the graph's input, None after the last."""
+        image = next(self.rest, None)
+        return None if image is None else {"image": image}
+
+
+def quantize(onnx_path: str | Path, batches: Iterable[Batch], path: str | Path) -> dict[str, Any]:
+    """Write ``path``: ``onnx_path`` with static int8 weights and activations (QDQ), ranges taken from ``batches`` of training images.
+
+    Returns ``file`` and ``bytes``. Raises ImportError without the extra ``export``, ValueError without a batch or without the ONNX file.
+    """
+    try:
+        from onnxruntime.quantization import QuantFormat, QuantType, quantize_static  # type: ignore[import-untyped, unused-ignore]
+        from onnxruntime.quantization.shape_inference import quant_pre_process  # type: ignore[import-untyped, unused-ignore]
+    except ImportError as error:
+        raise ImportError('quantizing needs onnx and onnxruntime: pip install "instil[export]"') from error
+    if not Path(onnx_path).is_file():
+        raise ValueError(f"there is no ONNX file {onnx_path} to quantize; export the student first")
+    images = [batch["image"].detach().float().cpu().numpy() for batch in batches]
+    if not images:
+        raise ValueError("quantizing needs at least one batch of training images, to learn the ranges of the activations")
+
+    with atomic(path) as temporary, tempfile.TemporaryDirectory(dir=Path(path).parent) as folder:
+        prepared = Path(folder) / "prepared.onnx"
+        quant_pre_process(str(onnx_path), str(prepared), skip_symbolic_shape=True)
+        quantize_static(
+            str(prepared),
+            str(temporary),
+            Images(images),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+        )
+    return {"file": Path(path).name, "bytes": Path(path).stat().st_size}

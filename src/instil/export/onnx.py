@@ -1,0 +1,114 @@
+"""The student as one ONNX file, proven to give the same logits."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from instil.core import Batch, Net
+from instil.export.atomic import atomic
+from instil.export.latency import resized
+from instil.export.session import Session
+
+TOLERANCE = 1e-4
+"""Largest difference between the two runtimes' logits, as a share of the largest logit."""
+
+
+class _Graph(nn.Module):
+    """What is exported: image in, logits out, through the task's call."""
+
+    def __init__(self, net: Net):
+        super().__init__()
+        self.model, self.call = net.model, net.call
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits: Tensor = self.call(self.model, {"image": image})["logits"]
+        return logits
+
+
+def to_onnx(net: Net, batch: Batch, path: str | Path) -> dict[str, Any]:
+    """Write ``path``: ``image`` (N, C, H, W), float in [0, 1], any N, to ``logits``; the net itself is left as it is.
+
+    Returns ``file``, ``bytes`` and ``max_difference`` (of the logits between PyTorch and ONNX, over several batch sizes).
+    Raises ImportError without the extra ``export``; ValueError where the model cannot be exported; RuntimeError where the logits differ.
+    """
+    path = Path(path)
+    _needs_export()
+    graph = _Graph(copy.deepcopy(net)).cpu().float().eval()
+    images = batch["image"].detach().float().cpu()
+    with atomic(path) as temporary:
+        _export(graph, resized({"image": images}, max(2, min(8, len(images))))["image"], temporary)
+        difference = _parity(graph, Session(temporary), images)
+    return {"file": path.name, "bytes": path.stat().st_size, "max_difference": difference}
+
+
+def _export(graph: _Graph, image: Tensor, path: Path) -> None:
+    import onnx
+
+    try:
+        with torch.no_grad():
+            graph(image)
+    except KeyError as error:
+        raise ValueError(f"the student's call reads {error} of the batch, but the exported graph is given 'image' alone") from error
+    shapes = {"image": {0: torch.export.Dim.DYNAMIC}}
+    with _quiet(), torch.no_grad():
+        try:
+            program = torch.onnx.export(
+                graph, (image,), input_names=["image"], output_names=["logits"], dynamic_shapes=shapes, dynamo=True, verbose=False
+            )
+        except Exception as error:  # whatever the exporter and the tracer under it raise
+            reason = str(error.__cause__ or error).strip().partition("\n")[0]
+            raise ValueError(f"torch.onnx cannot export this student: {reason}") from error
+        assert program is not None
+        for node in program.model.graph:
+            node.metadata_props.clear()  # traces of the source code, with the paths of this machine
+        program.save(path, external_data=False)
+    onnx.checker.check_model(str(path), full_check=True)
+
+
+def _parity(graph: _Graph, session: Session, images: Tensor) -> float:
+    worst = 0.0
+    for n in (1, 2, 3, max(4, len(images))):
+        sample = resized({"image": images}, n)
+        with torch.no_grad():
+            expected = graph(sample["image"])
+        found = session(sample)["logits"]
+        if found.shape != expected.shape:
+            raise RuntimeError(f"for {n} images the ONNX file gives logits {tuple(found.shape)}, PyTorch {tuple(expected.shape)}")
+        difference, largest = (found - expected).abs().max().item(), expected.abs().max().item()
+        if not difference <= TOLERANCE * max(largest, 1e-6):  # also where it is NaN
+            allowed = f"{TOLERANCE:g} of the largest logit, {largest:.4g}, is allowed"
+            raise RuntimeError(f"the ONNX file's logits differ from PyTorch's by {difference:.3g} at batch size {n}; {allowed}")
+        worst = max(worst, difference)
+    return worst
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter's own notes: warnings raised in its modules, its progress lines, and the logs of some forty torch loggers."""
+    disabled = logging.root.manager.disable
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        for module in (r"torch\.(onnx|export|fx|_|utils\._pytree)", r"onnxscript", r"onnx_ir", r"copyreg"):
+            warnings.filterwarnings("ignore", module=module)
+        logging.disable(logging.ERROR)
+        try:
+            yield
+        finally:
+            logging.disable(disabled)
+
+
+def _needs_export() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ImportError('exporting to ONNX needs onnx and onnxscript: pip install "instil[export]"') from error

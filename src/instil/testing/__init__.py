@@ -1,0 +1,8 @@
+"""The contracts that every method keeps, shipped so that a third party can run them on its own: ``check_objective(MyLoss)``."""
+
+from instil.testing.objective import check_objective, loss_and_gradient
+from instil.testing.samples import sample_outputs
+from instil.testing.scheme import check_scheme
+from instil.testing.teacher import check_teacher
+
+__all__ = ["check_objective", "check_scheme", "check_teacher", "loss_and_gradient", "sample_outputs"]

@@ -1,0 +1,206 @@
+"""What an objective promises."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from instil.core import UNLABELLED, Batch, LabelObjective, Objective, Objectives, Outputs, size
+from instil.testing.samples import assert_close, flat, leaves, rows_of, sample_outputs, scaled, spoiled, strided
+
+
+def check_objective(make: Callable[[], Objective]) -> None:
+    """Every contract of an objective that ``make`` builds with its options; AssertionError names the one that is broken."""
+    for contract in (
+        _finite_at_extremes,
+        _zero_at_match,
+        _inputs_untouched,
+        _order_of_the_batch,
+        _cut_of_the_batch,
+        _only_counted_items,
+        _empty_and_single,
+        _layout,
+        _state_moves_after_the_step,
+        _parameters_are_seen,
+        _loss_falls,
+    ):
+        try:
+            contract(make)
+        except (AssertionError, RuntimeError) as error:
+            raise AssertionError(f"{contract.__name__.strip('_').replace('_', ' ')}: {error}") from error
+
+
+def loss_and_gradient(objective: Objective, student: Outputs, teacher: Outputs, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    """The mean loss as the engine would take it, and its gradient by every student tensor read and every parameter."""
+    student = leaves(student)
+    loss = Objectives({"it": objective})(student, teacher, batch).losses["it"]
+    tensors = dict(flat({role: student[role] for role in objective.reads["student"]})) | dict(objective.named_parameters())
+    grads = torch.autograd.grad(loss, list(tensors.values()), allow_unused=True)
+    return loss.detach(), {name: torch.zeros_like(t) if g is None else g for (name, t), g in zip(tensors.items(), grads, strict=True)}
+
+
+def built(make: Callable[[], Objective], seed: int = 0) -> Objective:
+    """A new objective with its adapters, made on sample outputs."""
+    torch.manual_seed(seed)
+    objective = make()
+    student, teacher, _ = sample_outputs()
+    with torch.no_grad():
+        Objectives({"it": objective}).build(student, teacher)
+    return objective.train()
+
+
+def _finite_at_extremes(make: Callable[[], Objective]) -> None:
+    for dtype, scale in itertools.product((torch.float32, torch.bfloat16), (1.0, 1e4)):
+        student, teacher, batch = sample_outputs(dtype=dtype)
+        student, teacher = scaled(student, scale), scaled(teacher, scale)
+        for other in (teacher, scaled(student, -1.0) if not _adapts(make) else teacher):
+            loss, grads = loss_and_gradient(built(make), student, other, batch)
+            assert loss.dtype == torch.float32, f"loss is {loss.dtype} for {dtype} inputs"
+            assert torch.isfinite(loss), f"loss is {loss} at scale {scale} in {dtype}"
+            for name, grad in grads.items():
+                assert torch.isfinite(grad).all(), f"gradient of {name} is not finite at scale {scale} in {dtype}"
+            if scale == 1:
+                assert any(grad.abs().sum() > 0 for name, grad in grads.items()), "no gradient reaches the student"
+
+
+def _zero_at_match(make: Callable[[], Objective]) -> None:
+    objective = built(make)
+    if not objective.card.zero_at_match or not objective.needs["teacher"]:
+        return
+    student, _, batch = sample_outputs()
+    with torch.no_grad():
+        objective = make()
+        Objectives({"it": objective}).build(student, student)
+    loss, _ = loss_and_gradient(objective, student, student, batch)
+    assert loss.abs() < 1e-5, f"loss is {loss} where student and teacher say the same; the card says it is zero (zero_at_match)"
+
+
+def _inputs_untouched(make: Callable[[], Objective]) -> None:
+    student, teacher, batch = sample_outputs()
+    before = copy.deepcopy((student, teacher, batch))
+    loss_and_gradient(built(make), student, teacher, batch)
+    for old, new in zip(before, (student, teacher, batch), strict=True):
+        for (name, a), (_, b) in zip(flat(old), flat(new), strict=True):
+            assert torch.equal(a, b), f"{name} was changed in place"
+
+
+def _order_of_the_batch(make: Callable[[], Objective]) -> None:
+    student, teacher, batch = sample_outputs()
+    order = torch.randperm(size(batch), generator=torch.Generator().manual_seed(1))
+    objective = built(make)
+    loss, grads = loss_and_gradient(objective, student, teacher, batch)
+    again, moved = loss_and_gradient(objective, *(rows_of(part, order) for part in (student, teacher, batch)))
+    assert_close(loss, again, "the loss depends on the order of the batch")
+    own = dict(objective.named_parameters())
+    for name, grad in grads.items():
+        assert_close(grad if name in own else grad[order], moved[name], f"the gradient of {name} depends on the order of the batch")
+
+
+def _cut_of_the_batch(make: Callable[[], Objective]) -> None:
+    objective = built(make)
+    if objective.card.couples:
+        return
+    student, teacher, batch = sample_outputs(number=10)
+    loss, grads = loss_and_gradient(objective, student, teacher, batch)
+    count = objective.weight(batch).sum()
+    total = torch.zeros(())
+    parts: list[dict[str, Tensor]] = []
+    for rows in torch.split(torch.arange(10), [1, 6, 3]):
+        piece = rows_of(batch, rows)
+        value, grad = loss_and_gradient(objective, rows_of(student, rows), rows_of(teacher, rows), piece)
+        share = objective.weight(piece).sum() / count
+        total = total + value * share
+        parts.append({name: g * share for name, g in grad.items()})
+    assert_close(loss, total, "the loss depends on how the batch is cut; a loss that couples its items says so on its card")
+    own = dict(objective.named_parameters())
+    for name, whole in grads.items():
+        cut = [part[name] for part in parts]
+        assert_close(whole, torch.stack(cut).sum(0) if name in own else torch.cat(cut), f"the gradient of {name} depends on how the batch is cut")
+
+
+def _only_counted_items(make: Callable[[], Objective]) -> None:
+    """What is marked invalid (or has no label, for a loss of labels) changes nothing, whatever is in it."""
+    student, teacher, batch = sample_outputs()
+    objective = built(make)
+    valid = torch.tensor([True, False] * (size(batch) // 2))
+    loss, _ = loss_and_gradient(objective, rows_of(student, valid), rows_of(teacher, valid), rows_of(batch, valid))
+    noisy = {role: spoiled(value, ~valid) for role, value in student.items()}
+    again, grads = loss_and_gradient(objective, noisy, teacher, batch | {"valid": valid})
+    assert_close(loss, again, "an invalid item changes the loss")
+    own = dict(objective.named_parameters())
+    for name, grad in grads.items():
+        assert name in own or grad[~valid].abs().sum() == 0, f"an invalid item has a gradient in {name}"
+    if isinstance(objective, LabelObjective):
+        loss, _ = loss_and_gradient(objective, student, teacher, batch)
+        noisy = {role: spoiled(value, batch["label"] == UNLABELLED) for role, value in student.items()}
+        again, _ = loss_and_gradient(objective, noisy, teacher, batch)
+        assert_close(loss, again, "an unlabelled item changes the loss")
+
+
+def _empty_and_single(make: Callable[[], Objective]) -> None:
+    student, teacher, batch = sample_outputs()
+    objective = built(make)
+    nothing = batch | {"valid": torch.zeros(size(batch), dtype=torch.bool)}
+    loss, grads = loss_and_gradient(objective, student, teacher, nothing)
+    assert loss == 0, f"the loss of no items is {loss}, not 0"
+    assert all(torch.isfinite(grad).all() for grad in grads.values()), "the gradient of no items is not finite"
+    one = torch.tensor([1])
+    loss, grads = loss_and_gradient(objective, *(rows_of(part, one) for part in (student, teacher, batch)))
+    assert torch.isfinite(loss), f"the loss of one item is {loss}"
+    assert all(torch.isfinite(grad).all() for grad in grads.values()), "the gradient of one item is not finite"
+
+
+def _layout(make: Callable[[], Objective]) -> None:
+    student, teacher, batch = sample_outputs()
+    objective = built(make)
+    loss, _ = loss_and_gradient(objective, student, teacher, batch)
+    again, _ = loss_and_gradient(objective, strided(student), strided(teacher), batch)
+    assert_close(loss, again, "the loss depends on the memory layout")
+
+
+def _state_moves_after_the_step(make: Callable[[], Objective]) -> None:
+    student, teacher, batch = sample_outputs()
+    objective = built(make)
+    before = copy.deepcopy(objective.state_dict())
+    loss_and_gradient(objective, student, teacher, batch)
+    with torch.no_grad():
+        kept = objective.keep(student, teacher, batch)
+    for name, value in objective.state_dict().items():
+        if "running_" not in name and "num_batches" not in name:
+            assert torch.equal(value, before[name]), f"forward or keep moved the state '{name}'; only after_step may"
+    assert all(len(rows) == size(batch) for rows in kept.values()), "keep returns one row for every sample"
+    objective.after_step(kept)
+
+
+def _parameters_are_seen(make: Callable[[], Objective]) -> None:
+    objective, other = built(make), built(make)
+    assert all(torch.equal(a, b) for a, b in zip(objective.state_dict().values(), other.state_dict().values(), strict=True)), (
+        "two builds from one seed differ"
+    )
+    assert {name for name, _ in objective.named_parameters()} <= set(objective.state_dict()), "a parameter is missing from the state"
+    assert all(parameter.ndim for parameter in objective.parameters()), "a learned scalar has shape (1,), not ()"
+
+
+def _loss_falls(make: Callable[[], Objective]) -> None:
+    """Gradient steps on the student's own outputs bring the loss down."""
+    student, teacher, batch = sample_outputs()
+    objective, student = built(make), leaves(student)
+    objectives = Objectives({"it": objective})
+    tensors = [tensor for _, tensor in flat({role: student[role] for role in objective.reads["student"]})]
+    optimizer = torch.optim.Adam([*tensors, *objective.parameters()], 0.02)
+    losses = []
+    for _ in range(21):
+        optimizer.zero_grad()
+        loss = objectives(student, teacher, batch).losses["it"]
+        losses.append(float(loss.detach()))
+        loss.backward()
+        optimizer.step()
+    assert losses[-1] < losses[0], f"the loss does not fall in 20 steps on free outputs: {losses[0]:.4g} -> {losses[-1]:.4g}"
+
+
+def _adapts(make: Callable[[], Objective]) -> bool:
+    return any(True for _ in built(make).parameters())

@@ -1,0 +1,171 @@
+"""The folder is the registry: finds methods in the package's folders, in entry points and in modules that a recipe imports."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import pkgutil
+import re
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+FOLDERS = {
+    "objective": ("objectives.labels", "objectives.logits", "objectives.features", "objectives.relations"),
+    "scheme": ("schemes",),
+    "teacher": ("teachers",),
+    "task": ("tasks",),
+}
+GROUP = "instil.methods"
+
+_imported: dict[tuple[str, str], type] = {}
+
+
+def kinds() -> tuple[str, ...]:
+    """objective, scheme, teacher, task."""
+    return tuple(FOLDERS)
+
+
+@functools.cache
+def files(kind: str) -> dict[str, str]:
+    """Name -> module of the package's own methods of one kind; imports nothing."""
+    if kind not in FOLDERS:
+        raise ValueError(f"No kind of method is named '{kind}'; known: {', '.join(FOLDERS)}")
+    found: dict[str, str] = {}
+    for folder in FOLDERS[kind]:
+        for path in sorted((Path(__file__).parent / folder.replace(".", "/")).glob("[!_]*.py")):
+            if re.search(r"^    card\b.*=", path.read_text(encoding="utf-8"), re.MULTILINE):
+                found[path.stem] = f"instil.{folder}.{path.stem}"
+    return found
+
+
+def names(kind: str) -> list[str]:
+    """All names of one kind; loads third parties' methods, if there are any, but none of the package's own."""
+    others = [name for other, name in (*_imported, *_installed()) if other == kind]
+    return sorted({*files(kind), *others})
+
+
+def find(kind: str, name: str) -> type[Any]:
+    """The class of a method; ValueError with the closest names where there is none."""
+    if module := files(kind).get(name):
+        return _cards_in(importlib.import_module(module))[0]
+    if found := (_imported.get((kind, name)) or _installed().get((kind, name))):
+        return found
+    raise ValueError(unknown(kind, name))
+
+
+def unknown(kind: str, name: str) -> str:
+    """The message about a name that is in no folder."""
+    from instil.core import closest
+
+    elsewhere = [other for other in kinds() if other != kind and name in names(other)]
+    hint = f"'{name}' is a {elsewhere[0]}" if elsewhere else closest(name, names(kind))
+    return f"No {kind} named '{name}'; {hint}"
+
+
+def add(modules: Iterable[str], folder: Path | None = None) -> None:
+    """Import these modules, looking in ``folder`` first, and add the methods defined in them.
+
+    Raises ValueError where a module cannot be found, defines no method, or takes a name of the package.
+    """
+    if folder is not None and str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    for name in modules:
+        try:
+            module = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name and not name.startswith(error.name):
+                raise
+            raise ValueError(f"imports: there is no module '{name}' in {folder or 'the Python path'}") from error
+        found = {_key(cls): cls for cls in _cards_in(module)}
+        if not found:
+            raise ValueError(f"imports: '{name}' defines no objective, scheme, teacher or task with a card")
+        _refuse_taken(found, name)
+        _imported.update(found)
+
+
+def describe(kind: str, name: str) -> dict[str, Any]:
+    """One method's card, options and place as plain data."""
+    from instil.options import described
+
+    cls = find(kind, name)
+    card, needs = cls.card, getattr(cls, "needs", {})
+    return {
+        "name": name,
+        "kind": kind,
+        "title": card.title,
+        "source": card.source,
+        "algorithms": list(card.algorithms),
+        "tasks": list(card.tasks),
+        "labels": list(card.labels),
+        "couples": card.couples,
+        "options": described(cls),
+        "paper": card.paper,
+        "venue": card.venue,
+        "year": card.year,
+        "deviations": card.deviations,
+        "needs": {side: [" or ".join(roles) for roles in wanted] for side, wanted in needs.items()},
+        "idea": inspect.cleandoc(sys.modules[cls.__module__].__doc__ or ""),
+        "text": inspect.cleandoc(cls.__dict__.get("__doc__") or ""),
+        "defined": f"{cls.__module__}.{cls.__qualname__}",
+    }
+
+
+def cards(kind: str | None = None) -> list[dict[str, Any]]:
+    """Every method, of one kind or of all, as ``describe`` gives it."""
+    return [describe(each, name) for each in ([kind] if kind else kinds()) for name in names(each)]
+
+
+@functools.cache
+def _installed() -> dict[tuple[str, str], type]:
+    """Methods that other distributions offer; one that cannot be imported is skipped with a warning."""
+    found: dict[tuple[str, str], type] = {}
+    for entry in entry_points(group=GROUP):
+        try:
+            found.update(_offered(entry))
+        except Exception as error:
+            warnings.warn(f"the methods of entry point '{entry.name}' ({entry.value}) were left out: {error}", stacklevel=2)
+    return found
+
+
+def _offered(entry: EntryPoint) -> dict[tuple[str, str], type]:
+    """A class under its entry point's name, or all methods of a module or package."""
+    value = entry.load()
+    if isinstance(value, ModuleType):
+        found = {_key(cls): cls for module in _modules(value) for cls in _cards_in(module)}
+    else:
+        found = {(_key(value)[0], entry.name): value}
+    _refuse_taken(found, entry.value)
+    return found
+
+
+def _modules(package: ModuleType) -> Iterator[ModuleType]:
+    yield package
+    for part in pkgutil.walk_packages(getattr(package, "__path__", []), package.__name__ + "."):
+        yield importlib.import_module(part.name)
+
+
+def _refuse_taken(found: Iterable[tuple[str, str]], where: str) -> None:
+    for kind, name in found:
+        if name in files(kind):
+            raise ValueError(f"{where} defines the {kind} '{name}', which is one of the package's own; rename the class")
+
+
+def _cards_in(module: ModuleType) -> list[type]:
+    """The classes that a module itself defines with a card of their own."""
+    return [cls for cls in vars(module).values() if inspect.isclass(cls) and cls.__module__ == module.__name__ and "card" in vars(cls)]
+
+
+def _key(cls: type) -> tuple[str, str]:
+    """Kind and name of a third party's class: its file's name where they agree, else its own name in snake case."""
+    from instil.core import Objective, Scheme, Teacher
+
+    kind = next((kind for kind, base in (("objective", Objective), ("scheme", Scheme), ("teacher", Teacher)) if issubclass(cls, base)), "task")
+    file = cls.__module__.rpartition(".")[2]
+    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__).lower()
+    return kind, file if file.replace("_", "") == cls.__name__.lower() else snake

@@ -1,0 +1,244 @@
+"""The recipe: what to train, from whom, on what and how; YAML in, checked sections out."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from instil import catalogue
+from instil.core import Objectives, Schedule, closest
+from instil.errors import Place, RecipeError, join, problems, unknown
+from instil.options import check, defaults, plain
+from instil.overrides import REPLACED, merge, override, parse
+from instil.sections import Goal, Method, Model, Optimizer, Recipe, Task, Train
+
+__all__ = ["Goal", "Method", "Model", "Optimizer", "Recipe", "RecipeError", "Task", "Train"]
+__all__ += ["build", "build_objectives", "build_options", "fingerprint", "load", "stages", "to_yaml"]
+
+BASELINES = ("alone", "label_smoothing", "pseudo_labels")
+PACKAGED = Path(__file__).parent / "recipes"
+STAGE = ("data", "teacher", "student", "scheme", "objectives", "train", "repeat")
+
+
+def load(where: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """A recipe from a YAML file, a run folder, or the package's own by name, with ``key=value`` overrides.
+
+    Raises RecipeError with one line a problem, FileNotFoundError for a path that leads nowhere.
+    """
+    path = _find(where)
+    data = parse(path.read_text(encoding="utf-8"), str(path))
+    if not isinstance(data, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping with the keys data, student, objectives ..., not {data!r}")
+    data = _long(override(_long(data), overrides))
+    packaged = path.parent == PACKAGED
+    return build({"name": path.stem, "folder": "." if packaged else str(path.resolve().parent)} | data)
+
+
+def _find(where: str | Path) -> Path:
+    path = Path(where)
+    if path.is_dir():
+        path = path / "recipe.yaml"
+    if path.is_file():
+        return path
+    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+        raise FileNotFoundError(f"there is no recipe {path}")
+    packaged = sorted(file.stem for file in PACKAGED.glob("*.yaml"))
+    if str(where) not in packaged:
+        raise RecipeError(f"No recipe named '{where}', and no such file; {closest(str(where), packaged)}")
+    return PACKAGED / f"{where}.yaml"
+
+
+def build(data: Mapping[str, Any]) -> Recipe:
+    """A recipe from plain data: what was left out is filled in, everything is checked, all problems are told at once."""
+    data = _long(data)
+    if isinstance(data.get("imports"), list):
+        catalogue.add([str(name) for name in data["imports"]], Path(data.get("folder", ".")).resolve())
+    whole = _resolved(data)
+    wrong = _wrong(whole)
+    for side in ("teacher", "student"):
+        if isinstance(whole.get(side), Mapping) and whole[side].get("model") == "previous":
+            wrong.append(f"{side}.model: 'previous' is the net of the stage before, so it can only stand in stages")
+    wrong += _wrong_stages(whole)
+    if wrong:
+        derived = {f"teacher_{line}" for line in wrong if line.startswith("train.")}  # teacher_train is made from train
+        raise RecipeError("\n".join(line for line in dict.fromkeys(wrong) if line not in derived))
+    return _read(whole)
+
+
+def _read(whole: Mapping[str, Any]) -> Recipe:
+    return Recipe.model_validate_json(json.dumps(whole, default=plain), strict=True)
+
+
+def stages(recipe: Recipe) -> list[Recipe]:
+    """One recipe for each stage, repeats written out; the recipe itself where it has no stages. A net of a stage may be ``previous``."""
+    return [_read(stage) for _, stage in _staged(recipe.model_dump(mode="json"))] or [recipe]
+
+
+def _staged(whole: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Number and resolved recipe of each stage."""
+    for number, stage in enumerate(whole["stages"]):
+        changes = {key: value for key, value in stage.items() if key != "repeat"}
+        merged = _resolved(merge(whole, changes, REPLACED) | {"stages": []})
+        yield from [(number, merged)] * stage.get("repeat", 1)
+
+
+def _wrong_stages(whole: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the stages: their keys, and in the merged recipe what stands in a section that they change."""
+    given = whole.get("stages") or []
+    if not isinstance(given, list) or not all(isinstance(stage, Mapping) for stage in given):
+        return []  # told by the sections
+    wrong = [f"stages.{n}.{key}: {unknown(key, 'a stage', STAGE)}" for n, stage in enumerate(given) for key in stage if key not in STAGE]
+    for number, stage in enumerate(given):
+        repeat = stage.get("repeat", 1)
+        if isinstance(repeat, bool) or not isinstance(repeat, int) or repeat < 1:
+            wrong.append(f"stages.{number}.repeat: a number of at least 1 was expected, not {repeat!r}")
+        elif (
+            number == 0
+            and repeat == 1
+            and "previous" in [stage[net].get("model") for net in ("teacher", "student") if isinstance(stage.get(net), Mapping)]
+        ):
+            wrong.append("stages.0: no stage comes before the first, so it cannot use a 'previous' net")
+    if wrong:
+        return wrong
+    lines = {number: _wrong(stage) for number, stage in _staged(whole)}
+    return [f"stages.{n}.{line}" for n, found in lines.items() for line in found if line.partition(":")[0].split(".")[0] in given[n]]
+
+
+def _long(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Short forms written out: ``task: name``, ``scheme: name``, ``student: model``, ``kd: 0.5`` (a weight), ``kd:`` (nothing to say)."""
+    long = dict(data)
+    for key, inside in (("task", "name"), ("data", "name"), ("scheme", "type"), ("student", "model"), ("teacher", "model")):
+        if isinstance(long.get(key), str):
+            long[key] = {inside: long[key]}
+    if isinstance(long.get("teacher"), list):
+        long["teacher"] = [{"model": one} if isinstance(one, str) else one for one in long["teacher"]]
+    if isinstance(long.get("objectives"), Mapping):
+        long["objectives"] = {name: _long_objective(one) for name, one in long["objectives"].items()}
+    if isinstance(long.get("stages"), list):
+        long["stages"] = [_long(stage) if isinstance(stage, Mapping) else stage for stage in long["stages"]]
+    return long
+
+
+def _long_objective(one: Any) -> Any:
+    if one is None:
+        return {}
+    return {"weight": one} if isinstance(one, (int, float)) and not isinstance(one, bool) else one
+
+
+def _resolved(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What depends on other sections or on the machine, and the defaults of the methods."""
+    whole: dict[str, Any] = {"task": {"name": "classification"}, "scheme": {"type": "offline"}, "train": {}, "stages": []} | dict(data)
+    if isinstance(whole.get("objectives"), Mapping):
+        whole["objectives"] = {name: {"type": name} | one if isinstance(one, dict) else one for name, one in whole["objectives"].items()}
+    if whole.get("teacher") is not None and isinstance(whole["train"], Mapping):
+        whole["teacher_train"] = merge(whole["train"], whole.get("teacher_train") or {})
+    if whole.get("baselines") is None:
+        plain_labels = isinstance(whole["task"], Mapping) and whole["task"].get("kind", "single") == "single"
+        whole["baselines"] = list(BASELINES if plain_labels and whole["task"].get("name") == "classification" else BASELINES[:1])
+    if whole.get("export") is None:
+        whole["export"] = all(importlib.util.find_spec(part) for part in ("onnx", "onnxscript", "onnxruntime"))
+    for kind, name, options, path in list(_methods(whole)):
+        section, _, key = path.partition(".")
+        if kind != "optimizer" and name in catalogue.names(kind):
+            filled = defaults(catalogue.find(kind, name)) | options
+            whole[section] = whole[section] | ({key: whole[section][key] | filled} if key else filled)
+    return whole
+
+
+def _wrong(whole: Mapping[str, Any]) -> list[str]:
+    """Everything that is wrong with a resolved recipe: its sections, and the options of the methods it names."""
+    wrong: list[str] = []
+    try:
+        _read(whole)
+    except ValidationError as error:
+        wrong += problems(error, whole, _section)
+    for kind, name, chosen, path in _methods(whole):
+        try:
+            build_options(kind, name, chosen, path)
+        except RecipeError as error:
+            wrong.append(str(error))
+    return wrong
+
+
+def _section(place: Place) -> tuple[str, list[str]]:
+    """The name and keys of the section in which an unknown key stands."""
+    section: Any = Recipe
+    for part in place[:-1]:
+        section = _model_in(section.model_fields[part].annotation) if part in section.model_fields else section
+    return join(*place[:-1]) or "a recipe", list(section.model_fields)
+
+
+def _model_in(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _model_in(part))), None)
+
+
+def _methods(whole: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any], str]]:
+    """Kind, name, options and path of each method in a recipe, as far as they can be read."""
+    named = [("task", "name", whole.get("task"), "task"), ("scheme", "type", whole.get("scheme"), "scheme")]
+    goals = whole.get("objectives")
+    if isinstance(goals, Mapping):
+        named += [("objective", "type", goal, f"objectives.{key}") for key, goal in goals.items()]
+    for train in ("train", "teacher_train"):
+        if isinstance(whole.get(train), Mapping):
+            named.append(("optimizer", "type", whole[train].get("optimizer"), f"{train}.optimizer"))
+    for kind, key, section, path in named:
+        if isinstance(section, Mapping) and isinstance(section.get(key, ""), str):
+            default = {"task": "classification", "scheme": "offline"}.get(kind, "adamw")
+            skipped = {key, "weight"} if kind == "objective" else {key, "groups"} if kind == "optimizer" else {key}
+            yield kind, section.get(key, default), {k: v for k, v in section.items() if k not in skipped}, path
+
+
+def build_options(kind: str, name: str, options: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """Checked keyword arguments for a method of the catalogue, or for an optimizer of torch; RecipeError with ``path`` where one is wrong."""
+    try:
+        target = optimizer(name) if kind == "optimizer" else catalogue.find(kind, name)
+    except ValueError as error:
+        raise RecipeError(f"{path}: {error}") from None
+    return check(target, options, path, schedules=kind != "optimizer")
+
+
+def optimizer(name: str) -> type[torch.optim.Optimizer]:
+    """An optimizer of torch by its name in any case."""
+    known = {key.lower(): value for key, value in vars(torch.optim).items() if isinstance(value, type) and issubclass(value, torch.optim.Optimizer)}
+    if name.lower() not in known:
+        raise ValueError(f"No optimizer named '{name}' in torch.optim; {closest(name.lower(), known)}")
+    return known[name.lower()]
+
+
+def build_objectives(objectives: Mapping[str, Goal]) -> Objectives:
+    """The objectives of a recipe with their weights."""
+    made, weights = {}, {}
+    for key, goal in objectives.items():
+        options = build_options("objective", goal.type, goal.options, f"objectives.{key}")
+        try:
+            made[key] = catalogue.find("objective", goal.type)(**options)
+        except (TypeError, ValueError) as error:
+            scheduled = [name for name, value in options.items() if isinstance(value, Schedule)]
+            if isinstance(error, TypeError) and not scheduled:
+                raise
+            hint = f" (one of {', '.join(scheduled)} cannot be a schedule)" if isinstance(error, TypeError) else ""
+            raise RecipeError(f"objectives.{key}: {error}{hint}") from error
+        weights[key] = goal.weight
+    return Objectives(made, weights)
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """The whole recipe, with everything that was filled in, as YAML that ``load`` reads back to the same recipe."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+
+def fingerprint(*sections: BaseModel | Mapping[str, Any] | list[Any] | str | int | None) -> str:
+    """16 hexadecimal digits that change where one of these parts does, and with nothing else."""
+    parts = [section.model_dump(mode="json") if isinstance(section, BaseModel) else section for section in sections]
+    text = json.dumps(parts, sort_keys=True, default=lambda part: part.model_dump(mode="json") if isinstance(part, BaseModel) else plain(part))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -43,7 +43,8 @@ class DIST(LogitObjective):
         source="logits",
         labels=("single",),
         couples=True,
-        deviations="The authors' code multiplies both relations by T², which the paper's appendix does not: scale=False leaves it out.",
+        deviations="The authors' code multiplies both relations by T², which the paper's appendix does not: scale=False leaves it out. "
+        "As in their code 1e-8 is added to the product of norms, so a match costs nothing only up to that.",
     )
 
     def __init__(self, beta: NonNegative = 1.0, gamma: NonNegative = 1.0, temperature: Positive = 1.0, scale: bool = True, standardize: bool = False):

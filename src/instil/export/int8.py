@@ -13,6 +13,10 @@ from instil.core import Batch
 from instil.export.atomic import atomic
 
 
+OPERATIONS = ["Conv", "Gemm", "MatMul"]
+"""Where the arithmetic is; the rest (norms, gates, sums) loses accuracy in int8 and gains no time."""
+
+
 class Images:
     """Hands onnxruntime one calibration batch after the other."""
 
@@ -49,6 +53,7 @@ def quantize(onnx_path: str | Path, batches: Iterable[Batch], path: str | Path) 
             str(temporary),
             Images(images),
             quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=OPERATIONS,
             per_channel=True,
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,

@@ -1,0 +1,52 @@
+"""What objectives on pairs of stages share: which stages, and the adapter between them."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from instil.core import Batch, Objective, Outputs
+from instil.objectives.adapters import adapter
+from instil.objectives.pairs import Pairs, match, plan, stages
+
+
+class FeatureObjective(Objective):
+    """A loss of pairs of stages (N, C, H, W) or (N, L, D), summed over the pairs.
+
+    ``plan`` says in words, after ``build``, which stages were paired and how. A subclass gives ``loss`` and, where it wants another adapter
+    than the shared one, ``connect``.
+    """
+
+    needs: ClassVar = {"student": (("features",),), "teacher": (("features",),)}
+    samples = True
+
+    def __init__(self, pairs: Pairs = "auto"):
+        super().__init__()
+        self.pairs = pairs
+        self.matched: list[tuple[int, int]] = []
+        self.plan: list[str] = []
+        self.adapters = nn.ModuleList()
+
+    def build(self, student: Outputs, teacher: Outputs) -> None:
+        """Pair the stages of a dry batch and make the adapters. Raises ValueError for an impossible pair."""
+        mine, theirs = stages(student), stages(teacher)
+        self.matched = match(mine, theirs, self.pairs)
+        connected = [self.connect(mine[i], theirs[j]) for i, j in self.matched]
+        self.adapters = nn.ModuleList(module for module, _ in connected)
+        self.plan = [plan((i, j), mine[i], theirs[j], how) for (i, j), (_, how) in zip(self.matched, connected, strict=True)]
+
+    def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
+        """The module that prepares a student stage for this teacher stage, and what it does in words."""
+        made = adapter(student, teacher)
+        return made, str(made)
+
+    def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
+        """The loss of one pair of stages, (N,); ``connection`` is what ``connect`` made for it."""
+        raise NotImplementedError
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        mine, theirs = stages(student), stages(teacher)
+        terms = [self.loss(mine[i], theirs[j], made) for made, (i, j) in zip(self.adapters, self.matched, strict=True)]
+        return torch.stack(terms).sum(0)

@@ -1,0 +1,79 @@
+"""The student looks where the teacher looks: maps of activation strength agree."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from annotated_types import Ge
+from torch import Tensor, nn
+
+from instil.core import Card, closest, full
+from instil.objectives.adapters import as_map, resize
+from instil.objectives.feature_objective import FeatureObjective
+from instil.objectives.logit_objective import reduced
+from instil.objectives.pairs import Pairs
+
+Form = Literal["code", "paper"]
+
+
+def attention_map(stage: Tensor, power: float = 2.0) -> Tensor:
+    """Where a map (N, C, H, W) is strong: the channels' mean of abs(x) ** power, flat and of unit length, (N, H * W)."""
+    stage = full(stage)
+    largest = stage.detach().abs().amax((1, 2, 3), keepdim=True)
+    strength = (stage / largest.clamp_min(torch.finfo(stage.dtype).tiny)).abs()  # unit length forgets the scale, powers overflow
+    return F.normalize(strength.pow(power).mean(1).flatten(1), dim=1)
+
+
+def attention_transfer_loss(student: Tensor, teacher: Tensor, power: float = 2.0, form: Form = "code", reduction: str = "mean") -> Tensor:
+    """Distance of the attention maps of two stages, maps or tokens; the channels may differ, and the larger map is average-pooled.
+
+    ``form="code"``: mean over the positions of the squared difference, as the authors published. ``form="paper"``: the length of the
+    difference (Zagoruyko and Komodakis 2017, eq. 2). Neither has the paper's beta / 2. Raises ValueError where only one position is left:
+    every map is 1 there and the loss would be zero whatever the student does.
+    """
+    student, teacher = as_map(student), as_map(teacher)
+    grid = _smaller(student, teacher)
+    difference = attention_map(resize(student, grid), power) - attention_map(resize(teacher, grid), power)
+    if form == "code":
+        values = difference.square().mean(1)
+    elif form == "paper":
+        values = torch.linalg.vector_norm(difference, dim=1)
+    else:
+        raise ValueError(f"form: no form '{form}'; {closest(form, ('code', 'paper'))}")
+    return reduced(values, reduction)
+
+
+def _smaller(student: Tensor, teacher: Tensor) -> tuple[int, int]:
+    height, width = (min(a, b) for a, b in zip(student.shape[2:], teacher.shape[2:], strict=True))
+    if height * width == 1:
+        shapes = f"{tuple(student.shape)} and {tuple(teacher.shape)}"
+        raise ValueError(f"attention transfer needs more than one position, not {shapes}; leave that stage out of `pairs`")
+    return height, width
+
+
+class AttentionTransfer(FeatureObjective):
+    """The student's attention maps near the teacher's, ``form`` code or paper, summed over the pairs; no parameters."""
+
+    card = Card(
+        "Paying more attention to attention",
+        "https://arxiv.org/abs/1612.03928",
+        "ICLR",
+        2017,
+        source="features",
+        algorithms=("attention",),
+        deviations="form: 'code' (default, of the published results) averages the squared difference, 'paper' takes its length (eq. 2); "
+        "beta / 2 is the recipe's weight; absolute value before an odd power",
+    )
+
+    def __init__(self, power: Annotated[float, Ge(1)] = 2.0, form: Form = "code", pairs: Pairs = "auto"):
+        super().__init__(pairs)
+        self.power, self.form = power, form
+
+    def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
+        height, width = _smaller(as_map(student), as_map(teacher))
+        return nn.Identity(), f"attention on {height}x{width}"
+
+    def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
+        return attention_transfer_loss(student, teacher, self.power, self.form, reduction="none")

@@ -1,0 +1,37 @@
+"""Hints: the student regresses the teacher's intermediate features."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from instil.core import Card
+from instil.objectives.adapters import as_map, comparable
+from instil.objectives.feature_objective import FeatureObjective
+from instil.objectives.logit_objective import reduced
+
+
+def fitnet_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> Tensor:
+    """Mean squared difference of two stages of one shape (N, ...); with ``reduction="none"`` one value a sample (Romero et al. 2015, eq. 3).
+
+    The paper has half the sum over the elements, the authors' followers the mean, as here. Raises ValueError where the shapes differ.
+    """
+    student, teacher = comparable(student, teacher, "fitnet_loss")
+    values = (student - teacher).square().flatten(1).mean(1)
+    return reduced(values, reduction)
+
+
+class FitNet(FeatureObjective):
+    """The student's stages, through an adapter each, near the teacher's; summed over the pairs."""
+
+    card = Card(
+        "FitNets: hints for thin deep nets",
+        "https://arxiv.org/abs/1412.6550",
+        "ICLR",
+        2015,
+        source="features",
+        deviations="mean over the elements (as RepDistiller) where the paper has half their sum; 1x1 convolution as the regressor, "
+        "none where the shapes agree; all pairs at once, in the paper one hint in a stage of its own",
+    )
+
+    def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
+        return fitnet_loss(connection(student), as_map(teacher), reduction="none")

@@ -1,0 +1,74 @@
+"""Variational information distillation: the teacher's features are likely under a Gaussian that the student's predict."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from instil.core import Card, Positive, at_progress, full
+from instil.objectives.adapters import as_map, comparable, like, resize
+from instil.objectives.feature_objective import FeatureObjective
+from instil.objectives.logit_objective import reduced
+from instil.objectives.pairs import Pairs
+
+
+def vid_loss(mean: Tensor, teacher: Tensor, variance: Tensor, reduction: str = "mean") -> Tensor:
+    """Negative log-likelihood of the teacher's map (N, C, H, W) under a Gaussian of ``mean`` (alike) and ``variance`` (C,), without its constant.
+
+    Mean over the elements; with ``reduction="none"`` one value a sample (Ahn et al. 2019, eq. 5). Raises ValueError where the shapes differ.
+    """
+    mean, teacher = comparable(mean, teacher, "vid_loss")
+    variance = full(variance)[:, None, None]
+    values = ((mean - teacher).square() / variance + variance.log()).flatten(1).mean(1) / 2
+    return reduced(values, reduction)
+
+
+class Regressor(nn.Module):
+    """From a student stage to the mean of each element of the teacher's, and a learned variance of each channel."""
+
+    def __init__(self, source: int, middle: int, target: int, variance: float):
+        super().__init__()
+        widths = [source, middle, middle, target]
+        convolutions = [nn.Conv2d(a, b, 1, bias=False) for a, b in itertools.pairwise(widths)]
+        self.regressor = nn.Sequential(convolutions[0], nn.ReLU(), convolutions[1], nn.ReLU(), convolutions[2])
+        self.log_scale = nn.Parameter(torch.full((target,), variance + math.log(-math.expm1(-variance))))  # softplus of it is ``variance``
+
+    def forward(self, student: Tensor) -> tuple[Tensor, Tensor]:
+        mean: Tensor = self.regressor(like(self, full(student)))
+        return mean, F.softplus(self.log_scale)
+
+
+class VID(FeatureObjective):
+    """Stage by stage the information that the student has about the teacher, as a lower bound; summed over the pairs.
+
+    ``variance`` is where each channel's learned variance starts, above the floor ``epsilon``.
+    """
+
+    card = Card(
+        "Variational information distillation for knowledge transfer",
+        "https://arxiv.org/abs/1904.05835",
+        "CVPR",
+        2019,
+        source="features",
+        zero_at_match=False,
+        deviations="mean over the elements (as the authors' code in RepDistiller) where the paper sums; "
+        "a student stage of another size is resized to the teacher's, in the code the larger of the two is pooled",
+    )
+
+    def __init__(self, variance: Positive = 5.0, epsilon: Positive = 1e-5, pairs: Pairs = "auto"):
+        super().__init__(pairs)
+        self.variance, self.epsilon = variance, epsilon
+
+    def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
+        source, target = as_map(student).shape[1], as_map(teacher).shape[1]
+        made = Regressor(source, target, target, at_progress(self.variance, {}))
+        return made.to(student.device, full(student).dtype), "three 1x1 convolutions and a variance a channel"
+
+    def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
+        teacher = as_map(teacher)
+        mean, variance = connection(resize(as_map(student), (teacher.shape[2], teacher.shape[3])))
+        return vid_loss(mean, teacher, variance + self.epsilon, reduction="none")

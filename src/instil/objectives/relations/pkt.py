@@ -1,0 +1,61 @@
+"""Probabilistic knowledge transfer: how likely each sample picks each other one as its neighbour."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from instil.core import Batch, Card, Objective, Outputs, Positive, closest, full
+
+Form = Literal["code", "paper"]
+
+
+def pkt_loss(student: Tensor, teacher: Tensor, form: Form = "code", epsilon: float = 1e-7) -> Tensor:
+    """KL divergence of the neighbour probabilities under a cosine kernel (Passalis and Tefas 2018, eq. 3 to 7); a scalar.
+
+    Embeddings (N, D) of any widths. ``form="code"``: mean over all N * N entries, each sample its own neighbour too, as the authors
+    published; ``form="paper"``: sum over the entries, nobody its own neighbour. ``epsilon`` keeps logarithms and lengths finite.
+    """
+    if form not in ("code", "paper"):
+        raise ValueError(f"form: no form '{form}'; {closest(form, ('code', 'paper'))}")
+    mine, theirs = (_neighbours(full(side.flatten(1)), form == "code", epsilon) for side in (student, teacher))
+    terms = theirs * ((theirs + epsilon) / (mine + epsilon)).log()
+    return terms.sum() / (max(1, len(student) ** 2) if form == "code" else 1)
+
+
+def _neighbours(samples: Tensor, itself: bool, epsilon: float) -> Tensor:
+    """[i, j]: the probability of j as the neighbour of i."""
+    unit = samples / (torch.linalg.vector_norm(samples, dim=1, keepdim=True) + epsilon)
+    with torch.autocast(unit.device.type, enabled=False):
+        kernel = (unit @ unit.T + 1) / 2
+    if not itself:
+        kernel = kernel * (1 - torch.eye(len(kernel), dtype=kernel.dtype, device=kernel.device))
+    kernel = kernel.clamp_min(0)
+    probability: Tensor = kernel / kernel.sum(1, keepdim=True).clamp_min(epsilon)
+    return probability
+
+
+class PKT(Objective):
+    """The student's neighbour probabilities near the teacher's, ``form`` code or paper."""
+
+    card = Card(
+        "Learning deep representations with probabilistic knowledge transfer",
+        "https://arxiv.org/abs/1803.10837",
+        "ECCV",
+        2018,
+        source="relations",
+        couples=True,
+        deviations="form: 'code' (default, of the published results) counts each sample as its own neighbour and averages over N * N entries, "
+        "'paper' leaves the diagonal out and sums",
+    )
+    needs: ClassVar = {"student": (("embedding", "logits"),), "teacher": (("embedding", "logits"),)}
+    samples = True
+
+    def __init__(self, form: Form = "code", epsilon: Positive = 1e-7):
+        super().__init__()
+        self.form, self.epsilon = form, epsilon
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        return pkt_loss(student[self.reads["student"][0]], teacher[self.reads["teacher"][0]], self.form, self.epsilon)

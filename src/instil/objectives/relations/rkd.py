@@ -1,0 +1,71 @@
+"""Relational KD: distances and angles between the samples of a batch agree."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from instil.core import Batch, Card, NonNegative, Objective, Outputs, full
+
+NEAREST = 1e-6  # samples nearer than this have no direction, and no gradient through their distance
+
+
+def rkd_distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Huber loss of the distances between samples, each side in units of its mean distance (Park et al. 2019, eq. 5 to 7); a scalar.
+
+    Embeddings (N, D) of any widths; mean over all N * N pairs, with the diagonal.
+    """
+    return F.smooth_l1_loss(_distances(full(student.flatten(1))), _distances(full(teacher.flatten(1))), reduction="sum") / max(1, len(student) ** 2)
+
+
+def rkd_angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Huber loss of the cosines of the angles that any three samples form (Park et al. 2019, eq. 8 to 10); a scalar.
+
+    Embeddings (N, D) of any widths; mean over all N * N * N triplets, degenerate ones included. Memory grows with N ** 3.
+    """
+    with torch.autocast(student.device.type, enabled=False):
+        mine, theirs = _cosines(full(student.flatten(1))), _cosines(full(teacher.flatten(1)))
+    return F.smooth_l1_loss(mine, theirs, reduction="sum") / max(1, len(student) ** 3)
+
+
+def _distances(samples: Tensor) -> Tensor:
+    count = len(samples)
+    apart = 1 - torch.eye(count, dtype=samples.dtype, device=samples.device)
+    distances = torch.cdist(samples, samples, compute_mode="donot_use_mm_for_euclid_dist").clamp_min(NEAREST) * apart
+    return distances / (distances.sum() / max(1, count * (count - 1))).clamp_min(NEAREST)
+
+
+def _cosines(samples: Tensor) -> Tensor:
+    """[i, j, k]: the cosine of the angle at sample i between j and k."""
+    difference = samples[None] - samples[:, None]
+    length = torch.linalg.vector_norm(difference, dim=2, keepdim=True)
+    direction = torch.where(length > NEAREST, difference / length.clamp_min(NEAREST), 0.0)
+    return direction @ direction.mT
+
+
+class RKD(Objective):
+    """The batch keeps its shape: ``distance`` and ``angle`` weigh the two terms (25 and 50 for classification, 1 and 2 for metric learning)."""
+
+    card = Card(
+        "Relational knowledge distillation",
+        "https://arxiv.org/abs/1904.05068",
+        "CVPR",
+        2019,
+        source="relations",
+        couples=True,
+        deviations="mean over all pairs and triplets with the degenerate ones, as in the code; the paper sums over the distinct ones",
+    )
+    needs: ClassVar = {"student": (("embedding", "logits"),), "teacher": (("embedding", "logits"),)}
+    samples = True
+
+    def __init__(self, distance: NonNegative = 25.0, angle: NonNegative = 50.0):
+        super().__init__()
+        self.distance, self.angle = distance, angle
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        mine, theirs = student[self.reads["student"][0]], teacher[self.reads["teacher"][0]]
+        loss = self.distance * rkd_distance_loss(mine, theirs)
+        return loss + self.angle * rkd_angle_loss(mine, theirs) if self.angle else loss

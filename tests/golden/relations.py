@@ -1,0 +1,67 @@
+"""Adapters for losses on relations between samples."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from instil.objectives.relations.crd import CRD, crd_loss
+from instil.objectives.relations.pkt import pkt_loss
+from instil.objectives.relations.rkd import rkd_angle_loss, rkd_distance_loss
+from instil.objectives.relations.similarity_preserving import similarity_preserving_loss
+from tests.golden.cases import Case
+
+
+def embeddings(case: Case) -> tuple[Tensor, Tensor]:
+    return case["student.embedding"], case["teacher.embedding"]
+
+
+def rkd(case: Case) -> Tensor:
+    """The terms that the case weighs; without weights, the one that its source names."""
+    student, teacher = embeddings(case)
+    if "w_d" in case.options or "w_a" in case.options:
+        return case.option("w_d", 0) * rkd_distance_loss(student, teacher) + case.option("w_a", 0) * rkd_angle_loss(student, teacher)
+    return rkd_angle_loss(student, teacher) if "angle" in case.source.lower() else rkd_distance_loss(student, teacher)
+
+
+def sp(case: Case) -> Tensor:
+    reduction = case.option("reduction", "batchmean")
+    if reduction not in ("batchmean", "sum"):
+        raise NotImplementedError(f"reduction '{reduction}'")
+    norm = 1 if "p=1" in case.formula else 2
+    loss = torch.stack([similarity_preserving_loss(student, teacher, norm) for student, teacher in case.pairs()]).sum()
+    return loss * len(case.pairs()[0][0]) ** 2 if reduction == "sum" else loss
+
+
+def pkt(case: Case) -> Tensor:
+    return pkt_loss(*embeddings(case), epsilon=case.option("eps", 1e-7))
+
+
+def crd(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
+    """Our heads, memories and loss on the case's rows, with the Z that the case gives or estimates from this batch."""
+    samples, index, rows = case.option("n_data"), case["index"], case["sampled_index"]
+    ours = CRD(case.option("feat_dim"), case.option("nce_k"), case.option("nce_t"), "bank", samples, case.option("nce_m")).double()
+    student, teacher = ({"embedding": value} for value in embeddings(case))
+    ours.build(student, teacher)
+    ours.student_memory, ours.teacher_memory = case["memory_v1"].clone(), case["memory_v2"].clone()
+    for side, name in (("student", "embed_s"), ("teacher", "embed_t")):
+        head = getattr(ours, f"{side}_head")
+        for part in ("weight", "bias"):
+            delattr(head, part)
+            setattr(head, part, case.param(f"{name}.linear.{part}"))
+    given = case.option("Z")
+    terms, normalisers = [], []
+    for number, (query, memory) in enumerate(zip(ours.embed(student, teacher), (ours.teacher_memory, ours.student_memory), strict=True)):
+        scores = ours.scores(query, memory.clone()).gather(1, rows)
+        log_z = math.log(given[number]) if isinstance(given, list) else math.log(samples) + scores.detach().exp().mean().log()
+        normalisers.append(torch.as_tensor(log_z, dtype=torch.float64).exp())
+        terms.append(crd_loss(scores[:, 0], scores[:, 1:], samples, log_z, case.option("eps", 1e-7)))
+    with torch.no_grad():
+        ours.after_step(ours.keep(student, teacher, {"index": index}))
+    after = {"out.memory_v1_after": ours.student_memory, "out.memory_v2_after": ours.teacher_memory, "out.Z": torch.stack(normalisers)}
+    return torch.stack(terms).sum(), {name: value for name, value in after.items() if name in case}
+
+
+ADAPTERS = {"rkd": rkd, "sp": sp, "pkt": pkt, "crd": crd}

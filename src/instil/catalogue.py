@@ -59,6 +59,14 @@ def find(kind: str, name: str) -> type[Any]:
     raise ValueError(unknown(kind, name))
 
 
+def named(kind: str, class_name: str) -> type[Any] | None:
+    """The package's method of this class name; imports only the file that bears it."""
+    for name in files(kind):
+        if class_name[:1].isupper() and name.replace("_", "") == class_name.lower():
+            return find(kind, name)
+    return None
+
+
 def unknown(kind: str, name: str) -> str:
     """The message about a name that is in no folder."""
     from instil.core import closest
@@ -112,8 +120,15 @@ def describe(kind: str, name: str) -> dict[str, Any]:
         "needs": {side: [" or ".join(roles) for roles in wanted] for side, wanted in needs.items()},
         "idea": inspect.cleandoc(sys.modules[cls.__module__].__doc__ or ""),
         "text": inspect.cleandoc(cls.__dict__.get("__doc__") or ""),
+        "function": _function(cls, name),
         "defined": f"{cls.__module__}.{cls.__qualname__}",
     }
+
+
+def _function(cls: type, name: str) -> dict[str, str] | None:
+    """The plain function behind an objective."""
+    function = vars(sys.modules[cls.__module__]).get(f"{name}_loss")
+    return {"name": f"{name}_loss", "text": inspect.getdoc(function) or ""} if function else None
 
 
 def cards(kind: str | None = None) -> list[dict[str, Any]]:

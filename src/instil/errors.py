@@ -22,6 +22,7 @@ WORDS = {
     "none_required": "null",
     "path_type": "a path",
     "finite_number": "a finite number",
+    "string_pattern_mismatch": "a name of letters, digits and _",
 }
 BOUNDS = {
     "greater_than": ("gt", "a number greater than"),

@@ -129,11 +129,17 @@ def _text(option: str, target: Callable[..., Any]) -> str:
         if name.endswith("_loss") and inspect.isfunction(value) and value.__module__ == target.__module__
     ]
     for source in (target, *losses, *getattr(target, "__mro__", ())):
-        for paragraph in inspect.cleandoc(source.__dict__.get("__doc__") or "").split("\n\n"):
+        for paragraph in inspect.cleandoc(_own_doc(source)).split("\n\n"):
             for sentence in re.split(r"(?<=[.;])\s+(?=[A-Z`])", " ".join(paragraph.split())):
                 if f"``{option}``" in sentence:
                     return re.sub(rf"^``{option}``:\s*", "", sentence).rstrip(".;")
     return ""
+
+
+def _own_doc(source: Any) -> str:
+    """The docstring of a function, or of a class without those that it inherits."""
+    text = vars(source).get("__doc__") if inspect.isclass(source) else source.__doc__
+    return text or ""
 
 
 def type_text(annotation: Any) -> str:

@@ -7,21 +7,21 @@ import importlib.util
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-import torch
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from instil import catalogue
+from instil.checking import build_options, methods, optimizer, read, wrong
 from instil.core import Objectives, Schedule, closest
-from instil.errors import Place, RecipeError, join, problems, unknown
-from instil.options import check, defaults, plain
+from instil.errors import RecipeError, unknown
+from instil.options import defaults, plain
 from instil.overrides import REPLACED, merge, override, parse
 from instil.sections import Goal, Method, Model, Optimizer, Recipe, Task, Train
 
 __all__ = ["Goal", "Method", "Model", "Optimizer", "Recipe", "RecipeError", "Task", "Train"]
-__all__ += ["build", "build_objectives", "build_options", "fingerprint", "load", "stages", "to_yaml"]
+__all__ += ["build", "build_objectives", "build_options", "fingerprint", "load", "optimizer", "stages", "to_yaml"]
 
 BASELINES = ("alone", "label_smoothing", "pseudo_labels")
 PACKAGED = Path(__file__).parent / "recipes"
@@ -62,29 +62,28 @@ def build(data: Mapping[str, Any]) -> Recipe:
     if isinstance(data.get("imports"), list):
         catalogue.add([str(name) for name in data["imports"]], Path(data.get("folder", ".")).resolve())
     whole = _resolved(data)
-    wrong = _wrong(whole)
-    for side in ("teacher", "student"):
-        if isinstance(whole.get(side), Mapping) and whole[side].get("model") == "previous":
-            wrong.append(f"{side}.model: 'previous' is the net of the stage before, so it can only stand in stages")
-    wrong += _wrong_stages(whole)
-    if wrong:
-        derived = {f"teacher_{line}" for line in wrong if line.startswith("train.")}  # teacher_train is made from train
-        raise RecipeError("\n".join(line for line in dict.fromkeys(wrong) if line not in derived))
-    return _read(whole)
+    lines = dict.fromkeys([*wrong(whole), *_no_stage_before(whole), *_wrong_stages(whole)])
+    places = {line.partition(": ")[0] for line in lines}
+    told = [line for line in lines if not (line.startswith("teacher_") and line.partition(": ")[0].removeprefix("teacher_") in places)]
+    if told:  # teacher_train is made from train, so what is wrong there is not told twice
+        raise RecipeError("\n".join(told))
+    return read(whole)
 
 
-def _read(whole: Mapping[str, Any]) -> Recipe:
-    return Recipe.model_validate_json(json.dumps(whole, default=plain), strict=True)
+def _no_stage_before(whole: Mapping[str, Any]) -> list[str]:
+    """The nets that are ``previous`` where nothing came before."""
+    sides = [side for side in ("teacher", "student") if isinstance(whole.get(side), Mapping) and whole[side].get("model") == "previous"]
+    return [f"{side}.model: 'previous' is the net of the stage before, and there is none" for side in sides]
 
 
 def stages(recipe: Recipe) -> list[Recipe]:
     """One recipe for each stage, repeats written out; the recipe itself where it has no stages. A net of a stage may be ``previous``."""
-    return [_read(stage) for _, stage in _staged(recipe.model_dump(mode="json"))] or [recipe]
+    return [read(stage) for _, stage in _staged(recipe.model_dump(mode="json"))] or [recipe]
 
 
 def _staged(whole: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Number and resolved recipe of each stage."""
-    for number, stage in enumerate(whole["stages"]):
+    for number, stage in enumerate(whole.get("stages") or []):
         changes = {key: value for key, value in stage.items() if key != "repeat"}
         merged = _resolved(merge(whole, changes, REPLACED) | {"stages": []})
         yield from [(number, merged)] * stage.get("repeat", 1)
@@ -95,21 +94,16 @@ def _wrong_stages(whole: Mapping[str, Any]) -> list[str]:
     given = whole.get("stages") or []
     if not isinstance(given, list) or not all(isinstance(stage, Mapping) for stage in given):
         return []  # told by the sections
-    wrong = [f"stages.{n}.{key}: {unknown(key, 'a stage', STAGE)}" for n, stage in enumerate(given) for key in stage if key not in STAGE]
+    found = [f"stages.{n}.{key}: {unknown(key, 'a stage', STAGE)}" for n, stage in enumerate(given) for key in stage if key not in STAGE]
     for number, stage in enumerate(given):
         repeat = stage.get("repeat", 1)
         if isinstance(repeat, bool) or not isinstance(repeat, int) or repeat < 1:
-            wrong.append(f"stages.{number}.repeat: a number of at least 1 was expected, not {repeat!r}")
-        elif (
-            number == 0
-            and repeat == 1
-            and "previous" in [stage[net].get("model") for net in ("teacher", "student") if isinstance(stage.get(net), Mapping)]
-        ):
-            wrong.append("stages.0: no stage comes before the first, so it cannot use a 'previous' net")
-    if wrong:
-        return wrong
-    lines = {number: _wrong(stage) for number, stage in _staged(whole)}
-    return [f"stages.{n}.{line}" for n, found in lines.items() for line in found if line.partition(":")[0].split(".")[0] in given[n]]
+            found.append(f"stages.{number}.repeat: a number of at least 1 was expected, not {repeat!r}")
+    found += [f"stages.0.{line}" for line in _no_stage_before(given[0])] if given else []
+    if found:
+        return found
+    lines = {number: wrong(stage) for number, stage in _staged(whole)}
+    return [f"stages.{n}.{line}" for n, told in lines.items() for line in told if line.partition(":")[0].split(".")[0] in given[n]]
 
 
 def _long(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,74 +139,12 @@ def _resolved(data: Mapping[str, Any]) -> dict[str, Any]:
         whole["baselines"] = list(BASELINES if plain_labels and whole["task"].get("name") == "classification" else BASELINES[:1])
     if whole.get("export") is None:
         whole["export"] = all(importlib.util.find_spec(part) for part in ("onnx", "onnxscript", "onnxruntime"))
-    for kind, name, options, path in list(_methods(whole)):
+    for kind, name, options, path in list(methods(whole)):
         section, _, key = path.partition(".")
         if kind != "optimizer" and name in catalogue.names(kind):
             filled = defaults(catalogue.find(kind, name)) | options
             whole[section] = whole[section] | ({key: whole[section][key] | filled} if key else filled)
     return whole
-
-
-def _wrong(whole: Mapping[str, Any]) -> list[str]:
-    """Everything that is wrong with a resolved recipe: its sections, and the options of the methods it names."""
-    wrong: list[str] = []
-    try:
-        _read(whole)
-    except ValidationError as error:
-        wrong += problems(error, whole, _section)
-    for kind, name, chosen, path in _methods(whole):
-        try:
-            build_options(kind, name, chosen, path)
-        except RecipeError as error:
-            wrong.append(str(error))
-    return wrong
-
-
-def _section(place: Place) -> tuple[str, list[str]]:
-    """The name and keys of the section in which an unknown key stands."""
-    section: Any = Recipe
-    for part in place[:-1]:
-        section = _model_in(section.model_fields[part].annotation) if part in section.model_fields else section
-    return join(*place[:-1]) or "a recipe", list(section.model_fields)
-
-
-def _model_in(annotation: Any) -> Any:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for part in get_args(annotation) if (found := _model_in(part))), None)
-
-
-def _methods(whole: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any], str]]:
-    """Kind, name, options and path of each method in a recipe, as far as they can be read."""
-    named = [("task", "name", whole.get("task"), "task"), ("scheme", "type", whole.get("scheme"), "scheme")]
-    goals = whole.get("objectives")
-    if isinstance(goals, Mapping):
-        named += [("objective", "type", goal, f"objectives.{key}") for key, goal in goals.items()]
-    for train in ("train", "teacher_train"):
-        if isinstance(whole.get(train), Mapping):
-            named.append(("optimizer", "type", whole[train].get("optimizer"), f"{train}.optimizer"))
-    for kind, key, section, path in named:
-        if isinstance(section, Mapping) and isinstance(section.get(key, ""), str):
-            default = {"task": "classification", "scheme": "offline"}.get(kind, "adamw")
-            skipped = {key, "weight"} if kind == "objective" else {key, "groups"} if kind == "optimizer" else {key}
-            yield kind, section.get(key, default), {k: v for k, v in section.items() if k not in skipped}, path
-
-
-def build_options(kind: str, name: str, options: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """Checked keyword arguments for a method of the catalogue, or for an optimizer of torch; RecipeError with ``path`` where one is wrong."""
-    try:
-        target = optimizer(name) if kind == "optimizer" else catalogue.find(kind, name)
-    except ValueError as error:
-        raise RecipeError(f"{path}: {error}") from None
-    return check(target, options, path, schedules=kind != "optimizer")
-
-
-def optimizer(name: str) -> type[torch.optim.Optimizer]:
-    """An optimizer of torch by its name in any case."""
-    known = {key.lower(): value for key, value in vars(torch.optim).items() if isinstance(value, type) and issubclass(value, torch.optim.Optimizer)}
-    if name.lower() not in known:
-        raise ValueError(f"No optimizer named '{name}' in torch.optim; {closest(name.lower(), known)}")
-    return known[name.lower()]
 
 
 def build_objectives(objectives: Mapping[str, Goal]) -> Objectives:

@@ -12,6 +12,7 @@ from instil.core import Positive, Schedule
 from instil.options import SCHEDULED
 from instil.overrides import merge
 
+Name = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
 Whole = Annotated[int, Ge(1)]
 Share = Annotated[float, Ge(0), Lt(1)]
 
@@ -141,7 +142,7 @@ class Recipe(Section):
     teacher: Model | list[Model] | None = None
     student: Model
     scheme: Method = Method()
-    objectives: dict[str, Goal]
+    objectives: dict[Name, Goal]
     train: Train = Train()
     teacher_train: Train | None = None
     stages: list[dict[str, Any]] = []

@@ -1,0 +1,83 @@
+"""Everything that is wrong with a recipe, found at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args
+
+import torch
+from pydantic import BaseModel, ValidationError
+
+from instil import catalogue
+from instil.core import closest
+from instil.errors import Place, RecipeError, join, problems
+from instil.options import check, plain
+from instil.sections import Recipe
+
+
+def read(whole: Mapping[str, Any]) -> Recipe:
+    """Plain data as sections; strict, so that text is never taken for a number."""
+    return Recipe.model_validate_json(json.dumps(whole, default=plain), strict=True)
+
+
+def wrong(whole: Mapping[str, Any]) -> list[str]:
+    """Everything that is wrong with a resolved recipe: its sections, and the options of the methods it names."""
+    found: list[str] = []
+    try:
+        read(whole)
+    except ValidationError as error:
+        found += problems(error, whole, _section)
+    for kind, name, chosen, path in methods(whole):
+        try:
+            build_options(kind, name, chosen, path)
+        except RecipeError as error:
+            found.append(str(error))
+    return found
+
+
+def _section(place: Place) -> tuple[str, list[str]]:
+    """The name and keys of the section in which an unknown key stands."""
+    section: Any = Recipe
+    for part in place[:-1]:
+        section = _model_in(section.model_fields[part].annotation) if part in section.model_fields else section
+    return join(*place[:-1]) or "a recipe", list(section.model_fields)
+
+
+def _model_in(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _model_in(part))), None)
+
+
+def methods(whole: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any], str]]:
+    """Kind, name, options and path of each method in a recipe, as far as they can be read."""
+    named = [("task", "name", whole.get("task"), "task"), ("scheme", "type", whole.get("scheme"), "scheme")]
+    goals = whole.get("objectives")
+    if isinstance(goals, Mapping):
+        named += [("objective", "type", goal, f"objectives.{key}") for key, goal in goals.items()]
+    for train in ("train", "teacher_train"):
+        if isinstance(whole.get(train), Mapping):
+            named.append(("optimizer", "type", whole[train].get("optimizer"), f"{train}.optimizer"))
+    for kind, key, section, path in named:
+        if isinstance(section, Mapping) and isinstance(section.get(key, ""), str):
+            default = {"task": "classification", "scheme": "offline"}.get(kind, "adamw")
+            skipped = {key, "weight"} if kind == "objective" else {key, "groups"} if kind == "optimizer" else {key}
+            yield kind, section.get(key, default), {k: v for k, v in section.items() if k not in skipped}, path
+
+
+def build_options(kind: str, name: str, options: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """Checked keyword arguments for a method of the catalogue, or for an optimizer of torch; RecipeError with ``path`` where one is wrong."""
+    try:
+        target = optimizer(name) if kind == "optimizer" else catalogue.find(kind, name)
+    except ValueError as error:
+        raise RecipeError(f"{path}: {error}") from None
+    return check(target, options, path, schedules=kind != "optimizer")
+
+
+def optimizer(name: str) -> type[torch.optim.Optimizer]:
+    """An optimizer of torch by its name in any case."""
+    known = {key.lower(): value for key, value in vars(torch.optim).items() if isinstance(value, type) and issubclass(value, torch.optim.Optimizer)}
+    if name.lower() not in known:
+        raise ValueError(f"No optimizer named '{name}' in torch.optim; {closest(name.lower(), known)}")
+    return known[name.lower()]

@@ -1,0 +1,200 @@
+"""The command line: run, methods, doctor, export, report."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+if TYPE_CHECKING:
+    from instil.recipe import Recipe
+
+BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
+
+app = typer.Typer(
+    name="instil",
+    help="Knowledge distillation: a teacher, a student and data in; the distilled student and the evidence out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # the plain help is there in a third of the time
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Arguments = Annotated[
+    Optional[list[str]],  # noqa: UP045 - typer reads it on 3.10
+    typer.Argument(metavar="[RECIPE] [KEY=VALUE]...", show_default=False, help="A YAML file or a packaged recipe; then changes: train.epochs=5"),
+]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"instil {version('instil')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; may stand anywhere.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Knowledge distillation: a teacher, a student and data in; the distilled student and the evidence out."""
+
+
+@app.command()
+def run(
+    arguments: Arguments = None,
+    out: Annotated[Optional[Path], typer.Option(metavar="DIR", help="The run folder; by default a new one in runs/.")] = None,  # noqa: UP045
+    resume: Annotated[Optional[Path], typer.Option(metavar="DIR", help="A stopped run's folder, to go on with.")] = None,  # noqa: UP045
+) -> None:
+    """Train teacher, student alone and distilled student, and write a run folder (default: the recipe digits)."""
+    from instil.run import run as run_recipe
+
+    recipe = _recipe(arguments, default="digits" if resume is None else str(resume))
+    folder = resume or out or _new_folder(recipe)
+    try:
+        run_recipe(recipe, None if resume else folder, resume, _console())
+    except KeyboardInterrupt:
+        typer.echo(f"\nStopped. Go on with: instil run --resume {folder}", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@app.command()
+def methods(
+    name: Annotated[Optional[str], typer.Argument(metavar="[NAME]", show_default=False, help="One method: its card.")] = None,  # noqa: UP045
+    kind: Annotated[Optional[str], typer.Option(help="objective, scheme, teacher or task.", show_default=False)] = None,  # noqa: UP045
+    json: AsJson = False,
+) -> None:
+    """The catalogue of methods, or one method's card."""
+    from instil import methods_table
+
+    found = methods_table.select(name, kind)
+    if json:
+        _print_json(found)
+    elif name is None:
+        methods_table.show_all(found, _console())
+    else:
+        for method in found:
+            methods_table.show_one(method, _console())
+
+
+@app.command()
+def doctor(arguments: Arguments = None, json: AsJson = False) -> None:
+    """Try a recipe on one batch, training nothing: shapes, taps, losses and their gradients, memory and time."""
+    from instil.doctor import doctor as examine
+
+    findings = examine(_recipe(arguments, default=None), _console(stderr=json))
+    if json:
+        _print_json(findings)
+
+
+@app.command()
+def export(
+    run: Run,
+    int8: Annotated[bool, typer.Option("--int8/--no-int8", help="Also a quantised model, with the accuracy it costs.")] = False,
+) -> None:
+    """Write the student of a run as safetensors and ONNX, and check and time it."""
+    from instil.run import export as export_run
+
+    export_run(_run_folder(run), int8, _console())
+
+
+@app.command()
+def report(run: Run) -> None:
+    """Rebuild the page of a run."""
+    from instil.report.page import write_report
+
+    typer.echo(str(write_report(_run_folder(run))))
+
+
+def _recipe(arguments: list[str] | None, default: str | None) -> Recipe:
+    """The recipe that the arguments name, with their changes."""
+    changes = [one for one in arguments or [] if "=" in one and not Path(one).exists()]
+    named = [one for one in arguments or [] if one not in changes]
+    if len(named) > 1:
+        raise ValueError(f"one recipe at a time, not {' and '.join(named)}; a change is written key=value, without blanks")
+    if not named and default is None:
+        raise ValueError("a recipe is missing: a YAML file, or a packaged recipe such as digits")
+    from instil.recipe import load
+
+    return load(named[0] if named else str(default), changes)
+
+
+def _new_folder(recipe: Recipe) -> Path:
+    wanted = Path("runs") / f"{recipe.name}-{datetime.now():%Y%m%d-%H%M%S}"
+    return next(path for number in range(1, 1000) if not (path := wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")).exists())
+
+
+def _run_folder(path: Path) -> Path:
+    if not (path / "recipe.yaml").is_file():
+        raise FileNotFoundError(f"{path} is no run folder: it has no recipe.yaml" if path.exists() else f"there is no run folder {path}")
+    return path
+
+
+def _console(stderr: bool = False) -> Any:
+    from rich.console import Console
+
+    return Console(stderr=stderr)
+
+
+def _print_json(value: Any) -> None:
+    import json
+
+    typer.echo(json.dumps(value, indent=2, default=str))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The entry point: runs a command; an error is a message on stderr and the exit code 2 (bad input) or 1 (a failed run)."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    debug = "--debug" in words
+    try:
+        code = app(args=[word for word in words if word != "--debug"], prog_name="instil", standalone_mode=False)
+    except KeyboardInterrupt:
+        typer.echo("\nStopped.", err=True)
+        code = INTERRUPTED
+    except Exception as error:
+        code = _code(error)
+        if debug:
+            raise
+        message = _message(error)
+        if message:
+            typer.echo(message, err=True)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _code(error: Exception) -> int:
+    """2 where the user can put it right in what was typed or named, 1 where a run failed."""
+    if hasattr(error, "format_message"):  # a usage error of the command line's own
+        return BAD_INPUT
+    bad = (ValueError, ImportError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
+    return BAD_INPUT if isinstance(error, bad) else FAILED
+
+
+def _message(error: Exception) -> str:
+    if hasattr(error, "format_message"):
+        return _usage(error)
+    text = str(error).strip()
+    lines = text.splitlines()
+    if isinstance(error, OSError) and error.strerror:
+        return f"Error: {error.strerror}{f': {error.filename}' if error.filename else ''}"
+    if not isinstance(error, (ValueError, ImportError, OSError, RuntimeError, ArithmeticError)):
+        return f"Error: {type(error).__name__}: {text} (this should not happen; --debug shows where)"
+    if len(lines) > 1 and isinstance(error, ValueError):
+        return f"Error: {len(lines)} problems\n" + "\n".join(f"  {line}" for line in lines)
+    return f"Error: {text or type(error).__name__}"
+
+
+def _usage(error: Any) -> str:
+    """A usage error with the closest command or option."""
+    text = str(error.format_message())
+    context = getattr(error, "ctx", None)
+    if not text or context is None:
+        return f"Error: {text}" if text else ""
+    return f"Error: {text}\nSee: {context.command_path} --help"

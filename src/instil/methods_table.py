@@ -1,0 +1,108 @@
+"""The catalogue for a terminal: all methods in tables, or one method's card."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from instil import catalogue
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+Method = dict[str, Any]
+
+
+def select(name: str | None = None, kind: str | None = None) -> list[Method]:
+    """Descriptions of all methods, of one kind, or of one name (a scheme and a teacher may share it); ValueError for an unknown name."""
+    if kind is not None:
+        catalogue.files(kind)
+    if name is None:
+        return catalogue.cards(kind)
+    among = [kind] if kind else list(catalogue.kinds())
+    found = [catalogue.describe(each, name) for each in among if name in catalogue.names(each)]
+    if not found:
+        from instil.core import closest
+
+        raise ValueError(f"No {kind or 'method'} named '{name}'; {closest(name, [one for each in among for one in catalogue.names(each)])}")
+    return found
+
+
+def show_all(methods: list[Method], console: Console) -> None:
+    """One table a kind, with the axes of the field."""
+    from rich.markup import escape
+
+    for kind, group in groupby(methods, key=lambda method: method["kind"]):
+        table = _table("name", "source", "algorithms", "labels", "couples", "published", title=f"{kind}s")
+        for method in sorted(group, key=lambda method: method["source"]):
+            labels = "all" if len(method["labels"]) == 3 else ", ".join(method["labels"])
+            cells = (method["source"], ", ".join(method["algorithms"]), labels, "batch" if method["couples"] else "", _published(method))
+            table.add_row(f"[bold]{method['name']}[/]", *map(escape, cells))
+        console.print(table)
+    console.print("One method: instil methods NAME. For a program: instil methods --json.", style="dim", highlight=False)
+
+
+def show_one(method: Method, console: Console) -> None:
+    """Everything the card, the signature and the docstrings say."""
+    from rich.markup import escape
+
+    console.print(f"[bold]{method['name']}[/], {method['kind']}: {escape(method['title'])}", highlight=False)
+    for text in (", ".join(part for part in (_published(method), method["paper"]) if part), method["idea"], method["text"]):
+        if text:
+            console.print(text.replace("``", ""), markup=False, highlight=False)
+    for label, text in _facts(method):
+        console.print(f"[bold]{label}[/]: {escape(text)}", highlight=False)
+    if method["options"]:
+        table = _table("option", "type", "default", "description")
+        for option in method["options"]:
+            table.add_row(f"[bold]{option['name']}[/]", *map(escape, (option["type"], _default(option), option["description"].replace("``", ""))))
+        console.print(table)
+    if method["function"]:
+        console.print(f"[bold]instil.{method['function']['name']}[/]: {escape(method['function']['text'].replace('``', ''))}", highlight=False)
+    console.print(f"[bold]in a recipe[/]: {escape(example(method))}", highlight=False)
+
+
+def example(method: Method) -> str:
+    """The line of a recipe that uses this method."""
+    numbers = [option for option in method["options"] if isinstance(option["default"], (int, float)) and not isinstance(option["default"], bool)]
+    options = ", ".join(f"{option['name']}: {option['default']}" for option in numbers[:3])
+    if method["kind"] == "objective":
+        return f"objectives: {{{method['name']}: {{{options}}}}}"
+    if method["kind"] == "scheme":
+        return f"scheme: {{type: {method['name']}{', ' if options else ''}{options}}}"
+    return f"task: {method['name']}" if method["kind"] == "task" else "made by the recipe's teacher section, or in Python"
+
+
+def _facts(method: Method) -> Iterator[tuple[str, str]]:
+    needs = [f"{' and '.join(roles)} of the {side}" for side, roles in method["needs"].items() if roles]
+    facts = {
+        "source": method["source"],
+        "algorithms": ", ".join(method["algorithms"]),
+        "tasks": ", ".join(method["tasks"]),
+        "labels": ", ".join(method["labels"]) if method["kind"] in ("objective", "task") else "",
+        "needs": "; ".join(needs),
+        "couples": "an item's loss depends on the others in its batch" if method["couples"] else "",
+        "differs from paper or code": method["deviations"],
+        "defined in": method["defined"],
+    }
+    return ((label, text) for label, text in facts.items() if text)
+
+
+def _table(*columns: str, title: str = "") -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
+    for number, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=number == 0)
+    return table
+
+
+def _published(method: Method) -> str:
+    return f"{method['venue']} {method['year'] or ''}".strip()
+
+
+def _default(option: dict[str, Any]) -> str:
+    return "" if option["default"] is None and "null" not in option["type"] else str(option["default"])

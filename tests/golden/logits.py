@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from instil.core import UNLABELLED
 from instil.objectives.labels.cross_entropy import cross_entropy_loss
 from instil.objectives.labels.label_smoothing import label_smoothing_loss
 from instil.objectives.logit_objective import standardize
@@ -52,49 +53,55 @@ def total(case: Case, values: Tensor, classes: int) -> Tensor:
     return values.mean()
 
 
-def with_labels(case: Case, values: Tensor, soft: Tensor) -> Answer:
-    """The soft term, weighted, plus the cross-entropy where the case adds it."""
-    outputs: dict[str, Tensor] = {}
-    if "target" in case:
-        alpha = case.option("alpha")
-        label_weight, soft_weight = (1.0, 1.0) if alpha is None else (1 - alpha, alpha)
-        soft = case.option("kd_weight", soft_weight) * soft
-        label = case.option("ce_weight", case.option("gamma", label_weight)) * cross_entropy_loss(logits(case)[0], case["target"])
-        outputs = {"part.ce": label, "part.kd": soft}
-        soft = label + soft
-    if "per_token" in case:
-        outputs["per_token"] = values.mT if values.shape != case["per_token"].shape else values
-    return soft, {name: value for name, value in outputs.items() if name in case}
+def with_labels(case: Case, soft: Tensor, label_weight: float, soft_weight: float) -> Answer:
+    """The weighted soft term plus the weighted cross-entropy, and both parts where the case holds them."""
+    label = label_weight * cross_entropy_loss(logits(case)[0], case["target"])
+    parts = {"part.ce": label, "part.kd": soft_weight * soft, "part.dkd": soft_weight * soft}
+    return label + soft_weight * soft, {name: value for name, value in parts.items() if name in case}
 
 
-def kd(case: Case) -> Answer:
-    student, teacher = logits(case)
+def distilled(case: Case, student: Tensor, teacher: Tensor) -> Answer:
     if case.option("reverse", False):
         student, teacher = teacher, student
     values = kd_loss(student, teacher, temperature(case), scaled(case), reduction="none")
-    return with_labels(case, values, total(case, values, student.shape[-1]))
+    soft = total(case, values, student.shape[-1]) * case.option("loss_weight", 1.0)
+    if "target" in case:
+        alpha = case.option("alpha")
+        label_weight, soft_weight = (1.0, 1.0) if alpha is None else (1 - alpha, alpha)
+        label_weight = case.option("ce_weight", case.option("gamma", label_weight))
+        return with_labels(case, soft, label_weight, case.option("kd_weight", soft_weight))
+    if "per_token" in case:
+        return soft, {"per_token": values if values.shape == case["per_token"].shape else values.mT}
+    return soft, {}
 
 
-def decoupled(case: Case, student: Tensor, teacher: Tensor) -> Tensor:
+def kd(case: Case) -> Answer:
+    return distilled(case, *logits(case))
+
+
+def decoupled(case: Case, student: Tensor, teacher: Tensor) -> Answer:
     values = dkd_loss(student, teacher, case["target"], case.option("alpha", 1.0), case.option("beta", 8.0), temperature(case), "none")
-    if case.says("no t^2", "without t^2"):
+    if not scaled(case):
         values = values / temperature(case) ** 2
-    return values.mean() if case.says("all tokens") or (case["target"] >= 0).all() else values.sum() / (case["target"] >= 0).sum()
+    labelled = case["target"] != UNLABELLED
+    soft = values.mean() if case.says("all tokens") else values.sum() / labelled.sum()
+    if "warmup" in case.options:
+        soft = soft * min(case.option("epoch") / case.option("warmup"), 1.0)
+    return with_labels(case, soft, case.option("ce_weight"), 1.0) if "ce_weight" in case.options else (soft, {})
 
 
-def dkd(case: Case) -> Tensor:
+def dkd(case: Case) -> Answer:
     return decoupled(case, *logits(case))
 
 
-def logit_std(case: Case) -> Tensor:
+def logit_std(case: Case) -> Answer:
     student, teacher = (standardize(values) for values in logits(case))
     loss = case.source.rpartition("::")[2]
-    if "dkd" in loss:
+    if "dkd" in loss.lower() or "DKD.py" in case.source:
         return decoupled(case, student, teacher)
-    if "kd_loss" not in loss or "MLKD" in case.source:
+    if "MLKD" in case.source or "CTKD" in case.source:
         raise NotImplementedError(f"standardized logits in {case.source}")
-    values = kd_loss(student, teacher, temperature(case), scaled(case), reduction="none")
-    return total(case, values, student.shape[-1])
+    return distilled(case, student, teacher)
 
 
 def nkd(case: Case) -> Tensor:
@@ -102,7 +109,9 @@ def nkd(case: Case) -> Tensor:
 
 
 def dist(case: Case) -> Tensor:
-    return dist_loss(*logits(case), case.option("beta", 1.0), case.option("gamma", 1.0), temperature(case), scaled(case))
+    softness = 1.0 if case.says("no temperature") else temperature(case)
+    epsilon = 0.0 if "torchdistill" in case.source else 1e-8  # torch's cosine similarity clamps instead of adding
+    return dist_loss(*logits(case), case.option("beta", 1.0), case.option("gamma", 1.0), softness, scaled(case), epsilon)
 
 
 def logit_mse(case: Case) -> Tensor:

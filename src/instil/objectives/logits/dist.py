@@ -8,27 +8,28 @@ from torch import Tensor
 from instil.core import Batch, Card, NonNegative, Positive, full
 from instil.objectives.logit_objective import LogitObjective, require_same_logits
 
-CORRELATION_EPSILON = 1e-8
 
-
-def dist_loss(student: Tensor, teacher: Tensor, beta: float = 1.0, gamma: float = 1.0, temperature: float = 1.0, scale: bool = True) -> Tensor:
+def dist_loss(
+    student: Tensor, teacher: Tensor, beta: float = 1.0, gamma: float = 1.0, temperature: float = 1.0, scale: bool = True, epsilon: float = 1e-8
+) -> Tensor:
     """beta (1 - correlation over the classes of an item) + gamma (1 - correlation over the items of a class) (Huang et al. 2022).
 
-    Logits (..., C) of all items together give a scalar; ``scale`` is the factor T². Raises ValueError for one class and where the shapes differ.
+    Logits (..., C) of all items together give a scalar; ``scale`` is the factor T²; ``epsilon`` is added to the
+    product of norms. Raises ValueError for one class and where the shapes differ.
     """
     require_same_logits(student, teacher, classes=2)
     student, teacher = ((full(logits) / temperature).softmax(-1).flatten(0, -2) for logits in (student, teacher))
-    inter = 1 - _correlation(student, teacher).mean()
-    intra = 1 - _correlation(student.mT, teacher.mT).mean()
+    inter = 1 - _correlation(student, teacher, epsilon).mean()
+    intra = 1 - _correlation(student.mT, teacher.mT, epsilon).mean()
     loss = beta * inter + gamma * intra
     return loss * temperature**2 if scale else loss
 
 
-def _correlation(a: Tensor, b: Tensor) -> Tensor:
+def _correlation(a: Tensor, b: Tensor, epsilon: float) -> Tensor:
     """Pearson correlation of the rows: (M, C) and (M, C) -> (M,); 0 for a constant row."""
     length = torch.linalg.vector_norm
     a, b = a - a.mean(-1, keepdim=True), b - b.mean(-1, keepdim=True)
-    correlation: Tensor = (a * b).sum(-1) / (length(a, dim=-1) * length(b, dim=-1) + CORRELATION_EPSILON)
+    correlation: Tensor = (a * b).sum(-1) / (length(a, dim=-1) * length(b, dim=-1) + epsilon)
     return correlation
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -23,19 +24,20 @@ class Splits:
     kind: str
 
 
-def splits(train: ImageData, validation: ImageData | None, test: ImageData | None, share: float) -> Splits:
-    """Three data sets; a missing test, then a missing validation set, is a ``share`` held out of train, never the one of the other.
+def splits(parts: Mapping[str, ImageData], validation: float, test: float) -> Splits:
+    """The three of ``parts``; without ``test``, then without ``validation``, such a share of ``train`` is held out for it.
 
-    Raises ValueError where a set is empty, or ``share`` leaves one empty.
+    Raises ValueError where there is no train set, a set is empty, or a share leaves one empty.
     """
-    for name, part in (("train", train), ("validation", validation), ("test", test)):
-        if part is not None and not len(part):
+    for name, part in parts.items():
+        if not len(part):
             raise ValueError(f"the {name} set has no images")
-    if test is None:
-        train, test = hold_out(train, share)
-    if validation is None:
-        train, validation = hold_out(train, share)
-    return Splits(train, validation, test, train.classes, train.kind)
+    if "train" not in parts:
+        raise ValueError(f"there is no train set, only {', '.join(parts) or 'nothing'}")
+    train = parts["train"]
+    train, tested = (train, parts["test"]) if "test" in parts else hold_out(train, test)
+    train, validated = (train, parts["validation"]) if "validation" in parts else hold_out(train, validation)
+    return Splits(train, validated, tested, train.classes, train.kind)
 
 
 def hold_out(data: ImageData, share: float) -> tuple[ImageData, ImageData]:

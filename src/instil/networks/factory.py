@@ -15,7 +15,10 @@ from torch import nn
 
 from instil import networks
 from instil.core import closest
-from instil.networks.inputs import timm_input, torchvision_input
+from instil.networks.inputs import input_of, timm_input, torchvision_input
+from instil.networks.weights import load_weights
+
+__all__ = ["build", "input_of", "load_weights", "network_names"]
 
 Size = int | tuple[int, int]
 MISSING = '{} needs the package {}: pip install "instil[vision]"'
@@ -113,7 +116,7 @@ def _timm(name: str, options: dict[str, Any], classes: int, channels: int, pretr
 
 def _torchvision(name: str, options: dict[str, Any], classes: int, channels: int, pretrained: bool) -> nn.Module:
     try:
-        from torchvision import models
+        from torchvision import models  # type: ignore[import-untyped]
     except ImportError as error:
         raise ValueError(MISSING.format(f"torchvision:{name}", "torchvision")) from error
     known = models.list_models(module=models)

@@ -21,7 +21,8 @@ class Block(nn.Module):
         query, key, value = self.qkv(self.norm1(tokens)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
         tokens = tokens + self.projection(mixed)
-        return tokens + self.mlp(self.norm2(tokens))
+        changed: Tensor = self.mlp(self.norm2(tokens))
+        return tokens + changed
 
 
 class ViT(nn.Module):

@@ -42,13 +42,13 @@ def _named(missing: list[str], unexpected: list[str], shapes: list[str]) -> list
     return [("missing", missing), ("unexpected", unexpected), ("of another shape", shapes)]
 
 
-def _read(file: Path) -> Mapping[str, Tensor]:
+def _read(file: Path) -> dict[str, Tensor]:
     if not file.is_file():
         near = [name.name for name in file.parent.glob("*")] if file.parent.is_dir() else []
         raise ValueError(f"there is no weights file {file}; {closest(file.name, near)}")
     if file.suffix == ".safetensors":
         try:
-            return load_file(file)
+            return dict(load_file(file))
         except SafetensorError as error:
             raise ValueError(f"{file} cannot be read as safetensors: {error}") from error
     if file.suffix not in (".pt", ".pth"):
@@ -60,11 +60,11 @@ def _read(file: Path) -> Mapping[str, Tensor]:
     return _state(content, file)
 
 
-def _state(content: Any, file: Path) -> Mapping[str, Tensor]:
+def _state(content: Any, file: Path) -> dict[str, Tensor]:
     if isinstance(content, Mapping):
         content = next((content[key] for key in KEYS if isinstance(content.get(key), Mapping)), content)
         if content and all(isinstance(value, Tensor) for value in content.values()):
-            return content
+            return dict(content)
     what = f"the keys {_some([str(key) for key in content])}" if isinstance(content, Mapping) else f"a {type(content).__name__}"
     raise ValueError(f"{file} holds no weights by name, itself or under {' or '.join(KEYS)}, but {what}")
 

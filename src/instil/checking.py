@@ -13,7 +13,12 @@ from instil import catalogue
 from instil.core import closest
 from instil.errors import Place, RecipeError, join, problems
 from instil.options import check, plain
+from instil.overrides import merge
 from instil.sections import Recipe
+
+NAME_KEY = {"task": "name", "scheme": "type", "objective": "type", "optimizer": "type"}
+DEFAULT = {"task": "classification", "scheme": "offline", "optimizer": "adamw"}
+RESERVED = {"task": {"name"}, "scheme": {"type"}, "objective": {"type", "weight"}, "optimizer": {"type", "groups", "match"}}
 
 
 def read(whole: Mapping[str, Any]) -> Recipe:
@@ -51,19 +56,31 @@ def _model_in(annotation: Any) -> Any:
 
 
 def methods(whole: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any], str]]:
-    """Kind, name, options and path of each method in a recipe, as far as they can be read."""
-    named = [("task", "name", whole.get("task"), "task"), ("scheme", "type", whole.get("scheme"), "scheme")]
+    """Kind, name, options and path of each method and optimizer in a recipe, as far as they can be read."""
     goals = whole.get("objectives")
-    if isinstance(goals, Mapping):
-        named += [("objective", "type", goal, f"objectives.{key}") for key, goal in goals.items()]
-    for train in ("train", "teacher_train"):
-        if isinstance(whole.get(train), Mapping):
-            named.append(("optimizer", "type", whole[train].get("optimizer"), f"{train}.optimizer"))
-    for kind, key, section, path in named:
-        if isinstance(section, Mapping) and isinstance(section.get(key, ""), str):
-            default = {"task": "classification", "scheme": "offline"}.get(kind, "adamw")
-            skipped = {key, "weight"} if kind == "objective" else {key, "groups"} if kind == "optimizer" else {key}
-            yield kind, section.get(key, default), {k: v for k, v in section.items() if k not in skipped}, path
+    sections = [("task", whole.get("task"), "task"), ("scheme", whole.get("scheme"), "scheme")]
+    sections += [("objective", goal, f"objectives.{key}") for key, goal in goals.items()] if isinstance(goals, Mapping) else []
+    sections += [("optimizer", *place) for train in ("train", "teacher_train") for place in _optimizers(whole.get(train), train)]
+    for kind, section, path in sections:
+        name = section.get(NAME_KEY[kind], DEFAULT.get(kind)) if isinstance(section, Mapping) else None
+        if isinstance(section, Mapping) and isinstance(name, str):
+            yield kind, name, {key: value for key, value in section.items() if key not in RESERVED[kind]}, path
+
+
+def _optimizers(train: Any, path: str) -> Iterator[tuple[Any, str]]:
+    """Each optimizer of a training section, those of single learners and groups with what they inherit."""
+    if not isinstance(train, Mapping) or not isinstance(train.get("optimizer", {}), Mapping):
+        return
+    common = train.get("optimizer", {})
+    yield common, f"{path}.optimizer"
+    learners = train.get("optimizers", {})
+    for learner, own in learners.items() if isinstance(learners, Mapping) else ():
+        if isinstance(own, Mapping):
+            yield merge(common, own), f"{path}.optimizers.{learner}"
+    groups = common.get("groups", [])
+    for number, own in enumerate(groups if isinstance(groups, list) else []):
+        if isinstance(own, Mapping):
+            yield {"type": common.get("type", "adamw")} | own, f"{path}.optimizer.groups.{number}"
 
 
 def build_options(kind: str, name: str, options: Mapping[str, Any], path: str) -> dict[str, Any]:

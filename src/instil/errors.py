@@ -99,7 +99,7 @@ def _expected(one: Any) -> str:
         return str(context["expected"])
     if kind in ("too_short", "too_long"):
         return f"a list of at {'least' if kind == 'too_short' else 'most'} {context.get('min_length', context.get('max_length'))}"
-    return WORDS.get(kind, "" if kind.startswith(("is_", "dataclass_")) else str(one["msg"]))
+    return WORDS.get(kind, "" if kind.startswith(("is_", "dataclass_", "needs_python")) else str(one["msg"]))
 
 
 def unknown(option: str, owner: str, options: Sequence[str]) -> str:

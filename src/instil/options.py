@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections.abc
 import dataclasses
 import functools
 import inspect
@@ -15,41 +14,49 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
-from pydantic.functional_validators import WrapValidator
+from pydantic.functional_validators import BeforeValidator, WrapValidator
 from torch import nn
 
-from instil.core import Schedule
-from instil.errors import RecipeError, problems
+from instil.core import Schedule, Scheme
+from instil.errors import Place, RecipeError, join, problems
 
 STRUCTURE = ("self", "student", "teacher", "objectives", "params")
 """Parameters that a recipe fills from its other sections."""
 
 
 def parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The parameters of a class or function that a recipe may set: all but networks, teachers, objectives and variadic ones."""
+    """The parameters of a class or function that a recipe may set. A network is one only of a scheme, where it is described as in ``student``."""
     found = inspect.signature(target, eval_str=True).parameters.values()
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return {p.name: p for p in found if p.kind not in variadic and p.name not in STRUCTURE and not _structural(p.annotation)}
+    nets = inspect.isclass(target) and issubclass(target, Scheme)
+    return {p.name: p for p in found if p.kind not in variadic and p.name not in STRUCTURE and (nets or not _takes_net(p.annotation))}
 
 
-def _structural(annotation: Any) -> bool:
-    if get_origin(annotation) is collections.abc.Callable or annotation is Callable:
-        return True
-    if inspect.isclass(annotation) and issubclass(annotation, nn.Module):
-        return True
-    return any(_structural(part) for part in get_args(annotation) if not isinstance(part, (str, list)))
+def _is_net(annotation: Any) -> bool:
+    return inspect.isclass(annotation) and issubclass(annotation, nn.Module)
 
 
-def check(target: Callable[..., Any], options: Mapping[str, Any], path: str = "", schedules: bool = True) -> dict[str, Any]:
+def _takes_net(annotation: Any) -> bool:
+    return _is_net(annotation) or any(_takes_net(part) for part in get_args(annotation) if not isinstance(part, (str, list)))
+
+
+def check(target: Callable[..., Any], options: Mapping[str, Any], path: str = "", name: str = "", schedules: bool = True) -> dict[str, Any]:
     """The options as the Python values that ``target`` takes; where it takes a float, ``{start, end, until, after}`` is a ``Schedule``.
 
-    Only what is given comes back, so that defaults stay with the class. Raises RecipeError with one line for each wrong option.
+    A network comes back as a ``sections.Model``. Only what is given comes back, so that defaults stay with the class. ``name`` is what messages
+    call ``target``. Raises RecipeError with one line for each wrong option.
     """
-    name, known = target.__name__, list(parameters(target))
+    known = list(parameters(target))
+
+    def owner(place: Place) -> tuple[str, list[str]]:
+        from instil.sections import Model
+
+        return (name or target.__name__, known) if len(place) == 1 else (join(path, *place[:-1]), list(Model.model_fields))
+
     try:
         checked = _model(target, schedules).model_validate_json(json.dumps(dict(options), default=plain), strict=True)
     except ValidationError as error:
-        raise RecipeError("\n".join(problems(error, dict(options), lambda place: (name, known), path))) from None
+        raise RecipeError("\n".join(problems(error, dict(options), owner, path))) from None
     return {option: getattr(checked, f"option_{option}") for option in options}
 
 
@@ -65,11 +72,25 @@ def _model(target: Callable[..., Any], schedules: bool) -> type[BaseModel]:
     for name, parameter in parameters(target).items():
         annotation = Any if parameter.annotation is inspect.Parameter.empty else parameter.annotation
         default = ... if parameter.default is inspect.Parameter.empty else parameter.default
-        wanted = Annotated[annotation, SCHEDULED] if schedules and _takes_float(annotation) else annotation
+        wanted = Annotated[annotation, SCHEDULED] if schedules and _takes_float(annotation) else _with_models(annotation)
         fields[f"option_{name}"] = (wanted, Field(default, alias=name))
     config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
     model: type[BaseModel] = create_model(target.__name__, __config__=config, **fields)
     return model
+
+
+def _with_models(annotation: Any) -> Any:
+    """``annotation`` with the section that describes a network in the place of networks."""
+    from instil.sections import Model
+
+    if not _takes_net(annotation):
+        return annotation
+    if _is_net(annotation):
+        return Annotated[Model, BeforeValidator(lambda given: {"model": given} if isinstance(given, str) else given)]
+    parts = tuple(_with_models(part) for part in get_args(annotation))
+    if get_origin(annotation) in (typing.Union, types.UnionType):
+        return typing.Union[parts]  # noqa: UP007 - of a tuple
+    return list[parts[0]]  # type: ignore[valid-type]
 
 
 def _takes_float(annotation: Any) -> bool:
@@ -152,6 +173,8 @@ def type_text(annotation: Any) -> str:
     if origin is Annotated:
         bounds = [f"{sign} {getattr(m, key):g}" for m in parts[1:] for key, sign in _SIGNS.items() if hasattr(m, key)]
         return " ".join([type_text(parts[0]), *bounds])
+    if _is_net(annotation):
+        return "network"
     if origin is Literal:
         return " | ".join(repr(part) for part in parts)
     if origin in (typing.Union, types.UnionType):

@@ -92,12 +92,18 @@ class Goal(Open):
     weight: Annotated[float | Schedule, SCHEDULED] = 1.0
 
 
+class Group(Open):
+    """Options of their own for the parameters whose name in their model matches a pattern such as ``head.*``."""
+
+    match: str
+
+
 class Optimizer(Open):
-    """An optimizer of torch by its name in small letters, and its options; ``groups``: options for the parameters whose name matches."""
+    """An optimizer of torch by its name in any case, and its options."""
 
     type: str = "adamw"
     lr: Positive = 1e-3
-    groups: list[dict[str, Any]] = []
+    groups: list[Group] = []
 
 
 class Train(Section):

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from instil.core import Batch, Objective, Outputs
+
+SHAPES = {
+    "cnn": ((4, 8, 8), (6, 4, 4), (8, 2, 2)),
+    "wide cnn": ((6, 16, 16), (8, 8, 8), (10, 4, 4), (12, 2, 2)),
+    "vit": ((17, 5), (17, 5), (17, 5), (17, 5)),
+    "plain vit": ((16, 9), (16, 9)),
+    "one map": ((7, 4, 4),),
+}
+NETS = [("cnn", "wide cnn"), ("cnn", "vit"), ("vit", "cnn"), ("plain vit", "vit"), ("one map", "cnn"), ("cnn", "cnn")]
+
+
+@pytest.fixture(params=NETS, ids="<-".join)
+def nets(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """A student and a teacher family."""
+    student, teacher = request.param
+    return student, teacher
+
+
+@pytest.fixture
+def features() -> Callable[..., Outputs]:
+    """Features of a family of nets, for ``number`` samples."""
+
+    def make(family: str, number: int = 4, seed: int = 0, dtype: torch.dtype = torch.float32) -> Outputs:
+        generator = torch.Generator().manual_seed(seed)
+        return {"features": tuple(torch.randn(number, *shape, generator=generator).to(dtype) for shape in SHAPES[family])}
+
+    return make
+
+
+@pytest.fixture
+def check_pair(features: Callable[..., Outputs], nets: tuple[str, str]) -> Callable[[Objective], None]:
+    """For any two families: one value a sample, at one sample too, gradients in every stage used and every parameter, in half precision too."""
+    student, teacher = (features(family, seed=seed) for seed, family in enumerate(nets))
+
+    def check(objective: Objective) -> None:
+        objective.build(student, teacher)
+        batch: Batch = {"index": torch.arange(4)}
+        mine = {"features": tuple(stage.clone().requires_grad_() for stage in student["features"])}
+        values = objective(mine, teacher, batch)
+        assert values.shape == (4,)
+        values.mean().backward()
+        used = {i for i, _ in objective.matched}  # type: ignore[union-attr]
+        assert used
+        for number in used:
+            assert mine["features"][number].grad.abs().sum() > 0
+        for name, parameter in objective.named_parameters():
+            assert parameter.grad is not None, name
+            assert torch.isfinite(parameter.grad).all(), name
+            assert parameter.grad.abs().sum() > 0, name
+        for row in range(4):
+            alone = objective(*({"features": tuple(s[row : row + 1] for s in side["features"])} for side in (student, teacher)), batch)
+            assert alone.shape == (1,)
+            assert torch.allclose(alone[0], values[row], rtol=1e-4)
+        half = objective(*({"features": tuple(s.bfloat16() for s in side["features"])} for side in (student, teacher)), batch)
+        assert half.dtype == torch.float32
+        assert torch.allclose(half, values, rtol=0.1, atol=0.02)
+
+    return check

@@ -80,7 +80,7 @@ def _optimizers(train: Any, path: str) -> Iterator[tuple[Any, str]]:
     groups = common.get("groups", [])
     for number, own in enumerate(groups if isinstance(groups, list) else []):
         if isinstance(own, Mapping):
-            yield {"type": common.get("type", "adamw")} | own, f"{path}.optimizer.groups.{number}"
+            yield {"type": common.get("type", "adamw"), **own}, f"{path}.optimizer.groups.{number}"
 
 
 def build_options(kind: str, name: str, options: Mapping[str, Any], path: str) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def build(data: Mapping[str, Any]) -> Recipe:
     """A recipe from plain data: what was left out is filled in, everything is checked, all problems are told at once."""
     data = _long(data)
     if isinstance(data.get("imports"), list):
-        catalogue.add([str(name) for name in data["imports"]], Path(data.get("folder", ".")).resolve())
+        _import(data["imports"], Path(data.get("folder", ".")))
     whole = _resolved(data)
     told: dict[str, str] = {}  # one line a place
     for line in "\n".join([*wrong(whole), *_no_stage_before(whole), *_wrong_stages(whole)]).splitlines():
@@ -69,6 +69,13 @@ def build(data: Mapping[str, Any]) -> Recipe:
     if lines:  # what is wrong in train is wrong in teacher_train, which is made from it: told once
         raise RecipeError("\n".join(lines))
     return read(whole)
+
+
+def _import(names: list[Any], folder: Path) -> None:
+    try:
+        catalogue.add([str(name) for name in names], folder.resolve())
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
 
 
 def _no_stage_before(whole: Mapping[str, Any]) -> list[str]:
@@ -133,8 +140,9 @@ def _resolved(data: Mapping[str, Any]) -> dict[str, Any]:
     whole: dict[str, Any] = {"task": {"name": "classification"}, "scheme": {"type": "offline"}, "train": {}, "stages": []} | dict(data)
     if isinstance(whole.get("objectives"), Mapping):
         whole["objectives"] = {name: {"type": name} | one if isinstance(one, dict) else one for name, one in whole["objectives"].items()}
-    if whole.get("teacher") is not None and isinstance(whole["train"], Mapping):
-        whole["teacher_train"] = merge(whole["train"], whole.get("teacher_train") or {})
+    own = whole.get("teacher_train") or {}
+    if whole.get("teacher") is not None and isinstance(whole["train"], Mapping) and isinstance(own, Mapping):
+        whole["teacher_train"] = merge(whole["train"], own)
     if whole.get("baselines") is None:
         plain_labels = isinstance(whole["task"], Mapping) and whole["task"].get("kind", "single") == "single"
         whole["baselines"] = list(BASELINES if plain_labels and whole["task"].get("name") == "classification" else BASELINES[:1])

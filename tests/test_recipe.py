@@ -1,0 +1,341 @@
+"""Recipes: what is filled in, what is refused and in which words, overrides, round trips, stages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from instil.core import Schedule
+from instil.errors import RecipeError
+from instil.objectives.logits.kd import KD
+from instil.overrides import merge, override, parse
+from instil.recipe import build, build_objectives, build_options, fingerprint, load, stages, to_yaml
+from instil.sections import Model
+
+SMALL: dict[str, Any] = {
+    "data": {"name": "digits", "labels": 100},
+    "teacher": {"model": "networks:cnn"},
+    "student": {"model": "networks:mlp", "options": {"width": 16}},
+    "objectives": {"cross_entropy": None, "kd": {"temperature": 4}},
+    "train": {"epochs": 3},
+}
+
+
+def problem(*changes: str, **sections: Any) -> str:
+    with pytest.raises(RecipeError) as caught:
+        build(override(SMALL | sections, changes))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("objectives.dkd={alfa: 1}", "objectives.dkd.alfa: DKD has no such option; its options are alpha, beta, temperature, standardize"),
+        ("objectives.dkd={alpha: two}", "objectives.dkd.alpha: a number was expected, not 'two'"),
+        ("objectives.kd.temperature=true", "objectives.kd.temperature: a number was expected, not True"),
+        ("objectives.kd.temperature=0", "objectives.kd.temperature: a number greater than 0 was expected, not 0"),
+        ("objectives.kd.temperature=.inf", "objectives.kd.temperature: a finite number was expected, not inf"),
+        ("objectives.kd.scale=3", "objectives.kd.scale: true or false was expected, not 3"),
+        ("objectives.kd.temperature={start: 0, end: 4}", "objectives.kd.temperature: a number greater than 0 was expected, not 0"),
+        ("objectives.kd.temperature={start: 1, end: -4}", "objectives.kd.temperature: a number greater than 0 was expected, not -4"),
+        (
+            "objectives.kd.weight={start: 1, emd: 2}",
+            "objectives.kd.weight: a schedule has start, end and, if you like, after and until, not start, emd",
+        ),
+        (
+            "objectives.kd.weight={start: 1, end: 2, until: half}",
+            "objectives.kd.weight: until of a schedule is a share of the training between 0 and 1, not 'half'",
+        ),
+        (
+            "objectives.kd.weight={start: 1, end: 2, until: 3}",
+            "objectives.kd.weight: a schedule needs 0 <= after <= until <= 1, not after=0.0, until=3",
+        ),
+        ("objectives.kd.weight=much", "objectives.kd.weight: a number was expected, not 'much'"),
+        ("objectives.dkdd={}", "objectives.dkdd: No objective named 'dkdd'; closest: dkd, kd, rkd"),
+        ("objectives.mutual={}", "objectives.mutual: No objective named 'mutual'; 'mutual' is a scheme"),
+        ("objectives.fitnet={pairs: 3}", "objectives.fitnet.pairs: 'auto' or a list was expected, not 3"),
+        ("objectives.fitnet={pairs: [[1, a]]}", "objectives.fitnet.pairs.0.1: a whole number was expected, not 'a'"),
+        ("scheme=offlin", "scheme: No scheme named 'offlin'; closest: offline"),
+        ("scheme={type: mutual}", "scheme.peers: is missing"),
+        (
+            "scheme={type: mutual, peers: [{model: a, weighs: b}]}",
+            "scheme.peers.0.weighs: scheme.peers.0 has no such option; its options are model, ",
+        ),
+        ("task.kin=multi", "task.kin: Classification has no such option; its options are kind"),
+        ("train.epoch=4", "train.epoch: train has no such option; closest: epochs, steps"),
+        ("trian.epochs=4", "trian: a recipe has no such option; closest: train, teacher_train, task"),
+        ("train.epochs=1.5", "train.epochs: a whole number was expected, not 1.5"),
+        ("train.epochs=0", "train.epochs: a number of at least 1 was expected, not 0"),
+        ("train.precision=float16", "train.precision: 'float32' or 'bfloat16' was expected, not 'float16'"),
+        ("train.optimizer.lrr=1", "train.optimizer.lrr: AdamW has no such option; closest: lr"),
+        ("train.optimizer.type=adamm", "train.optimizer: No optimizer named 'adamm' in torch.optim; closest: adam, "),
+        ("train.optimizers={critic: {lr: a}}", "train.optimizers.critic.lr: a number was expected, not 'a'"),
+        (
+            "train.optimizer.groups=[{lr: 1}]",
+            "train.optimizer.groups.0: match is missing: which parameters, by their name in the model, such as head.*",
+        ),
+        ("data.augment.crops=1", "data.augment.crops: data.augment has no such option; its options are crop, flip"),
+        ("data=null", "data: a mapping was expected, not None"),
+        ("student.taps=[1]", "student.taps: a mapping was expected, not [1]"),
+        ("student.input.std=[0]", "student.input.std.0: a number greater than 0 was expected, not 0"),
+        ("teacher=[networks:cnn, 3]", "teacher.1: a mapping was expected, not 3"),
+        ("student=previous", "student.model: 'previous' is the net of the stage before, and there is none"),
+        ("seeds=[]", "seeds: a list of at least 1 was expected, not []"),
+        ("seeds=[a]", "seeds.0: a whole number was expected, not 'a'"),
+        ("baselines=[alon]", "baselines.0: 'alone', 'label_smoothing' or 'pseudo_labels' was expected, not 'alon'"),
+        ("imports=[no_such_module_here]", "imports: there is no module 'no_such_module_here' in "),
+        ("stages=[{train: {epochs: x}}]", "stages.0.train.epochs: a whole number was expected, not 'x'"),
+        (
+            "stages=[{trane: {}}]",
+            "stages.0.trane: a stage has no such option; its options are data, teacher, student, scheme, objectives, train, repeat",
+        ),
+        ("stages=[{repeat: 0}]", "stages.0.repeat: a number of at least 1 was expected, not 0"),
+        ("stages=[{teacher: previous}]", "stages.0.teacher.model: 'previous' is the net of the stage before, and there is none"),
+        ("stages=[3]", "stages.0: a mapping was expected, not 3"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(change: str, message: str) -> None:
+    said = problem(change)
+    assert said.startswith(message) if message.endswith(" ") else said == message
+
+
+def test_all_problems_are_told_at_once_and_none_twice() -> None:
+    said = problem("objectives.dkdd={}", "train.clip=-1", "seeds=[a]", "objectives.kd.alfa=1", "train.optimizer.betas=x")
+    assert sorted(said.splitlines()) == [
+        "objectives.dkdd: No objective named 'dkdd'; closest: dkd, kd, rkd",
+        "objectives.kd.alfa: KD has no such option; its options are temperature, scale, multi_label, standardize",
+        "seeds.0: a whole number was expected, not 'a'",
+        "train.clip: a number greater than 0 was expected, not -1",
+        "train.optimizer.betas: a list was expected, not 'x'",
+    ]
+
+
+def test_a_name_that_is_no_name_is_refused() -> None:
+    assert problem(objectives={"a.b": {"type": "kd"}}) == "objectives.a.b: a name of letters, digits and _ was expected, not 'a.b'"
+
+
+SECTIONS = ["task", "data", "teacher", "student", "scheme", "objectives", "train", "teacher_train", "stages", "seeds", "baselines", "imports"]
+
+
+@pytest.mark.parametrize("value", [3, [3], [[3]], {"x": 3}, [None], {"type": 3, "name": 3, "model": 3}])
+def test_a_section_of_the_wrong_shape_is_no_crash(value: Any) -> None:
+    for section in SECTIONS:
+        if (section, value) != ("seeds", [3]):
+            assert "pydantic" not in problem(**{section: value})
+
+
+def test_shorthands_and_defaults_are_written_out() -> None:
+    recipe = build(SMALL | {"objectives": {"cross_entropy": None, "kd": 0.5}})
+    assert recipe.task.name == "classification"
+    assert recipe.task.options == {"kind": "single"}
+    assert build(SMALL | {"teacher": "networks:cnn"}).teachers == recipe.teachers == [Model(model="networks:cnn")]
+    assert recipe.scheme.type == "offline"
+    assert recipe.objectives["kd"].weight == 0.5
+    assert recipe.objectives["kd"].options["temperature"] == 4.0
+    assert recipe.baselines == ["alone", "label_smoothing", "pseudo_labels"]
+    assert recipe.teacher_train == recipe.train
+    assert build(SMALL | {"teacher": None}).teacher_train is None
+    assert build(SMALL | {"train": {}}).train.epochs == 20
+
+
+def test_only_alone_is_a_baseline_where_label_smoothing_is_undefined() -> None:
+    assert build(override(SMALL, ["task.kind=multi"])).baselines == ["alone"]
+
+
+def test_training_of_the_teacher_is_the_students_unless_said() -> None:
+    recipe = build(override(SMALL, ["train.clip=2", "teacher_train={steps: 7, optimizer: {lr: 0.5}}"]))
+    assert recipe.teacher_train is not None
+    assert (recipe.teacher_train.steps, recipe.teacher_train.epochs, recipe.teacher_train.clip) == (7, None, 2.0)
+    assert recipe.teacher_train.optimizer.lr == 0.5
+    assert recipe.train.optimizer.lr == 1e-3
+
+
+def test_one_learner_can_have_an_optimizer_of_its_own() -> None:
+    train = build(override(SMALL, ["train.optimizer={type: sgd, momentum: 0.9}", "train.optimizers={critic: {lr: 1e-4}}"])).train
+    assert train.optimizer_of("critic").lr == 1e-4
+    assert train.optimizer_of("critic").options == {"momentum": 0.9}
+    assert train.optimizer_of("student").lr == 1e-3
+
+
+def test_objectives_are_built_with_their_weights_and_schedules() -> None:
+    chosen = {"soft": {"type": "kd", "weight": {"start": 0, "end": 1, "until": 0.2}, "temperature": {"start": 1, "end": 4}}, "cross_entropy": {}}
+    objectives = build_objectives(build(SMALL | {"objectives": chosen}).objectives)
+    assert isinstance(objectives["soft"], KD)
+    assert objectives["soft"].temperature == Schedule(1.0, 4.0)
+    assert objectives.weights == {"soft": Schedule(0.0, 1.0, 0.2), "cross_entropy": 1.0}
+    logits, batch = torch.randn(4, 3), {"label": torch.tensor([0, 1, 2, -100]), "progress": torch.tensor(0.5)}
+    assert set(objectives({"logits": logits}, {"logits": logits}, {"image": logits} | batch).losses) == {"soft", "cross_entropy"}
+
+
+def test_a_message_of_the_objective_itself_has_the_path() -> None:
+    recipe = build(override(SMALL, ["objectives.kd.standardize=true", "objectives.kd.multi_label=true"]))
+    with pytest.raises(RecipeError, match=r"^objectives\.kd: standardize removes"):
+        build_objectives(recipe.objectives)
+
+
+def test_options_come_back_as_the_types_of_the_signature() -> None:
+    options = build_options("objective", "kd", {"temperature": 3}, "here")
+    assert options == {"temperature": 3.0}
+    assert isinstance(options["temperature"], float)
+    assert build_options("scheme", "mutual", {"peers": ["networks:cnn"]}, "scheme") == {"peers": [Model(model="networks:cnn")]}
+
+
+# --- overrides ---------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_overrides_reach_shorthands_lists_and_new_sections() -> None:
+    changes = ["train.steps=7", "teacher.pretrained=true", "objectives.kd=null", "objectives.dkd={}", "data.batch_size=8", "seeds=[5]", "seeds.0=6"]
+    changes += ["student.taps.features=[0, 2]", "train.optimizer.lr=1e-4"]
+    folder = Path(__file__).parent
+    path = folder / "no_such.yaml"
+    with pytest.raises(FileNotFoundError, match="there is no recipe"):
+        load(path)
+    recipe = load("digits", changes)
+    assert (recipe.train.steps, recipe.train.epochs) == (7, None)
+    assert recipe.teachers[0].pretrained
+    assert list(recipe.objectives) == ["cross_entropy", "dkd"]
+    assert recipe.data.batch_size == 8
+    assert recipe.seeds == [6]
+    assert recipe.student.taps == {"features": [0, 2]}
+    assert recipe.train.optimizer.lr == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("epochs", "'epochs' is no change of the recipe; write key=value, for example train.epochs=5"),
+        ("=3", "'=3' is no change of the recipe; write key=value, for example train.epochs=5"),
+        ("a..b=3", "'a..b=3' is no change of the recipe; write key=value, for example train.epochs=5"),
+        ("list.7=1", "list: is a list of 2, which has no place '7' (the first is 0)"),
+        ("list.x=1", "list: is a list of 2, which has no place 'x' (the first is 0)"),
+        ("text.x=1", "text: is 'abc', so nothing inside it can be set"),
+        ("a={b: [}", "the value of a, line 1: "),
+    ],
+)
+def test_an_override_that_leads_nowhere(change: str, message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        override({"list": [1, 2], "text": "abc"}, [change])
+    assert str(caught.value).startswith(message)
+
+
+keys = st.from_regex(r"[a-z][a-z0-9_]{0,6}", fullmatch=True).filter(lambda key: key not in ("epochs", "steps", "objectives"))
+leaves = st.one_of(st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=8), st.none())
+values = st.recursive(leaves, lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(keys, inner, max_size=3)), max_leaves=6)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(path=st.lists(keys, min_size=1, max_size=4), value=values)
+def test_any_value_can_be_set_at_any_path(path: list[str], value: Any) -> None:
+    text = yaml.safe_dump(value, default_flow_style=True, width=10**9).removesuffix("\n...\n").strip()
+    changed = override({"kept": 1}, [f"{'.'.join(['top', *path])}={text}"])
+    assert changed["kept"] == 1
+    for key in ("top", *path):
+        changed = changed[key]
+    assert changed == value  # type: ignore[comparison-overlap]
+
+
+def test_overrides_and_merges_leave_their_input_alone() -> None:
+    data = {"a": {"b": [1, 2]}}
+    override(data, ["a.b.0=9", "a.c=1"])
+    merge(data, {"a": {"b": [3]}})["a"]["b"].append(4)
+    assert data == {"a": {"b": [1, 2]}}
+
+
+# --- files -------------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_yaml_errors_name_file_and_line(tmp_path: Path) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text("data: {name: digits}\nstudent: [a\nobjectives: {}\n")
+    with pytest.raises(RecipeError, match=r"broken\.yaml, line 3: expected ',' or '\]'"):
+        load(path)
+    path.write_text("data: {name: digits}\ndata: {name: mnist}\n")
+    with pytest.raises(RecipeError, match=r"broken\.yaml, line 2: the key 'data' is given twice"):
+        load(path)
+    path.write_text("just text\n")
+    with pytest.raises(RecipeError, match="a recipe is a mapping"):
+        load(path)
+    path.write_text("!!python/object/apply:os.system ['true']\n")
+    with pytest.raises(RecipeError, match="could not determine a constructor"):
+        load(path)
+
+
+def test_numbers_are_numbers() -> None:
+    assert parse("[1e-3, 1E5, -2e+3, .5e1, 1.5, 1e3x, 12]", "") == [1e-3, 1e5, -2e3, 5.0, 1.5, "1e3x", 12]
+
+
+def test_an_unknown_recipe_is_answered_with_the_closest() -> None:
+    with pytest.raises(RecipeError, match=r"^No recipe named 'digit', and no such file; closest: digits$"):
+        load("digit")
+
+
+CHANGED = [
+    [],
+    ["objectives.kd.weight={start: 0, end: 1, until: 0.2}", "objectives.dkd={alpha: {start: 1, end: 2}, weight: 3}"],
+    ["stages=[{train: {steps: 5}, objectives: {cross_entropy: {}}}, {teacher: previous, repeat: 2}]"],
+    ["scheme={type: mutual, peers: [networks:cnn]}", "teacher=null"],
+    ["teacher=[networks:cnn, {model: networks:mlp}]", "train.optimizer.groups=[{match: head.*, lr: 1e-5}]"],
+]
+
+
+@pytest.mark.parametrize("changes", CHANGED)
+def test_the_resolved_recipe_reads_back_to_itself(changes: list[str], tmp_path: Path) -> None:
+    recipe = load("digits", changes)
+    (tmp_path / "recipe.yaml").write_text(to_yaml(recipe))
+    assert load(tmp_path) == recipe
+    assert to_yaml(load(tmp_path / "recipe.yaml")) == to_yaml(recipe)
+
+
+def test_paths_and_modules_are_found_from_the_recipes_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "weights.pt").touch()
+    (tmp_path / "loss_for_recipe_test.py").write_text(
+        "from instil.core import Card, Objective\n"
+        "class SoftLoss(Objective):\n"
+        "    '''``power``: how steep.'''\n"
+        "    card = Card('Mine')\n"
+        "    def __init__(self, power: float = 2.0):\n"
+        "        super().__init__()\n"
+        "        self.power = power\n"
+    )
+    text = yaml.safe_dump(SMALL | {"imports": ["loss_for_recipe_test"], "objectives": {"soft_loss": {"power": 3}}})
+    (tmp_path / "mine.yaml").write_text(text)
+    recipe = load(tmp_path / "mine.yaml")
+    assert recipe.name == "mine"
+    assert recipe.locate("weights.pt") == tmp_path / "weights.pt"
+    assert build_objectives(recipe.objectives)["soft_loss"].power == 3.0
+    with pytest.raises(FileNotFoundError, match=r"there is no file or folder 'other\.pt' in "):
+        recipe.locate("other.pt")
+
+
+# --- stages and fingerprints -------------------------------------------------------------------------------------------------------------------
+
+
+def test_stages_change_the_recipe_and_are_repeated() -> None:
+    changes = "stages=[{train: {steps: 5}, objectives: {fitnet: {}}}, {teacher: previous, repeat: 2, train: {optimizer: {lr: 0.1}}}]"
+    hint, *born_again = stages(build(override(SMALL, [changes])))
+    assert (hint.train.steps, hint.train.epochs, list(hint.objectives)) == (5, None, ["fitnet"])
+    assert hint.objectives["fitnet"].type == "fitnet"
+    assert len(born_again) == 2
+    for stage in born_again:
+        assert [net.model for net in stage.teachers] == ["previous"]
+        assert (stage.train.epochs, stage.train.optimizer.lr, list(stage.objectives)) == (3, 0.1, ["cross_entropy", "kd"])
+    plain = build(SMALL)
+    assert stages(plain) == [plain]
+
+
+def test_a_fingerprint_changes_with_its_parts_alone() -> None:
+    recipe = build(SMALL)
+    mark = fingerprint(recipe.task, recipe.data, recipe.teachers, recipe.teacher_train)
+    assert len(mark) == 16
+    assert mark == fingerprint(*[part.model_copy(deep=True) for part in (recipe.task, recipe.data)], recipe.teachers, recipe.teacher_train)
+    other = build(override(SMALL, ["student.options.width=3", "objectives.kd.temperature=2", "seeds=[4]"]))
+    assert mark == fingerprint(other.task, other.data, other.teachers, other.teacher_train)
+    wider = build(override(SMALL, ["teacher.options.width=3"]))
+    assert mark != fingerprint(wider.task, wider.data, wider.teachers, wider.teacher_train)

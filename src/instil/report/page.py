@@ -1,0 +1,169 @@
+"""A run folder as one static page: did it work, what did it cost, can it be trusted."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from instil.export.atomic import atomic
+from instil.report import curves, plots, quality, tables, text, trust
+from instil.report.plots import Plot
+from instil.report.record import Record, read_run
+
+
+def write_report(run: str | Path) -> Path:
+    """Write ``report.html`` into the run folder, from nothing but that folder; the page needs no network.
+
+    Raises ValueError where ``run`` is no run folder or its result cannot be read; what else is missing is said on the page.
+    """
+    record = read_run(run)
+    page = render(record)
+    with atomic(record.folder / "report.html") as temporary:
+        temporary.write_text(page, "utf-8")
+    return record.folder / "report.html"
+
+
+def render(record: Record) -> str:
+    """The whole page."""
+    from plotly.offline import get_plotlyjs  # type: ignore[import-untyped, unused-ignore]
+
+    drawn: list[Plot] = []
+    template = Template(files("instil.report").joinpath("page.html").read_text("utf-8"))
+    parts = {**_opening(record), **_work(record, drawn), **_cost(record, drawn), **_trust(record, drawn), **_measured(record)}
+    return template.substitute(parts, plots=_json([_spec(plot) for plot in drawn]), plotly=get_plotlyjs())
+
+
+def _opening(record: Record) -> dict[str, str]:
+    tone, words = text.verdict(record)
+    name = str(record.at("data", "name") or record.folder.resolve().name)
+    about = [name, str(record.at("task") or ""), f"{record.at('scheme') or ''} distillation".strip()]
+    return {
+        "title": escape(f"{name}: {words.lower()} · instil"),
+        "about": " · ".join(escape(part) for part in about if part),
+        "tone": tone,
+        "verdict": escape(words),
+        "headline": _aside(escape(text.headline(record))),
+        "baselines": _paragraph(text.baselines(record)),
+        "figures": "".join(
+            f"<div><dt>{escape(term)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>" for term, value, note in _figures(record)
+        ),
+        "warnings": _warnings(record),
+    }
+
+
+def _figures(record: Record) -> list[tuple[str, str, str]]:
+    """The few numbers a reader takes away."""
+    gain, found = record.number("gain", "mean"), []
+    if gain is not None:
+        found.append(
+            (
+                "Gain",
+                text.points(gain, record.fraction),
+                f"{'points of ' if record.fraction else ''}{text.name(record.metric)} over the student alone",
+            )
+        )
+    for term, keys in (("Smaller", ("parameters",)), ("Faster", ("latency", "median_ms"))):
+        teacher, student = (record.number("cost", side, *keys) for side in ("teacher", "student"))
+        if teacher and student:
+            ratio = teacher / student
+            sides = [text.milliseconds(value) if term == "Faster" else text.count(value) for value in (teacher, student)]
+            if ratio < 1:
+                term = {"Smaller": "Larger", "Faster": "Slower"}[term]
+            found.append((term, text.times(max(ratio, 1 / ratio)), f"{sides[0]} to {sides[1]}{' parameters' if len(keys) == 1 else ''}"))
+    agreement = record.number("distilled", "agreement", "mean")
+    if agreement is not None:
+        found.append(("Agreement", text.amount(agreement), "of test samples get the teacher’s answer"))
+    return found
+
+
+def _warnings(record: Record) -> str:
+    given = record.at("warnings")
+    said = [str(warning) for warning in given] if isinstance(given, list) else []
+    status = record.at("status")
+    if status not in (None, "complete"):
+        said.insert(0, f"This run is {'still running' if status == 'running' else status}: the numbers below are what there is so far.")
+    said += record.unread
+    if not said:
+        return ""
+    lines = "".join(f"<li>{escape(line)}</li>" for line in said)
+    return f'<aside class="warnings" aria-label="Warnings"><h2>Read this first</h2><ul>{lines}</ul></aside>'
+
+
+def _work(record: Record, drawn: list[Plot]) -> dict[str, str]:
+    metric = record.metric
+    curve = curves.metric_curves(record, metric, "curves", "Learning curves")
+    return {"arms": tables.arms(record), "gains": _figure(plots.gains(record), drawn), "curves": _figure(curve, drawn)}
+
+
+def _cost(record: Record, drawn: list[Plot]) -> dict[str, str]:
+    exported = (
+        "" if record.at("export", "onnx") else "<p>The student was not exported to ONNX; <code>instil export</code> does it and measures it.</p>"
+    )
+    return {"cost": tables.cost(record) + exported, "trade": _figure(plots.trade(record), drawn)}
+
+
+def _trust(record: Record, drawn: list[Plot]) -> dict[str, str]:
+    agreement = curves.metric_curves(record, "agreement", "agreement", "Agreement with the teacher")
+    marks = {"good": "Speaks for it", "open": "Take care"}
+    items = (
+        f'<li class="{tone}"><span class="mark" role="img" aria-label="{marks[tone]}"></span>{escape(said)}</li>'
+        for tone, said in trust.checks(record)
+    )
+    return {
+        "checks": f'<ul class="checks">{"".join(items)}</ul>',
+        "seeds": tables.seeds(record),
+        "calibration": _figure(quality.calibration(record), drawn),
+        "shares": _figure(curves.loss_shares(record), drawn),
+        "agreement": _figure(agreement, drawn),
+        "confusion": _figure(quality.confusion(record), drawn),
+    }
+
+
+def _measured(record: Record) -> dict[str, str]:
+    recipe = f"<pre tabindex=0><code>{escape(record.recipe)}</code></pre>" if record.recipe else "<p>The recipe is missing from the run folder.</p>"
+    return {"measured": tables.terms([*trust.measured(record), *tables.environment(record)]), "recipe": recipe}
+
+
+def _paragraph(sentences: Iterable[str]) -> str:
+    joined = " ".join(sentences)
+    return f"<p>{escape(joined)}</p>" if joined else ""
+
+
+def _aside(escaped: str) -> str:
+    """What stands in brackets, in a lighter hand."""
+    return re.sub(r"\([^()]*\)", lambda found: f'<span class="aside">{found[0]}</span>', escaped)
+
+
+def _figure(plot: Plot | str, drawn: list[Plot]) -> str:
+    """A frame for a plot, or the sentence that says why there is none."""
+    if isinstance(plot, str):
+        return f'<p class="absent">{escape(plot)}</p>'
+    drawn.append(plot)
+    frame = f'<div class="plot" id="plot-{plot.key}" role="img" aria-label="{escape(plot.summary)}" style="height:{plot.height}px"></div>'
+    return f'<figure class="{plot.key}"><h3>{escape(plot.title)}</h3>{frame}<figcaption>{escape(plot.caption)}</figcaption></figure>'
+
+
+def _spec(plot: Plot) -> dict[str, Any]:
+    return {"key": plot.key, "data": plot.data, "layout": plot.layout}
+
+
+def _json(value: Any) -> str:
+    """JSON that may stand inside a script element: no character of it can end the element or open a comment."""
+    text = json.dumps(_strict(value), allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _strict(value: Any) -> Any:
+    """JSON has no NaN and no infinity."""
+    if isinstance(value, dict):
+        return {key: _strict(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -116,6 +116,18 @@ def test_gradients_reach_the_student_and_both_heads(memory: str) -> None:
         assert tensor.grad.abs().sum() > 0
 
 
+def test_the_student_learns_from_its_own_term_alone() -> None:
+    """In the queue the other side's embedding stands for the bank's row, through which no gradient goes either."""
+    objective = make("queue")
+    student, teacher, batch = sample([3, 20, 7])
+    student["embedding"].requires_grad_()
+    (whole,) = torch.autograd.grad(objective(student, teacher, batch).sum(), student["embedding"])
+    mine, theirs = objective.embed(student, teacher)
+    negative = objective.scores(mine, objective.teacher_memory).gather(1, objective.draw(batch))
+    own = crd_loss((mine * theirs.detach()).sum(1) / 0.07, negative, 24, log_normaliser(24, 8, 0.07), reduction="none").sum()
+    assert torch.allclose(whole, torch.autograd.grad(own, student["embedding"])[0], rtol=1e-4, atol=1e-6)
+
+
 def steps(memory: str, cuts: list[int]) -> tuple[list[Tensor], dict[str, Tensor]]:
     """Losses of some steps of a batch of 10 cut like this, and the state after them."""
     objective = make(memory)

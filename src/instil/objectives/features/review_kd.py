@@ -19,7 +19,7 @@ LEVELS = (4, 2, 1)
 
 
 def hcl_loss(student: Tensor, teacher: Tensor, levels: tuple[int, ...] = LEVELS, reduction: str = "mean") -> Tensor:
-    """Hierarchical context loss of two maps of one shape (N, C, H, W) (Chen et al. 2021, section 3.3).
+    """Hierarchical context loss of two maps of one shape (N, C, H, W) (Chen et al. 2021).
 
     Squared differences of the maps and of their averages on square grids, each grid (of those in ``levels`` smaller than H) counting half of
     the one before; weighted mean over the grids, mean over the elements. Raises ValueError where the shapes differ.

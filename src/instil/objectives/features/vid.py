@@ -19,7 +19,7 @@ from instil.objectives.pairs import Pairs
 def vid_loss(mean: Tensor, teacher: Tensor, variance: Tensor, reduction: str = "mean") -> Tensor:
     """Negative log-likelihood of the teacher's map (N, C, H, W) under a Gaussian of ``mean`` (alike) and ``variance`` (C,), without its constant.
 
-    Mean over the elements; with ``reduction="none"`` one value a sample (Ahn et al. 2019, eq. 5). Raises ValueError where the shapes differ.
+    Mean over the elements; with ``reduction="none"`` one value a sample (Ahn et al. 2019). Raises ValueError where the shapes differ.
     """
     mean, teacher = comparable(mean, teacher, "vid_loss")
     variance = full(variance)[:, None, None]

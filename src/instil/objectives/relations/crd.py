@@ -24,7 +24,7 @@ def crd_loss(
     epsilon: float = 1e-7,
     reduction: str = "mean",
 ) -> Tensor:
-    """Noise-contrastive estimation of which of a sample's K + 1 scores is its own (Tian et al. 2020, eq. 18).
+    """Noise-contrastive estimation of which of a sample's K + 1 scores is its own (Tian et al. 2020).
 
     ``positive`` (N,) and ``negative`` (N, K) are similarities over temperature; a score's probability is its exponential over the normaliser Z,
     against a noise of K / ``samples``. Sum over the K + 1 terms, mean over the samples (``reduction="none"``: one value a sample).

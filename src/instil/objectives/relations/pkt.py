@@ -13,7 +13,7 @@ Form = Literal["code", "paper"]
 
 
 def pkt_loss(student: Tensor, teacher: Tensor, form: Form = "code", epsilon: float = 1e-7) -> Tensor:
-    """KL divergence of the neighbour probabilities under a cosine kernel (Passalis and Tefas 2018, eq. 3 to 7); a scalar.
+    """KL divergence of the neighbour probabilities under a cosine kernel (Passalis and Tefas 2018); a scalar.
 
     Embeddings (N, D) of any widths. ``form="code"``: mean over all N * N entries, each sample its own neighbour too, as the authors
     published; ``form="paper"``: sum over the entries, nobody its own neighbour. ``epsilon`` keeps logarithms and lengths finite.

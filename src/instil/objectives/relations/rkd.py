@@ -14,7 +14,7 @@ NEAREST = 1e-6  # samples nearer than this have no direction, and no gradient th
 
 
 def rkd_distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Huber loss of the distances between samples, each side in units of its mean distance (Park et al. 2019, eq. 5 to 7); a scalar.
+    """Huber loss of the distances between samples, each side in units of its mean distance (Park et al. 2019); a scalar.
 
     Embeddings (N, D) of any widths; mean over all N * N pairs, with the diagonal.
     """
@@ -22,7 +22,7 @@ def rkd_distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def rkd_angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Huber loss of the cosines of the angles that any three samples form (Park et al. 2019, eq. 8 to 10); a scalar.
+    """Huber loss of the cosines of the angles that any three samples form (Park et al. 2019); a scalar.
 
     Embeddings (N, D) of any widths; mean over all N * N * N triplets, degenerate ones included. Memory grows with N ** 3.
     """

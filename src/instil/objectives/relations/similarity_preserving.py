@@ -17,7 +17,7 @@ from instil.objectives.pairs import Pairs
 def similarity_preserving_loss(student: Tensor, teacher: Tensor, norm: float = 2.0) -> Tensor:
     """Squared difference of the two stages' (N, N) similarities, rows of unit length in ``norm``, over N squared; a scalar.
 
-    Stages (N, ...) of any shapes (Tung and Mori 2019, eq. 1 to 4).
+    Stages (N, ...) of any shapes (Tung and Mori 2019).
     """
     difference = _similarities(student, norm) - _similarities(teacher, norm)
     return difference.square().sum() / max(1, len(student) ** 2)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Lt
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from instil.core import Positive, Schedule
 from instil.options import SCHEDULED
@@ -68,11 +68,15 @@ class Input(Section):
 
 
 class Model(Section):
-    """A network: ``networks:cnn``, ``timm:resnet18``, ``torchvision:resnet18``, ``my_module:build``, or in a stage ``previous``."""
+    """A network: ``networks:cnn``, ``timm:resnet18``, ``torchvision:resnet18``, ``my_module:build``, or in a stage ``previous``.
+
+    A teacher without ``weights`` is trained first, unless it is ``trained`` as it is built.
+    """
 
     model: str
     options: dict[str, Any] = {}
     weights: str | None = None
+    trained: bool = False
     pretrained: bool = False
     taps: dict[str, str | int | list[str | int]] = {}
     input: Input = Input()
@@ -92,18 +96,18 @@ class Goal(Open):
     weight: Annotated[float | Schedule, SCHEDULED] = 1.0
 
 
-class Group(Open):
-    """Options of their own for the parameters whose name in their model matches a pattern such as ``head.*``."""
-
-    match: str
+def _matching(group: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(group.get("match"), str):
+        raise ValueError("match is missing: which parameters, by their name in the model, such as head.*")
+    return group
 
 
 class Optimizer(Open):
-    """An optimizer of torch by its name in any case, and its options."""
+    """An optimizer of torch by its name in any case, and its options; ``groups`` have options of their own."""
 
     type: str = "adamw"
     lr: Positive = 1e-3
-    groups: list[Group] = []
+    groups: list[Annotated[dict[str, Any], AfterValidator(_matching)]] = []
 
 
 class Train(Section):

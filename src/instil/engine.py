@@ -35,6 +35,14 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
+def join_ranks(device: str = "auto") -> torch.device:
+    """The device of this process, which joins the others where ``torchrun`` started several."""
+    here = _device(device)
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if here.type == "cuda" else "gloo")
+    return here
+
+
 @dataclass(frozen=True)
 class Optimization:
     """Which optimizer trains a learner: a name in ``torch.optim`` (any case), its options, and ``groups`` of parameters with options of their own.
@@ -63,9 +71,7 @@ class Engine:
     def __init__(self, device: str = "auto", precision: str = "float32", shard: bool = False, clip: float | None = None):
         if precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision is float32 or bfloat16, not '{precision}'")
-        self.device = _device(device)
-        if "WORLD_SIZE" in os.environ and int(os.environ["WORLD_SIZE"]) > 1 and not dist.is_initialized():
-            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+        self.device = join_ranks(device)
         self.precision, self.shard, self.clip = precision, shard and world() > 1, clip
         self.nets: dict[str, list[nn.Parameter]] = {}
         self.parameters: dict[str, list[nn.Parameter]] = {}

@@ -171,6 +171,9 @@ class _Run:
         if evaluates and self.evaluate is not None:
             record["validation"] = dict(self.evaluate(self.scheme.export()))
             self.scheme.train()
+        self.add(record)
+
+    def add(self, record: Record) -> None:
         self.records.append(record)
         if self.report is not None:
             self.report(record)
@@ -180,7 +183,8 @@ class _Run:
         if state["clock"]["steps"] != self.clock.steps:
             raise ValueError(f"checkpoint {checkpoint} is of a run of {state['clock']['steps']} steps, this one has {self.clock.steps}")
         vars(self.clock).update(state["clock"])
-        self.records.extend(state["records"])
+        for record in state["records"]:
+            self.add(record)
 
 
 @dataclass

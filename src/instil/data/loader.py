@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import torch
@@ -88,6 +89,27 @@ class Loader:
                 persistent_workers=True,
             )
         return iter(self._processes)
+
+
+class Repeated:
+    """A loader of a small set as epochs of ``steps`` global batches: its passes follow one another, over the ends of epochs too."""
+
+    def __init__(self, loader: Loader, steps: int):
+        self.loader, self.steps, self.epoch = loader, steps, 0
+
+    def __len__(self) -> int:
+        return self.steps * self.loader.accumulate
+
+    def set_epoch(self, epoch: int) -> None:
+        """The epoch that the next iteration goes through."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[Batch]:
+        each = len(self.loader)
+        start, end = self.epoch * len(self), (self.epoch + 1) * len(self)
+        for turn in range(start // each, -(-end // each)):
+            self.loader.set_epoch(turn)
+            yield from islice(self.loader, max(0, start - turn * each), min(each, end - turn * each))
 
 
 class _Pieces:

@@ -1,0 +1,217 @@
+"""The arms of an experiment: the teacher, the student alone, the baselines a gain must beat, the distilled student."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from instil import build
+from instil.build import Bench
+from instil.core import UNLABELLED, Batch, Net, Outputs, Scheme, Teacher
+from instil.data.images import ImageData
+from instil.data.labels import labelled
+from instil.data.loader import Repeated
+from instil.engine import rank
+from instil.export.student import load_student, save_student
+from instil.folder import RunFolder
+from instil.recipe import build_objectives, fingerprint, stages
+from instil.schemes.offline import Offline
+from instil.sections import Goal, Model, Recipe
+from instil.train import Clock, Fit, Training, fit
+
+Tick = Callable[[str, "int | None", Clock], None]
+
+
+@dataclass
+class Arm:
+    """A trained net, its metrics on the test and validation splits, what there is to draw, and the seconds that its training took."""
+
+    net: nn.Module
+    test: dict[str, float]
+    validation: dict[str, float]
+    details: dict[str, Any]
+    seconds: float
+
+
+class Remembered(nn.Module):
+    """What a teacher said about each image of one data set, so that it is asked once."""
+
+    def __init__(self, teacher: nn.Module, bench: Bench, images: ImageData):
+        super().__init__()
+        device = next((p.device for p in teacher.parameters()), torch.device("cpu"))
+        with torch.no_grad():
+            answers = [teacher({"image": batch["image"].to(device)})["logits"] for batch in bench.loader(images, shuffle=False)]
+        self.register_buffer("logits", torch.cat(answers))
+
+    def forward(self, batch: Batch) -> Outputs:
+        assert isinstance(self.logits, Tensor)
+        return {"logits": self.logits.to(batch["index"].device)[batch["index"]]}
+
+
+class Arms:
+    """Trains the arms of one experiment into its run folder; what is finished there is taken from there."""
+
+    def __init__(self, bench: Bench, folder: RunFolder, tick: Tick):
+        self.bench, self.folder, self.tick = bench, folder, tick
+        self.stages = stages(bench.recipe)
+        self.steps = [build.steps(bench, stage.train) for stage in self.stages]
+        self.students = {
+            "alone": lambda seed: self._on_labels(seed, "cross_entropy", "alone"),
+            "label_smoothing": lambda seed: self._on_labels(seed, "label_smoothing", "label_smoothing"),
+            "pseudo_labels": self._on_pseudo_labels,
+            "distilled": self._distilled,
+        }
+        self._remembered: dict[str, Remembered] = {}
+
+    def planned(self) -> list[str]:
+        """The arms of every seed, in order: pseudo-labels need a teacher that knows the classes."""
+        baselines = [name for name in self.bench.recipe.baselines if name != "pseudo_labels" or self._remembered]
+        return [*baselines, "distilled"]
+
+    def teacher(self) -> Arm | None:
+        """The teacher that the last stage learns from, scored where it knows the classes; None where that stage has none of its own."""
+        named = [(number, spec) for number, spec in enumerate(self.stages[-1].teachers) if spec.model != "previous"]
+        members = [self._teacher_net(self.stages[-1], spec, number) for number, spec in named]
+        teacher = build.teacher([net for net, _ in members])
+        if teacher is None:
+            return None
+        seconds = sum(seconds for _, seconds in members)
+        images = self.bench.splits
+        if not self._knows_classes(teacher):
+            return Arm(teacher, {}, {}, {}, seconds)
+        self._remembered = {
+            name: Remembered(teacher, self.bench, data)
+            for name, data in (("train", images.train), ("validation", images.validation), ("test", images.test))
+        }
+        validation, _ = self.bench.task.evaluate(teacher, self.bench.loader(images.validation, shuffle=False))
+        test, details = self.bench.task.evaluate(teacher, self.bench.loader(images.test, shuffle=False))
+        return Arm(teacher, test, validation, details, seconds)
+
+    def student(self, name: str, seed: int) -> Arm:
+        """One arm for one seed: as its files in the run folder tell it, or trained and then written there."""
+        done = self.folder.arm(name, seed, ".json")
+        weights = done.with_suffix(".safetensors")
+        if done.exists() and weights.exists():
+            net = self._new_student(self.stages[-1], seed)
+            load_student(net, weights)
+            return Arm(net, **self.folder.read_json(f"checkpoint/{done.name}"))
+        self.folder.forget(name, seed)
+        net, seconds = self.students[name](seed)
+        validation, _ = self._evaluate(net, "validation")
+        test, details = self._evaluate(net, "test")
+        if rank() == 0:
+            save_student(net, weights)
+        self.folder.write_json(f"checkpoint/{done.name}", {"test": test, "validation": validation, "details": details, "seconds": seconds})
+        for checkpoint in done.parent.glob(f"{name}-{seed}-stage*.pt"):
+            checkpoint.unlink(missing_ok=True)
+        return Arm(net, test, validation, details, seconds)
+
+    def _evaluate(self, net: nn.Module, split: str) -> tuple[dict[str, float], dict[str, Any]]:
+        images = self.bench.splits.test if split == "test" else self.bench.splits.validation
+        metrics, details = self.bench.task.evaluate(net, self.bench.loader(images, shuffle=False), self._remembered.get(split))
+        return metrics, details
+
+    def _knows_classes(self, teacher: Teacher) -> bool:
+        batch = next(iter(self.bench.loader(self.bench.splits.validation, shuffle=False)))
+        with torch.no_grad():
+            return bool(teacher(batch)["logits"].shape[-1] == len(self.bench.splits.classes))
+
+    def _teacher_net(self, stage: Recipe, spec: Model, number: int) -> tuple[Net, float]:
+        """A teacher as its weights tell it, or trained first, once, and found again by the hash of what made it; with its training seconds."""
+        torch.manual_seed(number)
+        net = build.net(spec, self.bench, "teacher")
+        if spec.weights is not None or spec.trained:
+            return net, 0.0
+        train = stage.teacher_train or stage.train
+        made_of = [stage.task, stage.data.model_dump(exclude={"labels"}), spec, train, number]
+        path = cache() / f"{fingerprint(*made_of, *([self.bench.recipe.folder] if ':' in spec.model else []))}.safetensors"
+        name = "teacher" if len(stage.teachers) == 1 else f"teacher{number}"
+        if path.exists():
+            known = load_student(net, path)
+            for record in known["records"]:
+                self.folder.log(record)
+            return net, float(known["seconds"])
+        self.folder.forget(name, None)
+        scheme = Offline(net, None, self._label_objectives("cross_entropy"))
+        trained = self._fit(name, None, scheme, self.bench.splits.train, build.training(train, number))
+        records = [{"seed": None, "arm": name, "stage": 0, **record} for record in trained.records]
+        if rank() == 0:
+            save_student(trained.net, path, {"seconds": trained.seconds, "records": records})
+        return trained.net, trained.seconds
+
+    def _on_labels(self, seed: int, objective: str, name: str) -> tuple[Net, float]:
+        """The student on its labels alone, with as many steps and the same initial weights as the distilled one."""
+        return self._without_teacher(seed, objective, name, labelled(self.bench.train_data(seed)))
+
+    def _on_pseudo_labels(self, seed: int) -> tuple[Net, float]:
+        """The student on the labels it has and, for the other images, on the class that the teacher finds likeliest."""
+        images = self.bench.train_data(seed)
+        guess = self._remembered["train"]({"index": images.index})["logits"].argmax(-1).cpu()
+        whole = images.relabel(torch.where(images.label == UNLABELLED, guess, images.label))
+        return self._without_teacher(seed, "cross_entropy", "pseudo_labels", whole)
+
+    def _without_teacher(self, seed: int, objective: str, name: str, images: ImageData) -> tuple[Net, float]:
+        stage = self.stages[-1]
+        scheme = Offline(self._new_student(stage, seed), None, self._label_objectives(objective))
+        trained = self._fit(name, seed, scheme, images, build.training(stage.train, seed, sum(self.steps)))
+        return trained.net, trained.seconds
+
+    def _label_objectives(self, name: str) -> Any:
+        """The recipe's own objective of that name, or one with its defaults."""
+        goals = {key: goal for key, goal in self.bench.recipe.objectives.items() if goal.type == name}
+        return build_objectives(goals or {name: Goal(type=name)})
+
+    def _distilled(self, seed: int) -> tuple[Net, float]:
+        """The recipe's scheme, stage after stage."""
+        previous: Net | None = None
+        seconds = 0.0
+        for number, stage in enumerate(self.stages):
+            student = previous if stage.student.model == "previous" and previous is not None else self._new_student(stage, seed, number)
+            scheme = build.scheme(stage, student, self._stage_teacher(stage, previous), self.bench)
+            bench = Bench(stage, self.bench.task, self.bench.splits)
+            trained = self._fit("distilled", seed, scheme, bench.train_data(seed), build.training(stage.train, seed), number)
+            previous, seconds = trained.net, seconds + trained.seconds
+        assert previous is not None
+        return previous, seconds
+
+    def _stage_teacher(self, stage: Recipe, previous: Net | None) -> Teacher | None:
+        nets = []
+        for number, spec in enumerate(stage.teachers):
+            if spec.model == "previous":
+                assert previous is not None
+                nets.append(copy.deepcopy(previous))
+            else:
+                nets.append(self._teacher_net(stage, spec, number)[0])
+        return build.teacher(nets)
+
+    def _new_student(self, stage: Recipe, seed: int, number: int = 0) -> Net:
+        """The student of a stage before training: for one seed the same in every arm."""
+        torch.manual_seed(seed + 1_000_003 * number)
+        spec = next(one.student for one in reversed([stage, *self.stages]) if one.student.model != "previous")
+        return build.net(spec if stage.student.model == "previous" else stage.student, self.bench, "student")
+
+    def _fit(self, name: str, seed: int | None, scheme: Scheme, images: ImageData, training: Training, stage: int = 0) -> Fit:
+        """One fit of an arm: logged, checkpointed, and resumed where it stopped."""
+        loader = self.bench.loader(images, training.seed, accumulate=training.accumulate)
+        steps = self.bench.loader(self.bench.splits.train, accumulate=training.accumulate).steps
+        return fit(
+            scheme,
+            Repeated(loader, steps) if len(images) < len(self.bench.splits.train) else loader,
+            training,
+            evaluate=lambda net: self._evaluate(net, "validation")[0],
+            checkpoint=self.folder.arm(name, seed, f"-stage{stage}.pt"),
+            report=lambda record: self.folder.log({"seed": seed, "arm": name, "stage": stage, **record}),
+            tick=lambda clock: self.tick(name, seed, clock),
+        )
+
+
+def cache() -> Path:
+    """Where trained teachers are kept: ``$INSTIL_CACHE``, or ``~/.cache/instil``; in its folder ``teachers``."""
+    return Path(os.environ.get("INSTIL_CACHE") or Path.home() / ".cache" / "instil") / "teachers"

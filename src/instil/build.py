@@ -1,0 +1,194 @@
+"""From a recipe to objects: data, nets, teacher, scheme, training."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from instil import catalogue, data
+from instil.core import Net, Scheme, Teacher, closest
+from instil.data import augmentation, labels
+from instil.data.images import ImageData
+from instil.data.loader import Loader
+from instil.data.splits import Splits
+from instil.engine import Optimization, rank, world
+from instil.errors import RecipeError
+from instil.networks import factory
+from instil.networks.inputs import input_of
+from instil.networks.presets import taps_for
+from instil.networks.weights import load_weights
+from instil.options import check
+from instil.recipe import build_objectives, build_options
+from instil.sections import Model, Optimizer, Recipe, Train
+from instil.teachers.ensemble import Ensemble
+from instil.teachers.frozen import Frozen
+from instil.train import Training
+
+
+@dataclass
+class Bench:
+    """What all arms of an experiment share: the task and the data of a recipe."""
+
+    recipe: Recipe
+    task: Any
+    splits: Splits
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        return self.splits.train.shape
+
+    def train_data(self, seed: int) -> ImageData:
+        """The training images, with as many labels as the recipe lets the student see, chosen by ``seed``."""
+        count = self.recipe.data.labels
+        return self.splits.train if count is None else labels.few_labels(self.splits.train, count, seed)
+
+    def loader(self, images: ImageData, seed: int = 0, shuffle: bool = True, accumulate: int = 1) -> Loader:
+        """Batches to train on (``shuffle``), augmented and cut for this rank, or to evaluate on, whole and plain."""
+        if not shuffle:
+            return Loader(images, 256, shuffle=False)
+        augment = self.recipe.data.augment
+        changed = augmentation.Augmentation(augment.crop, augment.flip, seed) if augment.crop or augment.flip else None
+        return Loader(images, self.recipe.data.batch_size, seed, rank(), world(), accumulate, augment=changed)
+
+
+def bench(recipe: Recipe) -> Bench:
+    """Load the data of a recipe; errors begin with ``data`` or ``task``."""
+    with at("data"):
+        splits = data_source(recipe)
+    with at("task"):
+        task = catalogue.find("task", recipe.task.name)(**build_options("task", recipe.task.name, recipe.task.options, "task"))
+        if task.kind != splits.kind:
+            raise ValueError(f"kind is '{task.kind}', but the labels of '{recipe.data.name}' are '{splits.kind}'; set task.kind={splits.kind}")
+    return Bench(recipe, task, splits)
+
+
+def data_source(recipe: Recipe) -> Splits:
+    """The three data sets of the source that ``data.name`` names; what follows a colon is the source's first option."""
+    source, _, detail = recipe.data.name.partition(":")
+    function = _source(source)
+    first, *others = inspect.signature(function).parameters or [""]
+    options = recipe.data.options | ({first: detail} if detail else {})
+    options = check(function, options, "data", source)
+    if "base" in (first, *others):
+        options.setdefault("base", Path(recipe.folder))
+    splits: Splits = function(**options)
+    return splits
+
+
+def _source(name: str) -> Callable[..., Splits]:
+    """The function that a file of ``data`` is named after."""
+    known = [module.name for module in pkgutil.iter_modules(data.__path__)]
+    sources = [one for one in known if f"def {one}(" in Path(data.__path__[0], f"{one}.py").read_text(encoding="utf-8")]
+    if name not in sources:
+        raise ValueError(f"there is no data source '{name}'; {closest(name, sources)}")
+    function: Callable[..., Splits] = getattr(importlib.import_module(f"instil.data.{name}"), name)
+    return function
+
+
+@contextlib.contextmanager
+def at(path: str) -> Iterator[None]:
+    """Bad input met inside is told with the place in the recipe."""
+    try:
+        yield
+    except RecipeError:
+        raise
+    except (ValueError, FileNotFoundError, ImportError) as error:
+        raise RecipeError(f"{path}: {error}") from error
+
+
+def net(spec: Model, bench: Bench, path: str) -> Net:
+    """A net as a recipe describes it, with the task's call, the taps of its family and those of the recipe; errors begin with ``path``."""
+    with at(path):
+        made = _net(spec, bench.recipe, bench.task.call, len(bench.splits.classes), bench.shape)
+        if spec.weights is not None:
+            load_weights(made.model, bench.recipe.locate(spec.weights))
+        return made
+
+
+def bare_net(recipe: Recipe, classes: int, shape: tuple[int, int, int]) -> Net:
+    """The student of a recipe without its data: for images of ``shape`` (C, H, W)."""
+    spec = recipe.student.model_copy(update={"pretrained": False})
+    return _net(spec, recipe, catalogue.find("task", recipe.task.name).call, classes, shape)
+
+
+def _net(spec: Model, recipe: Recipe, call: Callable[..., Any], classes: int, shape: tuple[int, int, int]) -> Net:
+    channels, height, width = shape
+    wanted = spec.input.size if spec.input.size is not None else (height if height == width else (height, width))
+    size = (wanted[0], wanted[-1]) if isinstance(wanted, (list, tuple)) else wanted
+    folder = Path(recipe.folder)
+    model = factory.build(spec.model, spec.options, classes=classes, channels=channels, size=size, base=folder, pretrained=spec.pretrained)
+    given = {key: value for key, value in spec.input.model_dump().items() if value is not None}
+    taps = taps_for(model) | {role: _paths(where) for role, where in spec.taps.items()}
+    return Net(model, functools.partial(call, **{**input_of(model), **given}), taps)
+
+
+def _paths(where: str | int | Sequence[str | int]) -> str | list[str]:
+    return str(where) if isinstance(where, (str, int)) else [str(one) for one in where]
+
+
+def teacher(nets: Sequence[Net]) -> Teacher | None:
+    """One net as a fixed teacher, several as an ensemble, none as None."""
+    members = [Frozen(member) for member in nets]
+    return None if not members else members[0] if len(members) == 1 else Ensemble(members)
+
+
+def scheme(recipe: Recipe, student: Net, teacher: Teacher | None, bench: Bench) -> Scheme:
+    """The scheme of a recipe around a student; errors begin with ``scheme`` or the objective's name."""
+    kind = catalogue.find("scheme", recipe.scheme.type)
+    objectives = build_objectives(recipe.objectives)
+    bench.task.check(objectives)
+    options = build_options("scheme", recipe.scheme.type, recipe.scheme.options, "scheme")
+    parts: dict[str, Any] = {"student": student, "objectives": objectives}
+    if "teacher" in inspect.signature(kind).parameters:
+        parts["teacher"] = teacher
+    elif teacher is not None:
+        raise RecipeError(f"scheme: {kind.__name__} makes its own teacher; leave the recipe's teacher out (teacher=null)")
+    for name, given in options.items():
+        if isinstance(given, Model):
+            options[name] = net(given, bench, f"scheme.{name}")
+        elif isinstance(given, list) and given and isinstance(given[0], Model):
+            options[name] = [net(one, bench, f"scheme.{name}.{number}") for number, one in enumerate(given)]
+    with at("scheme"):
+        made: Scheme = kind(**parts, **options)
+    return made
+
+
+def steps(bench: Bench, train: Train) -> int:
+    """Optimizer steps that a ``train`` section asks for on all training images."""
+    if train.steps is not None:
+        return train.steps
+    return (train.epochs or 0) * bench.loader(bench.splits.train, accumulate=train.accumulate).steps
+
+
+def training(train: Train, seed: int, length: int | None = None) -> Training:
+    """The recipe's ``train`` section as ``fit`` takes it; ``length``: so many steps instead of its own."""
+    return Training(
+        epochs=None if length else train.epochs,
+        steps=length or train.steps,
+        optimizer=_optimization(train.optimizer),
+        optimizers={learner: _optimization(train.optimizer_of(learner)) for learner in train.optimizers},
+        schedule=train.schedule,
+        warmup=train.warmup,
+        accumulate=train.accumulate,
+        allow_coupled_cut=train.allow_coupled_cut,
+        precision=train.precision,
+        clip=train.clip,
+        compile=train.compile,
+        seed=seed,
+        evaluate_every=train.evaluate_every,
+        evaluate_steps=train.evaluate_steps,
+        checkpoint_every=train.checkpoint_every,
+    )
+
+
+def _optimization(optimizer: Optimizer) -> Optimization:
+    options = {"lr": optimizer.lr, **optimizer.options}
+    return Optimization(optimizer.type, options, tuple(optimizer.groups))

@@ -1,0 +1,104 @@
+"""The folder that a run leaves: every file whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from instil.engine import rank
+from instil.export.atomic import atomic
+
+PACKAGES = ("instil", "torch", "numpy", "torchmetrics", "torchvision", "timm", "transformers", "onnx", "onnxruntime")
+
+
+class RunFolder:
+    """``recipe.yaml``, ``environment.json``, ``metrics.jsonl``, ``result.json``, ``checkpoint/``; of several ranks only the first writes."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def write(self, name: str, text: str) -> None:
+        """Replace a text file."""
+        if rank() == 0:
+            with atomic(self.path / name) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Replace a JSON file."""
+        self.write(name, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def read_json(self, name: str) -> Any:
+        """The value in a JSON file, None where it is not there."""
+        path = self.path / name
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Append a line to ``metrics.jsonl``."""
+        if rank() == 0:
+            with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    def forget(self, arm: str, seed: int | None) -> None:
+        """Take an arm's lines out of ``metrics.jsonl``: it is trained anew, or logs again what a checkpoint remembers."""
+        path = self.path / "metrics.jsonl"
+        if path.exists():
+            lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+            kept = [line for line in lines if (record := json.loads(line))["arm"] != arm or record["seed"] != seed]
+            self.write("metrics.jsonl", "".join(line + "\n" for line in kept))
+
+    def arm(self, arm: str, seed: int | None, suffix: str) -> Path:
+        """A file of one arm and seed in ``checkpoint/``."""
+        return self.path / "checkpoint" / f"{arm}{'' if seed is None else f'-{seed}'}{suffix}"
+
+
+def environment(seeds: list[int]) -> dict[str, Any]:
+    """Versions, hardware, seeds and the state of the git checkout, if there is one."""
+    return {
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": " ".join(sys.argv),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+        "hardware": {
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+        "seeds": seeds,
+        "git": _git(),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _git() -> dict[str, Any] | None:
+    def ask(*words: str) -> str:
+        return subprocess.run(["git", *words], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        return {"commit": ask("rev-parse", "HEAD"), "changed": bool(ask("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.SubprocessError):
+        return None

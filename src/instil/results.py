@@ -1,0 +1,104 @@
+"""``result.json``: the arms over their seeds, what was gained, what it cost, what to beware of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from instil.arms import Arm
+from instil.build import Bench
+from instil.core import UNLABELLED
+from instil.export.latency import measure
+from instil.statistics import gain, summary
+
+Arms = Mapping[str, Sequence[Arm]]
+
+
+def assemble(bench: Bench, teacher: Arm | None, arms: Arms, status: str) -> dict[str, Any]:
+    """Everything that reports and leaderboards read of a run, from the arms that are finished."""
+    recipe, splits = bench.recipe, bench.splits
+    images = bench.train_data(recipe.seeds[0])
+    counted = images.label != UNLABELLED
+    result: dict[str, Any] = {
+        "status": status,
+        "name": recipe.name,
+        "task": recipe.task.name,
+        "kind": splits.kind,
+        "classes": list(splits.classes),
+        "shape": list(bench.shape),
+        "data": {
+            "name": recipe.data.name,
+            "train": len(images),
+            "labelled": int((counted.flatten(1).any(1) if counted.ndim > 1 else counted).sum()),
+            "validation": len(splits.validation),
+            "test": len(splits.test),
+        },
+        "scheme": recipe.scheme.type,
+        "objectives": {name: goal.model_dump(mode="json") for name, goal in recipe.objectives.items()},
+        "seeds": recipe.seeds,
+    }
+    scored = {"teacher": [teacher]} if teacher is not None and teacher.test else {}
+    for name, done in {**scored, **arms}.items():
+        if done:
+            result[name] = {metric: summary([arm.test[metric] for arm in done]) for metric in done[0].test}
+    headline = "accuracy"
+    gains = {
+        name: gain(*_paired(arms["distilled"], done, headline)) for name, done in arms.items() if name != "distilled" and done and arms["distilled"]
+    }
+    if "alone" in gains:
+        result["gain"] = gains.pop("alone")
+    result["gains"] = gains
+    result["cost"] = cost(bench, teacher, arms)
+    result["details"] = {name: done[0].details for name, done in {**scored, **arms}.items() if done}
+    if arms["distilled"]:
+        result["shipped_seed"] = recipe.seeds[shipped(arms["distilled"])]
+    result["warnings"] = warnings(result)
+    return result
+
+
+def _paired(treated: Sequence[Arm], control: Sequence[Arm], metric: str) -> tuple[list[float], list[float]]:
+    pairs = list(zip(treated, control, strict=False))
+    return [a.test[metric] for a, _ in pairs], [b.test[metric] for _, b in pairs]
+
+
+def shipped(distilled: Sequence[Arm]) -> int:
+    """Which seed's student is shipped: the one that does best on the validation split."""
+    return max(range(len(distilled)), key=lambda number: distilled[number].validation["accuracy"])
+
+
+def cost(bench: Bench, teacher: Arm | None, arms: Arms) -> dict[str, Any]:
+    """Parameters, bytes of the weights, latency of one image, and training seconds of each net."""
+    nets: dict[str, tuple[nn.Module, float]] = {}
+    if teacher is not None:
+        nets["teacher"] = teacher.net, teacher.seconds
+    if done := arms["distilled"]:
+        nets["student"] = done[0].net, sum(arm.seconds for arm in done) / len(done)
+    batch = next(iter(bench.loader(bench.splits.validation, shuffle=False)))
+    return {
+        name: {
+            "parameters": sum(parameter.numel() for parameter in net.parameters()),
+            "bytes": sum(tensor.numel() * tensor.element_size() for tensor in net.state_dict().values()),
+            "latency": measure(net.cpu(), batch),
+            "seconds": seconds,
+        }
+        for name, (net, seconds) in nets.items()
+    }
+
+
+def warnings(result: Mapping[str, Any]) -> list[str]:
+    """What a reader must know before trusting the numbers."""
+    found = []
+    seeds = len(result["seeds"])
+    if seeds < 3:
+        found.append(f"{seeds} seed{'s' * (seeds > 1)} cannot tell a gain from noise; use 3 or more")
+    if "gain" in result and not result["gain"]["significant"] and seeds > 1:
+        found.append("the gain over the student alone is within noise")
+    for name, words in (("label_smoothing", "label smoothing"), ("pseudo_labels", "the teacher's hard pseudo-labels")):
+        other = result["gains"].get(name)
+        if other is not None and not (other["significant"] and other["mean"] > 0):
+            found.append(f"distillation does not do clearly better than {words} here")
+    if "teacher" in result and "alone" in result and result["teacher"]["accuracy"]["mean"] < result["alone"]["accuracy"]["mean"]:
+        found.append("the teacher is worse than the student alone")
+    return found

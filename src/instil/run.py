@@ -1,0 +1,144 @@
+"""A recipe in, a run folder out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from torch import nn
+
+from instil import build, closing_table, results
+from instil.arms import Arm, Arms
+from instil.build import Bench
+from instil.core import Batch, Net, Outputs
+from instil.engine import join_ranks, rank
+from instil.export.student import save_student
+from instil.folder import RunFolder, environment
+from instil.predict import load
+from instil.recipe import stages, to_yaml
+from instil.rehearsal import rehearse
+from instil.report.page import write_report
+from instil.sections import Recipe
+from instil.train import Clock
+
+
+def run(recipe: Recipe, out: Path | None, resume: Path | None, console: Console) -> Path:
+    """Train the teacher, then for every seed the baselines and the distilled student; write everything down; show the closing table.
+
+    ``resume`` is the folder of a run that was stopped: what is finished there is not trained again. Raises ValueError for bad input before
+    anything is trained; where a run fails or is stopped, its folder stays usable and says so.
+    """
+    join_ranks()
+    folder = _open(out, resume)
+    bench = build.bench(recipe)
+    for number, stage in enumerate(stages(recipe)):
+        with build.at(f"stages.{number}" if recipe.stages else ""):
+            rehearse(bench, stage)
+    (folder.path / "checkpoint").mkdir(parents=True, exist_ok=True)
+    folder.write("recipe.yaml", to_yaml(recipe))
+    folder.write_json("environment.json", environment(recipe.seeds))
+    done: dict[str, list[Arm]] = {name: [] for name in (*recipe.baselines, "distilled")}
+    teacher: Arm | None = None
+    status = "interrupted"
+    try:
+        with _progress(console) as tick:
+            arms = Arms(bench, folder, tick)
+            teacher = arms.teacher()
+            for seed in recipe.seeds:
+                for name in arms.planned():
+                    done[name].append(arms.student(name, seed))
+        status = "complete"
+    finally:
+        folder.write_json("result.json", results.assemble(bench, teacher, done, status))
+    if rank() == 0:
+        _finish(bench, folder, done["distilled"], console)
+    return folder.path
+
+
+def _open(out: Path | None, resume: Path | None) -> RunFolder:
+    """The run folder; one that holds another run is an error."""
+    if resume is not None:
+        if not (resume / "recipe.yaml").exists():
+            raise FileNotFoundError(f"{resume} holds no run to go on with: it has no recipe.yaml")
+        return RunFolder(resume)
+    if out is None:
+        raise ValueError("a run needs a folder: out or resume")
+    if (out / "recipe.yaml").exists():
+        raise FileExistsError(f"{out} already holds a run; go on with it (--resume {out}) or take another --out")
+    return RunFolder(out)
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Callable[[str, int | None, Clock], None]]:
+    """A bar for the arm under way."""
+    columns = (TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=rank() != 0) as progress:
+        task = progress.add_task("preparing", total=None)
+
+        def tick(name: str, seed: int | None, clock: Clock) -> None:
+            if clock.step % 20 == 0 or clock.step in (1, clock.steps):
+                description = name.replace("_", " ") + ("" if seed is None else f", seed {seed}")
+                progress.update(task, description=description, completed=clock.step, total=clock.steps)
+
+        yield tick
+
+
+def _finish(bench: Bench, folder: RunFolder, distilled: list[Arm], console: Console) -> None:
+    """Ship the student, export it, write the page, show the table."""
+    net = distilled[results.shipped(distilled)].net
+    assert isinstance(net, Net)
+    about = {"classes": list(bench.splits.classes), "shape": list(bench.shape), "kind": bench.splits.kind}
+    save_student(net, folder.path / "student.safetensors", about)
+    if bench.recipe.export:
+        _export(folder, bench, net, int8=False)
+    page = write_report(folder.path)
+    closing_table.show(folder.read_json("result.json"), console)
+    console.print(f"The page to read: {page}", soft_wrap=True)
+
+
+def export(path: Path, int8: bool, console: Console) -> None:
+    """Write the student of a run as safetensors and ONNX, checked against each other and timed; with ``int8`` also quantised, with its accuracy.
+
+    Raises ValueError for a run that is not complete, ImportError without the extra ``export``.
+    """
+    folder = RunFolder(path)
+    if not (path / "student.safetensors").exists():
+        raise ValueError(f"{path} has no student.safetensors: the run is not complete; go on with it (instil run --resume {path})")
+    student = load(path)
+    _export(folder, build.bench(student.recipe), student.net, int8)
+    write_report(path)
+    closing_table.show_export(folder.read_json("result.json"), console)
+
+
+def _export(folder: RunFolder, bench: Bench, net: Net, int8: bool) -> None:
+    from instil.export.int8 import quantize
+    from instil.export.latency import measure
+    from instil.export.onnx import to_onnx
+    from instil.export.session import Session
+
+    batch = next(iter(bench.loader(bench.splits.validation, shuffle=False)))
+    graph, small = folder.path / "student.onnx", folder.path / "student.int8.onnx"
+    written: dict[str, Any] = {"onnx": to_onnx(net, batch, graph)}
+    if int8:
+        written["int8"] = quantize(graph, _calibration(bench), small)
+    for name, path in (("onnx", graph), ("int8", small)):
+        if name in written:
+            session = Session(path)
+            metrics, _ = bench.task.evaluate(Net(session, _ask), bench.loader(bench.splits.test, shuffle=False))
+            written[name] |= {"accuracy": metrics["accuracy"], "latency": measure(session, batch)}
+    result = folder.read_json("result.json")
+    folder.write_json("result.json", result | {"export": result.get("export", {}) | written})
+
+
+def _ask(model: nn.Module, batch: Batch) -> Outputs:
+    outputs: Outputs = model(batch)
+    return outputs
+
+
+def _calibration(bench: Bench, batches: int = 8) -> Iterator[dict[str, Any]]:
+    for _, batch in zip(range(batches), bench.loader(bench.splits.train), strict=False):
+        yield batch

@@ -1,0 +1,38 @@
+"""Means over seeds, and gains that are told apart from noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+LEVEL = 0.95
+
+
+def summary(values: Sequence[float]) -> dict[str, Any]:
+    """``mean``, ``std`` (ddof 1; None for one value) and the ``values``."""
+    mean = sum(values) / len(values)
+    return {"mean": mean, "std": _std(values, mean), "values": list(values)}
+
+
+def gain(treated: Sequence[float], control: Sequence[float]) -> dict[str, Any]:
+    """What is gained, seed by seed: mean, std and Student's interval of the paired differences.
+
+    ``significant``: the interval does not hold zero. One seed has neither std nor interval.
+    """
+    differences = [a - b for a, b in zip(treated, control, strict=True)]
+    mean = sum(differences) / len(differences)
+    std = _std(differences, mean)
+    interval = None
+    if std is not None:
+        from scipy.stats import t
+
+        half = float(t.ppf(0.5 + LEVEL / 2, len(differences) - 1)) * std / len(differences) ** 0.5
+        interval = [mean - half, mean + half]
+    significant = interval is not None and not interval[0] <= 0 <= interval[1]
+    return {"mean": mean, "std": std, "interval": interval, "level": LEVEL, "paired": True, "significant": significant}
+
+
+def _std(values: Sequence[float], mean: float) -> float | None:
+    if len(values) < 2:
+        return None
+    return float((sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5)

@@ -26,7 +26,7 @@ __all__ = ["Card", "Net", "Objective", "Objectives", "Schedule", "Scheme", "Teac
 
 
 def __getattr__(name: str) -> Any:
-    """Public names, loaded on first use: the core, ``fit``, ``distil``, ``load``, every method's class and its ``<method>_loss``."""
+    """Public names, loaded on first use: the core, ``fit``, ``distil``, ``load``, every method's class and its plain ``..._loss``."""
     if name in _PLACES:
         value = getattr(importlib.import_module(f"instil.{_PLACES[name]}"), name)
     elif not name.startswith("_") and importlib.util.find_spec(f"instil.{name}"):
@@ -40,9 +40,8 @@ def __getattr__(name: str) -> Any:
 def _method(name: str) -> Any:
     """A method's class or plain function; AttributeError with the closest names where there is none."""
     catalogue = importlib.import_module("instil.catalogue")
-    losses = catalogue.files("objective")
-    if name.endswith("_loss") and name.removesuffix("_loss") in losses:
-        return getattr(importlib.import_module(losses[name.removesuffix("_loss")]), name)
+    if module := catalogue.losses().get(name):
+        return getattr(importlib.import_module(module), name)
     for kind in _KINDS:
         if found := catalogue.named(kind, name):
             return found
@@ -53,5 +52,4 @@ def _method(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    losses = importlib.import_module("instil.catalogue").files("objective")
-    return sorted([*__all__, *(f"{name}_loss" for name in losses)])
+    return sorted([*__all__, *importlib.import_module("instil.catalogue").losses()])

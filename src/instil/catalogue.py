@@ -44,6 +44,16 @@ def files(kind: str) -> dict[str, str]:
     return found
 
 
+@functools.cache
+def losses() -> dict[str, str]:
+    """Name -> module of the plain loss functions of the package's objectives; imports nothing."""
+    found: dict[str, str] = {}
+    for module in files("objective").values():
+        text = (Path(__file__).parents[1] / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
+        found |= dict.fromkeys(re.findall(r"^def ([a-z]\w*_loss)\(", text, re.MULTILINE), module)
+    return found
+
+
 def names(kind: str) -> list[str]:
     """All names of one kind; loads third parties' methods, if there are any, but none of the package's own."""
     others = [name for other, name in (*_imported, *_installed()) if other == kind]
@@ -76,25 +86,35 @@ def unknown(kind: str, name: str) -> str:
     return f"No {kind} named '{name}'; {hint}"
 
 
-def add(modules: Iterable[str], folder: Path | None = None) -> None:
+def add(modules: Iterable[str], folder: Path = Path()) -> None:
     """Import these modules, looking in ``folder`` first, and add the methods defined in them.
 
     Raises ValueError where a module cannot be found, defines no method, or takes a name of the package.
     """
-    if folder is not None and str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
     for name in modules:
-        try:
-            module = importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name and not name.startswith(error.name):
-                raise
-            raise ValueError(f"imports: there is no module '{name}' in {folder or 'the Python path'}") from error
-        found = {_key(cls): cls for cls in _cards_in(module)}
+        found = {_key(cls): cls for cls in _cards_in(_user_module(name, folder.resolve()))}
         if not found:
             raise ValueError(f"imports: '{name}' defines no objective, scheme, teacher or task with a card")
         _refuse_taken(found, name)
         _imported.update(found)
+
+
+def _user_module(name: str, folder: Path) -> ModuleType:
+    """A module from ``folder``, or from the Python path; afterwards ``folder`` comes last there, so that it hides nothing."""
+    loaded = getattr(sys.modules.get(name), "__file__", None)
+    if loaded and (folder / f"{name}.py").exists() and Path(loaded).resolve().parent != folder:
+        del sys.modules[name]  # the module of another recipe
+    others = [place for place in sys.path if place != str(folder)]
+    sys.path[:] = [str(folder), *others]
+    importlib.invalidate_caches()
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and not f"{name}.".startswith(f"{error.name}."):
+            raise
+        raise ValueError(f"imports: there is no module '{name}' in {folder} or among the installed packages") from error
+    finally:
+        sys.path[:] = [*others, str(folder)]
 
 
 def describe(kind: str, name: str) -> dict[str, Any]:
@@ -120,15 +140,21 @@ def describe(kind: str, name: str) -> dict[str, Any]:
         "needs": {side: [" or ".join(roles) for roles in wanted] for side, wanted in needs.items()},
         "idea": inspect.cleandoc(sys.modules[cls.__module__].__doc__ or ""),
         "text": inspect.cleandoc(cls.__dict__.get("__doc__") or ""),
-        "function": _function(cls, name),
+        "functions": _functions(cls),
         "defined": f"{cls.__module__}.{cls.__qualname__}",
     }
 
 
-def _function(cls: type, name: str) -> dict[str, str] | None:
-    """The plain function behind an objective."""
-    function = vars(sys.modules[cls.__module__]).get(f"{name}_loss")
-    return {"name": f"{name}_loss", "text": inspect.getdoc(function) or ""} if function else None
+def _functions(cls: type) -> list[dict[str, str]]:
+    """The plain functions behind a method."""
+    found = [value for name, value in vars(sys.modules[cls.__module__]).items() if name.endswith("_loss") and inspect.isfunction(value)]
+    own = [function for function in found if function.__module__ == cls.__module__]
+    return [{"name": one.__name__, "signature": _bare(str(inspect.signature(one))), "text": inspect.getdoc(one) or ""} for one in own]
+
+
+def _bare(signature: str) -> str:
+    """A signature whose annotations are no strings."""
+    return re.sub(r"(: |-> )'([^']*)'", r"\1\2", signature)
 
 
 def cards(kind: str | None = None) -> list[dict[str, Any]]:

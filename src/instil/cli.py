@@ -26,7 +26,7 @@ app = typer.Typer(
 
 Arguments = Annotated[
     Optional[list[str]],  # noqa: UP045 - typer reads it on 3.10
-    typer.Argument(metavar="[RECIPE] [KEY=VALUE]...", show_default=False, help="A YAML file or a packaged recipe; then changes: train.epochs=5"),
+    typer.Argument(metavar="RECIPE KEY=VALUE", show_default=False, help="A YAML file or a packaged recipe; then changes: train.epochs=5"),
 ]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
@@ -55,9 +55,9 @@ def run(
     resume: Annotated[Optional[Path], typer.Option(metavar="DIR", help="A stopped run's folder, to go on with.")] = None,  # noqa: UP045
 ) -> None:
     """Train teacher, student alone and distilled student, and write a run folder (default: the recipe digits)."""
+    recipe = _recipe(arguments, default="digits" if resume is None else str(resume))
     from instil.run import run as run_recipe
 
-    recipe = _recipe(arguments, default="digits" if resume is None else str(resume))
     folder = resume or out or _new_folder(recipe)
     try:
         run_recipe(recipe, None if resume else folder, resume, _console())
@@ -88,9 +88,10 @@ def methods(
 @app.command()
 def doctor(arguments: Arguments = None, json: AsJson = False) -> None:
     """Try a recipe on one batch, training nothing: shapes, taps, losses and their gradients, memory and time."""
+    recipe = _recipe(arguments, default=None)
     from instil.doctor import doctor as examine
 
-    findings = examine(_recipe(arguments, default=None), _console(stderr=json))
+    findings = examine(recipe, _console(stderr=json))
     if json:
         _print_json(findings)
 
@@ -101,17 +102,19 @@ def export(
     int8: Annotated[bool, typer.Option("--int8/--no-int8", help="Also a quantised model, with the accuracy it costs.")] = False,
 ) -> None:
     """Write the student of a run as safetensors and ONNX, and check and time it."""
+    folder = _run_folder(run)
     from instil.run import export as export_run
 
-    export_run(_run_folder(run), int8, _console())
+    export_run(folder, int8, _console())
 
 
 @app.command()
 def report(run: Run) -> None:
     """Rebuild the page of a run."""
+    folder = _run_folder(run)
     from instil.report.page import write_report
 
-    typer.echo(str(write_report(_run_folder(run))))
+    typer.echo(str(write_report(folder)))
 
 
 def _recipe(arguments: list[str] | None, default: str | None) -> Recipe:
@@ -156,7 +159,7 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in words
     try:
         code = app(args=[word for word in words if word != "--debug"], prog_name="instil", standalone_mode=False)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         typer.echo("\nStopped.", err=True)
         code = INTERRUPTED
     except Exception as error:

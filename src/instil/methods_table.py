@@ -59,8 +59,9 @@ def show_one(method: Method, console: Console) -> None:
         for option in method["options"]:
             table.add_row(f"[bold]{option['name']}[/]", *map(escape, (option["type"], _default(option), option["description"].replace("``", ""))))
         console.print(table)
-    if method["function"]:
-        console.print(f"[bold]instil.{method['function']['name']}[/]: {escape(method['function']['text'].replace('``', ''))}", highlight=False)
+    for function in method["functions"]:
+        console.print(f"[bold]instil.{function['name']}[/]{escape(function['signature'])}", highlight=False)
+        console.print(function["text"].replace("``", ""), markup=False, highlight=False)
     console.print(f"[bold]in a recipe[/]: {escape(example(method))}", highlight=False)
 
 
@@ -94,9 +95,9 @@ def _table(*columns: str, title: str = "") -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
-    for number, column in enumerate(columns):
-        table.add_column(column, overflow="fold", no_wrap=number == 0)
+    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold", no_wrap=column in ("name", "source", "algorithms", "option"))
     return table
 
 

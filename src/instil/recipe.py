@@ -73,7 +73,7 @@ def build(data: Mapping[str, Any]) -> Recipe:
 
 def _import(names: list[Any], folder: Path) -> None:
     try:
-        catalogue.add([str(name) for name in names], folder.resolve())
+        catalogue.add([str(name) for name in names], folder)
     except ValueError as error:
         raise RecipeError(str(error)) from error
 

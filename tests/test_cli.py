@@ -1,0 +1,218 @@
+"""The command line: what it prints, where, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from instil.cli import app, main
+from instil.sections import Recipe
+
+
+def called(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a command."""
+    with pytest.raises(SystemExit) as ended:
+        main(list(words))
+    out, err = capsys.readouterr()
+    return int(ended.value.code or 0), out, err
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Recipe, Path | None, Path | None]]:
+    """Stands in for the experiment and notes what it was asked."""
+    asked: list[tuple[Recipe, Path | None, Path | None]] = []
+    stub = ModuleType("instil.run")
+
+    def run(recipe: Recipe, out: Path | None, resume: Path | None, console: Any) -> Path:
+        asked.append((recipe, out, resume))
+        return out or resume or Path()
+
+    stub.run = run  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "instil.run", stub)
+    return asked
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    stub = ModuleType("instil.run")
+
+    def run(*_: Any) -> Path:
+        raise error
+
+    stub.run = run  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "instil.run", stub)
+
+
+# --- arguments ---------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_run_takes_digits_where_no_recipe_is_named(capsys: pytest.CaptureFixture[str], runs: list[Any], tmp_path: Path) -> None:
+    assert called(capsys, "run", "train.epochs=5", "seeds=[0]", "--out", str(tmp_path / "out"))[0] == 0
+    recipe, out, resume = runs[0]
+    assert (recipe.name, recipe.train.epochs, recipe.seeds) == ("digits", 5, [0])
+    assert (out, resume) == (tmp_path / "out", None)
+
+
+def test_run_takes_a_file_and_changes(capsys: pytest.CaptureFixture[str], runs: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a=b.yaml").write_text("data: {name: digits}\nstudent: networks:mlp\nobjectives: {cross_entropy: }\n")
+    assert called(capsys, "run", "a=b.yaml", "data.labels=7")[0] == 0
+    recipe, out, _ = runs[0]
+    assert (recipe.name, recipe.data.labels) == ("a=b", 7)
+    assert re.fullmatch(r"runs/a=b-\d{8}-\d{6}", out.as_posix())
+
+
+def test_resume_reads_the_recipe_of_the_run(capsys: pytest.CaptureFixture[str], runs: list[Any], tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("name: mine\ndata: {name: digits}\nstudent: networks:mlp\nobjectives: {cross_entropy: }\n")
+    assert called(capsys, "run", "--resume", str(tmp_path))[0] == 0
+    recipe, out, resume = runs[0]
+    assert (recipe.name, out, resume) == ("mine", None, tmp_path)
+
+
+# --- errors ------------------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "digit"], "Error: No recipe named 'digit', and no such file; closest: digits"),
+        (["run", "none/such.yaml"], "Error: there is no recipe none/such.yaml"),
+        (
+            ["run", "digits", "objectives.dkd={alfa: 1}"],
+            "Error: objectives.dkd.alfa: DKD has no such option; its options are alpha, beta, temperature",
+        ),
+        (["run", "digits", "seeds=[a]", "train.clip=x"], "Error: 2 problems\n  train.clip: a number was expected, not 'x'\n  seeds.0: "),
+        (["run", "digits", "mnist"], "Error: one recipe at a time, not digits and mnist"),
+        (["doctor"], "Error: a recipe is missing"),
+        (["methods", "dkdd"], "Error: No method named 'dkdd'; closest: dkd"),
+        (["methods", "--kind", "loss"], "Error: No kind of method is named 'loss'; known: objective, scheme, teacher, task"),
+        (["report", "no/such/run"], "Error: there is no run folder no/such/run"),
+        (["export", "."], "Error: . is no run folder: it has no recipe.yaml"),
+        (["export"], "Error: Missing argument"),
+        (["methods", "--jso"], "Error: No such option: --jso"),
+        (["metods"], "Error: No such command 'metods'"),
+    ],
+)
+def test_bad_input_is_one_message_and_exit_2(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str], runs: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = called(capsys, *words)
+    assert err.startswith(message)
+    assert (code, out) == (2, "")
+    assert "Traceback" not in err
+    assert runs == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_typos_are_answered_with_the_closest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "methods" in called(capsys, "metods")[2]
+    assert "--json" in called(capsys, "methods", "--jso")[2]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (ValueError("the images folder is empty"), 2, "Error: the images folder is empty"),
+        (ImportError('timm is missing; pip install "instil[vision]"'), 2, 'Error: timm is missing; pip install "instil[vision]"'),
+        (FileNotFoundError(2, "No such file or directory", "a.pt"), 2, "Error: No such file or directory: a.pt"),
+        (RuntimeError("the loss is not finite"), 1, "Error: the loss is not finite"),
+        (OSError(28, "No space left on device", "x/recipe.yaml"), 1, "Error: No space left on device: x/recipe.yaml"),
+        (FloatingPointError("NaN"), 1, "Error: NaN"),
+        (TypeError("unexpected"), 1, "Error: TypeError: unexpected (this should not happen; --debug shows where)"),
+    ],
+)
+def test_a_failure_of_the_run(
+    error: Exception, code: int, message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    failing(monkeypatch, error)
+    ended, out, err = called(capsys, "run")
+    assert (ended, out, err.strip()) == (code, "", message)
+    with pytest.raises(type(error)):
+        main(["run", "--debug"])
+
+
+def test_an_interrupted_run_says_how_to_go_on(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    failing(monkeypatch, KeyboardInterrupt())
+    code, _, err = called(capsys, "run", "--out", str(tmp_path / "here"))
+    assert code == 130
+    assert f"instil run --resume {tmp_path / 'here'}" in err
+    assert "Traceback" not in err
+
+
+# --- output ------------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_methods_as_json_is_the_whole_catalogue(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = called(capsys, "methods", "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert {"objective", "scheme", "teacher", "task"} == {one["kind"] for one in found}
+    keys = {"name", "kind", "source", "algorithms", "tasks", "couples", "options", "paper"}
+    assert all(keys <= set(one) for one in found)
+    kd = json.loads(called(capsys, "methods", "kd", "--json")[1])
+    assert [one["name"] for one in kd] == ["kd"]
+    assert kd[0]["options"][0] | {"description": ""} == {"name": "temperature", "type": "float > 0", "default": 4.0, "description": ""}
+
+
+def test_methods_as_a_table_and_as_a_card(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = called(capsys, "methods")
+    assert code == 0
+    for word in ("objectives", "schemes", "cross_entropy", "relations", "contrastive", "CVPR 2022"):
+        assert word in out
+    code, out, _ = called(capsys, "methods", "dkd")
+    assert code == 0
+    for word in (
+        "Decoupled Knowledge Distillation",
+        "arxiv.org/abs/2203.08679",
+        "temperature",
+        "float > 0",
+        "dkd_loss",
+        "objectives: {dkd: {alpha: 1.0",
+    ):
+        assert word in out
+    assert "(N" in out or "(..., C)" in out, "shapes"
+
+
+def test_doctor_as_json_keeps_stdout_for_it(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    stub = ModuleType("instil.doctor")
+
+    def doctor(recipe: Recipe, console: Any) -> dict[str, Any]:
+        console.print("examining")
+        return {"student": recipe.student.model}
+
+    stub.doctor = doctor  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "instil.doctor", stub)
+    code, out, err = called(capsys, "doctor", "digits", "--json")
+    assert (code, json.loads(out), err) == (0, {"student": "networks:mlp"}, "examining\n")
+
+
+def test_help_names_the_commands() -> None:
+    answer = CliRunner().invoke(app, ["--help"])
+    assert answer.exit_code == 0
+    for command in ("run", "methods", "doctor", "export", "report"):
+        assert f"  {command} " in answer.output
+    assert CliRunner().invoke(app, ["--version"]).output.startswith("instil ")
+
+
+def test_help_is_quick_and_loads_no_torch() -> None:
+    code = "import sys\nfrom instil.cli import main\ntry: main(['--help'])\nfinally: print('torch' in sys.modules, 'pydantic' in sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.splitlines()[-1] == "False False"
+
+    def seconds(*words: str) -> float:
+        began = time.perf_counter()
+        subprocess.run([sys.executable, *words], capture_output=True, check=True)
+        return time.perf_counter() - began
+
+    assert min(seconds("-m", "instil.cli", "--help") for _ in range(3)) < 0.6  # 0.3 on a machine that does nothing else
+    assert min(seconds("-c", "import instil") for _ in range(3)) < 0.6

@@ -1,0 +1,107 @@
+"""Who may import whom, read from the source."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "instil"
+FILES = sorted(SOURCE.rglob("*.py"))
+OPTIONAL = {"timm", "torchvision", "transformers", "datasets", "PIL", "onnx", "onnxscript", "onnxruntime", "pytest", "hypothesis", "torchdistill"}
+
+
+def name_of(path: Path) -> str:
+    """``instil.objectives.logits.kd`` of its file."""
+    return ".".join(["instil", *path.relative_to(SOURCE).with_suffix("").parts]).removesuffix(".__init__")
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[ast.stmt, str]]:
+    """Each import statement with the full name of each module, or name in a module, that it loads."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"relative import, line {node.lineno}"
+            yield from ((node, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def ours(path: Path) -> set[str]:
+    return {name for _, name in imports(ast.parse(path.read_text())) if name.split(".")[0] == "instil"}
+
+
+def at_the_top(path: Path) -> set[str]:
+    """First parts of what a file imports when it is itself imported: not in functions, not for type checkers."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)):
+            node.body = []
+    return {name.split(".")[0] for _, name in imports(tree)}
+
+
+def within(name: str, *places: str) -> bool:
+    return any(name == place or name.startswith(place + ".") for place in places)
+
+
+def test_core_imports_nothing_of_ours() -> None:
+    assert ours(SOURCE / "core.py") == set()
+
+
+@pytest.mark.parametrize("path", sorted((SOURCE / "objectives").rglob("*.py")), ids=name_of)
+def test_objectives_import_core_and_their_own_folder(path: Path) -> None:
+    assert [name for name in ours(path) if not within(name, "instil.core", "instil.objectives")] == []
+    third = at_the_top(path) - {"instil", "torch", "annotated_types"} - sys.stdlib_module_names
+    assert third == set()
+
+
+@pytest.mark.parametrize("path", sorted((SOURCE / "objectives").glob("*/[!_]*.py")), ids=name_of)
+def test_a_method_imports_no_other_method(path: Path) -> None:
+    methods = {name_of(other) for other in (SOURCE / "objectives").glob("*/[!_]*.py")}
+    assert [name for name in ours(path) if any(within(name, method) for method in methods)] == []
+
+
+@pytest.mark.parametrize("path", sorted((SOURCE / "teachers").glob("*.py")), ids=name_of)
+def test_teachers_import_core_and_their_own_folder(path: Path) -> None:
+    lazily = {"instil.catalogue.named"} if path.name == "__init__.py" else set()
+    assert [name for name in ours(path) - lazily if not within(name, "instil.core", "instil.teachers")] == []
+
+
+@pytest.mark.parametrize("path", sorted((SOURCE / "schemes").glob("*.py")), ids=name_of)
+def test_schemes_import_core_and_teachers(path: Path) -> None:
+    assert [name for name in ours(path) if not within(name, "instil.core", "instil.teachers", "instil.schemes")] == []
+
+
+def test_nothing_below_imports_what_drives_it() -> None:
+    above = ("instil.cli", "instil.run", "instil.doctor", "instil.build", "instil.train", "instil.recipe", "instil.sections")
+    below = [path for folder in ("objectives", "schemes", "teachers", "networks", "data", "tasks") for path in (SOURCE / folder).rglob("*.py")]
+    assert {name_of(path): found for path in below if (found := [name for name in ours(path) if within(name, *above)])} == {}
+
+
+def test_only_the_engine_knows_a_distributed_library() -> None:
+    def distributed(path: Path) -> list[str]:
+        text = path.read_text()
+        named = [name for _, name in imports(ast.parse(text)) if within(name, "torch.distributed", "lightning_fabric")]
+        return named + (["torch.distributed"] if "torch.distributed." in text else [])
+
+    assert [name_of(path) for path in FILES if path.name != "engine.py" and distributed(path)] == []
+
+
+def test_the_command_line_loads_nothing_but_typer() -> None:
+    assert at_the_top(SOURCE / "cli.py") - sys.stdlib_module_names <= {"typer"}
+    assert at_the_top(SOURCE / "catalogue.py") - sys.stdlib_module_names == set()
+    assert at_the_top(SOURCE / "__init__.py") - sys.stdlib_module_names == set()
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_optional_packages_are_imported_where_they_are_used(path: Path) -> None:
+    assert at_the_top(path) & OPTIONAL == set(), "import an optional package inside the function that needs it"
+
+
+def test_importing_the_package_does_not_load_torch() -> None:
+    code = "import sys, instil, instil.catalogue, instil.cli; dir(instil); instil.catalogue.names('objective'); print('torch' in sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "False"

@@ -52,7 +52,7 @@ def channels_first(array: NDArray[np.generic] | Tensor) -> Tensor:
 
 def _read(file: Path) -> dict[str, NDArray[np.generic]]:
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except (ValueError, AttributeError, EOFError, OSError, TypeError, zipfile.BadZipFile) as error:
         raise ValueError(f"{file} cannot be read as a .npz archive of plain arrays: {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 from typing import Any
 
 from torch import nn
@@ -88,7 +89,7 @@ def _evenly(paths: list[str]) -> list[str]:
     """``DEPTHS`` of the paths, evenly spaced, with the last; all of a short list."""
     if len(paths) <= DEPTHS:
         return paths
-    return [paths[round((number + 1) * len(paths) / DEPTHS) - 1] for number in range(DEPTHS)]
+    return [paths[ceil((number + 1) * len(paths) / DEPTHS) - 1] for number in range(DEPTHS)]
 
 
 def _last_linear(model: nn.Module) -> str:

@@ -56,7 +56,9 @@ def _read(file: Path) -> dict[str, Tensor]:
     try:
         content: Any = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise ValueError(f"{file} cannot be read as plain weights (code in it is not run): {str(error).splitlines()[0]}") from error
+        raise ValueError(
+            f"{file} cannot be read as plain weights (code in it is not run): {(str(error) or 'it is cut off').splitlines()[0]}"
+        ) from error
     return _state(content, file)
 
 

@@ -1,0 +1,103 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from instil.data.images import ArrayData
+from instil.data.labels import few_labels, labelled, relabel
+from instil.data.splits import hold_out, splits
+
+
+def data(label: list[int], classes: int = 4) -> ArrayData:
+    return ArrayData(torch.zeros(len(label), 1, 1, 1), torch.tensor(label), [str(number) for number in range(classes)])
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_few_labels_are_balanced(draw):
+    label = draw.draw(st.lists(st.integers(0, 3), min_size=1, max_size=60))
+    count = draw.draw(st.integers(1, len(label)))
+    few = few_labels(data(label), count, seed=draw.draw(st.integers(0, 5)))
+    kept = few.label != -100
+    assert kept.sum() == count
+    assert torch.equal(few.label[kept], torch.tensor(label)[kept])
+    held, there = few.label[kept].bincount(minlength=4), torch.tensor(label).bincount(minlength=4)
+    most = held.max()
+    assert all(held[c] == there[c] or held[c] >= most - 1 for c in range(4))  # a class has less only where it has no more
+
+
+def test_the_seed_decides_which():
+    whole = data([0, 1, 2, 3] * 20)
+    assert torch.equal(few_labels(whole, 8, 1).label, few_labels(whole, 8, 1).label)
+    assert not torch.equal(few_labels(whole, 8, 1).label, few_labels(whole, 8, 2).label)
+    assert (whole.label >= 0).all()
+
+
+def test_images_without_label_stay_so():
+    few = few_labels(data([-100, 0, -100, 1, 2, 3]), 4)
+    assert few.label.tolist() == [-100, 0, -100, 1, 2, 3]
+
+
+def test_rows_of_several_labels_count_as_one():
+    many = ArrayData(torch.zeros(10, 1, 1, 1), torch.randint(0, 2, (10, 3)), ["a", "b", "c"])
+    few = few_labels(many, 4)
+    kept = (few.label != -100).all(1)
+    assert kept.sum() == 4
+    assert (few.label[~kept] == -100).all()
+    assert len(labelled(few)) == 4
+
+
+@pytest.mark.parametrize("count", [0, 7])
+def test_more_labels_than_there_are_is_an_error(count):
+    with pytest.raises(ValueError, match=f"labels: {count} of 6"):
+        few_labels(data([0, 1, 2, 3, 0, 1]), count)
+
+
+def test_labelled_images_keep_their_index():
+    part = labelled(data([-100, 0, -100, 1]))
+    assert part.index.tolist() == [1, 3]
+    assert part.label.tolist() == [0, 1]
+    with pytest.raises(ValueError, match="no image has a label"):
+        labelled(data([-100, -100]))
+
+
+def test_relabel():
+    whole = data([0, 1])
+    assert relabel(whole, torch.tensor([3, 2])).label.tolist() == [3, 2]
+    with pytest.raises(ValueError, match="3 labels for 2 images"):
+        relabel(whole, torch.tensor([3, 2, 1]))
+
+
+def test_what_is_held_out_is_stratified_disjoint_and_always_the_same():
+    whole = data([0] * 60 + [1] * 30 + [2] * 10, 3)
+    whole.image = torch.arange(100).float().reshape(100, 1, 1, 1) / 100
+    rest, held = hold_out(whole, 0.2)
+    assert held.label.bincount().tolist() == [12, 6, 2]
+    assert not set(rest.image.flatten().tolist()) & set(held.image.flatten().tolist())
+    assert len(rest) == 80
+    assert rest.index.tolist() == list(range(80))
+    torch.manual_seed(77)
+    assert torch.equal(hold_out(whole, 0.2)[1].image, held.image)
+
+
+def test_validation_never_comes_from_test():
+    train, test = data([0, 1] * 50, 2), data([1] * 30, 2)
+    made = splits({"train": train, "test": test}, 0.1, 0.5)
+    assert (len(made.train), len(made.validation), len(made.test)) == (90, 10, 30)
+    assert made.test is test
+    both = splits({"train": train}, 0.1, 0.5)
+    assert (len(both.train), len(both.validation), len(both.test)) == (45, 5, 50)
+
+
+@pytest.mark.parametrize(
+    ("parts", "share", "message"),
+    [
+        ({"test": data([0])}, 0.5, "no train set, only test"),
+        ({"train": data([])}, 0.5, "train set has no images"),
+        ({"train": data([0])}, 0.5, "leaves a set empty"),
+        ({"train": data([0, 1])}, 1.5, "between 0 and 1"),
+    ],
+)
+def test_impossible_splits(parts, share, message):
+    with pytest.raises(ValueError, match=message):
+        splits(parts, share, share)

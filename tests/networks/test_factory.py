@@ -1,0 +1,152 @@
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from instil.networks.factory import build, network_names
+from instil.networks.inputs import input_of
+
+DATA = {"classes": 5, "channels": 1, "size": 8}
+MODULE = """
+from torch import nn
+
+from layers_of_mine import Layer
+
+def build(classes, width=4, **_):
+    return nn.Sequential(nn.Flatten(), Layer(64, width), nn.Linear(width, classes))
+
+def narrow(classes, channels):
+    return nn.Sequential(nn.Flatten(), nn.Linear(channels * 64, classes))
+
+def nothing():
+    return None
+
+def needy(classes, rate):
+    return nn.Linear(1, classes)
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    (tmp_path / "my_module.py").write_text(MODULE)
+    (tmp_path / "layers_of_mine.py").write_text("from torch import nn\n\nclass Layer(nn.Linear):\n    pass\n")
+    yield tmp_path
+    for name in ("my_module", "layers_of_mine"):
+        sys.modules.pop(name, None)
+
+
+def test_own_networks_by_name():
+    assert network_names() == ["cnn", "mlp", "resnet", "vit"]
+    for spec in ("cnn", "networks:cnn"):
+        assert build(spec, {"width": 4}, **DATA).head.out_features == 5
+    assert build("mlp", **DATA).stages[0][0].in_features == 64
+
+
+def test_own_code_from_the_recipes_folder(recipe):
+    before = list(sys.path)
+    model = build("my_module:build", {"width": 6}, base=recipe, **DATA)
+    assert model(torch.rand(2, 1, 8, 8)).shape == (2, 5)
+    assert model[1].out_features == 6
+    assert build("my_module:narrow", base=recipe, **DATA)[1].in_features == 64
+    assert sys.path == before
+
+
+def test_the_same_module_name_in_another_folder_is_another_module(recipe, tmp_path_factory):
+    build("my_module:narrow", base=recipe, **DATA)
+    other: Path = tmp_path_factory.mktemp("other")
+    (other / "my_module.py").write_text("from torch import nn\n\ndef narrow(classes):\n    return nn.Linear(1, classes)\n")
+    assert build("my_module:narrow", base=other, **DATA).in_features == 1
+    assert build("my_module:narrow", base=recipe, **DATA)[1].in_features == 64
+
+
+@pytest.mark.parametrize(
+    ("spec", "options", "message"),
+    [
+        ("cnm", {}, "no network 'cnm'; closest: cnn"),
+        ("networks:presets", {}, "no network 'presets'"),
+        ("cnn", {"witdh": 3}, "cnn has no option 'witdh'; closest: width"),
+        ("cnn", {"norm": "layer"}, "norm must be"),
+        ("my_modul:build", {}, "no module 'my_modul' in"),
+        ("my_module:biuld", {}, "my_module has no function 'biuld'; closest: build"),
+        ("my_module:narrow", {"width": 3}, "no option 'width'"),
+        ("my_module:nothing", {}, "gave a NoneType, not a torch.nn.Module"),
+        ("my_module:needy", {}, "needs the option rate"),
+    ],
+)
+def test_mistakes_are_named(recipe, spec, options, message):
+    with pytest.raises(ValueError, match=message):
+        build(spec, options, base=recipe, **DATA)
+
+
+def test_an_error_inside_the_users_module_is_not_hidden(recipe):
+    (recipe / "my_module.py").write_text("import no_such_package_at_all\n")
+    with pytest.raises(ModuleNotFoundError, match="no_such_package_at_all"):
+        build("my_module:build", base=recipe, **DATA)
+
+
+def test_only_timm_and_torchvision_bring_weights():
+    with pytest.raises(ValueError, match="pretrained: only timm: and torchvision:"):
+        build("cnn", pretrained=True, **DATA)
+
+
+def test_timm():
+    pytest.importorskip("timm")
+    model = build("timm:resnet18", {"block_args": {}}, **DATA)
+    assert model(torch.rand(2, 1, 32, 32)).shape == (2, 5)
+    assert input_of(model) == {}
+    assert input_of(build("timm:vit_tiny_patch16_224", **DATA)) == {"size": (224, 224)}
+    assert input_of(build("timm:vit_tiny_patch16_224", {"img_size": 32}, **DATA)) == {"size": 32}
+    with pytest.raises(ValueError, match="timm has no model 'resnet81'; closest"):
+        build("timm:resnet81", **DATA)
+    with pytest.raises(ValueError, match=r"timm:resnet18 cannot be made: .*foo"):
+        build("timm:resnet18", {"foo": 1}, **DATA)
+
+
+def test_torchvision():
+    pytest.importorskip("torchvision")
+    model = build("torchvision:resnet18", **DATA)
+    assert model.fc.out_features == 5
+    assert input_of(model) == {"mean": (0, 0, 0), "std": (1, 1, 1)}
+    with pytest.raises(ValueError, match="torchvision has no classification model 'resnet19'; closest"):
+        build("torchvision:resnet19", **DATA)
+    with pytest.raises(ValueError, match=r"torchvision:resnet18 cannot be made: .*foo"):
+        build("torchvision:resnet18", {"foo": 1}, **DATA)
+    with pytest.raises(ValueError, match="not 5 channels"):
+        build("torchvision:resnet18", classes=5, channels=5, size=32)
+
+
+def test_pretrained_timm_asks_timm_and_takes_its_input(monkeypatch):
+    timm = pytest.importorskip("timm")
+    asked = {}
+
+    def create(name, pretrained, **options):
+        asked.update(name=name, pretrained=pretrained, **options)
+        return original(name, pretrained=False, **options)
+
+    original = timm.create_model
+    monkeypatch.setattr(timm, "create_model", create)
+    model = build("timm:resnet18", pretrained=True, **DATA)
+    assert asked == {"name": "resnet18", "pretrained": True, "num_classes": 5, "in_chans": 1}
+    assert input_of(model) == {"size": (224, 224), "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+def test_pretrained_torchvision_gets_a_head_for_the_data(monkeypatch):
+    models = pytest.importorskip("torchvision.models")
+    original = models.get_model
+    monkeypatch.setattr(models, "get_model", lambda name, weights: original(name, weights=None))
+    for classes in (5, 1000):
+        model = build("torchvision:mobilenet_v3_small", classes=classes, channels=3, size=8, pretrained=True)
+        assert model.classifier[3].out_features == classes
+        assert input_of(model) == {"size": 224, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+def test_what_a_users_model_says_of_its_input():
+    model = nn.Linear(1, 1)
+    assert input_of(model) == {}
+    model.expects = {"size": 32}
+    assert input_of(model) == {"size": 32}
+    model.expects = {"sise": 32}
+    with pytest.raises(ValueError, match="'sise' is unknown; closest: size"):
+        input_of(model)

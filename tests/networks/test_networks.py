@@ -1,0 +1,58 @@
+import pytest
+import torch
+
+from instil.networks.cnn import cnn
+from instil.networks.mlp import mlp
+from instil.networks.resnet import resnet
+from instil.networks.vit import vit
+
+NETWORKS = [(cnn, 94_186, (1, 8, 8)), (mlp, 2_410, (1, 8, 8)), (resnet, 272_474, (3, 32, 32)), (vit, 202_186, (1, 8, 8))]
+
+
+@pytest.mark.parametrize(("builder", "parameters", "shape"), NETWORKS)
+def test_sizes_are_those_of_the_docstring(builder, parameters, shape):
+    model = builder(10)
+    assert sum(p.numel() for p in model.parameters()) == parameters
+    assert f"{parameters:,}" in builder.__doc__
+    assert model(torch.rand(3, *shape)).shape == (3, 10)
+
+
+@pytest.mark.parametrize(("builder", "parameters", "shape"), NETWORKS)
+def test_every_parameter_learns(builder, parameters, shape):
+    torch.manual_seed(0)
+    model = builder(10)
+    model(torch.rand(4, *shape)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+def test_options():
+    assert cnn(3, channels=2, width=4, stages=2, depth=2)(torch.rand(2, 2, 7, 9)).shape == (2, 3)
+    assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in cnn(3, norm="none").modules())
+    assert mlp(3, 2, (4, 6), width=5, depth=3)(torch.rand(2, 2, 4, 6)).shape == (2, 3)
+    assert mlp(3, depth=0)(torch.rand(2, 1, 8, 8)).shape == (2, 3)
+    assert vit(3, 2, (4, 6), patch=2, width=8, depth=1, heads=2)(torch.rand(2, 2, 4, 6)).shape == (2, 3)
+
+
+def test_the_resnet_is_that_of_the_paper():
+    layers = [m for m in resnet(10).modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear)) and getattr(m, "kernel_size", 0) != (1, 1)]
+    assert len(layers) == 20
+
+
+def test_attention_sees_all_patches():
+    model = vit(3, depth=1).eval()
+    image = torch.rand(1, 1, 8, 8, requires_grad=True)
+    model(image)[0, 0].backward()
+    assert (image.grad != 0).all()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: cnn(3, norm="layer"), "batch or none, not 'layer'"),
+        (lambda: vit(3, size=9), "9 x 9 pixels cannot be cut"),
+        (lambda: vit(3, width=10), "not a multiple of heads 4"),
+    ],
+)
+def test_impossible_options(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -1,0 +1,103 @@
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from instil.core import Net
+from instil.networks.factory import build, input_of
+from instil.networks.presets import taps_for
+from instil.tasks.classification import call
+
+OWN = [
+    ("cnn", 1, 8, [(32, 8, 8), (64, 4, 4), (128, 2, 2)], 128),
+    ("mlp", 1, 8, [], 32),
+    ("resnet", 3, 16, [(16, 16, 16), (32, 8, 8), (64, 4, 4)], 64),
+    ("vit", 1, 8, [(17, 64)] * 4, 64),
+]
+TIMM = [
+    ("timm:resnet18", 1, 32, [(64, 16, 16), (64, 8, 8), (128, 4, 4), (256, 2, 2), (512, 1, 1)], 512),
+    ("timm:mobilenetv3_small_100", 3, 64, [(16, 32, 32), (16, 16, 16), (24, 8, 8), (48, 4, 4), (576, 2, 2)], 1024),
+    ("timm:vit_tiny_patch16_224", 3, 32, [(197, 192)] * 4, 192),
+    ("timm:efficientnet_lite0", 3, 64, [(16, 32, 32), (24, 16, 16), (40, 8, 8), (112, 4, 4), (320, 2, 2)], 1280),
+    ("timm:convnext_atto", 3, 64, [(40, 16, 16), (80, 8, 8), (160, 4, 4), (320, 2, 2)], 320),
+]
+_SLOW = [
+    ("timm:swin_tiny_patch4_window7_224", 3, 32, [(3136, 96), (784, 192), (196, 384), (49, 768)], 768),
+    ("timm:deit_tiny_distilled_patch16_224", 3, 32, [(198, 192)] * 4, 192),
+    ("timm:densenet121", 3, 64, [(64, 32, 32), (256, 16, 16), (512, 8, 8), (1024, 4, 4), (1024, 2, 2)], 1024),
+    ("torchvision:vit_b_16", 3, 32, [(197, 768)] * 4, 768),
+    ("torchvision:vgg11", 3, 32, [(64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4), (512, 2, 2)], 4096),
+    ("torchvision:convnext_tiny", 3, 64, [(96, 16, 16), (192, 8, 8), (384, 4, 4), (768, 2, 2)], 768),
+    ("torchvision:swin_t", 3, 64, [(768, 2, 2)], 768),
+]
+TORCHVISION = [
+    ("torchvision:resnet18", 1, 64, [(64, 16, 16), (128, 8, 8), (256, 4, 4), (512, 2, 2)], 512),
+    ("torchvision:mobilenet_v2", 3, 64, [(16, 32, 32), (24, 16, 16), (32, 8, 8), (96, 4, 4), (1280, 2, 2)], 1280),
+    ("torchvision:mobilenet_v3_small", 3, 64, [(16, 32, 32), (16, 16, 16), (24, 8, 8), (48, 4, 4), (576, 2, 2)], 1024),
+    ("torchvision:efficientnet_b0", 3, 64, [(16, 32, 32), (24, 16, 16), (40, 8, 8), (112, 4, 4), (1280, 2, 2)], 1280),
+    ("torchvision:regnet_y_400mf", 3, 64, [(48, 16, 16), (104, 8, 8), (208, 4, 4), (440, 2, 2)], 440),
+]
+
+
+SLOW = [pytest.param(*case, marks=pytest.mark.slow) for case in _SLOW]
+
+
+@pytest.mark.parametrize(
+    ("spec", "channels", "size", "features", "embedding"),
+    [*OWN, *TIMM, *TORCHVISION, *SLOW],
+)
+def test_roles_of_known_families(spec, channels, size, features, embedding):
+    if ":" in spec:
+        pytest.importorskip(spec.split(":")[0])
+    model = build(spec, classes=7, channels=channels, size=size)
+    net = Net(model, partial(call, **input_of(model)), taps_for(model))
+    for training in (False, True):
+        net.train(training)
+        with torch.no_grad():
+            outputs = net({"image": torch.rand(2, channels, size, size)})
+        assert [tuple(stage.shape[1:]) for stage in outputs.get("features", ())] == features
+        assert outputs["embedding"].shape == (2, embedding)
+        assert outputs["logits"].shape == (2, 7)
+
+
+def test_the_embedding_is_what_the_classifier_reads():
+    pytest.importorskip("timm")
+    model = build("timm:mobilenetv3_small_100", classes=7, channels=3, size=32).eval()
+    outputs = Net(model, call, taps_for(model))({"image": torch.rand(2, 3, 32, 32)})
+    torch.testing.assert_close(model.get_classifier()(outputs["embedding"]), outputs["logits"])
+
+
+def test_transformers_models():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ViTConfig(
+        hidden_size=8, num_hidden_layers=6, num_attention_heads=2, intermediate_size=16, image_size=8, patch_size=4, num_channels=1, num_labels=5
+    )
+    net = _of(transformers.ViTForImageClassification(config))
+    outputs = net({"image": torch.rand(2, 1, 8, 8)})
+    assert [tuple(stage.shape) for stage in outputs["features"]] == [(2, 5, 8)] * 4
+    assert outputs["embedding"].shape == (2, 8)
+    for stage, block in zip(outputs["features"], (2, 3, 5, 6), strict=True):
+        torch.testing.assert_close(stage, outputs["hidden_states"][block])
+    config = transformers.ResNetConfig(num_channels=1, embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1], layer_type="basic", num_labels=5)
+    outputs = _of(transformers.ResNetForImageClassification(config))({"image": torch.rand(2, 1, 32, 32)})
+    assert [stage.shape[1] for stage in outputs["features"]] == [4, 8]
+    assert all(stage.ndim == 4 for stage in outputs["features"])
+    assert outputs["embedding"].shape == (2, 8)
+
+
+def _of(model: nn.Module) -> Net:
+    return Net(model.eval(), call, taps_for(model))
+
+
+def test_an_unknown_model_has_no_taps():
+    assert taps_for(nn.Sequential(nn.Flatten(), nn.Linear(4, 2))) == {}
+
+
+def test_a_subclass_belongs_to_the_family():
+    models = pytest.importorskip("torchvision.models")
+
+    class Mine(models.ResNet):
+        pass
+
+    assert taps_for(Mine(models.resnet.BasicBlock, [1, 1, 1, 1]))["embedding"] == "fc:in"

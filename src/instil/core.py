@@ -135,7 +135,10 @@ class Net(nn.Module):
         for tap in self._places:
             if tap.path not in names:
                 raise ValueError(f"taps.{tap.role}: {type(model).__name__} has no module '{tap.path}'; {closest(tap.path, names)}")
-            names[tap.path].register_forward_hook(functools.partial(self._record, tap), with_kwargs=True)
+            if tap.side == "in":  # before the module runs, which may change its input in place
+                names[tap.path].register_forward_pre_hook(functools.partial(self._record_input, tap), with_kwargs=True)
+            else:
+                names[tap.path].register_forward_hook(functools.partial(self._record_output, tap))
 
     def _parse(self) -> Iterator[_Tap]:
         texts = [(role, text) for role, paths in self.taps.items() for text in ([paths] if isinstance(paths, str) else paths)]
@@ -145,15 +148,20 @@ class Net(nn.Module):
                 raise ValueError(f"taps.{role}: '{text}' is not a path; write path, path[*] (all calls), path:in (its input) or path[*]:in")
             yield _Tap(number, role, not isinstance(self.taps[role], str), found[1], "in" if found[3] else "out", bool(found[2]))
 
-    def _record(self, tap: _Tap, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+    def _record_input(self, tap: _Tap, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._record(tap, next(iter((*args, *kwargs.values())), None))
+
+    def _record_output(self, tap: _Tap, _module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        self._record(tap, output)
+
+    def _record(self, tap: _Tap, value: Any) -> None:
         recording = self._recording
         if recording is None or (recording.until is not None and tap.role not in recording.until):
             return
-        value = output if tap.side == "out" else next(iter((*args, *kwargs.values())))
         value = value[0] if isinstance(value, (tuple, list)) else value
         if not isinstance(value, Tensor):
             raise RuntimeError(f"taps.{tap.role}: '{tap.path}' gave a {type(value).__name__}, not a tensor; tap a module inside it")
-        recording.tensors[tap.number] = [*(recording.tensors.get(tap.number, []) if tap.every else []), (value, value._version)]
+        recording.tensors[tap.number] = [*(recording.tensors.get(tap.number, []) if tap.every else []), (value, _version(value))]
         recording.fired[tap.number] = recording.fired.get(tap.number, 0) + 1
         if recording.until is not None and len(recording.fired) == len(self._among(recording.until)):
             raise _Stop
@@ -174,7 +182,7 @@ class Net(nn.Module):
                 if call is None:
                     raise RuntimeError(f"taps.{tap.role}: '{tap.path}' never fired: the forward did not call that module")
                 continue
-            if not torch.compiler.is_compiling() and any(value._version != version for value, version in calls):
+            if not torch.compiler.is_compiling() and any(_version(value) != version for value, version in calls):
                 raise RuntimeError(f"taps.{tap.role}: '{tap.path}' was changed in place after it was recorded; tap the module after it")
             value = tuple(tensor for tensor, _ in calls) if tap.every else calls[-1][0]
             tapped[tap.role] = (*tapped.get(tap.role, ()), value) if tap.part else value
@@ -197,6 +205,11 @@ class Net(nn.Module):
             return None
         fired = self._run(batch, self.call, None)[1].fired
         return wanted if all(fired.get(tap.number) == 1 and not tap.every for tap in self._among(wanted)) else None
+
+
+def _version(value: Tensor) -> int:
+    """How often a tensor was changed in place; inference mode does not count."""
+    return 0 if value.is_inference() else value._version
 
 
 def _unwrapped(name: str) -> str:
@@ -343,8 +356,8 @@ class Objectives(nn.ModuleDict):
             take = self._coupled if objective.card.couples else self._mean
             with torch.autocast(first(batch).device.type, enabled=False):
                 losses[name] = at_progress(self.weights[name], batch) * take(objective, student, teacher, batch)
-            with torch.no_grad():
-                kept.update({f"{name}.{row}": value for row, value in objective.keep(student, teacher, batch).items()})
+                with torch.no_grad():
+                    kept.update({f"{name}.{row}": value for row, value in objective.keep(student, teacher, batch).items()})
         return Update(losses, learner, kept)
 
     def _raised(self, side: str, outputs: Outputs) -> Outputs:

@@ -36,12 +36,22 @@ def difference(over: list[float], under: list[float]) -> dict[str, Any]:
         return {"mean": gaps[0], "std": None, "interval": None, "level": 0.95, "paired": True, "significant": False}
     half = 4.303 * stdev(gaps) / math.sqrt(len(gaps))
     interval = [mean(gaps) - half, mean(gaps) + half]
-    return {"mean": mean(gaps), "std": stdev(gaps), "interval": interval, "level": 0.95, "paired": True, "significant": interval[0] > 0 or interval[1] < 0}
+    return {
+        "mean": mean(gaps),
+        "std": stdev(gaps),
+        "interval": interval,
+        "level": 0.95,
+        "paired": True,
+        "significant": interval[0] > 0 or interval[1] < 0,
+    }
 
 
 def bins(level: float, error: float, chance: random.Random) -> list[dict[str, float]]:
     centres = [(2 * k + 1) / 20 for k in range(10)]
-    return [{"confidence": c, "accuracy": max(0.0, min(1.0, c - 1.6 * error + chance.gauss(0, 0.01))), "count": int(3 + 480 * c**6 * level)} for c in centres]
+    return [
+        {"confidence": c, "accuracy": max(0.0, min(1.0, c - 1.6 * error + chance.gauss(0, 0.01))), "count": int(3 + 480 * c**6 * level)}
+        for c in centres
+    ]
 
 
 def confusion(n: int, level: float, chance: random.Random) -> list[list[int]]:
@@ -57,11 +67,26 @@ def curves(arm: str, seed: int | None, epochs: int, chance: random.Random) -> li
     for epoch in range(epochs):
         done = (epoch + 1) / epochs
         rise = 1 - math.exp(-5 * done)
-        losses = {"student/cross_entropy": 2.2 * math.exp(-3.5 * done) + 0.03, **({"student/kd": 2.9 * math.exp(-2 * done) + 0.3} if arm == "distilled" else {})}
+        losses = {
+            "student/cross_entropy": 2.2 * math.exp(-3.5 * done) + 0.03,
+            **({"student/kd": 2.9 * math.exp(-2 * done) + 0.3} if arm == "distilled" else {}),
+        }
         found = {"accuracy": LEVELS[arm] * rise + chance.gauss(0, 0.006), "loss": 2.3 - 2 * rise, "ece": ECE[arm]}
         if arm in AGREEMENT:
             found["agreement"] = AGREEMENT[arm] * rise + chance.gauss(0, 0.006)
-        rows.append({"seed": seed, "arm": arm, "stage": 0, "epoch": epoch + 1, "step": 16 * (epoch + 1), "losses": losses, "lr": 1e-3, "seconds": 0.4, "validation": found})
+        rows.append(
+            {
+                "seed": seed,
+                "arm": arm,
+                "stage": 0,
+                "epoch": epoch + 1,
+                "step": 16 * (epoch + 1),
+                "losses": losses,
+                "lr": 1e-3,
+                "seconds": 0.4,
+                "validation": found,
+            }
+        )
     return rows
 
 
@@ -80,7 +105,11 @@ def result(seeds: list[int], classes: list[str]) -> dict[str, Any]:
     }
     for arm, level in LEVELS.items():
         values = [level] if arm == "teacher" else [level + chance.gauss(0, 0.004) for _ in seeds]
-        made[arm] = {"accuracy": summary(values), "loss": summary([1.1 - v for v in values]), "ece": summary([ECE[arm] + chance.gauss(0, 0.002) for _ in values])}
+        made[arm] = {
+            "accuracy": summary(values),
+            "loss": summary([1.1 - v for v in values]),
+            "ece": summary([ECE[arm] + chance.gauss(0, 0.002) for _ in values]),
+        }
         if arm in AGREEMENT:
             made[arm]["agreement"] = summary([AGREEMENT[arm] + chance.gauss(0, 0.003) for _ in seeds])
     distilled = made["distilled"]["accuracy"]["values"]
@@ -92,7 +121,8 @@ def result(seeds: list[int], classes: list[str]) -> dict[str, Any]:
         "student": {"parameters": 4714, "bytes": 19872, "latency": {"median_ms": 0.0957, "p90_ms": 0.121, **latency}, "seconds": 2.9},
     }
     made["details"] = {
-        arm: {"calibration": bins(LEVELS[arm], ECE[arm], chance), "confusion": confusion(len(classes), LEVELS[arm], chance)} for arm in ("teacher", "alone", "distilled")
+        arm: {"calibration": bins(LEVELS[arm], ECE[arm], chance), "confusion": confusion(len(classes), LEVELS[arm], chance)}
+        for arm in ("teacher", "alone", "distilled")
     }
     made["export"] = {
         "onnx": {"file": "student.onnx", "bytes": 20310, "max_difference": 4.8e-7, "latency": {"median_ms": 0.0163, "p90_ms": 0.0171, **latency}},

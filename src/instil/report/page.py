@@ -14,6 +14,7 @@ from typing import Any
 
 from instil.export.atomic import atomic
 from instil.report import curves, plots, quality, tables, text, trust
+from instil.report.legend import legend
 from instil.report.plots import Plot
 from instil.report.record import Record, read_run
 
@@ -147,7 +148,7 @@ def _figure(plot: Plot | str, drawn: list[Plot]) -> str:
         return f'<p class="absent">{escape(plot)}</p>'
     drawn.append(plot)
     frame = f'<div class="plot" id="plot-{plot.key}" role="img" aria-label="{escape(plot.summary)}" style="height:{plot.height}px"></div>'
-    return f'<figure class="{plot.key}"><h3>{escape(plot.title)}</h3>{frame}<figcaption>{escape(plot.caption)}</figcaption></figure>'
+    return f'<figure class="{plot.key}"><h3>{escape(plot.title)}</h3>{legend(plot)}{frame}<figcaption>{escape(plot.caption)}</figcaption></figure>'
 
 
 def _spec(plot: Plot) -> dict[str, Any]:

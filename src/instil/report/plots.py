@@ -7,12 +7,12 @@ from html import escape
 from typing import Any
 
 from instil.report import text
-from instil.report.record import Record, finite
+from instil.report.record import Record
 
 COLOURS = {"teacher": "#7d8794", "alone": "#d97a2b", "label_smoothing": "#b065b3", "pseudo_labels": "#3d8bd4", "distilled": "#0f9a83"}
 MORE = ("#a08a14", "#c2504d", "#6f78d6", "#6b9a3a", "#9a6b4f")
 DASHES = {"teacher": "dot", "label_smoothing": "dash", "pseudo_labels": "dashdot"}
-SYMBOLS = ("circle", "diamond", "square", "triangle-up", "star", "cross")
+SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def label(words: str) -> str:
 def gains(record: Record) -> Plot | str:
     """Distilled minus each baseline, with its interval."""
     rows = [("alone", ("gain",)), *((arm, ("gains", arm)) for arm in (record.at("gains") or {}))]
-    known = [(arm, record.number(*path, "mean"), _interval(record, path)) for arm, path in rows]
+    known = [(arm, record.number(*path, "mean"), record.interval(*path)) for arm, path in rows]
     found = [(arm, mean, interval) for arm, mean, interval in known if mean is not None and interval is not None]
     if not found:
         return "With one seed, or no student alone, a gain has no interval, so none is drawn."
@@ -76,12 +76,6 @@ def _gain(record: Record, arm: str, mean: float, ends: tuple[float, float]) -> d
 def _gain_words(record: Record, mean: float, low: float, high: float) -> str:
     parts = (text.points(value, record.fraction, sign=False) for value in (mean, low, high))
     return "{} ({} to {})".format(*parts)
-
-
-def _interval(record: Record, path: tuple[str, ...]) -> tuple[float, float] | None:
-    interval = record.at(*path, "interval")
-    ends = [finite(end) for end in interval] if isinstance(interval, list) else []
-    return (ends[0], ends[1]) if len(ends) == 2 and ends[0] is not None and ends[1] is not None else None
 
 
 def trade(record: Record) -> Plot | str:

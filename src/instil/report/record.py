@@ -36,6 +36,12 @@ class Record:
         """The finite number at this path; None where there is none."""
         return finite(self.at(*keys))
 
+    def interval(self, *keys: str) -> tuple[float, float] | None:
+        """The two ends of the interval at this path; None where one of them is missing."""
+        ends = self.at(*keys, "interval")
+        low, high = [finite(end) for end in ends] if isinstance(ends, list) and len(ends) == 2 else (None, None)
+        return None if low is None or high is None else (low, high)
+
     @cached_property
     def arms(self) -> list[str]:
         """The networks that have a test result: the known ones first, others as they come."""

@@ -23,7 +23,7 @@ def table(caption: str, header: Sequence[str], rows: Sequence[Sequence[Cell]], d
         dot = f'<span class="dot" style="background:{dots[number]}"></span>' if dots else ""
         first, *rest = (_cell(cell) for cell in row)
         cells = "".join(f"<td>{cell}</td>" for cell in rest)
-        body += f'<tr{" class=strong" if number == strong else ""}><th scope="row">{dot}{first}</th>{cells}</tr>'
+        body += f'<tr{" class=strong" if number == strong else ""}><th scope="row"{" class=dotted" if dots else ""}>{dot}{first}</th>{cells}</tr>'
     frame = f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}">'
     return f"{frame}<table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 
@@ -69,8 +69,8 @@ def _over_alone(record: Record, arm: str) -> Cell:
     mine, alone = record.number(arm, record.metric, "mean"), record.number("alone", record.metric, "mean")
     if arm == "alone" or mine is None or alone is None:
         return text.MISSING
-    interval = record.at("gain", "interval")
-    if arm != "distilled" or not isinstance(interval, list) or len(interval) != 2:
+    interval = record.interval("gain")
+    if arm != "distilled" or interval is None:
         return text.points(mine - alone, record.fraction)
     ends = [text.points(end, record.fraction, sign=False) for end in interval]
     return text.points(record.number("gain", "mean"), record.fraction), f"{ends[0]} to {ends[1]}"
@@ -86,8 +86,8 @@ def seeds(record: Record) -> str:
         values = {arm: record.values(arm, record.metric)[number] for arm in shown}
         alone, distilled = values.get("alone"), values["distilled"]
         gain = distilled - alone if alone is not None and distilled is not None else None
-        rows.append([f"Seed {seed}", *(text.amount(value, record.fraction) for value in values.values()), text.points(gain, record.fraction)])
-    return table(f"Test {text.name(record.metric)} of every seed", ["", *(_title(arm) for arm in shown), "Gain"], rows)
+        rows.append([f"{seed}", *(text.amount(value, record.fraction) for value in values.values()), text.points(gain, record.fraction)])
+    return table(f"Test {text.name(record.metric)} of every seed", ["Seed", *(_title(arm) for arm in shown), "Gain"], rows)
 
 
 def cost(record: Record) -> str:

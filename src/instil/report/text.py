@@ -137,10 +137,10 @@ def _difference(record: Record, gain: float) -> str:
 
 
 def _interval(record: Record, *keys: str) -> str:
-    interval, seeds = record.at(*keys, "interval"), len(record.seeds)
+    interval, seeds = record.interval(*keys), len(record.seeds)
     if seeds == 1:
         return " (one seed, so the noise is not known)"
-    if not isinstance(interval, list) or len(interval) != 2 or not all(isinstance(end, (int, float)) for end in interval):
+    if interval is None:
         return ""
     low, high = (points(end, record.fraction, sign=False) for end in interval)
     paired = "paired " if record.at(*keys, "paired") else ""

@@ -83,7 +83,7 @@ def measured(record: Record) -> list[tuple[str, str]]:
     """How the numbers came about: terms and sentences."""
     said = [("Data", _data(record))]
     objectives = record.at("objectives")
-    losses = f" with {', '.join(text.name(str(name)) for name in objectives)}" if isinstance(objectives, dict) and objectives else ""
+    losses = f" with {', '.join(map(str, objectives))}" if isinstance(objectives, dict) and objectives else ""
     said.append(("Method", f"{str(record.at('scheme') or 'unnamed').capitalize()} distillation{losses}."))
     same = "Student alone, simpler methods and distilled student start from the same initial weights, see the same data in the same order and train"
     said.append(("Same for all", f"{same} for the same number of steps. They differ in what they learn from."))

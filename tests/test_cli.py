@@ -144,8 +144,11 @@ def test_a_failure_of_the_run(
 def test_an_interrupted_run_says_how_to_go_on(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     failing(monkeypatch, KeyboardInterrupt())
     code, _, err = called(capsys, "run", "--out", str(tmp_path / "here"))
+    assert (code, err) == (130, "\nStopped before anything was written.\n")
+    (tmp_path / "recipe.yaml").touch()
+    code, _, err = called(capsys, "run", "--out", str(tmp_path))
     assert code == 130
-    assert f"instil run --resume {tmp_path / 'here'}" in err
+    assert f"instil run --resume {tmp_path}\n" in err
     assert "Traceback" not in err
 
 

@@ -62,7 +62,8 @@ def run(
     try:
         run_recipe(recipe, None if resume else folder, resume, _console())
     except KeyboardInterrupt:
-        typer.echo(f"\nStopped. Go on with: instil run --resume {folder}", err=True)
+        begun = (folder / "recipe.yaml").exists()
+        typer.echo(f"\nStopped. Go on with: instil run --resume {folder}" if begun else "\nStopped before anything was written.", err=True)
         raise typer.Exit(INTERRUPTED) from None
 
 

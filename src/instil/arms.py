@@ -124,26 +124,24 @@ class Arms:
             return bool(teacher(batch)["logits"].shape[-1] == len(self.bench.splits.classes))
 
     def _teacher_net(self, stage: Recipe, spec: Model, number: int) -> tuple[Net, float]:
-        """A teacher as its weights tell it, or trained first, once, and found again by the hash of what made it; with its training seconds."""
-        torch.manual_seed(number)
-        net = build.net(spec, self.bench, "teacher")
+        """A teacher as its weights or an earlier run tell it, or trained first, once; with its training seconds."""
+        net = _untrained(self.bench, spec, number)
         if spec.weights is not None or spec.trained:
             return net, 0.0
         train = stage.teacher_train or stage.train
-        made_of = [stage.task, stage.data.model_dump(exclude={"labels"}), spec, train, number]
-        path = cache() / f"{fingerprint(*made_of, *([self.bench.recipe.folder] if ':' in spec.model else []))}.safetensors"
+        path = _place(self.bench, stage, spec, number)
         name = "teacher" if len(stage.teachers) == 1 else f"teacher{number}"
+        self.folder.forget(name, None)
         if path.exists():
             known = load_student(net, path)
             for record in known["records"]:
-                self.folder.log(record)
+                self.folder.log({"seed": None, "arm": name, "stage": 0, **record})
             return net, float(known["seconds"])
-        self.folder.forget(name, None)
         scheme = Offline(net, None, self._label_objectives("cross_entropy"))
         trained = self._fit(name, None, scheme, self.bench.splits.train, build.training(train, number))
-        records = [{"seed": None, "arm": name, "stage": 0, **record} for record in trained.records]
         if rank() == 0:
-            save_student(trained.net, path, {"seconds": trained.seconds, "records": records})
+            save_student(trained.net, path, {"seconds": trained.seconds, "records": trained.records})
+            self.folder.arm(name, None, "-stage0.pt").unlink(missing_ok=True)
         return trained.net, trained.seconds
 
     def _on_labels(self, seed: int, objective: str, name: str) -> tuple[Net, float]:
@@ -212,6 +210,25 @@ class Arms:
         )
 
 
-def cache() -> Path:
-    """Where trained teachers are kept: ``$INSTIL_CACHE``, or ``~/.cache/instil``; in its folder ``teachers``."""
-    return Path(os.environ.get("INSTIL_CACHE") or Path.home() / ".cache" / "instil") / "teachers"
+def known_teacher(bench: Bench, stage: Recipe, spec: Model, number: int) -> Net | None:
+    """A teacher that need not be trained: it has weights, is trained as built, or an earlier run trained it; else None."""
+    path = _place(bench, stage, spec, number)
+    if spec.model == "previous" or (spec.weights is None and not spec.trained and not path.exists()):
+        return None
+    net = _untrained(bench, spec, number)
+    if spec.weights is None and not spec.trained:
+        load_student(net, path)
+    return net
+
+
+def _untrained(bench: Bench, spec: Model, number: int) -> Net:
+    torch.manual_seed(number)
+    return build.net(spec, bench, "teacher")
+
+
+def _place(bench: Bench, stage: Recipe, spec: Model, number: int) -> Path:
+    """Where a trained teacher is kept: named by the hash of all that made it, in ``$INSTIL_CACHE`` or ``~/.cache/instil``."""
+    made_of = [stage.task, stage.data.model_dump(exclude={"labels"}), spec.model_dump(exclude={"taps"}), stage.teacher_train or stage.train, number]
+    users = [bench.recipe.folder] if ":" in spec.model and not spec.model.startswith(("networks:", "timm:", "torchvision:")) else []
+    cache = Path(os.environ.get("INSTIL_CACHE") or Path.home() / ".cache" / "instil")
+    return cache / "teachers" / f"{fingerprint(*made_of, *users)}.safetensors"

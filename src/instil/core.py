@@ -66,7 +66,9 @@ class Schedule:
         """The value at ``progress`` in [0, 1]."""
         if progress >= self.until:
             return self.end
-        return self.start + (self.end - self.start) * max(0.0, progress - self.after) / (self.until - self.after)
+        if progress <= self.after:
+            return self.start
+        return self.start + (self.end - self.start) * (progress - self.after) / (self.until - self.after)
 
 
 def at_progress(value: float | Schedule, batch: Batch) -> float:
@@ -209,7 +211,7 @@ class Net(nn.Module):
 
 def _version(value: Tensor) -> int:
     """How often a tensor was changed in place; inference mode does not count."""
-    return 0 if value.is_inference() else value._version
+    return 0 if not torch.compiler.is_compiling() and value.is_inference() else value._version
 
 
 def _unwrapped(name: str) -> str:

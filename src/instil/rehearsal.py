@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from instil import build
 from instil.build import Bench
-from instil.core import Scheme
+from instil.core import Net, Scheme
 from instil.sections import Recipe
 
 
-def rehearse(bench: Bench, stage: Recipe, seed: int = 0) -> Scheme:
-    """The prepared scheme of a stage; errors name the place in the recipe."""
+def rehearse(bench: Bench, stage: Recipe, seed: int = 0, teachers: Mapping[int, Net] | None = None) -> Scheme:
+    """The prepared scheme of a stage, with the ``teachers`` (by number) that are trained already; errors name the place in the recipe."""
     batch = next(iter(bench.loader(bench.train_data(seed), seed)))
     torch.manual_seed(seed)
     student = build.net(bench.recipe.student if stage.student.model == "previous" else stage.student, bench, "student")
-    teachers = [build.net(bench.recipe.student if spec.model == "previous" else spec, bench, "teacher") for spec in stage.teachers]
-    scheme = build.scheme(stage, student, build.teacher(teachers), bench)
+    ready = teachers or {}
+    nets = [
+        ready.get(number) or build.net(bench.recipe.student if spec.model == "previous" else spec, bench, "teacher")
+        for number, spec in enumerate(stage.teachers)
+    ]
+    scheme = build.scheme(stage, student, build.teacher(nets), bench)
     scheme.prepare(batch)
-    nets = [("student", student, stage.student), *(("teacher", net, spec) for net, spec in zip(teachers, stage.teachers, strict=True))]
-    for whose, net, spec in nets:
+    sides = [("student", student, stage.student), *(("teacher", net, spec) for net, spec in zip(nets, stage.teachers, strict=True))]
+    for whose, net, spec in sides:
         if whose == "student" or "logits" in scheme.objectives.reads("teacher"):
             with torch.no_grad(), build.at(whose):
                 bench.task.check_classes(net.eval()(batch), bench.splits.classes, names=spec.classes, whose=whose)

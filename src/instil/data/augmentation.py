@@ -34,10 +34,10 @@ class Augmentation:
 
 def shifted(image: Tensor, down: Tensor, right: Tensor, padding: int, mirrored: Tensor) -> Tensor:
     """Of every padded image (B, C, H, W) the window at (``down``, ``right``), mirrored left to right where ``mirrored``."""
-    count, _, height, width = image.shape
+    _, channels, height, width = image.shape
     rows = down[:, None] + torch.arange(height, device=image.device)
     columns = torch.arange(width, device=image.device)
     columns = right[:, None] + torch.where(mirrored[:, None], width - 1 - columns, columns)
     padded = F.pad(image, (padding,) * 4)
-    item = torch.arange(count, device=image.device)
-    return padded[item[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+    place = (rows[:, :, None] * padded.shape[3] + columns[:, None, :]).flatten(1)
+    return padded.flatten(2).gather(2, place[:, None].expand(-1, channels, -1)).view_as(image)

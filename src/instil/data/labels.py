@@ -9,6 +9,8 @@ from instil.core import UNLABELLED
 from instil.data.images import ImageData
 from instil.data.splits import balanced_order
 
+APART = 2**40  # the loader shuffles by the same seed: without this, its first batches would be the labelled images
+
 
 def few_labels(data: ImageData, count: int, seed: int = 0) -> ImageData:
     """The same images, of which ``count`` keep their label, balanced over the classes and drawn from ``seed``; the rest become -100.
@@ -18,7 +20,7 @@ def few_labels(data: ImageData, count: int, seed: int = 0) -> ImageData:
     rows = _labelled_rows(data)
     if not 1 <= count <= len(rows):
         raise ValueError(f"labels: {count} of {len(rows)} labelled images cannot keep their label")
-    kept = rows[balanced_order(data.label[rows], seed)[:count]]
+    kept = rows[balanced_order(data.label[rows], seed + APART)[:count]]
     label = torch.full_like(data.label, UNLABELLED)
     label[kept] = data.label[kept]
     return data.relabel(label)

@@ -124,8 +124,9 @@ def baselines(record: Record) -> list[str]:
     for arm in gains if isinstance(gains, dict) else ():
         gain, significant = record.number("gains", arm, "mean"), record.at("gains", arm, "significant")
         if gain is not None:
+            interval = _interval(record, "gains", arm) if len(record.seeds) != 1 else ""
             noise = "" if significant is True or len(record.seeds) < 2 else "; that is within the noise"
-            sentences.append(f"It is {_difference(record, gain)} {name(arm).lower()}{_interval(record, 'gains', arm)}{noise}.")
+            sentences.append(f"It is {_difference(record, gain)} {name(arm).lower()}{interval}{noise}.")
     return sentences
 
 

@@ -40,7 +40,15 @@ def _against(record: Record) -> list[Check]:
         gain, sure = record.number("gains", arm, "mean"), record.at("gains", arm, "significant") is True
         if gain is not None:
             ahead = "better than" if gain > 0 else "worse than"
-            much = ", by more than the noise" if sure else ", but not by more than the noise" if gain > 0 else ""
+            much = (
+                " in this one seed"
+                if len(record.seeds) < 2
+                else ", by more than the noise"
+                if sure
+                else ", but not by more than the noise"
+                if gain > 0
+                else ""
+            )
             found.append(("good" if sure and gain > 0 else "open", f"It is {ahead} {text.name(arm).lower()}, a simpler way to the same end{much}."))
     return found
 

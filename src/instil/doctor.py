@@ -1,0 +1,183 @@
+"""A recipe examined on one batch; nothing that is trained here is kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from instil import build, doctor_page
+from instil.arms import known_teacher
+from instil.build import Bench
+from instil.core import UNLABELLED, Batch, Net, Outputs, Scheme, Update
+from instil.engine import Engine
+from instil.recipe import stages
+from instil.rehearsal import rehearse
+from instil.sections import Recipe
+from instil.step import train_step
+
+TIMED_STEPS = 5
+FAINT = 0.01  # an objective with less than this share of the gradient does next to nothing
+
+
+def doctor(recipe: Recipe, console: Console) -> dict[str, Any]:
+    """Shapes, taps, adapters, losses with their share of the gradient, teacher against student, memory and time; shown, and given back.
+
+    Raises ValueError for what would stop a run before its first step; what would let it run badly is among the ``problems``.
+    """
+    bench = build.bench(recipe)
+    found = []
+    for number, stage in enumerate(stages(recipe)):
+        with build.at(f"stages.{number}" if recipe.stages else ""):
+            ready = {order: net for order, spec in enumerate(stage.teachers) if (net := known_teacher(bench, stage, spec, order)) is not None}
+            scheme = rehearse(bench, stage, teachers=ready)
+            found.append(examine(bench, stage, scheme, len(ready) == len(stage.teachers)))
+    findings = {"recipe": recipe.name, "stages": found, "problems": [problem for stage in found for problem in stage["problems"]]}
+    doctor_page.show(findings, console)
+    return findings
+
+
+def examine(bench: Bench, stage: Recipe, scheme: Scheme, trained: bool) -> dict[str, Any]:
+    """What one stage does on its first batch; ``trained``: its teachers are."""
+    seed = stage.seeds[0]
+    engine = Engine(precision=stage.train.precision)
+    training = build.training(stage.train, seed)
+    engine.setup(scheme, lambda learner: training.optimizers.get(learner, training.optimizer))
+    clock = {"step": torch.tensor(0), "progress": torch.tensor(0.0), "seed": torch.tensor(seed)}
+    batch = engine.move(next(iter(bench.loader(bench.train_data(seed), seed, accumulate=stage.train.accumulate)))) | clock
+    with torch.no_grad():
+        student, teacher = scheme.student(batch), scheme.ask(batch)
+    scheme.train()
+    losses = _losses(scheme, engine, scheme.before_step(batch))
+    stage_found: dict[str, Any] = {
+        "scheme": stage.scheme.type,
+        "teacher_trained": trained,
+        "student": _side(scheme.student, student),
+        "teacher": _side(scheme.teacher, teacher) if scheme.teacher is not None else None,
+        "objectives": losses,
+        "match": _match(student, teacher, batch),
+        "forecast": _forecast(bench, stage, scheme, engine, batch),
+    }
+    return stage_found | {"problems": list(_problems(stage_found, scheme))}
+
+
+def _side(net: nn.Module, outputs: Outputs) -> dict[str, Any]:
+    inner = net if isinstance(net, Net) else getattr(net, "net", None)
+    return {
+        "parameters": sum(parameter.numel() for parameter in net.parameters()),
+        "roles": {role: _shape(value) for role, value in outputs.items() if role != "members"},
+        "taps": dict(inner.taps) if isinstance(inner, Net) else {},
+    }
+
+
+def _shape(value: Any) -> Any:
+    return [_shape(part) for part in value] if isinstance(value, tuple) else list(value.shape)
+
+
+def _losses(scheme: Scheme, engine: Engine, batch: Batch) -> dict[str, dict[str, Any]]:
+    """Every loss of every update: its value, its count, the norm of its gradient by its learner's parameters, and the share of that."""
+    counts = scheme.counts(batch)
+    found: dict[str, dict[str, Any]] = {}
+    run = scheme.step(batch)
+    while True:
+        with engine.autocast():
+            update = next(run, None)
+        if update is None:
+            break
+        found.update(_of_update(update, scheme, engine, counts))
+    for learner in {entry["learner"] for entry in found.values()}:
+        total = sum(entry["gradient"] for entry in found.values() if entry["learner"] == learner)
+        for entry in found.values():
+            if entry["learner"] == learner:
+                entry["share"] = entry["gradient"] / total if total else 0.0
+    for name, objective in scheme.objectives.named():
+        for entry in (entry for key, entry in found.items() if key.partition("/")[2] == name):
+            entry["reads"] = {side: list(roles) for side, roles in objective.reads.items()}
+            entry["adapters"] = sum(parameter.numel() for parameter in objective.parameters())
+            entry["plan"] = list(getattr(objective, "plan", []))
+    return found
+
+
+def _of_update(update: Update, scheme: Scheme, engine: Engine, counts: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
+    learners = (update.learner,) if isinstance(update.learner, str) else update.learner
+    parameters = [parameter for learner in learners for parameter in engine.parameters[learner]]
+    mine = {id(parameter) for learner in learners for parameter in engine.nets[learner]}
+    found = {}
+    for name, loss in update.losses.items():
+        grads = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True) if loss.requires_grad else [None] * len(parameters)
+        norms = [float(g.norm()) for p, g in zip(parameters, grads, strict=True) if g is not None and id(p) in mine]
+        found[f"{'+'.join(learners)}/{name}"] = {
+            "learner": "+".join(learners),
+            "value": float(loss.detach()),
+            "count": float(counts[name].sum()),
+            "constant": not loss.requires_grad,
+            "gradient": sum(norm**2 for norm in norms) ** 0.5,
+        }
+    return found
+
+
+def _match(student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, float]:
+    """How often, on this batch, both decide alike, and how often each is right."""
+    match: dict[str, float] = {}
+    label = batch.get("label")
+    for side, outputs in (("student", student), ("teacher", teacher)):
+        if label is not None and label.ndim == 1 and "logits" in outputs and (known := label != UNLABELLED).any():
+            match[f"{side}_accuracy"] = float((outputs["logits"].argmax(-1) == label)[known].float().mean())
+    if "logits" in student and "logits" in teacher and student["logits"].shape == teacher["logits"].shape:
+        match["agreement"] = float((student["logits"].argmax(-1) == teacher["logits"].argmax(-1)).float().mean())
+    return match
+
+
+def _forecast(bench: Bench, stage: Recipe, scheme: Scheme, engine: Engine, batch: Batch) -> dict[str, float]:
+    """Steps, seconds for all of them on this machine, and bytes that one step needs: weights, gradients, optimizer state, what backward keeps."""
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        train_step(engine, scheme, [batch])
+    began = time.perf_counter()
+    for _ in range(TIMED_STEPS):
+        train_step(engine, scheme, [batch])
+    seconds = (time.perf_counter() - began) / TIMED_STEPS * stage.train.accumulate
+    weights = {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in scheme.parameters()}
+    trained = sum(p.numel() * p.element_size() for p in scheme.parameters() if p.requires_grad)
+    state = sum(
+        t.numel() * t.element_size() for o in engine.optimizers.values() for s in o.state.values() for t in s.values() if isinstance(t, Tensor)
+    )
+    steps = build.steps(bench, stage.train)
+    activations = sum(size for place, size in kept.items() if place not in weights)
+    return {
+        "steps": steps,
+        "seconds_per_step": seconds,
+        "seconds": seconds * steps,
+        "bytes": sum(weights.values()) + trained + state + activations,
+        "activation_bytes": activations,
+    }
+
+
+def _problems(found: Mapping[str, Any], scheme: Scheme) -> Iterator[str]:
+    """What would let this stage run, but badly."""
+    for key, entry in found["objectives"].items():
+        name = f"objectives.{key.partition('/')[2]}" if key.partition("/")[2] in scheme.objectives else key
+        if not entry["count"]:
+            yield f"{name}: nothing in the batch counts for it (no labels, or nothing valid)"
+        elif entry["constant"]:
+            yield f"{name}: the loss is constant, it does not depend on learner '{entry['learner']}'"
+        elif entry["value"] != entry["value"] or abs(entry["value"]) == float("inf"):
+            yield f"{name}: the loss is {entry['value']}"
+        elif entry["gradient"] == 0 and scheme.card.source != "self":
+            yield f"{name}: its gradient does not reach learner '{entry['learner']}'"
+        elif entry["share"] < FAINT and entry["gradient"] > 0:
+            yield f"{name}: has {100 * entry['share']:.2g} % of the gradient; raise its weight or leave it out"
+    if scheme.teacher is not None and any(part.training for part in scheme.teacher.modules()):
+        yield "teacher: a part of it is in train mode"
+    match = found["match"]
+    if found["teacher_trained"] and match.get("teacher_accuracy", 1.0) < match.get("student_accuracy", 0.0):
+        yield "teacher: it is right less often than the untrained student on this batch; are its classes in the data's order, its inputs normalised?"

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from instil.core import Batch, Card, Outputs, Teacher
+from instil.core import Batch, Card, Outputs, Teacher, full
 from instil.teachers.frozen import Frozen
 
 
@@ -24,12 +24,14 @@ class Ensemble(Teacher):
         super().__init__()
         if not members:
             raise ValueError("an ensemble needs at least one member")
+        if mean not in ("logits", "probabilities"):
+            raise ValueError(f"mean is logits or probabilities, not '{mean}'")
         self.members = nn.ModuleList(member if isinstance(member, Teacher) else Frozen(member) for member in members)
         self.mean = mean
 
     def forward(self, batch: Batch, grad: bool = False) -> Outputs:
         members = tuple(member(batch, grad=grad) for member in self.members)
-        logits = torch.stack([outputs["logits"].float() for outputs in members])
+        logits = torch.stack([full(outputs["logits"]) for outputs in members])
         if self.mean == "probabilities":
             return {"logits": logits.log_softmax(-1).logsumexp(0) - torch.tensor(len(members)).log(), "members": members}
         return {"logits": logits.mean(0), "members": members}

@@ -1,0 +1,57 @@
+"""Small nets and batches that the tests of loop, engine, schemes and teachers share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from instil.core import Batch, Net, Outputs
+
+
+class Body(nn.Module):
+    """A layer, dropout and a head."""
+
+    def __init__(self, width: int = 8, classes: int = 5, dropout: float = 0.0):
+        super().__init__()
+        self.stem, self.drop, self.head = nn.Linear(6, width), nn.Dropout(dropout), nn.Linear(width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.drop(self.stem(x).relu()))
+
+
+def call(model: nn.Module, batch: Batch) -> Outputs:
+    return {"logits": model(batch["x"])}
+
+
+def net(width: int = 8, seed: int = 0, dropout: float = 0.0) -> Net:
+    """A net that gives ``logits`` (N, 5) and ``embedding`` (N, width) of ``x`` (N, 6)."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return Net(Body(width, dropout=dropout), call, {"embedding": "head:in"})
+
+
+def batch(number: int = 16, seed: int = 0) -> Batch:
+    """Half of the labels are missing."""
+    generator = torch.Generator().manual_seed(seed)
+    label = torch.randint(0, 5, (number,), generator=generator)
+    label[1::2] = -100
+    return {"x": torch.randn(number, 6, generator=generator), "label": label, "index": torch.arange(number)}
+
+
+def timed(step: int = 0, number: int = 16) -> Batch:
+    """The batch of a step, with its clock."""
+    return batch(number, step) | {"step": torch.tensor(step), "progress": torch.tensor(step / 10), "seed": torch.tensor(0)}
+
+
+def count_calls(module: nn.Module) -> Callable[[], int]:
+    """How often the module has been called from now on."""
+    calls: list[int] = []
+    module.register_forward_pre_hook(lambda *_: calls.append(1))
+    return lambda: len(calls)
+
+
+def weights(module: nn.Module) -> Iterator[Tensor]:
+    """Copies of everything in the module's state."""
+    return (value.detach().clone() for value in module.state_dict().values())

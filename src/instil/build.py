@@ -98,10 +98,10 @@ def at(path: str) -> Iterator[None]:
     """Bad input met inside is told with the place in the recipe."""
     try:
         yield
-    except RecipeError:
-        raise
+    except RecipeError as error:
+        raise (RecipeError(f"{path}.{error}") if path.startswith("stages") else error) from error
     except (ValueError, FileNotFoundError, ImportError) as error:
-        raise RecipeError(f"{path}: {error}") from error
+        raise RecipeError(f"{path}: {error}" if path else str(error)) from error
 
 
 def net(spec: Model, bench: Bench, path: str) -> Net:

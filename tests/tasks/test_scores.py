@@ -103,3 +103,8 @@ def test_every_value_is_plain():
     metrics, details = scores(*single())
     assert all(type(value) is float for value in metrics.values())
     assert all(type(row["count"]) is int for row in details["calibration"])
+
+
+def test_low_confidences_have_bins_of_their_own():
+    rows = calibration(torch.tensor([0.03, 0.05, 0.08, 0.13, 0.14]), torch.ones(5))
+    assert [row["count"] for row in rows] == [2, 2, 1]

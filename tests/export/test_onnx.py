@@ -28,7 +28,7 @@ def test_the_file_gives_the_nets_logits_at_any_batch_size(net: Net, batch: Batch
     assert 0 <= answer["max_difference"] < 1e-5
     assert capfd.readouterr() == ("", ""), "the exporter's own talk is not the user's"
     assert list(tmp_path.iterdir()) == [path], "one self-contained file"
-    assert net.training, "the net is left as it was"
+    assert all(part.training for part in net.modules()), "the net is left as it was"
     assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
     net.eval()
     for n in (1, 5, 17):

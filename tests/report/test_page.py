@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from instil.report.page import render, write_report
+from instil.report.page import _json, render, write_report
 from instil.report.record import read_run
 from tests.report.sample import change, make_run
 
@@ -146,6 +146,12 @@ def test_names_from_outside_are_text_everywhere(tmp_path: Path) -> None:
     assert "<" not in json.dumps(confusion["layout"]).replace("<extra>", ""), "plotly reads tags too"
 
 
+def test_json_in_a_script_cannot_end_it() -> None:
+    found = _json({"</script>": ["<!-- <script>", "a & b", float("nan"), float("inf")]})
+    assert not set(found) & set("<>&")
+    assert json.loads(found) == {"</script>": ["<!-- <script>", "a & b", None, None]}
+
+
 def _no(*keys: str) -> Callable[[dict[str, Any]], None]:
     def edit(result: dict[str, Any]) -> None:
         for key in keys:
@@ -169,7 +175,7 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], Any], list[str]]] = {
     "no distilled": (_no("distilled", "gain", "gains", "details"), ["This run has no distilled student yet."]),
     "teacher only": (_no("distilled", "gain", "gains", "alone", "label_smoothing", "pseudo_labels"), ["This run has no distilled student yet."]),
     "running": (lambda result: result.update(status="running"), ["This run is still running", "Still running"]),
-    "interrupted": (lambda result: result.update(status="interrupted"), ["This run is interrupted", "Interrupted"]),
+    "interrupted": (lambda result: result.update(status="interrupted"), ["This run was interrupted", "Interrupted"]),
     "warnings": (lambda result: result.update(warnings=["kd was constant for 3 epochs"]), ["kd was constant for 3 epochs", "Read this first"]),
     "generic": (_generic, ["mIoU", "The distilled student reaches"]),
     "many classes": (
@@ -203,6 +209,7 @@ def test_one_seed_has_no_spread_and_says_so(tmp_path: Path) -> None:
     words = Outline(page_of(make_run(tmp_path / "run", seeds=1))).words
     assert "(one seed, so the noise is not known)" in words
     assert "One seed only" in words
+    assert "It is better than label smoothing, a simpler way to the same end in this one seed." in words
     assert "±" not in words
     assert "It worked" not in words
 

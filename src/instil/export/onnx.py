@@ -70,7 +70,7 @@ def _export(graph: _Graph, image: Tensor, path: Path) -> None:
             raise ValueError(f"torch.onnx cannot export this student: {reason}") from error
         assert program is not None
         for node in program.model.graph:
-            pass  # traces of the source code, with the paths of this machine
+            node.metadata_props.clear()  # traces of the source code, with the paths of this machine
         program.save(path, external_data=False)
     onnx.checker.check_model(str(path), full_check=True)
 

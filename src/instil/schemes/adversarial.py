@@ -42,8 +42,8 @@ class Adversarial(Scheme):
         self.learners["critic"] = ("critic",)
 
     def build(self, batch: Batch) -> None:
+        student, teacher = self.student(batch), self.ask(batch)  # asked first: the objectives may want less of the teacher than the critic
         super().build(batch)
-        student, teacher = self.student(batch), self.ask(batch)
         for side, outputs in (("student", student), ("teacher", teacher)):
             if self.role not in outputs:
                 raise ValueError(f"scheme.role: the critic reads '{self.role}' of the {side}, which gives {', '.join(outputs) or 'nothing'}")

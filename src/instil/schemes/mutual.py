@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from instil.core import Batch, Card, Objective, Objectives, Outputs, Scheme, Update, as_net
 
@@ -39,9 +40,15 @@ class Mutual(Scheme):
 
     def build(self, batch: Batch) -> None:
         outputs = self._ask_all(batch)
-        for i, (_, objectives) in enumerate(self._sides()):
+        for i, (learner, objectives) in enumerate(self._sides()):
+            shapes = set()
             for other in outputs[:i] + outputs[i + 1 :]:
                 objectives.build(outputs[i], other)
+                shapes.add(tuple(parameter.shape for parameter in objectives.parameters()))
+            if len(shapes) > 1:
+                raise ValueError(
+                    f"{learner}: one set of adapters cannot fit others of different shapes; take one peer, equal peers, or losses of logits"
+                )
 
     def step(self, batch: Batch) -> Iterator[Update]:
         outputs = self._ask_all(batch)
@@ -66,4 +73,5 @@ class Mutual(Scheme):
 
 def detached(outputs: Outputs) -> Outputs:
     """The same outputs, cut from their graph."""
-    return {role: tuple(p.detach() for p in value) if isinstance(value, tuple) else value.detach() for role, value in outputs.items()}
+    cut: Outputs = tree_map(lambda part: part.detach() if isinstance(part, Tensor) else part, outputs)
+    return cut

@@ -7,6 +7,7 @@ from torch import nn
 
 from instil.networks.factory import build, network_names
 from instil.networks.inputs import input_of
+from instil.tasks.classification import call
 
 DATA = {"classes": 5, "channels": 1, "size": 8}
 MODULE = """
@@ -129,7 +130,11 @@ def test_pretrained_timm_asks_timm_and_takes_its_input(monkeypatch):
     monkeypatch.setattr(timm, "create_model", create)
     model = build("timm:resnet18", pretrained=True, **DATA)
     assert asked == {"name": "resnet18", "pretrained": True, "num_classes": 5, "in_chans": 1}
-    assert input_of(model) == {"size": (224, 224), "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    expected = {"size": (224, 224), "mean": (pytest.approx(0.449),), "std": (pytest.approx(0.226),)}
+    assert input_of(model) == expected
+    grey = {"image": torch.rand(2, 1, 8, 8)}
+    assert call(model, grey, **input_of(model) | {"size": 32})["logits"].shape == (2, 5)
+    assert input_of(build("timm:resnet18", pretrained=True, classes=5, channels=3, size=8))["mean"] == (0.485, 0.456, 0.406)
 
 
 def test_pretrained_torchvision_gets_a_head_for_the_data(monkeypatch):
@@ -140,6 +145,14 @@ def test_pretrained_torchvision_gets_a_head_for_the_data(monkeypatch):
         model = build("torchvision:mobilenet_v3_small", classes=classes, channels=3, size=8, pretrained=True)
         assert model.classifier[3].out_features == classes
         assert input_of(model) == {"size": 224, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+@pytest.mark.parametrize("spec", ["timm:resnet18", "torchvision:resnet18"])
+def test_without_fetch_the_model_only_expects_what_the_weights_would(spec):
+    pytest.importorskip(spec.split(":")[0])
+    model = build(spec, pretrained=True, fetch=False, classes=5, channels=3, size=8)
+    assert model.fc.out_features == 5
+    assert input_of(model)["mean"] == (0.485, 0.456, 0.406)
 
 
 def test_what_a_users_model_says_of_its_input():

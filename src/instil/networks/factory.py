@@ -25,20 +25,28 @@ MISSING = '{} needs the package {}: pip install "instil[vision]"'
 
 
 def build(
-    spec: str, options: Mapping[str, Any] | None = None, *, classes: int, channels: int, size: Size, base: Path = Path(), pretrained: bool = False
+    spec: str,
+    options: Mapping[str, Any] | None = None,
+    *,
+    classes: int,
+    channels: int,
+    size: Size,
+    base: Path = Path(),
+    pretrained: bool = False,
+    fetch: bool = True,
 ) -> nn.Module:
     """The model that ``spec`` names, for this data.
 
     ``cnn`` or ``networks:cnn`` is a net of ours, ``timm:NAME`` and ``torchvision:NAME`` are theirs, ``module:function`` is the user's own code, found
     from the folder ``base``. ``options`` go to the builder, with those of ``classes``, ``channels`` and ``size`` that it takes. ``pretrained`` asks
-    timm or torchvision for their weights.
+    timm or torchvision for their weights; without ``fetch`` it only sets what they expect of their input, for weights that are loaded afterwards.
 
     Raises ValueError for an unknown name or option, with the closest ones, and for a builder that gives no module.
     """
     source, _, name = spec.rpartition(":")
     options, data = dict(options or {}), {"classes": classes, "channels": channels, "size": size}
     if source in ("timm", "torchvision"):
-        return (_timm if source == "timm" else _torchvision)(name, options, classes, channels, pretrained)
+        return (_timm if source == "timm" else _torchvision)(name, options, classes, channels, pretrained, fetch)
     if pretrained:
         raise ValueError(f"pretrained: only timm: and torchvision: models bring weights, not '{spec}'; give `weights`")
     builder = _own(name) if source in ("", "networks") else _users(source, name, Path(base))
@@ -100,7 +108,7 @@ def _accepted(spec: str, builder: Callable[..., Any], options: dict[str, Any], d
     return given
 
 
-def _timm(name: str, options: dict[str, Any], classes: int, channels: int, pretrained: bool) -> nn.Module:
+def _timm(name: str, options: dict[str, Any], classes: int, channels: int, pretrained: bool, fetch: bool) -> nn.Module:
     try:
         import timm
     except ImportError as error:
@@ -109,12 +117,12 @@ def _timm(name: str, options: dict[str, Any], classes: int, channels: int, pretr
     if name.split(".")[0] not in known:
         raise ValueError(f"timm has no model '{name}'; {closest(name, known)}")
     options = {"num_classes": classes, "in_chans": channels} | options
-    model: Any = _made(f"timm:{name}", lambda: timm.create_model(name, pretrained=pretrained, **options))
-    model.expects = timm_input(model.pretrained_cfg, pretrained, options.get("img_size"))
+    model: Any = _made(f"timm:{name}", lambda: timm.create_model(name, pretrained=pretrained and fetch, **options))
+    model.expects = timm_input(model.pretrained_cfg, pretrained, options["in_chans"], options.get("img_size"))
     return model  # type: ignore[no-any-return]
 
 
-def _torchvision(name: str, options: dict[str, Any], classes: int, channels: int, pretrained: bool) -> nn.Module:
+def _torchvision(name: str, options: dict[str, Any], classes: int, channels: int, pretrained: bool, fetch: bool) -> nn.Module:
     try:
         from torchvision import models  # type: ignore[import-untyped]
     except ImportError as error:
@@ -125,9 +133,10 @@ def _torchvision(name: str, options: dict[str, Any], classes: int, channels: int
     if channels not in (1, 3):
         raise ValueError(f"torchvision models take colour images, or grey ones made colour, not {channels} channels; timm models take any number")
     weights = models.get_model_weights(name).DEFAULT if pretrained else None
-    heads = {} if pretrained else {"num_classes": classes}
-    model: Any = _made(f"torchvision:{name}", lambda: models.get_model(name, weights=weights, **heads | options))
-    if pretrained:
+    theirs = pretrained and fetch
+    given = {"weights": weights if theirs else None} | ({} if theirs else {"num_classes": classes}) | options
+    model: Any = _made(f"torchvision:{name}", lambda: models.get_model(name, **given))
+    if theirs:
         _fit_head(model, classes)
     model.expects = torchvision_input(weights.transforms() if weights else None, channels, getattr(model, "image_size", None))
     return model  # type: ignore[no-any-return]

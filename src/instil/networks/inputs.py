@@ -25,10 +25,17 @@ def input_of(model: nn.Module) -> dict[str, Any]:
     return dict(expects)
 
 
-def timm_input(config: Mapping[str, Any], pretrained: bool, size: int | tuple[int, int] | None) -> dict[str, Any]:
-    """What timm's ``pretrained_cfg`` says; of a model without those weights only the size counts, where it cannot be another."""
+def timm_input(config: Mapping[str, Any], pretrained: bool, channels: int, size: int | tuple[int, int] | None) -> dict[str, Any]:
+    """What timm's ``pretrained_cfg`` says; of a model without those weights only the size, where it cannot be another.
+
+    For other than three channels timm sums the first layer's weights, and mean and deviation are the averages over colours.
+    """
     wanted = {"size": size or tuple(config["input_size"][1:])} if pretrained or size or config.get("fixed_input_size") else {}
-    return wanted | ({"mean": tuple(config["mean"]), "std": tuple(config["std"])} if pretrained else {})
+    if pretrained:
+        for name in ("mean", "std"):
+            values = tuple(config[name])
+            wanted[name] = values if channels == len(values) else (sum(values) / len(values),)
+    return wanted
 
 
 def torchvision_input(transforms: Any, channels: int, size: int | None) -> dict[str, Any]:

@@ -328,12 +328,16 @@ class Objectives(nn.ModuleDict):
     ITEM_KEYS = ("label", "index", "view")
 
     def __init__(self, objectives: Mapping[str, Objective], weights: Mapping[str, float | Schedule] | None = None):
-        super().__init__(objectives)
+        super().__init__()
         self.weights: dict[str, float | Schedule] = {**dict.fromkeys(objectives, 1.0), **(weights or {})}
         if unknown := sorted(set(self.weights) - set(objectives)):
             raise ValueError(f"a weight for '{unknown[0]}', which is no objective here; {closest(unknown[0], objectives)}")
         self.schedules = {n: {k: v for k, v in vars(o).items() if isinstance(v, Schedule)} for n, o in objectives.items()}
         self.gather: Gather | None = None  # set by the engine where there are several ranks
+        for name in objectives:
+            if not name or "." in name or hasattr(self, name):
+                raise ValueError(f"objectives.{name}: this cannot be the name of an objective; give it another one, and say the method with type")
+        self.update(objectives)
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """Resolve what every objective reads and make its adapters."""

@@ -68,6 +68,12 @@ def test_weight_of_an_unknown_name() -> None:
         Objectives({"size": Size()}, {"sise": 1})
 
 
+@pytest.mark.parametrize("name", ["half", "weights", "gather", "training", "named", "a.b", ""])
+def test_a_name_that_a_module_needs_for_itself(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"objectives\.{name}: this cannot be the name of an objective; give it another one"):
+        Objectives({name: Size()})
+
+
 def test_an_uncounted_item_and_the_count() -> None:
     objectives = Objectives({"size": Size(), "other": Size(2.0)})
     batch = at(0) | {"valid": torch.tensor([True, False, True, True])}

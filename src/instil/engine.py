@@ -98,6 +98,10 @@ class Engine:
         for path, parameter in scheme.named_parameters():
             if parameter.requires_grad and parameter not in owner:
                 raise ValueError(f"parameter '{path}' can be trained but belongs to no learner ({', '.join(scheme.learners)}); freeze it or name it")
+        names = {parameter: path for path, parameter in scheme.named_parameters()}
+        for path, part in scheme.named_modules():
+            if isinstance(part, Teacher) and (shared := next((p for p in part.parameters() if p in owner), None)) is not None:
+                raise ValueError(f"parameter '{names[shared]}' is one of '{path}' too, which would learn with it; give the two nets of their own")
 
     def _adopt(self, name: str, paths: Sequence[str], scheme: Scheme, optimization: Optimization, owner: dict[nn.Parameter, str]) -> None:
         groups: list[Options] = [{"params": []} | {k: v for k, v in group.items() if k != "match"} for group in optimization.groups]
@@ -119,7 +123,10 @@ class Engine:
         self.nets[name] = [p for group in (nets, *groups) for p in group["params"]]
         self.parameters[name] = [*self.nets[name], *adapters["params"]]
         if not self.parameters[name]:
-            raise ValueError(f"learner '{name}' ({', '.join(paths)}) has no parameter to train")
+            taken = {id(p): path for path, part in scheme.named_modules() if isinstance(part, Teacher) for p in part.parameters()}
+            teacher = next((taken[id(p)] for module in self.modules[name] for p in module.parameters() if id(p) in taken), None)
+            why = f": its weights are those of '{teacher}', which never learns; give the two nets of their own" if teacher else ""
+            raise ValueError(f"learner '{name}' ({', '.join(paths)}) has no parameter to train{why}")
         optimizer = optimization.make([group for group in (nets, *groups, adapters) if group["params"]])
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
@@ -216,6 +223,10 @@ class Engine:
         here = scheme.state_dict()
         if wrong := sorted(set(state["scheme"]) ^ set(_changing(scheme))):
             raise ValueError(f"checkpoint {path} is of another scheme: it differs in {len(wrong)} tensors, such as '{wrong[0]}'")
+        for name, saved in state["scheme"].items():
+            if saved.shape != here[name].shape:
+                shapes = f"{tuple(saved.shape)} there and {tuple(here[name].shape)} here"
+                raise ValueError(f"checkpoint {path} is of another scheme: '{name}' is {shapes}")
         for name, saved in state["scheme"].items():
             here[name].copy_(_like(saved, here[name]))
         for name, optimizer in self.optimizers.items():

@@ -35,6 +35,9 @@ def test_round_trip_keeps_every_tensor_the_ties_and_the_description(tmp_path: Pa
         assert torch.equal(other.model.state_dict()[name], value), name
     assert other.model.head.weight is other.model.embed.weight
     assert "head.weight" not in load_file(path), "a tied weight is written once"
+    (tmp_path / "plain").touch()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode, "readable by whom other new files are"
+    (tmp_path / "plain").unlink()
     assert [file.name for file in tmp_path.iterdir()] == ["student.safetensors"]
 
 

@@ -268,3 +268,22 @@ def test_a_full_disk_leaves_the_older_page(run: Path, monkeypatch: pytest.Monkey
 
 def test_the_same_folder_gives_the_same_page(run: Path) -> None:
     assert render(read_run(run)) == render(read_run(run))
+
+
+def test_the_onnx_file_is_drawn_at_the_quality_of_the_seed_it_holds(run: Path) -> None:
+    plots = json.loads(re.findall(r'id="plots">(.*?)</script>', page_of(run))[0])
+    points = {trace["name"]: trace for trace in next(plot for plot in plots if plot["key"] == "trade")["data"]}
+    result = json.loads((run / "result.json").read_text("utf-8"))
+    assert points["Distilled, ONNX"]["y"] == [result["distilled"]["accuracy"]["values"][-1]]
+    assert points["Distilled, ONNX"]["x"] == [result["export"]["onnx"]["latency"]["median_ms"]]
+    assert points["Distilled student"]["y"] == [result["distilled"]["accuracy"]["mean"]]
+    assert points["Distilled, ONNX int8"]["y"] == [result["export"]["int8"]["accuracy"]]
+
+
+def test_the_price_of_int8_is_told_from_what_was_measured_on_both_files(run: Path) -> None:
+    def as_exported(result: dict[str, Any]) -> None:
+        result["export"]["onnx"]["accuracy"] = 0.94
+        result["export"]["int8"] = {"file": "student.int8.onnx", "bytes": 9000, "accuracy": 0.915}
+
+    words = Outline(page_of(change(run, as_exported))).words.replace("\u202f", " ")
+    assert "8-bit weights and activations cost 2.5 points (91.5 % on the test split)." in words

@@ -20,6 +20,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield temporary
+        temporary.chmod(0o666 & ~_umask())  # some writers (safetensors) make files for the owner alone
         os.replace(temporary, path)
     except Exception as error:
         if not _disk_is_full(error):
@@ -28,6 +29,12 @@ def atomic(path: str | Path) -> Iterator[Path]:
         raise OSError(errno.ENOSPC, f"the disk is full: {path} could not be written{kept}. Make room and try again") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def _disk_is_full(error: Exception) -> bool:

@@ -23,7 +23,7 @@ def metric_curves(record: Record, metric: str, key: str, title: str) -> Plot | s
     fraction = all(-1 <= value <= 1 for arm in arms for curve in curves[arm] for value in curve.values())
     data = [trace for arm in arms for trace in _lines(arm, curves[arm], fraction)]
     axis: dict[str, Any] = {"tickformat": ".1~%"} if fraction else {}
-    layout = {"xaxis": {"title": {"text": "epoch"}, "rangemode": "tozero"}, "yaxis": {**axis, "title": {"text": text.name(metric)}}, "hovermode": "x"}
+    layout = {"xaxis": {**_epoch_axis(data), "rangemode": "tozero"}, "yaxis": {**axis, "title": {"text": text.name(metric)}}, "hovermode": "x"}
     several = max(len(curves[arm]) for arm in arms) > 1
     caption = f"On the validation split. {'Thin lines are single seeds, bold lines their mean.' if several else 'One line a network.'}"
     ends = ", ".join(f"{text.name(arm)} {text.amount(mean(curve[max(curve)] for curve in curves[arm]), fraction)}" for arm in arms)
@@ -43,13 +43,19 @@ def loss_shares(record: Record) -> Plot | str:
         return f"The distilled student learns from one loss alone, {_loss_name(next(iter(shares)), shares)}, so there are no shares to draw."
     data = [_area(_loss_name(name, shares), parts, MORE_COLOURS[number % len(MORE_COLOURS)]) for number, (name, parts) in enumerate(shares.items())]
     axis = {"tickformat": ".0%", "range": [0, 1], "title": {"text": "share of the loss"}}
-    layout = {"xaxis": {"title": {"text": "epoch"}}, "yaxis": axis, "hovermode": "x"}
+    layout = {"xaxis": _epoch_axis(data), "yaxis": axis, "hovermode": "x"}
     ends = ", ".join(f"{_loss_name(name, shares)} {text.amount(mean(parts[max(parts)]))}" for name, parts in shares.items())
     caption = "Each weighted loss as a share of their sum, mean over seeds. A loss that falls to nothing no longer teaches anything."
     return Plot("shares", "What the student learns from", caption, f"Share of each loss in the total. At the end: {ends}.", data, layout)
 
 
 MORE_COLOURS = ("#0f9a83", "#3d8bd4", "#d97a2b", "#b065b3", *MORE)
+
+
+def _epoch_axis(data: list[dict[str, Any]]) -> dict[str, Any]:
+    """Whole epochs also where there are few."""
+    last = max(max(trace["x"], default=0) for trace in data)
+    return {"title": {"text": "epoch"}, **({"dtick": 1} if last <= 10 else {})}
 
 
 def _area(name: str, parts: dict[float, list[float]], color: str) -> dict[str, Any]:

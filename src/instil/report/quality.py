@@ -30,9 +30,15 @@ def calibration(record: Record) -> Plot | str:
     ]
     axis = {"range": [0, 1.02], "tickformat": ".0%"}
     layout = {"xaxis": {**axis, "title": {"text": "confidence"}}, "yaxis": {**axis, "title": {"text": "accuracy"}}}
-    caption = "On the diagonal, confidence is what it claims to be; below it, the network is too sure of itself. Larger marks hold more samples."
+    caption = "On the diagonal, confidence is what it claims to be; below it, a network is too sure of itself, above it not sure enough. "
+    caption += f"Larger marks hold more samples{of_seed(record)}."
     said = f"Reliability diagram; expected calibration error: {', '.join(errors) or 'not measured'}."
     return Plot("calibration", "Calibration before and after", caption, said, data, layout, 460)
+
+
+def of_seed(record: Record) -> str:
+    """Which of several seeds the details are of: the first."""
+    return f" (seed {record.seeds[0]})" if len(record.seeds) > 1 else ""
 
 
 def _diagonal() -> dict[str, Any]:
@@ -67,7 +73,7 @@ def confusion(record: Record) -> Plot | str:
     ticks = {"tickvals": list(range(n)), "ticktext": short, "showgrid": False, "zeroline": False} if n <= 30 else {"showgrid": False}
     across = {"title": {"text": "predicted class"}, "tickangle": 0 if max(map(len, short)) <= 3 else -45}
     layout = {"xaxis": {**ticks, **across}, "yaxis": {**ticks, "title": {"text": "true class"}, "autorange": "reversed"}}
-    worst = _worst(names, counts)
+    worst = f"{_worst(names, counts).removesuffix('.')}{of_seed(record)}."
     said = f"Confusion matrix of the distilled student. {worst}"
     return Plot("confusion", "What the distilled student takes for what", worst, said, [_cells(names, counts)], layout, 460)
 

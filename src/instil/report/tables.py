@@ -143,7 +143,7 @@ def _flat(value: Any) -> str:
         return ", ".join(_pair(str(key), part) for key, part in value.items()) or text.MISSING
     if isinstance(value, list):
         return ", ".join(_flat(part) for part in value) or text.MISSING
-    return value if isinstance(value, str) else "unknown" if value is None else json.dumps(value)
+    return value if isinstance(value, str) else "none" if value is None else json.dumps(value)
 
 
 def _pair(key: str, value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from instil.report import text
+from instil.report.plots import shipped
 from instil.report.record import Record
 
 Check = tuple[str, str]
@@ -29,7 +30,8 @@ def _noise(record: Record) -> Check | None:
         return None
     interval = f"{100 * level:.0f}{text.NARROW}% interval"
     if significant is True:
-        return "good", f"The difference from the student alone is larger than the noise: its {interval} stays clear of zero."
+        tone = "good" if (record.number("gain", "mean") or 0) > 0 else "open"
+        return tone, f"The difference from the student alone is larger than the noise: its {interval} stays clear of zero."
     return "open", f"The difference from the student alone is within the noise: its {interval} reaches zero."
 
 
@@ -76,7 +78,8 @@ def _onnx(record: Record) -> Check | None:
 
 
 def _int8(record: Record) -> Check | None:
-    small, whole = record.number("export", "int8", "accuracy"), record.number("export", "int8", "accuracy_float")
+    small, before = record.number("export", "int8", record.metric), record.number("export", "int8", f"{record.metric}_float")
+    whole = before if before is not None else shipped(record)
     if small is None or whole is None:
         return None
     lost = f"{text.points(whole - small, record.fraction, sign=False)}{' points' if record.fraction else ''}"

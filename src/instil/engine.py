@@ -77,6 +77,7 @@ class Engine:
         self.parameters: dict[str, list[nn.Parameter]] = {}
         self.optimizers: dict[str, Optimizer] = {}
         self.modules: dict[str, list[nn.Module]] = {}
+        self.generators: list[torch.Generator] = []  # further random states that a checkpoint holds
 
     def setup(self, scheme: Scheme, optimizations: Callable[[str], Optimization]) -> None:
         """Move, replicate or shard a prepared scheme, check that its learners partition its parameters, and make their optimizers."""
@@ -204,7 +205,7 @@ class Engine:
         state = {
             "scheme": _whole({name: scheme.state_dict()[name] for name in _changing(scheme)}),
             "optimizers": {name: _whole(optimizer.state_dict()) for name, optimizer in self.optimizers.items()},
-            "random": _every_rank(_random_state()),
+            "random": _every_rank(_random_state(self.generators)),
             **extra,
         }
         if rank() == 0:
@@ -237,7 +238,7 @@ class Engine:
                         moments[key] = _like(moment, parameters[number])
             optimizer.load_state_dict(state["optimizers"][name])
         if len(state["random"]) == world():
-            _set_random_state(state["random"][rank()])
+            _set_random_state(state["random"][rank()], self.generators)
         return {key: value for key, value in state.items() if key not in ("scheme", "optimizers", "random")}
 
 
@@ -328,17 +329,20 @@ def _like(saved: Tensor, here: Tensor) -> Tensor:
     return distribute_tensor(saved, here.device_mesh, here.placements) if isinstance(here, DTensor) else saved
 
 
-def _random_state() -> Options:
-    state: Options = {"torch": torch.get_rng_state(), "python": random.getstate()}
+def _random_state(generators: Sequence[torch.Generator]) -> Options:
+    own = [generator.get_state() for generator in generators]
+    state: Options = {"torch": torch.get_rng_state(), "python": random.getstate(), "generators": own}
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()
     return state
 
 
-def _set_random_state(state: Options) -> None:
+def _set_random_state(state: Options, generators: Sequence[torch.Generator]) -> None:
     torch.set_rng_state(state["torch"].cpu())
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
+    for generator, own in zip(generators, state["generators"], strict=False):
+        generator.set_state(own.cpu())
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"].cpu())
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 
-from instil.core import Batch, Net, Objectives, Scheme, dry, size
+from instil.core import Batch, Net, Objectives, Scheme, closest, dry, size
 from instil.engine import Engine, Optimization
 from instil.step import Watch, train_step
 
@@ -50,6 +50,11 @@ class Training:
             raise ValueError("training needs epochs or steps, one of them")
         if self.schedule not in ("cosine", "constant"):
             raise ValueError(f"schedule is cosine or constant, not '{self.schedule}'")
+        for name in ("accumulate", "evaluate_every", "evaluate_steps", "checkpoint_every"):
+            if (number := getattr(self, name)) is not None and number < 1:
+                raise ValueError(f"{name} must be at least 1, not {number}")
+        if not 0 <= self.warmup <= 1:
+            raise ValueError(f"warmup is a share of the steps between 0 and 1, not {self.warmup}")
 
     def rate(self, progress: float) -> float:
         """The factor on every learning rate at ``progress``: a linear warm-up, then the schedule."""
@@ -104,9 +109,14 @@ def fit(
     engine = Engine(training.device, training.precision, training.shard, training.clip)
     batches = _Batches(loader, names, training.accumulate, engine)
     clock = Clock(training.steps or (training.epochs or 0) * batches.steps())
-    _check(scheme, training, clock)
+    if clock.steps < 1:
+        raise ValueError("nothing to train: the loader gives no batch, or epochs is 0")
+    check_cut(scheme, training)
+    if unknown := [name for name in training.optimizers if name not in scheme.learners]:
+        raise ValueError(f"optimizers.{unknown[0]}: {type(scheme).__name__} has no such learner; {closest(unknown[0], scheme.learners)}")
     scheme.to(engine.device).prepare(engine.move(batches.sample()))
     engine.setup(scheme, lambda learner: training.optimizers.get(learner, training.optimizer))
+    engine.generators = batches.generators()
     if training.compile:
         for net in [part for part in scheme.modules() if isinstance(part, Net)]:
             net.compile()
@@ -115,6 +125,7 @@ def fit(
         run.resume(checkpoint)
     while clock.step < clock.steps:
         scheme.train()
+        before = clock.step
         for micro_batches in batches.epoch(clock.epoch):
             run.step(micro_batches)
             if tick is not None:
@@ -123,6 +134,9 @@ def fit(
                 break
             if training.evaluate_steps and clock.step % training.evaluate_steps == 0:
                 run.note(True)
+        if clock.step == before:
+            where = f"in epoch {clock.epoch}, after {clock.step} of {clock.steps} steps"
+            raise ValueError(f"the loader gave no batch {where}; it must be possible to read it anew each epoch")
         clock.epoch += 1
         done = clock.step == clock.steps
         run.note(done or (not training.evaluate_steps and clock.epoch % training.evaluate_every == 0))
@@ -131,9 +145,8 @@ def fit(
     return Fit(scheme.export(), run.records, clock.seconds)
 
 
-def _check(scheme: Scheme, training: Training, clock: Clock) -> None:
-    if clock.steps < 1:
-        raise ValueError("nothing to train: the loader gives no batch, or epochs is 0")
+def check_cut(scheme: Scheme, training: Training) -> None:
+    """ValueError where accumulation would cut the batch of an objective that couples it."""
     coupled = [name for part in scheme.modules() if isinstance(part, Objectives) for name, objective in part.named() if objective.card.couples]
     if coupled and training.accumulate > 1 and not training.allow_coupled_cut:
         raise ValueError(
@@ -204,10 +217,19 @@ class _Batches:
 
     def sample(self) -> Batch:
         """A batch to try things on; the random state stays as it was."""
+        states = [generator.get_state() for generator in self.generators()]
         with dry(torch.nn.Module()):
-            for item in self.loader:
-                return self.named(item)
-        raise ValueError("the loader gives no batch")
+            item = next(iter(self.loader), None)
+        for generator, state in zip(self.generators(), states, strict=True):
+            generator.set_state(state)
+        if item is None:
+            raise ValueError("the loader gives no batch")
+        return self.named(item)
+
+    def generators(self) -> list[torch.Generator]:
+        """The loader's own source of randomness, where it has one."""
+        generator = getattr(self.loader, "generator", None)
+        return [generator] if isinstance(generator, torch.Generator) else []
 
     def epoch(self, epoch: int) -> Iterator[list[Batch]]:
         if hasattr(self.loader, "set_epoch"):

@@ -1,0 +1,414 @@
+"""The loop: when it evaluates, what it refuses, and that a run can be cut anywhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+from instil.core import Batch, LabelObjective, Net, Objective, Objectives, Outputs, Schedule, Scheme
+from instil.engine import Engine, Optimization
+from instil.objectives.labels.cross_entropy import CrossEntropy
+from instil.objectives.logits.dist import DIST
+from instil.objectives.logits.kd import KD
+from instil.objectives.relations.crd import CRD
+from instil.schemes.adversarial import Adversarial
+from instil.schemes.ema import Ema
+from instil.schemes.offline import Offline
+from instil.teachers.frozen import Frozen
+from instil.train import Clock, Fit, Training, fit
+from tests.nets import batch, call, net
+
+NAMES = ("x", "label", "index")
+
+
+def offline(**objectives: Objective) -> Scheme:
+    return Offline(net(4), Frozen(net(8, 1)), objectives or {"cross_entropy": CrossEntropy(), "kd": KD()})
+
+
+def batches(number: int, size: int = 4) -> list[Batch]:
+    whole = batch(number * size)
+    return [{key: value[n * size : (n + 1) * size] for key, value in whole.items()} for n in range(number)]
+
+
+def training(**options: Any) -> Training:
+    given = {"device": "cpu", "optimizer": Optimization("sgd", {"lr": 0.1, "momentum": 0.9})} | options
+    return Training(**(given if "steps" in given or "epochs" in given else {"epochs": 2} | given))
+
+
+def seeded(scheme: Callable[[], Scheme], loader: Any, options: Training, **more: Any) -> tuple[Scheme, Fit]:
+    torch.manual_seed(0)
+    made = scheme()
+    return made, fit(made, loader, options, **more)
+
+
+# --- settings
+
+
+@pytest.mark.parametrize("options", [{}, {"epochs": 1, "steps": 2}])
+def test_epochs_or_steps(options: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="training needs epochs or steps, one of them"):
+        Training(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"schedule": "linear"}, "schedule is cosine or constant, not 'linear'"),
+        ({"accumulate": 0}, "accumulate must be at least 1, not 0"),
+        ({"evaluate_every": 0}, "evaluate_every must be at least 1, not 0"),
+        ({"evaluate_steps": 0}, "evaluate_steps must be at least 1, not 0"),
+        ({"checkpoint_every": 0}, "checkpoint_every must be at least 1, not 0"),
+        ({"warmup": 1.5}, "warmup is a share of the steps between 0 and 1, not 1.5"),
+    ],
+)
+def test_numbers_that_make_no_sense(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        training(**options)
+
+
+def test_an_optimizer_for_a_learner_that_there_is_not() -> None:
+    scheme = Adversarial(net(4), Frozen(net(8, 1)), {"kd": KD()})
+    with pytest.raises(ValueError, match=r"optimizers\.critc: Adversarial has no such learner; closest: critic"):
+        fit(scheme, batches(2), training(optimizers={"critc": Optimization()}))
+
+
+def test_an_optimizer_for_one_learner() -> None:
+    scheme = Adversarial(net(4), Frozen(net(8, 1)), {"kd": KD()})
+    scheme.prepare(batches(1)[0])
+    before = [[parameter.clone() for parameter in part.parameters()] for part in (scheme.critic, scheme.student)]  # type: ignore[union-attr]
+    fit(scheme, batches(1), training(optimizers={"critic": Optimization("sgd", {"lr": 0.0})}))
+    for start, part, stays in zip(before, (scheme.critic, scheme.student), (True, False), strict=True):
+        assert all(torch.equal(a, b) == stays for a, b in zip(start, part.parameters(), strict=True))  # type: ignore[union-attr]
+
+
+def test_warm_up_and_cosine() -> None:
+    cosine, constant = training(warmup=0.2), training(warmup=0.2, schedule="constant")
+    assert [cosine.rate(p) for p in (0.0, 0.1, 0.2)] == [0.0, 0.5, 1.0]
+    assert cosine.rate(0.6) == pytest.approx(0.5)
+    assert cosine.rate(0.4) == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
+    assert cosine.rate(1.0) == pytest.approx(0)
+    assert [constant.rate(p) for p in (0.1, 0.2, 0.9)] == [0.5, 1.0, 1.0]
+    assert training(warmup=1.0).rate(1.0) == pytest.approx(0)
+    assert training().rate(0.0) == 1.0
+
+
+def test_the_rate_reaches_the_optimizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+    step = Engine.step
+    monkeypatch.setattr(Engine, "step", lambda self, learner: (rates.append(self.optimizers["student"].param_groups[0]["lr"]), step(self, learner)))
+    fit(offline(), batches(2), training(warmup=0.25, epochs=2))
+    assert rates == pytest.approx([0.0, 0.1, 0.1 * 0.5 * (1 + math.cos(math.pi / 3)), 0.1 * 0.5 * (1 + math.cos(2 * math.pi / 3))])
+
+
+# --- when
+
+
+def test_evaluates_every_so_many_epochs_and_at_the_end() -> None:
+    made = fit(offline(), batches(3), training(epochs=5, evaluate_every=2), evaluate=lambda net: {"accuracy": 0.5})
+    assert [(record["epoch"], record["step"]) for record in made.records] == [(1, 3), (2, 6), (3, 9), (4, 12), (5, 15)]
+    assert [record["epoch"] for record in made.records if "validation" in record] == [2, 4, 5]
+    assert made.records[-1]["validation"] == {"accuracy": 0.5}
+    assert set(made.records[0]["losses"]) == {"student/cross_entropy", "student/kd"}
+
+
+def test_evaluates_every_so_many_steps_and_at_the_end() -> None:
+    made = fit(offline(), batches(3), training(steps=8, evaluate_steps=4), evaluate=lambda net: {"accuracy": 0.5})
+    assert [record["step"] for record in made.records if "validation" in record] == [4, 8]
+
+
+def test_stops_after_the_steps_in_the_middle_of_an_epoch() -> None:
+    clocks: list[tuple[int, int, float]] = []
+    fit(offline(), batches(3), training(steps=5), tick=lambda clock: clocks.append((clock.epoch, clock.step, clock.progress)))
+    assert clocks == [(0, 1, 0.2), (0, 2, 0.4), (0, 3, 0.6), (1, 4, 0.8), (1, 5, 1.0)]
+
+
+def test_d2_the_student_is_in_train_mode_again_after_each_evaluation_and_the_teacher_never() -> None:
+    scheme, modes = offline(), []
+
+    def evaluate(shipped: Net) -> dict[str, float]:
+        assert shipped is scheme.student
+        shipped.eval()
+        return {}
+
+    def tick(clock: Clock) -> None:
+        modes.append((scheme.student.training, scheme.student.model.drop.training, scheme.teacher.net.training))  # type: ignore[union-attr]
+
+    fit(scheme, batches(3), training(epochs=3, evaluate_steps=2), evaluate=evaluate, tick=tick)
+    assert modes == [(True, True, False)] * 9
+
+
+def test_the_schedules_of_a_batch_follow_the_clock() -> None:
+    seen: list[dict[str, float]] = []
+
+    class Sees(KD):
+        def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
+            seen.append({key: float(batch[key]) for key in ("step", "progress", "seed")} | {"temperature": self.temperature})
+            return super().loss(student, teacher, batch)
+
+    fit(offline(kd=Sees(temperature=Schedule(1, 5))), batches(2), training(epochs=2, seed=3))  # type: ignore[arg-type]
+    assert [one["step"] for one in seen] == [0, 1, 2, 3]
+    assert [one["progress"] for one in seen] == [0, 0.25, 0.5, 0.75]
+    assert [one["temperature"] for one in seen] == [1, 2, 3, 4]
+    assert {one["seed"] for one in seen} == {3}
+
+
+def test_report_gets_each_record_and_the_net_is_the_exported_one() -> None:
+    reported: list[dict[str, Any]] = []
+    scheme = offline()
+    made = fit(scheme, batches(2), training(), report=reported.append)
+    assert reported == made.records
+    assert made.net is scheme.student
+    assert made.seconds > 0
+
+
+# --- loaders
+
+
+def test_tuples_are_named() -> None:
+    given = [tuple(one.values()) for one in batches(2)]
+    a, b = offline(), offline()
+    fit(a, given, training(), names=NAMES)
+    fit(b, batches(2), training())
+    assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+
+
+def test_too_many_values_in_a_tuple() -> None:
+    given = [tuple(one.values()) for one in batches(2)]
+    with pytest.raises(ValueError, match=r"the loader gives 3 values, the task names 2 \(image, label\); pass names="):
+        fit(offline(), given, training())
+
+
+def test_fewer_values_than_names_and_a_tensor_alone() -> None:
+    fit(offline(kd=KD()), [one["x"] for one in batches(2)], training(), names=NAMES)
+
+
+class Endless:
+    def __iter__(self) -> Iterator[Batch]:
+        while True:
+            yield from batches(2)
+
+
+def test_a_loader_without_a_length_needs_steps() -> None:
+    with pytest.raises(ValueError, match="a loader without a length needs steps instead of epochs"):
+        fit(offline(), Endless(), training())
+    assert fit(offline(), Endless(), training(steps=5)).records[-1]["step"] == 5
+
+
+@pytest.mark.parametrize("options", [{"epochs": 2}, {"steps": 2}])
+def test_an_empty_loader(options: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="the loader gives no batch"):
+        fit(offline(), [], training(**options))
+
+
+def test_no_epoch_at_all() -> None:
+    with pytest.raises(ValueError, match="nothing to train: the loader gives no batch, or epochs is 0"):
+        fit(offline(), batches(2), training(epochs=0))
+
+
+def test_a_loader_that_can_be_read_only_once() -> None:
+    with pytest.raises(ValueError, match=r"the loader gave no batch in epoch 1, after 2 of 6 steps; it must be possible to read it anew each epoch"):
+        fit(offline(), iter(batches(3)), training(steps=6))
+
+
+def test_the_epoch_is_told_to_the_loader() -> None:
+    class Told(list[Batch]):
+        epochs: list[int] = []  # noqa: RUF012
+
+        def set_epoch(self, epoch: int) -> None:
+            self.epochs.append(epoch)
+
+    loader = Told(batches(2))
+    fit(offline(), loader, training(epochs=3))
+    assert loader.epochs == [0, 1, 2]
+
+
+def test_the_first_look_at_the_loader_leaves_the_random_state() -> None:
+    loader = DataLoader(TensorDataset(batch(8)["x"]), 4, shuffle=True)
+    seen: list[Tensor] = []
+
+    class Sees(KD):
+        def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
+            seen.append(batch["x"])
+            return super().loss(student, teacher, batch)
+
+    scheme = offline(kd=Sees())
+    torch.manual_seed(5)
+    fit(scheme, loader, training(epochs=1), names=NAMES)
+    torch.manual_seed(5)
+    assert all(torch.equal(x, wanted[0]) for x, wanted in zip(seen, loader, strict=True))
+
+
+# --- micro-batches
+
+
+@pytest.mark.parametrize("number", [4, 5])
+def test_accumulated_batches_are_one_batch_also_where_some_are_left_over(number: int) -> None:
+    def joined(parts: list[Batch]) -> Batch:
+        return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+
+    small = batches(number)
+    a, b = offline(), offline()
+    made = fit(a, small, training(accumulate=2))
+    fit(b, [joined(small[i : i + 2]) for i in range(0, number, 2)], training())
+    assert made.records[-1]["step"] == 2 * math.ceil(number / 2)
+    for x, y in zip(a.parameters(), b.parameters(), strict=True):
+        assert torch.allclose(x, y, atol=1e-6)
+
+
+def test_what_couples_is_not_cut_unknowingly() -> None:
+    with pytest.raises(
+        ValueError,
+        match=r"objectives\.dist: its items depend on the whole batch, which accumulate=2 would cut; set accumulate to 1, or allow_coupled_cut",
+    ):
+        fit(offline(dist=DIST()), batches(2), training(accumulate=2))
+    fit(offline(dist=DIST()), batches(2), training(accumulate=2, allow_coupled_cut=True))
+    fit(offline(dist=DIST()), batches(2), training())
+
+
+# --- trouble
+
+
+class Spoiled(LabelObjective):
+    """Not a number at one step."""
+
+    card = KD.card
+    needs = {"student": (("logits",),), "teacher": ()}  # noqa: RUF012
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        return student["logits"].sum(1).square() * (math.nan if int(batch["step"]) == 5 else 1.0)
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_and_the_last_good_checkpoint_can_be_loaded(tmp_path: Path) -> None:
+    path, ticks = tmp_path / "checkpoint.pt", []
+    with pytest.raises(RuntimeError, match=r"step 5: loss 'student/bad' is nan; batch indices: 4, 5, 6, 7$"):
+        fit(offline(bad=Spoiled()), batches(4), training(epochs=3, checkpoint_every=1), checkpoint=path, tick=lambda clock: ticks.append(clock.step))
+    assert ticks[-1] <= 6
+    state = torch.load(path, weights_only=True)
+    assert state["clock"]["step"] == 4
+    assert all(torch.isfinite(value).all() for value in state["scheme"].values())
+    made = fit(offline(bad=CrossEntropy()), batches(4), training(epochs=3), checkpoint=path)
+    assert made.records[-1]["step"] == 12
+
+
+def test_in_the_last_step_too(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="step 5: loss 'student/bad' is nan"):
+        fit(offline(bad=Spoiled()), batches(3), training(checkpoint_every=1), checkpoint=tmp_path / "checkpoint.pt")
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["clock"]["step"] == 3
+
+
+def interrupt(at: int) -> Callable[[Clock], None]:
+    def tick(clock: Clock) -> None:
+        if clock.step == at:
+            raise KeyboardInterrupt
+
+    return tick
+
+
+class Dropping:
+    """Schemes with dropout on a shuffled loader of torch."""
+
+    def __init__(self, kind: str):
+        self.kind = kind
+
+    def __call__(self) -> Scheme:
+        student, goals = net(8, dropout=0.5), {"cross_entropy": CrossEntropy(), "kd": KD()}
+        if self.kind == "ema":
+            return Ema(student, goals, decay=0.9)
+        if self.kind == "adversarial":
+            return Adversarial(student, Frozen(net(8, 1)), goals)
+        if self.kind == "crd":
+            return Offline(student, Frozen(net(8, 1)), goals | {"crd": CRD(dim=4, negatives=8, memory="bank", size=24)})
+        weights = {"kd": Schedule(0, 1, until=0.5)}
+        return Offline(student, Frozen(net(8, 1)), Objectives(goals, weights))
+
+
+@pytest.mark.parametrize("generator", [False, True])
+@pytest.mark.parametrize("kind", ["offline", "ema", "adversarial", "crd"])
+def test_a_run_that_was_stopped_ends_bit_for_bit_as_one_that_was_not(kind: str, generator: bool, tmp_path: Path) -> None:
+    whole = batch(24)
+
+    def loader() -> DataLoader[Any]:
+        own = torch.Generator().manual_seed(1) if generator else None
+        return DataLoader(TensorDataset(*whole.values()), 5, shuffle=True, generator=own)
+
+    options = training(epochs=4, accumulate=2, clip=1.0, checkpoint_every=1, warmup=0.2, evaluate_steps=2)
+
+    def evaluate(shipped: Net) -> dict[str, float]:
+        shipped.eval()
+        with torch.no_grad():
+            return {"loss": float(shipped(whole)["logits"].square().mean())}
+
+    more: dict[str, Any] = {"names": NAMES, "evaluate": evaluate}
+    scheme, straight = seeded(Dropping(kind), loader(), options, **more)
+    path = tmp_path / "checkpoint.pt"
+    with pytest.raises(KeyboardInterrupt):
+        seeded(Dropping(kind), loader(), options, checkpoint=path, tick=interrupt(8), **more)
+    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.pt"]
+    assert torch.load(path, weights_only=True)["clock"]["step"] == 6
+    torch.manual_seed(99)
+    again = Dropping(kind)()
+    told: list[dict[str, Any]] = []
+    resumed = fit(again, loader(), options, checkpoint=path, report=told.append, **more)
+    for (name, a), b in zip(scheme.state_dict().items(), again.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    assert [{**record, "seconds": 0} for record in resumed.records] == [{**record, "seconds": 0} for record in straight.records]
+    assert told == resumed.records
+
+
+def test_a_run_that_was_done_is_not_run_again(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    scheme, done = seeded(offline, batches(2), training(checkpoint_every=1), checkpoint=path)
+    again = offline()
+    made = fit(again, batches(2), training(checkpoint_every=1), checkpoint=path, tick=lambda clock: pytest.fail("a step"))
+    assert made.records == done.records
+    assert all(torch.equal(a, b) for a, b in zip(scheme.parameters(), again.parameters(), strict=True))
+
+
+def test_the_last_epoch_is_kept_also_where_it_is_none_of_those_to_keep(tmp_path: Path) -> None:
+    fit(offline(), batches(2), training(epochs=5, checkpoint_every=3), checkpoint=tmp_path / "checkpoint.pt")
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["clock"]["epoch"] == 5
+
+
+def test_the_checkpoint_of_a_longer_run(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    fit(offline(), batches(2), training(epochs=3, checkpoint_every=1), checkpoint=path)
+    with pytest.raises(ValueError, match="is of a run of 6 steps, this one has 4"):
+        fit(offline(), batches(2), training(epochs=2), checkpoint=path)
+
+
+def test_without_checkpoint_every_nothing_is_written(tmp_path: Path) -> None:
+    fit(offline(), batches(2), training(), checkpoint=tmp_path / "checkpoint.pt")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- options
+
+
+def test_compiled_gives_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Net] = []
+    monkeypatch.setattr(Net, "compile", lambda self, *args, **kwargs: calls.append(self))
+    scheme = offline()
+    fit(scheme, batches(1), training(compile=True))
+    assert calls == [scheme.student, scheme.teacher.net]  # type: ignore[union-attr]
+
+
+def test_trains_in_half_precision() -> None:
+    made = fit(offline(), batches(4, 16), training(epochs=15, precision="bfloat16"))
+    first, last = (sum(made.records[i]["losses"].values()) for i in (0, -1))
+    assert last < 0.9 * first
+    assert next(made.net.parameters()).dtype == torch.float32
+
+
+def test_a_net_without_a_scheme_of_its_own_learns() -> None:
+    whole = batch(64)
+    whole["label"] = (whole["x"][:, 0] > 0).long()
+    scheme = Offline(Net(net(16).model, call), None, {"cross_entropy": CrossEntropy()})
+    made = fit(scheme, [whole], training(epochs=60, optimizer=Optimization("adam", {"lr": 0.02})))
+    assert (made.net.eval()(whole)["logits"].argmax(1) == whole["label"]).float().mean() > 0.95

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from instil.core import Card, Net, Objective, Objectives, Schedule, Scheme, Teacher, Update
     from instil.distillation import distil
+    from instil.engine import Optimization
     from instil.predict import load
     from instil.train import Training, fit
 
@@ -17,12 +18,13 @@ __version__ = "0.1.0"
 _PLACES = {
     **dict.fromkeys(("Card", "Net", "Objective", "Objectives", "Schedule", "Scheme", "Teacher", "Update"), "core"),
     **dict.fromkeys(("Training", "fit"), "train"),
+    "Optimization": "engine",
     "distil": "distillation",
     "load": "predict",
 }
 _KINDS = ("scheme", "objective", "teacher", "task")  # where two have one name, the first is meant: Ema is the scheme
 
-__all__ = ["Card", "Net", "Objective", "Objectives", "Schedule", "Scheme", "Teacher", "Training", "Update", "distil", "fit", "load"]
+__all__ = ["Card", "Net", "Objective", "Objectives", "Optimization", "Schedule", "Scheme", "Teacher", "Training", "Update", "distil", "fit", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -48,15 +48,17 @@ class Bench:
     def train_data(self, seed: int) -> ImageData:
         """The training images, with as many labels as the recipe lets the student see, chosen by ``seed``."""
         count = self.recipe.data.labels
-        return self.splits.train if count is None else labels.few_labels(self.splits.train, count, seed)
+        with at("data"):
+            return self.splits.train if count is None else labels.few_labels(self.splits.train, count, seed)
 
     def loader(self, images: ImageData, seed: int = 0, shuffle: bool = True, accumulate: int = 1) -> Loader:
         """Batches to train on (``shuffle``), augmented and cut for this rank, or to evaluate on, whole and plain."""
+        workers = self.recipe.data.workers
         if not shuffle:
-            return Loader(images, 256, shuffle=False)
+            return Loader(images, 256, shuffle=False, workers=workers)
         augment = self.recipe.data.augment
         changed = augmentation.Augmentation(augment.crop, augment.flip, seed) if augment.crop or augment.flip else None
-        return Loader(images, self.recipe.data.batch_size, seed, rank(), world(), accumulate, augment=changed)
+        return Loader(images, self.recipe.data.batch_size, seed, rank(), world(), accumulate, workers=workers, augment=changed)
 
 
 def bench(recipe: Recipe) -> Bench:
@@ -115,16 +117,15 @@ def net(spec: Model, bench: Bench, path: str) -> Net:
 
 def bare_net(recipe: Recipe, classes: int, shape: tuple[int, int, int]) -> Net:
     """The student of a recipe without its data: for images of ``shape`` (C, H, W)."""
-    spec = recipe.student.model_copy(update={"pretrained": False})
-    return _net(spec, recipe, catalogue.find("task", recipe.task.name).call, classes, shape)
+    return _net(recipe.student, recipe, catalogue.find("task", recipe.task.name).call, classes, shape, fetch=False)
 
 
-def _net(spec: Model, recipe: Recipe, call: Callable[..., Any], classes: int, shape: tuple[int, int, int]) -> Net:
+def _net(spec: Model, recipe: Recipe, call: Callable[..., Any], classes: int, shape: tuple[int, int, int], fetch: bool = True) -> Net:
     channels, height, width = shape
     wanted = spec.input.size if spec.input.size is not None else (height if height == width else (height, width))
     size = (wanted[0], wanted[-1]) if isinstance(wanted, (list, tuple)) else wanted
-    folder = Path(recipe.folder)
-    model = factory.build(spec.model, spec.options, classes=classes, channels=channels, size=size, base=folder, pretrained=spec.pretrained)
+    data_has = {"classes": classes, "channels": channels, "size": size}
+    model = factory.build(spec.model, spec.options, **data_has, base=Path(recipe.folder), pretrained=spec.pretrained, fetch=fetch)
     given = {key: value for key, value in spec.input.model_dump().items() if value is not None}
     taps = taps_for(model) | {role: _paths(where) for role, where in spec.taps.items()}
     return Net(model, functools.partial(call, **{**input_of(model), **given}), taps)

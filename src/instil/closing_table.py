@@ -87,7 +87,9 @@ def _cost(result: Mapping[str, Any], net: str) -> tuple[str, str, str]:
 
 
 def _sentence(gain: Mapping[str, Any]) -> str:
-    points = f"Distillation gains {100 * gain['mean']:+.1f} points over the same student alone (same initial weights, same number of steps)"
+    verb = "gains" if gain["mean"] >= 0 else "loses"
+    against = "the same student alone (same initial weights, same number of steps)"
+    points = f"Distillation {verb} {100 * abs(gain['mean']):.1f} points against {against}"
     if gain["interval"] is None:
         return f"{points}; one seed cannot tell that from noise."
     low, high = (100 * end for end in gain["interval"])

@@ -64,7 +64,7 @@ def environment(seeds: list[int]) -> dict[str, Any]:
     """Versions, hardware, seeds and the state of the git checkout, if there is one."""
     return {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": " ".join(sys.argv),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": {name: found for name in PACKAGES if (found := _version(name))},

@@ -10,6 +10,7 @@ from instil import build
 from instil.build import Bench
 from instil.core import Net, Scheme
 from instil.sections import Recipe
+from instil.train import check_cut
 
 
 def rehearse(bench: Bench, stage: Recipe, seed: int = 0, teachers: Mapping[int, Net] | None = None) -> Scheme:
@@ -23,6 +24,7 @@ def rehearse(bench: Bench, stage: Recipe, seed: int = 0, teachers: Mapping[int, 
         for number, spec in enumerate(stage.teachers)
     ]
     scheme = build.scheme(stage, student, build.teacher(nets), bench)
+    check_cut(scheme, build.training(stage.train, seed))
     scheme.prepare(batch)
     sides = [("student", student, stage.student), *(("teacher", net, spec) for net, spec in zip(nets, stage.teachers, strict=True))]
     for whose, net, spec in sides:

@@ -51,9 +51,9 @@ def assemble(bench: Bench, teacher: Arm | None, arms: Arms, status: str) -> dict
         result["gain"] = gains.pop("alone")
     result["gains"] = gains
     result["cost"] = cost(bench, teacher, arms)
-    result["details"] = {name: done[0].details for name, done in {**scored, **arms}.items() if done}
-    if arms["distilled"]:
-        result["shipped_seed"] = recipe.seeds[shipped(arms["distilled"])]
+    drawn = shipped(arms["distilled"]) if arms["distilled"] else 0
+    result["details"] = {name: done[min(drawn, len(done) - 1)].details for name, done in {**scored, **arms}.items() if done}
+    result["shipped_seed"] = recipe.seeds[drawn] if arms["distilled"] else None
     result["warnings"] = warnings(result)
     return result
 

@@ -48,7 +48,7 @@ class Augment(Section):
 
 
 class Data(Open):
-    """Where samples come from; ``labels`` is of how many the student sees the label (null: all).
+    """Where samples come from; ``labels`` is of how many the student sees the label (null: all), ``workers`` how many processes decode images.
 
     Further keys are the source's own options.
     """
@@ -56,6 +56,7 @@ class Data(Open):
     name: str
     labels: Whole | None = None
     batch_size: Whole = 64
+    workers: Annotated[int, Ge(0)] = 0
     augment: Augment = Augment()
 
 

@@ -3,6 +3,7 @@
 from instil.testing.objective import check_objective, loss_and_gradient
 from instil.testing.samples import sample_outputs
 from instil.testing.scheme import check_scheme
+from instil.testing.task import check_task
 from instil.testing.teacher import check_teacher
 
-__all__ = ["check_objective", "check_scheme", "check_teacher", "loss_and_gradient", "sample_outputs"]
+__all__ = ["check_objective", "check_scheme", "check_task", "check_teacher", "loss_and_gradient", "sample_outputs"]

@@ -18,17 +18,23 @@ from instil.testing.samples import rows_of, tensors
 
 
 def check_scheme(make: Callable[[], Scheme], batches: Callable[[int], Batch]) -> None:
-    """Every contract of a scheme (without dropout, BatchNorm and coupled objectives); ``batches(step)`` gives at least 16 samples a step."""
-    _same_for_any_cut(make, batches)
-    _each_learner_moves_in_its_own_update(make, batches)
-    _nothing_held_across_a_yield(make, batches)
-    _resumes_exactly(make, batches)
-    _learns(make, batches)
-    scheme = _run(make, batches, 2)[0]
-    for name, part in scheme.named_modules():
-        if isinstance(part, Teacher):
-            assert all(p.grad is None for p in part.parameters()), f"a gradient leaked into teacher '{name}'"
-    assert isinstance(scheme.export(), Net), "export gives no Net"
+    """Every contract of a scheme (without dropout, BatchNorm and coupled objectives); AssertionError names the one that is broken.
+
+    ``batches(step)`` gives at least 16 samples a step.
+    """
+    for contract in (
+        _same_for_any_cut,
+        _each_learner_moves_in_its_own_update,
+        _nothing_held_across_a_yield,
+        _resumes_exactly,
+        _learns,
+        _teachers_get_no_gradient,
+        _exports_a_net,
+    ):
+        try:
+            contract(make, batches)
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise AssertionError(f"{contract.__name__.strip('_').replace('_', ' ')}: {error}") from error
 
 
 def _run(
@@ -110,3 +116,14 @@ def _learns(make: Callable[[], Scheme], batches: Callable[[int], Batch]) -> None
     losses = _run(make, lambda step: batches(0), 30)[2]
     own = [sum(value for name, value in record.items() if name.startswith("student/")) for record in losses]
     assert min(own[-5:]) < own[1] or own[1] == 0, f"the student's loss does not fall on one repeated batch: {own[1]:.4g} -> {own[-1]:.4g}"
+
+
+def _teachers_get_no_gradient(make: Callable[[], Scheme], batches: Callable[[int], Batch]) -> None:
+    for name, part in _run(make, batches, 2)[0].named_modules():
+        if isinstance(part, Teacher):
+            assert all(parameter.grad is None for parameter in part.parameters()), f"a gradient leaked into teacher '{name}'"
+
+
+def _exports_a_net(make: Callable[[], Scheme], batches: Callable[[int], Batch]) -> None:
+    exported = _run(make, batches, 1)[0].export()
+    assert isinstance(exported, Net), f"export gives a {type(exported).__name__}, not a Net"

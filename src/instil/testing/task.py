@@ -1,0 +1,117 @@
+"""What a task promises."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from instil.core import UNLABELLED, Batch, Net, first, size
+from instil.testing.samples import rows_of, spoiled
+
+Make = Callable[[], Any]
+
+
+class Probe(nn.Module):
+    """A model of flat inputs with all that an evaluation could leave a trace in: dropout and running statistics."""
+
+    def __init__(self, inputs: int, classes: int):
+        super().__init__()
+        self.norm, self.drop, self.head = nn.BatchNorm1d(inputs), nn.Dropout(), nn.Linear(inputs, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.drop(self.norm(x.flatten(1))))
+        return logits
+
+
+def check_task(make: Make, batch: Batch, model: nn.Module | None = None) -> None:
+    """Every contract of a task of classes that ``make`` builds; AssertionError names the one that is broken.
+
+    ``batch`` has at least eight samples, some of them labelled; ``model`` is one that the task's ``call`` can ask, by default a linear one of the
+    flat first tensor. Metrics are floats, ``accuracy`` among them in [0, 1].
+    """
+    classes = _classes(batch["label"])
+    model = model or Probe(first(batch).flatten(1).shape[1], classes)
+    for contract in (_call_gives_logits, _metrics_are_floats, _perfect_logits, _evaluation_leaves_no_trace, _only_labelled_items, _cut_into_batches):
+        try:
+            contract(make, batch, copy.deepcopy(model).eval())
+        except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise AssertionError(f"{contract.__name__.strip('_').replace('_', ' ')}: {type(error).__name__}: {error}") from error
+
+
+def _classes(label: Tensor) -> int:
+    return int(label.max()) + 1 if label.ndim == 1 else label.shape[1]
+
+
+def _measured(make: Make, net: nn.Module, batches: list[Batch]) -> dict[str, float]:
+    metrics: dict[str, float] = make().evaluate(net, batches)[0]
+    return metrics
+
+
+def _call_gives_logits(make: Make, batch: Batch, model: nn.Module) -> None:
+    with torch.no_grad():
+        outputs = make().call(model, batch)
+    assert isinstance(outputs, dict), f"call gives a {type(outputs).__name__}, not a dict of roles"
+    assert "logits" in outputs, f"call gives {', '.join(outputs) or 'nothing'}, and no logits"
+    shape = outputs["logits"].shape
+    assert len(shape) >= 2, f"logits have shape {tuple(shape)}; expected (samples, ..., classes)"
+    assert shape[0] == size(batch), f"call gives logits {tuple(shape)} for {size(batch)} samples"
+
+
+def _metrics_are_floats(make: Make, batch: Batch, model: nn.Module) -> None:
+    metrics = _measured(make, Net(model, make().call), [batch])
+    for name, value in metrics.items():
+        assert type(value) is float, f"metric '{name}' is a {type(value).__name__}, not a float"
+        assert math.isfinite(value), f"metric '{name}' is {value}"
+    assert 0 <= metrics["accuracy"] <= 1, f"accuracy is {metrics['accuracy']}, not in [0, 1]"
+
+
+def _perfect_logits(make: Make, batch: Batch, model: nn.Module) -> None:
+    """Logits that are sure of every label have accuracy 1; those that are sure of the contrary, 0."""
+    label, classes = batch["label"], _classes(batch["label"])
+    sure = label.clamp_min(0)
+    sure = torch.nn.functional.one_hot(sure, classes).float() if label.ndim == 1 else sure.float()
+    for sign, wanted in ((1.0, 1.0), (-1.0, 0.0)):
+        answers = batch | {"sure": sign * 20 * (2 * sure - 1)}
+        accuracy = _measured(make, Net(nn.Identity(), lambda _, asked: {"logits": asked["sure"]}), [answers])["accuracy"]
+        assert accuracy == wanted, f"accuracy is {accuracy}, not {wanted}, for logits that are sure of {'the' if sign > 0 else 'no'} label"
+
+
+def _evaluation_leaves_no_trace(make: Make, batch: Batch, model: nn.Module) -> None:
+    model.train()
+    net = Net(model, make().call)
+    if parts := list(model.children()):
+        parts[0].eval()
+    modes, state, random = {n: m.training for n, m in net.named_modules()}, copy.deepcopy(net.state_dict()), torch.get_rng_state()
+    held = {key: value.clone() for key, value in batch.items() if isinstance(value, Tensor)}
+    one, two = _measured(make, net, [batch]), _measured(make, net, [batch])
+    assert one == two, "two evaluations differ: the net was not in eval mode"
+    assert {n: m.training for n, m in net.named_modules()} == modes, "a module was left in another mode"
+    assert torch.equal(torch.get_rng_state(), random), "the random state moved"
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items()), "the state of the net moved"
+    assert all(torch.equal(batch[key], value) for key, value in held.items()), "the batch was changed in place"
+    assert torch.is_grad_enabled(), "gradients were left switched off"
+
+
+def _only_labelled_items(make: Make, batch: Batch, model: nn.Module) -> None:
+    """What has no label changes nothing, whatever is in it."""
+    net, rows = Net(model, make().call), torch.arange(size(batch)) % 3 == 0
+    label = batch["label"].masked_fill(rows.view(-1, *[1] * (batch["label"].ndim - 1)), UNLABELLED)
+    inputs = {key: spoiled(value, rows) for key, value in batch.items() if isinstance(value, Tensor) and value.is_floating_point() and value.ndim}
+    unlabelled = batch | inputs | {"label": label}
+    _same(_measured(make, net, [unlabelled]), _measured(make, net, [rows_of(batch, ~rows)]), "an unlabelled item changes")
+
+
+def _cut_into_batches(make: Make, batch: Batch, model: nn.Module) -> None:
+    net, number = Net(model, make().call), size(batch)
+    pieces = [rows_of(batch, rows) for rows in torch.split(torch.arange(number), [1, 4, number - 5])]
+    _same(_measured(make, net, [batch]), _measured(make, net, pieces), "the cut into batches changes")
+
+
+def _same(one: dict[str, float], two: dict[str, float], message: str) -> None:
+    for name in one:
+        assert math.isclose(one[name], two[name], rel_tol=1e-4, abs_tol=1e-5), f"{message} '{name}': {one[name]:.6g} and {two[name]:.6g}"

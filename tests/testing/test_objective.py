@@ -1,0 +1,239 @@
+"""Each contract of an objective names one that breaks it, and only that contract does."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from instil.core import Batch, Card, LabelObjective, Objective, Objectives, Outputs
+from instil.testing import check_objective, loss_and_gradient, sample_outputs
+from instil.testing.samples import strided
+
+
+class Sound(Objective):
+    """Half the squared difference; every broken one differs from it in one thing."""
+
+    card = Card("sound")
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        return self.of(student["logits"], teacher["logits"])
+
+    def of(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return (student - teacher).square().mean(1)
+
+
+class LogOfSoftmax(Sound):
+    def of(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return (teacher.softmax(1) * (teacher.softmax(1).log() - student.softmax(1).log())).sum(1)
+
+
+class InfiniteGradient(Sound):
+    """Its value is fine where its gradient is not."""
+
+    def of(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return (student - teacher).square().sum(1).clamp_max(1e6) + torch.where(student.amax(1) > 1e3, (student * 0).sum(1).sqrt(), 0.0)
+
+
+class Deaf(Sound):
+    def of(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return 0 * student.sum(1) + teacher.square().sum(1) * 0
+
+
+class NotZero(Sound):
+    def of(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return super().of(student, teacher) + 1
+
+
+class ChangesTheTeacher(Sound):
+    def of(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return super().of(student - student.mean(1, keepdim=True), teacher.sub_(teacher.mean(1, keepdim=True)))
+
+
+class Ordered(Sound):
+    def of(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return super().of(student, teacher) * torch.linspace(0.5, 1.5, len(student))
+
+
+class BatchMean(Sound):
+    """Centred over the batch, and its card does not say so."""
+
+    def of(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return super().of(student - student.mean(0), teacher - teacher.mean(0)) + super().of(student, teacher)
+
+
+class SumOfAll(Sound):
+    """The sum where the mean is wanted: a number that grows with the batch."""
+
+    def of(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return super().of(student, teacher).sum()
+
+
+class CountsAll(Sound):
+    def weight(self, batch: Batch) -> Tensor:
+        return torch.ones(len(batch["index"]))
+
+
+class CountsTheUnlabelled(LabelObjective, Sound):
+    def weight(self, batch: Batch) -> Tensor:
+        return Objective.weight(self, batch)
+
+
+class HearsTheUncounted(Sound):
+    def of(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return super().of(student, teacher)
+
+    def weight(self, batch: Batch) -> Tensor:
+        return super().weight(batch) + 1e-2
+
+
+class OneIsNoVariance(Sound):
+    card = Card("one", couples=True)
+
+    def of(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return (student.var(0) - teacher.var(0)).square().sum()
+
+
+class WantsContiguous(Sound):
+    def of(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return super().of(student.as_strided(student.shape, (student.shape[1], 1)), teacher)
+
+
+class MovesInForward(Sound):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(1))
+
+    def of(self, student: Tensor, teacher: Tensor) -> Tensor:
+        self.seen.add_(1)
+        return super().of(student, teacher)
+
+
+class KeepsTooMuch(Sound):
+    def keep(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+        return {"mean": student["logits"].mean(0)}
+
+
+class Scalar(Sound):
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(1.0))
+
+    def of(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return super().of(student, teacher) * self.factor.exp()
+
+
+class OutsideOfTheState(Sound):
+    """A parameter that no checkpoint holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(1))
+
+    def state_dict(self, *args: object, **kwargs: object) -> dict[str, Tensor]:  # type: ignore[override]
+        return {}
+
+    def of(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return super().of(student, teacher) * self.factor.exp()
+
+
+class Uphill(Sound):
+    def of(self, student: Tensor, teacher: Tensor) -> Tensor:
+        value = super().of(student, teacher)
+        return 2 * value.detach() - value
+
+
+BROKEN: dict[type[Objective], str] = {
+    LogOfSoftmax: "finite at extremes: .*(loss is nan|not finite)",
+    InfiniteGradient: "finite at extremes: gradient of logits.0 is not finite",
+    Deaf: "finite at extremes: no gradient reaches the student",
+    NotZero: "zero at match: loss is 1.0 where student and teacher say the same",
+    ChangesTheTeacher: "inputs untouched: logits.0 was changed in place",
+    Ordered: "order of the batch: the loss depends on the order of the batch",
+    BatchMean: "cut of the batch: the loss depends on how the batch is cut",
+    SumOfAll: "cut of the batch: the loss depends on how the batch is cut",
+    CountsAll: "only counted items: an invalid item changes the loss",
+    CountsTheUnlabelled: "only counted items: an unlabelled item changes the loss",
+    HearsTheUncounted: "only counted items: an invalid item changes the loss",
+    OneIsNoVariance: "empty and single: .*(one item|degrees of freedom)",
+    WantsContiguous: "layout: ",
+    MovesInForward: "state moves after the step: forward or keep moved the state 'seen'",
+    KeepsTooMuch: "state moves after the step: keep returns one row for every sample",
+    Scalar: r"parameters are seen: a learned scalar has shape \(1,\), not \(\)",
+    OutsideOfTheState: "parameters are seen: a parameter is missing from the state",
+    Uphill: "loss falls: the loss does not fall in 20 steps on free outputs",
+}
+
+
+def test_the_sound_one_holds() -> None:
+    check_objective(Sound)
+
+
+@pytest.mark.parametrize("kind", BROKEN, ids=lambda kind: kind.__name__)
+@pytest.mark.filterwarnings("ignore:var():UserWarning")
+def test_a_broken_one_is_named(kind: type[Objective]) -> None:
+    with pytest.raises(AssertionError, match=f"^{BROKEN[kind]}"):
+        check_objective(kind)
+
+
+@pytest.mark.filterwarnings("ignore:var():UserWarning")
+def test_every_contract_is_broken_by_one() -> None:
+    import inspect
+
+    from instil.testing import objective
+
+    names = {name.strip("_").replace("_", " ") for name in inspect.getsource(objective.check_objective).split() if name.startswith("_")}
+    names = {name.rstrip(",") for name in names}
+    assert names == {message.partition(":")[0] for message in BROKEN.values()}
+    assert len(names) == 11
+
+
+def test_what_is_said_on_the_card_is_not_asked() -> None:
+    class Says(NotZero):
+        card = dataclasses.replace(Sound.card, zero_at_match=False)
+
+    check_objective(Says)
+
+
+def test_loss_and_gradient() -> None:
+    student, teacher, batch = sample_outputs()
+    loss, gradients = loss_and_gradient(Sound(), student, teacher, batch)
+    difference = student["logits"] - teacher["logits"]
+    assert torch.allclose(loss, difference.square().mean())
+    assert torch.allclose(gradients["logits.0"], 2 * difference / difference.numel())
+
+
+def test_samples_repeat_and_a_third_has_no_label() -> None:
+    one, two = sample_outputs(9), sample_outputs(9)
+    assert torch.equal(one[0]["logits"], two[0]["logits"])
+    assert not torch.equal(one[0]["logits"], one[1]["logits"])
+    assert int((one[2]["label"] == -100).sum()) == 3
+
+
+def test_a_strided_sample_stays_strided_in_a_clone() -> None:
+    student = sample_outputs()[0]
+    for before, after in zip((student["logits"], *student["features"]), _flat(strided(student)), strict=True):
+        assert torch.equal(before, after)
+        assert not after.clone().is_contiguous()
+
+
+def _flat(outputs: Outputs) -> list[Tensor]:
+    return [outputs["logits"], *outputs["features"]]
+
+
+class Two(Objective):
+    """Reads the embedding, not the logits."""
+
+    card = Card("two")
+    needs: ClassVar = {"student": (("embedding",),), "teacher": (("logits",),)}
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        return student["embedding"].square().sum(1)
+
+
+def test_the_gradient_of_what_is_read() -> None:
+    assert set(loss_and_gradient(Two(), *sample_outputs())[1]) == {"embedding.0"}
+    assert Objectives({"two": Two()}).reads("student") == {"embedding"}

@@ -143,6 +143,8 @@ class Engine:
 
     def shares(self, counts: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
         """The part of each micro-batch in the mean over all micro-batches of all ranks, loss by loss, update by update."""
+        if not counts[0]:
+            return [{} for _ in counts]
         sizes = [count.numel() for count in counts[0].values()]
         local = torch.stack([torch.cat([count.reshape(-1).float() for count in count_of.values()]) for count_of in counts])
         total = self.total(local.sum(0))

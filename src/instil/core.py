@@ -435,6 +435,12 @@ class Scheme(nn.Module):
         """The teacher's outputs, {} where there is none."""
         return {} if self.teacher is None else self.teacher(batch, grad=grad)
 
+    def compare(self, batch: Batch) -> Update:
+        """The objectives' update; the teacher is asked first, so that its temporaries are gone before the student's graph is kept."""
+        teacher = self.ask(batch)
+        update: Update = self.objectives(self.student(batch), teacher, batch)
+        return update
+
     def prepare(self, batch: Batch) -> None:
         """Build what depends on shapes, once, on a dry batch: eval mode, no gradients, random state as it was."""
         if not self.prepared:

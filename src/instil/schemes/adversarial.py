@@ -60,7 +60,7 @@ class Adversarial(Scheme):
         return {**super().counts(batch), "critic": number, "fool": number}
 
     def step(self, batch: Batch) -> Iterator[Update]:
-        student, teacher, weight = self.student(batch), self.ask(batch), items(batch)
+        teacher, student, weight = self.ask(batch), self.student(batch), items(batch)
         real, fake = self._score(teacher[self.role]), self._score(student[self.role].detach())
         yield Update({"critic": mean(F.softplus(-real) + F.softplus(fake), weight)}, "critic")
         update = self.objectives(student, teacher, batch)

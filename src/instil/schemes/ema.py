@@ -24,7 +24,7 @@ class Ema(Scheme):
         super().__init__(student, EmaTeacher(student, decay), objectives)
 
     def step(self, batch: Batch) -> Iterator[Update]:
-        yield self.objectives(self.student(batch), self.ask(batch), batch)
+        yield self.compare(batch)
 
     def after_step(self, kept: dict[str, Tensor]) -> None:
         super().after_step(kept)

@@ -13,4 +13,4 @@ class Offline(Scheme):
     card = Card("Offline distillation", "https://arxiv.org/abs/1503.02531", "NIPS Workshop", 2014, source="offline")
 
     def step(self, batch: Batch) -> Iterator[Update]:
-        yield self.objectives(self.student(batch), self.ask(batch), batch)
+        yield self.compare(batch)

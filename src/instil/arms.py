@@ -18,7 +18,7 @@ from instil.core import UNLABELLED, Batch, Net, Outputs, Scheme, Teacher
 from instil.data.images import ImageData
 from instil.data.labels import labelled
 from instil.data.loader import Repeated
-from instil.engine import rank
+from instil.engine import join_ranks, rank
 from instil.export.student import load_student, save_student
 from instil.folder import RunFolder
 from instil.recipe import build_objectives, fingerprint, stages
@@ -43,11 +43,10 @@ class Arm:
 class Remembered(nn.Module):
     """What a teacher said about each image of one data set, so that it is asked once."""
 
-    def __init__(self, teacher: nn.Module, bench: Bench, images: ImageData):
+    def __init__(self, teacher: Teacher, bench: Bench, images: ImageData):
         super().__init__()
-        device = next((p.device for p in teacher.parameters()), torch.device("cpu"))
-        with torch.no_grad():
-            answers = [teacher({"image": batch["image"].to(device)})["logits"] for batch in bench.loader(images, shuffle=False)]
+        device = join_ranks()
+        answers = [teacher({"image": batch["image"].to(device)})["logits"] for batch in bench.loader(images, shuffle=False)]
         self.register_buffer("logits", torch.cat(answers))
 
     def forward(self, batch: Batch) -> Outputs:
@@ -82,6 +81,7 @@ class Arms:
         teacher = build.teacher([net for net, _ in members])
         if teacher is None:
             return None
+        teacher.to(join_ranks())
         seconds = sum(seconds for _, seconds in members)
         images = self.bench.splits
         if not self._knows_classes(teacher):
@@ -119,9 +119,8 @@ class Arms:
         return metrics, details
 
     def _knows_classes(self, teacher: Teacher) -> bool:
-        batch = next(iter(self.bench.loader(self.bench.splits.validation, shuffle=False)))
-        with torch.no_grad():
-            return bool(teacher(batch)["logits"].shape[-1] == len(self.bench.splits.classes))
+        image = next(iter(self.bench.loader(self.bench.splits.validation, shuffle=False)))["image"]
+        return bool(teacher({"image": image.to(join_ranks())})["logits"].shape[-1] == len(self.bench.splits.classes))
 
     def _teacher_net(self, stage: Recipe, spec: Model, number: int) -> tuple[Net, float]:
         """A teacher as its weights or an earlier run tell it, or trained first, once; with its training seconds."""

@@ -196,6 +196,13 @@ class Engine:
         with torch.no_grad():
             scheme.after_step({key: gather_rows(torch.cat(rows)) for key, rows in kept.items()})
 
+    def agree(self) -> None:
+        """Average over ranks what each moved by itself: the BatchNorm statistics of the learners."""
+        if world() > 1:
+            for buffer in (b for modules in self.modules.values() for module in modules for b in module.buffers() if b.is_floating_point()):
+                dist.all_reduce(buffer)
+                buffer /= world()
+
     def rate(self, factor: float) -> None:
         """Set every learning rate to ``factor`` times its initial value."""
         for optimizer in self.optimizers.values():

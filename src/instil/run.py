@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import nn
 
-from instil import build, closing_table, results
+from instil import build, closing_table, results, threads
 from instil.arms import Arm, Arms
 from instil.build import Bench
 from instil.core import Batch, Net, Outputs
@@ -37,7 +38,11 @@ def run(recipe: Recipe, out: Path | None, resume: Path | None, console: Console)
     bench = build.bench(recipe)
     for number, stage in enumerate(stages(recipe)):
         with build.at(f"stages.{number}" if recipe.stages else ""):
-            rehearse(bench, stage)
+            scheme = rehearse(bench, stage)
+    if before := folder.read_json("environment.json"):
+        torch.set_num_threads(before["hardware"]["threads"])  # a resumed run must add up in the same order
+    else:
+        threads.choose(scheme, next(iter(bench.loader(bench.splits.train))))
     (folder.path / "checkpoint").mkdir(parents=True, exist_ok=True)
     folder.write("recipe.yaml", to_yaml(recipe))
     folder.write_json("environment.json", environment(recipe.seeds))

@@ -178,6 +178,7 @@ class _Run:
         self.clock.seconds += time.perf_counter() - began
 
     def note(self, evaluates: bool) -> None:
+        self.engine.agree()
         losses = self.watch.means()
         rate = self.training.rate(self.clock.progress) * self.training.optimizer.options.get("lr", 0.0)
         record: Record = {"epoch": self.clock.epoch, "step": self.clock.step, "losses": losses, "lr": rate, "seconds": round(self.clock.seconds, 3)}

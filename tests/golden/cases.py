@@ -152,6 +152,8 @@ def compare(case: Case, adapter: Adapter) -> dict[str, float]:
     loss, outputs = answer if isinstance(answer, tuple) else (answer, {})
     errors = {"loss": relative_error(loss, case["loss"])} | {name: relative_error(value, case[name]) for name, value in outputs.items()}
     names = [name for name in case.arrays if f"grad.{name}" in case and f"grad.{name}" not in outputs]
+    if of_nothing := [name for name in case.arrays if name.startswith("grad.") and name not in outputs and name.removeprefix("grad.") not in names]:
+        raise KeyError(f"{case.name} has {of_nothing[0]} and no such input, and the adapter gives no such output")
     inputs = [case[name] for name in names]
     gradients = torch.autograd.grad(loss, inputs, allow_unused=True) if inputs and loss.requires_grad else [None] * len(inputs)
     for name, value, gradient in zip(names, inputs, gradients, strict=True):

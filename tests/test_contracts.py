@@ -1,0 +1,202 @@
+"""Every method of the catalogue keeps its contracts, also one that was put there a minute ago: nothing here is named by hand."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+import torch
+from torch import nn
+
+from instil import catalogue, recipe
+from instil.core import Batch, Card, Net, Objective, Schedule, Scheme, Teacher
+from instil.objectives.logits.kd import KD
+from instil.options import parameters
+from instil.teachers.frozen import Frozen
+from instil.testing import check_objective, check_scheme, check_task, check_teacher
+from tests.nets import batch, net
+
+COUPLING = {("review_kd", "norm", "batch")}
+"""Options under which a method says itself that it couples the batch or otherwise leaves the contracts."""
+
+
+def bare(annotation: Any) -> Any:
+    """``Annotated[float, ...]`` and ``float | Schedule`` as ``float``."""
+    if hasattr(annotation, "__metadata__"):
+        return bare(get_args(annotation)[0])
+    parts = [part for part in get_args(annotation) if part not in (Schedule, type(None))]
+    return bare(parts[0]) if get_origin(annotation) is not Literal and len(parts) == 1 and not isinstance(annotation, type) else annotation
+
+
+def others(parameter: inspect.Parameter) -> list[Any]:
+    """Values other than the default that an option may take."""
+    kind, default = bare(parameter.annotation), parameter.default
+    if get_origin(kind) is Literal:
+        return [value for value in get_args(kind) if value != default]
+    if kind is bool:
+        return [not default]
+    if kind is float:
+        return [default / 2 if default else 0.25]
+    if kind is int:
+        return [default + 1]
+    return [[[1, 1]]] if default == "auto" else []
+
+
+def every_option() -> Iterator[tuple[str, str, Any]]:
+    for name in catalogue.names("objective"):
+        for option, parameter in parameters(catalogue.find("objective", name)).items():
+            for value in others(parameter):
+                yield name, option, value
+
+
+def choices() -> list[tuple[str, str, Any]]:
+    """Options that choose another formula, not another number."""
+    found = [(name, option, value) for name, option, value in every_option() if isinstance(value, (bool, str))]
+    return [choice for choice in found if choice not in COUPLING]
+
+
+@pytest.mark.parametrize("name", catalogue.names("objective"))
+def test_objective(name: str) -> None:
+    check_objective(smaller(name))
+
+
+@pytest.mark.parametrize(("name", "option", "value"), choices())
+def test_objective_with_another_choice(name: str, option: str, value: Any) -> None:
+    check_objective(smaller(name, **{option: value}))
+
+
+def smaller(name: str, **options: Any) -> Any:
+    """Makes an objective; memories of many thousand rows are shrunk, which changes no formula."""
+    kind = catalogue.find("objective", name)
+    for option, parameter in parameters(kind).items():
+        if bare(parameter.annotation) is int and parameter.default > 1000:
+            options.setdefault(option, 64)
+    return lambda: kind(**options)
+
+
+@pytest.mark.parametrize(("name", "option", "value"), list(every_option()))
+def test_an_option_is_kept_under_its_name_and_survives_a_recipe(name: str, option: str, value: Any) -> None:
+    kind = catalogue.find("objective", name)
+    assert getattr(kind(**{option: value}), option) == value
+    goal = {"type": name, "weight": 0.5, option: value}
+    whole = {"name": "it", "data": {"name": "digits"}, "teacher": "networks:cnn", "student": "networks:mlp", "objectives": {"goal": goal}}
+    text = recipe.to_yaml(recipe.build(whole))
+    again = recipe.build(recipe.parse(text, "text"))
+    assert recipe.to_yaml(again) == text
+    objectives = recipe.build_objectives(again.objectives)
+    assert type(objectives["goal"]) is kind
+    assert getattr(objectives["goal"], option) == value
+    assert objectives.weights == {"goal": 0.5}
+
+
+@pytest.mark.parametrize("name", catalogue.names("objective"))
+def test_every_option_has_another_value_to_try(name: str) -> None:
+    for option, parameter in parameters(catalogue.find("objective", name)).items():
+        assert others(parameter), f"tests/test_contracts.py knows no other value for {name}.{option}: {parameter.annotation}"
+
+
+@pytest.mark.parametrize("name", catalogue.names("objective"))
+def test_a_number_may_be_a_schedule(name: str) -> None:
+    """A schedule that stands still gives the number's loss."""
+    from instil.core import Objectives
+    from instil.testing import sample_outputs
+
+    for option, parameter in parameters(catalogue.find("objective", name)).items():
+        if bare(parameter.annotation) is not float:
+            continue
+        losses = []
+        for value in (parameter.default, Schedule(parameter.default, parameter.default)):
+            torch.manual_seed(0)
+            student, teacher, given = sample_outputs()
+            objectives = Objectives({"it": smaller(name, **{option: value})()})
+            objectives.build(student, teacher)
+            losses.append(objectives(student, teacher, given).losses["it"])
+        assert torch.equal(*losses), option
+
+
+@pytest.mark.parametrize("kind", catalogue.kinds())
+def test_cards_say_where_a_method_comes_from(kind: str) -> None:
+    for name in catalogue.names(kind):
+        card = catalogue.find(kind, name).card
+        assert isinstance(card, Card)
+        assert card.title, name
+        if kind == "objective":
+            assert card.source in ("labels", "logits", "features", "relations"), name
+            assert set(card.labels) <= {"single", "multi", "binary"}, name
+        if kind == "scheme":
+            assert card.source in ("offline", "online", "self"), name
+
+
+def arguments(kind: type, given: dict[str, Any]) -> dict[str, Any]:
+    """What a class needs, by the names of its parameters."""
+    needed = [name for name, p in inspect.signature(kind).parameters.items() if p.default is inspect.Parameter.empty]
+    missing = set(needed) - set(given)
+    assert not missing, f"tests/test_contracts.py does not know what to give {kind.__name__} as {', '.join(missing)}; add it there"
+    return {name: given[name]() for name in needed}
+
+
+@pytest.mark.parametrize("name", catalogue.names("scheme"))
+def test_scheme(name: str) -> None:
+    kind: type[Scheme] = catalogue.find("scheme", name)
+    given: dict[str, Any] = {
+        "student": lambda: net(8),
+        "teacher": lambda: Frozen(net(8, 1)),
+        "peers": lambda: [net(6, 2), net(8, 3)],
+        "objectives": lambda: {"kd": KD(), "cross_entropy": catalogue.find("objective", "cross_entropy")()},
+    }
+    check_scheme(lambda: kind(**arguments(kind, given)), lambda step: batch(seed=step))
+
+
+@pytest.mark.parametrize("name", catalogue.names("teacher"))
+def test_teacher(name: str) -> None:
+    kind: type[Teacher] = catalogue.find("teacher", name)
+    given: dict[str, Any] = {"net": lambda: net(8, dropout=0.5), "members": lambda: [net(8), net(4, 1, dropout=0.5)]}
+    check_teacher(lambda: kind(**arguments(kind, given)), batch())
+
+
+@pytest.mark.parametrize("name", catalogue.names("task"))
+def test_task(name: str) -> None:
+    given = {"image": torch.rand(12, 1, 4, 4, generator=torch.Generator().manual_seed(0)), "label": torch.arange(12) % 5}
+    check_task(catalogue.find("task", name), given)
+
+
+def test_a_file_that_was_just_put_there_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    (tmp_path / "late_loss.py").write_text(
+        "from torch import Tensor\n"
+        "from instil.core import Card, Objective\n\n"
+        "class LateLoss(Objective):\n"
+        '    card = Card("late")\n\n'
+        "    def forward(self, student, teacher, batch) -> Tensor:\n"
+        "        return (student['logits'] - teacher['logits']).square().sum(1)\n"
+    )
+    monkeypatch.setattr(catalogue, "_imported", {})
+    monkeypatch.syspath_prepend(tmp_path)
+    catalogue.add(["late_loss"])
+    assert "late_loss" in catalogue.names("objective")
+    kind: type[Objective] = catalogue.find("objective", "late_loss")
+    check_objective(kind)
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in ("objective", "scheme", "teacher") for name in catalogue.names(kind)])
+def test_d7_nothing_that_can_change_is_shared_on_a_class(kind: str, name: str) -> None:
+    """Instances of one class do not see each other: no list, set, module or tensor hangs on the class, and dicts are declarations."""
+    found = catalogue.find(kind, name)
+    for owner in found.__mro__:
+        if not owner.__module__.startswith("instil"):
+            continue
+        for attribute, value in vars(owner).items():
+            mutable = isinstance(value, (list, set, bytearray, torch.Tensor, nn.Module, dict))
+            assert not mutable or attribute in ("needs", "__annotations__", "__annotations_cache__"), f"{owner.__name__}.{attribute} is shared"
+
+
+def test_d7_two_nets_around_models_of_one_class_do_not_see_each_other() -> None:
+    given: Batch = batch()
+    one, two = net(8, 0), net(8, 1)
+    a, b = one(given), two(given)
+    assert torch.equal(a["embedding"], one(given)["embedding"])
+    assert not torch.equal(a["embedding"], b["embedding"])
+    assert one.taps is not two.taps
+    plain = Net(one.model, one.call)
+    assert set(plain(given)) == {"logits"}

@@ -183,6 +183,7 @@ def training(train: Train, seed: int, length: int | None = None) -> Training:
         precision=train.precision,
         clip=train.clip,
         compile=train.compile,
+        shard=train.shard,
         seed=seed,
         evaluate_every=train.evaluate_every,
         evaluate_steps=train.evaluate_steps,

@@ -30,12 +30,12 @@ def show(result: Mapping[str, Any], console: Console) -> None:
     console.print(f"{data['name']}: {labelled}, {data['test']:,} to test, {seeds} seed{'s' * (seeds > 1)}", highlight=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("", no_wrap=True)
-    for column in ("accuracy", "gain", "", "parameters", "size", "latency"):
+    for column in (result["headline"], "gain", "", "parameters", "size", "latency"):
         table.add_column(column, justify="right" if column else "left", no_wrap=True)
     for name, title in NAMES.items():
         if name in result:
             table.add_row(
-                title, percent(result[name]["accuracy"]), *_gain(result, name), *_cost(result, "teacher" if name == "teacher" else "student")
+                title, percent(result[name][result["headline"]]), *_gain(result, name), *_cost(result, "teacher" if name == "teacher" else "student")
             )
     console.print(table)
     if "gain" in result:
@@ -47,11 +47,12 @@ def show(result: Mapping[str, Any], console: Console) -> None:
 def show_export(result: Mapping[str, Any], console: Console) -> None:
     """The exported files with size, latency, accuracy and how far their logits are from PyTorch's."""
     table = Table(title="Exported student", title_justify="left")
-    for column in ("file", "size", "latency", "accuracy", "largest logit difference"):
+    headline = result["headline"]
+    for column in ("file", "size", "latency", headline, "largest logit difference"):
         table.add_column(column, justify="left" if column == "file" else "right")
     for one in result["export"].values():
         difference = f"{one['max_difference']:.1e}" if "max_difference" in one else ""
-        table.add_row(one["file"], kilobytes(one["bytes"]), milliseconds(one["latency"]), f"{100 * one['accuracy']:.1f} %", difference)
+        table.add_row(one["file"], kilobytes(one["bytes"]), milliseconds(one["latency"]), f"{100 * one[headline]:.1f} %", difference)
     console.print(table)
 
 
@@ -75,7 +76,7 @@ def _gain(result: Mapping[str, Any], name: str) -> tuple[str, str]:
     if name in ("teacher", "alone") or "alone" not in result:
         return "", ""
     if name != "distilled":
-        return f"{100 * (result[name]['accuracy']['mean'] - result['alone']['accuracy']['mean']):+.1f}", ""
+        return f"{100 * (result[name][result['headline']]['mean'] - result['alone'][result['headline']]['mean']):+.1f}", ""
     gain = result["gain"]
     noise = "" if gain["std"] is None else "> noise" if gain["significant"] else "in noise"
     return f"{100 * gain['mean']:+.1f}", noise

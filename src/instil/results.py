@@ -43,7 +43,7 @@ def assemble(bench: Bench, teacher: Arm | None, arms: Arms, status: str) -> dict
     for name, done in {**scored, **arms}.items():
         if done:
             result[name] = {metric: summary([arm.test[metric] for arm in done]) for metric in done[0].test}
-    headline = "accuracy"
+    headline = result["headline"] = bench.task.headline
     gains = {
         name: gain(*_paired(arms["distilled"], done, headline)) for name, done in arms.items() if name != "distilled" and done and arms["distilled"]
     }
@@ -51,7 +51,7 @@ def assemble(bench: Bench, teacher: Arm | None, arms: Arms, status: str) -> dict
         result["gain"] = gains.pop("alone")
     result["gains"] = gains
     result["cost"] = cost(bench, teacher, arms)
-    drawn = shipped(arms["distilled"]) if arms["distilled"] else 0
+    drawn = shipped(bench, arms["distilled"]) if arms["distilled"] else 0
     result["details"] = {name: done[min(drawn, len(done) - 1)].details for name, done in {**scored, **arms}.items() if done}
     result["shipped_seed"] = recipe.seeds[drawn] if arms["distilled"] else None
     result["warnings"] = warnings(result)
@@ -63,9 +63,9 @@ def _paired(treated: Sequence[Arm], control: Sequence[Arm], metric: str) -> tupl
     return [a.test[metric] for a, _ in pairs], [b.test[metric] for _, b in pairs]
 
 
-def shipped(distilled: Sequence[Arm]) -> int:
+def shipped(bench: Bench, distilled: Sequence[Arm]) -> int:
     """Which seed's student is shipped: the one that does best on the validation split."""
-    return max(range(len(distilled)), key=lambda number: distilled[number].validation["accuracy"])
+    return max(range(len(distilled)), key=lambda number: distilled[number].validation[bench.task.headline])
 
 
 def cost(bench: Bench, teacher: Arm | None, arms: Arms) -> dict[str, Any]:
@@ -99,6 +99,7 @@ def warnings(result: Mapping[str, Any]) -> list[str]:
         other = result["gains"].get(name)
         if other is not None and not (other["significant"] and other["mean"] > 0):
             found.append(f"distillation does not do clearly better than {words} here")
-    if "teacher" in result and "alone" in result and result["teacher"]["accuracy"]["mean"] < result["alone"]["accuracy"]["mean"]:
+    headline = result["headline"]
+    if "teacher" in result and "alone" in result and result["teacher"][headline]["mean"] < result["alone"][headline]["mean"]:
         found.append("the teacher is worse than the student alone")
     return found

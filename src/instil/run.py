@@ -56,7 +56,11 @@ def run(recipe: Recipe, out: Path | None, resume: Path | None, console: Console)
             for seed in recipe.seeds:
                 for name in arms.planned():
                     done[name].append(arms.student(name, seed))
+                folder.write_json("result.json", results.assemble(bench, teacher, done, "running"))
         status = "complete"
+    except Exception:
+        status = "failed"
+        raise
     finally:
         folder.write_json("result.json", results.assemble(bench, teacher, done, status))
     if rank() == 0:
@@ -94,7 +98,7 @@ def _progress(console: Console) -> Iterator[Callable[[str, int | None, Clock], N
 
 def _finish(bench: Bench, folder: RunFolder, distilled: list[Arm], console: Console) -> None:
     """Ship the student, export it, write the page, show the table."""
-    net = distilled[results.shipped(distilled)].net
+    net = distilled[results.shipped(bench, distilled)].net
     assert isinstance(net, Net)
     about = {"classes": list(bench.splits.classes), "shape": list(bench.shape), "kind": bench.splits.kind}
     save_student(net, folder.path / "student.safetensors", about)
@@ -134,7 +138,7 @@ def _export(folder: RunFolder, bench: Bench, net: Net, int8: bool) -> None:
         if name in written:
             session = Session(path)
             metrics, _ = bench.task.evaluate(Net(session, _ask), bench.loader(bench.splits.test, shuffle=False))
-            written[name] |= {"accuracy": metrics["accuracy"], "latency": measure(session, batch)}
+            written[name] |= {bench.task.headline: metrics[bench.task.headline], "latency": measure(session, batch)}
     result = folder.read_json("result.json")
     folder.write_json("result.json", result | {"export": result.get("export", {}) | written})
 

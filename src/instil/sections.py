@@ -128,6 +128,7 @@ class Train(Section):
     evaluate_steps: Whole | None = None
     allow_coupled_cut: bool = False
     compile: bool = False
+    shard: bool = False
 
     @model_validator(mode="after")
     def _one_length(self) -> Train:

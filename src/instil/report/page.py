@@ -89,7 +89,10 @@ def _warnings(record: Record) -> str:
     said = [str(warning) for warning in given] if isinstance(given, list) else []
     status = record.at("status")
     if status not in (None, "complete"):
-        said.insert(0, f"This run {'is still running' if status == 'running' else f'was {status}'}: the numbers below are what there is so far.")
+        said.insert(
+            0,
+            f"This run {'is still running' if status == 'running' else status if status == 'failed' else f'was {status}'}: the numbers below are what there is so far.",
+        )
     said += record.unread
     if not said:
         return ""

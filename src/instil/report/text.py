@@ -98,7 +98,7 @@ def verdict(record: Record) -> tuple[str, str]:
     """Did it work: a word for its colour, and the words."""
     gain, significant = record.number("gain", "mean"), record.at("gain", "significant")
     if record.at("status") not in (None, "complete"):
-        return "open", "Still running" if record.at("status") == "running" else "Interrupted"
+        return "open", {"running": "Still running", "failed": "Failed"}.get(str(record.at("status")), "Interrupted")
     if gain is None:
         return "open", "Nothing to compare"
     if significant is True:

@@ -57,6 +57,7 @@ class Classification:
     card = Card("Image classification")
     names = ("image", "label")  # of the tuples that a user's own loader yields
     label_objective = "cross_entropy"
+    headline = "accuracy"  # the metric that arms are compared by
     call = staticmethod(call)
 
     def __init__(self, kind: str = "single"):

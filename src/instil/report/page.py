@@ -89,10 +89,8 @@ def _warnings(record: Record) -> str:
     said = [str(warning) for warning in given] if isinstance(given, list) else []
     status = record.at("status")
     if status not in (None, "complete"):
-        said.insert(
-            0,
-            f"This run {'is still running' if status == 'running' else status if status == 'failed' else f'was {status}'}: the numbers below are what there is so far.",
-        )
+        words = {"running": "is still running", "failed": "failed"}.get(str(status), f"was {status}")
+        said.insert(0, f"This run {words}: the numbers below are what there is so far.")
     said += record.unread
     if not said:
         return ""

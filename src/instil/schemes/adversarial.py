@@ -20,7 +20,7 @@ class Adversarial(Scheme):
     card = Card(
         "Training shallow and thin networks with conditional adversarial networks",
         "https://arxiv.org/abs/1709.00513",
-        "BMVC",
+        "ICLR Workshop",
         2018,
         source="offline",
         algorithms=("adversarial",),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -50,8 +50,3 @@ def count_calls(module: nn.Module) -> Callable[[], int]:
     calls: list[int] = []
     module.register_forward_pre_hook(lambda *_: calls.append(1))
     return lambda: len(calls)
-
-
-def weights(module: nn.Module) -> Iterator[Tensor]:
-    """Copies of everything in the module's state."""
-    return (value.detach().clone() for value in module.state_dict().values())

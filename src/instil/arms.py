@@ -137,7 +137,7 @@ class Arms:
                 self.folder.log({"seed": None, "arm": name, "stage": 0, **record})
             return net, float(known["seconds"])
         scheme = Offline(net, None, self._label_objectives("cross_entropy"))
-        trained = self._fit(name, None, scheme, self.bench.splits.train, build.training(train, number))
+        trained = self._fit(name, None, scheme, self.bench.splits.train, build.training(train, number, learners=list(scheme.learners)))
         if rank() == 0:
             save_student(trained.net, path, {"seconds": trained.seconds, "records": trained.records})
             self.folder.arm(name, None, "-stage0.pt").unlink(missing_ok=True)
@@ -157,7 +157,7 @@ class Arms:
     def _without_teacher(self, seed: int, objective: str, name: str, images: ImageData) -> tuple[Net, float]:
         stage = self.stages[-1]
         scheme = Offline(self._new_student(stage, seed), None, self._label_objectives(objective))
-        trained = self._fit(name, seed, scheme, images, build.training(stage.train, seed, sum(self.steps)))
+        trained = self._fit(name, seed, scheme, images, build.training(stage.train, seed, sum(self.steps), list(scheme.learners)))
         return trained.net, trained.seconds
 
     def _label_objectives(self, name: str) -> Any:

@@ -169,13 +169,13 @@ def steps(bench: Bench, train: Train) -> int:
     return (train.epochs or 0) * bench.loader(bench.splits.train, accumulate=train.accumulate).steps
 
 
-def training(train: Train, seed: int, length: int | None = None) -> Training:
-    """The recipe's ``train`` section as ``fit`` takes it; ``length``: so many steps instead of its own."""
+def training(train: Train, seed: int, length: int | None = None, learners: Sequence[str] | None = None) -> Training:
+    """The recipe's ``train`` section as ``fit`` takes it; ``length``: so many steps instead of its own; ``learners``: those there are."""
     return Training(
         epochs=None if length else train.epochs,
         steps=length or train.steps,
         optimizer=_optimization(train.optimizer),
-        optimizers={learner: _optimization(train.optimizer_of(learner)) for learner in train.optimizers},
+        optimizers={learner: _optimization(train.optimizer_of(learner)) for learner in train.optimizers if learners is None or learner in learners},
         schedule=train.schedule,
         warmup=train.warmup,
         accumulate=train.accumulate,

@@ -1,0 +1,64 @@
+"""Every recipe that is shipped loads, says what it is, and runs to its end."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+
+from instil import catalogue
+from instil import recipe as recipes
+from instil.run import run
+
+ROOT = Path(__file__).parents[1]
+PACKAGED = sorted((ROOT / "src" / "instil" / "recipes").glob("*.yaml"))
+SHIPPED = [*PACKAGED, *sorted((ROOT / "recipes").glob("*/*.yaml"))]
+SHORT = ["train.epochs=1", "seeds=[0]", "baselines=[]", "export=false"]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder of trained teachers, so that recipes with the same one train it once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+def test_every_objective_and_scheme_has_a_recipe() -> None:
+    used = {("objective", goal.type) for path in SHIPPED for stage in stages(path) for goal in stage.objectives.values()}
+    used |= {("scheme", recipes.load(path).scheme.type) for path in SHIPPED}
+    wanted = {(kind, name) for kind in ("objective", "scheme") for name in catalogue.files(kind)}
+    assert wanted - used == {("objective", "label_smoothing")}, "which stands beside every recipe as a baseline"
+
+
+def stages(path: Path) -> list[recipes.Recipe]:
+    return recipes.stages(recipes.load(path))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_loads_and_says_what_it_is(path: Path) -> None:
+    assert path.read_text().startswith("# "), "a recipe begins with its idea"
+    recipe = recipes.load(path)
+    assert recipe.name == path.stem
+    assert recipe.seeds == [0, 1, 2]
+    again = recipes.build(yaml.safe_load(recipes.to_yaml(recipe)))
+    assert again == recipe
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_runs(path: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INSTIL_CACHE", str(cache))
+    short = [*SHORT, *(f"stages.{n}.train.epochs=1" for n, stage in enumerate(recipes.load(path).stages) if "train" in stage)]
+    folder = run(recipes.load(path, short), tmp_path / "run", None, Console(quiet=True))
+    result = json.loads((folder / "result.json").read_text())
+    assert result["status"] == "complete"
+    assert 0 <= result["distilled"]["accuracy"]["mean"] <= 1
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    losses = [value for record in records for value in record["losses"].values()]
+    assert losses
+    assert all(math.isfinite(value) for value in losses)
+    assert (folder / "student.safetensors").exists()
+    assert (folder / "report.html").exists()

@@ -56,6 +56,7 @@ def start(make: Callable[[], Scheme], optimization: Optimization = OPTIMIZATIONS
 
 def run(scheme: Scheme, engine: Engine, steps: range) -> None:
     for step in steps:
+        random.random()
         train_step(engine, scheme, [timed(step), timed(step + 100)])
 
 

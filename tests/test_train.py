@@ -144,6 +144,13 @@ def test_d2_the_student_is_in_train_mode_again_after_each_evaluation_and_the_tea
     assert modes == [(True, True, False)] * 9
 
 
+def test_d2_a_student_in_eval_mode_is_trained_in_train_mode_from_the_first_step() -> None:
+    scheme, modes = offline(), []
+    scheme.eval()
+    fit(scheme, batches(2), training(epochs=1), tick=lambda clock: modes.append(scheme.student.model.drop.training))
+    assert modes == [True, True]
+
+
 def test_the_schedules_of_a_batch_follow_the_clock() -> None:
     seen: list[dict[str, float]] = []
 

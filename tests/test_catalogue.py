@@ -15,9 +15,11 @@ from annotated_types import Ge, Lt
 from torch import nn
 
 import instil
-from instil import catalogue, methods_table, options
+from instil import catalogue
+from instil.cli import methods_table
 from instil.core import Card, Objective, Positive, Schedule, Scheme, Teacher
 from instil.objectives.logits.dkd import DKD, dkd_loss
+from instil.recipe import options
 from instil.schemes.ema import Ema as EmaScheme
 from instil.teachers.ema import Ema as EmaTeacher
 

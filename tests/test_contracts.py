@@ -13,7 +13,7 @@ from torch import nn
 from instil import catalogue, recipe
 from instil.core import Batch, Card, Net, Objective, Schedule, Scheme, Teacher
 from instil.objectives.logits.kd import KD
-from instil.options import parameters
+from instil.recipe.options import parameters
 from instil.teachers.frozen import Frozen
 from instil.testing import check_objective, check_scheme, check_task, check_teacher
 from tests.nets import batch, net

@@ -76,7 +76,15 @@ def test_schemes_import_core_and_teachers(path: Path) -> None:
 
 
 def test_nothing_below_imports_what_drives_it() -> None:
-    above = ("instil.cli", "instil.run", "instil.doctor", "instil.build", "instil.train", "instil.recipe", "instil.sections")
+    above = (
+        "instil.cli",
+        "instil.experiment.run",
+        "instil.experiment.doctor",
+        "instil.experiment.build",
+        "instil.train",
+        "instil.recipe",
+        "instil.recipe.sections",
+    )
     below = [path for folder in ("objectives", "schemes", "teachers", "networks", "data", "tasks") for path in (SOURCE / folder).rglob("*.py")]
     assert {name_of(path): found for path in below if (found := [name for name in ours(path) if within(name, *above)])} == {}
 
@@ -91,7 +99,7 @@ def test_only_the_engine_knows_a_distributed_library() -> None:
 
 
 def test_the_command_line_loads_nothing_but_typer() -> None:
-    assert at_the_top(SOURCE / "cli.py") - sys.stdlib_module_names <= {"typer"}
+    assert at_the_top(SOURCE / "cli" / "__init__.py") - sys.stdlib_module_names <= {"typer"}
     assert at_the_top(SOURCE / "catalogue.py") - sys.stdlib_module_names == set()
     assert at_the_top(SOURCE / "__init__.py") - sys.stdlib_module_names == set()
 

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from instil import catalogue
 from instil import recipe as recipes
-from instil.run import run
+from instil.experiment.run import run
 
 ROOT = Path(__file__).parents[1]
 PACKAGED = sorted((ROOT / "src" / "instil" / "recipes").glob("*.yaml"))

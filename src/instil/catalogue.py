@@ -119,7 +119,7 @@ def _user_module(name: str, folder: Path) -> ModuleType:
 
 def describe(kind: str, name: str) -> dict[str, Any]:
     """One method's card, options and place as plain data."""
-    from instil.options import described
+    from instil.recipe.options import described
 
     cls = find(kind, name)
     card, needs = cls.card, getattr(cls, "needs", {})

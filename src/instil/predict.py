@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from instil import build
 from instil import recipe as recipes
 from instil.core import Net, dry
+from instil.experiment import build
 from instil.export.student import load_student, read_description
-from instil.sections import Recipe
+from instil.recipe.sections import Recipe
 
 
 class Student:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from instil.atomic import atomic
 from instil.core import Batch
-from instil.export.atomic import atomic
 
 OPERATIONS = ["Conv", "Gemm", "MatMul"]
 """Where the arithmetic is; the rest (norms, gates, sums) loses accuracy in int8 and gains no time."""

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from instil.atomic import atomic
 from instil.core import Batch, Net
-from instil.export.atomic import atomic
 from instil.export.latency import resized
 from instil.export.session import Session
 

@@ -11,8 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from instil.atomic import atomic
 from instil.core import as_net, closest
-from instil.export.atomic import atomic
 
 TIED = "instil.tied"
 

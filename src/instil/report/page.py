@@ -12,7 +12,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from instil.export.atomic import atomic
+from instil.atomic import atomic
 from instil.report import curves, plots, quality, tables, text, trust
 from instil.report.legend import legend
 from instil.report.plots import Plot

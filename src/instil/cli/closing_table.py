@@ -46,10 +46,15 @@ def show(result: Mapping[str, Any], console: Console) -> None:
 
 def show_export(result: Mapping[str, Any], console: Console) -> None:
     """The exported files with size, latency, accuracy and how far their logits are from PyTorch's."""
-    table = Table(title="Exported student", title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     headline = result["headline"]
-    for column in ("file", "size", "latency", headline, "largest logit difference"):
-        table.add_column(column, justify="left" if column == "file" else "right")
+    for column in ("", "size", "latency", headline, "off by"):
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
+    for title, arm, net in (("teacher, PyTorch", "teacher", "teacher"), ("student, PyTorch", "distilled", "student")):
+        if arm in result and net in result["cost"]:
+            place = result["seeds"].index(result["shipped_seed"]) if net == "student" else 0
+            score = f"{100 * result[arm][headline]['values'][place]:.1f} %"
+            table.add_row(title, kilobytes(result["cost"][net]["bytes"]), milliseconds(result["cost"][net]["latency"]), score, "")
     for one in result["export"].values():
         difference = f"{one['max_difference']:.1e}" if "max_difference" in one else ""
         table.add_row(one["file"], kilobytes(one["bytes"]), milliseconds(one["latency"]), f"{100 * one[headline]:.1f} %", difference)

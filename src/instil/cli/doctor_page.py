@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from instil.closing_table import kilobytes
+from instil.cli.closing_table import kilobytes
 
 
 def show(findings: Mapping[str, Any], console: Console) -> None:

@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from instil.core import Schedule
-from instil.errors import RecipeError
 from instil.objectives.logits.kd import KD
-from instil.overrides import merge, override, parse
 from instil.recipe import build, build_objectives, build_options, fingerprint, load, stages, to_yaml
-from instil.sections import Model
+from instil.recipe.errors import RecipeError
+from instil.recipe.overrides import merge, override, parse
+from instil.recipe.sections import Model
 
 SMALL: dict[str, Any] = {
     "data": {"name": "digits", "labels": 100},

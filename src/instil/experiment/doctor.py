@@ -7,25 +7,24 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 
-from instil import build, doctor_page
-from instil.arms import known_teacher
-from instil.build import Bench
 from instil.core import UNLABELLED, Batch, Net, Outputs, Scheme, Update
 from instil.engine import Engine
+from instil.experiment import build
+from instil.experiment.arms import known_teacher
+from instil.experiment.build import Bench
+from instil.experiment.rehearsal import rehearse
 from instil.recipe import stages
-from instil.rehearsal import rehearse
-from instil.sections import Recipe
+from instil.recipe.sections import Recipe
 from instil.step import train_step
 
 TIMED_STEPS = 5
 FAINT = 0.01  # an objective with less than this share of the gradient does next to nothing
 
 
-def doctor(recipe: Recipe, console: Console) -> dict[str, Any]:
-    """Shapes, taps, adapters, losses with their share of the gradient, teacher against student, memory and time; shown, and given back.
+def doctor(recipe: Recipe) -> dict[str, Any]:
+    """Shapes, taps, adapters, losses with their share of the gradient, teacher against student, memory and time.
 
     Raises ValueError for what would stop a run before its first step; what would let it run badly is among the ``problems``.
     """
@@ -36,9 +35,7 @@ def doctor(recipe: Recipe, console: Console) -> dict[str, Any]:
             ready = {order: net for order, spec in enumerate(stage.teachers) if (net := known_teacher(bench, stage, spec, order)) is not None}
             scheme = rehearse(bench, stage, teachers=ready)
             found.append(examine(bench, stage, scheme, len(ready) == len(stage.teachers)))
-    findings = {"recipe": recipe.name, "stages": found, "problems": [problem for stage in found for problem in stage["problems"]]}
-    doctor_page.show(findings, console)
-    return findings
+    return {"recipe": recipe.name, "stages": found, "problems": [problem for stage in found for problem in stage["problems"]]}
 
 
 def examine(bench: Bench, stage: Recipe, scheme: Scheme, trained: bool) -> dict[str, Any]:

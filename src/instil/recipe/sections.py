@@ -9,8 +9,8 @@ from annotated_types import Ge, Gt, Lt
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from instil.core import Positive, Schedule
-from instil.options import SCHEDULED
-from instil.overrides import merge
+from instil.recipe.options import SCHEDULED
+from instil.recipe.overrides import merge
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
 Whole = Annotated[int, Ge(1)]

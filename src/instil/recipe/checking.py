@@ -11,10 +11,10 @@ from pydantic import BaseModel, ValidationError
 
 from instil import catalogue
 from instil.core import closest
-from instil.errors import Place, RecipeError, join, problems
-from instil.options import check, plain
-from instil.overrides import merge
-from instil.sections import Recipe
+from instil.recipe.errors import Place, RecipeError, join, problems
+from instil.recipe.options import check, plain
+from instil.recipe.overrides import merge
+from instil.recipe.sections import Recipe
 
 NAME_KEY = {"task": "name", "scheme": "type", "objective": "type", "optimizer": "type"}
 DEFAULT = {"task": "classification", "scheme": "offline", "optimizer": "adamw"}

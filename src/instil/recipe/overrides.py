@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from instil.errors import RecipeError, join
+from instil.recipe.errors import RecipeError, join
 
 REPLACED = ("objectives", "scheme", "teacher", "student")
 """Sections that a stage gives anew instead of changing single entries."""

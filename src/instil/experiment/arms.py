@@ -12,18 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from instil import build
-from instil.build import Bench
 from instil.core import UNLABELLED, Batch, Net, Outputs, Scheme, Teacher
 from instil.data.images import ImageData
 from instil.data.labels import labelled
 from instil.data.loader import Repeated
 from instil.engine import join_ranks, rank
+from instil.experiment import build
+from instil.experiment.build import Bench
+from instil.experiment.folder import RunFolder
 from instil.export.student import load_student, save_student
-from instil.folder import RunFolder
 from instil.recipe import build_objectives, fingerprint, stages
+from instil.recipe.sections import Goal, Model, Recipe
 from instil.schemes.offline import Offline
-from instil.sections import Goal, Model, Recipe
 from instil.train import Clock, Fit, Training, fit
 
 Tick = Callable[[str, "int | None", Clock], None]
@@ -227,7 +227,13 @@ def _untrained(bench: Bench, spec: Model, number: int) -> Net:
 
 def _place(bench: Bench, stage: Recipe, spec: Model, number: int) -> Path:
     """Where a trained teacher is kept: named by the hash of all that made it, in ``$INSTIL_CACHE`` or ``~/.cache/instil``."""
-    made_of = [stage.task, stage.data.model_dump(exclude={"labels"}), spec.model_dump(exclude={"taps"}), stage.teacher_train or stage.train, number]
+    made_of: list[Any] = [
+        stage.task,
+        stage.data.model_dump(exclude={"labels"}),
+        spec.model_dump(exclude={"taps"}),
+        stage.teacher_train or stage.train,
+        number,
+    ]
     users = [bench.recipe.folder] if ":" in spec.model and not spec.model.startswith(("networks:", "timm:", "torchvision:")) else []
     cache = Path(os.environ.get("INSTIL_CACHE") or Path.home() / ".cache" / "instil")
     return cache / "teachers" / f"{fingerprint(*made_of, *users)}.safetensors"

@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import nn
 
-from instil.arms import Arm
-from instil.build import Bench
 from instil.core import UNLABELLED
+from instil.experiment.arms import Arm
+from instil.experiment.build import Bench
+from instil.experiment.statistics import gain, summary
 from instil.export.latency import measure
-from instil.statistics import gain, summary
 
 Arms = Mapping[str, Sequence[Arm]]
 

@@ -12,23 +12,23 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import nn
 
-from instil import build, closing_table, results, threads
-from instil.arms import Arm, Arms
-from instil.build import Bench
 from instil.core import Batch, Net, Outputs
 from instil.engine import join_ranks, rank
+from instil.experiment import build, results, threads
+from instil.experiment.arms import Arm, Arms
+from instil.experiment.build import Bench
+from instil.experiment.folder import RunFolder, environment
+from instil.experiment.rehearsal import rehearse
 from instil.export.student import save_student
-from instil.folder import RunFolder, environment
 from instil.predict import load
 from instil.recipe import stages, to_yaml
-from instil.rehearsal import rehearse
+from instil.recipe.sections import Recipe
 from instil.report.page import write_report
-from instil.sections import Recipe
 from instil.train import Clock
 
 
 def run(recipe: Recipe, out: Path | None, resume: Path | None, console: Console) -> Path:
-    """Train the teacher, then for every seed the baselines and the distilled student; write everything down; show the closing table.
+    """Train the teacher, then for every seed the baselines and the distilled student; write everything down.
 
     ``resume`` is the folder of a run that was stopped: what is finished there is not trained again. Raises ValueError for bad input before
     anything is trained; where a run fails or is stopped, its folder stays usable and says so.
@@ -64,7 +64,7 @@ def run(recipe: Recipe, out: Path | None, resume: Path | None, console: Console)
     finally:
         folder.write_json("result.json", results.assemble(bench, teacher, done, status))
     if rank() == 0:
-        _finish(bench, folder, done["distilled"], console)
+        _finish(bench, folder, done["distilled"])
     return folder.path
 
 
@@ -96,20 +96,18 @@ def _progress(console: Console) -> Iterator[Callable[[str, int | None, Clock], N
         yield tick
 
 
-def _finish(bench: Bench, folder: RunFolder, distilled: list[Arm], console: Console) -> None:
-    """Ship the student, export it, write the page, show the table."""
+def _finish(bench: Bench, folder: RunFolder, distilled: list[Arm]) -> None:
+    """Ship the student, export it, write the page."""
     net = distilled[results.shipped(bench, distilled)].net
     assert isinstance(net, Net)
     about = {"classes": list(bench.splits.classes), "shape": list(bench.shape), "kind": bench.splits.kind}
     save_student(net, folder.path / "student.safetensors", about)
     if bench.recipe.export:
         _export(folder, bench, net, int8=False)
-    page = write_report(folder.path)
-    closing_table.show(folder.read_json("result.json"), console)
-    console.print(f"The page to read: {page}", soft_wrap=True)
+    write_report(folder.path)
 
 
-def export(path: Path, int8: bool, console: Console) -> None:
+def export(path: Path, int8: bool) -> None:
     """Write the student of a run as safetensors and ONNX, checked against each other and timed; with ``int8`` also quantised, with its accuracy.
 
     Raises ValueError for a run that is not complete, ImportError without the extra ``export``.
@@ -120,7 +118,6 @@ def export(path: Path, int8: bool, console: Console) -> None:
     student = load(path)
     _export(folder, build.bench(student.recipe), student.net, int8)
     write_report(path)
-    closing_table.show_export(folder.read_json("result.json"), console)
 
 
 def _export(folder: RunFolder, bench: Bench, net: Net, int8: bool) -> None:

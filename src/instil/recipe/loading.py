@@ -13,18 +13,15 @@ import yaml
 from pydantic import BaseModel
 
 from instil import catalogue
-from instil.checking import build_options, methods, optimizer, read, wrong
 from instil.core import Objectives, Schedule, closest
-from instil.errors import RecipeError, unknown
-from instil.options import defaults, plain
-from instil.overrides import REPLACED, merge, override, parse
-from instil.sections import Goal, Method, Model, Optimizer, Recipe, Task, Train
-
-__all__ = ["Goal", "Method", "Model", "Optimizer", "Recipe", "RecipeError", "Task", "Train"]
-__all__ += ["build", "build_objectives", "build_options", "fingerprint", "load", "optimizer", "stages", "to_yaml"]
+from instil.recipe.checking import build_options, methods, read, wrong
+from instil.recipe.errors import RecipeError, unknown
+from instil.recipe.options import defaults, plain
+from instil.recipe.overrides import REPLACED, merge, override, parse
+from instil.recipe.sections import Goal, Recipe
 
 BASELINES = ("alone", "label_smoothing", "pseudo_labels")
-PACKAGED = Path(__file__).parent / "recipes"
+PACKAGED = Path(__file__).parents[1] / "recipes"
 STAGE = ("data", "teacher", "student", "scheme", "objectives", "train", "repeat")
 
 

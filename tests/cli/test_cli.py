@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from instil.cli import app, main
-from instil.sections import Recipe
+from instil.recipe.sections import Recipe
 
 
 def called(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
@@ -30,32 +30,38 @@ def called(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, s
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Recipe, Path | None, Path | None]]:
     """Stands in for the experiment and notes what it was asked."""
     asked: list[tuple[Recipe, Path | None, Path | None]] = []
-    stub = ModuleType("instil.run")
+    stub = ModuleType("instil.experiment.run")
 
     def run(recipe: Recipe, out: Path | None, resume: Path | None, console: Any) -> Path:
         asked.append((recipe, out, resume))
-        return out or resume or Path()
+        folder = out or resume or Path()
+        folder.mkdir(parents=True, exist_ok=True)
+        data = {"name": "digits", "train": 10, "labelled": 10, "test": 5}
+        (folder / "result.json").write_text(json.dumps({"data": data, "seeds": [0], "headline": "accuracy", "warnings": ["only a stub"]}))
+        return folder
 
     stub.run = run  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "instil.run", stub)
+    monkeypatch.setitem(sys.modules, "instil.experiment.run", stub)
     return asked
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    stub = ModuleType("instil.run")
+    stub = ModuleType("instil.experiment.run")
 
     def run(*_: Any) -> Path:
         raise error
 
     stub.run = run  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "instil.run", stub)
+    monkeypatch.setitem(sys.modules, "instil.experiment.run", stub)
 
 
 # --- arguments ---------------------------------------------------------------------------------------------------------------------------------
 
 
 def test_run_takes_digits_where_no_recipe_is_named(capsys: pytest.CaptureFixture[str], runs: list[Any], tmp_path: Path) -> None:
-    assert called(capsys, "run", "train.epochs=5", "seeds=[0]", "--out", str(tmp_path / "out"))[0] == 0
+    code, out, _ = called(capsys, "run", "train.epochs=5", "seeds=[0]", "--out", str(tmp_path / "out"))
+    assert code == 0
+    assert "Beware: only a stub." in out
     recipe, out, resume = runs[0]
     assert (recipe.name, recipe.train.epochs, recipe.seeds) == ("digits", 5, [0])
     assert (out, resume) == (tmp_path / "out", None)
@@ -187,14 +193,14 @@ def test_methods_as_a_table_and_as_a_card(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_doctor_as_json_keeps_stdout_for_it(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    stub = ModuleType("instil.doctor")
+    stub = ModuleType("instil.experiment.doctor")
 
-    def doctor(recipe: Recipe, console: Any) -> dict[str, Any]:
-        console.print("examining")
+    def doctor(recipe: Recipe) -> dict[str, Any]:
+        print("examining")  # as the user's own code may
         return {"student": recipe.student.model}
 
     stub.doctor = doctor  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "instil.doctor", stub)
+    monkeypatch.setitem(sys.modules, "instil.experiment.doctor", stub)
     code, out, err = called(capsys, "doctor", "digits", "--json")
     assert (code, json.loads(out), err) == (0, {"student": "networks:mlp"}, "examining\n")
 

@@ -24,7 +24,7 @@ def gain(treated: Sequence[float], control: Sequence[float]) -> dict[str, Any]:
     std = _std(differences, mean)
     interval = None
     if std is not None:
-        from scipy.stats import t
+        from scipy.stats import t  # type: ignore[import-untyped, unused-ignore]
 
         half = float(t.ppf(0.5 + LEVEL / 2, len(differences) - 1)) * std / len(differences) ** 0.5
         interval = [mean - half, mean + half]

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import torch
 
-from instil import build
-from instil.build import Bench
 from instil.core import Net, Scheme
-from instil.sections import Recipe
+from instil.experiment import build
+from instil.experiment.build import Bench
+from instil.recipe.sections import Recipe
 from instil.train import check_cut
 
 

@@ -19,14 +19,14 @@ from instil.data.images import ImageData
 from instil.data.loader import Loader
 from instil.data.splits import Splits
 from instil.engine import Optimization, rank, world
-from instil.errors import RecipeError
 from instil.networks import factory
 from instil.networks.inputs import input_of
 from instil.networks.presets import taps_for
 from instil.networks.weights import load_weights
-from instil.options import check
 from instil.recipe import build_objectives, build_options
-from instil.sections import Model, Optimizer, Recipe, Train
+from instil.recipe.errors import RecipeError
+from instil.recipe.options import check
+from instil.recipe.sections import Model, Optimizer, Recipe, Train
 from instil.teachers.ensemble import Ensemble
 from instil.teachers.frozen import Frozen
 from instil.train import Training
@@ -124,8 +124,8 @@ def _net(spec: Model, recipe: Recipe, call: Callable[..., Any], classes: int, sh
     channels, height, width = shape
     wanted = spec.input.size if spec.input.size is not None else (height if height == width else (height, width))
     size = (wanted[0], wanted[-1]) if isinstance(wanted, (list, tuple)) else wanted
-    data_has = {"classes": classes, "channels": channels, "size": size}
-    model = factory.build(spec.model, spec.options, **data_has, base=Path(recipe.folder), pretrained=spec.pretrained, fetch=fetch)
+    build = functools.partial(factory.build, spec.model, spec.options, base=Path(recipe.folder), pretrained=spec.pretrained, fetch=fetch)
+    model = build(classes=classes, channels=channels, size=size)
     given = {key: value for key, value in spec.input.model_dump().items() if value is not None}
     taps = taps_for(model) | {role: _paths(where) for role, where in spec.taps.items()}
     return Net(model, functools.partial(call, **{**input_of(model), **given}), taps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -56,11 +57,12 @@ def run(
 ) -> None:
     """Train teacher, student alone and distilled student, and write a run folder (default: the recipe digits)."""
     recipe = _recipe(arguments, default="digits" if resume is None else str(resume))
-    from instil.run import run as run_recipe
+    from instil.experiment.run import run as run_recipe
 
     folder = resume or out or _new_folder(recipe)
     try:
         run_recipe(recipe, None if resume else folder, resume, _console())
+        _show_result(folder)
     except KeyboardInterrupt:
         begun = (folder / "recipe.yaml").exists()
         typer.echo(f"\nStopped. Go on with: instil run --resume {folder}" if begun else "\nStopped before anything was written.", err=True)
@@ -74,7 +76,7 @@ def methods(
     json: AsJson = False,
 ) -> None:
     """The catalogue of methods, or one method's card."""
-    from instil import methods_table
+    from instil.cli import methods_table
 
     found = methods_table.select(name, kind)
     if json:
@@ -90,23 +92,29 @@ def methods(
 def doctor(arguments: Arguments = None, json: AsJson = False) -> None:
     """Try a recipe on one batch, training nothing: shapes, taps, losses and their gradients, memory and time."""
     recipe = _recipe(arguments, default=None)
-    from instil.doctor import doctor as examine
+    from instil.cli import doctor_page
+    from instil.experiment.doctor import doctor as examine
 
-    findings = examine(recipe, _console(stderr=json))
+    with contextlib.redirect_stdout(sys.stderr):  # what the user's own code prints is no JSON
+        findings = examine(recipe)
     if json:
         _print_json(findings)
+    else:
+        doctor_page.show(findings, _console())
 
 
 @app.command()
 def export(
     run: Run,
-    int8: Annotated[bool, typer.Option("--int8/--no-int8", help="Also a quantised model, with the accuracy it costs.")] = False,
+    int8: Annotated[bool, typer.Option("--int8/--no-int8", help="Also a quantised model, with the accuracy it costs.")] = True,
 ) -> None:
-    """Write the student of a run as safetensors and ONNX, and check and time it."""
+    """Write the student of a run as safetensors, ONNX and int8, checked against each other, and timed beside the teacher."""
     folder = _run_folder(run)
-    from instil.run import export as export_run
+    from instil.cli import closing_table
+    from instil.experiment.run import export as export_run
 
-    export_run(folder, int8, _console())
+    export_run(folder, int8)
+    closing_table.show_export(_result(folder), _console())
 
 
 @app.command()
@@ -131,6 +139,22 @@ def _recipe(arguments: list[str] | None, default: str | None) -> Recipe:
     return load(named[0] if named else str(default), changes)
 
 
+def _show_result(folder: Path) -> None:
+    """The closing table; of several ranks only the first shows it."""
+    from instil.cli import closing_table
+    from instil.engine import rank
+
+    if rank() == 0:
+        closing_table.show(_result(folder), _console())
+        _console().print(f"The page to read: {folder / 'report.html'}", soft_wrap=True, highlight=False)
+
+
+def _result(folder: Path) -> Any:
+    import json
+
+    return json.loads((folder / "result.json").read_text(encoding="utf-8"))
+
+
 def _new_folder(recipe: Recipe) -> Path:
     wanted = Path("runs") / f"{recipe.name}-{datetime.now():%Y%m%d-%H%M%S}"
     return next(path for number in range(1, 1000) if not (path := wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")).exists())
@@ -142,10 +166,10 @@ def _run_folder(path: Path) -> Path:
     return path
 
 
-def _console(stderr: bool = False) -> Any:
+def _console() -> Any:
     from rich.console import Console
 
-    return Console(stderr=stderr)
+    return Console()
 
 
 def _print_json(value: Any) -> None:

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
+from instil.atomic import atomic
 from instil.engine import rank
-from instil.export.atomic import atomic
 
 PACKAGES = ("instil", "torch", "numpy", "torchmetrics", "torchvision", "timm", "transformers", "onnx", "onnxruntime")
 

@@ -18,7 +18,7 @@ from pydantic.functional_validators import BeforeValidator, WrapValidator
 from torch import nn
 
 from instil.core import Schedule, Scheme
-from instil.errors import Place, RecipeError, join, problems
+from instil.recipe.errors import Place, RecipeError, join, problems
 
 STRUCTURE = ("self", "student", "teacher", "objectives", "params")
 """Parameters that a recipe fills from its other sections."""
@@ -49,7 +49,7 @@ def check(target: Callable[..., Any], options: Mapping[str, Any], path: str = ""
     known = list(parameters(target))
 
     def owner(place: Place) -> tuple[str, list[str]]:
-        from instil.sections import Model
+        from instil.recipe.sections import Model
 
         return (name or target.__name__, known) if len(place) == 1 else (join(path, *place[:-1]), list(Model.model_fields))
 
@@ -81,7 +81,7 @@ def _model(target: Callable[..., Any], schedules: bool) -> type[BaseModel]:
 
 def _with_models(annotation: Any) -> Any:
     """``annotation`` with the section that describes a network in the place of networks."""
-    from instil.sections import Model
+    from instil.recipe.sections import Model
 
     if not _takes_net(annotation):
         return annotation

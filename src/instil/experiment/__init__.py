@@ -1,0 +1,1 @@
+"""A recipe carried out: data, nets, arms, results, and what can be said before."""

@@ -21,6 +21,7 @@ from instil.core import Batch, Net, Objectives, Outputs
 from instil.data.digits import digits
 from instil.data.loader import Loader
 from instil.objectives.logits.kd import KD
+from instil.recipe import loading
 from instil.schemes.offline import Offline
 from instil.teachers.frozen import Frozen
 from instil.testing import loss_and_gradient, sample_outputs
@@ -80,7 +81,7 @@ def test_d5_the_golden_runner_fails_where_a_number_is_missing_and_writes_nothing
     assert {file.name: hashlib.sha256(file.read_bytes()).digest() for file in tmp_path.iterdir()} == before
 
 
-@pytest.mark.parametrize("path", sorted(recipe.PACKAGED.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(loading.PACKAGED.glob("*.yaml")), ids=lambda path: path.stem)
 def test_d6_every_shipped_recipe_loads_and_its_methods_can_be_made(path: Path) -> None:
     loaded = recipe.load(path.stem)
     for stage in recipe.stages(loaded):
@@ -91,4 +92,4 @@ def test_d6_every_shipped_recipe_loads_and_its_methods_can_be_made(path: Path) -
 
 
 def test_d6_there_are_shipped_recipes() -> None:
-    assert list(recipe.PACKAGED.glob("*.yaml"))
+    assert list(loading.PACKAGED.glob("*.yaml"))

@@ -14,6 +14,7 @@ from instil import catalogue, recipe
 from instil.core import Batch, Card, Net, Objective, Schedule, Scheme, Teacher
 from instil.objectives.logits.kd import KD
 from instil.recipe.options import parameters
+from instil.recipe.overrides import parse
 from instil.teachers.frozen import Frozen
 from instil.testing import check_objective, check_scheme, check_task, check_teacher
 from tests.nets import batch, net
@@ -83,7 +84,7 @@ def test_an_option_is_kept_under_its_name_and_survives_a_recipe(name: str, optio
     goal = {"type": name, "weight": 0.5, option: value}
     whole = {"name": "it", "data": {"name": "digits"}, "teacher": "networks:cnn", "student": "networks:mlp", "objectives": {"goal": goal}}
     text = recipe.to_yaml(recipe.build(whole))
-    again = recipe.build(recipe.parse(text, "text"))
+    again = recipe.build(parse(text, "text"))
     assert recipe.to_yaml(again) == text
     objectives = recipe.build_objectives(again.objectives)
     assert type(objectives["goal"]) is kind

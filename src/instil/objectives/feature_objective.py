@@ -15,6 +15,8 @@ from instil.objectives.pairs import Pairs, match, plan, stages
 class FeatureObjective(Objective):
     """A loss of pairs of stages (N, C, H, W) or (N, L, D), summed over the pairs.
 
+    ``pairs``: [[student stage, teacher stage], ...], counted from 0, shallow to deep; auto pairs by size and depth.
+
     ``plan`` says in words, after ``build``, which stages were paired and how. A subclass gives ``loss`` and, where it wants another adapter
     than the shared one, ``connect``.
     """

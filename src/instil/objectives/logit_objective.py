@@ -66,7 +66,9 @@ def require_class_target(logits: Tensor, target: Tensor) -> None:
 
 
 class LogitObjective(Objective):
-    """A loss on the logits of student and teacher, both standardized first where ``standardize`` asks for it.
+    """A loss on the logits of student and teacher.
+
+    ``standardize``: both sides to mean 0 and standard deviation 1 over the classes first.
 
     Subclasses define ``loss``; those that need the label inherit from LabelObjective too.
     """

@@ -15,7 +15,9 @@ from instil.core import Batch, Card, Objective, Objectives, Outputs, Scheme, Upd
 class Mutual(Scheme):
     """Every net takes every other as its teacher (Zhang et al. 2018: the mean of its losses against the others); the student is exported.
 
-    Peers may be any number of any architectures; each has objectives (adapters, banks) of its own. One forward a net and step: all are updated on
+    ``peers``: any number of nets of any architectures, described as the student is.
+
+    Each peer has objectives (adapters, banks) of its own. One forward a net and step: all are updated on
     answers from before the step, where the paper recomputes them after each update.
     """
 

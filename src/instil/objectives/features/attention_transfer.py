@@ -54,7 +54,11 @@ def _smaller(student: Tensor, teacher: Tensor) -> tuple[int, int]:
 
 
 class AttentionTransfer(FeatureObjective):
-    """The student's attention maps near the teacher's, ``form`` code or paper, summed over the pairs; no parameters."""
+    """The student's attention maps near the teacher's, summed over the pairs; no parameters.
+
+    ``power``: of the activations, before the mean over the channels.
+    ``form``: code is the mean squared difference, as the authors published; paper its length.
+    """
 
     card = Card(
         "Paying more attention to attention",

@@ -70,7 +70,8 @@ class ReviewKD(FeatureObjective):
     """Each teacher stage reviewed by a fusion of the student's stage and all deeper ones, under ``hcl_loss``; summed over the pairs.
 
     To have the authors' pooled stage, tap the pooled embedding as the last of ``features``: (N, D) is a map of one position.
-    ``norm="batch"`` is the authors' BatchNorm in the fusions; it couples the samples of a batch.
+
+    ``norm``: in the fusions; group normalises each sample, batch is the authors' BatchNorm, which couples the samples.
     """
 
     card = Card(

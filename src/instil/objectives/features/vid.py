@@ -45,7 +45,8 @@ class Regressor(nn.Module):
 class VID(FeatureObjective):
     """Stage by stage the information that the student has about the teacher, as a lower bound; summed over the pairs.
 
-    ``variance`` is where each channel's learned variance starts, above the floor ``epsilon``.
+    ``variance``: where each channel's learned variance starts.
+    ``epsilon``: the floor of the variance.
     """
 
     card = Card(

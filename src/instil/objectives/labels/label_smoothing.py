@@ -26,7 +26,11 @@ def label_smoothing_loss(student: Tensor, target: Tensor, smoothing: float = 0.1
 
 
 class LabelSmoothing(LabelObjective):
-    """The student's logits (..., C) against class indices (...) of which every class gets a small share."""
+    """The student's logits (..., C) against class indices (...) of which every class gets a small share.
+
+    ``smoothing``: the share that is spread.
+    ``others_only``: spread over the C - 1 other classes, as a virtual teacher does, not over all C.
+    """
 
     card = Card(
         "Rethinking the Inception Architecture for Computer Vision",

@@ -34,7 +34,12 @@ def _correlation(a: Tensor, b: Tensor, epsilon: float) -> Tensor:
 
 
 class DIST(LogitObjective):
-    """The order the teacher sees, among classes and among samples, whatever its confidence; logits (..., C)."""
+    """The order the teacher sees, among classes and among samples, whatever its confidence; logits (..., C).
+
+    ``beta``: weight of the relation among the classes of an item.
+    ``gamma``: weight of the relation among the items of a class.
+    ``temperature``: divides the logits first.
+    """
 
     card = Card(
         "Knowledge Distillation from A Stronger Teacher",

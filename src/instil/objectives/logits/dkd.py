@@ -45,7 +45,12 @@ def _log_two(target: Tensor, rest: Tensor) -> Tensor:
 
 
 class DKD(LogitObjective, LabelObjective):
-    """KD taken apart at the target class, so that a sure teacher does not silence what it knows of the others; logits (..., C)."""
+    """KD taken apart at the target class, so that a sure teacher does not silence what it knows of the others; logits (..., C).
+
+    ``alpha``: weight of the divergence of (target, not target).
+    ``beta``: weight of the divergence among the other classes.
+    ``temperature``: divides all logits first.
+    """
 
     card = Card(
         "Decoupled Knowledge Distillation",

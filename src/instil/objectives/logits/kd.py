@@ -32,7 +32,12 @@ def _log_bernoulli(logits: Tensor) -> Tensor:
 
 
 class KD(LogitObjective):
-    """The student's softened distribution follows the teacher's; logits (..., C): classes, pixels or tokens."""
+    """The student's softened distribution follows the teacher's; logits (..., C): classes, pixels or tokens.
+
+    ``temperature``: divides the logits; the higher, the more the small probabilities count.
+    ``scale``: the factor T², which keeps the gradient's size.
+    ``multi_label``: each class is a yes or no of its own (a single logit always is).
+    """
 
     card = Card(
         "Distilling the Knowledge in a Neural Network",

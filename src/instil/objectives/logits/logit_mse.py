@@ -20,7 +20,10 @@ def logit_mse_loss(student: Tensor, teacher: Tensor, smooth: bool = False, reduc
 
 
 class LogitMSE(LogitObjective):
-    """The student's logits (..., C) regress the teacher's: no softmax, no temperature."""
+    """The student's logits (..., C) regress the teacher's: no softmax, no temperature.
+
+    ``smooth``: the smooth L1 difference instead of the squared one.
+    """
 
     card = Card(
         "Do Deep Nets Really Need to be Deep?",

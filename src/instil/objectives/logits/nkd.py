@@ -29,7 +29,11 @@ def nkd_loss(student: Tensor, teacher: Tensor, target: Tensor, temperature: floa
 
 
 class NKD(LogitObjective, LabelObjective):
-    """The label's cross-entropy as sure as the teacher is, and the other classes as it shares them; logits (..., C)."""
+    """The label's cross-entropy as sure as the teacher is, and the other classes as it shares them; logits (..., C).
+
+    ``temperature``: divides the logits of the other classes.
+    ``gamma``: weight of the other classes.
+    """
 
     card = Card(
         "From Knowledge Distillation to Self-Knowledge Distillation: A Unified Approach with Normalized Loss and Customized Soft Labels",

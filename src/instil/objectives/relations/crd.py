@@ -48,8 +48,13 @@ def log_normaliser(samples: int, dim: int, temperature: float) -> float:
 class CRD(Objective):
     """The student's embedding, through a learned head, near the teacher's of the same sample and far from remembered ones; and the reverse.
 
-    ``memory="queue"`` remembers the last ``size`` embeddings, whatever the data set's size; ``"bank"``, the paper's, one of each of the ``size``
-    samples of the data set, moved with ``momentum`` (and needs ``index`` in 0 ... size - 1). ``negatives`` are drawn by (seed, step, index).
+    ``dim``: width of both heads' embeddings.
+    ``negatives``: how many remembered samples a sample is told from, drawn by (seed, step, index).
+    ``temperature``: divides the similarities.
+    ``memory``: a queue of the last embeddings, whatever the data set's size; or the paper's bank, one row a sample of the data set.
+    ``size``: rows of the memory; of a bank, the number of samples (indices 0 ... size - 1).
+    ``momentum``: how much a bank's row keeps of itself.
+
     Raises ValueError for an index that the bank does not have.
     """
 

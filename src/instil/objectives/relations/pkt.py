@@ -38,7 +38,10 @@ def _neighbours(samples: Tensor, itself: bool, epsilon: float) -> Tensor:
 
 
 class PKT(Objective):
-    """The student's neighbour probabilities near the teacher's, ``form`` code or paper."""
+    """The student's neighbour probabilities near the teacher's.
+
+    ``form``: code averages over all pairs, as the authors published; paper sums and leaves out each sample with itself.
+    """
 
     card = Card(
         "Learning deep representations with probabilistic knowledge transfer",

@@ -47,7 +47,11 @@ def _cosines(samples: Tensor) -> Tensor:
 
 
 class RKD(Objective):
-    """The batch keeps its shape: ``distance`` and ``angle`` weigh the two terms (25 and 50 for classification, 1 and 2 for metric learning)."""
+    """The batch of embeddings keeps its shape: distances of pairs and angles of triplets.
+
+    ``distance``: weight of the distances (25 for classification, 1 for metric learning).
+    ``angle``: weight of the angles (50 for classification, 2 for metric learning); needs memory for N x N x N numbers.
+    """
 
     card = Card(
         "Relational knowledge distillation",

@@ -30,7 +30,10 @@ def _similarities(stage: Tensor, norm: float) -> Tensor:
 
 
 class SimilarityPreserving(FeatureObjective):
-    """The batch's similarity matrix agrees at every pair of stages, summed over the pairs; ``norm`` 2 is the paper's, 1 torchdistill's."""
+    """The batch's similarity matrix agrees at every pair of stages, summed over the pairs.
+
+    ``norm``: of the matrix's rows, which become unit length; 2 is the paper's, 1 torchdistill's.
+    """
 
     card = Card(
         "Similarity-preserving knowledge distillation",

@@ -333,6 +333,9 @@ class Objectives(nn.ModuleDict):
         if unknown := sorted(set(self.weights) - set(objectives)):
             raise ValueError(f"a weight for '{unknown[0]}', which is no objective here; {closest(unknown[0], objectives)}")
         self.schedules = {n: {k: v for k, v in vars(o).items() if isinstance(v, Schedule)} for n, o in objectives.items()}
+        for name, schedules in self.schedules.items():
+            for option, schedule in schedules.items():
+                setattr(objectives[name], option, schedule.start)  # what adapters are built with
         self.gather: Gather | None = None  # set by the engine where there are several ranks
         for name in objectives:
             if not name or "." in name or hasattr(self, name):

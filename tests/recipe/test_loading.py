@@ -167,7 +167,8 @@ def test_objectives_are_built_with_their_weights_and_schedules() -> None:
     chosen = {"soft": {"type": "kd", "weight": {"start": 0, "end": 1, "until": 0.2}, "temperature": {"start": 1, "end": 4}}, "cross_entropy": {}}
     objectives = build_objectives(build(SMALL | {"objectives": chosen}).objectives)
     assert isinstance(objectives["soft"], KD)
-    assert objectives["soft"].temperature == Schedule(1.0, 4.0)
+    assert objectives.schedules["soft"] == {"temperature": Schedule(1.0, 4.0)}
+    assert objectives["soft"].temperature == 1.0
     assert objectives.weights == {"soft": Schedule(0.0, 1.0, 0.2), "cross_entropy": 1.0}
     logits, batch = torch.randn(4, 3), {"label": torch.tensor([0, 1, 2, -100]), "progress": torch.tensor(0.5)}
     assert set(objectives({"logits": logits}, {"logits": logits}, {"image": logits} | batch).losses) == {"soft", "cross_entropy"}

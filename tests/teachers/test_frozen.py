@@ -131,3 +131,10 @@ def test_the_clock_does_not_matter() -> None:
     given: Batch = timed(3)
     teacher = Frozen(net())
     assert torch.equal(teacher(given)["logits"], teacher({"x": given["x"]})["logits"])
+
+
+def test_a_teacher_put_in_train_mode_past_its_wrapper_is_refused() -> None:
+    teacher = Frozen(net(8, 1))
+    teacher.net.train()
+    with pytest.raises(RuntimeError, match="train mode"):
+        teacher(batch(0))

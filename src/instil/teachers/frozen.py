@@ -21,6 +21,8 @@ class Frozen(Teacher):
         self._until: frozenset[str] | None = None
 
     def forward(self, batch: Batch, grad: bool = False) -> Outputs:
+        if self.net.training:
+            raise RuntimeError("the teacher's net was put in train mode, past its wrapper; leave it in eval mode, or its answers change by the batch")
         with torch.set_grad_enabled(grad):
             outputs: Outputs = self.net(batch, until=self._until)
         return outputs

@@ -216,7 +216,7 @@ def measure(blocks: int, sizes: dict[str, dict[str, int]]) -> dict[str, Any]:
         kd: dict[str, Objective] = {"cross_entropy": CrossEntropy(), "kd": KD(TEMPERATURE)}
         found[f"ratio_kd_to_plain{suffix}"] = ours(size, kd, plain_kd(size), turns, length)
         found[f"ratio_kd_fitnet_to_plain{suffix}"] = ours(size, kd | {"fitnet": FitNet()}, plain_kd_fitnet(size), turns, length)
-        found[f"ratio_taps{suffix}"] = taps_cost(size, turns, length)
+        found[f"ratio_taps{suffix}"] = taps_cost(size, 2 * turns, length // 2)
         try:
             theirs = torchdistill_kd(size)
         except ImportError:

@@ -1,4 +1,5 @@
-"""Write what the package can say about itself: ``methods.md``, the tables of ``recipe.md``, the methods in the README.
+"""Write what the package can say about itself: ``methods.md``, the tables of ``recipe.md``, the methods in the README,
+the method shown in CONTRIBUTING.
 
 python docs/generate.py
 """
@@ -160,7 +161,14 @@ def readme() -> str:
     return before + "<!-- methods -->\n" + "\n".join(lines) + "\n<!-- end of methods -->\n" + rest.partition("<!-- end of methods -->\n")[2]
 
 
-PAGES = {"methods.md": methods_page, "recipe.md": recipe_page, "../README.md": readme}
+def contributing() -> str:
+    """CONTRIBUTING.md with the method that it shows as it is."""
+    method = (HERE.parent / "src/instil/objectives/logits/logit_mse.py").read_text(encoding="utf-8")
+    before, _, rest = (HERE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("```python\n")
+    return before + "```python\n" + method + "```\n" + rest.partition("```\n")[2]
+
+
+PAGES = {"../CONTRIBUTING.md": contributing, "methods.md": methods_page, "recipe.md": recipe_page, "../README.md": readme}
 
 
 def main() -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,9 +18,9 @@ from instil.engine import join_ranks, rank
 from instil.experiment import build
 from instil.experiment.build import Bench
 from instil.experiment.folder import RunFolder
+from instil.experiment.trained import place, untrained
 from instil.export.student import load_student, save_student
-from instil.recipe import build_objectives, fingerprint, stages
-from instil.recipe.sections import Goal, Model, Recipe
+from instil.recipe.sections import Model
 from instil.schemes.offline import Offline
 from instil.train import Clock, Fit, Training, fit
 
@@ -59,8 +57,8 @@ class Arms:
 
     def __init__(self, bench: Bench, folder: RunFolder, tick: Tick):
         self.bench, self.folder, self.tick = bench, folder, tick
-        self.stages = stages(bench.recipe)
-        self.steps = [build.steps(bench, stage.train) for stage in self.stages]
+        self.stages = build.stages_of(bench)
+        self.steps = [build.steps(stage) for stage in self.stages]
         self.students = {
             "alone": lambda seed: self._on_labels(seed, "cross_entropy", "alone"),
             "label_smoothing": lambda seed: self._on_labels(seed, "label_smoothing", "label_smoothing"),
@@ -75,9 +73,10 @@ class Arms:
         return [*baselines, "distilled"]
 
     def teacher(self) -> Arm | None:
-        """The teacher that the last stage learns from, scored where it knows the classes; None where that stage has none of its own."""
-        named = [(number, spec) for number, spec in enumerate(self.stages[-1].teachers) if spec.model != "previous"]
-        members = [self._teacher_net(self.stages[-1], spec, number) for number, spec in named]
+        """The teacher of the last stage that has one of its own, scored where it knows the classes; None where no stage has."""
+        named = [[(n, spec) for n, spec in enumerate(stage.recipe.teachers) if spec.model != "previous"] for stage in self.stages]
+        last = max((number for number, specs in enumerate(named) if specs), default=0)
+        members = [self._teacher_net(self.stages[last], spec, number) for number, spec in named[last]]
         teacher = build.teacher([net for net, _ in members])
         if teacher is None:
             return None
@@ -99,7 +98,7 @@ class Arms:
         done = self.folder.arm(name, seed, ".json")
         weights = done.with_suffix(".safetensors")
         if done.exists() and weights.exists():
-            net = self._new_student(self.stages[-1], seed)
+            net = self._new_student(seed)
             load_student(net, weights)
             return Arm(net, **self.folder.read_json(f"checkpoint/{done.name}"))
         self.folder.forget(name, seed)
@@ -122,22 +121,22 @@ class Arms:
         image = next(iter(self.bench.loader(self.bench.splits.validation, shuffle=False)))["image"]
         return bool(teacher({"image": image.to(join_ranks())})["logits"].shape[-1] == len(self.bench.splits.classes))
 
-    def _teacher_net(self, stage: Recipe, spec: Model, number: int) -> tuple[Net, float]:
+    def _teacher_net(self, stage: Bench, spec: Model, number: int) -> tuple[Net, float]:
         """A teacher as its weights or an earlier run tell it, or trained first, once; with its training seconds."""
-        net = _untrained(self.bench, spec, number)
+        net = untrained(stage, spec, number)
         if spec.weights is not None or spec.trained:
             return net, 0.0
-        train = stage.teacher_train or stage.train
-        path = _place(self.bench, stage, spec, number)
-        name = "teacher" if len(stage.teachers) == 1 else f"teacher{number}"
+        train = stage.recipe.teacher_train or stage.recipe.train
+        path = place(stage, spec, number)
+        name = "teacher" if len(stage.recipe.teachers) == 1 else f"teacher{number}"
         self.folder.forget(name, None)
         if path.exists():
             known = load_student(net, path)
             for record in known["records"]:
                 self.folder.log({"seed": None, "arm": name, "stage": 0, **record})
             return net, float(known["seconds"])
-        scheme = Offline(net, None, self._label_objectives("cross_entropy"))
-        trained = self._fit(name, None, scheme, self.bench.splits.train, build.training(train, number, learners=list(scheme.learners)))
+        scheme = Offline(net, None, build.label_objectives(stage.recipe, "cross_entropy"))
+        trained = self._fit(name, None, scheme, stage.splits.train, build.training(train, number, learners=list(scheme.learners)), stage)
         if rank() == 0:
             save_student(trained.net, path, {"seconds": trained.seconds, "records": trained.records})
             self.folder.arm(name, None, "-stage0.pt").unlink(missing_ok=True)
@@ -145,42 +144,37 @@ class Arms:
 
     def _on_labels(self, seed: int, objective: str, name: str) -> tuple[Net, float]:
         """The student on its labels alone, with as many steps and the same initial weights as the distilled one."""
-        return self._without_teacher(seed, objective, name, labelled(self.bench.train_data(seed)))
+        return self._without_teacher(seed, objective, name, labelled(self.stages[-1].train_data(seed)))
 
     def _on_pseudo_labels(self, seed: int) -> tuple[Net, float]:
         """The student on the labels it has and, for the other images, on the class that the teacher finds likeliest."""
-        images = self.bench.train_data(seed)
+        images = self.stages[-1].train_data(seed)
         guess = self._remembered["train"]({"index": images.index})["logits"].argmax(-1).cpu()
         whole = images.relabel(torch.where(images.label == UNLABELLED, guess, images.label))
         return self._without_teacher(seed, "cross_entropy", "pseudo_labels", whole)
 
     def _without_teacher(self, seed: int, objective: str, name: str, images: ImageData) -> tuple[Net, float]:
         stage = self.stages[-1]
-        scheme = Offline(self._new_student(stage, seed), None, self._label_objectives(objective))
-        trained = self._fit(name, seed, scheme, images, build.training(stage.train, seed, sum(self.steps), list(scheme.learners)))
+        scheme = Offline(self._new_student(seed), None, build.label_objectives(self.bench.recipe, objective))
+        training = build.training(stage.recipe.train, seed, sum(self.steps), list(scheme.learners))
+        trained = self._fit(name, seed, scheme, images, training, stage)
         return trained.net, trained.seconds
-
-    def _label_objectives(self, name: str) -> Any:
-        """The recipe's own objective of that name, or one with its defaults."""
-        goals = {key: goal for key, goal in self.bench.recipe.objectives.items() if goal.type == name}
-        return build_objectives(goals or {name: Goal(type=name)})
 
     def _distilled(self, seed: int) -> tuple[Net, float]:
         """The recipe's scheme, stage after stage."""
         previous: Net | None = None
         seconds = 0.0
         for number, stage in enumerate(self.stages):
-            student = previous if stage.student.model == "previous" and previous is not None else self._new_student(stage, seed, number)
-            scheme = build.scheme(stage, student, self._stage_teacher(stage, previous), self.bench)
-            bench = Bench(stage, self.bench.task, self.bench.splits)
-            trained = self._fit("distilled", seed, scheme, bench.train_data(seed), build.training(stage.train, seed), number)
+            student = previous if stage.recipe.student.model == "previous" and previous is not None else self._new_student(seed, number)
+            scheme = build.scheme(stage, student, self._stage_teacher(stage, previous))
+            trained = self._fit("distilled", seed, scheme, stage.train_data(seed), build.training(stage.recipe.train, seed), stage, number)
             previous, seconds = trained.net, seconds + trained.seconds
         assert previous is not None
         return previous, seconds
 
-    def _stage_teacher(self, stage: Recipe, previous: Net | None) -> Teacher | None:
+    def _stage_teacher(self, stage: Bench, previous: Net | None) -> Teacher | None:
         nets = []
-        for number, spec in enumerate(stage.teachers):
+        for number, spec in enumerate(stage.recipe.teachers):
             if spec.model == "previous":
                 assert previous is not None
                 nets.append(copy.deepcopy(previous))
@@ -188,52 +182,23 @@ class Arms:
                 nets.append(self._teacher_net(stage, spec, number)[0])
         return build.teacher(nets)
 
-    def _new_student(self, stage: Recipe, seed: int, number: int = 0) -> Net:
-        """The student of a stage before training: for one seed the same in every arm."""
-        torch.manual_seed(seed + 1_000_003 * number)
-        spec = next(one.student for one in reversed([stage, *self.stages]) if one.student.model != "previous")
-        return build.net(spec if stage.student.model == "previous" else stage.student, self.bench, "student")
+    def _new_student(self, seed: int, number: int = -1) -> Net:
+        """The student of a stage (by default the last) before training: for one seed the one that is shipped starts alike in every arm."""
+        recipes = [stage.recipe for stage in self.stages]
+        began = max(n for n, recipe in enumerate(recipes) if recipe.student.model != "previous")
+        torch.manual_seed(seed + 1_000_003 * (began - number if 0 <= number < began else 0))
+        return build.net(build.student_of(recipes[: number + 1] if number >= 0 else recipes), self.stages[number], "student")
 
-    def _fit(self, name: str, seed: int | None, scheme: Scheme, images: ImageData, training: Training, stage: int = 0) -> Fit:
+    def _fit(self, name: str, seed: int | None, scheme: Scheme, images: ImageData, training: Training, bench: Bench, stage: int = 0) -> Fit:
         """One fit of an arm: logged, checkpointed, and resumed where it stopped."""
-        loader = self.bench.loader(images, training.seed, accumulate=training.accumulate)
-        steps = self.bench.loader(self.bench.splits.train, accumulate=training.accumulate).steps
+        loader = bench.loader(images, training.seed, accumulate=training.accumulate)
+        steps = bench.loader(bench.splits.train, accumulate=training.accumulate).steps
         return fit(
             scheme,
-            Repeated(loader, steps) if len(images) < len(self.bench.splits.train) else loader,
+            Repeated(loader, steps) if len(images) < len(bench.splits.train) else loader,
             training,
             evaluate=lambda net: self._evaluate(net, "validation")[0],
             checkpoint=self.folder.arm(name, seed, f"-stage{stage}.pt"),
             report=lambda record: self.folder.log({"seed": seed, "arm": name, "stage": stage, **record}),
             tick=lambda clock: self.tick(name, seed, clock),
         )
-
-
-def known_teacher(bench: Bench, stage: Recipe, spec: Model, number: int) -> Net | None:
-    """A teacher that need not be trained: it has weights, is trained as built, or an earlier run trained it; else None."""
-    path = _place(bench, stage, spec, number)
-    if spec.model == "previous" or (spec.weights is None and not spec.trained and not path.exists()):
-        return None
-    net = _untrained(bench, spec, number)
-    if spec.weights is None and not spec.trained:
-        load_student(net, path)
-    return net
-
-
-def _untrained(bench: Bench, spec: Model, number: int) -> Net:
-    torch.manual_seed(number)
-    return build.net(spec, bench, "teacher")
-
-
-def _place(bench: Bench, stage: Recipe, spec: Model, number: int) -> Path:
-    """Where a trained teacher is kept: named by the hash of all that made it, in ``$INSTIL_CACHE`` or ``~/.cache/instil``."""
-    made_of: list[Any] = [
-        stage.task,
-        stage.data.model_dump(exclude={"labels"}),
-        spec.model_dump(exclude={"taps"}),
-        stage.teacher_train or stage.train,
-        number,
-    ]
-    users = [bench.recipe.folder] if ":" in spec.model and not spec.model.startswith(("networks:", "timm:", "torchvision:")) else []
-    cache = Path(os.environ.get("INSTIL_CACHE") or Path.home() / ".cache" / "instil")
-    return cache / "teachers" / f"{fingerprint(*made_of, *users)}.safetensors"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from instil import catalogue, data
-from instil.core import Net, Scheme, Teacher, closest
+from instil.core import Net, Objectives, Scheme, Teacher, closest
 from instil.data import augmentation, labels
 from instil.data.images import ImageData
 from instil.data.loader import Loader
@@ -23,10 +23,10 @@ from instil.networks import factory
 from instil.networks.inputs import input_of
 from instil.networks.presets import taps_for
 from instil.networks.weights import load_weights
-from instil.recipe import build_objectives, build_options
+from instil.recipe import build_objectives, build_options, stages
 from instil.recipe.errors import RecipeError
 from instil.recipe.options import check
-from instil.recipe.sections import Model, Optimizer, Recipe, Train
+from instil.recipe.sections import Goal, Model, Optimizer, Recipe, Train
 from instil.teachers.ensemble import Ensemble
 from instil.teachers.frozen import Frozen
 from instil.train import Training
@@ -70,6 +70,16 @@ def bench(recipe: Recipe) -> Bench:
         if task.kind != splits.kind:
             raise ValueError(f"kind is '{task.kind}', but the labels of '{recipe.data.name}' are '{splits.kind}'; set task.kind={splits.kind}")
     return Bench(recipe, task, splits)
+
+
+def stages_of(bench: Bench) -> list[Bench]:
+    """The bench of each stage: the same task and data, batched and augmented as the stage says."""
+    return [Bench(stage, bench.task, bench.splits) for stage in stages(bench.recipe)]
+
+
+def student_of(stages: Sequence[Recipe]) -> Model:
+    """The student that there is after these stages: of the last one whose student is not ``previous``."""
+    return next(stage.student for stage in reversed(stages) if stage.student.model != "previous")
 
 
 def data_source(recipe: Recipe) -> Splits:
@@ -116,8 +126,8 @@ def net(spec: Model, bench: Bench, path: str) -> Net:
 
 
 def bare_net(recipe: Recipe, classes: int, shape: tuple[int, int, int]) -> Net:
-    """The student of a recipe without its data: for images of ``shape`` (C, H, W)."""
-    return _net(recipe.student, recipe, catalogue.find("task", recipe.task.name).call, classes, shape, fetch=False)
+    """The student that a recipe ships, without its data: for images of ``shape`` (C, H, W)."""
+    return _net(student_of(stages(recipe)), recipe, catalogue.find("task", recipe.task.name).call, classes, shape, fetch=False)
 
 
 def _net(spec: Model, recipe: Recipe, call: Callable[..., Any], classes: int, shape: tuple[int, int, int], fetch: bool = True) -> Net:
@@ -141,8 +151,19 @@ def teacher(nets: Sequence[Net]) -> Teacher | None:
     return None if not members else members[0] if len(members) == 1 else Ensemble(members)
 
 
-def scheme(recipe: Recipe, student: Net, teacher: Teacher | None, bench: Bench) -> Scheme:
+def label_goals(recipe: Recipe, name: str) -> dict[str, Goal]:
+    """The recipe's own objectives of that method, or one with its defaults."""
+    return {key: goal for key, goal in recipe.objectives.items() if goal.type == name} or {name: Goal(type=name)}
+
+
+def label_objectives(recipe: Recipe, name: str) -> Objectives:
+    """What teacher and baselines are trained with."""
+    return build_objectives(label_goals(recipe, name))
+
+
+def scheme(bench: Bench, student: Net, teacher: Teacher | None) -> Scheme:
     """The scheme of a recipe around a student; errors begin with ``scheme`` or the objective's name."""
+    recipe = bench.recipe
     kind = catalogue.find("scheme", recipe.scheme.type)
     objectives = build_objectives(recipe.objectives)
     bench.task.check(objectives)
@@ -162,8 +183,9 @@ def scheme(recipe: Recipe, student: Net, teacher: Teacher | None, bench: Bench) 
     return made
 
 
-def steps(bench: Bench, train: Train) -> int:
-    """Optimizer steps that a ``train`` section asks for on all training images."""
+def steps(bench: Bench) -> int:
+    """Optimizer steps that the ``train`` section asks for on all training images."""
+    train = bench.recipe.train
     if train.steps is not None:
         return train.steps
     return (train.epochs or 0) * bench.loader(bench.splits.train, accumulate=train.accumulate).steps

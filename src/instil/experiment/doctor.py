@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from instil.core import UNLABELLED, Batch, Net, Outputs, Scheme, Update
 from instil.engine import Engine
 from instil.experiment import build
-from instil.experiment.arms import known_teacher
 from instil.experiment.build import Bench
 from instil.experiment.rehearsal import rehearse
-from instil.recipe import stages
+from instil.experiment.trained import known
 from instil.recipe.sections import Recipe
 from instil.step import train_step
 
@@ -29,17 +28,13 @@ def doctor(recipe: Recipe) -> dict[str, Any]:
     Raises ValueError for what would stop a run before its first step; what would let it run badly is among the ``problems``.
     """
     bench = build.bench(recipe)
-    found = []
-    for number, stage in enumerate(stages(recipe)):
-        with build.at(f"stages.{number}" if recipe.stages else ""):
-            ready = {order: net for order, spec in enumerate(stage.teachers) if (net := known_teacher(bench, stage, spec, order)) is not None}
-            scheme = rehearse(bench, stage, teachers=ready)
-            found.append(examine(bench, stage, scheme, len(ready) == len(stage.teachers)))
+    found = [examine(stage, scheme, trained) for stage, scheme, trained in rehearse(bench, known)]
     return {"recipe": recipe.name, "stages": found, "problems": [problem for stage in found for problem in stage["problems"]]}
 
 
-def examine(bench: Bench, stage: Recipe, scheme: Scheme, trained: bool) -> dict[str, Any]:
+def examine(bench: Bench, scheme: Scheme, trained: bool) -> dict[str, Any]:
     """What one stage does on its first batch; ``trained``: its teachers are."""
+    stage = bench.recipe
     seed = stage.seeds[0]
     engine = Engine(precision=stage.train.precision)
     training = build.training(stage.train, seed)
@@ -57,7 +52,7 @@ def examine(bench: Bench, stage: Recipe, scheme: Scheme, trained: bool) -> dict[
         "teacher": _side(scheme.teacher, teacher) if scheme.teacher is not None else None,
         "objectives": losses,
         "match": _match(student, teacher, batch),
-        "forecast": _forecast(bench, stage, scheme, engine, batch),
+        "forecast": _forecast(bench, scheme, engine, batch),
     }
     return stage_found | {"problems": list(_problems(stage_found, scheme))}
 
@@ -129,7 +124,7 @@ def _match(student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, float]
     return match
 
 
-def _forecast(bench: Bench, stage: Recipe, scheme: Scheme, engine: Engine, batch: Batch) -> dict[str, float]:
+def _forecast(bench: Bench, scheme: Scheme, engine: Engine, batch: Batch) -> dict[str, float]:
     """Steps, seconds for all of them on this machine, and bytes that one step needs: weights, gradients, optimizer state, what backward keeps."""
     kept: dict[int, int] = {}
 
@@ -142,13 +137,13 @@ def _forecast(bench: Bench, stage: Recipe, scheme: Scheme, engine: Engine, batch
     began = time.perf_counter()
     for _ in range(TIMED_STEPS):
         train_step(engine, scheme, [batch])
-    seconds = (time.perf_counter() - began) / TIMED_STEPS * stage.train.accumulate
+    seconds = (time.perf_counter() - began) / TIMED_STEPS * bench.recipe.train.accumulate
     weights = {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in scheme.parameters()}
     trained = sum(p.numel() * p.element_size() for p in scheme.parameters() if p.requires_grad)
     state = sum(
         t.numel() * t.element_size() for o in engine.optimizers.values() for s in o.state.values() for t in s.values() if isinstance(t, Tensor)
     )
-    steps = build.steps(bench, stage.train)
+    steps = build.steps(bench)
     activations = sum(size for place, size in kept.items() if place not in weights)
     return {
         "steps": steps,

@@ -1,34 +1,54 @@
-"""A stage tried on one batch with nets that are not trained: what can be wrong is wrong before the hours of training."""
+"""A recipe tried on one batch with nets that are not trained: what can be wrong is wrong before the hours of training."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 
 from instil.core import Net, Scheme
 from instil.experiment import build
 from instil.experiment.build import Bench
-from instil.recipe.sections import Recipe
+from instil.recipe.sections import Model
 from instil.train import check_cut
 
+Ready = Callable[[Bench, Model, int], "Net | None"]
 
-def rehearse(bench: Bench, stage: Recipe, seed: int = 0, teachers: Mapping[int, Net] | None = None) -> Scheme:
-    """The prepared scheme of a stage, with the ``teachers`` (by number) that are trained already; errors name the place in the recipe."""
+
+def rehearse(bench: Bench, ready: Ready = lambda stage, spec, number: None) -> Iterator[tuple[Bench, Scheme, bool]]:
+    """Each stage with its prepared scheme and whether its teachers are trained; ``ready`` gives those that are.
+
+    Errors name the place in the recipe.
+    """
+    previous: Net | None = None
+    for number, stage in enumerate(build.stages_of(bench)):
+        with build.at(f"stages.{number}" if bench.recipe.stages else ""):
+            teachers = {order: net for order, spec in enumerate(stage.recipe.teachers) if (net := ready(stage, spec, order)) is not None}
+            scheme = _prepared(stage, teachers, previous)
+            previous = copy.deepcopy(scheme.export())
+            yield stage, scheme, len(teachers) == len(stage.recipe.teachers)
+
+
+def _prepared(bench: Bench, ready: Mapping[int, Net], previous: Net | None) -> Scheme:
+    stage, seed = bench.recipe, 0
     batch = next(iter(bench.loader(bench.train_data(seed), seed)))
     torch.manual_seed(seed)
-    student = build.net(bench.recipe.student if stage.student.model == "previous" else stage.student, bench, "student")
-    ready = teachers or {}
-    nets = [
-        ready.get(number) or build.net(bench.recipe.student if spec.model == "previous" else spec, bench, "teacher")
-        for number, spec in enumerate(stage.teachers)
-    ]
-    scheme = build.scheme(stage, student, build.teacher(nets), bench)
+
+    def made(spec: Model, path: str) -> Net:
+        return copy.deepcopy(previous) if spec.model == "previous" and previous is not None else build.net(spec, bench, path)
+
+    student = made(stage.student, "student")
+    nets = [ready.get(number) or made(spec, "teacher") for number, spec in enumerate(stage.teachers)]
+    scheme = build.scheme(bench, student, build.teacher(nets))
     check_cut(scheme, build.training(stage.train, seed))
     scheme.prepare(batch)
-    sides = [("student", student, stage.student), *(("teacher", net, spec) for net, spec in zip(nets, stage.teachers, strict=True))]
-    for whose, net, spec in sides:
-        if whose == "student" or "logits" in scheme.objectives.reads("teacher"):
+    asked = "logits" in scheme.objectives.reads("teacher")
+    sides = [("student", student, stage.student, True)]
+    for net, spec in zip(nets, stage.teachers, strict=True):
+        sides.append(("teacher", net, spec, asked or (spec.weights is None and not spec.trained)))  # to be trained, it must know the classes
+    for whose, net, spec, knows in sides:
+        if knows:
             with torch.no_grad(), build.at(whose):
                 bench.task.check_classes(net.eval()(batch), bench.splits.classes, names=spec.classes, whose=whose)
     return scheme

@@ -21,7 +21,7 @@ from instil.experiment.folder import RunFolder, environment
 from instil.experiment.rehearsal import rehearse
 from instil.export.student import save_student
 from instil.predict import load
-from instil.recipe import stages, to_yaml
+from instil.recipe import to_yaml
 from instil.recipe.sections import Recipe
 from instil.report.page import write_report
 from instil.train import Clock
@@ -36,9 +36,7 @@ def run(recipe: Recipe, out: Path | None, resume: Path | None, console: Console)
     join_ranks()
     folder = _open(out, resume)
     bench = build.bench(recipe)
-    for number, stage in enumerate(stages(recipe)):
-        with build.at(f"stages.{number}" if recipe.stages else ""):
-            scheme = rehearse(bench, stage)
+    *_, (_, scheme, _) = rehearse(bench)
     if before := folder.read_json("environment.json"):
         torch.set_num_threads(before["hardware"]["threads"])  # a resumed run must add up in the same order
     else:

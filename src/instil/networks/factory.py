@@ -56,6 +56,15 @@ def build(
     return model
 
 
+def code_of(spec: str, base: Path) -> str:
+    """The text of the user's module that ``spec`` names, and where it is; empty for nets of ours, timm's and torchvision's."""
+    source, _, _ = spec.rpartition(":")
+    if source in ("", "networks", "timm", "torchvision"):
+        return ""
+    file = base / Path(*source.split(".")).with_suffix(".py")
+    return f"{base.resolve()}\n{file.read_text(encoding='utf-8') if file.is_file() else ''}"
+
+
 def network_names() -> list[str]:
     """Names of the nets in this folder: the files that define a function of their own name."""
     files = [module.name for module in pkgutil.iter_modules(networks.__path__)]

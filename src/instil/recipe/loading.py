@@ -23,6 +23,7 @@ from instil.recipe.sections import Goal, Recipe
 BASELINES = ("alone", "label_smoothing", "pseudo_labels")
 PACKAGED = Path(__file__).parents[1] / "recipes"
 STAGE = ("data", "teacher", "student", "scheme", "objectives", "train", "repeat")
+STAGE_DATA = ("labels", "batch_size", "workers", "augment")
 
 
 def load(where: str | Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -101,6 +102,8 @@ def _wrong_stages(whole: Mapping[str, Any]) -> list[str]:
         return []  # told by the sections
     found = [f"stages.{n}.{key}: {unknown(key, 'a stage', STAGE)}" for n, stage in enumerate(given) for key in stage if key not in STAGE]
     for number, stage in enumerate(given):
+        other = [key for key in stage.get("data") or () if key not in STAGE_DATA] if isinstance(stage.get("data"), Mapping) else []
+        found += [f"stages.{number}.data.{key}: all stages learn from the recipe's data; one may change {', '.join(STAGE_DATA)}" for key in other]
         repeat = stage.get("repeat", 1)
         if isinstance(repeat, bool) or not isinstance(repeat, int) or repeat < 1:
             found.append(f"stages.{number}.repeat: a number of at least 1 was expected, not {repeat!r}")

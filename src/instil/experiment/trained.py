@@ -1,0 +1,64 @@
+"""Teachers that need not be trained: an earlier run did it, or somebody else."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from instil.core import Net
+from instil.experiment import build
+from instil.experiment.build import Bench
+from instil.export.student import load_student
+from instil.networks.factory import code_of
+from instil.recipe import fingerprint
+from instil.recipe.sections import Model
+
+SAMPLED = 64  # images that stand for all of them; labels count all
+
+
+def known(stage: Bench, spec: Model, number: int) -> Net | None:
+    """A teacher that need not be trained: it has weights, is trained as built, or an earlier run trained it; else None."""
+    given = spec.weights is not None or spec.trained
+    if spec.model == "previous" or not (given or place(stage, spec, number).exists()):
+        return None
+    net = untrained(stage, spec, number)
+    if not given:
+        load_student(net, place(stage, spec, number))
+    return net
+
+
+def untrained(stage: Bench, spec: Model, number: int) -> Net:
+    """A teacher as it is built, with the weights that the recipe gives it."""
+    torch.manual_seed(number)
+    return build.net(spec, stage, "teacher")
+
+
+def place(stage: Bench, spec: Model, number: int) -> Path:
+    """Where a trained teacher is kept: named by the hash of all that made it, in ``$INSTIL_CACHE`` or ``~/.cache/instil``."""
+    recipe = stage.recipe
+    made_of: list[Any] = [
+        recipe.task,
+        recipe.data.model_dump(exclude={"labels", "workers"}),
+        _contents(stage),
+        spec.model_dump(exclude={"taps"}),
+        code_of(spec.model, Path(recipe.folder)),
+        {name: goal.model_dump(mode="json") for name, goal in build.label_goals(recipe, "cross_entropy").items()},
+        recipe.teacher_train or recipe.train,
+        number,
+    ]
+    cache = Path(os.environ.get("INSTIL_CACHE") or Path.home() / ".cache" / "instil")
+    return cache / "teachers" / f"{fingerprint(*made_of)}.safetensors"
+
+
+def _contents(stage: Bench) -> str:
+    """What is in the files: two folders may hold different data under one name."""
+    train = stage.splits.train
+    rows = torch.linspace(0, len(train) - 1, min(len(train), SAMPLED)).long()
+    digest = hashlib.sha256(repr((train.classes, len(train))).encode())
+    for values in (train.label, train.images(rows)):
+        digest.update(values.contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -143,6 +143,12 @@ class Train(Section):
         return Optimizer(**merge(self.optimizer.model_dump(), self.optimizers.get(learner, {})))
 
 
+def _different(seeds: list[int]) -> list[int]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"the seed {next(s for s in seeds if seeds.count(s) > 1)} is given twice: it would be the same run, counted as another")
+    return seeds
+
+
 class Recipe(Section):
     """A whole experiment. ``folder`` is where relative paths and the user's own modules are looked for."""
 
@@ -158,7 +164,7 @@ class Recipe(Section):
     train: Train = Train()
     teacher_train: Train | None = None
     stages: list[dict[str, Any]] = []
-    seeds: Annotated[list[Annotated[int, Ge(0)]], Field(min_length=1)] = [0, 1, 2]
+    seeds: Annotated[list[Annotated[int, Ge(0)]], Field(min_length=1), AfterValidator(_different)] = [0, 1, 2]
     baselines: list[Literal["alone", "label_smoothing", "pseudo_labels"]] = []
     export: bool = True
 

@@ -111,9 +111,7 @@ def fit(
     clock = Clock(training.steps or (training.epochs or 0) * batches.steps())
     if clock.steps < 1:
         raise ValueError("nothing to train: the loader gives no batch, or epochs is 0")
-    check_cut(scheme, training)
-    if unknown := [name for name in training.optimizers if name not in scheme.learners]:
-        raise ValueError(f"optimizers.{unknown[0]}: {type(scheme).__name__} has no such learner; {closest(unknown[0], scheme.learners)}")
+    check(scheme, training)
     scheme.to(engine.device).prepare(engine.move(batches.sample()))
     engine.setup(scheme, lambda learner: training.optimizers.get(learner, training.optimizer))
     engine.generators = batches.generators()
@@ -145,8 +143,10 @@ def fit(
     return Fit(scheme.export(), run.records, clock.seconds)
 
 
-def check_cut(scheme: Scheme, training: Training) -> None:
-    """ValueError where accumulation would cut the batch of an objective that couples it."""
+def check(scheme: Scheme, training: Training) -> None:
+    """ValueError for an optimizer of a learner that there is not, and where accumulation would cut the batch of an objective that couples it."""
+    if unknown := [name for name in training.optimizers if name not in scheme.learners]:
+        raise ValueError(f"optimizers.{unknown[0]}: {type(scheme).__name__} has no such learner; {closest(unknown[0], scheme.learners)}")
     coupled = [name for part in scheme.modules() if isinstance(part, Objectives) for name, objective in part.named() if objective.card.couples]
     if coupled and training.accumulate > 1 and not training.allow_coupled_cut:
         raise ValueError(

@@ -69,6 +69,12 @@ def bench(recipe: Recipe) -> Bench:
         task = catalogue.find("task", recipe.task.name)(**build_options("task", recipe.task.name, recipe.task.options, "task"))
         if task.kind != splits.kind:
             raise ValueError(f"kind is '{task.kind}', but the labels of '{recipe.data.name}' are '{splits.kind}'; set task.kind={splits.kind}")
+    with at("data"):
+        if splits.kind == "single" and len(splits.classes) < 2:
+            raise ValueError(f"all images are of one class ({splits.classes[0]}); there is nothing to tell apart")
+    for name in {"label_smoothing"} & set(recipe.baselines):
+        with at("baselines"):
+            task.check(label_objectives(recipe, name))
     return Bench(recipe, task, splits)
 
 

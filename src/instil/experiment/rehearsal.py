@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 
-from instil.core import Net, Scheme
+from instil.core import Batch, Net, Scheme, dry
+from instil.data.images import ImageData
+from instil.data.labels import labelled
+from instil.engine import Engine
 from instil.experiment import build
 from instil.experiment.build import Bench
-from instil.recipe.sections import Model
-from instil.train import check_cut
+from instil.recipe.errors import RecipeError
+from instil.recipe.sections import Model, Train
+from instil.schemes.offline import Offline
+from instil.train import check
 
 Ready = Callable[[Bench, Model, int], "Net | None"]
 
@@ -19,7 +24,7 @@ Ready = Callable[[Bench, Model, int], "Net | None"]
 def rehearse(bench: Bench, ready: Ready = lambda stage, spec, number: None) -> Iterator[tuple[Bench, Scheme, bool]]:
     """Each stage with its prepared scheme and whether its teachers are trained; ``ready`` gives those that are.
 
-    Errors name the place in the recipe.
+    Raises RecipeError with the place in the recipe for all that can be known to fail later.
     """
     previous: Net | None = None
     for number, stage in enumerate(build.stages_of(bench)):
@@ -31,24 +36,58 @@ def rehearse(bench: Bench, ready: Ready = lambda stage, spec, number: None) -> I
 
 
 def _prepared(bench: Bench, ready: Mapping[int, Net], previous: Net | None) -> Scheme:
-    stage, seed = bench.recipe, 0
-    batch = next(iter(bench.loader(bench.train_data(seed), seed)))
+    """The scheme of one stage, in the order in which its parts are used."""
+    stage, seed = bench.recipe, bench.recipe.seeds[0]
+    images = bench.train_data(seed)
+    batch = next(iter(bench.loader(images, seed)))
     torch.manual_seed(seed)
 
     def made(spec: Model, path: str) -> Net:
-        return copy.deepcopy(previous) if spec.model == "previous" and previous is not None else build.net(spec, bench, path)
+        net = copy.deepcopy(previous) if spec.model == "previous" and previous is not None else build.net(spec, bench, path)
+        _answers(net, batch, path)
+        return net
 
     student = made(stage.student, "student")
     nets = [ready.get(number) or made(spec, "teacher") for number, spec in enumerate(stage.teachers)]
+    to_train = [net for net, spec in zip(nets, stage.teachers, strict=True) if spec.weights is None and not spec.trained and spec.model != "previous"]
+    for net in to_train:
+        _check_classes(bench, net, batch, "teacher", None)
+        alone = Offline(net, None, build.label_objectives(stage, "cross_entropy"))
+        own = stage.teacher_train or stage.train
+        _check_training(bench, alone, own, "train" if own == stage.train else "teacher_train", bench.splits.train, learners=["student"])
     scheme = build.scheme(bench, student, build.teacher(nets))
-    check_cut(scheme, build.training(stage.train, seed))
     scheme.prepare(batch)
-    asked = "logits" in scheme.objectives.reads("teacher")
-    sides = [("student", student, stage.student, True)]
+    on_labels = {"alone", "label_smoothing"} & set(stage.baselines)
+    _check_training(bench, scheme, stage.train, "train", images, *([labelled(images)] if on_labels else []))
+    _check_classes(bench, student, batch, "student", stage.student)
     for net, spec in zip(nets, stage.teachers, strict=True):
-        sides.append(("teacher", net, spec, asked or (spec.weights is None and not spec.trained)))  # to be trained, it must know the classes
-    for whose, net, spec, knows in sides:
-        if knows:
-            with torch.no_grad(), build.at(whose):
-                bench.task.check_classes(net.eval()(batch), bench.splits.classes, names=spec.classes, whose=whose)
+        if "logits" in scheme.objectives.reads("teacher"):
+            _check_classes(bench, net, batch, "teacher", spec)
     return scheme
+
+
+def _answers(net: Net, batch: Batch, whose: str) -> None:
+    """RecipeError where a model cannot take the images at all, in the words of whoever raised."""
+    try:
+        with dry(net):
+            net(batch)
+    except Exception as error:  # somebody else's model
+        shape = " x ".join(str(number) for number in batch["image"].shape[1:])
+        raise RecipeError(f"{whose}: {type(net.model).__name__} fails on images of {shape}: {error}") from error
+
+
+def _check_classes(bench: Bench, net: Net, batch: Batch, whose: str, spec: Model | None) -> None:
+    with dry(net), build.at(whose):
+        outputs = net(batch)
+        if "logits" in outputs:
+            bench.task.check_classes(outputs, bench.splits.classes, names=spec.classes if spec else None, whose=whose)
+
+
+def _check_training(bench: Bench, scheme: Scheme, train: Train, path: str, *sets: ImageData, learners: Sequence[str] | None = None) -> None:
+    """What ``fit`` would refuse: optimizers, learners, and batches that cannot be cut."""
+    with build.at(path):
+        training = build.training(train, 0, learners=learners)
+        check(scheme, training)
+        Engine(precision=train.precision).setup(scheme, lambda learner: training.optimizers.get(learner, training.optimizer))
+        for images in sets:
+            bench.loader(images, accumulate=train.accumulate)

@@ -50,7 +50,13 @@ def build(
     if pretrained:
         raise ValueError(f"pretrained: only timm: and torchvision: models bring weights, not '{spec}'; give `weights`")
     builder = _own(name) if source in ("", "networks") else _users(source, name, Path(base))
-    model = builder(**_accepted(spec, builder, options, data))
+    given = _accepted(spec, builder, options, data)
+    try:
+        model = builder(**given)
+    except ValueError:
+        raise
+    except Exception as error:  # the user's code may raise anything
+        raise ValueError(f"{spec} cannot be made: {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
         raise ValueError(f"{spec} gave a {type(model).__name__}, not a torch.nn.Module")
     return model
@@ -93,6 +99,8 @@ def _users(module: str, name: str, base: Path) -> Callable[..., Any]:
         if error.name and (module == error.name or module.startswith(error.name + ".")):
             raise ValueError(f"there is no module '{module}' in {folder} or among the installed packages") from error
         raise
+    except Exception as error:
+        raise ValueError(f"{module} cannot be imported: {type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(folder)
     builder = getattr(code, name, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any, get_args
@@ -97,4 +98,8 @@ def optimizer(name: str) -> type[torch.optim.Optimizer]:
     known = {key.lower(): value for key, value in vars(torch.optim).items() if isinstance(value, type) and issubclass(value, torch.optim.Optimizer)}
     if name.lower() not in known:
         raise ValueError(f"No optimizer named '{name}' in torch.optim; {closest(name.lower(), known)}")
-    return known[name.lower()]
+    kind = known[name.lower()]
+    closure = inspect.signature(kind.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise ValueError(f"{kind.__name__} asks for the loss several times a step, which a step on a global batch does not give; take adamw or sgd")
+    return kind

@@ -144,8 +144,8 @@ def test_shorthands_and_defaults_are_written_out() -> None:
     assert build(SMALL | {"train": {}}).train.epochs == 20
 
 
-def test_only_alone_is_a_baseline_where_label_smoothing_is_undefined() -> None:
-    assert build(override(SMALL, ["task.kind=multi"])).baselines == ["alone"]
+def test_label_smoothing_is_no_baseline_where_it_is_undefined() -> None:
+    assert build(override(SMALL, ["task.kind=multi"])).baselines == ["alone", "pseudo_labels"]
 
 
 def test_training_of_the_teacher_is_the_students_unless_said() -> None:

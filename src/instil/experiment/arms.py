@@ -147,9 +147,10 @@ class Arms:
         return self._without_teacher(seed, objective, name, labelled(self.stages[-1].train_data(seed)))
 
     def _on_pseudo_labels(self, seed: int) -> tuple[Net, float]:
-        """The student on the labels it has and, for the other images, on the class that the teacher finds likeliest."""
+        """The student on the labels it has and, for the other images, on what the teacher decides: the likeliest class, or yes or no for each."""
         images = self.stages[-1].train_data(seed)
-        guess = self._remembered["train"]({"index": images.index})["logits"].argmax(-1).cpu()
+        logits = self._remembered["train"]({"index": images.index})["logits"].cpu()
+        guess = logits.argmax(-1) if images.kind == "single" else (logits > 0).to(images.label)
         whole = images.relabel(torch.where(images.label == UNLABELLED, guess, images.label))
         return self._without_teacher(seed, "cross_entropy", "pseudo_labels", whole)
 

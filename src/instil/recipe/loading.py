@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -144,10 +143,9 @@ def _resolved(data: Mapping[str, Any]) -> dict[str, Any]:
     if whole.get("teacher") is not None and isinstance(whole["train"], Mapping) and isinstance(own, Mapping):
         whole["teacher_train"] = merge(whole["train"], own)
     if whole.get("baselines") is None:
-        plain_labels = isinstance(whole["task"], Mapping) and whole["task"].get("kind", "single") == "single"
-        whole["baselines"] = list(BASELINES if plain_labels and whole["task"].get("name") == "classification" else BASELINES[:1])
-    if whole.get("export") is None:
-        whole["export"] = all(importlib.util.find_spec(part) for part in ("onnx", "onnxscript", "onnxruntime"))
+        task = {"name": "classification", "kind": "single"} | (whole["task"] if isinstance(whole["task"], Mapping) else {})
+        defined = ["alone"] if task["name"] != "classification" else BASELINES if task["kind"] == "single" else ["alone", "pseudo_labels"]
+        whole["baselines"] = list(defined)
     for kind, name, options, path in list(methods(whole)):
         section, _, key = path.partition(".")
         if kind != "optimizer" and name in catalogue.names(kind):

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import nn
 
+from instil import recipe as recipes
 from instil.core import Batch, Net, Outputs
 from instil.engine import join_ranks, rank
 from instil.experiment import build, results, threads
@@ -26,6 +27,9 @@ from instil.recipe.sections import Recipe
 from instil.report.page import write_report
 from instil.train import Clock
 
+LATER = ("seeds", "baselines", "export")
+"""What may change when a run is gone on with: arms that are finished stay what they are."""
+
 
 def run(recipe: Recipe, out: Path | None, resume: Path | None, console: Console) -> Path:
     """Train the teacher, then for every seed the baselines and the distilled student; write everything down.
@@ -34,7 +38,7 @@ def run(recipe: Recipe, out: Path | None, resume: Path | None, console: Console)
     anything is trained; where a run fails or is stopped, its folder stays usable and says so.
     """
     join_ranks()
-    folder = _open(out, resume)
+    folder = _open(recipe, out, resume)
     bench = build.bench(recipe)
     *_, (_, scheme, _) = rehearse(bench)
     if before := folder.read_json("environment.json"):
@@ -66,11 +70,15 @@ def run(recipe: Recipe, out: Path | None, resume: Path | None, console: Console)
     return folder.path
 
 
-def _open(out: Path | None, resume: Path | None) -> RunFolder:
-    """The run folder; one that holds another run is an error."""
+def _open(recipe: Recipe, out: Path | None, resume: Path | None) -> RunFolder:
+    """The run folder; one that holds another run is an error, and so is one that was begun with another recipe."""
     if resume is not None:
         if not (resume / "recipe.yaml").exists():
             raise FileNotFoundError(f"{resume} holds no run to go on with: it has no recipe.yaml")
+        before = recipes.load(resume)
+        changed = [name for name in Recipe.model_fields if name not in LATER and getattr(before, name) != getattr(recipe, name)]
+        if changed:
+            raise ValueError(f"{changed[0]} is not what the run in {resume} was begun with; go on without the change, or begin another run (--out)")
         return RunFolder(resume)
     if out is None:
         raise ValueError("a run needs a folder: out or resume")
@@ -101,7 +109,12 @@ def _finish(bench: Bench, folder: RunFolder, distilled: list[Arm]) -> None:
     about = {"classes": list(bench.splits.classes), "shape": list(bench.shape), "kind": bench.splits.kind}
     save_student(net, folder.path / "student.safetensors", about)
     if bench.recipe.export:
-        _export(folder, bench, net, int8=False)
+        try:
+            _export(folder, bench, net, int8=False)
+        except (ImportError, ValueError, RuntimeError) as error:  # what was trained is not lost by it
+            result = folder.read_json("result.json")
+            warning = f"the student could not be exported to ONNX: {error}"
+            folder.write_json("result.json", result | {"warnings": [*result["warnings"], warning]})
     write_report(folder.path)
 
 

@@ -111,7 +111,7 @@ def _user_module(name: str, folder: Path) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name and not f"{name}.".startswith(f"{error.name}."):
-            raise ImportError(f"imports: {name}: {error}") from error
+            raise ModuleNotFoundError(f"imports: {name}: {error}", name=error.name) from error
         raise ValueError(f"imports: there is no module '{name}' in {folder} or among the installed packages") from error
     except Exception as error:
         raise ValueError(f"imports: {name} cannot be imported: {type(error).__name__}: {error}") from error

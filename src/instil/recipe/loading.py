@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +144,9 @@ def _resolved(data: Mapping[str, Any]) -> dict[str, Any]:
         whole["teacher_train"] = merge(whole["train"], own)
     if whole.get("baselines") is None:
         task = {"name": "classification", "kind": "single"} | (whole["task"] if isinstance(whole["task"], Mapping) else {})
-        defined = ["alone"] if task["name"] != "classification" else BASELINES if task["kind"] == "single" else ["alone", "pseudo_labels"]
+        defined: Sequence[str] = (
+            ["alone"] if task["name"] != "classification" else BASELINES if task["kind"] == "single" else ["alone", "pseudo_labels"]
+        )
         whole["baselines"] = list(defined)
     for kind, name, options, path in list(methods(whole)):
         section, _, key = path.partition(".")

@@ -56,7 +56,7 @@ def run(
     resume: Annotated[Optional[Path], typer.Option(metavar="DIR", help="A stopped run's folder, to go on with.")] = None,  # noqa: UP045
 ) -> None:
     """Train teacher, student alone and distilled student, and write a run folder (default: the recipe digits)."""
-    recipe = _recipe(arguments, default="digits" if resume is None else str(resume))
+    recipe = _recipe(arguments, default="digits" if resume is None else str(_run_folder(resume)))
     from instil.experiment.run import run as run_recipe
 
     folder = resume or out or _new_folder(recipe)

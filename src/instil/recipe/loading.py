@@ -143,10 +143,10 @@ def _resolved(data: Mapping[str, Any]) -> dict[str, Any]:
     if whole.get("teacher") is not None and isinstance(whole["train"], Mapping) and isinstance(own, Mapping):
         whole["teacher_train"] = merge(whole["train"], own)
     if whole.get("baselines") is None:
-        task = {"name": "classification", "kind": "single"} | (whole["task"] if isinstance(whole["task"], Mapping) else {})
-        defined: Sequence[str] = (
-            ["alone"] if task["name"] != "classification" else BASELINES if task["kind"] == "single" else ["alone", "pseudo_labels"]
-        )
+        given: Mapping[str, Any] = whole["task"] if isinstance(whole["task"], Mapping) else {}
+        defined: Sequence[str] = BASELINES[:1]
+        if given.get("name", "classification") == "classification":
+            defined = BASELINES if given.get("kind", "single") == "single" else ("alone", "pseudo_labels")
         whole["baselines"] = list(defined)
     for kind, name, options, path in list(methods(whole)):
         section, _, key = path.partition(".")

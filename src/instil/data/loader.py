@@ -46,6 +46,7 @@ class Loader:
         self.workers, self.augment, self.epoch = workers, augment, 0
         if shuffle and self.batch_size < world * accumulate:
             raise ValueError(f"a batch of {self.batch_size} items cannot be cut into {world} ranks x {accumulate} micro-batches")
+        self._asked = _Rows()
         self._processes: DataLoader[Batch] | None = None
 
     @property
@@ -80,10 +81,11 @@ class Loader:
     def _batches(self) -> Iterator[Batch]:
         if not self.workers:
             return map(self.dataset.__getitems__, self.pieces())
+        self._asked.pieces = list(self.pieces())
         if self._processes is None:
             self._processes = DataLoader(
                 self.dataset,  # type: ignore[arg-type]
-                batch_sampler=_Pieces(self.pieces),  # type: ignore[arg-type]
+                batch_sampler=self._asked,  # type: ignore[arg-type]
                 collate_fn=_as_it_is,
                 num_workers=self.workers,
                 persistent_workers=True,
@@ -112,14 +114,14 @@ class Repeated:
             yield from islice(self.loader, max(0, start - turn * each), min(each, end - turn * each))
 
 
-class _Pieces:
-    """Asks for the rows anew in every epoch."""
+class _Rows:
+    """What the processes are asked for, anew in every epoch; knows no loader, or they would outlive it by their timeout of 5 seconds."""
 
-    def __init__(self, pieces: Callable[[], Iterator[Tensor]]):
-        self.pieces = pieces
+    def __init__(self) -> None:
+        self.pieces: list[Tensor] = []
 
     def __iter__(self) -> Iterator[Tensor]:
-        return self.pieces()
+        return iter(self.pieces)
 
 
 def _as_it_is(batch: Any) -> Any:

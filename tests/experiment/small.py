@@ -1,0 +1,51 @@
+"""A recipe that trains in a moment, and runs of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from instil.experiment.run import run
+from instil.recipe import build
+from instil.recipe.overrides import override
+from instil.recipe.sections import Recipe
+
+SMALL: dict[str, Any] = {
+    "data": {"name": "digits", "labels": 100, "batch_size": 250},
+    "teacher": {"model": "cnn", "options": {"width": 2}},
+    "student": {"model": "mlp", "options": {"width": 4}},
+    "objectives": {"cross_entropy": {}, "kd": {"temperature": 2}},
+    "train": {"epochs": 2, "optimizer": {"lr": 1e-2}, "checkpoint_every": 1},
+    "seeds": [0, 1],
+    "export": False,
+}
+
+
+def recipe(*changes: str, **sections: Any) -> Recipe:
+    """The small recipe with other sections and ``key=value`` changes."""
+    return build(override(SMALL | sections, changes))
+
+
+def run_of(one: Recipe, out: Path, resume: bool = False) -> dict[str, Any]:
+    """Run, and give what is in ``result.json``."""
+    run(one, None if resume else out, out if resume else None, Console(quiet=True))
+    return result(out)
+
+
+def result(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out / "result.json").read_text())
+    return found
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    """The records in ``metrics.jsonl``."""
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def numbers(found: dict[str, Any], arms: Sequence[str] = ("teacher", "alone", "label_smoothing", "pseudo_labels", "distilled")) -> dict[str, Any]:
+    """What two runs of one recipe must have in common, to the last bit."""
+    return {key: found.get(key) for key in (*arms, "gain", "gains", "details", "shipped_seed", "headline", "warnings", "status")}

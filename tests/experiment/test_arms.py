@@ -6,6 +6,7 @@ import copy
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -286,7 +287,7 @@ def test_born_again_teaches_the_next_generation(fits: dict[str, Spied], tmp_path
     ]
     found = run_of(recipe("seeds=[0]", "teacher=null", "baselines=[alone]", stages=stages), tmp_path / "run")
     generations = [fits[f"distilled-0-stage{number}"] for number in range(3)]
-    for before, after in zip(generations, generations[1:], strict=False):
+    for before, after in pairwise(generations):
         assert after.scheme.teacher is not None
         assert same(before.end, after.scheme.teacher.net.state_dict()), "and it did not learn along"
         assert not same(before.start, after.start), "every generation is born anew"

@@ -181,7 +181,7 @@ def test_a_folder_with_another_run_is_left_alone(whole: Path) -> None:
 
 
 def test_a_run_is_not_gone_on_with_by_another_recipe(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ValueError, match="train is not what the run in .* was begun with"):
+    with pytest.raises(ValueError, match=r"train is not what the run in .* was begun with"):
         run_of(recipe("export=true", "train.epochs=3"), whole, resume=True)
     code, _, err = called(capsys, "run", "--resume", str(whole), "objectives.kd.temperature=1")
     assert (code, err.startswith("Error: objectives is not what")) == (2, True)
@@ -318,7 +318,7 @@ def test_a_failure_keeps_what_was_finished(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    "name", ["recipe.yaml", "metrics.jsonl", "result.json", "distilled-0.json", "distilled-0.safetensors", "student.safetensors"]
+    "name", ["recipe.yaml", "metrics.jsonl", "result.json", "distilled-0.json", "distilled-0.safetensors", "student.safetensors", "report.html"]
 )
 def test_a_full_disk_is_one_error_and_leaves_no_half_file(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -69,7 +69,7 @@ def test_what_makes_another_teacher(change: str) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    ["data.labels=50", "data.workers=2", "seeds=[5]", "objectives.kd.temperature=8", "student.options.width=8", "teacher.taps={features: stages.0}"],,
+    ["data.labels=50", "data.workers=2", "seeds=[5]", "objectives.kd.temperature=8", "student.options.width=8", "teacher.taps={features: stages.0}"],
 )
 def test_what_does_not(change: str) -> None:
     assert where(recipe(change)) == where(recipe())

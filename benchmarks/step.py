@@ -189,22 +189,22 @@ def ours(size: dict[str, int], objectives: dict[str, Objective], theirs: Step, b
 
 
 def taps_cost(size: dict[str, int], blocks: int, length: int) -> float:
-    """Forward and backward of a net with three stages and the embedding tapped, over the same net without."""
+    """Forward and backward of a net with three stages and the embedding tapped, over the same net, in the same memory, with its hooks taken out."""
     image = batches_of(size, 1)[0][0]
-    taps = taps_for(nets(size)[0])
-    ratios = []
-    for first, second in (("bare", "tapped"), ("tapped", "bare")):  # where a net lies in memory matters more than its taps: each is made first once
-        made = {name: Net(nets(size)[0], taps=taps if name == "tapped" else {}) for name in (first, second)}
-        for block in range(blocks):
-            seconds = {}
-            for name in (first, second) if block % 2 else (second, first):
-                began = time.process_time()
-                for _ in range(length):
-                    made[name]({"image": image})["logits"].square().mean().backward()
-                seconds[name] = time.process_time() - began
-            if block:
-                ratios.append(seconds["tapped"] / seconds["bare"])
-    return statistics.median(ratios)
+    model = nets(size)[0]
+    net = Net(model, taps=taps_for(model))
+    hooks = [(table, dict(table)) for module in model.modules() for table in (module._forward_hooks, module._forward_pre_hooks)]
+    seconds: dict[bool, list[float]] = {True: [], False: []}
+    for block in range(2 * blocks):
+        tapped = bool(block % 2)
+        for table, full in hooks:
+            table.clear()
+            table.update(full if tapped else {})
+        began = time.process_time()
+        for _ in range(length):
+            (net({"image": image})["logits"] if tapped else model(image)).square().mean().backward()
+        seconds[tapped].append(time.process_time() - began)
+    return statistics.median(a / b for a, b in zip(seconds[True][1:], seconds[False][1:], strict=True))
 
 
 def measure(blocks: int, sizes: dict[str, dict[str, int]]) -> dict[str, Any]:

@@ -116,8 +116,17 @@ def test_a_learner_that_no_gradient_reached() -> None:
 
 
 def test_gradients_of_other_learners_do_not_pile_up() -> None:
-    scheme = Pair(OWN, ("student", "other"))
-    train_step(ready(scheme), scheme, [timed()])
+    ends = []
+    for cleared in (True, False):
+        scheme = Pair(OWN, ("student", "other"))
+        engine = ready(scheme)
+        for _ in range(3):
+            train_step(engine, scheme, [timed()])
+            if cleared:
+                engine.clear()
+        ends.append(torch.cat([parameter.detach().flatten() for parameter in scheme.parameters()]))
+    assert torch.equal(*ends)
+    engine.clear()
     assert all(parameter.grad is None for parameter in scheme.parameters())
 
 
@@ -249,7 +258,8 @@ def test_no_gradient_leaks_into_a_teacher_that_is_asked_for_gradients() -> None:
 
     scheme = Adversary(net(4), Frozen(net(8, 1)), {"kd": KD()})
     train_step(ready(scheme), scheme, [timed()])
-    assert all(parameter.grad is None for parameter in scheme.parameters())
+    assert scheme.teacher is not None
+    assert all(parameter.grad is None for parameter in scheme.teacher.parameters())
 
 
 def test_a_teacher_of_ones_own_may_be_any_module() -> None:

@@ -111,7 +111,8 @@ class _Tap:
 class _Recording:
     """What the taps saw in one forward: tensors with their version, and how often each tap fired."""
 
-    until: frozenset[str] | None
+    roles: frozenset[str] | None  # None: all
+    stop: bool
     tensors: dict[int, list[tuple[Tensor, int]]] = field(default_factory=dict)
     fired: dict[int, int] = field(default_factory=dict)
 
@@ -158,27 +159,28 @@ class Net(nn.Module):
 
     def _record(self, tap: _Tap, value: Any) -> None:
         recording = self._recording
-        if recording is None or (recording.until is not None and tap.role not in recording.until):
+        if recording is None or (recording.roles is not None and tap.role not in recording.roles):
             return
         value = value[0] if isinstance(value, (tuple, list)) else value
         if not isinstance(value, Tensor):
             raise RuntimeError(f"taps.{tap.role}: '{tap.path}' gave a {type(value).__name__}, not a tensor; tap a module inside it")
         recording.tensors[tap.number] = [*(recording.tensors.get(tap.number, []) if tap.every else []), (value, _version(value))]
         recording.fired[tap.number] = recording.fired.get(tap.number, 0) + 1
-        if recording.until is not None and len(recording.fired) == len(self._among(recording.until)):
+        if recording.stop and len(recording.fired) == len(self._among(recording.roles)):
             raise _Stop
 
-    def _among(self, roles: Iterable[str]) -> list[_Tap]:
-        return [tap for tap in self._places if tap.role in roles]
+    def _among(self, roles: frozenset[str] | None) -> list[_Tap]:
+        return [tap for tap in self._places if roles is None or tap.role in roles]
 
-    def forward(self, batch: Batch, call: Call | None = None, until: frozenset[str] | None = None) -> Outputs:
+    def forward(self, batch: Batch, call: Call | None = None, roles: frozenset[str] | None = None, stop: bool = False) -> Outputs:
         """Outputs of the task's call and of the taps.
 
-        ``call`` asks the same net another way (generate, body only); ``until`` reads only these tapped roles and stops after the last has fired.
+        ``call`` asks the same net another way (generate, body only); ``roles``: of the taps read only these, and
+        with ``stop`` end the forward after the last of them.
         """
-        outputs, recording = self._run(batch, call or self.call, until if self.stops else None)
+        outputs, recording = self._run(batch, call or self.call, roles, stop and self.stops)
         tapped: Outputs = {}
-        for tap in self._places if until is None else self._among(until):
+        for tap in self._among(roles):
             calls = recording.tensors.get(tap.number)
             if calls is None:
                 if call is None:
@@ -190,8 +192,8 @@ class Net(nn.Module):
             tapped[tap.role] = (*tapped.get(tap.role, ()), value) if tap.part else value
         return outputs | tapped
 
-    def _run(self, batch: Batch, call: Call, until: frozenset[str] | None) -> tuple[Outputs, _Recording]:
-        self._recording = recording = _Recording(until)
+    def _run(self, batch: Batch, call: Call, roles: frozenset[str] | None, stop: bool) -> tuple[Outputs, _Recording]:
+        self._recording = recording = _Recording(roles, stop)
         try:
             outputs = dict(call(self.model, batch))
         except _Stop:
@@ -200,13 +202,12 @@ class Net(nn.Module):
             self._recording = None
         return outputs, recording
 
-    def stop_after(self, roles: Iterable[str], batch: Batch) -> frozenset[str] | None:
-        """``roles`` as ``until`` for the next forwards, or None where they are not all taps that fire once a forward (tried on ``batch``)."""
-        wanted = frozenset(roles)
-        if not wanted or not wanted <= set(self.taps):
-            return None
-        fired = self._run(batch, self.call, None)[1].fired
-        return wanted if all(fired.get(tap.number) == 1 and not tap.every for tap in self._among(wanted)) else None
+    def can_stop(self, roles: frozenset[str], batch: Batch) -> bool:
+        """Whether ``roles`` are all taps that fire once a forward, so that it may end with the last of them; tried on ``batch``."""
+        if not roles or not roles <= set(self.taps):
+            return False
+        fired = self._run(batch, self.call, None, False)[1].fired
+        return all(fired.get(tap.number) == 1 and not tap.every for tap in self._among(roles))
 
 
 def _version(value: Tensor) -> int:

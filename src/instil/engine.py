@@ -77,6 +77,7 @@ class Engine:
         self.parameters: dict[str, list[nn.Parameter]] = {}
         self.optimizers: dict[str, Optimizer] = {}
         self.modules: dict[str, list[nn.Module]] = {}
+        self._spent = False
         self.generators: list[torch.Generator] = []  # further random states that a checkpoint holds
 
     def setup(self, scheme: Scheme, optimizations: Callable[[str], Optimization]) -> None:
@@ -166,6 +167,8 @@ class Engine:
 
     def backward(self, update: Update, share: dict[str, Tensor], last: bool) -> None:
         """Add the gradients of this micro-batch's part of the losses."""
+        if self._spent:
+            self.clear()  # only now: freed at the end of a step, their memory would be fetched anew for the next one's forward
         if self.shard:
             for part in (m for modules in self.modules.values() for module in modules for m in module.modules()):
                 if isinstance(part, FSDPModule):
@@ -174,7 +177,7 @@ class Engine:
         (loss * world() if self.shard else loss).backward()  # type: ignore[no-untyped-call]  # FSDP averages over ranks, a share asks for the sum
 
     def step(self, learner: str | tuple[str, ...]) -> None:
-        """One optimizer step of the learner (or learners) on the gradients gathered since the last one; clears all gradients."""
+        """One optimizer step of the learner (or learners) on the gradients added since the update before."""
         for name in (learner,) if isinstance(learner, str) else learner:
             parameters = self.parameters[name]
             if world() > 1 and not self.shard:
@@ -184,8 +187,13 @@ class Engine:
             if self.clip is not None:
                 nn.utils.clip_grad_norm_(self.nets[name], self.clip)
             self.optimizers[name].step()
+        self._spent = True
+
+    def clear(self) -> None:
+        """Forget the gradients of the update before: this one's, and what its loss did to the weights of other learners."""
         for optimizer in self.optimizers.values():
-            optimizer.zero_grad()  # this loss may also have reached the weights of other learners
+            optimizer.zero_grad()
+        self._spent = False
 
     def finish(self, scheme: Scheme, kept: dict[str, list[Tensor]]) -> None:
         """Hand the rows of all micro-batches of all ranks, in global order, to ``after_step``."""

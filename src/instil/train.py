@@ -140,6 +140,7 @@ def fit(
         run.note(done or (not training.evaluate_steps and clock.epoch % training.evaluate_every == 0))
         if checkpoint is not None and training.checkpoint_every and (done or clock.epoch % training.checkpoint_every == 0):
             engine.save(scheme, checkpoint, {"clock": asdict(clock), "records": run.records})
+    engine.clear()
     return Fit(scheme.export(), run.records, clock.seconds)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -84,13 +85,13 @@ class Loader:
         self._asked.pieces = list(self.pieces())
         if self._processes is None:
             self._processes = DataLoader(
-                self.dataset,  # type: ignore[arg-type]
+                _Told(self.dataset),  # type: ignore[arg-type]
                 batch_sampler=self._asked,  # type: ignore[arg-type]
                 collate_fn=_as_it_is,
                 num_workers=self.workers,
                 persistent_workers=True,
             )
-        return iter(self._processes)
+        return map(_taken, self._processes)
 
 
 class Repeated:
@@ -112,6 +113,25 @@ class Repeated:
         for turn in range(start // each, -(-end // each)):
             self.loader.set_epoch(turn)
             yield from islice(self.loader, max(0, start - turn * each), min(each, end - turn * each))
+
+
+@dataclass(frozen=True)
+class _Told:
+    """Bad data are told as a value: raised in a process, its error would come with the traceback in its text."""
+
+    dataset: ImageData
+
+    def __getitems__(self, rows: Tensor) -> Batch | ValueError:
+        try:
+            return self.dataset.__getitems__(rows)
+        except ValueError as error:
+            return error
+
+
+def _taken(answer: Batch | ValueError) -> Batch:
+    if isinstance(answer, ValueError):
+        raise answer
+    return answer
 
 
 class _Rows:

@@ -85,9 +85,9 @@ def _check_classes(bench: Bench, net: Net, batch: Batch, whose: str, spec: Model
 
 def _check_training(bench: Bench, scheme: Scheme, train: Train, path: str, *sets: ImageData, learners: Sequence[str] | None = None) -> None:
     """What ``fit`` would refuse: optimizers, learners, and batches that cannot be cut."""
+    training = build.training(train, 0, learners=learners)
+    check(scheme, training)
     with build.at(path):
-        training = build.training(train, 0, learners=learners)
-        check(scheme, training)
         Engine(precision=train.precision).setup(scheme, lambda learner: training.optimizers.get(learner, training.optimizer))
         for images in sets:
             bench.loader(images, accumulate=train.accumulate)

@@ -51,13 +51,21 @@ class RunFolder:
         """Take an arm's lines out of ``metrics.jsonl``: it is trained anew, or logs again what a checkpoint remembers."""
         path = self.path / "metrics.jsonl"
         if path.exists():
-            lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-            kept = [line for line in lines if (record := json.loads(line))["arm"] != arm or record["seed"] != seed]
+            kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _whose(line) not in (None, (arm, seed))]
             self.write("metrics.jsonl", "".join(line + "\n" for line in kept))
 
     def arm(self, arm: str, seed: int | None, suffix: str) -> Path:
         """A file of one arm and seed in ``checkpoint/``."""
         return self.path / "checkpoint" / f"{arm}{'' if seed is None else f'-{seed}'}{suffix}"
+
+
+def _whose(line: str) -> tuple[str, int | None] | None:
+    """Arm and seed of a line; None of half a line, which a full disk or a killed run may leave."""
+    try:
+        record = json.loads(line)
+        return record["arm"], record["seed"]
+    except (ValueError, TypeError):
+        return None
 
 
 def environment(seeds: list[int]) -> dict[str, Any]:

@@ -1,0 +1,52 @@
+"""One thread where more do not help, all where they do, and hands off where somebody else decided."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from instil.experiment import threads
+from instil.objectives.labels.cross_entropy import CrossEntropy
+from instil.schemes.offline import Offline
+from tests.nets import batch, net
+
+
+@pytest.fixture
+def choose(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """``choose`` on a machine of four threads, where one and all take the given seconds."""
+    before, number = torch.get_num_threads(), [4]
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: number[0])
+    monkeypatch.setattr(torch, "set_num_threads", lambda wanted: number.__setitem__(0, wanted))
+
+    def chosen(one: float, four: float) -> int:
+        monkeypatch.setattr(threads, "_seconds", lambda ask, wanted: one if wanted == 1 else four)
+        scheme = Offline(net(), None, {"cross_entropy": CrossEntropy()})
+        return threads.choose(scheme, batch())
+
+    yield chosen
+    torch.set_num_threads(before)
+
+
+def test_the_faster_one(choose: Any) -> None:
+    assert choose(1.0, 0.5) == 4
+    assert choose(1.0, 2.0) == 1
+    assert choose(1.0, 0.95) == 1, "not clearly faster"
+
+
+def test_who_says_how_many_gets_them(choose: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    assert choose(1.0, 9.0) == 4
+
+
+def test_trying_leaves_no_gradient_and_no_random_number() -> None:
+    scheme = Offline(net(), None, {"cross_entropy": CrossEntropy()})
+    state = torch.get_rng_state()
+    seconds = threads._seconds(lambda: scheme.student(batch()), torch.get_num_threads())
+    assert seconds > 0
+    assert all(parameter.grad is None for parameter in scheme.parameters())
+    assert torch.equal(torch.get_rng_state(), state)

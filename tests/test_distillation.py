@@ -1,0 +1,197 @@
+"""Distillation in one call: what it takes, what it refuses, that it resumes, and that it helps."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import instil
+from instil.core import UNLABELLED, Net, Schedule
+from instil.data.digits import digits
+from instil.networks.cnn import cnn
+from instil.networks.mlp import mlp
+from instil.objectives.logits.kd import KD
+from instil.tasks.classification import call
+from instil.teachers.ensemble import Ensemble
+from instil.train import Training
+
+
+def seeded(make: Any, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    net: nn.Module = make()
+    return net
+
+
+def student(seed: int = 0) -> nn.Module:
+    return seeded(lambda: mlp(10, width=6), seed)
+
+
+def teacher() -> nn.Module:
+    return seeded(lambda: cnn(10, width=3), 9)
+
+
+def loader(size: int = 40, labels: int = 20, batch: int = 20) -> DataLoader[Any]:
+    data = digits().train
+    label = data.label[:size].clone()
+    label[labels:] = UNLABELLED
+    return DataLoader(TensorDataset(data.image[:size], label), batch, shuffle=True, generator=torch.Generator().manual_seed(0))
+
+
+def weights(net: nn.Module) -> Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in net.parameters()])
+
+
+def test_the_default_is_labels_and_kd() -> None:
+    made = instil.distil(teacher(), student(), loader(), epochs=1)
+    assert set(made.records[0]["losses"]) == {"student/cross_entropy", "student/kd"}
+    same = instil.distil(teacher(), student(), loader(), {"cross_entropy": 1.0, "kd": 1.0}, epochs=1)
+    assert torch.equal(weights(made.net), weights(same.net))
+
+
+def test_the_student_itself_learns_and_the_teacher_does_not() -> None:
+    mine, theirs = student(), teacher().train()
+    before, state = weights(mine), copy.deepcopy(theirs.state_dict())
+    made = instil.distil(theirs, mine, loader(), epochs=1)
+    assert not torch.equal(weights(mine), before)
+    assert torch.equal(weights(made.net), weights(mine))
+    assert all(torch.equal(value, state[name]) for name, value in theirs.state_dict().items())
+
+
+def test_nets_and_teachers_as_they_are() -> None:
+    plain = instil.distil(teacher(), student(), loader(), epochs=1)
+    wrapped = instil.distil(Net(teacher(), call), Net(student(), call), loader(), epochs=1)
+    asked = instil.distil(Ensemble([teacher()]), student(), loader(), epochs=1)
+    for other in (wrapped, asked):
+        torch.testing.assert_close(weights(other.net), weights(plain.net))
+
+
+def test_batches_as_dicts() -> None:
+    class Dicts:
+        def __len__(self) -> int:
+            return 2
+
+        def __iter__(self) -> Any:
+            return ({"image": image, "label": label} for image, label in loader())
+
+    made = instil.distil(teacher(), student(), Dicts(), epochs=1)
+    torch.testing.assert_close(weights(made.net), weights(instil.distil(teacher(), student(), loader(), epochs=1).net))
+
+
+def test_objectives_by_name_by_object_and_with_weights() -> None:
+    def ended(objectives: Any) -> Tensor:
+        return weights(instil.distil(teacher(), student(), loader(), objectives, epochs=2).net)
+
+    assert torch.equal(ended({"kd": 0.5}), ended({"kd": (KD(), 0.5)}))
+    assert torch.equal(ended({"kd": 1.0}), ended({"mine": KD()}))
+    assert not torch.equal(ended({"kd": 1.0}), ended({"kd": KD(temperature=1)}))
+    assert torch.equal(ended({"kd": Schedule(0.5, 0.5)}), ended({"kd": 0.5}))
+    assert not torch.equal(ended({"cross_entropy": 1, "kd": Schedule(0.0, 1.0)}), ended({"cross_entropy": 1, "kd": 0.5}))
+
+
+def test_a_schedule_begins_where_it_says() -> None:
+    late = {"kd": Schedule(0.0, 1.0, until=0.5, after=0.5)}
+    made = instil.distil(teacher(), student(), loader(), {"cross_entropy": 1.0, **late}, epochs=2)
+    assert made.records[0]["losses"]["student/kd"] == 0 < made.records[1]["losses"]["student/kd"]
+
+
+def test_feature_objectives_find_the_stages_of_known_models() -> None:
+    made = instil.distil(teacher(), seeded(lambda: cnn(10, width=2)), loader(), {"fitnet": 1.0}, epochs=1)
+    assert made.records[0]["losses"]["student/fitnet"] > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"objectives": {"kdd": 1.0}}, "No objective named 'kdd'; closest: kd"),
+        ({"objectives": {"fitnet": 1.0}}, "objectives.fitnet: FitNet needs features of the student, which gives embedding, logits"),
+        ({"task": "clasification"}, "No task named 'clasification'; closest: classification"),
+        ({"epochs": 0}, "nothing to train|training needs epochs or steps"),
+    ],
+)
+def test_what_does_not_fit(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        instil.distil(teacher(), student(), loader(), **options)
+
+
+def test_a_teacher_of_other_classes() -> None:
+    with pytest.raises(ValueError, match=r"7.*10|10.*7"):
+        instil.distil(seeded(lambda: cnn(7, width=2)), student(), loader(), {"kd": 1.0}, epochs=1)
+
+
+def test_three_values_in_a_tuple() -> None:
+    three = [(torch.rand(4, 1, 8, 8), torch.zeros(4, dtype=torch.int64), torch.zeros(4))]
+    with pytest.raises(ValueError, match=r"the loader gives 3 values, the task names 2 \(image, label\)"):
+        instil.distil(teacher(), student(), three, epochs=1)
+
+
+def test_validation_tells_accuracy_and_agreement() -> None:
+    told: list[Any] = []
+    test = digits().validation
+    batches = [(test.image[:100], test.label[:100]), (test.image[100:], test.label[100:])]
+    mine, theirs = student(), teacher()
+    made = instil.distil(theirs, mine, loader(), epochs=2, validation=batches, report=told.append)
+    assert told == made.records
+    found = made.records[-1]["validation"]
+    with torch.no_grad():
+        answers, wanted = mine.eval()(test.image).argmax(-1), theirs.eval()(test.image).argmax(-1)
+    assert found["accuracy"] == pytest.approx((answers == test.label).double().mean().item())
+    assert found["agreement"] == pytest.approx((answers == wanted).double().mean().item())
+
+
+def test_it_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    def training(every: int | None) -> Training:
+        return Training(epochs=4, checkpoint_every=every)
+
+    whole = instil.distil(teacher(), student(), loader(), training=training(None))
+
+    class Stop(Exception):
+        pass
+
+    def stop(record: Any) -> None:
+        if record["epoch"] == 3:
+            raise Stop
+
+    path = tmp_path / "checkpoint.pt"
+    with pytest.raises(Stop):
+        instil.distil(teacher(), student(), loader(), training=training(2), checkpoint=path, report=stop)
+    again = instil.distil(teacher(), student(seed=5), loader(), training=training(2), checkpoint=str(path))
+    assert torch.equal(weights(again.net), weights(whole.net))
+    assert [record["epoch"] for record in again.records] == [1, 2, 3, 4]
+
+
+def test_epochs_and_lr_are_short_for_a_training() -> None:
+    short = instil.distil(teacher(), student(), loader(), epochs=2, lr=0.01)
+    long = instil.distil(teacher(), student(), loader(), training=Training(epochs=2, optimizer=instil.Optimization("adamw", {"lr": 0.01})))
+    assert torch.equal(weights(short.net), weights(long.net))
+
+
+def test_it_helps() -> None:
+    """A trained teacher, 60 labels and 1,000 images: over three seeds, each student is better distilled than alone."""
+    data, test = digits().train, digits().test
+    few = data.label.clone()
+    few[60:] = UNLABELLED
+    theirs = seeded(lambda: cnn(10, width=8), 0)
+    rate = instil.Optimization(options={"lr": 1e-2})
+    everything = DataLoader(TensorDataset(data.image, data.label), 100, shuffle=True)
+    instil.fit(instil.Offline(theirs, None, {"cross_entropy": instil.CrossEntropy()}), everything, Training(epochs=8, optimizer=rate))
+
+    def accuracy(net: nn.Module) -> float:
+        with torch.no_grad():
+            return (net.eval()(test.image).argmax(-1) == test.label).double().mean().item()
+
+    gains = []
+    for seed in range(3):
+        alone, distilled = (seeded(lambda: mlp(10, width=24), seed) for _ in range(2))
+        labelled = DataLoader(TensorDataset(data.image[:60], few[:60]), 60, shuffle=True)
+        partly = DataLoader(TensorDataset(data.image, few), 100, shuffle=True)
+        training = Training(steps=400, optimizer=rate)
+        instil.fit(instil.Offline(alone, None, {"cross_entropy": instil.CrossEntropy()}), labelled, training)
+        instil.distil(theirs, distilled, partly, training=training)
+        gains.append(accuracy(distilled) - accuracy(alone))
+    assert min(gains) > 0.02, gains

@@ -43,6 +43,12 @@ def join_ranks(device: str = "auto") -> torch.device:
     return here
 
 
+def wait_for_ranks() -> None:
+    """Go on when every process has come here: what the first has written is there for all."""
+    if world() > 1:
+        dist.barrier()
+
+
 @dataclass(frozen=True)
 class Optimization:
     """Which optimizer trains a learner: a name in ``torch.optim`` (any case), its options, and ``groups`` of parameters with options of their own.

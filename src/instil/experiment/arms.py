@@ -14,7 +14,7 @@ from instil.core import UNLABELLED, Batch, Net, Outputs, Scheme, Teacher
 from instil.data.images import ImageData
 from instil.data.labels import labelled
 from instil.data.loader import Repeated
-from instil.engine import join_ranks, rank
+from instil.engine import join_ranks, rank, wait_for_ranks
 from instil.experiment import build
 from instil.experiment.build import Bench
 from instil.experiment.folder import RunFolder
@@ -140,6 +140,7 @@ class Arms:
         if rank() == 0:
             save_student(trained.net, path, {"seconds": trained.seconds, "records": trained.records})
             self.folder.arm(name, None, "-stage0.pt").unlink(missing_ok=True)
+        wait_for_ranks()
         return trained.net, trained.seconds
 
     def _on_labels(self, seed: int, objective: str, name: str) -> tuple[Net, float]:

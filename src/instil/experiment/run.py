@@ -45,7 +45,8 @@ def run(recipe: Recipe, out: Path | None, resume: Path | None, console: Console)
         torch.set_num_threads(before["hardware"]["threads"])  # a resumed run must add up in the same order
     else:
         threads.choose(scheme, next(iter(bench.loader(bench.splits.train))))
-    (folder.path / "checkpoint").mkdir(parents=True, exist_ok=True)
+    if rank() == 0:
+        (folder.path / "checkpoint").mkdir(parents=True, exist_ok=True)
     folder.write("recipe.yaml", to_yaml(recipe))
     folder.write_json("environment.json", environment(recipe.seeds))
     done: dict[str, list[Arm]] = {name: [] for name in (*recipe.baselines, "distilled")}

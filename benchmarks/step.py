@@ -3,7 +3,7 @@
 python benchmarks/step.py [--json] [--blocks 15]
 
 Every ratio is ours over theirs, in processor time (other work on the machine does not count): the median over neighbouring blocks, so that a machine
-that slows down slows both. ``ratio_..._tiny`` is of
+that slows down slows both. ``tiny_...`` is the same of
 nets so small that nearly all of a step is Python. With torchdistill installed, its KD step is timed too.
 """
 
@@ -27,7 +27,7 @@ from instil.networks.resnet import resnet
 
 TEMPERATURE = 4.0
 SGD = {"lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4}
-SIZES = {"": {"student": 3, "teacher": 9, "width": 16, "image": 32}, "_tiny": {"student": 1, "teacher": 1, "width": 4, "image": 8}}
+SIZES = {"ratio": {"student": 3, "teacher": 9, "width": 16, "image": 32}, "tiny": {"student": 1, "teacher": 1, "width": 4, "image": 8}}
 Step = Callable[[Tensor, Tensor], None]
 
 
@@ -210,18 +210,18 @@ def taps_cost(size: dict[str, int], blocks: int, length: int) -> float:
 def measure(blocks: int, sizes: dict[str, dict[str, int]]) -> dict[str, Any]:
     """All ratios, and what they were measured on."""
     found: dict[str, Any] = {}
-    for suffix, size in sizes.items():
-        length = 20 if suffix else 2
-        turns = 2 * blocks if suffix else blocks
+    for prefix, size in sizes.items():
+        length = 20 if prefix == "tiny" else 2
+        turns = 2 * blocks if prefix == "tiny" else blocks
         kd: dict[str, Objective] = {"cross_entropy": CrossEntropy(), "kd": KD(TEMPERATURE)}
-        found[f"ratio_kd_to_plain{suffix}"] = ours(size, kd, plain_kd(size), turns, length)
-        found[f"ratio_kd_fitnet_to_plain{suffix}"] = ours(size, kd | {"fitnet": FitNet()}, plain_kd_fitnet(size), turns, length)
-        found[f"ratio_taps{suffix}"] = taps_cost(size, 2 * turns, length // 2)
+        found[f"{prefix}_kd_to_plain"] = ours(size, kd, plain_kd(size), turns, length)
+        found[f"{prefix}_kd_fitnet_to_plain"] = ours(size, kd | {"fitnet": FitNet()}, plain_kd_fitnet(size), turns, length)
+        found[f"{prefix}_taps"] = taps_cost(size, 2 * turns, length // 2)
         try:
             theirs = torchdistill_kd(size)
         except ImportError:
             continue
-        found[f"ratio_kd_to_torchdistill{suffix}"] = ours(size, kd, theirs, turns, length)
+        found[f"{prefix}_kd_to_torchdistill"] = ours(size, kd, theirs, turns, length)
     return {name: round(value, 4) for name, value in found.items()} | {"threads": torch.get_num_threads(), "torch": torch.__version__}
 
 

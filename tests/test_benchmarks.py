@@ -15,7 +15,7 @@ STEP = Path(__file__).parents[1] / "benchmarks" / "step.py"
 def test_step(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     module = runpy.run_path(str(STEP))
     monkeypatch.setattr("sys.argv", ["step.py", "--json", "--blocks", "2"])
-    monkeypatch.setitem(module["main"].__globals__, "SIZES", {"": module["SIZES"]["_tiny"]})
+    monkeypatch.setitem(module["main"].__globals__, "SIZES", {"ratio": module["SIZES"]["tiny"]})
     module["main"]()
     found = json.loads(capsys.readouterr().out)
     ratios = {name: value for name, value in found.items() if name.startswith("ratio_")}
@@ -28,7 +28,7 @@ def test_both_sides_of_the_step_learn_the_same() -> None:
     """The hand-written step and ours end with the same weights: what is compared is the same work."""
     torch = pytest.importorskip("torch")
     module = runpy.run_path(str(STEP))
-    size, made = module["SIZES"]["_tiny"], []
+    size, made = module["SIZES"]["tiny"], []
     for plain in (module["plain_kd"], module["plain_kd_fitnet"]):
         nets = module["nets"]
         students = []

@@ -24,7 +24,11 @@ def choose(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setattr(torch, "set_num_threads", lambda wanted: number.__setitem__(0, wanted))
 
     def chosen(one: float, four: float) -> int:
-        monkeypatch.setattr(threads, "_seconds", lambda ask, wanted: one if wanted == 1 else four)
+        def seconds(ask: Any, wanted: int) -> float:
+            number[0] = wanted
+            return one if wanted == 1 else four
+
+        monkeypatch.setattr(threads, "_seconds", seconds)
         scheme = Offline(net(), None, {"cross_entropy": CrossEntropy()})
         return threads.choose(scheme, batch())
 
@@ -36,6 +40,10 @@ def test_the_faster_one(choose: Any) -> None:
     assert choose(1.0, 0.5) == 4
     assert choose(1.0, 2.0) == 1
     assert choose(1.0, 0.95) == 1, "not clearly faster"
+
+
+def test_small_nets_get_one_thread(choose: Any) -> None:
+    assert choose(0.01, 0.001) == 1
 
 
 def test_who_says_how_many_gets_them(choose: Any, monkeypatch: pytest.MonkeyPatch) -> None:

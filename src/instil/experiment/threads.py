@@ -11,11 +11,12 @@ import torch
 from instil.core import Batch, Scheme, full
 
 REPEATS = 7
-CLEARLY = 0.9  # of the time with one thread
+SMALL = 0.02  # seconds of a pass: below, threads that wait for each other cost minutes where other work has a core
+CLEARLY = 0.8  # of the time with one thread
 
 
 def choose(scheme: Scheme, batch: Batch) -> int:
-    """Set and return torch's number of threads: all, or one where that is not clearly slower, as on small nets, which lose more than they win.
+    """Set and return torch's number of threads: all, or one where that is not clearly slower, or where the nets are small.
 
     Tries the nets of a prepared scheme on ``batch``; leaves things as they are where there is an accelerator or ``OMP_NUM_THREADS`` is set.
     """
@@ -28,8 +29,9 @@ def choose(scheme: Scheme, batch: Batch) -> int:
         torch.autograd.grad(loss, [p for p in scheme.student.parameters() if p.requires_grad], allow_unused=True)
         scheme.ask(batch)
 
-    one, all_of_them = (_seconds(ask, number) for number in (1, most))
-    torch.set_num_threads(most if all_of_them < CLEARLY * one else 1)
+    one = _seconds(ask, 1)
+    if one > SMALL:
+        torch.set_num_threads(most if _seconds(ask, most) < CLEARLY * one else 1)
     return torch.get_num_threads()
 
 

@@ -306,6 +306,16 @@ def test_an_assistant_is_taught_and_teaches(fits: dict[str, Spied], tmp_path: Pa
     assert same(fits["distilled-0-stage0"].end, fits["distilled-0-stage1"].scheme.teacher.net.state_dict())
 
 
+def test_a_student_that_goes_on_is_taught_by_what_it_was(fits: dict[str, Spied], tmp_path: Path) -> None:
+    stages = [{"objectives": {"cross_entropy": {}}}, {"teacher": "previous", "student": "previous"}]
+    run_of(recipe("seeds=[0]", "teacher=null", "baselines=[]", stages=stages), tmp_path / "run")
+    first, second = fits["distilled-0-stage0"], fits["distilled-0-stage1"]
+    assert second.scheme.teacher is not None
+    assert same(first.end, second.start)
+    assert same(first.end, second.scheme.teacher.net.state_dict()), "which does not change with it"
+    assert not same(second.start, second.end)
+
+
 def test_a_stage_may_batch_and_augment_otherwise(fits: dict[str, Spied], tmp_path: Path) -> None:
     stages = [{"data": {"batch_size": 100, "labels": 50}}, {"data": {"augment": {"crop": 1}}, "student": "previous"}]
     run_of(recipe("seeds=[0]", "baselines=[]", stages=stages), tmp_path / "run")

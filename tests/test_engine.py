@@ -179,7 +179,7 @@ def test_clips_as_torch_does() -> None:
 @pytest.mark.parametrize(
     ("optimization", "message"),
     [
-        (Optimization("adamv"), r"optimizer 'adamv' is not in torch\.optim; closest: adam, radam, nadam"),
+        (Optimization("adamv"), r"No optimizer named 'adamv' in torch\.optim; closest: adam, radam, nadam"),
         (Optimization("sgd", {"lr": 0.1, "momentun": 0.9}), r"optimizer 'sgd': .*unexpected keyword argument 'momentun'"),
         (Optimization("sgd", {"lr": -1.0}), "Invalid learning rate: -1.0"),
     ],

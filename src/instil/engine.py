@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import inspect
 import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -49,6 +50,18 @@ def wait_for_ranks() -> None:
         dist.barrier()
 
 
+def optimizer_named(name: str) -> type[Optimizer]:
+    """An optimizer of torch by its name in any case; ValueError for an unknown one, and for one that asks for the loss several times a step."""
+    known = {key.lower(): kind for key, kind in vars(torch.optim).items() if isinstance(kind, type) and issubclass(kind, Optimizer)}
+    if name.lower() not in known:
+        raise ValueError(f"No optimizer named '{name}' in torch.optim; {closest(name.lower(), known)}")
+    kind = known[name.lower()]
+    closure = inspect.signature(kind.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise ValueError(f"{kind.__name__} asks for the loss several times a step, which a step on a global batch does not give; take adamw or sgd")
+    return kind
+
+
 @dataclass(frozen=True)
 class Optimization:
     """Which optimizer trains a learner: a name in ``torch.optim`` (any case), its options, and ``groups`` of parameters with options of their own.
@@ -62,11 +75,8 @@ class Optimization:
 
     def make(self, groups: list[Options]) -> Optimizer:
         """The optimizer over ``groups``; ValueError for an unknown name or option."""
-        known = {name.lower(): kind for name, kind in vars(torch.optim).items() if isinstance(kind, type) and issubclass(kind, Optimizer)}
-        if self.type.lower() not in known:
-            raise ValueError(f"optimizer '{self.type}' is not in torch.optim; {closest(self.type.lower(), known)}")
         try:
-            return known[self.type.lower()](groups, **self.options)
+            return optimizer_named(self.type)(groups, **self.options)
         except TypeError as error:
             raise ValueError(f"optimizer '{self.type}': {error}") from error
 

@@ -1,6 +1,6 @@
 """The recipe: what to train, from whom, on what and how; YAML in, checked sections out."""
 
-from instil.recipe.checking import build_options, optimizer
+from instil.recipe.checking import build_options
 from instil.recipe.errors import RecipeError
 from instil.recipe.loading import STAGE, build, build_objectives, fingerprint, load, stages, to_yaml
 from instil.recipe.sections import Goal, Method, Model, Optimizer, Recipe, Task, Train
@@ -20,7 +20,6 @@ __all__ = [
     "build_options",
     "fingerprint",
     "load",
-    "optimizer",
     "stages",
     "to_yaml",
 ]

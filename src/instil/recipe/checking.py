@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
-import torch
 from pydantic import BaseModel, ValidationError
 
 from instil import catalogue
-from instil.core import closest
+from instil.engine import optimizer_named
 from instil.recipe.errors import Place, RecipeError, join, problems
 from instil.recipe.options import check, plain
 from instil.recipe.overrides import merge
@@ -87,19 +85,7 @@ def _optimizers(train: Any, path: str) -> Iterator[tuple[Any, str]]:
 def build_options(kind: str, name: str, options: Mapping[str, Any], path: str) -> dict[str, Any]:
     """Checked keyword arguments for a method of the catalogue, or for an optimizer of torch; RecipeError with ``path`` where one is wrong."""
     try:
-        target = optimizer(name) if kind == "optimizer" else catalogue.find(kind, name)
+        target = optimizer_named(name) if kind == "optimizer" else catalogue.find(kind, name)
     except ValueError as error:
         raise RecipeError(f"{path}: {error}") from None
     return check(target, options, path, schedules=kind != "optimizer")
-
-
-def optimizer(name: str) -> type[torch.optim.Optimizer]:
-    """An optimizer of torch by its name in any case."""
-    known = {key.lower(): value for key, value in vars(torch.optim).items() if isinstance(value, type) and issubclass(value, torch.optim.Optimizer)}
-    if name.lower() not in known:
-        raise ValueError(f"No optimizer named '{name}' in torch.optim; {closest(name.lower(), known)}")
-    kind = known[name.lower()]
-    closure = inspect.signature(kind.step).parameters.get("closure")
-    if closure is not None and closure.default is inspect.Parameter.empty:
-        raise ValueError(f"{kind.__name__} asks for the loss several times a step, which a step on a global batch does not give; take adamw or sgd")
-    return kind

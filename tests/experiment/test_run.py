@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from rich.console import Console
 from safetensors.torch import load_file
 from scipy import stats
 
@@ -390,3 +392,10 @@ def test_a_real_signal(number: signal.Signals, tmp_path: Path, monkeypatch: pyte
     assert numbers(again) == numbers(run_of(recipes.load(tmp_path / "run"), tmp_path / "whole"))
     found = [(line["arm"], line["seed"], line["epoch"]) for line in lines(tmp_path / "run")]
     assert len(found) == len(set(found))
+
+
+def test_the_pairs_of_stages_are_told(tmp_path: Path) -> None:
+    console = Console(record=True, file=io.StringIO(), width=200)
+    one = recipe("student={model: cnn, options: {width: 2}}", "objectives.fitnet={}", "seeds=[0]", "baselines=[]", "train.epochs=1")
+    experiment.run(one, tmp_path / "run", None, console)
+    assert "fitnet: student 0 (2x8x8) <- teacher 0 (2x8x8): as it is" in console.export_text()

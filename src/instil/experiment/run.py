@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import nn
 
 from instil import recipe as recipes
-from instil.core import Batch, Net, Outputs
+from instil.core import Batch, Net, Outputs, Scheme
 from instil.engine import join_ranks, rank
 from instil.experiment import build, results, threads
 from instil.experiment.arms import Arm, Arms
@@ -46,6 +46,7 @@ def run(recipe: Recipe, out: Path | None, resume: Path | None, console: Console)
     else:
         threads.choose(scheme, next(iter(bench.loader(bench.splits.train))))
     if rank() == 0:
+        _tell_pairs(scheme, console)
         (folder.path / "checkpoint").mkdir(parents=True, exist_ok=True)
     folder.write("recipe.yaml", to_yaml(recipe))
     folder.write_json("environment.json", environment(recipe.seeds))
@@ -86,6 +87,13 @@ def _open(recipe: Recipe, out: Path | None, resume: Path | None) -> RunFolder:
     if (out / "recipe.yaml").exists():
         raise FileExistsError(f"{out} already holds a run; go on with it (--resume {out}) or take another --out")
     return RunFolder(out)
+
+
+def _tell_pairs(scheme: Scheme, console: Console) -> None:
+    """Which student stage learns from which teacher stage, where an objective pairs them."""
+    for name, objective in scheme.objectives.named():
+        for line in getattr(objective, "plan", []):
+            console.print(f"{name}: {line}", highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from torch import nn
 from instil import catalogue
 from instil.core import Net, Objective, Objectives, Schedule, Teacher
 from instil.engine import Optimization
+from instil.networks.presets import taps_for
 from instil.schemes.offline import Offline
 from instil.teachers.frozen import Frozen
 from instil.train import Fit, Record, Training, fit
@@ -42,8 +43,8 @@ def distil(
     Raises ValueError for unknown names and for settings that do not fit together.
     """
     asked = catalogue.find("task", task)()
-    mine = student if isinstance(student, Net) else Net(student, asked.call, _taps(student))
-    theirs = teacher if isinstance(teacher, Teacher) else Frozen(teacher if isinstance(teacher, Net) else Net(teacher, asked.call, _taps(teacher)))
+    mine = student if isinstance(student, Net) else Net(student, asked.call, taps_for(student))
+    theirs = teacher if isinstance(teacher, Teacher) else Frozen(teacher if isinstance(teacher, Net) else Net(teacher, asked.call, taps_for(teacher)))
     goals = _objectives(objectives or {"cross_entropy": 1.0, "kd": 1.0})
     asked.check(goals)
     return fit(
@@ -55,12 +56,6 @@ def distil(
         checkpoint=None if checkpoint is None else Path(checkpoint),
         report=report,
     )
-
-
-def _taps(model: nn.Module) -> dict[str, Any]:
-    from instil.networks.presets import taps_for
-
-    return taps_for(model)
 
 
 def _objectives(wanted: Wanted) -> Objectives:

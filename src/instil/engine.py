@@ -236,7 +236,7 @@ class Engine:
     def save(self, scheme: Scheme, path: Path, extra: Options) -> None:
         """Write all that training changes, whole or not at all; every rank takes part, the first writes."""
         state = {
-            "scheme": _whole({name: scheme.state_dict()[name] for name in _changing(scheme)}),
+            "scheme": _whole(_changing(scheme)),
             "optimizers": {name: _whole(optimizer.state_dict()) for name, optimizer in self.optimizers.items()},
             "random": _every_rank(_random_state(self.generators)),
             **extra,
@@ -254,8 +254,8 @@ class Engine:
     def load(self, scheme: Scheme, path: Path) -> Options:
         """Restore what ``save`` wrote, under any number of ranks, and return its ``extra``."""
         state = torch.load(path, map_location=self.device, weights_only=True)
-        here = scheme.state_dict()
-        if wrong := sorted(set(state["scheme"]) ^ set(_changing(scheme))):
+        here = _changing(scheme)
+        if wrong := sorted(set(state["scheme"]) ^ set(here)):
             raise ValueError(f"checkpoint {path} is of another scheme: it differs in {len(wrong)} tensors, such as '{wrong[0]}'")
         for name, saved in state["scheme"].items():
             if saved.shape != here[name].shape:
@@ -348,10 +348,10 @@ def gather_rows(rows: Tensor) -> Tensor:
     return gathered
 
 
-def _changing(scheme: Scheme) -> Iterator[str]:
-    """Names in the state dict of what training changes: all but the teachers that stay."""
+def _changing(scheme: Scheme) -> dict[str, Tensor]:
+    """The state of what training changes: all but the teachers that stay."""
     fixed = tuple(f"{name}." for name, part in scheme.named_modules() if isinstance(part, Teacher) and not part.changes)
-    return (name for name in scheme.state_dict() if not name.startswith(fixed))
+    return {name: value for name, value in scheme.state_dict().items() if not name.startswith(fixed)}
 
 
 def _whole(state: Any) -> Any:

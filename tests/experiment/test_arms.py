@@ -335,3 +335,20 @@ def test_a_finished_arm_is_read_and_not_trained_again(fits: dict[str, Spied], tm
     run_of(recipe(), tmp_path / "run", resume=True)
     assert fits == {}
     assert json.loads((tmp_path / "run" / "checkpoint" / "distilled-1.json").read_text()) == before
+
+
+def test_a_seed_sets_the_random_state_of_each_arm_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    states: dict[int, list[Tensor]] = {}
+    real = module.fit
+
+    def fit(scheme: Scheme, loader: Any, training: Any, **options: Any) -> Any:
+        if "teacher" not in options["checkpoint"].name:
+            states.setdefault(training.seed, []).append(torch.get_rng_state())
+        return real(scheme, loader, training, **options)
+
+    monkeypatch.setattr(module, "fit", fit)
+    run_of(recipe("train.epochs=1", "baselines=[alone, pseudo_labels]"), tmp_path / "run")
+    assert {seed: len(found) for seed, found in states.items()} == {0: 3, 1: 3}
+    for found in states.values():
+        assert all(torch.equal(found[0], other) for other in found[1:]), "dropout and adapters of the arms would draw other numbers"
+    assert not torch.equal(states[0][-1], states[1][-1]), "every seed would give the distilled student the same adapters"

@@ -167,8 +167,13 @@ class Arms:
         previous: Net | None = None
         seconds = 0.0
         for number, stage in enumerate(self.stages):
-            student = previous if stage.recipe.student.model == "previous" and previous is not None else self._new_student(seed, number)
-            scheme = build.scheme(stage, student, self._stage_teacher(stage, previous))
+            teacher = self._stage_teacher(stage, previous)  # made first: it sets the random state, which must be the seed's from here on
+            if stage.recipe.student.model == "previous" and previous is not None:
+                student = previous
+                torch.manual_seed(seed + 1_000_003 * number)
+            else:
+                student = self._new_student(seed, number)
+            scheme = build.scheme(stage, student, teacher)
             trained = self._fit("distilled", seed, scheme, stage.train_data(seed), build.training(stage.recipe.train, seed), stage, number)
             previous, seconds = trained.net, seconds + trained.seconds
         assert previous is not None

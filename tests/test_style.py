@@ -61,7 +61,10 @@ def test_the_card_says_where_the_method_comes_from(kind: str, name: str) -> None
 
 @pytest.mark.parametrize("name", catalogue.files("objective"))
 def test_an_objective_has_its_function_first(name: str) -> None:
+    """An alias has that of the method that it is."""
     module = importlib.import_module(catalogue.files("objective")[name])
+    if "card" in vars(catalogue.find("objective", name).__base__):
+        return
     functions = [getattr(module, loss) for loss, where in catalogue.losses().items() if where == module.__name__]
     assert functions
     for function in functions:

@@ -148,9 +148,11 @@ def describe(kind: str, name: str) -> dict[str, Any]:
 
 
 def _functions(cls: type) -> list[dict[str, str]]:
-    """The plain functions behind a method."""
+    """The plain functions behind a method; behind an alias, those of the method that it is."""
     found = [value for name, value in vars(sys.modules[cls.__module__]).items() if name.endswith("_loss") and inspect.isfunction(value)]
     own = [function for function in found if function.__module__ == cls.__module__]
+    if not own and cls.__base__ is not None and "card" in vars(cls.__base__):
+        return _functions(cls.__base__)
     return [{"name": one.__name__, "signature": _bare(str(inspect.signature(one))), "text": inspect.getdoc(one) or ""} for one in own]
 
 

@@ -25,6 +25,8 @@ Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
 
 UNLABELLED = -100
+SHARED_ROLES = frozenset({"head", "logit_scale"})
+"""Roles that belong to a model, not to samples: they have no rows to pick, cut or gather. ``head`` is (weight, bias) of the classifier."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class _Stop(Exception):
 
 @dataclass(frozen=True)
 class _Tap:
-    """One place to read: the output, or with ``:in`` the first input, of a module's last call, or with ``[*]`` of all its calls."""
+    """One place to read: the output, or with ``:in`` the first input, of a module's last call, or with ``[*]`` of all its calls; or its weight."""
 
     number: int
     role: str
@@ -120,8 +122,9 @@ class _Recording:
 class Net(nn.Module):
     """A model, how its task calls it, and ``taps``: role -> path of the module whose activation is returned with the outputs.
 
-    A path is a module's name as in ``named_modules``; ``path:in`` is its input, ``path[*]`` a tuple over all its calls; a list of paths gives a
-    tuple. Nothing of the model is edited; wrapper prefixes (DistributedDataParallel, ``torch.compile``) may be left out of the path.
+    A path is a module's name as in ``named_modules``; ``path:in`` is its input, ``path[*]`` a tuple over all its calls, ``path:weight`` the weight
+    (C, D) and bias (C,) of a linear layer or 1x1 convolution, zeros where it has none; a list of paths gives a tuple. Nothing of the model is
+    edited; wrapper prefixes (DistributedDataParallel, ``torch.compile``) may be left out of the path.
 
     Raises ValueError for a path that names no module (with the closest names); RuntimeError for a tap that never fired, or whose tensor was
     changed in place after it was recorded.
@@ -138,7 +141,11 @@ class Net(nn.Module):
         for tap in self._places:
             if tap.path not in names:
                 raise ValueError(f"taps.{tap.role}: {type(model).__name__} has no module '{tap.path}'; {closest(tap.path, names)}")
-            if tap.side == "in":  # before the module runs, which may change its input in place
+            if tap.side == "weight":
+                if not isinstance(getattr(names[tap.path], "weight", None), Tensor):
+                    raise ValueError(f"taps.{tap.role}: '{tap.path}' is a {type(names[tap.path]).__name__} and has no weight")
+                names[tap.path].register_forward_hook(functools.partial(self._record_weight, tap))
+            elif tap.side == "in":  # before the module runs, which may change its input in place
                 names[tap.path].register_forward_pre_hook(functools.partial(self._record_input, tap), with_kwargs=True)
             else:
                 names[tap.path].register_forward_hook(functools.partial(self._record_output, tap))
@@ -146,10 +153,12 @@ class Net(nn.Module):
     def _parse(self) -> Iterator[_Tap]:
         texts = [(role, text) for role, paths in self.taps.items() for text in ([paths] if isinstance(paths, str) else paths)]
         for number, (role, text) in enumerate(texts):
-            found = re.fullmatch(r"([^\[\]:]*)(\[\*\])?(:in)?", text)
+            found = re.fullmatch(r"([^\[\]:]*)(?:(\[\*\])?(:in)?|(:weight))", text)
             if not found:
-                raise ValueError(f"taps.{role}: '{text}' is not a path; write path, path[*] (all calls), path:in (its input) or path[*]:in")
-            yield _Tap(number, role, not isinstance(self.taps[role], str), found[1], "in" if found[3] else "out", bool(found[2]))
+                forms = "write path, path[*] (all calls), path:in (its input), path[*]:in or path:weight (its weight and bias)"
+                raise ValueError(f"taps.{role}: '{text}' is not a path; {forms}")
+            side = "in" if found[3] else "weight" if found[4] else "out"
+            yield _Tap(number, role, not isinstance(self.taps[role], str), found[1], side, bool(found[2]))
 
     def _record_input(self, tap: _Tap, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._record(tap, next(iter((*args, *kwargs.values())), None))
@@ -157,14 +166,24 @@ class Net(nn.Module):
     def _record_output(self, tap: _Tap, _module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
         self._record(tap, output)
 
+    def _record_weight(self, tap: _Tap, module: nn.Module, _args: tuple[Any, ...], _output: Any) -> None:
+        weight, bias = module.weight, getattr(module, "bias", None)
+        assert isinstance(weight, Tensor)
+        flat = weight.view(len(weight), -1)  # a view: outputs carry no parameter
+        self._store(tap, flat, flat.new_zeros(len(flat)) if bias is None else bias.view_as(bias))
+
     def _record(self, tap: _Tap, value: Any) -> None:
+        value = value[0] if isinstance(value, (tuple, list)) else value
+        if self._recording is not None and not isinstance(value, Tensor):
+            raise RuntimeError(f"taps.{tap.role}: '{tap.path}' gave a {type(value).__name__}, not a tensor; tap a module inside it")
+        self._store(tap, value)
+
+    def _store(self, tap: _Tap, *values: Tensor) -> None:
         recording = self._recording
         if recording is None or (recording.roles is not None and tap.role not in recording.roles):
             return
-        value = value[0] if isinstance(value, (tuple, list)) else value
-        if not isinstance(value, Tensor):
-            raise RuntimeError(f"taps.{tap.role}: '{tap.path}' gave a {type(value).__name__}, not a tensor; tap a module inside it")
-        recording.tensors[tap.number] = [*(recording.tensors.get(tap.number, []) if tap.every else []), (value, _version(value))]
+        before = recording.tensors.get(tap.number, []) if tap.every else []
+        recording.tensors[tap.number] = [*before, *((value, _version(value)) for value in values)]
         recording.fired[tap.number] = recording.fired.get(tap.number, 0) + 1
         if recording.stop and len(recording.fired) == len(self._among(recording.roles)):
             raise _Stop
@@ -172,13 +191,22 @@ class Net(nn.Module):
     def _among(self, roles: frozenset[str] | None) -> list[_Tap]:
         return [tap for tap in self._places if roles is None or tap.role in roles]
 
-    def forward(self, batch: Batch, call: Call | None = None, roles: frozenset[str] | None = None, stop: bool = False) -> Outputs:
+    def forward(
+        self,
+        batch: Batch,
+        call: Call | None = None,
+        roles: frozenset[str] | None = None,
+        stop: bool = False,
+        replace: Mapping[str, Tensor] | None = None,
+    ) -> Outputs:
         """Outputs of the task's call and of the taps.
 
         ``call`` asks the same net another way (generate, body only); ``roles``: of the taps read only these, and
-        with ``stop`` end the forward after the last of them.
+        with ``stop`` end the forward after the last of them. ``replace``: path of a module -> what stands in for its output, so that
+        the rest of the net runs on other features; ValueError for a path that names no module.
         """
-        outputs, recording = self._run(batch, call or self.call, roles, stop and self.stops)
+        with self._replaced(replace or {}):
+            outputs, recording = self._run(batch, call or self.call, roles, stop and self.stops)
         tapped: Outputs = {}
         for tap in self._among(roles):
             calls = recording.tensors.get(tap.number)
@@ -188,9 +216,20 @@ class Net(nn.Module):
                 continue
             if not torch.compiler.is_compiling() and any(_version(value) != version for value, version in calls):
                 raise RuntimeError(f"taps.{tap.role}: '{tap.path}' was changed in place after it was recorded; tap the module after it")
-            value = tuple(tensor for tensor, _ in calls) if tap.every else calls[-1][0]
+            value = tuple(tensor for tensor, _ in calls) if tap.every or tap.side == "weight" else calls[-1][0]
             tapped[tap.role] = (*tapped.get(tap.role, ()), value) if tap.part else value
         return outputs | tapped
+
+    @contextlib.contextmanager
+    def _replaced(self, replace: Mapping[str, Tensor]) -> Iterator[None]:
+        names = {_unwrapped(name): module for name, module in self.model.named_modules()} if replace else {}
+        with contextlib.ExitStack() as hooks:
+            for path, value in replace.items():
+                if path not in names:
+                    raise ValueError(f"replace: {type(self.model).__name__} has no module '{path}'; {closest(path, names)}")
+                stands_in = functools.partial(_instead, value)
+                hooks.callback(names[path].register_forward_hook(stands_in, prepend=True).remove)  # before the taps, which see it too
+            yield
 
     def _run(self, batch: Batch, call: Call, roles: frozenset[str] | None, stop: bool) -> tuple[Outputs, _Recording]:
         self._recording = recording = _Recording(roles, stop)
@@ -208,6 +247,11 @@ class Net(nn.Module):
             return False
         fired = self._run(batch, self.call, None, False)[1].fired
         return all(fired.get(tap.number) == 1 and not tap.every for tap in self._among(roles))
+
+
+def _instead(value: Tensor, _module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
+    """``value`` in the place of a module's output, or of the first of its outputs."""
+    return type(output)((value, *output[1:])) if isinstance(output, (tuple, list)) else value
 
 
 def _version(value: Tensor) -> int:
@@ -356,6 +400,20 @@ class Objectives(nn.ModuleDict):
         """All roles that are read of ``side``."""
         return {role for _, objective in self.named() for role in objective.reads.get(side, ())}
 
+    @property
+    def differentiates(self) -> bool:
+        """Whether an objective reads ``input``, by which it takes gradients."""
+        return "input" in self.reads("student") | self.reads("teacher")
+
+    def leaf(self, batch: Batch) -> Batch:
+        """The batch's first tensor as a leaf that gradients reach, under its key, where an objective reads ``input``; else nothing."""
+        if not self.differentiates:
+            return {}
+        key, value = next((key, value) for key, value in batch.items() if value is first(batch))
+        if not value.is_floating_point():
+            raise ValueError(f"an objective reads the gradient by the input, but '{key}', the batch's first tensor, is {value.dtype}")
+        return {key: value.detach().requires_grad_()}
+
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, learner: str | tuple[str, ...] = "student") -> Update:
         """The update of ``learner`` on the weighted mean of every objective."""
         losses, kept = {}, {}
@@ -387,18 +445,20 @@ class Objectives(nn.ModuleDict):
         counted = objective.weight(batch) > 0
         picks = "valid" in batch or isinstance(objective, LabelObjective)  # else every item counts, and asking would wait for the device
 
-        def collect(value: Any) -> Any:
+        def collect(value: Any, role: str = "") -> Any:
+            if role in SHARED_ROLES:
+                return value
             if isinstance(value, tuple):
                 return tuple(collect(part) for part in value)
             if picks:
                 value = value[counted if value.shape[: counted.ndim] == counted.shape else counted.flatten(1).any(1)]
             return value if self.gather is None else self.gather(value)
 
-        mine = {role: collect(student[role]) for role in objective.reads["student"]}
-        theirs = {role: collect(teacher[role]) for role in objective.reads["teacher"]}
+        mine = {role: collect(student[role], role) for role in objective.reads["student"]}
+        theirs = {role: collect(teacher[role], role) for role in objective.reads["teacher"]}
         items: Batch = {key: collect(batch[key]) for key in self.ITEM_KEYS if key in batch}
         clock = {key: batch[key] for key in ("step", "progress", "seed") if key in batch}
-        anchor = next(iter(mine.values()))
+        anchor = next(value for role, value in mine.items() if role not in SHARED_ROLES)
         if not len(anchor[0] if isinstance(anchor, tuple) else anchor):
             return nothing(mine, mine)
         loss: Tensor = objective(mine, theirs, items | clock)
@@ -440,9 +500,14 @@ class Scheme(nn.Module):
         return {} if self.teacher is None else self.teacher(batch, grad=grad)
 
     def compare(self, batch: Batch) -> Update:
-        """The objectives' update; the teacher is asked first, so that its temporaries are gone before the student's graph is kept."""
-        teacher = self.ask(batch)
-        update: Update = self.objectives(self.student(batch), teacher, batch)
+        """The objectives' update; the teacher is asked first, so that its temporaries are gone before the student's graph is kept.
+
+        Where an objective reads ``input``, both sides are differentiable by one leaf that stands for the batch's first tensor.
+        """
+        leaf = self.objectives.leaf(batch)
+        teacher = self.ask(batch | leaf, grad=bool(leaf))
+        inputs = {"input": first(batch | leaf)} if leaf else {}
+        update: Update = self.objectives(self.student(batch | leaf) | inputs, teacher | inputs, batch)
         return update
 
     def prepare(self, batch: Batch) -> None:
@@ -454,9 +519,10 @@ class Scheme(nn.Module):
 
     def build(self, batch: Batch) -> None:
         """What ``prepare`` does inside the dry run."""
-        self.objectives.build(self.student(batch), self.ask(batch))
+        inputs = {"input": first(batch)} if self.objectives.differentiates else {}
+        self.objectives.build(self.student(batch) | inputs, self.ask(batch) | (inputs if self.teacher else {}))
         if self.teacher is not None:
-            self.teacher.wants(self.objectives.reads("teacher"), batch)
+            self.teacher.wants(self.objectives.reads("teacher") - {"input"}, batch)
 
     def before_step(self, batch: Batch) -> Batch:
         """What the step learns from (rollouts, attacks, made images); leaves no gradient on any learner."""

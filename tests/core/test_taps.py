@@ -249,3 +249,42 @@ def test_a_net_is_taken_as_it_is_and_a_module_is_made_one() -> None:
     net = Net(model())
     assert as_net(net) is net
     assert torch.equal(as_net(net.model)(batch())["logits"], net(batch())["logits"])
+
+
+def test_a_weight_is_a_view_with_its_bias() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2, bias=False))
+    net = Net(model, taps={"head": "0:weight", "last": "1:weight"})
+    outputs = net({"x": torch.randn(5, 3)})
+    weight, bias = outputs["head"]
+    assert torch.equal(weight, model[0].weight)
+    assert torch.equal(bias, model[0].bias)
+    assert not isinstance(weight, nn.Parameter)
+    assert torch.equal(outputs["last"][1], torch.zeros(2))
+    (weight.sum() + bias.sum()).backward()
+    assert torch.equal(model[0].weight.grad, torch.ones(4, 3))
+
+
+def test_the_weight_of_a_convolution_is_flat_and_a_teacher_may_stop_after_it() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten())
+    net = Net(model, taps={"head": "0:weight"})
+    batch = {"x": torch.randn(2, 3, 2, 2)}
+    assert net.can_stop(frozenset({"head"}), batch)
+    outputs = net(batch, roles=frozenset({"head"}), stop=True)
+    assert [tuple(part.shape) for part in outputs["head"]] == [(4, 3), (4,)]
+
+
+def test_a_weight_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"taps\.head: '1' is a ReLU and has no weight"):
+        Net(nn.Sequential(nn.Linear(3, 4), nn.ReLU()), taps={"head": "1:weight"})
+
+
+def test_the_rest_of_a_net_runs_on_other_features() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    net = Net(model, taps={"middle": "0"})
+    batch, other = {"x": torch.randn(5, 3)}, torch.randn(5, 4, requires_grad=True)
+    outputs = net(batch, replace={"0": other})
+    assert torch.equal(outputs["logits"], model[2](other.relu()))
+    assert outputs["middle"] is other
+    assert torch.equal(net(batch)["logits"], model(batch["x"])), "the replacement is gone afterwards"
+    with pytest.raises(ValueError, match="replace: Sequential has no module '7'"):
+        net(batch, replace={"7": other})

@@ -42,7 +42,9 @@ def others(parameter: inspect.Parameter) -> list[Any]:
         return [default / 2 if default else 0.25]
     if kind is int:
         return [default + 1]
-    return [[[1, 1]]] if default == "auto" else []
+    parts = get_args(kind)  # a list of pairs, or a rule by its name
+    rules = [rule for part in parts if get_origin(part) is Literal for rule in get_args(part) if rule != default]
+    return [*rules, [[1, 1]]] if list[list[int]] in parts else []
 
 
 def every_option() -> Iterator[tuple[str, str, Any]]:
@@ -110,8 +112,9 @@ def test_a_number_may_be_a_schedule(name: str) -> None:
         losses = []
         for value in (parameter.default, Schedule(parameter.default, parameter.default)):
             torch.manual_seed(0)
-            student, teacher, given = sample_outputs()
-            objectives = Objectives({"it": smaller(name, **{option: value})()})
+            objective = smaller(name, **{option: value})()
+            student, teacher, given = sample_outputs(task=objective.card.tasks[0])
+            objectives = Objectives({"it": objective})
             objectives.build(student, teacher)
             losses.append(objectives(student, teacher, given).losses["it"])
         assert torch.equal(*losses), option

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from instil.core import UNLABELLED, Batch, LabelObjective, Objective, Objectives, Outputs, size
-from instil.testing.samples import assert_close, flat, leaves, rows_of, sample_outputs, scaled, spoiled, strided
+from instil.core import SHARED_ROLES, UNLABELLED, Batch, LabelObjective, Objective, Objectives, Outputs, size
+from instil.testing.samples import assert_close, flat, leaves, rows_of, sample_outputs, scaled, strided, with_noise
 
 
 def check_objective(make: Callable[[], Objective]) -> None:
@@ -43,22 +43,32 @@ def loss_and_gradient(objective: Objective, student: Outputs, teacher: Outputs, 
     return loss.detach(), {name: torch.zeros_like(t) if g is None else g for (name, t), g in zip(tensors.items(), grads, strict=True)}
 
 
-def built(make: Callable[[], Objective], seed: int = 0) -> Objective:
-    """A new objective with its adapters, made on sample outputs."""
-    torch.manual_seed(seed)
+def built(make: Callable[[], Objective], teacher: Outputs | None = None) -> Objective:
+    """A new objective with its adapters, made on sample outputs or for this teacher."""
+    torch.manual_seed(0)
     objective = make()
-    student, teacher, _ = sample_outputs()
+    student, usual, _ = samples(objective)
     with torch.no_grad():
-        Objectives({"it": objective}).build(student, teacher)
+        Objectives({"it": objective}).build(student, usual if teacher is None else teacher)
     return objective.train()
+
+
+def samples(objective: Objective, number: int = 8, dtype: torch.dtype = torch.float32) -> tuple[Outputs, Outputs, Batch]:
+    """Sample outputs of the first task on the objective's card."""
+    return sample_outputs(number, dtype=dtype, task=objective.card.tasks[0])
+
+
+def has_rows(name: str, objective: Objective) -> bool:
+    """Whether a gradient of ``loss_and_gradient`` has one row a sample: no parameter, and no role that all samples share."""
+    return name not in dict(objective.named_parameters()) and name.partition(".")[0] not in SHARED_ROLES
 
 
 def _finite_at_extremes(make: Callable[[], Objective]) -> None:
     for dtype, scale in itertools.product((torch.float32, torch.bfloat16), (1.0, 1e4)):
-        student, teacher, batch = sample_outputs(dtype=dtype)
+        student, teacher, batch = samples(make(), dtype=dtype)
         student, teacher = scaled(student, scale), scaled(teacher, scale)
         for other in (teacher, scaled(student, -1.0) if not _adapts(make) else teacher):
-            loss, grads = loss_and_gradient(built(make), student, other, batch)
+            loss, grads = loss_and_gradient(built(make, other), student, other, batch)
             assert loss.dtype == torch.float32, f"loss is {loss.dtype} for {dtype} inputs"
             assert torch.isfinite(loss), f"loss is {loss} at scale {scale} in {dtype}"
             for name, grad in grads.items():
@@ -68,43 +78,40 @@ def _finite_at_extremes(make: Callable[[], Objective]) -> None:
 
 
 def _zero_at_match(make: Callable[[], Objective]) -> None:
-    objective = built(make)
+    objective = make()
     if not objective.card.zero_at_match or not objective.needs["teacher"]:
         return
-    student, _, batch = sample_outputs()
-    with torch.no_grad():
-        objective = make()
-        Objectives({"it": objective}).build(student, student)
-    loss, _ = loss_and_gradient(objective, student, student, batch)
+    student, _, batch = samples(objective)
+    loss, _ = loss_and_gradient(built(make, student), student, student, batch)
     assert loss.abs() < 1e-5, f"loss is {loss} where student and teacher say the same; the card says it is zero (zero_at_match)"
 
 
 def _inputs_untouched(make: Callable[[], Objective]) -> None:
-    student, teacher, batch = sample_outputs()
+    objective = built(make)
+    student, teacher, batch = samples(objective)
     before = copy.deepcopy((student, teacher, batch))
-    loss_and_gradient(built(make), student, teacher, batch)
+    loss_and_gradient(objective, student, teacher, batch)
     for old, new in zip(before, (student, teacher, batch), strict=True):
         for (name, a), (_, b) in zip(flat(old), flat(new), strict=True):
             assert torch.equal(a, b), f"{name} was changed in place"
 
 
 def _order_of_the_batch(make: Callable[[], Objective]) -> None:
-    student, teacher, batch = sample_outputs()
-    order = torch.randperm(size(batch), generator=torch.Generator().manual_seed(1))
     objective = built(make)
+    student, teacher, batch = samples(objective)
+    order = torch.randperm(size(batch), generator=torch.Generator().manual_seed(1))
     loss, grads = loss_and_gradient(objective, student, teacher, batch)
     again, moved = loss_and_gradient(objective, *(rows_of(part, order) for part in (student, teacher, batch)))
     assert_close(loss, again, "the loss depends on the order of the batch")
-    own = dict(objective.named_parameters())
     for name, grad in grads.items():
-        assert_close(grad if name in own else grad[order], moved[name], f"the gradient of {name} depends on the order of the batch")
+        assert_close(grad[order] if has_rows(name, objective) else grad, moved[name], f"the gradient of {name} depends on the order of the batch")
 
 
 def _cut_of_the_batch(make: Callable[[], Objective]) -> None:
     objective = built(make)
     if objective.card.couples:
         return
-    student, teacher, batch = sample_outputs(number=10)
+    student, teacher, batch = samples(objective, number=10)
     loss, grads = loss_and_gradient(objective, student, teacher, batch)
     count = objective.weight(batch).sum()
     total = torch.zeros(())
@@ -116,34 +123,34 @@ def _cut_of_the_batch(make: Callable[[], Objective]) -> None:
         total = total + value * share
         parts.append({name: g * share for name, g in grad.items()})
     assert_close(loss, total, "the loss depends on how the batch is cut; a loss that couples its items says so on its card")
-    own = dict(objective.named_parameters())
     for name, whole in grads.items():
         cut = [part[name] for part in parts]
-        assert_close(whole, torch.stack(cut).sum(0) if name in own else torch.cat(cut), f"the gradient of {name} depends on how the batch is cut")
+        assert_close(
+            whole, torch.cat(cut) if has_rows(name, objective) else torch.stack(cut).sum(0), f"the gradient of {name} depends on how the batch is cut"
+        )
 
 
 def _only_counted_items(make: Callable[[], Objective]) -> None:
     """What is marked invalid (or has no label, for a loss of labels) changes nothing, whatever is in it."""
-    student, teacher, batch = sample_outputs()
     objective = built(make)
+    student, teacher, batch = samples(objective)
     valid = torch.tensor([True, False] * (size(batch) // 2))
     loss, _ = loss_and_gradient(objective, rows_of(student, valid), rows_of(teacher, valid), rows_of(batch, valid))
-    noisy = {role: spoiled(value, ~valid) for role, value in student.items()}
+    noisy = with_noise(student, ~valid)
     again, grads = loss_and_gradient(objective, noisy, teacher, batch | {"valid": valid})
     assert_close(loss, again, "an invalid item changes the loss")
-    own = dict(objective.named_parameters())
     for name, grad in grads.items():
-        assert name in own or grad[~valid].abs().sum() == 0, f"an invalid item has a gradient in {name}"
+        assert not has_rows(name, objective) or grad[~valid].abs().sum() == 0, f"an invalid item has a gradient in {name}"
     if isinstance(objective, LabelObjective):
         loss, _ = loss_and_gradient(objective, student, teacher, batch)
-        noisy = {role: spoiled(value, batch["label"] == UNLABELLED) for role, value in student.items()}
+        noisy = with_noise(student, batch["label"] == UNLABELLED)
         again, _ = loss_and_gradient(objective, noisy, teacher, batch)
         assert_close(loss, again, "an unlabelled item changes the loss")
 
 
 def _empty_and_single(make: Callable[[], Objective]) -> None:
-    student, teacher, batch = sample_outputs()
     objective = built(make)
+    student, teacher, batch = samples(objective)
     nothing = batch | {"valid": torch.zeros(size(batch), dtype=torch.bool)}
     loss, grads = loss_and_gradient(objective, student, teacher, nothing)
     assert loss == 0, f"the loss of no items is {loss}, not 0"
@@ -155,16 +162,16 @@ def _empty_and_single(make: Callable[[], Objective]) -> None:
 
 
 def _layout(make: Callable[[], Objective]) -> None:
-    student, teacher, batch = sample_outputs()
     objective = built(make)
+    student, teacher, batch = samples(objective)
     loss, _ = loss_and_gradient(objective, student, teacher, batch)
     again, _ = loss_and_gradient(objective, strided(student), strided(teacher), batch)
     assert_close(loss, again, "the loss depends on the memory layout")
 
 
 def _state_moves_after_the_step(make: Callable[[], Objective]) -> None:
-    student, teacher, batch = sample_outputs()
     objective = built(make)
+    student, teacher, batch = samples(objective)
     before = copy.deepcopy(objective.state_dict())
     loss_and_gradient(objective, student, teacher, batch)
     with torch.no_grad():
@@ -187,8 +194,9 @@ def _parameters_are_seen(make: Callable[[], Objective]) -> None:
 
 def _loss_falls(make: Callable[[], Objective]) -> None:
     """Gradient steps on the student's own outputs bring the loss down."""
-    student, teacher, batch = sample_outputs()
-    objective, student = built(make), leaves(student)
+    objective = built(make)
+    student, teacher, batch = samples(objective)
+    student = leaves(student)
     objectives = Objectives({"it": objective})
     tensors = [tensor for _, tensor in flat({role: student[role] for role in objective.reads["student"]})]
     optimizer = torch.optim.Adam([*tensors, *objective.parameters()], 0.02)

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+from instil.core import Batch, Card, Objective, Objectives, Outputs
+from instil.testing import check_objective, sample_outputs
+from instil.testing.samples import LAYERS, TASKS, rows_of, with_noise
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_has_rows_alike_and_repeats(task: str) -> None:
+    one, two = sample_outputs(5, task=task), sample_outputs(5, task=task)
+    for first, second in zip(one, two, strict=True):
+        assert list(first) == list(second)
+    student, _, batch = one
+    assert torch.equal(student["logits"], two[0]["logits"])
+    assert len(student["logits"]) == len(batch["label"]) == 5
+
+
+def test_text_is_as_transformers_returns_it() -> None:
+    student, teacher, batch = sample_outputs(task="text_classification")
+    for side, outputs in (("student", student), ("teacher", teacher)):
+        assert len(outputs["hidden_states"]) == LAYERS[side] + 1
+        assert len(outputs["attentions"]) == len(outputs["queries"]) == LAYERS[side]
+        assert torch.allclose(outputs["attentions"][0].sum(-1), torch.ones(()))
+    mask = batch["attention_mask"]
+    assert mask.shape == student["hidden_states"][0].shape[:2]
+    assert (mask.diff(dim=1) <= 0).all(), "padding is on the right"
+    assert 0 < mask.float().mean() < 1
+
+
+def test_unknown_task() -> None:
+    with pytest.raises(ValueError, match=r"no sample outputs of task 'clasification'; closest: classification"):
+        sample_outputs(task="clasification")
+
+
+def test_shared_roles_have_no_rows() -> None:
+    outputs = {"logits": torch.zeros(4, 3), "head": (torch.ones(3, 5), torch.ones(3)), "logit_scale": torch.ones(1)}
+    rows = torch.tensor([True, False, False, True])
+    for changed in (rows_of(outputs, rows), with_noise(outputs, rows)):
+        assert changed["head"] is outputs["head"]
+        assert changed["logit_scale"] is outputs["logit_scale"]
+    assert rows_of(outputs, rows)["logits"].shape == (2, 3)
+    assert with_noise(outputs, rows)["logits"].abs().sum(1).bool().equal(rows)
+
+
+class Through(Objective):
+    """The student's embedding through a head that all samples share; with ``couples`` the items are gathered first."""
+
+    needs: ClassVar = {"student": (("head",), ("embedding",)), "teacher": (("logits",),)}
+    card = Card("through", zero_at_match=False, tasks=("through",))
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        weight, bias = student["head"]
+        values = (student["embedding"] @ weight.T + bias - teacher["logits"]).square().mean(1)
+        return values.mean() if self.card.couples else values
+
+
+class Together(Through):
+    card = Card("together", zero_at_match=False, tasks=("through",), couples=True)
+
+
+@pytest.mark.parametrize("kind", [Through, Together])
+def test_a_shared_role_keeps_the_contracts(kind: type[Objective], monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, more = TASKS["classification"]
+
+    def make(draw: object, side: str) -> Outputs:
+        outputs = plain(draw, side)  # type: ignore[arg-type]
+        width = outputs["embedding"].shape[1]
+        return outputs | {"head": (torch.linspace(-1, 1, 7 * width).view(7, width).to(outputs["logits"].dtype), torch.zeros(7))}
+
+    monkeypatch.setitem(TASKS, "through", (make, more))
+    check_objective(kind)
+
+
+def test_where_items_couple_a_shared_role_is_not_gathered() -> None:
+    objectives = Objectives({"together": Together()})
+    objectives.gather = lambda rows: torch.cat([rows, rows])
+    student = {"head": (torch.ones(7, 2), torch.zeros(7)), "embedding": torch.ones(3, 2)}
+    objectives.build(student, {"logits": torch.ones(3, 7)})
+    loss = objectives(student, {"logits": torch.ones(3, 7)}, {"index": torch.arange(3)}).losses["together"]
+    assert float(loss) == 1

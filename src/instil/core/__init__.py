@@ -1,0 +1,41 @@
+"""The six ideas: Batch and Outputs, Net, Teacher, Objective, Scheme with its Updates, Card."""
+
+from instil.core.batch import SHARED_ROLES, UNLABELLED, Batch, Outputs, first, full, items, mean, nothing, size, uniform
+from instil.core.card import Card, NonNegative, Positive, Schedule, at_progress, closest
+from instil.core.net import Call, Net, as_net, plain_call
+from instil.core.objective import LabelObjective, Objective
+from instil.core.objectives import Gather, Objectives, Update
+from instil.core.scheme import Scheme, dry
+from instil.core.teacher import Teacher
+
+__all__ = [
+    "SHARED_ROLES",
+    "UNLABELLED",
+    "Batch",
+    "Call",
+    "Card",
+    "Gather",
+    "LabelObjective",
+    "Net",
+    "NonNegative",
+    "Objective",
+    "Objectives",
+    "Outputs",
+    "Positive",
+    "Schedule",
+    "Scheme",
+    "Teacher",
+    "Update",
+    "as_net",
+    "at_progress",
+    "closest",
+    "dry",
+    "first",
+    "full",
+    "items",
+    "mean",
+    "nothing",
+    "plain_call",
+    "size",
+    "uniform",
+]

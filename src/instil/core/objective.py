@@ -1,0 +1,71 @@
+"""A loss of the student given the teacher, one value an item."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from instil.core.batch import UNLABELLED, Batch, Outputs, items
+from instil.core.card import Card
+
+
+class Objective(nn.Module):
+    """A loss of the student given the teacher, one value an item. May own trainable adapters and moving buffers.
+
+    ``needs`` lists, for each side, what it reads; each need is a tuple of roles, best first, of which one must be there.
+    ``reads`` holds the roles chosen. Options are kept as attributes of the same name.
+    """
+
+    card: ClassVar[Card]
+    needs: ClassVar[dict[str, tuple[tuple[str, ...], ...]]] = {"student": (("logits",),), "teacher": (("logits",),)}
+    samples: ClassVar[bool] = False  # its items are samples, also where ``valid`` has one entry a position
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads = {side: tuple(roles[0] for roles in needs) for side, needs in self.needs.items()}
+
+    def resolve(self, student: Iterable[str], teacher: Iterable[str]) -> None:
+        """Choose the roles to read among those there are; a miss is a ValueError that shows both lists."""
+        there = {"student": set(student), "teacher": set(teacher)}
+        for side, needs in self.needs.items():
+            for roles in needs:
+                if not there[side] & set(roles):
+                    given = ", ".join(sorted(there[side])) or ("nothing (there is no teacher)" if side == "teacher" else "nothing")
+                    raise ValueError(
+                        f"{type(self).__name__} needs {' or '.join(roles)} of the {side}, which gives {given}; "
+                        f"name the module that gives it in the {side}'s taps"
+                    )
+            self.reads[side] = tuple(next(r for r in roles if r in there[side]) for roles in needs)
+
+    def build(self, student: Outputs, teacher: Outputs) -> None:
+        """Make adapters; called once, on a dry batch, before the optimizer exists."""
+
+    def weight(self, batch: Batch) -> Tensor:
+        """How much each item counts, 0 for not at all: positions where ``valid`` has their shape, samples otherwise."""
+        weight = items(batch)
+        return weight.flatten(1).amax(1) if self.samples and weight.ndim > 1 else weight
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        """One value an item, in the shape of ``weight``; a scalar where the card says ``couples``."""
+        raise NotImplementedError
+
+    def keep(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+        """Rows that banks, queues and centres need; they come back, from all micro-batches and ranks, in ``after_step``."""
+        return {}
+
+    def after_step(self, kept: dict[str, Tensor]) -> None:
+        """The only place where buffers move."""
+
+
+class LabelObjective(Objective):
+    """A loss that needs the label; items without one (-100) do not count."""
+
+    def weight(self, batch: Batch) -> Tensor:
+        if "label" not in batch:
+            raise ValueError(f"{type(self).__name__} needs 'label' in the batch, which has {', '.join(batch)}")
+        labelled = batch["label"] != UNLABELLED
+        weight = super().weight(batch)
+        counted: Tensor = weight * (labelled.flatten(1).any(1) if labelled.ndim > weight.ndim else labelled)
+        return counted

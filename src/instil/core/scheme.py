@@ -1,0 +1,96 @@
+"""Who learns from whom, in which order."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from instil.core.batch import Batch, Outputs, first
+from instil.core.card import Card
+from instil.core.net import Net, as_net
+from instil.core.objective import Objective
+from instil.core.objectives import Objectives, Update
+from instil.core.teacher import Teacher
+
+
+class Scheme(nn.Module):
+    """Who learns from whom, in which order: ``step`` is a generator and every ``yield`` is one optimizer step.
+
+    ``learners`` maps a name to the submodules it trains; they must partition the trainable parameters. ``teacher`` may be None (a student alone).
+    """
+
+    card: ClassVar[Card]
+
+    def __init__(self, student: nn.Module, teacher: Teacher | None, objectives: Objectives | Mapping[str, Objective]):
+        super().__init__()
+        self.learners: dict[str, tuple[str, ...]] = {"student": ("student", "objectives")}
+        self.student, self.teacher = as_net(student), teacher
+        self.objectives = objectives if isinstance(objectives, Objectives) else Objectives(objectives)
+        self.prepared = False
+
+    def ask(self, batch: Batch, grad: bool = False) -> Outputs:
+        """The teacher's outputs, {} where there is none."""
+        return {} if self.teacher is None else self.teacher(batch, grad=grad)
+
+    def compare(self, batch: Batch) -> Update:
+        """The objectives' update; the teacher is asked first, so that its temporaries are gone before the student's graph is kept.
+
+        Where an objective reads ``input``, both sides are differentiable by one leaf that stands for the batch's first tensor.
+        """
+        leaf = self.objectives.leaf(batch)
+        teacher = self.ask(batch | leaf, grad=bool(leaf))
+        inputs = {"input": first(batch | leaf)} if leaf else {}
+        update: Update = self.objectives(self.student(batch | leaf) | inputs, teacher | inputs, batch)
+        return update
+
+    def prepare(self, batch: Batch) -> None:
+        """Build what depends on shapes, once, on a dry batch: eval mode, no gradients, random state as it was."""
+        if not self.prepared:
+            with dry(self):
+                self.build(batch)
+            self.prepared = True
+
+    def build(self, batch: Batch) -> None:
+        """What ``prepare`` does inside the dry run."""
+        inputs = {"input": first(batch)} if self.objectives.differentiates else {}
+        self.objectives.build(self.student(batch) | inputs, self.ask(batch) | (inputs if self.teacher else {}))
+        if self.teacher is not None:
+            self.teacher.wants(self.objectives.reads("teacher") - {"input"}, batch)
+
+    def before_step(self, batch: Batch) -> Batch:
+        """What the step learns from (rollouts, attacks, made images); leaves no gradient on any learner."""
+        return batch
+
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        """Items behind each loss of ``step``: a scalar, or one entry for each update of that loss."""
+        return self.objectives.counts(batch)
+
+    def step(self, batch: Batch) -> Iterator[Update]:
+        """Changes no state; every micro-batch and rank must yield the same learners in the same order."""
+        raise NotImplementedError
+
+    def after_step(self, kept: dict[str, Tensor]) -> None:
+        """The only place where state moves, apart from the optimizers."""
+        self.objectives.after_step(kept)
+
+    def export(self) -> Net:
+        """What is evaluated, timed and shipped."""
+        return self.student
+
+
+@contextlib.contextmanager
+def dry(module: nn.Module) -> Iterator[None]:
+    """Eval mode, no gradients, a forked random state: nothing that happens inside is felt outside."""
+    modes = {part: part.training for part in module.modules()}
+    devices = {p.device.index for p in module.parameters() if p.device.type == "cuda"}
+    with torch.random.fork_rng(list(devices)), torch.no_grad():
+        module.eval()
+        try:
+            yield
+        finally:
+            for part, mode in modes.items():
+                part.training = mode

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from instil.core import Batch, Card, LabelObjective, NonNegative, Positive, full
-from instil.objectives.logit_objective import (
-    LogitObjective,
-    kl_divergence,
-    reduced,
-    require_class_target,
-    require_same_logits,
-    without_target,
-)
+from instil.core import Batch, Card, LabelObjective, NonNegative, Positive
+from instil.objectives.divergences import decoupled_kl
+from instil.objectives.logit_objective import LogitObjective, reduced, require_class_target, require_same_logits
 
 
 def dkd_loss(
@@ -32,16 +25,8 @@ def dkd_loss(
     """
     require_same_logits(student, teacher, classes=2)
     require_class_target(student, target)
-    student_target, student_rest = without_target(full(student) / temperature, target)
-    teacher_target, teacher_rest = without_target(full(teacher) / temperature, target)
-    tckd = kl_divergence(_log_two(teacher_target, teacher_rest), _log_two(student_target, student_rest))
-    nckd = kl_divergence(teacher_rest.log_softmax(-1), student_rest.log_softmax(-1))
+    tckd, nckd = decoupled_kl(student, teacher, target, temperature)
     return reduced((alpha * tckd + beta * nckd) * temperature**2, reduction, target)
-
-
-def _log_two(target: Tensor, rest: Tensor) -> Tensor:
-    """(..., 2): log-probabilities of the target class and of all others together."""
-    return torch.stack([target, rest.logsumexp(-1)], -1).log_softmax(-1)
 
 
 class DKD(LogitObjective, LabelObjective):

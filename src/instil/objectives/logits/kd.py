@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from instil.core import Batch, Card, Positive, full
+from instil.objectives.divergences import softened_kl
 from instil.objectives.logit_objective import LogitObjective, kl_divergence, reduced, require_same_logits
 
 
@@ -18,11 +19,10 @@ def kd_loss(
     ``scale`` is the factor T². Raises ValueError where the shapes differ.
     """
     require_same_logits(student, teacher)
-    student, teacher = full(student) / temperature, full(teacher) / temperature
     if multi_label or student.shape[-1] == 1:
-        values = kl_divergence(_log_bernoulli(teacher), _log_bernoulli(student)).mean(-1)
+        values = kl_divergence(_log_bernoulli(full(teacher) / temperature), _log_bernoulli(full(student) / temperature)).mean(-1)
     else:
-        values = kl_divergence(teacher.log_softmax(-1), student.log_softmax(-1))
+        values = softened_kl(student, teacher, temperature)
     return reduced(values * temperature**2 if scale else values, reduction)
 
 

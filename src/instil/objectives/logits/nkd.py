@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from instil.core import Batch, Card, LabelObjective, NonNegative, Positive, full
-from instil.objectives.logit_objective import LogitObjective, reduced, require_class_target, require_same_logits, without_target
+from instil.core import Batch, Card, LabelObjective, NonNegative, Positive
+from instil.objectives.divergences import rest_cross_entropy, target_cross_entropy
+from instil.objectives.logit_objective import LogitObjective, reduced, require_class_target, require_same_logits
 
 
 def nkd_loss(student: Tensor, teacher: Tensor, target: Tensor, temperature: float = 1.0, gamma: float = 1.5, reduction: str = "mean") -> Tensor:
@@ -17,14 +17,8 @@ def nkd_loss(student: Tensor, teacher: Tensor, target: Tensor, temperature: floa
     """
     require_same_logits(student, teacher, classes=2)
     require_class_target(student, target)
-    student, teacher = full(student), full(teacher)
-    student_target, student_rest = without_target(student, target)
-    teacher_target, teacher_rest = without_target(teacher, target)
-    confidence = (teacher_target - teacher.logsumexp(-1)).exp()
-    towards_target = confidence * (student.logsumexp(-1) - student_target)
-    shares = (teacher_rest / temperature).softmax(-1)
-    log_shares = (student_rest / temperature).log_softmax(-1)
-    towards_rest = -(shares * torch.where(shares > 0, log_shares, 0.0)).sum(-1)
+    towards_target = target_cross_entropy(student, teacher, target)
+    towards_rest = rest_cross_entropy(student, teacher, target, temperature)
     return reduced(towards_target + gamma * temperature**2 * towards_rest, reduction, target)
 
 

@@ -1,0 +1,45 @@
+"""The divergences that several losses on logits are made of; each gives one value an item and leaves out the factor T²."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from instil.core import full
+from instil.objectives.logit_objective import kl_divergence, without_target
+
+
+def softened_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """KL(teacher || student) of the softmaxes at a temperature: logits (..., C) give (...)."""
+    return kl_divergence((full(teacher) / temperature).log_softmax(-1), (full(student) / temperature).log_softmax(-1))
+
+
+def decoupled_kl(student: Tensor, teacher: Tensor, target: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    """KL of (target, not target), and KL among the other classes (Zhao et al. 2022, Eq. 6): logits (..., C) and target (...) give two (...).
+
+    Among the others of two classes there is one, and the KL is 0.
+    """
+    student_target, student_rest = without_target(full(student) / temperature, target)
+    teacher_target, teacher_rest = without_target(full(teacher) / temperature, target)
+    of_target = kl_divergence(log_two(teacher_target, teacher_rest), log_two(student_target, student_rest))
+    return of_target, kl_divergence(teacher_rest.log_softmax(-1), student_rest.log_softmax(-1))
+
+
+def log_two(target: Tensor, rest: Tensor) -> Tensor:
+    """(..., 2): log-probabilities of the target class and of all others together, from what ``without_target`` gives."""
+    return torch.stack([target, rest.logsumexp(-1)], -1).log_softmax(-1)
+
+
+def target_cross_entropy(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
+    """The student's cross-entropy with the label, times the teacher's probability of the label (Yang et al. 2023): (...)."""
+    student, teacher = full(student), full(teacher)
+    index = target.clamp_min(0).unsqueeze(-1)
+    confidence = teacher.log_softmax(-1).gather(-1, index).exp()
+    return -(confidence * student.log_softmax(-1).gather(-1, index)).squeeze(-1)
+
+
+def rest_cross_entropy(student: Tensor, teacher: Tensor, target: Tensor, temperature: float = 1.0) -> Tensor:
+    """Cross-entropy of the classes other than the label, normalized among themselves, at a temperature (Yang et al. 2023): (...)."""
+    shares = (without_target(full(teacher), target)[1] / temperature).softmax(-1)
+    log_shares = (without_target(full(student), target)[1] / temperature).log_softmax(-1)
+    return -(shares * torch.where(shares > 0, log_shares, 0.0)).sum(-1)

@@ -2,56 +2,32 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from typing_extensions import Self
 
-from instil.core import UNLABELLED, Batch
-
-Rows = Tensor | Sequence[int]
+from instil.core import Batch
+from instil.data.samples import Facts, Samples
 
 
-class ImageData:
-    """Images with labels: ``data.__getitems__(rows)`` is the batch of these rows.
+class ImageData(Samples):
+    """Images with labels: ``data.__getitems__(rows)`` is the batch of these rows, with ``image`` float32 (B, C, H, W) in [0, 1].
 
     ``label`` is int64 (N,) for one class an image, float32 (N, C) for several, -100 where there is none; ``index`` is the image's identity,
     which a subset keeps. Raises ValueError for labels that fit neither the images nor the classes.
     """
 
-    def __init__(self, label: Tensor, classes: Sequence[str], index: Tensor | None = None):
-        self.classes = tuple(classes)
-        self.index = torch.arange(len(label)) if index is None else index
-        self.label = _checked(label, self.classes)
-        self._view = torch.zeros(len(label), dtype=torch.int64)
+    noun = "image"
 
     def images(self, rows: Tensor) -> Tensor:
         """float32 (B, C, H, W) in [0, 1]."""
         raise NotImplementedError
 
-    def _take(self, rows: Tensor) -> None:
-        """Keep only these images."""
-        raise NotImplementedError
-
-    def __len__(self) -> int:
-        return len(self.label)
-
-    def __getitems__(self, rows: Rows) -> Batch:
-        """``image`` float32 (B, C, H, W) in [0, 1], ``label``, ``index`` and ``view`` (0; the loader sets it)."""
-        rows = torch.as_tensor(rows, dtype=torch.int64)
-        return {"image": self.images(rows), "label": self.label[rows], "index": self.index[rows], "view": self._view[: len(rows)]}
-
-    def __getitem__(self, row: int) -> Batch:
-        return {key: value[0] for key, value in self.__getitems__([row]).items()}
-
-    @property
-    def kind(self) -> str:
-        """``single`` (one class an image), ``multi`` (any number of classes) or ``binary`` (yes or no: label (N, 1))."""
-        return "single" if self.label.ndim == 1 else "binary" if self.label.shape[1] == 1 else "multi"
+    def inputs(self, rows: Tensor) -> Batch:
+        return {"image": self.images(rows)}
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -61,21 +37,11 @@ class ImageData:
         channels, height, width = self.images(torch.zeros(1, dtype=torch.int64)).shape[1:]
         return channels, height, width
 
-    def subset(self, rows: Rows) -> Self:
-        """These rows as a data set of their own; every image keeps its index."""
-        rows = torch.as_tensor(rows, dtype=torch.int64)
-        part = copy.copy(self)
-        part.label, part.index, part._view = self.label[rows], self.index[rows], self._view[: len(rows)]
-        part._take(rows)
-        return part
-
-    def relabel(self, label: Tensor) -> Self:
-        """The same images with other labels."""
-        if len(label) != len(self):
-            raise ValueError(f"{len(label)} labels for {len(self)} images")
-        other = copy.copy(self)
-        other.label = _checked(label, self.classes)
-        return other
+    @property
+    def facts(self) -> Facts:
+        """``classes``, ``channels`` and ``size``: one number for square images, else (H, W)."""
+        channels, height, width = self.shape
+        return {"classes": len(self.classes), "channels": channels, "size": height if height == width else (height, width)}
 
 
 class ArrayData(ImageData):
@@ -142,23 +108,3 @@ def _in_unit_range(image: Tensor) -> Tensor:
         raise ValueError(f"floating-point images must lie in [0, 1], these go from {span}; give uint8, or scale them")
     return image.float()
 
-
-def _checked(label: Tensor, classes: tuple[str, ...]) -> Tensor:
-    """Labels as int64 (N,) or float32 (N, C)."""
-    if label.ndim == 1:
-        if label.is_floating_point() and not torch.equal(label, label.round()):
-            raise ValueError("labels of shape (N,) are class numbers and must be whole")
-        label = label.to(torch.int64)
-        wrong = ((label < 0) | (label >= len(classes))) & (label != UNLABELLED)
-        if wrong.any():
-            row = int(wrong.nonzero()[0])
-            raise ValueError(f"label {int(label[row])} of image {row} is none of the {len(classes)} classes (0 to {len(classes) - 1}, or -100: none)")
-        return label
-    if label.ndim != 2 or label.shape[1] != len(classes):
-        raise ValueError(f"labels must have the shape (N,), or (N, {len(classes)}) for several classes an image, not {tuple(label.shape)}")
-    label = label.to(torch.float32)
-    wrong = ~((label >= 0) & (label <= 1)) & (label != UNLABELLED)
-    if wrong.any():
-        row = int(wrong.any(1).nonzero()[0])
-        raise ValueError(f"labels of shape (N, C) must lie in [0, 1] (or be -100: none); those of image {row} do not")
-    return label

@@ -1,44 +1,47 @@
-"""Which images keep their label, and what label they have."""
+"""Which samples keep their label, and what label they have."""
 
 from __future__ import annotations
+
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from instil.core import UNLABELLED
-from instil.data.images import ImageData
+from instil.data.samples import Samples
 from instil.data.splits import balanced_order
 
+Data = TypeVar("Data", bound=Samples)
 APART = 987_654_321  # the loader shuffles by the same seed: without this, its first batches would be the labelled images
 
 
-def few_labels(data: ImageData, count: int, seed: int = 0) -> ImageData:
-    """The same images, of which ``count`` keep their label, balanced over the classes and drawn from ``seed``; the rest become -100.
+def few_labels(data: Data, count: int, seed: int = 0) -> Data:
+    """The same samples, of which ``count`` keep their label, balanced over the classes and drawn from ``seed``; the rest become -100.
 
     Raises ValueError where fewer than ``count`` are labelled, or ``count`` is below one.
     """
     rows = _labelled_rows(data)
     if not 1 <= count <= len(rows):
-        raise ValueError(f"labels: {count} of {len(rows)} labelled images cannot keep their label")
+        raise ValueError(f"labels: {count} of {len(rows)} labelled {data.noun}s cannot keep their label")
     kept = rows[balanced_order(data.label[rows], seed + APART)[:count]]
     label = torch.full_like(data.label, UNLABELLED)
     label[kept] = data.label[kept]
     return data.relabel(label)
 
 
-def labelled(data: ImageData) -> ImageData:
-    """The images that have a label, each with its index; ValueError where none has."""
+def labelled(data: Data) -> Data:
+    """The samples that have a label, each with its index; ValueError where none has."""
     rows = _labelled_rows(data)
     if not len(rows):
-        raise ValueError("no image has a label")
+        raise ValueError(f"no {data.noun} has a label")
     return data.subset(rows)
 
 
-def relabel(data: ImageData, label: Tensor) -> ImageData:
-    """The same images with other labels, of shape (N,) or (N, C)."""
+def relabel(data: Data, label: Tensor) -> Data:
+    """The same samples with other labels, of shape (N,) or (N, C)."""
     return data.relabel(label)
 
 
-def _labelled_rows(data: ImageData) -> Tensor:
+def _labelled_rows(data: Samples) -> Tensor:
     has = data.label != UNLABELLED
-    return (has if has.ndim == 1 else has.any(1)).nonzero().flatten()
+    return (has if has.ndim == 1 else has.flatten(1).any(1)).nonzero().flatten()

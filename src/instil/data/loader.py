@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from instil.core import Batch
-from instil.data.images import ImageData
+from instil.data.samples import Samples
 
 
 class Loader:
@@ -21,14 +21,14 @@ class Loader:
     Global batch ``s`` is the ``s``-th run of ``batch_size`` entries of the epoch's permutation. It is cut into ``world * accumulate`` consecutive
     pieces of nearly equal size; rank ``r`` gets the ``accumulate`` pieces from ``r * accumulate`` on: the global order does not depend on the cut.
     With ``shuffle`` (training) the incomplete last batch is left out, unless it is the only one; without, all items come, in order.
-    ``view`` of each batch is the epoch. ``workers`` decode images ahead, in processes; data in memory needs none.
+    ``view`` of each batch is the epoch. ``workers`` read ahead, in processes; data in memory needs none.
 
     Raises ValueError for empty data, or a training batch that has fewer items than pieces.
     """
 
     def __init__(
         self,
-        dataset: ImageData,
+        dataset: Samples,
         batch_size: int,
         seed: int = 0,
         rank: int = 0,
@@ -119,7 +119,7 @@ class Repeated:
 class _Told:
     """Bad data are told as a value: raised in a process, its error would come with the traceback in its text."""
 
-    dataset: ImageData
+    dataset: Samples
 
     def __getitems__(self, rows: Tensor) -> Batch | ValueError:
         try:

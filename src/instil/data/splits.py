@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from instil.data.images import ImageData
+from instil.data.samples import Samples
 
 HOLD_OUT_SEED = 0  # not the run's: all seeds must be judged on the same images
 
@@ -17,21 +17,21 @@ HOLD_OUT_SEED = 0  # not the run's: all seeds must be judged on the same images
 class Splits:
     """What a source gives: three data sets, the class names in label order, and the kind of label (``single``, ``multi``, ``binary``)."""
 
-    train: ImageData
-    validation: ImageData
-    test: ImageData
+    train: Samples
+    validation: Samples
+    test: Samples
     classes: tuple[str, ...]
     kind: str
 
 
-def splits(parts: Mapping[str, ImageData], validation: float, test: float) -> Splits:
+def splits(parts: Mapping[str, Samples], validation: float, test: float) -> Splits:
     """The three of ``parts``; without ``test``, then without ``validation``, such a share of ``train`` is held out for it.
 
     Raises ValueError where there is no train set, a set is empty, or a share leaves one empty.
     """
     for name, part in parts.items():
         if not len(part):
-            raise ValueError(f"the {name} set has no images")
+            raise ValueError(f"the {name} set has no {part.noun}s")
     if "train" not in parts:
         raise ValueError(f"there is no train set, only {', '.join(parts) or 'nothing'}")
     train = parts["train"]
@@ -40,18 +40,18 @@ def splits(parts: Mapping[str, ImageData], validation: float, test: float) -> Sp
     return Splits(train, validated, tested, train.classes, train.kind)
 
 
-def hold_out(data: ImageData, share: float) -> tuple[ImageData, ImageData]:
+def hold_out(data: Samples, share: float) -> tuple[Samples, Samples]:
     """The rest and a ``share`` of ``data`` in which every class has its share; both are numbered anew, in the order of ``data``."""
     if not 0 < share < 1:
         raise ValueError(f"the share that is held out must lie between 0 and 1, not {share}")
     count = round(share * len(data))
     if not 0 < count < len(data):
-        raise ValueError(f"a share of {share} of {len(data)} images leaves a set empty")
+        raise ValueError(f"a share of {share} of {len(data)} {data.noun}s leaves a set empty")
     order = balanced_order(data.label, HOLD_OUT_SEED, proportional=True)
     return numbered(data, order[count:]), numbered(data, order[:count])
 
 
-def numbered(data: ImageData, rows: Tensor) -> ImageData:
+def numbered(data: Samples, rows: Tensor) -> Samples:
     """These rows, in ascending order, with indices from 0."""
     part = data.subset(rows.sort().values)
     part.index = torch.arange(len(part))
@@ -61,10 +61,10 @@ def numbered(data: ImageData, rows: Tensor) -> ImageData:
 def balanced_order(label: Tensor, seed: int, proportional: bool = False) -> Tensor:
     """A random order of the rows of which every beginning holds each class equally often, or in proportion to its size.
 
-    Rows with several classes are in plain random order.
+    Rows with several classes, or several items, are in plain random order.
     """
     order = torch.randperm(len(label), generator=torch.Generator().manual_seed(seed))
-    if label.ndim == 2 and label.shape[1] > 1:
+    if label.ndim > 1 and label[0:1].numel() > 1:
         return order
     shuffled = label.flatten()[order]
     _, group, counts = torch.unique(shuffled, return_inverse=True, return_counts=True)

@@ -36,6 +36,18 @@ def resize(stage: Tensor, grid: tuple[int, int]) -> Tensor:
     return F.interpolate(stage, grid, mode="bilinear", align_corners=False)
 
 
+def smaller_grid(student: Tensor, teacher: Tensor, what: str) -> tuple[int, int]:
+    """The smaller height and width of two maps.
+
+    Raises ValueError where that is one position, for what looks at positions, each relative to the others: nothing would be left to learn.
+    """
+    height, width = (min(a, b) for a, b in zip(student.shape[2:], teacher.shape[2:], strict=True))
+    if height * width == 1:
+        shapes = f"{tuple(student.shape)} and {tuple(teacher.shape)}"
+        raise ValueError(f"{what} needs more than one position, not {shapes}; leave that stage out of `pairs`")
+    return height, width
+
+
 class Adapter(nn.Module):
     """A student stage, map or tokens, on the grid (H, W) and with the channels of a teacher stage: (N, C, H, W)."""
 

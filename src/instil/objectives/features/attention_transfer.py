@@ -5,25 +5,17 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import torch
-import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from instil.core import Card, closest, full
-from instil.objectives.adapters import as_map, resize
+from instil.core import Card, closest
+from instil.objectives.adapters import as_map, resize, smaller_grid
+from instil.objectives.attention_maps import attention_map
 from instil.objectives.feature_objective import FeatureObjective
 from instil.objectives.logit_objective import reduced
 from instil.objectives.pairs import Pairs
 
 Form = Literal["code", "paper"]
-
-
-def attention_map(stage: Tensor, power: float = 2.0) -> Tensor:
-    """Where a map (N, C, H, W) is strong: the channels' mean of abs(x) ** power, flat and of unit length, (N, H * W)."""
-    stage = full(stage)
-    largest = stage.detach().abs().amax((1, 2, 3), keepdim=True)
-    strength = (stage / largest.clamp_min(torch.finfo(stage.dtype).tiny)).abs()  # unit length forgets the scale, powers overflow
-    return F.normalize(strength.pow(power).mean(1).flatten(1), dim=1)
 
 
 def attention_transfer_loss(student: Tensor, teacher: Tensor, power: float = 2.0, form: Form = "code", reduction: str = "mean") -> Tensor:
@@ -34,7 +26,7 @@ def attention_transfer_loss(student: Tensor, teacher: Tensor, power: float = 2.0
     every map is 1 there and the loss would be zero whatever the student does.
     """
     student, teacher = as_map(student), as_map(teacher)
-    grid = _smaller(student, teacher)
+    grid = smaller_grid(student, teacher, "attention transfer")
     difference = attention_map(resize(student, grid), power) - attention_map(resize(teacher, grid), power)
     if form == "code":
         values = difference.square().mean(1)
@@ -43,14 +35,6 @@ def attention_transfer_loss(student: Tensor, teacher: Tensor, power: float = 2.0
     else:
         raise ValueError(f"form: no form '{form}'; {closest(form, ('code', 'paper'))}")
     return reduced(values, reduction)
-
-
-def _smaller(student: Tensor, teacher: Tensor) -> tuple[int, int]:
-    height, width = (min(a, b) for a, b in zip(student.shape[2:], teacher.shape[2:], strict=True))
-    if height * width == 1:
-        shapes = f"{tuple(student.shape)} and {tuple(teacher.shape)}"
-        raise ValueError(f"attention transfer needs more than one position, not {shapes}; leave that stage out of `pairs`")
-    return height, width
 
 
 class AttentionTransfer(FeatureObjective):
@@ -76,7 +60,7 @@ class AttentionTransfer(FeatureObjective):
         self.power, self.form = power, form
 
     def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
-        height, width = _smaller(as_map(student), as_map(teacher))
+        height, width = smaller_grid(as_map(student), as_map(teacher), "attention transfer")
         return nn.Identity(), f"attention on {height}x{width}"
 
     def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:

@@ -96,7 +96,7 @@ def test_what_stays_is_not_in_it_and_what_moves_is(tmp_path: Path) -> None:
     assert "peers.0.model.head.weight" in held["mutual"]
     assert "critic.0.weight" in held["adversarial"]
     assert "objectives.fitnet.adapters.0.project.weight" in held["adapters"]
-    assert {"objectives.crd.student_memory", "objectives.crd.owner", "objectives.crd.position"} <= held["bank"]
+    assert {"objectives.crd.remembered.student", "objectives.crd.remembered.teacher"} <= held["bank"]
 
 
 def test_the_checkpoint_of_another_scheme(tmp_path: Path) -> None:

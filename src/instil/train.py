@@ -148,7 +148,7 @@ def check(scheme: Scheme, training: Training) -> None:
     """ValueError for an optimizer of a learner that there is not, and where accumulation would cut the batch of an objective that couples it."""
     if unknown := [name for name in training.optimizers if name not in scheme.learners]:
         raise ValueError(f"optimizers.{unknown[0]}: {type(scheme).__name__} has no such learner; {closest(unknown[0], scheme.learners)}")
-    coupled = [name for part in scheme.modules() if isinstance(part, Objectives) for name, objective in part.named() if objective.card.couples]
+    coupled = [name for part in scheme.modules() if isinstance(part, Objectives) for name, objective in part.named() if objective.couples]
     if coupled and training.accumulate > 1 and not training.allow_coupled_cut:
         raise ValueError(
             f"objectives.{coupled[0]}: its items depend on the whole batch, which accumulate={training.accumulate} would cut; "

@@ -45,7 +45,8 @@ def crd(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
     ours = CRD(case.option("feat_dim"), case.option("nce_k"), case.option("nce_t"), "bank", samples, case.option("nce_m")).double()
     student, teacher = ({"embedding": value} for value in embeddings(case))
     ours.build(student, teacher)
-    ours.student_memory, ours.teacher_memory = case["memory_v1"].clone(), case["memory_v2"].clone()
+    memory = ours.remembered
+    memory.student, memory.teacher = case["memory_v1"].clone(), case["memory_v2"].clone()
     for side, name in (("student", "embed_s"), ("teacher", "embed_t")):
         head = getattr(ours, f"{side}_head")
         for part in ("weight", "bias"):
@@ -53,14 +54,14 @@ def crd(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
             setattr(head, part, case.param(f"{name}.linear.{part}"))
     given = case.option("Z")
     terms, normalisers = [], []
-    for number, (query, memory) in enumerate(zip(ours.embed(student, teacher), (ours.teacher_memory, ours.student_memory), strict=True)):
-        scores = ours.scores(query, memory.clone()).gather(1, rows)
+    for number, (query, side) in enumerate(zip(ours.embed(student, teacher), ("teacher", "student"), strict=True)):
+        scores = ours.scores(query, memory[side].clone()).gather(1, rows)
         log_z = math.log(given[number]) if isinstance(given, list) else math.log(samples) + scores.detach().exp().mean().log()
         normalisers.append(torch.as_tensor(log_z, dtype=torch.float64).exp())
         terms.append(crd_loss(scores[:, 0], scores[:, 1:], samples, log_z, case.option("eps", 1e-7)))
     with torch.no_grad():
         ours.after_step(ours.keep(student, teacher, {"index": index}))
-    after = {"out.memory_v1_after": ours.student_memory, "out.memory_v2_after": ours.teacher_memory, "out.Z": torch.stack(normalisers)}
+    after = {"out.memory_v1_after": memory["student"], "out.memory_v2_after": memory["teacher"], "out.Z": torch.stack(normalisers)}
     return torch.stack(terms).sum(), {name: value for name, value in after.items() if name in case}
 
 

@@ -11,20 +11,24 @@ from instil.core.batch import UNLABELLED, Batch, Outputs, items
 from instil.core.card import Card
 
 
-class Objective(nn.Module):
-    """A loss of the student given the teacher, one value an item. May own trainable adapters and moving buffers.
+class Reader(nn.Module):
+    """What reads roles of student and teacher.
 
     ``needs`` lists, for each side, what it reads; each need is a tuple of roles, best first, of which one must be there.
-    ``reads`` holds the roles chosen. Options are kept as attributes of the same name.
+    ``reads`` holds the roles chosen.
     """
 
     card: ClassVar[Card]
     needs: ClassVar[dict[str, tuple[tuple[str, ...], ...]]] = {"student": (("logits",),), "teacher": (("logits",),)}
-    samples: ClassVar[bool] = False  # its items are samples, also where ``valid`` has one entry a position
 
     def __init__(self) -> None:
         super().__init__()
         self.reads = {side: tuple(roles[0] for roles in needs) for side, needs in self.needs.items()}
+
+    @property
+    def couples(self) -> bool:
+        """Whether an item's loss depends on the other items of the batch: what the card says, unless an option decides."""
+        return self.card.couples
 
     def resolve(self, student: Iterable[str], teacher: Iterable[str]) -> None:
         """Choose the roles to read among those there are; a miss is a ValueError that shows both lists."""
@@ -39,6 +43,27 @@ class Objective(nn.Module):
                     )
             self.reads[side] = tuple(next(r for r in roles if r in there[side]) for roles in needs)
 
+
+class Weighting(Reader):
+    """How much each sample counts in a loss, from what both sides say about it; options are kept as attributes of the same name."""
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        """A factor of 0 or more for each item, in the shape of the logits without their classes; no gradient passes through it."""
+        raise NotImplementedError
+
+
+class Objective(Reader):
+    """A loss of the student given the teacher, one value an item. May own trainable adapters and moving buffers.
+
+    Options are kept as attributes of the same name. ``sample_weight``: what the value of each item is multiplied with, before the mean.
+    """
+
+    samples: ClassVar[bool] = False  # its items are samples, also where ``valid`` has one entry a position
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sample_weight: Weighting | None = None
+
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """Make adapters; called once, on a dry batch, before the optimizer exists."""
 
@@ -48,7 +73,7 @@ class Objective(nn.Module):
         return weight.flatten(1).amax(1) if self.samples and weight.ndim > 1 else weight
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        """One value an item, in the shape of ``weight``; a scalar where the card says ``couples``."""
+        """One value an item, in the shape of ``weight``; a scalar where it ``couples`` them."""
         raise NotImplementedError
 
     def keep(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from instil.core.batch import SHARED_ROLES, Batch, Outputs, first, full, mean, nothing
-from instil.core.card import Schedule, at_progress, closest
-from instil.core.objective import LabelObjective, Objective
+from instil.core.batch import SHARED_ROLES, Batch, Outputs, first, full, items, mean, nothing
+from instil.core.card import Card, Schedule, at_progress, closest
+from instil.core.objective import LabelObjective, Objective, Reader, Weighting
 
 
 @dataclass
@@ -26,42 +26,76 @@ class Update:
 Gather = Callable[[Tensor], Tensor]
 
 
+class Balance(nn.Module):
+    """Moves the weights of several losses while they are trained; options are kept as attributes of the same name."""
+
+    card: ClassVar[Card]
+
+    def build(self, couples: Mapping[str, bool]) -> None:
+        """Make what it learns or keeps, once: the names of the losses, and which of them couple the batch."""
+
+    def forward(self, losses: dict[str, Tensor], counts: dict[str, Tensor], student: Outputs) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The balanced losses, and rows for ``after_step``; ``counts`` are this micro-batch's items behind each loss."""
+        raise NotImplementedError
+
+    def after_step(self, kept: dict[str, Tensor]) -> None:
+        """The only place where its buffers move."""
+
+
 class Objectives(nn.ModuleDict):
     """Named, weighted objectives as one module; takes the weighted means, so that no objective does.
 
-    ``weights`` are numbers or schedules (1 where none is given); an option of an objective may be a schedule too.
+    ``weights`` are numbers or schedules (1 where none is given); an option of an objective may be a schedule too. ``sample_weights`` weigh the
+    items of objectives that do not couple them; ``balance`` moves the weights of all.
     An objective that couples its items gets the counted items of all ranks, flat, and of the batch only what belongs to items.
     """
 
     ITEM_KEYS = ("label", "index", "view")
 
-    def __init__(self, objectives: Mapping[str, Objective], weights: Mapping[str, float | Schedule] | None = None):
+    def __init__(
+        self,
+        objectives: Mapping[str, Objective],
+        weights: Mapping[str, float | Schedule] | None = None,
+        sample_weights: Mapping[str, Weighting] | None = None,
+        balance: Balance | None = None,
+    ):
         super().__init__()
         self.weights: dict[str, float | Schedule] = {**dict.fromkeys(objectives, 1.0), **(weights or {})}
-        if unknown := sorted(set(self.weights) - set(objectives)):
+        if unknown := sorted((set(self.weights) | set(sample_weights or ())) - set(objectives)):
             raise ValueError(f"a weight for '{unknown[0]}', which is no objective here; {closest(unknown[0], objectives)}")
-        self.schedules = {n: {k: v for k, v in vars(o).items() if isinstance(v, Schedule)} for n, o in objectives.items()}
-        for name, schedules in self.schedules.items():
-            for option, schedule in schedules.items():
-                setattr(objectives[name], option, schedule.start)  # what adapters are built with
         self.gather: Gather | None = None  # set by the engine where there are several ranks
         for name in objectives:
             if not name or "." in name or hasattr(self, name):
                 raise ValueError(f"objectives.{name}: this cannot be the name of an objective; give it another one, and say the method with type")
+        for name, weighting in (sample_weights or {}).items():
+            if objectives[name].couples:
+                raise ValueError(
+                    f"objectives.{name}: {type(objectives[name]).__name__} has one loss for the whole batch; its samples have no weights"
+                )
+            objectives[name].sample_weight = weighting
         self.update(objectives)
+        self.balance = balance
+        self.schedules = [(part, k, v) for part in self.modules() for k, v in vars(part).items() if isinstance(v, Schedule)]
+        for part, option, schedule in self.schedules:
+            setattr(part, option, schedule.start)  # what adapters are built with
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """Resolve what every objective reads and make its adapters."""
+        if self.balance is not None:
+            self.balance.build({name: objective.couples for name, objective in self.named()})
         for name, objective in self.named():
             try:
                 objective.resolve(student, teacher)
+                if objective.sample_weight is not None:
+                    objective.sample_weight.resolve(student, teacher)
                 objective.build(student, teacher)
             except ValueError as error:
                 raise ValueError(f"objectives.{name}: {error}") from error
 
     def reads(self, side: str) -> set[str]:
         """All roles that are read of ``side``."""
-        return {role for _, objective in self.named() for role in objective.reads.get(side, ())}
+        readers = [part for part in self.modules() if isinstance(part, Reader)]
+        return {role for reader in readers for role in reader.reads.get(side, ())}
 
     @property
     def differentiates(self) -> bool:
@@ -79,16 +113,19 @@ class Objectives(nn.ModuleDict):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, learner: str | tuple[str, ...] = "student") -> Update:
         """The update of ``learner`` on the weighted mean of every objective."""
-        losses, kept = {}, {}
+        losses, kept, given = {}, {}, student
         student, teacher = self._raised("student", student), self._raised("teacher", teacher)
+        for part, option, schedule in self.schedules:
+            setattr(part, option, schedule.at(float(batch.get("progress", 0.0))))
         for name, objective in self.named():
-            for option, schedule in self.schedules[name].items():
-                setattr(objective, option, schedule.at(float(batch.get("progress", 0.0))))
-            take = self._coupled if objective.card.couples else self._mean
+            take = self._coupled if objective.couples else self._mean
             with torch.autocast(first(batch).device.type, enabled=False):
                 losses[name] = at_progress(self.weights[name], batch) * take(objective, student, teacher, batch)
                 with torch.no_grad():
                     kept.update({f"{name}.{row}": value for row, value in objective.keep(student, teacher, batch).items()})
+        if self.balance is not None:
+            losses, rows = self.balance(losses, self.counts(batch), given)
+            kept |= {f"balance.{row}": value for row, value in rows.items()}
         return Update(losses, learner, kept)
 
     def _raised(self, side: str, outputs: Outputs) -> Outputs:
@@ -101,7 +138,14 @@ class Objectives(nn.ModuleDict):
 
     @staticmethod
     def _mean(objective: Objective, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        return mean(objective(student, teacher, batch), objective.weight(batch))
+        values, weight = objective(student, teacher, batch), objective.weight(batch)
+        if objective.sample_weight is not None:
+            with torch.no_grad():
+                factor = objective.sample_weight(student, teacher, batch)
+            if factor.ndim > weight.ndim:  # a sample of several positions: their mean
+                factor = mean_of_positions(factor, items(batch))
+            values = values * factor
+        return mean(values, weight)
 
     def _coupled(self, objective: Objective, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """The loss of the counted items of all ranks together; zero where nothing counts anywhere."""
@@ -119,12 +163,12 @@ class Objectives(nn.ModuleDict):
 
         mine = {role: collect(student[role], role) for role in objective.reads["student"]}
         theirs = {role: collect(teacher[role], role) for role in objective.reads["teacher"]}
-        items: Batch = {key: collect(batch[key]) for key in self.ITEM_KEYS if key in batch}
+        known: Batch = {key: collect(batch[key]) for key in self.ITEM_KEYS if key in batch}
         clock = {key: batch[key] for key in ("step", "progress", "seed") if key in batch}
         anchor = next(value for role, value in mine.items() if role not in SHARED_ROLES)
         if not len(anchor[0] if isinstance(anchor, tuple) else anchor):
             return nothing(mine, mine)
-        loss: Tensor = objective(mine, theirs, items | clock)
+        loss: Tensor = objective(mine, theirs, known | clock)
         return loss
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
@@ -132,12 +176,25 @@ class Objectives(nn.ModuleDict):
         return {name: objective.weight(batch).sum() for name, objective in self.named()}
 
     def after_step(self, kept: dict[str, Tensor]) -> None:
-        """Hand every objective its own rows."""
-        for name, objective in self.named():
-            objective.after_step({key[len(name) + 1 :]: rows for key, rows in kept.items() if key.startswith(name + ".")})
+        """Hand every objective, and the balance, its own rows."""
+        parts: list[tuple[str, Any]] = [*self.named(), *([("balance", self.balance)] if self.balance is not None else [])]
+        for name, part in parts:
+            part.after_step({key[len(name) + 1 :]: rows for key, rows in kept.items() if key.startswith(name + ".")})
 
     def named(self) -> Iterator[tuple[str, Objective]]:
         """Name and objective, in order."""
-        for name, objective in self.items():
+        for name in self.weights:
+            objective = self[name]
             assert isinstance(objective, Objective)
             yield name, objective
+
+    def items(self) -> ItemsView[str, nn.Module]:
+        """Name and objective, without the balance."""
+        return dict(self.named()).items()
+
+
+def mean_of_positions(factor: Tensor, valid: Tensor) -> Tensor:
+    """(N,): the mean of (N, ...) over each sample's positions, those that ``valid`` (N, ...) marks where it has their shape."""
+    counts = valid if valid.shape == factor.shape else torch.ones_like(factor)
+    total = counts.flatten(1).sum(1).clamp_min(1)
+    return torch.where(counts > 0, factor * counts, 0.0).flatten(1).sum(1) / total

@@ -109,7 +109,7 @@ def _order_of_the_batch(make: Callable[[], Objective]) -> None:
 
 def _cut_of_the_batch(make: Callable[[], Objective]) -> None:
     objective = built(make)
-    if objective.card.couples:
+    if objective.couples:
         return
     student, teacher, batch = samples(objective, number=10)
     loss, grads = loss_and_gradient(objective, student, teacher, batch)
@@ -122,7 +122,7 @@ def _cut_of_the_batch(make: Callable[[], Objective]) -> None:
         share = objective.weight(piece).sum() / count
         total = total + value * share
         parts.append({name: g * share for name, g in grad.items()})
-    assert_close(loss, total, "the loss depends on how the batch is cut; a loss that couples its items says so on its card")
+    assert_close(loss, total, "the loss depends on how the batch is cut; a loss that couples its items says so (couples)")
     for name, whole in grads.items():
         cut = [part[name] for part in parts]
         assert_close(

@@ -69,36 +69,17 @@ def test_normaliser_is_never_beyond_the_largest_score(temperature: float) -> Non
     assert math.log(10) <= log_normaliser(10, 2, temperature) <= math.log(10) + 1 / temperature
 
 
-def test_negatives_are_never_the_sample_itself() -> None:
-    for memory in ("bank", "queue"):
-        objective = make(memory)
-        if memory == "queue":
-            objective.owner = torch.arange(24)
-        for step in range(50):
-            batch = sample(list(range(24)))[2] | {"step": torch.tensor(step)}
-            rows = objective.draw(batch)
-            assert rows.shape == (24, 5)
-            assert rows.min() >= 0
-            assert rows.max() < 24
-            assert not (objective.owner[rows] == batch["index"][:, None]).any()
-
-
-def test_negatives_are_as_many_as_the_memory_has_at_most() -> None:
-    objective = CRD(dim=8, size=24)
-    assert objective.draw(sample([1, 2])[2]).shape == (2, 24)
-
-
 @pytest.mark.parametrize("memory", ["bank", "queue"])
 def test_forward_agrees_with_a_plain_loop(memory: str) -> None:
     objective = make(memory)
     student, teacher, batch = sample([3, 20, 7])
     values = objective(student, teacher, batch)
-    rows = objective.draw(batch)
+    rows = objective.remembered.draw(batch, 5)
     log_z = log_normaliser(24, 8, 0.07)
     for n, index in enumerate([3, 20, 7]):
         mine, theirs = (side[n] for side in objective.embed(student, teacher))
         expected = torch.zeros(())
-        for query, bank, other in ((mine, objective.teacher_memory, theirs), (theirs, objective.student_memory, mine)):
+        for query, bank, other in ((mine, objective.remembered["teacher"], theirs), (theirs, objective.remembered["student"], mine)):
             positive = query @ (bank[index] if memory == "bank" else other) / 0.07
             negative = torch.stack([query @ bank[row] for row in rows[n]]) / 0.07
             expected = expected + crd_loss(positive[None], negative[None], 24, log_z)
@@ -123,7 +104,7 @@ def test_the_student_learns_from_its_own_term_alone() -> None:
     student["embedding"].requires_grad_()
     (whole,) = torch.autograd.grad(objective(student, teacher, batch).sum(), student["embedding"])
     mine, theirs = objective.embed(student, teacher)
-    negative = objective.scores(mine, objective.teacher_memory).gather(1, objective.draw(batch))
+    negative = objective.scores(mine, objective.remembered["teacher"]).gather(1, objective.remembered.draw(batch, 5))
     own = crd_loss((mine * theirs.detach()).sum(1) / 0.07, negative, 24, log_normaliser(24, 8, 0.07), reduction="none").sum()
     assert torch.allclose(whole, torch.autograd.grad(own, student["embedding"])[0], rtol=1e-4, atol=1e-6)
 
@@ -157,8 +138,8 @@ def test_the_cut_of_the_batch_does_not_matter(memory: str) -> None:
     for name in after:
         assert torch.allclose(after[name], same[name], atol=1e-6), name
     start = make(memory).state_dict()
-    assert not torch.equal(after["student_memory"], start["student_memory"])
-    assert not torch.equal(after["teacher_memory"], start["teacher_memory"])
+    assert not torch.equal(after["remembered.student"], start["remembered.student"])
+    assert not torch.equal(after["remembered.teacher"], start["remembered.teacher"])
 
 
 def test_the_queue_is_first_in_first_out() -> None:
@@ -167,26 +148,24 @@ def test_the_queue_is_first_in_first_out() -> None:
         index = list(range(10 * step, 10 * step + 10))
         student, teacher, batch = sample(index)
         objective.after_step(objective.keep(student, teacher, batch))
-    assert objective.owner.tolist() == [24, 25, 26, 27, 28, 29, *range(6, 24)]
-    student, teacher, _ = sample(objective.owner.tolist())
+    assert objective.remembered.owner.tolist() == [24, 25, 26, 27, 28, 29, *range(6, 24)]
+    student, teacher, _ = sample(objective.remembered.owner.tolist())
     mine, theirs = objective.embed(student, teacher)
-    assert torch.allclose(objective.student_memory, mine, atol=1e-6)
-    assert torch.allclose(objective.teacher_memory, theirs, atol=1e-6)
+    assert torch.allclose(objective.remembered["student"], mine, atol=1e-6)
+    assert torch.allclose(objective.remembered["teacher"], theirs, atol=1e-6)
     student, teacher, batch = sample(list(range(40, 80)))  # more than the queue holds
     objective.after_step(objective.keep(student, teacher, batch))
-    assert sorted(objective.owner.tolist()) == list(range(56, 80))
+    assert sorted(objective.remembered.owner.tolist()) == list(range(56, 80))
 
 
-def test_the_bank_moves_with_momentum_and_takes_the_last_of_a_sample() -> None:
+def test_the_bank_keeps_momentum_of_a_row() -> None:
     objective = make("bank")
-    before = objective.student_memory.clone()
-    rows = torch.nn.functional.normalize(torch.randn(3, 8), dim=1)
-    objective.after_step({"index": torch.tensor([4, 9, 4]), "student": rows, "teacher": rows, "counts": torch.tensor([True, True, True])})
-    for index, row in ((9, 1), (4, 2)):
-        moved = 0.5 * before[index] + 0.5 * rows[row]
-        assert torch.allclose(objective.student_memory[index], moved / moved.square().sum().sqrt(), atol=1e-6)
-    others = [n for n in range(24) if n not in (4, 9)]
-    assert torch.equal(objective.student_memory[others], before[others])
+    before = objective.remembered["student"].clone()
+    rows = torch.nn.functional.normalize(torch.randn(1, 8), dim=1)
+    objective.momentum = 0.75
+    objective.after_step({"index": torch.tensor([4]), "student": rows, "teacher": rows, "counts": torch.tensor([True])})
+    moved = 0.75 * before[4] + 0.25 * rows[0]
+    assert torch.allclose(objective.remembered["student"][4], moved / moved.norm(), atol=1e-6)
 
 
 @pytest.mark.parametrize("memory", ["bank", "queue"])
@@ -216,7 +195,25 @@ def test_errors_are_clear() -> None:
         CRD(memory="bnk")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("memory", ["bank", "queue"])
+def test_the_batch_instead_of_a_memory() -> None:
+    objective = make("batch")
+    student, teacher, batch = sample([3, 20, 7])
+    assert objective.couples
+    assert not make("queue").couples
+    assert not list(objective.buffers())
+    mine, theirs = objective.embed(student, teacher)
+    expected = torch.zeros(())
+    for n in range(3):
+        others = [m for m in range(3) if m != n]
+        for query, side in ((mine[n], theirs), (theirs[n], mine)):
+            positive, negative = query @ side[n] / 0.07, torch.stack([query @ side[m] for m in others]) / 0.07
+            expected = expected + crd_loss(positive[None], negative[None], 3, log_normaliser(3, 8, 0.07)) / 3
+    assert torch.allclose(objective(student, teacher, batch), expected, rtol=1e-4)
+    assert objective.keep(student, teacher, batch) == {}
+    objective.after_step({})
+
+
+@pytest.mark.parametrize("memory", ["bank", "queue", "batch"])
 def test_contracts(memory: str) -> None:
     check_objective(lambda: CRD(memory=memory, **SMALL))  # type: ignore[arg-type]
 

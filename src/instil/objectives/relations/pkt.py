@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from instil.core import Batch, Card, Objective, Outputs, Positive, closest, full
+from instil.core import Batch, Card, Positive, closest, full
+from instil.objectives.relation_objective import RelationObjective
+from instil.objectives.similarities import inner_products
 
 Form = Literal["code", "paper"]
 
@@ -28,8 +30,7 @@ def pkt_loss(student: Tensor, teacher: Tensor, form: Form = "code", epsilon: flo
 def _neighbours(samples: Tensor, itself: bool, epsilon: float) -> Tensor:
     """[i, j]: the probability of j as the neighbour of i."""
     unit = samples / (torch.linalg.vector_norm(samples, dim=1, keepdim=True) + epsilon)
-    with torch.autocast(unit.device.type, enabled=False):
-        kernel = (unit @ unit.T + 1) / 2
+    kernel = (inner_products(unit) + 1) / 2
     if not itself:
         kernel = kernel * (1 - torch.eye(len(kernel), dtype=kernel.dtype, device=kernel.device))
     kernel = kernel.clamp_min(0)
@@ -37,7 +38,7 @@ def _neighbours(samples: Tensor, itself: bool, epsilon: float) -> Tensor:
     return probability
 
 
-class PKT(Objective):
+class PKT(RelationObjective):
     """The student's neighbour probabilities near the teacher's.
 
     ``form``: code averages over all pairs, as the authors published; paper sums and leaves out each sample with itself.
@@ -53,12 +54,10 @@ class PKT(Objective):
         deviations="form: 'code' (default, of the published results) counts each sample as its own neighbour and averages over N * N entries, "
         "'paper' leaves the diagonal out and sums",
     )
-    needs: ClassVar = {"student": (("embedding", "logits"),), "teacher": (("embedding", "logits"),)}
-    samples = True
 
     def __init__(self, form: Form = "code", epsilon: Positive = 1e-7):
         super().__init__()
         self.form, self.epsilon = form, epsilon
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        return pkt_loss(student[self.reads["student"][0]], teacher[self.reads["teacher"][0]], self.form, self.epsilon)
+    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
+        return pkt_loss(student, teacher, self.form, self.epsilon)

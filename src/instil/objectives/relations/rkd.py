@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from instil.core import Batch, Card, NonNegative, Objective, Outputs, full
-
-NEAREST = 1e-6  # samples nearer than this have no direction, and no gradient through their distance
+from instil.core import Batch, Card, NonNegative, full
+from instil.objectives.relation_objective import RelationObjective
+from instil.objectives.similarities import NEAREST, distances
 
 
 def rkd_distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -18,7 +16,7 @@ def rkd_distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
     Embeddings (N, D) of any widths; mean over all N * N pairs, with the diagonal.
     """
-    return F.smooth_l1_loss(_distances(full(student.flatten(1))), _distances(full(teacher.flatten(1))), reduction="sum") / max(1, len(student) ** 2)
+    return F.smooth_l1_loss(_in_means(student), _in_means(teacher), reduction="sum") / max(1, len(student) ** 2)
 
 
 def rkd_angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -31,11 +29,10 @@ def rkd_angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return F.smooth_l1_loss(mine, theirs, reduction="sum") / max(1, len(student) ** 3)
 
 
-def _distances(samples: Tensor) -> Tensor:
-    count = len(samples)
-    apart = 1 - torch.eye(count, dtype=samples.dtype, device=samples.device)
-    distances = torch.cdist(samples, samples, compute_mode="donot_use_mm_for_euclid_dist").clamp_min(NEAREST) * apart
-    return distances / (distances.sum() / max(1, count * (count - 1))).clamp_min(NEAREST)
+def _in_means(samples: Tensor) -> Tensor:
+    """The distances in units of their mean."""
+    apart = distances(samples)
+    return apart / (apart.sum() / max(1, len(samples) * (len(samples) - 1))).clamp_min(NEAREST)
 
 
 def _cosines(samples: Tensor) -> Tensor:
@@ -46,7 +43,7 @@ def _cosines(samples: Tensor) -> Tensor:
     return direction @ direction.mT
 
 
-class RKD(Objective):
+class RKD(RelationObjective):
     """The batch of embeddings keeps its shape: distances of pairs and angles of triplets.
 
     ``distance``: weight of the distances (25 for classification, 1 for metric learning).
@@ -62,14 +59,11 @@ class RKD(Objective):
         couples=True,
         deviations="mean over all pairs and triplets with the degenerate ones, as in the code; the paper sums over the distinct ones",
     )
-    needs: ClassVar = {"student": (("embedding", "logits"),), "teacher": (("embedding", "logits"),)}
-    samples = True
 
     def __init__(self, distance: NonNegative = 25.0, angle: NonNegative = 50.0):
         super().__init__()
         self.distance, self.angle = distance, angle
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine, theirs = student[self.reads["student"][0]], teacher[self.reads["teacher"][0]]
-        loss = self.distance * rkd_distance_loss(mine, theirs)
-        return loss + self.angle * rkd_angle_loss(mine, theirs) if self.angle else loss
+    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
+        loss = self.distance * rkd_distance_loss(student, teacher)
+        return loss + self.angle * rkd_angle_loss(student, teacher) if self.angle else loss

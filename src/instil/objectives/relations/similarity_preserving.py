@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import torch
 import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from instil.core import Card, full
+from instil.core import Card
 from instil.objectives.feature_objective import FeatureObjective
 from instil.objectives.pairs import Pairs
+from instil.objectives.similarities import inner_products
 
 
 def similarity_preserving_loss(student: Tensor, teacher: Tensor, norm: float = 2.0) -> Tensor:
@@ -19,14 +19,8 @@ def similarity_preserving_loss(student: Tensor, teacher: Tensor, norm: float = 2
 
     Stages (N, ...) of any shapes (Tung and Mori 2019).
     """
-    difference = _similarities(student, norm) - _similarities(teacher, norm)
-    return difference.square().sum() / max(1, len(student) ** 2)
-
-
-def _similarities(stage: Tensor, norm: float) -> Tensor:
-    flat = full(stage).flatten(1)
-    with torch.autocast(flat.device.type, enabled=False):
-        return F.normalize(flat @ flat.T, p=norm, dim=1)
+    mine, theirs = (F.normalize(inner_products(side), p=norm, dim=1) for side in (student, teacher))
+    return (mine - theirs).square().sum() / max(1, len(student) ** 2)
 
 
 class SimilarityPreserving(FeatureObjective):

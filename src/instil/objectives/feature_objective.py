@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -23,6 +24,7 @@ class FeatureObjective(Objective):
 
     needs: ClassVar = {"student": (("features",),), "teacher": (("features",),)}
     samples = True
+    deepest: ClassVar[bool] = False  # auto is the deepest pair alone
 
     def __init__(self, pairs: Pairs = "auto"):
         super().__init__()
@@ -34,10 +36,15 @@ class FeatureObjective(Objective):
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """Pair the stages of a dry batch and make the adapters. Raises ValueError for an impossible pair."""
         mine, theirs = stages(student), stages(teacher)
-        self.matched = match(mine, theirs, self.pairs)
+        self.matched = self.choose(mine, theirs)
         connected = [self.connect(mine[i], theirs[j]) for i, j in self.matched]
         self.adapters = nn.ModuleList(module for module, _ in connected)
         self.plan = [plan((i, j), mine[i], theirs[j], how) for (i, j), (_, how) in zip(self.matched, connected, strict=True)]
+
+    def choose(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> list[tuple[int, int]]:
+        """Which stages are paired."""
+        found = match(student, teacher, self.pairs)
+        return found[-1:] if self.deepest and self.pairs == "auto" else found
 
     def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
         """The module that prepares a student stage for this teacher stage, and what it does in words."""

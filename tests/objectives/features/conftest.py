@@ -56,7 +56,8 @@ def check_pair(features: Callable[..., Outputs], nets: tuple[str, str]) -> Calla
             assert torch.isfinite(parameter.grad).all(), name
             assert parameter.grad.abs().sum() > 0, name
         for row in range(4):
-            alone = objective(*({"features": tuple(s[row : row + 1] for s in side["features"])} for side in (student, teacher)), batch)
+            one = {"index": batch["index"][row : row + 1]}
+            alone = objective(*({"features": tuple(s[row : row + 1] for s in side["features"])} for side in (student, teacher)), one)
             assert alone.shape == (1,)
             assert torch.allclose(alone[0], values[row], rtol=1e-4)
         half = objective(*({"features": tuple(s.bfloat16() for s in side["features"])} for side in (student, teacher)), batch)

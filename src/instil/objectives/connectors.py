@@ -1,0 +1,52 @@
+"""Convolutions with norms and ReLUs, for stages that one linear map does not bring together."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+
+from instil.core import closest, full
+
+Norm = Literal["none", "group", "batch"]
+"""``group`` normalises each sample (all channels are one group), ``batch`` over the batch, which couples the samples."""
+End = Literal["plain", "norm", "relu"]
+"""What the last convolution ends with."""
+
+
+def _one_group(channels: int) -> nn.Module:
+    return nn.GroupNorm(1, channels)
+
+
+def _none(_channels: int) -> nn.Module:
+    return nn.Identity()
+
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {"none": _none, "group": _one_group, "batch": nn.BatchNorm2d}
+
+
+def require_norm(norm: str, *norms: str) -> None:
+    """ValueError unless ``norm`` is one of ``norms``."""
+    if norm not in norms:
+        raise ValueError(f"norm: no norm '{norm}'; {closest(norm, norms)}")
+
+
+def convolutions(widths: Sequence[int], kernels: Sequence[int], norm: Norm = "group", end: End = "relu") -> nn.Sequential:
+    """Convolutions from each width to the next, each followed by a norm and a ReLU; ``end``: how much of that follows the last one.
+
+    A last norm over each sample would take away how strong the sample's features are: in its place the convolution has a bias.
+    """
+    modules: list[nn.Module] = []
+    for number, ((source, target), kernel) in enumerate(zip(itertools.pairwise(widths), kernels, strict=True), 1):
+        last = number == len(kernels)
+        kind = "none" if last and norm == "group" else norm
+        biased = kind == "none" and not (last and end == "plain")
+        modules += [nn.Conv2d(source, target, kernel, padding=kernel // 2, bias=biased), NORMS[kind](target), nn.ReLU()]
+    return nn.Sequential(*modules[: len(modules) - {"plain": 2, "norm": 1, "relu": 0}[end]])
+
+
+def end_of(teacher: Tensor) -> End:
+    """``relu`` for a teacher stage of a dry batch that is nowhere negative; else ``norm``, as a ReLU could not reach it."""
+    return "relu" if bool((full(teacher) >= 0).all()) else "norm"

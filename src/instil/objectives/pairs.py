@@ -32,12 +32,23 @@ def match(student: Sequence[Tensor], teacher: Sequence[Tensor], pairs: Pairs = "
     """
     if pairs == "auto":
         return _automatic(student, teacher)
+    return chosen(pairs, len(student), len(teacher))
+
+
+def chosen(
+    pairs: str | list[list[int]], student: int, teacher: int, option: str = "pairs", unit: str = "stage", named: str = "'auto'", first: int = 0
+) -> list[tuple[int, int]]:
+    """The pairs of an option that lists them, checked against how many stages (or what ``unit`` says) either side has, counted from ``first``.
+
+    ``named`` says what else the option may be. Raises ValueError where a pair is not two numbers or names a stage that is not there.
+    """
     if isinstance(pairs, str) or not pairs or any(len(pair) != 2 for pair in pairs):
-        raise ValueError(f"pairs: {pairs!r} is neither 'auto' nor a list of [student stage, teacher stage]")
+        raise ValueError(f"{option}: {pairs!r} is neither {named} nor a list of [student {unit}, teacher {unit}]")
     for pair in pairs:
-        for side, stage, count in (("student", pair[0], len(student)), ("teacher", pair[1], len(teacher))):
-            if not 0 <= stage < count:
-                raise ValueError(f"pairs: no {side} stage {stage} in {list(pair)}; the {side} has {count}, numbered 0 to {count - 1}")
+        for side, number, count in (("student", pair[0], student), ("teacher", pair[1], teacher)):
+            if not first <= number < first + count:
+                numbers = f"the {side} has {count}, numbered {first} to {first + count - 1}"
+                raise ValueError(f"{option}: no {side} {unit} {number} in {list(pair)}; {numbers}")
     return [(mine, theirs) for mine, theirs in pairs]
 
 

@@ -1,0 +1,127 @@
+"""KL taken apart into a weighted squared error and a cross-entropy, so that both teach the student, with weights smoothed and shared by a class."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from instil.core import UNLABELLED, Batch, Card, NonNegative, Outputs, Positive, closest, full
+from instil.objectives.divergences import softened_kl
+from instil.objectives.logit_objective import LogitObjective, reduced, require_same_logits
+
+Normalize = Literal["sample", "batch"]
+
+
+def gkl_loss(
+    student: Tensor,
+    teacher: Tensor,
+    temperature: float = 4.0,
+    beta: float = 16.0,
+    gamma: float = 0.05,
+    prior: Tensor | None = None,
+    normalize: Normalize = "sample",
+    reduction: str = "mean",
+) -> Tensor:
+    """KL(teacher || student) at a temperature, without T², plus beta wMSE (Cui et al. 2025).
+
+    wMSE = 1/4 sum_ij w_ij (Δ_ij teacher - Δ_ij student)² / sum_ij w_ij, Δ_ij the difference of the logits of two classes, w_ij the product of their
+    probabilities in ``prior`` (..., C) to the power ``gamma``; without a prior, in the teacher's softmax at temperature 1. ``normalize``: the second
+    sum is over the item itself, or over the batch and divided by its size. Logits (..., C) give (...) for reduction ``none``.
+    Raises ValueError for one class and where the shapes differ.
+    """
+    require_same_logits(student, teacher, classes=2)
+    prior = full(teacher).softmax(-1) if prior is None else full(prior)
+    logarithm = gamma * prior.clamp_min(torch.finfo(prior.dtype).tiny).log()
+    share = logarithm.softmax(-1)
+    difference = full(teacher) - full(student)
+    spread = (share * (difference - (share * difference).sum(-1, keepdim=True)).square()).sum(-1) / 2  # the sum over pairs, without making them
+    if normalize == "batch":
+        size = 2 * logarithm.logsumexp(-1)
+        spread = spread * (size - size.amax()).exp() / (size - size.amax()).exp().mean()
+    elif normalize != "sample":
+        raise ValueError(f"normalize is 'sample' or 'batch', not '{normalize}'; {closest(normalize, ('sample', 'batch'))}")
+    return reduced(softened_kl(student, teacher, temperature) + beta * spread, reduction)
+
+
+class GKL(LogitObjective):
+    """Generalized KL: the squared error that KL hides from a student under a frozen teacher is taught too; logits (..., C).
+
+    ``temperature``: divides the logits of the divergence.
+    ``weight_temperature``: divides the teacher's logits of the weights of the squared error.
+    ``beta``: weight of the squared error.
+    ``gamma``: power of the probabilities in those weights; the lower, the more evenly all classes count. 0.05 on CIFAR-100, 0.6 on ImageNet.
+    ``prior``: the weights are those of the item itself, or the mean of all items of its class so far; an item without a label keeps its own.
+    ``normalize``: the weights sum to 1 in each item, or over the batch, as the code has it; that couples its items.
+
+    Raises ValueError where ``prior`` is class and the batch has no label.
+    """
+
+    card = Card(
+        "Generalized Kullback-Leibler Divergence Loss",
+        "https://arxiv.org/abs/2503.08038",
+        "arXiv",
+        2025,
+        source="logits",
+        labels=("single",),
+        deviations="The code divides by the weights of the whole batch: normalize=batch. Its soft term is a cross-entropy; ours is the divergence, "
+        "with the same gradient and zero at a match. Its class means are those of the last epoch; ours are of all items so far, after one uniform "
+        "item a class.",
+    )
+
+    def __init__(
+        self,
+        temperature: Positive = 4.0,
+        weight_temperature: Positive = 4.0,
+        beta: NonNegative = 16.0,
+        gamma: NonNegative = 0.05,
+        prior: Literal["sample", "class"] = "class",
+        normalize: Normalize = "sample",
+    ):
+        super().__init__()
+        self.temperature, self.weight_temperature, self.beta, self.gamma = temperature, weight_temperature, beta, gamma
+        self.prior, self.normalize = prior, normalize
+        self.class_sum: Tensor
+        self.class_count: Tensor
+
+    @property
+    def couples(self) -> bool:
+        return self.normalize == "batch"
+
+    def build(self, student: Outputs, teacher: Outputs) -> None:
+        """Class means start as one uniform item each."""
+        logits = full(teacher["logits"])
+        classes = logits.shape[-1]
+        if self.prior == "class":
+            self.register_buffer("class_sum", logits.new_full((classes, classes), 1 / classes))
+            self.register_buffer("class_count", logits.new_ones(classes))
+
+    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
+        prior = (full(teacher) / self.weight_temperature).softmax(-1)
+        if self.prior == "class":
+            label = self._label(batch)
+            means = self.class_sum / self.class_count.unsqueeze(-1)
+            prior = torch.where((label == UNLABELLED).unsqueeze(-1), prior, means.to(prior.dtype)[label.clamp_min(0)])
+        reduction = "mean" if self.couples else "none"
+        return gkl_loss(student, teacher, self.temperature, self.beta, self.gamma, prior, self.normalize, reduction)
+
+    def _label(self, batch: Batch) -> Tensor:
+        if "label" not in batch:
+            raise ValueError(f"prior: class needs 'label' in the batch, which has {', '.join(batch)}; prior: sample does not")
+        label: Tensor = batch["label"]
+        return label
+
+    def keep(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+        if self.prior != "class":
+            return {}
+        label, weight = self._label(batch), self.weight(batch)
+        counts = (label != UNLABELLED) & (weight > 0).view(*weight.shape, *[1] * (label.ndim - weight.ndim))
+        return {"label": label, "probability": (full(teacher["logits"]) / self.weight_temperature).softmax(-1), "counts": counts}
+
+    def after_step(self, kept: dict[str, Tensor]) -> None:
+        """The means of the classes take in the step's items."""
+        if kept:
+            label, probability = kept["label"][kept["counts"]], kept["probability"][kept["counts"]].to(self.class_sum.dtype)
+            self.class_sum.index_add_(0, label, probability)
+            self.class_count.index_add_(0, label, torch.ones_like(label, dtype=self.class_count.dtype))

@@ -1,0 +1,45 @@
+"""A temperature for each sample: the spread of its own logits."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from instil.core import Batch, Card, Positive, full
+from instil.objectives.divergences import softened_kl
+from instil.objectives.logit_objective import LogitObjective, reduced, require_same_logits, standardize
+
+
+def normkd_loss(student: Tensor, teacher: Tensor, temperature: float = 1.0, reduction: str = "mean") -> Tensor:
+    """KL(teacher || student), each side at T times its own standard deviation over the classes (Chi et al. 2023).
+
+    The factor is the square of the teacher's temperature. Logits (..., C) give (...) for reduction ``none``.
+    Raises ValueError for fewer than three classes and where the shapes differ.
+    """
+    require_same_logits(student, teacher)
+    values = softened_kl(standardize(student), standardize(teacher), temperature)  # the softmax does not see the mean that is taken off
+    return reduced(values * (temperature * full(teacher).std(-1)).square(), reduction)
+
+
+class NormKD(LogitObjective):
+    """KD with a temperature of its own for every item and side, so that all are softened alike; logits (..., C).
+
+    ``temperature``: multiplies the standard deviation of an item's logits; 1 on ImageNet, with weight 0.5 beside half of the label loss.
+    """
+
+    card = Card(
+        "NormKD: Normalized Logits for Knowledge Distillation",
+        "https://arxiv.org/abs/2308.00520",
+        "arXiv",
+        2023,
+        source="logits",
+        algorithms=("adaptive",),
+        labels=("single",),
+        deviations="As in the code the factor is the teacher's temperature squared, the student's is not in it.",
+    )
+
+    def __init__(self, temperature: Positive = 1.0):
+        super().__init__()
+        self.temperature = temperature
+
+    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
+        return normkd_loss(student, teacher, self.temperature, "none")

@@ -1,0 +1,72 @@
+"""Refined logits: the teacher's confidence is given to the label, and only classes that it puts below the label are correlated."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from instil.core import Batch, Card, LabelObjective, NonNegative, Positive, full
+from instil.objectives.divergences import log_two
+from instil.objectives.logit_objective import (
+    LogitObjective,
+    kl_divergence,
+    reduced,
+    require_class_target,
+    require_same_logits,
+    without_target,
+)
+
+
+def rld_loss(
+    student: Tensor,
+    teacher: Tensor,
+    target: Tensor,
+    alpha: float = 1.0,
+    beta: float = 8.0,
+    temperature: float = 4.0,
+    reduction: str = "mean",
+) -> Tensor:
+    """T² (alpha sample confidence + beta masked correlation) (Sun et al. 2025).
+
+    Sample confidence: KL of (top class of the teacher, the rest) from (label of the student, the rest). Masked correlation: KL among the classes
+    whose teacher logit is below the label's; 0 where there is none. Logits (..., C), target (...) give (...) for reduction ``none``; -100 gives 0.
+    Raises ValueError for one class and where shapes do not fit.
+    """
+    require_same_logits(student, teacher, classes=2)
+    require_class_target(student, target)
+    student, teacher = full(student) / temperature, full(teacher) / temperature
+    confidence = kl_divergence(log_two(*without_target(teacher, teacher.argmax(-1))), log_two(*without_target(student, target)))
+    below = teacher < teacher.gather(-1, target.clamp_min(0).unsqueeze(-1))
+    some = below.any(-1)
+    kept = below | ~some.unsqueeze(-1)
+    theirs, mine = (logits.masked_fill(~kept, -torch.inf).log_softmax(-1) for logits in (teacher, student))
+    correlation = torch.where(some, kl_divergence(theirs, mine), 0.0)
+    return reduced((alpha * confidence + beta * correlation) * temperature**2, reduction, target)
+
+
+class RLD(LogitObjective, LabelObjective):
+    """The teacher refined by the label: no wrong class is taught, and how the others relate is left as it is; logits (..., C).
+
+    ``alpha``: weight of the sample confidence.
+    ``beta``: weight of the masked correlation.
+    ``temperature``: divides all logits first.
+    """
+
+    card = Card(
+        "Knowledge Distillation with Refined Logits",
+        "https://arxiv.org/abs/2408.07703",
+        "ICCV",
+        2025,
+        source="logits",
+        labels=("single",),
+        zero_at_match=False,
+        deviations="One temperature for both parts, as the authors run it. At a match the sample confidence is left where the teacher's top class "
+        "is not the label. The authors' warm-up over 20 epochs is a schedule of the weight.",
+    )
+
+    def __init__(self, alpha: NonNegative = 1.0, beta: NonNegative = 8.0, temperature: Positive = 4.0, standardize: bool = False):
+        super().__init__(standardize)
+        self.alpha, self.beta, self.temperature = alpha, beta, temperature
+
+    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
+        return rld_loss(student, teacher, batch["label"], self.alpha, self.beta, self.temperature, "none")

@@ -84,7 +84,7 @@ def test_a_name_may_stand_in_two_kinds() -> None:
     [
         ("objective", "dkdd", "No objective named 'dkdd'; closest: dkd"),
         ("scheme", "frozen", "No scheme named 'frozen'; 'frozen' is a teacher"),
-        ("objectiv", "kd", "No kind of method is named 'objectiv'; known: objective, scheme, teacher, task"),
+        ("objectiv", "kd", "No kind of method is named 'objectiv'; known: objective, weighting, balance, scheme, teacher, task"),
     ],
 )
 def test_an_unknown_name_is_answered_with_the_closest(kind: str, name: str, message: str) -> None:
@@ -209,7 +209,7 @@ def test_a_third_partys_file_may_name_its_class(tmp_path: Path) -> None:
 def test_imports_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"imports: there is no module 'missing_losses' in {tmp_path} or among"):
         catalogue.add(["missing_losses"], tmp_path)
-    with pytest.raises(ValueError, match="imports: 'empty_losses' defines no objective, scheme, teacher or task with a card"):
+    with pytest.raises(ValueError, match="imports: 'empty_losses' defines no objective, weighting, balance, scheme, teacher or task with a card"):
         catalogue.add([module(tmp_path, "empty_losses", "")], tmp_path)
     taken = "from instil.core import Card, Objective\nclass KD(Objective):\n    card = Card('Mine')\n"
     with pytest.raises(ValueError, match="taken_losses defines the objective 'kd', which is one of the package's own; rename the class"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin
@@ -11,12 +12,14 @@ import torch
 from torch import nn
 
 from instil import catalogue, recipe
-from instil.core import Batch, Card, Net, Objective, Schedule, Scheme, Teacher
+from instil.core import Batch, Card, Net, Objective, Objectives, Schedule, Scheme, Teacher
 from instil.objectives.logits.kd import KD
+from instil.objectives.logits.logit_mse import LogitMSE
 from instil.recipe.options import parameters
 from instil.recipe.overrides import parse
 from instil.teachers.frozen import Frozen
 from instil.testing import check_objective, check_scheme, check_task, check_teacher
+from instil.testing.samples import leaves, sample_outputs, scaled
 from tests.nets import batch, net
 
 COUPLING = {("review_kd", "norm", "batch")}
@@ -139,6 +142,42 @@ def arguments(kind: type, given: dict[str, Any]) -> dict[str, Any]:
     missing = set(needed) - set(given)
     assert not missing, f"tests/test_contracts.py does not know what to give {kind.__name__} as {', '.join(missing)}; add it there"
     return {name: given[name]() for name in needed}
+
+
+@pytest.mark.parametrize("name", catalogue.names("weighting"))
+def test_weighting(name: str) -> None:
+    """A finite factor of 0 or more for each sample, whatever the logits, that multiplies the loss of the sample."""
+    for scale in (1.0, 1e4):
+        student, teacher, given = sample_outputs()
+        student, teacher = scaled(student, scale), scaled(teacher, scale)
+        weighting = catalogue.find("weighting", name)()
+        objectives = Objectives({"kd": KD()}, sample_weights={"kd": weighting})
+        objectives.build(student, teacher)
+        factor = weighting(student, teacher, given)
+        assert factor.shape == (len(given["label"]),)
+        assert torch.isfinite(factor).all()
+        assert (factor >= 0).all()
+        wanted = (KD()(student, teacher, given) * factor).mean()
+        assert torch.allclose(objectives(student, teacher, given).losses["kd"], wanted)
+        assert scale > 1 or factor.std() > 0, "all samples have one factor"
+
+
+@pytest.mark.parametrize("name", catalogue.names("balance"))
+def test_balance(name: str) -> None:
+    """At the start the losses have the weights of the recipe; state moves in ``after_step`` alone."""
+    student, teacher, given = sample_outputs()
+    student = {"features": tuple(2 * stage for stage in leaves(student)["features"])}
+    student["logits"] = student["features"][0].flatten(1)[:, :7]
+    balance = catalogue.find("balance", name)()
+    objectives = Objectives({"kd": KD(), "mse": LogitMSE()}, balance=balance)
+    objectives.build(student, teacher)
+    before = copy.deepcopy(balance.state_dict())
+    update = objectives(student, teacher, given)
+    assert torch.allclose(update.losses["kd"], KD()(student, teacher, given).mean())
+    assert all(torch.equal(value, before[key]) for key, value in balance.state_dict().items())
+    assert dict(objectives.items()).keys() == {"kd", "mse"}
+    objectives.after_step(update.keep)
+    assert list(balance.parameters()) or any(not torch.equal(value, before[key]) for key, value in balance.state_dict().items())
 
 
 @pytest.mark.parametrize("name", catalogue.names("scheme"))

@@ -17,6 +17,8 @@ from typing import Any
 
 FOLDERS = {
     "objective": ("objectives.labels", "objectives.logits", "objectives.features", "objectives.relations"),
+    "weighting": ("weightings",),
+    "balance": ("balances",),
     "scheme": ("schemes",),
     "teacher": ("teachers",),
     "task": ("tasks",),
@@ -27,7 +29,7 @@ _imported: dict[tuple[str, str], type] = {}
 
 
 def kinds() -> tuple[str, ...]:
-    """objective, scheme, teacher, task."""
+    """objective, weighting, balance, scheme, teacher, task."""
     return tuple(FOLDERS)
 
 
@@ -94,7 +96,7 @@ def add(modules: Iterable[str], folder: Path = Path()) -> None:
     for name in modules:
         found = {_key(cls): cls for cls in _cards_in(_user_module(name, folder.resolve()))}
         if not found:
-            raise ValueError(f"imports: '{name}' defines no objective, scheme, teacher or task with a card")
+            raise ValueError(f"imports: '{name}' defines no objective, weighting, balance, scheme, teacher or task with a card")
         _refuse_taken(found, name)
         _imported.update(found)
 
@@ -208,9 +210,10 @@ def _cards_in(module: ModuleType) -> list[type]:
 
 def _key(cls: type) -> tuple[str, str]:
     """Kind and name of a third party's class: its file's name where they agree, else its own name in snake case."""
-    from instil.core import Objective, Scheme, Teacher
+    from instil.core import Balance, Objective, Scheme, Teacher, Weighting
 
-    kind = next((kind for kind, base in (("objective", Objective), ("scheme", Scheme), ("teacher", Teacher)) if issubclass(cls, base)), "task")
+    bases = {"objective": Objective, "weighting": Weighting, "balance": Balance, "scheme": Scheme, "teacher": Teacher}
+    kind = next((kind for kind, base in bases.items() if issubclass(cls, base)), "task")
     file = cls.__module__.rpartition(".")[2]
     snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__).lower()
     return kind, file if file.replace("_", "") == cls.__name__.lower() else snake

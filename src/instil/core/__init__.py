@@ -3,14 +3,15 @@
 from instil.core.batch import SHARED_ROLES, UNLABELLED, Batch, Outputs, first, full, items, mean, nothing, size, uniform
 from instil.core.card import Card, NonNegative, Positive, Schedule, at_progress, closest
 from instil.core.net import Call, Net, as_net, plain_call
-from instil.core.objective import LabelObjective, Objective
-from instil.core.objectives import Gather, Objectives, Update
+from instil.core.objective import LabelObjective, Objective, Weighting
+from instil.core.objectives import Balance, Gather, Objectives, Update
 from instil.core.scheme import Scheme, dry
 from instil.core.teacher import Teacher
 
 __all__ = [
     "SHARED_ROLES",
     "UNLABELLED",
+    "Balance",
     "Batch",
     "Call",
     "Card",
@@ -26,6 +27,7 @@ __all__ = [
     "Scheme",
     "Teacher",
     "Update",
+    "Weighting",
     "as_net",
     "at_progress",
     "closest",

@@ -63,15 +63,14 @@ class Objectives(nn.ModuleDict):
         self.weights: dict[str, float | Schedule] = {**dict.fromkeys(objectives, 1.0), **(weights or {})}
         if unknown := sorted((set(self.weights) | set(sample_weights or ())) - set(objectives)):
             raise ValueError(f"a weight for '{unknown[0]}', which is no objective here; {closest(unknown[0], objectives)}")
+        self.balance: Balance | None = None
         self.gather: Gather | None = None  # set by the engine where there are several ranks
         for name in objectives:
             if not name or "." in name or hasattr(self, name):
                 raise ValueError(f"objectives.{name}: this cannot be the name of an objective; give it another one, and say the method with type")
         for name, weighting in (sample_weights or {}).items():
             if objectives[name].couples:
-                raise ValueError(
-                    f"objectives.{name}: {type(objectives[name]).__name__} has one loss for the whole batch; its samples have no weights"
-                )
+                raise ValueError(f"objectives.{name}: {type(objectives[name]).__name__} has one loss for the batch; its samples have no weights")
             objectives[name].sample_weight = weighting
         self.update(objectives)
         self.balance = balance

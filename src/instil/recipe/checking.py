@@ -15,9 +15,16 @@ from instil.recipe.options import check, plain
 from instil.recipe.overrides import merge
 from instil.recipe.sections import Recipe
 
-NAME_KEY = {"task": "name", "scheme": "type", "objective": "type", "optimizer": "type"}
+NAME_KEY = {"task": "name", "scheme": "type", "objective": "type", "weighting": "type", "balance": "type", "optimizer": "type"}
 DEFAULT = {"task": "classification", "scheme": "offline", "optimizer": "adamw"}
-RESERVED = {"task": {"name"}, "scheme": {"type"}, "objective": {"type", "weight"}, "optimizer": {"type", "groups", "match"}}
+RESERVED = {
+    "task": {"name"},
+    "scheme": {"type"},
+    "objective": {"type", "weight", "sample_weight"},
+    "weighting": {"type"},
+    "balance": {"type"},
+    "optimizer": {"type", "groups", "match"},
+}
 
 
 def read(whole: Mapping[str, Any]) -> Recipe:
@@ -58,7 +65,10 @@ def methods(whole: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]
     """Kind, name, options and path of each method and optimizer in a recipe, as far as they can be read."""
     goals = whole.get("objectives")
     sections = [("task", whole.get("task"), "task"), ("scheme", whole.get("scheme"), "scheme")]
-    sections += [("objective", goal, f"objectives.{key}") for key, goal in goals.items()] if isinstance(goals, Mapping) else []
+    for key, goal in goals.items() if isinstance(goals, Mapping) else ():
+        weighting = goal.get("sample_weight") if isinstance(goal, Mapping) else None
+        sections += [("objective", goal, f"objectives.{key}"), ("weighting", weighting, f"objectives.{key}.sample_weight")]
+    sections += [("balance", whole.get("balance"), "balance")]
     sections += [("optimizer", *place) for train in ("train", "teacher_train") for place in _optimizers(whole.get(train), train)]
     for kind, section, path in sections:
         name = section.get(NAME_KEY[kind], DEFAULT.get(kind)) if isinstance(section, Mapping) else None

@@ -17,7 +17,7 @@ from instil.recipe.checking import build_options, methods, read, wrong
 from instil.recipe.errors import RecipeError, unknown
 from instil.recipe.options import defaults, plain
 from instil.recipe.overrides import REPLACED, merge, override, parse
-from instil.recipe.sections import Goal, Recipe
+from instil.recipe.sections import Factor, Goal, Recipe
 
 BASELINES = ("alone", "label_smoothing", "pseudo_labels")
 PACKAGED = Path(__file__).parents[1] / "recipes"
@@ -116,7 +116,7 @@ def _wrong_stages(whole: Mapping[str, Any]) -> list[str]:
 def _long(data: Mapping[str, Any]) -> dict[str, Any]:
     """Short forms written out: ``task: name``, ``scheme: name``, ``student: model``, ``kd: 0.5`` (a weight), ``kd:`` (nothing to say)."""
     long = dict(data)
-    for key, inside in (("task", "name"), ("data", "name"), ("scheme", "type"), ("student", "model"), ("teacher", "model")):
+    for key, inside in (("task", "name"), ("data", "name"), ("scheme", "type"), ("balance", "type"), ("student", "model"), ("teacher", "model")):
         if isinstance(long.get(key), str):
             long[key] = {inside: long[key]}
     if isinstance(long.get("teacher"), list):
@@ -131,6 +131,8 @@ def _long(data: Mapping[str, Any]) -> dict[str, Any]:
 def _long_objective(one: Any) -> Any:
     if one is None:
         return {}
+    if isinstance(one, Mapping) and isinstance(one.get("sample_weight"), str):
+        return {**one, "sample_weight": {"type": one["sample_weight"]}}
     return {"weight": one} if isinstance(one, (int, float)) and not isinstance(one, bool) else one
 
 
@@ -149,28 +151,43 @@ def _resolved(data: Mapping[str, Any]) -> dict[str, Any]:
             defined = BASELINES if given.get("kind", "single") == "single" else ("alone", "pseudo_labels")
         whole["baselines"] = list(defined)
     for kind, name, options, path in list(methods(whole)):
-        section, _, key = path.partition(".")
         if kind != "optimizer" and name in catalogue.names(kind):
-            filled = defaults(catalogue.find(kind, name)) | options
-            whole[section] = whole[section] | ({key: whole[section][key] | filled} if key else filled)
+            inside = path.removesuffix(".sample_weight").split(".", 1) + ["sample_weight"] * (kind == "weighting")
+            whole = _filled(whole, inside, defaults(catalogue.find(kind, name)) | options)
     return whole
 
 
-def build_objectives(objectives: Mapping[str, Goal]) -> Objectives:
-    """The objectives of a recipe with their weights."""
-    made, weights = {}, {}
-    for key, goal in objectives.items():
-        options = build_options("objective", goal.type, goal.options, f"objectives.{key}")
-        try:
-            made[key] = catalogue.find("objective", goal.type)(**options)
-        except (TypeError, ValueError) as error:
-            scheduled = [name for name, value in options.items() if isinstance(value, Schedule)]
-            if isinstance(error, TypeError) and not scheduled:
-                raise
-            hint = f" (one of {', '.join(scheduled)} cannot be a schedule)" if isinstance(error, TypeError) else ""
-            raise RecipeError(f"objectives.{key}: {error}{hint}") from error
-        weights[key] = goal.weight
-    return Objectives(made, weights)
+def _filled(section: dict[str, Any], path: list[str], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The section with these options at ``path``."""
+    return section | ({path[0]: _filled(section[path[0]], path[1:], options)} if path else options)
+
+
+def build_objectives(objectives: Mapping[str, Goal], balance: Factor | None = None) -> Objectives:
+    """The objectives of a recipe with their weights, those of their samples, and what balances them."""
+    made = {key: _made("objective", goal, f"objectives.{key}") for key, goal in objectives.items()}
+    sample_weights = {
+        key: _made("weighting", goal.sample_weight, f"objectives.{key}.sample_weight")
+        for key, goal in objectives.items()
+        if goal.sample_weight is not None
+    }
+    balancing = None if balance is None else _made("balance", balance, "balance")
+    try:
+        return Objectives(made, {key: goal.weight for key, goal in objectives.items()}, sample_weights, balancing)
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+
+
+def _made(kind: str, section: Goal | Factor, path: str) -> Any:
+    """The method that a section names, with its options."""
+    options = build_options(kind, section.type, section.options, path)
+    try:
+        return catalogue.find(kind, section.type)(**options)
+    except (TypeError, ValueError) as error:
+        scheduled = [name for name, value in options.items() if isinstance(value, Schedule)]
+        if isinstance(error, TypeError) and not scheduled:
+            raise
+        hint = f" (one of {', '.join(scheduled)} cannot be a schedule)" if isinstance(error, TypeError) else ""
+        raise RecipeError(f"{path}: {error}{hint}") from error
 
 
 def to_yaml(recipe: Recipe) -> str:

@@ -90,11 +90,18 @@ class Method(Open):
     type: str = "offline"
 
 
+class Factor(Open):
+    """What weighs samples, or balances losses: its catalogue name and its options."""
+
+    type: str
+
+
 class Goal(Open):
-    """An objective: its catalogue name (by default the key), its weight and its options."""
+    """An objective: its catalogue name (by default the key), its weight, the weights of its samples, and its options."""
 
     type: str
     weight: Annotated[float | Schedule, SCHEDULED] = 1.0
+    sample_weight: Factor | None = None
 
 
 def _matching(group: dict[str, Any]) -> dict[str, Any]:
@@ -161,6 +168,7 @@ class Recipe(Section):
     student: Model
     scheme: Method = Method()
     objectives: dict[Name, Goal]
+    balance: Factor | None = None
     train: Train = Train()
     teacher_train: Train | None = None
     stages: list[dict[str, Any]] = []

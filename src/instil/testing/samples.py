@@ -8,14 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from instil.core import SHARED_ROLES, UNLABELLED, Batch, Outputs, closest
+from instil.core import SHARED_ROLES, UNLABELLED, Batch, Outputs, closest, size
 
 CLASSES = 7
-STAGES = {"student": ((4, 8), (6, 4), (8, 2)), "teacher": ((6, 8), (8, 4), (10, 2))}  # channels, height = width, shallow to deep
 WIDTHS = {"student": 12, "teacher": 16}
+STAGES = {"student": ((4, 8), (6, 4), (WIDTHS["student"], 2)), "teacher": ((6, 8), (8, 4), (WIDTHS["teacher"], 2))}
+"""Channels and height = width of the stages, shallow to deep; the last are as wide as the embedding, which the head reads."""
 LAYERS = {"student": 2, "teacher": 4}
 HIDDEN = {"student": 48, "teacher": 96}  # of a text model: both can be cut into 48 relation heads
 HEADS, TOKENS = 4, 6
+PIXELS = 8
+SCALES = {"student": 12.0, "teacher": 16.0}  # of image-text similarities
 
 Draw = Callable[..., Tensor]
 """``draw(*shape)`` gives a normal tensor (number, *shape)."""
@@ -50,6 +53,7 @@ def _classification(draw: Draw, side: str) -> Outputs:
         "logits": 2 * draw(CLASSES),
         "embedding": draw(WIDTHS[side]),
         "features": tuple(draw(channels, height, height) for channels, height in STAGES[side]),
+        "head": (draw(CLASSES, WIDTHS[side])[0], draw(CLASSES)[0]),
     }
 
 
@@ -71,6 +75,37 @@ def _padding(number: int) -> Batch:
     return {"attention_mask": (torch.arange(TOKENS) < lengths[:, None]).long()}
 
 
+def _segmentation(draw: Draw, side: str) -> Outputs:
+    """Logits of each pixel, channel-last, and the stages that they were made from."""
+    return {"logits": 2 * draw(PIXELS, PIXELS, CLASSES), "features": tuple(draw(channels, height, height) for channels, height in STAGES[side])}
+
+
+def _pixel_labels(number: int) -> Batch:
+    """Regions of a few classes; every third image has no label, the others lack some of their pixels."""
+    image, row, column = torch.meshgrid(torch.arange(number), torch.arange(PIXELS), torch.arange(PIXELS), indexing="ij")
+    label = (image + row // 3 + 2 * (column // 4)) % CLASSES
+    return {"label": label.masked_fill((image % 3 == 0) | ((image + row * column) % 5 == 0), UNLABELLED)}
+
+
+def _nodes(draw: Draw, side: str) -> Outputs:
+    widths = range(WIDTHS[side], WIDTHS[side] + LAYERS[side])
+    return {"logits": 2 * draw(CLASSES), "embedding": draw(WIDTHS[side]), "features": tuple(draw(width) for width in widths)}
+
+
+def _graph(number: int) -> Batch:
+    """``edge_index`` (2, E): a node without neighbours, then groups of six and of the rest, with most edges and self loops inside a group."""
+    group = torch.bucketize(torch.arange(number), torch.tensor([1, 7]), right=True)
+    joined = (group[:, None] == group) & (group > 0)
+    sparse = (2 * torch.arange(number)[:, None] + torch.arange(number)) % 5 != 1
+    return {"edge_index": (joined & sparse).nonzero().T}
+
+
+def _image_text(draw: Draw, side: str) -> Outputs:
+    """Row n of the one embedding belongs to row n of the other; all rows share the scale of the similarities."""
+    image, text = draw(WIDTHS[side]), draw(WIDTHS[side])
+    return {"image_embedding": image, "text_embedding": text + image / 2, "logit_scale": torch.full((1,), SCALES[side], dtype=image.dtype)}
+
+
 def _nothing(number: int) -> Batch:
     return {}
 
@@ -78,6 +113,9 @@ def _nothing(number: int) -> Batch:
 TASKS: dict[str, tuple[Maker, Callable[[int], Batch]]] = {
     "classification": (_classification, _nothing),
     "text_classification": (_text, _padding),
+    "segmentation": (_segmentation, _pixel_labels),
+    "node_classification": (_nodes, _graph),
+    "image_text": (_image_text, _nothing),
 }
 """Of each task: the outputs of a side, and what its batch has more than ``label`` and ``index``."""
 
@@ -115,12 +153,18 @@ def mapped(outputs: dict[str, Any], change: Callable[[Tensor], Tensor]) -> dict[
 
 
 def rows_of(outputs: dict[str, Any], rows: Tensor) -> dict[str, Any]:
-    """These rows of everything that has rows."""
-    return outputs | mapped(_with_rows(outputs), lambda tensor: tensor[rows] if tensor.ndim else tensor)
+    """These rows of everything that has rows; of a graph the edges among these nodes, which are numbered anew."""
+    chosen = outputs | mapped(_with_rows(outputs), lambda tensor: tensor[rows] if tensor.ndim else tensor)
+    if "edge_index" in outputs:
+        number = torch.full((size(outputs),), -1)
+        number[rows] = torch.arange(size(chosen))
+        edges = number[outputs["edge_index"]]
+        chosen["edge_index"] = edges[:, (edges >= 0).all(0)]
+    return chosen
 
 
 def _with_rows(outputs: dict[str, Any]) -> dict[str, Any]:
-    return {role: value for role, value in outputs.items() if role not in SHARED_ROLES}
+    return {role: value for role, value in outputs.items() if role not in (*SHARED_ROLES, "edge_index")}
 
 
 def scaled(outputs: Outputs, factor: float) -> Outputs:

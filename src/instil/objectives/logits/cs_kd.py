@@ -1,0 +1,62 @@
+"""Class-wise self-distillation: samples of one class get one prediction, without a teacher."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from instil.core import Batch, Card, LabelObjective, Outputs, Positive, full, mean
+from instil.objectives.logit_objective import require_classes
+
+
+def cs_kd_loss(student: Tensor, partner: Tensor, pairs: Tensor, temperature: float = 4.0) -> Tensor:
+    """T² KL(partner || student) at temperature T of all ``pairs`` (N, M), mean over a row's partners, then over the rows that have one; a scalar.
+
+    Logits (N, C) and those of possible partners (M, C), to which no gradient flows (Yun et al. 2020, Eqs. 1 and 2; ``pairs`` with one True a row
+    is the paper's one partner). Zero where there is no pair. Raises ValueError for one class and where shapes do not fit.
+    """
+    require_classes(student, 2)
+    if pairs.shape != (len(student), len(partner)) or student.shape[1:] != partner.shape[1:]:
+        shapes = f"logits {tuple(student.shape)}, partners {tuple(partner.shape)}, pairs {tuple(pairs.shape)}"
+        raise ValueError(f"{shapes}; expected (N, C), (M, C) and (N, M)")
+    log_student = (full(student) / temperature).log_softmax(-1)
+    log_partner = (full(partner.detach()) / temperature).log_softmax(-1)
+    probability = log_partner.exp()
+    with torch.autocast(student.device.type, enabled=False):
+        divergence = (probability * log_partner).sum(-1) - log_student @ probability.T
+    count = pairs.to(divergence.dtype).sum(1)
+    values = (divergence * pairs).sum(1) / count.clamp_min(1)
+    return temperature**2 * mean(values, (count > 0).to(divergence.dtype))
+
+
+class CSKD(LabelObjective):
+    """The student's prediction for a sample follows its own for the other samples of the class in the batch; logits (..., C).
+
+    ``temperature``: divides the logits.
+
+    A sample alone in its class does not count, so the batch should hold several of a class. Zero where a class has one prediction.
+    """
+
+    card = Card(
+        "Regularizing Class-wise Predictions via Self-knowledge Distillation",
+        "https://arxiv.org/abs/2003.13964",
+        "CVPR",
+        2020,
+        source="logits",
+        labels=("single",),
+        couples=True,
+        deviations="Mean over all partners in the batch; the paper draws one, of which this is the expectation. The authors' loader pairs each "
+        "sample of a half batch with one of its class, and only the first half learns.",
+    )
+    needs: ClassVar = {"student": (("logits",),), "teacher": ()}
+
+    def __init__(self, temperature: Positive = 4.0):
+        super().__init__()
+        self.temperature = temperature
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        logits, label = student["logits"].flatten(0, -2), batch["label"].flatten()
+        others = ~torch.eye(len(label), dtype=torch.bool, device=label.device)
+        return cs_kd_loss(logits, logits, (label[:, None] == label) & others, self.temperature)

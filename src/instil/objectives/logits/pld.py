@@ -1,0 +1,49 @@
+"""Plackett-Luce distillation: the label first, then the teacher's order, each choice as weighty as the teacher is confident in it."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from instil.core import Batch, Card, LabelObjective, Positive, full
+from instil.objectives.logit_objective import LogitObjective, reduced, require_class_target, require_same_logits
+from instil.objectives.plackett_luce import choice_surprise
+
+
+def pld_loss(student: Tensor, teacher: Tensor, target: Tensor, temperature: float = 1.0, reduction: str = "mean") -> Tensor:
+    """Surprise of every choice of the teacher-optimal ranking, weighted by the teacher's probability of it (Bassam et al. 2025, section 4.2).
+
+    The ranking is the label, then the other classes in descending order of the teacher; ``temperature`` softens the weights only.
+    Logits (..., C), target (...) give (...) for reduction ``none``; -100 gives 0. Raises ValueError for one class and where shapes do not fit.
+    """
+    require_same_logits(student, teacher, classes=2)
+    require_class_target(student, target)
+    teacher = full(teacher)
+    order = teacher.scatter(-1, target.clamp_min(0).unsqueeze(-1), float("inf")).argsort(dim=-1, descending=True, stable=True)
+    confidence = (teacher / temperature).softmax(-1).gather(-1, order)
+    return reduced((confidence * choice_surprise(student.gather(-1, order))).sum(-1), reduction, target)
+
+
+class PLD(LogitObjective, LabelObjective):
+    """A whole ranking of the classes instead of cross-entropy and KD; logits (..., C).
+
+    ``temperature``: divides the teacher's logits where they give the weights of the choices.
+
+    This is the whole loss: its first choice is the label's cross-entropy. At a match the surprise of the student's own order is left.
+    """
+
+    card = Card(
+        "PLD: A Choice-Theoretic List-Wise Knowledge Distillation",
+        "https://arxiv.org/abs/2506.12542",
+        "NeurIPS",
+        2025,
+        source="logits",
+        labels=("single",),
+        zero_at_match=False,
+    )
+
+    def __init__(self, temperature: Positive = 1.0, standardize: bool = False):
+        super().__init__(standardize)
+        self.temperature = temperature
+
+    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
+        return pld_loss(student, teacher, batch["label"], self.temperature, "none")

@@ -1,0 +1,58 @@
+"""Teacher-free distillation: a virtual teacher that is always right and nearly sure, softened."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import torch
+from annotated_types import Gt, Lt
+from torch import Tensor
+
+from instil.core import Batch, Card, LabelObjective, Outputs, Positive, full
+from instil.objectives.logit_objective import kl_divergence, reduced, require_class_target, require_classes
+
+
+def tf_kd_loss(
+    student: Tensor, target: Tensor, correct: float = 0.99, temperature: float = 20.0, soften_student: bool = False, reduction: str = "mean"
+) -> Tensor:
+    """KL(softmax(u / T) || student), u = ``correct`` at the label and the rest shared evenly (Yuan et al. 2020, section 5).
+
+    Logits (..., C), target (...) give (...) for reduction ``none``; -100 gives 0. As in paper and code the softmax is of the probabilities u
+    themselves, not of their logarithms. Raises ValueError for one class and where the target's shape does not fit.
+    """
+    require_classes(student, 2)
+    require_class_target(student, target)
+    student = full(student)
+    others = torch.full_like(student, (1 - correct) / (student.shape[-1] - 1))
+    virtual = others.scatter(-1, target.clamp_min(0).unsqueeze(-1), correct) / temperature
+    values = kl_divergence(virtual.log_softmax(-1), (student / temperature if soften_student else student).log_softmax(-1))
+    return reduced(values, reduction, target)
+
+
+class TfKD(LabelObjective):
+    """Distillation without a teacher, from a hand-made one; logits (..., C), class indices (...).
+
+    ``correct``: the virtual teacher's probability of the label; the other classes share the rest.
+    ``temperature``: divides the virtual teacher's probabilities before their softmax.
+    ``soften_student``: divides the student's logits by the temperature too.
+    """
+
+    card = Card(
+        "Revisiting Knowledge Distillation via Label Smoothing Regularization",
+        "https://arxiv.org/abs/1909.11723",
+        "CVPR",
+        2020,
+        source="logits",
+        labels=("single",),
+        zero_at_match=False,
+        deviations="The paper writes the student softened too (soften_student=True); the authors' code, which gave the results, leaves it at "
+        "temperature 1, averages over the classes too, and multiplies by up to 100, which is a weight here.",
+    )
+    needs: ClassVar = {"student": (("logits",),), "teacher": ()}
+
+    def __init__(self, correct: Annotated[float, Gt(0), Lt(1)] = 0.99, temperature: Positive = 20.0, soften_student: bool = False):
+        super().__init__()
+        self.correct, self.temperature, self.soften_student = correct, temperature, soften_student
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        return tf_kd_loss(student["logits"], batch["label"], self.correct, self.temperature, self.soften_student, "none")

@@ -1,0 +1,85 @@
+"""Rank a sample's neighbours as the teacher does."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Annotated, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from annotated_types import Ge, Le
+from torch import Tensor
+
+from instil.core import Batch, Card, Objective, Outputs, Positive, closest, full
+from instil.objectives.logit_objective import kl_divergence
+from instil.objectives.plackett_luce import choice_surprise
+
+FORMS = ("hard", "soft")
+
+
+def darkrank_loss(student: Tensor, teacher: Tensor, form: str = "hard", alpha: float = 3.0, beta: float = 3.0, length: int = 4) -> Tensor:
+    """How unlikely the teacher's ranking of a sample's ``length`` nearest neighbours is to the student, mean over the samples; a scalar.
+
+    The score of a neighbour at distance d is -alpha d^beta, a ranking's probability that of Plackett and Luce (Chen et al. 2018).
+    ``hard``: minus log-probability of the teacher's own ranking; ``soft``: KL over all rankings. Embeddings (N, D) of any widths; the neighbours
+    are the teacher's, all other samples where there are fewer. Zero for one sample. Raises ValueError for another form.
+    """
+    if form not in FORMS:
+        raise ValueError(f"form: no form '{form}'; {closest(form, FORMS)}")
+    mine, theirs = _distances(full(student.flatten(1))), _distances(full(teacher.flatten(1)))
+    itself = torch.eye(len(theirs), dtype=torch.bool, device=theirs.device)
+    nearest = theirs.masked_fill(itself, torch.inf).argsort(dim=1, stable=True)[:, : min(length, len(theirs) - 1)]
+    scores = -alpha * mine.gather(1, nearest) ** beta
+    if form == "hard":
+        return choice_surprise(scores).sum(1).mean()
+    rankings = torch.tensor(list(itertools.permutations(range(nearest.shape[1]))), dtype=torch.int64, device=scores.device)
+    wanted = -alpha * theirs.gather(1, nearest) ** beta
+    return kl_divergence(*(-choice_surprise(side[:, rankings]).sum(-1) for side in (wanted, scores))).mean()
+
+
+def _distances(samples: Tensor) -> Tensor:
+    with torch.autocast(samples.device.type, enabled=False):
+        return torch.cdist(samples, samples, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+class DarkRank(Objective):
+    """Every sample of the batch has the neighbours that the teacher gives it, nearest first.
+
+    ``form``: the teacher's own ranking is made likely, or all rankings get the probabilities that the teacher gives them.
+    ``alpha``: how much a distance lowers the score.
+    ``beta``: power of the distance, which sets near and far apart.
+    ``length``: how many neighbours are ranked; the soft form looks at all their rankings, 24 for 4.
+    ``normalize``: embeddings of unit length, as in the paper; without it the scores follow the embeddings' scale.
+
+    At a match the soft form is zero, the hard one the surprise of the student's own ranking.
+    """
+
+    card = Card(
+        "DarkRank: Accelerating Deep Metric Learning via Cross Sample Similarities Transfer",
+        "https://arxiv.org/abs/1707.01220",
+        "AAAI",
+        2018,
+        source="relations",
+        couples=True,
+        zero_at_match=False,
+        deviations="Every sample is a query, as in the code of Park et al. (CVPR 2019), not the first of the batch alone.",
+    )
+    needs: ClassVar = {"student": (("embedding", "logits"),), "teacher": (("embedding", "logits"),)}
+    samples = True
+
+    def __init__(
+        self,
+        form: Literal["hard", "soft"] = "hard",
+        alpha: Positive = 3.0,
+        beta: Annotated[float, Ge(1)] = 3.0,
+        length: Annotated[int, Ge(2), Le(7)] = 4,
+        normalize: bool = True,
+    ):
+        super().__init__()
+        self.form, self.alpha, self.beta, self.length, self.normalize = form, alpha, beta, length, normalize
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        sides = (full(student[self.reads["student"][0]].flatten(1)), full(teacher[self.reads["teacher"][0]].flatten(1)))
+        if self.normalize:
+            sides = (F.normalize(sides[0], dim=1), F.normalize(sides[1], dim=1))
+        return darkrank_loss(*sides, self.form, self.alpha, self.beta, self.length)

@@ -1,0 +1,50 @@
+"""Activation boundaries: the student's neurons are active where the teacher's are, by a margin."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from instil.core import Card, Positive
+from instil.objectives.adapters import as_map, comparable
+from instil.objectives.logit_objective import reduced
+from instil.objectives.normed_objective import NormedObjective
+from instil.objectives.pairs import Pairs
+
+
+def activation_boundary_loss(student: Tensor, teacher: Tensor, margin: float = 1.0, reduction: str = "mean") -> Tensor:
+    """Squared hinge of the student's response: above ``margin`` where the teacher's is positive, below -``margin`` elsewhere; mean over elements.
+
+    Responses of one shape (N, ...) before the ReLU (Heo et al. 2019, eq. 4); the teacher's may be taken after it. With ``reduction="none"`` one
+    value a sample. Raises ValueError where the shapes differ.
+    """
+    student, teacher = comparable(student, teacher, "activation_boundary_loss")
+    missing = torch.where(teacher > 0, margin - student, margin + student).relu()
+    return reduced(missing.square().flatten(1).mean(1), reduction)
+
+
+class ActivationBoundary(NormedObjective):
+    """Each student stage, through a 1x1 convolution and a norm, active where the teacher's stage is; summed over the pairs.
+
+    ``margin``: how far from zero a response must be.
+    """
+
+    card = Card(
+        "Knowledge transfer via distillation of activation boundaries formed by hidden neurons",
+        "https://arxiv.org/abs/1811.03233",
+        "AAAI",
+        2019,
+        source="features",
+        zero_at_match=False,
+        deviations="mean over the elements; the code sums them, takes 3/1000 of it and halves the weight with each shallower stage, which for nets "
+        "whose stages halve in size is the same up to one factor. norm: 'batch' is the code's. In the paper a stage of its own before training",
+    )
+
+    def __init__(self, margin: Positive = 1.0, norm: Literal["group", "batch"] = "group", pairs: Pairs = "auto"):
+        super().__init__(norm, pairs)
+        self.margin = margin
+
+    def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
+        return activation_boundary_loss(connection(student), as_map(teacher), self.margin, "none")

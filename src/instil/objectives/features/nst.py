@@ -1,0 +1,78 @@
+"""Neuron selectivity transfer: the student's channels are distributed over the positions as the teacher's are."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from instil.core import Card, closest, full
+from instil.objectives.adapters import as_map, resize, smaller_grid
+from instil.objectives.feature_objective import FeatureObjective
+from instil.objectives.logit_objective import reduced
+from instil.objectives.pairs import Pairs
+
+Kernel = Literal["polynomial", "gaussian", "linear"]
+KERNELS = ("polynomial", "gaussian", "linear")
+NARROWEST = 1e-6  # squared width of the Gaussian kernel
+
+
+def nst_loss(
+    student: Tensor, teacher: Tensor, kernel: Kernel = "polynomial", degree: int = 2, offset: float = 0.0, reduction: str = "mean"
+) -> Tensor:
+    """Squared maximum mean discrepancy of the channels of two stages, maps or tokens (Huang and Wang 2017, eq. 5).
+
+    A channel is its map at unit length; there may be more of them on one side, and the larger map is average-pooled. Kernels: ``linear`` x.y;
+    ``polynomial`` (x.y + offset) ** degree; ``gaussian``, with the mean squared distance of student and teacher channels as squared width.
+    With ``reduction="none"`` one value a sample. Raises ValueError where only one position is left, at which all channels are alike.
+    """
+    if kernel not in KERNELS:
+        raise ValueError(f"kernel: no kernel '{kernel}'; {closest(kernel, KERNELS)}")
+    student, teacher = as_map(student), as_map(teacher)
+    grid = smaller_grid(student, teacher, "neuron selectivity transfer")
+    mine, theirs = (F.normalize(resize(full(stage), grid).flatten(2), dim=2) for stage in (student, teacher))
+    width = _squared_distances(mine, theirs).mean((1, 2), keepdim=True).detach().clamp_min(NARROWEST)
+
+    def similarity(first: Tensor, second: Tensor) -> Tensor:
+        if kernel == "gaussian":
+            values = (-_squared_distances(first, second) / (2 * width)).exp()
+        else:
+            values = first @ second.mT
+            values = (values + offset) ** degree if kernel == "polynomial" else values
+        return values.mean((1, 2))
+
+    return reduced(similarity(theirs, theirs) + similarity(mine, mine) - 2 * similarity(mine, theirs), reduction)
+
+
+def _squared_distances(first: Tensor, second: Tensor) -> Tensor:
+    lengths = first.square().sum(2)[:, :, None] + second.square().sum(2)[:, None]
+    return (lengths - 2 * first @ second.mT).clamp_min(0)
+
+
+class NST(FeatureObjective):
+    """The student's channels, as patterns over the positions, distributed as the teacher's; summed over the pairs, no parameters.
+
+    ``kernel``: of the discrepancy; polynomial is the squared product.
+    """
+
+    card = Card(
+        "Like what you like: knowledge distill via neuron selectivity transfer",
+        "https://arxiv.org/abs/1707.01219",
+        "arXiv",
+        2017,
+        source="features",
+        deviations="lambda / 2 is the recipe's weight; the larger map is average-pooled where the paper interpolates; the squared width of the "
+        "gaussian kernel is a constant of each sample for the gradient",
+    )
+
+    def __init__(self, kernel: Kernel = "polynomial", pairs: Pairs = "auto"):
+        super().__init__(pairs)
+        self.kernel = kernel
+
+    def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
+        height, width = smaller_grid(as_map(student), as_map(teacher), "neuron selectivity transfer")
+        return nn.Identity(), f"channels on {height}x{width}"
+
+    def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
+        return nst_loss(student, teacher, self.kernel, reduction="none")

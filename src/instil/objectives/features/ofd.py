@@ -1,0 +1,94 @@
+"""Overhaul of feature distillation: regress the teacher's response before its ReLU, but not how negative it is."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from instil.core import Batch, Card, Outputs, full
+from instil.objectives.adapters import as_map, comparable
+from instil.objectives.logit_objective import reduced
+from instil.objectives.normed_objective import NormedObjective
+from instil.objectives.pairs import Pairs, stages
+
+RARE = 1e-3  # a channel that is negative less often than this has its margin three standard deviations below zero
+
+
+def batch_norm_margin(weight: Tensor, bias: Tensor) -> Tensor:
+    """The mean of a channel's negative responses, (C,), where BatchNorm makes it normal with mean ``bias`` and deviation ``weight``."""
+    bias, deviation = full(bias), full(weight).abs()
+    place = bias / deviation.clamp_min(torch.finfo(bias.dtype).tiny)
+    negative = torch.special.ndtr(-place)
+    density = (-place.square() / 2).exp() / math.sqrt(2 * math.pi)
+    return torch.where(negative > RARE, bias - deviation * density / negative.clamp_min(RARE), -3 * deviation)
+
+
+def ofd_loss(student: Tensor, teacher: Tensor, margin: Tensor, reduction: str = "mean") -> Tensor:
+    """Squared difference from the teacher's margin ReLU, where the teacher is positive or the student above it (Heo et al. 2019, eq. 2 and 4).
+
+    Responses of one shape (N, C, H, W) before the ReLU and a negative ``margin`` (C,); mean over the elements. With ``reduction="none"`` one value
+    a sample. Raises ValueError where the shapes differ.
+    """
+    student, teacher = comparable(student, teacher, "ofd_loss")
+    target = torch.maximum(teacher, full(margin).view(-1, 1, 1))
+    counted = (student > target) | (target > 0)
+    return reduced(torch.where(counted, student - target, 0.0).square().flatten(1).mean(1), reduction)
+
+
+def _negatives(stage: Tensor) -> Tensor:
+    """Sum and number of the negative responses of each sample's channels: (N, 2, C)."""
+    stage = full(as_map(stage)).flatten(2)
+    return torch.stack([stage.clamp_max(0).sum(2), (stage < 0).to(stage.dtype).sum(2)], 1)
+
+
+class OFD(NormedObjective):
+    """Each student stage, through a 1x1 convolution and a norm, near the teacher's margin ReLU; summed over the pairs.
+
+    Tap the teacher before its ReLUs. The margin of a channel is the mean of its negative responses: those of the dry batch, then of all batches.
+    """
+
+    card = Card(
+        "A comprehensive overhaul of feature distillation",
+        "https://arxiv.org/abs/1904.01866",
+        "ICCV",
+        2019,
+        source="features",
+        zero_at_match=False,
+        deviations="mean over the elements; the code sums them, takes 1/1000 of it and halves the weight with each shallower stage, which for nets "
+        "whose stages halve in size is the same up to one factor. Margins from responses, as in the paper; batch_norm_margin gives the code's. "
+        "norm: 'batch' is the code's",
+    )
+
+    def __init__(self, norm: Literal["group", "batch"] = "group", pairs: Pairs = "auto"):
+        super().__init__(norm, pairs)
+
+    def build(self, student: Outputs, teacher: Outputs) -> None:
+        """Pair the stages, make the connectors, and take the margins of the dry batch."""
+        super().build(student, teacher)
+        for number, (_, j) in enumerate(self.matched):
+            total, count = _negatives(stages(teacher)[j]).sum(0)
+            self.register_buffer(f"margin_{number}", total / count.clamp_min(1))
+            self.register_buffer(f"seen_{number}", torch.zeros_like(count))
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        mine, theirs = stages(student), stages(teacher)
+        terms = []
+        for number, (made, (i, j)) in enumerate(zip(self.adapters, self.matched, strict=True)):
+            terms.append(ofd_loss(made(mine[i]), as_map(theirs[j]), self.get_buffer(f"margin_{number}"), "none"))
+        return self.together(torch.stack(terms).sum(0))
+
+    def keep(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+        """The negative responses of every sample that counts."""
+        counted = (self.weight(batch) > 0)[:, None, None]
+        return {f"negatives_{n}": torch.where(counted, _negatives(stages(teacher)[j]), 0.0) for n, (_, j) in enumerate(self.matched)}
+
+    def after_step(self, kept: dict[str, Tensor]) -> None:
+        """Take this step's negative responses into the margins."""
+        for number in range(len(self.matched)):
+            margin, seen = self.get_buffer(f"margin_{number}"), self.get_buffer(f"seen_{number}")
+            total, count = kept[f"negatives_{number}"].sum(0)
+            seen += count
+            margin += torch.where(count > 0, (total - count * margin) / seen.clamp_min(1), 0.0)

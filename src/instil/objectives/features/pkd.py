@@ -1,0 +1,45 @@
+"""Pearson distillation: the student's channels follow the teacher's over positions and samples, in any units."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from instil.core import Card
+from instil.objectives.adapters import as_map, comparable
+from instil.objectives.feature_objective import FeatureObjective
+
+EPSILON = 1e-6
+
+
+def pkd_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Half the mean squared difference of two maps (N, C, H, W), each channel standardised over samples and positions; a scalar.
+
+    That is one minus Pearson's correlation of the channels, up to the factor (n - 1) / n of the unbiased deviation (Cao et al. 2022, eq. 4 and 5).
+    Raises ValueError where the shapes differ.
+    """
+    student, teacher = comparable(student, teacher, "pkd_loss")
+    return (_standardised(student) - _standardised(teacher)).square().mean() / 2
+
+
+def _standardised(stage: Tensor) -> Tensor:
+    centred = stage - stage.mean((0, 2, 3), keepdim=True)
+    variance = centred.square().sum((0, 2, 3), keepdim=True) / max(1, stage.numel() // stage.shape[1] - 1)
+    return centred / (variance.clamp_min(torch.finfo(stage.dtype).tiny).sqrt() + EPSILON)
+
+
+class PKD(FeatureObjective):
+    """Each student stage correlates with the teacher's, channel by channel; summed over the pairs."""
+
+    card = Card(
+        "PKD: general distillation framework for object detectors via Pearson correlation coefficient",
+        "https://arxiv.org/abs/2207.02039",
+        "NeurIPS",
+        2022,
+        source="features",
+        couples=True,
+        deviations="a student stage of another size or other channels passes the shared adapter; the code only interpolates",
+    )
+
+    def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
+        return pkd_loss(connection(student), as_map(teacher))

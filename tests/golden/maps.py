@@ -1,0 +1,142 @@
+"""Adapters for losses on feature maps: their channels, their positions and how one stage leads to the next."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from instil.objectives.features.activation_boundary import activation_boundary_loss
+from instil.objectives.features.cwd import cwd_loss
+from instil.objectives.features.fsp import fsp_loss
+from instil.objectives.features.ickd import ickd_loss
+from instil.objectives.features.kdsvd import kdsvd_loss
+from instil.objectives.features.mgd import mgd_loss
+from instil.objectives.features.nst import nst_loss
+from instil.objectives.features.ofd import batch_norm_margin, ofd_loss
+from instil.objectives.features.pkd import pkd_loss
+from tests.golden.cases import Case
+
+
+def only(case: Case, *names: str) -> None:
+    """NotImplementedError where the case has an option that the adapter does not read."""
+    if unknown := sorted(set(case.options) - set(names)):
+        raise NotImplementedError(f"option {unknown[0]} of {case.method}")
+
+
+def total(terms: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
+    """The weighted sum of one term a stage."""
+    return torch.stack([w * term for w, term in zip(weights or [1.0] * len(terms), terms, strict=True)]).sum()
+
+
+def halved(count: int) -> list[float]:
+    """... 1/4, 1/2, 1: the deepest stage counts most."""
+    return [2.0 ** (place - count + 1) for place in range(count)]
+
+
+def normed(case: Case, prefix: str, stage: Tensor) -> Tensor:
+    """BatchNorm with the case's parameters, whose running statistics stay as they are."""
+    given = {name: value.clone() if "running" in name else value for name, value in case.params(prefix).items()}
+    training = case.option("bn_training", True)
+    return F.batch_norm(stage, given["running_mean"], given["running_var"], given["weight"], given["bias"], training, eps=1e-5)
+
+
+def convolved(case: Case, prefix: str, stage: Tensor, **options: int) -> Tensor:
+    """A convolution with the case's parameters."""
+    given = case.params(prefix)
+    return F.conv2d(stage, given["weight"], given.get("bias"), **options)
+
+
+def nst(case: Case) -> Tensor:
+    only(case, "d", "c", "kernel")
+    kernel = {"poly": "polynomial", "rbf": "gaussian"}.get(name := case.option("kernel", "poly"), name)
+    degree, offset = case.option("d", 2), case.option("c", 0)
+    return total([nst_loss(s, t, kernel, degree, float(offset)) for s, t in case.pairs()])
+
+
+def fsp(case: Case) -> Tensor:
+    only(case, "weights")
+    pool, form = ("max", "columns") if case.says("norm over dim 1", "norm of matrix columns") else ("average", "mean")
+    pairs = list(itertools.pairwise(case.pairs()))
+    return total([fsp_loss((a[0], b[0]), (a[1], b[1]), pool, form) for a, b in pairs], case.option("weights"))
+
+
+def kdsvd(case: Case) -> Tensor:
+    only(case, "k")
+    student, teacher = zip(*case.pairs(), strict=True)
+    return kdsvd_loss(student, teacher, case.option("k", 1), "decomposition")
+
+
+def ab(case: Case) -> Tensor:
+    """Sums over the elements, and the repositories' weights."""
+    only(case, "margin", "stage_weights", "scale", "feat_num")
+    pairs = case.pairs()
+    weights = case.option("stage_weights", halved(len(pairs)))
+    margin, scale = case.option("margin", 1.0), case.option("scale", 3 / 1000)
+    return scale * total([s[0].numel() * activation_boundary_loss(s, t, margin) for s, t in pairs], weights)
+
+
+def ofd(case: Case) -> Tensor:
+    """Sums over the elements, the batch too; the margin is given, or comes from the teacher's BatchNorm."""
+    only(case, "stage_divisors", "outer_scale", "bn_training")
+    terms = []
+    for number, (student, teacher) in enumerate(case.pairs()):
+        margin = case["margin"].flatten() if "margin" in case else None
+        if margin is None:
+            margin = batch_norm_margin(case[f"teacher.bn.{number}.weight"], case[f"teacher.bn.{number}.bias"])
+            student = normed(case, f"connectors.{number}.1.", convolved(case, f"connectors.{number}.0.", student))
+        terms.append(student.numel() * ofd_loss(student, teacher, margin))
+    divisors = case.option("stage_divisors", [1 / weight for weight in halved(len(terms))])
+    return total(terms, [1 / divisor for divisor in divisors])
+
+
+def ickd(case: Case) -> Tensor:
+    """With the embedding where there is one; the ImageNet code divides by the batch once more."""
+    only(case, "bn_training", "weight")
+    terms = []
+    for student, teacher in case.pairs():
+        if "param.embed_s.conv2d.weight" in case:
+            student = normed(case, "embed_s.l2norm.", convolved(case, "embed_s.conv2d.", student))
+        terms.append(ickd_loss(student, teacher) / (len(student) if case.says("B*B") else 1))
+    return case.option("weight", 1.0) * total(terms)
+
+
+def mgd(case: Case) -> Tensor:
+    """A sum over the elements, with the case's own mask."""
+    only(case, "alpha_mgd", "lambda_mgd", "mask_on_channel")
+
+    def generate(masked: Tensor) -> Tensor:
+        return convolved(case, "generation.2.", convolved(case, "generation.0.", masked, padding=1).relu(), padding=1)
+
+    terms = []
+    for student, teacher in case.pairs():
+        aligned = convolved(case, "align.", student) if "param.align.weight" in case else student
+        terms.append(teacher[0].numel() * mgd_loss(aligned, teacher, case["mask"], generate))
+    return case.option("alpha_mgd") * total(terms)
+
+
+def pkd(case: Case) -> Tensor:
+    only(case, "loss_weight", "resize_stu")
+    terms = []
+    for student, teacher in case.pairs():
+        if student.shape[2:] != teacher.shape[2:] and case.option("resize_stu", True):
+            student = F.interpolate(student, teacher.shape[2:], mode="bilinear")
+        elif student.shape[2:] != teacher.shape[2:]:
+            teacher = F.interpolate(teacher, student.shape[2:], mode="bilinear")
+        terms.append(pkd_loss(student, teacher))
+    return case.option("loss_weight", 1.0) * total(terms)
+
+
+def cwd(case: Case) -> Tensor:
+    only(case, "norm_type", "divergence", "temperature", "tau", "loss_weight")
+    form = case.option("norm_type", "channel")
+    if case.option("divergence", "kl") != "kl" or form not in ("channel", "spatial"):
+        raise NotImplementedError(f"divergence {case.option('divergence')} of {form} distributions")
+    temperature = case.option("temperature", case.option("tau", 1.0))
+    return case.option("loss_weight", 1.0) * total([cwd_loss(s, t, temperature, form) for s, t in case.pairs()])
+
+
+ADAPTERS = {"nst": nst, "fsp": fsp, "kdsvd": kdsvd, "ab": ab, "ofd": ofd, "ickd": ickd, "mgd": mgd, "pkd": pkd, "cwd": cwd}

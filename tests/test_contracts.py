@@ -19,10 +19,11 @@ from instil.recipe.options import parameters
 from instil.recipe.overrides import parse
 from instil.teachers.frozen import Frozen
 from instil.testing import check_objective, check_scheme, check_task, check_teacher
+from instil.testing.classes import any_rank
 from instil.testing.samples import leaves, sample_outputs, scaled
 from tests.nets import batch, net
 
-COUPLING = {("review_kd", "norm", "batch")}
+COUPLING = {("review_kd", "norm", "batch"), ("cirkd_memory", "norm", "batch")}
 """Options under which a method says itself that it couples the batch or otherwise leaves the contracts."""
 
 
@@ -71,6 +72,11 @@ def test_objective(name: str) -> None:
 @pytest.mark.parametrize(("name", "option", "value"), choices())
 def test_objective_with_another_choice(name: str, option: str, value: Any) -> None:
     check_objective(smaller(name, **{option: value}))
+
+
+@pytest.mark.parametrize("name", catalogue.names("objective"))
+def test_losses_on_logits_take_any_positions(name: str) -> None:
+    any_rank(smaller(name))
 
 
 def smaller(name: str, **options: Any) -> Any:

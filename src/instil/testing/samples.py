@@ -83,7 +83,7 @@ def _segmentation(draw: Draw, side: str) -> Outputs:
 def _pixel_labels(number: int) -> Batch:
     """Regions of a few classes; every third image has no label, the others lack some of their pixels."""
     image, row, column = torch.meshgrid(torch.arange(number), torch.arange(PIXELS), torch.arange(PIXELS), indexing="ij")
-    label = (image + row // 3 + 2 * (column // 4)) % CLASSES
+    label = (image + (row + column) // 5) % CLASSES
     return {"label": label.masked_fill((image % 3 == 0) | ((image + row * column) % 5 == 0), UNLABELLED)}
 
 
@@ -106,6 +106,20 @@ def _image_text(draw: Draw, side: str) -> Outputs:
     return {"image_embedding": image, "text_embedding": text + image / 2, "logit_scale": torch.full((1,), SCALES[side], dtype=image.dtype)}
 
 
+def _detection(draw: Draw, side: str) -> Outputs:
+    """One location of an image: its class, and of each of the box's four edges a distribution over five distances."""
+    return {"logits": 2 * draw(CLASSES), "box_logits": 2 * draw(4 * 5), "embedding": draw(WIDTHS[side])}
+
+
+def _regression(draw: Draw, side: str) -> Outputs:
+    return {"logits": draw(1), "embedding": draw(WIDTHS[side])}
+
+
+def _real_labels(number: int) -> Batch:
+    """Every third sample has none."""
+    return {"label": torch.arange(number).sin().where(torch.arange(number) % 3 > 0, UNLABELLED)}
+
+
 def _nothing(number: int) -> Batch:
     return {}
 
@@ -116,6 +130,8 @@ TASKS: dict[str, tuple[Maker, Callable[[int], Batch]]] = {
     "segmentation": (_segmentation, _pixel_labels),
     "node_classification": (_nodes, _graph),
     "image_text": (_image_text, _nothing),
+    "detection": (_detection, _nothing),
+    "regression": (_regression, _real_labels),
 }
 """Of each task: the outputs of a side, and what its batch has more than ``label`` and ``index``."""
 

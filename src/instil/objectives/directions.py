@@ -1,0 +1,29 @@
+"""Directions of vectors and their inner products."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from instil.core import full
+
+SHORTEST = 1e-6
+"""A vector shorter than this has no direction: dead units must not get a gradient that their length divides."""
+
+
+def unit(values: Tensor, dim: int = -1, through_length: bool = True) -> Tensor:
+    """Vectors along ``dim`` at length 1, in full precision; one without a direction becomes zero, without a gradient.
+
+    ``through_length=False``: the lengths are constants for the gradient.
+    """
+    values = full(values)
+    length = torch.linalg.vector_norm(values, dim=dim, keepdim=True)
+    if not through_length:
+        length = length.detach()
+    return torch.where(length > SHORTEST, values / length.clamp_min(SHORTEST), 0.0)
+
+
+def products(one: Tensor, two: Tensor) -> Tensor:
+    """Inner products of all rows of ``one`` (..., M, D) with all rows of ``two`` (..., K, D), in full precision under autocast too: (..., M, K)."""
+    with torch.autocast(one.device.type, enabled=False):
+        return full(one) @ full(two).mT

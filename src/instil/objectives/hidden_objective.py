@@ -35,6 +35,22 @@ def states(outputs: Outputs, role: str) -> tuple[Tensor, ...]:
     return (found,) if isinstance(found, Tensor) else tuple(found)
 
 
+def paired_attentions(student: Outputs, teacher: Outputs, matched: list[tuple[int, int]]) -> list[tuple[Tensor, Tensor]]:
+    """The attentions (N, heads, L, L) of every pair of layers; the embedding output has none.
+
+    Raises ValueError where the two sides have not the same heads and tokens, or not an attention for every layer.
+    """
+    mine, theirs = states(student, "attentions"), states(teacher, "attentions")
+    layers = [(i - 1, j - 1) for i, j in matched if i and j]
+    for i, j in layers:
+        if i >= len(mine) or j >= len(theirs):
+            raise ValueError(f"attentions: the student gives {len(mine)} and the teacher {len(theirs)}; expected one for every layer")
+        if mine[i].shape != theirs[j].shape:
+            shapes = f"{tuple(mine[i].shape)} and {tuple(theirs[j].shape)}"
+            raise ValueError(f"attentions are {shapes}; both sides must have (samples, heads, tokens, tokens) of the same heads and tokens")
+    return [(mine[i], theirs[j]) for i, j in layers]
+
+
 def token_mask(batch: Batch, tokens: Tensor) -> Tensor | None:
     """(N, L): 1 for the tokens of (N, L, ...) that count, from ``attention_mask`` and from ``valid`` where it has one entry a position.
 

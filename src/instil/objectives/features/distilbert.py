@@ -1,0 +1,60 @@
+"""DistilBERT: the student's last hidden states point where the teacher's do."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from instil.core import Batch, Card, Outputs
+from instil.objectives.adapters import comparable
+from instil.objectives.hidden_objective import HiddenObjective, Layers, masked_mean, token_mask
+from instil.objectives.logit_objective import reduced
+
+
+def distilbert_loss(student: Tensor, teacher: Tensor, mask: Tensor | None = None, reduction: str = "mean") -> Tensor:
+    """One minus the cosine of each token's hidden states (N, L, D) (Sanh et al. 2019, section 2).
+
+    ``mask`` (N, L): 1 for a token, 0 for padding. Mean over all tokens; with ``reduction="none"`` one value a sample, the mean over its tokens.
+    Raises ValueError where the shapes differ.
+    """
+    student, teacher = comparable(student, teacher, "distilbert_loss")
+    values = 1 - F.cosine_similarity(student, teacher, dim=-1)
+    if mask is None or reduction != "mean":
+        return reduced(masked_mean(values, mask), reduction)
+    return masked_mean(values.flatten()[None], mask.flatten()[None])[0]
+
+
+class DistilBERT(HiddenObjective):
+    """Cosine distance of the last hidden states, mean over all tokens of the batch: a sample counts as often as it has tokens.
+
+    The paper's triple loss is this at weight 1 with ``kd`` at weight 5 (temperature 2) and the masked language model's loss at weight 2.
+    """
+
+    card = Card(
+        "DistilBERT, a distilled version of BERT",
+        "https://arxiv.org/abs/1910.01108",
+        "NeurIPS Workshop",
+        2019,
+        source="features",
+        tasks=("text_classification", "classification"),
+        deviations="a linear projection where the widths differ, which the paper excludes",
+    )
+
+    def __init__(self, layers: Layers = "last"):
+        super().__init__(layers)
+
+    def weight(self, batch: Batch) -> Tensor:
+        """The tokens of each sample; 1 where the batch has no mask, as all are then of one length."""
+        weight = super().weight(batch)
+        mask = batch.get("attention_mask", batch.get("valid"))
+        if mask is None or mask.ndim != 2:
+            return weight
+        counted = token_mask(batch, mask)
+        assert counted is not None
+        return weight * counted.sum(1)
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        mask = token_mask(batch, student["hidden_states"][-1])
+        terms = [distilbert_loss(mine, theirs, mask, "none") for mine, theirs in self.paired(student, teacher)]
+        total: Tensor = sum(terms[1:], terms[0])
+        return total

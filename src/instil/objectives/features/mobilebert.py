@@ -1,0 +1,97 @@
+"""MobileBERT: layer by layer the student's normalised feature maps, their means and variances, and its attentions near the teacher's."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from instil.core import Batch, Card, NonNegative, Outputs
+from instil.objectives.adapters import comparable
+from instil.objectives.hidden_objective import HiddenObjective, Layers, masked_mean, paired_attentions, states, token_mask
+from instil.objectives.logit_objective import kl_divergence, reduced
+
+NORM_EPSILON = 1e-12
+
+
+def mobilebert_feature_loss(
+    student: Tensor,
+    teacher: Tensor,
+    feature: float = 100.0,
+    mean: float = 5000.0,
+    variance: float = 5.0,
+    mask: Tensor | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """Feature map transfer of hidden states (N, L, D), taken apart into what is normalised and its statistics (Sun et al. 2020).
+
+    Per token ``feature`` times the mean squared difference of the states after a layer norm, ``mean`` times the squared difference of their means
+    and ``variance`` times the absolute difference of their variances; mean over a sample's tokens. Raises ValueError where the shapes differ.
+    """
+    student, teacher = comparable(student, teacher, "mobilebert_feature_loss")
+    width = (student.shape[-1],)
+    normed = F.layer_norm(student, width, eps=NORM_EPSILON) - F.layer_norm(teacher, width, eps=NORM_EPSILON)
+    means = student.mean(-1) - teacher.mean(-1)
+    variances = student.var(-1, correction=0) - teacher.var(-1, correction=0)
+    values = feature * normed.square().mean(-1) + mean * means.square() + variance * variances.abs()
+    return reduced(masked_mean(values, mask), reduction)
+
+
+def mobilebert_attention_loss(student: Tensor, teacher: Tensor, mask: Tensor | None = None, reduction: str = "mean") -> Tensor:
+    """KL(teacher || student) of attention probabilities (N, heads, L, L), mean over heads and a sample's queries (Sun et al. 2020).
+
+    ``mask`` (N, L): 1 for a token, 0 for padding. Raises ValueError where the shapes differ.
+    """
+    student, teacher = comparable(student, teacher, "mobilebert_attention_loss")
+    smallest = torch.finfo(student.dtype).tiny
+    values = kl_divergence(teacher.clamp_min(smallest).log(), student.clamp_min(smallest).log())
+    return reduced(masked_mean(values.mean(1), mask), reduction)
+
+
+class MobileBERT(HiddenObjective):
+    """Feature map and attention transfer of every layer, mean over the layers; for a student as deep and as wide as its teacher, made narrow inside.
+
+    ``feature``: weight of the normalised states.
+    ``mean``: weight of the squared difference of their means.
+    ``variance``: weight of the absolute difference of their variances.
+    ``attention``: weight of the attentions.
+    """
+
+    card = Card(
+        "MobileBERT: a compact task-agnostic BERT for resource-limited devices",
+        "https://arxiv.org/abs/2004.02984",
+        "ACL",
+        2020,
+        source="features",
+        algorithms=("attention",),
+        tasks=("text_classification", "classification"),
+        deviations="weights of the authors' command line; a true KL where the code has the cross-entropy; padding does not count, which in the "
+        "code it does; the code's means are those of all teacher layers at once, ours of the layer, as in its successor; training layer by "
+        "layer is stages with `layers`; a linear projection where the widths differ",
+    )
+    needs: ClassVar = dict.fromkeys(("student", "teacher"), (("hidden_states",), ("attentions",)))
+
+    def __init__(
+        self,
+        feature: NonNegative = 100.0,
+        mean: NonNegative = 5000.0,
+        variance: NonNegative = 5.0,
+        attention: NonNegative = 1.0,
+        layers: Layers = "uniform",
+    ):
+        super().__init__(layers)
+        self.feature, self.mean, self.variance, self.attention = feature, mean, variance, attention
+
+    def build(self, student: Outputs, teacher: Outputs) -> None:
+        super().build(student, teacher)
+        paired_attentions(student, teacher, self.matched)
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        mask = token_mask(batch, states(student, "hidden_states")[-1])
+        weights = self.feature, self.mean, self.variance
+        terms = [mobilebert_feature_loss(mine, theirs, *weights, mask, "none") for mine, theirs in self.paired(student, teacher)]
+        for mine, theirs in paired_attentions(student, teacher, self.matched):
+            terms.append(self.attention * mobilebert_attention_loss(mine, theirs, mask, "none"))
+        return torch.stack(terms).sum(0) / len(self.matched)

@@ -1,0 +1,35 @@
+"""MiniLM: the last layer's attention distributions and value relations."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from annotated_types import Ge
+
+from instil.core import Card
+from instil.objectives.hidden_objective import Layers
+from instil.objectives.relations.minilmv2 import MiniLMv2
+
+
+class MiniLM(MiniLMv2):
+    """Attention transfer and value-relation transfer of the last layer: queries with keys and values with values, in as many heads as both nets have.
+
+    Sum of the two (Wang et al. 2020, section 3), each a KL, mean over heads and a sample's tokens.
+
+    ``heads``: attention heads of student and teacher.
+    ``layers``: last, uniform (every student layer), or [[student layer, teacher layer]], the first being 1.
+    """
+
+    card = Card(
+        "MiniLM: deep self-attention distillation for task-agnostic compression of pre-trained transformers",
+        "https://arxiv.org/abs/2002.10957",
+        "NeurIPS",
+        2020,
+        source="relations",
+        algorithms=("attention",),
+        tasks=("text_classification", "classification"),
+        deviations="attentions are made of the tapped queries and keys, without a net's position biases; padding neither relates nor is related to",
+    )
+
+    def __init__(self, heads: Annotated[int, Ge(1)] = 12, layers: Layers = "last"):
+        super().__init__(heads, "qk_vv", layers)

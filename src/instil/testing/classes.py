@@ -1,0 +1,78 @@
+"""What a loss on logits promises of its items and classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from instil.core import UNLABELLED, Batch, Objective, Objectives, Outputs
+from instil.testing.samples import assert_close, leaves, sample_outputs
+
+
+def any_rank(make: Callable[[], Objective]) -> None:
+    """Logits (3, 4, C) of positions give the loss of logits (12, C): classes, pixels, tokens and nodes are one code.
+
+    A promise of the package's own losses on logits, which ``check_objective`` does not ask of others.
+    """
+    if not _reads_logits_alone(make()):
+        return
+    student, teacher, batch = sample_outputs(12)
+    valid = torch.arange(12) % 5 > 0
+    whole = {key: value for key, value in batch.items() if key != "index"} | {"valid": valid}
+    try:
+        loss, gradient = _by_logits(make, student, teacher, whole)
+    except ValueError as error:
+        if "index" in str(error):  # what is drawn or remembered is drawn for a sample
+            return
+        raise
+    grid = {key: value.view(3, 4) if value.ndim else value for key, value in whole.items()}
+    again, other = _by_logits(make, _gridded(student), _gridded(teacher), grid)
+    assert_close(loss, again, "the loss of positions (3, 4) is not that of 12 items")
+    assert_close(gradient, other.flatten(0, 1), "the gradient of positions (3, 4) is not that of 12 items")
+
+
+def few_classes(make: Callable[[], Objective]) -> None:
+    """With two classes, and with one, the loss and its gradient are finite, or a ValueError says how many there must be."""
+    if "logits" not in make().reads["student"] or make().card.tasks[0] != "classification":
+        return
+    student, teacher, batch = sample_outputs()
+    for classes in (2, 1):
+
+        def cut(value: Tensor, count: int = classes) -> Tensor:
+            return value[..., :count] if value.shape[-1] > count else value
+
+        label = torch.where(batch["label"] == UNLABELLED, UNLABELLED, batch["label"] % classes)
+        mine, theirs = (
+            {**side, "logits": cut(side["logits"]), "head": tuple(part[:classes] for part in side["head"])} for side in (student, teacher)
+        )
+        try:
+            loss, gradient = _by_logits(make, mine, theirs, batch | {"label": label})
+        except ValueError as error:
+            if "class" not in str(error):
+                raise AssertionError(f"with {classes} classes the error says nothing of classes: {error}") from error
+            continue
+        assert torch.isfinite(loss), f"the loss of {classes} classes is {loss}"
+        assert torch.isfinite(gradient).all(), f"the gradient of {classes} classes is not finite"
+
+
+def _reads_logits_alone(objective: Objective) -> bool:
+    reads = {role for roles in objective.reads.values() for role in roles}
+    return reads == {"logits"} and not objective.samples and objective.card.tasks[0] == "classification"
+
+
+def _gridded(outputs: Outputs) -> Outputs:
+    return {"logits": outputs["logits"].view(3, 4, -1)}
+
+
+def _by_logits(make: Callable[[], Objective], student: Outputs, teacher: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The loss of a new objective, and its gradient by the student's logits."""
+    torch.manual_seed(0)
+    objectives = Objectives({"it": make()})
+    with torch.no_grad():
+        objectives.build(student, teacher)
+    student = leaves(student)
+    loss = objectives(student, teacher, batch).losses["it"]
+    (gradient,) = torch.autograd.grad(loss, student["logits"], allow_unused=True)
+    return loss.detach(), torch.zeros_like(student["logits"]) if gradient is None else gradient

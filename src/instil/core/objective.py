@@ -92,5 +92,5 @@ class LabelObjective(Objective):
             raise ValueError(f"{type(self).__name__} needs 'label' in the batch, which has {', '.join(batch)}")
         labelled = batch["label"] != UNLABELLED
         weight = super().weight(batch)
-        counted: Tensor = weight * (labelled.flatten(1).any(1) if labelled.ndim > weight.ndim else labelled)
+        counted: Tensor = weight * (labelled.flatten(weight.ndim).any(-1) if labelled.ndim > weight.ndim else labelled)
         return counted

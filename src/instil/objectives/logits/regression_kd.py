@@ -1,0 +1,67 @@
+"""Teacher-bounded regression: learn from the label until the teacher is beaten."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from instil.core import UNLABELLED, Batch, Card, LabelObjective, NonNegative, Outputs, full
+from instil.objectives.logit_objective import reduced, require_same_logits
+
+
+def regression_kd_loss(student: Tensor, teacher: Tensor, target: Tensor, margin: float = 0.0, reduction: str = "mean") -> Tensor:
+    """The student's squared error, summed over the D outputs, where with ``margin`` it is above the teacher's, else 0 (Chen et al. 2017, Eq. 4).
+
+    Outputs (..., D) and a target of their shape, or (...) for one output, give (...) for reduction ``none``. What is -100 or not a number in the
+    target is unknown and left out; an item without any known output is 0 and does not count. Raises ValueError where shapes do not fit.
+    """
+    require_same_logits(student, teacher)
+    if target.shape == student.shape[:-1] and student.shape[-1] == 1:
+        target = target.unsqueeze(-1)
+    if target.shape != student.shape:
+        expected = f"the outputs' shape {tuple(student.shape)}" + (" (the last may be left out)" if student.shape[-1] == 1 else "")
+        raise ValueError(f"target has shape {tuple(target.shape)}; expected {expected}")
+    known = ~unknown(target)
+    wanted = torch.where(known, target, 0)
+    mine, theirs = (torch.where(known, full(side) - wanted, 0.0).square().sum(-1) for side in (student, teacher))
+    return reduced(torch.where(mine + margin > theirs, mine, 0.0), reduction, torch.where(known.any(-1), 0, UNLABELLED))
+
+
+def unknown(target: Tensor) -> Tensor:
+    """True where a target says nothing: -100, or not a number."""
+    return (target == UNLABELLED) | target.isnan()
+
+
+class RegressionKD(LabelObjective):
+    """The error to the label, for the samples of which the student is not yet better than the teacher; ``logits`` (..., D) are the D outputs.
+
+    ``margin``: by how much the student must beat the teacher's squared error.
+
+    ``label`` is real, of the outputs' shape; -100 or NaN for unknown. At a match the loss is zero for margin 0, else the student's error.
+    """
+
+    card = Card(
+        "Learning Efficient Object Detection Models with Knowledge Distillation",
+        "https://papers.nips.cc/paper/6676-learning-efficient-object-detection-models-with-knowledge-distillation",
+        "NIPS",
+        2017,
+        source="logits",
+        tasks=("regression",),
+        deviations="The paper adds it to the smooth L1 loss of the label with weight 0.5, and names no margin. "
+        "Its class-balanced soft cross-entropy is not part of it.",
+    )
+    needs: ClassVar = {"student": (("logits",),), "teacher": (("logits",),)}
+
+    def __init__(self, margin: NonNegative = 0.0):
+        super().__init__()
+        self.margin = margin
+
+    def weight(self, batch: Batch) -> Tensor:
+        if "label" in batch:
+            batch = batch | {"label": torch.where(unknown(batch["label"]), UNLABELLED, batch["label"])}
+        return super().weight(batch)
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        return regression_kd_loss(student["logits"], teacher["logits"], batch["label"], self.margin, "none")

@@ -1,0 +1,39 @@
+"""The student's image and text embeddings are the teacher's."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from instil.core import Batch, Card, Outputs
+from instil.objectives.adapters import comparable
+from instil.objectives.image_text import ProjectedObjective, unit_pair
+from instil.objectives.logit_objective import reduced
+
+
+def clip_feature_loss(image: Tensor, text: Tensor, teacher_image: Tensor, teacher_text: Tensor, reduction: str = "mean") -> Tensor:
+    """Squared difference of the images' and of the texts' unit embeddings (N, D), mean over their entries (Yang et al. 2024, Eq. 6)."""
+    terms = []
+    for side, mine, theirs in (("image", image, teacher_image), ("text", text, teacher_text)):
+        mine, theirs = comparable(mine, theirs, f"clip_feature_loss, {side}")
+        terms.append((mine - theirs).square().mean(1))
+    return reduced(terms[0] + terms[1], reduction)
+
+
+class CLIPFeature(ProjectedObjective):
+    """CLIP-KD's feature distillation (FD): both unit embeddings regress the teacher's, projected first where the widths differ.
+
+    The published weight is 2000.
+    """
+
+    card = Card(
+        "CLIP-KD: An Empirical Study of CLIP Model Distillation",
+        "https://arxiv.org/abs/2307.12732",
+        "CVPR",
+        2024,
+        source="features",
+        algorithms=("cross-modal",),
+        tasks=("image_text",),
+    )
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        return clip_feature_loss(*self.projected(student), *unit_pair(teacher), reduction="none")

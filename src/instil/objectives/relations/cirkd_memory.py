@@ -1,0 +1,151 @@
+"""Relations to remembered pixels and regions of all classes, told by the teacher that made the memory."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from annotated_types import Ge
+from torch import Tensor, nn
+
+from instil.core import UNLABELLED, Batch, Card, NonNegative, Outputs, Positive, full, uniform
+from instil.objectives.adapters import as_map, like
+from instil.objectives.connectors import Norm, convolutions, require_norm
+from instil.objectives.dense import DenseObjective, PixelLabelObjective, on_grid, one_grid, positions
+from instil.objectives.directions import products, unit
+from instil.objectives.divergences import softened_kl
+from instil.objectives.logit_objective import reduced
+from instil.objectives.memory import Queue
+from instil.objectives.pairs import Pairs, stages
+
+AN_IMAGE = 16
+"""At most so many pixels of a class are remembered of one image."""
+
+
+def cirkd_memory_loss(
+    student: Tensor, teacher: Tensor, memory: Tensor, temperature: float = 0.1, kd_temperature: float = 1.0, reduction: str = "mean"
+) -> Tensor:
+    """KL of the similarities with remembered embeddings (M, D), times ``kd_temperature`` squared (Yang et al. 2022, Eq. 8 and 10).
+
+    Unit embeddings (..., D) give (...) for reduction ``none``; inner products over ``temperature``, their softmax at ``kd_temperature``.
+    """
+    mine, theirs = (products(side, memory.to(side.dtype)) / temperature for side in (student, teacher))
+    return reduced(softened_kl(mine, theirs, kd_temperature) * kd_temperature**2, reduction)
+
+
+class CIRKDMemory(PixelLabelObjective, DenseObjective):
+    """CIRKD's memory part: each labelled pixel's similarities with the teacher's pixels and regions of all classes, from earlier images.
+
+    The student's map goes through a learned projector. A region is the mean direction of a class's pixels in an image. Needs ``index`` and a
+    label for every pixel. Student logits tell how many classes there are.
+
+    ``temperature``: divides the similarities.
+    ``kd_temperature``: of the softmax over them.
+    ``pixel``: weight of the relations to pixels.
+    ``region``: weight of the relations to regions.
+    ``contrast_pixels``: remembered pixels that a step compares with, of all classes together.
+    ``contrast_regions``: remembered regions that a step compares with.
+    ``pixel_memory``: pixels remembered of each class.
+    ``region_memory``: regions remembered of each class.
+    ``norm``: in the projector; group normalises each sample, batch is the authors' BatchNorm, which couples the samples.
+    """
+
+    card = Card(
+        "Cross-Image Relational Knowledge Distillation for Semantic Segmentation",
+        "https://arxiv.org/abs/2204.06986",
+        "CVPR",
+        2022,
+        source="relations",
+        algorithms=("contrastive",),
+        tasks=("segmentation",),
+        labels=("single",),
+        zero_at_match=False,
+        deviations="the memory takes a step's embeddings after it, in the code before; remembered pixels are of their class, the code draws them "
+        "from the whole image; each image's mean counts alike; the projector normalises each sample, norm: 'batch' is the code's",
+    )
+    needs: ClassVar = {"student": (("features",), ("logits",)), "teacher": (("features",),)}
+
+    def __init__(
+        self,
+        temperature: Positive = 0.1,
+        kd_temperature: Positive = 1.0,
+        pixel: NonNegative = 1.0,
+        region: NonNegative = 1.0,
+        contrast_pixels: Annotated[int, Ge(1)] = 4096,
+        contrast_regions: Annotated[int, Ge(1)] = 1024,
+        pixel_memory: Annotated[int, Ge(1)] = 20000,
+        region_memory: Annotated[int, Ge(1)] = 2000,
+        norm: Literal["group", "batch"] = "group",
+        pairs: Pairs = "auto",
+    ):
+        super().__init__(pairs)
+        require_norm(norm, "group", "batch")
+        self.temperature, self.kd_temperature, self.pixel, self.region = temperature, kd_temperature, pixel, region
+        self.contrast_pixels, self.contrast_regions = contrast_pixels, contrast_regions
+        self.pixel_memory, self.region_memory = pixel_memory, region_memory
+        self.norm: Norm = norm
+
+    def build(self, student: Outputs, teacher: Outputs) -> None:
+        """A projector and two class-wise queues for each pair of stages."""
+        super().build(student, teacher)
+        classes, theirs = student["logits"].shape[-1], [as_map(stages(teacher)[j]) for _, j in self.matched]
+        queues = [
+            nn.ModuleList(Queue(classes * size, {"teacher": one.shape[1]}, classes, one.device, full(one).dtype) for one in theirs)
+            for size in (self.pixel_memory, self.region_memory)
+        ]
+        self.pixels_kept, self.regions_kept = queues
+
+    def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
+        source, target = as_map(student).shape[1], as_map(teacher).shape[1]
+        made = convolutions([source, target, target], [1, 1], self.norm, "plain")
+        return made.to(student.device, full(student).dtype), "two 1x1 convolutions"
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        mine, theirs, label = stages(student), stages(teacher), self.pixels(batch)
+        total = torch.zeros(len(label), device=label.device)
+        for number, (i, j) in enumerate(self.matched):
+            one, other = one_grid(mine[i], theirs[j])
+            one = unit(positions(self.adapters[number](like(self.adapters[number], one))))
+            other, counted = unit(positions(other)), on_grid(label, other.shape[2:]) != UNLABELLED
+            for weight, queues, contrast in (
+                (self.pixel, self.pixels_kept, self.contrast_pixels),
+                (self.region, self.regions_kept, self.contrast_regions),
+            ):
+                queue = queues[number]
+                assert isinstance(queue, Queue)
+                rows = queue["teacher"][self.draw(queue, contrast, batch)]
+                values = cirkd_memory_loss(one, other, rows, self.temperature, self.kd_temperature, reduction="none")
+                total = total + weight * torch.where(counted, values, 0.0).sum(1) / counted.sum(1).clamp_min(1)
+        return total
+
+    def draw(self, queue: Queue, contrast: int, batch: Batch) -> Tensor:
+        """Rows of the memory, the same places of every class, drawn by (seed, step) for the whole batch."""
+        places = torch.arange(queue.length, device=queue.owner.device)
+        clock = {key: value for key, value in batch.items() if key in ("seed", "step")}
+        chosen = uniform(clock | {"index": places}, 1)[:, 0].argsort()[: contrast // queue.groups + 1]
+        starts = torch.arange(queue.groups, device=places.device) * queue.length
+        return (starts[:, None] + chosen).flatten()
+
+    def keep(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+        """Of each image and class: the region, some pixels drawn by (seed, step, index), and which of them there are."""
+        label, kept = self.pixels(batch), {"index": batch["index"]}
+        for number, (i, j) in enumerate(self.matched):
+            _, other = one_grid(stages(student)[i], stages(teacher)[j])
+            vectors, classes = unit(positions(other)), torch.arange(student["logits"].shape[-1], device=label.device)
+            among = on_grid(label, other.shape[2:])[:, None] == classes[:, None]  # (N, K, P)
+            draws = torch.where(among, uniform(batch, vectors.shape[1])[:, None], -1.0)
+            order, where = draws.topk(min(AN_IMAGE, vectors.shape[1]), 2)
+            kept[f"pixel{number}"] = vectors[torch.arange(len(label), device=label.device)[:, None, None], where]
+            kept[f"pixel{number}_there"] = order >= 0
+            kept[f"region{number}"] = unit(products(among.to(vectors.dtype), vectors.mT))[:, :, None]
+            kept[f"region{number}_there"] = among.any(2, keepdim=True)
+        return kept
+
+    def after_step(self, kept: dict[str, Tensor]) -> None:
+        """The queues take in the step's pixels and regions, class by class, and forget the oldest."""
+        for number in range(len(self.matched) if kept else 0):
+            for name, queue in ((f"pixel{number}", self.pixels_kept[number]), (f"region{number}", self.regions_kept[number])):
+                assert isinstance(queue, Queue)
+                there = kept[f"{name}_there"]
+                of_image, of_class, _ = there.nonzero(as_tuple=True)
+                queue.push(kept["index"][of_image], {"teacher": kept[name][there]}, of_class)

@@ -1,0 +1,56 @@
+"""Cross-image relations: how alike any two pixels of the batch's images are, told by the teacher."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from annotated_types import Ge
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
+
+from instil.core import Card, Positive
+from instil.objectives.dense import DenseObjective, one_grid, positions
+from instil.objectives.directions import products, unit
+from instil.objectives.divergences import softened_kl
+from instil.objectives.pairs import Pairs
+
+
+def cirkd_minibatch_loss(student: Tensor, teacher: Tensor, temperature: float = 0.1, pool: int = 1) -> Tensor:
+    """KL of each pixel's similarities with the pixels of each image, mean over pixels and images (Yang et al. 2022, Eq. 3 to 5); a scalar.
+
+    Maps (N, C, H, W) of one grid and any channels; cosines over ``temperature``, without its square. ``pool``: side of the patches of positions
+    that are averaged first. Memory grows with (N * H * W) ** 2.
+    """
+    similarity = []
+    for side in one_grid(student, teacher):
+        pixels = unit(positions(avg_pool2d(side, pool, ceil_mode=True) if pool > 1 else side))
+        every = pixels.flatten(0, 1)
+        similarity.append(products(every, every).view(-1, *pixels.shape[:2]))
+    return softened_kl(similarity[0], similarity[1], temperature).mean()
+
+
+class CIRKDMinibatch(DenseObjective):
+    """CIRKD's mini-batch part: similarity distributions from pixel to pixel, within and across the images of a batch.
+
+    ``temperature``: divides the cosines.
+    ``pool``: side of the patches of positions that are averaged first; 2 where the map is large, memory grows with its fourth power.
+    """
+
+    card = Card(
+        "Cross-Image Relational Knowledge Distillation for Semantic Segmentation",
+        "https://arxiv.org/abs/2204.06986",
+        "CVPR",
+        2022,
+        source="relations",
+        algorithms=("contrastive",),
+        tasks=("segmentation", "classification"),
+        couples=True,
+        deviations="the relations to remembered pixels and regions are cirkd_memory; published weights: 1 for this, 0.1 for that",
+    )
+
+    def __init__(self, temperature: Positive = 0.1, pool: Annotated[int, Ge(1)] = 1, pairs: Pairs = "auto"):
+        super().__init__(pairs)
+        self.temperature, self.pool = temperature, pool
+
+    def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
+        return cirkd_minibatch_loss(student, teacher, self.temperature, self.pool)

@@ -1,0 +1,65 @@
+"""Global structure preserving: how near any two nodes are, by a kernel of their embeddings, as in the teacher."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from instil.core import Batch, Card, Positive, closest
+from instil.objectives.directions import products, unit
+from instil.objectives.relation_objective import RelationObjective
+from instil.objectives.similarities import distances
+
+Kernel = Literal["cosine", "polynomial", "euclidean", "gaussian"]
+KERNELS = ("cosine", "polynomial", "euclidean", "gaussian")
+
+
+def gsp_loss(student: Tensor, teacher: Tensor, kernel: Kernel = "cosine", width: float = 1.0) -> Tensor:
+    """Squared difference of the kernel of any two nodes, mean over the N * N pairs (Joshi et al. 2022, Eq. 4); a scalar.
+
+    Embeddings (N, D) of any widths. ``polynomial`` is the cosine squared, ``euclidean`` the distance, ``gaussian`` exp(-distance² / (2 width)).
+    """
+    mine, theirs = (_nearness(side, kernel, width) for side in (student, teacher))
+    return (mine - theirs).square().sum() / max(1, len(mine) ** 2)
+
+
+def _nearness(embedding: Tensor, kernel: Kernel, width: float) -> Tensor:
+    if kernel in ("cosine", "polynomial"):
+        directions = unit(embedding)
+        cosine = products(directions, directions)
+        return cosine if kernel == "cosine" else cosine.square()
+    if kernel == "euclidean":
+        return distances(embedding)
+    if kernel == "gaussian":
+        return (-distances(embedding).square() / (2 * width)).exp()
+    raise ValueError(f"kernel: no kernel '{kernel}'; {closest(kernel, KERNELS)}")
+
+
+class GSP(RelationObjective):
+    """The similarity of any two nodes of the batch agrees, whether an edge joins them or not.
+
+    ``kernel``: of two embeddings.
+    ``width``: of the gaussian kernel.
+    """
+
+    card = Card(
+        "On Representation Knowledge Distillation for Graph Neural Networks",
+        "https://arxiv.org/abs/2111.04964",
+        "TNNLS",
+        2022,
+        source="relations",
+        algorithms=("graph",),
+        tasks=("node_classification", "classification"),
+        couples=True,
+        deviations="of more than 8192 nodes the authors' code takes a random subset; here all nodes of the batch",
+    )
+
+    def __init__(self, kernel: Kernel = "cosine", width: Positive = 1.0):
+        super().__init__()
+        if kernel not in KERNELS:
+            raise ValueError(f"kernel: no kernel '{kernel}'; {closest(kernel, KERNELS)}")
+        self.kernel, self.width = kernel, width
+
+    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
+        return gsp_loss(student, teacher, self.kernel, self.width)

@@ -1,0 +1,83 @@
+"""Structured distillation inside an image: nodes of the map that look alike to the teacher look alike to the student."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch.nn.functional as F
+from annotated_types import Gt, Le
+from torch import Tensor, nn
+
+from instil.core import Card, closest
+from instil.objectives.dense import DenseObjective, one_grid, positions
+from instil.objectives.directions import products, unit
+from instil.objectives.logit_objective import reduced
+from instil.objectives.pairs import Pairs
+
+Pooling = Literal["max", "average"]
+POOLS = ("max", "average")
+
+
+def skd_pairwise_loss(
+    student: Tensor,
+    teacher: Tensor,
+    patch: tuple[int, int] = (2, 2),
+    pooling: Pooling = "max",
+    through_length: bool = True,
+    reduction: str = "mean",
+) -> Tensor:
+    """Squared difference of the cosines between any two nodes of a map, mean over the pairs (Liu et al. 2019, Eq. 3 and 4).
+
+    Maps (N, C, H, W) of one grid and any channels; a node is a ``patch`` of positions, pooled. Without ``through_length`` the gradient takes
+    the length of a node for a constant. Raises ValueError where only one node is left: its cosine with itself is 1 on both sides.
+    """
+    if pooling not in POOLS:
+        raise ValueError(f"pooling: no pooling '{pooling}'; {closest(pooling, POOLS)}")
+    cosines = []
+    for side in one_grid(student, teacher):
+        pooled = F.max_pool2d(side, patch, ceil_mode=True) if pooling == "max" else F.avg_pool2d(side, patch, ceil_mode=True)
+        nodes = unit(positions(pooled), -1, through_length)
+        if nodes.shape[1] < 2:
+            raise ValueError(f"patches of {patch[0]}x{patch[1]} leave one node of a map {tuple(side.shape)}; it has no other to be compared with")
+        cosines.append(products(nodes, nodes))
+    return reduced((cosines[0] - cosines[1]).square().flatten(1).mean(1), reduction)
+
+
+class SKDPairwise(DenseObjective):
+    """The affinities between the nodes of each image's feature map agree. Student and teacher may have any channels.
+
+    ``scale``: height and width of a node as a share of the map's; 0.5 leaves 2 x 2 nodes, as the authors ran it.
+    ``pooling``: of the positions of a node; max is the code's, average the paper's.
+    ``through_length``: whether the gradient passes through the nodes' lengths, as in the paper; the authors' code holds them constant.
+    """
+
+    card = Card(
+        "Structured Knowledge Distillation for Semantic Segmentation",
+        "https://arxiv.org/abs/1903.04197",
+        "CVPR",
+        2019,
+        source="relations",
+        tasks=("segmentation", "classification"),
+        deviations="pooling and through_length: the defaults are of the code, which gave the published results; average and true are of the paper",
+    )
+
+    def __init__(
+        self,
+        scale: Annotated[float, Gt(0), Le(1)] = 0.5,
+        pooling: Pooling = "max",
+        through_length: bool = False,
+        pairs: Pairs = "auto",
+    ):
+        super().__init__(pairs)
+        if pooling not in POOLS:
+            raise ValueError(f"pooling: no pooling '{pooling}'; {closest(pooling, POOLS)}")
+        self.scale, self.pooling, self.through_length = scale, pooling, through_length
+
+    def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
+        self.loss(student, teacher, nn.Identity())  # too few nodes are an error now, not in the first step
+        return super().connect(student, teacher)
+
+    def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
+        student, teacher = one_grid(student, teacher)
+        height, width = (max(1, int(side * self.scale)) for side in student.shape[2:])
+        return skd_pairwise_loss(student, teacher, (height, width), self.pooling, self.through_length, reduction="none")

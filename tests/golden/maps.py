@@ -7,17 +7,24 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from instil.objectives.adapters import resize
 from instil.objectives.features.activation_boundary import activation_boundary_loss
+from instil.objectives.features.afd import StageAttention, afd_loss
+from instil.objectives.features.attention_transfer import attention_transfer_loss
 from instil.objectives.features.cwd import cwd_loss
+from instil.objectives.features.factor_transfer import FactorNets, factor_transfer_loss
+from instil.objectives.features.fbkd import DetectionViews, Views, fbkd_loss, fbkd_mask
 from instil.objectives.features.fsp import fsp_loss
 from instil.objectives.features.ickd import ickd_loss
 from instil.objectives.features.kdsvd import kdsvd_loss
 from instil.objectives.features.mgd import mgd_loss
 from instil.objectives.features.nst import nst_loss
 from instil.objectives.features.ofd import batch_norm_margin, ofd_loss
+from instil.objectives.features.pad import pad_loss
 from instil.objectives.features.pkd import pkd_loss
+from instil.objectives.features.sad import sad_loss
 from tests.golden.cases import Case
 
 
@@ -139,4 +146,106 @@ def cwd(case: Case) -> Tensor:
     return case.option("loss_weight", 1.0) * total([cwd_loss(s, t, temperature, form) for s, t in case.pairs()])
 
 
-ADAPTERS = {"nst": nst, "fsp": fsp, "kdsvd": kdsvd, "ab": ab, "ofd": ofd, "ickd": ickd, "mgd": mgd, "pkd": pkd, "cwd": cwd}
+def called(module: nn.Module, parameters: dict[str, Tensor], *arguments: object, training: bool = True) -> tuple[Tensor, ...]:
+    """What a module gives with the case's parameters, whose running statistics stay as they are."""
+    module.double().train(training)
+    held = {name: value.clone() if "running" in name or "num_batches" in name else value for name, value in parameters.items()}
+    result: tuple[Tensor, ...] = torch.func.functional_call(module, held, arguments)
+    return result
+
+
+def ft(case: Case) -> Tensor:
+    """The factors are given, or made by the case's translator and paraphraser."""
+    only(case, "p", "p1", "p2", "k", "bn_training")
+    attention = case.says("positions", "repdistiller") or "p1" in case.options
+    exponent = case.option("p2", 1) if attention else case.option("p", 1)
+    if exponent not in (1, 2):
+        raise NotImplementedError(f"a distance with exponent {exponent}")
+    if attention and case.option("p1", 2) % 2:
+        raise NotImplementedError(f"signed features to the power {case.option('p1')}: ours are absolute values")
+    terms = []
+    for student, teacher in case.pairs():
+        if "param.translator.encoder.0.weight" in case:
+            nets = FactorNets(student.shape[1], teacher.shape[1], case.option("k", 0.5), "batch")
+            student = called(nets.translator, case.params("translator.encoder."), student, training=case.option("bn_training", True))
+            teacher = called(nets.paraphraser, case.params("paraphraser."), teacher)
+        grid = (min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3]))
+        student, teacher = resize(student, grid), resize(teacher, grid)
+        form = "attention" if attention else "paper"
+        terms.append(factor_transfer_loss(student, teacher, form, "l1" if exponent == 1 else "l2", case.option("p1", 2)))
+    return total(terms)
+
+
+def afd(case: Case) -> Tensor:
+    """The attention with the official parameters."""
+    only(case, "qk_dim", "n_t", "unique_t_shapes", "bn_training")
+    student, teacher = case.stages("student.features"), case.stages("teacher.features")
+    names = (("linear_trans_s.key_layer", "keys"), ("linear_trans_t.query_layer", "queries"), ("linear_trans_s.bilinear", "bilinear"))
+    parameters = {"teacher_place": case.param("attention.p_t"), "student_place": case.param("attention.p_s")}
+    for official, ours in names:
+        parameters |= {f"{ours}.{name.replace('bn.', 'norm.')}": value for name, value in case.params(f"attention.{official}.").items()}
+    attend = StageAttention([s.shape[1] for s in student], [t.shape[1] for t in teacher], case.option("qk_dim"), "batch")
+    return afd_loss(student, teacher, called(attend, parameters, student, teacher, training=case.option("bn_training", True)))
+
+
+def fbkd(case: Case) -> Tensor:
+    """The four lengths over the batch, of views that are given or made with the official parameters."""
+    weights = tuple(case.option(name) for name in ("mask_l2_weight", "channel_weight", "spatial_weight", "nonloacl_weight"))
+    scale = case.option("loss_weight", 1.0)
+    if "student.feat_adapt" in case:
+        student = Views(*(case[f"student.{name}_adapt"] for name in ("feat", "channel_pool", "spatial_pool", "relation")))
+        teacher = Views(case["teacher.feat"], case["teacher.feat"].mean((2, 3)), case["teacher.spatial_pool"], case["teacher.relation"])
+        mask = ((case["student.spatial_mask"] + case["teacher.spatial_mask"]) / 2).detach()
+        return scale * fbkd_loss(student, teacher, mask, weights, "batch")
+    if case.option("mode", "dot_product") != "dot_product" or case.option("sub_sample", False):
+        raise NotImplementedError(f"a non-local block in mode {case.option('mode')}, sub_sample {case.option('sub_sample')}")
+    names = {"features": "adaptation_layers", "channels": "channel_wise_adaptation", "positions": "spatial_wise_adaptation"}
+    official = {ours: f"student_connector.{name}" for ours, name in names.items()} | {"relations": "student_connector.non_local_adaptation"}
+    for side in ("student", "teacher"):
+        parts = {"value": "g.conv", "query": "theta.conv", "key": "phi.conv", "out": "conv_out.conv", "norm": "conv_out.bn"}
+        official |= {f"{side}_relations.{ours}": f"{side}_connector.{side}_non_local.{name}" for ours, name in parts.items()}
+    parameters = {f"{ours}.{n}": value for ours, name in official.items() for n, value in case.params(f"{name}.").items()}
+    terms = []
+    for student, teacher in case.pairs():
+        views = DetectionViews(student.shape[1], teacher.shape[1], "batch")
+        mine, theirs = called(views, parameters, student, teacher, training=case.option("bn_training", True))
+        mask = fbkd_mask(student, student, teacher, case.option("spatial_T", 0.5), "code")
+        terms.append(fbkd_loss(Views(*mine), Views(*theirs), mask, weights, "batch"))
+    return scale * total(terms)
+
+
+def pad(case: Case) -> Tensor:
+    only(case, "eps")
+    return pad_loss(case["student.embedding"], case["teacher.embedding"], case["student.log_variance"], case.option("eps", 1e-6))
+
+
+def sad(case: Case) -> Tensor:
+    """Times the library's weight."""
+    only(case)
+    return 1000 * total([sad_loss(a, b, "features") for a, b in itertools.pairwise(case.stages("student.features"))])
+
+
+def at_graph(case: Case) -> Tensor:
+    """The nodes of one graph are the positions of one sample."""
+    only(case)
+    student, teacher = (case[f"{side}.embedding"].T[None, :, :, None] for side in ("student", "teacher"))
+    return attention_transfer_loss(student, teacher)
+
+
+ADAPTERS = {
+    "nst": nst,
+    "fsp": fsp,
+    "kdsvd": kdsvd,
+    "ab": ab,
+    "ofd": ofd,
+    "ickd": ickd,
+    "mgd": mgd,
+    "pkd": pkd,
+    "cwd": cwd,
+    "ft": ft,
+    "afd": afd,
+    "fbkd": fbkd,
+    "pad": pad,
+    "sad": sad,
+    "at_graph": at_graph,
+}

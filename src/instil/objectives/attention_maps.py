@@ -17,13 +17,16 @@ def attention_map(stage: Tensor, power: float = 2.0) -> Tensor:
     return F.normalize(strength.pow(power).mean(1).flatten(1), dim=1)
 
 
-def position_weights(stage: Tensor, temperature: float) -> Tensor:
-    """How much each position of a map (N, C, H, W) counts: softmax of its mean strength over the channels, with mean 1, (N, 1, H, W)."""
-    strength = full(stage).abs().mean(1, keepdim=True)
-    return (strength.flatten(2) / temperature).softmax(2).view_as(strength) * strength[0].numel()
+def position_strength(stage: Tensor) -> Tensor:
+    """The channels' mean of abs(x) of a map (N, C, H, W): (N, 1, H, W)."""
+    return full(stage).abs().mean(1, keepdim=True)
 
 
-def channel_weights(stage: Tensor, temperature: float) -> Tensor:
-    """How much each channel of a map (N, C, H, W) counts: softmax of its mean strength over the positions, with mean 1, (N, C, 1, 1)."""
-    strength = full(stage).abs().mean((2, 3), keepdim=True)
-    return (strength / temperature).softmax(1) * stage.shape[1]
+def channel_strength(stage: Tensor) -> Tensor:
+    """The positions' mean of abs(x) of a map (N, C, H, W): (N, C, 1, 1)."""
+    return full(stage).abs().mean((2, 3), keepdim=True)
+
+
+def attention_weights(strength: Tensor, temperature: float) -> Tensor:
+    """How much each position, or each channel, counts: softmax of its strength in each sample, times their number."""
+    return (strength.flatten(1) / temperature).softmax(1).view_as(strength) * strength.shape[1:].numel()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.core import Batch, Outputs, full
@@ -25,6 +27,18 @@ class Connector(nn.Module):
     def forward(self, student: Tensor) -> Tensor:
         connected: Tensor = self.project(like(self.project, full(resize(as_map(student), self.grid))))
         return connected
+
+
+class BatchNormOfVectors(nn.BatchNorm1d):
+    """BatchNorm of vectors (N, D); a batch of one has no statistics, and takes those of the batches before it."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The vectors, normalised."""
+        training = self.training and len(input) > 1
+        return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, training, 0.1, self.eps)
+
+
+VECTOR_NORMS: dict[str, Callable[[int], nn.Module]] = {"group": nn.LayerNorm, "batch": BatchNormOfVectors}
 
 
 class NormedObjective(FeatureObjective):

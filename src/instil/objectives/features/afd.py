@@ -1,0 +1,116 @@
+"""Attention-based feature distillation: each teacher stage finds the student stages that it teaches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from annotated_types import Ge
+from torch import Tensor, nn
+
+from instil.core import Batch, Card, Outputs, full
+from instil.objectives.adapters import as_map, like
+from instil.objectives.attention_maps import attention_map
+from instil.objectives.logit_objective import reduced
+from instil.objectives.normed_objective import VECTOR_NORMS, NormedObjective
+from instil.objectives.pairs import stages
+
+
+def afd_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], attention: Tensor, reduction: str = "mean") -> Tensor:
+    """Squared differences of attention maps of S student and T teacher stages, weighted by attention (N, T, S) (Ji et al. 2021, eq. 7).
+
+    Mean over the positions, sum over the stages. Stages are maps of any shapes; the student's strength is pooled to the teacher's positions. With
+    ``reduction="none"`` one value a sample. Raises ValueError where no teacher stage has more than one position.
+    """
+    if all(stage.shape[2] * stage.shape[3] == 1 for stage in teacher):
+        raise ValueError("attention-based feature distillation needs a teacher stage with more than one position")
+    terms = []
+    for number, stage in enumerate(teacher):
+        theirs, grid = attention_map(stage), (stage.shape[2], stage.shape[3])
+        apart = torch.stack([(_pooled(each, grid) - theirs).square().mean(1) for each in student], 1)
+        terms.append((attention[:, number] * apart).sum(1))
+    return reduced(torch.stack(terms).sum(0), reduction)
+
+
+def _pooled(stage: Tensor, grid: tuple[int, int]) -> Tensor:
+    """A student's attention map on the teacher's grid, of unit length there."""
+    stage = full(stage)
+    largest = stage.detach().abs().amax((1, 2, 3), keepdim=True).clamp_min(torch.finfo(stage.dtype).tiny)
+    return F.normalize(F.adaptive_avg_pool2d((stage / largest).square().mean(1, keepdim=True), grid).flatten(1), dim=1)
+
+
+class _OverVectors(nn.Module):
+    """A linear layer and a norm, over the last of any dimensions."""
+
+    def __init__(self, source: int, target: int, norm: str):
+        super().__init__()
+        self.linear = nn.Linear(source, target)
+        self.norm = VECTOR_NORMS[norm](target)
+
+    def forward(self, values: Tensor) -> Tensor:
+        projected = self.linear(values)
+        normed: Tensor = self.norm(projected.flatten(0, -2)).view_as(projected)
+        return normed
+
+
+class StageAttention(nn.Module):
+    """How much each teacher stage looks at each student stage, from their mean channels: (N, T, S), a distribution over S."""
+
+    def __init__(self, student: Sequence[int], teacher: Sequence[int], width: int, norm: str):
+        super().__init__()
+        self.keys = nn.ModuleList(_OverVectors(channels, width, norm) for channels in student)
+        self.queries = nn.ModuleList(_OverVectors(channels, width, norm) for channels in teacher)
+        self.bilinear = _OverVectors(width, width * len(teacher), norm)
+        self.student_place = nn.Parameter(nn.init.xavier_normal_(torch.empty(len(student), width)))
+        self.teacher_place = nn.Parameter(nn.init.xavier_normal_(torch.empty(len(teacher), width)))
+
+    def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+        keys = torch.stack([made(stage.mean((2, 3))) for made, stage in zip(self.keys, student, strict=True)], 1).relu()
+        queries = torch.stack([made(stage.mean((2, 3))) for made, stage in zip(self.queries, teacher, strict=True)], 1)
+        weighed = self.bilinear(keys).unflatten(2, (len(self.queries), -1))
+        energy = torch.einsum("nstd,ntd->nts", weighed, queries) + self.teacher_place @ self.student_place.T
+        return (energy / math.sqrt(self.student_place.shape[1])).softmax(2)
+
+
+class AFD(NormedObjective):
+    """Each teacher stage teaches all student stages, most those that its learned attention finds like it.
+
+    ``width``: of queries and keys.
+    """
+
+    card = Card(
+        "Show, attend and distill: knowledge distillation via attention-based feature matching",
+        "https://arxiv.org/abs/2102.02973",
+        "AAAI",
+        2021,
+        source="features",
+        algorithms=("attention",),
+        zero_at_match=False,
+        deviations="queries and keys are normalised sample by sample; norm: 'batch' is the code's",
+    )
+
+    def __init__(self, width: Annotated[int, Ge(1)] = 128, norm: Literal["group", "batch"] = "group"):
+        super().__init__(norm)
+        self.width = width
+
+    def choose(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> list[tuple[int, int]]:
+        """Every stage with every stage."""
+        return [(i, j) for j in range(len(teacher)) for i in range(len(student))]
+
+    def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
+        return nn.Identity(), "by attention"
+
+    def build(self, student: Outputs, teacher: Outputs) -> None:
+        """Make the attention over all stages of both sides."""
+        super().build(student, teacher)
+        mine, theirs = ([as_map(stage) for stage in stages(side)] for side in (student, teacher))
+        made = StageAttention([s.shape[1] for s in mine], [t.shape[1] for t in theirs], self.width, self.norm)
+        self.adapters = nn.ModuleList([made.to(mine[0].device, full(mine[0]).dtype)])
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        attend = self.adapters[0]
+        mine, theirs = ([like(attend, full(as_map(stage))) for stage in stages(side)] for side in (student, teacher))
+        return self.together(afd_loss(mine, theirs, attend(mine, theirs), "none"))

@@ -1,0 +1,114 @@
+"""Factor transfer: a translator of the student meets a paraphraser of the teacher, in units of neither."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from annotated_types import Gt, Le
+from torch import Tensor, nn
+
+from instil.core import Card, NonNegative, at_progress, closest, full
+from instil.objectives.adapters import as_map, comparable, like, resize
+from instil.objectives.attention_maps import attention_map
+from instil.objectives.connectors import NORMS
+from instil.objectives.logit_objective import reduced
+from instil.objectives.normed_objective import NormedObjective
+from instil.objectives.pairs import Pairs
+
+Form = Literal["paper", "attention"]
+Distance = Literal["l1", "l2"]
+SLOPE = 0.1  # of the leaky ReLUs
+
+
+def factor_transfer_loss(
+    student: Tensor, teacher: Tensor, form: Form = "paper", distance: Distance = "l1", power: float = 2.0, reduction: str = "mean"
+) -> Tensor:
+    """Distance of two factors (N, C, H, W) at unit length (Kim et al. 2018, eq. 4).
+
+    ``form="paper"``: the factor is flattened; ``l1`` is the mean absolute difference, ``l2`` its length. ``form="attention"``: its mean abs(x) **
+    ``power`` over the channels; ``l1`` and ``l2`` are the mean absolute and squared difference. With ``reduction="none"`` one value a sample.
+    Raises ValueError where the shapes differ.
+    """
+    student, teacher = comparable(student, teacher, "factor_transfer_loss")
+    for name, value, known in (("form", form, ("paper", "attention")), ("distance", distance, ("l1", "l2"))):
+        if value not in known:
+            raise ValueError(f"{name}: no {name} '{value}'; {closest(value, known)}")
+    mine, theirs = (F.normalize(f.flatten(1), dim=1) if form == "paper" else attention_map(f, power) for f in (student, teacher))
+    difference = mine - theirs
+    if distance == "l1":
+        values = difference.abs().mean(1)
+    else:
+        values = torch.linalg.vector_norm(difference, dim=1) if form == "paper" else difference.square().mean(1)
+    return reduced(values, reduction)
+
+
+def _layers(kind: type[nn.Conv2d] | type[nn.ConvTranspose2d], widths: tuple[int, ...], norm: str) -> nn.Sequential:
+    parts = [(kind(a, b, 3, padding=1), NORMS[norm](b), nn.LeakyReLU(SLOPE)) for a, b in itertools.pairwise(widths)]
+    return nn.Sequential(*itertools.chain(*parts))
+
+
+class FactorNets(nn.Module):
+    """The translator of a student stage, and the paraphraser of a teacher stage with the decoder that it is trained with."""
+
+    def __init__(self, source: int, target: int, rate: float, norm: str):
+        super().__init__()
+        factors = max(1, round(rate * target))
+        self.translator = _layers(nn.Conv2d, (source, source, factors, factors), norm)
+        self.paraphraser = _layers(nn.Conv2d, (target, target, factors, factors), "none")
+        self.decoder = _layers(nn.ConvTranspose2d, (factors, factors, target, target), "none")[:-1]  # the teacher's stage may be negative
+
+    def forward(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The factors of both sides, the teacher's without a gradient, and what the decoder makes of the teacher's."""
+        factor = self.paraphraser(teacher)
+        return self.translator(student), factor.detach(), self.decoder(factor)
+
+
+class FactorTransfer(NormedObjective):
+    """Each student stage, translated, near the teacher's paraphrased; summed over the pairs.
+
+    The paraphraser is an autoencoder of the teacher's stage that learns beside the student, from the squared error of its reconstruction alone.
+
+    ``rate``: factors of a stage, as a share of the teacher's channels.
+    ``distance``: of the factors.
+    ``form``: paper compares whole factors; attention their strength at each position, as RepDistiller has it.
+    ``reconstruction``: weight of the paraphraser's own loss, mean over the elements; a schedule to 0 stops it.
+    """
+
+    card = Card(
+        "Paraphrasing complex network: network compression via factor transfer",
+        "https://arxiv.org/abs/1802.04977",
+        "NeurIPS",
+        2018,
+        source="features",
+        zero_at_match=False,
+        deviations="the paraphraser is trained beside the student, not in a stage before it, and no gradient of the transfer reaches it; its decoder "
+        "ends without a ReLU, as a teacher's stage may. form: 'attention' is RepDistiller's. norm: 'batch', in the translator, is the code's",
+    )
+
+    def __init__(
+        self,
+        rate: Annotated[float, Gt(0), Le(1)] = 0.5,
+        distance: Distance = "l1",
+        form: Form = "paper",
+        reconstruction: NonNegative = 1.0,
+        norm: Literal["group", "batch"] = "group",
+        pairs: Pairs = "auto",
+    ):
+        super().__init__(norm, pairs)
+        self.rate, self.distance, self.form, self.reconstruction = rate, distance, form, reconstruction
+
+    def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
+        source, target = as_map(student).shape[1], as_map(teacher).shape[1]
+        made = FactorNets(source, target, at_progress(self.rate, {}), self.norm)
+        return made.to(student.device, full(student).dtype), f"{max(1, round(at_progress(self.rate, {}) * target))} factors"
+
+    def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
+        teacher = like(connection, full(as_map(teacher)))
+        resized = resize(full(as_map(student)), (teacher.shape[2], teacher.shape[3]))
+        mine, theirs, again = connection(like(connection, resized), teacher)
+        transfer = factor_transfer_loss(mine, theirs, self.form, self.distance, reduction="none")
+        error: Tensor = (again - teacher).square().flatten(1).mean(1)
+        return transfer + self.reconstruction * error

@@ -1,0 +1,147 @@
+"""Feature-based distillation for detectors: attention-guided features, their means, and how each position goes with all others."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from instil.core import Card, NonNegative, Positive, closest, full
+from instil.objectives.adapters import as_map, like, resize
+from instil.objectives.attention_maps import attention_weights, channel_strength, position_strength
+from instil.objectives.connectors import NORMS
+from instil.objectives.feature_objective import FeatureObjective
+from instil.objectives.logit_objective import reduced
+from instil.objectives.pairs import Pairs
+
+Form = Literal["paper", "code"]
+Weights = tuple[float, float, float, float]
+WEIGHTS: Weights = (7e-5, 4e-3, 4e-3, 7e-5)
+
+
+class Views(NamedTuple):
+    """What is compared of one side: features (N, C, H, W), channel means (N, C), position means (N, 1, H, W) and relations (N, C, H, W)."""
+
+    features: Tensor
+    channels: Tensor
+    positions: Tensor
+    relations: Tensor
+
+
+def fbkd_loss(student: Views, teacher: Views, mask: Tensor, weights: Weights = WEIGHTS, reduction: str = "mean") -> Tensor:
+    """Lengths of the four differences, weighted (Zhang and Ma 2021, eq. 3 to 6); features are weighted by ``mask``, which broadcasts to them.
+
+    A length of each sample, mean over these or, with ``reduction="none"``, one value a sample; with ``reduction="batch"`` one of the whole batch.
+    """
+    differences = [full(a) - full(b) for a, b in zip(student, teacher, strict=True)]
+    differences[0] = differences[0] * full(mask).sqrt()
+    whole = reduction == "batch"
+    lengths = [torch.linalg.vector_norm(d.flatten() if whole else d.flatten(1), dim=-1) for d in differences]
+    values = torch.stack([weight * length for weight, length in zip(weights, lengths, strict=True)]).sum(0)
+    return values if whole else reduced(values, reduction)
+
+
+def fbkd_mask(student: Tensor, adapted: Tensor, teacher: Tensor, temperature: float = 0.5, form: Form = "paper") -> Tensor:
+    """Where both sides' maps (N, C, H, W) are strong, without a gradient (Zhang and Ma 2021, eq. 1 and 2).
+
+    ``paper``: softmax of both sides' strength together, positions times channels, (N, C, H, W); the student's channels are ``adapted`` ones, before
+    which they need not be the teacher's. ``code``: mean of both sides' softmax over the positions, (N, 1, H, W).
+    """
+    if form == "code":
+        mine, theirs = (attention_weights(position_strength(stage), temperature) for stage in (student, teacher))
+        return ((mine + theirs) / 2).detach()
+    positions = attention_weights(position_strength(student) + position_strength(teacher), temperature)
+    return (positions * attention_weights(channel_strength(adapted) + channel_strength(teacher), temperature)).detach()
+
+
+class NonLocal(nn.Module):
+    """A map plus, at each position, what the others give it by the products of their embeddings; at first the map itself."""
+
+    def __init__(self, channels: int, norm: str):
+        super().__init__()
+        middle = max(1, channels // 2)
+        self.value, self.query, self.key = (nn.Conv2d(channels, middle, 1) for _ in range(3))
+        self.out = nn.Conv2d(middle, channels, 1, bias=False)
+        self.norm = NORMS[norm](channels)
+        for parameter in self.norm.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, stage: Tensor) -> Tensor:
+        value, query, key = (made(stage).flatten(2) for made in (self.value, self.query, self.key))
+        summary = value @ key.mT / key.shape[2]  # all pairs of positions without their matrix
+        return stage + self.norm(self.out((summary @ query).view(len(stage), -1, *stage.shape[2:])))  # type: ignore[no-any-return]
+
+
+class DetectionViews(nn.Module):
+    """The views of both sides: the student's pass an adaptation each, and either side has a non-local block."""
+
+    def __init__(self, source: int, target: int, norm: str):
+        super().__init__()
+        self.features, self.relations = nn.Conv2d(source, target, 1), nn.Conv2d(source, target, 1)
+        self.channels, self.positions = nn.Linear(source, target), nn.Conv2d(1, 1, 3, padding=1)
+        self.student_relations, self.teacher_relations = NonLocal(source, norm), NonLocal(target, norm)
+
+    def forward(self, student: Tensor, teacher: Tensor) -> tuple[Views, Views]:
+        adapted = self.features(student), self.channels(student.mean((2, 3))), self.positions(student.mean(1, keepdim=True))
+        mine = Views(*adapted, self.relations(self.student_relations(student)))
+        return mine, Views(teacher, teacher.mean((2, 3)), teacher.mean(1, keepdim=True), self.teacher_relations(teacher))
+
+
+class FBKD(FeatureObjective):
+    """Each student stage near the teacher's where either attends, in its means and in its non-local relations; summed over the pairs.
+
+    ``temperature``: of the attentions.
+    ``features``: weight of the attention-guided features.
+    ``channels``: weight of the means of the channels.
+    ``positions``: weight of the means of the positions.
+    ``relations``: weight of the non-local relations.
+    ``form``: paper takes the lengths sample by sample and a mask of positions and channels; code takes one length of the batch, the mean of two masks
+    of positions and BatchNorm, which couple the samples.
+    """
+
+    card = Card(
+        "Improve object detection with feature-based knowledge distillation: towards accurate and efficient detectors",
+        "https://openreview.net/forum?id=uKhGRvM8QNH",
+        "ICLR",
+        2021,
+        source="features",
+        algorithms=("attention",),
+        zero_at_match=False,
+        deviations="form: 'code' is MMRazor's; the authors' code too averages the two attentions, and has the mask of channels for some detectors "
+        "only. Means keep their sign, as in the code; the paper's strengths do not",
+    )
+
+    def __init__(
+        self,
+        temperature: Positive = 0.5,
+        features: NonNegative = WEIGHTS[0],
+        channels: NonNegative = WEIGHTS[1],
+        positions: NonNegative = WEIGHTS[2],
+        relations: NonNegative = WEIGHTS[3],
+        form: Form = "paper",
+        pairs: Pairs = "auto",
+    ):
+        super().__init__(pairs)
+        if form not in ("paper", "code"):
+            raise ValueError(f"form: no form '{form}'; {closest(form, ('paper', 'code'))}")
+        self.temperature, self.features, self.channels = temperature, features, channels
+        self.positions, self.relations, self.form = positions, relations, form
+
+    @property
+    def couples(self) -> bool:
+        """Whether one length of the whole batch is taken."""
+        return self.form == "code"
+
+    def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
+        source, target = as_map(student).shape[1], as_map(teacher).shape[1]
+        made = DetectionViews(source, target, "batch" if self.couples else "group")
+        return made.to(student.device, full(student).dtype), "adaptations and two non-local blocks"
+
+    def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
+        teacher = like(connection, full(as_map(teacher)))
+        student = like(connection, resize(full(as_map(student)), (teacher.shape[2], teacher.shape[3])))
+        mine, theirs = connection(student, teacher)
+        mask = fbkd_mask(student, mine.features, teacher, self.temperature, self.form)
+        weights = (self.features, self.channels, self.positions, self.relations)
+        return fbkd_loss(mine, theirs, mask, weights, "batch" if self.couples else "none")

@@ -1,0 +1,145 @@
+"""Focal and global distillation: what stands out in the teacher's map, inside and outside of the objects, and the context of the whole."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from instil.core import Batch, Card, NonNegative, Outputs, Positive, full
+from instil.objectives.adapters import Adapter, as_map, comparable
+from instil.objectives.attention_maps import attention_weights, channel_strength, position_strength
+from instil.objectives.feature_objective import FeatureObjective
+from instil.objectives.logit_objective import reduced
+from instil.objectives.pairs import Pairs, stages
+
+Weights = tuple[float, float, float]
+
+
+def box_masks(boxes: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Weights of the positions (N, 1, H, W) inside and outside of boxes (N, M, 4) (Yang et al. 2022, eq. 2 and 3).
+
+    Boxes are left, top, right, bottom as fractions of the image; one without an area is padding. Every position that a box touches has one over
+    the number of these, the largest where boxes overlap; every other has one over the number of those.
+    """
+    height, width = grid
+    boxes = F.pad(full(boxes), (0, 0, 0, 1))  # one more without an area, so that there is one
+    low, high = boxes[..., :2], boxes[..., 2:]
+    size = torch.tensor([width, height], dtype=low.dtype, device=low.device)
+    first, last = (low * size).floor(), (high * size).ceil()
+    columns, rows = torch.arange(width, device=low.device), torch.arange(height, device=low.device)
+    across = (columns >= first[..., :1]) & (columns <= last[..., :1])
+    along = (rows >= first[..., 1:]) & (rows <= last[..., 1:])
+    inside = along[..., :, None] & across[..., None, :] & (high > low).all(-1)[..., None, None]
+    share = (1 / (last - first + 1).clamp_min(1).prod(-1))[..., None, None]
+    foreground = (inside * share).amax(1, keepdim=True)
+    outside = (foreground == 0).to(low.dtype)
+    return foreground, outside / outside.sum((2, 3), keepdim=True).clamp_min(1)
+
+
+def fgd_loss(
+    student: Tensor,
+    teacher: Tensor,
+    foreground: Tensor,
+    background: Tensor,
+    temperature: float = 0.5,
+    weights: Weights = (1e-3, 5e-4, 1e-3),
+    reduction: str = "mean",
+) -> Tensor:
+    """The focal part (Yang et al. 2022, eq. 10): squared differences weighted by the teacher's attention, and the difference of the attentions.
+
+    Maps of one shape (N, C, H, W), position weights (N, 1, H, W) of both parts of the image, and the weights of foreground, background and
+    attention; sums over the elements. With ``reduction="none"`` one value a sample. Raises ValueError where the shapes differ.
+    """
+    student, teacher = comparable(student, teacher, "fgd_loss")
+    squares, apart = (student - teacher).square(), torch.zeros_like(student[:, 0, 0, 0])
+    for strength in (position_strength, channel_strength):
+        mine, theirs = (attention_weights(strength(stage), temperature) for stage in (student, teacher))
+        squares = squares * theirs
+        apart = apart + (mine - theirs).abs().flatten(1).sum(1)
+    inside, outside = ((squares * part).flatten(1).sum(1) for part in (foreground, background))
+    return reduced(weights[0] * inside + weights[1] * outside + weights[2] * apart, reduction)
+
+
+class GlobalContext(nn.Module):
+    """A map plus what a bottleneck makes of its context, the mean of its positions by learned attention; at first the map itself."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        middle = max(1, channels // 2)
+        self.attend = nn.Conv2d(channels, 1, 1)
+        self.add = nn.Sequential(nn.Conv2d(channels, middle, 1), nn.GroupNorm(1, middle), nn.ReLU(), nn.Conv2d(middle, channels, 1))
+        nn.init.kaiming_normal_(self.attend.weight, nonlinearity="relu")
+        for parameter in (self.attend.bias, *self.add[3].parameters()):
+            nn.init.zeros_(parameter)  # type: ignore[arg-type]
+
+    def forward(self, stage: Tensor) -> Tensor:
+        attention = self.attend(stage).flatten(2).softmax(2)
+        context = (stage.flatten(2) * attention).sum(2)[:, :, None, None]
+        return stage + self.add(context)  # type: ignore[no-any-return]
+
+
+class Contexts(nn.Module):
+    """The adapter of a student stage, and the global context of either side."""
+
+    def __init__(self, student: Tensor, teacher: Tensor):
+        super().__init__()
+        channels = as_map(teacher).shape[1]
+        self.align = Adapter(student, teacher)
+        self.student, self.teacher = GlobalContext(channels), GlobalContext(channels)
+        self.to(student.device, full(student).dtype)
+
+
+class FGD(FeatureObjective):
+    """Each student stage near the teacher's where this attends, objects apart from the background, and in its global context; summed over the pairs.
+
+    ``boxes`` of the batch, (N, M, 4), are left, top, right, bottom as fractions of the image, rows of zeros being padding. Where there are none the
+    whole map is background: the attention and the global part remain. Defaults are those for one stage detectors; two stages: a twentieth.
+
+    ``temperature``: of the attentions.
+    ``foreground``: weight of what lies in boxes.
+    ``background``: weight of the rest.
+    ``attention``: weight of the difference of the attentions.
+    ``context``: weight of the global part.
+    """
+
+    card = Card(
+        "Focal and global knowledge distillation for detectors",
+        "https://arxiv.org/abs/2111.11837",
+        "CVPR",
+        2022,
+        source="features",
+        algorithms=("attention",),
+        deviations="boxes as in the paper; the code exchanges the two axes of the mask. A box has the positions that it touches, and one more at "
+        "right and below, as in the code. Zero at a match until the two contexts have learned to differ",
+    )
+
+    def __init__(
+        self,
+        temperature: Positive = 0.5,
+        foreground: NonNegative = 1e-3,
+        background: NonNegative = 5e-4,
+        attention: NonNegative = 1e-3,
+        context: NonNegative = 5e-6,
+        pairs: Pairs = "auto",
+    ):
+        super().__init__(pairs)
+        self.temperature, self.foreground, self.background = temperature, foreground, background
+        self.attention, self.context = attention, context
+
+    def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
+        made = Contexts(student, teacher)
+        return made, f"{made.align}, and a global context on both sides"
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        mine, theirs = stages(student), stages(teacher)
+        terms = []
+        for made, (i, j) in zip(self.adapters, self.matched, strict=True):
+            assert isinstance(made, Contexts)
+            aligned, target = made.align(mine[i]), full(as_map(theirs[j]))
+            boxes = batch.get("boxes", aligned.new_zeros(len(aligned), 0, 4))
+            masks = box_masks(boxes, (target.shape[2], target.shape[3]))
+            focal = fgd_loss(aligned, target, *masks, self.temperature, (self.foreground, self.background, self.attention), "none")
+            whole = (made.student(aligned) - made.teacher(target.to(aligned.dtype))).square().flatten(1).sum(1)
+            terms.append(focal + self.context * whole)
+        return torch.stack(terms).sum(0)

@@ -1,0 +1,73 @@
+"""Prime-aware adaptive distillation: samples whose features the student finds hard to predict count less."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from instil.core import Batch, Card, Objective, Outputs, Positive, full
+from instil.objectives.adapters import comparable, like
+from instil.objectives.connectors import require_norm
+from instil.objectives.logit_objective import reduced
+from instil.objectives.normed_objective import VECTOR_NORMS
+
+
+def pad_loss(student: Tensor, teacher: Tensor, log_variance: Tensor, epsilon: float = 1e-6, reduction: str = "mean") -> Tensor:
+    """Negative log-likelihood of the teacher's embedding under a Gaussian of the student's, twice (Zhang et al. 2020, eq. 4).
+
+    Embeddings and ``log_variance`` (N, D); ``epsilon`` is added to the variance that divides; mean over D. With ``reduction="none"`` one value
+    a sample. Raises ValueError where the shapes differ.
+    """
+    student, teacher = comparable(student, teacher, "pad_loss")
+    log_variance = full(log_variance)
+    floored = torch.logaddexp(log_variance, torch.full_like(log_variance, math.log(epsilon)))  # its exponent would overflow
+    return reduced(((student - teacher).square() * (-floored).exp() + log_variance).flatten(1).mean(1), reduction)
+
+
+class PAD(Objective):
+    """The student's embedding, through a linear map where it is not as wide, near the teacher's in units of a learned variance of each sample.
+
+    ``epsilon``: the floor of the variance.
+    ``norm``: of the log variance; group normalises each sample, batch is torchdistill's BatchNorm, which couples the samples.
+    """
+
+    card = Card(
+        "Prime-aware adaptive distillation",
+        "https://arxiv.org/abs/2008.01458",
+        "ECCV",
+        2020,
+        source="features",
+        algorithms=("adaptive",),
+        zero_at_match=False,
+        deviations="twice the likelihood's exponent, as in torchdistill: no factor 1/2. norm: 'batch' is torchdistill's",
+    )
+    needs: ClassVar = {"student": (("embedding",),), "teacher": (("embedding",),)}
+    samples = True
+
+    def __init__(self, epsilon: Positive = 1e-6, norm: Literal["group", "batch"] = "group"):
+        super().__init__()
+        require_norm(norm, "group", "batch")
+        self.epsilon, self.norm = epsilon, norm
+        self.project: nn.Module = nn.Identity()
+        self.log_variance: nn.Module = nn.Identity()
+
+    @property
+    def couples(self) -> bool:
+        """Whether BatchNorm makes the loss of one sample depend on the others."""
+        return self.norm == "batch"
+
+    def build(self, student: Outputs, teacher: Outputs) -> None:
+        """Make the branch that predicts the variance, and the projection."""
+        mine, theirs = student["embedding"], teacher["embedding"]
+        source, target = mine.shape[1], theirs.shape[1]
+        self.log_variance = nn.Sequential(nn.Linear(source, target), VECTOR_NORMS[self.norm](target)).to(mine.device, full(mine).dtype)
+        if source != target:
+            self.project = nn.Linear(source, target).to(mine.device, full(mine).dtype)
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        mine = like(self.log_variance, full(student["embedding"]))
+        values = pad_loss(self.project(mine), teacher["embedding"], self.log_variance(mine), self.epsilon, "none")
+        return values.mean() if self.couples else values

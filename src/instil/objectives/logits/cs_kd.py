@@ -14,7 +14,7 @@ from instil.objectives.logit_objective import require_classes
 def cs_kd_loss(student: Tensor, partner: Tensor, pairs: Tensor, temperature: float = 4.0) -> Tensor:
     """T² KL(partner || student) at temperature T of all ``pairs`` (N, M), mean over a row's partners, then over the rows that have one; a scalar.
 
-    Logits (N, C) and those of possible partners (M, C), to which no gradient flows (Yun et al. 2020, Eqs. 1 and 2; ``pairs`` with one True a row
+    Logits (N, C) and those of possible partners (M, C), to which no gradient flows (Yun et al. 2020; ``pairs`` with one True a row
     is the paper's one partner). Zero where there is no pair. Raises ValueError for one class and where shapes do not fit.
     """
     require_classes(student, 2)

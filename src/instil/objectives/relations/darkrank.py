@@ -49,7 +49,7 @@ class DarkRank(Objective):
     ``alpha``: how much a distance lowers the score.
     ``beta``: power of the distance, which sets near and far apart.
     ``length``: how many neighbours are ranked; the soft form looks at all their rankings, 24 for 4.
-    ``normalize``: embeddings of unit length, as in the paper; without it the scores follow the embeddings' scale.
+    ``normalize``: embeddings of unit length, as metric learning has them; without it the scores follow the embeddings' scale.
 
     At a match the soft form is zero, the hard one the surprise of the student's own ranking.
     """
@@ -62,7 +62,7 @@ class DarkRank(Objective):
         source="relations",
         couples=True,
         zero_at_match=False,
-        deviations="Every sample is a query, as in the code of Park et al. (CVPR 2019), not the first of the batch alone.",
+        deviations="Every sample of the batch is a query, as in the code of Park et al. (CVPR 2019), with its default numbers.",
     )
     needs: ClassVar = {"student": (("embedding", "logits"),), "teacher": (("embedding", "logits"),)}
     samples = True

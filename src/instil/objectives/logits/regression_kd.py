@@ -12,7 +12,7 @@ from instil.objectives.logit_objective import reduced, require_same_logits
 
 
 def regression_kd_loss(student: Tensor, teacher: Tensor, target: Tensor, margin: float = 0.0, reduction: str = "mean") -> Tensor:
-    """The student's squared error, summed over the D outputs, where with ``margin`` it is above the teacher's, else 0 (Chen et al. 2017, section 3.3).
+    """The student's squared error, summed over D outputs, where with ``margin`` it is above the teacher's, else 0 (Chen et al. 2017, section 3.3).
 
     Outputs (..., D) and a target of their shape, or (...) for one output, give (...) for reduction ``none``. What is -100 or not a number in the
     target is unknown and left out; an item without any known output is 0 and does not count. Raises ValueError where shapes do not fit.

@@ -48,7 +48,7 @@ def crd(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
     memory = ours.remembered
     memory.student, memory.teacher = case["memory_v1"].clone(), case["memory_v2"].clone()
     for side, name in (("student", "embed_s"), ("teacher", "embed_t")):
-        head = getattr(ours, f"{side}_head")
+        head = getattr(ours.connection, side)
         for part in ("weight", "bias"):
             delattr(head, part)
             setattr(head, part, case.param(f"{name}.linear.{part}"))

@@ -18,7 +18,8 @@ def test_rows_start_as_unit_vectors_alike_in_every_run(memory: Memory) -> None:
         assert memory[name].shape == (12, width)
         assert torch.allclose(memory[name].square().sum(1), torch.ones(12))
         assert torch.equal(memory[name], again[name])
-    assert not torch.equal(memory["a"], memory["b"][:, :4])
+    same = type(memory)(12, {"a": 4, "b": 4})
+    assert torch.equal(same["a"], same["b"])
 
 
 def test_a_queue_agrees_with_lists() -> None:

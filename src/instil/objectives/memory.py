@@ -12,7 +12,8 @@ from instil.core import Batch, uniform
 class Memory(nn.Module):
     """Rows of some widths under their names, ``memory["teacher"]`` (size, width), and whose each is: ``owner`` (size,), -1 for nobody's.
 
-    Rows that nobody wrote are random unit vectors, alike in every run. Rows are buffers: they move in an objective's ``after_step`` alone.
+    Rows that nobody wrote are random unit vectors, alike in every run and for equal widths. Rows are buffers: they move in an objective's
+    ``after_step`` alone.
     """
 
     owner: Tensor
@@ -20,8 +21,8 @@ class Memory(nn.Module):
     def __init__(self, size: int, widths: dict[str, int], device: torch.device | None = None, dtype: torch.dtype = torch.float32):
         super().__init__()
         self.size, self.names = size, tuple(widths)
-        generator = torch.Generator().manual_seed(0)
         for name, width in widths.items():
+            generator = torch.Generator().manual_seed(0)
             self.register_buffer(name, F.normalize(torch.randn(size, width, generator=generator), dim=1).to(device, dtype))
 
     def __getitem__(self, name: str) -> Tensor:

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import full
+from instil.objectives.directions import products
 
 NEAREST = 1e-6  # samples nearer than this have no direction, and no gradient through their distance
 
 
-def unit(samples: Tensor, epsilon: float = 1e-12) -> Tensor:
-    """Samples (N, ...) as vectors (N, D) of length one; a vector of zeros stays one."""
-    return F.normalize(full(samples).flatten(1), dim=1, eps=epsilon)
-
-
-def inner_products(samples: Tensor, others: Tensor | None = None) -> Tensor:
-    """[i, j]: the inner product of sample i (N, ...) with sample j of ``others`` (M, ...), of the samples themselves where there are none."""
-    flat = full(samples).flatten(1)
-    with torch.autocast(flat.device.type, enabled=False):
-        return flat @ (flat if others is None else full(others).flatten(1)).T
+def inner_products(samples: Tensor) -> Tensor:
+    """[i, j]: the inner product of samples i and j (N, ...)."""
+    flat = samples.flatten(1)
+    return products(flat, flat)
 
 
 def distances(samples: Tensor) -> Tensor:

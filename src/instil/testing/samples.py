@@ -120,12 +120,18 @@ def _real_labels(number: int) -> Batch:
     return {"label": torch.arange(number).sin().where(torch.arange(number) % 3 > 0, UNLABELLED)}
 
 
+def _views(draw: Draw, side: str) -> Outputs:
+    """A classifier's outputs, and those of three transformed views of each sample."""
+    return {**_classification(draw, side), "view_logits": 2 * draw(3, CLASSES), "view_embedding": draw(3, WIDTHS[side])}
+
+
 def _nothing(number: int) -> Batch:
     return {}
 
 
 TASKS: dict[str, tuple[Maker, Callable[[int], Batch]]] = {
     "classification": (_classification, _nothing),
+    "view_classification": (_views, _nothing),
     "text_classification": (_text, _padding),
     "segmentation": (_segmentation, _pixel_labels),
     "node_classification": (_nodes, _graph),

@@ -11,10 +11,10 @@ from annotated_types import Ge, Lt
 from torch import Tensor
 
 from instil.core import Batch, Card, NonNegative, Outputs, Positive, closest, full
+from instil.objectives.directions import products
 from instil.objectives.logit_objective import reduced
 from instil.objectives.memory import Bank, Memory, Queue
 from instil.objectives.relation_objective import HeadedObjective
-from instil.objectives.similarities import inner_products
 
 MEMORIES = ("queue", "bank", "batch")
 
@@ -97,10 +97,9 @@ class CRD(HeadedObjective):
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """One linear head a side, and the memory."""
         super().build(student, teacher)
-        weight = self.student_head.weight
         if self.memory != "batch":
-            kind = Bank if self.memory == "bank" else Queue
-            self.remembered = kind(self.size, {"student": self.dim, "teacher": self.dim}, device=weight.device, dtype=weight.dtype)
+            kind, mine = Bank if self.memory == "bank" else Queue, self.embed(student, teacher)[0]
+            self.remembered = kind(self.size, {"student": self.dim, "teacher": self.dim}, device=mine.device, dtype=mine.dtype)
 
     def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         if self.memory == "batch":
@@ -116,7 +115,7 @@ class CRD(HeadedObjective):
 
     def scores(self, query: Tensor, others: Tensor) -> Tensor:
         """(N, M): similarities over temperature of embeddings with others (M, dim)."""
-        return inner_products(query, others.to(query.dtype)) / self.temperature
+        return products(query, others.to(query.dtype)) / self.temperature
 
     def in_batch(self, query: Tensor, others: Tensor) -> Tensor:
         """The loss of telling each sample's other side from the N - 1 others' ones; a scalar."""

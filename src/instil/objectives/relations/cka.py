@@ -1,0 +1,62 @@
+"""Centred kernel alignment: the samples lie to each other as in the teacher, up to rotation and scale."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from instil.core import Batch, Card, Positive, closest
+from instil.objectives.relation_objective import RelationObjective
+from instil.objectives.similarities import centred, distances, inner_products
+
+Kernel = Literal["linear", "rbf"]
+
+
+def cka_loss(student: Tensor, teacher: Tensor, kernel: Kernel = "linear", bandwidth: float = 0.5, centre: bool = True) -> Tensor:
+    """1 - CKA, the cosine of the two sides' centred kernel matrices (Kornblith et al. 2019, Eq. 4); a scalar in [0, 1].
+
+    Embeddings (N, ...) of any widths. ``bandwidth`` of the Gaussian, in root mean squared distances between the samples. A side whose samples
+    are all alike, as one sample is, has no alignment: the loss is 1 there, without a gradient.
+    """
+    if kernel not in ("linear", "rbf"):
+        raise ValueError(f"kernel: no kernel '{kernel}'; {closest(kernel, ('linear', 'rbf'))}")
+    sides = []
+    for samples in (student, teacher):
+        matrix = inner_products(samples) if kernel == "linear" else _gaussian(samples, bandwidth)
+        sides.append(F.normalize((centred(matrix) if centre else matrix).flatten(), dim=0))
+    return 1 - (sides[0] * sides[1]).sum()
+
+
+def _gaussian(samples: Tensor, bandwidth: float) -> Tensor:
+    squared = distances(samples).square()
+    mean = squared.detach().sum() / max(1, len(samples) * (len(samples) - 1))
+    return (-squared / (2 * bandwidth**2 * mean).clamp_min(1e-12)).exp()
+
+
+class CKA(RelationObjective):
+    """The batch's embeddings align with the teacher's under a kernel; widths may differ, and nothing is learned in between.
+
+    ``kernel``: linear or Gaussian (rbf).
+    ``bandwidth``: of the Gaussian, in root mean squared distances between the samples.
+    ``centre``: whether the kernel matrices are centred.
+    """
+
+    card = Card(
+        "Rethinking centered kernel alignment in knowledge distillation",
+        "https://arxiv.org/abs/2401.11824",
+        "IJCAI",
+        2024,
+        source="relations",
+        couples=True,
+        deviations="1 - CKA of the samples, as Kornblith et al. (ICML 2019) define it, with their bandwidth counted in root mean squared distances "
+        "in place of medians; the paper's code does not centre (centre: false), and its term over classes and patches are not here",
+    )
+
+    def __init__(self, kernel: Kernel = "linear", bandwidth: Positive = 0.5, centre: bool = True):
+        super().__init__()
+        self.kernel, self.bandwidth, self.centre = kernel, bandwidth, centre
+
+    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
+        return cka_loss(student, teacher, self.kernel, self.bandwidth, self.centre)

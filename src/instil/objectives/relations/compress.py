@@ -1,0 +1,66 @@
+"""CompRess: a sample is as near to remembered samples, among the student's embeddings, as among the teacher's."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from annotated_types import Ge
+from torch import Tensor, nn
+
+from instil.core import Batch, Card, Positive, closest
+from instil.objectives.anchors import AnchorObjective
+from instil.objectives.directions import products, unit
+from instil.objectives.logit_objective import kl_divergence, reduced
+from instil.objectives.relation_objective import Plain, Projector
+
+Queues = Literal["two", "one"]
+
+
+def compress_loss(
+    student: Tensor, teacher: Tensor, student_anchors: Tensor, teacher_anchors: Tensor, temperature: float = 0.04, reduction: str = "mean"
+) -> Tensor:
+    """KL divergence of the likeness to K anchors, a softmax of cosines over temperature (Abbasi Koohpayegani et al. 2020).
+
+    Embeddings (N, Ds) and (N, Dt), to unit length; anchors (K, Ds) and (K, Dt) of the same K samples.
+    """
+    sides = (unit(student), student_anchors), (unit(teacher), teacher_anchors)
+    mine, theirs = ((products(side, anchors.to(side.dtype)) / temperature).log_softmax(1) for side, anchors in sides)
+    return reduced(kl_divergence(theirs, mine), reduction)
+
+
+class CompRess(AnchorObjective):
+    """The likeness to the samples of the last steps agrees with the teacher's.
+
+    ``queues``: two, each side compares with its own embeddings of those samples; one, both with the teacher's, the student's embedding through a
+    learned linear map where the widths differ.
+    ``temperature``: of both sides.
+    ``size``: how many samples are remembered.
+    """
+
+    card = Card(
+        "CompRess: Self-supervised learning by compressing representations",
+        "https://arxiv.org/abs/2010.14713",
+        "NeurIPS",
+        2020,
+        source="relations",
+        algorithms=("contrastive",),
+        deviations="the student's queue holds what the student said then, as the code without momentum does; the published runs let a moving average "
+        "of the student say it",
+    )
+
+    def __init__(self, queues: Queues = "two", temperature: Positive = 0.04, size: Annotated[int, Ge(1)] = 128000):
+        super().__init__()
+        if queues not in ("two", "one"):
+            raise ValueError(f"queues: no queues '{queues}'; {closest(queues, ('two', 'one'))}")
+        self.queues, self.temperature, self.size = queues, temperature, size
+
+    @property
+    def remembers(self) -> tuple[str, ...]:
+        return ("student", "teacher") if self.queues == "two" else ("teacher",)
+
+    def connect(self, student: Tensor, teacher: Tensor) -> nn.Module:
+        return Plain() if self.queues == "two" else Projector(student, teacher)
+
+    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
+        anchors = self.queue[self.remembers[0]], self.queue["teacher"]
+        return compress_loss(student, teacher, *anchors, self.temperature, "none")

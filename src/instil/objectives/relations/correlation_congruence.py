@@ -1,0 +1,78 @@
+"""Correlation congruence: the samples of a batch correlate with each other as the teacher says."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Ge
+from torch import Tensor
+
+from instil.core import Batch, Card, Positive, closest, full
+from instil.objectives.adapters import comparable
+from instil.objectives.directions import unit
+from instil.objectives.relation_objective import RelationObjective
+from instil.objectives.similarities import inner_products
+
+Kernel = Literal["gaussian", "bilinear"]
+
+
+def correlation_congruence_loss(
+    student: Tensor, teacher: Tensor, kernel: Kernel = "gaussian", gamma: float = 0.4, order: int = 2, normalize: bool = True
+) -> Tensor:
+    """Squared difference of the two sides' (N, N) correlations, over N squared (Peng et al. 2019); a scalar.
+
+    Embeddings (N, D) of any widths, to unit length first where ``normalize``. The Gaussian kernel is its Taylor series to ``order``, in
+    which unit length is supposed; the bilinear one is the inner product.
+    """
+    if kernel not in ("gaussian", "bilinear"):
+        raise ValueError(f"kernel: no kernel '{kernel}'; {closest(kernel, ('gaussian', 'bilinear'))}")
+    sides = [inner_products(unit(side) if normalize else side) for side in (student, teacher)]
+    if kernel == "gaussian":
+        sides = [_gaussian(side, gamma, order) for side in sides]
+    return (sides[0] - sides[1]).square().sum() / max(1, len(student) ** 2)
+
+
+def _gaussian(products: Tensor, gamma: float, order: int) -> Tensor:
+    """exp(-gamma * squared distance) of unit vectors with these inner products."""
+    terms = [(2 * gamma) ** power / math.factorial(power) * products**power for power in range(order + 1)]
+    return math.exp(-2 * gamma) * torch.stack(terms).sum(0)
+
+
+def neighbour_congruence_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """What the authors gave to RepDistiller in place of the paper's formula, embeddings (N, D): the mean over neighbours in the batch of
+    the sum over the entries of the product of their absolute differences to the teacher.
+
+    It depends on the order of the batch, so that no objective offers it. Raises ValueError where the shapes differ.
+    """
+    mine, theirs = comparable(student, teacher, "neighbour_congruence_loss")
+    difference = full(mine - theirs).abs()
+    return (difference[:-1] * difference[1:]).sum(1).mean()
+
+
+class CorrelationCongruence(RelationObjective):
+    """The batch's correlation matrix, of unit embeddings under a kernel, agrees with the teacher's.
+
+    ``kernel``: gaussian, a Taylor series of it, or bilinear.
+    ``gamma``: how fast the Gaussian falls.
+    ``order``: where its series ends.
+    """
+
+    card = Card(
+        "Correlation congruence for knowledge distillation",
+        "https://arxiv.org/abs/1904.01802",
+        "ICCV",
+        2019,
+        source="relations",
+        couples=True,
+        deviations="torchdistill takes the root of the sum of squares, and leaves unit length to the model; the code that RepDistiller has of the "
+        "authors, neighbour_congruence_loss, depends on the order of the batch",
+    )
+
+    def __init__(self, kernel: Kernel = "gaussian", gamma: Positive = 0.4, order: Annotated[int, Ge(1)] = 2):
+        super().__init__()
+        self.kernel, self.gamma, self.order = kernel, gamma, order
+
+    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
+        return correlation_congruence_loss(student, teacher, self.kernel, self.gamma, self.order)

@@ -1,0 +1,63 @@
+"""Discriminative and consistent distillation: find the own teacher embedding, as surely as the teacher finds the student's."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from annotated_types import Ge
+from torch import Tensor, nn
+
+from instil.core import Batch, Card, NonNegative, Outputs, Positive
+from instil.objectives.directions import products, unit
+from instil.objectives.logit_objective import kl_divergence
+from instil.objectives.relation_objective import HeadedObjective
+
+
+def dcd_loss(student: Tensor, teacher: Tensor, scale: float | Tensor = 1.0, bias: float | Tensor = 0.0, consistency: float = 0.5) -> Tensor:
+    """Cross-entropy of finding each sample's teacher embedding among all N, plus ``consistency`` times the KL divergence from the
+    distributions of the student over teachers to those of the teacher over students (Giakoumoglou and Stathaki 2024); a scalar.
+
+    Embeddings (N, D); scores are cosines times ``scale`` plus ``bias``.
+    """
+    scores = products(unit(student), unit(teacher)) * scale + bias
+    finds, found = scores.log_softmax(1), scores.log_softmax(0).T
+    own = torch.arange(len(scores), device=scores.device)
+    total = F.nll_loss(finds, own, reduction="sum") + consistency * kl_divergence(found, finds).sum()
+    return total / max(1, len(scores))
+
+
+class DCD(HeadedObjective):
+    """Samples find their teacher embedding among the batch's, both ways alike, after a linear head a side; scale and bias are learned.
+
+    ``dim``: width of both heads' embeddings.
+    ``consistency``: weight of the agreement of the two ways.
+    ``max_scale``: bound of the learned scale, which begins at e.
+    """
+
+    card = Card(
+        "Discriminative and consistent representation distillation",
+        "https://arxiv.org/abs/2407.11802",
+        "arXiv",
+        2024,
+        source="relations",
+        algorithms=("contrastive",),
+        couples=True,
+        zero_at_match=False,
+        deviations="at a match the loss is the cross-entropy among alike samples, not zero",
+    )
+
+    def __init__(self, dim: Annotated[int, Ge(2)] = 128, consistency: NonNegative = 0.5, max_scale: Positive = 10.0):
+        super().__init__(dim)
+        self.consistency, self.max_scale = consistency, max_scale
+
+    def build(self, student: Outputs, teacher: Outputs) -> None:
+        """One linear head a side, the scale's logarithm and the bias."""
+        super().build(student, teacher)
+        mine = self.embed(student, teacher)[0]
+        self.log_scale = nn.Parameter(mine.new_ones(1))
+        self.bias = nn.Parameter(mine.new_zeros(1))
+
+    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
+        return dcd_loss(student, teacher, self.log_scale.exp().clamp_max(self.max_scale), self.bias, self.consistency)

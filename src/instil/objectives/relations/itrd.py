@@ -1,0 +1,78 @@
+"""Information-theoretic distillation: correlate with the teacher entry by entry, and share information with it sample by sample."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from instil.core import Batch, Card, NonNegative, Positive
+from instil.objectives.adapters import comparable, like
+from instil.objectives.directions import unit
+from instil.objectives.relation_objective import RelationObjective
+from instil.objectives.similarities import inner_products
+
+VARIANCE_EPSILON = 1e-12
+
+
+def itrd_correlation_loss(student: Tensor, teacher: Tensor, order: float = 1.01) -> Tensor:
+    """Logarithm (base 2) of the sum over the D entries of (1 - correlation) ** (2 * ``order``) (Miles et al. 2022); a scalar.
+
+    Embeddings (N, D); correlations are over the N samples, as the code takes them: covariances over N, deviations over N - 1.
+    """
+    mine, theirs = (_standardized(side) for side in comparable(student, teacher, "itrd_correlation_loss"))
+    correlation = (mine * theirs).sum(0) / max(1, len(mine))
+    return (1 - correlation).abs().pow(2 * order).sum().clamp_min(torch.finfo(mine.dtype).tiny).log2()
+
+
+def _standardized(samples: Tensor) -> Tensor:
+    deviation = samples - samples.mean(0)
+    variance = deviation.square().sum(0) / max(1, len(samples) - 1)
+    return deviation * variance.clamp_min(VARIANCE_EPSILON).rsqrt()
+
+
+def itrd_mutual_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Sum of squares of the student's Gram matrix less that of its product, entry by entry, with the teacher's (Miles et al. 2022); a scalar.
+
+    Embeddings (N, D) of any widths, to unit length; both matrices have trace 1. It is a bound on the mutual information's Renyi entropies of order
+    2, without their logarithm.
+    """
+    mine, both = inner_products(unit(student)), inner_products(unit(student)) * inner_products(unit(teacher))
+    return _of_trace_one(mine).square().sum() - _of_trace_one(both).square().sum()
+
+
+def _of_trace_one(matrix: Tensor) -> Tensor:
+    return matrix / matrix.diagonal().sum().clamp_min(VARIANCE_EPSILON)
+
+
+class ITRD(RelationObjective):
+    """Correlation of entries after a learned linear map, and mutual information of samples (before it where the widths agree).
+
+    ``correlation``: weight of the correlation.
+    ``mutual``: weight of the mutual information.
+    ``order``: Renyi's alpha in the correlation; the authors' 1.01 for nets of one family, 1.5 for others.
+    """
+
+    card = Card(
+        "Information theoretic representation distillation",
+        "https://arxiv.org/abs/2112.00459",
+        "BMVC",
+        2022,
+        source="relations",
+        couples=True,
+        zero_at_match=False,
+        deviations="the mutual information is without its logarithm, as in the code; at a match the correlation's loss is not zero",
+    )
+
+    def __init__(self, correlation: NonNegative = 2.0, mutual: NonNegative = 1.0, order: Positive = 1.01):
+        super().__init__()
+        self.correlation, self.mutual, self.order = correlation, mutual, order
+        self.head: nn.Module = nn.Identity()
+
+    def connect(self, student: Tensor, teacher: Tensor) -> nn.Module:
+        self.head = nn.Linear(student.shape[1], teacher.shape[1], device=student.device, dtype=student.dtype)
+        return super().connect(student, teacher)
+
+    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
+        aligned = self.head(like(self.head, student))
+        mutual = itrd_mutual_loss(student if student.shape == teacher.shape else aligned, teacher)
+        return self.correlation * itrd_correlation_loss(aligned, teacher, self.order) + self.mutual * mutual

@@ -1,0 +1,144 @@
+"""Wasserstein distance of predictions: moving probability to a class that the teacher finds alike costs less than to one it does not."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import torch
+import torch.nn.functional as F
+from annotated_types import Ge
+from torch import Tensor
+
+from instil.core import UNLABELLED, Batch, Card, LabelObjective, NonNegative, Outputs, Positive, full
+from instil.objectives.divergences import target_cross_entropy
+from instil.objectives.logit_objective import reduced, require_class_target, require_same_logits, without_target
+from instil.objectives.memory import Queue
+
+
+def wkd_logit_loss(
+    student: Tensor,
+    teacher: Tensor,
+    target: Tensor,
+    cost: Tensor,
+    temperature: float = 2.0,
+    gamma: float = 30.0,
+    regularization: float = 0.05,
+    iterations: int = 10,
+    reduction: str = "mean",
+) -> Tensor:
+    """Label's cross-entropy weighted by the teacher, plus gamma times the transport of the other classes at a temperature (Lv et al. 2024).
+
+    Logits (..., C), target (...), ``cost`` (C, C) in [0, 1] from a student's class to a teacher's, give (...) for reduction ``none``; -100 gives 0.
+    The rest is as for ``transport``. Raises ValueError for one class and where shapes do not fit.
+    """
+    require_same_logits(student, teacher, classes=2)
+    require_class_target(student, target)
+    if cost.shape != (student.shape[-1],) * 2:
+        raise ValueError(f"cost has the shape {tuple(cost.shape)}; expected one cost for each pair of {student.shape[-1]} classes")
+    mine, theirs = (without_target(full(logits) / temperature, target)[1].log_softmax(-1) for logits in (student, teacher))
+    values = target_cross_entropy(student, teacher, target) + gamma * transport(mine, theirs, cost.to(mine.dtype), regularization, iterations)
+    return reduced(values, reduction, target)
+
+
+def transport(student: Tensor, teacher: Tensor, cost: Tensor, regularization: float = 0.05, iterations: int = 10) -> Tensor:
+    """Cost of moving a distribution onto another along the entropy-regularized plan after some Sinkhorn iterations: (...).
+
+    Log-probabilities (..., C), minus infinity where there is no class. The scalings are kept as logarithms; the kernel exp(-cost / regularization),
+    which all items share, is never expanded to them. A ``regularization`` of 0.02 or more keeps it in the range of float32.
+    """
+    tiny = torch.finfo(cost.dtype).tiny
+    kernel = (-cost.clamp_min(0) / regularization).exp()
+
+    def gathered(log_scale: Tensor, kernel: Tensor) -> Tensor:
+        top = log_scale.detach().amax(-1, keepdim=True)
+        return ((log_scale - top).exp() @ kernel).clamp_min(tiny).log() + top
+
+    log_rows = torch.where(student == -torch.inf, -torch.inf, torch.zeros_like(student))
+    for step in range(iterations):
+        log_columns = teacher - gathered(log_rows, kernel)
+        if step < iterations - 1:
+            log_rows = student - gathered(log_columns, kernel.mT)
+    columns = (log_columns - log_columns.detach().amax(-1, keepdim=True)).exp()
+    price = columns @ (kernel * cost).mT / (columns @ kernel.mT).clamp_min(tiny)  # of a unit of each class of the student
+    return (student.exp() * price).sum(-1)
+
+
+def class_costs(rows: Tensor, known: Tensor, sharpness: float = 1.0) -> Tensor:
+    """(C, C): 1 - exp(-sharpness (1 - CKA)) of the rows (C, K, D) of every pair of classes; those not ``known`` (C, K) are left out.
+
+    Linear centred kernel alignment is the cosine of the classes' Gram matrices. A class with fewer than two rows is like no other.
+    """
+    count = known.sum(1).clamp_min(1)[:, None, None]
+    rows = rows * known.unsqueeze(-1)
+    centred = (rows - rows.sum(1, keepdim=True) / count) * known.unsqueeze(-1)
+    centred = F.normalize(centred.flatten(1), dim=1).view_as(centred)  # the scale is not in the cosine, and would overflow its squares
+    gram = F.normalize((centred @ centred.mT).flatten(1), dim=1)
+    alike = (gram @ gram.mT).clamp(0, 1).fill_diagonal_(1)
+    return -torch.expm1(-sharpness * (1 - alike))
+
+
+class WKDLogit(LabelObjective):
+    """Logits (N, C) compared across classes: discrete optimal transport of all classes but the label, which is taught by itself.
+
+    How alike two classes are is read off the teacher's embeddings (or logits) of their last samples; until some have been seen, no two are.
+
+    ``temperature``: divides the logits of the other classes: 2 on ImageNet, 8 on CIFAR-100.
+    ``gamma``: weight of the transport: 30 on ImageNet, 600 on CIFAR-100.
+    ``regularization``: of the transport's entropy.
+    ``iterations``: of Sinkhorn's scaling.
+    ``sharpness``: how fast the cost rises as two classes get less alike.
+    ``samples_per_class``: how many embeddings of each class are remembered.
+    """
+
+    card = Card(
+        "Wasserstein Distance Rivals Kullback-Leibler Divergence for Knowledge Distillation",
+        "https://arxiv.org/abs/2412.08139",
+        "NeurIPS",
+        2024,
+        source="logits",
+        labels=("single",),
+        zero_at_match=False,
+        deviations="The authors compute the likeness of classes (CKA) before training, over the training set; here it follows the last samples of "
+        "each class, and a fixed cost is what wkd_logit_loss takes. At a match the cross-entropy and the plan's entropy are left.",
+    )
+    needs: ClassVar = {"student": (("logits",),), "teacher": (("logits",), ("embedding", "logits"))}
+
+    def __init__(
+        self,
+        temperature: Positive = 2.0,
+        gamma: NonNegative = 30.0,
+        regularization: Annotated[float, Ge(0.02)] = 0.05,
+        iterations: Annotated[int, Ge(1)] = 10,
+        sharpness: Positive = 1.0,
+        samples_per_class: Annotated[int, Ge(2)] = 16,
+    ):
+        super().__init__()
+        self.temperature, self.gamma, self.regularization = temperature, gamma, regularization
+        self.iterations, self.sharpness, self.samples_per_class = iterations, sharpness, samples_per_class
+        self.cost: Tensor
+
+    def build(self, student: Outputs, teacher: Outputs) -> None:
+        """A queue of embeddings for each class, and no two classes alike."""
+        classes, rows = teacher["logits"].shape[-1], full(teacher[self.reads["teacher"][1]])
+        self.memory = Queue(classes * self.samples_per_class, {"teacher": rows.shape[-1]}, classes, rows.device, rows.dtype)
+        self.register_buffer("cost", class_costs(*self._remembered(), self.sharpness))
+
+    def _remembered(self) -> tuple[Tensor, Tensor]:
+        shape = self.memory.groups, self.memory.length
+        return self.memory["teacher"].view(*shape, -1), self.memory.owner.view(shape) >= 0
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        options = self.temperature, self.gamma, self.regularization, self.iterations
+        return wkd_logit_loss(student["logits"], teacher["logits"], batch["label"], self.cost, *options, "none")
+
+    def keep(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+        label = batch["label"]
+        return {"label": torch.where(self.weight(batch) > 0, label, UNLABELLED), "row": full(teacher[self.reads["teacher"][1]])}
+
+    def after_step(self, kept: dict[str, Tensor]) -> None:
+        """The queues take in the step's embeddings, and the costs follow."""
+        if kept:
+            label, rows = kept["label"].flatten(), kept["row"].flatten(0, -2)
+            label, rows = label[label != UNLABELLED], rows[label != UNLABELLED]
+            self.memory.push(label, {"teacher": rows}, label)
+            self.cost.copy_(class_costs(*self._remembered(), self.sharpness))

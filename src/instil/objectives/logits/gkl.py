@@ -24,7 +24,7 @@ def gkl_loss(
     normalize: Normalize = "sample",
     reduction: str = "mean",
 ) -> Tensor:
-    """KL(teacher || student) at a temperature, without T², plus beta wMSE (Cui et al. 2025).
+    """KL(teacher || student) at a temperature, without T², plus beta wMSE (Cui et al. 2026).
 
     wMSE = 1/4 sum_ij w_ij (Δ_ij teacher - Δ_ij student)² / sum_ij w_ij, Δ_ij the difference of the logits of two classes, w_ij the product of their
     probabilities in ``prior`` (..., C) to the power ``gamma``; without a prior, in the teacher's softmax at temperature 1. ``normalize``: the second
@@ -61,8 +61,8 @@ class GKL(LogitObjective):
     card = Card(
         "Generalized Kullback-Leibler Divergence Loss",
         "https://arxiv.org/abs/2503.08038",
-        "arXiv",
-        2025,
+        "TPAMI",
+        2026,
         source="logits",
         labels=("single",),
         deviations="The code divides by the weights of the whole batch: normalize=batch. Its soft term is a cross-entropy; ours is the divergence, "

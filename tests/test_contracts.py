@@ -23,7 +23,7 @@ from instil.testing.classes import any_rank
 from instil.testing.samples import leaves, sample_outputs, scaled
 from tests.nets import batch, net
 
-COUPLING = {("review_kd", "norm", "batch"), ("cirkd_memory", "norm", "batch")}
+COUPLING = {("cirkd_memory", "norm", "batch")}
 """Options under which a method says itself that it couples the batch or otherwise leaves the contracts."""
 
 

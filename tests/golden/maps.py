@@ -7,12 +7,11 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from instil.objectives.adapters import resize
 from instil.objectives.features.activation_boundary import activation_boundary_loss
 from instil.objectives.features.afd import StageAttention, afd_loss
-from instil.objectives.features.attention_transfer import attention_transfer_loss
 from instil.objectives.features.cwd import cwd_loss
 from instil.objectives.features.factor_transfer import FactorNets, factor_transfer_loss
 from instil.objectives.features.fbkd import DetectionViews, Views, fbkd_loss, fbkd_mask
@@ -26,12 +25,7 @@ from instil.objectives.features.pad import pad_loss
 from instil.objectives.features.pkd import pkd_loss
 from instil.objectives.features.sad import sad_loss
 from tests.golden.cases import Case
-
-
-def only(case: Case, *names: str) -> None:
-    """NotImplementedError where the case has an option that the adapter does not read."""
-    if unknown := sorted(set(case.options) - set(names)):
-        raise NotImplementedError(f"option {unknown[0]} of {case.method}")
+from tests.golden.stages import called, only
 
 
 def total(terms: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
@@ -146,14 +140,6 @@ def cwd(case: Case) -> Tensor:
     return case.option("loss_weight", 1.0) * total([cwd_loss(s, t, temperature, form) for s, t in case.pairs()])
 
 
-def called(module: nn.Module, parameters: dict[str, Tensor], *arguments: object, training: bool = True) -> tuple[Tensor, ...]:
-    """What a module gives with the case's parameters, whose running statistics stay as they are."""
-    module.double().train(training)
-    held = {name: value.clone() if "running" in name or "num_batches" in name else value for name, value in parameters.items()}
-    result: tuple[Tensor, ...] = torch.func.functional_call(module, held, arguments)
-    return result
-
-
 def ft(case: Case) -> Tensor:
     """The factors are given, or made by the case's translator and paraphraser."""
     only(case, "p", "p1", "p2", "k", "bn_training")
@@ -225,13 +211,6 @@ def sad(case: Case) -> Tensor:
     return 1000 * total([sad_loss(a, b, "features") for a, b in itertools.pairwise(case.stages("student.features"))])
 
 
-def at_graph(case: Case) -> Tensor:
-    """The nodes of one graph are the positions of one sample."""
-    only(case)
-    student, teacher = (case[f"{side}.embedding"].T[None, :, :, None] for side in ("student", "teacher"))
-    return attention_transfer_loss(student, teacher)
-
-
 ADAPTERS = {
     "nst": nst,
     "fsp": fsp,
@@ -247,5 +226,4 @@ ADAPTERS = {
     "fbkd": fbkd,
     "pad": pad,
     "sad": sad,
-    "at_graph": at_graph,
 }

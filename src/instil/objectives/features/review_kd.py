@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, Outputs, closest, full
+from instil.core import Batch, Card, Outputs, full
 from instil.objectives.adapters import as_map, comparable, like
-from instil.objectives.feature_objective import FeatureObjective
+from instil.objectives.connectors import NORMS
 from instil.objectives.logit_objective import reduced
+from instil.objectives.normed_objective import NormedObjective
 from instil.objectives.pairs import Pairs, plan, stages
 
 LEVELS = (4, 2, 1)
@@ -59,14 +60,7 @@ class Fusion(nn.Module):
         return self.expand(fused), fused
 
 
-def _one_group(channels: int) -> nn.Module:
-    return nn.GroupNorm(1, channels)
-
-
-NORMS: dict[str, Callable[[int], nn.Module]] = {"group": _one_group, "batch": nn.BatchNorm2d}
-
-
-class ReviewKD(FeatureObjective):
+class ReviewKD(NormedObjective):
     """Each teacher stage reviewed by a fusion of the student's stage and all deeper ones, under ``hcl_loss``; summed over the pairs.
 
     To have the authors' pooled stage, tap the pooled embedding as the last of ``features``: (N, D) is a map of one position.
@@ -87,10 +81,7 @@ class ReviewKD(FeatureObjective):
     )
 
     def __init__(self, norm: Literal["group", "batch"] = "group", pairs: Pairs = "auto"):
-        super().__init__(pairs)
-        if norm not in NORMS:
-            raise ValueError(f"norm: no norm '{norm}'; {closest(norm, NORMS)}")
-        self.norm = norm
+        super().__init__(norm, pairs)
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """Pair the stages and make one fusion a pair, shallow to deep."""
@@ -113,4 +104,4 @@ class ReviewKD(FeatureObjective):
             target = as_map(theirs[j])
             fused, residual = fusion(as_map(mine[i]), residual, (target.shape[2], target.shape[3]))
             terms.append(hcl_loss(fused, target, reduction="none"))
-        return torch.stack(terms).sum(0)
+        return self.together(torch.stack(terms).sum(0))

@@ -33,7 +33,7 @@ def unit_pair(outputs: Outputs) -> tuple[Tensor, Tensor]:
     return unit(outputs["image_embedding"]), unit(outputs["text_embedding"])
 
 
-class ProjectedObjective(Objective):
+class ImageTextObjective(Objective):
     """A loss on unit embeddings of one width: where the student's are of another, a learned linear layer for each of its two embeddings."""
 
     needs: ClassVar = BOTH

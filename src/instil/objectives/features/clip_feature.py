@@ -6,7 +6,7 @@ from torch import Tensor
 
 from instil.core import Batch, Card, Outputs
 from instil.objectives.adapters import comparable
-from instil.objectives.image_text import ProjectedObjective, unit_pair
+from instil.objectives.image_text import ImageTextObjective, unit_pair
 from instil.objectives.logit_objective import reduced
 
 
@@ -19,7 +19,7 @@ def clip_feature_loss(image: Tensor, text: Tensor, teacher_image: Tensor, teache
     return reduced(terms[0] + terms[1], reduction)
 
 
-class CLIPFeature(ProjectedObjective):
+class CLIPFeature(ImageTextObjective):
     """CLIP-KD's feature distillation (FD): both unit embeddings regress the teacher's, projected first where the widths differ.
 
     The published weight is 2000.

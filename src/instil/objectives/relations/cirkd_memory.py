@@ -128,6 +128,8 @@ class CIRKDMemory(PixelLabelObjective, DenseObjective):
 
     def keep(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Of each image and class: the region, some pixels drawn by (seed, step, index), and which of them there are."""
+        if "index" not in batch:
+            raise ValueError(f"cirkd_memory remembers whose a pixel is: it needs 'index' in the batch, which has {', '.join(batch)}")
         label, kept = self.pixels(batch), {"index": batch["index"]}
         for number, (i, j) in enumerate(self.matched):
             _, other = one_grid(stages(student)[i], stages(teacher)[j])

@@ -11,7 +11,7 @@ from torch import Tensor
 from instil.core import Batch, Card, Outputs
 from instil.objectives.adapters import comparable
 from instil.objectives.directions import products
-from instil.objectives.image_text import WITH_SCALE, Form, ProjectedObjective, require_form, similarities, unit_pair
+from instil.objectives.image_text import WITH_SCALE, Form, ImageTextObjective, require_form, similarities, unit_pair
 
 Pair = tuple[Tensor, Tensor]
 
@@ -40,7 +40,7 @@ def _gradients(image: Tensor, text: Tensor, scale: Tensor | float) -> tuple[Tens
     return tuple(found)
 
 
-class CLIPGradient(ProjectedObjective):
+class CLIPGradient(ImageTextObjective):
     """CLIP-KD's gradient distillation (GD), in closed form; embeddings are projected first where the widths differ.
 
     The published weight is 1e8, of the code's form.

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from instil.core import Batch, Card, Outputs
 from instil.objectives.contrastive import contrastive
-from instil.objectives.image_text import Form, LearnedScale, ProjectedObjective, require_form, similarities, unit_pair
+from instil.objectives.image_text import Form, LearnedScale, ImageTextObjective, require_form, similarities, unit_pair
 
 
 def interactive_contrastive_loss(image: Tensor, text: Tensor, teacher_image: Tensor, teacher_text: Tensor, scale: Tensor | float) -> Tensor:
@@ -17,7 +17,7 @@ def interactive_contrastive_loss(image: Tensor, text: Tensor, teacher_image: Ten
     return (contrastive(similarities(image, teacher_text, scale)) + contrastive(similarities(text, teacher_image, scale))) / 2
 
 
-class InteractiveContrastive(ProjectedObjective):
+class InteractiveContrastive(ImageTextObjective):
     """CLIP-KD's ICL: the student's embeddings are contrasted with the teacher's of the other modality. At a match it is not zero.
 
     The student's embeddings are projected first where the widths differ; the scale is learned.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import Batch, Card, Positive, closest
 from instil.objectives.relation_objective import RelationObjective
-from instil.objectives.similarities import centred, distances, inner_products
+from instil.objectives.similarities import NEAREST, centred, distances, inner_products
 
 Kernel = Literal["linear", "rbf"]
 
@@ -30,7 +31,8 @@ def cka_loss(student: Tensor, teacher: Tensor, kernel: Kernel = "linear", bandwi
 
 
 def _gaussian(samples: Tensor, bandwidth: float) -> Tensor:
-    squared = distances(samples).square()
+    apart = distances(samples)
+    squared = torch.where(apart > NEAREST, apart.square(), 0.0)
     mean = squared.detach().sum() / max(1, len(samples) * (len(samples) - 1))
     return (-squared / (2 * bandwidth**2 * mean).clamp_min(1e-12)).exp()
 

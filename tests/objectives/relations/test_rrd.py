@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+import torch
+
+from instil.objectives.relations.rrd import RRD
+from instil.objectives.relations.seed import SEED, seed_loss
+
+
+def test_it_is_seed_behind_two_heads() -> None:
+    outputs = [{"embedding": torch.randn(4, width)} for width in (3, 5)]
+    objective = RRD(dim=6, size=7)
+    objective.build(*outputs)
+    assert isinstance(objective, SEED)
+    assert len(list(objective.parameters())) == 4
+    assert objective.queue["teacher"].shape == (7, 6)
+    mine, theirs = objective.embed(*outputs)
+    expected = seed_loss(mine, theirs, objective.queue["teacher"], 0.1, 0.02, "none")
+    assert torch.equal(objective(*outputs, {}), expected)
+    batch = {"index": torch.arange(4)}
+    objective.after_step(objective.keep(*outputs, {**batch, "image": torch.zeros(4, 1)}))
+    assert torch.allclose(objective.queue["teacher"][:4], theirs, atol=1e-6)

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from instil.objectives.similarities import NEAREST, centred, distances, inner_products
+
+
+def test_inner_products_and_distances_agree_with_plain_loops() -> None:
+    samples = torch.randn(4, 3, 2, dtype=torch.float64)
+    flat = samples.flatten(1).numpy()
+    assert np.allclose(inner_products(samples), [[a @ b for b in flat] for a in flat])
+    assert np.allclose(distances(samples), [[np.sqrt(((a - b) ** 2).sum()) for b in flat] for a in flat])
+
+
+def test_samples_that_coincide_have_no_gradient_between_them() -> None:
+    samples = torch.ones(3, 4, requires_grad=True)
+    apart = distances(samples)
+    assert torch.equal(apart, NEAREST * (1 - torch.eye(3)))
+    assert torch.equal(torch.autograd.grad(apart.sum(), samples)[0], torch.zeros(3, 4))
+
+
+def test_autocast_does_not_lower_the_precision() -> None:
+    samples = torch.randn(4, 300)
+    expected = samples @ samples.T
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(inner_products(samples), expected)
+
+
+def test_centred_rows_and_columns_have_mean_zero() -> None:
+    matrix = torch.randn(5, 5, dtype=torch.float64)
+    middle = np.eye(5) - np.ones((5, 5)) / 5
+    assert np.allclose(centred(matrix), middle @ matrix.numpy() @ middle)

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.core import closest, full
@@ -24,7 +25,16 @@ def _none(_channels: int) -> nn.Module:
     return nn.Identity()
 
 
-NORMS: dict[str, Callable[[int], nn.Module]] = {"none": _none, "group": _one_group, "batch": nn.BatchNorm2d}
+class BatchNorm(nn.BatchNorm2d):
+    """BatchNorm that takes its running statistics where a batch has only one value a channel, which has no variance."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.shape[0] * input.shape[2] * input.shape[3] > 1:
+            return super().forward(input)
+        return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {"none": _none, "group": _one_group, "batch": BatchNorm}
 
 
 def require_norm(norm: str, *norms: str) -> None:

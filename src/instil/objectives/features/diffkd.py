@@ -1,0 +1,150 @@
+"""Knowledge diffusion: a diffusion model of the teacher's features takes the noise out of the student's before they are compared."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from annotated_types import Ge
+from torch import Tensor, nn
+
+from instil.core import Batch, Card, NonNegative, Outputs, Positive, full, uniform
+from instil.objectives.adapters import as_map, comparable, like, resize
+from instil.objectives.connectors import NORMS, Norm, convolutions, require_norm
+from instil.objectives.diffusion import TIMES, Bottleneck, NoiseModel, denoised, noised
+from instil.objectives.feature_objective import FeatureObjective
+from instil.objectives.logit_objective import kl_divergence, reduced, require_same_logits
+from instil.objectives.noise import normal
+from instil.objectives.pairs import Pairs, stages
+
+
+def diffkd_loss(
+    student: Tensor,
+    teacher: Tensor,
+    noise_error: Tensor,
+    reconstruction_error: Tensor,
+    diffusion_weight: float = 1.0,
+    autoencoder_weight: float = 1.0,
+    reduction: str = "mean",
+) -> Tensor:
+    """Mean squared difference of the denoised student and the teacher's latent (N, ...), and weighted the errors (N,) of those who make them.
+
+    Huang et al. 2023, eq. 7 with the squared difference as the distance. Raises ValueError where the shapes differ.
+    """
+    student, teacher = comparable(student, teacher, "diffkd_loss")
+    compared = (student - teacher).square().flatten(1).mean(1)
+    return reduced(compared + diffusion_weight * full(noise_error) + autoencoder_weight * full(reconstruction_error), reduction)
+
+
+class Denoiser(nn.Module):
+    """A student stage projected, denoised and projected again; the teacher's latent stage; and what trains the diffusion model."""
+
+    def __init__(self, source: int, target: int, reduction: int, pointwise: bool, norm: Norm):
+        super().__init__()
+        latent = max(1, target // reduction)
+        self.encode, self.decode = nn.Sequential(nn.Conv2d(target, latent, 1), NORMS[norm](latent)), nn.Conv2d(latent, target, 1)
+        if reduction == 1:
+            self.encode, self.decode = nn.Sequential(), nn.Identity()  # type: ignore[assignment]
+        self.project = nn.Conv2d(source, latent, 1)
+        self.model = NoiseModel(latent, pointwise, norm)
+        look = convolutions((latent, 2 * latent, latent), (1, 1), norm, "norm")
+        self.look = look if pointwise else Bottleneck(latent, 8, norm)
+        self.level = nn.Linear(latent, 2)
+        self.refine = convolutions((latent, latent), (1,), norm, "norm")
+
+    def forward(self, student: Tensor, teacher: Tensor, batch: Batch, steps: int, salt: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The refined student and the teacher's latent (N, D, H, W), and each sample's squared error of noise and of reconstruction (N,)."""
+        encoded = self.encode(teacher)
+        lost = (self.decode(encoded) - teacher).square().flatten(1).mean(1)
+        latent = encoded.detach()
+        shape = latent.shape[1], latent.shape[2], latent.shape[3]
+        noise, other = (normal(batch, shape, salt + number).to(latent.dtype) for number in (0, 1))
+        time = (uniform(batch, 1, salt + 2)[:, 0] * TIMES).long()
+        error = (self.model(noised(latent, noise, time), time) - noise).square().flatten(1).mean(1)
+        projected = self.project(student)
+        level = self.level(self.look(projected).mean((2, 3))).softmax(1)[:, 0, None, None, None]
+        mixed = level * projected + (1 - level) * other
+        return self.refine(denoised(mixed, self.model, steps)), latent, error, lost
+
+
+class DiffKD(FeatureObjective):
+    """The denoised student near the teacher: squared difference of the stages' latents, and KL of the logits. A small diffusion model learns the
+    teacher's side meanwhile; at a match the loss is its errors, not zero.
+
+    ``steps``: of denoising.
+    ``reduction``: how much fewer channels the autoencoder's latent has than the teacher's stage; 1 is no autoencoder.
+    ``logits``: the logits are denoised and compared too.
+    ``temperature``: of the logits' KL, with its square as a factor.
+    ``diffusion_weight``: of the error of the predicted noise.
+    ``autoencoder_weight``: of the error of reconstruction.
+    ``norm``: in all learned parts; group normalises each sample, batch is the authors' BatchNorm, which couples the samples.
+    ``pairs``: auto is the deepest stages.
+    """
+
+    deepest = True
+    card = Card(
+        "Knowledge diffusion for distillation",
+        "https://arxiv.org/abs/2305.15712",
+        "NeurIPS",
+        2023,
+        source="features",
+        zero_at_match=False,
+        deviations="every norm is of a sample alone (norm: 'batch' is the code's); the student is resized to the teacher's grid. As in the code, the "
+        "denoiser learns from the comparison too",
+    )
+    needs: ClassVar = dict.fromkeys(("student", "teacher"), (("features",), ("logits",)))
+
+    def __init__(
+        self,
+        steps: Annotated[int, Ge(1)] = 5,
+        reduction: Annotated[int, Ge(1)] = 2,
+        logits: bool = True,
+        temperature: Positive = 1.0,
+        diffusion_weight: NonNegative = 1.0,
+        autoencoder_weight: NonNegative = 1.0,
+        norm: Literal["group", "batch"] = "group",
+        pairs: Pairs = "auto",
+    ):
+        super().__init__(pairs)
+        require_norm(norm, "group", "batch")
+        if steps > TIMES // 2:
+            raise ValueError(f"steps: {steps} steps from the middle of {TIMES} times; at most {TIMES // 2}")
+        self.steps, self.reduction, self.logits, self.temperature, self.norm = steps, reduction, logits, temperature, norm
+        self.diffusion_weight, self.autoencoder_weight = diffusion_weight, autoencoder_weight
+        self.denoiser = nn.ModuleList()  # of the logits
+
+    @property
+    def couples(self) -> bool:
+        return self.norm == "batch"
+
+    def build(self, student: Outputs, teacher: Outputs) -> None:
+        """Make a denoiser for each pair and one for the logits. Raises ValueError for logits of more than samples and classes."""
+        super().build(student, teacher)
+        self.denoiser = nn.ModuleList()
+        if self.logits:
+            mine: Tensor = student["logits"]
+            require_same_logits(mine, teacher["logits"], 2)
+            if mine.ndim != 2:
+                raise ValueError(f"logits of shape {tuple(mine.shape)} cannot be denoised, only (N, C); say logits: false")
+            made = Denoiser(mine.shape[1], mine.shape[1], 1, True, self.norm)
+            self.denoiser.append(made.to(mine.device, full(mine).dtype))
+
+    def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
+        made = Denoiser(as_map(student).shape[1], as_map(teacher).shape[1], self.reduction, False, self.norm)
+        return made.to(student.device, full(student).dtype), f"denoised in {self.steps} steps"
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        mine, theirs = stages(student), stages(teacher)
+        terms, weights = [], (self.diffusion_weight, self.autoencoder_weight)
+        for number, (denoiser, (i, j)) in enumerate(zip(self.adapters, self.matched, strict=True)):
+            target = full(as_map(theirs[j]))
+            stage = resize(full(as_map(mine[i])), (target.shape[2], target.shape[3]))
+            refined, latent, error, lost = denoiser(like(denoiser, stage), like(denoiser, target), batch, self.steps, 3 * number + 3)
+            terms.append(diffkd_loss(refined, latent, error, lost, *weights, reduction="none"))
+        for denoiser in self.denoiser:
+            pair = (like(denoiser, full(side["logits"]))[:, :, None, None] for side in (student, teacher))
+            refined, latent, error, _ = denoiser(*pair, batch, self.steps, 0)
+            log_p, log_q = ((values.flatten(1) / self.temperature).log_softmax(1) for values in (latent, refined))
+            terms.append(kl_divergence(log_p, log_q) * self.temperature**2 + self.diffusion_weight * error)  # nothing is encoded
+        values = torch.stack(terms).sum(0)
+        return values.mean() if self.couples else values

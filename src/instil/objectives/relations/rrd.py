@@ -29,7 +29,8 @@ class RRD(SEED):
         source="relations",
         algorithms=("contrastive",),
         zero_at_match=False,
-        deviations="the code remembers the batch before it compares, so that its samples are anchors of each other; here a sample's own teacher "
+        deviations="the temperatures are those of the training scripts; the class's own comment has them the other way round. "
+        "The code remembers the batch before it compares, so that its samples are anchors of each other; here a sample's own teacher "
         "embedding stands beside the queue, and the batch may be cut. At a match the loss is the cross-entropy of two temperatures, not zero",
     )
 

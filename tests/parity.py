@@ -5,15 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from instil.core import Batch, Net, Objective, Objectives, Outputs, Schedule, Scheme
+from instil import catalogue
+from instil.balances.gradient_norm import GradientNorm
+from instil.balances.uncertainty import Uncertainty
+from instil.core import SHARED_ROLES, Balance, Batch, Net, Objective, Objectives, Outputs, Schedule, Scheme
 from instil.engine import Engine, Optimization, rank
-from instil.objectives.features.attention_transfer import AttentionTransfer
 from instil.objectives.features.fitnet import FitNet
-from instil.objectives.features.review_kd import ReviewKD
 from instil.objectives.features.vid import VID
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.labels.label_smoothing import LabelSmoothing
@@ -21,11 +23,9 @@ from instil.objectives.logits.dist import DIST
 from instil.objectives.logits.dkd import DKD
 from instil.objectives.logits.kd import KD
 from instil.objectives.logits.logit_mse import LogitMSE
-from instil.objectives.logits.nkd import NKD
 from instil.objectives.relations.crd import CRD
 from instil.objectives.relations.pkt import PKT
-from instil.objectives.relations.rkd import RKD
-from instil.objectives.relations.similarity_preserving import SimilarityPreserving
+from instil.recipe.options import parameters
 from instil.schemes.adversarial import Adversarial
 from instil.schemes.ema import Ema
 from instil.schemes.mutual import Mutual
@@ -33,7 +33,10 @@ from instil.schemes.offline import Offline
 from instil.step import train_step
 from instil.teachers.ensemble import Ensemble
 from instil.teachers.frozen import Frozen
+from instil.testing.samples import flat, sample_outputs
 from instil.train import Training, fit
+from instil.weightings.difficulty import Difficulty
+from instil.weightings.entropy import Entropy
 
 STEPS = 5
 
@@ -95,8 +98,52 @@ def pixels(width: int, seed: int) -> Net:
     return Net(Pixels(width), call, {"features": ["stages.0", "stages.1", "stages.2"], "embedding": "head:in"})
 
 
+class Roles(nn.Module):
+    """Gives each role that the sample outputs of a task have, in their shape, as a linear function of the 20 numbers."""
+
+    def __init__(self, side: str, task: str):
+        super().__init__()
+        samples = dict(zip(("student", "teacher"), sample_outputs(1, task=task), strict=False))[side]
+        self.shapes = {name: tensor.shape[1:] for name, tensor in flat(samples) if name.partition(".")[0] not in SHARED_ROLES}
+        self.tuples = {role for role, value in samples.items() if isinstance(value, tuple)}
+        self.layers = nn.ModuleDict({name.replace(".", "_"): nn.Linear(20, shape.numel()) for name, shape in self.shapes.items()})
+        shared = {role: value for role, value in samples.items() if role in SHARED_ROLES}
+        self.shared = nn.ParameterDict({name.replace(".", "_"): nn.Parameter(tensor) for name, tensor in flat(shared)})
+
+    def forward(self, x: Tensor) -> Outputs:
+        outputs: dict[str, list[Tensor]] = {}
+        for name, shape in self.shapes.items():
+            value = self.layers[name.replace(".", "_")](x).view(-1, *shape)
+            role = name.partition(".")[0]
+            outputs.setdefault(role, []).append(value.softmax(-1) if role == "attentions" else value)
+        for name, parameter in self.shared.items():
+            outputs.setdefault(name.rpartition("_")[0], []).append(parameter.view_as(parameter))
+        return {role: tuple(values) if role in self.tuples else values[0] for role, values in outputs.items()}
+
+
+def on_roles(name: str, **options: Any) -> Callable[[], Scheme]:
+    """A scheme of one objective of the catalogue, with memories that fit the 64 samples."""
+    kind = catalogue.find("objective", name)
+    for option, parameter in parameters(kind).items():
+        if isinstance(parameter.default, int) and parameter.default > 1000:
+            options.setdefault(option, 64)
+
+    def make() -> Scheme:
+        nets = []
+        for seed, side in enumerate(("student", "teacher")):
+            torch.manual_seed(seed)
+            nets.append(Net(Roles(side, kind.card.tasks[0]), lambda model, batch: model(batch["x"])))
+        return Offline(nets[0], Frozen(nets[1]), Objectives({name: kind(**options)}, {name: 0.1}))
+
+    return make
+
+
 def plain() -> Objectives:
     return Objectives({"cross_entropy": CrossEntropy(), "kd": KD()}, {"kd": 0.7})
+
+
+def balanced(balance: Balance) -> Scheme:
+    return Offline(pixels(3, 1), Frozen(pixels(5, 2)), Objectives({"cross_entropy": CrossEntropy(), "kd": KD(), "fitnet": FitNet()}, balance=balance))
 
 
 def on_pixels(weight: float = 1.0, **objectives: Objective) -> Scheme:
@@ -107,13 +154,14 @@ SCHEMES: dict[str, Callable[[], Scheme]] = {
     "offline": lambda: Offline(net(16, 1), Frozen(net(32, 2)), Objectives({"cross_entropy": CrossEntropy(), "kd": KD(), "dkd": DKD()})),
     "alone": lambda: Offline(net(16, 1), None, {"cross_entropy": CrossEntropy()}),
     "label_smoothing": lambda: Offline(net(16, 1), None, {"label_smoothing": LabelSmoothing()}),
-    "logits": lambda: Offline(
-        net(16, 1), Frozen(net(32, 2)), {"nkd": NKD(), "logit_mse": LogitMSE(), "kd": KD(temperature=Schedule(1, 4), standardize=True)}
-    ),
-    "features": lambda: on_pixels(fitnet=FitNet(), attention_transfer=AttentionTransfer(), vid=VID(), cross_entropy=CrossEntropy()),
-    "review": lambda: on_pixels(review_kd=ReviewKD()),
-    "queue": lambda: on_pixels(0.1, crd=CRD(dim=8, negatives=16, size=150)),
+    "scheduled": lambda: Offline(net(16, 1), Frozen(net(32, 2)), {"kd": KD(temperature=Schedule(1, 4), standardize=True)}),
+    "features": lambda: on_pixels(fitnet=FitNet(), vid=VID(), cross_entropy=CrossEntropy()),
     "bank": lambda: on_pixels(0.1, crd=CRD(dim=8, negatives=16, size=64, memory="bank")),
+    "weighted": lambda: Offline(
+        net(16, 1), Frozen(net(32, 2)), Objectives({"kd": KD(), "fit": LogitMSE()}, sample_weights={"kd": Entropy(), "fit": Difficulty()})
+    ),
+    "balanced": lambda: balanced(GradientNorm(role="features")),
+    "uncertain": lambda: balanced(Uncertainty()),
     "ensemble": lambda: Offline(net(16, 1), Ensemble([net(32, 2), net(24, 3)]), plain()),
     "mutual": lambda: Mutual(net(16, 1), [net(24, 3), net(8, 4)], plain()),
     "mutual_features": lambda: Mutual(pixels(3, 1), [pixels(4, 3)], {"fitnet": FitNet(), "vid": VID()}),
@@ -121,24 +169,34 @@ SCHEMES: dict[str, Callable[[], Scheme]] = {
     "adversarial": lambda: Adversarial(net(16, 1), Frozen(net(32, 2)), plain()),
 }
 COUPLED: dict[str, Callable[[], Scheme]] = {
-    "dist": lambda: on_pixels(0.2, dist=DIST()),
-    "rkd": lambda: on_pixels(0.02, rkd=RKD()),
-    "similarity_preserving": lambda: on_pixels(similarity_preserving=SimilarityPreserving()),
-    "pkt": lambda: on_pixels(pkt=PKT()),
     "coupled_mutual": lambda: Mutual(net(16, 1), [net(24, 3)], {"pkt": PKT(), "kd": KD()}),
     "coupled_ema": lambda: Ema(net(16, 1), Objectives({"dist": DIST(), "cross_entropy": CrossEntropy()}, {"dist": Schedule(0, 1)}), 0.9),
 }
-KEPT = ("ema", "bank", "features", "adversarial", "mutual_features")
+for method in catalogue.names("objective"):
+    card = catalogue.find("objective", method).card
+    if card.tasks[0] != "node_classification":  # a graph is one batch, which no cut goes through
+        (COUPLED if card.couples else SCHEMES)[method] = on_roles(method)
+WHOLE = ("balanced",)
+"""Schemes that cannot be sharded, and say so."""
+KEPT = ("ema", "bank", "features", "adversarial", "mutual_features", "balanced")
 """Schemes whose checkpoints of one process and of two are loaded by the other."""
 
 
-def batch(seed: int, number: int = 64) -> Batch:
+def batch(seed: int, number: int = 64, task: str = "classification") -> Batch:
     """Half of the labels are missing, a tenth of the items does not count."""
     generator = torch.Generator().manual_seed(seed)
-    label = torch.randint(0, 10, (number,), generator=generator)
-    label[torch.rand(number, generator=generator) < 0.5] = -100
-    valid = torch.rand(number, generator=generator) < 0.9
-    return {"x": torch.randn(number, 20, generator=generator), "label": label, "index": torch.arange(number), "valid": valid}
+    _, _, given = sample_outputs(number, seed, task=task)
+    label = given["label"]
+    label = label.masked_fill(torch.rand(label.shape, generator=generator) < 0.5, -100)
+    valid = torch.rand(label.shape, generator=generator) < 0.9
+    more = {key: value for key, value in given.items() if value.ndim}
+    return {"x": torch.randn(number, 20, generator=generator), **more, "label": label, "index": torch.arange(number), "valid": valid}
+
+
+def task_of(scheme: Scheme) -> str:
+    """The task on the cards of its objectives."""
+    parts = [part for part in scheme.modules() if isinstance(part, Objective)]
+    return next(iter(part.card.tasks[0] for part in parts), "classification")
 
 
 def cut(whole: Batch, sizes: list[int]) -> list[Batch]:
@@ -159,14 +217,15 @@ def train(
     """
     torch.manual_seed(0)
     scheme = make()
-    scheme.prepare(batch(99))
+    task = task_of(scheme)
+    scheme.prepare(batch(99, task=task))
     engine = Engine("cpu", shard=shard, clip=1.0)
     engine.setup(scheme, lambda learner: Optimization("sgd", {"lr": 0.1, "momentum": 0.9}))
     if resume is not None:
         engine.load(scheme, resume)
     for step in range(2 if resume is not None else 0, STEPS):
         clock = {"step": torch.tensor(step), "progress": torch.tensor(step / STEPS), "seed": torch.tensor(0)}
-        mine = {key: value[share] for key, value in batch(step).items()}
+        mine = {key: value[share] for key, value in batch(step, task=task).items()}
         train_step(engine, scheme, [part | clock for part in cut(mine, sizes)])
         if save is not None and step == 1:
             engine.save(scheme, save, {})
@@ -194,9 +253,10 @@ def pieces() -> list[Batch]:
 def main(folder: Path, shard: bool) -> dict[str, Tensor]:
     first = rank() == 0
     share = slice(0, 40) if first else slice(40, 64)
-    ends = {name: train(make, [20, 20] if first else [23, 1], share, shard) for name, make in SCHEMES.items()}
+    schemes = {name: make for name, make in SCHEMES.items() if not (shard and name in WHOLE)}
+    ends = {name: train(make, [20, 20] if first else [23, 1], share, shard) for name, make in schemes.items()}
     ends |= {name: train(make, [40] if first else [24], share, shard) for name, make in COUPLED.items()}
-    for name in KEPT:
+    for name in (one for one in KEPT if one in schemes):
         ends[f"saved by two/{name}"] = train(SCHEMES[name], [40] if first else [24], share, shard, save=folder / f"two_{name}.pt")
         ends[f"saved by one/{name}"] = train(SCHEMES[name], [40] if first else [24], share, shard, resume=folder / f"one_{name}.pt")
     # global steps of four batches: this rank's two first, then the other's; the second rank runs out

@@ -292,7 +292,7 @@ def _shard(module: nn.Module, mesh: DeviceMesh) -> None:
     for part in module.modules():
         if isinstance(part, Net):
             part.stops = False  # a forward that is cut short would leave its weights unsharded
-    for block in _blocks(module):
+    for block in () if isinstance(module, Objectives) else _blocks(module):  # an objective may use a part of its adapter without calling the whole
         fully_shard(block, mesh=mesh)
     if any(True for _ in module.parameters()):
         fully_shard(module, mesh=mesh)

@@ -60,7 +60,8 @@ class GradientNorm(Balance):
     def _pull(self, name: str, loss: Tensor, shared: Tensor) -> Tensor:
         (gradient,) = torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True)
         if gradient is None:
-            raise ValueError(f"balance.role: objectives.{name} does not depend on '{self.role}' of the student; name a role that all depend on")
+            reason = f"objectives.{name} does not depend on '{self.role}' of the student; name a role that all depend on"
+            raise ValueError(f"balance.role: {reason} (sharded, no output depends on another: gradient_norm needs train.shard: false)")
         return torch.linalg.vector_norm(gradient.float())
 
     def after_step(self, kept: dict[str, Tensor]) -> None:

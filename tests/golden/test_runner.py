@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.golden.__main__ import main
-from tests.golden.cases import relative_error
+from tests.golden.cases import Case, compare, relative_error
 
 LOGITS = np.array([[1.0, 2.0, 4.0]], dtype=np.float32)
 
@@ -57,3 +57,11 @@ def test_relative_error() -> None:
     assert relative_error(torch.tensor([0.5]), torch.tensor([0.0]).double()) == 0.5
     assert relative_error(torch.tensor([torch.nan]), torch.tensor([1.0]).double()) == float("inf")
     assert relative_error(torch.zeros(2), torch.zeros(3).double()) == float("inf")
+
+
+def test_a_gradient_of_rounding_alone_is_zero_and_must_be_so_in_ours() -> None:
+    weight, bias = torch.ones(2, dtype=torch.float64, requires_grad=True), torch.ones(2, dtype=torch.float64, requires_grad=True)
+    arrays = {"weight": weight, "bias": bias, "loss": torch.tensor(2.0).double(), "grad.weight": torch.ones(2).double()}
+    case = Case("one", "method", "", {}, "", 1e-5, {**arrays, "grad.bias": torch.full((2,), 3e-16).double()})
+    assert compare(case, lambda case: (case["weight"] + case["bias"] - case["bias"]).sum())["grad.bias"] == 0
+    assert compare(case, lambda case: (case["weight"] + 1e-3 * case["bias"]).sum())["grad.bias"] == pytest.approx(1e-3)

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from instil.objectives.adapters import adapter, as_map
 from instil.objectives.features.distilbert import distilbert_loss
 from instil.objectives.features.patient_kd import patient_kd_loss
+from instil.objectives.features.phi_s import phi_s_loss, phi_s_matrix
+from instil.objectives.features.srd import batch_norm, srd_correlation_loss, srd_loss
+from instil.objectives.features.theia import theia_loss
 from instil.objectives.features.tinybert import tinybert_attention_loss, tinybert_hidden_loss
+from instil.objectives.features.unic import kept_teachers, unic_loss
+from instil.objectives.features.vitkd import Generation, hidden_tokens, vitkd_generation_loss, vitkd_mimicking_loss
+from instil.objectives.features.vkd import OrthogonalProjection, vkd_loss
+from instil.objectives.hadamard import equalizing_rotation, hadamard
 from instil.objectives.hidden_objective import layer_map
 from instil.objectives.labels.cross_entropy import cross_entropy_loss
 from instil.objectives.logits.kd import kd_loss
@@ -90,4 +99,126 @@ def distilbert(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
     return loss, {name: value for name, value in parts.items() if name in case}
 
 
-ADAPTERS = {"patientkd": patientkd, "tinybert": tinybert, "minilm": minilm, "minilmv2": minilmv2, "distilbert": distilbert}
+def vitkd(case: Case) -> Tensor:
+    """All layers but the last are mimicked; the official linear layers are our 1x1 convolutions."""
+    *shallow, (student, teacher) = case.pairs("hidden_states")
+    ratio, parameters, noise = case.option("lambda_vitkd", 0.5), case.params(), case.arrays.get("mask_noise")
+    if noise is None:
+        raise NotImplementedError("tokens hidden at random, without the noise they were drawn by")
+    made = Generation(adapter(student, teacher), teacher.shape[2]).double()
+    target = as_map(teacher)
+    hidden = hidden_tokens(noise, ratio).view(-1, *target.shape[2:])
+    named = {"mask_token": parameters["mask_token"].view(1, -1, 1, 1)} | {n: v for n, v in parameters.items() if n.startswith("generation.")}
+    if "align.weight" in parameters:
+        named |= {"align.project.weight": parameters["align.weight"][..., None, None], "align.project.bias": parameters["align.bias"]}
+    generated = torch.func.functional_call(made, named, (student, hidden))
+    loss = case.option("beta_vitkd", 3e-6) * vitkd_generation_loss(generated, target, hidden, ratio)
+    for number, (low, target_low) in enumerate(shallow):
+        if f"align2.{number}.weight" in parameters:
+            low = F.linear(low, parameters[f"align2.{number}.weight"], parameters[f"align2.{number}.bias"])
+        loss = loss + case.option("alpha_vitkd", 3e-5) * vitkd_mimicking_loss(low, target_low)
+    return loss
+
+
+def vkd(case: Case) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+    """Detection: tokens projected already, all of the batch standardized; classification: averages, orthogonally projected."""
+    alpha, pooled = case.option("alpha", 1.0), case.stages("teacher.features")
+    teacher = pooled[0] if pooled else case["teacher.embedding"]
+    teacher = teacher.flatten(2).mT if teacher.ndim == 4 else teacher
+    if "param.projector.parametrizations.weight.original" not in case:
+        student = case["student.embedding"]
+        return alpha * vkd_loss(student, teacher.reshape(student.shape), "batch")
+    student = case["student.hidden_states.0"]
+    projection = OrthogonalProjection(student.shape[-1], teacher.shape[-1]).double()
+    with torch.no_grad():
+        projection.load_state_dict(case.params())
+    original = case.param("projector.parametrizations.weight.original")
+    call = {"projector.parametrizations.weight.original": original}
+    projected = torch.func.functional_call(projection, call, (student.mean(1) if student.ndim == 3 else student,))
+    outputs = {"out.projector_weight": projection.projector.weight} if "out.projector_weight" in case else {}
+    return alpha * vkd_loss(projected, teacher.mean(1) if teacher.ndim == 3 else teacher), outputs
+
+
+def srd(case: Case) -> Tensor:
+    """Features given as normalised already, or a linear layer and two BatchNorms first; the KL beside it has no factor T²."""
+    student, teacher = srd_features(case, "student"), srd_features(case, "teacher")
+    if "correlation" in case.formula or "mean_b" in case.formula:
+        return srd_correlation_loss(student, teacher, case.option("power", 4.0), case.option("eps", 1e-5))
+    loss = case.option("weight", 2.0) * srd_loss(student, teacher, case.option("power", case.option("exponent", 4.0)))
+    if "student.logits" in case:
+        loss = loss + kd_loss(case["student.logits"], case["teacher.logits"], case.option("temperature", 1.0), scale=False)
+    return loss
+
+
+def srd_features(case: Case, side: str) -> Tensor:
+    stages = case.stages(f"{side}.features")
+    features = stages[-1].mean((2, 3)) if stages else case[f"{side}.embedding"]
+    if "param.embed.weight" not in case:
+        return features
+    if side == "student":
+        features = F.linear(features, case.param("embed.weight"), case.arrays.get("param.embed.bias"))
+    name, epsilon = f"bn_{side[0]}", case.option("bn_eps", 1e-4)
+    if case.option("bn_training", True):
+        return batch_norm(features, epsilon)
+    return (features - case.param(f"{name}.running_mean")) * (case.param(f"{name}.running_var") + epsilon).rsqrt()
+
+
+def theia(case: Case) -> Tensor:
+    """The mean over the teachers."""
+    weights = {"cos_l1": (0.9, 0.1, 0.0), "mse": (0.0, 0.0, 1.0), "cos": (1.0, 0.0, 0.0), "l1": (0.0, 1.0, 0.0)}
+    chosen = weights.get(case.option("main_loss", "cos_l1"))
+    if chosen is None:
+        raise NotImplementedError(f"main_loss={case.option('main_loss')!r}")
+    heads = case.stages("student.heads")
+    return torch.stack([theia_loss(head, case[f"teachers.{n}.tokens"], *chosen) for n, head in enumerate(heads)]).mean()
+
+
+def unic(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
+    """The code weighs every kept pair of sample and teacher alike; it draws no noise for the teacher of a sample's largest loss."""
+    options = case.option("lam_cos", 0.5), case.option("lam_sl1", 0.5), case.option("smooth_l1_beta", 1.0)
+    teachers = sorted({int(name.split(".")[1]) for name in case.arrays if name.startswith("teachers.")})
+    losses = []
+    for number in teachers:
+        kinds = [kind for kind in ("cls", "patch") if f"teachers.{number}.{kind}" in case]
+        terms = [unic_loss(case[f"student.heads.{number}.{kind}"], case[f"teachers.{number}.{kind}"], *options, reduction="none") for kind in kinds]
+        losses.append(torch.stack(terms).mean(0))
+    together, drop = torch.stack(losses, 1), case.option("t_drop_prob", 0.5)
+    kept = torch.ones_like(together)
+    if drop and len(teachers) > 1:
+        if "drop_noise" not in case:
+            raise NotImplementedError("teachers dropped at random, without the noise they were drawn by")
+        others = torch.ones_like(together).scatter(1, together.detach().argmax(1, keepdim=True), 0).bool()
+        noise = torch.ones_like(together).masked_scatter(others, case["drop_noise"].flatten())
+        kept = kept_teachers(together, noise, drop)
+    shares = kept / kept.sum()
+    outputs = {"out.teacher_coefficients": shares.sum(0)} if "out.teacher_coefficients" in case else {}
+    return (together * shares).sum(), outputs
+
+
+def phi_s(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
+    """Eigenvectors have a sign each, which is taken from the case."""
+    teacher = case["teacher.embedding"]
+    mean, matrix = phi_s_matrix(teacher)
+    turn = equalizing_rotation(torch.linalg.eigvalsh(torch.cov(teacher.T)))
+    if hadamard(teacher.shape[1]) is None:
+        raise NotImplementedError(f"a random rotation of {teacher.shape[1]} channels")
+    ours, theirs = turn.T @ matrix, turn.T @ case["out.whiten"]
+    matrix = turn @ ((ours * theirs).sum(1, keepdim=True).sign() * ours)
+    outputs = {"out.mean": mean, "out.whiten": matrix, "out.variance": ((teacher - mean) @ matrix.T).var(0)}
+    loss = phi_s_loss(case["student.embedding"][:, None], teacher[:, None], mean, matrix)
+    return loss, {name: value for name, value in outputs.items() if name in case}
+
+
+ADAPTERS = {
+    "patientkd": patientkd,
+    "tinybert": tinybert,
+    "minilm": minilm,
+    "minilmv2": minilmv2,
+    "distilbert": distilbert,
+    "vitkd": vitkd,
+    "vkd": vkd,
+    "srd": srd,
+    "theia": theia,
+    "unic": unic,
+    "phi_s": phi_s,
+}

@@ -1,0 +1,74 @@
+"""PHI-S: teachers' patches, rotated so that all channels have the same variance and scaled to 1, are regressed on equal terms."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from instil.core import Batch, Card, Outputs, full
+from instil.objectives.adapters import comparable
+from instil.objectives.hadamard import equalizing_rotation
+from instil.objectives.logit_objective import reduced
+from instil.objectives.patch_matching import SMALLEST_DEVIATION, PatchObjective
+
+
+def phi_s_matrix(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (D,) and matrix W (D, D) of rows (M, D): (x - mean) W^T has variance 1 in every channel, all directions being scaled alike.
+
+    W = H U^T / sqrt(mean eigenvalue) with U the eigenvectors of the covariance and H a normalized Hadamard matrix (Ranzinger et al. 2025),
+    computed in float64 on the CPU.
+    """
+    rows = features.detach().to("cpu", torch.float64)
+    values, vectors = torch.linalg.eigh(torch.cov(rows.T, correction=min(1, len(rows) - 1)).reshape(rows.shape[1], -1))
+    values = values.clamp_min(0)
+    deviation = values.mean().sqrt().clamp_min(SMALLEST_DEVIATION)
+    matrix = equalizing_rotation(values) @ vectors.T / deviation
+    return rows.mean(0).to(features), matrix.to(features)
+
+
+def phi_s_loss(student: Tensor, teacher: Tensor, mean: Tensor, matrix: Tensor, reduction: str = "mean") -> Tensor:
+    """Mean squared difference of the student's patches (N, L, D) from the teacher's after ``phi_s_matrix``. Raises ValueError where shapes differ."""
+    student, teacher = comparable(student, teacher, "phi_s_loss")
+    target = (teacher - mean) @ matrix.mT
+    return reduced((student - target).square().flatten(1).mean(1), reduction)
+
+
+class Standard(nn.Module):
+    """Mean and matrix of a teacher's patches in a dry batch; nothing of it moves afterwards, so that the target does not."""
+
+    def __init__(self, tokens: Tensor):
+        super().__init__()
+        mean, matrix = phi_s_matrix(full(tokens).flatten(0, -2))
+        self.register_buffer("mean", mean)
+        self.register_buffer("matrix", matrix)
+        self.mean: Tensor
+        self.matrix: Tensor
+
+
+class PhiS(PatchObjective):
+    """The deepest stage, through a 1x1 convolution for each teacher, regresses that teacher's standardized patches; mean over the teachers.
+
+    A teacher's statistics are those of the patches of the first batch. No options: the standardization takes the place of weights a teacher.
+    """
+
+    card = Card(
+        "PHI-S: distribution balancing for label-free multi-teacher distillation",
+        "https://arxiv.org/abs/2410.01680",
+        "ICLR",
+        2025,
+        source="features",
+        algorithms=("multi-teacher",),
+        zero_at_match=False,
+        deviations="statistics of the first batch, so that targets stand still; a width that has no Hadamard matrix is rotated so that its "
+        "variances are exactly alike, in the code by a random matrix about alike; patches only, no summary token",
+    )
+
+    def prepare(self, tokens: Tensor) -> nn.Module:
+        return Standard(tokens)
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        terms = []
+        for mine, theirs, target in self.paired(student, teacher):
+            assert isinstance(target, Standard)
+            terms.append(phi_s_loss(mine, theirs, target.mean, target.matrix, "none"))
+        return torch.stack(terms).mean(0)

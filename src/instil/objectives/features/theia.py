@@ -1,0 +1,80 @@
+"""Theia: one student whose patches, translated for each teacher, are near those of several vision foundation models."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from instil.core import Batch, Card, NonNegative, Outputs, closest
+from instil.objectives.adapters import comparable
+from instil.objectives.logit_objective import reduced
+from instil.objectives.patch_matching import PatchObjective, Standardization, cosine_distance
+
+Over = Literal["image", "patch"]
+
+
+def theia_loss(
+    student: Tensor, teacher: Tensor, cosine: float = 0.9, smooth_l1: float = 0.1, mse: float = 0.0, over: Over = "image", reduction: str = "mean"
+) -> Tensor:
+    """Weighted cosine distance, smooth L1 and squared difference of patches (N, L, D) (Shang et al. 2024).
+
+    ``over="image"``: one cosine of all patches of an image, as in the authors' code; ``patch``: one a patch. The other two are means over the
+    elements. Raises ValueError where the shapes differ.
+    """
+    student, teacher = comparable(student, teacher, "theia_loss")
+    if over == "image":
+        distance = cosine_distance(student.flatten(1), teacher.flatten(1))
+    elif over == "patch":
+        distance = cosine_distance(student, teacher).mean(1)
+    else:
+        raise ValueError(f"over: the cosine is not over '{over}'; {closest(over, ('image', 'patch'))}")
+    absolute = F.smooth_l1_loss(student, teacher, reduction="none").flatten(1).mean(1)
+    squared = (student - teacher).square().flatten(1).mean(1)
+    return reduced(cosine * distance + smooth_l1 * absolute + mse * squared, reduction)
+
+
+class Theia(PatchObjective):
+    """The deepest stage, translated for each teacher by a 1x1 convolution, near that teacher's patches; mean over the teachers.
+
+    ``cosine``: weight of the cosine distance.
+    ``smooth_l1``: weight of the smooth L1 difference.
+    ``mse``: weight of the squared difference (1 alone is the paper's other loss).
+    ``over``: the cosine is of a whole image, as in the code, or of each patch.
+    ``standardize``: a teacher's channels to mean 0 and standard deviation 1 first, by the patches of the first batch.
+    """
+
+    card = Card(
+        "Theia: distilling diverse vision foundation models for robot learning",
+        "https://arxiv.org/abs/2407.20179",
+        "CoRL",
+        2024,
+        source="features",
+        algorithms=("multi-teacher",),
+        zero_at_match=False,
+        deviations="over: 'image' (default) is the code's flattened cosine; the translators are 1x1 convolutions, the code's are three layers deep; "
+        "the statistics are those of the first batch, the code's of ImageNet",
+    )
+
+    def __init__(
+        self,
+        cosine: NonNegative = 0.9,
+        smooth_l1: NonNegative = 0.1,
+        mse: NonNegative = 0.0,
+        over: Over = "image",
+        standardize: bool = True,
+    ):
+        super().__init__()
+        if over not in ("image", "patch"):
+            raise ValueError(f"over: the cosine is not over '{over}'; {closest(over, ('image', 'patch'))}")
+        self.cosine, self.smooth_l1, self.mse, self.over, self.standardize = cosine, smooth_l1, mse, over, standardize
+
+    def prepare(self, tokens: Tensor) -> nn.Module:
+        return Standardization(tokens) if self.standardize else nn.Identity()
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        weights = self.cosine, self.smooth_l1, self.mse
+        pairs = self.paired(student, teacher)
+        return torch.stack([theia_loss(mine, target(theirs), *weights, self.over, "none") for mine, theirs, target in pairs]).mean(0)

@@ -1,0 +1,106 @@
+"""ViTKD: the student mimics the teacher's shallow layers, and of its deep layer with tokens hidden the teacher's is generated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import torch
+from annotated_types import Gt, Le
+from torch import Tensor, nn
+
+from instil.core import Batch, Card, NonNegative, Outputs, full, uniform
+from instil.objectives.adapters import adapter, as_map, comparable, like
+from instil.objectives.feature_objective import FeatureObjective
+from instil.objectives.logit_objective import reduced
+from instil.objectives.pairs import Pairs, plan, stages
+
+
+def vitkd_mimicking_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> Tensor:
+    """Sum of the squared differences of a sample's aligned shallow features (N, ...) (Yang et al. 2024). Raises ValueError where shapes differ."""
+    student, teacher = comparable(student, teacher, "vitkd_mimicking_loss")
+    return reduced((student - teacher).square().flatten(1).sum(1), reduction)
+
+
+def vitkd_generation_loss(generated: Tensor, teacher: Tensor, hidden: Tensor, ratio: float = 0.5, reduction: str = "mean") -> Tensor:
+    """Sum of the squared differences of maps (N, C, H, W) where ``hidden`` (N, H, W) is 1, over ``ratio`` (Yang et al. 2024).
+
+    Raises ValueError where the shapes differ.
+    """
+    generated, teacher = comparable(generated, teacher, "vitkd_generation_loss")
+    squares = (generated - teacher).square().sum(1)
+    return reduced((squares * hidden).flatten(1).sum(1) / ratio, reduction)
+
+
+def hidden_tokens(noise: Tensor, ratio: float) -> Tensor:
+    """(N, L): 1 for a sample's tokens of largest noise, but for the first int(L (1 - ratio)) in ascending order, which stay."""
+    rank = noise.argsort(1).argsort(1)
+    return (rank >= int(noise.shape[1] * (1 - ratio))).to(noise.dtype)
+
+
+class Generation(nn.Module):
+    """The aligned deep stage, with a learned token in the place of the hidden ones, through two convolutions: (N, C, H, W)."""
+
+    def __init__(self, align: nn.Module, channels: int):
+        super().__init__()
+        self.align = align
+        self.mask_token = nn.Parameter(torch.zeros(1, channels, 1, 1))
+        convolutions = [nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2)]
+        self.generation = nn.Sequential(convolutions[0], nn.ReLU(), convolutions[1])
+
+    def forward(self, student: Tensor, hidden: Tensor) -> Tensor:
+        hidden = hidden[:, None]
+        aligned = like(self, full(self.align(student)))
+        generated: Tensor = self.generation(aligned * (1 - hidden) + self.mask_token * hidden)
+        return generated
+
+
+class ViTKD(FeatureObjective):
+    """The deepest pair of stages is generated from what is not hidden, all others are mimicked: tap the first two blocks and the last one.
+
+    ``mimicking``: weight of the shallow stages' sums of squares.
+    ``generation``: weight of the deepest stage's.
+    ``ratio``: share of the deepest stage's tokens that is hidden, drawn by (seed, step, index).
+    """
+
+    card = Card(
+        "ViTKD: feature-based knowledge distillation for vision transformers",
+        "https://arxiv.org/abs/2209.02432",
+        "CVPR Workshops",
+        2024,
+        source="features",
+        zero_at_match=False,
+        deviations="the class token takes no part; maps and other grids are resized to the teacher's, so that convolutional nets may take part",
+    )
+
+    def __init__(
+        self,
+        mimicking: NonNegative = 3e-5,
+        generation: NonNegative = 3e-6,
+        ratio: Annotated[float, Gt(0), Le(1)] = 0.5,
+        pairs: Pairs = "auto",
+    ):
+        super().__init__(pairs)
+        self.mimicking, self.generation, self.ratio = mimicking, generation, ratio
+
+    def choose(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> list[tuple[int, int]]:
+        return sorted(super().choose(student, teacher))
+
+    def build(self, student: Outputs, teacher: Outputs) -> None:
+        super().build(student, teacher)
+        i, j = self.matched[-1]
+        mine, theirs = stages(student)[i], stages(teacher)[j]
+        made = Generation(adapter(mine, theirs), as_map(theirs).shape[1])
+        self.adapters[-1] = made.to(mine.device, full(mine).dtype)
+        self.plan[-1] = plan((i, j), mine, theirs, f"{made.align}, generated from what is not hidden")
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        mine, theirs = stages(student), stages(teacher)
+        *shallow, (made, (i, j)) = zip(self.adapters, self.matched, strict=True)
+        target = as_map(theirs[j])
+        noise = uniform(batch, target.shape[2] * target.shape[3]).to(full(target).dtype)
+        hidden = hidden_tokens(noise, self.ratio).view(-1, *target.shape[2:])
+        terms = [self.generation * vitkd_generation_loss(made(mine[i], hidden), target, hidden, self.ratio, "none")]
+        for connection, (low, teacher_low) in shallow:
+            terms.append(self.mimicking * vitkd_mimicking_loss(connection(mine[low]), as_map(theirs[teacher_low]), "none"))
+        return torch.stack(terms).sum(0)

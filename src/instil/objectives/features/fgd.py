@@ -67,11 +67,11 @@ class GlobalContext(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         middle = max(1, channels // 2)
-        self.attend = nn.Conv2d(channels, 1, 1)
+        self.attend = nn.Conv2d(channels, 1, 1, bias=False)  # its softmax would not see a bias
         self.add = nn.Sequential(nn.Conv2d(channels, middle, 1), nn.GroupNorm(1, middle), nn.ReLU(), nn.Conv2d(middle, channels, 1))
         nn.init.kaiming_normal_(self.attend.weight, nonlinearity="relu")
-        for parameter in (self.attend.bias, *self.add[3].parameters()):
-            nn.init.zeros_(parameter)  # type: ignore[arg-type]
+        for parameter in self.add[3].parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, stage: Tensor) -> Tensor:
         attention = self.attend(stage).flatten(2).softmax(2)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from instil.core import Outputs
 from instil.objectives.features.semckd import SemCKD
+from instil.objectives.features.srrl import SRRL, srrl_loss
 from tests.golden.cases import Case
 
 
@@ -34,6 +35,27 @@ def semckd(case: Case) -> Tensor:
     return called(objective, parameters, student, teacher, {}, training=case.option("bn_training", True)).mean()
 
 
+def srrl(case: Case) -> Tensor:
+    """With a connector of the case's own, or on maps that are already connected."""
+    only(case, "weight", "alpha", "beta", "bn_training")
+    alone = _srrl(case, 0.0)
+    return case.option("alpha", 1.0) * alone + case.option("beta", case.option("weight", 1.0)) * (_srrl(case, 1.0) - alone)
+
+
+def _srrl(case: Case, logit_weight: float) -> Tensor:
+    if "student.logits" in case:
+        return srrl_loss(case["student.features.0"], case["teacher.features.0"], case["student.logits"], case["teacher.logits"], logit_weight)
+    head = case["teacher.classifier.weight"], case["teacher.classifier.bias"]
+    embedding = case["teacher.embedding"] if "teacher.embedding" in case else case["teacher.features.0"].mean((2, 3))
+    teacher: Outputs = {"embedding": embedding, "head": head, "logits": case["teacher.logits"]}
+    student: Outputs = {"features": case.stages("student.features")} if "student.features.0" in case else {"embedding": case["student.embedding"]}
+    objective = SRRL(logit_weight, "batch")
+    objective.resolve(student, teacher)
+    objective.build(student, teacher | {"embedding": embedding.abs()})  # the authors' connector ends in a ReLU
+    parameters = {f"connector.{name.partition('.')[2]}": value for name, value in case.params().items()}
+    return called(objective, parameters, student, teacher, {}, training=case.option("bn_training", True))
+
+
 def called(module: nn.Module, parameters: dict[str, Tensor], *arguments: object, training: bool = True) -> Tensor:
     """What a module gives with the case's parameters, whose buffers stay as they are."""
     module.double().train(training)
@@ -42,4 +64,4 @@ def called(module: nn.Module, parameters: dict[str, Tensor], *arguments: object,
     return result
 
 
-ADAPTERS = {"semckd": semckd}
+ADAPTERS = {"semckd": semckd, "srrl": srrl}

@@ -15,7 +15,7 @@ from instil.objectives.patch_matching import PatchObjective, Standardization, co
 
 
 def unic_loss(student: Tensor, teacher: Tensor, cosine: float = 0.5, smooth_l1: float = 0.5, beta: float = 1.0, reduction: str = "mean") -> Tensor:
-    """``cosine`` times the cosine distance plus ``smooth_l1`` times the smooth L1 difference of each token (Sariyildiz et al. 2024, Eq. 1).
+    """``cosine`` times the cosine distance plus ``smooth_l1`` times the smooth L1 difference of each token (Sariyildiz et al. 2024).
 
     Tokens (N, L, D), of which it is the mean, or one token (N, D). Raises ValueError where the shapes differ.
     """

@@ -69,7 +69,7 @@ class VkD(FeatureObjective):
         2024,
         source="features",
         zero_at_match=False,
-        deviations="normalize: 'layer' is the code's for classification, where the paper standardizes over the batch, 'batch' that for detection; "
+        deviations="normalize: 'layer' is the code's for classification, 'batch' that for detection; the paper speaks of standardization; "
         "the orthogonal matrix is torch's parametrization, as in the code, where the paper has a matrix exponential",
     )
     deepest = True

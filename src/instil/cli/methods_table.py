@@ -85,6 +85,8 @@ def _facts(method: Method) -> Iterator[tuple[str, str]]:
         "labels": ", ".join(method["labels"]) if method["kind"] in ("objective", "task") else "",
         "needs": "; ".join(needs),
         "couples": "an item's loss depends on the others in its batch" if method["couples"] else "",
+        "take it": method["use"],
+        "mind": method["pitfalls"],
         "differs from paper or code": method["deviations"],
         "defined in": method["defined"],
     }

@@ -37,6 +37,9 @@ class Card:
     zero_at_match: bool = True  # the loss is zero where student and teacher say the same
     holds_graph: bool = False  # the scheme keeps outputs across a yield
     deviations: str = ""
+    equation: str = ""  # what is minimised, in LaTeX
+    use: str = ""  # when to take it
+    pitfalls: str = ""
 
 
 @dataclass(frozen=True)

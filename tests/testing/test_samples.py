@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from instil.core import Batch, Card, Objective, Objectives, Outputs
+from instil.core import UNLABELLED, Batch, Card, Objective, Objectives, Outputs
 from instil.testing import check_objective, sample_outputs
 from instil.testing.samples import LAYERS, TASKS, rows_of, with_noise
 
@@ -17,8 +17,9 @@ def test_every_task_has_rows_alike_and_repeats(task: str) -> None:
     for first, second in zip(one, two, strict=True):
         assert list(first) == list(second)
     student, _, batch = one
-    assert torch.equal(student["logits"], two[0]["logits"])
-    assert len(student["logits"]) == len(batch["label"]) == 5
+    role = next(iter(student))
+    assert torch.equal(student[role], two[0][role])
+    assert len(student[role]) == len(batch["label"]) == 5
 
 
 def test_text_is_as_transformers_returns_it() -> None:
@@ -31,6 +32,28 @@ def test_text_is_as_transformers_returns_it() -> None:
     assert mask.shape == student["hidden_states"][0].shape[:2]
     assert (mask.diff(dim=1) <= 0).all(), "padding is on the right"
     assert 0 < mask.float().mean() < 1
+
+
+def test_pixels_and_images_may_have_no_label() -> None:
+    student, _, batch = sample_outputs(6, task="segmentation")
+    assert batch["label"].shape == student["logits"].shape[:-1]
+    missing = (batch["label"] == UNLABELLED).flatten(1)
+    assert missing.all(1).tolist() == [True, False, False] * 2
+    assert missing[1].any()
+    assert len(batch["label"][1].unique()) > 3
+
+
+def test_rows_of_a_graph_are_the_edges_among_them() -> None:
+    _, _, batch = sample_outputs(10, task="node_classification")
+    edges = {tuple(edge) for edge in batch["edge_index"].T.tolist()}
+    assert {(1, 5), (4, 6), (7, 8)} <= edges
+    assert all((a < 7) == (b < 7) and min(a, b) > 0 for a, b in edges), "no edge crosses a cut"
+    assert any((b, a) not in edges for a, b in edges), "a direction matters"
+    rows = [6, 0, 2, 4]
+    for chosen in (torch.tensor(rows), torch.isin(torch.arange(10), torch.tensor(rows))):
+        order = rows if chosen.dtype == torch.int64 else sorted(rows)
+        found = {tuple(edge) for edge in rows_of(batch, chosen)["edge_index"].T.tolist()}
+        assert {(order[a], order[b]) for a, b in found} == {(a, b) for a, b in edges if {a, b} <= set(rows)}
 
 
 def test_unknown_task() -> None:

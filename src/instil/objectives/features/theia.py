@@ -54,8 +54,8 @@ class Theia(PatchObjective):
         source="features",
         algorithms=("multi-teacher",),
         zero_at_match=False,
-        deviations="over: 'image' (default) is the code's flattened cosine; the translators are 1x1 convolutions, the code's small convolutional nets; "
-        "the statistics are those of the first batch, the code's of ImageNet",
+        deviations="over: 'image' (default) is the code's flattened cosine; the translators are 1x1 convolutions, the code's small "
+        "convolutional nets; the statistics are those of the first batch, the code's of ImageNet",
     )
 
     def __init__(

@@ -109,7 +109,7 @@ def test_feature_objectives_find_the_stages_of_known_models() -> None:
     ("options", "message"),
     [
         ({"objectives": {"kdd": 1.0}}, "No objective named 'kdd'; closest: kd"),
-        ({"objectives": {"fitnet": 1.0}}, "objectives.fitnet: FitNet needs features of the student, which gives embedding, logits"),
+        ({"objectives": {"fitnet": 1.0}}, "objectives.fitnet: FitNet needs features of the student, which gives embedding, head, logits"),
         ({"task": "clasification"}, "No task named 'clasification'; closest: classification"),
         ({"epochs": 0}, "nothing to train|training needs epochs or steps"),
     ],

@@ -39,7 +39,7 @@ def recipe(tmp_path):
 
 
 def test_own_networks_by_name():
-    assert network_names() == ["cnn", "mlp", "resnet", "vit"]
+    assert network_names() == ["cnn", "gcn", "mlp", "resnet", "segmenter", "text_transformer", "two_towers", "vit"]
     for spec in ("cnn", "networks:cnn"):
         assert build(spec, {"width": 4}, **DATA).head.out_features == 5
     assert build("mlp", **DATA).stages[0][0].in_features == 64
@@ -65,7 +65,7 @@ def test_the_same_module_name_in_another_folder_is_another_module(recipe, tmp_pa
 @pytest.mark.parametrize(
     ("spec", "options", "message"),
     [
-        ("cnm", {}, "no network 'cnm'; closest: cnn"),
+        ("cnm", {}, "no network 'cnm'; closest: .*cnn"),
         ("networks:presets", {}, "no network 'presets'"),
         ("cnn", {"witdh": 3}, "cnn has no option 'witdh'; closest: width"),
         ("cnn", {"norm": "layer"}, "norm must be"),

@@ -22,10 +22,11 @@ def show(result: Mapping[str, Any], console: Console) -> None:
     """The arms with accuracy, gain over the student alone, parameters, size and latency; then what was gained, and what to beware of."""
     data = result["data"]
     seeds = len(result["seeds"])
+    noun = data.get("noun", "image")
     labelled = (
-        f"{data['labelled']:,} of {data['train']:,} training images labelled for the student"
+        f"{data['labelled']:,} of {data['train']:,} training {noun}s labelled for the student"
         if data["labelled"] < data["train"]
-        else f"{data['train']:,} training images"
+        else f"{data['train']:,} training {noun}s"
     )
     console.print(f"{data['name']}: {labelled}, {data['test']:,} to test, {seeds} seed{'s' * (seeds > 1)}", highlight=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)

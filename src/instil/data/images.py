@@ -107,4 +107,3 @@ def _in_unit_range(image: Tensor) -> Tensor:
         span = f"{image.min().item():g} to {image.max().item():g}"
         raise ValueError(f"floating-point images must lie in [0, 1], these go from {span}; give uint8, or scale them")
     return image.float()
-

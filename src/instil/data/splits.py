@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from instil.data.samples import Samples
 
+Data = TypeVar("Data", bound=Samples)
 HOLD_OUT_SEED = 0  # not the run's: all seeds must be judged on the same images
 
 
@@ -40,7 +42,7 @@ def splits(parts: Mapping[str, Samples], validation: float, test: float) -> Spli
     return Splits(train, validated, tested, train.classes, train.kind)
 
 
-def hold_out(data: Samples, share: float) -> tuple[Samples, Samples]:
+def hold_out(data: Data, share: float) -> tuple[Data, Data]:
     """The rest and a ``share`` of ``data`` in which every class has its share; both are numbered anew, in the order of ``data``."""
     if not 0 < share < 1:
         raise ValueError(f"the share that is held out must lie between 0 and 1, not {share}")
@@ -51,7 +53,7 @@ def hold_out(data: Samples, share: float) -> tuple[Samples, Samples]:
     return numbered(data, order[count:]), numbered(data, order[:count])
 
 
-def numbered(data: Samples, rows: Tensor) -> Samples:
+def numbered(data: Data, rows: Tensor) -> Data:
     """These rows, in ascending order, with indices from 0."""
     part = data.subset(rows.sort().values)
     part.index = torch.arange(len(part))

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Net, Outputs, Scheme, Teacher
-from instil.data.images import ImageData
-from instil.data.labels import labelled
 from instil.data.loader import Repeated
+from instil.data.samples import Samples
 from instil.engine import join_ranks, rank, wait_for_ranks
 from instil.experiment import build
 from instil.experiment.build import Bench
@@ -22,6 +21,7 @@ from instil.experiment.trained import place, untrained
 from instil.export.student import load_student, save_student
 from instil.recipe.sections import Model
 from instil.schemes.offline import Offline
+from instil.tasks.task import moved
 from instil.train import Clock, Fit, Training, fit
 
 Tick = Callable[[str, "int | None", Clock], None]
@@ -39,17 +39,28 @@ class Arm:
 
 
 class Remembered(nn.Module):
-    """What a teacher said about each image of one data set, so that it is asked once."""
+    """What a teacher said about each sample of one data set, by its index, so that it is asked once."""
 
-    def __init__(self, teacher: Teacher, bench: Bench, images: ImageData):
+    def __init__(self, teacher: Teacher, bench: Bench, samples: Samples):
         super().__init__()
-        device = join_ranks()
-        answers = [teacher({"image": batch["image"].to(device)})["logits"] for batch in bench.loader(images, shuffle=False)]
-        self.register_buffer("logits", torch.cat(answers))
+        self.roles = tuple(bench.task.roles)
+        answers: dict[str, list[Tensor]] = {role: [] for role in self.roles}
+        indices, last = [], 0
+        for batch in bench.loader(samples, shuffle=False):
+            index, last = batch["index"], max(last, int(batch["index"].max()))
+            outputs = teacher(moved(batch, join_ranks()))
+            rows = batch["valid"] if "valid" in batch and batch["valid"].shape == index.shape else torch.ones_like(index, dtype=torch.bool)
+            indices.append(index[rows])
+            for role in self.roles:
+                answers[role].append(outputs[role][rows.to(outputs[role].device)])
+        for role, parts in answers.items():
+            rows_of_role = torch.cat(parts)
+            said = rows_of_role.new_zeros(last + 1, *rows_of_role.shape[1:])
+            self.register_buffer(role, said.index_copy_(0, torch.cat(indices).to(said.device), rows_of_role))
 
     def forward(self, batch: Batch) -> Outputs:
-        assert isinstance(self.logits, Tensor)
-        return {"logits": self.logits.to(batch["index"].device)[batch["index"]]}
+        index = batch["index"]
+        return {role: self.get_buffer(role).to(index.device)[index] for role in self.roles}
 
 
 class Arms:
@@ -60,7 +71,7 @@ class Arms:
         self.stages = build.stages_of(bench)
         self.steps = [build.steps(stage) for stage in self.stages]
         self.students = {
-            "alone": lambda seed: self._on_labels(seed, "cross_entropy", "alone"),
+            "alone": lambda seed: self._on_labels(seed, self.bench.task.label_objective, "alone"),
             "label_smoothing": lambda seed: self._on_labels(seed, "label_smoothing", "label_smoothing"),
             "pseudo_labels": self._on_pseudo_labels,
             "distilled": self._distilled,
@@ -82,15 +93,14 @@ class Arms:
             return None
         teacher.to(join_ranks())
         seconds = sum(seconds for _, seconds in members)
-        images = self.bench.splits
-        if not self._knows_classes(teacher):
+        splits = self.bench.splits
+        if not self._can_be_scored(teacher):
             return Arm(teacher, {}, {}, {}, seconds)
-        self._remembered = {
-            name: Remembered(teacher, self.bench, data)
-            for name, data in (("train", images.train), ("validation", images.validation), ("test", images.test))
-        }
-        validation, _ = self.bench.task.evaluate(teacher, self.bench.loader(images.validation, shuffle=False))
-        test, details = self.bench.task.evaluate(teacher, self.bench.loader(images.test, shuffle=False))
+        parts = {"train": splits.train} if "pseudo_labels" in self.bench.recipe.baselines else {}
+        parts |= {"validation": splits.validation, "test": splits.test}
+        self._remembered = {name: Remembered(teacher, self.bench, samples) for name, samples in parts.items()}
+        validation, _ = self.bench.task.evaluate(teacher, self.bench.loader(splits.validation, shuffle=False))
+        test, details = self.bench.task.evaluate(teacher, self.bench.loader(splits.test, shuffle=False))
         return Arm(teacher, test, validation, details, seconds)
 
     def student(self, name: str, seed: int) -> Arm:
@@ -113,13 +123,13 @@ class Arms:
         return Arm(net, test, validation, details, seconds)
 
     def _evaluate(self, net: nn.Module, split: str) -> tuple[dict[str, float], dict[str, Any]]:
-        images = self.bench.splits.test if split == "test" else self.bench.splits.validation
-        metrics, details = self.bench.task.evaluate(net, self.bench.loader(images, shuffle=False), self._remembered.get(split))
+        samples = self.bench.splits.test if split == "test" else self.bench.splits.validation
+        metrics, details = self.bench.task.evaluate(net, self.bench.loader(samples, shuffle=False), self._remembered.get(split))
         return metrics, details
 
-    def _knows_classes(self, teacher: Teacher) -> bool:
-        image = next(iter(self.bench.loader(self.bench.splits.validation, shuffle=False)))["image"]
-        return bool(teacher({"image": image.to(join_ranks())})["logits"].shape[-1] == len(self.bench.splits.classes))
+    def _can_be_scored(self, teacher: Teacher) -> bool:
+        batch = next(iter(self.bench.loader(self.bench.splits.validation, shuffle=False)))
+        return bool(self.bench.task.can_score(teacher(moved(batch, join_ranks())), self.bench.splits.classes))
 
     def _teacher_net(self, stage: Bench, spec: Model, number: int) -> tuple[Net, float]:
         """A teacher as its weights or an earlier run tell it, or trained first, once; with its training seconds."""
@@ -135,7 +145,7 @@ class Arms:
             for record in known["records"]:
                 self.folder.log({"seed": None, "arm": name, "stage": 0, **record})
             return net, float(known["seconds"])
-        scheme = Offline(net, None, build.label_objectives(stage.recipe, "cross_entropy"))
+        scheme = Offline(net, None, build.label_objectives(stage.recipe, stage.task.label_objective))
         trained = self._fit(name, None, scheme, stage.splits.train, build.training(train, number, learners=list(scheme.learners)), stage)
         if rank() == 0:
             save_student(trained.net, path, {"seconds": trained.seconds, "records": trained.records})
@@ -145,21 +155,22 @@ class Arms:
 
     def _on_labels(self, seed: int, objective: str, name: str) -> tuple[Net, float]:
         """The student on its labels alone, with as many steps and the same initial weights as the distilled one."""
-        return self._without_teacher(seed, objective, name, labelled(self.stages[-1].train_data(seed)))
+        samples = build.learnt_from(build.label_objectives(self.bench.recipe, objective), self.stages[-1].train_data(seed))
+        return self._without_teacher(seed, objective, name, samples)
 
     def _on_pseudo_labels(self, seed: int) -> tuple[Net, float]:
-        """The student on the labels it has and, for the other images, on what the teacher decides: the likeliest class, or yes or no for each."""
-        images = self.stages[-1].train_data(seed)
-        logits = self._remembered["train"]({"index": images.index})["logits"].cpu()
-        guess = logits.argmax(-1) if images.kind == "single" else (logits > 0).to(images.label)
-        whole = images.relabel(torch.where(images.label == UNLABELLED, guess, images.label))
-        return self._without_teacher(seed, "cross_entropy", "pseudo_labels", whole)
+        """The student on the labels it has and, for the other samples, on what the teacher decides: the likeliest class, or yes or no for each."""
+        samples = self.stages[-1].train_data(seed)
+        logits = self._remembered["train"]({"index": samples.index})["logits"].cpu()
+        guess = logits.argmax(-1) if samples.kind == "single" else (logits > 0).to(samples.label)
+        whole = samples.relabel(torch.where(samples.label == UNLABELLED, guess, samples.label))
+        return self._without_teacher(seed, self.bench.task.label_objective, "pseudo_labels", whole)
 
-    def _without_teacher(self, seed: int, objective: str, name: str, images: ImageData) -> tuple[Net, float]:
+    def _without_teacher(self, seed: int, objective: str, name: str, samples: Samples) -> tuple[Net, float]:
         stage = self.stages[-1]
         scheme = Offline(self._new_student(seed), None, build.label_objectives(self.bench.recipe, objective))
         training = build.training(stage.recipe.train, seed, sum(self.steps), list(scheme.learners))
-        trained = self._fit(name, seed, scheme, images, training, stage)
+        trained = self._fit(name, seed, scheme, samples, training, stage)
         return trained.net, trained.seconds
 
     def _distilled(self, seed: int) -> tuple[Net, float]:
@@ -196,13 +207,13 @@ class Arms:
         torch.manual_seed(seed + 1_000_003 * (began - number if 0 <= number < began else 0))
         return build.net(build.student_of(recipes[: number + 1] if number >= 0 else recipes), self.stages[number], "student")
 
-    def _fit(self, name: str, seed: int | None, scheme: Scheme, images: ImageData, training: Training, bench: Bench, stage: int = 0) -> Fit:
+    def _fit(self, name: str, seed: int | None, scheme: Scheme, samples: Samples, training: Training, bench: Bench, stage: int = 0) -> Fit:
         """One fit of an arm: logged, checkpointed, and resumed where it stopped."""
-        loader = bench.loader(images, training.seed, accumulate=training.accumulate)
+        loader = bench.loader(samples, training.seed, accumulate=training.accumulate)
         steps = bench.loader(bench.splits.train, accumulate=training.accumulate).steps
         return fit(
             scheme,
-            Repeated(loader, steps) if len(images) < len(bench.splits.train) else loader,
+            Repeated(loader, steps) if len(samples) < len(bench.splits.train) else loader,
             training,
             evaluate=lambda net: self._evaluate(net, "validation")[0],
             checkpoint=self.folder.arm(name, seed, f"-stage{stage}.pt"),

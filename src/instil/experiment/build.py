@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from instil import catalogue, data
-from instil.core import Net, Objectives, Scheme, Teacher, closest
+from instil.core import LabelObjective, Net, Objectives, Scheme, Teacher, closest, first
 from instil.data import augmentation, labels
 from instil.data.images import ImageData
 from instil.data.loader import Loader
+from instil.data.samples import Facts, Samples
 from instil.data.splits import Splits
 from instil.engine import Optimization, rank, world
 from instil.networks import factory
@@ -41,24 +44,34 @@ class Bench:
     splits: Splits
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of an image."""
-        return self.splits.train.shape
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample's first input: channels, height and width of an image."""
+        inputs = self.splits.train.inputs(torch.zeros(1, dtype=torch.int64))
+        return tuple(first(inputs).shape[1:])
 
-    def train_data(self, seed: int) -> ImageData:
-        """The training images, with as many labels as the recipe lets the student see, chosen by ``seed``."""
+    @property
+    def facts(self) -> Facts:
+        """What builders of networks are told of the data."""
+        return self.splits.train.facts
+
+    def train_data(self, seed: int) -> Samples:
+        """The training samples, with as many labels as the recipe lets the student see, chosen by ``seed``."""
         count = self.recipe.data.labels
         with at("data"):
             return self.splits.train if count is None else labels.few_labels(self.splits.train, count, seed)
 
-    def loader(self, images: ImageData, seed: int = 0, shuffle: bool = True, accumulate: int = 1) -> Loader:
+    def loader(self, samples: Samples, seed: int = 0, shuffle: bool = True, accumulate: int = 1) -> Loader:
         """Batches to train on (``shuffle``), augmented and cut for this rank, or to evaluate on, whole and plain."""
         workers = self.recipe.data.workers
         if not shuffle:
-            return Loader(images, 256, shuffle=False, workers=workers)
+            return Loader(samples, 256, shuffle=False, workers=workers)
         augment = self.recipe.data.augment
+        if (augment.crop or augment.flip) and not isinstance(samples, ImageData):
+            raise RecipeError(
+                f"data.augment: only images with a label for the whole can be shifted and mirrored; '{self.recipe.data.name}' has others"
+            )
         changed = augmentation.Augmentation(augment.crop, augment.flip, seed) if augment.crop or augment.flip else None
-        return Loader(images, self.recipe.data.batch_size, seed, rank(), world(), accumulate, workers=workers, augment=changed)
+        return Loader(samples, self.recipe.data.batch_size, seed, rank(), world(), accumulate, workers=workers, augment=changed)
 
 
 def bench(recipe: Recipe) -> Bench:
@@ -69,12 +82,19 @@ def bench(recipe: Recipe) -> Bench:
         task = catalogue.find("task", recipe.task.name)(**build_options("task", recipe.task.name, recipe.task.options, "task"))
         if task.kind != splits.kind:
             raise ValueError(f"kind is '{task.kind}', but the labels of '{recipe.data.name}' are '{splits.kind}'; set task.kind={splits.kind}")
+        task.check_data(splits.train.__getitems__([0]))
     with at("data"):
         if splits.kind == "single" and len(splits.classes) < 2:
-            raise ValueError(f"all images are of one class ({splits.classes[0]}); there is nothing to tell apart")
+            raise ValueError(f"all {splits.train.noun}s are of one class ({splits.classes[0]}); there is nothing to tell apart")
     for name in {"label_smoothing"} & set(recipe.baselines):
         with at("baselines"):
             task.check(label_objectives(recipe, name))
+    with at("baselines"):
+        if undefined := [name for name in recipe.baselines if name not in task.baselines[task.kind]]:
+            raise ValueError(f"{undefined[0]} is undefined for {task.title}; there is {', '.join(task.baselines[task.kind])}")
+    with at("export"):
+        if recipe.export:
+            task.check_export()
     return Bench(recipe, task, splits)
 
 
@@ -125,24 +145,24 @@ def at(path: str) -> Iterator[None]:
 def net(spec: Model, bench: Bench, path: str) -> Net:
     """A net as a recipe describes it, with the task's call, the taps of its family and those of the recipe; errors begin with ``path``."""
     with at(path):
-        made = _net(spec, bench.recipe, bench.task.call, len(bench.splits.classes), bench.shape)
+        made = _net(spec, bench.recipe, bench.task.call, bench.facts)
         if spec.weights is not None:
             load_weights(made.model, bench.recipe.locate(spec.weights))
         return made
 
 
-def bare_net(recipe: Recipe, classes: int, shape: tuple[int, int, int]) -> Net:
-    """The student that a recipe ships, without its data: for images of ``shape`` (C, H, W)."""
-    return _net(student_of(stages(recipe)), recipe, catalogue.find("task", recipe.task.name).call, classes, shape, fetch=False)
+def bare_net(recipe: Recipe, facts: Facts) -> Net:
+    """The student that a recipe ships, without its data: for data of these facts."""
+    return _net(student_of(stages(recipe)), recipe, catalogue.find("task", recipe.task.name).call, facts, fetch=False)
 
 
-def _net(spec: Model, recipe: Recipe, call: Callable[..., Any], classes: int, shape: tuple[int, int, int], fetch: bool = True) -> Net:
-    channels, height, width = shape
-    wanted = spec.input.size if spec.input.size is not None else (height if height == width else (height, width))
-    size = (wanted[0], wanted[-1]) if isinstance(wanted, (list, tuple)) else wanted
-    build = functools.partial(factory.build, spec.model, spec.options, base=Path(recipe.folder), pretrained=spec.pretrained, fetch=fetch)
-    model = build(classes=classes, channels=channels, size=size)
+def _net(spec: Model, recipe: Recipe, call: Callable[..., Any], facts: Facts, fetch: bool = True) -> Net:
     given = {key: value for key, value in spec.input.model_dump().items() if value is not None}
+    if other := [key for key in given if key not in inspect.signature(call).parameters]:
+        raise ValueError(f"input.{other[0]}: a model of {recipe.task.name} takes its input as the data are")
+    if wanted := given.get("size"):
+        facts = facts | {"size": (wanted[0], wanted[-1]) if isinstance(wanted, list) else wanted}
+    model = factory.build(spec.model, spec.options, base=Path(recipe.folder), pretrained=spec.pretrained, fetch=fetch, **facts)
     taps = taps_for(model) | {role: _paths(where) for role, where in spec.taps.items()}
     return Net(model, functools.partial(call, **{**input_of(model), **given}), taps)
 
@@ -167,11 +187,17 @@ def label_objectives(recipe: Recipe, name: str) -> Objectives:
     return build_objectives(label_goals(recipe, name))
 
 
+def learnt_from(objectives: Objectives, samples: Samples) -> Samples:
+    """The samples from which these objectives learn: those with a label, unless one needs none."""
+    needed = all(isinstance(objective, LabelObjective) for _, objective in objectives.named())
+    return labels.labelled(samples) if needed else samples
+
+
 def scheme(bench: Bench, student: Net, teacher: Teacher | None) -> Scheme:
     """The scheme of a recipe around a student; errors begin with ``scheme`` or the objective's name."""
     recipe = bench.recipe
     kind = catalogue.find("scheme", recipe.scheme.type)
-    objectives = build_objectives(recipe.objectives)
+    objectives = build_objectives(recipe.objectives, recipe.balance)
     bench.task.check(objectives)
     options = build_options("scheme", recipe.scheme.type, recipe.scheme.options, "scheme")
     parts: dict[str, Any] = {"student": student, "objectives": objectives}
@@ -190,7 +216,7 @@ def scheme(bench: Bench, student: Net, teacher: Teacher | None) -> Scheme:
 
 
 def steps(bench: Bench) -> int:
-    """Optimizer steps that the ``train`` section asks for on all training images."""
+    """Optimizer steps that the ``train`` section asks for on all training samples."""
     train = bench.recipe.train
     if train.steps is not None:
         return train.steps

@@ -117,7 +117,9 @@ def _match(student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, float]
     match: dict[str, float] = {}
     label = batch.get("label")
     for side, outputs in (("student", student), ("teacher", teacher)):
-        if label is not None and label.ndim == 1 and "logits" in outputs and (known := label != UNLABELLED).any():
+        if label is None or label.is_floating_point() or "logits" not in outputs or label.shape != outputs["logits"].shape[:-1]:
+            continue
+        if (known := label != UNLABELLED).any():
             match[f"{side}_accuracy"] = float((outputs["logits"].argmax(-1) == label)[known].float().mean())
     if "logits" in student and "logits" in teacher and student["logits"].shape == teacher["logits"].shape:
         match["agreement"] = float((student["logits"].argmax(-1) == teacher["logits"].argmax(-1)).float().mean())

@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 
-from instil.core import Batch, Net, Scheme, dry
-from instil.data.images import ImageData
-from instil.data.labels import labelled
+from instil.core import Batch, Net, Scheme, dry, first
+from instil.data.samples import Samples
 from instil.engine import Engine
 from instil.experiment import build
 from instil.experiment.build import Bench
@@ -38,8 +37,8 @@ def rehearse(bench: Bench, ready: Ready = lambda stage, spec, number: None) -> I
 def _prepared(bench: Bench, ready: Mapping[int, Net], previous: Net | None) -> Scheme:
     """The scheme of one stage, in the order in which its parts are used."""
     stage, seed = bench.recipe, bench.recipe.seeds[0]
-    images = bench.train_data(seed)
-    batch = next(iter(bench.loader(images, seed)))
+    samples = bench.train_data(seed)
+    batch = next(iter(bench.loader(samples, seed)))
     torch.manual_seed(seed)
 
     def made(spec: Model, path: str) -> Net:
@@ -52,13 +51,14 @@ def _prepared(bench: Bench, ready: Mapping[int, Net], previous: Net | None) -> S
     to_train = [net for net, spec in zip(nets, stage.teachers, strict=True) if spec.weights is None and not spec.trained and spec.model != "previous"]
     for net in to_train:
         _check_classes(bench, net, batch, "teacher", None)
-        alone = Offline(net, None, build.label_objectives(stage, "cross_entropy"))
+        alone = Offline(net, None, build.label_objectives(stage, bench.task.label_objective))
         own = stage.teacher_train or stage.train
         _check_training(bench, alone, own, "train" if own == stage.train else "teacher_train", bench.splits.train, learners=["student"])
     scheme = build.scheme(bench, student, build.teacher(nets))
     scheme.prepare(batch)
-    on_labels = {"alone", "label_smoothing"} & set(stage.baselines)
-    _check_training(bench, scheme, stage.train, "train", images, *([labelled(images)] if on_labels else []))
+    on_labels = {"alone": bench.task.label_objective, "label_smoothing": "label_smoothing"}
+    seen = [build.learnt_from(build.label_objectives(stage, goal), samples) for name, goal in on_labels.items() if name in stage.baselines]
+    _check_training(bench, scheme, stage.train, "train", samples, *seen)
     _check_classes(bench, student, batch, "student", stage.student)
     for net, spec in zip(nets, stage.teachers, strict=True):
         if "logits" in scheme.objectives.reads("teacher"):
@@ -67,13 +67,14 @@ def _prepared(bench: Bench, ready: Mapping[int, Net], previous: Net | None) -> S
 
 
 def _answers(net: Net, batch: Batch, whose: str) -> None:
-    """RecipeError where a model cannot take the images at all, in the words of whoever raised."""
+    """RecipeError where a model cannot take the inputs at all, in the words of whoever raised."""
     try:
         with dry(net):
             net(batch)
     except Exception as error:  # somebody else's model
-        shape = " x ".join(str(number) for number in batch["image"].shape[1:])
-        raise RecipeError(f"{whose}: {type(net.model).__name__} fails on images of {shape}: {error}") from error
+        inputs = "images" if "image" in batch else next(iter(batch))
+        shape = " x ".join(str(number) for number in first(batch).shape[1:])
+        raise RecipeError(f"{whose}: {type(net.model).__name__} fails on {inputs} of {shape}: {error}") from error
 
 
 def _check_classes(bench: Bench, net: Net, batch: Batch, whose: str, spec: Model | None) -> None:
@@ -83,11 +84,11 @@ def _check_classes(bench: Bench, net: Net, batch: Batch, whose: str, spec: Model
             bench.task.check_classes(outputs, bench.splits.classes, names=spec.classes if spec else None, whose=whose)
 
 
-def _check_training(bench: Bench, scheme: Scheme, train: Train, path: str, *sets: ImageData, learners: Sequence[str] | None = None) -> None:
+def _check_training(bench: Bench, scheme: Scheme, train: Train, path: str, *sets: Samples, learners: Sequence[str] | None = None) -> None:
     """What ``fit`` would refuse: optimizers, learners, and batches that cannot be cut."""
     training = build.training(train, 0, learners=learners)
     check(scheme, training)
     with build.at(path):
         Engine(precision=train.precision).setup(scheme, lambda learner: training.optimizers.get(learner, training.optimizer))
-        for images in sets:
-            bench.loader(images, accumulate=train.accumulate)
+        for samples in sets:
+            bench.loader(samples, accumulate=train.accumulate)

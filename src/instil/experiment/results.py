@@ -19,8 +19,8 @@ Arms = Mapping[str, Sequence[Arm]]
 def assemble(bench: Bench, teacher: Arm | None, arms: Arms, status: str) -> dict[str, Any]:
     """Everything that reports and leaderboards read of a run, from the arms that are finished."""
     recipe, splits = bench.recipe, bench.splits
-    images = bench.train_data(recipe.seeds[0])
-    counted = images.label != UNLABELLED
+    samples = bench.train_data(recipe.seeds[0])
+    counted = samples.label != UNLABELLED
     result: dict[str, Any] = {
         "status": status,
         "name": recipe.name,
@@ -30,7 +30,8 @@ def assemble(bench: Bench, teacher: Arm | None, arms: Arms, status: str) -> dict
         "shape": list(bench.shape),
         "data": {
             "name": recipe.data.name,
-            "train": len(images),
+            "noun": samples.noun,
+            "train": len(samples),
             "labelled": int((counted.flatten(1).any(1) if counted.ndim > 1 else counted).sum()),
             "validation": len(splits.validation),
             "test": len(splits.test),
@@ -69,18 +70,18 @@ def shipped(bench: Bench, distilled: Sequence[Arm]) -> int:
 
 
 def cost(bench: Bench, teacher: Arm | None, arms: Arms) -> dict[str, Any]:
-    """Parameters, bytes of the weights, latency of one image, and training seconds of each net."""
+    """Parameters, bytes of the weights, latency of one sample, and training seconds of each net."""
     nets: dict[str, tuple[nn.Module, float]] = {}
     if teacher is not None:
         nets["teacher"] = teacher.net, teacher.seconds
     if done := arms["distilled"]:
         nets["student"] = done[0].net, sum(arm.seconds for arm in done) / len(done)
-    batch = next(iter(bench.loader(bench.splits.validation, shuffle=False)))
+    one = bench.splits.validation.__getitems__([0])
     return {
         name: {
             "parameters": sum(parameter.numel() for parameter in net.parameters()),
             "bytes": sum(tensor.numel() * tensor.element_size() for tensor in net.state_dict().values()),
-            "latency": measure(net.cpu(), batch),
+            "latency": measure(net.cpu(), one, whole=True),
             "seconds": seconds,
         }
         for name, (net, seconds) in nets.items()

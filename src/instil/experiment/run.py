@@ -115,7 +115,7 @@ def _finish(bench: Bench, folder: RunFolder, distilled: list[Arm]) -> None:
     """Ship the student, export it, write the page."""
     net = distilled[results.shipped(bench, distilled)].net
     assert isinstance(net, Net)
-    about = {"classes": list(bench.splits.classes), "shape": list(bench.shape), "kind": bench.splits.kind}
+    about = {"classes": list(bench.splits.classes), "facts": bench.facts, "shape": list(bench.shape), "kind": bench.splits.kind}
     save_student(net, folder.path / "student.safetensors", about)
     if bench.recipe.export:
         try:
@@ -146,9 +146,10 @@ def _export(folder: RunFolder, bench: Bench, net: Net, int8: bool) -> None:
     from instil.export.onnx import to_onnx
     from instil.export.session import Session
 
+    bench.task.check_export()
     batch = next(iter(bench.loader(bench.splits.validation, shuffle=False)))
     graph, small = folder.path / "student.onnx", folder.path / "student.int8.onnx"
-    written: dict[str, Any] = {"onnx": to_onnx(net, batch, graph)}
+    written: dict[str, Any] = {"onnx": to_onnx(net, batch, graph, bench.task.inputs)}
     if int8:
         written["int8"] = quantize(graph, _calibration(bench), small)
     for name, path in (("onnx", graph), ("int8", small)):

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from instil.core import Batch, Scheme, full
 
@@ -25,7 +26,9 @@ def choose(scheme: Scheme, batch: Batch) -> int:
         return most
 
     def ask() -> None:
-        loss = full(scheme.student(batch)["logits"]).sum()
+        outputs = scheme.student(batch)
+        answer = [outputs["logits"]] if "logits" in outputs else [value for value in outputs.values() if isinstance(value, Tensor)]
+        loss = torch.stack([full(value).sum() for value in answer]).sum()
         torch.autograd.grad(loss, [p for p in scheme.student.parameters() if p.requires_grad], allow_unused=True)
         scheme.ask(batch)
 

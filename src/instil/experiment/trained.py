@@ -17,7 +17,7 @@ from instil.networks.factory import code_of
 from instil.recipe import fingerprint
 from instil.recipe.sections import Model
 
-SAMPLED = 64  # images that stand for all of them; labels count all
+SAMPLED = 64  # inputs that stand for all of them; labels count all
 
 
 def known(stage: Bench, spec: Model, number: int) -> Net | None:
@@ -46,7 +46,7 @@ def place(stage: Bench, spec: Model, number: int) -> Path:
         _contents(stage),
         spec.model_dump(exclude={"taps"}),
         code_of(spec.model, Path(recipe.folder)),
-        {name: goal.model_dump(mode="json") for name, goal in build.label_goals(recipe, "cross_entropy").items()},
+        {name: goal.model_dump(mode="json") for name, goal in build.label_goals(recipe, stage.task.label_objective).items()},
         recipe.teacher_train or recipe.train,
         number,
     ]
@@ -59,6 +59,6 @@ def _contents(stage: Bench) -> str:
     train = stage.splits.train
     rows = torch.linspace(0, len(train) - 1, min(len(train), SAMPLED)).long()
     digest = hashlib.sha256(repr((train.classes, len(train))).encode())
-    for values in (train.label, train.images(rows)):
+    for values in (train.label, *train.inputs(rows).values()):
         digest.update(values.contiguous().numpy().tobytes())
     return digest.hexdigest()

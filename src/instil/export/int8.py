@@ -7,29 +7,27 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from instil.atomic import atomic
 from instil.core import Batch
+from instil.export.session import Session, arrays
 
 OPERATIONS = ["Conv", "Gemm", "MatMul"]
 """Where the arithmetic is; the rest (norms, gates, sums) loses accuracy in int8 and gains no time."""
 
 
-class Images:
+class Inputs:
     """Hands onnxruntime one calibration batch after the other."""
 
-    def __init__(self, images: list[np.ndarray[Any, Any]]):
-        self.rest = iter(images)
+    def __init__(self, inputs: list[dict[str, Any]]):
+        self.rest = iter(inputs)
 
     def get_next(self) -> dict[str, Any] | None:
-        """The next batch as the graph's input, None after the last."""
-        image = next(self.rest, None)
-        return None if image is None else {"image": image}
+        """The next batch as the graph's inputs, None after the last."""
+        return next(self.rest, None)
 
 
 def quantize(onnx_path: str | Path, batches: Iterable[Batch], path: str | Path) -> dict[str, Any]:
-    """Write ``path``: ``onnx_path`` with static int8 weights and activations (QDQ), ranges taken from ``batches`` of training images.
+    """Write ``path``: ``onnx_path`` with static int8 weights and activations (QDQ), ranges taken from ``batches`` of training samples.
 
     Returns ``file`` and ``bytes``. Raises ImportError without the extra ``export``, ValueError without a batch or without the ONNX file.
     """
@@ -40,9 +38,10 @@ def quantize(onnx_path: str | Path, batches: Iterable[Batch], path: str | Path) 
         raise ImportError('quantizing needs onnx and onnxruntime: pip install "instil[export]"') from error
     if not Path(onnx_path).is_file():
         raise ValueError(f"there is no ONNX file {onnx_path} to quantize; export the student first")
-    images = [batch["image"].detach().float().cpu().numpy() for batch in batches]
-    if not images:
-        raise ValueError("quantizing needs at least one batch of training images, to learn the ranges of the activations")
+    names = Session(onnx_path).names
+    inputs = [arrays(batch, names) for batch in batches]
+    if not inputs:
+        raise ValueError("quantizing needs at least one batch of training samples, to learn the ranges of the activations")
 
     with atomic(path) as temporary, tempfile.TemporaryDirectory(dir=Path(path).parent) as folder:
         prepared = Path(folder) / "prepared.onnx"
@@ -50,7 +49,7 @@ def quantize(onnx_path: str | Path, batches: Iterable[Batch], path: str | Path) 
         quantize_static(
             str(prepared),
             str(temporary),
-            Images(images),
+            Inputs(inputs),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=OPERATIONS,
             per_channel=True,

@@ -14,14 +14,17 @@ from torch import Tensor, nn
 from instil.core import Batch, dry, first, size
 
 
-def measure(ask: Callable[[Batch], Any], batch: Batch, batch_size: int = 1, repeats: int = 50, warm_up: int = 5) -> dict[str, float | int]:
+def measure(
+    ask: Callable[[Batch], Any], batch: Batch, batch_size: int = 1, repeats: int = 50, warm_up: int = 5, whole: bool = False
+) -> dict[str, float | int]:
     """Median and 90th percentile, in milliseconds, of ``ask(batch)`` at ``batch_size``, on the device that holds the batch.
 
-    ``ask`` is a net (asked in eval mode, without gradients), an ONNX ``Session``, or any function of a batch.
+    ``whole``: the batch is one of that size, however many rows it has (a node comes with its neighbours). ``ask`` is a net (asked in eval mode,
+    without gradients), an ONNX ``Session``, or any function of a batch.
     """
     if batch_size < 1 or repeats < 1 or warm_up < 0:
         raise ValueError(f"batch_size and repeats are at least 1, warm_up at least 0; not {batch_size}, {repeats} and {warm_up}")
-    sample = resized(batch, batch_size)
+    sample = batch if whole else resized(batch, batch_size)
     wait: Callable[[], None] = torch.cuda.synchronize if first(sample).is_cuda else lambda: None
     quiet: AbstractContextManager[Any] = dry(ask) if isinstance(ask, nn.Module) else torch.no_grad()
     times = []

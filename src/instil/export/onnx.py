@@ -7,7 +7,7 @@ import copy
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,55 +15,64 @@ import torch
 from torch import Tensor, nn
 
 from instil.atomic import atomic
-from instil.core import Batch, Net
+from instil.core import Batch, Net, size
 from instil.export.latency import resized
-from instil.export.session import Session
+from instil.export.session import Session, arrays
 
 TOLERANCE = 1e-4
 """Largest difference between the two runtimes' logits, as a share of the largest logit."""
 
 
 class _Graph(nn.Module):
-    """What is exported: image in, logits out, through the task's call."""
+    """What is exported: the task's inputs in, logits out, through the task's call."""
 
-    def __init__(self, net: Net):
+    def __init__(self, net: Net, names: Sequence[str]):
         super().__init__()
-        self.model, self.call = net.model, net.call
+        self.model, self.call, self.names = net.model, net.call, tuple(names)
 
-    def forward(self, image: Tensor) -> Tensor:
-        logits: Tensor = self.call(self.model, {"image": image})["logits"]
+    def forward(self, *inputs: Tensor) -> Tensor:
+        logits: Tensor = self.call(self.model, dict(zip(self.names, inputs, strict=True)))["logits"]
         return logits
 
 
-def to_onnx(net: Net, batch: Batch, path: str | Path) -> dict[str, Any]:
-    """Write ``path``: ``image`` (N, C, H, W), float in [0, 1], any N, to ``logits``; the net itself is left as it is.
+def to_onnx(net: Net, batch: Batch, path: str | Path, names: Sequence[str] = ("image",)) -> dict[str, Any]:
+    """Write ``path``: what the batch has under ``names``, any number of rows, to ``logits``; the net itself is left as it is.
+
+    An ``image`` is (N, C, H, W), float in [0, 1].
 
     Returns ``file``, ``bytes`` and ``max_difference`` (of the logits between PyTorch and ONNX, over several batch sizes).
     Raises ImportError without the extra ``export``; ValueError where the model cannot be exported; RuntimeError where the logits differ.
     """
     path = Path(path)
     _needs_export()
-    graph = _Graph(copy.deepcopy(net)).cpu().float().eval()
-    images = batch["image"].detach().float().cpu()
+    graph = _Graph(copy.deepcopy(net), names).cpu().float().eval()
+    inputs = {name: torch.from_numpy(array) for name, array in arrays(batch, names).items()}
     with atomic(path) as temporary:
-        _export(graph, resized({"image": images}, max(2, min(8, len(images))))["image"], temporary)
-        difference = _parity(graph, Session(temporary), images)
+        _export(graph, resized(inputs, max(2, min(8, size(inputs)))), temporary)
+        difference = _parity(graph, Session(temporary), inputs)
     return {"file": path.name, "bytes": path.stat().st_size, "max_difference": difference}
 
 
-def _export(graph: _Graph, image: Tensor, path: Path) -> None:
+def _export(graph: _Graph, inputs: Batch, path: Path) -> None:
     import onnx
 
     try:
         with torch.no_grad():
-            graph(image)
+            graph(*inputs.values())
     except KeyError as error:
-        raise ValueError(f"the student's call reads {error} of the batch, but the exported graph is given 'image' alone") from error
-    shapes = {"image": {0: torch.export.Dim.DYNAMIC}}
+        alone = " and ".join(f"'{name}'" for name in graph.names)
+        raise ValueError(f"the student's call reads {error} of the batch, but the exported graph is given {alone} alone") from error
+    shapes = (tuple({0: torch.export.Dim.DYNAMIC} for _ in inputs),)
     with _quiet(), torch.no_grad():
         try:
             program = torch.onnx.export(
-                graph, (image,), input_names=["image"], output_names=["logits"], dynamic_shapes=shapes, dynamo=True, verbose=False
+                graph,
+                tuple(inputs.values()),
+                input_names=list(graph.names),
+                output_names=["logits"],
+                dynamic_shapes=shapes,
+                dynamo=True,
+                verbose=False,
             )
         except Exception as error:  # whatever the exporter and the tracer under it raise
             reason = str(error.__cause__ or error).strip().partition("\n")[0]
@@ -75,15 +84,15 @@ def _export(graph: _Graph, image: Tensor, path: Path) -> None:
     onnx.checker.check_model(str(path), full_check=True)
 
 
-def _parity(graph: _Graph, session: Session, images: Tensor) -> float:
+def _parity(graph: _Graph, session: Session, inputs: Batch) -> float:
     worst = 0.0
-    for n in (1, 2, 3, max(4, len(images))):
-        sample = resized({"image": images}, n)
+    for n in (1, 2, 3, max(4, size(inputs))):
+        sample = resized(inputs, n)
         with torch.no_grad():
-            expected = graph(sample["image"])
+            expected = graph(*sample.values())
         found = session(sample)["logits"]
         if found.shape != expected.shape:
-            raise RuntimeError(f"for {n} images the ONNX file gives logits {tuple(found.shape)}, PyTorch {tuple(expected.shape)}")
+            raise RuntimeError(f"for {n} samples the ONNX file gives logits {tuple(found.shape)}, PyTorch {tuple(expected.shape)}")
         difference, largest = (found - expected).abs().max().item(), expected.abs().max().item()
         if not difference <= TOLERANCE * max(largest, 1e-6):  # also where it is NaN
             allowed = f"{TOLERANCE:g} of the largest logit, {largest:.4g}, is allowed"

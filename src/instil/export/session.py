@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import nn
 
-from instil.core import Batch, Outputs
+from instil.core import Batch, Outputs, first
 
 
 class Session(nn.Module):
@@ -29,15 +31,20 @@ class Session(nn.Module):
             self.session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its exceptions share no base class of their own
             raise ValueError(f"{path} is not an ONNX file that onnxruntime can run: {error}") from error
-        names = [value.name for value in self.session.get_inputs()], [value.name for value in self.session.get_outputs()]
-        if names != (["image"], ["logits"]):
-            raise ValueError(f"{path} takes {names[0]} and gives {names[1]}; expected a graph from 'image' to 'logits'")
+        self.names, gives = [value.name for value in self.session.get_inputs()], [value.name for value in self.session.get_outputs()]
+        if gives != ["logits"]:
+            raise ValueError(f"{path} takes {self.names} and gives {gives}; expected a graph to 'logits'")
 
     def forward(self, batch: Batch) -> Outputs:
-        """(N, C, H, W) images in [0, 1] to ``logits``."""
-        image = batch["image"]
-        (logits,) = self.session.run(["logits"], {"image": image.detach().float().cpu().numpy()})
-        return {"logits": torch.from_numpy(logits).to(image.device)}
+        """``logits`` of what the file takes, by its names in the batch: ``image`` (N, C, H, W) in [0, 1], or ``input_ids`` ..."""
+        (logits,) = self.session.run(["logits"], arrays(batch, self.names))
+        return {"logits": torch.from_numpy(logits).to(first(batch).device)}
+
+
+def arrays(batch: Batch, names: Sequence[str]) -> dict[str, Any]:
+    """These tensors as onnxruntime takes them: float32, or whole numbers."""
+    tensors = {name: batch[name].detach().cpu() for name in names}
+    return {name: (value.float() if value.is_floating_point() or value.dtype == torch.uint8 else value).numpy() for name, value in tensors.items()}
 
 
 def _runtime() -> ModuleType:

@@ -20,7 +20,6 @@ from instil.networks.weights import load_weights
 
 __all__ = ["build", "input_of", "load_weights", "network_names"]
 
-Size = int | tuple[int, int]
 MISSING = '{} needs the package {}: pip install "instil[vision]"'
 
 
@@ -28,29 +27,29 @@ def build(
     spec: str,
     options: Mapping[str, Any] | None = None,
     *,
-    classes: int,
-    channels: int,
-    size: Size,
     base: Path = Path(),
     pretrained: bool = False,
     fetch: bool = True,
+    **facts: Any,
 ) -> nn.Module:
-    """The model that ``spec`` names, for this data.
+    """The model that ``spec`` names, for data of these ``facts``: ``classes``, and of images ``channels`` and ``size``.
 
     ``cnn`` or ``networks:cnn`` is a net of ours, ``timm:NAME`` and ``torchvision:NAME`` are theirs, ``module:function`` is the user's own code, found
-    from the folder ``base``. ``options`` go to the builder, with those of ``classes``, ``channels`` and ``size`` that it takes. ``pretrained`` asks
+    from the folder ``base``. ``options`` go to the builder, with those of ``facts`` that it takes. ``pretrained`` asks
     timm or torchvision for their weights; without ``fetch`` it only sets what they expect of their input, for weights that are loaded afterwards.
 
     Raises ValueError for an unknown name or option, with the closest ones, and for a builder that gives no module.
     """
     source, _, name = spec.rpartition(":")
-    options, data = dict(options or {}), {"classes": classes, "channels": channels, "size": size}
+    options = dict(options or {})
     if source in ("timm", "torchvision"):
-        return (_timm if source == "timm" else _torchvision)(name, options, classes, channels, pretrained, fetch)
+        if "channels" not in facts:
+            raise ValueError(f"{spec} takes images, and these data are none (they have {', '.join(facts)})")
+        return (_timm if source == "timm" else _torchvision)(name, options, facts["classes"], facts["channels"], pretrained, fetch)
     if pretrained:
         raise ValueError(f"pretrained: only timm: and torchvision: models bring weights, not '{spec}'; give `weights`")
     builder = _own(name) if source in ("", "networks") else _users(source, name, Path(base))
-    given = _accepted(spec, builder, options, data)
+    given = _accepted(spec, builder, options, facts)
     try:
         model = builder(**given)
     except ValueError:
@@ -111,7 +110,7 @@ def _users(module: str, name: str, base: Path) -> Callable[..., Any]:
 
 
 def _accepted(spec: str, builder: Callable[..., Any], options: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-    """The options, checked, with what the builder takes of the data's properties."""
+    """The options, checked, with what the builder takes of the facts of the data."""
     parameters = inspect.signature(builder).parameters
     anything = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
     known = [name for name, parameter in parameters.items() if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)]

@@ -21,7 +21,10 @@ class MLP(nn.Module):
         return logits
 
 
-def mlp(classes: int, channels: int = 1, size: int | tuple[int, int] = 8, width: int = 32, depth: int = 1) -> nn.Module:
-    """2,410 parameters for 10 classes at the defaults; for images of ``size`` (one number, or H and W), with ``depth`` hidden layers."""
+def mlp(classes: int, channels: int = 1, size: int | tuple[int, int] = 8, width: int = 32, depth: int = 1, features: int | None = None) -> nn.Module:
+    """2,410 parameters for 10 classes at the defaults; for images of ``size`` (one number, or H and W) or vectors of ``features`` numbers.
+
+    ``depth``: hidden layers.
+    """
     height, breadth = (size, size) if isinstance(size, int) else size
-    return MLP(classes, channels * height * breadth, width, depth)
+    return MLP(classes, channels * height * breadth if features is None else features, width, depth)

@@ -16,13 +16,16 @@ TORCHVISION_STAGES = {
     "RegNet": ["trunk_output.block1", "trunk_output.block2", "trunk_output.block3", "trunk_output.block4"],
     "SwinTransformer": ["permute"],  # inside, maps are (N, H, W, C)
 }
+PROJECTIONS = {"queries": ("query", "q_lin", "q_proj"), "keys": ("key", "k_lin", "k_proj"), "values": ("value", "v_lin", "v_proj")}
+"""What the linear layers of an attention are called."""
 TORCHVISION_SEQUENTIAL = ("EfficientNet", "MobileNetV2", "MobileNetV3", "ConvNeXt", "VGG")
 
 
 def taps_for(model: nn.Module) -> Taps:
-    """``features`` (stages, shallow to deep) and ``embedding`` (what goes into the classifier) of a timm, torchvision, transformers or own model.
+    """Taps of a timm, torchvision, transformers or own model; of no known family, {}.
 
-    Only looks at the modules, runs nothing. A role whose place is not known is left out; a model of no known family gives {}.
+    ``features`` (stages, shallow to deep), ``embedding`` (what goes into a linear classifier) and ``head`` (its weight); of a text model ``queries``,
+    ``keys`` and ``values``, one a layer. Only looks at the modules, runs nothing. A role whose place is not known is left out.
     """
     looks = {"timm": _timm, "torchvision": _torchvision, "transformers": _transformers, "instil": _own}
     family = next((base.__module__.split(".")[0] for base in type(model).__mro__ if base.__module__.split(".")[0] in looks), "")
@@ -30,13 +33,19 @@ def taps_for(model: nn.Module) -> Taps:
         return {}
     features, classifier = looks[family](model)
     taps: Taps = {"features": features} if features else {}
-    return taps | ({"embedding": f"{classifier}:in"} if classifier else {})
+    if classifier:
+        head = model.get_submodule(classifier)
+        taps |= {"embedding": f"{classifier}:in"} if not isinstance(head, nn.Conv2d) else {}
+        taps |= {"head": f"{classifier}:weight"} if isinstance(head, (nn.Linear, nn.Conv2d)) else {}
+    return taps | _projections(model)
 
 
 def _own(model: nn.Module) -> tuple[list[str], str]:
-    stages = getattr(model, "stages", ())
-    flat = any(isinstance(layer, nn.Linear) for stage in stages for layer in stage.children()) and not hasattr(model, "patches")
-    return [] if flat else [f"stages.{number}" for number in range(len(stages))], _last_linear(model)
+    path, staged = next(((name, part) for name, part in model.named_modules() if hasattr(part, "stages")), ("", model))
+    stages: Any = getattr(staged, "stages", ())
+    flat = any(isinstance(layer, nn.Linear) for stage in stages if isinstance(stage, nn.Sequential) for layer in stage)
+    prefix = f"{path}.stages" if path else "stages"
+    return [] if flat else [f"{prefix}.{number}" for number in range(len(stages))], "head" if hasattr(model, "head") else ""
 
 
 def _timm(model: Any) -> tuple[list[str], str]:
@@ -83,6 +92,20 @@ def _transformers(model: nn.Module) -> tuple[list[str], str]:
     lists = [(name, len(module)) for name, module in model.named_modules() if isinstance(module, nn.ModuleList) and len(module) > 1]
     features = _evenly([f"{lists[0][0]}.{number}" for number in range(lists[0][1])]) if lists else []
     return features, _last_linear(model)
+
+
+def _projections(model: nn.Module) -> Taps:
+    """Where the layers of a text model make queries, keys and values."""
+    if not any(isinstance(part, nn.Embedding) for part in model.children()) and not _reads_tokens(model):
+        return {}
+    linear = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)]
+    found = {role: [name for name in linear if name.rpartition(".")[2] in names] for role, names in PROJECTIONS.items()}
+    return {role: paths for role, paths in found.items() if paths and len(paths) == len(found["queries"])}
+
+
+def _reads_tokens(model: Any) -> bool:
+    """Whether a transformers model is one of text."""
+    return hasattr(model, "get_input_embeddings") and getattr(model, "main_input_name", "") == "input_ids"
 
 
 def _evenly(paths: list[str]) -> list[str]:

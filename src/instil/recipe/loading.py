@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from instil.recipe.options import defaults, plain
 from instil.recipe.overrides import REPLACED, merge, override, parse
 from instil.recipe.sections import Factor, Goal, Recipe
 
-BASELINES = ("alone", "label_smoothing", "pseudo_labels")
+BASELINES = ("alone",)
 PACKAGED = Path(__file__).parents[1] / "recipes"
 STAGE = ("data", "teacher", "student", "scheme", "objectives", "train", "repeat")
 STAGE_DATA = ("labels", "batch_size", "workers", "augment")
@@ -144,12 +144,12 @@ def _resolved(data: Mapping[str, Any]) -> dict[str, Any]:
     own = whole.get("teacher_train") or {}
     if whole.get("teacher") is not None and isinstance(whole["train"], Mapping) and isinstance(own, Mapping):
         whole["teacher_train"] = merge(whole["train"], own)
+    task = _task(whole["task"])
     if whole.get("baselines") is None:
-        given: Mapping[str, Any] = whole["task"] if isinstance(whole["task"], Mapping) else {}
-        defined: Sequence[str] = BASELINES[:1]
-        if given.get("name", "classification") == "classification":
-            defined = BASELINES if given.get("kind", "single") == "single" else ("alone", "pseudo_labels")
-        whole["baselines"] = list(defined)
+        kind = whole["task"].get("kind", "single") if isinstance(whole["task"], Mapping) else "single"
+        whole["baselines"] = list(getattr(task, "baselines", {}).get(kind, BASELINES))
+    if whole.get("export") is None:
+        whole["export"] = getattr(task, "exports", True)
     for kind, name, options, path in list(methods(whole)):
         if kind != "optimizer" and name in catalogue.names(kind):
             inside = path.removesuffix(".sample_weight").split(".", 1) + ["sample_weight"] * (kind == "weighting")
@@ -160,6 +160,12 @@ def _resolved(data: Mapping[str, Any]) -> dict[str, Any]:
 def _filled(section: dict[str, Any], path: list[str], options: Mapping[str, Any]) -> dict[str, Any]:
     """The section with these options at ``path``."""
     return section | ({path[0]: _filled(section[path[0]], path[1:], options)} if path else options)
+
+
+def _task(section: Any) -> Any:
+    """The class of the task that a section names; None where there is none."""
+    name = section.get("name", "classification") if isinstance(section, Mapping) else section
+    return catalogue.find("task", name) if isinstance(name, str) and name in catalogue.names("task") else None
 
 
 def build_objectives(objectives: Mapping[str, Goal], balance: Factor | None = None) -> Objectives:

@@ -51,8 +51,10 @@ class Record:
 
     @cached_property
     def metric(self) -> str:
-        """The headline metric: accuracy, or else the first one of the first arm."""
+        """The headline metric that the result names, or accuracy, or else the first one of the first arm."""
         names = [name for arm in self.arms for name, value in self.result[arm].items() if _summary(value)]
+        if self.at("headline") in names:
+            return str(self.at("headline"))
         return "accuracy" if "accuracy" in names else next((name for name in names if name not in SIDE), "accuracy")
 
     @cached_property

@@ -1,0 +1,48 @@
+"""An image and its own text are drawn together, apart from all others in the batch."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from instil.core import Batch, Card, Objective, Outputs, full
+
+
+def contrastive_loss(image: Tensor, text: Tensor, logit_scale: Tensor | float = 1 / 0.07) -> Tensor:
+    """Mean of two cross-entropies over N pairs: of each image among all texts and of each text among all images (CLIP, section 2.3, figure 3).
+
+    ``image`` and ``text`` are (N, D) of any length; logits are ``logit_scale`` (exponentiated) times their cosines. A scalar, 0 for one pair.
+    Raises ValueError where the shapes differ.
+    """
+    if image.shape != text.shape or image.ndim != 2:
+        raise ValueError(f"image and text embeddings must be (N, D) alike, not {tuple(image.shape)} and {tuple(text.shape)}")
+    scale = full(torch.as_tensor(logit_scale, device=image.device)).reshape(-1)[:1]
+    logits = scale * F.normalize(full(image), dim=1) @ F.normalize(full(text), dim=1).T
+    own = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+
+
+class Contrastive(Objective):
+    """The student's image_embedding (N, D) against its text_embedding (N, D), with its logit_scale (1,): the pairs are the labels.
+
+    Zero for one pair alone.
+    """
+
+    card = Card(
+        "Learning Transferable Visual Models From Natural Language Supervision",
+        "https://arxiv.org/abs/2103.00020",
+        "ICML",
+        2021,
+        source="labels",
+        algorithms=("contrastive", "cross-modal"),
+        tasks=("image_text",),
+        couples=True,
+        zero_at_match=False,
+    )
+    needs: ClassVar = {"student": (("image_embedding",), ("text_embedding",), ("logit_scale",)), "teacher": ()}
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        return contrastive_loss(student["image_embedding"], student["text_embedding"], student["logit_scale"])

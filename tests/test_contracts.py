@@ -23,9 +23,6 @@ from instil.testing.classes import any_rank
 from instil.testing.samples import leaves, sample_outputs, scaled
 from tests.nets import batch, net
 
-COUPLING = {("cirkd_memory", "norm", "batch")}
-"""Options under which a method says itself that it couples the batch or otherwise leaves the contracts."""
-
 
 def bare(annotation: Any) -> Any:
     """``Annotated[float, ...]`` and ``float | Schedule`` as ``float``."""
@@ -60,8 +57,7 @@ def every_option() -> Iterator[tuple[str, str, Any]]:
 
 def choices() -> list[tuple[str, str, Any]]:
     """Options that choose another formula, not another number."""
-    found = [(name, option, value) for name, option, value in every_option() if isinstance(value, (bool, str))]
-    return [choice for choice in found if choice not in COUPLING]
+    return [(name, option, value) for name, option, value in every_option() if isinstance(value, (bool, str))]
 
 
 @pytest.mark.parametrize("name", catalogue.names("objective"))

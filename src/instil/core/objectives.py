@@ -163,6 +163,8 @@ class Objectives(nn.ModuleDict):
         mine = {role: collect(student[role], role) for role in objective.reads["student"]}
         theirs = {role: collect(teacher[role], role) for role in objective.reads["teacher"]}
         known: Batch = {key: collect(batch[key]) for key in self.ITEM_KEYS if key in batch}
+        if "valid" in batch and batch["valid"].ndim > counted.ndim:  # items are samples, and some of their positions are not valid
+            known["valid"] = collect(batch["valid"])
         clock = {key: batch[key] for key in ("step", "progress", "seed") if key in batch}
         anchor = next(value for role, value in mine.items() if role not in SHARED_ROLES)
         if not len(anchor[0] if isinstance(anchor, tuple) else anchor):

@@ -24,7 +24,7 @@ def sample(number: int = 4, seed: int = 0) -> tuple[Outputs, Outputs, Batch]:
     return sides[0], sides[1], {"label": label, "index": torch.arange(number) + 10 * seed, "step": torch.tensor(seed)}
 
 
-def make(**options: float) -> CIRKDMemory:
+def make(**options: float | str) -> CIRKDMemory:
     torch.manual_seed(0)
     objective = CIRKDMemory(**{"contrast_pixels": 12, "contrast_regions": 6, "pixel_memory": 40, "region_memory": 5, **options})  # type: ignore[arg-type]
     with torch.no_grad():
@@ -131,6 +131,20 @@ def test_invalid_pixels_are_not_remembered() -> None:
     for name, value in objective.state_dict().items():
         assert torch.equal(value, other.state_dict()[name]), name
     assert not torch.equal(queues(objective)[0]["teacher"], queues(make())[0]["teacher"])
+
+
+@pytest.mark.parametrize("norm", ["group", "batch"])
+def test_invalid_pixels_have_no_loss(norm: str) -> None:
+    student, teacher, batch = sample()
+    objectives = Objectives({"it": make(norm=norm)})  # type: ignore[arg-type]
+    valid = torch.ones(4, 8, 8, dtype=torch.bool)
+    valid[:, 4:] = False
+    losses = [
+        objectives(student, teacher, given).losses["it"]
+        for given in (batch | {"valid": valid}, batch | {"label": batch["label"].masked_fill(~valid, UNLABELLED)}, batch)
+    ]
+    assert torch.allclose(losses[0], losses[1])
+    assert not torch.allclose(losses[0], losses[2])
 
 
 def test_errors_are_clear() -> None:

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Card, NonNegative, Outputs, Positive, full, uniform
 from instil.objectives.adapters import as_map, like
-from instil.objectives.connectors import Norm, convolutions, require_norm
-from instil.objectives.dense import DenseObjective, PixelLabelObjective, on_grid, one_grid, positions
+from instil.objectives.connectors import convolutions
+from instil.objectives.dense import PixelLabelObjective, on_grid, one_grid, positions
 from instil.objectives.directions import products, unit
 from instil.objectives.divergences import softened_kl
 from instil.objectives.logit_objective import reduced
 from instil.objectives.memory import Queue
+from instil.objectives.normed_objective import NormedObjective
 from instil.objectives.pairs import Pairs, stages
 
 AN_IMAGE = 16
@@ -33,7 +34,7 @@ def cirkd_memory_loss(
     return reduced(softened_kl(mine, theirs, kd_temperature) * kd_temperature**2, reduction)
 
 
-class CIRKDMemory(PixelLabelObjective, DenseObjective):
+class CIRKDMemory(PixelLabelObjective, NormedObjective):
     """CIRKD's memory part: each labelled pixel's similarities with the teacher's pixels and regions of all classes, from earlier images.
 
     The student's map goes through a learned projector. A region is the mean direction of a class's pixels in an image. Needs ``index`` and a
@@ -64,6 +65,7 @@ class CIRKDMemory(PixelLabelObjective, DenseObjective):
         "from the whole image; each image's mean counts alike; the projector normalises each sample, norm: 'batch' is the code's",
     )
     needs: ClassVar = {"student": (("features",), ("logits",)), "teacher": (("features",),)}
+    deepest = True
 
     def __init__(
         self,
@@ -78,12 +80,10 @@ class CIRKDMemory(PixelLabelObjective, DenseObjective):
         norm: Literal["group", "batch"] = "group",
         pairs: Pairs = "auto",
     ):
-        super().__init__(pairs)
-        require_norm(norm, "group", "batch")
+        super().__init__(norm, pairs)
         self.temperature, self.kd_temperature, self.pixel, self.region = temperature, kd_temperature, pixel, region
         self.contrast_pixels, self.contrast_regions = contrast_pixels, contrast_regions
         self.pixel_memory, self.region_memory = pixel_memory, region_memory
-        self.norm: Norm = norm
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """A projector and two class-wise queues for each pair of stages."""
@@ -116,7 +116,7 @@ class CIRKDMemory(PixelLabelObjective, DenseObjective):
                 rows = queue["teacher"][self.draw(queue, contrast, batch)]
                 values = cirkd_memory_loss(one, other, rows, self.temperature, self.kd_temperature, reduction="none")
                 total = total + weight * torch.where(counted, values, 0.0).sum(1) / counted.sum(1).clamp_min(1)
-        return total
+        return self.together(total)
 
     def draw(self, queue: Queue, contrast: int, batch: Batch) -> Tensor:
         """Rows of the memory, the same places of every class, drawn by (seed, step) for the whole batch."""

@@ -1,24 +1,20 @@
-"""What feature losses share whose learned parts normalise: each sample by itself, or the batch, as published."""
+"""What feature losses share whose learned parts normalise as published, with BatchNorm, or without coupling the samples."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
-
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.core import Batch, Outputs, full
 from instil.objectives.adapters import as_map, like, resize
-from instil.objectives.connectors import convolutions, require_norm
+from instil.objectives.connectors import NORMS, Norm, convolutions, require_norm
 from instil.objectives.feature_objective import FeatureObjective
 from instil.objectives.pairs import Pairs
 
 
 class Connector(nn.Module):
-    """A student stage on the teacher's grid, through a 1x1 convolution and a norm that ends it: it may be negative, as before a ReLU."""
+    """A student stage on the teacher's grid, through a 1x1 convolution, and BatchNorm or none: it may be negative, as before a ReLU."""
 
-    def __init__(self, student: Tensor, teacher: Tensor, norm: Literal["group", "batch"]):
+    def __init__(self, student: Tensor, teacher: Tensor, norm: Norm):
         super().__init__()
         (source, *_), (target, height, width) = as_map(student).shape[1:], as_map(teacher).shape[1:]
         self.grid = (height, width)
@@ -29,16 +25,17 @@ class Connector(nn.Module):
         return connected
 
 
-class BatchNormOfVectors(nn.BatchNorm1d):
-    """BatchNorm of vectors (N, D); a batch of one has no statistics, and takes those of the batches before it."""
+class NormedLinear(nn.Module):
+    """A linear layer and a norm, over the last of any dimensions."""
 
-    def forward(self, input: Tensor) -> Tensor:
-        """The vectors, normalised."""
-        training = self.training and len(input) > 1
-        return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, training, 0.1, self.eps)
+    def __init__(self, source: int, target: int, norm: Norm):
+        super().__init__()
+        self.linear, self.norm = nn.Linear(source, target), NORMS[norm](target)
 
-
-VECTOR_NORMS: dict[str, Callable[[int], nn.Module]] = {"group": nn.LayerNorm, "batch": BatchNormOfVectors}
+    def forward(self, values: Tensor) -> Tensor:
+        projected = self.linear(values)
+        normed: Tensor = self.norm(projected.view(-1, projected.shape[-1], 1, 1)).view_as(projected)
+        return normed
 
 
 class NormedObjective(FeatureObjective):
@@ -47,9 +44,9 @@ class NormedObjective(FeatureObjective):
     ``norm``: of the learned parts; group normalises each sample, batch is the authors' BatchNorm, which couples the samples.
     """
 
-    def __init__(self, norm: Literal["group", "batch"] = "group", pairs: Pairs = "auto"):
+    def __init__(self, norm: Norm = "group", pairs: Pairs = "auto"):
         super().__init__(pairs)
-        require_norm(norm, "group", "batch")
+        require_norm(norm, *NORMS)
         self.norm = norm
 
     @property
@@ -58,7 +55,7 @@ class NormedObjective(FeatureObjective):
         return self.norm == "batch"
 
     def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
-        return Connector(student, teacher, self.norm), "conv 1x1 and norm" if self.couples else "conv 1x1"
+        return Connector(student, teacher, self.norm), "conv 1x1 and BatchNorm" if self.couples else "conv 1x1"
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         return self.together(super().forward(student, teacher, batch))

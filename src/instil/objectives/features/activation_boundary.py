@@ -26,9 +26,10 @@ def activation_boundary_loss(student: Tensor, teacher: Tensor, margin: float = 1
 
 
 class ActivationBoundary(NormedObjective):
-    """Each student stage, through a 1x1 convolution and a norm, active where the teacher's stage is; summed over the pairs.
+    """Each student stage, through a 1x1 convolution, active where the teacher's stage is; summed over the pairs.
 
     ``margin``: how far from zero a response must be.
+    ``norm``: after the convolution; batch is the authors' BatchNorm, which couples the samples.
     """
 
     card = Card(
@@ -42,7 +43,7 @@ class ActivationBoundary(NormedObjective):
         "whose stages halve in size is the same up to one factor. norm: 'batch' is the code's. In the paper a stage of its own before training",
     )
 
-    def __init__(self, margin: Positive = 1.0, norm: Literal["group", "batch"] = "group", pairs: Pairs = "auto"):
+    def __init__(self, margin: Positive = 1.0, norm: Literal["none", "batch"] = "none", pairs: Pairs = "auto"):
         super().__init__(norm, pairs)
         self.margin = margin
 

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from instil.core import Batch, Card, Outputs, full
 from instil.objectives.adapters import as_map, like
 from instil.objectives.attention_maps import attention_map
+from instil.objectives.connectors import Norm
 from instil.objectives.logit_objective import reduced
-from instil.objectives.normed_objective import VECTOR_NORMS, NormedObjective
+from instil.objectives.normed_objective import NormedLinear, NormedObjective
 from instil.objectives.pairs import stages
 
 
@@ -42,28 +43,14 @@ def _pooled(stage: Tensor, grid: tuple[int, int]) -> Tensor:
     return F.normalize(F.adaptive_avg_pool2d((stage / largest).square().mean(1, keepdim=True), grid).flatten(1), dim=1)
 
 
-class _OverVectors(nn.Module):
-    """A linear layer and a norm, over the last of any dimensions."""
-
-    def __init__(self, source: int, target: int, norm: str):
-        super().__init__()
-        self.linear = nn.Linear(source, target)
-        self.norm = VECTOR_NORMS[norm](target)
-
-    def forward(self, values: Tensor) -> Tensor:
-        projected = self.linear(values)
-        normed: Tensor = self.norm(projected.flatten(0, -2)).view_as(projected)
-        return normed
-
-
 class StageAttention(nn.Module):
     """How much each teacher stage looks at each student stage, from their mean channels: (N, T, S), a distribution over S."""
 
-    def __init__(self, student: Sequence[int], teacher: Sequence[int], width: int, norm: str):
+    def __init__(self, student: Sequence[int], teacher: Sequence[int], width: int, norm: Norm):
         super().__init__()
-        self.keys = nn.ModuleList(_OverVectors(channels, width, norm) for channels in student)
-        self.queries = nn.ModuleList(_OverVectors(channels, width, norm) for channels in teacher)
-        self.bilinear = _OverVectors(width, width * len(teacher), norm)
+        self.keys = nn.ModuleList(NormedLinear(channels, width, norm) for channels in student)
+        self.queries = nn.ModuleList(NormedLinear(channels, width, norm) for channels in teacher)
+        self.bilinear = NormedLinear(width, width * len(teacher), norm)
         self.student_place = nn.Parameter(nn.init.xavier_normal_(torch.empty(len(student), width)))
         self.teacher_place = nn.Parameter(nn.init.xavier_normal_(torch.empty(len(teacher), width)))
 

@@ -47,10 +47,11 @@ def _cells(stage: Tensor, grid: int) -> Tensor:
 
 
 class ICKD(NormedObjective):
-    """Each student stage, through a 1x1 convolution and a norm, has the teacher's inter-channel correlation; summed over the pairs.
+    """Each student stage, through a 1x1 convolution, has the teacher's inter-channel correlation; summed over the pairs.
 
     ``form``: code compares channels by the direction of their products, as published; paper by the products.
     ``grid``: cells a side in which the products are taken: 1 for classification, more for dense tasks.
+    ``norm``: after the convolution; batch is the authors' BatchNorm, which couples the samples.
     """
 
     card = Card(
@@ -64,7 +65,7 @@ class ICKD(NormedObjective):
         "the ImageNet code divides once more by the batch size. Products are means over the positions. norm: 'batch' is the code's",
     )
 
-    def __init__(self, form: Form = "code", grid: Annotated[int, Ge(1)] = 1, norm: Literal["group", "batch"] = "group", pairs: Pairs = "auto"):
+    def __init__(self, form: Form = "code", grid: Annotated[int, Ge(1)] = 1, norm: Literal["none", "batch"] = "none", pairs: Pairs = "auto"):
         super().__init__(norm, pairs)
         self.form, self.grid = form, grid
 

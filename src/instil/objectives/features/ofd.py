@@ -45,9 +45,11 @@ def _negatives(stage: Tensor) -> Tensor:
 
 
 class OFD(NormedObjective):
-    """Each student stage, through a 1x1 convolution and a norm, near the teacher's margin ReLU; summed over the pairs.
+    """Each student stage, through a 1x1 convolution, near the teacher's margin ReLU; summed over the pairs.
 
     Tap the teacher before its ReLUs. The margin of a channel is the mean of its negative responses: those of the dry batch, then of all batches.
+
+    ``norm``: after the convolution; batch is the authors' BatchNorm, which couples the samples.
     """
 
     card = Card(
@@ -62,7 +64,7 @@ class OFD(NormedObjective):
         "norm: 'batch' is the code's",
     )
 
-    def __init__(self, norm: Literal["group", "batch"] = "group", pairs: Pairs = "auto"):
+    def __init__(self, norm: Literal["none", "batch"] = "none", pairs: Pairs = "auto"):
         super().__init__(norm, pairs)
 
     def build(self, student: Outputs, teacher: Outputs) -> None:

@@ -12,7 +12,7 @@ from instil.core import Batch, Card, Objective, Outputs, Positive, full
 from instil.objectives.adapters import comparable, like
 from instil.objectives.connectors import require_norm
 from instil.objectives.logit_objective import reduced
-from instil.objectives.normed_objective import VECTOR_NORMS
+from instil.objectives.normed_objective import NormedLinear
 
 
 def pad_loss(student: Tensor, teacher: Tensor, log_variance: Tensor, epsilon: float = 1e-6, reduction: str = "mean") -> Tensor:
@@ -63,7 +63,7 @@ class PAD(Objective):
         """Make the branch that predicts the variance, and the projection."""
         mine, theirs = student["embedding"], teacher["embedding"]
         source, target = mine.shape[1], theirs.shape[1]
-        self.log_variance = nn.Sequential(nn.Linear(source, target), VECTOR_NORMS[self.norm](target)).to(mine.device, full(mine).dtype)
+        self.log_variance = NormedLinear(source, target, self.norm).to(mine.device, full(mine).dtype)
         if source != target:
             self.project = nn.Linear(source, target).to(mine.device, full(mine).dtype)
 

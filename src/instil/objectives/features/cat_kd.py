@@ -1,0 +1,84 @@
+"""Class attention transfer: where in the image the student finds each class, the teacher finds it too."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import torch
+import torch.nn.functional as F
+from annotated_types import Ge
+from torch import Tensor
+
+from instil.core import Batch, Card, Objective, Outputs, full
+from instil.objectives.adapters import as_map, comparable
+from instil.objectives.logit_objective import reduced
+from instil.objectives.pairs import stages
+
+
+def class_activation_map(stage: Tensor, weight: Tensor) -> Tensor:
+    """What each position of a map (N, D, H, W) adds to each class's logit by a classifier's weight (C, D): (N, C, H, W) (Guo et al. 2023, eq. 2).
+
+    Raises ValueError for a classifier of another width.
+    """
+    if stage.shape[1] != weight.shape[1]:
+        raise ValueError(
+            f"a class activation map needs a classifier that reads the deepest stage: it has {stage.shape[1]} channels, "
+            f"the classifier's weight is {tuple(weight.shape)}"
+        )
+    return torch.einsum("ndhw,cd->nchw", full(stage), full(weight))
+
+
+def cat_kd_loss(student: Tensor, teacher: Tensor, resolution: int = 2, normalize: bool = False, reduction: str = "mean") -> Tensor:
+    """Mean squared difference of class activation maps (N, C, H, W), pooled to resolution x resolution (Guo et al. 2023, eq. 5).
+
+    ``normalize``: each class's pooled map to unit length first. H and W may differ. Raises ValueError for other classes.
+    """
+    mine, theirs = (F.adaptive_avg_pool2d(full(side), resolution).flatten(2) for side in (student, teacher))
+    student, teacher = comparable(mine, theirs, "cat_kd_loss")
+    if normalize:
+        student, teacher = unit(student), unit(teacher)
+    return reduced((student - teacher).square().flatten(1).mean(1), reduction)
+
+
+def unit(values: Tensor) -> Tensor:
+    """Vectors (..., P) of unit length; those of zeros as they are, with a finite gradient."""
+    largest = values.detach().abs().amax(-1, keepdim=True)
+    return F.normalize(values / torch.where(largest > 0, largest, 1.0), dim=-1)
+
+
+class CatKD(Objective):
+    """The class activation maps of the deepest stage, through each net's own classifier, are alike. Defaults as for CIFAR-100.
+
+    ``resolution``: positions a side that the maps are pooled to (4 on ImageNet).
+    ``normalize``: each class's map to unit length first, as where maps are all that is learnt from (the paper's CAT).
+    """
+
+    card = Card(
+        "Class attention transfer based knowledge distillation",
+        "https://arxiv.org/abs/2304.12777",
+        "CVPR",
+        2023,
+        source="features",
+        algorithms=("attention",),
+        deviations="maps are made of the deepest stage and the classifier's weight, where the authors replace the classifier by a convolution",
+    )
+    needs: ClassVar = dict.fromkeys(("student", "teacher"), (("features",), ("head",)))
+    samples = True
+
+    def __init__(self, resolution: Annotated[int, Ge(1)] = 2, normalize: bool = False):
+        super().__init__()
+        self.resolution, self.normalize = resolution, normalize
+
+    def build(self, student: Outputs, teacher: Outputs) -> None:
+        """Raises ValueError where a classifier does not read the deepest stage, the classes differ, or a map has one position."""
+        maps = [self._map(side) for side in (student, teacher)]
+        cat_kd_loss(maps[0], maps[1], self.resolution)
+        for side, found in zip(("student", "teacher"), maps, strict=True):
+            if found.shape[2] * found.shape[3] == 1:
+                raise ValueError(f"the {side}'s deepest stage has one position, and says nothing of where a class is; tap an earlier one")
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        return cat_kd_loss(self._map(student), self._map(teacher), self.resolution, self.normalize, "none")
+
+    def _map(self, side: Outputs) -> Tensor:
+        return class_activation_map(as_map(stages(side)[-1]), side["head"][0])

@@ -183,17 +183,18 @@ def fbkd(case: Case) -> Tensor:
         teacher = Views(case["teacher.feat"], case["teacher.feat"].mean((2, 3)), case["teacher.spatial_pool"], case["teacher.relation"])
         mask = ((case["student.spatial_mask"] + case["teacher.spatial_mask"]) / 2).detach()
         return scale * fbkd_loss(student, teacher, mask, weights, "batch")
-    if case.option("mode", "dot_product") != "dot_product" or case.option("sub_sample", False):
-        raise NotImplementedError(f"a non-local block in mode {case.option('mode')}, sub_sample {case.option('sub_sample')}")
+    if case.option("mode", "dot_product") != "dot_product":
+        raise NotImplementedError(f"a non-local block in mode {case.option('mode')}")
+    stride, first = (case.option("maxpool_stride", 2), "0.") if case.option("sub_sample", False) else (1, "")
     names = {"features": "adaptation_layers", "channels": "channel_wise_adaptation", "positions": "spatial_wise_adaptation"}
     official = {ours: f"student_connector.{name}" for ours, name in names.items()} | {"relations": "student_connector.non_local_adaptation"}
     for side in ("student", "teacher"):
-        parts = {"value": "g.conv", "query": "theta.conv", "key": "phi.conv", "out": "conv_out.conv", "norm": "conv_out.bn"}
+        parts = {"value": f"g.{first}conv", "query": "theta.conv", "key": f"phi.{first}conv", "out": "conv_out.conv", "norm": "conv_out.bn"}
         official |= {f"{side}_relations.{ours}": f"{side}_connector.{side}_non_local.{name}" for ours, name in parts.items()}
     parameters = {f"{ours}.{n}": value for ours, name in official.items() for n, value in case.params(f"{name}.").items()}
     terms = []
     for student, teacher in case.pairs():
-        views = DetectionViews(student.shape[1], teacher.shape[1], "batch")
+        views = DetectionViews(student.shape[1], teacher.shape[1], "batch", stride)
         mine, theirs = called(views, parameters, student, teacher, training=case.option("bn_training", True))
         mask = fbkd_mask(student, student, teacher, case.option("spatial_T", 0.5), "code")
         terms.append(fbkd_loss(Views(*mine), Views(*theirs), mask, weights, "batch"))

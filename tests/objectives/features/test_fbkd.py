@@ -57,6 +57,16 @@ def test_the_non_local_block_is_the_product_of_all_pairs_of_positions() -> None:
     assert torch.equal(NonLocal(4, "group").double()(stage), stage)
 
 
+def test_a_stride_leaves_the_largest_response_of_each_cell() -> None:
+    torch.manual_seed(0)
+    coarse, stage = NonLocal(2, "none", 2), torch.randn(1, 2, 4, 4)
+    value, query, key = (made(stage)[0, 0] for made in (coarse.value, coarse.query, coarse.key))
+    cells = [(slice(2 * i, 2 * i + 2), slice(2 * j, 2 * j + 2)) for i in range(2) for j in range(2)]
+    expected = query * sum(value[cell].max() * key[cell].max() for cell in cells) / 4
+    assert torch.allclose(coarse(stage), stage + coarse.out(expected[None, None]))
+    assert torch.isfinite(NonLocal(2, "none", 9)(stage)).all()
+
+
 def test_the_code_couples_the_samples(features: Features) -> None:
     student, teacher = features("cnn"), features("cnn", seed=1)
     objective = FBKD(form="code")

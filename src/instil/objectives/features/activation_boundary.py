@@ -17,7 +17,7 @@ from instil.objectives.pairs import Pairs
 def activation_boundary_loss(student: Tensor, teacher: Tensor, margin: float = 1.0, reduction: str = "mean") -> Tensor:
     """Squared hinge of the student's response: above ``margin`` where the teacher's is positive, below -``margin`` elsewhere; mean over elements.
 
-    Responses of one shape (N, ...) before the ReLU (Heo et al. 2019, eq. 4); the teacher's may be taken after it. With ``reduction="none"`` one
+    Responses of one shape (N, ...) before the ReLU (Heo et al. 2019); the teacher's may be taken after it. With ``reduction="none"`` one
     value a sample. Raises ValueError where the shapes differ.
     """
     student, teacher = comparable(student, teacher, "activation_boundary_loss")

@@ -21,7 +21,7 @@ from instil.objectives.pairs import stages
 
 
 def afd_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], attention: Tensor, reduction: str = "mean") -> Tensor:
-    """Squared differences of attention maps of S student and T teacher stages, weighted by attention (N, T, S) (Ji et al. 2021, eq. 7).
+    """Squared differences of attention maps of S student and T teacher stages, weighted by attention (N, T, S) (Ji et al. 2021).
 
     Mean over the positions, sum over the stages. Stages are maps of any shapes; the student's strength is pooled to the teacher's positions. With
     ``reduction="none"`` one value a sample. Raises ValueError where no teacher stage has more than one position.

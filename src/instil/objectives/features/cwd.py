@@ -17,7 +17,7 @@ Form = Literal["channel", "spatial"]
 
 
 def cwd_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0, form: Form = "channel", reduction: str = "mean") -> Tensor:
-    """KL divergence times temperature^2 of two maps of one shape (N, C, H, W) as distributions (Shu et al. 2021, eq. 2 and 3).
+    """KL divergence times temperature^2 of two maps of one shape (N, C, H, W) as distributions (Shu et al. 2021).
 
     ``form="channel"``: each channel is one over the positions; mean over the channels. ``form="spatial"``: each position is one over the channels;
     mean over the positions. With ``reduction="none"`` one value a sample. Raises ValueError where the shapes differ, and where a distribution

@@ -26,7 +26,7 @@ SLOPE = 0.1  # of the leaky ReLUs
 def factor_transfer_loss(
     student: Tensor, teacher: Tensor, form: Form = "paper", distance: Distance = "l1", power: float = 2.0, reduction: str = "mean"
 ) -> Tensor:
-    """Distance of two factors (N, C, H, W) at unit length (Kim et al. 2018, eq. 4).
+    """Distance of two factors (N, C, H, W) at unit length (Kim et al. 2018).
 
     ``form="paper"``: the factor is flattened; ``l1`` is the mean absolute difference, ``l2`` its length. ``form="attention"``: its mean abs(x) **
     ``power`` over the channels; ``l1`` and ``l2`` are the mean absolute and squared difference. With ``reduction="none"`` one value a sample.

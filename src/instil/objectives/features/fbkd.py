@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from instil.core import Card, NonNegative, Positive, closest, full
@@ -30,7 +32,7 @@ class Views(NamedTuple):
 
 
 def fbkd_loss(student: Views, teacher: Views, mask: Tensor, weights: Weights = WEIGHTS, reduction: str = "mean") -> Tensor:
-    """Lengths of the four differences, weighted (Zhang and Ma 2021, eq. 3 to 6); features are weighted by ``mask``, which broadcasts to them.
+    """Lengths of the four differences, weighted (Zhang and Ma 2021); features are weighted by ``mask``, which broadcasts to them.
 
     A length of each sample, mean over these or, with ``reduction="none"``, one value a sample; with ``reduction="batch"`` one of the whole batch.
     """
@@ -43,7 +45,7 @@ def fbkd_loss(student: Views, teacher: Views, mask: Tensor, weights: Weights = W
 
 
 def fbkd_mask(student: Tensor, adapted: Tensor, teacher: Tensor, temperature: float = 0.5, form: Form = "paper") -> Tensor:
-    """Where both sides' maps (N, C, H, W) are strong, without a gradient (Zhang and Ma 2021, eq. 1 and 2).
+    """Where both sides' maps (N, C, H, W) are strong, without a gradient (Zhang and Ma 2021).
 
     ``paper``: softmax of both sides' strength together, positions times channels, (N, C, H, W); the student's channels are ``adapted`` ones, before
     which they need not be the teacher's. ``code``: mean of both sides' softmax over the positions, (N, 1, H, W).
@@ -58,9 +60,9 @@ def fbkd_mask(student: Tensor, adapted: Tensor, teacher: Tensor, temperature: fl
 class NonLocal(nn.Module):
     """A map plus, at each position, what the others give it by the products of their embeddings; at first the map itself."""
 
-    def __init__(self, channels: int, norm: str):
+    def __init__(self, channels: int, norm: str, stride: int = 1):
         super().__init__()
-        middle = max(1, channels // 2)
+        middle, self.stride = max(1, channels // 2), stride
         self.value, self.query, self.key = (nn.Conv2d(channels, middle, 1) for _ in range(3))
         self.out = nn.Conv2d(middle, channels, 1, bias=False)
         self.norm = NORMS[norm](channels)
@@ -68,19 +70,21 @@ class NonLocal(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, stage: Tensor) -> Tensor:
-        value, query, key = (made(stage).flatten(2) for made in (self.value, self.query, self.key))
+        cell = [min(self.stride, side) for side in stage.shape[2:]]
+        value, key = (F.max_pool2d(made(stage), cell).flatten(2) for made in (self.value, self.key))
         summary = value @ key.mT / key.shape[2]  # all pairs of positions without their matrix
-        return stage + self.norm(self.out((summary @ query).view(len(stage), -1, *stage.shape[2:])))  # type: ignore[no-any-return]
+        given = (summary @ self.query(stage).flatten(2)).view(len(stage), -1, *stage.shape[2:])
+        return stage + self.norm(self.out(given))  # type: ignore[no-any-return]
 
 
 class DetectionViews(nn.Module):
     """The views of both sides: the student's pass an adaptation each, and either side has a non-local block."""
 
-    def __init__(self, source: int, target: int, norm: str):
+    def __init__(self, source: int, target: int, norm: str, stride: int = 1):
         super().__init__()
         self.features, self.relations = nn.Conv2d(source, target, 1), nn.Conv2d(source, target, 1)
         self.channels, self.positions = nn.Linear(source, target), nn.Conv2d(1, 1, 3, padding=1)
-        self.student_relations, self.teacher_relations = NonLocal(source, norm), NonLocal(target, norm)
+        self.student_relations, self.teacher_relations = NonLocal(source, norm, stride), NonLocal(target, norm, stride)
 
     def forward(self, student: Tensor, teacher: Tensor) -> tuple[Views, Views]:
         adapted = self.features(student), self.channels(student.mean((2, 3))), self.positions(student.mean(1, keepdim=True))
@@ -96,6 +100,7 @@ class FBKD(FeatureObjective):
     ``channels``: weight of the means of the channels.
     ``positions``: weight of the means of the positions.
     ``relations``: weight of the non-local relations.
+    ``stride``: side of the cells of which a position is related to one each, their largest responses.
     ``form``: paper takes the lengths sample by sample and a mask of positions and channels; code takes one length of the batch, the mean of two masks
     of positions and BatchNorm, which couple the samples.
     """
@@ -119,6 +124,7 @@ class FBKD(FeatureObjective):
         channels: NonNegative = WEIGHTS[1],
         positions: NonNegative = WEIGHTS[2],
         relations: NonNegative = WEIGHTS[3],
+        stride: Annotated[int, Ge(1)] = 1,
         form: Form = "paper",
         pairs: Pairs = "auto",
     ):
@@ -126,7 +132,7 @@ class FBKD(FeatureObjective):
         if form not in ("paper", "code"):
             raise ValueError(f"form: no form '{form}'; {closest(form, ('paper', 'code'))}")
         self.temperature, self.features, self.channels = temperature, features, channels
-        self.positions, self.relations, self.form = positions, relations, form
+        self.positions, self.relations, self.stride, self.form = positions, relations, stride, form
 
     @property
     def couples(self) -> bool:
@@ -135,7 +141,7 @@ class FBKD(FeatureObjective):
 
     def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
         source, target = as_map(student).shape[1], as_map(teacher).shape[1]
-        made = DetectionViews(source, target, "batch" if self.couples else "group")
+        made = DetectionViews(source, target, "batch" if self.couples else "group", self.stride)
         return made.to(student.device, full(student).dtype), "adaptations and two non-local blocks"
 
     def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:

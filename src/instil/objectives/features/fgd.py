@@ -17,7 +17,7 @@ Weights = tuple[float, float, float]
 
 
 def box_masks(boxes: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Weights of the positions (N, 1, H, W) inside and outside of boxes (N, M, 4) (Yang et al. 2022, eq. 2 and 3).
+    """Weights of the positions (N, 1, H, W) inside and outside of boxes (N, M, 4) (Yang et al. 2022).
 
     Boxes are left, top, right, bottom as fractions of the image; one without an area is padding. Every position that a box touches has one over
     the number of these, the largest where boxes overlap; every other has one over the number of those.
@@ -46,7 +46,7 @@ def fgd_loss(
     weights: Weights = (1e-3, 5e-4, 1e-3),
     reduction: str = "mean",
 ) -> Tensor:
-    """The focal part (Yang et al. 2022, eq. 10): squared differences weighted by the teacher's attention, and the difference of the attentions.
+    """The focal part (Yang et al. 2022): squared differences weighted by the teacher's attention, and the difference of the attentions.
 
     Maps of one shape (N, C, H, W), position weights (N, 1, H, W) of both parts of the image, and the weights of foreground, background and
     attention; sums over the elements. With ``reduction="none"`` one value a sample. Raises ValueError where the shapes differ.

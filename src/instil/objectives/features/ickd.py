@@ -22,7 +22,7 @@ def ickd_loss(student: Tensor, teacher: Tensor, form: Form = "code", grid: int =
     """Squared difference of the channels' products, of maps (N, C, H, W) with the same channels and any positions.
 
     ``form="code"``: each channel's products have unit length; sum over them, mean over the channels. ``form="paper"``: means over the positions,
-    and the mean over C x C products (Liu et al. 2021, eq. 4). ``grid``: products in each of ``grid`` x ``grid`` cells, mean over those (eq. 6).
+    and the mean over C x C products (Liu et al. 2021). ``grid``: products in each of ``grid`` x ``grid`` cells, mean over those.
     With ``reduction="none"`` one value a sample. Raises ValueError where the channels differ or a map cannot be cut into the cells.
     """
     if student.shape[1] != teacher.shape[1]:
@@ -61,7 +61,7 @@ class ICKD(NormedObjective):
         2021,
         source="features",
         zero_at_match=False,
-        deviations="form: 'code' (default, of the published results) normalises each row of the correlation and has 1/C, 'paper' (eq. 4) neither; "
+        deviations="form: 'code' (default, of the published results) normalises each row of the correlation and has 1/C, 'paper' neither; "
         "the ImageNet code divides once more by the batch size. Products are means over the positions. norm: 'batch' is the code's",
     )
 

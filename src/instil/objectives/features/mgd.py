@@ -19,7 +19,7 @@ Mask = Literal["channel", "position"]
 
 
 def mgd_loss(student: Tensor, teacher: Tensor, mask: Tensor, generate: Callable[[Tensor], Tensor], reduction: str = "mean") -> Tensor:
-    """Squared difference of what ``generate`` makes of the student's map times ``mask`` from the teacher's (Yang et al. 2022, eq. 4).
+    """Squared difference of what ``generate`` makes of the student's map times ``mask`` from the teacher's (Yang et al. 2022).
 
     Maps (N, C, H, W), the mask broadcasts to them, 0 is masked; mean over the elements. With ``reduction="none"`` one value a sample. Raises
     ValueError where the shapes differ.

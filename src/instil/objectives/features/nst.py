@@ -21,7 +21,7 @@ NARROWEST = 1e-6  # squared width of the Gaussian kernel
 def nst_loss(
     student: Tensor, teacher: Tensor, kernel: Kernel = "polynomial", degree: int = 2, offset: float = 0.0, reduction: str = "mean"
 ) -> Tensor:
-    """Squared maximum mean discrepancy of the channels of two stages, maps or tokens (Huang and Wang 2017, eq. 5).
+    """Squared maximum mean discrepancy of the channels of two stages, maps or tokens (Huang and Wang 2017).
 
     A channel is its map at unit length; there may be more of them on one side, and the larger map is average-pooled. Kernels: ``linear`` x.y;
     ``polynomial`` (x.y + offset) ** degree; ``gaussian``, with the mean squared distance of student and teacher channels as squared width.

@@ -27,7 +27,7 @@ def batch_norm_margin(weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def ofd_loss(student: Tensor, teacher: Tensor, margin: Tensor, reduction: str = "mean") -> Tensor:
-    """Squared difference from the teacher's margin ReLU, where the teacher is positive or the student above it (Heo et al. 2019, eq. 2 and 4).
+    """Squared difference from the teacher's margin ReLU, where the teacher is positive or the student above it (Heo et al. 2019).
 
     Responses of one shape (N, C, H, W) before the ReLU and a negative ``margin`` (C,); mean over the elements. With ``reduction="none"`` one value
     a sample. Raises ValueError where the shapes differ.

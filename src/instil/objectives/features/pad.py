@@ -16,7 +16,7 @@ from instil.objectives.normed_objective import NormedLinear
 
 
 def pad_loss(student: Tensor, teacher: Tensor, log_variance: Tensor, epsilon: float = 1e-6, reduction: str = "mean") -> Tensor:
-    """Negative log-likelihood of the teacher's embedding under a Gaussian of the student's, twice (Zhang et al. 2020, eq. 4).
+    """Negative log-likelihood of the teacher's embedding under a Gaussian of the student's, twice (Zhang et al. 2020).
 
     Embeddings and ``log_variance`` (N, D); ``epsilon`` is added to the variance that divides; mean over D. With ``reduction="none"`` one value
     a sample. Raises ValueError where the shapes differ.

@@ -15,7 +15,7 @@ EPSILON = 1e-6
 def pkd_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Half the mean squared difference of two maps (N, C, H, W), each channel standardised over samples and positions; a scalar.
 
-    That is one minus Pearson's correlation of the channels, up to the factor (n - 1) / n of the unbiased deviation (Cao et al. 2022, eq. 4 and 5).
+    That is one minus Pearson's correlation of the channels, up to the factor (n - 1) / n of the unbiased deviation (Cao et al. 2022).
     Raises ValueError where the shapes differ.
     """
     student, teacher = comparable(student, teacher, "pkd_loss")

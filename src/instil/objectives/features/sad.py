@@ -18,7 +18,7 @@ Upsample = Literal["attention", "features"]
 
 
 def sad_loss(stage: Tensor, deeper: Tensor, upsample: Upsample = "attention", reduction: str = "mean") -> Tensor:
-    """Squared difference of the attentions, softmax over positions of the squares' mean over channels, of two stages (Hou et al. 2019, eq. 2).
+    """Squared difference of the attentions, softmax over positions of the squares' mean over channels, of two stages (Hou et al. 2019).
 
     Maps or tokens of any channels; the deeper one is a target, interpolated to the stage's positions before the softmax (``attention``) or before
     the squares (``features``). Mean over the positions; with ``reduction="none"`` one value a sample. Raises ValueError for one position.

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from instil.core.batch import Batch, Outputs, first
 from instil.core.card import Card
@@ -42,9 +43,11 @@ class Scheme(nn.Module):
         Where an objective reads ``input``, both sides are differentiable by one leaf that stands for the batch's first tensor.
         """
         leaf = self.objectives.leaf(batch)
-        teacher = self.ask(batch | leaf, grad=bool(leaf))
         inputs = {"input": first(batch | leaf)} if leaf else {}
-        update: Update = self.objectives(self.student(batch | leaf) | inputs, teacher | inputs, batch)
+        with sdpa_kernel(SDPBackend.MATH) if leaf else contextlib.nullcontext():  # fused attention has no second derivative
+            teacher = self.ask(batch | leaf, grad=bool(leaf))
+            student = self.student(batch | leaf)
+        update: Update = self.objectives(student | inputs, teacher | inputs, batch)
         return update
 
     def prepare(self, batch: Batch) -> None:

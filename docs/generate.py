@@ -1,4 +1,4 @@
-"""Write what the package can say about itself: ``methods.md``, the tables of ``recipe.md``, the methods in the README,
+"""Write what the package can say about itself: ``methods.md`` and a page a method, the tables of ``recipe.md``, the methods in the README,
 the method shown in CONTRIBUTING.
 
 python docs/generate.py
@@ -6,8 +6,9 @@ python docs/generate.py
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Iterator
+import re
 from inspect import cleandoc, isclass
 from itertools import groupby
 from pathlib import Path
@@ -39,43 +40,97 @@ SECTIONS = {
 }
 
 
+STAR = " \\*"  # after the name of a method that couples its batch
+
+
 def methods_page() -> str:
-    """The catalogue as Markdown."""
-    lines = ["# Methods", "", "Written by `docs/generate.py` from the catalogue; `instil methods NAME` says the same and the functions' texts.", ""]
-    cards = catalogue.cards()
-    for kind, group in groupby(cards, key=lambda card: card["kind"]):
-        lines += [f"## {kind.capitalize()}s", ""]
-        for card in sorted(group, key=lambda card: card["source"]):
-            lines += [*_method(card), ""]
+    """The catalogue as tables that lead to a page a method."""
+    lines = ["# Methods", "", "Written by `docs/generate.py` from the catalogue; `instil methods NAME` says the same. A method that couples its"]
+    lines += ["batch is marked \\*: the loss of one item depends on the others. [How to choose](choose.md) comes first.", ""]
+    for kind, group in groupby(sorted(catalogue.cards(), key=_place), key=lambda card: card["kind"]):
+        lines += [f"## {_plural(kind).capitalize()}", ""]
+        for source, cards in groupby(group, key=lambda card: card["source"]):
+            lines += [f"### {source.capitalize()}", ""] if kind == "objective" else []
+            lines += ["| name | idea | published |", "|---|---|---|"]
+            lines += [f"| [{c['name']}]({_path(c)}){STAR * c['couples']} | {_cell(_idea(c))} | {_published(c)} |" for c in cards]
+            lines.append("")
     return "\n".join(lines)
 
 
-def _method(card: dict[str, Any]) -> Iterator[str]:
-    yield f"### {card['name']}"
-    published = f"{card['venue']} {card['year'] or ''}".strip()
+def method_page(card: dict[str, Any]) -> str:
+    """All that is known of one method."""
     title = f"[{card['title']}]({card['paper']})" if card["paper"] else card["title"]
-    yield f"{title}{f', {published}' if published else ''}. {_plain(card['idea'])}"
-    yield ""
-    yield _plain(card["text"])
-    facts = {
-        "source": card["source"],
+    lines = [f"# {card['name']}", "", f"{_idea(card)} {title}{f', {_published(card)}' if _published(card) else ''}.", "", _text(card), ""]
+    lines += ["$$", card["equation"], "$$", ""] if card["equation"] else []
+    facts = {"When to take it": card["use"], "Mind": card["pitfalls"], "Differs from paper or code": card["deviations"], "Cost": _cost(card["name"])}
+    for heading, text in facts.items():
+        lines += [f"**{heading}.** {_plain(text)}", ""] if text else []
+    lines += [f"- {name}: {text}" for name, text in _facts(card).items() if text]
+    lines += ["", "## Use", "", *_uses(card), ""]
+    if card["options"]:
+        lines += ["## Options", "", "| option | type | default | |", "|---|---|---|---|"]
+        for option in card["options"]:
+            shown = "" if option["default"] is None else f"`{_json(option['default'])}`"
+            lines.append(f"| `{option['name']}` | {_cell(option['type'])} | {shown} | {_cell(_plain(option['description']))} |")
+        lines.append("")
+    for function in card["functions"]:
+        signature = f"{function['name']}{function['signature']}"
+        lines += [f"## `instil.{function['name']}`", "", "```python", signature, "```", "", _plain(function["text"]), ""]
+    return "\n".join(lines)
+
+
+def _facts(card: dict[str, Any]) -> dict[str, str]:
+    return {
+        "learns from": card["source"] if card["kind"] == "objective" else "",
         "algorithms": ", ".join(card["algorithms"]),
+        "tasks": ", ".join(card["tasks"]) if card["kind"] == "objective" else "",
         "labels": ", ".join(card["labels"]) if card["kind"] in ("objective", "task") else "",
         "reads": "; ".join(f"{' and '.join(roles)} of the {side}" for side, roles in card["needs"].items() if roles),
         "couples its batch": "yes" if card["couples"] else "",
-        "functions": ", ".join(f"`{one['name']}`" for one in card["functions"]),
-        "differs from paper or code": _plain(card["deviations"]),
     }
-    yield ""
-    yield from (f"- {name}: {text}" for name, text in facts.items() if text)
-    yield f"- in a recipe: `{example(card)}`" if card["kind"] != "teacher" else f"- {example(card)}"
-    if card["options"]:
-        yield ""
-        yield "| option | type | default | |"
-        yield "|---|---|---|---|"
-        for option in card["options"]:
-            shown = "" if option["default"] is None else f"`{_json(option['default'])}`"
-            yield f"| `{option['name']}` | {_cell(option['type'])} | {shown} | {_cell(_plain(option['description']))} |"
+
+
+def _uses(card: dict[str, Any]) -> list[str]:
+    """On the command line, in a recipe and in Python."""
+    module, _, name = card["defined"].rpartition(".")
+    lines = ["```yaml", example(card), "```"] if card["kind"] not in ("teacher", "task") else []
+    if card["kind"] == "objective" and "classification" in card["tasks"] and card["source"] != "labels":
+        lines += ["", "```bash", f"instil run digits 'objectives.{card['name']}={{}}'", "```"]
+    return [*lines, "", "```python", f"from {module} import {name}", "```"]
+
+
+def _cost(name: str) -> str:
+    """What a step costs beside ``kd``, where it was measured."""
+    measured = _measured().get(name)
+    return f"A step takes {measured['time']:.2f} times that of `kd` on the same nets ([results](results.md))." if measured else ""
+
+
+@functools.cache
+def _measured() -> dict[str, Any]:
+    path = HERE.parent / "benchmarks" / "methods.json"
+    return json.loads(path.read_text(encoding="utf-8"))["methods"] if path.exists() else {}
+
+
+def _text(card: dict[str, Any]) -> str:
+    """The class's docstring without the options, which have a table."""
+    named = "|".join(re.escape(option["name"]) for option in card["options"]) or "-"
+    return _plain(re.sub(rf"^``(?:{named})``:.*\n?(?:(?!``|\n).+\n?)*", "", card["text"], flags=re.MULTILINE)).strip()
+
+
+def _path(card: dict[str, Any]) -> str:
+    return f"methods/{card['name']}.md" if card["kind"] == "objective" else f"methods/{card['kind']}_{card['name']}.md"
+
+
+def _plural(kind: str) -> str:
+    return "balances" if kind == "balance" else f"{kind}s"
+
+
+def _idea(card: dict[str, Any]) -> str:
+    return _plain(" ".join(card["idea"].split("\n\n")[0].split()))
+
+
+def _published(card: dict[str, Any]) -> str:
+    return f"{card['venue']} {card['year'] or ''}".strip()
 
 
 def recipe_page() -> str:
@@ -147,16 +202,20 @@ def _cell(text: str) -> str:
 def _place(card: dict[str, Any]) -> tuple[int, int]:
     """Where a method stands: its kind, then its source in the survey's order."""
     sources = ("labels", "logits", "features", "relations", "offline", "online", "self", "")
-    return catalogue.kinds().index(card["kind"]), sources.index(card["source"])
+    return catalogue.kinds().index(card["kind"]), sources.index(card["source"]) if card["kind"] == "objective" else 0
 
 
 def readme() -> str:
     """README.md with the names of all methods between its marks."""
     before, _, rest = (HERE.parent / "README.md").read_text(encoding="utf-8").partition("<!-- methods -->\n")
     lines = ["| kind | names |", "|---|---|"]
-    for (kind, source), group in groupby(sorted(catalogue.cards(), key=_place), key=lambda card: (card["kind"], card["source"])):
+
+    def cell(card: dict[str, Any]) -> tuple[str, str]:
+        return card["kind"], card["source"] if card["kind"] == "objective" else ""
+
+    for (kind, source), group in groupby(sorted(catalogue.cards(), key=_place), key=cell):
         names = ", ".join(f"`{card['name']}`" for card in group)
-        label = f"objectives on {source}" if kind == "objective" else f"{kind}s{f', {source}' if source else ''}"
+        label = f"objectives on {source}" if kind == "objective" else _plural(kind)
         lines.append(f"| {label} | {names} |")
     return before + "<!-- methods -->\n" + "\n".join(lines) + "\n<!-- end of methods -->\n" + rest.partition("<!-- end of methods -->\n")[2]
 
@@ -171,9 +230,18 @@ def contributing() -> str:
 PAGES = {"../CONTRIBUTING.md": contributing, "methods.md": methods_page, "recipe.md": recipe_page, "../README.md": readme}
 
 
+def pages() -> dict[str, str]:
+    """All that is written: place beside this file -> text."""
+    return {name: page() for name, page in PAGES.items()} | {_path(card): method_page(card) for card in catalogue.cards()}
+
+
 def main() -> None:
-    for name, page in PAGES.items():
-        (HERE / name).write_text(page(), encoding="utf-8")
+    written = pages()
+    for old in set((HERE / "methods").glob("*.md")) - {HERE / name for name in written}:
+        old.unlink()
+    (HERE / "methods").mkdir(exist_ok=True)
+    for name, text in written.items():
+        (HERE / name).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ def test_resume_reads_the_recipe_of_the_run(capsys: pytest.CaptureFixture[str], 
         (["run", "digits", "mnist"], "Error: one recipe at a time, not digits and mnist"),
         (["doctor"], "Error: a recipe is missing"),
         (["methods", "dkdd"], "Error: No method named 'dkdd'; closest: dkd"),
-        (["methods", "--kind", "loss"], "Error: No kind of method is named 'loss'; known: objective, scheme, teacher, task"),
+        (["methods", "--kind", "loss"], "Error: No kind of method is named 'loss'; known: objective, weighting, balance, scheme, teacher, task"),
         (["report", "no/such/run"], "Error: there is no run folder no/such/run"),
         (["export", "."], "Error: . is no run folder: it has no recipe.yaml"),
         (["export"], "Error: Missing argument"),
@@ -165,7 +165,7 @@ def test_methods_as_json_is_the_whole_catalogue(capsys: pytest.CaptureFixture[st
     code, out, err = called(capsys, "methods", "--json")
     assert (code, err) == (0, "")
     found = json.loads(out)
-    assert {"objective", "scheme", "teacher", "task"} == {one["kind"] for one in found}
+    assert {"objective", "weighting", "balance", "scheme", "teacher", "task"} == {one["kind"] for one in found}
     keys = {"name", "kind", "source", "algorithms", "tasks", "couples", "options", "paper"}
     assert all(keys <= set(one) for one in found)
     kd = json.loads(called(capsys, "methods", "kd", "--json")[1])
@@ -176,7 +176,7 @@ def test_methods_as_json_is_the_whole_catalogue(capsys: pytest.CaptureFixture[st
 def test_methods_as_a_table_and_as_a_card(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = called(capsys, "methods")
     assert code == 0
-    for word in ("objectives", "schemes", "cross_entropy", "relations", "contrastive", "CVPR 2022"):
+    for word in ("objectives", "schemes", "cross_entropy", "relations", "contrastive", "ICLR", "2022"):
         assert word in out
     code, out, _ = called(capsys, "methods", "dkd")
     assert code == 0

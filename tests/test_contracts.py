@@ -22,6 +22,7 @@ from instil.testing import check_objective, check_scheme, check_task, check_teac
 from instil.testing.classes import any_rank
 from instil.testing.samples import leaves, sample_outputs, scaled
 from tests.nets import batch, net
+from tests.tasks.samples import SAMPLES
 
 
 def bare(annotation: Any) -> Any:
@@ -203,8 +204,8 @@ def test_teacher(name: str) -> None:
 
 @pytest.mark.parametrize("name", catalogue.names("task"))
 def test_task(name: str) -> None:
-    given = {"image": torch.rand(12, 1, 4, 4, generator=torch.Generator().manual_seed(0)), "label": torch.arange(12) % 5}
-    check_task(catalogue.find("task", name), given)
+    sample, model = SAMPLES[name]
+    check_task(catalogue.find("task", name), sample(), model and model())
 
 
 def test_a_file_that_was_just_put_there_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:

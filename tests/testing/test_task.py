@@ -12,14 +12,7 @@ from torch import nn
 from instil.core import Batch, Outputs
 from instil.tasks.classification import Classification
 from instil.testing import check_task
-
-
-def images(kind: str = "single") -> Batch:
-    generator = torch.Generator().manual_seed(0)
-    shape = {"single": (12,), "multi": (12, 4), "binary": (12, 1)}[kind]
-    label = torch.randint(0, 4 if kind == "single" else 2, shape, generator=generator)
-    label[0] = 3 if kind == "single" else 1
-    return {"image": torch.rand(12, 1, 4, 4, generator=generator), "label": label if kind == "single" else label.float()}
+from tests.tasks.samples import images
 
 
 @pytest.mark.parametrize("kind", ["single", "multi", "binary"])
@@ -99,8 +92,8 @@ class MeanOfMeans(Broken):
 @pytest.mark.parametrize(
     ("task", "message"),
     [
-        (NoLogits, "call gives logits: .*call gives answer, and no logits"),
-        (OneRow, r"call gives logits: .*call gives logits \(1, 4\) for 12 samples"),
+        (NoLogits, "call gives its roles: .*call gives answer, and no logits"),
+        (OneRow, r"call gives its roles: .*call gives logits \(1, 4\) for 12 samples"),
         (Tensors, "metrics are floats: .*metric 'accuracy' is a Tensor, not a float"),
         (Percent, r"metrics are floats: .*accuracy is .*, not in \[0, 1\]"),
         (SecondGuess, "perfect logits: .*accuracy is 0.5, not 1.0"),

@@ -1,4 +1,4 @@
-"""Handwritten digits as a text: one token a pixel, read row by row."""
+"""Handwritten digits as texts: the words are the places that have ink, in reading order."""
 
 from __future__ import annotations
 
@@ -10,21 +10,25 @@ from instil.data.samples import TensorData
 from instil.data.splits import Splits
 
 PADDING, START, FIRST = 0, 1, 2
-"""Tokens that are no pixel, and the one of a blank pixel."""
-LEVELS = 17
+"""Tokens that are no place, and the one of the first of 64 pixels."""
+INK = 0.5
+LENGTH = 32
 
 
 def digit_tokens() -> Splits:
-    """``input_ids`` (N, 65): a start token, then one of 17 grey levels a pixel; the blank end of an image is padding, 0 in ``attention_mask``."""
+    """``input_ids`` and ``attention_mask`` (N, 32): a start token, one token for each pixel that is at least half black, and padding.
+
+    Digits have 13 to 30 such pixels.
+    """
     train, validation, test = map(_texts, digit_parts())
     return Splits(train, validation, test, train.classes, train.kind)
 
 
 def _texts(source: ArrayData) -> TensorData:
-    level = (source.image.flatten(1) * (LEVELS - 1)).round().long()
-    ids = torch.cat([torch.full((len(level), 1), START), level + FIRST], 1)
-    inked = torch.cat([torch.ones(len(level), 1, dtype=torch.bool), level > 0], 1)
-    mask = inked.long().flip(1).cummax(1).values.flip(1)  # up to the last pixel with ink
-    ids = torch.where(mask > 0, ids, PADDING)
-    facts = {"vocabulary": FIRST + LEVELS, "length": ids.shape[1]}
-    return TensorData({"input_ids": ids, "attention_mask": mask}, source.label, source.classes, facts)
+    inked = source.image.flatten(1) >= INK
+    order = (~inked).long().argsort(dim=1, stable=True)  # places with ink first, each group from the top left on
+    said = order + FIRST
+    there = torch.arange(inked.shape[1]) < inked.sum(1, keepdim=True)
+    ids = torch.cat([torch.full((len(said), 1), START), torch.where(there, said, PADDING)], 1)[:, :LENGTH]
+    facts = {"vocabulary": FIRST + inked.shape[1], "length": LENGTH}
+    return TensorData({"input_ids": ids, "attention_mask": (ids != PADDING).long()}, source.label, source.classes, facts)

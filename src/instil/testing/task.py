@@ -29,14 +29,21 @@ class Probe(nn.Module):
 
 
 def check_task(make: Make, batch: Batch, model: nn.Module | None = None) -> None:
-    """Every contract of a task of classes that ``make`` builds; AssertionError names the one that is broken.
+    """Every contract of a task that ``make`` builds; AssertionError names the one that is broken.
 
     ``batch`` has at least eight samples, some of them labelled; ``model`` is one that the task's ``call`` can ask, by default a linear one of the
-    flat first tensor. Metrics are floats, ``accuracy`` among them in [0, 1].
+    flat first tensor; of a graph it asks each node alone. Metrics are floats, ``accuracy`` and the headline among them in [0, 1].
     """
     classes = _classes(batch["label"])
     model = model or Probe(first(batch).flatten(1).shape[1], classes)
-    for contract in (_call_gives_logits, _metrics_are_floats, _perfect_logits, _evaluation_leaves_no_trace, _only_labelled_items, _cut_into_batches):
+    for contract in (
+        _call_gives_its_roles,
+        _metrics_are_floats,
+        _perfect_logits,
+        _evaluation_leaves_no_trace,
+        _only_labelled_items,
+        _cut_into_batches,
+    ):
         try:
             contract(make, batch, copy.deepcopy(model).eval())
         except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
@@ -44,7 +51,19 @@ def check_task(make: Make, batch: Batch, model: nn.Module | None = None) -> None
 
 
 def _classes(label: Tensor) -> int:
-    return int(label.max()) + 1 if label.ndim == 1 else label.shape[1]
+    return label.shape[1] if label.is_floating_point() else int(label.max()) + 1
+
+
+def _part(batch: Batch, rows: Tensor) -> Batch:
+    """These samples; of a graph with the edges among them."""
+    edges: Tensor | None = batch.get("edge_index")
+    if edges is None:
+        return rows_of(batch, rows)
+    kept = torch.arange(size(batch))[rows]
+    place = torch.full((size(batch),), -1)
+    place[kept] = torch.arange(len(kept))
+    edges = place[edges]
+    return rows_of({key: value for key, value in batch.items() if key != "edge_index"}, rows) | {"edge_index": edges[:, (edges >= 0).all(0)]}
 
 
 def _measured(make: Make, net: nn.Module, batches: list[Batch]) -> dict[str, float]:
@@ -52,14 +71,16 @@ def _measured(make: Make, net: nn.Module, batches: list[Batch]) -> dict[str, flo
     return metrics
 
 
-def _call_gives_logits(make: Make, batch: Batch, model: nn.Module) -> None:
+def _call_gives_its_roles(make: Make, batch: Batch, model: nn.Module) -> None:
     with torch.no_grad():
         outputs = make().call(model, batch)
     assert isinstance(outputs, dict), f"call gives a {type(outputs).__name__}, not a dict of roles"
-    assert "logits" in outputs, f"call gives {', '.join(outputs) or 'nothing'}, and no logits"
-    shape = outputs["logits"].shape
-    assert len(shape) >= 2, f"logits have shape {tuple(shape)}; expected (samples, ..., classes)"
-    assert shape[0] == size(batch), f"call gives logits {tuple(shape)} for {size(batch)} samples"
+    for role in make().roles:
+        assert role in outputs, f"call gives {', '.join(outputs) or 'nothing'}, and no {role}"
+        shape = outputs[role].shape
+        assert len(shape) >= 2, f"{role} have shape {tuple(shape)}; expected (samples, ..., classes)"
+        assert shape[0] == size(batch), f"call gives {role} {tuple(shape)} for {size(batch)} samples"
+    make().check_data(batch)
 
 
 def _metrics_are_floats(make: Make, batch: Batch, model: nn.Module) -> None:
@@ -67,17 +88,19 @@ def _metrics_are_floats(make: Make, batch: Batch, model: nn.Module) -> None:
     for name, value in metrics.items():
         assert type(value) is float, f"metric '{name}' is a {type(value).__name__}, not a float"
         assert math.isfinite(value), f"metric '{name}' is {value}"
-    assert 0 <= metrics["accuracy"] <= 1, f"accuracy is {metrics['accuracy']}, not in [0, 1]"
+    for name in ("accuracy", make().headline):
+        assert 0 <= metrics[name] <= 1, f"{name} is {metrics[name]}, not in [0, 1]"
 
 
 def _perfect_logits(make: Make, batch: Batch, model: nn.Module) -> None:
-    """Logits that are sure of every label have accuracy 1; those that are sure of the contrary, 0."""
+    """Answers that are sure of every label have accuracy 1; those that are sure of the contrary, 0."""
     label, classes = batch["label"], _classes(batch["label"])
     sure = label.clamp_min(0)
-    sure = torch.nn.functional.one_hot(sure, classes).float() if label.ndim == 1 else sure.float()
+    sure = sure.float() if label.is_floating_point() else torch.nn.functional.one_hot(sure, classes).float()
     for sign, wanted in ((1.0, 1.0), (-1.0, 0.0)):
-        answers = batch | {"sure": sign * 20 * (2 * sure - 1)}
-        accuracy = _measured(make, Net(nn.Identity(), lambda _, asked: {"logits": asked["sure"]}), [answers])["accuracy"]
+        said = {"logits": sign * 20 * (2 * sure - 1), "image_embedding": sign * sure, "text_embedding": sure}
+        net = Net(nn.Identity(), lambda _, asked: {role: asked[f"sure {role}"] for role in make().roles})
+        accuracy = _measured(make, net, [batch | {f"sure {role}": value for role, value in said.items()}])["accuracy"]
         assert accuracy == wanted, f"accuracy is {accuracy}, not {wanted}, for logits that are sure of {'the' if sign > 0 else 'no'} label"
 
 
@@ -98,17 +121,19 @@ def _evaluation_leaves_no_trace(make: Make, batch: Batch, model: nn.Module) -> N
 
 
 def _only_labelled_items(make: Make, batch: Batch, model: nn.Module) -> None:
-    """What has no label changes nothing, whatever is in it."""
+    """What has no label changes no metric of labels, whatever is in it."""
     net, rows = Net(model, make().call), torch.arange(size(batch)) % 3 == 0
     label = batch["label"].masked_fill(rows.view(-1, *[1] * (batch["label"].ndim - 1)), UNLABELLED)
     inputs = {key: spoiled(value, rows) for key, value in batch.items() if isinstance(value, Tensor) and value.is_floating_point() and value.ndim}
     unlabelled = batch | inputs | {"label": label}
-    _same(_measured(make, net, [unlabelled]), _measured(make, net, [rows_of(batch, ~rows)]), "an unlabelled item changes")
+    with_noise, without = _measured(make, net, [unlabelled]), _measured(make, net, [_part(batch, ~rows)])
+    of_labels = list(without) if "logits" in make().roles else ["accuracy", make().headline]
+    _same({name: with_noise[name] for name in of_labels}, without, "an unlabelled item changes")
 
 
 def _cut_into_batches(make: Make, batch: Batch, model: nn.Module) -> None:
     net, number = Net(model, make().call), size(batch)
-    pieces = [rows_of(batch, rows) for rows in torch.split(torch.arange(number), [1, 4, number - 5])]
+    pieces = [_part(batch, rows) for rows in torch.split(torch.arange(number), [1, 4, number - 5])]
     _same(_measured(make, net, [batch]), _measured(make, net, pieces), "the cut into batches changes")
 
 

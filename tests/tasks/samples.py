@@ -1,0 +1,88 @@
+"""A small batch of each task, and a net that takes it, with all that an evaluation could leave a trace in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from instil.core import Batch
+from instil.testing.task import Probe
+
+
+def images(kind: str = "single") -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    shape = {"single": (12,), "multi": (12, 4), "binary": (12, 1)}[kind]
+    label = torch.randint(0, 4 if kind == "single" else 2, shape, generator=generator)
+    label[0] = 3 if kind == "single" else 1
+    return {"image": torch.rand(12, 1, 4, 4, generator=generator), "label": label if kind == "single" else label.float()}
+
+
+class PixelProbe(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.drop, self.head = nn.BatchNorm2d(1), nn.Dropout(), nn.Conv2d(1, 3, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.drop(self.norm(image)))
+        return logits
+
+
+class TextProbe(nn.Module):
+    """The mean of the tokens that are there."""
+
+    def __init__(self, classes: int = 4) -> None:
+        super().__init__()
+        self.tokens, self.head = nn.Embedding(9, 6), Probe(6, classes)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        there = attention_mask[..., None].float()
+        logits: Tensor = self.head((self.tokens(input_ids) * there).sum(1) / there.sum(1))
+        return logits
+
+
+class PairProbe(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.image, self.text = Probe(16, 5), TextProbe(5)
+        self.logit_scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, input_ids: Tensor, pixel_values: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+        return {"image_embedding": self.image(pixel_values), "text_embedding": self.text(input_ids, attention_mask)}
+
+
+def pixels() -> Batch:
+    """Some pixels are void, of some only the label is missing."""
+    label = torch.arange(12 * 16).reshape(12, 4, 4) % 3
+    label[:, 0, :2] = -100
+    valid = torch.ones(12, 4, 4, dtype=torch.bool)
+    valid[:, 0, 0] = False
+    return images() | {"label": label, "valid": valid}
+
+
+def texts() -> Batch:
+    length = torch.arange(12)[:, None] % 4 + 2
+    ids = torch.randint(1, 9, (12, 5), generator=torch.Generator().manual_seed(1))
+    mask = (torch.arange(5) < length).long()
+    return {"input_ids": ids * mask, "attention_mask": mask, "label": images()["label"]}
+
+
+def nodes() -> Batch:
+    """A ring; the last nodes are only there for the others."""
+    number = torch.arange(12)
+    x = torch.randn(12, 6, generator=torch.Generator().manual_seed(2))
+    return {"x": x, "edge_index": torch.stack([number, (number + 1) % 12]), "label": images()["label"], "valid": number < 9}
+
+
+def pairs() -> Batch:
+    return {"image": images()["image"]} | texts()
+
+
+SAMPLES: dict[str, tuple[Callable[[], Batch], Callable[[], nn.Module] | None]] = {
+    "classification": (images, None),
+    "segmentation": (pixels, PixelProbe),
+    "text_classification": (texts, TextProbe),
+    "node_classification": (nodes, None),
+    "image_text": (pairs, PairProbe),
+}

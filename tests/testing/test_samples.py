@@ -107,3 +107,22 @@ def test_where_items_couple_a_shared_role_is_not_gathered() -> None:
     objectives.build(student, {"logits": torch.ones(3, 7)})
     loss = objectives(student, {"logits": torch.ones(3, 7)}, {"index": torch.arange(3)}).losses["together"]
     assert float(loss) == 1
+
+
+class Slopes(Objective):
+    card = Card("slopes")
+    needs: ClassVar = dict.fromkeys(("student", "teacher"), (("logits",), ("features",), ("input",)))
+    samples = True
+
+    def forward(self, student: dict[str, Tensor], teacher: dict[str, Tensor], batch: Batch) -> Tensor:
+        assert student["input"] is teacher["input"]
+        by_stage, by_input = (
+            [torch.autograd.grad(side["logits"].square().sum(), place(side), create_graph=True)[0] for side in (student, teacher)]
+            for place in (lambda side: side["features"][-1], lambda side: side["input"])
+        )
+        assert all(slope.abs().sum() > 0 for slope in (*by_stage, *by_input))
+        return (by_input[0] - by_input[1].detach()).flatten(1).square().sum(1)
+
+
+def test_what_takes_gradients_is_given_outputs_that_hang_on_the_input() -> None:
+    check_objective(Slopes)

@@ -30,6 +30,11 @@ class Reader(nn.Module):
         """Whether an item's loss depends on the other items of the batch: what the card says, unless an option decides."""
         return self.card.couples
 
+    @property
+    def differentiates(self) -> bool:
+        """Whether it takes gradients by the batch's first tensor, or by what the nets make of it: it reads ``input``."""
+        return any("input" in roles for roles in self.reads.values())
+
     def resolve(self, student: Iterable[str], teacher: Iterable[str]) -> None:
         """Choose the roles to read among those there are; a miss is a ValueError that shows both lists."""
         there = {"student": set(student), "teacher": set(teacher)}

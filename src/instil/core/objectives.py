@@ -112,18 +112,19 @@ class Objectives(nn.ModuleDict):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, learner: str | tuple[str, ...] = "student") -> Update:
         """The update of ``learner`` on the weighted mean of every objective."""
-        losses, kept, given = {}, {}, student
-        student, teacher = self._raised("student", student), self._raised("teacher", teacher)
+        losses, kept, given = {}, {}, (student, teacher)
+        raised = self._raised("student", student), self._raised("teacher", teacher)
         for part, option, schedule in self.schedules:
             setattr(part, option, schedule.at(float(batch.get("progress", 0.0))))
         for name, objective in self.named():
             take = self._coupled if objective.couples else self._mean
+            student, teacher = given if objective.differentiates else raised  # a gradient is by what came out of the net, not by a copy
             with torch.autocast(first(batch).device.type, enabled=False):
                 losses[name] = at_progress(self.weights[name], batch) * take(objective, student, teacher, batch)
                 with torch.no_grad():
                     kept.update({f"{name}.{row}": value for row, value in objective.keep(student, teacher, batch).items()})
         if self.balance is not None:
-            losses, rows = self.balance(losses, self.counts(batch), given)
+            losses, rows = self.balance(losses, self.counts(batch), given[0])
             kept |= {f"balance.{row}": value for row, value in rows.items()}
         return Update(losses, learner, kept)
 

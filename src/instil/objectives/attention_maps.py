@@ -30,3 +30,9 @@ def channel_strength(stage: Tensor) -> Tensor:
 def attention_weights(strength: Tensor, temperature: float) -> Tensor:
     """How much each position, or each channel, counts: softmax of its strength in each sample, times their number."""
     return (strength.flatten(1) / temperature).softmax(1).view_as(strength) * strength.shape[1:].numel()
+
+
+def unit(values: Tensor) -> Tensor:
+    """Vectors (..., P) of unit length; those of zeros as they are, with a finite gradient."""
+    largest = values.detach().abs().amax(-1, keepdim=True)
+    return F.normalize(values / torch.where(largest > torch.finfo(values.dtype).tiny ** 0.5, largest, 1.0), dim=-1)

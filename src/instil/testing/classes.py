@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from instil.core import UNLABELLED, Batch, Objective, Objectives, Outputs
-from instil.testing.samples import assert_close, leaves, sample_outputs
+from instil.testing.samples import asked, assert_close, leaves, sample_outputs
 
 
 def any_rank(make: Callable[[], Objective]) -> None:
@@ -69,10 +69,11 @@ def _gridded(outputs: Outputs) -> Outputs:
 def _by_logits(make: Callable[[], Objective], student: Outputs, teacher: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
     """The loss of a new objective, and its gradient by the student's logits."""
     torch.manual_seed(0)
-    objectives = Objectives({"it": make()})
+    objective = make()
+    objectives = Objectives({"it": objective})
     with torch.no_grad():
         objectives.build(student, teacher)
     student = leaves(student)
-    loss = objectives(student, teacher, batch).losses["it"]
+    loss = objectives(*asked(objective, student, teacher), batch).losses["it"]
     (gradient,) = torch.autograd.grad(loss, student["logits"], allow_unused=True)
     return loss.detach(), torch.zeros_like(student["logits"]) if gradient is None else gradient

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from instil.core import SHARED_ROLES, UNLABELLED, Batch, LabelObjective, Objective, Objectives, Outputs, size
 from instil.testing.classes import few_classes
-from instil.testing.samples import assert_close, flat, leaves, rows_of, sample_outputs, scaled, strided, with_noise
+from instil.testing.samples import asked, assert_close, flat, leaves, rows_of, sample_outputs, scaled, strided, with_noise
 
 
 def check_objective(make: Callable[[], Objective]) -> None:
@@ -39,7 +39,7 @@ def check_objective(make: Callable[[], Objective]) -> None:
 def loss_and_gradient(objective: Objective, student: Outputs, teacher: Outputs, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     """The mean loss as the engine would take it, and its gradient by every student tensor read and every parameter."""
     student = leaves(student)
-    loss = Objectives({"it": objective})(student, teacher, batch).losses["it"]
+    loss = Objectives({"it": objective})(*asked(objective, student, teacher), batch).losses["it"]
     tensors = dict(flat({role: student[role] for role in objective.reads["student"]})) | dict(objective.named_parameters())
     grads = torch.autograd.grad(loss, list(tensors.values()), allow_unused=True)
     return loss.detach(), {name: torch.zeros_like(t) if g is None else g for (name, t), g in zip(tensors.items(), grads, strict=True)}
@@ -208,7 +208,7 @@ def _loss_falls(make: Callable[[], Objective]) -> None:
     losses = []
     for _ in range(21):
         optimizer.zero_grad()
-        loss = objectives(student, teacher, batch).losses["it"]
+        loss = objectives(*asked(objective, student, teacher), batch).losses["it"]
         losses.append(float(loss.detach()))
         loss.backward()
         optimizer.step()

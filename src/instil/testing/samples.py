@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from instil.core import SHARED_ROLES, UNLABELLED, Batch, Outputs, closest, size
+from instil.core import SHARED_ROLES, UNLABELLED, Batch, Objective, Outputs, closest, full, size
 
 CLASSES = 7
 WIDTHS = {"student": 12, "teacher": 16}
@@ -49,12 +49,44 @@ def sample_outputs(
 
 
 def _classification(draw: Draw, side: str) -> Outputs:
+    logits = 2 * draw(CLASSES)
     return {
-        "logits": 2 * draw(CLASSES),
+        "logits": logits,
         "embedding": draw(WIDTHS[side]),
         "features": tuple(draw(channels, height, height) for channels, height in STAGES[side]),
         "head": (draw(CLASSES, WIDTHS[side])[0], draw(CLASSES)[0]),
+        "input": _input(len(logits), logits.dtype),
     }
+
+
+def _input(number: int, dtype: torch.dtype) -> Tensor:
+    """What both sides were asked about, pictures of nine pixels; alike for both, and in any number of samples."""
+    return (3 * torch.arange(number * 9)).sin().view(number, 1, 3, 3).to(dtype)
+
+
+def linked(outputs: Outputs) -> Outputs:
+    """The outputs as a net gives them that was asked about ``input``: stages depend on it and logits on it and the deepest stage.
+
+    For objectives that take gradients: the dependence is smooth, bounded, of each sample alone and the same for equal outputs.
+    """
+    given = full(outputs["input"]).flatten(1)
+
+    def waves(values: Tensor, width: int) -> Tensor:
+        weight = (7 * torch.arange(values.shape[1] * width, dtype=values.dtype)).cos().view(-1, width) / values.shape[1] ** 0.5
+        waved: Tensor = (values @ weight).sin()
+        return waved
+
+    features = tuple((full(stage) * (1 + waves(given, stage[0].numel()).view(stage.shape) / 2)).to(stage.dtype) for stage in outputs["features"])
+    deepest = waves(full(features[-1]).flatten(1), outputs["logits"].shape[1])
+    logits = full(outputs["logits"]) * (1 + waves(given, deepest.shape[1]) / 2) + deepest
+    return outputs | {"features": features, "logits": logits.to(outputs["logits"].dtype)}
+
+
+def asked(objective: Objective, student: Outputs, teacher: Outputs) -> tuple[Outputs, Outputs]:
+    """The outputs; for an objective that takes gradients by the input, as nets give them that were asked about one leaf."""
+    if not objective.differentiates:
+        return student, teacher
+    return linked(student), linked(teacher | {"input": student["input"]})
 
 
 def _text(draw: Draw, side: str) -> Outputs:

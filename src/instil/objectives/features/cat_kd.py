@@ -11,6 +11,7 @@ from torch import Tensor
 
 from instil.core import Batch, Card, Objective, Outputs, full
 from instil.objectives.adapters import as_map, comparable
+from instil.objectives.attention_maps import unit
 from instil.objectives.logit_objective import reduced
 from instil.objectives.pairs import stages
 
@@ -38,12 +39,6 @@ def cat_kd_loss(student: Tensor, teacher: Tensor, resolution: int = 2, normalize
     if normalize:
         student, teacher = unit(student), unit(teacher)
     return reduced((student - teacher).square().flatten(1).mean(1), reduction)
-
-
-def unit(values: Tensor) -> Tensor:
-    """Vectors (..., P) of unit length; those of zeros as they are, with a finite gradient."""
-    largest = values.detach().abs().amax(-1, keepdim=True)
-    return F.normalize(values / torch.where(largest > 0, largest, 1.0), dim=-1)
 
 
 class CatKD(Objective):

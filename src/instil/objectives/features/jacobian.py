@@ -1,0 +1,72 @@
+"""Jacobian matching: the student's answer changes with its input as the teacher's does."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import torch
+from annotated_types import Ge
+from torch import Tensor
+
+from instil.core import Batch, Card, Objective, Outputs, full
+from instil.objectives.adapters import comparable
+from instil.objectives.attention_maps import unit
+from instil.objectives.logit_objective import reduced, require_same_logits
+from instil.objectives.noise import normal
+
+
+def jacobian_loss(student: Tensor, teacher: Tensor, normalize: bool = False, reduction: str = "mean") -> Tensor:
+    """Squared distance of gradients by the input (N, P, ...), mean over P directions of the answer (Srinivas and Fleuret 2018, eq. 4).
+
+    With directions drawn from a normal distribution it is on average the squared distance of the Jacobians, summed over their rows (Czarnecki et
+    al. 2017, eq. 3). ``normalize``: each gradient to unit length first. Raises ValueError where the shapes differ.
+    """
+    student, teacher = comparable(student, teacher, "jacobian_loss")
+    student, teacher = student.flatten(2), teacher.flatten(2)
+    if normalize:
+        student, teacher = unit(student), unit(teacher)
+    return reduced((student - teacher).square().sum(2).mean(1), reduction)
+
+
+def projected_jacobian(logits: Tensor, given: Tensor, directions: Tensor, create_graph: bool = False) -> Tensor:
+    """Gradients (N, P, ...) of logits (N, ...) along directions (N, P, ...) by what they were computed from, ``given`` (N, ...)."""
+    along = (full(logits).unsqueeze(1) * directions).flatten(2).sum((0, 2))
+    return full(torch.stack([torch.autograd.grad(one, given, retain_graph=True, create_graph=create_graph)[0] for one in along], 1))
+
+
+class Jacobian(Objective):
+    """Gradients by the input of the logits along random directions are alike. Needs an input of real numbers and a teacher that can be asked for
+    gradients; it costs two backward passes more a direction, one of each net. Fused attention kernels have no second derivative: take the plain one.
+
+    ``directions``: random directions of the answer, for each sample and step anew.
+    ``normalize``: each gradient to unit length first, so that how steep the answers are does not matter.
+    """
+
+    card = Card(
+        "Knowledge transfer with Jacobian matching",
+        "https://arxiv.org/abs/1803.00443",
+        "ICML",
+        2018,
+        source="features",
+        deviations="random directions stand for the whole Jacobian, as in Sobolev training (NeurIPS 2017); the squared difference of the answers "
+        "that the paper adds is logit_mse",
+    )
+    needs: ClassVar = dict.fromkeys(("student", "teacher"), (("logits",), ("input",)))
+    samples = True
+
+    def __init__(self, directions: Annotated[int, Ge(1)] = 1, normalize: bool = False):
+        super().__init__()
+        self.directions, self.normalize = directions, normalize
+
+    def build(self, student: Outputs, teacher: Outputs) -> None:
+        """Raises ValueError where the answers have different shapes."""
+        require_same_logits(student["logits"], teacher["logits"])
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        if not teacher["logits"].requires_grad:
+            raise ValueError("the teacher cannot be asked for gradients by the input (it is remembered, or out of reach); take a net as the teacher")
+        shape = tuple(student["logits"].shape[1:])
+        drawn = normal(batch, (self.directions, *shape)).to(full(student["logits"]).dtype)
+        mine = projected_jacobian(student["logits"], student["input"], drawn, create_graph=True)
+        theirs = projected_jacobian(teacher["logits"], teacher["input"], drawn).detach()
+        return jacobian_loss(mine, theirs, self.normalize, "none")

@@ -1,0 +1,68 @@
+"""Learning without memorizing: what the student looks at for the teacher's answer is what the teacher looks at (Grad-CAM)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from instil.core import Batch, Card, Objective, Outputs, full
+from instil.objectives.adapters import as_map, resize
+from instil.objectives.attention_maps import unit
+from instil.objectives.logit_objective import reduced, require_same_logits
+from instil.objectives.pairs import stages
+
+
+def lwm_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> Tensor:
+    """Sum of the absolute differences of two attention maps (N, H, W) of unit length (Dhar et al. 2019, eq. 4); the larger one is pooled.
+
+    Raises ValueError where only one position is left, which makes every map the same.
+    """
+    height, width = (min(a, b) for a, b in zip(student.shape[1:], teacher.shape[1:], strict=True))
+    if height * width == 1:
+        raise ValueError(f"attention needs more than one position, not maps {tuple(student.shape)} and {tuple(teacher.shape)}")
+    mine, theirs = (unit(resize(full(side).unsqueeze(1), (height, width)).flatten(1)) for side in (student, teacher))
+    return reduced((mine - theirs).abs().sum(1), reduction)
+
+
+def grad_cam(stage: Tensor, scores: Tensor, create_graph: bool = False) -> Tensor:
+    """Where a stage, map or tokens, speaks for the scores (N,) computed from it: (N, H, W) (Selvaraju et al. 2017, eq. 1 and 2)."""
+    (gradient,) = torch.autograd.grad(scores.sum(), stage, retain_graph=True, create_graph=create_graph)
+    importance = full(as_map(gradient)).mean((2, 3), keepdim=True)
+    return (importance * full(as_map(stage))).sum(1).relu()
+
+
+class LwM(Objective):
+    """Grad-CAM of the deepest stages for the class that the teacher finds likeliest. Needs an input of real numbers and a teacher that can be asked
+    for gradients; it costs one backward pass more of the end of each net.
+
+    Fused attention kernels have no second derivative: take the plain one.
+    """
+
+    card = Card(
+        "Learning without memorizing",
+        "https://arxiv.org/abs/1811.08051",
+        "CVPR",
+        2019,
+        source="features",
+        algorithms=("attention",),
+    )
+    needs: ClassVar = dict.fromkeys(("student", "teacher"), (("features",), ("logits",), ("input",)))
+    samples = True
+
+    def build(self, student: Outputs, teacher: Outputs) -> None:
+        """Raises ValueError where the answers have different shapes or a stage has one position."""
+        require_same_logits(student["logits"], teacher["logits"])
+        if student["logits"].ndim != 2:
+            raise ValueError(f"lwm takes the class of a sample, and the logits are {tuple(student['logits'].shape)}; it needs (N, C)")
+        maps = [as_map(stages(side)[-1]).mean(1) for side in (student, teacher)]
+        lwm_loss(maps[0], maps[1])
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        if not teacher["logits"].requires_grad:
+            raise ValueError("the teacher cannot be asked for gradients (it is remembered, or out of reach); take a net as the teacher")
+        answer = teacher["logits"].argmax(1, keepdim=True)
+        mine, theirs = (full(side["logits"]).gather(1, answer).squeeze(1) for side in (student, teacher))
+        looked = grad_cam(stages(teacher)[-1], theirs).detach()
+        return lwm_loss(grad_cam(stages(student)[-1], mine, create_graph=True), looked, "none")

@@ -13,7 +13,7 @@ from instil.objectives.logit_objective import require_same_logits
 
 
 def affinity_mimicking_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """KL of the softmaxes over the texts for an image, and over the images for a text, mean of both (Wu et al. 2023, Eq. 3); a scalar.
+    """KL of the softmaxes over the texts for an image, and over the images for a text, mean of both (Wu et al. 2023); a scalar.
 
     Similarities (N, N) of all images (rows) with all texts, times each side's scale. Raises ValueError where the shapes differ.
     """
@@ -37,6 +37,14 @@ class AffinityMimicking(Objective):
         tasks=("image_text",),
         couples=True,
         deviations="a KL divergence, where paper and code leave the teacher's entropy in; the gradient is the same",
+        equation=r"\frac{1}{2N} \sum_{i=1}^{N} \left[ \mathrm{KL}\left(p^t_{i\cdot} \Vert p^s_{i\cdot}\right) + \mathrm{KL}\left(q^t_{\cdot i} "
+        r"\Vert q^s_{\cdot i}\right) \right], \quad p_{ij} = \frac{e^{\gamma v_i^\top u_j}}{\sum_k e^{\gamma v_i^\top u_k}}, \quad q_{ij} "
+        r"= \frac{e^{\gamma v_i^\top u_j}}{\sum_k e^{\gamma v_k^\top u_j}}",
+        use="For a dual encoder of images and texts that learns from a larger one, when both see the same pairs. It compares N x N "
+        "similarities alone, so that the widths of the embeddings may differ and nothing is learned in between.",
+        pitfalls="It depends on the batch: texts and images of other samples are all that is compared, and small batches say little. Every side "
+        "uses its own logit_scale; a high one at the teacher (100 in OpenAI's CLIP) makes targets sharp, and the loss then resembles the "
+        "contrastive one.",
     )
     needs: ClassVar = WITH_SCALE
 

@@ -26,7 +26,7 @@ AN_IMAGE = 16
 def cirkd_memory_loss(
     student: Tensor, teacher: Tensor, memory: Tensor, temperature: float = 0.1, kd_temperature: float = 1.0, reduction: str = "mean"
 ) -> Tensor:
-    """KL of the similarities with remembered embeddings (M, D), times ``kd_temperature`` squared (Yang et al. 2022, Eq. 8 and 10).
+    """KL of the similarities with remembered embeddings (M, D), times ``kd_temperature`` squared (Yang et al. 2022).
 
     Unit embeddings (..., D) give (...) for reduction ``none``; inner products over ``temperature``, their softmax at ``kd_temperature``.
     """
@@ -63,6 +63,13 @@ class CIRKDMemory(PixelLabelObjective, NormedObjective):
         zero_at_match=False,
         deviations="the memory takes a step's embeddings after it, in the code before; remembered pixels are of their class, the code draws them "
         "from the whole image; each image's mean counts alike; the projector normalises each sample, norm: 'batch' is the code's",
+        equation=r"\frac{T^2}{|P|} \sum_{a \in P} \sum_{m} \lambda_m \mathrm{KL}\left( \mathrm{softmax}\left(\tfrac{Q_m f^t_a}{\tau T}\right) \Vert "
+        r"\mathrm{softmax}\left(\tfrac{Q_m g(f^s_a)}{\tau T}\right) \right), \quad m \in \lbrace \mathrm{pixel}, \mathrm{region} \rbrace",
+        use="For semantic segmentation where a batch holds too few images to show all classes: pixels are compared with remembered ones of "
+        "every class. Take it with cirkd_minibatch and kd. A projector of two 1x1 convolutions is learned; the memory holds classes times "
+        "the two memory sizes vectors of the teacher's width.",
+        pitfalls="The published weights are 0.1 for each part, which is weight: 0.1 here. The memory starts random, so that the first steps "
+        "compare with noise until every class has been seen. At a match the loss is what the projector changes.",
     )
     needs: ClassVar = {"student": (("features",), ("logits",)), "teacher": (("features",),)}
     deepest = True

@@ -16,7 +16,7 @@ from instil.objectives.pairs import Pairs
 
 
 def cirkd_minibatch_loss(student: Tensor, teacher: Tensor, temperature: float = 0.1, pool: int = 1) -> Tensor:
-    """KL of each pixel's similarities with the pixels of each image, mean over pixels and images (Yang et al. 2022, Eq. 3 to 5); a scalar.
+    """KL of each pixel's similarities with the pixels of each image, mean over pixels and images (Yang et al. 2022); a scalar.
 
     Maps (N, C, H, W) of one grid and any channels; cosines over ``temperature``, without its square. ``pool``: side of the patches of positions
     that are averaged first. Memory grows with (N * H * W) ** 2.
@@ -46,6 +46,12 @@ class CIRKDMinibatch(DenseObjective):
         tasks=("segmentation", "classification"),
         couples=True,
         deviations="the relations to remembered pixels and regions are cirkd_memory; published weights: 1 for this, 0.1 for that",
+        equation=r"\frac{1}{N^2 P} \sum_{i=1}^{N} \sum_{j=1}^{N} \sum_{a=1}^{P} \mathrm{KL}\left( \mathrm{softmax}\left(\tfrac{F^t_j "
+        r"f^t_{ia}}{\tau}\right) \Vert \mathrm{softmax}\left(\tfrac{F^s_j f^s_{ia}}{\tau}\right) \right), \quad \Vert f_{ia} \Vert = 1",
+        use="For dense prediction, where pixels of the same thing lie in several images of a batch; it adds relations to kd's classes of "
+        "single pixels. No parameters, and the channels may differ.",
+        pitfalls="Time and memory grow with the square of all positions in the batch, so that a high resolution needs pool; it says more in larger "
+        "batches. Without the factor of the squared temperature its gradients grow as the temperature falls.",
     )
 
     def __init__(self, temperature: Positive = 0.1, pool: Annotated[int, Ge(1)] = 1, pairs: Pairs = "auto"):

@@ -16,7 +16,7 @@ Kernel = Literal["linear", "rbf"]
 
 
 def cka_loss(student: Tensor, teacher: Tensor, kernel: Kernel = "linear", bandwidth: float = 0.5, centre: bool = True) -> Tensor:
-    """1 - CKA, the cosine of the two sides' centred kernel matrices (Kornblith et al. 2019, Eq. 4); a scalar in [0, 1].
+    """1 - CKA, the cosine of the two sides' centred kernel matrices (Kornblith et al. 2019); a scalar in [0, 1].
 
     Embeddings (N, ...) of any widths. ``bandwidth`` of the Gaussian, in root mean squared distances between the samples. A side whose samples
     are all alike, as one sample is, has no alignment: the loss is 1 there, without a gradient.
@@ -54,6 +54,12 @@ class CKA(RelationObjective):
         couples=True,
         deviations="1 - CKA of the samples, as Kornblith et al. (ICML 2019) define it, with their bandwidth counted in root mean squared distances "
         "in place of medians; the paper's code does not centre (centre: false), and its term over classes and patches are not here",
+        equation=r"1 - \frac{\langle H K^s H, H K^t H \rangle_F}{\Vert H K^s H \Vert_F \Vert H K^t H \Vert_F}, \quad K_{ij} = f_i^\top f_j, \quad H "
+        r"= I - \tfrac{1}{N} \mathbf{1}\mathbf{1}^\top",
+        use="Where the teacher's embedding is wider or of another kind of net and only the arrangement of the samples is to carry over, free "
+        "to be rotated and scaled. No parameters; an N x N matrix.",
+        pitfalls="With few samples in a batch CKA is biased towards 1, so that small batches give a weak signal. The value lies in [0, 1] and its "
+        "gradient fades as the embeddings grow, because their scale is free.",
     )
 
     def __init__(self, kernel: Kernel = "linear", bandwidth: Positive = 0.5, centre: bool = True):

@@ -17,7 +17,7 @@ Pair = tuple[Tensor, Tensor]
 
 
 def clip_gradient_loss(student: Pair, teacher: Pair, student_scale: Tensor | float, teacher_scale: Tensor | float, form: Form = "code") -> Tensor:
-    """Squared difference of the gradients of the image-text contrastive loss by the embeddings (Yang et al. 2024, Eq. 10); a scalar.
+    """Squared difference of the gradients of the image-text contrastive loss by the embeddings (Yang et al. 2024); a scalar.
 
     ``student`` and ``teacher`` are unit embeddings of images and texts (N, D) of one width. Mean over the entries, summed over the gradients by
     image and by text of the loss from image to text, and of the reverse. The similarities are multiplied by the scale (``form="paper"``) or, as
@@ -58,6 +58,13 @@ class CLIPGradient(ImageTextObjective):
         tasks=("image_text",),
         couples=True,
         deviations="form: the code takes the scale of the logits for their temperature and divides by it",
+        equation=r"\sum_{g} \frac{1}{N D} \left\Vert g^s - g^t \right\Vert_F^2, \quad g \in \left\lbrace \frac{\partial L_{vu}}{\partial V}, "
+        r"\frac{\partial L_{vu}}{\partial U}, \frac{\partial L_{uv}}{\partial V}, \frac{\partial L_{uv}}{\partial U} \right\rbrace, \quad "
+        r"L_{vu} = -\frac{1}{N} \sum_i \log \frac{e^{v_i^\top u_i / \gamma}}{\sum_j e^{v_i^\top u_j / \gamma}}",
+        use="A CLIP student that should pull and push its embeddings as the teacher does. The gradients are written out, so that no second "
+        "backward pass is needed; a linear layer an embedding where the widths differ.",
+        pitfalls="Without its huge weight it does nothing: gradients are divided by N and, in the code's form, by the scale once more. The weight "
+        "therefore belongs to one batch size, one scale and one form.",
     )
     needs: ClassVar = WITH_SCALE
 

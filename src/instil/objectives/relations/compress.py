@@ -46,6 +46,13 @@ class CompRess(AnchorObjective):
         algorithms=("contrastive",),
         deviations="the student's queue holds what the student said then, as the code without momentum does; the published runs let a moving average "
         "of the student say it",
+        equation=r"\mathrm{KL}\left( p^t \Vert p^s \right), \quad p^s_k = \frac{e^{\cos(f^s, a^s_k) / \tau}}{\sum_l e^{\cos(f^s, a^s_l) / \tau}}, "
+        r"\quad p^t_k = \frac{e^{\cos(f^t, a^t_k) / \tau}}{\sum_l e^{\cos(f^t, a^t_l) / \tau}}, \quad k = 1, \dots, K",
+        use="To compress a self-supervised teacher without labels, as the only loss. With two queues nothing is learned in between and the "
+        "widths may differ. Cost: size vectors of either width are remembered, and a product with all of them each step.",
+        pitfalls="The student's anchors were written by older students, which a fast-moving student contradicts; the published runs smooth this "
+        "with a moving average. The queue starts random and is full after size samples. A low temperature makes the target nearly "
+        "one-hot.",
     )
 
     def __init__(self, queues: Queues = "two", temperature: Positive = 0.04, size: Annotated[int, Ge(1)] = 128000):

@@ -68,6 +68,13 @@ class CorrelationCongruence(RelationObjective):
         couples=True,
         deviations="torchdistill takes the root of the sum of squares, and leaves unit length to the model; the code that RepDistiller has of the "
         "authors, neighbour_congruence_loss, depends on the order of the batch",
+        equation=r"\frac{1}{N^2} \sum_{i,j} \left( K^s_{ij} - K^t_{ij} \right)^2, \quad K_{ij} = e^{-2\gamma} \sum_{p=0}^{P} \frac{(2\gamma)^p}{p!} "
+        r"\left(f_i^\top f_j\right)^p, \quad \Vert f_i \Vert = 1",
+        use="For embeddings of any widths: the similarity of each pair of samples is told as it is, not among others as in pkt. No "
+        "parameters; an N x N matrix.",
+        pitfalls="Numbers are small (a mean over pairs of differences below 1), so that the weight must be large. The 0.02 of RepDistiller and its "
+        "copies belongs to another formula, neighbour_congruence_loss. Batches without several samples of a class hold little to "
+        "correlate.",
     )
 
     def __init__(self, kernel: Kernel = "gaussian", gamma: Positive = 0.4, order: Annotated[int, Ge(1)] = 2):

@@ -73,6 +73,14 @@ class CRD(HeadedObjective):
         deviations="Z is the expectation of the code's first-batch estimate (the memories are random then), so that no state moves in a forward; "
         "negatives are other samples, in the code's CIFAR runs of other classes only; the default memory is a queue, with the batch's own "
         "other side as the positive; memory: batch couples the batch, whose other samples are the negatives",
+        equation=r"\sum_{(q, v)} \left[ -\log \frac{h(q, v_i)}{h(q, v_i) + K/M} - \sum_{k=1}^{K} \log \frac{K/M}{h(q, v_k) + K/M} \right], \quad "
+        r"h(q, v) = \frac{e^{q^\top v / \tau}}{Z}, \quad (q, v) \in \left\lbrace (z^s_i, z^t), (z^t_i, z^s) \right\rbrace",
+        use="For classification with any two nets, where many samples are to be told apart and a memory is affordable; it adds what kd's "
+        "classes do not hold and combines with kd. Cost: a linear head a side, size vectors of dim numbers a side, and N x negatives "
+        "similarities.",
+        pitfalls="The published weight is 0.8, alone or with kd of weight 1. A memory needs the sample's index; samples of the same class are "
+        "pushed away too. A bank has a row for each sample of the data set, which does not fit large sets. The value is large (K terms "
+        "are summed) and does not fall to zero.",
     )
 
     def __init__(

@@ -63,6 +63,13 @@ class DarkRank(Objective):
         couples=True,
         zero_at_match=False,
         deviations="Every sample of the batch is a query, as in the code of Park et al. (CVPR 2019), with its default numbers.",
+        equation=r"-\frac{1}{N} \sum_{q=1}^{N} \sum_{m=1}^{L} \log \frac{e^{S_{q \pi_m}}}{\sum_{l=m}^{L} e^{S_{q \pi_l}}}, \quad S_{qj} = -\alpha "
+        r"\Vert f^s_q - f^s_j \Vert^\beta, \quad \pi = \mathrm{argsort}_{j \ne q} \Vert f^t_q - f^t_j \Vert",
+        use="For metric learning and retrieval, where the order of the nearest neighbours counts and not their distance. No parameters, N x N "
+        "distances, and the widths may differ.",
+        pitfalls="Only the length nearest of a sample in the batch are ranked; neighbours by chance in a small batch teach noise, so sample "
+        "several items of a class. The hard form goes on spreading the student's distances after the order is right. Without normalize, "
+        "beta makes it blow up with the embeddings' scale.",
     )
     needs: ClassVar = {"student": (("embedding", "logits"),), "teacher": (("embedding", "logits"),)}
     samples = True

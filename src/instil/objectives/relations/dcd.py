@@ -46,6 +46,13 @@ class DCD(HeadedObjective):
         couples=True,
         zero_at_match=False,
         deviations="at a match the loss is the cross-entropy among alike samples, not zero",
+        equation=r"\frac{1}{N} \sum_{i=1}^{N} \left[ -\log p_{ii} + \alpha \mathrm{KL}\left(q_{i\cdot} \Vert p_{i\cdot}\right) \right], \quad "
+        r"p_{ij} = \frac{e^{\ell_{ij}}}{\sum_k e^{\ell_{ik}}}, \quad q_{ij} = \frac{e^{\ell_{ji}}}{\sum_k e^{\ell_{ki}}}, \quad \ell_{ij} "
+        r"= c z^{s\top}_i z^t_j + b",
+        use="Contrastive distillation without a memory and without a temperature to tune, for classification with any two nets. Cost: a "
+        "linear head a side, a scale and a bias; an N x N matrix.",
+        pitfalls="Published with weight 1, alone or with kd of weight 1, at batches of 64: the negatives are the batch, and its size changes the "
+        "loss. The bias leaves the softmaxes as they are and is never trained. Samples of the same class are pushed apart.",
     )
 
     def __init__(self, dim: Annotated[int, Ge(2)] = 128, consistency: NonNegative = 0.5, max_scale: Positive = 10.0):

@@ -73,6 +73,14 @@ class DSD(FeatureObjective):
         tasks=("segmentation",),
         deviations="weights, pooling and temperature as in the code of CIRKD, which gave the numbers that are compared with; stages of several "
         "sizes are pooled to the smallest",
+        equation=r"\lambda_p \frac{2}{S(S-1)} \sum_{m < n} \frac{1}{P} \left\Vert r^s_{mn} - r^t_{mn} \right\Vert^2 + \lambda_c \frac{1}{C^2} "
+        r"\left\Vert G^s - G^t \right\Vert_F^2, \quad r_{mn} = \frac{a_n - a_m}{\Vert a_n - a_m \Vert}, \quad G = \Sigma \Sigma^\top, "
+        r"\quad \Sigma_c = \mathrm{softmax}_{x}\left(z_{cx} / \tau\right)",
+        use="For semantic segmentation with nets of several stages: where attention moves between stages, and which classes share places. No "
+        "parameters, and the stages' channels may differ.",
+        pitfalls="Both terms are means of tiny squares, hence the large weights; they belong to the 19 classes and the resolution of Cityscapes. "
+        "The classes must be the same and in the same order. A change of attention from a stage to a like one has no direction and counts "
+        "as zero.",
     )
     needs: ClassVar = {"student": (("features",), ("logits",)), "teacher": (("features",), ("logits",))}
 

@@ -45,6 +45,13 @@ class EGA(ProjectedObjective):
         zero_at_match=False,
         deviations="at a match the loss is the samples' correlation with each other, not zero; the teacher's embedding is taken as it is, where the "
         "code has a head on it that learns the labels",
+        equation=r"\lambda_n \left\Vert C(f^t, f^s) - I \right\Vert_F + \lambda_e \left\Vert C(f^s, f^s) - C(f^t, f^t) \right\Vert_F, \quad "
+        r"C_{ij}(a, b) = \mathrm{corr}_d\left(a_{id}, b_{jd}\right)",
+        use="For a self-supervised teacher such as CLIP's image encoder and a small supervised student, beside cross-entropy. A linear map "
+        "where the widths differ; N x N matrices.",
+        pitfalls="The norms are neither squared nor divided by N, so that the loss grows with the batch and its gradient does not fade near a "
+        "match. The nodes' target is the identity: samples of one class are to have no correlation, against the classifier. Published "
+        "beside cross-entropy, both with weight 1.",
     )
 
     def __init__(self, node: NonNegative = 0.8, edge: NonNegative = 0.3):

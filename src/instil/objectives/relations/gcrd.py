@@ -14,7 +14,7 @@ from instil.objectives.relation_objective import HeadedObjective
 
 
 def gcrd_loss(student: Tensor, teacher: Tensor, temperature: float = 0.075) -> Tensor:
-    """Cross-entropy of each node's own teacher embedding among those of all nodes (Joshi et al. 2022, Eq. 7); a scalar.
+    """Cross-entropy of each node's own teacher embedding among those of all nodes (Joshi et al. 2022); a scalar.
 
     Unit embeddings (N, D); inner products over ``temperature``.
     """
@@ -39,6 +39,12 @@ class GCRD(HeadedObjective):
         couples=True,
         zero_at_match=False,
         deviations="of more than 8192 nodes the authors' code takes a random subset; here all nodes of the batch",
+        equation=r"-\frac{1}{N} \sum_{i=1}^{N} \log \frac{e^{z^{s\top}_i z^t_i / \tau}}{\sum_j e^{z^{s\top}_i z^t_j / \tau}}, \quad z = \frac{W f + "
+        r"b}{\Vert W f + b \Vert}",
+        use="For graph neural networks, or any embeddings, where nodes are to be told apart whether an edge joins them or not; it needs no "
+        "edges. Cost: a linear head a side and an N x N matrix.",
+        pitfalls="Whole graphs in one batch make N x N large. Nodes of one class are pushed apart too, and the weight is small: beside kd 0.01 on "
+        "ogbn-arxiv and 0.1 on ogbn-mag in the authors' runs.",
     )
 
     def __init__(self, dim: Annotated[int, Ge(2)] = 128, temperature: Positive = 0.075):

@@ -85,6 +85,14 @@ class HKD(FeatureObjective):
         couples=True,
         deviations="mean over the pairs of samples, each with itself too, as in the code; the weight of the early stages falls with progress in "
         "place of once an epoch; the auxiliary teacher between a large teacher and a small student is a recipe's stage",
+        equation=r"\sum_{l=1}^{L} \frac{w_l}{N^2} \sum_{k} \sum_{i,j} \left(p^t_{ij} - p^s_{ij}\right) \log \frac{p^t_{ij}}{p^s_{ij}}, \quad p_{ij} "
+        r"= \frac{k(f_i, f_j)}{\sum_m k(f_i, f_m)}, \quad k \in \left\lbrace \tfrac{1 + \cos(a, b)}{2}, \tfrac{1}{1 + \Vert a - b \Vert} "
+        r"\right\rbrace",
+        use="For a small student whose early layers should form as the teacher's do while training is young, between nets of any kind: stages "
+        "are flattened, nothing is learned. An N x N matrix a stage.",
+        pitfalls="Pairing by depth matters: layers that say different things in the two nets push each other with weight 100 at the start. "
+        "SemCKD's copy computes the falling weight and does not apply it. Student's t sees the scale of the features, the cosine does "
+        "not.",
     )
 
     def __init__(

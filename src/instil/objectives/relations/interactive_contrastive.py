@@ -6,13 +6,13 @@ from torch import Tensor
 
 from instil.core import Batch, Card, Outputs
 from instil.objectives.contrastive import contrastive
-from instil.objectives.image_text import Form, LearnedScale, ImageTextObjective, require_form, similarities, unit_pair
+from instil.objectives.image_text import Form, ImageTextObjective, LearnedScale, require_form, similarities, unit_pair
 
 
 def interactive_contrastive_loss(image: Tensor, text: Tensor, teacher_image: Tensor, teacher_text: Tensor, scale: Tensor | float) -> Tensor:
     """Mean of the contrastive losses of student images with teacher texts and of student texts with teacher images; a scalar.
 
-    Unit embeddings (N, D) of one width, similarities times ``scale`` (Yang et al. 2024, Eq. 11 to 13).
+    Unit embeddings (N, D) of one width, similarities times ``scale`` (Yang et al. 2024).
     """
     return (contrastive(similarities(image, teacher_text, scale)) + contrastive(similarities(text, teacher_image, scale))) / 2
 
@@ -36,6 +36,12 @@ class InteractiveContrastive(ImageTextObjective):
         couples=True,
         zero_at_match=False,
         deviations="form: the code, which gave the published numbers, does not exponentiate the scale",
+        equation=r"-\frac{1}{2N} \sum_{i=1}^{N} \left[ \log \frac{e^{\gamma v^{s\top}_i u^t_i}}{\sum_j e^{\gamma v^{s\top}_i u^t_j}} + \log "
+        r"\frac{e^{\gamma u^{s\top}_i v^t_i}}{\sum_j e^{\gamma u^{s\top}_i v^t_j}} \right]",
+        use="For a CLIP student that should live in the teacher's embedding space, beside its own contrastive loss: its embeddings are "
+        "contrasted with the teacher's. A scale is learned, and a linear layer an embedding where the widths differ.",
+        pitfalls="The published weight is 1. It depends on the batch, and its value says nothing of the match: it is not zero there. In the code's "
+        "form the scale starts at 2.66, not at 14.3, and the softmax is nearly flat.",
     )
 
     def __init__(self, form: Form = "code"):

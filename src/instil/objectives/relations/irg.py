@@ -57,6 +57,14 @@ class IRG(FeatureObjective):
         algorithms=("graph",),
         couples=True,
         deviations="all consecutive pairs of stages are compared; the PyTorch code compares the first with the second, the third with the fourth ...",
+        equation=r"\frac{1}{N^2} \left\Vert E^s - E^t \right\Vert_F^2 + \lambda \sum_{l} \left( \delta^s_l - \delta^t_l \right)^2, \quad E_{ij} = "
+        r"\frac{\Vert f_i - f_j \Vert^2}{\max_{k,m} \Vert f_k - f_m \Vert^2}, \quad \delta_l = \frac{1}{N^2} \left\Vert E_{l+1} - E_l "
+        r"\right\Vert_F^2",
+        use="Where both the arrangement of the samples and its way through the net are to carry over, between nets whose stages differ in "
+        "shape. No parameters; an N x N matrix a stage.",
+        pitfalls="Where the shapes of the embeddings agree the mean squared difference of the embeddings themselves is added, and likewise of "
+        "stages: the loss then follows the scale of the features, and a change of width changes what is minimised. Each graph is divided "
+        "by its largest distance, which one outlier sets. SemCKD's authors run it with weight 0.005.",
     )
     needs: ClassVar = {"student": (("embedding", "logits"), ("features",)), "teacher": (("embedding", "logits"), ("features",))}
 

@@ -25,7 +25,7 @@ def lsp_loss(
     counted: Tensor | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """KL of the softmaxes of ``kernel`` over the edges into each node (Yang et al. 2020, Eq. 2 to 5).
+    """KL of the softmaxes of ``kernel`` over the edges into each node (Yang et al. 2020).
 
     Node embeddings (n, D) of any widths, ``edge_index`` (2, E) of sources and targets; edges not ``counted`` (E,) are as if they were not there.
     ``none`` gives (n,), 0 for a node without an edge; ``mean`` is over the nodes with one.
@@ -77,6 +77,13 @@ class LSP(EdgeObjective):
         tasks=("node_classification",),
         deviations="kernel: 'laplacian' (default, of the published code) is exp(-l1 / 100), the paper's is 'gaussian'; euclidean, cosine, polynomial "
         "and gaussian of width 1 are those of Joshi et al. (TNNLS 2022), who take the mean over edges and not over nodes",
+        equation=r"\mathrm{KL}\left( p^t_v \Vert p^s_v \right), \quad p_{vu} = \frac{e^{k(f_v, f_u)}}{\sum_{w \in \mathcal{N}(v)} e^{k(f_v, f_w)}}, "
+        r"\quad k(a, b) = e^{-\Vert a - b \Vert_1 / 100}",
+        use="For graph neural networks whose student should treat a node's neighbours as the teacher does; the cost is that of the edges, not "
+        "of all pairs. No parameters, and the widths may differ.",
+        pitfalls="A softmax of values in [0, 1] is nearly flat, so that the loss is tiny unless embeddings are far apart: the weight must be "
+        "large, 100 in Joshi et al. on ogbn-arxiv with the cosine. A node with one neighbour has nothing to learn. Edges must be directed "
+        "into the node, both ways for an undirected graph.",
     )
 
     def __init__(self, kernel: Kernel = "laplacian", width: Positive = 100.0):

@@ -37,7 +37,7 @@ def relation_scores(first: Tensor, second: Tensor, heads: int, mask: Tensor | No
 
 
 def minilmv2_loss(student: Tensor, teacher: Tensor, mask: Tensor | None = None, reduction: str = "mean") -> Tensor:
-    """KL(teacher || student) of the softmaxes of relation scores (N, heads, L, L) over the last dimension (Wang et al. 2021, section 3).
+    """KL(teacher || student) of the softmaxes of relation scores (N, heads, L, L) over the last dimension (Wang et al. 2021).
 
     Mean over heads and a sample's tokens; ``mask`` (N, L): 1 for a token, 0 for padding. Raises ValueError where the shapes differ.
     """
@@ -66,6 +66,12 @@ class MiniLMv2(Objective):
         algorithms=("attention",),
         tasks=("text_classification", "classification"),
         deviations="padding neither relates nor is related to, of which the paper says nothing",
+        equation=r"\sum_{B \in \lbrace Q, K, V \rbrace} \frac{1}{A L} \sum_{a=1}^{A} \sum_{x=1}^{L} \mathrm{KL}\left( R^t_{B,ax} \Vert R^s_{B,ax} "
+        r"\right), \quad R_{B,a} = \mathrm{softmax}\left(\tfrac{B_a B_a^\top}{\sqrt{d}}\right)",
+        use="For transformers of any widths, depths and numbers of attention heads, before any task: no labels and no parameters. For a deep "
+        "teacher, give layers an upper middle layer instead of the last.",
+        pitfalls="Both nets need the same tokenizer and the same tokens, and relation heads must divide both widths: 48 divides 384 and 768, not "
+        "128. Memory grows with relation heads times the square of the length.",
     )
     needs: ClassVar = dict.fromkeys(("student", "teacher"), (("queries",), ("keys",), ("values",)))
     samples = True

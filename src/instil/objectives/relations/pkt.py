@@ -53,6 +53,13 @@ class PKT(RelationObjective):
         couples=True,
         deviations="form: 'code' (default, of the published results) counts each sample as its own neighbour and averages over N * N entries, "
         "'paper' leaves the diagonal out and sums",
+        equation=r"\frac{1}{N^2} \sum_{i,j} p^t_{ij} \log \frac{p^t_{ij} + \epsilon}{p^s_{ij} + \epsilon}, \quad p_{ij} = \frac{1 + \cos(f_i, "
+        r"f_j)}{\sum_k \left(1 + \cos(f_i, f_k)\right)}",
+        use="For embeddings of any widths, without labels: which samples are neighbours is what carries over, not distances. No parameters; "
+        "an N x N matrix. It combines with kd.",
+        pitfalls="In the code's form the value is tiny, a mean over N x N probabilities near 1 / N: RepDistiller's weight is 30000 at batches of "
+        "64, and belongs to the batch size. Probabilities under the cosine differ little between neighbours and others, and the signal is "
+        "weak in batches of few classes.",
     )
 
     def __init__(self, form: Form = "code", epsilon: Positive = 1e-7):

@@ -46,6 +46,13 @@ class SEED(AnchorObjective, ProjectedObjective):
         algorithms=("contrastive",),
         zero_at_match=False,
         deviations="at a match the loss is the cross-entropy of two temperatures, not zero",
+        equation=r"-\sum_{k=0}^{K} p^t_k \log p^s_k, \quad p_k = \frac{e^{\cos(f, a_k) / \tau}}{\sum_{l=0}^{K} e^{\cos(f, a_l) / \tau}}, \quad a_0 "
+        r"= f^t, \quad \tau \in \lbrace \tau^s, \tau^t \rbrace",
+        use="To distil a self-supervised teacher into a small net without labels, as the only loss. Cost: size teacher vectors are "
+        "remembered, and a product with all of them each step; a linear map where the widths differ.",
+        pitfalls="The value at a match is not zero, so that the loss cannot tell how near the student is. At a low teacher temperature the target "
+        "is the sample's own embedding alone, and the method becomes a contrastive one. The queue starts random and is full after size "
+        "samples.",
     )
 
     def __init__(self, temperature: Positive = 0.2, teacher_temperature: Positive = 0.01, size: Annotated[int, Ge(1)] = 65536):

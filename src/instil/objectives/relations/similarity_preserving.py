@@ -36,6 +36,12 @@ class SimilarityPreserving(FeatureObjective):
         2019,
         source="relations",
         couples=True,
+        equation=r"\sum_{(l, m)} \frac{1}{N^2} \left\Vert G^s_l - G^t_m \right\Vert_F^2, \quad G_{ij} = \frac{f_i^\top f_j}{\left\Vert "
+        r"\left(f_i^\top f_1, \dots, f_i^\top f_N\right) \right\Vert_2}",
+        use="For nets whose stages differ in channels, grid or kind: flattened activations are compared through the samples alone. No "
+        "parameters; an N x N matrix a pair of stages. It combines with kd.",
+        pitfalls="The published weight is 3000, for N x N means of unit rows, and belongs to the batch size and the number of pairs. Samples with "
+        "large activations rule their rows. Batches without several samples of a class hold little that is alike.",
     )
 
     def __init__(self, norm: Annotated[float, Ge(1)] = 2.0, pairs: Pairs = "auto"):

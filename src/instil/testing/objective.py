@@ -37,10 +37,11 @@ def check_objective(make: Callable[[], Objective]) -> None:
 
 
 def loss_and_gradient(objective: Objective, student: Outputs, teacher: Outputs, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-    """The mean loss as the engine would take it, and its gradient by every student tensor read and every parameter."""
+    """The mean loss as the engine would take it, and its gradient by every student tensor read and every parameter that learns."""
     student = leaves(student)
     loss = Objectives({"it": objective})(*asked(objective, student, teacher), batch).losses["it"]
-    tensors = dict(flat({role: student[role] for role in objective.reads["student"]})) | dict(objective.named_parameters())
+    tensors = dict(flat({role: student[role] for role in objective.reads["student"]}))
+    tensors |= {name: parameter for name, parameter in objective.named_parameters() if parameter.requires_grad}
     grads = torch.autograd.grad(loss, list(tensors.values()), allow_unused=True)
     return loss.detach(), {name: torch.zeros_like(t) if g is None else g for (name, t), g in zip(tensors.items(), grads, strict=True)}
 

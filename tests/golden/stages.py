@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.core import Outputs
 from instil.objectives.features.semckd import SemCKD
+from instil.objectives.features.simkd import SimKD
 from instil.objectives.features.srrl import SRRL, srrl_loss
 from tests.golden.cases import Case
 
@@ -56,6 +58,24 @@ def _srrl(case: Case, logit_weight: float) -> Tensor:
     return called(objective, parameters, student, teacher, {}, training=case.option("bn_training", True))
 
 
+def simkd(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
+    """The logits that the teacher's classifier gives are in the case too."""
+    only(case, "factor", "bn_training")
+    student: Outputs = {"features": case.stages("student.features")}
+    teacher: Outputs = {"features": case.stages("teacher.features")}
+    objective = SimKD(case.option("factor", 2), "batch")
+    objective.build(student, {"features": tuple(stage.abs() for stage in teacher["features"])})  # the authors' projector ends in a ReLU
+    parameters = {f"adapters.0.body.{name}": value for name, value in case.params("transfer.").items()}
+    training = case.option("bn_training", True)
+    loss = called(objective, parameters, student, teacher, {}, training=training).mean()
+    if "out.pred_logits" not in case:
+        return loss, {}
+    projector = {name.removeprefix("adapters.0."): value for name, value in parameters.items()}
+    embedding = called(objective.adapters[0], projector, student["features"][objective.matched[0][0]], training=training).mean((2, 3))
+    logits = F.linear(embedding, case["teacher.classifier.weight"], case["teacher.classifier.bias"])
+    return loss, {"out.pred_logits": logits}
+
+
 def called(module: nn.Module, parameters: dict[str, Tensor], *arguments: object, training: bool = True) -> Tensor:
     """What a module gives with the case's parameters, whose buffers stay as they are."""
     module.double().train(training)
@@ -64,4 +84,4 @@ def called(module: nn.Module, parameters: dict[str, Tensor], *arguments: object,
     return result
 
 
-ADAPTERS = {"semckd": semckd, "srrl": srrl}
+ADAPTERS = {"semckd": semckd, "srrl": srrl, "simkd": simkd}

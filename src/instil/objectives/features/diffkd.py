@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from instil.core import Batch, Card, NonNegative, Outputs, Positive, full, uniform
 from instil.objectives.adapters import as_map, comparable, like, resize
-from instil.objectives.connectors import NORMS, Norm, convolutions, require_norm
+from instil.objectives.connectors import NORMS, Norm, convolutions
 from instil.objectives.diffusion import TIMES, Bottleneck, NoiseModel, denoised, noised
-from instil.objectives.feature_objective import FeatureObjective
 from instil.objectives.logit_objective import kl_divergence, reduced, require_same_logits
 from instil.objectives.noise import normal
+from instil.objectives.normed_objective import NormedObjective
 from instil.objectives.pairs import Pairs, stages
 
 
@@ -67,7 +67,7 @@ class Denoiser(nn.Module):
         return self.refine(denoised(mixed, self.model, steps)), latent, error, lost
 
 
-class DiffKD(FeatureObjective):
+class DiffKD(NormedObjective):
     """The denoised student near the teacher: squared difference of the stages' latents, and KL of the logits. A small diffusion model learns the
     teacher's side meanwhile; at a match the loss is its errors, not zero.
 
@@ -105,17 +105,12 @@ class DiffKD(FeatureObjective):
         norm: Literal["group", "batch"] = "group",
         pairs: Pairs = "auto",
     ):
-        super().__init__(pairs)
-        require_norm(norm, "group", "batch")
+        super().__init__(norm, pairs)
         if steps > TIMES // 2:
             raise ValueError(f"steps: {steps} steps from the middle of {TIMES} times; at most {TIMES // 2}")
-        self.steps, self.reduction, self.logits, self.temperature, self.norm = steps, reduction, logits, temperature, norm
+        self.steps, self.reduction, self.logits, self.temperature = steps, reduction, logits, temperature
         self.diffusion_weight, self.autoencoder_weight = diffusion_weight, autoencoder_weight
         self.denoiser = nn.ModuleList()  # of the logits
-
-    @property
-    def couples(self) -> bool:
-        return self.norm == "batch"
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """Make a denoiser for each pair and one for the logits. Raises ValueError for logits of more than samples and classes."""
@@ -146,5 +141,4 @@ class DiffKD(FeatureObjective):
             refined, latent, error, _ = denoiser(*pair, batch, self.steps, 0)
             log_p, log_q = ((values.flatten(1) / self.temperature).log_softmax(1) for values in (latent, refined))
             terms.append(kl_divergence(log_p, log_q) * self.temperature**2 + self.diffusion_weight * error)  # nothing is encoded
-        values = torch.stack(terms).sum(0)
-        return values.mean() if self.couples else values
+        return self.together(torch.stack(terms).sum(0))

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from instil.core import Batch, Card, Outputs, Positive, closest, full
 from instil.objectives.adapters import as_map, like, resize
-from instil.objectives.connectors import convolutions, require_norm
-from instil.objectives.feature_objective import FeatureObjective
+from instil.objectives.connectors import convolutions
 from instil.objectives.logit_objective import reduced
+from instil.objectives.normed_objective import NormedObjective
 from instil.objectives.pairs import Pairs, match, stages
 
 Attention = Literal["sample", "batch"]
@@ -46,7 +46,7 @@ class Embedding(nn.Module):
         return F.normalize(self.second(self.first(values).relu()), dim=1)
 
 
-class SemCKD(FeatureObjective):
+class SemCKD(NormedObjective):
     """Squared distances of all stages through a regressor each, weighted by a learned attention.
 
     ``attention``: what query and key are made of. sample takes the sample's own stage, pooled. batch, as published, takes its similarities to the
@@ -77,11 +77,10 @@ class SemCKD(FeatureObjective):
         norm: Literal["group", "batch"] = "group",
         pairs: Pairs = "auto",
     ):
-        super().__init__(pairs)
+        super().__init__(norm, pairs)
         if attention not in ("sample", "batch"):
             raise ValueError(f"attention: no attention '{attention}'; {closest(attention, ('sample', 'batch'))}")
-        require_norm(norm, "group", "batch")
-        self.attention, self.factor, self.temperature, self.norm = attention, factor, temperature, norm
+        self.attention, self.factor, self.temperature = attention, factor, temperature
         self.queries, self.keys = nn.ModuleDict(), nn.ModuleDict()
         self.number = 0  # of samples in the first batch
 
@@ -129,7 +128,7 @@ class SemCKD(FeatureObjective):
         distance = torch.stack([terms.get((int(i), int(j)), zero) for i in self.queries for j in self.keys], 1).view(shape)
         allowed = torch.tensor([[(int(i), int(j)) in terms for j in self.keys] for i in self.queries], device=zero.device)
         query, key = (self._embed(made, side, batch) for made, side in ((self.queries, mine), (self.keys, theirs)))
-        return semckd_loss(distance, semckd_attention(query, key, allowed, self.temperature), "mean" if self.couples else "none")
+        return self.together(semckd_loss(distance, semckd_attention(query, key, allowed, self.temperature), "none"))
 
     def _numbers(self) -> tuple[list[int], list[int]]:
         return [i for i, _ in self.matched], [j for _, j in self.matched]

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from instil.core import Card, NonNegative, Positive, closest, full
 from instil.objectives.adapters import as_map, like
-from instil.objectives.connectors import convolutions, end_of, require_norm
-from instil.objectives.feature_objective import FeatureObjective
+from instil.objectives.connectors import convolutions, end_of
 from instil.objectives.logit_objective import reduced
+from instil.objectives.normed_objective import NormedObjective
 from instil.objectives.pairs import Pairs
 
 Covariance = Literal["diagonal", "full"]
@@ -72,7 +72,7 @@ def _bures(student: Tensor, teacher: Tensor) -> Tensor:
     return x.square().sum((1, 2)) + y.square().sum((1, 2)) - 2 * shared
 
 
-class WKDFeature(FeatureObjective):
+class WKDFeature(NormedObjective):
     """The Gaussian of the student's features, after a 1x1 convolution, near the teacher's. Defaults as for ResNet18 <- ResNet34 on ImageNet.
 
     ``covariance``: diagonal compares the channels' standard deviations, full whole covariances.
@@ -104,15 +104,10 @@ class WKDFeature(FeatureObjective):
         norm: Literal["none", "batch"] = "none",
         pairs: Pairs = "auto",
     ):
-        super().__init__(pairs)
+        super().__init__(norm, pairs)
         if covariance not in COVARIANCES:
             raise ValueError(f"covariance: no covariance '{covariance}'; {closest(covariance, COVARIANCES)}")
-        require_norm(norm, "none", "batch")
-        self.covariance, self.mean_weight, self.grid, self.epsilon, self.norm = covariance, mean_weight, grid, epsilon, norm
-
-    @property
-    def couples(self) -> bool:
-        return self.norm == "batch"
+        self.covariance, self.mean_weight, self.grid, self.epsilon = covariance, mean_weight, grid, epsilon
 
     def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
         student, teacher = as_map(student), as_map(teacher)
@@ -123,6 +118,4 @@ class WKDFeature(FeatureObjective):
 
     def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
         adapted = connection(like(connection, full(as_map(student))))
-        return wkd_feature_loss(
-            adapted, as_map(teacher), self.covariance, self.mean_weight, self.grid, self.epsilon, "mean" if self.couples else "none"
-        )
+        return wkd_feature_loss(adapted, as_map(teacher), self.covariance, self.mean_weight, self.grid, self.epsilon, "none")

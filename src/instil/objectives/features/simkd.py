@@ -1,0 +1,78 @@
+"""Reused classifier: the student learns the one thing that it needs to speak through the teacher's classifier, its last features."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from annotated_types import Ge
+from torch import Tensor, nn
+
+from instil.core import Card, Outputs, full
+from instil.objectives.adapters import as_map, comparable, like, resize
+from instil.objectives.connectors import Norm, convolutions, end_of
+from instil.objectives.logit_objective import reduced
+from instil.objectives.normed_objective import NormedObjective
+from instil.objectives.pairs import Pairs, stages
+
+
+def simkd_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> Tensor:
+    """Mean squared difference of the projected student stage and the teacher's, both (N, C, H, W) (Chen et al. 2022, eq. 3).
+
+    With ``reduction="none"`` one value a sample. Raises ValueError where the shapes differ.
+    """
+    student, teacher = comparable(student, teacher, "simkd_loss")
+    return reduced((student - teacher).square().flatten(1).mean(1), reduction)
+
+
+class Projector(nn.Module):
+    """A student stage, on the smaller grid of the two, in the teacher's channels: convolutions 1x1, 3x3 and 1x1 through a narrow middle."""
+
+    def __init__(self, student: Tensor, teacher: Tensor, factor: int, norm: Norm):
+        super().__init__()
+        middle = max(1, teacher.shape[1] // factor)
+        height, width = (min(a, b) for a, b in zip(student.shape[2:], teacher.shape[2:], strict=True))
+        self.grid = height, width
+        self.body = convolutions((student.shape[1], middle, middle, teacher.shape[1]), (1, 3, 1), norm, end_of(teacher))
+
+    def forward(self, student: Tensor) -> Tensor:
+        projected: Tensor = self.body(like(self, resize(full(as_map(student)), self.grid)))
+        return projected
+
+
+class SimKD(NormedObjective):
+    """The student's deepest stage, projected, is the teacher's. With the scheme of the same name the teacher's classifier reads it: the student is
+    shipped with the projector and that classifier, in place of its own.
+
+    ``factor``: how much narrower the projector's middle is than the teacher's stage.
+    ``norm``: in the projector; group normalises each sample, batch is the authors' BatchNorm, which couples the samples.
+    ``pairs``: auto is the deepest stages; a classifier reads the last pair.
+    """
+
+    deepest = True
+    card = Card(
+        "Knowledge distillation with the reused teacher classifier",
+        "https://arxiv.org/abs/2203.14001",
+        "CVPR",
+        2022,
+        source="features",
+        zero_at_match=False,
+        deviations="the projector normalises each sample (norm: 'batch' is the code's), and ends in a ReLU only where the teacher's stage is nowhere "
+        "negative",
+    )
+
+    def __init__(self, factor: Annotated[int, Ge(1)] = 2, norm: Literal["group", "batch"] = "group", pairs: Pairs = "auto"):
+        super().__init__(norm, pairs)
+        self.factor = factor
+
+    def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
+        made = Projector(as_map(student), as_map(teacher), self.factor, self.norm)
+        return made.to(student.device, full(student).dtype), "convolutions 1x1, 3x3 and 1x1"
+
+    def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
+        assert isinstance(connection, Projector)
+        return simkd_loss(connection(student), resize(full(as_map(teacher)), connection.grid), "none")
+
+    def embed(self, student: Outputs) -> Tensor:
+        """What the teacher's classifier reads of the student: its deepest paired stage, projected and averaged, (N, D)."""
+        projected: Tensor = self.adapters[-1](stages(student)[self.matched[-1][0]])
+        return projected.mean((2, 3))

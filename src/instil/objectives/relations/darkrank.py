@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
-import torch.nn.functional as F
 from annotated_types import Ge, Le
 from torch import Tensor
 
-from instil.core import Batch, Card, Objective, Outputs, Positive, closest, full
+from instil.core import Batch, Card, Positive, closest
+from instil.objectives.directions import unit
 from instil.objectives.logit_objective import kl_divergence
 from instil.objectives.plackett_luce import choice_surprise
+from instil.objectives.relation_objective import RelationObjective
+from instil.objectives.similarities import distances
 
 FORMS = ("hard", "soft")
 
@@ -26,7 +28,7 @@ def darkrank_loss(student: Tensor, teacher: Tensor, form: str = "hard", alpha: f
     """
     if form not in FORMS:
         raise ValueError(f"form: no form '{form}'; {closest(form, FORMS)}")
-    mine, theirs = _distances(full(student.flatten(1))), _distances(full(teacher.flatten(1)))
+    mine, theirs = distances(student), distances(teacher)
     itself = torch.eye(len(theirs), dtype=torch.bool, device=theirs.device)
     nearest = theirs.masked_fill(itself, torch.inf).argsort(dim=1, stable=True)[:, : min(length, len(theirs) - 1)]
     scores = -alpha * mine.gather(1, nearest) ** beta
@@ -37,12 +39,7 @@ def darkrank_loss(student: Tensor, teacher: Tensor, form: str = "hard", alpha: f
     return kl_divergence(*(-choice_surprise(side[:, rankings]).sum(-1) for side in (wanted, scores))).mean()
 
 
-def _distances(samples: Tensor) -> Tensor:
-    with torch.autocast(samples.device.type, enabled=False):
-        return torch.cdist(samples, samples, compute_mode="donot_use_mm_for_euclid_dist")
-
-
-class DarkRank(Objective):
+class DarkRank(RelationObjective):
     """Every sample of the batch has the neighbours that the teacher gives it, nearest first.
 
     ``form``: the teacher's own ranking is made likely, or all rankings get the probabilities that the teacher gives them.
@@ -71,8 +68,6 @@ class DarkRank(Objective):
         "several items of a class. The hard form goes on spreading the student's distances after the order is right. Without normalize, "
         "beta makes it blow up with the embeddings' scale.",
     )
-    needs: ClassVar = {"student": (("embedding", "logits"),), "teacher": (("embedding", "logits"),)}
-    samples = True
 
     def __init__(
         self,
@@ -85,8 +80,7 @@ class DarkRank(Objective):
         super().__init__()
         self.form, self.alpha, self.beta, self.length, self.normalize = form, alpha, beta, length, normalize
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        sides = (full(student[self.reads["student"][0]].flatten(1)), full(teacher[self.reads["teacher"][0]].flatten(1)))
+    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         if self.normalize:
-            sides = (F.normalize(sides[0], dim=1), F.normalize(sides[1], dim=1))
-        return darkrank_loss(*sides, self.form, self.alpha, self.beta, self.length)
+            student, teacher = unit(student), unit(teacher)
+        return darkrank_loss(student, teacher, self.form, self.alpha, self.beta, self.length)

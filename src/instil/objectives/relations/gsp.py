@@ -7,9 +7,9 @@ from typing import Literal
 from torch import Tensor
 
 from instil.core import Batch, Card, Positive, closest
-from instil.objectives.directions import products, unit
+from instil.objectives.directions import unit
 from instil.objectives.relation_objective import RelationObjective
-from instil.objectives.similarities import distances
+from instil.objectives.similarities import distances, inner_products
 
 Kernel = Literal["cosine", "polynomial", "euclidean", "gaussian"]
 KERNELS = ("cosine", "polynomial", "euclidean", "gaussian")
@@ -26,8 +26,7 @@ def gsp_loss(student: Tensor, teacher: Tensor, kernel: Kernel = "cosine", width:
 
 def _nearness(embedding: Tensor, kernel: Kernel, width: float) -> Tensor:
     if kernel in ("cosine", "polynomial"):
-        directions = unit(embedding)
-        cosine = products(directions, directions)
+        cosine = inner_products(unit(embedding))
         return cosine if kernel == "cosine" else cosine.square()
     if kernel == "euclidean":
         return distances(embedding)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import Batch, Card, NonNegative, full
+from instil.objectives.directions import products, unit
 from instil.objectives.relation_objective import RelationObjective
 from instil.objectives.similarities import NEAREST, distances
 
@@ -24,8 +24,7 @@ def rkd_angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
     Embeddings (N, D) of any widths; mean over all N * N * N triplets, degenerate ones included. Memory grows with N ** 3.
     """
-    with torch.autocast(student.device.type, enabled=False):
-        mine, theirs = _cosines(full(student.flatten(1))), _cosines(full(teacher.flatten(1)))
+    mine, theirs = (_cosines(full(side).flatten(1)) for side in (student, teacher))
     return F.smooth_l1_loss(mine, theirs, reduction="sum") / max(1, len(student) ** 3)
 
 
@@ -37,10 +36,8 @@ def _in_means(samples: Tensor) -> Tensor:
 
 def _cosines(samples: Tensor) -> Tensor:
     """[i, j, k]: the cosine of the angle at sample i between j and k."""
-    difference = samples[None] - samples[:, None]
-    length = torch.linalg.vector_norm(difference, dim=2, keepdim=True)
-    direction = torch.where(length > NEAREST, difference / length.clamp_min(NEAREST), 0.0)
-    return direction @ direction.mT
+    directions = unit(samples[None] - samples[:, None])
+    return products(directions, directions)
 
 
 class RKD(RelationObjective):

@@ -41,6 +41,13 @@ class Contrastive(Objective):
         tasks=("image_text",),
         couples=True,
         zero_at_match=False,
+        equation=r"\frac{1}{2N} \sum_{n=1}^{N} \Big( -\log \frac{e^{s \cos(u_n, v_n)}}{\sum_m e^{s \cos(u_n, v_m)}} - \log \frac{e^{s \cos(u_n, "
+        r"v_n)}}{\sum_m e^{s \cos(u_m, v_n)}} \Big), \quad u \text{ images}, v \text{ texts}, s \text{ the scale}",
+        use="The label loss of training on images with their texts: beside a distillation loss for such a student, or alone as its baseline. No "
+        "class labels are read; the other pairs of the batch are the negatives, so it costs an N x N table and gains from large batches.",
+        pitfalls="Two pairs that mean the same are pushed apart when they meet in a batch. The loss grows with the batch (about log N at the "
+        "start), so a weight beside it does not carry over to another batch size. The paper keeps the learned scale at 100 or less; this loss "
+        "does not.",
     )
     needs: ClassVar = {"student": (("image_embedding",), ("text_embedding",), ("logit_scale",)), "teacher": ()}
 

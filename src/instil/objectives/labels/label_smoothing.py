@@ -41,6 +41,11 @@ class LabelSmoothing(LabelObjective):
         labels=("single",),
         zero_at_match=False,
         deviations="The paper spreads over all classes; others_only=True is the form of Tf-KD's code (Yuan et al., CVPR 2020).",
+        equation=r"-(1 - \varepsilon) \log p^s_y - \frac{\varepsilon}{C} \sum_{c=1}^{C} \log p^s_c",
+        use="The baseline that distillation has to beat: its target is as soft as a teacher's, but knows nothing of the sample. No teacher, and "
+        "no cost beyond cross-entropy.",
+        pitfalls="It stands in place of cross-entropy, do not add both. A teacher trained with it says less about the wrong classes and can teach "
+        "worse (Müller et al., NeurIPS 2019).",
     )
     needs: ClassVar = {"student": (("logits",),), "teacher": ()}
 

@@ -49,6 +49,13 @@ class CSKD(LabelObjective):
         couples=True,
         deviations="Mean over all partners in the batch; the paper draws one, of which this is the expectation. The authors' loader pairs each "
         "sample of a half batch with one of its class, and only the first half learns.",
+        equation=r"\frac{T^2}{\vert A \vert} \sum_{n \in A} \frac{1}{\vert A_n \vert} \sum_{m \in A_n} \mathrm{KL}(p_{T,m} \Vert p_{T,n}), \quad "
+        r"A_n = \lbrace m \ne n : y_m = y_n \rbrace, \quad A = \lbrace n : A_n \ne \emptyset \rbrace",
+        use="A regularizer without a teacher, for classes that differ finely and predictions that scatter within a class. It costs no second "
+        "network and no second forward pass, only an N x N table.",
+        pitfalls="In a shuffled batch of many classes few samples find a partner, and the loss rests on those few: draw several samples of a "
+        "class into each batch. The paper runs weight 1 at T = 4 beside cross-entropy. It needs a label loss beside it: one prediction for all "
+        "classes costs nothing here.",
     )
     needs: ClassVar = {"student": (("logits",),), "teacher": ()}
 

@@ -53,6 +53,12 @@ class CTKD(LogitObjective):
         deviations="The paper's curriculum is half a cosine over the first 10 of 240 epochs; here it is a schedule of strength, {start: 0, end: 1, "
         "until: 0.04}. The instance form's code is not in the official repository: two layers on both logits, as the paper says, of a width of ours; "
         "no gradient of the temperature reaches the student.",
+        equation=r"\min_{s} \max_{\theta} T^2 \mathrm{KL}(p^t_T \Vert p^s_T), \quad T = T_0 + \frac{S}{1 + e^{-\theta}}",
+        use="kd without a search for the temperature: it is learned during training, and made to keep the student's task hard. The global form "
+        "has one parameter, the instance form a small network on the logits of both sides.",
+        pitfalls="With the default range the temperature starts at 15.6. Let strength rise from 0 as published. It moves at the student's "
+        "learning rate, so another optimizer gives another curriculum. Published weights are 0.9 beside 0.1 of the label loss on CIFAR-100 and 1 "
+        "beside 1 on ImageNet. A port has been seen that multiplies the gradient by a positive number, which does not reverse it.",
     )
 
     def __init__(

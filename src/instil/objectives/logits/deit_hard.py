@@ -34,6 +34,12 @@ class DeiTHard(Objective):
         source="logits",
         labels=("single",),
         zero_at_match=False,
+        equation=r"-\log p^s_{k}, \quad k = \arg\max_c z^t_c, \quad p^s = \mathrm{softmax}(z^s) \text{ of the distillation token}",
+        use="For a vision transformer with a distillation token, under a teacher of another family (a convolutional net in the paper, which "
+        "reports this form above the soft one). Only the teacher's decision is used, so no temperature and no calibrated teacher is needed. "
+        "Without such a token it is training on the teacher's hard pseudo-labels.",
+        pitfalls="The decision belongs to the augmented image: the teacher must see the same crop and mix as the student. A wrong decision is "
+        "taught as firmly as a right one. At inference the paper adds the softmax of both heads.",
     )
     needs: ClassVar = {"student": (("distillation_logits", "logits"),), "teacher": (("logits",),)}
 

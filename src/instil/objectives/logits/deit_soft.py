@@ -26,6 +26,11 @@ class DeiTSoft(KD):
         source="logits",
         labels=("single",),
         deviations="The authors' code divides the KL by the number of classes too; here it is summed over them, as in the paper.",
+        equation=r"T^2 \mathrm{KL}(p^t_T \Vert p^s_T), \quad p^s_T = \mathrm{softmax}(z^s / T) \text{ of the distillation token}",
+        use="For a transformer with a distillation token where the teacher's shares of the other classes should be kept. Without such a token it "
+        "is kd at temperature 3.",
+        pitfalls="A weight from the authors' code must be divided by the number of classes here. The teacher must see the student's crop and mix "
+        "of images. The paper reports the hard form above this one.",
     )
     needs: ClassVar = {"student": (("distillation_logits", "logits"),), "teacher": (("logits",),)}
 

@@ -46,6 +46,13 @@ class DKD(LogitObjective, LabelObjective):
         labels=("single",),
         deviations="The authors' code lowers the target's logit by 1000 and takes the log of a softmax, infinite where the teacher is sure; "
         "here the class is left out exactly, in log space. Their warm-up over 20 epochs is a schedule of the weight.",
+        equation=r"T^2 \big( \alpha \mathrm{KL}(b^t \Vert b^s) + \beta \mathrm{KL}(q^t \Vert q^s) \big), \quad b = (p_y, 1 - p_y), \quad q_c = "
+        r"\frac{p_c}{1 - p_y} \text{ for } c \ne y, \quad p = \mathrm{softmax}(z / T)",
+        use="Where a sure teacher makes kd weak: kd weighs what the teacher says of the other classes by 1 - p_y, and here that part has a weight "
+        "of its own. It needs labels and costs no more than kd.",
+        pitfalls="beta is tuned for each pair: 2 for ResNet-56 to ResNet-20, 8 for ResNet-32x4 to ResNet-8x4 on CIFAR-100, 0.5 at T = 1 on "
+        "ImageNet. A large beta from the first step is unstable: raise the weight over the first epochs. With two classes beta has no effect. A "
+        "wrong label is taught against the teacher.",
     )
 
     def __init__(self, alpha: NonNegative = 1.0, beta: NonNegative = 8.0, temperature: Positive = 4.0, standardize: bool = False):

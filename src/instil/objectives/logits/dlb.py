@@ -27,6 +27,14 @@ class DLB(KD):
         "CVPR",
         2022,
         source="logits",
+        labels=("single", "binary"),
+        equation=r"T^2 \mathrm{KL}(p_T(x'; \theta_{k-1}) \Vert p_T(x; \theta_{k})), \quad x', x \text{ two augmentations of one sample, } k \text{ "
+        r"the step}",
+        use="Self-distillation without a teacher and without a second forward pass, for predictions that stay the same from step to step; the "
+        "paper also shows it under label noise. It keeps the logits of one step.",
+        pitfalls="With an ordinary shuffled loader hardly a sample comes back in the next step and the loss is almost always zero, which looks "
+        "like a match. It needs the samples' index. The published runs see every sample twice an epoch, so compare at equal steps, not at equal "
+        "epochs.",
     )
     needs: ClassVar = {"student": (("logits",),), "teacher": ()}
 

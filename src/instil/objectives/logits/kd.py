@@ -47,6 +47,12 @@ class KD(LogitObjective):
         source="logits",
         deviations="KL is summed over the classes as in the paper; code built on KLDivLoss's default also divides by their number. "
         "Code that leaves out T² is scale=False. The sigmoid form for multi-label and binary outputs is not in the paper.",
+        equation=r"T^2 \mathrm{KL}(p^t_T \Vert p^s_T), \quad p_T = \mathrm{softmax}(z / T)",
+        use="The baseline, and what to try first: any two nets with the same classes in the same order, with labels or without, also on "
+        "unlabelled samples. No parameters, and no more cost than a softmax.",
+        pitfalls="A weight from code that averages over the classes must be divided by C, one from code without T² must be divided by T². The "
+        "common setting on CIFAR-100 is T = 4 with 0.9 beside 0.1 of the label loss. Weight and temperature depend on each other: at a high T the "
+        "loss tends to a squared error of centred logits. The teacher must see the student's augmented input.",
     )
 
     def __init__(self, temperature: Positive = 4.0, scale: bool = True, multi_label: bool = False, standardize: bool = False):

@@ -35,6 +35,12 @@ class ListMLE(LogitObjective):
         labels=("single",),
         zero_at_match=False,
         deviations="A loss for documents of a query; here the classes of an item are ranked, by the teacher.",
+        equation=r"\sum_{k=1}^{C} \Big( \log \sum_{l \ge k} e^{z^s_{\pi_l}} - z^s_{\pi_k} \Big), \quad z^t_{\pi_1} \ge \dots \ge z^t_{\pi_C}",
+        use="To transfer the order of the classes alone, where the teacher's confidence means little: another loss, an uncalibrated net, logits "
+        "of another scale. No labels and no temperature; the cost is a sort of the classes.",
+        pitfalls="The order of the last, meaningless classes counts as much as that of the first; pld weighs each place by the teacher's "
+        "confidence. The sum grows as log C! (364 at equal logits of 100 classes), so the weight must be small, and it pushes the student's "
+        "logits apart without end.",
     )
 
     def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:

@@ -21,6 +21,13 @@ class LogitStandardization(KD):
         source="logits",
         labels=("single",),
         deviations="Any loss of logits here takes standardize=True where its card says so; this is KD with it.",
+        equation=r"T^2 \mathrm{KL}(\mathrm{softmax}(\tilde{z}^t / T) \Vert \mathrm{softmax}(\tilde{z}^s / T)), \quad \tilde{z} = \frac{z - "
+        r"\mathrm{mean}_c(z)}{\mathrm{std}_c(z)}",
+        use="For a student whose logits cannot or should not have the teacher's range: only how the classes relate is matched. No parameters; the "
+        "label loss alone sets the student's confidence, so it wants one beside it.",
+        pitfalls="Temperature and weight of kd do not carry over, since the logits have deviation 1: they were published for this loss, and tuned "
+        "for each pair. It is undefined for two classes. Deviations are taken over the classes of one item, so items without any preference are "
+        "blown up to the same scale as sure ones.",
     )
 
     def __init__(self, temperature: Positive = 2.0, scale: bool = True):

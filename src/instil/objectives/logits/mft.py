@@ -52,6 +52,12 @@ class MFT(LogitObjective, LabelObjective):
         zero_at_match=False,
         deviations="The correction is made at temperature T, as in the Model-Optimizer of the authors' laboratory. "
         "At a match the divergence from the corrected teacher is left.",
+        equation=r"T^2 \mathrm{KL}((1 - a) p^t_T + a e_y \Vert p^s_T), \quad a = \frac{m - p^t_y + \tau}{1 + m - p^t_y} \text{ if } p^t_y \lt m = "
+        r"\max_c p^t_c, \quad a = \frac{\min(1, p^t_y + \tau) - p^t_y}{1 - p^t_y} \text{ else}",
+        use="To fine-tune on few samples of a new domain without losing the old one and without data of the old one: the teacher is the model "
+        "before fine-tuning, and the target leaves it no further than the label asks. Items are tokens or samples.",
+        pitfalls="It stands in place of cross-entropy, do not add both. A larger threshold moves the target further and forgets more. A label "
+        "that is wrong always wins over the teacher.",
     )
 
     def __init__(self, threshold: NonNegative = 0.2, temperature: Positive = 1.0):

@@ -59,10 +59,19 @@ class MLKD(LogitObjective):
         "CVPR",
         2023,
         source="logits",
+        labels=("single",),
         couples=True,
         deviations="The code multiplies losses that are already means by masks of confidence, which only scales them: left out. It takes a weakly "
         "and a strongly augmented view, the strong one for the instances alone, and the weak one in its place at two temperatures; here the views "
         "of a batch are items like any other.",
+        equation=r"\sum_{T} \Big( \frac{T^2}{N} \sum_{n=1}^{N} \mathrm{KL}(p^t_n \Vert p^s_n) + \frac{b}{N} \Vert P^s P^{s\top} - P^t P^{t\top} "
+        r"\Vert_F^2 + \frac{c}{C} \Vert P^{s\top} P^s - P^{t\top} P^t \Vert_F^2 \Big), \quad P = \mathrm{softmax}(z / T), \quad T \in \lbrace 2, "
+        r"\dots, 6 \rbrace",
+        use="kd with what a batch says about its samples and its classes added, at several temperatures at once, so that none has to be chosen. "
+        "No labels, no parameters; an N x N and a C x C table for each temperature.",
+        pitfalls="The defaults sum T² over five temperatures, 90 in all where kd at T = 4 has 16: the same weight pulls harder. The class level "
+        "is not divided by N and grows with the square of the batch. The authors' runs use strong augmentation, and 480 or 960 epochs for some "
+        "pairs where others publish 240, so their numbers are not comparable with those of kd or dkd.",
     )
 
     def __init__(

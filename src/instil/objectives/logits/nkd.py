@@ -38,6 +38,12 @@ class NKD(LogitObjective, LabelObjective):
         labels=("single",),
         zero_at_match=False,
         deviations="A cross-entropy, as in paper and code: at a match the teacher's entropy is left.",
+        equation=r"-p^t_y \log p^s_y - \gamma T^2 \sum_{c \ne y} q^t_c \log q^s_c, \quad q_c = \frac{e^{z_c / T}}{\sum_{k \ne y} e^{z_k / T}}",
+        use="Like dkd, for a sure teacher whose view of the other classes should not be silenced; the label's part is weighed by the teacher's "
+        "confidence, so samples that the teacher gets wrong are taught less firmly. It needs labels and costs no more than kd.",
+        pitfalls="The authors add the plain cross-entropy beside it. It is a cross-entropy: its value does not go to zero at a match and says "
+        "little about how far the student is. With two classes the second term is zero. A low p^t_y takes the label's part away, and the second "
+        "term goes on.",
     )
 
     def __init__(self, temperature: Positive = 1.0, gamma: NonNegative = 1.5, standardize: bool = False):

@@ -39,6 +39,13 @@ class PLD(LogitObjective, LabelObjective):
         source="logits",
         labels=("single",),
         zero_at_match=False,
+        equation=r"\sum_{k=1}^{C} p^t_{\pi_k} \Big( \log \sum_{l \ge k} e^{z^s_{\pi_l}} - z^s_{\pi_k} \Big), \quad \pi_1 = y, \quad z^t_{\pi_2} "
+        r"\ge \dots \ge z^t_{\pi_C}, \quad p^t = \mathrm{softmax}(z^t / T)",
+        use="One loss in place of cross-entropy and kd, so that no weight between them has to be tuned: the student ranks the classes as the "
+        "teacher does, with the label first. It needs labels; the cost is a sort of the classes.",
+        pitfalls="The label's term is weighed by p^t_y: where the teacher is sure of another class, the label is hardly taught. The student's "
+        "confidence is not matched, so its calibration is not the teacher's. At a high temperature the weights even out and the order of the last "
+        "classes counts, as in listmle.",
     )
 
     def __init__(self, temperature: Positive = 1.0, standardize: bool = False):

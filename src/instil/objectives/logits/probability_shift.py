@@ -64,7 +64,14 @@ class ProbabilityShift(LogitObjective, LabelObjective):
         source="logits",
         labels=("single",),
         zero_at_match=False,
-        deviations="Its dynamic temperature is not part of this. The temperature's default is KD's.",
+        deviations="Its dynamic temperature is not part of this. The defaults of temperature and smoothing are those of "
+        "kd and of label_smoothing, not checked against the paper's.",
+        equation=r"T^2 \mathrm{KL}(\mathrm{softmax}(\tilde{z}^t / T) \Vert p^s_T), \quad \tilde{z}^t = z^t \text{ with } z^t_y \text{ and } \max_c "
+        r"z^t_c \text{ exchanged}",
+        use="kd from a teacher that errs on the training samples: shift keeps its distribution and only puts the label on top, smooth drops what "
+        "it says of the samples it gets wrong. It needs labels and costs no more than kd.",
+        pitfalls="A noisy label overrules a teacher that was right. A teacher that fits its training set is corrected almost nowhere, and this is "
+        "kd. A port exchanges the two likeliest classes instead, whether or not the label is one of them.",
     )
 
     def __init__(

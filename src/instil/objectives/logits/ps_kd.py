@@ -42,6 +42,12 @@ class PSKD(LogitObjective, LabelObjective):
         source="logits",
         labels=("single",),
         zero_at_match=False,
+        equation=r"-(1 - \alpha) \log p^s_y - \alpha \sum_{c=1}^{C} p^t_c \log p^s_c, \quad p^t \text{ the student's own of the last epoch}",
+        use="Self-distillation in the place of label smoothing: the targets soften as the student gets better, and no larger net is needed. The "
+        "teacher is the student as it was an epoch ago, at the cost of its forward pass.",
+        pitfalls="It stands in place of cross-entropy, do not add both. alpha must start near 0, since early predictions are noise; the default "
+        "of 0.8 is where the paper's schedule ends. There is no temperature. With a moving average of the student as the teacher it is a "
+        "different method, and the value has the entropies as its floor.",
     )
 
     def __init__(self, alpha: Annotated[float, Ge(0), Le(1)] = 0.8, standardize: bool = False):

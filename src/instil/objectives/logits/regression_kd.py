@@ -51,6 +51,12 @@ class RegressionKD(LabelObjective):
         tasks=("regression",),
         deviations="The paper adds it to the smooth L1 loss of the label with weight 0.5; the default margin is ours. "
         "Its class-balanced soft cross-entropy is not part of it.",
+        equation=r"\Vert z^s - y \Vert_2^2 \cdot \mathbb{1} \lbrace \Vert z^s - y \Vert_2^2 + m \gt \Vert z^t - y \Vert_2^2 \rbrace",
+        use="For real outputs (boxes, poses, depths), which have no soft targets: the teacher is a bound, and samples on which the student beats "
+        "it by the margin m teach nothing more. It needs labels.",
+        pitfalls="The teacher only selects samples, it is not imitated: keep the label loss beside it (published weight 0.5 beside a smooth L1 "
+        "loss). The value jumps between zero and the error at the bound. Squared errors carry the square of the labels' unit, so standardize the "
+        "labels. A teacher that is worse than the student switches it off.",
     )
     needs: ClassVar = {"student": (("logits",),), "teacher": (("logits",),)}
 

@@ -93,6 +93,13 @@ class SDD(LabelObjective):
         zero_at_match=False,
         deviations="The weight of complementary regions is an option in the paper and 2 in the code. In the code's NKD the other classes include the "
         "label, by a mask that leaves nothing out; here they do not. kd and dkd are zero at a match; nkd leaves the teacher's entropy.",
+        equation=r"\frac{1}{R} \sum_{r=1}^{R} w_r T^2 \mathrm{KL}(p^t_{T,r} \Vert p^s_{T,r}), \quad w_r = 2 \text{ if the teacher is right on "
+        r"either region } r \text{ or the whole map, not both}, \quad w_r = 1 \text{ else}",
+        use="For images with several things or with fine parts: the logits of every region say what the teacher sees where, still without "
+        "comparing features. No parameters; labels choose the weights, and the head is read at 21 regions at the default scales.",
+        pitfalls="Both nets must end in a mean over the map and a linear head. The whole image is one of R regions and has 1 / R of the loss. "
+        "Small maps have fewer than 4 x 4 positions and repeat regions: lower scales there. The authors raise the loss of the dkd form over the "
+        "first epochs; use temperature 1 with nkd.",
     )
     needs: ClassVar = {"student": (("features",), ("head",)), "teacher": (("features",), ("head",))}
     samples = True

@@ -50,9 +50,17 @@ class StreamlinedKD(LogitObjective):
         "CVPR",
         2026,
         source="logits",
+        labels=("single",),
         couples=True,
         deviations="No factor T², and the gradient passes through the covariance, as in torchdistill's form. SKD is also the name of a structured "
         "distillation for segmentation (CVPR 2019), hence the long name.",
+        equation=r"\frac{1}{N} \sum_{n=1}^{N} \mathrm{KL}(p^t_{T,n} \Vert p^s_{T,n}) + \frac{\lambda}{N} \sum_{n=1}^{N} \sqrt{d_n^\top (\Sigma + "
+        r"\epsilon I)^{-1} d_n}, \quad d_n = \big( \cos(z^s_n, z^s_m) - \cos(z^t_n, z^t_m) \big)_{m=1}^{N}, \quad \Sigma = \mathrm{cov}(d)",
+        use="kd with the relations of a batch's predictions added, in two terms and without adapters. No labels, no parameters; an N x N table "
+        "and its Cholesky factor, of order N^3.",
+        pitfalls="The covariance is of N numbers from N rows: it has no full rank without tikhonov, which therefore sets the scale of the second "
+        "term, and the value depends on the batch size. Lengths are not squared, so the pull does not fade near a match. There is no factor T²: "
+        "the first term pulls T² times less than kd.",
     )
 
     def __init__(self, temperature: Positive = 4.0, tikhonov: Positive = 0.1, direction: NonNegative = 1.0):

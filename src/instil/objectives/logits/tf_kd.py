@@ -47,6 +47,11 @@ class TfKD(LabelObjective):
         zero_at_match=False,
         deviations="The paper writes the student softened too (soften_student=True); the authors' code, which gave the results, leaves it at "
         "temperature 1, averages over the classes too, and multiplies by up to 100, which is a weight here.",
+        equation=r"\mathrm{KL}(\mathrm{softmax}(u / T) \Vert p^s), \quad u_y = a, \quad u_c = \frac{1 - a}{C - 1} \text{ for } c \ne y",
+        use="A baseline without a teacher: what distillation gains from soft targets alone. It needs nothing but labels and costs no more than "
+        "cross-entropy.",
+        pitfalls="The softmax is of probabilities: at T = 20 the label's share is only 1.05 times that of another class, so the target is almost "
+        "uniform and says hardly anything of the label. Keep cross-entropy beside it, and expect the effect of strong label smoothing.",
     )
     needs: ClassVar = {"student": (("logits",),), "teacher": ()}
 

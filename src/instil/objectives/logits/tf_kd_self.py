@@ -22,6 +22,11 @@ class TfKDSelf(KD):
         source="logits",
         labels=("single",),
         deviations="The authors' code averages over the classes too and multiplies by up to 50, which is a weight here.",
+        equation=r"T^2 \mathrm{KL}(p^t_T \Vert p^s_T), \quad p^t \text{ of the same architecture, trained before}",
+        use="Where there is no stronger teacher: train the student once, freeze it, and train it again from scratch under itself. It costs the "
+        "first training and the frozen net's forward pass; no labels are read by this term.",
+        pitfalls="What is gained is regularization, so compare with label_smoothing and with a student trained as long in all. The authors tune "
+        "temperature and weight for each net. Start the student from fresh weights: from the teacher's own the loss is zero.",
     )
 
     def __init__(self, temperature: Positive = 6.0):

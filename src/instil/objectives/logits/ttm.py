@@ -33,8 +33,15 @@ class TTM(LogitObjective):
         "ICLR",
         2024,
         source="logits",
+        labels=("single",),
         zero_at_match=False,
         deviations="No factor T², as in paper and code. At a match the divergence of the softened teacher from itself is left.",
+        equation=r"\mathrm{KL}(\tilde{p}^t \Vert p^s), \quad \tilde{p}^t_c = \frac{(p^t_c)^\gamma}{\sum_k (p^t_k)^\gamma}",
+        use="kd with the temperature on the teacher's side alone: the student's own predictions are softened, which the paper shows to be kd with "
+        "a Rényi entropy added, a regularizer. No labels, no parameters, no more cost than kd.",
+        pitfalls="gamma is tuned for each pair together with the weight, which is large for small gamma since there is no T². The target is "
+        "softer than any label: the label loss beside it (weight 1 as published) pulls the other way, and the student ends less sure than under "
+        "kd.",
     )
 
     def __init__(self, gamma: Positive = 0.1, weighted: bool = False):

@@ -93,6 +93,13 @@ class USKD(LabelObjective):
         zero_at_match=False,
         deviations="The code, of which the published results are, ranks by a sum of a probability and a log-probability, and ranks the label too; "
         "form=paper ranks by two probabilities among the other classes. Of a label that is all one class, the code leaves out a second class, too.",
+        equation=r"-\alpha \Big( 1 + p_y^2 - \frac{1}{N} \sum_{m} p_{m,y_m}^2 \Big) \log p_y - \beta \sum_{c \ne y} \zeta_c \log q_c - \mu "
+        r"\sum_{c} \tilde{y}_c \log w_c, \quad \zeta_c \propto \frac{1}{\mathrm{rank}(c)}, \quad q \text{ is } p \text{ over } c \ne y, \quad w "
+        r"\text{ the weak classifier}",
+        use="Self-distillation for one training of one net: no teacher, no second forward pass, only a linear classifier on an earlier stage. For "
+        "classifiers with labels, also with mixed ones.",
+        pitfalls="The plain cross-entropy goes beside it. Weights differ tenfold and more between data sets. Mean and ranks make it depend on the "
+        "batch. The target of the other classes depends on their ranks alone, however likely they are.",
     )
     needs: ClassVar = {"student": (("logits",), ("features", "embedding")), "teacher": ()}
     samples = True

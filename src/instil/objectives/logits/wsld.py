@@ -46,6 +46,11 @@ class WSLD(LogitObjective, LabelObjective):
         labels=("single",),
         deviations="The code's soft term is a cross-entropy; ours is the divergence, which differs by the teacher's entropy and has the same "
         "gradient, since the weights have none.",
+        equation=r"T^2 \big( 1 - e^{-L^s / L^t} \big) \mathrm{KL}(p^t_T \Vert p^s_T), \quad L = -\log p_y",
+        use="kd that lets go of samples on which the student already does better than the teacher, where soft labels bring more bias than they "
+        "save variance. It needs labels and costs no more than kd.",
+        pitfalls="A teacher that fits its training set has a loss near zero on it: then nearly all weights are 1, and this is kd. The weights "
+        "fall as the student learns, so the balance shifts to the label loss. A noisy label makes a right teacher look bad and takes its weight.",
     )
 
     def __init__(self, temperature: Positive = 2.0):

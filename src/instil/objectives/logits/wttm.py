@@ -19,8 +19,15 @@ class WTTM(TTM):
         2024,
         source="logits",
         algorithms=("adaptive",),
+        labels=("single",),
         zero_at_match=False,
         deviations="As for TTM, of which it is the weighted form.",
+        equation=r"\Big( \sum_{c=1}^{C} (p^t_c)^\gamma \Big) \mathrm{KL}(\tilde{p}^t \Vert p^s), \quad \tilde{p}^t_c = "
+        r"\frac{(p^t_c)^\gamma}{\sum_k (p^t_k)^\gamma}",
+        use="ttm where samples of which the teacher is unsure should count more; the form that the paper combines with crd and itrd. No labels, "
+        "no parameters, no more cost than kd.",
+        pitfalls="The factor goes from 1 for a sure teacher to C^(1 - gamma) for an even one (40 at 100 classes and gamma 0.2): weights of ttm "
+        "are too large for it, and ambiguous or mislabelled samples can rule the loss.",
     )
 
     def __init__(self, gamma: Positive = 0.2):

@@ -29,6 +29,12 @@ class GradientNorm(Balance):
         algorithms=("adaptive",),
         deviations="the gradient is taken by a shared activation instead of a shared weight, which is exact under any cut of the batch; "
         "the weights take plain gradient steps of Eq. 2 where the paper uses Adam",
+        equation=r"\sum_i w_i L_i, \quad w \text{ descends } \sum_i \Big\vert G_i - \bar{G} \Big( \frac{r_i}{\bar{r}} \Big)^{\alpha} \Big\vert, "
+        r"\quad G_i = \Vert \nabla_h (w_i L_i) \Vert_2, \quad r_i = \frac{L_i(k)}{L_i(0)}",
+        use="Several losses of very different size on shared features, where weights cannot be searched: it evens out their gradients, not their "
+        "values. A backward pass down to the shared role for each loss and step.",
+        pitfalls="Weights become about equal pulls, which undoes a weighting that was chosen or published on purpose. All losses must depend on "
+        "role. Losses that start near zero, or rise, make the ratio to the first step unreliable. Training must not be sharded.",
     )
 
     def __init__(self, role: str = "features", asymmetry: NonNegative = 1.5, rate: Positive = 0.025):
@@ -62,7 +68,8 @@ class GradientNorm(Balance):
         if gradient is None:
             reason = f"objectives.{name} does not depend on '{self.role}' of the student; name a role that all depend on"
             raise ValueError(f"balance.role: {reason} (sharded, no output depends on another: gradient_norm needs train.shard: false)")
-        return torch.linalg.vector_norm(gradient.float())
+        pull: Tensor = torch.linalg.vector_norm(gradient.float())
+        return pull
 
     def after_step(self, kept: dict[str, Tensor]) -> None:
         """One gradient step of the weights on the distance between the pulls and their targets (Eq. 2)."""

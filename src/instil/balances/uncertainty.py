@@ -23,6 +23,12 @@ class Uncertainty(Balance):
         2018,
         algorithms=("adaptive",),
         deviations="one form for all losses, that of classification",
+        equation=r"\sum_i \Big( e^{-s_i} L_i + \frac{s_i}{2} \Big), \quad s_i = \log \sigma_i^2 \text{ learned}",
+        use="Several losses with a floor above zero, such as label losses of several tasks, whose weights one does not want to search: one "
+        "learned number a loss, no extra pass.",
+        pitfalls="A weight settles at one half over the loss, so it goes on growing for a loss that can reach zero, as divergences from a teacher "
+        "do: put a fixed weight on those. The balanced value may be negative and is no measure of progress. The numbers learn at the student's "
+        "learning rate.",
     )
 
     def build(self, couples: Mapping[str, bool]) -> None:

@@ -21,6 +21,11 @@ class Difficulty(Weighting):
         algorithms=("adaptive",),
         labels=("single",),
         deviations="the overlap of the two distributions stands where the focal loss has the probability of the label, so that no label is needed",
+        equation=r"w = \Big( \frac{1}{2} \sum_{c=1}^{C} \vert p^s_c - p^t_c \vert \Big)^\gamma",
+        use="Spends a per-item objective on the samples on which the student is still far from the teacher; useful where most samples are learned "
+        "early. It needs no labels, only the logits of both.",
+        pitfalls="The weights shrink as the student learns, so the objective fades beside others. Samples on which the teacher is wrong stay far "
+        "and get the most weight; use agreement there. It cannot weigh objectives that couple their batch.",
     )
 
     def __init__(self, focus: NonNegative = 1.0):

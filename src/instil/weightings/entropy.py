@@ -26,7 +26,22 @@ class Entropy(Weighting):
     ``prefer``: the unsure samples, as published; or the certain ones: 1 minus the teacher's share of log C.
     """
 
-    card = Card("EA-KD: Entropy-based Adaptive Knowledge Distillation", "https://arxiv.org/abs/2311.13621", "ICCV", 2025, algorithms=("adaptive",))
+    card = Card(
+        "EA-KD: Entropy-based Adaptive Knowledge Distillation",
+        "https://arxiv.org/abs/2311.13621",
+        "ICCV",
+        2025,
+        algorithms=("adaptive",),
+        labels=("single", "binary"),
+        deviations="The authors' code divides the student's entropy by log C on ImageNet, as here, but by C on CIFAR-100, which makes its part 22 "
+        "times smaller there. Their prefer is unsure alone.",
+        equation=r"w = \frac{1}{2} H(p^t_T) \Big( 1 + \frac{H(p^s_T)}{\log C} \Big), \quad H(p) = -\sum_{c=1}^{C} p_c \log p_c",
+        use="Multiplies a per-item objective so that samples near a class boundary count more than those the teacher finds easy; published for "
+        "kd, dkd and feature losses. It needs no labels and costs two entropies.",
+        pitfalls="Weights go up to log C and are not normalized: with many classes the objective grows, and the published weights are for that "
+        "size. Under a peaked teacher and at a low temperature nearly all weights vanish. Noisy and ambiguous samples have a high entropy too. It "
+        "cannot weigh objectives that couple their batch.",
+    )
 
     def __init__(self, temperature: Positive = 3.0, prefer: Literal["unsure", "certain"] = "unsure"):
         super().__init__()

@@ -41,6 +41,12 @@ class ActivationBoundary(NormedObjective):
         zero_at_match=False,
         deviations="mean over the elements; the code sums them, takes 3/1000 of it and halves the weight with each shallower stage, which for nets "
         "whose stages halve in size is the same up to one factor. norm: 'batch' is the code's. In the paper a stage of its own before training",
+        equation=r"\sum_l \frac{1}{CHW} \sum_i \left[ \mathbb{1}(f^t_{li} > 0)\,(\mu - r(f^s_l)_i)_+^2 + \mathbb{1}(f^t_{li} \le 0)\,(\mu + "
+        r"r(f^s_l)_i)_+^2 \right]",
+        use="Nets with ReLUs, and little training data or time: it teaches which neurons fire, not how strongly. The paper takes it alone, to "
+        "initialise the student, and trains on labels afterwards. It costs a 1x1 convolution a pair.",
+        pitfalls="Beyond the margin nothing is asked, so that it does not replace a loss on the answer. A teacher's stage that is positive "
+        "everywhere has no boundary to teach. The published 3/1000 of a sum is, for a stage of 256x8x8, a weight of 49 here.",
     )
 
     def __init__(self, margin: Positive = 1.0, norm: Literal["none", "batch"] = "none", pairs: Pairs = "auto"):

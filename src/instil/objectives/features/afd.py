@@ -77,6 +77,13 @@ class AFD(NormedObjective):
         algorithms=("attention",),
         zero_at_match=False,
         deviations="queries and keys are normalised sample by sample; norm: 'batch' is the code's",
+        equation=r"\sum_t \sum_s \alpha_{ts} \frac{1}{P_t} \lVert \phi(f^s_s) - \phi(f^t_t) \rVert_2^2, \quad \alpha_{t\cdot} = \mathrm{softmax}_s "
+        r"\frac{q_t^\top W_t k_s + p_t^\top p_s}{\sqrt{d}}, \quad \phi(f) = \frac{a}{\lVert a \rVert_2}, \; a = \frac{1}{C} \sum_c f_c^2",
+        use="Nets of different depth, where it is not known which stage should teach which: the pairing is learned, for each sample. Only "
+        "positions are compared, so channels need not agree. It costs a few linear layers, and every student stage is pooled to every teacher "
+        "stage.",
+        pitfalls="The authors' weight is 200 for WRN-16-2 <- WRN-40-2 on CIFAR-100, as maps of unit length differ little. Which channels are "
+        "strong is not taught. Attention can lower the loss by looking at stages that are alike already.",
     )
 
     def __init__(self, width: Annotated[int, Ge(1)] = 128, norm: Literal["group", "batch"] = "group"):

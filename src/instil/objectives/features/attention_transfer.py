@@ -53,6 +53,13 @@ class AttentionTransfer(FeatureObjective):
         algorithms=("attention",),
         deviations="form: 'code' (default, of the published results) averages the squared difference, 'paper' takes its length (eq. 2); "
         "beta / 2 is the recipe's weight; absolute value before an odd power",
+        equation=r"\sum_l \frac{1}{P_l} \left\lVert \frac{a(f^s_l)}{\lVert a(f^s_l) \rVert_2} - \frac{a(f^t_l)}{\lVert a(f^t_l) \rVert_2} "
+        r"\right\rVert_2^2, \quad a(f) = \frac{1}{C} \sum_c |f_c|^p",
+        use="A cheap first loss on features, beside kd, for nets whose stages have like resolutions. It has no parameters, and either side may "
+        "have any number of channels.",
+        pitfalls="The weight in RepDistiller and mdistiller is 1000, as maps of unit length, averaged over the positions, differ little; form: "
+        "paper gives much larger values and wants a smaller weight. Where stages differ in resolution the finer map is averaged first, and its "
+        "detail is not taught.",
     )
 
     def __init__(self, power: Annotated[float, Ge(1)] = 2.0, form: Form = "code", pairs: Pairs = "auto"):

@@ -42,10 +42,11 @@ def cat_kd_loss(student: Tensor, teacher: Tensor, resolution: int = 2, normalize
 
 
 class CatKD(Objective):
-    """The class activation maps of the deepest stage, through each net's own classifier, are alike. Defaults as for CIFAR-100.
+    """The class activation maps of the deepest stage, through each net's own classifier, are alike. Defaults as for ResNets on CIFAR-100.
 
-    ``resolution``: positions a side that the maps are pooled to (4 on ImageNet).
-    ``normalize``: each class's map to unit length first, as where maps are all that is learnt from (the paper's CAT).
+    ``resolution``: positions a side that the maps are pooled to (4 for ResNet18 <- ResNet34 on ImageNet, and for ShuffleNets).
+    ``normalize``: each class's map to unit length first, as the authors do between nets of different families, and where maps are all that is learnt
+    from (the paper's CAT).
     """
 
     card = Card(
@@ -56,6 +57,12 @@ class CatKD(Objective):
         source="features",
         algorithms=("attention",),
         deviations="maps are made of the deepest stage and the classifier's weight, where the authors replace the classifier by a convolution",
+        equation=r"\frac{1}{C P} \sum_c \lVert \mathrm{pool}(A^s_c) - \mathrm{pool}(A^t_c) \rVert_2^2, \quad A_c = \sum_d W_{cd} f_d",
+        use="Classification with nets that end in average pooling and one linear classifier, of the same classes: it teaches where in the image "
+        "the evidence for each class lies, which the logits average away. It has no parameters; memory grows with classes times positions.",
+        pitfalls="Values follow the square of the logits' scale, and weights differ from pair to pair: 0.7 for ResNet20 <- ResNet56 and 15 for "
+        "ResNet8x4 <- ResNet32x4 on CIFAR-100, 0.5 for ResNet18 <- ResNet34 on ImageNet; 10 to 600 with unit length. Published beside the label's "
+        "loss, without kd.",
     )
     needs: ClassVar = dict.fromkeys(("student", "teacher"), (("features",), ("head",)))
     samples = True

@@ -33,6 +33,12 @@ class CLIPFeature(ImageTextObjective):
         source="features",
         algorithms=("cross-modal",),
         tasks=("image_text",),
+        equation=r"\frac{1}{D} \left( \lVert v^s - v^t \rVert_2^2 + \lVert u^s - u^t \rVert_2^2 \right), \quad v, u \text{ unit embeddings of "
+        r"image and text}",
+        use="Small CLIP models from a large one: the simplest of the paper's losses, which it finds to work surprisingly well. An item needs no "
+        "others, so it works with small batches, beside the contrastive loss. At most two linear layers are added.",
+        pitfalls="A squared distance is at most 4 and is divided by D, so that a weight near 1 hardly acts. The projection does not ship: a "
+        "student of another width keeps a space of its own, in which the teacher's embeddings cannot be used.",
     )
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:

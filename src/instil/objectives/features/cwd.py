@@ -48,6 +48,12 @@ class CWD(FeatureObjective):
         "ICCV",
         2021,
         source="features",
+        equation=r"\sum_l \frac{T^2}{C} \sum_c \mathrm{KL}\left( \mathrm{softmax}_p(f^t_{lc} / T) \,\middle\Vert\, \mathrm{softmax}_p(r(f^s_l)_c / "
+        r"T) \right)",
+        use="Dense prediction: each channel, or each class's map, is taught where it is strong. It is taken on features, on the logits of a "
+        "segmentation net, or on both; its only parameters are 1x1 convolutions where channels differ.",
+        pitfalls="Weights in use are 3 on logits and 50 on features; MMRazor's PSPNet has 5 on logits at a temperature of 1. A constant added to a "
+        "channel changes nothing: its level is not taught, so keep the label's loss.",
     )
 
     def __init__(self, temperature: Positive = 4.0, form: Form = "channel", pairs: Pairs = "auto"):

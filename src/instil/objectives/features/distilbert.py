@@ -38,6 +38,11 @@ class DistilBERT(HiddenObjective):
         source="features",
         tasks=("text_classification", "classification"),
         deviations="a linear projection where the widths differ, which the paper excludes",
+        equation=r"\frac{1}{L} \sum_{i=1}^{L} \left( 1 - \cos(h^s_i, h^t_i) \right)",
+        use="Beside kd and the language model's own loss, for a transformer with the teacher's tokenizer; the paper's has the teacher's width, "
+        "half of its layers, and is initialised from them. It adds nothing to train where the widths agree.",
+        pitfalls="Directions are taught, lengths are not. Both sides must see the same tokens, and attention_mask or valid must mark the padding. "
+        "Long samples count more than short ones.",
     )
 
     def __init__(self, layers: Layers = "last"):

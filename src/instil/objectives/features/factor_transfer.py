@@ -86,6 +86,14 @@ class FactorTransfer(NormedObjective):
         zero_at_match=False,
         deviations="the paraphraser is trained beside the student, not in a stage before it, and no gradient of the transfer reaches it; its decoder "
         "ends without a ReLU, as a teacher's stage may. form: 'attention' is RepDistiller's. norm: 'batch', in the translator, is the code's",
+        equation=r"\sum_l \frac{1}{M} \left\lVert \frac{F^s_l}{\lVert F^s_l \rVert_2} - \mathrm{sg} \frac{F^t_l}{\lVert F^t_l \rVert_2} "
+        r"\right\rVert_1 + \lambda \frac{1}{CHW} \lVert d(F^t_l) - f^t_l \rVert_2^2, \quad F^s = \mathrm{translator}(f^s), \; F^t = "
+        r"\mathrm{paraphraser}(f^t)",
+        use="Convolutional nets whose features are in no common units: either side is translated first. It costs nine 3x3 convolutions a pair, of "
+        "the widths of both stages, more than most feature losses.",
+        pitfalls="Weights are 500 (authors) and 1000 (torchdistill, ResNet18 <- ResNet34 on ImageNet), as the entries of a factor of unit length "
+        "are tiny; RepDistiller has 200 for form: attention. The recipe's weight multiplies the reconstruction too: divide that option by it. The "
+        "first factors are those of an untrained paraphraser: train it in a stage before, or let the weight start late.",
     )
 
     def __init__(

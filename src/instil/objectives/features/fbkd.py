@@ -44,7 +44,7 @@ def fbkd_loss(student: Views, teacher: Views, mask: Tensor, weights: Weights = W
     return values if whole else reduced(values, reduction)
 
 
-def fbkd_mask(student: Tensor, adapted: Tensor, teacher: Tensor, temperature: float = 0.5, form: Form = "paper") -> Tensor:
+def fbkd_mask(student: Tensor, adapted: Tensor, teacher: Tensor, temperature: float = 0.1, form: Form = "paper") -> Tensor:
     """Where both sides' maps (N, C, H, W) are strong, without a gradient (Zhang and Ma 2021).
 
     ``paper``: softmax of both sides' strength together, positions times channels, (N, C, H, W); the student's channels are ``adapted`` ones, before
@@ -95,6 +95,8 @@ class DetectionViews(nn.Module):
 class FBKD(FeatureObjective):
     """Each student stage near the teacher's where either attends, in its means and in its non-local relations; summed over the pairs.
 
+    Defaults as for two stage detectors.
+
     ``temperature``: of the attentions.
     ``features``: weight of the attention-guided features.
     ``channels``: weight of the means of the channels.
@@ -115,11 +117,19 @@ class FBKD(FeatureObjective):
         zero_at_match=False,
         deviations="form: 'code' is MMRazor's; the authors' code too averages the two attentions, and has the mask of channels for some detectors "
         "only. Means keep their sign, as in the code; the paper's strengths do not",
+        equation=r"\sum_l \left[ w_f \left\lVert \sqrt{M} \odot (f^t - r_f(f^s)) \right\rVert_2 + w_c \lVert \bar f^t_c - r_c(\bar f^s_c) \rVert_2 "
+        r"+ w_p \lVert \bar f^t_p - r_p(\bar f^s_p) \rVert_2 + w_r \lVert g^t(f^t) - r_r(g^s(f^s)) \rVert_2 \right], \quad M = HWC\, "
+        r"\mathrm{softmax}_p \frac{A_p(f^s) + A_p(f^t)}{T}\; \mathrm{softmax}_c \frac{A_c(r_f(f^s)) + A_c(f^t)}{T}",
+        use="Detectors and other dense nets with feature pyramids, without boxes or labels: objects are found by attention, and how positions go "
+        "together is taught too. It costs two non-local blocks and four adaptations a pair; take a stride on large maps.",
+        pitfalls="Lengths are not squared: their gradient does not vanish near a match, and they grow with the size of the map. Code in use "
+        "multiplies these weights by 6; one stage detectors have larger ones, 4e-4 and 2e-2, at a temperature of 0.5. The teacher's non-local "
+        "block is trained too, and may make the relations trivial.",
     )
 
     def __init__(
         self,
-        temperature: Positive = 0.5,
+        temperature: Positive = 0.1,
         features: NonNegative = WEIGHTS[0],
         channels: NonNegative = WEIGHTS[1],
         positions: NonNegative = WEIGHTS[2],

@@ -94,7 +94,8 @@ class FGD(FeatureObjective):
     """Each student stage near the teacher's where this attends, objects apart from the background, and in its global context; summed over the pairs.
 
     ``boxes`` of the batch, (N, M, 4), are left, top, right, bottom as fractions of the image, rows of zeros being padding. Where there are none the
-    whole map is background: the attention and the global part remain. Defaults are those for one stage detectors; two stages: a twentieth.
+    whole map is background: the attention and the global part remain. Defaults are those for one stage detectors with anchors; for two stages the
+    authors have a twentieth of the first three weights and a tenth of ``context``.
 
     ``temperature``: of the attentions.
     ``foreground``: weight of what lies in boxes.
@@ -112,6 +113,14 @@ class FGD(FeatureObjective):
         algorithms=("attention",),
         deviations="boxes as in the paper; the code exchanges the two axes of the mask. A box has the positions that it touches, and one more at "
         "right and below, as in the code. Zero at a match until the two contexts have learned to differ",
+        equation=r"\sum_l \left[ \sum_{c,p} (\alpha F_p + \beta B_p) A^t_p A^t_c \left( f^t - r(f^s) \right)_{cp}^2 + \gamma \sum_{k \in \{p,c\}} "
+        r"\lVert A^s_k - A^t_k \rVert_1 + \lambda \lVert g^s(r(f^s)) - g^t(f^t) \rVert_2^2 \right], \quad A_p = HW\, \mathrm{softmax}_p "
+        r"\frac{\overline{|f|}_p}{T}, \; A_c = C\, \mathrm{softmax}_c \frac{\overline{|f|}_c}{T}",
+        use="Detectors with feature pyramids and boxes in the batch: foreground, weighted by the size of each box, and background are taught "
+        "apart. It costs an adapter and two small context blocks a level.",
+        pitfalls="It is a sum over elements, and the weights belong to the detector: anchor free ones have 1.6e-3, 8e-4, 8e-4 and 8e-6 at a "
+        "temperature of 0.8, the code's RetinaNet an attention weight of 5e-4. Gradients were clipped at a norm of 35. A user reports that a "
+        "stronger teacher of another family (Swin) made the student worse.",
     )
 
     def __init__(

@@ -50,9 +50,8 @@ class CompRess(AnchorObjective):
         r"\quad p^t_k = \frac{e^{\cos(f^t, a^t_k) / \tau}}{\sum_l e^{\cos(f^t, a^t_l) / \tau}}, \quad k = 1, \dots, K",
         use="To compress a self-supervised teacher without labels, as the only loss. With two queues nothing is learned in between and the "
         "widths may differ. Cost: size vectors of either width are remembered, and a product with all of them each step.",
-        pitfalls="The student's anchors were written by older students, which a fast-moving student contradicts; the published runs smooth this "
-        "with a moving average. The queue starts random and is full after size samples. A low temperature makes the target nearly "
-        "one-hot.",
+        pitfalls="The student's anchors were written by older students, which a fast-moving student contradicts. The queue starts random and is "
+        "full after size samples. A low temperature makes the target nearly one-hot.",
     )
 
     def __init__(self, queues: Queues = "two", temperature: Positive = 0.04, size: Annotated[int, Ge(1)] = 128000):

@@ -59,7 +59,7 @@ class DarkRank(RelationObjective):
         source="relations",
         couples=True,
         zero_at_match=False,
-        deviations="Every sample of the batch is a query, as in the code of Park et al. (CVPR 2019), with its default numbers.",
+        deviations="every sample of the batch is a query, as in the code of Park et al. (CVPR 2019), with its default numbers",
         equation=r"-\frac{1}{N} \sum_{q=1}^{N} \sum_{m=1}^{L} \log \frac{e^{S_{q \pi_m}}}{\sum_{l=m}^{L} e^{S_{q \pi_l}}}, \quad S_{qj} = -\alpha "
         r"\Vert f^s_q - f^s_j \Vert^\beta, \quad \pi = \mathrm{argsort}_{j \ne q} \Vert f^t_q - f^t_j \Vert",
         use="For metric learning and retrieval, where the order of the nearest neighbours counts and not their distance. No parameters, N x N "

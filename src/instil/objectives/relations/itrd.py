@@ -67,8 +67,8 @@ class ITRD(RelationObjective):
         use="For classification with any two nets, where embeddings are to agree up to scale and shift of each entry and no memory is wanted. "
         "Cost: one linear map; an N x N matrix.",
         pitfalls="The loss is below zero when all goes well, because of the logarithm. The statistics are of the batch: it needs many more than "
-        "two samples, and microbatches change it. The authors' script starts from mutual 0.05 and order 1.5, their example for two wide "
-        "ResNets from the numbers here; they use it without kd, with weight 1 on cross-entropy.",
+        "two samples, and gradient accumulation changes it. The authors' script starts from mutual 0.05 and order 1.5, their example for "
+        "two wide ResNets from the numbers here; they use it without kd, with weight 1 on cross-entropy.",
     )
 
     def __init__(self, correlation: NonNegative = 2.0, mutual: NonNegative = 1.0, order: Positive = 1.01):

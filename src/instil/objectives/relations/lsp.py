@@ -81,9 +81,9 @@ class LSP(EdgeObjective):
         r"\quad k(a, b) = e^{-\Vert a - b \Vert_1 / 100}",
         use="For graph neural networks whose student should treat a node's neighbours as the teacher does; the cost is that of the edges, not "
         "of all pairs. No parameters, and the widths may differ.",
-        pitfalls="A softmax of values in [0, 1] is nearly flat, so that the loss is tiny unless embeddings are far apart: the weight must be "
-        "large, 100 in Joshi et al. on ogbn-arxiv with the cosine. A node with one neighbour has nothing to learn. Edges must be directed "
-        "into the node, both ways for an undirected graph.",
+        pitfalls="A softmax of values in [0, 1] is nearly flat, so that the loss is tiny unless embeddings are far apart. The authors' code weighs "
+        "it by 1 on PPI, Joshi et al. by 100 on ogbn-arxiv (cosine, mean over edges). A node with one neighbour has nothing to learn. "
+        "Edges must be directed into the node, both ways for an undirected graph.",
     )
 
     def __init__(self, kernel: Kernel = "laplacian", width: Positive = 100.0):

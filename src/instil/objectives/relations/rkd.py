@@ -59,8 +59,8 @@ class RKD(RelationObjective):
         r"\sum_{i,j,k} h\left( \cos\theta^s_{ijk} - \cos\theta^t_{ijk} \right), \quad h = \mathrm{Huber}_{\delta = 1}",
         use="For metric learning and retrieval, and for classification beside kd. Embeddings may have any widths and nothing is learned. "
         "Cost: N x N x N numbers for the angles.",
-        pitfalls="Memory of the angles limits the batch; angle: 0 leaves them out. The mean distance is of the batch, so that microbatches change "
-        "the loss. The authors' metric-learning runs leave the student's embeddings without unit length.",
+        pitfalls="Memory of the angles limits the batch; angle: 0 leaves them out. The mean distance is of the batch, so that gradient "
+        "accumulation changes the loss. The authors' metric-learning runs leave the student's embeddings without unit length.",
     )
 
     def __init__(self, distance: NonNegative = 25.0, angle: NonNegative = 50.0):

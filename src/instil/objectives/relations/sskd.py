@@ -99,7 +99,7 @@ class SSKD(Objective):
         equation=r"\lambda_1 \frac{T^2}{|\mathcal{K}_1|} \sum_{x \in \mathcal{K}_1} \mathrm{KL}\left( p^t_x \Vert p^s_x \right) + \lambda_2 "
         r"\frac{\tau^2}{|\mathcal{K}_2|} \sum_{x \in \mathcal{K}_2} \mathrm{KL}\left( r^t_x \Vert r^s_x \right), \quad r_{xi} = "
         r"\frac{e^{\cos(h_x, h_i) / \tau}}{\sum_j e^{\cos(h_x, h_j) / \tau}}",
-        use="For image classification where training may cost several forward passes: V turned views of each sample go through both nets. It "
+        use="For image classification where training may cost several forward passes: V rotated views of each sample go through both nets. It "
         "adds a self-supervised task to kd and works between nets of different kinds. A head of two layers is learned.",
         pitfalls="The teacher's head must have been trained on the task first, else its embeddings say little of views. Rotation makes no sense "
         "for images without an up. Which wrong views are kept depends on the batch, as do the samples that a view is compared with.",

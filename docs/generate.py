@@ -100,15 +100,38 @@ def _uses(card: dict[str, Any]) -> list[str]:
 
 
 def _cost(name: str) -> str:
-    """What a step costs beside ``kd``, where it was measured."""
-    measured = _measured().get(name)
-    return f"A step takes {measured['time']:.2f} times that of `kd` on the same nets ([results](results.md))." if measured else ""
+    """What a step costs beside the reference, where it was measured."""
+    row = next((row for row in _measured()["rows"] if row["name"] == name and "time" in row), None)
+    return f"A step took {row['time']:.2f} times as long as one of the reference, see [results](../results.md)." if row else ""
 
 
 @functools.cache
 def _measured() -> dict[str, Any]:
     path = HERE.parent / "benchmarks" / "methods.json"
-    return json.loads(path.read_text(encoding="utf-8"))["methods"] if path.exists() else {}
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"rows": []}
+    return found
+
+
+def results_page() -> str:
+    """What stands before the mark in ``results.md``, then the table of ``benchmarks/methods.json``, a part a task."""
+    kept = (HERE / "results.md").read_text(encoding="utf-8").partition(MARK)[0]
+    lines = [kept + MARK]
+    for task, group in groupby(_measured()["rows"], key=lambda row: row["task"]):
+        found = list(group)
+        base = next(row for row in found if row["name"] == "reference")
+        lines += [f"### {task}", "", f"| method | {base['metric'].replace('_', ' ')}, % | to the reference | weight | time | memory |"]
+        lines += ["|---|---|---|---|---|---|"]
+        lines += [_result(row, base) for row in found]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _result(row: dict[str, Any], base: dict[str, Any]) -> str:
+    name = row["name"] if row["name"] in ("alone", "reference") else f"[{row['name']}](methods/{row['name']}.md)"
+    noise = (row["std"] ** 2 + base["std"] ** 2) ** 0.5
+    gain = 100 * (row["mean"] - base["mean"])
+    told = f"{gain:+.1f}{'' if abs(gain) > 200 * noise else ' (noise)'}" if row is not base else ""
+    return f"| {name} | {100 * row['mean']:.1f} ± {100 * row['std']:.1f} | {told} | {row['weight']:g} | {row['time']:.2f} | {row['memory']:.2f} |"
 
 
 def _text(card: dict[str, Any]) -> str:
@@ -227,7 +250,7 @@ def contributing() -> str:
     return before + "```python\n" + method + "```\n" + rest.partition("```\n")[2]
 
 
-PAGES = {"../CONTRIBUTING.md": contributing, "methods.md": methods_page, "recipe.md": recipe_page, "../README.md": readme}
+PAGES = {"../CONTRIBUTING.md": contributing, "methods.md": methods_page, "recipe.md": recipe_page, "results.md": results_page, "../README.md": readme}
 
 
 def pages() -> dict[str, str]:

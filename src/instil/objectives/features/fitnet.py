@@ -31,6 +31,12 @@ class FitNet(FeatureObjective):
         source="features",
         deviations="mean over the elements (as RepDistiller) where the paper has half their sum; 1x1 convolution as the regressor, "
         "none where the shapes agree; all pairs at once, in the paper one hint in a stage of its own",
+        equation=r"\sum_l \frac{1}{CHW} \lVert r_l(f^s_l) - f^t_l \rVert_2^2",
+        use="The plain baseline of feature losses, which others are to be compared with: any two nets, also of different families, at the cost of "
+        "1x1 convolutions where channels differ.",
+        pitfalls="The weight in RepDistiller and mdistiller is 100. Values follow the square of the scale of the teacher's features, which differs "
+        "from stage to stage and between nets: look at the share of each pair. A student that spends its capacity on copying may answer worse; let "
+        "the weight fall, or take few pairs.",
     )
 
     def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:

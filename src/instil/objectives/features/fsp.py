@@ -67,6 +67,11 @@ class FSP(StageFlow):
         source="features",
         deviations="mean over the entries (form: 'paper' is the sum, eq. 2); average pooling is RepDistiller's; student stages whose channels "
         "differ pass a 1x1 convolution, in the paper they agree; the paper trains on this loss alone, in a stage of its own",
+        equation=r"\sum_l \frac{1}{C_l C_{l+1}} \lVert G^s_l - G^t_l \rVert_F^2, \quad G_l = \frac{1}{P} \sum_p f_{l,p}\, f_{l+1,p}^\top",
+        use="Student and teacher of one family with stages of like widths: it teaches how features change from stage to stage, not the features, "
+        "and was published as an initialisation. It has no parameters where the widths agree, and holds the products of two widths for each sample.",
+        pitfalls="RepDistiller's weight is 50. Values grow with the fourth power of the features' scale, so that it must be set for each teacher. "
+        "Positions do not count. Where widths differ the learned convolution can take part of the loss on itself.",
     )
 
     def __init__(self, pool: Pool = "max", form: Form = "mean", pairs: Pairs = "auto"):

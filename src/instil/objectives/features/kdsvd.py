@@ -97,6 +97,12 @@ class KDSVD(StageFlow):
         source="features",
         deviations="signs: 'decomposition' is the authors' code, in which the loss depends on the library and the device; the gradient is bounded "
         "where singular values meet, the code sets what is not finite to zero; 1x1 convolution where the channels differ",
+        equation=r"\sum_l \sum_{i,j,k} \left( \kappa(v^s_{l+1,ik}, v^s_{l,jk}) - \kappa(v^t_{l+1,ik}, v^t_{l,jk}) \right)^2, \quad \kappa(a, b) = "
+        r"e^{-(a - b)^2 / 8}, \; v_{l,ik} = \hat\sigma^t_{lk} V_{l,ik}, \; f_l = U \Sigma V^\top",
+        use="Stages of one family boiled down to a few directions: how these turn from stage to stage is taught, at any resolution. It has no "
+        "parameters where the widths agree, and costs a singular value decomposition of every stage of every sample.",
+        pitfalls="It is a sum over the products of two widths; mdistiller's weight is 1. Directions are ill-defined where singular values meet: "
+        "leave vectors small, and signs at largest, as otherwise the loss depends on the linear algebra library.",
     )
 
     def __init__(self, vectors: Annotated[int, Ge(1)] = 1, signs: Signs = "largest", pairs: Pairs = "auto"):

@@ -70,6 +70,12 @@ class MobileBERT(HiddenObjective):
         deviations="weights of the authors' command line; a true KL where the code has the cross-entropy; padding does not count, which in the "
         "code it does; the code's means are those of all teacher layers at once, ours of the layer, as in its successor; training layer by "
         "layer is stages with `layers`; a linear projection where the widths differ",
+        equation=r"\frac{1}{M} \sum_l \left[ \frac{1}{L} \sum_i \left( \frac{w_f}{D} \lVert \mathrm{LN}(h^s_i) - \mathrm{LN}(h^t_i) \rVert_2^2 + "
+        r"w_\mu (\mu^s_i - \mu^t_i)^2 + w_v |v^s_i - v^t_i| \right) + \frac{w_a}{A L} \sum_{a,i} \mathrm{KL}(A^t_{ai} \Vert A^s_{ai}) \right]",
+        use="Students as deep as the teacher and as wide between their layers, thin inside, trained layer by layer before kd on the answer. For "
+        "fewer layers tinybert or minilm fit better.",
+        pitfalls="Both sides must have the same heads and tokens, and must return attentions, which fused attention does not; these need memory of "
+        "heads times tokens squared. The weights are those of pre-training: the means' 5000 rules where they differ.",
     )
     needs: ClassVar = dict.fromkeys(("student", "teacher"), (("hidden_states",), ("attentions",)))
 

@@ -64,6 +64,13 @@ class NST(FeatureObjective):
         source="features",
         deviations="lambda / 2 is the recipe's weight; the larger map is average-pooled where the paper interpolates; the squared width of the "
         "gaussian kernel is a constant of each sample for the gradient",
+        equation=r"\sum_l \left[ \frac{1}{C_t^2} \sum_{i,i'} k(\hat f^t_i, \hat f^t_{i'}) + \frac{1}{C_s^2} \sum_{j,j'} k(\hat f^s_j, \hat "
+        r"f^s_{j'}) - \frac{2}{C_t C_s} \sum_{i,j} k(\hat f^t_i, \hat f^s_j) \right], \quad k(x, y) = (x^\top y)^2, \; \hat f_i = "
+        r"\frac{f_i}{\lVert f_i \rVert_2}",
+        use="Channels of either side as a set without an order: any widths, no parameters, no regressor that could take the loss on itself. With "
+        "kernel: linear it compares the mean patterns, much as attention_transfer does; by default also how positions go together.",
+        pitfalls="The weight in RepDistiller and mdistiller is 50 for the default kernel. It costs three matrices of products of all channels a "
+        "pair, much where stages are wide. Scale is not taught, as channels are of unit length.",
     )
 
     def __init__(self, kernel: Kernel = "polynomial", pairs: Pairs = "auto"):

@@ -62,6 +62,12 @@ class OFD(NormedObjective):
         deviations="mean over the elements; the code sums them, takes 1/1000 of it and halves the weight with each shallower stage, which for nets "
         "whose stages halve in size is the same up to one factor. Margins from responses, as in the paper; batch_norm_margin gives the code's. "
         "norm: 'batch' is the code's",
+        equation=r"\sum_l \frac{1}{CHW} \sum_i \mathbb{1}[s_{li} > \tau_{li} \lor \tau_{li} > 0]\, (s_{li} - \tau_{li})^2, \quad s_l = r(f^s_l), "
+        r"\; \tau_{lcp} = \max(f^t_{lcp}, m_{lc})",
+        use="Convolutional nets tapped before the ReLU at the end of each stage: it leaves free how negative a response is. Published for "
+        "classification, detection and segmentation; it costs a 1x1 convolution a pair.",
+        pitfalls="After the ReLU there are no negative responses, and margins stay 0. The authors' weights are of sums: 1e-3 on 32x32 images (16 "
+        "here for a stage of 256x8x8), 1e-4 on 224x224, 1e-5 for detection and segmentation. They warn of students very unlike the teacher.",
     )
 
     def __init__(self, norm: Literal["none", "batch"] = "none", pairs: Pairs = "auto"):

@@ -42,6 +42,12 @@ class PatientKD(HiddenObjective):
         tasks=("text_classification", "classification"),
         deviations="mean over layers and width, as in the code, where the paper sums: its weight is the paper's times layers times width; "
         "a linear projection where the widths differ, which the paper excludes",
+        equation=r"\frac{1}{M D} \sum_{m=1}^{M} \left\lVert \frac{h^s_m}{\lVert h^s_m \rVert_2} - \frac{h^t_{g(m)}}{\lVert h^t_{g(m)} \rVert_2} "
+        r"\right\rVert_2^2",
+        use="Classification of sequences with BERT-like nets, beside kd and labels, for a student of the same width with fewer layers, which the "
+        "paper initialises from the teacher's first ones. One token a sample is compared, so it is cheap.",
+        pitfalls="The first token must be a summary ([CLS]), which it is not in decoders or mean-pooled nets. Entries of unit vectors are small: "
+        "the paper searches the weight among 10, 100, 500 and 1000 for each task.",
     )
 
     def __init__(self, layers: Literal["skip", "last"] | list[list[int]] = "skip", normalize: bool = True):

@@ -61,6 +61,12 @@ class PhiS(PatchObjective):
         zero_at_match=False,
         deviations="statistics of the first batch, so that targets stand still; a width that has no Hadamard matrix is rotated so that its "
         "variances are exactly alike, in the code by a random matrix about alike; patches only, no summary token",
+        equation=r"\frac{1}{K} \sum_k \frac{1}{L D_k} \sum_p \lVert r_k(f^s_p) - W_k (f^{t_k}_p - \mu_k) \rVert_2^2, \quad W_k = "
+        r"\frac{1}{\sqrt{\bar\lambda_k}} H U_k^\top",
+        use="Several foundation models as teachers whose features differ in scale by orders: none dominates, and no labels are needed. It costs a "
+        "1x1 convolution and a matrix of its width squared for each teacher.",
+        pitfalls="Statistics are those of the first batch: it must be drawn at random, and have more patches than a teacher has channels, else the "
+        "rotation is not determined. What is predicted is in rotated units: undo matrix and mean before a teacher's head reads it.",
     )
 
     def prepare(self, tokens: Tensor) -> nn.Module:

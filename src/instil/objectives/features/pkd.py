@@ -39,6 +39,12 @@ class PKD(FeatureObjective):
         source="features",
         couples=True,
         deviations="a student stage of another size or other channels passes the shared adapter; the code only interpolates",
+        equation=r"\sum_l \frac{1}{2 N C H W} \sum_{n,c,p} \left( \frac{f^s_{ncp} - \mu^s_c}{\sigma^s_c} - \frac{f^t_{ncp} - \mu^t_c}{\sigma^t_c} "
+        r"\right)^2 \approx \sum_l \frac{1}{C} \sum_c (1 - \rho_c)",
+        use="Detectors, also of different kinds: the scale of features and of single channels does not matter, and one weight serves all levels of "
+        "a pyramid. It has no parameters where the channels agree.",
+        pitfalls="Statistics are over batch and positions: with two images a device those of small levels are noisy. MMRazor's weights are 6 "
+        "(Faster R-CNN) and 10 (RetinaNet) a level, on the outputs of the neck. Level and scale of a channel are not taught.",
     )
 
     def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:

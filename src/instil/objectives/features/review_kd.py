@@ -78,6 +78,13 @@ class ReviewKD(NormedObjective):
         zero_at_match=False,
         deviations="the fusions normalise each sample (one group) so that a loss depends neither on the rest of the batch nor on how it was "
         "cut; norm: 'batch' is the code's. Weights of hcl_loss as in the code, the paper gives none; the warm-up is the recipe's weight",
+        equation=r"\sum_l \frac{\sum_k 2^{-k}\, \mathrm{mse}\left( \mathrm{pool}_{h_k}(g_l),\, \mathrm{pool}_{h_k}(f^t_l) \right)}{\sum_k 2^{-k}}, "
+        r"\quad h_k \in \{H, 4, 2, 1\}, \; (g_l, u_l) = \mathrm{ABF}(f^s_l, u_{l+1})",
+        use="Convolutional pairs with stages of falling resolution, for classification and detection. It costs a 1x1 and a 3x3 convolution a stage "
+        "with up to 512 channels between, which can be more parameters than a small student has.",
+        pitfalls="Weights in mdistiller are 5 on CIFAR-100, and on ImageNet 1 for ResNet18 <- ResNet34 and 8 for MobileNet <- ResNet50, rising "
+        "linearly over the first 20 epochs. It was published beside the label's loss, without kd. Grids of levels are square, also on maps that "
+        "are not.",
     )
 
     def __init__(self, norm: Literal["group", "batch"] = "group", pairs: Pairs = "auto"):

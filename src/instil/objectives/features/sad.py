@@ -58,6 +58,12 @@ class SAD(Objective):
         algorithms=("attention",),
         deviations="mean over the positions, in the paper a sum; mean over the channels inside the softmax, in the paper a sum; "
         "upsample: 'features' is a re-implementation's",
+        equation=r"\sum_i \frac{1}{P_i} \left\lVert \psi(f_i) - \mathrm{sg}\, \mathrm{softmax}_p(\mathrm{up}(a(f_{i+1}))) \right\rVert_2^2, \quad "
+        r"\psi(f) = \mathrm{softmax}_p(a(f)), \; a(f) = \frac{1}{C} \sum_c f_c^2",
+        use="Segmentation of thin or sparse things, such as lanes, without a teacher: deep stages show shallow ones where to look. No parameters, "
+        "no second net.",
+        pitfalls="A share of P positions is about 1 / P, and its square is averaged again: a re-implementation multiplies by 1000, and the paper's "
+        "0.1 is of a sum. Squares inside a softmax saturate: where activations are large one position takes all, and the gradient is gone.",
     )
     needs: ClassVar = {"student": (("features",),), "teacher": ()}
     samples = True

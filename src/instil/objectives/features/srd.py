@@ -59,6 +59,11 @@ class SRD(Objective):
         couples=True,
         zero_at_match=False,
         deviations="statistics are always the batch's, in the code a BatchNorm's",
+        equation=r"\log \sum_{n,d} \left| \frac{r(f^s)_{nd} - \mu^s_d}{\sigma^s_d} - \frac{f^t_{nd} - \mu^t_d}{\sigma^t_d} \right|^4",
+        use="One embedding a sample, any two nets: a single linear layer, no bank and no pairs, at hardly any cost beside kd. Take form: "
+        "correlation for transformers, as the authors do.",
+        pitfalls="Statistics are those of the batch: with few samples a device they are noisy, and a batch of one gives zeros. The value has no "
+        "lower end, and near a match its gradient grows as one over the difference. Values shift with the batch size and the width, gradients less.",
     )
     needs: ClassVar = {"student": (("embedding",),), "teacher": (("embedding",),)}
     samples = True

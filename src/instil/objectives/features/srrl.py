@@ -44,6 +44,11 @@ class SRRL(Objective):
         zero_at_match=False,
         deviations="the convolution has a bias in place of BatchNorm (norm: 'batch' is the code's), and its ReLU only where the teacher's feature is "
         "nowhere negative; the feature is what the classifier reads, so that any architecture teaches",
+        equation=r"\frac{1}{D} \lVert h - f^t \rVert_2^2 + \lambda \frac{1}{C} \lVert (W^t h + b^t) - z^t \rVert_2^2, \quad h = \mathrm{gap}(r(f^s))",
+        use="Teachers with a linear classifier on one embedding: what this classifier does not see counts less. It costs a 1x1 convolution; the "
+        "student keeps its own classifier, whose classes may be others.",
+        pitfalls="The two terms have units of their own: logit_weight is 1 on ImageNet and 5 on CIFAR-100 in the code of the authors' followers. "
+        "The student's own classifier learns nothing from it: add labels or kd.",
     )
     needs: ClassVar = {"student": (("features", "embedding"),), "teacher": (("embedding",), ("head",), ("logits",))}
     samples = True

@@ -56,6 +56,12 @@ class Theia(PatchObjective):
         zero_at_match=False,
         deviations="over: 'image' (default) is the code's flattened cosine; the translators are 1x1 convolutions, the code's small "
         "convolutional nets; the statistics are those of the first batch, the code's of ImageNet",
+        equation=r"\frac{1}{K} \sum_k \left[ w_c \left( 1 - \cos(\mathrm{vec}\, r_k(f^s), \mathrm{vec}\, \tilde f^{t_k}) \right) + \frac{w_1}{L "
+        r"D_k} \sum_{p,d} \mathrm{smooth}_{L1}\left( r_k(f^s) - \tilde f^{t_k} \right)_{pd} \right]",
+        use="A small backbone from several foundation models at once, without labels, whose patch features are to be used, as for robots and dense "
+        "tasks. It costs a 1x1 convolution a teacher.",
+        pitfalls="Statistics are those of the first batch: draw it at random; a channel that hardly varies there gets a very large scale. One "
+        "cosine of a whole image lets its strongest patches speak for all. The student's grid is resized to each teacher's.",
     )
 
     def __init__(

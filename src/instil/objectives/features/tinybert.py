@@ -58,6 +58,12 @@ class TinyBERT(HiddenObjective):
         deviations="padding does not count, in the code it does; transformers' attentions are probabilities where code and paper have raw scores "
         "(tap these as `attentions` for the paper's form); the code projects also where the widths agree; "
         "its prediction loss is a cross-entropy and a mean over the classes, kd at weight 1 / classes",
+        equation=r"\sum_m \left[ \frac{1}{L D} \lVert h^s_m W - h^t_{g(m)} \rVert_F^2 + \frac{\lambda}{A L^2} \sum_a \lVert A^s_{ma} - A^t_{g(m)a} "
+        r"\rVert_F^2 \right]",
+        use="Transformers with fewer and narrower layers than their teacher. It is the first of two stages and needs no labels, on general and "
+        "then on augmented task data; the second is kd on the answer. The projection is one matrix.",
+        pitfalls="Heads and tokens must be the teacher's, and attentions must be returned, which fused attention does not. Attention probabilities "
+        "differ far less than the paper's raw scores, so that they count little at the default weight.",
     )
     needs: ClassVar = dict.fromkeys(("student", "teacher"), (("hidden_states",), ("attentions",)))
     shares = True

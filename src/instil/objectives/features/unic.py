@@ -48,6 +48,13 @@ class UNIC(PatchObjective):
         zero_at_match=False,
         deviations="each sample is the mean over its kept teachers, in the code each kept (sample, teacher) pair of a batch weighs alike; the "
         "projectors are linear, the code's a ladder from several layers; statistics of the first batch, in the code moving ones",
+        equation=r"\frac{1}{|\mathcal{K}|} \sum_{k \in \mathcal{K}} \frac{1}{2} \left[ \ell(r_k(e^s), \tilde e^{t_k}) + \frac{1}{L} \sum_p "
+        r"\ell(r_k(f^s_p), \tilde f^{t_k}_p) \right], \quad \ell(a, b) = w_c (1 - \cos(a, b)) + \frac{w_1}{D} \sum_d \mathrm{smooth}_{L1}(a_d - "
+        r"b_d)",
+        use="One encoder from several strong ones, without labels, where some are learned faster than others: dropping the teachers that are "
+        "learned best at random keeps them level. It costs two linear projections a teacher.",
+        pitfalls="The largest loss decides who is kept, so that teachers must be in like units: leave standardize on. Statistics are those of the "
+        "first batch. Drawing needs an index; a drop of 1 leaves one teacher a sample, and with a single teacher it has no effect.",
     )
     needs: ClassVar = {"student": (("features",), ("embedding",)), "teacher": (("members", "features"), ("members", "embedding"))}
 

@@ -58,6 +58,11 @@ class VID(FeatureObjective):
         zero_at_match=False,
         deviations="mean over the elements (as the authors' code in RepDistiller) where the paper sums; "
         "a student stage of another size is resized to the teacher's, in the code the larger of the two is pooled",
+        equation=r"\sum_l \frac{1}{2 CHW} \sum_{c,p} \left[ \frac{(f^t_{lcp} - \mu_{cp}(f^s_l))^2}{\sigma_{lc}^2} + \log \sigma_{lc}^2 \right]",
+        use="As fitnet, but channels that the student cannot predict count less, by a variance each that is learned. It costs three 1x1 "
+        "convolutions a pair, two of them of the teacher's width.",
+        pitfalls="The value may be negative, and a low one may only mean that the variances have learned how hard each channel is. Where a "
+        "teacher's channel hardly varies its variance falls, and small differences count very much. The weight in RepDistiller and mdistiller is 1.",
     )
 
     def __init__(self, variance: Positive = 5.0, epsilon: Positive = 1e-5, pairs: Pairs = "auto"):

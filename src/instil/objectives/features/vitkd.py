@@ -71,6 +71,12 @@ class ViTKD(FeatureObjective):
         source="features",
         zero_at_match=False,
         deviations="the class token takes no part; maps and other grids are resized to the teacher's, so that convolutional nets may take part",
+        equation=r"\alpha \sum_{l\, \text{shallow}} \lVert r_l(f^s_l) - f^t_l \rVert_2^2 + \frac{\beta}{\lambda} \sum_{p \in \mathcal{M}} \lVert "
+        r"G(\hat f^s)_p - f^t_p \rVert_2^2, \quad \hat f^s_p = \begin{cases} m & p \in \mathcal{M} \\ r(f^s)_p & \text{else} \end{cases}",
+        use="Vision transformers from vision transformers of the same patch size: shallow layers are copied, the last one is generated. The "
+        "authors have nkd beside it. It costs a 1x1 convolution a pair where widths differ, and two 3x3 convolutions of the teacher's width.",
+        pitfalls="Sums over all elements: the weights are for DeiT's 196 tokens, and want to be larger where tokens or channels are fewer. With "
+        "one pair nothing is mimicked. Which tokens are hidden needs an index.",
     )
 
     def __init__(

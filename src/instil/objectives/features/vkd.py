@@ -71,6 +71,12 @@ class VkD(FeatureObjective):
         zero_at_match=False,
         deviations="normalize: 'layer' is the code's for classification, 'batch' that for detection; the paper speaks of standardization; "
         "the orthogonal matrix is torch's parametrization, as in the code, where the paper has a matrix exponential",
+        equation=r"\frac{1}{D} \sum_d \mathrm{smooth}_{L1}\left( P \bar f^s - \mathrm{LN}(\bar f^t) \right)_d, \quad P^\top P = I",
+        use="Transformers, also from convolutional teachers: a projection that only turns cannot do the student's work for it. It costs one "
+        "matrix, kept orthogonal.",
+        pitfalls="A wider student loses directions in the projection; a narrower one fills only part of the teacher's space, and the loss then has "
+        "a floor. The layer norm takes away how strong a sample's features are. The orthogonal matrix is made anew in each step, which takes time "
+        "at large widths.",
     )
     deepest = True
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from instil import catalogue
 from instil.balances.gradient_norm import GradientNorm
 from instil.balances.uncertainty import Uncertainty
-from instil.core import SHARED_ROLES, Balance, Batch, Net, Objective, Objectives, Outputs, Schedule, Scheme
+from instil.core import SHARED_ROLES, Balance, Batch, Card, Net, Objective, Objectives, Outputs, Schedule, Scheme
 from instil.engine import Engine, Optimization, rank
 from instil.objectives.features.fitnet import FitNet
 from instil.objectives.features.vid import VID
@@ -25,11 +26,13 @@ from instil.objectives.logits.kd import KD
 from instil.objectives.logits.logit_mse import LogitMSE
 from instil.objectives.relations.crd import CRD
 from instil.objectives.relations.pkt import PKT
+from instil.objectives.relations.sskd import SSKD
 from instil.recipe.options import parameters
 from instil.schemes.adversarial import Adversarial
 from instil.schemes.ema import Ema
 from instil.schemes.mutual import Mutual
 from instil.schemes.offline import Offline
+from instil.schemes.views import Views
 from instil.step import train_step
 from instil.teachers.ensemble import Ensemble
 from instil.teachers.frozen import Frozen
@@ -73,6 +76,23 @@ def call(model: nn.Module, batch: Batch) -> Outputs:
 def net(width: int, seed: int) -> Net:
     torch.manual_seed(seed)
     return Net(Body(width), call, {"embedding": "head:in"})
+
+
+def viewed(width: int, seed: int) -> Net:
+    """A net that looks at the image, a square of 16 of the 20 numbers, and so tells a turned one."""
+    one = net(width, seed)
+    return Net(one.model, lambda model, batch: {"logits": model(F.pad(batch["image"].flatten(1), (0, 4)))}, one.taps)
+
+
+class SameViews(Objective):
+    """Mean squared difference of the views' logits; unlike the methods that read views, it does not couple the samples."""
+
+    card = Card("Views regress the teacher's")
+    needs: ClassVar = {"student": (("view_logits",),), "teacher": (("view_logits",),)}
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        distance: Tensor = (student["view_logits"] - teacher["view_logits"]).square()
+        return distance.mean((1, 2))
 
 
 class Pixels(nn.Module):
@@ -167,9 +187,11 @@ SCHEMES: dict[str, Callable[[], Scheme]] = {
     "mutual_features": lambda: Mutual(pixels(3, 1), [pixels(4, 3)], {"fitnet": FitNet(), "vid": VID()}),
     "ema": lambda: Ema(net(16, 1), plain(), decay=0.9),
     "adversarial": lambda: Adversarial(net(16, 1), Frozen(net(32, 2)), plain()),
+    "views": lambda: Views(viewed(16, 1), Frozen(viewed(32, 2)), {"views": SameViews(), "kd": KD(), "cross_entropy": CrossEntropy()}),
 }
 COUPLED: dict[str, Callable[[], Scheme]] = {
     "coupled_mutual": lambda: Mutual(net(16, 1), [net(24, 3)], {"pkt": PKT(), "kd": KD()}),
+    "coupled_views": lambda: Views(viewed(16, 1), Frozen(viewed(32, 2)), {"sskd": SSKD(), "cross_entropy": CrossEntropy()}),
     "coupled_ema": lambda: Ema(net(16, 1), Objectives({"dist": DIST(), "cross_entropy": CrossEntropy()}, {"dist": Schedule(0, 1)}), 0.9),
 }
 for method in catalogue.names("objective"):
@@ -190,7 +212,8 @@ def batch(seed: int, number: int = 64, task: str = "classification") -> Batch:
     label = label.masked_fill(torch.rand(label.shape, generator=generator) < 0.5, -100)
     valid = torch.rand(label.shape, generator=generator) < 0.9
     more = {key: value for key, value in given.items() if value.ndim}
-    return {"x": torch.randn(number, 20, generator=generator), **more, "label": label, "index": torch.arange(number), "valid": valid}
+    x = torch.randn(number, 20, generator=generator)
+    return {"x": x, **more, "image": x[:, :16].view(-1, 1, 4, 4), "label": label, "index": torch.arange(number), "valid": valid}
 
 
 def task_of(scheme: Scheme) -> str:

@@ -37,16 +37,20 @@ class Scheme(nn.Module):
         """The teacher's outputs, {} where there is none."""
         return {} if self.teacher is None else self.teacher(batch, grad=grad)
 
+    def answers(self, batch: Batch, grad: bool = False) -> tuple[Outputs, Outputs]:
+        """Outputs of student and teacher; the teacher is asked first, so that its temporaries are gone before the student's graph is kept."""
+        teacher = self.ask(batch, grad)
+        return self.student(batch), teacher
+
     def compare(self, batch: Batch) -> Update:
-        """The objectives' update; the teacher is asked first, so that its temporaries are gone before the student's graph is kept.
+        """The objectives' update.
 
         Where an objective reads ``input``, both sides are differentiable by one leaf that stands for the batch's first tensor.
         """
         leaf = self.objectives.leaf(batch)
         inputs = {"input": first(batch | leaf)} if leaf else {}
         with sdpa_kernel(SDPBackend.MATH) if leaf else contextlib.nullcontext():  # fused attention has no second derivative
-            teacher = self.ask(batch | leaf, grad=bool(leaf))
-            student = self.student(batch | leaf)
+            student, teacher = self.answers(batch | leaf, grad=bool(leaf))
         update: Update = self.objectives(student | inputs, teacher | inputs, batch)
         return update
 
@@ -60,7 +64,8 @@ class Scheme(nn.Module):
     def build(self, batch: Batch) -> None:
         """What ``prepare`` does inside the dry run."""
         inputs = {"input": first(batch)} if self.objectives.differentiates else {}
-        self.objectives.build(self.student(batch) | inputs, self.ask(batch) | (inputs if self.teacher else {}))
+        student, teacher = self.answers(batch)
+        self.objectives.build(student | inputs, teacher | (inputs if self.teacher else {}))
         if self.teacher is not None:
             self.teacher.wants(self.objectives.reads("teacher") - {"input"}, batch)
 

@@ -73,6 +73,12 @@ class WCoRD(CRD):
         "on unit vectors, their inner product over the temperature), its estimate (CRD's, with CRD's normaliser), the cost (one minus the cosine of "
         "the same heads' embeddings), the solver (Sinkhorn), its regularization and iterations, and that the plan is a constant. At a match the "
         "contrast and what the two heads differ in are left",
+        equation=r"\lambda_1 L_{\mathrm{CRD}}(z^s, z^t) + \lambda_2 \sum_{ij} \pi_{ij} (1 - \cos(z^s_i, z^t_j)), \quad z = \frac{W}{\sigma_1(W)} "
+        r"\frac{h}{\lVert h \rVert}, \quad \pi = \mathrm{argmin}_{\pi 1 = \pi^\top 1 = 1/N} \langle \pi, 1 - \cos \rangle - \epsilon H(\pi)",
+        use="As crd, for classification with any two nets, where the batch's embeddings as a set should also match the teacher's. Cost: crd's, a "
+        "singular value of each head and Sinkhorn's iterations on an N x N matrix.",
+        pitfalls="It couples the batch, so accumulation changes it. The transport alone does not say which sample is which: keep the contrast. "
+        "A memory needs the sample's index, and a bank a row for each sample of the data set. The value does not fall to zero.",
     )
 
     def __init__(

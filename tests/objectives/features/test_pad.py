@@ -54,8 +54,21 @@ def test_batch_norm_couples_the_samples_and_a_batch_of_one_still_has_a_loss() ->
     assert objective.couples
     assert objective(student, teacher, {}).shape == ()
     assert torch.isfinite(objective({"embedding": torch.randn(1, 3)}, {"embedding": torch.randn(1, 5)}, {}))
-    with pytest.raises(ValueError, match="no norm 'none'"):
-        PAD(norm="none")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="no norm 'group'"):
+        PAD(norm="group")  # type: ignore[arg-type]
+
+
+def test_a_whole_sample_can_be_uncertain() -> None:
+    student, teacher = {"embedding": torch.tensor([[0.0, 1.0], [0.0, 9.0]])}, {"embedding": torch.zeros(2, 2)}
+    objective = PAD()
+    objective.build(student, teacher)
+    with torch.no_grad():
+        linear = next(module for module in objective.log_variance.modules() if isinstance(module, torch.nn.Linear))
+        linear.weight.copy_(torch.tensor([[0.0, 1.0], [0.0, 1.0]]))
+        linear.bias.zero_()
+    sure, unsure = objective(student, teacher, {}).tolist()
+    assert sure == pytest.approx(1 / math.exp(1) / 2 + 1, rel=1e-5)
+    assert unsure == pytest.approx(81 / math.exp(9) / 2 + 9, rel=1e-5)
 
 
 def test_refuses_other_shapes() -> None:

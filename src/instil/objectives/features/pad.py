@@ -31,7 +31,8 @@ class PAD(Objective):
     """The student's embedding, through a linear map where it is not as wide, near the teacher's in units of a learned variance of each sample.
 
     ``epsilon``: the floor of the variance.
-    ``norm``: of the log variance; group normalises each sample, batch is torchdistill's BatchNorm, which couples the samples.
+    ``norm``: of the log variance; none leaves it as it is, as a norm of a sample alone would give every sample the same mean of it; batch is
+    torchdistill's BatchNorm, which couples the samples.
     """
 
     card = Card(
@@ -43,13 +44,18 @@ class PAD(Objective):
         algorithms=("adaptive",),
         zero_at_match=False,
         deviations="twice the likelihood's exponent, as in torchdistill: no factor 1/2. norm: 'batch' is torchdistill's",
+        equation=r"\frac{1}{D} \sum_d \left[ \frac{(f^t_d - r(f^s)_d)^2}{\sigma_d^2(f^s) + \epsilon} + \log \sigma_d^2(f^s) \right]",
+        use="Where part of the samples is too hard for the student, or noisy: they count less by themselves. Any nets with an embedding; it costs "
+        "one or two linear layers. torchdistill starts it from a student trained already.",
+        pitfalls="The value goes below zero and has no floor but epsilon's: do not choose weights or stop by it. Where a sample is predicted "
+        "exactly its variance falls and small differences count very much; clip gradients. torchdistill's weight is 1.",
     )
     needs: ClassVar = {"student": (("embedding",),), "teacher": (("embedding",),)}
     samples = True
 
-    def __init__(self, epsilon: Positive = 1e-6, norm: Literal["group", "batch"] = "group"):
+    def __init__(self, epsilon: Positive = 1e-6, norm: Literal["none", "batch"] = "none"):
         super().__init__()
-        require_norm(norm, "group", "batch")
+        require_norm(norm, "none", "batch")
         self.epsilon, self.norm = epsilon, norm
         self.project: nn.Module = nn.Identity()
         self.log_variance: nn.Module = nn.Identity()

@@ -91,6 +91,15 @@ class DiffKD(NormedObjective):
         zero_at_match=False,
         deviations="every norm is of a sample alone (norm: 'batch' is the code's); the student is resized to the teacher's grid. As in the code, the "
         "denoiser learns from the comparison too",
+        equation=r"\sum_l \left[ \frac{1}{D} \lVert \hat z^s_l - z^t_l \rVert_2^2 + \lambda_d\, \mathcal{E}(z^t_l) + \lambda_a \frac{1}{CHW} "
+        r"\lVert d(e(f^t_l)) - f^t_l \rVert_2^2 \right] + T^2\, \mathrm{KL}(p^t \Vert \hat p^s) + \lambda_d\, \mathcal{E}(\ell^t), \quad z^t = "
+        r"\mathrm{sg}\, e(f^t), \; \mathcal{E}(z) = \frac{1}{D} \lVert \epsilon_\theta(\sqrt{\bar\alpha_\tau}\, z + \sqrt{1 - \bar\alpha_\tau}\, "
+        r"\epsilon,\, \tau) - \epsilon \rVert_2^2",
+        use="Students much weaker than the teacher, whose features are taken as noisy ones of it; classification, and with logits: false dense "
+        "tasks. It costs a noise model, an autoencoder and projections for each pair, and backward passes through all steps of denoising.",
+        pitfalls="Part of the value is the error of the diffusion model and the autoencoder, which falls without the student having learned "
+        "anything. The denoiser and the projections learn from the comparison too, and can take part of it on themselves. Noise and times are "
+        "drawn by seed, step and index. The authors' weight is 1.",
     )
     needs: ClassVar = dict.fromkeys(("student", "teacher"), (("features",), ("logits",)))
 

@@ -50,6 +50,12 @@ class Jacobian(Objective):
         source="features",
         deviations="random directions stand for the whole Jacobian, as in Sobolev training (NeurIPS 2017); the squared difference of the answers "
         "that the paper adds is logit_mse",
+        equation=r"\frac{1}{J} \sum_{j=1}^{J} \left\lVert \nabla_x (v_j^\top z^s) - \nabla_x (v_j^\top z^t) \right\rVert_2^2, \quad v_j \sim "
+        r"\mathcal{N}(0, I)",
+        use="Little data: how the answer changes around each sample is taught beside the answer itself, so kd or logit_mse belongs with it. It has "
+        "no parameters and costs a double backward pass through the student.",
+        pitfalls="Values grow with the size of the input and with how steep the teacher is: start with a small weight, or normalize. One direction "
+        "is a noisy estimate; drawing needs an index. In nets of ReLUs it reaches weights but no biases.",
     )
     needs: ClassVar = dict.fromkeys(("student", "teacher"), (("logits",), ("input",)))
     samples = True

@@ -47,6 +47,14 @@ class LwM(Objective):
         2019,
         source="features",
         algorithms=("attention",),
+        deviations="both maps are of the class that the teacher finds likeliest; the paper, which learns new classes, takes the old class that the "
+        "new net finds likeliest",
+        equation=r"\left\lVert \frac{Q^s}{\lVert Q^s \rVert_2} - \frac{Q^t}{\lVert Q^t \rVert_2} \right\rVert_1, \quad Q = \left( \sum_d f_d\, "
+        r"\frac{1}{P} \sum_p \frac{\partial z_y}{\partial f_{dp}} \right)_+, \; y = \arg\max_c z^t_c",
+        use="Beside kd, where the student should decide by the same parts of the image; published for learning new classes without the data of the "
+        "old ones. It has no parameters and takes any channels; it costs a double backward pass from the deepest stage on.",
+        pitfalls="Where nothing in a map speaks for the class it is zero, and so is its gradient. Deepest stages have few positions and say "
+        "little: tap an earlier one. Wrong answers of the teacher are explained as well.",
     )
     needs: ClassVar = dict.fromkeys(("student", "teacher"), (("features",), ("logits",), ("input",)))
     samples = True

@@ -58,6 +58,12 @@ class SimKD(NormedObjective):
         zero_at_match=False,
         deviations="the projector normalises each sample (norm: 'batch' is the code's), and ends in a ReLU only where the teacher's stage is nowhere "
         "negative",
+        equation=r"\frac{1}{CHW} \lVert r(f^s) - f^t \rVert_2^2",
+        use="Classification where the student may ship with the teacher's classifier and a projector: no labels are needed, and there is no weight "
+        "to tune against other losses, as it is taken alone. It costs three convolutions that stay in the student, through half of the teacher's "
+        "channels by default.",
+        pitfalls="Alone, without the scheme, the student's own classifier learns nothing from it. The shipped student is larger by the projector "
+        "and the classifier, which matters for small ones: raise factor. What the teacher gets wrong cannot be made good by labels.",
     )
 
     def __init__(self, factor: Annotated[int, Ge(1)] = 2, norm: Literal["group", "batch"] = "group", pairs: Pairs = "auto"):

@@ -16,7 +16,7 @@ INK = 0.3  # of a digit's pixels, those at least so dark are the digit; the rest
 NOISE = 0.3  # the ground lies between black and this
 
 
-def digit_scenes(scenes: int = 600, size: int = 24, most: int = 3) -> Splits:
+def digit_scenes(scenes: int = 400, size: int = 16, most: int = 3) -> Splits:
     """``scenes`` scenes of ``size`` x ``size`` pixels to train on, a third of that for validation and as many for test, from other digits each.
 
     A scene has two to ``most`` digits in random places; a pixel's class is ``background`` or the digit, -100 (and ``valid`` False) where two

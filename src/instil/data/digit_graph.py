@@ -38,6 +38,21 @@ class Nodes(Samples):
     def _take(self, rows: Tensor) -> None:
         """The graph stays whole."""
 
+    def shuffled(self, generator: torch.Generator) -> Tensor:
+        """Small clusters of neighbours one after the other, so that a batch has edges among its own rows (Cluster-GCN, Chiang et al. 2019)."""
+        place = torch.full((len(self.features),), -1)
+        place[self.index] = torch.arange(len(self))
+        source, target = place[self.edges]
+        among = (source >= 0) & (target >= 0)
+        near: list[list[int]] = [[] for _ in range(len(self))]
+        for one, other in zip(source[among].tolist(), target[among].tolist(), strict=True):
+            near[other].append(one)
+        order: dict[int, None] = {}
+        for row in torch.randperm(len(self), generator=generator).tolist():
+            if row not in order:
+                order.update(dict.fromkeys([row, *near[row]]))  # what stands there already keeps its place
+        return torch.tensor(list(order))
+
     def __getitems__(self, rows: Rows) -> Batch:
         rows = torch.as_tensor(rows, dtype=torch.int64)
         asked, (source, target) = self.index[rows], self.edges

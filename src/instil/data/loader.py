@@ -18,8 +18,9 @@ from instil.data.samples import Samples
 class Loader:
     """Yields the micro-batches of one epoch (``set_epoch``) for one rank.
 
-    Global batch ``s`` is the ``s``-th run of ``batch_size`` entries of the epoch's permutation. It is cut into ``world * accumulate`` consecutive
-    pieces of nearly equal size; rank ``r`` gets the ``accumulate`` pieces from ``r * accumulate`` on: the global order does not depend on the cut.
+    Global batch ``s`` is the ``s``-th run of ``batch_size`` entries of the epoch's order (``Samples.shuffled``). It is cut into
+    ``world * accumulate`` consecutive pieces of nearly equal size; rank ``r`` gets the ``accumulate`` pieces from ``r * accumulate`` on: the global
+    order does not depend on the cut.
     With ``shuffle`` (training) the incomplete last batch is left out, unless it is the only one; without, all items come, in order.
     ``view`` of each batch is the epoch. ``workers`` read ahead, in processes; data in memory needs none.
 
@@ -68,7 +69,7 @@ class Loader:
         """Rows of this rank's micro-batches; empty ones where a last batch has fewer items than pieces."""
         order = torch.arange(len(self.dataset))
         if self.shuffle:
-            order = torch.randperm(len(order), generator=torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63))
+            order = self.dataset.shuffled(torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63))
         for start in range(0, self.steps * self.batch_size, self.batch_size):
             cut = order[start : start + self.batch_size].tensor_split(self.world * self.accumulate)
             yield from cut[self.rank * self.accumulate : (self.rank + 1) * self.accumulate]

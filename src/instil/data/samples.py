@@ -45,6 +45,10 @@ class Samples:
         """Keep only these samples."""
         raise NotImplementedError
 
+    def shuffled(self, generator: torch.Generator) -> Tensor:
+        """All rows in the random order of one epoch, of which batches are consecutive runs."""
+        return torch.randperm(len(self), generator=generator)
+
     def __len__(self) -> int:
         return len(self.label)
 

@@ -114,6 +114,7 @@ class FBKD(FeatureObjective):
         2021,
         source="features",
         algorithms=("attention",),
+        tasks=("classification", "detection"),
         zero_at_match=False,
         deviations="form: 'code' is MMRazor's; the authors' code too averages the two attentions, and has the mask of channels for some detectors "
         "only. Means keep their sign, as in the code; the paper's strengths do not",

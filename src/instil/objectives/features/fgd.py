@@ -111,6 +111,7 @@ class FGD(FeatureObjective):
         2022,
         source="features",
         algorithms=("attention",),
+        tasks=("classification", "detection"),
         deviations="boxes as in the paper; the code exchanges the two axes of the mask. A box has the positions that it touches, and one more at "
         "right and below, as in the code. Zero at a match until the two contexts have learned to differ",
         equation=r"\sum_l \left[ \sum_{c,p} (\alpha F_p + \beta B_p) A^t_p A^t_c \left( f^t - r(f^s) \right)_{cp}^2 + \gamma \sum_{k \in \{p,c\}} "

@@ -60,6 +60,7 @@ class ICKD(NormedObjective):
         "ICCV",
         2021,
         source="features",
+        tasks=("classification", "segmentation"),
         zero_at_match=False,
         deviations="form: 'code' (default, of the published results) normalises each row of the correlation and has 1/C, 'paper' neither; "
         "the ImageNet code divides once more by the batch size. Products are means over the positions. norm: 'batch' is the code's",

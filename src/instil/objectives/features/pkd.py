@@ -37,6 +37,7 @@ class PKD(FeatureObjective):
         "NeurIPS",
         2022,
         source="features",
+        tasks=("classification", "detection"),
         couples=True,
         deviations="a student stage of another size or other channels passes the shared adapter; the code only interpolates",
         equation=r"\sum_l \frac{1}{2 N C H W} \sum_{n,c,p} \left( \frac{f^s_{ncp} - \mu^s_c}{\sigma^s_c} - \frac{f^t_{ncp} - \mu^t_c}{\sigma^t_c} "

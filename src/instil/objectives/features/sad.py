@@ -56,6 +56,7 @@ class SAD(Objective):
         2019,
         source="features",
         algorithms=("attention",),
+        tasks=("classification", "segmentation"),
         deviations="mean over the positions, in the paper a sum; mean over the channels inside the softmax, in the paper a sum; "
         "upsample: 'features' is a re-implementation's",
         equation=r"\sum_i \frac{1}{P_i} \left\lVert \psi(f_i) - \mathrm{sg}\, \mathrm{softmax}_p(\mathrm{up}(a(f_{i+1}))) \right\rVert_2^2, \quad "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,7 @@ from instil.schemes.adversarial import Adversarial
 from instil.schemes.ema import Ema
 from instil.schemes.mutual import Mutual
 from instil.schemes.offline import Offline
+from instil.schemes.spot_adaptive import SpotAdaptive
 from instil.schemes.views import Views
 from instil.step import train_step
 from instil.teachers.ensemble import Ensemble
@@ -162,12 +164,22 @@ def plain() -> Objectives:
     return Objectives({"cross_entropy": CrossEntropy(), "kd": KD()}, {"kd": 0.7})
 
 
+def differentiated(name: str) -> Scheme:
+    return on_pixels(0.1, **{name: catalogue.find("objective", name)()})
+
+
 def balanced(balance: Balance) -> Scheme:
     return Offline(pixels(3, 1), Frozen(pixels(5, 2)), Objectives({"cross_entropy": CrossEntropy(), "kd": KD(), "fitnet": FitNet()}, balance=balance))
 
 
 def on_pixels(weight: float = 1.0, **objectives: Objective) -> Scheme:
     return Offline(pixels(3, 1), Frozen(pixels(5, 2)), Objectives(objectives, dict.fromkeys(objectives, weight)))
+
+
+def spotted() -> Scheme:
+    """The policy distils few outputs at first, so that it is pushed."""
+    parts = {"cross_entropy": CrossEntropy(), "kd": KD(), "shallow": FitNet(pairs=[[0, 0]]), "deep": FitNet(pairs=[[2, 2]])}
+    return SpotAdaptive(pixels(3, 1), Frozen(pixels(5, 2)), parts, prior=-2.0, balance=1.0)
 
 
 SCHEMES: dict[str, Callable[[], Scheme]] = {
@@ -187,6 +199,7 @@ SCHEMES: dict[str, Callable[[], Scheme]] = {
     "mutual_features": lambda: Mutual(pixels(3, 1), [pixels(4, 3)], {"fitnet": FitNet(), "vid": VID()}),
     "ema": lambda: Ema(net(16, 1), plain(), decay=0.9),
     "adversarial": lambda: Adversarial(net(16, 1), Frozen(net(32, 2)), plain()),
+    "spot_adaptive": spotted,
     "views": lambda: Views(viewed(16, 1), Frozen(viewed(32, 2)), {"views": SameViews(), "kd": KD(), "cross_entropy": CrossEntropy()}),
 }
 COUPLED: dict[str, Callable[[], Scheme]] = {
@@ -197,7 +210,8 @@ COUPLED: dict[str, Callable[[], Scheme]] = {
 for method in catalogue.names("objective"):
     card = catalogue.find("objective", method).card
     if card.tasks[0] != "node_classification":  # a graph is one batch, which no cut goes through
-        (COUPLED if card.couples else SCHEMES)[method] = on_roles(method)
+        by_input = catalogue.find("objective", method)().differentiates  # one role is differentiated by another, so they must depend on each other
+        (COUPLED if card.couples else SCHEMES)[method] = functools.partial(differentiated, method) if by_input else on_roles(method)
 WHOLE = ("balanced",)
 """Schemes that cannot be sharded, and say so."""
 KEPT = ("ema", "bank", "features", "adversarial", "mutual_features", "balanced")

@@ -202,7 +202,7 @@ def test_doctor_as_json_keeps_stdout_for_it(capsys: pytest.CaptureFixture[str], 
     stub.doctor = doctor  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "instil.experiment.doctor", stub)
     code, out, err = called(capsys, "doctor", "digits", "--json")
-    assert (code, json.loads(out), err) == (0, {"student": "networks:mlp"}, "examining\n")
+    assert (code, json.loads(out), err) == (0, {"student": "networks:cnn"}, "examining\n")
 
 
 def test_help_names_the_commands() -> None:

@@ -19,7 +19,7 @@ def contrastive_loss(image: Tensor, text: Tensor, logit_scale: Tensor | float = 
     """
     if image.shape != text.shape or image.ndim != 2:
         raise ValueError(f"image and text embeddings must be (N, D) alike, not {tuple(image.shape)} and {tuple(text.shape)}")
-    scale = full(torch.as_tensor(logit_scale, device=image.device)).reshape(-1)[:1]
+    scale = full(logit_scale).reshape(-1)[:1] if isinstance(logit_scale, Tensor) else logit_scale
     logits = scale * F.normalize(full(image), dim=1) @ F.normalize(full(text), dim=1).T
     own = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2

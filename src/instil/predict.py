@@ -55,6 +55,6 @@ def load(run: Path | str) -> Student:
         raise FileNotFoundError(f"{run} has no student.safetensors: it is no run folder, or its run is not complete")
     recipe, about = recipes.load(Path(run)), read_description(path)
     facts: Facts = {key: tuple(value) if isinstance(value, list) else value for key, value in about["facts"].items()}
-    net = build.bare_net(recipe, facts)
+    net = build.bare_net(recipe, facts, about["shape"])
     load_student(net, path)
     return Student(net.eval(), tuple(about["classes"]), about["kind"], recipe, tuple(about["shape"]))

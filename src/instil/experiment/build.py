@@ -151,9 +151,27 @@ def net(spec: Model, bench: Bench, path: str) -> Net:
         return made
 
 
-def bare_net(recipe: Recipe, facts: Facts) -> Net:
-    """The student that a recipe ships, without its data: for data of these facts."""
-    return _net(student_of(stages(recipe)), recipe, catalogue.find("task", recipe.task.name).call, facts, fetch=False)
+def bare_net(recipe: Recipe, facts: Facts, shape: Sequence[int] = ()) -> Net:
+    """The net that a recipe ships, without its data: for data of these facts, whose samples' first input has this ``shape``.
+
+    Where the scheme ships another net than the student, it is prepared once more, with a teacher that knows nothing. Raises ValueError where
+    that teacher was itself made by an earlier stage.
+    """
+    every = stages(recipe)
+    last, task = every[-1], catalogue.find("task", recipe.task.name)
+    student = _net(student_of(every), recipe, task.call, facts, fetch=False)
+    kind: type[Scheme] = catalogue.find("scheme", last.scheme.type)
+    if not kind.reshapes:
+        return student
+    if any(spec.model == "previous" for spec in last.teachers):
+        raise ValueError(f"the scheme {last.scheme.type} ships parts of a teacher that an earlier stage made; it cannot be put together anew")
+    parts: dict[str, Any] = {
+        "teacher": teacher([_net(spec, last, task.call, facts, fetch=False) for spec in last.teachers]),
+        "objectives": build_objectives(last.objectives),
+    }
+    made: Scheme = kind(student, **parts, **build_options("scheme", last.scheme.type, last.scheme.options, "scheme"))
+    made.prepare({task.inputs[0]: torch.rand(2, *shape), "label": torch.zeros(2, dtype=torch.int64), "index": torch.arange(2)})
+    return made.export()
 
 
 def _net(spec: Model, recipe: Recipe, call: Callable[..., Any], facts: Facts, fetch: bool = True) -> Net:

@@ -1,0 +1,203 @@
+"""Tasks of every kind go the same path: arms, result, shipped student, export, page."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+import instil
+from instil import recipe as recipes
+from instil.cli import closing_table
+from instil.experiment import build
+from instil.experiment import run as experiment
+from instil.experiment.arms import Remembered
+from instil.experiment.doctor import doctor
+from instil.recipe.errors import RecipeError
+from tests.experiment.small import lines, recipe, result, run_of
+
+TEXT = {"model": "text_transformer", "options": {"width": 4, "depth": 1}}
+TOWERS = {"model": "two_towers", "options": {"width": 2, "text_width": 4}}
+SECTIONS: dict[str, dict[str, Any]] = {
+    "segmentation": {
+        "data": {"name": "digit_scenes", "scenes": 24, "size": 8, "labels": 8, "batch_size": 8},
+        "teacher": {"model": "segmenter", "options": {"width": 4}},
+        "student": {"model": "segmenter", "options": {"width": 2}},
+    },
+    "text_classification": {"data": {"name": "digit_tokens", "labels": 100, "batch_size": 250}, "teacher": TEXT, "student": TEXT},
+    "node_classification": {
+        "data": {"name": "digit_graph", "labels": 100, "batch_size": 250},
+        "teacher": {"model": "gcn", "options": {"width": 4}},
+        "student": {"model": "mlp", "options": {"width": 4}},
+    },
+    "image_text": {
+        "data": {"name": "digit_captions", "batch_size": 250},
+        "teacher": TOWERS,
+        "student": TOWERS,
+        "objectives": {"contrastive": {}, "clip_feature": {"weight": 10}},
+    },
+}
+CLASSES = ("alone", "label_smoothing", "pseudo_labels")
+EXPECTED = {
+    "segmentation": (("alone",), True, "miou"),
+    "text_classification": (CLASSES, True, "accuracy"),
+    "node_classification": (CLASSES, False, "accuracy"),
+    "image_text": (("alone",), False, "accuracy"),
+}
+
+
+def small(task: str, *changes: str) -> recipes.Recipe:
+    """Two epochs of the least data; what a recipe leaves out is left to the task."""
+    sections = {"task": task, "export": None, **SECTIONS[task]}
+    return recipe(*changes, **sections)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    base = tmp_path_factory.mktemp("tasks")
+    for task in SECTIONS:
+        run_of(small(task), base / task)
+    return {task: base / task for task in SECTIONS}
+
+
+@pytest.mark.parametrize("task", SECTIONS)
+def test_every_arm_is_trained_and_judged(task: str, runs: dict[str, Path]) -> None:
+    baselines, exports, headline = EXPECTED[task]
+    found = result(runs[task])
+    assert found["status"] == "complete"
+    assert [name for name in ("teacher", *CLASSES, "distilled") if name in found] == ["teacher", *baselines, "distilled"]
+    assert found["headline"] == headline
+    for arm in ("teacher", *baselines, "distilled"):
+        assert 0 <= found[arm]["accuracy"]["mean"] <= 1
+        assert 0 <= found[arm][headline]["mean"] <= 1
+        assert ("agreement" in found[arm]) == (arm != "teacher")
+    assert len(found["gain"]["interval"]) == 2
+    losses = [value for line in lines(runs[task]) for value in line["losses"].values()]
+    assert losses
+    assert all(math.isfinite(value) for value in losses)
+    assert found["cost"]["student"]["latency"]["batch_size"] == 1
+    assert ("onnx" in found.get("export", {})) == exports
+    assert not [warning for warning in found["warnings"] if "ONNX" in warning]
+
+
+@pytest.mark.parametrize("task", SECTIONS)
+def test_the_page_and_the_table_are_of_the_headline(task: str, runs: dict[str, Path]) -> None:
+    page = (runs[task] / "report.html").read_text()
+    words = {"miou": "mIoU"}.get(EXPECTED[task][2], "accuracy")
+    assert f"Validation {words} against epoch" in page
+    console = Console(record=True, width=120, file=io.StringIO())
+    closing_table.show(result(runs[task]), console)
+    said = console.export_text()
+    assert EXPECTED[task][2] in said
+    assert {"node_classification": "nodes"}.get(task, "samples") in said
+
+
+@pytest.mark.parametrize("task", [task for task, (_, exports, _) in EXPECTED.items() if exports])
+def test_the_exported_file_scores_as_the_student_does(task: str, runs: dict[str, Path]) -> None:
+    found = result(runs[task])
+    headline, seed = found["headline"], found["seeds"].index(found["shipped_seed"])
+    assert found["export"]["onnx"]["max_difference"] < 1e-3
+    assert found["export"]["onnx"][headline] == pytest.approx(found["distilled"][headline]["values"][seed], abs=0.01)
+
+
+def test_int8_of_texts_and_pixels(runs: dict[str, Path]) -> None:
+    for task in ("segmentation", "text_classification"):
+        experiment.export(runs[task], int8=True)
+        assert result(runs[task])["export"]["int8"][EXPECTED[task][2]] >= 0
+
+
+@pytest.mark.parametrize(("task", "what"), [("node_classification", "x, edge_index"), ("image_text", "image, input_ids")])
+def test_what_cannot_be_exported_says_so_before_and_after(task: str, what: str, runs: dict[str, Path]) -> None:
+    message = f"cannot be exported to ONNX: it is no graph from {what} to logits"
+    with pytest.raises(RecipeError, match=f"^export: a student of .* {message}"):
+        build.bench(small(task, "export=true"))
+    with pytest.raises(ValueError, match=message):
+        experiment.export(runs[task], int8=False)
+
+
+def test_the_shipped_student_answers(runs: dict[str, Path]) -> None:
+    scenes = build.bench(small("segmentation")).splits.test.__getitems__(range(3))
+    student = instil.load(runs["segmentation"])
+    assert student(scenes["image"]).shape == (3, 8, 8, 11)
+    assert [one.shape for one in student.predict(torch.rand(2, 1, 12, 9))] == [(12, 9)] * 2
+    texts = build.bench(small("text_classification")).splits.test.__getitems__(range(3))
+    student = instil.load(runs["text_classification"])
+    torch.testing.assert_close(student(texts).sum(1), torch.ones(3))
+    assert set(student.predict(texts["input_ids"][:, :9])) <= set(student.classes)
+    nodes = build.bench(small("node_classification")).splits.test.__getitems__(range(3))
+    assert len(instil.load(runs["node_classification"]).predict(nodes)) == len(nodes["x"])
+
+
+def test_a_student_without_classes_says_what_it_gives(runs: dict[str, Path]) -> None:
+    student = instil.load(runs["image_text"])
+    batch = build.bench(small("image_text")).splits.test.__getitems__(range(3))
+    with pytest.raises(ValueError, match=r"gives image_embedding and text_embedding, no classes; ask its net: student\.net\(batch\)"):
+        student(batch)
+    assert student.net(batch)["text_embedding"].shape == (3, 32)
+
+
+@pytest.mark.parametrize("task", SECTIONS)
+def test_the_doctor_finds_nothing_wrong(task: str) -> None:
+    found = doctor(small(task))
+    objections = [problem for problem in found["problems"] if "of the gradient" not in problem and "right less often" not in problem]
+    assert objections == [], "but that a net of two epochs is a poor teacher"
+    match = found["stages"][0]["match"]
+    assert ("student_accuracy" in match) == (task != "image_text")
+
+
+def test_what_a_teacher_said_of_a_node_is_what_it_says_of_it() -> None:
+    bench = build.bench(small("node_classification"))
+    teacher = build.teacher([build.net(bench.recipe.teachers[0], bench, "teacher")])
+    assert teacher is not None
+    said = Remembered(teacher, bench, bench.splits.validation)
+    batch = bench.splits.validation.__getitems__([290, 3])
+    torch.testing.assert_close(said(batch)["logits"][batch["valid"]], teacher(batch)["logits"][batch["valid"]])
+
+
+def test_alone_sees_all_pairs_where_no_label_is_needed() -> None:
+    bench = build.bench(small("image_text", "data.labels=50"))
+    samples = bench.train_data(0)
+    assert len(build.learnt_from(build.label_objectives(bench.recipe, "contrastive"), samples)) == 1000
+    assert len(build.learnt_from(build.label_objectives(bench.recipe, "cross_entropy"), samples)) == 50
+
+
+@pytest.mark.parametrize(
+    ("task", "changes", "message"),
+    [
+        (
+            "segmentation",
+            ["data={name: digits}"],
+            r"task: segmentation needs a label and valid \(N, H, W\) for each pixel; the label has the shape \(1,\)",
+        ),
+        ("text_classification", ["data={name: digits}"], "task: text classification reads 'input_ids' of a batch, and this one has image, label"),
+        ("segmentation", ["task=classification"], r"task: classification needs one label a sample; these have the shape \(1, 8, 8\)"),
+        ("segmentation", ["baselines=[alone,pseudo_labels]"], "baselines: pseudo_labels is undefined for segmentation; there is alone"),
+        ("segmentation", ["task={name: segmentation, kind: multi}"], "labels are single, not 'multi'"),
+    ],
+)
+def test_data_and_task_must_fit(task: str, changes: list[str], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        build.bench(small(task, *changes))
+
+
+@pytest.mark.parametrize(
+    ("task", "change", "message"),
+    [
+        ("text_classification", "student={model: cnn}", "student: cnn needs the option.*|student: CNN fails on input_ids of 32"),
+        ("text_classification", "student={model: 'timm:resnet18'}", "student: timm:resnet18 takes images, and these data are none"),
+        (
+            "text_classification",
+            "student.input={mean: [0.5]}",
+            r"student: input\.mean: a model of text_classification takes its input as the data are",
+        ),
+        ("segmentation", "data.augment={crop: 1}", r"data\.augment: only images with a label for the whole can be shifted and mirrored"),
+    ],
+)
+def test_what_does_not_fit_is_told_before_anything_is_trained(task: str, change: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        doctor(small(task, change))

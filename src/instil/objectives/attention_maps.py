@@ -8,13 +8,18 @@ from torch import Tensor
 
 from instil.core import full
 
+FAINTEST = 1e-20
+"""A strength below this is not scaled up: the gradient would overflow."""
+
 
 def attention_map(stage: Tensor, power: float = 2.0) -> Tensor:
     """Where a map (N, C, H, W) is strong: the channels' mean of abs(x) ** power, flat and of unit length, (N, H * W)."""
     stage = full(stage)
-    largest = stage.detach().abs().amax((1, 2, 3), keepdim=True)
-    strength = (stage / largest.clamp_min(torch.finfo(stage.dtype).tiny)).abs()  # unit length forgets the scale, powers overflow
-    return F.normalize(strength.pow(power).mean(1).flatten(1), dim=1)
+    if power != 2:
+        largest = stage.detach().abs().amax((1, 2, 3), keepdim=True)
+        stage = stage / largest.clamp_min(torch.finfo(stage.dtype).tiny)  # unit length forgets the scale, powers overflow
+    strength = (stage.square() if power == 2 else stage.abs().pow(power)).sum(1).flatten(1)
+    return F.normalize(strength / strength.detach().amax(1, keepdim=True).clamp_min(FAINTEST), dim=1)
 
 
 def position_strength(stage: Tensor) -> Tensor:

@@ -23,6 +23,14 @@ def unit(values: Tensor, dim: int = -1, through_length: bool = True) -> Tensor:
     return torch.where(length > SHORTEST, values / length.clamp_min(SHORTEST), 0.0)
 
 
+def cosine(one: Tensor, two: Tensor) -> Tensor:
+    """Inner product of the directions of two tensors of vectors (..., D): (...). Zero, without a gradient, where one has no direction."""
+    one, two = full(one), full(two)
+    lengths = [torch.linalg.vector_norm(side, dim=-1) for side in (one, two)]
+    there = (lengths[0] > SHORTEST) & (lengths[1] > SHORTEST)
+    return torch.where(there, (one * two).sum(-1) / (lengths[0].clamp_min(SHORTEST) * lengths[1].clamp_min(SHORTEST)), 0.0)
+
+
 def products(one: Tensor, two: Tensor) -> Tensor:
     """Inner products of all rows of ``one`` (..., M, D) with all rows of ``two`` (..., K, D), in full precision under autocast too: (..., M, K)."""
     with torch.autocast(one.device.type, enabled=False):

@@ -11,7 +11,13 @@ from instil.objectives.logit_objective import kl_divergence, without_target
 
 def softened_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
     """KL(teacher || student) of the softmaxes at a temperature: logits (..., C) give (...)."""
-    return kl_divergence((full(teacher) / temperature).log_softmax(-1), (full(student) / temperature).log_softmax(-1))
+    return kl_divergence(softened(teacher, temperature), softened(student, temperature))
+
+
+def softened(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Log-probabilities of logits (..., C) at a temperature, in full precision."""
+    logits = full(logits)
+    return (logits if temperature == 1 else logits / temperature).log_softmax(-1)
 
 
 def decoupled_kl(student: Tensor, teacher: Tensor, target: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -42,4 +48,4 @@ def rest_cross_entropy(student: Tensor, teacher: Tensor, target: Tensor, tempera
     """Cross-entropy of the classes other than the label, normalized among themselves, at a temperature (Yang et al. 2023): (...)."""
     shares = (without_target(full(teacher), target)[1] / temperature).softmax(-1)
     log_shares = (without_target(full(student), target)[1] / temperature).log_softmax(-1)
-    return -(shares * torch.where(shares > 0, log_shares, 0.0)).sum(-1)
+    return -(shares * log_shares.masked_fill(shares == 0, 0.0)).sum(-1)

@@ -15,16 +15,22 @@ def standardize(logits: Tensor) -> Tensor:
 
     Raises ValueError for fewer than three classes: two standardized logits are always the same two numbers.
     """
+    logits = full(logits)
+    return (logits - logits.mean(-1, keepdim=True)) / (deviation(logits) + STANDARD_DEVIATION_EPSILON)
+
+
+def deviation(logits: Tensor) -> Tensor:
+    """Unbiased standard deviation over the classes: (..., C) gives (..., 1). Raises ValueError for fewer than three classes."""
     if logits.shape[-1] < 3:
         raise ValueError(f"standardize needs at least 3 classes, not {logits.shape[-1]}: nothing of two logits is left after it")
-    logits = full(logits)
-    return (logits - logits.mean(-1, keepdim=True)) / (logits.std(-1, keepdim=True) + STANDARD_DEVIATION_EPSILON)
+    return full(logits).std(-1, keepdim=True)
 
 
 def kl_divergence(teacher: Tensor, student: Tensor) -> Tensor:
     """KL(teacher || student) of log-probabilities (..., C), summed over the classes: (...). Where the teacher has probability 0 the term is 0."""
     probability = teacher.exp()
-    return (probability * torch.where(probability > 0, teacher - student, 0.0)).sum(-1)
+    apart = (student - teacher).masked_fill_(probability == 0, 0.0)
+    return -(apart * probability).sum(-1)
 
 
 def without_target(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -23,7 +23,7 @@ def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
 def smooth_l1_distance(student: Tensor, teacher: Tensor, beta: float = 1.0) -> Tensor:
     """Smooth L1 difference, mean over the last dimension: (..., D) gives (...)."""
     student, teacher = comparable(student, teacher, "smooth_l1_distance")
-    return F.smooth_l1_loss(student, teacher, reduction="none", beta=beta).mean(-1)
+    return F.smooth_l1_loss(student, teacher, reduction="none", beta=beta).sum(-1) / max(1, student.shape[-1])
 
 
 def patches(stage: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from instil.core import Card, Positive
 from instil.objectives.adapters import as_map, comparable
+from instil.objectives.errors import squared_error
 from instil.objectives.logit_objective import reduced
 from instil.objectives.normed_objective import NormedObjective
 from instil.objectives.pairs import Pairs
@@ -21,8 +22,9 @@ def activation_boundary_loss(student: Tensor, teacher: Tensor, margin: float = 1
     value a sample. Raises ValueError where the shapes differ.
     """
     student, teacher = comparable(student, teacher, "activation_boundary_loss")
-    missing = torch.where(teacher > 0, margin - student, margin + student).relu()
-    return reduced(missing.square().flatten(1).mean(1), reduction)
+    now = student.detach()
+    wanted = torch.where(teacher > 0, now.clamp_min(margin), now.clamp_max(-margin))  # what is there already wants itself: no gradient
+    return reduced(squared_error(student, wanted), reduction)
 
 
 class ActivationBoundary(NormedObjective):

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from instil.core import Batch, Card, Outputs, full
 from instil.objectives.adapters import as_map, like
-from instil.objectives.attention_maps import attention_map
+from instil.objectives.attention_maps import FAINTEST, attention_map
 from instil.objectives.connectors import Norm
+from instil.objectives.errors import squared_error
 from instil.objectives.logit_objective import reduced
 from instil.objectives.normed_objective import NormedLinear, NormedObjective
 from instil.objectives.pairs import stages
@@ -28,19 +29,19 @@ def afd_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], attention: Te
     """
     if all(stage.shape[2] * stage.shape[3] == 1 for stage in teacher):
         raise ValueError("attention-based feature distillation needs a teacher stage with more than one position")
-    terms = []
+    terms, strengths = [], [_strength(full(each)) for each in student]
     for number, stage in enumerate(teacher):
         theirs, grid = attention_map(stage), (stage.shape[2], stage.shape[3])
-        apart = torch.stack([(_pooled(each, grid) - theirs).square().mean(1) for each in student], 1)
+        mine = [F.normalize(F.adaptive_avg_pool2d(strength, grid).flatten(1), dim=1) for strength in strengths]
+        apart = torch.stack([squared_error(each, theirs) for each in mine], 1)
         terms.append((attention[:, number] * apart).sum(1))
     return reduced(torch.stack(terms).sum(0), reduction)
 
 
-def _pooled(stage: Tensor, grid: tuple[int, int]) -> Tensor:
-    """A student's attention map on the teacher's grid, of unit length there."""
-    stage = full(stage)
-    largest = stage.detach().abs().amax((1, 2, 3), keepdim=True).clamp_min(torch.finfo(stage.dtype).tiny)
-    return F.normalize(F.adaptive_avg_pool2d((stage / largest).square().mean(1, keepdim=True), grid).flatten(1), dim=1)
+def _strength(stage: Tensor) -> Tensor:
+    """Sum of the channels' squares, 1 at the strongest position, (N, 1, H, W)."""
+    strength = stage.square().sum(1, keepdim=True)
+    return strength / strength.detach().amax((2, 3), keepdim=True).clamp_min(FAINTEST)
 
 
 class StageAttention(nn.Module):

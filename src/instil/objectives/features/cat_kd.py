@@ -12,6 +12,7 @@ from torch import Tensor
 from instil.core import Batch, Card, Objective, Outputs, full
 from instil.objectives.adapters import as_map, comparable
 from instil.objectives.attention_maps import unit
+from instil.objectives.errors import squared_error
 from instil.objectives.logit_objective import reduced
 from instil.objectives.pairs import stages
 
@@ -38,7 +39,7 @@ def cat_kd_loss(student: Tensor, teacher: Tensor, resolution: int = 2, normalize
     student, teacher = comparable(mine, theirs, "cat_kd_loss")
     if normalize:
         student, teacher = unit(student), unit(teacher)
-    return reduced((student - teacher).square().flatten(1).mean(1), reduction)
+    return reduced(squared_error(student, teacher), reduction)
 
 
 class CatKD(Objective):

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from instil.core import Batch, Card, Outputs
 from instil.objectives.adapters import comparable
+from instil.objectives.errors import squared_error
 from instil.objectives.image_text import ImageTextObjective, unit_pair
 from instil.objectives.logit_objective import reduced
 
@@ -15,7 +16,7 @@ def clip_feature_loss(image: Tensor, text: Tensor, teacher_image: Tensor, teache
     terms = []
     for side, mine, theirs in (("image", image, teacher_image), ("text", text, teacher_text)):
         mine, theirs = comparable(mine, theirs, f"clip_feature_loss, {side}")
-        terms.append((mine - theirs).square().mean(1))
+        terms.append(squared_error(mine, theirs))
     return reduced(terms[0] + terms[1], reduction)
 
 

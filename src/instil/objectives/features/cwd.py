@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from instil.core import Card, Positive, closest
 from instil.objectives.adapters import as_map, comparable
 from instil.objectives.divergences import softened_kl
+from instil.objectives.errors import sample_mean
 from instil.objectives.feature_objective import FeatureObjective
 from instil.objectives.logit_objective import reduced
 from instil.objectives.pairs import Pairs
@@ -30,7 +31,7 @@ def cwd_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0, form: F
     if mine.shape[2] == 1:
         least = "position" if form == "channel" else "channel"
         raise ValueError(f"channel-wise distillation (form: '{form}') needs more than one {least}, not {tuple(student.shape)}")
-    return reduced(softened_kl(mine, theirs, temperature).mean(1) * temperature**2, reduction)
+    return reduced(sample_mean(softened_kl(mine, theirs, temperature)) * temperature**2, reduction)
 
 
 class CWD(FeatureObjective):
@@ -48,6 +49,7 @@ class CWD(FeatureObjective):
         "ICCV",
         2021,
         source="features",
+        tasks=("classification", "segmentation", "detection"),
         equation=r"\sum_l \frac{T^2}{C} \sum_c \mathrm{KL}\left( \mathrm{softmax}_p(f^t_{lc} / T) \,\middle\Vert\, \mathrm{softmax}_p(r(f^s_l)_c / "
         r"T) \right)",
         use="Dense prediction: each channel, or each class's map, is taught where it is strong. It is taken on features, on the logits of a "

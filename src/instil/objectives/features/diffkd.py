@@ -12,6 +12,7 @@ from instil.core import Batch, Card, NonNegative, Outputs, Positive, full, unifo
 from instil.objectives.adapters import as_map, comparable, like, resize
 from instil.objectives.connectors import NORMS, Norm, convolutions
 from instil.objectives.diffusion import TIMES, Bottleneck, NoiseModel, denoised, noised
+from instil.objectives.errors import squared_error
 from instil.objectives.logit_objective import kl_divergence, reduced, require_same_logits
 from instil.objectives.noise import normal
 from instil.objectives.normed_objective import NormedObjective
@@ -32,7 +33,7 @@ def diffkd_loss(
     Huang et al. 2023, eq. 7 with the squared difference as the distance. Raises ValueError where the shapes differ.
     """
     student, teacher = comparable(student, teacher, "diffkd_loss")
-    compared = (student - teacher).square().flatten(1).mean(1)
+    compared = squared_error(student, teacher)
     return reduced(compared + diffusion_weight * full(noise_error) + autoencoder_weight * full(reconstruction_error), reduction)
 
 
@@ -55,12 +56,12 @@ class Denoiser(nn.Module):
     def forward(self, student: Tensor, teacher: Tensor, batch: Batch, steps: int, salt: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The refined student and the teacher's latent (N, D, H, W), and each sample's squared error of noise and of reconstruction (N,)."""
         encoded = self.encode(teacher)
-        lost = (self.decode(encoded) - teacher).square().flatten(1).mean(1)
+        lost = squared_error(self.decode(encoded), teacher)
         latent = encoded.detach()
         shape = latent.shape[1], latent.shape[2], latent.shape[3]
         noise, other = (normal(batch, shape, salt + number).to(latent.dtype) for number in (0, 1))
         time = (uniform(batch, 1, salt + 2)[:, 0] * TIMES).long()
-        error = (self.model(noised(latent, noise, time), time) - noise).square().flatten(1).mean(1)
+        error = squared_error(self.model(noised(latent, noise, time), time), noise)
         projected = self.project(student)
         level = self.level(self.look(projected).mean((2, 3))).softmax(1)[:, 0, None, None, None]
         mixed = level * projected + (1 - level) * other

@@ -14,6 +14,7 @@ from instil.core import Card, NonNegative, at_progress, closest, full
 from instil.objectives.adapters import as_map, comparable, like, resize
 from instil.objectives.attention_maps import attention_map
 from instil.objectives.connectors import NORMS
+from instil.objectives.errors import sample_mean, squared_error
 from instil.objectives.logit_objective import reduced
 from instil.objectives.normed_objective import NormedObjective
 from instil.objectives.pairs import Pairs
@@ -39,7 +40,7 @@ def factor_transfer_loss(
     mine, theirs = (F.normalize(f.flatten(1), dim=1) if form == "paper" else attention_map(f, power) for f in (student, teacher))
     difference = mine - theirs
     if distance == "l1":
-        values = difference.abs().mean(1)
+        values = sample_mean(difference.abs())
     else:
         values = torch.linalg.vector_norm(difference, dim=1) if form == "paper" else difference.square().mean(1)
     return reduced(values, reduction)
@@ -118,5 +119,5 @@ class FactorTransfer(NormedObjective):
         resized = resize(full(as_map(student)), (teacher.shape[2], teacher.shape[3]))
         mine, theirs, again = connection(like(connection, resized), teacher)
         transfer = factor_transfer_loss(mine, theirs, self.form, self.distance, reduction="none")
-        error: Tensor = (again - teacher).square().flatten(1).mean(1)
+        error: Tensor = squared_error(again, teacher)
         return transfer + self.reconstruction * error

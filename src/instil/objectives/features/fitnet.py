@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from instil.core import Card
 from instil.objectives.adapters import as_map, comparable
+from instil.objectives.errors import squared_error
 from instil.objectives.feature_objective import FeatureObjective
 from instil.objectives.logit_objective import reduced
 
@@ -16,8 +17,7 @@ def fitnet_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> Te
     The paper has half the sum over the elements, the authors' followers the mean, as here. Raises ValueError where the shapes differ.
     """
     student, teacher = comparable(student, teacher, "fitnet_loss")
-    values = (student - teacher).square().flatten(1).mean(1)
-    return reduced(values, reduction)
+    return reduced(squared_error(student, teacher), reduction)
 
 
 class FitNet(FeatureObjective):

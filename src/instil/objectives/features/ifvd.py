@@ -7,7 +7,7 @@ from torch import Tensor
 
 from instil.core import UNLABELLED, Batch, Card, Outputs
 from instil.objectives.dense import DenseObjective, PixelLabelObjective, on_grid, one_grid, positions
-from instil.objectives.directions import unit
+from instil.objectives.directions import cosine
 from instil.objectives.logit_objective import reduced
 from instil.objectives.pairs import stages
 
@@ -38,7 +38,7 @@ def _variation(features: Tensor, alike: Tensor) -> Tensor:
     """(N, P): the cosine of each feature (N, P, C) with the mean of those alike; their sum has the same direction."""
     index = alike[..., None].expand_as(features)
     prototype = torch.zeros_like(features).scatter_add(1, index, features).gather(1, index)
-    return (unit(features) * unit(prototype)).sum(-1)
+    return cosine(features, prototype)
 
 
 class IFVD(DenseObjective, PixelLabelObjective):

@@ -11,6 +11,7 @@ from torch import Tensor
 from instil.core import Batch, Card, Objective, Outputs, full
 from instil.objectives.adapters import comparable
 from instil.objectives.attention_maps import unit
+from instil.objectives.errors import squared_error
 from instil.objectives.logit_objective import reduced, require_same_logits
 from instil.objectives.noise import normal
 
@@ -25,7 +26,7 @@ def jacobian_loss(student: Tensor, teacher: Tensor, normalize: bool = False, red
     student, teacher = student.flatten(2), teacher.flatten(2)
     if normalize:
         student, teacher = unit(student), unit(teacher)
-    return reduced((student - teacher).square().sum(2).mean(1), reduction)
+    return reduced(squared_error(student, teacher) * student.shape[2], reduction)
 
 
 def projected_jacobian(logits: Tensor, given: Tensor, directions: Tensor, create_graph: bool = False) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from instil.core import Batch, Card, Outputs, closest, full, uniform
 from instil.objectives.adapters import Adapter, as_map, comparable, like
+from instil.objectives.errors import squared_error
 from instil.objectives.feature_objective import FeatureObjective
 from instil.objectives.logit_objective import reduced
 from instil.objectives.pairs import Pairs, stages
@@ -25,7 +26,7 @@ def mgd_loss(student: Tensor, teacher: Tensor, mask: Tensor, generate: Callable[
     ValueError where the shapes differ.
     """
     made, teacher = comparable(generate(student * mask), teacher, "mgd_loss")
-    return reduced((made - teacher).square().flatten(1).mean(1), reduction)
+    return reduced(squared_error(made, teacher), reduction)
 
 
 class Generator(nn.Module):
@@ -59,6 +60,7 @@ class MGD(FeatureObjective):
         "ECCV",
         2022,
         source="features",
+        tasks=("classification", "segmentation", "detection"),
         zero_at_match=False,
         deviations="mean over the elements where paper and code sum them, for which their weights are of the order of 1e-5",
         equation=r"\sum_l \frac{1}{CHW} \lVert G(m \odot r(f^s_l)) - f^t_l \rVert_2^2, \quad m \sim \mathrm{Bernoulli}(1 - \lambda)",

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from instil.core import Card, closest, full
 from instil.objectives.adapters import as_map, resize, smaller_grid
+from instil.objectives.errors import sample_mean
 from instil.objectives.feature_objective import FeatureObjective
 from instil.objectives.logit_objective import reduced
 from instil.objectives.pairs import Pairs
@@ -32,15 +33,15 @@ def nst_loss(
     student, teacher = as_map(student), as_map(teacher)
     grid = smaller_grid(student, teacher, "neuron selectivity transfer")
     mine, theirs = (F.normalize(resize(full(stage), grid).flatten(2), dim=2) for stage in (student, teacher))
-    width = _squared_distances(mine, theirs).mean((1, 2), keepdim=True).detach().clamp_min(NARROWEST)
+    width = _squared_distances(mine.detach(), theirs).mean((1, 2), keepdim=True).clamp_min(NARROWEST) if kernel == "gaussian" else 1.0
 
     def similarity(first: Tensor, second: Tensor) -> Tensor:
         if kernel == "gaussian":
             values = (-_squared_distances(first, second) / (2 * width)).exp()
         else:
             values = first @ second.mT
-            values = (values + offset) ** degree if kernel == "polynomial" else values
-        return values.mean((1, 2))
+            values = (values + offset if offset else values) ** degree if kernel == "polynomial" else values
+        return sample_mean(values)
 
     return reduced(similarity(theirs, theirs) + similarity(mine, mine) - 2 * similarity(mine, theirs), reduction)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from instil.core import Batch, Card, Outputs, full
 from instil.objectives.adapters import as_map, comparable
+from instil.objectives.errors import squared_error
 from instil.objectives.logit_objective import reduced
 from instil.objectives.normed_objective import NormedObjective
 from instil.objectives.pairs import Pairs, stages
@@ -34,8 +35,9 @@ def ofd_loss(student: Tensor, teacher: Tensor, margin: Tensor, reduction: str = 
     """
     student, teacher = comparable(student, teacher, "ofd_loss")
     target = torch.maximum(teacher, full(margin).view(-1, 1, 1))
-    counted = (student > target) | (target > 0)
-    return reduced(torch.where(counted, student - target, 0.0).square().flatten(1).mean(1), reduction)
+    now = student.detach()
+    target = torch.where((now > target) | (target > 0), target, now)  # what does not count wants itself: no gradient
+    return reduced(squared_error(student, target), reduction)
 
 
 def _negatives(stage: Tensor) -> Tensor:

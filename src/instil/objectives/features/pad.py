@@ -6,11 +6,13 @@ import math
 from typing import ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, Objective, Outputs, Positive, full
 from instil.objectives.adapters import comparable, like
 from instil.objectives.connectors import require_norm
+from instil.objectives.errors import sample_mean
 from instil.objectives.logit_objective import reduced
 from instil.objectives.normed_objective import NormedLinear
 
@@ -23,8 +25,8 @@ def pad_loss(student: Tensor, teacher: Tensor, log_variance: Tensor, epsilon: fl
     """
     student, teacher = comparable(student, teacher, "pad_loss")
     log_variance = full(log_variance)
-    floored = torch.logaddexp(log_variance, torch.full_like(log_variance, math.log(epsilon)))  # its exponent would overflow
-    return reduced(((student - teacher).square() * (-floored).exp() + log_variance).flatten(1).mean(1), reduction)
+    precision = (math.log(epsilon) - log_variance).sigmoid() / epsilon  # 1 / (epsilon + variance), whose variance would overflow
+    return reduced(sample_mean(torch.addcmul(log_variance, F.mse_loss(student, teacher, reduction="none"), precision)), reduction)
 
 
 class PAD(Objective):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from instil.core import Batch, Card, Outputs
 from instil.objectives.adapters import comparable
+from instil.objectives.errors import squared_error
 from instil.objectives.hidden_objective import HiddenObjective, layer_map
 from instil.objectives.logit_objective import reduced
 
@@ -22,7 +23,7 @@ def patient_kd_loss(student: Tensor, teacher: Tensor, normalize: bool = True, re
     student, teacher = comparable(student, teacher, "patient_kd_loss")
     if normalize:
         student, teacher = F.normalize(student, dim=-1), F.normalize(teacher, dim=-1)
-    return reduced((student - teacher).square().flatten(1).mean(1), reduction)
+    return reduced(squared_error(student, teacher), reduction)
 
 
 class PatientKD(HiddenObjective):

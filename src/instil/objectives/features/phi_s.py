@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from instil.core import Batch, Card, Outputs, full
 from instil.objectives.adapters import comparable
+from instil.objectives.errors import squared_error
 from instil.objectives.hadamard import equalizing_rotation
 from instil.objectives.logit_objective import reduced
 from instil.objectives.patch_matching import SMALLEST_DEVIATION, PatchObjective
@@ -30,7 +31,7 @@ def phi_s_loss(student: Tensor, teacher: Tensor, mean: Tensor, matrix: Tensor, r
     """Mean squared difference of the student's patches (N, L, D) from the teacher's after ``phi_s_matrix``. Raises ValueError where shapes differ."""
     student, teacher = comparable(student, teacher, "phi_s_loss")
     target = (teacher - mean) @ matrix.mT
-    return reduced((student - target).square().flatten(1).mean(1), reduction)
+    return reduced(squared_error(student, target), reduction)
 
 
 class Standard(nn.Module):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from instil.core import Batch, Card, Outputs, full
 from instil.objectives.adapters import as_map, comparable, like
 from instil.objectives.connectors import NORMS
+from instil.objectives.errors import sample_mean
 from instil.objectives.logit_objective import reduced
 from instil.objectives.normed_objective import NormedObjective
 from instil.objectives.pairs import Pairs, plan, stages
@@ -26,13 +27,14 @@ def hcl_loss(student: Tensor, teacher: Tensor, levels: tuple[int, ...] = LEVELS,
     the one before; weighted mean over the grids, mean over the elements. Raises ValueError where the shapes differ.
     """
     student, teacher = comparable(student, teacher, "hcl_loss")
-    values, weight, total = (student - teacher).square().flatten(1).mean(1), 1.0, 1.0
+    difference = student - teacher
+    values, weight, total = sample_mean(difference.square()), 1.0, 1.0
     for level in levels:
         if level < student.shape[2]:
             weight /= 2
             total += weight
-            pooled = F.adaptive_avg_pool2d(student - teacher, level)
-            values = values + weight * pooled.square().flatten(1).mean(1)
+            pooled = F.adaptive_avg_pool2d(difference, level)
+            values = values + weight * sample_mean(pooled.square())
     return reduced(values / total, reduction)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from instil.core import Batch, Card, Outputs, Positive, closest, full
 from instil.objectives.adapters import as_map, like, resize
 from instil.objectives.connectors import convolutions
+from instil.objectives.errors import squared_error
 from instil.objectives.logit_objective import reduced
 from instil.objectives.normed_objective import NormedObjective
 from instil.objectives.pairs import Pairs, match, stages
@@ -124,7 +125,7 @@ class SemCKD(NormedObjective):
         student, teacher = full(as_map(student)), full(as_map(teacher))
         height, width = (min(a, b) for a, b in zip(student.shape[2:], teacher.shape[2:], strict=True))
         adapted: Tensor = connection(like(connection, resize(student, (height, width))))
-        return (adapted - resize(teacher, (height, width))).square().flatten(1).mean(1)
+        return squared_error(adapted, resize(teacher, (height, width)))
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         mine, theirs = stages(student), stages(teacher)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from instil.core import Card, Outputs, full
 from instil.objectives.adapters import as_map, comparable, like, resize
 from instil.objectives.connectors import Norm, convolutions, end_of
+from instil.objectives.errors import squared_error
 from instil.objectives.logit_objective import reduced
 from instil.objectives.normed_objective import NormedObjective
 from instil.objectives.pairs import Pairs, stages
@@ -21,7 +22,7 @@ def simkd_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> Ten
     With ``reduction="none"`` one value a sample. Raises ValueError where the shapes differ.
     """
     student, teacher = comparable(student, teacher, "simkd_loss")
-    return reduced((student - teacher).square().flatten(1).mean(1), reduction)
+    return reduced(squared_error(student, teacher), reduction)
 
 
 class Projector(nn.Module):

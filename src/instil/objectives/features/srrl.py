@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from instil.core import Batch, Card, NonNegative, Objective, Outputs, full
 from instil.objectives.adapters import as_map, comparable, like
 from instil.objectives.connectors import convolutions, end_of, require_norm
+from instil.objectives.errors import squared_error
 from instil.objectives.logit_objective import reduced
 from instil.objectives.pairs import stages
 
@@ -25,7 +26,7 @@ def srrl_loss(
     student, teacher = (feature.mean((2, 3)) if feature.ndim == 4 else feature for feature in (full(student), full(teacher)))
     student, teacher = comparable(student, teacher, "srrl_loss of features")
     mine, theirs = comparable(student_logits, teacher_logits, "srrl_loss of logits")
-    return reduced((student - teacher).square().mean(1) + logit_weight * (mine - theirs).square().mean(1), reduction)
+    return reduced(squared_error(student, teacher) + logit_weight * squared_error(mine, theirs), reduction)
 
 
 class SRRL(Objective):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from instil.core import Batch, Card, NonNegative, Outputs, closest
 from instil.objectives.adapters import comparable
+from instil.objectives.errors import sample_mean, squared_error
 from instil.objectives.logit_objective import reduced
 from instil.objectives.patch_matching import PatchObjective, Standardization, cosine_distance
 
@@ -31,8 +32,8 @@ def theia_loss(
         distance = cosine_distance(student, teacher).mean(1)
     else:
         raise ValueError(f"over: the cosine is not over '{over}'; {closest(over, ('image', 'patch'))}")
-    absolute = F.smooth_l1_loss(student, teacher, reduction="none").flatten(1).mean(1)
-    squared = (student - teacher).square().flatten(1).mean(1)
+    absolute = sample_mean(F.smooth_l1_loss(student, teacher, reduction="none"))
+    squared = squared_error(student, teacher) if mse else 0.0
     return reduced(cosine * distance + smooth_l1 * absolute + mse * squared, reduction)
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import Batch, Card, NonNegative, Outputs
 from instil.objectives.adapters import comparable
+from instil.objectives.errors import sample_mean
 from instil.objectives.hidden_objective import HiddenObjective, Layers, layer_map, masked_mean, paired_attentions, states, token_mask
 from instil.objectives.logit_objective import reduced
 
@@ -21,7 +23,7 @@ def tinybert_hidden_loss(student: Tensor, teacher: Tensor, mask: Tensor | None =
     ``mask`` (N, L): 1 for a token, 0 for padding; none in the authors' code. Raises ValueError where the shapes differ.
     """
     student, teacher = comparable(student, teacher, "tinybert_hidden_loss")
-    return reduced(masked_mean((student - teacher).square().mean(-1), mask), reduction)
+    return reduced(masked_mean(F.mse_loss(student, teacher, reduction="none").sum(-1) / max(1, student.shape[-1]), mask), reduction)
 
 
 def tinybert_attention_loss(student: Tensor, teacher: Tensor, mask: Tensor | None = None, reduction: str = "mean") -> Tensor:
@@ -31,12 +33,12 @@ def tinybert_attention_loss(student: Tensor, teacher: Tensor, mask: Tensor | Non
     Raises ValueError where the shapes differ.
     """
     student, teacher = comparable(student, teacher, "tinybert_attention_loss")
-    student, teacher = (torch.where(side <= MASKED_SCORE, 0.0, side) for side in (student, teacher))
-    squares = (student - teacher).square().mean(1)
+    student, teacher = (side.masked_fill(side <= MASKED_SCORE, 0.0) for side in (student, teacher))
+    squares = F.mse_loss(student, teacher, reduction="none").sum(1) / max(1, student.shape[1])
     if mask is not None:
         pairs = mask[:, :, None] * mask[:, None]
         return reduced(masked_mean(squares.flatten(1), pairs.flatten(1)), reduction)
-    return reduced(squares.flatten(1).mean(1), reduction)
+    return reduced(sample_mean(squares), reduction)
 
 
 class TinyBERT(HiddenObjective):

@@ -9,6 +9,7 @@ from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, NonNegative, Outputs, full, uniform
+from instil.objectives.errors import sample_mean
 from instil.objectives.hidden_objective import Projection
 from instil.objectives.logit_objective import reduced
 from instil.objectives.patch_matching import PatchObjective, Standardization, cosine_distance, members, smooth_l1_distance
@@ -20,7 +21,7 @@ def unic_loss(student: Tensor, teacher: Tensor, cosine: float = 0.5, smooth_l1: 
     Tokens (N, L, D), of which it is the mean, or one token (N, D). Raises ValueError where the shapes differ.
     """
     values = cosine * cosine_distance(student, teacher) + smooth_l1 * smooth_l1_distance(student, teacher, beta)
-    return reduced(values.flatten(1).mean(1) if values.ndim > 1 else values, reduction)
+    return reduced(sample_mean(values) if values.ndim > 1 else values, reduction)
 
 
 def kept_teachers(losses: Tensor, noise: Tensor, drop: float) -> Tensor:

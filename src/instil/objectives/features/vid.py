@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from instil.core import Card, Positive, at_progress, full
 from instil.objectives.adapters import as_map, comparable, like, resize
+from instil.objectives.errors import sample_mean
 from instil.objectives.feature_objective import FeatureObjective
 from instil.objectives.logit_objective import reduced
 from instil.objectives.pairs import Pairs
@@ -23,7 +24,7 @@ def vid_loss(mean: Tensor, teacher: Tensor, variance: Tensor, reduction: str = "
     """
     mean, teacher = comparable(mean, teacher, "vid_loss")
     variance = full(variance)[:, None, None]
-    values = ((mean - teacher).square() / variance + variance.log()).flatten(1).mean(1) / 2
+    values = sample_mean((mean - teacher).square() / variance + variance.log()) / 2
     return reduced(values, reduction)
 
 

@@ -10,6 +10,7 @@ from torch.nn.utils.parametrizations import orthogonal
 
 from instil.core import Batch, Card, Outputs, closest, full
 from instil.objectives.adapters import as_map, comparable, like, resize
+from instil.objectives.errors import sample_mean
 from instil.objectives.feature_objective import FeatureObjective
 from instil.objectives.logit_objective import reduced
 from instil.objectives.pairs import Pairs
@@ -32,7 +33,7 @@ def vkd_loss(student: Tensor, teacher: Tensor, normalize: Normalize = "layer", r
         student, teacher = _standardized(student), _standardized(teacher)
     else:
         raise ValueError(f"normalize: no norm '{normalize}'; {closest(normalize, ('layer', 'batch'))}")
-    return reduced(F.smooth_l1_loss(student, teacher, reduction="none").flatten(1).mean(1), reduction)
+    return reduced(sample_mean(F.smooth_l1_loss(student, teacher, reduction="none")), reduction)
 
 
 def _standardized(features: Tensor) -> Tensor:

@@ -19,9 +19,10 @@ def label_smoothing_loss(student: Tensor, target: Tensor, smoothing: float = 0.1
     """
     require_classes(student, 2)
     require_class_target(student, target)
-    surprise = -full(student).log_softmax(-1)
-    hit = surprise.gather(-1, target.clamp_min(0).unsqueeze(-1)).squeeze(-1)
-    spread = (surprise.sum(-1) - hit) / (student.shape[-1] - 1) if others_only else surprise.mean(-1)
+    log_probability = full(student).log_softmax(-1)
+    hit = -log_probability.gather(-1, target.clamp_min(0).unsqueeze(-1)).squeeze(-1)
+    total = -log_probability.sum(-1)
+    spread = (total - hit) / (student.shape[-1] - 1) if others_only else total / student.shape[-1]
     return reduced((1 - smoothing) * hit + smoothing * spread, reduction, target)
 
 

@@ -24,11 +24,12 @@ def cs_kd_loss(student: Tensor, partner: Tensor, pairs: Tensor, temperature: flo
     log_student = (full(student) / temperature).log_softmax(-1)
     log_partner = (full(partner.detach()) / temperature).log_softmax(-1)
     probability = log_partner.exp()
+    share = pairs.to(log_student.dtype)
+    count = share.sum(1)
+    share = share / count.clamp_min(1).unsqueeze(1)
     with torch.autocast(student.device.type, enabled=False):
-        divergence = (probability * log_partner).sum(-1) - log_student @ probability.T
-    count = pairs.to(divergence.dtype).sum(1)
-    values = (divergence * pairs).sum(1) / count.clamp_min(1)
-    return temperature**2 * mean(values, (count > 0).to(divergence.dtype))
+        values = share @ (probability * log_partner).sum(-1) - (log_student * (share @ probability)).sum(-1)
+    return temperature**2 * mean(values, (count > 0).to(values.dtype))
 
 
 class CSKD(LabelObjective):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -32,11 +33,13 @@ def gkl_loss(
     Raises ValueError for one class and where the shapes differ.
     """
     require_same_logits(student, teacher, classes=2)
-    prior = full(teacher).softmax(-1) if prior is None else full(prior)
-    logarithm = gamma * prior.clamp_min(torch.finfo(prior.dtype).tiny).log()
-    share = logarithm.softmax(-1)
     difference = full(teacher) - full(student)
-    spread = (share * (difference - (share * difference).sum(-1, keepdim=True)).square()).sum(-1) / 2  # the sum over pairs, without making them
+    tiny = torch.finfo(difference.dtype).tiny
+    logarithm = full(teacher).log_softmax(-1).clamp_min(math.log(tiny)) if prior is None else full(prior).clamp_min(tiny).log()
+    logarithm = gamma * logarithm
+    share = logarithm.softmax(-1)
+    middle = (share * difference.detach()).sum(-1, keepdim=True)  # the spread is least about it: it needs no gradient
+    spread = ((difference - middle).square() * share).sum(-1) / 2  # the sum over pairs, without making them
     if normalize == "batch":
         size = 2 * logarithm.logsumexp(-1)
         spread = spread * (size - size.amax()).exp() / (size - size.amax()).exp().mean()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import Batch, Card, Positive, full
 from instil.objectives.divergences import softened_kl
-from instil.objectives.logit_objective import LogitObjective, kl_divergence, reduced, require_same_logits
+from instil.objectives.logit_objective import LogitObjective, reduced, require_same_logits
 
 
 def kd_loss(
@@ -20,15 +20,15 @@ def kd_loss(
     """
     require_same_logits(student, teacher)
     if multi_label or student.shape[-1] == 1:
-        values = kl_divergence(_log_bernoulli(full(teacher) / temperature), _log_bernoulli(full(student) / temperature)).mean(-1)
+        values = _bernoulli_kl(full(teacher) / temperature, full(student) / temperature).sum(-1) / student.shape[-1]
     else:
         values = softened_kl(student, teacher, temperature)
     return reduced(values * temperature**2 if scale else values, reduction)
 
 
-def _log_bernoulli(logits: Tensor) -> Tensor:
-    """(..., C) -> (..., C, 2): log-probabilities of yes and no."""
-    return torch.stack([logits, torch.zeros_like(logits)], -1).log_softmax(-1)
+def _bernoulli_kl(teacher: Tensor, student: Tensor) -> Tensor:
+    """KL of the sigmoids, class by class: log s(t) - log s(u) - (1 - s(t)) (t - u), since log (1 - s(x)) = log s(x) - x."""
+    return F.logsigmoid(teacher) - F.logsigmoid(student) + (-teacher).sigmoid() * (student - teacher)
 
 
 class KD(LogitObjective):

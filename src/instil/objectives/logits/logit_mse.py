@@ -16,7 +16,7 @@ def logit_mse_loss(student: Tensor, teacher: Tensor, smooth: bool = False, reduc
     """
     require_same_logits(student, teacher)
     distance = F.smooth_l1_loss if smooth else F.mse_loss
-    return reduced(distance(full(student), full(teacher), reduction="none").mean(-1), reduction)
+    return reduced(distance(full(student), full(teacher), reduction="none").sum(-1) / student.shape[-1], reduction)
 
 
 class LogitMSE(LogitObjective):

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from instil.core import Batch, Card, Positive, full
 from instil.objectives.divergences import softened_kl
-from instil.objectives.logit_objective import LogitObjective, reduced, require_same_logits, standardize
+from instil.objectives.logit_objective import STANDARD_DEVIATION_EPSILON, LogitObjective, deviation, reduced, require_same_logits
 
 
 def normkd_loss(student: Tensor, teacher: Tensor, temperature: float = 1.0, reduction: str = "mean") -> Tensor:
@@ -16,8 +16,11 @@ def normkd_loss(student: Tensor, teacher: Tensor, temperature: float = 1.0, redu
     Raises ValueError for fewer than three classes and where the shapes differ.
     """
     require_same_logits(student, teacher)
-    values = softened_kl(standardize(student), standardize(teacher), temperature)  # the softmax does not see the mean that is taken off
-    return reduced(values * (temperature * full(teacher).std(-1)).square(), reduction)
+    student, teacher = full(student), full(teacher)
+    mine, theirs = deviation(student), deviation(teacher)
+    student, teacher = student / (mine + STANDARD_DEVIATION_EPSILON), teacher / (theirs + STANDARD_DEVIATION_EPSILON)
+    values = softened_kl(student, teacher, temperature)
+    return reduced(values * (temperature * theirs.squeeze(-1)).square(), reduction)
 
 
 class NormKD(LogitObjective):

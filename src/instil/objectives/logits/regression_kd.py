@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import UNLABELLED, Batch, Card, LabelObjective, NonNegative, Outputs, full
@@ -24,8 +25,8 @@ def regression_kd_loss(student: Tensor, teacher: Tensor, target: Tensor, margin:
         expected = f"the outputs' shape {tuple(student.shape)}" + (" (the last may be left out)" if student.shape[-1] == 1 else "")
         raise ValueError(f"target has shape {tuple(target.shape)}; expected {expected}")
     known = ~unknown(target)
-    wanted = torch.where(known, target, 0)
-    mine, theirs = (torch.where(known, full(side) - wanted, 0.0).square().sum(-1) for side in (student, teacher))
+    wanted = torch.where(known, target, 0).to(full(student).dtype)
+    mine, theirs = (F.mse_loss(torch.where(known, full(side), wanted), wanted, reduction="none").sum(-1) for side in (student, teacher))
     return reduced(torch.where(mine + margin > theirs, mine, 0.0), reduction, torch.where(known.any(-1), 0, UNLABELLED))
 
 

@@ -15,9 +15,9 @@ def ttm_loss(student: Tensor, teacher: Tensor, gamma: float = 0.1, weighted: boo
     Raises ValueError for one class and where the shapes differ.
     """
     require_same_logits(student, teacher, classes=2)
-    powered = gamma * full(teacher).log_softmax(-1)
-    values = kl_divergence(powered.log_softmax(-1), full(student).log_softmax(-1))
-    return reduced(values * powered.logsumexp(-1).exp() if weighted else values, reduction)
+    teacher = full(teacher)
+    values = kl_divergence((gamma * teacher).log_softmax(-1), full(student).log_softmax(-1))
+    return reduced(values * (gamma * teacher.log_softmax(-1)).logsumexp(-1).exp() if weighted else values, reduction)
 
 
 class TTM(LogitObjective):

@@ -15,6 +15,7 @@ from instil.objectives.adapters import as_map, resize
 from instil.objectives.attention_maps import attention_map
 from instil.objectives.dense import one_grid
 from instil.objectives.directions import products, unit
+from instil.objectives.errors import squared_error
 from instil.objectives.feature_objective import FeatureObjective
 from instil.objectives.logit_objective import reduced
 from instil.objectives.pairs import Pairs, stages
@@ -50,7 +51,7 @@ def csd_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0, pool: i
     for side in one_grid(student, teacher):
         shares = (avg_pool2d(side, pool, ceil_mode=True).flatten(2) / temperature).softmax(2)
         correlations.append(products(shares, shares))
-    return reduced((correlations[0] - correlations[1]).square().mean((1, 2)), reduction)
+    return reduced(squared_error(correlations[0], correlations[1]), reduction)
 
 
 class DSD(FeatureObjective):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from instil.core import Card, closest
 from instil.objectives.dense import DenseObjective, one_grid, positions
 from instil.objectives.directions import products, unit
+from instil.objectives.errors import squared_error
 from instil.objectives.logit_objective import reduced
 from instil.objectives.pairs import Pairs
 
@@ -40,7 +41,7 @@ def skd_pairwise_loss(
         if nodes.shape[1] < 2:
             raise ValueError(f"patches of {patch[0]}x{patch[1]} leave one node of a map {tuple(side.shape)}; it has no other to be compared with")
         cosines.append(products(nodes, nodes))
-    return reduced((cosines[0] - cosines[1]).square().flatten(1).mean(1), reduction)
+    return reduced(squared_error(cosines[0], cosines[1]), reduction)
 
 
 class SKDPairwise(DenseObjective):

@@ -212,8 +212,8 @@ for method in catalogue.names("objective"):
     if card.tasks[0] != "node_classification":  # a graph is one batch, which no cut goes through
         by_input = catalogue.find("objective", method)().differentiates  # one role is differentiated by another, so they must depend on each other
         (COUPLED if card.couples else SCHEMES)[method] = functools.partial(differentiated, method) if by_input else on_roles(method)
-WHOLE = ("balanced",)
-"""Schemes that cannot be sharded, and say so."""
+WHOLE = ("balanced", "jacobian", "lwm")
+"""Schemes that cannot be sharded."""
 KEPT = ("ema", "bank", "features", "adversarial", "mutual_features", "balanced")
 """Schemes whose checkpoints of one process and of two are loaded by the other."""
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from instil.core import Batch, Net, Objective, Scheme, Teacher, Update, items, mean
+from instil.balances.gradient_norm import GradientNorm
+from instil.core import Batch, Net, Objective, Objectives, Scheme, Teacher, Update, items, mean
 from instil.engine import Engine, Optimization, gather_rows, rank, world
 from instil.objectives.features.fitnet import FitNet
 from instil.objectives.labels.cross_entropy import CrossEntropy
@@ -291,3 +292,10 @@ def test_an_objective_of_ones_own_weight() -> None:
         fresh = offline(Odd())
         values = fresh.objectives["odd"](fresh.student(batch()), fresh.ask(batch()), batch())
     assert torch.allclose(one, mean(values, batch()["index"] % 2 + 0.5), atol=1e-6)
+
+
+def test_what_takes_gradients_inside_the_graph_is_not_sharded() -> None:
+    scheme = Offline(net(8), Frozen(net(8, 1)), Objectives({"kd": KD()}, balance=GradientNorm()))
+    scheme.prepare(batch())
+    with pytest.raises(ValueError, match=r"balance takes gradients inside the student's graph, .* set train\.shard: false"):
+        Engine("cpu", shard=True).setup(scheme, lambda _: Optimization("sgd", {"lr": 0.1}))

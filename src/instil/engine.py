@@ -106,6 +106,9 @@ class Engine:
             if isinstance(part, Objectives) and world() > 1:
                 part.gather = gather_rows
         if self.shard:
+            parts = [part for part in scheme.modules() if isinstance(part, Objectives)]
+            if inside := [name for part in parts for name in part.inside_the_graph()]:
+                raise ValueError(f"{inside[0]} takes gradients inside the student's graph, which a sharded net does not have; set train.shard: false")
             mesh = init_device_mesh(self.device.type, (world(),))
             for child in scheme.children():
                 _shard(child, mesh)

@@ -37,6 +37,8 @@ class GradientNorm(Balance):
         "role. Losses that start near zero, or rise, make the ratio to the first step unreliable. Training must not be sharded.",
     )
 
+    differentiates = True
+
     def __init__(self, role: str = "features", asymmetry: NonNegative = 1.5, rate: Positive = 0.025):
         super().__init__()
         self.role, self.asymmetry, self.rate = role, asymmetry, rate
@@ -66,8 +68,7 @@ class GradientNorm(Balance):
     def _pull(self, name: str, loss: Tensor, shared: Tensor) -> Tensor:
         (gradient,) = torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True)
         if gradient is None:
-            reason = f"objectives.{name} does not depend on '{self.role}' of the student; name a role that all depend on"
-            raise ValueError(f"balance.role: {reason} (sharded, no output depends on another: gradient_norm needs train.shard: false)")
+            raise ValueError(f"balance.role: objectives.{name} does not depend on '{self.role}' of the student; name a role that all depend on")
         pull: Tensor = torch.linalg.vector_norm(gradient.float())
         return pull
 

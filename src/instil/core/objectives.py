@@ -30,6 +30,7 @@ class Balance(nn.Module):
     """Moves the weights of several losses while they are trained; options are kept as attributes of the same name."""
 
     card: ClassVar[Card]
+    differentiates: ClassVar[bool] = False  # it takes gradients inside the student's graph
 
     def build(self, couples: Mapping[str, bool]) -> None:
         """Make what it learns or keeps, once: the names of the losses, and which of them couple the batch."""
@@ -100,6 +101,11 @@ class Objectives(nn.ModuleDict):
     def differentiates(self) -> bool:
         """Whether an objective reads ``input``, by which it takes gradients."""
         return "input" in self.reads("student") | self.reads("teacher")
+
+    def inside_the_graph(self) -> list[str]:
+        """What takes gradients before the backward pass, which nets cut in pieces cannot give."""
+        found = [f"objectives.{name}" for name, objective in self.named() if objective.differentiates]
+        return [*found, "balance"] if self.balance is not None and self.balance.differentiates else found
 
     def leaf(self, batch: Batch) -> Batch:
         """The batch's first tensor as a leaf that gradients reach, under its key, where an objective reads ``input``; else nothing."""

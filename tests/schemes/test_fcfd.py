@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from instil.core import Batch, Net, Outputs
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.kd import KD
-from instil.schemes.fcfd import FCFD, Bridge, appearance, kept_statistics
+from instil.schemes.fcfd import FCFD, appearance, bridge, kept_statistics
 from instil.teachers.ensemble import Ensemble
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
@@ -123,8 +123,8 @@ def test_a_mixed_net_leaves_the_running_statistics_alone() -> None:
 @pytest.mark.parametrize(("source", "target"), [((2, 3, 4, 4), (2, 5, 2, 2)), ((2, 3, 2, 2), (2, 5, 4, 6)), ((2, 7, 3), (2, 7, 5)), ((2, 3), (2, 5))])
 def test_bridges_give_what_the_other_net_expects(source: tuple[int, ...], target: tuple[int, ...]) -> None:
     stage, other = torch.randn(source), torch.randn(target)
-    assert Bridge(stage, other)(stage).shape == other.shape
-    assert isinstance(Bridge(stage, other.abs()).end, nn.LeakyReLU)
+    assert bridge(stage, other)(stage).shape == other.shape
+    assert isinstance(bridge(stage, other.abs())[1], nn.LeakyReLU)
 
 
 def test_appearance_is_zero_for_equal_stages() -> None:
@@ -137,15 +137,15 @@ def test_says_what_it_cannot_do() -> None:
     with pytest.raises(ValueError, match="the teacher must be one net"):
         FCFD(net(3), Ensemble([Frozen(net(5)), Frozen(net(5, 1))]), other).prepare(timed())
     two = Net(Stages(5), call, {"features": ["stages.0", "stages.2"]})
-    with pytest.raises(ValueError, match="the student has 3 stages, the teacher 2; say which belong together"):
+    with pytest.raises(ValueError, match="the student has 3 stages and the teacher 2; say which belong together"):
         FCFD(net(3), Frozen(two), other).prepare(timed())
-    FCFD(net(3), Frozen(two), other, pairs=[[1, 0], [2, 1]]).prepare(timed())
-    with pytest.raises(ValueError, match="names a stage that is not there"):
-        FCFD(net(3), Frozen(two), other, pairs=[[1, 0], [2, 2]]).prepare(timed())
-    with pytest.raises(ValueError, match="need two pairs of stages"):
-        FCFD(net(3), Frozen(two), other, pairs=[[1, 0]]).prepare(timed())
+    FCFD(net(3), Frozen(two), other, spots=[[1, 0], [2, 1]]).prepare(timed())
+    with pytest.raises(ValueError, match="is no list of"):
+        FCFD(net(3), Frozen(two), other, spots=[[1, 0], [2, 2]]).prepare(timed())
+    with pytest.raises(ValueError, match="there must be two or more"):
+        FCFD(net(3), Frozen(two), other, spots=[[1, 0]]).prepare(timed())
     inputs = Net(Stages(5), call, {"features": ["stages.0", "stages.1", "stages.2:in"]})
-    with pytest.raises(ValueError, match=r"teacher\.taps\.features: 'stages\.2:in' is not the output of a module"):
+    with pytest.raises(ValueError, match="spots are outputs of modules; name those of the teacher"):
         FCFD(net(3), Frozen(inputs), other).prepare(timed())
-    with pytest.raises(ValueError, match="only where both are maps, or both tokens in the same number"):
-        Bridge(torch.zeros(2, 3, 4, 4), torch.zeros(2, 16, 3))
+    with pytest.raises(ValueError, match="cannot take each other's place"):
+        bridge(torch.zeros(2, 3, 4, 4), torch.zeros(2, 16, 3))

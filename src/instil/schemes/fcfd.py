@@ -5,40 +5,22 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, Net, NonNegative, Objective, Objectives, Outputs, Positive, Scheme, Teacher, Update, full, items, mean
+from instil.core import Batch, Card, NonNegative, Objective, Objectives, Outputs, Positive, Scheme, Teacher, Update, full, items, mean
+from instil.schemes.spots import Bridge, Spots, averaged, places, stage_paths
 from instil.teachers.frozen import Frozen
 
-Pairs = Literal["auto"] | list[list[int]]
 
-
-class Bridge(nn.Module):
-    """A stage of one net in the shape of a stage of the other: maps on its grid by a 3x3 convolution, tokens and vectors by a linear layer."""
-
-    def __init__(self, source: Tensor, target: Tensor):
-        super().__init__()
-        if source.ndim != target.ndim or (source.ndim == 3 and source.shape[1] != target.shape[1]) or source.ndim not in (2, 3, 4):
-            shapes = f"{tuple(source.shape)} and {tuple(target.shape)}"
-            raise ValueError(f"a stage of one net can stand in the other only where both are maps, or both tokens in the same number, not {shapes}")
-        self.grid = (target.shape[2], target.shape[3]) if source.ndim == 4 else None
-        width, wanted = (stage.shape[1] if stage.ndim == 4 else stage.shape[-1] for stage in (source, target))
-        self.project = nn.Conv2d(width, wanted, 3, padding=1) if self.grid is not None else nn.Linear(width, wanted)
-        self.end = nn.LeakyReLU(0.1) if bool((target >= 0).all()) else nn.Identity()  # the rest of a net expects what it usually gets
-        self.to(source.device, full(source).dtype)
-
-    def forward(self, stage: Tensor) -> Tensor:
-        stage = full(stage)
-        if self.grid is not None and tuple(stage.shape[2:]) != self.grid:
-            smaller = all(ours >= wanted for ours, wanted in zip(stage.shape[2:], self.grid, strict=True))
-            stage = F.adaptive_avg_pool2d(stage, self.grid) if smaller else F.interpolate(stage, self.grid, mode="bilinear", align_corners=False)
-        bridged: Tensor = self.end(self.project(stage.to(self.project.weight.dtype)))
-        return bridged
+def bridge(source: Tensor, target: Tensor) -> nn.Sequential:
+    """A 3x3 convolution, or a linear map, and where the target is nowhere negative a leaky ReLU: the rest of a net expects what it usually gets."""
+    end = nn.LeakyReLU(0.1) if bool((target >= 0).all()) else nn.Identity()
+    return nn.Sequential(Bridge(source, target, kernel=3), end)
 
 
 class FCFD(Scheme):
@@ -50,7 +32,7 @@ class FCFD(Scheme):
     ``temperature``: of that KL, with its square as a factor (1 on ImageNet).
     ``paths``: how many mixed nets a step; which ones is drawn anew in every step.
     ``direction``: both mixes either net's first stages with the other's last, to_teacher and to_student only one way.
-    ``pairs``: [[student stage, teacher stage], ...] of ``features``; auto pairs them in order.
+    ``spots``: [[student stage, teacher stage], ...] of ``features``, shallow to deep; auto takes all where both nets have as many.
     """
 
     card = Card(
@@ -76,12 +58,13 @@ class FCFD(Scheme):
         temperature: Positive = 4.0,
         paths: Annotated[int, Ge(1)] = 2,
         direction: Literal["both", "to_teacher", "to_student"] = "both",
-        pairs: Pairs = "auto",
+        spots: Spots = "auto",
     ):
         super().__init__(student, teacher, objectives)
         self.appearance_weight, self.function_weight, self.temperature = appearance_weight, function_weight, temperature
-        self.paths, self.direction, self.pairs = paths, direction, pairs
+        self.paths, self.direction, self.spots = paths, direction, spots
         self.matched: list[tuple[int, int]] = []
+        self.at: dict[str, list[str]] = {}  # of each net the modules whose outputs are its stages
         self.to_teacher, self.to_student = nn.ModuleList(), nn.ModuleList()
         self.learners["student"] += ("to_teacher", "to_student")
 
@@ -89,30 +72,15 @@ class FCFD(Scheme):
         if not isinstance(self.teacher, Frozen):
             raise ValueError("function-consistent features run through the teacher's last stages: the teacher must be one net, at hand")
         mine, theirs = _stages(self.student(batch), "student"), _stages(self.ask(batch), "teacher")
-        self.matched = self._pairs(len(mine), len(theirs))
-        for net, side in ((self.student, "student"), (self.teacher.net, "teacher")):
-            if odd := [path for path in _paths(net) if ":" in path or "[" in path]:
-                raise ValueError(f"{side}.taps.features: '{odd[0]}' is not the output of a module, which alone can be replaced")
-        self.to_teacher.extend(Bridge(mine[i], theirs[j]) for i, j in self.matched)
+        self.matched = places(self.spots, len(mine), len(theirs))
+        if len(self.matched) < 2:
+            raise ValueError("scheme.spots: there must be two or more; the mixed nets change over after any but the last")
+        self.at = {"student": stage_paths(self.student, "student"), "teacher": stage_paths(self.teacher.net, "teacher")}
+        self.to_teacher.extend(bridge(mine[i], theirs[j]) for i, j in self.matched)
         if self.direction != "to_teacher":
-            self.to_student.extend(Bridge(theirs[j], mine[i]) for i, j in self.matched[:-1])
+            self.to_student.extend(bridge(theirs[j], mine[i]) for i, j in self.matched[:-1])
         super().build(batch)
         self.teacher.wants(self.objectives.reads("teacher") | {"features", "logits"}, batch)
-
-    def _pairs(self, student: int, teacher: int) -> list[tuple[int, int]]:
-        """Pairs of stages, shallow to deep."""
-        if self.pairs == "auto":
-            if student != teacher:
-                raise ValueError(f"scheme.pairs: the student has {student} stages, the teacher {teacher}; say which belong together")
-            found = [(number, number) for number in range(student)]
-        else:
-            assert isinstance(self.pairs, list)
-            found = sorted((pair[0], pair[1]) for pair in self.pairs)
-            if any(not (0 <= i < student and 0 <= j < teacher) for i, j in found):
-                raise ValueError(f"scheme.pairs: {self.pairs} names a stage that is not there; the student has {student}, the teacher {teacher}")
-        if len(found) < 2:
-            raise ValueError("function-consistent features need two pairs of stages or more: the mixed nets change over after one of the first")
-        return found
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         number = items(batch).sum()
@@ -126,7 +94,7 @@ class FCFD(Scheme):
         teacher, student = self.ask(batch), self.student(batch)
         update: Update = self.objectives(student, teacher, batch)
         mine, theirs, weight = _stages(student, "student"), _stages(teacher, "teacher"), items(batch)
-        bridged = [bridge(mine[i]) for bridge, (i, _) in zip(self.to_teacher, self.matched, strict=True)]
+        bridged = [full(made(mine[i])) for made, (i, _) in zip(self.to_teacher, self.matched, strict=True)]
         apart = appearance(bridged, [full(theirs[j]) for _, j in self.matched])
         answers = [self._answer(batch, *path, bridged, theirs) for path in self._drawn(batch)]
         update.losses["appearance"] = self.appearance_weight * mean(apart, weight)
@@ -145,10 +113,10 @@ class FCFD(Scheme):
         assert isinstance(self.teacher, Frozen)
         none: frozenset[str] = frozenset()
         if way == "to_teacher":
-            logits: Tensor = self.teacher.net(batch, roles=none, replace={_paths(self.teacher.net)[j]: bridged[number]})["logits"]
+            logits: Tensor = self.teacher.net(batch, roles=none, replace={self.at["teacher"][j]: bridged[number]})["logits"]
         else:
             with kept_statistics(self.student):
-                logits = self.student(batch, roles=none, replace={_paths(self.student)[i]: self.to_student[number](theirs[j])})["logits"]
+                logits = self.student(batch, roles=none, replace={self.at["student"][i]: self.to_student[number](theirs[j])})["logits"]
         return full(logits)
 
     def _function(self, answers: list[Tensor], teacher: Tensor) -> Tensor:
@@ -161,7 +129,7 @@ def appearance(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
     """Mean squared differences of stages (N, ...), summed, and that of the deepest maps' averages after a ReLU: (N,)."""
     terms = [(full(mine) - theirs).square().flatten(1).mean(1) for mine, theirs in zip(student, teacher, strict=True)]
     if student[-1].ndim == 4:
-        mine, theirs = (full(stage).relu().mean((2, 3)) for stage in (student[-1], teacher[-1]))
+        mine, theirs = (averaged(full(stage).relu()) for stage in (student[-1], teacher[-1]))
         terms.append((mine - theirs).square().mean(1))
     return torch.stack(terms).sum(0)
 
@@ -184,8 +152,3 @@ def _stages(outputs: Outputs, side: str) -> tuple[Tensor, ...]:
         raise ValueError(f"function-consistent features need several stages as 'features' of the {side}, which gives {', '.join(outputs)}")
     stages: tuple[Tensor, ...] = outputs["features"]
     return stages
-
-
-def _paths(net: Net) -> list[str]:
-    paths: Any = net.taps.get("features", [])
-    return list(paths)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, Net, Objective, Objectives, Outputs, Scheme, Teacher, Update, full
+from instil.schemes.spots import averaged
 
 
 class Embeds(Protocol):
@@ -73,7 +74,8 @@ class ReusedClassifier(Scheme):
             if role not in teacher:
                 raise ValueError(f"the teacher's classifier is to be reused, and its '{role}' is not known; name it in the teacher's taps")
         self.weight, self.bias = (full(part).clone() for part in teacher["head"])
-        embedding = full(_deepest(teacher))
+        stages = teacher["features"]
+        embedding = full(averaged(stages[-1] if isinstance(stages, tuple) else stages))
         read = embedding.shape[1] == self.weight.shape[1] and F.linear(embedding, self.weight, self.bias)
         if not isinstance(read, Tensor) or not torch.allclose(read, full(teacher["logits"]), rtol=1e-2, atol=1e-2 * float(read.abs().max())):
             raise ValueError(
@@ -110,9 +112,3 @@ class ReusedClassifier(Scheme):
 def _inside(path: str | list[str]) -> str | list[str]:
     """A student's path as it is in the shipped net."""
     return f"student.model.{path}" if isinstance(path, str) else [f"student.model.{one}" for one in path]
-
-
-def _deepest(outputs: Outputs) -> Tensor:
-    """The mean over the positions of the deepest stage."""
-    stage: Tensor = outputs["features"][-1] if isinstance(outputs["features"], tuple) else outputs["features"]
-    return stage.mean((2, 3)) if stage.ndim == 4 else stage.mean(1) if stage.ndim == 3 else stage

@@ -52,19 +52,19 @@ class Gate(Weighting):
 
 
 class Bridge(nn.Module):
-    """A stage of one net as a stage of the other: a 1 x 1 convolution to its channels, on its grid; of tokens and vectors a linear map.
+    """A stage of one net as a stage of the other: a convolution to its channels, on its grid; of tokens and vectors a linear map.
 
     Raises ValueError where one is a map and the other is not, or their numbers of tokens differ.
     """
 
-    def __init__(self, source: Tensor, target: Tensor):
+    def __init__(self, source: Tensor, target: Tensor, kernel: int = 1):
         super().__init__()
         self.grid = (target.shape[2], target.shape[3]) if target.ndim == 4 else None
         if source.ndim != target.ndim or (self.grid is None and source.shape[1:-1] != target.shape[1:-1]):
             raise ValueError(f"scheme.spots: stages {tuple(source.shape)} and {tuple(target.shape)} cannot take each other's place; leave them out")
         axis = -1 if self.grid is None else 1
         widths = source.shape[axis], target.shape[axis]
-        project = nn.Linear(*widths) if self.grid is None else nn.Conv2d(*widths, 1)
+        project = nn.Linear(*widths) if self.grid is None else nn.Conv2d(*widths, kernel, padding=kernel // 2)
         self.project = project.to(source.device, full(source).dtype)
 
     def forward(self, stage: Tensor) -> Tensor:

@@ -23,10 +23,11 @@ def alignment(student: np.ndarray, teacher: np.ndarray, kernel: str, centre: boo
     return float(np.trace(one @ two) / np.sqrt(np.trace(one @ one) * np.trace(two @ two)))
 
 
+@pytest.mark.parametrize("width", [4, 7])  # fewer than the samples, and more
 @pytest.mark.parametrize("centre", [True, False])
 @pytest.mark.parametrize("kernel", ["linear", "rbf"])
-def test_agrees_with_hsic(kernel: str, centre: bool) -> None:
-    student, teacher = torch.randn(5, 3, dtype=torch.float64), torch.randn(5, 7, dtype=torch.float64)
+def test_agrees_with_hsic(kernel: str, centre: bool, width: int) -> None:
+    student, teacher = torch.randn(5, 3, dtype=torch.float64), torch.randn(5, width, dtype=torch.float64)
     loss = cka_loss(student, teacher, kernel, centre=centre)  # type: ignore[arg-type]
     assert np.isclose(float(loss), 1 - alignment(student.numpy(), teacher.numpy(), kernel, centre), rtol=1e-9)
 
@@ -40,10 +41,11 @@ def test_rotation_scale_and_shift_do_not_matter(kernel: str) -> None:
 
 @pytest.mark.parametrize("kernel", ["linear", "rbf"])
 def test_samples_that_are_all_alike_have_no_alignment(kernel: str) -> None:
-    student = torch.ones(4, 3, requires_grad=True)
-    loss = cka_loss(student, torch.randn(4, 5), kernel)  # type: ignore[arg-type]
-    assert torch.isclose(loss, torch.tensor(1.0))
-    assert torch.isfinite(torch.autograd.grad(loss, student)[0]).all()
+    for width in (2, 5):
+        student = torch.ones(4, 3, requires_grad=True)
+        loss = cka_loss(student, torch.randn(4, width), kernel)  # type: ignore[arg-type]
+        assert torch.isclose(loss, torch.tensor(1.0))
+        assert torch.isfinite(torch.autograd.grad(loss, student)[0]).all()
 
 
 def test_options_and_unknown_kernel() -> None:

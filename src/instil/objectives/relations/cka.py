@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from instil.core import Batch, Card, Positive, closest
+from instil.core import Batch, Card, Positive, closest, full
+from instil.objectives.directions import products
 from instil.objectives.relation_objective import RelationObjective
-from instil.objectives.similarities import NEAREST, centred, distances, inner_products
+from instil.objectives.similarities import centred, inner_products, squared_distances
 
 Kernel = Literal["linear", "rbf"]
 
@@ -23,16 +24,25 @@ def cka_loss(student: Tensor, teacher: Tensor, kernel: Kernel = "linear", bandwi
     """
     if kernel not in ("linear", "rbf"):
         raise ValueError(f"kernel: no kernel '{kernel}'; {closest(kernel, ('linear', 'rbf'))}")
-    sides = []
-    for samples in (student, teacher):
-        matrix = inner_products(samples) if kernel == "linear" else _gaussian(samples, bandwidth)
-        sides.append(F.normalize((centred(matrix) if centre else matrix).flatten(), dim=0))
-    return 1 - (sides[0] * sides[1]).sum()
+    flat = [full(samples).flatten(1) for samples in (student, teacher)]
+    if kernel == "linear" and max(side.shape[1] for side in flat) < len(student):
+        return 1 - _by_features(*(side - side.mean(0) if centre else side for side in flat))
+    matrices = [inner_products(side) if kernel == "linear" else _gaussian(side, bandwidth) for side in flat]
+    mine, theirs = (F.normalize((centred(matrix) if centre else matrix).flatten(), dim=0) for matrix in matrices)
+    return 1 - (mine * theirs).sum()
+
+
+def _by_features(student: Tensor, teacher: Tensor) -> Tensor:
+    """The cosine of the Gram matrices (N, N) of samples (N, D), from matrices (D, D): tr(AA' BB') is the squared length of A'B."""
+    mine, theirs = (side / torch.linalg.vector_norm(side.detach()).clamp_min(torch.finfo(side.dtype).tiny) for side in (student, teacher))
+    between, within, within_teacher = products(theirs.mT, mine.mT), products(mine.mT, mine.mT), products(theirs.mT, theirs.mT)
+    lengths = torch.linalg.vector_norm(within) * torch.linalg.vector_norm(within_teacher)
+    cosine: Tensor = between.square().sum() / lengths.clamp_min(1e-12)
+    return cosine
 
 
 def _gaussian(samples: Tensor, bandwidth: float) -> Tensor:
-    apart = distances(samples)
-    squared = torch.where(apart > NEAREST, apart.square(), 0.0)
+    squared = squared_distances(samples)
     mean = squared.detach().sum() / max(1, len(samples) * (len(samples) - 1))
     return (-squared / (2 * bandwidth**2 * mean).clamp_min(1e-12)).exp()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal
 
-import torch
+import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor
 
@@ -23,7 +23,7 @@ def correlation_congruence_loss(
 ) -> Tensor:
     """Squared difference of the two sides' (N, N) correlations, over N squared (Peng et al. 2019); a scalar.
 
-    Embeddings (N, D) of any widths, to unit length first where ``normalize``. The Gaussian kernel is its Taylor series to ``order``, in
+    Embeddings (N, D) of any widths, to unit length first where ``normalize``. The Gaussian kernel is its Taylor series to ``order``, 1 or more, in
     which unit length is supposed; the bilinear one is the inner product.
     """
     if kernel not in ("gaussian", "bilinear"):
@@ -31,13 +31,16 @@ def correlation_congruence_loss(
     sides = [inner_products(unit(side) if normalize else side) for side in (student, teacher)]
     if kernel == "gaussian":
         sides = [_gaussian(side, gamma, order) for side in sides]
-    return (sides[0] - sides[1]).square().sum() / max(1, len(student) ** 2)
+    return F.mse_loss(sides[0], sides[1], reduction="sum") / max(1, len(student) ** 2)
 
 
 def _gaussian(products: Tensor, gamma: float, order: int) -> Tensor:
     """exp(-gamma * squared distance) of unit vectors with these inner products."""
-    terms = [(2 * gamma) ** power / math.factorial(power) * products**power for power in range(order + 1)]
-    return math.exp(-2 * gamma) * torch.stack(terms).sum(0)
+    coefficients = [math.exp(-2 * gamma) * (2 * gamma) ** power / math.factorial(power) for power in range(order + 1)]
+    values = coefficients[order] * products
+    for coefficient in reversed(coefficients[1:order]):
+        values = (values + coefficient) * products
+    return values + coefficients[0]
 
 
 def neighbour_congruence_loss(student: Tensor, teacher: Tensor) -> Tensor:

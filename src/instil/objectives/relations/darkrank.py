@@ -30,7 +30,7 @@ def darkrank_loss(student: Tensor, teacher: Tensor, form: str = "hard", alpha: f
         raise ValueError(f"form: no form '{form}'; {closest(form, FORMS)}")
     mine, theirs = distances(student), distances(teacher)
     itself = torch.eye(len(theirs), dtype=torch.bool, device=theirs.device)
-    nearest = theirs.masked_fill(itself, torch.inf).argsort(dim=1, stable=True)[:, : min(length, len(theirs) - 1)]
+    nearest = theirs.masked_fill(itself, torch.inf).topk(min(length, max(0, len(theirs) - 1)), 1, largest=False).indices
     scores = -alpha * mine.gather(1, nearest) ** beta
     if form == "hard":
         return choice_surprise(scores).sum(1).mean()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import Batch, Card, Positive, closest
 from instil.objectives.directions import unit
 from instil.objectives.relation_objective import RelationObjective
-from instil.objectives.similarities import distances, inner_products
+from instil.objectives.similarities import distances, inner_products, squared_distances
 
 Kernel = Literal["cosine", "polynomial", "euclidean", "gaussian"]
 KERNELS = ("cosine", "polynomial", "euclidean", "gaussian")
@@ -21,7 +22,7 @@ def gsp_loss(student: Tensor, teacher: Tensor, kernel: Kernel = "cosine", width:
     Embeddings (N, D) of any widths. ``polynomial`` is the cosine squared, ``euclidean`` the distance, ``gaussian`` exp(-distance² / (2 width)).
     """
     mine, theirs = (_nearness(side, kernel, width) for side in (student, teacher))
-    return (mine - theirs).square().sum() / max(1, len(mine) ** 2)
+    return F.mse_loss(mine, theirs, reduction="sum") / max(1, len(mine) ** 2)
 
 
 def _nearness(embedding: Tensor, kernel: Kernel, width: float) -> Tensor:
@@ -31,7 +32,7 @@ def _nearness(embedding: Tensor, kernel: Kernel, width: float) -> Tensor:
     if kernel == "euclidean":
         return distances(embedding)
     if kernel == "gaussian":
-        return (-distances(embedding).square() / (2 * width)).exp()
+        return (squared_distances(embedding) / (-2 * width)).exp()
     raise ValueError(f"kernel: no kernel '{kernel}'; {closest(kernel, KERNELS)}")
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from instil.core import Batch, Card, NonNegative, Outputs, Positive, closest, full
 from instil.objectives.feature_objective import FeatureObjective
 from instil.objectives.pairs import Pairs, stages
-from instil.objectives.similarities import distances, inner_products
+from instil.objectives.similarities import inner_products, squared_distances
 
 KERNELS = ("combined", "cosine", "student_t", "adaptive_rbf", "rbf", "cauchy")
 DIVERGENCES = ("jeffreys", "kl", "squared", "abs", "exponential", "kagan")
@@ -43,7 +43,7 @@ def _neighbours(samples: Tensor, kernel: str) -> Tensor:
         flat = full(samples).flatten(1)
         likeness = (inner_products(flat / (torch.linalg.vector_norm(flat, dim=1, keepdim=True) + EPSILON)) + 1) / 2
     else:
-        distance = (distances(samples).square() + EPSILON).sqrt()
+        distance = (squared_distances(samples) + EPSILON).sqrt()
         if kernel == "student_t":
             likeness = 1 / (1 + distance)
         elif kernel == "cauchy":
@@ -56,13 +56,12 @@ def _neighbours(samples: Tensor, kernel: str) -> Tensor:
 
 def _divergence(p: Tensor, q: Tensor, divergence: str, epsilon: float) -> Tensor:
     """Entry by entry; p is the teacher's."""
-    ratio = p.log() - q.log()
     if divergence == "jeffreys":
-        return (p - q) * ratio
+        return (p - q) * (p.log() - q.log())
     if divergence == "kl":
         return p * (epsilon + p / (epsilon + q)).log()
     if divergence == "exponential":
-        return p * ratio.square()
+        return p * (p.log() - q.log()).square()
     difference = (p - q).abs() if divergence == "abs" else (p - q).square()
     return difference / p if divergence == "kagan" else difference
 

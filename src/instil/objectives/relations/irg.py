@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from instil.core import Batch, Card, NonNegative, Outputs, full
 from instil.objectives.feature_objective import FeatureObjective
 from instil.objectives.pairs import Pairs, stages
-from instil.objectives.similarities import distances
+from instil.objectives.similarities import squared_distances
 
 
 def irg_graph_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ def irg_transform_loss(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Te
 
 
 def _edges(samples: Tensor) -> Tensor:
-    squared = distances(samples).square()
+    squared = squared_distances(samples)
     return squared / squared.amax().clamp_min(torch.finfo(squared.dtype).tiny)
 
 

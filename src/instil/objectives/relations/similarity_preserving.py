@@ -20,7 +20,7 @@ def similarity_preserving_loss(student: Tensor, teacher: Tensor, norm: float = 2
     Stages (N, ...) of any shapes (Tung and Mori 2019).
     """
     mine, theirs = (F.normalize(inner_products(side), p=norm, dim=1) for side in (student, teacher))
-    return (mine - theirs).square().sum() / max(1, len(student) ** 2)
+    return F.mse_loss(mine, theirs, reduction="sum") / max(1, len(student) ** 2)
 
 
 class SimilarityPreserving(FeatureObjective):

@@ -67,9 +67,9 @@ class ReusedClassifier(Scheme):
         self.register_buffer("bias", torch.empty(0))
 
     def build(self, batch: Batch) -> None:
+        self._objective()
         teacher = self.ask(batch)  # asked first: the objectives may want less of the teacher
         super().build(batch)
-        self._objective()
         for role in ("head", "logits", "features"):
             if role not in teacher:
                 raise ValueError(f"the teacher's classifier is to be reused, and its '{role}' is not known; name it in the teacher's taps")

@@ -90,6 +90,8 @@ def test_the_page_and_the_table_are_of_the_headline(task: str, runs: dict[str, P
     page = (runs[task] / "report.html").read_text()
     words = {"miou": "mIoU"}.get(EXPECTED[task][2], "accuracy")
     assert f"Validation {words} against epoch" in page
+    assert ("has no ONNX form" in page) == (not EXPECTED[task][1])
+    assert ("was not exported" in page) is False
     console = Console(record=True, width=120, file=io.StringIO())
     closing_table.show(result(runs[task]), console)
     said = console.export_text()

@@ -39,6 +39,7 @@ def assemble(bench: Bench, teacher: Arm | None, arms: Arms, status: str) -> dict
         "scheme": recipe.scheme.type,
         "objectives": {name: goal.model_dump(mode="json") for name, goal in recipe.objectives.items()},
         "seeds": recipe.seeds,
+        "exports": bench.task.exports,
     }
     scored = {"teacher": [teacher]} if teacher is not None and teacher.test else {}
     for name, done in {**scored, **arms}.items():

@@ -159,7 +159,7 @@ def _resolved(data: Mapping[str, Any]) -> dict[str, Any]:
 
 def _filled(section: dict[str, Any], path: list[str], options: Mapping[str, Any]) -> dict[str, Any]:
     """The section with these options at ``path``."""
-    return section | ({path[0]: _filled(section[path[0]], path[1:], options)} if path else options)
+    return section | ({path[0]: _filled(section[path[0]], path[1:], options)} if path else dict(options))
 
 
 def _task(section: Any) -> Any:

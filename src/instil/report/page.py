@@ -105,9 +105,11 @@ def _work(record: Record, drawn: list[Plot]) -> dict[str, str]:
 
 
 def _cost(record: Record, drawn: list[Plot]) -> dict[str, str]:
-    exported = (
-        "" if record.at("export", "onnx") else "<p>The student was not exported to ONNX; <code>instil export</code> does it and measures it.</p>"
-    )
+    exported = ""
+    if record.at("exports") is False:
+        exported = "<p>A student of this task has no ONNX form.</p>"
+    elif not record.at("export", "onnx"):
+        exported = "<p>The student was not exported to ONNX; <code>instil export</code> does it and measures it.</p>"
     return {"cost": tables.cost(record) + exported, "trade": _figure(plots.trade(record), drawn)}
 
 

@@ -153,7 +153,7 @@ class SpotAdaptive(Scheme):
         """(N, C): logits of the net of many paths, both nets in eval mode."""
         mine: dict[str, Tensor] = {}
         theirs: dict[str, Tensor] = {}
-        with evaluating(self.student):
+        with evaluating(self.student), torch.compiler.set_stance("force_eager"):  # what is replaced is no part of a compiled graph
             for spot, (i, j) in enumerate(self.places):
                 own, other = self.student(batch, replace=mine)["features"][i], self.fixed(batch, replace=theirs)["features"][j]
                 taken = action[:, spot].view(-1, *[1] * (own.ndim - 1))
@@ -163,7 +163,7 @@ class SpotAdaptive(Scheme):
         return (1 - action[:, -1:]) * full(own) + action[:, -1:] * full(other)
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        return {**super().counts(batch), "route": self._labelled(batch).sum(), "balance": items(batch).sum()}
+        return {**super().counts(batch), "route": self._labelled(batch).sum()}
 
     @staticmethod
     def _labelled(batch: Batch) -> Tensor:
@@ -173,11 +173,11 @@ class SpotAdaptive(Scheme):
     def step(self, batch: Batch) -> Iterator[Update]:
         student, teacher = self.answers(batch)
         action = self.decide(student, teacher, batch)
-        losses = F.cross_entropy(self.routed(batch, action), batch["label"], ignore_index=UNLABELLED, reduction="none")
-        push = self.balance * (self.share < 0.5)
+        wrong = F.cross_entropy(self.routed(batch, action), batch["label"], ignore_index=UNLABELLED, reduction="none")
         at_output, weight = action[:, -1], items(batch)
-        routing = {"route": mean(losses, self._labelled(batch)), "balance": mean(push * (0.5 - at_output), weight)}
-        yield Update(routing, "policy", {"routing": torch.stack([at_output.detach() * weight, weight], 1)})
+        missing = self.balance * (self.share < 0.5) * (0.5 - at_output)
+        kept = torch.stack([at_output.detach() * weight, weight], 1)
+        yield Update({"route": mean(wrong + missing, self._labelled(batch))}, "policy", {"routing": kept})
         yield self.objectives(student, teacher | {"spots": action.detach()}, batch)
 
     def after_step(self, kept: dict[str, Tensor]) -> None:

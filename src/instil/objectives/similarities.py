@@ -22,9 +22,8 @@ def inner_products(samples: Tensor) -> Tensor:
 
 def distances(samples: Tensor) -> Tensor:
     """[i, j]: the Euclidean distance of samples i and j (N, ...), which coincide where ``squared_distances`` says so."""
-    squared = squared_distances(samples)
-    none = squared == 0
-    return squared.masked_fill_(none, 1.0).sqrt().masked_fill(none, 0.0)
+    squared, same = _apart(samples)
+    return squared.masked_fill_(same, 1.0).sqrt().masked_fill(same, 0.0)
 
 
 def squared_distances(samples: Tensor) -> Tensor:
@@ -33,13 +32,19 @@ def squared_distances(samples: Tensor) -> Tensor:
     Exactly 0, without a gradient, on the diagonal and where it is less than the rounding errors of that product, which are proportional to the
     squared lengths: below some 0.3 % of their distance from the mean (float32, width 512) two samples coincide.
     """
+    squared, same = _apart(samples)
+    return squared.masked_fill_(same, 0.0)
+
+
+def _apart(samples: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared distances with rounding errors, and where they are nothing else."""
     flat = full(samples).flatten(1)
     flat = flat - flat.detach().mean(0)  # no distance changes, and the numbers are smaller
     length = flat.square().sum(1)
-    lengths = length[:, None] + length
-    squared = products(flat, flat).mul_(-2).add_(lengths)
-    rounding = torch.finfo(flat.dtype).eps * (8 + math.sqrt(flat.shape[1]))
-    return squared.masked_fill_((squared.detach() <= rounding * lengths.detach()).fill_diagonal_(True), 0.0)
+    with torch.autocast(flat.device.type, enabled=False):
+        squared = torch.addmm(length + length[:, None], flat, flat.mT, alpha=-2)
+    rounding = 2 * torch.finfo(flat.dtype).eps * (8 + math.sqrt(flat.shape[1]))
+    return squared, (squared.detach() <= rounding * length.detach()[:, None]).fill_diagonal_(True)
 
 
 def centred(matrix: Tensor) -> Tensor:

@@ -18,6 +18,8 @@ from instil.balances.uncertainty import Uncertainty
 from instil.core import SHARED_ROLES, Balance, Batch, Card, Net, Objective, Objectives, Outputs, Schedule, Scheme
 from instil.engine import Engine, Optimization, rank
 from instil.objectives.features.fitnet import FitNet
+from instil.objectives.features.norm import NORM
+from instil.objectives.features.simkd import SimKD
 from instil.objectives.features.vid import VID
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.labels.label_smoothing import LabelSmoothing
@@ -31,8 +33,11 @@ from instil.objectives.relations.sskd import SSKD
 from instil.recipe.options import parameters
 from instil.schemes.adversarial import Adversarial
 from instil.schemes.ema import Ema
+from instil.schemes.fcfd import FCFD
+from instil.schemes.folded_transform import FoldedTransform
 from instil.schemes.mutual import Mutual
 from instil.schemes.offline import Offline
+from instil.schemes.reused_classifier import ReusedClassifier
 from instil.schemes.spot_adaptive import SpotAdaptive
 from instil.schemes.views import Views
 from instil.step import train_step
@@ -117,7 +122,7 @@ class Pixels(nn.Module):
 
 def pixels(width: int, seed: int) -> Net:
     torch.manual_seed(seed)
-    return Net(Pixels(width), call, {"features": ["stages.0", "stages.1", "stages.2"], "embedding": "head:in"})
+    return Net(Pixels(width), call, {"features": ["stages.0", "stages.1", "stages.2"], "embedding": "head:in", "head": "head:weight"})
 
 
 class Roles(nn.Module):
@@ -198,6 +203,9 @@ SCHEMES: dict[str, Callable[[], Scheme]] = {
     "mutual": lambda: Mutual(net(16, 1), [net(24, 3), net(8, 4)], plain()),
     "mutual_features": lambda: Mutual(pixels(3, 1), [pixels(4, 3)], {"fitnet": FitNet(), "vid": VID()}),
     "ema": lambda: Ema(net(16, 1), plain(), decay=0.9),
+    "fcfd": lambda: FCFD(pixels(3, 1), Frozen(pixels(5, 2)), plain(), appearance_weight=0.1),
+    "reused_classifier": lambda: ReusedClassifier(pixels(3, 1), Frozen(pixels(5, 2)), {"simkd": SimKD(), "cross_entropy": CrossEntropy()}),
+    "folded_transform": lambda: FoldedTransform(pixels(3, 1), Frozen(pixels(5, 2)), {"norm": NORM(), "cross_entropy": CrossEntropy()}),
     "adversarial": lambda: Adversarial(net(16, 1), Frozen(net(32, 2)), plain()),
     "spot_adaptive": spotted,
     "views": lambda: Views(viewed(16, 1), Frozen(viewed(32, 2)), {"views": SameViews(), "kd": KD(), "cross_entropy": CrossEntropy()}),
@@ -212,7 +220,7 @@ for method in catalogue.names("objective"):
     if card.tasks[0] != "node_classification":  # a graph is one batch, which no cut goes through
         by_input = catalogue.find("objective", method)().differentiates  # one role is differentiated by another, so they must depend on each other
         (COUPLED if card.couples else SCHEMES)[method] = functools.partial(differentiated, method) if by_input else on_roles(method)
-WHOLE = ("balanced", "jacobian", "lwm")
+WHOLE = ("balanced", "jacobian", "lwm", "reused_classifier", "folded_transform")
 """Schemes that cannot be sharded."""
 KEPT = ("ema", "bank", "features", "adversarial", "mutual_features", "balanced")
 """Schemes whose checkpoints of one process and of two are loaded by the other."""

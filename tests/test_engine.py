@@ -297,5 +297,7 @@ def test_an_objective_of_ones_own_weight() -> None:
 def test_what_takes_gradients_inside_the_graph_is_not_sharded() -> None:
     scheme = Offline(net(8), Frozen(net(8, 1)), Objectives({"kd": KD()}, balance=GradientNorm()))
     scheme.prepare(batch())
+    engine = Engine("cpu")
+    engine.shard = True
     with pytest.raises(ValueError, match=r"balance takes gradients inside the student's graph, .* set train\.shard: false"):
-        Engine("cpu", shard=True).setup(scheme, lambda _: Optimization("sgd", {"lr": 0.1}))
+        engine.setup(scheme, lambda _: Optimization("sgd", {"lr": 0.1}))

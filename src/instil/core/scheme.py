@@ -25,6 +25,7 @@ class Scheme(nn.Module):
     """
 
     card: ClassVar[Card]
+    shards: ClassVar[bool] = True  # no part of an objective is used but through the objective
     reshapes: ClassVar[bool] = False  # ``export`` gives another architecture than the student's, made of parts of the scheme
 
     def __init__(self, student: nn.Module, teacher: Teacher | None, objectives: Objectives | Mapping[str, Objective]):

@@ -41,6 +41,8 @@ class FoldedTransform(Scheme):
         pitfalls="The student's classifier must be linear on the mean of its deepest stage: no layer norm, no hidden layer in between.",
     )
 
+    shards = False
+
     def __init__(
         self,
         student: nn.Module,

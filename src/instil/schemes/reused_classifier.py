@@ -57,6 +57,7 @@ class ReusedClassifier(Scheme):
         pitfalls="The shipped student has the projector's weights more than the student. The teacher's classifier must be linear on the mean of the "
         "stage that simkd learns from.",
     )
+    shards = False
     reshapes = True
 
     def __init__(self, student: nn.Module, teacher: Teacher | None, objectives: Objectives | Mapping[str, Objective]):

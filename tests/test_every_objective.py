@@ -1,0 +1,84 @@
+"""Every objective trains on the smallest recipe of a task on its card: its loss falls, and the student hears of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from instil import catalogue
+from instil import recipe as recipes
+from instil.data.digits import digits
+from instil.experiment.run import run
+from instil.recipe.options import parameters
+
+ROOT = Path(__file__).parents[1]
+RECIPES = {
+    "classification": "digits",
+    **{task: str(ROOT / f"recipes/{task}/{task}.yaml") for task in ("segmentation", "text_classification", "node_classification", "image_text")},
+}
+WITHOUT_RECIPE = {"detection", "regression"}
+"""Tasks that have sample outputs to hold the contracts on, and no recipe yet."""
+MULTI_LABEL = {"multi_label_kd"}
+SCHEMES = {"sskd": "scheme=views", "simkd": "scheme=reused_classifier"}
+"""Objectives that need another scheme than the offline one."""
+LENGTH = {"classification": 4, "segmentation": 3, "text_classification": 4, "node_classification": 10, "image_text": 4}
+ON_THEIR_OWN = {"cs_kd", "ctkd", "tf_kd"}
+"""Losses that begin near zero with an untrained student, or whose learned part pulls the other way: beside a label loss they rise."""
+
+
+def methods() -> list[tuple[str, str]]:
+    """Each objective with the first task on its card that has a recipe."""
+    found = []
+    for name in catalogue.files("objective"):
+        tasks = catalogue.find("objective", name).card.tasks
+        task = next((task for task in tasks if task in RECIPES), None)
+        assert task or set(tasks) <= WITHOUT_RECIPE, f"{name}: none of {', '.join(tasks)} has a recipe"
+        found += [(name, task)] if task else []
+    return found
+
+
+def smaller_memories(name: str) -> list[str]:
+    """Queues of many thousand rows are shrunk, which changes no formula."""
+    defaults = {option: p.default for option, p in parameters(catalogue.find("objective", name)).items()}
+    return [f"{option}: 512" for option, value in defaults.items() if isinstance(value, int) and value > 1000]
+
+
+def several_labels(folder: Path) -> Path:
+    """Digits with two yes-or-no labels each: even, and below five."""
+    train = digits().train
+    label = torch.stack([train.label % 2 == 0, train.label < 5], 1).numpy()
+    image = torch.cat([train.images(torch.arange(len(train)))]).numpy()
+    np.savez(folder / "several.npz", image=image, label=label)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder of trained teachers, so that each is trained once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "task"), methods())
+def test_trains(name: str, task: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INSTIL_CACHE", str(cache))
+    epochs = LENGTH[task]
+    if name in MULTI_LABEL:
+        monkeypatch.chdir(several_labels(tmp_path))
+    short = [f"train.epochs={epochs}", "teacher_train.epochs=5", "seeds=[0]", "baselines=[]", "export=false"]
+    chosen = [f"objectives.{name}={{{', '.join(smaller_memories(name))}}}", *([SCHEMES[name]] if name in SCHEMES else [])]
+    if name in ON_THEIR_OWN:
+        chosen += ["objectives.cross_entropy=null", "objectives.kd=null"]
+    if name in MULTI_LABEL:
+        chosen += ["data={name: npz:several.npz}", "task.kind=multi", "objectives.kd.multi_label=true"]
+    folder = run(recipes.load(RECIPES[task], [*chosen, *short]), tmp_path / "run", None, Console(quiet=True))
+    assert json.loads((folder / "result.json").read_text())["status"] == "complete"
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    losses = [value for r in records if r["arm"] == "distilled" for key, value in r["losses"].items() if key == f"student/{name}"]
+    assert len(losses) >= 2
+    assert losses[-1] < losses[0], f"the loss does not fall: {losses}"

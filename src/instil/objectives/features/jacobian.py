@@ -37,7 +37,7 @@ def projected_jacobian(logits: Tensor, given: Tensor, directions: Tensor, create
 
 class Jacobian(Objective):
     """Gradients by the input of the logits along random directions are alike. Needs an input of real numbers and a teacher that can be asked for
-    gradients; it costs two backward passes more a direction, one of each net. Fused attention kernels have no second derivative: take the plain one.
+    gradients; it costs two backward passes more a direction, one of each net. Attention is not fused meanwhile.
 
     ``directions``: random directions of the answer, for each sample and step anew.
     ``normalize``: each gradient to unit length first, so that how steep the answers are does not matter.

@@ -33,11 +33,15 @@ def grad_cam(stage: Tensor, scores: Tensor, create_graph: bool = False) -> Tenso
     return (importance * full(as_map(stage))).sum(1).relu()
 
 
+def explained(outputs: Outputs) -> Tensor:
+    """The deepest stage; of tokens the one before it, since a classifier may read the last block's class token alone."""
+    found = stages(outputs)
+    return found[-2] if found[-1].ndim == 3 and len(found) > 1 else found[-1]
+
+
 class LwM(Objective):
     """Grad-CAM of the deepest stages for the class that the teacher finds likeliest. Needs an input of real numbers and a teacher that can be asked
     for gradients; it costs one backward pass more of the end of each net.
-
-    Fused attention kernels have no second derivative: take the plain one.
     """
 
     card = Card(
@@ -64,7 +68,7 @@ class LwM(Objective):
         require_same_logits(student["logits"], teacher["logits"])
         if student["logits"].ndim != 2:
             raise ValueError(f"lwm takes the class of a sample, and the logits are {tuple(student['logits'].shape)}; it needs (N, C)")
-        maps = [as_map(stages(side)[-1]).mean(1) for side in (student, teacher)]
+        maps = [as_map(explained(side)).mean(1) for side in (student, teacher)]
         lwm_loss(maps[0], maps[1])
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
@@ -72,5 +76,5 @@ class LwM(Objective):
             raise ValueError("the teacher cannot be asked for gradients (it is remembered, or out of reach); take a net as the teacher")
         answer = teacher["logits"].argmax(1, keepdim=True)
         mine, theirs = (full(side["logits"]).gather(1, answer).squeeze(1) for side in (student, teacher))
-        looked = grad_cam(stages(teacher)[-1], theirs).detach()
-        return lwm_loss(grad_cam(stages(student)[-1], mine, create_graph=True), looked, "none")
+        looked = grad_cam(explained(teacher), theirs).detach()
+        return lwm_loss(grad_cam(explained(student), mine, create_graph=True), looked, "none")

@@ -62,7 +62,7 @@ def problem(*changes: str, **sections: Any) -> str:
         ("objectives.mutual={}", "objectives.mutual: No objective named 'mutual'; 'mutual' is a scheme"),
         ("objectives.fitnet={pairs: 3}", "objectives.fitnet.pairs: 'auto' or a list was expected, not 3"),
         ("objectives.fitnet={pairs: [[1, a]]}", "objectives.fitnet.pairs.0.1: a whole number was expected, not 'a'"),
-        ("scheme=offlin", "scheme: No scheme named 'offlin'; closest: offline"),
+        ("scheme=mutul", "scheme: No scheme named 'mutul'; closest: mutual"),
         ("scheme={type: mutual}", "scheme.peers: is missing"),
         (
             "scheme={type: mutual, peers: [{model: a, weighs: b}]}",

@@ -68,3 +68,12 @@ def test_bad_arguments() -> None:
         Ensemble([])
     with pytest.raises(ValueError, match="mean is logits or probabilities, not 'median'"):
         Ensemble([net()], "median")  # type: ignore[arg-type]
+
+
+def test_members_without_logits_are_handed_on() -> None:
+    def features_only(model: nn.Module, given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {"features": model(given["x"])}
+
+    outputs = Ensemble([Net(net(seed=1).model, features_only), net(seed=2)])(batch())
+    assert set(outputs) == {"members"}
+    assert [set(member) for member in outputs["members"]] == [{"features"}, {"logits", "embedding"}]

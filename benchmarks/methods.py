@@ -2,7 +2,7 @@
 
 python benchmarks/methods.py [NAME ...] [--processes 2] [--json benchmarks/methods.json]
 
-A loss on logits stands in the place of ``kd``, any other beside it; what stands for a label loss stays. One rule sets all weights, so that none
+Each stands in the place of ``kd``, beside the label loss. One rule sets all weights, so that none
 is chosen by its result: on the first batch, the gradient by the student's parameters is as long as that of ``kd``. The options are the
 defaults. Accuracy (or the task's own metric) is of the last epoch on the test split, over seeds 0, 1 and 2. Time is the least of the steps,
 measured in turn with ``kd``; memory is what the student's step keeps for its backward pass, adapters and memories included.
@@ -36,10 +36,17 @@ from instil.step import train_step
 
 ROOT = Path(__file__).parents[1]
 RECIPES = {
-    "classification": ROOT / "recipes/classification/kd.yaml",
-    **{task: ROOT / f"recipes/{task}/{task}.yaml" for task in ("segmentation", "text_classification", "node_classification", "image_text")},
+    "classification": "digits",
+    **{task: str(ROOT / f"recipes/{task}/{task}.yaml") for task in ("segmentation", "text_classification", "node_classification", "image_text")},
 }
 SEEDS = [0, 1, 2]
+HOLD_THE_LABEL = ("ps_kd", "pld")
+"""Losses that have the label's part within."""
+SCHEMES = {"sskd": "views", "simkd": "reused_classifier", "norm": "folded_transform"}
+"""Objectives that need another scheme than the offline one."""
+OPTIONS = dict.fromkeys(("minilm", "minilmv2"), ", heads: 4")
+"""Where the default does not fit the widths of a tiny net."""
+NEED_OTHER_DATA = ("multi_label_kd",)
 ALONE, REFERENCE = "alone", "reference"  # the student on the labels' loss; the task's recipe as it is
 
 
@@ -51,26 +58,24 @@ def task_of(name: str) -> str | None:
 def rows() -> list[tuple[str, str]]:
     """Task and name: of each task alone and the reference, then all objectives that learn from more than labels."""
     cards = {name: catalogue.find("objective", name).card for name in catalogue.files("objective")}
-    found = [(task_of(name), name) for name, card in cards.items() if card.source != "labels" and name != "kd"]
+    found = [(task_of(name), name) for name, card in cards.items() if card.source != "labels" and name not in ("kd", *NEED_OTHER_DATA)]
     return [(task, name) for task in RECIPES for name in (ALONE, REFERENCE, *(name for own, name in found if own == task))]
 
 
 def recipe_of(task: str, name: str, weight: float = 1.0) -> Recipe:
-    """The task's recipe with this objective: a loss on logits in the place of kd, any other beside what is there."""
+    """The task's recipe with this objective in the place of kd."""
     own = recipe.load(RECIPES[task]).objectives
     label = next(key for key in own if key != "kd")
     options = []
-    if name == ALONE or (name != REFERENCE and catalogue.find("objective", name).card.source == "logits" and "kd" in own):
+    if name != REFERENCE and "kd" in own:
         options.append("objectives.kd=null")
     if name in HOLD_THE_LABEL:
         options.append(f"objectives.{label}=null")
     if name not in (ALONE, REFERENCE):
-        options.append(f"objectives.{name}={{weight: {weight}}}")
-    return recipe.load(RECIPES[task], [*options, f"seeds={SEEDS}", "baselines=[]", "export=false"])
-
-
-HOLD_THE_LABEL = ("ps_kd", "pld")
-"""Losses that have the label's part within."""
+        options.append(f"objectives.{name}={{weight: {weight}{OPTIONS.get(name, '')}}}")
+    if name in SCHEMES:
+        options.append(f"scheme={SCHEMES[name]}")
+    return recipe.load(RECIPES[task], [*options, f"seeds={SEEDS}", "baselines=[]", "export=false", "train.evaluate_every=1000"])
 
 
 def prepared(made: Recipe) -> tuple[Scheme, list[Batch]]:

@@ -24,7 +24,7 @@ RECIPES = {
 WITHOUT_RECIPE = {"detection", "regression"}
 """Tasks that have sample outputs to hold the contracts on, and no recipe yet."""
 MULTI_LABEL = {"multi_label_kd"}
-SCHEMES = {"sskd": "scheme=views", "simkd": "scheme=reused_classifier"}
+SCHEMES = {"sskd": "scheme=views", "simkd": "scheme=reused_classifier", "norm": "scheme=folded_transform"}
 """Objectives that need another scheme than the offline one."""
 LENGTH = {"classification": 4, "segmentation": 3, "text_classification": 4, "node_classification": 10, "image_text": 4}
 ON_THEIR_OWN = {"cs_kd", "ctkd", "tf_kd"}
@@ -42,10 +42,11 @@ def methods() -> list[tuple[str, str]]:
     return found
 
 
-def smaller_memories(name: str) -> list[str]:
-    """Queues of many thousand rows are shrunk, which changes no formula."""
+def smaller(name: str) -> list[str]:
+    """Queues of many thousand rows are shrunk, and relation heads fit the width of a tiny transformer, which changes no formula."""
     defaults = {option: p.default for option, p in parameters(catalogue.find("objective", name)).items()}
-    return [f"{option}: 512" for option, value in defaults.items() if isinstance(value, int) and value > 1000]
+    heads = ["heads: 4"] if "heads" in defaults else []
+    return [*heads, *(f"{option}: 512" for option, value in defaults.items() if isinstance(value, int) and value > 1000)]
 
 
 def several_labels(folder: Path) -> Path:
@@ -71,7 +72,7 @@ def test_trains(name: str, task: str, cache: Path, tmp_path: Path, monkeypatch: 
     if name in MULTI_LABEL:
         monkeypatch.chdir(several_labels(tmp_path))
     short = [f"train.epochs={epochs}", "teacher_train.epochs=5", "seeds=[0]", "baselines=[]", "export=false"]
-    chosen = [f"objectives.{name}={{{', '.join(smaller_memories(name))}}}", *([SCHEMES[name]] if name in SCHEMES else [])]
+    chosen = [f"objectives.{name}={{{', '.join(smaller(name))}}}", *([SCHEMES[name]] if name in SCHEMES else [])]
     if name in ON_THEIR_OWN:
         chosen += ["objectives.cross_entropy=null", "objectives.kd=null"]
     if name in MULTI_LABEL:

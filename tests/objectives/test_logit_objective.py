@@ -14,7 +14,7 @@ from torch import Tensor
 
 from instil.objectives.labels.cross_entropy import cross_entropy_loss
 from instil.objectives.labels.label_smoothing import label_smoothing_loss
-from instil.objectives.logit_objective import LogitObjective, kl_divergence, standardize
+from instil.objectives.logit_objective import LogitObjective, expectation, kl_divergence, standardize
 from instil.objectives.logits.dist import DIST, dist_loss
 from instil.objectives.logits.dkd import DKD, dkd_loss
 from instil.objectives.logits.kd import KD, kd_loss
@@ -147,3 +147,21 @@ def test_compiles_whole(name: str) -> None:
 def test_divergence_of_certain_teachers_is_the_students_surprise() -> None:
     teacher, student = torch.tensor([0.0, -torch.inf]), torch.tensor([0.25, 0.75]).log()
     torch.testing.assert_close(kl_divergence(teacher, student), torch.tensor(4.0).log())
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_an_expectation_does_not_see_what_has_no_weight(live: bool) -> None:
+    weight = torch.tensor([[0.0, 0.25, 0.75], [0.5, 0.5, 0.0]], dtype=torch.float64).requires_grad_(live)
+    values = torch.tensor([[-torch.inf, 2.0, 4.0], [1.0, 3.0, torch.inf]], dtype=torch.float64, requires_grad=True)
+    found = expectation(weight, values)
+    assert found.tolist() == [3.5, 2.0]
+    (gradient,) = torch.autograd.grad(found, values, torch.tensor([1.0, 2.0], dtype=torch.float64))
+    assert torch.equal(gradient, weight.detach() * torch.tensor([[1.0], [2.0]]))
+    if live:
+        finite = values.detach().clamp(-9, 9).requires_grad_()
+        assert torch.autograd.gradcheck(expectation, (weight.detach().clamp_min(0.1).requires_grad_(), finite))
+
+
+def test_the_gradient_of_an_expectation_has_a_gradient() -> None:
+    weight, values = torch.rand(2, 3).double(), torch.randn(2, 3).double().requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda inputs: expectation(weight, inputs.square()), (values,))

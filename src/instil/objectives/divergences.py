@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from instil.core import full
-from instil.objectives.logit_objective import kl_divergence, without_target
+from instil.objectives.logit_objective import expectation, kl_divergence, without_target
 
 
 def softened_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
@@ -16,8 +16,11 @@ def softened_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> T
 
 def softened(logits: Tensor, temperature: float = 1.0) -> Tensor:
     """Log-probabilities of logits (..., C) at a temperature, in full precision."""
-    logits = full(logits)
-    return (logits if temperature == 1 else logits / temperature).log_softmax(-1)
+    return _divided(logits, temperature).log_softmax(-1)
+
+
+def _divided(logits: Tensor, temperature: float) -> Tensor:
+    return full(logits) if temperature == 1 else full(logits) / temperature
 
 
 def decoupled_kl(student: Tensor, teacher: Tensor, target: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -25,8 +28,8 @@ def decoupled_kl(student: Tensor, teacher: Tensor, target: Tensor, temperature: 
 
     Among the others of two classes there is one, and the KL is 0.
     """
-    student_target, student_rest = without_target(full(student) / temperature, target)
-    teacher_target, teacher_rest = without_target(full(teacher) / temperature, target)
+    student_target, student_rest = without_target(_divided(student, temperature), target)
+    teacher_target, teacher_rest = without_target(_divided(teacher, temperature), target)
     of_target = kl_divergence(log_two(teacher_target, teacher_rest), log_two(student_target, student_rest))
     return of_target, kl_divergence(teacher_rest.log_softmax(-1), student_rest.log_softmax(-1))
 
@@ -46,6 +49,6 @@ def target_cross_entropy(student: Tensor, teacher: Tensor, target: Tensor) -> Te
 
 def rest_cross_entropy(student: Tensor, teacher: Tensor, target: Tensor, temperature: float = 1.0) -> Tensor:
     """Cross-entropy of the classes other than the label, normalized among themselves, at a temperature (Yang et al. 2023): (...)."""
-    shares = (without_target(full(teacher), target)[1] / temperature).softmax(-1)
-    log_shares = (without_target(full(student), target)[1] / temperature).log_softmax(-1)
-    return -(shares * log_shares.masked_fill(shares == 0, 0.0)).sum(-1)
+    shares = _divided(without_target(full(teacher), target)[1], temperature).softmax(-1)
+    log_shares = softened(without_target(full(student), target)[1], temperature)
+    return -expectation(shares, log_shares)

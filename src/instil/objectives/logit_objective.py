@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -28,9 +30,29 @@ def deviation(logits: Tensor) -> Tensor:
 
 def kl_divergence(teacher: Tensor, student: Tensor) -> Tensor:
     """KL(teacher || student) of log-probabilities (..., C), summed over the classes: (...). Where the teacher has probability 0 the term is 0."""
-    probability = teacher.exp()
-    apart = (student - teacher).masked_fill_(probability == 0, 0.0)
-    return -(apart * probability).sum(-1)
+    return -expectation(teacher.exp(), student - teacher)
+
+
+def expectation(weight: Tensor, values: Tensor) -> Tensor:
+    """Sum of ``weight`` times ``values``, both (..., C), over the classes: (...). Where a weight is 0 the term is 0, even of an infinite value."""
+    if weight.requires_grad:
+        return (weight * values.masked_fill(weight == 0, 0.0)).sum(-1)
+    found: Tensor = _Expectation.apply(weight, values)
+    return found
+
+
+class _Expectation(torch.autograd.Function):
+    """Under constant weights the gradient is the weights: nothing else is kept, and one pass makes it."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, values: Tensor) -> Tensor:
+        ctx.save_for_backward(weight)
+        return (weight * values).masked_fill_(weight == 0, 0.0).sum(-1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
+        (weight,) = ctx.saved_tensors
+        return None, gradient.unsqueeze(-1) * weight
 
 
 def without_target(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

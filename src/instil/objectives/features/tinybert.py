@@ -33,7 +33,7 @@ def tinybert_attention_loss(student: Tensor, teacher: Tensor, mask: Tensor | Non
     Raises ValueError where the shapes differ.
     """
     student, teacher = comparable(student, teacher, "tinybert_attention_loss")
-    student, teacher = (side.masked_fill(side <= MASKED_SCORE, 0.0) for side in (student, teacher))
+    student, teacher = (F.threshold(side, MASKED_SCORE, 0.0) for side in (student, teacher))
     squares = F.mse_loss(student, teacher, reduction="none").sum(1) / max(1, student.shape[1])
     if mask is not None:
         pairs = mask[:, :, None] * mask[:, None]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import torch
+import torch.nn.functional as F
 from annotated_types import Gt, Le
 from torch import Tensor, nn
 
@@ -19,7 +20,7 @@ from instil.objectives.pairs import Pairs, plan, stages
 def vitkd_mimicking_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> Tensor:
     """Sum of the squared differences of a sample's aligned shallow features (N, ...) (Yang et al. 2024). Raises ValueError where shapes differ."""
     student, teacher = comparable(student, teacher, "vitkd_mimicking_loss")
-    return reduced((student - teacher).square().flatten(1).sum(1), reduction)
+    return reduced(F.mse_loss(student, teacher, reduction="none").flatten(1).sum(1), reduction)
 
 
 def vitkd_generation_loss(generated: Tensor, teacher: Tensor, hidden: Tensor, ratio: float = 0.5, reduction: str = "mean") -> Tensor:
@@ -28,7 +29,7 @@ def vitkd_generation_loss(generated: Tensor, teacher: Tensor, hidden: Tensor, ra
     Raises ValueError where the shapes differ.
     """
     generated, teacher = comparable(generated, teacher, "vitkd_generation_loss")
-    squares = (generated - teacher).square().sum(1)
+    squares = F.mse_loss(generated, teacher, reduction="none").sum(1)
     return reduced((squares * hidden).flatten(1).sum(1) / ratio, reduction)
 
 

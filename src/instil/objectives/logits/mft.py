@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import Batch, Card, LabelObjective, NonNegative, Positive, full
-from instil.objectives.logit_objective import LogitObjective, kl_divergence, reduced, require_class_target, require_same_logits
+from instil.objectives.divergences import softened
+from instil.objectives.logit_objective import LogitObjective, expectation, reduced, require_class_target, require_same_logits
 
 MIXING_EPSILON = 1e-7
 
@@ -20,7 +21,7 @@ def mft_loss(student: Tensor, teacher: Tensor, target: Tensor, threshold: float 
     require_same_logits(student, teacher, classes=2)
     require_class_target(student, target)
     wanted = corrected((full(teacher) / temperature).softmax(-1), target.clamp_min(0), threshold)
-    values = kl_divergence(wanted.log(), (full(student) / temperature).log_softmax(-1))
+    values = -expectation(wanted, softened(student, temperature) - wanted.log())
     return reduced(values * temperature**2, reduction, target)
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
 from instil.core import Batch, Card, LabelObjective, full
-from instil.objectives.logit_objective import LogitObjective, reduced, require_class_target, require_same_logits
+from instil.objectives.logit_objective import LogitObjective, expectation, reduced, require_class_target, require_same_logits
 
 
 def ps_kd_loss(student: Tensor, past: Tensor, target: Tensor, alpha: float = 0.8, reduction: str = "mean") -> Tensor:
@@ -22,7 +21,7 @@ def ps_kd_loss(student: Tensor, past: Tensor, target: Tensor, alpha: float = 0.8
     require_class_target(student, target)
     log_probability, before = full(student).log_softmax(-1), full(past).softmax(-1)
     hit = log_probability.gather(-1, target.clamp_min(0).unsqueeze(-1)).squeeze(-1)
-    softened = (before * torch.where(before > 0, log_probability, 0.0)).sum(-1)
+    softened = expectation(before, log_probability)
     return reduced(-(1 - alpha) * hit - alpha * softened, reduction, target)
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, ClassVar
 
-import torch
 from annotated_types import Gt, Lt
 from torch import Tensor
 
-from instil.core import Batch, Card, LabelObjective, Outputs, Positive, full
-from instil.objectives.logit_objective import kl_divergence, reduced, require_class_target, require_classes
+from instil.core import Batch, Card, LabelObjective, Outputs, Positive
+from instil.objectives.divergences import softened
+from instil.objectives.logit_objective import reduced, require_class_target, require_classes
 
 
 def tf_kd_loss(
@@ -22,11 +23,14 @@ def tf_kd_loss(
     """
     require_classes(student, 2)
     require_class_target(student, target)
-    student = full(student)
-    others = torch.full_like(student, (1 - correct) / (student.shape[-1] - 1))
-    virtual = others.scatter(-1, target.clamp_min(0).unsqueeze(-1), correct) / temperature
-    values = kl_divergence(virtual.log_softmax(-1), (student / temperature if soften_student else student).log_softmax(-1))
-    return reduced(values, reduction, target)
+    others = student.shape[-1] - 1
+    label, other = correct / temperature, (1 - correct) / others / temperature
+    total = max(label, other) + math.log(math.exp(label - max(label, other)) + others * math.exp(other - max(label, other)))
+    label, other = label - total, other - total  # log-probabilities, the same for all items
+    log_probability = softened(student, temperature if soften_student else 1.0)
+    hit = log_probability.gather(-1, target.clamp_min(0).unsqueeze(-1)).squeeze(-1)
+    rest = others * other - (log_probability.sum(-1) - hit)
+    return reduced(math.exp(label) * (label - hit) + math.exp(other) * rest, reduction, target)
 
 
 class TfKD(LabelObjective):

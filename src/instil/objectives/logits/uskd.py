@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from instil.core import Batch, Card, LabelObjective, NonNegative, Outputs, closest, full, mean
 from instil.objectives.adapters import as_map, like
-from instil.objectives.logit_objective import require_class_target, require_same_logits
+from instil.objectives.logit_objective import expectation, require_class_target, require_same_logits
 from instil.objectives.pairs import stages
 
 Form = Literal["code", "paper"]
@@ -38,7 +38,7 @@ def uskd_loss(student: Tensor, weak: Tensor, target: Tensor, alpha: float = 1.0,
     is_label = torch.zeros_like(log_strong).scatter(-1, label, (share > 0).to(log_strong.dtype)) > 0
     zipf = zipf_shares(log_strong.detach(), log_weak.detach(), is_label, form)
     log_others = full(student).masked_fill(is_label, torch.finfo(log_strong.dtype).min).log_softmax(-1)
-    of_others = -(zipf * torch.where(zipf > 0, log_others, 0.0)).sum(-1)
+    of_others = -expectation(zipf, log_others)
 
     smoothed = (1 - SMOOTHING) * soft + SMOOTHING / student.shape[-1]
     of_weak = -(smoothed * log_weak).sum(-1)

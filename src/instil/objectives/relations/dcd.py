@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from instil.core import Batch, Card, NonNegative, Outputs, Positive
 from instil.objectives.directions import products, unit
-from instil.objectives.logit_objective import kl_divergence
 from instil.objectives.relation_objective import HeadedObjective
 
 
@@ -24,7 +23,7 @@ def dcd_loss(student: Tensor, teacher: Tensor, scale: float | Tensor = 1.0, bias
     scores = products(unit(student), unit(teacher)) * scale + bias
     finds, found = scores.log_softmax(1), scores.log_softmax(0).T
     own = torch.arange(len(scores), device=scores.device)
-    total = F.nll_loss(finds, own, reduction="sum") + consistency * kl_divergence(found, finds).sum()
+    total = F.nll_loss(finds, own, reduction="sum") + consistency * F.kl_div(finds, found, reduction="sum", log_target=True)
     return total / max(1, len(scores))
 
 

@@ -2,10 +2,11 @@
 
 python benchmarks/methods.py [NAME ...] [--processes 2] [--json benchmarks/methods.json]
 
-Each stands in the place of ``kd``, beside the label loss. One rule sets all weights, so that none
-is chosen by its result: on the first batch, the gradient by the student's parameters is as long as that of ``kd``. The options are the
-defaults. Accuracy (or the task's own metric) is of the last epoch on the test split, over seeds 0, 1 and 2. Time is the least of the steps,
-measured in turn with ``kd``; memory is what the student's step keeps for its backward pass, adapters and memories included.
+Each stands in the place of ``kd`` (of all that learns from the teacher, where a recipe has no ``kd``), beside the label loss. One rule sets
+all weights, so that none is chosen by its result: on the first batch, the gradient by the student's parameters is as long as that of ``kd``
+(of the label loss, where there is none). The options are the defaults. Accuracy (or the task's own metric) is of the last epoch on the test
+split, over seeds 0, 1 and 2. Time is the least of the steps, measured in turn with ``kd``; memory is what the student's step keeps for its
+backward pass, adapters and memories included.
 """
 
 from __future__ import annotations
@@ -35,10 +36,8 @@ from instil.recipe.sections import Recipe
 from instil.step import train_step
 
 ROOT = Path(__file__).parents[1]
-RECIPES = {
-    "classification": "digits",
-    **{task: str(ROOT / f"recipes/{task}/{task}.yaml") for task in ("segmentation", "text_classification", "node_classification", "image_text")},
-}
+OTHER_TASKS = ("segmentation", "text_classification", "node_classification", "image_text", "regression")
+RECIPES = {"classification": "digits", **{task: str(ROOT / f"recipes/{task}/{task}.yaml") for task in OTHER_TASKS}}
 SEEDS = [0, 1, 2]
 HOLD_THE_LABEL = ("ps_kd", "pld")
 """Losses that have the label's part within."""
@@ -63,14 +62,13 @@ def rows() -> list[tuple[str, str]]:
 
 
 def recipe_of(task: str, name: str, weight: float = 1.0) -> Recipe:
-    """The task's recipe with this objective in the place of kd."""
-    own = recipe.load(RECIPES[task]).objectives
-    label = next(key for key in own if key != "kd")
+    """The task's recipe with this objective in the place of what learns from the teacher there."""
+    sources = {key: catalogue.find("objective", goal.type).card.source for key, goal in recipe.load(RECIPES[task]).objectives.items()}
     options = []
-    if name != REFERENCE and "kd" in own:
-        options.append("objectives.kd=null")
+    if name != REFERENCE:
+        options += [f"objectives.{key}=null" for key, source in sources.items() if source != "labels" and key != name]
     if name in HOLD_THE_LABEL:
-        options.append(f"objectives.{label}=null")
+        options += [f"objectives.{key}=null" for key, source in sources.items() if source == "labels"]
     if name not in (ALONE, REFERENCE):
         options.append(f"objectives.{name}={{weight: {weight}{OPTIONS.get(name, '')}}}")
     if name in SCHEMES:

@@ -135,7 +135,7 @@ def test_cards_say_where_a_method_comes_from(kind: str) -> None:
         assert card.title, name
         if kind == "objective":
             assert card.source in ("labels", "logits", "features", "relations"), name
-            assert set(card.labels) <= {"single", "multi", "binary"}, name
+            assert set(card.labels) <= {"single", "multi", "binary", "real"}, name
         if kind == "scheme":
             assert card.source in ("offline", "online", "self"), name
 

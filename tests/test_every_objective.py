@@ -17,16 +17,14 @@ from instil.experiment.run import run
 from instil.recipe.options import parameters
 
 ROOT = Path(__file__).parents[1]
-RECIPES = {
-    "classification": "digits",
-    **{task: str(ROOT / f"recipes/{task}/{task}.yaml") for task in ("segmentation", "text_classification", "node_classification", "image_text")},
-}
-WITHOUT_RECIPE = {"detection", "regression"}
+OTHER_TASKS = ("segmentation", "text_classification", "node_classification", "image_text", "regression")
+RECIPES = {"classification": "digits", **{task: str(ROOT / f"recipes/{task}/{task}.yaml") for task in OTHER_TASKS}}
+WITHOUT_RECIPE = {"detection"}
 """Tasks that have sample outputs to hold the contracts on, and no recipe yet."""
 MULTI_LABEL = {"multi_label_kd"}
 SCHEMES = {"sskd": "scheme=views", "simkd": "scheme=reused_classifier", "norm": "scheme=folded_transform"}
 """Objectives that need another scheme than the offline one."""
-LENGTH = {"classification": 4, "segmentation": 3, "text_classification": 4, "node_classification": 10, "image_text": 4}
+LENGTH = {"classification": 4, "segmentation": 3, "text_classification": 4, "node_classification": 10, "image_text": 4, "regression": 4}
 ON_THEIR_OWN = {"cs_kd", "ctkd", "tf_kd"}
 """Losses that begin near zero with an untrained student, or whose learned part pulls the other way: beside a label loss they rise."""
 

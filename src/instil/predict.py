@@ -28,19 +28,25 @@ class Student:
         self.task = catalogue.find("task", recipe.task.name)(kind)
 
     def __call__(self, inputs: Tensor | Mapping[str, Tensor]) -> Tensor:
-        """Probabilities (N, C), or (N, H, W, C) of pixels. Images are (N, C, H, W): uint8, or float in [0, 1]; resized and normalised as it expects.
+        """Probabilities (N, C), or (N, H, W, C) of pixels; of a regression its outputs (N, D).
 
+        Images are (N, C, H, W): uint8, or float in [0, 1]; resized and normalised as it expects.
         Raises ValueError for other inputs than those of its task, and for a task without classes, whose ``net`` is asked with a batch.
         """
         if "logits" not in self.task.roles:
             raise ValueError(f"a student of {self.task.title} gives {' and '.join(self.task.roles)}, no classes; ask its net: student.net(batch)")
         with dry(self.net):
             logits: Tensor = self.net(self.task.asked(inputs, self.shape))["logits"].float()
-        return logits.softmax(-1) if self.kind == "single" else logits.sigmoid()
+        return logits if self.kind == "real" else logits.softmax(-1) if self.kind == "single" else logits.sigmoid()
 
     def predict(self, inputs: Tensor | Mapping[str, Tensor]) -> list[Any]:
-        """The likeliest class of each sample; where it may have several, the list of them; of pixels, the class numbers (H, W) of each image."""
+        """The likeliest class of each sample; where it may have several, the list of them; of pixels, the class numbers (H, W) of each image.
+
+        Of a regression, each sample's outputs by their names.
+        """
         probability = self(inputs)
+        if self.kind == "real":
+            return [dict(zip(self.classes, row, strict=True)) for row in probability.tolist()]
         if probability.ndim > 2:
             return list(probability.argmax(-1))
         if self.kind == "single":

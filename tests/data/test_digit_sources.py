@@ -8,6 +8,7 @@ import torch
 from instil.core import UNLABELLED
 from instil.data.digit_captions import COLOURS, NAMES, caption, digit_captions
 from instil.data.digit_graph import Nodes, digit_graph
+from instil.data.digit_poses import digit_poses
 from instil.data.digit_scenes import digit_scenes
 from instil.data.digit_tokens import FIRST, PADDING, START, digit_tokens
 from instil.data.digits import digits
@@ -123,3 +124,29 @@ def test_captions_say_what_is_seen() -> None:
     assert torch.equal(batch["attention_mask"].sum(1), torch.tensor([len(caption(ids).split()) for ids in batch["input_ids"]]))
     assert made.train.facts == {"classes": 10, "channels": 3, "size": 8, "vocabulary": 25, "length": 5}
     assert not torch.equal(made.test.inputs(torch.arange(10))["input_ids"], batch["input_ids"][:10])
+
+
+def test_poses_say_how_a_digit_was_put() -> None:
+    made = digit_poses(16)
+    assert (made.kind, made.classes) == ("real", ("angle", "right", "down"))
+    assert made.train.facts == {"classes": 3, "channels": 1, "size": 16}
+    batch, source = made.train.__getitems__(range(1000)), digits().train.inputs(torch.arange(1000))["image"]
+    image, (angle, right, down) = batch["image"], batch["label"].T
+    assert 0.99 < batch["label"].abs().max() <= 1
+    assert torch.equal(digit_poses(16).train.label, made.train.label)
+
+    def middle(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of the ink, right and down of the image's middle, in pixels."""
+        place = torch.arange(image.shape[-1]) - (image.shape[-1] - 1) / 2
+        return (image * place).sum((1, 2, 3)) / image.sum((1, 2, 3)), (image * place[:, None]).sum((1, 2, 3)) / image.sum((1, 2, 3))
+
+    x, y = middle(source)
+    turn = torch.deg2rad(60 * angle)
+    torch.testing.assert_close(middle(image)[0], x * turn.cos() + y * turn.sin() + 4 * right, atol=0.5, rtol=0)
+    torch.testing.assert_close(middle(image)[1], y * turn.cos() - x * turn.sin() + 4 * down, atol=0.5, rtol=0)
+
+
+@pytest.mark.parametrize("options", [{"size": 9}, {"angle": 0}, {"angle": 181}])
+def test_impossible_poses(options: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="a size of at least 10 and an angle above 0"):
+        digit_poses(**options)

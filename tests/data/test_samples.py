@@ -8,7 +8,7 @@ import torch
 from instil.core import UNLABELLED
 from instil.data.images import ArrayData
 from instil.data.labels import few_labels, labelled
-from instil.data.samples import TensorData
+from instil.data.samples import RealData, TensorData
 
 CLASSES = ["no", "yes", "both"]
 
@@ -59,3 +59,19 @@ def test_what_does_not_fit() -> None:
         TensorData({"x": torch.zeros(2, 1)}, torch.tensor([[0, 1], [2, 3]]), CLASSES)
     with pytest.raises(ValueError, match="2 labels for 10 samples"):
         data().relabel(torch.zeros(2))
+
+
+def test_real_labels() -> None:
+    image, label = torch.rand(4, 1, 2, 2), torch.tensor([[0.5, -7.0], [torch.nan, 2.0], [-100.0, torch.nan], [1e4, 0.0]])
+    made = RealData({"image": image}, label, ["angle", "way"], {"size": 2})
+    assert made.kind == "real"
+    assert made.facts == {"classes": 2, "size": 2}
+    assert made.__getitems__([1, 2])["label"].tolist() == [[UNLABELLED, 2], [UNLABELLED, UNLABELLED]]
+    assert labelled(made).index.tolist() == [0, 1, 3]
+    few = few_labels(made, 2)
+    assert int((few.label != UNLABELLED).any(1).sum()) == 2
+    assert few.kind == "real"
+    with pytest.raises(ValueError, match=r"must have the shape \(N, 2\), not \(4, 1\)"):
+        made.relabel(label[:, :1])
+    with pytest.raises(ValueError, match="the label of sample 3 is infinite"):
+        made.relabel(label.masked_fill(label == 1e4, torch.inf))

@@ -41,6 +41,11 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "student": TOWERS,
         "objectives": {"contrastive": {}, "clip_feature": {"weight": 10}},
     },
+    "regression": {
+        "data": {"name": "digit_poses", "labels": 100, "batch_size": 250},
+        "teacher": {"model": "cnn", "options": {"width": 4}},
+        "objectives": {"mean_squared_error": {}, "logit_mse": {}},
+    },
 }
 CLASSES = ("alone", "label_smoothing", "pseudo_labels")
 EXPECTED = {
@@ -48,6 +53,7 @@ EXPECTED = {
     "text_classification": (CLASSES, True, "accuracy"),
     "node_classification": (CLASSES, False, "accuracy"),
     "image_text": (("alone",), False, "accuracy"),
+    "regression": (("alone",), True, "r2"),
 }
 
 
@@ -73,8 +79,8 @@ def test_every_arm_is_trained_and_judged(task: str, runs: dict[str, Path]) -> No
     assert [name for name in ("teacher", *CLASSES, "distilled") if name in found] == ["teacher", *baselines, "distilled"]
     assert found["headline"] == headline
     for arm in ("teacher", *baselines, "distilled"):
-        assert 0 <= found[arm]["accuracy"]["mean"] <= 1
-        assert 0 <= found[arm][headline]["mean"] <= 1
+        for metric in {headline, "accuracy"} if headline != "r2" else ():
+            assert 0 <= found[arm][metric]["mean"] <= 1
         assert ("agreement" in found[arm]) == (arm != "teacher")
     assert len(found["gain"]["interval"]) == 2
     losses = [value for line in lines(runs[task]) for value in line["losses"].values()]
@@ -88,7 +94,7 @@ def test_every_arm_is_trained_and_judged(task: str, runs: dict[str, Path]) -> No
 @pytest.mark.parametrize("task", SECTIONS)
 def test_the_page_and_the_table_are_of_the_headline(task: str, runs: dict[str, Path]) -> None:
     page = (runs[task] / "report.html").read_text()
-    words = {"miou": "mIoU"}.get(EXPECTED[task][2], "accuracy")
+    words = {"miou": "mIoU", "r2": "R²"}.get(EXPECTED[task][2], "accuracy")
     assert f"Validation {words} against epoch" in page
     assert ("has no ONNX form" in page) == (not EXPECTED[task][1])
     assert ("was not exported" in page) is False
@@ -133,6 +139,10 @@ def test_the_shipped_student_answers(runs: dict[str, Path]) -> None:
     assert set(student.predict(texts["input_ids"][:, :9])) <= set(student.classes)
     nodes = build.bench(small("node_classification")).splits.test.__getitems__(range(3))
     assert len(instil.load(runs["node_classification"]).predict(nodes)) == len(nodes["x"])
+    poses = build.bench(small("regression")).splits.test.__getitems__(range(3))
+    student = instil.load(runs["regression"])
+    assert [list(one.values()) for one in student.predict(poses["image"])] == student(poses).tolist()
+    assert set(student.predict(poses)[0]) == {"angle", "right", "down"}
 
 
 def test_a_student_without_classes_says_what_it_gives(runs: dict[str, Path]) -> None:
@@ -149,7 +159,7 @@ def test_the_doctor_finds_nothing_wrong(task: str) -> None:
     objections = [problem for problem in found["problems"] if "of the gradient" not in problem and "right less often" not in problem]
     assert objections == [], "but that a net of two epochs is a poor teacher"
     match = found["stages"][0]["match"]
-    assert ("student_accuracy" in match) == (task != "image_text")
+    assert ("student_accuracy" in match) == (task not in ("image_text", "regression"))
 
 
 def test_what_a_teacher_said_of_a_node_is_what_it_says_of_it() -> None:

@@ -79,10 +79,18 @@ def pairs() -> Batch:
     return {"image": images()["image"]} | texts()
 
 
+def reals() -> Batch:
+    """Two outputs; of some samples one or both are unknown."""
+    label = torch.randn(12, 2, generator=torch.Generator().manual_seed(3))
+    label[0, 0], label[3, 1], label[7] = -100, torch.nan, -100
+    return images() | {"label": label}
+
+
 SAMPLES: dict[str, tuple[Callable[[], Batch], Callable[[], nn.Module] | None]] = {
     "classification": (images, None),
     "segmentation": (pixels, PixelProbe),
     "text_classification": (texts, TextProbe),
     "node_classification": (nodes, None),
+    "regression": (reals, None),
     "image_text": (pairs, PairProbe),
 }

@@ -143,5 +143,26 @@ class TensorData(Samples):
         return super()._checked(label) if label.is_floating_point() else self._class_numbers(label)
 
 
+class RealData(TensorData):
+    """Samples in memory whose label is one real number for each output: float32 (N, D), -100 for unknown, which NaN becomes too.
+
+    ``classes`` are the names of the outputs. Raises ValueError for labels that fit neither, or are infinite.
+    """
+
+    @property
+    def kind(self) -> str:
+        """``real``."""
+        return "real"
+
+    def _checked(self, label: Tensor) -> Tensor:
+        label = label.to(torch.float32)
+        if label.ndim != 2 or label.shape[1] != len(self.classes):
+            raise ValueError(f"real labels must have the shape (N, {len(self.classes)}), not {tuple(label.shape)}")
+        label = label.nan_to_num(UNLABELLED, torch.inf, -torch.inf)
+        if label.isinf().any():
+            raise ValueError(f"the label of {self.noun} {int(label.isinf().any(1).nonzero()[0])} is infinite")
+        return label
+
+
 def _article(noun: str) -> str:
     return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"

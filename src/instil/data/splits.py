@@ -17,7 +17,7 @@ HOLD_OUT_SEED = 0  # not the run's: all seeds must be judged on the same images
 
 @dataclass(frozen=True)
 class Splits:
-    """What a source gives: three data sets, the class names in label order, and the kind of label (``single``, ``multi``, ``binary``)."""
+    """What a source gives: three data sets, the class names in label order, and the kind of label (``single``, ``multi``, ``binary``, ``real``)."""
 
     train: Samples
     validation: Samples

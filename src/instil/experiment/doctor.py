@@ -51,7 +51,7 @@ def examine(bench: Bench, scheme: Scheme, trained: bool) -> dict[str, Any]:
         "student": _side(scheme.student, student),
         "teacher": _side(scheme.teacher, teacher) if scheme.teacher is not None else None,
         "objectives": losses,
-        "match": _match(student, teacher, batch),
+        "match": _match(student, teacher, batch) if bench.task.kind != "real" else {},
         "forecast": _forecast(bench, scheme, engine, batch),
     }
     return stage_found | {"problems": list(_problems(stage_found, scheme))}

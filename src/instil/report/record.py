@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 ARMS = ("teacher", "alone", "label_smoothing", "pseudo_labels", "distilled")
-SIDE = ("loss", "ece", "agreement")  # metrics that are never the headline
+SIDE = ("loss", "ece", "mae", "agreement")  # metrics that are never the headline
 
 
 @dataclass(frozen=True)

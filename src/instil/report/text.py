@@ -15,6 +15,8 @@ NAMES = {
     "miou": "mIoU",
     "auroc": "AUROC",
     "map": "mAP",
+    "r2": "R²",
+    "mae": "mean absolute error",
 }
 NARROW = "\N{NARROW NO-BREAK SPACE}"
 MINUS = "\N{MINUS SIGN}"

@@ -16,7 +16,7 @@ from instil.tasks.task import Evaluation, Task
 class ClassTask(Task):
     """Base of the tasks with ``logits`` (N, C); labels are int64 (N,) for ``single``, float (N, C) for ``multi``, (N, 1) for ``binary``."""
 
-    kinds = ("single", "multi", "binary")
+    kinds: ClassVar[tuple[str, ...]] = ("single", "multi", "binary")
     baselines: ClassVar = {
         "single": ("alone", "label_smoothing", "pseudo_labels"),
         "multi": ("alone", "pseudo_labels"),

@@ -13,7 +13,7 @@ from instil.core import size as batch_size
 
 Evaluation = tuple[dict[str, float], dict[str, Any]]
 """Metrics, and details to draw."""
-KINDS = {"single": "single-label", "multi": "multi-label", "binary": "binary"}
+KINDS = {"single": "single-label", "multi": "multi-label", "binary": "binary", "real": "real-valued"}
 
 
 class Task:

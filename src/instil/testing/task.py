@@ -32,7 +32,8 @@ def check_task(make: Make, batch: Batch, model: nn.Module | None = None) -> None
     """Every contract of a task that ``make`` builds; AssertionError names the one that is broken.
 
     ``batch`` has at least eight samples, some of them labelled; ``model`` is one that the task's ``call`` can ask, by default a linear one of the
-    flat first tensor; of a graph it asks each node alone. Metrics are floats, ``accuracy`` and the headline among them in [0, 1].
+    flat first tensor; of a graph it asks each node alone. Metrics are floats, ``accuracy`` and the headline among them in [0, 1]; of real labels
+    there is only the headline, at most 1.
     """
     classes = _classes(batch["label"])
     model = model or Probe(first(batch).flatten(1).shape[1], classes)
@@ -88,12 +89,15 @@ def _metrics_are_floats(make: Make, batch: Batch, model: nn.Module) -> None:
     for name, value in metrics.items():
         assert type(value) is float, f"metric '{name}' is a {type(value).__name__}, not a float"
         assert math.isfinite(value), f"metric '{name}' is {value}"
-    for name in ("accuracy", make().headline):
-        assert 0 <= metrics[name] <= 1, f"{name} is {metrics[name]}, not in [0, 1]"
+    least, names = (-math.inf, []) if make().kind == "real" else (0, ["accuracy"])
+    for name in (*names, make().headline):
+        assert least <= metrics[name] <= 1, f"{name} is {metrics[name]}, not in [{least}, 1]"
 
 
 def _perfect_logits(make: Make, batch: Batch, model: nn.Module) -> None:
-    """Answers that are sure of every label have accuracy 1; those that are sure of the contrary, 0."""
+    """Answers that are sure of every label have accuracy 1; those that are sure of the contrary, 0. Real outputs at the label have headline 1."""
+    if make().kind == "real":
+        return _perfect_outputs(make, batch)
     label, classes = batch["label"], _classes(batch["label"])
     sure = label.clamp_min(0)
     sure = sure.float() if label.is_floating_point() else torch.nn.functional.one_hot(sure, classes).float()
@@ -102,6 +106,14 @@ def _perfect_logits(make: Make, batch: Batch, model: nn.Module) -> None:
         net = Net(nn.Identity(), lambda _, asked: {role: asked[f"sure {role}"] for role in make().roles})
         accuracy = _measured(make, net, [batch | {f"sure {role}": value for role, value in said.items()}])["accuracy"]
         assert accuracy == wanted, f"accuracy is {accuracy}, not {wanted}, for logits that are sure of {'the' if sign > 0 else 'no'} label"
+
+
+def _perfect_outputs(make: Make, batch: Batch) -> None:
+    label, headline = batch["label"].nan_to_num(), make().headline
+    net = Net(nn.Identity(), lambda _, asked: {"logits": asked["said"]})
+    perfect, other = (_measured(make, net, [batch | {"said": said}])[headline] for said in (label, label.roll(1, 0)))
+    assert math.isclose(perfect, 1, abs_tol=1e-6), f"{headline} is {perfect}, not 1, for outputs at the label"
+    assert other < 1, f"{headline} is {other} for outputs at the labels of other samples"
 
 
 def _evaluation_leaves_no_trace(make: Make, batch: Batch, model: nn.Module) -> None:
@@ -116,7 +128,8 @@ def _evaluation_leaves_no_trace(make: Make, batch: Batch, model: nn.Module) -> N
     assert {n: m.training for n, m in net.named_modules()} == modes, "a module was left in another mode"
     assert torch.equal(torch.get_rng_state(), random), "the random state moved"
     assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items()), "the state of the net moved"
-    assert all(torch.equal(batch[key], value) for key, value in held.items()), "the batch was changed in place"
+    for key, value in held.items():
+        torch.testing.assert_close(batch[key], value, rtol=0, atol=0, equal_nan=True, msg=f"the batch's {key} was changed in place")
     assert torch.is_grad_enabled(), "gradients were left switched off"
 
 

@@ -31,10 +31,12 @@ class LogitMSE(LogitObjective):
         "NIPS",
         2014,
         source="logits",
+        tasks=("classification", "regression"),
+        labels=("single", "multi", "binary", "real"),
         deviations="The paper's half sum over the classes is weight C/2 of this mean, which is what Kim et al. (IJCAI 2021) run.",
         equation=r"\frac{1}{C} \sum_{c=1}^{C} (z^s_c - z^t_c)^2",
         use="Where the student can reach the teacher's logits and nothing is to be tuned but the weight: no temperature, no labels, and defined "
-        "for single-label, multi-label and binary outputs. Kim et al. (IJCAI 2021) report it above kd on CIFAR-100.",
+        "for single-label, multi-label, binary and real outputs. Kim et al. (IJCAI 2021) report it above kd on CIFAR-100.",
         pitfalls="The level of the logits is matched too, which a softmax never reads, and unlikely classes count as much as likely ones. Squares "
         "of large logits rule the batch: smooth bounds the gradient, standardize takes level and scale off.",
     )

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from instil.core import UNLABELLED, Batch, Card, LabelObjective, NonNegative, Outputs, full
+from instil.core import UNLABELLED, Batch, Card, NonNegative, Outputs, full
 from instil.objectives.logit_objective import reduced, require_same_logits
+from instil.objectives.real_labels import RealLabelObjective, real_target
 
 
 def regression_kd_loss(student: Tensor, teacher: Tensor, target: Tensor, margin: float = 0.0, reduction: str = "mean") -> Tensor:
@@ -19,23 +20,12 @@ def regression_kd_loss(student: Tensor, teacher: Tensor, target: Tensor, margin:
     target is unknown and left out; an item without any known output is 0 and does not count. Raises ValueError where shapes do not fit.
     """
     require_same_logits(student, teacher)
-    if target.shape == student.shape[:-1] and student.shape[-1] == 1:
-        target = target.unsqueeze(-1)
-    if target.shape != student.shape:
-        expected = f"the outputs' shape {tuple(student.shape)}" + (" (the last may be left out)" if student.shape[-1] == 1 else "")
-        raise ValueError(f"target has shape {tuple(target.shape)}; expected {expected}")
-    known = ~unknown(target)
-    wanted = torch.where(known, target, 0).to(full(student).dtype)
+    wanted, known = real_target(student, target)
     mine, theirs = (F.mse_loss(torch.where(known, full(side), wanted), wanted, reduction="none").sum(-1) for side in (student, teacher))
     return reduced(torch.where(mine + margin > theirs, mine, 0.0), reduction, torch.where(known.any(-1), 0, UNLABELLED))
 
 
-def unknown(target: Tensor) -> Tensor:
-    """True where a target says nothing: -100, or not a number."""
-    return (target == UNLABELLED) | target.isnan()
-
-
-class RegressionKD(LabelObjective):
+class RegressionKD(RealLabelObjective):
     """The error to the label, for the samples of which the student is not yet better than the teacher; ``logits`` (..., D) are the D outputs.
 
     ``margin``: by how much the student must beat the teacher's squared error.
@@ -50,6 +40,7 @@ class RegressionKD(LabelObjective):
         2017,
         source="logits",
         tasks=("regression",),
+        labels=("real",),
         deviations="The paper adds it to the smooth L1 loss of the label with weight 0.5; the default margin is ours. "
         "Its class-balanced soft cross-entropy is not part of it.",
         equation=r"\Vert z^s - y \Vert_2^2 \cdot \mathbb{1} \lbrace \Vert z^s - y \Vert_2^2 + m \gt \Vert z^t - y \Vert_2^2 \rbrace",
@@ -64,11 +55,6 @@ class RegressionKD(LabelObjective):
     def __init__(self, margin: NonNegative = 0.0):
         super().__init__()
         self.margin = margin
-
-    def weight(self, batch: Batch) -> Tensor:
-        if "label" in batch:
-            batch = batch | {"label": torch.where(unknown(batch["label"]), UNLABELLED, batch["label"])}
-        return super().weight(batch)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         return regression_kd_loss(student["logits"], teacher["logits"], batch["label"], self.margin, "none")

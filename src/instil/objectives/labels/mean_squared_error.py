@@ -1,0 +1,44 @@
+"""The label loss of real outputs: the mean of their squared errors."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from instil.core import UNLABELLED, Batch, Card, Outputs, full
+from instil.objectives.logit_objective import reduced
+from instil.objectives.real_labels import RealLabelObjective, real_target
+
+
+def mean_squared_error_loss(student: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """Squared errors of outputs (..., D), averaged over the known ones of an item; (...) for reduction ``none``.
+
+    The target has the outputs' shape, or (...) for one output. What is -100 or not a number in it is unknown; an item without any known output
+    is 0 and does not count. Raises ValueError where shapes do not fit.
+    """
+    wanted, known = real_target(student, target)
+    squares = (torch.where(known, full(student), wanted) - wanted).square().sum(-1)
+    return reduced(squares / known.sum(-1).clamp_min(1), reduction, torch.where(known.any(-1), 0, UNLABELLED))
+
+
+class MeanSquaredError(RealLabelObjective):
+    """The student's real outputs ``logits`` (..., D) against a ``label`` of their shape; -100 or NaN for unknown."""
+
+    card = Card(
+        "Mean squared error with the label",
+        source="labels",
+        tasks=("regression",),
+        labels=("real",),
+        zero_at_match=False,
+        equation=r"\frac{1}{D} \sum_{d=1}^{D} (z^s_d - y_d)^2",
+        use="The supervised part of a recipe for real outputs (poses, depths, prices), beside a loss that learns from the teacher, or alone as its "
+        "baseline. Outputs that are unknown for a sample are left out of its mean.",
+        pitfalls="Squared errors carry the square of the labels' unit: standardize every output, or the largest rules. A few wrong labels rule the "
+        "batch as well. regression_kd sums over the D outputs where this averages.",
+    )
+    needs: ClassVar = {"student": (("logits",),), "teacher": ()}
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        return mean_squared_error_loss(student["logits"], batch["label"], "none")

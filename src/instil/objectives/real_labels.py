@@ -1,0 +1,36 @@
+"""What losses against real labels share: which outputs are known, and a target of the outputs' shape."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from instil.core import UNLABELLED, Batch, LabelObjective, full
+
+
+def unknown(target: Tensor) -> Tensor:
+    """True where a target says nothing: -100, or not a number."""
+    return (target == UNLABELLED) | target.isnan()
+
+
+def real_target(outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """A target of the shape of the outputs (..., D), or (...) for one output, with 0 for what is unknown; and True (..., D) where it is known.
+
+    Raises ValueError where the shapes do not fit.
+    """
+    if target.shape == outputs.shape[:-1] and outputs.shape[-1] == 1:
+        target = target.unsqueeze(-1)
+    if target.shape != outputs.shape:
+        expected = f"the outputs' shape {tuple(outputs.shape)}" + (" (the last may be left out)" if outputs.shape[-1] == 1 else "")
+        raise ValueError(f"target has shape {tuple(target.shape)}; expected {expected}")
+    known = ~unknown(target)
+    return torch.where(known, target, 0).to(full(outputs).dtype), known
+
+
+class RealLabelObjective(LabelObjective):
+    """A loss against a real label; samples of which no output is known do not count."""
+
+    def weight(self, batch: Batch) -> Tensor:
+        if "label" in batch:
+            batch = batch | {"label": torch.where(unknown(batch["label"]), UNLABELLED, batch["label"])}
+        return super().weight(batch)

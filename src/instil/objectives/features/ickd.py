@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from instil.core import Card, closest, full
 from instil.objectives.adapters import as_map
+from instil.objectives.errors import squared_error
 from instil.objectives.gram import gram
 from instil.objectives.logit_objective import reduced
 from instil.objectives.normed_objective import NormedObjective
@@ -33,8 +34,7 @@ def ickd_loss(student: Tensor, teacher: Tensor, form: Form = "code", grid: int =
     mine, theirs = gram(mine, mine), gram(theirs, theirs)
     if form == "code":
         mine, theirs = F.normalize(mine, dim=-1), F.normalize(theirs, dim=-1)
-    squares = (mine - theirs).square()
-    return reduced((squares.sum(-1) if form == "code" else squares.mean(-1)).flatten(1).mean(1), reduction)
+    return reduced(squared_error(mine, theirs) * (mine.shape[-1] if form == "code" else 1), reduction)
 
 
 def _cells(stage: Tensor, grid: int) -> Tensor:

@@ -36,7 +36,8 @@ def itrd_mutual_loss(student: Tensor, teacher: Tensor) -> Tensor:
     Embeddings (N, D) of any widths, to unit length; both matrices have trace 1. It is a bound on the mutual information's Renyi entropies of order
     2, without their logarithm.
     """
-    mine, both = inner_products(unit(student)), inner_products(unit(student)) * inner_products(unit(teacher))
+    mine = inner_products(unit(student))
+    both = mine * inner_products(unit(teacher))
     return _of_trace_one(mine).square().sum() - _of_trace_one(both).square().sum()
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from instil.core import UNLABELLED, Batch, Card, Objective, Objectives, Outputs
 from instil.testing import check_objective, sample_outputs
-from instil.testing.samples import LAYERS, TASKS, rows_of, with_noise
+from instil.testing.samples import LAYERS, MEMBERS, TASKS, rows_of, scaled, with_noise
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -126,3 +126,37 @@ class Slopes(Objective):
 
 def test_what_takes_gradients_is_given_outputs_that_hang_on_the_input() -> None:
     check_objective(Slopes)
+
+
+def test_members_are_cut_with_their_teacher_and_keep_their_heads() -> None:
+    _, teacher, _ = sample_outputs()
+    assert len(teacher["members"]) == MEMBERS
+    rows = torch.tensor([5, 2])
+    for cut, whole in zip(rows_of(teacher, rows)["members"], teacher["members"], strict=True):
+        assert torch.equal(cut["logits"], whole["logits"][rows])
+        assert torch.equal(cut["features"][1], whole["features"][1][rows])
+        assert cut["head"] is whole["head"]
+    assert torch.equal(scaled(teacher, 2.0)["members"][1]["logits"], 2 * teacher["members"][1]["logits"])
+
+
+class Members(Objective):
+    """Coupled: the difference to the mean of all members."""
+
+    needs: ClassVar = {"student": (("logits",),), "teacher": (("members",),)}
+    card = Card("members", couples=True)
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        assert all(member["head"][0].shape == (7, 16) for member in teacher["members"])
+        return (student["logits"] - torch.stack([member["logits"] for member in teacher["members"]]).mean(0)).square().mean()
+
+
+def test_members_are_gathered_with_the_batch() -> None:
+    student, teacher, batch = sample_outputs()
+    objectives = Objectives({"it": Members()})
+    objectives.build(student, teacher)
+    valid = batch | {"valid": torch.arange(8) < 3}
+    loss = objectives(student, teacher, valid).losses["it"]
+    few = torch.arange(3)
+    assert torch.allclose(loss, objectives(rows_of(student, few), rows_of(teacher, few), rows_of(batch, few)).losses["it"])
+    objectives.gather = lambda rows: torch.cat([rows, rows])
+    assert torch.allclose(objectives(student, teacher, valid).losses["it"], loss)

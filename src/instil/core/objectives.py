@@ -163,6 +163,8 @@ class Objectives(nn.ModuleDict):
                 return value
             if isinstance(value, tuple):
                 return tuple(collect(part) for part in value)
+            if isinstance(value, dict):  # a member of several
+                return {name: collect(part, name) for name, part in value.items()}
             if picks:
                 value = value[counted if value.shape[: counted.ndim] == counted.shape else counted.flatten(1).any(1)]
             return value if self.gather is None else self.gather(value)

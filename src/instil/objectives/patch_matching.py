@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from instil.core import Objective, Outputs, full
 from instil.objectives.adapters import adapter, as_map, comparable
 from instil.objectives.pairs import plan, stages
+from instil.objectives.several_teachers import members
 
 SMALLEST_DEVIATION = 1e-6
 
@@ -29,12 +30,6 @@ def smooth_l1_distance(student: Tensor, teacher: Tensor, beta: float = 1.0) -> T
 def patches(stage: Tensor) -> Tensor:
     """A stage, map or tokens, as patch tokens (N, H * W, C) without class and register tokens."""
     return as_map(stage).flatten(2).mT
-
-
-def members(teacher: Outputs) -> tuple[Outputs, ...]:
-    """The outputs of each of several teachers; of one, its own."""
-    found: tuple[Outputs, ...] = teacher.get("members", (teacher,))
-    return found
 
 
 class Standardization(nn.Module):

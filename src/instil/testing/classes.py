@@ -44,9 +44,11 @@ def few_classes(make: Callable[[], Objective]) -> None:
             return value[..., :count] if value.shape[-1] > count else value
 
         label = torch.where(batch["label"] == UNLABELLED, UNLABELLED, batch["label"] % classes)
-        mine, theirs = (
-            {**side, "logits": cut(side["logits"]), "head": tuple(part[:classes] for part in side["head"])} for side in (student, teacher)
-        )
+
+        def fewer(side: Outputs, count: int = classes) -> Outputs:
+            return {**side, "logits": cut(side["logits"]), "head": tuple(part[:count] for part in side["head"])}
+
+        mine, theirs = fewer(student), fewer(teacher) | {"members": tuple(map(fewer, teacher["members"]))}
         try:
             loss, gradient = _by_logits(make, mine, theirs, batch | {"label": label})
         except ValueError as error:

@@ -18,6 +18,7 @@ LAYERS = {"student": 2, "teacher": 4}
 HIDDEN = {"student": 48, "teacher": 96}  # of a text model: both can be cut into 48 relation heads
 HEADS, TOKENS = 4, 6
 PIXELS = 8
+MEMBERS = 3  # of a teacher that is several
 SCALES = {"student": 12.0, "teacher": 16.0}  # of image-text similarities
 
 Draw = Callable[..., Tensor]
@@ -44,6 +45,8 @@ def sample_outputs(
     student, teacher = make(draw, "student"), make(draw, "teacher")
     label = torch.randint(0, CLASSES, (number,), generator=generator)
     label[::3] = UNLABELLED
+    if task == "classification":  # as an ensemble gives them
+        teacher["members"] = tuple(make(draw, "teacher") for _ in range(MEMBERS))
     clock = {"step": torch.tensor(3), "progress": torch.tensor(0.5), "seed": torch.tensor(0)}
     return student, teacher, {"label": label, "index": torch.arange(number), **more(number), **clock}
 
@@ -143,6 +146,13 @@ def _detection(draw: Draw, side: str) -> Outputs:
     return {"logits": 2 * draw(CLASSES), "box_logits": 2 * draw(4 * 5), "embedding": draw(WIDTHS[side])}
 
 
+def _boxes(number: int) -> Batch:
+    """Edges between the bins and on them; every fourth sample has none."""
+    box = 2 + 2 * torch.arange(4 * number).sin().view(number, 4)
+    box[1] = box[1].round()
+    return {"box": box.masked_fill(torch.arange(number)[:, None] % 4 == 3, UNLABELLED)}
+
+
 def _regression(draw: Draw, side: str) -> Outputs:
     return {"logits": draw(1), "embedding": draw(WIDTHS[side])}
 
@@ -168,7 +178,7 @@ TASKS: dict[str, tuple[Maker, Callable[[int], Batch]]] = {
     "segmentation": (_segmentation, _pixel_labels),
     "node_classification": (_nodes, _graph),
     "image_text": (_image_text, _nothing),
-    "detection": (_detection, _nothing),
+    "detection": (_detection, _boxes),
     "regression": (_regression, _real_labels),
 }
 """Of each task: the outputs of a side, and what its batch has more than ``label`` and ``index``."""
@@ -201,6 +211,8 @@ def mapped(outputs: dict[str, Any], change: Callable[[Tensor], Tensor]) -> dict[
     """The same structure with every tensor changed."""
 
     def changed(value: Any) -> Any:
+        if isinstance(value, dict):
+            return mapped(value, change)
         return tuple(map(changed, value)) if isinstance(value, tuple) else change(value)
 
     return {role: changed(value) for role, value in outputs.items()}
@@ -209,6 +221,8 @@ def mapped(outputs: dict[str, Any], change: Callable[[Tensor], Tensor]) -> dict[
 def rows_of(outputs: dict[str, Any], rows: Tensor) -> dict[str, Any]:
     """These rows of everything that has rows; of a graph the edges among these nodes, which are numbered anew."""
     chosen = outputs | mapped(_with_rows(outputs), lambda tensor: tensor[rows] if tensor.ndim else tensor)
+    if "members" in outputs:
+        chosen["members"] = tuple(rows_of(member, rows) for member in outputs["members"])
     if "edge_index" in outputs:
         number = torch.full((size(outputs),), -1)
         number[rows] = torch.arange(size(chosen))
@@ -218,7 +232,7 @@ def rows_of(outputs: dict[str, Any], rows: Tensor) -> dict[str, Any]:
 
 
 def _with_rows(outputs: dict[str, Any]) -> dict[str, Any]:
-    return {role: value for role, value in outputs.items() if role not in (*SHARED_ROLES, "edge_index")}
+    return {role: value for role, value in outputs.items() if role not in (*SHARED_ROLES, "edge_index", "members")}
 
 
 def scaled(outputs: Outputs, factor: float) -> Outputs:

@@ -12,7 +12,8 @@ from instil.core import Batch, Card, NonNegative, Outputs, full, uniform
 from instil.objectives.errors import sample_mean
 from instil.objectives.hidden_objective import Projection
 from instil.objectives.logit_objective import reduced
-from instil.objectives.patch_matching import PatchObjective, Standardization, cosine_distance, members, smooth_l1_distance
+from instil.objectives.patch_matching import PatchObjective, Standardization, cosine_distance, smooth_l1_distance
+from instil.objectives.several_teachers import members
 
 
 def unic_loss(student: Tensor, teacher: Tensor, cosine: float = 0.5, smooth_l1: float = 0.5, beta: float = 1.0, reduction: str = "mean") -> Tensor:

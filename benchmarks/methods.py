@@ -43,6 +43,9 @@ HOLD_THE_LABEL = ("ps_kd", "pld")
 """Losses that have the label's part within."""
 SCHEMES = {"sskd": "views", "simkd": "reused_classifier", "norm": "folded_transform"}
 """Objectives that need another scheme than the offline one."""
+TEACHERS = ("ebkd", "camkd", "dgkd")
+"""Objectives of several teachers, which get three of unlike widths in the place of the recipe's; the reference has its one."""
+SEVERAL = "teacher=[{model: cnn, options: {width: 16}}, {model: cnn, options: {width: 12}}, {model: cnn, options: {width: 8}}]"
 OPTIONS = dict.fromkeys(("minilm", "minilmv2"), ", heads: 4")
 """Where the default does not fit the widths of a tiny net."""
 NEED_OTHER_DATA = ("multi_label_kd",)
@@ -71,6 +74,8 @@ def recipe_of(task: str, name: str, weight: float = 1.0) -> Recipe:
         options += [f"objectives.{key}=null" for key, source in sources.items() if source == "labels"]
     if name not in (ALONE, REFERENCE):
         options.append(f"objectives.{name}={{weight: {weight}{OPTIONS.get(name, '')}}}")
+    if name in TEACHERS:
+        options.append(SEVERAL)
     if name in SCHEMES:
         options.append(f"scheme={SCHEMES[name]}")
     return recipe.load(RECIPES[task], [*options, f"seeds={SEEDS}", "baselines=[]", "export=false", "train.evaluate_every=1000"])

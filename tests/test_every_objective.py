@@ -24,6 +24,9 @@ WITHOUT_RECIPE = {"detection"}
 MULTI_LABEL = {"multi_label_kd"}
 SCHEMES = {"sskd": "scheme=views", "simkd": "scheme=reused_classifier", "norm": "scheme=folded_transform"}
 """Objectives that need another scheme than the offline one."""
+TEACHERS = {"ebkd", "camkd", "dgkd"}
+"""Objectives of several teachers, which get three of unlike widths in the place of the recipe's."""
+SEVERAL = "teacher=[{model: cnn, options: {width: 16}}, {model: cnn, options: {width: 12}}, {model: cnn, options: {width: 8}}]"
 LENGTH = {"classification": 4, "segmentation": 3, "text_classification": 4, "node_classification": 10, "image_text": 4, "regression": 4}
 ON_THEIR_OWN = {"cs_kd", "ctkd", "tf_kd"}
 """Losses that begin near zero with an untrained student, or whose learned part pulls the other way: beside a label loss they rise."""
@@ -71,6 +74,8 @@ def test_trains(name: str, task: str, cache: Path, tmp_path: Path, monkeypatch: 
         monkeypatch.chdir(several_labels(tmp_path))
     short = [f"train.epochs={epochs}", "teacher_train.epochs=5", "seeds=[0]", "baselines=[]", "export=false"]
     chosen = [f"objectives.{name}={{{', '.join(smaller(name))}}}", *([SCHEMES[name]] if name in SCHEMES else [])]
+    if name in TEACHERS:
+        chosen.append(SEVERAL)
     if name in ON_THEIR_OWN:
         chosen += ["objectives.cross_entropy=null", "objectives.kd=null"]
     if name in MULTI_LABEL:

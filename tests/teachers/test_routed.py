@@ -1,0 +1,92 @@
+"""Of several teachers, the one that is chosen answers, sample by sample."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from instil.core import Batch, Net
+from instil.objectives.logits.ebkd import EBKD
+from instil.objectives.logits.kd import KD
+from instil.schemes.offline import Offline
+from instil.teachers.ema import Ema
+from instil.teachers.frozen import Frozen
+from instil.teachers.routed import By, Routed
+from instil.testing import check_teacher
+from tests.nets import batch, net
+
+
+def with_domain() -> Batch:
+    return batch() | {"domain": torch.arange(16) % 2}
+
+
+@pytest.mark.parametrize("by", ["entropy", "label", "domain"])
+def test_contracts(by: By) -> None:
+    check_teacher(lambda: Routed([net(seed=1), net(4, seed=2)], by), with_domain())
+
+
+class Says(nn.Module):
+    """Answers with what it was given, whatever it is asked."""
+
+    def __init__(self, *rows: list[float]):
+        super().__init__()
+        self.answer = nn.Parameter(torch.tensor(rows))
+
+    def forward(self, _x: Tensor) -> Tensor:
+        return self.answer * 1
+
+
+ONE = Says([4.0, 0, 0], [0.0, 1, 0], [0.0, 0, 9])
+TWO = Says([2.0, 0, 0], [0.0, 3, 0], [0.0, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("by", "more", "wanted"),
+    [
+        ("entropy", {}, [0, 1, 0]),
+        ("label", {"label": torch.tensor([1, 1, -100])}, [1, 1, 0]),  # of the last the label is not known: the surest
+        ("domain", {"domain": torch.tensor([1, 0, 1])}, [1, 0, 1]),
+    ],
+)
+def test_who_answers(by: By, more: dict[str, Any], wanted: list[int]) -> None:
+    outputs = Routed([ONE, TWO], by)({"x": torch.zeros(3, 2), **more})
+    assert outputs["member"].tolist() == wanted
+    for n, member in enumerate(wanted):
+        assert torch.equal(outputs["logits"][n], (ONE, TWO)[member].answer[n])
+    assert torch.equal(outputs["members"][1]["logits"], TWO.answer)
+
+
+def test_positions_are_routed_one_by_one_and_domains_by_the_sample() -> None:
+    def pixels(model: nn.Module, given: Batch) -> dict[str, Tensor]:
+        return {"logits": model(given["x"]).view(1, 3, 3)}
+
+    members = [Net(ONE, pixels), Net(TWO, pixels)]
+    assert Routed(members)({"x": torch.zeros(1, 2)})["member"].tolist() == [[0, 1, 0]]
+    labels = {"x": torch.zeros(1, 2), "label": torch.tensor([[1, 1, -100]])}
+    assert Routed(members, "label")(labels)["member"].tolist() == [[1, 1, 0]]
+    assert Routed(members, "domain")({"x": torch.zeros(1, 2), "domain": torch.tensor([1])})["member"].tolist() == [[1, 1, 1]]
+
+
+def test_members_may_be_teachers_of_any_kind() -> None:
+    assert [type(member) for member in Routed([Ema(net()), Frozen(net(seed=1)), net(seed=2)]).members] == [Ema, Frozen, Frozen]
+
+
+def test_a_student_learns_from_it_and_from_its_members() -> None:
+    scheme = Offline(net(4), Routed([net(8, 1), net(6, 2)]), {"kd": KD(), "ebkd": EBKD()})
+    scheme.prepare(batch())
+    (update,) = scheme.step(batch())
+    assert all(loss > 0 for loss in update.losses.values())
+
+
+def test_bad_arguments() -> None:
+    with pytest.raises(ValueError, match="routed teachers need at least one member"):
+        Routed([])
+    with pytest.raises(ValueError, match="by: a member is not chosen by 'entropie'; closest: entropy"):
+        Routed([net()], "entropie")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="members are chosen by 'domain', which the batch has not; its keys are x, label"):
+        Routed([net()], "domain")({key: batch()[key] for key in ("x", "label")})
+    with pytest.raises(ValueError, match="member 0 gives features, and no logits to choose from"):
+        Routed([Net(net().model, lambda model, given: {"features": model(given["x"])})])(batch())

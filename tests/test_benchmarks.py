@@ -49,3 +49,60 @@ def test_both_sides_of_the_step_learn_the_same() -> None:
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
         made.append(mine)
     assert len(made) == 2
+
+
+LOSSES = Path(__file__).parents[1] / "benchmarks" / "losses.py"
+SMALL: dict[str, dict[str, object]] = {
+    "logits": {"shape": (6, 5)},
+    "tokens": {"shape": (6, 7)},
+    "regions": {"shape": (4, 5, 6)},
+    "boxes": {"shape": (5, 12)},
+    "maps": {"shape": (3, 4, 6, 6)},
+    "few_maps": {"shape": (3, 4, 6, 6)},
+    "embeddings": {"shape": (7, 5), "memory": 9},
+    "samples": {"shape": (7, 5), "memory": 9},
+    "triples": {"shape": (32, 32), "memory": 4},
+    "hidden": {"shape": (2, 3, 4)},
+    "attentions": {"shape": (2, 2, 3, 3)},
+}
+
+
+@pytest.fixture
+def losses(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    monkeypatch.syspath_prepend(str(LOSSES.parent))
+    return runpy.run_path(str(LOSSES))
+
+
+def test_every_formulation_of_a_loss_is_the_same_loss(losses: dict[str, object]) -> None:
+    """Plain ones have our value and gradient, torchdistill's our gradient up to a factor, but for those that are marked."""
+    torch = pytest.importorskip("torch")
+    gradient, formulations, inputs, cases = (losses[name] for name in ("gradient", "formulations", "inputs", "CASES"))
+    for name, case in cases.items():  # type: ignore[attr-defined]
+        for kind in case.kinds:
+            given = inputs(kind, SMALL[kind], dtype=torch.float64)  # type: ignore[operator]
+            found = {which: gradient(run, given) for which, run in formulations(name, given).items()}  # type: ignore[operator]
+            value, slope = found["ours"]
+            slope = torch.cat([part.flatten() for part in slope])
+            assert slope.any(), name
+            for which in found.keys() - {"ours"}:
+                theirs = torch.cat([part.flatten() for part in found[which][1]])
+                if which == "plain":
+                    assert torch.isclose(found[which][0], value, rtol=1e-4), name
+                    assert torch.allclose(theirs, slope, rtol=1e-3, atol=1e-4 * float(slope.abs().max())), name
+                elif case.alike:
+                    assert torch.nn.functional.cosine_similarity(theirs, slope, dim=0) > 0.9999, name
+
+
+def test_losses(losses: dict[str, object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    main = losses["main"]
+    monkeypatch.setitem(main.__globals__, "SIZES", SMALL)  # type: ignore[attr-defined]
+    monkeypatch.setitem(main.__globals__, "TURN", 0.0)  # type: ignore[attr-defined]
+    monkeypatch.setattr("sys.argv", ["losses.py", "kd_loss", "fitnet", "rkd", "--json", "--rounds", "2"])
+    main()  # type: ignore[operator]
+    found = json.loads(capsys.readouterr().out)["losses"]
+    assert {"kd_loss", "fitnet_loss", "rkd_angle_loss"} <= {row["loss"] for row in found}
+    assert max(row["MiB_ours"] for row in found) > 0
+    assert all(row["plain"] > 0 for row in found if row["loss"] in ("kd_loss", "fitnet_loss"))
+    monkeypatch.setattr("sys.argv", ["losses.py", "kd_loss", "--rounds", "1"])
+    main()  # type: ignore[operator]
+    assert capsys.readouterr().out.splitlines()[0].startswith("loss")

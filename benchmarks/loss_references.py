@@ -1,0 +1,458 @@
+"""Plain PyTorch formulations of the losses, a few lines each, of the same value as ours on ordinary inputs; and torchdistill's losses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from types import ModuleType
+from types import SimpleNamespace as Inputs
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def through(outputs: Callable[[Inputs], tuple[Any, Any]], make: Callable[[ModuleType], Any]) -> Callable[[ModuleType, Inputs], Callable[[], Tensor]]:
+    """A loss of torchdistill on the output of one module, 'm', of either side."""
+
+    def made(losses: ModuleType, given: Inputs) -> Callable[[], Tensor]:
+        loss = make(losses)
+
+        def run() -> Tensor:
+            mine, theirs = outputs(given)
+            found: Tensor = loss({"m": {"output": mine}}, {"m": {"output": theirs}})
+            return found
+
+        return run
+
+    return made
+
+
+def sides(given: Inputs) -> tuple[Tensor, Tensor]:
+    return given.student, given.teacher
+
+
+def pairs(*sides: str) -> dict[str, Any]:
+    """torchdistill's name for one pair of feature maps."""
+    return {"pair": {side: {"path": "m", "io": "output"} for side in sides}}
+
+
+WHERE = {f"{side}_module_{key}": value for side in ("student", "teacher") for key, value in (("path", "m"), ("io", "output"))}
+OUTPUTS = {"student_output_path": "m", "teacher_output_path": "m"}
+
+
+def kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """Mean over the first dimension of the KL divergence, without T²."""
+    mine, theirs = F.log_softmax(student / temperature, -1), F.log_softmax(teacher / temperature, -1)
+    return F.kl_div(mine, theirs, reduction="batchmean", log_target=True)
+
+
+def kl_values(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    mine, theirs = F.log_softmax(student / temperature, -1), F.log_softmax(teacher / temperature, -1)
+    return F.kl_div(mine, theirs, reduction="none", log_target=True).sum(-1)
+
+
+def dkd(x: Inputs) -> Tensor:
+    """The label's logit lowered, which leaves the class out of a softmax."""
+    shares = [F.softmax(side / 4, -1) for side in (x.student, x.teacher)]
+    label = x.label[:, None]
+    mine, theirs = (torch.cat([share.gather(1, label), 1 - share.gather(1, label)], 1) for share in shares)
+    lowered = [(side / 4).scatter_add(1, label, torch.full_like(label, -1000.0, dtype=side.dtype)) for side in (x.student, x.teacher)]
+    rest = F.kl_div(F.log_softmax(lowered[0], 1), F.softmax(lowered[1], 1), reduction="batchmean")
+    return 16 * (F.kl_div(mine.log(), theirs, reduction="batchmean") + 8 * rest)
+
+
+def gkl(x: Inputs) -> Tensor:
+    share, difference = (0.05 * F.log_softmax(x.teacher, -1)).softmax(-1), x.teacher - x.student
+    spread = (share * difference * difference).sum(-1) - (share * difference).sum(-1) ** 2
+    return kl(x.student, x.teacher, 4) + 8 * spread.mean()
+
+
+def mft(x: Inputs) -> Tensor:
+    p, label = F.softmax(x.teacher, -1), x.label[:, None]
+    own, (top, best) = p.gather(1, label), p.max(1, keepdim=True)
+    share = torch.where(best == label, ((own + 0.2).clamp(max=1) - own) / (1 - own), (top - own + 0.2) / (1 + top - own)).clamp(max=1)
+    wanted = (p * (1 - share)).scatter_add(1, label, share)
+    return F.kl_div(F.log_softmax(x.student, -1), wanted, reduction="batchmean")
+
+
+def mlkd(x: Inputs) -> Tensor:
+    total = torch.zeros((), device=x.student.device)
+    for t in (2.0, 3.0, 4.0, 5.0, 6.0):
+        p, q = F.softmax(x.student / t, 1), F.softmax(x.teacher / t, 1)
+        total = total + t * t * kl(x.student, x.teacher, t)
+        total = total + len(p) * F.mse_loss(p @ p.T, q @ q.T) + p.shape[1] * F.mse_loss(p.T @ p, q.T @ q)
+    return total
+
+
+def nkd(x: Inputs) -> Tensor:
+    label = x.label[:, None]
+    own = F.softmax(x.teacher, 1).gather(1, label)
+    rest = [side.scatter(1, label, -1000.0) for side in (x.student, x.teacher)]
+    return -(own * F.log_softmax(x.student, 1).gather(1, label)).mean() + 1.5 * F.cross_entropy(rest[0], F.softmax(rest[1], 1))
+
+
+def normkd(x: Inputs) -> Tensor:
+    deviations = [side.std(-1, keepdim=True) for side in (x.student, x.teacher)]
+    mine, theirs = (F.log_softmax(side / deviation, -1) for side, deviation in zip(sides(x), deviations, strict=True))
+    return (F.kl_div(mine, theirs, reduction="none", log_target=True).sum(-1) * deviations[1].squeeze(-1) ** 2).mean()
+
+
+def probability_shift(x: Inputs) -> Tensor:
+    label, (highest, top) = x.label[:, None], x.teacher.max(1, keepdim=True)
+    return 16 * kl(x.student, x.teacher.scatter(1, top, x.teacher.gather(1, label)).scatter(1, label, highest), 4)
+
+
+def ps_kd(x: Inputs) -> Tensor:
+    return F.cross_entropy(x.student, 0.2 * F.one_hot(x.label, x.student.shape[1]) + 0.8 * F.softmax(x.teacher, 1))
+
+
+def rld(x: Inputs) -> Tensor:
+    student, teacher, label = x.student / 4, x.teacher / 4, x.label[:, None]
+    mine, theirs = F.softmax(student, 1), F.softmax(teacher, 1)
+    own, best = mine.gather(1, label), theirs.amax(1, keepdim=True)
+    two = F.kl_div(torch.cat([own, 1 - own], 1).log(), torch.cat([best, 1 - best], 1), reduction="batchmean")
+    left_out = teacher >= teacher.gather(1, label)
+    rest = F.kl_div(F.log_softmax(student - 1000 * left_out, 1), F.softmax(teacher - 1000 * left_out, 1), reduction="none").sum(1)
+    return 16 * (two + 8 * (rest * ~left_out.all(1)).mean())
+
+
+def sdd(x: Inputs) -> Tensor:
+    right = x.teacher.argmax(-1) == x.label[:, None]
+    return 16 * (kl_values(x.student, x.teacher, 4) * torch.where(right == right[:, :1], 1.0, 2.0)).mean()
+
+
+def streamlined(losses: ModuleType, x: Inputs) -> Callable[[], Tensor]:
+    both = [through(sides, make)(losses, x) for make in (lambda m: m.SKDInstanceLoss(**WHERE), lambda m: m.SKDDirectionLoss(**WHERE))]
+    return lambda: both[0]() + both[1]()
+
+
+def wsld(x: Inputs) -> Tensor:
+    mine, theirs = (F.cross_entropy(side.detach(), x.label, reduction="none") for side in (x.student, x.teacher))
+    return 4 * (kl_values(x.student, x.teacher, 2) * (1 - (-mine / theirs).exp())).mean()
+
+
+def listmle(x: Inputs) -> Tensor:
+    scores = x.student.gather(1, x.teacher.argsort(1, descending=True))
+    return (scores.flip(1).logcumsumexp(1) - scores.flip(1)).sum(1).mean()
+
+
+def pld(x: Inputs) -> Tensor:
+    order = x.teacher.scatter(1, x.label[:, None], math.inf).argsort(1, descending=True)
+    scores, weight = x.student.gather(1, order), F.softmax(x.teacher, 1).gather(1, order)
+    return (weight.flip(1) * (scores.flip(1).logcumsumexp(1) - scores.flip(1))).sum(1).mean()
+
+
+def cs_kd(x: Inputs) -> Tensor:
+    """Only the pairs there are: log-probabilities gathered pair by pair."""
+    own = F.log_softmax(x.student / 4, 1)
+    one, other = same_label(x).nonzero(as_tuple=True)
+    values = F.kl_div(own[one], own.detach()[other], reduction="none", log_target=True).sum(1)
+    count = same_label(x).sum(1)
+    return 16 * (values / count[one]).sum() / (count > 0).sum()
+
+
+def same_label(x: Inputs) -> Tensor:
+    return (x.label[:, None] == x.label).fill_diagonal_(False)
+
+
+def ofa(x: Inputs) -> Tensor:
+    true = F.one_hot(x.label, x.student.shape[1])
+    return ((true - (F.softmax(x.teacher, 1) + true) ** 1.5) * F.log_softmax(x.student, 1)).sum(1).mean()
+
+
+def fgd(x: Inputs) -> Tensor:
+    def share(stage: Tensor, over: tuple[int, ...]) -> Tensor:
+        strength = stage.abs().mean(over)
+        return strength[0].numel() * F.softmax(strength.flatten(1) / 0.5, 1).view_as(strength)
+
+    (mine, theirs), (my_channels, their_channels) = ([share(side, over) for side in sides(x)] for over in ((1,), (2, 3)))
+    squares = (x.student - x.teacher) ** 2 * theirs[:, None] * their_channels[:, :, None, None]
+    apart = F.l1_loss(mine, theirs, reduction="sum") + F.l1_loss(my_channels, their_channels, reduction="sum")
+    return (0.001 * (squares * x.mask).sum() + 0.0005 * (squares * (1 - x.mask)).sum() + 0.001 * apart) / len(mine)
+
+
+def ofd(x: Inputs) -> Tensor:
+    target = torch.maximum(x.teacher, -x.channels.detach().view(-1, 1, 1))
+    return (F.mse_loss(x.student, target, reduction="none") * ((x.student > target) | (target > 0))).mean()
+
+
+def nst(x: Inputs) -> Tensor:
+    mine, theirs = (F.normalize(side.flatten(2), dim=2) for side in sides(x))
+    return (torch.bmm(mine, mine.mT) ** 2).mean() + (torch.bmm(theirs, theirs.mT) ** 2).mean() - 2 * (torch.bmm(mine, theirs.mT) ** 2).mean()
+
+
+def pkd(x: Inputs) -> Tensor:
+    mine, theirs = ((side - side.mean((0, 2, 3), keepdim=True)) / (side.std((0, 2, 3), keepdim=True) + 1e-6) for side in sides(x))
+    return F.mse_loss(mine, theirs) / 2
+
+
+def sad(x: Inputs) -> Tensor:
+    mine, theirs = (F.softmax((side**2).mean(1).flatten(1), 1) for side in (x.student, x.other.detach()))
+    return F.mse_loss(mine, theirs)
+
+
+def mobilebert(x: Inputs) -> Tensor:
+    width = x.student.shape[-1:]
+    normed = F.mse_loss(F.layer_norm(x.student, width, eps=1e-12), F.layer_norm(x.teacher, width, eps=1e-12))
+    (my_variance, my_mean), (variance, mean) = (torch.var_mean(side, -1, correction=0) for side in sides(x))
+    return 100 * normed + 5000 * F.mse_loss(my_mean, mean) + 5 * F.l1_loss(my_variance, variance)
+
+
+def wkd_feature(x: Inputs) -> Tensor:
+    (my_variance, my_mean), (variance, mean) = (torch.var_mean(side, (2, 3)) for side in sides(x))
+    spread = ((my_variance + 1e-5).sqrt() - (variance + 1e-5).sqrt()) ** 2
+    return (2 * (my_mean - mean) ** 2 + spread).sum(1).mean()
+
+
+def fbkd(x: Inputs) -> Tensor:
+    first = ((x.student - x.teacher) * x.mask.sqrt()).flatten(1).norm(dim=1)
+    return (7e-5 * first + 7e-5 * (x.other - x.other_teacher).flatten(1).norm(dim=1)).mean()
+
+
+def unit(side: Tensor) -> Tensor:
+    return F.normalize(side, dim=-1)
+
+
+def cosines(side: Tensor) -> Tensor:
+    return unit(side) @ unit(side).mT
+
+
+def cirkd_minibatch(x: Inputs) -> Tensor:
+    scores = [cosines(side.flatten(2).mT.flatten(0, 1)).view(-1, side.shape[2] * side.shape[3]) for side in sides(x)]
+    return kl(scores[0], scores[1], 0.1)
+
+
+def cka(x: Inputs) -> Tensor:
+    """Of the columns' products, not the samples': few numbers where there are more samples than columns."""
+    mine, theirs = (side - side.mean(0) for side in sides(x))
+    return 1 - (theirs.T @ mine).square().sum() / ((mine.T @ mine).norm() * (theirs.T @ theirs).norm())
+
+
+def gaussian_cka(x: Inputs) -> Tensor:
+    found = []
+    for side in sides(x):
+        squared = squared_distances(side)
+        matrix = (-squared / (0.5 * squared.detach().sum() / (len(side) * (len(side) - 1)))).exp()
+        found.append(matrix - matrix.mean(0) - matrix.mean(1, keepdim=True) + matrix.mean())
+    return 1 - F.cosine_similarity(found[0].flatten(), found[1].flatten(), dim=0)
+
+
+def squared_distances(side: Tensor) -> Tensor:
+    lengths = side.square().sum(1)
+    return (lengths[:, None] + lengths - 2 * side @ side.T).clamp(min=1e-12)
+
+
+def matmul_distances(side: Tensor) -> Tensor:
+    return torch.cdist(side, side, compute_mode="use_mm_for_euclid_dist")
+
+
+def clip_gradient(x: Inputs) -> Tensor:
+    def pulls(image: Tensor, text: Tensor) -> list[Tensor]:
+        own = torch.eye(len(image), device=image.device)
+        errors = [F.softmax(10 * image @ text.T, 1) - own, F.softmax(10 * text @ image.T, 1) - own]
+        (there, back), scale = errors, 10 / len(image)
+        return [scale * there @ text, scale * there.T @ image, scale * back @ image, scale * back.T @ text]
+
+    found = zip(pulls(unit(x.student), unit(x.student_text)), pulls(unit(x.teacher), unit(x.teacher_text)), strict=True)
+    return sum((F.mse_loss(a, b) for a, b in found), torch.zeros((), device=x.student.device))
+
+
+def correlation_congruence(x: Inputs) -> Tensor:
+    mine, theirs = (math.exp(-0.8) * (1 + 0.8 * product + 0.32 * product**2) for product in map(cosines, sides(x)))
+    return F.mse_loss(mine, theirs)
+
+
+def crd(losses: ModuleType, x: Inputs) -> Callable[[], Tensor]:
+    """torchdistill takes exponentials; its positive and negative scores stand in one matrix."""
+    loss = losses.CRDLoss("m", "m", "m", 1, 2, 1, 100000)
+    return lambda: loss.compute_contrast_loss(scores(x).exp())
+
+
+def scores(x: Inputs) -> Tensor:
+    return unit(x.student) @ x.memory.T / 0.1
+
+
+def darkrank(x: Inputs) -> Tensor:
+    mine, theirs = (matmul_distances(side) for side in sides(x))
+    nearest = theirs.detach().clone().fill_diagonal_(math.inf).topk(4, 1, largest=False).indices
+    ranked = -3 * mine.gather(1, nearest) ** 3
+    return (ranked.flip(1).logcumsumexp(1) - ranked.flip(1)).sum(1).mean()
+
+
+def dcd(x: Inputs) -> Tensor:
+    both = unit(x.student) @ unit(x.teacher).T
+    finds, found = F.log_softmax(both, 1), F.log_softmax(both, 0).T
+    own = torch.arange(len(both), device=both.device)
+    return F.nll_loss(finds, own) + 0.5 * F.kl_div(finds, found, reduction="batchmean", log_target=True)
+
+
+def psd(x: Inputs) -> Tensor:
+    def maps(*stages: Tensor) -> Tensor:
+        return torch.stack([unit((stage**2).mean(1).flatten(1)) for stage in stages])
+
+    mine, theirs = maps(x.student, x.other), maps(x.teacher, x.other_teacher)
+    return F.mse_loss(unit(mine[1] - mine[0]), unit(theirs[1] - theirs[0]))
+
+
+def csd(x: Inputs) -> Tensor:
+    mine, theirs = (F.softmax(F.avg_pool2d(side, 2, ceil_mode=True).flatten(2) / 4, 2) for side in sides(x))
+    return F.mse_loss(mine @ mine.mT, theirs @ theirs.mT)
+
+
+def ega(x: Inputs) -> Tensor:
+    mine, theirs = (unit(side - side.mean(1, keepdim=True)) for side in sides(x))
+    return 0.8 * (theirs @ mine.T - torch.eye(len(mine), device=mine.device)).norm() + 0.3 * (mine @ mine.T - theirs @ theirs.T).norm()
+
+
+def hkd(x: Inputs) -> Tensor:
+    def apart(mine: Tensor, theirs: Tensor) -> Tensor:
+        p, q = theirs / theirs.sum(1, keepdim=True), mine / mine.sum(1, keepdim=True)
+        return ((p - q) * (p / q).log()).mean()
+
+    return apart(*((cosines(side) + 1) / 2 for side in sides(x))) + apart(*(1 / (1 + matmul_distances(side)) for side in sides(x)))
+
+
+def irg(x: Inputs) -> Tensor:
+    mine, theirs = (squared / squared.max() for squared in map(squared_distances, sides(x)))
+    return F.mse_loss(mine, theirs) + F.mse_loss(x.student, x.teacher)
+
+
+def irg_transform(x: Inputs) -> Tensor:
+    moved = []
+    for before, after in ((x.student, x.student_text), (x.teacher, x.teacher_text)):
+        edges = [squared / squared.max() for squared in map(squared_distances, (before, after))]
+        moved.append((F.mse_loss(edges[0], edges[1]), F.mse_loss(before, after)))
+    return (moved[0][0] - moved[1][0]) ** 2 + (moved[0][1] - moved[1][1]) ** 2
+
+
+def itrd(x: Inputs) -> Tensor:
+    mine, theirs = ((side - side.mean(0)) / side.std(0) for side in sides(x))
+    return (1 - (mine * theirs).sum(0) / len(mine)).abs().pow(2.02).sum().log2()
+
+
+def itrd_mutual(x: Inputs) -> Tensor:
+    mine = cosines(x.student)
+    both = mine * cosines(x.teacher)
+    return (mine / len(mine)).square().sum() - (both / len(mine)).square().sum()
+
+
+def lsp(x: Inputs) -> Tensor:
+    """All edges, of which those into one node are a softmax, without torch_geometric."""
+    source, target = x.edges
+    shares = []
+    for side in sides(x):
+        value = (-(side[source] - side[target]).abs().sum(1) / 100).exp().exp()
+        shares.append(value / torch.zeros_like(side[:, 0]).index_add(0, target, value)[target])
+    return (shares[1] * (shares[1] / shares[0]).log()).sum() / target.unique().numel()
+
+
+def seed(x: Inputs) -> Tensor:
+    mine, theirs = unit(x.student), unit(x.teacher)
+    both = [torch.cat([(side * theirs).sum(1, keepdim=True), side @ x.memory.T], 1) for side in (mine, theirs)]
+    return F.cross_entropy(both[0] / 0.2, F.softmax(both[1] / 0.01, 1))
+
+
+def skd_pairwise(x: Inputs) -> Tensor:
+    return F.mse_loss(*(cosines(F.max_pool2d(side, 2, ceil_mode=True).flatten(2).mT) for side in sides(x)))
+
+
+def contrastive(image: Tensor, text: Tensor, both_ways: bool = True) -> Tensor:
+    similarity = image @ text.T
+    own = torch.arange(len(similarity), device=similarity.device)
+    there = F.cross_entropy(similarity, own)
+    return (there + F.cross_entropy(similarity.T, own)) / 2 if both_ways else there
+
+
+def bernoulli_entropy(logits: Tensor) -> Tensor:
+    """Mean over all classes."""
+    return F.binary_cross_entropy_with_logits(logits, torch.sigmoid(logits))
+
+
+def afd(x: Inputs) -> Tensor:
+    mine, theirs = ([unit((stage**2).mean(1).flatten(1)) for stage in side] for side in ((x.student, x.other), (x.teacher, x.other_teacher)))
+    apart = torch.stack([torch.stack([((a - b) ** 2).mean(1) for a in mine], 1) for b in theirs], 1)
+    return (x.attention * apart).sum((1, 2)).mean()
+
+
+def diffkd(x: Inputs) -> Tensor:
+    return F.mse_loss(x.student, x.teacher) + x.attention[:, 0, 0].mean() + x.attention[:, 0, 1].mean()
+
+
+def factor_transfer(losses: ModuleType, x: Inputs) -> Callable[[], Tensor]:
+    loss = losses.FTLoss(paraphraser_path="m", translator_path="m")
+    return lambda: loss({"m": {"output": x.student}}, {"m": {"output": x.teacher}})
+
+
+def fsp(x: Inputs) -> Tensor:
+    mine = torch.bmm(x.student.flatten(2), x.other.flatten(2).mT) / x.student[0, 0].numel()
+    return F.mse_loss(mine, torch.bmm(x.teacher.flatten(2), x.other_teacher.flatten(2).mT) / x.student[0, 0].numel())
+
+
+def torchdistill_fsp(losses: ModuleType, x: Inputs) -> Callable[[], Tensor]:
+    """Its sum of the columns' lengths has another gradient than the mean square, at the same cost."""
+    named = {f"{side}_{which}": {"path": which, "io": "output"} for side in ("student", "teacher") for which in ("first", "second")}
+    loss = losses.FSPLoss({"pair": named})
+    mine = {"first": {"output": x.student}, "second": {"output": x.other}}
+    theirs = {"first": {"output": x.teacher}, "second": {"output": x.other_teacher}}
+    return lambda: loss(mine, theirs)
+
+
+def ifvd(x: Inputs) -> Tensor:
+    """Prototypes by a product with the labels as one-hot vectors."""
+    mask = F.one_hot(x.label.flatten(1)).to(x.student.dtype)
+    found = []
+    for side in sides(x):
+        pixels = side.flatten(2).mT
+        prototypes = mask @ (mask.mT @ pixels)
+        found.append(F.cosine_similarity(pixels, prototypes, dim=-1))
+    return F.mse_loss(found[0], found[1])
+
+
+def lwm(x: Inputs) -> Tensor:
+    return (unit(x.student[:, 0].flatten(1)) - unit(x.teacher[:, 0].flatten(1))).abs().sum(1).mean()
+
+
+def pad(losses: ModuleType, x: Inputs) -> Callable[[], Tensor]:
+    loss = losses.PADL2Loss("m", "m", module_path="v")
+    return lambda: loss({"m": {"output": x.student}, "v": {"output": x.student_text}}, {"m": {"output": x.teacher}})
+
+
+def hierarchical_context(losses: ModuleType, x: Inputs) -> Callable[[], Tensor]:
+    loss = losses.HierarchicalContextLoss("m", "output", "m", "output")
+    return lambda: loss({"m": {"output": (x.student, None)}}, {"m": {"output": x.teacher}})
+
+
+def theia(x: Inputs) -> Tensor:
+    cosine = F.cosine_similarity(x.student.flatten(1), x.teacher.flatten(1)).mean()
+    return 0.9 * (1 - cosine) + 0.1 * F.smooth_l1_loss(x.student, x.teacher)
+
+
+def unic(x: Inputs) -> Tensor:
+    return 0.5 * (1 - F.cosine_similarity(x.student, x.teacher, dim=-1).mean()) + 0.5 * F.smooth_l1_loss(x.student, x.teacher)
+
+
+def vid(losses: ModuleType, x: Inputs) -> Callable[[], Tensor]:
+    loss = losses.VIDLoss(pairs("student", "teacher"))
+    return lambda: loss({"m": {"output": (x.student, x.channels[:, None, None])}}, {"m": {"output": x.teacher}})
+
+
+def congruence(losses: ModuleType, x: Inputs) -> Callable[[], Tensor]:
+    """It makes the kernel row by row, of unit embeddings, and takes a length where ours is a square: the same direction."""
+    loss = losses.CCKDLoss("m", "m", {"type": "gaussian", "gamma": 0.4, "max_p": 2}, "batchmean")
+    return lambda: loss({"m": {"output": unit(x.student)}}, {"m": {"output": unit(x.teacher)}})
+
+
+def relational(distance: bool) -> Callable[[ModuleType], Any]:
+    return lambda losses: losses.RKDLoss("m", "m", float(distance), float(not distance), "mean")
+
+
+def ours_crd(loss: Callable[..., Tensor], x: Inputs) -> Tensor:
+    found = scores(x)
+    return loss(found[:, 0], found[:, 1:], 100000)
+
+
+def regression_kd(x: Inputs) -> Tensor:
+    mine, theirs = (F.mse_loss(side, x.teacher + 1, reduction="none").sum(1) for side in (x.student, x.teacher))
+    return torch.where(mine > theirs, mine, 0.0).mean()

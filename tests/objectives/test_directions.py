@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from instil.objectives.directions import SHORTEST, products, unit
+from instil.objectives.directions import SHORTEST, angles, products, unit
 
 
 def test_unit_has_length_one_along_its_dimension() -> None:
@@ -38,3 +38,12 @@ def test_products_stay_in_full_precision() -> None:
     assert found.dtype == torch.float32
     assert torch.allclose(found, expected, atol=1e-5)
     assert products(one.bfloat16(), two.bfloat16()).dtype == torch.float32
+
+
+def test_angles_of_a_right_triangle() -> None:
+    found = angles(torch.tensor([[0.0, 0], [3, 0], [0, 4]]))
+    assert found[0, 1, 2] == 0
+    assert found[1, 0, 2] == pytest.approx(0.6)
+    assert found[2, 1, 0] == pytest.approx(0.8)
+    assert found[0, 0, 1] == 0
+    assert found[0, 1, 1] == pytest.approx(1)

@@ -35,3 +35,9 @@ def products(one: Tensor, two: Tensor) -> Tensor:
     """Inner products of all rows of ``one`` (..., M, D) with all rows of ``two`` (..., K, D), in full precision under autocast too: (..., M, K)."""
     with torch.autocast(one.device.type, enabled=False):
         return full(one) @ full(two).mT
+
+
+def angles(samples: Tensor) -> Tensor:
+    """[i, j, k]: the cosine of the angle at row i of (N, D) between rows j and k; 0 where two of them are one."""
+    directions = unit(samples[None] - samples[:, None])
+    return products(directions, directions)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import Batch, Card, NonNegative, full
-from instil.objectives.directions import products, unit
+from instil.objectives.directions import angles
 from instil.objectives.relation_objective import RelationObjective
 from instil.objectives.similarities import NEAREST, distances
 
@@ -24,7 +24,7 @@ def rkd_angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
     Embeddings (N, D) of any widths; mean over all N * N * N triplets, degenerate ones included. Memory grows with N ** 3.
     """
-    mine, theirs = (_cosines(full(side).flatten(1)) for side in (student, teacher))
+    mine, theirs = (angles(full(side).flatten(1)) for side in (student, teacher))
     return F.smooth_l1_loss(mine, theirs, reduction="sum") / max(1, len(student) ** 3)
 
 
@@ -32,12 +32,6 @@ def _in_means(samples: Tensor) -> Tensor:
     """The distances in units of their mean."""
     apart = distances(samples)
     return apart / (apart.sum() / max(1, len(samples) * (len(samples) - 1))).clamp_min(NEAREST)
-
-
-def _cosines(samples: Tensor) -> Tensor:
-    """[i, j, k]: the cosine of the angle at sample i between j and k."""
-    directions = unit(samples[None] - samples[:, None])
-    return products(directions, directions)
 
 
 class RKD(RelationObjective):

@@ -24,7 +24,7 @@ WITHOUT_RECIPE = {"detection"}
 MULTI_LABEL = {"multi_label_kd"}
 SCHEMES = {"sskd": "scheme=views", "simkd": "scheme=reused_classifier", "norm": "scheme=folded_transform"}
 """Objectives that need another scheme than the offline one."""
-TEACHERS = {"ebkd", "camkd", "dgkd"}
+TEACHERS = {"ebkd", "camkd", "dgkd", "amtml_kd"}
 """Objectives of several teachers, which get three of unlike widths in the place of the recipe's."""
 SEVERAL = "teacher=[{model: cnn, options: {width: 16}}, {model: cnn, options: {width: 12}}, {model: cnn, options: {width: 8}}]"
 LENGTH = {"classification": 4, "segmentation": 3, "text_classification": 4, "node_classification": 10, "image_text": 4, "regression": 4}

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from instil.core import UNLABELLED
+from instil.data.digit_boxes import NOISE, digit_boxes
 from instil.data.digit_captions import COLOURS, NAMES, caption, digit_captions
 from instil.data.digit_graph import Nodes, digit_graph
 from instil.data.digit_poses import digit_poses
@@ -150,3 +151,27 @@ def test_poses_say_how_a_digit_was_put() -> None:
 def test_impossible_poses(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="a size of at least 10 and an angle above 0"):
         digit_poses(**options)
+
+
+def test_boxes_hold_the_ink() -> None:
+    made = digit_boxes(18, 12)
+    assert made.train.facts == {"classes": 10, "channels": 1, "size": 18, "bins": 19}
+    batch = made.test.__getitems__(range(500))
+    assert torch.equal(batch["label"], digits().test.label)
+    assert batch["image"].shape == (500, 1, 18, 18)
+    assert torch.equal(digit_boxes(18, 12).test.tensors["image"], batch["image"])
+    for image, edges in zip(batch["image"][:, 0], batch["box"].long().tolist(), strict=True):
+        left, top, right, bottom = edges
+        row, column = (image >= NOISE).nonzero().T
+        assert [column.min(), row.min(), column.max() + 1, row.max() + 1] == edges
+        assert 0 <= left < right <= 18
+        assert 0 <= top < bottom <= 18
+    wide = batch["box"][:, 2] - batch["box"][:, 0]
+    assert wide.min() < 5
+    assert wide.max() > 10
+
+
+@pytest.mark.parametrize("options", [{"largest": 7}, {"size": 12, "largest": 13}])
+def test_impossible_boxes(options: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="8 <= largest <= size is needed"):
+        digit_boxes(**options)

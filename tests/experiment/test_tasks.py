@@ -46,6 +46,12 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "teacher": {"model": "cnn", "options": {"width": 4}},
         "objectives": {"mean_squared_error": {}, "logit_mse": {}},
     },
+    "detection": {
+        "data": {"name": "digit_boxes", "labels": 100, "batch_size": 250},
+        "teacher": {"model": "detector", "options": {"width": 4}},
+        "student": {"model": "detector", "options": {"width": 2}},
+        "objectives": {"cross_entropy": {}, "distribution_focal": {}, "localisation_distillation": {"weight": 0.25}},
+    },
 }
 CLASSES = ("alone", "label_smoothing", "pseudo_labels")
 EXPECTED = {
@@ -54,6 +60,7 @@ EXPECTED = {
     "node_classification": (CLASSES, False, "accuracy"),
     "image_text": (("alone",), False, "accuracy"),
     "regression": (("alone",), True, "r2"),
+    "detection": (("alone",), False, "iou"),
 }
 
 
@@ -94,7 +101,7 @@ def test_every_arm_is_trained_and_judged(task: str, runs: dict[str, Path]) -> No
 @pytest.mark.parametrize("task", SECTIONS)
 def test_the_page_and_the_table_are_of_the_headline(task: str, runs: dict[str, Path]) -> None:
     page = (runs[task] / "report.html").read_text()
-    words = {"miou": "mIoU", "r2": "R²"}.get(EXPECTED[task][2], "accuracy")
+    words = {"miou": "mIoU", "r2": "R²", "iou": "mean IoU"}.get(EXPECTED[task][2], "accuracy")
     assert f"Validation {words} against epoch" in page
     assert ("has no ONNX form" in page) == (not EXPECTED[task][1])
     assert ("was not exported" in page) is False
@@ -139,6 +146,10 @@ def test_the_shipped_student_answers(runs: dict[str, Path]) -> None:
     assert set(student.predict(texts["input_ids"][:, :9])) <= set(student.classes)
     nodes = build.bench(small("node_classification")).splits.test.__getitems__(range(3))
     assert len(instil.load(runs["node_classification"]).predict(nodes)) == len(nodes["x"])
+    scenes = build.bench(small("detection")).splits.test.__getitems__(range(3))
+    student = instil.load(runs["detection"])
+    assert set(student.predict(scenes["image"])) <= set(student.classes)
+    assert student.net(scenes)["box_logits"].shape == (3, 4 * 17)
     poses = build.bench(small("regression")).splits.test.__getitems__(range(3))
     student = instil.load(runs["regression"])
     assert [list(one.values()) for one in student.predict(poses["image"])] == student(poses).tolist()

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from instil.networks.cnn import cnn
+from instil.networks.detector import detector
 from instil.networks.gcn import gcn
 from instil.networks.mlp import mlp
 from instil.networks.resnet import resnet
@@ -31,6 +32,7 @@ def test_every_parameter_learns(builder, parameters, shape):
 
 OTHERS = [
     (lambda: segmenter(11), 58_251, segmenter, lambda: (torch.rand(3, 1, 17, 10),), (3, 11, 17, 10)),
+    (lambda: detector(10, 17), 93_758, detector, lambda: (torch.rand(3, 1, 16, 16),), (3, 10)),
     (lambda: text_transformer(10, 66), 29_962, text_transformer, lambda: (torch.randint(66, (3, 20)),), (3, 10)),
     (lambda: gcn(10, 64), 8_970, gcn, lambda: (torch.rand(5, 64), torch.tensor([[0, 1, 2], [1, 2, 4]])), (5, 10)),
     (lambda: two_towers(25), 40_913, two_towers, lambda: (torch.randint(25, (3, 5)), torch.rand(3, 3, 8, 8)), (3, 32)),
@@ -53,6 +55,7 @@ def test_nets_of_other_tasks(make, parameters, builder, inputs, shape):
 
 def test_options():
     assert segmenter(3, channels=2, width=2, levels=2, depth=2, norm="none")(torch.rand(2, 2, 5, 9)).shape == (2, 3, 5, 9)
+    assert detector(3, 5, channels=2, width=2, stages=2, depth=2, norm="none")(torch.rand(2, 2, 7, 9))["box_logits"].shape == (2, 20)
     assert mlp(3, features=7)(torch.rand(4, 7)).shape == (4, 3)
     assert gcn(3, 2, width=4, depth=3)(torch.rand(4, 2), torch.zeros(2, 0, dtype=torch.int64)).shape == (4, 3)
     assert cnn(3, channels=2, width=4, stages=2, depth=2)(torch.rand(2, 2, 7, 9)).shape == (2, 3)
@@ -78,6 +81,7 @@ def test_attention_sees_all_patches():
     ("make", "message"),
     [
         (lambda: cnn(3, norm="layer"), "batch or none, not 'layer'"),
+        (lambda: detector(3, 5, norm="layer"), "batch or none, not 'layer'"),
         (lambda: segmenter(3, norm="layer"), "batch or none, not 'layer'"),
         (lambda: vit(3, size=9), "9 x 9 pixels cannot be cut"),
         (lambda: vit(3, width=10), "not a multiple of heads 4"),

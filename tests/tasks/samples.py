@@ -79,6 +79,26 @@ def pairs() -> Batch:
     return {"image": images()["image"]} | texts()
 
 
+class BoxProbe(nn.Module):
+    """One class and six bins for each edge."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Probe(16, 4 + 4 * 6)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        logits, box_logits = self.inner(image).split([4, 24], 1)
+        return logits, box_logits
+
+
+def found() -> Batch:
+    """A box an image, of one unknown."""
+    start = torch.randint(0, 3, (12, 2), generator=torch.Generator().manual_seed(4))
+    box = torch.cat([start, start + 2 + torch.arange(12)[:, None] % 2], 1).float()
+    box[5] = -100
+    return images() | {"box": box}
+
+
 def reals() -> Batch:
     """Two outputs; of some samples one or both are unknown."""
     label = torch.randn(12, 2, generator=torch.Generator().manual_seed(3))
@@ -92,5 +112,6 @@ SAMPLES: dict[str, tuple[Callable[[], Batch], Callable[[], nn.Module] | None]] =
     "text_classification": (texts, TextProbe),
     "node_classification": (nodes, None),
     "regression": (reals, None),
+    "detection": (found, BoxProbe),
     "image_text": (pairs, PairProbe),
 }

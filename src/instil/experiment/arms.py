@@ -71,8 +71,8 @@ class Arms:
         self.stages = build.stages_of(bench)
         self.steps = [build.steps(stage) for stage in self.stages]
         self.students = {
-            "alone": lambda seed: self._on_labels(seed, self.bench.task.label_objective, "alone"),
-            "label_smoothing": lambda seed: self._on_labels(seed, "label_smoothing", "label_smoothing"),
+            "alone": lambda seed: self._on_labels(seed, self.bench.task.label_objectives, "alone"),
+            "label_smoothing": lambda seed: self._on_labels(seed, ("label_smoothing",), "label_smoothing"),
             "pseudo_labels": self._on_pseudo_labels,
             "distilled": self._distilled,
         }
@@ -145,7 +145,7 @@ class Arms:
             for record in known["records"]:
                 self.folder.log({"seed": None, "arm": name, "stage": 0, **record})
             return net, float(known["seconds"])
-        scheme = Offline(net, None, build.label_objectives(stage.recipe, stage.task.label_objective))
+        scheme = Offline(net, None, build.label_objectives(stage.recipe, *stage.task.label_objectives))
         trained = self._fit(name, None, scheme, stage.splits.train, build.training(train, number, learners=list(scheme.learners)), stage)
         if rank() == 0:
             save_student(trained.net, path, {"seconds": trained.seconds, "records": trained.records})
@@ -153,10 +153,10 @@ class Arms:
         wait_for_ranks()
         return trained.net, trained.seconds
 
-    def _on_labels(self, seed: int, objective: str, name: str) -> tuple[Net, float]:
+    def _on_labels(self, seed: int, objectives: tuple[str, ...], name: str) -> tuple[Net, float]:
         """The student on its labels alone, with as many steps and the same initial weights as the distilled one."""
-        samples = build.learnt_from(build.label_objectives(self.bench.recipe, objective), self.stages[-1].train_data(seed))
-        return self._without_teacher(seed, objective, name, samples)
+        samples = build.learnt_from(build.label_objectives(self.bench.recipe, *objectives), self.stages[-1].train_data(seed))
+        return self._without_teacher(seed, objectives, name, samples)
 
     def _on_pseudo_labels(self, seed: int) -> tuple[Net, float]:
         """The student on the labels it has and, for the other samples, on what the teacher decides: the likeliest class, or yes or no for each."""
@@ -164,11 +164,11 @@ class Arms:
         logits = self._remembered["train"]({"index": samples.index})["logits"].cpu()
         guess = logits.argmax(-1) if samples.kind == "single" else (logits > 0).to(samples.label)
         whole = samples.relabel(torch.where(samples.label == UNLABELLED, guess, samples.label))
-        return self._without_teacher(seed, self.bench.task.label_objective, "pseudo_labels", whole)
+        return self._without_teacher(seed, self.bench.task.label_objectives, "pseudo_labels", whole)
 
-    def _without_teacher(self, seed: int, objective: str, name: str, samples: Samples) -> tuple[Net, float]:
+    def _without_teacher(self, seed: int, objectives: tuple[str, ...], name: str, samples: Samples) -> tuple[Net, float]:
         stage = self.stages[-1]
-        scheme = Offline(self._new_student(seed), None, build.label_objectives(self.bench.recipe, objective))
+        scheme = Offline(self._new_student(seed), None, build.label_objectives(self.bench.recipe, *objectives))
         training = build.training(stage.recipe.train, seed, sum(self.steps), list(scheme.learners))
         trained = self._fit(name, seed, scheme, samples, training, stage)
         return trained.net, trained.seconds

@@ -195,14 +195,17 @@ def teacher(nets: Sequence[Net]) -> Teacher | None:
     return None if not members else members[0] if len(members) == 1 else Ensemble(members)
 
 
-def label_goals(recipe: Recipe, name: str) -> dict[str, Goal]:
-    """The recipe's own objectives of that method, or one with its defaults."""
-    return {key: goal for key, goal in recipe.objectives.items() if goal.type == name} or {name: Goal(type=name)}
+def label_goals(recipe: Recipe, *names: str) -> dict[str, Goal]:
+    """Of each method the recipe's own objectives, or one with its defaults."""
+    found: dict[str, Goal] = {}
+    for name in names:
+        found |= {key: goal for key, goal in recipe.objectives.items() if goal.type == name} or {name: Goal(type=name)}
+    return found
 
 
-def label_objectives(recipe: Recipe, name: str) -> Objectives:
+def label_objectives(recipe: Recipe, *names: str) -> Objectives:
     """What teacher and baselines are trained with."""
-    return build_objectives(label_goals(recipe, name))
+    return build_objectives(label_goals(recipe, *names))
 
 
 def learnt_from(objectives: Objectives, samples: Samples) -> Samples:

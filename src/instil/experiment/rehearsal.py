@@ -51,13 +51,13 @@ def _prepared(bench: Bench, ready: Mapping[int, Net], previous: Net | None) -> S
     to_train = [net for net, spec in zip(nets, stage.teachers, strict=True) if spec.weights is None and not spec.trained and spec.model != "previous"]
     for net in to_train:
         _check_classes(bench, net, batch, "teacher", None)
-        alone = Offline(net, None, build.label_objectives(stage, bench.task.label_objective))
+        alone = Offline(net, None, build.label_objectives(stage, *bench.task.label_objectives))
         own = stage.teacher_train or stage.train
         _check_training(bench, alone, own, "train" if own == stage.train else "teacher_train", bench.splits.train, learners=["student"])
     scheme = build.scheme(bench, student, build.teacher(nets))
     scheme.prepare(batch)
-    on_labels = {"alone": bench.task.label_objective, "label_smoothing": "label_smoothing"}
-    seen = [build.learnt_from(build.label_objectives(stage, goal), samples) for name, goal in on_labels.items() if name in stage.baselines]
+    on_labels = {"alone": bench.task.label_objectives, "label_smoothing": ("label_smoothing",)}
+    seen = [build.learnt_from(build.label_objectives(stage, *goals), samples) for name, goals in on_labels.items() if name in stage.baselines]
     _check_training(bench, scheme, stage.train, "train", samples, *seen)
     _check_classes(bench, student, batch, "student", stage.student)
     for net, spec in zip(nets, stage.teachers, strict=True):

@@ -46,7 +46,7 @@ def place(stage: Bench, spec: Model, number: int) -> Path:
         _contents(stage),
         spec.model_dump(exclude={"taps"}),
         code_of(spec.model, Path(recipe.folder)),
-        {name: goal.model_dump(mode="json") for name, goal in build.label_goals(recipe, stage.task.label_objective).items()},
+        {name: goal.model_dump(mode="json") for name, goal in build.label_goals(recipe, *stage.task.label_objectives).items()},
         recipe.teacher_train or recipe.train,
         number,
     ]

@@ -15,6 +15,7 @@ NAMES = {
     "miou": "mIoU",
     "auroc": "AUROC",
     "map": "mAP",
+    "iou": "mean IoU",
     "r2": "R²",
     "mae": "mean absolute error",
 }

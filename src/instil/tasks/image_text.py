@@ -48,7 +48,7 @@ class ImageText(Task):
     names = ("image", "input_ids", "attention_mask", "label")
     inputs = ("image", "input_ids")
     roles = ("image_embedding", "text_embedding")
-    label_objective = "contrastive"
+    label_objectives = ("contrastive",)
     exports = False
     call = staticmethod(call)
 

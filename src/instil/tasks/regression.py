@@ -22,7 +22,7 @@ class Regression(Classification):
     card = Card("Image regression", tasks=("regression",))
     title = "regression"
     kinds = ("real",)
-    label_objective = "mean_squared_error"
+    label_objectives = ("mean_squared_error",)
     headline = "r2"
     baselines: ClassVar = {"real": ("alone",)}
     call = staticmethod(call)

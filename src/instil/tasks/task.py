@@ -20,7 +20,7 @@ class Task:
     """Base of the tasks, each with its ``call``, its metrics and what belongs to them; ``kind`` is that of the labels.
 
     ``names``: of the tuples that a user's own loader yields. ``inputs``: what ``call`` reads of a batch. ``roles``: of the outputs, what ``evaluate``
-    reads. ``label_objective``: what teacher and student alone learn with. ``headline``: the metric that arms are compared by. ``baselines``: of each
+    reads. ``label_objectives``: what teacher and student alone learn with. ``headline``: the metric that arms are compared by. ``baselines``: of each
     kind of label, what a gain must beat; all but ``alone`` need a class for each sample. ``exports``: whether a student is a graph of ``inputs``
     to ``logits`` that ONNX can hold.
     """
@@ -30,7 +30,7 @@ class Task:
     names: ClassVar[tuple[str, ...]]
     inputs: ClassVar[tuple[str, ...]]
     roles: ClassVar[tuple[str, ...]] = ("logits",)
-    label_objective: ClassVar[str] = "cross_entropy"
+    label_objectives: ClassVar[tuple[str, ...]] = ("cross_entropy",)
     headline: ClassVar[str] = "accuracy"
     kinds: ClassVar[tuple[str, ...]] = ("single",)
     baselines: ClassVar[Mapping[str, tuple[str, ...]]] = {"single": ("alone",)}

@@ -102,10 +102,18 @@ def _perfect_logits(make: Make, batch: Batch, model: nn.Module) -> None:
     sure = label.clamp_min(0)
     sure = sure.float() if label.is_floating_point() else torch.nn.functional.one_hot(sure, classes).float()
     for sign, wanted in ((1.0, 1.0), (-1.0, 0.0)):
-        said = {"logits": sign * 20 * (2 * sure - 1), "image_embedding": sign * sure, "text_embedding": sure}
+        said = {**_sharp_boxes(batch, sign), "logits": sign * 20 * (2 * sure - 1), "image_embedding": sign * sure, "text_embedding": sure}
         net = Net(nn.Identity(), lambda _, asked: {role: asked[f"sure {role}"] for role in make().roles})
         accuracy = _measured(make, net, [batch | {f"sure {role}": value for role, value in said.items()}])["accuracy"]
         assert accuracy == wanted, f"accuracy is {accuracy}, not {wanted}, for logits that are sure of {'the' if sign > 0 else 'no'} label"
+
+
+def _sharp_boxes(batch: Batch, sign: float) -> Batch:
+    """Sure of the edges of boxes that lie on bins, or of the contrary."""
+    if "box" not in batch:
+        return {}
+    edges = batch["box"].clamp_min(0).round().long()
+    return {"box_logits": sign * 20 * (2 * torch.nn.functional.one_hot(edges).float() - 1).flatten(1)}
 
 
 def _perfect_outputs(make: Make, batch: Batch) -> None:

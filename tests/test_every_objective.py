@@ -25,6 +25,8 @@ SCHEMES = {"sskd": "scheme=views", "simkd": "scheme=reused_classifier", "norm": 
 TEACHERS = {"ebkd", "camkd", "dgkd", "amtml_kd"}
 """Objectives of several teachers, which get three of unlike widths in the place of the recipe's."""
 SEVERAL = "teacher=[{model: cnn, options: {width: 16}}, {model: cnn, options: {width: 12}}, {model: cnn, options: {width: 8}}]"
+WEIGHTS = {"clip_feature": 2000, "lsp": 100}
+"""As published: at weight 1 these are too small beside the label loss to be felt."""
 LENGTH = {
     "classification": 4,
     "segmentation": 3,
@@ -53,7 +55,8 @@ def smaller(name: str) -> list[str]:
     """Queues of many thousand rows are shrunk, and relation heads fit the width of a tiny transformer, which changes no formula."""
     defaults = {option: p.default for option, p in parameters(catalogue.find("objective", name)).items()}
     heads = ["heads: 4"] if "heads" in defaults else []
-    return [*heads, *(f"{option}: 512" for option, value in defaults.items() if isinstance(value, int) and value > 1000)]
+    weight = [f"weight: {WEIGHTS[name]}"] if name in WEIGHTS else []
+    return [*heads, *weight, *(f"{option}: 512" for option, value in defaults.items() if isinstance(value, int) and value > 1000)]
 
 
 def several_labels(folder: Path) -> Path:
@@ -91,4 +94,5 @@ def test_trains(name: str, task: str, cache: Path, tmp_path: Path, monkeypatch: 
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     losses = [value for r in records if r["arm"] == "distilled" for key, value in r["losses"].items() if key == f"student/{name}"]
     assert len(losses) >= 2
-    assert losses[-1] < losses[0], f"the loss does not fall: {losses}"
+    half = len(losses) // 2
+    assert sum(losses[-half:]) < sum(losses[:half]), f"the loss does not fall: {losses}"

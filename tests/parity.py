@@ -31,13 +31,17 @@ from instil.objectives.relations.crd import CRD
 from instil.objectives.relations.pkt import PKT
 from instil.objectives.relations.sskd import SSKD
 from instil.recipe.options import parameters
+from instil.schemes.adaad import AdaAD
 from instil.schemes.adversarial import Adversarial
+from instil.schemes.ard import ARD
 from instil.schemes.ema import Ema
 from instil.schemes.fcfd import FCFD
 from instil.schemes.folded_transform import FoldedTransform
+from instil.schemes.iad import IAD
 from instil.schemes.mutual import Mutual
 from instil.schemes.offline import Offline
 from instil.schemes.reused_classifier import ReusedClassifier
+from instil.schemes.rslad import RSLAD
 from instil.schemes.spot_adaptive import SpotAdaptive
 from instil.schemes.views import Views
 from instil.step import train_step
@@ -207,6 +211,10 @@ SCHEMES: dict[str, Callable[[], Scheme]] = {
     "reused_classifier": lambda: ReusedClassifier(pixels(3, 1), Frozen(pixels(5, 2)), {"simkd": SimKD(), "cross_entropy": CrossEntropy()}),
     "folded_transform": lambda: FoldedTransform(pixels(3, 1), Frozen(pixels(5, 2)), {"norm": NORM(), "cross_entropy": CrossEntropy()}),
     "adversarial": lambda: Adversarial(net(16, 1), Frozen(net(32, 2)), plain()),
+    "ard": lambda: ARD(viewed(16, 1), Frozen(viewed(32, 2)), {"cross_entropy": CrossEntropy()}, temperature=4.0, attack_steps=2),
+    "rslad": lambda: RSLAD(viewed(16, 1), Frozen(viewed(32, 2)), {"kd": KD()}, attack_steps=2),
+    "adaad": lambda: AdaAD(viewed(16, 1), Frozen(viewed(32, 2)), {"kd": KD()}, attack_steps=2),
+    "iad": lambda: IAD(viewed(16, 1), Frozen(viewed(32, 2)), {"cross_entropy": CrossEntropy()}, trusting=0.0, attack_steps=2),
     "spot_adaptive": spotted,
     "views": lambda: Views(viewed(16, 1), Frozen(viewed(32, 2)), {"views": SameViews(), "kd": KD(), "cross_entropy": CrossEntropy()}),
 }

@@ -5,7 +5,7 @@ from instil.core.card import Card, NonNegative, Positive, Schedule, at_progress,
 from instil.core.net import Call, Net, as_net, plain_call
 from instil.core.objective import LabelObjective, Objective, Weighting
 from instil.core.objectives import Balance, Gather, Objectives, Update
-from instil.core.scheme import Scheme, dry
+from instil.core.scheme import Scheme, Trial, dry
 from instil.core.teacher import Teacher
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Schedule",
     "Scheme",
     "Teacher",
+    "Trial",
     "Update",
     "Weighting",
     "as_net",

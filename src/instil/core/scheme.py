@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
-from typing import ClassVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from instil.core.net import Net, as_net
 from instil.core.objective import Objective
 from instil.core.objectives import Objectives, Update
 from instil.core.teacher import Teacher
+
+Trial = Callable[[nn.Module, Batch], Batch]
+"""Of a net (or teacher) that is evaluated and a batch of test samples a harder batch, for this net."""
 
 
 class Scheme(nn.Module):
@@ -90,6 +93,14 @@ class Scheme(nn.Module):
     def export(self) -> Net:
         """What is evaluated, timed and shipped."""
         return self.student
+
+    @classmethod
+    def trials(cls, options: Mapping[str, Any]) -> dict[str, Trial]:
+        """What every net of an experiment must stand beside the plain test samples, by the options of the recipe's scheme.
+
+        Its name becomes that of a metric: the task's headline on the harder batches.
+        """
+        return {}
 
 
 @contextlib.contextmanager

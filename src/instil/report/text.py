@@ -18,6 +18,8 @@ NAMES = {
     "iou": "mean IoU",
     "r2": "R²",
     "mae": "mean absolute error",
+    "fgsm": "accuracy under FGSM",
+    "pgd": "accuracy under PGD",
 }
 NARROW = "\N{NARROW NO-BREAK SPACE}"
 MINUS = "\N{MINUS SIGN}"

@@ -177,6 +177,8 @@ def test_what_cannot_be_attacked_is_told() -> None:
     several = timed() | {"label": torch.zeros(16, 5)}
     with pytest.raises(ValueError, match=r"IAD needs one class an image; the labels are torch.float32 of shape \(16, 5\)"):
         made(IAD).before_step(several)
+    with pytest.raises(ValueError, match="RSLAD needs one class an image"):
+        RSLAD(net(2), Frozen(net(3, 1)), {"kd": KD()}).prepare(several)
 
 
 def test_exports_the_student() -> None:

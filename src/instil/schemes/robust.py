@@ -70,6 +70,7 @@ class Robust(Scheme):
         if mine.ndim != 2 or mine.shape != theirs.shape or mine.shape[1] < 2:
             shapes = f"the student's logits are {tuple(mine.shape)}, the teacher's {tuple(theirs.shape)}"
             raise ValueError(f"{shapes}; {type(self).__name__} needs both (N, C) with the same two classes or more")
+        self.targets(batch, theirs)
         super().build(batch)
         self.teacher.wants(self.objectives.reads("teacher") | {"logits"}, batch)
 

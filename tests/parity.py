@@ -34,12 +34,17 @@ from instil.recipe.options import parameters
 from instil.schemes.adaad import AdaAD
 from instil.schemes.adversarial import Adversarial
 from instil.schemes.ard import ARD
+from instil.schemes.byot import BYOT
+from instil.schemes.dks import DKS
 from instil.schemes.ema import Ema
 from instil.schemes.fcfd import FCFD
 from instil.schemes.folded_transform import FoldedTransform
 from instil.schemes.iad import IAD
+from instil.schemes.kdcl import KDCL
 from instil.schemes.mutual import Mutual
 from instil.schemes.offline import Offline
+from instil.schemes.okddip import OKDDip
+from instil.schemes.one import ONE
 from instil.schemes.reused_classifier import ReusedClassifier
 from instil.schemes.rslad import RSLAD
 from instil.schemes.spot_adaptive import SpotAdaptive
@@ -205,7 +210,14 @@ SCHEMES: dict[str, Callable[[], Scheme]] = {
     "uncertain": lambda: balanced(Uncertainty()),
     "ensemble": lambda: Offline(net(16, 1), Ensemble([net(32, 2), net(24, 3)]), plain()),
     "mutual": lambda: Mutual(net(16, 1), [net(24, 3), net(8, 4)], plain()),
+    "mutual_sequential": lambda: Mutual(net(16, 1), [net(24, 3), net(8, 4)], plain(), others="probabilities", sequential=True),
     "mutual_features": lambda: Mutual(pixels(3, 1), [pixels(4, 3)], {"fitnet": FitNet(), "vid": VID()}),
+    "kdcl": lambda: KDCL(net(16, 1), [net(24, 3), net(8, 4)], plain()),
+    "kdcl_general": lambda: KDCL(net(16, 1), [net(24, 3)], plain(), "general", 0.5),
+    "byot": lambda: BYOT(pixels(3, 1), plain(), 0.1),
+    "dks": lambda: DKS(pixels(3, 1), plain()),
+    "one": lambda: ONE(pixels(3, 1), plain()),
+    "okddip": lambda: OKDDip(pixels(3, 1), plain()),
     "ema": lambda: Ema(net(16, 1), plain(), decay=0.9),
     "fcfd": lambda: FCFD(pixels(3, 1), Frozen(pixels(5, 2)), plain(), appearance_weight=0.1),
     "reused_classifier": lambda: ReusedClassifier(pixels(3, 1), Frozen(pixels(5, 2)), {"simkd": SimKD(), "cross_entropy": CrossEntropy()}),

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
-from instil.core import Batch, Card, Objective, Objectives, Outputs, Scheme, Update, as_net
+from instil.core import Batch, Card, Objective, Objectives, Outputs, full
+from instil.schemes.peers import Peers
 
 
-class Mutual(Scheme):
+def averaged_logits(logits: Sequence[Tensor], of: str = "probabilities") -> Tensor:
+    """Logits (..., C) of one net that stands for several: the log of their mean probability, or their mean."""
+    stacked = full(torch.stack(list(logits)))
+    return stacked.mean(0) if of == "logits" else stacked.log_softmax(-1).logsumexp(0) - torch.tensor(float(len(stacked))).log()
+
+
+class Mutual(Peers):
     """Every net takes every other as its teacher (Zhang et al. 2018: the mean of its losses against the others); the student is exported.
 
     ``peers``: any number of nets of any architectures, described as the student is.
+    ``others``: each other net is a teacher of its own, or all together are one, with the mean of their probabilities (the paper's DML_e) or logits.
+    ``sequential``: each net learns from what the nets before it say after their update of this step, as in Algorithm 1.
 
-    Each peer has objectives (adapters, banks) of its own. One forward a net and step: all are updated on
-    answers from before the step, where the paper recomputes them after each update.
+    Each peer has objectives (adapters, banks) of its own. One forward a net and step, and with ``sequential`` one more without gradients for
+    every net but the last; without it all are updated on answers from before the step.
     """
 
     card = Card(
@@ -29,51 +37,27 @@ class Mutual(Scheme):
         source="online",
         algorithms=("multi-teacher",),
         holds_graph=True,
-        deviations="Algorithm 1 recomputes the predictions after each peer's update; here all peers are updated on the same predictions.",
+        deviations="Algorithm 1 recomputes the predictions after each peer's update (sequential); by default all peers are updated on the same "
+        "predictions. Some code lets the gradient flow into the net that teaches; here it does not.",
+        equation=r"\mathrm{CE}(z^k, y) + \frac{1}{K-1} \sum_{l \ne k} \mathrm{KL}(p^l \Vert p^k)",
+        use="No teacher at hand, or peers of any size that may all be of use: each is trained by its own optimizer.",
+        pitfalls="Every peer costs a forward and a backward pass. Early in training the peers know nothing; the paper's temperature is 1 with "
+        "weight 1. Losses of features need one peer or equal peers.",
     )
 
-    def __init__(self, student: nn.Module, peers: Sequence[nn.Module], objectives: Objectives | Mapping[str, Objective]):
-        super().__init__(student, None, objectives)
-        if not peers:
-            raise ValueError("mutual learning needs at least one peer")
-        self.peers = nn.ModuleList(as_net(peer) for peer in peers)
-        self.peer_objectives = nn.ModuleList(copy.deepcopy(self.objectives) for _ in peers)
-        self.learners |= {f"peer{i}": (f"peers.{i}", f"peer_objectives.{i}") for i in range(len(peers))}
+    def __init__(
+        self,
+        student: nn.Module,
+        peers: Sequence[nn.Module],
+        objectives: Objectives | Mapping[str, Objective],
+        others: Literal["each", "probabilities", "logits"] = "each",
+        sequential: bool = False,
+    ):
+        super().__init__(student, peers, objectives, sequential)
+        self.others = others
 
-    def build(self, batch: Batch) -> None:
-        outputs = self._ask_all(batch)
-        for i, (learner, objectives) in enumerate(self._sides()):
-            shapes = set()
-            for other in outputs[:i] + outputs[i + 1 :]:
-                objectives.build(outputs[i], other)
-                shapes.add(tuple(parameter.shape for parameter in objectives.parameters()))
-            if len(shapes) > 1:
-                raise ValueError(
-                    f"{learner}: one set of adapters cannot fit others of different shapes; take one peer, equal peers, or losses of logits"
-                )
-
-    def step(self, batch: Batch) -> Iterator[Update]:
-        outputs = self._ask_all(batch)
-        fixed = [detached(answer) for answer in outputs]
-        for i, (learner, objectives) in enumerate(self._sides()):
-            updates = [objectives(outputs[i], other, batch, learner) for other in fixed[:i] + fixed[i + 1 :]]
-            losses = {name: torch.stack([update.losses[name] for update in updates]).mean() for name in updates[0].losses}
-            yield Update(losses, learner, {f"{learner}/{key}": rows for key, rows in updates[0].keep.items()})
-
-    def after_step(self, kept: dict[str, Tensor]) -> None:
-        for learner, objectives in self._sides():
-            objectives.after_step({key.removeprefix(f"{learner}/"): rows for key, rows in kept.items() if key.startswith(f"{learner}/")})
-
-    def _ask_all(self, batch: Batch) -> list[Outputs]:
-        return [net(batch) for net in (self.student, *self.peers)]
-
-    def _sides(self) -> Iterator[tuple[str, Objectives]]:
-        for learner, objectives in zip(self.learners, (self.objectives, *self.peer_objectives), strict=True):
-            assert isinstance(objectives, Objectives)
-            yield learner, objectives
-
-
-def detached(outputs: Outputs) -> Outputs:
-    """The same outputs, cut from their graph."""
-    cut: Outputs = tree_map(lambda part: part.detach() if isinstance(part, Tensor) else part, outputs)
-    return cut
+    def taught(self, outputs: list[Outputs], batch: Batch) -> list[list[Outputs]]:
+        others = [outputs[:turn] + outputs[turn + 1 :] for turn in range(len(outputs))]
+        if self.others == "each":
+            return others
+        return [[{"logits": averaged_logits([one["logits"] for one in of], self.others)}] for of in others]

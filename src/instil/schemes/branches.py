@@ -1,0 +1,91 @@
+"""What schemes of one trunk with several ends share: the ends, and one update on the objectives of all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from instil.core import Batch, Objective, Objectives, Outputs, Scheme, Update, full
+from instil.schemes.spots import Bridge, averaged
+
+
+class Branch(nn.Module):
+    """Another end of a net, from one of its stages on: two convolutions (of tokens and vectors, linear maps) to the shape of the deepest stage, the
+    mean over positions, a classifier. Without BatchNorm, which would couple the samples."""
+
+    def __init__(self, stage: Tensor, deepest: Tensor, classes: int):
+        super().__init__()
+        self.body = nn.Sequential(Bridge(stage, deepest, 3), nn.ReLU(), Bridge(deepest, deepest, 3), nn.ReLU())
+        self.head = nn.Linear(averaged(deepest).shape[1], classes).to(deepest.device, full(deepest).dtype)
+
+    def forward(self, stage: Tensor) -> Outputs:
+        embedding = averaged(self.body(stage))
+        return {"logits": self.head(embedding), "embedding": embedding}
+
+
+class Branched(Scheme):
+    """A student with further ends on the stages of its ``features``; each learns by the objectives, from teachers that ``taught`` makes of all.
+
+    The objectives see the ends' ``logits`` (N, C) and ``embedding`` (N, D), the mean over positions of the deepest stage. The losses of an end
+    against several teachers are averaged, those of the ends added up. The student is exported as it is, without the other ends.
+    """
+
+    def __init__(self, student: nn.Module, objectives: Objectives | Mapping[str, Objective]):
+        super().__init__(student, None, objectives)
+        self.further = nn.ModuleList()
+        self.learners["student"] += ("further",)
+
+    def origins(self, stages: int) -> list[int]:
+        """The stage that each further end starts from, of a net of so many stages."""
+        raise NotImplementedError
+
+    def equip(self, ends: list[Outputs], stages: tuple[Tensor, ...]) -> None:
+        """Make what else there is to learn, once, on a dry batch."""
+
+    def taught(self, ends: list[Outputs], stages: tuple[Tensor, ...], batch: Batch) -> tuple[list[list[Outputs]], dict[str, Tensor]]:
+        """The teachers of each end, the student's own first, and losses of the scheme's own."""
+        raise NotImplementedError
+
+    def build(self, batch: Batch) -> None:
+        outputs = self.student(batch)
+        stages = _stages(outputs)
+        if outputs["logits"].ndim != 2:
+            raise ValueError(f"further ends classify whole samples: logits must be (N, C), not {tuple(outputs['logits'].shape)}")
+        for origin in self.origins(len(stages)):
+            self.further.append(Branch(stages[origin], stages[-1], outputs["logits"].shape[1]))
+        ends = self.ends(outputs)
+        self.equip(ends, stages)
+        teachers, _ = self.taught(ends, stages, batch)
+        self.objectives.build(ends[0], teachers[0][0])
+
+    def ends(self, outputs: Outputs) -> list[Outputs]:
+        """What each end says, the student's own first."""
+        stages = _stages(outputs)
+        own = {"logits": outputs["logits"], "embedding": averaged(full(stages[-1]))}
+        origins = self.origins(len(stages))
+        return [own, *(branch(stages[origin]) for branch, origin in zip(self.further, origins, strict=True))]
+
+    def step(self, batch: Batch) -> Iterator[Update]:
+        yield self.compare(batch)
+
+    def compare(self, batch: Batch) -> Update:
+        """The objectives' update, over all ends and their teachers, with the scheme's own losses."""
+        outputs = self.student(batch)
+        ends, stages = self.ends(outputs), _stages(outputs)
+        teachers, own = self.taught(ends, stages, batch)
+        updates = [[self.objectives(end, teacher, batch) for teacher in of] for end, of in zip(ends, teachers, strict=True)]
+        losses = {
+            name: torch.stack([torch.stack([update.losses[name] for update in of]).mean() for of in updates]).sum() for name in updates[0][0].losses
+        }
+        return Update(losses | own, "student", updates[0][0].keep)
+
+
+def _stages(outputs: Outputs) -> tuple[Tensor, ...]:
+    stages = outputs.get("features")
+    if not isinstance(stages, tuple) or len(stages) < 2:
+        raise ValueError(
+            f"further ends start from the stages before the last: two or more 'features' of the student, which gives {', '.join(outputs)}"
+        )
+    return stages

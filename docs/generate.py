@@ -117,21 +117,24 @@ def results_page() -> str:
     kept = (HERE / "results.md").read_text(encoding="utf-8").partition(MARK)[0]
     lines = [kept + MARK]
     for task, group in groupby(_measured()["rows"], key=lambda row: row["task"]):
-        found = list(group)
-        base = next(row for row in found if row["name"] == "reference")
-        lines += [f"### {task}", "", f"| method | {base['metric'].replace('_', ' ')}, % | to the reference | weight | time | memory |"]
-        lines += ["|---|---|---|---|---|---|"]
-        lines += [_result(row, base) for row in found]
+        alone, reference, *others = group
+        lines += [f"### {task}", "", f"| method | {alone['metric'].replace('_', ' ')}, % | to alone | to the reference | weight | time | memory |"]
+        lines += ["|---|---|---|---|---|---|---|"]
+        lines += [_result(row, alone, reference) for row in (alone, reference, *sorted(others, key=lambda row: -row["mean"]))]
         lines.append("")
     return "\n".join(lines)
 
 
-def _result(row: dict[str, Any], base: dict[str, Any]) -> str:
+def _result(row: dict[str, Any], *bases: dict[str, Any]) -> str:
     name = row["name"] if row["name"] in ("alone", "reference") else f"[{row['name']}](methods/{row['name']}.md)"
-    noise = (row["std"] ** 2 + base["std"] ** 2) ** 0.5
-    gain = 100 * (row["mean"] - base["mean"])
-    told = f"{gain:+.1f}{'' if abs(gain) > 200 * noise else ' (noise)'}" if row is not base else ""
+    told = " | ".join(_difference(row, base) for base in bases)
     return f"| {name} | {100 * row['mean']:.1f} ± {100 * row['std']:.1f} | {told} | {row['weight']:g} | {row['time']:.2f} | {row['memory']:.2f} |"
+
+
+def _difference(row: dict[str, Any], base: dict[str, Any]) -> str:
+    """In points; bold where it is more than two standard deviations of itself."""
+    gain, noise = 100 * (row["mean"] - base["mean"]), 100 * (row["std"] ** 2 + base["std"] ** 2) ** 0.5
+    return "" if row is base else f"**{gain:+.1f}**" if abs(gain) > 2 * noise else f"{gain:+.1f}"
 
 
 def _text(card: dict[str, Any]) -> str:

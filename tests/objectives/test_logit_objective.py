@@ -157,9 +157,11 @@ def test_an_expectation_does_not_see_what_has_no_weight(live: bool) -> None:
     assert found.tolist() == [3.5, 2.0]
     (gradient,) = torch.autograd.grad(found, values, torch.tensor([1.0, 2.0], dtype=torch.float64))
     assert torch.equal(gradient, weight.detach() * torch.tensor([[1.0], [2.0]]))
+    assert expectation(weight, values, values.detach()).tolist() == [0.0, 0.0]
     if live:
         finite = values.detach().clamp(-9, 9).requires_grad_()
-        assert torch.autograd.gradcheck(expectation, (weight.detach().clamp_min(0.1).requires_grad_(), finite))
+        less = torch.randn(2, 3).double().requires_grad_()
+        assert torch.autograd.gradcheck(expectation, (weight.detach().clamp_min(0.1).requires_grad_(), finite, less))
 
 
 def test_the_gradient_of_an_expectation_has_a_gradient() -> None:

@@ -30,14 +30,14 @@ def deviation(logits: Tensor) -> Tensor:
 
 def kl_divergence(teacher: Tensor, student: Tensor) -> Tensor:
     """KL(teacher || student) of log-probabilities (..., C), summed over the classes: (...). Where the teacher has probability 0 the term is 0."""
-    return -expectation(teacher.exp(), student - teacher)
+    return -expectation(teacher.exp(), student, teacher)
 
 
-def expectation(weight: Tensor, values: Tensor) -> Tensor:
-    """Sum of ``weight`` times ``values``, both (..., C), over the classes: (...). Where a weight is 0 the term is 0, even of an infinite value."""
-    if weight.requires_grad:
-        return (weight * values.masked_fill(weight == 0, 0.0)).sum(-1)
-    found: Tensor = _Expectation.apply(weight, values)
+def expectation(weight: Tensor, values: Tensor, less: Tensor | None = None) -> Tensor:
+    """Sum of ``weight`` times (``values`` - ``less``), all (..., C), over the classes: (...). Where a weight is 0 the term is 0, even of infinity."""
+    if weight.requires_grad or (less is not None and less.requires_grad):
+        return (weight * (values if less is None else values - less).masked_fill(weight == 0, 0.0)).sum(-1)
+    found: Tensor = _Expectation.apply(weight, values, less)
     return found
 
 
@@ -45,14 +45,15 @@ class _Expectation(torch.autograd.Function):
     """Under constant weights the gradient is the weights: nothing else is kept, and one pass makes it."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, values: Tensor) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, values: Tensor, less: Tensor | None) -> Tensor:
         ctx.save_for_backward(weight)
-        return (weight * values).masked_fill_(weight == 0, 0.0).sum(-1)
+        terms = values * weight if less is None else (values - less).mul_(weight)
+        return terms.masked_fill_(weight == 0, 0.0).sum(-1)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
         (weight,) = ctx.saved_tensors
-        return None, gradient.unsqueeze(-1) * weight
+        return None, gradient.unsqueeze(-1) * weight, None
 
 
 def without_target(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -23,9 +23,8 @@ def cross_entropy_loss(student: Tensor, target: Tensor, reduction: str = "mean")
     if student.shape[-1] == 1 and target.shape == student.shape[:-1]:
         return _binary(student, target.unsqueeze(-1), reduction)
     require_class_target(student, target)
-    log_probability = full(student).log_softmax(-1)
-    values = -log_probability.gather(-1, target.clamp_min(0).unsqueeze(-1)).squeeze(-1)
-    return reduced(values, reduction, target)
+    values = F.cross_entropy(full(student).reshape(-1, student.shape[-1]), target.flatten(), reduction="none", ignore_index=UNLABELLED)
+    return reduced(values.view(target.shape), reduction, target)
 
 
 def _binary(student: Tensor, target: Tensor, reduction: str) -> Tensor:

@@ -21,7 +21,7 @@ def mft_loss(student: Tensor, teacher: Tensor, target: Tensor, threshold: float 
     require_same_logits(student, teacher, classes=2)
     require_class_target(student, target)
     wanted = corrected((full(teacher) / temperature).softmax(-1), target.clamp_min(0), threshold)
-    values = -expectation(wanted, softened(student, temperature) - wanted.log())
+    values = -expectation(wanted, softened(student, temperature), wanted.log())
     return reduced(values * temperature**2, reduction, target)
 
 

@@ -6,6 +6,9 @@ NAME is a part of a loss function's name; without one, all are measured. The col
 each of which all formulations take a turn, so that a machine that slows down slows all. The time is the median of ours. On a CPU it is processor
 time of one thread (other work on the machine does not count), on a GPU elapsed time. Memory is the most that forward and backward hold beyond the
 inputs. A plain formulation has no checks, no unlabelled items and no care for large values; torchdistill's column is there if it is installed.
+
+At some megabytes a tensor the C library may or may not give pages back after each use, which moves a ratio by a third: for steady numbers set
+MALLOC_MMAP_THRESHOLD_=4000000000 and MALLOC_TRIM_THRESHOLD_=8000000000 in the environment.
 """
 
 from __future__ import annotations

@@ -135,11 +135,12 @@ def pixels(width: int, seed: int) -> Net:
 
 
 class Roles(nn.Module):
-    """Gives each role that the sample outputs of a task have, in their shape, as a linear function of the 20 numbers."""
+    """Gives each role of sample outputs, those of several members too, in their shape, as a linear function of the 20 numbers."""
 
-    def __init__(self, side: str, task: str):
+    def __init__(self, samples: Outputs):
         super().__init__()
-        samples = dict(zip(("student", "teacher"), sample_outputs(1, task=task), strict=False))[side]
+        self.members = nn.ModuleList(Roles(member) for member in samples.get("members", ()))
+        samples = {role: value for role, value in samples.items() if role != "members"}
         self.shapes = {name: tensor.shape[1:] for name, tensor in flat(samples) if name.partition(".")[0] not in SHARED_ROLES}
         self.tuples = {role for role, value in samples.items() if isinstance(value, tuple)}
         self.layers = nn.ModuleDict({name.replace(".", "_"): nn.Linear(20, shape.numel()) for name, shape in self.shapes.items()})
@@ -154,7 +155,12 @@ class Roles(nn.Module):
             outputs.setdefault(role, []).append(value.softmax(-1) if role == "attentions" else value)
         for name, parameter in self.shared.items():
             outputs.setdefault(name.rpartition("_")[0], []).append(parameter.view_as(parameter))
-        return {role: tuple(values) if role in self.tuples else values[0] for role, values in outputs.items()}
+        roles = {role: tuple(values) if role in self.tuples else values[0] for role, values in outputs.items()}
+        return roles | ({"members": tuple(member(x) for member in self.members)} if len(self.members) else {})
+
+
+STEEP = ("kdsvd",)
+"""Losses whose gradient magnifies rounding, where singular values are close."""
 
 
 def on_roles(name: str, **options: Any) -> Callable[[], Scheme]:
@@ -166,10 +172,11 @@ def on_roles(name: str, **options: Any) -> Callable[[], Scheme]:
 
     def make() -> Scheme:
         nets = []
-        for seed, side in enumerate(("student", "teacher")):
+        sides = dict(zip(("student", "teacher"), sample_outputs(2, task=kind.card.tasks[0]), strict=False))
+        for seed, side in enumerate(sides):
             torch.manual_seed(seed)
-            nets.append(Net(Roles(side, kind.card.tasks[0]), lambda model, batch: model(batch["x"])))
-        return Offline(nets[0], Frozen(nets[1]), Objectives({name: kind(**options)}, {name: 0.1}))
+            nets.append(Net(Roles(sides[side]), lambda model, batch: model(batch["x"])))
+        return Offline(nets[0], Frozen(nets[1]), Objectives({name: kind(**options)}, {name: 0.01 if name in STEEP else 0.1}))
 
     return make
 
@@ -236,11 +243,12 @@ COUPLED: dict[str, Callable[[], Scheme]] = {
     "coupled_ema": lambda: Ema(net(16, 1), Objectives({"dist": DIST(), "cross_entropy": CrossEntropy()}, {"dist": Schedule(0, 1)}), 0.9),
 }
 for method in catalogue.names("objective"):
-    card = catalogue.find("objective", method).card
-    if card.tasks[0] != "node_classification":  # a graph is one batch, which no cut goes through
-        by_input = catalogue.find("objective", method)().differentiates  # one role is differentiated by another, so they must depend on each other
-        (COUPLED if card.couples else SCHEMES)[method] = functools.partial(differentiated, method) if by_input else on_roles(method)
-WHOLE = ("balanced", "jacobian", "lwm", "reused_classifier", "folded_transform")
+    objective = catalogue.find("objective", method)()
+    if objective.card.tasks[0] != "node_classification":  # a graph is one batch, which no cut goes through
+        # where one role is differentiated by another, they must depend on each other
+        make = functools.partial(differentiated, method) if objective.differentiates else on_roles(method)
+        (COUPLED if objective.couples else SCHEMES)[method] = make
+WHOLE = ("balanced", "camkd", "jacobian", "lwm", "reused_classifier", "folded_transform")
 """Schemes that cannot be sharded."""
 KEPT = ("ema", "bank", "features", "adversarial", "mutual_features", "balanced")
 """Schemes whose checkpoints of one process and of two are loaded by the other."""

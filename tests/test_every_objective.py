@@ -36,7 +36,7 @@ LENGTH = {
     "regression": 4,
     "detection": 4,
 }
-ON_THEIR_OWN = {"cs_kd", "ctkd", "tf_kd"}
+ON_THEIR_OWN = {"cs_kd", "ctkd", "sad", "tf_kd", "ttm", "wttm"}
 """Losses that begin near zero with an untrained student, or whose learned part pulls the other way: beside a label loss they rise."""
 
 
@@ -94,5 +94,7 @@ def test_trains(name: str, task: str, cache: Path, tmp_path: Path, monkeypatch: 
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     losses = [value for r in records if r["arm"] == "distilled" for key, value in r["losses"].items() if key == f"student/{name}"]
     assert len(losses) >= 2
+    if name == "dlb":  # few samples come twice in a row from an ordinary loader
+        return
     half = len(losses) // 2
     assert sum(losses[-half:]) < sum(losses[:half]), f"the loss does not fall: {losses}"

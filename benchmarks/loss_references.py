@@ -55,12 +55,17 @@ def kl_values(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Ten
 
 def dkd(x: Inputs) -> Tensor:
     """The label's logit lowered, which leaves the class out of a softmax."""
-    shares = [F.softmax(side / 4, -1) for side in (x.student, x.teacher)]
     label = x.label[:, None]
-    mine, theirs = (torch.cat([share.gather(1, label), 1 - share.gather(1, label)], 1) for share in shares)
-    lowered = [(side / 4).scatter_add(1, label, torch.full_like(label, -1000.0, dtype=side.dtype)) for side in (x.student, x.teacher)]
-    rest = F.kl_div(F.log_softmax(lowered[0], 1), F.softmax(lowered[1], 1), reduction="batchmean")
-    return 16 * (F.kl_div(mine.log(), theirs, reduction="batchmean") + 8 * rest)
+
+    def own(side: Tensor) -> Tensor:
+        share = F.softmax(side / 4, -1).gather(1, label)
+        return torch.cat([share, 1 - share], 1)
+
+    def lowered(side: Tensor) -> Tensor:
+        return (side / 4).scatter_add(1, label, torch.full_like(label, -1000.0, dtype=side.dtype))
+
+    rest = F.kl_div(F.log_softmax(lowered(x.student), 1), F.softmax(lowered(x.teacher), 1), reduction="batchmean")
+    return 16 * (F.kl_div(own(x.student).log(), own(x.teacher), reduction="batchmean") + 8 * rest)
 
 
 def gkl(x: Inputs) -> Tensor:

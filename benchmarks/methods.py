@@ -187,16 +187,22 @@ def main() -> int:
         for row in pool.map(measured, chosen):
             found[f"{row['task']}/{row['name']}"] = row
             print(line(row), flush=True)
+            write(given.json, found)
     for task, name in chosen:
         row = found[f"{task}/{name}"]
         if "error" not in row:
             row |= cost(task, name)
             print(line(row), flush=True)
-    if given.json:
-        ordered = [found[key] for task, name in rows() if (key := f"{task}/{name}") in found]
-        with atomic(given.json) as temporary:
-            temporary.write_text(json.dumps({"seeds": SEEDS, "torch": torch.__version__, "rows": ordered}, indent=1) + "\n")
+    write(given.json, found)
     return 1 if any("error" in row for row in found.values()) else 0
+
+
+def write(path: Path | None, found: dict[str, dict[str, Any]]) -> None:
+    """The table in its own order."""
+    if path:
+        ordered = [found[key] for task, name in rows() if (key := f"{task}/{name}") in found]
+        with atomic(path) as temporary:
+            temporary.write_text(json.dumps({"seeds": SEEDS, "torch": torch.__version__, "rows": ordered}, indent=1) + "\n")
 
 
 def trained_teacher(task: str) -> None:

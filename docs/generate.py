@@ -6,7 +6,6 @@ python docs/generate.py
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 from inspect import cleandoc, isclass
@@ -14,7 +13,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
+import measured
 from annotated_types import Ge, Gt, Lt
+from measured import MARK
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -25,7 +26,6 @@ from instil.recipe import STAGE, sections
 from instil.recipe.options import SCHEDULED, type_text
 
 HERE = Path(__file__).parent
-MARK = "<!-- what follows is written by docs/generate.py -->\n"
 SECTIONS = {
     "": sections.Recipe,
     "task": sections.Task,
@@ -62,7 +62,12 @@ def method_page(card: dict[str, Any]) -> str:
     title = f"[{card['title']}]({card['paper']})" if card["paper"] else card["title"]
     lines = [f"# {card['name']}", "", f"{_idea(card)} {title}{f', {_published(card)}' if _published(card) else ''}.", "", _text(card), ""]
     lines += ["$$", card["equation"], "$$", ""] if card["equation"] else []
-    facts = {"When to take it": card["use"], "Mind": card["pitfalls"], "Differs from paper or code": card["deviations"], "Cost": _cost(card["name"])}
+    facts = {
+        "When to take it": card["use"],
+        "Mind": card["pitfalls"],
+        "Differs from paper or code": card["deviations"],
+        "Cost": measured.cost_of(card["name"]),
+    }
     for heading, text in facts.items():
         lines += [f"**{heading}.** {_plain(text)}", ""] if text else []
     lines += [f"- {name}: {text}" for name, text in _facts(card).items() if text]
@@ -97,44 +102,6 @@ def _uses(card: dict[str, Any]) -> list[str]:
     if card["kind"] == "objective" and "classification" in card["tasks"] and card["source"] != "labels":
         lines += ["", "```bash", f"instil run digits 'objectives.{card['name']}={{}}'", "```"]
     return [*lines, "", "```python", f"from {module} import {name}", "```"]
-
-
-def _cost(name: str) -> str:
-    """What a step costs beside the reference, where it was measured."""
-    row = next((row for row in _measured()["rows"] if row["name"] == name and "time" in row), None)
-    return f"A step took {row['time']:.2f} times as long as one of the reference, see [results](../results.md)." if row else ""
-
-
-@functools.cache
-def _measured() -> dict[str, Any]:
-    path = HERE.parent / "benchmarks" / "methods.json"
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"rows": []}
-    return found
-
-
-def results_page() -> str:
-    """What stands before the mark in ``results.md``, then the table of ``benchmarks/methods.json``, a part a task."""
-    kept = (HERE / "results.md").read_text(encoding="utf-8").partition(MARK)[0]
-    lines = [kept + MARK]
-    for task, group in groupby(_measured()["rows"], key=lambda row: row["task"]):
-        alone, reference, *others = group
-        lines += [f"### {task}", "", f"| method | {alone['metric'].replace('_', ' ')}, % | to alone | to the reference | weight | time | memory |"]
-        lines += ["|---|---|---|---|---|---|---|"]
-        lines += [_result(row, alone, reference) for row in (alone, reference, *sorted(others, key=lambda row: -row["mean"]))]
-        lines.append("")
-    return "\n".join(lines)
-
-
-def _result(row: dict[str, Any], *bases: dict[str, Any]) -> str:
-    name = row["name"] if row["name"] in ("alone", "reference") else f"[{row['name']}](methods/{row['name']}.md)"
-    told = " | ".join(_difference(row, base) for base in bases)
-    return f"| {name} | {100 * row['mean']:.1f} ± {100 * row['std']:.1f} | {told} | {row['weight']:g} | {row['time']:.2f} | {row['memory']:.2f} |"
-
-
-def _difference(row: dict[str, Any], base: dict[str, Any]) -> str:
-    """In points; bold where it is more than two standard deviations of itself."""
-    gain, noise = 100 * (row["mean"] - base["mean"]), 100 * (row["std"] ** 2 + base["std"] ** 2) ** 0.5
-    return "" if row is base else f"**{gain:+.1f}**" if abs(gain) > 2 * noise else f"{gain:+.1f}"
 
 
 def _text(card: dict[str, Any]) -> str:
@@ -253,7 +220,14 @@ def contributing() -> str:
     return before + "```python\n" + method + "```\n" + rest.partition("```\n")[2]
 
 
-PAGES = {"../CONTRIBUTING.md": contributing, "methods.md": methods_page, "recipe.md": recipe_page, "results.md": results_page, "../README.md": readme}
+PAGES = {
+    "../CONTRIBUTING.md": contributing,
+    "methods.md": methods_page,
+    "recipe.md": recipe_page,
+    "results.md": measured.results_page,
+    "gains.md": measured.gains_page,
+    "../README.md": readme,
+}
 
 
 def pages() -> dict[str, str]:

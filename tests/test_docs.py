@@ -38,6 +38,7 @@ def command(*words: str, folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def generator() -> ModuleType:
+    sys.path.insert(0, str(ROOT / "docs"))  # as when it is run as a script
     spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
     assert spec is not None
     assert spec.loader is not None

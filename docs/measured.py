@@ -1,0 +1,79 @@
+"""The pages of measured numbers: what methods and recipes reached, from the JSON files of ``benchmarks``."""
+
+from __future__ import annotations
+
+import functools
+import json
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+MARK = "<!-- what follows is written by docs/generate.py -->\n"
+NO_TABLE = ("alone", "reference")
+
+
+def cost_of(name: str) -> str:
+    """What a step costs beside the reference, where it was measured."""
+    row = next((row for row in _numbers("methods") if row["name"] == name and "time" in row), None)
+    return f"A step took {row['time']:.2f} times as long as one of the reference, see [results](../results.md)." if row else ""
+
+
+@functools.cache
+def _numbers(name: str) -> list[dict[str, Any]]:
+    path = HERE.parent / "benchmarks" / f"{name}.json"
+    found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+    return found
+
+
+def _kept(page: str) -> str:
+    """What stands before the mark, which is written by hand."""
+    return (HERE / page).read_text(encoding="utf-8").partition(MARK)[0] + MARK
+
+
+def results_page() -> str:
+    """The table of ``benchmarks/methods.json``, a part a task."""
+    lines = [_kept("results.md")]
+    for task, group in groupby(_numbers("methods"), key=lambda row: row["task"]):
+        alone, reference, *others = group
+        lines += [f"### {task}", "", f"| method | {alone['metric'].replace('_', ' ')}, % | to alone | to the reference | weight | time | memory |"]
+        lines += ["|---|---|---|---|---|---|---|"]
+        lines += [_result(row, alone, reference) for row in (alone, reference, *sorted(others, key=lambda row: -row["mean"]))]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _result(row: dict[str, Any], *bases: dict[str, Any]) -> str:
+    name = row["name"] if row["name"] in NO_TABLE else f"[{row['name']}](methods/{row['name']}.md)"
+    told = " | ".join(_difference(row, base) for base in bases)
+    return f"| {name} | {_percent(row)} | {told} | {row['weight']:g} | {row['time']:.2f} | {row['memory']:.2f} |"
+
+
+def _difference(row: dict[str, Any], base: dict[str, Any]) -> str:
+    """In points; bold where it is more than two standard deviations of itself."""
+    gain, noise = 100 * (row["mean"] - base["mean"]), 100 * (row["std"] ** 2 + base["std"] ** 2) ** 0.5
+    return "" if row is base else f"**{gain:+.1f}**" if abs(gain) > 2 * noise else f"{gain:+.1f}"
+
+
+def _percent(summary: dict[str, Any]) -> str:
+    return f"{100 * summary['mean']:.1f}" + (f" ± {100 * summary['std']:.1f}" if summary["std"] is not None else "")
+
+
+def gains_page() -> str:
+    """The tables of ``benchmarks/gains.json``, a part a question of ``gains.yaml``."""
+    lines = [_kept("gains.md")]
+    for question, group in groupby(_numbers("gains"), key=lambda row: row["question"]):
+        lines += [f"### {question}", "", "| recipe | metric | teacher | alone | pseudo-labels | distilled | gain |", "|---|---|---|---|---|---|---|"]
+        lines += [_gained(row, metric) for row in group for metric in row["metrics"]]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _gained(row: dict[str, Any], metric: str) -> str:
+    arms = " | ".join(_percent(row[arm][metric]) if arm in row else "" for arm in ("teacher", "alone", "pseudo_labels", "distilled"))
+    name, *options = row["command"].split()
+    command = f"[{name.split('/')[1]}](../recipes/{name}.yaml)" + "".join(f" `{option}`" for option in options)
+    first = metric == row["headline"]
+    gain = row.get("gain") if first else None
+    told = "" if gain is None else f"**{100 * gain['mean']:+.1f}**" if gain["significant"] else f"{100 * gain['mean']:+.1f}"
+    return f"| {command if first else ''} | {metric.replace('_', ' ')} | {arms} | {told} |"

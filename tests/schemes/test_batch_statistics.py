@@ -29,6 +29,7 @@ def test_inputs_of_every_batch_norm_by_numpy() -> None:
         mean, variance = values.mean((0, 2, 3)), values.var((0, 2, 3))
         assert np.allclose(one.mean.detach(), mean, atol=1e-5)
         assert np.allclose(one.variance.detach(), variance, atol=1e-5)
+        assert np.allclose(one.each.detach(), values.mean((2, 3)), atol=1e-5)
         apart = np.linalg.norm(mean - one.running_mean.numpy()) + np.linalg.norm(variance - one.running_variance.numpy())
         wanted += (10 if number == 0 else 1) * apart
     assert float(statistics_loss(read, 10.0).detach()) == pytest.approx(wanted, rel=1e-5)
@@ -56,7 +57,7 @@ def test_a_sample_that_does_not_count_changes_nothing() -> None:
 def test_at_the_statistics_themselves_the_loss_is_zero_and_so_is_its_gradient() -> None:
     values = torch.randn(6, 3, requires_grad=True)
     mean, variance = moments(values)
-    loss = statistics_loss([Statistics(mean, variance, mean.detach(), variance.detach())])
+    loss = statistics_loss([Statistics(mean, variance, mean.detach(), variance.detach(), values)])
     loss.backward()
     assert float(loss.detach()) == 0
     assert torch.equal(values.grad, torch.zeros_like(values))

@@ -15,12 +15,16 @@ from instil.core import full
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of one BatchNorm's input, channel by channel (C,): mean and biased variance over the batch, differentiable, and the net's running ones."""
+    """Of one BatchNorm's input, channel by channel (C,): mean and biased variance over the batch, differentiable, and the net's running ones.
+
+    ``each`` (N, C): the mean over the positions of each sample.
+    """
 
     mean: Tensor
     variance: Tensor
     running_mean: Tensor
     running_variance: Tensor
+    each: Tensor
 
 
 def moments(values: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -55,7 +59,8 @@ def reading(net: nn.Module, weight: Tensor | None = None) -> Iterator[list[Stati
         assert isinstance(norm, _BatchNorm)
         assert norm.running_mean is not None
         assert norm.running_var is not None
-        read.append(Statistics(*moments(inputs[0], weight), full(norm.running_mean), full(norm.running_var)))
+        each = full(inputs[0]).flatten(2).mean(2) if inputs[0].ndim > 2 else full(inputs[0])
+        read.append(Statistics(*moments(inputs[0], weight), full(norm.running_mean), full(norm.running_var), each))
 
     with contextlib.ExitStack() as hooks:
         for part in net.modules():

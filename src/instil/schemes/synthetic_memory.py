@@ -1,0 +1,47 @@
+"""Images that a scheme made, remembered from step to step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from instil.core import Batch, uniform
+
+
+class SyntheticMemory(nn.Module):
+    """The last ``size`` made images, first in, first out, with what else is known of each: rows of equal number under their names.
+
+    Rows are buffers: they move in a scheme's ``after_step`` alone, and a checkpoint holds them.
+    """
+
+    pushed: Tensor
+
+    def __init__(self, size: int, **like: Tensor):
+        """``like``: of each name a batch of rows (N, ...), of which shape, type and device are taken."""
+        super().__init__()
+        self.size, self.names = size, tuple(like)
+        for name, rows in like.items():
+            self.register_buffer(name, torch.zeros_like(rows[:1].expand(size, *rows.shape[1:])))
+        self.register_buffer("pushed", torch.zeros((), dtype=torch.int64, device=next(iter(like.values())).device))
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.get_buffer(name)
+
+    @property
+    def filled(self) -> Tensor:
+        """How many rows there are, a scalar."""
+        return self.pushed.clamp_max(self.size)
+
+    def draw(self, batch: Batch, salt: int = 0) -> dict[str, Tensor]:
+        """One row for each sample, drawn by (seed, step, index) with replacement; zeros where nothing was pushed yet."""
+        rows = (uniform(batch, 1, salt).squeeze(1) * self.filled).long()
+        return {name: self[name][rows] for name in self.names}
+
+    def push(self, **rows: Tensor) -> None:
+        """Rows (M, ...) of every name take the place of the oldest; of too many the last ones stay."""
+        number = len(next(iter(rows.values())))
+        first = max(number - self.size, 0)
+        where = (self.pushed + torch.arange(first, number, device=self.pushed.device)) % self.size
+        for name in self.names:
+            self[name][where] = rows[name][first:].to(self[name].dtype)
+        self.pushed += number

@@ -1,15 +1,18 @@
 """The six ideas: Batch and Outputs, Net, Teacher, Objective, Scheme with its Updates, Card."""
 
-from instil.core.batch import SHARED_ROLES, UNLABELLED, Batch, Outputs, first, full, items, mean, nothing, size, uniform
+from instil.core.batch import SHARED_ROLES, UNLABELLED, Batch, Outputs, first, full, items, mean, normal, nothing, size, uniform
 from instil.core.card import Card, NonNegative, Positive, Schedule, at_progress, closest
+from instil.core.lazily import Lazily
 from instil.core.net import Call, Net, as_net, plain_call
 from instil.core.objective import LabelObjective, Objective, Weighting
 from instil.core.objectives import Balance, Gather, Objectives, Update
 from instil.core.scheme import Scheme, Trial, dry
+from instil.core.signals import SIGNALS, Projection, Sampled, Top
 from instil.core.teacher import Teacher
 
 __all__ = [
     "SHARED_ROLES",
+    "SIGNALS",
     "UNLABELLED",
     "Balance",
     "Batch",
@@ -17,15 +20,19 @@ __all__ = [
     "Card",
     "Gather",
     "LabelObjective",
+    "Lazily",
     "Net",
     "NonNegative",
     "Objective",
     "Objectives",
     "Outputs",
     "Positive",
+    "Projection",
+    "Sampled",
     "Schedule",
     "Scheme",
     "Teacher",
+    "Top",
     "Trial",
     "Update",
     "Weighting",
@@ -37,6 +44,7 @@ __all__ = [
     "full",
     "items",
     "mean",
+    "normal",
     "nothing",
     "plain_call",
     "size",

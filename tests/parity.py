@@ -33,6 +33,7 @@ from instil.objectives.relations.sskd import SSKD
 from instil.recipe.options import parameters
 from instil.schemes.adaad import AdaAD
 from instil.schemes.adversarial import Adversarial
+from instil.schemes.adversarial_training import AdversarialTraining
 from instil.schemes.ard import ARD
 from instil.schemes.byot import BYOT
 from instil.schemes.dks import DKS
@@ -40,18 +41,22 @@ from instil.schemes.ema import Ema
 from instil.schemes.fcfd import FCFD
 from instil.schemes.folded_transform import FoldedTransform
 from instil.schemes.iad import IAD
+from instil.schemes.iad_ii import IADII
 from instil.schemes.kdcl import KDCL
 from instil.schemes.mutual import Mutual
 from instil.schemes.offline import Offline
 from instil.schemes.okddip import OKDDip
 from instil.schemes.one import ONE
+from instil.schemes.pate import PATE
 from instil.schemes.reused_classifier import ReusedClassifier
 from instil.schemes.rslad import RSLAD
+from instil.schemes.several_students import SeveralStudents
 from instil.schemes.spot_adaptive import SpotAdaptive
 from instil.schemes.views import Views
 from instil.step import train_step
 from instil.teachers.ensemble import Ensemble
 from instil.teachers.frozen import Frozen
+from instil.teachers.private_votes import PrivateVotes
 from instil.testing.samples import flat, sample_outputs
 from instil.train import Training, fit
 from instil.weightings.difficulty import Difficulty
@@ -127,6 +132,12 @@ class Pixels(nn.Module):
         for stage in self.stages:
             x = stage(x)
         return self.head(x.mean((2, 3)))
+
+
+def votes() -> PrivateVotes:
+    teacher = PrivateVotes([net(8, seed) for seed in range(5)], noise=1.0)
+    teacher.meet([batch(0)])
+    return teacher
 
 
 def pixels(width: int, seed: int) -> Net:
@@ -226,6 +237,8 @@ SCHEMES: dict[str, Callable[[], Scheme]] = {
     "one": lambda: ONE(pixels(3, 1), plain()),
     "okddip": lambda: OKDDip(pixels(3, 1), plain()),
     "ema": lambda: Ema(net(16, 1), plain(), decay=0.9),
+    "several_students": lambda: SeveralStudents(net(16, 1), Frozen(net(32, 2)), [net(24, 3)], plain()),
+    "pate": lambda: PATE(net(16, 1), votes(), {"cross_entropy": CrossEntropy()}),
     "fcfd": lambda: FCFD(pixels(3, 1), Frozen(pixels(5, 2)), plain(), appearance_weight=0.1),
     "reused_classifier": lambda: ReusedClassifier(pixels(3, 1), Frozen(pixels(5, 2)), {"simkd": SimKD(), "cross_entropy": CrossEntropy()}),
     "folded_transform": lambda: FoldedTransform(pixels(3, 1), Frozen(pixels(5, 2)), {"norm": NORM(), "cross_entropy": CrossEntropy()}),
@@ -234,6 +247,8 @@ SCHEMES: dict[str, Callable[[], Scheme]] = {
     "rslad": lambda: RSLAD(viewed(16, 1), Frozen(viewed(32, 2)), {"kd": KD()}, attack_steps=2),
     "adaad": lambda: AdaAD(viewed(16, 1), Frozen(viewed(32, 2)), {"kd": KD()}, attack_steps=2),
     "iad": lambda: IAD(viewed(16, 1), Frozen(viewed(32, 2)), {"cross_entropy": CrossEntropy()}, trusting=0.0, attack_steps=2),
+    "iad_ii": lambda: IADII(viewed(16, 1), Ensemble([viewed(32, 2), viewed(24, 3)]), {"cross_entropy": CrossEntropy()}, trusting=0.0, attack_steps=2),
+    "adversarial_training": lambda: AdversarialTraining(viewed(16, 1), {"cross_entropy": CrossEntropy()}, attack_steps=2),
     "spot_adaptive": spotted,
     "views": lambda: Views(viewed(16, 1), Frozen(viewed(32, 2)), {"views": SameViews(), "kd": KD(), "cross_entropy": CrossEntropy()}),
 }

@@ -79,7 +79,7 @@ CASES: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "a group without parameters": ({}, ["train.optimizer.groups=[{match: hed.*, lr: 1e-3}]"], "train: optimizer group 'hed.*' matches no parameter"),
     "an optimizer with a closure": ({}, ["train.optimizer.type=lbfgs"], "train.optimizer: LBFGS asks for the loss several times a step"),
     "an optimizer of matrices": ({}, ["train.optimizer.type=muon"], "train: Muon only supports 2D parameters"),
-    "a teacher for a scheme that makes its own": ({}, ["scheme=ema"], "scheme: Ema makes its own teacher; leave the recipe's teacher out"),
+    "a teacher for a scheme that makes its own": ({}, ["scheme=ema"], "scheme: Ema takes no teacher; leave the recipe's teacher out"),
     "a loss without a teacher": ({}, ["teacher=null"], "objectives.kd: KD needs logits of the teacher, which gives nothing"),
     "nothing before": ({}, ["stages=[{teacher: previous}]"], "stages.0.teacher.model: 'previous' is the net of the stage before"),
     "wrong in the second stage": (

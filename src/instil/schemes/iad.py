@@ -9,7 +9,7 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, NonNegative, Objective, Objectives, Positive, Teacher, full
+from instil.core import Batch, Card, NonNegative, Objective, Objectives, Outputs, Positive, Teacher, full
 from instil.schemes.attacks import Threat
 from instil.schemes.robust import EPSILON, STEP_SIZE, Robust, soft_label_loss
 
@@ -78,9 +78,14 @@ class IAD(Robust):
         return self.away_from_labels(batch)
 
     def robust(self, batch: Batch, attacked: Tensor, student: Tensor, teacher: Tensor) -> Tensor:
-        under_attack = self.teach(batch, batch["attacked"])
+        answers = self.ask(batch | {"image": batch["attacked"]})
+        under_attack = answers["logits"]
         trusted = trust(under_attack, self.targets(batch, teacher), self.beta)
         if float(batch.get("progress", 0.0)) < self.trusting:
             trusted = torch.ones_like(trusted)
         target = under_attack if self.answers_to == "attacked" else teacher
-        return iad_loss(attacked, student, target, trusted, self.temperature, self.partial)
+        return self.beside(attacked, answers) + iad_loss(attacked, student, target, trusted, self.temperature, self.partial)
+
+    def beside(self, attacked: Tensor, answers: Outputs) -> Tensor:
+        """(N,): what else is learnt of attacked images from the teacher's ``answers`` to them; here nothing."""
+        return attacked.new_zeros(len(attacked))

@@ -1,0 +1,78 @@
+"""The manifest of a store: what it was recorded from, what is in it, and the checksum of every file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import fsspec  # type: ignore[import-untyped]
+
+from instil.atomic import atomic
+
+FORMAT = 1
+NAME = "manifest.json"
+
+
+@dataclass
+class Section:
+    """The answers to one set of samples, in ``views`` views of each: the same ``index`` (a file) in every view, ``rows`` samples a shard.
+
+    ``outputs`` says how the tensors in a shard become outputs again (``outputs.put_together``); ``constants`` is the file of what all rows share.
+    """
+
+    index: str
+    count: int
+    views: int
+    rows: int
+    outputs: dict[str, Any]
+    constants: str | None = None
+
+    def shard(self, name: str, view: int, start: int) -> str:
+        """The file with the rows from ``start`` on of one view."""
+        return f"{name}-{view:05d}-{start:010d}.safetensors.zst"
+
+
+@dataclass
+class Manifest:
+    """``binding``: what the answers depend on, by name; ``files``: the SHA-256 of each file before compression; ``teacher``: its scores and cost."""
+
+    binding: dict[str, Any]
+    sections: dict[str, Section] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    teacher: dict[str, Any] = field(default_factory=dict)
+    complete: bool = False
+    format: int = FORMAT
+
+    def write(self, folder: str) -> None:
+        """Replace the manifest in a local folder."""
+        with atomic(f"{folder}/{NAME}") as temporary:
+            temporary.write_text(json.dumps(asdict(self), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+    def differences(self, wanted: Mapping[str, Any]) -> list[str]:
+        """What is not as ``wanted``: name, what it was when it was recorded, and what it is."""
+        keys = dict.fromkeys([*self.binding, *wanted])
+        return [
+            f"{key} was {_short(self.binding.get(key))} and is {_short(wanted.get(key))}" for key in keys if self.binding.get(key) != wanted.get(key)
+        ]
+
+
+def read_manifest(folder: str) -> Manifest:
+    """The manifest in a folder or at a URL. Raises FileNotFoundError where there is none, ValueError for one that cannot be read."""
+    try:
+        with fsspec.open(f"{folder.rstrip('/')}/{NAME}", "rt", encoding="utf-8") as file:
+            found = json.load(file)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{folder} is no store: it has no {NAME}; make one with: instil record RECIPE") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"the manifest of the store {folder} cannot be read: {error}") from error
+    if found.get("format") != FORMAT:
+        raise ValueError(f"the store {folder} has format {found.get('format')}, this version reads format {FORMAT}; record it anew")
+    sections = {name: Section(**section) for name, section in found.pop("sections").items()}
+    return Manifest(**found, sections=sections)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 80 else f"{text[:77]}..."

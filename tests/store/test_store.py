@@ -1,0 +1,215 @@
+"""Answers come back as they were given, each to its sample and view, and only to the input that it answers."""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from instil.core import Batch, Outputs, Projection, Sampled, Top
+from instil.store import writer
+from instil.store.codecs import encoded
+from instil.store.reader import Store, checksums
+from instil.store.writer import Writer
+from instil.teachers.recorded import Recorded
+
+INDEX = torch.tensor([3, 0, 9, 4, 7, 1, 8])
+HEAD = torch.randn(6, 5)
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
+
+
+def image(index: Tensor, view: Tensor) -> Tensor:
+    return index[:, None].float() * 1.5 + view[:, None] * 0.25 + torch.arange(4)
+
+
+def batches(view: int, start: int, end: int) -> Iterator[Batch]:
+    for index in INDEX[start:end].split(2):
+        views = torch.full_like(index, view)
+        yield {"image": image(index, views), "index": index, "view": views}
+
+
+def answer(batch: Batch) -> Outputs:
+    image = batch["image"]
+    features = (image[:, :2, None], image.sum(1, keepdim=True))
+    return {"logits": image.sin(), "features": features, "projection": Projection(image.cos(), HEAD, scale=0.5)}
+
+
+def recorded(folder: Path, binding: dict[str, object] | None = None) -> Store:
+    under_way = Writer(folder, binding or {"teacher": "a"})
+    list(under_way.record("train", INDEX, 3, batches, answer))
+    under_way.finish({"test": {"accuracy": 0.5}})
+    return Store(str(folder))
+
+
+def asked(index: list[int], view: list[int]) -> Batch:
+    rows, views = torch.tensor(index), torch.tensor(view)
+    return {"image": image(rows, views), "index": rows, "view": views}
+
+
+def test_answers_come_back_bit_by_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "SHARD", 100)  # several shards
+    store = recorded(tmp_path / "s")
+    assert len(list((tmp_path / "s").glob("train-0000*"))) > 3
+    batch = asked([8, 3, 3, 0], [2, 0, 1, 2])
+    got, expected = Recorded(store, checksums)(batch), answer(batch)
+    assert torch.equal(got["logits"], expected["logits"])
+    assert all(torch.equal(a, b) for a, b in zip(got["features"], expected["features"], strict=True))
+    assert torch.equal(got["projection"].hidden, expected["projection"].hidden)
+    assert torch.equal(got["projection"].weight, HEAD)
+    assert (got["projection"].scale, got["projection"].bias) == (0.5, None)
+    assert Store(str(tmp_path / "s")).manifest.teacher == {"test": {"accuracy": 0.5}}
+
+
+def test_another_input_than_the_one_answered_is_refused(tmp_path: Path) -> None:
+    teacher = Recorded(recorded(tmp_path / "s"), checksums)
+    batch = asked([8, 3], [2, 0])
+    batch["image"][1, 2] = torch.nextafter(batch["image"][1, 2], torch.tensor(9.0))
+    with pytest.raises(ValueError, match="the input of sample 3 is not the one that the teacher answered"):
+        teacher(batch)
+    with pytest.raises(ValueError, match="the input of sample 8"):  # the right sample in the wrong view
+        teacher(asked([8, 3], [2, 0]) | {"view": torch.tensor([1, 0])})
+
+
+def test_what_is_not_there_is_told(tmp_path: Path) -> None:
+    teacher = Recorded(recorded(tmp_path / "s"), checksums)
+    with pytest.raises(ValueError, match="sample 2 is not in the store"):
+        teacher(asked([2], [0]))
+    with pytest.raises(ValueError, match="sample 77 is not in the store"):
+        teacher(asked([77], [0]))
+    with pytest.raises(ValueError, match=r"view 3 is not in the store .* which has 3"):
+        teacher(asked([3], [3]))
+    with pytest.raises(ValueError, match="'embedding' was not recorded, only features, logits, projection"):
+        teacher.wants(["logits", "embedding"], {})
+    with pytest.raises(ValueError, match="cannot be differentiated"):
+        teacher(asked([3], [0]), grad=True)
+    with pytest.raises(ValueError, match="no 'view'"):
+        teacher({"image": torch.zeros(1, 4), "index": torch.zeros(1, dtype=torch.int64)})
+    with pytest.raises(FileNotFoundError, match="is no store"):
+        Store(str(tmp_path))
+
+
+def test_a_store_of_something_else_is_refused(tmp_path: Path) -> None:
+    store = recorded(tmp_path / "s", {"teacher": "a", "data": {"crop": 1}})
+    store.check({"teacher": "a", "data": {"crop": 1}})
+    with pytest.raises(ValueError, match=r'does not fit this recipe: data was {"crop": 1} and is {"crop": 2}\. Record it anew'):
+        store.check({"teacher": "a", "data": {"crop": 2}})
+    with pytest.raises(ValueError, match='holds other answers: teacher was "a" and is "b"'):
+        Writer(tmp_path / "s", {"teacher": "b", "data": {"crop": 1}})
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("x")
+    with pytest.raises(FileExistsError, match="not empty and no store"):
+        Writer(tmp_path / "other", {})
+
+
+def test_a_recording_that_was_killed_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "SHARD", 100)
+    whole = recorded(tmp_path / "whole")
+    seen: list[int] = []
+
+    def noting(batch: Batch) -> Outputs:
+        seen.extend(batch["index"].tolist())
+        if len(seen) > 12:
+            raise KeyboardInterrupt
+        return answer(batch)
+
+    under_way = Writer(tmp_path / "s", {"teacher": "a"})
+    with pytest.raises(KeyboardInterrupt):
+        list(under_way.record("train", INDEX, 3, batches, noting))
+    with pytest.raises(ValueError, match="is not complete"):
+        Store(str(tmp_path / "s"))
+    done = set(under_way.manifest.files)
+    (tmp_path / "s" / "train-00000-0000000000.safetensors.zst").unlink()  # and a file was lost
+    asked_again: list[int] = []
+    again = Writer(tmp_path / "s", {"teacher": "a"})
+    list(again.record("train", INDEX, 3, batches, lambda batch: asked_again.extend(batch["index"].tolist()) or answer(batch)))  # type: ignore[func-returns-value]
+    again.finish({})
+    assert len(asked_again) < 3 * len(INDEX), "what is there is not asked for again"
+    assert done <= set(again.manifest.files)
+    assert again.manifest.files == whole.manifest.files, "as if it had never been stopped"
+
+
+def test_a_damaged_file_is_told(tmp_path: Path) -> None:
+    store = recorded(tmp_path / "s")
+    file = tmp_path / "s" / "train-00001-0000000000.safetensors.zst"
+    data = bytearray(file.read_bytes())
+    data[-20] ^= 1
+    file.write_bytes(bytes(data))
+    with pytest.raises(ValueError, match=r"train-00001-0000000000.safetensors.zst is damaged"):
+        store.read("train", torch.tensor([3]), torch.tensor([1]))
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match="the store lacks"):
+        store.read("train", torch.tensor([3]), torch.tensor([1]))
+
+
+def test_read_over_the_network_and_in_other_processes(tmp_path: Path) -> None:
+    import fsspec
+
+    recorded(tmp_path / "s")
+    memory = fsspec.filesystem("memory")
+    for file in (tmp_path / "s").iterdir():
+        memory.pipe(f"/answers/{file.name}", file.read_bytes())
+    shutil.rmtree(tmp_path / "s")
+    store = Store("memory://answers")
+    batch = asked([8, 3], [2, 0])
+    assert torch.equal(Recorded(store, checksums)(batch)["logits"], answer(batch)["logits"])
+    with multiprocessing.get_context("spawn").Pool(2) as pool:  # what was unpacked is shared
+        for logits in pool.map(_logits, [store, store]):
+            assert torch.equal(torch.tensor(logits), answer(batch)["logits"])
+    memory.rm("/answers", recursive=True)
+
+
+def _logits(store: Store) -> list[list[float]]:
+    values: list[list[float]] = store.read("train", torch.tensor([8, 3]), torch.tensor([2, 0]))[0]["logits"].tolist()
+    return values
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.uint8, torch.bool])
+def test_checksums_know_rows_alone(dtype: torch.dtype) -> None:
+    values = (torch.rand(50, 3, 7) * 200).to(dtype)
+    whole = checksums(values)
+    assert torch.equal(whole[10:20], checksums(values[10:20])), "the batch around a row changes nothing"
+    assert torch.equal(whole, checksums(values.transpose(1, 2).contiguous().transpose(1, 2)))
+    other = values.clone()
+    other[5] = other[5].flip(1)
+    assert (checksums(other) != whole).nonzero().flatten().tolist() in ([5], [])
+    if dtype != torch.bool:
+        assert len(whole.unique()) == 50
+
+
+def test_top_and_sampled_are_made_of_the_teachers_distribution() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(400, 3, 12) * 3
+    batch = {"index": torch.arange(400), "view": torch.zeros(400, dtype=torch.int64)}
+    p = logits.double().softmax(-1)
+    top: Top = encoded({"logits": logits}, batch, "top", 4)["top"]
+    largest, order = p.sort(-1, descending=True)
+    assert torch.equal(top.indices.long(), order[..., :4])
+    assert torch.allclose(top.values.double(), largest[..., :4].log(), atol=1e-5)
+    assert torch.allclose(top.log_tail.double(), largest[..., 4:].sum(-1).log(), atol=1e-5)
+    sampled: Sampled = encoded({"logits": logits}, batch, "sampled", 500)["sampled"]
+    assert torch.allclose(sampled.log_p.double(), p.log().gather(-1, sampled.ids.long()), atol=1e-5)
+    share = torch.zeros_like(p).scatter_add_(-1, sampled.ids.long(), torch.full_like(sampled.log_p.double(), 1 / 500))
+    assert (share - p).abs().max() < 0.13  # 5 sigma of the worst of 14,400 shares
+    assert (share - p).mean(0).abs().max() < 0.01, "unbiased"
+    again: Sampled = encoded({"logits": logits}, batch, "sampled", 500)["sampled"]
+    assert torch.equal(again.ids, sampled.ids)
+    half = encoded({"logits": logits, "features": (logits, logits.long())}, batch, "float16")
+    assert half["logits"].dtype == half["features"][0].dtype == torch.float16
+    assert half["features"][1].dtype == torch.int64
+
+
+def test_codecs_that_cannot_be() -> None:
+    batch = {"index": torch.arange(2), "view": torch.zeros(2, dtype=torch.int64)}
+    with pytest.raises(ValueError, match="the codec 'top' is of logits, and the teacher's outputs are embedding"):
+        encoded({"embedding": torch.rand(2, 3)}, batch, "top")
+    with pytest.raises(ValueError, match="the 64 largest of 10 classes are all of them"):
+        encoded({"logits": torch.rand(2, 10)}, batch, "top")

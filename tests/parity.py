@@ -36,6 +36,7 @@ from instil.schemes.adversarial import Adversarial
 from instil.schemes.adversarial_training import AdversarialTraining
 from instil.schemes.ard import ARD
 from instil.schemes.byot import BYOT
+from instil.schemes.deep_inversion import DeepInversion
 from instil.schemes.dks import DKS
 from instil.schemes.ema import Ema
 from instil.schemes.fcfd import FCFD
@@ -249,6 +250,9 @@ SCHEMES: dict[str, Callable[[], Scheme]] = {
     "iad": lambda: IAD(viewed(16, 1), Frozen(viewed(32, 2)), {"cross_entropy": CrossEntropy()}, trusting=0.0, attack_steps=2),
     "iad_ii": lambda: IADII(viewed(16, 1), Ensemble([viewed(32, 2), viewed(24, 3)]), {"cross_entropy": CrossEntropy()}, trusting=0.0, attack_steps=2),
     "adversarial_training": lambda: AdversarialTraining(viewed(16, 1), {"cross_entropy": CrossEntropy()}, attack_steps=2),
+    "deep_inversion": lambda: DeepInversion(
+        viewed(16, 1), Frozen(viewed(32, 2)), plain(), memory=96, every=2, iterations=3, statistics_weight=0.0, competition_weight=1.0
+    ),
     "spot_adaptive": spotted,
     "views": lambda: Views(viewed(16, 1), Frozen(viewed(32, 2)), {"views": SameViews(), "kd": KD(), "cross_entropy": CrossEntropy()}),
 }

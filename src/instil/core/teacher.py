@@ -18,6 +18,8 @@ class Teacher(nn.Module):
     """
 
     changes: ClassVar[bool] = False
+    joins: ClassVar[bool] = False  # members may know other classes than the student, by name
+    disjoint: ClassVar[bool] = False  # each member is trained on a part of its data that no other member sees
     card: ClassVar[Card]
 
     def train(self, mode: bool = True) -> Teacher:
@@ -31,3 +33,6 @@ class Teacher(nn.Module):
 
     def wants(self, roles: Iterable[str], batch: Batch) -> None:
         """Told once which roles will be read, so that it need not make the others."""
+
+    def meet(self, batches: Iterable[Batch]) -> None:
+        """Shown once, before training, every training sample as it is, without augmentation: the place to settle answers."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from instil.balances.gradient_norm import GradientNorm
 from instil.core import Batch, Net, Objective, Objectives, Scheme, Teacher, Update, items, mean
 from instil.engine import Engine, Optimization, gather_rows, rank, world
+from instil.objectives.features.camkd import CAMKD
 from instil.objectives.features.fitnet import FitNet
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.kd import KD
@@ -21,6 +22,7 @@ from instil.schemes.offline import Offline
 from instil.step import train_step
 from instil.teachers.ensemble import Ensemble
 from instil.teachers.frozen import Frozen
+from instil.testing import sample_outputs
 from tests.nets import batch, call, net, timed
 
 
@@ -300,4 +302,14 @@ def test_what_takes_gradients_inside_the_graph_is_not_sharded() -> None:
     engine = Engine("cpu")
     engine.shard = True
     with pytest.raises(ValueError, match=r"balance takes gradients inside the student's graph, .* set train\.shard: false"):
+        engine.setup(scheme, lambda _: Optimization("sgd", {"lr": 0.1}))
+
+
+def test_what_reads_the_heads_of_members_is_not_sharded() -> None:
+    student, teacher, given = sample_outputs()
+    scheme = Offline(Net(nn.Linear(1, 1), lambda *_: student), Frozen(Net(nn.Linear(1, 1), lambda *_: teacher)), {"several": CAMKD()})
+    scheme.prepare(given)
+    engine = Engine("cpu")
+    engine.shard = True
+    with pytest.raises(ValueError, match=r"objectives\.several reads weights of the members, .* set train\.shard: false"):
         engine.setup(scheme, lambda _: Optimization("sgd", {"lr": 0.1}))

@@ -111,6 +111,8 @@ class Engine:
             parts = [part for part in scheme.modules() if isinstance(part, Objectives)]
             if inside := [name for part in parts for name in part.inside_the_graph()]:
                 raise ValueError(f"{inside[0]} takes gradients inside the student's graph, which a sharded net does not have; set train.shard: false")
+            if gone := [name for part in parts for name, objective in part.named() if not objective.shards]:
+                raise ValueError(f"objectives.{gone[0]} reads weights of the members, which are gone after their forward; set train.shard: false")
             mesh = init_device_mesh(self.device.type, (world(),))
             for child in scheme.children():
                 _shard(child, mesh)

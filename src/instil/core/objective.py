@@ -64,6 +64,7 @@ class Objective(Reader):
     """
 
     samples: ClassVar[bool] = False  # its items are samples, also where ``valid`` has one entry a position
+    shards: ClassVar[bool] = True  # what it reads is still there after the forward of a net that is cut in pieces
 
     def __init__(self) -> None:
         super().__init__()

@@ -73,13 +73,14 @@ class CAMKD(LabelObjective):
         use="Several teachers with labels, some of whom are wrong where others are right: list them under teacher. It costs their forward passes and "
         "a 1x1 convolution each; with one teacher it is kd and a hint.",
         pitfalls="Samples without a label teach nothing: add ebkd or kd for them. Teachers that fit the training set are all right on it, and the "
-        "weights are equal. Each teacher must have one linear classifier that reads its averaged deepest stage.",
+        "weights are equal. Each teacher must have one linear classifier that reads its averaged deepest stage. train.shard is refused.",
     )
     needs: ClassVar = {
         "student": (("features",), ("logits",)),
         "teacher": (("members", "features"), ("members", "logits"), ("members", "head")),
     }
     samples = True
+    shards: ClassVar = False
 
     def __init__(self, temperature: Positive = 4.0, stage: NonNegative = 50.0):
         super().__init__()

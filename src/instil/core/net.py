@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from instil.core.batch import Batch, Outputs, first
 from instil.core.card import closest
+from instil.core.lazily import Lazily
 
 Call = Callable[[nn.Module, Batch], Outputs]
 """How a task asks a model: the model and a batch in, its roles out."""
@@ -140,7 +141,8 @@ class Net(nn.Module):
     def _run(self, batch: Batch, call: Call, roles: frozenset[str] | None, stop: bool) -> tuple[Outputs, _Recording]:
         self._recording = recording = _Recording(roles, stop)
         try:
-            outputs = dict(call(self.model, batch))
+            answer = call(self.model, batch)
+            outputs = answer if isinstance(answer, Lazily) else dict(answer)
         except _Stop:
             outputs = {}
         finally:

@@ -44,7 +44,7 @@ class Remembered(nn.Module):
 
     def __init__(self, teacher: Teacher, bench: Bench, samples: Samples):
         super().__init__()
-        self.roles = tuple(bench.task.roles)
+        self.roles = tuple(bench.task.compared or bench.task.roles)
         answers: dict[str, list[Tensor]] = {role: [] for role in self.roles}
         indices, last = [], 0
         for batch in bench.loader(samples, shuffle=False):

@@ -64,7 +64,7 @@ class Bench:
         """Batches to train on (``shuffle``), augmented and cut for this rank, or to evaluate on, whole and plain."""
         workers = self.recipe.data.workers
         if not shuffle:
-            return Loader(samples, 256, shuffle=False, workers=workers)
+            return Loader(samples, self.task.evaluated, shuffle=False, workers=workers)
         augment = self.recipe.data.augment
         if (augment.crop or augment.flip) and not isinstance(samples, ImageData):
             raise RecipeError(

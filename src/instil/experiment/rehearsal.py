@@ -43,6 +43,8 @@ def _prepared(bench: Bench, ready: Mapping[int, Net], previous: Net | None) -> S
 
     def made(spec: Model, path: str) -> Net:
         net = copy.deepcopy(previous) if spec.model == "previous" and previous is not None else build.net(spec, bench, path)
+        with build.at(path):
+            bench.task.check_model(net.model, bench.facts)
         _answers(net, batch, path)
         return net
 

@@ -37,7 +37,7 @@ def moments(values: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tenso
 
 
 def statistics_loss(read: Sequence[Statistics], first: float = 1.0) -> Tensor:
-    """The sum over BatchNorms of ||mean - running mean|| + ||variance - running variance||, a scalar (Yin et al. 2020, eq. 4).
+    """The sum over BatchNorms of ||mean - running mean|| + ||variance - running variance||, a scalar (Yin et al. 2020).
 
     ``first``: a factor on the first one, which sees the images almost as they are. Raises ValueError where no BatchNorm was read.
     """

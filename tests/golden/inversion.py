@@ -1,0 +1,54 @@
+"""Adapters for what images are recovered by from a teacher."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from instil.schemes.batch_statistics import Statistics, moments, statistics_loss
+from instil.schemes.deep_inversion import competition
+from instil.schemes.image_contrast import bank_contrast, pair_contrast
+from instil.schemes.image_priors import size, total_variation
+from instil.schemes.inversion import decision_adversarial
+from tests.golden.cases import Case
+from tests.golden.logits import Answer, temperature
+
+
+def statistics(case: Case) -> list[Statistics]:
+    inputs = case.stages("bn_input")
+    running = [tuple(case[f"bn.{number}.running_{name}"] for name in ("mean", "var")) for number in range(len(inputs))]
+    return [Statistics(*moments(values), *known, values) for values, known in zip(inputs, running, strict=True)]
+
+
+def deepinversion(case: Case) -> Answer:
+    if "images" in case:
+        image = case["images"]
+        parts = {
+            "part.tv_l1": total_variation(image, 1).mean(),
+            "part.tv_l2": total_variation(image, 2, per="batch"),
+            "part.l2": size(image).mean(),
+        }
+        loss = torch.stack([case.option(name.removeprefix("part."), 0.0) * value for name, value in parts.items()]).sum()
+        return loss, {name: value for name, value in parts.items() if name in case}
+    if "bn_input.0" in case:
+        read = statistics(case)
+        first = case.option("first_bn_multiplier", 1.0)
+        return statistics_loss(read, first), {"part.layers": torch.stack([statistics_loss([one]) for one in read])} if "part.layers" in case else {}
+    return competition(case["student.logits"], case["teacher.logits"], temperature(case), "code"), {}
+
+
+def cmi(case: Case) -> Answer:
+    if "projected_local" in case:
+        loss = bank_contrast(case["projected_local"], case["projected_global"], case.option("batch"), case.option("temperature"))
+        return case.option("cr", 1.0) * loss, {}
+    if "local_features" in case:
+        if case.option("contrast_mode", "all") != "all":
+            raise NotImplementedError(f"contrast_mode: {case.option('contrast_mode')}")
+        return pair_contrast(case["local_features"], case["global_features"], case.option("temperature"), case.option("base_temperature")).mean(), {}
+    teacher, student = case["teacher.logits"], case["student.logits"]
+    parts = {"part.oh": F.cross_entropy(teacher, case["target"]), "part.adv": decision_adversarial(student, teacher).mean()}
+    loss = case.option("oh") * parts["part.oh"] + case.option("adv") * parts["part.adv"]
+    return loss, {name: value for name, value in parts.items() if name in case}
+
+
+ADAPTERS = {"deepinversion": deepinversion, "cmi": cmi}

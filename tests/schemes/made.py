@@ -1,0 +1,36 @@
+"""Nets and batches for schemes that make their own images."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from instil.core import Batch, Net, Outputs
+
+
+def call(model: nn.Module, batch: Batch) -> Outputs:
+    return {"logits": model(batch["image"])}
+
+
+def classifier(width: int = 4, seed: int = 0, norm: bool = False) -> Net:
+    """Logits of five classes for images (N, 1, 6, 6)."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        layers = [nn.Conv2d(1, width, 3, 2, 1), *([nn.BatchNorm2d(width)] if norm else []), nn.ReLU(), nn.Flatten(), nn.Linear(9 * width, 5)]
+        model = nn.Sequential(*layers)
+        if norm:  # what it remembers are the statistics of some images
+            model.train()
+            for _ in range(50):
+                model(torch.rand(32, 1, 6, 6))
+    return Net(model.eval(), call)
+
+
+def blank(step: int = 0, number: int = 16) -> Batch:
+    """A batch of which only the shape counts, at a step of a hundred."""
+    clock = {"step": torch.tensor(step), "progress": torch.tensor(step / 100), "seed": torch.tensor(0)}
+    label = torch.full((number,), -100)
+    return {"image": torch.zeros(number, 1, 6, 6), "label": label, "index": torch.arange(number), **clock}
+
+
+def rows(batch: Batch, some: slice) -> Batch:
+    return {key: value[some] if isinstance(value, Tensor) and value.ndim else value for key, value in batch.items()}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 Batch = dict[str, Any]
 """What the loader yields: ``image`` ..., ``label`` (-100: none), ``valid`` (False: no item), ``index``, ``view``; ``fit`` adds
-``step``, ``progress`` and ``seed``."""
+``step``, ``progress``, ``seed`` and, where the loader has a length, ``epoch_ends``."""
 
 
 Outputs = dict[str, Any]
@@ -75,6 +75,12 @@ def uniform(batch: Batch, n: int, salt: int = 0) -> Tensor:
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # splitmix64, with logical shifts
         x = (x ^ ((x >> shift) & ((1 << (64 - shift)) - 1))) * _signed(factor)
     return ((x >> 11) & (2**24 - 1)).float() / 2**24
+
+
+def normal(batch: Batch, n: int, salt: int = 0) -> Tensor:
+    """(N, n) standard normal numbers that depend on seed, step and sample alone."""
+    draws = 2 * uniform(batch, n, salt) - 1 + 2**-24  # the middle of its cell: none is infinite
+    return draws.erfinv() * 2**0.5
 
 
 def _signed(number: int) -> int:

@@ -29,6 +29,7 @@ class Scheme(nn.Module):
 
     card: ClassVar[Card]
     shards: ClassVar[bool] = True  # no part of an objective is used but through the objective
+    makes_images: ClassVar[bool] = False  # it learns from images that it makes itself, in the shape of the batch's
     reshapes: ClassVar[bool] = False  # ``export`` gives another architecture than the student's, made of parts of the scheme
 
     def __init__(self, student: nn.Module, teacher: Teacher | None, objectives: Objectives | Mapping[str, Objective]):
@@ -93,6 +94,11 @@ class Scheme(nn.Module):
     def export(self) -> Net:
         """What is evaluated, timed and shipped."""
         return self.student
+
+    def pictures(self, batch: Batch) -> Tensor | None:
+        """Of what ``step`` learns from, the images (N, C, H, W) in [0, 1]; None where there are none."""
+        image: Tensor | None = self.before_step(batch).get("image")
+        return image
 
     @classmethod
     def trials(cls, options: Mapping[str, Any]) -> dict[str, Trial]:

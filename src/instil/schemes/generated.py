@@ -10,7 +10,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from instil.core import Batch, Objective, Objectives, Outputs, Scheme, Teacher, Update, as_net, items, normal, uniform
+from instil.core import Batch, Net, Objective, Objectives, Outputs, Scheme, Teacher, Update, as_net, items, normal, uniform
 from instil.schemes.batch_statistics import Statistics, reading, statistics_loss
 from instil.schemes.synthetic_memory import SyntheticMemory
 
@@ -66,10 +66,7 @@ class Generated(Scheme):
 
     def make(self, batch: Batch, turn: int = 0) -> Tensor:
         """Images (N, C, H, W) of new codes."""
-        latent = getattr(self.generator.model, "latent", None)
-        if not isinstance(latent, int):
-            raise ValueError(f"scheme.generator: {type(self.generator.model).__name__} does not say in 'latent' how wide its codes are")
-        image: Tensor = self.generator({"latent": normal(batch, latent, CODES + turn)}, call=_generate)["image"]
+        image: Tensor = images_of(self.generator, normal(batch, width_of_codes(self.generator), CODES + turn))
         return image
 
     def challenge(self, batch: Batch, turn: int = 0) -> Update:
@@ -120,6 +117,20 @@ def weighted(terms: Mapping[str, tuple[Objective, float]]) -> Objectives:
     """The generator's terms with their weights, without those of weight 0."""
     used = {name: (term, weight) for name, (term, weight) in terms.items() if weight}
     return Objectives({name: term for name, (term, _) in used.items()}, {name: weight for name, (_, weight) in used.items()})
+
+
+def width_of_codes(generator: Net) -> int:
+    """What the generator's model says in ``latent``; ValueError where it does not."""
+    latent = getattr(generator.model, "latent", None)
+    if not isinstance(latent, int):
+        raise ValueError(f"scheme.generator: {type(generator.model).__name__} does not say in 'latent' how wide its codes are")
+    return latent
+
+
+def images_of(generator: Net, codes: Tensor) -> Tensor:
+    """The images (N, C, H, W) that a generator makes of codes (N, L)."""
+    image: Tensor = generator({"latent": codes}, call=_generate)["image"]
+    return image
 
 
 def _generate(model: nn.Module, batch: Batch) -> Outputs:

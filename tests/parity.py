@@ -244,6 +244,7 @@ SCHEMES: dict[str, Callable[[], Scheme]] = {
     "reused_classifier": lambda: ReusedClassifier(pixels(3, 1), Frozen(pixels(5, 2)), {"simkd": SimKD(), "cross_entropy": CrossEntropy()}),
     "folded_transform": lambda: FoldedTransform(pixels(3, 1), Frozen(pixels(5, 2)), {"norm": NORM(), "cross_entropy": CrossEntropy()}),
     "adversarial": lambda: Adversarial(net(16, 1), Frozen(net(32, 2)), plain()),
+    "adversarial_maps": lambda: Adversarial(pixels(3, 1), Frozen(pixels(5, 2)), plain(), role="features", condition="label", penalty=1.0),
     "ard": lambda: ARD(viewed(16, 1), Frozen(viewed(32, 2)), {"cross_entropy": CrossEntropy()}, temperature=4.0, attack_steps=2),
     "rslad": lambda: RSLAD(viewed(16, 1), Frozen(viewed(32, 2)), {"kd": KD()}, attack_steps=2),
     "adaad": lambda: AdaAD(viewed(16, 1), Frozen(viewed(32, 2)), {"kd": KD()}, attack_steps=2),

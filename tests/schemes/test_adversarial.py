@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -13,15 +15,33 @@ from instil.objectives.features.fitnet import FitNet
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.kd import KD
 from instil.schemes.adversarial import Adversarial
+from instil.schemes.critics import critic_loss, fool_loss, gradient_penalty
 from instil.step import train_step
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
 from tests.nets import Body, batch, call, net, timed
+from tests.schemes import robust
+
+FORMS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "embedding of another width": {"role": "embedding"},
+    "hinge, conditional": {"form": "hinge", "condition": "label", "weight": 0.01},
+    "spectral norm": {"spectral_norm": True},
+    "penalty": {"penalty": 2.0},
+    "penalty every third step": {"penalty": 2.0, "penalty_every": 3},
+    "maps": {"role": "features", "condition": "label", "penalty": 1.0, "spectral_norm": True},
+}
 
 
-@pytest.mark.parametrize("role", ["logits", "embedding"])
-def test_contracts(role: str) -> None:
-    check_scheme(lambda: Adversarial(net(8), Frozen(net(8, 1)), {"kd": KD()}, role=role), lambda step: batch(seed=step))
+@pytest.mark.parametrize("options", FORMS.values(), ids=FORMS)
+def test_contracts(options: dict[str, Any]) -> None:
+    def make() -> Adversarial:
+        torch.manual_seed(0)
+        if options.get("role") == "features":
+            return Adversarial(robust.net(2), Frozen(robust.net(3, 1)), {"kd": KD()}, **options)
+        return Adversarial(net(8), Frozen(net(6, 1)), {"kd": KD()}, **options)
+
+    check_scheme(make, robust.images if options.get("role") == "features" else lambda step: batch(seed=step))
 
 
 def test_both_losses_are_those_of_the_paper() -> None:
@@ -70,8 +90,58 @@ def test_a_role_that_is_not_there_and_widths_that_differ() -> None:
         Adversarial(net(4), Frozen(net(8)), {"kd": KD()}, role="tokens").prepare(batch())
     with pytest.raises(ValueError, match=r"scheme\.role: the critic reads 'logits' of the teacher, which gives nothing"):
         Adversarial(net(4), None, {"cross_entropy": CrossEntropy()}).prepare(batch())
-    with pytest.raises(ValueError, match=r"scheme\.role: 'embedding' has width 4 in the student and 8 in the teacher"):
-        Adversarial(net(4), Frozen(net(8)), {"kd": KD()}, role="embedding").prepare(batch())
+    with pytest.raises(ValueError, match=r"scheme\.role: 'logits' has width 5 in the student and 3 in the teacher"):
+        Adversarial(robust.net(2), Frozen(robust.net(2, classes=3)), {"fitnet": FitNet()}).prepare(robust.images())
+    with pytest.raises(ValueError, match=r"scheme\.condition: the critic is shown class labels"):
+        Adversarial(net(4), Frozen(net(8)), {"kd": KD()}, condition="label").prepare({"x": batch()["x"]})
+
+
+def test_hinge_losses_have_their_margin() -> None:
+    real, fake = torch.tensor([2.0, 0.5]), torch.tensor([-3.0, 0.5])
+    assert torch.equal(critic_loss(real, fake, "hinge"), torch.tensor([0.0, 0.5 + 1.5]))
+    assert torch.equal(fool_loss(fake, "hinge"), -fake)
+
+
+def test_the_penalty_is_half_the_squared_gradient_and_counts_more_the_rarer_it_is() -> None:
+    critic = nn.Linear(5, 1)
+    for every, factor in ((1, 1.0), (4, 4.0)):
+        scheme = Adversarial(net(4), Frozen(net(8, 1)), {"kd": KD()}, critic, penalty=3.0, penalty_every=every)
+        scheme.prepare(batch())
+        for step in range(5):
+            losses = next(iter(scheme.step(timed(step)))).losses
+            assert ("penalty" in losses) is (step % every == 0) is ("penalty" in scheme.counts(timed(step)))
+            if step == 0:
+                assert torch.allclose(losses["penalty"], 3 * factor * critic.weight.square().sum() / 2)
+    found = gradient_penalty((real := torch.randn(6, 3, 2, 2, requires_grad=True)).pow(2).sum(), real, 1)
+    assert torch.allclose(found, 2 * real.square().flatten(1).sum(1))
+
+
+def test_spectral_norm_is_the_largest_singular_value_and_moves_after_the_step_alone() -> None:
+    scheme = Adversarial(net(4), Frozen(net(8, 1)), {"kd": KD()}, spectral_norm=True)
+    scheme.prepare(batch())
+    assert scheme.critic is not None
+    for part in scheme.critic.modules():
+        if isinstance(part, nn.Linear):
+            assert float(torch.linalg.matrix_norm(part.weight.detach(), 2)) == pytest.approx(1, abs=1e-3)
+    before = {name: value.clone() for name, value in scheme.critic.named_buffers()}
+    engine = Engine("cpu")
+    engine.setup(scheme, lambda learner: Optimization("sgd", {"lr": 0.5}))
+    updates = scheme.step(timed())
+    for update in updates:
+        assert update.losses
+    assert all(torch.equal(value, before[name]) for name, value in scheme.critic.named_buffers())
+    train_step(engine, scheme, [timed()])
+    assert not all(torch.equal(value, before[name]) for name, value in scheme.critic.named_buffers())
+
+
+def test_a_conditional_critic_sees_the_label_and_nothing_where_there_is_none() -> None:
+    scheme = Adversarial(robust.net(2), Frozen(robust.net(2, 1)), {"kd": KD()}, role="features", condition="label")
+    scheme.prepare(robust.images())
+    given = robust.timed()
+    shown = scheme._conditioned(torch.zeros(16, 2, 3, 3), given)
+    assert shown.shape == (16, 2 + 5, 3, 3)
+    for row, label in zip(shown[:, 2:].amax((2, 3)), given["label"].tolist(), strict=True):
+        assert row.tolist() == [float(label == number) for number in range(5)]
 
 
 def test_the_critic_is_not_shipped() -> None:

@@ -65,7 +65,8 @@ class IADII(IAD):
             raise ValueError(
                 f"IADII learns from two teachers, a robust one and then one that was never attacked; not from {len(members) or 1}"
             )
-        return answers | members[0]
+        first: Outputs = members[0]
+        return answers | first
 
     def beside(self, attacked: Tensor, answers: Outputs) -> Tensor:
         return self.natural * soft_label_loss(attacked, answers["members"][1]["logits"], self.temperature)

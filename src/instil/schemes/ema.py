@@ -16,7 +16,21 @@ class Ema(Scheme):
     ``decay``: how much of itself the average keeps at each step.
     """
 
-    card = Card("Mean teacher", "https://arxiv.org/abs/1703.01780", "NeurIPS", 2017, source="self", algorithms=("adaptive",))
+    card = Card(
+        "Mean teachers are better role models",
+        "https://arxiv.org/abs/1703.01780",
+        "NeurIPS",
+        2017,
+        source="self",
+        algorithms=("adaptive",),
+        equation=r"\mathcal{L}(s_\theta(x), s_{\theta'}(x), y), \quad \theta' \leftarrow d\, \theta' + (1 - d)\, \theta",
+        use="Few labels, many samples, and no teacher: the average answers the samples without a label. The objectives are cross_entropy and kd, or "
+        "logit_mse on standardized logits.",
+        pitfalls="The student believes its own early mistakes: let the weight of what it learns from the average rise from 0 (a schedule), and give "
+        "it hundreds of steps before. A decay near 1 needs a long training: the average is some 1 / (1 - decay) steps old.",
+        deviations="Student and average see the same augmented view, where the paper draws one for each; the student is exported, where the paper "
+        "evaluates both; the consistency loss is the objective that the recipe names, in the paper the squared difference of probabilities.",
+    )
 
     def __init__(self, student: nn.Module, objectives: Objectives | Mapping[str, Objective], decay: float = 0.99):
         student = as_net(student)

@@ -41,6 +41,8 @@ class FCFD(Scheme):
         "ICLR",
         2023,
         source="offline",
+        equation=r"\lambda \sum_i \Vert b_i(f^s_i) - f^t_i \Vert^2 + \sum_{m} T^2 \mathrm{KL}(p^t_T \Vert p^m_T), \quad "
+        r"p^m: \text{the first stages of one net, } b_i \text{, the last stages of the other}",
         deviations="bridges resize and have no BatchNorm, which would couple the samples; a mixed net normalises by the batch's own statistics, as "
         "published, and leaves the student's running ones alone, where the code keeps a second set",
         use="Networks of one family, stage by stage, and time for one more forward pass a mixed net.",

@@ -36,6 +36,7 @@ class FoldedTransform(Scheme):
         "ICLR",
         2023,
         source="offline",
+        equation=r"\mathcal{L}_{obj}\big(U\, \overline{(1 + V W) f^s},\; W f^s\big), \quad U' = U (1 + V W) \text{ is shipped}",
         deviations="one transform, after the deepest stage, as for CIFAR-100; no BatchNorm in it by default",
         use="Convolutional classifiers that must not grow: what is trained with the student costs nothing once it is shipped.",
         pitfalls="The student's classifier must be linear on the mean of its deepest stage: no layer norm, no hidden layer in between.",

@@ -53,6 +53,7 @@ class ReusedClassifier(Scheme):
         "CVPR",
         2022,
         source="offline",
+        equation=r"\mathcal{L}_{simkd}(P f^s, f^t) + \mathcal{L}_{obj}(U^t\, \overline{P f^s}), \quad U^t \text{ fixed}",
         use="Few labels, or a classifier of many classes: the teacher's is worth more than one that the student would learn.",
         pitfalls="The shipped student has the projector's weights more than the student. The teacher's classifier must be linear on the mean of the "
         "stage that simkd learns from.",

@@ -61,6 +61,11 @@ class SpotAdaptive(Scheme):
         algorithms=("adaptive",),
         labels=("single",),
         holds_graph=True,
+        equation=r"\min_{\pi, A} \mathrm{CE}(p_{routed}, y), \qquad \min_s \mathrm{CE}(p^s, y) + \sum_k a_k(x)\, \mathcal{L}_k, \quad "
+        r"a = \mathrm{gumbel}(\pi(f^s, f^t)) \in \lbrace 0, 1 \rbrace^K",
+        use="Several objectives on stages and output of nets of one family, when it is not known which help: the policy drops them sample by sample.",
+        pitfalls="A step runs both nets once more, block by block, with gradients through both. Class labels are needed. With one objective "
+        "there is nothing to choose but on or off. A policy that never distils leaves the student alone: look at the loss route, and at the balance.",
         deviations="After the authors' code; of the paper only the abstract was read. Adapters are 1 x 1 convolutions (linear maps of tokens), "
         "resized, without BatchNorm and ReLU. The code's factor on the policy's loss is left at 1, as it sets it for FitNet. It adds to that loss "
         "max(0, N/2 - samples distilled at the output) of the batch at hand; here the share of the step before says whether to push, so that no "

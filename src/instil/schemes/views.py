@@ -30,6 +30,10 @@ class Views(Scheme):
         2020,
         source="offline",
         algorithms=("contrastive",),
+        equation=r"\mathcal{L}_{obj}\big(s(x), t(x)\big) + \mathcal{L}_{views}\big(s(R_{90} x, R_{180} x, R_{270} x), t(R_{90} x, R_{180} x, R_{270} x)\big)",
+        use="What objectives on views need (sskd); square images that have an up.",
+        pitfalls="Both nets see four times as many images, so that a step takes four times as long and as much memory. Turned digits or letters may "
+        "become others.",
         deviations="As in the authors' code, BatchNorm's batch and running statistics are of the images and their views together. The authors first "
         "train a head of the teacher on the views; a teacher that has it gives it as the role projection, others are taken without.",
     )

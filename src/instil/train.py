@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from instil.core import Batch, Net, Objectives, Scheme, closest, dry, size
-from instil.engine import Engine, Optimization
+from instil.engine import Engine, Optimization, gather_rows, world
 from instil.step import Watch, train_step
 
 Record = dict[str, Any]
@@ -21,6 +22,8 @@ Record = dict[str, Any]
 @dataclass(frozen=True)
 class Training:
     """How to train: ``epochs`` passes over the loader or ``steps`` optimizer steps; ``warmup`` is a share of the steps.
+
+    Training stops early, at the end of the epoch in which progress reaches ``until``: every schedule is that of the whole length.
 
     ``optimizer`` trains every learner that ``optimizers`` does not name. Evaluation happens every ``evaluate_every`` epochs, or every
     ``evaluate_steps`` steps, and at the end; ``checkpoint_every`` counts epochs. ``allow_coupled_cut`` lets a loss that couples its batch see only
@@ -33,6 +36,7 @@ class Training:
     optimizers: Mapping[str, Optimization] = field(default_factory=dict)
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup: float = 0.0
+    until: float = 1.0
     accumulate: int = 1
     allow_coupled_cut: bool = False
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -53,6 +57,8 @@ class Training:
         for name in ("accumulate", "evaluate_every", "evaluate_steps", "checkpoint_every"):
             if (number := getattr(self, name)) is not None and number < 1:
                 raise ValueError(f"{name} must be at least 1, not {number}")
+        if not 0 < self.until <= 1:
+            raise ValueError(f"until is a share of the steps above 0 and up to 1, not {self.until}")
         if not 0 <= self.warmup <= 1:
             raise ValueError(f"warmup is a share of the steps between 0 and 1, not {self.warmup}")
 
@@ -121,11 +127,15 @@ def fit(
     run = _Run(scheme, engine, training, clock, Watch(engine), evaluate, report)
     if checkpoint is not None and checkpoint.exists():
         run.resume(checkpoint)
-    while clock.step < clock.steps:
+    else:
+        batches.study(scheme)
+    end = ceil(round(training.until * clock.steps, 6))
+    length = batches.steps() if isinstance(loader, Sized) else None
+    while clock.step < end:
         scheme.train()
         before = clock.step
         for micro_batches in batches.epoch(clock.epoch):
-            run.step(micro_batches)
+            run.step(micro_batches, {} if length is None else {"epoch_ends": clock.step + 1 - before == length})
             if tick is not None:
                 tick(clock)
             if clock.step == clock.steps:
@@ -136,7 +146,7 @@ def fit(
             where = f"in epoch {clock.epoch}, after {clock.step} of {clock.steps} steps"
             raise ValueError(f"the loader gave no batch {where}; it must be possible to read it anew each epoch")
         clock.epoch += 1
-        done = clock.step == clock.steps
+        done = clock.step >= end
         run.note(done or (not training.evaluate_steps and clock.epoch % training.evaluate_every == 0))
         if checkpoint is not None and training.checkpoint_every and (done or clock.epoch % training.checkpoint_every == 0):
             engine.save(scheme, checkpoint, {"clock": asdict(clock), "records": run.records})
@@ -169,10 +179,10 @@ class _Run:
     report: Callable[[Record], None] | None
     records: list[Record] = field(default_factory=list)
 
-    def step(self, micro_batches: list[Batch]) -> None:
+    def step(self, micro_batches: list[Batch], moment: Mapping[str, bool]) -> None:
         began = time.perf_counter()
         self.engine.rate(self.training.rate(self.clock.progress))
-        clock = {"step": self.clock.step, "progress": self.clock.progress, "seed": self.training.seed}
+        clock = {"step": self.clock.step, "progress": self.clock.progress, "seed": self.training.seed, **moment}
         batches = [self.engine.move(batch) | {key: torch.tensor(value) for key, value in clock.items()} for batch in micro_batches]
         self.watch.see(train_step(self.engine, self.scheme, batches), self.clock.step, batches)
         self.clock.step += 1
@@ -227,6 +237,34 @@ class _Batches:
         if item is None:
             raise ValueError("the loader gives no batch")
         return self.named(item)
+
+    def study(self, scheme: Scheme) -> None:
+        """Show objectives that ask for it what the teacher says of many samples, in the order of an epoch and without their labels.
+
+        Nothing moves but what those objectives keep; the random state stays as it was.
+        """
+        parts = [part for part in scheme.modules() if isinstance(part, Objectives)]
+        wanted = max((objective.studies for part in parts for _, objective in part.named()), default=0)
+        if not wanted:
+            return
+        states = [generator.get_state() for generator in self.generators()]
+        rows: dict[str, list[Tensor]] = {}
+        seen = 0
+        with dry(scheme):
+            for micro_batches in self.epoch(0):
+                for batch in map(self.engine.move, micro_batches):
+                    known = {key: value for key, value in batch.items() if key != "label"}
+                    with self.engine.autocast():
+                        teacher = scheme.ask(known)
+                    for key, value in scheme.objectives.study(teacher, known).items():
+                        rows.setdefault(key, []).append(value)
+                    seen += size(batch)
+                if self.engine.most(seen) * world() >= wanted:
+                    break
+        for part in parts:
+            part.studied({key: gather_rows(torch.cat(values)) for key, values in rows.items()})
+        for generator, state in zip(self.generators(), states, strict=True):
+            generator.set_state(state)
 
     def generators(self) -> list[torch.Generator]:
         """The loader's own source of randomness, where it has one."""

@@ -47,10 +47,14 @@ def test_rows_of_several_labels_count_as_one():
     assert len(labelled(few)) == 4
 
 
-@pytest.mark.parametrize("count", [0, 7])
+@pytest.mark.parametrize("count", [-1, 7])
 def test_more_labels_than_there_are_is_an_error(count):
     with pytest.raises(ValueError, match=f"labels: {count} of 6"):
         few_labels(data([0, 1, 2, 3, 0, 1]), count)
+
+
+def test_no_label_at_all():
+    assert (few_labels(data([0, 1, 2, 3, 0, 1]), 0).label == -100).all()
 
 
 def test_labelled_images_keep_their_index():

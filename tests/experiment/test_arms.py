@@ -18,7 +18,7 @@ from instil.core import UNLABELLED, Batch, Scheme
 from instil.data.digits import digits
 from instil.experiment import arms as module
 from instil.experiment import build
-from instil.experiment.arms import Remembered
+from instil.experiment.remembered import Remembered
 from instil.schemes.offline import Offline
 from instil.tasks.classification import Classification
 from tests.experiment.small import lines, recipe, result, run_of
@@ -256,7 +256,7 @@ def test_the_teacher_is_asked_once_about_each_image() -> None:
     net = build.net(bench.recipe.teachers[0], bench, "teacher")
     teacher = build.teacher([net])
     assert teacher is not None
-    said = Remembered(teacher, bench, bench.splits.test)
+    said = Remembered(teacher, bench.task.roles, bench.loader(bench.splits.test, shuffle=False))
     rows = torch.tensor([3, 499, 0])
     with torch.no_grad():
         expected = net({"image": bench.splits.test.image[rows]})["logits"]

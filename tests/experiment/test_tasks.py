@@ -16,7 +16,7 @@ from instil import recipe as recipes
 from instil.cli import closing_table
 from instil.experiment import build
 from instil.experiment import run as experiment
-from instil.experiment.arms import Remembered
+from instil.experiment.remembered import Remembered
 from instil.experiment.doctor import doctor
 from instil.recipe.errors import RecipeError
 from tests.experiment.small import lines, recipe, result, run_of
@@ -177,7 +177,7 @@ def test_what_a_teacher_said_of_a_node_is_what_it_says_of_it() -> None:
     bench = build.bench(small("node_classification"))
     teacher = build.teacher([build.net(bench.recipe.teachers[0], bench, "teacher")])
     assert teacher is not None
-    said = Remembered(teacher, bench, bench.splits.validation)
+    said = Remembered(teacher, bench.task.roles, bench.loader(bench.splits.validation, shuffle=False))
     batch = bench.splits.validation.__getitems__([290, 3])
     torch.testing.assert_close(said(batch)["logits"][batch["valid"]], teacher(batch)["logits"][batch["valid"]])
 

@@ -1,4 +1,4 @@
-"""The command line: run, methods, doctor, export, report."""
+"""The command line: run, record, methods, doctor, export, report."""
 
 from __future__ import annotations
 
@@ -67,6 +67,17 @@ def run(
         begun = (folder / "recipe.yaml").exists()
         typer.echo(f"\nStopped. Go on with: instil run --resume {folder}" if begun else "\nStopped before anything was written.", err=True)
         raise typer.Exit(INTERRUPTED) from None
+
+
+@app.command()
+def record(arguments: Arguments = None) -> None:
+    """Ask a recipe's teacher once about every sample, and keep its answers where store.path says; goes on where it was stopped."""
+    recipe = _recipe(arguments, default="digits")
+    from instil.experiment.recording import record as record_answers
+
+    folder = record_answers(recipe, _console())
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    typer.echo(f"The answers are in {folder} ({size / 1e6:.1f} MB). Learn from them with the same recipe: instil run ... store.path={folder}")
 
 
 @app.command()

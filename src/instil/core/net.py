@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,6 +44,8 @@ class Net(nn.Module):
         self.taps = {role: paths if isinstance(paths, str) else list(paths) for role, paths in (taps or {}).items()}
         self.stops = True  # the engine turns this off where every forward must run to its end (sharding)
         self._recording: _Recording | None = None
+        self._frozen: list[nn.Parameter] = []
+        self._still: list[nn.Module] = []
         self._places = list(self._parse())
         names = {_unwrapped(name): module for name, module in model.named_modules()}
         for tap in self._places:
@@ -56,6 +59,33 @@ class Net(nn.Module):
                 names[tap.path].register_forward_pre_hook(functools.partial(self._record_input, tap), with_kwargs=True)
             else:
                 names[tap.path].register_forward_hook(functools.partial(self._record_output, tap))
+
+    def freeze(self, paths: Sequence[str]) -> None:
+        """Keep these parts as they are from now on, BatchNorm statistics too, and let go of what an earlier call froze.
+
+        ``paths`` are names of modules or parameters, or patterns such as ``layer*``. Raises ValueError for one that names nothing.
+        """
+        modules = {_unwrapped(name): module for name, module in self.model.named_modules() if name}
+        parameters = {_unwrapped(name): parameter for name, parameter in self.model.named_parameters()}
+        for path in paths:
+            if not fnmatch.filter([*modules, *parameters], path):
+                raise ValueError(f"freeze: {type(self.model).__name__} has no part '{path}'; {closest(path, [*modules, *parameters])}")
+        for parameter in self._frozen:
+            parameter.requires_grad_(True)
+        self._still = [module for name, module in modules.items() if any(fnmatch.fnmatchcase(name, path) for path in paths)]
+        named = [parameter for name, parameter in parameters.items() if any(fnmatch.fnmatchcase(name, path) for path in paths)]
+        inside = [parameter for module in self._still for parameter in module.parameters()]
+        self._frozen = list({id(parameter): parameter for parameter in (*inside, *named) if parameter.requires_grad}.values())
+        for parameter in self._frozen:
+            parameter.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Net:
+        """The mode of every part but the frozen modules, which stay in eval mode."""
+        super().train(mode)
+        for module in self._still:
+            module.eval()
+        return self
 
     def _parse(self) -> Iterator[_Tap]:
         texts = [(role, text) for role, paths in self.taps.items() for text in ([paths] if isinstance(paths, str) else paths)]

@@ -15,10 +15,11 @@ class Reader(nn.Module):
     """What reads roles of student and teacher.
 
     ``needs`` lists, for each side, what it reads; each need is a tuple of roles, best first, of which one must be there.
-    ``reads`` holds the roles chosen.
+    ``reads`` holds the roles chosen. ``refuses``: role -> why it cannot stand in for what is needed, which the error says where it is there.
     """
 
     card: ClassVar[Card]
+    refuses: ClassVar[dict[str, str]] = {}
     needs: ClassVar[dict[str, tuple[tuple[str, ...], ...]]] = {"student": (("logits",),), "teacher": (("logits",),)}
 
     def __init__(self) -> None:
@@ -42,9 +43,10 @@ class Reader(nn.Module):
             for roles in needs:
                 if not there[side] & set(roles):
                     given = ", ".join(sorted(there[side])) or ("nothing (there is no teacher)" if side == "teacher" else "nothing")
+                    why = "; ".join(f"{role} cannot stand in: {self.refuses[role]}" for role in sorted(there[side] & set(self.refuses)))
                     raise ValueError(
                         f"{type(self).__name__} needs {' or '.join(roles)} of the {side}, which gives {given}; "
-                        f"name the module that gives it in the {side}'s taps"
+                        f"{why or f'name the module that gives it in the {side} taps'}"
                     )
             self.reads[side] = tuple(next(r for r in roles if r in there[side]) for roles in needs)
 
@@ -64,6 +66,7 @@ class Objective(Reader):
     """
 
     samples: ClassVar[bool] = False  # its items are samples, also where ``valid`` has one entry a position
+    studies: int = 0  # how many samples ``study`` is shown
     shards: ClassVar[bool] = True  # what it reads is still there after the forward of a net that is cut in pieces
 
     def __init__(self) -> None:
@@ -72,6 +75,13 @@ class Objective(Reader):
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """Make adapters; called once, on a dry batch, before the optimizer exists."""
+
+    def study(self, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+        """Rows of what is to be known of the teacher before training, from a batch without its label; all of them come back in ``studied``."""
+        return {}
+
+    def studied(self, rows: dict[str, Tensor]) -> None:
+        """The place to settle what was studied, before the first step."""
 
     def weight(self, batch: Batch) -> Tensor:
         """How much each item counts, 0 for not at all: positions where ``valid`` has their shape, samples otherwise."""

@@ -191,6 +191,18 @@ class Objectives(nn.ModuleDict):
         for name, part in parts:
             part.after_step({key[len(name) + 1 :]: rows for key, rows in kept.items() if key.startswith(name + ".")})
 
+    def study(self, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+        """Rows of every objective that studies the teacher before training."""
+        teacher = self._raised("teacher", teacher)
+        found = [(name, objective.study(teacher, batch)) for name, objective in self.named() if objective.studies]
+        return {f"{name}.{row}": value for name, rows in found for row, value in rows.items()}
+
+    def studied(self, rows: dict[str, Tensor]) -> None:
+        """Hand every objective its own rows."""
+        for name, objective in self.named():
+            if objective.studies:
+                objective.studied({key[len(name) + 1 :]: value for key, value in rows.items() if key.startswith(name + ".")})
+
     def named(self) -> Iterator[tuple[str, Objective]]:
         """Name and objective, in order."""
         for name in self.weights:

@@ -18,10 +18,10 @@ APART = 987_654_321  # the loader shuffles by the same seed: without this, its f
 def few_labels(data: Data, count: int, seed: int = 0) -> Data:
     """The same samples, of which ``count`` keep their label, balanced over the classes and drawn from ``seed``; the rest become -100.
 
-    Raises ValueError where fewer than ``count`` are labelled, or ``count`` is below one.
+    Raises ValueError where fewer than ``count`` are labelled, or ``count`` is below zero.
     """
     rows = _labelled_rows(data)
-    if not 1 <= count <= len(rows):
+    if not 0 <= count <= len(rows):
         raise ValueError(f"labels: {count} of {len(rows)} labelled {data.noun}s cannot keep their label")
     kept = rows[balanced_order(data.label[rows], seed + APART)[:count]]
     label = torch.full_like(data.label, UNLABELLED)

@@ -1,8 +1,8 @@
-"""One rank's micro-batches of an epoch, in an order that only seed and epoch decide."""
+"""One rank's micro-batches of an epoch, which only seed and epoch decide."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -12,17 +12,19 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from instil.core import Batch
+from instil.data.samplers import Sampler
+from instil.data.samplers.shuffled import shuffled
 from instil.data.samples import Samples
 
 
 class Loader:
     """Yields the micro-batches of one epoch (``set_epoch``) for one rank.
 
-    Global batch ``s`` is the ``s``-th run of ``batch_size`` entries of the epoch's order (``Samples.shuffled``). It is cut into
-    ``world * accumulate`` consecutive pieces of nearly equal size; rank ``r`` gets the ``accumulate`` pieces from ``r * accumulate`` on: the global
-    order does not depend on the cut.
-    With ``shuffle`` (training) the incomplete last batch is left out, unless it is the only one; without, all items come, in order.
-    ``view`` of each batch is the epoch. ``workers`` read ahead, in processes; data in memory needs none.
+    Global batch ``s`` is the ``s``-th that ``sampler`` makes of the epoch. It is cut into ``world * accumulate`` consecutive pieces of nearly equal
+    size; rank ``r`` gets the ``accumulate`` pieces from ``r * accumulate`` on: the global batch does not depend on the cut.
+    Without ``shuffle`` (evaluation) all items come, in order.
+    ``view`` of each batch is the epoch, or what is left of it by ``views``; where a sampler brings a sample in several versions, each has a view
+    of its own. ``workers`` read ahead, in processes; data in memory needs none.
 
     Raises ValueError for empty data, or a training batch that has fewer items than pieces.
     """
@@ -38,6 +40,8 @@ class Loader:
         shuffle: bool = True,
         workers: int = 0,
         augment: Callable[[Batch], Batch] | None = None,
+        views: int | None = None,
+        sampler: Sampler = shuffled,
     ):
         if not len(dataset):
             raise ValueError("the data set is empty")
@@ -45,17 +49,13 @@ class Loader:
             raise ValueError(f"cannot load: rank {rank} of {world}, accumulate {accumulate}, batch_size {batch_size}")
         self.dataset, self.batch_size, self.seed = dataset, min(batch_size, len(dataset)), seed
         self.rank, self.world, self.accumulate, self.shuffle = rank, world, accumulate, shuffle
-        self.workers, self.augment, self.epoch = workers, augment, 0
-        if shuffle and self.batch_size < world * accumulate:
-            raise ValueError(f"a batch of {self.batch_size} items cannot be cut into {world} ranks x {accumulate} micro-batches")
+        self.workers, self.augment, self.views, self.sampler, self.epoch = workers, augment, views, sampler, 0
+        self.steps, width = self._drawn(0)[0].shape if shuffle else (-(-len(dataset) // self.batch_size), self.batch_size)
+        """Global batches an epoch."""
+        if shuffle and width < world * accumulate:
+            raise ValueError(f"a batch of {width} items cannot be cut into {world} ranks x {accumulate} micro-batches")
         self._asked = _Rows()
         self._processes: DataLoader[Batch] | None = None
-
-    @property
-    def steps(self) -> int:
-        """Global batches an epoch."""
-        full, rest = divmod(len(self.dataset), self.batch_size)
-        return full + (rest > 0 and not self.shuffle)
 
     def __len__(self) -> int:
         """Micro-batches an epoch, the same on every rank."""
@@ -67,18 +67,29 @@ class Loader:
 
     def pieces(self) -> Iterator[Tensor]:
         """Rows of this rank's micro-batches; empty ones where a last batch has fewer items than pieces."""
-        order = torch.arange(len(self.dataset))
         if self.shuffle:
-            order = self.dataset.shuffled(torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63))
-        for start in range(0, self.steps * self.batch_size, self.batch_size):
-            cut = order[start : start + self.batch_size].tensor_split(self.world * self.accumulate)
-            yield from cut[self.rank * self.accumulate : (self.rank + 1) * self.accumulate]
+            return self._cut(self._drawn(self.epoch)[0])
+        return self._cut(torch.split(torch.arange(len(self.dataset)), self.batch_size))
+
+    def _drawn(self, epoch: int) -> tuple[Tensor, Tensor]:
+        return self.sampler(self.dataset, self.batch_size, torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63))
+
+    def _cut(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        """This rank's pieces of every global batch."""
+        for batch in batches:
+            yield from batch.tensor_split(self.world * self.accumulate)[self.rank * self.accumulate : (self.rank + 1) * self.accumulate]
 
     def __iter__(self) -> Iterator[Batch]:
-        epoch = self.epoch
-        for batch in self._batches():
-            batch["view"] = torch.full_like(batch["index"], epoch)
+        for batch, view in zip(self._batches(), self._views(), strict=True):
+            batch["view"] = view if self.views is None else view % self.views
             yield self.augment(batch) if self.augment else batch
+
+    def _views(self) -> Iterator[Tensor]:
+        """Epoch by epoch, and in an epoch version by version, another number."""
+        if not self.shuffle:
+            return (torch.full_like(piece, self.epoch) for piece in self.pieces())
+        version = self._drawn(self.epoch)[1]
+        return self._cut(self.epoch * (int(version.max()) + 1) + version)
 
     def _batches(self) -> Iterator[Batch]:
         if not self.workers:

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from instil import catalogue
-from instil.core import UNLABELLED, Batch, Net, Outputs, Scheme, Teacher
+from instil.core import UNLABELLED, Net, Scheme, Teacher
 from instil.data.loader import Repeated
+from instil.data.made import Made
 from instil.data.samples import Samples
 from instil.engine import join_ranks, rank, wait_for_ranks
-from instil.experiment import build
+from instil.experiment import answers, build
 from instil.experiment.build import Bench
 from instil.experiment.folder import RunFolder
+from instil.experiment.remembered import Remembered
+from instil.experiment.sources import MAKERS
 from instil.experiment.trained import place, untrained
 from instil.export.student import load_student, save_student
-from instil.recipe.sections import Model
+from instil.recipe.loading import WITHOUT_DATA
+from instil.recipe.sections import TeacherModel
 from instil.schemes.offline import Offline
+from instil.teachers.frozen import Frozen
 from instil.tasks.task import moved
 from instil.train import Clock, Fit, Training, fit
 
@@ -30,38 +36,17 @@ Tick = Callable[[str, "int | None", Clock], None]
 
 @dataclass
 class Arm:
-    """A trained net, its metrics on the test and validation splits, what there is to draw, and the seconds that its training took."""
+    """A trained net, its metrics on the test and validation splits, what there is to draw, and the seconds that its training took.
+
+    ``cost``: what it costs, where that cannot be measured on ``net``.
+    """
 
     net: nn.Module
     test: dict[str, float]
     validation: dict[str, float]
     details: dict[str, Any]
     seconds: float
-
-
-class Remembered(nn.Module):
-    """What a teacher said about each sample of one data set, by its index, so that it is asked once."""
-
-    def __init__(self, teacher: Teacher, bench: Bench, samples: Samples):
-        super().__init__()
-        self.roles = tuple(bench.task.compared or bench.task.roles)
-        answers: dict[str, list[Tensor]] = {role: [] for role in self.roles}
-        indices, last = [], 0
-        for batch in bench.loader(samples, shuffle=False):
-            index, last = batch["index"], max(last, int(batch["index"].max()))
-            outputs = teacher(moved(batch, join_ranks()))
-            rows = batch["valid"] if "valid" in batch and batch["valid"].shape == index.shape else torch.ones_like(index, dtype=torch.bool)
-            indices.append(index[rows])
-            for role in self.roles:
-                answers[role].append(outputs[role][rows.to(outputs[role].device)])
-        for role, parts in answers.items():
-            rows_of_role = torch.cat(parts)
-            said = rows_of_role.new_zeros(last + 1, *rows_of_role.shape[1:])
-            self.register_buffer(role, said.index_copy_(0, torch.cat(indices).to(said.device), rows_of_role))
-
-    def forward(self, batch: Batch) -> Outputs:
-        index = batch["index"]
-        return {role: self.get_buffer(role).to(index.device)[index] for role in self.roles}
+    cost: dict[str, Any] | None = None
 
 
 class Arms:
@@ -75,9 +60,11 @@ class Arms:
             "alone": lambda seed: self._on_labels(seed, self.bench.task.label_objectives, "alone"),
             "label_smoothing": lambda seed: self._on_labels(seed, ("label_smoothing",), "label_smoothing"),
             "pseudo_labels": self._on_pseudo_labels,
+            **{name: functools.partial(self._on_made_images, name=name) for name in WITHOUT_DATA},
             "distilled": self._distilled,
         }
         self._remembered: dict[str, Remembered] = {}
+        self._teacher: Teacher | None = None
 
     def planned(self) -> list[str]:
         """The arms of every seed, in order: pseudo-labels need a teacher that knows the classes."""
@@ -86,24 +73,35 @@ class Arms:
 
     def teacher(self) -> Arm | None:
         """The teacher of the last stage that has one of its own, scored where it knows the classes; None where no stage has."""
-        named = [[(n, spec) for n, spec in enumerate(stage.recipe.teachers) if spec.model != "previous"] for stage in self.stages]
+        if self.bench.recipe.store is not None:
+            return self._recorded()
+        named = [[(n, spec) for n, spec in enumerate(stage.recipe.teachers) if not spec.earlier] for stage in self.stages]
         last = max((number for number, specs in enumerate(named) if specs), default=0)
         members = [self._teacher_net(self.stages[last], spec, number) for number, spec in named[last]]
         teacher = build.teacher([net for net, _ in members])
         if teacher is None:
             return None
-        teacher.to(join_ranks())
+        self._teacher = teacher.to(join_ranks())
         seconds = sum(seconds for _, seconds in members)
         splits = self.bench.splits
         if not self._can_be_scored(teacher):
             return Arm(teacher, {}, {}, {}, seconds)
         parts = {"train": splits.train} if "pseudo_labels" in self.bench.recipe.baselines else {}
         parts |= {"validation": splits.validation, "test": splits.test}
-        self._remembered = {name: Remembered(teacher, self.bench, samples) for name, samples in parts.items()}
+        self._remembered = {name: self._remember(teacher, samples) for name, samples in parts.items()}
         validation, _ = self.bench.task.evaluate(teacher, self.bench.loader(splits.validation, shuffle=False))
         test, details = self.bench.task.evaluate(teacher, self.bench.loader(splits.test, shuffle=False))
         test |= self._trials(teacher)
         return Arm(teacher, test, validation, details, seconds)
+
+    def _recorded(self) -> Arm:
+        """The teacher whose answers are recorded, with the scores and the cost that it had then."""
+        facts = answers.opened(self.bench).manifest.teacher
+        splits = self.bench.splits
+        parts = {"train": ("plain", splits.train)} if "pseudo_labels" in self.bench.recipe.baselines else {}
+        parts |= {"validation": ("validation", splits.validation), "test": ("test", splits.test)} if facts["test"] else {}
+        self._remembered = {name: self._remember(answers.recorded(self.bench, section), samples) for name, (section, samples) in parts.items()}
+        return Arm(answers.recorded(self.bench), **facts)
 
     def student(self, name: str, seed: int) -> Arm:
         """One arm for one seed: as its files in the run folder tell it, or trained and then written there."""
@@ -144,27 +142,44 @@ class Arms:
         batch = next(iter(self.bench.loader(self.bench.splits.validation, shuffle=False)))
         return bool(self.bench.task.can_score(teacher(moved(batch, join_ranks())), self.bench.splits.classes))
 
-    def _teacher_net(self, stage: Bench, spec: Model, number: int) -> tuple[Net, float]:
-        """A teacher as its weights or an earlier run tell it, or trained first, once; with its training seconds."""
+    def _teacher_net(self, stage: Bench, spec: TeacherModel, number: int) -> tuple[Net, float]:
+        """A teacher as its weights or an earlier run tell it, or trained first, once; with its training seconds.
+
+        Where stages want it at several moments of one training, this goes on from the moment before.
+        """
         net = untrained(stage, spec, number)
-        if spec.weights is not None or spec.trained:
+        if spec.ready:
             return net, 0.0
         train = stage.recipe.teacher_train or stage.recipe.train
         path = place(stage, spec, number)
-        name = "teacher" if len(stage.recipe.teachers) == 1 else f"teacher{number}"
+        name = "teacher" if sum(not one.earlier for one in stage.recipe.teachers) == 1 else f"teacher{number}"
         self.folder.forget(name, None)
         if path.exists():
             known = load_student(net, path)
             for record in known["records"]:
                 self.folder.log({"seed": None, "arm": name, "stage": 0, **record})
             return net, float(known["seconds"])
-        scheme = Offline(net, None, build.label_objectives(stage.recipe, *stage.task.label_objectives))
-        trained = self._fit(name, None, scheme, stage.splits.train, build.training(train, number, learners=list(scheme.learners)), stage)
+        moments = self._moments(stage, spec, number)
+        for earlier in (moment for moment in moments if moment < spec.progress):
+            self._teacher_net(stage, spec.model_copy(update={"progress": earlier}), number)
+            self.folder.forget(name, None)
+            net = untrained(stage, spec, number)
+        scheme = build.teacher_scheme(stage, net, spec)
+        training = build.training(train, number, learners=list(scheme.learners), until=spec.progress)
+        trained = self._fit(name, None, scheme, stage.splits.train, training, stage)
         if rank() == 0:
             save_student(trained.net, path, {"seconds": trained.seconds, "records": trained.records})
-            self.folder.arm(name, None, "-stage0.pt").unlink(missing_ok=True)
+            if spec.progress == moments[-1]:
+                self.folder.arm(name, None, "-stage0.pt").unlink(missing_ok=True)
         wait_for_ranks()
         return trained.net, trained.seconds
+
+    def _moments(self, stage: Bench, spec: TeacherModel, number: int) -> list[float]:
+        """The parts of this teacher's training after which a stage of the recipe wants it, in order."""
+        wanted = [(other, one, n) for other in self.stages for n, one in enumerate(other.recipe.teachers) if not (one.earlier or one.ready)]
+        whole = place(stage, spec.model_copy(update={"progress": 1.0}), number)
+        same = [one.progress for other, one, n in wanted if place(other, one.model_copy(update={"progress": 1.0}), n) == whole]
+        return sorted({spec.progress, *same})
 
     def _on_labels(self, seed: int, objectives: tuple[str, ...], name: str) -> tuple[Net, float]:
         """The student on its labels alone, with as many steps and the same initial weights as the distilled one."""
@@ -179,6 +194,16 @@ class Arms:
         whole = samples.relabel(torch.where(samples.label == UNLABELLED, guess, samples.label))
         return self._without_teacher(seed, self.bench.task.label_objectives, "pseudo_labels", whole)
 
+    def _on_made_images(self, seed: int, name: str) -> tuple[Net, float]:
+        """The student by the recipe's objectives, on noise or blobs."""
+        stage, objectives = self.stages[-1], build.build_objectives(self.bench.recipe.objectives)
+        student = self._new_student(seed)
+        samples = Made(stage.splits.validation, len(stage.splits.train), MAKERS[name]())
+        scheme = Offline(student, copy.deepcopy(self._teacher), objectives)
+        training = build.training(stage.recipe.train, seed, sum(self.steps), list(scheme.learners))
+        trained = self._fit(name, seed, scheme, samples, training, stage)
+        return trained.net, trained.seconds
+
     def _without_teacher(self, seed: int, objectives: tuple[str, ...], name: str, samples: Samples) -> tuple[Net, float]:
         stage = self.stages[-1]
         scheme = Offline(self._new_student(seed), None, build.label_objectives(self.bench.recipe, *objectives))
@@ -188,45 +213,55 @@ class Arms:
 
     def _distilled(self, seed: int) -> tuple[Net, float]:
         """The recipe's scheme, stage after stage."""
-        previous: Net | None = None
+        made: dict[str, Net] = {}
         seconds = 0.0
         for number, stage in enumerate(self.stages):
-            teacher = self._stage_teacher(stage, previous)  # made first: it sets the random state, which must be the seed's from here on
-            if stage.recipe.student.model == "previous" and previous is not None:
-                student = previous
+            teacher = self._stage_teacher(stage, made)  # made first: it sets the random state, which must be the seed's from here on
+            if stage.recipe.student.earlier:
+                student = copy.deepcopy(made[stage.recipe.student.model])
+                student.freeze(stage.recipe.student.freeze)
                 torch.manual_seed(seed + 1_000_003 * number)
             else:
                 student = self._new_student(seed, number)
             scheme = build.scheme(stage, student, teacher)
             trained = self._fit("distilled", seed, scheme, stage.train_data(seed), build.training(stage.recipe.train, seed), stage, number)
-            previous, seconds = trained.net, seconds + trained.seconds
-        assert previous is not None
-        return previous, seconds
+            made |= {"previous": trained.net, f"stage:{stage.recipe.name}": trained.net}
+            seconds += trained.seconds
+        return made["previous"], seconds
 
-    def _stage_teacher(self, stage: Bench, previous: Net | None) -> Teacher | None:
-        nets = []
+    def _stage_teacher(self, stage: Bench, made: dict[str, Net]) -> Teacher | None:
+        """The teacher of a stage; ``made``: the nets of earlier stages by the names that specifications know them by."""
+        if stage.recipe.store is not None:
+            return answers.recorded(stage)
+        members: list[Net | Teacher] = []
         for number, spec in enumerate(stage.recipe.teachers):
-            if spec.model == "previous":
-                assert previous is not None
-                nets.append(copy.deepcopy(previous))
-            else:
-                nets.append(self._teacher_net(stage, spec, number)[0])
-        return build.teacher(nets)
+            net = copy.deepcopy(made[spec.model]) if spec.earlier else self._teacher_net(stage, spec, number)[0]
+            members.append(self._remember(Frozen(net).to(join_ranks()), stage.samples) if spec.plain else net)
+        return build.teacher(members)
+
+    def _remember(self, teacher: Teacher, samples: Samples) -> Remembered:
+        return Remembered(teacher, self.bench.task.compared or self.bench.task.roles, self.bench.loader(samples, shuffle=False))
 
     def _new_student(self, seed: int, number: int = -1) -> Net:
         """The student of a stage (by default the last) before training: for one seed the one that is shipped starts alike in every arm."""
         recipes = [stage.recipe for stage in self.stages]
-        began = max(n for n, recipe in enumerate(recipes) if recipe.student.model != "previous")
-        torch.manual_seed(seed + 1_000_003 * (began - number if 0 <= number < began else 0))
-        return build.net(build.student_of(recipes[: number + 1] if number >= 0 else recipes), self.stages[number], "student")
+        began = build.origin(recipes)
+        torch.manual_seed(seed + 1_000_003 * (abs(began - number) if number >= 0 else 0))
+        net = build.net(recipes[number if number >= 0 else began].student, self.stages[number], "student")
+        if number < 0:  # what no stage of it trains is not trained in the baselines either
+            own = [recipe.student.freeze for n, recipe in enumerate(recipes) if build.origin(recipes, n) == began]
+            net.freeze([path for path in own[0] if all(path in paths for paths in own)])
+        return net
 
     def _fit(self, name: str, seed: int | None, scheme: Scheme, samples: Samples, training: Training, bench: Bench, stage: int = 0) -> Fit:
         """One fit of an arm: logged, checkpointed, and resumed where it stopped."""
-        loader = bench.loader(samples, training.seed, accumulate=training.accumulate)
-        steps = bench.loader(bench.splits.train, accumulate=training.accumulate).steps
+        own: dict[str, Any] = {"sampler": bench.recipe.data.sampler, "mixes": True} if name == "distilled" else {}
+        loader = bench.loader(samples, training.seed, accumulate=training.accumulate, **own)
+        whole = bench.splits.train if seed is None else bench.samples
+        steps = bench.loader(whole, accumulate=training.accumulate).steps
         return fit(
             scheme,
-            Repeated(loader, steps) if len(samples) < len(bench.splits.train) else loader,
+            Repeated(loader, steps) if len(samples) < len(whole) else loader,
             training,
             evaluate=lambda net: self._evaluate(net, "validation")[0],
             checkpoint=self.folder.arm(name, seed, f"-stage{stage}.pt"),

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
 import inspect
-import pkgutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,22 +12,25 @@ from typing import Any
 
 import torch
 
-from instil import catalogue, data
-from instil.core import LabelObjective, Net, Objectives, Scheme, Teacher, closest, first
-from instil.data import augmentation, labels
+from instil import catalogue
+from instil.core import Batch, LabelObjective, Net, Objectives, Scheme, Teacher, first
+from instil.data import augmentation, labels, samplers
 from instil.data.images import ImageData
 from instil.data.loader import Loader
+from instil.data.made import Made, Substitute
+from instil.data.mixup import Mixup
 from instil.data.samples import Facts, Samples
 from instil.data.splits import Splits
 from instil.engine import Optimization, rank, world
+from instil.experiment.sources import data_source, substitutes
 from instil.networks import factory
 from instil.networks.inputs import input_of
 from instil.networks.presets import taps_for
 from instil.networks.weights import load_weights
 from instil.recipe import build_objectives, build_options, stages
 from instil.recipe.errors import RecipeError
-from instil.recipe.options import check
-from instil.recipe.sections import Goal, Model, Optimizer, Recipe, Train
+from instil.recipe.loading import WITHOUT_DATA
+from instil.recipe.sections import Goal, Method, Model, Optimizer, Recipe, TeacherModel, Train
 from instil.teachers.ensemble import Ensemble
 from instil.teachers.frozen import Frozen
 from instil.train import Training
@@ -44,45 +45,86 @@ class Bench:
     splits: Splits
 
     @property
+    def examples(self) -> Samples:
+        """Samples that may be looked at: to train on, or to validate where the student must do without the former."""
+        return self.splits.train if self.recipe.data.images is None else self.splits.validation
+
+    @functools.cached_property
+    def samples(self) -> Samples:
+        """What an epoch of the student goes through."""
+        images = self.recipe.data.images
+        if images is None:
+            return self.splits.train
+        with at("data.images"):
+            return substitutes(images, self.splits, self.recipe)
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Of one sample's first input: channels, height and width of an image."""
-        inputs = self.splits.train.inputs(torch.zeros(1, dtype=torch.int64))
+        inputs = self.examples.inputs(torch.zeros(1, dtype=torch.int64))
         return tuple(first(inputs).shape[1:])
 
     @property
     def facts(self) -> Facts:
         """What builders of networks are told of the data."""
-        return self.splits.train.facts
+        return self.examples.facts
 
     def train_data(self, seed: int) -> Samples:
-        """The training samples, with as many labels as the recipe lets the student see, chosen by ``seed``."""
+        """The samples that the student learns from, with as many labels as the recipe lets it see, chosen by ``seed``."""
         count = self.recipe.data.labels
         with at("data"):
-            return self.splits.train if count is None else labels.few_labels(self.splits.train, count, seed)
+            return self.samples if count is None else labels.few_labels(self.samples, count, seed)
 
-    def loader(self, samples: Samples, seed: int = 0, shuffle: bool = True, accumulate: int = 1) -> Loader:
-        """Batches to train on (``shuffle``), augmented and cut for this rank, or to evaluate on, whole and plain."""
+    def loader(
+        self, samples: Samples, seed: int = 0, shuffle: bool = True, accumulate: int = 1, sampler: str = "shuffled", mixes: bool = False
+    ) -> Loader:
+        """Batches to train on (``shuffle``), augmented and cut for this rank, or to evaluate on, whole and plain.
+
+        ``sampler``: who comes together in a batch; that of the recipe is for the distilled student alone, and so is its mixup (``mixes``).
+        """
         workers = self.recipe.data.workers
         if not shuffle:
             return Loader(samples, self.task.evaluated, shuffle=False, workers=workers)
         augment = self.recipe.data.augment
-        if (augment.crop or augment.flip) and not isinstance(samples, ImageData):
-            raise RecipeError(
-                f"data.augment: only images with a label for the whole can be shifted and mirrored; '{self.recipe.data.name}' has others"
+        changed = self.changes(samples, seed)
+        changed = Mixup(samples, changed, seed) if mixes and augment.mixup else changed
+        with at("data.sampler"):
+            drawn = samplers.find(sampler)
+            return Loader(
+                samples,
+                self.recipe.data.batch_size,
+                seed,
+                rank(),
+                world(),
+                accumulate,
+                workers=workers,
+                augment=changed,
+                views=augment.views,
+                sampler=drawn,
             )
-        changed = augmentation.Augmentation(augment.crop, augment.flip, seed) if augment.crop or augment.flip else None
-        return Loader(samples, self.recipe.data.batch_size, seed, rank(), world(), accumulate, workers=workers, augment=changed)
+
+    def changes(self, samples: Samples, seed: int = 0) -> Callable[[Batch], Batch] | None:
+        """What happens to a batch of training samples by ``index`` and ``view``; where the views are numbered, the same for every seed."""
+        augment = self.recipe.data.augment
+        if (augment.crop or augment.flip or augment.mixup) and not isinstance(samples, (ImageData, Substitute)):
+            raise RecipeError(
+                f"data.augment: only images with a label for the whole can be shifted, mirrored and mixed; '{self.recipe.data.name}' has others"
+            )
+        changes: list[Callable[[Batch], Batch]] = [functools.partial(samples.seen, seed=seed)] if isinstance(samples, Made) else []
+        if augment.crop or augment.flip:
+            changes += [augmentation.Augmentation(augment.crop, augment.flip, seed if augment.views is None else 0)]
+        return functools.partial(functools.reduce, lambda batch, change: change(batch), changes) if changes else None
 
 
 def bench(recipe: Recipe) -> Bench:
     """Load the data of a recipe; errors begin with ``data`` or ``task``."""
     with at("data"):
-        splits = data_source(recipe)
+        splits = data_source(recipe.data.name, recipe.data.options, recipe)
     with at("task"):
         task = catalogue.find("task", recipe.task.name)(**build_options("task", recipe.task.name, recipe.task.options, "task"))
         if task.kind != splits.kind:
             raise ValueError(f"kind is '{task.kind}', but the labels of '{recipe.data.name}' are '{splits.kind}'; set task.kind={splits.kind}")
-        task.check_data(splits.train.__getitems__([0]))
+        task.check_data(Bench(recipe, task, splits).examples.__getitems__([0]))
     with at("data"):
         if splits.kind == "single" and len(splits.classes) < 2:
             raise ValueError(f"all {splits.train.noun}s are of one class ({splits.classes[0]}); there is nothing to tell apart")
@@ -90,8 +132,9 @@ def bench(recipe: Recipe) -> Bench:
         with at("baselines"):
             task.check(label_objectives(recipe, name))
     with at("baselines"):
-        if undefined := [name for name in recipe.baselines if name not in task.baselines[task.kind]]:
-            raise ValueError(f"{undefined[0]} is undefined for {task.title}; there is {', '.join(task.baselines[task.kind])}")
+        defined, what = (task.baselines[task.kind], task.title) if recipe.data.images is None else (WITHOUT_DATA, "a student that sees no data")
+        if undefined := [name for name in recipe.baselines if name not in defined]:
+            raise ValueError(f"{undefined[0]} is undefined for {what}; there is {', '.join(defined)}")
     with at("export"):
         if recipe.export:
             task.check_export()
@@ -103,32 +146,14 @@ def stages_of(bench: Bench) -> list[Bench]:
     return [Bench(stage, bench.task, bench.splits) for stage in stages(bench.recipe)]
 
 
-def student_of(stages: Sequence[Recipe]) -> Model:
-    """The student that there is after these stages: of the last one whose student is not ``previous``."""
-    return next(stage.student for stage in reversed(stages) if stage.student.model != "previous")
-
-
-def data_source(recipe: Recipe) -> Splits:
-    """The three data sets of the source that ``data.name`` names; what follows a colon is the source's first option."""
-    source, _, detail = recipe.data.name.partition(":")
-    function = _source(source)
-    first, *others = inspect.signature(function).parameters or [""]
-    options = recipe.data.options | ({first: detail} if detail else {})
-    options = check(function, options, "data", source)
-    if "base" in (first, *others):
-        options.setdefault("base", Path(recipe.folder))
-    splits: Splits = function(**options)
-    return splits
-
-
-def _source(name: str) -> Callable[..., Splits]:
-    """The function that a file of ``data`` is named after."""
-    known = [module.name for module in pkgutil.iter_modules(data.__path__)]
-    sources = [one for one in known if f"def {one}(" in Path(data.__path__[0], f"{one}.py").read_text(encoding="utf-8")]
-    if name not in sources:
-        raise ValueError(f"there is no data source '{name}'; {closest(name, sources)}")
-    function: Callable[..., Splits] = getattr(importlib.import_module(f"instil.data.{name}"), name)
-    return function
+def origin(stages: Sequence[Recipe], number: int = -1) -> int:
+    """The stage in which the student of stage ``number`` (by default the last) was built, not taken from an earlier one."""
+    number %= len(stages)
+    model = stages[number].student.model
+    if not stages[number].student.earlier:
+        return number
+    named = [earlier for earlier in range(number) if model == f"stage:{stages[earlier].name}"]
+    return origin(stages, number - 1 if model == "previous" else named[-1])
 
 
 @contextlib.contextmanager
@@ -148,6 +173,7 @@ def net(spec: Model, bench: Bench, path: str) -> Net:
         made = _net(spec, bench.recipe, bench.task.call, bench.facts)
         if spec.weights is not None:
             load_weights(made.model, bench.recipe.locate(spec.weights))
+        made.freeze(spec.freeze)
         return made
 
 
@@ -159,11 +185,11 @@ def bare_net(recipe: Recipe, facts: Facts, shape: Sequence[int] = ()) -> Net:
     """
     every = stages(recipe)
     last, task = every[-1], catalogue.find("task", recipe.task.name)
-    student = _net(student_of(every), recipe, task.call, facts, fetch=False)
+    student = _net(every[origin(every)].student, recipe, task.call, facts, fetch=False)
     kind: type[Scheme] = catalogue.find("scheme", last.scheme.type)
     if not kind.reshapes:
         return student
-    if any(spec.model == "previous" for spec in last.teachers):
+    if any(spec.earlier for spec in last.teachers):
         raise ValueError(f"the scheme {last.scheme.type} ships parts of a teacher that an earlier stage made; it cannot be put together anew")
     parts: dict[str, Any] = {
         "teacher": teacher([_net(spec, last, task.call, facts, fetch=False) for spec in last.teachers]),
@@ -189,9 +215,9 @@ def _paths(where: str | int | Sequence[str | int]) -> str | list[str]:
     return str(where) if isinstance(where, (str, int)) else [str(one) for one in where]
 
 
-def teacher(nets: Sequence[Net]) -> Teacher | None:
+def teacher(nets: Sequence[Net | Teacher]) -> Teacher | None:
     """One net as a fixed teacher, several as an ensemble, none as None."""
-    members = [Frozen(member) for member in nets]
+    members = [member if isinstance(member, Teacher) else Frozen(member) for member in nets]
     return None if not members else members[0] if len(members) == 1 else Ensemble(members)
 
 
@@ -217,38 +243,62 @@ def learnt_from(objectives: Objectives, samples: Samples) -> Samples:
 def scheme(bench: Bench, student: Net, teacher: Teacher | None) -> Scheme:
     """The scheme of a recipe around a student; errors begin with ``scheme`` or the objective's name."""
     recipe = bench.recipe
-    kind = catalogue.find("scheme", recipe.scheme.type)
     objectives = build_objectives(recipe.objectives, recipe.balance)
     bench.task.check(objectives)
-    options = build_options("scheme", recipe.scheme.type, recipe.scheme.options, "scheme")
+    _check_labels(recipe, objectives)
+    makes, images = catalogue.find("scheme", recipe.scheme.type).makes_images, recipe.data.images
+    if makes != (images is not None and images.name == "blank"):
+        wrong = "makes its images itself, so this must be blank" if makes else "makes no images: noise, blobs or another source"
+        raise RecipeError(f"data.images: the scheme {recipe.scheme.type} {wrong}")
+    return _scheme(recipe.scheme, bench, student, teacher, objectives, "scheme")
+
+
+def _check_labels(recipe: Recipe, objectives: Objectives) -> None:
+    """RecipeError for an objective that would look for labels where there are none."""
+    none = "data.augment.mixup: a mixture of two images has none" if recipe.data.augment.mixup else "data.labels is 0"
+    needing = [name for name, objective in objectives.named() if isinstance(objective, LabelObjective)]
+    if needing and (recipe.data.augment.mixup or recipe.data.labels == 0):
+        raise RecipeError(f"objectives.{needing[0]}: {type(objectives[needing[0]]).__name__} needs labels, and {none}; leave one of the two out")
+
+
+def teacher_scheme(bench: Bench, net: Net, spec: TeacherModel) -> Scheme:
+    """The scheme by which a teacher is trained on labels before it teaches; errors begin with ``teacher.scheme``."""
+    return _scheme(spec.scheme, bench, net, None, label_objectives(bench.recipe, *bench.task.label_objectives), "teacher.scheme")
+
+
+def _scheme(method: Method, bench: Bench, student: Net, teacher: Teacher | None, objectives: Objectives, path: str) -> Scheme:
+    """A scheme with its options, whose nets are built too."""
+    kind = catalogue.find("scheme", method.type)
+    options = build_options("scheme", method.type, method.options, path)
     parts: dict[str, Any] = {"student": student, "objectives": objectives}
     if "teacher" in inspect.signature(kind).parameters:
         parts["teacher"] = teacher
     elif teacher is not None:
-        raise RecipeError(f"scheme: {kind.__name__} makes its own teacher; leave the recipe's teacher out (teacher=null)")
+        raise RecipeError(f"{path}: {kind.__name__} takes no teacher; leave the recipe's teacher out (teacher=null)")
     for name, given in options.items():
         if isinstance(given, Model):
-            options[name] = net(given, bench, f"scheme.{name}")
+            options[name] = net(given, bench, f"{path}.{name}")
         elif isinstance(given, list) and given and isinstance(given[0], Model):
-            options[name] = [net(one, bench, f"scheme.{name}.{number}") for number, one in enumerate(given)]
-    with at("scheme"):
+            options[name] = [net(one, bench, f"{path}.{name}.{number}") for number, one in enumerate(given)]
+    with at(path):
         made: Scheme = kind(**parts, **options)
     return made
 
 
 def steps(bench: Bench) -> int:
-    """Optimizer steps that the ``train`` section asks for on all training samples."""
+    """Optimizer steps that the ``train`` section asks for on all samples of the student."""
     train = bench.recipe.train
     if train.steps is not None:
         return train.steps
-    return (train.epochs or 0) * bench.loader(bench.splits.train, accumulate=train.accumulate).steps
+    return (train.epochs or 0) * bench.loader(bench.samples, accumulate=train.accumulate, sampler=bench.recipe.data.sampler).steps
 
 
-def training(train: Train, seed: int, length: int | None = None, learners: Sequence[str] | None = None) -> Training:
+def training(train: Train, seed: int, length: int | None = None, learners: Sequence[str] | None = None, until: float = 1.0) -> Training:
     """The recipe's ``train`` section as ``fit`` takes it; ``length``: so many steps instead of its own; ``learners``: those there are."""
     return Training(
         epochs=None if length else train.epochs,
         steps=length or train.steps,
+        until=until,
         optimizer=_optimization(train.optimizer),
         optimizers={learner: _optimization(train.optimizer_of(learner)) for learner in train.optimizers if learners is None or learner in learners},
         schedule=train.schedule,

@@ -40,7 +40,10 @@ def examine(bench: Bench, scheme: Scheme, trained: bool) -> dict[str, Any]:
     training = build.training(stage.train, seed)
     engine.setup(scheme, lambda learner: training.optimizers.get(learner, training.optimizer))
     clock = {"step": torch.tensor(0), "progress": torch.tensor(0.0), "seed": torch.tensor(seed)}
-    batch = engine.move(next(iter(bench.loader(bench.train_data(seed), seed, accumulate=stage.train.accumulate)))) | clock
+    batch = (
+        engine.move(next(iter(bench.loader(bench.train_data(seed), seed, accumulate=stage.train.accumulate, sampler=stage.data.sampler, mixes=True))))
+        | clock
+    )
     with torch.no_grad():
         student, teacher = scheme.student(batch), scheme.ask(batch)
     scheme.train()

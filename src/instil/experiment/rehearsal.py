@@ -10,14 +10,13 @@ import torch
 from instil.core import Batch, Net, Scheme, dry, first
 from instil.data.samples import Samples
 from instil.engine import Engine
-from instil.experiment import build
+from instil.experiment import answers, build
 from instil.experiment.build import Bench
 from instil.recipe.errors import RecipeError
-from instil.recipe.sections import Model, Train
-from instil.schemes.offline import Offline
+from instil.recipe.sections import Model, TeacherModel, Train
 from instil.train import check
 
-Ready = Callable[[Bench, Model, int], "Net | None"]
+Ready = Callable[[Bench, TeacherModel, int], "Net | None"]
 
 
 def rehearse(bench: Bench, ready: Ready = lambda stage, spec, number: None) -> Iterator[tuple[Bench, Scheme, bool]]:
@@ -25,47 +24,64 @@ def rehearse(bench: Bench, ready: Ready = lambda stage, spec, number: None) -> I
 
     Raises RecipeError with the place in the recipe for all that can be known to fail later.
     """
-    previous: Net | None = None
+    made: dict[str, Net] = {}
     for number, stage in enumerate(build.stages_of(bench)):
         with build.at(f"stages.{number}" if bench.recipe.stages else ""):
             teachers = {order: net for order, spec in enumerate(stage.recipe.teachers) if (net := ready(stage, spec, order)) is not None}
-            scheme = _prepared(stage, teachers, previous)
-            previous = copy.deepcopy(scheme.export())
+            scheme = _prepared(stage, teachers, made)
+            handed = copy.deepcopy(scheme.export())
+            made |= {"previous": handed, f"stage:{stage.recipe.name}": handed}
             yield stage, scheme, len(teachers) == len(stage.recipe.teachers)
 
 
-def _prepared(bench: Bench, ready: Mapping[int, Net], previous: Net | None) -> Scheme:
-    """The scheme of one stage, in the order in which its parts are used."""
+def _prepared(bench: Bench, ready: Mapping[int, Net], earlier: Mapping[str, Net]) -> Scheme:
+    """The scheme of one stage, in the order in which its parts are used; ``earlier``: what other stages have made."""
     stage, seed = bench.recipe, bench.recipe.seeds[0]
     samples = bench.train_data(seed)
-    batch = next(iter(bench.loader(samples, seed)))
+    batch = next(iter(bench.loader(samples, seed, sampler=stage.data.sampler, mixes=True)))
     torch.manual_seed(seed)
 
     def made(spec: Model, path: str) -> Net:
-        net = copy.deepcopy(previous) if spec.model == "previous" and previous is not None else build.net(spec, bench, path)
+        net = copy.deepcopy(earlier[spec.model]) if spec.earlier else build.net(spec, bench, path)
         with build.at(path):
+            net.freeze(spec.freeze)
             bench.task.check_model(net.model, bench.facts)
         _answers(net, batch, path)
         return net
 
     student = made(stage.student, "student")
-    nets = [ready.get(number) or made(spec, "teacher") for number, spec in enumerate(stage.teachers)]
-    to_train = [net for net, spec in zip(nets, stage.teachers, strict=True) if spec.weights is None and not spec.trained and spec.model != "previous"]
-    for net in to_train:
+    specs = [] if stage.store else stage.teachers
+    nets = [ready.get(number) or made(spec, "teacher") for number, spec in enumerate(specs)]
+    for net, spec in zip(nets, specs, strict=True):
+        if spec.ready or spec.earlier:
+            continue
         _check_classes(bench, net, batch, "teacher", None)
-        alone = Offline(net, None, build.label_objectives(stage, *bench.task.label_objectives))
-        own = stage.teacher_train or stage.train
-        _check_training(bench, alone, own, "train" if own == stage.train else "teacher_train", bench.splits.train, learners=["student"])
-    scheme = build.scheme(bench, student, build.teacher(nets))
+        first_of_all = build.teacher_scheme(bench, net, spec)
+        with build.at("teacher.scheme"):
+            first_of_all.prepare(batch)
+        own, learners = stage.teacher_train or stage.train, list(first_of_all.learners)
+        _check_training(bench, first_of_all, own, "train" if own == stage.train else "teacher_train", bench.splits.train, learners=learners)
+    asked = [_plainly(net, bench) if spec.plain else net for net, spec in zip(nets, specs, strict=True)]
+    with build.at(""):
+        teacher = answers.recorded(bench) if stage.store else build.teacher(asked)
+    scheme = build.scheme(bench, student, teacher)
     scheme.prepare(batch)
     on_labels = {"alone": bench.task.label_objectives, "label_smoothing": ("label_smoothing",)}
     seen = [build.learnt_from(build.label_objectives(stage, *goals), samples) for name, goals in on_labels.items() if name in stage.baselines]
     _check_training(bench, scheme, stage.train, "train", samples, *seen)
     _check_classes(bench, student, batch, "student", stage.student)
-    for net, spec in zip(nets, stage.teachers, strict=True):
+    for net, spec in zip(nets, specs, strict=True):
         if "logits" in scheme.objectives.reads("teacher"):
             _check_classes(bench, net, batch, "teacher", spec)
     return scheme
+
+
+def _plainly(net: Net, bench: Bench) -> Net:
+    """What is left of a teacher that is asked before the stage begins: what the task reads of it."""
+    if bench.recipe.data.augment.mixup or bench.recipe.data.images is not None:
+        what = "data.augment.mixup" if bench.recipe.data.augment.mixup else "data.images"
+        raise RecipeError(f"teacher.plain: {what} makes images that nobody has seen before the stage; leave one of the two out")
+    return Net(net.model, net.call)
 
 
 def _answers(net: Net, batch: Batch, whose: str) -> None:

@@ -73,12 +73,13 @@ def shipped(bench: Bench, distilled: Sequence[Arm]) -> int:
 def cost(bench: Bench, teacher: Arm | None, arms: Arms) -> dict[str, Any]:
     """Parameters, bytes of the weights, latency of one sample, and training seconds of each net."""
     nets: dict[str, tuple[nn.Module, float]] = {}
-    if teacher is not None:
+    known = {} if teacher is None or teacher.cost is None else {"teacher": teacher.cost}
+    if teacher is not None and not known:
         nets["teacher"] = teacher.net, teacher.seconds
     if done := arms["distilled"]:
         nets["student"] = done[0].net, sum(arm.seconds for arm in done) / len(done)
     one = bench.splits.validation.__getitems__([0])
-    return {
+    return known | {
         name: {
             "parameters": sum(parameter.numel() for parameter in net.parameters()),
             "bytes": sum(tensor.numel() * tensor.element_size() for tensor in net.state_dict().values()),

@@ -44,7 +44,7 @@ def run(recipe: Recipe, out: Path | None, resume: Path | None, console: Console)
     if before := folder.read_json("environment.json"):
         torch.set_num_threads(before["hardware"]["threads"])  # a resumed run must add up in the same order
     else:
-        threads.choose(scheme, next(iter(bench.loader(bench.splits.train))))
+        threads.choose(scheme, next(iter(bench.loader(bench.samples))))
     if rank() == 0:
         _tell_pairs(scheme, console)
         (folder.path / "checkpoint").mkdir(parents=True, exist_ok=True)
@@ -167,5 +167,5 @@ def _ask(model: nn.Module, batch: Batch) -> Outputs:
 
 
 def _calibration(bench: Bench, batches: int = 8) -> Iterator[dict[str, Any]]:
-    for _, batch in zip(range(batches), bench.loader(bench.splits.train), strict=False):
+    for _, batch in zip(range(batches), bench.loader(bench.examples), strict=False):
         yield batch

@@ -15,15 +15,15 @@ from instil.experiment.build import Bench
 from instil.export.student import load_student
 from instil.networks.factory import code_of
 from instil.recipe import fingerprint
-from instil.recipe.sections import Model
+from instil.recipe.sections import TeacherModel
 
 SAMPLED = 64  # inputs that stand for all of them; labels count all
 
 
-def known(stage: Bench, spec: Model, number: int) -> Net | None:
+def known(stage: Bench, spec: TeacherModel, number: int) -> Net | None:
     """A teacher that need not be trained: it has weights, is trained as built, or an earlier run trained it; else None."""
-    given = spec.weights is not None or spec.trained
-    if spec.model == "previous" or not (given or place(stage, spec, number).exists()):
+    given = spec.ready
+    if spec.earlier or not (given or place(stage, spec, number).exists()):
         return None
     net = untrained(stage, spec, number)
     if not given:
@@ -31,20 +31,21 @@ def known(stage: Bench, spec: Model, number: int) -> Net | None:
     return net
 
 
-def untrained(stage: Bench, spec: Model, number: int) -> Net:
+def untrained(stage: Bench, spec: TeacherModel, number: int) -> Net:
     """A teacher as it is built, with the weights that the recipe gives it."""
     torch.manual_seed(number)
     return build.net(spec, stage, "teacher")
 
 
-def place(stage: Bench, spec: Model, number: int) -> Path:
+def place(stage: Bench, spec: TeacherModel, number: int) -> Path:
     """Where a trained teacher is kept: named by the hash of all that made it, in ``$INSTIL_CACHE`` or ``~/.cache/instil``."""
     recipe = stage.recipe
     made_of: list[Any] = [
         recipe.task,
-        recipe.data.model_dump(exclude={"labels", "workers"}),
-        _contents(stage),
-        spec.model_dump(exclude={"taps"}),
+        recipe.data.model_dump(exclude={"images": True, "labels": True, "sampler": True, "workers": True, "augment": {"mixup"}}),
+        contents(stage),
+        spec.model_dump(exclude={"taps", "plain"}, exclude_defaults=True),
+        None if spec.weights is None else hashlib.sha256(recipe.locate(spec.weights).read_bytes()).hexdigest(),
         code_of(spec.model, Path(recipe.folder)),
         {name: goal.model_dump(mode="json") for name, goal in build.label_goals(recipe, *stage.task.label_objectives).items()},
         recipe.teacher_train or recipe.train,
@@ -54,7 +55,7 @@ def place(stage: Bench, spec: Model, number: int) -> Path:
     return cache / "teachers" / f"{fingerprint(*made_of)}.safetensors"
 
 
-def _contents(stage: Bench) -> str:
+def contents(stage: Bench) -> str:
     """What is in the files: two folders may hold different data under one name."""
     train = stage.splits.train
     rows = torch.linspace(0, len(train) - 1, min(len(train), SAMPLED)).long()

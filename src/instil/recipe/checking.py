@@ -69,6 +69,9 @@ def methods(whole: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]
         weighting = goal.get("sample_weight") if isinstance(goal, Mapping) else None
         sections += [("objective", goal, f"objectives.{key}"), ("weighting", weighting, f"objectives.{key}.sample_weight")]
     sections += [("balance", whole.get("balance"), "balance")]
+    teacher = whole.get("teacher")
+    members = {f"teacher.{n}": one for n, one in enumerate(teacher)} if isinstance(teacher, list) else {"teacher": teacher}
+    sections += [("scheme", one["scheme"], f"{path}.scheme") for path, one in members.items() if isinstance(one, Mapping) and "scheme" in one]
     sections += [("optimizer", *place) for train in ("train", "teacher_train") for place in _optimizers(whole.get(train), train)]
     for kind, section, path in sections:
         name = section.get(NAME_KEY[kind], DEFAULT.get(kind)) if isinstance(section, Mapping) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ from instil.recipe.overrides import REPLACED, merge, override, parse
 from instil.recipe.sections import Factor, Goal, Recipe
 
 BASELINES = ("alone",)
+WITHOUT_DATA = ("noise", "blobs")
 PACKAGED = Path(__file__).parents[1] / "recipes"
-STAGE = ("data", "teacher", "student", "scheme", "objectives", "train", "repeat")
-STAGE_DATA = ("labels", "batch_size", "workers", "augment")
+STAGE = ("name", "data", "teacher", "student", "scheme", "objectives", "train", "repeat")
+STAGE_DATA = ("images", "labels", "batch_size", "sampler", "workers", "augment")
 
 
 def load(where: str | Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -75,10 +76,19 @@ def _import(names: list[Any], folder: Path) -> None:
         raise RecipeError(str(error)) from error
 
 
-def _no_stage_before(whole: Mapping[str, Any]) -> list[str]:
-    """The nets that are ``previous`` where nothing came before."""
-    sides = [side for side in ("teacher", "student") if isinstance(whole.get(side), Mapping) and whole[side].get("model") == "previous"]
-    return [f"{side}.model: 'previous' is the net of the stage before, and there is none" for side in sides]
+def _no_stage_before(whole: Mapping[str, Any], before: Sequence[str] | None = None) -> list[str]:
+    """The nets of earlier stages that there are not; ``before``: the names of these stages, None where there is none."""
+    found = []
+    for side in ("teacher", "student"):
+        several = isinstance(whole.get(side), list)
+        for number, spec in enumerate(whole[side] if several else [whole.get(side)]):
+            model = spec.get("model") if isinstance(spec, Mapping) else None
+            path = f"{side}.{number}.model" if several else f"{side}.model"
+            if model == "previous" and before is None:
+                found.append(f"{path}: 'previous' is the net of the stage before, and there is none")
+            if isinstance(model, str) and model.startswith("stage:") and (name := model.removeprefix("stage:")) not in (before or ()):
+                found.append(f"{path}: no stage before this one has the name '{name}'; {closest(name, before or ())}")
+    return found
 
 
 def stages(recipe: Recipe) -> list[Recipe]:
@@ -106,7 +116,10 @@ def _wrong_stages(whole: Mapping[str, Any]) -> list[str]:
         repeat = stage.get("repeat", 1)
         if isinstance(repeat, bool) or not isinstance(repeat, int) or repeat < 1:
             found.append(f"stages.{number}.repeat: a number of at least 1 was expected, not {repeat!r}")
-    found += [f"stages.0.{line}" for line in _no_stage_before(given[0])] if given else []
+        if "name" in stage and (not isinstance(stage["name"], str) or stage["name"] in [one.get("name") for one in given[:number]]):
+            found.append(f"stages.{number}.name: a text that no other stage has was expected, not {stage['name']!r}")
+        before = [str(one["name"]) for one in given[:number] if "name" in one] if number else None
+        found += [f"stages.{number}.{line}" for line in _no_stage_before(stage, before)]
     if found:
         return found
     lines = {number: wrong(stage) for number, stage in _staged(whole)}
@@ -120,12 +133,20 @@ def _long(data: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(long.get(key), str):
             long[key] = {inside: long[key]}
     if isinstance(long.get("teacher"), list):
-        long["teacher"] = [{"model": one} if isinstance(one, str) else one for one in long["teacher"]]
+        long["teacher"] = [_long_teacher({"model": one} if isinstance(one, str) else one) for one in long["teacher"]]
+    elif "teacher" in long:
+        long["teacher"] = _long_teacher(long["teacher"])
+    if isinstance(long.get("data"), Mapping) and isinstance(long["data"].get("images"), str):
+        long["data"] = {**long["data"], "images": {"name": long["data"]["images"]}}
     if isinstance(long.get("objectives"), Mapping):
         long["objectives"] = {name: _long_objective(one) for name, one in long["objectives"].items()}
     if isinstance(long.get("stages"), list):
         long["stages"] = [_long(stage) if isinstance(stage, Mapping) else stage for stage in long["stages"]]
     return long
+
+
+def _long_teacher(one: Any) -> Any:
+    return one | {"scheme": {"type": one["scheme"]}} if isinstance(one, Mapping) and isinstance(one.get("scheme"), str) else one
 
 
 def _long_objective(one: Any) -> Any:
@@ -145,6 +166,11 @@ def _resolved(data: Mapping[str, Any]) -> dict[str, Any]:
     if whole.get("teacher") is not None and isinstance(whole["train"], Mapping) and isinstance(own, Mapping):
         whole["teacher_train"] = merge(whole["train"], own)
     task = _task(whole["task"])
+    images = whole["data"].get("images") if isinstance(whole.get("data"), Mapping) else None
+    if whole.get("baselines") is None and isinstance(images, Mapping):
+        whole["baselines"] = [name for name in WITHOUT_DATA if name != images.get("name")]
+    if whole.get("baselines") is None and isinstance(whole.get("data"), Mapping) and whole["data"].get("labels") == 0:
+        whole["baselines"] = []
     if whole.get("baselines") is None:
         kind = whole["task"].get("kind", "single") if isinstance(whole["task"], Mapping) else "single"
         whole["baselines"] = list(getattr(task, "baselines", {}).get(kind, BASELINES))
@@ -152,13 +178,14 @@ def _resolved(data: Mapping[str, Any]) -> dict[str, Any]:
         whole["export"] = getattr(task, "exports", True)
     for kind, name, options, path in list(methods(whole)):
         if kind != "optimizer" and name in catalogue.names(kind):
-            inside = path.removesuffix(".sample_weight").split(".", 1) + ["sample_weight"] * (kind == "weighting")
-            whole = _filled(whole, inside, defaults(catalogue.find(kind, name)) | options)
+            whole = _filled(whole, path.split("."), defaults(catalogue.find(kind, name)) | options)
     return whole
 
 
-def _filled(section: dict[str, Any], path: list[str], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The section with these options at ``path``."""
+def _filled(section: Any, path: list[str], options: Mapping[str, Any]) -> Any:
+    """The section with these options at ``path``, of which numbers are places in a list."""
+    if isinstance(section, list):
+        return [_filled(one, path[1:], options) if str(number) == path[0] else one for number, one in enumerate(section)]
     return section | ({path[0]: _filled(section[path[0]], path[1:], options)} if path else dict(options))
 
 

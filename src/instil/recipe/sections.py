@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from instil.core import Positive, Schedule
@@ -41,21 +41,40 @@ class Task(Open):
 
 
 class Augment(Section):
-    """Random shifts by up to ``crop`` pixels and mirror images, the same for teacher and student."""
+    """Random shifts by up to ``crop`` pixels, mirror images, and ``mixup`` with another image, the same for teacher and student.
+
+    ``views``: how many versions there are of an image, the same for every seed; they come round again (null: a new one in every epoch).
+    A mixture has no label: losses of labels refuse it, and what is trained by labels alone (a teacher first, a baseline) sees no mixtures.
+    """
 
     crop: Annotated[int, Ge(0)] = 0
     flip: bool = False
+    mixup: bool = False
+    views: Whole | None = None
+
+
+class Images(Open):
+    """Images without a label, in the place of the training samples: ``noise``, ``blobs``, ``blank`` (the scheme makes its own), or another source.
+
+    Further keys are its own options.
+    """
+
+    name: str
 
 
 class Data(Open):
-    """Where samples come from; ``labels`` is of how many the student sees the label (null: all), ``workers`` how many processes decode images.
+    """Where samples come from; ``images`` is what the student sees instead of the training samples, which are then not opened for it (null: these),
+    ``labels`` of how many it sees the label (null: all), ``workers`` how many processes decode images.
 
+    ``sampler``: who comes together in the distilled student's batches; teacher and baselines have shuffled ones, and as many steps.
     Further keys are the source's own options.
     """
 
     name: str
-    labels: Whole | None = None
+    images: Images | None = None
+    labels: Annotated[int, Ge(0)] | None = None
     batch_size: Whole = 64
+    sampler: str = "shuffled"
     workers: Annotated[int, Ge(0)] = 0
     augment: Augment = Augment()
 
@@ -69,9 +88,10 @@ class Input(Section):
 
 
 class Model(Section):
-    """A network: ``networks:cnn``, ``timm:resnet18``, ``torchvision:resnet18``, ``my_module:build``, or in a stage ``previous``.
+    """A network: ``networks:cnn``, ``timm:resnet18``, ``torchvision:resnet18``, ``my_module:build``, or in a stage ``previous`` or ``stage:NAME``.
 
-    A teacher without ``weights`` is trained first, unless it is ``trained`` as it is built.
+    A teacher without ``weights`` is trained first, unless it is ``trained`` as it is built. ``freeze`` names modules or parameters, or patterns such
+    as ``layer*``, that stay as they are while this net is trained; a teacher with ``weights`` and ``freeze`` is trained first, but for these.
     """
 
     model: str
@@ -82,12 +102,63 @@ class Model(Section):
     taps: dict[str, str | int | list[str | int]] = {}
     input: Input = Input()
     classes: list[str] | None = None
+    freeze: list[str] = []
+
+    @property
+    def earlier(self) -> bool:
+        """Whether it is the net of an earlier stage."""
+        return self.model == "previous" or self.model.startswith("stage:")
+
+    @model_validator(mode="after")
+    def _earlier_ones_are_made(self) -> Model:
+        fixed = [name for name in ("options", "weights", "trained", "pretrained", "taps", "input") if getattr(self, name) != _default(self, name)]
+        if self.earlier and fixed:
+            raise ValueError(f"the net of an earlier stage has its {fixed[0]} already; leave {fixed[0]} out")
+        return self
+
+
+def _default(section: Section, name: str) -> Any:
+    return type(section).model_fields[name].default
+
+
+class Store(Section):
+    """The teacher's answers on disk, at a path or URL: ``instil record`` writes them, a run reads them and needs no teacher.
+
+    ``codec``: exact, float16, or of the logits the ``size`` largest with what the others hold (top), or so many drawn ones (sampled).
+    """
+
+    path: str
+    codec: Literal["exact", "float16", "top", "sampled"] = "exact"
+    size: Whole = 64
 
 
 class Method(Open):
     """A scheme: its name and its options."""
 
     type: str = "offline"
+
+
+class TeacherModel(Model):
+    """A teacher, with the ``scheme`` by which it is trained first: one that needs no teacher itself, such as adversarial_training.
+
+    ``progress`` is the part of its training after which it teaches, at the end of an epoch. A ``plain`` teacher is asked once about each training
+    image as it is, before the stage begins, so that the student alone sees shifted and mirrored ones.
+    """
+
+    scheme: Method = Method()
+    progress: Annotated[float, Gt(0), Le(1)] = 1.0
+    plain: bool = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether it needs no training: it has weights, and no part to be trained, or is trained as it is built."""
+        return self.trained or (self.weights is not None and not self.freeze)
+
+    @model_validator(mode="after")
+    def _trained_here(self) -> TeacherModel:
+        if self.progress < 1 and (self.ready or self.earlier):
+            raise ValueError("progress is that of a training before this one, and this teacher is not trained here; leave it out")
+        return self
 
 
 class Factor(Open):
@@ -164,7 +235,8 @@ class Recipe(Section):
     imports: list[str] = []
     task: Task = Task()
     data: Data
-    teacher: Model | list[Model] | None = None
+    teacher: TeacherModel | list[TeacherModel] | None = None
+    store: Store | None = None
     student: Model
     scheme: Method = Method()
     objectives: dict[Name, Goal]
@@ -173,11 +245,11 @@ class Recipe(Section):
     teacher_train: Train | None = None
     stages: list[dict[str, Any]] = []
     seeds: Annotated[list[Annotated[int, Ge(0)]], Field(min_length=1), AfterValidator(_different)] = [0, 1, 2]
-    baselines: list[Literal["alone", "label_smoothing", "pseudo_labels"]] = []
+    baselines: list[Literal["alone", "label_smoothing", "pseudo_labels", "noise", "blobs"]] = []
     export: bool = True
 
     @property
-    def teachers(self) -> list[Model]:
+    def teachers(self) -> list[TeacherModel]:
         """The teachers, none, one or several."""
         return self.teacher if isinstance(self.teacher, list) else [self.teacher] if self.teacher else []
 

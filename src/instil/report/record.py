@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 ARMS = ("teacher", "alone", "label_smoothing", "pseudo_labels", "distilled")
-SIDE = ("loss", "ece", "mae", "agreement")  # metrics that are never the headline
+SIDE = ("loss", "ece", "mae", "agreement", "perplexity", "bits_per_byte")  # metrics that are never the headline
+NUMBERS = ("perplexity", "bits_per_byte")  # which are no shares of one
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from instil.report import text
 from instil.report.plots import colour
-from instil.report.record import SIDE, Record
+from instil.report.record import NUMBERS, SIDE, Record
 
 Cell = str | tuple[str, str]
 """What stands in a cell, and with a second string a smaller note under it; both plain text."""
@@ -48,7 +48,7 @@ def arms(record: Record) -> str:
     rows: list[list[Cell]] = []
     for arm in record.arms:
         cells: list[Cell] = [_title(arm), _value(record, arm, record.metric, record.fraction)]
-        cells += [_value(record, arm, name, record.fraction or name in SIDE) for name in columns]
+        cells += [_value(record, arm, name, name not in NUMBERS and (record.fraction or name in SIDE)) for name in columns]
         rows.append([*cells, _over_alone(record, arm)])
     strong = record.arms.index("distilled") if "distilled" in record.arms else -1
     kind = f"mean ± standard deviation over {len(record.seeds)} seeds" if len(record.seeds) > 1 else "one seed"

@@ -18,6 +18,7 @@ NAMES = {
     "iou": "mean IoU",
     "r2": "R²",
     "mae": "mean absolute error",
+    "bits_per_byte": "bits per byte",
     "fgsm": "accuracy under FGSM",
     "pgd": "accuracy under PGD",
 }

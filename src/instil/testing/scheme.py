@@ -51,7 +51,7 @@ def _run(
     for step in range(start, steps):
         whole = batches(step)
         rows = torch.split(torch.arange(size(whole)), [*cut, size(whole) - sum(cut)])
-        clock = {"step": torch.tensor(step), "progress": torch.tensor(step / 100), "seed": torch.tensor(0)}
+        clock = {"step": torch.tensor(step), "progress": torch.tensor(step / 100), "seed": torch.tensor(0), "epoch_ends": torch.tensor(step % 2 == 1)}
         parts = train_step(engine, scheme, [rows_of(whole, part) | clock for part in rows])
         losses.append({name: float(value) for name, value in parts.items()})
     return scheme, engine, losses

@@ -1,0 +1,61 @@
+"""Recorded answers, and what they depend on."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from instil.experiment.build import Bench
+from instil.experiment.trained import contents, place
+from instil.networks.factory import code_of
+from instil.recipe.errors import RecipeError
+from instil.recipe.sections import Store, TeacherModel
+from instil.store import reader
+from instil.teachers.recorded import Recorded
+
+
+def recorded(stage: Bench, section: str = "train") -> Recorded:
+    """The teacher whose answers the recipe's ``store`` holds."""
+    return Recorded(opened(stage), reader.checksums, section)
+
+
+def opened(stage: Bench) -> reader.Store:
+    """The recorded answers that a recipe learns from. Raises ValueError where they are of other weights, data or views, and says what has changed."""
+    recipe = stage.recipe
+    assert recipe.store is not None
+    if recipe.stages or recipe.data.images is not None or recipe.data.augment.mixup:
+        other = "stages" if recipe.stages else "data.images" if recipe.data.images is not None else "data.augment.mixup"
+        raise RecipeError(f"store: recorded answers belong to one teacher and to training samples as the loader gives them; leave {other} out")
+    found = reader.Store(recipe.store.path)
+    wanted = binding(stage, recipe.store)
+    theirs = found.manifest.binding.get("weights", [])
+    if len(theirs) == len(wanted["weights"]):  # the file of a teacher's weights need not be here
+        wanted["weights"] = [mine or their for mine, their in zip(wanted["weights"], theirs, strict=True)]
+    found.check(wanted)
+    return found
+
+
+def binding(stage: Bench, store: Store) -> dict[str, Any]:
+    """What recorded answers depend on: the teachers with their weights and code, the task's call, the data and how they are changed, the codec."""
+    recipe = stage.recipe
+    return {
+        "task": recipe.task.model_dump(mode="json"),
+        "data": {"name": recipe.data.name, **recipe.data.options, "contents": contents(stage)},
+        "augmentation": recipe.data.augment.model_dump(),
+        "teacher": [spec.model_dump(mode="json") for spec in recipe.teachers],
+        "weights": [_weights(stage, spec, number) for number, spec in enumerate(recipe.teachers)],
+        "code": [code_of(spec.model, Path(recipe.folder)) for spec in recipe.teachers],
+        "codec": store.model_dump(exclude={"path"}),
+    }
+
+
+def _weights(stage: Bench, spec: TeacherModel, number: int) -> str | None:
+    """The hash of a file of weights, or of all that the training of a teacher depends on; None where its file is not at hand."""
+    if spec.weights is None:
+        return place(stage, spec, number).stem
+    try:
+        path = stage.recipe.locate(spec.weights)
+    except FileNotFoundError:
+        return None
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None

@@ -1,0 +1,110 @@
+"""Asks a recipe's teacher once about every sample and view that training will see, and keeps the answers."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+
+from instil.core import Batch, Outputs, Teacher, size
+from instil.data.loader import Loader
+from instil.data.samples import Samples
+from instil.engine import join_ranks, world
+from instil.experiment import build
+from instil.experiment.arms import Arm, Arms
+from instil.experiment.build import Bench
+from instil.experiment.folder import RunFolder
+from instil.experiment.rehearsal import rehearse
+from instil.experiment.results import cost
+from instil.experiment.answers import binding
+from instil.recipe.errors import RecipeError
+from instil.recipe.sections import Recipe, Store
+from instil.store.codecs import encoded
+from instil.store.writer import Writer
+from instil.tasks.task import moved
+
+
+def record(recipe: Recipe, console: Console) -> Path:
+    """Record the answers of the recipe's teacher, trained first where it must be, into the folder that ``store`` names; go on where it stopped.
+
+    Raises ValueError for a recipe without ``store`` or teacher, or whose answers cannot be recorded.
+    """
+    join_ranks()
+    if recipe.store is None:
+        raise RecipeError("store: say where the answers are to be kept: store.path=answers")
+    if world() > 1:
+        raise ValueError("answers are recorded by one process; start it without a launcher")
+    live = build.bench(recipe.model_copy(update={"store": None}))
+    *_, (_, scheme, _) = rehearse(live)
+    roles = scheme.objectives.reads("teacher") - {"input"}
+    writer = Writer(Path(recipe.store.path), binding(live, recipe.store))
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "checkpoint").mkdir()
+        teacher = Arms(live, RunFolder(Path(folder)), lambda *_: None).teacher()
+    assert teacher is not None
+    with Progress(console=console, transient=True) as progress:
+        for name, samples, views in _sections(live, bool(teacher.test)):
+            task = progress.add_task(f"recording {name}", total=len(samples) * views)
+            asked = _Asked(live, teacher, recipe.store, sorted(roles if name == "train" else live.task.compared or live.task.roles), name == "train")
+            for done in writer.record(name, samples.index, views, asked.batches(samples), asked):
+                progress.update(task, completed=done)
+    writer.finish(_facts(live, teacher))
+    return writer.folder
+
+
+def _sections(bench: Bench, scored: bool) -> list[tuple[str, Samples, int]]:
+    """What is asked: the training samples in every view; for the scores, each once as it is."""
+    augment, splits = bench.recipe.data.augment, bench.splits
+    if (augment.crop or augment.flip) and augment.views is None:
+        raise RecipeError("data.augment.views: new views in every epoch cannot be recorded; say how many there are, such as data.augment.views=4")
+    plain = [("plain", splits.train, 1)] if "pseudo_labels" in bench.recipe.baselines else []
+    judged = [*plain, ("validation", splits.validation, 1), ("test", splits.test, 1)] if scored else []
+    return [("train", splits.train, augment.views or 1), *judged]
+
+
+class _Asked:
+    """The teacher's answers as they are kept. Every batch has the size that training has, so that each answer is the live teacher's to the last bit."""
+
+    def __init__(self, bench: Bench, teacher: Arm, store: Store, roles: list[str], trained_on: bool):
+        assert isinstance(teacher.net, Teacher)
+        self.bench, self.teacher, self.store, self.roles, self.trained_on = bench, teacher.net, store, roles, trained_on
+        self.size = -(-bench.recipe.data.batch_size // bench.recipe.train.accumulate)
+
+    def batches(self, samples: Samples) -> Any:
+        """Of a view, the batches from one sample to another."""
+        changed = self.bench.changes(samples) if self.trained_on else None
+
+        def of(view: int, start: int, end: int) -> Iterable[Batch]:
+            part = samples.subset(torch.arange(start, end))
+            loader = Loader(part, self.size, shuffle=False, workers=self.bench.recipe.data.workers, augment=changed)
+            loader.set_epoch(view)
+            return loader
+
+        return of
+
+    def __call__(self, batch: Batch) -> Outputs:
+        rows = torch.arange(max(self.size, size(batch))) % size(batch)
+        whole = {
+            key: value[rows] if isinstance(value, Tensor) and value.ndim and len(value) == size(batch) else value for key, value in batch.items()
+        }
+        outputs = self.teacher(moved(whole, join_ranks()))
+        kept = {role: outputs[role] for role in self.roles}
+        codec = self.store.codec if self.trained_on else "exact"
+        return encoded(kept, whole, codec, self.store.size)
+
+
+def _facts(bench: Bench, teacher: Arm) -> dict[str, Any]:
+    """The teacher's scores, and what it costs."""
+    return {
+        "test": teacher.test,
+        "validation": teacher.validation,
+        "details": teacher.details,
+        "seconds": teacher.seconds,
+        "cost": cost(bench, teacher, {"distilled": []})["teacher"],
+    }

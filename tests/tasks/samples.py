@@ -106,6 +106,31 @@ def reals() -> Batch:
     return images() | {"label": label}
 
 
+class NextTokenProbe(nn.Module):
+    """What follows a token, by itself alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.head = nn.Embedding(9, 6), Probe(6, 9)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.tokens(input_ids).flatten(0, 1)).unflatten(0, input_ids.shape)
+        return logits
+
+
+def rows() -> Batch:
+    """Padded rows of tokens, of some of which the beginning is a prompt."""
+    made = texts()
+    ids, there = made["input_ids"], made["attention_mask"].bool()
+    valid = torch.zeros_like(there)
+    valid[:, :-1] = there[:, 1:]
+    valid[::4, 0] = False
+    label = torch.zeros_like(ids)
+    label[:, :-1] = ids[:, 1:]
+    label[1, 0] = 8
+    return {"input_ids": ids, "attention_mask": made["attention_mask"], "label": label.masked_fill(~valid, -100), "valid": valid}
+
+
 SAMPLES: dict[str, tuple[Callable[[], Batch], Callable[[], nn.Module] | None]] = {
     "classification": (images, None),
     "segmentation": (pixels, PixelProbe),
@@ -113,5 +138,6 @@ SAMPLES: dict[str, tuple[Callable[[], Batch], Callable[[], nn.Module] | None]] =
     "node_classification": (nodes, None),
     "regression": (reals, None),
     "detection": (found, BoxProbe),
+    "language": (rows, NextTokenProbe),
     "image_text": (pairs, PairProbe),
 }

@@ -49,7 +49,7 @@ def build(
     if pretrained:
         raise ValueError(f"pretrained: only timm: and torchvision: models bring weights, not '{spec}'; give `weights`")
     builder = _own(name) if source in ("", "networks") else _users(source, name, Path(base))
-    given = _accepted(spec, builder, options, facts)
+    given = _accepted(spec, builder, options, facts | ({"base": Path(base)} if builder.__module__.startswith("instil.") else {}))
     try:
         model = builder(**given)
     except ValueError:

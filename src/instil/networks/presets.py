@@ -35,9 +35,15 @@ def taps_for(model: nn.Module) -> Taps:
     taps: Taps = {"features": features} if features else {}
     if classifier:
         head = model.get_submodule(classifier)
+        if head is _language_head(model):  # it is asked for when logits are read, not in the forward
+            return taps | _projections(model)
         taps |= {"embedding": f"{classifier}:in"} if not isinstance(head, nn.Conv2d) else {}
         taps |= {"head": f"{classifier}:weight"} if isinstance(head, (nn.Linear, nn.Conv2d)) else {}
     return taps | _projections(model)
+
+
+def _language_head(model: Any) -> nn.Module | None:
+    return model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
 
 
 def _own(model: nn.Module) -> tuple[list[str], str]:

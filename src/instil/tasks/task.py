@@ -13,16 +13,16 @@ from instil.core import size as batch_size
 
 Evaluation = tuple[dict[str, float], dict[str, Any]]
 """Metrics, and details to draw."""
-KINDS = {"single": "single-label", "multi": "multi-label", "binary": "binary", "real": "real-valued"}
+KINDS = {"single": "single-label", "multi": "multi-label", "binary": "binary", "real": "real-valued", "token": "token-by-token"}
 
 
 class Task:
     """Base of the tasks, each with its ``call``, its metrics and what belongs to them; ``kind`` is that of the labels.
 
     ``names``: of the tuples that a user's own loader yields. ``inputs``: what ``call`` reads of a batch. ``roles``: of the outputs, what ``evaluate``
-    reads. ``label_objectives``: what teacher and student alone learn with. ``headline``: the metric that arms are compared by. ``baselines``: of each
+    reads; ``compared``: of the teacher's where it is not the same. ``label_objectives``: what teacher and student alone learn with. ``headline``: the metric that arms are compared by. ``baselines``: of each
     kind of label, what a gain must beat; all but ``alone`` need a class for each sample. ``exports``: whether a student is a graph of ``inputs``
-    to ``logits`` that ONNX can hold.
+    to ``logits`` that ONNX can hold. ``evaluated``: samples that are judged at once.
     """
 
     card: ClassVar[Card]
@@ -30,11 +30,13 @@ class Task:
     names: ClassVar[tuple[str, ...]]
     inputs: ClassVar[tuple[str, ...]]
     roles: ClassVar[tuple[str, ...]] = ("logits",)
+    compared: ClassVar[tuple[str, ...]] = ()
     label_objectives: ClassVar[tuple[str, ...]] = ("cross_entropy",)
     headline: ClassVar[str] = "accuracy"
     kinds: ClassVar[tuple[str, ...]] = ("single",)
     baselines: ClassVar[Mapping[str, tuple[str, ...]]] = {"single": ("alone",)}
     exports: ClassVar[bool] = True
+    evaluated: ClassVar[int] = 256
     call: ClassVar[Callable[..., Outputs]]
 
     def __init__(self, kind: str = "single"):
@@ -70,6 +72,9 @@ class Task:
     def check_data(self, batch: Batch) -> None:
         """ValueError where a batch to learn from has not what this task reads, or labels of another form."""
         self._check_inputs(batch)
+
+    def check_model(self, model: nn.Module, facts: Mapping[str, Any]) -> None:
+        """ValueError where a model cannot take data of these facts, which would only show in its answers."""
 
     def _check_inputs(self, batch: Batch) -> None:
         missing = [key for key in self.inputs if key not in batch]

@@ -1,0 +1,1 @@
+"""Students made of a teacher: fewer layers, narrower ones, a smaller vocabulary, low rank, few bits."""

@@ -1,0 +1,158 @@
+"""Language models: metrics against loops, what the call gives of several families, and what is refused."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from instil.core import Net, Objectives
+from instil.networks.causal_transformer import causal_transformer
+from instil.objectives.labels.cross_entropy import CrossEntropy
+from instil.objectives.logits.kd import KD
+from instil.objectives.logits.regression_kd import RegressionKD
+from instil.tasks import language
+from instil.tasks.language import Language, call
+from instil.teachers.frozen import Frozen
+from tests.tasks.samples import NextTokenProbe, rows
+
+IDS = {"input_ids": torch.tensor([[3, 1, 4, 1, 5, 9], [2, 6, 5, 3, 5, 8]]), "attention_mask": torch.ones(2, 6, dtype=torch.int64)}
+TINY = {"vocab_size": 11, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+FAMILIES = {
+    "llama": {},
+    "gemma2": {"final_logit_softcapping": 0.5, "head_dim": 4},
+    "cohere": {"logit_scale": 0.25},
+    "granite": {"logits_scaling": 3.0},
+    "gpt2": {"n_embd": 8, "n_layer": 2, "n_head": 2},
+}
+
+
+def family(name: str) -> Any:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(name, **(TINY if name != "gpt2" else {"vocab_size": 11}), pad_token_id=0, **FAMILIES[name])
+    return transformers.AutoModelForCausalLM.from_config(config).eval()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_projection_and_logits_are_those_of_the_model(name: str) -> None:
+    model = family(name)
+    with torch.no_grad():
+        outputs, wanted = call(model, IDS), model(**IDS).logits
+        torch.testing.assert_close(outputs["logits"], wanted)
+        assert torch.equal(outputs["prediction"], wanted.argmax(-1))
+    assert len(outputs["hidden_states"]) == 3
+    assert not isinstance(outputs["projection"].weight, nn.Parameter)
+
+
+def test_the_head_is_not_applied_before_logits_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, made = causal_transformer(11, width=8), []
+    original = language.projected
+    monkeypatch.setattr(language, "projected", lambda *args: made.append(args) or original(*args))
+    outputs = Net(model, call)(IDS)
+    assert "logits" in outputs
+    assert made == []
+    torch.testing.assert_close(outputs["logits"], model(**IDS)["logits"])
+    outputs["logits"].sum().backward()
+    assert model.head.weight.grad is not None
+    assert len(made) == 1
+
+
+def test_logits_of_a_teacher_have_no_gradient_wherever_they_are_read() -> None:
+    model = causal_transformer(11, width=8)
+    with torch.no_grad():
+        outputs = call(model, IDS)
+    assert not outputs["logits"].requires_grad
+    assert not Frozen(Net(model, call))(IDS)["logits"].requires_grad
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # peft asks transformers by the older name
+def test_an_adapter_on_the_head_is_felt() -> None:
+    peft = pytest.importorskip("peft")
+    model = family("llama")
+    adapted = peft.get_peft_model(model, peft.LoraConfig(target_modules=["lm_head", "q_proj"], r=2, init_lora_weights=False)).eval()
+    outputs = call(adapted, IDS)
+    torch.testing.assert_close(outputs["logits"], adapted(**IDS).logits)
+    outputs["logits"].sum().backward()
+    assert all(p.grad is not None for name, p in adapted.named_parameters() if "lora" in name)
+    with adapted.disable_adapter():
+        torch.testing.assert_close(call(adapted, IDS)["logits"], adapted(**IDS).logits)
+
+
+def test_ours_does_not_look_ahead_nor_at_padding() -> None:
+    model = causal_transformer(11, width=8).eval()
+    changed = {**IDS, "input_ids": IDS["input_ids"].clone()}
+    changed["input_ids"][:, 4:] = 0
+    torch.testing.assert_close(call(model, IDS)["logits"][:, :4], call(model, changed)["logits"][:, :4])
+    padded = {**changed, "attention_mask": (torch.arange(6) < 4).long().expand(2, 6)}
+    torch.testing.assert_close(call(model, padded)["logits"][:, :4], call(model, IDS)["logits"][:, :4])
+
+
+def said(logits: Tensor) -> Net:
+    return Net(nn.Identity(), lambda _, batch: {"logits": logits[batch["index"]], "prediction": logits[batch["index"]].argmax(-1)})
+
+
+def test_the_metrics_are_of_what_is_learned() -> None:
+    batch = rows() | {"index": torch.arange(12)}
+    batch["bytes"] = torch.arange(60).view(12, 5) % 4
+    mine, theirs = torch.randn(2, 12, 5, 9, generator=torch.Generator().manual_seed(0))
+    metrics = Language().evaluate(said(mine), [batch], Frozen(said(theirs)))[0]
+    places = [(n, t) for n in range(12) for t in range(5) if batch["valid"][n, t]]
+    losses = [-math.log(float(mine[n, t].softmax(0)[batch["label"][n, t]])) for n, t in places]
+    right = [int(mine[n, t].argmax()) == int(batch["label"][n, t]) for n, t in places]
+    same = [int(mine[n, t].argmax()) == int(theirs[n, t].argmax()) for n, t in places]
+    loss = sum(losses) / len(losses)
+    wanted = {"loss": loss, "perplexity": math.exp(loss), "likelihood": math.exp(-loss)}
+    wanted |= {"accuracy": sum(right) / len(right), "agreement": sum(same) / len(same)}
+    wanted["bits_per_byte"] = sum(losses) / math.log(2) / sum(int(batch["bytes"][n, t]) for n, t in places)
+    assert metrics == pytest.approx(wanted, rel=1e-5)
+
+
+def test_metrics_in_pieces_are_those_of_all_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batch = causal_transformer(9, length=5, width=8).eval(), rows()
+    whole = Language().evaluate(Net(model, call), [batch])[0]
+    monkeypatch.setattr(language, "CHUNK", 40)
+    assert Language().evaluate(Net(model, call), [batch])[0] == pytest.approx(whole)
+    logits = Language().evaluate(Net(model, lambda model, batch: {"logits": model(batch["input_ids"], batch["attention_mask"])["logits"]}), [batch])
+    assert logits[0] == pytest.approx(whole)
+
+
+def test_where_nothing_is_learned() -> None:
+    batch = rows() | {"label": torch.full((12, 5), -100)}
+    with pytest.raises(ValueError, match="no token to evaluate on has a label"):
+        Language().evaluate(Net(NextTokenProbe(), call), [batch])
+    model = NextTokenProbe()
+    objectives = Objectives({"cross_entropy": CrossEntropy(), "kd": KD()})
+    outputs = Net(model, call)(batch)
+    teacher = {"logits": outputs["logits"].detach() + torch.randn(12, 5, 9)}
+    update = objectives(outputs, teacher, batch | {"valid": torch.zeros(12, 5, dtype=torch.bool)})
+    assert {name: loss.item() for name, loss in update.losses.items()} == {"cross_entropy": 0, "kd": 0}
+    sum(update.losses.values()).backward()
+    assert all(p.grad is None or p.grad.abs().sum() == 0 for p in model.parameters())
+
+
+def test_what_cannot_be_is_refused() -> None:
+    task = Language()
+    task.check({"kd": KD(), "cross_entropy": CrossEntropy()})
+    with pytest.raises(ValueError, match="RegressionKD is undefined for language modelling"):
+        task.check({"it": RegressionKD()})
+    batch = rows()
+    with pytest.raises(ValueError, match="these labels are the tokens themselves"):
+        task.check_data(batch | {"label": batch["input_ids"]})
+    with pytest.raises(ValueError, match=r"needs a token for each position of \(12, 5\)"):
+        task.check_data(batch | {"label": batch["label"][:, 0]})
+    with pytest.raises(ValueError, match="it knows 11 tokens, the tokenizer of the data has 12"):
+        task.check_model(causal_transformer(11), {"vocabulary": 12})
+    task.check_model(causal_transformer(16), {"vocabulary": 12})
+    with pytest.raises(ValueError, match="6 tokens is longer than the 4 that this net was built for"):
+        call(causal_transformer(11, length=4), IDS)
+
+
+def test_rows_longer_than_the_context_are_refused() -> None:
+    model = family("llama")
+    model.config.max_position_embeddings = 4
+    with pytest.raises(ValueError, match="rows of 6 tokens are longer than the context of LlamaForCausalLM, 4 tokens"):
+        call(model, IDS)

@@ -1,0 +1,236 @@
+"""Losses of tokens in constant memory: logits exist for a chunk of tokens at a time, and the gradient is made in the forward pass.
+
+``(tokens, vocabulary)`` never exists where both sides are projections; what stays until the backward pass is as large as the hidden states and
+the head. The chunk is as large as matrix products like it, and is worked through in blocks that stay in the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from instil.core import Projection, full, mean
+from instil.objectives.heads import Given, Head, Signal, Source
+from instil.objectives.token_terms import Side, Term
+
+CHUNK = {"cpu": 3 * 2**22, "cuda": 2**27}
+"""Logits that are held at a time, of each side."""
+BLOCK = {"cpu": 2**17, "cuda": 2**27}
+"""Logits that are worked on at a time."""
+
+
+class Target(Protocol):
+    """What a student's distribution is compared with; it keeps nothing between two chunks."""
+
+    def load(self, rows: Tensor, into: Tensor) -> None:
+        """Get ready for these rows; ``into`` is room for their logits."""
+
+    def against(self, student: Side, rows: Tensor, loaded: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss (n,) of a block of rows, with what was loaded for it, and its gradient (n, V) by the student's logits at temperature."""
+
+
+class Dense:
+    """A teacher of which all logits are known, compared by a term."""
+
+    def __init__(self, source: Source, term: Term, temperature: float):
+        self.source, self.term, self.temperature = source, term, temperature
+
+    def load(self, rows: Tensor, into: Tensor) -> None:
+        self.source.load(rows, into)
+
+    def against(self, student: Side, rows: Tensor, loaded: Tensor) -> tuple[Tensor, Tensor]:
+        logits, _ = capped(loaded, self.source.softcap, False)
+        value, slope = self.term(student, Side(divided(logits, self.temperature)))
+        return value, softmax_gradient(slope, student)
+
+
+def softmax_gradient(slope: Tensor, student: Side) -> Tensor:
+    """The gradient by the logits of a slope as ``Term`` has it; in place."""
+    return slope.addcmul_(student.probability, slope.sum(-1, keepdim=True), value=-1)
+
+
+def divided(logits: Tensor, temperature: float) -> Tensor:
+    """Logits at a temperature."""
+    return logits if temperature == 1 else logits / temperature
+
+
+def capped(logits: Tensor, softcap: float | None, learns: bool) -> tuple[Tensor, Tensor | None]:
+    """The soft-capped logits, in place, and the derivative of the cap if it is wanted."""
+    if softcap is None:
+        return logits, None
+    bent = logits.div_(softcap).tanh_()
+    slope = 1 - bent.square() if learns else None
+    return bent.mul_(softcap), slope
+
+
+class _Plan(NamedTuple):
+    """How the tokens are gone over; ``source`` makes the student's logits out of its tensors."""
+
+    source: Callable[[Sequence[Tensor], Sequence[bool]], Given | Head]
+    target: Target
+    temperature: float
+
+    def run(self, tensors: Sequence[Tensor], weight: Tensor, learns: Sequence[bool]) -> tuple[Tensor, list[Tensor | None]]:
+        """The loss (N,), zero where the weight is, and the gradients by the tensors: of rows unweighted, of what rows share weighted."""
+        student = self.source(tensors, learns)
+        values = weight.new_zeros(student.items)
+        room: Tensor | None = None
+        for rows in _chunks(weight, student.classes):
+            room = weight.new_empty(2, len(rows), student.classes) if room is None else room  # the first chunk is the largest
+            logits, loaded = room[:, : len(rows)]
+            student.load(rows, logits)
+            self.target.load(rows, loaded)
+            for block in _blocks(logits):
+                values[rows[block]] = self._step(student, rows[block], logits[block], loaded[block], any(learns))
+            if any(learns):
+                student.collect(rows, logits, weight[rows])
+        return values, student.gradients
+
+    def _step(self, student: Source, rows: Tensor, logits: Tensor, loaded: Tensor, learns: bool) -> Tensor:
+        """The loss of a block; its gradient takes the place of the logits."""
+        logits, slope = capped(logits, student.softcap, learns)
+        value, gradient = self.target.against(Side(divided(logits, self.temperature)), rows, loaded)
+        if self.temperature != 1:
+            gradient = gradient.div_(self.temperature)
+        if slope is None:
+            logits.copy_(gradient)
+        else:
+            torch.mul(gradient, slope, out=logits)
+        return value
+
+
+def _chunks(weight: Tensor, classes: int) -> Iterator[Tensor]:
+    """The rows that count, some at a time."""
+    rows = weight.nonzero().squeeze(1)
+    if len(rows):
+        yield from rows.split(max(1, CHUNK.get(weight.device.type, CHUNK["cuda"]) // classes))
+
+
+def _blocks(logits: Tensor) -> Iterator[slice]:
+    step = max(1, BLOCK.get(logits.device.type, BLOCK["cuda"]) // logits.shape[1])
+    for start in range(0, len(logits), step):
+        yield slice(start, min(start + step, len(logits)))
+
+
+class _Sweep(torch.autograd.Function):
+    """One pass makes values and gradients. What rows share has one gradient, made for the weights that the rows were said to have.
+
+    Where the backward pass brings others, that gradient is made again for them.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, plan: _Plan, weight: Tensor, *tensors: Tensor) -> Tensor:
+        values, ctx.gradients = plan.run(tensors, weight, ctx.needs_input_grad[2:])
+        ctx.plan = plan
+        ctx.save_for_backward(weight, *tensors)
+        return values
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        weight, *tensors = ctx.saved_tensors
+        learns, gradients = ctx.needs_input_grad[2:], ctx.gradients
+        ctx.gradients = None
+        gradient = torch.where(weight == 0, 0.0, gradient)
+        shared = [part is not None and not _of_rows(tensors, number) for number, part in enumerate(gradients or ())]
+        share = (gradient @ weight) / (weight @ weight).clamp_min(torch.finfo(weight.dtype).tiny)
+        if gradients is None or (any(shared) and not torch.allclose(gradient, share * weight, rtol=1e-5, atol=0)):
+            _, gradients = ctx.plan.run(tensors, gradient, learns)
+            share = torch.ones_like(share)
+        for number, part in enumerate(gradients):
+            if part is not None:
+                part.mul_((gradient[:, None] if _of_rows(tensors, number) else share).to(part.dtype))
+        return None, None, *(None if part is None else part.to(tensor.dtype) for part, tensor in zip(gradients, tensors, strict=True))
+
+
+def _of_rows(tensors: Sequence[Tensor], number: int) -> bool:
+    """Whether a tensor has one row a token: given logits, and the hidden states of pairs (hidden, weight)."""
+    return number % 2 == 0 and not (number == len(tensors) - 1 and len(tensors) > 1)
+
+
+def sweep(student: Signal, target: Target, temperature: float = 1.0, weight: Tensor | None = None, vocabulary: int | None = None) -> Tensor:
+    """One loss a token, (...), of student logits (..., V) or a projection with hidden states (..., H); no gradient reaches the target.
+
+    ``weight`` (...) is how much each token will count in the mean or sum that is taken: where it is 0 the loss is 0 and costs nothing. The gradient
+    of the head is made for it in the forward pass; if the backward pass brings weights not proportional to it, it is made once more for those.
+    """
+    shape = leading(student)
+    if weight is not None and weight.shape != shape:
+        raise ValueError(f"weights {tuple(weight.shape)} for tokens {tuple(shape)}; expected one for each token")
+    source, tensors = flat(student, vocabulary)
+    dtype, device = full(tensors[0]).dtype, tensors[0].device
+    weights = torch.ones(shape.numel(), dtype=dtype, device=device) if weight is None else weight.detach().reshape(-1).to(device, dtype)
+    values: Tensor = _Sweep.apply(_Plan(source, target, temperature), weights, *tensors)
+    return values.view(shape)
+
+
+def leading(signal: Signal) -> torch.Size:
+    """The shape of a signal's tokens."""
+    return (signal.hidden if isinstance(signal, Projection) else signal).shape[:-1]
+
+
+def vocabulary_of(signal: Signal) -> int:
+    """How many classes a signal tells apart."""
+    return len(signal.weight) if isinstance(signal, Projection) else signal.shape[-1]
+
+
+def flat(signal: Signal, vocabulary: int | None = None) -> tuple[Callable[[Sequence[Tensor], Sequence[bool]], Given | Head], list[Tensor]]:
+    """What makes logits out of a signal's tensors, and these, of N tokens and the first ``vocabulary`` classes."""
+    end = vocabulary_of(signal) if vocabulary is None else vocabulary
+    if not isinstance(signal, Projection):
+        return Given, [signal.reshape(-1, signal.shape[-1])[:, :end]]
+    hidden, bias = signal.hidden.flatten(0, -2), signal.bias
+    if signal.scale is not None:
+        hidden, bias = hidden * signal.scale, bias if bias is None else bias * signal.scale
+    tensors = [hidden, signal.weight[:end]]
+    if signal.low_rank is not None:
+        down, up = signal.low_rank
+        tensors += [hidden @ down.mT.to(hidden.dtype), up[:end]]
+    tensors += [] if bias is None else [bias[:end]]
+
+    def head(parts: Sequence[Tensor], learns: Sequence[bool]) -> Head:
+        return Head(parts, learns, signal.softcap)
+
+    return head, tensors
+
+
+def require_same_tokens(student: Signal, teacher: Signal, vocabulary: int | None) -> None:
+    """ValueError unless both sides speak of the same tokens and classes, or ``vocabulary`` says how many classes are no padding."""
+    mine, theirs = vocabulary_of(student), vocabulary_of(teacher)
+    if leading(student) != leading(teacher):
+        raise ValueError(
+            f"the student has tokens {tuple(leading(student))}, the teacher {tuple(leading(teacher))}; both must have seen the same ones"
+        )
+    if vocabulary is None and mine != theirs:
+        also = "if both know the same tokens and the rest is padding, say vocabulary=<number of tokens>: padding is left out of both softmaxes"
+        raise ValueError(f"the student's logits have {mine} classes, the teacher's {theirs}; {also}")
+    if vocabulary is not None and not 1 <= vocabulary <= min(mine, theirs):
+        raise ValueError(
+            f"vocabulary is {vocabulary}; the student's logits have {mine} classes and the teacher's {theirs}, which must be as many or more"
+        )
+
+
+def token_divergence(
+    student: Signal, teacher: Signal, term: Term, temperature: float = 1.0, weight: Tensor | None = None, vocabulary: int | None = None
+) -> Tensor:
+    """The divergence ``term`` of the softmaxes at a temperature, one value a token; the other arguments are those of ``sweep``.
+
+    ``vocabulary``: classes from there on are padding and have no probability on either side. Raises ValueError where tokens or classes differ.
+    """
+    require_same_tokens(student, teacher, vocabulary)
+    with torch.no_grad():
+        make, tensors = flat(teacher, vocabulary_of(student) if vocabulary is None else vocabulary)
+    tensors = [tensor.detach() for tensor in tensors]
+    return sweep(student, Dense(make(tensors, [False] * len(tensors)), term, temperature), temperature, weight, vocabulary)
+
+
+def reduced_tokens(values: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
+    """``mean`` or ``none`` of one value a token; the mean is over the tokens that count."""
+    if reduction not in ("mean", "none"):
+        raise ValueError(f"reduction is 'mean' or 'none', not '{reduction}'")
+    if reduction == "none":
+        return values
+    return values.mean() if weight is None else mean(values, weight)

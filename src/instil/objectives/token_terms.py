@@ -1,0 +1,170 @@
+"""Divergences of two distributions with their derivatives: the one family that losses on tokens are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+FLOOR = -1e30
+"""The log-probability of what is impossible: finite, so that nothing times it is nothing."""
+NEAR_THE_END = 0.02
+"""From here on a mixture is nearly one of its parts, and a logarithm of it would lose the other."""
+
+
+class Side:
+    """One side's distributions over V classes, of logits (n, V); both forms are made when they are first read."""
+
+    def __init__(self, logits: Tensor):
+        self.logits = logits
+
+    @cached_property
+    def probability(self) -> Tensor:
+        """Probabilities (n, V)."""
+        return self.logits.softmax(-1)
+
+    @cached_property
+    def log(self) -> Tensor:
+        """Log-probabilities (n, V); what normalizes them is read off the likeliest class."""
+        normalizer = self.logits.amax(-1, keepdim=True) - self.probability.amax(-1, keepdim=True).log_()
+        return (self.logits - normalizer).clamp_min_(FLOOR)
+
+
+Term = Callable[[Side, Side], tuple[Tensor, Tensor]]
+"""Of student and teacher: the divergence (n,), and its ``slope`` (n, V), the student's probability times the derivative by it.
+
+The gradient by the logits is slope - q sum(slope): what all classes' derivatives have in common may be left out of them.
+"""
+
+
+def forward_kl(student: Side, teacher: Side) -> tuple[Tensor, Tensor]:
+    """KL(p || q) of teacher p and student q."""
+    p = teacher.probability
+    return torch.linalg.vecdot(p, teacher.log - student.log), -p
+
+
+def reverse_kl(student: Side, teacher: Side) -> tuple[Tensor, Tensor]:
+    """KL(q || p)."""
+    difference = student.log - teacher.log
+    value = torch.linalg.vecdot(student.probability, difference)
+    return value, difference.mul_(student.probability)
+
+
+def jsd(beta: float) -> Term:
+    """beta KL(p || m) + (1 - beta) KL(q || m), m = beta p + (1 - beta) q (Agarwal et al. 2024, section 2): ``beta`` is the teacher's side."""
+
+    def term(student: Side, teacher: Side) -> tuple[Tensor, Tensor]:
+        log_p_m, log_q_m = _against_mixture(student, teacher, beta)
+        slope = log_q_m.mul_(student.probability).mul_(1 - beta)
+        return torch.linalg.vecdot(teacher.probability, log_p_m) * beta + slope.sum(-1), slope
+
+    return term
+
+
+def _against_mixture(student: Side, teacher: Side, share: float) -> tuple[Tensor, Tensor]:
+    """log p / m and log q / m of the mixture m with this share of the teacher's p."""
+    if min(share, 1 - share) > NEAR_THE_END:
+        log_m = _mixture(student, teacher, share).log_()
+        return teacher.log - log_m, torch.sub(student.log, log_m, out=log_m)
+    ratio = (teacher.log - student.log).clamp_(-80, 80)
+    log_q_m = -(ratio.expm1() * share).log1p_()
+    return ratio + log_q_m, log_q_m
+
+
+def _mixture(student: Side, teacher: Side, share: float) -> Tensor:
+    mixed = torch.lerp(student.probability, teacher.probability, share)
+    return mixed.clamp_min_(torch.finfo(mixed.dtype).tiny)
+
+
+def skewed_forward_kl(skew: float) -> Term:
+    """KL(p || skew p + (1 - skew) q) (Ko et al. 2024, Eq. 4)."""
+
+    def term(student: Side, teacher: Side) -> tuple[Tensor, Tensor]:
+        p, mixed = teacher.probability, _mixture(student, teacher, skew)
+        slope = (student.probability / mixed).mul_(p).mul_(skew - 1)
+        return torch.linalg.vecdot(p, teacher.log - mixed.log_()), slope
+
+    return term
+
+
+def skewed_reverse_kl(skew: float, through_mixture: bool = True) -> Term:
+    """KL(q || (1 - skew) p + skew q) (Ko et al. 2024); the gradient passes through the mixture, or takes it as constant."""
+
+    def term(student: Side, teacher: Side) -> tuple[Tensor, Tensor]:
+        q, mixed = student.probability, _mixture(student, teacher, 1 - skew)
+        inner = q / mixed if through_mixture else None
+        log_ratio = student.log - mixed.log_()
+        value = torch.linalg.vecdot(q, log_ratio)
+        slope = log_ratio if inner is None else log_ratio.sub_(inner, alpha=skew)
+        return value, slope.mul_(q)
+
+    return term
+
+
+def symmetric_kl(forward: float) -> Term:
+    """forward KL(p || q) + (1 - forward) KL(q || p)."""
+
+    def term(student: Side, teacher: Side) -> tuple[Tensor, Tensor]:
+        (covering, first), (seeking, second) = forward_kl(student, teacher), reverse_kl(student, teacher)
+        return covering * forward + seeking * (1 - forward), first.mul_(forward).add_(second, alpha=1 - forward)
+
+    return term
+
+
+def adaptive_kl(head_mass: float) -> Term:
+    """Both KLs, weighted by how far p and q are apart in the head and in the tail of p (Wu et al. 2025, Eqs. 13 to 15).
+
+    The head is the teacher's likeliest classes as long as they have at most ``head_mass`` together, and always the first.
+    """
+
+    def term(student: Side, teacher: Side) -> tuple[Tensor, Tensor]:
+        ordered, order = teacher.probability.sort(-1, descending=True)
+        head = ordered.cumsum(-1) <= head_mass
+        head[:, 0] = True
+        gap = (teacher.probability - student.probability).abs_()
+        of_head = torch.linalg.vecdot(gap.gather(-1, order), head.to(gap.dtype))
+        share = (of_head / gap.sum(-1).clamp_min(torch.finfo(gap.dtype).tiny)).clamp_max(1)
+        (covering, first), (seeking, second) = forward_kl(student, teacher), reverse_kl(student, teacher)
+        slope = first.mul_(share[:, None]).add_(second.mul_(1 - share[:, None]))
+        return covering * share + seeking * (1 - share), slope
+
+    return term
+
+
+def total_variation(student: Side, teacher: Side) -> tuple[Tensor, Tensor]:
+    """Half the sum of abs(p - q)."""
+    difference = student.probability - teacher.probability
+    return difference.abs().sum(-1) / 2, difference.sign_().mul_(student.probability).div_(2)
+
+
+def alpha_beta(alpha: float, beta: float) -> Term:
+    """The alpha-beta divergence of p and q (Wang et al. 2025), for ``alpha`` and ``beta`` above 0."""
+
+    def term(student: Side, teacher: Side) -> tuple[Tensor, Tensor]:
+        cross = (teacher.log * alpha).add_(student.log, alpha=beta).exp_()
+        p, q = (teacher.log * (alpha + beta)).exp_(), (student.log * (alpha + beta)).exp_()
+        value = (p * (alpha / (alpha + beta))).add_(q, alpha=beta / (alpha + beta)).sub_(cross).sum(-1) / (alpha * beta)
+        return value, q.sub_(cross).div_(alpha)
+
+    return term
+
+
+def times(term: Term, factor: float) -> Term:
+    """A term times a factor."""
+
+    def multiplied(student: Side, teacher: Side) -> tuple[Tensor, Tensor]:
+        value, slope = term(student, teacher)
+        return value * factor, slope.mul_(factor)
+
+    return multiplied
+
+
+def interpolated_kl(time: Tensor | float) -> Term:
+    """KL(softmax((1 - t) log q + t log p) || q), the first q constant (Shing et al. 2025, Eqs. 2 and 4)."""
+
+    def term(student: Side, teacher: Side) -> tuple[Tensor, Tensor]:
+        return forward_kl(student, Side(torch.lerp(student.log, teacher.log, time)))
+
+    return term

@@ -13,7 +13,7 @@ from instil.objectives.features.phi_s import phi_s_loss, phi_s_matrix
 from instil.objectives.features.srd import batch_norm, srd_correlation_loss, srd_loss
 from instil.objectives.features.theia import theia_loss
 from instil.objectives.features.tinybert import tinybert_attention_loss, tinybert_hidden_loss
-from instil.objectives.features.unic import kept_teachers, unic_loss
+from instil.objectives.features.unic import unic_loss
 from instil.objectives.features.vitkd import Generation, hidden_tokens, vitkd_generation_loss, vitkd_mimicking_loss
 from instil.objectives.features.vkd import OrthogonalProjection, vkd_loss
 from instil.objectives.hadamard import equalizing_rotation, hadamard
@@ -21,6 +21,7 @@ from instil.objectives.hidden_objective import layer_map
 from instil.objectives.labels.cross_entropy import cross_entropy_loss
 from instil.objectives.logits.kd import kd_loss
 from instil.objectives.relations.minilmv2 import minilmv2_loss, relation_scores
+from instil.objectives.summary_matching import kept_teachers
 from tests.golden.cases import Case
 
 RELATED = {"1": "query", "2": "key", "3": "value"}

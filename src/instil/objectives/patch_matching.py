@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
+import torch
 import torch.nn.functional as F
+from annotated_types import Ge
 from torch import Tensor, nn
 
-from instil.core import Objective, Outputs, full
+from instil.core import Batch, Objective, Outputs, full, items
 from instil.objectives.adapters import adapter, as_map, comparable
 from instil.objectives.pairs import plan, stages
 from instil.objectives.several_teachers import members
@@ -32,23 +34,52 @@ def patches(stage: Tensor) -> Tensor:
     return as_map(stage).flatten(2).mT
 
 
-class Standardization(nn.Module):
-    """Takes what is like the patches of a dry batch to mean 0 and standard deviation 1 in each channel; nothing of it moves afterwards."""
+class Statistics(nn.Module):
+    """What a teacher's tokens go through, by their mean and spread: those of a dry batch, until ``settle`` is given the moments of many samples.
+
+    Nothing of it moves in training, so that the target does not.
+    """
+
+    def moments(self, tokens: Tensor) -> Tensor:
+        """One row that can be added up over batches: how many tokens, their sum, and the sum of their squares or products; float64."""
+        raise NotImplementedError
+
+    def settle(self, moments: Tensor) -> None:
+        """Take the statistics of rows of moments instead of those of the dry batch."""
+        raise NotImplementedError
+
+
+class Standardization(Statistics):
+    """Takes what is like the tokens that it knows to mean 0 and standard deviation 1 in each channel."""
 
     def __init__(self, tokens: Tensor):
         super().__init__()
-        rows = full(tokens).flatten(0, -2)
-        self.register_buffer("mean", rows.mean(0))
-        self.register_buffer("scale", rows.std(0, correction=0).clamp_min(SMALLEST_DEVIATION).reciprocal())
+        width, like = tokens.shape[-1], full(tokens)
+        self.register_buffer("mean", like.new_zeros(width))
+        self.register_buffer("scale", like.new_zeros(width))
         self.mean: Tensor
         self.scale: Tensor
+        self.settle(self.moments(tokens))
 
     def forward(self, tokens: Tensor) -> Tensor:
         return (full(tokens) - self.mean) * self.scale
 
+    def moments(self, tokens: Tensor) -> Tensor:
+        rows = tokens.detach().flatten(0, -2).double()
+        return torch.cat([rows.new_tensor([len(rows)]), rows.sum(0), rows.square().sum(0)])[None]
+
+    def settle(self, moments: Tensor) -> None:
+        count, total, squares = moments.sum(0).split([1, len(self.mean), len(self.mean)])
+        mean = total / count
+        deviation = (squares / count - mean.square()).clamp_min(0).sqrt()
+        self.mean.copy_(mean)
+        self.scale.copy_(deviation.clamp_min(SMALLEST_DEVIATION).reciprocal())
+
 
 class PatchObjective(Objective):
     """A loss of the student's deepest stage, through an adapter for each teacher, and the deepest stage of each teacher; mean over the teachers.
+
+    ``studies``: samples of which the teachers' statistics are taken before training; 0: those of the first batch.
 
     Several teachers are an ``Ensemble``'s ``members``. ``plan`` says in words, after ``build``, how each teacher is met.
     """
@@ -56,8 +87,9 @@ class PatchObjective(Objective):
     needs: ClassVar = {"student": (("features",),), "teacher": (("members", "features"),)}
     samples = True
 
-    def __init__(self) -> None:
+    def __init__(self, studies: Annotated[int, Ge(0)] = 1000) -> None:
         super().__init__()
+        self.studies = studies
         self.matched: list[tuple[int, int]] = []  # of each teacher: student stage, teacher stage
         self.plan: list[str] = []
         self.adapters = nn.ModuleList()
@@ -81,6 +113,24 @@ class PatchObjective(Objective):
     def prepare(self, tokens: Tensor) -> nn.Module:
         """What a teacher's patches (N, L, D) go through before they are compared."""
         return nn.Identity()
+
+    def scales(self) -> list[nn.Module]:
+        """What brings the teachers' outputs to a common scale, in the order of ``spoken``."""
+        return list(self.targets)
+
+    def spoken(self, teacher: Outputs) -> list[Tensor]:
+        """The tokens (N, ..., D) that ``scales`` are for."""
+        return [patches(stages(member)[-1]) for member in members(teacher)]
+
+    def study(self, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+        counted = items(batch).flatten(1).amax(1) > 0 if items(batch).ndim > 1 else items(batch) > 0
+        sides = enumerate(zip(self.scales(), self.spoken(teacher), strict=True))
+        return {str(number): scale.moments(tokens[counted]) for number, (scale, tokens) in sides if isinstance(scale, Statistics)}
+
+    def studied(self, rows: dict[str, Tensor]) -> None:
+        for number, scale in enumerate(self.scales()):
+            if isinstance(scale, Statistics):
+                scale.settle(rows[str(number)])
 
     def paired(self, student: Outputs, teacher: Outputs) -> list[tuple[Tensor, Tensor, nn.Module]]:
         """Of each teacher: the student's adapted patches and the teacher's (N, L, D), and what ``prepare`` made for the teacher's."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, NonNegative, Outputs, closest
@@ -44,7 +45,8 @@ class Theia(PatchObjective):
     ``smooth_l1``: weight of the smooth L1 difference.
     ``mse``: weight of the squared difference (1 alone is the paper's other loss).
     ``over``: the cosine is of a whole image, as in the code, or of each patch.
-    ``standardize``: a teacher's channels to mean 0 and standard deviation 1 first, by the patches of the first batch.
+    ``standardize``: a teacher's channels to mean 0 and standard deviation 1 first.
+    ``studies``: samples of which these are taken before training, without their labels; 0: those of the first batch.
     """
 
     card = Card(
@@ -56,12 +58,13 @@ class Theia(PatchObjective):
         algorithms=("multi-teacher",),
         zero_at_match=False,
         deviations="over: 'image' (default) is the code's flattened cosine; the translators are 1x1 convolutions, the code's small "
-        "convolutional nets; the statistics are those of the first batch, the code's of ImageNet",
+        "convolutional nets; the statistics are those of a number of samples before training, the code's of ImageNet",
         equation=r"\frac{1}{K} \sum_k \left[ w_c \left( 1 - \cos(\mathrm{vec}\, r_k(f^s), \mathrm{vec}\, \tilde f^{t_k}) \right) + \frac{w_1}{L "
         r"D_k} \sum_{p,d} \mathrm{smooth}_{L1}\left( r_k(f^s) - \tilde f^{t_k} \right)_{pd} \right]",
         use="A small backbone from several foundation models at once, without labels, whose patch features are to be used, as for robots and dense "
         "tasks. It costs a 1x1 convolution a teacher.",
-        pitfalls="Statistics are those of the first batch: draw it at random; a channel that hardly varies there gets a very large scale. One "
+        pitfalls="A channel that hardly varies in what is studied gets a very large scale; plain loops that do not go through "
+        "fit have the statistics of the first batch. One "
         "cosine of a whole image lets its strongest patches speak for all. The student's grid is resized to each teacher's.",
     )
 
@@ -72,8 +75,9 @@ class Theia(PatchObjective):
         mse: NonNegative = 0.0,
         over: Over = "image",
         standardize: bool = True,
+        studies: Annotated[int, Ge(0)] = 1000,
     ):
-        super().__init__()
+        super().__init__(studies)
         if over not in ("image", "patch"):
             raise ValueError(f"over: the cosine is not over '{over}'; {closest(over, ('image', 'patch'))}")
         self.cosine, self.smooth_l1, self.mse, self.over, self.standardize = cosine, smooth_l1, mse, over, standardize

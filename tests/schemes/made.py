@@ -34,3 +34,23 @@ def blank(step: int = 0, number: int = 16) -> Batch:
 
 def rows(batch: Batch, some: slice) -> Batch:
     return {key: value[some] if isinstance(value, Tensor) and value.ndim else value for key, value in batch.items()}
+
+
+class Maker(nn.Module):
+    """Images (N, 1, 6, 6) of codes (N, 4), without BatchNorm."""
+
+    latent = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(self.latent, 16), nn.ReLU(), nn.Linear(16, 36), nn.Sigmoid())
+
+    def forward(self, codes: Tensor) -> Tensor:
+        image: Tensor = self.layers(codes)
+        return image.view(-1, 1, 6, 6)
+
+
+def maker(seed: int = 3) -> Net:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return Net(Maker())

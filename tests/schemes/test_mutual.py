@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from instil.engine import Engine, Optimization
 from instil.objectives.features.fitnet import FitNet
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.kd import KD
+from instil.objectives.relations.crd import CRD
 from instil.schemes.mutual import Mutual, averaged_logits
 from instil.schemes.peers import detached
 from instil.step import train_step
@@ -65,10 +67,48 @@ def test_peers_of_different_widths_have_adapters_of_their_own() -> None:
     assert not any(torch.equal(a, b) for a, b in zip(before, scheme.peer_objectives.parameters(), strict=True))
 
 
-def test_adapters_for_others_of_different_widths_are_refused() -> None:
-    nets = [Net(Body(width), call, {"features": ["stem"]}) for width in (4, 6, 8)]
-    with pytest.raises(ValueError, match="student: one set of adapters cannot fit others of different shapes"):
-        Mutual(nets[0], nets[1:], {"fitnet": FitNet()}).prepare(batch())
+def test_every_pair_of_nets_of_different_widths_has_adapters_of_its_own() -> None:
+    def made() -> Mutual:
+        torch.manual_seed(0)
+        nets = [Net(Body(width), call, {"features": ["stem"]}) for width in (4, 6, 8)]
+        return Mutual(nets[0], nets[1:], {"fitnet": FitNet()})
+
+    scheme = made()
+    scheme.prepare(batch())
+    widths = [[tuple(next(one.parameters()).shape[:2]) for one in each] for _, each in scheme._sides()]
+    assert widths == [[(6, 4), (8, 4)], [(4, 6), (8, 6)], [(4, 8), (6, 8)]]
+    mine, *others = (net(batch()) for net in scheme._nets())
+    _, each = next(iter(scheme._sides()))
+    wanted = torch.stack([one["fitnet"](mine, other, batch()).mean() for one, other in zip(each, others, strict=True)]).mean()
+    assert torch.allclose(next(iter(scheme.step(timed()))).losses["fitnet"], wanted)
+    check_scheme(made, lambda step: batch(seed=step))
+
+
+def test_rows_of_every_pair_come_back_to_their_own_memory() -> None:
+    scheme = Mutual(net(4), [net(6, 1), net(8, 2)], {"crd": CRD(dim=4, negatives=2, size=16, memory="bank"), "kd": KD()})
+    scheme.prepare(batch())
+    engine = Engine("cpu")
+    engine.setup(scheme, lambda learner: Optimization("sgd", {"lr": 0.1}))
+    before = {name: value.clone() for name, value in scheme.named_buffers()}
+    train_step(engine, scheme, [timed()])
+    moved = {name for name, value in scheme.named_buffers() if not torch.equal(value, before[name])}
+    assert len({name.rpartition(".crd.")[0] for name in moved}) == 6
+
+
+def test_moving_averages_teach_in_the_place_of_the_nets() -> None:
+    scheme = Mutual(net(4), [net(6, 1)], {"kd": KD(temperature=1)}, ema=0.5)
+    scheme.prepare(batch())
+    engine = Engine("cpu")
+    engine.setup(scheme, lambda learner: Optimization("sgd", {"lr": 0.5}))
+    began = copy.deepcopy(scheme.peers[0])
+    train_step(engine, scheme, [timed()])
+    for slow, first, now in zip(scheme.averages[1].parameters(), began.parameters(), scheme.peers[0].parameters(), strict=True):
+        assert torch.allclose(slow, (first + now) / 2)
+    told = scheme.averages[1](batch())["logits"].log_softmax(1)
+    wanted = F.kl_div(scheme.student(batch())["logits"].log_softmax(1), told, reduction="batchmean", log_target=True)
+    assert torch.allclose(next(iter(scheme.step(timed()))).losses["kd"], wanted)
+    with pytest.raises(ValueError, match="sequential: averages move after the step"):
+        Mutual(net(4), [net(6, 1)], {"kd": KD()}, sequential=True, ema=0.5)
 
 
 def test_needs_a_peer() -> None:
@@ -105,7 +145,7 @@ def test_in_sequence_each_learns_from_what_the_others_say_after_their_update() -
         engine.step(update.learner)
 
 
-@pytest.mark.parametrize("options", [{"sequential": True}, {"others": "probabilities"}, {"others": "logits", "sequential": True}])
+@pytest.mark.parametrize("options", [{"sequential": True}, {"ema": 0.9}, {"others": "probabilities"}, {"others": "logits", "sequential": True}])
 def test_contracts_with_options(options: dict[str, Any]) -> None:
     check_scheme(
         lambda: Mutual(net(4), [net(6, 1), net(8, 2)], {"cross_entropy": CrossEntropy(), "kd": KD()}, **options), lambda step: batch(seed=step)

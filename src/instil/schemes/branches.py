@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -34,12 +34,16 @@ class Branched(Scheme):
 
     def __init__(self, student: nn.Module, objectives: Objectives | Mapping[str, Objective]):
         super().__init__(student, None, objectives)
-        self.further = nn.ModuleList()
+        self.further, self.further_weight = nn.ModuleList(), 1.0
         self.learners["student"] += ("further",)
 
     def origins(self, stages: int) -> list[int]:
         """The stage that each further end starts from, of a net of so many stages."""
         raise NotImplementedError
+
+    def made(self, stages: tuple[Tensor, ...], classes: int) -> Sequence[nn.Module]:
+        """The further ends."""
+        return [Branch(stages[origin], stages[-1], classes) for origin in self.origins(len(stages))]
 
     def equip(self, ends: list[Outputs], stages: tuple[Tensor, ...]) -> None:
         """Make what else there is to learn, once, on a dry batch."""
@@ -50,11 +54,10 @@ class Branched(Scheme):
 
     def build(self, batch: Batch) -> None:
         outputs = self.student(batch)
-        stages = _stages(outputs)
+        stages = stages_of(outputs)
         if outputs["logits"].ndim != 2:
             raise ValueError(f"further ends classify whole samples: logits must be (N, C), not {tuple(outputs['logits'].shape)}")
-        for origin in self.origins(len(stages)):
-            self.further.append(Branch(stages[origin], stages[-1], outputs["logits"].shape[1]))
+        self.further.extend(self.made(stages, outputs["logits"].shape[1]))
         ends = self.ends(outputs)
         self.equip(ends, stages)
         teachers, _ = self.taught(ends, stages, batch)
@@ -62,7 +65,7 @@ class Branched(Scheme):
 
     def ends(self, outputs: Outputs) -> list[Outputs]:
         """What each end says, the student's own first."""
-        stages = _stages(outputs)
+        stages = stages_of(outputs)
         own = {"logits": outputs["logits"], "embedding": averaged(full(stages[-1]))}
         origins = self.origins(len(stages))
         return [own, *(branch(stages[origin]) for branch, origin in zip(self.further, origins, strict=True))]
@@ -73,16 +76,18 @@ class Branched(Scheme):
     def compare(self, batch: Batch) -> Update:
         """The objectives' update, over all ends and their teachers, with the scheme's own losses."""
         outputs = self.student(batch)
-        ends, stages = self.ends(outputs), _stages(outputs)
+        ends, stages = self.ends(outputs), stages_of(outputs)
         teachers, own = self.taught(ends, stages, batch)
         updates = [[self.objectives(end, teacher, batch) for teacher in of] for end, of in zip(ends, teachers, strict=True)]
-        losses = {
-            name: torch.stack([torch.stack([update.losses[name] for update in of]).mean() for of in updates]).sum() for name in updates[0][0].losses
-        }
+        losses = {}
+        for name in updates[0][0].losses:
+            first, *others = (torch.stack([update.losses[name] for update in of]).mean() for of in updates)
+            losses[name] = first + self.further_weight * torch.stack(others).sum()
         return Update(losses | own, "student", updates[0][0].keep)
 
 
-def _stages(outputs: Outputs) -> tuple[Tensor, ...]:
+def stages_of(outputs: Outputs) -> tuple[Tensor, ...]:
+    """The stages that further ends start from; ValueError for fewer than two."""
     stages = outputs.get("features")
     if not isinstance(stages, tuple) or len(stages) < 2:
         raise ValueError(

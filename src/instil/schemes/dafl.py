@@ -48,7 +48,7 @@ class DAFL(Generated):
         statistics: NonNegative = 0.0,
         memory: Images = 0,
     ):
-        terms = {"one_hot": (Sure(), one_hot), "activation": (Excited(), activation), "balance": (Balanced(10), balance)}
+        terms = {"one_hot": (Sure(), one_hot), "activation": (Excited(), activation), "balanced": (Balanced(10), balance)}
         super().__init__(student, teacher, objectives, generator, weighted(terms | {"statistics": (Familiar(), statistics)}), memory)
         self.one_hot, self.activation, self.balance, self.statistics = one_hot, activation, balance, statistics
 

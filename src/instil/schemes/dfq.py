@@ -61,7 +61,7 @@ class DFQ(Generated):
         alpha: NonNegative = 1.0,
         memory: Images = 0,
     ):
-        bound = {"statistics": (Familiar(), alpha), "entropy": (Sure(soft=True), alpha), "balance": (Balanced(), alpha)}
+        bound = {"statistics": (Familiar(), alpha), "entropy": (Sure(soft=True), alpha), "balanced": (Balanced(), alpha)}
         super().__init__(student, teacher, objectives, generator, weighted({"challenge": (Challenging(), 1.0), **bound}), memory)
         self.alpha = alpha
 

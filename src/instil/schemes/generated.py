@@ -54,8 +54,8 @@ class Generated(Scheme):
         image, wanted = self.make(batch), tuple(batch["image"].shape)
         if tuple(image.shape) != wanted:
             raise ValueError(f"scheme.generator: it makes images of shape {tuple(image.shape)}; the data's have {wanted}")
+        student, teacher = self.answers(batch | {"image": image})  # asked first: the objectives may want less of the teacher than the terms
         super().build(batch | {"image": image})
-        student, teacher = self.student(batch | {"image": image}), self.teacher(batch | {"image": image})
         self.terms.build(student, teacher | {"statistics": items(batch)})
         self.teacher.wants((self.objectives.reads("teacher") | self.terms.reads("teacher") | {"logits"}) - {"statistics"}, batch)
         if self.memory:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, Objective, Objectives, Outputs, full
@@ -24,9 +25,12 @@ class Mutual(Peers):
     ``peers``: any number of nets of any architectures, described as the student is.
     ``others``: each other net is a teacher of its own, or all together are one, with the mean of their probabilities (the paper's DML_e) or logits.
     ``sequential``: each net learns from what the nets before it say after their update of this step, as in Algorithm 1.
+    ``ema``: how much of itself a net's moving average keeps at each step, which then teaches in the net's place (Ge et al. 2020); null: none.
 
-    Each peer has objectives (adapters, banks) of its own. One forward a net and step, and with ``sequential`` one more without gradients for
-    every net but the last; without it all are updated on answers from before the step.
+    Each net has objectives (adapters, banks) of its own for each of its teachers.
+
+    One forward a net and step; one more without gradients with ``sequential`` for every net but the last, with ``ema`` for every net. Without
+    ``sequential`` all are updated on answers from before the step.
     """
 
     card = Card(
@@ -42,7 +46,7 @@ class Mutual(Peers):
         equation=r"\mathrm{CE}(z^k, y) + \frac{1}{K-1} \sum_{l \ne k} \mathrm{KL}(p^l \Vert p^k)",
         use="No teacher at hand, or peers of any size that may all be of use: each is trained by its own optimizer.",
         pitfalls="Every peer costs a forward and a backward pass. Early in training the peers know nothing; the paper's temperature is 1 with "
-        "weight 1. Losses of features need one peer or equal peers.",
+        "weight 1. Losses of features have adapters for every pair of nets.",
     )
 
     def __init__(
@@ -52,8 +56,9 @@ class Mutual(Peers):
         objectives: Objectives | Mapping[str, Objective],
         others: Literal["each", "probabilities", "logits"] = "each",
         sequential: bool = False,
+        ema: Annotated[float, Ge(0), Lt(1)] | None = None,
     ):
-        super().__init__(student, peers, objectives, sequential)
+        super().__init__(student, peers, objectives, sequential, ema)
         self.others = others
 
     def taught(self, outputs: list[Outputs], batch: Batch) -> list[list[Outputs]]:

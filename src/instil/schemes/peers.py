@@ -10,19 +10,33 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from instil.core import Batch, Objective, Objectives, Outputs, Scheme, Update, as_net
+from instil.teachers.ema import Ema
 
 
 class Peers(Scheme):
-    """Each net takes its turn in every step, with objectives (adapters, banks) of its own, against what ``taught`` makes of all nets' outputs."""
+    """Each net takes its turn in every step, with objectives (adapters, banks) of its own for each of its teachers, which ``taught`` makes of all
+    nets' outputs; with ``ema``, of those of their moving averages."""
 
-    def __init__(self, student: nn.Module, peers: Sequence[nn.Module], objectives: Objectives | Mapping[str, Objective], sequential: bool = False):
+    def __init__(
+        self,
+        student: nn.Module,
+        peers: Sequence[nn.Module],
+        objectives: Objectives | Mapping[str, Objective],
+        sequential: bool = False,
+        ema: float | None = None,
+    ):
         super().__init__(student, None, objectives)
         if not peers:
             raise ValueError("mutual learning needs at least one peer")
+        if ema is not None and sequential:
+            raise ValueError("scheme.sequential: averages move after the step, so that none can learn from what another's says after its update")
         self.sequential = sequential
         self.peers = nn.ModuleList(as_net(peer) for peer in peers)
+        self.averages = nn.ModuleList([] if ema is None else [Ema(net, ema) for net in self._nets()])
         self.peer_objectives = nn.ModuleList(copy.deepcopy(self.objectives) for _ in peers)
-        self.learners |= {f"peer{i}": (f"peers.{i}", f"peer_objectives.{i}") for i in range(len(peers))}
+        self.further_objectives = nn.ModuleList(nn.ModuleList() for _ in self._nets())
+        self.learners = {"student": ("student", "objectives", "further_objectives.0")}
+        self.learners |= {f"peer{i}": (f"peers.{i}", f"peer_objectives.{i}", f"further_objectives.{i + 1}") for i in range(len(peers))}
 
     def taught(self, outputs: list[Outputs], batch: Batch) -> list[list[Outputs]]:
         """The teachers of each net, made of the detached outputs of all; it learns from the mean of its losses against them."""
@@ -35,32 +49,35 @@ class Peers(Scheme):
     def build(self, batch: Batch) -> None:
         outputs = self._ask_all(batch)
         teachers = self.taught(outputs, batch)
-        for i, (learner, objectives) in enumerate(self._sides()):
-            shapes = set()
-            for other in teachers[i]:
-                objectives.build(outputs[i], other)
-                shapes.add(tuple(parameter.shape for parameter in objectives.parameters()))
-            if len(shapes) > 1:
-                raise ValueError(
-                    f"{learner}: one set of adapters cannot fit others of different shapes; take one peer, equal peers, or losses of logits"
-                )
+        for i, further in enumerate(self.further_objectives):
+            assert isinstance(further, nn.ModuleList)
+            further.extend(copy.deepcopy(self.objectives) for _ in teachers[i][1:])
+        for i, (_, each) in enumerate(self._sides()):
+            for objectives, teacher in zip(each, teachers[i], strict=True):
+                objectives.build(outputs[i], teacher)
 
     def step(self, batch: Batch) -> Iterator[Update]:
         outputs = self._ask_all(batch)
-        fixed = [detached(answer) for answer in outputs]
+        fixed = self._fixed(outputs, batch)
         teachers, rows = self.taught(fixed, batch), self.rows(fixed, batch)
-        for i, (learner, objectives) in enumerate(self._sides()):
-            updates = [objectives(outputs[i], teacher, batch, learner) for teacher in teachers[i]]
+        for i, (learner, each) in enumerate(self._sides()):
+            updates = [objectives(outputs[i], teacher, batch, learner) for objectives, teacher in zip(each, teachers[i], strict=True)]
             losses = {name: torch.stack([update.losses[name] for update in updates]).mean() for name in updates[0].losses}
-            yield Update(losses, learner, {f"{learner}/{key}": kept for key, kept in updates[0].keep.items()} | ({} if i else rows))
+            kept = {f"{learner}/{number}/{key}": value for number, update in enumerate(updates) for key, value in update.keep.items()}
+            yield Update(losses, learner, kept | ({} if i else rows))
             if self.sequential and i < len(self.peers):
                 with torch.no_grad():
                     fixed[i] = self._nets()[i](batch)  # the weights of the others have not moved since they were asked
                     teachers = self.taught(fixed, batch)
 
     def after_step(self, kept: dict[str, Tensor]) -> None:
-        for learner, objectives in self._sides():
-            objectives.after_step({key.removeprefix(f"{learner}/"): rows for key, rows in kept.items() if key.startswith(f"{learner}/")})
+        for learner, each in self._sides():
+            for number, objectives in enumerate(each):
+                start = f"{learner}/{number}/"
+                objectives.after_step({key.removeprefix(start): rows for key, rows in kept.items() if key.startswith(start)})
+        for slow, net in zip(self.averages, self._nets(), strict=False):
+            assert isinstance(slow, Ema)
+            slow.follow(net)
 
     def _nets(self) -> list[nn.Module]:
         return [self.student, *self.peers]
@@ -68,10 +85,16 @@ class Peers(Scheme):
     def _ask_all(self, batch: Batch) -> list[Outputs]:
         return [net(batch) for net in self._nets()]
 
-    def _sides(self) -> Iterator[tuple[str, Objectives]]:
-        for learner, objectives in zip(self.learners, (self.objectives, *self.peer_objectives), strict=True):
-            assert isinstance(objectives, Objectives)
-            yield learner, objectives
+    def _fixed(self, outputs: list[Outputs], batch: Batch) -> list[Outputs]:
+        """What each net says as a teacher, without its graph: itself, or its moving average."""
+        return [slow(batch) for slow in self.averages] or [detached(answer) for answer in outputs]
+
+    def _sides(self) -> Iterator[tuple[str, list[Objectives]]]:
+        """Each learner with its objectives, one for each of its teachers."""
+        for learner, first, further in zip(self.learners, (self.objectives, *self.peer_objectives), self.further_objectives, strict=True):
+            assert isinstance(first, Objectives)
+            assert isinstance(further, nn.ModuleList)
+            yield learner, [first, *(one for one in further if isinstance(one, Objectives))]
 
 
 def detached(outputs: Outputs) -> Outputs:

@@ -143,12 +143,16 @@ class Robust(Attacked):
             raise ValueError(f"{shapes}; {type(self).__name__} needs both (N, C) with the same two classes or more")
         self.targets(batch, theirs)
 
+    def before_step(self, batch: Batch) -> Batch:
+        """The batch with ``attacked``, and with ``taught``, the teacher's outputs for the images as they are, so that it is asked once."""
+        return super().before_step(batch | {"taught": self.ask(batch)})
+
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         return {**super().counts(batch), "robust": items(batch).sum()}
 
     def compare(self, batch: Batch) -> Update:
         """The objectives' update with the loss ``robust``."""
-        student, teacher = self.answers(batch)
+        student, teacher = self.student(batch), batch["taught"]
         update: Update = self.objectives(student, teacher, batch)
         values = self.robust(batch, self.learn(batch, batch["attacked"]), student["logits"], teacher["logits"])
         update.losses["robust"] = self.weight * mean(values, items(batch))
@@ -165,7 +169,7 @@ class Robust(Attacked):
 
     def away_from_labels(self, batch: Batch) -> Threat:
         """The student's cross-entropy with the label, and with the teacher's class where there is none."""
-        return self.away_from(self.targets(batch, self.teach(batch, batch["image"])), batch)
+        return self.away_from(self.targets(batch, batch["taught"]["logits"]), batch)
 
 
 def tried(epsilon: float, net: nn.Module, batch: Batch, step_size: float | None = None) -> Batch:

@@ -48,5 +48,5 @@ class RSLAD(Robust):
         super().__init__(student, teacher, objectives, weight, epsilon, step_size, attack_steps)
 
     def threat(self, batch: Batch) -> Threat:
-        teacher = self.teach(batch, batch["image"])
+        teacher = batch["taught"]["logits"]
         return lambda image: soft_label_loss(self.learn(batch, image), teacher)

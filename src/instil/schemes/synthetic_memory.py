@@ -37,6 +37,15 @@ class SyntheticMemory(nn.Module):
         rows = (uniform(batch, 1, salt).squeeze(1) * self.filled).long()
         return {name: self[name][rows] for name in self.names}
 
+    def some(self, batch: Batch, number: int) -> tuple[dict[str, Tensor], Tensor]:
+        """Different rows, at most ``number``, alike for all samples and ranks, beginning at a place drawn by (seed, step); and which there are."""
+        number = min(number, self.size)
+        moment = int(batch.get("seed", 0)) * 1_000_003 + int(batch.get("step", 0))
+        begin = torch.rand((), generator=torch.Generator().manual_seed(moment % 2**63)).to(self.pushed.device) * self.filled
+        place = torch.arange(number, device=self.pushed.device)
+        rows = (begin.long() + place) % self.filled.clamp_min(1)
+        return {name: self[name][rows] for name in self.names}, place < self.filled
+
     def push(self, **rows: Tensor) -> None:
         """Rows (M, ...) of every name take the place of the oldest; of too many the last ones stay."""
         number = len(next(iter(rows.values())))

@@ -30,7 +30,8 @@ class Views(Scheme):
         2020,
         source="offline",
         algorithms=("contrastive",),
-        equation=r"\mathcal{L}_{obj}\big(s(x), t(x)\big) + \mathcal{L}_{views}\big(s(R_{90} x, R_{180} x, R_{270} x), t(R_{90} x, R_{180} x, R_{270} x)\big)",
+        equation=r"\mathcal{L}_{obj}\big(s(x), t(x)\big) + \mathcal{L}_{views}\big(s(\tilde{x}), t(\tilde{x})\big), \quad "
+        r"\tilde{x} = (R_{90} x, R_{180} x, R_{270} x)",
         use="What objectives on views need (sskd); square images that have an up.",
         pitfalls="Both nets see four times as many images, so that a step takes four times as long and as much memory. Turned digits or letters may "
         "become others.",

@@ -1,0 +1,79 @@
+"""Texts of files, dealt to train, validation and test by document."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from instil.data.paths import located
+
+SUFFIXES = (".txt", ".md", ".rst", ".py")
+STDLIB = "stdlib"
+SHARE = 10  # one document of so many is for validation, and one for the test
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text, or a ``prompt`` and what answers it; only the answer is learned."""
+
+    name: str
+    text: str
+    prompt: str | None = None
+
+
+def documents(path: str, base: Path = Path()) -> tuple[list[Document], list[Document], list[Document]]:
+    """Train, validation and test documents of ``stdlib`` (the modules of this Python's own library), a folder of texts, or a ``.jsonl`` file.
+
+    A line of ``.jsonl`` has ``text``, or ``prompt`` and ``completion``. A document belongs to one part alone, by the hash of its name.
+    Raises ValueError for lines of another form and for fewer than three documents.
+    """
+    found = sorted(_found(path, base), key=lambda document: hashlib.sha256(document.name.encode()).hexdigest())
+    if len(found) < 3:
+        raise ValueError(f"'{path}' has {len(found)} documents; train, validation and test need one each at least")
+    held = max(1, len(found) // SHARE)
+    return found[2 * held :], found[held : 2 * held], found[:held]
+
+
+def _found(path: str, base: Path) -> Iterator[Document]:
+    place = Path(sysconfig.get_paths()["stdlib"]) if path == STDLIB else located(path, base)
+    if place.suffix == ".jsonl":
+        yield from _lines(place)
+        return
+    if not place.is_dir():
+        raise ValueError(f"texts come from a folder, a .jsonl file or '{STDLIB}', not from {place.name}")
+    pattern = "*.py" if path == STDLIB else "**/*"
+    for file in sorted(place.glob(pattern)):
+        if file.suffix in SUFFIXES and not file.name.startswith("_"):
+            yield Document(file.relative_to(place).as_posix(), _read(file))
+        elif file.suffix == ".jsonl":
+            yield from _lines(file)
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is no UTF-8 text: {error}") from error
+
+
+def _lines(file: Path) -> Iterator[Document]:
+    for number, line in enumerate(_read(file).splitlines(), 1):
+        if not line.strip():
+            continue
+        where = f"{file.name}, line {number}"
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{where} is no JSON: {error}") from error
+        if not isinstance(entry, dict) or not ({"text"} <= entry.keys() or {"prompt", "completion"} <= entry.keys()):
+            raise ValueError(f"{where} needs 'text', or 'prompt' and 'completion'")
+        if "text" in entry:
+            yield Document(where, entry["text"])
+        elif not entry["completion"].strip():
+            raise ValueError(f"{where} has an empty completion: there is nothing to learn")
+        else:
+            yield Document(where, entry["completion"], entry["prompt"])

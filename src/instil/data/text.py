@@ -1,0 +1,131 @@
+"""Texts as rows of tokens, each with the token that follows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from instil.core import UNLABELLED
+from instil.data.documents import Document, documents
+from instil.data.samples import Facts, TensorData
+from instil.data.splits import Splits
+from instil.data.tokenizers import Tokenizer, tokenizer
+
+Row = tuple[list[int], list[int], int]
+"""Tokens, the bytes of each, and how many of them are only read (a prompt)."""
+
+
+class TokenRows(TensorData):
+    """Rows (N, T) of ``input_ids`` whose ``label`` at each position is the token that follows, -100 where none is learned there.
+
+    ``attention_mask`` is 0 for padding, ``valid`` True where a token is learned, ``bytes`` the UTF-8 bytes of the label's token. ``tokens``: of a
+    smaller vocabulary the numbers in the tokenizer's; else empty.
+    """
+
+    noun = "row"
+
+    def __init__(self, rows: Sequence[Row], length: int, vocabulary: int, tokenizer: Tokenizer, tokens: Sequence[int] = ()):
+        self.vocabulary, self.length, self.tokenizer, self.tokens = vocabulary, length, tokenizer, tuple(tokens)
+        ids = torch.full((len(rows), length + 1), tokenizer.end if not tokens else list(tokens).index(tokenizer.end))
+        said, there = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.bool)
+        learned = torch.zeros_like(there)
+        for number, (row, each, read) in enumerate(rows):
+            ids[number, : len(row)], said[number, : len(row)] = torch.tensor(row), torch.tensor(each)
+            there[number, : len(row)], learned[number, read : len(row)] = True, True
+        valid = learned[:, 1:] & there[:, :-1]
+        tensors = {"input_ids": ids[:, :-1], "attention_mask": there[:, :-1].long(), "valid": valid, "bytes": said[:, 1:]}
+        label = ids[:, 1:].masked_fill(~valid, UNLABELLED)
+        super().__init__({key: value.contiguous() for key, value in tensors.items()}, label, ("token",))
+
+    @property
+    def facts(self) -> Facts:
+        return {"vocabulary": self.vocabulary, "length": self.length, **({"tokens": self.tokens} if self.tokens else {})}
+
+    @property
+    def kind(self) -> str:
+        """``token``."""
+        return "token"
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """What these token numbers say."""
+        return self.tokenizer.decode([self.tokens[number] for number in ids] if self.tokens else list(ids))
+
+    def _checked(self, label: Tensor) -> Tensor:
+        if label.ndim != 2 or label.is_floating_point() or label.max() >= self.vocabulary:
+            raise ValueError(f"labels of texts are token numbers (N, T) below {self.vocabulary}, not {label.dtype} {tuple(label.shape)}")
+        return label.to(torch.int64)
+
+
+def text(
+    path: str = "stdlib",
+    tokenizer: str = "bytes",
+    length: int = 128,
+    rows: int | None = None,
+    held_out: int | None = None,
+    prune: bool = False,
+    cut: bool = False,
+    base: Path = Path(),
+) -> Splits:
+    """Rows of ``length`` tokens of documents (see ``documents``), which are split by document.
+
+    Texts follow one another, each closed by the end token, and are cut into rows without a gap: every token is learned once. Where documents have a
+    prompt, each is a row of its own, padded, and only what answers the prompt is learned. ``rows`` and ``held_out`` are at most so many rows to
+    train and to judge on. ``prune``: the vocabulary is only that of the tokens in these rows, numbered anew. ``cut``: what is longer than a row loses
+    its end.
+
+    Raises ValueError for texts shorter than one row, and without ``cut`` for a prompt and answer that are longer.
+    """
+    if length < 2:
+        raise ValueError(f"a row needs at least 2 tokens, not {length}")
+    parts = documents(path, base)
+    made = _tokenizer(tokenizer, (document.text for document in parts[0]), base)
+    limits = (rows, held_out, held_out)
+    taken = [_rows(part, made, length, limit, cut) for part, limit in zip(parts, limits, strict=True)]
+    tokens = sorted({made.end, *(token for part in taken for row, _, _ in part for token in row)}) if prune else []
+    place = {token: number for number, token in enumerate(tokens)}
+    if prune:
+        taken = [[([place[token] for token in row], each, read) for row, each, read in part] for part in taken]
+    train, validation, test = (TokenRows(part, length, len(tokens) or made.size, made, tokens) for part in taken)
+    return Splits(train, validation, test, train.classes, train.kind)
+
+
+def _tokenizer(name: str, texts: Iterator[str], base: Path) -> Tokenizer:
+    return tokenizer(name, texts, base)  # the option of ``text`` bears the function's name
+
+
+def _rows(part: Sequence[Document], tokenizer: Tokenizer, length: int, limit: int | None, cut: bool) -> list[Row]:
+    """Rows of ``length`` + 1 tokens: the last is only a label."""
+    found: list[Row] = []
+    answers = any(document.prompt is not None for document in part)
+    for row in _answers(part, tokenizer, length, cut) if answers else _packed(part, tokenizer, length):
+        found.append(row)
+        if len(found) == limit:
+            break
+    if not found:
+        raise ValueError(f"the texts of one part ({', '.join(document.name for document in part[:3])} ...) are shorter than a row of {length} tokens")
+    return found
+
+
+def _packed(part: Sequence[Document], tokenizer: Tokenizer, length: int) -> Iterator[Row]:
+    ids: list[int] = []
+    said: list[int] = []
+    for document in part:
+        tokens, each = tokenizer.encode(document.text)
+        ids, said = [*ids, *tokens, tokenizer.end], [*said, *each, 0]
+        while len(ids) > length:
+            yield ids[: length + 1], said[: length + 1], 0
+            ids, said = ids[length:], said[length:]
+
+
+def _answers(part: Sequence[Document], tokenizer: Tokenizer, length: int, cut: bool) -> Iterator[Row]:
+    for document in part:
+        read, _ = tokenizer.encode(document.prompt or "")
+        tokens, each = tokenizer.encode(document.text)
+        ids, said = [*read, *tokens, tokenizer.end], [*[0] * len(read), *each, 0]
+        if len(read) > length or (len(ids) > length + 1 and not cut):
+            what = f"{document.name} has {len(read)} tokens of prompt and {len(tokens)} of answer"
+            raise ValueError(f"{what}, more than a row of {length}; make the rows longer" + (" or cut the answer (cut=true)" * (len(read) <= length)))
+        yield ids[: length + 1], said[: length + 1], len(read)

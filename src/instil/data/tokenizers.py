@@ -1,0 +1,144 @@
+"""Text to token numbers and back, with the bytes that each token stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+from instil.data.paths import located
+
+MISSING = 'the tokenizer {} needs the package {}: pip install "instil[text]"'
+END = "<|endoftext|>"
+CONTROL = 3  # the type that a GGUF file gives to tokens that are no text
+TRAINED_ON = 200  # documents
+
+
+class Tokenizer(Protocol):
+    """``size`` tokens, of which ``end`` closes a document."""
+
+    size: int
+    end: int
+
+    def encode(self, text: str) -> tuple[list[int], list[int]]:
+        """Token numbers, and of each the UTF-8 bytes that it adds; they sum to the bytes of the text."""
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of these tokens."""
+
+
+class Bytes:
+    """Every UTF-8 byte is a token; one more ends a document."""
+
+    size, end = 257, 256
+
+    def encode(self, text: str) -> tuple[list[int], list[int]]:
+        tokens = list(text.encode())
+        return tokens, [1] * len(tokens)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return bytes(token for token in tokens if token != self.end).decode(errors="replace")
+
+
+class Learned:
+    """A tokenizer of the library ``tokenizers``."""
+
+    def __init__(self, inner: Any, end: int):
+        self.inner, self.end, self.size = inner, end, inner.get_vocab_size()
+
+    def encode(self, text: str) -> tuple[list[int], list[int]]:
+        found = self.inner.encode(text, add_special_tokens=False)
+        each, said = [], 0
+        for _, end in found.offsets:  # of a character cut into several tokens, the first has all bytes
+            new = text[said:end]
+            each.append(len(new.encode()))
+            said = max(said, end)
+        if each:
+            each[-1] += len(text[said:].encode())
+        return found.ids, each
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return str(self.inner.decode(list(tokens)))
+
+
+def tokenizer(name: str, texts: Iterable[str], base: Path = Path()) -> Tokenizer:
+    """``bytes``; ``bpe:SIZE``, learned from ``texts`` (byte-level byte pairs); or that of a file: a ``tokenizer.json``, its folder, or a GGUF file.
+
+    Raises ValueError for an unknown name, a file that holds no tokenizer, and without the packages that it needs.
+    """
+    if name == "bytes":
+        return Bytes()
+    if name.startswith("bpe:"):
+        return _learned(name, texts)
+    path = located(name, base)
+    if path.is_dir():
+        path = located("tokenizer.json", path)
+    return from_gguf(path) if path.suffix == ".gguf" else _from_json(path)
+
+
+def _learned(name: str, texts: Iterable[str]) -> Tokenizer:
+    library = _library(name)
+    size = name.removeprefix("bpe:")
+    if not size.isdigit() or int(size) < 257:
+        raise ValueError(f"bpe: takes the number of tokens, at least 257 (256 bytes and the end), not '{size}'")
+    alphabet = library.pre_tokenizers.ByteLevel.alphabet()
+    trainer = library.trainers.BpeTrainer(vocab_size=int(size), special_tokens=[END], initial_alphabet=alphabet, show_progress=False)
+    inner = _byte_level(library, library.models.BPE())
+    inner.train_from_iterator(islice(texts, TRAINED_ON), trainer)
+    return Learned(inner, inner.token_to_id(END))
+
+
+def _from_json(path: Path) -> Tokenizer:
+    library = _library(path.name)
+    try:
+        inner = library.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing finer
+        raise ValueError(f"{path} holds no tokenizer: {error}") from error
+    ends = (END, "</s>", "<|im_end|>", "<eos>", "[SEP]")
+    end = next((number for word in ends if (number := inner.token_to_id(word)) is not None), None)
+    if end is None:
+        raise ValueError(f"{path} has no token that ends a text; one of {', '.join(ends)} is needed")
+    return Learned(inner, end)
+
+
+def from_gguf(path: Path) -> Tokenizer:
+    """The tokenizer in the metadata of a GGUF file. Raises ValueError for one of a kind that is not known here."""
+    library, fields = _library(path.name), metadata(path)
+    kind = fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre")
+    if kind != ("gpt2", "smollm"):
+        raise ValueError(f"{path} has a tokenizer of the kind {kind[0]}/{kind[1]}; only gpt2/smollm is known here; give its tokenizer.json")
+    words = fields["tokenizer.ggml.tokens"]
+    merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"]]
+    inner = _byte_level(library, library.models.BPE({word: number for number, word in enumerate(words)}, merges), digits=True)
+    types = fields["tokenizer.ggml.token_type"]
+    inner.add_special_tokens([library.AddedToken(word, special=True) for word, kind in zip(words, types, strict=True) if kind == CONTROL])
+    return Learned(inner, words.index(END))
+
+
+def metadata(path: Path) -> dict[str, Any]:
+    """The fields of a GGUF file, without its tensors. Raises ValueError for another file, and without the package ``gguf``."""
+    try:
+        from gguf import GGUFReader
+    except ImportError as error:
+        raise ValueError(MISSING.format(path.name, "gguf")) from error
+    try:
+        return {name: field.contents() for name, field in GGUFReader(path).fields.items()}
+    except (ValueError, OSError, IndexError) as error:
+        raise ValueError(f"{path} cannot be read as GGUF: {error}") from error
+
+
+def _byte_level(library: Any, model: Any, digits: bool = False) -> Any:
+    inner = library.Tokenizer(model)
+    level = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.pre_tokenizer = library.pre_tokenizers.Sequence([library.pre_tokenizers.Digits(individual_digits=True), level]) if digits else level
+    inner.decoder = library.decoders.ByteLevel()
+    return inner
+
+
+def _library(name: str) -> Any:
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise ValueError(MISSING.format(name, "tokenizers")) from error
+    return tokenizers

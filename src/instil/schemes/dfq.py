@@ -44,8 +44,8 @@ class DFQ(Generated):
         2020,
         source="offline",
         algorithms=("data-free", "adversarial"),
-        equation=r"\min_S \max_G \; \mathrm{KL}(p^T \Vert p^S) - \alpha \Big(\sum_{l,c} \mathrm{KL}\big(N(\hat\mu_{lc}, \hat\sigma^2_{lc}) \Vert "
-        r"N(\mu_{lc}, \sigma^2_{lc})\big) + \mathbb{E}\, H(p^T) - H(\mathbb{E}\, p^T)\Big)",
+        equation=r"\min_S \max_G \; \mathrm{KL}(p^T \Vert p^S) - \alpha \Big(\sum_{l,c} \mathrm{KL}\big(N(\hat\mu_{lc}, \hat\sigma^2_{lc}) "
+        r"\Vert N(\mu_{lc}, \sigma^2_{lc})\big) + \mathbb{E}\, H(p^T) - H(\mathbb{E}\, p^T)\Big)",
         use="A teacher with BatchNorm and no data: the images stay near the data in every layer and are hard for the student.",
         pitfalls="A teacher without BatchNorm remembers nothing. The batch must be large enough for its statistics.",
         deviations="The paper's text was not at hand beyond its abstract and summaries: the direction of the KL between Gaussians and alpha are ours. "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar
 
@@ -72,10 +71,9 @@ class Generated(Scheme):
     def challenge(self, batch: Batch, turn: int = 0) -> Update:
         """The generator's update, through both nets."""
         seen = batch | {"image": self.make(batch, turn)}
-        reads = "statistics" in self.terms.reads("teacher")
-        with reading(self.teacher, items(batch)) if reads else contextlib.nullcontext([]) as read:
+        with reading(self.teacher or self, items(batch)) as read:
             teacher = self.ask(seen, grad=True)
-        if reads:
+        if "statistics" in self.terms.reads("teacher"):
             teacher = teacher | {"statistics": self.unfamiliar(read).expand(len(seen["image"]))}
         update: Update = self.terms(self.student(seen), teacher, seen, "generator")
         return update

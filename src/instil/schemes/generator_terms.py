@@ -21,7 +21,8 @@ def one_hot_loss(teacher: Tensor, reduction: str = "mean") -> Tensor:
 
 def activation_loss(embedding: Tensor) -> Tensor:
     """Images excite the teacher: minus the mean size of its embedding (N, D), one value an image (Chen et al. 2019, eq. 3)."""
-    return -full(embedding).abs().mean(-1)
+    size: Tensor = full(embedding).abs().mean(-1)
+    return -size
 
 
 def balance_loss(teacher: Tensor, base: float = math.e) -> Tensor:
@@ -30,7 +31,8 @@ def balance_loss(teacher: Tensor, base: float = math.e) -> Tensor:
     ``base``: of the logarithm.
     """
     share = full(teacher).softmax(-1).mean(0)
-    return -torch.special.entr(share).sum() / math.log(base)
+    entropy: Tensor = torch.special.entr(share).sum() / math.log(base)
+    return -entropy
 
 
 def entropy_loss(teacher: Tensor) -> Tensor:

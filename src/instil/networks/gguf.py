@@ -55,7 +55,8 @@ def gguf(file: str, tokens: Sequence[int] = (), base: Path = Path()) -> nn.Modul
         raise ValueError(f"{path} does not fit LlamaForCausalLM: {', '.join(missing[:3])} only on one side")
     model.load_state_dict(given, strict=False)
     model.tie_weights()
-    return keep_tokens(model, tokens) if tokens else model.eval()
+    model.train(False)
+    return keep_tokens(model, tokens) if tokens else model
 
 
 def _config(reader: Any, path: Path) -> Any:

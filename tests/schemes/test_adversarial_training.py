@@ -72,7 +72,7 @@ def test_a_teacher_is_trained_by_it_first_and_kept_apart_from_one_that_is_not(tm
 def test_what_is_wrong_with_a_teachers_scheme_is_told_by_its_place() -> None:
     with pytest.raises(ValueError, match=r"teacher\.scheme\.epsilno: .*epsilon"):
         recipe("teacher.scheme={type: adversarial_training, epsilno: 0.1}")
-    with pytest.raises(ValueError, match=r"teacher\.1\.scheme: there is no scheme 'nothing'"):
+    with pytest.raises(ValueError, match=r"teacher\.1\.scheme: No scheme named 'nothing'"):
         recipe("teacher=[cnn, {model: cnn, scheme: nothing}]")
     with pytest.raises(ValueError, match=r"student\.scheme: "):
         recipe("student.scheme=offline")

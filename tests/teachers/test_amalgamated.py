@@ -70,8 +70,8 @@ def test_members_are_held_to_their_names() -> None:
     given: Batch = batch()
     with pytest.raises(ValueError, match="member 1 gives 5 logits and knows 1 classes by name"):
         Amalgamated([net(), net()], [["a", "b", "c", "d", "e"], ["f"]], "abcdef")(given)
+    silent = Net(net().model, lambda model, given: {"embedding": model(given["x"])})
     with pytest.raises(ValueError, match="member 0 gives embedding, and no logits"):
-        silent = Net(net().model, lambda model, given: {"embedding": model(given["x"])})
         Amalgamated([silent], [["a"]], ["a"])(given)
     with pytest.raises(ValueError, match="2 members have 1 lists of class names"):
         Amalgamated([net(), net()], [["a"]], ["a"])

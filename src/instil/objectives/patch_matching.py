@@ -69,7 +69,7 @@ class Standardization(Statistics):
         return torch.cat([rows.new_tensor([len(rows)]), rows.sum(0), rows.square().sum(0)])[None]
 
     def settle(self, moments: Tensor) -> None:
-        count, total, squares = moments.sum(0).split([1, len(self.mean), len(self.mean)])
+        count, total, squares = torch.split(moments.sum(0), [1, len(self.mean), len(self.mean)])
         mean = total / count
         deviation = (squares / count - mean.square()).clamp_min(0).sqrt()
         self.mean.copy_(mean)

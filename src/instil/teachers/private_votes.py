@@ -30,7 +30,9 @@ def epsilon_of(
     """The epsilon of so many noisy votes, ``threshold_noise`` being that of a comparison before each question, by Rényi accounting.
 
     One private record changes the vote of one member: one count falls by 1 and another rises (Papernot et al. 2018, section 4.1: (a, a / noise²)
-    Rényi privacy a vote), the largest count by 1 at most. No use is made of how clear the votes were. Raises ImportError without the extra ``privacy``.
+    Rényi privacy a vote), the largest count by 1 at most. No use is made of how clear the votes were.
+
+    Raises ImportError without the extra ``privacy``.
     """
     try:
         from dp_accounting import ComposedDpEvent, GaussianDpEvent, LaplaceDpEvent, SelfComposedDpEvent  # type: ignore[import-untyped]
@@ -67,9 +69,9 @@ class PrivateVotes(Teacher):
         source="offline",
         algorithms=("multi-teacher", "privacy"),
         labels=("single",),
-        deviations="The budget is the bound that holds for all data; the papers' smaller one, which looks at how clear the votes were, is itself private "
-        "and left out. Where there is a threshold each of the allowed answers is paid for, also those that were not given. Laplace votes are those "
-        "of the paper before it (arXiv 1610.05755).",
+        deviations="The budget is the bound that holds for all data; the papers' smaller one, which looks at how clear the votes were, is itself "
+        "private and left out. Where there is a threshold each of the allowed answers is paid for, also those that were not given. Laplace votes are "
+        "those of the paper before it (arXiv 1610.05755).",
         equation=r"\hat y(x) = \arg\max_c \left( \sum_k [\arg\max z^{t_k}(x) = c] + \mathcal{N}(0, \sigma^2) \right)",
         use="The labelled data are private and the student is to be published: it sees other, public samples and one noisy vote about each.",
         pitfalls="The votes are private, and nothing else: members, their data and the seed must stay where they are, public labels and validation "

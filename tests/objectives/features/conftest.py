@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
 
 from instil.core import Batch, Objective, Outputs
 
@@ -30,7 +31,8 @@ def features() -> Callable[..., Outputs]:
 
     def make(family: str, number: int = 4, seed: int = 0, dtype: torch.dtype = torch.float32) -> Outputs:
         generator = torch.Generator().manual_seed(seed)
-        return {"features": tuple(torch.randn(number, *shape, generator=generator).to(dtype) for shape in SHAPES[family])}
+        stages = tuple(torch.randn(number, *shape, generator=generator).to(dtype) for shape in SHAPES[family])
+        return {"features": stages, "embedding": stages[-1].flatten(2).mean(2) if stages[-1].ndim == 4 else stages[-1][:, 0]}
 
     return make
 
@@ -43,7 +45,7 @@ def check_pair(features: Callable[..., Outputs], nets: tuple[str, str]) -> Calla
     def check(objective: Objective) -> None:
         objective.build(student, teacher)
         batch: Batch = {"index": torch.arange(4)}
-        mine = {"features": tuple(stage.clone().requires_grad_() for stage in student["features"])}
+        mine = student | {"features": tuple(stage.clone().requires_grad_() for stage in student["features"])}
         values = objective(mine, teacher, batch)
         assert values.shape == (4,)
         values.mean().backward()
@@ -57,11 +59,16 @@ def check_pair(features: Callable[..., Outputs], nets: tuple[str, str]) -> Calla
             assert parameter.grad.abs().sum() > 0, name
         for row in range(4):
             one = {"index": batch["index"][row : row + 1]}
-            alone = objective(*({"features": tuple(s[row : row + 1] for s in side["features"])} for side in (student, teacher)), one)
+            alone = objective(*(each(side, lambda rows: rows[row : row + 1]) for side in (student, teacher)), one)  # noqa: B023
             assert alone.shape == (1,)
             assert torch.allclose(alone[0], values[row], rtol=1e-4)
-        half = objective(*({"features": tuple(s.bfloat16() for s in side["features"])} for side in (student, teacher)), batch)
+        half = objective(*(each(side, Tensor.bfloat16) for side in (student, teacher)), batch)
         assert half.dtype == torch.float32
         assert torch.allclose(half, values, rtol=0.1, atol=0.02)
 
     return check
+
+
+def each(outputs: Outputs, change: Callable[[Tensor], Tensor]) -> Outputs:
+    """Every tensor changed."""
+    return {role: tuple(map(change, value)) if isinstance(value, tuple) else change(value) for role, value in outputs.items()}

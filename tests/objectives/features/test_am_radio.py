@@ -5,10 +5,10 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from instil.core import Batch, Objective, Objectives, Outputs
+from instil.core import Batch, Net, Objective, Objectives, Outputs
 from instil.engine import Optimization
 from instil.objectives.features.am_radio import AMRADIO, am_radio_spatial_loss, am_radio_summary_loss
-from instil.objectives.features.phi_s import PhiS, phi_s_matrix
+from instil.objectives.features.phi_s import PhiS
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.schemes.offline import Offline
 from instil.teachers.frozen import Frozen
@@ -64,16 +64,24 @@ def test_fit_studies_the_teacher_over_many_samples_and_sees_no_label() -> None:
     fit(scheme, loader, training)
     assert torch.equal(torch.get_rng_state(), before)
     assert sum("label" not in keys for keys in asked) == 4
-    mean, matrix = phi_s_matrix(every(loader, teacher))
-    target = objectives["phi_s"].targets[0]  # type: ignore[union-attr,index]
-    assert torch.allclose(target.mean, mean, atol=1e-5)  # type: ignore[arg-type]
-    assert torch.allclose(target.matrix, matrix, rtol=1e-3, atol=1e-3 * float(matrix.abs().max()))  # type: ignore[arg-type]
+    tokens = every(loader, teacher)
+    standard = objectives["phi_s"].targets[0](tokens)  # type: ignore[union-attr,index]
+    assert torch.allclose(standard.mean(0), torch.zeros(standard.shape[1]), atol=1e-4)
+    assert torch.allclose(standard.var(0), torch.ones(standard.shape[1]), rtol=1e-3)
+    alone = PhiS()
+    alone.build(scheme.student(loader[0]), teacher(loader[0]))
+    assert not torch.allclose(alone.targets[0](tokens).var(0), torch.ones(standard.shape[1]), rtol=0.05)
+
+
+def embedding(width: int) -> Net:
+    net = staged(width)
+    return Net(net.model, taps=net.taps | {"embedding": "head:in"})
 
 
 def test_as_many_are_studied_as_were_asked_for() -> None:
     for studies, batches in ((0, 1), (10, 1), (17, 2), (1000, 4)):
-        loader, teacher, objective = [images(seed) for seed in range(4)], Frozen(staged(6)), AMRADIO(studies=studies, standardize="channels")
-        fit(Offline(staged(3), teacher, {"it": objective}), loader, Training(steps=1, device="cpu", optimizer=Optimization("sgd", {"lr": 0.0})))
+        loader, teacher, objective = [images(seed) for seed in range(4)], Frozen(embedding(6)), AMRADIO(studies=studies, standardize="channels")
+        fit(Offline(embedding(3), teacher, {"it": objective}), loader, Training(steps=1, device="cpu", optimizer=Optimization("sgd", {"lr": 0.0})))
         rows = every(loader[:batches], teacher)
         assert torch.allclose(objective.targets[0].mean, rows.mean(0), atol=1e-5)  # type: ignore[arg-type]
         assert torch.allclose(1 / objective.targets[0].scale, rows.std(0, correction=0).clamp_min(1e-6), rtol=1e-3)  # type: ignore[operator,arg-type]

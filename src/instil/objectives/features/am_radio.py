@@ -50,10 +50,12 @@ class AMRADIO(SummaryObjective):
         source="features",
         algorithms=("multi-teacher", "adaptive"),
         zero_at_match=False,
-        deviations="The heads are linear (a projection and a 1x1 convolution), the paper's are small MLPs. phi_s (default) is that of the paper after "
-        "it (arXiv 2410.01680), none the first paper's; drop (0: the paper) is UNIC's. There is no training code of the authors to compare with.",
-        equation=r"\frac{1}{|\mathcal{K}|} \sum_{k \in \mathcal{K}} \Big[ w_s \big(1 - \cos(r_k(e^s), \tilde e^{t_k})\big) + \frac{1}{L} \sum_p \big( w_c "
-        r"(1 - \cos(r_k(f^s_p), \tilde f^{t_k}_p)) + \frac{w_1}{D_k} \sum_d \mathrm{smooth}_{L1}(r_k(f^s_p) - \tilde f^{t_k}_p)_d \big) \Big]",
+        deviations="The heads are linear (a projection and a 1x1 convolution), the paper's are small MLPs. phi_s (default) is that of the paper "
+        "after it (arXiv 2410.01680), none the first paper's; drop (0: the paper) is UNIC's. There is no training code of the authors to compare "
+        "with.",
+        equation=r"\frac{1}{|\mathcal{K}|} \sum_{k \in \mathcal{K}} \Big[ w_s \big(1 - \cos(r_k(e^s), \tilde e^{t_k})\big) + \frac{1}{L} "
+        r"\sum_p \big( w_c (1 - \cos(r_k(f^s_p), \tilde f^{t_k}_p)) + \frac{w_1}{D_k} \sum_d \mathrm{smooth}_{L1}(r_k(f^s_p) - \tilde "
+        r"f^{t_k}_p)_d \big) \Big]",
         use="One encoder in the place of several that see different things, without labels: each teacher may have its own width, family and input "
         "size. It costs their forward passes and two linear heads each.",
         pitfalls="What the student is to be used for must be tried with a head on its embedding: no term here knows the task. Without "

@@ -29,7 +29,8 @@ def phi_s_rotation(covariance: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(covariance)
     values = values.clamp_min(0)
     deviation = values.mean().sqrt().clamp_min(SMALLEST_DEVIATION)
-    return equalizing_rotation(values) @ vectors.T / deviation
+    rotation: Tensor = equalizing_rotation(values) @ vectors.T / deviation
+    return rotation
 
 
 def phi_s_loss(student: Tensor, teacher: Tensor, mean: Tensor, matrix: Tensor, reduction: str = "mean") -> Tensor:
@@ -60,7 +61,7 @@ class Standard(Statistics):
 
     def settle(self, moments: Tensor) -> None:
         width = len(self.mean)
-        count, total, products = moments.sum(0).cpu().split([1, width, width**2])
+        count, total, products = torch.split(moments.sum(0).cpu(), [1, width, width**2])
         covariance = (products.view(width, width) - torch.outer(total, total) / count) / (count - 1).clamp_min(1)
         self.mean.copy_(total / count)
         self.matrix.copy_(phi_s_rotation(covariance))
@@ -89,8 +90,8 @@ class PhiS(PatchObjective):
         use="Several foundation models as teachers whose features differ in scale by orders: none dominates, and no labels are needed. It costs a "
         "1x1 convolution and a matrix of its width squared for each teacher.",
         pitfalls="The samples that are studied must have more patches than a teacher has channels, else the rotation is not determined; plain "
-        "loops that do not go through fit have the statistics of the first batch. What is predicted is in rotated units: undo matrix and mean before a "
-        "teacher's head reads it.",
+        "loops that do not go through fit have the statistics of the first batch. What is predicted is in rotated units: undo matrix and mean before "
+        "a teacher's head reads it.",
     )
 
     def prepare(self, tokens: Tensor) -> nn.Module:

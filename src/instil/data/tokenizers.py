@@ -95,6 +95,8 @@ def _from_json(path: Path) -> Tokenizer:
         inner = library.Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises nothing finer
         raise ValueError(f"{path} holds no tokenizer: {error}") from error
+    inner.no_truncation()  # a file may say how long a text its model takes: bytes would be lost in silence
+    inner.no_padding()
     ends = (END, "</s>", "<|im_end|>", "<eos>", "[SEP]")
     end = next((number for word in ends if (number := inner.token_to_id(word)) is not None), None)
     if end is None:

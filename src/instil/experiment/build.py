@@ -99,7 +99,7 @@ class Bench:
                 accumulate,
                 workers=workers,
                 augment=changed,
-                views=augment.views,
+                views=1 if self.recipe.store is not None and augment.views is None else augment.views,
                 sampler=drawn,
             )
 

@@ -17,12 +17,12 @@ from instil.data.loader import Loader
 from instil.data.samples import Samples
 from instil.engine import join_ranks, world
 from instil.experiment import build
+from instil.experiment.answers import binding
 from instil.experiment.arms import Arm, Arms
 from instil.experiment.build import Bench
 from instil.experiment.folder import RunFolder
 from instil.experiment.rehearsal import rehearse
 from instil.experiment.results import cost
-from instil.experiment.answers import binding
 from instil.recipe.errors import RecipeError
 from instil.recipe.sections import Recipe, Store
 from instil.store.codecs import encoded
@@ -69,7 +69,10 @@ def _sections(bench: Bench, scored: bool) -> list[tuple[str, Samples, int]]:
 
 
 class _Asked:
-    """The teacher's answers as they are kept. Every batch has the size that training has, so that each answer is the live teacher's to the last bit."""
+    """The teacher's answers as they are kept.
+
+    Every batch has the size that training has, so that each answer is the live teacher's to the last bit.
+    """
 
     def __init__(self, bench: Bench, teacher: Arm, store: Store, roles: list[str], trained_on: bool):
         assert isinstance(teacher.net, Teacher)

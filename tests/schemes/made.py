@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from instil.core import Batch, Net, Outputs
+from instil.core import Batch, Net, Outputs, Scheme
+from instil.engine import Engine, Optimization
+from instil.step import train_step
 
 
 def call(model: nn.Module, batch: Batch) -> Outputs:
@@ -22,7 +24,7 @@ def classifier(width: int = 4, seed: int = 0, norm: bool = False) -> Net:
             model.train()
             for _ in range(50):
                 model(torch.rand(32, 1, 6, 6))
-    return Net(model.eval(), call)
+    return Net(model.eval(), call, {"embedding": f"{len(layers) - 1}:in"})
 
 
 def blank(step: int = 0, number: int = 16) -> Batch:
@@ -30,6 +32,19 @@ def blank(step: int = 0, number: int = 16) -> Batch:
     clock = {"step": torch.tensor(step), "progress": torch.tensor(step / 100), "seed": torch.tensor(0)}
     label = torch.full((number,), -100)
     return {"image": torch.zeros(number, 1, 6, 6), "label": label, "index": torch.arange(number), **clock}
+
+
+def shapes(step: int) -> Batch:
+    """What ``check_scheme`` takes: batches that know no time."""
+    return {key: value for key, value in blank(step).items() if value.ndim}
+
+
+def trained(it: Scheme, steps: int, lr: float = 1e-2) -> list[dict[str, float]]:
+    """The losses of so many steps of Adam."""
+    it.train().prepare(blank())
+    engine = Engine("cpu")
+    engine.setup(it, lambda learner: Optimization("adam", {"lr": lr}))
+    return [{name: float(value) for name, value in train_step(engine, it, [blank(step)]).items()} for step in range(steps)]
 
 
 def rows(batch: Batch, some: slice) -> Batch:

@@ -71,12 +71,16 @@ class Generated(Scheme):
     def challenge(self, batch: Batch, turn: int = 0) -> Update:
         """The generator's update, through both nets."""
         seen = batch | {"image": self.make(batch, turn)}
-        with reading(self.teacher or self, items(batch)) as read:
-            teacher = self.ask(seen, grad=True)
-        if "statistics" in self.terms.reads("teacher"):
-            teacher = teacher | {"statistics": self.unfamiliar(read).expand(len(seen["image"]))}
-        update: Update = self.terms(self.student(seen), teacher, seen, "generator")
+        update: Update = self.terms(self.student(seen), self._judgement(seen), seen, "generator")
         return update
+
+    def _judgement(self, seen: Batch) -> Outputs:
+        """The teacher's outputs, with the role ``statistics`` where a term reads it."""
+        if "statistics" not in self.terms.reads("teacher"):
+            return self.ask(seen, grad=True)
+        with reading(self.teacher or self, items(seen)) as read:
+            teacher = self.ask(seen, grad=True)
+        return teacher | {"statistics": self.unfamiliar(read).expand(len(seen["image"]))}
 
     def unfamiliar(self, read: list[Statistics]) -> Tensor:
         """How far the images are from what the teacher's BatchNorms remember, a scalar."""

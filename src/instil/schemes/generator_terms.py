@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import ClassVar, Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -30,14 +29,14 @@ def balance_loss(teacher: Tensor, base: float = math.e) -> Tensor:
 
     ``base``: of the logarithm.
     """
-    share = full(teacher).softmax(-1).mean(0)
-    entropy: Tensor = torch.special.entr(share).sum() / math.log(base)
-    return -entropy
+    log_share = full(teacher).log_softmax(-1).logsumexp(0) - math.log(len(teacher))
+    return (log_share.exp() * log_share).sum() / math.log(base)
 
 
 def entropy_loss(teacher: Tensor) -> Tensor:
     """The teacher is sure of each image: the entropy of its softmax, logits (N, C) give (N,)."""
-    return torch.special.entr(full(teacher).softmax(-1)).sum(-1)
+    log_p = full(teacher).log_softmax(-1)
+    return -(log_p.exp() * log_p).sum(-1)
 
 
 def disagreement(student: Tensor, teacher: Tensor, apart: Apart = "kl") -> Tensor:

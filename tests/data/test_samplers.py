@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def drawn(name: str, data: ArrayData, batch_size: int, seed: int = 0) -> tuple[t
 def test_is_a_function_of_the_generator_and_gives_as_many_batches_each_time(name: str, batch_size: int) -> None:
     rows, version = drawn(name, images(), batch_size)
     assert rows.shape == version.shape
-    assert rows.shape[1] == batch_size if name == "shuffled" else batch_size // 2 * 2
+    assert rows.shape[1] == (batch_size if name == "shuffled" else batch_size // 2 * 2)
     assert rows.dtype == version.dtype == torch.int64
     assert torch.equal(rows, drawn(name, images(), batch_size)[0])
     other = drawn(name, images(), batch_size, 1)[0]
@@ -41,8 +42,10 @@ def test_is_a_function_of_the_generator_and_gives_as_many_batches_each_time(name
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_global_batch_and_its_views_do_not_depend_on_the_cut(name: str) -> None:
+    data = images()
+
     def batches(rank: int, world: int, accumulate: int, workers: int = 0) -> list[dict[str, torch.Tensor]]:
-        loader = Loader(images(), 12, 3, rank, world, accumulate, sampler=samplers.find(name), augment=Augmentation(2, seed=3), workers=workers)
+        loader = Loader(data, 12, 3, rank, world, accumulate, sampler=samplers.find(name), augment=Augmentation(2, seed=3), workers=workers)
         loader.set_epoch(2)
         return list(loader)
 
@@ -74,7 +77,7 @@ def test_class_pairs_hold_another_sample_of_the_class_in_the_second_half() -> No
 def test_the_last_batch_comes_back_in_the_next_one_in_another_version() -> None:
     rows, version = drawn("last_batch", images(), 12)
     assert len(rows) == 50 // 6 - 1
-    for before, now in zip(rows[:-1], rows[1:], strict=True):
+    for before, now in pairwise(rows):
         assert torch.equal(before[6:], now[:6])
     assert torch.equal(version[:, :6], torch.ones(len(rows), 6, dtype=torch.int64))
     assert not version[:, 6:].any()

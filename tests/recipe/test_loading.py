@@ -17,7 +17,7 @@ from instil.objectives.logits.kd import KD
 from instil.recipe import build, build_objectives, build_options, fingerprint, load, stages, to_yaml
 from instil.recipe.errors import RecipeError
 from instil.recipe.overrides import merge, override, parse
-from instil.recipe.sections import Model
+from instil.recipe.sections import Model, TeacherModel
 
 SMALL: dict[str, Any] = {
     "data": {"name": "digits", "labels": 100},
@@ -64,10 +64,7 @@ def problem(*changes: str, **sections: Any) -> str:
         ("objectives.fitnet={pairs: [[1, a]]}", "objectives.fitnet.pairs.0.1: a whole number was expected, not 'a'"),
         ("scheme=mutul", "scheme: No scheme named 'mutul'; closest: mutual"),
         ("scheme={type: mutual}", "scheme.peers: is missing"),
-        (
-            "scheme={type: mutual, peers: [{model: a, weighs: b}]}",
-            "scheme.peers.0.weighs: scheme.peers.0 has no such option; its options are model, ",
-        ),
+        ("scheme={type: mutual, peers: [{model: a, weighs: b}]}", "scheme.peers.0.weighs: scheme.peers.0 has no such option; closest: weights"),
         ("task.kin=multi", "task.kin: Classification has no such option; its options are kind"),
         ("train.epoch=4", "train.epoch: train has no such option; closest: epochs, steps"),
         ("trian.epochs=4", "trian: a recipe has no such option; closest: train, teacher_train, task"),
@@ -81,7 +78,7 @@ def problem(*changes: str, **sections: Any) -> str:
             "train.optimizer.groups=[{lr: 1}]",
             "train.optimizer.groups.0: match is missing: which parameters, by their name in the model, such as head.*",
         ),
-        ("data.augment.crops=1", "data.augment.crops: data.augment has no such option; its options are crop, flip"),
+        ("data.augment.crops=1", "data.augment.crops: data.augment has no such option; its options are crop, flip, mixup, views"),
         ("data=null", "data: a mapping was expected, not None"),
         ("student.taps=[1]", "student.taps: a mapping was expected, not [1]"),
         ("student.input.std=[0]", "student.input.std.0: a number greater than 0 was expected, not 0"),
@@ -89,12 +86,12 @@ def problem(*changes: str, **sections: Any) -> str:
         ("student=previous", "student.model: 'previous' is the net of the stage before, and there is none"),
         ("seeds=[]", "seeds: a list of at least 1 was expected, not []"),
         ("seeds=[a]", "seeds.0: a whole number was expected, not 'a'"),
-        ("baselines=[alon]", "baselines.0: 'alone', 'label_smoothing' or 'pseudo_labels' was expected, not 'alon'"),
+        ("baselines=[alon]", "baselines.0: 'alone', 'label_smoothing', 'pseudo_labels', 'noise' or 'blobs' was expected, not 'alon'"),
         ("imports=[no_such_module_here]", "imports: there is no module 'no_such_module_here' in "),
         ("stages=[{train: {epochs: x}}]", "stages.0.train.epochs: a whole number was expected, not 'x'"),
         (
             "stages=[{trane: {}}]",
-            "stages.0.trane: a stage has no such option; its options are data, teacher, student, scheme, objectives, train, repeat",
+            "stages.0.trane: a stage has no such option; its options are name, data, teacher, student, scheme, objectives, train, repeat",
         ),
         ("stages=[{repeat: 0}]", "stages.0.repeat: a number of at least 1 was expected, not 0"),
         ("stages=[{teacher: previous}]", "stages.0.teacher.model: 'previous' is the net of the stage before, and there is none"),
@@ -135,7 +132,7 @@ def test_shorthands_and_defaults_are_written_out() -> None:
     recipe = build(SMALL | {"objectives": {"cross_entropy": None, "kd": 0.5}})
     assert recipe.task.name == "classification"
     assert recipe.task.options == {"kind": "single"}
-    assert build(SMALL | {"teacher": "networks:cnn"}).teachers == recipe.teachers == [Model(model="networks:cnn")]
+    assert build(SMALL | {"teacher": "networks:cnn"}).teachers == recipe.teachers == [TeacherModel(model="networks:cnn")]
     assert recipe.scheme.type == "offline"
     assert recipe.objectives["kd"].weight == 0.5
     assert recipe.objectives["kd"].options["temperature"] == 4.0

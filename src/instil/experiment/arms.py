@@ -24,11 +24,12 @@ from instil.experiment.remembered import Remembered
 from instil.experiment.sources import MAKERS
 from instil.experiment.trained import place, untrained
 from instil.export.student import load_student, save_student
+from instil.recipe import build_objectives
 from instil.recipe.loading import WITHOUT_DATA
 from instil.recipe.sections import TeacherModel
 from instil.schemes.offline import Offline
-from instil.teachers.frozen import Frozen
 from instil.tasks.task import moved
+from instil.teachers.frozen import Frozen
 from instil.train import Clock, Fit, Training, fit
 
 Tick = Callable[[str, "int | None", Clock], None]
@@ -56,7 +57,7 @@ class Arms:
         self.bench, self.folder, self.tick = bench, folder, tick
         self.stages = build.stages_of(bench)
         self.steps = [build.steps(stage) for stage in self.stages]
-        self.students = {
+        self.students: dict[str, Callable[[int], tuple[Net, float]]] = {
             "alone": lambda seed: self._on_labels(seed, self.bench.task.label_objectives, "alone"),
             "label_smoothing": lambda seed: self._on_labels(seed, ("label_smoothing",), "label_smoothing"),
             "pseudo_labels": self._on_pseudo_labels,
@@ -196,7 +197,7 @@ class Arms:
 
     def _on_made_images(self, seed: int, name: str) -> tuple[Net, float]:
         """The student by the recipe's objectives, on noise or blobs."""
-        stage, objectives = self.stages[-1], build.build_objectives(self.bench.recipe.objectives)
+        stage, objectives = self.stages[-1], build_objectives(self.bench.recipe.objectives)
         student = self._new_student(seed)
         samples = Made(stage.splits.validation, len(stage.splits.train), MAKERS[name]())
         scheme = Offline(student, copy.deepcopy(self._teacher), objectives)

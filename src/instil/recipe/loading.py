@@ -146,7 +146,7 @@ def _long(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _long_teacher(one: Any) -> Any:
-    return one | {"scheme": {"type": one["scheme"]}} if isinstance(one, Mapping) and isinstance(one.get("scheme"), str) else one
+    return {**one, "scheme": {"type": one["scheme"]}} if isinstance(one, Mapping) and isinstance(one.get("scheme"), str) else one
 
 
 def _long_objective(one: Any) -> Any:
@@ -183,10 +183,12 @@ def _resolved(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _filled(section: Any, path: list[str], options: Mapping[str, Any]) -> Any:
-    """The section with these options at ``path``, of which numbers are places in a list."""
+    """The section with these options at ``path``, of which numbers are places in a list; as it was where there is no such place."""
     if isinstance(section, list):
         return [_filled(one, path[1:], options) if str(number) == path[0] else one for number, one in enumerate(section)]
-    return section | ({path[0]: _filled(section[path[0]], path[1:], options)} if path else dict(options))
+    if not path:
+        return {**section, **options}
+    return {key: _filled(one, path[1:], options) if key == path[0] else one for key, one in section.items()}
 
 
 def _task(section: Any) -> Any:

@@ -44,7 +44,7 @@ def test_spans_of_real_tokenizers_are_the_text(pair: tuple[str, str]) -> None:
     for text in TEXTS:
         (_, mine), (_, theirs) = (one.encode(text) for one in both)
         if not mine or not theirs:
-            with pytest.raises(ValueError, match="both must be of one text|has no token for this text"):
+            with pytest.raises(ValueError, match=r"both must be of one text|has no token for this text"):
                 spans(mine, theirs)
             continue
         first, second = spans(mine, theirs)

@@ -29,7 +29,8 @@ class TokenRows(TensorData):
 
     def __init__(self, rows: Sequence[Row], length: int, vocabulary: int, tokenizer: Tokenizer, tokens: Sequence[int] = ()):
         self.vocabulary, self.length, self.tokenizer, self.tokens = vocabulary, length, tokenizer, tuple(tokens)
-        ids = torch.full((len(rows), length + 1), tokenizer.end if not tokens else list(tokens).index(tokenizer.end))
+        self.end = list(tokens).index(tokenizer.end) if tokens else tokenizer.end
+        ids = torch.full((len(rows), length + 1), self.end)
         said, there = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.bool)
         learned = torch.zeros_like(there)
         for number, (row, each, read) in enumerate(rows):
@@ -42,7 +43,7 @@ class TokenRows(TensorData):
 
     @property
     def facts(self) -> Facts:
-        return {"vocabulary": self.vocabulary, "length": self.length, **({"tokens": self.tokens} if self.tokens else {})}
+        return {"vocabulary": self.vocabulary, "length": self.length, "end": self.end, **({"tokens": self.tokens} if self.tokens else {})}
 
     @property
     def kind(self) -> str:
@@ -67,6 +68,8 @@ def text(
     held_out: int | None = None,
     prune: bool = False,
     cut: bool = False,
+    teacher_tokenizer: str | None = None,
+    teacher_length: int | None = None,
     base: Path = Path(),
 ) -> Splits:
     """Rows of ``length`` tokens of documents (see ``documents``), which are split by document.
@@ -74,7 +77,8 @@ def text(
     Texts follow one another, each closed by the end token, and are cut into rows without a gap: every token is learned once. Where documents have a
     prompt, each is a row of its own, padded, and only what answers the prompt is learned. ``rows`` and ``held_out`` are at most so many rows to
     train and to judge on. ``prune``: the vocabulary is only that of the tokens in these rows, numbered anew. ``cut``: what is longer than a row loses
-    its end.
+    its end. ``teacher_tokenizer``: the same texts come in the tokens of a teacher too, in rows of at most ``teacher_length`` (null: ``length``), cut
+    where both tokenizers have an end (see ``AlignedRows``).
 
     Raises ValueError for texts shorter than one row, and without ``cut`` for a prompt and answer that are longer.
     """
@@ -83,13 +87,23 @@ def text(
     parts = documents(path, base)
     made = _tokenizer(tokenizer, (document.text for document in parts[0]), base)
     limits = (rows, held_out, held_out)
-    taken = [_rows(part, made, length, limit, cut) for part, limit in zip(parts, limits, strict=True)]
-    tokens = sorted({made.end, *(token for part in taken for row, _, _ in part for token in row)}) if prune else []
-    place = {token: number for number, token in enumerate(tokens)}
-    if prune:
-        taken = [[([place[token] for token in row], each, read) for row, each, read in part] for part in taken]
+    if teacher_tokenizer is not None:
+        from instil.data.aligned import aligned
+
+        theirs = _tokenizer(teacher_tokenizer, (document.text for document in parts[0]), base)
+        return aligned(parts, (made, theirs), (length, teacher_length or length), limits, prune, cut)
+    taken, tokens = pruned([_rows(part, made, length, limit, cut) for part, limit in zip(parts, limits, strict=True)], made, prune)
     train, validation, test = (TokenRows(part, length, len(tokens) or made.size, made, tokens) for part in taken)
     return Splits(train, validation, test, train.classes, train.kind)
+
+
+def pruned(parts: Sequence[list[Row]], tokenizer: Tokenizer, prune: bool) -> tuple[Sequence[list[Row]], list[int]]:
+    """Rows in the numbers of those tokens alone that are in them, and these tokens; as they are, and none, unless this is asked for."""
+    if not prune:
+        return parts, []
+    tokens = sorted({tokenizer.end, *(token for part in parts for row, _, _ in part for token in row)})
+    place = {token: number for number, token in enumerate(tokens)}
+    return [[([place[token] for token in row], each, read) for row, each, read in part] for part in parts], tokens
 
 
 def _tokenizer(name: str, texts: Iterator[str], base: Path) -> Tokenizer:
@@ -126,6 +140,11 @@ def _answers(part: Sequence[Document], tokenizer: Tokenizer, length: int, cut: b
         tokens, each = tokenizer.encode(document.text)
         ids, said = [*read, *tokens, tokenizer.end], [*[0] * len(read), *each, 0]
         if len(read) > length or (len(ids) > length + 1 and not cut):
-            what = f"{document.name} has {len(read)} tokens of prompt and {len(tokens)} of answer"
-            raise ValueError(f"{what}, more than a row of {length}; make the rows longer" + (" or cut the answer (cut=true)" * (len(read) <= length)))
+            raise ValueError(too_long(document, len(read), len(tokens), length))
         yield ids[: length + 1], said[: length + 1], len(read)
+
+
+def too_long(document: Document, prompt: int, answer: int, length: int) -> str:
+    """What is wrong with a prompt and an answer of so many tokens."""
+    what = f"{document.name} has {prompt} tokens of prompt and {answer} of answer"
+    return f"{what}, more than a row of {length}; make the rows longer" + (" or cut the answer (cut=true)" * (prompt <= length))

@@ -4,10 +4,10 @@ python benchmarks/language.py [--tokens 1024] [--vocabulary 49152] [--width 576]
 
 Each formulation goes from the hidden states of student and teacher to the gradient of the student's hidden states and head. ``trl_jsd`` is the
 generalised Jensen-Shannon divergence as TRL's GKD trainer writes it, ``liger_jsd`` the same in Liger's chunks of 1,024 tokens with gradients taken
-chunk by chunk, ``naive_kl`` the two softmaxes and ``kl_div`` of a first attempt: plain PyTorch, written from their descriptions. The formulations take
-turns; a time is the least over the rounds, of processor time on one thread, else elapsed time. Memory is the most that is held beyond the inputs,
+chunk by chunk, ``naive_kl`` the two softmaxes and ``kl_div`` of a first attempt: plain PyTorch, written from their descriptions. The formulations
+take turns; a time is the least over the rounds, in processor time on one thread, else elapsed. Memory is the most that is held beyond the inputs,
 gradients included; ``memory_of_tokens`` says what it is at other numbers of tokens less the gradient of the hidden states, which is as large as
-these. Every formulation must give the loss and the gradients of ``trl_jsd`` or ``naive_kl``, or the run ends with an error.
+these. Every formulation must give loss and gradients of ``trl_jsd`` or ``naive_kl``, or the run ends with an error.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def others(parameter: inspect.Parameter) -> list[Any]:
     if kind is float:
         return [default / 2 if default else 0.25]
     if kind is int:
-        return [default + 1]
+        return [(default or 0) + 1]
     parts = get_args(kind)  # a list of pairs, or a rule by its name
     rules = [rule for part in parts if get_origin(part) is Literal for rule in get_args(part) if rule != default]
     return [*rules, [[1, 1]]] if list[list[int]] in parts else []
@@ -81,7 +81,7 @@ def smaller(name: str, **options: Any) -> Any:
     """Makes an objective; memories of many thousand rows are shrunk, which changes no formula."""
     kind = catalogue.find("objective", name)
     for option, parameter in parameters(kind).items():
-        if bare(parameter.annotation) is int and parameter.default > 1000:
+        if bare(parameter.annotation) is int and (parameter.default or 0) > 1000:
             options.setdefault(option, 64)
     return lambda: kind(**options)
 
@@ -241,7 +241,8 @@ def test_d7_nothing_that_can_change_is_shared_on_a_class(kind: str, name: str) -
             continue
         for attribute, value in vars(owner).items():
             mutable = isinstance(value, (list, set, bytearray, torch.Tensor, nn.Module, dict))
-            assert not mutable or attribute in ("needs", "__annotations__", "__annotations_cache__"), f"{owner.__name__}.{attribute} is shared"
+            declared = attribute in ("needs", "refuses", "__annotations__", "__annotations_cache__")
+            assert not mutable or declared, f"{owner.__name__}.{attribute} is shared"
 
 
 def test_d7_two_nets_around_models_of_one_class_do_not_see_each_other() -> None:

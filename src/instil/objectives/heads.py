@@ -33,7 +33,7 @@ class Source(Protocol):
 class Given:
     """Logits that are there, (N, V); ``tensors`` holds them alone."""
 
-    softcap = None
+    softcap: float | None = None
 
     def __init__(self, tensors: Sequence[Tensor], learns: Sequence[bool]):
         (self.logits,) = tensors

@@ -105,8 +105,9 @@ class _Plan(NamedTuple):
 def _chunks(weight: Tensor, classes: int) -> Iterator[Tensor]:
     """The rows that count, some at a time."""
     rows = weight.nonzero().squeeze(1)
-    if len(rows):
-        yield from rows.split(max(1, CHUNK.get(weight.device.type, CHUNK["cuda"]) // classes))
+    step = max(1, CHUNK.get(weight.device.type, CHUNK["cuda"]) // classes)
+    for start in range(0, len(rows), step):
+        yield rows[start : start + step]
 
 
 def _blocks(logits: Tensor) -> Iterator[slice]:

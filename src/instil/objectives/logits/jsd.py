@@ -7,7 +7,7 @@ from typing import Annotated
 from annotated_types import Ge, Le
 from torch import Tensor
 
-from instil.core import Batch, Card, Positive
+from instil.core import Batch, Card, Positive, Schedule
 from instil.objectives.heads import Signal
 from instil.objectives.token_divergence import reduced_tokens, token_divergence
 from instil.objectives.token_objective import TokenObjective, Vocabulary
@@ -76,7 +76,8 @@ class JSD(TokenObjective):
 
     def __init__(self, beta: Share = 0.5, continuous: bool = False, temperature: Positive = 1.0, scale: bool = True, vocabulary: Vocabulary = None):
         super().__init__(temperature, scale, vocabulary)
-        jsd_term(beta, continuous)
+        if not isinstance(beta, Schedule):
+            jsd_term(beta, continuous)
         self.beta, self.continuous = beta, continuous
 
     def term(self, batch: Batch) -> Term:

@@ -39,8 +39,8 @@ class ReverseKL(TokenObjective):
         source="logits",
         tasks=("classification", "language"),
         labels=("single",),
-        deviations="The paper minimises the divergence of whole sequences by a policy gradient, of which this is the single-step part, exact over the "
-        "vocabulary: the divergence at each position of the given text, without the effect of a token on later ones.",
+        deviations="The paper minimises the divergence of whole sequences by a policy gradient, of which this is the single-step part, exact over "
+        "the vocabulary: the divergence at each position of the given text, without the effect of a token on later ones.",
         equation=r"T^2 \sum_v p^s_v \log \frac{p^s_v}{p^t_v}",
         use="A student that is too small for all of the teacher, above all on text that the student wrote itself, where it is what on-policy "
         "distillation minimises.",

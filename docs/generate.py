@@ -31,6 +31,7 @@ SECTIONS = {
     "task": sections.Task,
     "data": sections.Data,
     "data.augment": sections.Augment,
+    "store": sections.Store,
     "teacher, student": sections.Model,
     "teacher.input, student.input": sections.Input,
     "scheme": sections.Method,

@@ -106,3 +106,14 @@ def test_losses(losses: dict[str, object], monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.setattr("sys.argv", ["losses.py", "kd_loss", "--rounds", "1"])
     main()  # type: ignore[operator]
     assert capsys.readouterr().out.splitlines()[0].startswith("loss")
+
+
+@pytest.mark.slow
+def test_store(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    monkeypatch.setenv("INSTIL_CACHE", str(tmp_path))
+    module = runpy.run_path(str(STEP.with_name("store.py")))
+    monkeypatch.setattr("sys.argv", ["store.py", "--json", "--rounds", "1", "--steps", "1"])
+    module["main"]()
+    found = json.loads(capsys.readouterr().out)
+    assert set(found) == {"exact_ratio", "float16_ratio", "live_ratio"}
+    assert all(0.1 < value < 10 for value in found.values())

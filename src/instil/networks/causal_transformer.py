@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from instil.networks.text_transformer import Block
+from instil.networks.text_transformer import Block, Read
 
 
 class CausalBody(nn.Module):
@@ -19,22 +22,34 @@ class CausalBody(nn.Module):
         self.stages = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> dict[str, Tensor | tuple[Tensor, ...]]:
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        cache: Sequence[Read] | None = None,
+        use_cache: bool = False,
+    ) -> dict[str, Any]:
+        """As of transformers' models: with ``use_cache`` the next tokens need no more than what came back as ``cache``."""
+        read = cache or ([[] for _ in self.stages] if use_cache else [None] * len(self.stages))
+        before = read[0][0].shape[2] if read[0] else 0
         length, most = input_ids.shape[1], self.position.shape[1]
         if length > most:
             raise ValueError(f"a text of {length} tokens is longer than the {most} that this net was built for")
-        state = self.tokens(input_ids) + self.position[:, :length]
-        seen = torch.ones(length, length, dtype=torch.bool, device=state.device).tril()[None, None]
+        place = torch.arange(before, before + length, device=input_ids.device)[None] if position_ids is None else position_ids
+        state = self.tokens(input_ids) + self.position[0, place]
+        seen = torch.ones(length, before + length, dtype=torch.bool, device=state.device).tril(before)[None, None]
         if attention_mask is not None:
             seen = seen & attention_mask[:, None, None].bool()
         hidden = torch.zeros_like(seen, dtype=state.dtype).masked_fill(~seen, torch.finfo(state.dtype).min)
         states, attentions = [state], []
-        for stage in self.stages:
-            state, probability = stage(state, hidden)
+        for stage, kept in zip(self.stages, read, strict=True):
+            state, probability = stage(state, hidden, kept)
             states.append(state)
             attentions.append(probability)
         states[-1] = self.norm(state)  # as transformers has it
-        return {"last_hidden_state": states[-1], "hidden_states": tuple(states), "attentions": tuple(attentions)}
+        answer = {"last_hidden_state": states[-1], "hidden_states": tuple(states), "attentions": tuple(attentions)}
+        return answer | ({"cache": read} if use_cache else {})
 
 
 class CausalTransformer(nn.Module):

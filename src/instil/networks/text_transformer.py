@@ -6,6 +6,10 @@ import torch
 from torch import Tensor, nn
 
 
+Read = list[Tensor]
+"""Keys and values of the tokens that one attention has read before, empty at first; it adds those that it reads."""
+
+
 class Attention(nn.Module):
     """Self-attention among tokens (N, L, D) by ``query``, ``key`` and ``value``; gives the mixed tokens and the probabilities (N, H, L, L)."""
 
@@ -15,9 +19,12 @@ class Attention(nn.Module):
         self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
         self.projection = nn.Linear(width, width)
 
-    def forward(self, tokens: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """``hidden`` (N, 1, 1, L) is what is added to the scores: very negative for padding."""
+    def forward(self, tokens: Tensor, hidden: Tensor, read: Read | None = None) -> tuple[Tensor, Tensor]:
+        """``hidden`` (N, 1, 1, L) is what is added to the scores: very negative for padding. The tokens see those in ``read`` too."""
         query, key, value = (part(tokens).unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (self.query, self.key, self.value))
+        if read is not None:
+            read[:] = [torch.cat(parts, 2) for parts in zip(read, (key, value), strict=True)] if read else [key, value]
+            key, value = read
         scores = query @ key.transpose(2, 3) / query.shape[-1] ** 0.5
         probability = (scores + hidden).softmax(-1)
         mixed: Tensor = self.projection((probability @ value).transpose(1, 2).flatten(2))
@@ -33,8 +40,8 @@ class Block(nn.Module):
         self.attention = Attention(width, heads)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
-    def forward(self, tokens: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        mixed, probability = self.attention(self.norm1(tokens), hidden)
+    def forward(self, tokens: Tensor, hidden: Tensor, read: Read | None = None) -> tuple[Tensor, Tensor]:
+        mixed, probability = self.attention(self.norm1(tokens), hidden, read)
         tokens = tokens + mixed
         return tokens + self.mlp(self.norm2(tokens)), probability
 

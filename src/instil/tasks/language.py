@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,6 +28,9 @@ def call(model: nn.Module, batch: Batch) -> Outputs:
     ``prediction`` (N, T), the likeliest token, are made from it when they are read. ``hidden_states`` (the embeddings, then each layer; the last
     after the final norm) and ``attentions`` come where the model gives them. A model without ``get_output_embeddings`` is asked for its logits.
 
+    A batch with ``past`` (None at first) holds only the next tokens of texts, at ``position_ids`` (N, T), and the ``attention_mask`` of all: what the
+    model must remember of them comes back as ``past``, if it can; the other hidden states and attentions do not.
+
     Raises ValueError for rows longer than the model's context.
     """
     bare: Any = model
@@ -40,18 +44,34 @@ def call(model: nn.Module, batch: Batch) -> Outputs:
         answer = model(input_ids=batch["input_ids"], **wanted)
         logits = answer["logits"] if isinstance(answer, Mapping) else answer
         return Lazily({"logits": logits}, {"prediction": lambda: logits.argmax(-1)})
-    answer = bare.base_model(input_ids=batch["input_ids"], **wanted, **asks(bare))
+    wanted |= _next(bare.base_model, batch) if "past" in batch else asks(bare)
+    answer = bare.base_model(input_ids=batch["input_ids"], **wanted)
     projection = _projection(bare, answer["last_hidden_state"])
-    there = {role: answer[role] for role in ("hidden_states", "attentions") if answer.get(role) is not None}
+    there = {role: answer[role] for role in ("hidden_states", "attentions") if answer.get(role) is not None and "past" not in batch}
+    there |= {"past": past} if "past" in batch and (past := answer.get(_cache(bare.base_model))) is not None else {}
     grad = torch.is_grad_enabled()
     later = {"logits": lambda: projected(projection, grad), "prediction": lambda: predicted(projection)}
     return Lazily({"projection": projection, **there}, later)
+
+
+def _next(body: nn.Module, batch: Batch) -> dict[str, Any]:
+    """What a model that can go on in texts is told of those that it has read."""
+    takes = inspect.signature(body.forward).parameters
+    place = {"position_ids": batch["position_ids"]} if "position_ids" in takes else {}
+    return place | {_cache(body): batch["past"], "use_cache": True} if "use_cache" in takes else {}
+
+
+def _cache(body: nn.Module) -> str:
+    """What this version of transformers calls it."""
+    return "cache" if "cache" in inspect.signature(body.forward).parameters else "past_key_values"
 
 
 def _projection(model: Any, hidden: Tensor) -> Projection:
     """How this model makes logits of its last hidden state."""
     head, config = model.get_output_embeddings(), getattr(model, "config", None)
     bias, low_rank = getattr(head, "bias", None), None
+    if isinstance(getattr(head, "down", None), nn.Linear):  # a head of low rank
+        hidden = head.down(hidden)
     if hasattr(head, "lora_A") and not head.disable_adapters:
         name = head.active_adapters[0]
         low_rank = head.lora_A[name].weight.view_as(head.lora_A[name].weight), head.lora_B[name].weight * head.scaling[name]

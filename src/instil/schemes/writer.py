@@ -1,0 +1,59 @@
+"""What schemes share whose students learn from text that was written during training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar
+
+from annotated_types import Ge, Gt, Le
+from torch import nn
+
+from instil.core import Batch, NonNegative, Objective, Objectives, Scheme, Teacher
+from instil.schemes.writing import WRITING, Choose, continued, written
+
+Tokens = Annotated[int, Ge(1)]
+Token = Annotated[int, Ge(0)]
+Share = Annotated[float, Gt(0), Le(1)]
+
+
+class Writer(Scheme):
+    """Writes after the prompts of a batch of tokens: student, teacher, or both; the options are those of ``written`` and ``drawn``.
+
+    ``end``: the token that ends a text; in a recipe null is that of the data's tokenizer.
+    ``prompt``: of a row at least so many tokens are read, not written.
+    ``max_new_tokens``: of a text; null: as many as the row is long.
+    ``temperature``: of what is written; 0 is the likeliest token.
+    ``top_p``: it is one of the likeliest that have so much probability together.
+    """
+
+    shards: ClassVar[bool] = False  # ranks would ask for the parts of a net a different number of times
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: Teacher | None,
+        objectives: Objectives | Mapping[str, Objective],
+        end: Token | None = None,
+        prompt: Tokens = 1,
+        max_new_tokens: Tokens | None = None,
+        temperature: NonNegative = 1.0,
+        top_p: Share = 1.0,
+    ):
+        super().__init__(student, teacher, objectives)
+        self.end, self.prompt, self.max_new_tokens, self.temperature, self.top_p = end, prompt, max_new_tokens, temperature, top_p
+
+    def build(self, batch: Batch) -> None:
+        if missing := [key for key in ("input_ids", "attention_mask", "valid", "index") if key not in batch]:
+            raise ValueError(f"{type(self).__name__} writes text after prompts: it needs rows of tokens with '{missing[0]}', not {', '.join(batch)}")
+        if self.teacher is None:
+            raise ValueError(f"{type(self).__name__} needs a teacher: nobody else says what is wrong with a text")
+        super().build(batch)
+        self.teacher.wants(self.objectives.reads("teacher") | {"logits"}, batch)
+
+    def own_text(self, batch: Batch) -> Batch:
+        """What the student writes after the prompts."""
+        return continued(self.student, batch, self.end, self.prompt, self.max_new_tokens, self.temperature, self.top_p)
+
+    def write(self, batch: Batch, asks: Sequence[nn.Module], choose: Choose, salt: int = WRITING) -> Batch:
+        """What ``choose`` makes of the answers of some nets after the prompts."""
+        return written(batch, asks, choose, self.end, self.prompt, self.max_new_tokens, salt)

@@ -1,0 +1,43 @@
+"""Small language nets and batches of prompts with answers, for schemes that write."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from instil.core import Batch, Net
+from instil.networks.causal_transformer import causal_transformer
+from instil.tasks.language import call
+
+VOCABULARY, LENGTH, END = 11, 12, 10
+
+
+def net(width: int = 8, seed: int = 0, depth: int = 1, sharp: float = 4.0) -> Net:
+    """A causal net whose answers differ from token to token."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model: nn.Module = causal_transformer(VOCABULARY, LENGTH, width, depth, 2)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.ndim > 1:
+                    parameter.mul_(sharp)
+        return Net(model, call)
+
+
+def prompts(step: int = 0, number: int = 16) -> Batch:
+    """Rows with prompts of 1 to 5 tokens and answers of 1 to 6, closed by the end, padded on the right; one row counts for nothing."""
+    generator = torch.Generator().manual_seed(step)
+    ids = torch.randint(0, END, (number, LENGTH + 1), generator=generator)
+    asked = torch.randint(1, 6, (number, 1), generator=generator)
+    whole = asked + torch.randint(1, 7, (number, 1), generator=generator)
+    place = torch.arange(LENGTH + 1)[None]
+    ids[place >= whole] = END
+    valid = ((place >= asked) & (place <= whole))[:, 1:]
+    valid[number // 2] = False
+    label = ids[:, 1:].masked_fill(~valid, -100)
+    mask = (place <= whole)[:, :-1].long()
+    return {"input_ids": ids[:, :-1], "attention_mask": mask, "valid": valid, "label": label, "index": torch.arange(number)}
+
+
+def timed(step: int = 0, progress: float = 0.5) -> Batch:
+    return prompts(step) | {"step": torch.tensor(step), "progress": torch.tensor(progress), "seed": torch.tensor(0)}

@@ -105,6 +105,11 @@ class Model(Section):
     freeze: list[str] = []
 
     @property
+    def remote(self) -> bool:
+        """Whether it lives behind a server."""
+        return self.model in ("remote", "networks:remote")
+
+    @property
     def earlier(self) -> bool:
         """Whether it is the net of an earlier stage."""
         return self.model == "previous" or self.model.startswith("stage:")
@@ -151,8 +156,8 @@ class TeacherModel(Model):
 
     @property
     def ready(self) -> bool:
-        """Whether it needs no training: it has weights, and no part to be trained, or is trained as it is built."""
-        return self.trained or (self.weights is not None and not self.freeze)
+        """Whether it needs no training: it has weights, and no part to be trained, is trained as it is built, or lives behind a server."""
+        return self.trained or self.remote or (self.weights is not None and not self.freeze)
 
     @model_validator(mode="after")
     def _trained_here(self) -> TeacherModel:

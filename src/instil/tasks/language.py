@@ -42,6 +42,8 @@ def call(model: nn.Module, batch: Batch) -> Outputs:
     wanted = {"attention_mask": batch["attention_mask"]} if "attention_mask" in batch else {}
     if not hasattr(bare, "get_output_embeddings"):
         answer = model(input_ids=batch["input_ids"], **wanted)
+        if isinstance(answer, Mapping) and "logits" not in answer:  # it says less, such as the likeliest tokens
+            return answer  # type: ignore[return-value]
         logits = answer["logits"] if isinstance(answer, Mapping) else answer
         return Lazily({"logits": logits}, {"prediction": lambda: logits.argmax(-1)})
     wanted |= _next(bare.base_model, batch) if "past" in batch else asks(bare)

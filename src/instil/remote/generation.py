@@ -1,0 +1,64 @@
+"""Prompts of a file, answered by a teacher behind a server, as a file to learn from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from instil.atomic import atomic
+from instil.remote.connection import Refused
+from instil.remote.server import Completion, Server
+
+Tick = Callable[[int, int], None]
+
+
+def generate(prompts: Path, out: Path, server: Server, samples: int = 1, seed: int = 0, tick: Tick = lambda done, of: None, **options: Any) -> int:
+    """Answer the ``prompt`` of every line of ``prompts`` (.jsonl) ``samples`` times; returns how many lines are in ``out``.
+
+    A line of ``out`` is that of the prompt with ``completion`` and ``finish_reason``; ``options`` are those of ``Server.completions``. ``out``
+    appears when all is answered; until then the answers are in the server's log, from which the same call goes on.
+
+    Raises ValueError for lines of another form, and names the lines whose prompt the server refuses or answers with nothing.
+    """
+    entries = read_prompts(prompts)
+    found: dict[tuple[int, int], Completion | Refused] = {}
+    for sample in range(samples):
+        for number, answer in server.completions([entry["prompt"] for _, entry in entries], seed=seed + sample, **options):
+            found[number, sample] = answer
+            tick(len(found), len(entries) * samples)
+    where = {place: f"{prompts.name}, line {entries[place[0]][0]}" for place in sorted(found)}
+    wrong = {place: answer for place, answer in found.items() if isinstance(answer, Refused) or not answer.text.strip()}
+    if wrong:
+        first = min(wrong)
+        why = str(wrong[first]) if isinstance(wrong[first], Refused) else "the answer is empty"
+        others = f" and {len(wrong) - 1} others" * (len(wrong) > 1)
+        raise ValueError(f"{where[first]}{others} cannot be learned from: {why}. Take these prompts out; the other answers are kept in the log")
+    with atomic(out) as temporary:
+        lines = (json.dumps(_line(entries[number][1], found[number, sample]), ensure_ascii=False) for number, sample in where)
+        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return len(found)
+
+
+def _line(entry: Mapping[str, Any], answer: Completion | Refused) -> dict[str, Any]:
+    assert isinstance(answer, Completion)
+    return {**entry, "completion": answer.text, "finish_reason": answer.finish_reason}
+
+
+def read_prompts(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """The lines of a file with their numbers. Raises ValueError where one has no ``prompt``, FileNotFoundError where there is no file."""
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path.name}, line {number} is no JSON: {error}") from error
+        if not isinstance(entry, dict) or not isinstance(entry.get("prompt"), str) or not entry["prompt"].strip():
+            raise ValueError(f"{path.name}, line {number} needs a 'prompt', a text")
+        found.append((number, entry))
+    if not found:
+        raise ValueError(f"{path.name} has no prompts")
+    return found

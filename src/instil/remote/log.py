@@ -1,0 +1,105 @@
+"""Answers that were paid for, a line each, kept whatever happens to the process that asked."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks; there one process at a time may write
+    fcntl = None  # type: ignore[assignment]
+
+LINE = re.compile(rb'\{"key":"([0-9a-f]{64})","tokens":(\d+),"answer":.*\}\n', re.DOTALL)
+
+
+def key_of(address: str, body: Mapping[str, Any]) -> str:
+    """The name of a question: the hash of where and what is asked."""
+    return hashlib.sha256(json.dumps([address, body], sort_keys=True).encode()).hexdigest()
+
+
+class Log:
+    """Answers by their question's key, in the JSON lines of a file, or with ``path`` None in memory; ``requests`` and ``tokens`` are what they took.
+
+    A line is on the disk, whole, before its answer is used; half a line that a killed process left is taken away. Several processes may share a
+    file: each reads what others have added. Raises ValueError for a line that is none of such a log.
+    """
+
+    def __init__(self, path: Path | None):
+        self.path, self.requests, self.tokens = path, 0, 0
+        self._places: dict[str, int] = {}
+        self._memory: dict[str, Any] = {}
+        self._read, self._lock = 0, threading.RLock()
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        self.refresh()
+
+    def get(self, key: str) -> Any:
+        """The answer, or None."""
+        with self._lock:
+            if self.path is None:
+                return self._memory.get(key)
+            if key not in self._places:
+                self.refresh()
+            if key not in self._places:
+                return None
+            with open(self.path, "rb") as file:
+                file.seek(self._places[key])
+                return json.loads(file.readline())["answer"]
+
+    def put(self, key: str, answer: Any, tokens: int) -> None:
+        """Keep an answer that took so many tokens; one that is there already stays."""
+        with self._lock:
+            if self.path is None:
+                self._memory[key] = answer
+                self._count(key, 0, tokens)
+                return
+            with self._opened() as file:
+                self._take(file)
+                if key in self._places:
+                    return
+                file.truncate(self._read)  # all writers hold the lock: what is left over is half a line of one that was killed
+                file.seek(self._read)
+                file.write(json.dumps({"key": key, "tokens": tokens, "answer": answer}, separators=(",", ":")).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+                self._take(file)
+
+    def refresh(self) -> None:
+        """Read what other processes have added."""
+        with self._lock:
+            if self.path is not None and self.path.exists() and self.path.stat().st_size != self._read:
+                with open(self.path, "rb") as file:
+                    self._take(file)
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[Any]:
+        """The file, for this process alone."""
+        assert self.path is not None
+        with open(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield file
+
+    def _take(self, file: Any) -> None:
+        file.seek(self._read)
+        for line in file:
+            if not line.endswith(b"\n"):
+                break
+            found = LINE.fullmatch(line)
+            if found is None:
+                number = len(self._places) + 1
+                raise ValueError(f"log: line {number} of {self.path} is no answer of a server: {line[:40]!r}; take another file")
+            self._count(found[1].decode(), self._read, int(found[2]))
+            self._read += len(line)
+
+    def _count(self, key: str, place: int, tokens: int) -> None:
+        self._places[key] = place
+        self.requests, self.tokens = self.requests + 1, self.tokens + tokens

@@ -72,6 +72,13 @@ def test_only_the_answer_is_learned_and_padding_is_not(tmp_path: Path) -> None:
         assert int(row["bytes"][row["valid"]].sum()) == learned - 1
 
 
+def test_an_answer_that_was_cut_has_no_end_to_learn(tmp_path: Path) -> None:
+    entry = {"prompt": "ab", "completion": "xxx"}
+    for reason, learned in (("length", 3), ("stop", 4)):
+        row = text(str(lines(tmp_path, *[entry | {"finish_reason": reason}] * 3)), length=8).train.__getitems__([0])
+        assert row["label"][row["valid"]].tolist() == ([ord("x")] * 3 + [Bytes.end])[:learned]
+
+
 def test_texts_that_cannot_be_rows(tmp_path: Path) -> None:
     good = {"prompt": "a", "completion": "b"}
     with pytest.raises(ValueError, match=r"answers\.jsonl, line 2 has an empty completion: there is nothing to learn"):

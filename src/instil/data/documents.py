@@ -18,18 +18,19 @@ SHARE = 10  # one document of so many is for validation, and one for the test
 
 @dataclass(frozen=True)
 class Document:
-    """A text, or a ``prompt`` and what answers it; only the answer is learned."""
+    """A text, or a ``prompt`` and what answers it; only the answer is learned. One that was cut has no end to be learned."""
 
     name: str
     text: str
     prompt: str | None = None
+    cut: bool = False
 
 
 def documents(path: str, base: Path = Path()) -> tuple[list[Document], list[Document], list[Document]]:
     """Train, validation and test documents of ``stdlib`` (the modules of this Python's own library), a folder of texts, or a ``.jsonl`` file.
 
-    A line of ``.jsonl`` has ``text``, or ``prompt`` and ``completion``. A document belongs to one part alone, by the hash of its name.
-    Raises ValueError for lines of another form and for fewer than three documents.
+    A line of ``.jsonl`` has ``text``, or ``prompt`` and ``completion``, ``finish_reason`` being ``length`` where that was cut. A document belongs to one
+    part alone, by the hash of its name. Raises ValueError for lines of another form and for fewer than three documents.
     """
     found = sorted(_found(path, base), key=lambda document: hashlib.sha256(document.name.encode()).hexdigest())
     if len(found) < 3:
@@ -76,4 +77,4 @@ def _lines(file: Path) -> Iterator[Document]:
         elif not entry["completion"].strip():
             raise ValueError(f"{where} has an empty completion: there is nothing to learn")
         else:
-            yield Document(where, entry["completion"], entry["prompt"])
+            yield Document(where, entry["completion"], entry["prompt"], entry.get("finish_reason") == "length")

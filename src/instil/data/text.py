@@ -75,10 +75,10 @@ def text(
     """Rows of ``length`` tokens of documents (see ``documents``), which are split by document.
 
     Texts follow one another, each closed by the end token, and are cut into rows without a gap: every token is learned once. Where documents have a
-    prompt, each is a row of its own, padded, and only what answers the prompt is learned. ``rows`` and ``held_out`` are at most so many rows to
-    train and to judge on. ``prune``: the vocabulary is only that of the tokens in these rows, numbered anew. ``cut``: what is longer than a row loses
-    its end. ``teacher_tokenizer``: the same texts come in the tokens of a teacher too, in rows of at most ``teacher_length`` (null: ``length``), cut
-    where both tokenizers have an end (see ``AlignedRows``).
+    prompt, each is a row of its own, padded, and only what answers the prompt is learned, with its end unless it was cut. ``rows`` and ``held_out``
+    are at most so many rows to train and to judge on. ``prune``: the vocabulary is only that of the tokens in these rows, numbered anew. ``cut``:
+    what is longer than a row loses its end. ``teacher_tokenizer``: the same texts come in the tokens of a teacher too, in rows of at most
+    ``teacher_length`` (null: ``length``), cut where both tokenizers have an end (see ``AlignedRows``).
 
     Raises ValueError for texts shorter than one row, and without ``cut`` for a prompt and answer that are longer.
     """
@@ -138,7 +138,8 @@ def _answers(part: Sequence[Document], tokenizer: Tokenizer, length: int, cut: b
     for document in part:
         read, _ = tokenizer.encode(document.prompt or "")
         tokens, each = tokenizer.encode(document.text)
-        ids, said = [*read, *tokens, tokenizer.end], [*[0] * len(read), *each, 0]
+        end = [] if document.cut else [tokenizer.end]
+        ids, said = [*read, *tokens, *end], [*[0] * len(read), *each, *[0] * len(end)]
         if len(read) > length or (len(ids) > length + 1 and not cut):
             raise ValueError(too_long(document, len(read), len(tokens), length))
         yield ids[: length + 1], said[: length + 1], len(read)

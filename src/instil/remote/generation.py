@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ from instil.remote.server import Completion, Server
 Tick = Callable[[int, int], None]
 
 
-def generate(prompts: Path, out: Path, server: Server, samples: int = 1, seed: int = 0, tick: Tick = lambda done, of: None, **options: Any) -> int:
-    """Answer the ``prompt`` of every line of ``prompts`` (.jsonl) ``samples`` times; returns how many lines are in ``out``.
+def generate(prompts: Path, out: Path, server: Server, tick: Tick = lambda done, of: None, **options: Any) -> int:
+    """Answer the ``prompt`` of every line of ``prompts`` (.jsonl); returns how many lines are in ``out``.
 
     A line of ``out`` is that of the prompt with ``completion`` and ``finish_reason``; ``options`` are those of ``Server.completions``. ``out``
     appears when all is answered; until then the answers are in the server's log, from which the same call goes on.
@@ -23,27 +23,29 @@ def generate(prompts: Path, out: Path, server: Server, samples: int = 1, seed: i
     Raises ValueError for lines of another form, and names the lines whose prompt the server refuses or answers with nothing.
     """
     entries = read_prompts(prompts)
-    found: dict[tuple[int, int], Completion | Refused] = {}
-    for sample in range(samples):
-        for number, answer in server.completions([entry["prompt"] for _, entry in entries], seed=seed + sample, **options):
-            found[number, sample] = answer
-            tick(len(found), len(entries) * samples)
-    where = {place: f"{prompts.name}, line {entries[place[0]][0]}" for place in sorted(found)}
-    wrong = {place: answer for place, answer in found.items() if isinstance(answer, Refused) or not answer.text.strip()}
+    found: dict[int, Completion | Refused] = {}
+    for number, answer in server.completions([entry["prompt"] for _, entry in entries], **options):
+        found[number] = answer
+        tick(len(found), len(entries))
+    wrong = {entries[number][0]: why for number, answer in sorted(found.items()) if (why := _useless(answer))}
     if wrong:
-        first = min(wrong)
-        why = str(wrong[first]) if isinstance(wrong[first], Refused) else "the answer is empty"
-        others = f" and {len(wrong) - 1} others" * (len(wrong) > 1)
-        raise ValueError(f"{where[first]}{others} cannot be learned from: {why}. Take these prompts out; the other answers are kept in the log")
+        line, why = next(iter(wrong.items()))
+        others = f" (and {len(wrong) - 1} other lines)" * (len(wrong) > 1)
+        raise ValueError(f"{prompts.name}, line {line}{others} cannot be learned from: {why}. Take it out; the other answers are kept in the log")
     with atomic(out) as temporary:
-        lines = (json.dumps(_line(entries[number][1], found[number, sample]), ensure_ascii=False) for number, sample in where)
+        lines = (json.dumps(entry | _said(found[number]), ensure_ascii=False) for number, (_, entry) in enumerate(entries))
         temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return len(found)
 
 
-def _line(entry: Mapping[str, Any], answer: Completion | Refused) -> dict[str, Any]:
+def _useless(answer: Completion | Refused) -> str:
+    """Why there is nothing to learn of an answer, or nothing."""
+    return str(answer) if isinstance(answer, Refused) else "" if answer.text.strip() else "the answer is empty"
+
+
+def _said(answer: Completion | Refused) -> dict[str, str]:
     assert isinstance(answer, Completion)
-    return {**entry, "completion": answer.text, "finish_reason": answer.finish_reason}
+    return {"completion": answer.text, "finish_reason": answer.finish_reason}
 
 
 def read_prompts(path: Path) -> list[tuple[int, dict[str, Any]]]:

@@ -187,8 +187,8 @@ class Server:
                 self._way = way
                 return way
         raise ValueError(
-            f"{self.connection.url} gives no log-probabilities of given text, as vLLM (prompt_logprobs), SGLang (/generate) and llama.cpp (/completion) "
-            "do: it cannot say 'top'. Learn from its texts instead: instil generate"
+            f"{self.connection.url} gives no log-probabilities of given text, as vLLM (prompt_logprobs), SGLang (/generate) and llama.cpp "
+            "(/completion) do: it cannot say 'top'. Learn from its texts instead: instil generate"
         )
 
     def _questions(self, way: Way, ids: Sequence[int], size: int) -> list[Question]:

@@ -81,6 +81,8 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         for batch, view in zip(self._batches(), self._views(), strict=True):
+            more = len(batch["index"]) - len(view)  # what comes along with the rows asked for, such as the neighbours of a node
+            view = torch.cat([view, view[:1].expand(more)])
             batch["view"] = view if self.views is None else view % self.views
             yield self.augment(batch) if self.augment else batch
 

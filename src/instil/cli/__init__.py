@@ -1,4 +1,4 @@
-"""The command line: run, record, methods, doctor, export, report."""
+"""The command line: run, record, generate, methods, doctor, export, report."""
 
 from __future__ import annotations
 
@@ -78,6 +78,39 @@ def record(arguments: Arguments = None) -> None:
     folder = record_answers(recipe, _console())
     size = sum(file.stat().st_size for file in folder.iterdir())
     typer.echo(f"The answers are in {folder} ({size / 1e6:.1f} MB). Learn from them with the same recipe: instil run ... store.path={folder}")
+
+
+@app.command()
+def generate(
+    prompts: Annotated[Path, typer.Argument(metavar="PROMPTS", show_default=False, help="A .jsonl file; each line has a prompt.")],
+    url: Annotated[str, typer.Option(show_default=False, help="The server, such as http://localhost:8080/v1.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", show_default=False, help="The .jsonl file to write: the lines with their completion.")],
+    name: Annotated[Optional[str], typer.Option(show_default=False, help="The model; by default the only one there.")] = None,  # noqa: UP045
+    length: Annotated[int, typer.Option(min=1, help="Tokens of an answer, at most.")] = 256,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token; else tokens are drawn.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="What is drawn.")] = 0,
+    plain: Annotated[bool, typer.Option("--plain", help="Continue the prompt as a text; by default it is said in a chat.")] = False,
+    system: Annotated[Optional[str], typer.Option(show_default=False, help="What the chat begins with.")] = None,  # noqa: UP045
+    options: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--set", metavar="KEY=VALUE", show_default=False, help="A further key of the request; null leaves one out."),
+    ] = None,
+    key: Annotated[str, typer.Option(metavar="VARIABLE", help="The environment variable with the server's key.")] = "INSTIL_REMOTE_KEY",
+    log: Annotated[Optional[Path], typer.Option(metavar="FILE", show_default=False, help="Where answers are kept; by default FILE.log.")] = None,  # noqa: UP045
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time.")] = 8,
+    request_budget: Annotated[Optional[int], typer.Option(show_default=False, help="Requests in all, at most.")] = None,  # noqa: UP045
+    token_budget: Annotated[Optional[int], typer.Option(show_default=False, help="Tokens in all, at most.")] = None,  # noqa: UP045
+    retries: Annotated[int, typer.Option(min=0, help="Further attempts where one fails.")] = 6,
+    timeout: Annotated[float, typer.Option(help="Seconds for one answer.")] = 120.0,
+) -> None:
+    """Let a teacher behind an OpenAI-compatible server answer prompts, for a student to learn from; goes on where it was stopped."""
+    from instil.cli import generation
+
+    server = {"key": key, "log": log or out.with_name(f"{out.name}.log"), "concurrency": concurrency, "retries": retries, "timeout": timeout}
+    server |= {"request_budget": request_budget, "token_budget": token_budget}
+    asked = {"length": length, "temperature": temperature, "seed": seed, "plain": plain, "system": system}
+    generation.generate(prompts, out, url, name, server, asked, options or [], _console())
+    typer.echo(f"The answers are in {out}. Learn from them with a recipe of the task language: instil run ... data.name=text data.path={out}")
 
 
 @app.command()

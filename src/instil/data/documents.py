@@ -29,8 +29,8 @@ class Document:
 def documents(path: str, base: Path = Path()) -> tuple[list[Document], list[Document], list[Document]]:
     """Train, validation and test documents of ``stdlib`` (the modules of this Python's own library), a folder of texts, or a ``.jsonl`` file.
 
-    A line of ``.jsonl`` has ``text``, or ``prompt`` and ``completion``, ``finish_reason`` being ``length`` where that was cut. A document belongs to one
-    part alone, by the hash of its name. Raises ValueError for lines of another form and for fewer than three documents.
+    A line of ``.jsonl`` has ``text``, or ``prompt`` and ``completion``, ``finish_reason`` being ``length`` where that was cut. A document belongs to
+    one part alone, by the hash of its name. Raises ValueError for lines of another form and for fewer than three documents.
     """
     found = sorted(_found(path, base), key=lambda document: hashlib.sha256(document.name.encode()).hexdigest())
     if len(found) < 3:

@@ -9,6 +9,7 @@ from typing import Any
 from instil.experiment.build import Bench
 from instil.experiment.trained import contents, place
 from instil.networks.factory import code_of
+from instil.networks.remote import MATTERS
 from instil.recipe.errors import RecipeError
 from instil.recipe.sections import Store, TeacherModel
 from instil.store import reader
@@ -43,15 +44,23 @@ def binding(stage: Bench, store: Store) -> dict[str, Any]:
         "task": recipe.task.model_dump(mode="json"),
         "data": {"name": recipe.data.name, **recipe.data.options, "contents": contents(stage)},
         "augmentation": recipe.data.augment.model_dump(),
-        "teacher": [spec.model_dump(mode="json") for spec in recipe.teachers],
+        "teacher": [_identity(spec) for spec in recipe.teachers],
         "weights": [_weights(stage, spec, number) for number, spec in enumerate(recipe.teachers)],
         "code": [code_of(spec.model, Path(recipe.folder)) for spec in recipe.teachers],
         "codec": store.model_dump(exclude={"path"}),
     }
 
 
+def _identity(spec: TeacherModel) -> dict[str, Any]:
+    """What the recipe says of a teacher; of one behind a server not where and how it is asked."""
+    said = spec.model_dump(mode="json")
+    return said | {"options": {name: said["options"].get(name) for name in MATTERS}} if spec.remote else said
+
+
 def _weights(stage: Bench, spec: TeacherModel, number: int) -> str | None:
-    """The hash of a file of weights, or of all that the training of a teacher depends on; None where its file is not at hand."""
+    """The hash of a file of weights, or of all that the training of a teacher depends on; None where its file is not at hand, or it needs none."""
+    if spec.trained or spec.remote:
+        return None
     if spec.weights is None:
         return place(stage, spec, number).stem
     try:

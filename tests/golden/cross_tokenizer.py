@@ -1,0 +1,108 @@
+"""Adapters for losses between models of different tokenizers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from instil.core import UNLABELLED
+from instil.data.alignment import spans
+from instil.objectives.logits.gold import hybrid
+from instil.objectives.logits.uld import sorted_distance, uld_loss
+from instil.objectives.span_objective import at, merged, partners, span_ends
+from tests.golden.cases import Case
+
+Pair = tuple[Tensor, Tensor]
+Loss = Callable[[Tensor, Tensor], Tensor]
+WEIGHTS = ("matched_weight", "unmatched_weight")
+
+
+def sides(case: Case, row: int) -> list[tuple[Tensor, Tensor]]:
+    """Logits at temperature and labels of one row, of the student and the teacher."""
+    found = []
+    for side, target in (("student", "target"), ("teacher", "teacher.target")):
+        found.append((case[f"{side}.logits"][row] / case.option(f"{side}_temperature", 1.0), case[target][row]))
+    return found
+
+
+def answers(case: Case, row: int) -> Pair:
+    """The logits of both answers from their first tokens on, as many as the shorter has.
+
+    TRL's observed merge begins at the token itself, all others at the position that predicts it; a row that is all answer begins at its beginning.
+    """
+    shift = 0 if case.option("token_merge_strategy") == "observed" else 1
+    parts = []
+    for (logits, target), side in zip(sides(case, row), ("student", "teacher"), strict=True):
+        known = target != UNLABELLED
+        start = max(int(known.nonzero()[0]) - shift, 0) if known.any() else 0
+        parts.append(logits[start : start + int(known.sum()) - bool(case.option(f"skip_{side}_eos", False))])
+    shorter = min(map(len, parts))
+    return parts[0][:shorter], parts[1][:shorter]
+
+
+def of_rows(case: Case, loss: Loss) -> Tensor:
+    """The mean over the rows of the means over their positions or spans, beside the cross-entropy of the student."""
+    rows = range(len(case["target"]))
+    if case.option("use_extended_uld", "byte_offsets" in case):
+        means = [loss(*spanned(case, row)).mean() for row in rows]
+    else:
+        means = [loss(*(logits.log_softmax(-1) for logits in answers(case, row))).mean() for row in rows]
+    total = case.option("distillation_weight", 1.0) * torch.stack(means).mean()
+    if weight := case.option("crossentropy_weight", 0.0):
+        logits, target = case["student.logits"][:, :-1], case["target"][:, 1:]
+        total = total + weight * F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=UNLABELLED)
+    return total
+
+
+def uld(case: Case) -> Tensor:
+    if "token_merge_strategy" not in case.options and case.says("rotating", "unmasked on both sides"):
+        return summed(case)
+    return of_rows(case, lambda student, teacher: sorted_distance(student.exp(), teacher.exp()))
+
+
+def summed(case: Case) -> Tensor:
+    """DSKD's code: every row begins with its answer, and positions count that both sides have a label for."""
+    total = torch.zeros((), dtype=torch.float64)
+    for row in range(len(case["target"])):
+        turned = [(logits.roll(-start, 0), known.roll(-start)) for logits, known, start in map(_start, sides(case, row))]
+        shorter = min(len(known) for _, known in turned)
+        (student, mine), (teacher, theirs) = ((logits[:shorter], known[:shorter]) for logits, known in turned)
+        total = total + (uld_loss(student, teacher, reduction="none") * (mine & theirs)).sum()
+    return total
+
+
+def _start(side: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, int]:
+    known = side[1] != UNLABELLED
+    return side[0], known, int(known.int().argmax())
+
+
+def spanned(case: Case, row: int) -> Pair:
+    """Log-probabilities of spans, tokens put together by their bytes; the observed merge takes a span's first distribution, at the token itself."""
+    late = case.option("token_merge_strategy") == "observed"
+    values, ids, sizes = [], [], []
+    for prefix, (logits, target) in zip(("", "teacher."), sides(case, row), strict=True):
+        start = int((target != UNLABELLED).nonzero()[0])
+        offsets = case[f"{prefix}byte_offsets"][row, start:]
+        sizes.append((offsets[:, 1] - offsets[:, 0]).tolist())
+        ids.append(case[f"{prefix}input_ids"][row, start:])
+        values.append(logits.log_softmax(-1)[start:] if late else logits.log_softmax(-1)[start - 1 : -1])
+    numbers = [torch.tensor(side) for side in spans(*sizes)]
+    if late:  # the first of a span is the last of the row read backwards
+        values, ids = [side.flip(0) for side in values], [side.flip(0) for side in ids]
+        numbers = [number.max() - number.flip(0) for number in numbers]
+    mine, theirs = (merged(side[None], one[None], number[None]) for side, one, number in zip(values, ids, numbers, strict=True))
+    span, other = numbers[0][None], numbers[1][None]
+    ends = span_ends(span)
+    return mine[ends], at(theirs, partners(span, other))[ends]
+
+
+def gold(case: Case) -> Tensor:
+    given = [next((case.options[name] for name in (f"uld_hybrid_{kind}", kind) if name in case.options), None) for kind in WEIGHTS]
+    weights = None if None in given else (given[0], given[1])
+    return of_rows(case, lambda student, teacher: hybrid(student, teacher, case["vocabulary_map"], case.option("beta", 0.5), weights))
+
+
+ADAPTERS = {"uld": uld, "gold": gold}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -120,12 +121,18 @@ def from_gguf(path: Path) -> Tokenizer:
 
 def metadata(path: Path) -> dict[str, Any]:
     """The fields of a GGUF file, without its tensors. Raises ValueError for another file, and without the package ``gguf``."""
+    return {name: field.contents() for name, field in opened_gguf(path, path.stat().st_mtime).fields.items()}
+
+
+@functools.lru_cache(maxsize=1)
+def opened_gguf(path: Path, _changed: float) -> Any:
+    """A GGUF file as its library reads it, once: the tokens of a vocabulary take seconds. Raises ValueError as ``metadata`` does."""
     try:
         from gguf import GGUFReader
     except ImportError as error:
         raise ValueError(MISSING.format(path.name, "gguf")) from error
     try:
-        return {name: field.contents() for name, field in GGUFReader(path).fields.items()}
+        return GGUFReader(path)
     except (ValueError, OSError, IndexError) as error:
         raise ValueError(f"{path} cannot be read as GGUF: {error}") from error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ from instil.experiment.trained import place, untrained
 from instil.export.student import load_student, save_student
 from instil.recipe import build_objectives
 from instil.recipe.loading import WITHOUT_DATA
-from instil.recipe.sections import TeacherModel
+from instil.recipe.sections import Model, TeacherModel
 from instil.schemes.offline import Offline
 from instil.tasks.task import moved
 from instil.teachers.frozen import Frozen
@@ -237,18 +237,27 @@ class Arms:
         members: list[Net | Teacher] = []
         for number, spec in enumerate(stage.recipe.teachers):
             net = copy.deepcopy(made[spec.model]) if spec.earlier else self._teacher_net(stage, spec, number)[0]
-            members.append(self._remember(Frozen(net).to(join_ranks()), stage.samples) if spec.plain else net)
+            members.append(self._asked_once(Frozen(net).to(join_ranks()), stage) if spec.plain else net)
         return build.teacher(members)
 
-    def _remember(self, teacher: Teacher, samples: Samples) -> Remembered:
-        return Remembered(teacher, self.bench.task.compared or self.bench.task.roles, self.bench.loader(samples, shuffle=False))
+    def _asked_once(self, teacher: Teacher, stage: Bench) -> Remembered:
+        """A plain teacher's answers about the training samples: what the stage's objectives read, and what the task compares."""
+        there = teacher(moved(next(iter(self.bench.loader(stage.samples, shuffle=False))), join_ranks()))
+        needs = [roles for _, goal in build_objectives(stage.recipe.objectives).named() for roles in goal.needs["teacher"]]
+        read = [next(role for role in roles if role in there) for roles in needs if there.keys() & set(roles)]
+        return self._remember(teacher, stage.samples, read)
+
+    def _remember(self, teacher: Teacher, samples: Samples, read: Sequence[str] = ()) -> Remembered:
+        roles = dict.fromkeys([*read, *(self.bench.task.compared or self.bench.task.roles)])
+        return Remembered(teacher, tuple(roles), self.bench.loader(samples, shuffle=False))
 
     def _new_student(self, seed: int, number: int = -1) -> Net:
         """The student of a stage (by default the last) before training: for one seed the one that is shipped starts alike in every arm."""
         recipes = [stage.recipe for stage in self.stages]
         began = build.origin(recipes)
         torch.manual_seed(seed + 1_000_003 * (abs(began - number) if number >= 0 else 0))
-        net = build.net(recipes[number if number >= 0 else began].student, self.stages[number], "student")
+        spec, stage = recipes[number if number >= 0 else began].student, self.stages[number]
+        net = build.net(spec, stage, "student", self._teacher_net(stage, stage.recipe.teachers[0], 0)[0] if _of_teacher(spec, stage) else None)
         if number < 0:  # what no stage of it trains is not trained in the baselines either
             own = [recipe.student.freeze for n, recipe in enumerate(recipes) if build.origin(recipes, n) == began]
             net.freeze([path for path in own[0] if all(path in paths for paths in own)])
@@ -269,3 +278,8 @@ class Arms:
             report=lambda record: self.folder.log({"seed": seed, "arm": name, "stage": stage, **record}),
             tick=lambda clock: self.tick(name, seed, clock),
         )
+
+
+def _of_teacher(spec: Model, stage: Bench) -> bool:
+    """Whether a student begins as its teacher."""
+    return spec.model == "teacher" and bool(stage.recipe.teachers) and not stage.recipe.teachers[0].earlier

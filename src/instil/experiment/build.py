@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Sequence
@@ -11,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from instil import catalogue
-from instil.core import Batch, LabelObjective, Net, Objectives, Scheme, Teacher, first
+from instil import catalogue, students
+from instil.core import Batch, LabelObjective, Net, Objectives, Outputs, Scheme, Teacher, dry, first
 from instil.data import augmentation, labels, samplers
 from instil.data.images import ImageData
 from instil.data.loader import Loader
@@ -30,10 +32,14 @@ from instil.networks.weights import load_weights
 from instil.recipe import build_objectives, build_options, stages
 from instil.recipe.errors import RecipeError
 from instil.recipe.loading import WITHOUT_DATA
+from instil.recipe.options import check
 from instil.recipe.sections import Goal, Method, Model, Optimizer, Recipe, TeacherModel, Train
 from instil.teachers.ensemble import Ensemble
 from instil.teachers.frozen import Frozen
 from instil.train import Training
+
+OBSERVED = 16
+"""Samples that a student is made by, where the layers or parts that it keeps are chosen by what they do."""
 
 
 @dataclass
@@ -167,10 +173,20 @@ def at(path: str) -> Iterator[None]:
         raise RecipeError(f"{path}: {error}" if path else str(error)) from error
 
 
-def net(spec: Model, bench: Bench, path: str) -> Net:
-    """A net as a recipe describes it, with the task's call, the taps of its family and those of the recipe; errors begin with ``path``."""
+def net(spec: Model, bench: Bench, path: str, teacher: Net | None = None) -> Net:
+    """A net as a recipe describes it, with the task's call, the taps of its family and those of the recipe; errors begin with ``path``.
+
+    ``teacher``: what a student begins as that is made of its teacher; by default the recipe's first, as it is built.
+    """
+
+    def observe(model: nn.Module) -> Iterator[Outputs]:
+        every = range(len(bench.examples))
+        with dry(model):
+            for begin in range(0, min(OBSERVED, len(every)), OBSERVED // 4):
+                yield bench.task.call(model, bench.examples.__getitems__(every[begin : begin + OBSERVED // 4]))
+
     with at(path):
-        made = _net(spec, bench.recipe, bench.task.call, bench.facts)
+        made = _net(spec, bench.recipe, bench.task.call, bench.facts, observe=observe, teacher=teacher)
         if spec.weights is not None:
             load_weights(made.model, bench.recipe.locate(spec.weights))
         made.freeze(spec.freeze)
@@ -200,15 +216,51 @@ def bare_net(recipe: Recipe, facts: Facts, shape: Sequence[int] = ()) -> Net:
     return made.export()
 
 
-def _net(spec: Model, recipe: Recipe, call: Callable[..., Any], facts: Facts, fetch: bool = True) -> Net:
+def _net(
+    spec: Model,
+    recipe: Recipe,
+    call: Callable[..., Any],
+    facts: Facts,
+    fetch: bool = True,
+    observe: students.Observe = None,
+    teacher: Net | None = None,
+) -> Net:
     given = {key: value for key, value in spec.input.model_dump().items() if value is not None}
     if other := [key for key in given if key not in inspect.signature(call).parameters]:
         raise ValueError(f"input.{other[0]}: a model of {recipe.task.name} takes its input as the data are")
     if wanted := given.get("size"):
         facts = facts | {"size": (wanted[0], wanted[-1]) if isinstance(wanted, list) else wanted}
-    model = factory.build(spec.model, spec.options, base=Path(recipe.folder), pretrained=spec.pretrained, fetch=fetch, **facts)
+    if spec.model == "teacher":
+        model = _of_teacher(spec, recipe, call, facts, fetch, teacher)
+    else:
+        model = factory.build(spec.model, spec.options, base=Path(recipe.folder), pretrained=spec.pretrained, fetch=fetch, **facts)
+    model = _changed(model, spec, observe)
     taps = taps_for(model) | {role: _paths(where) for role, where in spec.taps.items()}
     return Net(model, functools.partial(call, **{**input_of(model), **given}), taps)
+
+
+def _changed(model: nn.Module, spec: Model, observe: students.Observe) -> nn.Module:
+    """The model after the changes of a recipe, each with checked options."""
+    for name, options in spec.changes.items():
+        try:
+            change = students.find(name)
+            seen = {"observe": observe} if "observe" in inspect.signature(change).parameters else {}
+            model = change(model, **check(change, options, schedules=False), **seen)
+        except ValueError as error:
+            raise ValueError(f"changes.{name}: {error}") from error
+    return model
+
+
+def _of_teacher(spec: Model, recipe: Recipe, call: Callable[..., Any], facts: Facts, fetch: bool, teacher: Net | None) -> nn.Module:
+    """A copy of the teacher to make a student of."""
+    if isinstance(spec, TeacherModel) or not recipe.teachers or recipe.teachers[0].earlier:
+        raise ValueError("model: 'teacher' is what a student begins as whose recipe has a teacher that no stage made")
+    first_of = recipe.teachers[0]
+    if teacher is None:
+        teacher = _net(first_of, recipe, call, facts, fetch)
+        if fetch and first_of.weights is not None:
+            load_weights(teacher.model, recipe.locate(first_of.weights))
+    return copy.deepcopy(teacher.model).requires_grad_(True)
 
 
 def _paths(where: str | int | Sequence[str | int]) -> str | list[str]:
@@ -280,6 +332,8 @@ def _scheme(method: Method, bench: Bench, student: Net, teacher: Teacher | None,
             options[name] = net(given, bench, f"{path}.{name}")
         elif isinstance(given, list) and given and isinstance(given[0], Model):
             options[name] = [net(one, bench, f"{path}.{name}.{number}") for number, one in enumerate(given)]
+    if "end" in inspect.signature(kind).parameters and options.get("end") is None:  # what is written ends as the data's texts do
+        options["end"] = bench.facts.get("end")
     with at(path):
         made: Scheme = kind(**parts, **options)
     return made

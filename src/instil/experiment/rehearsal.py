@@ -41,17 +41,19 @@ def _prepared(bench: Bench, ready: Mapping[int, Net], earlier: Mapping[str, Net]
     batch = next(iter(bench.loader(samples, seed, sampler=stage.data.sampler, mixes=True)))
     torch.manual_seed(seed)
 
-    def made(spec: Model, path: str) -> Net:
-        net = copy.deepcopy(earlier[spec.model]) if spec.earlier else build.net(spec, bench, path)
+    def made(spec: Model, path: str, teacher: Net | None = None) -> Net:
+        net = copy.deepcopy(earlier[spec.model]) if spec.earlier else build.net(spec, bench, path, teacher)
         with build.at(path):
             net.freeze(spec.freeze)
             bench.task.check_model(net.model, bench.facts)
         _answers(net, batch, path)
         return net
 
-    student = made(stage.student, "student")
     specs = [] if stage.store else stage.teachers
-    nets = [ready.get(number) or made(spec, "teacher") for number, spec in enumerate(specs)]
+    cut = stage.student.model == "teacher" and not any(spec.earlier for spec in specs[:1])
+    nets = [ready.get(number) or made(spec, "teacher") for number, spec in enumerate(specs)] if cut else []
+    student = made(stage.student, "student", nets[0] if nets else None)
+    nets = nets or [ready.get(number) or made(spec, "teacher") for number, spec in enumerate(specs)]
     for net, spec in zip(nets, specs, strict=True):
         if spec.ready or spec.earlier:
             continue
@@ -61,9 +63,10 @@ def _prepared(bench: Bench, ready: Mapping[int, Net], earlier: Mapping[str, Net]
             first_of_all.prepare(batch)
         own, learners = stage.teacher_train or stage.train, list(first_of_all.learners)
         _check_training(bench, first_of_all, own, "train" if own == stage.train else "teacher_train", bench.splits.train, learners=learners)
-    asked = [_plainly(net, bench) if spec.plain else net for net, spec in zip(nets, specs, strict=True)]
+    if any(spec.plain for spec in specs):
+        _check_plain(bench)
     with build.at(""):
-        teacher = answers.recorded(bench) if stage.store else build.teacher(asked)
+        teacher = answers.recorded(bench) if stage.store else build.teacher(nets)
     scheme = build.scheme(bench, student, teacher)
     scheme.prepare(batch)
     on_labels = {"alone": bench.task.label_objectives, "label_smoothing": ("label_smoothing",)}
@@ -76,12 +79,11 @@ def _prepared(bench: Bench, ready: Mapping[int, Net], earlier: Mapping[str, Net]
     return scheme
 
 
-def _plainly(net: Net, bench: Bench) -> Net:
-    """What is left of a teacher that is asked before the stage begins: what the task reads of it."""
+def _check_plain(bench: Bench) -> None:
+    """RecipeError where a teacher cannot be asked before the stage begins."""
     if bench.recipe.data.augment.mixup or bench.recipe.data.images is not None:
         what = "data.augment.mixup" if bench.recipe.data.augment.mixup else "data.images"
         raise RecipeError(f"teacher.plain: {what} makes images that nobody has seen before the stage; leave one of the two out")
-    return Net(net.model, net.call)
 
 
 def _answers(net: Net, batch: Batch, whose: str) -> None:

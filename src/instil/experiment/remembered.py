@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from instil.core import Batch, Outputs, Teacher
 from instil.engine import join_ranks
+from instil.store.outputs import put_together, taken_apart
 from instil.tasks.task import moved
 
 
@@ -17,24 +19,36 @@ class Remembered(Teacher):
 
     def __init__(self, teacher: Teacher, roles: Sequence[str], batches: Iterable[Batch]):
         super().__init__()
-        self.roles = tuple(roles)
-        answers: dict[str, list[Tensor]] = {role: [] for role in self.roles}
-        indices, last = [], 0
+        self.how: dict[str, Any] = {}
+        self.last = 0
+        answers: dict[str, list[Tensor]] = {}
+        shared: dict[str, Tensor] = {}
+        indices: list[Tensor] = []
         for batch in batches:
-            index, last = batch["index"], max(last, int(batch["index"].max()))
-            outputs = teacher(moved(batch, join_ranks()))
+            index, self.last = batch["index"], max(self.last, int(batch["index"].max()))
+            outputs, parts = teacher(moved(batch, join_ranks())), dict[str, Tensor]()
+            self.how = {role: taken_apart(outputs[role], role, parts, shared) for role in roles}
             rows = batch["valid"] if "valid" in batch and batch["valid"].shape == index.shape else torch.ones_like(index, dtype=torch.bool)
             indices.append(index[rows])
-            for role in self.roles:
-                answers[role].append(outputs[role][rows.to(outputs[role].device)])
-        for role, parts in answers.items():
-            rows_of_role = torch.cat(parts)
-            said = rows_of_role.new_zeros(last + 1, *rows_of_role.shape[1:])
-            self.register_buffer(role, said.index_copy_(0, torch.cat(indices).to(said.device), rows_of_role))
+            for name, part in parts.items():
+                answers.setdefault(name, []).append(part[rows.to(part.device)])
+        for name, kept in answers.items():
+            every = torch.cat(kept)
+            said = every.new_zeros(self.last + 1, *every.shape[1:])
+            self.register_buffer(_buffer(name), said.index_copy_(0, torch.cat(indices).to(said.device), every))
+        for name, part in shared.items():
+            self.register_buffer(_buffer(name), part)
+        self.rows, self.shared = tuple(answers), tuple(shared)
 
     def forward(self, batch: Batch, grad: bool = False) -> Outputs:
         """The remembered answers; ValueError where they are to be differentiated."""
         if grad:
             raise ValueError("a plain teacher was asked before the stage began: there is no gradient by its input; leave plain out")
         index = batch["index"]
-        return {role: self.get_buffer(role).to(index.device)[index] for role in self.roles}
+        answers = {name: self.get_buffer(_buffer(name)).to(index.device)[index] for name in self.rows}
+        shared = {name: self.get_buffer(_buffer(name)).to(index.device) for name in self.shared}
+        return {role: put_together(how, answers | shared) for role, how in self.how.items()}
+
+
+def _buffer(name: str) -> str:
+    return name.replace(".", "-")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.data.paths import located
+from instil.data.tokenizers import opened_gguf
 from instil.students.vocabulary import keep_tokens
 
 MISSING = 'a GGUF file needs the package {}: pip install "instil[text]"'
@@ -37,15 +38,11 @@ def gguf(file: str, tokens: Sequence[int] = (), base: Path = Path()) -> nn.Modul
     without the packages ``gguf`` and ``transformers``.
     """
     try:
-        from gguf import GGUFReader
         from transformers import LlamaForCausalLM
     except ImportError as error:
         raise ValueError(MISSING.format(error.name)) from error
     path = located(file, base)
-    try:
-        reader = GGUFReader(path)
-    except (ValueError, OSError, IndexError) as error:
-        raise ValueError(f"{path} cannot be read as GGUF: {error}") from error
+    reader = opened_gguf(path, path.stat().st_mtime)
     config = _config(reader, path)
     with torch.random.fork_rng([]):
         model = LlamaForCausalLM(config)

@@ -89,6 +89,9 @@ class Input(Section):
 
 class Model(Section):
     """A network: ``networks:cnn``, ``timm:resnet18``, ``torchvision:resnet18``, ``my_module:build``, or in a stage ``previous`` or ``stage:NAME``.
+    A student may begin as ``teacher``, its own.
+
+    ``changes`` make a smaller net of it, one after another: ``depth``, ``width``, ``low_rank``, ``lora``, ``quantized``, each with its options.
 
     A teacher without ``weights`` is trained first, unless it is ``trained`` as it is built. ``freeze`` names modules or parameters, or patterns such
     as ``layer*``, that stay as they are while this net is trained; a teacher with ``weights`` and ``freeze`` is trained first, but for these.
@@ -96,6 +99,7 @@ class Model(Section):
 
     model: str
     options: dict[str, Any] = {}
+    changes: dict[str, dict[str, Any]] = {}
     weights: str | None = None
     trained: bool = False
     pretrained: bool = False
@@ -116,7 +120,7 @@ class Model(Section):
 
     @model_validator(mode="after")
     def _earlier_ones_are_made(self) -> Model:
-        fixed = [name for name in ("options", "weights", "trained", "pretrained", "taps", "input") if getattr(self, name) != _default(self, name)]
+        fixed = [name for name in ("options", "changes", "weights", "trained", "pretrained", "taps", "input") if getattr(self, name) != _default(self, name)]
         if self.earlier and fixed:
             raise ValueError(f"the net of an earlier stage has its {fixed[0]} already; leave {fixed[0]} out")
         return self

@@ -1,4 +1,4 @@
-"""Students made of a model: each file is a change, ``change(model, ...options)``, which may look at the model at work on samples of the data."""
+"""Students made of a model: each file is a change, ``change(model, ...options)``, which may look at the model at work on some samples."""
 
 from __future__ import annotations
 

@@ -24,9 +24,7 @@ def width(model: nn.Module, neurons: Whole = None, groups: Whole = None, channel
     parts: Any = model
     layers: Any = list(stack(model)[1])
     if not all(hasattr(layer, "self_attn") and hasattr(getattr(layer, "mlp", None), "gate_proj") for layer in layers):
-        raise ValueError(
-            f"the layers of {type(model).__name__} are not those of Llama (self_attn.q_proj, mlp.gate_proj ...); width cannot tell its parts"
-        )
+        raise ValueError(f"the layers of {type(model).__name__} are not those of Llama (self_attn, mlp.gate_proj); width cannot tell its parts")
     config = parts.config
     head = layers[0].self_attn.head_dim
     there = {"neurons": config.intermediate_size, "groups": config.num_key_value_heads, "channels": config.hidden_size}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from instil.core import Projection, full, mean
 from instil.objectives.heads import Given, Head, Signal, Source
-from instil.objectives.token_terms import Side, Term
+from instil.objectives.token_terms import PerToken, Side, Term
 
 CHUNK = {"cpu": 3 * 2**22, "cuda": 2**27}
 """Logits that are held at a time, of each side."""
@@ -35,7 +35,7 @@ class Target(Protocol):
 class Dense:
     """A teacher of which all logits are known, compared by a term."""
 
-    def __init__(self, source: Source, term: Term, temperature: float):
+    def __init__(self, source: Source, term: Term | PerToken, temperature: float):
         self.source, self.term, self.temperature = source, term, temperature
 
     def load(self, rows: Tensor, into: Tensor) -> None:
@@ -43,7 +43,8 @@ class Dense:
 
     def against(self, student: Side, rows: Tensor, loaded: Tensor) -> tuple[Tensor, Tensor]:
         logits, _ = capped(loaded, self.source.softcap, False)
-        value, slope = self.term(student, Side(divided(logits, self.temperature)))
+        term = self.term.of(rows) if isinstance(self.term, PerToken) else self.term
+        value, slope = term(student, Side(divided(logits, self.temperature)))
         return value, softmax_gradient(slope, student)
 
 
@@ -215,17 +216,26 @@ def require_same_tokens(student: Signal, teacher: Signal, vocabulary: int | None
 
 
 def token_divergence(
-    student: Signal, teacher: Signal, term: Term, temperature: float = 1.0, weight: Tensor | None = None, vocabulary: int | None = None
+    student: Signal,
+    teacher: Signal,
+    term: Term | PerToken,
+    temperature: float = 1.0,
+    weight: Tensor | None = None,
+    vocabulary: int | None = None,
 ) -> Tensor:
     """The divergence ``term`` of the softmaxes at a temperature, one value a token; the other arguments are those of ``sweep``.
 
     ``vocabulary``: classes from there on are padding and have no probability on either side. Raises ValueError where tokens or classes differ.
     """
     require_same_tokens(student, teacher, vocabulary)
+    return sweep(student, Dense(constant(teacher, vocabulary), term, temperature), temperature, weight, vocabulary)
+
+
+def constant(signal: Signal, vocabulary: int | None = None) -> Source:
+    """The logits of a signal that does not learn."""
     with torch.no_grad():
-        make, tensors = flat(teacher, vocabulary_of(student) if vocabulary is None else vocabulary)
-    tensors = [tensor.detach() for tensor in tensors]
-    return sweep(student, Dense(make(tensors, [False] * len(tensors)), term, temperature), temperature, weight, vocabulary)
+        make, tensors = flat(signal, vocabulary)
+    return make([tensor.detach() for tensor in tensors], [False] * len(tensors))
 
 
 def reduced_tokens(values: Tensor, weight: Tensor | None, reduction: str) -> Tensor:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge
 from torch import Tensor
 
 from instil.core import Batch, Objective, Outputs, Positive
+from instil.objectives.heads import Signal
 from instil.objectives.token_divergence import token_divergence
 from instil.objectives.token_terms import Term
 
@@ -22,7 +23,7 @@ class TokenObjective(Objective):
     ``scale``: the factor T².
     ``vocabulary``: classes from this number on are padding, of no probability on either side.
 
-    Subclasses define ``term``.
+    Subclasses define ``term``, or ``values`` where it is not whole distributions that they compare.
     """
 
     needs: ClassVar = {"student": (("projection", "logits"),), "teacher": (("projection", "logits"),)}
@@ -40,7 +41,10 @@ class TokenObjective(Objective):
         """The divergence."""
         raise NotImplementedError
 
+    def values(self, student: Signal, teacher: Any, batch: Batch) -> Tensor:
+        """One value a token, of what was read of both sides."""
+        return token_divergence(student, teacher, self.term(batch), self.temperature, self.weight(batch), self.vocabulary)
+
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine, theirs = student[self.reads["student"][0]], teacher[self.reads["teacher"][0]]
-        values = token_divergence(mine, theirs, self.term(batch), self.temperature, self.weight(batch), self.vocabulary)
+        values = self.values(student[self.reads["student"][0]], teacher[self.reads["teacher"][0]], batch)
         return values * self.temperature**2 if self.scale else values

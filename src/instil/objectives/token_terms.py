@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,6 +38,17 @@ Term = Callable[[Side, Side], tuple[Tensor, Tensor]]
 
 The gradient by the logits is slope - q sum(slope): what all classes' derivatives have in common may be left out of them.
 """
+
+
+class PerToken(NamedTuple):
+    """A term with an option of its own for each token; ``values`` (...) has the tokens' shape."""
+
+    make: Callable[[Tensor], Term]
+    values: Tensor
+
+    def of(self, rows: Tensor) -> Term:
+        """The term of these tokens."""
+        return self.make(self.values.flatten()[rows].unsqueeze(1))
 
 
 def forward_kl(student: Side, teacher: Side) -> tuple[Tensor, Tensor]:
@@ -73,13 +85,13 @@ def _against_mixture(student: Side, teacher: Side, share: float) -> tuple[Tensor
     return ratio + log_q_m, log_q_m
 
 
-def _mixture(student: Side, teacher: Side, share: float) -> Tensor:
+def _mixture(student: Side, teacher: Side, share: float | Tensor) -> Tensor:
     mixed = torch.lerp(student.probability, teacher.probability, share)
     return mixed.clamp_min_(torch.finfo(mixed.dtype).tiny)
 
 
-def skewed_forward_kl(skew: float) -> Term:
-    """KL(p || skew p + (1 - skew) q) (Ko et al. 2024, Eq. 4)."""
+def skewed_forward_kl(skew: float | Tensor) -> Term:
+    """KL(p || skew p + (1 - skew) q) (Ko et al. 2024)."""
 
     def term(student: Side, teacher: Side) -> tuple[Tensor, Tensor]:
         p, mixed = teacher.probability, _mixture(student, teacher, skew)
@@ -89,7 +101,7 @@ def skewed_forward_kl(skew: float) -> Term:
     return term
 
 
-def skewed_reverse_kl(skew: float, through_mixture: bool = True) -> Term:
+def skewed_reverse_kl(skew: float | Tensor, through_mixture: bool = True) -> Term:
     """KL(q || (1 - skew) p + skew q) (Ko et al. 2024); the gradient passes through the mixture, or takes it as constant."""
 
     def term(student: Side, teacher: Side) -> tuple[Tensor, Tensor]:
@@ -97,7 +109,7 @@ def skewed_reverse_kl(skew: float, through_mixture: bool = True) -> Term:
         inner = q / mixed if through_mixture else None
         log_ratio = student.log - mixed.log_()
         value = torch.linalg.vecdot(q, log_ratio)
-        slope = log_ratio if inner is None else log_ratio.sub_(inner, alpha=skew)
+        slope = log_ratio if inner is None else log_ratio.sub_(inner.mul_(skew))
         return value, slope.mul_(q)
 
     return term
@@ -114,7 +126,7 @@ def symmetric_kl(forward: float) -> Term:
 
 
 def adaptive_kl(head_mass: float) -> Term:
-    """Both KLs, weighted by how far p and q are apart in the head and in the tail of p (Wu et al. 2025, Eqs. 13 to 15).
+    """Both KLs, weighted by how far p and q are apart in the head and in the tail of p (Wu et al. 2025).
 
     The head is the teacher's likeliest classes as long as they have at most ``head_mass`` together, and always the first.
     """

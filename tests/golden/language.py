@@ -1,0 +1,320 @@
+"""Adapters for divergences of tokens: whole vocabularies, top K with a tail, and the pieces of on-policy methods."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from instil.core import UNLABELLED, Top
+from instil.objectives.heads import Signal
+from instil.objectives.logits.akl import akl_loss
+from instil.objectives.logits.forward_kl import forward_kl_loss
+from instil.objectives.logits.jsd import jsd_loss
+from instil.objectives.logits.reverse_kl import reverse_kl_loss
+from instil.objectives.logits.skewed_forward_kl import skewed_forward_kl_loss
+from instil.objectives.logits.skewed_reverse_kl import skewed_reverse_kl_loss
+from instil.objectives.logits.symmetric_kl import symmetric_kl_loss
+from instil.objectives.logits.taid import next_time, taid_loss
+from instil.objectives.logits.top_k import Divergence, top_k_loss
+from instil.objectives.logits.top_k_ranking import Kind, top_k_ranking_loss
+from instil.objectives.logits.tvd import tvd_loss
+from instil.objectives.token_policy import clipped_policy_loss, prefix_weights, rewards_to_go, whitened
+from tests.golden.cases import Case
+
+Answer = tuple[Tensor, dict[str, Tensor]]
+
+
+def sides(case: Case) -> tuple[Tensor, Tensor]:
+    return case["student.logits"], case["teacher.logits"]
+
+
+def temperature(case: Case) -> float:
+    return float(case.option("temperature", case.option("kd_temperature", 1.0)))
+
+
+def counted(case: Case, like: Tensor) -> Tensor:
+    """1 for the tokens (...) that have a target."""
+    return (case["target"] != UNLABELLED).to(like.dtype) if "target" in case else torch.ones_like(like)
+
+
+def scaled(case: Case) -> bool:
+    """Whether the case multiplies by T²."""
+    return case.says("times T^2", "times tau^2") and not case.says("no T^2")
+
+
+def answer(case: Case, values: Tensor) -> Answer:
+    """The values (...), at temperature 1, summed or averaged as the case does it; one a token where the case holds them."""
+    weight = counted(case, values)
+    values = values * temperature(case) ** 2 if scaled(case) else values
+    total, kind = torch.where(weight > 0, values * weight, 0.0).sum(), case.option("reduction")
+    tokens = {"per_token": values if values.shape == case["per_token"].shape else values.mT} if "per_token" in case else {}
+    if kind == "sum" or (kind is None and case.says("sum over vocabulary and unmasked tokens;", "summed over vocabulary and unmasked tokens;")):
+        return total, tokens
+    if kind == "sum" or "SUM over" in case.reduction:
+        return total, tokens
+    mean = total / weight.sum()
+    return (mean / case["student.logits"].shape[-1] if kind == "mean" else mean), tokens
+
+
+def with_entropy(case: Case) -> Tensor | float:
+    """What a cross-entropy has more than the KL, of the teacher: (...), or nothing where the case is a true KL."""
+    source = case.source
+    if case.says("entropy") or "torchtune" in source or "distillm/losses.py" in source:
+        return entropy((case["teacher.logits"] / temperature(case)).log_softmax(-1))
+    return 0.0
+
+
+def entropy(log_probability: Tensor) -> Tensor:
+    return torch.special.entr(log_probability.exp()).sum(-1)
+
+
+def forward_kl(case: Case) -> Answer:
+    if case.option("reverse", False):
+        return reverse_kl(case)
+    return answer(case, forward_kl_loss(*sides(case), temperature(case), False, reduction="none") + with_entropy(case))
+
+
+def reverse_kl(case: Case) -> Answer:
+    return answer(case, reverse_kl_loss(*sides(case), temperature(case), False, reduction="none"))
+
+
+def symmetric_kl(case: Case) -> Answer:
+    forward = case.option("sym_kd_ratio", 1 - case.option("lam", 0.9) if "lam" in case.options else 0.5)
+    values = symmetric_kl_loss(*sides(case), forward, temperature(case), False, reduction="none")
+    return answer(case, values + forward * with_entropy(case))
+
+
+def js(case: Case) -> Answer:
+    """``lam`` is the student's share."""
+    student, teacher = sides(case)
+    share = 1 - case.option("lam", case.option("beta", 0.5))
+    if "1e-9" not in case.formula:
+        return answer(case, jsd_loss(student, teacher, share, False, temperature(case), False, reduction="none"))
+    return answer(case, jsd_with_epsilon(student, teacher, temperature(case)))
+
+
+def jsd_with_epsilon(student: Tensor, teacher: Tensor, t: float, epsilon: float = 1e-9) -> Tensor:
+    """Ours, and to first order what 1e-9 inside the logarithms adds: the code raises p, q and m by it and divides by no sum."""
+    values = jsd_loss(student, teacher, 0.5, False, t, False, reduction="none")
+    p, q = (teacher / t).softmax(-1), (student / t).softmax(-1)
+    m = (p + q) / 2
+    more = (p * (epsilon / p).log1p() + q * (epsilon / q).log1p()) / 2 - m * (epsilon / m).log1p()
+    return values + more.sum(-1)
+
+
+def gkd_jsd(case: Case) -> Answer:
+    """beta 0 and 1 are the KLs, without the jump's cause: the formula gives 0 there."""
+    beta = case.option("beta", 0.5)
+    values = jsd_loss(*sides(case), beta, beta in (0, 1), temperature(case), False, reduction="none")
+    return answer(case, values)
+
+
+def skewed_forward_kl(case: Case) -> Answer:
+    skew = case.option("lam", case.option("skew_lambda", 0.1))
+    return answer(case, skewed_forward_kl_loss(*sides(case), skew, temperature(case), False, reduction="none") + with_entropy(case))
+
+
+def skewed_reverse_kl(case: Case) -> Answer:
+    skew = case.option("lam", case.option("skew_lambda", 0.1))
+    return answer(case, skewed_reverse_kl_loss(*sides(case), skew, True, temperature(case), False, reduction="none"))
+
+
+def tvd(case: Case) -> Answer:
+    return answer(case, tvd_loss(*sides(case), temperature(case), False, reduction="none"))
+
+
+def akl(case: Case) -> Answer:
+    mass = case.option("mu", case.option("head_threshold", 0.5))
+    if "TAID" in case.source or "DSKD" in case.source:
+        raise NotImplementedError(f"the head of {case.source}")
+    return answer(case, akl_loss(*sides(case), mass, temperature(case), False, reduction="none"))
+
+
+def taid(case: Case) -> Answer:
+    """The interpolated target's entropy is left in; without a given t, t after the losses that the case shows."""
+    student, teacher = sides(case)
+    outputs = {}
+    if "t" in case.options:
+        time = torch.tensor(case.option("t"), dtype=student.dtype)
+    else:
+        outputs["t"] = moved(case)
+        time = outputs["t"][-1]
+    values = taid_loss(student, teacher, time, temperature(case), False, reduction="none")
+    mixed = torch.lerp(student.detach(), teacher, time) / temperature(case)
+    loss, _ = answer(case, values + entropy(mixed.log_softmax(-1)))
+    return loss, outputs
+
+
+def moved(case: Case) -> Tensor:
+    """t after each loss; the steps are counted from 1."""
+    start, end, steps = case.option("t_start"), case.option("t_end"), case.option("num_train_steps")
+    time, momentum, before = (torch.tensor([value], dtype=torch.float64) for value in (start, 0.0, torch.inf))
+    found = []
+    for step, loss in enumerate(case["losses"], case.option("first_step", 1)):
+        floor = torch.full_like(time, start + (end - start) * step / steps)
+        time, momentum = next_time(time, momentum, before, loss.view(1), floor, end, case.option("alpha"), case.option("beta"))
+        before = loss.view(1)
+        found.append(time)
+    return torch.cat(found)
+
+
+def topk_jsd(case: Case) -> Answer:
+    """The support is the teacher's for beta 0, the student's for beta 1, else both."""
+    beta = case.option("beta", 0.5)
+    support = {0: "teacher", 1: "student"}.get(beta, "both")
+    divergence = {0: "forward_kl", 1: "reverse_kl"}.get(beta, "jsd")
+    tail = bool(case.option("add_tail", False))
+    values = top_k_loss(*sides(case), case.option("top_k"), divergence, beta, support, tail, temperature(case), False, reduction="none")  # type: ignore[arg-type]
+    return answer(case, values)
+
+
+def topk_kl(case: Case) -> Answer:
+    """Both sides on the teacher's K classes alone."""
+    divergence: Divergence = "reverse_kl" if case.option("reverse", False) else "forward_kl"
+    tail = bool(case.option("add_tail", False))
+    values = top_k_loss(*sides(case), case.option("top_k"), divergence, tail=tail, temperature=temperature(case), scale=False, reduction="none")
+    return answer(case, values)
+
+
+def topk_reverse_kl(case: Case) -> Answer:
+    """Given are the student's log-probabilities on the teacher's K classes; where the teacher has 0 there is no class."""
+    if "student.topk_log_probs" not in case:
+        raise NotImplementedError("a top-K reverse KL of other inputs than the classes' log-probabilities")
+    student, teacher = case["student.topk_log_probs"], case["teacher.topk_probs"]
+    there = teacher > 0
+    weight = there.any(-1).to(student.dtype)
+    values = reverse_kl_loss(student.masked_fill(~there, -torch.inf), teacher.log(), weight=weight, reduction="none")
+    return values.sum(), {}
+
+
+def recorded(case: Case) -> tuple[Signal, Top]:
+    """The student's logits, and the teacher's record, both at the case's temperature: what is left is then one class, or none."""
+    t = temperature(case)
+    values = case["teacher.sparse_log_probs"]
+    rest = torch.log1p(-values.exp().sum(-1, keepdim=True).clamp_max(1))
+    rest = torch.full_like(rest, -torch.inf) if str(case.option("missing", "tail")).upper().endswith("ZERO") else rest
+    whole = (torch.cat([values, rest], -1) / t).log_softmax(-1)
+    return case["student.logits"] / t, Top(whole[..., :-1], case["teacher.sparse_ids"], whole[..., -1])
+
+
+def sparse(case: Case) -> Answer:
+    divergence: Divergence = {"sparse_kl": "forward_kl", "sparse_jsd": "jsd", "sparse_tvd": "tvd"}[case.method]  # type: ignore[assignment]
+    if divergence != "forward_kl" and str(case.option("missing", "")).upper().endswith("ZERO"):
+        raise NotImplementedError(f"{case.method} with the missing mass counted as zero")
+    return answer(case, top_k_loss(*recorded(case), divergence=divergence, reduction="none"))
+
+
+def sparse_ranking(case: Case) -> Answer:
+    """The code divides by the pairs that are no ties, of all tokens that count."""
+    kind: Kind = "hinge" if case.method == "sparse_hinge" else "logistic"
+    student, teacher = recorded(case)
+    values = top_k_ranking_loss(student, teacher, kind=kind, margin=case.option("margin"), reduction="none")
+    p, size = teacher.values.exp(), teacher.values.shape[-1]
+    weight = counted(case, values)
+    pairs = ((p[..., :, None] - p[..., None, :] > 1e-8).sum((-1, -2)) * weight).sum()
+    return (values * weight).sum() * size * (size - 1) / 2 / pairs, {}
+
+
+def minillm(case: Case) -> Answer:
+    """The exact single step is the reverse KL; the rest is a policy gradient on what the student drew."""
+    if "student.logits" in case:
+        return reverse_kl(case)
+    if "rewards" in case:
+        return policy_gradient(case)
+    return trl_advantage(case)
+
+
+def policy_gradient(case: Case) -> Answer:
+    """The authors whiten over padding too."""
+    mask = case["mask"].double()
+    advantage = rewards_to_go(case["rewards"], mask, case.option("gamma", 1.0))
+    if case.option("whitening", True):
+        advantage = whitened(advantage, torch.ones_like(mask))
+    values = clipped_policy_loss(case["student.token_log_probs"], case["old_log_probs"], advantage, case.option("cliprange"), case["importance"])
+    return (values * mask).sum() / mask.sum(), {"advantages": advantage}
+
+
+def trl_advantage(case: Case) -> Answer:
+    """TRL discounts from the start of the row: gamma^t times ours, and its normalizer, which counts padding as 1e-4, is discounted too."""
+    student, mask, gamma = case["student.token_log_probs"], case["mask"].double(), case.option("gamma", 1.0)
+    from_start = gamma ** torch.arange(mask.shape[1], dtype=mask.dtype)
+    rewards = (case["teacher.token_log_probs"] - student.detach()) * mask
+    advantage = from_start * rewards_to_go(rewards, torch.ones_like(mask), gamma, normalized=False)
+    if case.option("length_normalization", False):
+        length = torch.where(mask > 0, mask, 1e-4)
+        advantage = advantage / (from_start * rewards_to_go(length, torch.ones_like(mask), gamma, normalized=False))
+    return -(advantage * student * mask).sum() / mask.sum(), {"advantages": advantage}
+
+
+def iw_opd(case: Case) -> Answer:
+    labelled = case["target"] != UNLABELLED
+    log_q = case["student.logits"].div(case.option("temperature", 1.0)).log_softmax(-1)
+    said = log_q.gather(-1, case["target"].clamp_min(0).unsqueeze(-1)).squeeze(-1)
+    gap = case["teacher.token_log_probs"] - case["rollout.token_log_probs"]
+    weight = prefix_weights(gap, labelled, case.option("gamma", 1.0), case.option("epsilon", 1e-8))
+    return -(weight * gap * said)[labelled].sum() / labelled.sum(), {}
+
+
+def distillm2(case: Case) -> Answer:
+    """Skewed KLs of what the teacher and the student wrote; a sequence's skew follows from how far apart both are on it, or is given."""
+    wrote = {}
+    for who, anchor, base in (("chosen", "logp_logq", "base_alpha_1"), ("rejected", "logq_logp", "base_alpha_2")):
+        student, teacher = (case[f"{side}.logits_{who}"][:, :-1] for side in ("student", "teacher"))
+        target = case[f"target_{who}"][:, 1:]
+        counts = (target != UNLABELLED).double()
+        skew = torch.full_like(counts[:, :1], case.option(base, 0.1))
+        if anchor in case.options:
+            skew = official_skew(student, teacher, target, case.option(anchor), case.option(base, 0.1), who == "rejected")
+        of_token = skew.detach().expand_as(counts)
+        if who == "chosen":
+            values = skewed_forward_kl_loss(student, teacher, of_token, scale=False, weight=counts, reduction="none")
+        else:
+            values = skewed_reverse_kl_loss(student, teacher, of_token, False, scale=False, weight=counts, reduction="none")
+        values = values + leaked(student, teacher, skew, who)
+        wrote[f"{who}_kl"] = (values * counts).sum(1) / counts.sum(1)
+    beta = 1.0
+    if case.option("gradual_beta", False):
+        beta = 1 + 0.5 * min(1, 2 * case.option("global_step", 0) / case.option("max_steps", 1))
+    return ((2 - beta) * wrote["chosen_kl"] + beta * wrote["rejected_kl"]).mean(), wrote
+
+
+def official_skew(student: Tensor, teacher: Tensor, target: Tensor, anchor: float, base: float, by_student: bool) -> Tensor:
+    """(N, 1), with the student's graph, which the official code leaves on it."""
+    counts = (target != UNLABELLED).double()
+    said = [logits.log_softmax(-1).gather(-1, target.clamp_min(0).unsqueeze(-1)).squeeze(-1) for logits in (teacher, student)]
+    mine, theirs = [((log_p * counts).sum(1) / counts.sum(1)).exp() for log_p in said]
+    gap = theirs - mine if by_student else mine - theirs
+    return (1 - (1 - base) * anchor / (gap + 1e-5)).clamp(0.01, base).unsqueeze(1)
+
+
+def leaked(student: Tensor, teacher: Tensor, skew: Tensor, who: str) -> Tensor:
+    """Zero, whose gradient is that of the divergence by its skew."""
+    p, q = teacher.softmax(-1), student.detach().softmax(-1)
+    a = skew.detach().unsqueeze(-1)
+    by_skew = p * (q - p) / (a * p + (1 - a) * q) if who == "chosen" else q * (p - q) / ((1 - a) * p + a * q)
+    return by_skew.sum(-1) * (skew - skew.detach())
+
+
+ADAPTERS = {
+    "forward_kl": forward_kl,
+    "reverse_kl": reverse_kl,
+    "symmetric_kl": symmetric_kl,
+    "js": js,
+    "gkd_jsd": gkd_jsd,
+    "skewed_forward_kl": skewed_forward_kl,
+    "skewed_reverse_kl": skewed_reverse_kl,
+    "tvd": tvd,
+    "akl": akl,
+    "taid": taid,
+    "topk_jsd": topk_jsd,
+    "topk_kl": topk_kl,
+    "topk_reverse_kl": topk_reverse_kl,
+    "sparse_kl": sparse,
+    "sparse_jsd": sparse,
+    "sparse_tvd": sparse,
+    "sparse_hinge": sparse_ranking,
+    "sparse_logistic_ranking": sparse_ranking,
+    "minillm": minillm,
+    "iw_opd": iw_opd,
+    "distillm2": distillm2,
+}

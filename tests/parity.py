@@ -268,7 +268,7 @@ for method in catalogue.names("objective"):
         # where one role is differentiated by another, they must depend on each other
         make = functools.partial(differentiated, method) if objective.differentiates else on_roles(method)
         (COUPLED if objective.couples else SCHEMES)[method] = make
-WHOLE = ("balanced", "camkd", "jacobian", "lwm", "reused_classifier", "folded_transform")
+WHOLE = ("adversarial_maps", "balanced", "camkd", "jacobian", "lwm", "reused_classifier", "folded_transform")
 """Schemes that cannot be sharded."""
 KEPT = ("ema", "bank", "features", "adversarial", "mutual_features", "balanced")
 """Schemes whose checkpoints of one process and of two are loaded by the other."""

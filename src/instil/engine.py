@@ -107,7 +107,8 @@ class Engine:
                 part.gather = gather_rows
         if self.shard:
             if not scheme.shards:
-                raise ValueError(f"{type(scheme).__name__} uses an objective's adapter by itself, which sharding forbids; set train.shard: false")
+                why = "uses a part of a net or objective by itself, or differentiates it twice"
+                raise ValueError(f"{type(scheme).__name__} {why}, which sharding forbids; set train.shard: false")
             parts = [part for part in scheme.modules() if isinstance(part, Objectives)]
             if inside := [name for part in parts for name in part.inside_the_graph()]:
                 raise ValueError(f"{inside[0]} takes gradients inside the student's graph, which a sharded net does not have; set train.shard: false")

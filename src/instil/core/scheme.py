@@ -28,7 +28,7 @@ class Scheme(nn.Module):
     """
 
     card: ClassVar[Card]
-    shards: ClassVar[bool] = True  # no part of an objective is used but through the objective
+    shards: bool = True  # no part of it is used but through its forward, or differentiated twice
     makes_images: ClassVar[bool] = False  # it learns from images that it makes itself, in the shape of the batch's
     reshapes: ClassVar[bool] = False  # ``export`` gives another architecture than the student's, made of parts of the scheme
 

@@ -48,7 +48,8 @@ class Adversarial(Scheme):
         pitfalls="The two must stay in balance. In the logs the critic's loss starts at 1.39 (hinge: 2): near 0 it has won, and its gradient "
         "says little: lower its learning rate (optimizers.critic.lr), take spectral_norm or a penalty (1 to 10). Where it stays at 1.39 it tells "
         "nothing apart: raise its rate. A teacher's logits are far sharper than a new student's, so that a critic of logits wins at once. The "
-        "student's adversarial loss alone does not say which sample gets which answer. The hinge form has no lower bound for the student.",
+        "student's adversarial loss alone does not say which sample gets which answer. The hinge form has no lower bound for the student. With a "
+        "penalty it cannot be sharded.",
     )
 
     def __init__(
@@ -70,6 +71,7 @@ class Adversarial(Scheme):
         self.spectral_norm, self.penalty, self.penalty_every = spectral_norm, penalty, penalty_every
         self.bridge: nn.Module = nn.Identity()
         self.classes = 0
+        self.shards = not penalty  # it differentiates the critic twice
         self.learners["student"] += ("bridge",)
         self.learners["critic"] = ("critic",)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from annotated_types import Ge, Gt, Le
 from torch import nn
@@ -26,7 +26,7 @@ class Writer(Scheme):
     ``top_p``: it is one of the likeliest that have so much probability together.
     """
 
-    shards: ClassVar[bool] = False  # ranks would ask for the parts of a net a different number of times
+    shards = False  # ranks would ask for the parts of a net a different number of times
 
     def __init__(
         self,

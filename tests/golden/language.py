@@ -59,7 +59,7 @@ def answer(case: Case, values: Tensor) -> Answer:
 def with_entropy(case: Case) -> Tensor | float:
     """What a cross-entropy has more than the KL, of the teacher: (...), or nothing where the case is a true KL."""
     source = case.source
-    if case.says("entropy") or "torchtune" in source or "distillm/losses.py" in source:
+    if "cross-entropy" in case.formula or "torchtune" in source or "distillm/losses.py" in source:
         return entropy((case["teacher.logits"] / temperature(case)).log_softmax(-1))
     return 0.0
 
@@ -125,9 +125,22 @@ def tvd(case: Case) -> Answer:
 
 def akl(case: Case) -> Answer:
     mass = case.option("mu", case.option("head_threshold", 0.5))
-    if "TAID" in case.source or "DSKD" in case.source:
-        raise NotImplementedError(f"the head of {case.source}")
-    return answer(case, akl_loss(*sides(case), mass, temperature(case), False, reduction="none"))
+    if "ascending" not in case.formula.lower():
+        return answer(case, akl_loss(*sides(case), mass, temperature(case), False, reduction="none"))
+    student, teacher = (side / temperature(case) for side in sides(case))
+    share = ascending_share(student, teacher, mass, sorted_gap="TAID" not in case.source)
+    share = share if "not detached" in case.formula.lower() else share.detach()
+    forward = forward_kl_loss(student, teacher, reduction="none") + with_entropy(case)
+    return answer(case, share * forward + (1 - share) * reverse_kl_loss(student, teacher, reduction="none"))
+
+
+def ascending_share(student: Tensor, teacher: Tensor, mass: float, sorted_gap: bool) -> Tensor:
+    """The head's share of the gap where the mass is counted from the least likely class up; one code forgets to sort the gap."""
+    p = teacher.softmax(-1)
+    ordered, order = p.sort(-1)
+    steps, gap = ordered.cumsum(-1), (p - student.softmax(-1)).abs()
+    gap = gap.gather(-1, order) if sorted_gap else gap
+    return (gap * (steps > mass if sorted_gap else steps >= mass)).sum(-1) / gap.sum(-1)
 
 
 def taid(case: Case) -> Answer:
@@ -225,11 +238,12 @@ def minillm(case: Case) -> Answer:
 
 
 def policy_gradient(case: Case) -> Answer:
-    """The authors whiten over padding too."""
-    mask = case["mask"].double()
-    advantage = rewards_to_go(case["rewards"], mask, case.option("gamma", 1.0))
+    """The authors' padding earns what it is given, and is whitened over too."""
+    mask, whole = case["mask"].double(), torch.ones_like(case["rewards"])
+    advantage = rewards_to_go(case["rewards"], whole, case.option("gamma", 1.0), normalized=False)
+    advantage = advantage / rewards_to_go(mask, whole, normalized=False).clamp_min(1)
     if case.option("whitening", True):
-        advantage = whitened(advantage, torch.ones_like(mask))
+        advantage = whitened(advantage, whole)
     values = clipped_policy_loss(case["student.token_log_probs"], case["old_log_probs"], advantage, case.option("cliprange"), case["importance"])
     return (values * mask).sum() / mask.sum(), {"advantages": advantage}
 

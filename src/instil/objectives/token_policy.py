@@ -25,7 +25,7 @@ def sampled_reverse_kl(student: Tensor, teacher: Tensor, estimator: Estimator = 
 def rewards_to_go(rewards: Tensor, mask: Tensor, discount: float = 1.0, normalized: bool = True) -> Tensor:
     """What a token (N, T) still earns: sum over u >= t of discount^(u - t) r_u, over what was drawn (``mask``).
 
-    ``normalized``: divided by the number of tokens from t on, 1 where there are none (Gu et al. 2024, section 2.3), so that a longer text earns no less.
+    ``normalized``: divided by the number of tokens from t on, 1 where there are none (Gu et al. 2024), so that a longer text earns no less.
     Only distances between tokens enter, so that nothing depends on where in the row a text stands.
     """
     mask = mask.to(rewards.dtype)

@@ -1,4 +1,4 @@
-"""Students made of a model: each file is a change, ``change(model, ...options)``, which may look at the model at work on some samples."""
+"""Students made of a model: each file is a change, ``change(model, ...options)``; it may look at the model at work on samples."""
 
 from __future__ import annotations
 

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from instil.core import UNLABELLED
 from instil.data.alignment import spans
+from instil.objectives.logits.dskd import Divergence, student_space, teacher_space, through
+from instil.objectives.logits.dskd_cma import cross_attention, embedded
 from instil.objectives.logits.gold import hybrid
 from instil.objectives.logits.uld import sorted_distance, uld_loss
 from instil.objectives.span_objective import at, merged, partners, span_ends
@@ -105,4 +107,48 @@ def gold(case: Case) -> Tensor:
     return of_rows(case, lambda student, teacher: hybrid(student, teacher, case["vocabulary_map"], case.option("beta", 0.5), weights))
 
 
-ADAPTERS = {"uld": uld, "gold": gold}
+DIVERGENCES: dict[str, Divergence] = {"js_divergence": "jsd"}
+
+
+def linear(case: Case, name: str, values: Tensor) -> Tensor:
+    return F.linear(values, case.param(f"projector.{name}.weight"), case.param(f"projector.{name}.bias"))
+
+
+def head(case: Case, side: str) -> tuple[Tensor, Tensor]:
+    weight = case.param(f"lm_head_{side}.weight")
+    return weight, weight.new_zeros(len(weight))
+
+
+def dual(case: Case, into_student: Tensor, into_teacher: Tensor, other: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """The sums over the labelled tokens; with two tokenizers only where the projected teacher is right, whose logits have a temperature more."""
+    objective, temperature, target = case.option("kd_objective", "forward_kl"), case.option("kd_temperature", 1.0), case["target"]
+    counted = target != UNLABELLED
+    labelled, _ = student_space(case["student.logits"], into_student, target, temperature, "forward_kl")
+    softer = into_student / case.option("teacher_temperature", 1.0)
+    compared = student_space(case["student.logits"], softer, target, temperature, DIVERGENCES.get(objective, objective))[1]
+    if "teacher.target" in case:
+        compared = compared * (into_student.argmax(-1) == target)
+    in_teacher = teacher_space(case["teacher.logits"], into_teacher, temperature) * (other != UNLABELLED)
+    terms = {"t2s_ce_loss": labelled.sum(), "t2s_kd_loss": (compared * counted).sum(), "s2t_kd_loss": in_teacher.sum()}
+    return torch.stack(list(terms.values())).sum(), {f"part.{name}": term for name, term in terms.items() if f"part.{name}" in case}
+
+
+def dskd(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
+    into_student = through(head(case, "s"), linear(case, "t2s", case["teacher.hidden_states.0"]))
+    into_teacher = through(head(case, "t"), linear(case, "s2t", case["student.hidden_states.0"]))
+    return dual(case, into_student, into_teacher, case["target"])
+
+
+def dskd_cma(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
+    """The code divides by deviations over the whole batch."""
+    target, other, states = case["target"], case["teacher.target"], case["teacher.hidden_states.0"]
+    mine = torch.cat(embedded(case.param("embed.stu.weight"), case["input_ids"], target), -1)
+    read, said = embedded(case.param("embed.tea.weight"), case["teacher.input_ids"], other)
+    keys = torch.cat([read, said], -1)
+    scores = cross_attention(linear(case, "query", mine), keys / keys.std(), target != UNLABELLED, other != UNLABELLED)
+    attended = scores.softmax(-1) @ linear(case, "t2s", states / states.std() + said / said.std())
+    back = scores.mT.softmax(-1) @ linear(case, "s2t", case["student.hidden_states.0"])
+    return dual(case, through(head(case, "s"), attended), through(head(case, "t"), back), other)
+
+
+ADAPTERS = {"uld": uld, "gold": gold, "dskd": dskd, "dskd_cma": dskd_cma}

@@ -20,8 +20,9 @@ Outputs = dict[str, Any]
 UNLABELLED = -100
 
 
-SHARED_ROLES = frozenset({"head", "logit_scale"})
-"""Roles that belong to a model, not to samples: they have no rows to pick, cut or gather. ``head`` is (weight, bias) of the classifier."""
+SHARED_ROLES = frozenset({"head", "logit_scale", "token_embedding"})
+"""Roles that belong to a model, not to samples: they have no rows to pick, cut or gather. ``head`` is (weight, bias) of the classifier,
+``token_embedding`` (V, E) what the model makes of each token."""
 
 
 def first(batch: Batch) -> Tensor:

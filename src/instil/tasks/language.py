@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -26,7 +26,8 @@ def call(model: nn.Module, batch: Batch) -> Outputs:
 
     ``projection`` (see ``Projection``) is what logits are made of: the last hidden state (N, T, H) and the head. ``logits`` (N, T, V) and
     ``prediction`` (N, T), the likeliest token, are made from it when they are read. ``hidden_states`` (the embeddings, then each layer; the last
-    after the final norm) and ``attentions`` come where the model gives them. A model without ``get_output_embeddings`` is asked for its logits.
+    after the final norm) and ``attentions`` come where the model gives them; ``embedding`` is the last state, ``token_embedding`` (V, E) that of each
+    token, ``head`` weight and bias where logits are no more than that. A model without ``get_output_embeddings`` is asked for its logits.
 
     A batch with ``past`` (None at first) holds only the next tokens of texts, at ``position_ids`` (N, T), and the ``attention_mask`` of all: what the
     model must remember of them comes back as ``past``, if it can; the other hidden states and attentions do not.
@@ -52,8 +53,17 @@ def call(model: nn.Module, batch: Batch) -> Outputs:
     there = {role: answer[role] for role in ("hidden_states", "attentions") if answer.get(role) is not None and "past" not in batch}
     there |= {"past": past} if "past" in batch and (past := answer.get(_cache(bare.base_model))) is not None else {}
     grad = torch.is_grad_enabled()
-    later = {"logits": lambda: projected(projection, grad), "prediction": lambda: predicted(projection)}
+    later = {"logits": lambda: projected(projection, grad), "prediction": lambda: predicted(projection), **_inside(bare, projection)}
     return Lazily({"projection": projection, **there}, later)
+
+
+def _inside(model: Any, projection: Projection) -> dict[str, Callable[[], Any]]:
+    """What losses read that go between the spaces of two models; a head that is more than a matrix and a bias is none to them."""
+    weight, bias = projection.weight, projection.bias
+    plain = projection.scale is projection.softcap is projection.low_rank is None
+    head = {"head": lambda: (weight, weight.new_zeros(len(weight)) if bias is None else bias)} if plain else {}
+    tokens = model.get_input_embeddings().weight
+    return {"embedding": lambda: projection.hidden, "token_embedding": lambda: tokens.view_as(tokens), **head}
 
 
 def _next(body: nn.Module, batch: Batch) -> dict[str, Any]:

@@ -110,6 +110,20 @@ def _padding(number: int) -> Batch:
     return {"attention_mask": (torch.arange(TOKENS) < lengths[:, None]).long()}
 
 
+def _language(draw: Draw, side: str) -> Outputs:
+    """Of each token what follows it, and what that is made from."""
+    width = WIDTHS[side]
+    head = draw(CLASSES, width)[0], draw(CLASSES)[0]
+    return {"logits": 2 * draw(TOKENS, CLASSES), "embedding": draw(TOKENS, width), "head": head, "token_embedding": draw(CLASSES, width)[0]}
+
+
+def _tokens(number: int) -> Batch:
+    """Every third row has no label, the others have none at some of their tokens."""
+    row, place = torch.meshgrid(torch.arange(number), torch.arange(TOKENS), indexing="ij")
+    label = (row + place * place) % CLASSES
+    return {"input_ids": (row * 3 + place) % CLASSES, "label": label.masked_fill((row % 3 == 0) | ((row + place) % 5 == 0), UNLABELLED)}
+
+
 def _segmentation(draw: Draw, side: str) -> Outputs:
     """Logits of each pixel, channel-last, and the stages that they were made from."""
     return {"logits": 2 * draw(PIXELS, PIXELS, CLASSES), "features": tuple(draw(channels, height, height) for channels, height in STAGES[side])}
@@ -180,6 +194,7 @@ TASKS: dict[str, tuple[Maker, Callable[[int], Batch]]] = {
     "image_text": (_image_text, _nothing),
     "detection": (_detection, _boxes),
     "regression": (_regression, _real_labels),
+    "language": (_language, _tokens),
 }
 """Of each task: the outputs of a side, and what its batch has more than ``label`` and ``index``."""
 

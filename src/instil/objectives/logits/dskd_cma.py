@@ -72,8 +72,8 @@ class DSKDCMA(DualSpace):
         zero_at_match=False,
         deviations="Keys, states and embeddings are divided by their standard deviation over the row, not over the batch, so that no row depends on "
         "another. The code divides the projected logits by the temperature twice; here once.",
-        equation=r"a = \mathrm{softmax}\!\left(\frac{q\, k^\top}{\sqrt{2E}}\right), \quad h^{t \to s} = a\, P h^t, \quad h^{s \to t} = a^\top P' h^s, "
-        r"\quad \mathrm{CE}\!\left(y, p^{t \to s}\right) + D\!\left(\mathrm{sg}\, p^{t \to s}, p^s\right) "
+        equation=r"a = \mathrm{softmax}\!\left(\frac{q\, k^\top}{\sqrt{2E}}\right), \quad h^{t \to s} = a\, P h^t, \quad "
+        r"h^{s \to t} = a^\top P' h^s, \quad \mathrm{CE}\!\left(y, p^{t \to s}\right) + D\!\left(\mathrm{sg}\, p^{t \to s}, p^s\right) "
         r"+ \mathrm{KL}\!\left(p^t \,\|\, p^{s \to t}\right)",
         use="A teacher of another tokenizer whose tokens rarely begin and end where the student's do.",
         pitfalls="The attention sees the whole row, the label too, and must be learned before it says anything; on texts that align well dskd is "

@@ -92,8 +92,20 @@ def text(
 
         theirs = _tokenizer(teacher_tokenizer, (document.text for document in parts[0]), base)
         return aligned(parts, (made, theirs), (length, teacher_length or length), limits, prune, cut)
-    taken, tokens = pruned([_rows(part, made, length, limit, cut) for part, limit in zip(parts, limits, strict=True)], made, prune)
-    train, validation, test = (TokenRows(part, length, len(tokens) or made.size, made, tokens) for part in taken)
+    return of_documents(parts, made, length, limits, prune, cut)
+
+
+def of_documents(
+    parts: Sequence[Sequence[Document]],
+    tokenizer: Tokenizer,
+    length: int,
+    limits: Sequence[int | None] = (None, None, None),
+    prune: bool = False,
+    cut: bool = False,
+) -> Splits:
+    """Rows of train, validation and test documents, at most so many of each; the other arguments are those of ``text``."""
+    taken, tokens = pruned([_rows(part, tokenizer, length, limit, cut) for part, limit in zip(parts, limits, strict=True)], tokenizer, prune)
+    train, validation, test = (TokenRows(part, length, len(tokens) or tokenizer.size, tokenizer, tokens) for part in taken)
     return Splits(train, validation, test, train.classes, train.kind)
 
 

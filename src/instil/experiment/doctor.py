@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from instil.core import UNLABELLED, Batch, Net, Outputs, Scheme, Update
+from instil.core import UNLABELLED, Batch, Net, Outputs, Projection, Sampled, Scheme, Top, Update
 from instil.engine import Engine
 from instil.experiment import build
 from instil.experiment.build import Bench
@@ -19,6 +19,7 @@ from instil.recipe.sections import Recipe
 from instil.step import train_step
 
 TIMED_STEPS = 5
+TRIED_STEPS = 8
 FAINT = 0.01  # an objective with less than this share of the gradient does next to nothing
 
 
@@ -47,7 +48,7 @@ def examine(bench: Bench, scheme: Scheme, trained: bool) -> dict[str, Any]:
     with torch.no_grad():
         student, teacher = scheme.student(batch), scheme.ask(batch)
     scheme.train()
-    losses = _losses(scheme, engine, scheme.before_step(batch))
+    losses = _losses_of_steps(scheme, engine, batch)
     stage_found: dict[str, Any] = {
         "scheme": stage.scheme.type,
         "teacher_trained": trained,
@@ -70,7 +71,22 @@ def _side(net: nn.Module, outputs: Outputs) -> dict[str, Any]:
 
 
 def _shape(value: Any) -> Any:
-    return [_shape(part) for part in value] if isinstance(value, tuple) else list(value.shape)
+    """Of a tensor, of each of several, or of the logits that another signal stands for; strings are counted."""
+    if isinstance(value, Projection):
+        return [*value.hidden.shape[:-1], len(value.weight)]
+    if isinstance(value, (Top, Sampled)):
+        return _shape(value.indices if isinstance(value, Top) else value.ids)
+    return [_shape(part) for part in value] if isinstance(value, tuple) else [len(value)] if isinstance(value, str) else list(value.shape)
+
+
+def _losses_of_steps(scheme: Scheme, engine: Engine, batch: Batch) -> dict[str, dict[str, Any]]:
+    """Every loss in a step in which all count, if there is one among a few: steps may learn from different texts."""
+    tried: list[dict[str, dict[str, Any]]] = []
+    for step in range(TRIED_STEPS):
+        tried.append(_losses(scheme, engine, scheme.before_step(batch | {"step": torch.tensor(step)})))
+        if all(entry["count"] for entry in tried[-1].values()):
+            break
+    return max(tried, key=lambda found: sum(entry["count"] > 0 for entry in found.values()))
 
 
 def _losses(scheme: Scheme, engine: Engine, batch: Batch) -> dict[str, dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,6 @@ class RemoteModel(nn.Module):
     def __init__(self, server: Server, size: int, vocabulary: int):
         super().__init__()
         self.server, self.size, self.vocabulary = server, size, vocabulary
-        self._checked = False
 
     def __deepcopy__(self, memo: Any) -> RemoteModel:
         return self
@@ -33,26 +33,28 @@ class RemoteModel(nn.Module):
         return Lazily({}, {"top": lambda: self._top(input_ids, torch.ones_like(input_ids) if attention_mask is None else attention_mask)})
 
     def _top(self, ids: Tensor, there: Tensor) -> Top:
-        rows = [row[mask > 0].tolist() for row, mask in zip(ids.cpu(), there.cpu(), strict=True)]
-        if not self._checked:
-            self._check(max(rows, key=len))
-        lone = len(ids), ids.shape[1]
-        values = torch.full((*lone, self.size), -torch.tensor(self.size + 1.0).log().item())
-        indices = torch.arange(self.size, dtype=torch.int32).expand(*lone, -1).clone()
+        rows, places = ids.cpu(), there.cpu() > 0
+        values = torch.full((*rows.shape, self.size), -math.log(self.size + 1))
+        indices = torch.arange(self.size, dtype=torch.int32).expand(*rows.shape, -1).clone()
         tail = values[..., 0].clone()
-        for number, top in enumerate(self.server.top(rows, self.size)):
-            place = there[number].cpu() > 0
+        asked = self.server.top([row[place].tolist() for row, place in zip(rows, places, strict=True)], self.size)
+        for number, (top, place) in enumerate(zip(asked, places, strict=True)):
             values[number, place], indices[number, place], tail[number, place] = top.values, top.indices, top.log_tail
-        if int(indices.max()) >= self.vocabulary:
-            raise ValueError(f"the server's model knows a token {int(indices.max())}, the tokenizer of the data {self.vocabulary} tokens: {OTHER}")
+        self._check(rows, indices, places)
         return Top(values.to(ids.device), indices.to(ids.device), tail.to(ids.device))
 
-    def _check(self, row: list[int]) -> None:
-        if self.server.same_tokens(row) is False:
-            raise ValueError(f"the server's model reads other text in the tokens of the data: {OTHER}")
-        self._checked = True
+    def _check(self, ids: Tensor, indices: Tensor, there: Tensor) -> None:
+        """ValueError where the numbers cannot be of the same tokens on both sides: what comes next is then hardly ever likely."""
+        if (most := int(indices.max())) >= self.vocabulary:
+            raise ValueError(f"vocabulary: the server's model knows a token {most}, the tokenizer of the data has {self.vocabulary} tokens; {OTHER}")
+        said = (indices[:, :-1] == ids[:, 1:, None]).any(-1)[there[:, 1:] & there[:, :-1]]
+        if len(said) >= ENOUGH and (share := float(said.float().mean())) < RIGHT:
+            many = f"only {share:.0%} of {len(said)} tokens are among the {self.size} that the server's model expected"
+            raise ValueError(f"vocabulary: {many}: it reads another text in the numbers of the data's tokens; {OTHER}")
 
 
+ENOUGH, RIGHT = 64, 0.05
+"""A model of the same tokens expects more than this share of so many tokens of any text."""
 OTHER = "log-probabilities of tokens need the same tokenizer (data.tokenizer) on both sides; from another model learn by its texts (instil generate)"
 
 
@@ -69,7 +71,6 @@ def remote(
     timeout: float = 120.0,
     vocabulary: int = 0,
     tokens: Sequence[int] = (),
-    base: Path = Path(),
 ) -> nn.Module:
     """The model ``name`` of the server at ``url``: of each position the ``size`` likeliest tokens, see ``Server`` for the other options.
 
@@ -81,5 +82,5 @@ def remote(
     if not vocabulary:
         raise ValueError("a server's model reads tokens, and these data have none; it teaches the task language")
     cache = Path(os.environ.get("INSTIL_CACHE") or Path.home() / ".cache" / "instil")
-    kept = cache / "remote" / f"{hashlib.sha256(f'{url} {name}'.encode()).hexdigest()[:16]}.jsonl" if log is None else Path(base) / log
+    kept = cache / "remote" / f"{hashlib.sha256(f'{url} {name}'.encode()).hexdigest()[:16]}.jsonl" if log is None else Path(log)
     return RemoteModel(Server(url, name, key, kept, concurrency, request_budget, token_budget, retries, timeout), size, vocabulary)

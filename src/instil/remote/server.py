@@ -113,33 +113,17 @@ class Server:
         way = self._way or self._found_way(rows[0][0])
 
         def answered(row: Sequence[int]) -> Top:
+            questions = self._questions(way, row, size)
+            each = len(row) // len(questions)
             found: list[Position] = []
-            for question in self._questions(way, row, size):
-                said = self._answer(question, lambda answer: positions(way, answer, size))
-                found += [(ids, values) for ids, values in said]
-            if len(found) != len(row):
-                raise ValueError(f"{way.name} answered {len(found)} positions, {len(row)} were asked for")
+            for question in questions:
+                found += self._answer(question, lambda answer: positions(way, answer, each, size))
             return top_of(found)
 
         try:
             return [top for _, top in sorted(self._each(answered, rows), key=lambda pair: pair[0])]
         except Refused as error:
             raise ValueError(f"{error} (asked for the {size} likeliest tokens after each of up to {max(map(len, rows))})") from error
-
-    def same_tokens(self, ids: Sequence[int]) -> bool | None:
-        """Whether the server, told what it reads in these tokens of a text, finds nearly the same ones; None where it has no tokenizer to ask.
-
-        With another tokenizer the numbers spell something that is not cut like this.
-        """
-        root, said = self.connection.root, {"model": self.name}
-        try:
-            text = self.connection.post(f"{root}/detokenize", said | {"tokens": list(ids)})
-            text = next(text[key] for key in ("prompt", "content", "text") if key in text)
-            asked = {"prompt": text, "content": text, "add_special_tokens": False, "add_special": False, "parse_special": True}
-            again = self.connection.post(f"{root}/tokenize", said | asked)["tokens"]
-        except (Refused, Unreachable, StopIteration, KeyError, TypeError):
-            return None
-        return len(set(again) & set(ids)) >= 0.7 * len(set(ids)) and abs(len(again) - len(ids)) <= 2 + 0.2 * len(ids)
 
     def _found(self, name: str | None) -> str:
         """The model that is meant, after a first look at the server."""
@@ -171,7 +155,7 @@ class Server:
             question = self._questions(way, [token], 1)[0]
             try:
                 answer = self.connection.post(question.address, question.body)
-                ((ids, values),) = positions(way, answer, 1)
+                ((ids, values),) = positions(way, answer, 1, 1)
             except Refused as error:
                 if error.status in (401, 403):
                     raise

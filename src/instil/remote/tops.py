@@ -72,12 +72,14 @@ def _read_llama(answer: Any) -> list[Position]:
 WAYS = (Way("vLLM", _ask_vllm, _read_vllm), Way("SGLang", _ask_sglang, _read_sglang), Way("llama.cpp", _ask_llama, _read_llama))
 
 
-def positions(way: Way, answer: Any, size: int) -> list[Position]:
-    """The ``size`` likeliest tokens of each position, likeliest first. Raises ValueError for an answer that does not say them."""
+def positions(way: Way, answer: Any, count: int, size: int) -> list[Position]:
+    """The ``size`` likeliest tokens of each of ``count`` positions, likeliest first. Raises ValueError for an answer that does not say them."""
     try:
         found = way.read(answer)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"the answer has no log-probabilities as {way.name} gives them: {type(error).__name__}: {error}") from error
+    if len(found) != count:
+        raise ValueError(f"{way.name} answered {len(found)} positions, {count} were asked for")
     made = []
     for tokens, values in found:
         order = sorted(range(len(tokens)), key=lambda one: -values[one])[:size]

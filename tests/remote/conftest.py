@@ -1,0 +1,12 @@
+"""Waits are short in tests."""
+
+from __future__ import annotations
+
+import pytest
+
+from instil.remote import connection
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "LONGEST", 0.01)

@@ -1,0 +1,90 @@
+"""Answers are lost or counted twice by nothing: half a line, another process, a process that is killed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from instil.remote.log import Log, key_of
+
+KEYS = [key_of("/", {"n": number}) for number in range(400)]
+
+
+def test_what_is_asked_has_one_name() -> None:
+    assert key_of("/a", {"x": 1, "y": [2]}) == key_of("/a", {"y": [2], "x": 1})
+    assert len({key_of("/a", {"x": 1}), key_of("/b", {"x": 1}), key_of("/a", {"x": 2})}) == 3
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_answers_come_back_and_are_counted_once(tmp_path: Path, kept: bool) -> None:
+    log = Log(tmp_path / "log.jsonl" if kept else None)
+    assert log.get(KEYS[0]) is None
+    log.put(KEYS[0], {"text": "ä\n"}, 7)
+    log.put(KEYS[1], [1, None], 3)
+    if kept:
+        log.put(KEYS[0], {"text": "other"}, 7)
+        log = Log(tmp_path / "log.jsonl")
+    assert log.get(KEYS[0]) == {"text": "ä\n"}
+    assert log.get(KEYS[1]) == [1, None]
+    assert (log.requests, log.tokens) == (2, 10)
+
+
+def test_half_a_line_is_taken_away(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    log = Log(path)
+    for key in KEYS[:3]:
+        log.put(key, "answer", 1)
+    whole = path.read_bytes()
+    for end in range(len(whole) * 2 // 3 + 1, len(whole)):
+        path.write_bytes(whole[:end])
+        log = Log(path)
+        assert (log.requests, log.get(KEYS[2])) == (2, None)
+    log.put(KEYS[2], "answer", 1)
+    assert path.read_bytes() == whole
+
+
+def test_a_file_of_another_kind_is_refused_and_kept(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"prompt": "hello"}\n')
+    with pytest.raises(ValueError, match=r"log: line 1 of .*log.jsonl is no answer of a server: .*; take another file"):
+        Log(path)
+    assert path.read_text() == '{"prompt": "hello"}\n'
+
+
+def _write(path: Path, keys: list[str]) -> None:
+    log = Log(path)
+    for key in keys:
+        log.put(key, "x" * 2000, 1)
+
+
+def test_several_processes_share_a_file(tmp_path: Path) -> None:
+    path, context = tmp_path / "log.jsonl", multiprocessing.get_context("fork")
+    mine = Log(path)
+    processes = [context.Process(target=_write, args=(path, KEYS[start : start + 20])) for start in (0, 10)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert mine.get(KEYS[0]) == "x" * 2000
+    assert (mine.requests, mine.tokens, len(path.read_text().splitlines())) == (30, 30, 30)
+
+
+def test_a_writer_that_is_killed_loses_nothing_that_it_had_put(tmp_path: Path) -> None:
+    path, context = tmp_path / "log.jsonl", multiprocessing.get_context("fork")
+    process = context.Process(target=_write, args=(path, KEYS))
+    process.start()
+    while not path.exists() or path.stat().st_size < 20_000:
+        time.sleep(0.001)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    there = path.read_bytes().count(b"\n")
+    log = Log(path)
+    assert log.requests == there > 5
+    _write(path, KEYS[: there + 5])
+    assert Log(path).requests == there + 5

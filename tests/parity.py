@@ -17,16 +17,19 @@ from instil.balances.gradient_norm import GradientNorm
 from instil.balances.uncertainty import Uncertainty
 from instil.core import SHARED_ROLES, Balance, Batch, Card, Net, Objective, Objectives, Outputs, Schedule, Scheme
 from instil.engine import Engine, Optimization, rank
+from instil.objectives.features.attention_transfer import AttentionTransfer
 from instil.objectives.features.fitnet import FitNet
 from instil.objectives.features.norm import NORM
 from instil.objectives.features.simkd import SimKD
 from instil.objectives.features.vid import VID
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.labels.label_smoothing import LabelSmoothing
+from instil.objectives.logits.dino import DINO
 from instil.objectives.logits.dist import DIST
 from instil.objectives.logits.dkd import DKD
 from instil.objectives.logits.kd import KD
 from instil.objectives.logits.logit_mse import LogitMSE
+from instil.objectives.logits.ps_kd import PSKD
 from instil.objectives.relations.crd import CRD
 from instil.objectives.relations.pkt import PKT
 from instil.objectives.relations.sskd import SSKD
@@ -37,10 +40,13 @@ from instil.schemes.adversarial_training import AdversarialTraining
 from instil.schemes.ard import ARD
 from instil.schemes.byot import BYOT
 from instil.schemes.deep_inversion import DeepInversion
+from instil.schemes.deep_supervision import DeepSupervision
+from instil.schemes.dino import DINO as DINOScheme
 from instil.schemes.dks import DKS
 from instil.schemes.ema import Ema
 from instil.schemes.fcfd import FCFD
 from instil.schemes.folded_transform import FoldedTransform
+from instil.schemes.frskd import FRSKD
 from instil.schemes.iad import IAD
 from instil.schemes.iad_ii import IADII
 from instil.schemes.kdcl import KDCL
@@ -49,9 +55,11 @@ from instil.schemes.offline import Offline
 from instil.schemes.okddip import OKDDip
 from instil.schemes.one import ONE
 from instil.schemes.pate import PATE
+from instil.schemes.previous_epoch import PreviousEpoch
 from instil.schemes.reused_classifier import ReusedClassifier
 from instil.schemes.rslad import RSLAD
 from instil.schemes.several_students import SeveralStudents
+from instil.schemes.sftn import SFTN
 from instil.schemes.spot_adaptive import SpotAdaptive
 from instil.schemes.views import Views
 from instil.step import train_step
@@ -231,13 +239,19 @@ SCHEMES: dict[str, Callable[[], Scheme]] = {
     "mutual": lambda: Mutual(net(16, 1), [net(24, 3), net(8, 4)], plain()),
     "mutual_sequential": lambda: Mutual(net(16, 1), [net(24, 3), net(8, 4)], plain(), others="probabilities", sequential=True),
     "mutual_features": lambda: Mutual(pixels(3, 1), [pixels(4, 3)], {"fitnet": FitNet(), "vid": VID()}),
+    "mutual_averages": lambda: Mutual(net(16, 1), [net(24, 3)], plain(), ema=0.9),
     "kdcl": lambda: KDCL(net(16, 1), [net(24, 3), net(8, 4)], plain()),
     "kdcl_general": lambda: KDCL(net(16, 1), [net(24, 3)], plain(), "general", 0.5),
     "byot": lambda: BYOT(pixels(3, 1), plain(), 0.1),
     "dks": lambda: DKS(pixels(3, 1), plain()),
+    "deep_supervision": lambda: DeepSupervision(pixels(3, 1), {"cross_entropy": CrossEntropy()}),
+    "frskd": lambda: FRSKD(pixels(3, 1), {"cross_entropy": CrossEntropy(), "kd": KD(), "attention_transfer": AttentionTransfer()}),
+    "sftn": lambda: SFTN(pixels(4, 1), {"cross_entropy": CrossEntropy()}, branch=pixels(3, 2)),
     "one": lambda: ONE(pixels(3, 1), plain()),
     "okddip": lambda: OKDDip(pixels(3, 1), plain()),
     "ema": lambda: Ema(net(16, 1), plain(), decay=0.9),
+    "previous_epoch": lambda: PreviousEpoch(net(16, 1), {"ps_kd": PSKD(alpha=0.5)}),
+    "crops": lambda: DINOScheme(viewed(16, 1), {"dino": DINO()}, prototypes=16, hidden=16, narrow=8, momentum=0.9),
     "several_students": lambda: SeveralStudents(net(16, 1), Frozen(net(32, 2)), [net(24, 3)], plain()),
     "pate": lambda: PATE(net(16, 1), votes(), {"cross_entropy": CrossEntropy()}),
     "fcfd": lambda: FCFD(pixels(3, 1), Frozen(pixels(5, 2)), plain(), appearance_weight=0.1),
@@ -317,7 +331,7 @@ def train(
     if resume is not None:
         engine.load(scheme, resume)
     for step in range(2 if resume is not None else 0, STEPS):
-        clock = {"step": torch.tensor(step), "progress": torch.tensor(step / STEPS), "seed": torch.tensor(0)}
+        clock = {"step": torch.tensor(step), "progress": torch.tensor(step / STEPS), "seed": torch.tensor(0), "epoch_ends": torch.tensor(step == 2)}
         mine = {key: value[share] for key, value in batch(step, task=task).items()}
         train_step(engine, scheme, [part | clock for part in cut(mine, sizes)])
         if save is not None and step == 1:

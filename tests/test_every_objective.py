@@ -22,6 +22,9 @@ RECIPES = {"classification": "digits", **{task: str(ROOT / f"recipes/{task}/{tas
 MULTI_LABEL = {"multi_label_kd"}
 SCHEMES = {"sskd": "scheme=views", "simkd": "scheme=reused_classifier", "norm": "scheme=folded_transform"}
 """Objectives that need another scheme than the offline one."""
+ALONE = ["teacher=null", "objectives.cross_entropy=null", "objectives.kd=null"]
+CHANGES = {"dino": ["scheme={type: dino, momentum: 0.9}", *ALONE], "ddgsd": ["data.sampler=two_views", "data.augment.crop=2"]}
+"""What else of the recipe an objective needs to be changed."""
 TEACHERS = {"ebkd", "camkd", "dgkd", "amtml_kd"}
 """Objectives of several teachers, which get three of unlike widths in the place of the recipe's."""
 SEVERAL = "teacher=[{model: cnn, options: {width: 16}}, {model: cnn, options: {width: 12}}, {model: cnn, options: {width: 8}}]"
@@ -37,7 +40,7 @@ LENGTH = {
     "detection": 4,
     "language": 3,
 }
-ON_THEIR_OWN = {"cs_kd", "ctkd", "sad", "tf_kd", "ttm", "wttm"}
+ON_THEIR_OWN = {"bake", "cs_kd", "ctkd", "ddgsd", "sad", "tf_kd", "ttm", "wttm"}
 """Losses that begin near zero with an untrained student, or whose learned part pulls the other way: beside a label loss they rise."""
 
 
@@ -84,6 +87,7 @@ def test_trains(name: str, task: str, cache: Path, tmp_path: Path, monkeypatch: 
         monkeypatch.chdir(several_labels(tmp_path))
     short = [f"train.epochs={epochs}", "teacher_train.epochs=5", "seeds=[0]", "baselines=[]", "export=false"]
     chosen = [f"objectives.{name}={{{', '.join(smaller(name))}}}", *([SCHEMES[name]] if name in SCHEMES else [])]
+    chosen += CHANGES.get(name, [])
     if name in TEACHERS:
         chosen.append(SEVERAL)
     if name in ON_THEIR_OWN:

@@ -28,7 +28,7 @@ from instil.experiment.run import run
 
 HERE = Path(__file__).parent
 QUIET = ["export=false", "train.evaluate_every=1000"]
-ARMS = ("teacher", "alone", "label_smoothing", "pseudo_labels", "distilled")
+ARMS = ("teacher", "alone", "label_smoothing", "pseudo_labels", "noise", "blobs", "distilled")
 
 
 def rows() -> list[tuple[str, str]]:

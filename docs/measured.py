@@ -11,6 +11,7 @@ from typing import Any
 HERE = Path(__file__).parent
 MARK = "<!-- what follows is written by docs/generate.py -->\n"
 NO_TABLE = ("alone", "reference")
+ARMS = ("teacher", "alone", "pseudo_labels", "noise", "blobs", "distilled")
 
 
 def cost_of(name: str) -> str:
@@ -63,17 +64,20 @@ def gains_page() -> str:
     """The tables of ``benchmarks/gains.json``, a part a question of ``gains.yaml``."""
     lines = [_kept("gains.md")]
     for question, group in groupby(_numbers("gains"), key=lambda row: row["question"]):
-        lines += [f"### {question}", "", "| recipe | metric | teacher | alone | pseudo-labels | distilled | gain |", "|---|---|---|---|---|---|---|"]
-        lines += [_gained(row, metric) for row in group for metric in row["metrics"]]
+        rows = list(group)
+        arms = [arm for arm in ARMS if any(arm in row for row in rows)]
+        lines += [f"### {question}", "", f"| recipe | metric | {' | '.join(arm.replace('_', '-') for arm in arms)} | gain |"]
+        lines += [f"|---|---|{'---|' * (len(arms) + 1)}"]
+        lines += [_gained(row, metric, arms) for row in rows for metric in row["metrics"]]
         lines.append("")
     return "\n".join(lines)
 
 
-def _gained(row: dict[str, Any], metric: str) -> str:
-    arms = " | ".join(_percent(row[arm][metric]) if arm in row else "" for arm in ("teacher", "alone", "pseudo_labels", "distilled"))
+def _gained(row: dict[str, Any], metric: str, arms: list[str]) -> str:
+    numbers = " | ".join(_percent(row[arm][metric]) if arm in row else "" for arm in arms)
     name, *options = row["command"].split()
     command = f"[{name.split('/')[1]}](../recipes/{name}.yaml)" + "".join(f" `{option}`" for option in options)
     first = metric == row["headline"]
-    gain = row.get("gain") if first else None
+    gain = row.get("gain") or min(row["gains"].values(), key=lambda one: one["mean"], default=None) if first else None
     told = "" if gain is None else f"**{100 * gain['mean']:+.1f}**" if gain["significant"] else f"{100 * gain['mean']:+.1f}"
-    return f"| {command if first else ''} | {metric.replace('_', ' ')} | {arms} | {told} |"
+    return f"| {command if first else ''} | {metric.replace('_', ' ')} | {numbers} | {told} |"

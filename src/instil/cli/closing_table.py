@@ -14,6 +14,8 @@ NAMES = {
     "alone": "student alone",
     "label_smoothing": "label smoothing",
     "pseudo_labels": "pseudo-labels",
+    "noise": "white noise",
+    "blobs": "smooth noise",
     "distilled": "distilled",
 }
 
@@ -24,7 +26,9 @@ def show(result: Mapping[str, Any], console: Console) -> None:
     seeds = len(result["seeds"])
     noun = data.get("noun", "image")
     labelled = (
-        f"{data['labelled']:,} of {data['train']:,} training {noun}s labelled for the student"
+        f"no training {noun} for the student"
+        if data.get("images") is not None
+        else f"{data['labelled']:,} of {data['train']:,} training {noun}s labelled for the student"
         if data["labelled"] < data["train"]
         else f"{data['train']:,} training {noun}s"
     )
@@ -78,12 +82,17 @@ def milliseconds(latency: Mapping[str, Any]) -> str:
 
 
 def _gain(result: Mapping[str, Any], name: str) -> tuple[str, str]:
-    """Percentage points over the student alone; of a baseline only the difference of means."""
+    """Percentage points over the student alone; of a baseline only the difference of means. Without data the better noise stands for alone."""
+    if name == "distilled" and "alone" not in result and result["gains"]:
+        return _points(min(result["gains"].values(), key=lambda gain: gain["mean"]))
     if name in ("teacher", "alone") or "alone" not in result:
         return "", ""
     if name != "distilled":
         return f"{100 * (result[name][result['headline']]['mean'] - result['alone'][result['headline']]['mean']):+.1f}", ""
-    gain = result["gain"]
+    return _points(result["gain"])
+
+
+def _points(gain: Mapping[str, Any]) -> tuple[str, str]:
     noise = "" if gain["std"] is None else "> noise" if gain["significant"] else "in noise"
     return f"{100 * gain['mean']:+.1f}", noise
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from math import ceil
+from typing import Annotated
 
 import torch.nn.functional as F
+from annotated_types import Ge
 from torch import Tensor
 
-from instil.core import Batch, Positive, normal
+from instil.core import Batch, normal
 from instil.data.made import Maker
 
 SALT = 12
@@ -16,14 +17,14 @@ SALT = 12
 class Blobs(Maker):
     """Coarse normal noise x, enlarged to the size of the images (bicubic), as sigmoid(4 x - 3) in [0, 1].
 
-    ``cell``: how many pixels one number of the coarse noise becomes, in each direction.
+    ``cells``: how many numbers of the coarse noise there are along the longer side: the more, the smaller the blobs.
     """
 
-    def __init__(self, cell: Positive = 4.0):
-        self.cell = cell
+    def __init__(self, cells: Annotated[int, Ge(1)] = 7):
+        self.cells = cells
 
     def __call__(self, moment: Batch, shape: tuple[int, int, int]) -> Tensor:
-        channels, height, width = shape
-        coarse = (channels, ceil(height / self.cell), ceil(width / self.cell))
-        noise = normal(moment, coarse[0] * coarse[1] * coarse[2], SALT).view(-1, *coarse)
-        return (4 * F.interpolate(noise, (height, width), mode="bicubic") - 3).sigmoid()
+        channels, *size = shape
+        height, width = (max(1, round(self.cells * length / max(size))) for length in size)
+        noise = normal(moment, channels * height * width, SALT).view(-1, channels, height, width)
+        return (4 * F.interpolate(noise, size, mode="bicubic") - 3).sigmoid()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
 from instil import catalogue
-from instil.core import UNLABELLED, Net, Scheme, Teacher
+from instil.core import UNLABELLED, Net, Scheme, Teacher, dry
 from instil.data.loader import Repeated
 from instil.data.made import Made
 from instil.data.samples import Samples
@@ -20,8 +20,10 @@ from instil.engine import join_ranks, rank, wait_for_ranks
 from instil.experiment import answers, build
 from instil.experiment.build import Bench
 from instil.experiment.folder import RunFolder
+from instil.experiment.pictures import png, sheet
 from instil.experiment.remembered import Remembered
 from instil.experiment.sources import MAKERS
+from instil.experiment.teachers import class_names, introduced, school, together
 from instil.experiment.trained import place, untrained
 from instil.export.student import load_student, save_student
 from instil.recipe import build_objectives
@@ -32,6 +34,7 @@ from instil.tasks.task import moved
 from instil.teachers.frozen import Frozen
 from instil.train import Clock, Fit, Training, fit
 
+PICTURES = 16
 Tick = Callable[[str, "int | None", Clock], None]
 
 
@@ -39,7 +42,7 @@ Tick = Callable[[str, "int | None", Clock], None]
 class Arm:
     """A trained net, its metrics on the test and validation splits, what there is to draw, and the seconds that its training took.
 
-    ``cost``: what it costs, where that cannot be measured on ``net``.
+    ``cost``: what it costs, where that cannot be measured on ``net``; ``spent``: what its answers to the training samples cost.
     """
 
     net: nn.Module
@@ -48,6 +51,7 @@ class Arm:
     details: dict[str, Any]
     seconds: float
     cost: dict[str, Any] | None = None
+    spent: dict[str, Any] = field(default_factory=dict)
 
 
 class Arms:
@@ -79,14 +83,15 @@ class Arms:
         named = [[(n, spec) for n, spec in enumerate(stage.recipe.teachers) if not spec.earlier] for stage in self.stages]
         last = max((number for number, specs in enumerate(named) if specs), default=0)
         members = [self._teacher_net(self.stages[last], spec, number) for number, spec in named[last]]
-        teacher = build.teacher([net for net, _ in members])
+        teacher = introduced(together(self.stages[last], [net for net, _ in members]), self.stages[last])
         if teacher is None:
             return None
-        self._teacher = teacher.to(join_ranks())
+        self._teacher = teacher
         seconds = sum(seconds for _, seconds in members)
         splits = self.bench.splits
-        if not self._can_be_scored(teacher):
-            return Arm(teacher, {}, {}, {}, seconds)
+        other = any(spec.tokenizer for _, spec in named[last])  # scores of other tokens do not compare
+        if other or not self._can_be_scored(teacher, self.stages[last]):
+            return Arm(teacher, {}, {}, {}, seconds, spent=teacher.spent())
         parts = {"train": splits.train} if "pseudo_labels" in self.bench.recipe.baselines else {}
         parts |= {"validation": splits.validation, "test": splits.test}
         self._remembered = {name: self._remember(teacher, samples) for name, samples in parts.items()}
@@ -124,9 +129,12 @@ class Arms:
             checkpoint.unlink(missing_ok=True)
         return Arm(net, test, validation, details, seconds)
 
-    def _evaluate(self, net: nn.Module, split: str) -> tuple[dict[str, float], dict[str, Any]]:
-        samples = self.bench.splits.test if split == "test" else self.bench.splits.validation
-        metrics, details = self.bench.task.evaluate(net, self.bench.loader(samples, shuffle=False), self._remembered.get(split))
+    def _evaluate(self, net: nn.Module, split: str, bench: Bench | None = None) -> tuple[dict[str, float], dict[str, Any]]:
+        """On the recipe's data, or those of another ``bench``, which the teacher's answers are not about."""
+        splits = (bench or self.bench).splits
+        samples = splits.test if split == "test" else splits.validation
+        said = self._remembered.get(split) if splits is self.bench.splits else None
+        metrics, details = self.bench.task.evaluate(net, self.bench.loader(samples, shuffle=False), said)
         return metrics, details
 
     def _trials(self, net: nn.Module) -> dict[str, float]:
@@ -139,7 +147,12 @@ class Arms:
             found[name] = task.evaluate(net, batches)[0][task.headline]
         return found
 
-    def _can_be_scored(self, teacher: Teacher) -> bool:
+    def _can_be_scored(self, teacher: Teacher, stage: Bench) -> bool:
+        if teacher.disjoint:  # it answers what it met alone, and every answer has its price
+            return False
+        named = [tuple(class_names(stage, number)) for number in range(len(stage.recipe.teachers))]
+        if not teacher.joins and any(names != tuple(self.bench.splits.classes) for names in named):
+            return False
         batch = next(iter(self.bench.loader(self.bench.splits.validation, shuffle=False)))
         return bool(self.bench.task.can_score(teacher(moved(batch, join_ranks())), self.bench.splits.classes))
 
@@ -165,9 +178,10 @@ class Arms:
             self._teacher_net(stage, spec.model_copy(update={"progress": earlier}), number)
             self.folder.forget(name, None)
             net = untrained(stage, spec, number)
-        scheme = build.teacher_scheme(stage, net, spec)
+        own = school(stage, spec, number).read_by(spec)
+        scheme = build.teacher_scheme(own, net, spec)
         training = build.training(train, number, learners=list(scheme.learners), until=spec.progress)
-        trained = self._fit(name, None, scheme, stage.splits.train, training, stage)
+        trained = self._fit(name, None, scheme, own.splits.train, training, own)
         if rank() == 0:
             save_student(trained.net, path, {"seconds": trained.seconds, "records": trained.records})
             if spec.progress == moments[-1]:
@@ -228,7 +242,18 @@ class Arms:
             trained = self._fit("distilled", seed, scheme, stage.train_data(seed), build.training(stage.recipe.train, seed), stage, number)
             made |= {"previous": trained.net, f"stage:{stage.recipe.name}": trained.net}
             seconds += trained.seconds
+            if stage.recipe.data.images is not None:
+                self._draw(scheme, stage, seed)
         return made["previous"], seconds
+
+    def _draw(self, scheme: Scheme, stage: Bench, seed: int) -> None:
+        """Some of the images that a student without training images learnt from, beside its weights."""
+        batch = next(iter(stage.loader(stage.samples, seed)))
+        clock = {"step": torch.tensor(build.steps(stage)), "progress": torch.tensor(1.0), "seed": torch.tensor(seed)}
+        with dry(scheme):
+            images = scheme.pictures(moved(batch, join_ranks()) | clock)
+        if images is not None and rank() == 0:
+            self.folder.arm("distilled", seed, ".png").write_bytes(png(sheet(images[:PICTURES])))
 
     def _stage_teacher(self, stage: Bench, made: dict[str, Net]) -> Teacher | None:
         """The teacher of a stage; ``made``: the nets of earlier stages by the names that specifications know them by."""
@@ -238,7 +263,7 @@ class Arms:
         for number, spec in enumerate(stage.recipe.teachers):
             net = copy.deepcopy(made[spec.model]) if spec.earlier else self._teacher_net(stage, spec, number)[0]
             members.append(self._asked_once(Frozen(net).to(join_ranks()), stage) if spec.plain else net)
-        return build.teacher(members)
+        return introduced(together(stage, members), stage)
 
     def _asked_once(self, teacher: Teacher, stage: Bench) -> Remembered:
         """A plain teacher's answers about the training samples: what the stage's objectives read, and what the task compares."""
@@ -273,7 +298,7 @@ class Arms:
             scheme,
             Repeated(loader, steps) if len(samples) < len(whole) else loader,
             training,
-            evaluate=lambda net: self._evaluate(net, "validation")[0],
+            evaluate=lambda net: self._evaluate(net, "validation", bench)[0],
             checkpoint=self.folder.arm(name, seed, f"-stage{stage}.pt"),
             report=lambda record: self.folder.log({"seed": seed, "arm": name, "stage": stage, **record}),
             tick=lambda clock: self.tick(name, seed, clock),

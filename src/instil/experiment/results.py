@@ -16,6 +16,15 @@ from instil.export.latency import measure
 Arms = Mapping[str, Sequence[Arm]]
 
 
+SIMPLER = {
+    "label_smoothing": "label smoothing",
+    "pseudo_labels": "the teacher's hard pseudo-labels",
+    "noise": "the teacher's answers to white noise",
+    "blobs": "the teacher's answers to smooth noise",
+}
+"""What distillation must beat, in words."""
+
+
 def assemble(bench: Bench, teacher: Arm | None, arms: Arms, status: str) -> dict[str, Any]:
     """Everything that reports and leaderboards read of a run, from the arms that are finished."""
     recipe, splits = bench.recipe, bench.splits
@@ -35,6 +44,7 @@ def assemble(bench: Bench, teacher: Arm | None, arms: Arms, status: str) -> dict
             "labelled": int((counted.flatten(1).any(1) if counted.ndim > 1 else counted).sum()),
             "validation": len(splits.validation),
             "test": len(splits.test),
+            "images": recipe.data.images.name if recipe.data.images is not None else None,
         },
         "scheme": recipe.scheme.type,
         "objectives": {name: goal.model_dump(mode="json") for name, goal in recipe.objectives.items()},
@@ -45,6 +55,8 @@ def assemble(bench: Bench, teacher: Arm | None, arms: Arms, status: str) -> dict
     for name, done in {**scored, **arms}.items():
         if done:
             result[name] = {metric: summary([arm.test[metric] for arm in done]) for metric in done[0].test}
+    if teacher is not None and teacher.spent:
+        result["privacy"] = teacher.spent
     headline = result["headline"] = bench.task.headline
     gains = {
         name: gain(*_paired(arms["distilled"], done, headline)) for name, done in arms.items() if name != "distilled" and done and arms["distilled"]
@@ -98,7 +110,7 @@ def warnings(result: Mapping[str, Any]) -> list[str]:
         found.append(f"{seeds} seed{'s' * (seeds > 1)} cannot tell a gain from noise; use 3 or more")
     if "gain" in result and not result["gain"]["significant"] and seeds > 1:
         found.append("the gain over the student alone is within noise")
-    for name, words in (("label_smoothing", "label smoothing"), ("pseudo_labels", "the teacher's hard pseudo-labels")):
+    for name, words in SIMPLER.items():
         other = result["gains"].get(name)
         if other is not None and not (other["significant"] and other["mean"] > 0):
             found.append(f"distillation does not do clearly better than {words} here")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from base64 import b64encode
 from collections.abc import Iterable
 from html import escape
 from importlib.resources import files
@@ -132,7 +133,16 @@ def _trust(record: Record, drawn: list[Plot]) -> dict[str, str]:
 
 def _measured(record: Record) -> dict[str, str]:
     recipe = f"<pre tabindex=0><code>{escape(record.recipe)}</code></pre>" if record.recipe else "<p>The recipe is missing from the run folder.</p>"
-    return {"measured": tables.terms([*trust.measured(record), *tables.environment(record)]), "recipe": recipe}
+    return {"measured": tables.terms([*trust.measured(record), *tables.environment(record)]), "pictures": _pictures(record), "recipe": recipe}
+
+
+def _pictures(record: Record) -> str:
+    """What the shipped student learnt from, where that was not the data."""
+    if not record.pictures:
+        return ""
+    image = f'<img src="data:image/png;base64,{b64encode(record.pictures).decode()}" alt="Made or borrowed images in rows of eight">'
+    said = "Some of the images that the shipped student learnt from; it saw none of the training images."
+    return f"<figure><h3>What the student learnt from</h3>{image}<figcaption>{said}</figcaption></figure>"
 
 
 def _paragraph(sentences: Iterable[str]) -> str:

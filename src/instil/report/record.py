@@ -71,6 +71,19 @@ class Record:
         return [str(name) for name in classes] if isinstance(classes, list) else []
 
     @cached_property
+    def decisive(self) -> tuple[str, ...]:
+        """Where the gain stands that decides: over the student alone, or, in a run without one, over the best of the simpler methods."""
+        gains = self.at("gains")
+        known = [("gains", arm) for arm in gains if self.number("gains", arm, "mean") is not None] if isinstance(gains, dict) else []
+        return ("gain",) if self.at("data", "images") is None or not known else min(known, key=lambda path: self.number(*path, "mean") or 0.0)
+
+    @cached_property
+    def pictures(self) -> bytes:
+        """The PNG file of images that the shipped student learnt from instead of the data; empty where there is none."""
+        path = self.folder / "checkpoint" / f"distilled-{self.at('shipped_seed')}.png"
+        return path.read_bytes() if path.is_file() else b""
+
+    @cached_property
     def seeds(self) -> list[Any]:
         """The seeds of the run."""
         seeds = self.at("seeds")

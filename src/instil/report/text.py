@@ -9,6 +9,8 @@ NAMES = {
     "alone": "Student alone",
     "label_smoothing": "Label smoothing",
     "pseudo_labels": "Pseudo-labels",
+    "noise": "White noise",
+    "blobs": "Smooth noise",
     "distilled": "Distilled student",
     "accuracy": "accuracy",
     "ece": "calibration error",
@@ -102,7 +104,7 @@ def ratio(record: Record, *keys: str) -> float | None:
 
 def verdict(record: Record) -> tuple[str, str]:
     """Did it work: a word for its colour, and the words."""
-    gain, significant = record.number("gain", "mean"), record.at("gain", "significant")
+    gain, significant = (record.number(*record.decisive, "mean"), record.at(*record.decisive, "significant"))
     if record.at("status") not in (None, "complete"):
         return "open", {"running": "Still running", "failed": "Failed"}.get(str(record.at("status")), "Interrupted")
     if gain is None:

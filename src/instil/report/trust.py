@@ -97,6 +97,8 @@ def measured(record: Record) -> list[tuple[str, str]]:
     losses = f" with {', '.join(map(str, objectives))}" if isinstance(objectives, dict) and objectives else ""
     said.append(("Method", f"{str(record.at('scheme') or 'unnamed').capitalize()} distillation{losses}."))
     same = "Student alone, simpler methods and distilled student start from the same initial weights, see the same data in the same order and train"
+    if record.at("data", "images") is not None:
+        same = "Simpler methods and distilled student start from the same initial weights and train"
     said.append(("Same for all", f"{same} for the same number of steps. They differ in what they learn from."))
     said.append(("Numbers", "Of the last epoch, not the best one. Choices are made on the validation split; the test split decides nothing."))
     if record.seeds:
@@ -107,7 +109,16 @@ def measured(record: Record) -> list[tuple[str, str]]:
 
 def _data(record: Record) -> str:
     counts = [(record.number("data", key), words) for key, words in (("train", "to train"), ("validation", "to validate"), ("test", "to test"))]
+    without = record.at("data", "images") is not None
+    counts = counts[1:] if without else counts
     parts = ", ".join(f"{text.count(count)} {words}" for count, words in counts if count is not None)
     labelled, train = record.number("data", "labelled"), record.number("data", "train")
     few = f" Only {labelled:.0f} of the training samples have a label." if labelled is not None and train is not None and labelled < train else ""
+    few = f" The student was shown none of the training images, but {_instead(record)}." if without else few
     return f"{record.at('data', 'name') or 'unnamed'}{f': {parts}' if parts else ''}.{few}"
+
+
+def _instead(record: Record) -> str:
+    """What the student saw in the place of training images."""
+    images = str(record.at("data", "images"))
+    return {"blank": "those that the method made", "noise": "white noise", "blobs": "smooth noise"}.get(images, f"those of {images}")

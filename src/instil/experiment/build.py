@@ -17,6 +17,7 @@ from torch import nn
 from instil import catalogue, students
 from instil.core import Batch, LabelObjective, Net, Objectives, Outputs, Scheme, Teacher, dry, first
 from instil.data import augmentation, labels, samplers
+from instil.data.aligned import of_teacher, read_by_teacher
 from instil.data.images import ImageData
 from instil.data.loader import Loader
 from instil.data.made import Made, Substitute
@@ -75,6 +76,11 @@ class Bench:
         """What builders of networks are told of the data."""
         return self.examples.facts
 
+    def read_by(self, spec: Model) -> Bench:
+        """This bench as a net reads it: of a teacher that has a tokenizer of its own, the same texts in its tokens."""
+        own = isinstance(spec, TeacherModel) and spec.tokenizer is not None
+        return Bench(self.recipe, self.task, of_teacher(self.splits)) if own else self
+
     def train_data(self, seed: int) -> Samples:
         """The samples that the student learns from, with as many labels as the recipe lets it see, chosen by ``seed``."""
         count = self.recipe.data.labels
@@ -125,7 +131,7 @@ class Bench:
 def bench(recipe: Recipe) -> Bench:
     """Load the data of a recipe; errors begin with ``data`` or ``task``."""
     with at("data"):
-        splits = data_source(recipe.data.name, recipe.data.options, recipe)
+        splits = data_source(recipe.data.name, recipe.data.options, recipe, tokenizer=_teacher_tokenizer(recipe))
     with at("task"):
         task = catalogue.find("task", recipe.task.name)(**build_options("task", recipe.task.name, recipe.task.options, "task"))
         if task.kind != splits.kind:
@@ -145,6 +151,14 @@ def bench(recipe: Recipe) -> Bench:
         if recipe.export:
             task.check_export()
     return Bench(recipe, task, splits)
+
+
+def _teacher_tokenizer(recipe: Recipe) -> str | None:
+    """That of all teachers, None where it is that of the data."""
+    found = {spec.tokenizer: None for stage in stages(recipe) for spec in stage.teachers} or {None: None}
+    if len(found) > 1:
+        raise ValueError(f"all teachers of a recipe have one tokenizer, these have {', '.join(name or 'that of the data' for name in found)}")
+    return next(iter(found))
 
 
 def stages_of(bench: Bench) -> list[Bench]:
@@ -186,7 +200,7 @@ def net(spec: Model, bench: Bench, path: str, teacher: Net | None = None) -> Net
                 yield bench.task.call(model, bench.examples.__getitems__(every[begin : begin + OBSERVED // 4]))
 
     with at(path):
-        made = _net(spec, bench.recipe, bench.task.call, bench.facts, observe=observe, teacher=teacher)
+        made = _net(spec, bench.recipe, bench.task.call, bench.read_by(spec).facts, observe=observe, teacher=teacher)
         if spec.weights is not None:
             load_weights(made.model, bench.recipe.locate(spec.weights))
         made.freeze(spec.freeze)
@@ -236,7 +250,13 @@ def _net(
         model = factory.build(spec.model, spec.options, base=Path(recipe.folder), pretrained=spec.pretrained, fetch=fetch, **facts)
     model = _changed(model, spec, observe)
     taps = taps_for(model) | {role: _paths(where) for role, where in spec.taps.items()}
-    return Net(model, functools.partial(call, **{**input_of(model), **given}), taps)
+    asked = functools.partial(call, **{**input_of(model), **given})
+    return Net(model, functools.partial(_in_its_tokens, asked) if isinstance(spec, TeacherModel) and spec.tokenizer else asked, taps)
+
+
+def _in_its_tokens(call: Callable[..., Any], model: nn.Module, batch: Batch) -> Any:
+    """A teacher with a tokenizer of its own reads its part of the batch."""
+    return call(model, read_by_teacher(batch))
 
 
 def _changed(model: nn.Module, spec: Model, observe: students.Observe) -> nn.Module:
@@ -256,6 +276,8 @@ def _of_teacher(spec: Model, recipe: Recipe, call: Callable[..., Any], facts: Fa
     if isinstance(spec, TeacherModel) or not recipe.teachers or recipe.teachers[0].earlier:
         raise ValueError("model: 'teacher' is what a student begins as whose recipe has a teacher that no stage made")
     first_of = recipe.teachers[0]
+    if first_of.tokenizer is not None:
+        raise ValueError("model: a student that begins as its teacher reads the same tokens; set data.tokenizer, and leave teacher.tokenizer out")
     if teacher is None:
         teacher = _net(first_of, recipe, call, facts, fetch)
         if fetch and first_of.weights is not None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 
 from instil.core import Batch, Net, Scheme, dry, first
+from instil.data.aligned import read_by_teacher
 from instil.data.samples import Samples
 from instil.engine import Engine
 from instil.experiment import answers, build
@@ -45,7 +46,7 @@ def _prepared(bench: Bench, ready: Mapping[int, Net], earlier: Mapping[str, Net]
         net = copy.deepcopy(earlier[spec.model]) if spec.earlier else build.net(spec, bench, path, teacher)
         with build.at(path):
             net.freeze(spec.freeze)
-            bench.task.check_model(net.model, bench.facts)
+            bench.task.check_model(net.model, bench.read_by(spec).facts)
         _answers(net, batch, path)
         return net
 
@@ -60,7 +61,7 @@ def _prepared(bench: Bench, ready: Mapping[int, Net], earlier: Mapping[str, Net]
         _check_classes(bench, net, batch, "teacher", None)
         first_of_all = build.teacher_scheme(bench, net, spec)
         with build.at("teacher.scheme"):
-            first_of_all.prepare(batch)
+            first_of_all.prepare(read_by_teacher(batch) if spec.tokenizer else batch)
         own, learners = stage.teacher_train or stage.train, list(first_of_all.learners)
         _check_training(bench, first_of_all, own, "train" if own == stage.train else "teacher_train", bench.splits.train, learners=learners)
     if any(spec.plain for spec in specs):

@@ -41,11 +41,17 @@ def maker(name: str, options: Mapping[str, Any]) -> Maker:
     return made
 
 
-def data_source(name: str, given: Mapping[str, Any], recipe: Recipe, path: str = "data") -> Splits:
-    """The three data sets of a source; what follows a colon in its name is its first option."""
+def data_source(name: str, given: Mapping[str, Any], recipe: Recipe, path: str = "data", tokenizer: str | None = None) -> Splits:
+    """The three data sets of a source; what follows a colon in its name is its first option. ``tokenizer``: of a teacher that has another one."""
     source, _, detail = name.partition(":")
     function = _source(source)
     first, *others = inspect.signature(function).parameters or [""]
+    if "teacher_tokenizer" in given:
+        raise ValueError("which tokenizer the teacher has is said by teacher.tokenizer")
+    if tokenizer is not None:
+        if "teacher_tokenizer" not in others:
+            raise ValueError(f"'{source}' does not come in the tokens of two tokenizers; leave teacher.tokenizer out")
+        given = {**given, "teacher_tokenizer": tokenizer}
     options = dict(given) | ({first: detail} if detail else {})
     options = check(function, options, path, source)
     if "base" in (first, *others):

@@ -151,10 +151,12 @@ class TeacherModel(Model):
     """A teacher, with the ``scheme`` by which it is trained first: one that needs no teacher itself, such as adversarial_training.
 
     ``progress`` is the part of its training after which it teaches, at the end of an epoch. A ``plain`` teacher is asked once about each training
-    image as it is, before the stage begins, so that the student alone sees shifted and mirrored ones.
+    image as it is, before the stage begins, so that the student alone sees shifted and mirrored ones. A teacher of texts may have a ``tokenizer``
+    other than that of the data: it reads the same texts in its own tokens, and is trained on them.
     """
 
     scheme: Method = Method()
+    tokenizer: str | None = None
     progress: Annotated[float, Gt(0), Le(1)] = 1.0
     plain: bool = False
 

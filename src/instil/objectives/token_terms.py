@@ -177,6 +177,7 @@ def interpolated_kl(time: Tensor | float) -> Term:
     """KL(softmax((1 - t) log q + t log p) || q), the first q constant (Shing et al. 2025, Eqs. 2 and 4)."""
 
     def term(student: Side, teacher: Side) -> tuple[Tensor, Tensor]:
-        return forward_kl(student, Side(torch.lerp(student.log, teacher.log, time)))
+        share = time.to(student.logits.dtype) if isinstance(time, Tensor) else time
+        return forward_kl(student, Side(torch.lerp(student.log, teacher.log, share)))
 
     return term

@@ -115,3 +115,17 @@ def test_the_standard_library_is_there() -> None:
     assert splits.kind == "token"
     with pytest.raises(ValueError, match="labels of texts are token numbers"):
         splits.train.relabel(torch.zeros(8))
+
+
+def test_a_pruned_tokenizer_cuts_its_texts_as_before_and_any_other_into_less(folder: Path) -> None:
+    splits = text(str(folder), tokenizer="bpe:400", length=16, rows=1, held_out=1, prune=True)
+    whole, tokens = splits.train.tokenizer, splits.train.tokens
+    assert len(tokens) < whole.size
+    small = whole.pruned(tokens)
+    words = splits.train.text_of(splits.train.tensors["input_ids"][0].tolist())
+    assert len(words) > 20
+    assert [tokens[number] for number in small.encode(words)[0]] == whole.encode(words)[0]
+    other = "naïve 日本語"
+    assert small.decode(small.encode(other)[0]) == other
+    assert small.size == len(tokens)
+    assert small.end == splits.train.end

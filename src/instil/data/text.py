@@ -76,7 +76,7 @@ def text(
 
     Texts follow one another, each closed by the end token, and are cut into rows without a gap: every token is learned once. Where documents have a
     prompt, each is a row of its own, padded, and only what answers the prompt is learned, with its end unless it was cut. ``rows`` and ``held_out``
-    are at most so many rows to train and to judge on. ``prune``: the vocabulary is only that of the tokens in these rows, numbered anew. ``cut``:
+    are at most so many rows to train and to judge on. ``prune``: the vocabulary is only that of the tokens in these rows, numbered anew, and of what they are put together from. ``cut``:
     what is longer than a row loses its end. ``teacher_tokenizer``: the same texts come in the tokens of a teacher too, in rows of at most
     ``teacher_length`` (null: ``length``), cut where both tokenizers have an end (see ``AlignedRows``).
 
@@ -113,7 +113,7 @@ def pruned(parts: Sequence[list[Row]], tokenizer: Tokenizer, prune: bool) -> tup
     """Rows in the numbers of those tokens alone that are in them, and these tokens; as they are, and none, unless this is asked for."""
     if not prune:
         return parts, []
-    tokens = sorted({tokenizer.end, *(token for part in parts for row, _, _ in part for token in row)})
+    tokens = sorted(tokenizer.closed({token for part in parts for row, _, _ in part for token in row}))
     place = {token: number for number, token in enumerate(tokens)}
     return [[([place[token] for token in row], each, read) for row, each, read in part] for part in parts], tokens
 

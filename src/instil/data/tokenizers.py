@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Collection, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,6 +29,9 @@ class Tokenizer(Protocol):
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of these tokens."""
 
+    def closed(self, tokens: Collection[int]) -> set[int]:
+        """These tokens, the end, and all that is needed to find them in a text and to write any other text without them."""
+
 
 class Bytes:
     """Every UTF-8 byte is a token; one more ends a document."""
@@ -40,6 +44,9 @@ class Bytes:
 
     def decode(self, tokens: Sequence[int]) -> str:
         return bytes(token for token in tokens if token != self.end).decode(errors="replace")
+
+    def closed(self, tokens: Collection[int]) -> set[int]:
+        return {*tokens, self.end}
 
 
 class Learned:
@@ -61,6 +68,32 @@ class Learned:
 
     def decode(self, tokens: Sequence[int]) -> str:
         return str(self.inner.decode(list(tokens)))
+
+    def closed(self, tokens: Collection[int]) -> set[int]:
+        model = json.loads(self.inner.to_str())["model"]
+        if model["type"] != "BPE":
+            raise ValueError(f"prune: only the vocabulary of byte pairs (BPE) can be cut, not that of {model['type']}")
+        numbers, parts = model["vocab"], dict[str, list[str]]()
+        for merge in model["merges"]:
+            left, right = merge.split(" ") if isinstance(merge, str) else merge
+            parts.setdefault(left + right, []).extend((left, right))
+        kept = {*tokens, self.end, *(number for word, number in numbers.items() if len(word) == 1)}  # a single sign is a byte
+        ahead = list(kept)
+        while ahead:
+            new = {numbers[part] for part in parts.get(self.inner.id_to_token(ahead.pop()), ())} - kept
+            kept |= new
+            ahead.extend(new)
+        return kept
+
+    def pruned(self, tokens: Sequence[int]) -> Learned:
+        """The tokenizer of these tokens alone, numbered in this order; they are ``closed``, so that texts of them are cut as before."""
+        whole = json.loads(self.inner.to_str())
+        place = {self.inner.id_to_token(token): number for number, token in enumerate(tokens)}
+        pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in whole["model"]["merges"])
+        whole["model"]["merges"] = [[left, right] for left, right in pairs if {left, right, left + right} <= place.keys()]
+        whole["model"]["vocab"] = place
+        whole["added_tokens"] = [token | {"id": place[token["content"]]} for token in whole["added_tokens"] if token["content"] in place]
+        return Learned(type(self.inner).from_str(json.dumps(whole)), list(tokens).index(self.end))
 
 
 def tokenizer(name: str, texts: Iterable[str], base: Path = Path()) -> Tokenizer:

@@ -76,9 +76,9 @@ def text(
 
     Texts follow one another, each closed by the end token, and are cut into rows without a gap: every token is learned once. Where documents have a
     prompt, each is a row of its own, padded, and only what answers the prompt is learned, with its end unless it was cut. ``rows`` and ``held_out``
-    are at most so many rows to train and to judge on. ``prune``: the vocabulary is only that of the tokens in these rows, numbered anew, and of what they are put together from. ``cut``:
-    what is longer than a row loses its end. ``teacher_tokenizer``: the same texts come in the tokens of a teacher too, in rows of at most
-    ``teacher_length`` (null: ``length``), cut where both tokenizers have an end (see ``AlignedRows``).
+    are at most so many rows to train and to judge on. ``prune``: the vocabulary is only that of the tokens in these rows, numbered anew, with what
+    they are put together from. ``cut``: what is longer than a row loses its end. ``teacher_tokenizer``: the same texts come in the tokens of a
+    teacher too, in rows of at most ``teacher_length`` (null: ``length``), cut where both tokenizers have an end (see ``AlignedRows``).
 
     Raises ValueError for texts shorter than one row, and without ``cut`` for a prompt and answer that are longer.
     """

@@ -1,0 +1,80 @@
+"""TAID's time: where it begins, that it moves with the loss of a whole step, and that it is saved."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from instil.core import Batch, Objectives, Schedule
+from instil.objectives.logits.forward_kl import forward_kl_loss
+from instil.objectives.logits.taid import TAID, taid_loss
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def moved(start: float, end: float, rate: float, smoothing: float, losses: list[float], steps: int) -> list[float]:
+    """The paper's rule, one step after the other."""
+    time, momentum, found = start, 0.0, []
+    for step, (loss, before) in enumerate(zip(losses, [math.inf, *losses], strict=False)):
+        if before < math.inf:
+            momentum = smoothing * momentum + (1 - smoothing) * (before - loss) / (before + 1e-15)
+            further = time + rate * (1 - time) / (1 + math.exp(-momentum))
+            time = min(end, max(start + (end - start) * step / steps, further))
+        found.append(time)
+    return found
+
+
+def test_time_is_the_share_of_the_teacher() -> None:
+    student, teacher = draw(4, 5), draw(4, 5, seed=1)
+    torch.testing.assert_close(taid_loss(student, teacher, 1.0), forward_kl_loss(student, teacher))
+    assert taid_loss(student, teacher, 0.0).abs() < 1e-6
+    wanted = forward_kl_loss(student, (0.7 * student + 0.3 * teacher).detach())
+    torch.testing.assert_close(taid_loss(student, teacher, 0.3), wanted)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_time_moves_with_the_loss_of_the_step(rate: float) -> None:
+    """Three micro-batches of a step move it once, by their common mean."""
+    objective = TAID(0.2, 0.9, rate, 0.5)
+    objectives = Objectives({"it": objective})
+    objectives.build({"logits": draw(1, 5)}, {"logits": draw(1, 5)})
+    times, losses, steps = [], [], 6
+    for step in range(steps):
+        student, teacher = draw(6, 5, seed=step), draw(6, 5, seed=10)
+        batch: Batch = {"index": torch.arange(6), "valid": torch.tensor([1.0, 1, 0, 1, 1, 1]), "progress": torch.tensor(step / steps)}
+        losses.append(float(taid_loss(student, teacher, objective.time, weight=batch["valid"])))
+        rows = []
+        for cut in (slice(0, 1), slice(1, 4), slice(4, 6)):
+            part = {key: value[cut] if value.ndim else value for key, value in batch.items()}
+            rows.append(objectives({"logits": student[cut]}, {"logits": teacher[cut]}, part).keep)
+        objectives.after_step({key: torch.cat([row[key] for row in rows]) for key in rows[0]})
+        times.append(float(objective.time))
+    assert times == pytest.approx(moved(0.2, 0.9, rate, 0.5, losses, steps), abs=1e-5)
+    assert times[-1] > 0.7 if rate else times[-1] == pytest.approx(0.2 + 0.7 * 5 / 6)
+    assert {"time", "momentum", "before"} <= set(objective.state_dict())
+
+
+def test_keep_asks_the_vocabulary_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    objective = TAID()
+    objective.resolve({"logits"}, {"logits"})
+    student, teacher, batch = {"logits": draw(3, 5)}, {"logits": draw(3, 5, seed=1)}, {"index": torch.arange(3)}
+    asked = []
+    original = TAID.term
+    monkeypatch.setattr(TAID, "term", lambda self, given: asked.append(1) or original(self, given))
+    values = objective(student, teacher, batch)
+    kept = objective.keep(student, teacher, batch)
+    torch.testing.assert_close(kept["loss"], values)
+    assert len(asked) == 1
+    torch.testing.assert_close(objective.keep({"logits": student["logits"] + 1}, teacher, batch)["loss"], values)
+    assert len(asked) == 2
+    copy.deepcopy(objective)
+
+
+def test_start_may_be_a_schedule() -> None:
+    assert float(TAID(start=Schedule(0.1, 0.5)).time) == pytest.approx(0.1)  # type: ignore[arg-type]

@@ -91,7 +91,7 @@ def problem(*changes: str, **sections: Any) -> str:
         ("stages=[{train: {epochs: x}}]", "stages.0.train.epochs: a whole number was expected, not 'x'"),
         (
             "stages=[{trane: {}}]",
-            "stages.0.trane: a stage has no such option; its options are name, data, teacher, student, scheme, objectives, train, repeat",
+            "stages.0.trane: a stage has no such option; closest: train, name",
         ),
         ("stages=[{repeat: 0}]", "stages.0.repeat: a number of at least 1 was expected, not 0"),
         ("stages=[{teacher: previous}]", "stages.0.teacher.model: 'previous' is the net of the stage before, and there is none"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -36,3 +36,7 @@ class Teacher(nn.Module):
 
     def meet(self, batches: Iterable[Batch]) -> None:
         """Shown once, before training, every training sample as it is, without augmentation: the place to settle answers."""
+
+    def spent(self) -> dict[str, Any]:
+        """What the answers to what it met cost, for the report; nothing where they are free."""
+        return {}

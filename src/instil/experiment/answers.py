@@ -45,6 +45,7 @@ def binding(stage: Bench, store: Store) -> dict[str, Any]:
         "data": {"name": recipe.data.name, **recipe.data.options, "contents": contents(stage)},
         "augmentation": recipe.data.augment.model_dump(),
         "teacher": [_identity(spec) for spec in recipe.teachers],
+        "together": None if recipe.together is None else recipe.together.model_dump(mode="json"),
         "weights": [_weights(stage, spec, number) for number, spec in enumerate(recipe.teachers)],
         "code": [code_of(spec.model, Path(recipe.folder)) for spec in recipe.teachers],
         "codec": store.model_dump(exclude={"path"}),

@@ -7,7 +7,7 @@ import copy
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ class Bench:
     recipe: Recipe
     task: Any
     splits: Splits
+    sources: dict[str, Splits] = field(default_factory=dict)  # of teachers that are trained on other data
 
     @property
     def examples(self) -> Samples:
@@ -163,7 +164,7 @@ def _teacher_tokenizer(recipe: Recipe) -> str | None:
 
 def stages_of(bench: Bench) -> list[Bench]:
     """The bench of each stage: the same task and data, batched and augmented as the stage says."""
-    return [Bench(stage, bench.task, bench.splits) for stage in stages(bench.recipe)]
+    return [Bench(stage, bench.task, bench.splits, bench.sources) for stage in stages(bench.recipe)]
 
 
 def origin(stages: Sequence[Recipe], number: int = -1) -> int:

@@ -13,6 +13,7 @@ from instil.data.samples import Samples
 from instil.engine import Engine
 from instil.experiment import answers, build
 from instil.experiment.build import Bench
+from instil.experiment.teachers import class_names, kind_of, school, together
 from instil.recipe.errors import RecipeError
 from instil.recipe.sections import Model, TeacherModel, Train
 from instil.train import check
@@ -42,7 +43,7 @@ def _prepared(bench: Bench, ready: Mapping[int, Net], earlier: Mapping[str, Net]
     batch = next(iter(bench.loader(samples, seed, sampler=stage.data.sampler, mixes=True)))
     torch.manual_seed(seed)
 
-    def made(spec: Model, path: str, teacher: Net | None = None) -> Net:
+    def made(spec: Model, path: str, teacher: Net | None = None, bench: Bench = bench) -> Net:
         net = copy.deepcopy(earlier[spec.model]) if spec.earlier else build.net(spec, bench, path, teacher)
         with build.at(path):
             net.freeze(spec.freeze)
@@ -52,32 +53,41 @@ def _prepared(bench: Bench, ready: Mapping[int, Net], earlier: Mapping[str, Net]
 
     specs = [] if stage.store else stage.teachers
     cut = stage.student.model == "teacher" and not any(spec.earlier for spec in specs[:1])
-    nets = [ready.get(number) or made(spec, "teacher") for number, spec in enumerate(specs)] if cut else []
+    schools = [school(bench, spec, number) for number, spec in enumerate(specs)]
+    nets = [ready.get(n) or made(spec, "teacher", bench=own) for n, (spec, own) in enumerate(zip(specs, schools, strict=True))] if cut else []
     student = made(stage.student, "student", nets[0] if nets else None)
-    nets = nets or [ready.get(number) or made(spec, "teacher") for number, spec in enumerate(specs)]
-    for net, spec in zip(nets, specs, strict=True):
-        if spec.ready or spec.earlier:
-            continue
-        _check_classes(bench, net, batch, "teacher", None)
-        first_of_all = build.teacher_scheme(bench, net, spec)
-        with build.at("teacher.scheme"):
-            first_of_all.prepare(read_by_teacher(batch) if spec.tokenizer else batch)
-        own, learners = stage.teacher_train or stage.train, list(first_of_all.learners)
-        _check_training(bench, first_of_all, own, "train" if own == stage.train else "teacher_train", bench.splits.train, learners=learners)
+    nets = nets or [ready.get(n) or made(spec, "teacher", bench=own) for n, (spec, own) in enumerate(zip(specs, schools, strict=True))]
+    for net, spec, own in zip(nets, specs, schools, strict=True):
+        if not (spec.ready or spec.earlier):
+            _check_schooling(own, net, spec, batch if own is bench else next(iter(own.loader(own.splits.train))))
     if any(spec.plain for spec in specs):
         _check_plain(bench)
     with build.at(""):
-        teacher = answers.recorded(bench) if stage.store else build.teacher(nets)
+        teacher = answers.recorded(bench) if stage.store else together(bench, nets)
+    if teacher is not None:
+        teacher.meet([batch])
     scheme = build.scheme(bench, student, teacher)
     scheme.prepare(batch)
     on_labels = {"alone": bench.task.label_objectives, "label_smoothing": ("label_smoothing",)}
     seen = [build.learnt_from(build.label_objectives(stage, *goals), samples) for name, goals in on_labels.items() if name in stage.baselines]
     _check_training(bench, scheme, stage.train, "train", samples, *seen)
-    _check_classes(bench, student, batch, "student", stage.student)
-    for net, spec in zip(nets, specs, strict=True):
-        if "logits" in scheme.objectives.reads("teacher"):
-            _check_classes(bench, net, batch, "teacher", spec)
+    _check_classes(bench, student, batch, "student", stage.student.classes)
+    for number, net in enumerate(nets):
+        if "logits" in scheme.objectives.reads("teacher") and not kind_of(bench).joins:
+            _check_classes(bench, net, batch, "teacher", class_names(bench, number))
     return scheme
+
+
+def _check_schooling(bench: Bench, net: Net, spec: TeacherModel, batch: Batch) -> None:
+    """What would go wrong where a teacher is trained first."""
+    stage = bench.recipe
+    _check_classes(bench, net, batch, "teacher", None)
+    scheme = build.teacher_scheme(bench, net, spec)
+    with build.at("teacher.scheme"):
+        scheme.prepare(read_by_teacher(batch) if spec.tokenizer else batch)
+    own = stage.teacher_train or stage.train
+    path = "train" if own == stage.train else "teacher_train"
+    _check_training(bench, scheme, own, path, bench.splits.train, learners=list(scheme.learners))
 
 
 def _check_plain(bench: Bench) -> None:
@@ -98,11 +108,11 @@ def _answers(net: Net, batch: Batch, whose: str) -> None:
         raise RecipeError(f"{whose}: {type(net.model).__name__} fails on {inputs} of {shape}: {error}") from error
 
 
-def _check_classes(bench: Bench, net: Net, batch: Batch, whose: str, spec: Model | None) -> None:
+def _check_classes(bench: Bench, net: Net, batch: Batch, whose: str, names: Sequence[str] | None) -> None:
     with dry(net), build.at(whose):
         outputs = net(batch)
         if "logits" in outputs:
-            bench.task.check_classes(outputs, bench.splits.classes, names=spec.classes if spec else None, whose=whose)
+            bench.task.check_classes(outputs, bench.splits.classes, names=names, whose=whose)
 
 
 def _check_training(bench: Bench, scheme: Scheme, train: Train, path: str, *sets: Samples, learners: Sequence[str] | None = None) -> None:

@@ -12,6 +12,7 @@ import torch
 from instil.core import Net
 from instil.experiment import build
 from instil.experiment.build import Bench
+from instil.experiment.teachers import school
 from instil.export.student import load_student
 from instil.networks.factory import code_of
 from instil.recipe import fingerprint
@@ -34,17 +35,18 @@ def known(stage: Bench, spec: TeacherModel, number: int) -> Net | None:
 def untrained(stage: Bench, spec: TeacherModel, number: int) -> Net:
     """A teacher as it is built, with the weights that the recipe gives it."""
     torch.manual_seed(number)
-    return build.net(spec, stage, "teacher")
+    return build.net(spec, school(stage, spec, number), "teacher")
 
 
 def place(stage: Bench, spec: TeacherModel, number: int) -> Path:
     """Where a trained teacher is kept: named by the hash of all that made it, in ``$INSTIL_CACHE`` or ``~/.cache/instil``."""
+    stage = school(stage, spec, number)
     recipe = stage.recipe
     made_of: list[Any] = [
         recipe.task,
         recipe.data.model_dump(exclude={"images": True, "labels": True, "sampler": True, "workers": True, "augment": {"mixup"}}),
         contents(stage),
-        spec.model_dump(exclude={"taps", "plain"}, exclude_defaults=True),
+        spec.model_dump(exclude={"taps", "plain", "data", "copies"}, exclude_defaults=True),
         None if spec.weights is None else hashlib.sha256(recipe.locate(spec.weights).read_bytes()).hexdigest(),
         code_of(spec.model, Path(recipe.folder)),
         {name: goal.model_dump(mode="json") for name, goal in build.label_goals(recipe, *stage.task.label_objectives).items()},

@@ -15,11 +15,12 @@ from instil.recipe.options import check, plain
 from instil.recipe.overrides import merge
 from instil.recipe.sections import Recipe
 
-NAME_KEY = {"task": "name", "scheme": "type", "objective": "type", "weighting": "type", "balance": "type", "optimizer": "type"}
+NAME_KEY = {"task": "name", "scheme": "type", "teacher": "type", "objective": "type", "weighting": "type", "balance": "type", "optimizer": "type"}
 DEFAULT = {"task": "classification", "scheme": "offline", "optimizer": "adamw"}
 RESERVED = {
     "task": {"name"},
     "scheme": {"type"},
+    "teacher": {"type"},
     "objective": {"type", "weight", "sample_weight"},
     "weighting": {"type"},
     "balance": {"type"},
@@ -68,7 +69,7 @@ def methods(whole: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]
     for key, goal in goals.items() if isinstance(goals, Mapping) else ():
         weighting = goal.get("sample_weight") if isinstance(goal, Mapping) else None
         sections += [("objective", goal, f"objectives.{key}"), ("weighting", weighting, f"objectives.{key}.sample_weight")]
-    sections += [("balance", whole.get("balance"), "balance")]
+    sections += [("balance", whole.get("balance"), "balance"), ("teacher", whole.get("together"), "together")]
     teacher = whole.get("teacher")
     members = {f"teacher.{n}": one for n, one in enumerate(teacher)} if isinstance(teacher, list) else {"teacher": teacher}
     sections += [("scheme", one["scheme"], f"{path}.scheme") for path, one in members.items() if isinstance(one, Mapping) and "scheme" in one]

@@ -22,7 +22,17 @@ from instil.recipe.sections import Factor, Goal, Recipe
 BASELINES = ("alone",)
 WITHOUT_DATA = ("noise", "blobs")
 PACKAGED = Path(__file__).parents[1] / "recipes"
-STAGE = ("name", "data", "teacher", "student", "scheme", "objectives", "train", "repeat")
+STAGE = ("name", "data", "teacher", "together", "student", "scheme", "objectives", "train", "repeat")
+SHORT = (
+    ("task", "name"),
+    ("data", "name"),
+    ("scheme", "type"),
+    ("balance", "type"),
+    ("together", "type"),
+    ("student", "model"),
+    ("teacher", "model"),
+)
+"""Sections of which one key may stand for the whole."""
 STAGE_DATA = ("images", "labels", "batch_size", "sampler", "workers", "augment")
 
 
@@ -129,7 +139,7 @@ def _wrong_stages(whole: Mapping[str, Any]) -> list[str]:
 def _long(data: Mapping[str, Any]) -> dict[str, Any]:
     """Short forms written out: ``task: name``, ``scheme: name``, ``student: model``, ``kd: 0.5`` (a weight), ``kd:`` (nothing to say)."""
     long = dict(data)
-    for key, inside in (("task", "name"), ("data", "name"), ("scheme", "type"), ("balance", "type"), ("student", "model"), ("teacher", "model")):
+    for key, inside in SHORT:
         if isinstance(long.get(key), str):
             long[key] = {inside: long[key]}
     if isinstance(long.get("teacher"), list):
@@ -146,7 +156,9 @@ def _long(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _long_teacher(one: Any) -> Any:
-    return {**one, "scheme": {"type": one["scheme"]}} if isinstance(one, Mapping) and isinstance(one.get("scheme"), str) else one
+    if not isinstance(one, Mapping):
+        return one
+    return {**one, **{key: {inside: one[key]} for key, inside in (("scheme", "type"), ("data", "name")) if isinstance(one.get(key), str)}}
 
 
 def _long_objective(one: Any) -> Any:

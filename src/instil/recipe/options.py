@@ -20,7 +20,7 @@ from torch import nn
 from instil.core import Schedule, Scheme
 from instil.recipe.errors import Place, RecipeError, join, problems
 
-STRUCTURE = ("self", "student", "teacher", "objectives", "params", "observe")
+STRUCTURE = ("self", "student", "teacher", "objectives", "params", "observe", "member_class_names", "class_names")
 """Parameters that a recipe fills from its other sections."""
 
 

@@ -11,7 +11,7 @@ import yaml
 
 from instil.recipe.errors import RecipeError, join
 
-REPLACED = ("objectives", "scheme", "teacher", "student")
+REPLACED = ("objectives", "scheme", "teacher", "together", "student")
 """Sections that a stage gives anew instead of changing single entries."""
 INSTEAD = {"epochs": "steps", "steps": "epochs"}
 """Keys of which a later one takes the place of an earlier one."""

@@ -147,8 +147,22 @@ class Method(Open):
     type: str = "offline"
 
 
+class Source(Open):
+    """Other samples than the recipe's; further keys are the source's own options."""
+
+    name: str
+
+
+class Together(Open):
+    """How several teachers answer as one: ``ensemble``, ``routed``, ``amalgamated`` or ``private_votes``; further keys are its options."""
+
+    type: str = "ensemble"
+
+
 class TeacherModel(Model):
     """A teacher, with the ``scheme`` by which it is trained first: one that needs no teacher itself, such as adversarial_training.
+
+    ``data``: the source that it is trained on (null: the recipe's data); ``copies``: so many of it, each from initial weights of its own.
 
     ``progress`` is the part of its training after which it teaches, at the end of an epoch. A ``plain`` teacher is asked once about each training
     image as it is, before the stage begins, so that the student alone sees shifted and mirrored ones. A teacher of texts may have a ``tokenizer``
@@ -156,6 +170,8 @@ class TeacherModel(Model):
     """
 
     scheme: Method = Method()
+    data: Source | None = None
+    copies: Whole = 1
     tokenizer: str | None = None
     progress: Annotated[float, Gt(0), Le(1)] = 1.0
     plain: bool = False
@@ -167,6 +183,10 @@ class TeacherModel(Model):
 
     @model_validator(mode="after")
     def _trained_here(self) -> TeacherModel:
+        if self.earlier and (self.data is not None or self.copies > 1):
+            raise ValueError("the net of an earlier stage is one and has been trained; leave data and copies out")
+        if self.copies > 1 and self.ready:
+            raise ValueError("copies are trained from other initial weights each, and this teacher is not trained here; leave copies out")
         if self.progress < 1 and (self.ready or self.earlier):
             raise ValueError("progress is that of a training before this one, and this teacher is not trained here; leave it out")
         return self
@@ -247,6 +267,7 @@ class Recipe(Section):
     task: Task = Task()
     data: Data
     teacher: TeacherModel | list[TeacherModel] | None = None
+    together: Together | None = None
     store: Store | None = None
     student: Model
     scheme: Method = Method()
@@ -261,8 +282,9 @@ class Recipe(Section):
 
     @property
     def teachers(self) -> list[TeacherModel]:
-        """The teachers, none, one or several."""
-        return self.teacher if isinstance(self.teacher, list) else [self.teacher] if self.teacher else []
+        """The teachers, none, one or several, each of the copies by itself."""
+        given = self.teacher if isinstance(self.teacher, list) else [self.teacher] if self.teacher else []
+        return [spec for spec in given for _ in range(spec.copies)]
 
     def locate(self, path: str) -> Path:
         """A file or folder that the recipe names, looked for in its folder and then where the command runs."""

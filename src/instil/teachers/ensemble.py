@@ -13,7 +13,7 @@ from instil.teachers.frozen import Frozen
 
 
 class Ensemble(Teacher):
-    """The mean of its members' answers as ``logits`` (..., C), where all give them, and all their outputs as ``members``.
+    """The mean of its members' answers as ``logits`` (..., C), where all give as many, and all their outputs as ``members``.
 
     ``mean``: of the logits, or of the probabilities (the logits are then the log of that mean, as in Hinton et al. 2014, section 3).
     """
@@ -31,9 +31,10 @@ class Ensemble(Teacher):
 
     def forward(self, batch: Batch, grad: bool = False) -> Outputs:
         members = tuple(member(batch, grad=grad) for member in self.members)
-        if not all("logits" in outputs for outputs in members):  # foundation models, each with an answer of its own kind
+        given = [outputs["logits"] for outputs in members if "logits" in outputs]
+        if len(given) < len(members) or len({each.shape for each in given}) > 1:  # foundation models, each with an answer of its own kind
             return {"members": members}
-        logits = torch.stack([full(outputs["logits"]) for outputs in members])
+        logits = torch.stack([full(each) for each in given])
         if self.mean == "probabilities":
             return {"logits": logits.log_softmax(-1).logsumexp(0) - torch.tensor(len(members)).log(), "members": members}
         return {"logits": logits.mean(0), "members": members}

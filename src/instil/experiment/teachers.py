@@ -1,0 +1,92 @@
+"""What teachers are trained on before they teach, and how several of them answer as one."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from instil import catalogue
+from instil.core import Net, Teacher, closest
+from instil.data.splits import numbered
+from instil.engine import join_ranks
+from instil.experiment import build
+from instil.experiment.build import Bench, at
+from instil.experiment.sources import data_source
+from instil.recipe import RecipeError, build_options
+from instil.recipe.sections import Data, TeacherModel
+from instil.tasks.task import moved
+from instil.teachers.ensemble import Ensemble
+
+
+def school(stage: Bench, spec: TeacherModel, number: int) -> Bench:
+    """What a teacher is trained on first: the recipe's data or those that it names; where members must not share samples, a part of these.
+
+    Raises RecipeError for data whose samples or labels are not of the kind of the recipe's.
+    """
+    bench = stage if spec.data is None else _own(stage, spec.data.name, spec.data.options)
+    if not kind_of(stage).disjoint or spec.ready:
+        return bench
+    sharing = [n for n, other in enumerate(stage.recipe.teachers) if other.data == spec.data and not (other.ready or other.earlier)]
+    order = torch.randperm(len(bench.splits.train), generator=torch.Generator().manual_seed(0))
+    part = torch.tensor_split(order, len(sharing))[sharing.index(number)]
+    if not len(part):
+        raise RecipeError(f"teacher: {len(sharing)} members share {len(order)} samples, of which each needs its own; take fewer members")
+    return dataclasses.replace(bench, splits=dataclasses.replace(bench.splits, train=numbered(bench.splits.train, part)))
+
+
+def _own(stage: Bench, name: str, options: dict[str, Any]) -> Bench:
+    """The bench of a teacher that has data of its own."""
+    recipe = stage.recipe
+    key = repr((name, sorted(options.items())))
+    with at("teacher.data"):
+        if key not in stage.sources:
+            stage.sources[key] = data_source(name, options, recipe, "teacher.data")
+        splits = stage.sources[key]
+        if splits.kind != stage.splits.kind:
+            raise ValueError(f"the labels of '{name}' are '{splits.kind}', those of '{recipe.data.name}' are '{stage.splits.kind}'")
+    data = Data(name=name, batch_size=recipe.data.batch_size, workers=recipe.data.workers, augment=recipe.data.augment, **options)
+    return Bench(recipe.model_copy(update={"data": data}), stage.task, splits, stage.sources)
+
+
+def class_names(stage: Bench, number: int) -> Sequence[str]:
+    """The classes of a teacher's logits: those that the recipe says, or of what it is trained on."""
+    spec = stage.recipe.teachers[number]
+    return spec.classes or (stage.splits if spec.data is None else _own(stage, spec.data.name, spec.data.options).splits).classes
+
+
+def kind_of(stage: Bench) -> type[Teacher]:
+    """How the teachers of a stage answer as one. Raises RecipeError for what is no way of several to do so."""
+    if stage.recipe.together is None:
+        return Ensemble
+    name = stage.recipe.together.type
+    kind: type[Teacher] = catalogue.find("teacher", name)
+    if "members" not in inspect.signature(kind).parameters:
+        several = [one for one in catalogue.names("teacher") if "members" in inspect.signature(catalogue.find("teacher", one)).parameters]
+        raise RecipeError(f"together: '{name}' is one net; {closest(name, several)}")
+    return kind
+
+
+def together(stage: Bench, nets: Sequence[Net | Teacher]) -> Teacher | None:
+    """The teachers of a stage as one; errors begin with ``together``."""
+    asked, kind = stage.recipe.together, kind_of(stage)
+    if asked is None or not nets:
+        return build.teacher(nets)
+    options = build_options("teacher", asked.type, asked.options, "together")
+    if kind.joins:
+        options |= {"member_class_names": [class_names(stage, number) for number in range(len(nets))], "class_names": stage.splits.classes}
+    with at("together"):
+        made: Teacher = kind(nets, **options)
+    return made
+
+
+def introduced(teacher: Teacher | None, stage: Bench) -> Teacher | None:
+    """The teacher, on its device, after it has met what it will be asked about."""
+    if teacher is not None:
+        device = join_ranks()
+        teacher = teacher.to(device)
+        teacher.meet(moved(batch, device) for batch in stage.loader(stage.samples, shuffle=False))
+    return teacher

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-VOCABULARY = 50
+VOCABULARY = 257
 
 Fault = Callable[["Handler"], None]
 

@@ -113,7 +113,7 @@ def test_the_likeliest_tokens_of_every_position(kind: str, tmp_path: Path) -> No
         assert all(torch.equal(one.values, other.values) for one, other in zip(found, again, strict=True))
         assert sum(server.answered.values()) - asked <= 3, "only what kind of server it is"
         total = teacher.log.tokens
-    assert total == {"vllm": 5 + 2 + 3 + 3, "sglang": 5 + 2 + 3, "llama": 2 + 3 + 4 + 5 + 2 + 2 + 3}[kind]
+    assert total == {"vllm": 6 + 3 + 4, "sglang": 5 + 2 + 3, "llama": 2 + 3 + 4 + 5 + 2 + 2 + 3}[kind]
 
 
 def test_a_server_that_only_writes_is_refused() -> None:

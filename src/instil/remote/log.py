@@ -17,7 +17,11 @@ try:
 except ImportError:  # Windows has no such locks; there one process at a time may write
     fcntl = None  # type: ignore[assignment]
 
-LINE = re.compile(rb'\{"key":"([0-9a-f]{64})","tokens":(\d+),"answer":.*\}\n', re.DOTALL)
+LINE = re.compile(rb'\{"key":"([0-9a-f]{64})","tokens":(-?\d+),"answer":.*\}\n', re.DOTALL)
+
+
+NOTE = -1
+"""The tokens of what nobody was asked for."""
 
 
 def key_of(address: str, body: Mapping[str, Any]) -> str:
@@ -27,6 +31,7 @@ def key_of(address: str, body: Mapping[str, Any]) -> str:
 
 class Log:
     """Answers by their question's key, in the JSON lines of a file, or with ``path`` None in memory; ``requests`` and ``tokens`` are what they took.
+    A note is kept like an answer, and counts for nothing.
 
     A line is on the disk, whole, before its answer is used; half a line that a killed process left is taken away. Several processes may share a
     file: each reads what others have added. Raises ValueError for a line that is none of such a log.
@@ -102,4 +107,5 @@ class Log:
 
     def _count(self, key: str, place: int, tokens: int) -> None:
         self._places[key] = place
-        self.requests, self.tokens = self.requests + 1, self.tokens + tokens
+        if tokens != NOTE:
+            self.requests, self.tokens = self.requests + 1, self.tokens + tokens

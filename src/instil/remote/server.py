@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from instil.core import Top, closest
 from instil.remote.budget import Budget
 from instil.remote.connection import Connection, Refused, Unreachable
-from instil.remote.log import Log, key_of
+from instil.remote.log import NOTE, Log, key_of
 from instil.remote.tops import WAYS, Position, Question, Way, positions, top_of, usage
 
 KEY = "INSTIL_REMOTE_KEY"
@@ -110,7 +110,7 @@ class Server:
         """
         if empty := [number for number, row in enumerate(rows) if not row]:
             raise ValueError(f"rows: row {empty[0]} has no token")
-        way = self._way or self._found_way(rows[0][0])
+        way = self._way or self._found_way()
 
         def answered(row: Sequence[int]) -> Top:
             questions = self._questions(way, row, size)
@@ -146,13 +146,13 @@ class Server:
             raise ValueError(f"name: {wrong}; {closest(name or '', known)}")
         return name
 
-    def _found_way(self, token: int) -> Way:
+    def _found_way(self) -> Way:
         """How this server says log-probabilities of given text: the first endpoint that does.
 
         What it answered another time is in the log: another answer now is another model's.
         """
         for way in WAYS:
-            question = self._questions(way, [token], 1)[0]
+            question = self._questions(way, [1], 1)[0]
             try:
                 answer = self.connection.post(question.address, question.body)
                 ((ids, values),) = positions(way, answer, 1, 1)
@@ -165,7 +165,7 @@ class Server:
                 key = key_of("first", {"model": self.name} | question.body)
                 before = self.log.get(key)
                 if before is None:
-                    self.log.put(key, [ids, values], 0)
+                    self.log.put(key, [ids, values], NOTE)
                 elif before[0] != ids or abs(before[1][0] - values[0]) > 0.05:
                     raise ValueError(f"log: {self.log.path} has answers of another model than '{self.name}' at the server now; take another file")
                 self._way = way

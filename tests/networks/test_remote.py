@@ -1,0 +1,145 @@
+"""A student learns from a model behind a server, live or recorded, and is told why where it cannot."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from instil.core import Net
+from instil.experiment import build
+from instil.experiment.recording import record
+from instil.experiment.rehearsal import rehearse
+from instil.networks.factory import build as network
+from instil.recipe.sections import Recipe
+from instil.tasks import language
+from tests.experiment.small import lines, recipe, run_of
+from tests.remote.stub import Stub, likeliest, stub
+
+ALPHABET = "abcdefghijklmnopqrstuvwxyz"
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    """Letters in the order that the server's model expects."""
+    (tmp_path / "texts").mkdir()
+    for number in range(20):
+        (tmp_path / "texts" / f"{number}.txt").write_text(ALPHABET[number:] + ALPHABET * 3)
+    return tmp_path / "texts"
+
+
+def taught(server: Stub | str, texts: Path, *changes: str, **sections: Any) -> Recipe:
+    url = server if isinstance(server, str) else server.url
+    basic: dict[str, Any] = {
+        "task": {"name": "language"},
+        "data": {"name": "text", "path": str(texts), "length": 16, "rows": 24, "held_out": 8, "batch_size": 8},
+        "teacher": {"model": "remote", "options": {"url": url, "size": 5}},
+        "student": {"model": "causal_transformer", "options": {"width": 16, "depth": 1}},
+        "objectives": {"top_k": {}},
+        "train": {"epochs": 2, "optimizer": {"lr": 1e-2}},
+        "seeds": [0],
+    }
+    return recipe(*changes, **basic | sections)
+
+
+def losses(folder: Path) -> list[float]:
+    return [value for one in lines(folder) if one["arm"] == "distilled" for value in one["losses"].values()]
+
+
+def test_positions_of_a_batch_and_nothing_of_padding() -> None:
+    ids, mask = torch.tensor([[97, 98, 99], [101, 0, 0]]), torch.tensor([[1, 1, 1], [1, 0, 0]])
+    with stub("vllm") as server:
+        net = Net(network("remote", {"url": server.url, "size": 3}, vocabulary=257), language.call)
+        outputs = net({"input_ids": ids, "attention_mask": mask})
+        assert set(outputs) == {"top"}
+        top = outputs["top"]
+    for row, position in ((0, 0), (0, 2), (1, 0)):
+        assert top.indices[row, position].tolist() == [token for token, _ in likeliest(ids[row, : position + 1].tolist(), 3)]
+    assert math.exp(float(top.log_tail[0, 0])) == pytest.approx(1 / 8)
+    assert top.values[1, 1:].exp().sum(-1) + top.log_tail[1, 1:].exp() == pytest.approx(1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["vllm", "llama"])
+def test_recorded_answers_are_those_of_the_live_teacher(kind: str, texts: Path, tmp_path: Path) -> None:
+    with stub(kind) as server:
+        live = run_of(taught(server, texts), tmp_path / "live")
+        asked = sum(server.answered.values())
+        assert asked <= 24 * (1 if kind == "vllm" else 16) + 3, "the second epoch asks for nothing"
+        record(taught(server, texts, f"store.path={tmp_path / 'store'}"), Console(quiet=True))
+        assert sum(server.answered.values()) <= asked + 3, "what the live teacher answered is in its log"
+    stored = run_of(taught("http://127.0.0.1:9/v1", texts, f"store.path={tmp_path / 'store'}"), tmp_path / "stored")
+    assert losses(tmp_path / "stored") == losses(tmp_path / "live")
+    assert losses(tmp_path / "live")[-1] < losses(tmp_path / "live")[0]
+    assert stored["distilled"]["loss"]["mean"] == live["distilled"]["loss"]["mean"]
+    with pytest.raises(ValueError, match="teacher was"):
+        run_of(taught("http://127.0.0.1:9/v1", texts, f"store.path={tmp_path / 'store'}", "teacher.options.size=4"), tmp_path / "other")
+
+
+def test_a_recording_goes_on_where_the_budget_ended(texts: Path, tmp_path: Path) -> None:
+    changes = (f"store.path={tmp_path / 'store'}", f"teacher.options.log={tmp_path / 'log.jsonl'}")
+    with stub("vllm") as server:
+        with pytest.raises(ValueError, match=r"request_budget: 12 of 12 requests are spent; allow more and start again: .* in .*log\.jsonl"):
+            record(taught(server, texts, *changes, "teacher.options.request_budget=12"), Console(quiet=True))
+        record(taught(server, texts, *changes, "teacher.options.request_budget=40"), Console(quiet=True))
+        rows = [count for question, count in server.answered.items() if '"prompt_logprobs": 5' in question]
+        assert len(rows) > 12
+        assert set(rows) == {1}
+        assert len((tmp_path / "log.jsonl").read_text().splitlines()) == len(rows) + 2, "each row once, and two notes"
+    run_of(taught("http://127.0.0.1:9/v1", texts, *changes), tmp_path / "run")
+
+
+def test_what_nobody_reads_is_not_asked_for() -> None:
+    ids = torch.arange(200).view(2, 100)
+    with stub("vllm") as server:
+        net = network("remote", {"url": server.url, "size": 3}, vocabulary=257)
+        net(ids)
+        asked = sum(server.answered.values())
+        again = net(ids + 1)
+        assert sum(server.answered.values()) == asked == 3
+        assert again["top"].indices[0, 0, 0] == 2
+        assert sum(server.answered.values()) == 5
+
+
+def test_an_objective_of_whole_distributions_is_refused(texts: Path) -> None:
+    with stub("vllm") as server, pytest.raises(ValueError, match=r"objectives\.forward_kl: .*top.*top_k"):
+        list(rehearse(build.bench(taught(server, texts, objectives={"forward_kl": {}}))))
+
+
+def test_a_server_that_only_writes_is_refused_before_training(texts: Path) -> None:
+    with stub("text") as server, pytest.raises(ValueError, match=r"gives no log-probabilities of given text.*instil generate"):
+        list(rehearse(build.bench(taught(server, texts))))
+
+
+def test_other_tokens_than_those_of_the_data_are_refused(texts: Path, tmp_path: Path) -> None:
+    with stub("vllm") as server:
+        (tmp_path / "back").mkdir()
+        for number in range(20):
+            (tmp_path / "back" / f"{number}.txt").write_text(ALPHABET[::-1] * 4)
+        with pytest.raises(
+            ValueError, match=r"vocabulary: only 0% of 1\d\d tokens are among the 5 that the server's model expected: .*data\.tokenizer"
+        ):
+            list(rehearse(build.bench(taught(server, tmp_path / "back"))))
+        small = network("remote", {"url": server.url, "size": 3}, vocabulary=100)
+        with pytest.raises(ValueError, match=r"vocabulary: the server's model knows a token 101, the tokenizer of the data has 100 tokens"):
+            _ = small(torch.tensor([[97, 98]]))["top"]
+        with pytest.raises(ValueError, match=r"teacher: data\.prune: the server's model speaks of its whole vocabulary"):
+            list(rehearse(build.bench(taught(server, texts, "data.prune=true"))))
+        with pytest.raises(ValueError, match="a server's model reads tokens, and these data have none"):
+            network("remote", {"url": server.url}, classes=10)
+
+
+def test_a_server_that_is_down_names_the_argument(texts: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"teacher: url: http://127\.0\.0\.1:9/v1/models gave no answer in 1 attempt; the last: nothing answers there"
+    ):
+        list(rehearse(build.bench(taught("http://127.0.0.1:9/v1", texts))))

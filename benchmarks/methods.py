@@ -46,6 +46,8 @@ SCHEMES = {"sskd": "views", "simkd": "reused_classifier", "norm": "folded_transf
 TEACHERS = ("ebkd", "camkd", "dgkd", "amtml_kd")
 """Objectives of several teachers, which get three of unlike widths in the place of the recipe's; the reference has its one."""
 SEVERAL = "teacher=[{model: cnn, options: {width: 16}}, {model: cnn, options: {width: 12}}, {model: cnn, options: {width: 8}}]"
+SAMPLERS = {"cs_kd": "class_pairs", "dlb": "last_batch", "ddgsd": "two_views"}
+"""Objectives that learn from other samples, or other looks at one, in the same batch."""
 OPTIONS = dict.fromkeys(("minilm", "minilmv2"), ", heads: 4")
 """Where the default does not fit the widths of a tiny net."""
 NEED_OTHER_DATA = ("multi_label_kd",)
@@ -78,6 +80,8 @@ def recipe_of(task: str, name: str, weight: float = 1.0) -> Recipe:
         options.append(SEVERAL)
     if name in SCHEMES:
         options.append(f"scheme={SCHEMES[name]}")
+    if name in SAMPLERS:
+        options.append(f"data.sampler={SAMPLERS[name]}")
     options += ["train.epochs=20", "teacher_train.epochs=40"] if task == "classification" else []  # a third: more leaves nothing to tell apart
     return recipe.load(RECIPES[task], [*options, f"seeds={SEEDS}", "baselines=[]", "export=false", "train.evaluate_every=1000"])
 
@@ -90,7 +94,7 @@ def prepared(made: Recipe) -> tuple[Scheme, list[Batch]]:
     teacher = build.teacher([build.net(spec, bench, "teacher") for spec in made.teachers])
     scheme = build.scheme(bench, student, teacher)
     clock = {"step": torch.tensor(0), "progress": torch.tensor(0.5), "seed": torch.tensor(0)}
-    batches = [batch | clock for batch, _ in zip(bench.loader(bench.train_data(0)), range(4), strict=False)]
+    batches = [batch | clock for batch, _ in zip(bench.loader(bench.train_data(0), sampler=made.data.sampler), range(4), strict=False)]
     scheme.prepare(batches[0])
     return scheme, batches
 

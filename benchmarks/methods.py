@@ -46,7 +46,7 @@ SCHEMES = {"sskd": "views", "simkd": "reused_classifier", "norm": "folded_transf
 TEACHERS = ("ebkd", "camkd", "dgkd", "amtml_kd")
 """Objectives of several teachers, which get three of unlike widths in the place of the recipe's; the reference has its one."""
 SEVERAL = "teacher=[{model: cnn, options: {width: 16}}, {model: cnn, options: {width: 12}}, {model: cnn, options: {width: 8}}]"
-SAMPLERS = {"cs_kd": "class_pairs", "dlb": "last_batch", "ddgsd": "two_views"}
+LOADERS = {"cs_kd": ["sampler=class_pairs"], "dlb": ["sampler=last_batch"], "ddgsd": ["sampler=two_views", "augment.crop=1"]}
 """Objectives that learn from other samples, or other looks at one, in the same batch."""
 OPTIONS = dict.fromkeys(("minilm", "minilmv2"), ", heads: 4")
 """Where the default does not fit the widths of a tiny net."""
@@ -80,8 +80,7 @@ def recipe_of(task: str, name: str, weight: float = 1.0) -> Recipe:
         options.append(SEVERAL)
     if name in SCHEMES:
         options.append(f"scheme={SCHEMES[name]}")
-    if name in SAMPLERS:
-        options.append(f"data.sampler={SAMPLERS[name]}")
+    options += [f"data.{option}" for option in LOADERS.get(name, [])]
     options += ["train.epochs=20", "teacher_train.epochs=40"] if task == "classification" else []  # a third: more leaves nothing to tell apart
     return recipe.load(RECIPES[task], [*options, f"seeds={SEEDS}", "baselines=[]", "export=false", "train.evaluate_every=1000"])
 

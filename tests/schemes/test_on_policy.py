@@ -16,17 +16,17 @@ from tests.schemes.texts import END, net, prompts, timed
 
 @pytest.mark.parametrize("share", [0.0, 0.6, 1.0])
 def test_contracts(share: float) -> None:
-    check_scheme(lambda: OnPolicy(net(4), Frozen(net(8, 1)), {"jsd": JSD(), "cross_entropy": CrossEntropy()}, share, END), prompts)
+    check_scheme(lambda: OnPolicy(net(8), Frozen(net(8, 1)), {"jsd": JSD(), "cross_entropy": CrossEntropy()}, share, END), prompts)
 
 
 def test_a_share_of_the_steps_is_on_own_text() -> None:
-    scheme = OnPolicy(net(4), Frozen(net(8, 1)), {"reverse_kl": ReverseKL()}, 0.3, END)
+    scheme = OnPolicy(net(8), Frozen(net(8, 1)), {"reverse_kl": ReverseKL()}, 0.3, END)
     own = [bool((scheme.before_step(timed(step))["label"] == -100).all()) for step in range(60)]
     assert 8 <= sum(own) <= 28
 
 
 def test_labels_are_those_of_given_text_alone() -> None:
-    scheme = OnPolicy(net(4), Frozen(net(8, 1)), {"reverse_kl": ReverseKL(), "cross_entropy": CrossEntropy()}, 1.0, END)
+    scheme = OnPolicy(net(8), Frozen(net(8, 1)), {"reverse_kl": ReverseKL(), "cross_entropy": CrossEntropy()}, 1.0, END)
     counts = scheme.counts(scheme.before_step(timed()))
     assert float(counts["cross_entropy"]) == 0
     assert float(counts["reverse_kl"]) > 0
@@ -34,6 +34,6 @@ def test_labels_are_those_of_given_text_alone() -> None:
 
 def test_batches_and_teachers_that_cannot_do() -> None:
     with pytest.raises(ValueError, match="needs a teacher"):
-        OnPolicy(net(4), None, {"cross_entropy": CrossEntropy()}).prepare(prompts())
+        OnPolicy(net(8), None, {"cross_entropy": CrossEntropy()}).prepare(prompts())
     with pytest.raises(ValueError, match="needs rows of tokens with 'input_ids'"):
-        OnPolicy(nets.net(4), Frozen(nets.net(8)), {"jsd": JSD()}).prepare(nets.batch())
+        OnPolicy(nets.net(8), Frozen(nets.net(8)), {"jsd": JSD()}).prepare(nets.batch())

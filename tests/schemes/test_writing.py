@@ -57,7 +57,7 @@ def test_log_probabilities_are_those_of_training(make) -> None:  # type: ignore[
         text = continued(asked, timed(), END, temperature=temperature)
         logits = asked(text)["logits"] / temperature
         expected = log_probabilities(logits, text["token"])
-        assert text["valid"].sum() > 30
+        assert text["valid"].sum() > 20
         assert torch.allclose(text["log_probability"], expected, atol=1e-5)
 
 
@@ -108,11 +108,12 @@ def test_it_does_not_depend_on_the_rows_beside_it_but_on_seed_step_and_index() -
 
 
 def test_prompts_are_at_least_so_long_and_texts_at_most() -> None:
-    text = continued(net(8), timed(), None, prompt=4, max_new_tokens=3)
+    text = continued(net(8), timed(), None, prompt=5, max_new_tokens=3)
     counted = text["valid"].any(1)
-    assert set(text["valid"][counted].sum(1).tolist()) == {3}
-    assert int(text["valid"][counted].int().argmax(1).min()) >= 2  # of a row of three tokens all are read
-    assert not text["valid"][:, :2].any()
+    read = timed()["attention_mask"].sum(1).clamp_max(5)  # of a row of four tokens all are read
+    assert read.unique().tolist() == [3, 4, 5]
+    assert torch.equal(text["valid"][counted].sum(1), torch.full_like(read, 3)[counted])
+    assert torch.equal(text["valid"].int().argmax(1)[counted], read[counted] - 1)
 
 
 def test_tokens_are_drawn_by_their_probability() -> None:

@@ -9,10 +9,10 @@ from instil.core import Batch, Net
 from instil.networks.causal_transformer import causal_transformer
 from instil.tasks.language import call
 
-VOCABULARY, LENGTH, END = 11, 12, 10
+VOCABULARY, LENGTH, END = 11, 8, 10
 
 
-def net(width: int = 8, seed: int = 0, depth: int = 1, sharp: float = 4.0) -> Net:
+def net(width: int = 8, seed: int = 0, depth: int = 1, sharp: float = 2.0) -> Net:
     """A causal net whose answers differ from token to token."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -25,18 +25,18 @@ def net(width: int = 8, seed: int = 0, depth: int = 1, sharp: float = 4.0) -> Ne
 
 
 def prompts(step: int = 0, number: int = 16) -> Batch:
-    """Rows with prompts of 1 to 5 tokens and answers of 1 to 6, closed by the end, padded on the right; one row counts for nothing."""
+    """Rows with prompts of 1 to 3 tokens and answers of 1 to 4, closed by the end, padded on the right; one row counts for nothing."""
     generator = torch.Generator().manual_seed(step)
     ids = torch.randint(0, END, (number, LENGTH + 1), generator=generator)
-    asked = torch.randint(1, 6, (number, 1), generator=generator)
-    whole = asked + torch.randint(1, 7, (number, 1), generator=generator)
+    asked = torch.randint(1, 4, (number, 1), generator=generator)
+    whole = asked + torch.randint(1, 5, (number, 1), generator=generator)
     place = torch.arange(LENGTH + 1)[None]
     ids[place >= whole] = END
     valid = ((place >= asked) & (place <= whole))[:, 1:]
     valid[number // 2] = False
     label = ids[:, 1:].masked_fill(~valid, -100)
     mask = (place <= whole)[:, :-1].long()
-    return {"input_ids": ids[:, :-1], "attention_mask": mask, "valid": valid, "label": label, "index": torch.arange(number)}
+    return {"input_ids": ids[:, :-1], "attention_mask": mask, "valid": valid, "label": label, "index": step * number + torch.arange(number)}
 
 
 def timed(step: int = 0, progress: float = 0.5) -> Batch:

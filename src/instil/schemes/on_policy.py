@@ -8,7 +8,7 @@ from typing import Annotated
 from annotated_types import Ge, Le
 from torch import nn
 
-from instil.core import Batch, Card, NonNegative, Objective, Objectives, Teacher, Update
+from instil.core import Batch, Card, NonNegative, Objective, Objectives, Teacher, Update, at_progress
 from instil.schemes.writer import Share, Token, Tokens, Writer
 from instil.schemes.writing import by_step
 
@@ -63,7 +63,7 @@ class OnPolicy(Writer):
         self.share = share
 
     def before_step(self, batch: Batch) -> Batch:
-        return self.own_text(batch) if by_step(batch, CHOOSING) < self.share else batch
+        return self.own_text(batch) if by_step(batch, CHOOSING) < at_progress(self.share, batch) else batch
 
     def step(self, batch: Batch) -> Iterator[Update]:
         yield self.compare(batch)

@@ -8,7 +8,7 @@ from typing import Annotated
 from annotated_types import Ge, Gt, Le
 from torch import nn
 
-from instil.core import Batch, NonNegative, Objective, Objectives, Scheme, Teacher
+from instil.core import Batch, NonNegative, Objective, Objectives, Scheme, Teacher, at_progress
 from instil.schemes.writing import WRITING, Choose, continued, written
 
 Tokens = Annotated[int, Ge(1)]
@@ -52,7 +52,11 @@ class Writer(Scheme):
 
     def own_text(self, batch: Batch) -> Batch:
         """What the student writes after the prompts."""
-        return continued(self.student, batch, self.end, self.prompt, self.max_new_tokens, self.temperature, self.top_p)
+        return continued(self.student, batch, self.end, self.prompt, self.max_new_tokens, *self.drawing(batch))
+
+    def drawing(self, batch: Batch) -> tuple[float, float]:
+        """Temperature and top_p of now."""
+        return at_progress(self.temperature, batch), at_progress(self.top_p, batch)
 
     def write(self, batch: Batch, asks: Sequence[nn.Module], choose: Choose, salt: int = WRITING) -> Batch:
         """What ``choose`` makes of the answers of some nets after the prompts."""

@@ -83,7 +83,7 @@ def record(arguments: Arguments = None) -> None:
 @app.command()
 def generate(
     prompts: Annotated[Path, typer.Argument(metavar="PROMPTS", show_default=False, help="A .jsonl file; each line has a prompt.")],
-    url: Annotated[str, typer.Option(show_default=False, help="The server, such as http://localhost:8080/v1.")],
+    url: Annotated[str, typer.Option(show_default=False, help="The server, such as http://127.0.0.1:8080/v1.")],
     out: Annotated[Path, typer.Option(metavar="FILE", show_default=False, help="The .jsonl file to write: the lines with their completion.")],
     name: Annotated[Optional[str], typer.Option(show_default=False, help="The model; by default the only one there.")] = None,  # noqa: UP045
     length: Annotated[int, typer.Option(min=1, help="Tokens of an answer, at most.")] = 256,

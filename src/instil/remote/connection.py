@@ -39,7 +39,7 @@ class Connection:
 
     def __init__(self, url: str, key: str, timeout: float = 120.0, retries: int = 6, wait: float = 0.5):
         if not re.match(r"https?://[^/@\s]+(/[^?#@\s]*)?$", url):
-            raise ValueError(f"url: '{re.sub('//.*@', '//***@', url)}' is no address such as http://localhost:8080/v1 (a key goes into ${key})")
+            raise ValueError(f"url: '{re.sub('//.*@', '//***@', url)}' is no address such as http://127.0.0.1:8080/v1 (a key goes into ${key})")
         self.url, self.key, self.timeout, self.retries, self.wait = url.rstrip("/"), key, timeout, retries, wait
         self.stopped = threading.Event()
         self._pool: Any = None

@@ -32,7 +32,7 @@ class Completion:
 
 
 class Server:
-    """The model ``name`` (None: the only one there) at ``url``, such as http://localhost:8080/v1.
+    """The model ``name`` (None: the only one there) at ``url``, such as http://127.0.0.1:8080/v1.
 
     ``key`` is the environment variable with the server's key. Every answer is kept in the file ``log`` (None: in memory) and never asked for again,
     by this process or another. ``concurrency`` requests are under way at a time; ``request_budget`` and ``token_budget`` count all answers in the

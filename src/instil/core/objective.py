@@ -67,6 +67,7 @@ class Objective(Reader):
 
     samples: ClassVar[bool] = False  # its items are samples, also where ``valid`` has one entry a position
     studies: int = 0  # how many samples ``study`` is shown
+    aligns: ClassVar[bool] = False  # it finds what belongs together where the teacher reads other tokens than the student
     shards: ClassVar[bool] = True  # what it reads is still there after the forward of a net that is cut in pieces
 
     def __init__(self) -> None:

@@ -330,6 +330,10 @@ def scheme(bench: Bench, student: Net, teacher: Teacher | None) -> Scheme:
 
 def _check_labels(recipe: Recipe, objectives: Objectives) -> None:
     """RecipeError for an objective that would look for labels where there are none."""
+    other = [name for name, one in objectives.named() if any(one.needs["teacher"]) and not one.aligns]
+    if other and any(spec.tokenizer for spec in recipe.teachers):
+        what = f"{type(objectives[other[0]]).__name__} compares token by token, and the teacher has a tokenizer of its own"
+        raise RecipeError(f"objectives.{other[0]}: {what}; uld, gold, dskd and dskd_cma find what belongs together")
     none = "data.augment.mixup: a mixture of two images has none" if recipe.data.augment.mixup else "data.labels is 0"
     needing = [name for name, objective in objectives.named() if isinstance(objective, LabelObjective)]
     if needing and (recipe.data.augment.mixup or recipe.data.labels == 0):

@@ -53,6 +53,8 @@ class SpanObjective(Objective):
     Where the batch has ``span`` and ``teacher_span``, the distributions are put together by the chain rule; else both sides have the same positions.
     """
 
+    aligns = True
+
     def weight(self, batch: Batch) -> Tensor:
         if "teacher_span" not in batch:
             return super().weight(batch)

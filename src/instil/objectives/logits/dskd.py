@@ -67,6 +67,8 @@ class DualSpace(Objective):
 
     needs: ClassVar = dict.fromkeys(("student", "teacher"), (("logits",), ("embedding",), ("head",)))
 
+    aligns = True
+
     def __init__(self, temperature: Positive = 2.0, divergence: Divergence = "forward_kl"):
         super().__init__()
         self.temperature, self.divergence = temperature, divergence

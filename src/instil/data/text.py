@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -76,9 +77,10 @@ def text(
 
     Texts follow one another, each closed by the end token, and are cut into rows without a gap: every token is learned once. Where documents have a
     prompt, each is a row of its own, padded, and only what answers the prompt is learned, with its end unless it was cut. ``rows`` and ``held_out``
-    are at most so many rows to train and to judge on. ``prune``: the vocabulary is only that of the tokens in these rows, numbered anew, with what
-    they are put together from. ``cut``: what is longer than a row loses its end. ``teacher_tokenizer``: the same texts come in the tokens of a
-    teacher too, in rows of at most ``teacher_length`` (null: ``length``), cut where both tokenizers have an end (see ``AlignedRows``).
+    are at most so many rows to train and to judge on; those of texts are from all over them. ``prune``: the vocabulary is only that of the tokens in
+    these rows, numbered anew, with what they are put together from. ``cut``: what is longer than a row loses its end. ``teacher_tokenizer``: the
+    same texts come in the tokens of a teacher too, in rows of at most ``teacher_length`` (null: ``length``), cut where both tokenizers have an end
+    (see ``AlignedRows``).
 
     Raises ValueError for texts shorter than one row, and without ``cut`` for a prompt and answer that are longer.
     """
@@ -123,27 +125,24 @@ def _tokenizer(name: str, texts: Iterator[str], base: Path) -> Tokenizer:
 
 
 def _rows(part: Sequence[Document], tokenizer: Tokenizer, length: int, limit: int | None, cut: bool) -> list[Row]:
-    """Rows of ``length`` + 1 tokens: the last is only a label."""
-    found: list[Row] = []
+    """Rows of ``length`` + 1 tokens: the last is only a label. Of ``limit`` rows of texts, each is from another place, of answers the first ones."""
     answers = any(document.prompt is not None for document in part)
-    for row in _answers(part, tokenizer, length, cut) if answers else _packed(part, tokenizer, length):
-        found.append(row)
-        if len(found) == limit:
-            break
+    found = list(islice(_answers(part, tokenizer, length, cut), limit)) if answers else _packed(part, tokenizer, length)
+    if not answers and limit is not None and limit < len(found):
+        found = [found[number * len(found) // limit] for number in range(limit)]
     if not found:
         raise ValueError(f"the texts of one part ({', '.join(document.name for document in part[:3])} ...) are shorter than a row of {length} tokens")
     return found
 
 
-def _packed(part: Sequence[Document], tokenizer: Tokenizer, length: int) -> Iterator[Row]:
+def _packed(part: Sequence[Document], tokenizer: Tokenizer, length: int) -> list[Row]:
     ids: list[int] = []
     said: list[int] = []
     for document in part:
         tokens, each = tokenizer.encode(document.text)
-        ids, said = [*ids, *tokens, tokenizer.end], [*said, *each, 0]
-        while len(ids) > length:
-            yield ids[: length + 1], said[: length + 1], 0
-            ids, said = ids[length:], said[length:]
+        ids += [*tokens, tokenizer.end]
+        said += [*each, 0]
+    return [(ids[start : start + length + 1], said[start : start + length + 1], 0) for start in range(0, len(ids) - length, length)]
 
 
 def _answers(part: Sequence[Document], tokenizer: Tokenizer, length: int, cut: bool) -> Iterator[Row]:

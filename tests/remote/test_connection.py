@@ -71,7 +71,7 @@ def test_a_server_that_is_not_there() -> None:
         url = server.url
     with pytest.raises(ValueError, match=rf"url: {url}/models gave no answer in 1 attempt; the last: nothing answers there; start the server"):
         Server(url)
-    with pytest.raises(ValueError, match="url: 'localhost:8080' is no address such as http://127\.0\.0\.1:8080/v1"):
+    with pytest.raises(ValueError, match=r"url: 'localhost:8080' is no address such as http://127\.0\.0\.1:8080/v1"):
         Server("localhost:8080")
     with (
         stub(faults=[status(404, "Not Found")]) as server,

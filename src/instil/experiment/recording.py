@@ -109,5 +109,5 @@ def _facts(bench: Bench, teacher: Arm) -> dict[str, Any]:
         "validation": teacher.validation,
         "details": teacher.details,
         "seconds": teacher.seconds,
-        "cost": cost(bench, teacher, {"distilled": []})["teacher"],
+        "cost": cost(bench, teacher, {"distilled": []}).get("teacher"),
     }

@@ -86,7 +86,7 @@ def cost(bench: Bench, teacher: Arm | None, arms: Arms) -> dict[str, Any]:
     """Parameters, bytes of the weights, latency of one sample, and training seconds of each net."""
     nets: dict[str, tuple[nn.Module, float]] = {}
     known = {} if teacher is None or teacher.cost is None else {"teacher": teacher.cost}
-    if teacher is not None and not known:
+    if teacher is not None and not known and any(True for _ in teacher.net.parameters()):  # of one that is elsewhere nothing is known
         nets["teacher"] = teacher.net, teacher.seconds
     if done := arms["distilled"]:
         nets["student"] = done[0].net, sum(arm.seconds for arm in done) / len(done)

@@ -30,6 +30,7 @@ class Scheme(nn.Module):
     card: ClassVar[Card]
     shards: bool = True  # no part of it is used but through its forward, or differentiated twice
     makes_images: ClassVar[bool] = False  # it learns from images that it makes itself, in the shape of the batch's
+    labels_images: ClassVar[bool] = False  # and it knows of each which class it is
     reshapes: ClassVar[bool] = False  # ``export`` gives another architecture than the student's, made of parts of the scheme
 
     def __init__(self, student: nn.Module, teacher: Teacher | None, objectives: Objectives | Mapping[str, Objective]):

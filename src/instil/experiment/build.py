@@ -315,6 +315,11 @@ def learnt_from(objectives: Objectives, samples: Samples) -> Samples:
     return labels.labelled(samples) if needed else samples
 
 
+def learnt_by(scheme: Scheme, samples: Samples) -> Samples:
+    """The samples from which a scheme learns: those with a label, where nothing but its objectives counts samples, and none counts the others."""
+    return learnt_from(scheme.objectives, samples) if type(scheme).counts is Scheme.counts else samples
+
+
 def scheme(bench: Bench, student: Net, teacher: Teacher | None) -> Scheme:
     """The scheme of a recipe around a student; errors begin with ``scheme`` or the objective's name."""
     recipe = bench.recipe
@@ -334,9 +339,11 @@ def _check_labels(recipe: Recipe, objectives: Objectives) -> None:
     if other and any(spec.tokenizer for spec in recipe.teachers):
         what = f"{type(objectives[other[0]]).__name__} compares token by token, and the teacher has a tokenizer of its own"
         raise RecipeError(f"objectives.{other[0]}: {what}; uld, gold, dskd and dskd_cma find what belongs together")
-    none = "data.augment.mixup: a mixture of two images has none" if recipe.data.augment.mixup else "data.labels is 0"
+    made = recipe.data.images is not None and not catalogue.find("scheme", recipe.scheme.type).labels_images
+    none = "data.images: such images have none" if made else "data.labels is 0"
+    none = "data.augment.mixup: a mixture of two images has none" if recipe.data.augment.mixup else none
     needing = [name for name, objective in objectives.named() if isinstance(objective, LabelObjective)]
-    if needing and (recipe.data.augment.mixup or recipe.data.labels == 0):
+    if needing and (recipe.data.augment.mixup or recipe.data.labels == 0 or made):
         raise RecipeError(f"objectives.{needing[0]}: {type(objectives[needing[0]]).__name__} needs labels, and {none}; leave one of the two out")
 
 

@@ -41,6 +41,7 @@ class Inversion(Scheme):
     """
 
     makes_images: ClassVar[bool] = True
+    labels_images: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from instil.core import Projection, full
+from instil.objectives.token_terms import FLOOR
 
 Signal = Tensor | Projection
 """Logits (..., V), or what they are made from."""
@@ -24,7 +25,7 @@ class Source(Protocol):
     softcap: float | None
 
     def load(self, rows: Tensor, into: Tensor) -> None:
-        """The logits of these rows, in full precision, before the soft-cap."""
+        """The logits of these rows, in full precision and none below ``FLOOR``, before the soft-cap."""
 
     def collect(self, rows: Tensor, gradient: Tensor, weight: Tensor) -> None:
         """Take in the gradient (n, V) of the rows' losses by their logits; a row counts by its ``weight`` where rows are added up."""
@@ -41,7 +42,7 @@ class Given:
         self.gradients = [torch.zeros_like(self.logits) if learns[0] else None]
 
     def load(self, rows: Tensor, into: Tensor) -> None:
-        into.copy_(self.logits[rows])
+        torch.clamp_min(self.logits[rows].to(into.dtype), FLOOR, out=into)
 
     def collect(self, rows: Tensor, gradient: Tensor, weight: Tensor) -> None:
         if self.gradients[0] is not None:
@@ -70,7 +71,7 @@ class Head:
         for number, ((hidden, _), weight) in enumerate(zip(self.pairs, self.weights, strict=True)):
             _multiply(hidden[rows], weight, into, add=number > 0)
         if self.bias is not None:
-            into += self.bias
+            into.add_(self.bias).clamp_min_(FLOOR)
 
     def collect(self, rows: Tensor, gradient: Tensor, weight: Tensor) -> None:
         for number, ((hidden, _), matrix) in enumerate(zip(self.pairs, self.weights, strict=True)):

@@ -44,13 +44,7 @@ class Dense:
     def against(self, student: Side, rows: Tensor, loaded: Tensor) -> tuple[Tensor, Tensor]:
         logits, _ = capped(loaded, self.source.softcap, False)
         term = self.term.of(rows) if isinstance(self.term, PerToken) else self.term
-        value, slope = term(student, Side(divided(logits, self.temperature)))
-        return value, softmax_gradient(slope, student)
-
-
-def softmax_gradient(slope: Tensor, student: Side) -> Tensor:
-    """The gradient by the logits of a slope as ``Term`` has it; in place."""
-    return slope.addcmul_(student.probability, slope.sum(-1, keepdim=True), value=-1)
+        return term(student, Side(divided(logits, self.temperature)))
 
 
 def divided(logits: Tensor, temperature: float) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from instil.core import Sampled, Top, full
 from instil.objectives.heads import Signal, Source
 from instil.objectives.token_divergence import capped, constant, divided, leading, require_same_tokens, sweep, vocabulary_of
-from instil.objectives.token_terms import Side, Term
+from instil.objectives.token_terms import FLOOR, Side, Term
 
 Support = Literal["teacher", "student", "both"]
 """Whose likeliest classes are told apart."""
@@ -34,13 +34,11 @@ class Coarse:
     def against(self, student: Side, rows: Tensor, loaded: Tensor) -> tuple[Tensor, Tensor]:
         teacher, ids, again = self._teacher(student, rows, loaded)
         chosen, rest, others = self._coarse(student.logits, ids, again)
-        mine = Side(chosen)
-        value, slope = self.term(mine, teacher)
-        slope = slope - mine.probability * slope.sum(-1, keepdim=True)
+        value, gradient = self.term(Side(chosen), teacher)
         if others is None or rest is None:
-            return value, torch.zeros_like(student.logits).scatter_add_(-1, ids, slope)
-        gradient = others.sub_(rest.clamp_min(torch.finfo(rest.dtype).min)).exp_().mul_(slope[:, -1:])
-        return value, gradient.scatter_add_(-1, ids, slope[:, :-1])
+            return value, torch.zeros_like(student.logits).scatter_add_(-1, ids, gradient)
+        of_tail = others.sub_(rest).exp_().mul_(gradient[:, -1:])
+        return value, of_tail.scatter_add_(-1, ids, gradient[:, :-1])
 
     def _teacher(self, student: Side, rows: Tensor, loaded: Tensor) -> tuple[Side, Tensor, Tensor | None]:
         """Its coarse distribution, the classes (n, K) told apart, and which of these stand there for the second time."""
@@ -61,17 +59,18 @@ class Coarse:
         """Logits of the chosen classes and of the tail, the tail's alone, and those of the classes in it."""
         chosen = logits.gather(-1, ids)
         if again is not None:
-            chosen = chosen.masked_fill_(again, -torch.inf)
+            chosen = chosen.masked_fill_(again, FLOOR)
         if not self.tail:
             return chosen, None, None
-        others = logits.scatter(-1, ids, -torch.inf)
+        others = logits.scatter(-1, ids, FLOOR)
         rest = others.logsumexp(-1, keepdim=True)
         return torch.cat([chosen, rest], -1), rest, others
 
 
 def _rows(top: Top) -> tuple[Tensor, Tensor, Tensor]:
     size = top.values.shape[-1]
-    return full(top.values).reshape(-1, size), top.indices.reshape(-1, size).long(), full(top.log_tail).reshape(-1, 1)
+    values, tail = full(top.values).reshape(-1, size), full(top.log_tail).reshape(-1, 1)
+    return values.clamp_min(FLOOR), top.indices.reshape(-1, size).long(), tail.clamp_min(FLOOR)
 
 
 class Drawn:
@@ -166,6 +165,6 @@ def ranked(kind: Literal["hinge", "logistic"], margin: float | None = None) -> T
         pull = pull * above
         slope = torch.zeros_like(student.probability)
         slope[:, :-1] = q * (pull.sum(1) - pull.sum(2))
-        return (values * above).sum((1, 2)), slope
+        return (values * above).sum((1, 2)), student.gradient(slope)
 
     return term

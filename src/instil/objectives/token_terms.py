@@ -10,34 +10,35 @@ import torch
 from torch import Tensor
 
 FLOOR = -1e30
-"""The log-probability of what is impossible: finite, so that nothing times it is nothing."""
+"""The logit of what is impossible: finite, so that nothing times it is nothing."""
 NEAR_THE_END = 0.02
 """From here on a mixture is nearly one of its parts, and a logarithm of it would lose the other."""
 
 
 class Side:
-    """One side's distributions over V classes, of logits (n, V); both forms are made when they are first read."""
+    """One side's distributions over V classes, of logits (n, V), none below ``FLOOR``; both forms are made when they are first read."""
 
     def __init__(self, logits: Tensor):
         self.logits = logits
 
     @cached_property
-    def probability(self) -> Tensor:
-        """Probabilities (n, V)."""
-        return self.logits.softmax(-1)
+    def log(self) -> Tensor:
+        """Log-probabilities (n, V)."""
+        return self.logits.log_softmax(-1)
 
     @cached_property
-    def log(self) -> Tensor:
-        """Log-probabilities (n, V); what normalizes them is read off the likeliest class."""
-        normalizer = self.logits.amax(-1, keepdim=True) - self.probability.amax(-1, keepdim=True).log_()
-        return (self.logits - normalizer).clamp_min_(FLOOR)
+    def probability(self) -> Tensor:
+        """Probabilities (n, V); of the logarithms, which are cheaper to make than a softmax."""
+        return self.log.exp()
+
+    def gradient(self, slope: Tensor, total: Tensor | None = None) -> Tensor:
+        """The derivative by the logits where ``slope``, in place, is the probability times that by it; ``total`` (n,): the sum of the slope."""
+        total = slope.sum(-1) if total is None else total
+        return slope.addcmul_(self.probability, total.unsqueeze(-1), value=-1)
 
 
 Term = Callable[[Side, Side], tuple[Tensor, Tensor]]
-"""Of student and teacher: the divergence (n,), and its ``slope`` (n, V), the student's probability times the derivative by it.
-
-The gradient by the logits is slope - q sum(slope): what all classes' derivatives have in common may be left out of them.
-"""
+"""Of student and teacher: the divergence (n,), and its gradient (n, V) by the student's logits. Neither side is changed."""
 
 
 class PerToken(NamedTuple):
@@ -54,14 +55,14 @@ class PerToken(NamedTuple):
 def forward_kl(student: Side, teacher: Side) -> tuple[Tensor, Tensor]:
     """KL(p || q) of teacher p and student q."""
     p = teacher.probability
-    return torch.linalg.vecdot(p, teacher.log - student.log), -p
+    return torch.linalg.vecdot(p, teacher.log - student.log), student.probability - p
 
 
 def reverse_kl(student: Side, teacher: Side) -> tuple[Tensor, Tensor]:
     """KL(q || p)."""
-    difference = student.log - teacher.log
-    value = torch.linalg.vecdot(student.probability, difference)
-    return value, difference.mul_(student.probability)
+    difference, q = student.log - teacher.log, student.probability
+    value = torch.linalg.vecdot(q, difference)
+    return value, difference.sub_(value.unsqueeze(-1)).mul_(q)
 
 
 def jsd(beta: float) -> Term:
@@ -69,8 +70,9 @@ def jsd(beta: float) -> Term:
 
     def term(student: Side, teacher: Side) -> tuple[Tensor, Tensor]:
         log_p_m, log_q_m = _against_mixture(student, teacher, beta)
-        slope = log_q_m.mul_(student.probability).mul_(1 - beta)
-        return torch.linalg.vecdot(teacher.probability, log_p_m) * beta + slope.sum(-1), slope
+        of_student = torch.linalg.vecdot(student.probability, log_q_m) * (1 - beta)
+        value = torch.linalg.vecdot(teacher.probability, log_p_m) * beta + of_student
+        return value, log_q_m.mul_(1 - beta).sub_(of_student.unsqueeze(-1)).mul_(student.probability)
 
     return term
 
@@ -96,7 +98,7 @@ def skewed_forward_kl(skew: float | Tensor) -> Term:
     def term(student: Side, teacher: Side) -> tuple[Tensor, Tensor]:
         p, mixed = teacher.probability, _mixture(student, teacher, skew)
         slope = (student.probability / mixed).mul_(p).mul_(skew - 1)
-        return torch.linalg.vecdot(p, teacher.log - mixed.log_()), slope
+        return torch.linalg.vecdot(p, teacher.log - mixed.log_()), student.gradient(slope)
 
     return term
 
@@ -110,7 +112,7 @@ def skewed_reverse_kl(skew: float | Tensor, through_mixture: bool = True) -> Ter
         log_ratio = student.log - mixed.log_()
         value = torch.linalg.vecdot(q, log_ratio)
         slope = log_ratio if inner is None else log_ratio.sub_(inner.mul_(skew))
-        return value, slope.mul_(q)
+        return value, student.gradient(slope.mul_(q))
 
     return term
 
@@ -139,8 +141,7 @@ def adaptive_kl(head_mass: float) -> Term:
         of_head = torch.linalg.vecdot(gap.gather(-1, order), head.to(gap.dtype))
         share = (of_head / gap.sum(-1).clamp_min(torch.finfo(gap.dtype).tiny)).clamp_max(1)
         (covering, first), (seeking, second) = forward_kl(student, teacher), reverse_kl(student, teacher)
-        slope = first.mul_(share[:, None]).add_(second.mul_(1 - share[:, None]))
-        return covering * share + seeking * (1 - share), slope
+        return covering * share + seeking * (1 - share), first.mul_(share[:, None]).add_(second.mul_(1 - share[:, None]))
 
     return term
 
@@ -148,7 +149,7 @@ def adaptive_kl(head_mass: float) -> Term:
 def total_variation(student: Side, teacher: Side) -> tuple[Tensor, Tensor]:
     """Half the sum of abs(p - q)."""
     difference = student.probability - teacher.probability
-    return difference.abs().sum(-1) / 2, difference.sign_().mul_(student.probability).div_(2)
+    return difference.abs().sum(-1) / 2, student.gradient(difference.sign_().mul_(student.probability).div_(2))
 
 
 def alpha_beta(alpha: float, beta: float) -> Term:
@@ -158,7 +159,7 @@ def alpha_beta(alpha: float, beta: float) -> Term:
         cross = (teacher.log * alpha).add_(student.log, alpha=beta).exp_()
         p, q = (teacher.log * (alpha + beta)).exp_(), (student.log * (alpha + beta)).exp_()
         value = (p * (alpha / (alpha + beta))).add_(q, alpha=beta / (alpha + beta)).sub_(cross).sum(-1) / (alpha * beta)
-        return value, q.sub_(cross).div_(alpha)
+        return value, student.gradient(q.sub_(cross).div_(alpha))
 
     return term
 
@@ -167,14 +168,14 @@ def times(term: Term, factor: float) -> Term:
     """A term times a factor."""
 
     def multiplied(student: Side, teacher: Side) -> tuple[Tensor, Tensor]:
-        value, slope = term(student, teacher)
-        return value * factor, slope.mul_(factor)
+        value, gradient = term(student, teacher)
+        return value * factor, gradient.mul_(factor)
 
     return multiplied
 
 
 def interpolated_kl(time: Tensor | float) -> Term:
-    """KL(softmax((1 - t) log q + t log p) || q), the first q constant (Shing et al. 2025, Eqs. 2 and 4)."""
+    """KL(softmax((1 - t) log q + t log p) || q), the first q constant (Shing et al. 2025)."""
 
     def term(student: Side, teacher: Side) -> tuple[Tensor, Tensor]:
         share = time.to(student.logits.dtype) if isinstance(time, Tensor) else time

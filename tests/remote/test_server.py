@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,15 @@ def test_the_likeliest_tokens_of_every_position(kind: str, tmp_path: Path) -> No
         assert sum(server.answered.values()) - asked <= 3, "only what kind of server it is"
         total = teacher.log.tokens
     assert total == {"vllm": 6 + 3 + 4, "sglang": 5 + 2 + 3, "llama": 2 + 3 + 4 + 5 + 2 + 2 + 3}[kind]
+
+
+def test_the_snippet_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "remote.md").read_text()
+    (snippet,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    with stub("vllm") as server:
+        exec(snippet.replace("http://localhost:8000/v1", server.url), {})
+    assert capsys.readouterr().out == "re: What is a pistil? (0) stop\ntorch.Size([5, 20]) torch.Size([5, 20]) torch.Size([5])\n"
 
 
 def test_a_server_that_only_writes_is_refused() -> None:

@@ -27,6 +27,8 @@ def cs_kd_loss(student: Tensor, partner: Tensor, pairs: Tensor, temperature: flo
     share = pairs.to(log_student.dtype)
     count = share.sum(1)
     share = share / count.clamp_min(1).unsqueeze(1)
+    if share.device.type == "cpu" and not torch.compiler.is_compiling():
+        share = share.to_sparse()  # few samples of a batch are of one class
     with torch.autocast(student.device.type, enabled=False):
         values = share @ (probability * log_partner).sum(-1) - (log_student * (share @ probability)).sum(-1)
     return temperature**2 * mean(values, (count > 0).to(values.dtype))

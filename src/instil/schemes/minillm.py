@@ -19,15 +19,14 @@ from instil.schemes.writing import drawn, log_probabilities
 def advantages(reward: Tensor, mask: Tensor, gamma: float = 1.0, normalised: bool = True, own: bool = False) -> Tensor:
     """What is still to come after each token, (N, T): the sum of later rewards, over their number if ``normalised`` (Gu et al. 2024, Eqs. 5, 7).
 
-    ``reward`` (N, T) is log p_teacher - log p_student of each token, ``mask`` (N, T) marks the tokens of the text; ``gamma`` discounts. ``own``: the
-    token's own reward is one of them, as in the authors' code.
+    ``reward`` (N, T) is log p_teacher - log p_student of each token, 0 outside the text, ``mask`` (N, T) marks the tokens of the text; ``gamma``
+    discounts. ``own``: the token's own reward is one of them, as in the authors' code.
     """
-    reward, mask = torch.where(mask > 0, reward, 0.0), (mask > 0).to(reward.dtype)
     total, number = torch.zeros_like(reward[:, 0]), torch.zeros_like(reward[:, 0])
     found = []
     for place in reversed(range(reward.shape[1])):
         later, left = gamma * total, number
-        total, number = reward[:, place] + later, number + mask[:, place]
+        total, number = reward[:, place] + later, number + (mask[:, place] > 0)
         value, among = (total, number) if own else (later, left)
         found.append(value / among.clamp_min(1) if normalised else value)
     return torch.stack(found[::-1], 1)

@@ -32,6 +32,7 @@ from instil.engine import Engine, Optimization
 from instil.experiment import build
 from instil.experiment.arms import Arms
 from instil.experiment.folder import RunFolder
+from instil.experiment.teachers import introduced, school, together
 from instil.recipe.sections import Recipe
 from instil.step import train_step
 
@@ -90,7 +91,8 @@ def prepared(made: Recipe) -> tuple[Scheme, list[Batch]]:
     bench = build.bench(made)
     torch.manual_seed(0)
     student = build.net(made.student, bench, "student")
-    teacher = build.teacher([build.net(spec, bench, "teacher") for spec in made.teachers])
+    nets = [build.net(spec, school(bench, spec, number), "teacher") for number, spec in enumerate(made.teachers)]
+    teacher = introduced(together(bench, nets), bench)
     scheme = build.scheme(bench, student, teacher)
     clock = {"step": torch.tensor(0), "progress": torch.tensor(0.5), "seed": torch.tensor(0)}
     batches = [batch | clock for batch, _ in zip(bench.loader(bench.train_data(0), sampler=made.data.sampler), range(4), strict=False)]

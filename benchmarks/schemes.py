@@ -30,6 +30,7 @@ from instil import catalogue, recipe
 from instil.atomic import atomic
 from instil.core import Net, Objective, Objectives, Scheme, Teacher, first
 from instil.engine import Engine, Optimization
+from instil.recipe.overrides import override, parse
 from instil.step import train_step
 
 WIDTH, BATCH = 48, 256
@@ -57,7 +58,7 @@ def rows() -> dict[str, tuple[Path, list[str]]]:
 
 def scaled(path: Path, options: list[str]) -> recipe.Recipe:
     """The recipe with wide nets and large batches; all other options are its own."""
-    given = recipe.override(yaml.safe_load(path.read_text(encoding="utf-8")), options)
+    given = override(parse(path.read_text(encoding="utf-8"), str(path)), options)
 
     def wide(part: Any) -> Any:
         if isinstance(part, list):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from instil.remote import log as module
 from instil.remote.log import Log, key_of
 
 KEYS = [key_of("/", {"n": number}) for number in range(400)]
@@ -56,35 +56,42 @@ def test_a_file_of_another_kind_is_refused_and_kept(tmp_path: Path) -> None:
     assert path.read_text() == '{"prompt": "hello"}\n'
 
 
-def _write(path: Path, keys: list[str]) -> None:
-    log = Log(path)
-    for key in keys:
-        log.put(key, "x" * 2000, 1)
+WRITER = """
+import importlib.util, pathlib, sys
+spec = importlib.util.spec_from_file_location("log", sys.argv[1])
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+log = module.Log(pathlib.Path(sys.argv[2]))
+for key in sys.argv[3:]:
+    log.put(key, "x" * 2000, 1)
+"""
+
+
+def writer(path: Path, keys: list[str]) -> subprocess.Popen[bytes]:
+    """Another process that writes to a log; it loads this one file, not the package, to begin at once."""
+    return subprocess.Popen([sys.executable, "-c", WRITER, str(module.__file__), str(path), *keys])
 
 
 def test_several_processes_share_a_file(tmp_path: Path) -> None:
-    path, context = tmp_path / "log.jsonl", multiprocessing.get_context("fork")
+    path = tmp_path / "log.jsonl"
     mine = Log(path)
-    processes = [context.Process(target=_write, args=(path, KEYS[start : start + 20])) for start in (0, 10)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
+    processes = [writer(path, KEYS[start : start + 20]) for start in (0, 10)]
+    assert [process.wait() for process in processes] == [0, 0]
     assert mine.get(KEYS[0]) == "x" * 2000
     assert (mine.requests, mine.tokens, len(path.read_text().splitlines())) == (30, 30, 30)
 
 
 def test_a_writer_that_is_killed_loses_nothing_that_it_had_put(tmp_path: Path) -> None:
-    path, context = tmp_path / "log.jsonl", multiprocessing.get_context("fork")
-    process = context.Process(target=_write, args=(path, KEYS))
-    process.start()
+    path = tmp_path / "log.jsonl"
+    process = writer(path, KEYS)
     while not path.exists() or path.stat().st_size < 20_000:
+        assert process.poll() is None
         time.sleep(0.001)
-    assert process.pid is not None
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
+    process.kill()
+    process.wait()
     there = path.read_bytes().count(b"\n")
     log = Log(path)
     assert log.requests == there > 5
-    _write(path, KEYS[: there + 5])
+    for key in KEYS[: there + 5]:
+        log.put(key, "x" * 2000, 1)
     assert Log(path).requests == there + 5

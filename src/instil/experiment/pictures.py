@@ -21,8 +21,9 @@ def sheet(images: Tensor) -> Tensor:
     images = F.pad(images, (2, 2, 2, 2), value=1.0)
     missing = -len(images) % ACROSS
     images = torch.cat([images, images.new_ones(missing, *images.shape[1:])])
-    rows = images.unflatten(0, (-1, ACROSS)).permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)
-    return (rows * 255).round().to(torch.uint8)
+    number, channels, height, width = images.shape
+    rows = images.view(number // ACROSS, ACROSS, channels, height, width).permute(0, 3, 1, 4, 2)
+    return (rows * 255).round().to(torch.uint8).reshape(-1, ACROSS * width, channels)
 
 
 def png(pixels: Tensor) -> bytes:

@@ -97,7 +97,7 @@ class Arms:
         self._remembered = {name: self._remember(teacher, samples) for name, samples in parts.items()}
         validation, _ = self.bench.task.evaluate(teacher, self.bench.loader(splits.validation, shuffle=False))
         test, details = self.bench.task.evaluate(teacher, self.bench.loader(splits.test, shuffle=False))
-        test |= self._trials(teacher)
+        test |= self._trials(teacher) | self._written(teacher, details)
         return Arm(teacher, test, validation, details, seconds)
 
     def _recorded(self) -> Arm:
@@ -121,7 +121,7 @@ class Arms:
         net, seconds = self.students[name](seed)
         validation, _ = self._evaluate(net, "validation")
         test, details = self._evaluate(net, "test")
-        test |= self._trials(net)
+        test |= self._trials(net) | self._written(net, details)
         if rank() == 0:
             save_student(net, weights)
         self.folder.write_json(f"checkpoint/{done.name}", {"test": test, "validation": validation, "details": details, "seconds": seconds})
@@ -136,6 +136,12 @@ class Arms:
         said = self._remembered.get(split) if splits is self.bench.splits else None
         metrics, details = self.bench.task.evaluate(net, self.bench.loader(samples, shuffle=False), said)
         return metrics, details
+
+    def _written(self, net: nn.Module, details: dict[str, Any]) -> dict[str, float]:
+        """Metrics of what a net writes by itself after test samples; adds what there is to be seen of it to ``details``."""
+        metrics, shown = self.bench.task.written(net, self.bench.splits.test)
+        details |= shown
+        return dict(metrics)
 
     def _trials(self, net: nn.Module) -> dict[str, float]:
         """The headline metric of a net on the test samples as the last stage's scheme makes them harder for it."""
@@ -239,7 +245,8 @@ class Arms:
             else:
                 student = self._new_student(seed, number)
             scheme = build.scheme(stage, student, teacher)
-            trained = self._fit("distilled", seed, scheme, stage.train_data(seed), build.training(stage.recipe.train, seed), stage, number)
+            samples = build.learnt_by(scheme, stage.train_data(seed))
+            trained = self._fit("distilled", seed, scheme, samples, build.training(stage.recipe.train, seed), stage, number)
             made |= {"previous": trained.net, f"stage:{stage.recipe.name}": trained.net}
             seconds += trained.seconds
             if stage.recipe.data.images is not None:
@@ -293,7 +300,7 @@ class Arms:
         own: dict[str, Any] = {"sampler": bench.recipe.data.sampler, "mixes": True} if name == "distilled" else {}
         loader = bench.loader(samples, training.seed, accumulate=training.accumulate, **own)
         whole = bench.splits.train if seed is None else bench.samples
-        steps = bench.loader(whole, accumulate=training.accumulate).steps
+        steps = bench.loader(whole, accumulate=training.accumulate, sampler=own.get("sampler", "shuffled")).steps
         return fit(
             scheme,
             Repeated(loader, steps) if len(samples) < len(whole) else loader,

@@ -128,16 +128,37 @@ def _finish(bench: Bench, folder: RunFolder, distilled: list[Arm]) -> None:
 
 
 def export(path: Path, int8: bool) -> None:
-    """Write the student of a run as safetensors and ONNX, checked against each other and timed; with ``int8`` also quantised, with its accuracy.
+    """Write the student of a run as ONNX, checked and timed, and with ``int8`` also quantised, with its accuracy; one of transformers as its folder.
 
-    Raises ValueError for a run that is not complete, ImportError without the extra ``export``.
+    Raises ValueError for a run that is not complete and a student that has neither form, ImportError without the extra ``export``.
     """
     folder = RunFolder(path)
     if not (path / "student.safetensors").exists():
         raise ValueError(f"{path} has no student.safetensors: the run is not complete; go on with it (instil run --resume {path})")
     student = load(path)
-    _export(folder, build.bench(student.recipe), student.net, int8)
+    bench = build.bench(student.recipe)
+    known = hasattr(student.net.model, "save_pretrained")
+    if bench.task.exports or not known:
+        _export(folder, bench, student.net, int8)
+    if known:
+        _export_folder(folder, bench, student.net)
     write_report(path)
+
+
+def _export_folder(folder: RunFolder, bench: Bench, net: Net) -> None:
+    from instil.export.latency import measure
+    from instil.export.transformers import to_transformers
+
+    samples: Any = bench.splits.test
+    tokenizer = getattr(samples, "tokenizer", None)
+    tokenizer = tokenizer.pruned(samples.tokens) if hasattr(tokenizer, "pruned") and samples.tokens else tokenizer
+    batch = next(iter(bench.loader(bench.splits.validation, shuffle=False)))
+    written = to_transformers(net, batch, folder.path / "student", tokenizer if hasattr(tokenizer, "inner") else None)
+    again = Net(written.pop("model"), net.call)
+    metrics, _ = bench.task.evaluate(again, bench.loader(bench.splits.test, shuffle=False))
+    written |= {bench.task.headline: metrics[bench.task.headline], "latency": measure(again, batch)}
+    result = folder.read_json("result.json")
+    folder.write_json("result.json", result | {"export": result.get("export", {}) | {"transformers": written}})
 
 
 def _export(folder: RunFolder, bench: Bench, net: Net, int8: bool) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from instil.atomic import atomic
 from instil.report import curves, plots, quality, tables, text, trust
+from instil.report.continuations import continuations
 from instil.report.legend import legend
 from instil.report.plots import Plot
 from instil.report.record import Record, read_run
@@ -102,7 +103,8 @@ def _warnings(record: Record) -> str:
 def _work(record: Record, drawn: list[Plot]) -> dict[str, str]:
     metric = record.metric
     curve = curves.metric_curves(record, metric, "curves", "Learning curves")
-    return {"arms": tables.arms(record), "gains": _figure(plots.gains(record), drawn), "curves": _figure(curve, drawn)}
+    figures = {"gains": _figure(plots.gains(record), drawn), "curves": _figure(curve, drawn)}
+    return {"arms": tables.arms(record), **figures, "continuations": continuations(record)}
 
 
 def _cost(record: Record, drawn: list[Plot]) -> dict[str, str]:

@@ -97,6 +97,7 @@ def cost(record: Record) -> str:
         ("Student", ("cost", "student"), "distilled"),
         ("Student, ONNX", ("export", "onnx"), "distilled"),
         ("Student, ONNX int8", ("export", "int8"), "distilled"),
+        ("Student, transformers", ("export", "transformers"), "distilled"),
     ]
     places = [place for place in places if isinstance(record.at(*place[1]), dict)]
     if not places:

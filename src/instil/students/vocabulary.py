@@ -31,6 +31,7 @@ def keep_tokens(model: nn.Module, tokens: Sequence[int]) -> nn.Module:
     config, place = getattr(model, "config", None), {token: number for number, token in enumerate(tokens)}
     if config is not None:
         config.vocab_size = len(tokens)
-        for name in TOKENS:
-            setattr(config, name, place.get(getattr(config, name)))
+    for told in (config, getattr(model, "generation_config", None)):
+        for name in TOKENS if told is not None else ():
+            setattr(told, name, place.get(getattr(told, name)))
     return model

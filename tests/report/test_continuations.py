@@ -1,0 +1,26 @@
+"""What networks write, side by side on the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from instil.report.continuations import continuations
+from instil.report.record import Record
+
+
+def record(*arms: str) -> Record:
+    said = {"prompt": "def <f>", "text": "(x):", "said": "(y) & more"}
+    details = {arm: {"continuations": [said, said], "written_per_second": 12.4, "writing_bytes": 2_000_000} for arm in arms}
+    return Record(Path(), {**{arm: {"likelihood": {"mean": 0.5}} for arm in ("teacher", "alone", "distilled")}, "details": details})
+
+
+def test_every_prompt_has_all_networks_and_no_text_is_markup() -> None:
+    page = continuations(record("teacher", "distilled"))
+    assert page.count("<dl>") == 2
+    assert page.count("def &lt;f&gt;") == 2
+    assert page.count("(y) &amp; more") == 4
+    assert "12 tokens per second, 2.0\N{NARROW NO-BREAK SPACE}MB of memory" in page
+
+
+def test_without_texts_there_is_nothing() -> None:
+    assert continuations(record()) == ""

@@ -1,0 +1,62 @@
+"""What a model writes: after which prompt, how like the answer, and how fast."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from instil.core import Net
+from instil.data.text import text
+from instil.networks.causal_transformer import causal_transformer
+from instil.tasks.language import Language, call
+
+
+class Parrot(nn.Module):
+    """Says the letter after the one it reads, and nothing after z."""
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        return nn.functional.one_hot(torch.where(input_ids == ord("z"), 256, input_ids + 1) % 257, 257).float()
+
+
+def said(model: nn.Module, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+    return {"logits": model(batch["input_ids"])}
+
+
+def test_texts_are_gone_on_with_from_their_middle(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.txt").write_text("abcdefgh" * 5)
+    metrics, details = Language().written(Net(Parrot(), said), text(str(tmp_path), length=16).test)
+    assert metrics == {}
+    first = details["continuations"][0]
+    assert first["prompt"] == "abcdefgh"
+    assert first["text"].startswith("abcdefgh")
+    assert first["said"].startswith("ijklmnop")
+    assert details["written_per_second"] > 0
+
+
+def test_answers_are_judged_by_what_they_share_with_the_ones_given(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    path.write_text("\n".join(json.dumps({"prompt": "k k w", "completion": "xy"}) for _ in range(3)))
+    samples = text(str(path), length=10).test
+    metrics, details = Language().written(Net(Parrot(), said), samples)
+    one = details["continuations"][0]
+    assert (one["prompt"], one["text"]) == ("k k w", "xy")
+    assert one["said"] == "xyz", "and then the end"
+    assert metrics == {"rouge_l": 0.0}, "one word, and another"
+    path.write_text("\n".join(json.dumps({"prompt": "k k w", "completion": "xyz"}) for _ in range(3)))
+    assert Language().written(Net(Parrot(), said), text(str(path), length=10).test)[0] == {"rouge_l": 1.0}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_memory_is_beyond_the_weights(tmp_path: Path, dtype: torch.dtype) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.txt").write_text("abcdefgh" * 5)
+    model = causal_transformer(257, length=16, width=64, heads=2).to(dtype)
+    _, details = Language().written(Net(model, call), text(str(tmp_path), length=16).test)
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    assert 257 * 4 < details["writing_bytes"] < weights

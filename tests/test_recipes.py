@@ -29,7 +29,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_scheme_weighting_and_balance_has_a_recipe_and_every_label_loss_is_in_one() -> None:
     """Other objectives are one word in the recipe of a task, and are trained so in ``test_every_objective``."""
     goals = [goal for path in SHIPPED for stage in stages(path) for goal in stage.objectives.values()]
-    assert set(catalogue.files("scheme")) <= {recipes.load(path).scheme.type for path in SHIPPED}
+    every = [stage for path in SHIPPED for stage in stages(path)]
+    assert set(catalogue.files("scheme")) <= {method.type for stage in every for method in (stage.scheme, *(spec.scheme for spec in stage.teachers))}
     assert any(goal.sample_weight for goal in goals)
     assert any(recipes.load(path).balance for path in SHIPPED)
     labels = {name for name, module in catalogue.files("objective").items() if ".labels." in module}

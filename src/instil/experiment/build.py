@@ -101,7 +101,7 @@ class Bench:
         augment = self.recipe.data.augment
         changed = self.changes(samples, seed)
         changed = Mixup(samples, changed, seed) if mixes and augment.mixup else changed
-        with at("data.sampler"):
+        with contextlib.nullcontext() if sampler == "shuffled" else at("data.sampler"):
             drawn = samplers.find(sampler)
             return Loader(
                 samples,

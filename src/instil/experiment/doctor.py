@@ -40,11 +40,10 @@ def examine(bench: Bench, scheme: Scheme, trained: bool) -> dict[str, Any]:
     engine = Engine(precision=stage.train.precision)
     training = build.training(stage.train, seed)
     engine.setup(scheme, lambda learner: training.optimizers.get(learner, training.optimizer))
-    clock = {"step": torch.tensor(0), "progress": torch.tensor(0.0), "seed": torch.tensor(seed)}
-    batch = (
-        engine.move(next(iter(bench.loader(bench.train_data(seed), seed, accumulate=stage.train.accumulate, sampler=stage.data.sampler, mixes=True))))
-        | clock
-    )
+    clock = {"step": torch.tensor(0), "progress": torch.tensor(0.0), "seed": torch.tensor(seed), "epoch_ends": torch.tensor(False)}
+    samples = build.learnt_by(scheme, bench.train_data(seed))
+    loader = bench.loader(samples, seed, accumulate=stage.train.accumulate, sampler=stage.data.sampler, mixes=True)
+    batch = engine.move(next(iter(loader))) | clock
     with torch.no_grad():
         student, teacher = scheme.student(batch), scheme.ask(batch)
     scheme.train()
@@ -192,5 +191,6 @@ def _problems(found: Mapping[str, Any], scheme: Scheme) -> Iterator[str]:
     if scheme.teacher is not None and any(part.training for part in scheme.teacher.modules()):
         yield "teacher: a part of it is in train mode"
     match = found["match"]
-    if found["teacher_trained"] and match.get("teacher_accuracy", 1.0) < match.get("student_accuracy", 0.0):
+    fixed = scheme.teacher is not None and not scheme.teacher.changes  # what learns with the student knows nothing yet
+    if fixed and found["teacher_trained"] and match.get("teacher_accuracy", 1.0) < match.get("student_accuracy", 0.0):
         yield "teacher: it is right less often than the untrained student on this batch; are its classes in the data's order, its inputs normalised?"

@@ -70,7 +70,7 @@ def _prepared(bench: Bench, ready: Mapping[int, Net], earlier: Mapping[str, Net]
     scheme.prepare(batch)
     on_labels = {"alone": bench.task.label_objectives, "label_smoothing": ("label_smoothing",)}
     seen = [build.learnt_from(build.label_objectives(stage, *goals), samples) for name, goals in on_labels.items() if name in stage.baselines]
-    _check_training(bench, scheme, stage.train, "train", samples, *seen)
+    _check_training(bench, scheme, stage.train, "train", build.learnt_by(scheme, samples), *seen)
     _check_classes(bench, student, batch, "student", stage.student.classes)
     for number, net in enumerate(nets):
         if "logits" in scheme.objectives.reads("teacher") and not kind_of(bench).joins:

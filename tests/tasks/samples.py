@@ -68,6 +68,13 @@ def texts() -> Batch:
     return {"input_ids": ids * mask, "attention_mask": mask, "label": images()["label"]}
 
 
+def text_pairs() -> Batch:
+    """Each text with another of the same sample's tokens, in another order."""
+    made = texts()
+    ids, mask = (made[key].flip(1).roll(1, 1) for key in ("input_ids", "attention_mask"))
+    return made | {"partner_input_ids": ids, "partner_attention_mask": mask}
+
+
 def nodes() -> Batch:
     """A ring; the last nodes are only there for the others."""
     number = torch.arange(12)
@@ -140,4 +147,5 @@ SAMPLES: dict[str, tuple[Callable[[], Batch], Callable[[], nn.Module] | None]] =
     "detection": (found, BoxProbe),
     "language": (rows, NextTokenProbe),
     "image_text": (pairs, PairProbe),
+    "sentence_embedding": (text_pairs, TextProbe),
 }

@@ -18,10 +18,11 @@ TRAINED_ON = 200  # documents
 
 
 class Tokenizer(Protocol):
-    """``size`` tokens, of which ``end`` closes a document."""
+    """``size`` tokens, of which ``end`` closes a document; ``start`` is what an encoder reads before it, None where there is nothing."""
 
     size: int
     end: int
+    start: int | None
 
     def encode(self, text: str) -> tuple[list[int], list[int]]:
         """Token numbers, and of each the UTF-8 bytes that it adds; they sum to the bytes of the text."""
@@ -36,7 +37,7 @@ class Tokenizer(Protocol):
 class Bytes:
     """Every UTF-8 byte is a token; one more ends a document."""
 
-    size, end = 257, 256
+    size, end, start = 257, 256, None
 
     def encode(self, text: str) -> tuple[list[int], list[int]]:
         tokens = list(text.encode())
@@ -52,8 +53,8 @@ class Bytes:
 class Learned:
     """A tokenizer of the library ``tokenizers``."""
 
-    def __init__(self, inner: Any, end: int):
-        self.inner, self.end, self.size = inner, end, inner.get_vocab_size()
+    def __init__(self, inner: Any, end: int, start: int | None = None):
+        self.inner, self.end, self.start, self.size = inner, end, start, inner.get_vocab_size()
 
     def encode(self, text: str) -> tuple[list[int], list[int]]:
         found = self.inner.encode(text, add_special_tokens=False)
@@ -135,7 +136,7 @@ def _from_json(path: Path) -> Tokenizer:
     end = next((number for word in ends if (number := inner.token_to_id(word)) is not None), None)
     if end is None:
         raise ValueError(f"{path} has no token that ends a text; one of {', '.join(ends)} is needed")
-    return Learned(inner, end)
+    return Learned(inner, end, inner.token_to_id("[CLS]"))
 
 
 def from_gguf(path: Path) -> Tokenizer:

@@ -155,6 +155,11 @@ def _image_text(draw: Draw, side: str) -> Outputs:
     return {"image_embedding": image, "text_embedding": text + image / 2, "logit_scale": torch.full((1,), SCALES[side], dtype=image.dtype)}
 
 
+def _sentences(draw: Draw, side: str) -> Outputs:
+    first, partner = draw(WIDTHS[side]), draw(WIDTHS[side])
+    return {"embedding": first, "partner_embedding": partner + first / 2, "logit_scale": torch.full((1,), SCALES[side], dtype=first.dtype)}
+
+
 def _detection(draw: Draw, side: str) -> Outputs:
     """One location of an image: its class, and of each of the box's four edges a distribution over five distances."""
     return {"logits": 2 * draw(CLASSES), "box_logits": 2 * draw(4 * 5), "embedding": draw(WIDTHS[side])}
@@ -195,6 +200,7 @@ TASKS: dict[str, tuple[Maker, Callable[[int], Batch]]] = {
     "detection": (_detection, _boxes),
     "regression": (_regression, _real_labels),
     "language": (_language, _tokens),
+    "sentence_embedding": (_sentences, _nothing),
 }
 """Of each task: the outputs of a side, and what its batch has more than ``label`` and ``index``."""
 

@@ -28,6 +28,8 @@ def contrastive_loss(image: Tensor, text: Tensor, logit_scale: Tensor | float = 
 class Contrastive(Objective):
     """The student's image_embedding (N, D) against its text_embedding (N, D), with its logit_scale (1,): the pairs are the labels.
 
+    Of pairs of texts, embedding and partner_embedding.
+
     Zero for one pair alone.
     """
 
@@ -38,7 +40,7 @@ class Contrastive(Objective):
         2021,
         source="labels",
         algorithms=("contrastive", "cross-modal"),
-        tasks=("image_text",),
+        tasks=("image_text", "sentence_embedding"),
         couples=True,
         zero_at_match=False,
         equation=r"\frac{1}{2N} \sum_{n=1}^{N} \Big( -\log \frac{e^{s \cos(u_n, v_n)}}{\sum_m e^{s \cos(u_n, v_m)}} - \log \frac{e^{s \cos(u_n, "
@@ -49,7 +51,7 @@ class Contrastive(Objective):
         "start), so a weight beside it does not carry over to another batch size. The paper keeps the learned scale at 100 or less; this loss "
         "does not.",
     )
-    needs: ClassVar = {"student": (("image_embedding",), ("text_embedding",), ("logit_scale",)), "teacher": ()}
+    needs: ClassVar = {"student": (("image_embedding", "embedding"), ("text_embedding", "partner_embedding"), ("logit_scale",)), "teacher": ()}
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        return contrastive_loss(student["image_embedding"], student["text_embedding"], student["logit_scale"])
+        return contrastive_loss(*(student[role] for role in self.reads["student"]))

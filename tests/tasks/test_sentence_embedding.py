@@ -1,0 +1,76 @@
+"""Sentence embeddings: the call, and recall, rank and correlation against loops."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy.stats import spearmanr
+from torch import nn
+
+from instil.core import Batch, Net, Outputs
+from instil.networks.text_transformer import text_transformer
+from instil.tasks.sentence_embedding import SentenceEmbedding, call
+from instil.teachers.frozen import Frozen
+from tests.tasks.samples import text_pairs
+
+
+def given(_: nn.Module, batch: Batch) -> Outputs:
+    return {"embedding": batch["first"], "partner_embedding": batch["second"]}
+
+
+def near(_: nn.Module, batch: Batch) -> Outputs:
+    return {"embedding": batch["first"] + 0.5 * batch["noise"], "partner_embedding": batch["second"]}
+
+
+def sample(number: int = 9) -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    first, noise = torch.randn(2, number, 4, generator=generator)
+    second = first + torch.randn(number, 4, generator=generator)
+    return {"first": first, "second": second, "noise": noise, "label": torch.arange(number) % 3}
+
+
+def test_the_metrics_are_those_of_loops() -> None:
+    batch = sample()
+    metrics, _ = SentenceEmbedding().evaluate(Net(nn.Identity(), given), [{k: v[:5] for k, v in batch.items()}, {k: v[5:] for k, v in batch.items()}])
+    table = [[float(F.cosine_similarity(a, b, dim=0)) for b in batch["second"]] for a in batch["first"]]
+    ranks = [1 + sum(value > row[n] for value in row) for side in (table, [list(c) for c in zip(*table, strict=True)]) for n, row in enumerate(side)]
+    assert metrics["recall"] == pytest.approx(ranks.count(1) / len(ranks))
+    assert metrics["mrr"] == pytest.approx(sum(1 / rank for rank in ranks) / len(ranks))
+    nearest = [row.index(max(row)) for row in table]
+    assert metrics["accuracy"] == pytest.approx(sum(n % 3 == place % 3 for place, n in enumerate(nearest)) / len(nearest))
+    assert 0 < metrics["recall"] < 1
+
+
+def test_a_teacher_s_order_of_similarities() -> None:
+    batch, teacher = sample(), Frozen(Net(nn.Identity(), near))
+    metrics, _ = SentenceEmbedding().evaluate(Net(nn.Identity(), given), [batch], teacher)
+    unit = [F.normalize(batch[key], dim=1) for key in ("first", "second")]
+    other = F.normalize(batch["first"] + 0.5 * batch["noise"], dim=1)
+    expected = spearmanr((unit[0] @ unit[1].T).flatten(), (other @ unit[1].T).flatten()).statistic
+    assert metrics["spearman"] == pytest.approx(expected, abs=1e-5)
+    same, _ = SentenceEmbedding().evaluate(Net(nn.Identity(), given), [batch], Frozen(Net(nn.Identity(), given)))
+    assert (same["spearman"], same["agreement"]) == (pytest.approx(1), 1)
+
+
+def test_padding_is_in_no_embedding() -> None:
+    torch.manual_seed(0)
+    model, batch = text_transformer(4, 9, length=5, width=8, depth=1).eval(), text_pairs()
+    outputs = call(model, batch)
+    spoiled = {key: torch.where(batch[f"{key[:-9]}attention_mask"] > 0, batch[key], 8) for key in ("input_ids", "partner_input_ids")}
+    for role, value in call(model, batch | spoiled).items():
+        if role.endswith("embedding"):
+            torch.testing.assert_close(value, outputs[role])
+    length = int(batch["attention_mask"][0].sum())
+    alone = call(model, {"input_ids": batch["input_ids"][:1, :length]})
+    torch.testing.assert_close(alone["embedding"], outputs["embedding"][:1])
+    assert "partner_embedding" not in alone
+
+
+def test_vectors_that_are_not_finite_are_refused() -> None:
+    batch = sample()
+    batch["second"][2, 0] = torch.nan
+    with pytest.raises(ValueError, match="1 of 9 texts have embeddings that are not finite"):
+        SentenceEmbedding().evaluate(Net(nn.Identity(), given), [batch])
+    with pytest.raises(ValueError, match="no pair to evaluate on has a label"):
+        SentenceEmbedding().evaluate(Net(nn.Identity(), given), [sample() | {"label": torch.full((9,), -100)}])

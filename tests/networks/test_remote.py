@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from instil.experiment import build
 from instil.experiment.recording import record
 from instil.experiment.rehearsal import rehearse
 from instil.networks.factory import build as network
+from instil.recipe import to_yaml
 from instil.recipe.sections import Recipe
 from instil.tasks import language
 from tests.experiment.small import lines, recipe, run_of
@@ -144,3 +148,29 @@ def test_a_server_that_is_down_names_the_argument(texts: Path) -> None:
         ValueError, match=r"teacher: url: http://127\.0\.0\.1:9/v1/models gave no answer in 1 attempt; the last: nothing answers there"
     ):
         list(rehearse(build.bench(taught("http://127.0.0.1:9/v1", texts))))
+
+
+@pytest.mark.slow
+def test_a_killed_recording_goes_on_and_asks_nothing_twice(texts: Path, tmp_path: Path) -> None:
+    with stub("vllm", delay=0.05) as server:
+        one = taught(server, texts, f"store.path={tmp_path / 'store'}", "teacher.options.concurrency=2")
+        (tmp_path / "one.yaml").write_text(to_yaml(one))
+        command = [sys.executable, "-m", "instil.cli", "record", str(tmp_path / "one.yaml")]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        while len(server.answered) < 14:
+            assert process.poll() is None
+            time.sleep(0.002)
+        process.kill()
+        process.wait()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        rows = [count for question, count in server.answered.items() if '"prompt_logprobs": 5' in question]
+    assert len(rows) > 14
+    assert sum(rows) - len(rows) <= 2, "only what was under way is asked again"
+    assert run_of(one, tmp_path / "run")["status"] == "complete"
+
+
+def test_objectives_that_need_more_say_so(texts: Path) -> None:
+    with stub("vllm") as server:
+        for name in ("kd", "patient_kd", "fitnet"):
+            with pytest.raises(ValueError, match=rf"objectives\.{name}: .* of the teacher, which gives top"):
+                list(rehearse(build.bench(taught(server, texts, objectives={name: {}}))))

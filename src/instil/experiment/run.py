@@ -48,6 +48,7 @@ def run(recipe: Recipe, out: Path | None, resume: Path | None, console: Console)
     if rank() == 0:
         _tell_pairs(scheme, console)
         (folder.path / "checkpoint").mkdir(parents=True, exist_ok=True)
+    del scheme  # its nets would be there beside those that are trained
     folder.write("recipe.yaml", to_yaml(recipe))
     folder.write_json("environment.json", environment(recipe.seeds))
     done: dict[str, list[Arm]] = {name: [] for name in (*recipe.baselines, "distilled")}

@@ -20,9 +20,9 @@ class Task:
     """Base of the tasks, each with its ``call``, its metrics and what belongs to them; ``kind`` is that of the labels.
 
     ``names``: of the tuples that a user's own loader yields. ``inputs``: what ``call`` reads of a batch. ``roles``: of the outputs, what ``evaluate``
-    reads; ``compared``: of the teacher's where it is not the same. ``label_objectives``: what teacher and student alone learn with. ``headline``: the metric that arms are compared by. ``baselines``: of each
-    kind of label, what a gain must beat; all but ``alone`` need a class for each sample. ``exports``: whether a student is a graph of ``inputs``
-    to ``logits`` that ONNX can hold. ``evaluated``: samples that are judged at once.
+    reads; ``compared``: of the teacher's where it is not the same. ``label_objectives``: what teacher and student alone learn with. ``headline``: the
+    metric that arms are compared by. ``baselines``: of each kind of label, what a gain must beat; all but ``alone`` need a class for each sample.
+    ``exports``: whether a student is a graph of ``inputs`` to ``logits`` that ONNX can hold. ``evaluated``: samples that are judged at once.
     """
 
     card: ClassVar[Card]

@@ -54,6 +54,10 @@ def test_lines_that_cannot_be_learned_from_are_named(prompts: Path, tmp_path: Pa
         assert sum(server.answered.values()) == 28
         with pytest.raises(ValueError, match=r"prompts\.jsonl, line 2 cannot be learned from: the answer is empty"):
             generate(prompts, out, teacher)
+    with stub(faults=[saying({"data": [{"id": "m"}]}), *[status(400, "no argument top_k")] * 30]) as server:
+        teacher = Server(server.url)
+        with pytest.raises(ValueError, match=r"none of the 30 prompts has an answer to learn from: .*no argument top_k"):
+            generate(prompts, out, teacher)
     assert not out.exists()
 
 

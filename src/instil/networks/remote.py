@@ -90,6 +90,8 @@ def remote(
     ``log`` is by default a file in ``$INSTIL_CACHE`` or ``~/.cache/instil``, named by url and name. Raises ValueError where the server is not there,
     and for data whose vocabulary was pruned.
     """
+    if size < 1:
+        raise ValueError(f"size: at least one token of each position, not {size}")
     if tokens:
         raise ValueError("data.prune: the server's model speaks of its whole vocabulary, so the student must have it too; leave prune out")
     if not vocabulary:

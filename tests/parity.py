@@ -38,12 +38,18 @@ from instil.schemes.adaad import AdaAD
 from instil.schemes.adversarial import Adversarial
 from instil.schemes.adversarial_training import AdversarialTraining
 from instil.schemes.ard import ARD
+from instil.schemes.boundary_samples import BoundarySamples
 from instil.schemes.byot import BYOT
+from instil.schemes.cmi import CMI
+from instil.schemes.dafl import DAFL
 from instil.schemes.deep_inversion import DeepInversion
 from instil.schemes.deep_supervision import DeepSupervision
+from instil.schemes.dfad import DFAD
+from instil.schemes.dfq import DFQ
 from instil.schemes.dino import DINO as DINOScheme
 from instil.schemes.dks import DKS
 from instil.schemes.ema import Ema
+from instil.schemes.fast_data_free import FastDataFree
 from instil.schemes.fcfd import FCFD
 from instil.schemes.folded_transform import FoldedTransform
 from instil.schemes.frskd import FRSKD
@@ -62,6 +68,7 @@ from instil.schemes.several_students import SeveralStudents
 from instil.schemes.sftn import SFTN
 from instil.schemes.spot_adaptive import SpotAdaptive
 from instil.schemes.views import Views
+from instil.schemes.zskt import ZSKT
 from instil.step import train_step
 from instil.teachers.ensemble import Ensemble
 from instil.teachers.frozen import Frozen
@@ -112,6 +119,33 @@ def viewed(width: int, seed: int) -> Net:
     """A net that looks at the image, a square of 16 of the 20 numbers, and so tells a turned one."""
     one = net(width, seed)
     return Net(one.model, lambda model, batch: {"logits": model(F.pad(batch["image"].flatten(1), (0, 4)))}, one.taps)
+
+
+class Maker(nn.Module):
+    """Images of a square of 16 numbers, of codes of four."""
+
+    latent = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, 16), Block(16), nn.Linear(16, 16), nn.Sigmoid(), nn.Unflatten(1, (1, 4, 4)))
+
+    def forward(self, codes: Tensor) -> Tensor:
+        image: Tensor = self.layers(codes)
+        return image
+
+
+def without_data(kind: Callable[..., Scheme], **options: Any) -> Callable[[], Scheme]:
+    """A scheme with a generator, without what couples the samples of a batch."""
+
+    def make() -> Scheme:
+        torch.manual_seed(3)
+        return kind(viewed(16, 1), Frozen(viewed(32, 2)), {"kd": KD()}, Net(Maker()), **options)
+
+    return make
+
+
+RECOVERED = {"memory": 96, "every": 2, "iterations": 2, "statistics_weight": 0.0}
 
 
 class SameViews(Objective):
@@ -268,6 +302,14 @@ SCHEMES: dict[str, Callable[[], Scheme]] = {
     "deep_inversion": lambda: DeepInversion(
         viewed(16, 1), Frozen(viewed(32, 2)), plain(), memory=96, every=2, iterations=3, statistics_weight=0.0, competition_weight=1.0
     ),
+    "zskt": without_data(ZSKT, student_steps=2),
+    "zskt_memory": without_data(ZSKT, student_steps=1, memory=96),
+    "dafl": without_data(DAFL, balance=0.0),
+    "dfad": without_data(DFAD, student_steps=2),
+    "dfq": without_data(DFQ, alpha=0.0),
+    "cmi": without_data(CMI, contrast_weight=0.0, **RECOVERED),
+    "fast_data_free": without_data(FastDataFree, **RECOVERED),
+    "boundary_samples": lambda: BoundarySamples(viewed(16, 1), Frozen(viewed(32, 2)), plain(), share=1.0, attack_steps=2),
     "spot_adaptive": spotted,
     "views": lambda: Views(viewed(16, 1), Frozen(viewed(32, 2)), {"views": SameViews(), "kd": KD(), "cross_entropy": CrossEntropy()}),
 }

@@ -17,6 +17,8 @@ from instil.schemes.inversion import Inversion, Number, Share, decision_adversar
 
 CODES = 14
 """Salt of the latent codes."""
+NOTHING = 1e-30
+"""What Adam adds: so little that the codes' steps do not depend on the factor by which an update's loss was scaled for its learner."""
 
 
 class GeneratedInversion(Inversion):
@@ -81,7 +83,7 @@ class GeneratedInversion(Inversion):
             yield self.compare(batch)
             return
         latent = self.codes(batch).requires_grad_()
-        optimizer = torch.optim.Adam([latent], self.latent_rate, betas=(0.5, 0.999))
+        optimizer = torch.optim.Adam([latent], self.latent_rate, betas=(0.5, 0.999), eps=NOTHING)
         for turn in range(self.iterations):
             optimizer.zero_grad()
             yield Update(self.inversion(batch, shifted(images_of(self.generator, latent), batch, self.shift, turn)), "generator")

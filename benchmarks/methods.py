@@ -94,7 +94,7 @@ def prepared(made: Recipe) -> tuple[Scheme, list[Batch]]:
     nets = [build.net(spec, school(bench, spec, number), "teacher") for number, spec in enumerate(made.teachers)]
     teacher = introduced(together(bench, nets), bench)
     scheme = build.scheme(bench, student, teacher)
-    clock = {"step": torch.tensor(0), "progress": torch.tensor(0.5), "seed": torch.tensor(0)}
+    clock = {"step": torch.tensor(0), "progress": torch.tensor(0.5), "seed": torch.tensor(0), "epoch_ends": torch.tensor(False)}
     batches = [batch | clock for batch, _ in zip(bench.loader(bench.train_data(0), sampler=made.data.sampler), range(4), strict=False)]
     scheme.prepare(batches[0])
     return scheme, batches

@@ -32,9 +32,9 @@ def school(stage: Bench, spec: TeacherModel, number: int) -> Bench:
         return bench
     sharing = [n for n, other in enumerate(stage.recipe.teachers) if other.data == spec.data and not (other.ready or other.earlier)]
     order = torch.randperm(len(bench.splits.train), generator=torch.Generator().manual_seed(0))
-    part = torch.tensor_split(order, len(sharing))[sharing.index(number)]
-    if not len(part):
+    if len(sharing) > len(order):
         raise RecipeError(f"teacher: {len(sharing)} members share {len(order)} samples, of which each needs its own; take fewer members")
+    part = torch.tensor_split(order, len(sharing))[sharing.index(number)]
     return dataclasses.replace(bench, splits=dataclasses.replace(bench.splits, train=numbered(bench.splits.train, part)))
 
 

@@ -101,6 +101,9 @@ def measured(record: Record) -> list[tuple[str, str]]:
         same = "Simpler methods and distilled student start from the same initial weights and train"
     said.append(("Same for all", f"{same} for the same number of steps. They differ in what they learn from."))
     said.append(("Numbers", "Of the last epoch, not the best one. Choices are made on the validation split; the test split decides nothing."))
+    if isinstance(spent := record.at("privacy"), dict):
+        told = f"epsilon {spent['epsilon']:.3g} at delta {spent['delta']:.3g}, for {spent['answered']} answers to {spent['questions']} questions"
+        said.append(("Privacy", f"The student learned of the private data by noisy votes alone: {told}. The scores here are not private."))
     if record.seeds:
         several = ". ± is the standard deviation between them (n − 1 in the denominator)" if len(record.seeds) > 1 else ""
         said.append(("Seeds", f"{', '.join(map(str, record.seeds))}{several}."))

@@ -1,0 +1,114 @@
+"""Teachers with data of their own, several of them, and how they answer as one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from instil.experiment import build
+from instil.experiment.build import Bench
+from instil.experiment.rehearsal import rehearse
+from instil.experiment.teachers import school
+from instil.experiment.trained import place
+from instil.teachers.amalgamated import Amalgamated
+from instil.teachers.ensemble import Ensemble
+from instil.teachers.private_votes import PrivateVotes
+from instil.teachers.routed import Routed
+from tests.experiment.small import recipe, run_of
+
+LOW, HIGH = ("{model: cnn, data: {name: digit_domains, classes: ['" + "', '".join(part) + "']}}" for part in ("01234", "56789"))
+PRIVATE = ("data={name: digit_domains, rows: [700, 1000]}", "teacher.data={name: digit_domains, rows: [0, 700]}", "scheme=pate", "objectives.kd=null")
+
+
+def bench(*changes: str) -> Bench:
+    return build.bench(recipe(*changes))
+
+
+def teacher_of(one: Bench) -> torch.nn.Module | None:
+    *_, (_, scheme, _) = rehearse(one)
+    return scheme.teacher
+
+
+def test_a_teacher_is_trained_on_the_data_that_it_names() -> None:
+    one = bench("teacher.data={name: digit_domains, look: inverted}")
+    own = school(one, one.recipe.teachers[0], 0)
+    image = one.splits.train.__getitems__([3])["image"]
+    assert torch.equal(own.splits.train.__getitems__([3])["image"], 1 - image)
+    assert own.recipe.data.name == "digit_domains"
+    assert place(one, one.recipe.teachers[0], 0) != place(bench(), recipe().teachers[0], 0)
+    assert school(bench(), recipe().teachers[0], 0).splits.train is not own.splits.train
+
+
+def test_copies_begin_anew_and_are_kept_apart() -> None:
+    one = bench("teacher.copies=3")
+    assert len({place(one, spec, number) for number, spec in enumerate(one.recipe.teachers)}) == 3
+    assert isinstance(teacher_of(one), Ensemble)
+    assert place(one, one.recipe.teachers[0], 0) == place(bench(), recipe().teachers[0], 0), "the first is the one that there would be alone"
+
+
+def test_several_answer_as_the_recipe_says() -> None:
+    routed = teacher_of(bench("teacher=[cnn, {model: cnn, options: {width: 2}}]", "together={type: routed, by: label}"))
+    assert isinstance(routed, Routed)
+    assert routed.by == "label"
+    probable = teacher_of(bench("teacher.copies=2", "together={type: ensemble, mean: probabilities}"))
+    assert isinstance(probable, Ensemble)
+    assert probable.mean == "probabilities"
+    joined = teacher_of(bench(f"teacher=[{HIGH}, {LOW}]", "together=amalgamated"))
+    assert isinstance(joined, Amalgamated)
+    assert joined.order.tolist() == [5, 6, 7, 8, 9, 0, 1, 2, 3, 4]
+
+
+def test_a_way_to_answer_that_there_is_not_is_told() -> None:
+    with pytest.raises(ValueError, match=r"together: No teacher named 'rooted'; closest: routed"):
+        recipe("teacher.copies=2", "together=rooted")
+    with pytest.raises(ValueError, match=r"together\.by: 'entropy', 'label' or 'domain' was expected"):
+        recipe("teacher.copies=2", "together={type: routed, by: size}")
+    with pytest.raises(ValueError, match=r"together: 'frozen' is one net; closest: routed"):
+        teacher_of(bench("teacher.copies=2", "together=frozen"))
+    with pytest.raises(ValueError, match=r"together: no member knows the class '5'"):
+        teacher_of(bench(f"teacher=[{LOW}]", "together=amalgamated"))
+    with pytest.raises(ValueError, match="leave copies out"):
+        recipe("teacher={model: cnn, weights: some.safetensors, copies: 2}")
+
+
+def test_logits_of_other_classes_are_no_answer() -> None:
+    five = ("data={name: digit_domains, classes: ['5', '6', '7', '8', '9']}", f"teacher={LOW}")
+    with pytest.raises(ValueError, match="class 0 is '0' for the teacher and '5' in the data"):
+        teacher_of(bench(*five))
+    teacher_of(bench(*five, "objectives.kd=null", "student=cnn", "objectives.pkt={}"))
+    with pytest.raises(ValueError, match=r"teacher\.data: there is no data source 'digitz'"):
+        teacher_of(bench("teacher.data=digitz"))
+
+
+def test_members_whose_votes_are_private_share_no_sample() -> None:
+    one = bench(*PRIVATE, "teacher.copies=4", "together={type: private_votes, noise: 2}")
+    parts = [school(one, spec, number).splits.train for number, spec in enumerate(one.recipe.teachers)]
+    images = torch.cat([part.__getitems__(range(len(part)))["image"] for part in parts])
+    assert len(images) == 700
+    assert len(images.flatten(1).unique(dim=0)) >= 695, "some digits are written twice, pixel by pixel"
+    assert all(len(part.label.unique()) == 10 for part in parts)
+    assert isinstance(teacher_of(one), PrivateVotes)
+    with pytest.raises(ValueError, match="701 members share 700 samples"):
+        many = bench(*PRIVATE, "teacher.copies=701", "together={type: private_votes}")
+        school(many, many.recipe.teachers[0], 0)
+
+
+def test_what_private_answers_cost_is_in_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
+    changes = (*PRIVATE, "teacher.copies=2", "together={type: private_votes, noise: 2, answers: 50}", "train.epochs=1", "seeds=[0]", "baselines=[]")
+    found = run_of(recipe(*changes), tmp_path / "run")
+    assert found["privacy"].keys() == {"epsilon", "delta", "questions", "answered"}
+    assert found["privacy"]["questions"] == 300
+    assert found["privacy"]["answered"] == 50
+    assert found["privacy"]["epsilon"] > 0
+    assert "teacher" not in found, "it has no score: it answers what it met alone"
+    assert "for 50 answers to 300 questions" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_teacher_of_other_classes_has_no_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
+    data = "data={name: digit_domains, classes: ['5', '6', '7', '8', '9'], labels: 10}"
+    changes = (data, f"teacher={LOW}", "objectives.kd=null", "student=cnn", "objectives.pkt={}", "train.epochs=1", "seeds=[0]", "baselines=[]")
+    assert "teacher" not in run_of(recipe(*changes), tmp_path / "run")

@@ -1,0 +1,69 @@
+"""A run of several stages, killed in the middle of any of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from instil.experiment import arms
+from instil.recipe.sections import Recipe
+from tests.experiment.small import lines, numbers, recipe, result, run_of
+
+STAGES: list[dict[str, Any]] = [
+    {"name": "hint", "objectives": {"hint": {"type": "fitnet", "pairs": [[1, 1]]}}},
+    {"name": "peers", "teacher": None, "student": "previous", "scheme": {"type": "previous_epoch"}, "objectives": {"ps_kd": {"alpha": 0.5}}},
+    {"student": {"model": "stage:hint", "freeze": ["stages.0", "stages.1"]}, "teacher": "stage:peers", "data": {"sampler": "two_views"}},
+]
+STEPS = 8
+
+
+def staged() -> Recipe:
+    """A hint, then the student's own past, then a teacher of the second stage for the net of the first, whose first parts stay as they are."""
+    train = {"epochs": 2, "optimizer": {"lr": 1e-2}, "checkpoint_every": 1}
+    student = {"model": "cnn", "options": {"width": 2}}
+    return recipe("baselines=[]", "seeds=[0]", train=train, student=student, stages=STAGES)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    run_of(staged(), out)
+    return out
+
+
+@pytest.mark.parametrize("stage", range(3))
+def test_stopped_in_the_middle_of_any_stage_it_ends_bit_for_bit_alike(
+    stage: int, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = [line["step"] for line in lines(undisturbed) if line["arm"] == "distilled" and line["stage"] == stage]
+    assert len(wanted) == 2
+    seen: list[int] = []
+    fit = arms.fit
+
+    def stopped(*given: Any, tick: Any, **options: Any) -> Any:
+        name = options["checkpoint"].stem
+
+        def counted(clock: Any) -> None:
+            if name == f"distilled-0-stage{stage}":
+                seen.append(clock.step)
+                if clock.step == wanted[0] + 1:
+                    raise KeyboardInterrupt
+            tick(clock)
+
+        return fit(*given, tick=counted, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(arms, "fit", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run_of(staged(), tmp_path / "run")
+    assert seen == list(range(1, wanted[0] + 2)), "it stopped a step after the first checkpoint"
+    assert {path.name for path in (tmp_path / "run" / "checkpoint").glob("distilled*.pt")} == {f"distilled-0-stage{n}.pt" for n in range(stage + 1)}
+    torch.manual_seed(99)
+    assert numbers(run_of(staged(), tmp_path / "run", resume=True)) == numbers(result(undisturbed))
+    expected, found = (load_file(out / "checkpoint" / "distilled-0.safetensors") for out in (undisturbed, tmp_path / "run"))
+    assert expected
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())

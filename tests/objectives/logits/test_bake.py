@@ -1,0 +1,49 @@
+"""BAKE against a series."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from instil.objectives.logits.bake import bake_loss, bake_targets
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def affinity(embedding: np.ndarray) -> np.ndarray:
+    rows = embedding / np.linalg.norm(embedding, axis=1, keepdims=True)
+    powers = np.exp(rows @ rows.T) * (1 - np.eye(len(rows)))
+    return powers / powers.sum(1, keepdims=True)
+
+
+def test_predictions_are_carried_on_again_and_again() -> None:
+    probability, embedding = drawn(5, 4).softmax(-1).numpy(), drawn(5, 3, seed=1).numpy()
+    step, carried = 0.6 * affinity(embedding), probability
+    for _ in range(200):
+        carried = step @ carried + 0.4 * probability
+    assert np.allclose(bake_targets(torch.from_numpy(probability), torch.from_numpy(embedding), 0.6).numpy(), carried)
+
+
+def test_is_the_divergence_from_them() -> None:
+    logits, embedding = drawn(5, 4), drawn(5, 3, seed=1)
+    soft = (logits / 3).softmax(-1)
+    target = bake_targets(soft, embedding, 0.5)
+    wanted = 9 * (target * (target.log() - soft.log())).sum(1).mean()
+    assert bake_loss(logits, embedding, 3.0).item() == pytest.approx(wanted.item())
+
+
+def test_without_others_nothing_is_learnt_and_targets_have_no_gradient() -> None:
+    logits, embedding = drawn(5, 4).requires_grad_(), drawn(5, 3, seed=1).requires_grad_()
+    assert bake_loss(logits, embedding, omega=0.0).item() == pytest.approx(0.0, abs=1e-12)
+    bake_loss(logits, embedding).backward()
+    assert logits.grad is not None
+    assert embedding.grad is None
+
+
+def test_shapes_that_do_not_fit_say_so() -> None:
+    with pytest.raises(ValueError, match=r"logits \(5, 4\) and embeddings \(4, 3\); expected \(N, C\) and \(N, D\)"):
+        bake_loss(drawn(5, 4), drawn(4, 3))

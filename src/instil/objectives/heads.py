@@ -13,8 +13,6 @@ from instil.objectives.token_terms import FLOOR
 
 Signal = Tensor | Projection
 """Logits (..., V), or what they are made from."""
-CLASSES_AT_ONCE = 1024
-"""A processor multiplies a chunk of tokens by so many rows of a head fastest."""
 
 
 class Source(Protocol):
@@ -29,6 +27,9 @@ class Source(Protocol):
 
     def collect(self, rows: Tensor, gradient: Tensor, weight: Tensor) -> None:
         """Take in the gradient (n, V) of the rows' losses by their logits; a row counts by its ``weight`` where rows are added up."""
+
+    def summed(self) -> list[Tensor | None]:
+        """The gradients by the tensors, of all that was collected; None for those that do not learn."""
 
 
 class Given:
@@ -48,6 +49,9 @@ class Given:
         if self.gradients[0] is not None:
             self.gradients[0].index_copy_(0, rows, gradient.to(self.logits.dtype))
 
+    def summed(self) -> list[Tensor | None]:
+        return list(self.gradients)
+
 
 class Head:
     """Logits as the sum of products hidden (N, H) weight (V, H)', and a bias (V,) if ``tensors`` are odd in number: hidden, weight, ..., bias.
@@ -63,9 +67,10 @@ class Head:
         self.weights = [weight.to(hidden.dtype) for hidden, weight in self.pairs]
         hidden = set(range(0, 2 * len(self.pairs), 2))
         self.gradients = [
-            torch.zeros_like(tensor, dtype=None if number in hidden else full(tensor).dtype) if learned else None
+            torch.zeros_like(tensor) if learned and number in hidden else torch.empty_like(tensor, dtype=full(tensor).dtype) if learned else None
             for number, (tensor, learned) in enumerate(zip(tensors, learns, strict=True))
         ]
+        self.begun = False
 
     def load(self, rows: Tensor, into: Tensor) -> None:
         for number, ((hidden, _), weight) in enumerate(zip(self.pairs, self.weights, strict=True)):
@@ -74,6 +79,7 @@ class Head:
             into.add_(self.bias).clamp_min_(FLOOR)
 
     def collect(self, rows: Tensor, gradient: Tensor, weight: Tensor) -> None:
+        keep = float(self.begun)
         for number, ((hidden, _), matrix) in enumerate(zip(self.pairs, self.weights, strict=True)):
             of_hidden, of_weight = self.gradients[2 * number : 2 * number + 2]
             low = gradient.to(hidden.dtype)
@@ -82,21 +88,27 @@ class Head:
             if of_weight is not None:
                 weighted = hidden[rows] * weight.to(hidden.dtype)[:, None]
                 if low.dtype == of_weight.dtype:
-                    of_weight.addmm_(low.mT, weighted)
+                    of_weight.addmm_(low.mT, weighted, beta=keep)
                 else:
-                    of_weight += low.mT @ weighted
+                    product = low.mT @ weighted
+                    of_weight.add_(product) if self.begun else of_weight.copy_(product)
         if self.bias is not None and self.gradients[-1] is not None:
-            self.gradients[-1] += weight.to(gradient.dtype) @ gradient
+            self.gradients[-1].addmv_(gradient.mT, weight.to(gradient.dtype), beta=keep)
+        self.begun = True
+
+    def summed(self) -> list[Tensor | None]:
+        if not self.begun:
+            for gradient in self.gradients:
+                if gradient is not None:
+                    gradient.zero_()
+        return self.gradients
 
 
 def _multiply(hidden: Tensor, weight: Tensor, into: Tensor, add: bool) -> None:
-    if hidden.dtype != into.dtype or hidden.device.type != "cpu":
+    if hidden.dtype != into.dtype:
         product = hidden @ weight.mT
         into.add_(product) if add else into.copy_(product)
-        return
-    for start in range(0, len(weight), CLASSES_AT_ONCE):
-        part, tile = weight[start : start + CLASSES_AT_ONCE].mT, into[:, start : start + CLASSES_AT_ONCE]
-        if add:
-            tile.addmm_(hidden, part)
-        else:
-            torch.mm(hidden, part, out=tile)
+    elif add:
+        into.addmm_(hidden, weight.mT)
+    else:
+        torch.mm(hidden, weight.mT, out=into)

@@ -82,7 +82,7 @@ class _Plan(NamedTuple):
                 values[rows[block]] = self._step(student, rows[block], logits[block], loaded[block], any(learns))
             if any(learns):
                 student.collect(rows, logits, weight[rows])
-        return values, student.gradients
+        return values, student.summed()
 
     def _step(self, student: Source, rows: Tensor, logits: Tensor, loaded: Tensor, learns: bool) -> Tensor:
         """The loss of a block; its gradient takes the place of the logits."""

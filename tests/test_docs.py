@@ -16,8 +16,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
+from instil import catalogue
 from instil import recipe as recipes
 from instil.networks.cnn import cnn
+from instil.recipe.options import parameters
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -97,6 +99,23 @@ def test_concepts_run(capsys: pytest.CaptureFixture[str]) -> None:
     for snippet in blocks((ROOT / "docs" / "concepts.md").read_text(), "python"):
         exec(compile(snippet, "concepts.md", "exec"), {"__name__": "concepts"})
     assert "embedding" in capsys.readouterr().out
+
+
+def test_the_loop_of_signals_runs() -> None:
+    (snippet,) = blocks((ROOT / "docs" / "signals.md").read_text(), "python")
+    given: dict[str, Any] = {"__name__": "signals"}
+    exec(compile(snippet, "signals.md", "exec"), given)
+    assert given["hidden"].grad[:5].abs().sum() > 0
+    assert given["hidden"].grad[5:].abs().sum() == 0
+
+
+def test_signals_name_methods_and_options_that_there_are() -> None:
+    """Each ``method: {option, ...}`` in the tables."""
+    text = (ROOT / "docs" / "signals.md").read_text()
+    named = re.findall(r"`(\w+): \{([^}`]*)\}`", text)
+    assert len(named) > 5
+    for method, options in named:
+        assert set(re.findall(r"(?:^|, )(\w+)", options)) <= set(parameters(catalogue.find("objective", method))), (method, options)
 
 
 def test_the_readme_table_has_the_commands_there_are() -> None:

@@ -154,6 +154,8 @@ def sweep(student: Signal, target: Target, temperature: float = 1.0, weight: Ten
     of the head is made for it in the forward pass; if the backward pass brings weights not proportional to it, it is made once more for those.
     """
     shape = leading(student)
+    if temperature <= 0:
+        raise ValueError(f"temperature is {temperature}; expected a number above 0, 1 for the distribution as it is")
     if weight is not None and weight.shape != shape:
         raise ValueError(f"weights {tuple(weight.shape)} for tokens {tuple(shape)}; expected one for each token")
     source, tensors = flat(student, vocabulary)

@@ -90,8 +90,8 @@ def test_members_whose_votes_are_private_share_no_sample() -> None:
     assert len(images.flatten(1).unique(dim=0)) >= 695, "some digits are written twice, pixel by pixel"
     assert all(len(part.label.unique()) == 10 for part in parts)
     assert isinstance(teacher_of(one), PrivateVotes)
+    many = bench(*PRIVATE, "teacher.copies=701", "together={type: private_votes}")
     with pytest.raises(ValueError, match="701 members share 700 samples"):
-        many = bench(*PRIVATE, "teacher.copies=701", "together={type: private_votes}")
         school(many, many.recipe.teachers[0], 0)
 
 

@@ -29,6 +29,7 @@ from instil.experiment.run import run
 HERE = Path(__file__).parent
 QUIET = ["export=false", "train.evaluate_every=1000"]
 ARMS = ("teacher", "alone", "label_smoothing", "pseudo_labels", "noise", "blobs", "distilled")
+WRITING = ("written_per_second", "writing_bytes")
 
 
 def rows() -> list[tuple[str, str]]:
@@ -55,6 +56,7 @@ def measured(command: str) -> dict[str, Any]:
         "command": command,
         "metrics": metrics,
         **kept,
+        "writing": {arm: {key: one[key] for key in WRITING} for arm, one in result["details"].items() if set(WRITING) <= one.keys()},
         "parameters": result["cost"]["student"]["parameters"],
         "seconds": round(time.perf_counter() - began),
     }

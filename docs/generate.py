@@ -227,6 +227,7 @@ PAGES = {
     "recipe.md": recipe_page,
     "results.md": measured.results_page,
     "gains.md": measured.gains_page,
+    "language.md": measured.language_page,
     "../README.md": readme,
 }
 

@@ -73,6 +73,35 @@ def gains_page() -> str:
     return "\n".join(lines)
 
 
+def language_page() -> str:
+    """What the rows of ``benchmarks/gains.json`` say of language models, an arm a line."""
+    lines = [_kept("language.md")]
+    rows = [row for row in _numbers("gains") if "perplexity" in row["distilled"]]
+    if rows:
+        lines += ["| recipe | network | perplexity | bits per byte | agreement, % | tokens per second | memory beyond the weights |"]
+        lines += ["|---|---|---|---|---|---|---|"]
+    for row in rows:
+        lines += [_spoken(row, arm, number == 0) for number, arm in enumerate(arm for arm in ARMS if arm in row)]
+    return "\n".join([*lines, ""])
+
+
+def _spoken(row: dict[str, Any], arm: str, first: bool) -> str:
+    name, writing = row["command"].split()[0], row.get("writing", {}).get(arm)
+    recipe = f"[{name.split('/')[1]}](../recipes/{name}.yaml)" if first else ""
+    perplexity, bits = (_number(row[arm].get(metric)) for metric in ("perplexity", "bits_per_byte"))
+    agreement = _percent(row[arm]["agreement"]) if "agreement" in row[arm] else ""
+    speed = f"{writing['written_per_second']:.0f} | {writing['writing_bytes'] / 1e6:.1f} MB" if writing else " | "
+    return f"| {recipe} | {arm.replace('_', '-')} | {perplexity} | {bits} | {agreement} | {speed} |"
+
+
+def _number(summary: dict[str, Any] | None) -> str:
+    """A mean and its standard deviation with three figures."""
+    if summary is None:
+        return ""
+    digits = 2 if summary["mean"] < 10 else 1 if summary["mean"] < 100 else 0
+    return f"{summary['mean']:.{digits}f}" + (f" ± {summary['std']:.{digits}f}" if summary["std"] is not None else "")
+
+
 def _gained(row: dict[str, Any], metric: str, arms: list[str]) -> str:
     numbers = " | ".join(_percent(row[arm][metric]) if arm in row else "" for arm in arms)
     name, *options = row["command"].split()

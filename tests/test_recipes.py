@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,15 @@ ROOT = Path(__file__).parents[1]
 PACKAGED = sorted((ROOT / "src" / "instil" / "recipes").glob("*.yaml"))
 SHIPPED = [*PACKAGED, *sorted((ROOT / "recipes").glob("*/*.yaml"))]
 SHORT = ["train.epochs=1", "seeds=[0]", "baselines=[]", "export=false"]
+SMALL = {
+    "cross_tokenizer": ["data.rows=32", "data.held_out=8"],
+    "minilm_l6": ["data.rows=8", "data.held_out=8", "data.batch_size=4", "data.length=8"],
+    "pate": ["teacher.copies=2"],
+    "sentence_embedding": ["data.rows=64", "data.held_out=8"],
+}
+"""Less data, where an epoch of all would take long."""
+SMOKE = ["data.rows=4", "data.held_out=2"]
+"""Of SmolLM2."""
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +66,12 @@ def test_loads_and_says_what_it_is(path: Path) -> None:
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_runs(path: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INSTIL_CACHE", str(cache))
-    short = [*SHORT, *(f"stages.{n}.train.epochs=1" for n, stage in enumerate(recipes.load(path).stages) if "train" in stage)]
+    for package in re.findall(r"package:(\w+)/", path.read_text()):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"the package {package} is not installed")
+    short = [*SHORT, *SMALL.get(path.stem, SMOKE if path.stem.startswith("smollm2") else ())]
+    short += ["teacher_train.epochs=1"] if "teacher_train" in yaml.safe_load(path.read_text()) else []
+    short += [*(f"stages.{n}.train.epochs=1" for n, stage in enumerate(recipes.load(path).stages) if "train" in stage)]
     folder = run(recipes.load(path, short), tmp_path / "run", None, Console(quiet=True))
     result = json.loads((folder / "result.json").read_text())
     assert result["status"] == "complete"

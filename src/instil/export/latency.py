@@ -14,6 +14,10 @@ from torch import Tensor, nn
 from instil.core import Batch, dry, first, size
 
 
+LONGEST = 3000.0
+"""Milliseconds after which no more repeats are begun."""
+
+
 def measure(
     ask: Callable[[Batch], Any], batch: Batch, batch_size: int = 1, repeats: int = 50, warm_up: int = 5, whole: bool = False
 ) -> dict[str, float | int]:
@@ -36,6 +40,8 @@ def measure(
             wait()
             if turn >= warm_up:
                 times.append(1000 * (time.perf_counter() - start))
+            if sum(times) > LONGEST and len(times) > 2:
+                break
     p90 = statistics.quantiles(times, n=10, method="inclusive")[-1] if len(times) > 1 else times[0]
     return {"median_ms": statistics.median(times), "p90_ms": p90, "batch_size": batch_size, "threads": torch.get_num_threads()}
 

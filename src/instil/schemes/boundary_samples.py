@@ -28,8 +28,8 @@ from instil.core import (
     mean,
     uniform,
 )
-from instil.objectives.logits.kd import kd_loss
 from instil.schemes.attacks import at_rest
+from instil.schemes.robust import soft_label_loss
 
 NO_TAPS: frozenset[str] = frozenset()
 CLASSES = 31
@@ -153,7 +153,7 @@ class BoundarySamples(Scheme):
         if self.seeks(batch):
             led = batch | {"image": batch["boundary"]}
             student, teacher = self.student(led, roles=NO_TAPS)["logits"], self.ask(led)["logits"]
-            values = kd_loss(student, teacher, self.temperature, scale=False, reduction="none")
+            values = soft_label_loss(student, teacher, self.temperature) / self.temperature**2
             update.losses["boundary"] = at_progress(self.weight, batch) * mean(values, batch["begun"])
         return update
 

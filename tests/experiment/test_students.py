@@ -1,0 +1,127 @@
+"""Students made of the recipe's teacher: what they begin as, a teacher that is asked once, and what cannot be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from instil import load
+from instil.experiment import build
+from instil.experiment.run import export
+from instil.recipe import RecipeError
+from instil.recipe import build as read
+from instil.recipe.overrides import override
+from instil.recipe.sections import Recipe
+from tests.experiment.small import lines, result, run_of
+
+SPOKEN: dict[str, Any] = {
+    "task": "language",
+    "data": {"name": "text", "path": "texts", "length": 16, "rows": 16, "held_out": 4, "batch_size": 8},
+    "teacher": {"model": "causal_transformer", "options": {"width": 16, "depth": 4}},
+    "student": {"model": "teacher", "changes": {"depth": {"layers": 2}}},
+    "objectives": {"forward_kl": {}},
+    "train": {"epochs": 2, "optimizer": {"lr": 1e-2}},
+    "seeds": [0],
+    "baselines": [],
+}
+TINY = """
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+def build(vocabulary):
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 1}
+    return LlamaForCausalLM(LlamaConfig(vocab_size=vocabulary, bos_token_id=None, eos_token_id=None, **sizes))
+"""
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "texts").mkdir()
+    for number in range(10):
+        (tmp_path / "texts" / f"{number}.txt").write_text(f"{number}: the quick brown fox jumps over the lazy dog. " * 4)
+    (tmp_path / "tiny.py").write_text(TINY)
+    return tmp_path
+
+
+def spoken(*changes: str, **sections: Any) -> Recipe:
+    return read(override(SPOKEN | sections, changes))
+
+
+def test_a_student_begins_as_layers_of_the_trained_teacher(here: Path) -> None:
+    run_of(spoken("train.optimizer.lr=1e-12", "teacher_train.optimizer.lr=1e-2"), here / "run")
+    kept = load(here / "run").net.model
+    bench = build.bench(spoken("train.optimizer.lr=1e-12", "teacher_train.optimizer.lr=1e-2"))
+    teacher = build.net(bench.recipe.teachers[0], bench, "teacher").model
+    (path,) = (here / "cache" / "teachers").glob("*.safetensors")
+    build.load_weights(teacher, path)
+    for place, number in enumerate((0, 3)):
+        for name, weight in kept.base_model.stages[place].named_parameters():
+            torch.testing.assert_close(weight, teacher.base_model.stages[number].get_parameter(name), rtol=0, atol=1e-6)
+
+
+def test_a_teacher_that_is_asked_once_says_what_one_says_that_is_asked_always(here: Path) -> None:
+    goals = {"forward_kl": {}, "distilbert": {"layers": [[1, 2], [2, 4]]}}
+    found = [run_of(spoken(f"teacher.plain={plain}", objectives=goals), here / plain) for plain in ("false", "true")]
+    for metric in ("perplexity", "agreement", "bits_per_byte"):
+        assert found[1]["distilled"][metric]["mean"] == pytest.approx(found[0]["distilled"][metric]["mean"], rel=1e-4)
+    losses = [[record["losses"] for record in lines(here / name) if record["arm"] == "distilled"] for name in ("false", "true")]
+    assert all(one == pytest.approx(two, rel=1e-4) for one, two in zip(*losses, strict=True))
+    assert found[0]["details"]["distilled"]["continuations"]
+
+
+def test_changes_follow_one_another_and_are_there_when_the_student_is_loaded(here: Path) -> None:
+    changes = {"depth": {"layers": 3, "by": "influence"}, "low_rank": {"rank": 4}, "quantized": {"bits": 4}}
+    recipe = spoken(student={"model": "teacher", "changes": changes})
+    found = run_of(recipe, here / "run")
+    batch = build.bench(recipe).splits.test.__getitems__([0, 1])
+    student = load(here / "run")
+    assert student.net.model.head.down.weight.shape == (4, 16)
+    assert found["cost"]["student"]["parameters"] == sum(parameter.numel() for parameter in student.net.parameters())
+    assert student.net(batch)["logits"].shape == (2, 16, 257)
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # peft asks transformers by the older name
+def test_a_student_of_transformers_is_exported_with_its_adapters_in_it(here: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("peft")
+    recipe = spoken("data.tokenizer=bpe:300", "data.prune=true", student={"model": "tiny:build", "changes": {"lora": {"rank": 2}}})
+    run_of(recipe, here / "run")
+    export(here / "run", int8=False)
+    written = result(here / "run")["export"]["transformers"]
+    assert written["likelihood"] == pytest.approx(result(here / "run")["distilled"]["likelihood"]["mean"], rel=1e-4)
+    model = transformers.AutoModelForCausalLM.from_pretrained(here / "run" / "student")
+    ids = transformers.AutoTokenizer.from_pretrained(here / "run" / "student")("the quick brown", return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        torch.testing.assert_close(
+            model(ids).logits, load(here / "run").net({"input_ids": ids, "attention_mask": torch.ones_like(ids)})["logits"], rtol=1e-4, atol=1e-4
+        )
+    assert "transformers" in (here / "run" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"teacher": None, "objectives": {"cross_entropy": {}}}, "student: model: 'teacher' is what a student begins as whose recipe has a teacher"),
+        ({"student": {"model": "teacher", "changes": {"dept": {}}}}, "student: changes.dept: there is no change 'dept' of a model; closest: depth"),
+        ({"student": {"model": "teacher", "changes": {"depth": {"layer": 2}}}}, "student: changes.depth: .*layer"),
+        ({"student": {"model": "teacher", "changes": {"depth": {"layers": 9}}}}, "student: changes.depth: CausalTransformer has 4 layers; 9"),
+        ({"student": {"model": "teacher", "changes": {"quantized": {"bits": 3}}}}, "student: changes.quantized: bits: 8 or 4 was expected, not 3"),
+    ],
+)
+def test_what_cannot_be_is_said_before_training(sections: dict[str, Any], message: str, here: Path) -> None:
+    with pytest.raises(RecipeError, match=message):
+        run_of(spoken(**sections), here / "run")
+    assert not (here / "run" / "checkpoint").exists()
+
+
+def test_the_page_and_the_result_hold_what_was_written(here: Path) -> None:
+    run_of(spoken(), here / "run")
+    page = (here / "run" / "report.html").read_text()
+    assert "What they write after the same prompt" in page
+    assert json.loads((here / "run" / "result.json").read_text())["details"]["teacher"]["written_per_second"] > 0

@@ -129,7 +129,7 @@ def main() -> None:
     left_out = sorted(set(catalogue.losses()) - {name.split()[0] for name in CASES})
     if options.json:
         about = {"device": options.device, "threads": torch.get_num_threads(), "torch": torch.__version__, "rounds": options.rounds}
-        print(json.dumps(about | {"losses": list(rows), "not_measured": left_out}))
+        print(json.dumps(about | {"rows": list(rows), "not_measured": left_out}))
         return
     print(f"{'loss':34} {'size':22} {'ms':>9} {'to torchdistill':>16} {'to plain':>9} {'MiB':>8} {'plain MiB':>10}")
     for row in rows:

@@ -228,6 +228,7 @@ PAGES = {
     "results.md": measured.results_page,
     "gains.md": measured.gains_page,
     "language.md": measured.language_page,
+    "costs.md": measured.costs_page,
     "../README.md": readme,
 }
 

@@ -73,6 +73,19 @@ def gains_page() -> str:
     return "\n".join(lines)
 
 
+def costs_page() -> str:
+    """The tables of ``benchmarks/schemes.json`` and ``benchmarks/losses.json``."""
+    lines = [_kept("costs.md"), "### Schemes", "", "| scheme | time | memory | ms | passes |", "|---|---|---|---|---|"]
+    for row in _numbers("schemes"):
+        passes = ", ".join(f"{net} {count:g}" for net, count in row["passes"].items())
+        lines.append(f"| {row['scheme']} | {row['time']:.2f} | {row['memory']:.2f} | {row['ms']:.0f} | {passes} |")
+    lines += ["", "### Losses", "", "| loss | size | ms | to plain | to torchdistill | MiB | MiB, plain |", "|---|---|---|---|---|---|---|"]
+    for row in _numbers("losses"):
+        told = ("" if row[key] is None else f"{row[key]:g}" for key in ("ms", "plain", "torchdistill", "MiB_ours", "MiB_plain"))
+        lines.append(f"| `{row['loss']}` | {row['size']} | {' | '.join(told)} |")
+    return "\n".join([*lines, ""])
+
+
 def language_page() -> str:
     """What the rows of ``benchmarks/gains.json`` say of language models, an arm a line."""
     lines = [_kept("language.md")]

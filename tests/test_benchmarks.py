@@ -99,7 +99,7 @@ def test_losses(losses: dict[str, object], monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.setitem(main.__globals__, "TURN", 0.0)  # type: ignore[attr-defined]
     monkeypatch.setattr("sys.argv", ["losses.py", "kd_loss", "fitnet", "rkd", "--json", "--rounds", "2"])
     main()  # type: ignore[operator]
-    found = json.loads(capsys.readouterr().out)["losses"]
+    found = json.loads(capsys.readouterr().out)["rows"]
     assert {"kd_loss", "fitnet_loss", "rkd_angle_loss"} <= {row["loss"] for row in found}
     assert max(row["MiB_ours"] for row in found) > 0
     assert all(row["plain"] > 0 for row in found if row["loss"] in ("kd_loss", "fitnet_loss"))

@@ -17,7 +17,16 @@ from instil.experiment.run import run
 from instil.recipe.options import parameters
 
 ROOT = Path(__file__).parents[1]
-OTHER_TASKS = ("segmentation", "text_classification", "node_classification", "image_text", "regression", "detection", "language")
+OTHER_TASKS = (
+    "segmentation",
+    "text_classification",
+    "node_classification",
+    "image_text",
+    "regression",
+    "detection",
+    "language",
+    "sentence_embedding",
+)
 RECIPES = {"classification": "digits", **{task: str(ROOT / f"recipes/{task}/{task}.yaml") for task in OTHER_TASKS}}
 MULTI_LABEL = {"multi_label_kd"}
 SCHEMES = {"sskd": "scheme=views", "simkd": "scheme=reused_classifier", "norm": "scheme=folded_transform"}
@@ -39,6 +48,7 @@ LENGTH = {
     "regression": 4,
     "detection": 4,
     "language": 3,
+    "sentence_embedding": 3,
 }
 ON_THEIR_OWN = {"bake", "cs_kd", "ctkd", "ddgsd", "sad", "tf_kd", "ttm", "wttm"}
 """Losses that begin near zero with an untrained student, or whose learned part pulls the other way: beside a label loss they rise."""

@@ -9,18 +9,21 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from instil.core import Batch, Net, Outputs
+from instil.networks.presets import taps_for
 from instil.networks.text_transformer import text_transformer
+from instil.objectives.features.embedding_regression import EmbeddingRegression
+from instil.objectives.relations.rkd import RKD
 from instil.tasks.sentence_embedding import SentenceEmbedding, call
 from instil.teachers.frozen import Frozen
 from tests.tasks.samples import text_pairs
 
 
 def given(_: nn.Module, batch: Batch) -> Outputs:
-    return {"embedding": batch["first"], "partner_embedding": batch["second"]}
+    return {"sentence_embedding": batch["first"], "partner_embedding": batch["second"]}
 
 
 def near(_: nn.Module, batch: Batch) -> Outputs:
-    return {"embedding": batch["first"] + 0.5 * batch["noise"], "partner_embedding": batch["second"]}
+    return {"sentence_embedding": batch["first"] + 0.5 * batch["noise"], "partner_embedding": batch["second"]}
 
 
 def sample(number: int = 9) -> Batch:
@@ -63,7 +66,7 @@ def test_padding_is_in_no_embedding() -> None:
             torch.testing.assert_close(value, outputs[role])
     length = int(batch["attention_mask"][0].sum())
     alone = call(model, {"input_ids": batch["input_ids"][:1, :length]})
-    torch.testing.assert_close(alone["embedding"], outputs["embedding"][:1])
+    torch.testing.assert_close(alone["sentence_embedding"], outputs["sentence_embedding"][:1])
     assert "partner_embedding" not in alone
 
 
@@ -74,3 +77,13 @@ def test_vectors_that_are_not_finite_are_refused() -> None:
         SentenceEmbedding().evaluate(Net(nn.Identity(), given), [batch])
     with pytest.raises(ValueError, match="no pair to evaluate on has a label"):
         SentenceEmbedding().evaluate(Net(nn.Identity(), given), [sample() | {"label": torch.full((9,), -100)}])
+
+
+def test_what_a_tap_sees_is_not_taken_for_the_sentence() -> None:
+    torch.manual_seed(0)
+    model, batch = text_transformer(4, 9, length=5, width=8, depth=1).eval(), text_pairs()
+    net = Net(model, call, taps_for(model))
+    torch.testing.assert_close(net(batch)["sentence_embedding"], call(model, batch)["sentence_embedding"])
+    with pytest.raises(ValueError, match=r"objectives\.rkd: RKD reads the embedding of one item, and a sample of sentence embedding is two texts"):
+        SentenceEmbedding().check({"rkd": RKD()})
+    SentenceEmbedding().check({"regress": EmbeddingRegression()})

@@ -18,7 +18,7 @@ SCALE = 20.0
 
 
 def call(model: nn.Module, batch: Batch) -> Outputs:
-    """``embedding`` (N, D) of ``input_ids`` and ``attention_mask`` (N, L), and ``partner_embedding`` of ``partner_input_ids`` and its mask, if there.
+    """``sentence_embedding`` (N, D) of ``input_ids`` and ``attention_mask`` (N, L); ``partner_embedding`` of ``partner_input_ids`` and its mask.
 
     An embedding is the mean of the last hidden state over the tokens that are there (Reimers & Gurevych 2019), unless the model gives one itself.
     ``hidden_states`` and ``attentions`` are those of the first text. ``logit_scale`` (1,) is 20.
@@ -26,22 +26,22 @@ def call(model: nn.Module, batch: Batch) -> Outputs:
     outputs = _embedded(model, batch["input_ids"], batch.get("attention_mask"))
     if "partner_input_ids" in batch:
         partner = _embedded(model, batch["partner_input_ids"], batch.get("partner_attention_mask"))
-        outputs["partner_embedding"] = partner["embedding"]
-    return outputs | {"logit_scale": outputs["embedding"].new_full((1,), SCALE)}
+        outputs["partner_embedding"] = partner["sentence_embedding"]
+    return outputs | {"logit_scale": outputs["sentence_embedding"].new_full((1,), SCALE)}
 
 
 def _embedded(model: nn.Module, ids: Tensor, mask: Tensor | None) -> Outputs:
     wanted = {} if mask is None else {"attention_mask": mask}
     answer = model(input_ids=ids, **wanted, **asks(model))
     if not isinstance(answer, Mapping):
-        return {"embedding": answer[0] if isinstance(answer, (tuple, list)) else answer}
+        return {"sentence_embedding": answer[0] if isinstance(answer, (tuple, list)) else answer}
     inside = {role: answer[role] for role in ("hidden_states", "attentions") if answer.get(role) is not None}
-    if answer.get("embedding") is not None:
-        return {"embedding": answer["embedding"], **inside}
+    if answer.get("sentence_embedding") is not None:
+        return {"sentence_embedding": answer["sentence_embedding"], **inside}
     states = answer["last_hidden_state"] if "last_hidden_state" in answer else answer["hidden_states"][-1]
     there = torch.ones_like(ids) if mask is None else mask
     weight = there[..., None].to(states.dtype)
-    return {"embedding": (states * weight).sum(1) / weight.sum(1).clamp_min(1), **inside}
+    return {"sentence_embedding": (states * weight).sum(1) / weight.sum(1).clamp_min(1), **inside}
 
 
 class SentenceEmbedding(Task):
@@ -54,7 +54,7 @@ class SentenceEmbedding(Task):
     title = "sentence embedding"
     names = ("input_ids", "attention_mask", "partner_input_ids", "partner_attention_mask", "label")
     inputs = ("input_ids", "attention_mask", "partner_input_ids", "partner_attention_mask")
-    roles = ("embedding", "partner_embedding")
+    roles = ("sentence_embedding", "partner_embedding")
     label_objectives = ("contrastive",)
     headline = "recall"
     exports = False
@@ -62,7 +62,12 @@ class SentenceEmbedding(Task):
     call = staticmethod(call)
 
     def check(self, objectives: Mapping[str, Objective] | Objectives) -> None:
-        """Any objective may be tried on embeddings; what it reads is checked where the net is asked."""
+        """ValueError for an objective that reads ``embedding``, which is what a tap sees of the text that the net read last."""
+        for name, objective in objectives.items():
+            assert isinstance(objective, Objective)
+            if any("embedding" in roles for needs in objective.needs.values() for roles in needs):
+                own = f"{type(objective).__name__} reads the embedding of one item, and a sample of {self.title} is two texts"
+                raise ValueError(f"objectives.{name}: {own}; take contrastive or embedding_regression")
 
     def evaluate(self, net: nn.Module, batches: Iterable[Any], teacher: nn.Module | None = None) -> Evaluation:
         """Metrics of the cosines between first texts and partners: is the nearest of the other side the own one?
@@ -82,15 +87,15 @@ class SentenceEmbedding(Task):
         label = columns["label"]
         if not len(label):
             raise ValueError("no pair to evaluate on has a label")
-        closeness = _closeness(columns["embedding"], columns["partner_embedding"])
+        closeness = _closeness(columns["sentence_embedding"], columns["partner_embedding"])
         ranks = torch.cat([_ranks(closeness), _ranks(closeness.T)])
         metrics = {
             "recall": (ranks == 1).double().mean().item(),
             "mrr": (1 / ranks.double()).mean().item(),
             "accuracy": (label[closeness.argmax(1)] == label).double().mean().item(),
         }
-        if "teacher embedding" in columns:
-            metrics |= _beside(closeness, _closeness(columns["teacher embedding"], columns["teacher partner_embedding"]))
+        if "teacher sentence_embedding" in columns:
+            metrics |= _beside(closeness, _closeness(columns["teacher sentence_embedding"], columns["teacher partner_embedding"]))
         return metrics, {}
 
 

@@ -157,7 +157,7 @@ def _image_text(draw: Draw, side: str) -> Outputs:
 
 def _sentences(draw: Draw, side: str) -> Outputs:
     first, partner = draw(WIDTHS[side]), draw(WIDTHS[side])
-    return {"embedding": first, "partner_embedding": partner + first / 2, "logit_scale": torch.full((1,), SCALES[side], dtype=first.dtype)}
+    return {"sentence_embedding": first, "partner_embedding": partner + first / 2, "logit_scale": torch.full((1,), SCALES[side], dtype=first.dtype)}
 
 
 def _detection(draw: Draw, side: str) -> Outputs:

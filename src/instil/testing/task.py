@@ -102,7 +102,7 @@ def _perfect_logits(make: Make, batch: Batch, model: nn.Module) -> None:
     sure = label.clamp_min(0)
     sure = sure.float() if label.is_floating_point() else torch.nn.functional.one_hot(sure, classes).float()
     for sign, wanted in ((1.0, 1.0), (-1.0, 0.0)):
-        first = dict.fromkeys(("image_embedding", "embedding"), sign * sure)
+        first = dict.fromkeys(("image_embedding", "sentence_embedding"), sign * sure)
         second = dict.fromkeys(("text_embedding", "partner_embedding"), sure)
         said = {**_sharp_boxes(batch, sign), "logits": sign * 20 * (2 * sure - 1), **first, **second}
         net = Net(nn.Identity(), lambda _, asked: {role: asked[f"sure {role}"] for role in make().roles})

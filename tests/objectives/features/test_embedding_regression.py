@@ -23,7 +23,7 @@ def test_both_texts_count_alike_through_one_projection() -> None:
     objective = EmbeddingRegression()
     objective.build(student, teacher)
     assert isinstance(objective.projection, nn.Linear)
-    roles = ("embedding", "partner_embedding")
+    roles = ("sentence_embedding", "partner_embedding")
     parts = [embedding_regression_loss(objective.projection(student[role]), teacher[role], reduction="none") for role in roles]
     torch.testing.assert_close(objective(student, teacher, batch), (parts[0] + parts[1]) / 2)
     alike = EmbeddingRegression()

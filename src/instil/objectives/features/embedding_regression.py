@@ -12,7 +12,7 @@ from instil.objectives.adapters import comparable, like
 from instil.objectives.errors import squared_error
 from instil.objectives.logit_objective import reduced
 
-ROLES = ("embedding", "partner_embedding")
+ROLES = ("sentence_embedding", "partner_embedding")
 Distance = Literal["squared", "cosine"]
 
 

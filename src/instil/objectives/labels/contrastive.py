@@ -28,7 +28,7 @@ def contrastive_loss(image: Tensor, text: Tensor, logit_scale: Tensor | float = 
 class Contrastive(Objective):
     """The student's image_embedding (N, D) against its text_embedding (N, D), with its logit_scale (1,): the pairs are the labels.
 
-    Of pairs of texts, embedding and partner_embedding.
+    Of pairs of texts, sentence_embedding and partner_embedding.
 
     Zero for one pair alone.
     """
@@ -51,7 +51,10 @@ class Contrastive(Objective):
         "start), so a weight beside it does not carry over to another batch size. The paper keeps the learned scale at 100 or less; this loss "
         "does not.",
     )
-    needs: ClassVar = {"student": (("image_embedding", "embedding"), ("text_embedding", "partner_embedding"), ("logit_scale",)), "teacher": ()}
+    needs: ClassVar = {
+        "student": (("image_embedding", "sentence_embedding"), ("text_embedding", "partner_embedding"), ("logit_scale",)),
+        "teacher": (),
+    }
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         return contrastive_loss(*(student[role] for role in self.reads["student"]))

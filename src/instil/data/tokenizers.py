@@ -37,7 +37,8 @@ class Tokenizer(Protocol):
 class Bytes:
     """Every UTF-8 byte is a token; one more ends a document."""
 
-    size, end, start = 257, 256, None
+    size, end = 257, 256
+    start: int | None = None
 
     def encode(self, text: str) -> tuple[list[int], list[int]]:
         tokens = list(text.encode())

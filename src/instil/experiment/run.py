@@ -151,7 +151,7 @@ def _export_folder(folder: RunFolder, bench: Bench, net: Net) -> None:
     from instil.export.transformers import to_transformers
 
     samples: Any = bench.splits.test
-    tokenizer = getattr(samples, "tokenizer", None)
+    tokenizer: Any = getattr(samples, "tokenizer", None)
     tokenizer = tokenizer.pruned(samples.tokens) if hasattr(tokenizer, "pruned") and samples.tokens else tokenizer
     batch = next(iter(bench.loader(bench.splits.validation, shuffle=False)))
     written = to_transformers(net, batch, folder.path / "student", tokenizer if hasattr(tokenizer, "inner") else None)

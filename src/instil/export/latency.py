@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from instil.core import Batch, dry, first, size
 
-
 LONGEST = 3000.0
 """Milliseconds after which no more repeats are begun."""
 

@@ -76,7 +76,8 @@ def _write(tokenizer: Any, folder: Path, config: Any) -> None:
     end = tokenizer.inner.id_to_token(tokenizer.end)
     most = getattr(config, "max_position_embeddings", None)
     given: Mapping[str, Any] = {"eos_token": end, "pad_token": end, **({"model_max_length": most} if most else {})}
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer.inner, **given).save_pretrained(folder)
+    fast: Any = PreTrainedTokenizerFast
+    fast(tokenizer_object=tokenizer.inner, **given).save_pretrained(folder)
 
 
 def _logits(net: Net, batch: Batch) -> Tensor:

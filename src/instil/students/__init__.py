@@ -12,7 +12,7 @@ from torch import nn
 from instil.core import Outputs, closest
 
 Observe = Callable[[nn.Module], Iterable[Outputs]] | None
-"""What a model says of some samples of the data, batch after batch; None where only the student's shape is wanted, as its weights come from a file."""
+"""What a model says of some samples, batch after batch; None where only the student's shape is wanted, as its weights come from a file."""
 
 
 def changes() -> list[str]:

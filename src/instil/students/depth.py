@@ -31,9 +31,9 @@ def depth(model: nn.Module, layers: Annotated[int, Ge(1)] | list[int], by: By = 
         raise ValueError(f"layers are numbers from 0 to {len(every) - 1}, each once and in order, not {kept}")
     model.set_submodule(path, nn.ModuleList(every[number] for number in kept))
     for place, number in enumerate(kept):
-        for part in every[number].modules():
-            if hasattr(part, "layer_idx"):
-                part.layer_idx = place
+        counted: list[Any] = [part for part in every[number].modules() if hasattr(part, "layer_idx")]
+        for part in counted:
+            part.layer_idx = place
     _tell(getattr(model, "config", None), kept)
     return model
 

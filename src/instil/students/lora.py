@@ -7,13 +7,11 @@ from typing import Annotated, Any
 from annotated_types import Ge, Lt
 from torch import nn
 
-from instil.core import Positive
-
 
 def lora(
     model: nn.Module,
     rank: Annotated[int, Ge(1)] = 8,
-    alpha: Positive = 16.0,
+    alpha: Annotated[int, Ge(1)] = 16,
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0,
     modules: list[str] | None = None,
 ) -> nn.Module:

@@ -62,4 +62,5 @@ def _root(model: nn.Module, width: int, observe: Observe) -> Tensor:
     if not seen:
         return torch.eye(width, dtype=torch.float64)
     mean = moment / seen
-    return torch.linalg.cholesky(mean + 1e-4 * mean.diagonal().mean() * torch.eye(width, dtype=torch.float64))
+    root: Tensor = torch.linalg.cholesky(mean + 1e-4 * mean.diagonal().mean() * torch.eye(width, dtype=torch.float64))
+    return root

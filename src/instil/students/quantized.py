@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge
@@ -20,10 +20,11 @@ class Rounded(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         """The nearest points of the grid; the gradient passes as if they were the weights themselves (straight through)."""
         with torch.no_grad():
-            parts = weight.flatten(1).unflatten(1, (-1, self.group or weight[0].numel()))
+            parts = weight.reshape(len(weight), -1, self.group or weight[0].numel())
             step = parts.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(weight.dtype).tiny) / self.most
             rounded = ((parts / step).round() * step).view_as(weight)
-        return weight + (rounded - weight).detach()
+        straight: Tensor = weight + (rounded - weight).detach()
+        return straight
 
 
 def quantized(model: nn.Module, bits: Literal[8, 4] = 8, group: Annotated[int, Ge(1)] | None = None) -> nn.Module:
@@ -31,7 +32,8 @@ def quantized(model: nn.Module, bits: Literal[8, 4] = 8, group: Annotated[int, G
 
     ``group``: inputs that share a step (null: all of an output); 32 is usual with 4 bits. Raises ValueError where a layer cannot be cut so.
     """
-    head = model.get_output_embeddings() if callable(getattr(model, "get_output_embeddings", None)) else None
+    asked: Any = model
+    head = asked.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     found = [(name, part) for name, part in model.named_modules() if isinstance(part, (nn.Linear, nn.Conv2d)) and part is not head]
     if not found:
         raise ValueError(f"{type(model).__name__} has no linear layer or convolution to quantise")

@@ -35,7 +35,9 @@ def width(model: nn.Module, neurons: Whole = None, groups: Whole = None, channel
         found = _sizes(model, [layer.mlp.down_proj for layer in layers], observe)
         for layer, size in zip(layers, found, strict=True):
             rows = _largest(size, neurons, config.intermediate_size)
-            _cut(layer.mlp.gate_proj, rows=rows), _cut(layer.mlp.up_proj, rows=rows), _cut(layer.mlp.down_proj, columns=rows)
+            for part in (layer.mlp.gate_proj, layer.mlp.up_proj):
+                _cut(part, rows=rows)
+            _cut(layer.mlp.down_proj, columns=rows)
         config.intermediate_size = neurons
     if groups:
         _heads(model, layers, groups, head, observe)
@@ -53,8 +55,10 @@ def _heads(model: nn.Module, layers: Any, groups: int, head: int, observe: Obser
         attention = layer.self_attn
         kept = _largest(None if size is None else size.view(-1, share).sum(1), groups, config.num_key_value_heads)
         pairs, queries = _each(kept, head), _each(_each(kept, share), head)
-        _cut(attention.q_proj, rows=queries), _cut(attention.o_proj, columns=queries)
-        _cut(attention.k_proj, rows=pairs), _cut(attention.v_proj, rows=pairs)
+        _cut(attention.q_proj, rows=queries)
+        _cut(attention.o_proj, columns=queries)
+        for part in (attention.k_proj, attention.v_proj):
+            _cut(part, rows=pairs)
     config.num_key_value_heads, config.num_attention_heads = groups, groups * share
 
 
@@ -69,7 +73,8 @@ def _channels(model: nn.Module, channels: int, observe: Observe) -> None:
     kept = _largest(total, channels, width)
     for norm in norms:
         norm.weight = nn.Parameter(norm.weight.detach()[kept].clone())
-    for layer in stack(model)[1]:
+    layers: list[nn.Module] = list(stack(model)[1])
+    for layer in layers:
         for name, part in layer.named_modules():
             if isinstance(part, nn.Linear):
                 writes = name.rpartition(".")[2] in ("o_proj", "down_proj")
@@ -90,8 +95,8 @@ def _sizes(model: nn.Module, modules: list[Any], observe: Observe, head: int = 1
         return found
 
     def see(number: int, given: Tensor, made: Tensor) -> None:
-        values = (made if output else given).float().flatten(0, -2)
-        size = values.unflatten(-1, (-1, head)).norm(dim=-1).mean(0)
+        values = (made if output else given).float()
+        size = values.reshape(-1, values.shape[-1] // head, head).norm(dim=-1).mean(0)
         before = found[number]
         found[number] = size if before is None else before + size
 

@@ -61,7 +61,7 @@ def call(model: nn.Module, batch: Batch) -> Outputs:
 def _inside(model: Any, projection: Projection) -> dict[str, Callable[[], Any]]:
     """What losses read that go between the spaces of two models; a head that is more than a matrix and a bias is none to them."""
     weight, bias = projection.weight, projection.bias
-    plain = projection.scale is projection.softcap is projection.low_rank is None
+    plain = projection.scale is None and projection.softcap is None and projection.low_rank is None
     head = {"head": lambda: (weight, weight.new_zeros(len(weight)) if bias is None else bias)} if plain else {}
     tokens = model.get_input_embeddings().weight
     return {"embedding": lambda: projection.hidden, "token_embedding": lambda: tokens.view_as(tokens), **head}

@@ -1,4 +1,4 @@
-"""Adapters for divergences of tokens: whole vocabularies, top K with a tail, and the pieces of on-policy methods."""
+"""Adapters for divergences of tokens: whole vocabularies, top K with a tail, the tokens that the student drew."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from instil.objectives.heads import Signal
 from instil.objectives.logits.akl import akl_loss
 from instil.objectives.logits.forward_kl import forward_kl_loss
 from instil.objectives.logits.jsd import jsd_loss
+from instil.objectives.logits.opd import prefix_weights
 from instil.objectives.logits.reverse_kl import reverse_kl_loss
 from instil.objectives.logits.skewed_forward_kl import skewed_forward_kl_loss
 from instil.objectives.logits.skewed_reverse_kl import skewed_reverse_kl_loss
@@ -18,7 +19,6 @@ from instil.objectives.logits.taid import next_time, taid_loss
 from instil.objectives.logits.top_k import Divergence, top_k_loss
 from instil.objectives.logits.top_k_ranking import Kind, top_k_ranking_loss
 from instil.objectives.logits.tvd import tvd_loss
-from instil.objectives.token_policy import clipped_policy_loss, prefix_weights, rewards_to_go, whitened
 from tests.golden.cases import Case
 
 Answer = tuple[Tensor, dict[str, Tensor]]
@@ -228,38 +228,6 @@ def sparse_ranking(case: Case) -> Answer:
     return (values * weight).sum() * size * (size - 1) / 2 / pairs, {}
 
 
-def minillm(case: Case) -> Answer:
-    """The exact single step is the reverse KL; the rest is a policy gradient on what the student drew."""
-    if "student.logits" in case:
-        return reverse_kl(case)
-    if "rewards" in case:
-        return policy_gradient(case)
-    return trl_advantage(case)
-
-
-def policy_gradient(case: Case) -> Answer:
-    """The authors' padding earns what it is given, and is whitened over too."""
-    mask, whole = case["mask"].double(), torch.ones_like(case["rewards"])
-    advantage = rewards_to_go(case["rewards"], whole, case.option("gamma", 1.0), normalized=False)
-    advantage = advantage / rewards_to_go(mask, whole, normalized=False).clamp_min(1)
-    if case.option("whitening", True):
-        advantage = whitened(advantage, whole)
-    values = clipped_policy_loss(case["student.token_log_probs"], case["old_log_probs"], advantage, case.option("cliprange"), case["importance"])
-    return (values * mask).sum() / mask.sum(), {"advantages": advantage}
-
-
-def trl_advantage(case: Case) -> Answer:
-    """TRL discounts from the start of the row: gamma^t times ours, and its normalizer, which counts padding as 1e-4, is discounted too."""
-    student, mask, gamma = case["student.token_log_probs"], case["mask"].double(), case.option("gamma", 1.0)
-    from_start = gamma ** torch.arange(mask.shape[1], dtype=mask.dtype)
-    rewards = (case["teacher.token_log_probs"] - student.detach()) * mask
-    advantage = from_start * rewards_to_go(rewards, torch.ones_like(mask), gamma, normalized=False)
-    if case.option("length_normalization", False):
-        length = torch.where(mask > 0, mask, 1e-4)
-        advantage = advantage / (from_start * rewards_to_go(length, torch.ones_like(mask), gamma, normalized=False))
-    return -(advantage * student * mask).sum() / mask.sum(), {"advantages": advantage}
-
-
 def iw_opd(case: Case) -> Answer:
     labelled = case["target"] != UNLABELLED
     log_q = case["student.logits"].div(case.option("temperature", 1.0)).log_softmax(-1)
@@ -267,46 +235,6 @@ def iw_opd(case: Case) -> Answer:
     gap = case["teacher.token_log_probs"] - case["rollout.token_log_probs"]
     weight = prefix_weights(gap, labelled, case.option("gamma", 1.0), case.option("epsilon", 1e-8))
     return -(weight * gap * said)[labelled].sum() / labelled.sum(), {}
-
-
-def distillm2(case: Case) -> Answer:
-    """Skewed KLs of what the teacher and the student wrote; a sequence's skew follows from how far apart both are on it, or is given."""
-    wrote = {}
-    for who, anchor, base in (("chosen", "logp_logq", "base_alpha_1"), ("rejected", "logq_logp", "base_alpha_2")):
-        student, teacher = (case[f"{side}.logits_{who}"][:, :-1] for side in ("student", "teacher"))
-        target = case[f"target_{who}"][:, 1:]
-        counts = (target != UNLABELLED).double()
-        skew = torch.full_like(counts[:, :1], case.option(base, 0.1))
-        if anchor in case.options:
-            skew = official_skew(student, teacher, target, case.option(anchor), case.option(base, 0.1), who == "rejected")
-        of_token = skew.detach().expand_as(counts)
-        if who == "chosen":
-            values = skewed_forward_kl_loss(student, teacher, of_token, scale=False, weight=counts, reduction="none")
-        else:
-            values = skewed_reverse_kl_loss(student, teacher, of_token, False, scale=False, weight=counts, reduction="none")
-        values = values + leaked(student, teacher, skew, who)
-        wrote[f"{who}_kl"] = (values * counts).sum(1) / counts.sum(1)
-    beta = 1.0
-    if case.option("gradual_beta", False):
-        beta = 1 + 0.5 * min(1, 2 * case.option("global_step", 0) / case.option("max_steps", 1))
-    return ((2 - beta) * wrote["chosen_kl"] + beta * wrote["rejected_kl"]).mean(), wrote
-
-
-def official_skew(student: Tensor, teacher: Tensor, target: Tensor, anchor: float, base: float, by_student: bool) -> Tensor:
-    """(N, 1), with the student's graph, which the official code leaves on it."""
-    counts = (target != UNLABELLED).double()
-    said = [logits.log_softmax(-1).gather(-1, target.clamp_min(0).unsqueeze(-1)).squeeze(-1) for logits in (teacher, student)]
-    mine, theirs = [((log_p * counts).sum(1) / counts.sum(1)).exp() for log_p in said]
-    gap = theirs - mine if by_student else mine - theirs
-    return (1 - (1 - base) * anchor / (gap + 1e-5)).clamp(0.01, base).unsqueeze(1)
-
-
-def leaked(student: Tensor, teacher: Tensor, skew: Tensor, who: str) -> Tensor:
-    """Zero, whose gradient is that of the divergence by its skew."""
-    p, q = teacher.softmax(-1), student.detach().softmax(-1)
-    a = skew.detach().unsqueeze(-1)
-    by_skew = p * (q - p) / (a * p + (1 - a) * q) if who == "chosen" else q * (p - q) / ((1 - a) * p + a * q)
-    return by_skew.sum(-1) * (skew - skew.detach())
 
 
 ADAPTERS = {
@@ -328,7 +256,5 @@ ADAPTERS = {
     "sparse_tvd": sparse,
     "sparse_hinge": sparse_ranking,
     "sparse_logistic_ranking": sparse_ranking,
-    "minillm": minillm,
     "iw_opd": iw_opd,
-    "distillm2": distillm2,
 }

@@ -111,6 +111,24 @@ def _drawn_rows(sampled: Sampled) -> tuple[Tensor, Tensor, Tensor]:
     return sampled.ids.reshape(-1, size).long(), log_p, share / size
 
 
+class Said:
+    """Target: factor (log q - log p)² / 2 of one token each, the one at ``ids`` (N,): drawn by q, its gradient is that of KL(q || p) in the mean."""
+
+    def __init__(self, teacher: Source, ids: Tensor, factor: Tensor):
+        self.teacher, self.ids, self.factor = teacher, ids, factor
+
+    def load(self, rows: Tensor, into: Tensor) -> None:
+        self.teacher.load(rows, into)
+
+    def against(self, student: Side, rows: Tensor, loaded: Tensor) -> tuple[Tensor, Tensor]:
+        ids, factor = self.ids[rows].unsqueeze(1), self.factor[rows].to(loaded)
+        theirs = Side(capped(loaded, self.teacher.softcap, False)[0]).log.gather(-1, ids)
+        gap = (student.log.gather(-1, ids) - theirs).squeeze(1)
+        pull = (factor * gap).unsqueeze(1)
+        gradient = student.probability * -pull
+        return factor * gap.square() / 2, gradient.scatter_add_(-1, ids, pull)
+
+
 def top_divergence(
     student: Signal,
     teacher: Signal | Top,

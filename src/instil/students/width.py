@@ -67,7 +67,7 @@ def _channels(model: nn.Module, channels: int, observe: Observe) -> None:
     asked: Any = model
     config, embedding, head = asked.config, asked.get_input_embeddings(), asked.get_output_embeddings()
     width, tied = config.hidden_size, head.weight is embedding.weight
-    norms = [part for part in model.modules() if getattr(part, "weight", None) is not None and part.weight.shape == (width,)]
+    norms: list[Any] = [part for part in model.modules() if getattr(part, "weight", None) is not None and part.weight.shape == (width,)]
     sizes = _sizes(model, norms, observe, output=True)
     total = None if sizes[0] is None else torch.stack([size for size in sizes if size is not None]).sum(0)
     kept = _largest(total, channels, width)

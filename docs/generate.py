@@ -31,8 +31,10 @@ SECTIONS = {
     "task": sections.Task,
     "data": sections.Data,
     "data.augment": sections.Augment,
+    "data.images": sections.Images,
     "store": sections.Store,
     "teacher, student": sections.Model,
+    "teacher": sections.TeacherModel,
     "teacher.input, student.input": sections.Input,
     "scheme": sections.Method,
     "objectives.<name>": sections.Goal,
@@ -140,7 +142,11 @@ def recipe_page() -> str:
             "| key | type | default |",
             "|---|---|---|",
         ]
-        lines += [f"| `{name}` | {_cell(_type(field))} | {_default(name, field)} |" for name, field in section.model_fields.items()]
+        lines += [
+            f"| `{name}` | {_cell(_type(field))} | {_default(name, field)} |"
+            for name, field in section.model_fields.items()
+            if name in section.__annotations__
+        ]
         lines.append("")
     lines += ["### `stages[]`", "", f"The keys of a stage: {', '.join(f'`{key}`' for key in STAGE)}.", ""]
     return "\n".join(lines)

@@ -112,3 +112,11 @@ def test_a_teacher_of_other_classes_has_no_score(tmp_path: Path, monkeypatch: py
     data = "data={name: digit_domains, classes: ['5', '6', '7', '8', '9'], labels: 10}"
     changes = (data, f"teacher={LOW}", "objectives.kd=null", "student=cnn", "objectives.pkt={}", "train.epochs=1", "seeds=[0]", "baselines=[]")
     assert "teacher" not in run_of(recipe(*changes), tmp_path / "run")
+
+
+def test_every_one_of_several_students_is_scored_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
+    scheme = "scheme={type: several_students, others: [{model: mlp, options: {width: 8}}]}"
+    found = run_of(recipe(scheme, "train.epochs=1", "seeds=[0]", "baselines=[]"), tmp_path / "run")
+    assert 0 < found["distilled"]["other0_accuracy"]["mean"] <= 1
+    assert (tmp_path / "run" / "other0-0.safetensors").exists()

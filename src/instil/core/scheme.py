@@ -96,6 +96,10 @@ class Scheme(nn.Module):
         """What is evaluated, timed and shipped."""
         return self.student
 
+    def further(self) -> dict[str, Net]:
+        """Other students that were trained beside the exported one, by name: scored and kept like it."""
+        return {}
+
     def pictures(self, batch: Batch) -> Tensor | None:
         """Of what ``step`` learns from, the images (N, C, H, W) in [0, 1]; None where there are none."""
         image: Tensor | None = self.before_step(batch).get("image")

@@ -70,6 +70,7 @@ class Arms:
         }
         self._remembered: dict[str, Remembered] = {}
         self._teacher: Teacher | None = None
+        self._further: dict[str, Net] = {}
 
     def planned(self) -> list[str]:
         """The arms of every seed, in order: pseudo-labels need a teacher that knows the classes."""
@@ -121,7 +122,7 @@ class Arms:
         net, seconds = self.students[name](seed)
         validation, _ = self._evaluate(net, "validation")
         test, details = self._evaluate(net, "test")
-        test |= self._trials(net) | self._written(net, details)
+        test |= self._trials(net) | self._written(net, details) | (self._beside(seed) if name == "distilled" else {})
         if rank() == 0:
             save_student(net, weights)
         self.folder.write_json(f"checkpoint/{done.name}", {"test": test, "validation": validation, "details": details, "seconds": seconds})
@@ -142,6 +143,15 @@ class Arms:
         metrics, shown = self.bench.task.written(net, self.bench.splits.test)
         details |= shown
         return dict(metrics)
+
+    def _beside(self, seed: int) -> dict[str, float]:
+        """The headline metric of each further student of the last stage, whose weights are kept in the run folder."""
+        found = {}
+        for learner, net in self._further.items():
+            found[f"{learner}_{self.bench.task.headline}"] = self._evaluate(net, "test")[0][self.bench.task.headline]
+            if rank() == 0:
+                save_student(net, self.folder.path / f"{learner}-{seed}.safetensors")
+        return found
 
     def _trials(self, net: nn.Module) -> dict[str, float]:
         """The headline metric of a net on the test samples as the last stage's scheme makes them harder for it."""
@@ -249,6 +259,7 @@ class Arms:
             trained = self._fit("distilled", seed, scheme, samples, build.training(stage.recipe.train, seed), stage, number)
             made |= {"previous": trained.net, f"stage:{stage.recipe.name}": trained.net}
             seconds += trained.seconds
+            self._further = scheme.further()
             if stage.recipe.data.images is not None:
                 self._draw(scheme, stage, seed)
         return made["previous"], seconds

@@ -31,6 +31,7 @@ class Scheme(nn.Module):
     shards: bool = True  # no part of it is used but through its forward, or differentiated twice
     makes_images: ClassVar[bool] = False  # it learns from images that it makes itself, in the shape of the batch's
     labels_images: ClassVar[bool] = False  # and it knows of each which class it is
+    writes: ClassVar[bool] = False  # it learns from texts that are written during training, about which nobody can be asked before
     reshapes: ClassVar[bool] = False  # ``export`` gives another architecture than the student's, made of parts of the scheme
 
     def __init__(self, student: nn.Module, teacher: Teacher | None, objectives: Objectives | Mapping[str, Objective]):
@@ -96,7 +97,7 @@ class Scheme(nn.Module):
         """What is evaluated, timed and shipped."""
         return self.student
 
-    def further(self) -> dict[str, Net]:
+    def beside(self) -> dict[str, Net]:
         """Other students that were trained beside the exported one, by name: scored and kept like it."""
         return {}
 

@@ -70,7 +70,7 @@ class Arms:
         }
         self._remembered: dict[str, Remembered] = {}
         self._teacher: Teacher | None = None
-        self._further: dict[str, Net] = {}
+        self._others: dict[str, Net] = {}
 
     def planned(self) -> list[str]:
         """The arms of every seed, in order: pseudo-labels need a teacher that knows the classes."""
@@ -147,7 +147,7 @@ class Arms:
     def _beside(self, seed: int) -> dict[str, float]:
         """The headline metric of each further student of the last stage, whose weights are kept in the run folder."""
         found = {}
-        for learner, net in self._further.items():
+        for learner, net in self._others.items():
             found[f"{learner}_{self.bench.task.headline}"] = self._evaluate(net, "test")[0][self.bench.task.headline]
             if rank() == 0:
                 save_student(net, self.folder.path / f"{learner}-{seed}.safetensors")
@@ -259,7 +259,7 @@ class Arms:
             trained = self._fit("distilled", seed, scheme, samples, build.training(stage.recipe.train, seed), stage, number)
             made |= {"previous": trained.net, f"stage:{stage.recipe.name}": trained.net}
             seconds += trained.seconds
-            self._further = scheme.further()
+            self._others = scheme.beside()
             if stage.recipe.data.images is not None:
                 self._draw(scheme, stage, seed)
         return made["previous"], seconds

@@ -15,7 +15,8 @@ class SeveralStudents(Scheme):
 
     ``others``: further students of any architectures, described as the student is.
 
-    Each has objectives (adapters, banks) and an optimizer of its own. The student is exported, the others are trained with it.
+    Each has objectives (adapters, banks) and an optimizer of its own. The student is exported; the others are scored beside it, and a run keeps
+    their weights in its folder.
     """
 
     card = Card(
@@ -62,7 +63,7 @@ class SeveralStudents(Scheme):
         for learner, _, objectives in self._sides():
             objectives.after_step({key.removeprefix(f"{learner}/"): rows for key, rows in kept.items() if key.startswith(f"{learner}/")})
 
-    def further(self) -> dict[str, Net]:
+    def beside(self) -> dict[str, Net]:
         """The other students."""
         return {learner: net for learner, net, _ in self._sides() if learner != "student"}
 

@@ -60,7 +60,7 @@ def test_each_ends_as_it_would_alone() -> None:
 def test_the_first_is_exported_and_the_others_are_named() -> None:
     scheme = made()
     assert scheme.export() is scheme.student
-    assert list(scheme.beside()) == ["other0", "other1"]
+    assert list(scheme.other_students()) == ["other0", "other1"]
 
 
 def test_what_does_not_fit_is_told() -> None:

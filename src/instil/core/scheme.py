@@ -97,7 +97,7 @@ class Scheme(nn.Module):
         """What is evaluated, timed and shipped."""
         return self.student
 
-    def beside(self) -> dict[str, Net]:
+    def other_students(self) -> dict[str, Net]:
         """Other students that were trained beside the exported one, by name: scored and kept like it."""
         return {}
 

@@ -259,7 +259,7 @@ class Arms:
             trained = self._fit("distilled", seed, scheme, samples, build.training(stage.recipe.train, seed), stage, number)
             made |= {"previous": trained.net, f"stage:{stage.recipe.name}": trained.net}
             seconds += trained.seconds
-            self._others = scheme.beside()
+            self._others = scheme.other_students()
             if stage.recipe.data.images is not None:
                 self._draw(scheme, stage, seed)
         return made["previous"], seconds

@@ -63,7 +63,7 @@ class SeveralStudents(Scheme):
         for learner, _, objectives in self._sides():
             objectives.after_step({key.removeprefix(f"{learner}/"): rows for key, rows in kept.items() if key.startswith(f"{learner}/")})
 
-    def beside(self) -> dict[str, Net]:
+    def other_students(self) -> dict[str, Net]:
         """The other students."""
         return {learner: net for learner, net, _ in self._sides() if learner != "student"}
 

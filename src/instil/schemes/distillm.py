@@ -56,6 +56,7 @@ class DistiLLM(Writer):
         deviations="The watched loss is of rows held out of the training data, over the steps between two looks; in the paper it is of all "
         "validation data. It is compared with the look before, as in the paper; the authors' code compares with the last at which the chance rose.",
     )
+    teacher_logits = False
     chance: Tensor
     before: Tensor
     seen: Tensor

@@ -46,6 +46,7 @@ class OnPolicy(Writer):
         "token after token. No gradient passes through the choice of a token, and nothing corrects for that: minillm does.",
         deviations="The paper's reward term is left out.",
     )
+    teacher_logits = False
 
     def __init__(
         self,

@@ -73,7 +73,8 @@ class Speculative(Writer):
 
     def before_step(self, batch: Batch) -> Batch:
         def choose(logits: Sequence[Tensor], numbers: Tensor) -> tuple[Tensor, Tensor]:
-            return interleaved(*logits, numbers, self.top_k, *self.drawing(batch))
+            student, teacher = logits
+            return interleaved(student, teacher, numbers, self.top_k, *self.drawing(batch))
 
         assert self.teacher is not None
         with dry(self.student):

@@ -36,11 +36,12 @@ class TwoTexts(Writer):
         self.learners["student"] = (*self.learners["student"], "given")
 
     def build(self, batch: Batch) -> None:
-        super().build(batch)
-        student, teacher = self.answers(batch)
+        student, teacher = self.answers(batch)  # asked first: not all of it is wanted afterwards
         self.given.build(student, teacher)
-        assert self.teacher is not None
-        self.teacher.wants(self.objectives.reads("teacher") | self.given.reads("teacher") | {"logits"}, batch)
+        super().build(batch)
+
+    def wanted(self) -> set[str]:
+        return super().wanted() | self.given.reads("teacher")
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         return {**self.objectives.counts(batch["own"]), **self.given.counts(batch)}

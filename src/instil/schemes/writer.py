@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Gt, Le
 from torch import nn
@@ -26,6 +26,8 @@ class Writer(Scheme):
     ``top_p``: it is one of the likeliest that have so much probability together.
     """
 
+    writes = True
+    teacher_logits: ClassVar[bool] = True  # they are read beside what the objectives read
     shards = False  # ranks would ask for the parts of a net a different number of times
 
     def __init__(
@@ -48,7 +50,11 @@ class Writer(Scheme):
         if self.teacher is None:
             raise ValueError(f"{type(self).__name__} needs a teacher: nobody else says what is wrong with a text")
         super().build(batch)
-        self.teacher.wants(self.objectives.reads("teacher") | {"logits"}, batch)
+        self.teacher.wants(self.wanted(), batch)
+
+    def wanted(self) -> set[str]:
+        """All roles that are read of the teacher."""
+        return self.objectives.reads("teacher") | ({"logits"} if self.teacher_logits else set())
 
     def own_text(self, batch: Batch) -> Batch:
         """What the student writes after the prompts."""

@@ -1,12 +1,12 @@
 """Time and memory of divergences between two language models' heads, ours beside what trainers do, in one run.
 
-python benchmarks/language.py [--tokens 1024] [--vocabulary 49152] [--width 576] [--rounds 5] [--threads 1] [--device cpu] [--json FILE]
+python benchmarks/language.py [--tokens 1024] [--vocabulary 49152] [--width 576] [--rounds 5] [--threads 1] [--device cpu] [--json [FILE]]
 
 Each formulation goes from the hidden states of student and teacher to the gradient of the student's hidden states and head. ``trl_jsd`` is the
 generalised Jensen-Shannon divergence as TRL's GKD trainer writes it, ``liger_jsd`` the same in Liger's chunks of 1,024 tokens with gradients taken
 chunk by chunk, ``naive_kl`` the two softmaxes and ``kl_div`` of a first attempt: plain PyTorch, written from their descriptions. The formulations
 take turns; a time is the least over the rounds, in processor time on one thread, else elapsed. Memory is the most that is held beyond the inputs,
-gradients included; ``memory_of_tokens`` says what it is at other numbers of tokens less the gradient of the hidden states, which is as large as
+gradients included; ``MiB_jsd_of_N_tokens`` says what it is at other numbers of tokens less the gradient of the hidden states, which is as large as
 these. Every formulation must give loss and gradients of ``trl_jsd`` or ``naive_kl``, or the run ends with an error.
 """
 
@@ -149,7 +149,7 @@ def require_alike(found: dict[str, tuple[Tensor, ...]]) -> None:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, object]:
-    """Everything there is to say, as flat numbers and small tables."""
+    """Everything there is to say, flat."""
     torch.set_num_threads(arguments.threads)
     given = inputs(arguments.tokens, arguments.vocabulary, arguments.width, arguments.device)
     memory = {name: most_memory(run, given) for name, run in FORMULATIONS.items()}
@@ -170,9 +170,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
         "memory_ratio_to_liger_jsd": memory["jsd"] / memory["liger_jsd"],
         "time_ratio_to_liger_jsd": least["jsd"] / least["liger_jsd"],
         "memory_ratio_to_naive_kl": memory["forward_kl"] / memory["naive_kl"],
-        "seconds": {name: round(value, 4) for name, value in least.items()},
-        "MiB": {name: round(value / 2**20, 1) for name, value in memory.items()},
-        "memory_of_tokens": {tokens: round(value / 2**20, 1) for tokens, value in grown.items()},
+        **{f"seconds_{name}": round(value, 4) for name, value in least.items()},
+        **{f"MiB_{name}": round(value / 2**20, 1) for name, value in memory.items()},
+        **{f"MiB_jsd_of_{tokens}_tokens": round(value / 2**20, 1) for tokens, value in grown.items()},
         **{name: getattr(arguments, name) for name in ("tokens", "vocabulary", "width", "rounds", "threads", "device")},
         "torch": torch.__version__,
     }
@@ -183,13 +183,16 @@ def main() -> None:
     for name, default in (("tokens", 1024), ("vocabulary", 49152), ("width", 576), ("rounds", 5), ("threads", 1)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", type=Path, help="where the numbers are written to")
+    parser.add_argument("--json", nargs="?", const="", help="print the numbers as JSON, or write them to this file")
     arguments = parser.parse_args()
     found = measure(arguments)
+    if arguments.json == "":
+        print(json.dumps(found, indent=1))
+        return
     for name, value in found.items():
         print(f"{name:26} {value:.3f}" if isinstance(value, float) else f"{name:26} {value}")
     if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        Path(arguments.json).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

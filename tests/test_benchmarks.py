@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from instil.objectives.token_divergence import CHUNK
+
 STEP = Path(__file__).parents[1] / "benchmarks" / "step.py"
 
 
@@ -49,6 +51,20 @@ def test_both_sides_of_the_step_learn_the_same() -> None:
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
         made.append(mine)
     assert len(made) == 2
+
+
+@pytest.mark.slow
+def test_language(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Small: all formulations of a loss agree, and memory does not grow with the tokens where a chunk holds fewer."""
+    module = runpy.run_path(str(STEP.with_name("language.py")))
+    monkeypatch.setitem(CHUNK, "cpu", 16 * 300)
+    monkeypatch.setattr("sys.argv", ["language.py", "--json", "--tokens", "64", "--vocabulary", "300", "--width", "8", "--rounds", "1"])
+    module["main"]()
+    found = json.loads(capsys.readouterr().out)
+    assert {"memory_ratio_to_trl_jsd", "time_ratio_to_trl_jsd", "time_ratio_to_naive_kl"} <= set(found)
+    assert found["memory_ratio_to_trl_jsd"] < 0.3
+    assert found["MiB_jsd_of_256_tokens"] == pytest.approx(found["MiB_jsd_of_64_tokens"], abs=0.1)
+    assert all(not isinstance(value, (dict, list)) for value in found.values())
 
 
 LOSSES = Path(__file__).parents[1] / "benchmarks" / "losses.py"

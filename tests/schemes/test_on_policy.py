@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from instil import recipe as recipes
+from instil.experiment import build
+from instil.experiment.doctor import doctor
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.jsd import JSD
 from instil.objectives.logits.reverse_kl import ReverseKL
@@ -12,6 +17,8 @@ from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
 from tests import nets
 from tests.schemes.texts import END, net, prompts, timed
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.6, 1.0])
@@ -37,3 +44,19 @@ def test_batches_and_teachers_that_cannot_do() -> None:
         OnPolicy(net(8), None, {"cross_entropy": CrossEntropy()}).prepare(prompts())
     with pytest.raises(ValueError, match="needs rows of tokens with 'input_ids'"):
         OnPolicy(nets.net(8), Frozen(nets.net(8)), {"jsd": JSD()}).prepare(nets.batch())
+
+
+def test_a_teacher_that_answered_before_is_refused() -> None:
+    recipe = recipes.load(ROOT / "recipes" / "language" / "on_policy.yaml", ["data.rows=64", "data.held_out=8", "teacher.plain=true"])
+    with pytest.raises(ValueError, match=r"teacher\.plain: the scheme on_policy asks the teacher about texts that are written during training"):
+        doctor(recipe)
+
+
+def test_texts_end_with_the_end_of_the_data() -> None:
+    recipe = recipes.load(ROOT / "recipes" / "language" / "on_policy.yaml", ["data.rows=64", "data.held_out=8"])
+    bench = build.bench(recipe)
+    student, teacher = (build.net(spec, bench, "student") for spec in (recipe.student, *recipe.teachers))
+    scheme = build.scheme(bench, student, Frozen(teacher))
+    assert isinstance(scheme, OnPolicy)
+    assert scheme.end == bench.facts["end"]
+    assert bench.splits.train.text_of([scheme.end]) == ""

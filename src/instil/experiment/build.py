@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from instil import catalogue, students
-from instil.core import Batch, LabelObjective, Net, Objectives, Outputs, Scheme, Teacher, dry, first
+from instil.core import Batch, LabelObjective, Net, Objectives, Scheme, Teacher, first
 from instil.data import augmentation, labels, samplers
 from instil.data.aligned import of_teacher, read_by_teacher
 from instil.data.images import ImageData
@@ -25,6 +25,7 @@ from instil.data.mixup import Mixup
 from instil.data.samples import Facts, Samples
 from instil.data.splits import Splits
 from instil.engine import Optimization, rank, world
+from instil.experiment.changes import changed, observer
 from instil.experiment.sources import data_source, substitutes
 from instil.networks import factory
 from instil.networks.inputs import input_of
@@ -33,14 +34,10 @@ from instil.networks.weights import load_weights
 from instil.recipe import build_objectives, build_options, stages
 from instil.recipe.errors import RecipeError
 from instil.recipe.loading import WITHOUT_DATA
-from instil.recipe.options import check
 from instil.recipe.sections import Goal, Method, Model, Optimizer, Recipe, TeacherModel, Train
 from instil.teachers.ensemble import Ensemble
 from instil.teachers.frozen import Frozen
 from instil.train import Training
-
-OBSERVED = 16
-"""Samples that a student is made by, where the layers or parts that it keeps are chosen by what they do."""
 
 
 @dataclass
@@ -193,14 +190,8 @@ def net(spec: Model, bench: Bench, path: str, teacher: Net | None = None) -> Net
 
     ``teacher``: what a student begins as that is made of its teacher; by default the recipe's first, as it is built.
     """
-
-    def observe(model: nn.Module) -> Iterator[Outputs]:
-        every = range(len(bench.examples))
-        with dry(model):
-            for begin in range(0, min(OBSERVED, len(every)), OBSERVED // 4):
-                yield bench.task.call(model, bench.examples.__getitems__(every[begin : begin + OBSERVED // 4]))
-
     with at(path):
+        observe = observer(bench.task.call, bench.examples)
         made = _net(spec, bench.recipe, bench.task.call, bench.read_by(spec).facts, observe=observe, teacher=teacher)
         if spec.weights is not None:
             load_weights(made.model, bench.recipe.locate(spec.weights))
@@ -249,7 +240,7 @@ def _net(
         model = _of_teacher(spec, recipe, call, facts, fetch, teacher)
     else:
         model = factory.build(spec.model, spec.options, base=Path(recipe.folder), pretrained=spec.pretrained, fetch=fetch, **facts)
-    model = _changed(model, spec, observe)
+    model = changed(model, spec, observe)
     taps = taps_for(model) | {role: _paths(where) for role, where in spec.taps.items()}
     asked = functools.partial(call, **{**input_of(model), **given})
     return Net(model, functools.partial(_in_its_tokens, asked) if isinstance(spec, TeacherModel) and spec.tokenizer else asked, taps)
@@ -258,18 +249,6 @@ def _net(
 def _in_its_tokens(call: Callable[..., Any], model: nn.Module, batch: Batch) -> Any:
     """A teacher with a tokenizer of its own reads its part of the batch."""
     return call(model, read_by_teacher(batch))
-
-
-def _changed(model: nn.Module, spec: Model, observe: students.Observe) -> nn.Module:
-    """The model after the changes of a recipe, each with checked options."""
-    for name, options in spec.changes.items():
-        try:
-            change = students.find(name)
-            seen = {"observe": observe} if "observe" in inspect.signature(change).parameters else {}
-            model = change(model, **check(change, options, schedules=False), **seen)
-        except ValueError as error:
-            raise ValueError(f"changes.{name}: {error}") from error
-    return model
 
 
 def _of_teacher(spec: Model, recipe: Recipe, call: Callable[..., Any], facts: Facts, fetch: bool, teacher: Net | None) -> nn.Module:
@@ -330,6 +309,9 @@ def scheme(bench: Bench, student: Net, teacher: Teacher | None) -> Scheme:
     if makes != (images is not None and images.name == "blank"):
         wrong = "makes its images itself, so this must be blank" if makes else "makes no images: noise, blobs or another source"
         raise RecipeError(f"data.images: the scheme {recipe.scheme.type} {wrong}")
+    if catalogue.find("scheme", recipe.scheme.type).writes and (recipe.store or any(spec.plain for spec in recipe.teachers)):
+        before = "store" if recipe.store else "teacher.plain"
+        raise RecipeError(f"{before}: the scheme {recipe.scheme.type} asks the teacher about texts that are written during training; leave it out")
     return _scheme(recipe.scheme, bench, student, teacher, objectives, "scheme")
 
 

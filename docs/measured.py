@@ -79,8 +79,10 @@ def costs_page() -> str:
     for row in _numbers("schemes"):
         passes = ", ".join(f"{net} {count:g}" for net, count in row["passes"].items())
         lines.append(f"| {row['scheme']} | {row['time']:.2f} | {row['memory']:.2f} | {row['ms']:.0f} | {passes} |")
-    lines += ["", "### Losses", "", "| loss | size | ms | to plain | to torchdistill | MiB | MiB, plain |", "|---|---|---|---|---|---|---|"]
-    for row in _numbers("losses"):
+    losses = _numbers("losses")
+    if losses:
+        lines += ["", "### Losses", "", "| loss | size | ms | to plain | to torchdistill | MiB | MiB, plain |", "|---|---|---|---|---|---|---|"]
+    for row in losses:
         told = ("" if row[key] is None else f"{row[key]:g}" for key in ("ms", "plain", "torchdistill", "MiB_ours", "MiB_plain"))
         lines.append(f"| `{row['loss']}` | {row['size']} | {' | '.join(told)} |")
     return "\n".join([*lines, ""])

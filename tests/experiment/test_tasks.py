@@ -16,8 +16,8 @@ from instil import recipe as recipes
 from instil.cli import closing_table
 from instil.experiment import build
 from instil.experiment import run as experiment
-from instil.experiment.remembered import Remembered
 from instil.experiment.doctor import doctor
+from instil.experiment.remembered import Remembered
 from instil.recipe.errors import RecipeError
 from tests.experiment.small import lines, recipe, result, run_of
 

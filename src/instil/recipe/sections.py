@@ -120,7 +120,8 @@ class Model(Section):
 
     @model_validator(mode="after")
     def _earlier_ones_are_made(self) -> Model:
-        fixed = [name for name in ("options", "changes", "weights", "trained", "pretrained", "taps", "input") if getattr(self, name) != _default(self, name)]
+        made = ("options", "changes", "weights", "trained", "pretrained", "taps", "input")
+        fixed = [name for name in made if getattr(self, name) != _default(self, name)]
         if self.earlier and fixed:
             raise ValueError(f"the net of an earlier stage has its {fixed[0]} already; leave {fixed[0]} out")
         return self

@@ -109,7 +109,7 @@ def test_trains(name: str, task: str, cache: Path, tmp_path: Path, monkeypatch: 
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     losses = [value for r in records if r["arm"] == "distilled" for key, value in r["losses"].items() if key == f"student/{name}"]
     assert len(losses) >= 2
-    if name == "dlb":  # few samples come twice in a row from an ordinary loader
+    if name in ("dlb", "dino"):  # few samples come twice in a row from an ordinary loader; the teacher of dino moves away as the student learns
         return
     half = len(losses) // 2
     assert sum(losses[-half:]) < sum(losses[:half]), f"the loss does not fall: {losses}"

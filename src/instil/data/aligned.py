@@ -58,8 +58,8 @@ class AlignedRows(TokenRows):
 
 def of_teacher(splits: Splits) -> Splits:
     """The same texts as a teacher reads them that has a tokenizer of its own."""
-    parts = [part.theirs if isinstance(part, AlignedRows) else part for part in (splits.train, splits.validation, splits.test)]
-    return Splits(*parts, splits.classes, splits.kind)
+    train, validation, test = (part.theirs if isinstance(part, AlignedRows) else part for part in (splits.train, splits.validation, splits.test))
+    return Splits(train, validation, test, splits.classes, splits.kind)
 
 
 def read_by_teacher(batch: Batch) -> Batch:
@@ -101,7 +101,8 @@ def _rows(part: Sequence[Document], tokenizers: tuple[Tokenizer, Tokenizer], len
 
 def _packed(part: Sequence[Document], tokenizers: tuple[Tokenizer, Tokenizer], lengths: tuple[int, int]) -> Iterator[Aligned]:
     """Texts one after another; a row begins with the last token of what came before it."""
-    before, found, room = [[one.end] for one in tokenizers], [], list(lengths)
+    found: list[Span] = []
+    before, room = [[one.end] for one in tokenizers], list(lengths)
     for span in (span for document in part for span in _spans(document.text, tokenizers)):
         needed = [len(tokens) for tokens, _ in span]
         if found and any(need > free for need, free in zip(needed, room, strict=True)):

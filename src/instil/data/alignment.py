@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
-
-import numpy as np
+from itertools import accumulate
 
 from instil.data.tokenizers import Tokenizer
 
@@ -17,15 +17,14 @@ def spans(mine: Sequence[int], theirs: Sequence[int]) -> tuple[list[int], list[i
     A span ends wherever both sides have a token that ends at the same byte; a token without bytes belongs to the one before it.
     Raises ValueError where the two sides do not add up to the same text.
     """
-    ends = [np.cumsum(np.asarray(each, dtype=np.int64)) for each in (mine, theirs)]
-    totals = [int(end[-1]) if len(end) else 0 for end in ends]
+    ends = [list(accumulate(each)) for each in (mine, theirs)]
+    totals = [end[-1] if end else 0 for end in ends]
     if totals[0] != totals[1]:
         raise ValueError(f"the tokens of one tokenizer stand for {totals[0]} bytes, those of the other for {totals[1]}; both must be of one text")
     if min(map(len, ends)) == 0 < max(map(len, ends)):
         raise ValueError("one of the tokenizers has no token for this text, the other has some; they cannot be compared on it")
-    common = np.intersect1d(*ends)
-    common = common[common > 0]
-    first, second = (np.searchsorted(common, end).tolist() for end in ends)
+    common = sorted(set(ends[0]) & set(ends[1]) - {0})
+    first, second = ([bisect_left(common, byte) for byte in end] for end in ends)
     return first, second
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -22,9 +23,10 @@ def encoder(folder: str, base: Path = Path()) -> nn.Module:
         raise ValueError(MISSING) from error
     path = located(folder, base)
     try:
-        model: nn.Module = AutoModel.from_pretrained(path, local_files_only=True, attn_implementation="eager").float()
+        model: Any = AutoModel.from_pretrained(path, local_files_only=True, attn_implementation="eager").float()
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{path} holds no encoder that transformers can read: {error}") from error
     if getattr(model, "pooler", None) is not None:
         model.pooler = None
-    return model.eval()
+    made: nn.Module = model.eval()
+    return made

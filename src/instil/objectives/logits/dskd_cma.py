@@ -15,7 +15,7 @@ from instil.objectives.logits.dskd import Divergence, DualSpace, student_space, 
 
 def cross_attention(query: Tensor, key: Tensor, counted: Tensor, other: Tensor) -> Tensor:
     """Scores (N, T, T') of queries (N, T, D) and keys (N, T', D); very negative where either position does not count."""
-    scores = query @ key.mT / query.shape[-1] ** 0.5
+    scores: Tensor = query @ key.mT / query.shape[-1] ** 0.5
     return scores.masked_fill(~(counted[:, :, None] & other[:, None]), torch.finfo(scores.dtype).min)
 
 
@@ -105,7 +105,8 @@ class DSKDCMA(DualSpace):
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         target, other = self._labels(batch)
         mine = torch.cat(embedded(student["token_embedding"], batch["input_ids"], target), -1)
-        read, said = embedded(teacher["token_embedding"], batch.get("teacher_input_ids", batch["input_ids"]), other)
+        theirs: Tensor = batch["teacher_input_ids" if "teacher_input_ids" in batch else "input_ids"]
+        read, said = embedded(teacher["token_embedding"], theirs, other)
         counted, others = target != UNLABELLED, other != UNLABELLED
         scores = cross_attention(self.projected(self.query, mine), scaled(torch.cat([read, said], -1), others), counted, others)
         values = scaled(full(teacher["embedding"]), others) + scaled(said, others)

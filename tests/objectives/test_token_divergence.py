@@ -27,6 +27,7 @@ from instil.objectives.logits.taid import taid_loss
 from instil.objectives.logits.top_k import top_k_loss
 from instil.objectives.logits.top_k_ranking import top_k_ranking_loss
 from instil.objectives.logits.tvd import tvd_loss
+from instil.objectives.token_objective import TokenObjective
 
 TOKENS, VOCABULARY, WIDTH, RANK = (2, 7), 19, 6, 2
 
@@ -483,3 +484,34 @@ def test_sampled_kd_has_the_value_and_the_gradient_of_the_forward_kl_in_the_mean
                 total = total + (by[one] + by[two]).exp() * sampled_kd_loss(student, drawn)
         torch.testing.assert_close(total, wanted)
         torch.testing.assert_close(torch.autograd.grad(total, student)[0], gradient, rtol=1e-6, atol=1e-9)
+
+
+OF_TOKENS = [name for name in catalogue.files("objective") if issubclass(catalogue.find("objective", name), TokenObjective)]
+
+
+@pytest.mark.parametrize("name", OF_TOKENS)
+def test_every_objective_that_reads_projections_gives_the_loss_of_the_logits_whatever_the_cut(name: str) -> None:
+    """Rows of tokens with prompts, padding and labels: uneven micro-batches weighed by their counts, projections instead of logits."""
+    student, teacher = moved(side(1, bias=True, softcap=4.0), torch.float64), side(7)
+    label = (torch.arange(14).view(TOKENS) * 5) % VOCABULARY
+    batch: Batch = {"index": torch.arange(2), "label": label, "valid": torch.tensor([[0, 0, 1, 1, 1, 1, 1], [0, 1, 1, 0, 0, 0, 0]]).bool()}
+    torch.manual_seed(0)
+    objectives = Objectives({"it": catalogue.find("objective", name)()})
+    objectives.build({"projection": student}, {"projection": teacher})
+    losses, gradients = [], []
+    for role in ("projection", "logits"):
+        objectives["it"].resolve({role}, {role})
+        mine, theirs = ({role: signal if role == "projection" else dense(signal)} for signal in (student, teacher))
+        losses.append(objectives(mine, theirs, batch).losses["it"])
+        gradients.append(torch.autograd.grad(losses[-1], parts(student)))
+    torch.testing.assert_close(losses[0], losses[1])
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-6, atol=1e-9)
+    objectives["it"].resolve({"projection"}, {"projection"})
+    counts = [objectives["it"].weight({key: value[row : row + 1] for key, value in batch.items()}).sum() for row in range(2)]
+    total = torch.zeros((), dtype=torch.float64)
+    for row, count in enumerate(counts):
+        mine, theirs = ({"projection": replace(signal, hidden=signal.hidden[row : row + 1])} for signal in (student, teacher))
+        part = objectives(mine, theirs, {key: value[row : row + 1] for key, value in batch.items()}).losses["it"]
+        total = total + part * count / (counts[0] + counts[1])
+    torch.testing.assert_close(total, losses[0])
+    torch.testing.assert_close(torch.autograd.grad(total, parts(student)), gradients[0], rtol=1e-6, atol=1e-9)

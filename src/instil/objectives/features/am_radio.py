@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from instil.core import Card, NonNegative
 from instil.objectives.errors import sample_mean
-from instil.objectives.features.phi_s import Standard
 from instil.objectives.logit_objective import reduced
 from instil.objectives.patch_matching import Standardization, cosine_distance, smooth_l1_distance
+from instil.objectives.phi_standard import Standard
 from instil.objectives.summary_matching import SummaryObjective
 
 Scale = Literal["phi_s", "channels", "none"]

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from instil.core import Batch, Card, NonNegative, Objective, Outputs, Positive, full
-from instil.objectives.logits.kd import kd_loss
+from instil.objectives.divergences import softened_kl
+from instil.objectives.logit_objective import reduced, require_same_logits
 
 
 def ddgsd_loss(first: Tensor, second: Tensor, temperature: float = 3.0, reduction: str = "mean") -> Tensor:
@@ -16,7 +17,9 @@ def ddgsd_loss(first: Tensor, second: Tensor, temperature: float = 3.0, reductio
 
     (...) for reduction ``none``. Raises ValueError where the shapes differ.
     """
-    return kd_loss(first, second.detach(), temperature, reduction=reduction) + kd_loss(second, first.detach(), temperature, reduction=reduction)
+    require_same_logits(first, second)
+    values = softened_kl(first, second.detach(), temperature) + softened_kl(second, first.detach(), temperature)
+    return reduced(values * temperature**2, reduction)
 
 
 def mean_discrepancy_loss(first: Tensor, second: Tensor) -> Tensor:
@@ -39,7 +42,7 @@ class DDGSD(Objective):
         "AAAI",
         2019,
         source="logits",
-        labels=("single", "binary"),
+        labels=("single",),
         couples=True,
         deviations="A re-implementation measures the discrepancy between single numbers, the means of all features of all samples; here it is "
         "between mean vectors. Formulas were checked against that code, not against the paper's text.",

@@ -19,6 +19,7 @@ from instil.objectives.logits.taid import next_time, taid_loss
 from instil.objectives.logits.top_k import Divergence, top_k_loss
 from instil.objectives.logits.top_k_ranking import Kind, top_k_ranking_loss
 from instil.objectives.logits.tvd import tvd_loss
+from instil.objectives.token_support import Support
 from tests.golden.cases import Case
 
 Answer = tuple[Tensor, dict[str, Tensor]]
@@ -173,11 +174,12 @@ def moved(case: Case) -> Tensor:
 
 def topk_jsd(case: Case) -> Answer:
     """The support is the teacher's for beta 0, the student's for beta 1, else both."""
+    ends: dict[float, tuple[Divergence, Support]] = {0: ("forward_kl", "teacher"), 1: ("reverse_kl", "student")}
     beta = case.option("beta", 0.5)
-    support = {0: "teacher", 1: "student"}.get(beta, "both")
-    divergence = {0: "forward_kl", 1: "reverse_kl"}.get(beta, "jsd")
+    divergence, support = ends.get(beta, ("jsd", "both"))
+    beta = 0.5 if beta in ends else beta
     tail = bool(case.option("add_tail", False))
-    values = top_k_loss(*sides(case), case.option("top_k"), divergence, beta, support, tail, temperature(case), False, reduction="none")  # type: ignore[arg-type]
+    values = top_k_loss(*sides(case), case.option("top_k"), divergence, beta, support, tail, temperature(case), False, reduction="none")
     return answer(case, values)
 
 

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 
 from instil.core import Batch, Card, Positive, Top
 from instil.objectives.heads import Signal
-from instil.objectives.logits.jsd import Share, jsd_term
 from instil.objectives.token_divergence import reduced_tokens
 from instil.objectives.token_objective import TokenObjective, Vocabulary
 from instil.objectives.token_support import Support, top_divergence
-from instil.objectives.token_terms import Term, forward_kl, reverse_kl, total_variation
+from instil.objectives.token_terms import Term, forward_kl, jsd, reverse_kl, total_variation
 
 Divergence = Literal["forward_kl", "reverse_kl", "jsd", "tvd"]
+Share = Annotated[float, Gt(0), Lt(1)]
 
 
 def term_of(divergence: Divergence, beta: float) -> Term:
-    """The divergence of this name."""
-    if divergence == "jsd":
-        return jsd_term(beta, False)
-    return {"forward_kl": forward_kl, "reverse_kl": reverse_kl, "tvd": total_variation}[divergence]
+    """The divergence of this name; ValueError for a beta at which jsd is 0 whatever the student says."""
+    if not 0 < beta < 1:
+        raise ValueError(f"beta is {beta}; expected a number between 0 and 1, whose limits are forward_kl and reverse_kl")
+    return {"forward_kl": forward_kl, "reverse_kl": reverse_kl, "jsd": jsd(beta), "tvd": total_variation}[divergence]
 
 
 def top_k_loss(

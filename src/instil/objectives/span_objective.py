@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import UNLABELLED, Batch, Objective, full, items
@@ -45,6 +46,13 @@ def require_same_positions(student: Tensor, teacher: Tensor) -> None:
     if student.shape[:-1] != teacher.shape[:-1]:
         shapes = f"the student speaks of {tuple(student.shape[:-1])} tokens, the teacher of {tuple(teacher.shape[:-1])}"
         raise ValueError(f"{shapes}, and the batch has no 'span' and 'teacher_span' that say which belong together; name teacher.tokenizer")
+
+
+def sorted_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """(...): the sum of absolute differences of probabilities (..., V) and (..., V'), each sorted."""
+    size = max(student.shape[-1], teacher.shape[-1])
+    mine, theirs = (F.pad(side.sort(-1, descending=True).values, (0, size - side.shape[-1])) for side in (student, teacher))
+    return (mine - theirs).abs().sum(-1)
 
 
 class SpanObjective(Objective):

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Card, Outputs, Positive, full, items, mean
+from instil.objectives.dual_space import Divergence, DualSpace, student_space, teacher_space, through
 from instil.objectives.logit_objective import reduced
-from instil.objectives.logits.dskd import Divergence, DualSpace, student_space, teacher_space, through
 
 
 def cross_attention(query: Tensor, key: Tensor, counted: Tensor, other: Tensor) -> Tensor:

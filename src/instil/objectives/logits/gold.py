@@ -11,8 +11,7 @@ from torch import Tensor
 
 from instil.core import Batch, Card, Outputs, Positive, full
 from instil.objectives.logit_objective import reduced
-from instil.objectives.logits.uld import sorted_distance
-from instil.objectives.span_objective import SpanObjective, require_same_positions
+from instil.objectives.span_objective import SpanObjective, require_same_positions, sorted_distance
 
 LEAST = 1e-8
 """A probability below this one counts as this one inside the logarithm."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import Batch, Card, Outputs, Positive, full
 from instil.objectives.logit_objective import reduced
-from instil.objectives.span_objective import SpanObjective, require_same_positions
+from instil.objectives.span_objective import SpanObjective, require_same_positions, sorted_distance
 
 
 def uld_loss(student: Tensor, teacher: Tensor, temperature: float = 1.0, reduction: str = "mean") -> Tensor:
@@ -17,13 +16,6 @@ def uld_loss(student: Tensor, teacher: Tensor, temperature: float = 1.0, reducti
     """
     require_same_positions(student, teacher)
     return reduced(sorted_distance(*((full(logits) / temperature).softmax(-1) for logits in (student, teacher))), reduction)
-
-
-def sorted_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """(...): the sum of absolute differences of probabilities (..., V) and (..., V'), each sorted."""
-    size = max(student.shape[-1], teacher.shape[-1])
-    mine, theirs = (F.pad(side.sort(-1, descending=True).values, (0, size - side.shape[-1])) for side in (student, teacher))
-    return (mine - theirs).abs().sum(-1)
 
 
 class ULD(SpanObjective):

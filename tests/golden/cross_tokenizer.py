@@ -10,11 +10,11 @@ from torch import Tensor
 
 from instil.core import UNLABELLED
 from instil.data.alignment import spans
-from instil.objectives.logits.dskd import Divergence, student_space, teacher_space, through
+from instil.objectives.dual_space import Divergence, student_space, teacher_space, through
 from instil.objectives.logits.dskd_cma import cross_attention, embedded
 from instil.objectives.logits.gold import hybrid
-from instil.objectives.logits.uld import sorted_distance, uld_loss
-from instil.objectives.span_objective import at, merged, partners, span_ends
+from instil.objectives.logits.uld import uld_loss
+from instil.objectives.span_objective import at, merged, partners, sorted_distance, span_ends
 from tests.golden.cases import Case
 
 Pair = tuple[Tensor, Tensor]

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import Objectives
-from instil.objectives.logits.dskd import DSKD, DualSpace, dskd_loss
+from instil.objectives.dual_space import DualSpace
+from instil.objectives.logits.dskd import DSKD, dskd_loss
 from instil.objectives.logits.dskd_cma import DSKDCMA, cross_attention, dskd_cma_loss, scaled
 from tests.objectives.test_span_objective import OTHER, SPAN, aligned
 

@@ -31,7 +31,7 @@ class CausalBody(nn.Module):
         use_cache: bool = False,
     ) -> dict[str, Any]:
         """As of transformers' models: with ``use_cache`` the next tokens need no more than what came back as ``cache``."""
-        read = cache or ([[] for _ in self.stages] if use_cache else [None] * len(self.stages))
+        read: Sequence[Read | None] = cache or [[] if use_cache else None for _ in self.stages]
         before = read[0][0].shape[2] if read[0] else 0
         length, most = input_ids.shape[1], self.position.shape[1]
         if length > most:

@@ -12,7 +12,10 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "instil"
 FILES = sorted(SOURCE.rglob("*.py"))
-OPTIONAL = {"timm", "torchvision", "transformers", "datasets", "PIL", "onnx", "onnxscript", "onnxruntime", "dp_accounting", "zstandard", "urllib3", "xllamacpp", "pytest", "hypothesis", "torchdistill"}
+OPTIONAL = {
+    *("timm", "torchvision", "transformers", "datasets", "PIL", "onnx", "onnxscript"),
+    *("onnxruntime", "dp_accounting", "zstandard", "urllib3", "xllamacpp", "pytest", "hypothesis", "torchdistill"),
+}
 
 
 def name_of(path: Path) -> str:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class CNN(nn.Module):
-    """Stages of 3 x 3 convolutions, each after the first at half the resolution and twice the width; then the mean over space, dropout and a linear head."""
+    """Stages of 3 x 3 convolutions, each after the first at half the resolution and twice the width; mean over space, dropout, a linear head."""
 
     def __init__(self, classes: int, channels: int, width: int, stages: int, depth: int, norm: str, dropout: float = 0.0):
         super().__init__()

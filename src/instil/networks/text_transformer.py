@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-
 Read = list[Tensor]
 """Keys and values of the tokens that one attention has read before, empty at first; it adds those that it reads."""
 

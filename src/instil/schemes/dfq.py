@@ -48,7 +48,7 @@ class DFQ(Generated):
         r"\Vert N(\mu_{lc}, \sigma^2_{lc})\big) + \mathbb{E}\, H(p^T) - H(\mathbb{E}\, p^T)\Big)",
         use="A teacher with BatchNorm and no data: the images stay near the data in every layer and are hard for the student.",
         pitfalls="A teacher without BatchNorm remembers nothing. The batch must be large enough for its statistics.",
-        deviations="The paper's text was not at hand beyond its abstract and summaries: the direction of the KL between Gaussians and alpha are ours. "
+        deviations="Of the paper only abstract and summaries were at hand: the direction of the KL between Gaussians and alpha are ours. "
         "One generator and one student, where the paper also takes several; no warm-up of the generator.",
     )
 

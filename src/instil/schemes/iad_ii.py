@@ -62,9 +62,7 @@ class IADII(IAD):
         answers = super().ask(batch, grad)
         members = answers.get("members", ())
         if len(members) != 2:
-            raise ValueError(
-                f"IADII learns from two teachers, a robust one and then one that was never attacked; not from {len(members) or 1}"
-            )
+            raise ValueError(f"IADII learns from two teachers, a robust one and then one that was never attacked; not from {len(members) or 1}")
         first: Outputs = members[0]
         return answers | first
 

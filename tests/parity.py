@@ -27,9 +27,11 @@ from instil.objectives.labels.label_smoothing import LabelSmoothing
 from instil.objectives.logits.dino import DINO
 from instil.objectives.logits.dist import DIST
 from instil.objectives.logits.dkd import DKD
+from instil.objectives.logits.jsd import JSD
 from instil.objectives.logits.kd import KD
 from instil.objectives.logits.logit_mse import LogitMSE
 from instil.objectives.logits.ps_kd import PSKD
+from instil.objectives.logits.reverse_kl import ReverseKL
 from instil.objectives.relations.crd import CRD
 from instil.objectives.relations.pkt import PKT
 from instil.objectives.relations.sskd import SSKD
@@ -47,6 +49,8 @@ from instil.schemes.deep_supervision import DeepSupervision
 from instil.schemes.dfad import DFAD
 from instil.schemes.dfq import DFQ
 from instil.schemes.dino import DINO as DINOScheme
+from instil.schemes.distillm import DistiLLM
+from instil.schemes.distillm2 import DistiLLM2
 from instil.schemes.dks import DKS
 from instil.schemes.ema import Ema
 from instil.schemes.fast_data_free import FastDataFree
@@ -56,16 +60,20 @@ from instil.schemes.frskd import FRSKD
 from instil.schemes.iad import IAD
 from instil.schemes.iad_ii import IADII
 from instil.schemes.kdcl import KDCL
+from instil.schemes.minillm import MiniLLM
 from instil.schemes.mutual import Mutual
 from instil.schemes.offline import Offline
 from instil.schemes.okddip import OKDDip
+from instil.schemes.on_policy import OnPolicy
 from instil.schemes.one import ONE
 from instil.schemes.pate import PATE
 from instil.schemes.previous_epoch import PreviousEpoch
 from instil.schemes.reused_classifier import ReusedClassifier
 from instil.schemes.rslad import RSLAD
+from instil.schemes.sequence_level import SequenceLevel
 from instil.schemes.several_students import SeveralStudents
 from instil.schemes.sftn import SFTN
+from instil.schemes.speculative import Speculative
 from instil.schemes.spot_adaptive import SpotAdaptive
 from instil.schemes.views import Views
 from instil.schemes.zskt import ZSKT
@@ -77,6 +85,7 @@ from instil.testing.samples import flat, sample_outputs
 from instil.train import Training, fit
 from instil.weightings.difficulty import Difficulty
 from instil.weightings.entropy import Entropy
+from tests.schemes import texts
 
 STEPS = 5
 
@@ -181,6 +190,10 @@ def votes() -> PrivateVotes:
     teacher = PrivateVotes([net(8, seed) for seed in range(5)], noise=1.0)
     teacher.meet([batch(0)])
     return teacher
+
+
+def writes() -> Frozen:
+    return Frozen(texts.net(seed=1))
 
 
 def pixels(width: int, seed: int) -> Net:
@@ -318,13 +331,23 @@ COUPLED: dict[str, Callable[[], Scheme]] = {
     "coupled_views": lambda: Views(viewed(16, 1), Frozen(viewed(32, 2)), {"sskd": SSKD(), "cross_entropy": CrossEntropy()}),
     "coupled_ema": lambda: Ema(net(16, 1), Objectives({"dist": DIST(), "cross_entropy": CrossEntropy()}, {"dist": Schedule(0, 1)}), 0.9),
 }
+WRITING: dict[str, Callable[[], Scheme]] = {
+    "on_policy": lambda: OnPolicy(texts.net(), writes(), {"jsd": JSD()}, 0.6, texts.END),
+    "sequence_level": lambda: SequenceLevel(texts.net(), writes(), {"cross_entropy": CrossEntropy()}, texts.END),
+    "speculative": lambda: Speculative(texts.net(), writes(), {"jsd": JSD()}, 3, texts.END),
+    "minillm": lambda: MiniLLM(texts.net(), writes(), {"reverse_kl": ReverseKL()}, end=texts.END),
+    "distillm": lambda: DistiLLM(texts.net(), writes(), {"jsd": JSD()}, memory=96, first_chance=0.7, held_out=0.2, every=2, end=texts.END),
+    "distillm2": lambda: DistiLLM2(texts.net(), writes(), {"cross_entropy": CrossEntropy()}, end=texts.END),
+}
+"""Schemes on texts that are written during training."""
+SCHEMES |= WRITING
 for method in catalogue.names("objective"):
     objective = catalogue.find("objective", method)()
     if objective.card.tasks[0] != "node_classification":  # a graph is one batch, which no cut goes through
         # where one role is differentiated by another, they must depend on each other
         make = functools.partial(differentiated, method) if objective.differentiates else on_roles(method)
         (COUPLED if objective.couples else SCHEMES)[method] = make
-WHOLE = ("adversarial_maps", "balanced", "camkd", "jacobian", "lwm", "reused_classifier", "folded_transform")
+WHOLE = (*WRITING, "adversarial_maps", "balanced", "camkd", "jacobian", "lwm", "reused_classifier", "folded_transform")
 """Schemes that cannot be sharded."""
 KEPT = ("ema", "bank", "features", "adversarial", "mutual_features", "balanced")
 """Schemes whose checkpoints of one process and of two are loaded by the other."""
@@ -332,6 +355,8 @@ KEPT = ("ema", "bank", "features", "adversarial", "mutual_features", "balanced")
 
 def batch(seed: int, number: int = 64, task: str = "classification") -> Batch:
     """Half of the labels are missing, a tenth of the items does not count."""
+    if task == "writing":
+        return texts.prompts(seed, number)
     generator = torch.Generator().manual_seed(seed)
     _, _, given = sample_outputs(number, seed, task=task)
     label = given["label"]
@@ -343,7 +368,9 @@ def batch(seed: int, number: int = 64, task: str = "classification") -> Batch:
 
 
 def task_of(scheme: Scheme) -> str:
-    """The task on the cards of its objectives."""
+    """The task on the cards of its objectives, or writing."""
+    if scheme.writes:
+        return "writing"
     parts = [part for part in scheme.modules() if isinstance(part, Objective)]
     return next(iter(part.card.tasks[0] for part in parts), "classification")
 

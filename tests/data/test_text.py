@@ -129,3 +129,33 @@ def test_a_pruned_tokenizer_cuts_its_texts_as_before_and_any_other_into_less(fol
     assert small.decode(small.encode(other)[0]) == other
     assert small.size == len(tokens)
     assert small.end == splits.train.end
+
+
+def test_lines_have_a_context_and_a_domain(tmp_path: Path) -> None:
+    hints = ["", "hint ", "longer hint "]
+    entries = [{"prompt": f"q{n % 3}:", "completion": f"a{n}", "context": hints[n % 3], "domain": "law" if n % 3 else "art"} for n in range(30)]
+    train = text(str(lines(tmp_path, *entries)), length=24).train
+    for row in range(len(train)):
+        batch = train[row]
+        number = int(train.text_of(batch["label"][batch["valid"]].tolist())[1:])
+        assert train.text_of(batch["context_ids"][batch["context_mask"].bool()].tolist()) == hints[number % 3]
+        assert int(batch["domain"]) == (1 if number % 3 else 0), "in the order of their names"
+    read = text(str(lines(tmp_path, *entries)), length=24, context="read").train
+    assert {train.text_of(ids[:6].tolist())[:6] for ids in read.tensors["input_ids"]} >= {"hint q", "longer"}
+    assert "context_ids" not in read.tensors
+    art = text(str(lines(tmp_path, *entries)), length=24, domain="art").train
+    assert len(art) == int((train.tensors["domain"] == 0).sum())
+    assert "domain" not in art.tensors
+    with pytest.raises(ValueError, match="there is no 'artt' among the texts; did you mean 'art'"):
+        text(str(lines(tmp_path, *entries)), length=24, domain="artt")
+
+
+def test_a_folder_is_a_domain_whose_rows_have_no_other_text(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        for number in range(20):
+            (tmp_path / folder / f"{number}.txt").write_text(folder * 30)
+    train = text(str(tmp_path), length=16).train
+    for ids, domain in zip(train.tensors["input_ids"], train.tensors["domain"], strict=True):
+        assert set(ids.tolist()) - {Bytes.end} == {ord("ab"[int(domain)])}
+    assert set(train.tensors["domain"].tolist()) == {0, 1}

@@ -41,3 +41,18 @@ def prompts(step: int = 0, number: int = 16) -> Batch:
 
 def timed(step: int = 0, progress: float = 0.5) -> Batch:
     return prompts(step) | {"step": torch.tensor(step), "progress": torch.tensor(progress), "seed": torch.tensor(0)}
+
+
+def informed(width: int = 8, seed: int = 0) -> Net:
+    """A net whose rows may have a context before them."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return Net(causal_transformer(VOCABULARY, LENGTH + 4, width, 1, 2), call)
+
+
+def with_hints(step: int = 0, number: int = 16) -> Batch:
+    """Prompts with contexts of 0 to 4 tokens beside them."""
+    generator = torch.Generator().manual_seed(step + 1000)
+    ids = torch.randint(0, END, (number, 4), generator=generator)
+    there = torch.arange(4)[None] < torch.randint(0, 5, (number, 1), generator=generator)
+    return prompts(step, number) | {"context_ids": ids.masked_fill(~there, END), "context_mask": there.long()}

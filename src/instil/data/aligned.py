@@ -136,7 +136,7 @@ def _row(read: Sequence[list[int]], found: list[Span]) -> Aligned:
     rows = []
     for side, before in enumerate(read):
         tokens, each = ([one for span in found for one in span[side][what]] for what in range(2))
-        rows.append(([*before, *tokens], [0] * len(before) + each, len(before)))
+        rows.append(Row([*before, *tokens], [0] * len(before) + each, len(before)))
     return Aligned((rows[0], rows[1]), found)
 
 

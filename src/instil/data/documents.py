@@ -18,19 +18,25 @@ SHARE = 10  # one document of so many is for validation, and one for the test
 
 @dataclass(frozen=True)
 class Document:
-    """A text, or a ``prompt`` and what answers it; only the answer is learned. One that was cut has no end to be learned."""
+    """A text, or a ``prompt`` and what answers it; only the answer is learned. One that was cut has no end to be learned.
+
+    ``context``: what helps with the answer, for those who may read it. ``domain``: what it is about; empty where all texts are about the same.
+    """
 
     name: str
     text: str
     prompt: str | None = None
     cut: bool = False
+    context: str = ""
+    domain: str = ""
 
 
 def documents(path: str, base: Path = Path()) -> tuple[list[Document], list[Document], list[Document]]:
     """Train, validation and test documents of ``stdlib`` (the modules of this Python's own library), a folder of texts, or a ``.jsonl`` file.
 
-    A line of ``.jsonl`` has ``text``, or ``prompt`` and ``completion``, ``finish_reason`` being ``length`` where that was cut. A document belongs to
-    one part alone, by the hash of its name. Raises ValueError for lines of another form and for fewer than three documents.
+    A line of ``.jsonl`` has ``text``, or ``prompt`` and ``completion``, ``finish_reason`` being ``length`` where that was cut; beside a prompt there
+    may be a ``context``, and in every line a ``domain``, else it is the folder inside the one that was named. A document belongs to one part alone,
+    by the hash of its name. Raises ValueError for lines of another form and for fewer than three documents.
     """
     found = sorted(_found(path, base), key=lambda document: hashlib.sha256(document.name.encode()).hexdigest())
     if len(found) < 3:
@@ -49,9 +55,13 @@ def _found(path: str, base: Path) -> Iterator[Document]:
     pattern = "*.py" if path == STDLIB else "**/*"
     for file in sorted(place.glob(pattern)):
         if file.suffix in SUFFIXES and not file.name.startswith("_"):
-            yield Document(file.relative_to(place).as_posix(), _read(file))
+            yield Document(file.relative_to(place).as_posix(), _read(file), domain=_folder(file, place))
         elif file.suffix == ".jsonl":
-            yield from _lines(file)
+            yield from _lines(file, _folder(file, place))
+
+
+def _folder(file: Path, place: Path) -> str:
+    return "/".join(file.relative_to(place).parts[:-1][:1])
 
 
 def _read(file: Path) -> str:
@@ -61,7 +71,7 @@ def _read(file: Path) -> str:
         raise ValueError(f"{file} is no UTF-8 text: {error}") from error
 
 
-def _lines(file: Path) -> Iterator[Document]:
+def _lines(file: Path, domain: str = "") -> Iterator[Document]:
     for number, line in enumerate(_read(file).splitlines(), 1):
         if not line.strip():
             continue
@@ -72,9 +82,11 @@ def _lines(file: Path) -> Iterator[Document]:
             raise ValueError(f"{where} is no JSON: {error}") from error
         if not isinstance(entry, dict) or not ({"text"} <= entry.keys() or {"prompt", "completion"} <= entry.keys()):
             raise ValueError(f"{where} needs 'text', or 'prompt' and 'completion'")
+        about = str(entry.get("domain", domain))
         if "text" in entry:
-            yield Document(where, entry["text"])
+            yield Document(where, entry["text"], domain=about)
         elif not entry["completion"].strip():
             raise ValueError(f"{where} has an empty completion: there is nothing to learn")
         else:
-            yield Document(where, entry["completion"], entry["prompt"], entry.get("finish_reason") == "length")
+            cut = entry.get("finish_reason") == "length"
+            yield Document(where, entry["completion"], entry["prompt"], cut, entry.get("context") or "", about)

@@ -68,6 +68,7 @@ from instil.schemes.on_policy import OnPolicy
 from instil.schemes.one import ONE
 from instil.schemes.pate import PATE
 from instil.schemes.previous_epoch import PreviousEpoch
+from instil.schemes.privileged_context import PrivilegedContext
 from instil.schemes.reused_classifier import ReusedClassifier
 from instil.schemes.rslad import RSLAD
 from instil.schemes.sequence_level import SequenceLevel
@@ -338,6 +339,7 @@ WRITING: dict[str, Callable[[], Scheme]] = {
     "minillm": lambda: MiniLLM(texts.net(), writes(), {"reverse_kl": ReverseKL()}, end=texts.END),
     "distillm": lambda: DistiLLM(texts.net(), writes(), {"jsd": JSD()}, memory=96, first_chance=0.7, held_out=0.2, every=2, end=texts.END),
     "distillm2": lambda: DistiLLM2(texts.net(), writes(), {"cross_entropy": CrossEntropy()}, end=texts.END),
+    "privileged_context": lambda: PrivilegedContext(texts.informed(), None, {"jsd": JSD()}, "average", 0.9, 0.6, texts.END),
 }
 """Schemes on texts that are written during training."""
 SCHEMES |= WRITING
@@ -356,7 +358,7 @@ KEPT = ("ema", "bank", "features", "adversarial", "mutual_features", "balanced")
 def batch(seed: int, number: int = 64, task: str = "classification") -> Batch:
     """Half of the labels are missing, a tenth of the items does not count."""
     if task == "writing":
-        return texts.prompts(seed, number)
+        return texts.with_hints(seed, number)
     generator = torch.Generator().manual_seed(seed)
     _, _, given = sample_outputs(number, seed, task=task)
     label = given["label"]

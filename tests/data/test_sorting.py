@@ -47,5 +47,5 @@ def test_either_order_is_a_domain() -> None:
     assert torch.equal(both.label[kept], down.label)
     said = down.text_of(down.tensors["input_ids"][0].tolist())
     assert said[6:11] == "".join(sorted(said[:5], reverse=True))
-    with pytest.raises(ValueError, match="there is no 'upwards' among the texts; .*ascending"):
+    with pytest.raises(ValueError, match="there is no 'upwards' among the texts"):
         sorting(5, 4, 40, 20, descending=True, domain="upwards")

@@ -133,7 +133,7 @@ def test_a_pruned_tokenizer_cuts_its_texts_as_before_and_any_other_into_less(fol
 
 def test_lines_have_a_context_and_a_domain(tmp_path: Path) -> None:
     hints = ["", "hint ", "longer hint "]
-    entries = [{"prompt": f"q{n % 3}:", "completion": f"a{n}", "context": hints[n % 3], "domain": "law" if n % 3 else "art"} for n in range(30)]
+    entries = [{"prompt": f"q{n % 3}:", "completion": f"a{n}", "context": hints[n % 3], "domain": "law" if n % 3 else "art"} for n in range(90)]
     train = text(str(lines(tmp_path, *entries)), length=24).train
     for row in range(len(train)):
         batch = train[row]
@@ -146,7 +146,7 @@ def test_lines_have_a_context_and_a_domain(tmp_path: Path) -> None:
     art = text(str(lines(tmp_path, *entries)), length=24, domain="art").train
     assert len(art) == int((train.tensors["domain"] == 0).sum())
     assert "domain" not in art.tensors
-    with pytest.raises(ValueError, match="there is no 'artt' among the texts; did you mean 'art'"):
+    with pytest.raises(ValueError, match="there is no 'artt' among the texts; closest: art"):
         text(str(lines(tmp_path, *entries)), length=24, domain="artt")
 
 

@@ -12,6 +12,7 @@ from instil.teachers.ensemble import Ensemble
 from instil.teachers.frozen import Frozen
 from instil.testing import check_teacher
 from tests.nets import batch, net
+from tests.schemes import texts
 
 
 @pytest.mark.parametrize("mean", ["logits", "probabilities"])
@@ -77,3 +78,10 @@ def test_members_without_logits_are_handed_on() -> None:
     outputs = Ensemble([Net(net(seed=1).model, features_only), net(seed=2)])(batch())
     assert set(outputs) == {"members"}
     assert [set(member) for member in outputs["members"]] == [{"features"}, {"logits", "embedding"}]
+
+
+def test_of_language_models_together_the_likeliest_token_is_there() -> None:
+    members, rows = [texts.net(seed=1), texts.net(seed=2)], texts.prompts()
+    outputs = Ensemble(members)(rows)
+    assert torch.equal(outputs["prediction"], torch.stack([member(rows)["logits"] for member in members]).mean(0).argmax(-1))
+    assert "prediction" not in Ensemble([net(seed=1)])(batch())

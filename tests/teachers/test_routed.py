@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from instil import recipe as recipes
 from instil.core import Batch, Net
+from instil.experiment import build
+from instil.experiment.run import run
+from instil.experiment.teachers import school
 from instil.objectives.logits.ebkd import EBKD
 from instil.objectives.logits.kd import KD
 from instil.schemes.offline import Offline
@@ -17,6 +22,7 @@ from instil.teachers.frozen import Frozen
 from instil.teachers.routed import By, Routed
 from instil.testing import check_teacher
 from tests.nets import batch, net
+from tests.schemes import texts
 
 
 def with_domain() -> Batch:
@@ -90,3 +96,24 @@ def test_bad_arguments() -> None:
         Routed([net()], "domain")({key: batch()[key] for key in ("x", "label")})
     with pytest.raises(ValueError, match="member 0 gives features, and no logits to choose from"):
         Routed([Net(net().model, lambda model, given: {"features": model(given["x"])})])(batch())
+
+
+def test_each_text_is_answered_by_the_teacher_of_its_domain() -> None:
+    members, domain = [texts.net(seed=1), texts.net(seed=2)], torch.arange(16) % 2
+    rows = texts.prompts() | {"domain": domain}
+    outputs = Routed(members, "domain")(rows)
+    said = torch.stack([member(rows)["logits"] for member in members])
+    assert torch.equal(outputs["logits"], said[domain, torch.arange(16)])
+    assert torch.equal(outputs["prediction"], outputs["logits"].argmax(-1))
+
+
+@pytest.mark.slow
+def test_a_recipe_with_a_teacher_for_each_domain(tmp_path: Path) -> None:
+    small = [f"{where}.{what}" for where in ("data", "teacher.0.data", "teacher.1.data") for what in ("rows=64", "held_out=8")]
+    path = Path(__file__).parents[2] / "recipes" / "language" / "routed_domains.yaml"
+    recipe = recipes.load(path, [*small, "train.epochs=1", "teacher_train.epochs=1", "seeds=[0]", "export=false"])
+    bench = build.bench(recipe)
+    for number, spec in enumerate(recipe.teachers):
+        rows = school(bench, spec, number).splits.train
+        assert torch.equal(rows.label, bench.splits.train.label[bench.splits.train.tensors["domain"] == number]), "each is taught its own domain"
+    assert (run(recipe, tmp_path / "run") / "result.json").exists()

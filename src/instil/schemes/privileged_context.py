@@ -64,7 +64,7 @@ class PrivilegedContext(Writer):
         r"p_\theta(\cdot | x, y_{<t})\big), \quad \theta' \leftarrow d\, \theta' + (1 - d)\, \theta",
         use="Demonstrations, hints or rules that the net can use where it reads them, and shall know without. On its own text it forgets less.",
         pitfalls="The net must be able to use the context: look first at what it answers with it. A context that says more than can be found from "
-        "the prompt teaches to guess. The average follows the student's mistakes too: keep the decay near 1.",
+        "the prompt teaches to guess. What learns from prompts alone forgets how to use a context, and its average with it: keep the decay near 1.",
         deviations="The divergence is that of the recipe, reverse_kl in the paper; on given text (share 0) it is context distillation.",
     )
     teacher_logits = False
@@ -75,7 +75,7 @@ class PrivilegedContext(Writer):
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
         reader: Reader = "average",
-        decay: Annotated[float, Ge(0), Le(1)] = 0.99,
+        decay: Annotated[float, Ge(0), Le(1)] = 0.999,
         share: Annotated[float, Ge(0), Le(1)] = 1.0,
         end: Token | None = None,
         prompt: Tokens = 1,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from instil.core import Batch, Card, Outputs, Teacher, full
+from instil.core import Batch, Card, Lazily, Outputs, Teacher, full
 from instil.teachers.frozen import Frozen
 
 
@@ -35,9 +35,14 @@ class Ensemble(Teacher):
         if len(given) < len(members) or len({each.shape for each in given}) > 1:  # foundation models, each with an answer of its own kind
             return {"members": members}
         logits = torch.stack([full(each) for each in given])
-        if self.mean == "probabilities":
-            return {"logits": logits.log_softmax(-1).logsumexp(0) - torch.tensor(len(members)).log(), "members": members}
-        return {"logits": logits.mean(0), "members": members}
+        among = torch.tensor(len(members)).log()
+        answer = logits.mean(0) if self.mean == "logits" else logits.log_softmax(-1).logsumexp(0) - among
+        return Lazily({"logits": answer, "members": members}, likeliest(answer, members))
 
     def wants(self, roles: Iterable[str], batch: Batch) -> None:
         """All of the members: their logits are always read."""
+
+
+def likeliest(logits: Tensor, members: Sequence[Outputs]) -> dict[str, Callable[[], Tensor]]:
+    """``prediction``, made where it is read, of what several nets say together, if they say such a thing themselves."""
+    return {"prediction": lambda: logits.argmax(-1)} if all("prediction" in outputs for outputs in members) else {}

@@ -8,7 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from instil.core import UNLABELLED, Batch, Card, Outputs, Teacher, closest, full
+from instil.core import UNLABELLED, Batch, Card, Lazily, Outputs, Teacher, closest, full
+from instil.teachers.ensemble import likeliest
 from instil.teachers.frozen import Frozen
 
 By = Literal["entropy", "label", "domain"]
@@ -47,7 +48,8 @@ class Routed(Teacher):
         logits = torch.stack([full(outputs["logits"]) for outputs in members])
         chosen = self.choose(logits.detach(), batch)
         index = chosen[None, ..., None].expand(1, *logits.shape[1:])
-        return {"logits": logits.gather(0, index).squeeze(0), "member": chosen, "members": members}
+        answer = logits.gather(0, index).squeeze(0)
+        return Lazily({"logits": answer, "member": chosen, "members": members}, likeliest(answer, members))
 
     def choose(self, logits: Tensor, batch: Batch) -> Tensor:
         """Which member answers each item: logits (K, ..., C) give (...). Raises ValueError for a batch without the key that decides."""

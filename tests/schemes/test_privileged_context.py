@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 import pytest
 import torch
 
-from instil import recipe as recipes
 from instil.core import Batch
-from instil.experiment.run import run
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.reverse_kl import ReverseKL
 from instil.schemes.privileged_context import PrivilegedContext, with_context, without_context
@@ -93,10 +90,3 @@ def test_with_its_adapters_off_the_student_is_what_it_began_as() -> None:
     assert len(list(scheme.parameters())) == len(list(student.parameters())), "there is no second copy"
     with pytest.raises(ValueError, match="CausalTransformer has no adapters to switch off"):
         AdapterOff(net())
-
-
-@pytest.mark.slow
-def test_a_recipe_runs(tmp_path: Path) -> None:
-    small = ["data.rows=64", "data.held_out=8", "teacher.data.rows=64", "teacher.data.held_out=8", "train.epochs=1", "teacher_train.epochs=1"]
-    recipe = recipes.load(Path(__file__).parents[2] / "recipes" / "language" / "privileged_context.yaml", [*small, "seeds=[0]", "export=false"])
-    assert (run(recipe, tmp_path / "run") / "result.json").exists()

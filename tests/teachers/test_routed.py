@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from instil import recipe as recipes
 from instil.core import Batch, Net
 from instil.experiment import build
-from instil.experiment.run import run
 from instil.experiment.teachers import school
 from instil.objectives.logits.ebkd import EBKD
 from instil.objectives.logits.kd import KD
@@ -107,13 +106,11 @@ def test_each_text_is_answered_by_the_teacher_of_its_domain() -> None:
     assert torch.equal(outputs["prediction"], outputs["logits"].argmax(-1))
 
 
-@pytest.mark.slow
-def test_a_recipe_with_a_teacher_for_each_domain(tmp_path: Path) -> None:
+def test_a_recipe_teaches_each_teacher_its_own_domain() -> None:
     small = [f"{where}.{what}" for where in ("data", "teacher.0.data", "teacher.1.data") for what in ("rows=64", "held_out=8")]
     path = Path(__file__).parents[2] / "recipes" / "language" / "routed_domains.yaml"
-    recipe = recipes.load(path, [*small, "train.epochs=1", "teacher_train.epochs=1", "seeds=[0]", "export=false"])
+    recipe = recipes.load(path, [*small, "seeds=[0]"])
     bench = build.bench(recipe)
     for number, spec in enumerate(recipe.teachers):
         rows = school(bench, spec, number).splits.train
-        assert torch.equal(rows.label, bench.splits.train.label[bench.splits.train.tensors["domain"] == number]), "each is taught its own domain"
-    assert (run(recipe, tmp_path / "run") / "result.json").exists()
+        assert torch.equal(rows.label, bench.splits.train.label[bench.splits.train.tensors["domain"] == number])

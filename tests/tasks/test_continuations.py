@@ -13,7 +13,10 @@ from torch import nn
 from instil.core import Net
 from instil.data.text import text
 from instil.networks.causal_transformer import causal_transformer
+from instil.schemes.writing import continued
+from instil.tasks.continuations import exposure_bias_gap
 from instil.tasks.language import Language, call
+from tests.schemes import texts
 
 
 class Parrot(nn.Module):
@@ -60,3 +63,21 @@ def test_memory_is_beyond_the_weights(tmp_path: Path, dtype: torch.dtype) -> Non
     _, details = Language().written(Net(model, call), text(str(tmp_path), length=16).test)
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     assert 257 * 4 < details["writing_bytes"] < weights
+
+
+def test_the_gap_is_between_own_text_and_given_text() -> None:
+    student, teacher, batch = texts.net(seed=1), texts.net(seed=2), texts.prompts()
+    own = continued(student, batch, texts.END)
+    apart = []
+    for rows in (own, batch):
+        mine, theirs = (one(rows)["logits"][rows["valid"]].double().log_softmax(-1) for one in (student, teacher))
+        apart.append((theirs.exp() * (theirs - mine)).sum(-1).mean().item())
+    assert exposure_bias_gap(student, teacher, batch, texts.END) == pytest.approx(apart[0] - apart[1], rel=1e-5)
+    assert exposure_bias_gap(student, student, batch, texts.END) == pytest.approx(0, abs=1e-9)
+
+
+def test_with_a_teacher_the_gap_is_a_metric(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.txt").write_text("abcdefgh" * 5)
+    model, samples = Net(causal_transformer(257, length=16, width=8), call), text(str(tmp_path), length=16).test
+    assert Language().written(model, samples, model)[0] == {"exposure_bias_gap": pytest.approx(0, abs=1e-9)}

@@ -122,7 +122,8 @@ class Arms:
         net, seconds = self.students[name](seed)
         validation, _ = self._evaluate(net, "validation")
         test, details = self._evaluate(net, "test")
-        test |= self._trials(net) | self._written(net, details) | (self._beside(seed) if name == "distilled" else {})
+        test |= self._trials(net) | self._written(net, details, self._teacher if self._remembered else None)
+        test |= self._beside(seed) if name == "distilled" else {}
         if rank() == 0:
             save_student(net, weights)
         self.folder.write_json(f"checkpoint/{done.name}", {"test": test, "validation": validation, "details": details, "seconds": seconds})
@@ -138,9 +139,9 @@ class Arms:
         metrics, details = self.bench.task.evaluate(net, self.bench.loader(samples, shuffle=False), said)
         return metrics, details
 
-    def _written(self, net: nn.Module, details: dict[str, Any]) -> dict[str, float]:
+    def _written(self, net: nn.Module, details: dict[str, Any], teacher: Teacher | None = None) -> dict[str, float]:
         """Metrics of what a net writes by itself after test samples; adds what there is to be seen of it to ``details``."""
-        metrics, shown = self.bench.task.written(net, self.bench.splits.test)
+        metrics, shown = self.bench.task.written(net, self.bench.splits.test, teacher)
         details |= shown
         return dict(metrics)
 

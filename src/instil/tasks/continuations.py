@@ -6,18 +6,19 @@ import time
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instil.core import Batch, dry, size
-from instil.schemes.writing import drawn, written
+from instil.core import Batch, as_net, dry, full, size
+from instil.schemes.writing import continued, drawn, written
 from instil.tasks.held import Held
 
 JUDGED, SHOWN, LENGTH = 16, 4, 32
 """Rows that are gone on with where prompts have answers, rows that are shown, and tokens that are written where texts have no prompt."""
 
 
-def texts_after_prompts(net: nn.Module, samples: Any) -> tuple[dict[str, float], dict[str, Any]]:
-    """``rouge_l`` where prompts have answers; ``continuations``, ``written_per_second`` and ``writing_bytes``.
+def texts_after_prompts(net: nn.Module, samples: Any, teacher: nn.Module | None = None) -> tuple[dict[str, float], dict[str, Any]]:
+    """``rouge_l`` where prompts have answers, with a teacher ``exposure_bias_gap``; ``continuations``, ``written_per_second``, ``writing_bytes``.
 
     ``samples``: rows of tokens that know what their numbers say (``text_of``).
     """
@@ -34,7 +35,31 @@ def texts_after_prompts(net: nn.Module, samples: Any) -> tuple[dict[str, float],
     rows = [_row(samples, batch, said["token"], number, None if answers else LENGTH) for number in range(size(batch))]
     speed = (said["token"] >= 0).sum().item() / seconds
     details = {"continuations": rows[:SHOWN], "written_per_second": speed, "writing_bytes": held.most}
-    return ({"rouge_l": _rouge(rows)} if answers else {}), details
+    metrics = {"rouge_l": _rouge(rows)} if answers else {}
+    if teacher is not None:
+        metrics["exposure_bias_gap"] = exposure_bias_gap(net, teacher, batch, samples.end, half, None if answers else LENGTH)
+    return metrics, details
+
+
+@torch.no_grad()
+def exposure_bias_gap(net: nn.Module, teacher: nn.Module, batch: Batch, end: int | None, prompt: int = 1, most: int | None = None) -> float:
+    """Nats a token by which KL(teacher | net) is larger on text that the net draws than on the given text after the same prompts.
+
+    The difference of the two rates of Arora et al. 2022, who divide it by the second one; zero for a net that a text of its own leads nowhere worse.
+    """
+    with dry(net):
+        own = continued(as_net(net), batch, end, prompt, most)
+        place, begin = torch.arange(batch["valid"].shape[1], device=batch["valid"].device)[None], own["valid"].int().argmax(1, keepdim=True)
+        given = batch["valid"] & (place >= begin) & (place < begin + (most or place.numel()))
+        return _apart(net, teacher, own, own["valid"]) - _apart(net, teacher, batch, given)
+
+
+def _apart(net: nn.Module, teacher: nn.Module, batch: Batch, valid: Tensor) -> float:
+    """KL(teacher | net) in nats a token, over the tokens that both know: what only one of them has is padding."""
+    mine, theirs = (full(one(batch)["logits"][valid]) for one in (net, teacher))
+    known = min(mine.shape[-1], theirs.shape[-1])
+    mine, theirs = (side[:, :known].double().log_softmax(-1) for side in (mine, theirs))
+    return F.kl_div(mine, theirs, reduction="sum", log_target=True).item() / max(len(mine), 1)
 
 
 def _written(net: nn.Module, batch: Batch, end: int, prompt: int, most: int | None) -> tuple[Batch, float]:

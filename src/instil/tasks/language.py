@@ -189,15 +189,15 @@ class Language(Task):
     def can_score(self, outputs: Outputs, classes: Sequence[str]) -> bool:
         return "logits" in outputs
 
-    def written(self, net: nn.Module, samples: Any) -> Evaluation:
+    def written(self, net: nn.Module, samples: Any, teacher: nn.Module | None = None) -> Evaluation:
         """What ``net`` writes, its likeliest token each time, after prompts, or after the first half of a row of text.
 
-        Metric ``rouge_l`` (Lin 2004) where prompts have answers. Details: ``continuations``, some of them with what was there, ``written_per_second``
-        tokens and ``writing_bytes``, the most memory that this takes beyond the weights.
+        Metrics ``rouge_l`` (Lin 2004) where prompts have answers, and with a teacher ``exposure_bias_gap``. Details: ``continuations``, some of them
+        with what was there, ``written_per_second`` tokens and ``writing_bytes``, the most memory that this takes beyond the weights.
         """
         if not hasattr(samples, "text_of"):
             return {}, {}
-        return texts_after_prompts(net, samples)
+        return texts_after_prompts(net, samples, teacher)
 
     def evaluate(self, net: nn.Module, batches: Iterable[Any], teacher: nn.Module | None = None) -> Evaluation:
         """Metrics over what is learned: ``loss`` (nats a token), ``perplexity`` and ``likelihood`` = 1 / perplexity, ``accuracy``.

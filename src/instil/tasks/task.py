@@ -49,8 +49,8 @@ class Task:
         """Metrics and details of a net over ``batches``, in eval mode; with a teacher also how often both agree."""
         raise NotImplementedError
 
-    def written(self, net: nn.Module, samples: Any) -> Evaluation:
-        """Metrics and details of what a net says when it goes on from samples by itself; of tasks in which it can."""
+    def written(self, net: nn.Module, samples: Any, teacher: nn.Module | None = None) -> Evaluation:
+        """Metrics and details of what a net says when it goes on from samples by itself, and a teacher of it; of tasks in which it can."""
         return {}, {}
 
     def named(self, batch: Any) -> Batch:

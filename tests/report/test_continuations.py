@@ -20,6 +20,13 @@ def test_every_prompt_has_all_networks_and_no_text_is_markup() -> None:
     assert page.count("def &lt;f&gt;") == 2
     assert page.count("(y) &amp; more") == 4
     assert "12 tokens per second, 2.0\N{NARROW NO-BREAK SPACE}MB of memory" in page
+    assert "0.25" not in page
+
+
+def test_how_much_further_from_the_teacher_own_text_is() -> None:
+    one = record("distilled")
+    one.result["details"]["distilled"]["exposure_bias_gap"] = 0.25
+    assert "+0.250 nats a token from the teacher on own text over given text" in continuations(one)
 
 
 def test_without_texts_there_is_nothing() -> None:

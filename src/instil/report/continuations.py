@@ -28,11 +28,13 @@ def _one(row: dict[str, Any], said: dict[str, dict[str, Any]]) -> str:
 
 
 def _speed(record: Record, arms: list[str]) -> str:
-    """How fast each writes, and in how much memory."""
+    """How fast each writes, in how much memory, and how much further it is from its teacher there than on the given text."""
     found = []
     for arm in arms:
         speed, memory = (record.number("details", arm, key) for key in ("written_per_second", "writing_bytes"))
         if speed is not None and memory is not None:
             words = f"{text.count(round(speed))} tokens per second, {text.size(memory)} of memory beyond the weights"
+            gap = record.number("details", arm, "exposure_bias_gap")
+            words += "" if gap is None else f", {text.points(gap, fraction=False)} nats a token from the teacher on own text over given text"
             found.append(f"{text.name(arm).capitalize()}: {words}")
     return f"<p>{escape('; '.join(found))}.</p>" if found else ""

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 ARMS = ("teacher", "alone", "label_smoothing", "pseudo_labels", "distilled")
-SIDE = ("loss", "ece", "mae", "agreement", "perplexity", "bits_per_byte", "exposure_bias_gap")  # metrics that are never the headline
-NUMBERS = ("perplexity", "bits_per_byte", "exposure_bias_gap")  # which are no shares of one
+SIDE = ("loss", "ece", "mae", "agreement", "perplexity", "bits_per_byte")  # metrics that are never the headline
+NUMBERS = ("perplexity", "bits_per_byte")  # which are no shares of one
 
 
 @dataclass(frozen=True)

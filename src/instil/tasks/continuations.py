@@ -18,7 +18,7 @@ JUDGED, SHOWN, LENGTH = 16, 4, 32
 
 
 def texts_after_prompts(net: nn.Module, samples: Any, teacher: nn.Module | None = None) -> tuple[dict[str, float], dict[str, Any]]:
-    """``rouge_l`` where prompts have answers, with a teacher ``exposure_bias_gap``; ``continuations``, ``written_per_second``, ``writing_bytes``.
+    """``rouge_l`` where prompts have answers; ``continuations``, ``written_per_second``, ``writing_bytes``, with a teacher ``exposure_bias_gap``.
 
     ``samples``: rows of tokens that know what their numbers say (``text_of``).
     """
@@ -35,10 +35,9 @@ def texts_after_prompts(net: nn.Module, samples: Any, teacher: nn.Module | None 
     rows = [_row(samples, batch, said["token"], number, None if answers else LENGTH) for number in range(size(batch))]
     speed = (said["token"] >= 0).sum().item() / seconds
     details = {"continuations": rows[:SHOWN], "written_per_second": speed, "writing_bytes": held.most}
-    metrics = {"rouge_l": _rouge(rows)} if answers else {}
     if teacher is not None:
-        metrics["exposure_bias_gap"] = exposure_bias_gap(net, teacher, batch, samples.end, half, None if answers else LENGTH)
-    return metrics, details
+        details["exposure_bias_gap"] = exposure_bias_gap(net, teacher, batch, samples.end, half, None if answers else LENGTH)
+    return ({"rouge_l": _rouge(rows)} if answers else {}), details
 
 
 @torch.no_grad()

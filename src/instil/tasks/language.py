@@ -192,8 +192,8 @@ class Language(Task):
     def written(self, net: nn.Module, samples: Any, teacher: nn.Module | None = None) -> Evaluation:
         """What ``net`` writes, its likeliest token each time, after prompts, or after the first half of a row of text.
 
-        Metrics ``rouge_l`` (Lin 2004) where prompts have answers, and with a teacher ``exposure_bias_gap``. Details: ``continuations``, some of them
-        with what was there, ``written_per_second`` tokens and ``writing_bytes``, the most memory that this takes beyond the weights.
+        Metric ``rouge_l`` (Lin 2004) where prompts have answers. Details: ``continuations``, some of them with what was there, ``written_per_second``
+        tokens and ``writing_bytes``, the most memory that this takes beyond the weights; with a teacher ``exposure_bias_gap``.
         """
         if not hasattr(samples, "text_of"):
             return {}, {}

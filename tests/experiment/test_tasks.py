@@ -218,7 +218,7 @@ def test_data_and_task_must_fit(task: str, changes: list[str], message: str) -> 
             "student.input={mean: [0.5]}",
             r"student: input\.mean: a model of text_classification takes its input as the data are",
         ),
-        ("segmentation", "data.augment={crop: 1}", r"data\.augment: only images with a label for the whole can be shifted and mirrored"),
+        ("segmentation", "data.augment={crop: 1}", r"data\.augment: only images with a label for the whole can be shifted, mirrored and mixed"),
     ],
 )
 def test_what_does_not_fit_is_told_before_anything_is_trained(task: str, change: str, message: str) -> None:

@@ -18,7 +18,10 @@ from instil.experiment.run import run
 from instil.recipe.errors import RecipeError
 
 RECIPE = Path(__file__).parents[2] / "recipes/language/cross_tokenizer.yaml"
-SMALL = ["data.rows=16", "data.held_out=4", "data.batch_size=8", "data.tokenizer=bpe:300"]
+SMALL = [
+    *("data.rows=16", "data.held_out=4", "data.batch_size=8", "data.length=48", "data.teacher_length=128"),
+    *("data.tokenizer=bpe:300", "teacher.tokenizer=bytes"),
+]
 SHORT = [*SMALL, "train.epochs=1", "seeds=[0]", "export=false", "baselines=[]"]
 
 

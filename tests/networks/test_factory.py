@@ -39,7 +39,8 @@ def recipe(tmp_path):
 
 
 def test_own_networks_by_name():
-    assert network_names() == ["causal_transformer", "cnn", "detector", "gcn", "mlp", "resnet", "segmenter", "text_transformer", "two_towers", "vit"]
+    own = ["causal_transformer", "cnn", "detector", "encoder", "gcn", "generator", "gguf", "mlp", "remote", "resnet"]
+    assert network_names() == [*own, "segmenter", "text_transformer", "two_towers", "vit"]
     for spec in ("cnn", "networks:cnn"):
         assert build(spec, {"width": 4}, **DATA).head.out_features == 5
     assert build("mlp", **DATA).stages[0][0].in_features == 64

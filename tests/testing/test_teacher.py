@@ -63,3 +63,8 @@ def test_a_broken_one_is_named(name: str) -> None:
     make, message = BROKEN[name]
     with pytest.raises(AssertionError, match=message):
         check_teacher(make, batch())
+
+
+def test_one_that_cannot_give_a_graph_must_refuse() -> None:
+    with pytest.raises(AssertionError, match="does not refuse"):
+        check_teacher(lambda: Frozen(net(8)), batch(), differentiable=False)

@@ -66,6 +66,7 @@ class Objective(Reader):
     """
 
     samples: ClassVar[bool] = False  # its items are samples, also where ``valid`` has one entry a position
+    looks: ClassVar[int] = 1  # rows of one sample that a batch must have for it to say anything
     studies: int = 0  # how many samples ``study`` is shown
     aligns: ClassVar[bool] = False  # it finds what belongs together where the teacher reads other tokens than the student
     shards: ClassVar[bool] = True  # what it reads is still there after the forward of a net that is cut in pieces

@@ -61,7 +61,10 @@ def built(make: Callable[[], Objective], teacher: Outputs | None = None) -> Obje
 
 def samples(objective: Objective, number: int = 8, dtype: torch.dtype = torch.float32) -> tuple[Outputs, Outputs, Batch]:
     """Sample outputs of the first task on the objective's card."""
-    return sample_outputs(number, dtype=dtype, task=objective.card.tasks[0])
+    student, teacher, batch = sample_outputs(number, dtype=dtype, task=objective.card.tasks[0])
+    if objective.looks > 1:
+        batch |= {"index": batch["index"] // objective.looks, "view": batch["index"] % objective.looks}
+    return student, teacher, batch
 
 
 def has_rows(name: str, objective: Objective) -> bool:

@@ -11,8 +11,11 @@ from instil.core import Batch, Teacher
 from instil.testing.samples import flat
 
 
-def check_teacher(make: Callable[[], Teacher], batch: Batch) -> None:
-    """Every contract of a teacher: in eval mode for good, no graph unless asked, the same answer twice, nothing of it trained."""
+def check_teacher(make: Callable[[], Teacher], batch: Batch, differentiable: bool = True) -> None:
+    """Every contract of a teacher: in eval mode for good, no graph unless asked, the same answer twice, nothing of it trained.
+
+    ``differentiable``: whether it can be asked for a graph; one that cannot refuses.
+    """
     teacher = make()
     nn.ModuleList([teacher]).train()
     assert not any(part.training for part in teacher.modules()), "train() of its parent put the teacher in train mode"
@@ -25,5 +28,11 @@ def check_teacher(make: Callable[[], Teacher], batch: Batch) -> None:
         return
     key = next(key for key, value in batch.items() if isinstance(value, Tensor) and value.is_floating_point() and value.ndim)
     asked = batch | {key: batch[key].clone().requires_grad_()}
+    if not differentiable:
+        try:
+            teacher(asked, grad=True)
+        except ValueError:
+            return
+        raise AssertionError("asked for a graph that it cannot give, the teacher does not refuse")
     logits = teacher(asked, grad=True)["logits"]
     assert torch.autograd.grad(logits.sum(), asked[key])[0].abs().sum() > 0, "grad=True gives no gradient to the input"

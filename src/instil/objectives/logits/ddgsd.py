@@ -53,13 +53,14 @@ class DDGSD(Objective):
         "holds half as many different samples, so compare at equal steps.",
     )
     needs: ClassVar = {"student": (("logits",), ("embedding",)), "teacher": ()}
+    looks = 2
 
     def __init__(self, temperature: Positive = 3.0, discrepancy: NonNegative = 5e-4):
         super().__init__()
         self.temperature, self.discrepancy = temperature, discrepancy
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        first, second, paired = twins(batch["index"])
+        first, second, paired = twins(batch["index"], batch.get("view"))
         logits, embedding = full(student["logits"]), full(student["embedding"])
         count = paired.sum().clamp_min(1)
         apart = torch.where(paired, ddgsd_loss(logits[first], logits[second], self.temperature, "none"), 0.0).sum() / count
@@ -67,9 +68,11 @@ class DDGSD(Objective):
         return apart + self.discrepancy * mean_discrepancy_loss(*means)
 
 
-def twins(index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of samples (M,) in order of their index each row and the next, (M - 1,), and whether both are one sample, of which these are two rows."""
-    ordered, row = index.sort(stable=True)
+def twins(index: Tensor, view: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Of samples (M,) in order of index and view each row and the next, (M - 1,), and whether both are one sample, of which these are two rows."""
+    by_view = torch.arange(len(index), device=index.device) if view is None else view.argsort(stable=True)
+    ordered, place = index[by_view].sort(stable=True)
+    row = by_view[place]
     same = ordered[1:] == ordered[:-1]
     even = ((torch.arange(len(row), device=row.device) - torch.searchsorted(ordered, ordered)) % 2 == 0)[:-1]  # of three rows only two are a pair
     return row[:-1], row[1:], same & even

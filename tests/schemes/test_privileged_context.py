@@ -10,9 +10,8 @@ import torch
 from instil.core import Batch
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.reverse_kl import ReverseKL
-from instil.schemes.privileged_context import PrivilegedContext, with_context, without_context
+from instil.schemes.privileged_context import AdapterOff, PrivilegedContext, with_context, without_context
 from instil.students.lora import lora
-from instil.teachers.adapter_off import AdapterOff
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
 from tests.schemes.texts import END, informed, net, timed, with_hints

@@ -15,6 +15,7 @@ from instil.core import (
     Batch,
     Card,
     Lazily,
+    Net,
     NonNegative,
     Objective,
     Objectives,
@@ -24,10 +25,10 @@ from instil.core import (
     Update,
     as_net,
     at_progress,
+    dry,
 )
 from instil.schemes.writer import Share, Token, Tokens, Writer
 from instil.schemes.writing import ROWS, by_step
-from instil.teachers.adapter_off import AdapterOff
 from instil.teachers.ema import Ema
 
 CHOOSING = 3201
@@ -132,3 +133,23 @@ def without_context(outputs: Outputs, batch: Batch) -> Outputs:
 
     later = {role: lambda role=role: outputs[role] if role in SHARED_ROLES else taken(outputs[role]) for role in outputs if role != "attentions"}
     return Lazily({}, later)
+
+
+class AdapterOff(Teacher):
+    """What a net says with its adapters switched off: the one that it began as, without a second copy of it (a model of peft, such as LoRA).
+
+    Raises ValueError for a net without adapters.
+    """
+
+    def __init__(self, net: Net):
+        super().__init__()
+        if not hasattr(net.model, "disable_adapter"):
+            raise ValueError(f"reader: {type(net.model).__name__} has no adapters to switch off; give the student some (student.changes.lora)")
+        self._net = (net,)  # no part of this teacher: its parameters are the student's
+
+    def forward(self, batch: Batch, grad: bool = False) -> Outputs:
+        (net,) = self._net
+        model: Any = net.model
+        with dry(net), torch.set_grad_enabled(grad), model.disable_adapter():
+            outputs: Outputs = net(batch)
+        return outputs

@@ -62,6 +62,7 @@ def inputs(kind: str, size: dict[str, Any], device: str = "cpu", dtype: torch.dt
     given = Inputs(size="x".join(str(number) for number in shape), student=normal(*shape).requires_grad_(), teacher=normal(*shape))
     if kind in ("logits", "tokens", "boxes"):
         given.label = whole(shape[-1], *shape[:-1])
+        given.real_label = normal(*shape)
     elif kind == "regions":
         given.label = whole(shape[-1], shape[0])
     elif kind in ("maps", "few_maps"):
@@ -152,7 +153,7 @@ CASES: dict[str, Case] = {
     "pld_loss": Case(LOGITS, labelled, plain.pld),
     "probability_shift_loss": Case(LOGITS, labelled, plain.probability_shift),
     "ps_kd_loss": Case(LOGITS, labelled, plain.ps_kd),
-    "regression_kd_loss": Case(LOGITS, lambda f, x: f(x.student, x.teacher, x.teacher + 1), plain.regression_kd),
+    "regression_kd_loss": Case(LOGITS, lambda f, x: f(x.student, x.teacher, x.real_label), plain.regression_kd),
     "rld_loss": Case(LOGITS, labelled, plain.rld),
     "sdd_loss": Case(("regions",), labelled, plain.sdd),
     "streamlined_kd_loss": Case(LOGITS, same, None, plain.streamlined),
@@ -232,7 +233,7 @@ CASES: dict[str, Case] = {
     ),
     "theia_loss": Case(HIDDEN, same, plain.theia),
     "tinybert_hidden_loss": Case(HIDDEN, same, mse),
-    "tinybert_attention_loss": Case(("attentions",), same, mse),
+    "tinybert_attention_loss": Case(("attentions",), same, plain.tinybert_attention),
     "unic_loss": Case(HIDDEN, same, plain.unic),
     "vid_loss": Case(MAPS, lambda f, x: f(x.student, x.teacher, x.channels), None, plain.vid),
     "vitkd_mimicking_loss": Case(MAPS, same, lambda x: F.mse_loss(x.student, x.teacher, reduction="sum") / len(x.student)),

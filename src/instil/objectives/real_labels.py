@@ -10,13 +10,13 @@ from instil.core import UNLABELLED, Batch, LabelObjective, full
 
 def unknown(target: Tensor) -> Tensor:
     """True where a target says nothing: -100, or not a number."""
-    return (target == UNLABELLED) | target.isnan()
+    return target.nan_to_num(UNLABELLED, torch.inf, -torch.inf) == UNLABELLED
 
 
 def real_target(outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """A target of the shape of the outputs (..., D), or (...) for one output, with 0 for what is unknown; and True (..., D) where it is known.
+    """A target of the shape of the outputs (..., D), or (...) for one output, and True (..., D) where it is known.
 
-    Raises ValueError where the shapes do not fit.
+    What is unknown is the output itself, without its gradient, so that its error is nothing. Raises ValueError where the shapes do not fit.
     """
     if target.shape == outputs.shape[:-1] and outputs.shape[-1] == 1:
         target = target.unsqueeze(-1)
@@ -24,7 +24,8 @@ def real_target(outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         expected = f"the outputs' shape {tuple(outputs.shape)}" + (" (the last may be left out)" if outputs.shape[-1] == 1 else "")
         raise ValueError(f"target has shape {tuple(target.shape)}; expected {expected}")
     known = ~unknown(target)
-    return torch.where(known, target, 0).to(full(outputs).dtype), known
+    outputs = full(outputs).detach()
+    return torch.where(known, target.to(outputs.dtype), outputs), known
 
 
 class RealLabelObjective(LabelObjective):

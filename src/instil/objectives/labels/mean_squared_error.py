@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import UNLABELLED, Batch, Card, Outputs, full
@@ -19,7 +20,7 @@ def mean_squared_error_loss(student: Tensor, target: Tensor, reduction: str = "m
     is 0 and does not count. Raises ValueError where shapes do not fit.
     """
     wanted, known = real_target(student, target)
-    squares = (torch.where(known, full(student), wanted) - wanted).square().sum(-1)
+    squares = F.mse_loss(full(student), wanted, reduction="none").sum(-1)
     return reduced(squares / known.sum(-1).clamp_min(1), reduction, torch.where(known.any(-1), 0, UNLABELLED))
 
 

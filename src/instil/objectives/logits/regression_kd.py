@@ -21,7 +21,8 @@ def regression_kd_loss(student: Tensor, teacher: Tensor, target: Tensor, margin:
     """
     require_same_logits(student, teacher)
     wanted, known = real_target(student, target)
-    mine, theirs = (F.mse_loss(torch.where(known, full(side), wanted), wanted, reduction="none").sum(-1) for side in (student, teacher))
+    bounding = torch.where(known, full(teacher), wanted)
+    mine, theirs = (F.mse_loss(side, wanted, reduction="none").sum(-1) for side in (full(student), bounding))
     return reduced(torch.where(mine + margin > theirs, mine, 0.0), reduction, torch.where(known.any(-1), 0, UNLABELLED))
 
 

@@ -36,11 +36,11 @@ def rld_loss(
     require_class_target(student, target)
     student, teacher = full(student) / temperature, full(teacher) / temperature
     confidence = kl_divergence(log_two(*without_target(teacher, teacher.argmax(-1))), log_two(*without_target(student, target)))
-    below = teacher < teacher.gather(-1, target.clamp_min(0).unsqueeze(-1))
-    some = below.any(-1)
-    kept = below | ~some.unsqueeze(-1)
-    theirs, mine = (logits.masked_fill(~kept, -torch.inf).log_softmax(-1) for logits in (teacher, student))
-    correlation = torch.where(some, kl_divergence(theirs, mine), 0.0)
+    label = teacher.gather(-1, target.clamp_min(0).unsqueeze(-1))
+    some = teacher.amin(-1, keepdim=True) < label
+    left_out = torch.where((teacher >= label) & some, -torch.inf, 0.0)
+    theirs, mine = ((logits + left_out).log_softmax(-1) for logits in (teacher, student))
+    correlation = torch.where(some.squeeze(-1), kl_divergence(theirs, mine), 0.0)
     return reduced((alpha * confidence + beta * correlation) * temperature**2, reduction, target)
 
 

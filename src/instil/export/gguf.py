@@ -1,0 +1,165 @@
+"""The student as one GGUF file, which llama.cpp runs, proven to give the same answers."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from instil.atomic import atomic
+from instil.core import Batch, Net, closest
+from instil.data.tokenizers import CONTROL, PRE, UNUSED, USER_DEFINED
+from instil.export.transformers import difference, standard
+from instil.networks.gguf import MISSING, NAMES, gguf
+
+TOLERANCE = {"f32": 1e-4, "f16": 1e-2, "q8_0": math.inf, "q4_0": math.inf}
+"""Types of weights, and the largest difference of the logits, as a share of the largest logit; what rounding to 8 and 4 bits costs is measured."""
+TOGETHER = 32
+"""Neighbours in a row that q8_0 and q4_0 round with one step."""
+STRANGE = ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "ignore_merges", "unk_token")
+"""What byte pairs may have beyond llama.cpp's."""
+
+
+def to_gguf(net: Net, batch: Batch, path: str | Path, tokenizer: Any, type: str = "f16") -> dict[str, Any]:
+    """Write a student of the family Llama with its tokenizer; the net itself is left as it is, and an older file until the new one is whole.
+
+    ``type``: of the weights: ``f32``, ``f16``, ``q8_0`` or ``q4_0`` (with embeddings and head in ``q8_0``); norms are float32.
+
+    Gives ``file``, ``bytes`` and ``max_difference`` of the logits of ``batch`` by the file as it is read again. Raises ValueError for what GGUF or
+    llama.cpp cannot say, where the file answers otherwise, and without the packages ``gguf`` and ``transformers``.
+    """
+    if type not in TOLERANCE:
+        raise ValueError(f"gguf: there are no weights of the type '{type}'; {closest(type, TOLERANCE)}")
+    made = standard(net.model)
+    with atomic(path) as temporary:
+        _write(made, tokenizer, temporary, type)
+        again = gguf(str(temporary.absolute()))
+        found = difference(net, Net(again, net.call), batch, TOLERANCE[type], Path(path))
+    return {"file": Path(path).name, "bytes": Path(path).stat().st_size, "max_difference": found, "model": again}
+
+
+def _write(model: Any, tokenizer: Any, path: Path, type: str) -> None:
+    try:
+        from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType, quantize
+    except ImportError as error:
+        raise ValueError(MISSING.format(error.name)) from error
+    _check_model(model)
+    writer = GGUFWriter(path, "llama")
+    writer.add_file_type(LlamaFileType["ALL_F32" if type == "f32" else f"MOSTLY_{type.upper()}"])
+    _add_sizes(writer, model)
+    _add_tokenizer(writer, tokenizer, model.config)
+    for name, weight in _tensors(model):
+        kind = GGMLQuantizationType["F32" if weight.ndim == 1 else "Q8_0" if type == "q4_0" and not name.startswith("blk") else type.upper()]
+        if kind.name.startswith("Q") and weight.shape[1] % TOGETHER:
+            raise ValueError(f"gguf: {type} rounds {TOGETHER} weights together, but a row of {name} has {weight.shape[1]}; f16 takes any")
+        writer.add_tensor(name, quantize(weight.detach().cpu().float().contiguous().numpy(), kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _check_model(model: Any) -> None:
+    """That the family Llama, as llama.cpp has it, can say all of this model."""
+    name, config = model.__class__.__name__, model.config
+    if name != "LlamaForCausalLM":
+        raise ValueError(f"gguf: only the family Llama can be written (LlamaForCausalLM), not {name}")
+    if not len(model.model.layers):
+        raise ValueError(f"gguf: this {name} has no layers, and llama.cpp runs none without")
+    if config.hidden_act != "silu":
+        raise ValueError(f"gguf: llama.cpp gives the family Llama the activation silu, not {config.hidden_act}")
+    rope = config.rope_parameters
+    if rope["rope_type"] != "default" or rope.get("partial_rotary_factor", 1) != 1:
+        raise ValueError(f"gguf: only positions that all dimensions are rotated by, unscaled, can be written, not rope_parameters {rope}")
+    if biases := [path for path, _ in model.named_parameters() if path.endswith(".bias")]:
+        raise ValueError(f"gguf: the family Llama is written without biases, but there is {biases[0]}")
+
+
+def _add_sizes(writer: Any, model: Any) -> None:
+    config, head = model.config, model.model.layers[0].self_attn.head_dim
+    writer.add_block_count(len(model.model.layers))
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_key_length(head)
+    writer.add_value_length(head)
+    writer.add_rope_dimension_count(head)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_vocab_size(config.vocab_size)
+
+
+def _add_tokenizer(writer: Any, tokenizer: Any, config: Any) -> None:
+    """Tokens by number, with the pairs they are merged of; numbers that only the embeddings have are of no text."""
+    pre, merges, added = _pairs_of_bytes(tokenizer)
+    if tokenizer.size > config.vocab_size:
+        raise ValueError(f"gguf: the tokenizer has {tokenizer.size} tokens, the student {config.vocab_size}")
+    words = [tokenizer.inner.id_to_token(number) for number in range(config.vocab_size)]
+    ends = {name: there if (there := getattr(config, name)) in range(len(words)) else tokenizer.end for name in ("bos_token_id", "pad_token_id")}
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(pre)
+    writer.add_token_list([f"[PAD{number}]" if word is None else word for number, word in enumerate(words)])
+    writer.add_token_types([UNUSED if word is None else added.get(word, 1) for word in words])
+    writer.add_token_merges(merges)
+    writer.add_bos_token_id(ends["bos_token_id"])
+    writer.add_eos_token_id(tokenizer.end)
+    writer.add_pad_token_id(ends["pad_token_id"])
+    writer.add_add_bos_token(False)  # nothing comes before a text in training either
+    writer.add_add_space_prefix(False)
+
+
+def _pairs_of_bytes(tokenizer: Any) -> tuple[str, list[str], dict[str, int]]:
+    """What llama.cpp calls the way texts are cut into words, the merges, and the types of added tokens. ValueError where it would cut otherwise."""
+    if not hasattr(tokenizer, "inner"):
+        raise ValueError("gguf: the data's tokenizer is none of byte pairs; llama.cpp knows 'bpe:SIZE' and those of files like SmolLM2's")
+    whole = json.loads(tokenizer.inner.to_str())
+    model, first = whole["model"], whole["pre_tokenizer"] or {}
+    steps = [{key: value for key, value in step.items() if key != "trim_offsets"} for step in first.get("pretokenizers", [first])]
+    pre = next((name for name, known in PRE.items() if known == steps), None)
+    if model["type"] != "BPE" or pre is None or whole["normalizer"]:
+        raise ValueError(
+            f"gguf: a tokenizer of the model {model['type']} that normalises by {_types(whole['normalizer'])} and cuts words by {_types(first)} is none "
+            f"that is known to be cut alike by llama.cpp; that are byte pairs (BPE) cut by ByteLevel, or by Digits one by one and ByteLevel"
+        )
+    if strange := [name for name in STRANGE if model.get(name)]:
+        raise ValueError(f"gguf: llama.cpp's byte pairs have no {strange[0]}, which the tokenizer sets to {model[strange[0]]!r}")
+    for token in whole["added_tokens"]:
+        if token["lstrip"] or token["rstrip"] or token["single_word"]:
+            raise ValueError(f"gguf: llama.cpp finds {token['content']!r} in any text; the tokenizer ties it to the spaces or words around it")
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
+    return pre, merges, {token["content"]: CONTROL if token["special"] else USER_DEFINED for token in whole["added_tokens"]}
+
+
+def _types(part: dict[str, Any] | None) -> str:
+    """What a step of a tokenizer is made of."""
+    if not part:
+        return "nothing"
+    return " and ".join(step["type"] for step in next((value for value in part.values() if isinstance(value, list)), [part]))
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Name in llama.cpp and values of every weight; a head that is the embeddings is not said again."""
+    asked: Any = model
+    config, tied = asked.config, asked.get_output_embeddings().weight is asked.get_input_embeddings().weight
+    parts = {long: short for short, long in NAMES.items()}
+    for path, weight in model.state_dict().items():
+        path = path.removesuffix(".weight")
+        block, part = path.removeprefix("model.layers.").split(".", 1) if path.startswith("model.layers.") else ("", path)
+        short = parts[part]
+        if short in ("attn_q", "attn_k"):
+            weight = _pairs(weight, config.num_attention_heads if short == "attn_q" else config.num_key_value_heads)
+        if not (tied and short == "output"):
+            yield (f"blk.{block}." if block else "") + f"{short}.weight", weight
+
+
+def _pairs(weight: Tensor, heads: int) -> Tensor:
+    """Rows of queries or keys, two halves of each head, as llama.cpp keeps them: the two that are rotated together side by side."""
+    rows, width = weight.shape
+    return torch.reshape(weight.view(heads, 2, rows // heads // 2, width).transpose(1, 2), (rows, width))

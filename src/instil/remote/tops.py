@@ -58,9 +58,15 @@ def _read_sglang(answer: Any) -> list[Position]:
     return [([int(one[1]) for one in listed], [float(one[0]) for one in listed]) for listed in answer["meta_info"]["input_top_logprobs"][1:]]
 
 
+PLAIN = "root ::= [ -~]+"
+
+
 def _ask_llama(root: str, _url: str, _model: str, ids: Sequence[int], size: int) -> list[Question]:
-    """It says nothing of prompts, so each position is a prompt of its own whose next token is asked for; what it has read before it keeps."""
-    body = {"n_predict": 1, "n_probs": size, "temperature": 1.0, "post_sampling_probs": False, "cache_prompt": True, "seed": 0}
+    """It says nothing of prompts, so each position is a prompt of its own whose next token is asked for; what it has read before it keeps.
+
+    The token that it draws must be plain text: it loses the probabilities of one that is part of a character. They are those before the drawing.
+    """
+    body = {"n_predict": 1, "n_probs": size, "temperature": 1.0, "post_sampling_probs": False, "cache_prompt": True, "seed": 0, "grammar": PLAIN}
     return [Question(f"{root}/completion", {"prompt": list(ids[:end])} | body, end + 1) for end in range(1, len(ids) + 1)]
 
 

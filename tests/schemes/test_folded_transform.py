@@ -84,6 +84,14 @@ def test_the_other_objectives_see_what_is_shipped() -> None:
     assert torch.allclose(update.losses["kd"], expected, rtol=1e-4)
 
 
+def test_loss_and_transform_read_one_view() -> None:
+    made, views = trained(scheme(), 0), list[Tensor]()
+    made.objectives["norm"].adapters[0].register_forward_hook(lambda *given: views.append(given[2]))
+    (update,) = made.step(timed())
+    assert len(views) == 1
+    assert torch.allclose(update.losses["norm"], made.objectives(made.student(timed()), made.ask(timed()), timed()).losses["norm"])
+
+
 def test_labels_shape_the_view() -> None:
     made = trained(scheme(), 1)
     (update,) = made.step(timed())

@@ -84,6 +84,14 @@ def test_the_other_objectives_see_what_is_shipped() -> None:
     assert torch.allclose(update.losses["kd"], expected)
 
 
+def test_loss_and_classifier_read_one_projection() -> None:
+    made, projections = trained(scheme(), 0), list[Tensor]()
+    made.objectives["simkd"].adapters[0].register_forward_hook(lambda *given: projections.append(given[2]))
+    (update,) = made.step(timed())
+    assert len(projections) == 1
+    assert torch.allclose(update.losses["simkd"], made.objectives(made.student(timed()), made.ask(timed()), timed()).losses["simkd"])
+
+
 def test_the_student_comes_to_say_what_the_teacher_says() -> None:
     made = ReusedClassifier(picture(4), Frozen(picture(7, 1)), {"simkd": SimKD()})
     made.prepare(timed())

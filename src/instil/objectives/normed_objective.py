@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from instil.core import Batch, Outputs, full
 from instil.objectives.adapters import as_map, like, resize
 from instil.objectives.connectors import NORMS, Norm, convolutions, require_norm
 from instil.objectives.feature_objective import FeatureObjective
-from instil.objectives.pairs import Pairs
+from instil.objectives.pairs import Pairs, stages
 
 
 class Connector(nn.Module):
@@ -63,3 +64,32 @@ class NormedObjective(FeatureObjective):
     def together(self, values: Tensor) -> Tensor:
         """One value a sample (N,) as it is, or its mean where the samples are coupled."""
         return values.mean() if self.couples else values
+
+
+class ConnectedObjective(NormedObjective):
+    """A loss of connected stages, of which a scheme uses the last beside it: it hands it back under the role ``connected``, so that it is made once.
+
+    A subclass gives ``compare`` of a connected stage and the teacher's. Where the samples are coupled the loss makes its own, of all that count
+    on all ranks.
+    """
+
+    def compare(self, connected: Tensor, teacher: Tensor) -> Tensor:
+        """The loss of one pair, (N,)."""
+        raise NotImplementedError
+
+    def connected(self, student: Outputs) -> Tensor:
+        """The student's stage of the last pair, connected, in full precision under autocast too: (N, D, H, W)."""
+        stage = stages(student)[self.matched[-1][0]]
+        with torch.autocast(stage.device.type, enabled=False):
+            made: Tensor = self.adapters[-1](stage)
+        return made
+
+    def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
+        return self.compare(connection(student), teacher)
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        mine, theirs = stages(student), stages(teacher)
+        pairs = zip(self.adapters[:-1], self.matched[:-1], strict=True)
+        terms = [self.loss(mine[i], theirs[j], made) for made, (i, j) in pairs]
+        last = student["connected"] if "connected" in student else self.connected(student)
+        return self.together(torch.stack([*terms, self.compare(last, theirs[self.matched[-1][1]])]).sum(0))

@@ -83,7 +83,7 @@ class FoldedTransform(Scheme):
         stage, view = self._objective().expand(student)
         embedding = averaged(stage + self.contract(view))
         logits = F.linear(embedding, *(full(part) for part in student["head"]))
-        update: Update = self.objectives(student | {"embedding": embedding, "logits": logits}, teacher, batch)
+        update: Update = self.objectives(student | {"connected": view, "embedding": embedding, "logits": logits}, teacher, batch)
         return update
 
     def export(self) -> Net:

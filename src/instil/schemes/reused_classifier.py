@@ -13,10 +13,10 @@ from instil.core import Batch, Card, Net, Objective, Objectives, Outputs, Scheme
 from instil.schemes.spots import averaged
 
 
-class Embeds(Protocol):
-    """An objective that makes of a student's outputs what the teacher's classifier reads, (N, D)."""
+class Projects(Protocol):
+    """An objective that makes of a student's outputs a map (N, D, H, W), whose mean the teacher's classifier reads."""
 
-    def embed(self, student: Outputs) -> Tensor: ...
+    def project(self, student: Outputs) -> Tensor: ...
 
 
 class Reused(nn.Module):
@@ -36,7 +36,7 @@ class Reused(nn.Module):
             model(*inputs, **options)
             return {}
 
-        embedding = cast(Embeds, self.objective).embed(self.student({}, call=ask))
+        embedding = averaged(cast(Projects, self.objective).project(self.student({}, call=ask)))
         return F.linear(embedding.to(self.weight.dtype), self.weight, self.bias)
 
 
@@ -91,9 +91,10 @@ class ReusedClassifier(Scheme):
     def compare(self, batch: Batch) -> Update:
         """The objectives' update, with the logits of the reused classifier in the place of the student's own."""
         teacher, student = self.ask(batch), self.student(batch)
-        embedding = cast(Embeds, self._objective()).embed(student)
+        projected = cast(Projects, self._objective()).project(student)
+        embedding = averaged(projected)
         logits = F.linear(embedding.to(self.weight.dtype), self.weight, self.bias)
-        spoken = {"embedding": embedding, "logits": logits, "head": (self.weight, self.bias)}
+        spoken = {"connected": projected, "embedding": embedding, "logits": logits, "head": (self.weight, self.bias)}
         update: Update = self.objectives(student | spoken, teacher, batch)
         return update
 
@@ -104,7 +105,7 @@ class ReusedClassifier(Scheme):
 
     def _objective(self) -> Objective:
         """The objective that makes what the classifier reads."""
-        found = [objective for _, objective in self.objectives.named() if hasattr(objective, "embed")]
+        found = [objective for _, objective in self.objectives.named() if hasattr(objective, "project")]
         if len(found) != 1:
             names = ", ".join(name for name, _ in self.objectives.named())
             raise ValueError(f"reusing the teacher's classifier needs one objective that learns what it reads, simkd; the objectives are {names}")

@@ -12,7 +12,7 @@ from instil.objectives.adapters import as_map, like, resize
 from instil.objectives.connectors import Norm, convolutions
 from instil.objectives.errors import squared_error
 from instil.objectives.logit_objective import reduced
-from instil.objectives.normed_objective import NormedObjective
+from instil.objectives.normed_objective import ConnectedObjective
 from instil.objectives.pairs import Pairs, stages
 
 
@@ -40,7 +40,7 @@ class Expansion(nn.Module):
         return expanded
 
 
-class NORM(NormedObjective):
+class NORM(ConnectedObjective):
     """Each of several linear views of the student's deepest stage near the teacher's. With the scheme folded_transform the views come back into the
     student's last features, and its labels shape them too, as published; without it they are so many regressions of one target.
 
@@ -73,12 +73,11 @@ class NORM(NormedObjective):
         made = Expansion(as_map(student).shape[1], self.segments * as_map(teacher).shape[1], self.norm)
         return made.to(student.device, full(student).dtype), f"conv 1x1, {self.segments} segments"
 
-    def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
-        expanded, teacher = connection(student), full(as_map(teacher))
-        height, width = (min(a, b) for a, b in zip(expanded.shape[2:], teacher.shape[2:], strict=True))
-        return norm_loss(resize(expanded, (height, width)), resize(teacher, (height, width)), "none")
+    def compare(self, connected: Tensor, teacher: Tensor) -> Tensor:
+        teacher = full(as_map(teacher))
+        height, width = (min(a, b) for a, b in zip(connected.shape[2:], teacher.shape[2:], strict=True))
+        return norm_loss(resize(connected, (height, width)), resize(teacher, (height, width)), "none")
 
     def expand(self, student: Outputs) -> tuple[Tensor, Tensor]:
         """The deepest paired stage as a map (N, C, H, W) and its wide view (N, M * C_t, H, W)."""
-        stage = stages(student)[self.matched[-1][0]]
-        return full(as_map(stage)), self.adapters[-1](stage)
+        return full(as_map(stages(student)[self.matched[-1][0]])), self.connected(student)

@@ -12,8 +12,8 @@ from instil.objectives.adapters import as_map, comparable, like, resize
 from instil.objectives.connectors import Norm, convolutions, end_of
 from instil.objectives.errors import squared_error
 from instil.objectives.logit_objective import reduced
-from instil.objectives.normed_objective import NormedObjective
-from instil.objectives.pairs import Pairs, stages
+from instil.objectives.normed_objective import ConnectedObjective
+from instil.objectives.pairs import Pairs
 
 
 def simkd_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> Tensor:
@@ -40,7 +40,7 @@ class Projector(nn.Module):
         return projected
 
 
-class SimKD(NormedObjective):
+class SimKD(ConnectedObjective):
     """The student's deepest stage, projected, is the teacher's. With the scheme of the same name the teacher's classifier reads it: the student is
     shipped with the projector and that classifier, in place of its own.
 
@@ -75,11 +75,9 @@ class SimKD(NormedObjective):
         made = Projector(as_map(student), as_map(teacher), self.factor, self.norm)
         return made.to(student.device, full(student).dtype), "convolutions 1x1, 3x3 and 1x1"
 
-    def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
-        assert isinstance(connection, Projector)
-        return simkd_loss(connection(student), resize(full(as_map(teacher)), connection.grid), "none")
+    def compare(self, connected: Tensor, teacher: Tensor) -> Tensor:
+        return simkd_loss(connected, resize(full(as_map(teacher)), connected.shape[2:]), "none")
 
-    def embed(self, student: Outputs) -> Tensor:
-        """What the teacher's classifier reads of the student: its deepest paired stage, projected and averaged, (N, D)."""
-        projected: Tensor = self.adapters[-1](stages(student)[self.matched[-1][0]])
-        return projected.mean((2, 3))
+    def project(self, student: Outputs) -> Tensor:
+        """What the teacher's classifier reads the mean of: the student's deepest paired stage, projected, (N, D, H, W)."""
+        return self.connected(student)

@@ -151,13 +151,16 @@ def doctor(arguments: Arguments = None, json: AsJson = False) -> None:
 def export(
     run: Run,
     int8: Annotated[bool, typer.Option("--int8/--no-int8", help="Also a quantised model, with the accuracy it costs.")] = True,
+    gguf: Annotated[
+        str | None, typer.Option(metavar="TYPE", help="Also a file for llama.cpp of a language model's student, with weights f32, f16, q8_0 or q4_0.")
+    ] = None,
 ) -> None:
     """Write the student of a run as safetensors, ONNX and int8, checked against each other, and timed beside the teacher."""
     folder = _run_folder(run)
     from instil.cli import closing_table
     from instil.experiment.run import export as export_run
 
-    export_run(folder, int8)
+    export_run(folder, int8, gguf)
     closing_table.show_export(_result(folder), _console())
 
 

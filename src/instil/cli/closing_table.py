@@ -62,7 +62,8 @@ def show_export(result: Mapping[str, Any], console: Console) -> None:
             table.add_row(title, kilobytes(result["cost"][net]["bytes"]), milliseconds(result["cost"][net]["latency"]), score, "")
     for one in result["export"].values():
         difference = f"{one['max_difference']:.1e}" if "max_difference" in one else ""
-        table.add_row(one["file"], kilobytes(one["bytes"]), milliseconds(one["latency"]), f"{100 * one[headline]:.1f} %", difference)
+        latency = milliseconds(one["latency"]) if "latency" in one else ""
+        table.add_row(one["file"], kilobytes(one["bytes"]), latency, f"{100 * one[headline]:.1f} %", difference)
     console.print(table)
 
 

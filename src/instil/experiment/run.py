@@ -128,10 +128,11 @@ def _finish(bench: Bench, folder: RunFolder, distilled: list[Arm]) -> None:
     write_report(folder.path)
 
 
-def export(path: Path, int8: bool) -> None:
-    """Write the student of a run as ONNX, checked and timed, and with ``int8`` also quantised, with its accuracy; one of transformers as its folder.
+def export(path: Path, int8: bool, gguf: str | None = None) -> None:
+    """Write the student of a run as ONNX, checked and timed, and with ``int8`` also quantised, with its accuracy; one of transformers as its folder,
+    and as a GGUF file with weights of the type ``gguf``.
 
-    Raises ValueError for a run that is not complete and a student that has neither form, ImportError without the extra ``export``.
+    Raises ValueError for a run that is not complete and a student that has not these forms, ImportError without the extra ``export``.
     """
     folder = RunFolder(path)
     if not (path / "student.safetensors").exists():
@@ -139,6 +140,8 @@ def export(path: Path, int8: bool) -> None:
     student = load(path)
     bench = build.bench(student.recipe)
     known = hasattr(student.net.model, "save_pretrained")
+    if gguf is not None:
+        _export_gguf(folder, bench, student.net, gguf)
     if bench.task.exports or not known:
         _export(folder, bench, student.net, int8)
     if known:
@@ -150,16 +153,38 @@ def _export_folder(folder: RunFolder, bench: Bench, net: Net) -> None:
     from instil.export.latency import measure
     from instil.export.transformers import to_transformers
 
+    batch = next(iter(bench.loader(bench.splits.validation, shuffle=False)))
+    written = to_transformers(net, batch, folder.path / "student", _tokenizer(bench))
+    again = Net(written.pop("model"), net.call)
+    _keep(folder, {"transformers": written | _judged(bench, again) | {"latency": measure(again, batch)}})
+
+
+def _export_gguf(folder: RunFolder, bench: Bench, net: Net, type: str) -> None:
+    from instil.export.gguf import to_gguf
+
+    batch = next(iter(bench.loader(bench.splits.validation, shuffle=False)))
+    written = to_gguf(net, batch, folder.path / "student.gguf", _tokenizer(bench), type)
+    again = Net(written.pop("model"), net.call)
+    _keep(folder, {"gguf": written | _judged(bench, again)})
+
+
+def _tokenizer(bench: Bench) -> Any:
+    """That of the data's tokens, where it is one of the library ``tokenizers``."""
     samples: Any = bench.splits.test
     tokenizer: Any = getattr(samples, "tokenizer", None)
     tokenizer = tokenizer.pruned(samples.tokens) if hasattr(tokenizer, "pruned") and samples.tokens else tokenizer
-    batch = next(iter(bench.loader(bench.splits.validation, shuffle=False)))
-    written = to_transformers(net, batch, folder.path / "student", tokenizer if hasattr(tokenizer, "inner") else None)
-    again = Net(written.pop("model"), net.call)
-    metrics, _ = bench.task.evaluate(again, bench.loader(bench.splits.test, shuffle=False))
-    written |= {bench.task.headline: metrics[bench.task.headline], "latency": measure(again, batch)}
+    return tokenizer if hasattr(tokenizer, "inner") else None
+
+
+def _judged(bench: Bench, net: Net) -> dict[str, Any]:
+    """How an exported student does on the test split."""
+    metrics, _ = bench.task.evaluate(net, bench.loader(bench.splits.test, shuffle=False))
+    return {bench.task.headline: metrics[bench.task.headline]}
+
+
+def _keep(folder: RunFolder, written: dict[str, Any]) -> None:
     result = folder.read_json("result.json")
-    folder.write_json("result.json", result | {"export": result.get("export", {}) | {"transformers": written}})
+    folder.write_json("result.json", result | {"export": result.get("export", {}) | written})
 
 
 def _export(folder: RunFolder, bench: Bench, net: Net, int8: bool) -> None:
@@ -177,10 +202,8 @@ def _export(folder: RunFolder, bench: Bench, net: Net, int8: bool) -> None:
     for name, path in (("onnx", graph), ("int8", small)):
         if name in written:
             session = Session(path)
-            metrics, _ = bench.task.evaluate(Net(session, _ask), bench.loader(bench.splits.test, shuffle=False))
-            written[name] |= {bench.task.headline: metrics[bench.task.headline], "latency": measure(session, batch)}
-    result = folder.read_json("result.json")
-    folder.write_json("result.json", result | {"export": result.get("export", {}) | written})
+            written[name] |= _judged(bench, Net(session, _ask)) | {"latency": measure(session, batch)}
+    _keep(folder, written)
 
 
 def _ask(model: nn.Module, batch: Batch) -> Outputs:

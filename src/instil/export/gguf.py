@@ -21,7 +21,7 @@ TOLERANCE = {"f32": 1e-4, "f16": 1e-2, "q8_0": math.inf, "q4_0": math.inf}
 """Types of weights, and the largest difference of the logits, as a share of the largest logit; what rounding to 8 and 4 bits costs is measured."""
 TOGETHER = 32
 """Neighbours in a row that q8_0 and q4_0 round with one step."""
-STRANGE = ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "ignore_merges", "unk_token")
+STRANGE = ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "ignore_merges")
 """What byte pairs may have beyond llama.cpp's."""
 
 
@@ -99,8 +99,8 @@ def _add_sizes(writer: Any, model: Any) -> None:
 def _add_tokenizer(writer: Any, tokenizer: Any, config: Any) -> None:
     """Tokens by number, with the pairs they are merged of; numbers that only the embeddings have are of no text."""
     pre, merges, added = _pairs_of_bytes(tokenizer)
-    if tokenizer.size > config.vocab_size:
-        raise ValueError(f"gguf: the tokenizer has {tokenizer.size} tokens, the student {config.vocab_size}")
+    if (size := max(tokenizer.inner.get_vocab().values()) + 1) > config.vocab_size:
+        raise ValueError(f"gguf: the tokenizer has {size} tokens, the student {config.vocab_size}")
     words = [tokenizer.inner.id_to_token(number) for number in range(config.vocab_size)]
     ends = {name: there if (there := getattr(config, name)) in range(len(words)) else tokenizer.end for name in ("bos_token_id", "pad_token_id")}
     writer.add_tokenizer_model("gpt2")
@@ -125,9 +125,11 @@ def _pairs_of_bytes(tokenizer: Any) -> tuple[str, list[str], dict[str, int]]:
     pre = next((name for name, known in PRE.items() if known == steps), None)
     if model["type"] != "BPE" or pre is None or whole["normalizer"]:
         raise ValueError(
-            f"gguf: a tokenizer of the model {model['type']} that normalises by {_types(whole['normalizer'])} and cuts words by {_types(first)} is none "
-            f"that is known to be cut alike by llama.cpp; that are byte pairs (BPE) cut by ByteLevel, or by Digits one by one and ByteLevel"
+            f"gguf: llama.cpp is known to read texts alike by byte pairs (BPE) of what ByteLevel, or Digits one by one and ByteLevel, cut; the "
+            f"data's tokenizer has {model['type']} of what {_types(first)} cut, normalised by {_types(whole['normalizer'])}"
         )
+    if model.get("unk_token") and sum(len(word) == 1 for word in model["vocab"]) < 256:
+        raise ValueError(f"gguf: llama.cpp leaves out bytes that are no token; the tokenizer says {model['unk_token']!r} for them")
     if strange := [name for name in STRANGE if model.get(name)]:
         raise ValueError(f"gguf: llama.cpp's byte pairs have no {strange[0]}, which the tokenizer sets to {model[strange[0]]!r}")
     for token in whole["added_tokens"]:

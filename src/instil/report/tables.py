@@ -98,6 +98,7 @@ def cost(record: Record) -> str:
         ("Student, ONNX", ("export", "onnx"), "distilled"),
         ("Student, ONNX int8", ("export", "int8"), "distilled"),
         ("Student, transformers", ("export", "transformers"), "distilled"),
+        ("Student, GGUF", ("export", "gguf"), "distilled"),
     ]
     places = [place for place in places if isinstance(record.at(*place[1]), dict)]
     if not places:

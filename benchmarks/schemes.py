@@ -78,13 +78,15 @@ def scaled(path: Path, options: list[str]) -> recipe.Recipe:
 
 
 def parts_of(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """The nets and losses in a scheme by name; what only holds others is gone through."""
+    """The nets and losses in a scheme by name, and what losses learn with; what only holds others is gone through."""
     for key, child in module.named_children():
         path = f"{name}.{key}".strip(".")
         if isinstance(child, (Teacher, Objectives, nn.ModuleList, nn.ModuleDict, Scheme)):
             yield from parts_of(child, path)
-        else:
-            yield path, child
+            continue
+        yield path, child
+        if isinstance(child, Objective):  # a scheme may ask for what a loss makes of a stage
+            yield from parts_of(child, path)
 
 
 class Passes:

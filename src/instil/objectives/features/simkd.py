@@ -76,7 +76,8 @@ class SimKD(ConnectedObjective):
         return made.to(student.device, full(student).dtype), "convolutions 1x1, 3x3 and 1x1"
 
     def compare(self, connected: Tensor, teacher: Tensor) -> Tensor:
-        return simkd_loss(connected, resize(full(as_map(teacher)), connected.shape[2:]), "none")
+        _, _, height, width = connected.shape
+        return simkd_loss(connected, resize(full(as_map(teacher)), (height, width)), "none")
 
     def project(self, student: Outputs) -> Tensor:
         """What the teacher's classifier reads the mean of: the student's deepest paired stage, projected, (N, D, H, W)."""

@@ -9,11 +9,13 @@ from types import SimpleNamespace as Inputs
 from typing import Any
 
 import loss_references as plain
+import token_references as tokens
 import torch
 import torch.nn.functional as F
 from loss_references import WHERE, contrastive, kl, kl_values, sides, through, unit
 from torch import Tensor, nn
 
+from instil.core import Sampled
 from instil.objectives.features.fbkd import Views
 from instil.objectives.logit_objective import standardize
 
@@ -63,6 +65,14 @@ def inputs(kind: str, size: dict[str, Any], device: str = "cpu", dtype: torch.dt
     if kind in ("logits", "tokens", "boxes"):
         given.label = whole(shape[-1], *shape[:-1])
         given.real_label = normal(*shape)
+    if kind == "logits":
+        given.teachers, given.embedding = normal(tokens.TEACHERS, *shape), normal(shape[0], 128)
+        given.other = normal(*shape).requires_grad_()
+    if kind == "tokens":
+        ids = whole(shape[-1], shape[0], 64)
+        given.drawn = Sampled(ids, given.teacher.log_softmax(-1).gather(-1, ids))
+    if kind == "boxes":
+        given.box = normal(shape[0], 4).sigmoid() * (shape[1] // 4 - 1)
     elif kind == "regions":
         given.label = whole(shape[-1], shape[0])
     elif kind in ("maps", "few_maps"):
@@ -101,6 +111,11 @@ def same(loss: Callable[..., Tensor], x: Inputs) -> Tensor:
 
 def labelled(loss: Callable[..., Tensor], x: Inputs) -> Tensor:
     return loss(x.student, x.teacher, x.label)
+
+
+def some(number: int, x: Inputs) -> int:
+    """So many classes, or half of them all."""
+    return min(number, x.student.shape[-1] // 2)
 
 
 def mse(x: Inputs) -> Tensor:
@@ -172,10 +187,48 @@ CASES: dict[str, Case] = {
     "uskd_loss": Case(LOGITS, labelled),
     "wkd_logit_loss": Case(LOGITS, lambda f, x: f(x.student, x.teacher, x.label, costs(x))),
     "wsld_loss": Case(LOGITS, labelled, plain.wsld),
+    # tokens
+    "forward_kl_loss": Case(TOKENS, same, lambda x: kl(x.student, x.teacher)),
+    "reverse_kl_loss": Case(LOGITS, same, tokens.reverse_kl),
+    "symmetric_kl_loss": Case(LOGITS, same, tokens.symmetric_kl),
+    "jsd_loss": Case(TOKENS, same, tokens.jsd),
+    "skewed_forward_kl_loss": Case(LOGITS, same, tokens.skewed_forward_kl),
+    "skewed_reverse_kl_loss": Case(LOGITS, same, tokens.skewed_reverse_kl),
+    "tvd_loss": Case(LOGITS, same, tokens.tvd),
+    "akl_loss": Case(LOGITS, same, tokens.akl),
+    "alpha_beta_loss": Case(LOGITS, same, tokens.alpha_beta),
+    "taid_loss": Case(LOGITS, lambda f, x: f(x.student, x.teacher, 0.5), tokens.taid),
+    "top_k_loss": Case(TOKENS, lambda f, x: f(x.student, x.teacher, some(64, x)), lambda x: tokens.top(x, some(64, x))),
+    "top_k_ranking_loss": Case(LOGITS, lambda f, x: f(x.student, x.teacher, some(16, x)), lambda x: tokens.ranking(x, some(16, x))),
+    "sampled_kd_loss": Case(("tokens",), lambda f, x: f(x.student, x.drawn), tokens.sampled),
+    "opd_loss": Case(LOGITS, labelled, tokens.opd),
+    "uld_loss": Case(LOGITS, same, tokens.uld),
+    # several teachers, views and versions
+    "amtml_kd_loss": Case(
+        LOGITS, lambda f, x: f(x.student, x.teachers, x.teachers.new_full(x.teachers.shape[:2], 1 / tokens.TEACHERS).log()), tokens.amtml_kd
+    ),
+    "amtml_kd_angle_loss": Case(("triples",), same, tokens.amtml_kd_angle),
+    "amtml_kd_hint_loss": Case(MAPS, same, lambda x: F.mse_loss(x.student, F.normalize(x.teacher, dim=1))),
+    "bake_loss": Case(LOGITS, lambda f, x: f(x.student, x.embedding), tokens.bake),
+    "camkd_logit_loss": Case(LOGITS, lambda f, x: f(x.student, x.teachers, x.label), tokens.camkd),
+    "camkd_feature_loss": Case(LOGITS, lambda f, x: f([x.student] * tokens.TEACHERS, list(x.teachers), x.teachers, x.label), tokens.camkd_feature),
+    "ddgsd_loss": Case(LOGITS, lambda f, x: f(x.student, x.other), tokens.ddgsd),
+    "dgkd_loss": Case(LOGITS, lambda f, x: f(x.student, x.teachers), lambda x: 25 * torch.stack([kl(x.student, one, 5) for one in x.teachers]).sum()),
+    "dino_loss": Case(("regions",), lambda f, x: f(x.student, x.teacher[:, :2]), tokens.dino),
+    "ebkd_loss": Case(LOGITS, lambda f, x: f(x.student, x.teachers), tokens.ebkd),
+    "logit_mae_loss": Case(LOGITS, same, lambda x: F.l1_loss(x.student, x.teacher)),
+    "meal_similarity_loss": Case(LOGITS, same, lambda x: kl(x.student, x.teacher)),
+    "mean_discrepancy_loss": Case(EMBEDDINGS, same, lambda x: (x.student.mean(0) - x.teacher.mean(0)).square().sum()),
+    # real labels
+    "mean_squared_error_loss": Case(LOGITS, lambda f, x: f(x.student, x.real_label), tokens.mean_squared_error),
+    "distribution_focal_loss": Case(("boxes",), lambda f, x: f(x.student, x.box), tokens.distribution_focal),
     # features
     "activation_boundary_loss": Case(
         MAPS, same, None, through(sides, lambda m: m.AltActTransferLoss(plain.pairs("student", "teacher"), 1.0, "mean"))
     ),
+    "am_radio_spatial_loss": Case(HIDDEN, same, tokens.am_radio_spatial),
+    "am_radio_summary_loss": Case(EMBEDDINGS, same, tokens.am_radio_summary),
+    "embedding_regression_loss": Case(EMBEDDINGS, same, mse),
     "afd_loss": Case(MAPS, lambda f, x: f([x.student, x.other], [x.teacher, x.other_teacher], x.attention), plain.afd),
     "attention_transfer_loss": Case(MAPS, same, None, through(sides, lambda m: m.ATLoss(plain.pairs("student", "teacher")))),
     "cat_kd_loss": Case(MAPS, same, lambda x: F.mse_loss(*(F.adaptive_avg_pool2d(side, 2) for side in sides(x)))),

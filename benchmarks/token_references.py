@@ -1,0 +1,184 @@
+"""Plain PyTorch formulations of the losses on tokens and on several teachers: both log-softmaxes whole, a few lines each."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace as Inputs
+
+import torch
+import torch.nn.functional as F
+from loss_references import kl, kl_values, sides
+from torch import Tensor
+
+TEACHERS = 3
+
+
+def logs(x: Inputs) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of the student and of the teacher."""
+    return F.log_softmax(x.student, -1), F.log_softmax(x.teacher, -1)
+
+
+def divergence(first: Tensor, second: Tensor) -> Tensor:
+    """Mean KL(first || second) of log-probabilities."""
+    return (first.exp() * (first - second)).sum(-1).mean()
+
+
+def mixed(first: Tensor, second: Tensor, share: float) -> Tensor:
+    """Log of ``share`` times the first probabilities and the rest of the second."""
+    return torch.logaddexp(first + math.log(share), second + math.log(1 - share))
+
+
+def reverse_kl(x: Inputs) -> Tensor:
+    return divergence(*logs(x))
+
+
+def symmetric_kl(x: Inputs) -> Tensor:
+    mine, theirs = logs(x)
+    return ((mine.exp() - theirs.exp()) * (mine - theirs)).sum(-1).mean() / 2
+
+
+def jsd(x: Inputs) -> Tensor:
+    mine, theirs = logs(x)
+    middle = mixed(mine, theirs, 0.5)
+    return (divergence(theirs, middle) + divergence(mine, middle)) / 2
+
+
+def skewed_forward_kl(x: Inputs) -> Tensor:
+    mine, theirs = logs(x)
+    return divergence(theirs, mixed(theirs, mine, 0.1))
+
+
+def skewed_reverse_kl(x: Inputs) -> Tensor:
+    mine, theirs = logs(x)
+    return divergence(mine, mixed(mine, theirs, 0.1))
+
+
+def tvd(x: Inputs) -> Tensor:
+    mine, theirs = logs(x)
+    return (mine.exp() - theirs.exp()).abs().sum(-1).mean() / 2
+
+
+def akl(x: Inputs) -> Tensor:
+    mine, theirs = logs(x)
+    order = theirs.argsort(-1, descending=True)
+    gap = (mine.detach().exp() - theirs.exp()).abs()
+    head = theirs.exp().gather(-1, order).cumsum(-1) <= 0.5
+    head[..., 0] = True
+    share = (gap.gather(-1, order) * head).sum(-1) / gap.sum(-1)
+    forward, reverse = (theirs.exp() * (theirs - mine)).sum(-1), (mine.exp() * (mine - theirs)).sum(-1)
+    return (share * forward + (1 - share) * reverse).mean()
+
+
+def alpha_beta(x: Inputs, alpha: float = 0.2, beta: float = 0.7) -> Tensor:
+    mine, theirs = logs(x)
+    both = alpha + beta
+    terms = (alpha * theirs + beta * mine).exp() - (alpha * (both * theirs).exp() + beta * (both * mine).exp()) / both
+    return -terms.sum(-1).mean() / (alpha * beta)
+
+
+def taid(x: Inputs) -> Tensor:
+    return kl(x.student, (x.student.detach() + x.teacher) / 2)
+
+
+def top(x: Inputs, k: int) -> Tensor:
+    mine, theirs = logs(x)
+    values, place = theirs.topk(k, -1)
+    two = [torch.cat([side, torch.log1p(-side.exp().sum(-1, keepdim=True))], -1) for side in (values, mine.gather(-1, place))]
+    return divergence(*two)
+
+
+def ranking(x: Inputs, k: int) -> Tensor:
+    place = x.teacher.topk(k, -1).indices
+    mine = x.student.gather(-1, place)
+    first, second = torch.triu_indices(k, k, 1)
+    return F.softplus(mine[..., second] - mine[..., first]).mean()
+
+
+def uld(x: Inputs) -> Tensor:
+    mine, theirs = (F.softmax(side, -1).sort(-1, descending=True).values for side in sides(x))
+    return (mine - theirs).abs().sum(-1).mean()
+
+
+def opd(x: Inputs) -> Tensor:
+    mine, theirs = (side.gather(-1, x.label[:, None]) for side in logs(x))
+    return (mine - theirs).square().mean() / 2
+
+
+def sampled(x: Inputs) -> Tensor:
+    return (x.drawn.log_p - F.log_softmax(x.student, -1).gather(-1, x.drawn.ids)).mean()
+
+
+def several(x: Inputs, weights: Tensor) -> Tensor:
+    """The KLs of all teachers, (K, N) weights."""
+    return 16 * (weights * torch.stack([kl_values(x.student, one, 4) for one in x.teachers])).sum(0).mean()
+
+
+def ebkd(x: Inputs) -> Tensor:
+    entropy = -(F.softmax(x.teachers, -1) * F.log_softmax(x.teachers, -1)).sum(-1)
+    return several(x, (1 - entropy / entropy.sum(0)) / (TEACHERS - 1))
+
+
+def camkd(x: Inputs) -> Tensor:
+    error = torch.stack([F.cross_entropy(one, x.label, reduction="none") for one in x.teachers])
+    return several(x, (1 - F.softmax(error, 0)) / (TEACHERS - 1))
+
+
+def camkd_feature(x: Inputs) -> Tensor:
+    error = torch.stack([F.cross_entropy(one, x.label, reduction="none") for one in x.teachers])
+    weights = (1 - F.softmax(error, 0)) / (TEACHERS - 1)
+    return (weights * torch.stack([F.mse_loss(x.student, one, reduction="none").mean(-1) for one in x.teachers])).sum(0).mean()
+
+
+def amtml_kd(x: Inputs) -> Tensor:
+    target = (F.softmax(x.teachers / 5, -1) / TEACHERS).sum(0).log()
+    return 25 * F.kl_div(F.log_softmax(x.student / 5, -1), target, reduction="batchmean", log_target=True)
+
+
+def amtml_kd_angle(x: Inputs) -> Tensor:
+    def cosines(side: Tensor) -> Tensor:
+        edges = F.normalize(side[None] - side[:, None], dim=2)
+        return edges @ edges.mT
+
+    return F.smooth_l1_loss(cosines(x.student), cosines(x.teacher))
+
+
+def bake(x: Inputs) -> Tensor:
+    soft, unit = F.log_softmax(x.student / 4, -1), F.normalize(x.embedding, dim=1)
+    alike = unit @ unit.T
+    shares = F.softmax(alike.fill_diagonal_(-torch.inf), -1)
+    target = torch.linalg.solve(torch.eye(len(unit), dtype=unit.dtype, device=unit.device) - 0.5 * shares, 0.5 * soft.detach().exp())
+    return 16 * divergence(target.log(), soft)
+
+
+def ddgsd(x: Inputs) -> Tensor:
+    return 9 * (kl(x.student, x.other.detach(), 3) + kl(x.other, x.student.detach(), 3))
+
+
+def dino(x: Inputs) -> Tensor:
+    mine, theirs = F.log_softmax(x.student / 0.1, -1), F.softmax(x.teacher[:, :2] / 0.04, -1)
+    views = range(mine.shape[1])
+    terms = [-(theirs[:, one] * mine[:, other]).sum(-1) for one in range(2) for other in views if other != one]
+    return torch.stack(terms).mean()
+
+
+def distribution_focal(x: Inputs) -> Tensor:
+    edges = x.student.unflatten(-1, (4, -1)).flatten(0, 1)
+    box = x.box.flatten()
+    low = box.floor().clamp_max(edges.shape[-1] - 2)
+    share = box - low
+    below, above = (F.cross_entropy(edges, low.long() + step, reduction="none") for step in (0, 1))
+    return ((1 - share) * below + share * above).mean()
+
+
+def am_radio_spatial(x: Inputs) -> Tensor:
+    return 0.9 * (1 - F.cosine_similarity(x.student, x.teacher, dim=-1).mean()) + 0.1 * F.smooth_l1_loss(x.student, x.teacher)
+
+
+def am_radio_summary(x: Inputs) -> Tensor:
+    return 1 - F.cosine_similarity(x.student, x.teacher, dim=-1).mean()
+
+
+def mean_squared_error(x: Inputs) -> Tensor:
+    known = x.real_label != -100
+    squares = F.mse_loss(x.student, x.real_label, reduction="none") * known
+    return (squares.sum(-1) / known.sum(-1)).mean()

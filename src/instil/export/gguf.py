@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from instil.atomic import atomic
 from instil.core import Batch, Net, closest
 from instil.data.tokenizers import CONTROL, PRE, UNUSED, USER_DEFINED
-from instil.export.transformers import difference, standard
+from instil.export.transformers import TOLERANCE, difference, standard
 from instil.networks.gguf import MISSING, NAMES, gguf
 
-TOLERANCE = {"f32": 1e-4, "f16": 1e-2, "q8_0": math.inf, "q4_0": math.inf}
-"""Types of weights, and the largest difference of the logits, as a share of the largest logit; what rounding to 8 and 4 bits costs is measured."""
+ROUNDING = {"f32": 0.0, "f16": 5e-4, "q8_0": 5e-3, "q4_0": 0.13}
+"""Types of weights, and how far one of them may be from what it was, as a share of the largest in its matrix."""
 TOGETHER = 32
 """Neighbours in a row that q8_0 and q4_0 round with one step."""
 STRANGE = ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "ignore_merges")
@@ -31,15 +31,18 @@ def to_gguf(net: Net, batch: Batch, path: str | Path, tokenizer: Any, type: str 
     ``type``: of the weights: ``f32``, ``f16``, ``q8_0`` or ``q4_0`` (with embeddings and head in ``q8_0``); norms are float32.
 
     Gives ``file``, ``bytes`` and ``max_difference`` of the logits of ``batch`` by the file as it is read again. Raises ValueError for what GGUF or
-    llama.cpp cannot say, where the file answers otherwise, and without the packages ``gguf`` and ``transformers``.
+    llama.cpp cannot say, where the file holds another model, and without the packages ``gguf`` and ``transformers``.
     """
-    if type not in TOLERANCE:
-        raise ValueError(f"gguf: there are no weights of the type '{type}'; {closest(type, TOLERANCE)}")
+    if type not in ROUNDING:
+        raise ValueError(f"gguf: there are no weights of the type '{type}'; {closest(type, ROUNDING)}")
     made = standard(net.model)
     with atomic(path) as temporary:
         _write(made, tokenizer, temporary, type)
         again = gguf(str(temporary.absolute()))
-        found = difference(net, Net(again, net.call), batch, TOLERANCE[type], Path(path))
+        _check_rounding(made, again, type)
+        made.load_state_dict(again.state_dict())
+        difference(Net(made, net.call), Net(again, net.call), batch, TOLERANCE, Path(path))
+        found = difference(net, Net(again, net.call), batch, math.inf, Path(path))  # this is what rounding costs
     return {"file": Path(path).name, "bytes": Path(path).stat().st_size, "max_difference": found, "model": again}
 
 
@@ -62,6 +65,15 @@ def _write(model: Any, tokenizer: Any, path: Path, type: str) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def _check_rounding(model: nn.Module, again: nn.Module, type: str) -> None:
+    """That the weights are those of the model, as this type rounds them."""
+    there = again.state_dict()
+    for name, weight in model.state_dict().items():
+        off, most = (there[name] - weight.cpu()).abs().max(), weight.abs().max().cpu()
+        if not off <= ROUNDING[type] * most:
+            raise ValueError(f"gguf: written as {type}, a weight of {name} is off by {off:.2g}, where the largest is {most:.2g}; f32 takes any")
 
 
 def _check_model(model: Any) -> None:
@@ -102,15 +114,16 @@ def _add_tokenizer(writer: Any, tokenizer: Any, config: Any) -> None:
     if (size := max(tokenizer.inner.get_vocab().values()) + 1) > config.vocab_size:
         raise ValueError(f"gguf: the tokenizer has {size} tokens, the student {config.vocab_size}")
     words = [tokenizer.inner.id_to_token(number) for number in range(config.vocab_size)]
-    ends = {name: there if (there := getattr(config, name)) in range(len(words)) else tokenizer.end for name in ("bos_token_id", "pad_token_id")}
+    types = [UNUSED if word is None else added.get(word, 1) for word in words]
+    control = {number for number, kind in enumerate(types) if kind == CONTROL}  # what else the configuration names is of another tokenizer
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pre)
     writer.add_token_list([f"[PAD{number}]" if word is None else word for number, word in enumerate(words)])
-    writer.add_token_types([UNUSED if word is None else added.get(word, 1) for word in words])
+    writer.add_token_types(types)
     writer.add_token_merges(merges)
-    writer.add_bos_token_id(ends["bos_token_id"])
     writer.add_eos_token_id(tokenizer.end)
-    writer.add_pad_token_id(ends["pad_token_id"])
+    writer.add_bos_token_id(config.bos_token_id if config.bos_token_id in control else tokenizer.end)
+    writer.add_pad_token_id(config.pad_token_id if config.pad_token_id in control else tokenizer.end)
     writer.add_add_bos_token(False)  # nothing comes before a text in training either
     writer.add_add_space_prefix(False)
 

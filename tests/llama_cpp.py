@@ -1,0 +1,39 @@
+"""A real llama.cpp server in this process."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+needed = pytest.mark.skipif(importlib.util.find_spec("xllamacpp") is None, reason="needs the package xllamacpp")
+
+
+@contextmanager
+def serving(path: Path, parallel: int = 1, exact: bool = False) -> Iterator[str]:
+    """The address of a server of this GGUF file; ``exact``: what it has read it keeps in 32 bits, not in 16."""
+    import xllamacpp
+
+    parameters = xllamacpp.CommonParams()
+    parameters.model.path = str(path)
+    parameters.n_ctx, parameters.n_parallel, parameters.port, parameters.warmup, parameters.verbosity = 512, parallel, 0, False, -1
+    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = 1
+    if exact:
+        parameters.cache_type_k = parameters.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+        parameters.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    server = xllamacpp.Server(parameters)
+    yield str(server.listening_address)
+    del server
+
+
+def asked(url: str, address: str, **body: Any) -> Any:
+    """What it answers."""
+    request = urllib.request.Request(url + address, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)

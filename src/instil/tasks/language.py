@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 import time
@@ -69,14 +70,24 @@ def _inside(model: Any, projection: Projection) -> dict[str, Callable[[], Any]]:
 
 def _next(body: nn.Module, batch: Batch) -> dict[str, Any]:
     """What a model that can go on in texts is told of those that it has read."""
-    takes = inspect.signature(body.forward).parameters
+    takes = _takes(body)
     place = {"position_ids": batch["position_ids"]} if "position_ids" in takes else {}
     return place | {_cache(body): batch["past"], "use_cache": True} if "use_cache" in takes else {}
 
 
 def _cache(body: nn.Module) -> str:
     """What this version of transformers calls it."""
-    return "cache" if "cache" in inspect.signature(body.forward).parameters else "past_key_values"
+    return "cache" if "cache" in _takes(body) else "past_key_values"
+
+
+def _takes(body: nn.Module) -> frozenset[str]:
+    """What a model can be told; asked for each token, and found once."""
+    return _parameters(getattr(body.forward, "__func__", body.forward))  # the function: what is remembered holds no model
+
+
+@functools.lru_cache(8)
+def _parameters(function: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(inspect.signature(function).parameters)
 
 
 def _projection(model: Any, hidden: Tensor) -> Projection:

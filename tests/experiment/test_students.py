@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 from instil import load
+from instil.cli import closing_table
 from instil.experiment import build
 from instil.experiment.run import export
+from instil.networks.gguf import gguf
 from instil.recipe import RecipeError
 from instil.recipe import build as read
 from instil.recipe.overrides import override
@@ -92,18 +95,28 @@ def test_changes_follow_one_another_and_are_there_when_the_student_is_loaded(her
 def test_a_student_of_transformers_is_exported_with_its_adapters_in_it(here: Path) -> None:
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("peft")
+    pytest.importorskip("gguf")
     recipe = spoken("data.tokenizer=bpe:300", "data.prune=true", student={"model": "tiny:build", "changes": {"lora": {"rank": 2}}})
     run_of(recipe, here / "run")
-    export(here / "run", int8=False)
-    written = result(here / "run")["export"]["transformers"]
-    assert written["likelihood"] == pytest.approx(result(here / "run")["distilled"]["likelihood"]["mean"], rel=1e-4)
+    with pytest.raises(ValueError, match="there are no weights of the type 'q8'; closest: q8_0"):
+        export(here / "run", int8=False, gguf="q8")
+    assert "export" not in result(here / "run")
+    export(here / "run", int8=False, gguf="f16")
+    found = result(here / "run")
+    for name, allowed in (("transformers", 1e-4), ("gguf", 1e-3)):
+        assert found["export"][name]["likelihood"] == pytest.approx(found["distilled"]["likelihood"]["mean"], rel=allowed)
+    closing_table.show_export(found, console := Console(record=True, width=120))
+    assert "student.gguf" in console.export_text()
+    assert gguf(str(here / "run" / "student.gguf")).config.vocab_size == build.bench(recipe).facts["vocabulary"]
     model = transformers.AutoModelForCausalLM.from_pretrained(here / "run" / "student")
     ids = transformers.AutoTokenizer.from_pretrained(here / "run" / "student")("the quick brown", return_tensors="pt")["input_ids"]
     with torch.no_grad():
         torch.testing.assert_close(
             model(ids).logits, load(here / "run").net({"input_ids": ids, "attention_mask": torch.ones_like(ids)})["logits"], rtol=1e-4, atol=1e-4
         )
-    assert "transformers" in (here / "run" / "report.html").read_text()
+    page = (here / "run" / "report.html").read_text()
+    assert "Student, transformers" in page
+    assert "Student, GGUF" in page
 
 
 @pytest.mark.parametrize(

@@ -25,9 +25,10 @@ SMALL = {
     "minilm_l6": ["data.rows=8", "data.held_out=8", "data.batch_size=4", "data.length=8"],
     "pate": ["teacher.copies=2"],
     "sentence_embedding": ["data.rows=64", "data.held_out=8"],
+    "smollm2_on_policy": ["scheme.prompt=16"],
 }
 """Less data, where an epoch of all would take long."""
-SMOKE = ["data.rows=4", "data.held_out=2"]
+SMOKE = ["data.rows=4", "data.held_out=2", "data.length=32"]
 """Of SmolLM2."""
 
 
@@ -69,7 +70,7 @@ def test_runs(path: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.Monke
     for package in re.findall(r"package:(\w+)/", path.read_text()):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"the package {package} is not installed")
-    short = [*SHORT, *SMALL.get(path.stem, SMOKE if path.stem.startswith("smollm2") else ())]
+    short = [*SHORT, *SMALL.get(path.stem, ()), *(SMOKE if path.stem.startswith("smollm2") else ())]
     short += ["teacher_train.epochs=1"] if "teacher_train" in yaml.safe_load(path.read_text()) else []
     short += [*(f"stages.{n}.train.epochs=1" for n, stage in enumerate(recipes.load(path).stages) if "train" in stage)]
     folder = run(recipes.load(path, short), tmp_path / "run", None, Console(quiet=True))

@@ -78,3 +78,15 @@ def test_seconds_are_those_of_one_seed_on_average() -> None:
     cost = results.assemble(BENCH, None, {"distilled": done}, "complete")["cost"]["student"]
     assert cost["seconds"] == 3.0
     assert cost["latency"]["batch_size"] == 1
+
+
+def test_how_long_an_answer_takes_is_measured_once_a_net(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results are put together after every seed."""
+    measured = []
+    monkeypatch.setattr(results, "measure", lambda net, *_, **__: measured.append(net) or {"median_ms": 1.0})
+    teacher, arms = arm(0.9), {"alone": [arm(0.5)], "distilled": [arm(0.7)]}
+    for _ in range(2):
+        found = results.assemble(BENCH, teacher, arms, "running")
+        arms["distilled"].append(arm(0.7))
+    assert measured == [teacher.net, arms["distilled"][0].net]
+    assert found["cost"]["student"]["latency"] == {"median_ms": 1.0}

@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import nn
@@ -42,7 +43,8 @@ Tick = Callable[[str, "int | None", Clock], None]
 class Arm:
     """A trained net, its metrics on the test and validation splits, what there is to draw, and the seconds that its training took.
 
-    ``cost``: what it costs, where that cannot be measured on ``net``; ``spent``: what its answers to the training samples cost.
+    ``cost``: what it costs, where that cannot be measured on ``net``; ``spent``: what its answers to the training samples cost; ``latency``: of one
+    answer, once it was measured.
     """
 
     net: nn.Module
@@ -52,6 +54,7 @@ class Arm:
     seconds: float
     cost: dict[str, Any] | None = None
     spent: dict[str, Any] = field(default_factory=dict)
+    latency: dict[str, Any] | None = None
 
 
 class Arms:
@@ -71,6 +74,7 @@ class Arms:
         self._remembered: dict[str, Remembered] = {}
         self._teacher: Teacher | None = None
         self._others: dict[str, Net] = {}
+        self._ready: WeakValueDictionary[str, Net] = WeakValueDictionary()  # as long as somebody else keeps them: they may be large
 
     def planned(self) -> list[str]:
         """The arms of every seed, in order: pseudo-labels need a teacher that knows the classes."""
@@ -122,7 +126,8 @@ class Arms:
         net, seconds = self.students[name](seed)
         validation, _ = self._evaluate(net, "validation")
         test, details = self._evaluate(net, "test")
-        test |= self._trials(net) | self._written(net, details, self._teacher if self._remembered else None)
+        teacher = self._teacher.to(join_ranks()) if self._teacher and self._remembered else None  # where results are put together it goes to the CPU
+        test |= self._trials(net) | self._written(net, details, teacher)
         test |= self._beside(seed) if name == "distilled" else {}
         if rank() == 0:
             save_student(net, weights)
@@ -178,9 +183,9 @@ class Arms:
 
         Where stages want it at several moments of one training, this goes on from the moment before.
         """
-        net = untrained(stage, spec, number)
         if spec.ready:
-            return net, 0.0
+            return self._ready_net(stage, spec, number), 0.0
+        net = untrained(stage, spec, number)
         train = stage.recipe.teacher_train or stage.recipe.train
         path = place(stage, spec, number)
         name = "teacher" if sum(not one.earlier for one in stage.recipe.teachers) == 1 else f"teacher{number}"
@@ -205,6 +210,14 @@ class Arms:
                 self.folder.arm(name, None, "-stage0.pt").unlink(missing_ok=True)
         wait_for_ranks()
         return trained.net, trained.seconds
+
+    def _ready_net(self, stage: Bench, spec: TeacherModel, number: int) -> Net:
+        """A teacher that needs no training: nothing but sharding changes it, so that all who ask for it at the same time get the same net."""
+        key = repr((spec, number, stage.recipe.data))
+        net = None if stage.recipe.train.shard else self._ready.get(key)
+        if net is None:
+            net = self._ready[key] = untrained(stage, spec, number)
+        return net
 
     def _moments(self, stage: Bench, spec: TeacherModel, number: int) -> list[float]:
         """The parts of this teacher's training after which a stage of the recipe wants it, in order."""
@@ -299,9 +312,10 @@ class Arms:
         """The student of a stage (by default the last) before training: for one seed the one that is shipped starts alike in every arm."""
         recipes = [stage.recipe for stage in self.stages]
         began = build.origin(recipes)
-        torch.manual_seed(seed + 1_000_003 * (abs(began - number) if number >= 0 else 0))
         spec, stage = recipes[number if number >= 0 else began].student, self.stages[number]
-        net = build.net(spec, stage, "student", self._teacher_net(stage, stage.recipe.teachers[0], 0)[0] if _of_teacher(spec, stage) else None)
+        teacher = self._teacher_net(stage, stage.recipe.teachers[0], 0)[0] if _of_teacher(spec, stage) else None
+        torch.manual_seed(seed + 1_000_003 * (abs(began - number) if number >= 0 else 0))  # after the teacher, who is made from a seed of its own
+        net = build.net(spec, stage, "student", teacher)
         if number < 0:  # what no stage of it trains is not trained in the baselines either
             own = [recipe.student.freeze for n, recipe in enumerate(recipes) if build.origin(recipes, n) == began]
             net.freeze([path for path in own[0] if all(path in paths for paths in own)])

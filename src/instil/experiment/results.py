@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
-
-from instil.core import UNLABELLED
+from instil.core import UNLABELLED, Batch
 from instil.experiment.arms import Arm
 from instil.experiment.build import Bench
 from instil.experiment.statistics import gain, summary
@@ -84,22 +82,29 @@ def shipped(bench: Bench, distilled: Sequence[Arm]) -> int:
 
 def cost(bench: Bench, teacher: Arm | None, arms: Arms) -> dict[str, Any]:
     """Parameters, bytes of the weights, latency of one sample, and training seconds of each net."""
-    nets: dict[str, tuple[nn.Module, float]] = {}
+    arms_of: dict[str, tuple[Arm, float]] = {}
     known = {} if teacher is None or teacher.cost is None else {"teacher": teacher.cost}
     if teacher is not None and not known and any(True for _ in teacher.net.parameters()):  # of one that is elsewhere nothing is known
-        nets["teacher"] = teacher.net, teacher.seconds
+        arms_of["teacher"] = teacher, teacher.seconds
     if done := arms["distilled"]:
-        nets["student"] = done[0].net, sum(arm.seconds for arm in done) / len(done)
+        arms_of["student"] = done[0], sum(arm.seconds for arm in done) / len(done)
     one = bench.splits.validation.__getitems__([0])
     return known | {
         name: {
-            "parameters": sum(parameter.numel() for parameter in net.parameters()),
-            "bytes": sum(tensor.numel() * tensor.element_size() for tensor in net.state_dict().values()),
-            "latency": measure(net.cpu(), one, whole=True),
+            "parameters": sum(parameter.numel() for parameter in arm.net.parameters()),
+            "bytes": sum(tensor.numel() * tensor.element_size() for tensor in arm.net.state_dict().values()),
+            "latency": _latency(arm, one),
             "seconds": seconds,
         }
-        for name, (net, seconds) in nets.items()
+        for name, (arm, seconds) in arms_of.items()
     }
+
+
+def _latency(arm: Arm, one: Batch) -> dict[str, Any]:
+    """Measured once: results are put together after every seed."""
+    if arm.latency is None:
+        arm.latency = measure(arm.net.cpu(), one, whole=True)
+    return arm.latency
 
 
 def warnings(result: Mapping[str, Any]) -> list[str]:

@@ -106,7 +106,10 @@ def doctor_of(one: Recipe) -> dict[str, Any]:
     ("changes", "message"),
     [
         (("data.augment.mixup=true", "objectives.cross_entropy=null"), "store: recorded answers belong to .* leave data.augment.mixup out"),
-        (("objectives.fitnet={}", "student={model: cnn, options: {width: 2}}"), "FitNet needs features of the teacher, which gives logits"),
+        (
+            ("objectives.fitnet={}", "student={model: cnn, options: {width: 2}}"),
+            r"objectives\.fitnet: FitNet needs features of the teacher, which gives logits; the store does not hold it: record anew with this",
+        ),
         (("scheme=adaad",), "a recorded teacher cannot be differentiated by its input; ask the live one"),
     ],
 )

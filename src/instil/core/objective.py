@@ -36,8 +36,8 @@ class Reader(nn.Module):
         """Whether it takes gradients by the batch's first tensor, or by what the nets make of it: it reads ``input``."""
         return any("input" in roles for roles in self.reads.values())
 
-    def resolve(self, student: Iterable[str], teacher: Iterable[str]) -> None:
-        """Choose the roles to read among those there are; a miss is a ValueError that shows both lists."""
+    def resolve(self, student: Iterable[str], teacher: Iterable[str], remedy: str | None = None) -> None:
+        """Choose the roles to read among those there are; a miss is a ValueError that shows both lists; ``remedy``: what helps at the teacher's."""
         there = {"student": set(student), "teacher": set(teacher)}
         for side, needs in self.needs.items():
             for roles in needs:
@@ -46,7 +46,7 @@ class Reader(nn.Module):
                     why = "; ".join(f"{role} cannot stand in: {self.refuses[role]}" for role in sorted(there[side] & set(self.refuses)))
                     raise ValueError(
                         f"{type(self).__name__} needs {' or '.join(roles)} of the {side}, which gives {given}; "
-                        f"{why or f'name the module that gives it in the {side} taps'}"
+                        f"{why or (side == 'teacher' and remedy) or f'name the module that gives it in the {side} taps'}"
                     )
             self.reads[side] = tuple(next(r for r in roles if r in there[side]) for roles in needs)
 

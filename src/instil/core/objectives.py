@@ -66,6 +66,7 @@ class Objectives(nn.ModuleDict):
             raise ValueError(f"a weight for '{unknown[0]}', which is no objective here; {closest(unknown[0], objectives)}")
         self.balance: Balance | None = None
         self.gather: Gather | None = None  # set by the engine where there are several ranks
+        self.remedy: str | None = None  # set by the scheme: the teacher's
         for name in objectives:
             if not name or "." in name or hasattr(self, name):
                 raise ValueError(f"objectives.{name}: this cannot be the name of an objective; give it another one, and say the method with type")
@@ -85,9 +86,9 @@ class Objectives(nn.ModuleDict):
             self.balance.build({name: objective.couples for name, objective in self.named()})
         for name, objective in self.named():
             try:
-                objective.resolve(student, teacher)
+                objective.resolve(student, teacher, self.remedy)
                 if objective.sample_weight is not None:
-                    objective.sample_weight.resolve(student, teacher)
+                    objective.sample_weight.resolve(student, teacher, self.remedy)
                 objective.build(student, teacher)
             except ValueError as error:
                 raise ValueError(f"objectives.{name}: {error}") from error

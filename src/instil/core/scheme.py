@@ -39,6 +39,7 @@ class Scheme(nn.Module):
         self.learners: dict[str, tuple[str, ...]] = {"student": ("student", "objectives")}
         self.student, self.teacher = as_net(student), teacher
         self.objectives = objectives if isinstance(objectives, Objectives) else Objectives(objectives)
+        self.objectives.remedy = None if teacher is None else teacher.remedy
         self.prepared = False
 
     def ask(self, batch: Batch, grad: bool = False) -> Outputs:

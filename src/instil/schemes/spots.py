@@ -41,10 +41,10 @@ class Gate(Weighting):
         super().__init__()
         self.inner, self.spot = inner, -1
 
-    def resolve(self, student: Iterable[str], teacher: Iterable[str]) -> None:
-        super().resolve(student, teacher)
+    def resolve(self, student: Iterable[str], teacher: Iterable[str], remedy: str | None = None) -> None:
+        super().resolve(student, teacher, remedy)
         if self.inner is not None:
-            self.inner.resolve(student, teacher)
+            self.inner.resolve(student, teacher, remedy)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         switched: Tensor = teacher["spots"][:, self.spot]

@@ -44,6 +44,8 @@ class Recorded(Teacher):
         pitfalls="Every view of a sample that training sees must have been recorded. What is mixed or changed after the loader cannot be.",
     )
 
+    remedy = "the store does not hold it: record anew with this objective (instil record)"
+
     def __init__(self, answers: Answers, checksums: Checksums, section: str = "train"):
         super().__init__()
         self.answers, self.checksums, self.section = answers, checksums, section

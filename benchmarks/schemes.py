@@ -38,6 +38,7 @@ TARGET = 1.05
 MORE = {
     "mutual, 4 nets": ("mutual", ["scheme.peers=[cnn, cnn, cnn]"]),
     "mutual, 4 nets, sequential": ("mutual", ["scheme.peers=[cnn, cnn, cnn]", "scheme.sequential=true"]),
+    "sftn": ("offline", ["scheme={type: sftn, branch: {model: cnn}}", "teacher=null", "objectives={cross_entropy: {}}"]),
     "adversarial, maps": ("adversarial", ["scheme.role=features", "scheme.spectral_norm=true", "scheme.penalty=1"]),
 }
 """Rows beside the one of each scheme: its name and overrides."""

@@ -143,12 +143,15 @@ def test_an_8_bit_file_is_a_quarter_and_norms_stay_whole(tmp_path: Path) -> None
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # peft asks transformers by the older name
-@pytest.mark.parametrize("change", [*CHANGES, "width"])
+@pytest.mark.parametrize("change", [*CHANGES, "width", "bfloat16"])
 def test_changed_students_are_written_as_they_are_computed(change: str, tmp_path: Path) -> None:
     known = words()
     model = llama(vocab_size=known.size)
-    made = width(model, neurons=20, groups=1, channels=12) if change == "width" else CHANGES[change](model)
-    assert to_gguf(Net(made, call), batch_of(known.encode(TEXT)[0]), tmp_path / "student.gguf", known, "f32")["max_difference"] < 1e-3
+    more = {"width": lambda: width(model, neurons=20, groups=1, channels=12), "bfloat16": lambda: model.bfloat16()}
+    made = more[change]() if change in more else CHANGES[change](model)
+    written = to_gguf(Net(made, call).eval(), batch_of(known.encode(TEXT)[0]), tmp_path / "student.gguf", known, "f32")
+    assert written["max_difference"] < (1 if change == "bfloat16" else 1e-3)
+    assert next(made.parameters()).dtype == (torch.bfloat16 if change == "bfloat16" else torch.float32)
 
 
 @llama_cpp.needed

@@ -35,12 +35,13 @@ def to_gguf(net: Net, batch: Batch, path: str | Path, tokenizer: Any, type: str 
     """
     if type not in ROUNDING:
         raise ValueError(f"gguf: there are no weights of the type '{type}'; {closest(type, ROUNDING)}")
-    made = standard(net.model)
+    made = standard(net.model).cpu().float()
     with atomic(path) as temporary:
         _write(made, tokenizer, temporary, type)
         again = gguf(str(temporary.absolute()))
         _check_rounding(made, again, type)
         made.load_state_dict(again.state_dict())
+        made.model.rotary_emb = made.model.rotary_emb.__class__(made.config)  # a cast of the model may have rounded its angles, too
         difference(Net(made, net.call), Net(again, net.call), batch, TOLERANCE, Path(path))
         found = difference(net, Net(again, net.call), batch, math.inf, Path(path))  # this is what rounding costs
     return {"file": Path(path).name, "bytes": Path(path).stat().st_size, "max_difference": found, "model": again}
@@ -60,7 +61,7 @@ def _write(model: Any, tokenizer: Any, path: Path, type: str) -> None:
         kind = GGMLQuantizationType["F32" if weight.ndim == 1 else "Q8_0" if type == "q4_0" and not name.startswith("blk") else type.upper()]
         if kind.name.startswith("Q") and weight.shape[1] % TOGETHER:
             raise ValueError(f"gguf: {type} rounds {TOGETHER} weights together, but a row of {name} has {weight.shape[1]}; f16 takes any")
-        writer.add_tensor(name, quantize(weight.detach().cpu().float().contiguous().numpy(), kind), raw_dtype=kind)
+        writer.add_tensor(name, quantize(weight.contiguous().numpy(), kind), raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -71,7 +72,7 @@ def _check_rounding(model: nn.Module, again: nn.Module, type: str) -> None:
     """That the weights are those of the model, as this type rounds them."""
     there = again.state_dict()
     for name, weight in model.state_dict().items():
-        off, most = (there[name] - weight.cpu()).abs().max(), weight.abs().max().cpu()
+        off, most = (there[name] - weight).abs().max(), weight.abs().max()
         if not off <= ROUNDING[type] * most:
             raise ValueError(f"gguf: written as {type}, a weight of {name} is off by {off:.2g}, where the largest is {most:.2g}; f32 takes any")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import shutil
 from collections.abc import Iterator
@@ -12,8 +13,8 @@ import torch
 from torch import Tensor
 
 from instil.core import Batch, Outputs, Projection, Sampled, Top
-from instil.store import writer
-from instil.store.codecs import encoded
+from instil.store import codecs, writer
+from instil.store.codecs import encoded, kept
 from instil.store.reader import Store, checksums
 from instil.store.writer import Writer
 from instil.teachers.recorded import Recorded
@@ -100,7 +101,7 @@ def test_what_is_not_there_is_told(tmp_path: Path) -> None:
 def test_a_store_of_something_else_is_refused(tmp_path: Path) -> None:
     store = recorded(tmp_path / "s", {"teacher": "a", "data": {"crop": 1}})
     store.check({"teacher": "a", "data": {"crop": 1}})
-    with pytest.raises(ValueError, match=r'does not fit this recipe: data was {"crop": 1} and is {"crop": 2}\. Record it anew'):
+    with pytest.raises(ValueError, match=r"does not fit this recipe: data\.crop was 1 and is 2\. Record it anew"):
         store.check({"teacher": "a", "data": {"crop": 2}})
     with pytest.raises(ValueError, match='holds other answers: teacher was "a" and is "b"'):
         Writer(tmp_path / "s", {"teacher": "b", "data": {"crop": 1}})
@@ -213,3 +214,19 @@ def test_codecs_that_cannot_be() -> None:
         encoded({"embedding": torch.rand(2, 3)}, batch, "top")
     with pytest.raises(ValueError, match="the 64 largest of 10 classes are all of them"):
         encoded({"logits": torch.rand(2, 10)}, batch, "top")
+
+
+def test_hidden_states_and_a_head_are_kept_as_their_logits_would_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codecs, "AT_ONCE", 7 * 12)  # not a whole number of rows
+    torch.manual_seed(0)
+    batch = {"index": torch.arange(5), "view": torch.zeros(5, dtype=torch.int64)}
+    signal = Projection(torch.randn(5, 3, 4), torch.randn(12, 4), torch.randn(12), 0.5, 3.0, (torch.randn(2, 4), torch.randn(12, 2)))
+    outputs = {"projection": signal, "features": torch.rand(5, 2)}
+    for codec in ("top", "sampled"):
+        small, whole = (encoded(given, batch, codec, 4) for given in (outputs, {"logits": signal.logits()}))
+        assert set(small) == kept(outputs, codec) == {codec, "features"}
+        for field in dataclasses.fields(small[codec]):
+            mine, theirs = (getattr(one[codec], field.name) for one in (small, whole))
+            assert mine is theirs is None or torch.allclose(mine, theirs, atol=1e-5)
+    halved = encoded(outputs, batch, "float16")["projection"]
+    assert (halved.hidden.dtype, halved.weight.dtype) == (torch.float16, torch.float32)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 SIGNALS = ("logits", "projection", "top", "sampled", "text")
@@ -23,6 +25,15 @@ class Projection:
     scale: float | Tensor | None = None
     softcap: float | None = None
     low_rank: tuple[Tensor, Tensor] | None = None
+
+    def logits(self) -> Tensor:
+        """(..., V), multiplied out."""
+        logits = F.linear(self.hidden, self.weight, self.bias)
+        if self.low_rank is not None:
+            down, up = self.low_rank
+            logits = logits + F.linear(F.linear(self.hidden, down), up)
+        logits = logits if self.scale is None else logits * self.scale
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
 
 @dataclass(frozen=True)

@@ -40,21 +40,22 @@ def opened(stage: Bench) -> reader.Store:
 def binding(stage: Bench, store: Store) -> dict[str, Any]:
     """What recorded answers depend on: the teachers with their weights and code, the task's call, the data and how they are changed, the codec."""
     recipe = stage.recipe
+    teachers = [_identity(spec) for spec in recipe.teachers]
     return {
         "task": recipe.task.model_dump(mode="json"),
         "data": {"name": recipe.data.name, **recipe.data.options, "contents": contents(stage)},
         "augmentation": recipe.data.augment.model_dump(),
-        "teacher": [_identity(spec) for spec in recipe.teachers],
+        "teacher": teachers[0] if len(teachers) == 1 else teachers,
         "together": None if recipe.together is None else recipe.together.model_dump(mode="json"),
         "weights": [_weights(stage, spec, number) for number, spec in enumerate(recipe.teachers)],
         "code": [code_of(spec.model, Path(recipe.folder)) for spec in recipe.teachers],
-        "codec": store.model_dump(exclude={"path"}),
+        "store": store.model_dump(exclude={"path"}),
     }
 
 
 def _identity(spec: TeacherModel) -> dict[str, Any]:
-    """What the recipe says of a teacher; of one behind a server not where and how it is asked."""
-    said = spec.model_dump(mode="json")
+    """What the recipe says of a teacher, but not when it is asked; of one behind a server not where and how either."""
+    said = spec.model_dump(mode="json", exclude={"plain"})
     return said | {"options": {name: said["options"].get(name) for name in MATTERS}} if spec.remote else said
 
 

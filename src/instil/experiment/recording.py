@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from instil.core import Batch, Outputs, Teacher, size
+from instil.core import Batch, Objectives, Outputs, Teacher, size
 from instil.data.loader import Loader
 from instil.data.samples import Samples
 from instil.engine import join_ranks, world
@@ -25,7 +25,7 @@ from instil.experiment.rehearsal import rehearse
 from instil.experiment.results import cost
 from instil.recipe.errors import RecipeError
 from instil.recipe.sections import Recipe, Store
-from instil.store.codecs import encoded
+from instil.store.codecs import encoded, kept
 from instil.store.writer import Writer
 from instil.tasks.task import moved
 
@@ -43,6 +43,7 @@ def record(recipe: Recipe, console: Console) -> Path:
     live = build.bench(recipe.model_copy(update={"store": None}))
     *_, (_, scheme, _) = rehearse(live)
     roles = scheme.objectives.reads("teacher") - {"input"}
+    _check_codec(scheme.objectives, recipe.store)
     writer = Writer(Path(recipe.store.path), binding(live, recipe.store))
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "checkpoint").mkdir()
@@ -56,6 +57,15 @@ def record(recipe: Recipe, console: Console) -> Path:
                 progress.update(task, completed=done)
     writer.finish(_facts(live, teacher))
     return writer.folder
+
+
+def _check_codec(objectives: Objectives, store: Store) -> None:
+    """RecipeError where an objective could not read what the codec keeps."""
+    for name, objective in objectives.named():
+        try:
+            objective.resolve(objective.reads["student"], kept(objective.reads["teacher"], store.codec))
+        except ValueError as error:
+            raise RecipeError(f"store.codec: '{store.codec}' does not keep what objectives.{name} reads: {error}") from error
 
 
 def _sections(bench: Bench, scored: bool) -> list[tuple[str, Samples, int]]:
@@ -97,9 +107,8 @@ class _Asked:
             key: value[rows] if isinstance(value, Tensor) and value.ndim and len(value) == size(batch) else value for key, value in batch.items()
         }
         outputs = self.teacher(moved(whole, join_ranks()))
-        kept = {role: outputs[role] for role in self.roles}
         codec = self.store.codec if self.trained_on else "exact"
-        return encoded(kept, whole, codec, self.store.size)
+        return encoded({role: outputs[role] for role in self.roles}, whole, codec, self.store.size)
 
 
 def _facts(bench: Bench, teacher: Arm) -> dict[str, Any]:

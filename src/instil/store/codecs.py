@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import torch
@@ -11,10 +13,14 @@ from torch import Tensor
 from instil.core import Batch, Outputs, Projection, Sampled, Top, full, uniform
 
 Codec = Literal["exact", "float16", "top", "sampled"]
+WHOLE = ("logits", "projection")
+"""Roles of which a codec makes a smaller signal."""
+AT_ONCE = 2**24
+"""Logits that are there at the same time."""
 
 
 def encoded(outputs: Outputs, batch: Batch, codec: Codec = "exact", size: int = 64) -> Outputs:
-    """The outputs as they are recorded: ``exact`` as they are, ``float16`` halved, or ``logits`` (..., C) as a smaller signal.
+    """The outputs as they are recorded: ``exact`` as they are, ``float16`` halved, or logits (..., C), made or not, as a smaller signal.
 
     ``top``: the ``size`` largest log-probabilities, their classes, and the logarithm of what the others hold together. ``sampled``: so many
     classes drawn from the teacher by (seed, index, position), with the log-probability of each.
@@ -25,31 +31,62 @@ def encoded(outputs: Outputs, batch: Batch, codec: Codec = "exact", size: int = 
         return outputs
     if codec == "float16":
         return {role: _halved(value) for role, value in outputs.items()}
-    if "logits" not in outputs:
+    given: Tensor | Projection | None = next((outputs[role] for role in WHOLE if role in outputs), None)
+    if given is None:
         raise ValueError(f"the codec '{codec}' is of logits, and the teacher's outputs are {', '.join(outputs) or 'none'}")
-    logits: Tensor = outputs["logits"]
-    if codec == "top" and size >= logits.shape[-1]:
-        raise ValueError(f"the {size} largest of {logits.shape[-1]} classes are all of them; record fewer, or take the codec 'float16'")
-    log_p = full(logits).log_softmax(-1)
-    signal = top(log_p, size) if codec == "top" else drawn(log_p, batch, size)
-    return {role: value for role, value in outputs.items() if role != "logits"} | {codec: signal}
+    if codec == "top" and size >= _classes(given):
+        raise ValueError(f"the {size} largest of {_classes(given)} classes are all of them; record fewer, or take the codec 'float16'")
+    signal = top(given, size) if codec == "top" else drawn(given, batch, size)
+    return {role: value for role, value in outputs.items() if role not in WHOLE} | {codec: signal}
 
 
-def top(log_p: Tensor, size: int) -> Top:
-    """Of log-probabilities (..., C) the ``size`` largest (..., K), their classes, and the logarithm of the rest (...)."""
+def top(given: Tensor | Projection, size: int) -> Top:
+    """Of logits (..., C) the ``size`` largest log-probabilities (..., K), their classes, and the logarithm of the rest (...)."""
+    *shape, _ = _items(given).shape
+    found = [_largest(log_p, size) for log_p in _log_probabilities(given)]
+    values, indices, tail = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return Top(values.view(*shape, size), indices.view(*shape, size), tail.view(shape))
+
+
+def _items(given: Tensor | Projection) -> Tensor:
+    return given.hidden if isinstance(given, Projection) else given
+
+
+def _classes(given: Tensor | Projection) -> int:
+    return len(given.weight) if isinstance(given, Projection) else given.shape[-1]
+
+
+def _log_probabilities(given: Tensor | Projection) -> Iterator[Tensor]:
+    """(n, C) of some items at a time."""
+    for part in _items(given).flatten(0, -2).split(max(1, AT_ONCE // _classes(given))):
+        logits = dataclasses.replace(given, hidden=part).logits() if isinstance(given, Projection) else part
+        yield full(logits).log_softmax(-1)
+
+
+def _largest(log_p: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
     values, indices = log_p.topk(size, -1)
     tail = log_p.scatter(-1, indices, -torch.inf).logsumexp(-1)  # not log(1 - inside), which loses all digits near 1
-    return Top(values, indices.int(), tail)
+    return values, indices.int(), tail
 
 
-def drawn(log_p: Tensor, batch: Batch, size: int) -> Sampled:
-    """``size`` classes drawn for each item from log-probabilities (..., C), with their log-probabilities: (..., S) each."""
-    items = log_p.reshape(len(log_p), -1, log_p.shape[-1])
-    numbers = uniform({"index": batch["index"] + (batch["view"] << 40)}, items.shape[1] * size, salt=11).view(len(items), items.shape[1], size)
-    steps = items.exp().cumsum(-1)
-    ids = torch.searchsorted(steps, numbers.to(steps) * steps[..., -1:], right=True).clamp_max(log_p.shape[-1] - 1)
-    shape = (*log_p.shape[:-1], size)
-    return Sampled(ids.view(shape).int(), items.gather(-1, ids).view(shape))
+def drawn(given: Tensor | Projection, batch: Batch, size: int) -> Sampled:
+    """``size`` classes drawn for each item from logits (..., C), with their log-probabilities: (..., S) each."""
+    *shape, _ = _items(given).shape
+    numbers = uniform({"index": batch["index"] + (batch["view"] << 40)}, math.prod(shape[1:]) * size, salt=11).view(-1, size)
+    found, done = [], 0
+    for log_p in _log_probabilities(given):
+        steps = log_p.exp().cumsum(-1)
+        mine = numbers[done : (done := done + len(log_p))].to(steps) * steps[:, -1:]
+        ids = torch.searchsorted(steps, mine, right=True).clamp_max(log_p.shape[-1] - 1)
+        found.append((ids.int(), log_p.gather(-1, ids)))
+    ids, log_p = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return Sampled(ids.view(*shape, size), log_p.view(*shape, size))
+
+
+def kept(roles: Iterable[str], codec: Codec) -> set[str]:
+    """The roles of what is ``encoded``."""
+    small = codec not in ("exact", "float16")
+    return {codec if small and role in WHOLE else role for role in roles}
 
 
 def _halved(value: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -52,10 +52,7 @@ class Manifest:
 
     def differences(self, wanted: Mapping[str, Any]) -> list[str]:
         """What is not as ``wanted``: name, what it was when it was recorded, and what it is."""
-        keys = dict.fromkeys([*self.binding, *wanted])
-        return [
-            f"{key} was {_short(self.binding.get(key))} and is {_short(wanted.get(key))}" for key in keys if self.binding.get(key) != wanted.get(key)
-        ]
+        return [f"{place} was {_short(before)} and is {_short(now)}" for place, before, now in _unlike(self.binding, wanted)]
 
 
 def read_manifest(folder: str) -> Manifest:
@@ -71,6 +68,17 @@ def read_manifest(folder: str) -> Manifest:
         raise ValueError(f"the store {folder} has format {found.get('format')}, this version reads format {FORMAT}; record it anew")
     sections = {name: Section(**section) for name, section in found.pop("sections").items()}
     return Manifest(**found, sections=sections)
+
+
+def _unlike(before: Any, now: Any, place: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Where two values differ, as deep inside them as can be said."""
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        before, now = dict(enumerate(before)), dict(enumerate(now))
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in dict.fromkeys([*before, *now]):
+            yield from _unlike(before.get(key), now.get(key), f"{place}.{key}" if place else str(key))
+    elif before != now:
+        yield place, before, now
 
 
 def _short(value: Any) -> str:

@@ -108,13 +108,7 @@ def _projection(model: Any, hidden: Tensor) -> Projection:
 def projected(projection: Projection, grad: bool = True) -> Tensor:
     """The logits (..., V), differentiable where this is wanted by ``grad`` and allowed now."""
     with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
-        hidden = projection.hidden
-        logits = F.linear(hidden, projection.weight, projection.bias)
-        if projection.low_rank is not None:
-            down, up = projection.low_rank
-            logits = logits + F.linear(F.linear(hidden, down), up)
-        logits = logits if projection.scale is None else logits * projection.scale
-        return logits if projection.softcap is None else projection.softcap * torch.tanh(logits / projection.softcap)
+        return projection.logits()
 
 
 def predicted(projection: Projection) -> Tensor:
@@ -129,7 +123,7 @@ def _parts(projection: Projection) -> Iterator[Tensor]:
     step = max(1, CHUNK // len(projection.weight))
     for start in range(0, len(flat), step):
         hidden = flat[start : start + step]
-        yield projected(replace(projection, hidden=hidden))
+        yield replace(projection, hidden=hidden).logits()
 
 
 def judged(outputs: Outputs, label: Tensor) -> tuple[Tensor, Tensor]:

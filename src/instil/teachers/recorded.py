@@ -78,6 +78,8 @@ def _on(value: Any, device: torch.device) -> Any:
         return {key: _on(part, device) for key, part in value.items()}
     if isinstance(value, tuple):
         return tuple(_on(part, device) for part in value)
+    if isinstance(value, Projection) and value.hidden.dtype == torch.float16:  # halved to be kept: its head is not
+        value = dataclasses.replace(value, hidden=value.hidden.to(value.weight.dtype))
     if isinstance(value, (Projection, Top, Sampled)):
         return dataclasses.replace(value, **{field.name: _on(getattr(value, field.name), device) for field in dataclasses.fields(value)})
     return value

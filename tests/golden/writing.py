@@ -49,12 +49,12 @@ def _of_trl(case: Case) -> Answer:
 
 def distillm2(case: Case) -> Answer:
     """Logits are not shifted; the gradient passes through the skew."""
-    texts = [[case[f"{side}.logits_{text}"][:, :-1] for side in ("student", "teacher")] for text in ("chosen", "rejected")]
+    texts = [[case[f"{side}.logits_{text}"][:, :-1].log_softmax(-1) for side in ("student", "teacher")] for text in ("chosen", "rejected")]
     tokens = [case[f"target_{text}"][:, 1:] for text in ("chosen", "rejected")]
     skews = []
     for number, (text, token, usual) in enumerate(zip(texts, tokens, ("logp_logq", "logq_logp"), strict=True)):
         base = case.option(f"base_alpha_{number + 1}", 0.1)
-        student, teacher = (likelihood(logits, token) for logits in text)
+        student, teacher = (likelihood(log, token) for log in text)
         gap = teacher - student if number == 0 else student - teacher
         fixed = torch.full_like(gap, base)
         skews.append(fixed if case.option(usual) is None else adaptive_skew(gap, case.option(usual), base))

@@ -31,7 +31,8 @@ def test_both_divergences_by_plain_sums() -> None:
     token = torch.tensor([[-100, 1, 2, -100], [0, 1, 2, 3], [-100] * 4])
     skew = torch.tensor([0.1, 0.05, 0.02])
     q, p = student.softmax(-1).tolist(), teacher.softmax(-1).tolist()
-    forward, reverse = skewed_forward(student, teacher, token, skew), skewed_reverse(student, teacher, token, skew)
+    sides = student.log_softmax(-1), teacher.log_softmax(-1)
+    forward, reverse = skewed_forward(*sides, token, skew), skewed_reverse(*sides, token, skew)
     for row in range(3):
         a, places = float(skew[row]), [place for place in range(4) if int(token[row, place]) != -100]
         pulls = [sum(y * math.log(y / (a * y + (1 - a) * x)) for x, y in zip(q[row][t], p[row][t], strict=True)) for t in places]
@@ -44,7 +45,7 @@ def test_the_pull_is_the_objective_of_that_name() -> None:
     scheme = make()
     batch = scheme.before_step(timed())
     student, teacher = scheme.answers(batch)
-    own = skewed_forward(student["logits"], teacher["logits"], batch["token"], torch.full((16,), 0.1))
+    own = skewed_forward(*(side["logits"].log_softmax(-1) for side in (student, teacher)), batch["token"], torch.full((16,), 0.1))
     objective = SkewedForwardKL(0.1)
     objective.resolve(student, teacher)
     values = objective(student, teacher, batch)
@@ -69,8 +70,7 @@ def test_the_loss_is_that_of_both_texts_and_the_usual_gap_follows() -> None:
     scheme = make()
     batch = scheme.before_step(timed(progress=0.25))
     (update,) = scheme.step(batch)
-    (student, teacher), (own_student, own_teacher) = scheme.answers(batch), scheme.answers(batch["own"])
-    texts = (student["logits"], teacher["logits"], batch["token"]), (own_student["logits"], own_teacher["logits"], batch["own"]["token"])
+    texts = [(*(side["logits"].log_softmax(-1) for side in scheme.answers(text)), text["token"]) for text in (batch, batch["own"])]
     counts = batch["valid"].any(1)
     values = contrastive_loss(*texts, torch.full((16, 2), 0.1), 1.25)[counts]
     assert torch.allclose(update.losses["contrast"], values.mean(), atol=1e-6)

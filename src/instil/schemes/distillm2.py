@@ -12,28 +12,27 @@ from torch import Tensor, nn
 from instil.core import UNLABELLED, Batch, Card, NonNegative, Objective, Objectives, Teacher, Update, at_progress, full, mean
 from instil.schemes.sequence_level import SequenceLevel
 from instil.schemes.writer import Share, Token, Tokens
-from instil.schemes.writing import log_probabilities
 
 KEPT = 0.9
 """Of the running gaps at each step."""
 LEAST, NOTHING = 0.01, 1e-5
 Text = tuple[Tensor, Tensor, Tensor]
-"""The student's logits (N, T, V), the teacher's, and the tokens (N, T) that follow, -100 where none is compared."""
+"""The student's log-probabilities (N, T, V), the teacher's, and the tokens (N, T) that follow, -100 where none is compared."""
 
 
-def skewed_forward(student: Tensor, teacher: Tensor, token: Tensor, skew: Tensor) -> Tensor:
+def skewed_forward(log_q: Tensor, log_p: Tensor, token: Tensor, skew: Tensor) -> Tensor:
     """KL(p || a p + (1 - a) q) of teacher p and student q (Ko et al. 2024, Eq. 4), mean over the tokens of each row: (N,).
 
-    Logits (N, T, V), ``token`` (N, T) -100 where none is compared, ``skew`` a (N,).
+    Log-probabilities (N, T, V), ``token`` (N, T) -100 where none is compared, ``skew`` a (N,).
     """
-    log_q, log_p, share = full(student).log_softmax(-1), full(teacher).log_softmax(-1), skew[:, None, None]
+    share = skew[:, None, None]
     mixed = torch.logaddexp(log_p + share.log(), log_q + (1 - share).log())
     return row_mean((log_p.exp() * (log_p - mixed)).sum(-1), token)
 
 
-def skewed_reverse(student: Tensor, teacher: Tensor, token: Tensor, skew: Tensor) -> Tensor:
+def skewed_reverse(log_q: Tensor, log_p: Tensor, token: Tensor, skew: Tensor) -> Tensor:
     """KL(q || (1 - a) p + a q), no gradient through the second q, mean over the tokens of each row: (N,)."""
-    log_q, log_p, share = full(student).log_softmax(-1), full(teacher).log_softmax(-1), skew[:, None, None]
+    share = skew[:, None, None]
     mixed = torch.logaddexp(log_p + (1 - share).log(), log_q.detach() + share.log())
     return row_mean((log_q.exp() * (log_q - mixed)).sum(-1), token)
 
@@ -44,9 +43,9 @@ def row_mean(values: Tensor, token: Tensor) -> Tensor:
     return torch.where(there, values, 0.0).sum(1) / there.sum(1).clamp_min(1)
 
 
-def likelihood(logits: Tensor, token: Tensor) -> Tensor:
-    """The geometric mean (N,) of the probabilities of the tokens of each row."""
-    return row_mean(log_probabilities(logits, token), token).exp()
+def likelihood(log: Tensor, token: Tensor) -> Tensor:
+    """The geometric mean (N,) of the probabilities of the tokens of each row, of log-probabilities (N, T, V)."""
+    return row_mean(log.gather(-1, token.clamp_min(0)[..., None]).squeeze(-1), token).exp()
 
 
 def adaptive_skew(gap: Tensor, usual: Tensor | float, base: float = 0.1) -> Tensor:
@@ -68,7 +67,7 @@ def contrastive_loss(taught: Text, own: Text, skews: Tensor, share: float = 1.0)
 @torch.no_grad()
 def gaps(taught: Text, own: Text) -> Tensor:
     """How much likelier (N, 2) the teacher finds its text than the student does, and the student its own than the teacher."""
-    of_taught, of_own = ([likelihood(logits, text[2]) for logits in text[:2]] for text in (taught, own))
+    of_taught, of_own = ([likelihood(log, text[2]) for log in text[:2]] for text in (taught, own))
     return torch.stack([of_taught[1] - of_taught[0], of_own[0] - of_own[1]], 1)
 
 
@@ -141,14 +140,15 @@ class DistiLLM2(SequenceLevel):
         student, teacher = self.answers(batch)
         update: Update = self.objectives(student, teacher, batch)
         own_student, own_teacher = self.answers(batch["own"])
-        texts = (student["logits"], teacher["logits"], batch["token"]), (own_student["logits"], own_teacher["logits"], batch["own"]["token"])
+        taught, own = ([full(side["logits"]).log_softmax(-1) for side in sides] for sides in ((student, teacher), (own_student, own_teacher)))
+        texts = (*taught, batch["token"]), (*own, batch["own"]["token"])
         apart = gaps(*texts)
         base = at_progress(self.base_skew, batch)
         skews = torch.where(self.looks > 0, adaptive_skew(apart, self.usual, base), base)
         values = contrastive_loss(*texts, skews, emphasis(float(batch.get("progress", 0.0)), self.gradual))
         update.losses["contrast"] = at_progress(self.contrast_weight, batch) * mean(values, pairs(batch))
         update.keep["gaps"] = torch.cat([apart, pairs(batch)[:, None]], 1)
-        del student, teacher, own_student, own_teacher, texts, values
+        del student, teacher, own_student, own_teacher, taught, own, texts, values
         yield update
         del update
 

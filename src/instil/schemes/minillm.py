@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated
 
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from instil.core import Batch, Card, Objective, Objectives, Positive, Teacher, Update, at_progress, dry, full, items, mean
 from instil.schemes.two_texts import TwoTexts
 from instil.schemes.writer import Token, Tokens
-from instil.schemes.writing import drawn, log_probabilities
+from instil.schemes.writing import log_probabilities, picked
 
 
 def advantages(reward: Tensor, mask: Tensor, gamma: float = 1.0, normalised: bool = True, own: bool = False) -> Tensor:
@@ -106,8 +105,8 @@ class MiniLLM(TwoTexts):
             return batch | {"own": self.own_text(batch)}
 
         def choose(logits: Sequence[Tensor], numbers: Tensor) -> tuple[Tensor, Tensor]:
-            student, teacher = (full(one).log_softmax(-1) for one in logits)
-            return drawn(torch.logaddexp(student + math.log(1 - share), teacher + math.log(share)), numbers[:, 0])
+            student, teacher = (full(one).softmax(-1) for one in logits)
+            return picked(torch.lerp(student, teacher, share), numbers[:, 0])
 
         assert self.teacher is not None
         with dry(self.student):

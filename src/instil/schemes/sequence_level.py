@@ -55,7 +55,7 @@ class SequenceLevel(Writer):
         top_p: Share = 1.0,
     ):
         super().__init__(student, teacher, objectives, end, prompt, max_new_tokens, temperature, top_p)
-        self.known: dict[int, dict[str, Tensor]] = {}  # no state: it is written again, the same, where it is lost
+        self.known: dict[int, Tensor] = {}  # (4, T) a row; no state: it is written again, the same, where it is lost
 
     def before_step(self, batch: Batch) -> Batch:
         text = self.teachers_text(batch)
@@ -64,13 +64,14 @@ class SequenceLevel(Writer):
     def teachers_text(self, batch: Batch) -> Batch:
         """What the teacher writes after the prompts, remembered by ``index``; nothing after those that do not count."""
         counts, index = batch["valid"].any(1), batch["index"].tolist()
-        if new := [row for row, number in enumerate(index) if number not in self.known and counts[row]]:
+        if new := [row for row, wanted in enumerate(counts.tolist()) if wanted and index[row] not in self.known]:
             text = self._written(some(batch, torch.tensor(new, device=counts.device)) | {"step": torch.tensor(0)})
-            for place, row in enumerate(new):
-                self.known[index[row]] = {key: text[key][place].cpu() for key in TEXT}
-        unwritten = batch | {"valid": torch.zeros_like(batch["valid"]), "token": torch.full_like(batch["input_ids"], UNLABELLED)}
-        rows = [self.known[number] if counts[row] else {key: unwritten[key][row].cpu() for key in TEXT} for row, number in enumerate(index)]
-        return batch | {key: torch.stack([row[key] for row in rows]).to(counts.device) for key in TEXT}
+            packed = torch.stack([text[key].long() for key in TEXT], 1).cpu()
+            self.known.update(zip((index[row] for row in new), packed, strict=True))
+        given = batch | {"valid": torch.zeros_like(batch["valid"]), "token": torch.full_like(batch["input_ids"], UNLABELLED)}
+        nothing = torch.zeros(len(TEXT), batch["input_ids"].shape[1], dtype=torch.int64)
+        rows = torch.stack([self.known.get(number, nothing) for number in index], 1).to(counts.device)
+        return batch | {key: torch.where(counts[:, None], text.to(given[key].dtype), given[key]) for key, text in zip(TEXT, rows, strict=True)}
 
     def _written(self, batch: Batch) -> Batch:
         assert self.teacher is not None

@@ -9,7 +9,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, NonNegative, Objective, Objectives, Teacher, Update, dry, full
+from instil.core import Batch, Card, NonNegative, Objective, Objectives, Teacher, Update, dry
 from instil.schemes.writer import Share, Token, Tokens, Writer
 from instil.schemes.writing import drawn
 
@@ -21,8 +21,7 @@ def interleaved(student: Tensor, teacher: Tensor, numbers: Tensor, top_k: int, t
     """
     proposed, log_s = drawn(student, numbers[:, 0], temperature, top_p)
     other, log_t = drawn(teacher, numbers[:, 1], temperature, top_p)
-    least = full(teacher).topk(min(top_k, teacher.shape[-1])).values[:, -1]
-    taken = full(teacher).gather(-1, proposed[:, None]).squeeze(-1) >= least
+    taken = (teacher > teacher.gather(-1, proposed[:, None])).sum(-1) < top_k  # so many are likelier
     return torch.where(taken, proposed, other), torch.where(taken, log_s, log_t)
 
 

@@ -40,18 +40,25 @@ def drawn(logits: Tensor, numbers: Tensor, temperature: float = 1.0, top_p: floa
     ``temperature`` 0: the likeliest one, its log-probability that of temperature 1.
     """
     logits = full(logits)
-    log = (logits / (temperature or 1.0)).log_softmax(-1)
-    if temperature == 0:
-        token = log.argmax(-1)
-    else:
-        probability = log.double().exp()
-        if top_p < 1:
-            ordered, order = probability.sort(dim=-1, descending=True, stable=True)
-            kept = ordered.cumsum(-1) - ordered < top_p
-            probability = probability * torch.zeros_like(kept).scatter(-1, order, kept)
-        cumulated = probability.cumsum(-1)
-        token = torch.searchsorted(cumulated, numbers.double()[:, None] * cumulated[:, -1:], right=True).squeeze(-1)
-    return token, log.gather(-1, token[:, None]).squeeze(-1)
+    probability = (logits if temperature in (0, 1) else logits / temperature).softmax(-1)
+    return picked(probability, numbers, top_p) if temperature else of_token(probability, probability.argmax(-1))
+
+
+def picked(probability: Tensor, numbers: Tensor, top_p: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Tokens (N,) of probabilities (N, V) by numbers (N,) in [0, 1), and the logarithms of their probabilities."""
+    kept = probability
+    if top_p < 1:
+        ordered, order = probability.sort(dim=-1, descending=True, stable=True)
+        among = ordered.cumsum(-1, dtype=torch.float64) - ordered < top_p
+        kept = probability * torch.zeros_like(among).scatter(-1, order, among)
+    cumulated = kept.cumsum(-1, dtype=torch.float64)
+    token = torch.searchsorted(cumulated, numbers.double()[:, None] * cumulated[:, -1:], right=True).squeeze(-1)
+    return of_token(probability, token)
+
+
+def of_token(probability: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
+    """The tokens (N,) and the logarithms of their probabilities, of (N, V)."""
+    return token, probability.gather(-1, token[:, None]).squeeze(-1).log()
 
 
 @torch.no_grad()

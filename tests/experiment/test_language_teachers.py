@@ -8,12 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 from instil.experiment import arms, build
 from instil.experiment.arms import Arms
 from instil.experiment.folder import RunFolder
+from instil.experiment.recording import record
+from instil.experiment.rehearsal import rehearse
+from instil.recipe.errors import RecipeError
 from instil.recipe.sections import Recipe
-from tests.experiment.small import recipe
+from tests.experiment.small import lines, recipe, run_of
 
 SPOKEN: dict[str, Any] = {
     "task": "language",
@@ -57,3 +61,56 @@ def test_a_teacher_that_is_not_trained_is_loaded_once_and_let_go(here: Path, mon
     made._teacher, made._remembered = None, {}
     gc.collect()
     assert len(made._ready) == 0, "it may be large"
+
+
+def losses(one: Recipe, out: Path) -> list[dict[str, float]]:
+    run_of(one, out)
+    return [line["losses"] for line in lines(out) if line["arm"] == "distilled"]
+
+
+STATES = {"forward_kl": {}, "distilbert": {"layers": [[1, 2]]}}
+OTHER_TOKENS = {"model": "causal_transformer", "options": {"width": 16, "depth": 2}, "trained": True, "tokenizer": "bpe:260"}
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {},
+        {"objectives": STATES, "student": {"model": "teacher", "changes": {"depth": {"layers": 2}}}},
+        {"teacher": OTHER_TOKENS, "objectives": {"gold": {}}},
+        {"teacher": OTHER_TOKENS, "objectives": {"dskd_cma": {}}},
+    ],
+    ids=["hidden and head", "states, to a part of the teacher", "other tokens", "other tokens, hidden states"],
+)
+def test_losses_from_a_store_are_those_of_the_live_teacher_to_the_last_bit(sections: dict[str, Any], here: Path) -> None:
+    stored = spoken("store.path=store", **sections)
+    record(stored, Console(quiet=True))
+    assert losses(stored, here / "recorded") == losses(spoken(**sections), here / "live")
+
+
+@pytest.mark.parametrize(("codec", "objective"), [("float16", "forward_kl"), ("top", "top_k"), ("sampled", "sampled_kd")])
+def test_every_codec_teaches_what_the_live_teacher_does(codec: str, objective: str, here: Path) -> None:
+    changes = ("store.path=store", f"store.codec={codec}", "store.size=100", "train.epochs=8")
+    options = {"k": 100} if objective == "top_k" else {"draws": 100} if objective == "sampled_kd" else {}
+    goals = {"objectives": {objective: options}, "teacher": {"model": "causal_transformer", "options": {"width": 16, "depth": 2}}}
+    record(spoken(*changes, **goals), Console(quiet=True))
+    live, stored = losses(spoken("train.epochs=8", **goals), here / "live"), losses(spoken(*changes, **goals), here / "recorded")
+    allowed = {"float16": 1e-4, "top": 1e-5, "sampled": 0.1}[codec]
+    assert all(one == pytest.approx(two, rel=allowed) for one, two in zip(live, stored, strict=True))
+
+
+def test_what_a_store_of_texts_does_not_hold_is_refused(here: Path) -> None:
+    with pytest.raises(
+        RecipeError, match=r"store\.codec: 'top' does not keep what objectives\.forward_kl reads: .* holds only some classes.*: top_k"
+    ):
+        record(spoken("store.path=none", "store.codec=top"), Console(quiet=True))
+    assert not (here / "none").exists(), "before anything is asked"
+    record(spoken("store.path=store"), Console(quiet=True))
+
+    def refused(message: str, *changes: str, **sections: Any) -> None:
+        with pytest.raises(RecipeError, match=message):
+            list(rehearse(build.bench(spoken("store.path=store", *changes, **sections))))
+
+    refused("DistilBERT needs hidden_states of the teacher, which gives projection; the store does not hold it: record anew", objectives=STATES)
+    refused(r"teacher\.tokenizer was null and is \"bpe:260\"", teacher=OTHER_TOKENS, objectives={"gold": {}})
+    refused("data.length was 16 and is 12", "data.length=12")

@@ -230,3 +230,24 @@ def test_hidden_states_and_a_head_are_kept_as_their_logits_would_be(monkeypatch:
             assert mine is theirs is None or torch.allclose(mine, theirs, atol=1e-5)
     halved = encoded(outputs, batch, "float16")["projection"]
     assert (halved.hidden.dtype, halved.weight.dtype) == (torch.float16, torch.float32)
+
+
+def test_a_tensor_in_two_roles_is_kept_once(tmp_path: Path) -> None:
+    weight = torch.randn(6, 4)
+
+    def tied(batch: Batch) -> Outputs:
+        hidden = batch["image"].cos()
+        return {"projection": Projection(hidden, weight), "embedding": hidden, "head": (weight.view_as(weight), HEAD), "token_embedding": weight}
+
+    under_way = Writer(tmp_path / "s", {})
+    list(under_way.record("train", INDEX, 3, batches, tied))
+    under_way.finish({})
+    store, batch = Store(str(tmp_path / "s")), asked([8, 3], [2, 0])
+    got = Recorded(store, checksums)(batch)
+    assert torch.equal(got["embedding"], batch["image"].cos())
+    for found in (got["projection"].weight, got["head"][0], got["token_embedding"]):
+        assert torch.equal(found, weight)
+    assert torch.equal(got["head"][1], HEAD)
+    section = store.manifest.sections["train"]
+    assert set(store._tensors(section.constants or "")) == {"projection.weight", "head.1"}
+    assert set(store._tensors(section.shard("train", 2, 0))) == {"projection.hidden", "checksum"}

@@ -17,10 +17,12 @@ SHARED_FIELDS = frozenset({"weight", "bias", "scale", "low_rank"})
 
 
 def taken_apart(value: Any, name: str, rows: Tensors, constants: Tensors) -> dict[str, Any]:
-    """Put the tensors of ``value`` into ``rows`` (one row a sample) or ``constants``, and say how to put it together again."""
+    """Put the tensors of ``value`` into ``rows`` (one row a sample) or ``constants``, each once, and say how to put it together again."""
     if isinstance(value, Tensor):
         shared = name.partition(".")[0] in SHARED_ROLES or not SHARED_FIELDS.isdisjoint(name.split("."))
-        (constants if shared else rows)[name] = value.detach()
+        kept = constants if shared else rows
+        name = next((known for known, tensor in kept.items() if _same(tensor, value)), name)  # a head may be the embedding
+        kept[name] = value.detach()
         return {"constant" if shared else "rows": name}
     if isinstance(value, Mapping):
         return {"mapping": {key: taken_apart(part, f"{name}.{key}", rows, constants) for key, part in value.items()}}
@@ -32,6 +34,10 @@ def taken_apart(value: Any, name: str, rows: Tensors, constants: Tensors) -> dic
     if value is None or isinstance(value, (bool, int, float, str)):
         return {"value": value}
     raise ValueError(f"'{name}' of the teacher is a {type(value).__name__}; only tensors, and tuples and mappings of them, can be recorded")
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.data_ptr() == other.data_ptr() and (one.shape, one.stride(), one.dtype) == (other.shape, other.stride(), other.dtype)
 
 
 def put_together(how: Mapping[str, Any], tensors: Tensors) -> Any:

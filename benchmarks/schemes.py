@@ -2,11 +2,11 @@
 
 python benchmarks/schemes.py [NAME ...] [--steps 12] [--json benchmarks/schemes.json]
 
-Each scheme is built from a shipped recipe of its own, with untrained nets of width 48 and batches of 256. Its passes are the forward passes of nets
-and losses, timed where they happen, and all that autograd runs backwards. The ratio is the step, without the optimizer, over the sum of its passes:
-what is above 1 is the scheme's own arithmetic, its bookkeeping and that of the loop. Processor time of one thread, the least of the steps'
-ratios: both sides of a ratio are of one step, so that a busy machine slows both. The ratio of memory is of the bytes kept for backward: in the whole
-step, over those kept by the passes. ``passes`` are the samples that each net saw, in batches: a K-fold forward shows there.
+Each scheme is built from a shipped recipe of its own, with untrained nets of width 48 (transformers: 128) and batches of 256. Its passes are the
+forward passes of nets and losses, timed where they happen, and all that autograd runs backwards. The ratio is the step, without the optimizer, over
+the sum of its passes: what is above 1 is the scheme's own arithmetic, its bookkeeping and that of the loop. Processor time of one thread, the least of
+the steps' ratios: both sides of a ratio are of one step, so that a busy machine slows both. The ratio of memory is of the bytes kept for backward: in
+the whole step, over those kept by the passes. ``passes`` are the samples that each net saw, in batches: a K-fold forward shows there.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from instil.engine import Engine, Optimization
 from instil.recipe.overrides import override, parse
 from instil.step import train_step
 
-WIDTH, BATCH = 48, 256
+WIDTHS, BATCH = {"cnn": 48, "causal_transformer": 128}, 256
 TARGET = 1.05
 MORE = {
     "mutual, 4 nets": ("mutual", ["scheme.peers=[cnn, cnn, cnn]"]),
@@ -64,12 +64,13 @@ def scaled(path: Path, options: list[str]) -> recipe.Recipe:
     def wide(part: Any) -> Any:
         if isinstance(part, list):
             return [wide(one) for one in part]
-        if part in ("cnn", "networks:cnn"):
+        if isinstance(part, str) and part.removeprefix("networks:") in WIDTHS:
             part = {"model": part}
         if not isinstance(part, dict):
             return part
         grown = {key: wide(value) if key != "model" else value for key, value in part.items()}
-        return grown | {"options": {**part.get("options", {}), "width": WIDTH}} if part.get("model") in ("cnn", "networks:cnn") else grown
+        width = WIDTHS.get(str(part.get("model")).removeprefix("networks:"))
+        return grown | {"options": {**part.get("options", {}), "width": width}} if width else grown
 
     made = {key: wide(value) for key, value in given.items()}
     if isinstance(made["data"], str):
@@ -140,13 +141,17 @@ class Passes:
             replace(part, "forward", self.wrapped(part.forward, name.removesuffix(".net"), isinstance(part, Net)))
             if isinstance(part, Objective):
                 replace(part, "keep", self.wrapped(part.keep))
+        own = sys.modules[type(self.scheme).__module__]
+        for name, function in list(vars(own).items()):
+            if name.endswith("_loss"):
+                replace(own, name, self.wrapped(function))
         replace(torch.autograd, "backward", self.wrapped(torch.autograd.backward))
         replace(torch.autograd, "grad", self.wrapped(torch.autograd.grad))
         try:
             yield
         finally:
-            for owner, attribute, old, own in reversed(changed):
-                if own:
+            for owner, attribute, old, its_own in reversed(changed):
+                if its_own:
                     setattr(owner, attribute, old)
                 else:
                     delattr(owner, attribute)
@@ -224,7 +229,7 @@ def main() -> int:
     if given.json:
         ordered = [found[name] for name in rows() if name in found]
         with atomic(given.json) as temporary:
-            about = {"torch": torch.__version__, "width": WIDTH, "batch": BATCH, "steps": given.steps, "target": TARGET}
+            about = {"torch": torch.__version__, "widths": WIDTHS, "batch": BATCH, "steps": given.steps, "target": TARGET}
             temporary.write_text(json.dumps(about | {"rows": ordered}, indent=1) + "\n", encoding="utf-8")
     return 1 if any("error" in row for row in found.values()) else 0
 

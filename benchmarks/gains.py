@@ -3,7 +3,7 @@
 python benchmarks/gains.py [RECIPE ...] [--processes 2] [--json benchmarks/gains.json]
 
 ``gains.yaml`` holds the rows: a question, and the recipes, with overrides, that answer it. Each is run whole over its seeds, as ``instil run``
-would, and its numbers are those of its ``result.json``: the last epoch on the test split.
+would, after ``instil record`` where it has a store, and its numbers are those of its ``result.json``: the last epoch on the test split.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from rich.console import Console
 
 from instil import catalogue, recipe
 from instil.atomic import atomic
+from instil.experiment.recording import record
 from instil.experiment.run import run
 
 HERE = Path(__file__).parent
@@ -46,6 +47,9 @@ def measured(command: str) -> dict[str, Any]:
     try:
         with tempfile.TemporaryDirectory() as folder:
             made = recipe.load(str(HERE.parent / "recipes" / f"{name}.yaml"), [*options, *QUIET])
+            if made.store is not None:
+                made = made.model_copy(update={"store": made.store.model_copy(update={"path": str(Path(folder) / made.store.path)})})
+                record(made, Console(quiet=True))
             result = json.loads((run(made, Path(folder) / "run", None, Console(quiet=True)) / "result.json").read_text(encoding="utf-8"))
     except Exception as error:  # one recipe must not cost the table
         return {"command": command, "error": f"{type(error).__name__}: {error}"}

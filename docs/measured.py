@@ -101,12 +101,16 @@ def language_page() -> str:
 
 
 def _spoken(row: dict[str, Any], arm: str, first: bool) -> str:
-    name, writing = row["command"].split()[0], row.get("writing", {}).get(arm)
-    recipe = f"[{name.split('/')[1]}](../recipes/{name}.yaml)" if first else ""
+    writing, recipe = row.get("writing", {}).get(arm), _command(row) if first else ""
     perplexity, bits = (_number(row[arm].get(metric)) for metric in ("perplexity", "bits_per_byte"))
     agreement = _percent(row[arm]["agreement"]) if "agreement" in row[arm] else ""
     speed = f"{writing['written_per_second']:.0f} | {writing['writing_bytes'] / 1e6:.1f} MB" if writing else " | "
     return f"| {recipe} | {arm.replace('_', '-')} | {perplexity} | {bits} | {agreement} | {speed} |"
+
+
+def _command(row: dict[str, Any]) -> str:
+    name, *options = row["command"].split()
+    return f"[{name.split('/')[1]}](../recipes/{name}.yaml)" + "".join(f" `{option}`" for option in options)
 
 
 def _number(summary: dict[str, Any] | None) -> str:
@@ -119,8 +123,7 @@ def _number(summary: dict[str, Any] | None) -> str:
 
 def _gained(row: dict[str, Any], metric: str, arms: list[str]) -> str:
     numbers = " | ".join(_percent(row[arm][metric]) if arm in row else "" for arm in arms)
-    name, *options = row["command"].split()
-    command = f"[{name.split('/')[1]}](../recipes/{name}.yaml)" + "".join(f" `{option}`" for option in options)
+    command = _command(row)
     first = metric == row["headline"]
     gain = row.get("gain") or min(row["gains"].values(), key=lambda one: one["mean"], default=None) if first else None
     told = "" if gain is None else f"**{100 * gain['mean']:+.1f}**" if gain["significant"] else f"{100 * gain['mean']:+.1f}"

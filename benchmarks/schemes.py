@@ -5,8 +5,8 @@ python benchmarks/schemes.py [NAME ...] [--steps 12] [--json benchmarks/schemes.
 Each scheme is built from a shipped recipe of its own, with untrained nets of width 48 (transformers: 128) and batches of 256. Its passes are the
 forward passes of nets and losses, timed where they happen, and all that autograd runs backwards. The ratio is the step, without the optimizer, over
 the sum of its passes: what is above 1 is the scheme's own arithmetic, its bookkeeping and that of the loop. Processor time of one thread, the least
-of the steps' ratios: both sides of a ratio are of one step, so that a busy machine slows both. The ratio of memory is of the bytes kept for backward: in
-the whole step, over those kept by the passes. ``passes`` are the samples that each net saw, in batches: a K-fold forward shows there.
+of the steps' ratios: both sides of a ratio are of one step, so that a busy machine slows both. The ratio of memory is of the bytes kept for
+backward: in the whole step, over those kept by the passes. ``passes`` are the samples that each net saw, in batches: a K-fold forward shows there.
 """
 
 from __future__ import annotations

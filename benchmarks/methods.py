@@ -31,6 +31,7 @@ from instil.core import Batch, Scheme
 from instil.engine import Engine, Optimization
 from instil.experiment import build
 from instil.experiment.arms import Arms
+from instil.experiment.bench import Bench
 from instil.experiment.folder import RunFolder
 from instil.experiment.teachers import introduced, school, together
 from instil.recipe.sections import Recipe
@@ -88,7 +89,7 @@ def recipe_of(task: str, name: str, weight: float = 1.0) -> Recipe:
 
 def prepared(made: Recipe) -> tuple[Scheme, list[Batch]]:
     """The scheme of a recipe with an untrained teacher, and its first batches, with their clock."""
-    bench = build.bench(made)
+    bench = Bench.of(made)
     torch.manual_seed(0)
     student = build.net(made.student, bench, "student")
     nets = [build.net(spec, school(bench, spec, number), "teacher") for number, spec in enumerate(made.teachers)]
@@ -125,7 +126,7 @@ def weight_of(task: str, name: str) -> float:
 def trained(task: str, name: str) -> dict[str, Any]:
     """The test metric of every seed, with the weight that the rule gives."""
     weight = 1.0 if name in (ALONE, REFERENCE) else weight_of(task, name)
-    bench = build.bench(recipe_of(task, name, weight))
+    bench = Bench.of(recipe_of(task, name, weight))
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "checkpoint").mkdir()
         arms = Arms(bench, RunFolder(Path(folder)), lambda *_: None)
@@ -214,7 +215,7 @@ def trained_teacher(task: str) -> None:
     """Train the teacher of a task's recipe into the cache."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "checkpoint").mkdir()
-        Arms(build.bench(recipe_of(task, REFERENCE)), RunFolder(Path(folder)), lambda *_: None).teacher()
+        Arms(Bench.of(recipe_of(task, REFERENCE)), RunFolder(Path(folder)), lambda *_: None).teacher()
 
 
 def line(row: dict[str, Any]) -> str:

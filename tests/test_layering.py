@@ -86,6 +86,7 @@ def test_nothing_below_imports_what_drives_it() -> None:
         "instil.cli",
         "instil.experiment.run",
         "instil.experiment.doctor",
+        "instil.experiment.bench",
         "instil.experiment.build",
         "instil.train",
         "instil.recipe",

@@ -10,6 +10,7 @@ import torch
 import instil
 from instil.data.digits import digits
 from instil.experiment import build
+from instil.experiment.bench import Bench
 from instil.export.student import load_student
 from tests.experiment.small import recipe, result, run_of
 
@@ -24,7 +25,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_it_answers_as_the_arm_that_is_shipped(run: Path) -> None:
-    bench = build.bench(recipe(student=CNN))
+    bench = Bench.of(recipe(student=CNN))
     net = build.net(bench.recipe.student, bench, "student")
     load_student(net, run / "checkpoint" / f"distilled-{result(run)['shipped_seed']}.safetensors")
     image = digits().test.image[:7]

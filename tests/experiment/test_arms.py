@@ -18,6 +18,7 @@ from instil.core import UNLABELLED, Batch, Scheme
 from instil.data.digits import digits
 from instil.experiment import arms as module
 from instil.experiment import build
+from instil.experiment.bench import Bench
 from instil.experiment.remembered import Remembered
 from instil.schemes.offline import Offline
 from instil.tasks.classification import Classification
@@ -252,7 +253,7 @@ def test_two_learners_and_an_optimizer_for_one(tmp_path: Path) -> None:
 
 
 def test_the_teacher_is_asked_once_about_each_image() -> None:
-    bench = build.bench(recipe())
+    bench = Bench.of(recipe())
     net = build.net(bench.recipe.teachers[0], bench, "teacher")
     teacher = build.teacher([net])
     assert teacher is not None

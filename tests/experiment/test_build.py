@@ -20,6 +20,7 @@ from torch import Tensor
 import instil
 from instil.cli import main
 from instil.experiment import build
+from instil.experiment.bench import Bench
 from tests.experiment.small import SMALL, lines, recipe, result, run_of
 
 Command = Callable[..., tuple[int, str, str]]
@@ -52,6 +53,7 @@ class Gap(Objective):
 '''
 HUGGING = """
 from transformers import ViTConfig, ViTForImageClassification
+from instil.experiment.bench import Bench
 
 
 def build(classes, channels, size):
@@ -226,13 +228,13 @@ def test_two_processes_give_the_accuracies_of_one(tmp_path: Path) -> None:
 
 def test_an_index_is_the_row_of_its_image() -> None:
     """What a teacher is remembered by."""
-    splits = build.bench(recipe()).splits
+    splits = Bench.of(recipe()).splits
     for part in (splits.train, splits.validation, splits.test):
         assert torch.equal(part.index, torch.arange(len(part)))
 
 
 def test_grey_pictures_for_a_colour_model(here: Path) -> None:
-    bench = build.bench(recipe(student={"model": "torchvision:shufflenet_v2_x0_5"}))
+    bench = Bench.of(recipe(student={"model": "torchvision:shufflenet_v2_x0_5"}))
     net = build.net(bench.recipe.student, bench, "student").eval()
     image: Tensor = bench.splits.test.image[:2]
     with torch.no_grad():

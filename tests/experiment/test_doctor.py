@@ -12,6 +12,7 @@ import torch
 from instil.cli import main
 from instil.core import Net
 from instil.experiment import build
+from instil.experiment.bench import Bench
 from instil.experiment.doctor import doctor, examine
 from instil.experiment.rehearsal import rehearse
 from instil.experiment.trained import place
@@ -29,7 +30,7 @@ def test_the_findings_of_a_healthy_recipe() -> None:
     assert set(found) == {"recipe", "stages", "problems"}
     (stage,) = found["stages"]
     assert set(stage) == {"scheme", "teacher_trained", "student", "teacher", "objectives", "match", "forecast", "problems"}
-    assert stage["student"]["parameters"] == sum(p.numel() for p in build.net(recipe(student=CNN).student, build.bench(recipe()), "s").parameters())
+    assert stage["student"]["parameters"] == sum(p.numel() for p in build.net(recipe(student=CNN).student, Bench.of(recipe()), "s").parameters())
     assert stage["student"]["roles"]["logits"] == [250, 10]
     assert stage["student"]["roles"]["features"] == [[250, 2, 8, 8], [250, 4, 4, 4], [250, 8, 2, 2]]
     assert stage["student"]["taps"]["features"] == ["stages.0", "stages.1", "stages.2"]
@@ -47,7 +48,7 @@ def test_the_findings_of_a_healthy_recipe() -> None:
 def test_values_and_gradients_by_hand() -> None:
     one = recipe()
     found = doctor(one)["stages"][0]["objectives"]
-    bench = build.bench(one)
+    bench = Bench.of(one)
     _, scheme, _ = next(rehearse(bench))
     batch = next(iter(bench.loader(bench.train_data(0), 0)))
     logits = scheme.student.train()(batch)["logits"]
@@ -96,7 +97,7 @@ def test_a_teacher_that_knows_less_than_chance(tmp_path: Path) -> None:
 
 
 def test_a_part_of_the_teacher_in_train_mode() -> None:
-    bench = build.bench(recipe(student=CNN))
+    bench = Bench.of(recipe(student=CNN))
     stage, scheme, _ = next(rehearse(bench))
     assert scheme.teacher is not None
     original = scheme.teacher.net.model.stages[0]
@@ -146,7 +147,7 @@ def test_nothing_is_trained_or_written(tmp_path: Path, monkeypatch: pytest.Monke
     assert doctor(one)["stages"][0]["teacher_trained"] is False
     assert list(tmp_path.iterdir()) == []
     run_of(one, tmp_path / "run")
-    kept = place(build.bench(one), one.teachers[0], 0)
+    kept = place(Bench.of(one), one.teachers[0], 0)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     state = torch.get_rng_state()
     found = doctor(one)
@@ -164,7 +165,7 @@ def test_it_says_what_a_kept_teacher_really_says(tmp_path: Path, monkeypatch: py
 
 
 def test_an_inner_net_is_looked_into() -> None:
-    bench = build.bench(recipe(student=CNN))
+    bench = Bench.of(recipe(student=CNN))
     _, scheme, _ = next(rehearse(bench))
     assert isinstance(scheme.student, Net)
     assert doctor(recipe(student=CNN))["stages"][0]["teacher"]["taps"]["embedding"] == "head:in"

@@ -10,8 +10,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from instil.experiment import arms, build
+from instil.experiment import arms
 from instil.experiment.arms import Arms
+from instil.experiment.bench import Bench
 from instil.experiment.folder import RunFolder
 from instil.experiment.recording import record
 from instil.experiment.rehearsal import rehearse
@@ -48,7 +49,7 @@ def spoken(*changes: str, **sections: Any) -> Recipe:
 def test_a_teacher_that_is_not_trained_is_loaded_once_and_let_go(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = []
     monkeypatch.setattr(arms, "untrained", lambda *given, make=arms.untrained: loaded.append(1) or make(*given))
-    bench = build.bench(spoken(student={"model": "teacher", "changes": {"lora": {"rank": 2}}}))
+    bench = Bench.of(spoken(student={"model": "teacher", "changes": {"lora": {"rank": 2}}}))
     made = Arms(bench, RunFolder(here / "run"), lambda *_: None)
     teacher = made.teacher()
     students = [made._new_student(seed) for seed in (0, 1, 0)]
@@ -109,7 +110,7 @@ def test_what_a_store_of_texts_does_not_hold_is_refused(here: Path) -> None:
 
     def refused(message: str, *changes: str, **sections: Any) -> None:
         with pytest.raises(RecipeError, match=message):
-            list(rehearse(build.bench(spoken("store.path=store", *changes, **sections))))
+            list(rehearse(Bench.of(spoken("store.path=store", *changes, **sections))))
 
     refused("DistilBERT needs hidden_states of the teacher, which gives projection; the store does not hold it: record anew", objectives=STATES)
     refused(r"teacher\.tokenizer was null and is \"bpe:260\"", teacher=OTHER_TOKENS, objectives={"gold": {}})

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from instil.cli import main
-from instil.experiment import build
+from instil.experiment.bench import Bench
 from instil.experiment.rehearsal import rehearse
 from tests.experiment.small import SMALL, recipe
 
@@ -125,7 +125,7 @@ def test_is_one_error_with_its_place_and_leaves_nothing(command: str, case: str,
 
 
 def test_the_stages_are_tried_with_the_nets_that_they_will_have() -> None:
-    bench = build.bench(
+    bench = Bench.of(
         recipe(
             student={"model": "cnn", "options": {"width": 2}},
             stages=[{"student": {"model": "cnn", "options": {"width": 5}}}, {"teacher": "previous", "objectives": {"fitnet": {}}}],
@@ -145,4 +145,4 @@ def test_labels_are_not_asked_for_where_nothing_learns_from_them(here: Path) -> 
     split = np.array([0] * 40 + [1] * 10 + [2] * 10)
     np.savez(here / "few.npz", image=np.random.default_rng(0).random((60, 8, 8)), label=label, split=split, classes=["no", "yes"])
     changes = ["baselines=[]", "objectives={kd: }", "teacher.trained=true", "data.batch_size=20"]
-    assert len(list(rehearse(build.bench(recipe(*changes, data={"name": "npz:few.npz"}, folder=str(here)))))) == 1
+    assert len(list(rehearse(Bench.of(recipe(*changes, data={"name": "npz:few.npz"}, folder=str(here)))))) == 1

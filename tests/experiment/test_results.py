@@ -8,9 +8,10 @@ import pytest
 
 from instil.experiment import build, results
 from instil.experiment.arms import Arm
+from instil.experiment.bench import Bench
 from tests.experiment.small import recipe
 
-BENCH = build.bench(recipe("seeds=[0,1,2]"))
+BENCH = Bench.of(recipe("seeds=[0,1,2]"))
 
 
 def arm(accuracy: float, validation: float = 0.5) -> Arm:

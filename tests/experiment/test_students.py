@@ -13,6 +13,7 @@ from rich.console import Console
 from instil import load
 from instil.cli import closing_table
 from instil.experiment import build
+from instil.experiment.bench import Bench
 from instil.experiment.run import export
 from instil.networks.gguf import gguf
 from instil.recipe import RecipeError
@@ -34,6 +35,7 @@ SPOKEN: dict[str, Any] = {
 TINY = """
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
+from instil.experiment.bench import Bench
 
 def build(vocabulary):
     sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 1}
@@ -59,7 +61,7 @@ def spoken(*changes: str, **sections: Any) -> Recipe:
 def test_a_student_begins_as_layers_of_the_trained_teacher(here: Path) -> None:
     run_of(spoken("train.optimizer.lr=1e-12", "teacher_train.optimizer.lr=1e-2"), here / "run")
     kept = load(here / "run").net.model
-    bench = build.bench(spoken("train.optimizer.lr=1e-12", "teacher_train.optimizer.lr=1e-2"))
+    bench = Bench.of(spoken("train.optimizer.lr=1e-12", "teacher_train.optimizer.lr=1e-2"))
     teacher = build.net(bench.recipe.teachers[0], bench, "teacher").model
     (path,) = (here / "cache" / "teachers").glob("*.safetensors")
     build.load_weights(teacher, path)
@@ -84,7 +86,7 @@ def test_changes_follow_one_another_and_are_there_when_the_student_is_loaded(her
     changes = {"depth": {"layers": 3, "by": "influence"}, "low_rank": {"rank": 4}, "quantized": {"bits": 4}}
     recipe = spoken(student={"model": "teacher", "changes": changes})
     found = run_of(recipe, here / "run")
-    batch = build.bench(recipe).splits.test.__getitems__([0, 1])
+    batch = Bench.of(recipe).splits.test.__getitems__([0, 1])
     student = load(here / "run")
     assert student.net.model.head.down.weight.shape == (4, 16)
     assert found["cost"]["student"]["parameters"] == sum(parameter.numel() for parameter in student.net.parameters())
@@ -107,7 +109,7 @@ def test_a_student_of_transformers_is_exported_with_its_adapters_in_it(here: Pat
         assert found["export"][name]["likelihood"] == pytest.approx(found["distilled"]["likelihood"]["mean"], rel=allowed)
     closing_table.show_export(found, console := Console(record=True, width=120))
     assert "student.gguf" in console.export_text()
-    assert gguf(str(here / "run" / "student.gguf")).config.vocab_size == build.bench(recipe).facts["vocabulary"]
+    assert gguf(str(here / "run" / "student.gguf")).config.vocab_size == Bench.of(recipe).facts["vocabulary"]
     model = transformers.AutoModelForCausalLM.from_pretrained(here / "run" / "student")
     ids = transformers.AutoTokenizer.from_pretrained(here / "run" / "student")("the quick brown", return_tensors="pt")["input_ids"]
     with torch.no_grad():

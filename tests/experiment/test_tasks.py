@@ -16,8 +16,10 @@ from instil import recipe as recipes
 from instil.cli import closing_table
 from instil.experiment import build
 from instil.experiment import run as experiment
+from instil.experiment.bench import Bench
 from instil.experiment.doctor import doctor
 from instil.experiment.remembered import Remembered
+from instil.recipe import label_objectives
 from instil.recipe.errors import RecipeError
 from tests.experiment.small import lines, recipe, result, run_of
 
@@ -130,27 +132,27 @@ def test_int8_of_texts_and_pixels(runs: dict[str, Path]) -> None:
 def test_what_cannot_be_exported_says_so_before_and_after(task: str, what: str, runs: dict[str, Path]) -> None:
     message = f"cannot be exported to ONNX: it is no graph from {what} to logits"
     with pytest.raises(RecipeError, match=f"^export: a student of .* {message}"):
-        build.bench(small(task, "export=true"))
+        Bench.of(small(task, "export=true"))
     with pytest.raises(ValueError, match=message):
         experiment.export(runs[task], int8=False)
 
 
 def test_the_shipped_student_answers(runs: dict[str, Path]) -> None:
-    scenes = build.bench(small("segmentation")).splits.test.__getitems__(range(3))
+    scenes = Bench.of(small("segmentation")).splits.test.__getitems__(range(3))
     student = instil.load(runs["segmentation"])
     assert student(scenes["image"]).shape == (3, 8, 8, 11)
     assert [one.shape for one in student.predict(torch.rand(2, 1, 12, 9))] == [(12, 9)] * 2
-    texts = build.bench(small("text_classification")).splits.test.__getitems__(range(3))
+    texts = Bench.of(small("text_classification")).splits.test.__getitems__(range(3))
     student = instil.load(runs["text_classification"])
     torch.testing.assert_close(student(texts).sum(1), torch.ones(3))
     assert set(student.predict(texts["input_ids"][:, :9])) <= set(student.classes)
-    nodes = build.bench(small("node_classification")).splits.test.__getitems__(range(3))
+    nodes = Bench.of(small("node_classification")).splits.test.__getitems__(range(3))
     assert len(instil.load(runs["node_classification"]).predict(nodes)) == len(nodes["x"])
-    scenes = build.bench(small("detection")).splits.test.__getitems__(range(3))
+    scenes = Bench.of(small("detection")).splits.test.__getitems__(range(3))
     student = instil.load(runs["detection"])
     assert set(student.predict(scenes["image"])) <= set(student.classes)
     assert student.net(scenes)["box_logits"].shape == (3, 4 * 17)
-    poses = build.bench(small("regression")).splits.test.__getitems__(range(3))
+    poses = Bench.of(small("regression")).splits.test.__getitems__(range(3))
     student = instil.load(runs["regression"])
     assert [list(one.values()) for one in student.predict(poses["image"])] == student(poses).tolist()
     assert set(student.predict(poses)[0]) == {"angle", "right", "down"}
@@ -158,7 +160,7 @@ def test_the_shipped_student_answers(runs: dict[str, Path]) -> None:
 
 def test_a_student_without_classes_says_what_it_gives(runs: dict[str, Path]) -> None:
     student = instil.load(runs["image_text"])
-    batch = build.bench(small("image_text")).splits.test.__getitems__(range(3))
+    batch = Bench.of(small("image_text")).splits.test.__getitems__(range(3))
     with pytest.raises(ValueError, match=r"gives image_embedding and text_embedding, no classes; ask its net: student\.net\(batch\)"):
         student(batch)
     assert student.net(batch)["text_embedding"].shape == (3, 32)
@@ -174,7 +176,7 @@ def test_the_doctor_finds_nothing_wrong(task: str) -> None:
 
 
 def test_what_a_teacher_said_of_a_node_is_what_it_says_of_it() -> None:
-    bench = build.bench(small("node_classification"))
+    bench = Bench.of(small("node_classification"))
     teacher = build.teacher([build.net(bench.recipe.teachers[0], bench, "teacher")])
     assert teacher is not None
     said = Remembered(teacher, bench.task.roles, bench.loader(bench.splits.validation, shuffle=False))
@@ -183,10 +185,10 @@ def test_what_a_teacher_said_of_a_node_is_what_it_says_of_it() -> None:
 
 
 def test_alone_sees_all_pairs_where_no_label_is_needed() -> None:
-    bench = build.bench(small("image_text", "data.labels=50"))
+    bench = Bench.of(small("image_text", "data.labels=50"))
     samples = bench.train_data(0)
-    assert len(build.learnt_from(build.label_objectives(bench.recipe, "contrastive"), samples)) == 1000
-    assert len(build.learnt_from(build.label_objectives(bench.recipe, "cross_entropy"), samples)) == 50
+    assert len(build.learnt_from(label_objectives(bench.recipe, "contrastive"), samples)) == 1000
+    assert len(build.learnt_from(label_objectives(bench.recipe, "cross_entropy"), samples)) == 50
 
 
 @pytest.mark.parametrize(
@@ -205,7 +207,7 @@ def test_alone_sees_all_pairs_where_no_label_is_needed() -> None:
 )
 def test_data_and_task_must_fit(task: str, changes: list[str], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        build.bench(small(task, *changes))
+        Bench.of(small(task, *changes))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from rich.console import Console
 from instil import recipe as recipes
 from instil.data.aligned import AlignedRows
 from instil.data.text import TokenRows
-from instil.experiment import build
+from instil.experiment.bench import Bench
 from instil.experiment.rehearsal import rehearse
 from instil.experiment.run import run
 from instil.recipe.errors import RecipeError
@@ -26,7 +26,7 @@ SHORT = [*SMALL, "train.epochs=1", "seeds=[0]", "export=false", "baselines=[]"]
 
 
 def test_teacher_and_student_read_the_same_texts_in_their_own_tokens() -> None:
-    bench = build.bench(recipes.load(RECIPE, SMALL))
+    bench = Bench.of(recipes.load(RECIPE, SMALL))
     ((stage, scheme, _),) = rehearse(bench)
     spec = bench.recipe.teachers[0]
     assert isinstance(bench.splits.train, AlignedRows)
@@ -68,16 +68,16 @@ def test_what_cannot_be_aligned_is_refused() -> None:
         ),
     ):
         with pytest.raises(RecipeError, match=words):
-            build.bench(recipes.load(RECIPE, overrides))
+            Bench.of(recipes.load(RECIPE, overrides))
 
 
 def test_a_student_cut_from_its_teacher_reads_its_tokens() -> None:
-    bench = build.bench(recipes.load(RECIPE, [*SMALL, "student={model: teacher}"]))
+    bench = Bench.of(recipes.load(RECIPE, [*SMALL, "student={model: teacher}"]))
     with pytest.raises(RecipeError, match=r"student: model: a student that begins as its teacher reads the same tokens; set data\.tokenizer"):
         list(rehearse(bench))
 
 
 def test_a_loss_of_one_tokenizer_says_what_is_wrong() -> None:
-    bench = build.bench(recipes.load(RECIPE, [*SMALL, "objectives.kd={}"]))
+    bench = Bench.of(recipes.load(RECIPE, [*SMALL, "objectives.kd={}"]))
     with pytest.raises(RecipeError, match=r"objectives\.kd: KD compares token by token, and the teacher has a tokenizer of its own; uld, gold, dskd"):
         list(rehearse(bench))

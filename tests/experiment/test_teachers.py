@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from instil.experiment import build
-from instil.experiment.build import Bench
+from instil.experiment.bench import Bench
 from instil.experiment.rehearsal import rehearse
 from instil.experiment.teachers import school
 from instil.experiment.trained import place
@@ -23,7 +22,7 @@ PRIVATE = ("data={name: digit_domains, rows: [700, 1000]}", "teacher.data={name:
 
 
 def bench(*changes: str) -> Bench:
-    return build.bench(recipe(*changes))
+    return Bench.of(recipe(*changes))
 
 
 def teacher_of(one: Bench) -> torch.nn.Module | None:

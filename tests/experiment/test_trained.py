@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from instil.experiment import arms as module
-from instil.experiment import build
+from instil.experiment.bench import Bench
 from instil.experiment.trained import known, place
 from instil.recipe.sections import Recipe
 from tests.experiment.small import SMALL, lines, recipe, result, run_of
@@ -34,8 +34,8 @@ def trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 
 
 def where(one: Recipe) -> Path:
-    bench = build.bench(one)
-    return place(build.stages_of(bench)[0], one.teachers[0], 0)
+    bench = Bench.of(one)
+    return place(bench.stages[0], one.teachers[0], 0)
 
 
 def test_once_and_with_its_curve_in_every_run(trained: list[str], tmp_path: Path) -> None:
@@ -112,10 +112,10 @@ def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
 def test_given_weights_are_used_and_not_trained(suffix: str, trained: list[str], tmp_path: Path) -> None:
     first = run_of(recipe(*SHORT), tmp_path / "first")
-    bench = build.bench(recipe())
+    bench = Bench.of(recipe())
     net = known(bench, bench.recipe.teachers[0], 0)
     assert net is None, "its training had another length"
-    bench = build.bench(recipe(*SHORT))
+    bench = Bench.of(recipe(*SHORT))
     net = known(bench, bench.recipe.teachers[0], 0)
     assert net is not None
     weights = tmp_path / f"teacher{suffix}"
@@ -155,7 +155,7 @@ def test_a_teacher_that_cannot_be_trained_for_want_of_classes(tmp_path: Path) ->
 
 def test_the_teachers_row_is_its_score_on_the_test_set(tmp_path: Path) -> None:
     run_of(recipe(*SHORT), tmp_path / "run")
-    bench = build.bench(recipe(*SHORT))
+    bench = Bench.of(recipe(*SHORT))
     net = known(bench, bench.recipe.teachers[0], 0)
     assert net is not None
     with torch.no_grad():

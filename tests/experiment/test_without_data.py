@@ -16,6 +16,7 @@ from instil.data.digits import digits
 from instil.data.samples import Samples
 from instil.data.splits import Splits
 from instil.experiment import build
+from instil.experiment.bench import Bench
 from instil.experiment.doctor import doctor
 from instil.networks.cnn import cnn
 from instil.recipe.errors import RecipeError
@@ -109,7 +110,7 @@ def test_a_run_on_training_images_shows_none(tmp_path: Path) -> None:
 
 def test_images_of_another_source_are_borrowed_without_their_labels(tmp_path: Path) -> None:
     one = without_data(images={"name": "digit_domains", "look": "inverted"})
-    bench = build.bench(one)
+    bench = Bench.of(one)
     assert torch.equal(bench.samples.__getitems__([0])["image"], 1 - digits().train.__getitems__([0])["image"])
     found = run_of(one, tmp_path / "run")
     assert set(found["gains"]) == {"noise", "blobs"}

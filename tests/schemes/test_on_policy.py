@@ -8,6 +8,7 @@ import pytest
 
 from instil import recipe as recipes
 from instil.experiment import build
+from instil.experiment.bench import Bench
 from instil.experiment.doctor import doctor
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.jsd import JSD
@@ -54,7 +55,7 @@ def test_a_teacher_that_answered_before_is_refused() -> None:
 
 def test_texts_end_with_the_end_of_the_data() -> None:
     recipe = recipes.load(ROOT / "recipes" / "language" / "on_policy.yaml", ["data.rows=64", "data.held_out=8"])
-    bench = build.bench(recipe)
+    bench = Bench.of(recipe)
     student, teacher = (build.net(spec, bench, "student") for spec in (recipe.student, *recipe.teachers))
     scheme = build.scheme(bench, student, Frozen(teacher))
     assert isinstance(scheme, OnPolicy)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from instil import recipe as recipes
 from instil.core import Batch, Net
-from instil.experiment import build
+from instil.experiment.bench import Bench
 from instil.experiment.teachers import school
 from instil.objectives.logits.ebkd import EBKD
 from instil.objectives.logits.kd import KD
@@ -110,7 +110,7 @@ def test_a_recipe_teaches_each_teacher_its_own_domain() -> None:
     small = [f"{where}.{what}" for where in ("data", "teacher.0.data", "teacher.1.data") for what in ("rows=64", "held_out=8")]
     path = Path(__file__).parents[2] / "recipes" / "language" / "routed_domains.yaml"
     recipe = recipes.load(path, [*small, "seeds=[0]"])
-    bench = build.bench(recipe)
+    bench = Bench.of(recipe)
     for number, spec in enumerate(recipe.teachers):
         rows = school(bench, spec, number).splits.train
         assert torch.equal(rows.label, bench.splits.train.label[bench.splits.train.tensors["domain"] == number])

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from instil.experiment.build import Bench
+from instil.experiment.bench import Bench
 from instil.experiment.trained import contents, place
 from instil.networks.factory import code_of
 from instil.networks.remote import MATTERS

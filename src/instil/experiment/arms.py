@@ -19,7 +19,7 @@ from instil.data.made import Made
 from instil.data.samples import Samples
 from instil.engine import join_ranks, rank, wait_for_ranks
 from instil.experiment import answers, build
-from instil.experiment.build import Bench
+from instil.experiment.bench import Bench
 from instil.experiment.folder import RunFolder
 from instil.experiment.pictures import png, sheet
 from instil.experiment.remembered import Remembered
@@ -27,7 +27,7 @@ from instil.experiment.sources import MAKERS
 from instil.experiment.teachers import class_names, introduced, school, together
 from instil.experiment.trained import place, untrained
 from instil.export.student import load_student, save_student
-from instil.recipe import build_objectives
+from instil.recipe import build_objectives, label_objectives, origin
 from instil.recipe.loading import WITHOUT_DATA
 from instil.recipe.sections import Model, TeacherModel
 from instil.schemes.offline import Offline
@@ -62,7 +62,7 @@ class Arms:
 
     def __init__(self, bench: Bench, folder: RunFolder, tick: Tick):
         self.bench, self.folder, self.tick = bench, folder, tick
-        self.stages = build.stages_of(bench)
+        self.stages = bench.stages
         self.steps = [build.steps(stage) for stage in self.stages]
         self.students: dict[str, Callable[[int], tuple[Net, float]]] = {
             "alone": lambda seed: self._on_labels(seed, self.bench.task.label_objectives, "alone"),
@@ -228,7 +228,7 @@ class Arms:
 
     def _on_labels(self, seed: int, objectives: tuple[str, ...], name: str) -> tuple[Net, float]:
         """The student on its labels alone, with as many steps and the same initial weights as the distilled one."""
-        samples = build.learnt_from(build.label_objectives(self.bench.recipe, *objectives), self.stages[-1].train_data(seed))
+        samples = build.learnt_from(label_objectives(self.bench.recipe, *objectives), self.stages[-1].train_data(seed))
         return self._without_teacher(seed, objectives, name, samples)
 
     def _on_pseudo_labels(self, seed: int) -> tuple[Net, float]:
@@ -251,7 +251,7 @@ class Arms:
 
     def _without_teacher(self, seed: int, objectives: tuple[str, ...], name: str, samples: Samples) -> tuple[Net, float]:
         stage = self.stages[-1]
-        scheme = Offline(self._new_student(seed), None, build.label_objectives(self.bench.recipe, *objectives))
+        scheme = Offline(self._new_student(seed), None, label_objectives(self.bench.recipe, *objectives))
         training = build.training(stage.recipe.train, seed, sum(self.steps), list(scheme.learners))
         trained = self._fit(name, seed, scheme, samples, training, stage)
         return trained.net, trained.seconds
@@ -311,13 +311,13 @@ class Arms:
     def _new_student(self, seed: int, number: int = -1) -> Net:
         """The student of a stage (by default the last) before training: for one seed the one that is shipped starts alike in every arm."""
         recipes = [stage.recipe for stage in self.stages]
-        began = build.origin(recipes)
+        began = origin(recipes)
         spec, stage = recipes[number if number >= 0 else began].student, self.stages[number]
         teacher = self._teacher_net(stage, stage.recipe.teachers[0], 0)[0] if _of_teacher(spec, stage) else None
         torch.manual_seed(seed + 1_000_003 * (abs(began - number) if number >= 0 else 0))  # after the teacher, who is made from a seed of its own
         net = build.net(spec, stage, "student", teacher)
         if number < 0:  # what no stage of it trains is not trained in the baselines either
-            own = [recipe.student.freeze for n, recipe in enumerate(recipes) if build.origin(recipes, n) == began]
+            own = [recipe.student.freeze for n, recipe in enumerate(recipes) if origin(recipes, n) == began]
             net.freeze([path for path in own[0] if all(path in paths for paths in own)])
         return net
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,174 +13,23 @@ import torch
 from torch import nn
 
 from instil import catalogue, students
-from instil.core import Batch, LabelObjective, Net, Objectives, Scheme, Teacher, first
-from instil.data import augmentation, labels, samplers
-from instil.data.aligned import of_teacher, read_by_teacher
-from instil.data.images import ImageData
-from instil.data.loader import Loader
-from instil.data.made import Made, Substitute
-from instil.data.mixup import Mixup
+from instil.core import Batch, LabelObjective, Net, Objectives, Scheme, Teacher
+from instil.data import labels
+from instil.data.aligned import read_by_teacher
 from instil.data.samples import Facts, Samples
-from instil.data.splits import Splits
-from instil.engine import Optimization, rank, world
+from instil.engine import Optimization
+from instil.experiment.bench import Bench
 from instil.experiment.changes import changed, observer
-from instil.experiment.sources import data_source, substitutes
 from instil.networks import factory
 from instil.networks.inputs import input_of
 from instil.networks.presets import taps_for
 from instil.networks.weights import load_weights
-from instil.recipe import build_objectives, build_options, stages
+from instil.recipe import at, build_objectives, build_options, label_objectives, origin, stages
 from instil.recipe.errors import RecipeError
-from instil.recipe.loading import WITHOUT_DATA
-from instil.recipe.sections import Goal, Method, Model, Optimizer, Recipe, TeacherModel, Train
+from instil.recipe.sections import Method, Model, Optimizer, Recipe, TeacherModel, Train
 from instil.teachers.ensemble import Ensemble
 from instil.teachers.frozen import Frozen
 from instil.train import Training
-
-
-@dataclass
-class Bench:
-    """What all arms of an experiment share: the task and the data of a recipe."""
-
-    recipe: Recipe
-    task: Any
-    splits: Splits
-    sources: dict[str, Splits] = field(default_factory=dict)  # of teachers that are trained on other data
-
-    @property
-    def examples(self) -> Samples:
-        """Samples that may be looked at: to train on, or to validate where the student must do without the former."""
-        return self.splits.train if self.recipe.data.images is None else self.splits.validation
-
-    @functools.cached_property
-    def samples(self) -> Samples:
-        """What an epoch of the student goes through."""
-        images = self.recipe.data.images
-        if images is None:
-            return self.splits.train
-        with at("data.images"):
-            return substitutes(images, self.splits, self.recipe)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one sample's first input: channels, height and width of an image."""
-        inputs = self.examples.inputs(torch.zeros(1, dtype=torch.int64))
-        return tuple(first(inputs).shape[1:])
-
-    @property
-    def facts(self) -> Facts:
-        """What builders of networks are told of the data."""
-        return self.examples.facts
-
-    def read_by(self, spec: Model) -> Bench:
-        """This bench as a net reads it: of a teacher that has a tokenizer of its own, the same texts in its tokens."""
-        own = isinstance(spec, TeacherModel) and spec.tokenizer is not None
-        return Bench(self.recipe, self.task, of_teacher(self.splits)) if own else self
-
-    def train_data(self, seed: int) -> Samples:
-        """The samples that the student learns from, with as many labels as the recipe lets it see, chosen by ``seed``."""
-        count = self.recipe.data.labels
-        with at("data"):
-            return self.samples if count is None else labels.few_labels(self.samples, count, seed)
-
-    def loader(
-        self, samples: Samples, seed: int = 0, shuffle: bool = True, accumulate: int = 1, sampler: str = "shuffled", mixes: bool = False
-    ) -> Loader:
-        """Batches to train on (``shuffle``), augmented and cut for this rank, or to evaluate on, whole and plain.
-
-        ``sampler``: who comes together in a batch; that of the recipe is for the distilled student alone, and so is its mixup (``mixes``).
-        """
-        workers = self.recipe.data.workers
-        if not shuffle:
-            return Loader(samples, self.task.evaluated, shuffle=False, workers=workers)
-        augment = self.recipe.data.augment
-        changed = self.changes(samples, seed)
-        changed = Mixup(samples, changed, seed) if mixes and augment.mixup else changed
-        with contextlib.nullcontext() if sampler == "shuffled" else at("data.sampler"):
-            drawn = samplers.find(sampler)
-            return Loader(
-                samples,
-                self.recipe.data.batch_size,
-                seed,
-                rank(),
-                world(),
-                accumulate,
-                workers=workers,
-                augment=changed,
-                views=1 if self.recipe.store is not None and augment.views is None else augment.views,
-                sampler=drawn,
-            )
-
-    def changes(self, samples: Samples, seed: int = 0) -> Callable[[Batch], Batch] | None:
-        """What happens to a batch of training samples by ``index`` and ``view``; where the views are numbered, the same for every seed."""
-        augment = self.recipe.data.augment
-        if (augment.crop or augment.flip or augment.mixup) and not isinstance(samples, (ImageData, Substitute)):
-            raise RecipeError(
-                f"data.augment: only images with a label for the whole can be shifted, mirrored and mixed; '{self.recipe.data.name}' has others"
-            )
-        changes: list[Callable[[Batch], Batch]] = [functools.partial(samples.seen, seed=seed)] if isinstance(samples, Made) else []
-        if augment.crop or augment.flip:
-            changes += [augmentation.Augmentation(augment.crop, augment.flip, seed if augment.views is None else 0)]
-        return functools.partial(functools.reduce, lambda batch, change: change(batch), changes) if changes else None
-
-
-def bench(recipe: Recipe) -> Bench:
-    """Load the data of a recipe; errors begin with ``data`` or ``task``."""
-    with at("data"):
-        splits = data_source(recipe.data.name, recipe.data.options, recipe, tokenizer=_teacher_tokenizer(recipe))
-    with at("task"):
-        task = catalogue.find("task", recipe.task.name)(**build_options("task", recipe.task.name, recipe.task.options, "task"))
-        if task.kind != splits.kind:
-            raise ValueError(f"kind is '{task.kind}', but the labels of '{recipe.data.name}' are '{splits.kind}'; set task.kind={splits.kind}")
-        task.check_data(Bench(recipe, task, splits).examples.__getitems__([0]))
-    with at("data"):
-        if splits.kind == "single" and len(splits.classes) < 2:
-            raise ValueError(f"all {splits.train.noun}s are of one class ({splits.classes[0]}); there is nothing to tell apart")
-    for name in {"label_smoothing"} & set(recipe.baselines):
-        with at("baselines"):
-            task.check(label_objectives(recipe, name))
-    with at("baselines"):
-        defined, what = (task.baselines[task.kind], task.title) if recipe.data.images is None else (WITHOUT_DATA, "a student that sees no data")
-        if undefined := [name for name in recipe.baselines if name not in defined]:
-            raise ValueError(f"{undefined[0]} is undefined for {what}; there is {', '.join(defined)}")
-    with at("export"):
-        if recipe.export:
-            task.check_export()
-    return Bench(recipe, task, splits)
-
-
-def _teacher_tokenizer(recipe: Recipe) -> str | None:
-    """That of all teachers, None where it is that of the data."""
-    found = {spec.tokenizer: None for stage in stages(recipe) for spec in stage.teachers} or {None: None}
-    if len(found) > 1:
-        raise ValueError(f"all teachers of a recipe have one tokenizer, these have {', '.join(name or 'that of the data' for name in found)}")
-    return next(iter(found))
-
-
-def stages_of(bench: Bench) -> list[Bench]:
-    """The bench of each stage: the same task and data, batched and augmented as the stage says."""
-    return [Bench(stage, bench.task, bench.splits, bench.sources) for stage in stages(bench.recipe)]
-
-
-def origin(stages: Sequence[Recipe], number: int = -1) -> int:
-    """The stage in which the student of stage ``number`` (by default the last) was built, not taken from an earlier one."""
-    number %= len(stages)
-    model = stages[number].student.model
-    if not stages[number].student.earlier:
-        return number
-    named = [earlier for earlier in range(number) if model == f"stage:{stages[earlier].name}"]
-    return origin(stages, number - 1 if model == "previous" else named[-1])
-
-
-@contextlib.contextmanager
-def at(path: str) -> Iterator[None]:
-    """Bad input met inside is told with the place in the recipe."""
-    try:
-        yield
-    except RecipeError as error:
-        raise (RecipeError(f"{path}.{error}") if path.startswith("stages") else error) from error
-    except (ValueError, FileNotFoundError, ImportError) as error:
-        raise RecipeError(f"{path}: {error}" if path else str(error)) from error
 
 
 def net(spec: Model, bench: Bench, path: str, teacher: Net | None = None) -> Net:
@@ -273,19 +120,6 @@ def teacher(nets: Sequence[Net | Teacher]) -> Teacher | None:
     """One net as a fixed teacher, several as an ensemble, none as None."""
     members = [member if isinstance(member, Teacher) else Frozen(member) for member in nets]
     return None if not members else members[0] if len(members) == 1 else Ensemble(members)
-
-
-def label_goals(recipe: Recipe, *names: str) -> dict[str, Goal]:
-    """Of each method the recipe's own objectives, or one with its defaults."""
-    found: dict[str, Goal] = {}
-    for name in names:
-        found |= {key: goal for key, goal in recipe.objectives.items() if goal.type == name} or {name: Goal(type=name)}
-    return found
-
-
-def label_objectives(recipe: Recipe, *names: str) -> Objectives:
-    """What teacher and baselines are trained with."""
-    return build_objectives(label_goals(recipe, *names))
 
 
 def learnt_from(objectives: Objectives, samples: Samples) -> Samples:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from instil.core import UNLABELLED, Batch, Net, Outputs, Projection, Sampled, Scheme, Top, Update
 from instil.engine import Engine
 from instil.experiment import build
-from instil.experiment.build import Bench
+from instil.experiment.bench import Bench
 from instil.experiment.rehearsal import rehearse
 from instil.experiment.trained import known
 from instil.recipe.sections import Recipe
@@ -28,7 +28,7 @@ def doctor(recipe: Recipe) -> dict[str, Any]:
 
     Raises ValueError for what would stop a run before its first step; what would let it run badly is among the ``problems``.
     """
-    bench = build.bench(recipe)
+    bench = Bench.of(recipe)
     found = [examine(stage, scheme, trained) for stage, scheme, trained in rehearse(bench, known)]
     return {"recipe": recipe.name, "stages": found, "problems": [problem for stage in found for problem in stage["problems"]]}
 

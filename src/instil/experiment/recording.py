@@ -16,10 +16,9 @@ from instil.core import Batch, Objectives, Outputs, Teacher, size
 from instil.data.loader import Loader
 from instil.data.samples import Samples
 from instil.engine import join_ranks, world
-from instil.experiment import build
 from instil.experiment.answers import binding
 from instil.experiment.arms import Arm, Arms
-from instil.experiment.build import Bench
+from instil.experiment.bench import Bench
 from instil.experiment.folder import RunFolder
 from instil.experiment.rehearsal import rehearse
 from instil.experiment.results import cost
@@ -40,7 +39,7 @@ def record(recipe: Recipe, console: Console) -> Path:
         raise RecipeError("store: say where the answers are to be kept: store.path=answers")
     if world() > 1:
         raise ValueError("answers are recorded by one process; start it without a launcher")
-    live = build.bench(recipe.model_copy(update={"store": None}))
+    live = Bench.of(recipe.model_copy(update={"store": None}))
     *_, (_, scheme, _) = rehearse(live)
     roles = scheme.objectives.reads("teacher") - {"input"}
     _check_codec(scheme.objectives, recipe.store)

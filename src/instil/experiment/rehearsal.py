@@ -12,8 +12,9 @@ from instil.data.aligned import read_by_teacher
 from instil.data.samples import Samples
 from instil.engine import Engine
 from instil.experiment import answers, build
-from instil.experiment.build import Bench
+from instil.experiment.bench import Bench
 from instil.experiment.teachers import class_names, kind_of, school, together
+from instil.recipe import at, label_objectives
 from instil.recipe.errors import RecipeError
 from instil.recipe.sections import Model, TeacherModel, Train
 from instil.train import check
@@ -27,8 +28,8 @@ def rehearse(bench: Bench, ready: Ready = lambda stage, spec, number: None) -> I
     Raises RecipeError with the place in the recipe for all that can be known to fail later.
     """
     made: dict[str, Net] = {}
-    for number, stage in enumerate(build.stages_of(bench)):
-        with build.at(f"stages.{number}" if bench.recipe.stages else ""):
+    for number, stage in enumerate(bench.stages):
+        with at(f"stages.{number}" if bench.recipe.stages else ""):
             teachers = {order: net for order, spec in enumerate(stage.recipe.teachers) if (net := ready(stage, spec, order)) is not None}
             scheme = _prepared(stage, teachers, made)
             handed = copy.deepcopy(scheme.export())
@@ -45,7 +46,7 @@ def _prepared(bench: Bench, ready: Mapping[int, Net], earlier: Mapping[str, Net]
 
     def made(spec: Model, path: str, teacher: Net | None = None, bench: Bench = bench) -> Net:
         net = copy.deepcopy(earlier[spec.model]) if spec.earlier else build.net(spec, bench, path, teacher)
-        with build.at(path):
+        with at(path):
             net.freeze(spec.freeze)
             bench.task.check_model(net.model, bench.read_by(spec).facts)
         _answers(net, batch, path)
@@ -62,14 +63,14 @@ def _prepared(bench: Bench, ready: Mapping[int, Net], earlier: Mapping[str, Net]
             _check_schooling(own, net, spec, batch if own is bench else next(iter(own.loader(own.splits.train))))
     if any(spec.plain for spec in specs):
         _check_plain(bench)
-    with build.at(""):
+    with at(""):
         teacher = answers.recorded(bench) if stage.store else together(bench, nets)
     if teacher is not None:
         teacher.meet([batch])
     scheme = build.scheme(bench, student, teacher)
     scheme.prepare(batch)
     on_labels = {"alone": bench.task.label_objectives, "label_smoothing": ("label_smoothing",)}
-    seen = [build.learnt_from(build.label_objectives(stage, *goals), samples) for name, goals in on_labels.items() if name in stage.baselines]
+    seen = [build.learnt_from(label_objectives(stage, *goals), samples) for name, goals in on_labels.items() if name in stage.baselines]
     _check_training(bench, scheme, stage.train, "train", build.learnt_by(scheme, samples), *seen)
     _check_classes(bench, student, batch, "student", stage.student.classes)
     for number, net in enumerate(nets):
@@ -83,7 +84,7 @@ def _check_schooling(bench: Bench, net: Net, spec: TeacherModel, batch: Batch) -
     stage = bench.recipe
     _check_classes(bench, net, batch, "teacher", None)
     scheme = build.teacher_scheme(bench, net, spec)
-    with build.at("teacher.scheme"):
+    with at("teacher.scheme"):
         scheme.prepare(read_by_teacher(batch) if spec.tokenizer else batch)
     own = stage.teacher_train or stage.train
     path = "train" if own == stage.train else "teacher_train"
@@ -109,7 +110,7 @@ def _answers(net: Net, batch: Batch, whose: str) -> None:
 
 
 def _check_classes(bench: Bench, net: Net, batch: Batch, whose: str, names: Sequence[str] | None) -> None:
-    with dry(net), build.at(whose):
+    with dry(net), at(whose):
         outputs = net(batch)
         if "logits" in outputs:
             bench.task.check_classes(outputs, bench.splits.classes, names=names, whose=whose)
@@ -119,7 +120,7 @@ def _check_training(bench: Bench, scheme: Scheme, train: Train, path: str, *sets
     """What ``fit`` would refuse: optimizers, learners, and batches that cannot be cut."""
     training = build.training(train, 0, learners=learners)
     check(scheme, training)
-    with build.at(path):
+    with at(path):
         Engine(precision=train.precision).setup(scheme, lambda learner: training.optimizers.get(learner, training.optimizer))
         for samples in sets:
             bench.loader(samples, accumulate=train.accumulate)

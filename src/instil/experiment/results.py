@@ -7,7 +7,7 @@ from typing import Any
 
 from instil.core import UNLABELLED, Batch
 from instil.experiment.arms import Arm
-from instil.experiment.build import Bench
+from instil.experiment.bench import Bench
 from instil.experiment.statistics import gain, summary
 from instil.export.latency import measure
 

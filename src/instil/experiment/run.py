@@ -15,9 +15,9 @@ from torch import nn
 from instil import recipe as recipes
 from instil.core import Batch, Net, Outputs, Scheme
 from instil.engine import join_ranks, rank
-from instil.experiment import build, results, threads
+from instil.experiment import results, threads
 from instil.experiment.arms import Arm, Arms
-from instil.experiment.build import Bench
+from instil.experiment.bench import Bench
 from instil.experiment.folder import RunFolder, environment
 from instil.experiment.rehearsal import rehearse
 from instil.export.student import save_student
@@ -39,7 +39,7 @@ def run(recipe: Recipe, out: Path | None, resume: Path | None, console: Console)
     """
     join_ranks()
     folder = _open(recipe, out, resume)
-    bench = build.bench(recipe)
+    bench = Bench.of(recipe)
     *_, (_, scheme, _) = rehearse(bench)
     if before := folder.read_json("environment.json"):
         torch.set_num_threads(before["hardware"]["threads"])  # a resumed run must add up in the same order
@@ -138,7 +138,7 @@ def export(path: Path, int8: bool, gguf: str | None = None) -> None:
     if not (path / "student.safetensors").exists():
         raise ValueError(f"{path} has no student.safetensors: the run is not complete; go on with it (instil run --resume {path})")
     student = load(path)
-    bench = build.bench(student.recipe)
+    bench = Bench.of(student.recipe)
     known = hasattr(student.net.model, "save_pretrained")
     if gguf is not None:
         _export_gguf(folder, bench, student.net, gguf)

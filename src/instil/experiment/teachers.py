@@ -14,9 +14,9 @@ from instil.core import Net, Teacher, closest
 from instil.data.splits import numbered
 from instil.engine import join_ranks
 from instil.experiment import build
-from instil.experiment.build import Bench, at
+from instil.experiment.bench import Bench
 from instil.experiment.sources import data_source
-from instil.recipe import RecipeError, build_options
+from instil.recipe import RecipeError, at, build_options
 from instil.recipe.sections import Data, TeacherModel
 from instil.tasks.task import moved
 from instil.teachers.ensemble import Ensemble

@@ -11,11 +11,11 @@ import torch
 
 from instil.core import Net
 from instil.experiment import build
-from instil.experiment.build import Bench
+from instil.experiment.bench import Bench
 from instil.experiment.teachers import school
 from instil.export.student import load_student
 from instil.networks.factory import code_of
-from instil.recipe import fingerprint
+from instil.recipe import fingerprint, label_goals
 from instil.recipe.sections import TeacherModel
 
 SAMPLED = 64  # inputs that stand for all of them; labels count all
@@ -49,7 +49,7 @@ def place(stage: Bench, spec: TeacherModel, number: int) -> Path:
         spec.model_dump(exclude={"taps", "plain", "data", "copies"}, exclude_defaults=True),
         None if spec.weights is None else hashlib.sha256(recipe.locate(spec.weights).read_bytes()).hexdigest(),
         code_of(spec.model, Path(recipe.folder)),
-        {name: goal.model_dump(mode="json") for name, goal in build.label_goals(recipe, *stage.task.label_objectives).items()},
+        {name: goal.model_dump(mode="json") for name, goal in label_goals(recipe, *stage.task.label_objectives).items()},
         recipe.teacher_train or recipe.train,
         number,
     ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -34,6 +35,17 @@ BOUNDS = {
 
 class RecipeError(ValueError):
     """Something in a recipe is wrong; one line a problem, each with the path of the entry."""
+
+
+@contextlib.contextmanager
+def at(path: str) -> Iterator[None]:
+    """Bad input met inside is told with the place in the recipe."""
+    try:
+        yield
+    except RecipeError as error:
+        raise (RecipeError(f"{path}.{error}") if path.startswith("stages") else error) from error
+    except (ValueError, FileNotFoundError, ImportError) as error:
+        raise RecipeError(f"{path}: {error}" if path else str(error)) from error
 
 
 def join(*path: str | int) -> str:

@@ -12,12 +12,12 @@ import yaml
 from pydantic import BaseModel
 
 from instil import catalogue
-from instil.core import Objectives, Schedule, closest
-from instil.recipe.checking import build_options, methods, read, wrong
+from instil.core import closest
+from instil.recipe.checking import methods, read, wrong
 from instil.recipe.errors import RecipeError, unknown
 from instil.recipe.options import defaults, plain
 from instil.recipe.overrides import REPLACED, merge, override, parse
-from instil.recipe.sections import Factor, Goal, Recipe
+from instil.recipe.sections import Recipe
 
 BASELINES = ("alone",)
 WITHOUT_DATA = ("noise", "blobs")
@@ -104,6 +104,16 @@ def _no_stage_before(whole: Mapping[str, Any], before: Sequence[str] | None = No
 def stages(recipe: Recipe) -> list[Recipe]:
     """One recipe for each stage, repeats written out; the recipe itself where it has no stages. A net of a stage may be ``previous``."""
     return [read(stage) for _, stage in _staged(recipe.model_dump(mode="json"))] or [recipe]
+
+
+def origin(stages: Sequence[Recipe], number: int = -1) -> int:
+    """The stage in which the student of stage ``number`` (by default the last) was built, not taken from an earlier one."""
+    number %= len(stages)
+    model = stages[number].student.model
+    if not stages[number].student.earlier:
+        return number
+    named = [earlier for earlier in range(number) if model == f"stage:{stages[earlier].name}"]
+    return origin(stages, number - 1 if model == "previous" else named[-1])
 
 
 def _staged(whole: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -207,34 +217,6 @@ def _task(section: Any) -> Any:
     """The class of the task that a section names; None where there is none."""
     name = section.get("name", "classification") if isinstance(section, Mapping) else section
     return catalogue.find("task", name) if isinstance(name, str) and name in catalogue.names("task") else None
-
-
-def build_objectives(objectives: Mapping[str, Goal], balance: Factor | None = None) -> Objectives:
-    """The objectives of a recipe with their weights, those of their samples, and what balances them."""
-    made = {key: _made("objective", goal, f"objectives.{key}") for key, goal in objectives.items()}
-    sample_weights = {
-        key: _made("weighting", goal.sample_weight, f"objectives.{key}.sample_weight")
-        for key, goal in objectives.items()
-        if goal.sample_weight is not None
-    }
-    balancing = None if balance is None else _made("balance", balance, "balance")
-    try:
-        return Objectives(made, {key: goal.weight for key, goal in objectives.items()}, sample_weights, balancing)
-    except ValueError as error:
-        raise RecipeError(str(error)) from error
-
-
-def _made(kind: str, section: Goal | Factor, path: str) -> Any:
-    """The method that a section names, with its options."""
-    options = build_options(kind, section.type, section.options, path)
-    try:
-        return catalogue.find(kind, section.type)(**options)
-    except (TypeError, ValueError) as error:
-        scheduled = [name for name, value in options.items() if isinstance(value, Schedule)]
-        if isinstance(error, TypeError) and not scheduled:
-            raise
-        hint = f" (one of {', '.join(scheduled)} cannot be a schedule)" if isinstance(error, TypeError) else ""
-        raise RecipeError(f"{path}: {error}{hint}") from error
 
 
 def to_yaml(recipe: Recipe) -> str:

@@ -1,0 +1,151 @@
+"""What all arms of an experiment share: the task and the data of a recipe."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from instil import catalogue
+from instil.core import Batch, first
+from instil.data import augmentation, labels, samplers
+from instil.data.aligned import of_teacher
+from instil.data.images import ImageData
+from instil.data.loader import Loader
+from instil.data.made import Made, Substitute
+from instil.data.mixup import Mixup
+from instil.data.samples import Facts, Samples
+from instil.data.splits import Splits
+from instil.engine import rank, world
+from instil.experiment.sources import data_source, substitutes
+from instil.recipe import RecipeError, at, build_options, label_objectives, stages
+from instil.recipe.loading import WITHOUT_DATA
+from instil.recipe.sections import Model, Recipe, TeacherModel
+
+
+@dataclass
+class Bench:
+    """What all arms of an experiment share: the task and the data of a recipe."""
+
+    recipe: Recipe
+    task: Any
+    splits: Splits
+    sources: dict[str, Splits] = field(default_factory=dict)  # of teachers that are trained on other data
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Bench:
+        """Load the data of a recipe; errors begin with ``data`` or ``task``."""
+        with at("data"):
+            splits = data_source(recipe.data.name, recipe.data.options, recipe, tokenizer=_teacher_tokenizer(recipe))
+        with at("task"):
+            task = catalogue.find("task", recipe.task.name)(**build_options("task", recipe.task.name, recipe.task.options, "task"))
+            if task.kind != splits.kind:
+                raise ValueError(f"kind is '{task.kind}', but the labels of '{recipe.data.name}' are '{splits.kind}'; set task.kind={splits.kind}")
+            task.check_data(cls(recipe, task, splits).examples.__getitems__([0]))
+        with at("data"):
+            if splits.kind == "single" and len(splits.classes) < 2:
+                raise ValueError(f"all {splits.train.noun}s are of one class ({splits.classes[0]}); there is nothing to tell apart")
+        for name in {"label_smoothing"} & set(recipe.baselines):
+            with at("baselines"):
+                task.check(label_objectives(recipe, name))
+        with at("baselines"):
+            defined, what = (task.baselines[task.kind], task.title) if recipe.data.images is None else (WITHOUT_DATA, "a student that sees no data")
+            if undefined := [name for name in recipe.baselines if name not in defined]:
+                raise ValueError(f"{undefined[0]} is undefined for {what}; there is {', '.join(defined)}")
+        with at("export"):
+            if recipe.export:
+                task.check_export()
+        return cls(recipe, task, splits)
+
+    @property
+    def stages(self) -> list[Bench]:
+        """The bench of each stage: the same task and data, batched and augmented as the stage says."""
+        return [Bench(stage, self.task, self.splits, self.sources) for stage in stages(self.recipe)]
+
+    @property
+    def examples(self) -> Samples:
+        """Samples that may be looked at: to train on, or to validate where the student must do without the former."""
+        return self.splits.train if self.recipe.data.images is None else self.splits.validation
+
+    @functools.cached_property
+    def samples(self) -> Samples:
+        """What an epoch of the student goes through."""
+        images = self.recipe.data.images
+        if images is None:
+            return self.splits.train
+        with at("data.images"):
+            return substitutes(images, self.splits, self.recipe)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample's first input: channels, height and width of an image."""
+        inputs = self.examples.inputs(torch.zeros(1, dtype=torch.int64))
+        return tuple(first(inputs).shape[1:])
+
+    @property
+    def facts(self) -> Facts:
+        """What builders of networks are told of the data."""
+        return self.examples.facts
+
+    def read_by(self, spec: Model) -> Bench:
+        """This bench as a net reads it: of a teacher that has a tokenizer of its own, the same texts in its tokens."""
+        own = isinstance(spec, TeacherModel) and spec.tokenizer is not None
+        return Bench(self.recipe, self.task, of_teacher(self.splits)) if own else self
+
+    def train_data(self, seed: int) -> Samples:
+        """The samples that the student learns from, with as many labels as the recipe lets it see, chosen by ``seed``."""
+        count = self.recipe.data.labels
+        with at("data"):
+            return self.samples if count is None else labels.few_labels(self.samples, count, seed)
+
+    def loader(
+        self, samples: Samples, seed: int = 0, shuffle: bool = True, accumulate: int = 1, sampler: str = "shuffled", mixes: bool = False
+    ) -> Loader:
+        """Batches to train on (``shuffle``), augmented and cut for this rank, or to evaluate on, whole and plain.
+
+        ``sampler``: who comes together in a batch; that of the recipe is for the distilled student alone, and so is its mixup (``mixes``).
+        """
+        workers = self.recipe.data.workers
+        if not shuffle:
+            return Loader(samples, self.task.evaluated, shuffle=False, workers=workers)
+        augment = self.recipe.data.augment
+        changed = self.changes(samples, seed)
+        changed = Mixup(samples, changed, seed) if mixes and augment.mixup else changed
+        with contextlib.nullcontext() if sampler == "shuffled" else at("data.sampler"):
+            drawn = samplers.find(sampler)
+            return Loader(
+                samples,
+                self.recipe.data.batch_size,
+                seed,
+                rank(),
+                world(),
+                accumulate,
+                workers=workers,
+                augment=changed,
+                views=1 if self.recipe.store is not None and augment.views is None else augment.views,
+                sampler=drawn,
+            )
+
+    def changes(self, samples: Samples, seed: int = 0) -> Callable[[Batch], Batch] | None:
+        """What happens to a batch of training samples by ``index`` and ``view``; where the views are numbered, the same for every seed."""
+        augment = self.recipe.data.augment
+        if (augment.crop or augment.flip or augment.mixup) and not isinstance(samples, (ImageData, Substitute)):
+            raise RecipeError(
+                f"data.augment: only images with a label for the whole can be shifted, mirrored and mixed; '{self.recipe.data.name}' has others"
+            )
+        changes: list[Callable[[Batch], Batch]] = [functools.partial(samples.seen, seed=seed)] if isinstance(samples, Made) else []
+        if augment.crop or augment.flip:
+            changes += [augmentation.Augmentation(augment.crop, augment.flip, seed if augment.views is None else 0)]
+        return functools.partial(functools.reduce, lambda batch, change: change(batch), changes) if changes else None
+
+
+def _teacher_tokenizer(recipe: Recipe) -> str | None:
+    """That of all teachers, None where it is that of the data."""
+    found = {spec.tokenizer: None for stage in stages(recipe) for spec in stage.teachers} or {None: None}
+    if len(found) > 1:
+        raise ValueError(f"all teachers of a recipe have one tokenizer, these have {', '.join(name or 'that of the data' for name in found)}")
+    return next(iter(found))

@@ -14,13 +14,14 @@ import torch
 from rich.console import Console
 
 from instil.core import Net
-from instil.experiment import build
+from instil.experiment.bench import Bench
 from instil.experiment.recording import record
 from instil.experiment.rehearsal import rehearse
 from instil.networks.factory import build as network
 from instil.recipe import to_yaml
 from instil.recipe.sections import Recipe
 from instil.tasks import language
+from tests.cli.test_cli import called
 from tests.experiment.small import lines, recipe, run_of
 from tests.remote.stub import Stub, likeliest, stub
 
@@ -117,12 +118,12 @@ def test_what_nobody_reads_is_not_asked_for() -> None:
 
 def test_an_objective_of_whole_distributions_is_refused(texts: Path) -> None:
     with stub("vllm") as server, pytest.raises(ValueError, match=r"objectives\.forward_kl: .*top.*top_k"):
-        list(rehearse(build.bench(taught(server, texts, objectives={"forward_kl": {}}))))
+        list(rehearse(Bench.of(taught(server, texts, objectives={"forward_kl": {}}))))
 
 
 def test_a_server_that_only_writes_is_refused_before_training(texts: Path) -> None:
     with stub("text") as server, pytest.raises(ValueError, match=r"gives no log-probabilities of given text.*instil generate"):
-        list(rehearse(build.bench(taught(server, texts))))
+        list(rehearse(Bench.of(taught(server, texts))))
 
 
 def test_other_tokens_than_those_of_the_data_are_refused(texts: Path, tmp_path: Path) -> None:
@@ -133,12 +134,12 @@ def test_other_tokens_than_those_of_the_data_are_refused(texts: Path, tmp_path: 
         with pytest.raises(
             ValueError, match=r"vocabulary: only 0% of 1\d\d tokens are among the 5 that the server's model expected: .*data\.tokenizer"
         ):
-            list(rehearse(build.bench(taught(server, tmp_path / "back"))))
+            list(rehearse(Bench.of(taught(server, tmp_path / "back"))))
         small = network("remote", {"url": server.url, "size": 3}, vocabulary=100)
         with pytest.raises(ValueError, match=r"vocabulary: the server's model knows a token 101, the tokenizer of the data has 100 tokens"):
             _ = small(torch.tensor([[97, 98]]))["top"]
         with pytest.raises(ValueError, match=r"teacher: data\.prune: the server's model speaks of its whole vocabulary"):
-            list(rehearse(build.bench(taught(server, texts, "data.prune=true"))))
+            list(rehearse(Bench.of(taught(server, texts, "data.prune=true"))))
         with pytest.raises(ValueError, match="a server's model reads tokens, and these data have none"):
             network("remote", {"url": server.url}, classes=10)
 
@@ -147,7 +148,7 @@ def test_a_server_that_is_down_names_the_argument(texts: Path) -> None:
     with pytest.raises(
         ValueError, match=r"teacher: url: http://127\.0\.0\.1:9/v1/models gave no answer in 1 attempt; the last: nothing answers there"
     ):
-        list(rehearse(build.bench(taught("http://127.0.0.1:9/v1", texts))))
+        list(rehearse(Bench.of(taught("http://127.0.0.1:9/v1", texts))))
 
 
 @pytest.mark.slow
@@ -173,4 +174,12 @@ def test_objectives_that_need_more_say_so(texts: Path) -> None:
     with stub("vllm") as server:
         for name in ("kd", "patient_kd", "fitnet"):
             with pytest.raises(ValueError, match=rf"objectives\.{name}: .* of the teacher, which gives top"):
-                list(rehearse(build.bench(taught(server, texts, objectives={name: {}}))))
+                list(rehearse(Bench.of(taught(server, texts, objectives={name: {}}))))
+
+
+def test_the_doctor_says_that_the_server_is_down(texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "one.yaml").write_text(to_yaml(taught("http://127.0.0.1:9/v1", texts)))
+    code, out, err = called(capsys, "doctor", str(tmp_path / "one.yaml"))
+    assert (code, out) == (2, "")
+    assert err.startswith("Error: teacher: url: http://127.0.0.1:9/v1/models gave no answer")
+    assert err.endswith("nothing answers there; start the server, or correct the address\n")

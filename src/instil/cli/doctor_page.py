@@ -49,7 +49,7 @@ def _say_match(stage: Mapping[str, Any], console: Console) -> None:
     match = stage["match"]
     if stage["teacher"] is not None and not stage["teacher_trained"]:
         console.print("The teacher is not trained yet: what depends on its answers will change.", highlight=False)
-    words = {"agreement": "they agree on", "teacher_accuracy": "the teacher is right on", "student_accuracy": "the untrained student on"}
+    words = {"agreement": "they agree on", "teacher_accuracy": "the teacher is right on", "student_accuracy": "the untrained student is right on"}
     said = [f"{text} {100 * match[key]:.0f} %" for key, text in words.items() if key in match]
     if said:
         console.print(f"On this batch {', '.join(said)}.", highlight=False)

@@ -58,7 +58,7 @@ def _classes(given: Tensor | Projection) -> int:
 
 def _log_probabilities(given: Tensor | Projection) -> Iterator[Tensor]:
     """(n, C) of some items at a time."""
-    for part in _items(given).flatten(0, -2).split(max(1, AT_ONCE // _classes(given))):
+    for part in torch.split(_items(given).flatten(0, -2), max(1, AT_ONCE // _classes(given))):
         logits = dataclasses.replace(given, hidden=part).logits() if isinstance(given, Projection) else part
         yield full(logits).log_softmax(-1)
 

@@ -77,7 +77,7 @@ def line(row: dict[str, Any]) -> str:
 def write(path: Path | None, found: dict[str, dict[str, Any]]) -> None:
     """The table, without rows that are no longer asked for."""
     if path:
-        done = [{"question": question, **found[command]} for question, command in rows() if "error" not in found.get(command, {"error"})]
+        done = [found[command] | {"question": question} for question, command in rows() if "error" not in found.get(command, {"error"})]
         with atomic(path) as temporary:
             table = {"torch": torch.__version__, "rows": done}
             temporary.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")

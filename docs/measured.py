@@ -57,7 +57,8 @@ def _difference(row: dict[str, Any], base: dict[str, Any]) -> str:
 
 
 def _percent(summary: dict[str, Any]) -> str:
-    return f"{100 * summary['mean']:.1f}" + (f" ± {100 * summary['std']:.1f}" if summary["std"] is not None else "")
+    digits = 2 if 0 < abs(summary["mean"]) < 0.01 else 1
+    return f"{100 * summary['mean']:.{digits}f}" + (f" ± {100 * summary['std']:.{digits}f}" if summary["std"] is not None else "")
 
 
 def gains_page() -> str:
@@ -126,5 +127,7 @@ def _gained(row: dict[str, Any], metric: str, arms: list[str]) -> str:
     command = _command(row)
     first = metric == row["headline"]
     gain = row.get("gain") or min(row["gains"].values(), key=lambda one: one["mean"], default=None) if first else None
-    told = "" if gain is None else f"**{100 * gain['mean']:+.1f}**" if gain["significant"] else f"{100 * gain['mean']:+.1f}"
+    digits = 2 if row[arms[-1]][row["headline"]]["mean"] < 0.01 else 1
+    told = "" if gain is None else f"{100 * gain['mean']:+.{digits}f}"
+    told = f"**{told}**" if gain and gain["significant"] else told
     return f"| {command if first else ''} | {metric.replace('_', ' ')} | {numbers} | {told} |"

@@ -29,7 +29,6 @@ class Generator(nn.Module):
             _normed(width, norm),
             nn.LeakyReLU(0.2),
             nn.Conv2d(width, channels, 3, padding=1),
-            nn.BatchNorm2d(channels, affine=False) if norm else nn.Identity(),
             end,
         )
 
@@ -45,7 +44,7 @@ def _normed(width: int, norm: bool) -> nn.Module:
 def generator(channels: int, size: int | tuple[int, int], latent: int = 100, width: int = 64, norm: str = "batch", end: str = "sigmoid") -> nn.Module:
     """298,689 parameters at the defaults for grey images of 8 x 8; ``size`` is a number or (H, W), at least 4.
 
-    ``norm``: ``batch`` or ``none``. ``end``: ``sigmoid`` gives images in [0, 1]; ``norm`` leaves them as the last BatchNorm does, of mean 0 and
+    ``norm``: ``batch`` or ``none``. ``end``: ``sigmoid`` gives images in [0, 1]; ``norm`` a last BatchNorm, which leaves them of mean 0 and
     deviation 1, for teachers that take no other.
     """
     if norm not in ("batch", "none"):
@@ -53,4 +52,5 @@ def generator(channels: int, size: int | tuple[int, int], latent: int = 100, wid
     if end not in ("sigmoid", "norm"):
         raise ValueError(f"end must be sigmoid or norm, not '{end}'")
     height, breadth = (size, size) if isinstance(size, int) else tuple(size)
-    return Generator(latent, channels, (height, breadth), width, norm == "batch", nn.Sigmoid() if end == "sigmoid" else nn.Identity())
+    last = nn.Sigmoid() if end == "sigmoid" else nn.BatchNorm2d(channels, affine=False)  # before a sigmoid, it would keep images from black and white
+    return Generator(latent, channels, (height, breadth), width, norm == "batch", last)

@@ -115,3 +115,16 @@ def test_what_a_store_of_texts_does_not_hold_is_refused(here: Path) -> None:
     refused("DistilBERT needs hidden_states of the teacher, which gives projection; the store does not hold it: record anew", objectives=STATES)
     refused(r"teacher\.tokenizer was null and is \"bpe:260\"", teacher=OTHER_TOKENS, objectives={"gold": {}})
     refused("data.length was 16 and is 12", "data.length=12")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (("scheme=on_policy",), "store: the scheme on_policy asks the teacher about texts that are written during training"),
+        (("stages=[{objectives: {forward_kl: {}}}]",), "store: recorded answers belong to one teacher .* leave stages out"),
+        (("teacher=null", "objectives={cross_entropy: {}}"), "teacher: there is none whose answers could be recorded"),
+    ],
+)
+def test_what_cannot_be_learned_from_is_not_recorded(changes: tuple[str, ...], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        record(spoken("store.path=store", *changes), Console(quiet=True))

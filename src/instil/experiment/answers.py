@@ -11,7 +11,7 @@ from instil.experiment.trained import contents, place
 from instil.networks.factory import code_of
 from instil.networks.remote import MATTERS
 from instil.recipe.errors import RecipeError
-from instil.recipe.sections import Store, TeacherModel
+from instil.recipe.sections import Recipe, Store, TeacherModel
 from instil.store import reader
 from instil.teachers.recorded import Recorded
 
@@ -25,9 +25,7 @@ def opened(stage: Bench) -> reader.Store:
     """The recorded answers that a recipe learns from. Raises ValueError where they are of other weights, data or views, and says what has changed."""
     recipe = stage.recipe
     assert recipe.store is not None
-    if recipe.stages or recipe.data.images is not None or recipe.data.augment.mixup:
-        other = "stages" if recipe.stages else "data.images" if recipe.data.images is not None else "data.augment.mixup"
-        raise RecipeError(f"store: recorded answers belong to one teacher and to training samples as the loader gives them; leave {other} out")
+    check_recordable(recipe)
     found = reader.Store(recipe.store.path)
     wanted = binding(stage, recipe.store)
     theirs = found.manifest.binding.get("weights", [])
@@ -35,6 +33,13 @@ def opened(stage: Bench) -> reader.Store:
         wanted["weights"] = [mine or their for mine, their in zip(wanted["weights"], theirs, strict=True)]
     found.check(wanted)
     return found
+
+
+def check_recordable(recipe: Recipe) -> None:
+    """RecipeError where what the student learns from is not known before it does."""
+    if recipe.stages or recipe.data.images is not None or recipe.data.augment.mixup:
+        other = "stages" if recipe.stages else "data.images" if recipe.data.images is not None else "data.augment.mixup"
+        raise RecipeError(f"store: recorded answers belong to one teacher and to training samples as the loader gives them; leave {other} out")
 
 
 def binding(stage: Bench, store: Store) -> dict[str, Any]:

@@ -143,10 +143,15 @@ def scheme(bench: Bench, student: Net, teacher: Teacher | None) -> Scheme:
     if makes != (images is not None and images.name == "blank"):
         wrong = "makes its images itself, so this must be blank" if makes else "makes no images: noise, blobs or another source"
         raise RecipeError(f"data.images: the scheme {recipe.scheme.type} {wrong}")
+    check_texts(recipe)
+    return _scheme(recipe.scheme, bench, student, teacher, objectives, "scheme")
+
+
+def check_texts(recipe: Recipe) -> None:
+    """RecipeError where a teacher cannot have been asked before the texts are written."""
     if catalogue.find("scheme", recipe.scheme.type).writes and (recipe.store or any(spec.plain for spec in recipe.teachers)):
         before = "store" if recipe.store else "teacher.plain"
         raise RecipeError(f"{before}: the scheme {recipe.scheme.type} asks the teacher about texts that are written during training; leave it out")
-    return _scheme(recipe.scheme, bench, student, teacher, objectives, "scheme")
 
 
 def _check_labels(recipe: Recipe, objectives: Objectives) -> None:

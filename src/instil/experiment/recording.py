@@ -16,7 +16,8 @@ from instil.core import Batch, Objectives, Outputs, Teacher, size
 from instil.data.loader import Loader
 from instil.data.samples import Samples
 from instil.engine import join_ranks, world
-from instil.experiment.answers import binding
+from instil.experiment import build
+from instil.experiment.answers import binding, check_recordable
 from instil.experiment.arms import Arm, Arms
 from instil.experiment.bench import Bench
 from instil.experiment.folder import RunFolder
@@ -39,6 +40,10 @@ def record(recipe: Recipe, console: Console) -> Path:
         raise RecipeError("store: say where the answers are to be kept: store.path=answers")
     if world() > 1:
         raise ValueError("answers are recorded by one process; start it without a launcher")
+    if not recipe.teachers:
+        raise RecipeError("teacher: there is none whose answers could be recorded")
+    check_recordable(recipe)
+    build.check_texts(recipe)
     live = Bench.of(recipe.model_copy(update={"store": None}))
     *_, (_, scheme, _) = rehearse(live)
     roles = scheme.objectives.reads("teacher") - {"input"}

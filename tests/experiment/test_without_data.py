@@ -15,7 +15,7 @@ from instil.core import Batch
 from instil.data.digits import digits
 from instil.data.samples import Samples
 from instil.data.splits import Splits
-from instil.experiment import build
+from instil.experiment import bench
 from instil.experiment.bench import Bench
 from instil.experiment.doctor import doctor
 from instil.networks.cnn import cnn
@@ -76,7 +76,7 @@ def closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     save_file(cnn(10, width=2).state_dict(), tmp_path / "teacher.safetensors")
     whole = digits()
     shut = Splits(Closed(len(whole.train), list(whole.classes)), whole.validation, whole.test, whole.classes, whole.kind)
-    monkeypatch.setattr(build, "data_source", lambda *_, **__: shut)
+    monkeypatch.setattr(bench, "data_source", lambda *_, **__: shut)
     return {"model": "cnn", "options": {"width": 2}, "weights": str(tmp_path / "teacher.safetensors")}
 
 

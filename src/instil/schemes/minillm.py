@@ -106,7 +106,9 @@ class MiniLLM(TwoTexts):
 
         def choose(logits: Sequence[Tensor], numbers: Tensor) -> tuple[Tensor, Tensor]:
             student, teacher = (full(one).softmax(-1) for one in logits)
-            return picked(torch.lerp(student, teacher, share), numbers[:, 0])
+            mixture = torch.lerp(student, teacher, share)
+            token = picked(mixture, numbers[:, 0])
+            return token, mixture.gather(-1, token[:, None]).squeeze(-1).log()
 
         assert self.teacher is not None
         with dry(self.student):

@@ -39,26 +39,20 @@ def drawn(logits: Tensor, numbers: Tensor, temperature: float = 1.0, top_p: floa
     A token is where the cumulated probability passes the number. ``top_p``: only the likeliest tokens that together have at least so much.
     ``temperature`` 0: the likeliest one, its log-probability that of temperature 1.
     """
-    logits = full(logits)
-    probability = (logits if temperature in (0, 1) else logits / temperature).softmax(-1)
-    return picked(probability, numbers, top_p) if temperature else of_token(probability, probability.argmax(-1))
+    log = (full(logits) if temperature in (0, 1) else full(logits) / temperature).log_softmax(-1)
+    token = picked(log.exp(), numbers, top_p) if temperature else log.argmax(-1)
+    return token, log.gather(-1, token[:, None]).squeeze(-1)
 
 
-def picked(probability: Tensor, numbers: Tensor, top_p: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Tokens (N,) of probabilities (N, V) by numbers (N,) in [0, 1), and the logarithms of their probabilities."""
+def picked(probability: Tensor, numbers: Tensor, top_p: float = 1.0) -> Tensor:
+    """Tokens (N,) of probabilities (N, V) by numbers (N,) in [0, 1)."""
     kept = probability
     if top_p < 1:
         ordered, order = probability.sort(dim=-1, descending=True, stable=True)
         among = ordered.cumsum(-1, dtype=torch.float64) - ordered < top_p
         kept = probability * torch.zeros_like(among).scatter(-1, order, among)
     cumulated = kept.cumsum(-1, dtype=torch.float64)
-    token = torch.searchsorted(cumulated, numbers.double()[:, None] * cumulated[:, -1:], right=True).squeeze(-1)
-    return of_token(probability, token)
-
-
-def of_token(probability: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
-    """The tokens (N,) and the logarithms of their probabilities, of (N, V)."""
-    return token, probability.gather(-1, token[:, None]).squeeze(-1).log()
+    return torch.searchsorted(cumulated, numbers.double()[:, None] * cumulated[:, -1:], right=True).squeeze(-1)
 
 
 @torch.no_grad()

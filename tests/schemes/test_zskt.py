@@ -56,6 +56,18 @@ def test_the_generator_climbs_what_the_student_then_descends() -> None:
     assert all(torch.allclose(model.get_parameter(name), value, atol=1e-6) for name, value in climbed.items())
 
 
+def test_the_generator_asks_the_student_as_it_is_at_evaluation() -> None:
+    it = ZSKT(classifier(4, norm=True), Frozen(classifier(6, 1)), {"kd": KD(1.0)}, maker())
+    it.train().prepare(blank())
+    norm = it.student.model[1]
+    remembered = norm.running_mean.clone()
+    (loss,) = it.challenge(blank()).losses.values()
+    assert torch.equal(norm.running_mean, remembered)
+    assert norm.training
+    it.student.eval()
+    assert torch.equal(loss, next(iter(it.challenge(blank()).losses.values())))
+
+
 def test_its_turns_are_those_of_the_recipe() -> None:
     it = scheme(generator_steps=2, student_steps=3)
     it.prepare(blank())

@@ -32,7 +32,9 @@ class DFAD(Generated):
         use="No data at all. Unlike KL, the difference of logits has gradients of the same size when both nets nearly agree.",
         pitfalls="The generator is bound to nothing but disagreement: its images drift, and the student may forget what it learnt on earlier ones "
         "(memory keeps some). Compare with blobs.",
-        deviations="Of the paper no text was at hand: the order of the two stages and the five steps are those of the authors' code.",
+        deviations="Of the paper no text was at hand: the order of the two stages and the five steps are those of the authors' code. The generator "
+        "asks the student as it is at evaluation, as their later code does (Fang et al. 2022); that of this paper asks it in training mode, where on "
+        "digits the student stayed at chance.",
     )
 
     def __init__(

@@ -51,7 +51,7 @@ class DFQ(Generated):
         deviations="Of the paper only abstract and summaries were at hand, of code none of the authors'. The KL of the batch's Gaussians from "
         "those remembered, the terms and the temperature 1 are as in an independent implementation. That takes 0.01 for alpha on CIFAR-10, where "
         "thousands of channels are summed, ten steps of the student a step of the generator, and warms the generator up by the three terms. "
-        "One generator and one student, where the paper also takes several.",
+        "One generator and one student, where the paper also takes several. The generator asks the student as it is at evaluation.",
     )
 
     def __init__(

@@ -10,6 +10,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from instil.core import Batch, Net, Objective, Objectives, Outputs, Scheme, Teacher, Update, as_net, items, normal, uniform
+from instil.schemes.attacks import at_rest
 from instil.schemes.batch_statistics import Statistics, reading, statistics_loss
 from instil.schemes.synthetic_memory import SyntheticMemory
 
@@ -69,9 +70,13 @@ class Generated(Scheme):
         return image
 
     def challenge(self, batch: Batch, turn: int = 0) -> Update:
-        """The generator's update, through both nets."""
+        """The generator's update, through both nets, the student as it is at evaluation, so that its BatchNorm neither scales these images by
+        themselves nor remembers them.
+        """
         seen = batch | {"image": self.make(batch, turn)}
-        update: Update = self.terms(self.student(seen), self._judgement(seen), seen, "generator")
+        with at_rest(self.student):
+            student = self.student(seen)
+        update: Update = self.terms(student, self._judgement(seen), seen, "generator")
         return update
 
     def _judgement(self, seen: Batch) -> Outputs:

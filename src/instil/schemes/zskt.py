@@ -34,7 +34,8 @@ class ZSKT(Generated):
         pitfalls="At a small budget the game is unstable, and results differ much between seeds: compare with blobs. The images need not look like "
         "the data, and the student's BatchNorm then remembers other statistics than those of the data.",
         deviations="The KL is summed over the classes, where the authors' code also divides by their number (no matter to Adam, but to weight decay "
-        "and to the balance with attention_transfer). No clipping at 5 unless the recipe says train.clip.",
+        "and to the balance with attention_transfer). No clipping at 5 unless the recipe says train.clip. The generator "
+        "asks the student as it is at evaluation; the authors' code asks it in training mode.",
     )
 
     def __init__(

@@ -84,6 +84,7 @@ def test_a_name_may_stand_in_two_kinds() -> None:
     [
         ("objective", "dkdd", "No objective named 'dkdd'; closest: dkd"),
         ("scheme", "frozen", "No scheme named 'frozen'; 'frozen' is a teacher"),
+        ("scheme", "ps_kd", "No scheme named 'ps_kd'; 'ps_kd' is an objective"),
         ("objectiv", "kd", "No kind of method is named 'objectiv'; known: objective, weighting, balance, scheme, teacher, task"),
     ],
 )

@@ -84,7 +84,7 @@ def unknown(kind: str, name: str) -> str:
     from instil.core import closest
 
     elsewhere = [other for other in kinds() if other != kind and name in names(other)]
-    hint = f"'{name}' is a {elsewhere[0]}" if elsewhere else closest(name, names(kind))
+    hint = f"'{name}' is {'an' if elsewhere[0][0] in 'aeiou' else 'a'} {elsewhere[0]}" if elsewhere else closest(name, names(kind))
     return f"No {kind} named '{name}'; {hint}"
 
 

@@ -98,6 +98,10 @@ def test_texts_that_cannot_be_rows(tmp_path: Path) -> None:
         text(str(lines(tmp_path, *[{"text": "short"}] * 3)))
     with pytest.raises(ValueError, match="there is no installed package 'no_such_package'"):
         text(tokenizer="package:no_such_package/it.gguf")
+    with pytest.raises(ValueError, match="tokenizer: 'bpee:300' is neither bytes, nor bpe:SIZE, nor a file"):
+        text(tokenizer="bpee:300")
+    with pytest.raises(ValueError, match="domain: there is no 'law' among the texts; they have no domains"):
+        text(str(lines(tmp_path, good, good, good)), length=4, domain="law")
 
 
 def test_a_pruned_vocabulary_says_the_same(folder: Path) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from instil.experiment.doctor import doctor
 from instil.experiment.recording import record
+from instil.recipe.errors import RecipeError
 from instil.recipe.sections import Recipe
 from instil.store import files, writer
 from instil.teachers.frozen import Frozen
@@ -84,8 +85,8 @@ def test_two_micro_batches_and_reading_processes_get_the_same_answers(store: str
     [
         (("data.augment.crop=2",), "augmentation.crop was 1 and is 2"),
         (("data.augment.views=3",), "augmentation.views was 2 and is 3"),
-        (("teacher.options.width=3",), "teacher.options.width was 2 and is 3; weights.0 was"),
-        (("teacher_train.epochs=4",), "weights.0 was"),
+        (("teacher.options.width=3",), "teacher.options.width was 2 and is 3; weights.0 .* has changed"),
+        (("teacher_train.epochs=4",), r"^store.path: .*weights.0 \(the teacher's weights, or how and on what it is trained\) has changed\. Record"),
         (("store.codec=float16",), "store.codec was"),
         (("data.name=digit_domains",), "data.name was .* and is .*digit_domains"),
     ],
@@ -154,6 +155,31 @@ def test_new_views_in_every_epoch_cannot_be_recorded(tmp_path: Path) -> None:
         record(stored(tmp_path / "store", "data.augment.crop=1"), Console(quiet=True))
 
 
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("s3://bucket/answers", "store.path: answers are recorded into a folder of this machine, not to s3://bucket/answers"),
+        ("notes.txt", "store.path: .*notes.txt is a file; take another folder"),
+        ("thesis", "store.path: .*thesis is not empty and no store; take another folder"),
+    ],
+)
+def test_answers_are_recorded_into_an_empty_folder_of_this_machine(path: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for file in (tmp_path / "notes.txt", tmp_path / "thesis" / "one.tex"):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("x")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(RecipeError, match=message):
+        record(stored(path, "baselines=[]"), Console(quiet=True))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_cannot_be_encoded_leaves_no_store_behind(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="store.size: the 64 largest of 10 classes are all of them"):
+        record(stored(tmp_path / "store", "baselines=[]", "store.codec=top", objectives={"top_k": {}}), Console(quiet=True))
+    assert not (tmp_path / "store").exists()
+
+
 def test_by_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(SMALL | {"seeds": [0], "baselines": []}))
     code, _, err = called(capsys, "record", str(tmp_path / "small.yaml"))
@@ -163,7 +189,7 @@ def test_by_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert f"instil run ... store.path={tmp_path / 'store'}" in out
     code, _, err = called(capsys, "run", str(tmp_path / "small.yaml"), f"store.path={tmp_path / 'none'}", "--out", str(tmp_path / "run"))
     assert code == 2
-    assert "is no store: it has no manifest.json; make one with: instil record RECIPE" in err
+    assert err.startswith(f"Error: store.path: {tmp_path / 'none'} is no store: it has no manifest.json; make one with: instil record RECIPE")
     assert not (tmp_path / "run").exists()
     code, _, err = called(capsys, "run", str(tmp_path / "small.yaml"), f"store.path={tmp_path / 'store'}", "--out", str(tmp_path / "run"))
     assert code == 0, err

@@ -80,6 +80,8 @@ CASES: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "an optimizer with a closure": ({}, ["train.optimizer.type=lbfgs"], "train.optimizer: LBFGS asks for the loss several times a step"),
     "an optimizer of matrices": ({}, ["train.optimizer.type=muon"], "train: Muon only supports 2D parameters"),
     "a teacher for a scheme that makes its own": ({}, ["scheme=ema"], "scheme: Ema takes no teacher; leave the recipe's teacher out"),
+    "a scheme of texts for images": ({}, ["scheme=on_policy"], "scheme: OnPolicy writes text after prompts"),
+    "the folder is the recipe's": ({}, ["data={name: npz:one.npz, base: x}"], "data.base: npz has no such option"),
     "a loss without a teacher": ({}, ["teacher=null"], "objectives.kd: KD needs logits of the teacher, which gives nothing"),
     "nothing before": ({}, ["stages=[{teacher: previous}]"], "stages.0.teacher.model: 'previous' is the net of the stage before"),
     "wrong in the second stage": (

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
 from instil.core import UNLABELLED, closest
@@ -18,6 +19,7 @@ from instil.data.splits import Splits
 from instil.data.tokenizers import Tokenizer, tokenizer
 
 Context = Literal["beside", "read"]
+Count = Annotated[int, Ge(1)]
 
 
 class Row(NamedTuple):
@@ -87,8 +89,8 @@ def text(
     path: str = "stdlib",
     tokenizer: str = "bytes",
     length: int = 128,
-    rows: int | None = None,
-    held_out: int | None = None,
+    rows: Count | None = None,
+    held_out: Count | None = None,
     prune: bool = False,
     cut: bool = False,
     context: Context = "beside",
@@ -159,7 +161,8 @@ def _read_context(document: Document) -> Document:
 
 def _of_domain(rows: Sequence[Row], domain: str, names: Sequence[str]) -> list[Row]:
     if domain not in names:
-        raise ValueError(f"domain: there is no '{domain}' among the texts; {closest(domain, names)}")
+        there = closest(domain, filter(None, names)) if any(names) else "they have no domains"
+        raise ValueError(f"domain: there is no '{domain}' among the texts; {there}")
     kept = [row._replace(domain=0) for row in rows if names[row.domain] == domain]
     if not kept:
         raise ValueError(f"domain: one part of the texts has no row of '{domain}'")

@@ -110,7 +110,10 @@ def tokenizer(name: str, texts: Iterable[str], base: Path = Path()) -> Tokenizer
         return Bytes()
     if name.startswith("bpe:"):
         return _learned(name, texts)
-    path = located(name, base)
+    try:
+        path = located(name, base)
+    except ValueError as error:
+        raise ValueError(f"tokenizer: '{name}' is neither bytes, nor bpe:SIZE, nor a file: {error}") from error
     if path.is_dir():
         path = located("tokenizer.json", path)
     return from_gguf(path) if path.suffix == ".gguf" else _from_json(path)

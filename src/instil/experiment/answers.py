@@ -10,7 +10,7 @@ from instil.experiment.bench import Bench
 from instil.experiment.trained import contents, place
 from instil.networks.factory import code_of
 from instil.networks.remote import MATTERS
-from instil.recipe.errors import RecipeError
+from instil.recipe.errors import RecipeError, at
 from instil.recipe.sections import Recipe, Store, TeacherModel
 from instil.store import reader
 from instil.teachers.recorded import Recorded
@@ -26,12 +26,14 @@ def opened(stage: Bench) -> reader.Store:
     recipe = stage.recipe
     assert recipe.store is not None
     check_recordable(recipe)
-    found = reader.Store(recipe.store.path)
+    with at("store.path"):
+        found = reader.Store(recipe.store.path)
     wanted = binding(stage, recipe.store)
     theirs = found.manifest.binding.get("weights", [])
     if len(theirs) == len(wanted["weights"]):  # the file of a teacher's weights need not be here
         wanted["weights"] = [mine or their for mine, their in zip(wanted["weights"], theirs, strict=True)]
-    found.check(wanted)
+    with at("store.path"):
+        found.check(wanted)
     return found
 
 

@@ -25,7 +25,7 @@ def changed(model: nn.Module, spec: Model, observe: students.Observe) -> nn.Modu
             seen = {"observe": observe} if "observe" in inspect.signature(change).parameters else {}
             model = change(model, **check(change, options, schedules=False), **seen)
         except ValueError as error:
-            raise ValueError(f"changes.{name}: {error}") from error
+            raise ValueError(f"changes.{name}: {'; '.join(str(error).splitlines())}") from error
     return model
 
 

@@ -23,7 +23,7 @@ from instil.experiment.bench import Bench
 from instil.experiment.folder import RunFolder
 from instil.experiment.rehearsal import rehearse
 from instil.experiment.results import cost
-from instil.recipe.errors import RecipeError
+from instil.recipe.errors import RecipeError, at
 from instil.recipe.sections import Recipe, Store
 from instil.store.codecs import encoded, kept
 from instil.store.writer import Writer
@@ -38,6 +38,8 @@ def record(recipe: Recipe, console: Console) -> Path:
     join_ranks()
     if recipe.store is None:
         raise RecipeError("store: say where the answers are to be kept: store.path=answers")
+    if "://" in recipe.store.path:
+        raise RecipeError(f"store.path: answers are recorded into a folder of this machine, not to {recipe.store.path}; copy the folder there")
     if world() > 1:
         raise ValueError("answers are recorded by one process; start it without a launcher")
     if not recipe.teachers:
@@ -48,7 +50,8 @@ def record(recipe: Recipe, console: Console) -> Path:
     *_, (_, scheme, _) = rehearse(live)
     roles = scheme.objectives.reads("teacher") - {"input"}
     _check_codec(scheme.objectives, recipe.store)
-    writer = Writer(Path(recipe.store.path), binding(live, recipe.store))
+    with at("store.path"):
+        writer = Writer(Path(recipe.store.path), binding(live, recipe.store))
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "checkpoint").mkdir()
         teacher = Arms(live, RunFolder(Path(folder)), lambda *_: None).teacher()
@@ -112,7 +115,8 @@ class _Asked:
         }
         outputs = self.teacher(moved(whole, join_ranks()))
         codec = self.store.codec if self.trained_on else "exact"
-        return encoded({role: outputs[role] for role in self.roles}, whole, codec, self.store.size)
+        with at("store.size"):
+            return encoded({role: outputs[role] for role in self.roles}, whole, codec, self.store.size)
 
 
 def _facts(bench: Bench, teacher: Arm) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from instil.experiment.bench import Bench
 from instil.experiment.teachers import class_names, kind_of, school, together
 from instil.recipe import at, label_objectives
 from instil.recipe.errors import RecipeError
-from instil.recipe.sections import Model, TeacherModel, Train
+from instil.recipe.sections import Model, Recipe, TeacherModel, Train
 from instil.train import check
 
 Ready = Callable[[Bench, TeacherModel, int], "Net | None"]
@@ -68,7 +68,7 @@ def _prepared(bench: Bench, ready: Mapping[int, Net], earlier: Mapping[str, Net]
     if teacher is not None:
         teacher.meet([batch])
     scheme = build.scheme(bench, student, teacher)
-    scheme.prepare(batch)
+    _prepare(scheme, batch)
     on_labels = {"alone": bench.task.label_objectives, "label_smoothing": ("label_smoothing",)}
     seen = [build.learnt_from(label_objectives(stage, *goals), samples) for name, goals in on_labels.items() if name in stage.baselines]
     _check_training(bench, scheme, stage.train, "train", build.learnt_by(scheme, samples), *seen)
@@ -89,6 +89,15 @@ def _check_schooling(bench: Bench, net: Net, spec: TeacherModel, batch: Batch) -
     own = stage.teacher_train or stage.train
     path = "train" if own == stage.train else "teacher_train"
     _check_training(bench, scheme, own, path, bench.splits.train, learners=list(scheme.learners))
+
+
+def _prepare(scheme: Scheme, batch: Batch) -> None:
+    """RecipeError where the scheme's parts do not fit each other or the batch; what names no place in the recipe is the scheme's."""
+    try:
+        scheme.prepare(batch)
+    except ValueError as error:
+        named = str(error).partition(":")[0].partition(".")[0] in Recipe.model_fields
+        raise RecipeError(str(error) if named else f"scheme: {error}") from error
 
 
 def _check_plain(bench: Bench) -> None:

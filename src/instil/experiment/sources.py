@@ -48,12 +48,11 @@ def data_source(name: str, given: Mapping[str, Any], recipe: Recipe, path: str =
     first, *others = inspect.signature(function).parameters or [""]
     if "teacher_tokenizer" in given:
         raise ValueError("which tokenizer the teacher has is said by teacher.tokenizer")
+    if tokenizer is not None and "teacher_tokenizer" not in others:
+        raise ValueError(f"'{source}' does not come in the tokens of two tokenizers; leave teacher.tokenizer out")
+    options = check(function, dict(given) | ({first: detail} if detail else {}), path, source)
     if tokenizer is not None:
-        if "teacher_tokenizer" not in others:
-            raise ValueError(f"'{source}' does not come in the tokens of two tokenizers; leave teacher.tokenizer out")
-        given = {**given, "teacher_tokenizer": tokenizer}
-    options = dict(given) | ({first: detail} if detail else {})
-    options = check(function, options, path, source)
+        options["teacher_tokenizer"] = tokenizer
     if "base" in (first, *others):
         options.setdefault("base", Path(recipe.folder))
     splits: Splits = function(**options)

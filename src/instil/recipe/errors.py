@@ -44,7 +44,7 @@ def at(path: str) -> Iterator[None]:
         yield
     except RecipeError as error:
         raise (RecipeError(f"{path}.{error}") if path.startswith("stages") else error) from error
-    except (ValueError, FileNotFoundError, ImportError) as error:
+    except (ValueError, FileNotFoundError, FileExistsError, ImportError) as error:
         raise RecipeError(f"{path}: {error}" if path else str(error)) from error
 
 

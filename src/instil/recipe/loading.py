@@ -57,7 +57,8 @@ def _find(where: str | Path) -> Path:
     if path.is_file():
         return path
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
-        raise FileNotFoundError(f"there is no recipe {path}")
+        near = [file.name for file in path.parent.iterdir() if file.suffix in (".yaml", ".yml")] if path.parent.is_dir() else []
+        raise FileNotFoundError(f"there is no recipe {path}; {closest(path.name, near)}")
     packaged = sorted(file.stem for file in PACKAGED.glob("*.yaml"))
     if str(where) not in packaged:
         raise RecipeError(f"No recipe named '{where}', and no such file; {closest(str(where), packaged)}")

@@ -11,6 +11,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
@@ -20,16 +21,17 @@ from torch import nn
 from instil.core import Schedule, Scheme
 from instil.recipe.errors import Place, RecipeError, join, problems
 
-STRUCTURE = ("self", "student", "teacher", "objectives", "params", "observe", "member_class_names", "class_names")
+STRUCTURE = ("self", "student", "teacher", "objectives", "params", "observe", "member_class_names", "class_names", "teacher_tokenizer")
 """Parameters that a recipe fills from its other sections."""
 
 
 def parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The parameters of a class or function that a recipe may set. A network is one only of a scheme, where it is described as in ``student``."""
+    """The parameters of a class or function that a recipe may set: no ``Path``, which is the recipe's folder, and networks only of a scheme."""
     found = inspect.signature(target, eval_str=True).parameters.values()
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     nets = inspect.isclass(target) and issubclass(target, Scheme)
-    return {p.name: p for p in found if p.kind not in variadic and p.name not in STRUCTURE and (nets or not _takes_net(p.annotation))}
+    mine = (p for p in found if p.kind not in variadic and p.name not in STRUCTURE and p.annotation is not Path)
+    return {p.name: p for p in mine if nets or not _takes_net(p.annotation)}
 
 
 def _is_net(annotation: Any) -> bool:

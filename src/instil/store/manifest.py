@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -13,6 +14,9 @@ from instil.atomic import atomic
 
 FORMAT = 1
 NAME = "manifest.json"
+HASH = re.compile("[0-9a-f]{16,}")
+HASHED = {"weights": "the teacher's weights, or how and on what it is trained", "data": "the samples", "code": "the teacher's code"}
+"""What a hash in each part of a binding is of."""
 
 
 @dataclass
@@ -52,7 +56,7 @@ class Manifest:
 
     def differences(self, wanted: Mapping[str, Any]) -> list[str]:
         """What is not as ``wanted``: name, what it was when it was recorded, and what it is."""
-        return [f"{place} was {_short(before)} and is {_short(now)}" for place, before, now in _unlike(self.binding, wanted)]
+        return [_difference(*one) for one in _unlike(self.binding, wanted)]
 
 
 def read_manifest(folder: str) -> Manifest:
@@ -60,10 +64,10 @@ def read_manifest(folder: str) -> Manifest:
     try:
         with fsspec.open(f"{folder.rstrip('/')}/{NAME}", "rt", encoding="utf-8") as file:
             found = json.load(file)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(f"{folder} is no store: it has no {NAME}; make one with: instil record RECIPE") from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"the manifest of the store {folder} cannot be read: {error}") from error
+        raise ValueError(f"the manifest of the store {folder} cannot be read: {error}; delete the folder and record it anew") from error
     if found.get("format") != FORMAT:
         raise ValueError(f"the store {folder} has format {found.get('format')}, this version reads format {FORMAT}; record it anew")
     sections = {name: Section(**section) for name, section in found.pop("sections").items()}
@@ -79,6 +83,13 @@ def _unlike(before: Any, now: Any, place: str = "") -> Iterator[tuple[str, Any, 
             yield from _unlike(before.get(key), now.get(key), f"{place}.{key}" if place else str(key))
     elif before != now:
         yield place, before, now
+
+
+def _difference(place: str, before: Any, now: Any) -> str:
+    meaning = HASHED.get(place.partition(".")[0])
+    if meaning and all(isinstance(value, str) and HASH.fullmatch(value) for value in (before, now)):
+        return f"{place} ({meaning}) has changed"
+    return f"{place} was {_short(before)} and is {_short(now)}"
 
 
 def _short(value: Any) -> str:

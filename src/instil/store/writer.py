@@ -35,10 +35,10 @@ class Writer:
             if changed := self.manifest.differences(binding):
                 raise ValueError(f"{folder} holds other answers: {'; '.join(changed)}. Take another folder, or delete this one")
             return
-        if folder.exists() and any(folder.iterdir()):
-            raise FileExistsError(f"{folder} is not empty and no store; take another folder")
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            what = "is not empty and no store" if folder.is_dir() else "is a file"
+            raise FileExistsError(f"{folder} {what}; take another folder")
         self.manifest = Manifest(dict(binding))
-        self._save()
 
     def record(self, name: str, index: Tensor, views: int, batches: Batches, answer: Callable[[Batch], Outputs]) -> Iterator[int]:
         """Record what ``answer`` gives for the samples of ``index`` in every view; yields how many answers are done.
@@ -64,6 +64,7 @@ class Writer:
         batch = next(iter(batches(0, 0, len(index))))
         rows, constants, outputs = _apart(answer(batch))
         each = sum(tensor[0].numel() * tensor.element_size() for tensor in rows.values())
+        self._save()  # the folder is a store from here on; before the first answer it is nothing
         section = Section(f"{name}-index.safetensors.zst", len(index), views, max(1, SHARD // max(each, 1)), outputs)
         self._write(section.index, {"index": index})
         if constants:

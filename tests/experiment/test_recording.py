@@ -175,7 +175,7 @@ def test_answers_are_recorded_into_an_empty_folder_of_this_machine(path: str, me
 
 
 def test_what_cannot_be_encoded_leaves_no_store_behind(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="store.size: the 64 largest of 10 classes are all of them"):
+    with pytest.raises(RecipeError, match=r"store.size: the 64 largest of 10 classes are all of them"):
         record(stored(tmp_path / "store", "baselines=[]", "store.codec=top", objectives={"top_k": {}}), Console(quiet=True))
     assert not (tmp_path / "store").exists()
 

@@ -91,7 +91,6 @@ def test_resume_reads_the_recipe_of_the_run(capsys: pytest.CaptureFixture[str], 
     [
         (["run", "digit"], "Error: No recipe named 'digit', and no such file; closest: digits"),
         (["run", "none/such.yaml"], "Error: there is no recipe none/such.yaml"),
-        (["run", "recipes/language/langage.yaml"], "Error: there is no recipe recipes/language/langage.yaml; closest: language.yaml"),
         (
             ["run", "digits", "objectives.dkd={alfa: 1}"],
             "Error: objectives.dkd.alfa: DKD has no such option; its options are alpha, beta, temperature",

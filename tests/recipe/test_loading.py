@@ -368,3 +368,9 @@ def test_a_loss_of_the_whole_batch_has_no_weights_of_samples() -> None:
     made = load("digits", ["objectives.rkd={sample_weight: entropy}"])
     with pytest.raises(RecipeError, match=r"objectives\.rkd: RKD has one loss for the batch; its samples have no weights"):
         build_objectives(made.objectives)
+
+
+def test_a_file_that_is_not_there_is_answered_with_the_closest(tmp_path: Path) -> None:
+    (tmp_path / "language.yaml").touch()
+    with pytest.raises(FileNotFoundError, match=r"there is no recipe .*langage\.yml; closest: language\.yaml"):
+        load(tmp_path / "langage.yml")

@@ -87,7 +87,7 @@ CASES: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "wrong in the second stage": (
         {},
         ["stages=[{}, {student: previous, objectives: {fitnet: }}]"],
-        "stages.1: objectives.fitnet: FitNet needs features of the student",
+        "stages.1.objectives.fitnet: FitNet needs features of the student",
     ),
     "other data in a stage": ({}, ["stages=[{data: {name: npz:one.npz}}]"], "stages.0.data.name: all stages learn from the recipe's data"),
     "not to be had without the library": ({}, ["student.model=timm:resnet1"], "student: timm has no model 'resnet1'; closest: resnet18"),

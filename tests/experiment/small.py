@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from instil.experiment.run import run
@@ -28,6 +29,15 @@ SMALL: dict[str, Any] = {
 def recipe(*changes: str, **sections: Any) -> Recipe:
     """The small recipe with other sections and ``key=value`` changes."""
     return build(override(SMALL | sections, changes))
+
+
+def among_texts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in this folder, with a cache of its own and ten short texts in ``texts``."""
+    monkeypatch.setenv("INSTIL_CACHE", str(folder / "cache"))
+    monkeypatch.chdir(folder)
+    (folder / "texts").mkdir()
+    for number in range(10):
+        (folder / "texts" / f"{number}.txt").write_text(f"{number}: the quick brown fox jumps over the lazy dog. " * 4)
 
 
 def run_of(one: Recipe, out: Path, resume: bool = False) -> dict[str, Any]:

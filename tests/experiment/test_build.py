@@ -53,7 +53,6 @@ class Gap(Objective):
 '''
 HUGGING = """
 from transformers import ViTConfig, ViTForImageClassification
-from instil.experiment.bench import Bench
 
 
 def build(classes, channels, size):

@@ -18,7 +18,7 @@ from instil.experiment.recording import record
 from instil.experiment.rehearsal import rehearse
 from instil.recipe.errors import RecipeError
 from instil.recipe.sections import Recipe
-from tests.experiment.small import lines, recipe, run_of
+from tests.experiment.small import among_texts, lines, recipe, run_of
 
 SPOKEN: dict[str, Any] = {
     "task": "language",
@@ -34,11 +34,7 @@ SPOKEN: dict[str, Any] = {
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "texts").mkdir()
-    for number in range(10):
-        (tmp_path / "texts" / f"{number}.txt").write_text(f"{number}: the quick brown fox jumps over the lazy dog. " * 4)
+    among_texts(tmp_path, monkeypatch)
     return tmp_path
 
 

@@ -20,7 +20,7 @@ from instil.recipe import RecipeError
 from instil.recipe import build as read
 from instil.recipe.overrides import override
 from instil.recipe.sections import Recipe
-from tests.experiment.small import lines, result, run_of
+from tests.experiment.small import among_texts, lines, result, run_of
 
 SPOKEN: dict[str, Any] = {
     "task": "language",
@@ -35,7 +35,6 @@ SPOKEN: dict[str, Any] = {
 TINY = """
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
-from instil.experiment.bench import Bench
 
 def build(vocabulary):
     sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 1}
@@ -45,11 +44,7 @@ def build(vocabulary):
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "texts").mkdir()
-    for number in range(10):
-        (tmp_path / "texts" / f"{number}.txt").write_text(f"{number}: the quick brown fox jumps over the lazy dog. " * 4)
+    among_texts(tmp_path, monkeypatch)
     (tmp_path / "tiny.py").write_text(TINY)
     return tmp_path
 

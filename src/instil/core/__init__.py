@@ -1,6 +1,6 @@
 """The six ideas: Batch and Outputs, Net, Teacher, Objective, Scheme with its Updates, Card."""
 
-from instil.core.batch import SHARED_ROLES, UNLABELLED, Batch, Outputs, first, full, items, mean, normal, nothing, size, uniform
+from instil.core.batch import SHARED_ROLES, UNLABELLED, Batch, Outputs, first, full, items, mean, normal, nothing, passed, size, uniform
 from instil.core.card import Card, NonNegative, Positive, Schedule, at_progress, closest
 from instil.core.lazily import Lazily
 from instil.core.net import Call, Net, as_net, plain_call
@@ -46,6 +46,7 @@ __all__ = [
     "mean",
     "normal",
     "nothing",
+    "passed",
     "plain_call",
     "size",
     "uniform",

@@ -78,6 +78,11 @@ def uniform(batch: Batch, n: int, salt: int = 0) -> Tensor:
     return ((x >> 11) & (2**24 - 1)).float() / 2**24
 
 
+def passed(cumulated: Tensor, numbers: Tensor) -> Tensor:
+    """The classes (N, n) drawn by numbers (N, n) in [0, 1): where the probabilities, ``cumulated`` over C classes (N, C), pass them."""
+    return torch.searchsorted(cumulated, numbers.to(cumulated) * cumulated[:, -1:], right=True).clamp_max(cumulated.shape[-1] - 1)
+
+
 def normal(batch: Batch, n: int, salt: int = 0) -> Tensor:
     """(N, n) standard normal numbers that depend on seed, step and sample alone."""
     draws = 2 * uniform(batch, n, salt) - 1 + 2**-24  # the middle of its cell: none is infinite

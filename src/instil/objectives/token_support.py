@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from instil.core import Sampled, Top, full
+from instil.core import Sampled, Top, full, passed
 from instil.objectives.heads import Signal, Source
 from instil.objectives.token_divergence import capped, constant, divided, leading, require_same_tokens, sweep, vocabulary_of
 from instil.objectives.token_terms import FLOOR, Side, Term
@@ -99,8 +99,7 @@ class Drawn:
         assert self.numbers is not None
         teacher = Side(divided(capped(loaded, self.source.softcap, False)[0], self.temperature))
         numbers = self.numbers[rows].to(loaded)
-        steps = teacher.probability.cumsum(-1)
-        ids = torch.searchsorted(steps, numbers * steps[:, -1:], right=True).clamp_max(loaded.shape[1] - 1)
+        ids = passed(teacher.probability.cumsum(-1), numbers)
         return ids, teacher.log.gather(-1, ids), torch.full_like(numbers, 1 / numbers.shape[1])
 
 

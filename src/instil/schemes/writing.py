@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from instil.core import UNLABELLED, Batch, Net, Outputs, dry, first, full, uniform
+from instil.core import UNLABELLED, Batch, Net, Outputs, dry, first, full, passed, uniform
 
 Ask = Callable[[Batch], Outputs]
 Choose = Callable[[Sequence[Tensor], Tensor], tuple[Tensor, Tensor]]
@@ -51,8 +51,7 @@ def picked(probability: Tensor, numbers: Tensor, top_p: float = 1.0) -> Tensor:
         ordered, order = probability.sort(dim=-1, descending=True, stable=True)
         among = ordered.cumsum(-1, dtype=torch.float64) - ordered < top_p
         kept = probability * torch.zeros_like(among).scatter(-1, order, among)
-    cumulated = kept.cumsum(-1, dtype=torch.float64)
-    return torch.searchsorted(cumulated, numbers.double()[:, None] * cumulated[:, -1:], right=True).squeeze(-1)
+    return passed(kept.cumsum(-1, dtype=torch.float64), numbers[:, None]).squeeze(-1)
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from instil.core import Batch, Outputs, Projection, Sampled, Top, full, uniform
+from instil.core import Batch, Outputs, Projection, Sampled, Top, full, passed, uniform
 
 Codec = Literal["exact", "float16", "top", "sampled"]
 WHOLE = ("logits", "projection")
@@ -75,9 +75,7 @@ def drawn(given: Tensor | Projection, batch: Batch, size: int) -> Sampled:
     numbers = uniform({"index": batch["index"] + (batch["view"] << 40)}, math.prod(shape[1:]) * size, salt=11).view(-1, size)
     found, done = [], 0
     for log_p in _log_probabilities(given):
-        steps = log_p.exp().cumsum(-1)
-        mine = numbers[done : (done := done + len(log_p))].to(steps) * steps[:, -1:]
-        ids = torch.searchsorted(steps, mine, right=True).clamp_max(log_p.shape[-1] - 1)
+        ids = passed(log_p.exp().cumsum(-1), numbers[done : (done := done + len(log_p))])
         found.append((ids.int(), log_p.gather(-1, ids)))
     ids, log_p = (torch.cat(parts) for parts in zip(*found, strict=True))
     return Sampled(ids.view(*shape, size), log_p.view(*shape, size))

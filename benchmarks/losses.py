@@ -56,11 +56,17 @@ def formulations(name: str, given: Inputs) -> dict[str, Run]:
     return found
 
 
-def gradient(run: Run, given: Inputs) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """The loss, and its gradient for all inputs that want one (zeros where the loss does not read them)."""
+def gradients(run: Run, given: Inputs) -> tuple[Tensor, list[Tensor], tuple[Tensor | None, ...]]:
+    """The loss, the inputs that want a gradient, and theirs; None for what the loss does not read."""
     wanted = [value for value in vars(given).values() if isinstance(value, Tensor) and value.requires_grad]
     loss = run()
-    return loss.detach(), torch.autograd.grad(loss, wanted, allow_unused=True, materialize_grads=True)
+    return loss.detach(), wanted, torch.autograd.grad(loss, wanted, allow_unused=True)
+
+
+def gradient(run: Run, given: Inputs) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The loss, and its gradient for all inputs that want one (zeros where the loss does not read them)."""
+    loss, wanted, found = gradients(run, given)
+    return loss, tuple(torch.zeros_like(value) if one is None else one for value, one in zip(wanted, found, strict=True))
 
 
 def seconds(run: Run, given: Inputs, times: int = 1) -> float:
@@ -69,11 +75,11 @@ def seconds(run: Run, given: Inputs, times: int = 1) -> float:
     clock = time.perf_counter if on_gpu else time.process_time
     wait = torch.cuda.synchronize if on_gpu else lambda: None
     if times > 1:
-        gradient(run, given)
+        gradients(run, given)
     wait()
     began = clock()
     for _ in range(times):
-        gradient(run, given)
+        gradients(run, given)
     wait()
     return (clock() - began) / times
 
@@ -83,10 +89,10 @@ def most_memory(run: Run, given: Inputs) -> float:
     if given.student.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        gradient(run, given)
+        gradients(run, given)
         return float(torch.cuda.max_memory_allocated() - before) / 2**20
     with torch.autograd.profiler.profile(profile_memory=True) as profile:
-        gradient(run, given)
+        gradients(run, given)
     events = sorted((event.start_ns(), event.nbytes()) for event in profile.kineto_results.events() if event.name() == "[memory]")
     held = most = 0
     for _, change in events:

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from instil.core import Projection, full
-from instil.objectives.token_terms import FLOOR
 
 Signal = Tensor | Projection
 """Logits (..., V), or what they are made from."""
+Rows = Tensor | slice
+"""Numbers of tokens, or a run of them that is read and written where it stands."""
 
 
 class Source(Protocol):
@@ -21,11 +22,13 @@ class Source(Protocol):
     items: int
     classes: int
     softcap: float | None
+    multiplies: bool
+    """Whether matrix products make the logits, which are fast for many rows at a time."""
 
-    def load(self, rows: Tensor, into: Tensor) -> None:
-        """The logits of these rows, in full precision and none below ``FLOOR``, before the soft-cap."""
+    def load(self, rows: Rows, room: Tensor | None) -> Tensor:
+        """The logits of these rows, in full precision, before the soft-cap; products are written over ``room``, what was loaded before, if any."""
 
-    def collect(self, rows: Tensor, gradient: Tensor, weight: Tensor) -> None:
+    def collect(self, rows: Rows, gradient: Tensor, weight: Tensor) -> None:
         """Take in the gradient (n, V) of the rows' losses by their logits; a row counts by its ``weight`` where rows are added up."""
 
     def summed(self) -> list[Tensor | None]:
@@ -36,21 +39,23 @@ class Given:
     """Logits that are there, (N, V); ``tensors`` holds them alone."""
 
     softcap: float | None = None
+    multiplies = False
 
     def __init__(self, tensors: Sequence[Tensor], learns: Sequence[bool]):
-        (self.logits,) = tensors
+        (self.logits,), (self.learns,) = tensors, learns
         self.items, self.classes = self.logits.shape
-        self.gradients = [torch.zeros_like(self.logits) if learns[0] else None]
+        self.gradient: Tensor | None = None
 
-    def load(self, rows: Tensor, into: Tensor) -> None:
-        torch.clamp_min(self.logits[rows].to(into.dtype), FLOOR, out=into)
+    def load(self, rows: Rows, room: Tensor | None) -> Tensor:
+        return self.logits[rows].to(full(self.logits).dtype)
 
-    def collect(self, rows: Tensor, gradient: Tensor, weight: Tensor) -> None:
-        if self.gradients[0] is not None:
-            self.gradients[0].index_copy_(0, rows, gradient.to(self.logits.dtype))
+    def collect(self, rows: Rows, gradient: Tensor, weight: Tensor) -> None:
+        if self.gradient is None:  # runs of rows are all that there are, and leave nothing out
+            self.gradient = torch.empty_like(self.logits) if isinstance(rows, slice) else torch.zeros_like(self.logits)
+        self.gradient[rows] = gradient.to(self.logits.dtype)
 
     def summed(self) -> list[Tensor | None]:
-        return list(self.gradients)
+        return [torch.zeros_like(self.logits) if self.learns and self.gradient is None else self.gradient]
 
 
 class Head:
@@ -58,6 +63,8 @@ class Head:
 
     Gradients of weights and bias are added up in full precision.
     """
+
+    multiplies = True
 
     def __init__(self, tensors: Sequence[Tensor], learns: Sequence[bool], softcap: float | None = None):
         self.tensors, self.softcap = tensors, softcap
@@ -72,19 +79,23 @@ class Head:
         ]
         self.begun = False
 
-    def load(self, rows: Tensor, into: Tensor) -> None:
+    def load(self, rows: Rows, room: Tensor | None) -> Tensor:
+        size = (rows.stop - rows.start) if isinstance(rows, slice) else len(rows)
+        hidden = self.tensors[0]
+        room = torch.empty(size, self.classes, dtype=full(hidden).dtype, device=hidden.device) if room is None else room[:size]
         for number, ((hidden, _), weight) in enumerate(zip(self.pairs, self.weights, strict=True)):
-            _multiply(hidden[rows], weight, into, add=number > 0)
+            _multiply(hidden[rows], weight, room, add=number > 0)
         if self.bias is not None:
-            into.add_(self.bias).clamp_min_(FLOOR)
+            room.add_(self.bias)
+        return room
 
-    def collect(self, rows: Tensor, gradient: Tensor, weight: Tensor) -> None:
+    def collect(self, rows: Rows, gradient: Tensor, weight: Tensor) -> None:
         keep = float(self.begun)
         for number, ((hidden, _), matrix) in enumerate(zip(self.pairs, self.weights, strict=True)):
             of_hidden, of_weight = self.gradients[2 * number : 2 * number + 2]
             low = gradient.to(hidden.dtype)
             if of_hidden is not None:
-                of_hidden.index_copy_(0, rows, low @ matrix)
+                of_hidden[rows] = low @ matrix
             if of_weight is not None:
                 weighted = hidden[rows] * weight.to(hidden.dtype)[:, None]
                 if low.dtype == of_weight.dtype:

@@ -13,23 +13,24 @@ import torch
 from torch import Tensor
 
 from instil.core import Projection, full, mean
-from instil.objectives.heads import Given, Head, Signal, Source
+from instil.objectives.heads import Given, Head, Rows, Signal, Source
 from instil.objectives.token_terms import PerToken, Side, Term
 
 CHUNK = {"cpu": 3 * 2**22, "cuda": 2**27}
-"""Logits that are held at a time, of each side."""
-BLOCK = {"cpu": 2**17, "cuda": 2**27}
-"""Logits that are worked on at a time."""
+"""Logits that are held at a time, of each side, where a matrix product makes them."""
+BLOCK = {"cpu": 2**18, "cuda": 2**27}
+"""Logits that are worked on at a time, and held where they are given."""
 
 
 class Target(Protocol):
     """What a student's distribution is compared with; it keeps nothing between two chunks."""
 
-    def load(self, rows: Tensor, into: Tensor) -> None:
-        """Get ready for these rows; ``into`` is room for their logits."""
+    @property
+    def source(self) -> Source | None:
+        """What makes its logits, if it has them."""
 
-    def against(self, student: Side, rows: Tensor, loaded: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss (n,) of a block of rows, with what was loaded for it, and its gradient (n, V) by the student's logits at temperature."""
+    def against(self, student: Side, rows: Rows, loaded: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The loss (n,) of a block of rows, with the source's logits for it, and its gradient (n, V) by the student's logits at temperature."""
 
 
 class Dense:
@@ -38,13 +39,16 @@ class Dense:
     def __init__(self, source: Source, term: Term | PerToken, temperature: float):
         self.source, self.term, self.temperature = source, term, temperature
 
-    def load(self, rows: Tensor, into: Tensor) -> None:
-        self.source.load(rows, into)
-
-    def against(self, student: Side, rows: Tensor, loaded: Tensor) -> tuple[Tensor, Tensor]:
-        logits, _ = capped(loaded, self.source.softcap, False)
+    def against(self, student: Side, rows: Rows, loaded: Tensor | None) -> tuple[Tensor, Tensor]:
         term = self.term.of(rows) if isinstance(self.term, PerToken) else self.term
-        return term(student, Side(divided(logits, self.temperature)))
+        return term(student, tempered(self.source, loaded, self.temperature))
+
+
+def tempered(source: Source | None, loaded: Tensor | None, temperature: float = 1.0) -> Side:
+    """The distributions of a source that does not learn, of what it loaded."""
+    assert source is not None
+    assert loaded is not None
+    return Side(divided(capped(loaded, source.softcap, False)[0], temperature))
 
 
 def divided(logits: Tensor, temperature: float) -> Tensor:
@@ -70,39 +74,37 @@ class _Plan(NamedTuple):
 
     def run(self, tensors: Sequence[Tensor], weight: Tensor, learns: Sequence[bool]) -> tuple[Tensor, list[Tensor | None]]:
         """The loss (N,), zero where the weight is, and the gradients by the tensors: of rows unweighted, of what rows share weighted."""
-        student = self.source(tensors, learns)
+        student, teacher = self.source(tensors, learns), self.target.source
         values = weight.new_zeros(student.items)
-        room: Tensor | None = None
-        for rows in _chunks(weight, student.classes):
-            room = weight.new_empty(2, len(rows), student.classes) if room is None else room  # the first chunk is the largest
-            logits, loaded = room[:, : len(rows)]
-            student.load(rows, logits)
-            self.target.load(rows, loaded)
+        logits = loaded = None
+        for rows in _chunks(weight, student.classes, CHUNK if any(side is not None and side.multiplies for side in (student, teacher)) else BLOCK):
+            logits = student.load(rows, logits)
+            loaded = None if teacher is None else teacher.load(rows, loaded)
             for block in _blocks(logits):
-                values[rows[block]] = self._step(student, rows[block], logits[block], loaded[block], any(learns))
-            if any(learns):
+                some = slice(rows.start + block.start, rows.start + block.stop) if isinstance(rows, slice) else rows[block]
+                values[some], gradient = self._step(student, some, logits[block], None if loaded is None else loaded[block], any(learns))
+                if student.multiplies:
+                    logits[block] = gradient
+                elif any(learns):
+                    student.collect(some, gradient, weight[some])
+            if student.multiplies and any(learns):
                 student.collect(rows, logits, weight[rows])
         return values, student.summed()
 
-    def _step(self, student: Source, rows: Tensor, logits: Tensor, loaded: Tensor, learns: bool) -> Tensor:
-        """The loss of a block; its gradient takes the place of the logits."""
+    def _step(self, student: Source, rows: Rows, logits: Tensor, loaded: Tensor | None, learns: bool) -> tuple[Tensor, Tensor]:
+        """The loss of a block and its gradient by the logits."""
         logits, slope = capped(logits, student.softcap, learns)
         value, gradient = self.target.against(Side(divided(logits, self.temperature)), rows, loaded)
-        if self.temperature != 1:
-            gradient = gradient.div_(self.temperature)
-        if slope is None:
-            logits.copy_(gradient)
-        else:
-            torch.mul(gradient, slope, out=logits)
-        return value
+        gradient = gradient if self.temperature == 1 else gradient.div_(self.temperature)
+        return value, gradient if slope is None else gradient.mul_(slope)
 
 
-def _chunks(weight: Tensor, classes: int) -> Iterator[Tensor]:
-    """The rows that count, some at a time."""
+def _chunks(weight: Tensor, classes: int, size: dict[str, int]) -> Iterator[Rows]:
+    """The rows that count, some at a time: runs where all do."""
     rows = weight.nonzero().squeeze(1)
-    step = max(1, CHUNK.get(weight.device.type, CHUNK["cuda"]) // classes)
+    step = max(1, size.get(weight.device.type, size["cuda"]) // classes)
     for start in range(0, len(rows), step):
-        yield rows[start : start + step]
+        yield slice(start, min(start + step, len(rows))) if len(rows) == len(weight) else rows[start : start + step]
 
 
 def _blocks(logits: Tensor) -> Iterator[slice]:
@@ -131,9 +133,11 @@ class _Sweep(torch.autograd.Function):
         learns, gradients = ctx.needs_input_grad[2:], ctx.gradients
         ctx.gradients = None
         gradient = torch.where(weight == 0, 0.0, gradient)
-        shared = [part is not None and not _of_rows(tensors, number) for number, part in enumerate(gradients or ())]
-        share = (gradient @ weight) / (weight @ weight).clamp_min(torch.finfo(weight.dtype).tiny)
-        if gradients is None or (any(shared) and not torch.allclose(gradient, share * weight, rtol=1e-5, atol=0)):
+        share = torch.ones_like(weight[:1])
+        if gradients is not None and any(part is not None and not _of_rows(tensors, number) for number, part in enumerate(gradients)):
+            share = (gradient @ weight) / (weight @ weight).clamp_min(torch.finfo(weight.dtype).tiny)
+            gradients = gradients if torch.allclose(gradient, share * weight, rtol=1e-5, atol=0) else None
+        if gradients is None:
             _, gradients = ctx.plan.run(tensors, gradient, learns)
             share = torch.ones_like(share)
         for number, part in enumerate(gradients):

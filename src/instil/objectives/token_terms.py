@@ -16,7 +16,7 @@ NEAR_THE_END = 0.02
 
 
 class Side:
-    """One side's distributions over V classes, of logits (n, V), none below ``FLOOR``; both forms are made when they are first read."""
+    """One side's distributions over V classes, of logits (n, V); both forms are made when they are first read, and finite."""
 
     def __init__(self, logits: Tensor):
         self.logits = logits
@@ -24,7 +24,7 @@ class Side:
     @cached_property
     def log(self) -> Tensor:
         """Log-probabilities (n, V)."""
-        return self.logits.log_softmax(-1)
+        return self.logits.log_softmax(-1).clamp_min_(FLOOR)
 
     @cached_property
     def probability(self) -> Tensor:
@@ -47,7 +47,7 @@ class PerToken(NamedTuple):
     make: Callable[[Tensor], Term]
     values: Tensor
 
-    def of(self, rows: Tensor) -> Term:
+    def of(self, rows: Tensor | slice) -> Term:
         """The term of these tokens."""
         return self.make(self.values.flatten()[rows].unsqueeze(1))
 

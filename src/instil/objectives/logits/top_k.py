@@ -9,9 +9,9 @@ from torch import Tensor
 
 from instil.core import Batch, Card, Positive, Top
 from instil.objectives.heads import Signal
-from instil.objectives.token_divergence import reduced_tokens
+from instil.objectives.token_divergence import reduced_tokens, sweep
 from instil.objectives.token_objective import TokenObjective, Vocabulary
-from instil.objectives.token_support import Support, top_divergence
+from instil.objectives.token_support import Coarse, Support, likeliest
 from instil.objectives.token_terms import Term, forward_kl, jsd, reverse_kl, total_variation
 
 Divergence = Literal["forward_kl", "reverse_kl", "jsd", "tvd"]
@@ -44,7 +44,8 @@ def top_k_loss(
     brings its own. Logits (..., V) or projections, in any mixture, give (...) for reduction ``none``; ``weight`` (...) is how much each token
     counts. Raises ValueError where tokens or classes differ, and where a ``Top`` is asked for another temperature than 1 or another support.
     """
-    values = top_divergence(student, teacher, term_of(divergence, beta), k, support, tail, temperature, weight)
+    target = Coarse(likeliest(student, teacher, k, support, tail, temperature), term_of(divergence, beta))
+    values = sweep(student, target, temperature, weight)
     return reduced_tokens(values * temperature**2 if scale else values, weight, reduction)
 
 
@@ -101,6 +102,5 @@ class TopK(TokenObjective):
         self.k, self.divergence, self.beta, self.support, self.tail = k, divergence, beta, support, tail
 
     def values(self, student: Signal, teacher: Any, batch: Batch) -> Tensor:
-        term = term_of(self.divergence, self.beta)
-        weight = self.weight(batch)
-        return top_divergence(student, teacher, term, self.k, self.support, self.tail, self.temperature, weight, self.vocabulary)
+        classes = likeliest(student, teacher, self.k, self.support, self.tail, self.temperature, self.vocabulary)
+        return sweep(student, Coarse(classes, term_of(self.divergence, self.beta)), self.temperature, self.weight(batch), self.vocabulary)

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from instil.core import Batch, Card, Positive, Top
 from instil.objectives.heads import Signal
-from instil.objectives.token_divergence import reduced_tokens
+from instil.objectives.token_divergence import reduced_tokens, sweep
 from instil.objectives.token_objective import TokenObjective, Vocabulary
-from instil.objectives.token_support import ranked, top_divergence
+from instil.objectives.token_support import Ranked, likeliest
 
 Kind = Literal["logistic", "hinge"]
 
@@ -32,7 +32,8 @@ def top_k_ranking_loss(
     Logits (..., V) or projections, in any mixture, give (...) for reduction ``none``; ``weight`` (...) is how much each token counts.
     Raises ValueError where tokens or classes differ, and where a ``Top`` is asked for another temperature than 1.
     """
-    values = top_divergence(student, teacher, ranked(kind, margin), k, temperature=temperature, weight=weight)
+    target = Ranked(likeliest(student, teacher, k, temperature=temperature), kind, margin)
+    values = sweep(student, target, temperature, weight)
     return reduced_tokens(values, weight, reduction)
 
 
@@ -77,5 +78,5 @@ class TopKRanking(TokenObjective):
         self.k, self.kind = k, kind
 
     def values(self, student: Signal, teacher: Any, batch: Batch) -> Tensor:
-        term, weight = ranked(self.kind), self.weight(batch)
-        return top_divergence(student, teacher, term, self.k, temperature=self.temperature, weight=weight, vocabulary=self.vocabulary)
+        classes = likeliest(student, teacher, self.k, temperature=self.temperature, vocabulary=self.vocabulary)
+        return sweep(student, Ranked(classes, self.kind), self.temperature, self.weight(batch), self.vocabulary)

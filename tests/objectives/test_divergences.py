@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from instil.objectives.divergences import decoupled_kl, rest_cross_entropy, softened_kl, target_cross_entropy
+from instil.objectives.divergences import decoupled_kl, kl_from, rest_cross_entropy, softened_kl, target_cross_entropy
 
 
 def case() -> tuple[Tensor, Tensor, Tensor]:
@@ -19,6 +19,25 @@ def test_kl_is_taken_apart_at_the_target() -> None:
     of_target, of_rest = decoupled_kl(student, teacher, target, 2.0)
     left = 1 - (teacher / 2).softmax(-1).gather(-1, target.unsqueeze(-1)).squeeze(-1)
     torch.testing.assert_close(of_target + left * of_rest, softened_kl(student, teacher, 2.0))
+
+
+def test_kl_from_constant_probabilities_has_gradients_of_any_order() -> None:
+    student, teacher, _ = case()
+    several = torch.stack([teacher, teacher.flip(-1)]).div(3).log_softmax(-1)
+    assert torch.autograd.gradcheck(lambda logits: kl_from(several, logits, 3.0), student.requires_grad_())
+    assert torch.autograd.gradgradcheck(lambda logits: kl_from(several, logits, 3.0), student)
+    live = several.clone().requires_grad_()
+    torch.testing.assert_close(kl_from(several, student, 3.0), kl_from(live, student, 3.0))
+
+
+def test_kl_does_not_see_classes_that_neither_side_thinks_possible() -> None:
+    student, teacher, _ = case()
+    padded = [torch.nn.functional.pad(side, (0, 2), value=-torch.inf) for side in (student, teacher)]
+    padded[0].requires_grad_()
+    values = softened_kl(*padded)
+    torch.testing.assert_close(values, softened_kl(student, teacher))
+    (gradient,) = torch.autograd.grad(values.sum(), padded[0])
+    assert torch.equal(gradient[..., -2:], torch.zeros(2, 3, 2, dtype=torch.float64))
 
 
 def test_cross_entropies_of_target_and_rest_make_that_of_the_softmax() -> None:

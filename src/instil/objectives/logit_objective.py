@@ -47,8 +47,10 @@ class _Expectation(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, values: Tensor, less: Tensor | None) -> Tensor:
         ctx.save_for_backward(weight)
-        terms = values * weight if less is None else (values - less).mul_(weight)
-        return terms.masked_fill_(weight == 0, 0.0).sum(-1)
+        most = torch.finfo(values.dtype).max / 2  # times zero it is zero, as infinity is not
+        terms = values.clamp(-most, most)
+        terms = terms * weight if less is None else (terms - less.clamp(-most, most)).mul_(weight)
+        return terms.sum(-1)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from instil.core import Batch, Card, NonNegative, Objective, Outputs, Positive, full
 from instil.objectives.adapters import adapter, as_map, comparable, like
 from instil.objectives.directions import angles, unit
-from instil.objectives.divergences import softened
+from instil.objectives.divergences import kl_from, softened
 from instil.objectives.errors import squared_error
-from instil.objectives.logit_objective import kl_divergence, reduced
+from instil.objectives.logit_objective import reduced
 from instil.objectives.pairs import match, plan, stages
 from instil.objectives.several_teachers import members, require_several, side_by_side
 
@@ -25,7 +25,8 @@ def amtml_kd_weights(pooled: Tensor, factors: Tensor, vector: Tensor) -> Tensor:
 
 def amtml_kd_target(teachers: Tensor, log_weights: Tensor, temperature: float = 5.0) -> Tensor:
     """The integrated soft target: log of the weighted mean of the teachers' softmaxes; (K, N, C) and log weights (K, N) give (N, C)."""
-    return (log_weights.unsqueeze(-1) + softened(teachers, temperature)).logsumexp(0)
+    mixed = (log_weights.exp().unsqueeze(-1) * softened(teachers, temperature).exp()).sum(0)
+    return mixed.clamp_min(torch.finfo(mixed.dtype).tiny).log()
 
 
 def amtml_kd_loss(student: Tensor, teachers: Tensor, log_weights: Tensor, temperature: float = 5.0, reduction: str = "mean") -> Tensor:
@@ -34,7 +35,7 @@ def amtml_kd_loss(student: Tensor, teachers: Tensor, log_weights: Tensor, temper
     Student logits (N, C), teacher logits (K, N, C), log weights (K, N) give (N,) for reduction ``none``. Raises ValueError where shapes do not fit.
     """
     require_several(student, teachers)
-    values = kl_divergence(amtml_kd_target(teachers, log_weights, temperature), softened(student, temperature))
+    values = kl_from(amtml_kd_target(teachers, log_weights, temperature), student, temperature)
     return reduced(values * temperature**2, reduction)
 
 

@@ -19,9 +19,10 @@ def bake_targets(probability: Tensor, embedding: Tensor, omega: float = 0.5) -> 
     A row of A is a softmax over the cosines to the other samples.
     """
     direction = F.normalize(full(embedding), dim=1)
-    own = torch.eye(len(direction), device=direction.device, dtype=direction.dtype)
-    affinity = (direction @ direction.T - 1e9 * own).softmax(1)
-    carried: Tensor = torch.linalg.solve(own - omega * affinity, full(probability))
+    affinity = (direction @ direction.T).fill_diagonal_(-1e9).softmax(1)
+    system = -omega * affinity
+    system.diagonal().add_(1)
+    carried: Tensor = torch.linalg.solve(system, full(probability))
     return (1 - omega) * carried
 
 

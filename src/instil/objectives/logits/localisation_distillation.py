@@ -7,8 +7,9 @@ from typing import Annotated, ClassVar
 from annotated_types import Ge
 from torch import Tensor
 
-from instil.core import Batch, Card, Objective, Outputs, Positive, full
-from instil.objectives.logit_objective import kl_divergence, reduced, require_same_logits
+from instil.core import Batch, Card, Objective, Outputs, Positive
+from instil.objectives.divergences import softened_kl
+from instil.objectives.logit_objective import reduced, require_same_logits
 
 
 def localisation_distillation_loss(student: Tensor, teacher: Tensor, edges: int = 4, temperature: float = 10.0, reduction: str = "mean") -> Tensor:
@@ -21,8 +22,8 @@ def localisation_distillation_loss(student: Tensor, teacher: Tensor, edges: int 
     if student.shape[-1] % edges or student.shape[-1] < 2 * edges:
         raise ValueError(f"{student.shape[-1]} logits are not {edges} edges of two or more bins each; they have shape (..., edges * bins)")
     shape = (*student.shape[:-1], edges, student.shape[-1] // edges)
-    log_student, log_teacher = ((full(side) / temperature).reshape(shape).log_softmax(-1) for side in (student, teacher))
-    return reduced(kl_divergence(log_teacher, log_student).sum(-1) * temperature**2, reduction)
+    values = softened_kl(student.reshape(shape), teacher.reshape(shape), temperature)
+    return reduced(values.sum(-1) * temperature**2, reduction)
 
 
 class LocalisationDistillation(Objective):

@@ -6,13 +6,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, NonNegative, Outputs, full
-from instil.objectives.logit_objective import LogitObjective, kl_divergence, reduced, require_same_logits
+from instil.objectives.divergences import softened_kl
+from instil.objectives.logit_objective import LogitObjective, reduced, require_same_logits
 
 
 def meal_similarity_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> Tensor:
     """KL(teacher || student) of logits (..., C) at temperature 1 (Shen & Savvides 2020, Eq. 2, less the teacher's entropy, which is constant)."""
     require_same_logits(student, teacher)
-    return reduced(kl_divergence(full(teacher).log_softmax(-1), full(student).log_softmax(-1)), reduction)
+    return reduced(softened_kl(student, teacher), reduction)
 
 
 def meal_discriminator_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> Tensor:

@@ -9,7 +9,8 @@ from annotated_types import Gt, Lt
 from torch import Tensor
 
 from instil.core import Batch, Card, LabelObjective, Positive, closest, full
-from instil.objectives.logit_objective import LogitObjective, kl_divergence, reduced, require_class_target, require_same_logits
+from instil.objectives.divergences import kl_from
+from instil.objectives.logit_objective import LogitObjective, reduced, require_class_target, require_same_logits
 
 CORRECTIONS = ("shift", "smooth")
 
@@ -42,7 +43,7 @@ def probability_shift_loss(
         share = smoothing / teacher.shape[-1]
         smooth = torch.full_like(teacher, share).scatter(-1, label, 1 - smoothing + share).log()
         log_teacher = torch.where(top == label, (teacher / temperature).log_softmax(-1), smooth)
-    values = kl_divergence(log_teacher, (full(student) / temperature).log_softmax(-1))
+    values = kl_from(log_teacher, student, temperature)
     return reduced(values * temperature**2, reduction, target)
 
 

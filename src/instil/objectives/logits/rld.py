@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from instil.core import Batch, Card, LabelObjective, NonNegative, Positive, full
-from instil.objectives.divergences import log_two
+from instil.objectives.divergences import log_two, softened_kl
 from instil.objectives.logit_objective import (
     LogitObjective,
     kl_divergence,
@@ -39,8 +39,7 @@ def rld_loss(
     label = teacher.gather(-1, target.clamp_min(0).unsqueeze(-1))
     some = teacher.amin(-1, keepdim=True) < label
     left_out = torch.where((teacher >= label) & some, -torch.inf, 0.0)
-    theirs, mine = ((logits + left_out).log_softmax(-1) for logits in (teacher, student))
-    correlation = torch.where(some.squeeze(-1), kl_divergence(theirs, mine), 0.0)
+    correlation = torch.where(some.squeeze(-1), softened_kl(student + left_out, teacher + left_out), 0.0)
     return reduced((alpha * confidence + beta * correlation) * temperature**2, reduction, target)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from instil.core import Batch, Card, Positive, full
-from instil.objectives.logit_objective import LogitObjective, kl_divergence, reduced, require_same_logits
+from instil.objectives.divergences import softened_kl
+from instil.objectives.logit_objective import LogitObjective, reduced, require_same_logits
 
 
 def ttm_loss(student: Tensor, teacher: Tensor, gamma: float = 0.1, weighted: bool = False, reduction: str = "mean") -> Tensor:
@@ -16,7 +17,7 @@ def ttm_loss(student: Tensor, teacher: Tensor, gamma: float = 0.1, weighted: boo
     """
     require_same_logits(student, teacher, classes=2)
     teacher = full(teacher)
-    values = kl_divergence((gamma * teacher).log_softmax(-1), full(student).log_softmax(-1))
+    values = softened_kl(student, gamma * teacher)
     return reduced(values * (gamma * teacher.log_softmax(-1)).logsumexp(-1).exp() if weighted else values, reduction)
 
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from instil.core import Batch, Card, Positive, closest
 from instil.objectives.anchors import AnchorObjective
 from instil.objectives.directions import products, unit
-from instil.objectives.logit_objective import kl_divergence, reduced
+from instil.objectives.divergences import softened_kl
+from instil.objectives.logit_objective import reduced
 from instil.objectives.relation_objective import Plain, Projector
 
 Queues = Literal["two", "one"]
@@ -24,8 +25,8 @@ def compress_loss(
     Embeddings (N, Ds) and (N, Dt), to unit length; anchors (K, Ds) and (K, Dt) of the same K samples.
     """
     sides = (unit(student), student_anchors), (unit(teacher), teacher_anchors)
-    mine, theirs = ((products(side, anchors.to(side.dtype)) / temperature).log_softmax(1) for side, anchors in sides)
-    return reduced(kl_divergence(theirs, mine), reduction)
+    mine, theirs = (products(side, anchors.to(side.dtype)) for side, anchors in sides)
+    return reduced(softened_kl(mine, theirs, temperature), reduction)
 
 
 class CompRess(AnchorObjective):

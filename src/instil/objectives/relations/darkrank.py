@@ -9,7 +9,7 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
-from instil.core import Batch, Card, Positive, closest
+from instil.core import Batch, Card, Positive, closest, full
 from instil.objectives.directions import unit
 from instil.objectives.logit_objective import kl_divergence
 from instil.objectives.plackett_luce import choice_surprise
@@ -28,15 +28,23 @@ def darkrank_loss(student: Tensor, teacher: Tensor, form: str = "hard", alpha: f
     """
     if form not in FORMS:
         raise ValueError(f"form: no form '{form}'; {closest(form, FORMS)}")
-    mine, theirs = distances(student), distances(teacher)
+    theirs = distances(teacher)
     itself = torch.eye(len(theirs), dtype=torch.bool, device=theirs.device)
     nearest = theirs.masked_fill(itself, torch.inf).topk(min(length, max(0, len(theirs) - 1)), 1, largest=False).indices
-    scores = -alpha * mine.gather(1, nearest) ** beta
+    scores = -alpha * _distances_to(student, nearest) ** beta
     if form == "hard":
         return choice_surprise(scores).sum(1).mean()
     rankings = torch.tensor(list(itertools.permutations(range(nearest.shape[1]))), dtype=torch.int64, device=scores.device)
     wanted = -alpha * theirs.gather(1, nearest) ** beta
     return kl_divergence(*(-choice_surprise(side[:, rankings]).sum(-1) for side in (wanted, scores))).mean()
+
+
+def _distances_to(samples: Tensor, others: Tensor) -> Tensor:
+    """From each sample (N, ...) to some of them (N, K): (N, K), without a gradient where they coincide."""
+    flat = full(samples).flatten(1)
+    squared = (flat.unsqueeze(1) - flat[others]).square().sum(-1)
+    apart = squared > 0
+    return torch.where(apart, squared, 1.0).sqrt() * apart
 
 
 class DarkRank(RelationObjective):

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from instil.core import Batch, Card, Objective, Outputs, closest, full
 from instil.objectives.adapters import comparable
+from instil.objectives.divergences import softened_kl
 from instil.objectives.hidden_objective import Layers, layer_map, masked_mean, states, token_mask
-from instil.objectives.logit_objective import kl_divergence, reduced
+from instil.objectives.logit_objective import reduced
 from instil.objectives.pairs import plan
 
 Relations = Literal["qq_kk_vv", "qk_vv"]
@@ -42,7 +43,7 @@ def minilmv2_loss(student: Tensor, teacher: Tensor, mask: Tensor | None = None, 
     Mean over heads and a sample's tokens; ``mask`` (N, L): 1 for a token, 0 for padding. Raises ValueError where the shapes differ.
     """
     student, teacher = comparable(student, teacher, "minilmv2_loss")
-    values = kl_divergence(teacher.log_softmax(-1), student.log_softmax(-1)).mean(1)
+    values = softened_kl(student, teacher).mean(1)
     return reduced(masked_mean(values, mask), reduction)
 
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from instil.core import UNLABELLED, Batch, Card, NonNegative, Objective, Outputs, Positive, full
 from instil.objectives.adapters import like
 from instil.objectives.directions import products, unit
-from instil.objectives.logit_objective import kl_divergence, require_same_logits
+from instil.objectives.divergences import softened_kl
+from instil.objectives.logit_objective import require_same_logits
 
 READ = (("view_logits",), ("projection", "embedding"), ("view_projection", "view_embedding"))
 Share = Annotated[float, Ge(0), Le(1)]
@@ -27,10 +28,10 @@ def sskd_transformed_loss(
     Raises ValueError where the shapes differ.
     """
     require_same_logits(student, teacher)
-    mine, theirs = ((full(side).flatten(0, 1) / temperature).log_softmax(1) for side in (student, teacher))
+    mine, theirs = (full(side).flatten(0, 1) for side in (student, teacher))
     if kept is None and target is not None:
         kept = kept_views(theirs, target[:, None].expand(student.shape[:2]).flatten(), keep)
-    values = kl_divergence(theirs, mine)
+    values = softened_kl(mine, theirs, temperature)
     return (values.mean() if kept is None else _mean_over(kept, values)) * temperature**2
 
 
@@ -47,7 +48,7 @@ def sskd_contrastive_loss(
     if kept is None:
         own = torch.arange(len(teacher[0]), device=mine.device)[:, None].expand(teacher[1].shape[:2])
         kept = kept_views(theirs, own.flatten(), keep)
-    return _mean_over(kept, kl_divergence((theirs / temperature).log_softmax(1), (mine / temperature).log_softmax(1))) * temperature**2
+    return _mean_over(kept, softened_kl(mine, theirs, temperature)) * temperature**2
 
 
 def kept_views(scores: Tensor, own: Tensor, keep: float) -> Tensor:

@@ -22,6 +22,10 @@ def test_a_vector_without_direction_is_zero_and_has_no_gradient(length: float) -
     assert gradient[0, 1] == pytest.approx(1 / length if length > SHORTEST else 0.0)
 
 
+def test_what_is_not_finite_does_not_become_zero() -> None:
+    assert unit(torch.tensor([[torch.nan, 1.0], [torch.inf, 1.0]])).isnan().any(1).all()
+
+
 def test_the_length_may_be_a_constant_for_the_gradient() -> None:
     values = torch.tensor([[3.0, 4.0]], requires_grad=True)
     (through,) = torch.autograd.grad(unit(values)[0, 0], values)

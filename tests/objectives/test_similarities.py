@@ -20,6 +20,12 @@ def test_samples_that_coincide_have_no_gradient_between_them() -> None:
     assert torch.equal(torch.autograd.grad(apart.sum(), samples)[0], torch.zeros(3, 4))
 
 
+def test_distances_have_gradients_of_any_order() -> None:
+    samples = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(distances, (samples,))
+    assert torch.autograd.gradgradcheck(distances, (samples,))
+
+
 def test_no_distance_is_made_of_rounding_errors() -> None:
     """Two near samples are told apart or coincide; far from the origin they are told apart as well as near it."""
     samples = torch.randn(20, 512)

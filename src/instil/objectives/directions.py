@@ -20,7 +20,7 @@ def unit(values: Tensor, dim: int = -1, through_length: bool = True) -> Tensor:
     length = torch.linalg.vector_norm(values, dim=dim, keepdim=True)
     if not through_length:
         length = length.detach()
-    return torch.where(length > SHORTEST, values / length.clamp_min(SHORTEST), 0.0)
+    return values * torch.where(length > SHORTEST, length.clamp_min(SHORTEST).reciprocal(), 0.0)
 
 
 def cosine(one: Tensor, two: Tensor) -> Tensor:

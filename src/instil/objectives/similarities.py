@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,8 +23,8 @@ def inner_products(samples: Tensor) -> Tensor:
 
 def distances(samples: Tensor) -> Tensor:
     """[i, j]: the Euclidean distance of samples i and j (N, ...), which coincide where ``squared_distances`` says so."""
-    squared, same = _apart(samples)
-    return squared.masked_fill_(same, 1.0).sqrt().masked_fill(same, 0.0)
+    found: Tensor = _Distances.apply(_near_the_origin(samples))
+    return found
 
 
 def squared_distances(samples: Tensor) -> Tensor:
@@ -32,19 +33,44 @@ def squared_distances(samples: Tensor) -> Tensor:
     Exactly 0, without a gradient, on the diagonal and where it is less than the rounding errors of that product, which are proportional to the
     squared lengths: below some 0.3 % of their distance from the mean (float32, width 512) two samples coincide.
     """
-    squared, same = _apart(samples)
+    squared, same = _apart(_near_the_origin(samples))
     return squared.masked_fill_(same, 0.0)
 
 
-def _apart(samples: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared distances with rounding errors, and where they are nothing else."""
+class _Distances(torch.autograd.Function):
+    """Distances of vectors (N, D), with a gradient that is made of them."""
+
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor) -> Tensor:
+        squared, same = _apart(vectors)
+        apart = squared.masked_fill_(same, 0.0).sqrt_()
+        ctx.save_for_backward(vectors, apart)
+        return apart
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        vectors, apart = ctx.saved_tensors
+        if torch.is_grad_enabled():  # to be differentiated again
+            squared, same = _apart(vectors)
+            apart = squared.masked_fill_(same, 1.0).sqrt()
+        pull = (gradient / apart).masked_fill(apart.detach() == 0, 0.0)
+        return (pull.sum(1) + pull.sum(0))[:, None] * vectors - pull @ vectors - pull.mT @ vectors
+
+
+def _near_the_origin(samples: Tensor) -> Tensor:
+    """Vectors (N, D) in full precision, less their mean: no distance changes, and the numbers are smaller."""
     flat = full(samples).flatten(1)
-    flat = flat - flat.detach().mean(0)  # no distance changes, and the numbers are smaller
-    length = flat.square().sum(1)
-    with torch.autocast(flat.device.type, enabled=False):
-        squared = torch.addmm(length + length[:, None], flat, flat.mT, alpha=-2)
-    rounding = 2 * torch.finfo(flat.dtype).eps * (8 + math.sqrt(flat.shape[1]))
-    return squared, (squared.detach() <= rounding * length.detach()[:, None]).fill_diagonal_(True)
+    return flat - flat.detach().mean(0)
+
+
+def _apart(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared distances of vectors (N, D) with rounding errors, and where they are nothing else."""
+    length = vectors.square().sum(1, keepdim=True)
+    one = torch.ones_like(length)
+    with torch.autocast(vectors.device.type, enabled=False):
+        squared = torch.cat([-2 * vectors, length, one], 1) @ torch.cat([vectors, one, length], 1).mT
+    rounding = 2 * torch.finfo(vectors.dtype).eps * (8 + math.sqrt(vectors.shape[1]))
+    return squared, (squared.detach() <= rounding * length.detach()).fill_diagonal_(True)
 
 
 def centred(matrix: Tensor) -> Tensor:

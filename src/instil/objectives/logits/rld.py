@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from instil.core import Batch, Card, LabelObjective, NonNegative, Positive, full
-from instil.objectives.divergences import log_two, softened_kl
+from instil.objectives.divergences import log_two
 from instil.objectives.logit_objective import (
     LogitObjective,
+    expectation,
     kl_divergence,
     reduced,
     require_class_target,
@@ -38,8 +39,10 @@ def rld_loss(
     confidence = kl_divergence(log_two(*without_target(teacher, teacher.argmax(-1))), log_two(*without_target(student, target)))
     label = teacher.gather(-1, target.clamp_min(0).unsqueeze(-1))
     some = teacher.amin(-1, keepdim=True) < label
-    left_out = torch.where((teacher >= label) & some, -torch.inf, 0.0)
-    correlation = torch.where(some.squeeze(-1), softened_kl(student + left_out, teacher + left_out), 0.0)
+    left_out = teacher >= torch.where(some, label, torch.inf)
+    mine, theirs = (torch.where(left_out, -torch.inf, logits) for logits in (student, teacher))
+    correlation = -expectation(theirs.softmax(-1), mine.log_softmax(-1), theirs.log_softmax(-1))
+    correlation = torch.where(some.squeeze(-1), correlation, 0.0)
     return reduced((alpha * confidence + beta * correlation) * temperature**2, reduction, target)
 
 

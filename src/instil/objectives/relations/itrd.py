@@ -38,11 +38,11 @@ def itrd_mutual_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """
     mine = inner_products(unit(student))
     both = mine * inner_products(unit(teacher))
-    return _of_trace_one(mine).square().sum() - _of_trace_one(both).square().sum()
+    return _squares_at_trace_one(mine) - _squares_at_trace_one(both)
 
 
-def _of_trace_one(matrix: Tensor) -> Tensor:
-    return matrix / matrix.diagonal().sum().clamp_min(VARIANCE_EPSILON)
+def _squares_at_trace_one(matrix: Tensor) -> Tensor:
+    return torch.linalg.vecdot(matrix, matrix).sum() / matrix.diagonal().sum().clamp_min(VARIANCE_EPSILON).square()
 
 
 class ITRD(RelationObjective):

@@ -54,7 +54,8 @@ class _Distances(torch.autograd.Function):
             squared, same = _apart(vectors)
             apart = squared.masked_fill_(same, 1.0).sqrt()
         pull = (gradient / apart).masked_fill(apart.detach() == 0, 0.0)
-        return (pull.sum(1) + pull.sum(0))[:, None] * vectors - pull @ vectors - pull.mT @ vectors
+        found: Tensor = (pull.sum(1) + pull.sum(0))[:, None] * vectors - pull @ vectors - pull.mT @ vectors
+        return found
 
 
 def _near_the_origin(samples: Tensor) -> Tensor:

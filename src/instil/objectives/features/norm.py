@@ -25,7 +25,7 @@ def norm_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> Tens
     segments, left = divmod(student.shape[1], teacher.shape[1])
     if left or not segments or student.shape[2:] != teacher.shape[2:]:
         raise ValueError(f"norm_loss: the student's map {tuple(student.shape)} is not made of segments like the teacher's, {tuple(teacher.shape)}")
-    student = student.unflatten(1, (segments, -1))
+    student = student.reshape(len(student), segments, *teacher.shape[1:])
     return reduced(squared_error(student, teacher.unsqueeze(1).expand_as(student)) * segments, reduction)
 
 

@@ -42,7 +42,8 @@ def itrd_mutual_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def _squares_at_trace_one(matrix: Tensor) -> Tensor:
-    return torch.linalg.vecdot(matrix, matrix).sum() / matrix.diagonal().sum().clamp_min(VARIANCE_EPSILON).square()
+    squares: Tensor = torch.linalg.vecdot(matrix, matrix).sum()
+    return squares / matrix.diagonal().sum().clamp_min(VARIANCE_EPSILON).square()
 
 
 class ITRD(RelationObjective):

@@ -105,6 +105,11 @@ def costs(x: Inputs) -> Tensor:
     return 1 - (-(place[:, None] - place).abs() / 10).exp()
 
 
+def first_half(x: Inputs) -> Tensor:
+    """The classes that both sides have, (P, 2)."""
+    return torch.arange(x.student.shape[-1] // 2, device=x.student.device)[:, None].expand(-1, 2)
+
+
 def same(loss: Callable[..., Tensor], x: Inputs) -> Tensor:
     return loss(x.student, x.teacher)
 
@@ -161,8 +166,8 @@ CASES: dict[str, Case] = {
     "logit_mse_loss": Case(TOKENS, same, mse),
     "mft_loss": Case(LOGITS, labelled, plain.mft),
     "mlkd_loss": Case(LOGITS, same, plain.mlkd),
-    "mlkd_batch_loss": Case(LOGITS, lambda f, x: f(x.student, x.teacher)),
-    "mlkd_class_loss": Case(LOGITS, lambda f, x: f(x.student, x.teacher)),
+    "mlkd_batch_loss": Case(LOGITS, same, lambda x: plain.mlkd_pairs(x, classes=False)),
+    "mlkd_class_loss": Case(LOGITS, same, lambda x: plain.mlkd_pairs(x, classes=True)),
     "nkd_loss": Case(TOKENS, labelled, plain.nkd),
     "normkd_loss": Case(TOKENS, same, plain.normkd),
     "pld_loss": Case(LOGITS, labelled, plain.pld),
@@ -184,8 +189,8 @@ CASES: dict[str, Case] = {
         lambda f, x: f(x.student, x.teacher, weighted=True),
         lambda x: (kl_values(x.student, 0.1 * x.teacher) * (F.softmax(x.teacher, -1) ** 0.1).sum(-1)).mean(),
     ),
-    "uskd_loss": Case(LOGITS, labelled),
-    "wkd_logit_loss": Case(LOGITS, lambda f, x: f(x.student, x.teacher, x.label, costs(x))),
+    "uskd_loss": Case(LOGITS, labelled, plain.uskd),
+    "wkd_logit_loss": Case(LOGITS, lambda f, x: f(x.student, x.teacher, x.label, costs(x)), lambda x: plain.wkd_logit(x, costs(x))),
     "wsld_loss": Case(LOGITS, labelled, plain.wsld),
     # tokens
     "forward_kl_loss": Case(TOKENS, same, lambda x: kl(x.student, x.teacher)),
@@ -203,6 +208,14 @@ CASES: dict[str, Case] = {
     "sampled_kd_loss": Case(("tokens",), lambda f, x: f(x.student, x.drawn), tokens.sampled),
     "opd_loss": Case(LOGITS, labelled, tokens.opd),
     "uld_loss": Case(LOGITS, same, tokens.uld),
+    "gold_loss": Case(LOGITS, same, tokens.jsd),
+    "gold_loss apart": Case(LOGITS, lambda f, x: f(x.student, x.teacher, first_half(x), 0.5, (0.5, 0.5)), tokens.gold),
+    "dskd_loss": Case(LOGITS, lambda f, x: f(x.student, x.teacher, x.other, x.other, x.label), tokens.dskd),
+    "dskd_cma_loss": Case(
+        LOGITS,
+        lambda f, x: f(*(part.unflatten(0, (2, -1)) for part in (x.student, x.teacher, x.other, x.other, x.label, x.label))),
+        tokens.dskd_cma,
+    ),
     # several teachers, views and versions
     "amtml_kd_loss": Case(
         LOGITS, lambda f, x: f(x.student, x.teachers, x.teachers.new_full(x.teachers.shape[:2], 1 / tokens.TEACHERS).log()), tokens.amtml_kd
@@ -217,6 +230,7 @@ CASES: dict[str, Case] = {
     "dino_loss": Case(("regions",), lambda f, x: f(x.student, x.teacher[:, :2]), tokens.dino),
     "ebkd_loss": Case(LOGITS, lambda f, x: f(x.student, x.teachers), tokens.ebkd),
     "logit_mae_loss": Case(LOGITS, same, lambda x: F.l1_loss(x.student, x.teacher)),
+    "meal_discriminator_loss": Case(("boxes",), lambda f, x: f(*(side.view(-1, 2) for side in sides(x))), tokens.meal_discriminator),
     "meal_similarity_loss": Case(LOGITS, same, lambda x: kl(x.student, x.teacher)),
     "mean_discrepancy_loss": Case(EMBEDDINGS, same, lambda x: (x.student.mean(0) - x.teacher.mean(0)).square().sum()),
     # real labels
@@ -248,7 +262,7 @@ CASES: dict[str, Case] = {
     "ickd_loss": Case(MAPS, same, None, through(sides, lambda m: m.ChSimLoss(plain.pairs("student", "teacher")))),
     "ifvd_loss": Case(MAPS, labelled, plain.ifvd),
     "jacobian_loss": Case(MAPS, same, lambda x: F.mse_loss(x.student, x.teacher) * x.student[0, 0].numel()),
-    "kdsvd_loss": Case(("few_maps",), lambda f, x: f([x.student, x.other], [x.teacher, x.other_teacher])),
+    "kdsvd_loss": Case(("few_maps",), lambda f, x: f([x.student, x.other], [x.teacher, x.other_teacher]), plain.kdsvd),
     "lwm_loss": Case(MAPS, lambda f, x: f(x.student[:, 0], x.teacher[:, 0]), plain.lwm),
     "mgd_loss": Case(MAPS, lambda f, x: f(x.student, x.teacher, x.mask, nn.Identity()), lambda x: F.mse_loss(x.student * x.mask, x.teacher)),
     "mobilebert_feature_loss": Case(HIDDEN, same, plain.mobilebert),
@@ -276,6 +290,11 @@ CASES: dict[str, Case] = {
     "hcl_loss": Case(MAPS, same, None, plain.hierarchical_context),
     "sad_loss": Case(MAPS, lambda f, x: f(x.student, x.other), plain.sad),
     "norm_loss": Case(MAPS, same, mse),
+    "semckd_loss": Case(
+        ("attentions",),
+        lambda f, x: f(x.student.flatten(0, 1), x.teacher_shares.flatten(0, 1)),
+        lambda x: (x.student * x.teacher_shares).sum(-1).mean(),
+    ),
     "simkd_loss": Case(MAPS, same, mse),
     "srd_loss": Case(EMBEDDINGS, same, lambda x: (x.student - x.teacher).abs().pow(4).sum().log()),
     "srd_correlation_loss": Case(EMBEDDINGS, same, lambda x: (((x.student * x.teacher).mean(0) - 1).abs().pow(4).sum() + 1e-5).log()),
@@ -297,7 +316,7 @@ CASES: dict[str, Case] = {
     ),
     "vkd_loss": Case(HIDDEN, same, lambda x: F.smooth_l1_loss(x.student, F.layer_norm(x.teacher, x.teacher.shape[-1:]))),
     "wkd_feature_loss": Case(MAPS, same, plain.wkd_feature),
-    "wkd_feature_loss full": Case(("few_maps",), lambda f, x: f(x.student, x.teacher, "full")),
+    "wkd_feature_loss full": Case(("few_maps",), lambda f, x: f(x.student, x.teacher, "full"), plain.wkd_feature_full),
     # relations
     "affinity_mimicking_loss": Case(LOGITS, same, lambda x: (kl(x.student, x.teacher) + kl(x.student.T, x.teacher.T)) / 2),
     "augmented_feature_loss": Case(
@@ -364,5 +383,5 @@ CASES: dict[str, Case] = {
         lambda f, x: f((x.student, x.student_text[:, None]), (x.teacher, x.teacher_text[:, None]), 0.5, 1.0),
         lambda x: 0.25 * kl(unit(x.student_text) @ unit(x.student).T, unit(x.teacher_text) @ unit(x.teacher).T, 0.5),
     ),
-    "wcord_transport_loss": Case(SAMPLES, same),
+    "wcord_transport_loss": Case(SAMPLES, same, plain.wcord),
 }

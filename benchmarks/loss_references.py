@@ -91,6 +91,12 @@ def mlkd(x: Inputs) -> Tensor:
     return total
 
 
+def mlkd_pairs(x: Inputs, classes: bool) -> Tensor:
+    both = [F.softmax(side / 4, -1) for side in sides(x)]
+    mine, theirs = (side.T if classes else side for side in both)
+    return F.mse_loss(mine @ mine.T, theirs @ theirs.T, reduction="sum") / len(mine)
+
+
 def nkd(x: Inputs) -> Tensor:
     label = x.label[:, None]
     own = F.softmax(x.teacher, 1).gather(1, label)
@@ -203,6 +209,61 @@ def mobilebert(x: Inputs) -> Tensor:
     normed = F.mse_loss(F.layer_norm(x.student, width, eps=1e-12), F.layer_norm(x.teacher, width, eps=1e-12))
     (my_variance, my_mean), (variance, mean) = (torch.var_mean(side, -1, correction=0) for side in sides(x))
     return 100 * normed + 5000 * F.mse_loss(my_mean, mean) + 5 * F.l1_loss(my_variance, variance)
+
+
+def uskd(x: Inputs) -> Tensor:
+    (mine, theirs), label = (F.log_softmax(side, -1) for side in sides(x)), x.label[:, None]
+    own = mine.gather(-1, label)
+    sure = own.detach().exp() ** 2
+    scores = sum(side / (1 + 1e-6 - side.gather(-1, label)) for side in (mine.detach(), theirs.exp()))
+    shares = (1 / (1 + scores.argsort(-1, descending=True).argsort(-1).to(mine.dtype))).scatter(-1, label, 0)
+    others = F.cross_entropy(x.student.scatter(-1, label, -1e4), shares / shares.sum(-1, keepdim=True))
+    weak = F.cross_entropy(x.teacher, x.label, label_smoothing=0.1)
+    return -((sure + 1 - sure.mean()) * own).mean() + 0.1 * others + 0.005 * weak
+
+
+def wkd_logit(x: Inputs, cost: Tensor) -> Tensor:
+    label, kernel = x.label[:, None], (-cost / 0.05).exp()
+    mine, theirs = (F.softmax((side / 2).scatter(-1, label, -1000.0), -1) for side in sides(x))
+    columns = theirs / ((mine > 0).to(mine.dtype) @ kernel)
+    for _ in range(9):
+        columns = theirs / (mine / (columns @ kernel.T) @ kernel)
+    moved = (mine * (columns @ (kernel * cost).T) / (columns @ kernel.T)).sum(-1)
+    own = F.softmax(x.teacher, -1).gather(-1, label).squeeze(-1)
+    return (own * F.cross_entropy(x.student, x.label, reduction="none") + 30 * moved).mean()
+
+
+def kdsvd(x: Inputs) -> Tensor:
+    def main(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        mine, theirs = (torch.linalg.svd(side.flatten(2).mT, full_matrices=False)[2] for side in (student, teacher))
+        first = theirs[:, 0] * theirs[:, 0].gather(1, theirs[:, 0].abs().argmax(1, keepdim=True)).sign()
+        cosine = (mine[:, :4] @ first[:, :, None]).squeeze(-1).detach()
+        place = cosine.abs().argmax(1)
+        rows = torch.arange(len(mine), device=mine.device)
+        return mine[rows, place] * cosine[rows, place].sign()[:, None], first
+
+    (one, wanted_one), (two, wanted_two) = main(x.student, x.teacher), main(x.other, x.other_teacher)
+    kernels = [(-((second[:, :, None] - first[:, None]) ** 2) / 8).exp() for second, first in ((two, one), (wanted_two, wanted_one))]
+    return (kernels[0] - kernels[1]).square().sum((1, 2)).mean()
+
+
+def wkd_feature_full(x: Inputs) -> Tensor:
+    both = [side.flatten(2) for side in sides(x)]
+    means = [side.mean(2, keepdim=True) for side in both]
+    mine, theirs = ((side - mean) / (side.shape[2] - 1) ** 0.5 for side, mean in zip(both, means, strict=True))
+    shared = torch.linalg.matrix_norm(mine.mT @ theirs, "nuc")
+    moved = (means[0] - means[1]).square().sum((1, 2))
+    return (2 * moved + mine.square().sum((1, 2)) + theirs.square().sum((1, 2)) - 2 * shared).mean()
+
+
+def wcord(x: Inputs) -> Tensor:
+    cost = 1 - unit(x.student) @ unit(x.teacher).T
+    kernel, number = (-cost.detach() / 0.1).exp(), len(cost)
+    rows = torch.ones_like(kernel[0])
+    for _ in range(50):
+        columns = 1 / (number * (rows @ kernel))
+        rows = 1 / (number * (kernel @ columns))
+    return (rows[:, None] * kernel * columns * cost).sum()
 
 
 def wkd_feature(x: Inputs) -> Tensor:

@@ -108,6 +108,33 @@ def sampled(x: Inputs) -> Tensor:
     return (x.drawn.log_p - F.log_softmax(x.student, -1).gather(-1, x.drawn.ids)).mean()
 
 
+def dskd(x: Inputs) -> Tensor:
+    return F.cross_entropy(x.other, x.label) + kl(x.student, x.other.detach(), 2) + kl(x.other, x.teacher, 2)
+
+
+def dskd_cma(x: Inputs) -> Tensor:
+    labelled = F.cross_entropy(x.other, x.label, reduction="none")
+    right = x.other.argmax(-1) == x.label
+    return (labelled + right * kl_values(x.student, x.other.detach(), 2) + kl_values(x.other, x.teacher, 2)).mean()
+
+
+def gold(x: Inputs) -> Tensor:
+    mine, theirs = logs(x)
+    half = mine.shape[-1] // 2
+    one, other = (side[:, :half] for side in (mine, theirs))
+    middle = mixed(one, other, 0.5)
+    same = (other.exp() * (other - middle) + one.exp() * (one - middle)).sum(-1) / 2
+    rest = [side[:, half:].exp().sort(-1, descending=True).values for side in (mine, theirs)]
+    return (0.5 * same + 0.5 * (rest[0] - rest[1]).abs().sum(-1)).mean()
+
+
+def meal_discriminator(x: Inputs) -> Tensor:
+    scores = torch.cat([side.view(-1, 2) for side in sides(x)])
+    real = torch.zeros_like(scores)
+    real[: len(real) // 2, 0] = real[len(real) // 2 :, 1] = 1
+    return F.binary_cross_entropy_with_logits(scores, real)
+
+
 def several(x: Inputs, weights: Tensor) -> Tensor:
     """The KLs of all teachers, (K, N) weights."""
     return 16 * (weights * torch.stack([kl_values(x.student, one, 4) for one in x.teachers])).sum(0).mean()

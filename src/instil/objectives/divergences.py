@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from instil.core import full
-from instil.objectives.logit_objective import expectation, kl_divergence, without_target
+from instil.objectives.logit_objective import expectation, kl_divergence, with_slope, without_target
 
 
 def softened_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
@@ -20,26 +18,13 @@ def kl_from(target: Tensor, student: Tensor, temperature: float = 1.0) -> Tensor
     """KL(target || student) of log-probabilities and of the softmax of logits at a temperature, both (..., C): (...)."""
     if target.requires_grad or isinstance(temperature, Tensor):
         return kl_divergence(target, softened(student, temperature))
-    found: Tensor = _KL.apply(target, student, temperature)
-    return found
+    weight = target.exp()
 
+    def divergence(student: Tensor) -> tuple[Tensor, Tensor]:
+        mine = softened(student, temperature)
+        return -expectation(weight, mine, target), (mine.exp() - weight).div_(temperature)
 
-class _KL(torch.autograd.Function):
-    """KL from constant log-probabilities that add up to 1: its gradient is the difference of two softmaxes, over the temperature."""
-
-    @staticmethod
-    def forward(ctx: Any, target: Tensor, student: Tensor, temperature: float) -> Tensor:
-        mine, weight = softened(student, temperature), target.exp()
-        ctx.temperature = temperature
-        ctx.save_for_backward(student, mine, weight)
-        return -expectation(weight, mine, target)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
-        student, mine, weight = ctx.saved_tensors
-        if torch.is_grad_enabled():  # to be differentiated again
-            mine = softened(student, ctx.temperature)
-        return None, (mine.exp() - weight).mul_((gradient / ctx.temperature).unsqueeze(-1)), None
+    return with_slope(divergence, student)
 
 
 def softened(logits: Tensor, temperature: float = 1.0) -> Tensor:

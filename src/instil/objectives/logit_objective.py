@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -37,25 +38,36 @@ def expectation(weight: Tensor, values: Tensor, less: Tensor | None = None) -> T
     """Sum of ``weight`` times (``values`` - ``less``), all (..., C), over the classes: (...). Where a weight is 0 the term is 0, even of infinity."""
     if weight.requires_grad or (less is not None and less.requires_grad):
         return (weight * (values if less is None else values - less).masked_fill(weight == 0, 0.0)).sum(-1)
-    found: Tensor = _Expectation.apply(weight, values, less)
+    most = torch.finfo(values.dtype).max / 2  # times zero it is zero, as infinity is not
+
+    def weighted(values: Tensor) -> tuple[Tensor, Tensor]:
+        terms = values.clamp(-most, most)
+        terms = terms * weight if less is None else (terms - less.clamp(-most, most)).mul_(weight)
+        return terms.sum(-1), weight
+
+    return with_slope(weighted, values)
+
+
+def with_slope(function: Callable[[Tensor], tuple[Tensor, Tensor]], logits: Tensor) -> Tensor:
+    """What a function makes of logits (..., C), (...), where it gives the derivative (..., C) too: nothing else is kept, and one pass applies it."""
+    found: Tensor = _WithSlope.apply(function, logits)
     return found
 
 
-class _Expectation(torch.autograd.Function):
-    """Under constant weights the gradient is the weights: nothing else is kept, and one pass makes it."""
+class _WithSlope(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, function: Callable[[Tensor], tuple[Tensor, Tensor]], logits: Tensor) -> Tensor:
+        values, slope = function(logits)
+        ctx.function = function
+        ctx.save_for_backward(logits, slope)
+        return values
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, values: Tensor, less: Tensor | None) -> Tensor:
-        ctx.save_for_backward(weight)
-        most = torch.finfo(values.dtype).max / 2  # times zero it is zero, as infinity is not
-        terms = values.clamp(-most, most)
-        terms = terms * weight if less is None else (terms - less.clamp(-most, most)).mul_(weight)
-        return terms.sum(-1)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
-        (weight,) = ctx.saved_tensors
-        return None, gradient.unsqueeze(-1) * weight, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
+        logits, slope = ctx.saved_tensors
+        if torch.is_grad_enabled():  # to be differentiated again
+            _, slope = ctx.function(logits)
+        return None, gradient.unsqueeze(-1) * slope
 
 
 def without_target(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

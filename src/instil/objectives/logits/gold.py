@@ -10,7 +10,7 @@ from annotated_types import Ge, Le
 from torch import Tensor
 
 from instil.core import Batch, Card, Outputs, Positive, full
-from instil.objectives.logit_objective import reduced
+from instil.objectives.logit_objective import reduced, with_slope
 from instil.objectives.span_objective import SpanObjective, require_same_positions, sorted_distance
 
 LEAST = 1e-8
@@ -53,15 +53,23 @@ def hybrid(student: Tensor, teacher: Tensor, same: Tensor | None, beta: float, w
 def partial_jsd(student: Tensor, teacher: Tensor, beta: float) -> Tensor:
     """beta sum p log p/m + (1 - beta) sum q log q/m, m = beta p + (1 - beta) q, of some log-probabilities that need not sum to 1.
 
-    With beta 0 it is sum p log p/q, with beta 1 sum q log q/p.
+    With beta 0 it is sum p log p/q, with beta 1 sum q log q/p. No gradient reaches the teacher.
     """
-    mine, theirs = (side.clamp_min(math.log(LEAST)) for side in (student, teacher))
-    q, p = mine.exp(), theirs.exp()
-    if beta in (0, 1):
-        first, log_first, log_second = (q, mine, theirs) if beta else (p, theirs, mine)
-        return (first * (log_first - log_second)).sum(-1)
-    middle = (beta * p + (1 - beta) * q).log()
-    return (beta * p * (theirs - middle) + (1 - beta) * q * (mine - middle)).sum(-1)
+    least = math.log(LEAST)
+    theirs = teacher.detach().clamp_min(least)
+    p, share = theirs.exp(), 1 if beta == 1 else 1 - beta
+
+    def divergence(student: Tensor) -> tuple[Tensor, Tensor]:
+        mine = student.clamp_min(least)
+        q, learns = mine.exp(), (mine - least).sign()
+        if beta == 0:
+            return torch.linalg.vecdot(p, theirs - mine), -p * learns
+        middle = theirs if beta == 1 else torch.lerp(q, p, beta).log()
+        surplus = q * (mine - middle)
+        value = beta * torch.linalg.vecdot(p, theirs - middle) + share * surplus.sum(-1)
+        return value, share * (surplus + q if beta == 1 else surplus) * learns
+
+    return with_slope(divergence, student)
 
 
 def _without(values: Tensor, tokens: Tensor) -> Tensor:

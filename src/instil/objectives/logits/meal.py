@@ -21,10 +21,9 @@ def meal_discriminator_loss(student: Tensor, teacher: Tensor, reduction: str = "
 
     (...) for reduction ``none`` (Shen & Savvides 2020, Eq. 4).
     """
-    real = full(student).new_tensor([0.0, 1.0])
-    mine = F.binary_cross_entropy_with_logits(full(student), (1 - real).expand_as(student), reduction="none").mean(-1)
-    theirs = F.binary_cross_entropy_with_logits(full(teacher), real.expand_as(teacher), reduction="none").mean(-1)
-    return reduced((mine + theirs) / 2, reduction)
+    (mine, not_mine), (not_theirs, theirs) = full(student).unbind(-1), full(teacher).unbind(-1)
+    right = F.logsigmoid(mine) + F.logsigmoid(-not_mine) + F.logsigmoid(-not_theirs) + F.logsigmoid(theirs)
+    return reduced(right / -4, reduction)
 
 
 class MEAL(LogitObjective):

@@ -29,11 +29,11 @@ CASES: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "unknown option": ({}, ["objectives.kd.tau=2"], "objectives.kd.tau: KD has no such option"),
     "wrong type": ({}, ["train.epochs=many"], "train.epochs: a whole number was expected, not 'many'"),
     "a seed twice": ({}, ["seeds=[1,1]"], "seeds: the seed 1 is given twice"),
-    "wrong tap": ({}, ["student.taps={features: stages.7}"], "student: taps.features: MLP has no module 'stages.7'; closest: "),
+    "wrong tap": ({}, ["student.taps={features: stages.7}"], "student.taps.features: MLP has no module 'stages.7'; closest: "),
     "wrong tap of the teacher": (
         {},
         ["teacher.taps={features: stagez.1}"],
-        "teacher: taps.features: CNN has no module 'stagez.1'; closest: ",
+        "teacher.taps.features: CNN has no module 'stagez.1'; closest: ",
     ),
     "a role that is not there": (
         {},

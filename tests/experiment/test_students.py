@@ -120,13 +120,13 @@ def test_a_student_of_transformers_is_exported_with_its_adapters_in_it(here: Pat
     ("sections", "message"),
     [
         ({"teacher": None, "objectives": {"cross_entropy": {}}}, "student: model: 'teacher' is what a student begins as whose recipe has a teacher"),
-        ({"student": {"model": "teacher", "changes": {"dept": {}}}}, "student: changes.dept: there is no change 'dept' of a model; closest: depth"),
+        ({"student": {"model": "teacher", "changes": {"dept": {}}}}, "student.changes.dept: there is no change 'dept' of a model; closest: depth"),
         (
             {"student": {"model": "teacher", "changes": {"depth": {"layer": 2}}}},
-            "student: changes.depth: layers: is missing; layer: depth has no such option",
+            "student.changes.depth.layers: is missing; layer: depth has no such option",
         ),
-        ({"student": {"model": "teacher", "changes": {"depth": {"layers": 9}}}}, "student: changes.depth: CausalTransformer has 4 layers; 9"),
-        ({"student": {"model": "teacher", "changes": {"quantized": {"bits": 3}}}}, "student: changes.quantized: bits: 8 or 4 was expected, not 3"),
+        ({"student": {"model": "teacher", "changes": {"depth": {"layers": 9}}}}, "student.changes.depth: CausalTransformer has 4 layers; 9"),
+        ({"student": {"model": "teacher", "changes": {"quantized": {"bits": 3}}}}, "student.changes.quantized.bits: 8 or 4 was expected, not 3"),
     ],
 )
 def test_what_cannot_be_is_said_before_training(sections: dict[str, Any], message: str, here: Path) -> None:

@@ -45,6 +45,9 @@ def test_batches_and_teachers_that_cannot_do() -> None:
         OnPolicy(net(8), None, {"cross_entropy": CrossEntropy()}).prepare(prompts())
     with pytest.raises(ValueError, match="needs rows of tokens with 'input_ids'"):
         OnPolicy(nets.net(8), Frozen(nets.net(8)), {"jsd": JSD()}).prepare(nets.batch())
+    length = prompts()["input_ids"].shape[1]
+    with pytest.raises(ValueError, match=rf"scheme\.prompt: of rows of {length} tokens {length} are read, and nothing is left to write"):
+        OnPolicy(net(8), Frozen(net(8)), {"jsd": JSD()}, prompt=length).prepare(prompts())
 
 
 def test_a_teacher_that_answered_before_is_refused() -> None:

@@ -10,6 +10,7 @@ from torch import nn
 from instil import students
 from instil.core import Batch, Outputs, dry
 from instil.data.samples import Samples
+from instil.recipe import RecipeError
 from instil.recipe.options import check
 from instil.recipe.sections import Model
 
@@ -25,7 +26,8 @@ def changed(model: nn.Module, spec: Model, observe: students.Observe) -> nn.Modu
             seen = {"observe": observe} if "observe" in inspect.signature(change).parameters else {}
             model = change(model, **check(change, options, schedules=False), **seen)
         except ValueError as error:
-            raise ValueError(f"changes.{name}: {'; '.join(str(error).splitlines())}") from error
+            begins = "." if isinstance(error, RecipeError) else ": "
+            raise ValueError(f"changes.{name}{begins}{'; '.join(str(error).splitlines())}") from error
     return model
 
 

@@ -18,7 +18,7 @@ from instil.data.noise import Noise
 from instil.data.samples import Samples
 from instil.data.splits import Splits
 from instil.recipe.options import check
-from instil.recipe.sections import Images, Recipe
+from instil.recipe.sections import Data, Images, Recipe
 
 MAKERS: dict[str, type[Maker]] = {"noise": Noise, "blobs": Blobs, "blank": Blank}
 
@@ -50,7 +50,7 @@ def data_source(name: str, given: Mapping[str, Any], recipe: Recipe, path: str =
         raise ValueError("which tokenizer the teacher has is said by teacher.tokenizer")
     if tokenizer is not None and "teacher_tokenizer" not in others:
         raise ValueError(f"'{source}' does not come in the tokens of two tokenizers; leave teacher.tokenizer out")
-    options = check(function, dict(given) | ({first: detail} if detail else {}), path, source)
+    options = check(function, dict(given) | ({first: detail} if detail else {}), path, source, beside=Data.model_fields)
     if tokenizer is not None:
         options["teacher_tokenizer"] = tokenizer
     if "base" in (first, *others):

@@ -33,6 +33,10 @@ BOUNDS = {
 }
 
 
+IN_A_NET = ("taps", "changes", "freeze", "replace")
+"""Entries of a net that those name who make it, and who do not know whose it is."""
+
+
 class RecipeError(ValueError):
     """Something in a recipe is wrong; one line a problem, each with the path of the entry."""
 
@@ -45,7 +49,9 @@ def at(path: str) -> Iterator[None]:
     except RecipeError as error:
         raise (RecipeError(f"{path}.{error}") if path.startswith("stages") else error) from error
     except (ValueError, FileNotFoundError, FileExistsError, ImportError) as error:
-        raise RecipeError(f"{path}: {error}" if path else str(error)) from error
+        told = str(error)
+        inside = told.partition(":")[0].partition(".")[0] in IN_A_NET
+        raise RecipeError(f"{path}{'.' if inside else ': '}{told}" if path else told) from error
 
 
 def join(*path: str | int) -> str:

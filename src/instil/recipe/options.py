@@ -10,7 +10,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -42,13 +42,15 @@ def _takes_net(annotation: Any) -> bool:
     return _is_net(annotation) or any(_takes_net(part) for part in get_args(annotation) if not isinstance(part, (str, list)))
 
 
-def check(target: Callable[..., Any], options: Mapping[str, Any], path: str = "", name: str = "", schedules: bool = True) -> dict[str, Any]:
+def check(
+    target: Callable[..., Any], options: Mapping[str, Any], path: str = "", name: str = "", schedules: bool = True, beside: Iterable[str] = ()
+) -> dict[str, Any]:
     """The options as the Python values that ``target`` takes; where it takes a float, ``{start, end, until, after}`` is a ``Schedule``.
 
     A network comes back as a ``sections.Model``. Only what is given comes back, so that defaults stay with the class. ``name`` is what messages
-    call ``target``. Raises RecipeError with one line for each wrong option.
+    call ``target``, ``beside`` what may stand in the same section. Raises RecipeError with one line for each wrong option.
     """
-    known = list(parameters(target))
+    known = [*parameters(target), *beside]
 
     def owner(place: Place) -> tuple[str, list[str]]:
         from instil.recipe.sections import Model

@@ -47,6 +47,8 @@ class Writer(Scheme):
     def build(self, batch: Batch) -> None:
         if missing := [key for key in ("input_ids", "attention_mask", "valid", "index") if key not in batch]:
             raise ValueError(f"{type(self).__name__} writes text after prompts: it needs rows of tokens with '{missing[0]}', not {', '.join(batch)}")
+        if (length := batch["input_ids"].shape[1]) <= self.prompt:
+            raise ValueError(f"scheme.prompt: of rows of {length} tokens {self.prompt} are read, and nothing is left to write")
         if self.teacher is None:
             raise ValueError(f"{type(self).__name__} needs a teacher: nobody else says what is wrong with a text")
         super().build(batch)

@@ -11,20 +11,21 @@ from instil.objectives.logit_objective import expectation, kl_divergence, with_s
 
 def softened_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
     """KL(teacher || student) of the softmaxes at a temperature: logits (..., C) give (...)."""
-    return kl_from(softened(teacher, temperature), student, temperature)
+    if teacher.requires_grad or isinstance(temperature, Tensor):
+        return kl_divergence(softened(teacher, temperature), softened(student, temperature))
+    return with_slope(lambda logits: _kl_and_slope(softened(teacher, temperature), logits, temperature), student)
 
 
 def kl_from(target: Tensor, student: Tensor, temperature: float = 1.0) -> Tensor:
     """KL(target || student) of log-probabilities and of the softmax of logits at a temperature, both (..., C): (...)."""
     if target.requires_grad or isinstance(temperature, Tensor):
         return kl_divergence(target, softened(student, temperature))
-    weight = target.exp()
+    return with_slope(lambda logits: _kl_and_slope(target, logits, temperature), student)
 
-    def divergence(student: Tensor) -> tuple[Tensor, Tensor]:
-        mine = softened(student, temperature)
-        return -expectation(weight, mine, target), (mine.exp() - weight).div_(temperature)
 
-    return with_slope(divergence, student)
+def _kl_and_slope(target: Tensor, student: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    mine, weight = softened(student, temperature), target.exp()
+    return -expectation(weight, mine, target), (mine.exp() - weight).div_(temperature)
 
 
 def softened(logits: Tensor, temperature: float = 1.0) -> Tensor:
@@ -62,6 +63,10 @@ def target_cross_entropy(student: Tensor, teacher: Tensor, target: Tensor) -> Te
 
 def rest_cross_entropy(student: Tensor, teacher: Tensor, target: Tensor, temperature: float = 1.0) -> Tensor:
     """Cross-entropy of the classes other than the label, normalized among themselves, at a temperature (Yang et al. 2023): (...)."""
-    shares = _divided(without_target(full(teacher), target)[1], temperature).softmax(-1)
-    log_shares = softened(without_target(full(student), target)[1], temperature)
-    return -expectation(shares, log_shares)
+
+    def crossed(student: Tensor) -> tuple[Tensor, Tensor]:
+        shares = _divided(without_target(full(teacher), target)[1], temperature).softmax(-1)
+        mine = softened(without_target(full(student), target)[1], temperature)
+        return -expectation(shares, mine), (mine.exp() - shares).div_(temperature)
+
+    return crossed(student)[0] if teacher.requires_grad else with_slope(crossed, student)

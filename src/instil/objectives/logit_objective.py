@@ -41,33 +41,36 @@ def expectation(weight: Tensor, values: Tensor, less: Tensor | None = None) -> T
     most = torch.finfo(values.dtype).max / 2  # times zero it is zero, as infinity is not
 
     def weighted(values: Tensor) -> tuple[Tensor, Tensor]:
-        terms = values.clamp(-most, most)
-        terms = terms * weight if less is None else (terms - less.clamp(-most, most)).mul_(weight)
-        return terms.sum(-1), weight
+        if less is None:
+            return (values.clamp(-most, most) * weight).sum(-1), weight
+        return (values - less.clamp(-most, most)).clamp_(-most, most).mul_(weight).sum(-1), weight
 
-    return with_slope(weighted, values)
+    return with_slope(weighted, values, constant=True)
 
 
-def with_slope(function: Callable[[Tensor], tuple[Tensor, Tensor]], logits: Tensor) -> Tensor:
-    """What a function makes of logits (..., C), (...), where it gives the derivative (..., C) too: nothing else is kept, and one pass applies it."""
-    found: Tensor = _WithSlope.apply(function, logits)
+def with_slope(function: Callable[[Tensor], tuple[Tensor, Tensor]], logits: Tensor, constant: bool = False) -> Tensor:
+    """What a function makes of logits (..., C), (...), where it gives the derivative (..., C) too: nothing else is kept, and one pass applies it.
+
+    ``constant``: the derivative does not depend on the logits; else the function, and what it holds, is kept too, to be differentiated again.
+    """
+    found: Tensor = _WithSlope.apply(function, logits, constant)
     return found
 
 
 class _WithSlope(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, function: Callable[[Tensor], tuple[Tensor, Tensor]], logits: Tensor) -> Tensor:
+    def forward(ctx: Any, function: Callable[[Tensor], tuple[Tensor, Tensor]], logits: Tensor, constant: bool) -> Tensor:
         values, slope = function(logits)
-        ctx.function = function
+        ctx.function = None if constant else function
         ctx.save_for_backward(logits, slope)
         return values
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
         logits, slope = ctx.saved_tensors
-        if torch.is_grad_enabled():  # to be differentiated again
+        if torch.is_grad_enabled() and ctx.function is not None:  # to be differentiated again
             _, slope = ctx.function(logits)
-        return None, gradient.unsqueeze(-1) * slope
+        return None, gradient.unsqueeze(-1) * slope, None
 
 
 def without_target(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

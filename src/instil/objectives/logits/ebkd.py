@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from instil.core import Batch, Card, Positive, full
-from instil.objectives.logit_objective import reduced
+from instil.objectives.logit_objective import expectation, reduced
 from instil.objectives.several_teachers import SeveralTeachersObjective, divergences, favour_small
 
 
@@ -24,7 +24,7 @@ def ebkd_weights(teachers: Tensor) -> Tensor:
     Teachers that are all sure have equal weights.
     """
     log_probability = full(teachers).log_softmax(-1)
-    entropy = torch.special.entr(log_probability.exp()).sum(-1)
+    entropy = -expectation(log_probability.exp(), log_probability)
     total = entropy.sum(0)
     shares = torch.where(total > 0, entropy / torch.where(total > 0, total, 1.0), 1 / len(teachers))
     return favour_small(shares)

@@ -25,7 +25,7 @@ def kl_from(target: Tensor, student: Tensor, temperature: float = 1.0) -> Tensor
 
 def _kl_and_slope(target: Tensor, student: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     mine, weight = softened(student, temperature), target.exp()
-    return -expectation(weight, mine, target), (mine.exp() - weight).div_(temperature)
+    return -expectation(weight, mine, target), _divided(mine.exp() - weight, temperature)
 
 
 def softened(logits: Tensor, temperature: float = 1.0) -> Tensor:
@@ -67,6 +67,6 @@ def rest_cross_entropy(student: Tensor, teacher: Tensor, target: Tensor, tempera
     def crossed(student: Tensor) -> tuple[Tensor, Tensor]:
         shares = _divided(without_target(full(teacher), target)[1], temperature).softmax(-1)
         mine = softened(without_target(full(student), target)[1], temperature)
-        return -expectation(shares, mine), (mine.exp() - shares).div_(temperature)
+        return -expectation(shares, mine), _divided(mine.exp() - shares, temperature)
 
     return crossed(student)[0] if teacher.requires_grad else with_slope(crossed, student)

@@ -25,7 +25,9 @@ def amtml_kd_weights(pooled: Tensor, factors: Tensor, vector: Tensor) -> Tensor:
 
 def amtml_kd_target(teachers: Tensor, log_weights: Tensor, temperature: float = 5.0) -> Tensor:
     """The integrated soft target: log of the weighted mean of the teachers' softmaxes; (K, N, C) and log weights (K, N) give (N, C)."""
-    mixed = (log_weights.exp().unsqueeze(-1) * (full(teachers) / temperature).softmax(-1)).sum(0)
+    shares = zip(log_weights.exp().unsqueeze(-1), full(teachers), strict=True)
+    first, *others = (share * (logits / temperature).softmax(-1) for share, logits in shares)
+    mixed: Tensor = sum(others, first)
     return mixed.clamp_min(torch.finfo(mixed.dtype).tiny).log()
 
 

@@ -50,7 +50,8 @@ def data_source(name: str, given: Mapping[str, Any], recipe: Recipe, path: str =
         raise ValueError("which tokenizer the teacher has is said by teacher.tokenizer")
     if tokenizer is not None and "teacher_tokenizer" not in others:
         raise ValueError(f"'{source}' does not come in the tokens of two tokenizers; leave teacher.tokenizer out")
-    options = check(function, dict(given) | ({first: detail} if detail else {}), path, source, beside=Data.model_fields)
+    beside = Data.model_fields if path == "data" else ("name",)
+    options = check(function, dict(given) | ({first: detail} if detail else {}), path, source, beside=beside)
     if tokenizer is not None:
         options["teacher_tokenizer"] = tokenizer
     if "base" in (first, *others):

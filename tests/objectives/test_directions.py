@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from instil.objectives.directions import SHORTEST, angles, products, unit
+from instil.objectives.directions import SHORTEST, angles, cosine, products, unit
 
 
 def test_unit_has_length_one_along_its_dimension() -> None:
@@ -23,7 +23,9 @@ def test_a_vector_without_direction_is_zero_and_has_no_gradient(length: float) -
 
 
 def test_what_is_not_finite_does_not_become_zero() -> None:
-    assert unit(torch.tensor([[torch.nan, 1.0], [torch.inf, 1.0]])).isnan().any(1).all()
+    broken = torch.tensor([[torch.nan, 1.0], [torch.inf, 1.0]])
+    assert unit(broken).isnan().any(1).all()
+    assert cosine(broken, torch.ones(2, 2)).isnan().all()
 
 
 def test_the_length_may_be_a_constant_for_the_gradient() -> None:

@@ -92,6 +92,12 @@ def test_contracts_hold_for_the_soft_form_of_raw_embeddings() -> None:
     check_objective(lambda: DarkRank("soft", alpha=0.1, beta=1.0, normalize=False))
 
 
+def test_what_is_not_finite_does_not_coincide() -> None:
+    student = torch.randn(5, 3)
+    student[1, 0] = torch.nan
+    assert darkrank_loss(student, torch.randn(5, 3)).isnan()
+
+
 def test_unknown_form() -> None:
     with pytest.raises(ValueError, match="no form 'sof'; closest: soft"):
         darkrank_loss(torch.zeros(3, 2), torch.zeros(3, 2), "sof")

@@ -43,8 +43,8 @@ def _distances_to(samples: Tensor, others: Tensor) -> Tensor:
     """From each sample (N, ...) to some of them (N, K): (N, K), without a gradient where they coincide."""
     flat = full(samples).flatten(1)
     squared = (flat.unsqueeze(1) - flat[others]).square().sum(-1)
-    apart = squared > 0
-    return torch.where(apart, squared, 1.0).sqrt() * apart
+    same = squared == 0
+    return squared.masked_fill(same, 1.0).sqrt().masked_fill(same, 0.0)
 
 
 class DarkRank(RelationObjective):

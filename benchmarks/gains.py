@@ -48,19 +48,37 @@ def measured(command: str) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             made = recipe.load(str(HERE.parent / "recipes" / f"{name}.yaml"), [*options, *QUIET])
             if made.store is not None:
-                made = made.model_copy(update={"store": made.store.model_copy(update={"path": str(Path(folder) / made.store.path)})})
+                made = made.model_copy(
+                    update={
+                        "store": made.store.model_copy(
+                            update={"path": str(Path(folder) / made.store.path)}
+                        )
+                    }
+                )
                 record(made, Console(quiet=True))
-            result = json.loads((run(made, Path(folder) / "run", None, Console(quiet=True)) / "result.json").read_text(encoding="utf-8"))
+            result = json.loads(
+                (
+                    run(made, Path(folder) / "run", None, Console(quiet=True)) / "result.json"
+                ).read_text(encoding="utf-8")
+            )
     except Exception as error:  # one recipe must not cost the table
         return {"command": command, "error": f"{type(error).__name__}: {error}"}
     trials = catalogue.find("scheme", made.scheme.type).trials(made.scheme.options)
     metrics = [result["headline"], *(metric for metric in trials if metric in result["distilled"])]
-    kept = {key: result[key] for key in ("headline", "scheme", "seeds", "gain", "gains", *ARMS) if key in result}
+    kept = {
+        key: result[key]
+        for key in ("headline", "scheme", "seeds", "gain", "gains", *ARMS)
+        if key in result
+    }
     return {
         "command": command,
         "metrics": metrics,
         **kept,
-        "writing": {arm: {key: one[key] for key in WRITING} for arm, one in result["details"].items() if set(WRITING) <= one.keys()},
+        "writing": {
+            arm: {key: one[key] for key in WRITING}
+            for arm, one in result["details"].items()
+            if set(WRITING) <= one.keys()
+        },
         "parameters": result["cost"]["student"]["parameters"],
         "seconds": round(time.perf_counter() - began),
     }
@@ -70,32 +88,55 @@ def line(row: dict[str, Any]) -> str:
     """A row as text."""
     if "error" in row:
         return f"{row['command']:60} {row['error']}"
-    arms = "  ".join(f"{name} {100 * row[name][row['headline']]['mean']:.1f}" for name in ARMS if name in row)
+    arms = "  ".join(
+        f"{name} {100 * row[name][row['headline']]['mean']:.1f}" for name in ARMS if name in row
+    )
     return f"{row['command']:60} {arms}  ({row['seconds']} s)"
 
 
 def write(path: Path | None, found: dict[str, dict[str, Any]]) -> None:
     """The table, without rows that are no longer asked for."""
     if path:
-        done = [found[command] | {"question": question} for question, command in rows() if "error" not in found.get(command, {"error"})]
+        done = [
+            found[command] | {"question": question}
+            for question, command in rows()
+            if "error" not in found.get(command, {"error"})
+        ]
         with atomic(path) as temporary:
             table = {"torch": torch.__version__, "rows": done}
             temporary.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipes", nargs="*", help="only the rows of these recipes, such as classification/kd; 'missing': those without a number")
-    parser.add_argument("--json", type=Path, help="write the table there too; rows that are there already and were not asked for stay")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "recipes",
+        nargs="*",
+        help="only the rows of these recipes, such as classification/kd; 'missing': those without a number",
+    )
+    parser.add_argument(
+        "--json",
+        type=Path,
+        help="write the table there too; rows that are there already and were not asked for stay",
+    )
     parser.add_argument("--processes", type=int, default=1)
     given = parser.parse_args()
     found: dict[str, dict[str, Any]] = {}
     if given.json and given.json.exists():
-        found = {row["command"]: row for row in json.loads(given.json.read_text(encoding="utf-8"))["rows"]}
+        found = {
+            row["command"]: row
+            for row in json.loads(given.json.read_text(encoding="utf-8"))["rows"]
+        }
     commands = dict.fromkeys(command for _, command in rows())
     if given.recipes:
         there = set(found) if "missing" in given.recipes else set(commands)
-        commands = {command: None for command in commands if command not in there or command.split()[0] in given.recipes}
+        commands = {
+            command: None
+            for command in commands
+            if command not in there or command.split()[0] in given.recipes
+        }
     with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
         for done in as_completed([pool.submit(measured, command) for command in commands]):
             row = done.result()

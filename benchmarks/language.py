@@ -38,9 +38,15 @@ def inputs(tokens: int, vocabulary: int, width: int, device: str) -> Inputs:
     """Hidden states of unit variance, and heads that give logits with a standard deviation of about 2."""
     generator = torch.Generator().manual_seed(0)
     sides = [
-        (torch.randn(tokens, width, generator=generator), torch.randn(vocabulary, width, generator=generator) * 2 / width**0.5) for _ in range(2)
+        (
+            torch.randn(tokens, width, generator=generator),
+            torch.randn(vocabulary, width, generator=generator) * 2 / width**0.5,
+        )
+        for _ in range(2)
     ]
-    (mine, my_head), (theirs, their_head) = [tuple(part.to(device) for part in side) for side in sides]
+    (mine, my_head), (theirs, their_head) = [
+        tuple(part.to(device) for part in side) for side in sides
+    ]
     return mine.requires_grad_(), my_head.requires_grad_(), theirs, their_head
 
 
@@ -63,7 +69,9 @@ def trl_jsd(student: Tensor, teacher: Tensor) -> Tensor:
     """Mixture by logsumexp of the stacked log-probabilities, both divergences elementwise, the mask by indexing."""
     student, teacher = student.log_softmax(-1), teacher.log_softmax(-1)
     beta = torch.tensor(BETA, dtype=student.dtype, device=student.device)
-    mixture = torch.logsumexp(torch.stack([student + torch.log(1 - beta), teacher + torch.log(beta)]), dim=0)
+    mixture = torch.logsumexp(
+        torch.stack([student + torch.log(1 - beta), teacher + torch.log(beta)]), dim=0
+    )
     of_teacher = F.kl_div(mixture, teacher, reduction="none", log_target=True)
     of_student = F.kl_div(mixture, student, reduction="none", log_target=True)
     counted = torch.ones(len(student), dtype=torch.bool, device=student.device)
@@ -76,14 +84,22 @@ def liger_jsd(given: Inputs, chunk: int = 1024) -> tuple[Tensor, Tensor, Tensor]
     hidden, weight, their_hidden, their_weight = (tensor.detach() for tensor in given)
 
     def of_chunk(mine: Tensor, head: Tensor, theirs: Tensor) -> Tensor:
-        student, teacher = (mine @ head.mT).float().log_softmax(-1), (theirs @ their_weight.mT).float().log_softmax(-1)
+        student, teacher = (
+            (mine @ head.mT).float().log_softmax(-1),
+            (theirs @ their_weight.mT).float().log_softmax(-1),
+        )
         mixture = torch.log(BETA * teacher.exp() + (1 - BETA) * student.exp())
         of_teacher = F.kl_div(mixture, teacher, reduction="sum", log_target=True)
-        return (BETA * of_teacher + (1 - BETA) * F.kl_div(mixture, student, reduction="sum", log_target=True)) / len(hidden)
+        return (
+            BETA * of_teacher
+            + (1 - BETA) * F.kl_div(mixture, student, reduction="sum", log_target=True)
+        ) / len(hidden)
 
     value, of_weight, of_hidden = hidden.new_zeros(()), torch.zeros_like(weight), []
     for mine, theirs in zip(hidden.split(chunk), their_hidden.split(chunk), strict=True):
-        (row, shared), part = torch.func.grad_and_value(of_chunk, argnums=(0, 1))(mine, weight, theirs)
+        (row, shared), part = torch.func.grad_and_value(of_chunk, argnums=(0, 1))(
+            mine, weight, theirs
+        )
         of_hidden.append(row)
         of_weight += shared
         value = value + part
@@ -131,7 +147,11 @@ def most_memory(run: Formulation, given: Inputs) -> int:
         return torch.cuda.max_memory_allocated() - before
     with torch.autograd.profiler.profile(profile_memory=True) as profile:
         run(given)
-    events = sorted((event.start_ns(), event.nbytes()) for event in profile.kineto_results.events() if event.name() == "[memory]")
+    events = sorted(
+        (event.start_ns(), event.nbytes())
+        for event in profile.kineto_results.events()
+        if event.name() == "[memory]"
+    )
     held = most = 0
     for _, change in events:
         held += change
@@ -142,7 +162,12 @@ def most_memory(run: Formulation, given: Inputs) -> int:
 def require_alike(found: dict[str, tuple[Tensor, ...]]) -> None:
     """RuntimeError where two formulations of one loss differ by more than float32 rounding."""
     for one, other in ALIKE:
-        for what, mine, theirs in zip(("loss", "gradient of the hidden states", "gradient of the head"), found[one], found[other], strict=True):
+        for what, mine, theirs in zip(
+            ("loss", "gradient of the hidden states", "gradient of the head"),
+            found[one],
+            found[other],
+            strict=True,
+        ):
             off = float((mine - theirs).abs().max() / theirs.abs().max())
             if not off < 1e-3:
                 raise RuntimeError(f"the {what} of {one} is off by {off:.1e} of {other}'s")
@@ -172,18 +197,32 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
         "memory_ratio_to_naive_kl": memory["forward_kl"] / memory["naive_kl"],
         **{f"seconds_{name}": round(value, 4) for name, value in least.items()},
         **{f"MiB_{name}": round(value / 2**20, 1) for name, value in memory.items()},
-        **{f"MiB_jsd_of_{tokens}_tokens": round(value / 2**20, 1) for tokens, value in grown.items()},
-        **{name: getattr(arguments, name) for name in ("tokens", "vocabulary", "width", "rounds", "threads", "device")},
+        **{
+            f"MiB_jsd_of_{tokens}_tokens": round(value / 2**20, 1)
+            for tokens, value in grown.items()
+        },
+        **{
+            name: getattr(arguments, name)
+            for name in ("tokens", "vocabulary", "width", "rounds", "threads", "device")
+        },
         "torch": torch.__version__,
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, default in (("tokens", 1024), ("vocabulary", 49152), ("width", 576), ("rounds", 5), ("threads", 1)):
+    for name, default in (
+        ("tokens", 1024),
+        ("vocabulary", 49152),
+        ("width", 576),
+        ("rounds", 5),
+        ("threads", 1),
+    ):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", nargs="?", const="", help="print the numbers as JSON, or write them to this file")
+    parser.add_argument(
+        "--json", nargs="?", const="", help="print the numbers as JSON, or write them to this file"
+    )
     arguments = parser.parse_args()
     found = measure(arguments)
     if arguments.json == "":

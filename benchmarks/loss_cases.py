@@ -50,7 +50,9 @@ class Case:
     alike: bool = True
 
 
-def inputs(kind: str, size: dict[str, Any], device: str = "cpu", dtype: torch.dtype = torch.float32) -> Inputs:
+def inputs(
+    kind: str, size: dict[str, Any], device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> Inputs:
     """Random student (wants a gradient), teacher and what else losses on this kind of input read."""
     generator = torch.Generator().manual_seed(0)
     shape = size["shape"]
@@ -61,7 +63,11 @@ def inputs(kind: str, size: dict[str, Any], device: str = "cpu", dtype: torch.dt
     def whole(below: int, *shape: int) -> Tensor:
         return torch.randint(below, shape, generator=generator).to(device)
 
-    given = Inputs(size="x".join(str(number) for number in shape), student=normal(*shape).requires_grad_(), teacher=normal(*shape))
+    given = Inputs(
+        size="x".join(str(number) for number in shape),
+        student=normal(*shape).requires_grad_(),
+        teacher=normal(*shape),
+    )
     if kind in ("logits", "tokens", "boxes"):
         given.label = whole(shape[-1], *shape[:-1])
         given.real_label = normal(*shape)
@@ -90,7 +96,10 @@ def inputs(kind: str, size: dict[str, Any], device: str = "cpu", dtype: torch.dt
         given.memory = F.normalize(normal(size["memory"], width), dim=1)
         given.matrix = normal(width, width)
     elif kind == "attentions":
-        given.student_shares, given.teacher_shares = given.student.detach().softmax(-1).requires_grad_(), given.teacher.softmax(-1)
+        given.student_shares, given.teacher_shares = (
+            given.student.detach().softmax(-1).requires_grad_(),
+            given.teacher.softmax(-1),
+        )
     return given
 
 
@@ -133,19 +142,36 @@ MAPS, EMBEDDINGS, SAMPLES, HIDDEN = ("maps",), ("embeddings",), ("samples",), ("
 
 CASES: dict[str, Case] = {
     # labels
-    "cross_entropy_loss": Case(TOKENS, lambda f, x: f(x.student, x.label), lambda x: F.cross_entropy(x.student, x.label)),
-    "label_smoothing_loss": Case(TOKENS, lambda f, x: f(x.student, x.label), lambda x: F.cross_entropy(x.student, x.label, label_smoothing=0.1)),
+    "cross_entropy_loss": Case(
+        TOKENS, lambda f, x: f(x.student, x.label), lambda x: F.cross_entropy(x.student, x.label)
+    ),
+    "label_smoothing_loss": Case(
+        TOKENS,
+        lambda f, x: f(x.student, x.label),
+        lambda x: F.cross_entropy(x.student, x.label, label_smoothing=0.1),
+    ),
     "contrastive_loss": Case(
-        EMBEDDINGS, lambda f, x: f(x.student, x.student_text, 10.0), lambda x: contrastive(10 * unit(x.student), unit(x.student_text))
+        EMBEDDINGS,
+        lambda f, x: f(x.student, x.student_text, 10.0),
+        lambda x: contrastive(10 * unit(x.student), unit(x.student_text)),
     ),
     # logits
     "kd_loss": Case(
-        TOKENS, same, lambda x: 16 * kl(x.student, x.teacher, 4), through(sides, lambda m: m.KDLoss(**WHERE, temperature=4.0, alpha=0.0))
+        TOKENS,
+        same,
+        lambda x: 16 * kl(x.student, x.teacher, 4),
+        through(sides, lambda m: m.KDLoss(**WHERE, temperature=4.0, alpha=0.0)),
     ),
     "kd_loss multi_label": Case(
         LOGITS,
         lambda f, x: f(x.student, x.teacher, multi_label=True),
-        lambda x: 16 * (F.binary_cross_entropy_with_logits(x.student / 4, torch.sigmoid(x.teacher / 4)) - plain.bernoulli_entropy(x.teacher / 4)),
+        lambda x: (
+            16
+            * (
+                F.binary_cross_entropy_with_logits(x.student / 4, torch.sigmoid(x.teacher / 4))
+                - plain.bernoulli_entropy(x.teacher / 4)
+            )
+        ),
     ),
     "kd_loss standardize": Case(
         LOGITS,
@@ -153,15 +179,25 @@ CASES: dict[str, Case] = {
         None,
         through(sides, lambda m: m.LogitStdKDLoss(**WHERE, temperature=4.0, alpha=0.0)),
     ),
-    "cs_kd_loss": Case(LOGITS, lambda f, x: f(x.student, x.student, plain.same_label(x)), plain.cs_kd),
-    "ctkd_loss": Case(LOGITS, lambda f, x: f(x.student, x.teacher, torch.tensor(4.0)), lambda x: 16 * kl(x.student, x.teacher, 4)),
-    "deit_hard_loss": Case(TOKENS, same, lambda x: F.cross_entropy(x.student, x.teacher.argmax(-1))),
+    "cs_kd_loss": Case(
+        LOGITS, lambda f, x: f(x.student, x.student, plain.same_label(x)), plain.cs_kd
+    ),
+    "ctkd_loss": Case(
+        LOGITS,
+        lambda f, x: f(x.student, x.teacher, torch.tensor(4.0)),
+        lambda x: 16 * kl(x.student, x.teacher, 4),
+    ),
+    "deit_hard_loss": Case(
+        TOKENS, same, lambda x: F.cross_entropy(x.student, x.teacher.argmax(-1))
+    ),
     "dist_loss": Case(LOGITS, same, None, through(sides, lambda m: m.DISTLoss(**WHERE))),
     "dkd_loss": Case(TOKENS, labelled, plain.dkd),
     "gkl_loss": Case(TOKENS, same, plain.gkl),
     "listmle_loss": Case(LOGITS, same, plain.listmle),
     "localisation_distillation_loss": Case(
-        ("boxes",), same, lambda x: 100 * 4 * kl(*(side.reshape(-1, side.shape[1] // 4) for side in sides(x)), 10)
+        ("boxes",),
+        same,
+        lambda x: 100 * 4 * kl(*(side.reshape(-1, side.shape[1] // 4) for side in sides(x)), 10),
     ),
     "logit_mse_loss": Case(TOKENS, same, mse),
     "mft_loss": Case(LOGITS, labelled, plain.mft),
@@ -173,24 +209,40 @@ CASES: dict[str, Case] = {
     "pld_loss": Case(LOGITS, labelled, plain.pld),
     "probability_shift_loss": Case(LOGITS, labelled, plain.probability_shift),
     "ps_kd_loss": Case(LOGITS, labelled, plain.ps_kd),
-    "regression_kd_loss": Case(LOGITS, lambda f, x: f(x.student, x.teacher, x.real_label), plain.regression_kd),
+    "regression_kd_loss": Case(
+        LOGITS, lambda f, x: f(x.student, x.teacher, x.real_label), plain.regression_kd
+    ),
     "rld_loss": Case(LOGITS, labelled, plain.rld),
     "sdd_loss": Case(("regions",), labelled, plain.sdd),
     "streamlined_kd_loss": Case(LOGITS, same, None, plain.streamlined),
-    "direction_loss": Case(LOGITS, same, None, through(sides, lambda m: m.SKDDirectionLoss(**WHERE))),
+    "direction_loss": Case(
+        LOGITS, same, None, through(sides, lambda m: m.SKDDirectionLoss(**WHERE))
+    ),
     "tf_kd_loss": Case(
         LOGITS,
         lambda f, x: f(x.student, x.label),
-        lambda x: kl(x.student, torch.full_like(x.student, 0.01 / (x.student.shape[1] - 1)).scatter(1, x.label[:, None], 0.99) / 20),
+        lambda x: kl(
+            x.student,
+            torch.full_like(x.student, 0.01 / (x.student.shape[1] - 1)).scatter(
+                1, x.label[:, None], 0.99
+            )
+            / 20,
+        ),
     ),
     "ttm_loss": Case(TOKENS, same, lambda x: kl(x.student, 0.1 * x.teacher)),
     "ttm_loss weighted": Case(
         TOKENS,
         lambda f, x: f(x.student, x.teacher, weighted=True),
-        lambda x: (kl_values(x.student, 0.1 * x.teacher) * (F.softmax(x.teacher, -1) ** 0.1).sum(-1)).mean(),
+        lambda x: (
+            kl_values(x.student, 0.1 * x.teacher) * (F.softmax(x.teacher, -1) ** 0.1).sum(-1)
+        ).mean(),
     ),
     "uskd_loss": Case(LOGITS, labelled, plain.uskd),
-    "wkd_logit_loss": Case(LOGITS, lambda f, x: f(x.student, x.teacher, x.label, costs(x)), lambda x: plain.wkd_logit(x, costs(x))),
+    "wkd_logit_loss": Case(
+        LOGITS,
+        lambda f, x: f(x.student, x.teacher, x.label, costs(x)),
+        lambda x: plain.wkd_logit(x, costs(x)),
+    ),
     "wsld_loss": Case(LOGITS, labelled, plain.wsld),
     # tokens
     "forward_kl_loss": Case(TOKENS, same, lambda x: kl(x.student, x.teacher)),
@@ -203,73 +255,160 @@ CASES: dict[str, Case] = {
     "akl_loss": Case(LOGITS, same, tokens.akl),
     "alpha_beta_loss": Case(LOGITS, same, tokens.alpha_beta),
     "taid_loss": Case(LOGITS, lambda f, x: f(x.student, x.teacher, 0.5), tokens.taid),
-    "top_k_loss": Case(TOKENS, lambda f, x: f(x.student, x.teacher, some(64, x)), lambda x: tokens.top(x, some(64, x))),
-    "top_k_ranking_loss": Case(LOGITS, lambda f, x: f(x.student, x.teacher, some(16, x)), lambda x: tokens.ranking(x, some(16, x))),
+    "top_k_loss": Case(
+        TOKENS,
+        lambda f, x: f(x.student, x.teacher, some(64, x)),
+        lambda x: tokens.top(x, some(64, x)),
+    ),
+    "top_k_ranking_loss": Case(
+        LOGITS,
+        lambda f, x: f(x.student, x.teacher, some(16, x)),
+        lambda x: tokens.ranking(x, some(16, x)),
+    ),
     "sampled_kd_loss": Case(("tokens",), lambda f, x: f(x.student, x.drawn), tokens.sampled),
     "opd_loss": Case(LOGITS, labelled, tokens.opd),
     "uld_loss": Case(LOGITS, same, tokens.uld),
     "gold_loss": Case(LOGITS, same, tokens.jsd),
-    "gold_loss apart": Case(LOGITS, lambda f, x: f(x.student, x.teacher, first_half(x), 0.5, (0.5, 0.5)), tokens.gold),
-    "dskd_loss": Case(LOGITS, lambda f, x: f(x.student, x.teacher, x.other, x.other, x.label), tokens.dskd),
+    "gold_loss apart": Case(
+        LOGITS, lambda f, x: f(x.student, x.teacher, first_half(x), 0.5, (0.5, 0.5)), tokens.gold
+    ),
+    "dskd_loss": Case(
+        LOGITS, lambda f, x: f(x.student, x.teacher, x.other, x.other, x.label), tokens.dskd
+    ),
     "dskd_cma_loss": Case(
         LOGITS,
-        lambda f, x: f(*(part.unflatten(0, (2, -1)) for part in (x.student, x.teacher, x.other, x.other, x.label, x.label))),
+        lambda f, x: f(
+            *(
+                part.unflatten(0, (2, -1))
+                for part in (x.student, x.teacher, x.other, x.other, x.label, x.label)
+            )
+        ),
         tokens.dskd_cma,
     ),
     # several teachers, views and versions
     "amtml_kd_loss": Case(
-        LOGITS, lambda f, x: f(x.student, x.teachers, x.teachers.new_full(x.teachers.shape[:2], 1 / tokens.TEACHERS).log()), tokens.amtml_kd
+        LOGITS,
+        lambda f, x: f(
+            x.student,
+            x.teachers,
+            x.teachers.new_full(x.teachers.shape[:2], 1 / tokens.TEACHERS).log(),
+        ),
+        tokens.amtml_kd,
     ),
     "amtml_kd_angle_loss": Case(("triples",), same, tokens.amtml_kd_angle),
-    "amtml_kd_hint_loss": Case(MAPS, same, lambda x: F.mse_loss(x.student, F.normalize(x.teacher, dim=1))),
+    "amtml_kd_hint_loss": Case(
+        MAPS, same, lambda x: F.mse_loss(x.student, F.normalize(x.teacher, dim=1))
+    ),
     "bake_loss": Case(LOGITS, lambda f, x: f(x.student, x.embedding), tokens.bake),
     "camkd_logit_loss": Case(LOGITS, lambda f, x: f(x.student, x.teachers, x.label), tokens.camkd),
-    "camkd_feature_loss": Case(LOGITS, lambda f, x: f([x.student] * tokens.TEACHERS, list(x.teachers), x.teachers, x.label), tokens.camkd_feature),
+    "camkd_feature_loss": Case(
+        LOGITS,
+        lambda f, x: f([x.student] * tokens.TEACHERS, list(x.teachers), x.teachers, x.label),
+        tokens.camkd_feature,
+    ),
     "ddgsd_loss": Case(LOGITS, lambda f, x: f(x.student, x.other), tokens.ddgsd),
-    "dgkd_loss": Case(LOGITS, lambda f, x: f(x.student, x.teachers), lambda x: 25 * torch.stack([kl(x.student, one, 5) for one in x.teachers]).sum()),
+    "dgkd_loss": Case(
+        LOGITS,
+        lambda f, x: f(x.student, x.teachers),
+        lambda x: 25 * torch.stack([kl(x.student, one, 5) for one in x.teachers]).sum(),
+    ),
     "dino_loss": Case(("regions",), lambda f, x: f(x.student, x.teacher[:, :2]), tokens.dino),
     "ebkd_loss": Case(LOGITS, lambda f, x: f(x.student, x.teachers), tokens.ebkd),
     "logit_mae_loss": Case(LOGITS, same, lambda x: F.l1_loss(x.student, x.teacher)),
-    "meal_discriminator_loss": Case(("boxes",), lambda f, x: f(*(side.view(-1, 2) for side in sides(x))), tokens.meal_discriminator),
+    "meal_discriminator_loss": Case(
+        ("boxes",),
+        lambda f, x: f(*(side.view(-1, 2) for side in sides(x))),
+        tokens.meal_discriminator,
+    ),
     "meal_similarity_loss": Case(LOGITS, same, lambda x: kl(x.student, x.teacher)),
-    "mean_discrepancy_loss": Case(EMBEDDINGS, same, lambda x: (x.student.mean(0) - x.teacher.mean(0)).square().sum()),
+    "mean_discrepancy_loss": Case(
+        EMBEDDINGS, same, lambda x: (x.student.mean(0) - x.teacher.mean(0)).square().sum()
+    ),
     # real labels
-    "mean_squared_error_loss": Case(LOGITS, lambda f, x: f(x.student, x.real_label), tokens.mean_squared_error),
-    "distribution_focal_loss": Case(("boxes",), lambda f, x: f(x.student, x.box), tokens.distribution_focal),
+    "mean_squared_error_loss": Case(
+        LOGITS, lambda f, x: f(x.student, x.real_label), tokens.mean_squared_error
+    ),
+    "distribution_focal_loss": Case(
+        ("boxes",), lambda f, x: f(x.student, x.box), tokens.distribution_focal
+    ),
     # features
     "activation_boundary_loss": Case(
-        MAPS, same, None, through(sides, lambda m: m.AltActTransferLoss(plain.pairs("student", "teacher"), 1.0, "mean"))
+        MAPS,
+        same,
+        None,
+        through(
+            sides, lambda m: m.AltActTransferLoss(plain.pairs("student", "teacher"), 1.0, "mean")
+        ),
     ),
     "am_radio_spatial_loss": Case(HIDDEN, same, tokens.am_radio_spatial),
     "am_radio_summary_loss": Case(EMBEDDINGS, same, tokens.am_radio_summary),
     "embedding_regression_loss": Case(EMBEDDINGS, same, mse),
-    "afd_loss": Case(MAPS, lambda f, x: f([x.student, x.other], [x.teacher, x.other_teacher], x.attention), plain.afd),
-    "attention_transfer_loss": Case(MAPS, same, None, through(sides, lambda m: m.ATLoss(plain.pairs("student", "teacher")))),
-    "cat_kd_loss": Case(MAPS, same, lambda x: F.mse_loss(*(F.adaptive_avg_pool2d(side, 2) for side in sides(x)))),
+    "afd_loss": Case(
+        MAPS,
+        lambda f, x: f([x.student, x.other], [x.teacher, x.other_teacher], x.attention),
+        plain.afd,
+    ),
+    "attention_transfer_loss": Case(
+        MAPS, same, None, through(sides, lambda m: m.ATLoss(plain.pairs("student", "teacher")))
+    ),
+    "cat_kd_loss": Case(
+        MAPS, same, lambda x: F.mse_loss(*(F.adaptive_avg_pool2d(side, 2) for side in sides(x)))
+    ),
     "clip_feature_loss": Case(
         EMBEDDINGS,
         lambda f, x: f(x.student, x.student_text, x.teacher, x.teacher_text),
         lambda x: F.mse_loss(x.student, x.teacher) + F.mse_loss(x.student_text, x.teacher_text),
     ),
-    "cwd_loss": Case(MAPS, same, lambda x: 16 * kl(*(side.flatten(2).flatten(0, 1) for side in sides(x)), 4)),
-    "diffkd_loss": Case(MAPS, lambda f, x: f(x.student, x.teacher, x.attention[:, 0, 0], x.attention[:, 0, 1]), plain.diffkd),
-    "distilbert_loss": Case(HIDDEN, same, lambda x: 1 - F.cosine_similarity(x.student, x.teacher, dim=-1).mean()),
-    "factor_transfer_loss": Case(MAPS, same, None, lambda losses, x: plain.factor_transfer(losses, x)),
+    "cwd_loss": Case(
+        MAPS, same, lambda x: 16 * kl(*(side.flatten(2).flatten(0, 1) for side in sides(x)), 4)
+    ),
+    "diffkd_loss": Case(
+        MAPS,
+        lambda f, x: f(x.student, x.teacher, x.attention[:, 0, 0], x.attention[:, 0, 1]),
+        plain.diffkd,
+    ),
+    "distilbert_loss": Case(
+        HIDDEN, same, lambda x: 1 - F.cosine_similarity(x.student, x.teacher, dim=-1).mean()
+    ),
+    "factor_transfer_loss": Case(
+        MAPS, same, None, lambda losses, x: plain.factor_transfer(losses, x)
+    ),
     "fbkd_loss": Case(MAPS, lambda f, x: f(views(x, True), views(x, False), x.mask), plain.fbkd),
     "fgd_loss": Case(MAPS, lambda f, x: f(x.student, x.teacher, x.mask, 1 - x.mask), plain.fgd),
     "fitnet_loss": Case(MAPS, same, mse),
-    "fsp_loss": Case(MAPS, lambda f, x: f([x.student, x.other], [x.teacher, x.other_teacher]), plain.fsp, plain.torchdistill_fsp, alike=False),
-    "ickd_loss": Case(MAPS, same, None, through(sides, lambda m: m.ChSimLoss(plain.pairs("student", "teacher")))),
+    "fsp_loss": Case(
+        MAPS,
+        lambda f, x: f([x.student, x.other], [x.teacher, x.other_teacher]),
+        plain.fsp,
+        plain.torchdistill_fsp,
+        alike=False,
+    ),
+    "ickd_loss": Case(
+        MAPS, same, None, through(sides, lambda m: m.ChSimLoss(plain.pairs("student", "teacher")))
+    ),
     "ifvd_loss": Case(MAPS, labelled, plain.ifvd),
-    "jacobian_loss": Case(MAPS, same, lambda x: F.mse_loss(x.student, x.teacher) * x.student[0, 0].numel()),
-    "kdsvd_loss": Case(("few_maps",), lambda f, x: f([x.student, x.other], [x.teacher, x.other_teacher]), plain.kdsvd),
+    "jacobian_loss": Case(
+        MAPS, same, lambda x: F.mse_loss(x.student, x.teacher) * x.student[0, 0].numel()
+    ),
+    "kdsvd_loss": Case(
+        ("few_maps",),
+        lambda f, x: f([x.student, x.other], [x.teacher, x.other_teacher]),
+        plain.kdsvd,
+    ),
     "lwm_loss": Case(MAPS, lambda f, x: f(x.student[:, 0], x.teacher[:, 0]), plain.lwm),
-    "mgd_loss": Case(MAPS, lambda f, x: f(x.student, x.teacher, x.mask, nn.Identity()), lambda x: F.mse_loss(x.student * x.mask, x.teacher)),
+    "mgd_loss": Case(
+        MAPS,
+        lambda f, x: f(x.student, x.teacher, x.mask, nn.Identity()),
+        lambda x: F.mse_loss(x.student * x.mask, x.teacher),
+    ),
     "mobilebert_feature_loss": Case(HIDDEN, same, plain.mobilebert),
     "mobilebert_attention_loss": Case(
         ("attentions",),
         lambda f, x: f(x.student_shares, x.teacher_shares),
-        lambda x: F.kl_div(x.student_shares.log(), x.teacher_shares, reduction="sum") / x.student[:, :, :, 0].numel(),
+        lambda x: (
+            F.kl_div(x.student_shares.log(), x.teacher_shares, reduction="sum")
+            / x.student[:, :, :, 0].numel()
+        ),
     ),
     "nst_loss": Case(MAPS, same, plain.nst),
     "ofa_loss": Case(LOGITS, labelled, plain.ofa),
@@ -297,7 +436,11 @@ CASES: dict[str, Case] = {
     ),
     "simkd_loss": Case(MAPS, same, mse),
     "srd_loss": Case(EMBEDDINGS, same, lambda x: (x.student - x.teacher).abs().pow(4).sum().log()),
-    "srd_correlation_loss": Case(EMBEDDINGS, same, lambda x: (((x.student * x.teacher).mean(0) - 1).abs().pow(4).sum() + 1e-5).log()),
+    "srd_correlation_loss": Case(
+        EMBEDDINGS,
+        same,
+        lambda x: (((x.student * x.teacher).mean(0) - 1).abs().pow(4).sum() + 1e-5).log(),
+    ),
     "srrl_loss": Case(
         EMBEDDINGS,
         lambda f, x: f(x.student, x.teacher, x.student_text, x.teacher_text),
@@ -308,46 +451,86 @@ CASES: dict[str, Case] = {
     "tinybert_attention_loss": Case(("attentions",), same, plain.tinybert_attention),
     "unic_loss": Case(HIDDEN, same, plain.unic),
     "vid_loss": Case(MAPS, lambda f, x: f(x.student, x.teacher, x.channels), None, plain.vid),
-    "vitkd_mimicking_loss": Case(MAPS, same, lambda x: F.mse_loss(x.student, x.teacher, reduction="sum") / len(x.student)),
+    "vitkd_mimicking_loss": Case(
+        MAPS, same, lambda x: F.mse_loss(x.student, x.teacher, reduction="sum") / len(x.student)
+    ),
     "vitkd_generation_loss": Case(
         MAPS,
         lambda f, x: f(x.student, x.teacher, x.mask[:, 0]),
-        lambda x: F.mse_loss(x.student * x.mask, x.teacher * x.mask, reduction="sum") / len(x.student) / 0.5,
+        lambda x: (
+            F.mse_loss(x.student * x.mask, x.teacher * x.mask, reduction="sum")
+            / len(x.student)
+            / 0.5
+        ),
     ),
-    "vkd_loss": Case(HIDDEN, same, lambda x: F.smooth_l1_loss(x.student, F.layer_norm(x.teacher, x.teacher.shape[-1:]))),
+    "vkd_loss": Case(
+        HIDDEN,
+        same,
+        lambda x: F.smooth_l1_loss(x.student, F.layer_norm(x.teacher, x.teacher.shape[-1:])),
+    ),
     "wkd_feature_loss": Case(MAPS, same, plain.wkd_feature),
-    "wkd_feature_loss full": Case(("few_maps",), lambda f, x: f(x.student, x.teacher, "full"), plain.wkd_feature_full),
+    "wkd_feature_loss full": Case(
+        ("few_maps",), lambda f, x: f(x.student, x.teacher, "full"), plain.wkd_feature_full
+    ),
     # relations
-    "affinity_mimicking_loss": Case(LOGITS, same, lambda x: (kl(x.student, x.teacher) + kl(x.student.T, x.teacher.T)) / 2),
+    "affinity_mimicking_loss": Case(
+        LOGITS, same, lambda x: (kl(x.student, x.teacher) + kl(x.student.T, x.teacher.T)) / 2
+    ),
     "augmented_feature_loss": Case(
-        EMBEDDINGS, lambda f, x: f(x.student, x.student_text, 0.1), lambda x: contrastive(0.1 * x.student, x.student_text)
+        EMBEDDINGS,
+        lambda f, x: f(x.student, x.student_text, 0.1),
+        lambda x: contrastive(0.1 * x.student, x.student_text),
     ),
     "cirkd_memory_loss": Case(
-        SAMPLES, lambda f, x: f(unit(x.student), unit(x.teacher), x.memory), lambda x: kl(*(unit(side) @ x.memory.T for side in sides(x)), 0.1)
+        SAMPLES,
+        lambda f, x: f(unit(x.student), unit(x.teacher), x.memory),
+        lambda x: kl(*(unit(side) @ x.memory.T for side in sides(x)), 0.1),
     ),
     "cirkd_minibatch_loss": Case(("few_maps",), same, plain.cirkd_minibatch),
     "cka_loss": Case(EMBEDDINGS, same, plain.cka),
-    "cka_loss rbf": Case(EMBEDDINGS, lambda f, x: f(x.student, x.teacher, "rbf"), plain.gaussian_cka),
+    "cka_loss rbf": Case(
+        EMBEDDINGS, lambda f, x: f(x.student, x.teacher, "rbf"), plain.gaussian_cka
+    ),
     "clip_gradient_loss": Case(
         EMBEDDINGS,
-        lambda f, x: f((unit(x.student), unit(x.student_text)), (unit(x.teacher), unit(x.teacher_text)), 10.0, 10.0, "paper"),
+        lambda f, x: f(
+            (unit(x.student), unit(x.student_text)),
+            (unit(x.teacher), unit(x.teacher_text)),
+            10.0,
+            10.0,
+            "paper",
+        ),
         plain.clip_gradient,
     ),
     "compress_loss": Case(
-        SAMPLES, lambda f, x: f(x.student, x.teacher, x.memory, x.memory), lambda x: kl(*(unit(side) @ x.memory.T for side in sides(x)), 0.04)
+        SAMPLES,
+        lambda f, x: f(x.student, x.teacher, x.memory, x.memory),
+        lambda x: kl(*(unit(side) @ x.memory.T for side in sides(x)), 0.04),
     ),
-    "correlation_congruence_loss": Case(EMBEDDINGS, same, plain.correlation_congruence, plain.congruence),
-    "neighbour_congruence_loss": Case(EMBEDDINGS, same, lambda x: ((x.student - x.teacher)[:-1] * (x.student - x.teacher)[1:]).abs().sum(1).mean()),
+    "correlation_congruence_loss": Case(
+        EMBEDDINGS, same, plain.correlation_congruence, plain.congruence
+    ),
+    "neighbour_congruence_loss": Case(
+        EMBEDDINGS,
+        same,
+        lambda x: ((x.student - x.teacher)[:-1] * (x.student - x.teacher)[1:]).abs().sum(1).mean(),
+    ),
     "crd_loss": Case(SAMPLES, plain.ours_crd, None, plain.crd),
     "darkrank_loss": Case(EMBEDDINGS, same, plain.darkrank),
     "dcd_loss": Case(EMBEDDINGS, same, plain.dcd),
-    "psd_loss": Case(MAPS, lambda f, x: f([x.student, x.other], [x.teacher, x.other_teacher]), plain.psd),
+    "psd_loss": Case(
+        MAPS, lambda f, x: f([x.student, x.other], [x.teacher, x.other_teacher]), plain.psd
+    ),
     "csd_loss": Case(MAPS, same, plain.csd),
     "ega_loss": Case(EMBEDDINGS, same, plain.ega),
     "gcrd_loss": Case(
-        EMBEDDINGS, lambda f, x: f(unit(x.student), unit(x.teacher)), lambda x: contrastive(unit(x.student) / 0.075, unit(x.teacher), False)
+        EMBEDDINGS,
+        lambda f, x: f(unit(x.student), unit(x.teacher)),
+        lambda x: contrastive(unit(x.student) / 0.075, unit(x.teacher), False),
     ),
-    "gsp_loss": Case(EMBEDDINGS, same, lambda x: F.mse_loss(plain.cosines(x.student), plain.cosines(x.teacher))),
+    "gsp_loss": Case(
+        EMBEDDINGS, same, lambda x: F.mse_loss(plain.cosines(x.student), plain.cosines(x.teacher))
+    ),
     "gsp_loss euclidean": Case(
         EMBEDDINGS,
         lambda f, x: f(x.student, x.teacher, "euclidean"),
@@ -357,17 +540,35 @@ CASES: dict[str, Case] = {
     "interactive_contrastive_loss": Case(
         EMBEDDINGS,
         lambda f, x: f(x.student, x.student_text, x.teacher, x.teacher_text, 0.1),
-        lambda x: (contrastive(0.1 * x.student, x.teacher_text, False) + contrastive(0.1 * x.student_text, x.teacher, False)) / 2,
+        lambda x: (
+            (
+                contrastive(0.1 * x.student, x.teacher_text, False)
+                + contrastive(0.1 * x.student_text, x.teacher, False)
+            )
+            / 2
+        ),
     ),
     "irg_graph_loss": Case(EMBEDDINGS, same, plain.irg),
-    "irg_transform_loss": Case(SAMPLES, lambda f, x: f((x.student, x.student_text), (x.teacher, x.teacher_text)), plain.irg_transform),
+    "irg_transform_loss": Case(
+        SAMPLES,
+        lambda f, x: f((x.student, x.student_text), (x.teacher, x.teacher_text)),
+        plain.irg_transform,
+    ),
     "itrd_correlation_loss": Case(EMBEDDINGS, same, plain.itrd),
     "itrd_mutual_loss": Case(EMBEDDINGS, same, plain.itrd_mutual),
     "lsp_loss": Case(EMBEDDINGS, lambda f, x: f(x.student, x.teacher, x.edges), plain.lsp),
-    "minilmv2_loss": Case(("attentions",), same, lambda x: kl(x.student.flatten(0, 2), x.teacher.flatten(0, 2))),
-    "pkt_loss": Case(EMBEDDINGS, same, None, through(sides, lambda m: m.PKTLoss("m", "output", "m", "output"))),
-    "rkd_distance_loss": Case(EMBEDDINGS, same, None, through(sides, plain.relational(distance=True))),
-    "rkd_angle_loss": Case(("triples",), same, None, through(sides, plain.relational(distance=False))),
+    "minilmv2_loss": Case(
+        ("attentions",), same, lambda x: kl(x.student.flatten(0, 2), x.teacher.flatten(0, 2))
+    ),
+    "pkt_loss": Case(
+        EMBEDDINGS, same, None, through(sides, lambda m: m.PKTLoss("m", "output", "m", "output"))
+    ),
+    "rkd_distance_loss": Case(
+        EMBEDDINGS, same, None, through(sides, plain.relational(distance=True))
+    ),
+    "rkd_angle_loss": Case(
+        ("triples",), same, None, through(sides, plain.relational(distance=False))
+    ),
     "seed_loss": Case(SAMPLES, lambda f, x: f(x.student, x.teacher, x.memory), plain.seed),
     "similarity_preserving_loss": Case(
         EMBEDDINGS,
@@ -377,11 +578,22 @@ CASES: dict[str, Case] = {
         alike=False,
     ),
     "skd_pairwise_loss": Case(MAPS, same, plain.skd_pairwise),
-    "sskd_transformed_loss": Case(("regions",), same, lambda x: 16 * kl(x.student.flatten(0, 1), x.teacher.flatten(0, 1), 4)),
+    "sskd_transformed_loss": Case(
+        ("regions",), same, lambda x: 16 * kl(x.student.flatten(0, 1), x.teacher.flatten(0, 1), 4)
+    ),
     "sskd_contrastive_loss": Case(
         SAMPLES,
-        lambda f, x: f((x.student, x.student_text[:, None]), (x.teacher, x.teacher_text[:, None]), 0.5, 1.0),
-        lambda x: 0.25 * kl(unit(x.student_text) @ unit(x.student).T, unit(x.teacher_text) @ unit(x.teacher).T, 0.5),
+        lambda f, x: f(
+            (x.student, x.student_text[:, None]), (x.teacher, x.teacher_text[:, None]), 0.5, 1.0
+        ),
+        lambda x: (
+            0.25
+            * kl(
+                unit(x.student_text) @ unit(x.student).T,
+                unit(x.teacher_text) @ unit(x.teacher).T,
+                0.5,
+            )
+        ),
     ),
     "wcord_transport_loss": Case(SAMPLES, same, plain.wcord),
 }

@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def through(outputs: Callable[[Inputs], tuple[Any, Any]], make: Callable[[ModuleType], Any]) -> Callable[[ModuleType, Inputs], Callable[[], Tensor]]:
+def through(
+    outputs: Callable[[Inputs], tuple[Any, Any]], make: Callable[[ModuleType], Any]
+) -> Callable[[ModuleType, Inputs], Callable[[], Tensor]]:
     """A loss of torchdistill on the output of one module, 'm', of either side."""
 
     def made(losses: ModuleType, given: Inputs) -> Callable[[], Tensor]:
@@ -38,18 +40,28 @@ def pairs(*sides: str) -> dict[str, Any]:
     return {"pair": {side: {"path": "m", "io": "output"} for side in sides}}
 
 
-WHERE = {f"{side}_module_{key}": value for side in ("student", "teacher") for key, value in (("path", "m"), ("io", "output"))}
+WHERE = {
+    f"{side}_module_{key}": value
+    for side in ("student", "teacher")
+    for key, value in (("path", "m"), ("io", "output"))
+}
 OUTPUTS = {"student_output_path": "m", "teacher_output_path": "m"}
 
 
 def kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
     """Mean over the first dimension of the KL divergence, without T²."""
-    mine, theirs = F.log_softmax(student / temperature, -1), F.log_softmax(teacher / temperature, -1)
+    mine, theirs = (
+        F.log_softmax(student / temperature, -1),
+        F.log_softmax(teacher / temperature, -1),
+    )
     return F.kl_div(mine, theirs, reduction="batchmean", log_target=True)
 
 
 def kl_values(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    mine, theirs = F.log_softmax(student / temperature, -1), F.log_softmax(teacher / temperature, -1)
+    mine, theirs = (
+        F.log_softmax(student / temperature, -1),
+        F.log_softmax(teacher / temperature, -1),
+    )
     return F.kl_div(mine, theirs, reduction="none", log_target=True).sum(-1)
 
 
@@ -64,7 +76,11 @@ def dkd(x: Inputs) -> Tensor:
     def lowered(side: Tensor) -> Tensor:
         return (side / 4).scatter_add(1, label, torch.full_like(label, -1000.0, dtype=side.dtype))
 
-    rest = F.kl_div(F.log_softmax(lowered(x.student), 1), F.softmax(lowered(x.teacher), 1), reduction="batchmean")
+    rest = F.kl_div(
+        F.log_softmax(lowered(x.student), 1),
+        F.softmax(lowered(x.teacher), 1),
+        reduction="batchmean",
+    )
     return 16 * (F.kl_div(own(x.student).log(), own(x.teacher), reduction="batchmean") + 8 * rest)
 
 
@@ -77,7 +93,11 @@ def gkl(x: Inputs) -> Tensor:
 def mft(x: Inputs) -> Tensor:
     p, label = F.softmax(x.teacher, -1), x.label[:, None]
     own, (top, best) = p.gather(1, label), p.max(1, keepdim=True)
-    share = torch.where(best == label, ((own + 0.2).clamp(max=1) - own) / (1 - own), (top - own + 0.2) / (1 + top - own)).clamp(max=1)
+    share = torch.where(
+        best == label,
+        ((own + 0.2).clamp(max=1) - own) / (1 - own),
+        (top - own + 0.2) / (1 + top - own),
+    ).clamp(max=1)
     wanted = (p * (1 - share)).scatter_add(1, label, share)
     return F.kl_div(F.log_softmax(x.student, -1), wanted, reduction="batchmean")
 
@@ -87,7 +107,11 @@ def mlkd(x: Inputs) -> Tensor:
     for t in (2.0, 3.0, 4.0, 5.0, 6.0):
         p, q = F.softmax(x.student / t, 1), F.softmax(x.teacher / t, 1)
         total = total + t * t * kl(x.student, x.teacher, t)
-        total = total + len(p) * F.mse_loss(p @ p.T, q @ q.T) + p.shape[1] * F.mse_loss(p.T @ p, q.T @ q)
+        total = (
+            total
+            + len(p) * F.mse_loss(p @ p.T, q @ q.T)
+            + p.shape[1] * F.mse_loss(p.T @ p, q.T @ q)
+        )
     return total
 
 
@@ -101,46 +125,74 @@ def nkd(x: Inputs) -> Tensor:
     label = x.label[:, None]
     own = F.softmax(x.teacher, 1).gather(1, label)
     rest = [side.scatter(1, label, -1000.0) for side in (x.student, x.teacher)]
-    return -(own * F.log_softmax(x.student, 1).gather(1, label)).mean() + 1.5 * F.cross_entropy(rest[0], F.softmax(rest[1], 1))
+    return -(own * F.log_softmax(x.student, 1).gather(1, label)).mean() + 1.5 * F.cross_entropy(
+        rest[0], F.softmax(rest[1], 1)
+    )
 
 
 def normkd(x: Inputs) -> Tensor:
     deviations = [side.std(-1, keepdim=True) for side in (x.student, x.teacher)]
-    mine, theirs = (F.log_softmax(side / deviation, -1) for side, deviation in zip(sides(x), deviations, strict=True))
-    return (F.kl_div(mine, theirs, reduction="none", log_target=True).sum(-1) * deviations[1].squeeze(-1) ** 2).mean()
+    mine, theirs = (
+        F.log_softmax(side / deviation, -1)
+        for side, deviation in zip(sides(x), deviations, strict=True)
+    )
+    return (
+        F.kl_div(mine, theirs, reduction="none", log_target=True).sum(-1)
+        * deviations[1].squeeze(-1) ** 2
+    ).mean()
 
 
 def probability_shift(x: Inputs) -> Tensor:
     label, (highest, top) = x.label[:, None], x.teacher.max(1, keepdim=True)
-    return 16 * kl(x.student, x.teacher.scatter(1, top, x.teacher.gather(1, label)).scatter(1, label, highest), 4)
+    return 16 * kl(
+        x.student,
+        x.teacher.scatter(1, top, x.teacher.gather(1, label)).scatter(1, label, highest),
+        4,
+    )
 
 
 def ps_kd(x: Inputs) -> Tensor:
-    return F.cross_entropy(x.student, 0.2 * F.one_hot(x.label, x.student.shape[1]) + 0.8 * F.softmax(x.teacher, 1))
+    return F.cross_entropy(
+        x.student, 0.2 * F.one_hot(x.label, x.student.shape[1]) + 0.8 * F.softmax(x.teacher, 1)
+    )
 
 
 def rld(x: Inputs) -> Tensor:
     student, teacher, label = x.student / 4, x.teacher / 4, x.label[:, None]
     mine, theirs = F.softmax(student, 1), F.softmax(teacher, 1)
     own, best = mine.gather(1, label), theirs.amax(1, keepdim=True)
-    two = F.kl_div(torch.cat([own, 1 - own], 1).log(), torch.cat([best, 1 - best], 1), reduction="batchmean")
+    two = F.kl_div(
+        torch.cat([own, 1 - own], 1).log(), torch.cat([best, 1 - best], 1), reduction="batchmean"
+    )
     left_out = teacher >= teacher.gather(1, label)
-    rest = F.kl_div(F.log_softmax(student - 1000 * left_out, 1), F.softmax(teacher - 1000 * left_out, 1), reduction="none").sum(1)
+    rest = F.kl_div(
+        F.log_softmax(student - 1000 * left_out, 1),
+        F.softmax(teacher - 1000 * left_out, 1),
+        reduction="none",
+    ).sum(1)
     return 16 * (two + 8 * (rest * ~left_out.all(1)).mean())
 
 
 def sdd(x: Inputs) -> Tensor:
     right = x.teacher.argmax(-1) == x.label[:, None]
-    return 16 * (kl_values(x.student, x.teacher, 4) * torch.where(right == right[:, :1], 1.0, 2.0)).mean()
+    return (
+        16
+        * (kl_values(x.student, x.teacher, 4) * torch.where(right == right[:, :1], 1.0, 2.0)).mean()
+    )
 
 
 def streamlined(losses: ModuleType, x: Inputs) -> Callable[[], Tensor]:
-    both = [through(sides, make)(losses, x) for make in (lambda m: m.SKDInstanceLoss(**WHERE), lambda m: m.SKDDirectionLoss(**WHERE))]
+    both = [
+        through(sides, make)(losses, x)
+        for make in (lambda m: m.SKDInstanceLoss(**WHERE), lambda m: m.SKDDirectionLoss(**WHERE))
+    ]
     return lambda: both[0]() + both[1]()
 
 
 def wsld(x: Inputs) -> Tensor:
-    mine, theirs = (F.cross_entropy(side.detach(), x.label, reduction="none") for side in (x.student, x.teacher))
+    mine, theirs = (
+        F.cross_entropy(side.detach(), x.label, reduction="none") for side in (x.student, x.teacher)
+    )
     return 4 * (kl_values(x.student, x.teacher, 2) * (1 - (-mine / theirs).exp())).mean()
 
 
@@ -170,7 +222,11 @@ def same_label(x: Inputs) -> Tensor:
 
 def ofa(x: Inputs) -> Tensor:
     true = F.one_hot(x.label, x.student.shape[1])
-    return ((true - (F.softmax(x.teacher, 1) + true) ** 1.5) * F.log_softmax(x.student, 1)).sum(1).mean()
+    return (
+        ((true - (F.softmax(x.teacher, 1) + true) ** 1.5) * F.log_softmax(x.student, 1))
+        .sum(1)
+        .mean()
+    )
 
 
 def fgd(x: Inputs) -> Tensor:
@@ -178,36 +234,57 @@ def fgd(x: Inputs) -> Tensor:
         strength = stage.abs().mean(over)
         return strength[0].numel() * F.softmax(strength.flatten(1) / 0.5, 1).view_as(strength)
 
-    (mine, theirs), (my_channels, their_channels) = ([share(side, over) for side in sides(x)] for over in ((1,), (2, 3)))
+    (mine, theirs), (my_channels, their_channels) = (
+        [share(side, over) for side in sides(x)] for over in ((1,), (2, 3))
+    )
     squares = (x.student - x.teacher) ** 2 * theirs[:, None] * their_channels[:, :, None, None]
-    apart = F.l1_loss(mine, theirs, reduction="sum") + F.l1_loss(my_channels, their_channels, reduction="sum")
-    return (0.001 * (squares * x.mask).sum() + 0.0005 * (squares * (1 - x.mask)).sum() + 0.001 * apart) / len(mine)
+    apart = F.l1_loss(mine, theirs, reduction="sum") + F.l1_loss(
+        my_channels, their_channels, reduction="sum"
+    )
+    return (
+        0.001 * (squares * x.mask).sum() + 0.0005 * (squares * (1 - x.mask)).sum() + 0.001 * apart
+    ) / len(mine)
 
 
 def ofd(x: Inputs) -> Tensor:
     target = torch.maximum(x.teacher, -x.channels.detach().view(-1, 1, 1))
-    return (F.mse_loss(x.student, target, reduction="none") * ((x.student > target) | (target > 0))).mean()
+    return (
+        F.mse_loss(x.student, target, reduction="none") * ((x.student > target) | (target > 0))
+    ).mean()
 
 
 def nst(x: Inputs) -> Tensor:
     mine, theirs = (F.normalize(side.flatten(2), dim=2) for side in sides(x))
-    return (torch.bmm(mine, mine.mT) ** 2).mean() + (torch.bmm(theirs, theirs.mT) ** 2).mean() - 2 * (torch.bmm(mine, theirs.mT) ** 2).mean()
+    return (
+        (torch.bmm(mine, mine.mT) ** 2).mean()
+        + (torch.bmm(theirs, theirs.mT) ** 2).mean()
+        - 2 * (torch.bmm(mine, theirs.mT) ** 2).mean()
+    )
 
 
 def pkd(x: Inputs) -> Tensor:
-    mine, theirs = ((side - side.mean((0, 2, 3), keepdim=True)) / (side.std((0, 2, 3), keepdim=True) + 1e-6) for side in sides(x))
+    mine, theirs = (
+        (side - side.mean((0, 2, 3), keepdim=True)) / (side.std((0, 2, 3), keepdim=True) + 1e-6)
+        for side in sides(x)
+    )
     return F.mse_loss(mine, theirs) / 2
 
 
 def sad(x: Inputs) -> Tensor:
-    mine, theirs = (F.softmax((side**2).mean(1).flatten(1), 1) for side in (x.student, x.other.detach()))
+    mine, theirs = (
+        F.softmax((side**2).mean(1).flatten(1), 1) for side in (x.student, x.other.detach())
+    )
     return F.mse_loss(mine, theirs)
 
 
 def mobilebert(x: Inputs) -> Tensor:
     width = x.student.shape[-1:]
-    normed = F.mse_loss(F.layer_norm(x.student, width, eps=1e-12), F.layer_norm(x.teacher, width, eps=1e-12))
-    (my_variance, my_mean), (variance, mean) = (torch.var_mean(side, -1, correction=0) for side in sides(x))
+    normed = F.mse_loss(
+        F.layer_norm(x.student, width, eps=1e-12), F.layer_norm(x.teacher, width, eps=1e-12)
+    )
+    (my_variance, my_mean), (variance, mean) = (
+        torch.var_mean(side, -1, correction=0) for side in sides(x)
+    )
     return 100 * normed + 5000 * F.mse_loss(my_mean, mean) + 5 * F.l1_loss(my_variance, variance)
 
 
@@ -215,9 +292,15 @@ def uskd(x: Inputs) -> Tensor:
     (mine, theirs), label = (F.log_softmax(side, -1) for side in sides(x)), x.label[:, None]
     own = mine.gather(-1, label)
     sure = own.detach().exp() ** 2
-    scores = sum(side / (1 + 1e-6 - side.gather(-1, label)) for side in (mine.detach(), theirs.exp()))
-    shares = (1 / (1 + scores.argsort(-1, descending=True).argsort(-1).to(mine.dtype))).scatter(-1, label, 0)
-    others = F.cross_entropy(x.student.scatter(-1, label, -1e4), shares / shares.sum(-1, keepdim=True))
+    scores = sum(
+        side / (1 + 1e-6 - side.gather(-1, label)) for side in (mine.detach(), theirs.exp())
+    )
+    shares = (1 / (1 + scores.argsort(-1, descending=True).argsort(-1).to(mine.dtype))).scatter(
+        -1, label, 0
+    )
+    others = F.cross_entropy(
+        x.student.scatter(-1, label, -1e4), shares / shares.sum(-1, keepdim=True)
+    )
     weak = F.cross_entropy(x.teacher, x.label, label_smoothing=0.1)
     return -((sure + 1 - sure.mean()) * own).mean() + 0.1 * others + 0.005 * weak
 
@@ -235,22 +318,35 @@ def wkd_logit(x: Inputs, cost: Tensor) -> Tensor:
 
 def kdsvd(x: Inputs) -> Tensor:
     def main(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        mine, theirs = (torch.linalg.svd(side.flatten(2).mT, full_matrices=False)[2] for side in (student, teacher))
-        first = theirs[:, 0] * theirs[:, 0].gather(1, theirs[:, 0].abs().argmax(1, keepdim=True)).sign()
+        mine, theirs = (
+            torch.linalg.svd(side.flatten(2).mT, full_matrices=False)[2]
+            for side in (student, teacher)
+        )
+        first = (
+            theirs[:, 0] * theirs[:, 0].gather(1, theirs[:, 0].abs().argmax(1, keepdim=True)).sign()
+        )
         cosine = (mine[:, :4] @ first[:, :, None]).squeeze(-1).detach()
         place = cosine.abs().argmax(1)
         rows = torch.arange(len(mine), device=mine.device)
         return mine[rows, place] * cosine[rows, place].sign()[:, None], first
 
-    (one, wanted_one), (two, wanted_two) = main(x.student, x.teacher), main(x.other, x.other_teacher)
-    kernels = [(-((second[:, :, None] - first[:, None]) ** 2) / 8).exp() for second, first in ((two, one), (wanted_two, wanted_one))]
+    (one, wanted_one), (two, wanted_two) = (
+        main(x.student, x.teacher),
+        main(x.other, x.other_teacher),
+    )
+    kernels = [
+        (-((second[:, :, None] - first[:, None]) ** 2) / 8).exp()
+        for second, first in ((two, one), (wanted_two, wanted_one))
+    ]
     return (kernels[0] - kernels[1]).square().sum((1, 2)).mean()
 
 
 def wkd_feature_full(x: Inputs) -> Tensor:
     both = [side.flatten(2) for side in sides(x)]
     means = [side.mean(2, keepdim=True) for side in both]
-    mine, theirs = ((side - mean) / (side.shape[2] - 1) ** 0.5 for side, mean in zip(both, means, strict=True))
+    mine, theirs = (
+        (side - mean) / (side.shape[2] - 1) ** 0.5 for side, mean in zip(both, means, strict=True)
+    )
     shared = torch.linalg.matrix_norm(mine.mT @ theirs, "nuc")
     moved = (means[0] - means[1]).square().sum((1, 2))
     return (2 * moved + mine.square().sum((1, 2)) + theirs.square().sum((1, 2)) - 2 * shared).mean()
@@ -286,14 +382,19 @@ def cosines(side: Tensor) -> Tensor:
 
 
 def cirkd_minibatch(x: Inputs) -> Tensor:
-    scores = [cosines(side.flatten(2).mT.flatten(0, 1)).view(-1, side.shape[2] * side.shape[3]) for side in sides(x)]
+    scores = [
+        cosines(side.flatten(2).mT.flatten(0, 1)).view(-1, side.shape[2] * side.shape[3])
+        for side in sides(x)
+    ]
     return kl(scores[0], scores[1], 0.1)
 
 
 def cka(x: Inputs) -> Tensor:
     """Of the columns' products, not the samples': few numbers where there are more samples than columns."""
     mine, theirs = (side - side.mean(0) for side in sides(x))
-    return 1 - (theirs.T @ mine).square().sum() / ((mine.T @ mine).norm() * (theirs.T @ theirs).norm())
+    return 1 - (theirs.T @ mine).square().sum() / (
+        (mine.T @ mine).norm() * (theirs.T @ theirs).norm()
+    )
 
 
 def gaussian_cka(x: Inputs) -> Tensor:
@@ -319,14 +420,26 @@ def clip_gradient(x: Inputs) -> Tensor:
         own = torch.eye(len(image), device=image.device)
         errors = [F.softmax(10 * image @ text.T, 1) - own, F.softmax(10 * text @ image.T, 1) - own]
         (there, back), scale = errors, 10 / len(image)
-        return [scale * there @ text, scale * there.T @ image, scale * back @ image, scale * back.T @ text]
+        return [
+            scale * there @ text,
+            scale * there.T @ image,
+            scale * back @ image,
+            scale * back.T @ text,
+        ]
 
-    found = zip(pulls(unit(x.student), unit(x.student_text)), pulls(unit(x.teacher), unit(x.teacher_text)), strict=True)
+    found = zip(
+        pulls(unit(x.student), unit(x.student_text)),
+        pulls(unit(x.teacher), unit(x.teacher_text)),
+        strict=True,
+    )
     return sum((F.mse_loss(a, b) for a, b in found), torch.zeros((), device=x.student.device))
 
 
 def correlation_congruence(x: Inputs) -> Tensor:
-    mine, theirs = (math.exp(-0.8) * (1 + 0.8 * product + 0.32 * product**2) for product in map(cosines, sides(x)))
+    mine, theirs = (
+        math.exp(-0.8) * (1 + 0.8 * product + 0.32 * product**2)
+        for product in map(cosines, sides(x))
+    )
     return F.mse_loss(mine, theirs)
 
 
@@ -351,7 +464,9 @@ def dcd(x: Inputs) -> Tensor:
     both = unit(x.student) @ unit(x.teacher).T
     finds, found = F.log_softmax(both, 1), F.log_softmax(both, 0).T
     own = torch.arange(len(both), device=both.device)
-    return F.nll_loss(finds, own) + 0.5 * F.kl_div(finds, found, reduction="batchmean", log_target=True)
+    return F.nll_loss(finds, own) + 0.5 * F.kl_div(
+        finds, found, reduction="batchmean", log_target=True
+    )
 
 
 def psd(x: Inputs) -> Tensor:
@@ -363,13 +478,18 @@ def psd(x: Inputs) -> Tensor:
 
 
 def csd(x: Inputs) -> Tensor:
-    mine, theirs = (F.softmax(F.avg_pool2d(side, 2, ceil_mode=True).flatten(2) / 4, 2) for side in sides(x))
+    mine, theirs = (
+        F.softmax(F.avg_pool2d(side, 2, ceil_mode=True).flatten(2) / 4, 2) for side in sides(x)
+    )
     return F.mse_loss(mine @ mine.mT, theirs @ theirs.mT)
 
 
 def ega(x: Inputs) -> Tensor:
     mine, theirs = (unit(side - side.mean(1, keepdim=True)) for side in sides(x))
-    return 0.8 * (theirs @ mine.T - torch.eye(len(mine), device=mine.device)).norm() + 0.3 * (mine @ mine.T - theirs @ theirs.T).norm()
+    return (
+        0.8 * (theirs @ mine.T - torch.eye(len(mine), device=mine.device)).norm()
+        + 0.3 * (mine @ mine.T - theirs @ theirs.T).norm()
+    )
 
 
 def hkd(x: Inputs) -> Tensor:
@@ -377,7 +497,9 @@ def hkd(x: Inputs) -> Tensor:
         p, q = theirs / theirs.sum(1, keepdim=True), mine / mine.sum(1, keepdim=True)
         return ((p - q) * (p / q).log()).mean()
 
-    return apart(*((cosines(side) + 1) / 2 for side in sides(x))) + apart(*(1 / (1 + matmul_distances(side)) for side in sides(x)))
+    return apart(*((cosines(side) + 1) / 2 for side in sides(x))) + apart(
+        *(1 / (1 + matmul_distances(side)) for side in sides(x))
+    )
 
 
 def irg(x: Inputs) -> Tensor:
@@ -416,12 +538,17 @@ def lsp(x: Inputs) -> Tensor:
 
 def seed(x: Inputs) -> Tensor:
     mine, theirs = unit(x.student), unit(x.teacher)
-    both = [torch.cat([(side * theirs).sum(1, keepdim=True), side @ x.memory.T], 1) for side in (mine, theirs)]
+    both = [
+        torch.cat([(side * theirs).sum(1, keepdim=True), side @ x.memory.T], 1)
+        for side in (mine, theirs)
+    ]
     return F.cross_entropy(both[0] / 0.2, F.softmax(both[1] / 0.01, 1))
 
 
 def skd_pairwise(x: Inputs) -> Tensor:
-    return F.mse_loss(*(cosines(F.max_pool2d(side, 2, ceil_mode=True).flatten(2).mT) for side in sides(x)))
+    return F.mse_loss(
+        *(cosines(F.max_pool2d(side, 2, ceil_mode=True).flatten(2).mT) for side in sides(x))
+    )
 
 
 def contrastive(image: Tensor, text: Tensor, both_ways: bool = True) -> Tensor:
@@ -437,13 +564,18 @@ def bernoulli_entropy(logits: Tensor) -> Tensor:
 
 
 def afd(x: Inputs) -> Tensor:
-    mine, theirs = ([unit((stage**2).mean(1).flatten(1)) for stage in side] for side in ((x.student, x.other), (x.teacher, x.other_teacher)))
+    mine, theirs = (
+        [unit((stage**2).mean(1).flatten(1)) for stage in side]
+        for side in ((x.student, x.other), (x.teacher, x.other_teacher))
+    )
     apart = torch.stack([torch.stack([((a - b) ** 2).mean(1) for a in mine], 1) for b in theirs], 1)
     return (x.attention * apart).sum((1, 2)).mean()
 
 
 def diffkd(x: Inputs) -> Tensor:
-    return F.mse_loss(x.student, x.teacher) + x.attention[:, 0, 0].mean() + x.attention[:, 0, 1].mean()
+    return (
+        F.mse_loss(x.student, x.teacher) + x.attention[:, 0, 0].mean() + x.attention[:, 0, 1].mean()
+    )
 
 
 def factor_transfer(losses: ModuleType, x: Inputs) -> Callable[[], Tensor]:
@@ -453,12 +585,19 @@ def factor_transfer(losses: ModuleType, x: Inputs) -> Callable[[], Tensor]:
 
 def fsp(x: Inputs) -> Tensor:
     mine = torch.bmm(x.student.flatten(2), x.other.flatten(2).mT) / x.student[0, 0].numel()
-    return F.mse_loss(mine, torch.bmm(x.teacher.flatten(2), x.other_teacher.flatten(2).mT) / x.student[0, 0].numel())
+    return F.mse_loss(
+        mine,
+        torch.bmm(x.teacher.flatten(2), x.other_teacher.flatten(2).mT) / x.student[0, 0].numel(),
+    )
 
 
 def torchdistill_fsp(losses: ModuleType, x: Inputs) -> Callable[[], Tensor]:
     """Its sum of the columns' lengths has another gradient than the mean square, at the same cost."""
-    named = {f"{side}_{which}": {"path": which, "io": "output"} for side in ("student", "teacher") for which in ("first", "second")}
+    named = {
+        f"{side}_{which}": {"path": which, "io": "output"}
+        for side in ("student", "teacher")
+        for which in ("first", "second")
+    }
     loss = losses.FSPLoss({"pair": named})
     mine = {"first": {"output": x.student}, "second": {"output": x.other}}
     theirs = {"first": {"output": x.teacher}, "second": {"output": x.other_teacher}}
@@ -482,7 +621,9 @@ def lwm(x: Inputs) -> Tensor:
 
 def pad(losses: ModuleType, x: Inputs) -> Callable[[], Tensor]:
     loss = losses.PADL2Loss("m", "m", module_path="v")
-    return lambda: loss({"m": {"output": x.student}, "v": {"output": x.student_text}}, {"m": {"output": x.teacher}})
+    return lambda: loss(
+        {"m": {"output": x.student}, "v": {"output": x.student_text}}, {"m": {"output": x.teacher}}
+    )
 
 
 def hierarchical_context(losses: ModuleType, x: Inputs) -> Callable[[], Tensor]:
@@ -496,12 +637,16 @@ def theia(x: Inputs) -> Tensor:
 
 
 def unic(x: Inputs) -> Tensor:
-    return 0.5 * (1 - F.cosine_similarity(x.student, x.teacher, dim=-1).mean()) + 0.5 * F.smooth_l1_loss(x.student, x.teacher)
+    return 0.5 * (
+        1 - F.cosine_similarity(x.student, x.teacher, dim=-1).mean()
+    ) + 0.5 * F.smooth_l1_loss(x.student, x.teacher)
 
 
 def vid(losses: ModuleType, x: Inputs) -> Callable[[], Tensor]:
     loss = losses.VIDLoss(pairs("student", "teacher"))
-    return lambda: loss({"m": {"output": (x.student, x.channels[:, None, None])}}, {"m": {"output": x.teacher}})
+    return lambda: loss(
+        {"m": {"output": (x.student, x.channels[:, None, None])}}, {"m": {"output": x.teacher}}
+    )
 
 
 def congruence(losses: ModuleType, x: Inputs) -> Callable[[], Tensor]:
@@ -521,7 +666,10 @@ def ours_crd(loss: Callable[..., Tensor], x: Inputs) -> Tensor:
 
 def regression_kd(x: Inputs) -> Tensor:
     known = x.real_label != -100
-    mine, theirs = ((F.mse_loss(side, x.real_label, reduction="none") * known).sum(1) for side in (x.student, x.teacher))
+    mine, theirs = (
+        (F.mse_loss(side, x.real_label, reduction="none") * known).sum(1)
+        for side in (x.student, x.teacher)
+    )
     return torch.where(mine > theirs, mine, 0.0).mean()
 
 

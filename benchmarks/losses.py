@@ -45,7 +45,9 @@ def formulations(name: str, given: Inputs) -> dict[str, Run]:
     found: dict[str, Run] = {"ours": lambda: case.ours(function(name.split()[0]), given)}
     if case.torchdistill is not None:
         try:
-            theirs = case.torchdistill(importlib.import_module("torchdistill.losses.mid_level"), given)
+            theirs = case.torchdistill(
+                importlib.import_module("torchdistill.losses.mid_level"), given
+            )
         except ImportError:
             pass
         else:
@@ -58,7 +60,9 @@ def formulations(name: str, given: Inputs) -> dict[str, Run]:
 
 def gradients(run: Run, given: Inputs) -> tuple[Tensor, list[Tensor], tuple[Tensor | None, ...]]:
     """The loss, the inputs that want a gradient, and theirs; None for what the loss does not read."""
-    wanted = [value for value in vars(given).values() if isinstance(value, Tensor) and value.requires_grad]
+    wanted = [
+        value for value in vars(given).values() if isinstance(value, Tensor) and value.requires_grad
+    ]
     loss = run()
     return loss.detach(), wanted, torch.autograd.grad(loss, wanted, allow_unused=True)
 
@@ -66,7 +70,10 @@ def gradients(run: Run, given: Inputs) -> tuple[Tensor, list[Tensor], tuple[Tens
 def gradient(run: Run, given: Inputs) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The loss, and its gradient for all inputs that want one (zeros where the loss does not read them)."""
     loss, wanted, found = gradients(run, given)
-    return loss, tuple(torch.zeros_like(value) if one is None else one for value, one in zip(wanted, found, strict=True))
+    return loss, tuple(
+        torch.zeros_like(value) if one is None else one
+        for value, one in zip(wanted, found, strict=True)
+    )
 
 
 def seconds(run: Run, given: Inputs, times: int = 1) -> float:
@@ -93,7 +100,11 @@ def most_memory(run: Run, given: Inputs) -> float:
         return float(torch.cuda.max_memory_allocated() - before) / 2**20
     with torch.autograd.profiler.profile(profile_memory=True) as profile:
         gradients(run, given)
-    events = sorted((event.start_ns(), event.nbytes()) for event in profile.kineto_results.events() if event.name() == "[memory]")
+    events = sorted(
+        (event.start_ns(), event.nbytes())
+        for event in profile.kineto_results.events()
+        if event.name() == "[memory]"
+    )
     held = most = 0
     for _, change in events:
         held += change
@@ -101,7 +112,9 @@ def most_memory(run: Run, given: Inputs) -> float:
     return most / 2**20
 
 
-def measure(names: list[str], rounds: int, sizes: dict[str, dict[str, Any]], device: str = "cpu") -> Iterator[dict[str, Any]]:
+def measure(
+    names: list[str], rounds: int, sizes: dict[str, dict[str, Any]], device: str = "cpu"
+) -> Iterator[dict[str, Any]]:
     """A row for each case and size: what, how large, milliseconds, ratios, MiB."""
     for name in names:
         for kind in CASES[name].kinds:
@@ -113,12 +126,22 @@ def measure(names: list[str], rounds: int, sizes: dict[str, dict[str, Any]], dev
             for turn in range(rounds):
                 for which in sorted(runs, reverse=turn % 2 == 1):
                     taken[which].append(seconds(runs[which], given, times))
-            row = {"loss": name, "size": given.size, "ms": round(1000 * statistics.median(taken["ours"]), 2)}
+            row = {
+                "loss": name,
+                "size": given.size,
+                "ms": round(1000 * statistics.median(taken["ours"]), 2),
+            }
             for which in ("torchdistill", "plain"):
                 pairs = zip(taken["ours"], taken.get(which, []), strict=False)
-                row[which] = round(statistics.median(ours / theirs for ours, theirs in pairs), 2) if which in runs else None
+                row[which] = (
+                    round(statistics.median(ours / theirs for ours, theirs in pairs), 2)
+                    if which in runs
+                    else None
+                )
             for which in ("ours", "plain"):
-                row[f"MiB_{which}"] = round(most_memory(runs[which], given), 1) if which in runs else None
+                row[f"MiB_{which}"] = (
+                    round(most_memory(runs[which], given), 1) if which in runs else None
+                )
             yield row
 
 
@@ -130,17 +153,31 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    names = [name for name in CASES if not options.names or any(part in name for part in options.names)]
+    names = [
+        name for name in CASES if not options.names or any(part in name for part in options.names)
+    ]
     rows = measure(names, options.rounds, SIZES, options.device)
     left_out = sorted(set(catalogue.losses()) - {name.split()[0] for name in CASES})
     if options.json:
-        about = {"device": options.device, "threads": torch.get_num_threads(), "torch": torch.__version__, "rounds": options.rounds}
+        about = {
+            "device": options.device,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "rounds": options.rounds,
+        }
         print(json.dumps(about | {"rows": list(rows), "not_measured": left_out}))
         return
-    print(f"{'loss':34} {'size':22} {'ms':>9} {'to torchdistill':>16} {'to plain':>9} {'MiB':>8} {'plain MiB':>10}")
+    print(
+        f"{'loss':34} {'size':22} {'ms':>9} {'to torchdistill':>16} {'to plain':>9} {'MiB':>8} {'plain MiB':>10}"
+    )
     for row in rows:
         shown = {key: "" if value is None else value for key, value in row.items()}
-        print("{loss:34} {size:22} {ms:9} {torchdistill:>16} {plain:>9} {MiB_ours:>8} {MiB_plain:>10}".format(**shown), flush=True)
+        print(
+            "{loss:34} {size:22} {ms:9} {torchdistill:>16} {plain:>9} {MiB_ours:>8} {MiB_plain:>10}".format(
+                **shown
+            ),
+            flush=True,
+        )
     if left_out:
         print(f"Not measured: {', '.join(left_out)}")
 

@@ -38,8 +38,18 @@ from instil.recipe.sections import Recipe
 from instil.step import train_step
 
 ROOT = Path(__file__).parents[1]
-OTHER_TASKS = ("segmentation", "text_classification", "node_classification", "image_text", "regression", "detection")
-RECIPES = {"classification": "digits", **{task: str(ROOT / f"recipes/{task}/{task}.yaml") for task in OTHER_TASKS}}
+OTHER_TASKS = (
+    "segmentation",
+    "text_classification",
+    "node_classification",
+    "image_text",
+    "regression",
+    "detection",
+)
+RECIPES = {
+    "classification": "digits",
+    **{task: str(ROOT / f"recipes/{task}/{task}.yaml") for task in OTHER_TASKS},
+}
 SEEDS = [0, 1, 2]
 HOLD_THE_LABEL = ("ps_kd", "pld")
 """Losses that have the label's part within."""
@@ -48,34 +58,60 @@ SCHEMES = {"sskd": "views", "simkd": "reused_classifier", "norm": "folded_transf
 TEACHERS = ("ebkd", "camkd", "dgkd", "amtml_kd")
 """Objectives of several teachers, which get three of unlike widths in the place of the recipe's; the reference has its one."""
 SEVERAL = "teacher=[{model: cnn, options: {width: 16}}, {model: cnn, options: {width: 12}}, {model: cnn, options: {width: 8}}]"
-LOADERS = {"cs_kd": ["sampler=class_pairs"], "dlb": ["sampler=last_batch"], "ddgsd": ["sampler=two_views", "augment.crop=1"]}
+LOADERS = {
+    "cs_kd": ["sampler=class_pairs"],
+    "dlb": ["sampler=last_batch"],
+    "ddgsd": ["sampler=two_views", "augment.crop=1"],
+}
 """Objectives that learn from other samples, or other looks at one, in the same batch."""
 OPTIONS = dict.fromkeys(("minilm", "minilmv2"), ", heads: 4")
 """Where the default does not fit the widths of a tiny net."""
 NEED_OTHER_DATA = ("multi_label_kd",)
-ALONE, REFERENCE = "alone", "reference"  # the student on the labels' loss; the task's recipe as it is
+ALONE, REFERENCE = (
+    "alone",
+    "reference",
+)  # the student on the labels' loss; the task's recipe as it is
 
 
 def task_of(name: str) -> str | None:
     """The first task on the card that has a recipe; None where there is none."""
-    return next((task for task in catalogue.find("objective", name).card.tasks if task in RECIPES), None)
+    return next(
+        (task for task in catalogue.find("objective", name).card.tasks if task in RECIPES), None
+    )
 
 
 def rows() -> list[tuple[str, str]]:
     """Task and name: of each task alone and the reference, then all objectives that learn from more than labels."""
     cards = {name: catalogue.find("objective", name).card for name in catalogue.files("objective")}
-    found = [(task_of(name), name) for name, card in cards.items() if card.source != "labels" and name not in ("kd", *NEED_OTHER_DATA)]
-    return [(task, name) for task in RECIPES for name in (ALONE, REFERENCE, *(name for own, name in found if own == task))]
+    found = [
+        (task_of(name), name)
+        for name, card in cards.items()
+        if card.source != "labels" and name not in ("kd", *NEED_OTHER_DATA)
+    ]
+    return [
+        (task, name)
+        for task in RECIPES
+        for name in (ALONE, REFERENCE, *(name for own, name in found if own == task))
+    ]
 
 
 def recipe_of(task: str, name: str, weight: float = 1.0) -> Recipe:
     """The task's recipe with this objective in the place of what learns from the teacher there."""
-    sources = {key: catalogue.find("objective", goal.type).card.source for key, goal in recipe.load(RECIPES[task]).objectives.items()}
+    sources = {
+        key: catalogue.find("objective", goal.type).card.source
+        for key, goal in recipe.load(RECIPES[task]).objectives.items()
+    }
     options = []
     if name != REFERENCE:
-        options += [f"objectives.{key}=null" for key, source in sources.items() if source != "labels" and key != name]
+        options += [
+            f"objectives.{key}=null"
+            for key, source in sources.items()
+            if source != "labels" and key != name
+        ]
     if name in HOLD_THE_LABEL:
-        options += [f"objectives.{key}=null" for key, source in sources.items() if source == "labels"]
+        options += [
+            f"objectives.{key}=null" for key, source in sources.items() if source == "labels"
+        ]
     if name not in (ALONE, REFERENCE):
         options.append(f"objectives.{name}={{weight: {weight}{OPTIONS.get(name, '')}}}")
     if name in TEACHERS:
@@ -83,8 +119,13 @@ def recipe_of(task: str, name: str, weight: float = 1.0) -> Recipe:
     if name in SCHEMES:
         options.append(f"scheme={SCHEMES[name]}")
     options += [f"data.{option}" for option in LOADERS.get(name, [])]
-    options += ["train.epochs=20", "teacher_train.epochs=40"] if task == "classification" else []  # a third: more leaves nothing to tell apart
-    return recipe.load(RECIPES[task], [*options, f"seeds={SEEDS}", "baselines=[]", "export=false", "train.evaluate_every=1000"])
+    options += (
+        ["train.epochs=20", "teacher_train.epochs=40"] if task == "classification" else []
+    )  # a third: more leaves nothing to tell apart
+    return recipe.load(
+        RECIPES[task],
+        [*options, f"seeds={SEEDS}", "baselines=[]", "export=false", "train.evaluate_every=1000"],
+    )
 
 
 def prepared(made: Recipe) -> tuple[Scheme, list[Batch]]:
@@ -92,11 +133,24 @@ def prepared(made: Recipe) -> tuple[Scheme, list[Batch]]:
     bench = Bench.of(made)
     torch.manual_seed(0)
     student = build.net(made.student, bench, "student")
-    nets = [build.net(spec, school(bench, spec, number), "teacher") for number, spec in enumerate(made.teachers)]
+    nets = [
+        build.net(spec, school(bench, spec, number), "teacher")
+        for number, spec in enumerate(made.teachers)
+    ]
     teacher = introduced(together(bench, nets), bench)
     scheme = build.scheme(bench, student, teacher)
-    clock = {"step": torch.tensor(0), "progress": torch.tensor(0.5), "seed": torch.tensor(0), "epoch_ends": torch.tensor(False)}
-    batches = [batch | clock for batch, _ in zip(bench.loader(bench.train_data(0), sampler=made.data.sampler), range(4), strict=False)]
+    clock = {
+        "step": torch.tensor(0),
+        "progress": torch.tensor(0.5),
+        "seed": torch.tensor(0),
+        "epoch_ends": torch.tensor(False),
+    }
+    batches = [
+        batch | clock
+        for batch, _ in zip(
+            bench.loader(bench.train_data(0), sampler=made.data.sampler), range(4), strict=False
+        )
+    ]
     scheme.prepare(batches[0])
     return scheme, batches
 
@@ -120,7 +174,9 @@ def weight_of(task: str, name: str) -> float:
     """With which the gradient is as long as that of kd (where the task has none: of its label loss), to two digits."""
     own = recipe.load(RECIPES[task]).objectives
     reference = "kd" if "kd" in own else next(iter(own))
-    return float(f"{pull(recipe_of(task, REFERENCE), reference) / pull(recipe_of(task, name), name):.1e}")
+    return float(
+        f"{pull(recipe_of(task, REFERENCE), reference) / pull(recipe_of(task, name), name):.1e}"
+    )
 
 
 def trained(task: str, name: str) -> dict[str, Any]:
@@ -132,7 +188,12 @@ def trained(task: str, name: str) -> dict[str, Any]:
         arms = Arms(bench, RunFolder(Path(folder)), lambda *_: None)
         arms.teacher()
         values = [arms.student("distilled", seed).test[bench.task.headline] for seed in SEEDS]
-    return {"weight": weight, "metric": bench.task.headline, "mean": statistics.mean(values), "std": statistics.stdev(values)}
+    return {
+        "weight": weight,
+        "metric": bench.task.headline,
+        "mean": statistics.mean(values),
+        "std": statistics.stdev(values),
+    }
 
 
 def cost(task: str, name: str) -> dict[str, float]:
@@ -148,7 +209,10 @@ def cost(task: str, name: str) -> dict[str, float]:
             start = time.perf_counter()
             train_step(engines[side], scheme, [batches[-1]])
             seconds[side] += [time.perf_counter() - start] if turn > 4 else []
-    return {"time": round(min(seconds[0]) / min(seconds[1]), 2), "memory": round(kept[0] / kept[1], 2)}
+    return {
+        "time": round(min(seconds[0]) / min(seconds[1]), 2),
+        "memory": round(kept[0] / kept[1], 2),
+    }
 
 
 def saved(scheme: Scheme, batch: Batch) -> int:
@@ -161,7 +225,10 @@ def saved(scheme: Scheme, batch: Batch) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         updates = list(scheme.step(batch))
-    own = sum(t.numel() * t.element_size() for t in (*scheme.objectives.parameters(), *scheme.objectives.buffers()))
+    own = sum(
+        t.numel() * t.element_size()
+        for t in (*scheme.objectives.parameters(), *scheme.objectives.buffers())
+    )
     del updates
     return sum(kept.values()) + own
 
@@ -177,15 +244,24 @@ def measured(row: tuple[str, str]) -> dict[str, Any]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", help="only these objectives")
-    parser.add_argument("--json", type=Path, help="write the table there too; rows that are there already and were not asked for stay")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        help="write the table there too; rows that are there already and were not asked for stay",
+    )
     parser.add_argument("--processes", type=int, default=1)
     given = parser.parse_args()
     chosen = [row for row in rows() if not given.names or row[1] in given.names]
     found: dict[str, dict[str, Any]] = {}
     if given.json and given.json.exists():
-        found = {f"{row['task']}/{row['name']}": row for row in json.loads(given.json.read_text())["rows"]}
+        found = {
+            f"{row['task']}/{row['name']}": row
+            for row in json.loads(given.json.read_text())["rows"]
+        }
     for start in RECIPES:  # the teachers, once, before processes ask for them
         if any(task == start for task, _ in chosen):
             trained_teacher(start)
@@ -208,14 +284,19 @@ def write(path: Path | None, found: dict[str, dict[str, Any]]) -> None:
     if path:
         ordered = [found[key] for task, name in rows() if (key := f"{task}/{name}") in found]
         with atomic(path) as temporary:
-            temporary.write_text(json.dumps({"seeds": SEEDS, "torch": torch.__version__, "rows": ordered}, indent=1) + "\n")
+            temporary.write_text(
+                json.dumps({"seeds": SEEDS, "torch": torch.__version__, "rows": ordered}, indent=1)
+                + "\n"
+            )
 
 
 def trained_teacher(task: str) -> None:
     """Train the teacher of a task's recipe into the cache."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "checkpoint").mkdir()
-        Arms(Bench.of(recipe_of(task, REFERENCE)), RunFolder(Path(folder)), lambda *_: None).teacher()
+        Arms(
+            Bench.of(recipe_of(task, REFERENCE)), RunFolder(Path(folder)), lambda *_: None
+        ).teacher()
 
 
 def line(row: dict[str, Any]) -> str:

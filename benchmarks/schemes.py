@@ -37,9 +37,22 @@ WIDTHS, BATCH = {"cnn": 48, "causal_transformer": 128}, 256
 TARGET = 1.05
 MORE = {
     "mutual, 4 nets": ("mutual", ["scheme.peers=[cnn, cnn, cnn]"]),
-    "mutual, 4 nets, sequential": ("mutual", ["scheme.peers=[cnn, cnn, cnn]", "scheme.sequential=true"]),
-    "sftn": ("offline", ["scheme={type: sftn, branch: {model: cnn}}", "teacher=null", "objectives={cross_entropy: {}}"]),
-    "adversarial, maps": ("adversarial", ["scheme.role=features", "scheme.spectral_norm=true", "scheme.penalty=1"]),
+    "mutual, 4 nets, sequential": (
+        "mutual",
+        ["scheme.peers=[cnn, cnn, cnn]", "scheme.sequential=true"],
+    ),
+    "sftn": (
+        "offline",
+        [
+            "scheme={type: sftn, branch: {model: cnn}}",
+            "teacher=null",
+            "objectives={cross_entropy: {}}",
+        ],
+    ),
+    "adversarial, maps": (
+        "adversarial",
+        ["scheme.role=features", "scheme.spectral_norm=true", "scheme.penalty=1"],
+    ),
 }
 """Rows beside the one of each scheme: its name and overrides."""
 
@@ -53,7 +66,9 @@ def rows() -> dict[str, tuple[Path, list[str]]]:
         if path.stem == name or name not in found:
             found[name] = path
     found["offline"] = ROOT / "recipes/classification/kd.yaml"
-    plain = {name: (found[name], list[str]()) for name in catalogue.names("scheme") if name in found}
+    plain = {
+        name: (found[name], list[str]()) for name in catalogue.names("scheme") if name in found
+    }
     return plain | {row: (found[name], options) for row, (name, options) in MORE.items()}
 
 
@@ -114,7 +129,9 @@ class Passes:
             if self.depth == 0:
                 self.seconds += time.process_time() - self.began
 
-    def wrapped(self, run: Callable[..., Any], name: str = "", net: bool = False) -> Callable[..., Any]:
+    def wrapped(
+        self, run: Callable[..., Any], name: str = "", net: bool = False
+    ) -> Callable[..., Any]:
         def timed(*given: Any, **options: Any) -> Any:
             if net:
                 self.asked[name] += len(first(given[0]))
@@ -125,7 +142,10 @@ class Passes:
 
     def keep(self, tensor: Tensor) -> Tensor:
         address = tensor.untyped_storage().data_ptr()
-        self.kept[address] = (tensor, self.depth > 0 or (address in self.kept and self.kept[address][1]))
+        self.kept[address] = (
+            tensor,
+            self.depth > 0 or (address in self.kept and self.kept[address][1]),
+        )
         return tensor
 
     @contextmanager
@@ -138,7 +158,11 @@ class Passes:
             setattr(owner, attribute, new)
 
         for name, part in parts_of(self.scheme):
-            replace(part, "forward", self.wrapped(part.forward, name.removesuffix(".net"), isinstance(part, Net)))
+            replace(
+                part,
+                "forward",
+                self.wrapped(part.forward, name.removesuffix(".net"), isinstance(part, Net)),
+            )
             if isinstance(part, Objective):
                 replace(part, "keep", self.wrapped(part.keep))
         own = sys.modules[type(self.scheme).__module__]
@@ -181,7 +205,10 @@ def cost(made: recipe.Recipe, steps: int) -> dict[str, Any]:
             train_step(engine, scheme, [batch])
             found.append((time.process_time() - began - optimizing, passes.seconds))
     passes = Passes(scheme)
-    with passes.watching(), torch.autograd.graph.saved_tensors_hooks(passes.keep, lambda tensor: tensor):
+    with (
+        passes.watching(),
+        torch.autograd.graph.saved_tensors_hooks(passes.keep, lambda tensor: tensor),
+    ):
         train_step(engine, scheme, [batches[0]])
     sizes = [(tensor.untyped_storage().nbytes(), inside) for tensor, inside in passes.kept.values()]
     of_passes = sum(size for size, inside in sizes if inside)
@@ -190,7 +217,9 @@ def cost(made: recipe.Recipe, steps: int) -> dict[str, Any]:
         "time": round(whole / own, 3),
         "memory": round(sum(size for size, _ in sizes) / of_passes, 3),
         "ms": round(1000 * min(whole for whole, _ in found), 1),
-        "passes": {name: round(seen / len(first(batches[0])), 2) for name, seen in passes.asked.items()},
+        "passes": {
+            name: round(seen / len(first(batches[0])), 2) for name, seen in passes.asked.items()
+        },
     }
 
 
@@ -198,7 +227,11 @@ def measured(row: str, steps: int) -> dict[str, Any]:
     """One row; what fails says why."""
     path, options = rows()[row]
     try:
-        return {"scheme": row, "recipe": str(path.relative_to(ROOT)), **cost(scaled(path, options), steps)}
+        return {
+            "scheme": row,
+            "recipe": str(path.relative_to(ROOT)),
+            **cost(scaled(path, options), steps),
+        }
     except Exception as error:  # one scheme must not cost the table
         return {"scheme": row, "error": f"{type(error).__name__}: {error}"}
 
@@ -212,15 +245,23 @@ def line(row: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", help="only these rows")
     parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--json", type=Path, help="write the table there too; rows that are there already and were not asked for stay")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        help="write the table there too; rows that are there already and were not asked for stay",
+    )
     given = parser.parse_args()
     torch.set_num_threads(1)
     found: dict[str, dict[str, Any]] = {}
     if given.json and given.json.exists():
-        found = {row["scheme"]: row for row in json.loads(given.json.read_text(encoding="utf-8"))["rows"]}
+        found = {
+            row["scheme"]: row for row in json.loads(given.json.read_text(encoding="utf-8"))["rows"]
+        }
     print(f"{'scheme':28} {'time':>6} {'memory':>7} {'ms':>9}  passes")
     for name in rows():
         if not given.names or name in given.names:
@@ -229,8 +270,16 @@ def main() -> int:
     if given.json:
         ordered = [found[name] for name in rows() if name in found]
         with atomic(given.json) as temporary:
-            about = {"torch": torch.__version__, "widths": WIDTHS, "batch": BATCH, "steps": given.steps, "target": TARGET}
-            temporary.write_text(json.dumps(about | {"rows": ordered}, indent=1) + "\n", encoding="utf-8")
+            about = {
+                "torch": torch.__version__,
+                "widths": WIDTHS,
+                "batch": BATCH,
+                "steps": given.steps,
+                "target": TARGET,
+            }
+            temporary.write_text(
+                json.dumps(about | {"rows": ordered}, indent=1) + "\n", encoding="utf-8"
+            )
     return 1 if any("error" in row for row in found.values()) else 0
 
 

@@ -21,13 +21,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instil import KD, CrossEntropy, FitNet, Frozen, Net, Objective, Offline, Optimization, Training, fit
+from instil import (
+    KD,
+    CrossEntropy,
+    FitNet,
+    Frozen,
+    Net,
+    Objective,
+    Offline,
+    Optimization,
+    Training,
+    fit,
+)
 from instil.networks.presets import taps_for
 from instil.networks.resnet import resnet
 
 TEMPERATURE = 4.0
 SGD = {"lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4}
-SIZES = {"ratio": {"student": 3, "teacher": 9, "width": 16, "image": 32}, "tiny": {"student": 1, "teacher": 1, "width": 4, "image": 8}}
+SIZES = {
+    "ratio": {"student": 3, "teacher": 9, "width": 16, "image": 32},
+    "tiny": {"student": 1, "teacher": 1, "width": 4, "image": 8},
+}
 Step = Callable[[Tensor, Tensor], None]
 
 
@@ -55,7 +69,9 @@ class Blocks:
     def ratio(self) -> float:
         """Median over the blocks after the first: ours over the mean of theirs before and after it."""
         around = [(before + after) / 2 for before, after in pairwise(self.theirs_seconds)]
-        return statistics.median(ours / theirs for ours, theirs in zip(self.ours_seconds[1:], around, strict=True))
+        return statistics.median(
+            ours / theirs for ours, theirs in zip(self.ours_seconds[1:], around, strict=True)
+        )
 
 
 class Endless:
@@ -81,7 +97,10 @@ def nets(size: dict[str, int]) -> tuple[nn.Module, nn.Module]:
 def batches_of(size: dict[str, int], number: int = 4) -> list[tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(1)
     shape = (64, 3, size["image"], size["image"])
-    return [(torch.randn(shape, generator=generator), torch.randint(0, 100, (64,), generator=generator)) for _ in range(number)]
+    return [
+        (torch.randn(shape, generator=generator), torch.randint(0, 100, (64,), generator=generator))
+        for _ in range(number)
+    ]
 
 
 def plain_kd(size: dict[str, int]) -> Step:
@@ -96,8 +115,13 @@ def plain_kd(size: dict[str, int]) -> Step:
         with torch.no_grad():
             theirs = teacher(image)
         mine = student(image)
-        soft, target = F.log_softmax(mine / TEMPERATURE, -1), F.log_softmax(theirs / TEMPERATURE, -1)
-        loss = F.cross_entropy(mine, label) + TEMPERATURE**2 * F.kl_div(soft, target, reduction="batchmean", log_target=True)
+        soft, target = (
+            F.log_softmax(mine / TEMPERATURE, -1),
+            F.log_softmax(theirs / TEMPERATURE, -1),
+        )
+        loss = F.cross_entropy(mine, label) + TEMPERATURE**2 * F.kl_div(
+            soft, target, reduction="batchmean", log_target=True
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -127,8 +151,13 @@ def plain_kd_fitnet(size: dict[str, int]) -> Step:
         with torch.no_grad():
             theirs, their_stages = with_features(teacher, image)
         mine, my_stages = with_features(student, image)
-        soft, target = F.log_softmax(mine / TEMPERATURE, -1), F.log_softmax(theirs / TEMPERATURE, -1)
-        loss = F.cross_entropy(mine, label) + TEMPERATURE**2 * F.kl_div(soft, target, reduction="batchmean", log_target=True)
+        soft, target = (
+            F.log_softmax(mine / TEMPERATURE, -1),
+            F.log_softmax(theirs / TEMPERATURE, -1),
+        )
+        loss = F.cross_entropy(mine, label) + TEMPERATURE**2 * F.kl_div(
+            soft, target, reduction="batchmean", log_target=True
+        )
         for one, other in zip(my_stages, their_stages, strict=True):
             loss = loss + F.mse_loss(one, other)
         optimizer.zero_grad()
@@ -145,20 +174,38 @@ def torchdistill_kd(size: dict[str, int]) -> Step:
 
     student, teacher = nets(size)
     teacher.eval()
-    logits = {f"{side}_module_{key}": value for side in ("student", "teacher") for key, value in (("path", "head"), ("io", "output"))}
-    kd = {"key": "KDLoss", "kwargs": logits | {"temperature": TEMPERATURE, "alpha": 1.0, "beta": 1.0}}
+    logits = {
+        f"{side}_module_{key}": value
+        for side in ("student", "teacher")
+        for key, value in (("path", "head"), ("io", "output"))
+    }
+    kd = {
+        "key": "KDLoss",
+        "kwargs": logits | {"temperature": TEMPERATURE, "alpha": 1.0, "beta": 1.0},
+    }
     sampler = {"class_or_func": torch.utils.data.SequentialSampler}
-    hooks = {"forward_hook": {"input": [], "output": ["head"]}, "wrapper": None, "forward_proc": "forward_batch_only"}
+    hooks = {
+        "forward_hook": {"input": [], "output": ["head"]},
+        "wrapper": None,
+        "forward_proc": "forward_batch_only",
+    }
     box = DistillationBox(
         teacher,
         student,
         {"train": [(torch.zeros(3, 8, 8), 0)]},
         {
             "num_epochs": 1,
-            "train_data_loader": {"dataset_id": "train", "sampler": sampler, "kwargs": {"batch_size": 64}},
+            "train_data_loader": {
+                "dataset_id": "train",
+                "sampler": sampler,
+                "kwargs": {"batch_size": 64},
+            },
             "teacher": hooks | {"requires_grad": False},
             "student": hooks | {"requires_grad": True},
-            "criterion": {"key": "WeightedSumLoss", "kwargs": {"sub_terms": {"kd": {"criterion": kd, "weight": 1.0}}}},
+            "criterion": {
+                "key": "WeightedSumLoss",
+                "kwargs": {"sub_terms": {"kd": {"criterion": kd, "weight": 1.0}}},
+            },
             "optimizer": {"key": "SGD", "kwargs": dict(SGD)},
         },
         torch.device("cpu"),
@@ -176,13 +223,17 @@ def torchdistill_kd(size: dict[str, int]) -> Step:
     return step
 
 
-def ours(size: dict[str, int], objectives: dict[str, Objective], theirs: Step, blocks: int, length: int) -> float:
+def ours(
+    size: dict[str, int], objectives: dict[str, Objective], theirs: Step, blocks: int, length: int
+) -> float:
     """Ratio of ``fit``'s step to ``theirs``."""
     student, teacher = nets(size)
     tapped = "fitnet" in objectives
     taps = [{"features": taps_for(net)["features"]} if tapped else {} for net in (student, teacher)]
     scheme = Offline(Net(student, taps=taps[0]), Frozen(Net(teacher, taps=taps[1])), objectives)
-    training = Training(steps=length * blocks, optimizer=Optimization("sgd", SGD), schedule="constant")
+    training = Training(
+        steps=length * blocks, optimizer=Optimization("sgd", SGD), schedule="constant"
+    )
     timed = Blocks(theirs, batches_of(size), length)
     fit(scheme, Endless(batches_of(size), length * blocks), training, tick=timed.tick)
     return timed.ratio()
@@ -193,7 +244,11 @@ def taps_cost(size: dict[str, int], blocks: int, length: int) -> float:
     image = batches_of(size, 1)[0][0]
     model = nets(size)[0]
     net = Net(model, taps=taps_for(model))
-    hooks = [(table, dict(table)) for module in model.modules() for table in (module._forward_hooks, module._forward_pre_hooks)]
+    hooks = [
+        (table, dict(table))
+        for module in model.modules()
+        for table in (module._forward_hooks, module._forward_pre_hooks)
+    ]
     seconds: dict[bool, list[float]] = {True: [], False: []}
     for block in range(2 * blocks):
         tapped = bool(block % 2)
@@ -204,7 +259,9 @@ def taps_cost(size: dict[str, int], blocks: int, length: int) -> float:
         for _ in range(length):
             (net({"image": image})["logits"] if tapped else model(image)).square().mean().backward()
         seconds[tapped].append(time.process_time() - began)
-    return statistics.median(a / b for a, b in zip(seconds[True][1:], seconds[False][1:], strict=True))
+    return statistics.median(
+        a / b for a, b in zip(seconds[True][1:], seconds[False][1:], strict=True)
+    )
 
 
 def measure(blocks: int, sizes: dict[str, dict[str, int]]) -> dict[str, Any]:
@@ -215,19 +272,26 @@ def measure(blocks: int, sizes: dict[str, dict[str, int]]) -> dict[str, Any]:
         turns = 2 * blocks if prefix == "tiny" else blocks
         kd: dict[str, Objective] = {"cross_entropy": CrossEntropy(), "kd": KD(TEMPERATURE)}
         found[f"{prefix}_kd_to_plain"] = ours(size, kd, plain_kd(size), turns, length)
-        found[f"{prefix}_kd_fitnet_to_plain"] = ours(size, kd | {"fitnet": FitNet()}, plain_kd_fitnet(size), turns, length)
+        found[f"{prefix}_kd_fitnet_to_plain"] = ours(
+            size, kd | {"fitnet": FitNet()}, plain_kd_fitnet(size), turns, length
+        )
         found[f"{prefix}_taps"] = taps_cost(size, 2 * turns, length // 2)
         try:
             theirs = torchdistill_kd(size)
         except ImportError:
             continue
         found[f"{prefix}_kd_to_torchdistill"] = ours(size, kd, theirs, turns, length)
-    return {name: round(value, 4) for name, value in found.items()} | {"threads": torch.get_num_threads(), "torch": torch.__version__}
+    return {name: round(value, 4) for name, value in found.items()} | {
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="print one flat object and nothing else")
+    parser.add_argument(
+        "--json", action="store_true", help="print one flat object and nothing else"
+    )
     parser.add_argument("--blocks", type=int, default=15, help="pairs of blocks for each ratio")
     options = parser.parse_args()
     found = measure(options.blocks, SIZES)

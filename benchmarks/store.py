@@ -35,7 +35,11 @@ def data(steps: int) -> ArrayData:
     """Noise with a label, of so many batches."""
     draw = torch.Generator().manual_seed(0)
     image = torch.rand(steps * BATCH, 3, 32, 32, generator=draw)
-    return ArrayData(image, torch.randint(CLASSES, (len(image),), generator=draw), [str(number) for number in range(CLASSES)])
+    return ArrayData(
+        image,
+        torch.randint(CLASSES, (len(image),), generator=draw),
+        [str(number) for number in range(CLASSES)],
+    )
 
 
 def net(depth: int) -> Net:
@@ -51,9 +55,13 @@ def recorded(samples: ArrayData, teacher: Teacher, codec: Codec, folder: Path) -
 
     def answer(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         outputs = teacher(batch)
-        return encoded({"logits": outputs["logits"], "embedding": outputs["embedding"]}, batch, codec)
+        return encoded(
+            {"logits": outputs["logits"], "embedding": outputs["embedding"]}, batch, codec
+        )
 
-    for _ in writer.record("train", samples.index, 1, lambda *_: Loader(samples, BATCH, shuffle=False), answer):
+    for _ in writer.record(
+        "train", samples.index, 1, lambda *_: Loader(samples, BATCH, shuffle=False), answer
+    ):
         pass
     writer.finish({})
     return Recorded(Store(str(folder / codec)), checksums)
@@ -62,7 +70,9 @@ def recorded(samples: ArrayData, teacher: Teacher, codec: Codec, folder: Path) -
 def seconds(samples: ArrayData, teacher: Teacher | None) -> float:
     """Processor time of one epoch."""
     student = net(1)
-    objectives = {"cross_entropy": CrossEntropy()} | ({"kd": KD(temperature=4)} if teacher is not None else {})
+    objectives = {"cross_entropy": CrossEntropy()} | (
+        {"kd": KD(temperature=4)} if teacher is not None else {}
+    )
     scheme = Offline(student, teacher, objectives)
     training = Training(epochs=1, optimizer=Optimization("sgd", {"lr": 0.01}), evaluate_every=1)
     began = time.process_time()
@@ -71,7 +81,9 @@ def seconds(samples: ArrayData, teacher: Teacher | None) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="An epoch from recorded answers against one on labels alone.")
+    parser = argparse.ArgumentParser(
+        description="An epoch from recorded answers against one on labels alone."
+    )
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=12)
@@ -90,8 +102,15 @@ def main() -> None:
         for turn in turns.values():
             turn()
         rounds = [{name: turn() for name, turn in turns.items()} for _ in range(given.rounds)]
-    ratios = {f"{name}_ratio": statistics.median(one[name] / one["alone"] for one in rounds) for name in ("exact", "float16", "live")}
-    print(json.dumps(ratios, indent=2) if given.json else "\n".join(f"{name:14} {value:.3f}" for name, value in ratios.items()))
+    ratios = {
+        f"{name}_ratio": statistics.median(one[name] / one["alone"] for one in rounds)
+        for name in ("exact", "float16", "live")
+    }
+    print(
+        json.dumps(ratios, indent=2)
+        if given.json
+        else "\n".join(f"{name:14} {value:.3f}" for name, value in ratios.items())
+    )
 
 
 if __name__ == "__main__":

@@ -65,14 +65,19 @@ def akl(x: Inputs) -> Tensor:
     head = theirs.exp().gather(-1, order).cumsum(-1) <= 0.5
     head[..., 0] = True
     share = (gap.gather(-1, order) * head).sum(-1) / gap.sum(-1)
-    forward, reverse = (theirs.exp() * (theirs - mine)).sum(-1), (mine.exp() * (mine - theirs)).sum(-1)
+    forward, reverse = (
+        (theirs.exp() * (theirs - mine)).sum(-1),
+        (mine.exp() * (mine - theirs)).sum(-1),
+    )
     return (share * forward + (1 - share) * reverse).mean()
 
 
 def alpha_beta(x: Inputs, alpha: float = 0.2, beta: float = 0.7) -> Tensor:
     mine, theirs = logs(x)
     both = alpha + beta
-    terms = (alpha * theirs + beta * mine).exp() - (alpha * (both * theirs).exp() + beta * (both * mine).exp()) / both
+    terms = (alpha * theirs + beta * mine).exp() - (
+        alpha * (both * theirs).exp() + beta * (both * mine).exp()
+    ) / both
     return -terms.sum(-1).mean() / (alpha * beta)
 
 
@@ -83,7 +88,10 @@ def taid(x: Inputs) -> Tensor:
 def top(x: Inputs, k: int) -> Tensor:
     mine, theirs = logs(x)
     values, place = theirs.topk(k, -1)
-    two = [torch.cat([side, torch.log1p(-side.exp().sum(-1, keepdim=True))], -1) for side in (values, mine.gather(-1, place))]
+    two = [
+        torch.cat([side, torch.log1p(-side.exp().sum(-1, keepdim=True))], -1)
+        for side in (values, mine.gather(-1, place))
+    ]
     return divergence(*two)
 
 
@@ -109,13 +117,21 @@ def sampled(x: Inputs) -> Tensor:
 
 
 def dskd(x: Inputs) -> Tensor:
-    return F.cross_entropy(x.other, x.label) + kl(x.student, x.other.detach(), 2) + kl(x.other, x.teacher, 2)
+    return (
+        F.cross_entropy(x.other, x.label)
+        + kl(x.student, x.other.detach(), 2)
+        + kl(x.other, x.teacher, 2)
+    )
 
 
 def dskd_cma(x: Inputs) -> Tensor:
     labelled = F.cross_entropy(x.other, x.label, reduction="none")
     right = x.other.argmax(-1) == x.label
-    return (labelled + right * kl_values(x.student, x.other.detach(), 2) + kl_values(x.other, x.teacher, 2)).mean()
+    return (
+        labelled
+        + right * kl_values(x.student, x.other.detach(), 2)
+        + kl_values(x.other, x.teacher, 2)
+    ).mean()
 
 
 def gold(x: Inputs) -> Tensor:
@@ -137,7 +153,12 @@ def meal_discriminator(x: Inputs) -> Tensor:
 
 def several(x: Inputs, weights: Tensor) -> Tensor:
     """The KLs of all teachers, (K, N) weights."""
-    return 16 * (weights * torch.stack([kl_values(x.student, one, 4) for one in x.teachers])).sum(0).mean()
+    return (
+        16
+        * (weights * torch.stack([kl_values(x.student, one, 4) for one in x.teachers]))
+        .sum(0)
+        .mean()
+    )
 
 
 def ebkd(x: Inputs) -> Tensor:
@@ -153,12 +174,23 @@ def camkd(x: Inputs) -> Tensor:
 def camkd_feature(x: Inputs) -> Tensor:
     error = torch.stack([F.cross_entropy(one, x.label, reduction="none") for one in x.teachers])
     weights = (1 - F.softmax(error, 0)) / (TEACHERS - 1)
-    return (weights * torch.stack([F.mse_loss(x.student, one, reduction="none").mean(-1) for one in x.teachers])).sum(0).mean()
+    return (
+        (
+            weights
+            * torch.stack(
+                [F.mse_loss(x.student, one, reduction="none").mean(-1) for one in x.teachers]
+            )
+        )
+        .sum(0)
+        .mean()
+    )
 
 
 def amtml_kd(x: Inputs) -> Tensor:
     target = (F.softmax(x.teachers / 5, -1) / TEACHERS).sum(0).log()
-    return 25 * F.kl_div(F.log_softmax(x.student / 5, -1), target, reduction="batchmean", log_target=True)
+    return 25 * F.kl_div(
+        F.log_softmax(x.student / 5, -1), target, reduction="batchmean", log_target=True
+    )
 
 
 def amtml_kd_angle(x: Inputs) -> Tensor:
@@ -173,7 +205,10 @@ def bake(x: Inputs) -> Tensor:
     soft, unit = F.log_softmax(x.student / 4, -1), F.normalize(x.embedding, dim=1)
     alike = unit @ unit.T
     shares = F.softmax(alike.fill_diagonal_(-torch.inf), -1)
-    target = torch.linalg.solve(torch.eye(len(unit), dtype=unit.dtype, device=unit.device) - 0.5 * shares, 0.5 * soft.detach().exp())
+    target = torch.linalg.solve(
+        torch.eye(len(unit), dtype=unit.dtype, device=unit.device) - 0.5 * shares,
+        0.5 * soft.detach().exp(),
+    )
     return 16 * divergence(target.log(), soft)
 
 
@@ -184,7 +219,12 @@ def ddgsd(x: Inputs) -> Tensor:
 def dino(x: Inputs) -> Tensor:
     mine, theirs = F.log_softmax(x.student / 0.1, -1), F.softmax(x.teacher[:, :2] / 0.04, -1)
     views = range(mine.shape[1])
-    terms = [-(theirs[:, one] * mine[:, other]).sum(-1) for one in range(2) for other in views if other != one]
+    terms = [
+        -(theirs[:, one] * mine[:, other]).sum(-1)
+        for one in range(2)
+        for other in views
+        if other != one
+    ]
     return torch.stack(terms).mean()
 
 
@@ -198,7 +238,9 @@ def distribution_focal(x: Inputs) -> Tensor:
 
 
 def am_radio_spatial(x: Inputs) -> Tensor:
-    return 0.9 * (1 - F.cosine_similarity(x.student, x.teacher, dim=-1).mean()) + 0.1 * F.smooth_l1_loss(x.student, x.teacher)
+    return 0.9 * (
+        1 - F.cosine_similarity(x.student, x.teacher, dim=-1).mean()
+    ) + 0.1 * F.smooth_l1_loss(x.student, x.teacher)
 
 
 def am_radio_summary(x: Inputs) -> Tensor:

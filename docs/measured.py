@@ -17,13 +17,19 @@ ARMS = ("teacher", "alone", "pseudo_labels", "noise", "blobs", "distilled")
 def cost_of(name: str) -> str:
     """What a step costs beside the reference, where it was measured."""
     row = next((row for row in _numbers("methods") if row["name"] == name and "time" in row), None)
-    return f"A step took {row['time']:.2f} times as long as one of the reference, see [results](../results.md)." if row else ""
+    return (
+        f"A step took {row['time']:.2f} times as long as one of the reference, see [results](../results.md)."
+        if row
+        else ""
+    )
 
 
 @functools.cache
 def _numbers(name: str) -> list[dict[str, Any]]:
     path = HERE.parent / "benchmarks" / f"{name}.json"
-    found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+    found: list[dict[str, Any]] = (
+        json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+    )
     return found
 
 
@@ -37,9 +43,16 @@ def results_page() -> str:
     lines = [_kept("results.md")]
     for task, group in groupby(_numbers("methods"), key=lambda row: row["task"]):
         alone, reference, *others = group
-        lines += [f"### {task}", "", f"| method | {alone['metric'].replace('_', ' ')}, % | to alone | to the reference | weight | time | memory |"]
+        lines += [
+            f"### {task}",
+            "",
+            f"| method | {alone['metric'].replace('_', ' ')}, % | to alone | to the reference | weight | time | memory |",
+        ]
         lines += ["|---|---|---|---|---|---|---|"]
-        lines += [_result(row, alone, reference) for row in (alone, reference, *sorted(others, key=lambda row: -row["mean"]))]
+        lines += [
+            _result(row, alone, reference)
+            for row in (alone, reference, *sorted(others, key=lambda row: -row["mean"]))
+        ]
         lines.append("")
     return "\n".join(lines)
 
@@ -52,13 +65,18 @@ def _result(row: dict[str, Any], *bases: dict[str, Any]) -> str:
 
 def _difference(row: dict[str, Any], base: dict[str, Any]) -> str:
     """In points; bold where it is more than two standard deviations of itself."""
-    gain, noise = 100 * (row["mean"] - base["mean"]), 100 * (row["std"] ** 2 + base["std"] ** 2) ** 0.5
+    gain, noise = (
+        100 * (row["mean"] - base["mean"]),
+        100 * (row["std"] ** 2 + base["std"] ** 2) ** 0.5,
+    )
     return "" if row is base else f"**{gain:+.1f}**" if abs(gain) > 2 * noise else f"{gain:+.1f}"
 
 
 def _percent(summary: dict[str, Any]) -> str:
     digits = 2 if 0 < abs(summary["mean"]) < 0.01 else 1
-    return f"{100 * summary['mean']:.{digits}f}" + (f" ± {100 * summary['std']:.{digits}f}" if summary["std"] is not None else "")
+    return f"{100 * summary['mean']:.{digits}f}" + (
+        f" ± {100 * summary['std']:.{digits}f}" if summary["std"] is not None else ""
+    )
 
 
 def gains_page() -> str:
@@ -67,7 +85,11 @@ def gains_page() -> str:
     for question, group in groupby(_numbers("gains"), key=lambda row: row["question"]):
         rows = list(group)
         arms = [arm for arm in ARMS if any(arm in row for row in rows)]
-        lines += [f"### {question}", "", f"| recipe | metric | {' | '.join(arm.replace('_', '-') for arm in arms)} | gain |"]
+        lines += [
+            f"### {question}",
+            "",
+            f"| recipe | metric | {' | '.join(arm.replace('_', '-') for arm in arms)} | gain |",
+        ]
         lines += [f"|---|---|{'---|' * (len(arms) + 1)}"]
         lines += [_gained(row, metric, arms) for row in rows for metric in row["metrics"]]
         lines.append("")
@@ -76,15 +98,32 @@ def gains_page() -> str:
 
 def costs_page() -> str:
     """The tables of ``benchmarks/schemes.json`` and ``benchmarks/losses.json``."""
-    lines = [_kept("costs.md"), "### Schemes", "", "| scheme | time | memory | ms | passes |", "|---|---|---|---|---|"]
+    lines = [
+        _kept("costs.md"),
+        "### Schemes",
+        "",
+        "| scheme | time | memory | ms | passes |",
+        "|---|---|---|---|---|",
+    ]
     for row in _numbers("schemes"):
         passes = ", ".join(f"{net} {count:g}" for net, count in row["passes"].items())
-        lines.append(f"| {row['scheme']} | {row['time']:.2f} | {row['memory']:.2f} | {row['ms']:.0f} | {passes} |")
+        lines.append(
+            f"| {row['scheme']} | {row['time']:.2f} | {row['memory']:.2f} | {row['ms']:.0f} | {passes} |"
+        )
     losses = _numbers("losses")
     if losses:
-        lines += ["", "### Losses", "", "| loss | size | ms | to plain | to torchdistill | MiB | MiB, plain |", "|---|---|---|---|---|---|---|"]
+        lines += [
+            "",
+            "### Losses",
+            "",
+            "| loss | size | ms | to plain | to torchdistill | MiB | MiB, plain |",
+            "|---|---|---|---|---|---|---|",
+        ]
     for row in losses:
-        told = ("" if row[key] is None else f"{row[key]:g}" for key in ("ms", "plain", "torchdistill", "MiB_ours", "MiB_plain"))
+        told = (
+            "" if row[key] is None else f"{row[key]:g}"
+            for key in ("ms", "plain", "torchdistill", "MiB_ours", "MiB_plain")
+        )
         lines.append(f"| `{row['loss']}` | {row['size']} | {' | '.join(told)} |")
     return "\n".join([*lines, ""])
 
@@ -94,10 +133,15 @@ def language_page() -> str:
     lines = [_kept("language.md")]
     rows = [row for row in _numbers("gains") if "perplexity" in row["distilled"]]
     if rows:
-        lines += ["| recipe | network | perplexity | bits per byte | agreement, % | tokens per second | memory beyond the weights |"]
+        lines += [
+            "| recipe | network | perplexity | bits per byte | agreement, % | tokens per second | memory beyond the weights |"
+        ]
         lines += ["|---|---|---|---|---|---|---|"]
     for row in rows:
-        lines += [_spoken(row, arm, number == 0) for number, arm in enumerate(arm for arm in ARMS if arm in row)]
+        lines += [
+            _spoken(row, arm, number == 0)
+            for number, arm in enumerate(arm for arm in ARMS if arm in row)
+        ]
     return "\n".join([*lines, ""])
 
 
@@ -105,13 +149,19 @@ def _spoken(row: dict[str, Any], arm: str, first: bool) -> str:
     writing, recipe = row.get("writing", {}).get(arm), _command(row) if first else ""
     perplexity, bits = (_number(row[arm].get(metric)) for metric in ("perplexity", "bits_per_byte"))
     agreement = _percent(row[arm]["agreement"]) if "agreement" in row[arm] else ""
-    speed = f"{writing['written_per_second']:.0f} | {writing['writing_bytes'] / 1e6:.1f} MB" if writing else " | "
+    speed = (
+        f"{writing['written_per_second']:.0f} | {writing['writing_bytes'] / 1e6:.1f} MB"
+        if writing
+        else " | "
+    )
     return f"| {recipe} | {arm.replace('_', '-')} | {perplexity} | {bits} | {agreement} | {speed} |"
 
 
 def _command(row: dict[str, Any]) -> str:
     name, *options = row["command"].split()
-    return f"[{name.split('/')[1]}](../recipes/{name}.yaml)" + "".join(f" `{option}`" for option in options)
+    return f"[{name.split('/')[1]}](../recipes/{name}.yaml)" + "".join(
+        f" `{option}`" for option in options
+    )
 
 
 def _number(summary: dict[str, Any] | None) -> str:
@@ -119,14 +169,20 @@ def _number(summary: dict[str, Any] | None) -> str:
     if summary is None:
         return ""
     digits = 2 if summary["mean"] < 10 else 1 if summary["mean"] < 100 else 0
-    return f"{summary['mean']:.{digits}f}" + (f" ± {summary['std']:.{digits}f}" if summary["std"] is not None else "")
+    return f"{summary['mean']:.{digits}f}" + (
+        f" ± {summary['std']:.{digits}f}" if summary["std"] is not None else ""
+    )
 
 
 def _gained(row: dict[str, Any], metric: str, arms: list[str]) -> str:
     numbers = " | ".join(_percent(row[arm][metric]) if arm in row else "" for arm in arms)
     command = _command(row)
     first = metric == row["headline"]
-    gain = row.get("gain") or min(row["gains"].values(), key=lambda one: one["mean"], default=None) if first else None
+    gain = (
+        row.get("gain") or min(row["gains"].values(), key=lambda one: one["mean"], default=None)
+        if first
+        else None
+    )
     digits = 2 if row[arms[-1]][row["headline"]]["mean"] < 0.01 else 1
     told = "" if gain is None else f"{100 * gain['mean']:+.{digits}f}"
     told = f"**{told}**" if gain and gain["significant"] else told

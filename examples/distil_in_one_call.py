@@ -19,7 +19,12 @@ partly[100:] = -100  # the student is told 100 of the 1,000 labels; -100 means: 
 
 
 def loader(images: Tensor, labels: Tensor) -> DataLoader:
-    return DataLoader(TensorDataset(images, labels), batch_size=64, shuffle=True, generator=torch.Generator().manual_seed(0))
+    return DataLoader(
+        TensorDataset(images, labels),
+        batch_size=64,
+        shuffle=True,
+        generator=torch.Generator().manual_seed(0),
+    )
 
 
 def student() -> nn.Module:
@@ -36,9 +41,19 @@ def accuracy(net: nn.Module) -> str:
 steps = instil.Training(steps=960, optimizer=instil.Optimization(options={"lr": 3e-3}))
 teacher, alone, distilled = cnn(classes=10), student(), student()
 
-instil.fit(instil.Offline(teacher, None, {"cross_entropy": instil.CrossEntropy()}), loader(images, labels), instil.Training(epochs=10))
-instil.fit(instil.Offline(alone, None, {"cross_entropy": instil.CrossEntropy()}), loader(images[:100], labels[:100]), steps)
-instil.distil(teacher, distilled, loader(images, partly), {"cross_entropy": 1.0, "kd": 1.0}, training=steps)
+instil.fit(
+    instil.Offline(teacher, None, {"cross_entropy": instil.CrossEntropy()}),
+    loader(images, labels),
+    instil.Training(epochs=10),
+)
+instil.fit(
+    instil.Offline(alone, None, {"cross_entropy": instil.CrossEntropy()}),
+    loader(images[:100], labels[:100]),
+    steps,
+)
+instil.distil(
+    teacher, distilled, loader(images, partly), {"cross_entropy": 1.0, "kd": 1.0}, training=steps
+)
 
 print(f"teacher         {accuracy(teacher)}")
 print(f"student alone   {accuracy(alone)}")

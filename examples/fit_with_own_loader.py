@@ -10,7 +10,17 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from instil import KD, CrossEntropy, Frozen, Objectives, Offline, Optimization, Schedule, Training, fit
+from instil import (
+    KD,
+    CrossEntropy,
+    Frozen,
+    Objectives,
+    Offline,
+    Optimization,
+    Schedule,
+    Training,
+    fit,
+)
 from instil.data.digits import digits
 
 data = digits()
@@ -21,7 +31,9 @@ class Student(nn.Module):
 
     def __init__(self, width: int = 16):
         super().__init__()
-        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 10))
+        self.layers = nn.Sequential(
+            nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 10)
+        )
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return self.layers(image)
@@ -31,7 +43,9 @@ def loader(images: int, labelled: int) -> DataLoader:
     """(image, label) tuples of the first ``images`` images, of which the first ``labelled`` have their label (-100: none)."""
     labels = data.train.label.clone()
     labels[labelled:] = -100
-    return DataLoader(TensorDataset(data.train.image[:images], labels[:images]), batch_size=64, shuffle=True)
+    return DataLoader(
+        TensorDataset(data.train.image[:images], labels[:images]), batch_size=64, shuffle=True
+    )
 
 
 def accuracy(net: nn.Module, split: str = "test") -> float:
@@ -58,7 +72,11 @@ def stop_after_30_epochs(record: dict) -> None:
 
 torch.manual_seed(0)
 teacher = Student(256)
-fit(Offline(teacher, None, {"cross_entropy": CrossEntropy()}), loader(1000, 1000), Training(epochs=30))
+fit(
+    Offline(teacher, None, {"cross_entropy": CrossEntropy()}),
+    loader(1000, 1000),
+    Training(epochs=30),
+)
 
 adamw = Optimization("adamw", {"lr": 3e-3, "weight_decay": 0.01})
 training = Training(steps=960, optimizer=adamw, warmup=0.05, clip=1.0, checkpoint_every=10)
@@ -66,11 +84,22 @@ alone = fit(scheme(None), loader(100, 100), training)
 with tempfile.TemporaryDirectory() as folder:
     checkpoint = Path(folder) / "run.pt"
     try:
-        fit(scheme(teacher), loader(1000, 100), training, checkpoint=checkpoint, report=stop_after_30_epochs)
+        fit(
+            scheme(teacher),
+            loader(1000, 100),
+            training,
+            checkpoint=checkpoint,
+            report=stop_after_30_epochs,
+        )
     except PowerCut:
         print("stopped in epoch 30; the last checkpoint is of epoch 20")
     resumed = fit(scheme(teacher), loader(1000, 100), training, checkpoint=checkpoint)
-whole = fit(scheme(teacher), loader(1000, 100), training, evaluate=lambda net: {"accuracy": accuracy(net, "validation")})
+whole = fit(
+    scheme(teacher),
+    loader(1000, 100),
+    training,
+    evaluate=lambda net: {"accuracy": accuracy(net, "validation")},
+)
 
 print(f"student alone           {100 * accuracy(alone.net):.1f} %")
 print(f"distilled, resumed      {100 * accuracy(resumed.net):.1f} %")

@@ -42,13 +42,22 @@ def accuracy(net: nn.Module) -> str:
 
 
 everything, told = torch.arange(len(labels)), has_label.nonzero().flatten()
-teacher = train(cnn(classes=10), lambda logits, batch: F.cross_entropy(logits, labels[batch]), everything, 200)
+teacher = train(
+    cnn(classes=10), lambda logits, batch: F.cross_entropy(logits, labels[batch]), everything, 200
+)
 with torch.no_grad():
     teacher_logits = teacher(images)
-target = torch.where(has_label, labels, teacher_logits.argmax(-1))  # DKD asks for a target class: where there is no label, the teacher's
+target = torch.where(
+    has_label, labels, teacher_logits.argmax(-1)
+)  # DKD asks for a target class: where there is no label, the teacher's
 
 alone = train(student(), lambda logits, batch: F.cross_entropy(logits, labels[batch]), told, 1000)
-distilled = train(student(), lambda logits, batch: dkd_loss(logits, teacher_logits[batch], target[batch], temperature=4), everything, 1000)
+distilled = train(
+    student(),
+    lambda logits, batch: dkd_loss(logits, teacher_logits[batch], target[batch], temperature=4),
+    everything,
+    1000,
+)
 
 print(f"teacher         {accuracy(teacher)}")
 print(f"student alone   {accuracy(alone)}")

@@ -12,18 +12,31 @@ from instil import Card, CrossEntropy, Objective, Offline, Optimization, Trainin
 from instil.core import Batch, Outputs, Positive, full
 
 
-def jensen_shannon_loss(student: Tensor, teacher: Tensor, temperature: float = 2.0, reduction: str = "mean") -> Tensor:
+def jensen_shannon_loss(
+    student: Tensor, teacher: Tensor, temperature: float = 2.0, reduction: str = "mean"
+) -> Tensor:
     """T² times the Jensen-Shannon divergence of the softened distributions; logits (..., C) give (...) for reduction ``none``."""
-    student, teacher = ((full(logits) / temperature).log_softmax(-1) for logits in (student, teacher))
+    student, teacher = (
+        (full(logits) / temperature).log_softmax(-1) for logits in (student, teacher)
+    )
     middle = torch.logaddexp(student, teacher) - torch.tensor(2.0).log()
-    values = sum(0.5 * (side.exp() * (side - middle)).sum(-1) for side in (student, teacher)) * temperature**2
+    values = (
+        sum(0.5 * (side.exp() * (side - middle)).sum(-1) for side in (student, teacher))
+        * temperature**2
+    )
     return values.mean() if reduction == "mean" else values
 
 
 class JensenShannon(Objective):
     """Student and teacher meet in the middle: bounded, so that one confident disagreement cannot lead the batch; logits (..., C)."""
 
-    card = Card("Divergence measures based on the Shannon entropy", "https://doi.org/10.1109/18.61115", "IEEE TIT", 1991, source="logits")
+    card = Card(
+        "Divergence measures based on the Shannon entropy",
+        "https://doi.org/10.1109/18.61115",
+        "IEEE TIT",
+        1991,
+        source="logits",
+    )
 
     def __init__(self, temperature: Positive = 2.0):
         super().__init__()
@@ -45,12 +58,28 @@ if __name__ == "__main__":
 
     data = digits()
     few = few_labels(data.train, 100)
-    wide, alone, distilled = mlp(classes=10, width=256), mlp(classes=10, width=16), mlp(classes=10, width=16)
+    wide, alone, distilled = (
+        mlp(classes=10, width=256),
+        mlp(classes=10, width=16),
+        mlp(classes=10, width=16),
+    )
     alone.load_state_dict(distilled.state_dict())  # the same start
     training = Training(steps=900, optimizer=Optimization(options={"lr": 3e-3}))
-    fit(Offline(wide, None, {"cross_entropy": CrossEntropy()}), Loader(data.train, 64), Training(epochs=30))
-    fit(Offline(alone, None, {"cross_entropy": CrossEntropy()}), Loader(labelled(few), 64), training)
-    distil(wide, distilled, Loader(few, 64), {"cross_entropy": 1.0, "js": (JensenShannon(temperature=4), 1.0)}, training=training)
+    fit(
+        Offline(wide, None, {"cross_entropy": CrossEntropy()}),
+        Loader(data.train, 64),
+        Training(epochs=30),
+    )
+    fit(
+        Offline(alone, None, {"cross_entropy": CrossEntropy()}), Loader(labelled(few), 64), training
+    )
+    distil(
+        wide,
+        distilled,
+        Loader(few, 64),
+        {"cross_entropy": 1.0, "js": (JensenShannon(temperature=4), 1.0)},
+        training=training,
+    )
     for name, net in (("student alone", alone), ("distilled", distilled)):
         right = net(data.test.image).argmax(-1) == data.test.label
         print(f"{name:15} {100 * right.float().mean():.1f} %")

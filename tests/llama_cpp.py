@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
-needed = pytest.mark.skipif(importlib.util.find_spec("xllamacpp") is None, reason="needs the package xllamacpp")
+needed = pytest.mark.skipif(
+    importlib.util.find_spec("xllamacpp") is None, reason="needs the package xllamacpp"
+)
 
 
 @contextmanager
@@ -22,7 +24,13 @@ def serving(path: Path, parallel: int = 1, exact: bool = False) -> Iterator[str]
 
     parameters = xllamacpp.CommonParams()
     parameters.model.path = str(path)
-    parameters.n_ctx, parameters.n_parallel, parameters.port, parameters.warmup, parameters.verbosity = 512, parallel, 0, False, -1
+    (
+        parameters.n_ctx,
+        parameters.n_parallel,
+        parameters.port,
+        parameters.warmup,
+        parameters.verbosity,
+    ) = 512, parallel, 0, False, -1
     parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = 1
     if exact:
         parameters.cache_type_k = parameters.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
@@ -34,6 +42,8 @@ def serving(path: Path, parallel: int = 1, exact: bool = False) -> Iterator[str]
 
 def asked(url: str, address: str, **body: Any) -> Any:
     """What it answers."""
-    request = urllib.request.Request(url + address, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    request = urllib.request.Request(
+        url + address, json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
     with urllib.request.urlopen(request, timeout=60) as answer:
         return json.load(answer)

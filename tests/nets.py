@@ -15,7 +15,11 @@ class Body(nn.Module):
 
     def __init__(self, width: int = 8, classes: int = 5, dropout: float = 0.0):
         super().__init__()
-        self.stem, self.drop, self.head = nn.Linear(6, width), nn.Dropout(dropout), nn.Linear(width, classes)
+        self.stem, self.drop, self.head = (
+            nn.Linear(6, width),
+            nn.Dropout(dropout),
+            nn.Linear(width, classes),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.drop(self.stem(x).relu()))
@@ -37,12 +41,20 @@ def batch(number: int = 16, seed: int = 0) -> Batch:
     generator = torch.Generator().manual_seed(seed)
     label = torch.randint(0, 5, (number,), generator=generator)
     label[1::2] = -100
-    return {"x": torch.randn(number, 6, generator=generator), "label": label, "index": torch.arange(number)}
+    return {
+        "x": torch.randn(number, 6, generator=generator),
+        "label": label,
+        "index": torch.arange(number),
+    }
 
 
 def timed(step: int = 0, number: int = 16) -> Batch:
     """The batch of a step, with its clock."""
-    return batch(number, step) | {"step": torch.tensor(step), "progress": torch.tensor(step / 10), "seed": torch.tensor(0)}
+    return batch(number, step) | {
+        "step": torch.tensor(step),
+        "progress": torch.tensor(step / 10),
+        "seed": torch.tensor(0),
+    }
 
 
 def count_calls(module: nn.Module) -> Callable[[], int]:

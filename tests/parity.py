@@ -15,7 +15,18 @@ from torch.nn import functional as F
 from instil import catalogue
 from instil.balances.gradient_norm import GradientNorm
 from instil.balances.uncertainty import Uncertainty
-from instil.core import SHARED_ROLES, Balance, Batch, Card, Net, Objective, Objectives, Outputs, Schedule, Scheme
+from instil.core import (
+    SHARED_ROLES,
+    Balance,
+    Batch,
+    Card,
+    Net,
+    Objective,
+    Objectives,
+    Outputs,
+    Schedule,
+    Scheme,
+)
 from instil.engine import Engine, Optimization, rank
 from instil.objectives.features.attention_transfer import AttentionTransfer
 from instil.objectives.features.fitnet import FitNet
@@ -107,7 +118,11 @@ class Body(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.stem, self.blocks, self.head = nn.Linear(20, width), nn.ModuleList([Block(width), Block(width)]), nn.Linear(width, 10)
+        self.stem, self.blocks, self.head = (
+            nn.Linear(20, width),
+            nn.ModuleList([Block(width), Block(width)]),
+            nn.Linear(width, 10),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
@@ -128,7 +143,11 @@ def net(width: int, seed: int) -> Net:
 def viewed(width: int, seed: int) -> Net:
     """A net that looks at the image, a square of 16 of the 20 numbers, and so tells a turned one."""
     one = net(width, seed)
-    return Net(one.model, lambda model, batch: {"logits": model(F.pad(batch["image"].flatten(1), (0, 4)))}, one.taps)
+    return Net(
+        one.model,
+        lambda model, batch: {"logits": model(F.pad(batch["image"].flatten(1), (0, 4)))},
+        one.taps,
+    )
 
 
 class Maker(nn.Module):
@@ -138,7 +157,9 @@ class Maker(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(4, 16), Block(16), nn.Linear(16, 16), nn.Sigmoid(), nn.Unflatten(1, (1, 4, 4)))
+        self.layers = nn.Sequential(
+            nn.Linear(4, 16), Block(16), nn.Linear(16, 16), nn.Sigmoid(), nn.Unflatten(1, (1, 4, 4))
+        )
 
     def forward(self, codes: Tensor) -> Tensor:
         image: Tensor = self.layers(codes)
@@ -176,7 +197,11 @@ class Pixels(nn.Module):
         super().__init__()
         self.stages = nn.ModuleList(
             nn.Sequential(nn.Conv2d(source, target, 3, stride, 1), nn.ReLU())
-            for source, target, stride in ((1, width, 1), (width, 2 * width, 2), (2 * width, 2 * width, 1))
+            for source, target, stride in (
+                (1, width, 1),
+                (width, 2 * width, 2),
+                (2 * width, 2 * width, 1),
+            )
         )
         self.head = nn.Linear(2 * width, 10)
 
@@ -199,7 +224,15 @@ def writes() -> Frozen:
 
 def pixels(width: int, seed: int) -> Net:
     torch.manual_seed(seed)
-    return Net(Pixels(width), call, {"features": ["stages.0", "stages.1", "stages.2"], "embedding": "head:in", "head": "head:weight"})
+    return Net(
+        Pixels(width),
+        call,
+        {
+            "features": ["stages.0", "stages.1", "stages.2"],
+            "embedding": "head:in",
+            "head": "head:weight",
+        },
+    )
 
 
 class Roles(nn.Module):
@@ -209,22 +242,40 @@ class Roles(nn.Module):
         super().__init__()
         self.members = nn.ModuleList(Roles(member) for member in samples.get("members", ()))
         samples = {role: value for role, value in samples.items() if role != "members"}
-        self.shapes = {name: tensor.shape[1:] for name, tensor in flat(samples) if name.partition(".")[0] not in SHARED_ROLES}
+        self.shapes = {
+            name: tensor.shape[1:]
+            for name, tensor in flat(samples)
+            if name.partition(".")[0] not in SHARED_ROLES
+        }
         self.tuples = {role for role, value in samples.items() if isinstance(value, tuple)}
-        self.layers = nn.ModuleDict({name.replace(".", "_"): nn.Linear(20, shape.numel()) for name, shape in self.shapes.items()})
+        self.layers = nn.ModuleDict(
+            {
+                name.replace(".", "_"): nn.Linear(20, shape.numel())
+                for name, shape in self.shapes.items()
+            }
+        )
         shared = {role: value for role, value in samples.items() if role in SHARED_ROLES}
-        self.shared = nn.ParameterDict({name.replace(".", "_"): nn.Parameter(tensor) for name, tensor in flat(shared)})
+        self.shared = nn.ParameterDict(
+            {name.replace(".", "_"): nn.Parameter(tensor) for name, tensor in flat(shared)}
+        )
 
     def forward(self, x: Tensor) -> Outputs:
         outputs: dict[str, list[Tensor]] = {}
         for name, shape in self.shapes.items():
             value = self.layers[name.replace(".", "_")](x).view(-1, *shape)
             role = name.partition(".")[0]
-            outputs.setdefault(role, []).append(value.softmax(-1) if role == "attentions" else value)
+            outputs.setdefault(role, []).append(
+                value.softmax(-1) if role == "attentions" else value
+            )
         for name, parameter in self.shared.items():
             outputs.setdefault(name.rpartition("_")[0], []).append(parameter.view_as(parameter))
-        roles = {role: tuple(values) if role in self.tuples else values[0] for role, values in outputs.items()}
-        return roles | ({"members": tuple(member(x) for member in self.members)} if len(self.members) else {})
+        roles = {
+            role: tuple(values) if role in self.tuples else values[0]
+            for role, values in outputs.items()
+        }
+        return roles | (
+            {"members": tuple(member(x) for member in self.members)} if len(self.members) else {}
+        )
 
 
 STEEP = ("kdsvd",)
@@ -240,11 +291,17 @@ def on_roles(name: str, **options: Any) -> Callable[[], Scheme]:
 
     def make() -> Scheme:
         nets = []
-        sides = dict(zip(("student", "teacher"), sample_outputs(2, task=kind.card.tasks[0]), strict=False))
+        sides = dict(
+            zip(("student", "teacher"), sample_outputs(2, task=kind.card.tasks[0]), strict=False)
+        )
         for seed, side in enumerate(sides):
             torch.manual_seed(seed)
             nets.append(Net(Roles(sides[side]), lambda model, batch: model(batch["x"])))
-        return Offline(nets[0], Frozen(nets[1]), Objectives({name: kind(**options)}, {name: 0.01 if name in STEEP else 0.1}))
+        return Offline(
+            nets[0],
+            Frozen(nets[1]),
+            Objectives({name: kind(**options)}, {name: 0.01 if name in STEEP else 0.1}),
+        )
 
     return make
 
@@ -258,63 +315,132 @@ def differentiated(name: str) -> Scheme:
 
 
 def balanced(balance: Balance) -> Scheme:
-    return Offline(pixels(3, 1), Frozen(pixels(5, 2)), Objectives({"cross_entropy": CrossEntropy(), "kd": KD(), "fitnet": FitNet()}, balance=balance))
+    return Offline(
+        pixels(3, 1),
+        Frozen(pixels(5, 2)),
+        Objectives(
+            {"cross_entropy": CrossEntropy(), "kd": KD(), "fitnet": FitNet()}, balance=balance
+        ),
+    )
 
 
 def on_pixels(weight: float = 1.0, **objectives: Objective) -> Scheme:
-    return Offline(pixels(3, 1), Frozen(pixels(5, 2)), Objectives(objectives, dict.fromkeys(objectives, weight)))
+    return Offline(
+        pixels(3, 1),
+        Frozen(pixels(5, 2)),
+        Objectives(objectives, dict.fromkeys(objectives, weight)),
+    )
 
 
 def spotted() -> Scheme:
     """The policy distils few outputs at first, so that it is pushed."""
-    parts = {"cross_entropy": CrossEntropy(), "kd": KD(), "shallow": FitNet(pairs=[[0, 0]]), "deep": FitNet(pairs=[[2, 2]])}
+    parts = {
+        "cross_entropy": CrossEntropy(),
+        "kd": KD(),
+        "shallow": FitNet(pairs=[[0, 0]]),
+        "deep": FitNet(pairs=[[2, 2]]),
+    }
     return SpotAdaptive(pixels(3, 1), Frozen(pixels(5, 2)), parts, prior=-2.0, balance=1.0)
 
 
 SCHEMES: dict[str, Callable[[], Scheme]] = {
-    "offline": lambda: Offline(net(16, 1), Frozen(net(32, 2)), Objectives({"cross_entropy": CrossEntropy(), "kd": KD(), "dkd": DKD()})),
+    "offline": lambda: Offline(
+        net(16, 1),
+        Frozen(net(32, 2)),
+        Objectives({"cross_entropy": CrossEntropy(), "kd": KD(), "dkd": DKD()}),
+    ),
     "alone": lambda: Offline(net(16, 1), None, {"cross_entropy": CrossEntropy()}),
     "label_smoothing": lambda: Offline(net(16, 1), None, {"label_smoothing": LabelSmoothing()}),
-    "scheduled": lambda: Offline(net(16, 1), Frozen(net(32, 2)), {"kd": KD(temperature=Schedule(1, 4), standardize=True)}),
+    "scheduled": lambda: Offline(
+        net(16, 1), Frozen(net(32, 2)), {"kd": KD(temperature=Schedule(1, 4), standardize=True)}
+    ),
     "features": lambda: on_pixels(fitnet=FitNet(), vid=VID(), cross_entropy=CrossEntropy()),
     "bank": lambda: on_pixels(0.1, crd=CRD(dim=8, negatives=16, size=64, memory="bank")),
     "weighted": lambda: Offline(
-        net(16, 1), Frozen(net(32, 2)), Objectives({"kd": KD(), "fit": LogitMSE()}, sample_weights={"kd": Entropy(), "fit": Difficulty()})
+        net(16, 1),
+        Frozen(net(32, 2)),
+        Objectives(
+            {"kd": KD(), "fit": LogitMSE()}, sample_weights={"kd": Entropy(), "fit": Difficulty()}
+        ),
     ),
     "balanced": lambda: balanced(GradientNorm(role="features")),
     "uncertain": lambda: balanced(Uncertainty()),
     "ensemble": lambda: Offline(net(16, 1), Ensemble([net(32, 2), net(24, 3)]), plain()),
     "mutual": lambda: Mutual(net(16, 1), [net(24, 3), net(8, 4)], plain()),
-    "mutual_sequential": lambda: Mutual(net(16, 1), [net(24, 3), net(8, 4)], plain(), others="probabilities", sequential=True),
-    "mutual_features": lambda: Mutual(pixels(3, 1), [pixels(4, 3)], {"fitnet": FitNet(), "vid": VID()}),
+    "mutual_sequential": lambda: Mutual(
+        net(16, 1), [net(24, 3), net(8, 4)], plain(), others="probabilities", sequential=True
+    ),
+    "mutual_features": lambda: Mutual(
+        pixels(3, 1), [pixels(4, 3)], {"fitnet": FitNet(), "vid": VID()}
+    ),
     "mutual_averages": lambda: Mutual(net(16, 1), [net(24, 3)], plain(), ema=0.9),
     "kdcl": lambda: KDCL(net(16, 1), [net(24, 3), net(8, 4)], plain()),
     "kdcl_general": lambda: KDCL(net(16, 1), [net(24, 3)], plain(), "general", 0.5),
     "byot": lambda: BYOT(pixels(3, 1), plain(), 0.1),
     "dks": lambda: DKS(pixels(3, 1), plain()),
     "deep_supervision": lambda: DeepSupervision(pixels(3, 1), {"cross_entropy": CrossEntropy()}),
-    "frskd": lambda: FRSKD(pixels(3, 1), {"cross_entropy": CrossEntropy(), "kd": KD(), "attention_transfer": AttentionTransfer()}),
+    "frskd": lambda: FRSKD(
+        pixels(3, 1),
+        {"cross_entropy": CrossEntropy(), "kd": KD(), "attention_transfer": AttentionTransfer()},
+    ),
     "sftn": lambda: SFTN(pixels(4, 1), {"cross_entropy": CrossEntropy()}, branch=pixels(3, 2)),
     "one": lambda: ONE(pixels(3, 1), plain()),
     "okddip": lambda: OKDDip(pixels(3, 1), plain()),
     "ema": lambda: Ema(net(16, 1), plain(), decay=0.9),
     "previous_epoch": lambda: PreviousEpoch(net(16, 1), {"ps_kd": PSKD(alpha=0.5)}),
-    "crops": lambda: DINOScheme(viewed(16, 1), {"dino": DINO()}, prototypes=16, hidden=16, narrow=8, momentum=0.9),
-    "several_students": lambda: SeveralStudents(net(16, 1), Frozen(net(32, 2)), [net(24, 3)], plain()),
+    "crops": lambda: DINOScheme(
+        viewed(16, 1), {"dino": DINO()}, prototypes=16, hidden=16, narrow=8, momentum=0.9
+    ),
+    "several_students": lambda: SeveralStudents(
+        net(16, 1), Frozen(net(32, 2)), [net(24, 3)], plain()
+    ),
     "pate": lambda: PATE(net(16, 1), votes(), {"cross_entropy": CrossEntropy()}),
     "fcfd": lambda: FCFD(pixels(3, 1), Frozen(pixels(5, 2)), plain(), appearance_weight=0.1),
-    "reused_classifier": lambda: ReusedClassifier(pixels(3, 1), Frozen(pixels(5, 2)), {"simkd": SimKD(), "cross_entropy": CrossEntropy()}),
-    "folded_transform": lambda: FoldedTransform(pixels(3, 1), Frozen(pixels(5, 2)), {"norm": NORM(), "cross_entropy": CrossEntropy()}),
+    "reused_classifier": lambda: ReusedClassifier(
+        pixels(3, 1), Frozen(pixels(5, 2)), {"simkd": SimKD(), "cross_entropy": CrossEntropy()}
+    ),
+    "folded_transform": lambda: FoldedTransform(
+        pixels(3, 1), Frozen(pixels(5, 2)), {"norm": NORM(), "cross_entropy": CrossEntropy()}
+    ),
     "adversarial": lambda: Adversarial(net(16, 1), Frozen(net(32, 2)), plain()),
-    "adversarial_maps": lambda: Adversarial(pixels(3, 1), Frozen(pixels(5, 2)), plain(), role="features", condition="label", penalty=1.0),
-    "ard": lambda: ARD(viewed(16, 1), Frozen(viewed(32, 2)), {"cross_entropy": CrossEntropy()}, temperature=4.0, attack_steps=2),
+    "adversarial_maps": lambda: Adversarial(
+        pixels(3, 1), Frozen(pixels(5, 2)), plain(), role="features", condition="label", penalty=1.0
+    ),
+    "ard": lambda: ARD(
+        viewed(16, 1),
+        Frozen(viewed(32, 2)),
+        {"cross_entropy": CrossEntropy()},
+        temperature=4.0,
+        attack_steps=2,
+    ),
     "rslad": lambda: RSLAD(viewed(16, 1), Frozen(viewed(32, 2)), {"kd": KD()}, attack_steps=2),
     "adaad": lambda: AdaAD(viewed(16, 1), Frozen(viewed(32, 2)), {"kd": KD()}, attack_steps=2),
-    "iad": lambda: IAD(viewed(16, 1), Frozen(viewed(32, 2)), {"cross_entropy": CrossEntropy()}, trusting=0.0, attack_steps=2),
-    "iad_ii": lambda: IADII(viewed(16, 1), Ensemble([viewed(32, 2), viewed(24, 3)]), {"cross_entropy": CrossEntropy()}, trusting=0.0, attack_steps=2),
-    "adversarial_training": lambda: AdversarialTraining(viewed(16, 1), {"cross_entropy": CrossEntropy()}, attack_steps=2),
+    "iad": lambda: IAD(
+        viewed(16, 1),
+        Frozen(viewed(32, 2)),
+        {"cross_entropy": CrossEntropy()},
+        trusting=0.0,
+        attack_steps=2,
+    ),
+    "iad_ii": lambda: IADII(
+        viewed(16, 1),
+        Ensemble([viewed(32, 2), viewed(24, 3)]),
+        {"cross_entropy": CrossEntropy()},
+        trusting=0.0,
+        attack_steps=2,
+    ),
+    "adversarial_training": lambda: AdversarialTraining(
+        viewed(16, 1), {"cross_entropy": CrossEntropy()}, attack_steps=2
+    ),
     "deep_inversion": lambda: DeepInversion(
-        viewed(16, 1), Frozen(viewed(32, 2)), plain(), memory=96, every=2, iterations=3, statistics_weight=0.0, competition_weight=1.0
+        viewed(16, 1),
+        Frozen(viewed(32, 2)),
+        plain(),
+        memory=96,
+        every=2,
+        iterations=3,
+        statistics_weight=0.0,
+        competition_weight=1.0,
     ),
     "zskt": without_data(ZSKT, student_steps=2),
     "zskt_memory": without_data(ZSKT, student_steps=1, memory=96),
@@ -323,33 +449,75 @@ SCHEMES: dict[str, Callable[[], Scheme]] = {
     "dfq": without_data(DFQ, alpha=0.0),
     "cmi": without_data(CMI, contrast_weight=0.0, **RECOVERED),
     "fast_data_free": without_data(FastDataFree, **RECOVERED),
-    "boundary_samples": lambda: BoundarySamples(viewed(16, 1), Frozen(viewed(32, 2)), plain(), share=1.0, attack_steps=2),
+    "boundary_samples": lambda: BoundarySamples(
+        viewed(16, 1), Frozen(viewed(32, 2)), plain(), share=1.0, attack_steps=2
+    ),
     "spot_adaptive": spotted,
-    "views": lambda: Views(viewed(16, 1), Frozen(viewed(32, 2)), {"views": SameViews(), "kd": KD(), "cross_entropy": CrossEntropy()}),
+    "views": lambda: Views(
+        viewed(16, 1),
+        Frozen(viewed(32, 2)),
+        {"views": SameViews(), "kd": KD(), "cross_entropy": CrossEntropy()},
+    ),
 }
 COUPLED: dict[str, Callable[[], Scheme]] = {
     "coupled_mutual": lambda: Mutual(net(16, 1), [net(24, 3)], {"pkt": PKT(), "kd": KD()}),
-    "coupled_views": lambda: Views(viewed(16, 1), Frozen(viewed(32, 2)), {"sskd": SSKD(), "cross_entropy": CrossEntropy()}),
-    "coupled_ema": lambda: Ema(net(16, 1), Objectives({"dist": DIST(), "cross_entropy": CrossEntropy()}, {"dist": Schedule(0, 1)}), 0.9),
+    "coupled_views": lambda: Views(
+        viewed(16, 1), Frozen(viewed(32, 2)), {"sskd": SSKD(), "cross_entropy": CrossEntropy()}
+    ),
+    "coupled_ema": lambda: Ema(
+        net(16, 1),
+        Objectives({"dist": DIST(), "cross_entropy": CrossEntropy()}, {"dist": Schedule(0, 1)}),
+        0.9,
+    ),
 }
 WRITING: dict[str, Callable[[], Scheme]] = {
     "on_policy": lambda: OnPolicy(texts.net(), writes(), {"jsd": JSD()}, 0.6, texts.END),
-    "sequence_level": lambda: SequenceLevel(texts.net(), writes(), {"cross_entropy": CrossEntropy()}, texts.END),
+    "sequence_level": lambda: SequenceLevel(
+        texts.net(), writes(), {"cross_entropy": CrossEntropy()}, texts.END
+    ),
     "speculative": lambda: Speculative(texts.net(), writes(), {"jsd": JSD()}, 3, texts.END),
     "minillm": lambda: MiniLLM(texts.net(), writes(), {"reverse_kl": ReverseKL()}, end=texts.END),
-    "distillm": lambda: DistiLLM(texts.net(), writes(), {"jsd": JSD()}, memory=96, first_chance=0.7, held_out=0.2, every=2, end=texts.END),
-    "distillm2": lambda: DistiLLM2(texts.net(), writes(), {"cross_entropy": CrossEntropy()}, end=texts.END),
-    "privileged_context": lambda: PrivilegedContext(texts.informed(), None, {"jsd": JSD()}, "average", 0.9, 0.6, texts.END),
+    "distillm": lambda: DistiLLM(
+        texts.net(),
+        writes(),
+        {"jsd": JSD()},
+        memory=96,
+        first_chance=0.7,
+        held_out=0.2,
+        every=2,
+        end=texts.END,
+    ),
+    "distillm2": lambda: DistiLLM2(
+        texts.net(), writes(), {"cross_entropy": CrossEntropy()}, end=texts.END
+    ),
+    "privileged_context": lambda: PrivilegedContext(
+        texts.informed(), None, {"jsd": JSD()}, "average", 0.9, 0.6, texts.END
+    ),
 }
 """Schemes on texts that are written during training."""
 SCHEMES |= WRITING
 for method in catalogue.names("objective"):
     objective = catalogue.find("objective", method)()
-    if objective.card.tasks[0] != "node_classification":  # a graph is one batch, which no cut goes through
+    if (
+        objective.card.tasks[0] != "node_classification"
+    ):  # a graph is one batch, which no cut goes through
         # where one role is differentiated by another, they must depend on each other
-        make = functools.partial(differentiated, method) if objective.differentiates else on_roles(method)
+        make = (
+            functools.partial(differentiated, method)
+            if objective.differentiates
+            else on_roles(method)
+        )
         (COUPLED if objective.couples else SCHEMES)[method] = make
-WHOLE = (*WRITING, "adversarial_maps", "balanced", "camkd", "jacobian", "lwm", "reused_classifier", "folded_transform")
+WHOLE = (
+    *WRITING,
+    "adversarial_maps",
+    "balanced",
+    "camkd",
+    "jacobian",
+    "lwm",
+    "reused_classifier",
+    "folded_transform",
+)
 """Schemes that cannot be sharded."""
 KEPT = ("ema", "bank", "features", "adversarial", "mutual_features", "balanced")
 """Schemes whose checkpoints of one process and of two are loaded by the other."""
@@ -366,7 +534,14 @@ def batch(seed: int, number: int = 64, task: str = "classification") -> Batch:
     valid = torch.rand(label.shape, generator=generator) < 0.9
     more = {key: value for key, value in given.items() if value.ndim}
     x = torch.randn(number, 20, generator=generator)
-    return {"x": x, **more, "image": x[:, :16].view(-1, 1, 4, 4), "label": label, "index": torch.arange(number), "valid": valid}
+    return {
+        "x": x,
+        **more,
+        "image": x[:, :16].view(-1, 1, 4, 4),
+        "label": label,
+        "index": torch.arange(number),
+        "valid": valid,
+    }
 
 
 def task_of(scheme: Scheme) -> str:
@@ -378,7 +553,10 @@ def task_of(scheme: Scheme) -> str:
 
 
 def cut(whole: Batch, sizes: list[int]) -> list[Batch]:
-    return [dict(zip(whole, parts, strict=True)) for parts in zip(*(value.split(sizes) for value in whole.values()), strict=True)]
+    return [
+        dict(zip(whole, parts, strict=True))
+        for parts in zip(*(value.split(sizes) for value in whole.values()), strict=True)
+    ]
 
 
 def train(
@@ -402,7 +580,12 @@ def train(
     if resume is not None:
         engine.load(scheme, resume)
     for step in range(2 if resume is not None else 0, STEPS):
-        clock = {"step": torch.tensor(step), "progress": torch.tensor(step / STEPS), "seed": torch.tensor(0), "epoch_ends": torch.tensor(step == 2)}
+        clock = {
+            "step": torch.tensor(step),
+            "progress": torch.tensor(step / STEPS),
+            "seed": torch.tensor(0),
+            "epoch_ends": torch.tensor(step == 2),
+        }
         mine = {key: value[share] for key, value in batch(step, task=task).items()}
         train_step(engine, scheme, [part | clock for part in cut(mine, sizes)])
         if save is not None and step == 1:
@@ -412,14 +595,27 @@ def train(
 
 def state(scheme: Scheme) -> Tensor:
     """All weights and buffers, flat."""
-    tensors = [t.full_tensor() if hasattr(t, "full_tensor") else t for t in (*scheme.parameters(), *scheme.buffers())]
+    tensors = [
+        t.full_tensor() if hasattr(t, "full_tensor") else t
+        for t in (*scheme.parameters(), *scheme.buffers())
+    ]
     return torch.cat([t.detach().flatten().float() for t in tensors])
 
 
 def looped(loader: list[Batch], accumulate: int, shard: bool = False) -> Tensor:
     """What ``fit`` makes of a loader."""
     scheme = Offline(net(16, 1), Frozen(net(32, 2)), plain())
-    fit(scheme, loader, Training(epochs=2, accumulate=accumulate, device="cpu", optimizer=Optimization("sgd", {"lr": 0.1}), shard=shard))
+    fit(
+        scheme,
+        loader,
+        Training(
+            epochs=2,
+            accumulate=accumulate,
+            device="cpu",
+            optimizer=Optimization("sgd", {"lr": 0.1}),
+            shard=shard,
+        ),
+    )
     return state(scheme)
 
 
@@ -432,11 +628,20 @@ def main(folder: Path, shard: bool) -> dict[str, Tensor]:
     first = rank() == 0
     share = slice(0, 40) if first else slice(40, 64)
     schemes = {name: make for name, make in SCHEMES.items() if not (shard and name in WHOLE)}
-    ends = {name: train(make, [20, 20] if first else [23, 1], share, shard) for name, make in schemes.items()}
-    ends |= {name: train(make, [40] if first else [24], share, shard) for name, make in COUPLED.items()}
+    ends = {
+        name: train(make, [20, 20] if first else [23, 1], share, shard)
+        for name, make in schemes.items()
+    }
+    ends |= {
+        name: train(make, [40] if first else [24], share, shard) for name, make in COUPLED.items()
+    }
     for name in (one for one in KEPT if one in schemes):
-        ends[f"saved by two/{name}"] = train(SCHEMES[name], [40] if first else [24], share, shard, save=folder / f"two_{name}.pt")
-        ends[f"saved by one/{name}"] = train(SCHEMES[name], [40] if first else [24], share, shard, resume=folder / f"one_{name}.pt")
+        ends[f"saved by two/{name}"] = train(
+            SCHEMES[name], [40] if first else [24], share, shard, save=folder / f"two_{name}.pt"
+        )
+        ends[f"saved by one/{name}"] = train(
+            SCHEMES[name], [40] if first else [24], share, shard, resume=folder / f"one_{name}.pt"
+        )
     # global steps of four batches: this rank's two first, then the other's; the second rank runs out
     ends["fit"] = looped([pieces()[i] for i in ((0, 1, 4, 5) if first else (2, 3, 6))], 2, shard)
     return ends

@@ -41,7 +41,10 @@ def test_both_sides_of_the_step_learn_the_same() -> None:
 
         plain.__globals__["nets"] = keep
         step = plain(size)
-        goals = {"cross_entropy": module["CrossEntropy"](), "kd": module["KD"](module["TEMPERATURE"])}
+        goals = {
+            "cross_entropy": module["CrossEntropy"](),
+            "kd": module["KD"](module["TEMPERATURE"]),
+        }
         if plain is module["plain_kd_fitnet"]:
             goals["fitnet"] = module["FitNet"]()
         module["ours"](size, goals, step, 2, 3)
@@ -58,10 +61,26 @@ def test_language(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
     """Small: all formulations of a loss agree, and memory does not grow with the tokens where a chunk holds fewer."""
     module = runpy.run_path(str(STEP.with_name("language.py")))
     monkeypatch.setitem(CHUNK, "cpu", 16 * 300)
-    monkeypatch.setattr("sys.argv", ["language.py", "--json", "--tokens", "64", "--vocabulary", "300", "--width", "8", "--rounds", "1"])
+    monkeypatch.setattr(
+        "sys.argv",
+        [
+            "language.py",
+            "--json",
+            "--tokens",
+            "64",
+            "--vocabulary",
+            "300",
+            "--width",
+            "8",
+            "--rounds",
+            "1",
+        ],
+    )
     module["main"]()
     found = json.loads(capsys.readouterr().out)
-    assert {"memory_ratio_to_trl_jsd", "time_ratio_to_trl_jsd", "time_ratio_to_naive_kl"} <= set(found)
+    assert {"memory_ratio_to_trl_jsd", "time_ratio_to_trl_jsd", "time_ratio_to_naive_kl"} <= set(
+        found
+    )
     assert found["memory_ratio_to_trl_jsd"] < 0.3
     assert found["MiB_jsd_of_256_tokens"] == pytest.approx(found["MiB_jsd_of_64_tokens"], abs=0.1)
     assert all(not isinstance(value, (dict, list)) for value in found.values())
@@ -92,11 +111,15 @@ def losses(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
 def test_every_formulation_of_a_loss_is_the_same_loss(losses: dict[str, object]) -> None:
     """Plain ones have our value and gradient, torchdistill's our gradient up to a factor, but for those that are marked."""
     torch = pytest.importorskip("torch")
-    gradient, formulations, inputs, cases = (losses[name] for name in ("gradient", "formulations", "inputs", "CASES"))
+    gradient, formulations, inputs, cases = (
+        losses[name] for name in ("gradient", "formulations", "inputs", "CASES")
+    )
     for name, case in cases.items():  # type: ignore[attr-defined]
         for kind in case.kinds:
             given = inputs(kind, SMALL[kind], dtype=torch.float64)  # type: ignore[operator]
-            found = {which: gradient(run, given) for which, run in formulations(name, given).items()}  # type: ignore[operator]
+            found = {
+                which: gradient(run, given) for which, run in formulations(name, given).items()
+            }  # type: ignore[operator]
             value, slope = found["ours"]
             slope = torch.cat([part.flatten() for part in slope])
             assert slope.any(), name
@@ -104,16 +127,24 @@ def test_every_formulation_of_a_loss_is_the_same_loss(losses: dict[str, object])
                 theirs = torch.cat([part.flatten() for part in found[which][1]])
                 if which == "plain":
                     assert torch.isclose(found[which][0], value, rtol=1e-4), name
-                    assert torch.allclose(theirs, slope, rtol=1e-3, atol=1e-4 * float(slope.abs().max())), name
+                    assert torch.allclose(
+                        theirs, slope, rtol=1e-3, atol=1e-4 * float(slope.abs().max())
+                    ), name
                 elif case.alike:
-                    assert torch.nn.functional.cosine_similarity(theirs, slope, dim=0) > 0.9999, name
+                    assert torch.nn.functional.cosine_similarity(theirs, slope, dim=0) > 0.9999, (
+                        name
+                    )
 
 
-def test_losses(losses: dict[str, object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_losses(
+    losses: dict[str, object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     main = losses["main"]
     monkeypatch.setitem(main.__globals__, "SIZES", SMALL)  # type: ignore[attr-defined]
     monkeypatch.setitem(main.__globals__, "TURN", 0.0)  # type: ignore[attr-defined]
-    monkeypatch.setattr("sys.argv", ["losses.py", "kd_loss", "fitnet", "rkd", "--json", "--rounds", "2"])
+    monkeypatch.setattr(
+        "sys.argv", ["losses.py", "kd_loss", "fitnet", "rkd", "--json", "--rounds", "2"]
+    )
     main()  # type: ignore[operator]
     found = json.loads(capsys.readouterr().out)["rows"]
     assert {"kd_loss", "fitnet_loss", "rkd_angle_loss"} <= {row["loss"] for row in found}
@@ -125,7 +156,9 @@ def test_losses(losses: dict[str, object], monkeypatch: pytest.MonkeyPatch, caps
 
 
 @pytest.mark.slow
-def test_store(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_store(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     monkeypatch.setenv("INSTIL_CACHE", str(tmp_path))
     module = runpy.run_path(str(STEP.with_name("store.py")))
     monkeypatch.setattr("sys.argv", ["store.py", "--json", "--rounds", "1", "--steps", "1"])

@@ -85,7 +85,11 @@ def test_a_name_may_stand_in_two_kinds() -> None:
         ("objective", "dkdd", "No objective named 'dkdd'; closest: dkd"),
         ("scheme", "frozen", "No scheme named 'frozen'; 'frozen' is a teacher"),
         ("scheme", "ps_kd", "No scheme named 'ps_kd'; 'ps_kd' is an objective"),
-        ("objectiv", "kd", "No kind of method is named 'objectiv'; known: objective, weighting, balance, scheme, teacher, task"),
+        (
+            "objectiv",
+            "kd",
+            "No kind of method is named 'objectiv'; known: objective, weighting, balance, scheme, teacher, task",
+        ),
     ],
 )
 def test_an_unknown_name_is_answered_with_the_closest(kind: str, name: str, message: str) -> None:
@@ -96,7 +100,9 @@ def test_an_unknown_name_is_answered_with_the_closest(kind: str, name: str, mess
 
 def test_names_are_found_without_torch() -> None:
     code = "import sys; from instil import catalogue; print(catalogue.names('objective')); print('torch' in sys.modules)"
-    names, torch_loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
+    names, torch_loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
     assert "'kd'" in names
     assert torch_loaded == "False"
 
@@ -107,21 +113,48 @@ def test_names_are_found_without_torch() -> None:
 def test_a_description_is_plain_data() -> None:
     dkd = catalogue.describe("objective", "dkd")
     assert json.loads(json.dumps(dkd)) == dkd
-    assert (dkd["name"], dkd["kind"], dkd["source"], dkd["couples"], dkd["labels"]) == ("dkd", "objective", "logits", False, ["single"])
+    assert (dkd["name"], dkd["kind"], dkd["source"], dkd["couples"], dkd["labels"]) == (
+        "dkd",
+        "objective",
+        "logits",
+        False,
+        ["single"],
+    )
     assert dkd["paper"] == "https://arxiv.org/abs/2203.08679"
     assert dkd["needs"] == {"student": ["logits"], "teacher": ["logits"]}
-    assert {o["name"]: (o["type"], o["default"]) for o in dkd["options"]}["temperature"] == ("float > 0", 4.0)
+    assert {o["name"]: (o["type"], o["default"]) for o in dkd["options"]}["temperature"] == (
+        "float > 0",
+        4.0,
+    )
     assert [function["name"] for function in dkd["functions"]] == ["dkd_loss"]
     assert dkd["defined"] == "instil.objectives.logits.dkd.DKD"
 
 
 def test_every_method_is_described_with_all_keys() -> None:
-    keys = {"name", "kind", "source", "algorithms", "tasks", "couples", "options", "paper", "title", "venue", "year", "labels", "deviations"}
+    keys = {
+        "name",
+        "kind",
+        "source",
+        "algorithms",
+        "tasks",
+        "couples",
+        "options",
+        "paper",
+        "title",
+        "venue",
+        "year",
+        "labels",
+        "deviations",
+    }
     described = catalogue.cards()
-    assert {(one["kind"], one["name"]) for one in described} == {(kind, name) for kind in catalogue.kinds() for name in catalogue.names(kind)}
+    assert {(one["kind"], one["name"]) for one in described} == {
+        (kind, name) for kind in catalogue.kinds() for name in catalogue.names(kind)
+    }
     for one in described:
         assert keys <= set(one)
-        assert all(set(option) == {"name", "type", "default", "description"} for option in one["options"])
+        assert all(
+            set(option) == {"name", "type", "default", "description"} for option in one["options"]
+        )
 
 
 class Documented(Objective):
@@ -145,25 +178,57 @@ class Documented(Objective):
 class WithNets(Scheme):
     """A scheme around more nets."""
 
-    def __init__(self, student: nn.Module, teacher: Teacher | None, objectives: dict[str, Objective], helper: nn.Module, depth: int = 1) -> None:
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: Teacher | None,
+        objectives: dict[str, Objective],
+        helper: nn.Module,
+        depth: int = 1,
+    ) -> None:
         super().__init__(student, teacher, objectives)
 
 
 def test_options_are_read_off_the_signature_and_the_docstring() -> None:
     assert options.described(Documented) == [
-        {"name": "power", "type": "float > 0", "default": 2.0, "description": "how steep, over two lines"},
-        {"name": "factor", "type": "float >= 0 < 1", "default": 0.5, "description": "``factor`` is what it is multiplied by; nothing else"},
-        {"name": "shape", "type": "'round' | 'square'", "default": "round", "description": "It has ``shape``, either round or square"},
+        {
+            "name": "power",
+            "type": "float > 0",
+            "default": 2.0,
+            "description": "how steep, over two lines",
+        },
+        {
+            "name": "factor",
+            "type": "float >= 0 < 1",
+            "default": 0.5,
+            "description": "``factor`` is what it is multiplied by; nothing else",
+        },
+        {
+            "name": "shape",
+            "type": "'round' | 'square'",
+            "default": "round",
+            "description": "It has ``shape``, either round or square",
+        },
         {"name": "sizes", "type": "list[int] | null", "default": None, "description": ""},
     ]
-    assert [(o["name"], o["type"]) for o in options.described(WithNets)] == [("helper", "network"), ("depth", "int")]
+    assert [(o["name"], o["type"]) for o in options.described(WithNets)] == [
+        ("helper", "network"),
+        ("depth", "int"),
+    ]
 
 
 def test_options_of_union_types_are_checked() -> None:
-    assert options.check(Documented, {"factor": {"start": 0, "end": 0.5}, "sizes": [1]}) == {"factor": Schedule(0.0, 0.5), "sizes": [1]}
-    with pytest.raises(ValueError, match=r"^here\.factor: a number less than 1 was expected, not 1$"):
+    assert options.check(Documented, {"factor": {"start": 0, "end": 0.5}, "sizes": [1]}) == {
+        "factor": Schedule(0.0, 0.5),
+        "sizes": [1],
+    }
+    with pytest.raises(
+        ValueError, match=r"^here\.factor: a number less than 1 was expected, not 1$"
+    ):
         options.check(Documented, {"factor": {"start": 0, "end": 1}}, "here")
-    with pytest.raises(ValueError, match=r"^here\.shape: 'round' or 'square' was expected, not 'oval'$"):
+    with pytest.raises(
+        ValueError, match=r"^here\.shape: 'round' or 'square' was expected, not 'oval'$"
+    ):
         options.check(Documented, {"shape": "oval"}, "here")
 
 
@@ -172,7 +237,9 @@ def test_options_of_a_plain_function() -> None:
         """A name that pydantic's own models have, ``copy``, is an ordinary option."""
 
     assert options.check(source, {"path": "a", "copy": True}) == {"path": "a", "copy": True}
-    with pytest.raises(ValueError, match=r"^data\.pth: my source has no such option; its options are path, copy$") as caught:
+    with pytest.raises(
+        ValueError, match=r"^data\.pth: my source has no such option; its options are path, copy$"
+    ) as caught:
         options.check(source, {"path": "a", "pth": "a"}, "data", "my source")
     assert "pydantic" not in str(caught.value)
 
@@ -186,7 +253,9 @@ def test_a_module_that_a_recipe_imports_adds_its_methods(tmp_path: Path) -> None
     assert catalogue.find("objective", "gentle_loss").__name__ == "GentleLoss"
     assert catalogue.find("objective", "kd_plus").__name__ == "KDPlus"
     assert "slow" in catalogue.names("scheme")
-    assert catalogue.describe("objective", "gentle_loss")["defined"] == "losses_of_a_user.GentleLoss"
+    assert (
+        catalogue.describe("objective", "gentle_loss")["defined"] == "losses_of_a_user.GentleLoss"
+    )
 
 
 @pytest.mark.usefixtures("own_registry")
@@ -194,7 +263,9 @@ def test_two_recipes_may_have_modules_of_one_name(tmp_path: Path) -> None:
     for number in (1, 2):
         (tmp_path / str(number)).mkdir()
         text = f"from instil.core import Card, Objective\nclass Mine(Objective):\n    card = Card('{number}')\n"
-        catalogue.add([module(tmp_path / str(number), "losses_of_one_name", text)], tmp_path / str(number))
+        catalogue.add(
+            [module(tmp_path / str(number), "losses_of_one_name", text)], tmp_path / str(number)
+        )
         assert catalogue.find("objective", "mine").card.title == str(number)
     assert sys.path[0] != str(tmp_path / "2"), "a recipe's folder hides no installed package"
 
@@ -208,19 +279,31 @@ def test_a_third_partys_file_may_name_its_class(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("own_registry")
 def test_imports_that_cannot_be_used(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=f"imports: there is no module 'missing_losses' in {tmp_path} or among"):
+    with pytest.raises(
+        ValueError, match=f"imports: there is no module 'missing_losses' in {tmp_path} or among"
+    ):
         catalogue.add(["missing_losses"], tmp_path)
-    with pytest.raises(ValueError, match="imports: 'empty_losses' defines no objective, weighting, balance, scheme, teacher or task with a card"):
+    with pytest.raises(
+        ValueError,
+        match="imports: 'empty_losses' defines no objective, weighting, balance, scheme, teacher or task with a card",
+    ):
         catalogue.add([module(tmp_path, "empty_losses", "")], tmp_path)
-    taken = "from instil.core import Card, Objective\nclass KD(Objective):\n    card = Card('Mine')\n"
-    with pytest.raises(ValueError, match="taken_losses defines the objective 'kd', which is one of the package's own; rename the class"):
+    taken = (
+        "from instil.core import Card, Objective\nclass KD(Objective):\n    card = Card('Mine')\n"
+    )
+    with pytest.raises(
+        ValueError,
+        match="taken_losses defines the objective 'kd', which is one of the package's own; rename the class",
+    ):
         catalogue.add([module(tmp_path, "taken_losses", taken)], tmp_path)
     with pytest.raises(ModuleNotFoundError, match="what_a_user_forgot"):
         catalogue.add([module(tmp_path, "broken_losses", "import what_a_user_forgot")], tmp_path)
 
 
 @pytest.mark.usefixtures("own_registry")
-def test_entry_points_add_methods_and_a_broken_one_only_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entry_points_add_methods_and_a_broken_one_only_warns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     module(tmp_path, "installed_losses", LOSSES)
     entries = [
@@ -228,8 +311,12 @@ def test_entry_points_add_methods_and_a_broken_one_only_warns(tmp_path: Path, mo
         EntryPoint("all", "installed_losses", catalogue.GROUP),
         EntryPoint("gone", "not_installed_losses", catalogue.GROUP),
     ]
-    monkeypatch.setattr(catalogue, "entry_points", lambda group: entries if group == catalogue.GROUP else [])
-    with pytest.warns(UserWarning, match=r"entry point 'gone' \(not_installed_losses\) were left out"):
+    monkeypatch.setattr(
+        catalogue, "entry_points", lambda group: entries if group == catalogue.GROUP else []
+    )
+    with pytest.warns(
+        UserWarning, match=r"entry point 'gone' \(not_installed_losses\) were left out"
+    ):
         assert catalogue.find("objective", "soft").__name__ == "GentleLoss"
     assert {"soft", "gentle_loss", "kd_plus"} <= set(catalogue.names("objective"))
     assert catalogue.find("scheme", "slow").__name__ == "Slow"
@@ -251,7 +338,9 @@ def test_public_names_are_found_by_name() -> None:
 
 
 def test_an_unknown_public_name_is_answered_with_the_closest() -> None:
-    with pytest.raises(AttributeError, match=r"module 'instil' has no attribute 'dkdd_loss'; closest: dkd_loss"):
+    with pytest.raises(
+        AttributeError, match=r"module 'instil' has no attribute 'dkdd_loss'; closest: dkd_loss"
+    ):
         _ = instil.dkdd_loss
     with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
         _ = instil.teachers.Nothing
@@ -274,5 +363,10 @@ def test_one_name_selects_it_in_every_kind() -> None:
 
 
 def test_the_example_is_a_line_of_a_recipe() -> None:
-    assert methods_table.example(catalogue.describe("objective", "dkd")) == "objectives: {dkd: {alpha: 1.0, beta: 8.0, temperature: 4.0}}"
-    assert methods_table.example(catalogue.describe("scheme", "offline")) == "scheme: {type: offline}"
+    assert (
+        methods_table.example(catalogue.describe("objective", "dkd"))
+        == "objectives: {dkd: {alpha: 1.0, beta: 8.0, temperature: 4.0}}"
+    )
+    assert (
+        methods_table.example(catalogue.describe("scheme", "offline")) == "scheme: {type: offline}"
+    )

@@ -35,16 +35,25 @@ def tapped(width: int, seed: int = 0) -> Net:
 
 SCHEMES: dict[str, Callable[[], Scheme]] = {
     "adapters": lambda: Offline(tapped(4), Frozen(tapped(8, 1)), {"fitnet": FitNet(), "kd": KD()}),
-    "queue": lambda: Offline(tapped(4), Frozen(tapped(8, 1)), {"crd": CRD(dim=4, negatives=8, size=40)}),
-    "bank": lambda: Offline(tapped(4), Frozen(tapped(8, 1)), {"crd": CRD(dim=4, negatives=8, memory="bank", size=40)}),
+    "queue": lambda: Offline(
+        tapped(4), Frozen(tapped(8, 1)), {"crd": CRD(dim=4, negatives=8, size=40)}
+    ),
+    "bank": lambda: Offline(
+        tapped(4), Frozen(tapped(8, 1)), {"crd": CRD(dim=4, negatives=8, memory="bank", size=40)}
+    ),
     "ema": lambda: Ema(tapped(4), {"cross_entropy": CrossEntropy(), "kd": KD()}, 0.9),
     "mutual": lambda: Mutual(tapped(4), [tapped(6, 1)], {"fitnet": FitNet(), "kd": KD()}),
     "adversarial": lambda: Adversarial(tapped(4), Frozen(tapped(8, 1)), {"kd": KD()}),
 }
-OPTIMIZATIONS = {"sgd": Optimization("sgd", {"lr": 0.05, "momentum": 0.9}), "adamw": Optimization("adamw", {"lr": 0.01, "weight_decay": 0.1})}
+OPTIMIZATIONS = {
+    "sgd": Optimization("sgd", {"lr": 0.05, "momentum": 0.9}),
+    "adamw": Optimization("adamw", {"lr": 0.01, "weight_decay": 0.1}),
+}
 
 
-def start(make: Callable[[], Scheme], optimization: Optimization = OPTIMIZATIONS["adamw"]) -> tuple[Scheme, Engine]:
+def start(
+    make: Callable[[], Scheme], optimization: Optimization = OPTIMIZATIONS["adamw"]
+) -> tuple[Scheme, Engine]:
     torch.manual_seed(0)
     random.seed(0)
     scheme = make().train()
@@ -62,7 +71,9 @@ def run(scheme: Scheme, engine: Engine, steps: range) -> None:
 
 @pytest.mark.parametrize("name", SCHEMES)
 @pytest.mark.parametrize("optimization", OPTIMIZATIONS.values(), ids=OPTIMIZATIONS)
-def test_a_resumed_run_ends_as_one_that_was_not_stopped(name: str, optimization: Optimization, tmp_path: Path) -> None:
+def test_a_resumed_run_ends_as_one_that_was_not_stopped(
+    name: str, optimization: Optimization, tmp_path: Path
+) -> None:
     path = tmp_path / "deep" / "checkpoint.pt"
     scheme, engine = start(SCHEMES[name], optimization)
     run(scheme, engine, range(3))
@@ -76,7 +87,9 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(name: str, optimization:
     run(again, other, range(8, 9))  # whatever stood there before is replaced
     assert other.load(again, path) == {"note": {"a": [1, "b"]}}
     run(again, other, range(3, 6))
-    for (name_of, a), b in zip(scheme.state_dict().items(), again.state_dict().values(), strict=True):
+    for (name_of, a), b in zip(
+        scheme.state_dict().items(), again.state_dict().values(), strict=True
+    ):
         assert torch.equal(a, b), name_of
     for learner in engine.optimizers:
         a, b = (one.optimizers[learner].state_dict() for one in (engine, other))
@@ -91,12 +104,18 @@ def test_what_stays_is_not_in_it_and_what_moves_is(tmp_path: Path) -> None:
         scheme, engine = start(SCHEMES[name])
         engine.save(scheme, tmp_path / name, {})
         held[name] = set(torch.load(tmp_path / name, weights_only=True)["scheme"])
-    assert not any(key.startswith("teacher.") for name in ("adapters", "queue", "bank", "adversarial") for key in held[name])
+    assert not any(
+        key.startswith("teacher.")
+        for name in ("adapters", "queue", "bank", "adversarial")
+        for key in held[name]
+    )
     assert "teacher.net.model.head.weight" in held["ema"]
     assert "peers.0.model.head.weight" in held["mutual"]
     assert "critic.0.weight" in held["adversarial"]
     assert "objectives.fitnet.adapters.0.project.weight" in held["adapters"]
-    assert {"objectives.crd.remembered.student", "objectives.crd.remembered.teacher"} <= held["bank"]
+    assert {"objectives.crd.remembered.student", "objectives.crd.remembered.teacher"} <= held[
+        "bank"
+    ]
 
 
 def test_the_checkpoint_of_another_scheme(tmp_path: Path) -> None:
@@ -104,7 +123,10 @@ def test_the_checkpoint_of_another_scheme(tmp_path: Path) -> None:
     engine.save(scheme, tmp_path / "checkpoint.pt", {})
     other, engine = start(SCHEMES["adapters"])
     before = copy.deepcopy(other.state_dict())
-    with pytest.raises(ValueError, match=r"checkpoint .*checkpoint\.pt is of another scheme: it differs in \d+ tensors, such as 'objectives\.crd"):
+    with pytest.raises(
+        ValueError,
+        match=r"checkpoint .*checkpoint\.pt is of another scheme: it differs in \d+ tensors, such as 'objectives\.crd",
+    ):
         engine.load(other, tmp_path / "checkpoint.pt")
     assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
 
@@ -116,7 +138,10 @@ def test_the_checkpoint_of_another_width(tmp_path: Path, width: int) -> None:
     engine.save(scheme, tmp_path / "checkpoint.pt", {})
     other, engine = start(lambda: Offline(net(4), None, {"cross_entropy": CrossEntropy()}))
     before = copy.deepcopy(other.state_dict())
-    with pytest.raises(ValueError, match=rf"is of another scheme: .*'student\.model\.stem\.weight' is \({width}, 6\) there and \(4, 6\) here"):
+    with pytest.raises(
+        ValueError,
+        match=rf"is of another scheme: .*'student\.model\.stem\.weight' is \({width}, 6\) there and \(4, 6\) here",
+    ):
         engine.load(other, tmp_path / "checkpoint.pt")
     assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
 
@@ -125,7 +150,10 @@ def test_a_frozen_part_of_the_student_is_in_it(tmp_path: Path) -> None:
     scheme, engine = start(lambda: Offline(net(4), None, {"cross_entropy": CrossEntropy()}))
     scheme.student.model.stem.requires_grad_(False)
     engine.save(scheme, tmp_path / "checkpoint.pt", {})
-    assert "student.model.stem.weight" in torch.load(tmp_path / "checkpoint.pt", weights_only=True)["scheme"]
+    assert (
+        "student.model.stem.weight"
+        in torch.load(tmp_path / "checkpoint.pt", weights_only=True)["scheme"]
+    )
 
 
 def full_disk(error: Exception) -> Callable[..., None]:
@@ -138,22 +166,35 @@ def full_disk(error: Exception) -> Callable[..., None]:
     return save
 
 
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("PytorchStreamWriter failed writing file")])
-def test_a_full_disk_leaves_the_last_good_one(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError("PytorchStreamWriter failed writing file"),
+    ],
+)
+def test_a_full_disk_leaves_the_last_good_one(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "checkpoint.pt"
     scheme, engine = start(SCHEMES["adapters"])
     engine.save(scheme, path, {"step": 1})
     good = path.read_bytes()
     run(scheme, engine, range(1))
     monkeypatch.setattr(torch, "save", full_disk(error))
-    with pytest.raises(OSError, match=r"checkpoint .* could not be written, the last good one stays: .*(No space|failed writing)"):
+    with pytest.raises(
+        OSError,
+        match=r"checkpoint .* could not be written, the last good one stays: .*(No space|failed writing)",
+    ):
         engine.save(scheme, path, {"step": 2})
     assert path.read_bytes() == good
     assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.pt"]
     assert engine.load(scheme, path) == {"step": 1}
 
 
-def test_the_first_one_on_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_one_on_a_full_disk_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scheme, engine = start(SCHEMES["adapters"])
     monkeypatch.setattr(torch, "save", full_disk(OSError(errno.ENOSPC, "No space left on device")))
     with pytest.raises(OSError, match="No space left on device"):
@@ -180,7 +221,9 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
 
 
 def test_nothing_of_the_state_is_shared_with_the_file(tmp_path: Path) -> None:
-    scheme, engine = start(lambda: Offline(Net(Body(4), call), None, {"cross_entropy": CrossEntropy()}))
+    scheme, engine = start(
+        lambda: Offline(Net(Body(4), call), None, {"cross_entropy": CrossEntropy()})
+    )
     engine.save(scheme, tmp_path / "checkpoint.pt", {})
     before = copy.deepcopy(scheme.state_dict())
     run(scheme, engine, range(2))

@@ -31,7 +31,13 @@ def bare(annotation: Any) -> Any:
     if hasattr(annotation, "__metadata__"):
         return bare(get_args(annotation)[0])
     parts = [part for part in get_args(annotation) if part not in (Schedule, type(None))]
-    return bare(parts[0]) if get_origin(annotation) is not Literal and len(parts) == 1 and not isinstance(annotation, type) else annotation
+    return (
+        bare(parts[0])
+        if get_origin(annotation) is not Literal
+        and len(parts) == 1
+        and not isinstance(annotation, type)
+        else annotation
+    )
 
 
 def others(parameter: inspect.Parameter) -> list[Any]:
@@ -46,7 +52,13 @@ def others(parameter: inspect.Parameter) -> list[Any]:
     if kind is int:
         return [(default or 0) + 1]
     parts = get_args(kind)  # a list of pairs, or a rule by its name
-    rules = [rule for part in parts if get_origin(part) is Literal for rule in get_args(part) if rule != default]
+    rules = [
+        rule
+        for part in parts
+        if get_origin(part) is Literal
+        for rule in get_args(part)
+        if rule != default
+    ]
     return [*rules, [[1, 1]]] if list[list[int]] in parts else []
 
 
@@ -59,7 +71,11 @@ def every_option() -> Iterator[tuple[str, str, Any]]:
 
 def choices() -> list[tuple[str, str, Any]]:
     """Options that choose another formula, not another number."""
-    return [(name, option, value) for name, option, value in every_option() if isinstance(value, (bool, str))]
+    return [
+        (name, option, value)
+        for name, option, value in every_option()
+        if isinstance(value, (bool, str))
+    ]
 
 
 @pytest.mark.parametrize("name", catalogue.names("objective"))
@@ -87,11 +103,19 @@ def smaller(name: str, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize(("name", "option", "value"), list(every_option()))
-def test_an_option_is_kept_under_its_name_and_survives_a_recipe(name: str, option: str, value: Any) -> None:
+def test_an_option_is_kept_under_its_name_and_survives_a_recipe(
+    name: str, option: str, value: Any
+) -> None:
     kind = catalogue.find("objective", name)
     assert getattr(kind(**{option: value}), option) == value
     goal = {"type": name, "weight": 0.5, option: value}
-    whole = {"name": "it", "data": {"name": "digits"}, "teacher": "networks:cnn", "student": "networks:mlp", "objectives": {"goal": goal}}
+    whole = {
+        "name": "it",
+        "data": {"name": "digits"},
+        "teacher": "networks:cnn",
+        "student": "networks:mlp",
+        "objectives": {"goal": goal},
+    }
     text = recipe.to_yaml(recipe.build(whole))
     again = recipe.build(parse(text, "text"))
     assert recipe.to_yaml(again) == text
@@ -104,7 +128,9 @@ def test_an_option_is_kept_under_its_name_and_survives_a_recipe(name: str, optio
 @pytest.mark.parametrize("name", catalogue.names("objective"))
 def test_every_option_has_another_value_to_try(name: str) -> None:
     for option, parameter in parameters(catalogue.find("objective", name)).items():
-        assert others(parameter), f"tests/test_contracts.py knows no other value for {name}.{option}: {parameter.annotation}"
+        assert others(parameter), (
+            f"tests/test_contracts.py knows no other value for {name}.{option}: {parameter.annotation}"
+        )
 
 
 @pytest.mark.parametrize("name", catalogue.names("objective"))
@@ -142,9 +168,15 @@ def test_cards_say_where_a_method_comes_from(kind: str) -> None:
 
 def arguments(kind: type, given: dict[str, Any]) -> dict[str, Any]:
     """What a class needs, by the names of its parameters."""
-    needed = [name for name, p in inspect.signature(kind).parameters.items() if p.default is inspect.Parameter.empty]
+    needed = [
+        name
+        for name, p in inspect.signature(kind).parameters.items()
+        if p.default is inspect.Parameter.empty
+    ]
     missing = set(needed) - set(given)
-    assert not missing, f"tests/test_contracts.py does not know what to give {kind.__name__} as {', '.join(missing)}; add it there"
+    assert not missing, (
+        f"tests/test_contracts.py does not know what to give {kind.__name__} as {', '.join(missing)}; add it there"
+    )
     return {name: given[name]() for name in needed}
 
 
@@ -181,31 +213,47 @@ def test_balance(name: str) -> None:
     assert all(torch.equal(value, before[key]) for key, value in balance.state_dict().items())
     assert dict(objectives.items()).keys() == {"kd", "mse"}
     objectives.after_step(update.keep)
-    assert list(balance.parameters()) or any(not torch.equal(value, before[key]) for key, value in balance.state_dict().items())
+    assert list(balance.parameters()) or any(
+        not torch.equal(value, before[key]) for key, value in balance.state_dict().items()
+    )
 
 
 def checked_on_their_own(kind: str) -> set[str]:
     """Methods that need other nets or batches than these: their own tests hold them to the contracts."""
     check = f"check_{kind}("
-    return {path.stem.removeprefix("test_") for path in Path(__file__).parent.glob(f"{kind}s/test_*.py") if check in path.read_text(encoding="utf-8")}
+    return {
+        path.stem.removeprefix("test_")
+        for path in Path(__file__).parent.glob(f"{kind}s/test_*.py")
+        if check in path.read_text(encoding="utf-8")
+    }
 
 
-@pytest.mark.parametrize("name", sorted(set(catalogue.names("scheme")) - checked_on_their_own("scheme")))
+@pytest.mark.parametrize(
+    "name", sorted(set(catalogue.names("scheme")) - checked_on_their_own("scheme"))
+)
 def test_scheme(name: str) -> None:
     kind: type[Scheme] = catalogue.find("scheme", name)
     given: dict[str, Any] = {
         "student": lambda: net(8),
         "teacher": lambda: Frozen(net(8, 1)),
         "peers": lambda: [net(6, 2), net(8, 3)],
-        "objectives": lambda: {"kd": KD(), "cross_entropy": catalogue.find("objective", "cross_entropy")()},
+        "objectives": lambda: {
+            "kd": KD(),
+            "cross_entropy": catalogue.find("objective", "cross_entropy")(),
+        },
     }
     check_scheme(lambda: kind(**arguments(kind, given)), lambda step: batch(seed=step))
 
 
-@pytest.mark.parametrize("name", sorted(set(catalogue.names("teacher")) - checked_on_their_own("teacher")))
+@pytest.mark.parametrize(
+    "name", sorted(set(catalogue.names("teacher")) - checked_on_their_own("teacher"))
+)
 def test_teacher(name: str) -> None:
     kind: type[Teacher] = catalogue.find("teacher", name)
-    given: dict[str, Any] = {"net": lambda: net(8, dropout=0.5), "members": lambda: [net(8), net(4, 1, dropout=0.5)]}
+    given: dict[str, Any] = {
+        "net": lambda: net(8, dropout=0.5),
+        "members": lambda: [net(8), net(4, 1, dropout=0.5)],
+    }
     check_teacher(lambda: kind(**arguments(kind, given)), batch())
 
 
@@ -215,7 +263,9 @@ def test_task(name: str) -> None:
     check_task(catalogue.find("task", name), sample(), model and model())
 
 
-def test_a_file_that_was_just_put_there_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+def test_a_file_that_was_just_put_there_is_found(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
     (tmp_path / "late_loss.py").write_text(
         "from torch import Tensor\n"
         "from instil.core import Card, Objective\n\n"
@@ -232,7 +282,10 @@ def test_a_file_that_was_just_put_there_is_found(monkeypatch: pytest.MonkeyPatch
     check_objective(kind)
 
 
-@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in ("objective", "scheme", "teacher") for name in catalogue.names(kind)])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(kind, name) for kind in ("objective", "scheme", "teacher") for name in catalogue.names(kind)],
+)
 def test_d7_nothing_that_can_change_is_shared_on_a_class(kind: str, name: str) -> None:
     """Instances of one class do not see each other: no list, set, module or tensor hangs on the class, and dicts are declarations."""
     found = catalogue.find(kind, name)

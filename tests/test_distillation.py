@@ -40,7 +40,12 @@ def loader(size: int = 40, labels: int = 20, batch: int = 20) -> DataLoader[Any]
     data = digits().train
     label = data.label[:size].clone()
     label[labels:] = UNLABELLED
-    return DataLoader(TensorDataset(data.image[:size], label), batch, shuffle=True, generator=torch.Generator().manual_seed(0))
+    return DataLoader(
+        TensorDataset(data.image[:size], label),
+        batch,
+        shuffle=True,
+        generator=torch.Generator().manual_seed(0),
+    )
 
 
 def weights(net: nn.Module) -> Tensor:
@@ -50,7 +55,9 @@ def weights(net: nn.Module) -> Tensor:
 def test_the_default_is_labels_and_kd() -> None:
     made = instil.distil(teacher(), student(), loader(), epochs=1)
     assert set(made.records[0]["losses"]) == {"student/cross_entropy", "student/kd"}
-    same = instil.distil(teacher(), student(), loader(), {"cross_entropy": 1.0, "kd": 1.0}, epochs=1)
+    same = instil.distil(
+        teacher(), student(), loader(), {"cross_entropy": 1.0, "kd": 1.0}, epochs=1
+    )
     assert torch.equal(weights(made.net), weights(same.net))
 
 
@@ -80,7 +87,9 @@ def test_batches_as_dicts() -> None:
             return ({"image": image, "label": label} for image, label in loader())
 
     made = instil.distil(teacher(), student(), Dicts(), epochs=1)
-    torch.testing.assert_close(weights(made.net), weights(instil.distil(teacher(), student(), loader(), epochs=1).net))
+    torch.testing.assert_close(
+        weights(made.net), weights(instil.distil(teacher(), student(), loader(), epochs=1).net)
+    )
 
 
 def test_objectives_by_name_by_object_and_with_weights() -> None:
@@ -91,7 +100,10 @@ def test_objectives_by_name_by_object_and_with_weights() -> None:
     assert torch.equal(ended({"kd": 1.0}), ended({"mine": KD()}))
     assert not torch.equal(ended({"kd": 1.0}), ended({"kd": KD(temperature=1)}))
     assert torch.equal(ended({"kd": Schedule(0.5, 0.5)}), ended({"kd": 0.5}))
-    assert not torch.equal(ended({"cross_entropy": 1, "kd": Schedule(0.0, 1.0)}), ended({"cross_entropy": 1, "kd": 0.5}))
+    assert not torch.equal(
+        ended({"cross_entropy": 1, "kd": Schedule(0.0, 1.0)}),
+        ended({"cross_entropy": 1, "kd": 0.5}),
+    )
 
 
 def test_a_schedule_begins_where_it_says() -> None:
@@ -101,7 +113,9 @@ def test_a_schedule_begins_where_it_says() -> None:
 
 
 def test_feature_objectives_find_the_stages_of_known_models() -> None:
-    made = instil.distil(teacher(), seeded(lambda: cnn(10, width=2)), loader(), {"fitnet": 1.0}, epochs=1)
+    made = instil.distil(
+        teacher(), seeded(lambda: cnn(10, width=2)), loader(), {"fitnet": 1.0}, epochs=1
+    )
     assert made.records[0]["losses"]["student/fitnet"] > 0
 
 
@@ -109,7 +123,10 @@ def test_feature_objectives_find_the_stages_of_known_models() -> None:
     ("options", "message"),
     [
         ({"objectives": {"kdd": 1.0}}, "No objective named 'kdd'; closest: kd"),
-        ({"objectives": {"fitnet": 1.0}}, "objectives.fitnet: FitNet needs features of the student, which gives embedding, head, logits"),
+        (
+            {"objectives": {"fitnet": 1.0}},
+            "objectives.fitnet: FitNet needs features of the student, which gives embedding, head, logits",
+        ),
         ({"task": "clasification"}, "No task named 'clasification'; closest: classification"),
         ({"epochs": 0}, "nothing to train|training needs epochs or steps"),
     ],
@@ -126,7 +143,9 @@ def test_a_teacher_of_other_classes() -> None:
 
 def test_three_values_in_a_tuple() -> None:
     three = [(torch.rand(4, 1, 8, 8), torch.zeros(4, dtype=torch.int64), torch.zeros(4))]
-    with pytest.raises(ValueError, match=r"the loader gives 3 values, the task names 2 \(image, label\)"):
+    with pytest.raises(
+        ValueError, match=r"the loader gives 3 values, the task names 2 \(image, label\)"
+    ):
         instil.distil(teacher(), student(), three, epochs=1)
 
 
@@ -159,15 +178,24 @@ def test_it_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
 
     path = tmp_path / "checkpoint.pt"
     with pytest.raises(Stop):
-        instil.distil(teacher(), student(), loader(), training=training(2), checkpoint=path, report=stop)
-    again = instil.distil(teacher(), student(seed=5), loader(), training=training(2), checkpoint=str(path))
+        instil.distil(
+            teacher(), student(), loader(), training=training(2), checkpoint=path, report=stop
+        )
+    again = instil.distil(
+        teacher(), student(seed=5), loader(), training=training(2), checkpoint=str(path)
+    )
     assert torch.equal(weights(again.net), weights(whole.net))
     assert [record["epoch"] for record in again.records] == [1, 2, 3, 4]
 
 
 def test_epochs_and_lr_are_short_for_a_training() -> None:
     short = instil.distil(teacher(), student(), loader(), epochs=2, lr=0.01)
-    long = instil.distil(teacher(), student(), loader(), training=Training(epochs=2, optimizer=instil.Optimization("adamw", {"lr": 0.01})))
+    long = instil.distil(
+        teacher(),
+        student(),
+        loader(),
+        training=Training(epochs=2, optimizer=instil.Optimization("adamw", {"lr": 0.01})),
+    )
     assert torch.equal(weights(short.net), weights(long.net))
 
 
@@ -179,7 +207,11 @@ def test_it_helps() -> None:
     theirs = seeded(lambda: cnn(10, width=8), 0)
     rate = instil.Optimization(options={"lr": 1e-2})
     everything = DataLoader(TensorDataset(data.image, data.label), 100, shuffle=True)
-    instil.fit(instil.Offline(theirs, None, {"cross_entropy": instil.CrossEntropy()}), everything, Training(epochs=8, optimizer=rate))
+    instil.fit(
+        instil.Offline(theirs, None, {"cross_entropy": instil.CrossEntropy()}),
+        everything,
+        Training(epochs=8, optimizer=rate),
+    )
 
     def accuracy(net: nn.Module) -> float:
         with torch.no_grad():
@@ -191,7 +223,11 @@ def test_it_helps() -> None:
         labelled = DataLoader(TensorDataset(data.image[:60], few[:60]), 60, shuffle=True)
         partly = DataLoader(TensorDataset(data.image, few), 100, shuffle=True)
         training = Training(steps=400, optimizer=rate)
-        instil.fit(instil.Offline(alone, None, {"cross_entropy": instil.CrossEntropy()}), labelled, training)
+        instil.fit(
+            instil.Offline(alone, None, {"cross_entropy": instil.CrossEntropy()}),
+            labelled,
+            training,
+        )
         instil.distil(theirs, distilled, partly, training=training)
         gains.append(accuracy(distilled) - accuracy(alone))
     assert min(gains) > 0.02, gains

@@ -33,7 +33,12 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 def command(*words: str, folder: Path) -> str:
-    answer = subprocess.run([sys.executable, "-c", "from instil.cli import main; main()", *words], capture_output=True, text=True, cwd=folder)
+    answer = subprocess.run(
+        [sys.executable, "-c", "from instil.cli import main; main()", *words],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+    )
     assert answer.returncode == 0, answer.stderr
     return answer.stdout
 
@@ -73,14 +78,24 @@ def test_the_readme_opens_with_two_commands() -> None:
 
 def test_what_is_generated_is_up_to_date(generator: ModuleType) -> None:
     pages = generator.pages()
-    old = [name for name, text in pages.items() if not (ROOT / "docs" / name).exists() or (ROOT / "docs" / name).read_text() != text]
+    old = [
+        name
+        for name, text in pages.items()
+        if not (ROOT / "docs" / name).exists() or (ROOT / "docs" / name).read_text() != text
+    ]
     assert old == [], "run: python docs/generate.py"
-    assert {f"methods/{path.name}" for path in (ROOT / "docs" / "methods").glob("*.md")} <= set(pages), "run: python docs/generate.py"
+    assert {f"methods/{path.name}" for path in (ROOT / "docs" / "methods").glob("*.md")} <= set(
+        pages
+    ), "run: python docs/generate.py"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
-    links = [link for link in re.findall(r"\]\(([^)#]+)", page.read_text()) if not link.startswith("http")]
+    links = [
+        link
+        for link in re.findall(r"\]\(([^)#]+)", page.read_text())
+        if not link.startswith("http")
+    ]
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
@@ -115,7 +130,9 @@ def test_signals_name_methods_and_options_that_there_are() -> None:
     named = re.findall(r"`(\w+): \{([^}`]*)\}`", text)
     assert len(named) > 5
     for method, options in named:
-        assert set(re.findall(r"(?:^|, )(\w+)", options)) <= set(parameters(catalogue.find("objective", method))), (method, options)
+        assert set(re.findall(r"(?:^|, )(\w+)", options)) <= set(
+            parameters(catalogue.find("objective", method))
+        ), (method, options)
 
 
 def test_the_readme_table_has_the_commands_there_are() -> None:
@@ -129,7 +146,15 @@ def test_the_readme_table_has_the_commands_there_are() -> None:
 
 @pytest.mark.slow
 def test_readme_snippets(given: dict[str, Any]) -> None:
-    made = command("run", str(ROOT / "recipes/classification/kd.yaml"), *SHORT, "export=false", "--out", "runs/mine", folder=Path.cwd())
+    made = command(
+        "run",
+        str(ROOT / "recipes/classification/kd.yaml"),
+        *SHORT,
+        "export=false",
+        "--out",
+        "runs/mine",
+        folder=Path.cwd(),
+    )
     assert "distilled" in made
     snippets = [re.sub(r"epochs=20", "epochs=2", snippet) for snippet in blocks(README, "python")]
     for snippet in snippets:
@@ -150,7 +175,12 @@ def test_readme_recipe(given: dict[str, Any], tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     label = np.arange(200) % 4
     image = generator.integers(0, 128, (200, 32, 32, 3)) + 32 * label[:, None, None, None]
-    np.savez(tmp_path / "animals.npz", image=image.astype(np.uint8), label=label, classes=np.array(["cat", "dog", "eel", "fox"]))
+    np.savez(
+        tmp_path / "animals.npz",
+        image=image.astype(np.uint8),
+        label=label,
+        classes=np.array(["cat", "dog", "eel", "fox"]),
+    )
     plan = command("doctor", "my.yaml", folder=tmp_path)
     assert "fitnet" in plan
     command("run", "my.yaml", *SHORT, "export=false", "--out", "out", folder=tmp_path)
@@ -162,13 +192,19 @@ def test_readme_commands(given: dict[str, Any], tmp_path: Path) -> None:
     """The first command at a small setting, then the others on its run folder; the run folder has the files that the README lists."""
     command("run", *SHORT, "teacher_train.epochs=1", "--out", "out", folder=tmp_path)
     table = README.partition("## The run folder")[2].partition("##")[0]
-    named = re.findall(r"`([\w.]+/?)`", "\n".join(line.split("|")[1] for line in table.splitlines() if line.startswith("|")))
+    named = re.findall(
+        r"`([\w.]+/?)`",
+        "\n".join(line.split("|")[1] for line in table.splitlines() if line.startswith("|")),
+    )
     assert len(named) >= 7
     assert [name for name in named if not (tmp_path / "out" / name).exists()] == []
     command("export", "out", "--int8", folder=tmp_path)
     command("report", "out", folder=tmp_path)
     command("run", "out/recipe.yaml", "--out", "again", folder=tmp_path)
-    one, other = (json.loads((tmp_path / run / "result.json").read_text())["distilled"] for run in ("out", "again"))
+    one, other = (
+        json.loads((tmp_path / run / "result.json").read_text())["distilled"]
+        for run in ("out", "again")
+    )
     assert one == other
     assert "jensen_shannon" not in command("methods", folder=tmp_path)
 

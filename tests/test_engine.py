@@ -29,7 +29,11 @@ from tests.nets import batch, call, net, timed
 class Pair(Scheme):
     """Two students of one loss, under learners that a test names."""
 
-    def __init__(self, learners: Mapping[str, tuple[str, ...]], turns: tuple[Any, ...] = (("student", "other"),)):
+    def __init__(
+        self,
+        learners: Mapping[str, tuple[str, ...]],
+        turns: tuple[Any, ...] = (("student", "other"),),
+    ):
         super().__init__(net(4), None, {"cross_entropy": CrossEntropy()})
         self.other = net(6, 1)
         self.learners, self.turns = dict(learners), turns
@@ -37,7 +41,13 @@ class Pair(Scheme):
     def step(self, batch: Batch) -> Iterator[Update]:
         for learner in self.turns:
             losses = self.objectives(self.student(batch), {}, batch).losses["cross_entropy"]
-            yield Update({"cross_entropy": losses + self.objectives(self.other(batch), {}, batch).losses["cross_entropy"]}, learner)
+            yield Update(
+                {
+                    "cross_entropy": losses
+                    + self.objectives(self.other(batch), {}, batch).losses["cross_entropy"]
+                },
+                learner,
+            )
 
 
 OWN = {"student": ("student", "objectives"), "other": ("other",)}
@@ -51,7 +61,9 @@ def offline(*objectives: Objective, width: int = 4, **changes: Any) -> Scheme:
 SGD = Optimization("sgd", {"lr": 0.1})
 
 
-def ready(scheme: Scheme, optimization: Optimization | Callable[[str], Optimization] = SGD, **options: Any) -> Engine:
+def ready(
+    scheme: Scheme, optimization: Optimization | Callable[[str], Optimization] = SGD, **options: Any
+) -> Engine:
     scheme.prepare(batch())
     engine = Engine("cpu", **options)
     engine.setup(scheme, optimization if callable(optimization) else lambda learner: optimization)
@@ -66,9 +78,15 @@ def test_one_process_without_torchrun() -> None:
 
 
 def test_a_parameter_of_two_learners_or_of_none() -> None:
-    with pytest.raises(ValueError, match=r"parameter 'model\.stem\.weight' belongs to two learners, student and other"):
+    with pytest.raises(
+        ValueError,
+        match=r"parameter 'model\.stem\.weight' belongs to two learners, student and other",
+    ):
         ready(Pair({"student": ("student", "objectives"), "other": ("other", "student")}))
-    with pytest.raises(ValueError, match=r"parameter 'other\.model\.stem\.weight' can be trained but belongs to no learner \(student\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"parameter 'other\.model\.stem\.weight' can be trained but belongs to no learner \(student\)",
+    ):
         ready(Pair({"student": ("student", "objectives")}))
 
 
@@ -78,7 +96,9 @@ def test_a_frozen_parameter_needs_no_learner() -> None:
     scheme.student.model.stem.requires_grad_(False)
     before = copy.deepcopy(scheme.state_dict())
     train_step(ready(scheme), scheme, [timed()])
-    moved = {name for name, value in scheme.state_dict().items() if not torch.equal(value, before[name])}
+    moved = {
+        name for name, value in scheme.state_dict().items() if not torch.equal(value, before[name])
+    }
     assert moved == {"student.model.head.weight", "student.model.head.bias"}
 
 
@@ -97,15 +117,23 @@ def test_a_learner_that_is_no_module() -> None:
 def test_one_loss_several_optimizers() -> None:
     scheme = Pair(OWN)
     before = copy.deepcopy(scheme.state_dict())
-    engine = ready(scheme, lambda learner: Optimization("sgd", {"lr": 0.1 if learner == "student" else 0.2}))
+    engine = ready(
+        scheme, lambda learner: Optimization("sgd", {"lr": 0.1 if learner == "student" else 0.2})
+    )
     (scheme.objectives(scheme.student(batch()), {}, batch()).losses["cross_entropy"]).backward()
-    grads = {name: parameter.grad for name, parameter in scheme.named_parameters() if name.startswith("student.")}
+    grads = {
+        name: parameter.grad
+        for name, parameter in scheme.named_parameters()
+        if name.startswith("student.")
+    }
     scheme.zero_grad()
     assert set(train_step(engine, scheme, [timed()])) == {"student+other/cross_entropy"}
     after = scheme.state_dict()
     for name, grad in grads.items():
         assert torch.allclose(after[name], before[name] - 0.1 * grad, atol=1e-6), name
-    assert not any(torch.equal(after[name], before[name]) for name in after if name.startswith("other."))
+    assert not any(
+        torch.equal(after[name], before[name]) for name in after if name.startswith("other.")
+    )
 
 
 def test_a_learner_that_no_gradient_reached() -> None:
@@ -114,7 +142,10 @@ def test_a_learner_that_no_gradient_reached() -> None:
             yield Update({"cross_entropy": self.student(batch)["logits"].sum()}, "other")
 
     scheme = Deaf(OWN)
-    with pytest.raises(RuntimeError, match="no gradient reached learner 'other': its losses do not depend on its parameters"):
+    with pytest.raises(
+        RuntimeError,
+        match="no gradient reached learner 'other': its losses do not depend on its parameters",
+    ):
         train_step(ready(scheme), scheme, [timed()])
 
 
@@ -136,12 +167,18 @@ def test_gradients_of_other_learners_do_not_pile_up() -> None:
 def test_groups_by_pattern_have_options_of_their_own() -> None:
     groups = ({"match": "head.*", "lr": 0.5}, {"match": "*.bias", "weight_decay": 0.0})
     engine = ready(offline(), Optimization("adamw", {"lr": 0.1, "weight_decay": 0.3}, groups))
-    shapes = [([tuple(p.shape) for p in group["params"]], group["lr"], group["weight_decay"]) for group in engine.optimizers["student"].param_groups]
+    shapes = [
+        ([tuple(p.shape) for p in group["params"]], group["lr"], group["weight_decay"])
+        for group in engine.optimizers["student"].param_groups
+    ]
     assert shapes == [([(4, 6)], 0.1, 0.3), ([(5, 4), (5,)], 0.5, 0.3), ([(4,)], 0.1, 0.0)]
 
 
 def test_a_pattern_that_matches_nothing() -> None:
-    with pytest.raises(ValueError, match=r"optimizer group 'heads\.\*' matches no parameter of learner 'student' \(student, objectives\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"optimizer group 'heads\.\*' matches no parameter of learner 'student' \(student, objectives\)",
+    ):
         ready(offline(), Optimization("sgd", {"lr": 0.1}, ({"match": "heads.*"},)))
 
 
@@ -161,9 +198,14 @@ def test_adapters_are_trained_without_weight_decay_and_are_not_clipped() -> None
     assert engine.optimizers["student"].param_groups[1]["params"] == adapters
     assert engine.optimizers["student"].param_groups[1]["weight_decay"] == 0
     before = [parameter.clone() for parameter in scheme.parameters()]
-    engine.optimizers["student"] = torch.optim.SGD(engine.optimizers["student"].param_groups[0]["params"] + adapters, 1.0)
+    engine.optimizers["student"] = torch.optim.SGD(
+        engine.optimizers["student"].param_groups[0]["params"] + adapters, 1.0
+    )
     train_step(engine, scheme, [timed()])
-    moved = {name: (new - old).abs().max() for old, (name, new) in zip(before, scheme.named_parameters(), strict=True)}
+    moved = {
+        name: (new - old).abs().max()
+        for old, (name, new) in zip(before, scheme.named_parameters(), strict=True)
+    }
     assert moved["student.model.stem.weight"] < 1e-8
     assert moved["objectives.fitnet.adapters.0.project.weight"] > 1e-4
 
@@ -182,8 +224,14 @@ def test_clips_as_torch_does() -> None:
 @pytest.mark.parametrize(
     ("optimization", "message"),
     [
-        (Optimization("adamv"), r"No optimizer named 'adamv' in torch\.optim; closest: adam, radam, nadam"),
-        (Optimization("sgd", {"lr": 0.1, "momentun": 0.9}), r"optimizer 'sgd': .*unexpected keyword argument 'momentun'"),
+        (
+            Optimization("adamv"),
+            r"No optimizer named 'adamv' in torch\.optim; closest: adam, radam, nadam",
+        ),
+        (
+            Optimization("sgd", {"lr": 0.1, "momentun": 0.9}),
+            r"optimizer 'sgd': .*unexpected keyword argument 'momentun'",
+        ),
         (Optimization("sgd", {"lr": -1.0}), "Invalid learning rate: -1.0"),
     ],
 )
@@ -193,15 +241,24 @@ def test_an_optimizer_that_there_is_not(optimization: Optimization, message: str
 
 
 def test_optimizers_in_any_case() -> None:
-    assert isinstance(ready(offline(), Optimization("RMSprop", {"lr": 0.1})).optimizers["student"], torch.optim.RMSprop)
+    assert isinstance(
+        ready(offline(), Optimization("RMSprop", {"lr": 0.1})).optimizers["student"],
+        torch.optim.RMSprop,
+    )
 
 
 def test_each_learner_has_an_optimizer_of_its_own_and_rates_move_together() -> None:
     scheme = Adversarial(net(4), Frozen(net(8, 1)), {"kd": KD()})
-    engine = ready(scheme, lambda learner: Optimization("sgd", {"lr": {"student": 0.1, "critic": 0.02}[learner]}))
+    engine = ready(
+        scheme,
+        lambda learner: Optimization("sgd", {"lr": {"student": 0.1, "critic": 0.02}[learner]}),
+    )
     engine.rate(0.5)
     engine.rate(0.25)
-    assert {name: one.param_groups[0]["lr"] for name, one in engine.optimizers.items()} == {"student": 0.025, "critic": 0.005}
+    assert {name: one.param_groups[0]["lr"] for name, one in engine.optimizers.items()} == {
+        "student": 0.025,
+        "critic": 0.005,
+    }
 
 
 def test_precision() -> None:
@@ -210,25 +267,45 @@ def test_precision() -> None:
     scheme = offline(CrossEntropy(), KD())
     engine = ready(scheme, Optimization("adam", {"lr": 0.02}), precision="bfloat16")
     seen: list[torch.dtype] = []
-    scheme.student.model.head.register_forward_hook(lambda _module, _args, output: seen.append(output.dtype))
-    losses = [sum(float(value) for value in train_step(engine, scheme, [timed()]).values()) for _ in range(30)]
+    scheme.student.model.head.register_forward_hook(
+        lambda _module, _args, output: seen.append(output.dtype)
+    )
+    losses = [
+        sum(float(value) for value in train_step(engine, scheme, [timed()]).values())
+        for _ in range(30)
+    ]
     assert set(seen) == {torch.bfloat16}
     assert losses[-1] < 0.7 * losses[0]
     assert all(parameter.dtype == torch.float32 for parameter in scheme.parameters())
 
 
 def test_the_share_of_each_micro_batch_in_each_loss() -> None:
-    counts = [{"a": torch.tensor(3.0), "b": torch.tensor([1.0, 0.0])}, {"a": torch.tensor(1.0), "b": torch.tensor([3.0, 0.0])}]
+    counts = [
+        {"a": torch.tensor(3.0), "b": torch.tensor([1.0, 0.0])},
+        {"a": torch.tensor(1.0), "b": torch.tensor([3.0, 0.0])},
+    ]
     first, second = Engine("cpu").shares(counts)
-    assert {name: share.tolist() for name, share in first.items()} == {"a": [0.75], "b": [0.25, 0.0]}
-    assert {name: share.tolist() for name, share in second.items()} == {"a": [0.25], "b": [0.75, 0.0]}
+    assert {name: share.tolist() for name, share in first.items()} == {
+        "a": [0.75],
+        "b": [0.25, 0.0],
+    }
+    assert {name: share.tolist() for name, share in second.items()} == {
+        "a": [0.25],
+        "b": [0.75, 0.0],
+    }
 
 
 def test_d12_a_student_that_is_its_own_teacher() -> None:
     same = net(4)
-    with pytest.raises(ValueError, match=r"learner 'student' .* has no parameter to train: its weights are those of 'teacher', which never learns"):
+    with pytest.raises(
+        ValueError,
+        match=r"learner 'student' .* has no parameter to train: its weights are those of 'teacher', which never learns",
+    ):
         ready(Offline(same, Frozen(same), {"kd": KD()}))
-    with pytest.raises(ValueError, match=r"learner 'student' .* has no parameter to train: its weights are those of 'teacher\.members\.1'"):
+    with pytest.raises(
+        ValueError,
+        match=r"learner 'student' .* has no parameter to train: its weights are those of 'teacher\.members\.1'",
+    ):
         ready(Offline(same, Ensemble([net(8), same]), {"kd": KD()}))
 
 
@@ -236,7 +313,10 @@ def test_d12_a_teacher_that_would_learn_with_the_student() -> None:
     same = net(4)
     scheme = Offline(same, Frozen(same), {"kd": KD()})
     same.requires_grad_(True)
-    with pytest.raises(ValueError, match=r"parameter 'student\.model\.stem\.weight' is one of 'teacher' too, which would learn with it; give the"):
+    with pytest.raises(
+        ValueError,
+        match=r"parameter 'student\.model\.stem\.weight' is one of 'teacher' too, which would learn with it; give the",
+    ):
         ready(scheme)
 
 
@@ -256,7 +336,9 @@ def test_no_gradient_leaks_into_a_teacher_that_is_asked_for_gradients() -> None:
 
         def before_step(self, batch: Batch) -> Batch:
             x = batch["x"].clone().requires_grad_()
-            (gradient,) = torch.autograd.grad(self.ask({**batch, "x": x}, grad=True)["logits"].logsumexp(1).sum(), x)
+            (gradient,) = torch.autograd.grad(
+                self.ask({**batch, "x": x}, grad=True)["logits"].logsumexp(1).sum(), x
+            )
             return batch | {"x": (x + gradient).detach()}
 
     scheme = Adversary(net(4), Frozen(net(8, 1)), {"kd": KD()})
@@ -287,7 +369,10 @@ def test_an_objective_of_ones_own_weight() -> None:
 
     whole, parts = offline(Odd()), offline(Odd())
     one = train_step(ready(whole), whole, [timed()])["student/odd"]
-    rows = [{key: value[part] if value.ndim else value for key, value in timed().items()} for part in (slice(0, 3), slice(3, 16))]
+    rows = [
+        {key: value[part] if value.ndim else value for key, value in timed().items()}
+        for part in (slice(0, 3), slice(3, 16))
+    ]
     two = train_step(ready(parts), parts, rows)["student/odd"]
     assert torch.allclose(one, two, atol=1e-6)
     with torch.no_grad():
@@ -301,15 +386,25 @@ def test_what_takes_gradients_inside_the_graph_is_not_sharded() -> None:
     scheme.prepare(batch())
     engine = Engine("cpu")
     engine.shard = True
-    with pytest.raises(ValueError, match=r"balance takes gradients inside the student's graph, .* set train\.shard: false"):
+    with pytest.raises(
+        ValueError,
+        match=r"balance takes gradients inside the student's graph, .* set train\.shard: false",
+    ):
         engine.setup(scheme, lambda _: Optimization("sgd", {"lr": 0.1}))
 
 
 def test_what_reads_the_heads_of_members_is_not_sharded() -> None:
     student, teacher, given = sample_outputs()
-    scheme = Offline(Net(nn.Linear(1, 1), lambda *_: student), Frozen(Net(nn.Linear(1, 1), lambda *_: teacher)), {"several": CAMKD()})
+    scheme = Offline(
+        Net(nn.Linear(1, 1), lambda *_: student),
+        Frozen(Net(nn.Linear(1, 1), lambda *_: teacher)),
+        {"several": CAMKD()},
+    )
     scheme.prepare(given)
     engine = Engine("cpu")
     engine.shard = True
-    with pytest.raises(ValueError, match=r"objectives\.several reads weights of the members, .* set train\.shard: false"):
+    with pytest.raises(
+        ValueError,
+        match=r"objectives\.several reads weights of the members, .* set train\.shard: false",
+    ):
         engine.setup(scheme, lambda _: Optimization("sgd", {"lr": 0.1}))

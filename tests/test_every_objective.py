@@ -27,12 +27,22 @@ OTHER_TASKS = (
     "language",
     "sentence_embedding",
 )
-RECIPES = {"classification": "digits", **{task: str(ROOT / f"recipes/{task}/{task}.yaml") for task in OTHER_TASKS}}
+RECIPES = {
+    "classification": "digits",
+    **{task: str(ROOT / f"recipes/{task}/{task}.yaml") for task in OTHER_TASKS},
+}
 MULTI_LABEL = {"multi_label_kd"}
-SCHEMES = {"sskd": "scheme=views", "simkd": "scheme=reused_classifier", "norm": "scheme=folded_transform"}
+SCHEMES = {
+    "sskd": "scheme=views",
+    "simkd": "scheme=reused_classifier",
+    "norm": "scheme=folded_transform",
+}
 """Objectives that need another scheme than the offline one."""
 ALONE = ["teacher=null", "objectives.cross_entropy=null", "objectives.kd=null"]
-CHANGES = {"dino": ["scheme={type: dino, momentum: 0.9}", *ALONE], "ddgsd": ["data.sampler=two_views", "data.augment.crop=2"]}
+CHANGES = {
+    "dino": ["scheme={type: dino, momentum: 0.9}", *ALONE],
+    "ddgsd": ["data.sampler=two_views", "data.augment.crop=2"],
+}
 """What else of the recipe an objective needs to be changed."""
 TEACHERS = {"ebkd", "camkd", "dgkd", "amtml_kd"}
 """Objectives of several teachers, which get three of unlike widths in the place of the recipe's."""
@@ -67,10 +77,20 @@ def methods() -> list[tuple[str, str]]:
 
 def smaller(name: str) -> list[str]:
     """Queues of many thousand rows are shrunk, and relation heads fit the width of a tiny transformer, which changes no formula."""
-    defaults = {option: p.default for option, p in parameters(catalogue.find("objective", name)).items()}
+    defaults = {
+        option: p.default for option, p in parameters(catalogue.find("objective", name)).items()
+    }
     heads = ["heads: 4"] if "heads" in defaults else []
     weight = [f"weight: {WEIGHTS[name]}"] if name in WEIGHTS else []
-    return [*heads, *weight, *(f"{option}: 512" for option, value in defaults.items() if isinstance(value, int) and value > 1000)]
+    return [
+        *heads,
+        *weight,
+        *(
+            f"{option}: 512"
+            for option, value in defaults.items()
+            if isinstance(value, int) and value > 1000
+        ),
+    ]
 
 
 def several_labels(folder: Path) -> Path:
@@ -90,26 +110,51 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "task"), methods())
-def test_trains(name: str, task: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trains(
+    name: str, task: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("INSTIL_CACHE", str(cache))
     epochs = LENGTH[task]
     if name in MULTI_LABEL:
         monkeypatch.chdir(several_labels(tmp_path))
-    short = [f"train.epochs={epochs}", "teacher_train.epochs=5", "seeds=[0]", "baselines=[]", "export=false"]
-    chosen = [f"objectives.{name}={{{', '.join(smaller(name))}}}", *([SCHEMES[name]] if name in SCHEMES else [])]
+    short = [
+        f"train.epochs={epochs}",
+        "teacher_train.epochs=5",
+        "seeds=[0]",
+        "baselines=[]",
+        "export=false",
+    ]
+    chosen = [
+        f"objectives.{name}={{{', '.join(smaller(name))}}}",
+        *([SCHEMES[name]] if name in SCHEMES else []),
+    ]
     chosen += CHANGES.get(name, [])
     if name in TEACHERS:
         chosen.append(SEVERAL)
     if name in ON_THEIR_OWN:
         chosen += ["objectives.cross_entropy=null", "objectives.kd=null"]
     if name in MULTI_LABEL:
-        chosen += ["data={name: npz:several.npz}", "task.kind=multi", "objectives.kd.multi_label=true"]
-    folder = run(recipes.load(RECIPES[task], [*chosen, *short]), tmp_path / "run", None, Console(quiet=True))
+        chosen += [
+            "data={name: npz:several.npz}",
+            "task.kind=multi",
+            "objectives.kd.multi_label=true",
+        ]
+    folder = run(
+        recipes.load(RECIPES[task], [*chosen, *short]), tmp_path / "run", None, Console(quiet=True)
+    )
     assert json.loads((folder / "result.json").read_text())["status"] == "complete"
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    losses = [value for r in records if r["arm"] == "distilled" for key, value in r["losses"].items() if key == f"student/{name}"]
+    losses = [
+        value
+        for r in records
+        if r["arm"] == "distilled"
+        for key, value in r["losses"].items()
+        if key == f"student/{name}"
+    ]
     assert len(losses) >= 2
-    if name in ("dlb", "dino"):  # few samples come twice in a row from an ordinary loader; the teacher of dino moves away as the student learns
+    if (
+        name in ("dlb", "dino")
+    ):  # few samples come twice in a row from an ordinary loader; the teacher of dino moves away as the student learns
         return
     half = len(losses) // 2
     assert sum(losses[-half:]) < sum(losses[:half]), f"the loss does not fall: {losses}"

@@ -15,7 +15,10 @@ pytestmark = pytest.mark.slow
 
 def printed(text: str) -> dict[str, float]:
     """The percentages that an example prints, by what stands before them."""
-    return {name.strip(): float(value) for name, value in re.findall(r"^(.+?)\s+([\d.]+) %$", text, re.MULTILINE)}
+    return {
+        name.strip(): float(value)
+        for name, value in re.findall(r"^(.+?)\s+([\d.]+) %$", text, re.MULTILINE)
+    }
 
 
 def test_there_are_examples() -> None:
@@ -23,7 +26,9 @@ def test_there_are_examples() -> None:
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_example(path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_example(
+    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("sys.argv", [str(path)])
     torch.manual_seed(0)
     try:
@@ -38,8 +43,12 @@ def test_example(path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert all(value > shown["student alone"] + 2 for value in distilled), shown
 
 
-def test_a_resumed_run_is_the_run_in_one_piece(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_resumed_run_is_the_run_in_one_piece(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = next(path for path in EXAMPLES if path.stem == "fit_with_own_loader")
     found = runpy.run_path(str(path))
-    for one, other in zip(found["resumed"].net.parameters(), found["whole"].net.parameters(), strict=True):
+    for one, other in zip(
+        found["resumed"].net.parameters(), found["whole"].net.parameters(), strict=True
+    ):
         assert torch.equal(one, other)

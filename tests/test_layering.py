@@ -14,13 +14,24 @@ SOURCE = Path(__file__).parents[1] / "src" / "instil"
 FILES = sorted(SOURCE.rglob("*.py"))
 OPTIONAL = {
     *("timm", "torchvision", "transformers", "datasets", "PIL", "onnx", "onnxscript"),
-    *("onnxruntime", "dp_accounting", "zstandard", "urllib3", "xllamacpp", "pytest", "hypothesis", "torchdistill"),
+    *(
+        "onnxruntime",
+        "dp_accounting",
+        "zstandard",
+        "urllib3",
+        "xllamacpp",
+        "pytest",
+        "hypothesis",
+        "torchdistill",
+    ),
 }
 
 
 def name_of(path: Path) -> str:
     """``instil.objectives.logits.kd`` of its file."""
-    return ".".join(["instil", *path.relative_to(SOURCE).with_suffix("").parts]).removesuffix(".__init__")
+    return ".".join(["instil", *path.relative_to(SOURCE).with_suffix("").parts]).removesuffix(
+        ".__init__"
+    )
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[ast.stmt, str]]:
@@ -34,14 +45,18 @@ def imports(tree: ast.AST) -> Iterator[tuple[ast.stmt, str]]:
 
 
 def ours(path: Path) -> set[str]:
-    return {name for _, name in imports(ast.parse(path.read_text())) if name.split(".")[0] == "instil"}
+    return {
+        name for _, name in imports(ast.parse(path.read_text())) if name.split(".")[0] == "instil"
+    }
 
 
 def at_the_top(path: Path) -> set[str]:
     """First parts of what a file imports when it is itself imported: not in functions, not for type checkers."""
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) or (
+            isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        ):
             node.body = []
     return {name.split(".")[0] for _, name in imports(tree)}
 
@@ -57,7 +72,9 @@ def test_core_imports_nothing_else_of_ours(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((SOURCE / "objectives").rglob("*.py")), ids=name_of)
 def test_objectives_import_core_and_their_own_folder(path: Path) -> None:
-    assert [name for name in ours(path) if not within(name, "instil.core", "instil.objectives")] == []
+    assert [
+        name for name in ours(path) if not within(name, "instil.core", "instil.objectives")
+    ] == []
     third = at_the_top(path) - {"instil", "torch", "annotated_types"} - sys.stdlib_module_names
     assert third == set()
 
@@ -66,19 +83,34 @@ def test_objectives_import_core_and_their_own_folder(path: Path) -> None:
 def test_a_method_imports_no_other_method(path: Path) -> None:
     """But an alias, which is another method with other settings: its one class builds on that method's."""
     methods = {name_of(other) for other in (SOURCE / "objectives").glob("*/[!_]*.py")}
-    bases = {ast.unparse(base) for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef) for base in node.bases}
-    assert [name for name in ours(path) if any(within(name, method) for method in methods) and name.rpartition(".")[2] not in bases] == []
+    bases = {
+        ast.unparse(base)
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef)
+        for base in node.bases
+    }
+    assert [
+        name
+        for name in ours(path)
+        if any(within(name, method) for method in methods) and name.rpartition(".")[2] not in bases
+    ] == []
 
 
 @pytest.mark.parametrize("path", sorted((SOURCE / "teachers").glob("*.py")), ids=name_of)
 def test_teachers_import_core_and_their_own_folder(path: Path) -> None:
     lazily = {"instil.catalogue.named"} if path.name == "__init__.py" else set()
-    assert [name for name in ours(path) - lazily if not within(name, "instil.core", "instil.teachers")] == []
+    assert [
+        name for name in ours(path) - lazily if not within(name, "instil.core", "instil.teachers")
+    ] == []
 
 
 @pytest.mark.parametrize("path", sorted((SOURCE / "schemes").glob("*.py")), ids=name_of)
 def test_schemes_import_core_and_teachers(path: Path) -> None:
-    assert [name for name in ours(path) if not within(name, "instil.core", "instil.teachers", "instil.schemes")] == []
+    assert [
+        name
+        for name in ours(path)
+        if not within(name, "instil.core", "instil.teachers", "instil.schemes")
+    ] == []
 
 
 def test_nothing_below_imports_what_drives_it() -> None:
@@ -92,14 +124,26 @@ def test_nothing_below_imports_what_drives_it() -> None:
         "instil.recipe",
         "instil.recipe.sections",
     )
-    below = [path for folder in ("objectives", "schemes", "teachers", "networks", "data", "tasks") for path in (SOURCE / folder).rglob("*.py")]
-    assert {name_of(path): found for path in below if (found := [name for name in ours(path) if within(name, *above)])} == {}
+    below = [
+        path
+        for folder in ("objectives", "schemes", "teachers", "networks", "data", "tasks")
+        for path in (SOURCE / folder).rglob("*.py")
+    ]
+    assert {
+        name_of(path): found
+        for path in below
+        if (found := [name for name in ours(path) if within(name, *above)])
+    } == {}
 
 
 def test_only_the_engine_knows_a_distributed_library() -> None:
     def distributed(path: Path) -> list[str]:
         text = path.read_text()
-        named = [name for _, name in imports(ast.parse(text)) if within(name, "torch.distributed", "lightning_fabric")]
+        named = [
+            name
+            for _, name in imports(ast.parse(text))
+            if within(name, "torch.distributed", "lightning_fabric")
+        ]
         return named + (["torch.distributed"] if "torch.distributed." in text else [])
 
     assert [name_of(path) for path in FILES if path.name != "engine.py" and distributed(path)] == []
@@ -113,10 +157,14 @@ def test_the_command_line_loads_nothing_but_typer() -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_optional_packages_are_imported_where_they_are_used(path: Path) -> None:
-    assert at_the_top(path) & OPTIONAL == set(), "import an optional package inside the function that needs it"
+    assert at_the_top(path) & OPTIONAL == set(), (
+        "import an optional package inside the function that needs it"
+    )
 
 
 def test_importing_the_package_does_not_load_torch() -> None:
     code = "import sys, instil, instil.catalogue, instil.cli; dir(instil); instil.catalogue.names('objective'); print('torch' in sys.modules)"
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert answer.stdout.strip() == "False"

@@ -21,7 +21,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def whole(folder: Path) -> dict[str, torch.Tensor]:
     """The ends of one process and one batch; its checkpoints lie in ``folder``."""
-    ends = {name: train(make, [64], save=folder / f"one_{name}.pt") for name, make in (SCHEMES | COUPLED).items()}
+    ends = {
+        name: train(make, [64], save=folder / f"one_{name}.pt")
+        for name, make in (SCHEMES | COUPLED).items()
+    }
     return ends | {"fit": looped(pieces(), 4)}
 
 
@@ -35,18 +38,28 @@ def test_micro_batches_give_the_same_weights(name: str, whole: dict[str, torch.T
 
 
 @pytest.mark.parametrize("kind", ["replicate", "shard"])
-def test_two_uneven_ranks_give_the_same_weights(kind: str, whole: dict[str, torch.Tensor], folder: Path) -> None:
+def test_two_uneven_ranks_give_the_same_weights(
+    kind: str, whole: dict[str, torch.Tensor], folder: Path
+) -> None:
     ends = on_two_ranks("tests.parity", folder / "ends.pt", kind)
     assert set(SCHEMES) | set(COUPLED) <= {*ends, *(WHOLE if kind == "shard" else ())}
-    far = {name: error for name, end in ends.items() if (error := worst(end, whole[name.rpartition("/")[2]])) >= 1e-6}
+    far = {
+        name: error
+        for name, end in ends.items()
+        if (error := worst(end, whole[name.rpartition("/")[2]])) >= 1e-6
+    }
     assert not far
     for name in set(KEPT) & set(ends):
-        assert worst(train(SCHEMES[name], [64], resume=folder / f"two_{name}.pt"), whole[name]) < 1e-6, f"saved by two, gone on as one: {name}"
+        assert (
+            worst(train(SCHEMES[name], [64], resume=folder / f"two_{name}.pt"), whole[name]) < 1e-6
+        ), f"saved by two, gone on as one: {name}"
 
 
 def test_every_scheme_is_here() -> None:
     """The objectives are, as they are found in the catalogue; a scheme that is not here is not known to keep the promise."""
-    assert {catalogue.find("scheme", name) for name in catalogue.names("scheme")} <= {type(make()) for make in SCHEMES.values()}
+    assert {catalogue.find("scheme", name) for name in catalogue.names("scheme")} <= {
+        type(make()) for make in SCHEMES.values()
+    }
 
 
 def on_two_ranks(module: str, out: Path, *arguments: str) -> dict[str, torch.Tensor]:
@@ -54,9 +67,19 @@ def on_two_ranks(module: str, out: Path, *arguments: str) -> dict[str, torch.Ten
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    environment = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "OMP_NUM_THREADS": "1",
+    }
     command = [sys.executable, "-m", module, str(out), *arguments]
-    ranks = [subprocess.Popen(command, env=environment | {"RANK": str(rank)}, stderr=subprocess.PIPE, text=True) for rank in range(2)]
+    ranks = [
+        subprocess.Popen(
+            command, env=environment | {"RANK": str(rank)}, stderr=subprocess.PIPE, text=True
+        )
+        for rank in range(2)
+    ]
     errors = [rank.communicate(timeout=600)[1] for rank in ranks]
     assert all(rank.returncode == 0 for rank in ranks), "\n".join(errors)
     return torch.load(out, weights_only=True)

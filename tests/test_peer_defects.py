@@ -30,21 +30,40 @@ from tests.golden.__main__ import main
 from tests.golden.test_runner import LOGITS, folder
 
 
-@pytest.mark.parametrize("name", [name for name in catalogue.names("objective") if catalogue.find("objective", name).needs["teacher"]])
-def test_d1_a_loss_is_not_zero_whatever_it_is_given_and_hears_student_and_teacher(name: str) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name in catalogue.names("objective")
+        if catalogue.find("objective", name).needs["teacher"]
+    ],
+)
+def test_d1_a_loss_is_not_zero_whatever_it_is_given_and_hears_student_and_teacher(
+    name: str,
+) -> None:
     torch.manual_seed(0)
     objective = catalogue.find("objective", name)()
     student, teacher, batch = sample_outputs(seed=1, task=objective.card.tasks[0])
     Objectives({"it": objective}).build(student, teacher)
     loss, gradients = loss_and_gradient(objective, student, teacher, batch)
     assert loss.abs() > 1e-6
-    assert any(gradient.abs().sum() > 0 for role, gradient in gradients.items() if role.partition(".")[0] in student)
+    assert any(
+        gradient.abs().sum() > 0
+        for role, gradient in gradients.items()
+        if role.partition(".")[0] in student
+    )
     other_student, other_teacher, _ = sample_outputs(seed=2, task=objective.card.tasks[0])
-    assert not torch.allclose(loss, loss_and_gradient(objective, student, other_teacher, batch)[0], rtol=1e-4)
-    assert not torch.allclose(loss, loss_and_gradient(objective, other_student, teacher, batch)[0], rtol=1e-4)
+    assert not torch.allclose(
+        loss, loss_and_gradient(objective, student, other_teacher, batch)[0], rtol=1e-4
+    )
+    assert not torch.allclose(
+        loss, loss_and_gradient(objective, other_student, teacher, batch)[0], rtol=1e-4
+    )
 
 
-def test_d4_d15_teacher_and_student_see_the_same_view_of_a_sample_and_it_is_asked_anew_each_epoch() -> None:
+def test_d4_d15_teacher_and_student_see_the_same_view_of_a_sample_and_it_is_asked_anew_each_epoch() -> (
+    None
+):
     seen: dict[str, list[Tensor]] = {"student": [], "teacher": []}
 
     def sees(side: str) -> Net:
@@ -62,13 +81,19 @@ def test_d4_d15_teacher_and_student_see_the_same_view_of_a_sample_and_it_is_aske
     scheme = Offline(sees("student"), Frozen(sees("teacher")), {"kd": KD()})
     fit(scheme, loader, Training(epochs=2, device="cpu"))
     assert len(seen["student"]) == 2 * len(loader)
-    assert all(mine is theirs for mine, theirs in zip(seen["student"], seen["teacher"], strict=True))
-    first, second = (torch.cat(seen["teacher"][i : i + len(loader)]).flatten() for i in (0, len(loader)))
+    assert all(
+        mine is theirs for mine, theirs in zip(seen["student"], seen["teacher"], strict=True)
+    )
+    first, second = (
+        torch.cat(seen["teacher"][i : i + len(loader)]).flatten() for i in (0, len(loader))
+    )
     assert not torch.equal(first.sort().values, second.sort().values)
 
 
 @pytest.mark.parametrize("missing", ["loss", "student.logits", "grad.student.logits"])
-def test_d5_the_golden_runner_fails_where_a_number_is_missing_and_writes_nothing(missing: str, tmp_path: Path) -> None:
+def test_d5_the_golden_runner_fails_where_a_number_is_missing_and_writes_nothing(
+    missing: str, tmp_path: Path
+) -> None:
     path = folder(tmp_path)
     with np.load(tmp_path / "one.npz") as file:
         arrays = {name: file[name] for name in file.files}
@@ -78,10 +103,14 @@ def test_d5_the_golden_runner_fails_where_a_number_is_missing_and_writes_nothing
     np.savez(tmp_path / "one.npz", **arrays)
     before = {file.name: hashlib.sha256(file.read_bytes()).digest() for file in tmp_path.iterdir()}
     assert main([path]) == 1
-    assert {file.name: hashlib.sha256(file.read_bytes()).digest() for file in tmp_path.iterdir()} == before
+    assert {
+        file.name: hashlib.sha256(file.read_bytes()).digest() for file in tmp_path.iterdir()
+    } == before
 
 
-@pytest.mark.parametrize("path", sorted(loading.PACKAGED.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted(loading.PACKAGED.glob("*.yaml")), ids=lambda path: path.stem
+)
 def test_d6_every_shipped_recipe_loads_and_its_methods_can_be_made(path: Path) -> None:
     loaded = recipe.load(path.stem)
     for stage in recipe.stages(loaded):

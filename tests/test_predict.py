@@ -41,7 +41,9 @@ def test_its_accuracy_is_the_one_in_the_result(run: Path) -> None:
     found, student, test = result(run), instil.load(str(run)), digits().test
     right = student(test.image).argmax(-1) == test.label
     place = found["seeds"].index(found["shipped_seed"])
-    assert right.double().mean().item() == pytest.approx(found["distilled"]["accuracy"]["values"][place])
+    assert right.double().mean().item() == pytest.approx(
+        found["distilled"]["accuracy"]["values"][place]
+    )
 
 
 def test_bytes_and_fractions_and_halves(run: Path) -> None:
@@ -67,9 +69,18 @@ def test_images_of_another_size_are_resized_to_those_it_was_trained_on(run: Path
         (torch.rand(8, 8), r"images must have the shape \(N, 1, H, W\), not \(8, 8\)"),
         (torch.rand(1, 8, 8), r"images must have the shape \(N, 1, H, W\), not \(1, 8, 8\)"),
         (torch.rand(2, 3, 8, 8), r"images must have the shape \(N, 1, H, W\), not \(2, 3, 8, 8\)"),
-        (torch.rand(2, 1, 8, 8) * 255, r"images must be uint8, or floating point in \[0, 1\], not float32"),
-        (torch.full((2, 1, 8, 8), float("nan")), r"images must be uint8, or floating point in \[0, 1\], not float32"),
-        (torch.ones(2, 1, 8, 8, dtype=torch.int64), r"images must be uint8, or floating point in \[0, 1\], not int64"),
+        (
+            torch.rand(2, 1, 8, 8) * 255,
+            r"images must be uint8, or floating point in \[0, 1\], not float32",
+        ),
+        (
+            torch.full((2, 1, 8, 8), float("nan")),
+            r"images must be uint8, or floating point in \[0, 1\], not float32",
+        ),
+        (
+            torch.ones(2, 1, 8, 8, dtype=torch.int64),
+            r"images must be uint8, or floating point in \[0, 1\], not int64",
+        ),
     ],
 )
 def test_other_images_are_refused(images: torch.Tensor, message: str, run: Path) -> None:
@@ -94,5 +105,8 @@ def test_the_student_of_the_last_stage(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_student(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"has no student\.safetensors: it is no run folder, or its run is not complete"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"has no student\.safetensors: it is no run folder, or its run is not complete",
+    ):
         instil.load(tmp_path)

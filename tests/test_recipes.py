@@ -53,13 +53,21 @@ def url() -> Iterator[str]:
 
 def test_every_scheme_weighting_and_balance_has_a_recipe_and_every_label_loss_is_in_one() -> None:
     """Other objectives are one word in the recipe of a task, and are trained so in ``test_every_objective``."""
-    goals = [goal for path in SHIPPED for stage in stages(path) for goal in stage.objectives.values()]
+    goals = [
+        goal for path in SHIPPED for stage in stages(path) for goal in stage.objectives.values()
+    ]
     every = [stage for path in SHIPPED for stage in stages(path)]
-    assert set(catalogue.files("scheme")) <= {method.type for stage in every for method in (stage.scheme, *(spec.scheme for spec in stage.teachers))}
+    assert set(catalogue.files("scheme")) <= {
+        method.type
+        for stage in every
+        for method in (stage.scheme, *(spec.scheme for spec in stage.teachers))
+    }
     assert any(goal.sample_weight for goal in goals)
     assert any(recipes.load(path).balance for path in SHIPPED)
     labels = {name for name, module in catalogue.files("objective").items() if ".labels." in module}
-    assert labels - {goal.type for goal in goals} == {"label_smoothing"}, "which stands beside every recipe as a baseline"
+    assert labels - {goal.type for goal in goals} == {"label_smoothing"}, (
+        "which stands beside every recipe as a baseline"
+    )
 
 
 def stages(path: Path) -> list[recipes.Recipe]:
@@ -78,15 +86,33 @@ def test_loads_and_says_what_it_is(path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_runs(path: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_runs(
+    path: Path,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
     monkeypatch.setenv("INSTIL_CACHE", str(cache))
     for package in re.findall(r"package:(\w+)/", path.read_text()):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"the package {package} is not installed")
     short = [*SHORT, *SMALL.get(path.stem, ()), *(SMOKE if path.stem.startswith("smollm2") else ())]
-    short += ["teacher_train.epochs=1"] if "teacher_train" in yaml.safe_load(path.read_text()) else []
-    short += [f"teacher.options.url={request.getfixturevalue('url')}"] if "model: remote" in path.read_text() else []
-    short += [*(f"stages.{n}.train.epochs=1" for n, stage in enumerate(recipes.load(path).stages) if "train" in stage)]
+    short += (
+        ["teacher_train.epochs=1"] if "teacher_train" in yaml.safe_load(path.read_text()) else []
+    )
+    short += (
+        [f"teacher.options.url={request.getfixturevalue('url')}"]
+        if "model: remote" in path.read_text()
+        else []
+    )
+    short += [
+        *(
+            f"stages.{n}.train.epochs=1"
+            for n, stage in enumerate(recipes.load(path).stages)
+            if "train" in stage
+        )
+    ]
     folder = run(recipes.load(path, short), tmp_path / "run", None, Console(quiet=True))
     result = json.loads((folder / "result.json").read_text())
     assert result["status"] == "complete"

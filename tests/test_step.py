@@ -56,7 +56,10 @@ def test_micro_batches_that_disagree_about_the_learner() -> None:
         yield Update({"loss": loss(scheme, batch, learner)}, learner)
 
     late = timed() | {"index": torch.arange(16) + 5}
-    with pytest.raises(RuntimeError, match="micro-batch 1 updates other, micro-batch 0 student; every one must yield the same learners"):
+    with pytest.raises(
+        RuntimeError,
+        match="micro-batch 1 updates other, micro-batch 0 student; every one must yield the same learners",
+    ):
         stepped(Free(plan), timed(), late)
 
 
@@ -68,22 +71,40 @@ def test_micro_batches_that_disagree_about_the_number_of_updates(more: int) -> N
             yield Update({"loss": loss(scheme, batch)})
 
     late = timed() | {"index": torch.arange(16) + 5}
-    with pytest.raises(RuntimeError, match=r"micro-batch 1 updates (student|None), micro-batch 0 (student|None); every one must"):
+    with pytest.raises(
+        RuntimeError,
+        match=r"micro-batch 1 updates (student|None), micro-batch 0 (student|None); every one must",
+    ):
         stepped(Free(plan), timed(), late)
 
 
 def test_a_loss_without_a_count() -> None:
-    with pytest.raises(RuntimeError, match=r"loss 'extra' has no count: the scheme's counts\(batch\) must give one for it"):
-        stepped(Free(lambda scheme, batch: [Update({"loss": loss(scheme, batch), "extra": loss(scheme, batch)})]))
+    with pytest.raises(
+        RuntimeError,
+        match=r"loss 'extra' has no count: the scheme's counts\(batch\) must give one for it",
+    ):
+        stepped(
+            Free(
+                lambda scheme, batch: [
+                    Update({"loss": loss(scheme, batch), "extra": loss(scheme, batch)})
+                ]
+            )
+        )
 
 
 def test_a_count_without_a_loss() -> None:
-    with pytest.raises(RuntimeError, match="Free counts items of 'extra', but no update has that loss"):
-        stepped(Free(lambda scheme, batch: [Update({"loss": loss(scheme, batch)})], ("loss", "extra")))
+    with pytest.raises(
+        RuntimeError, match="Free counts items of 'extra', but no update has that loss"
+    ):
+        stepped(
+            Free(lambda scheme, batch: [Update({"loss": loss(scheme, batch)})], ("loss", "extra"))
+        )
 
 
 def test_a_constant_loss() -> None:
-    message = "loss 'loss' is constant: it does not depend on anything that learner 'student' trains"
+    message = (
+        "loss 'loss' is constant: it does not depend on anything that learner 'student' trains"
+    )
     with pytest.raises(RuntimeError, match=message):
         stepped(Free(lambda scheme, batch: [Update({"loss": loss(scheme, batch).detach()})]))
 
@@ -102,10 +123,19 @@ def test_a_count_for_each_update_of_a_loss() -> None:
 
     def plan(scheme: Free, batch: Batch) -> Iterator[Update]:
         yield Update({"loss": loss(scheme, batch)})
-        yield Update({"loss": mean(scheme.student(batch)["logits"].square().sum(1), (batch["index"] < 4).float())})
+        yield Update(
+            {
+                "loss": mean(
+                    scheme.student(batch)["logits"].square().sum(1), (batch["index"] < 4).float()
+                )
+            }
+        )
 
     whole, parts = Turns(plan), Turns(plan)
-    pieces = [{key: value[rows] if value.ndim else value for key, value in timed().items()} for rows in (slice(0, 3), slice(3, 9), slice(9, 16))]
+    pieces = [
+        {key: value[rows] if value.ndim else value for key, value in timed().items()}
+        for rows in (slice(0, 3), slice(3, 9), slice(9, 16))
+    ]
     one, two = stepped(whole), stepped(parts, *pieces)
     assert torch.allclose(one["student/loss"], two["student/loss"], atol=1e-6)
     for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
@@ -113,8 +143,15 @@ def test_a_count_for_each_update_of_a_loss() -> None:
 
 
 def test_rows_come_back_from_all_micro_batches_in_order() -> None:
-    scheme = Free(lambda scheme, batch: [Update({"loss": loss(scheme, batch)}, keep={"index": batch["index"]})])
-    pieces = [{key: value[rows] if value.ndim else value for key, value in timed().items()} for rows in (slice(0, 3), slice(3, 16))]
+    scheme = Free(
+        lambda scheme, batch: [
+            Update({"loss": loss(scheme, batch)}, keep={"index": batch["index"]})
+        ]
+    )
+    pieces = [
+        {key: value[rows] if value.ndim else value for key, value in timed().items()}
+        for rows in (slice(0, 3), slice(3, 16))
+    ]
     stepped(scheme, *pieces)
     assert scheme.kept["index"].tolist() == list(range(16))
 
@@ -144,8 +181,14 @@ def test_before_step_makes_what_the_step_sees() -> None:
 
 def test_the_watch_says_step_objective_and_samples_one_look_late() -> None:
     watch = Watch(Engine("cpu"))
-    watch.see({"student/kd": torch.tensor(1.0), "student/ce": torch.tensor(torch.nan)}, 7, [batch(3), batch(2) | {"index": torch.tensor([8, 9])}])
-    with pytest.raises(RuntimeError, match=r"step 7: loss 'student/ce' is nan; batch indices: 0, 1, 2, 8, 9$"):
+    watch.see(
+        {"student/kd": torch.tensor(1.0), "student/ce": torch.tensor(torch.nan)},
+        7,
+        [batch(3), batch(2) | {"index": torch.tensor([8, 9])}],
+    )
+    with pytest.raises(
+        RuntimeError, match=r"step 7: loss 'student/ce' is nan; batch indices: 0, 1, 2, 8, 9$"
+    ):
         watch.check()
     watch.check()
 
@@ -153,11 +196,15 @@ def test_the_watch_says_step_objective_and_samples_one_look_late() -> None:
 def test_the_watch_without_index_and_with_many() -> None:
     watch = Watch(Engine("cpu"))
     watch.see({"a": torch.tensor(torch.inf)}, 0, [{}])
-    with pytest.raises(RuntimeError, match=r"loss 'a' is inf; batch indices: unknown \(the batch has no 'index'\)"):
+    with pytest.raises(
+        RuntimeError, match=r"loss 'a' is inf; batch indices: unknown \(the batch has no 'index'\)"
+    ):
         watch.see({"a": torch.tensor(0.0)}, 1, [{}])
     watch = Watch(Engine("cpu"))
     watch.see({"a": torch.tensor(-torch.inf)}, 0, [batch(100)])
-    with pytest.raises(RuntimeError, match=r"loss 'a' is -inf; batch indices: 0, 1, .*, 63 \.\.\.$"):
+    with pytest.raises(
+        RuntimeError, match=r"loss 'a' is -inf; batch indices: 0, 1, .*, 63 \.\.\.$"
+    ):
         watch.means()
 
 

@@ -29,20 +29,30 @@ NAMES = ("x", "label", "index")
 
 
 def offline(**objectives: Objective) -> Scheme:
-    return Offline(net(4), Frozen(net(8, 1)), objectives or {"cross_entropy": CrossEntropy(), "kd": KD()})
+    return Offline(
+        net(4), Frozen(net(8, 1)), objectives or {"cross_entropy": CrossEntropy(), "kd": KD()}
+    )
 
 
 def batches(number: int, size: int = 4) -> list[Batch]:
     whole = batch(number * size)
-    return [{key: value[n * size : (n + 1) * size] for key, value in whole.items()} for n in range(number)]
+    return [
+        {key: value[n * size : (n + 1) * size] for key, value in whole.items()}
+        for n in range(number)
+    ]
 
 
 def training(**options: Any) -> Training:
-    given = {"device": "cpu", "optimizer": Optimization("sgd", {"lr": 0.1, "momentum": 0.9})} | options
+    given = {
+        "device": "cpu",
+        "optimizer": Optimization("sgd", {"lr": 0.1, "momentum": 0.9}),
+    } | options
     return Training(**(given if "steps" in given or "epochs" in given else {"epochs": 2} | given))
 
 
-def seeded(scheme: Callable[[], Scheme], loader: Any, options: Training, **more: Any) -> tuple[Scheme, Fit]:
+def seeded(
+    scheme: Callable[[], Scheme], loader: Any, options: Training, **more: Any
+) -> tuple[Scheme, Fit]:
     torch.manual_seed(0)
     made = scheme()
     return made, fit(made, loader, options, **more)
@@ -75,17 +85,26 @@ def test_numbers_that_make_no_sense(options: dict[str, Any], message: str) -> No
 
 def test_an_optimizer_for_a_learner_that_there_is_not() -> None:
     scheme = Adversarial(net(4), Frozen(net(8, 1)), {"kd": KD()})
-    with pytest.raises(ValueError, match=r"optimizers\.critc: Adversarial has no such learner; closest: critic"):
+    with pytest.raises(
+        ValueError, match=r"optimizers\.critc: Adversarial has no such learner; closest: critic"
+    ):
         fit(scheme, batches(2), training(optimizers={"critc": Optimization()}))
 
 
 def test_an_optimizer_for_one_learner() -> None:
     scheme = Adversarial(net(4), Frozen(net(8, 1)), {"kd": KD()})
     scheme.prepare(batches(1)[0])
-    before = [[parameter.clone() for parameter in part.parameters()] for part in (scheme.critic, scheme.student)]  # type: ignore[union-attr]
+    before = [
+        [parameter.clone() for parameter in part.parameters()]
+        for part in (scheme.critic, scheme.student)
+    ]  # type: ignore[union-attr]
     fit(scheme, batches(1), training(optimizers={"critic": Optimization("sgd", {"lr": 0.0})}))
-    for start, part, stays in zip(before, (scheme.critic, scheme.student), (True, False), strict=True):
-        assert all(torch.equal(a, b) == stays for a, b in zip(start, part.parameters(), strict=True))  # type: ignore[union-attr]
+    for start, part, stays in zip(
+        before, (scheme.critic, scheme.student), (True, False), strict=True
+    ):
+        assert all(
+            torch.equal(a, b) == stays for a, b in zip(start, part.parameters(), strict=True)
+        )  # type: ignore[union-attr]
 
 
 def test_warm_up_and_cosine() -> None:
@@ -102,34 +121,71 @@ def test_warm_up_and_cosine() -> None:
 def test_the_rate_reaches_the_optimizer(monkeypatch: pytest.MonkeyPatch) -> None:
     rates: list[float] = []
     step = Engine.step
-    monkeypatch.setattr(Engine, "step", lambda self, learner: (rates.append(self.optimizers["student"].param_groups[0]["lr"]), step(self, learner)))
+    monkeypatch.setattr(
+        Engine,
+        "step",
+        lambda self, learner: (
+            rates.append(self.optimizers["student"].param_groups[0]["lr"]),
+            step(self, learner),
+        ),
+    )
     fit(offline(), batches(2), training(warmup=0.25, epochs=2))
-    assert rates == pytest.approx([0.0, 0.1, 0.1 * 0.5 * (1 + math.cos(math.pi / 3)), 0.1 * 0.5 * (1 + math.cos(2 * math.pi / 3))])
+    assert rates == pytest.approx(
+        [
+            0.0,
+            0.1,
+            0.1 * 0.5 * (1 + math.cos(math.pi / 3)),
+            0.1 * 0.5 * (1 + math.cos(2 * math.pi / 3)),
+        ]
+    )
 
 
 # --- when
 
 
 def test_evaluates_every_so_many_epochs_and_at_the_end() -> None:
-    made = fit(offline(), batches(3), training(epochs=5, evaluate_every=2), evaluate=lambda net: {"accuracy": 0.5})
-    assert [(record["epoch"], record["step"]) for record in made.records] == [(1, 3), (2, 6), (3, 9), (4, 12), (5, 15)]
+    made = fit(
+        offline(),
+        batches(3),
+        training(epochs=5, evaluate_every=2),
+        evaluate=lambda net: {"accuracy": 0.5},
+    )
+    assert [(record["epoch"], record["step"]) for record in made.records] == [
+        (1, 3),
+        (2, 6),
+        (3, 9),
+        (4, 12),
+        (5, 15),
+    ]
     assert [record["epoch"] for record in made.records if "validation" in record] == [2, 4, 5]
     assert made.records[-1]["validation"] == {"accuracy": 0.5}
     assert set(made.records[0]["losses"]) == {"student/cross_entropy", "student/kd"}
 
 
 def test_evaluates_every_so_many_steps_and_at_the_end() -> None:
-    made = fit(offline(), batches(3), training(steps=8, evaluate_steps=4), evaluate=lambda net: {"accuracy": 0.5})
+    made = fit(
+        offline(),
+        batches(3),
+        training(steps=8, evaluate_steps=4),
+        evaluate=lambda net: {"accuracy": 0.5},
+    )
     assert [record["step"] for record in made.records if "validation" in record] == [4, 8]
 
 
 def test_stops_after_the_steps_in_the_middle_of_an_epoch() -> None:
     clocks: list[tuple[int, int, float]] = []
-    fit(offline(), batches(3), training(steps=5), tick=lambda clock: clocks.append((clock.epoch, clock.step, clock.progress)))
+    fit(
+        offline(),
+        batches(3),
+        training(steps=5),
+        tick=lambda clock: clocks.append((clock.epoch, clock.step, clock.progress)),
+    )
     assert clocks == [(0, 1, 0.2), (0, 2, 0.4), (0, 3, 0.6), (1, 4, 0.8), (1, 5, 1.0)]
 
 
-def test_d2_the_student_is_in_train_mode_again_after_each_evaluation_and_the_teacher_never() -> None:
+def test_d2_the_student_is_in_train_mode_again_after_each_evaluation_and_the_teacher_never() -> (
+    None
+):
     scheme, modes = offline(), []
 
     def evaluate(shipped: Net) -> dict[str, float]:
@@ -138,7 +194,13 @@ def test_d2_the_student_is_in_train_mode_again_after_each_evaluation_and_the_tea
         return {}
 
     def tick(clock: Clock) -> None:
-        modes.append((scheme.student.training, scheme.student.model.drop.training, scheme.teacher.net.training))  # type: ignore[union-attr]
+        modes.append(
+            (
+                scheme.student.training,
+                scheme.student.model.drop.training,
+                scheme.teacher.net.training,
+            )
+        )  # type: ignore[union-attr]
 
     fit(scheme, batches(3), training(epochs=3, evaluate_steps=2), evaluate=evaluate, tick=tick)
     assert modes == [(True, True, False)] * 9
@@ -147,7 +209,12 @@ def test_d2_the_student_is_in_train_mode_again_after_each_evaluation_and_the_tea
 def test_d2_a_student_in_eval_mode_is_trained_in_train_mode_from_the_first_step() -> None:
     scheme, modes = offline(), []
     scheme.eval()
-    fit(scheme, batches(2), training(epochs=1), tick=lambda clock: modes.append(scheme.student.model.drop.training))
+    fit(
+        scheme,
+        batches(2),
+        training(epochs=1),
+        tick=lambda clock: modes.append(scheme.student.model.drop.training),
+    )
     assert modes == [True, True]
 
 
@@ -156,7 +223,10 @@ def test_the_schedules_of_a_batch_follow_the_clock() -> None:
 
     class Sees(KD):
         def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-            seen.append({key: float(batch[key]) for key in ("step", "progress", "seed")} | {"temperature": self.temperature})
+            seen.append(
+                {key: float(batch[key]) for key in ("step", "progress", "seed")}
+                | {"temperature": self.temperature}
+            )
             return super().loss(student, teacher, batch)
 
     fit(offline(kd=Sees(temperature=Schedule(1, 5))), batches(2), training(epochs=2, seed=3))  # type: ignore[arg-type]
@@ -188,7 +258,10 @@ def test_tuples_are_named() -> None:
 
 def test_too_many_values_in_a_tuple() -> None:
     given = [tuple(one.values()) for one in batches(2)]
-    with pytest.raises(ValueError, match=r"the loader gives 3 values, the task names 2 \(image, label\); pass names="):
+    with pytest.raises(
+        ValueError,
+        match=r"the loader gives 3 values, the task names 2 \(image, label\); pass names=",
+    ):
         fit(offline(), given, training())
 
 
@@ -215,12 +288,17 @@ def test_an_empty_loader(options: dict[str, int]) -> None:
 
 
 def test_no_epoch_at_all() -> None:
-    with pytest.raises(ValueError, match="nothing to train: the loader gives no batch, or epochs is 0"):
+    with pytest.raises(
+        ValueError, match="nothing to train: the loader gives no batch, or epochs is 0"
+    ):
         fit(offline(), batches(2), training(epochs=0))
 
 
 def test_a_loader_that_can_be_read_only_once() -> None:
-    with pytest.raises(ValueError, match=r"the loader gave no batch in epoch 1, after 2 of 6 steps; it must be possible to read it anew each epoch"):
+    with pytest.raises(
+        ValueError,
+        match=r"the loader gave no batch in epoch 1, after 2 of 6 steps; it must be possible to read it anew each epoch",
+    ):
         fit(offline(), iter(batches(3)), training(steps=6))
 
 
@@ -292,10 +370,20 @@ class Spoiled(LabelObjective):
         return student["logits"].sum(1).square() * (math.nan if int(batch["step"]) == 5 else 1.0)
 
 
-def test_a_loss_that_is_not_a_number_stops_the_run_and_the_last_good_checkpoint_can_be_loaded(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_a_number_stops_the_run_and_the_last_good_checkpoint_can_be_loaded(
+    tmp_path: Path,
+) -> None:
     path, ticks = tmp_path / "checkpoint.pt", []
-    with pytest.raises(RuntimeError, match=r"step 5: loss 'student/bad' is nan; batch indices: 4, 5, 6, 7$"):
-        fit(offline(bad=Spoiled()), batches(4), training(epochs=3, checkpoint_every=1), checkpoint=path, tick=lambda clock: ticks.append(clock.step))
+    with pytest.raises(
+        RuntimeError, match=r"step 5: loss 'student/bad' is nan; batch indices: 4, 5, 6, 7$"
+    ):
+        fit(
+            offline(bad=Spoiled()),
+            batches(4),
+            training(epochs=3, checkpoint_every=1),
+            checkpoint=path,
+            tick=lambda clock: ticks.append(clock.step),
+        )
     assert ticks[-1] <= 6
     state = torch.load(path, weights_only=True)
     assert state["clock"]["step"] == 4
@@ -306,7 +394,12 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_the_last_good_checkpoint_
 
 def test_in_the_last_step_too(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="step 5: loss 'student/bad' is nan"):
-        fit(offline(bad=Spoiled()), batches(3), training(checkpoint_every=1), checkpoint=tmp_path / "checkpoint.pt")
+        fit(
+            offline(bad=Spoiled()),
+            batches(3),
+            training(checkpoint_every=1),
+            checkpoint=tmp_path / "checkpoint.pt",
+        )
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["clock"]["step"] == 3
 
 
@@ -331,21 +424,29 @@ class Dropping:
         if self.kind == "adversarial":
             return Adversarial(student, Frozen(net(8, 1)), goals)
         if self.kind == "crd":
-            return Offline(student, Frozen(net(8, 1)), goals | {"crd": CRD(dim=4, negatives=8, memory="bank", size=24)})
+            return Offline(
+                student,
+                Frozen(net(8, 1)),
+                goals | {"crd": CRD(dim=4, negatives=8, memory="bank", size=24)},
+            )
         weights = {"kd": Schedule(0, 1, until=0.5)}
         return Offline(student, Frozen(net(8, 1)), Objectives(goals, weights))
 
 
 @pytest.mark.parametrize("generator", [False, True])
 @pytest.mark.parametrize("kind", ["offline", "ema", "adversarial", "crd"])
-def test_a_run_that_was_stopped_ends_bit_for_bit_as_one_that_was_not(kind: str, generator: bool, tmp_path: Path) -> None:
+def test_a_run_that_was_stopped_ends_bit_for_bit_as_one_that_was_not(
+    kind: str, generator: bool, tmp_path: Path
+) -> None:
     whole = batch(24)
 
     def loader() -> DataLoader[Any]:
         own = torch.Generator().manual_seed(1) if generator else None
         return DataLoader(TensorDataset(*whole.values()), 5, shuffle=True, generator=own)
 
-    options = training(epochs=4, accumulate=2, clip=1.0, checkpoint_every=1, warmup=0.2, evaluate_steps=2)
+    options = training(
+        epochs=4, accumulate=2, clip=1.0, checkpoint_every=1, warmup=0.2, evaluate_steps=2
+    )
 
     def evaluate(shipped: Net) -> dict[str, float]:
         shipped.eval()
@@ -365,7 +466,9 @@ def test_a_run_that_was_stopped_ends_bit_for_bit_as_one_that_was_not(kind: str, 
     resumed = fit(again, loader(), options, checkpoint=path, report=told.append, **more)
     for (name, a), b in zip(scheme.state_dict().items(), again.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
-    assert [{**record, "seconds": 0} for record in resumed.records] == [{**record, "seconds": 0} for record in straight.records]
+    assert [{**record, "seconds": 0} for record in resumed.records] == [
+        {**record, "seconds": 0} for record in straight.records
+    ]
     assert told == resumed.records
 
 
@@ -373,13 +476,26 @@ def test_a_run_that_was_done_is_not_run_again(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
     scheme, done = seeded(offline, batches(2), training(checkpoint_every=1), checkpoint=path)
     again = offline()
-    made = fit(again, batches(2), training(checkpoint_every=1), checkpoint=path, tick=lambda clock: pytest.fail("a step"))
+    made = fit(
+        again,
+        batches(2),
+        training(checkpoint_every=1),
+        checkpoint=path,
+        tick=lambda clock: pytest.fail("a step"),
+    )
     assert made.records == done.records
-    assert all(torch.equal(a, b) for a, b in zip(scheme.parameters(), again.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(scheme.parameters(), again.parameters(), strict=True)
+    )
 
 
 def test_the_last_epoch_is_kept_also_where_it_is_none_of_those_to_keep(tmp_path: Path) -> None:
-    fit(offline(), batches(2), training(epochs=5, checkpoint_every=3), checkpoint=tmp_path / "checkpoint.pt")
+    fit(
+        offline(),
+        batches(2),
+        training(epochs=5, checkpoint_every=3),
+        checkpoint=tmp_path / "checkpoint.pt",
+    )
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["clock"]["epoch"] == 5
 
 

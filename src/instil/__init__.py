@@ -16,15 +16,37 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PLACES = {
-    **dict.fromkeys(("Card", "Net", "Objective", "Objectives", "Schedule", "Scheme", "Teacher", "Update"), "core"),
+    **dict.fromkeys(
+        ("Card", "Net", "Objective", "Objectives", "Schedule", "Scheme", "Teacher", "Update"),
+        "core",
+    ),
     **dict.fromkeys(("Training", "fit"), "train"),
     "Optimization": "engine",
     "distil": "distillation",
     "load": "predict",
 }
-_KINDS = ("scheme", "objective", "teacher", "task")  # where two have one name, the first is meant: Ema is the scheme
+_KINDS = (
+    "scheme",
+    "objective",
+    "teacher",
+    "task",
+)  # where two have one name, the first is meant: Ema is the scheme
 
-__all__ = ["Card", "Net", "Objective", "Objectives", "Optimization", "Schedule", "Scheme", "Teacher", "Training", "Update", "distil", "fit", "load"]
+__all__ = [
+    "Card",
+    "Net",
+    "Objective",
+    "Objectives",
+    "Optimization",
+    "Schedule",
+    "Scheme",
+    "Teacher",
+    "Training",
+    "Update",
+    "distil",
+    "fit",
+    "load",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -50,7 +72,9 @@ def _method(name: str) -> Any:
     message = f"module 'instil' has no attribute '{name}'"
     if name.startswith("_"):
         raise AttributeError(message)
-    raise AttributeError(f"{message}; {importlib.import_module('instil.core').closest(name, __dir__())}")
+    raise AttributeError(
+        f"{message}; {importlib.import_module('instil.core').closest(name, __dir__())}"
+    )
 
 
 def __dir__() -> list[str]:

@@ -20,13 +20,18 @@ def atomic(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())  # some writers (safetensors) make files for the owner alone
+        temporary.chmod(
+            0o666 & ~_umask()
+        )  # some writers (safetensors) make files for the owner alone
         os.replace(temporary, path)
     except Exception as error:
         if not _disk_is_full(error):
             raise
         kept = "; the older file is unchanged" if path.exists() else ""
-        raise OSError(errno.ENOSPC, f"the disk is full: {path} could not be written{kept}. Make room and try again") from error
+        raise OSError(
+            errno.ENOSPC,
+            f"the disk is full: {path} could not be written{kept}. Make room and try again",
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -39,4 +44,8 @@ def _umask() -> int:
 
 def _disk_is_full(error: Exception) -> bool:
     """Also where a library in another language (safetensors) hands the operating system's error on as text."""
-    return getattr(error, "errno", None) == errno.ENOSPC or f"(os error {errno.ENOSPC})" in str(error) or "No space left on device" in str(error)
+    return (
+        getattr(error, "errno", None) == errno.ENOSPC
+        or f"(os error {errno.ENOSPC})" in str(error)
+        or "No space left on device" in str(error)
+    )

@@ -16,7 +16,12 @@ from types import ModuleType
 from typing import Any
 
 FOLDERS = {
-    "objective": ("objectives.labels", "objectives.logits", "objectives.features", "objectives.relations"),
+    "objective": (
+        "objectives.labels",
+        "objectives.logits",
+        "objectives.features",
+        "objectives.relations",
+    ),
     "weighting": ("weightings",),
     "balance": ("balances",),
     "scheme": ("schemes",),
@@ -51,7 +56,9 @@ def losses() -> dict[str, str]:
     """Name -> module of the plain loss functions of the package's objectives; imports nothing."""
     found: dict[str, str] = {}
     for module in files("objective").values():
-        text = (Path(__file__).parents[1] / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
+        text = (Path(__file__).parents[1] / f"{module.replace('.', '/')}.py").read_text(
+            encoding="utf-8"
+        )
         found |= dict.fromkeys(re.findall(r"^def ([a-z]\w*_loss)\(", text, re.MULTILINE), module)
     return found
 
@@ -84,7 +91,11 @@ def unknown(kind: str, name: str) -> str:
     from instil.core import closest
 
     elsewhere = [other for other in kinds() if other != kind and name in names(other)]
-    hint = f"'{name}' is {'an' if elsewhere[0][0] in 'aeiou' else 'a'} {elsewhere[0]}" if elsewhere else closest(name, names(kind))
+    hint = (
+        f"'{name}' is {'an' if elsewhere[0][0] in 'aeiou' else 'a'} {elsewhere[0]}"
+        if elsewhere
+        else closest(name, names(kind))
+    )
     return f"No {kind} named '{name}'; {hint}"
 
 
@@ -96,7 +107,9 @@ def add(modules: Iterable[str], folder: Path = Path()) -> None:
     for name in modules:
         found = {_key(cls): cls for cls in _cards_in(_user_module(name, folder.resolve()))}
         if not found:
-            raise ValueError(f"imports: '{name}' defines no objective, weighting, balance, scheme, teacher or task with a card")
+            raise ValueError(
+                f"imports: '{name}' defines no objective, weighting, balance, scheme, teacher or task with a card"
+            )
         _refuse_taken(found, name)
         _imported.update(found)
 
@@ -114,9 +127,13 @@ def _user_module(name: str, folder: Path) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name and not f"{name}.".startswith(f"{error.name}."):
             raise ModuleNotFoundError(f"imports: {name}: {error}", name=error.name) from error
-        raise ValueError(f"imports: there is no module '{name}' in {folder} or among the installed packages") from error
+        raise ValueError(
+            f"imports: there is no module '{name}' in {folder} or among the installed packages"
+        ) from error
     except Exception as error:
-        raise ValueError(f"imports: {name} cannot be imported: {type(error).__name__}: {error}") from error
+        raise ValueError(
+            f"imports: {name} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
     finally:
         sys.path[:] = [*others, str(folder)]
 
@@ -154,11 +171,22 @@ def describe(kind: str, name: str) -> dict[str, Any]:
 
 def _functions(cls: type) -> list[dict[str, str]]:
     """The plain functions behind a method; behind an alias, those of the method that it is."""
-    found = [value for name, value in vars(sys.modules[cls.__module__]).items() if name.endswith("_loss") and inspect.isfunction(value)]
+    found = [
+        value
+        for name, value in vars(sys.modules[cls.__module__]).items()
+        if name.endswith("_loss") and inspect.isfunction(value)
+    ]
     own = [function for function in found if function.__module__ == cls.__module__]
     if not own and cls.__base__ is not None and "card" in vars(cls.__base__):
         return _functions(cls.__base__)
-    return [{"name": one.__name__, "signature": _bare(str(inspect.signature(one))), "text": inspect.getdoc(one) or ""} for one in own]
+    return [
+        {
+            "name": one.__name__,
+            "signature": _bare(str(inspect.signature(one))),
+            "text": inspect.getdoc(one) or "",
+        }
+        for one in own
+    ]
 
 
 def _bare(signature: str) -> str:
@@ -179,7 +207,10 @@ def _installed() -> dict[tuple[str, str], type]:
         try:
             found.update(_offered(entry))
         except Exception as error:
-            warnings.warn(f"the methods of entry point '{entry.name}' ({entry.value}) were left out: {error}", stacklevel=2)
+            warnings.warn(
+                f"the methods of entry point '{entry.name}' ({entry.value}) were left out: {error}",
+                stacklevel=2,
+            )
     return found
 
 
@@ -203,19 +234,31 @@ def _modules(package: ModuleType) -> Iterator[ModuleType]:
 def _refuse_taken(found: Iterable[tuple[str, str]], where: str) -> None:
     for kind, name in found:
         if name in files(kind):
-            raise ValueError(f"{where} defines the {kind} '{name}', which is one of the package's own; rename the class")
+            raise ValueError(
+                f"{where} defines the {kind} '{name}', which is one of the package's own; rename the class"
+            )
 
 
 def _cards_in(module: ModuleType) -> list[type]:
     """The classes that a module itself defines with a card of their own."""
-    return [cls for cls in vars(module).values() if inspect.isclass(cls) and cls.__module__ == module.__name__ and "card" in vars(cls)]
+    return [
+        cls
+        for cls in vars(module).values()
+        if inspect.isclass(cls) and cls.__module__ == module.__name__ and "card" in vars(cls)
+    ]
 
 
 def _key(cls: type) -> tuple[str, str]:
     """Kind and name of a third party's class: its file's name where they agree, else its own name in snake case."""
     from instil.core import Balance, Objective, Scheme, Teacher, Weighting
 
-    bases = {"objective": Objective, "weighting": Weighting, "balance": Balance, "scheme": Scheme, "teacher": Teacher}
+    bases = {
+        "objective": Objective,
+        "weighting": Weighting,
+        "balance": Balance,
+        "scheme": Scheme,
+        "teacher": Teacher,
+    }
     kind = next((kind for kind, base in bases.items() if issubclass(cls, base)), "task")
     file = cls.__module__.rpartition(".")[2]
     snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__).lower()

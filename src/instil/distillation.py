@@ -44,7 +44,13 @@ def distil(
     """
     asked = catalogue.find("task", task)()
     mine = student if isinstance(student, Net) else Net(student, asked.call, taps_for(student))
-    theirs = teacher if isinstance(teacher, Teacher) else Frozen(teacher if isinstance(teacher, Net) else Net(teacher, asked.call, taps_for(teacher)))
+    theirs = (
+        teacher
+        if isinstance(teacher, Teacher)
+        else Frozen(
+            teacher if isinstance(teacher, Net) else Net(teacher, asked.call, taps_for(teacher))
+        )
+    )
     goals = _objectives(objectives or {"cross_entropy": 1.0, "kd": 1.0})
     asked.check(goals)
     return fit(
@@ -52,7 +58,9 @@ def distil(
         loader,
         training or Training(epochs=epochs, optimizer=Optimization(options={"lr": lr})),
         names=asked.names,
-        evaluate=None if validation is None else lambda net: asked.evaluate(net, validation, theirs)[0],
+        evaluate=None
+        if validation is None
+        else lambda net: asked.evaluate(net, validation, theirs)[0],
         checkpoint=None if checkpoint is None else Path(checkpoint),
         report=report,
     )
@@ -62,7 +70,13 @@ def _objectives(wanted: Wanted) -> Objectives:
     made: dict[str, Objective] = {}
     weights: dict[str, float | Schedule] = {}
     for name, one in wanted.items():
-        goal, weight = one if isinstance(one, tuple) else (one, 1.0) if isinstance(one, Objective) else (None, one)
+        goal, weight = (
+            one
+            if isinstance(one, tuple)
+            else (one, 1.0)
+            if isinstance(one, Objective)
+            else (None, one)
+        )
         made[name] = catalogue.find("objective", name)() if goal is None else goal
         weights[name] = weight
     return Objectives(made, weights)

@@ -52,13 +52,21 @@ def wait_for_ranks() -> None:
 
 def optimizer_named(name: str) -> type[Optimizer]:
     """An optimizer of torch by its name in any case; ValueError for an unknown one, and for one that asks for the loss several times a step."""
-    known = {key.lower(): kind for key, kind in vars(torch.optim).items() if isinstance(kind, type) and issubclass(kind, Optimizer)}
+    known = {
+        key.lower(): kind
+        for key, kind in vars(torch.optim).items()
+        if isinstance(kind, type) and issubclass(kind, Optimizer)
+    }
     if name.lower() not in known:
-        raise ValueError(f"No optimizer named '{name}' in torch.optim; {closest(name.lower(), known)}")
+        raise ValueError(
+            f"No optimizer named '{name}' in torch.optim; {closest(name.lower(), known)}"
+        )
     kind = known[name.lower()]
     closure = inspect.signature(kind.step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
-        raise ValueError(f"{kind.__name__} asks for the loss several times a step, which a step on a global batch does not give; take adamw or sgd")
+        raise ValueError(
+            f"{kind.__name__} asks for the loss several times a step, which a step on a global batch does not give; take adamw or sgd"
+        )
     return kind
 
 
@@ -84,7 +92,13 @@ class Optimization:
 class Engine:
     """Runs the updates of one scheme so that the result does not depend on how the batch was cut."""
 
-    def __init__(self, device: str = "auto", precision: str = "float32", shard: bool = False, clip: float | None = None):
+    def __init__(
+        self,
+        device: str = "auto",
+        precision: str = "float32",
+        shard: bool = False,
+        clip: float | None = None,
+    ):
         if precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision is float32 or bfloat16, not '{precision}'")
         self.device = join_ranks(device)
@@ -108,12 +122,20 @@ class Engine:
         if self.shard:
             if not scheme.shards:
                 why = "uses a part of a net or objective by itself, or differentiates it twice"
-                raise ValueError(f"{type(scheme).__name__} {why}, which sharding forbids; set train.shard: false")
+                raise ValueError(
+                    f"{type(scheme).__name__} {why}, which sharding forbids; set train.shard: false"
+                )
             parts = [part for part in scheme.modules() if isinstance(part, Objectives)]
             if inside := [name for part in parts for name in part.inside_the_graph()]:
-                raise ValueError(f"{inside[0]} takes gradients inside the student's graph, which a sharded net does not have; set train.shard: false")
-            if gone := [name for part in parts for name, objective in part.named() if not objective.shards]:
-                raise ValueError(f"objectives.{gone[0]} reads weights of the members, which are gone after their forward; set train.shard: false")
+                raise ValueError(
+                    f"{inside[0]} takes gradients inside the student's graph, which a sharded net does not have; set train.shard: false"
+                )
+            if gone := [
+                name for part in parts for name, objective in part.named() if not objective.shards
+            ]:
+                raise ValueError(
+                    f"objectives.{gone[0]} reads weights of the members, which are gone after their forward; set train.shard: false"
+                )
             mesh = init_device_mesh(self.device.type, (world(),))
             for child in scheme.children():
                 _shard(child, mesh)
@@ -123,14 +145,31 @@ class Engine:
             self._adopt(name, paths, scheme, optimizations(name), owner)
         for path, parameter in scheme.named_parameters():
             if parameter.requires_grad and parameter not in owner:
-                raise ValueError(f"parameter '{path}' can be trained but belongs to no learner ({', '.join(scheme.learners)}); freeze it or name it")
+                raise ValueError(
+                    f"parameter '{path}' can be trained but belongs to no learner ({', '.join(scheme.learners)}); freeze it or name it"
+                )
         names = {parameter: path for path, parameter in scheme.named_parameters()}
         for path, part in scheme.named_modules():
-            if isinstance(part, Teacher) and (shared := next((p for p in part.parameters() if p in owner), None)) is not None:
-                raise ValueError(f"parameter '{names[shared]}' is one of '{path}' too, which would learn with it; give the two nets of their own")
+            if (
+                isinstance(part, Teacher)
+                and (shared := next((p for p in part.parameters() if p in owner), None)) is not None
+            ):
+                raise ValueError(
+                    f"parameter '{names[shared]}' is one of '{path}' too, which would learn with it; give the two nets of their own"
+                )
 
-    def _adopt(self, name: str, paths: Sequence[str], scheme: Scheme, optimization: Optimization, owner: dict[nn.Parameter, str]) -> None:
-        groups: list[Options] = [{"params": []} | {k: v for k, v in group.items() if k != "match"} for group in optimization.groups]
+    def _adopt(
+        self,
+        name: str,
+        paths: Sequence[str],
+        scheme: Scheme,
+        optimization: Optimization,
+        owner: dict[nn.Parameter, str],
+    ) -> None:
+        groups: list[Options] = [
+            {"params": []} | {k: v for k, v in group.items() if k != "match"}
+            for group in optimization.groups
+        ]
         nets: Options = {"params": []}
         adapters: Options = {"params": [], "weight_decay": 0.0}
         for module in self.modules[name]:
@@ -138,42 +177,84 @@ class Engine:
                 if not parameter.requires_grad:
                     continue
                 if owner.setdefault(parameter, name) != name:
-                    raise ValueError(f"parameter '{path}' belongs to two learners, {owner[parameter]} and {name}")
+                    raise ValueError(
+                        f"parameter '{path}' belongs to two learners, {owner[parameter]} and {name}"
+                    )
                 matches = (
-                    g for g, spec in zip(groups, optimization.groups, strict=True) if fnmatch.fnmatch(path.removeprefix("model."), spec["match"])
+                    g
+                    for g, spec in zip(groups, optimization.groups, strict=True)
+                    if fnmatch.fnmatch(path.removeprefix("model."), spec["match"])
                 )
-                (adapters if isinstance(module, Objectives) else next(matches, nets))["params"].append(parameter)
+                (adapters if isinstance(module, Objectives) else next(matches, nets))[
+                    "params"
+                ].append(parameter)
         for group, spec in zip(groups, optimization.groups, strict=True):
             if not group["params"]:
-                raise ValueError(f"optimizer group '{spec['match']}' matches no parameter of learner '{name}' ({', '.join(paths)})")
+                raise ValueError(
+                    f"optimizer group '{spec['match']}' matches no parameter of learner '{name}' ({', '.join(paths)})"
+                )
         self.nets[name] = [p for group in (nets, *groups) for p in group["params"]]
         self.parameters[name] = [*self.nets[name], *adapters["params"]]
         if not self.parameters[name]:
-            taken = {id(p): path for path, part in scheme.named_modules() if isinstance(part, Teacher) for p in part.parameters()}
-            teacher = next((taken[id(p)] for module in self.modules[name] for p in module.parameters() if id(p) in taken), None)
-            why = f": its weights are those of '{teacher}', which never learns; give the two nets of their own" if teacher else ""
-            raise ValueError(f"learner '{name}' ({', '.join(paths)}) has no parameter to train{why}")
-        optimizer = optimization.make([group for group in (nets, *groups, adapters) if group["params"]])
+            taken = {
+                id(p): path
+                for path, part in scheme.named_modules()
+                if isinstance(part, Teacher)
+                for p in part.parameters()
+            }
+            teacher = next(
+                (
+                    taken[id(p)]
+                    for module in self.modules[name]
+                    for p in module.parameters()
+                    if id(p) in taken
+                ),
+                None,
+            )
+            why = (
+                f": its weights are those of '{teacher}', which never learns; give the two nets of their own"
+                if teacher
+                else ""
+            )
+            raise ValueError(
+                f"learner '{name}' ({', '.join(paths)}) has no parameter to train{why}"
+            )
+        optimizer = optimization.make(
+            [group for group in (nets, *groups, adapters) if group["params"]]
+        )
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
         self.optimizers[name] = optimizer
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Forward passes run inside this."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+        return torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"
+        )
 
     def move(self, batch: Batch) -> Batch:
         """The batch on this engine's device."""
-        return {key: value.to(self.device, non_blocking=True) if isinstance(value, Tensor) else value for key, value in batch.items()}
+        return {
+            key: value.to(self.device, non_blocking=True) if isinstance(value, Tensor) else value
+            for key, value in batch.items()
+        }
 
     def shares(self, counts: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
         """The part of each micro-batch in the mean over all micro-batches of all ranks, loss by loss, update by update."""
         if not counts[0]:
             return [{} for _ in counts]
         sizes = [count.numel() for count in counts[0].values()]
-        local = torch.stack([torch.cat([count.reshape(-1).float() for count in count_of.values()]) for count_of in counts])
+        local = torch.stack(
+            [
+                torch.cat([count.reshape(-1).float() for count in count_of.values()])
+                for count_of in counts
+            ]
+        )
         total = self.total(local.sum(0))
-        return [dict(zip(counts[0], row.split(sizes), strict=True)) for row in torch.where(total > 0, local / total, 0)]
+        return [
+            dict(zip(counts[0], row.split(sizes), strict=True))
+            for row in torch.where(total > 0, local / total, 0)
+        ]
 
     def total(self, values: Tensor) -> Tensor:
         """The sum over ranks."""
@@ -194,7 +275,12 @@ class Engine:
         if self._spent:
             self.clear()  # only now: freed at the end of a step, their memory would be fetched anew for the next one's forward
         if self.shard:
-            for part in (m for modules in self.modules.values() for module in modules for m in module.modules()):
+            for part in (
+                m
+                for modules in self.modules.values()
+                for module in modules
+                for m in module.modules()
+            ):
                 if isinstance(part, FSDPModule):
                     part.set_requires_gradient_sync(last, recurse=False)
         loss = torch.stack([value * share[name] for name, value in update.losses.items()]).sum()
@@ -207,7 +293,9 @@ class Engine:
             if world() > 1 and not self.shard:
                 _sum_over_ranks(parameters)
             if all(parameter.grad is None for parameter in parameters):
-                raise RuntimeError(f"no gradient reached learner '{name}': its losses do not depend on its parameters")
+                raise RuntimeError(
+                    f"no gradient reached learner '{name}': its losses do not depend on its parameters"
+                )
             if self.clip is not None:
                 nn.utils.clip_grad_norm_(self.nets[name], self.clip)
             self.optimizers[name].step()
@@ -231,7 +319,13 @@ class Engine:
     def agree(self) -> None:
         """Average over ranks what each moved by itself: the BatchNorm statistics of the learners."""
         if world() > 1:
-            for buffer in (b for modules in self.modules.values() for module in modules for b in module.buffers() if b.is_floating_point()):
+            for buffer in (
+                b
+                for modules in self.modules.values()
+                for module in modules
+                for b in module.buffers()
+                if b.is_floating_point()
+            ):
                 dist.all_reduce(buffer)
                 buffer /= world()
 
@@ -245,7 +339,9 @@ class Engine:
         """Write all that training changes, whole or not at all; every rank takes part, the first writes."""
         state = {
             "scheme": _whole(_changing(scheme)),
-            "optimizers": {name: _whole(optimizer.state_dict()) for name, optimizer in self.optimizers.items()},
+            "optimizers": {
+                name: _whole(optimizer.state_dict()) for name, optimizer in self.optimizers.items()
+            },
             "random": _every_rank(_random_state(self.generators)),
             **extra,
         }
@@ -257,14 +353,18 @@ class Engine:
                 os.replace(temporary, path)
             except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
                 temporary.unlink(missing_ok=True)
-                raise OSError(f"checkpoint {path} could not be written, the last good one stays: {error}") from error
+                raise OSError(
+                    f"checkpoint {path} could not be written, the last good one stays: {error}"
+                ) from error
 
     def load(self, scheme: Scheme, path: Path) -> Options:
         """Restore what ``save`` wrote, under any number of ranks, and return its ``extra``."""
         state = torch.load(path, map_location=self.device, weights_only=True)
         here = _changing(scheme)
         if wrong := sorted(set(state["scheme"]) ^ set(here)):
-            raise ValueError(f"checkpoint {path} is of another scheme: it differs in {len(wrong)} tensors, such as '{wrong[0]}'")
+            raise ValueError(
+                f"checkpoint {path} is of another scheme: it differs in {len(wrong)} tensors, such as '{wrong[0]}'"
+            )
         for name, saved in state["scheme"].items():
             if saved.shape != here[name].shape:
                 shapes = f"{tuple(saved.shape)} there and {tuple(here[name].shape)} here"
@@ -280,7 +380,11 @@ class Engine:
             optimizer.load_state_dict(state["optimizers"][name])
         if len(state["random"]) == world():
             _set_random_state(state["random"][rank()], self.generators)
-        return {key: value for key, value in state.items() if key not in ("scheme", "optimizers", "random")}
+        return {
+            key: value
+            for key, value in state.items()
+            if key not in ("scheme", "optimizers", "random")
+        }
 
 
 def _device(name: str) -> torch.device:
@@ -300,7 +404,9 @@ def _shard(module: nn.Module, mesh: DeviceMesh) -> None:
     for part in module.modules():
         if isinstance(part, Net):
             part.stops = False  # a forward that is cut short would leave its weights unsharded
-    for block in () if isinstance(module, Objectives) else _blocks(module):  # an objective may use a part of its adapter without calling the whole
+    for block in (
+        () if isinstance(module, Objectives) else _blocks(module)
+    ):  # an objective may use a part of its adapter without calling the whole
         fully_shard(block, mesh=mesh)
     if any(True for _ in module.parameters()):
         fully_shard(module, mesh=mesh)
@@ -309,7 +415,11 @@ def _shard(module: nn.Module, mesh: DeviceMesh) -> None:
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:
     """The outermost members of lists and sequences that have parameters and parts of their own."""
     for child in module.children():
-        if isinstance(module, (nn.ModuleList, nn.Sequential)) and any(True for _ in child.children()) and any(True for _ in child.parameters()):
+        if (
+            isinstance(module, (nn.ModuleList, nn.Sequential))
+            and any(True for _ in child.children())
+            and any(True for _ in child.parameters())
+        ):
             yield child
         else:
             yield from _blocks(child)
@@ -317,8 +427,12 @@ def _blocks(module: nn.Module) -> Iterator[nn.Module]:
 
 def _sum_over_ranks(parameters: Sequence[nn.Parameter]) -> None:
     """Sum every gradient over ranks, zeros where a rank has none; None stays None where no rank has one."""
-    used = torch.tensor([float(p.grad is not None) for p in parameters], device=parameters[0].device)
-    flat = torch.cat([used, *[(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters]])
+    used = torch.tensor(
+        [float(p.grad is not None) for p in parameters], device=parameters[0].device
+    )
+    flat = torch.cat(
+        [used, *[(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters]]
+    )
     dist.all_reduce(flat)
     used, *grads = torch.split(flat, [len(parameters), *[p.numel() for p in parameters]])
     for parameter, any_rank, grad in zip(parameters, used.tolist(), grads, strict=True):
@@ -358,8 +472,14 @@ def gather_rows(rows: Tensor) -> Tensor:
 
 def _changing(scheme: Scheme) -> dict[str, Tensor]:
     """The state of what training changes: all but the teachers that stay."""
-    fixed = tuple(f"{name}." for name, part in scheme.named_modules() if isinstance(part, Teacher) and not part.changes)
-    return {name: value for name, value in scheme.state_dict().items() if not name.startswith(fixed)}
+    fixed = tuple(
+        f"{name}."
+        for name, part in scheme.named_modules()
+        if isinstance(part, Teacher) and not part.changes
+    )
+    return {
+        name: value for name, value in scheme.state_dict().items() if not name.startswith(fixed)
+    }
 
 
 def _whole(state: Any) -> Any:
@@ -367,12 +487,20 @@ def _whole(state: Any) -> Any:
 
 
 def _like(saved: Tensor, here: Tensor) -> Tensor:
-    return distribute_tensor(saved, here.device_mesh, here.placements) if isinstance(here, DTensor) else saved
+    return (
+        distribute_tensor(saved, here.device_mesh, here.placements)
+        if isinstance(here, DTensor)
+        else saved
+    )
 
 
 def _random_state(generators: Sequence[torch.Generator]) -> Options:
     own = [generator.get_state() for generator in generators]
-    state: Options = {"torch": torch.get_rng_state(), "python": random.getstate(), "generators": own}
+    state: Options = {
+        "torch": torch.get_rng_state(),
+        "python": random.getstate(),
+        "generators": own,
+    }
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()
     return state

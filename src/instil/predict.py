@@ -23,8 +23,16 @@ class Student:
     Of other tasks it is asked with their input (``input_ids``), or with a batch where they have several.
     """
 
-    def __init__(self, net: Net, classes: tuple[str, ...], kind: str, recipe: Recipe, shape: tuple[int, ...]):
-        self.net, self.classes, self.kind, self.recipe, self.shape = net, classes, kind, recipe, shape
+    def __init__(
+        self, net: Net, classes: tuple[str, ...], kind: str, recipe: Recipe, shape: tuple[int, ...]
+    ):
+        self.net, self.classes, self.kind, self.recipe, self.shape = (
+            net,
+            classes,
+            kind,
+            recipe,
+            shape,
+        )
         self.task = catalogue.find("task", recipe.task.name)(kind)
 
     def __call__(self, inputs: Tensor | Mapping[str, Tensor]) -> Tensor:
@@ -34,10 +42,18 @@ class Student:
         Raises ValueError for other inputs than those of its task, and for a task without classes, whose ``net`` is asked with a batch.
         """
         if "logits" not in self.task.roles:
-            raise ValueError(f"a student of {self.task.title} gives {' and '.join(self.task.roles)}, no classes; ask its net: student.net(batch)")
+            raise ValueError(
+                f"a student of {self.task.title} gives {' and '.join(self.task.roles)}, no classes; ask its net: student.net(batch)"
+            )
         with dry(self.net):
             logits: Tensor = self.net(self.task.asked(inputs, self.shape))["logits"].float()
-        return logits if self.kind == "real" else logits.softmax(-1) if self.kind == "single" else logits.sigmoid()
+        return (
+            logits
+            if self.kind == "real"
+            else logits.softmax(-1)
+            if self.kind == "single"
+            else logits.sigmoid()
+        )
 
     def predict(self, inputs: Tensor | Mapping[str, Tensor]) -> list[Any]:
         """The likeliest class of each sample; where it may have several, the list of them; of pixels, the class numbers (H, W) of each image.
@@ -51,16 +67,26 @@ class Student:
             return list(probability.argmax(-1))
         if self.kind == "single":
             return [self.classes[number] for number in probability.argmax(-1).tolist()]
-        return [[name for name, p in zip(self.classes, row, strict=True) if p > 0.5] for row in probability.tolist()]
+        return [
+            [name for name, p in zip(self.classes, row, strict=True) if p > 0.5]
+            for row in probability.tolist()
+        ]
 
 
 def load(run: Path | str) -> Student:
     """The student that a run ships, in eval mode on the CPU. Raises FileNotFoundError where the folder holds none."""
     path = Path(run) / "student.safetensors"
     if not path.exists():
-        raise FileNotFoundError(f"{run} has no student.safetensors: it is no run folder, or its run is not complete")
+        raise FileNotFoundError(
+            f"{run} has no student.safetensors: it is no run folder, or its run is not complete"
+        )
     recipe, about = recipes.load(Path(run)), read_description(path)
-    facts: Facts = {key: tuple(value) if isinstance(value, list) else value for key, value in about["facts"].items()}
+    facts: Facts = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in about["facts"].items()
+    }
     net = build.bare_net(recipe, facts, about["shape"])
     load_student(net, path)
-    return Student(net.eval(), tuple(about["classes"]), about["kind"], recipe, tuple(about["shape"]))
+    return Student(
+        net.eval(), tuple(about["classes"]), about["kind"], recipe, tuple(about["shape"])
+    )

@@ -29,7 +29,9 @@ def train_step(engine: Engine, scheme: Scheme, batches: list[Batch]) -> dict[str
             turns[name] += 1
         engine.step(update.learner)
     if idle := [name for name, turn in turns.items() if turn == 0]:
-        raise RuntimeError(f"{type(scheme).__name__} counts items of '{idle[0]}', but no update has that loss")
+        raise RuntimeError(
+            f"{type(scheme).__name__} counts items of '{idle[0]}', but no update has that loss"
+        )
     engine.finish(scheme, kept)
     return {name: torch.stack(values).sum() for name, values in parts.items()}
 
@@ -58,17 +60,26 @@ def _advance(
         share = {}
         for name, loss in update.losses.items():
             if name not in turns:
-                raise RuntimeError(f"loss '{name}' has no count: the scheme's counts(batch) must give one for it")
+                raise RuntimeError(
+                    f"loss '{name}' has no count: the scheme's counts(batch) must give one for it"
+                )
             if not loss.requires_grad:
-                raise RuntimeError(f"loss '{name}' is constant: it does not depend on anything that learner '{update.learner}' trains")
+                raise RuntimeError(
+                    f"loss '{name}' is constant: it does not depend on anything that learner '{update.learner}' trains"
+                )
             share[name] = shares[number][name][min(turns[name], len(shares[number][name]) - 1)]
-            parts.setdefault(f"{update.learner if isinstance(update.learner, str) else '+'.join(update.learner)}/{name}", []).append(
-                loss.detach() * share[name]
-            )
+            parts.setdefault(
+                f"{update.learner if isinstance(update.learner, str) else '+'.join(update.learner)}/{name}",
+                [],
+            ).append(loss.detach() * share[name])
         engine.backward(update, share, last=number == len(runs) - 1)
         for name, rows in update.keep.items():
             kept.setdefault(name, []).append(rows)
-    return None if update is None else Update(dict.fromkeys(update.losses, torch.empty(0)), update.learner)
+    return (
+        None
+        if update is None
+        else Update(dict.fromkeys(update.losses, torch.empty(0)), update.learner)
+    )
 
 
 class Watch:
@@ -84,7 +95,12 @@ class Watch:
         """Note the losses of a step; complain about the step before."""
         self.check()
         values = torch.stack(list(losses.values()))
-        self._pending = values.to("cpu", non_blocking=True), list(losses), step, [b["index"] for b in batches if "index" in b]
+        self._pending = (
+            values.to("cpu", non_blocking=True),
+            list(losses),
+            step,
+            [b["index"] for b in batches if "index" in b],
+        )
         self.steps += 1
         for name, value in losses.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value
@@ -102,8 +118,14 @@ class Watch:
             return
         name = names[int((~finite).nonzero()[0])]
         rows = torch.cat(indices).tolist() if indices else []
-        shown = f"{', '.join(map(str, rows[:64]))}{' ...' if len(rows) > 64 else ''}" if rows else "unknown (the batch has no 'index')"
-        raise RuntimeError(f"step {step}: loss '{name}' is {float(values[~finite][0])}; batch indices: {shown}")
+        shown = (
+            f"{', '.join(map(str, rows[:64]))}{' ...' if len(rows) > 64 else ''}"
+            if rows
+            else "unknown (the batch has no 'index')"
+        )
+        raise RuntimeError(
+            f"step {step}: loss '{name}' is {float(values[~finite][0])}; batch indices: {shown}"
+        )
 
     def means(self) -> dict[str, float]:
         """The mean loss a step since the last call, over all ranks."""

@@ -135,7 +135,10 @@ def fit(
         scheme.train()
         before = clock.step
         for micro_batches in batches.epoch(clock.epoch):
-            run.step(micro_batches, {} if length is None else {"epoch_ends": clock.step + 1 - before == length})
+            run.step(
+                micro_batches,
+                {} if length is None else {"epoch_ends": clock.step + 1 - before == length},
+            )
             if tick is not None:
                 tick(clock)
             if clock.step == clock.steps:
@@ -144,11 +147,19 @@ def fit(
                 run.note(True)
         if clock.step == before:
             where = f"in epoch {clock.epoch}, after {clock.step} of {clock.steps} steps"
-            raise ValueError(f"the loader gave no batch {where}; it must be possible to read it anew each epoch")
+            raise ValueError(
+                f"the loader gave no batch {where}; it must be possible to read it anew each epoch"
+            )
         clock.epoch += 1
         done = clock.step >= end
-        run.note(done or (not training.evaluate_steps and clock.epoch % training.evaluate_every == 0))
-        if checkpoint is not None and training.checkpoint_every and (done or clock.epoch % training.checkpoint_every == 0):
+        run.note(
+            done or (not training.evaluate_steps and clock.epoch % training.evaluate_every == 0)
+        )
+        if (
+            checkpoint is not None
+            and training.checkpoint_every
+            and (done or clock.epoch % training.checkpoint_every == 0)
+        ):
             engine.save(scheme, checkpoint, {"clock": asdict(clock), "records": run.records})
     engine.clear()
     return Fit(scheme.export(), run.records, clock.seconds)
@@ -157,8 +168,16 @@ def fit(
 def check(scheme: Scheme, training: Training) -> None:
     """ValueError for an optimizer of a learner that there is not, and where accumulation would cut the batch of an objective that couples it."""
     if unknown := [name for name in training.optimizers if name not in scheme.learners]:
-        raise ValueError(f"optimizers.{unknown[0]}: {type(scheme).__name__} has no such learner; {closest(unknown[0], scheme.learners)}")
-    coupled = [name for part in scheme.modules() if isinstance(part, Objectives) for name, objective in part.named() if objective.couples]
+        raise ValueError(
+            f"optimizers.{unknown[0]}: {type(scheme).__name__} has no such learner; {closest(unknown[0], scheme.learners)}"
+        )
+    coupled = [
+        name
+        for part in scheme.modules()
+        if isinstance(part, Objectives)
+        for name, objective in part.named()
+        if objective.couples
+    ]
     if coupled and training.accumulate > 1 and not training.allow_coupled_cut:
         raise ValueError(
             f"objectives.{coupled[0]}: its items depend on the whole batch, which accumulate={training.accumulate} would cut; "
@@ -182,8 +201,16 @@ class _Run:
     def step(self, micro_batches: list[Batch], moment: Mapping[str, bool]) -> None:
         began = time.perf_counter()
         self.engine.rate(self.training.rate(self.clock.progress))
-        clock = {"step": self.clock.step, "progress": self.clock.progress, "seed": self.training.seed, **moment}
-        batches = [self.engine.move(batch) | {key: torch.tensor(value) for key, value in clock.items()} for batch in micro_batches]
+        clock = {
+            "step": self.clock.step,
+            "progress": self.clock.progress,
+            "seed": self.training.seed,
+            **moment,
+        }
+        batches = [
+            self.engine.move(batch) | {key: torch.tensor(value) for key, value in clock.items()}
+            for batch in micro_batches
+        ]
         self.watch.see(train_step(self.engine, self.scheme, batches), self.clock.step, batches)
         self.clock.step += 1
         self.clock.seconds += time.perf_counter() - began
@@ -191,8 +218,16 @@ class _Run:
     def note(self, evaluates: bool) -> None:
         self.engine.agree()
         losses = self.watch.means()
-        rate = self.training.rate(self.clock.progress) * self.training.optimizer.options.get("lr", 0.0)
-        record: Record = {"epoch": self.clock.epoch, "step": self.clock.step, "losses": losses, "lr": rate, "seconds": round(self.clock.seconds, 3)}
+        rate = self.training.rate(self.clock.progress) * self.training.optimizer.options.get(
+            "lr", 0.0
+        )
+        record: Record = {
+            "epoch": self.clock.epoch,
+            "step": self.clock.step,
+            "losses": losses,
+            "lr": rate,
+            "seconds": round(self.clock.seconds, 3),
+        }
         if evaluates and self.evaluate is not None:
             record["validation"] = dict(self.evaluate(self.scheme.export()))
             self.scheme.train()
@@ -206,7 +241,9 @@ class _Run:
     def resume(self, checkpoint: Path) -> None:
         state = self.engine.load(self.scheme, checkpoint)
         if state["clock"]["steps"] != self.clock.steps:
-            raise ValueError(f"checkpoint {checkpoint} is of a run of {state['clock']['steps']} steps, this one has {self.clock.steps}")
+            raise ValueError(
+                f"checkpoint {checkpoint} is of a run of {state['clock']['steps']} steps, this one has {self.clock.steps}"
+            )
         vars(self.clock).update(state["clock"])
         for record in state["records"]:
             self.add(record)
@@ -244,7 +281,9 @@ class _Batches:
         Nothing moves but what those objectives keep; the random state stays as it was.
         """
         parts = [part for part in scheme.modules() if isinstance(part, Objectives)]
-        wanted = max((objective.studies for part in parts for _, objective in part.named()), default=0)
+        wanted = max(
+            (objective.studies for part in parts for _, objective in part.named()), default=0
+        )
         if not wanted:
             return
         states = [generator.get_state() for generator in self.generators()]
@@ -277,7 +316,9 @@ class _Batches:
         items = iter(self.loader)
         spare: Batch | None = None
         while True:
-            mine = [self.named(item) for _, item in zip(range(self.accumulate), items, strict=False)]
+            mine = [
+                self.named(item) for _, item in zip(range(self.accumulate), items, strict=False)
+            ]
             wanted = self.engine.most(len(mine))
             if not wanted:
                 return
@@ -292,7 +333,9 @@ class _Batches:
             return dict(item)
         values = item if isinstance(item, (tuple, list)) else (item,)
         if len(values) > len(self.names):
-            raise ValueError(f"the loader gives {len(values)} values, the task names {len(self.names)} ({', '.join(self.names)}); pass names=")
+            raise ValueError(
+                f"the loader gives {len(values)} values, the task names {len(self.names)} ({', '.join(self.names)}); pass names="
+            )
         return dict(zip(self.names, values, strict=False))
 
     @staticmethod

@@ -13,10 +13,17 @@ def made(asymmetry: float = 0.0, **options: float) -> GradientNorm:
     return balance
 
 
-def pieces(shared: Tensor, sizes: list[int]) -> list[tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]]:
+def pieces(
+    shared: Tensor, sizes: list[int]
+) -> list[tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]]:
     counts = [dict.fromkeys(("steep", "flat"), torch.tensor(number)) for number in sizes]
-    losses = [{"steep": 9 * part.square().mean(), "flat": part.square().mean()} for part in shared.split(sizes)]
-    return [(loss, count, {"embedding": shared}) for loss, count in zip(losses, counts, strict=True)]
+    losses = [
+        {"steep": 9 * part.square().mean(), "flat": part.square().mean()}
+        for part in shared.split(sizes)
+    ]
+    return [
+        (loss, count, {"embedding": shared}) for loss, count in zip(losses, counts, strict=True)
+    ]
 
 
 def step(balance: GradientNorm, shared: Tensor, sizes: list[int]) -> dict[str, Tensor]:
@@ -27,10 +34,14 @@ def step(balance: GradientNorm, shared: Tensor, sizes: list[int]) -> dict[str, T
 
 def test_the_pulls_become_equal() -> None:
     balance, shared = made(), torch.randn(8, 3, requires_grad=True)
-    assert step(balance, shared, [8])["steep"] == 9 * shared.square().mean(), "the first step is as it was"
+    assert step(balance, shared, [8])["steep"] == 9 * shared.square().mean(), (
+        "the first step is as it was"
+    )
     for _ in range(600):
         step(balance, shared, [8])
-    assert torch.allclose(balance.weights * torch.tensor([9.0, 1.0]), torch.tensor([1.8, 1.8]), atol=0.3)
+    assert torch.allclose(
+        balance.weights * torch.tensor([9.0, 1.0]), torch.tensor([1.8, 1.8]), atol=0.3
+    )
     assert torch.isclose(balance.weights.sum(), torch.tensor(2.0))
 
 
@@ -47,7 +58,9 @@ def test_what_lags_behind_pulls_harder() -> None:
     eager, even = made(asymmetry=2.0), made()
     for balance in (eager, even):
         step(balance, shared, [8])
-        balance.first = balance.first * torch.tensor([1.0, 10.0])  # the flat loss has fallen to a tenth
+        balance.first = balance.first * torch.tensor(
+            [1.0, 10.0]
+        )  # the flat loss has fallen to a tenth
         for _ in range(100):
             step(balance, shared, [8])
     assert eager.weights[0] > even.weights[0]

@@ -37,7 +37,11 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Recipe, Path | None, Pat
         folder = out or resume or Path()
         folder.mkdir(parents=True, exist_ok=True)
         data = {"name": "digits", "train": 10, "labelled": 10, "test": 5}
-        (folder / "result.json").write_text(json.dumps({"data": data, "seeds": [0], "headline": "accuracy", "warnings": ["only a stub"]}))
+        (folder / "result.json").write_text(
+            json.dumps(
+                {"data": data, "seeds": [0], "headline": "accuracy", "warnings": ["only a stub"]}
+            )
+        )
         return folder
 
     stub.run = run  # type: ignore[attr-defined]
@@ -58,8 +62,12 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
 # --- arguments ---------------------------------------------------------------------------------------------------------------------------------
 
 
-def test_run_takes_digits_where_no_recipe_is_named(capsys: pytest.CaptureFixture[str], runs: list[Any], tmp_path: Path) -> None:
-    code, out, _ = called(capsys, "run", "train.epochs=5", "seeds=[0]", "--out", str(tmp_path / "out"))
+def test_run_takes_digits_where_no_recipe_is_named(
+    capsys: pytest.CaptureFixture[str], runs: list[Any], tmp_path: Path
+) -> None:
+    code, out, _ = called(
+        capsys, "run", "train.epochs=5", "seeds=[0]", "--out", str(tmp_path / "out")
+    )
     assert code == 0
     assert "Beware: only a stub." in out
     recipe, out, resume = runs[0]
@@ -67,17 +75,28 @@ def test_run_takes_digits_where_no_recipe_is_named(capsys: pytest.CaptureFixture
     assert (out, resume) == (tmp_path / "out", None)
 
 
-def test_run_takes_a_file_and_changes(capsys: pytest.CaptureFixture[str], runs: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_takes_a_file_and_changes(
+    capsys: pytest.CaptureFixture[str],
+    runs: list[Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("a=b.yaml").write_text("data: {name: digits}\nstudent: networks:mlp\nobjectives: {cross_entropy: }\n")
+    Path("a=b.yaml").write_text(
+        "data: {name: digits}\nstudent: networks:mlp\nobjectives: {cross_entropy: }\n"
+    )
     assert called(capsys, "run", "a=b.yaml", "data.labels=7")[0] == 0
     recipe, out, _ = runs[0]
     assert (recipe.name, recipe.data.labels) == ("a=b", 7)
     assert re.fullmatch(r"runs/a=b-\d{8}-\d{6}", out.as_posix())
 
 
-def test_resume_reads_the_recipe_of_the_run(capsys: pytest.CaptureFixture[str], runs: list[Any], tmp_path: Path) -> None:
-    (tmp_path / "recipe.yaml").write_text("name: mine\ndata: {name: digits}\nstudent: networks:mlp\nobjectives: {cross_entropy: }\n")
+def test_resume_reads_the_recipe_of_the_run(
+    capsys: pytest.CaptureFixture[str], runs: list[Any], tmp_path: Path
+) -> None:
+    (tmp_path / "recipe.yaml").write_text(
+        "name: mine\ndata: {name: digits}\nstudent: networks:mlp\nobjectives: {cross_entropy: }\n"
+    )
     assert called(capsys, "run", "--resume", str(tmp_path))[0] == 0
     recipe, out, resume = runs[0]
     assert (recipe.name, out, resume) == ("mine", None, tmp_path)
@@ -95,11 +114,17 @@ def test_resume_reads_the_recipe_of_the_run(capsys: pytest.CaptureFixture[str], 
             ["run", "digits", "objectives.dkd={alfa: 1}"],
             "Error: objectives.dkd.alfa: DKD has no such option; its options are alpha, beta, temperature",
         ),
-        (["run", "digits", "seeds=[a]", "train.clip=x"], "Error: 2 problems\n  train.clip: a number was expected, not 'x'\n  seeds.0: "),
+        (
+            ["run", "digits", "seeds=[a]", "train.clip=x"],
+            "Error: 2 problems\n  train.clip: a number was expected, not 'x'\n  seeds.0: ",
+        ),
         (["run", "digits", "mnist"], "Error: one recipe at a time, not digits and mnist"),
         (["doctor"], "Error: a recipe is missing"),
         (["methods", "dkdd"], "Error: No method named 'dkdd'; closest: dkd"),
-        (["methods", "--kind", "loss"], "Error: No kind of method is named 'loss'; known: objective, weighting, balance, scheme, teacher, task"),
+        (
+            ["methods", "--kind", "loss"],
+            "Error: No kind of method is named 'loss'; known: objective, weighting, balance, scheme, teacher, task",
+        ),
         (["report", "no/such/run"], "Error: there is no run folder no/such/run"),
         (["export", "."], "Error: . is no run folder: it has no recipe.yaml"),
         (["export"], "Error: Missing argument"),
@@ -108,7 +133,12 @@ def test_resume_reads_the_recipe_of_the_run(capsys: pytest.CaptureFixture[str], 
     ],
 )
 def test_bad_input_is_one_message_and_exit_2(
-    words: list[str], message: str, capsys: pytest.CaptureFixture[str], runs: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    words: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    runs: list[Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     code, out, err = called(capsys, *words)
@@ -128,16 +158,37 @@ def test_typos_are_answered_with_the_closest(capsys: pytest.CaptureFixture[str])
     ("error", "code", "message"),
     [
         (ValueError("the images folder is empty"), 2, "Error: the images folder is empty"),
-        (ImportError('timm is missing; pip install "instil[vision]"'), 2, 'Error: timm is missing; pip install "instil[vision]"'),
-        (FileNotFoundError(2, "No such file or directory", "a.pt"), 2, "Error: No such file or directory: a.pt"),
+        (
+            ImportError('timm is missing; pip install "instil[vision]"'),
+            2,
+            'Error: timm is missing; pip install "instil[vision]"',
+        ),
+        (
+            FileNotFoundError(2, "No such file or directory", "a.pt"),
+            2,
+            "Error: No such file or directory: a.pt",
+        ),
         (RuntimeError("the loss is not finite"), 1, "Error: the loss is not finite"),
-        (OSError(28, "No space left on device", "x/recipe.yaml"), 1, "Error: No space left on device: x/recipe.yaml"),
+        (
+            OSError(28, "No space left on device", "x/recipe.yaml"),
+            1,
+            "Error: No space left on device: x/recipe.yaml",
+        ),
         (FloatingPointError("NaN"), 1, "Error: NaN"),
-        (TypeError("unexpected"), 1, "Error: TypeError: unexpected (this should not happen; --debug shows where)"),
+        (
+            TypeError("unexpected"),
+            1,
+            "Error: TypeError: unexpected (this should not happen; --debug shows where)",
+        ),
     ],
 )
 def test_a_failure_of_the_run(
-    error: Exception, code: int, message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    error: Exception,
+    code: int,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     failing(monkeypatch, error)
@@ -147,7 +198,9 @@ def test_a_failure_of_the_run(
         main(["run", "--debug"])
 
 
-def test_an_interrupted_run_says_how_to_go_on(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_interrupted_run_says_how_to_go_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     failing(monkeypatch, KeyboardInterrupt())
     code, _, err = called(capsys, "run", "--out", str(tmp_path / "here"))
     assert (code, err) == (130, "\nStopped before anything was written.\n")
@@ -165,18 +218,33 @@ def test_methods_as_json_is_the_whole_catalogue(capsys: pytest.CaptureFixture[st
     code, out, err = called(capsys, "methods", "--json")
     assert (code, err) == (0, "")
     found = json.loads(out)
-    assert {"objective", "weighting", "balance", "scheme", "teacher", "task"} == {one["kind"] for one in found}
+    assert {"objective", "weighting", "balance", "scheme", "teacher", "task"} == {
+        one["kind"] for one in found
+    }
     keys = {"name", "kind", "source", "algorithms", "tasks", "couples", "options", "paper"}
     assert all(keys <= set(one) for one in found)
     kd = json.loads(called(capsys, "methods", "kd", "--json")[1])
     assert [one["name"] for one in kd] == ["kd"]
-    assert kd[0]["options"][0] | {"description": ""} == {"name": "temperature", "type": "float > 0", "default": 4.0, "description": ""}
+    assert kd[0]["options"][0] | {"description": ""} == {
+        "name": "temperature",
+        "type": "float > 0",
+        "default": 4.0,
+        "description": "",
+    }
 
 
 def test_methods_as_a_table_and_as_a_card(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = called(capsys, "methods")
     assert code == 0
-    for word in ("objectives", "schemes", "cross_entropy", "relations", "contrastive", "ICLR", "2022"):
+    for word in (
+        "objectives",
+        "schemes",
+        "cross_entropy",
+        "relations",
+        "contrastive",
+        "ICLR",
+        "2022",
+    ):
         assert word in out
     code, out, _ = called(capsys, "methods", "dkd")
     assert code == 0
@@ -192,7 +260,9 @@ def test_methods_as_a_table_and_as_a_card(capsys: pytest.CaptureFixture[str]) ->
     assert "(N" in out or "(..., C)" in out, "shapes"
 
 
-def test_doctor_as_json_keeps_stdout_for_it(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_as_json_keeps_stdout_for_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     stub = ModuleType("instil.experiment.doctor")
 
     def doctor(recipe: Recipe) -> dict[str, Any]:
@@ -215,7 +285,9 @@ def test_help_names_the_commands() -> None:
 
 def test_help_is_quick_and_loads_no_torch() -> None:
     code = "import sys\nfrom instil.cli import main\ntry: main(['--help'])\nfinally: print('torch' in sys.modules, 'pydantic' in sys.modules)"
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert answer.stdout.splitlines()[-1] == "False False"
 
     def seconds(*words: str) -> float:
@@ -223,5 +295,7 @@ def test_help_is_quick_and_loads_no_torch() -> None:
         subprocess.run([sys.executable, *words], capture_output=True, check=True)
         return time.perf_counter() - began
 
-    assert min(seconds("-m", "instil.cli", "--help") for _ in range(3)) < 0.6  # 0.3 on a machine that does nothing else
+    assert (
+        min(seconds("-m", "instil.cli", "--help") for _ in range(3)) < 0.6
+    )  # 0.3 on a machine that does nothing else
     assert min(seconds("-c", "import instil") for _ in range(3)) < 0.6

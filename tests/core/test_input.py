@@ -21,7 +21,10 @@ class Slopes(Objective):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         assert student["input"] is teacher["input"]
-        slopes = [torch.autograd.grad(side["logits"].sum(), side["input"], create_graph=True)[0] for side in (student, teacher)]
+        slopes = [
+            torch.autograd.grad(side["logits"].sum(), side["input"], create_graph=True)[0]
+            for side in (student, teacher)
+        ]
         return (slopes[0] - slopes[1].detach()).square().sum(1)
 
 

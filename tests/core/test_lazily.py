@@ -23,7 +23,11 @@ def test_a_role_is_there_before_it_is_made_and_is_made_once() -> None:
     assert set(outputs) == {"hidden", "logits"}
     assert len(outputs) == 2
     assert make.times == 0
-    assert [outputs["logits"], outputs.get("logits"), outputs.get("nothing", 5)] == ["made", "made", 5]
+    assert [outputs["logits"], outputs.get("logits"), outputs.get("nothing", 5)] == [
+        "made",
+        "made",
+        5,
+    ]
     assert make.times == 1
 
 
@@ -37,7 +41,15 @@ def test_a_union_makes_nothing_and_shares_what_is_made_later() -> None:
     assert (outputs | {"logits": 3})["logits"] == 3
 
 
-@pytest.mark.parametrize("copied", [lambda o: dict(o), lambda o: {**o}, lambda o: dict(o.items()), lambda o: dict(zip(o, o.values(), strict=True))])
+@pytest.mark.parametrize(
+    "copied",
+    [
+        lambda o: dict(o),
+        lambda o: {**o},
+        lambda o: dict(o.items()),
+        lambda o: dict(zip(o, o.values(), strict=True)),
+    ],
+)
 def test_copies_hold_values(copied) -> None:
     assert copied(Lazily({"hidden": 1}, {"logits": Made()})) == {"hidden": 1, "logits": "made"}
 

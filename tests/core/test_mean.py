@@ -49,7 +49,10 @@ def test_what_is_not_finite_does_not_spread_from_an_item_that_does_not_count(bad
 
 
 def test_wrong_shape() -> None:
-    with pytest.raises(ValueError, match=r"loss values \(2, 3\) for items \(2,\); where a sample has several items, the batch needs 'valid'"):
+    with pytest.raises(
+        ValueError,
+        match=r"loss values \(2, 3\) for items \(2,\); where a sample has several items, the batch needs 'valid'",
+    ):
         mean(torch.ones(2, 3), torch.ones(2))
 
 
@@ -65,12 +68,20 @@ def test_half_precision_is_summed_in_float32() -> None:
 
 
 def test_full_keeps_what_is_full_already() -> None:
-    for dtype, wanted in ((torch.float16, torch.float32), (torch.bfloat16, torch.float32), (torch.float32,) * 2, (torch.float64,) * 2):
+    for dtype, wanted in (
+        (torch.float16, torch.float32),
+        (torch.bfloat16, torch.float32),
+        (torch.float32,) * 2,
+        (torch.float64,) * 2,
+    ):
         assert full(torch.ones(1, dtype=dtype)).dtype == wanted
 
 
 def test_nothing_hangs_on_its_outputs() -> None:
-    one, two = torch.full((0, 3), 1.0, requires_grad=True), torch.tensor([torch.nan, torch.inf], requires_grad=True)
+    one, two = (
+        torch.full((0, 3), 1.0, requires_grad=True),
+        torch.tensor([torch.nan, torch.inf], requires_grad=True),
+    )
     loss = nothing({"a": one, "b": (two,), "c": torch.ones(1)}, ("a", "b"))
     assert float(loss.detach()) == 0
     assert torch.equal(torch.autograd.grad(loss, two)[0], torch.zeros(2))
@@ -80,6 +91,11 @@ def test_items_and_size() -> None:
     batch = {"name": "x", "step": torch.tensor(3), "image": torch.zeros(4, 2)}
     assert size(batch) == 4
     assert torch.equal(items(batch), torch.ones(4))
-    assert torch.equal(items(batch | {"valid": torch.tensor([True, False, True, True])}), torch.tensor([1.0, 0, 1, 1]))
-    with pytest.raises(ValueError, match="the batch has no tensor with dimensions; its keys are name, step"):
+    assert torch.equal(
+        items(batch | {"valid": torch.tensor([True, False, True, True])}),
+        torch.tensor([1.0, 0, 1, 1]),
+    )
+    with pytest.raises(
+        ValueError, match="the batch has no tensor with dimensions; its keys are name, step"
+    ):
         size({"name": "x", "step": torch.tensor(3)})

@@ -42,7 +42,11 @@ class LabelGram(LabelObjective, Gram):
 
 
 def outputs(seed: int = 0, number: int = 4) -> Outputs:
-    return {"logits": torch.randn(number, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)}
+    return {
+        "logits": torch.randn(
+            number, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float32
+        )
+    }
 
 
 def at(progress: float) -> Batch:
@@ -59,18 +63,25 @@ def test_weight_and_option_follow_progress() -> None:
 
 def test_a_schedule_goes_back_where_progress_does() -> None:
     objectives = Objectives({"size": Size(Schedule(1, 3))})
-    late, early = (objectives(outputs(), {}, at(progress)).losses["size"] for progress in (1.0, 0.0))
+    late, early = (
+        objectives(outputs(), {}, at(progress)).losses["size"] for progress in (1.0, 0.0)
+    )
     assert torch.allclose(late, 3 * early)
 
 
 def test_weight_of_an_unknown_name() -> None:
-    with pytest.raises(ValueError, match="a weight for 'sise', which is no objective here; closest: size"):
+    with pytest.raises(
+        ValueError, match="a weight for 'sise', which is no objective here; closest: size"
+    ):
         Objectives({"size": Size()}, {"sise": 1})
 
 
 @pytest.mark.parametrize("name", ["half", "weights", "gather", "training", "named", "a.b", ""])
 def test_a_name_that_a_module_needs_for_itself(name: str) -> None:
-    with pytest.raises(ValueError, match=rf"objectives\.{name}: this cannot be the name of an objective; give it another one"):
+    with pytest.raises(
+        ValueError,
+        match=rf"objectives\.{name}: this cannot be the name of an objective; give it another one",
+    ):
         Objectives({name: Size()})
 
 
@@ -82,7 +93,10 @@ def test_an_uncounted_item_and_the_count() -> None:
     assert torch.allclose(update.losses["size"], counted)
     assert torch.allclose(update.losses["other"], 2 * counted)
     assert update.learner == "critic"
-    assert {name: float(count) for name, count in objectives.counts(batch).items()} == {"size": 3, "other": 3}
+    assert {name: float(count) for name, count in objectives.counts(batch).items()} == {
+        "size": 3,
+        "other": 3,
+    }
 
 
 def test_roles_are_chosen_best_first_and_a_miss_shows_both_lists() -> None:
@@ -91,9 +105,15 @@ def test_roles_are_chosen_best_first_and_a_miss_shows_both_lists() -> None:
     assert objectives.reads("student") == {"logits"}
     objectives.build({"tokens": torch.ones(1, 5)}, {})
     assert objectives.reads("student") == {"tokens"}
-    with pytest.raises(ValueError, match=r"objectives\.deep: Size needs logits or tokens of the student, which gives embedding, features; name the"):
+    with pytest.raises(
+        ValueError,
+        match=r"objectives\.deep: Size needs logits or tokens of the student, which gives embedding, features; name the",
+    ):
         objectives.build({"features": torch.ones(1), "embedding": torch.ones(1)}, {})
-    with pytest.raises(ValueError, match=r"objectives\.g: Gram needs logits of the teacher, which gives nothing \(there is no teacher\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"objectives\.g: Gram needs logits of the teacher, which gives nothing \(there is no teacher\)",
+    ):
         Objectives({"g": Gram()}).build(outputs(), {})
 
 
@@ -101,21 +121,38 @@ def test_a_label_objective_needs_labels_and_skips_those_that_are_missing() -> No
     objective = LabelGram()
     with pytest.raises(ValueError, match="LabelGram needs 'label' in the batch, which has x"):
         objective.weight({"x": torch.zeros(2, 2)})
-    batch = {"x": torch.zeros(4, 2), "label": torch.tensor([1, -100, 2, 0]), "valid": torch.tensor([True, True, False, True])}
+    batch = {
+        "x": torch.zeros(4, 2),
+        "label": torch.tensor([1, -100, 2, 0]),
+        "valid": torch.tensor([True, True, False, True]),
+    }
     assert objective.weight(batch).tolist() == [1, 0, 0, 1]
-    assert objective.weight(batch | {"label": torch.tensor([[1, 0], [-100, -100], [0, -100], [-100, 1]])}).tolist() == [1, 0, 0, 1]
+    assert objective.weight(
+        batch | {"label": torch.tensor([[1, 0], [-100, -100], [0, -100], [-100, 1]])}
+    ).tolist() == [1, 0, 0, 1]
 
 
 def test_what_couples_gets_the_counted_rows_and_of_the_batch_what_belongs_to_items() -> None:
     objective = LabelGram()
-    batch = at(0.5) | {"label": torch.tensor([1, -100, 2, 0]), "valid": torch.tensor([True, True, False, True]), "index": torch.arange(4)}
+    batch = at(0.5) | {
+        "label": torch.tensor([1, -100, 2, 0]),
+        "valid": torch.tensor([True, True, False, True]),
+        "index": torch.arange(4),
+    }
     student, teacher = outputs(0), outputs(1)
     loss = Objectives({"gram": objective})(student, teacher, batch).losses["gram"]
     mine, theirs, seen = objective.seen
     assert torch.equal(mine["logits"], student["logits"][[0, 3]])
     assert torch.equal(theirs["logits"], teacher["logits"][[0, 3]])
-    assert {key: value.tolist() for key, value in seen.items()} == {"label": [1, 0], "index": [0, 3], "progress": 0.5}
-    assert torch.allclose(loss, (mine["logits"] @ mine["logits"].T - theirs["logits"] @ theirs["logits"].T).square().mean())
+    assert {key: value.tolist() for key, value in seen.items()} == {
+        "label": [1, 0],
+        "index": [0, 3],
+        "progress": 0.5,
+    }
+    assert torch.allclose(
+        loss,
+        (mine["logits"] @ mine["logits"].T - theirs["logits"] @ theirs["logits"].T).square().mean(),
+    )
 
 
 def test_what_couples_gets_all_rows_without_waiting_where_all_count() -> None:
@@ -145,13 +182,17 @@ def test_the_rows_of_all_ranks_are_gathered() -> None:
     objectives = Objectives({"gram": objective})
     objectives.gather = lambda rows: torch.cat([rows, rows + 1])
     objectives(outputs(), outputs(), at(0))
-    assert torch.equal(objective.seen[0]["logits"], torch.cat([outputs()["logits"], outputs()["logits"] + 1]))
+    assert torch.equal(
+        objective.seen[0]["logits"], torch.cat([outputs()["logits"], outputs()["logits"] + 1])
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_autocast_does_not_reach_a_loss(dtype: torch.dtype) -> None:
     student, teacher = ({"logits": outputs(seed)["logits"].to(dtype)} for seed in (0, 1))
-    plain = Objectives({"gram": Gram()})({"logits": student["logits"].float()}, {"logits": teacher["logits"].float()}, at(0))
+    plain = Objectives({"gram": Gram()})(
+        {"logits": student["logits"].float()}, {"logits": teacher["logits"].float()}, at(0)
+    )
     with torch.autocast("cpu", torch.bfloat16):
         assert (student["logits"] @ student["logits"].T).dtype == torch.bfloat16
         loss = Objectives({"gram": Gram()})(student, teacher, at(0)).losses["gram"]

@@ -13,7 +13,9 @@ SHARES = st.floats(0, 1)
 
 
 @given(NUMBERS, NUMBERS, SHARES, SHARES, SHARES)
-def test_stays_between_its_ends_and_reaches_them(start: float, end: float, one: float, two: float, progress: float) -> None:
+def test_stays_between_its_ends_and_reaches_them(
+    start: float, end: float, one: float, two: float, progress: float
+) -> None:
     after, until = sorted((one, two))
     schedule = Schedule(start, end, until, after)
     slack = 1e-9 * (1 + abs(start) + abs(end))

@@ -20,7 +20,12 @@ class Model(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem, self.twice, self.head, self.never = nn.Linear(6, 4), nn.Linear(4, 4), nn.Linear(4, 3), nn.Linear(4, 4)
+        self.stem, self.twice, self.head, self.never = (
+            nn.Linear(6, 4),
+            nn.Linear(4, 4),
+            nn.Linear(4, 3),
+            nn.Linear(4, 4),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
@@ -61,7 +66,11 @@ def test_path_list_input_and_all_calls() -> None:
     outputs, values = net(batch()), expected(inner, batch()["x"])
     for name, wanted in {"one": values[0], "input": values[3], "root": outputs["logits"]}.items():
         assert torch.equal(outputs[name], wanted), name
-    for name, wanted in {"several": (values[0], values[3]), "calls": tuple(values[1:]), "inputs": tuple(values[:3])}.items():
+    for name, wanted in {
+        "several": (values[0], values[3]),
+        "calls": tuple(values[1:]),
+        "inputs": tuple(values[:3]),
+    }.items():
         assert isinstance(outputs[name], tuple)
         assert all(torch.equal(a, b) for a, b in zip(outputs[name], wanted, strict=True)), name
     assert torch.equal(outputs["nested"][0], values[0])
@@ -103,7 +112,9 @@ def test_another_call_of_the_same_net_keeps_the_taps_that_fired() -> None:
 @pytest.mark.parametrize("path", ["0", "1:in"])
 def test_a_tensor_changed_in_place_afterwards_is_an_error(path: str) -> None:
     net = Net(nn.Sequential(nn.Linear(6, 4), nn.ReLU(inplace=True)), taps={"one": path})
-    with pytest.raises(RuntimeError, match=rf"taps\.one: '{path[0]}' was changed in place after it was recorded"):
+    with pytest.raises(
+        RuntimeError, match=rf"taps\.one: '{path[0]}' was changed in place after it was recorded"
+    ):
         net(batch())
     outputs = Net(nn.Sequential(nn.Linear(6, 4), nn.ReLU(inplace=True)), taps={"one": "1"})(batch())
     assert (outputs["one"] >= 0).all()
@@ -114,12 +125,16 @@ def test_a_module_that_gives_no_tensor() -> None:
         def forward(self, x: Tensor) -> dict[str, Tensor]:
             return {"logits": x}
 
-    with pytest.raises(RuntimeError, match=r"taps\.one: '' gave a dict, not a tensor; tap a module inside it"):
+    with pytest.raises(
+        RuntimeError, match=r"taps\.one: '' gave a dict, not a tensor; tap a module inside it"
+    ):
         Net(Pair(), taps={"one": ""})(batch())
 
 
 def test_a_tuple_from_a_module_is_its_first_tensor() -> None:
-    net = Net(nn.GRU(6, 4), call=lambda inner, b: {"logits": inner(b["x"][:, None])[0]}, taps={"one": ""})
+    net = Net(
+        nn.GRU(6, 4), call=lambda inner, b: {"logits": inner(b["x"][:, None])[0]}, taps={"one": ""}
+    )
     assert torch.equal(net(batch())["one"], net(batch())["logits"])
 
 
@@ -132,7 +147,11 @@ def test_d8_batch_size_one_keeps_its_dimension() -> None:
 def test_no_tensor_is_kept_alive_after_the_forward() -> None:
     net = Net(model(), taps={"one": "stem", "calls": "twice[*]"})
     outputs = net(batch())
-    alive = [weakref.ref(outputs["one"]), *map(weakref.ref, outputs["calls"]), weakref.ref(outputs["logits"])]
+    alive = [
+        weakref.ref(outputs["one"]),
+        *map(weakref.ref, outputs["calls"]),
+        weakref.ref(outputs["logits"]),
+    ]
     del outputs
     assert [reference() for reference in alive] == [None] * 5
 
@@ -195,7 +214,9 @@ def test_d14_wrapper_prefixes_may_be_left_out(replicates: bool, compiles: bool) 
 
 
 def test_d14_distributed_data_parallel_keeps_its_taps() -> None:
-    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    torch.distributed.init_process_group(
+        "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
+    )
     try:
         inner = model()
         net = Net(nn.parallel.DistributedDataParallel(inner), taps={"one": "stem"})
@@ -217,7 +238,10 @@ def test_compiled_whole_with_the_eager_values(how: str) -> None:
     assert set(outputs) == set(eager)
     for role in ("logits", "one", "input"):
         assert torch.allclose(outputs[role], eager[role], atol=1e-6), role
-    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(outputs["calls"], eager["calls"], strict=True))
+    assert all(
+        torch.allclose(a, b, atol=1e-6)
+        for a, b in zip(outputs["calls"], eager["calls"], strict=True)
+    )
     outputs["one"].sum().backward()
     assert net.model.stem.weight.grad is not None
 
@@ -231,18 +255,32 @@ def test_without_gradients(mode: type) -> None:
 
 def test_resnet_of_torchvision() -> None:
     models = pytest.importorskip("torchvision.models")
-    net = Net(models.resnet18().eval(), taps={"features": ["layer1", "layer2", "layer3", "layer4"], "embedding": "fc:in"})
+    net = Net(
+        models.resnet18().eval(),
+        taps={"features": ["layer1", "layer2", "layer3", "layer4"], "embedding": "fc:in"},
+    )
     outputs = net({"image": torch.randn(1, 3, 64, 64)})
-    assert [tuple(stage.shape[1:]) for stage in outputs["features"]] == [(64, 16, 16), (128, 8, 8), (256, 4, 4), (512, 2, 2)]
+    assert [tuple(stage.shape[1:]) for stage in outputs["features"]] == [
+        (64, 16, 16),
+        (128, 8, 8),
+        (256, 4, 4),
+        (512, 2, 2),
+    ]
     assert torch.allclose(outputs["features"][-1].mean((2, 3)), outputs["embedding"], atol=1e-6)
 
 
 def test_vision_transformer_of_timm() -> None:
     timm = pytest.importorskip("timm")
-    inner = timm.create_model("vit_tiny_patch16_224", pretrained=False, img_size=64, depth=3, num_classes=5).eval()
-    outputs = Net(inner, taps={"features": [f"blocks.{i}" for i in range(3)], "embedding": "head:in"})({"image": torch.randn(2, 3, 64, 64)})
+    inner = timm.create_model(
+        "vit_tiny_patch16_224", pretrained=False, img_size=64, depth=3, num_classes=5
+    ).eval()
+    outputs = Net(
+        inner, taps={"features": [f"blocks.{i}" for i in range(3)], "embedding": "head:in"}
+    )({"image": torch.randn(2, 3, 64, 64)})
     assert [tuple(stage.shape) for stage in outputs["features"]] == [(2, 17, 192)] * 3
-    assert torch.allclose(inner.norm(outputs["features"][-1])[:, 0], outputs["embedding"], atol=1e-5)
+    assert torch.allclose(
+        inner.norm(outputs["features"][-1])[:, 0], outputs["embedding"], atol=1e-5
+    )
 
 
 def test_a_net_is_taken_as_it_is_and_a_module_is_made_one() -> None:
@@ -285,6 +323,8 @@ def test_the_rest_of_a_net_runs_on_other_features() -> None:
     outputs = net(batch, replace={"0": other})
     assert torch.equal(outputs["logits"], model[2](other.relu()))
     assert outputs["middle"] is other
-    assert torch.equal(net(batch)["logits"], model(batch["x"])), "the replacement is gone afterwards"
+    assert torch.equal(net(batch)["logits"], model(batch["x"])), (
+        "the replacement is gone afterwards"
+    )
     with pytest.raises(ValueError, match="replace: Sequential has no module '7'"):
         net(batch, replace={"7": other})

@@ -25,7 +25,12 @@ def test_in_range_and_uniform() -> None:
 
 def test_columns_neighbours_and_steps_do_not_correlate() -> None:
     draws = uniform(batch(20_000), 4)
-    others = [draws[:, 1], draws[1:, 0], uniform(batch(20_000, step=1), 1)[:, 0], uniform(batch(20_000, seed=1), 1)[:, 0]]
+    others = [
+        draws[:, 1],
+        draws[1:, 0],
+        uniform(batch(20_000, step=1), 1)[:, 0],
+        uniform(batch(20_000, seed=1), 1)[:, 0],
+    ]
     for other in others:
         assert abs(float(torch.corrcoef(torch.stack([draws[: len(other), 0], other]))[0, 1])) < 0.03
 
@@ -35,16 +40,28 @@ def test_does_not_depend_on_cut_or_order() -> None:
     order = torch.randperm(1000, generator=torch.Generator().manual_seed(0))
     clock = {key: value for key, value in batch().items() if key != "index"}
     assert torch.equal(uniform({"index": order} | clock, 3), whole[order])
-    assert torch.equal(torch.cat([uniform({"index": part} | clock, 3) for part in torch.arange(1000).split([1, 600, 399])]), whole)
+    assert torch.equal(
+        torch.cat(
+            [
+                uniform({"index": part} | clock, 3)
+                for part in torch.arange(1000).split([1, 600, 399])
+            ]
+        ),
+        whole,
+    )
 
 
 def test_more_columns_do_not_change_the_first() -> None:
     assert torch.equal(uniform(batch(), 5)[:, :2], uniform(batch(), 2))
 
 
-@pytest.mark.parametrize(("step", "seed", "salt"), [(1, 0, 0), (0, 1, 0), (0, 0, 1), (10**6, 0, 0), (0, 2**31, 0)])
+@pytest.mark.parametrize(
+    ("step", "seed", "salt"), [(1, 0, 0), (0, 1, 0), (0, 0, 1), (10**6, 0, 0), (0, 2**31, 0)]
+)
 def test_differs_by_step_seed_and_salt(step: int, seed: int, salt: int) -> None:
-    assert (uniform(batch(), 2) == uniform(batch(step=step, seed=seed), 2, salt)).float().mean() < 0.01
+    assert (
+        uniform(batch(), 2) == uniform(batch(step=step, seed=seed), 2, salt)
+    ).float().mean() < 0.01
 
 
 def test_salt_is_not_a_later_step() -> None:
@@ -77,5 +94,7 @@ def test_known_numbers() -> None:
 
 
 def test_needs_index() -> None:
-    with pytest.raises(ValueError, match="per-sample randomness needs 'index' in the batch, which has x, step"):
+    with pytest.raises(
+        ValueError, match="per-sample randomness needs 'index' in the batch, which has x, step"
+    ):
         uniform({"x": torch.zeros(2), "step": torch.tensor(0)}, 1)

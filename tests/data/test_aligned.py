@@ -15,7 +15,12 @@ __all__ = ["folder"]
 
 
 def rows(folder: Path, **options: object) -> AlignedRows:
-    given = {"length": 16, "teacher_length": 40, "tokenizer": "bpe:300", "teacher_tokenizer": "bytes"}
+    given = {
+        "length": 16,
+        "teacher_length": 40,
+        "tokenizer": "bpe:300",
+        "teacher_tokenizer": "bytes",
+    }
     train = text(str(folder), **{**given, **options}).train  # type: ignore[arg-type]
     assert isinstance(train, AlignedRows)
     return train
@@ -38,7 +43,9 @@ def test_the_labels_of_a_span_are_the_same_text_on_both_sides(folder: Path, prun
     for prefix in ("", "teacher_"):
         assert torch.equal(batch[f"{prefix}span"] >= 0, batch[f"{prefix}valid"])
         assert torch.equal(batch[f"{prefix}label"] == -100, batch[f"{prefix}span"] < 0)
-    assert batch["bytes"][batch["valid"]].sum() == batch["teacher_bytes"][batch["teacher_valid"]].sum()
+    assert (
+        batch["bytes"][batch["valid"]].sum() == batch["teacher_bytes"][batch["teacher_valid"]].sum()
+    )
 
 
 def test_every_byte_is_learned_once(folder: Path) -> None:
@@ -50,7 +57,9 @@ def test_every_byte_is_learned_once(folder: Path) -> None:
 
 
 def test_what_the_teacher_reads_is_a_data_set_of_its_own(folder: Path) -> None:
-    splits = text(str(folder), length=16, tokenizer="bpe:300", teacher_tokenizer="bytes", teacher_length=40)
+    splits = text(
+        str(folder), length=16, tokenizer="bpe:300", teacher_tokenizer="bytes", teacher_length=40
+    )
     theirs = of_teacher(splits).train
     assert theirs.facts["vocabulary"] == 257
     assert theirs.facts["length"] == 40
@@ -60,7 +69,9 @@ def test_what_the_teacher_reads_is_a_data_set_of_its_own(folder: Path) -> None:
     assert all(torch.equal(read[key], value) for key, value in alone.items())
     assert read_by_teacher(alone) == alone
     part = splits.train.subset([2, 1])
-    assert torch.equal(part.__getitems__([1])["teacher_input_ids"], theirs.__getitems__([1])["input_ids"])
+    assert torch.equal(
+        part.__getitems__([1])["teacher_input_ids"], theirs.__getitems__([1])["input_ids"]
+    )
 
 
 def test_tokens_that_are_the_same_text_are_named(folder: Path) -> None:
@@ -68,7 +79,9 @@ def test_tokens_that_are_the_same_text_are_named(folder: Path) -> None:
     pairs = train.__getitems__([0, 1, 2])["same_tokens"]
     assert pairs.shape[0] == 3
     for theirs, mine in pairs[0].tolist():
-        assert train.theirs.text_of([theirs]) == train.text_of([mine]) or theirs == train.theirs.tokens.index(256)
+        assert train.theirs.text_of([theirs]) == train.text_of(
+            [mine]
+        ) or theirs == train.theirs.tokens.index(256)
 
 
 def test_only_answers_are_learned(tmp_path: Path) -> None:
@@ -87,7 +100,9 @@ def test_a_span_longer_than_a_row_is_not_learned(tmp_path: Path) -> None:
     path = Path(tmp_path, "one.json")
     path.write_text(WORDS)
     train = text(str(tmp_path), length=8, tokenizer="bytes", teacher_tokenizer=str(path)).train
-    assert [word.strip() for number in range(len(train)) for word in said(train, number, False)] == ["aaa", "b", "d", ""]
+    assert [
+        word.strip() for number in range(len(train)) for word in said(train, number, False)
+    ] == ["aaa", "b", "d", ""]
 
 
 WORDS = """{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null, "post_processor": null, "decoder": null,

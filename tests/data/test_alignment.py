@@ -35,16 +35,30 @@ def partition(each: list[int], numbers: list[int]) -> list[int]:
     assert len(each) == len(numbers)
     assert numbers == sorted(numbers)
     assert set(numbers) == set(range(max(numbers) + 1)) if numbers else True
-    return [sum(size for size, number in zip(each, numbers, strict=True) if number == span) for span in sorted(set(numbers))]
+    return [
+        sum(size for size, number in zip(each, numbers, strict=True) if number == span)
+        for span in sorted(set(numbers))
+    ]
 
 
-@pytest.mark.parametrize("pair", [("bytes", SMOLLM2), (SMOLLM2, MINILM), (MINILM, "bytes"), ("bpe:300", MINILM), (SMOLLM2, "bpe:300")])
+@pytest.mark.parametrize(
+    "pair",
+    [
+        ("bytes", SMOLLM2),
+        (SMOLLM2, MINILM),
+        (MINILM, "bytes"),
+        ("bpe:300", MINILM),
+        (SMOLLM2, "bpe:300"),
+    ],
+)
 def test_spans_of_real_tokenizers_are_the_text(pair: tuple[str, str]) -> None:
     both = [real(name) for name in pair]
     for text in TEXTS:
         (_, mine), (_, theirs) = (one.encode(text) for one in both)
         if not mine or not theirs:
-            with pytest.raises(ValueError, match=r"both must be of one text|has no token for this text"):
+            with pytest.raises(
+                ValueError, match=r"both must be of one text|has no token for this text"
+            ):
                 spans(mine, theirs)
             continue
         first, second = spans(mine, theirs)
@@ -58,14 +72,18 @@ cuts = st.lists(st.integers(0, 4), min_size=1, max_size=30)
 
 
 @given(cuts, cuts)
-def test_spans_part_the_bytes_of_both_sides_as_finely_as_both_allow(mine: list[int], theirs: list[int]) -> None:
+def test_spans_part_the_bytes_of_both_sides_as_finely_as_both_allow(
+    mine: list[int], theirs: list[int]
+) -> None:
     rest = sum(mine) - sum(theirs)
     mine, theirs = [*mine, max(0, -rest)], [*theirs, max(0, rest)]
     first, second = spans(mine, theirs)
     if sum(mine):
         assert partition(mine, first) == partition(theirs, second)
     ends = set(accumulate(mine)) & set(accumulate(theirs)) - {0}
-    assert len(set(first)) == max(1, len(ends)), "every byte at which both have an end closes a span"
+    assert len(set(first)) == max(1, len(ends)), (
+        "every byte at which both have an end closes a span"
+    )
 
 
 def test_one_tokenizer_has_spans_of_one_token() -> None:
@@ -77,7 +95,9 @@ def test_a_token_without_bytes_belongs_to_the_one_before_it() -> None:
 
 
 def test_texts_that_differ_are_refused() -> None:
-    with pytest.raises(ValueError, match="stand for 3 bytes, those of the other for 4; both must be of one text"):
+    with pytest.raises(
+        ValueError, match="stand for 3 bytes, those of the other for 4; both must be of one text"
+    ):
         spans([1, 2], [4])
 
 

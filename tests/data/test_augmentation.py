@@ -7,7 +7,9 @@ from instil.data.augmentation import Augmentation, shifted
 
 
 def batch(index: torch.Tensor, view: int = 0, size: int = 5) -> dict[str, torch.Tensor]:
-    image = (index[:, None, None, None] * 31 + torch.arange(2 * size * size).reshape(1, 2, size, size)).float() / 1e4
+    image = (
+        index[:, None, None, None] * 31 + torch.arange(2 * size * size).reshape(1, 2, size, size)
+    ).float() / 1e4
     return {"image": image, "index": index, "view": torch.full_like(index, view)}
 
 
@@ -26,7 +28,11 @@ def test_shifts_and_flips_are_those_of_a_plain_loop():
 
 
 @settings(deadline=None, max_examples=30)
-@given(rows=st.lists(st.integers(0, 10_000), min_size=1, max_size=12, unique=True), view=st.integers(0, 500), seed=st.integers(0, 99))
+@given(
+    rows=st.lists(st.integers(0, 10_000), min_size=1, max_size=12, unique=True),
+    view=st.integers(0, 500),
+    seed=st.integers(0, 99),
+)
 def test_an_image_is_changed_alike_in_any_batch(rows, view, seed):
     augment = Augmentation(crop=2, flip=True, seed=seed)
     together = augment(batch(torch.tensor(rows), view))["image"]
@@ -51,13 +57,19 @@ def test_seed_view_and_image_all_matter_and_draws_are_uniform():
         return augment(plain | {"view": torch.full_like(index, view)})["image"].flatten(1).argmax(1)
 
     first = places(Augmentation(1, True, 0), 0)
-    for other in (places(Augmentation(1, True, 1), 0), places(Augmentation(1, True, 0), 1), first.roll(1)):
+    for other in (
+        places(Augmentation(1, True, 1), 0),
+        places(Augmentation(1, True, 0), 1),
+        first.roll(1),
+    ):
         assert 0.02 < (first == other).float().mean() < 0.2  # 18 outcomes of which some coincide
     counts = first.bincount(minlength=25).reshape(5, 5)
     rows = counts.sum(1)
     assert rows[[0, 4]].sum() == 0
     assert ((rows[1:4] - 4000 / 3).abs() < 150).all()
-    assert counts[:, :3].sum() / 4000 == pytest.approx(2 / 3, abs=0.04)  # not mirrored: columns 0-2, mirrored: 2-4, half of each
+    assert counts[:, :3].sum() / 4000 == pytest.approx(
+        2 / 3, abs=0.04
+    )  # not mirrored: columns 0-2, mirrored: 2-4, half of each
 
 
 def test_without_options_nothing_changes():

@@ -12,15 +12,25 @@ from instil.data.digits import digits
 def test_classes_are_chosen_and_numbered_in_the_order_given() -> None:
     some, every = digit_domains(["7", "2"]), digits()
     assert some.classes == ("7", "2")
-    for mine, theirs in ((some.train, every.train), (some.validation, every.validation), (some.test, every.test)):
+    for mine, theirs in (
+        (some.train, every.train),
+        (some.validation, every.validation),
+        (some.test, every.test),
+    ):
         kept = torch.isin(theirs.label, torch.tensor([2, 7]))
         assert torch.equal(mine.label == 0, theirs.label[kept] == 7)
-        assert torch.equal(mine.__getitems__(range(len(mine)))["image"], theirs.__getitems__(range(len(theirs)))["image"][kept])  # type: ignore[arg-type]
+        assert torch.equal(
+            mine.__getitems__(range(len(mine)))["image"],
+            theirs.__getitems__(range(len(theirs)))["image"][kept],
+        )  # type: ignore[arg-type]
         assert torch.equal(mine.index, torch.arange(len(mine)))
 
 
 def test_looks() -> None:
-    plain, inverted, turned = (digit_domains(look=look).test.__getitems__([0, 3])["image"] for look in ("plain", "inverted", "turned"))  # type: ignore[arg-type]
+    plain, inverted, turned = (
+        digit_domains(look=look).test.__getitems__([0, 3])["image"]
+        for look in ("plain", "inverted", "turned")
+    )  # type: ignore[arg-type]
     assert torch.equal(inverted, 1 - plain)
     assert torch.equal(turned[0, 0], plain[0, 0].T.flip(0))
 

@@ -31,7 +31,9 @@ def test_scenes_name_every_pixel() -> None:
     assert set(batch["label"].unique().tolist()) == {UNLABELLED, *range(11)}
     ink, ground = batch["label"] > 0, batch["label"] == 0
     assert batch["image"][:, 0][ink].min() >= 0.3 > batch["image"][:, 0][ground].max()
-    present = torch.stack([(batch["label"] == number).flatten(1).any(1) for number in range(1, 11)], 1).sum(1)
+    present = torch.stack(
+        [(batch["label"] == number).flatten(1).any(1) for number in range(1, 11)], 1
+    ).sum(1)
     assert present.max() <= 3
 
 
@@ -68,7 +70,9 @@ def test_nodes_are_joined_to_those_like_them() -> None:
     source, target = made.train.edges
     assert (source != target).all()
     assert len(made.train.edges.unique(dim=1)[0]) == len(source)
-    assert torch.equal(made.train.edges.flip(0).unique(dim=1), made.train.edges.unique(dim=1)), "both ways"
+    assert torch.equal(made.train.edges.flip(0).unique(dim=1), made.train.edges.unique(dim=1)), (
+        "both ways"
+    )
     label = torch.cat([made.train.label, made.validation.label, made.test.label])
     assert (label[source] == label[target]).double().mean() > 0.9
     assert torch.equal(made.test.index, torch.arange(1297, 1797))
@@ -81,7 +85,9 @@ def test_what_a_net_says_of_a_node_does_not_depend_on_the_batch() -> None:
 
     def said(rows: list[int]) -> torch.Tensor:
         batch = made.train.__getitems__(rows)
-        assert batch["valid"].tolist() == [True] * len(rows) + [False] * (len(batch["x"]) - len(rows))
+        assert batch["valid"].tolist() == [True] * len(rows) + [False] * (
+            len(batch["x"]) - len(rows)
+        )
         assert (batch["label"][len(rows) :] == UNLABELLED).all()
         assert torch.equal(batch["index"][: len(rows)], made.train.index[rows])
         return net(batch["x"].double(), batch["edge_index"])[: len(rows)]
@@ -103,7 +109,9 @@ def test_an_epoch_of_nodes_has_each_once_and_neighbours_together() -> None:
         batch = train.__getitems__(nodes)
         return int(batch["valid"][batch["edge_index"]].all(0).sum())
 
-    assert joined(rows[:100]) > 2 * joined(torch.randperm(1000, generator=torch.Generator().manual_seed(0))[:100])
+    assert joined(rows[:100]) > 2 * joined(
+        torch.randperm(1000, generator=torch.Generator().manual_seed(0))[:100]
+    )
 
 
 @pytest.mark.parametrize("options", [{"neighbours": 0}, {"hops": 0}])
@@ -121,9 +129,20 @@ def test_captions_say_what_is_seen() -> None:
         assert NAMES[int(batch["label"][row])] in words
         colour = next(number for number, name in enumerate(COLOURS) if name in words)
         image = batch["image"][row]
-        torch.testing.assert_close(image, image.amax(0, keepdim=True) * colours[colour][:, None, None])
-    assert torch.equal(batch["attention_mask"].sum(1), torch.tensor([len(caption(ids).split()) for ids in batch["input_ids"]]))
-    assert made.train.facts == {"classes": 10, "channels": 3, "size": 8, "vocabulary": 25, "length": 5}
+        torch.testing.assert_close(
+            image, image.amax(0, keepdim=True) * colours[colour][:, None, None]
+        )
+    assert torch.equal(
+        batch["attention_mask"].sum(1),
+        torch.tensor([len(caption(ids).split()) for ids in batch["input_ids"]]),
+    )
+    assert made.train.facts == {
+        "classes": 10,
+        "channels": 3,
+        "size": 8,
+        "vocabulary": 25,
+        "length": 5,
+    }
     assert not torch.equal(made.test.inputs(torch.arange(10))["input_ids"], batch["input_ids"][:10])
 
 
@@ -131,7 +150,10 @@ def test_poses_say_how_a_digit_was_put() -> None:
     made = digit_poses(16)
     assert (made.kind, made.classes) == ("real", ("angle", "right", "down"))
     assert made.train.facts == {"classes": 3, "channels": 1, "size": 16}
-    batch, source = made.train.__getitems__(range(1000)), digits().train.inputs(torch.arange(1000))["image"]
+    batch, source = (
+        made.train.__getitems__(range(1000)),
+        digits().train.inputs(torch.arange(1000))["image"],
+    )
     image, (angle, right, down) = batch["image"], batch["label"].T
     assert 0.99 < batch["label"].abs().max() <= 1
     assert torch.equal(digit_poses(16).train.label, made.train.label)
@@ -139,12 +161,18 @@ def test_poses_say_how_a_digit_was_put() -> None:
     def middle(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Of the ink, right and down of the image's middle, in pixels."""
         place = torch.arange(image.shape[-1]) - (image.shape[-1] - 1) / 2
-        return (image * place).sum((1, 2, 3)) / image.sum((1, 2, 3)), (image * place[:, None]).sum((1, 2, 3)) / image.sum((1, 2, 3))
+        return (image * place).sum((1, 2, 3)) / image.sum((1, 2, 3)), (image * place[:, None]).sum(
+            (1, 2, 3)
+        ) / image.sum((1, 2, 3))
 
     x, y = middle(source)
     turn = torch.deg2rad(60 * angle)
-    torch.testing.assert_close(middle(image)[0], x * turn.cos() + y * turn.sin() + 4 * right, atol=0.5, rtol=0)
-    torch.testing.assert_close(middle(image)[1], y * turn.cos() - x * turn.sin() + 4 * down, atol=0.5, rtol=0)
+    torch.testing.assert_close(
+        middle(image)[0], x * turn.cos() + y * turn.sin() + 4 * right, atol=0.5, rtol=0
+    )
+    torch.testing.assert_close(
+        middle(image)[1], y * turn.cos() - x * turn.sin() + 4 * down, atol=0.5, rtol=0
+    )
 
 
 @pytest.mark.parametrize("options", [{"size": 9}, {"angle": 0}, {"angle": 181}])

@@ -18,7 +18,10 @@ def test_sizes_classes_and_kind():
 
 def test_no_image_is_in_two_sets_and_none_is_lost():
     made = digits()
-    parts = [(part.image * 16).to(torch.uint8).flatten(1) for part in (made.train, made.validation, made.test)]
+    parts = [
+        (part.image * 16).to(torch.uint8).flatten(1)
+        for part in (made.train, made.validation, made.test)
+    ]
     rows = [{bytes(row.tolist()) for row in part} for part in parts]
     assert not rows[0] & rows[1]
     assert not rows[0] & rows[2]
@@ -28,7 +31,10 @@ def test_no_image_is_in_two_sets_and_none_is_lost():
 
 def test_every_set_has_every_class_in_proportion():
     made = digits()
-    shares = [part.label.bincount(minlength=10) / len(part) for part in (made.train, made.validation, made.test)]
+    shares = [
+        part.label.bincount(minlength=10) / len(part)
+        for part in (made.train, made.validation, made.test)
+    ]
     for share in shares[1:]:
         assert (share - shares[0]).abs().max() < 0.006
 
@@ -43,7 +49,12 @@ def test_the_split_is_the_published_one():
 def test_the_pixels_are_those_of_scikit_learn():
     reference = pytest.importorskip("sklearn.datasets").load_digits()
     made = digits()
-    theirs = {(bytes(image.astype("uint8").tobytes()), int(label)) for image, label in zip(reference.images, reference.target, strict=True)}
+    theirs = {
+        (bytes(image.astype("uint8").tobytes()), int(label))
+        for image, label in zip(reference.images, reference.target, strict=True)
+    }
     for part in (made.train, made.validation, made.test):
         pixels = (part.image * 16).to(torch.uint8).flatten(1)
-        assert {(bytes(row.tolist()), int(label)) for row, label in zip(pixels, part.label, strict=True)} <= theirs
+        assert {
+            (bytes(row.tolist()), int(label)) for row, label in zip(pixels, part.label, strict=True)
+        } <= theirs

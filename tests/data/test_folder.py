@@ -116,7 +116,10 @@ def test_a_class_that_train_lacks(tmp_path):
         folder(str(tmp_path))
 
 
-@pytest.mark.parametrize(("options", "message"), [({"channels": 2}, "channels must be 1 or 3"), ({"size": [1, 2, 3]}, "one number or")])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"channels": 2}, "channels must be 1 or 3"), ({"size": [1, 2, 3]}, "one number or")],
+)
 def test_bad_options(tmp_path, options, message):
     classes(tmp_path, 4)
     with pytest.raises(ValueError, match=message):

@@ -13,14 +13,20 @@ def offline(monkeypatch):
 
 def rows(count: int, label, **columns):
     image = [np.full((4, 6, 3), row, np.uint8) for row in range(count)]
-    kinds = {"img": datasets.Image(), "label": label} | {name: kind for name, (kind, _) in columns.items()}
-    values = {"img": image, "label": [row % 2 for row in range(count)]} | {name: value for name, (_, value) in columns.items()}
+    kinds = {"img": datasets.Image(), "label": label} | {
+        name: kind for name, (kind, _) in columns.items()
+    }
+    values = {"img": image, "label": [row % 2 for row in range(count)]} | {
+        name: value for name, (_, value) in columns.items()
+    }
     return datasets.Dataset.from_dict(values, features=datasets.Features(kinds))
 
 
 def test_a_saved_data_set_with_splits(tmp_path):
     kind = datasets.ClassLabel(names=["no", "yes"])
-    datasets.DatasetDict({"train": rows(20, kind), "test": rows(6, kind)}).save_to_disk(str(tmp_path / "saved"))
+    datasets.DatasetDict({"train": rows(20, kind), "test": rows(6, kind)}).save_to_disk(
+        str(tmp_path / "saved")
+    )
     made = huggingface("saved", validation=0.2, base=tmp_path)
     assert made.classes == ("no", "yes")
     assert (len(made.train), len(made.validation), len(made.test)) == (16, 4, 6)
@@ -33,14 +39,18 @@ def test_a_saved_data_set_with_splits(tmp_path):
 
 def test_lists_of_classes_are_many_labels_and_minus_one_is_none(tmp_path):
     names = datasets.ClassLabel(names=["a", "b", "c"])
-    many = rows(8, datasets.Value("int64"), tags=(datasets.Sequence(names), [[0, 2], [], [1]] + [[1]] * 5))
+    many = rows(
+        8, datasets.Value("int64"), tags=(datasets.Sequence(names), [[0, 2], [], [1]] + [[1]] * 5)
+    )
     many.save_to_disk(str(tmp_path / "many"))
     made = huggingface("many", label="tags", test=0.25, validation=0.25, base=tmp_path)
     assert made.kind == "multi"
     assert made.classes == ("a", "b", "c")
     assert sum(part.label.sum() for part in (made.train, made.validation, made.test)) == 8
     hidden = rows(4, names).map(lambda row: {"label": -1})
-    datasets.DatasetDict({"train": rows(8, names), "validation": rows(4, names), "test": hidden}).save_to_disk(str(tmp_path / "hidden"))
+    datasets.DatasetDict(
+        {"train": rows(8, names), "validation": rows(4, names), "test": hidden}
+    ).save_to_disk(str(tmp_path / "hidden"))
     assert huggingface("hidden", base=tmp_path).test.label.tolist() == [-100] * 4
 
 
@@ -48,7 +58,9 @@ def test_unclear_columns_are_listed(tmp_path):
     names = datasets.ClassLabel(names=["a", "b"])
     plain = datasets.Dataset.from_dict({"text": ["x"]})
     plain.save_to_disk(str(tmp_path / "text"))
-    with pytest.raises(ValueError, match="no column is the image; name it with `image`; the columns are text"):
+    with pytest.raises(
+        ValueError, match="no column is the image; name it with `image`; the columns are text"
+    ):
         huggingface("text", base=tmp_path)
     two = rows(8, names, other=(datasets.Image(), [np.zeros((2, 2, 3), np.uint8)] * 8))
     two.save_to_disk(str(tmp_path / "two"))
@@ -62,5 +74,7 @@ def test_unclear_columns_are_listed(tmp_path):
 
 
 def test_a_data_set_that_is_nowhere(tmp_path, offline):
-    with pytest.raises(ValueError, match=r"'no_such_data' is no data set in .* could not be had from the hub"):
+    with pytest.raises(
+        ValueError, match=r"'no_such_data' is no data set in .* could not be had from the hub"
+    ):
         huggingface("no_such_data", base=tmp_path)

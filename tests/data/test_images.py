@@ -15,7 +15,9 @@ def test_a_batch_holds_scaled_images_labels_and_identity():
     batch = data.__getitems__([5, 1])
     assert list(batch) == ["image", "label", "index", "view"]
     assert batch["image"].dtype == torch.float32
-    torch.testing.assert_close(batch["image"][1], torch.tensor([[[40.0, 50.0], [60.0, 70.0]]]) / 255)
+    torch.testing.assert_close(
+        batch["image"][1], torch.tensor([[[40.0, 50.0], [60.0, 70.0]]]) / 255
+    )
     assert batch["label"].tolist() == [-100, 1]
     assert batch["index"].tolist() == [5, 1]
     assert batch["view"].tolist() == [0, 0]
@@ -56,7 +58,9 @@ def test_lazy_images_are_read_when_asked_for():
 
 
 def test_lazy_images_of_different_size_are_named():
-    data = LazyData(lambda row: torch.zeros(2 + row, 2, 3, dtype=torch.uint8).numpy(), torch.zeros(2), CLASSES)
+    data = LazyData(
+        lambda row: torch.zeros(2 + row, 2, 3, dtype=torch.uint8).numpy(), torch.zeros(2), CLASSES
+    )
     with pytest.raises(ValueError, match=r"differ in shape.*\(3, 2, 2\) and \(3, 3, 2\).*`size`"):
         data.__getitems__([0, 1])
 
@@ -80,14 +84,22 @@ def test_yes_or_no():
     [
         (torch.zeros(2, 3, 3), torch.zeros(2), r"shape \(N, C, H, W\)"),
         (torch.zeros(2, 1, 3, 3), torch.zeros(3), "3 labels for 2 images"),
-        (torch.zeros(2, 1, 3, 3), torch.tensor([0, 3]), "label 3 of image 1 is none of the 3 classes"),
+        (
+            torch.zeros(2, 1, 3, 3),
+            torch.tensor([0, 3]),
+            "label 3 of image 1 is none of the 3 classes",
+        ),
         (torch.zeros(2, 1, 3, 3), torch.tensor([-1, 0]), "label -1 of image 0"),
         (torch.zeros(2, 1, 3, 3), torch.tensor([0.5, 0]), "must be whole"),
         (torch.zeros(2, 1, 3, 3), torch.zeros(2, 4), r"\(N, 3\)"),
         (torch.zeros(2, 1, 3, 3), torch.tensor([[0, 1, 0], [0, 2, 0]]), "image 1"),
         (torch.full((2, 1, 3, 3), 255.0), torch.zeros(2), r"in \[0, 1\], these go from 255 to 255"),
         (torch.tensor([0.0, torch.nan]).reshape(2, 1, 1, 1), torch.zeros(2), "image 1 is not"),
-        (torch.zeros(2, 1, 3, 3, dtype=torch.int64), torch.zeros(2), "uint8 or floating point, not int64"),
+        (
+            torch.zeros(2, 1, 3, 3, dtype=torch.int64),
+            torch.zeros(2),
+            "uint8 or floating point, not int64",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(image, label, message):

@@ -9,7 +9,11 @@ from instil.data.splits import hold_out, splits
 
 
 def data(label: list[int], classes: int = 4) -> ArrayData:
-    return ArrayData(torch.zeros(len(label), 1, 1, 1), torch.tensor(label), [str(number) for number in range(classes)])
+    return ArrayData(
+        torch.zeros(len(label), 1, 1, 1),
+        torch.tensor(label),
+        [str(number) for number in range(classes)],
+    )
 
 
 @settings(deadline=None, max_examples=60)
@@ -23,7 +27,9 @@ def test_few_labels_are_balanced(draw):
     assert torch.equal(few.label[kept], torch.tensor(label)[kept])
     held, there = few.label[kept].bincount(minlength=4), torch.tensor(label).bincount(minlength=4)
     most = held.max()
-    assert all(held[c] == there[c] or held[c] >= most - 1 for c in range(4))  # a class has less only where it has no more
+    assert all(
+        held[c] == there[c] or held[c] >= most - 1 for c in range(4)
+    )  # a class has less only where it has no more
 
 
 def test_the_seed_decides_which():

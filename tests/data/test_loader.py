@@ -11,7 +11,9 @@ from instil.data.loader import Loader
 
 
 def numbers(count: int) -> ArrayData:
-    return ArrayData(torch.arange(count, dtype=torch.uint8).reshape(count, 1, 1, 1), torch.zeros(count), ["all"])
+    return ArrayData(
+        torch.arange(count, dtype=torch.uint8).reshape(count, 1, 1, 1), torch.zeros(count), ["all"]
+    )
 
 
 def order(loader: Loader) -> list[int]:
@@ -38,14 +40,22 @@ def test_the_order_does_not_depend_on_the_cut(count, batch_size, world, accumula
     batches = [batch["index"].tolist() for batch in whole]
     seen = [row for batch in batches for row in batch]
     assert len(set(seen)) == len(seen)
-    assert sorted(seen) == list(range(count)) or (shuffle and len(seen) == count // min(batch_size, count) * min(batch_size, count))
-    ranks = [Loader(data, batch_size, seed, rank, world, accumulate, shuffle) for rank in range(world)]
+    assert sorted(seen) == list(range(count)) or (
+        shuffle and len(seen) == count // min(batch_size, count) * min(batch_size, count)
+    )
+    ranks = [
+        Loader(data, batch_size, seed, rank, world, accumulate, shuffle) for rank in range(world)
+    ]
     for loader in ranks:
         loader.set_epoch(epoch)
     pieces = [[batch["index"].tolist() for batch in loader] for loader in ranks]
     assert {len(mine) for mine in pieces} == {len(ranks[0])} == {len(batches) * accumulate}
     for number, batch in enumerate(batches):
-        cut = [piece for mine in pieces for piece in mine[number * accumulate : (number + 1) * accumulate]]
+        cut = [
+            piece
+            for mine in pieces
+            for piece in mine[number * accumulate : (number + 1) * accumulate]
+        ]
         assert [row for piece in cut for row in piece] == batch
         assert max(map(len, cut)) - min(map(len, cut)) <= 1
 
@@ -82,7 +92,11 @@ def test_the_view_is_the_epoch():
 def test_a_small_training_set_is_one_batch_and_evaluation_drops_nothing():
     assert [len(batch["index"]) for batch in Loader(numbers(7), 64)] == [7]
     assert [len(batch["index"]) for batch in Loader(numbers(7), 3)] == [3, 3]
-    assert [batch["index"].tolist() for batch in Loader(numbers(7), 3, shuffle=False)] == [[0, 1, 2], [3, 4, 5], [6]]
+    assert [batch["index"].tolist() for batch in Loader(numbers(7), 3, shuffle=False)] == [
+        [0, 1, 2],
+        [3, 4, 5],
+        [6],
+    ]
 
 
 def read(row: int):
@@ -111,7 +125,9 @@ def test_a_batch_costs_little():
     assert min(times) < 200e-6  # about 20 microseconds on an idle core
 
 
-@pytest.mark.parametrize("arguments", [{"rank": 2, "world": 2}, {"accumulate": 0}, {"batch_size": 0}])
+@pytest.mark.parametrize(
+    "arguments", [{"rank": 2, "world": 2}, {"accumulate": 0}, {"batch_size": 0}]
+)
 def test_impossible_cuts_are_refused(arguments):
     with pytest.raises(ValueError, match="cannot load"):
         Loader(numbers(8), **({"batch_size": 4} | arguments))

@@ -42,7 +42,9 @@ def test_made_images_are_those_of_sample_view_and_seed(maker: Maker) -> None:
 
 def test_noise_is_even_and_blobs_are_smooth() -> None:
     noise, coarse, fine = (made(maker) for maker in (Noise(), Blobs(2), Blobs(7)))
-    assert torch.allclose(torch.histc(noise, 5, 0, 1) / noise.numel(), torch.full((5,), 0.2), atol=0.03)
+    assert torch.allclose(
+        torch.histc(noise, 5, 0, 1) / noise.numel(), torch.full((5,), 0.2), atol=0.03
+    )
 
     def rough(image: Tensor) -> float:
         return float((image[..., 1:] - image[..., :-1]).abs().mean() / image.std())
@@ -71,14 +73,20 @@ def test_blank_is_black_and_nothing_has_a_label() -> None:
 
 def test_borrowed_images_take_size_and_colours_of_the_datas() -> None:
     colours = torch.rand(6, 3, 32, 16)
-    borrowed = Borrowed(digits().validation, ArrayData(colours, torch.zeros(6, dtype=torch.int64), ["a"]))
+    borrowed = Borrowed(
+        digits().validation, ArrayData(colours, torch.zeros(6, dtype=torch.int64), ["a"])
+    )
     batch = borrowed.__getitems__([1, 5])
     assert batch["image"].shape == (2, 1, 8, 8)
-    assert torch.allclose(batch["image"].mean((1, 2, 3)), colours[[1, 5]].mean((1, 2, 3)), atol=0.02)
+    assert torch.allclose(
+        batch["image"].mean((1, 2, 3)), colours[[1, 5]].mean((1, 2, 3)), atol=0.02
+    )
     assert batch["label"].tolist() == [UNLABELLED, UNLABELLED]
     part = borrowed.subset(torch.tensor([5]))
     assert torch.equal(part.__getitems__([0])["image"], batch["image"][1:])
-    back = Borrowed(ArrayData(colours, torch.zeros(6, dtype=torch.int64), ["a"]), digits().train).__getitems__([0])["image"]
+    back = Borrowed(
+        ArrayData(colours, torch.zeros(6, dtype=torch.int64), ["a"]), digits().train
+    ).__getitems__([0])["image"]
     assert back.shape == (1, 3, 32, 16)
     assert torch.equal(back[:, 0], back[:, 2])
 

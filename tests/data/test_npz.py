@@ -23,18 +23,30 @@ LABEL = np.arange(40) % 4
 def test_names_layouts_and_splits(tmp_path, names):
     image = pixels(40, 6, 5, 3)
     split = np.array([0] * 20 + [1] * 8 + [2] * 12)
-    path = saved(tmp_path, **{names[0]: image, names[1]: LABEL}, split=split, classes=np.array(["a", "b", "c", "d"]))
+    path = saved(
+        tmp_path,
+        **{names[0]: image, names[1]: LABEL},
+        split=split,
+        classes=np.array(["a", "b", "c", "d"]),
+    )
     made = npz(path, base=tmp_path)
     assert (len(made.train), len(made.validation), len(made.test)) == (20, 8, 12)
     assert made.classes == ("a", "b", "c", "d")
     batch = made.test.__getitems__([3])
-    torch.testing.assert_close(batch["image"][0], torch.from_numpy(image[31]).permute(2, 0, 1) / 255)
+    torch.testing.assert_close(
+        batch["image"][0], torch.from_numpy(image[31]).permute(2, 0, 1) / 255
+    )
     assert batch["label"].tolist() == [3]
     assert batch["index"].tolist() == [3]
 
 
 def test_without_split_shares_are_held_out(tmp_path):
-    made = npz(saved(tmp_path, image=pixels(40, 6, 6), label=LABEL), validation=0.25, test=0.5, base=tmp_path)
+    made = npz(
+        saved(tmp_path, image=pixels(40, 6, 6), label=LABEL),
+        validation=0.25,
+        test=0.5,
+        base=tmp_path,
+    )
     assert (len(made.train), len(made.validation), len(made.test)) == (15, 5, 20)
     assert made.classes == ("0", "1", "2", "3")
     assert made.train.shape == (1, 6, 6)
@@ -69,13 +81,22 @@ def test_layouts(shape, expected):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"imagse": pixels(40, 6, 6), "label": LABEL}, r"no array 'image' \(or images, x\); the file has imagse \(40, 6, 6\).*closest: imagse"),
+        (
+            {"imagse": pixels(40, 6, 6), "label": LABEL},
+            r"no array 'image' \(or images, x\); the file has imagse \(40, 6, 6\).*closest: imagse",
+        ),
         ({"image": pixels(40, 6, 6)}, "no array 'label'"),
         ({"image": pixels(40, 6, 6), "label": LABEL[:39]}, "39 labels for 40 images"),
-        ({"image": pixels(40, 6, 6), "label": LABEL, "classes": np.array(["a", "b"])}, "none of the 2 classes"),
+        (
+            {"image": pixels(40, 6, 6), "label": LABEL, "classes": np.array(["a", "b"])},
+            "none of the 2 classes",
+        ),
         ({"image": np.full((40, 6, 6), np.nan, np.float32), "label": LABEL}, "image 0 is not"),
         ({"image": pixels(40, 6, 6), "label": LABEL, "split": LABEL}, "'split' must hold 0"),
-        ({"image": pixels(40, 6, 6), "label": LABEL, "split": np.full(40, 2)}, "no train set, only test"),
+        (
+            {"image": pixels(40, 6, 6), "label": LABEL, "split": np.full(40, 2)},
+            "no train set, only test",
+        ),
         ({"image": pixels(0, 6, 6), "label": LABEL[:0]}, "train set has no images"),
         ({"image": pixels(40, 6), "label": LABEL}, "shape"),
         ({"image": pixels(40, 6, 6), "label": np.array(["a"] * 40)}, "label|type"),

@@ -23,13 +23,17 @@ def images(count: int = 50, classes: int = 4) -> ArrayData:
     return ArrayData(torch.rand(count, 1, 6, 6), label, [str(one) for one in range(classes)])
 
 
-def drawn(name: str, data: ArrayData, batch_size: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+def drawn(
+    name: str, data: ArrayData, batch_size: int, seed: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
     return samplers.find(name)(data, batch_size, torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("batch_size", [8, 9, 50])
-def test_is_a_function_of_the_generator_and_gives_as_many_batches_each_time(name: str, batch_size: int) -> None:
+def test_is_a_function_of_the_generator_and_gives_as_many_batches_each_time(
+    name: str, batch_size: int
+) -> None:
     rows, version = drawn(name, images(), batch_size)
     assert rows.shape == version.shape
     assert rows.shape[1] == (batch_size if name == "shuffled" else batch_size // 2 * 2)
@@ -44,8 +48,20 @@ def test_is_a_function_of_the_generator_and_gives_as_many_batches_each_time(name
 def test_the_global_batch_and_its_views_do_not_depend_on_the_cut(name: str) -> None:
     data = images()
 
-    def batches(rank: int, world: int, accumulate: int, workers: int = 0) -> list[dict[str, torch.Tensor]]:
-        loader = Loader(data, 12, 3, rank, world, accumulate, sampler=samplers.find(name), augment=Augmentation(2, seed=3), workers=workers)
+    def batches(
+        rank: int, world: int, accumulate: int, workers: int = 0
+    ) -> list[dict[str, torch.Tensor]]:
+        loader = Loader(
+            data,
+            12,
+            3,
+            rank,
+            world,
+            accumulate,
+            sampler=samplers.find(name),
+            augment=Augmentation(2, seed=3),
+            workers=workers,
+        )
         loader.set_epoch(2)
         return list(loader)
 
@@ -55,7 +71,10 @@ def test_the_global_batch_and_its_views_do_not_depend_on_the_cut(name: str) -> N
         pieces = [piece for mine in ranks for piece in mine[2 * number : 2 * number + 2]]
         for key in ("index", "view", "image", "label"):
             assert torch.equal(torch.cat([piece[key] for piece in pieces]), batch[key]), key
-    assert all(torch.equal(a["image"], b["image"]) for a, b in zip(whole, batches(0, 1, 1, workers=1), strict=True))
+    assert all(
+        torch.equal(a["image"], b["image"])
+        for a, b in zip(whole, batches(0, 1, 1, workers=1), strict=True)
+    )
 
 
 def test_class_pairs_hold_another_sample_of_the_class_in_the_second_half() -> None:
@@ -64,12 +83,20 @@ def test_class_pairs_hold_another_sample_of_the_class_in_the_second_half() -> No
     for seed in range(300):
         rows, version = drawn("class_pairs", data, 12, seed)
         first, second = rows.chunk(2, 1)
-        assert first.unique().numel() == first.numel(), "the first halves are an epoch without repetition"
+        assert first.unique().numel() == first.numel(), (
+            "the first halves are an epoch without repetition"
+        )
         assert torch.equal(data.label[first], data.label[second])
         alone = first == 49
-        assert torch.equal(first == second, alone), "only the one sample without a label has no partner but itself"
+        assert torch.equal(first == second, alone), (
+            "only the one sample without a label has no partner but itself"
+        )
         assert torch.equal(version, torch.cat([torch.zeros_like(first), torch.ones_like(first)], 1))
-        counts.update((int(a), int(b)) for a, b in zip(first.flatten(), second.flatten(), strict=True) if a == 0)
+        counts.update(
+            (int(a), int(b))
+            for a, b in zip(first.flatten(), second.flatten(), strict=True)
+            if a == 0
+        )
     assert len(counts) == 12, "all others of a class are drawn"
     assert max(counts.values()) < 5 * min(counts.values())
 
@@ -96,7 +123,11 @@ def test_two_views_are_one_sample_in_two_versions() -> None:
     loader = Loader(images(), 12, sampler=samplers.find("two_views"))
     for epoch in range(3):
         loader.set_epoch(epoch)
-        pairs = {(int(i), int(v)) for batch in loader for i, v in zip(batch["index"], batch["view"], strict=True)}
+        pairs = {
+            (int(i), int(v))
+            for batch in loader
+            for i, v in zip(batch["index"], batch["view"], strict=True)
+        }
         assert not pairs & seen, "no version comes twice"
         seen |= pairs
 
@@ -110,10 +141,18 @@ def test_passes_over_a_small_set_go_on_from_epoch_to_epoch() -> None:
 def test_what_cannot_be_sampled_says_so() -> None:
     with pytest.raises(ValueError, match="there is no sampler 'class_pair'; closest: class_pairs"):
         samplers.find("class_pair")
-    with pytest.raises(ValueError, match="sampler two_views makes batches of two halves; batch_size must be 2 or more, not 1"):
+    with pytest.raises(
+        ValueError,
+        match="sampler two_views makes batches of two halves; batch_size must be 2 or more, not 1",
+    ):
         drawn("two_views", images(), 1)
     several = ArrayData(torch.rand(4, 1, 2, 2), torch.ones(4, 3), ["a", "b", "c"])
-    with pytest.raises(ValueError, match=r"sampler class_pairs needs one class a sample; labels have the shape \(4, 3\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"sampler class_pairs needs one class a sample; labels have the shape \(4, 3\)",
+    ):
         drawn("class_pairs", several, 4)
-    with pytest.raises(ValueError, match="a batch of 4 items cannot be cut into 3 ranks x 2 micro-batches"):
+    with pytest.raises(
+        ValueError, match="a batch of 4 items cannot be cut into 3 ranks x 2 micro-batches"
+    ):
         Loader(images(), 5, 0, 0, 3, 2, sampler=samplers.find("two_views"))

@@ -16,7 +16,12 @@ CLASSES = ["no", "yes", "both"]
 def data() -> TensorData:
     """Ten samples with labels of 2 x 2 items."""
     ids = torch.arange(30).reshape(10, 3)
-    return TensorData({"input_ids": ids, "mask": ids > 4}, torch.arange(40).reshape(10, 2, 2) % 3, CLASSES, {"vocabulary": 30})
+    return TensorData(
+        {"input_ids": ids, "mask": ids > 4},
+        torch.arange(40).reshape(10, 2, 2) % 3,
+        CLASSES,
+        {"vocabulary": 30},
+    )
 
 
 def test_a_batch_has_the_rows_of_every_tensor() -> None:
@@ -40,7 +45,11 @@ def test_a_subset_keeps_its_indices_and_leaves_the_whole() -> None:
 def test_facts_are_what_a_builder_is_told() -> None:
     assert data().facts == {"classes": 3, "vocabulary": 30}
     assert data().kind == "single"
-    assert ArrayData(torch.rand(2, 3, 4, 5), torch.zeros(2), CLASSES).facts == {"classes": 3, "channels": 3, "size": (4, 5)}
+    assert ArrayData(torch.rand(2, 3, 4, 5), torch.zeros(2), CLASSES).facts == {
+        "classes": 3,
+        "channels": 3,
+        "size": (4, 5),
+    }
     assert ArrayData(torch.rand(2, 1, 4, 4), torch.zeros(2, 3), CLASSES).facts["size"] == 4
 
 
@@ -55,18 +64,26 @@ def test_few_of_labels_with_several_items() -> None:
 def test_what_does_not_fit() -> None:
     with pytest.raises(ValueError, match="2 labels for 3 rows of 'x'"):
         TensorData({"x": torch.zeros(3, 1)}, torch.zeros(2), CLASSES)
-    with pytest.raises(ValueError, match=r"label 3 of sample 1 is none of the 3 classes \(0 to 2, or -100: none\)"):
+    with pytest.raises(
+        ValueError, match=r"label 3 of sample 1 is none of the 3 classes \(0 to 2, or -100: none\)"
+    ):
         TensorData({"x": torch.zeros(2, 1)}, torch.tensor([[0, 1], [2, 3]]), CLASSES)
     with pytest.raises(ValueError, match="2 labels for 10 samples"):
         data().relabel(torch.zeros(2))
 
 
 def test_real_labels() -> None:
-    image, label = torch.rand(4, 1, 2, 2), torch.tensor([[0.5, -7.0], [torch.nan, 2.0], [-100.0, torch.nan], [1e4, 0.0]])
+    image, label = (
+        torch.rand(4, 1, 2, 2),
+        torch.tensor([[0.5, -7.0], [torch.nan, 2.0], [-100.0, torch.nan], [1e4, 0.0]]),
+    )
     made = RealData({"image": image}, label, ["angle", "way"], {"size": 2})
     assert made.kind == "real"
     assert made.facts == {"classes": 2, "size": 2}
-    assert made.__getitems__([1, 2])["label"].tolist() == [[UNLABELLED, 2], [UNLABELLED, UNLABELLED]]
+    assert made.__getitems__([1, 2])["label"].tolist() == [
+        [UNLABELLED, 2],
+        [UNLABELLED, UNLABELLED],
+    ]
     assert labelled(made).index.tolist() == [0, 1, 3]
     few = few_labels(made, 2)
     assert int((few.label != UNLABELLED).any(1).sum()) == 2

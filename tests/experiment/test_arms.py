@@ -55,7 +55,9 @@ class Seen:
             if self.epoch >= 0:  # not the look before the first step
                 self.spied.batches.append(batch)
                 scheme = self.spied.scheme
-                teacher = scheme.teacher is not None and any(part.training for part in scheme.teacher.modules())
+                teacher = scheme.teacher is not None and any(
+                    part.training for part in scheme.teacher.modules()
+                )
                 self.spied.modes.append((scheme.student.training, teacher))
             yield batch
 
@@ -66,14 +68,18 @@ def fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Spied]:
     monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
     original, found = module.fit, {}
 
-    def fit(scheme: Scheme, loader: Any, training: Any, *, checkpoint: Path, tick: Any, **options: Any) -> Any:
+    def fit(
+        scheme: Scheme, loader: Any, training: Any, *, checkpoint: Path, tick: Any, **options: Any
+    ) -> Any:
         spied = found[checkpoint.stem] = Spied(scheme, copy.deepcopy(scheme.student.state_dict()))
 
         def count(clock: Any) -> None:
             spied.steps = clock.step
             tick(clock)
 
-        answer = original(scheme, Seen(loader, spied), training, checkpoint=checkpoint, tick=count, **options)
+        answer = original(
+            scheme, Seen(loader, spied), training, checkpoint=checkpoint, tick=count, **options
+        )
         spied.end = copy.deepcopy(answer.net.state_dict())
         return answer
 
@@ -92,7 +98,9 @@ def indices(spied: Spied) -> set[int]:
 BASELINES = ("alone", "label_smoothing", "pseudo_labels")
 
 
-def test_all_arms_of_a_seed_start_alike_and_take_as_many_steps(fits: dict[str, Spied], tmp_path: Path) -> None:
+def test_all_arms_of_a_seed_start_alike_and_take_as_many_steps(
+    fits: dict[str, Spied], tmp_path: Path
+) -> None:
     run_of(recipe(), tmp_path / "run")
     for seed in (0, 1):
         distilled = fits[f"distilled-{seed}-stage0"]
@@ -108,14 +116,24 @@ def test_all_arms_of_a_seed_start_alike_and_take_as_many_steps(fits: dict[str, S
 def test_who_sees_which_images_and_labels(fits: dict[str, Spied], tmp_path: Path) -> None:
     run_of(recipe("seeds=[0]"), tmp_path / "run")
     truth = digits().train.label
-    labelled = {int(i) for b in fits["distilled-0-stage0"].batches for i, y in zip(b["index"], b["label"], strict=True) if y != UNLABELLED}
+    labelled = {
+        int(i)
+        for b in fits["distilled-0-stage0"].batches
+        for i, y in zip(b["index"], b["label"], strict=True)
+        if y != UNLABELLED
+    }
     assert len(labelled) == 100
     assert indices(fits["distilled-0-stage0"]) == set(range(1000))
     assert indices(fits["pseudo_labels-0-stage0"]) == set(range(1000))
     for name in ("alone", "label_smoothing"):
         assert indices(fits[f"{name}-0-stage0"]) == labelled
-        assert all((batch["label"] == truth[batch["index"]]).all() for batch in fits[f"{name}-0-stage0"].batches)
-    assert all((batch["label"] == truth[batch["index"]]).all() for batch in fits["teacher-stage0"].batches), "the teacher sees every label"
+        assert all(
+            (batch["label"] == truth[batch["index"]]).all()
+            for batch in fits[f"{name}-0-stage0"].batches
+        )
+    assert all(
+        (batch["label"] == truth[batch["index"]]).all() for batch in fits["teacher-stage0"].batches
+    ), "the teacher sees every label"
     teacher = fits["teacher-stage0"].scheme.student.eval()
     for batch in fits["pseudo_labels-0-stage0"].batches:
         with torch.no_grad():
@@ -124,12 +142,16 @@ def test_who_sees_which_images_and_labels(fits: dict[str, Spied], tmp_path: Path
         assert torch.equal(batch["label"], torch.where(known, truth[batch["index"]], guess))
 
 
-def test_distilled_batches_are_whole_and_anew_each_epoch(fits: dict[str, Spied], tmp_path: Path) -> None:
+def test_distilled_batches_are_whole_and_anew_each_epoch(
+    fits: dict[str, Spied], tmp_path: Path
+) -> None:
     run_of(recipe("seeds=[0]", "baselines=[]"), tmp_path / "run")
     batches = fits["distilled-0-stage0"].batches
     assert [len(batch["index"]) for batch in batches] == [250] * 8
     assert [int(batch["view"][0]) for batch in batches] == [0] * 4 + [1] * 4
-    first, second = (torch.cat([batch["index"] for batch in part]) for part in (batches[:4], batches[4:]))
+    first, second = (
+        torch.cat([batch["index"] for batch in part]) for part in (batches[:4], batches[4:])
+    )
     assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(1000))
     assert not torch.equal(first, second)
 
@@ -139,32 +161,51 @@ def test_different_seeds_have_different_labels(fits: dict[str, Spied], tmp_path:
     assert indices(fits["alone-0-stage0"]) != indices(fits["alone-1-stage0"])
 
 
-def test_d2_the_student_trains_in_train_mode_and_the_teacher_never(fits: dict[str, Spied], tmp_path: Path) -> None:
+def test_d2_the_student_trains_in_train_mode_and_the_teacher_never(
+    fits: dict[str, Spied], tmp_path: Path
+) -> None:
     run_of(recipe("seeds=[0]", student={"model": "cnn", "options": {"width": 2}}), tmp_path / "run")
     for name, spied in fits.items():
         assert spied.modes, name
         assert all(mode == (True, False) for mode in spied.modes), name
 
 
-def test_the_last_epoch_is_scored_on_the_test_set_and_no_other(fits: dict[str, Spied], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_epoch_is_scored_on_the_test_set_and_no_other(
+    fits: dict[str, Spied], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Epochs are watched on the validation set; the test set is seen once an arm, after its last epoch, also where an earlier one was better."""
     evaluate, seen = Classification.evaluate, []
     test, validation = digits().test.label, digits().validation.label
 
     def spy(self: Classification, net: Any, batches: Any, teacher: Any = None) -> Any:
         labels = torch.cat([batch["label"] for batch in batches])
-        seen.append("test" if torch.equal(labels, test) else "validation" if torch.equal(labels, validation) else "?")
+        seen.append(
+            "test"
+            if torch.equal(labels, test)
+            else "validation"
+            if torch.equal(labels, validation)
+            else "?"
+        )
         return evaluate(self, net, batches, teacher)
 
     monkeypatch.setattr(Classification, "evaluate", spy)
     run_of(recipe("seeds=[0]", "baselines=[alone]"), tmp_path / "run")
     arm = ["validation", "validation", "validation", "test"]
-    assert seen == ["validation", "validation", "validation", "test", *arm, *arm]  # two epochs, then both sets; the teacher first
+    assert seen == [
+        "validation",
+        "validation",
+        "validation",
+        "test",
+        *arm,
+        *arm,
+    ]  # two epochs, then both sets; the teacher first
     net = fits["distilled-0-stage0"].scheme.export()
     net.load_state_dict(fits["distilled-0-stage0"].end)
     with torch.no_grad():
         right = net.eval()({"image": digits().test.image})["logits"].argmax(-1) == test
-    assert result(tmp_path / "run")["distilled"]["accuracy"]["values"] == [pytest.approx(right.double().mean().item())]
+    assert result(tmp_path / "run")["distilled"]["accuracy"]["values"] == [
+        pytest.approx(right.double().mean().item())
+    ]
 
 
 def test_a_weight_and_a_temperature_on_a_schedule_are_felt(tmp_path: Path) -> None:
@@ -182,14 +223,19 @@ def test_a_weight_and_a_temperature_on_a_schedule_are_felt(tmp_path: Path) -> No
 # --- augmentation ------------------------------------------------------------------------------------------------------------------------------
 
 
-def test_d4_d15_the_teacher_is_asked_about_the_view_that_the_student_sees(fits: dict[str, Spied], tmp_path: Path) -> None:
+def test_d4_d15_the_teacher_is_asked_about_the_view_that_the_student_sees(
+    fits: dict[str, Spied], tmp_path: Path
+) -> None:
     asked: list[tuple[Tensor, Tensor]] = []
     compare = Offline.compare
 
     def spy(self: Offline, batch: Batch) -> Any:
         if self.teacher is not None:
             inputs: list[Tensor] = []
-            handles = [net.register_forward_pre_hook(lambda _, given: inputs.append(given[0]["image"])) for net in (self.teacher.net, self.student)]
+            handles = [
+                net.register_forward_pre_hook(lambda _, given: inputs.append(given[0]["image"]))
+                for net in (self.teacher.net, self.student)
+            ]
             answer = compare(self, batch)
             for handle in handles:
                 handle.remove()
@@ -199,14 +245,23 @@ def test_d4_d15_the_teacher_is_asked_about_the_view_that_the_student_sees(fits: 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Offline, "compare", spy)
-        run_of(recipe("seeds=[0]", "baselines=[]", "data.augment={crop: 1, flip: true}"), tmp_path / "run")
+        run_of(
+            recipe("seeds=[0]", "baselines=[]", "data.augment={crop: 1, flip: true}"),
+            tmp_path / "run",
+        )
     assert len(asked) == 8
     assert all(torch.equal(teacher, student) for teacher, student in asked)
     batches = fits["distilled-0-stage0"].batches
     plain = digits().train.image
     assert not torch.equal(batches[0]["image"], plain[batches[0]["index"]])
-    order = [torch.cat([batch["index"] for batch in part]).argsort() for part in (batches[:4], batches[4:])]
-    views = [torch.cat([batch["image"] for batch in part])[o] for part, o in zip((batches[:4], batches[4:]), order, strict=True)]
+    order = [
+        torch.cat([batch["index"] for batch in part]).argsort()
+        for part in (batches[:4], batches[4:])
+    ]
+    views = [
+        torch.cat([batch["image"] for batch in part])[o]
+        for part, o in zip((batches[:4], batches[4:]), order, strict=True)
+    ]
     assert not torch.equal(views[0], views[1]), "every epoch has its own"
 
 
@@ -216,7 +271,12 @@ def test_d4_d15_the_teacher_is_asked_about_the_view_that_the_student_sees(fits: 
 def test_a_teacher_of_other_classes_is_read_for_its_features(tmp_path: Path) -> None:
     teacher = {"model": "cnn", "options": {"width": 3, "classes": 4}, "trained": True}
     found = run_of(
-        recipe("seeds=[0]", teacher=teacher, student={"model": "cnn", "options": {"width": 2}}, objectives={"cross_entropy": {}, "fitnet": {}}),
+        recipe(
+            "seeds=[0]",
+            teacher=teacher,
+            student={"model": "cnn", "options": {"width": 2}},
+            objectives={"cross_entropy": {}, "fitnet": {}},
+        ),
         tmp_path / "run",
     )
     assert found["status"] == "complete"
@@ -227,18 +287,30 @@ def test_a_teacher_of_other_classes_is_read_for_its_features(tmp_path: Path) -> 
 
 
 def test_several_teachers_are_an_ensemble(fits: dict[str, Spied], tmp_path: Path) -> None:
-    found = run_of(recipe("seeds=[0]", "baselines=[]", teacher=[{"model": "cnn", "options": {"width": 2}}, "mlp"]), tmp_path / "run")
+    found = run_of(
+        recipe(
+            "seeds=[0]", "baselines=[]", teacher=[{"model": "cnn", "options": {"width": 2}}, "mlp"]
+        ),
+        tmp_path / "run",
+    )
     assert {"teacher0-stage0", "teacher1-stage0", "distilled-0-stage0"} == set(fits)
     image = digits().test.image
     with torch.no_grad():
-        logits = sum(fits[f"teacher{n}-stage0"].scheme.student.eval()({"image": image})["logits"] for n in (0, 1))
+        logits = sum(
+            fits[f"teacher{n}-stage0"].scheme.student.eval()({"image": image})["logits"]
+            for n in (0, 1)
+        )
     assert isinstance(logits, Tensor)
     accuracy = (logits.argmax(-1) == digits().test.label).double().mean().item()
     assert found["teacher"]["accuracy"]["values"] == [pytest.approx(accuracy)]
-    assert found["cost"]["teacher"]["parameters"] == sum(p.numel() for n in (0, 1) for p in fits[f"teacher{n}-stage0"].scheme.student.parameters())
+    assert found["cost"]["teacher"]["parameters"] == sum(
+        p.numel() for n in (0, 1) for p in fits[f"teacher{n}-stage0"].scheme.student.parameters()
+    )
 
 
-@pytest.mark.parametrize("scheme", [{"type": "mutual", "peers": ["mlp", "cnn"]}, {"type": "ema", "decay": 0.9}])
+@pytest.mark.parametrize(
+    "scheme", [{"type": "mutual", "peers": ["mlp", "cnn"]}, {"type": "ema", "decay": 0.9}]
+)
 def test_schemes_without_a_teacher_of_their_own(scheme: dict[str, Any], tmp_path: Path) -> None:
     found = run_of(recipe("seeds=[0]", "teacher=null", scheme=scheme), tmp_path / "run")
     assert not {"teacher", "pseudo_labels"} & set(found)
@@ -247,7 +319,10 @@ def test_schemes_without_a_teacher_of_their_own(scheme: dict[str, Any], tmp_path
 
 
 def test_two_learners_and_an_optimizer_for_one(tmp_path: Path) -> None:
-    found = run_of(recipe("seeds=[0]", "train.optimizers={critic: {lr: 1e-4}}", scheme="adversarial"), tmp_path / "run")
+    found = run_of(
+        recipe("seeds=[0]", "train.optimizers={critic: {lr: 1e-4}}", scheme="adversarial"),
+        tmp_path / "run",
+    )
     assert found["status"] == "complete"
     assert any("critic/critic" in line["losses"] for line in lines(tmp_path / "run"))
 
@@ -269,8 +344,13 @@ def test_the_teacher_is_asked_once_about_each_image() -> None:
 CNN = {"model": "cnn", "options": {"width": 2}}
 
 
-def test_hint_then_kd_goes_on_with_the_same_student_and_every_arm_has_all_steps(fits: dict[str, Spied], tmp_path: Path) -> None:
-    stages = [{"objectives": {"hint": {"type": "fitnet", "pairs": [[1, 1]]}}, "train": {"epochs": 3}}, {"student": "previous"}]
+def test_hint_then_kd_goes_on_with_the_same_student_and_every_arm_has_all_steps(
+    fits: dict[str, Spied], tmp_path: Path
+) -> None:
+    stages = [
+        {"objectives": {"hint": {"type": "fitnet", "pairs": [[1, 1]]}}, "train": {"epochs": 3}},
+        {"student": "previous"},
+    ]
     run_of(recipe("seeds=[0]", student=CNN, stages=stages), tmp_path / "run")
     first, second = fits["distilled-0-stage0"], fits["distilled-0-stage1"]
     assert same(first.end, second.start)
@@ -286,28 +366,39 @@ def test_born_again_teaches_the_next_generation(fits: dict[str, Spied], tmp_path
         {"objectives": {"cross_entropy": {}}},
         {"teacher": "previous", "objectives": {"cross_entropy": {}, "kd": {}}, "repeat": 2},
     ]
-    found = run_of(recipe("seeds=[0]", "teacher=null", "baselines=[alone]", stages=stages), tmp_path / "run")
+    found = run_of(
+        recipe("seeds=[0]", "teacher=null", "baselines=[alone]", stages=stages), tmp_path / "run"
+    )
     generations = [fits[f"distilled-0-stage{number}"] for number in range(3)]
     for before, after in pairwise(generations):
         assert after.scheme.teacher is not None
         assert same(before.end, after.scheme.teacher.net.state_dict()), "and it did not learn along"
         assert not same(before.start, after.start), "every generation is born anew"
-    assert same(fits["alone-0-stage0"].start, generations[2].start), "alone starts as the one that is shipped"
+    assert same(fits["alone-0-stage0"].start, generations[2].start), (
+        "alone starts as the one that is shipped"
+    )
     assert fits["alone-0-stage0"].steps == 24
     assert "teacher" not in found
 
 
 def test_an_assistant_is_taught_and_teaches(fits: dict[str, Spied], tmp_path: Path) -> None:
     """The middle net has another shape than the student, and its features are read; the teacher of the table is the one at the beginning."""
-    stages = [{"student": {"model": "cnn", "options": {"width": 4}}}, {"teacher": "previous", "objectives": {"cross_entropy": {}, "fitnet": {}}}]
+    stages = [
+        {"student": {"model": "cnn", "options": {"width": 4}}},
+        {"teacher": "previous", "objectives": {"cross_entropy": {}, "fitnet": {}}},
+    ]
     found = run_of(recipe("seeds=[0]", student=CNN, stages=stages), tmp_path / "run")
     assert set(BASELINES) | {"teacher", "distilled"} <= set(found)
     assert fits["distilled-0-stage0"].scheme.student.model.stages[0][0].out_channels == 4
     assert fits["distilled-0-stage1"].scheme.teacher is not None
-    assert same(fits["distilled-0-stage0"].end, fits["distilled-0-stage1"].scheme.teacher.net.state_dict())
+    assert same(
+        fits["distilled-0-stage0"].end, fits["distilled-0-stage1"].scheme.teacher.net.state_dict()
+    )
 
 
-def test_a_student_that_goes_on_is_taught_by_what_it_was(fits: dict[str, Spied], tmp_path: Path) -> None:
+def test_a_student_that_goes_on_is_taught_by_what_it_was(
+    fits: dict[str, Spied], tmp_path: Path
+) -> None:
     stages = [{"objectives": {"cross_entropy": {}}}, {"teacher": "previous", "student": "previous"}]
     run_of(recipe("seeds=[0]", "teacher=null", "baselines=[]", stages=stages), tmp_path / "run")
     first, second = fits["distilled-0-stage0"], fits["distilled-0-stage1"]
@@ -318,7 +409,10 @@ def test_a_student_that_goes_on_is_taught_by_what_it_was(fits: dict[str, Spied],
 
 
 def test_a_stage_may_batch_and_augment_otherwise(fits: dict[str, Spied], tmp_path: Path) -> None:
-    stages = [{"data": {"batch_size": 100, "labels": 50}}, {"data": {"augment": {"crop": 1}}, "student": "previous"}]
+    stages = [
+        {"data": {"batch_size": 100, "labels": 50}},
+        {"data": {"augment": {"crop": 1}}, "student": "previous"},
+    ]
     run_of(recipe("seeds=[0]", "baselines=[]", stages=stages), tmp_path / "run")
     first, second = (fits[f"distilled-0-stage{number}"].batches for number in (0, 1))
     assert {len(batch["index"]) for batch in first} == {100}
@@ -329,7 +423,9 @@ def test_a_stage_may_batch_and_augment_otherwise(fits: dict[str, Spied], tmp_pat
     assert not any(torch.equal(batch["image"], plain[batch["index"]]) for batch in second)
 
 
-def test_a_finished_arm_is_read_and_not_trained_again(fits: dict[str, Spied], tmp_path: Path) -> None:
+def test_a_finished_arm_is_read_and_not_trained_again(
+    fits: dict[str, Spied], tmp_path: Path
+) -> None:
     run_of(recipe(), tmp_path / "run")
     fits.clear()
     before = json.loads((tmp_path / "run" / "checkpoint" / "distilled-1.json").read_text())
@@ -338,7 +434,9 @@ def test_a_finished_arm_is_read_and_not_trained_again(fits: dict[str, Spied], tm
     assert json.loads((tmp_path / "run" / "checkpoint" / "distilled-1.json").read_text()) == before
 
 
-def test_a_seed_sets_the_random_state_of_each_arm_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_seed_sets_the_random_state_of_each_arm_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     states: dict[int, list[Tensor]] = {}
     real = module.fit
 
@@ -351,5 +449,9 @@ def test_a_seed_sets_the_random_state_of_each_arm_alike(tmp_path: Path, monkeypa
     run_of(recipe("train.epochs=1", "baselines=[alone, pseudo_labels]"), tmp_path / "run")
     assert {seed: len(found) for seed, found in states.items()} == {0: 3, 1: 3}
     for found in states.values():
-        assert all(torch.equal(found[0], other) for other in found[1:]), "dropout and adapters of the arms would draw other numbers"
-    assert not torch.equal(states[0][-1], states[1][-1]), "every seed would give the distilled student the same adapters"
+        assert all(torch.equal(found[0], other) for other in found[1:]), (
+            "dropout and adapters of the arms would draw other numbers"
+        )
+    assert not torch.equal(states[0][-1], states[1][-1]), (
+        "every seed would give the distilled student the same adapters"
+    )

@@ -81,7 +81,9 @@ def command(here: Path, capsys: pytest.CaptureFixture[str]) -> Command:
 
 
 def write(name: str = "mine.yaml", **sections: Any) -> str:
-    Path(name).write_text(yaml.safe_dump({**SMALL, "seeds": [0], "baselines": ["alone"], **sections}))
+    Path(name).write_text(
+        yaml.safe_dump({**SMALL, "seeds": [0], "baselines": ["alone"], **sections})
+    )
     return name
 
 
@@ -97,7 +99,11 @@ def pictures(folder: str, size: int = 16, classes: str = "abc", each: int = 16) 
 
 def test_own_model_and_own_loss(command: Command, here: Path) -> None:
     Path("my_code.py").write_text(OWN)
-    write(imports=["my_code"], student={"model": "my_code:build", "options": {"width": 3}}, objectives={"cross_entropy": {}, "gap": {"power": 0.5}})
+    write(
+        imports=["my_code"],
+        student={"model": "my_code:build", "options": {"width": 3}},
+        objectives={"cross_entropy": {}, "gap": {"power": 0.5}},
+    )
     code, out, err = command("run", "mine.yaml", "--out", "out")
     assert (code, err) == (0, "")
     assert "distilled" in out
@@ -109,11 +115,22 @@ def test_own_model_and_own_loss(command: Command, here: Path) -> None:
     assert command("methods", "gap", "--json")[0] == 0
 
 
-def test_a_folder_of_pictures_and_different_inputs_of_teacher_and_student(command: Command, here: Path) -> None:
+def test_a_folder_of_pictures_and_different_inputs_of_teacher_and_student(
+    command: Command, here: Path
+) -> None:
     pictures("pictures")
     write(
-        data={"name": "folder:pictures", "size": 16, "batch_size": 8, "augment": {"crop": 2, "flip": True}},
-        teacher={"model": "cnn", "options": {"width": 4}, "input": {"size": 12, "mean": [0.5] * 3, "std": [0.2] * 3}},
+        data={
+            "name": "folder:pictures",
+            "size": 16,
+            "batch_size": 8,
+            "augment": {"crop": 2, "flip": True},
+        },
+        teacher={
+            "model": "cnn",
+            "options": {"width": 4},
+            "input": {"size": 12, "mean": [0.5] * 3, "std": [0.2] * 3},
+        },
         student={"model": "mlp", "options": {"width": 4}, "input": {"size": 8}},
         train={"epochs": 2},
     )
@@ -126,13 +143,17 @@ def test_a_folder_of_pictures_and_different_inputs_of_teacher_and_student(comman
     assert found["export"]["onnx"]["max_difference"] < 1e-4, "resizing is in the graph"
 
 
-def test_a_broken_picture_is_one_error_also_from_a_worker_and_is_mended(command: Command, here: Path) -> None:
+def test_a_broken_picture_is_one_error_also_from_a_worker_and_is_mended(
+    command: Command, here: Path
+) -> None:
     pictures("pictures")
     whole = Path("pictures/b/7.png").read_bytes()
     Path("pictures/b/7.png").write_bytes(whole[:20])
     write(data={"name": "folder:pictures", "size": 8, "batch_size": 8, "channels": 3})
     for workers in ("0", "1"):
-        code, _, err = command("run", "mine.yaml", f"data.workers={workers}", "--out", f"out{workers}")
+        code, _, err = command(
+            "run", "mine.yaml", f"data.workers={workers}", "--out", f"out{workers}"
+        )
         assert code == 2
         assert err.count("\n") == 1
         assert "b/7.png cannot be read as a picture" in err
@@ -145,7 +166,10 @@ def test_a_broken_picture_is_one_error_also_from_a_worker_and_is_mended(command:
 def test_several_labels_an_image_and_yes_or_no(kind: str, command: Command, here: Path) -> None:
     generator = np.random.default_rng(0)
     image = generator.random((120, 8, 8)).astype(np.float32)
-    label = (np.stack([image[:, :4].mean((1, 2)), image[:, :, :4].mean((1, 2)), image.mean((1, 2))], 1) > 0.5).astype(np.int64)
+    label = (
+        np.stack([image[:, :4].mean((1, 2)), image[:, :, :4].mean((1, 2)), image.mean((1, 2))], 1)
+        > 0.5
+    ).astype(np.int64)
     np.savez("data.npz", image=image, label=label if kind == "multi" else label[:, :1])
     write(
         task={"name": "classification", "kind": kind},
@@ -163,7 +187,8 @@ def test_several_labels_an_image_and_yes_or_no(kind: str, command: Command, here
     probability = student(torch.from_numpy(image[:5, None]))
     assert probability.shape == (5, 3 if kind == "multi" else 1)
     assert student.predict(torch.from_numpy(image[:2, None])) == [
-        [name for name, p in zip(student.classes, row, strict=True) if p > 0.5] for row in probability[:2].tolist()
+        [name for name, p in zip(student.classes, row, strict=True) if p > 0.5]
+        for row in probability[:2].tolist()
     ]
 
 
@@ -179,38 +204,70 @@ def test_several_labels_an_image_and_yes_or_no(kind: str, command: Command, here
 def test_students_of_other_libraries(student: dict[str, Any], command: Command, here: Path) -> None:
     Path("hugging.py").write_text(HUGGING)
     generator = np.random.default_rng(0)
-    np.savez("data.npz", image=generator.integers(0, 255, (60, 32, 32)).astype(np.uint8), label=np.arange(60) % 3)
-    write(data={"name": "npz:data.npz", "batch_size": 20}, student=student, baselines=[], objectives={"cross_entropy": {}, "kd": {}, "rkd": {}})
+    np.savez(
+        "data.npz",
+        image=generator.integers(0, 255, (60, 32, 32)).astype(np.uint8),
+        label=np.arange(60) % 3,
+    )
+    write(
+        data={"name": "npz:data.npz", "batch_size": 20},
+        student=student,
+        baselines=[],
+        objectives={"cross_entropy": {}, "kd": {}, "rkd": {}},
+    )
     code, _, err = command("run", "mine.yaml", "train.epochs=1", "--out", "out")
     assert (code, err) == (0, "")
-    assert np.isfinite([value for line in lines(here / "out") for value in line["losses"].values()]).all()
+    assert np.isfinite(
+        [value for line in lines(here / "out") for value in line["losses"].values()]
+    ).all()
     probability = instil.load("out")(torch.rand(3, 1, 32, 32))
     torch.testing.assert_close(probability.sum(1), torch.ones(3))
 
 
 def test_half_precision_changes_the_training_and_little_else(tmp_path: Path) -> None:
-    half, full = (run_of(recipe("seeds=[0]", f"train.precision={name}"), tmp_path / name) for name in ("bfloat16", "float32"))
+    half, full = (
+        run_of(recipe("seeds=[0]", f"train.precision={name}"), tmp_path / name)
+        for name in ("bfloat16", "float32")
+    )
     assert half["distilled"]["loss"]["mean"] != full["distilled"]["loss"]["mean"]
-    assert half["distilled"]["loss"]["mean"] == pytest.approx(full["distilled"]["loss"]["mean"], rel=0.05)
+    assert half["distilled"]["loss"]["mean"] == pytest.approx(
+        full["distilled"]["loss"]["mean"], rel=0.05
+    )
 
 
 @pytest.mark.slow
 def test_compiled_gives_what_is_not_compiled(tmp_path: Path) -> None:
     changes = ["seeds=[0]", "baselines=[]", "export=true"]
-    compiled, plain = (run_of(recipe(*changes, f"train.compile={on}"), tmp_path / on) for on in ("true", "false"))
-    assert compiled["distilled"]["loss"]["mean"] == pytest.approx(plain["distilled"]["loss"]["mean"], rel=1e-4)
+    compiled, plain = (
+        run_of(recipe(*changes, f"train.compile={on}"), tmp_path / on) for on in ("true", "false")
+    )
+    assert compiled["distilled"]["loss"]["mean"] == pytest.approx(
+        plain["distilled"]["loss"]["mean"], rel=1e-4
+    )
     assert compiled["export"]["onnx"]["max_difference"] < 1e-4
 
 
 @pytest.mark.slow
 def test_two_processes_give_the_accuracies_of_one(tmp_path: Path) -> None:
     """Torchrun cuts each batch in two; nothing else changes."""
-    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(SMALL | {"seeds": [0], "data": {**SMALL["data"], "batch_size": 200}}))
+    (tmp_path / "mine.yaml").write_text(
+        yaml.safe_dump(SMALL | {"seeds": [0], "data": {**SMALL["data"], "batch_size": 200}})
+    )
     answers = []
-    for name, words in (("one", [sys.executable, "-m"]), ("two", [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m"])):
-        environment = os.environ | {"INSTIL_CACHE": str(tmp_path / f"cache-{name}"), "OMP_NUM_THREADS": "1"}
+    for name, words in (
+        ("one", [sys.executable, "-m"]),
+        ("two", [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m"]),
+    ):
+        environment = os.environ | {
+            "INSTIL_CACHE": str(tmp_path / f"cache-{name}"),
+            "OMP_NUM_THREADS": "1",
+        }
         made = subprocess.run(
-            [*words, "instil.cli", "run", "mine.yaml", "--out", name], cwd=tmp_path, capture_output=True, text=True, env=environment
+            [*words, "instil.cli", "run", "mine.yaml", "--out", name],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            env=environment,
         )
         assert made.returncode == 0, made.stderr
         assert made.stdout.count("The page to read") == 1
@@ -219,8 +276,12 @@ def test_two_processes_give_the_accuracies_of_one(tmp_path: Path) -> None:
         assert len(records) == len(set(records))
     for arm in ("alone", "label_smoothing", "pseudo_labels", "distilled"):
         one, two = (answer[arm]["loss"]["mean"] for answer in answers)
-        assert two == pytest.approx(one, abs=2e-2 if arm == "pseudo_labels" else 1e-2), "the teacher has BatchNorm, which sees half a batch each"
-        assert answers[1][arm]["accuracy"]["mean"] == pytest.approx(answers[0][arm]["accuracy"]["mean"], abs=0.02)
+        assert two == pytest.approx(one, abs=2e-2 if arm == "pseudo_labels" else 1e-2), (
+            "the teacher has BatchNorm, which sees half a batch each"
+        )
+        assert answers[1][arm]["accuracy"]["mean"] == pytest.approx(
+            answers[0][arm]["accuracy"]["mean"], abs=0.02
+        )
     one, two = (answer["alone"]["loss"]["mean"] for answer in answers)
     assert two == pytest.approx(one, rel=1e-5)
 

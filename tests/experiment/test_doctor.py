@@ -26,11 +26,28 @@ def ailments(*changes: str, **sections: Any) -> str:
 
 
 def test_the_findings_of_a_healthy_recipe() -> None:
-    found = doctor(recipe(student=CNN, objectives={"cross_entropy": {}, "kd": {"weight": 2}, "fitnet": {"weight": 0.5}}))
+    found = doctor(
+        recipe(
+            student=CNN,
+            objectives={"cross_entropy": {}, "kd": {"weight": 2}, "fitnet": {"weight": 0.5}},
+        )
+    )
     assert set(found) == {"recipe", "stages", "problems"}
     (stage,) = found["stages"]
-    assert set(stage) == {"scheme", "teacher_trained", "student", "teacher", "objectives", "match", "forecast", "problems"}
-    assert stage["student"]["parameters"] == sum(p.numel() for p in build.net(recipe(student=CNN).student, Bench.of(recipe()), "s").parameters())
+    assert set(stage) == {
+        "scheme",
+        "teacher_trained",
+        "student",
+        "teacher",
+        "objectives",
+        "match",
+        "forecast",
+        "problems",
+    }
+    assert stage["student"]["parameters"] == sum(
+        p.numel()
+        for p in build.net(recipe(student=CNN).student, Bench.of(recipe()), "s").parameters()
+    )
     assert stage["student"]["roles"]["logits"] == [250, 10]
     assert stage["student"]["roles"]["features"] == [[250, 2, 8, 8], [250, 4, 4, 4], [250, 8, 2, 2]]
     assert stage["student"]["taps"]["features"] == ["stages.0", "stages.1", "stages.2"]
@@ -64,9 +81,15 @@ def test_values_and_gradients_by_hand() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["objectives.kd.weight=0"], "objectives.kd: its gradient does not reach learner 'student'"),
+        (
+            ["objectives.kd.weight=0"],
+            "objectives.kd: its gradient does not reach learner 'student'",
+        ),
         (["objectives.kd.weight=1e-6"], "objectives.kd: has "),
-        (["data.labels=1", "data.batch_size=2"], "objectives.cross_entropy: nothing in the batch counts for it"),
+        (
+            ["data.labels=1", "data.batch_size=2"],
+            "objectives.cross_entropy: nothing in the batch counts for it",
+        ),
         (["objectives.kd.weight={start: 0, end: 1}"], "objectives.kd: its gradient does not reach"),
     ],
 )
@@ -93,7 +116,9 @@ def test_a_teacher_that_knows_less_than_chance(tmp_path: Path) -> None:
     assert right["problems"] == []
     assert right["stages"][0]["match"]["teacher_accuracy"] == 1
     assert wrong["stages"][0]["match"]["teacher_accuracy"] == 0
-    assert any("right less often than the untrained student" in problem for problem in wrong["problems"])
+    assert any(
+        "right less often than the untrained student" in problem for problem in wrong["problems"]
+    )
 
 
 def test_a_part_of_the_teacher_in_train_mode() -> None:
@@ -114,15 +139,28 @@ def test_a_part_of_the_teacher_in_train_mode() -> None:
 SCHEMES: dict[str, dict[str, Any]] = {
     "offline": {},
     "mutual": {"teacher": None, "scheme": {"type": "mutual", "peers": ["mlp"]}},
-    "ema": {"teacher": None, "scheme": {"type": "ema"}, "data": {**SMALL["data"], "augment": {"crop": 1}}},
+    "ema": {
+        "teacher": None,
+        "scheme": {"type": "ema"},
+        "data": {**SMALL["data"], "augment": {"crop": 1}},
+    },
     "adversarial": {"scheme": "adversarial"},
     "ensemble": {"teacher": ["cnn", "mlp"]},
-    "stages": {"student": CNN, "stages": [{"objectives": {"fitnet": {}}}, {"student": "previous"}, {"teacher": "previous", "repeat": 2}]},
+    "stages": {
+        "student": CNN,
+        "stages": [
+            {"objectives": {"fitnet": {}}},
+            {"student": "previous"},
+            {"teacher": "previous", "repeat": 2},
+        ],
+    },
 }
 
 
 @pytest.mark.parametrize("name", SCHEMES)
-def test_every_scheme_on_the_terminal_and_as_json(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_scheme_on_the_terminal_and_as_json(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     one = recipe(**SCHEMES[name])
     from instil.recipe import to_yaml
 
@@ -137,7 +175,9 @@ def test_every_scheme_on_the_terminal_and_as_json(name: str, tmp_path: Path, cap
     for stage in found["stages"]:
         assert all(entry["gradient"] >= 0 for entry in stage["objectives"].values())
     learners = {key.split("/")[0] for key in found["stages"][0]["objectives"]}
-    assert learners == {"mutual": {"student", "peer0"}, "adversarial": {"student", "critic"}}.get(name, {"student"})
+    assert learners == {"mutual": {"student", "peer0"}, "adversarial": {"student", "critic"}}.get(
+        name, {"student"}
+    )
 
 
 def test_nothing_is_trained_or_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,9 +197,18 @@ def test_nothing_is_trained_or_written(tmp_path: Path, monkeypatch: pytest.Monke
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_it_says_what_a_kept_teacher_really_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_says_what_a_kept_teacher_really_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
-    one = recipe("seeds=[0]", "baselines=[]", "teacher_train.epochs=30", "train.epochs=1", "data.batch_size=100", "data.labels=null")
+    one = recipe(
+        "seeds=[0]",
+        "baselines=[]",
+        "teacher_train.epochs=30",
+        "train.epochs=1",
+        "data.batch_size=100",
+        "data.labels=null",
+    )
     run_of(one, tmp_path / "run")
     assert doctor(one)["stages"][0]["match"]["teacher_accuracy"] > 0.6
 

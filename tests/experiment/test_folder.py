@@ -17,7 +17,9 @@ def record(arm: str, seed: int | None, step: int) -> dict[str, object]:
 
 def steps(folder: RunFolder) -> list[tuple[str, int | None, int]]:
     text = (folder.path / "metrics.jsonl").read_text()
-    return [(line["arm"], line["seed"], line["step"]) for line in map(json.loads, text.splitlines())]
+    return [
+        (line["arm"], line["seed"], line["step"]) for line in map(json.loads, text.splitlines())
+    ]
 
 
 def test_lines_of_one_arm_and_seed_are_forgotten(tmp_path: Path) -> None:
@@ -31,7 +33,15 @@ def test_lines_of_one_arm_and_seed_are_forgotten(tmp_path: Path) -> None:
     assert steps(folder) == [("alone", 1, 1), ("distilled", 0, 1)]
 
 
-@pytest.mark.parametrize("half", ['{"seed": 0, "arm": "al', '{"seed": 0, "arm": "alone", "losses": {"a": 1.0}', "\x00\x00}", "17}"])
+@pytest.mark.parametrize(
+    "half",
+    [
+        '{"seed": 0, "arm": "al',
+        '{"seed": 0, "arm": "alone", "losses": {"a": 1.0}',
+        "\x00\x00}",
+        "17}",
+    ],
+)
 def test_half_a_line_of_a_run_that_was_killed_is_dropped(half: str, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.log(record("distilled", 0, 1))
@@ -52,7 +62,9 @@ def test_json_is_strict_and_whole(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
 
 
-def test_outside_of_a_repository_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outside_of_a_repository_there_is_no_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
     found = environment([4])

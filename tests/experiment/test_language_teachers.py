@@ -22,8 +22,19 @@ from tests.experiment.small import among_texts, lines, recipe, run_of
 
 SPOKEN: dict[str, Any] = {
     "task": "language",
-    "data": {"name": "text", "path": "texts", "length": 16, "rows": 16, "held_out": 4, "batch_size": 8},
-    "teacher": {"model": "causal_transformer", "options": {"width": 16, "depth": 3}, "trained": True},
+    "data": {
+        "name": "text",
+        "path": "texts",
+        "length": 16,
+        "rows": 16,
+        "held_out": 4,
+        "batch_size": 8,
+    },
+    "teacher": {
+        "model": "causal_transformer",
+        "options": {"width": 16, "depth": 3},
+        "trained": True,
+    },
     "student": {"model": "causal_transformer", "options": {"width": 8, "depth": 1}},
     "objectives": {"forward_kl": {}},
     "train": {"epochs": 2, "optimizer": {"lr": 1e-2}},
@@ -42,18 +53,27 @@ def spoken(*changes: str, **sections: Any) -> Recipe:
     return recipe(*changes, **SPOKEN | sections)
 
 
-def test_a_teacher_that_is_not_trained_is_loaded_once_and_let_go(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_teacher_that_is_not_trained_is_loaded_once_and_let_go(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loaded = []
-    monkeypatch.setattr(arms, "untrained", lambda *given, make=arms.untrained: loaded.append(1) or make(*given))
+    monkeypatch.setattr(
+        arms, "untrained", lambda *given, make=arms.untrained: loaded.append(1) or make(*given)
+    )
     bench = Bench.of(spoken(student={"model": "teacher", "changes": {"lora": {"rank": 2}}}))
     made = Arms(bench, RunFolder(here / "run"), lambda *_: None)
     teacher = made.teacher()
     students = [made._new_student(seed) for seed in (0, 1, 0)]
     assert len(loaded) == 1
     assert len(made._ready) == 1
-    weights = [{name: one for name, one in student.named_parameters() if "lora_A" in name} for student in students]
+    weights = [
+        {name: one for name, one in student.named_parameters() if "lora_A" in name}
+        for student in students
+    ]
     assert all(torch.equal(one, weights[2][name]) for name, one in weights[0].items())
-    assert not any(torch.equal(one, weights[1][name]) for name, one in weights[0].items()), "what is drawn is the seed's, not the teacher's"
+    assert not any(torch.equal(one, weights[1][name]) for name, one in weights[0].items()), (
+        "what is drawn is the seed's, not the teacher's"
+    )
     del teacher, students
     made._teacher, made._remembered = None, {}
     gc.collect()
@@ -66,39 +86,69 @@ def losses(one: Recipe, out: Path) -> list[dict[str, float]]:
 
 
 STATES = {"forward_kl": {}, "distilbert": {"layers": [[1, 2]]}}
-OTHER_TOKENS = {"model": "causal_transformer", "options": {"width": 16, "depth": 2}, "trained": True, "tokenizer": "bpe:260"}
+OTHER_TOKENS = {
+    "model": "causal_transformer",
+    "options": {"width": 16, "depth": 2},
+    "trained": True,
+    "tokenizer": "bpe:260",
+}
 
 
 @pytest.mark.parametrize(
     "sections",
     [
         {},
-        {"objectives": STATES, "student": {"model": "teacher", "changes": {"depth": {"layers": 2}}}},
+        {
+            "objectives": STATES,
+            "student": {"model": "teacher", "changes": {"depth": {"layers": 2}}},
+        },
         {"teacher": OTHER_TOKENS, "objectives": {"gold": {}}},
         {"teacher": OTHER_TOKENS, "objectives": {"dskd_cma": {}}},
     ],
-    ids=["hidden and head", "states, to a part of the teacher", "other tokens", "other tokens, hidden states"],
+    ids=[
+        "hidden and head",
+        "states, to a part of the teacher",
+        "other tokens",
+        "other tokens, hidden states",
+    ],
 )
-def test_losses_from_a_store_are_those_of_the_live_teacher_to_the_last_bit(sections: dict[str, Any], here: Path) -> None:
+def test_losses_from_a_store_are_those_of_the_live_teacher_to_the_last_bit(
+    sections: dict[str, Any], here: Path
+) -> None:
     stored = spoken("store.path=store", **sections)
     record(stored, Console(quiet=True))
     assert losses(stored, here / "recorded") == losses(spoken(**sections), here / "live")
 
 
-@pytest.mark.parametrize(("codec", "objective"), [("float16", "forward_kl"), ("top", "top_k"), ("sampled", "sampled_kd")])
-def test_every_codec_teaches_what_the_live_teacher_does(codec: str, objective: str, here: Path) -> None:
+@pytest.mark.parametrize(
+    ("codec", "objective"), [("float16", "forward_kl"), ("top", "top_k"), ("sampled", "sampled_kd")]
+)
+def test_every_codec_teaches_what_the_live_teacher_does(
+    codec: str, objective: str, here: Path
+) -> None:
     changes = ("store.path=store", f"store.codec={codec}", "store.size=100", "train.epochs=8")
-    options = {"k": 100} if objective == "top_k" else {"draws": 100} if objective == "sampled_kd" else {}
-    goals = {"objectives": {objective: options}, "teacher": {"model": "causal_transformer", "options": {"width": 16, "depth": 2}}}
+    options = (
+        {"k": 100} if objective == "top_k" else {"draws": 100} if objective == "sampled_kd" else {}
+    )
+    goals = {
+        "objectives": {objective: options},
+        "teacher": {"model": "causal_transformer", "options": {"width": 16, "depth": 2}},
+    }
     record(spoken(*changes, **goals), Console(quiet=True))
-    live, stored = losses(spoken("train.epochs=8", **goals), here / "live"), losses(spoken(*changes, **goals), here / "recorded")
+    live, stored = (
+        losses(spoken("train.epochs=8", **goals), here / "live"),
+        losses(spoken(*changes, **goals), here / "recorded"),
+    )
     allowed = {"float16": 1e-4, "top": 1e-5, "sampled": 0.1}[codec]
-    assert all(one == pytest.approx(two, rel=allowed) for one, two in zip(live, stored, strict=True))
+    assert all(
+        one == pytest.approx(two, rel=allowed) for one, two in zip(live, stored, strict=True)
+    )
 
 
 def test_what_a_store_of_texts_does_not_hold_is_refused(here: Path) -> None:
     with pytest.raises(
-        RecipeError, match=r"store\.codec: 'top' does not keep what objectives\.forward_kl reads: .* holds only some classes.*: top_k"
+        RecipeError,
+        match=r"store\.codec: 'top' does not keep what objectives\.forward_kl reads: .* holds only some classes.*: top_k",
     ):
         record(spoken("store.path=none", "store.codec=top"), Console(quiet=True))
     assert not (here / "none").exists(), "before anything is asked"
@@ -108,19 +158,37 @@ def test_what_a_store_of_texts_does_not_hold_is_refused(here: Path) -> None:
         with pytest.raises(RecipeError, match=message):
             list(rehearse(Bench.of(spoken("store.path=store", *changes, **sections))))
 
-    refused("DistilBERT needs hidden_states of the teacher, which gives projection; the store does not hold it: record anew", objectives=STATES)
-    refused(r"teacher\.tokenizer was null and is \"bpe:260\"", teacher=OTHER_TOKENS, objectives={"gold": {}})
+    refused(
+        "DistilBERT needs hidden_states of the teacher, which gives projection; the store does not hold it: record anew",
+        objectives=STATES,
+    )
+    refused(
+        r"teacher\.tokenizer was null and is \"bpe:260\"",
+        teacher=OTHER_TOKENS,
+        objectives={"gold": {}},
+    )
     refused("data.length was 16 and is 12", "data.length=12")
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (("scheme=on_policy",), "store: the scheme on_policy asks the teacher about texts that are written during training"),
-        (("stages=[{objectives: {forward_kl: {}}}]",), "store: recorded answers belong to one teacher .* leave stages out"),
-        (("teacher=null", "objectives={cross_entropy: {}}"), "teacher: there is none whose answers could be recorded"),
+        (
+            ("scheme=on_policy",),
+            "store: the scheme on_policy asks the teacher about texts that are written during training",
+        ),
+        (
+            ("stages=[{objectives: {forward_kl: {}}}]",),
+            "store: recorded answers belong to one teacher .* leave stages out",
+        ),
+        (
+            ("teacher=null", "objectives={cross_entropy: {}}"),
+            "teacher: there is none whose answers could be recorded",
+        ),
     ],
 )
-def test_what_cannot_be_learned_from_is_not_recorded(changes: tuple[str, ...], message: str) -> None:
+def test_what_cannot_be_learned_from_is_not_recorded(
+    changes: tuple[str, ...], message: str
+) -> None:
     with pytest.raises(RecipeError, match=message):
         record(spoken("store.path=store", *changes), Console(quiet=True))

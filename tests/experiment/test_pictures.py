@@ -19,11 +19,15 @@ def read(data: bytes) -> Tensor:
     while place < len(data):
         (length,) = struct.unpack(">I", data[place : place + 4])
         name, body = data[place + 4 : place + 8], data[place + 8 : place + 8 + length]
-        assert struct.unpack(">I", data[place + 8 + length : place + 12 + length]) == (zlib.crc32(name + body),)
+        assert struct.unpack(">I", data[place + 8 + length : place + 12 + length]) == (
+            zlib.crc32(name + body),
+        )
         parts[name], place = body, place + 12 + length
     width, height, depth, kind = struct.unpack(">IIBB", parts[b"IHDR"][:10])
     assert depth == 8
-    lines = torch.frombuffer(bytearray(zlib.decompress(parts[b"IDAT"])), dtype=torch.uint8).view(height, -1)
+    lines = torch.frombuffer(bytearray(zlib.decompress(parts[b"IDAT"])), dtype=torch.uint8).view(
+        height, -1
+    )
     assert not lines[:, 0].any()
     return lines[:, 1:].reshape(height, width, {0: 1, 2: 3}[kind])
 

@@ -22,7 +22,13 @@ from tests.cli.test_cli import called
 from tests.experiment.small import SMALL, lines, numbers, recipe, run_of
 
 VIEWS = (
-    *("data.augment.crop=1", "data.augment.flip=true", "data.augment.views=2", "train.epochs=3", "seeds=[0]"),
+    *(
+        "data.augment.crop=1",
+        "data.augment.flip=true",
+        "data.augment.views=2",
+        "train.epochs=3",
+        "seeds=[0]",
+    ),
     "teacher_train={epochs: 2, optimizer: {lr: 1e-2}, accumulate: 1}",
 )
 
@@ -59,7 +65,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     return noted
 
 
-def test_losses_and_scores_are_those_of_the_live_teacher_to_the_last_bit(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_losses_and_scores_are_those_of_the_live_teacher_to_the_last_bit(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     live = run_of(recipe(*VIEWS), tmp_path / "live")
     noted = asked(monkeypatch)
     recorded = run_of(stored(store, *VIEWS), tmp_path / "recorded")
@@ -67,17 +75,33 @@ def test_losses_and_scores_are_those_of_the_live_teacher_to_the_last_bit(store: 
     assert numbers(recorded) == numbers(live)
 
     def losses(out: Path) -> list[Any]:
-        return [(line["arm"], line["step"], line["losses"]) for line in lines(out) if line["arm"] != "teacher"]
+        return [
+            (line["arm"], line["step"], line["losses"])
+            for line in lines(out)
+            if line["arm"] != "teacher"
+        ]
 
     assert losses(tmp_path / "recorded") == losses(tmp_path / "live")
-    assert {arm for arm, _, _ in losses(tmp_path / "live")} == {"alone", "label_smoothing", "pseudo_labels", "distilled"}
+    assert {arm for arm, _, _ in losses(tmp_path / "live")} == {
+        "alone",
+        "label_smoothing",
+        "pseudo_labels",
+        "distilled",
+    }
     assert recorded["cost"]["teacher"]["parameters"] == live["cost"]["teacher"]["parameters"]
 
 
-def test_two_micro_batches_and_reading_processes_get_the_same_answers(store: str, tmp_path: Path) -> None:
+def test_two_micro_batches_and_reading_processes_get_the_same_answers(
+    store: str, tmp_path: Path
+) -> None:
     whole = run_of(stored(store, *VIEWS, "baselines=[]"), tmp_path / "whole")
-    cut = run_of(stored(store, *VIEWS, "baselines=[]", "train.accumulate=2", "data.workers=1"), tmp_path / "cut")
-    assert cut["distilled"]["accuracy"]["mean"] == pytest.approx(whole["distilled"]["accuracy"]["mean"], abs=0.01)
+    cut = run_of(
+        stored(store, *VIEWS, "baselines=[]", "train.accumulate=2", "data.workers=1"),
+        tmp_path / "cut",
+    )
+    assert cut["distilled"]["accuracy"]["mean"] == pytest.approx(
+        whole["distilled"]["accuracy"]["mean"], abs=0.01
+    )
 
 
 @pytest.mark.parametrize(
@@ -85,13 +109,21 @@ def test_two_micro_batches_and_reading_processes_get_the_same_answers(store: str
     [
         (("data.augment.crop=2",), "augmentation.crop was 1 and is 2"),
         (("data.augment.views=3",), "augmentation.views was 2 and is 3"),
-        (("teacher.options.width=3",), "teacher.options.width was 2 and is 3; weights.0 .* has changed"),
-        (("teacher_train.epochs=4",), r"^store.path: .*weights.0 \(the teacher's weights, or how and on what it is trained\) has changed\. Record"),
+        (
+            ("teacher.options.width=3",),
+            "teacher.options.width was 2 and is 3; weights.0 .* has changed",
+        ),
+        (
+            ("teacher_train.epochs=4",),
+            r"^store.path: .*weights.0 \(the teacher's weights, or how and on what it is trained\) has changed\. Record",
+        ),
         (("store.codec=float16",), "store.codec was"),
         (("data.name=digit_domains",), "data.name was .* and is .*digit_domains"),
     ],
 )
-def test_answers_of_another_teacher_or_other_data_are_refused_with_what_has_changed(store: str, changes: tuple[str, ...], what: str) -> None:
+def test_answers_of_another_teacher_or_other_data_are_refused_with_what_has_changed(
+    store: str, changes: tuple[str, ...], what: str
+) -> None:
     with pytest.raises(ValueError, match=what):
         doctor_of(stored(store, *VIEWS, *changes))
 
@@ -106,15 +138,23 @@ def doctor_of(one: Recipe) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (("data.augment.mixup=true", "objectives.cross_entropy=null"), "store: recorded answers belong to .* leave data.augment.mixup out"),
+        (
+            ("data.augment.mixup=true", "objectives.cross_entropy=null"),
+            "store: recorded answers belong to .* leave data.augment.mixup out",
+        ),
         (
             ("objectives.fitnet={}", "student={model: cnn, options: {width: 2}}"),
             r"objectives\.fitnet: FitNet needs features of the teacher, which gives logits; the store does not hold it: record anew with this",
         ),
-        (("scheme=adaad",), "a recorded teacher cannot be differentiated by its input; ask the live one"),
+        (
+            ("scheme=adaad",),
+            "a recorded teacher cannot be differentiated by its input; ask the live one",
+        ),
     ],
 )
-def test_what_recorded_answers_cannot_do_is_said_before_training(store: str, changes: tuple[str, ...], message: str) -> None:
+def test_what_recorded_answers_cannot_do_is_said_before_training(
+    store: str, changes: tuple[str, ...], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         doctor_of(stored(store, *VIEWS, *changes))
 
@@ -124,7 +164,9 @@ def test_the_doctor_reads_a_store(store: str) -> None:
     assert stage["objectives"]["student/kd"]["value"] > 0
 
 
-def test_a_recording_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recording_that_was_stopped_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(writer, "SHARD", 10_000)
     one = stored(tmp_path / "store", "baselines=[]")
     write, left = files.write, [4]
@@ -138,7 +180,10 @@ def test_a_recording_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(files, "write", stopping)
     with pytest.raises(KeyboardInterrupt):
         record(one, Console(quiet=True))
-    with pytest.raises(ValueError, match="is not complete: its recording was stopped; go on with it by the same command"):
+    with pytest.raises(
+        ValueError,
+        match="is not complete: its recording was stopped; go on with it by the same command",
+    ):
         doctor_of(one)
     there = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "store").glob("train-0*")}
     assert there
@@ -151,19 +196,27 @@ def test_a_recording_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytes
 
 
 def test_new_views_in_every_epoch_cannot_be_recorded(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"data.augment.views: new views in every epoch cannot be recorded; say how many there are"):
+    with pytest.raises(
+        ValueError,
+        match=r"data.augment.views: new views in every epoch cannot be recorded; say how many there are",
+    ):
         record(stored(tmp_path / "store", "data.augment.crop=1"), Console(quiet=True))
 
 
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("s3://bucket/answers", "store.path: answers are recorded into a folder of this machine, not to s3://bucket/answers"),
+        (
+            "s3://bucket/answers",
+            "store.path: answers are recorded into a folder of this machine, not to s3://bucket/answers",
+        ),
         ("notes.txt", "store.path: .*notes.txt is a file; take another folder"),
         ("thesis", "store.path: .*thesis is not empty and no store; take another folder"),
     ],
 )
-def test_answers_are_recorded_into_an_empty_folder_of_this_machine(path: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_are_recorded_into_an_empty_folder_of_this_machine(
+    path: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     for file in (tmp_path / "notes.txt", tmp_path / "thesis" / "one.tex"):
         file.parent.mkdir(exist_ok=True)
@@ -175,28 +228,59 @@ def test_answers_are_recorded_into_an_empty_folder_of_this_machine(path: str, me
 
 
 def test_what_cannot_be_encoded_leaves_no_store_behind(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"store.size: the 64 largest of 10 classes are all of them"):
-        record(stored(tmp_path / "store", "baselines=[]", "store.codec=top", objectives={"top_k": {}}), Console(quiet=True))
+    with pytest.raises(
+        RecipeError, match=r"store.size: the 64 largest of 10 classes are all of them"
+    ):
+        record(
+            stored(tmp_path / "store", "baselines=[]", "store.codec=top", objectives={"top_k": {}}),
+            Console(quiet=True),
+        )
     assert not (tmp_path / "store").exists()
 
 
 def test_by_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(SMALL | {"seeds": [0], "baselines": []}))
     code, _, err = called(capsys, "record", str(tmp_path / "small.yaml"))
-    assert (code, err) == (2, "Error: store: say where the answers are to be kept: store.path=answers\n")
-    code, out, _ = called(capsys, "record", str(tmp_path / "small.yaml"), f"store.path={tmp_path / 'store'}")
+    assert (code, err) == (
+        2,
+        "Error: store: say where the answers are to be kept: store.path=answers\n",
+    )
+    code, out, _ = called(
+        capsys, "record", str(tmp_path / "small.yaml"), f"store.path={tmp_path / 'store'}"
+    )
     assert code == 0
     assert f"instil run ... store.path={tmp_path / 'store'}" in out
-    code, _, err = called(capsys, "run", str(tmp_path / "small.yaml"), f"store.path={tmp_path / 'none'}", "--out", str(tmp_path / "run"))
+    code, _, err = called(
+        capsys,
+        "run",
+        str(tmp_path / "small.yaml"),
+        f"store.path={tmp_path / 'none'}",
+        "--out",
+        str(tmp_path / "run"),
+    )
     assert code == 2
-    assert err.startswith(f"Error: store.path: {tmp_path / 'none'} is no store: it has no manifest.json; make one with: instil record RECIPE")
+    assert err.startswith(
+        f"Error: store.path: {tmp_path / 'none'} is no store: it has no manifest.json; make one with: instil record RECIPE"
+    )
     assert not (tmp_path / "run").exists()
-    code, _, err = called(capsys, "run", str(tmp_path / "small.yaml"), f"store.path={tmp_path / 'store'}", "--out", str(tmp_path / "run"))
+    code, _, err = called(
+        capsys,
+        "run",
+        str(tmp_path / "small.yaml"),
+        f"store.path={tmp_path / 'store'}",
+        "--out",
+        str(tmp_path / "run"),
+    )
     assert code == 0, err
-    assert json.loads((tmp_path / "run" / "result.json").read_text())["distilled"]["agreement"]["mean"] > 0.1
+    assert (
+        json.loads((tmp_path / "run" / "result.json").read_text())["distilled"]["agreement"]["mean"]
+        > 0.1
+    )
 
 
-def test_a_damaged_file_is_refused(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_file_is_refused(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
     manifest = json.loads((Path(store) / "manifest.json").read_text())
     name = next(name for name in manifest["files"] if name.startswith("train-00000"))

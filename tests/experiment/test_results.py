@@ -16,11 +16,18 @@ BENCH = Bench.of(recipe("seeds=[0,1,2]"))
 
 def arm(accuracy: float, validation: float = 0.5) -> Arm:
     net = build.net(BENCH.recipe.student, BENCH, "student")
-    return Arm(net, {"accuracy": accuracy}, {"accuracy": validation}, {"confusion": [[accuracy]]}, 2.0)
+    return Arm(
+        net, {"accuracy": accuracy}, {"accuracy": validation}, {"confusion": [[accuracy]]}, 2.0
+    )
 
 
-def assembled(status: str = "complete", teacher: Arm | None = None, **values: list[float]) -> dict[str, Any]:
-    arms = {name: [arm(value) for value in values.get(name, [])] for name in ("alone", "label_smoothing", "pseudo_labels", "distilled")}
+def assembled(
+    status: str = "complete", teacher: Arm | None = None, **values: list[float]
+) -> dict[str, Any]:
+    arms = {
+        name: [arm(value) for value in values.get(name, [])]
+        for name in ("alone", "label_smoothing", "pseudo_labels", "distilled")
+    }
     return results.assemble(BENCH, teacher, arms, status)
 
 
@@ -34,7 +41,10 @@ def test_a_clear_gain_has_no_warning() -> None:
 @pytest.mark.parametrize(
     ("values", "warning"),
     [
-        ({"alone": [0.5, 0.6, 0.7], "distilled": [0.7, 0.5, 0.6]}, "the gain over the student alone is within noise"),
+        (
+            {"alone": [0.5, 0.6, 0.7], "distilled": [0.7, 0.5, 0.6]},
+            "the gain over the student alone is within noise",
+        ),
         (
             {"label_smoothing": [0.7, 0.71, 0.72], "distilled": [0.7, 0.71, 0.71]},
             "distillation does not do clearly better than label smoothing here",
@@ -43,7 +53,10 @@ def test_a_clear_gain_has_no_warning() -> None:
             {"pseudo_labels": [0.8, 0.81, 0.82], "distilled": [0.7, 0.71, 0.72]},
             "distillation does not do clearly better than the teacher's hard pseudo-labels here",
         ),
-        ({"teacher": [0.3], "alone": [0.5, 0.5, 0.5], "distilled": [0.7, 0.71, 0.72]}, "the teacher is worse than the student alone"),
+        (
+            {"teacher": [0.3], "alone": [0.5, 0.5, 0.5], "distilled": [0.7, 0.71, 0.72]},
+            "the teacher is worse than the student alone",
+        ),
     ],
 )
 def test_warnings(values: dict[str, list[float]], warning: str) -> None:
@@ -84,7 +97,9 @@ def test_seconds_are_those_of_one_seed_on_average() -> None:
 def test_how_long_an_answer_takes_is_measured_once_a_net(monkeypatch: pytest.MonkeyPatch) -> None:
     """Results are put together after every seed."""
     measured = []
-    monkeypatch.setattr(results, "measure", lambda net, *_, **__: measured.append(net) or {"median_ms": 1.0})
+    monkeypatch.setattr(
+        results, "measure", lambda net, *_, **__: measured.append(net) or {"median_ms": 1.0}
+    )
     teacher, arms = arm(0.9), {"alone": [arm(0.5)], "distilled": [arm(0.7)]}
     for _ in range(2):
         found = results.assemble(BENCH, teacher, arms, "running")

@@ -62,25 +62,40 @@ def test_every_file_is_there_and_nothing_else(whole: Path) -> None:
         "checkpoint",
     }
     arms = {f"{arm}-{seed}" for arm in ARMS[1:] for seed in (0, 1)}
-    assert {path.name for path in (whole / "checkpoint").iterdir()} == {f"{arm}{suffix}" for arm in arms for suffix in (".json", ".safetensors")}
+    assert {path.name for path in (whole / "checkpoint").iterdir()} == {
+        f"{arm}{suffix}" for arm in arms for suffix in (".json", ".safetensors")
+    }
 
 
 def test_the_resolved_recipe_is_the_one_that_ran(whole: Path) -> None:
     assert recipes.load(whole) == recipe("export=true")
-    assert yaml.safe_load((whole / "recipe.yaml").read_text())["objectives"]["kd"]["standardize"] is False
+    assert (
+        yaml.safe_load((whole / "recipe.yaml").read_text())["objectives"]["kd"]["standardize"]
+        is False
+    )
 
 
 def test_the_environment(whole: Path) -> None:
     found = json.loads((whole / "environment.json").read_text())
-    assert {"time", "command", "python", "platform", "versions", "hardware", "seeds", "git"} == set(found)
-    assert found["versions"]["torch"] == torch.__version__.split("+")[0] or found["versions"]["torch"] == torch.__version__
+    assert {"time", "command", "python", "platform", "versions", "hardware", "seeds", "git"} == set(
+        found
+    )
+    assert (
+        found["versions"]["torch"] == torch.__version__.split("+")[0]
+        or found["versions"]["torch"] == torch.__version__
+    )
     assert found["hardware"]["threads"] == torch.get_num_threads()
     assert found["seeds"] == [0, 1]
 
 
 def test_the_shape_of_the_result(whole: Path) -> None:
     found = result(whole)
-    assert (found["status"], found["headline"], found["seeds"], found["scheme"]) == ("complete", "accuracy", [0, 1], "offline")
+    assert (found["status"], found["headline"], found["seeds"], found["scheme"]) == (
+        "complete",
+        "accuracy",
+        [0, 1],
+        "offline",
+    )
     for arm in ARMS:
         metrics = METRICS | ({"agreement"} if arm != "teacher" else set())
         assert set(found[arm]) == metrics, arm
@@ -89,7 +104,9 @@ def test_the_shape_of_the_result(whole: Path) -> None:
             values = summary["values"]
             assert len(values) == (1 if arm == "teacher" else 2)
             assert summary["mean"] == pytest.approx(np.mean(values))
-            assert summary["std"] == (None if arm == "teacher" else pytest.approx(np.std(values, ddof=1)))
+            assert summary["std"] == (
+                None if arm == "teacher" else pytest.approx(np.std(values, ddof=1))
+            )
         assert all(0 <= value <= 1 for value in found[arm]["accuracy"]["values"])
     assert set(found["gain"]) == {"mean", "std", "interval", "level", "paired", "significant"}
     assert set(found["gains"]) == {"label_smoothing", "pseudo_labels"}
@@ -125,20 +142,32 @@ def test_metrics_are_one_line_an_epoch_and_arm(whole: Path) -> None:
 
 def test_the_shipped_student_is_the_seed_that_validates_best(whole: Path) -> None:
     seed = result(whole)["shipped_seed"]
-    validation = {n: json.loads((whole / "checkpoint" / f"distilled-{n}.json").read_text())["validation"]["accuracy"] for n in (0, 1)}
+    validation = {
+        n: json.loads((whole / "checkpoint" / f"distilled-{n}.json").read_text())["validation"][
+            "accuracy"
+        ]
+        for n in (0, 1)
+    }
     assert validation[seed] == max(validation.values())
-    shipped, own = load_file(whole / "student.safetensors"), load_file(whole / "checkpoint" / f"distilled-{seed}.safetensors")
+    shipped, own = (
+        load_file(whole / "student.safetensors"),
+        load_file(whole / "checkpoint" / f"distilled-{seed}.safetensors"),
+    )
     assert all(torch.equal(value, own[name]) for name, value in shipped.items())
 
 
 def test_the_exported_file_scores_as_the_student_does(whole: Path) -> None:
     found = result(whole)
     seed = found["seeds"].index(found["shipped_seed"])
-    assert found["export"]["onnx"]["accuracy"] == pytest.approx(found["distilled"]["accuracy"]["values"][seed], abs=0.002)
+    assert found["export"]["onnx"]["accuracy"] == pytest.approx(
+        found["distilled"]["accuracy"]["values"][seed], abs=0.002
+    )
     assert found["export"]["onnx"]["max_difference"] < 1e-4
 
 
-def test_export_adds_int8_with_the_accuracy_it_costs(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_export_adds_int8_with_the_accuracy_it_costs(
+    whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     code, out, err = called(capsys, "export", str(whole))
     assert (code, err) == (0, "")
     assert "student.int8.onnx" in out
@@ -148,26 +177,38 @@ def test_export_adds_int8_with_the_accuracy_it_costs(whole: Path, capsys: pytest
     assert found["int8"]["latency"]["median_ms"] > 0
 
 
-def test_one_seed_crashes_nothing_and_claims_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_seed_crashes_nothing_and_claims_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "one.yaml").write_text(yaml.safe_dump(SMALL))
-    code, out, err = called(capsys, "run", str(tmp_path / "one.yaml"), "seeds=[3]", "--out", str(tmp_path / "run"))
+    code, out, err = called(
+        capsys, "run", str(tmp_path / "one.yaml"), "seeds=[3]", "--out", str(tmp_path / "run")
+    )
     assert (code, err) == (0, "")
     assert "one seed cannot tell that from noise" in out
     found = result(tmp_path / "run")
     assert found["distilled"]["accuracy"]["std"] is None
-    assert (found["gain"]["std"], found["gain"]["interval"], found["gain"]["significant"]) == (None, None, False)
+    assert (found["gain"]["std"], found["gain"]["interval"], found["gain"]["significant"]) == (
+        None,
+        None,
+        False,
+    )
     assert "1 seed cannot tell a gain from noise; use 3 or more" in found["warnings"]
     assert called(capsys, "report", str(tmp_path / "run"))[0] == 0
 
 
-def test_without_the_extra_the_run_is_complete_and_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_the_run_is_complete_and_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for module in ("onnx", "onnxscript", "onnxruntime"):
         monkeypatch.setitem(sys.modules, module, None)
     found = run_of(recipe("export=true", "seeds=[0]", "baselines=[]"), tmp_path / "run")
     assert found["status"] == "complete"
     assert any('pip install "instil[export]"' in warning for warning in found["warnings"])
     assert not (tmp_path / "run" / "student.onnx").exists()
-    assert "pip install &quot;instil[export]&quot;" in (tmp_path / "run" / "report.html").read_text()
+    assert (
+        "pip install &quot;instil[export]&quot;" in (tmp_path / "run" / "report.html").read_text()
+    )
     with pytest.raises(ImportError, match=r'pip install "instil\[export\]"'):
         experiment.export(tmp_path / "run", int8=True)
 
@@ -177,12 +218,17 @@ def test_without_the_extra_the_run_is_complete_and_says_what_is_missing(tmp_path
 
 def test_a_folder_with_another_run_is_left_alone(whole: Path) -> None:
     before = (whole / "result.json").read_bytes()
-    with pytest.raises(FileExistsError, match=r"already holds a run; go on with it \(--resume .*\) or take another --out"):
+    with pytest.raises(
+        FileExistsError,
+        match=r"already holds a run; go on with it \(--resume .*\) or take another --out",
+    ):
         run_of(recipe(), whole)
     assert (whole / "result.json").read_bytes() == before
 
 
-def test_a_run_is_not_gone_on_with_by_another_recipe(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_is_not_gone_on_with_by_another_recipe(
+    whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(ValueError, match=r"train is not what the run in .* was begun with"):
         run_of(recipe("export=true", "train.epochs=3"), whole, resume=True)
     code, _, err = called(capsys, "run", "--resume", str(whole), "objectives.kd.temperature=1")
@@ -198,7 +244,9 @@ def test_seeds_can_be_added(tmp_path: Path) -> None:
 # --- stopped and gone on with ------------------------------------------------------------------------------------------------------------------
 
 
-def stop_at(monkeypatch: pytest.MonkeyPatch, arm: str, seed: int | None, step: int, error: BaseException) -> None:
+def stop_at(
+    monkeypatch: pytest.MonkeyPatch, arm: str, seed: int | None, step: int, error: BaseException
+) -> None:
     """Raise in the middle of the training of an arm."""
     original = experiment.Arms
 
@@ -218,7 +266,10 @@ LONG: dict[str, Any] = {
 }
 HINT: dict[str, Any] = {
     "student": {"model": "cnn", "options": {"width": 3}},
-    "stages": [{"objectives": {"hint": {"type": "fitnet", "pairs": [[1, 1]]}}}, {"student": "previous"}],
+    "stages": [
+        {"objectives": {"hint": {"type": "fitnet", "pairs": [[1, 1]]}}},
+        {"student": "previous"},
+    ],
 }
 
 
@@ -242,7 +293,13 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     ],
 )
 def test_a_stopped_run_ends_bit_for_bit_as_one_that_was_not(
-    kind: str, arm: str, seed: int | None, step: int, undisturbed: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str,
+    arm: str,
+    seed: int | None,
+    step: int,
+    undisturbed: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     one = recipe(**LONG, **(HINT if kind == "stages" else {}))
     monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
@@ -261,20 +318,33 @@ def test_a_stopped_run_ends_bit_for_bit_as_one_that_was_not(
         return {key: value for key, value in record.items() if key != "seconds"}
 
     def in_order(out: Path) -> list[dict[str, Any]]:
-        return sorted(map(without_time, lines(out)), key=lambda r: (r["arm"], str(r["seed"]), r["stage"], r["step"]))
+        return sorted(
+            map(without_time, lines(out)),
+            key=lambda r: (r["arm"], str(r["seed"]), r["stage"], r["step"]),
+        )
 
     assert in_order(tmp_path / "run") == in_order(undisturbed[kind])
 
 
-def test_a_stop_at_the_second_stage_of_the_second_seed_really_is_one(undisturbed: dict[str, Path]) -> None:
-    steps = {(line["stage"], line["step"]) for line in lines(undisturbed["stages"]) if line["arm"] == "distilled" and line["seed"] == 1}
+def test_a_stop_at_the_second_stage_of_the_second_seed_really_is_one(
+    undisturbed: dict[str, Path],
+) -> None:
+    steps = {
+        (line["stage"], line["step"])
+        for line in lines(undisturbed["stages"])
+        if line["arm"] == "distilled" and line["seed"] == 1
+    }
     assert steps == {(stage, step) for stage in (0, 1) for step in (4, 8, 12, 16)}
 
 
-def test_a_stopped_run_has_a_page_and_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stopped_run_has_a_page_and_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(SMALL))
     stop_at(monkeypatch, "distilled", 1, 3, KeyboardInterrupt())
-    code, _, err = called(capsys, "run", str(tmp_path / "small.yaml"), "--out", str(tmp_path / "run"))
+    code, _, err = called(
+        capsys, "run", str(tmp_path / "small.yaml"), "--out", str(tmp_path / "run")
+    )
     assert (code, err) == (130, f"\nStopped. Go on with: instil run --resume {tmp_path / 'run'}\n")
     code, out, _ = called(capsys, "report", str(tmp_path / "run"))
     assert code == 0
@@ -284,7 +354,9 @@ def test_a_stopped_run_has_a_page_and_says_how_to_go_on(tmp_path: Path, monkeypa
     assert "go on with it (instil run --resume" in err
 
 
-def test_a_stop_before_the_first_result_has_a_page_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stop_before_the_first_result_has_a_page_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
     stop_at(monkeypatch, "teacher", None, 1, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
@@ -298,7 +370,11 @@ def test_a_stop_before_the_first_result_has_a_page_too(tmp_path: Path, monkeypat
 def test_a_loss_that_is_not_a_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(SMALL))
-    words = ["train.optimizer={type: sgd, lr: 1e30}", "teacher_train.optimizer={type: sgd, lr: 0.1}", "baselines=[]"]
+    words = [
+        "train.optimizer={type: sgd, lr: 1e30}",
+        "teacher_train.optimizer={type: sgd, lr: 0.1}",
+        "baselines=[]",
+    ]
     code, _, err = called(capsys, "run", str(tmp_path / "small.yaml"), *words, "--out", str(out))
     assert code == 1
     assert err.count("\n") == 1
@@ -320,7 +396,16 @@ def test_a_failure_keeps_what_was_finished(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    "name", ["recipe.yaml", "metrics.jsonl", "result.json", "distilled-0.json", "distilled-0.safetensors", "student.safetensors", "report.html"]
+    "name",
+    [
+        "recipe.yaml",
+        "metrics.jsonl",
+        "result.json",
+        "distilled-0.json",
+        "distilled-0.safetensors",
+        "student.safetensors",
+        "report.html",
+    ],
 )
 def test_a_full_disk_is_one_error_and_leaves_no_half_file(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -349,11 +434,15 @@ def test_a_full_disk_is_one_error_and_leaves_no_half_file(
     assert err.count("\n") == 1
     assert name in err
     assert "full" in err or "No space left" in err
-    assert not [path for path in out.rglob("*") if path.name.startswith(".") or path.suffix == ".part"]
+    assert not [
+        path for path in out.rglob("*") if path.name.startswith(".") or path.suffix == ".part"
+    ]
     for path in out.rglob("*.json"):
         json.loads(path.read_text())
     if (out / "recipe.yaml").exists():
-        assert run_of(recipes.load(tmp_path / "small.yaml"), out, resume=True)["status"] == "complete"
+        assert (
+            run_of(recipes.load(tmp_path / "small.yaml"), out, resume=True)["status"] == "complete"
+        )
 
 
 # --- real signals ------------------------------------------------------------------------------------------------------------------------------
@@ -361,18 +450,34 @@ def test_a_full_disk_is_one_error_and_leaves_no_half_file(
 
 def started(out: Path, cache: Path) -> subprocess.Popen[str]:
     """A run in a process of its own, slow enough to be met in the middle."""
-    words = [sys.executable, "-m", "instil.cli", "run", str(out.parent / "long.yaml"), "--out", str(out)]
+    words = [
+        sys.executable,
+        "-m",
+        "instil.cli",
+        "run",
+        str(out.parent / "long.yaml"),
+        "--out",
+        str(out),
+    ]
     environment = os.environ | {"INSTIL_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
     until = time.monotonic() + 60
-    while not list((out / "checkpoint").glob("distilled-0-stage0.pt")) and time.monotonic() < until and process.poll() is None:
+    while (
+        not list((out / "checkpoint").glob("distilled-0-stage0.pt"))
+        and time.monotonic() < until
+        and process.poll() is None
+    ):
         time.sleep(0.01)
     return process
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=lambda number: number.name)
-def test_a_real_signal(number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_real_signal(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     one = recipe("train.epochs=60", "baselines=[alone]", "data.batch_size=50")
@@ -387,7 +492,9 @@ def test_a_real_signal(number: signal.Signals, tmp_path: Path, monkeypatch: pyte
         assert result(tmp_path / "run")["status"] == "interrupted"
     else:
         assert process.returncode == -signal.SIGKILL
-    assert not (tmp_path / "run" / "checkpoint" / "distilled-0.json").exists(), "it was not met in the middle"
+    assert not (tmp_path / "run" / "checkpoint" / "distilled-0.json").exists(), (
+        "it was not met in the middle"
+    )
     again = run_of(recipes.load(tmp_path / "run"), tmp_path / "run", resume=True)
     assert numbers(again) == numbers(run_of(recipes.load(tmp_path / "run"), tmp_path / "whole"))
     found = [(line["arm"], line["seed"], line["epoch"]) for line in lines(tmp_path / "run")]
@@ -396,6 +503,12 @@ def test_a_real_signal(number: signal.Signals, tmp_path: Path, monkeypatch: pyte
 
 def test_the_pairs_of_stages_are_told(tmp_path: Path) -> None:
     console = Console(record=True, file=io.StringIO(), width=200)
-    one = recipe("student={model: cnn, options: {width: 2}}", "objectives.fitnet={}", "seeds=[0]", "baselines=[]", "train.epochs=1")
+    one = recipe(
+        "student={model: cnn, options: {width: 2}}",
+        "objectives.fitnet={}",
+        "seeds=[0]",
+        "baselines=[]",
+        "train.epochs=1",
+    )
     experiment.run(one, tmp_path / "run", None, console)
     assert "fitnet: student 0 (2x8x8) <- teacher 0 (2x8x8): as it is" in console.export_text()

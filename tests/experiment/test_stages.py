@@ -15,8 +15,18 @@ from tests.experiment.small import lines, numbers, recipe, result, run_of
 
 STAGES: list[dict[str, Any]] = [
     {"name": "hint", "objectives": {"hint": {"type": "fitnet", "pairs": [[1, 1]]}}},
-    {"name": "peers", "teacher": None, "student": "previous", "scheme": {"type": "previous_epoch"}, "objectives": {"ps_kd": {"alpha": 0.5}}},
-    {"student": {"model": "stage:hint", "freeze": ["stages.0", "stages.1"]}, "teacher": "stage:peers", "data": {"sampler": "two_views"}},
+    {
+        "name": "peers",
+        "teacher": None,
+        "student": "previous",
+        "scheme": {"type": "previous_epoch"},
+        "objectives": {"ps_kd": {"alpha": 0.5}},
+    },
+    {
+        "student": {"model": "stage:hint", "freeze": ["stages.0", "stages.1"]},
+        "teacher": "stage:peers",
+        "data": {"sampler": "two_views"},
+    },
 ]
 STEPS = 8
 
@@ -39,7 +49,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_stopped_in_the_middle_of_any_stage_it_ends_bit_for_bit_alike(
     stage: int, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = [line["step"] for line in lines(undisturbed) if line["arm"] == "distilled" and line["stage"] == stage]
+    wanted = [
+        line["step"]
+        for line in lines(undisturbed)
+        if line["arm"] == "distilled" and line["stage"] == stage
+    ]
     assert len(wanted) == 2
     seen: list[int] = []
     fit = arms.fit
@@ -61,9 +75,14 @@ def test_stopped_in_the_middle_of_any_stage_it_ends_bit_for_bit_alike(
         with pytest.raises(KeyboardInterrupt):
             run_of(staged(), tmp_path / "run")
     assert seen == list(range(1, wanted[0] + 2)), "it stopped a step after the first checkpoint"
-    assert {path.name for path in (tmp_path / "run" / "checkpoint").glob("distilled*.pt")} == {f"distilled-0-stage{n}.pt" for n in range(stage + 1)}
+    assert {path.name for path in (tmp_path / "run" / "checkpoint").glob("distilled*.pt")} == {
+        f"distilled-0-stage{n}.pt" for n in range(stage + 1)
+    }
     torch.manual_seed(99)
     assert numbers(run_of(staged(), tmp_path / "run", resume=True)) == numbers(result(undisturbed))
-    expected, found = (load_file(out / "checkpoint" / "distilled-0.safetensors") for out in (undisturbed, tmp_path / "run"))
+    expected, found = (
+        load_file(out / "checkpoint" / "distilled-0.safetensors")
+        for out in (undisturbed, tmp_path / "run")
+    )
     assert expected
     assert all(torch.equal(value, found[name]) for name, value in expected.items())

@@ -31,12 +31,21 @@ def test_the_gain_is_the_paired_t_interval() -> None:
 @pytest.mark.parametrize("treated", [[0.9, 0.8, 0.85], [0.85, 0.87, 0.83]])
 def test_significant_is_what_the_t_test_says(treated: list[float]) -> None:
     control = [0.80, 0.81, 0.82]
-    assert gain(treated, control)["significant"] == (stats.ttest_rel(treated, control).pvalue < 0.05)
+    assert gain(treated, control)["significant"] == (
+        stats.ttest_rel(treated, control).pvalue < 0.05
+    )
 
 
 def test_one_seed_has_no_noise_to_compare_with() -> None:
     assert summary([0.5]) == {"mean": 0.5, "std": None, "values": [0.5]}
-    assert gain([0.5], [0.25]) == {"mean": 0.25, "std": None, "interval": None, "level": 0.95, "paired": True, "significant": False}
+    assert gain([0.5], [0.25]) == {
+        "mean": 0.25,
+        "std": None,
+        "interval": None,
+        "level": 0.95,
+        "paired": True,
+        "significant": False,
+    }
 
 
 def test_seeds_that_are_not_pairs() -> None:

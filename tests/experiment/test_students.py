@@ -24,7 +24,14 @@ from tests.experiment.small import among_texts, lines, result, run_of
 
 SPOKEN: dict[str, Any] = {
     "task": "language",
-    "data": {"name": "text", "path": "texts", "length": 16, "rows": 16, "held_out": 4, "batch_size": 8},
+    "data": {
+        "name": "text",
+        "path": "texts",
+        "length": 16,
+        "rows": 16,
+        "held_out": 4,
+        "batch_size": 8,
+    },
     "teacher": {"model": "causal_transformer", "options": {"width": 16, "depth": 4}},
     "student": {"model": "teacher", "changes": {"depth": {"layers": 2}}},
     "objectives": {"forward_kl": {}},
@@ -62,15 +69,25 @@ def test_a_student_begins_as_layers_of_the_trained_teacher(here: Path) -> None:
     build.load_weights(teacher, path)
     for place, number in enumerate((0, 3)):
         for name, weight in kept.base_model.stages[place].named_parameters():
-            torch.testing.assert_close(weight, teacher.base_model.stages[number].get_parameter(name), rtol=0, atol=1e-6)
+            torch.testing.assert_close(
+                weight, teacher.base_model.stages[number].get_parameter(name), rtol=0, atol=1e-6
+            )
 
 
 def test_a_teacher_that_is_asked_once_says_what_one_says_that_is_asked_always(here: Path) -> None:
     goals = {"forward_kl": {}, "distilbert": {"layers": [[1, 2], [2, 4]]}}
-    found = [run_of(spoken(f"teacher.plain={plain}", objectives=goals), here / plain) for plain in ("false", "true")]
+    found = [
+        run_of(spoken(f"teacher.plain={plain}", objectives=goals), here / plain)
+        for plain in ("false", "true")
+    ]
     for metric in ("perplexity", "agreement", "bits_per_byte"):
-        assert found[1]["distilled"][metric]["mean"] == pytest.approx(found[0]["distilled"][metric]["mean"], rel=1e-4)
-    losses = [[record["losses"] for record in lines(here / name) if record["arm"] == "distilled"] for name in ("false", "true")]
+        assert found[1]["distilled"][metric]["mean"] == pytest.approx(
+            found[0]["distilled"][metric]["mean"], rel=1e-4
+        )
+    losses = [
+        [record["losses"] for record in lines(here / name) if record["arm"] == "distilled"]
+        for name in ("false", "true")
+    ]
     assert all(one == pytest.approx(two, rel=1e-4) for one, two in zip(*losses, strict=True))
     assert found[0]["details"]["distilled"]["continuations"]
     gaps = [result["details"]["distilled"]["exposure_bias_gap"] for result in found]
@@ -78,22 +95,34 @@ def test_a_teacher_that_is_asked_once_says_what_one_says_that_is_asked_always(he
 
 
 def test_changes_follow_one_another_and_are_there_when_the_student_is_loaded(here: Path) -> None:
-    changes = {"depth": {"layers": 3, "by": "influence"}, "low_rank": {"rank": 4}, "quantized": {"bits": 4}}
+    changes = {
+        "depth": {"layers": 3, "by": "influence"},
+        "low_rank": {"rank": 4},
+        "quantized": {"bits": 4},
+    }
     recipe = spoken(student={"model": "teacher", "changes": changes})
     found = run_of(recipe, here / "run")
     batch = Bench.of(recipe).splits.test.__getitems__([0, 1])
     student = load(here / "run")
     assert student.net.model.head.down.weight.shape == (4, 16)
-    assert found["cost"]["student"]["parameters"] == sum(parameter.numel() for parameter in student.net.parameters())
+    assert found["cost"]["student"]["parameters"] == sum(
+        parameter.numel() for parameter in student.net.parameters()
+    )
     assert student.net(batch)["logits"].shape == (2, 16, 257)
 
 
-@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # peft asks transformers by the older name
+@pytest.mark.filterwarnings(
+    "ignore:.*is_gradient_checkpointing.*:FutureWarning"
+)  # peft asks transformers by the older name
 def test_a_student_of_transformers_is_exported_with_its_adapters_in_it(here: Path) -> None:
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("peft")
     pytest.importorskip("gguf")
-    recipe = spoken("data.tokenizer=bpe:300", "data.prune=true", student={"model": "tiny:build", "changes": {"lora": {"rank": 2}}})
+    recipe = spoken(
+        "data.tokenizer=bpe:300",
+        "data.prune=true",
+        student={"model": "tiny:build", "changes": {"lora": {"rank": 2}}},
+    )
     run_of(recipe, here / "run")
     with pytest.raises(ValueError, match="there are no weights of the type 'q8'; closest: q8_0"):
         export(here / "run", int8=False, gguf="q8")
@@ -101,15 +130,27 @@ def test_a_student_of_transformers_is_exported_with_its_adapters_in_it(here: Pat
     export(here / "run", int8=False, gguf="f16")
     found = result(here / "run")
     for name, allowed in (("transformers", 1e-4), ("gguf", 1e-3)):
-        assert found["export"][name]["likelihood"] == pytest.approx(found["distilled"]["likelihood"]["mean"], rel=allowed)
+        assert found["export"][name]["likelihood"] == pytest.approx(
+            found["distilled"]["likelihood"]["mean"], rel=allowed
+        )
     closing_table.show_export(found, console := Console(record=True, width=120))
     assert "student.gguf" in console.export_text()
-    assert gguf(str(here / "run" / "student.gguf")).config.vocab_size == Bench.of(recipe).facts["vocabulary"]
+    assert (
+        gguf(str(here / "run" / "student.gguf")).config.vocab_size
+        == Bench.of(recipe).facts["vocabulary"]
+    )
     model = transformers.AutoModelForCausalLM.from_pretrained(here / "run" / "student")
-    ids = transformers.AutoTokenizer.from_pretrained(here / "run" / "student")("the quick brown", return_tensors="pt")["input_ids"]
+    ids = transformers.AutoTokenizer.from_pretrained(here / "run" / "student")(
+        "the quick brown", return_tensors="pt"
+    )["input_ids"]
     with torch.no_grad():
         torch.testing.assert_close(
-            model(ids).logits, load(here / "run").net({"input_ids": ids, "attention_mask": torch.ones_like(ids)})["logits"], rtol=1e-4, atol=1e-4
+            model(ids).logits,
+            load(here / "run").net({"input_ids": ids, "attention_mask": torch.ones_like(ids)})[
+                "logits"
+            ],
+            rtol=1e-4,
+            atol=1e-4,
         )
     page = (here / "run" / "report.html").read_text()
     assert "Student, transformers" in page
@@ -119,17 +160,31 @@ def test_a_student_of_transformers_is_exported_with_its_adapters_in_it(here: Pat
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
-        ({"teacher": None, "objectives": {"cross_entropy": {}}}, "student: model: 'teacher' is what a student begins as whose recipe has a teacher"),
-        ({"student": {"model": "teacher", "changes": {"dept": {}}}}, "student.changes.dept: there is no change 'dept' of a model; closest: depth"),
+        (
+            {"teacher": None, "objectives": {"cross_entropy": {}}},
+            "student: model: 'teacher' is what a student begins as whose recipe has a teacher",
+        ),
+        (
+            {"student": {"model": "teacher", "changes": {"dept": {}}}},
+            "student.changes.dept: there is no change 'dept' of a model; closest: depth",
+        ),
         (
             {"student": {"model": "teacher", "changes": {"depth": {"layer": 2}}}},
             "student.changes.depth.layers: is missing; layer: depth has no such option",
         ),
-        ({"student": {"model": "teacher", "changes": {"depth": {"layers": 9}}}}, "student.changes.depth: CausalTransformer has 4 layers; 9"),
-        ({"student": {"model": "teacher", "changes": {"quantized": {"bits": 3}}}}, "student.changes.quantized.bits: 8 or 4 was expected, not 3"),
+        (
+            {"student": {"model": "teacher", "changes": {"depth": {"layers": 9}}}},
+            "student.changes.depth: CausalTransformer has 4 layers; 9",
+        ),
+        (
+            {"student": {"model": "teacher", "changes": {"quantized": {"bits": 3}}}},
+            "student.changes.quantized.bits: 8 or 4 was expected, not 3",
+        ),
     ],
 )
-def test_what_cannot_be_is_said_before_training(sections: dict[str, Any], message: str, here: Path) -> None:
+def test_what_cannot_be_is_said_before_training(
+    sections: dict[str, Any], message: str, here: Path
+) -> None:
     with pytest.raises(RecipeError, match=message):
         run_of(spoken(**sections), here / "run")
     assert not (here / "run" / "checkpoint").exists()
@@ -139,4 +194,9 @@ def test_the_page_and_the_result_hold_what_was_written(here: Path) -> None:
     run_of(spoken(), here / "run")
     page = (here / "run" / "report.html").read_text()
     assert "What they write after the same prompt" in page
-    assert json.loads((here / "run" / "result.json").read_text())["details"]["teacher"]["written_per_second"] > 0
+    assert (
+        json.loads((here / "run" / "result.json").read_text())["details"]["teacher"][
+            "written_per_second"
+        ]
+        > 0
+    )

@@ -31,7 +31,11 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "teacher": {"model": "segmenter", "options": {"width": 4}},
         "student": {"model": "segmenter", "options": {"width": 2}},
     },
-    "text_classification": {"data": {"name": "digit_tokens", "labels": 100, "batch_size": 250}, "teacher": TEXT, "student": TEXT},
+    "text_classification": {
+        "data": {"name": "digit_tokens", "labels": 100, "batch_size": 250},
+        "teacher": TEXT,
+        "student": TEXT,
+    },
     "node_classification": {
         "data": {"name": "digit_graph", "labels": 100, "batch_size": 250},
         "teacher": {"model": "gcn", "options": {"width": 4}},
@@ -52,7 +56,11 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "data": {"name": "digit_boxes", "labels": 100, "batch_size": 250},
         "teacher": {"model": "detector", "options": {"width": 4}},
         "student": {"model": "detector", "options": {"width": 2}},
-        "objectives": {"cross_entropy": {}, "distribution_focal": {}, "localisation_distillation": {"weight": 0.25}},
+        "objectives": {
+            "cross_entropy": {},
+            "distribution_focal": {},
+            "localisation_distillation": {"weight": 0.25},
+        },
     },
 }
 CLASSES = ("alone", "label_smoothing", "pseudo_labels")
@@ -85,7 +93,11 @@ def test_every_arm_is_trained_and_judged(task: str, runs: dict[str, Path]) -> No
     baselines, exports, headline = EXPECTED[task]
     found = result(runs[task])
     assert found["status"] == "complete"
-    assert [name for name in ("teacher", *CLASSES, "distilled") if name in found] == ["teacher", *baselines, "distilled"]
+    assert [name for name in ("teacher", *CLASSES, "distilled") if name in found] == [
+        "teacher",
+        *baselines,
+        "distilled",
+    ]
     assert found["headline"] == headline
     for arm in ("teacher", *baselines, "distilled"):
         for metric in {headline, "accuracy"} if headline != "r2" else ():
@@ -119,7 +131,9 @@ def test_the_exported_file_scores_as_the_student_does(task: str, runs: dict[str,
     found = result(runs[task])
     headline, seed = found["headline"], found["seeds"].index(found["shipped_seed"])
     assert found["export"]["onnx"]["max_difference"] < 1e-3
-    assert found["export"]["onnx"][headline] == pytest.approx(found["distilled"][headline]["values"][seed], abs=0.01)
+    assert found["export"]["onnx"][headline] == pytest.approx(
+        found["distilled"][headline]["values"][seed], abs=0.01
+    )
 
 
 def test_int8_of_texts_and_pixels(runs: dict[str, Path]) -> None:
@@ -128,8 +142,12 @@ def test_int8_of_texts_and_pixels(runs: dict[str, Path]) -> None:
         assert result(runs[task])["export"]["int8"][EXPECTED[task][2]] >= 0
 
 
-@pytest.mark.parametrize(("task", "what"), [("node_classification", "x, edge_index"), ("image_text", "image, input_ids")])
-def test_what_cannot_be_exported_says_so_before_and_after(task: str, what: str, runs: dict[str, Path]) -> None:
+@pytest.mark.parametrize(
+    ("task", "what"), [("node_classification", "x, edge_index"), ("image_text", "image, input_ids")]
+)
+def test_what_cannot_be_exported_says_so_before_and_after(
+    task: str, what: str, runs: dict[str, Path]
+) -> None:
     message = f"cannot be exported to ONNX: it is no graph from {what} to logits"
     with pytest.raises(RecipeError, match=f"^export: a student of .* {message}"):
         Bench.of(small(task, "export=true"))
@@ -154,14 +172,19 @@ def test_the_shipped_student_answers(runs: dict[str, Path]) -> None:
     assert student.net(scenes)["box_logits"].shape == (3, 4 * 17)
     poses = Bench.of(small("regression")).splits.test.__getitems__(range(3))
     student = instil.load(runs["regression"])
-    assert [list(one.values()) for one in student.predict(poses["image"])] == student(poses).tolist()
+    assert [list(one.values()) for one in student.predict(poses["image"])] == student(
+        poses
+    ).tolist()
     assert set(student.predict(poses)[0]) == {"angle", "right", "down"}
 
 
 def test_a_student_without_classes_says_what_it_gives(runs: dict[str, Path]) -> None:
     student = instil.load(runs["image_text"])
     batch = Bench.of(small("image_text")).splits.test.__getitems__(range(3))
-    with pytest.raises(ValueError, match=r"gives image_embedding and text_embedding, no classes; ask its net: student\.net\(batch\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"gives image_embedding and text_embedding, no classes; ask its net: student\.net\(batch\)",
+    ):
         student(batch)
     assert student.net(batch)["text_embedding"].shape == (3, 32)
 
@@ -169,7 +192,11 @@ def test_a_student_without_classes_says_what_it_gives(runs: dict[str, Path]) -> 
 @pytest.mark.parametrize("task", SECTIONS)
 def test_the_doctor_finds_nothing_wrong(task: str) -> None:
     found = doctor(small(task))
-    objections = [problem for problem in found["problems"] if "of the gradient" not in problem and "right less often" not in problem]
+    objections = [
+        problem
+        for problem in found["problems"]
+        if "of the gradient" not in problem and "right less often" not in problem
+    ]
     assert objections == [], "but that a net of two epochs is a poor teacher"
     match = found["stages"][0]["match"]
     assert ("student_accuracy" in match) == (task not in ("image_text", "regression"))
@@ -179,9 +206,13 @@ def test_what_a_teacher_said_of_a_node_is_what_it_says_of_it() -> None:
     bench = Bench.of(small("node_classification"))
     teacher = build.teacher([build.net(bench.recipe.teachers[0], bench, "teacher")])
     assert teacher is not None
-    said = Remembered(teacher, bench.task.roles, bench.loader(bench.splits.validation, shuffle=False))
+    said = Remembered(
+        teacher, bench.task.roles, bench.loader(bench.splits.validation, shuffle=False)
+    )
     batch = bench.splits.validation.__getitems__([290, 3])
-    torch.testing.assert_close(said(batch)["logits"][batch["valid"]], teacher(batch)["logits"][batch["valid"]])
+    torch.testing.assert_close(
+        said(batch)["logits"][batch["valid"]], teacher(batch)["logits"][batch["valid"]]
+    )
 
 
 def test_alone_sees_all_pairs_where_no_label_is_needed() -> None:
@@ -199,10 +230,26 @@ def test_alone_sees_all_pairs_where_no_label_is_needed() -> None:
             ["data={name: digits}"],
             r"task: segmentation needs a label and valid \(N, H, W\) for each pixel; the label has the shape \(1,\)",
         ),
-        ("text_classification", ["data={name: digits}"], "task: text classification reads 'input_ids' of a batch, and this one has image, label"),
-        ("segmentation", ["task=classification"], r"task: classification needs one label a sample; these have the shape \(1, 8, 8\)"),
-        ("segmentation", ["baselines=[alone,pseudo_labels]"], "baselines: pseudo_labels is undefined for segmentation; there is alone"),
-        ("segmentation", ["task={name: segmentation, kind: multi}"], "labels are single, not 'multi'"),
+        (
+            "text_classification",
+            ["data={name: digits}"],
+            "task: text classification reads 'input_ids' of a batch, and this one has image, label",
+        ),
+        (
+            "segmentation",
+            ["task=classification"],
+            r"task: classification needs one label a sample; these have the shape \(1, 8, 8\)",
+        ),
+        (
+            "segmentation",
+            ["baselines=[alone,pseudo_labels]"],
+            "baselines: pseudo_labels is undefined for segmentation; there is alone",
+        ),
+        (
+            "segmentation",
+            ["task={name: segmentation, kind: multi}"],
+            "labels are single, not 'multi'",
+        ),
     ],
 )
 def test_data_and_task_must_fit(task: str, changes: list[str], message: str) -> None:
@@ -213,16 +260,30 @@ def test_data_and_task_must_fit(task: str, changes: list[str], message: str) -> 
 @pytest.mark.parametrize(
     ("task", "change", "message"),
     [
-        ("text_classification", "student={model: cnn}", "student: cnn needs the option.*|student: CNN fails on input_ids of 32"),
-        ("text_classification", "student={model: 'timm:resnet18'}", "student: timm:resnet18 takes images, and these data are none"),
+        (
+            "text_classification",
+            "student={model: cnn}",
+            "student: cnn needs the option.*|student: CNN fails on input_ids of 32",
+        ),
+        (
+            "text_classification",
+            "student={model: 'timm:resnet18'}",
+            "student: timm:resnet18 takes images, and these data are none",
+        ),
         (
             "text_classification",
             "student.input={mean: [0.5]}",
             r"student: input\.mean: a model of text_classification takes its input as the data are",
         ),
-        ("segmentation", "data.augment={crop: 1}", r"data\.augment: only images with a label for the whole can be shifted, mirrored and mixed"),
+        (
+            "segmentation",
+            "data.augment={crop: 1}",
+            r"data\.augment: only images with a label for the whole can be shifted, mirrored and mixed",
+        ),
     ],
 )
-def test_what_does_not_fit_is_told_before_anything_is_trained(task: str, change: str, message: str) -> None:
+def test_what_does_not_fit_is_told_before_anything_is_trained(
+    task: str, change: str, message: str
+) -> None:
     with pytest.raises(RecipeError, match=message):
         doctor(small(task, change))

@@ -19,7 +19,13 @@ from instil.recipe.errors import RecipeError
 
 RECIPE = Path(__file__).parents[2] / "recipes/language/cross_tokenizer.yaml"
 SMALL = [
-    *("data.rows=16", "data.held_out=4", "data.batch_size=8", "data.length=48", "data.teacher_length=128"),
+    *(
+        "data.rows=16",
+        "data.held_out=4",
+        "data.batch_size=8",
+        "data.length=48",
+        "data.teacher_length=128",
+    ),
     *("data.tokenizer=bpe:300", "teacher.tokenizer=bytes"),
 ]
 SHORT = [*SMALL, "train.epochs=1", "seeds=[0]", "export=false", "baselines=[]"]
@@ -38,13 +44,17 @@ def test_teacher_and_student_read_the_same_texts_in_their_own_tokens() -> None:
     assert student["logits"].shape == (8, 48, 300)
     assert teacher["logits"].shape == (8, 128, 257)
     changed = batch | {"teacher_input_ids": batch["teacher_input_ids"].flip(1)}
-    assert torch.equal(scheme.student(changed)["logits"], student["logits"]), "the student reads nothing of the teacher's"
+    assert torch.equal(scheme.student(changed)["logits"], student["logits"]), (
+        "the student reads nothing of the teacher's"
+    )
     assert not torch.equal(scheme.ask(changed)["logits"], teacher["logits"])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", ["gold", "uld", "dskd", "dskd_cma"])
-def test_a_run_comes_to_its_end(objective: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_comes_to_its_end(
+    objective: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
     others = [f"objectives.{name}=null" for name in ("gold", "uld") if name != objective]
     recipe = recipes.load(RECIPE, [*SHORT, *others, f"objectives.{objective}={{}}"])
@@ -53,17 +63,31 @@ def test_a_run_comes_to_its_end(objective: str, tmp_path: Path, monkeypatch: pyt
     assert result["status"] == "complete"
     assert "teacher" not in result, "its scores are of other tokens"
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    losses = {name for record in records for name in record["losses"] if record["arm"] == "distilled"}
+    losses = {
+        name for record in records for name in record["losses"] if record["arm"] == "distilled"
+    }
     assert f"student/{objective}" in losses
-    assert all(record["metrics"]["bits_per_byte"] > 0 for record in records if record["arm"] == "teacher" and record.get("metrics"))
+    assert all(
+        record["metrics"]["bits_per_byte"] > 0
+        for record in records
+        if record["arm"] == "teacher" and record.get("metrics")
+    )
 
 
 def test_what_cannot_be_aligned_is_refused() -> None:
     for overrides, words in (
-        (["task=classification", "data={name: digits}"], "data: 'digits' does not come in the tokens of two tokenizers; leave teacher.tokenizer out"),
-        (["data.teacher_tokenizer=bytes"], "data: which tokenizer the teacher has is said by teacher.tokenizer"),
         (
-            ["teacher=[{model: causal_transformer, tokenizer: bytes}, {model: causal_transformer}]"],
+            ["task=classification", "data={name: digits}"],
+            "data: 'digits' does not come in the tokens of two tokenizers; leave teacher.tokenizer out",
+        ),
+        (
+            ["data.teacher_tokenizer=bytes"],
+            "data: which tokenizer the teacher has is said by teacher.tokenizer",
+        ),
+        (
+            [
+                "teacher=[{model: causal_transformer, tokenizer: bytes}, {model: causal_transformer}]"
+            ],
             "data: all teachers of a recipe have one tokenizer, these have bytes, that of the data",
         ),
     ):
@@ -73,11 +97,17 @@ def test_what_cannot_be_aligned_is_refused() -> None:
 
 def test_a_student_cut_from_its_teacher_reads_its_tokens() -> None:
     bench = Bench.of(recipes.load(RECIPE, [*SMALL, "student={model: teacher}"]))
-    with pytest.raises(RecipeError, match=r"student: model: a student that begins as its teacher reads the same tokens; set data\.tokenizer"):
+    with pytest.raises(
+        RecipeError,
+        match=r"student: model: a student that begins as its teacher reads the same tokens; set data\.tokenizer",
+    ):
         list(rehearse(bench))
 
 
 def test_a_loss_of_one_tokenizer_says_what_is_wrong() -> None:
     bench = Bench.of(recipes.load(RECIPE, [*SMALL, "objectives.kd={}"]))
-    with pytest.raises(RecipeError, match=r"objectives\.kd: KD compares token by token, and the teacher has a tokenizer of its own; uld, gold, dskd"):
+    with pytest.raises(
+        RecipeError,
+        match=r"objectives\.kd: KD compares token by token, and the teacher has a tokenizer of its own; uld, gold, dskd",
+    ):
         list(rehearse(bench))

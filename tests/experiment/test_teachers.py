@@ -17,8 +17,16 @@ from instil.teachers.private_votes import PrivateVotes
 from instil.teachers.routed import Routed
 from tests.experiment.small import recipe, run_of
 
-LOW, HIGH = ("{model: cnn, data: {name: digit_domains, classes: ['" + "', '".join(part) + "']}}" for part in ("01234", "56789"))
-PRIVATE = ("data={name: digit_domains, rows: [700, 1000]}", "teacher.data={name: digit_domains, rows: [0, 700]}", "scheme=pate", "objectives.kd=null")
+LOW, HIGH = (
+    "{model: cnn, data: {name: digit_domains, classes: ['" + "', '".join(part) + "']}}"
+    for part in ("01234", "56789")
+)
+PRIVATE = (
+    "data={name: digit_domains, rows: [700, 1000]}",
+    "teacher.data={name: digit_domains, rows: [0, 700]}",
+    "scheme=pate",
+    "objectives.kd=null",
+)
 
 
 def bench(*changes: str) -> Bench:
@@ -44,14 +52,22 @@ def test_copies_begin_anew_and_are_kept_apart() -> None:
     one = bench("teacher.copies=3")
     assert len({place(one, spec, number) for number, spec in enumerate(one.recipe.teachers)}) == 3
     assert isinstance(teacher_of(one), Ensemble)
-    assert place(one, one.recipe.teachers[0], 0) == place(bench(), recipe().teachers[0], 0), "the first is the one that there would be alone"
+    assert place(one, one.recipe.teachers[0], 0) == place(bench(), recipe().teachers[0], 0), (
+        "the first is the one that there would be alone"
+    )
 
 
 def test_several_answer_as_the_recipe_says() -> None:
-    routed = teacher_of(bench("teacher=[cnn, {model: cnn, options: {width: 2}}]", "together={type: routed, by: label}"))
+    routed = teacher_of(
+        bench(
+            "teacher=[cnn, {model: cnn, options: {width: 2}}]", "together={type: routed, by: label}"
+        )
+    )
     assert isinstance(routed, Routed)
     assert routed.by == "label"
-    probable = teacher_of(bench("teacher.copies=2", "together={type: ensemble, mean: probabilities}"))
+    probable = teacher_of(
+        bench("teacher.copies=2", "together={type: ensemble, mean: probabilities}")
+    )
     assert isinstance(probable, Ensemble)
     assert probable.mean == "probabilities"
     joined = teacher_of(bench(f"teacher=[{HIGH}, {LOW}]", "together=amalgamated"))
@@ -62,7 +78,9 @@ def test_several_answer_as_the_recipe_says() -> None:
 def test_a_way_to_answer_that_there_is_not_is_told() -> None:
     with pytest.raises(ValueError, match=r"together: No teacher named 'rooted'; closest: routed"):
         recipe("teacher.copies=2", "together=rooted")
-    with pytest.raises(ValueError, match=r"together\.by: 'entropy', 'label' or 'domain' was expected"):
+    with pytest.raises(
+        ValueError, match=r"together\.by: 'entropy', 'label' or 'domain' was expected"
+    ):
         recipe("teacher.copies=2", "together={type: routed, by: size}")
     with pytest.raises(ValueError, match=r"together: 'frozen' is one net; closest: routed"):
         teacher_of(bench("teacher.copies=2", "together=frozen"))
@@ -83,10 +101,14 @@ def test_logits_of_other_classes_are_no_answer() -> None:
 
 def test_members_whose_votes_are_private_share_no_sample() -> None:
     one = bench(*PRIVATE, "teacher.copies=4", "together={type: private_votes, noise: 2}")
-    parts = [school(one, spec, number).splits.train for number, spec in enumerate(one.recipe.teachers)]
+    parts = [
+        school(one, spec, number).splits.train for number, spec in enumerate(one.recipe.teachers)
+    ]
     images = torch.cat([part.__getitems__(range(len(part)))["image"] for part in parts])
     assert len(images) == 700
-    assert len(images.flatten(1).unique(dim=0)) >= 695, "some digits are written twice, pixel by pixel"
+    assert len(images.flatten(1).unique(dim=0)) >= 695, (
+        "some digits are written twice, pixel by pixel"
+    )
     assert all(len(part.label.unique()) == 10 for part in parts)
     assert isinstance(teacher_of(one), PrivateVotes)
     many = bench(*PRIVATE, "teacher.copies=701", "together={type: private_votes}")
@@ -94,9 +116,18 @@ def test_members_whose_votes_are_private_share_no_sample() -> None:
         school(many, many.recipe.teachers[0], 0)
 
 
-def test_what_private_answers_cost_is_in_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_private_answers_cost_is_in_the_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
-    changes = (*PRIVATE, "teacher.copies=2", "together={type: private_votes, noise: 2, answers: 50}", "train.epochs=1", "seeds=[0]", "baselines=[]")
+    changes = (
+        *PRIVATE,
+        "teacher.copies=2",
+        "together={type: private_votes, noise: 2, answers: 50}",
+        "train.epochs=1",
+        "seeds=[0]",
+        "baselines=[]",
+    )
     found = run_of(recipe(*changes), tmp_path / "run")
     assert found["privacy"].keys() == {"epsilon", "delta", "questions", "answered"}
     assert found["privacy"]["questions"] == 300
@@ -106,14 +137,27 @@ def test_what_private_answers_cost_is_in_the_result(tmp_path: Path, monkeypatch:
     assert "for 50 answers to 300 questions" in (tmp_path / "run" / "report.html").read_text()
 
 
-def test_a_teacher_of_other_classes_has_no_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_teacher_of_other_classes_has_no_score(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
     data = "data={name: digit_domains, classes: ['5', '6', '7', '8', '9'], labels: 10}"
-    changes = (data, f"teacher={LOW}", "objectives.kd=null", "student=cnn", "objectives.pkt={}", "train.epochs=1", "seeds=[0]", "baselines=[]")
+    changes = (
+        data,
+        f"teacher={LOW}",
+        "objectives.kd=null",
+        "student=cnn",
+        "objectives.pkt={}",
+        "train.epochs=1",
+        "seeds=[0]",
+        "baselines=[]",
+    )
     assert "teacher" not in run_of(recipe(*changes), tmp_path / "run")
 
 
-def test_every_one_of_several_students_is_scored_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_one_of_several_students_is_scored_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
     scheme = "scheme={type: several_students, others: [{model: mlp, options: {width: 8}}]}"
     found = run_of(recipe(scheme, "train.epochs=1", "seeds=[0]", "baselines=[]"), tmp_path / "run")

@@ -44,7 +44,10 @@ def test_once_and_with_its_curve_in_every_run(trained: list[str], tmp_path: Path
     assert trained == ["teacher-stage0", "distilled-0-stage0", "distilled-0-stage0"]
     assert first["teacher"] == second["teacher"]
     assert first["cost"]["teacher"]["seconds"] == second["cost"]["teacher"]["seconds"] > 0
-    curves = [[line for line in lines(tmp_path / name) if line["arm"] == "teacher"] for name in ("first", "second")]
+    curves = [
+        [line for line in lines(tmp_path / name) if line["arm"] == "teacher"]
+        for name in ("first", "second")
+    ]
     assert len(curves[0]) == 1
     assert curves[0] == curves[1]
     assert not (tmp_path / "first" / "checkpoint" / "teacher-stage0.pt").exists()
@@ -69,7 +72,14 @@ def test_what_makes_another_teacher(change: str) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    ["data.labels=50", "data.workers=2", "seeds=[5]", "objectives.kd.temperature=8", "student.options.width=8", "teacher.taps={features: stages.0}"],
+    [
+        "data.labels=50",
+        "data.workers=2",
+        "seeds=[5]",
+        "objectives.kd.temperature=8",
+        "student.options.width=8",
+        "teacher.taps={features: stages.0}",
+    ],
 )
 def test_what_does_not(change: str) -> None:
     assert where(recipe(change)) == where(recipe())
@@ -78,14 +88,20 @@ def test_what_does_not(change: str) -> None:
 def arrays(folder: Path, seed: int) -> None:
     folder.mkdir(exist_ok=True)
     generator = np.random.default_rng(seed)
-    np.savez(folder / "data.npz", image=generator.integers(0, 255, (60, 8, 8)).astype(np.uint8), label=np.arange(60) % 3)
+    np.savez(
+        folder / "data.npz",
+        image=generator.integers(0, 255, (60, 8, 8)).astype(np.uint8),
+        label=np.arange(60) % 3,
+    )
 
 
 def test_other_data_under_the_same_name_make_another_teacher(tmp_path: Path) -> None:
     for seed, name in enumerate(("one", "other")):
         arrays(tmp_path / name, seed)
     changes = {"data": {"name": "npz:data.npz", "batch_size": 10}}
-    one, other = (where(recipe(**changes, folder=str(tmp_path / name))) for name in ("one", "other"))
+    one, other = (
+        where(recipe(**changes, folder=str(tmp_path / name))) for name in ("one", "other")
+    )
     assert one != other
     arrays(tmp_path / "other", 0)
     assert where(recipe(**changes, folder=str(tmp_path / "other"))) == one
@@ -93,7 +109,9 @@ def test_other_data_under_the_same_name_make_another_teacher(tmp_path: Path) -> 
 
 def test_changed_code_of_the_user_makes_another_teacher(tmp_path: Path) -> None:
     code = tmp_path / "my_teacher.py"
-    code.write_text("from instil.networks.mlp import mlp\ndef build(classes): return mlp(classes, width=4)\n")
+    code.write_text(
+        "from instil.networks.mlp import mlp\ndef build(classes): return mlp(classes, width=4)\n"
+    )
     one = recipe("teacher.model=my_teacher:build", "teacher.options={}", folder=str(tmp_path))
     before = where(one)
     assert where(one) == before
@@ -101,7 +119,9 @@ def test_changed_code_of_the_user_makes_another_teacher(tmp_path: Path) -> None:
     assert where(one) != before
 
 
-def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_cache_is_where_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "here"))
     assert where(recipe()).parent == tmp_path / "here" / "teachers"
     monkeypatch.delenv("INSTIL_CACHE")
@@ -110,7 +130,9 @@ def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
-def test_given_weights_are_used_and_not_trained(suffix: str, trained: list[str], tmp_path: Path) -> None:
+def test_given_weights_are_used_and_not_trained(
+    suffix: str, trained: list[str], tmp_path: Path
+) -> None:
     first = run_of(recipe(*SHORT), tmp_path / "first")
     bench = Bench.of(recipe())
     net = known(bench, bench.recipe.teachers[0], 0)
@@ -124,7 +146,9 @@ def test_given_weights_are_used_and_not_trained(suffix: str, trained: list[str],
     else:
         os.link(where(recipe(*SHORT)), weights)
     trained.clear()
-    found = run_of(recipe(*SHORT, f"teacher.weights={weights.name}", folder=str(tmp_path)), tmp_path / "second")
+    found = run_of(
+        recipe(*SHORT, f"teacher.weights={weights.name}", folder=str(tmp_path)), tmp_path / "second"
+    )
     assert trained == ["distilled-0-stage0"]
     assert found["teacher"] == first["teacher"]
     assert found["distilled"] == first["distilled"]
@@ -135,22 +159,38 @@ def test_a_teacher_that_is_trained_as_it_is_built(trained: list[str], tmp_path: 
     (tmp_path / "ready.py").write_text(
         "import torch\nfrom instil.networks.mlp import mlp\ndef build(classes):\n    torch.manual_seed(5)\n    return mlp(classes, width=4)\n"
     )
-    found = run_of(recipe(*SHORT, teacher={"model": "ready:build", "trained": True}, folder=str(tmp_path)), tmp_path / "run")
+    found = run_of(
+        recipe(*SHORT, teacher={"model": "ready:build", "trained": True}, folder=str(tmp_path)),
+        tmp_path / "run",
+    )
     assert trained == ["distilled-0-stage0"]
     assert found["cost"]["teacher"]["seconds"] == 0
 
 
 def test_classes_in_another_order_are_refused_before_anything_is_written(tmp_path: Path) -> None:
     names = [str(number) for number in (1, 0, *range(2, 10))]
-    with pytest.raises(ValueError, match="classes of teacher and data are in another order: class 0 is '1' for the teacher and '0' in the data"):
+    with pytest.raises(
+        ValueError,
+        match="classes of teacher and data are in another order: class 0 is '1' for the teacher and '0' in the data",
+    ):
         run_of(recipe(*SHORT, teacher={**SMALL["teacher"], "classes": names}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_a_teacher_that_cannot_be_trained_for_want_of_classes(tmp_path: Path) -> None:
     teacher = {"model": "cnn", "options": {"width": 2, "classes": 4}}
-    with pytest.raises(ValueError, match="teacher: the teacher gives 4 logits, the data has 10 classes"):
-        run_of(recipe(*SHORT, teacher=teacher, student={"model": "cnn"}, objectives={"cross_entropy": {}, "fitnet": {}}), tmp_path / "run")
+    with pytest.raises(
+        ValueError, match="teacher: the teacher gives 4 logits, the data has 10 classes"
+    ):
+        run_of(
+            recipe(
+                *SHORT,
+                teacher=teacher,
+                student={"model": "cnn"},
+                objectives={"cross_entropy": {}, "fitnet": {}},
+            ),
+            tmp_path / "run",
+        )
 
 
 def test_the_teachers_row_is_its_score_on_the_test_set(tmp_path: Path) -> None:
@@ -159,5 +199,10 @@ def test_the_teachers_row_is_its_score_on_the_test_set(tmp_path: Path) -> None:
     net = known(bench, bench.recipe.teachers[0], 0)
     assert net is not None
     with torch.no_grad():
-        right = net.eval()({"image": bench.splits.test.image})["logits"].argmax(-1) == bench.splits.test.label
-    assert result(tmp_path / "run")["teacher"]["accuracy"]["values"] == [pytest.approx(right.double().mean().item())]
+        right = (
+            net.eval()({"image": bench.splits.test.image})["logits"].argmax(-1)
+            == bench.splits.test.label
+        )
+    assert result(tmp_path / "run")["teacher"]["accuracy"]["values"] == [
+        pytest.approx(right.double().mean().item())
+    ]

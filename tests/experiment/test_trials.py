@@ -7,15 +7,30 @@ from pathlib import Path
 from tests.experiment.small import recipe, run_of
 
 
-def test_every_net_is_attacked_within_the_recipes_epsilon_and_no_net_where_the_scheme_attacks_none(tmp_path: Path) -> None:
+def test_every_net_is_attacked_within_the_recipes_epsilon_and_no_net_where_the_scheme_attacks_none(
+    tmp_path: Path,
+) -> None:
     scheme = {"type": "rslad", "epsilon": 0.0, "attack_steps": 1}
     found = run_of(recipe("seeds=[0]", "baselines=[alone]", scheme=scheme), tmp_path / "still")
     for arm in ("teacher", "alone", "distilled"):
-        assert found[arm]["fgsm"]["mean"] == found[arm]["pgd"]["mean"] == found[arm]["accuracy"]["mean"]
+        assert (
+            found[arm]["fgsm"]["mean"]
+            == found[arm]["pgd"]["mean"]
+            == found[arm]["accuracy"]["mean"]
+        )
     found = run_of(
-        recipe("seeds=[0]", "baselines=[alone]", "train.epochs=15", scheme=scheme | {"epsilon": 0.5, "step_size": 0.1}), tmp_path / "attacked"
+        recipe(
+            "seeds=[0]",
+            "baselines=[alone]",
+            "train.epochs=15",
+            scheme=scheme | {"epsilon": 0.5, "step_size": 0.1},
+        ),
+        tmp_path / "attacked",
     )
     for arm in ("teacher", "alone", "distilled"):
         assert found[arm]["pgd"]["mean"] < found[arm]["accuracy"]["mean"]
     assert "Accuracy under PGD" in (tmp_path / "attacked" / "report.html").read_text()
-    assert "pgd" not in run_of(recipe("seeds=[0]", "baselines=[alone]"), tmp_path / "plain")["distilled"]
+    assert (
+        "pgd"
+        not in run_of(recipe("seeds=[0]", "baselines=[alone]"), tmp_path / "plain")["distilled"]
+    )

@@ -38,7 +38,10 @@ SCHEMES: dict[str, dict[str, Any]] = {
 
 
 def without_data(*changes: str, images: Any = "blank", **sections: Any) -> Any:
-    given = {"data": {"name": "digits", "images": images, "batch_size": 50}, "objectives": {"kd": {"temperature": 2}}}
+    given = {
+        "data": {"name": "digits", "images": images, "batch_size": 50},
+        "objectives": {"kd": {"temperature": 2}},
+    }
     return recipe("seeds=[0]", "train.epochs=1", *changes, **given | sections)
 
 
@@ -67,7 +70,9 @@ class Closed(Samples):
 
 
 def test_every_scheme_that_makes_images_is_tried_here() -> None:
-    assert {name for name in catalogue.names("scheme") if catalogue.find("scheme", name).makes_images} == set(SCHEMES)
+    assert {
+        name for name in catalogue.names("scheme") if catalogue.find("scheme", name).makes_images
+    } == set(SCHEMES)
 
 
 @pytest.fixture
@@ -75,14 +80,30 @@ def closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A teacher that is there, and training samples that are closed."""
     save_file(cnn(10, width=2).state_dict(), tmp_path / "teacher.safetensors")
     whole = digits()
-    shut = Splits(Closed(len(whole.train), list(whole.classes)), whole.validation, whole.test, whole.classes, whole.kind)
+    shut = Splits(
+        Closed(len(whole.train), list(whole.classes)),
+        whole.validation,
+        whole.test,
+        whole.classes,
+        whole.kind,
+    )
     monkeypatch.setattr(bench, "data_source", lambda *_, **__: shut)
-    return {"model": "cnn", "options": {"width": 2}, "weights": str(tmp_path / "teacher.safetensors")}
+    return {
+        "model": "cnn",
+        "options": {"width": 2},
+        "weights": str(tmp_path / "teacher.safetensors"),
+    }
 
 
 @pytest.mark.parametrize("name", [*SCHEMES, "noise", "blobs"])
-def test_no_training_image_or_label_is_opened(name: str, tmp_path: Path, closed: dict[str, Any]) -> None:
-    made = {"scheme": {"type": name, **SCHEMES[name]}, "baselines": ["noise"]} if name in SCHEMES else {"images": name}
+def test_no_training_image_or_label_is_opened(
+    name: str, tmp_path: Path, closed: dict[str, Any]
+) -> None:
+    made = (
+        {"scheme": {"type": name, **SCHEMES[name]}, "baselines": ["noise"]}
+        if name in SCHEMES
+        else {"images": name}
+    )
     found = run_of(without_data(teacher=closed, **made), tmp_path / "run")
     assert found["status"] == "complete"
     assert set(found["gains"]) == ({"blobs"} if name == "noise" else {"noise"})
@@ -97,7 +118,9 @@ def test_no_training_image_or_label_is_opened(name: str, tmp_path: Path, closed:
     assert "shown none of the training images" in page
 
 
-def test_the_test_above_would_fail_for_a_student_that_sees_them(tmp_path: Path, closed: dict[str, Any]) -> None:
+def test_the_test_above_would_fail_for_a_student_that_sees_them(
+    tmp_path: Path, closed: dict[str, Any]
+) -> None:
     with pytest.raises(AssertionError, match=r"was opened|was read"):
         run_of(recipe("seeds=[0]", "baselines=[]", teacher=closed), tmp_path / "with")
 
@@ -111,7 +134,9 @@ def test_a_run_on_training_images_shows_none(tmp_path: Path) -> None:
 def test_images_of_another_source_are_borrowed_without_their_labels(tmp_path: Path) -> None:
     one = without_data(images={"name": "digit_domains", "look": "inverted"})
     bench = Bench.of(one)
-    assert torch.equal(bench.samples.__getitems__([0])["image"], 1 - digits().train.__getitems__([0])["image"])
+    assert torch.equal(
+        bench.samples.__getitems__([0])["image"], 1 - digits().train.__getitems__([0])["image"]
+    )
     found = run_of(one, tmp_path / "run")
     assert set(found["gains"]) == {"noise", "blobs"}
     assert found["data"]["images"] == "digit_domains"
@@ -123,18 +148,36 @@ def test_doctor_understands_them(name: str) -> None:
     (stage,) = doctor(without_data(scheme={"type": name, **SCHEMES[name]}))["stages"]
     learners = {entry["learner"] for entry in stage["objectives"].values()}
     assert learners == ({"student"} if name == "deep_inversion" else {"student", "generator"})
-    assert all(entry["count"] == 50 or entry["learner"] == "generator" for entry in stage["objectives"].values())
+    assert all(
+        entry["count"] == 50 or entry["learner"] == "generator"
+        for entry in stage["objectives"].values()
+    )
     assert not any("reach" in problem or "constant" in problem for problem in stage["problems"])
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a scheme that makes none": ({}, r"data\.images: the scheme offline makes no images"),
-    "images beside those that are made": ({"images": "noise", "scheme": {"type": "deep_inversion"}}, r"data\.images: .* must be blank"),
-    "training images": ({"images": None, "scheme": {"type": "deep_inversion"}, "baselines": []}, r"data\.images: .* must be blank"),
-    "no such images": ({"images": "blob"}, r"data\.images: .* there is no data source 'blob'.*noise, blobs, blank"),
+    "images beside those that are made": (
+        {"images": "noise", "scheme": {"type": "deep_inversion"}},
+        r"data\.images: .* must be blank",
+    ),
+    "training images": (
+        {"images": None, "scheme": {"type": "deep_inversion"}, "baselines": []},
+        r"data\.images: .* must be blank",
+    ),
+    "no such images": (
+        {"images": "blob"},
+        r"data\.images: .* there is no data source 'blob'.*noise, blobs, blank",
+    ),
     "no such option": ({"images": {"name": "blobs", "cell": 4}}, r"data\.images\.cell"),
-    "labels": ({"images": "noise", "data": {"name": "digits", "images": "noise", "labels": 10}}, "leave data.labels out"),
-    "a student on labels": ({"images": "noise", "baselines": ["alone"]}, "alone is undefined for a student that sees no data"),
+    "labels": (
+        {"images": "noise", "data": {"name": "digits", "images": "noise", "labels": 10}},
+        "leave data.labels out",
+    ),
+    "a student on labels": (
+        {"images": "noise", "baselines": ["alone"]},
+        "alone is undefined for a student that sees no data",
+    ),
     "objectives of labels": (
         {"images": "noise", "objectives": {"cross_entropy": {}}},
         r"objectives\.cross_entropy: .*data\.images: such images have none",

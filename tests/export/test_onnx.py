@@ -19,7 +19,9 @@ def file(net: Net, batch: Batch, tmp_path: Path) -> Path:
     return tmp_path / "student.onnx"
 
 
-def test_the_file_gives_the_nets_logits_at_any_batch_size(net: Net, batch: Batch, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_file_gives_the_nets_logits_at_any_batch_size(
+    net: Net, batch: Batch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     state = {name: value.clone() for name, value in net.state_dict().items()}
     answer = to_onnx(net, batch, tmp_path / "student.onnx")
     path = tmp_path / "student.onnx"
@@ -33,7 +35,12 @@ def test_the_file_gives_the_nets_logits_at_any_batch_size(net: Net, batch: Batch
     net.eval()
     for n in (1, 5, 17):
         image = torch.rand(n, 1, 8, 8)
-        torch.testing.assert_close(Session(path)({"image": image})["logits"], net({"image": image})["logits"], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            Session(path)({"image": image})["logits"],
+            net({"image": image})["logits"],
+            atol=1e-5,
+            rtol=1e-5,
+        )
 
 
 def test_the_file_says_nothing_of_the_machine_it_was_made_on(file: Path) -> None:
@@ -45,22 +52,36 @@ def test_a_batch_of_one_exports_with_any_batch_size(net: Net, batch: Batch, tmp_
     assert Session(tmp_path / "s.onnx")(batch)["logits"].shape == (32, 5)
 
 
-def test_a_difference_is_an_error_and_leaves_the_older_file(net: Net, batch: Batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_difference_is_an_error_and_leaves_the_older_file(
+    net: Net, batch: Batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "s.onnx"
     path.write_bytes(b"older")
     for change in (lambda logits: logits * 1.001, lambda logits: logits * float("nan")):
-        monkeypatch.setattr(Session, "forward", lambda self, batch, change=change: {"logits": change(net.eval()(batch)["logits"].detach())})
-        with pytest.raises(RuntimeError, match=r"logits differ from PyTorch's by .* at batch size 1"):
+        monkeypatch.setattr(
+            Session,
+            "forward",
+            lambda self, batch, change=change: {
+                "logits": change(net.eval()(batch)["logits"].detach())
+            },
+        )
+        with pytest.raises(
+            RuntimeError, match=r"logits differ from PyTorch's by .* at batch size 1"
+        ):
             to_onnx(net, batch, path)
         assert path.read_bytes() == b"older"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_call_that_needs_more_than_images_is_refused(net: Net, batch: Batch, tmp_path: Path) -> None:
+def test_a_call_that_needs_more_than_images_is_refused(
+    net: Net, batch: Batch, tmp_path: Path
+) -> None:
     def needs_mask(model: nn.Module, batch: Batch) -> Outputs:
         return {"logits": model(batch["image"] * batch["mask"])}
 
-    with pytest.raises(ValueError, match="reads 'mask' of the batch, but the exported graph is given 'image' alone"):
+    with pytest.raises(
+        ValueError, match="reads 'mask' of the batch, but the exported graph is given 'image' alone"
+    ):
         to_onnx(Net(net.model, needs_mask), batch, tmp_path / "s.onnx")
 
 
@@ -74,7 +95,9 @@ def test_a_model_that_cannot_be_traced_is_one_clear_error(batch: Batch, tmp_path
     assert not list(tmp_path.iterdir())
 
 
-def test_int8_is_smaller_work_and_close(net: Net, file: Path, batch: Batch, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_int8_is_smaller_work_and_close(
+    net: Net, file: Path, batch: Batch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     answer = quantize(file, [batch, batch], tmp_path / "int8.onnx")
     assert answer == {"file": "int8.onnx", "bytes": (tmp_path / "int8.onnx").stat().st_size}
     assert capfd.readouterr() == ("", "")
@@ -83,7 +106,9 @@ def test_int8_is_smaller_work_and_close(net: Net, file: Path, batch: Batch, tmp_
     found = Session(tmp_path / "int8.onnx")(batch)["logits"]
     error = (found - expected).abs().max() / expected.abs().max()
     assert 0 < error < 0.1, "quantized, and not by much"
-    types = {node.op_type for node in pytest.importorskip("onnx").load(tmp_path / "int8.onnx").graph.node}
+    types = {
+        node.op_type for node in pytest.importorskip("onnx").load(tmp_path / "int8.onnx").graph.node
+    }
     assert {"QuantizeLinear", "DequantizeLinear"} <= types
 
 
@@ -104,7 +129,9 @@ def test_latency_of_nets_and_sessions(net: Net, file: Path, batch: Batch) -> Non
 
 def test_latency_counts_what_it_says(batch: Batch) -> None:
     sizes = []
-    found = measure(lambda part: sizes.append(len(part["image"])), batch, batch_size=40, repeats=7, warm_up=3)
+    found = measure(
+        lambda part: sizes.append(len(part["image"])), batch, batch_size=40, repeats=7, warm_up=3
+    )
     assert sizes == [40] * 10
     assert found["batch_size"] == 40
     with pytest.raises(ValueError, match="at least 1"):
@@ -115,20 +142,34 @@ def test_session_refuses_what_is_no_graph_of_ours(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is no file"):
         Session(tmp_path / "absent.onnx")
     (tmp_path / "broken.onnx").write_bytes(b"broken")
-    with pytest.raises(ValueError, match=r"broken\.onnx is not an ONNX file that onnxruntime can run"):
+    with pytest.raises(
+        ValueError, match=r"broken\.onnx is not an ONNX file that onnxruntime can run"
+    ):
         Session(tmp_path / "broken.onnx")
 
 
 @pytest.mark.parametrize(
-    ("hidden", "act"), [("onnx", "export"), ("onnxscript", "export"), ("onnxruntime", "export"), ("onnxruntime.quantization", "int8")]
+    ("hidden", "act"),
+    [
+        ("onnx", "export"),
+        ("onnxscript", "export"),
+        ("onnxruntime", "export"),
+        ("onnxruntime.quantization", "int8"),
+    ],
 )
-def test_without_the_extra_the_error_names_it(net: Net, batch: Batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hidden: str, act: str) -> None:
+def test_without_the_extra_the_error_names_it(
+    net: Net, batch: Batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hidden: str, act: str
+) -> None:
     monkeypatch.setitem(sys.modules, hidden, None)
     with pytest.raises(ImportError, match=r'pip install "instil\[export\]"'):
-        to_onnx(net, batch, tmp_path / "s.onnx") if act == "export" else quantize(tmp_path / "s.onnx", [batch], tmp_path / "i.onnx")
+        to_onnx(net, batch, tmp_path / "s.onnx") if act == "export" else quantize(
+            tmp_path / "s.onnx", [batch], tmp_path / "i.onnx"
+        )
 
 
-def test_warnings_of_the_users_model_are_not_swallowed(net: Net, batch: Batch, tmp_path: Path) -> None:
+def test_warnings_of_the_users_model_are_not_swallowed(
+    net: Net, batch: Batch, tmp_path: Path
+) -> None:
     import warnings
 
     with export._quiet(), pytest.warns(UserWarning, match="mine"):

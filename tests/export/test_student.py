@@ -18,7 +18,9 @@ class Tied(nn.Module):
         self.head.weight = self.embed.weight
         self.norm = nn.BatchNorm1d(6)
         table = torch.randn(4, 4)
-        self.register_buffer("left", table[:, :2])  # overlap in one memory without being the same tensor
+        self.register_buffer(
+            "left", table[:, :2]
+        )  # overlap in one memory without being the same tensor
         self.register_buffer("turned", table.t())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -28,7 +30,11 @@ class Tied(nn.Module):
 def test_round_trip_keeps_every_tensor_the_ties_and_the_description(tmp_path: Path) -> None:
     torch.manual_seed(0)
     source, other = Net(Tied(), taps={"features": "norm"}), Net(Tied())
-    description = {"model": "networks:mlp", "classes": ["a", 'b"</script>'], "options": {"width": 3}}
+    description = {
+        "model": "networks:mlp",
+        "classes": ["a", 'b"</script>'],
+        "options": {"width": 3},
+    }
     path = save_student(source, tmp_path / "student.safetensors", description)
     assert load_student(other, path) == description == read_description(path)
     for name, value in source.model.state_dict().items():
@@ -36,7 +42,9 @@ def test_round_trip_keeps_every_tensor_the_ties_and_the_description(tmp_path: Pa
     assert other.model.head.weight is other.model.embed.weight
     assert "head.weight" not in load_file(path), "a tied weight is written once"
     (tmp_path / "plain").touch()
-    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode, "readable by whom other new files are"
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode, (
+        "readable by whom other new files are"
+    )
     (tmp_path / "plain").unlink()
     assert [file.name for file in tmp_path.iterdir()] == ["student.safetensors"]
 
@@ -58,7 +66,9 @@ def test_a_compiled_model_is_written_under_the_authors_names(tmp_path: Path) -> 
         (nn.BatchNorm1d(2), "lacks 'running_mean'"),
     ],
 )
-def test_weights_of_another_model_are_refused(tmp_path: Path, model: nn.Module, message: str) -> None:
+def test_weights_of_another_model_are_refused(
+    tmp_path: Path, model: nn.Module, message: str
+) -> None:
     path = save_student(nn.Linear(3, 2), tmp_path / "s.safetensors")
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(ValueError, match=message):
@@ -67,7 +77,9 @@ def test_weights_of_another_model_are_refused(tmp_path: Path, model: nn.Module, 
 
 
 @pytest.mark.parametrize("content", [None, b"not a safetensors file at all"])
-def test_missing_and_broken_files_are_one_clear_error(tmp_path: Path, content: bytes | None) -> None:
+def test_missing_and_broken_files_are_one_clear_error(
+    tmp_path: Path, content: bytes | None
+) -> None:
     path = tmp_path / "s.safetensors"
     if content is not None:
         path.write_bytes(content)
@@ -77,9 +89,14 @@ def test_missing_and_broken_files_are_one_clear_error(tmp_path: Path, content: b
 
 @pytest.mark.parametrize(
     "error",
-    [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")],
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
 )
-def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_a_full_disk_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     path = save_student(nn.Linear(3, 2), tmp_path / "s.safetensors")
     before = path.read_bytes()
 
@@ -88,14 +105,19 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
         raise error
 
     monkeypatch.setattr(student, "save_file", full)
-    with pytest.raises(OSError, match=r"the disk is full: .*s\.safetensors could not be written; the older file is unchanged") as caught:
+    with pytest.raises(
+        OSError,
+        match=r"the disk is full: .*s\.safetensors could not be written; the older file is unchanged",
+    ) as caught:
         save_student(nn.Linear(3, 2), path)
     assert caught.value.errno == errno.ENOSPC
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_other_errors_pass_unchanged_and_leave_no_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_errors_pass_unchanged_and_leave_no_temporary_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def denied(tensors: object, filename: Path, metadata: object) -> None:
         Path(filename).write_bytes(b"half")
         raise PermissionError(errno.EACCES, "denied")

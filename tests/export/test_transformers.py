@@ -22,7 +22,9 @@ from instil.students.vocabulary import keep_tokens
 from instil.tasks.language import call
 from tests.students.nets import IDS, llama
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # peft asks transformers by the older name
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*is_gradient_checkpointing.*:FutureWarning"
+)  # peft asks transformers by the older name
 
 
 def adapted(model: nn.Module) -> nn.Module:
@@ -49,7 +51,9 @@ def test_another_program_reads_the_same_student(change: str, tmp_path: Path) -> 
     net = Net(CHANGES[change](llama()), call).eval()
     state = {name: value.clone() for name, value in net.state_dict().items()}
     written = to_transformers(net, IDS, tmp_path / "student")
-    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items()), "the net is left as it is"
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items()), (
+        "the net is left as it is"
+    )
     assert written["max_difference"] < 1e-3
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "student")
     with torch.no_grad():
@@ -59,11 +63,20 @@ def test_another_program_reads_the_same_student(change: str, tmp_path: Path) -> 
 def test_with_its_pruned_tokenizer_it_goes_on_in_a_text(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     for number in range(5):
-        (tmp_path / f"{number}.txt").write_text(f"{number}: the quick brown fox jumps over the lazy dog. " * 3)
-    samples: Any = text(str(tmp_path), tokenizer="bpe:300", length=8, rows=2, held_out=2, prune=True).train
+        (tmp_path / f"{number}.txt").write_text(
+            f"{number}: the quick brown fox jumps over the lazy dog. " * 3
+        )
+    samples: Any = text(
+        str(tmp_path), tokenizer="bpe:300", length=8, rows=2, held_out=2, prune=True
+    ).train
     model = keep_tokens(llama(vocab_size=300, eos_token_id=5), samples.tokens)
     net = Net(model, call).eval()
-    to_transformers(net, samples.__getitems__([0]) | {"index": torch.tensor([0])}, tmp_path / "student", samples.tokenizer.pruned(samples.tokens))
+    to_transformers(
+        net,
+        samples.__getitems__([0]) | {"index": torch.tensor([0])},
+        tmp_path / "student",
+        samples.tokenizer.pruned(samples.tokens),
+    )
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "student")
     words = samples.text_of(samples.tensors["input_ids"][0].tolist())
     ids = tokenizer(words, return_tensors="pt")["input_ids"]

@@ -67,12 +67,18 @@ class Case:
 
     def stages(self, name: str) -> tuple[Tensor, ...]:
         """``stages("student.features")`` is ``student.features.0``, ``student.features.1`` ... as far as there are any."""
-        numbers = sorted(int(key[len(name) + 1 :]) for key in self.arrays if key.startswith(name + ".") and key[len(name) + 1 :].isdigit())
+        numbers = sorted(
+            int(key[len(name) + 1 :])
+            for key in self.arrays
+            if key.startswith(name + ".") and key[len(name) + 1 :].isdigit()
+        )
         return tuple(self.arrays[f"{name}.{number}"] for number in numbers)
 
     def pairs(self, role: str = "features") -> list[tuple[Tensor, Tensor]]:
         """(student, teacher) for every stage of a role."""
-        return list(zip(self.stages(f"student.{role}"), self.stages(f"teacher.{role}"), strict=True))
+        return list(
+            zip(self.stages(f"student.{role}"), self.stages(f"teacher.{role}"), strict=True)
+        )
 
     def param(self, name: str) -> Tensor:
         """``param.<name>``, under its official name."""
@@ -81,7 +87,9 @@ class Case:
     def params(self, prefix: str = "") -> dict[str, Tensor]:
         """All ``param.<prefix><name>`` as name -> tensor, as ``torch.func.functional_call`` takes them."""
         start = f"param.{prefix}"
-        return {key[len(start) :]: value for key, value in self.arrays.items() if key.startswith(start)}
+        return {
+            key[len(start) :]: value for key, value in self.arrays.items() if key.startswith(start)
+        }
 
 
 Adapter = Callable[[Case], "Tensor | tuple[Tensor, dict[str, Tensor]]"]
@@ -107,7 +115,9 @@ def load(folder: Path, entry: dict[str, Any]) -> Case:
     """One case with its arrays; floating ones in float64."""
     with np.load(folder / f"{entry['case']}.npz") as file:
         raw = {name: torch.from_numpy(np.array(file[name])) for name in file.files}
-    arrays = {name: value.double() if value.is_floating_point() else value for name, value in raw.items()}
+    arrays = {
+        name: value.double() if value.is_floating_point() else value for name, value in raw.items()
+    }
     for name in arrays:
         if f"grad.{name}" in arrays:
             arrays[name].requires_grad_()
@@ -129,7 +139,9 @@ def adapters() -> dict[str, Adapter]:
     found: dict[str, Adapter] = {}
     for module in pkgutil.iter_modules([str(HERE)]):
         if not module.name.startswith(("_", "test_", "cases")):
-            found |= getattr(importlib.import_module(f"{__package__}.{module.name}"), "ADAPTERS", {})
+            found |= getattr(
+                importlib.import_module(f"{__package__}.{module.name}"), "ADAPTERS", {}
+            )
     return found
 
 
@@ -144,7 +156,11 @@ def relative_error(ours: Tensor, theirs: Tensor) -> float:
     if ours.shape != theirs.shape:
         return float("inf")
     scale = float(theirs.abs().max()) if theirs.numel() else 0.0
-    error = float((ours.detach().double() - theirs).abs().max()) / (scale or 1.0) if theirs.numel() else 0.0
+    error = (
+        float((ours.detach().double() - theirs).abs().max()) / (scale or 1.0)
+        if theirs.numel()
+        else 0.0
+    )
     return error if error == error else float("inf")
 
 
@@ -152,23 +168,46 @@ def compare(case: Case, adapter: Adapter) -> dict[str, float]:
     """Relative error of the loss, of every gradient and of the adapter's further outputs."""
     answer = adapter(case)
     loss, outputs = answer if isinstance(answer, tuple) else (answer, {})
-    errors = {"loss": relative_error(loss, case["loss"])} | {name: relative_error(value, case[name]) for name, value in outputs.items()}
-    names = [name for name in case.arrays if f"grad.{name}" in case and f"grad.{name}" not in outputs]
-    if of_nothing := [name for name in case.arrays if name.startswith("grad.") and name not in outputs and name.removeprefix("grad.") not in names]:
-        raise KeyError(f"{case.name} has {of_nothing[0]} and no such input, and the adapter gives no such output")
+    errors = {"loss": relative_error(loss, case["loss"])} | {
+        name: relative_error(value, case[name]) for name, value in outputs.items()
+    }
+    names = [
+        name for name in case.arrays if f"grad.{name}" in case and f"grad.{name}" not in outputs
+    ]
+    if of_nothing := [
+        name
+        for name in case.arrays
+        if name.startswith("grad.")
+        and name not in outputs
+        and name.removeprefix("grad.") not in names
+    ]:
+        raise KeyError(
+            f"{case.name} has {of_nothing[0]} and no such input, and the adapter gives no such output"
+        )
     inputs = [case[name] for name in names]
-    gradients = torch.autograd.grad(loss, inputs, allow_unused=True) if inputs and loss.requires_grad else [None] * len(inputs)
-    largest = max((float(case[f"grad.{name}"].abs().max()) for name in names if case[name].numel()), default=0.0)
+    gradients = (
+        torch.autograd.grad(loss, inputs, allow_unused=True)
+        if inputs and loss.requires_grad
+        else [None] * len(inputs)
+    )
+    largest = max(
+        (float(case[f"grad.{name}"].abs().max()) for name in names if case[name].numel()),
+        default=0.0,
+    )
     for name, value, gradient in zip(names, inputs, gradients, strict=True):
         ours = torch.zeros_like(value) if gradient is None else gradient
         theirs = case[f"grad.{name}"]
-        if f"grad.{name}" in case.zero_grads or (value.numel() and theirs.abs().max() < ROUNDING * largest):
+        if f"grad.{name}" in case.zero_grads or (
+            value.numel() and theirs.abs().max() < ROUNDING * largest
+        ):
             theirs = torch.zeros_like(value)
         errors[f"grad.{name}"] = relative_error(ours, theirs)
     return errors
 
 
-def check(folder: Path, entry: dict[str, Any], known: dict[str, Adapter], reasons: dict[str, str]) -> Result:
+def check(
+    folder: Path, entry: dict[str, Any], known: dict[str, Adapter], reasons: dict[str, str]
+) -> Result:
     """Run one case."""
     name = entry["case"]
     if name in reasons:
@@ -182,7 +221,12 @@ def check(folder: Path, entry: dict[str, Any], known: dict[str, Adapter], reason
         return Result(name, "failed", {}, f"{type(error).__name__}: {error}")
     worst = max(errors, key=lambda key: errors[key])
     agrees = errors[worst] <= case.rtol
-    return Result(name, "passed" if agrees else "failed", errors, "" if agrees else f"{worst} is off by more than {case.rtol:g}")
+    return Result(
+        name,
+        "passed" if agrees else "failed",
+        errors,
+        "" if agrees else f"{worst} is off by more than {case.rtol:g}",
+    )
 
 
 def run(folder: Path) -> Iterator[Result]:

@@ -34,9 +34,15 @@ def wsld(case: Case) -> Tensor:
     t = temperature(case)
     divergence = wsld_loss(student, teacher, case["target"], t)
     counted = case["target"] != UNLABELLED
-    rest = (wsld_weights(student, teacher, case["target"]) * entropy(teacher, t))[counted].mean() * t**2
+    rest = (wsld_weights(student, teacher, case["target"]) * entropy(teacher, t))[
+        counted
+    ].mean() * t**2
     soft = case.option("alpha", 1.0) * (divergence + rest)
-    return soft + cross_entropy_loss(student, case["target"]) if case.says("ce(mean)", "ce +") else soft
+    return (
+        soft + cross_entropy_loss(student, case["target"])
+        if case.says("ce(mean)", "ce +")
+        else soft
+    )
 
 
 def ttm(case: Case) -> Tensor:
@@ -61,8 +67,13 @@ def gkl(case: Case) -> Tensor:
     normalize = "batch" if case.says("sum(w)") else "sample"
     if normalize == "sample" and (gamma != 1 or not case.says("/ n")):
         raise NotImplementedError(f"weights of '{case.reduction}' with gamma {gamma}")
-    error = gkl_loss(student, teacher, t, 1.0, gamma, prior, normalize) - softened_kl(student, teacher, t).mean()
-    if normalize == "sample":  # the code does not divide by the weights' sum, which is 1 but for rounding
+    error = (
+        gkl_loss(student, teacher, t, 1.0, gamma, prior, normalize)
+        - softened_kl(student, teacher, t).mean()
+    )
+    if (
+        normalize == "sample"
+    ):  # the code does not divide by the weights' sum, which is 1 but for rounding
         error = error * (prior.sum(-1).square().mean())
     soft = softened_kl(student, teacher, t).mean() + entropy(teacher, t).mean()
     return case.option("beta", 1.0) * error + case.option("alpha", 1.0) * soft
@@ -84,22 +95,42 @@ def mlkd(case: Case) -> Answer:
 
 def mlkd_official(case: Case, t: float) -> Answer:
     """The whole recipe: masks of the less sure half scale losses that are means already; two strong temperatures see the weak view."""
-    weak, strong = ((case[f"student.logits_{view}"], case[f"teacher.logits_{view}"]) for view in ("weak", "strong"))
+    weak, strong = (
+        (case[f"student.logits_{view}"], case[f"teacher.logits_{view}"])
+        for view in ("weak", "strong")
+    )
     third, fifth, second, sixth = case.option("fixed_temperatures", [3.0, 5.0, 2.0, 6.0])
     every, probability = (t, third, fifth, second, sixth), weak[1].softmax(-1)
     rows, classes = below_median(probability.amax(-1)), below_median(probability.sum(0))
 
     def instances(view: tuple[Tensor, Tensor], temperatures: tuple[float, ...]) -> Tensor:
-        return torch.stack([softened_kl(*view, each).mean() * each**2 for each in temperatures]).sum()
+        return torch.stack(
+            [softened_kl(*view, each).mean() * each**2 for each in temperatures]
+        ).sum()
 
     weight = case.option("kd_weight", 1.0)
     parts = {
-        "part.ce": case.option("ce_weight", 1.0) * (cross_entropy_loss(weak[0], case["target"]) + cross_entropy_loss(strong[0], case["target"])),
-        "part.kd": weight * (rows * instances(weak, every) + instances(strong, (t, third, fifth)) + instances(weak, (second, sixth))),
-        "part.cc": weight * classes * torch.stack([mlkd_class_loss(*weak, each) for each in every]).sum(),
-        "part.bc": weight * rows * torch.stack([mlkd_batch_loss(*weak, each) for each in every]).sum(),
+        "part.ce": case.option("ce_weight", 1.0)
+        * (
+            cross_entropy_loss(weak[0], case["target"])
+            + cross_entropy_loss(strong[0], case["target"])
+        ),
+        "part.kd": weight
+        * (
+            rows * instances(weak, every)
+            + instances(strong, (t, third, fifth))
+            + instances(weak, (second, sixth))
+        ),
+        "part.cc": weight
+        * classes
+        * torch.stack([mlkd_class_loss(*weak, each) for each in every]).sum(),
+        "part.bc": weight
+        * rows
+        * torch.stack([mlkd_batch_loss(*weak, each) for each in every]).sum(),
     }
-    return torch.stack(list(parts.values())).sum(), {name: value for name, value in parts.items() if name in case}
+    return torch.stack(list(parts.values())).sum(), {
+        name: value for name, value in parts.items() if name in case
+    }
 
 
 def below_median(values: Tensor) -> Tensor:
@@ -141,7 +172,9 @@ def sdd(case: Case) -> Answer:
             raise NotImplementedError(f"regions of scales {scales}")
         heads = [(case.param(f"fc_{side}.weight"), case.param(f"fc_{side}.bias")) for side in "st"]
         maps = (case.stages(f"{side}.features")[-1] for side in ("student", "teacher"))
-        student, teacher = (region_logits(stage, head, len(scales)) for stage, head in zip(maps, heads, strict=True))
+        student, teacher = (
+            region_logits(stage, head, len(scales)) for stage, head in zip(maps, heads, strict=True)
+        )
         outputs = {"out.student_patch_logits": student.mT}
     return regions(case, student, teacher), outputs
 
@@ -150,8 +183,12 @@ def regions(case: Case, student: Tensor, teacher: Tensor) -> Tensor:
     t, target = temperature(case), case["target"]
     if "gamma" not in case.options:
         weights = {name: case.option(name) for name in ("alpha", "beta") if name in case.options}
-        return sdd_loss(student, teacher, target, "dkd" if "beta" in weights else "kd", t, **weights)
-    label = target.unsqueeze(1).expand(student.shape[:2])  # its mask leaves no class out, so that the second term runs over all of them
+        return sdd_loss(
+            student, teacher, target, "dkd" if "beta" in weights else "kd", t, **weights
+        )
+    label = target.unsqueeze(1).expand(
+        student.shape[:2]
+    )  # its mask leaves no class out, so that the second term runs over all of them
     everyone = softened_kl(student, teacher, t) + entropy(teacher, t)
     values = target_cross_entropy(student, teacher, label) + case.option("gamma") * t**2 * everyone
     return (values * region_weights(teacher, target)).mean()
@@ -160,7 +197,14 @@ def regions(case: Case, student: Tensor, teacher: Tensor) -> Tensor:
 def uskd(case: Case) -> Tensor:
     weak = F.linear(case["student.embedding"], case.param("fc.weight"), case.param("fc.bias"))
     target = case["target_soft"] if "target_soft" in case else case["target"]
-    return uskd_loss(case["student.logits"], weak, target, case.option("alpha", 1.0), case.option("beta", 0.1), case.option("mu", 0.005))
+    return uskd_loss(
+        case["student.logits"],
+        weak,
+        target,
+        case.option("alpha", 1.0),
+        case.option("beta", 0.1),
+        case.option("mu", 0.005),
+    )
 
 
 ADAPTERS = {

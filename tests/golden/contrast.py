@@ -11,7 +11,10 @@ from torch import Tensor
 from instil.objectives.logit_objective import kl_divergence
 from instil.objectives.memory import Queue
 from instil.objectives.relations.compress import compress_loss
-from instil.objectives.relations.correlation_congruence import correlation_congruence_loss, neighbour_congruence_loss
+from instil.objectives.relations.correlation_congruence import (
+    correlation_congruence_loss,
+    neighbour_congruence_loss,
+)
 from instil.objectives.relations.hkd import hkd_loss
 from instil.objectives.relations.irg import irg_graph_loss, irg_transform_loss
 from instil.objectives.relations.seed import seed_loss
@@ -27,15 +30,29 @@ def cc(case: Case) -> Tensor:
         return neighbour_congruence_loss(student, teacher)
     if kernel not in ("bilinear", "gaussian"):
         raise NotImplementedError(f"kernel '{kernel}'")
-    loss = correlation_congruence_loss(student, teacher, kernel, case.option("gamma", 0.4), case.option("max_p", 2), normalize=False)
+    loss = correlation_congruence_loss(
+        student,
+        teacher,
+        kernel,
+        case.option("gamma", 0.4),
+        case.option("max_p", 2),
+        normalize=False,
+    )
     squares = len(student) ** 2
     root = (loss * squares).sqrt() if case.says("not squared") else loss * squares
-    return root / squares if case.says("divided by N^2", "batchmean") and case.option("reduction", "batchmean") == "batchmean" else root
+    return (
+        root / squares
+        if case.says("divided by N^2", "batchmean")
+        and case.option("reduction", "batchmean") == "batchmean"
+        else root
+    )
 
 
 def irg(case: Case) -> Tensor:
     """The graph of the embeddings, and of the first two stages, the next two ...: every other pair of neighbours."""
-    loss: Tensor = case.option("w_graph", 1) * irg_graph_loss(case["student.embedding"], case["teacher.embedding"])
+    loss: Tensor = case.option("w_graph", 1) * irg_graph_loss(
+        case["student.embedding"], case["teacher.embedding"]
+    )
     pairs = list(itertools.pairwise(case.pairs()))[::2]
     for (student, teacher), (next_student, next_teacher) in pairs:
         sides = (student, next_student), (teacher, next_teacher)
@@ -49,21 +66,38 @@ def hkd(case: Case) -> Tensor:
     """One kernel a side; or SemCKD's sum over stages, the first times a weight that does not decay."""
     if "student.embedding" not in case:
         weights = [case.option("init_weight", 100), *[1] * (len(case.pairs()) - 1)]
-        return torch.stack([weight * hkd_loss(student, teacher) for weight, (student, teacher) in zip(weights, case.pairs(), strict=True)]).sum()
+        return torch.stack(
+            [
+                weight * hkd_loss(student, teacher)
+                for weight, (student, teacher) in zip(weights, case.pairs(), strict=True)
+            ]
+        ).sum()
     kernels = case.option("student", "cosine"), case.option("teacher", "cosine")
-    if any(name in case.options for name in ("student_sigma", "teacher_sigma", "student_d", "teacher_d")):
+    if any(
+        name in case.options
+        for name in ("student_sigma", "teacher_sigma", "student_d", "teacher_d")
+    ):
         raise NotImplementedError("a kernel of another scale or power than 1")
     divergence = case.option("loss", "kl")
     if "combined" in (*kernels, divergence):
         if kernels != ("combined", "combined") or divergence != "combined":
             raise NotImplementedError(f"kernels {kernels} with divergence '{divergence}'")
         divergence = "jeffreys"
-    return hkd_loss(case["student.embedding"], case["teacher.embedding"], kernels[0], divergence, case.option("eps", 1e-6), kernels[1])
+    return hkd_loss(
+        case["student.embedding"],
+        case["teacher.embedding"],
+        kernels[0],
+        divergence,
+        case.option("eps", 1e-6),
+        kernels[1],
+    )
 
 
 def seed(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
     teacher, rows = case["teacher.embedding"], case["queue"].T
-    loss = seed_loss(case["student.embedding"], teacher, rows, case.option("t", 0.2), case.option("temp", 1e-4))
+    loss = seed_loss(
+        case["student.embedding"], teacher, rows, case.option("t", 0.2), case.option("temp", 1e-4)
+    )
     queue = Queue(len(rows), {"teacher": rows.shape[1]}, dtype=torch.float64)
     queue.teacher = rows.clone()
     queue.push(torch.arange(len(teacher)), {"teacher": F.normalize(teacher, dim=1)})
@@ -74,7 +108,9 @@ def compress(case: Case) -> Tensor:
     """Two banks, or the teacher's for both sides."""
     theirs = case["bank.teacher"]
     mine = case.arrays.get("bank.student", theirs)
-    return compress_loss(case["student.embedding"], case["teacher.embedding"], mine, theirs, case.option("T", 0.04))
+    return compress_loss(
+        case["student.embedding"], case["teacher.embedding"], mine, theirs, case.option("T", 0.04)
+    )
 
 
 def sskd(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
@@ -83,21 +119,43 @@ def sskd(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
     """
     target = case["target"]
     names = ("student.logits", "teacher.logits", "student.projection", "teacher.projection")
-    student, teacher, mine, theirs = (case[name].view(len(target), -1, case[name].shape[1]) for name in names)
+    student, teacher, mine, theirs = (
+        case[name].view(len(target), -1, case[name].shape[1]) for name in names
+    )
     views, kept = teacher.shape[1] - 1, {}
-    for name, ratio in (("tf", case.option("ratio_tf", 1.0)), ("ss", case.option("ratio_ss", 0.75))):
+    for name, ratio in (
+        ("tf", case.option("ratio_tf", 1.0)),
+        ("ss", case.option("ratio_ss", 0.75)),
+    ):
         index = case.arrays.get(f"out.distill_index_{name}")
-        kept[name] = {"keep": ratio, "kept": None if index is None else torch.isin(torch.arange(views * len(target)), index)}
+        kept[name] = {
+            "keep": ratio,
+            "kept": None if index is None else torch.isin(torch.arange(views * len(target)), index),
+        }
     temperature = case.option("kd_T", 4.0)
-    kd = kl_divergence(*((side[:, 0] / temperature).log_softmax(1) for side in (teacher, student))).mean() * temperature**2
+    kd = (
+        kl_divergence(
+            *((side[:, 0] / temperature).log_softmax(1) for side in (teacher, student))
+        ).mean()
+        * temperature**2
+    )
     terms = {
         "ce": F.cross_entropy(student[:, 0], target),
         "kd": kd,
-        "tf": sskd_transformed_loss(student[:, 1:], teacher[:, 1:], target, case.option("tf_T", 4.0), **kept["tf"]),
-        "ss": sskd_contrastive_loss((mine[:, 0], mine[:, 1:]), (theirs[:, 0], theirs[:, 1:]), case.option("ss_T", 0.5), **kept["ss"]),
+        "tf": sskd_transformed_loss(
+            student[:, 1:], teacher[:, 1:], target, case.option("tf_T", 4.0), **kept["tf"]
+        ),
+        "ss": sskd_contrastive_loss(
+            (mine[:, 0], mine[:, 1:]),
+            (theirs[:, 0], theirs[:, 1:]),
+            case.option("ss_T", 0.5),
+            **kept["ss"],
+        ),
     }
     weights = {"ce": 0.1, "kd": 0.9, "tf": 2.7, "ss": 10.0}
-    loss = torch.stack([case.option(f"{name}_weight", weights[name]) * term for name, term in terms.items()]).sum()
+    loss = torch.stack(
+        [case.option(f"{name}_weight", weights[name]) * term for name, term in terms.items()]
+    ).sum()
     return loss, {f"loss.{name}": term for name, term in terms.items() if f"loss.{name}" in case}
 
 

@@ -26,7 +26,12 @@ def sides(case: Case, row: int) -> list[tuple[Tensor, Tensor]]:
     """Logits at temperature and labels of one row, of the student and the teacher."""
     found = []
     for side, target in (("student", "target"), ("teacher", "teacher.target")):
-        found.append((case[f"{side}.logits"][row] / case.option(f"{side}_temperature", 1.0), case[target][row]))
+        found.append(
+            (
+                case[f"{side}.logits"][row] / case.option(f"{side}_temperature", 1.0),
+                case[target][row],
+            )
+        )
     return found
 
 
@@ -40,7 +45,9 @@ def answers(case: Case, row: int) -> Pair:
     for (logits, target), side in zip(sides(case, row), ("student", "teacher"), strict=True):
         known = target != UNLABELLED
         start = max(int(known.nonzero()[0]) - shift, 0) if known.any() else 0
-        parts.append(logits[start : start + int(known.sum()) - bool(case.option(f"skip_{side}_eos", False))])
+        parts.append(
+            logits[start : start + int(known.sum()) - bool(case.option(f"skip_{side}_eos", False))]
+        )
     shorter = min(map(len, parts))
     return parts[0][:shorter], parts[1][:shorter]
 
@@ -51,16 +58,22 @@ def of_rows(case: Case, loss: Loss) -> Tensor:
     if case.option("use_extended_uld", "byte_offsets" in case):
         means = [loss(*spanned(case, row)).mean() for row in rows]
     else:
-        means = [loss(*(logits.log_softmax(-1) for logits in answers(case, row))).mean() for row in rows]
+        means = [
+            loss(*(logits.log_softmax(-1) for logits in answers(case, row))).mean() for row in rows
+        ]
     total = case.option("distillation_weight", 1.0) * torch.stack(means).mean()
     if weight := case.option("crossentropy_weight", 0.0):
         logits, target = case["student.logits"][:, :-1], case["target"][:, 1:]
-        total = total + weight * F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=UNLABELLED)
+        total = total + weight * F.cross_entropy(
+            logits.flatten(0, 1), target.flatten(), ignore_index=UNLABELLED
+        )
     return total
 
 
 def uld(case: Case) -> Tensor:
-    if "token_merge_strategy" not in case.options and case.says("rotating", "unmasked on both sides"):
+    if "token_merge_strategy" not in case.options and case.says(
+        "rotating", "unmasked on both sides"
+    ):
         return summed(case)
     return of_rows(case, lambda student, teacher: sorted_distance(student.exp(), teacher.exp()))
 
@@ -69,9 +82,14 @@ def summed(case: Case) -> Tensor:
     """DSKD's code: every row begins with its answer, and positions count that both sides have a label for."""
     total = torch.zeros((), dtype=torch.float64)
     for row in range(len(case["target"])):
-        turned = [(logits.roll(-start, 0), known.roll(-start)) for logits, known, start in map(_start, sides(case, row))]
+        turned = [
+            (logits.roll(-start, 0), known.roll(-start))
+            for logits, known, start in map(_start, sides(case, row))
+        ]
         shorter = min(len(known) for _, known in turned)
-        (student, mine), (teacher, theirs) = ((logits[:shorter], known[:shorter]) for logits, known in turned)
+        (student, mine), (teacher, theirs) = (
+            (logits[:shorter], known[:shorter]) for logits, known in turned
+        )
         total = total + (uld_loss(student, teacher, reduction="none") * (mine & theirs)).sum()
     return total
 
@@ -90,28 +108,46 @@ def spanned(case: Case, row: int) -> Pair:
         offsets = case[f"{prefix}byte_offsets"][row, start:]
         sizes.append((offsets[:, 1] - offsets[:, 0]).tolist())
         ids.append(case[f"{prefix}input_ids"][row, start:])
-        values.append(logits.log_softmax(-1)[start:] if late else logits.log_softmax(-1)[start - 1 : -1])
+        values.append(
+            logits.log_softmax(-1)[start:] if late else logits.log_softmax(-1)[start - 1 : -1]
+        )
     numbers = [torch.tensor(side) for side in spans(*sizes)]
     if late:  # the first of a span is the last of the row read backwards
         values, ids = [side.flip(0) for side in values], [side.flip(0) for side in ids]
         numbers = [number.max() - number.flip(0) for number in numbers]
-    mine, theirs = (merged(side[None], one[None], number[None]) for side, one, number in zip(values, ids, numbers, strict=True))
+    mine, theirs = (
+        merged(side[None], one[None], number[None])
+        for side, one, number in zip(values, ids, numbers, strict=True)
+    )
     span, other = numbers[0][None], numbers[1][None]
     ends = span_ends(span)
     return mine[ends], at(theirs, partners(span, other))[ends]
 
 
 def gold(case: Case) -> Tensor:
-    given = [next((case.options[name] for name in (f"uld_hybrid_{kind}", kind) if name in case.options), None) for kind in WEIGHTS]
+    given = [
+        next(
+            (case.options[name] for name in (f"uld_hybrid_{kind}", kind) if name in case.options),
+            None,
+        )
+        for kind in WEIGHTS
+    ]
     weights = None if None in given else (given[0], given[1])
-    return of_rows(case, lambda student, teacher: hybrid(student, teacher, case["vocabulary_map"], case.option("beta", 0.5), weights))
+    return of_rows(
+        case,
+        lambda student, teacher: hybrid(
+            student, teacher, case["vocabulary_map"], case.option("beta", 0.5), weights
+        ),
+    )
 
 
 DIVERGENCES: dict[str, Divergence] = {"js_divergence": "jsd"}
 
 
 def linear(case: Case, name: str, values: Tensor) -> Tensor:
-    return F.linear(values, case.param(f"projector.{name}.weight"), case.param(f"projector.{name}.bias"))
+    return F.linear(
+        values, case.param(f"projector.{name}.weight"), case.param(f"projector.{name}.bias")
+    )
 
 
 def head(case: Case, side: str) -> tuple[Tensor, Tensor]:
@@ -119,18 +155,36 @@ def head(case: Case, side: str) -> tuple[Tensor, Tensor]:
     return weight, weight.new_zeros(len(weight))
 
 
-def dual(case: Case, into_student: Tensor, into_teacher: Tensor, other: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+def dual(
+    case: Case, into_student: Tensor, into_teacher: Tensor, other: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
     """The sums over the labelled tokens; with two tokenizers only where the projected teacher is right, whose logits have a temperature more."""
-    objective, temperature, target = case.option("kd_objective", "forward_kl"), case.option("kd_temperature", 1.0), case["target"]
+    objective, temperature, target = (
+        case.option("kd_objective", "forward_kl"),
+        case.option("kd_temperature", 1.0),
+        case["target"],
+    )
     counted = target != UNLABELLED
-    labelled, _ = student_space(case["student.logits"], into_student, target, temperature, "forward_kl")
+    labelled, _ = student_space(
+        case["student.logits"], into_student, target, temperature, "forward_kl"
+    )
     softer = into_student / case.option("teacher_temperature", 1.0)
-    compared = student_space(case["student.logits"], softer, target, temperature, DIVERGENCES.get(objective, objective))[1]
+    compared = student_space(
+        case["student.logits"], softer, target, temperature, DIVERGENCES.get(objective, objective)
+    )[1]
     if "teacher.target" in case:
         compared = compared * (into_student.argmax(-1) == target)
-    in_teacher = teacher_space(case["teacher.logits"], into_teacher, temperature) * (other != UNLABELLED)
-    terms = {"t2s_ce_loss": labelled.sum(), "t2s_kd_loss": (compared * counted).sum(), "s2t_kd_loss": in_teacher.sum()}
-    return torch.stack(list(terms.values())).sum(), {f"part.{name}": term for name, term in terms.items() if f"part.{name}" in case}
+    in_teacher = teacher_space(case["teacher.logits"], into_teacher, temperature) * (
+        other != UNLABELLED
+    )
+    terms = {
+        "t2s_ce_loss": labelled.sum(),
+        "t2s_kd_loss": (compared * counted).sum(),
+        "s2t_kd_loss": in_teacher.sum(),
+    }
+    return torch.stack(list(terms.values())).sum(), {
+        f"part.{name}": term for name, term in terms.items() if f"part.{name}" in case
+    }
 
 
 def dskd(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
@@ -145,7 +199,9 @@ def dskd_cma(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
     mine = torch.cat(embedded(case.param("embed.stu.weight"), case["input_ids"], target), -1)
     read, said = embedded(case.param("embed.tea.weight"), case["teacher.input_ids"], other)
     keys = torch.cat([read, said], -1)
-    scores = cross_attention(linear(case, "query", mine), keys / keys.std(), target != UNLABELLED, other != UNLABELLED)
+    scores = cross_attention(
+        linear(case, "query", mine), keys / keys.std(), target != UNLABELLED, other != UNLABELLED
+    )
     attended = scores.softmax(-1) @ linear(case, "t2s", states / states.std() + said / said.std())
     back = scores.mT.softmax(-1) @ linear(case, "s2t", case["student.hidden_states.0"])
     return dual(case, through(head(case, "s"), attended), through(head(case, "t"), back), other)

@@ -23,11 +23,17 @@ def summed(case: Case, parts: dict[str, tuple[str, Tensor]]) -> Answer:
 
 def zskt(case: Case) -> Answer:
     """The code also divides the KL by the number of classes; what says generator is minus it."""
-    student, teacher, soft = case["student.logits"], case["teacher.logits"], case.option("KL_temperature", 1.0)
+    student, teacher, soft = (
+        case["student.logits"],
+        case["teacher.logits"],
+        case.option("KL_temperature", 1.0),
+    )
     if case.says("minus"):
         return -disagreement(student / soft, teacher / soft).mean() / student.shape[-1], {}
     attention = [attention_transfer_loss(s, t) for s, t in case.pairs()]
-    return kd_loss(student, teacher, soft, scale=False) / student.shape[-1] + case.option("AT_beta", 0.0) * sum(attention), {}
+    return kd_loss(student, teacher, soft, scale=False) / student.shape[-1] + case.option(
+        "AT_beta", 0.0
+    ) * sum(attention), {}
 
 
 def dafl(case: Case) -> Answer:
@@ -54,7 +60,11 @@ def datafree_generator(case: Case) -> Answer:
     student, teacher = case["student.logits"], case["teacher.logits"]
     parts = {
         "oh": ("oh", one_hot_loss(teacher)),
-        **({"act": ("act", activation_loss(case["teacher.features.0"]).mean())} if "teacher.features.0" in case else {}),
+        **(
+            {"act": ("act", activation_loss(case["teacher.features.0"]).mean())}
+            if "teacher.features.0" in case
+            else {}
+        ),
         "adv": ("adv", -disagreement(student, teacher).mean()),
         "balance": ("balance", balance_loss(teacher)),
     }

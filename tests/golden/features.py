@@ -16,17 +16,33 @@ from tests.golden.cases import Case
 def at(case: Case) -> Tensor:
     """Both forms; the odd powers of code without an absolute value are another method."""
     power = float(case.option("p", 2))
-    form = "paper" if case.says("l2 norm over positions", "unsquared") or case.option("mode") == "paper" else "code"
+    form = (
+        "paper"
+        if case.says("l2 norm over positions", "unsquared") or case.option("mode") == "paper"
+        else "code"
+    )
     pairs = case.pairs()
     weights = case.option("weights", [1.0] * len(pairs))
     if power % 2 and any((tensor < 0).any() for pair in pairs for tensor in pair):
-        raise NotImplementedError(f"signed features to the power {power:g}: ours are absolute values")
-    return torch.stack([w * attention_transfer_loss(s, t, power, form) for w, (s, t) in zip(weights, pairs, strict=True)]).sum()
+        raise NotImplementedError(
+            f"signed features to the power {power:g}: ours are absolute values"
+        )
+    return torch.stack(
+        [
+            w * attention_transfer_loss(s, t, power, form)
+            for w, (s, t) in zip(weights, pairs, strict=True)
+        ]
+    ).sum()
 
 
 def fitnet(case: Case) -> Tensor:
     """Every stage through the case's own regressor, where it has one: convolution, BatchNorm, ReLU."""
-    return torch.stack([fitnet_loss(regressed(case, student, teacher), teacher) for student, teacher in case.pairs()]).sum()
+    return torch.stack(
+        [
+            fitnet_loss(regressed(case, student, teacher), teacher)
+            for student, teacher in case.pairs()
+        ]
+    ).sum()
 
 
 def regressed(case: Case, student: Tensor, teacher: Tensor) -> Tensor:
@@ -43,13 +59,17 @@ def regressed(case: Case, student: Tensor, teacher: Tensor) -> Tensor:
     if "param.bn.weight" in case:
         mean, var = case.param("bn.running_mean").clone(), case.param("bn.running_var").clone()
         training = case.option("bn_training", True)
-        stage = F.batch_norm(stage, mean, var, case.param("bn.weight"), case.param("bn.bias"), training, eps=1e-5)
+        stage = F.batch_norm(
+            stage, mean, var, case.param("bn.weight"), case.param("bn.bias"), training, eps=1e-5
+        )
     return stage.relu() if case.option("use_relu", True) else stage
 
 
 def vid(case: Case) -> Tensor:
     (student, teacher), parameters = case.pairs()[0], case.params()
-    target, middle, source = (parameters[f"regressor.{n}.weight"].shape[i] for n, i in ((4, 0), (0, 0), (0, 1)))
+    target, middle, source = (
+        parameters[f"regressor.{n}.weight"].shape[i] for n, i in ((4, 0), (0, 0), (0, 1))
+    )
     grid = [min(a, b) for a, b in zip(student.shape[2:], teacher.shape[2:], strict=True)]
     student, teacher = F.adaptive_avg_pool2d(student, grid), F.adaptive_avg_pool2d(teacher, grid)
     regressor = Regressor(source, middle, target, case.option("init_pred_var", 5.0)).double()
@@ -61,17 +81,29 @@ def reviewkd(case: Case) -> Tensor:
     levels = tuple(case.option("levels", (4, 2, 1)))
     pairs = case.pairs()
     if "student.embedding" in case:
-        pairs.append((case["student.embedding"][:, :, None, None], case["teacher.embedding"][:, :, None, None]))
+        pairs.append(
+            (
+                case["student.embedding"][:, :, None, None],
+                case["teacher.embedding"][:, :, None, None],
+            )
+        )
     if not case.params("abfs."):
         return torch.stack([hcl_loss(student, teacher, levels) for student, teacher in pairs]).sum()
     residual, terms = None, []
     for number, (student, teacher) in enumerate(reversed(pairs)):
         official = case.params(f"abfs.{number}.")
-        renamed = {renames(name): value.clone() if "running" in name or "num_" in name else value for name, value in official.items()}
+        renamed = {
+            renames(name): value.clone() if "running" in name or "num_" in name else value
+            for name, value in official.items()
+        }
         middle, source = official["conv1.0.weight"].shape[:2]
-        fusion = Fusion(source, middle, teacher.shape[1], "att_conv.0.weight" in official, nn.BatchNorm2d).double()
+        fusion = Fusion(
+            source, middle, teacher.shape[1], "att_conv.0.weight" in official, nn.BatchNorm2d
+        ).double()
         fusion.train(case.option("bn_training", True))
-        fused, residual = torch.func.functional_call(fusion, renamed, (student, residual, tuple(teacher.shape[2:])))
+        fused, residual = torch.func.functional_call(
+            fusion, renamed, (student, residual, tuple(teacher.shape[2:]))
+        )
         terms.append(hcl_loss(fused, teacher, levels))
     return torch.stack(terms).sum()
 

@@ -16,8 +16,14 @@ from tests.golden.logits import Answer, temperature
 
 def statistics(case: Case) -> list[Statistics]:
     inputs = case.stages("bn_input")
-    running = [tuple(case[f"bn.{number}.running_{name}"] for name in ("mean", "var")) for number in range(len(inputs))]
-    return [Statistics(*moments(values), *known, values) for values, known in zip(inputs, running, strict=True)]
+    running = [
+        tuple(case[f"bn.{number}.running_{name}"] for name in ("mean", "var"))
+        for number in range(len(inputs))
+    ]
+    return [
+        Statistics(*moments(values), *known, values)
+        for values, known in zip(inputs, running, strict=True)
+    ]
 
 
 def deepinversion(case: Case) -> Answer:
@@ -28,25 +34,44 @@ def deepinversion(case: Case) -> Answer:
             "part.tv_l2": total_variation(image, 2, per="batch"),
             "part.l2": size(image).mean(),
         }
-        loss = torch.stack([case.option(name.removeprefix("part."), 0.0) * value for name, value in parts.items()]).sum()
+        loss = torch.stack(
+            [case.option(name.removeprefix("part."), 0.0) * value for name, value in parts.items()]
+        ).sum()
         return loss, {name: value for name, value in parts.items() if name in case}
     if "bn_input.0" in case:
         read = statistics(case)
         first = case.option("first_bn_multiplier", 1.0)
-        return statistics_loss(read, first), {"part.layers": torch.stack([statistics_loss([one]) for one in read])} if "part.layers" in case else {}
-    return competition(case["student.logits"], case["teacher.logits"], temperature(case), "code"), {}
+        return statistics_loss(read, first), {
+            "part.layers": torch.stack([statistics_loss([one]) for one in read])
+        } if "part.layers" in case else {}
+    return competition(
+        case["student.logits"], case["teacher.logits"], temperature(case), "code"
+    ), {}
 
 
 def cmi(case: Case) -> Answer:
     if "projected_local" in case:
-        loss = bank_contrast(case["projected_local"], case["projected_global"], case.option("batch"), case.option("temperature"))
+        loss = bank_contrast(
+            case["projected_local"],
+            case["projected_global"],
+            case.option("batch"),
+            case.option("temperature"),
+        )
         return case.option("cr", 1.0) * loss, {}
     if "local_features" in case:
         if case.option("contrast_mode", "all") != "all":
             raise NotImplementedError(f"contrast_mode: {case.option('contrast_mode')}")
-        return pair_contrast(case["local_features"], case["global_features"], case.option("temperature"), case.option("base_temperature")).mean(), {}
+        return pair_contrast(
+            case["local_features"],
+            case["global_features"],
+            case.option("temperature"),
+            case.option("base_temperature"),
+        ).mean(), {}
     teacher, student = case["teacher.logits"], case["student.logits"]
-    parts = {"part.oh": F.cross_entropy(teacher, case["target"]), "part.adv": decision_adversarial(student, teacher).mean()}
+    parts = {
+        "part.oh": F.cross_entropy(teacher, case["target"]),
+        "part.adv": decision_adversarial(student, teacher).mean(),
+    }
     loss = case.option("oh") * parts["part.oh"] + case.option("adv") * parts["part.adv"]
     return loss, {name: value for name, value in parts.items() if name in case}
 

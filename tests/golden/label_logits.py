@@ -42,8 +42,14 @@ def ctkd(case: Case) -> Answer:
     values = ctkd_loss(student, teacher, softness, "none")
     if "cross-entropy" in case.formula or "log p_s" in case.formula:
         values = values + softness**2 * entropy((teacher / softness).log_softmax(-1))
-    counted = (case["target"] != UNLABELLED).double() if "target" in case and values.ndim > 1 else torch.ones_like(values)
-    return (values * counted).sum() / counted.sum(), given(case, {"temperature": softness.reshape(1)})
+    counted = (
+        (case["target"] != UNLABELLED).double()
+        if "target" in case and values.ndim > 1
+        else torch.ones_like(values)
+    )
+    return (values * counted).sum() / counted.sum(), given(
+        case, {"temperature": softness.reshape(1)}
+    )
 
 
 def reversal(case: Case) -> tuple[CTKD, Tensor, float]:
@@ -53,12 +59,24 @@ def reversal(case: Case) -> tuple[CTKD, Tensor, float]:
         done = min(max(case.option("epoch") + 1, 0), loops) / loops
         low, high = case.option("lambda_min"), case.option("lambda_max")
         factor = low + (high - low) * (math.cos(math.pi * done) + 1) / 2
-        return CTKD("global", case.option("temp_start"), case.option("temp_end")), case.param("global_temperature"), -factor
-    return CTKD("global", case.option("t_start", 1.0), case.option("t_end", 20.0)), case.param("global_T"), -case.option("lambda")
+        return (
+            CTKD("global", case.option("temp_start"), case.option("temp_end")),
+            case.param("global_temperature"),
+            -factor,
+        )
+    return (
+        CTKD("global", case.option("t_start", 1.0), case.option("t_end", 20.0)),
+        case.param("global_T"),
+        -case.option("lambda"),
+    )
 
 
 def deit_soft(case: Case) -> Tensor:
-    student, tau, alpha = case["student.logits_dist"], case.option("tau", 1.0), case.option("alpha", 0.5)
+    student, tau, alpha = (
+        case["student.logits_dist"],
+        case.option("tau", 1.0),
+        case.option("alpha", 0.5),
+    )
     soft = kd_loss(student, case["teacher.logits"], tau)
     if case.says("numel"):
         soft = soft / student.shape[-1]
@@ -76,11 +94,21 @@ def tf_kd(case: Case, soft: Tensor) -> Tensor:
     alpha = case.option("alpha")
     if case.says("n*c", '"mean"'):
         soft = soft / case["student.logits"].shape[-1]
-    return (1 - alpha) * cross_entropy_loss(case["student.logits"], case["target"]) + alpha * case.option("multiplier", 1.0) * soft
+    return (1 - alpha) * cross_entropy_loss(
+        case["student.logits"], case["target"]
+    ) + alpha * case.option("multiplier", 1.0) * soft
 
 
 def tf_kd_reg(case: Case) -> Tensor:
-    return tf_kd(case, tf_kd_loss(case["student.logits"], case["target"], case.option("correct_prob", 0.99), temperature(case)))
+    return tf_kd(
+        case,
+        tf_kd_loss(
+            case["student.logits"],
+            case["target"],
+            case.option("correct_prob", 0.99),
+            temperature(case),
+        ),
+    )
 
 
 def tf_kd_self(case: Case) -> Tensor:
@@ -89,15 +117,21 @@ def tf_kd_self(case: Case) -> Tensor:
 
 def ps_kd(case: Case) -> Answer:
     alpha = max(0.0, case.option("alpha_T") * (case.option("epoch") + 1) / case.option("end_epoch"))
-    loss = ps_kd_loss(case["student.logits"], case["past.probabilities"].log(), case["target"], alpha)
+    loss = ps_kd_loss(
+        case["student.logits"], case["past.probabilities"].log(), case["target"], alpha
+    )
     return loss, given(case, {"alpha_t": torch.tensor(alpha, dtype=torch.float64)})
 
 
 def cs_kd(case: Case) -> Answer:
     """The case gives each sample its one partner."""
     student, partner = case["student.logits"], case["pair.logits"]
-    soft = cs_kd_loss(student, partner, torch.eye(len(student), dtype=torch.bool), temperature(case))
-    return cross_entropy_loss(student, case["target"]) + case.option("lambda", 1.0) * soft, given(case, {"part.cls": soft})
+    soft = cs_kd_loss(
+        student, partner, torch.eye(len(student), dtype=torch.bool), temperature(case)
+    )
+    return cross_entropy_loss(student, case["target"]) + case.option("lambda", 1.0) * soft, given(
+        case, {"part.cls": soft}
+    )
 
 
 def pixel_kd(case: Case) -> Answer:
@@ -117,7 +151,11 @@ def skd_pixelwise(case: Case) -> Tensor:
 
 
 def darkrank_hard(case: Case) -> Tensor:
-    options = {"alpha": case.option("alpha", 3), "beta": case.option("beta", 3), "length": case.option("permute_len", 4)}
+    options = {
+        "alpha": case.option("alpha", 3),
+        "beta": case.option("beta", 3),
+        "length": case.option("permute_len", 4),
+    }
     return darkrank_loss(case["student.embedding"], case["teacher.embedding"], "hard", **options)
 
 
@@ -125,16 +163,25 @@ def glnn(case: Case) -> Answer:
     """The label loss of the nodes that have one, KD of all."""
     student, teacher = logits(case)
     share = case.option("lamb")
-    hard, soft = share * cross_entropy_loss(student[case["index"]], case["target"]), (1 - share) * kd_loss(student, teacher, 1.0)
+    hard, soft = (
+        share * cross_entropy_loss(student[case["index"]], case["target"]),
+        (1 - share) * kd_loss(student, teacher, 1.0),
+    )
     return hard + soft, given(case, {"loss.hard": hard, "loss.soft": soft})
 
 
 def mkd_average(case: Case) -> Answer:
     """KD from each teacher, averaged; or from our ensemble of them, with the entropy that a cross-entropy has more."""
     student = case["student.logits"]
-    teachers = [case[name] for name in case.arrays if name.startswith("teachers.") and name.endswith(".logits")]
+    teachers = [
+        case[name]
+        for name in case.arrays
+        if name.startswith("teachers.") and name.endswith(".logits")
+    ]
     if case.says("mean over teachers"):
-        return torch.stack([kd_loss(student, teacher, temperature(case), scaled(case)) for teacher in teachers]).mean(), {}
+        return torch.stack(
+            [kd_loss(student, teacher, temperature(case), scaled(case)) for teacher in teachers]
+        ).mean(), {}
     kind = "logits" if "softmax(mean_k t_k)" in case.formula else "probabilities"
     if kind == "probabilities" and "mean_k softmax(t_k)" not in case.formula:
         raise NotImplementedError(f"ensemble: {case.formula}")

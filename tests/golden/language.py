@@ -35,7 +35,9 @@ def temperature(case: Case) -> float:
 
 def counted(case: Case, like: Tensor) -> Tensor:
     """1 for the tokens (...) that have a target."""
-    return (case["target"] != UNLABELLED).to(like.dtype) if "target" in case else torch.ones_like(like)
+    return (
+        (case["target"] != UNLABELLED).to(like.dtype) if "target" in case else torch.ones_like(like)
+    )
 
 
 def scaled(case: Case) -> bool:
@@ -48,8 +50,18 @@ def answer(case: Case, values: Tensor) -> Answer:
     weight = counted(case, values)
     values = values * temperature(case) ** 2 if scaled(case) else values
     total, kind = torch.where(weight > 0, values * weight, 0.0).sum(), case.option("reduction")
-    tokens = {"per_token": values if values.shape == case["per_token"].shape else values.mT} if "per_token" in case else {}
-    if kind == "sum" or (kind is None and case.says("sum over vocabulary and unmasked tokens;", "summed over vocabulary and unmasked tokens;")):
+    tokens = (
+        {"per_token": values if values.shape == case["per_token"].shape else values.mT}
+        if "per_token" in case
+        else {}
+    )
+    if kind == "sum" or (
+        kind is None
+        and case.says(
+            "sum over vocabulary and unmasked tokens;",
+            "summed over vocabulary and unmasked tokens;",
+        )
+    ):
         return total, tokens
     if kind == "sum" or "SUM over" in case.reduction:
         return total, tokens
@@ -72,7 +84,11 @@ def entropy(log_probability: Tensor) -> Tensor:
 def forward_kl(case: Case) -> Answer:
     if case.option("reverse", False):
         return reverse_kl(case)
-    return answer(case, forward_kl_loss(*sides(case), temperature(case), False, reduction="none") + with_entropy(case))
+    return answer(
+        case,
+        forward_kl_loss(*sides(case), temperature(case), False, reduction="none")
+        + with_entropy(case),
+    )
 
 
 def reverse_kl(case: Case) -> Answer:
@@ -80,7 +96,9 @@ def reverse_kl(case: Case) -> Answer:
 
 
 def symmetric_kl(case: Case) -> Answer:
-    forward = case.option("sym_kd_ratio", 1 - case.option("lam", 0.9) if "lam" in case.options else 0.5)
+    forward = case.option(
+        "sym_kd_ratio", 1 - case.option("lam", 0.9) if "lam" in case.options else 0.5
+    )
     values = symmetric_kl_loss(*sides(case), forward, temperature(case), False, reduction="none")
     return answer(case, values + forward * with_entropy(case))
 
@@ -90,7 +108,10 @@ def js(case: Case) -> Answer:
     student, teacher = sides(case)
     share = 1 - case.option("lam", case.option("beta", 0.5))
     if "1e-9" not in case.formula:
-        return answer(case, jsd_loss(student, teacher, share, False, temperature(case), False, reduction="none"))
+        return answer(
+            case,
+            jsd_loss(student, teacher, share, False, temperature(case), False, reduction="none"),
+        )
     return answer(case, jsd_with_epsilon(student, teacher, temperature(case)))
 
 
@@ -106,18 +127,29 @@ def jsd_with_epsilon(student: Tensor, teacher: Tensor, t: float, epsilon: float 
 def gkd_jsd(case: Case) -> Answer:
     """beta 0 and 1 are the KLs, without the jump's cause: the formula gives 0 there."""
     beta = case.option("beta", 0.5)
-    values = jsd_loss(*sides(case), beta, beta in (0, 1), temperature(case), False, reduction="none")
+    values = jsd_loss(
+        *sides(case), beta, beta in (0, 1), temperature(case), False, reduction="none"
+    )
     return answer(case, values)
 
 
 def skewed_forward_kl(case: Case) -> Answer:
     skew = case.option("lam", case.option("skew_lambda", 0.1))
-    return answer(case, skewed_forward_kl_loss(*sides(case), skew, temperature(case), False, reduction="none") + with_entropy(case))
+    return answer(
+        case,
+        skewed_forward_kl_loss(*sides(case), skew, temperature(case), False, reduction="none")
+        + with_entropy(case),
+    )
 
 
 def skewed_reverse_kl(case: Case) -> Answer:
     skew = case.option("lam", case.option("skew_lambda", 0.1))
-    return answer(case, skewed_reverse_kl_loss(*sides(case), skew, True, temperature(case), False, reduction="none"))
+    return answer(
+        case,
+        skewed_reverse_kl_loss(
+            *sides(case), skew, True, temperature(case), False, reduction="none"
+        ),
+    )
 
 
 def tvd(case: Case) -> Answer:
@@ -127,12 +159,16 @@ def tvd(case: Case) -> Answer:
 def akl(case: Case) -> Answer:
     mass = case.option("mu", case.option("head_threshold", 0.5))
     if "ascending" not in case.formula.lower():
-        return answer(case, akl_loss(*sides(case), mass, temperature(case), False, reduction="none"))
+        return answer(
+            case, akl_loss(*sides(case), mass, temperature(case), False, reduction="none")
+        )
     student, teacher = (side / temperature(case) for side in sides(case))
     share = ascending_share(student, teacher, mass, sorted_gap="TAID" not in case.source)
     share = share if "not detached" in case.formula.lower() else share.detach()
     forward = forward_kl_loss(student, teacher, reduction="none") + with_entropy(case)
-    return answer(case, share * forward + (1 - share) * reverse_kl_loss(student, teacher, reduction="none"))
+    return answer(
+        case, share * forward + (1 - share) * reverse_kl_loss(student, teacher, reduction="none")
+    )
 
 
 def ascending_share(student: Tensor, teacher: Tensor, mass: float, sorted_gap: bool) -> Tensor:
@@ -162,11 +198,22 @@ def taid(case: Case) -> Answer:
 def moved(case: Case) -> Tensor:
     """t after each loss; the steps are counted from 1."""
     start, end, steps = case.option("t_start"), case.option("t_end"), case.option("num_train_steps")
-    time, momentum, before = (torch.tensor([value], dtype=torch.float64) for value in (start, 0.0, torch.inf))
+    time, momentum, before = (
+        torch.tensor([value], dtype=torch.float64) for value in (start, 0.0, torch.inf)
+    )
     found = []
     for step, loss in enumerate(case["losses"], case.option("first_step", 1)):
         floor = torch.full_like(time, start + (end - start) * step / steps)
-        time, momentum = next_time(time, momentum, before, loss.view(1), floor, end, case.option("alpha"), case.option("beta"))
+        time, momentum = next_time(
+            time,
+            momentum,
+            before,
+            loss.view(1),
+            floor,
+            end,
+            case.option("alpha"),
+            case.option("beta"),
+        )
         before = loss.view(1)
         found.append(time)
     return torch.cat(found)
@@ -174,12 +221,25 @@ def moved(case: Case) -> Tensor:
 
 def topk_jsd(case: Case) -> Answer:
     """The support is the teacher's for beta 0, the student's for beta 1, else both."""
-    ends: dict[float, tuple[Divergence, Support]] = {0: ("forward_kl", "teacher"), 1: ("reverse_kl", "student")}
+    ends: dict[float, tuple[Divergence, Support]] = {
+        0: ("forward_kl", "teacher"),
+        1: ("reverse_kl", "student"),
+    }
     beta = case.option("beta", 0.5)
     divergence, support = ends.get(beta, ("jsd", "both"))
     beta = 0.5 if beta in ends else beta
     tail = bool(case.option("add_tail", False))
-    values = top_k_loss(*sides(case), case.option("top_k"), divergence, beta, support, tail, temperature(case), False, reduction="none")
+    values = top_k_loss(
+        *sides(case),
+        case.option("top_k"),
+        divergence,
+        beta,
+        support,
+        tail,
+        temperature(case),
+        False,
+        reduction="none",
+    )
     return answer(case, values)
 
 
@@ -187,18 +247,30 @@ def topk_kl(case: Case) -> Answer:
     """Both sides on the teacher's K classes alone."""
     divergence: Divergence = "reverse_kl" if case.option("reverse", False) else "forward_kl"
     tail = bool(case.option("add_tail", False))
-    values = top_k_loss(*sides(case), case.option("top_k"), divergence, tail=tail, temperature=temperature(case), scale=False, reduction="none")
+    values = top_k_loss(
+        *sides(case),
+        case.option("top_k"),
+        divergence,
+        tail=tail,
+        temperature=temperature(case),
+        scale=False,
+        reduction="none",
+    )
     return answer(case, values)
 
 
 def topk_reverse_kl(case: Case) -> Answer:
     """Given are the student's log-probabilities on the teacher's K classes; where the teacher has 0 there is no class."""
     if "student.topk_log_probs" not in case:
-        raise NotImplementedError("a top-K reverse KL of other inputs than the classes' log-probabilities")
+        raise NotImplementedError(
+            "a top-K reverse KL of other inputs than the classes' log-probabilities"
+        )
     student, teacher = case["student.topk_log_probs"], case["teacher.topk_probs"]
     there = teacher > 0
     weight = there.any(-1).to(student.dtype)
-    values = reverse_kl_loss(student.masked_fill(~there, -torch.inf), teacher.log(), weight=weight, reduction="none")
+    values = reverse_kl_loss(
+        student.masked_fill(~there, -torch.inf), teacher.log(), weight=weight, reduction="none"
+    )
     return values.sum(), {}
 
 
@@ -207,13 +279,21 @@ def recorded(case: Case) -> tuple[Signal, Top]:
     t = temperature(case)
     values = case["teacher.sparse_log_probs"]
     rest = torch.log1p(-values.exp().sum(-1, keepdim=True).clamp_max(1))
-    rest = torch.full_like(rest, -torch.inf) if str(case.option("missing", "tail")).upper().endswith("ZERO") else rest
+    rest = (
+        torch.full_like(rest, -torch.inf)
+        if str(case.option("missing", "tail")).upper().endswith("ZERO")
+        else rest
+    )
     whole = (torch.cat([values, rest], -1) / t).log_softmax(-1)
-    return case["student.logits"] / t, Top(whole[..., :-1], case["teacher.sparse_ids"], whole[..., -1])
+    return case["student.logits"] / t, Top(
+        whole[..., :-1], case["teacher.sparse_ids"], whole[..., -1]
+    )
 
 
 def sparse(case: Case) -> Answer:
-    divergence: Divergence = {"sparse_kl": "forward_kl", "sparse_jsd": "jsd", "sparse_tvd": "tvd"}[case.method]  # type: ignore[assignment]
+    divergence: Divergence = {"sparse_kl": "forward_kl", "sparse_jsd": "jsd", "sparse_tvd": "tvd"}[
+        case.method
+    ]  # type: ignore[assignment]
     if divergence != "forward_kl" and str(case.option("missing", "")).upper().endswith("ZERO"):
         raise NotImplementedError(f"{case.method} with the missing mass counted as zero")
     return answer(case, top_k_loss(*recorded(case), divergence=divergence, reduction="none"))
@@ -223,7 +303,9 @@ def sparse_ranking(case: Case) -> Answer:
     """The code divides by the pairs that are no ties, of all tokens that count."""
     kind: Kind = "hinge" if case.method == "sparse_hinge" else "logistic"
     student, teacher = recorded(case)
-    values = top_k_ranking_loss(student, teacher, kind=kind, margin=case.option("margin"), reduction="none")
+    values = top_k_ranking_loss(
+        student, teacher, kind=kind, margin=case.option("margin"), reduction="none"
+    )
     p, size = teacher.values.exp(), teacher.values.shape[-1]
     weight = counted(case, values)
     pairs = ((p[..., :, None] - p[..., None, :] > 1e-8).sum((-1, -2)) * weight).sum()

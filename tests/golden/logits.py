@@ -24,7 +24,11 @@ Answer = tuple[Tensor, dict[str, Tensor]]
 def logits(case: Case) -> tuple[Tensor, Tensor]:
     """Student and teacher, (..., C); dense ones, (N, C, H, W), with the classes moved to the end."""
     student, teacher = case["student.logits"], case["teacher.logits"]
-    return (student.movedim(1, -1), teacher.movedim(1, -1)) if student.ndim == 4 else (student, teacher)
+    return (
+        (student.movedim(1, -1), teacher.movedim(1, -1))
+        if student.ndim == 4
+        else (student, teacher)
+    )
 
 
 def temperature(case: Case) -> float:
@@ -48,7 +52,9 @@ def total(case: Case, values: Tensor, classes: int) -> Tensor:
         return values.sum()
     if reduction == "batchmean" or (reduction is None and case.says("first dimension")):
         return values.sum() / values.shape[0]
-    if reduction == "mean" or case.says("n and classes", "n*c", "n*t*v", "over all elements", "element-wise", "elementwise"):
+    if reduction == "mean" or case.says(
+        "n and classes", "n*c", "n*t*v", "over all elements", "element-wise", "elementwise"
+    ):
         return values.mean() / classes
     return values.mean()
 
@@ -57,7 +63,9 @@ def with_labels(case: Case, soft: Tensor, label_weight: float, soft_weight: floa
     """The weighted soft term plus the weighted cross-entropy, and both parts where the case holds them."""
     label = label_weight * cross_entropy_loss(logits(case)[0], case["target"])
     parts = {"part.ce": label, "part.kd": soft_weight * soft, "part.dkd": soft_weight * soft}
-    return label + soft_weight * soft, {name: value for name, value in parts.items() if name in case}
+    return label + soft_weight * soft, {
+        name: value for name, value in parts.items() if name in case
+    }
 
 
 def distilled(case: Case, student: Tensor, teacher: Tensor) -> Answer:
@@ -80,14 +88,26 @@ def kd(case: Case) -> Answer:
 
 
 def decoupled(case: Case, student: Tensor, teacher: Tensor) -> Answer:
-    values = dkd_loss(student, teacher, case["target"], case.option("alpha", 1.0), case.option("beta", 8.0), temperature(case), "none")
+    values = dkd_loss(
+        student,
+        teacher,
+        case["target"],
+        case.option("alpha", 1.0),
+        case.option("beta", 8.0),
+        temperature(case),
+        "none",
+    )
     if not scaled(case):
         values = values / temperature(case) ** 2
     labelled = case["target"] != UNLABELLED
     soft = values.mean() if case.says("all tokens") else values.sum() / labelled.sum()
     if "warmup" in case.options:
         soft = soft * min(case.option("epoch") / case.option("warmup"), 1.0)
-    return with_labels(case, soft, case.option("ce_weight"), 1.0) if "ce_weight" in case.options else (soft, {})
+    return (
+        with_labels(case, soft, case.option("ce_weight"), 1.0)
+        if "ce_weight" in case.options
+        else (soft, {})
+    )
 
 
 def dkd(case: Case) -> Answer:
@@ -110,8 +130,17 @@ def nkd(case: Case) -> Tensor:
 
 def dist(case: Case) -> Tensor:
     softness = 1.0 if case.says("no temperature") else temperature(case)
-    epsilon = 0.0 if "torchdistill" in case.source else 1e-8  # torch's cosine similarity clamps instead of adding
-    return dist_loss(*logits(case), case.option("beta", 1.0), case.option("gamma", 1.0), softness, scaled(case), epsilon)
+    epsilon = (
+        0.0 if "torchdistill" in case.source else 1e-8
+    )  # torch's cosine similarity clamps instead of adding
+    return dist_loss(
+        *logits(case),
+        case.option("beta", 1.0),
+        case.option("gamma", 1.0),
+        softness,
+        scaled(case),
+        epsilon,
+    )
 
 
 def logit_mse(case: Case) -> Tensor:
@@ -133,7 +162,9 @@ def regression(case: Case, smooth: bool) -> Tensor:
 
 def label_smoothing(case: Case) -> Tensor:
     others_only = "(C-1)" in case.formula or case.says("(c-1)")
-    return label_smoothing_loss(case["student.logits"], case["target"], case.option("smoothing", 0.1), others_only)
+    return label_smoothing_loss(
+        case["student.logits"], case["target"], case.option("smoothing", 0.1), others_only
+    )
 
 
 def peer_divergence(case: Case, peer: Tensor, other: Tensor) -> Tensor:
@@ -143,12 +174,18 @@ def peer_divergence(case: Case, peer: Tensor, other: Tensor) -> Tensor:
         return kd_loss(peer, other, t, scaled(case))
     raised = (other / t).softmax(-1) + 1e-7
     mass = 1 + 1e-7 * peer.shape[-1]
-    return mass * (kd_loss(peer, raised.log() * t, t, scaled(case)) + math.log(mass) * (t**2 if scaled(case) else 1))
+    return mass * (
+        kd_loss(peer, raised.log() * t, t, scaled(case))
+        + math.log(mass) * (t**2 if scaled(case) else 1)
+    )
 
 
 def dml(case: Case) -> Answer:
     """Each peer: its label loss and the KL from the other peers, one by one or from the mean of their logits."""
-    peers = [case[f"students.{number}.logits"] for number in range(sum(name.startswith("students.") for name in case.arrays))]
+    peers = [
+        case[f"students.{number}.logits"]
+        for number in range(sum(name.startswith("students.") for name in case.arrays))
+    ]
     updated = [case.option("updated_peer")] if "updated_peer" in case.options else range(len(peers))
     label, divergence = 0 * peers[0].sum(), 0 * peers[0].sum()
     for number in updated:
@@ -156,7 +193,10 @@ def dml(case: Case) -> Answer:
         if case.says("mean logits"):
             others = [torch.stack(others).mean(0)]
         label = label + cross_entropy_loss(peers[number], case["target"])
-        divergence = divergence + torch.stack([peer_divergence(case, peers[number], other) for other in others]).mean()
+        divergence = (
+            divergence
+            + torch.stack([peer_divergence(case, peers[number], other) for other in others]).mean()
+        )
     outputs = {"part.ce": label, "part.kl": divergence}
     return label + divergence, {name: value for name, value in outputs.items() if name in case}
 

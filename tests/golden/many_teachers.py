@@ -15,13 +15,17 @@ from tests.golden.logits import Answer, temperature
 
 def stacked(case: Case, group: str) -> Tensor:
     """Logits of all teachers (or assistants) of a case, (K, ..., C), by their number."""
-    return torch.stack([case[f"{group}.{number}.logits"] for number in numbers(case, group, "logits")])
+    return torch.stack(
+        [case[f"{group}.{number}.logits"] for number in numbers(case, group, "logits")]
+    )
 
 
 def numbers(case: Case, group: str, role: str) -> list[int]:
     """Which teachers of the group give the role."""
     found = [
-        name.removeprefix(group + ".").removesuffix("." + role) for name in case.arrays if name.startswith(group + ".") and name.endswith("." + role)
+        name.removeprefix(group + ".").removesuffix("." + role)
+        for name in case.arrays
+        if name.startswith(group + ".") and name.endswith("." + role)
     ]
     return sorted(int(number) for number in found if number.isdigit())
 
@@ -40,9 +44,13 @@ def squared_temperature(case: Case) -> bool:
 def ebkd(case: Case) -> Answer:
     """The code's weights sum to K - 1."""
     teachers, soft = stacked(case, "teachers"), temperature(case)
-    loss = ebkd_loss(case["student.logits"], teachers, soft) / (1 if squared_temperature(case) else soft**2)
+    loss = ebkd_loss(case["student.logits"], teachers, soft) / (
+        1 if squared_temperature(case) else soft**2
+    )
     total = max(1, len(teachers) - 1)
-    return loss * total / once_more(case, len(teachers)), {"weights": ebkd_weights(teachers) * total}
+    return loss * total / once_more(case, len(teachers)), {
+        "weights": ebkd_weights(teachers) * total
+    }
 
 
 def camkd(case: Case) -> Answer:
@@ -50,12 +58,19 @@ def camkd(case: Case) -> Answer:
     target = case["target"]
     if "teachers.0.logits" in case:
         teachers, soft = stacked(case, "teachers"), temperature(case)
-        loss = camkd_logit_loss(case["student.logits"], teachers, target, soft) / (1 if squared_temperature(case) else soft**2)
+        loss = camkd_logit_loss(case["student.logits"], teachers, target, soft) / (
+            1 if squared_temperature(case) else soft**2
+        )
         return loss / once_more(case, len(teachers)), {"weights": camkd_weights(teachers, target)}
     through = stacked(case, "student.through_teacher")
     which = range(len(through))
-    mine, theirs = [case[f"student.transformed.{k}"] for k in which], [case[f"teachers.{k}.features.0"] for k in which]
-    return camkd_feature_loss(mine, theirs, through, target) / once_more(case, len(through)), {"weights": camkd_weights(through, target)}
+    mine, theirs = (
+        [case[f"student.transformed.{k}"] for k in which],
+        [case[f"teachers.{k}.features.0"] for k in which],
+    )
+    return camkd_feature_loss(mine, theirs, through, target) / once_more(case, len(through)), {
+        "weights": camkd_weights(through, target)
+    }
 
 
 def dgkd(case: Case) -> Answer:
@@ -63,7 +78,9 @@ def dgkd(case: Case) -> Answer:
     if case.option("drop_num", 0):
         raise NotImplementedError("drop_num: who was left out is not in the case")
     student, share = case["student.logits"], case.option("lambda")
-    assistants = [case[f"assistants.{number}.logits"] for number in numbers(case, "assistants", "logits")]
+    assistants = [
+        case[f"assistants.{number}.logits"] for number in numbers(case, "assistants", "logits")
+    ]
     soft = dgkd_loss(student, torch.stack([case["teacher.logits"], *assistants]), temperature(case))
     if case.says("N*C", '"mean"'):
         soft = soft / student.shape[-1]

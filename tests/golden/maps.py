@@ -30,7 +30,9 @@ from tests.golden.stages import called, only
 
 def total(terms: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
     """The weighted sum of one term a stage."""
-    return torch.stack([w * term for w, term in zip(weights or [1.0] * len(terms), terms, strict=True)]).sum()
+    return torch.stack(
+        [w * term for w, term in zip(weights or [1.0] * len(terms), terms, strict=True)]
+    ).sum()
 
 
 def halved(count: int) -> list[float]:
@@ -40,9 +42,20 @@ def halved(count: int) -> list[float]:
 
 def normed(case: Case, prefix: str, stage: Tensor) -> Tensor:
     """BatchNorm with the case's parameters, whose running statistics stay as they are."""
-    given = {name: value.clone() if "running" in name else value for name, value in case.params(prefix).items()}
+    given = {
+        name: value.clone() if "running" in name else value
+        for name, value in case.params(prefix).items()
+    }
     training = case.option("bn_training", True)
-    return F.batch_norm(stage, given["running_mean"], given["running_var"], given["weight"], given["bias"], training, eps=1e-5)
+    return F.batch_norm(
+        stage,
+        given["running_mean"],
+        given["running_var"],
+        given["weight"],
+        given["bias"],
+        training,
+        eps=1e-5,
+    )
 
 
 def convolved(case: Case, prefix: str, stage: Tensor, **options: int) -> Tensor:
@@ -53,16 +66,24 @@ def convolved(case: Case, prefix: str, stage: Tensor, **options: int) -> Tensor:
 
 def nst(case: Case) -> Tensor:
     only(case, "d", "c", "kernel")
-    kernel = {"poly": "polynomial", "rbf": "gaussian"}.get(name := case.option("kernel", "poly"), name)
+    kernel = {"poly": "polynomial", "rbf": "gaussian"}.get(
+        name := case.option("kernel", "poly"), name
+    )
     degree, offset = case.option("d", 2), case.option("c", 0)
     return total([nst_loss(s, t, kernel, degree, float(offset)) for s, t in case.pairs()])
 
 
 def fsp(case: Case) -> Tensor:
     only(case, "weights")
-    pool, form = ("max", "columns") if case.says("norm over dim 1", "norm of matrix columns") else ("average", "mean")
+    pool, form = (
+        ("max", "columns")
+        if case.says("norm over dim 1", "norm of matrix columns")
+        else ("average", "mean")
+    )
     pairs = list(itertools.pairwise(case.pairs()))
-    return total([fsp_loss((a[0], b[0]), (a[1], b[1]), pool, form) for a, b in pairs], case.option("weights"))
+    return total(
+        [fsp_loss((a[0], b[0]), (a[1], b[1]), pool, form) for a, b in pairs], case.option("weights")
+    )
 
 
 def kdsvd(case: Case) -> Tensor:
@@ -77,7 +98,9 @@ def ab(case: Case) -> Tensor:
     pairs = case.pairs()
     weights = case.option("stage_weights", halved(len(pairs)))
     margin, scale = case.option("margin", 1.0), case.option("scale", 3 / 1000)
-    return scale * total([s[0].numel() * activation_boundary_loss(s, t, margin) for s, t in pairs], weights)
+    return scale * total(
+        [s[0].numel() * activation_boundary_loss(s, t, margin) for s, t in pairs], weights
+    )
 
 
 def ofd(case: Case) -> Tensor:
@@ -87,8 +110,12 @@ def ofd(case: Case) -> Tensor:
     for number, (student, teacher) in enumerate(case.pairs()):
         margin = case["margin"].flatten() if "margin" in case else None
         if margin is None:
-            margin = batch_norm_margin(case[f"teacher.bn.{number}.weight"], case[f"teacher.bn.{number}.bias"])
-            student = normed(case, f"connectors.{number}.1.", convolved(case, f"connectors.{number}.0.", student))
+            margin = batch_norm_margin(
+                case[f"teacher.bn.{number}.weight"], case[f"teacher.bn.{number}.bias"]
+            )
+            student = normed(
+                case, f"connectors.{number}.1.", convolved(case, f"connectors.{number}.0.", student)
+            )
         terms.append(student.numel() * ofd_loss(student, teacher, margin))
     divisors = case.option("stage_divisors", [1 / weight for weight in halved(len(terms))])
     return total(terms, [1 / divisor for divisor in divisors])
@@ -110,7 +137,12 @@ def mgd(case: Case) -> Tensor:
     only(case, "alpha_mgd", "lambda_mgd", "mask_on_channel")
 
     def generate(masked: Tensor) -> Tensor:
-        return convolved(case, "generation.2.", convolved(case, "generation.0.", masked, padding=1).relu(), padding=1)
+        return convolved(
+            case,
+            "generation.2.",
+            convolved(case, "generation.0.", masked, padding=1).relu(),
+            padding=1,
+        )
 
     terms = []
     for student, teacher in case.pairs():
@@ -137,7 +169,9 @@ def cwd(case: Case) -> Tensor:
     if case.option("divergence", "kl") != "kl" or form not in ("channel", "spatial"):
         raise NotImplementedError(f"divergence {case.option('divergence')} of {form} distributions")
     temperature = case.option("temperature", case.option("tau", 1.0))
-    return case.option("loss_weight", 1.0) * total([cwd_loss(s, t, temperature, form) for s, t in case.pairs()])
+    return case.option("loss_weight", 1.0) * total(
+        [cwd_loss(s, t, temperature, form) for s, t in case.pairs()]
+    )
 
 
 def ft(case: Case) -> Tensor:
@@ -148,17 +182,28 @@ def ft(case: Case) -> Tensor:
     if exponent not in (1, 2):
         raise NotImplementedError(f"a distance with exponent {exponent}")
     if attention and case.option("p1", 2) % 2:
-        raise NotImplementedError(f"signed features to the power {case.option('p1')}: ours are absolute values")
+        raise NotImplementedError(
+            f"signed features to the power {case.option('p1')}: ours are absolute values"
+        )
     terms = []
     for student, teacher in case.pairs():
         if "param.translator.encoder.0.weight" in case:
             nets = FactorNets(student.shape[1], teacher.shape[1], case.option("k", 0.5), "batch")
-            student = called(nets.translator, case.params("translator.encoder."), student, training=case.option("bn_training", True))
+            student = called(
+                nets.translator,
+                case.params("translator.encoder."),
+                student,
+                training=case.option("bn_training", True),
+            )
             teacher = called(nets.paraphraser, case.params("paraphraser."), teacher)
         grid = (min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3]))
         student, teacher = resize(student, grid), resize(teacher, grid)
         form = "attention" if attention else "paper"
-        terms.append(factor_transfer_loss(student, teacher, form, "l1" if exponent == 1 else "l2", case.option("p1", 2)))
+        terms.append(
+            factor_transfer_loss(
+                student, teacher, form, "l1" if exponent == 1 else "l2", case.option("p1", 2)
+            )
+        )
     return total(terms)
 
 
@@ -166,36 +211,88 @@ def afd(case: Case) -> Tensor:
     """The attention with the official parameters."""
     only(case, "qk_dim", "n_t", "unique_t_shapes", "bn_training")
     student, teacher = case.stages("student.features"), case.stages("teacher.features")
-    names = (("linear_trans_s.key_layer", "keys"), ("linear_trans_t.query_layer", "queries"), ("linear_trans_s.bilinear", "bilinear"))
-    parameters = {"teacher_place": case.param("attention.p_t"), "student_place": case.param("attention.p_s")}
+    names = (
+        ("linear_trans_s.key_layer", "keys"),
+        ("linear_trans_t.query_layer", "queries"),
+        ("linear_trans_s.bilinear", "bilinear"),
+    )
+    parameters = {
+        "teacher_place": case.param("attention.p_t"),
+        "student_place": case.param("attention.p_s"),
+    }
     for official, ours in names:
-        parameters |= {f"{ours}.{name.replace('bn.', 'norm.')}": value for name, value in case.params(f"attention.{official}.").items()}
-    attend = StageAttention([s.shape[1] for s in student], [t.shape[1] for t in teacher], case.option("qk_dim"), "batch")
-    return afd_loss(student, teacher, called(attend, parameters, student, teacher, training=case.option("bn_training", True)))
+        parameters |= {
+            f"{ours}.{name.replace('bn.', 'norm.')}": value
+            for name, value in case.params(f"attention.{official}.").items()
+        }
+    attend = StageAttention(
+        [s.shape[1] for s in student], [t.shape[1] for t in teacher], case.option("qk_dim"), "batch"
+    )
+    return afd_loss(
+        student,
+        teacher,
+        called(attend, parameters, student, teacher, training=case.option("bn_training", True)),
+    )
 
 
 def fbkd(case: Case) -> Tensor:
     """The four lengths over the batch, of views that are given or made with the official parameters."""
-    weights = tuple(case.option(name) for name in ("mask_l2_weight", "channel_weight", "spatial_weight", "nonloacl_weight"))
+    weights = tuple(
+        case.option(name)
+        for name in ("mask_l2_weight", "channel_weight", "spatial_weight", "nonloacl_weight")
+    )
     scale = case.option("loss_weight", 1.0)
     if "student.feat_adapt" in case:
-        student = Views(*(case[f"student.{name}_adapt"] for name in ("feat", "channel_pool", "spatial_pool", "relation")))
-        teacher = Views(case["teacher.feat"], case["teacher.feat"].mean((2, 3)), case["teacher.spatial_pool"], case["teacher.relation"])
+        student = Views(
+            *(
+                case[f"student.{name}_adapt"]
+                for name in ("feat", "channel_pool", "spatial_pool", "relation")
+            )
+        )
+        teacher = Views(
+            case["teacher.feat"],
+            case["teacher.feat"].mean((2, 3)),
+            case["teacher.spatial_pool"],
+            case["teacher.relation"],
+        )
         mask = ((case["student.spatial_mask"] + case["teacher.spatial_mask"]) / 2).detach()
         return scale * fbkd_loss(student, teacher, mask, weights, "batch")
     if case.option("mode", "dot_product") != "dot_product":
         raise NotImplementedError(f"a non-local block in mode {case.option('mode')}")
-    stride, first = (case.option("maxpool_stride", 2), "0.") if case.option("sub_sample", False) else (1, "")
-    names = {"features": "adaptation_layers", "channels": "channel_wise_adaptation", "positions": "spatial_wise_adaptation"}
-    official = {ours: f"student_connector.{name}" for ours, name in names.items()} | {"relations": "student_connector.non_local_adaptation"}
+    stride, first = (
+        (case.option("maxpool_stride", 2), "0.") if case.option("sub_sample", False) else (1, "")
+    )
+    names = {
+        "features": "adaptation_layers",
+        "channels": "channel_wise_adaptation",
+        "positions": "spatial_wise_adaptation",
+    }
+    official = {ours: f"student_connector.{name}" for ours, name in names.items()} | {
+        "relations": "student_connector.non_local_adaptation"
+    }
     for side in ("student", "teacher"):
-        parts = {"value": f"g.{first}conv", "query": "theta.conv", "key": f"phi.{first}conv", "out": "conv_out.conv", "norm": "conv_out.bn"}
-        official |= {f"{side}_relations.{ours}": f"{side}_connector.{side}_non_local.{name}" for ours, name in parts.items()}
-    parameters = {f"{ours}.{n}": value for ours, name in official.items() for n, value in case.params(f"{name}.").items()}
+        parts = {
+            "value": f"g.{first}conv",
+            "query": "theta.conv",
+            "key": f"phi.{first}conv",
+            "out": "conv_out.conv",
+            "norm": "conv_out.bn",
+        }
+        official |= {
+            f"{side}_relations.{ours}": f"{side}_connector.{side}_non_local.{name}"
+            for ours, name in parts.items()
+        }
+    parameters = {
+        f"{ours}.{n}": value
+        for ours, name in official.items()
+        for n, value in case.params(f"{name}.").items()
+    }
     terms = []
     for student, teacher in case.pairs():
         views = DetectionViews(student.shape[1], teacher.shape[1], "batch", stride)
-        mine, theirs = called(views, parameters, student, teacher, training=case.option("bn_training", True))
+        mine, theirs = called(
+            views, parameters, student, teacher, training=case.option("bn_training", True)
+        )
         mask = fbkd_mask(student, student, teacher, case.option("spatial_T", 0.5), "code")
         terms.append(fbkd_loss(Views(*mine), Views(*theirs), mask, weights, "batch"))
     return scale * total(terms)
@@ -203,13 +300,20 @@ def fbkd(case: Case) -> Tensor:
 
 def pad(case: Case) -> Tensor:
     only(case, "eps")
-    return pad_loss(case["student.embedding"], case["teacher.embedding"], case["student.log_variance"], case.option("eps", 1e-6))
+    return pad_loss(
+        case["student.embedding"],
+        case["teacher.embedding"],
+        case["student.log_variance"],
+        case.option("eps", 1e-6),
+    )
 
 
 def sad(case: Case) -> Tensor:
     """Times the library's weight."""
     only(case)
-    return 1000 * total([sad_loss(a, b, "features") for a, b in itertools.pairwise(case.stages("student.features"))])
+    return 1000 * total(
+        [sad_loss(a, b, "features") for a, b in itertools.pairwise(case.stages("student.features"))]
+    )
 
 
 ADAPTERS = {

@@ -27,7 +27,11 @@ def given(case: Case, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def students(case: Case, role: str = "logits") -> list[Tensor]:
     """The role of every student that has it, by number."""
-    found = [name.split(".")[1] for name in case.arrays if name.startswith("students.") and name.endswith(f".{role}")]
+    found = [
+        name.split(".")[1]
+        for name in case.arrays
+        if name.startswith("students.") and name.endswith(f".{role}")
+    ]
     return [case[f"students.{number}.{role}"] for number in sorted(found, key=int)]
 
 
@@ -70,24 +74,39 @@ def one(case: Case) -> Answer:
     gate = Gate(features.shape[1], len(nets), "batch").double()
     gate.train(case.option("bn_training", True))
     names = {"control_v1": "score", "bn_v1": "norm"}
-    values = {f"{names[name.split('.')[0]]}.{name.split('.')[1]}": value for name, value in case.params().items()}
+    values = {
+        f"{names[name.split('.')[0]]}.{name.split('.')[1]}": value
+        for name, value in case.params().items()
+    }
     weights = functional_call(
-        gate, {name: value.clone() if "running" in name or "num" in name else value for name, value in values.items()}, features
+        gate,
+        {
+            name: value.clone() if "running" in name or "num" in name else value
+            for name, value in values.items()
+        },
+        features,
     )
     together = gated_logits(torch.stack(nets, 1), weights)
     hard = torch.stack([label(case, logits) for logits in (*nets, together)]).sum()
-    soft = case.option("consistency_weight", 1.0) * torch.stack([distilled(case, net, together.detach()) for net in nets]).sum()
+    soft = (
+        case.option("consistency_weight", 1.0)
+        * torch.stack([distilled(case, net, together.detach()) for net in nets]).sum()
+    )
     return hard + soft, given(case, {"gate": weights, "part.ce": hard, "part.kl": soft})
 
 
 def okddip(case: Case) -> Answer:
     *nets, leader = students(case)
     embeddings = torch.stack(students(case, "embedding"), 1)
-    attention = peer_attention(*(embeddings @ case.param(f"{name}_weight.weight").T for name in ("query", "key")))
+    attention = peer_attention(
+        *(embeddings @ case.param(f"{name}_weight.weight").T for name in ("query", "key"))
+    )
     logits = torch.stack(nets, 1)
     mixed = mixed_logits(logits, attention).unbind(1)
     hard = torch.stack([label(case, net) for net in nets]).sum()
-    group = torch.stack([distilled(case, net, teacher) for net, teacher in zip(nets, mixed, strict=True)]).sum()
+    group = torch.stack(
+        [distilled(case, net, teacher) for net, teacher in zip(nets, mixed, strict=True)]
+    ).sum()
     led = distilled(case, leader, logits.mean(1))
     weight = case.option("alpha", 1.0) * case.option("consistency_weight", 1.0)
     loss = hard + label(case, leader) + weight * (group + led)
@@ -104,13 +123,19 @@ def byot(case: Case) -> Answer:
     if case.says("soft cross-entropy"):
         entropy = torch.special.entr((teacher / soft).softmax(-1)).sum(-1).mean()
         told = told + len(shallow) * soft**2 * entropy
-        hint = torch.stack([byot_hint_loss(one, features[0], reduction="none").sum() for one in features[1:]]).sum()
+        hint = torch.stack(
+            [byot_hint_loss(one, features[0], reduction="none").sum() for one in features[1:]]
+        ).sum()
         share = case.option("alpha")
-        return (1 - share) * hard + share * told + case.option("beta") * hint, given(case, {"part.kd": told, "part.feature": hint})
+        return (1 - share) * hard + share * told + case.option("beta") * hint, given(
+            case, {"part.kd": told, "part.feature": hint}
+        )
     if not case.says("0.05 * MSE mean"):
         raise NotImplementedError(f"reduction: {case.reduction}")
     target = features[1]
-    hints = [byot_hint_loss(one, target, positive=False) / target[0].numel() for one in features[2:]]
+    hints = [
+        byot_hint_loss(one, target, positive=False) / target[0].numel() for one in features[2:]
+    ]
     told = told + 0.05 * torch.stack(hints).sum() if hints else told
     return hard + told, given(case, {"part.ce": hard, "part.div": told})
 
@@ -118,7 +143,12 @@ def byot(case: Case) -> Answer:
 def dks(case: Case) -> Answer:
     nets = students(case)
     hard = torch.stack([label(case, net) for net in nets]).sum()
-    pairs = [distilled(case, net, other.detach()) for i, net in enumerate(nets) for j, other in enumerate(nets) if i != j]
+    pairs = [
+        distilled(case, net, other.detach())
+        for i, net in enumerate(nets)
+        for j, other in enumerate(nets)
+        if i != j
+    ]
     soft = torch.stack(pairs).sum()
     return hard + soft, given(case, {"part.ce": hard, "part.div": soft})
 

@@ -22,8 +22,14 @@ def rkd(case: Case) -> Tensor:
     """The terms that the case weighs; without weights, the one that its source names."""
     student, teacher = embeddings(case)
     if "w_d" in case.options or "w_a" in case.options:
-        return case.option("w_d", 0) * rkd_distance_loss(student, teacher) + case.option("w_a", 0) * rkd_angle_loss(student, teacher)
-    return rkd_angle_loss(student, teacher) if "angle" in case.source.lower() else rkd_distance_loss(student, teacher)
+        return case.option("w_d", 0) * rkd_distance_loss(student, teacher) + case.option(
+            "w_a", 0
+        ) * rkd_angle_loss(student, teacher)
+    return (
+        rkd_angle_loss(student, teacher)
+        if "angle" in case.source.lower()
+        else rkd_distance_loss(student, teacher)
+    )
 
 
 def sp(case: Case) -> Tensor:
@@ -31,7 +37,9 @@ def sp(case: Case) -> Tensor:
     if reduction not in ("batchmean", "sum"):
         raise NotImplementedError(f"reduction '{reduction}'")
     norm = 1 if "p=1" in case.formula else 2
-    loss = torch.stack([similarity_preserving_loss(student, teacher, norm) for student, teacher in case.pairs()]).sum()
+    loss = torch.stack(
+        [similarity_preserving_loss(student, teacher, norm) for student, teacher in case.pairs()]
+    ).sum()
     return loss * len(case.pairs()[0][0]) ** 2 if reduction == "sum" else loss
 
 
@@ -42,7 +50,14 @@ def pkt(case: Case) -> Tensor:
 def crd(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
     """Our heads, memories and loss on the case's rows, with the Z that the case gives or estimates from this batch."""
     samples, index, rows = case.option("n_data"), case["index"], case["sampled_index"]
-    ours = CRD(case.option("feat_dim"), case.option("nce_k"), case.option("nce_t"), "bank", samples, case.option("nce_m")).double()
+    ours = CRD(
+        case.option("feat_dim"),
+        case.option("nce_k"),
+        case.option("nce_t"),
+        "bank",
+        samples,
+        case.option("nce_m"),
+    ).double()
     student, teacher = ({"embedding": value} for value in embeddings(case))
     ours.build(student, teacher)
     memory = ours.remembered
@@ -54,14 +69,26 @@ def crd(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
             setattr(head, part, case.param(f"{name}.linear.{part}"))
     given = case.option("Z")
     terms, normalisers = [], []
-    for number, (query, side) in enumerate(zip(ours.embed(student, teacher), ("teacher", "student"), strict=True)):
+    for number, (query, side) in enumerate(
+        zip(ours.embed(student, teacher), ("teacher", "student"), strict=True)
+    ):
         scores = ours.scores(query, memory[side].clone()).gather(1, rows)
-        log_z = math.log(given[number]) if isinstance(given, list) else math.log(samples) + scores.detach().exp().mean().log()
+        log_z = (
+            math.log(given[number])
+            if isinstance(given, list)
+            else math.log(samples) + scores.detach().exp().mean().log()
+        )
         normalisers.append(torch.as_tensor(log_z, dtype=torch.float64).exp())
-        terms.append(crd_loss(scores[:, 0], scores[:, 1:], samples, log_z, case.option("eps", 1e-7)))
+        terms.append(
+            crd_loss(scores[:, 0], scores[:, 1:], samples, log_z, case.option("eps", 1e-7))
+        )
     with torch.no_grad():
         ours.after_step(ours.keep(student, teacher, {"index": index}))
-    after = {"out.memory_v1_after": memory["student"], "out.memory_v2_after": memory["teacher"], "out.Z": torch.stack(normalisers)}
+    after = {
+        "out.memory_v1_after": memory["student"],
+        "out.memory_v2_after": memory["teacher"],
+        "out.Z": torch.stack(normalisers),
+    }
     return torch.stack(terms).sum(), {name: value for name, value in after.items() if name in case}
 
 

@@ -18,7 +18,9 @@ from tests.golden.online import given, students
 def ddgsd(case: Case) -> Answer:
     """The label's part is a mean over both halves, halved once more; the discrepancy is one of single numbers where the formula says mean f1."""
     first, second = students(case)
-    hard = (cross_entropy_loss(first, case["target"]) + cross_entropy_loss(second, case["target"])) / 4
+    hard = (
+        cross_entropy_loss(first, case["target"]) + cross_entropy_loss(second, case["target"])
+    ) / 4
     views = students(case, "embedding")
     if case.says("global means"):
         views = [view.flatten(1).mean(1, keepdim=True) for view in views]
@@ -43,13 +45,18 @@ def meal(case: Case) -> Answer:
     objective.build({"logits": student}, {"logits": teacher})
     names = {"conv1": "0", "conv2": "2", "conv3": "4"}
     parts = ((name.split("."), value) for name, value in case.params("discriminator.").items())
-    weights = {f"{names[layer]}.{kind}": value.flatten(2).squeeze(2) if kind == "weight" else value for (layer, kind), value in parts}
+    weights = {
+        f"{names[layer]}.{kind}": value.flatten(2).squeeze(2) if kind == "weight" else value
+        for (layer, kind), value in parts
+    }
 
     def scores(logits: Tensor) -> Tensor:
         return functional_call(objective.critic, weights, logits).relu()
 
     discriminator = meal_discriminator_loss(scores(student), scores(teacher))
-    return similarity + discriminator, given(case, {"part.similarity": similarity, "part.discriminator": discriminator})
+    return similarity + discriminator, given(
+        case, {"part.similarity": similarity, "part.discriminator": discriminator}
+    )
 
 
 ADAPTERS = {"ddgsd": ddgsd, "bake": bake, "meal": meal}

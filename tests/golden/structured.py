@@ -36,15 +36,25 @@ def labels(case: Case) -> Tensor:
     """Pixel labels, with ours for the ignored ones."""
     target = case["target"]
     ignored = target == case.option("ignore_label", 255)
-    if "classes" in case.options:  # IFVD: a pixel of an unknown class has a difference of 0, whatever its label says
+    if (
+        "classes" in case.options
+    ):  # IFVD: a pixel of an unknown class has a difference of 0, whatever its label says
         ignored = ignored | (target < 0) | (target >= case.option("classes"))
     return target.masked_fill(ignored, UNLABELLED)
 
 
 def parts(case: Case, terms: dict[str, Tensor]) -> Answer:
     """The sum of the terms, each with its weight, and those that the case holds on their own."""
-    weighted = [case.option(f"lambda_{name}", case.option(f"{name}_weight", 1.0)) * term for name, term in terms.items()]
-    held = {f"{kind}.{name}": term for name, term in terms.items() for kind in ("loss", "part") if f"{kind}.{name}" in case}
+    weighted = [
+        case.option(f"lambda_{name}", case.option(f"{name}_weight", 1.0)) * term
+        for name, term in terms.items()
+    ]
+    held = {
+        f"{kind}.{name}": term
+        for name, term in terms.items()
+        for kind in ("loss", "part")
+        if f"{kind}.{name}" in case
+    }
     return torch.stack(weighted).sum(), held
 
 
@@ -59,7 +69,11 @@ def skd_pairwise(case: Case) -> Tensor:
         scale = case.option("scale")
         patch = (pool, pool) if scale is None else (int(height * scale), int(width * scale))
         through = "detached" not in case.formula.lower()
-        terms.append(skd_pairwise_loss(student, teacher, patch, "max" if pooling == "max" else "average", through))
+        terms.append(
+            skd_pairwise_loss(
+                student, teacher, patch, "max" if pooling == "max" else "average", through
+            )
+        )
     return torch.stack(terms).sum()
 
 
@@ -74,14 +88,24 @@ def ifvd(case: Case) -> Tensor:
 
 def cirkd_minibatch(case: Case) -> Tensor:
     pool = 2 if case.option("pooling", False) is True else 1
-    return torch.stack([cirkd_minibatch_loss(s, t, case.option("temperature", 0.1), case.option("pool", pool)) for s, t in case.pairs()]).sum()
+    return torch.stack(
+        [
+            cirkd_minibatch_loss(s, t, case.option("temperature", 0.1), case.option("pool", pool))
+            for s, t in case.pairs()
+        ]
+    ).sum()
 
 
 def cirkd_memory(case: Case) -> Answer:
     ((student, teacher),) = case.pairs()
-    official = {name: value.clone() if "running" in name or "num_" in name else value for name, value in case.params("project_head.").items()}
+    official = {
+        name: value.clone() if "running" in name or "num_" in name else value
+        for name, value in case.params("project_head.").items()
+    }
     source, target = official["0.weight"].shape[1], official["3.weight"].shape[0]
-    projector = convolutions([source, official["0.weight"].shape[0], target], [1, 1], "batch", "plain").double()
+    projector = convolutions(
+        [source, official["0.weight"].shape[0], target], [1, 1], "batch", "plain"
+    ).double()
     projector.train(case.option("bn_training", True))
     counted = on_grid(labels(case), student.shape[2:]) != UNLABELLED
     mine = unit(positions(torch.func.functional_call(projector, official, (student,))))[counted]
@@ -89,7 +113,10 @@ def cirkd_memory(case: Case) -> Answer:
     terms = {}
     for name in ("pixel", "region"):
         memory = case[f"{name}_queue"][:, case[f"{name}_index"]].flatten(0, 1)
-        temperatures = case.option("contrast_temperature", 0.1), case.option("contrast_kd_temperature", 1.0)
+        temperatures = (
+            case.option("contrast_temperature", 0.1),
+            case.option("contrast_kd_temperature", 1.0),
+        )
         terms[name] = cirkd_memory_loss(mine, theirs, memory, *temperatures)
     return parts(case, terms)
 
@@ -98,40 +125,63 @@ def dsd(case: Case) -> Answer:
     students, teachers = case.stages("student.features"), case.stages("teacher.features")
     power = float(case.option("p", 2))
     if power % 2 and any((stage < 0).any() for stage in (*students, *teachers)):
-        raise NotImplementedError(f"signed features to the power {power:g}: ours are absolute values")
+        raise NotImplementedError(
+            f"signed features to the power {power:g}: ours are absolute values"
+        )
     category = csd_loss(students[-1], teachers[-1], case.option("tau", 4.0), case.option("pool", 2))
     return parts(case, {"psd": psd_loss(students, teachers, power), "csd": category})
 
 
 def lsp(case: Case) -> Tensor:
     """The authors' code takes the mean over nodes; efficient-gnns that over edges, or the squared difference."""
-    student, teacher, edges = case["student.embedding"], case["teacher.embedding"], case["edge_index"]
+    student, teacher, edges = (
+        case["student.embedding"],
+        case["teacher.embedding"],
+        case["edge_index"],
+    )
     if "kernel" not in case.options:
-        values = lsp_loss(student, teacher, edges, "laplacian", case.option("scale", 100.0), reduction="none")
+        values = lsp_loss(
+            student, teacher, edges, "laplacian", case.option("scale", 100.0), reduction="none"
+        )
         return values.mean()
     kernel = KERNELS[case.option("kernel")]
     criterion = case.option("criterion", "kld")
     if criterion == "kld":
-        return lsp_loss(student, teacher, edges, kernel, 1.0, reduction="none").sum() / edges.shape[1]  # type: ignore[arg-type]
+        return (
+            lsp_loss(student, teacher, edges, kernel, 1.0, reduction="none").sum() / edges.shape[1]
+        )  # type: ignore[arg-type]
     if criterion != "mse":
         raise NotImplementedError(f"criterion '{criterion}'")
     every = torch.ones_like(edges[0], dtype=torch.bool)
-    mine, theirs = (log_softmax_into(edge_values(side, edges, kernel), edges[1], len(side), every).exp() for side in (student, teacher))  # type: ignore[arg-type]
+    mine, theirs = (
+        log_softmax_into(edge_values(side, edges, kernel), edges[1], len(side), every).exp()
+        for side in (student, teacher)
+    )  # type: ignore[arg-type]
     return F.mse_loss(mine, theirs)
 
 
 def at_graph(case: Case) -> Tensor:
     """All nodes are the positions of one map."""
-    mine, theirs = (case[f"{side}.embedding"].T[None, :, :, None] for side in ("student", "teacher"))
+    mine, theirs = (
+        case[f"{side}.embedding"].T[None, :, :, None] for side in ("student", "teacher")
+    )
     return attention_transfer_loss(mine, theirs, case.option("p", 2.0))
 
 
 def gsp(case: Case) -> Tensor:
-    return gsp_loss(case["student.embedding"], case["teacher.embedding"], KERNELS[case.option("kernel", "cosine")])  # type: ignore[arg-type]
+    return gsp_loss(
+        case["student.embedding"],
+        case["teacher.embedding"],
+        KERNELS[case.option("kernel", "cosine")],
+    )  # type: ignore[arg-type]
 
 
 def gcrd(case: Case) -> Tensor:
-    return gcrd_loss(unit(case["student.embedding"]), unit(case["teacher.embedding"]), case.option("nce_T", 0.075))
+    return gcrd_loss(
+        unit(case["student.embedding"]),
+        unit(case["teacher.embedding"]),
+        case.option("nce_T", 0.075),
+    )
 
 
 def pair(case: Case, side: str) -> tuple[Tensor, Tensor]:
@@ -164,27 +214,44 @@ def clipkd_gd(case: Case) -> Tensor:
 
 
 def clipkd_icl(case: Case) -> Tensor:
-    return weighted(case, interactive_contrastive_loss(*projected(case), *pair(case, "teacher"), case.param("cross_logit_scale")))
+    return weighted(
+        case,
+        interactive_contrastive_loss(
+            *projected(case), *pair(case, "teacher"), case.param("cross_logit_scale")
+        ),
+    )
 
 
 def clipkd_crd(case: Case) -> Tensor:
     image, text = pair(case, "student")
     mine, theirs = scales(case)
-    loss = affinity_mimicking_loss(similarities(unit(image), unit(text), mine), similarities(*pair(case, "teacher"), theirs))
+    loss = affinity_mimicking_loss(
+        similarities(unit(image), unit(text), mine), similarities(*pair(case, "teacher"), theirs)
+    )
     return weighted(case, loss)
 
 
 def clipkd_afd(case: Case) -> Tensor:
     fused = []
-    for name, mine, theirs in zip(("visual", "text"), projected(case), pair(case, "teacher"), strict=True):
-        parameters = case.param(f"{name}_fusion_proj.weight"), case.param(f"{name}_fusion_proj.bias")
+    for name, mine, theirs in zip(
+        ("visual", "text"), projected(case), pair(case, "teacher"), strict=True
+    ):
+        parameters = (
+            case.param(f"{name}_fusion_proj.weight"),
+            case.param(f"{name}_fusion_proj.bias"),
+        )
         fused.append(unit(F.linear(torch.cat([mine, theirs], 1), *parameters)))
-    return weighted(case, augmented_feature_loss(fused[0], fused[1], case.param("fusion_logit_scale")))
+    return weighted(
+        case, augmented_feature_loss(fused[0], fused[1], case.param("fusion_logit_scale"))
+    )
 
 
 def tinyclip(case: Case) -> Tensor:
     """Ours plus the teacher's entropy, which theirs leaves in."""
-    mine, theirs = (similarities(*pair(case, side), scale) for side, scale in zip(("student", "teacher"), scales(case), strict=True))
+    mine, theirs = (
+        similarities(*pair(case, side), scale)
+        for side, scale in zip(("student", "teacher"), scales(case), strict=True)
+    )
     loss = affinity_mimicking_loss(mine, theirs)
     if not case.says("entropy not subtracted"):
         return loss

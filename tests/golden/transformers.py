@@ -14,7 +14,12 @@ from instil.objectives.features.srd import batch_norm, srd_correlation_loss, srd
 from instil.objectives.features.theia import theia_loss
 from instil.objectives.features.tinybert import tinybert_attention_loss, tinybert_hidden_loss
 from instil.objectives.features.unic import unic_loss
-from instil.objectives.features.vitkd import Generation, hidden_tokens, vitkd_generation_loss, vitkd_mimicking_loss
+from instil.objectives.features.vitkd import (
+    Generation,
+    hidden_tokens,
+    vitkd_generation_loss,
+    vitkd_mimicking_loss,
+)
 from instil.objectives.features.vkd import OrthogonalProjection, vkd_loss
 from instil.objectives.hadamard import equalizing_rotation, hadamard
 from instil.objectives.hidden_objective import layer_map
@@ -29,8 +34,14 @@ RELATED = {"1": "query", "2": "key", "3": "value"}
 
 def patientkd(case: Case) -> Tensor:
     if "student.cls_states" in case:
-        return patient_kd_loss(case["student.cls_states"], case["teacher.cls_states"], case.option("normalized", True))
-    student, teacher, temperature = case["student.logits"], case["teacher.logits"], case.option("temperature", 1.0)
+        return patient_kd_loss(
+            case["student.cls_states"], case["teacher.cls_states"], case.option("normalized", True)
+        )
+    student, teacher, temperature = (
+        case["student.logits"],
+        case["teacher.logits"],
+        case.option("temperature", 1.0),
+    )
     alpha, kind = case.option("alpha", 1.0), case.option("reduction_kd", "mean")
     divisor = {"mean": student.numel(), "batchmean": len(student), "sum": 1}
     if kind not in divisor:
@@ -41,7 +52,9 @@ def patientkd(case: Case) -> Tensor:
 
 def tinybert(case: Case) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
     if "student.logits" in case:
-        return soft_cross_entropy(case["student.logits"], case["teacher.logits"], case.option("temperature", 1.0), case)
+        return soft_cross_entropy(
+            case["student.logits"], case["teacher.logits"], case.option("temperature", 1.0), case
+        )
     if case.option("mask_threshold", -100.0) != -100.0:
         raise NotImplementedError(f"mask_threshold={case.option('mask_threshold')}")
     hidden, taught = case.stages("student.hidden_states"), case.stages("teacher.hidden_states")
@@ -50,8 +63,18 @@ def tinybert(case: Case) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
     if attentions or hidden:
         count = len(attentions) or len(hidden) - 1, len(targets) or len(taught) - 1
         layers = layer_map("uniform", *count)
-    of_attention = sum((tinybert_attention_loss(attentions[i - 1], targets[j - 1]) for i, j in layers if attentions), start=zero)
-    of_hidden = sum((tinybert_hidden_loss(hidden[i], taught[j]) for i, j in [(0, 0), *layers] if hidden), start=zero)
+    of_attention = sum(
+        (
+            tinybert_attention_loss(attentions[i - 1], targets[j - 1])
+            for i, j in layers
+            if attentions
+        ),
+        start=zero,
+    )
+    of_hidden = sum(
+        (tinybert_hidden_loss(hidden[i], taught[j]) for i, j in [(0, 0), *layers] if hidden),
+        start=zero,
+    )
     parts = {"loss.attention": of_attention, "loss.hidden": of_hidden}
     return of_attention + of_hidden, {name: value for name, value in parts.items() if name in case}
 
@@ -67,8 +90,15 @@ def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float, cas
 def minilm(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
     """The mean of both terms; the paper's sum where the case does not average."""
     mask = case["attention_mask"].double() if "attention_mask" in case else None
-    attention, value = (minilmv2_loss(case[f"student.{role}_scores"], case[f"teacher.{role}_scores"], mask) for role in ("query", "value"))
-    parts = {name: part for name, part in (("loss.attention", attention), ("loss.value", value)) if name in case}
+    attention, value = (
+        minilmv2_loss(case[f"student.{role}_scores"], case[f"teacher.{role}_scores"], mask)
+        for role in ("query", "value")
+    )
+    parts = {
+        name: part
+        for name, part in (("loss.attention", attention), ("loss.value", value))
+        if name in case
+    }
     return (attention + value) / (2 if case.says("/2") else 1), parts
 
 
@@ -77,8 +107,13 @@ def minilmv2(case: Case) -> Tensor:
     mask = None if mask is None else mask.double()
     total = torch.zeros((), dtype=torch.float64)
     for pair, weight in case.option("relations", {"11": 1 / 3, "22": 1 / 3, "33": 1 / 3}).items():
-        first, second = (RELATED[digit] for digit in str(pair).strip("()").replace(",", "").replace(" ", ""))
-        scores = [relation_scores(case[f"{side}.{first}"], case[f"{side}.{second}"], heads, mask) for side in ("student", "teacher")]
+        first, second = (
+            RELATED[digit] for digit in str(pair).strip("()").replace(",", "").replace(" ", "")
+        )
+        scores = [
+            relation_scores(case[f"{side}.{first}"], case[f"{side}.{second}"], heads, mask)
+            for side in ("student", "teacher")
+        ]
         total = total + weight * minilmv2_loss(*scores, mask)
     return total
 
@@ -91,8 +126,14 @@ def distilbert(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
     values = kd_loss(student, teacher, temperature, reduction="none")
     soft = (values * counted).sum() / counted.sum()
     language = cross_entropy_loss(student, target)
-    cosine = distilbert_loss(case["student.hidden_states.0"], case["teacher.hidden_states.0"], attended)
-    loss = case.option("alpha_ce", 5.0) * soft + case.option("alpha_mlm", 2.0) * language + case.option("alpha_cos", 1.0) * cosine
+    cosine = distilbert_loss(
+        case["student.hidden_states.0"], case["teacher.hidden_states.0"], attended
+    )
+    loss = (
+        case.option("alpha_ce", 5.0) * soft
+        + case.option("alpha_mlm", 2.0) * language
+        + case.option("alpha_cos", 1.0) * cosine
+    )
     parts = {"part.ce": soft, "part.mlm": language, "part.cos": cosine}
     if weight := case.option("alpha_mse", 0.0):
         parts["part.mse"] = ((student - teacher).square().sum(-1) * counted).sum() / counted.sum()
@@ -103,20 +144,31 @@ def distilbert(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
 def vitkd(case: Case) -> Tensor:
     """All layers but the last are mimicked; the official linear layers are our 1x1 convolutions."""
     *shallow, (student, teacher) = case.pairs("hidden_states")
-    ratio, parameters, noise = case.option("lambda_vitkd", 0.5), case.params(), case.arrays.get("mask_noise")
+    ratio, parameters, noise = (
+        case.option("lambda_vitkd", 0.5),
+        case.params(),
+        case.arrays.get("mask_noise"),
+    )
     if noise is None:
         raise NotImplementedError("tokens hidden at random, without the noise they were drawn by")
     made = Generation(adapter(student, teacher), teacher.shape[2]).double()
     target = as_map(teacher)
     hidden = hidden_tokens(noise, ratio).view(-1, *target.shape[2:])
-    named = {"mask_token": parameters["mask_token"].view(1, -1, 1, 1)} | {n: v for n, v in parameters.items() if n.startswith("generation.")}
+    named = {"mask_token": parameters["mask_token"].view(1, -1, 1, 1)} | {
+        n: v for n, v in parameters.items() if n.startswith("generation.")
+    }
     if "align.weight" in parameters:
-        named |= {"align.project.weight": parameters["align.weight"][..., None, None], "align.project.bias": parameters["align.bias"]}
+        named |= {
+            "align.project.weight": parameters["align.weight"][..., None, None],
+            "align.project.bias": parameters["align.bias"],
+        }
     generated = torch.func.functional_call(made, named, (student, hidden))
     loss = case.option("beta_vitkd", 3e-6) * vitkd_generation_loss(generated, target, hidden, ratio)
     for number, (low, target_low) in enumerate(shallow):
         if f"align2.{number}.weight" in parameters:
-            low = F.linear(low, parameters[f"align2.{number}.weight"], parameters[f"align2.{number}.bias"])
+            low = F.linear(
+                low, parameters[f"align2.{number}.weight"], parameters[f"align2.{number}.bias"]
+            )
         loss = loss + case.option("alpha_vitkd", 3e-5) * vitkd_mimicking_loss(low, target_low)
     return loss
 
@@ -135,8 +187,14 @@ def vkd(case: Case) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         projection.load_state_dict(case.params())
     original = case.param("projector.parametrizations.weight.original")
     call = {"projector.parametrizations.weight.original": original}
-    projected = torch.func.functional_call(projection, call, (student.mean(1) if student.ndim == 3 else student,))
-    outputs = {"out.projector_weight": projection.projector.weight} if "out.projector_weight" in case else {}
+    projected = torch.func.functional_call(
+        projection, call, (student.mean(1) if student.ndim == 3 else student,)
+    )
+    outputs = (
+        {"out.projector_weight": projection.projector.weight}
+        if "out.projector_weight" in case
+        else {}
+    )
     return alpha * vkd_loss(projected, teacher.mean(1) if teacher.ndim == 3 else teacher), outputs
 
 
@@ -144,10 +202,19 @@ def srd(case: Case) -> Tensor:
     """Features given as normalised already, or a linear layer and two BatchNorms first; the KL beside it has no factor T²."""
     student, teacher = srd_features(case, "student"), srd_features(case, "teacher")
     if "correlation" in case.formula or "mean_b" in case.formula:
-        return srd_correlation_loss(student, teacher, case.option("power", 4.0), case.option("eps", 1e-5))
-    loss = case.option("weight", 2.0) * srd_loss(student, teacher, case.option("power", case.option("exponent", 4.0)))
+        return srd_correlation_loss(
+            student, teacher, case.option("power", 4.0), case.option("eps", 1e-5)
+        )
+    loss = case.option("weight", 2.0) * srd_loss(
+        student, teacher, case.option("power", case.option("exponent", 4.0))
+    )
     if "student.logits" in case:
-        loss = loss + kd_loss(case["student.logits"], case["teacher.logits"], case.option("temperature", 1.0), scale=False)
+        loss = loss + kd_loss(
+            case["student.logits"],
+            case["teacher.logits"],
+            case.option("temperature", 1.0),
+            scale=False,
+        )
     return loss
 
 
@@ -157,42 +224,75 @@ def srd_features(case: Case, side: str) -> Tensor:
     if "param.embed.weight" not in case:
         return features
     if side == "student":
-        features = F.linear(features, case.param("embed.weight"), case.arrays.get("param.embed.bias"))
+        features = F.linear(
+            features, case.param("embed.weight"), case.arrays.get("param.embed.bias")
+        )
     name, epsilon = f"bn_{side[0]}", case.option("bn_eps", 1e-4)
     if case.option("bn_training", True):
         return batch_norm(features, epsilon)
-    return (features - case.param(f"{name}.running_mean")) * (case.param(f"{name}.running_var") + epsilon).rsqrt()
+    return (features - case.param(f"{name}.running_mean")) * (
+        case.param(f"{name}.running_var") + epsilon
+    ).rsqrt()
 
 
 def theia(case: Case) -> Tensor:
     """The mean over the teachers."""
-    weights = {"cos_l1": (0.9, 0.1, 0.0), "mse": (0.0, 0.0, 1.0), "cos": (1.0, 0.0, 0.0), "l1": (0.0, 1.0, 0.0)}
+    weights = {
+        "cos_l1": (0.9, 0.1, 0.0),
+        "mse": (0.0, 0.0, 1.0),
+        "cos": (1.0, 0.0, 0.0),
+        "l1": (0.0, 1.0, 0.0),
+    }
     chosen = weights.get(case.option("main_loss", "cos_l1"))
     if chosen is None:
         raise NotImplementedError(f"main_loss={case.option('main_loss')!r}")
     heads = case.stages("student.heads")
-    return torch.stack([theia_loss(head, case[f"teachers.{n}.tokens"], *chosen) for n, head in enumerate(heads)]).mean()
+    return torch.stack(
+        [theia_loss(head, case[f"teachers.{n}.tokens"], *chosen) for n, head in enumerate(heads)]
+    ).mean()
 
 
 def unic(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
     """The code weighs every kept pair of sample and teacher alike; it draws no noise for the teacher of a sample's largest loss."""
-    options = case.option("lam_cos", 0.5), case.option("lam_sl1", 0.5), case.option("smooth_l1_beta", 1.0)
-    teachers = sorted({int(name.split(".")[1]) for name in case.arrays if name.startswith("teachers.")})
+    options = (
+        case.option("lam_cos", 0.5),
+        case.option("lam_sl1", 0.5),
+        case.option("smooth_l1_beta", 1.0),
+    )
+    teachers = sorted(
+        {int(name.split(".")[1]) for name in case.arrays if name.startswith("teachers.")}
+    )
     losses = []
     for number in teachers:
         kinds = [kind for kind in ("cls", "patch") if f"teachers.{number}.{kind}" in case]
-        terms = [unic_loss(case[f"student.heads.{number}.{kind}"], case[f"teachers.{number}.{kind}"], *options, reduction="none") for kind in kinds]
+        terms = [
+            unic_loss(
+                case[f"student.heads.{number}.{kind}"],
+                case[f"teachers.{number}.{kind}"],
+                *options,
+                reduction="none",
+            )
+            for kind in kinds
+        ]
         losses.append(torch.stack(terms).mean(0))
     together, drop = torch.stack(losses, 1), case.option("t_drop_prob", 0.5)
     kept = torch.ones_like(together)
     if drop and len(teachers) > 1:
         if "drop_noise" not in case:
-            raise NotImplementedError("teachers dropped at random, without the noise they were drawn by")
-        others = torch.ones_like(together).scatter(1, together.detach().argmax(1, keepdim=True), 0).bool()
+            raise NotImplementedError(
+                "teachers dropped at random, without the noise they were drawn by"
+            )
+        others = (
+            torch.ones_like(together)
+            .scatter(1, together.detach().argmax(1, keepdim=True), 0)
+            .bool()
+        )
         noise = torch.ones_like(together).masked_scatter(others, case["drop_noise"].flatten())
         kept = kept_teachers(together, noise, drop)
     shares = kept / kept.sum()
-    outputs = {"out.teacher_coefficients": shares.sum(0)} if "out.teacher_coefficients" in case else {}
+    outputs = (
+        {"out.teacher_coefficients": shares.sum(0)} if "out.teacher_coefficients" in case else {}
+    )
     return (together * shares).sum(), outputs
 
 
@@ -205,7 +305,11 @@ def phi_s(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
         raise NotImplementedError(f"a random rotation of {teacher.shape[1]} channels")
     ours, theirs = turn.T @ matrix, turn.T @ case["out.whiten"]
     matrix = turn @ ((ours * theirs).sum(1, keepdim=True).sign() * ours)
-    outputs = {"out.mean": mean, "out.whiten": matrix, "out.variance": ((teacher - mean) @ matrix.T).var(0)}
+    outputs = {
+        "out.mean": mean,
+        "out.whiten": matrix,
+        "out.variance": ((teacher - mean) @ matrix.T).var(0),
+    }
     loss = phi_s_loss(case["student.embedding"][:, None], teacher[:, None], mean, matrix)
     return loss, {name: value for name, value in outputs.items() if name in case}
 

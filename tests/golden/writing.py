@@ -7,7 +7,14 @@ from torch import Tensor
 
 from instil.core import UNLABELLED
 from instil.objectives.logits.reverse_kl import reverse_kl_loss
-from instil.schemes.distillm2 import adaptive_skew, contrastive_loss, emphasis, likelihood, skewed_forward, skewed_reverse
+from instil.schemes.distillm2 import (
+    adaptive_skew,
+    contrastive_loss,
+    emphasis,
+    likelihood,
+    skewed_forward,
+    skewed_reverse,
+)
 from instil.schemes.minillm import advantages, policy_gradient_loss
 from tests.golden.cases import Case
 from tests.golden.logits import Answer
@@ -19,18 +26,28 @@ UNMASKED = 1e-4
 def minillm(case: Case) -> Answer:
     if "student.logits" in case:
         there = (case["target"] != UNLABELLED).double()
-        return reverse_kl_loss(case["student.logits"], case["teacher.logits"], case.option("kd_temperature", 1.0), weight=there)
+        return reverse_kl_loss(
+            case["student.logits"],
+            case["teacher.logits"],
+            case.option("kd_temperature", 1.0),
+            weight=there,
+        )
     return _of_trl(case) if "trl" in case.source else _of_authors(case)
 
 
 def _of_authors(case: Case) -> Answer:
     """Their advantages have the token's own reward; whitening is over all entries, padding too."""
-    mask, found = case["mask"], advantages(case["rewards"], case["mask"], case.option("gamma", 1.0), own=True)
+    mask, found = (
+        case["mask"],
+        advantages(case["rewards"], case["mask"], case.option("gamma", 1.0), own=True),
+    )
     if case.option("whitening", True):
         found = (found - found.mean()) * (found.var() + 1e-8).rsqrt()
     log, before = case["student.token_log_probs"], case["old_log_probs"]
     importance = case.arrays.get("importance", 1.0)
-    return policy_gradient_loss(log, before, found, mask, importance, case.option("cliprange", 0.2)), {"advantages": found}
+    return policy_gradient_loss(
+        log, before, found, mask, importance, case.option("cliprange", 0.2)
+    ), {"advantages": found}
 
 
 def _of_trl(case: Case) -> Answer:
@@ -40,28 +57,47 @@ def _of_trl(case: Case) -> Answer:
     reward = (case["teacher.token_log_probs"] - log).detach() * mask
     found = advantages(reward, mask, gamma, normalised=False, own=True)
     if case.option("length_normalization", True):
-        found = found / advantages(mask.clamp_min(UNMASKED), mask, gamma, normalised=False, own=True)
+        found = found / advantages(
+            mask.clamp_min(UNMASKED), mask, gamma, normalised=False, own=True
+        )
     else:
         found = found * gamma ** torch.arange(mask.shape[1])
-    surrogate = policy_gradient_loss(log, log.detach(), found, mask)  # of the same gradient as the value that the case has
-    return surrogate - surrogate.detach() - (found * log.detach() * mask).sum() / mask.sum(), {"advantages": found}
+    surrogate = policy_gradient_loss(
+        log, log.detach(), found, mask
+    )  # of the same gradient as the value that the case has
+    return surrogate - surrogate.detach() - (found * log.detach() * mask).sum() / mask.sum(), {
+        "advantages": found
+    }
 
 
 def distillm2(case: Case) -> Answer:
     """Logits are not shifted; the gradient passes through the skew."""
-    texts = [[case[f"{side}.logits_{text}"][:, :-1].log_softmax(-1) for side in ("student", "teacher")] for text in ("chosen", "rejected")]
+    texts = [
+        [case[f"{side}.logits_{text}"][:, :-1].log_softmax(-1) for side in ("student", "teacher")]
+        for text in ("chosen", "rejected")
+    ]
     tokens = [case[f"target_{text}"][:, 1:] for text in ("chosen", "rejected")]
     skews = []
-    for number, (text, token, usual) in enumerate(zip(texts, tokens, ("logp_logq", "logq_logp"), strict=True)):
+    for number, (text, token, usual) in enumerate(
+        zip(texts, tokens, ("logp_logq", "logq_logp"), strict=True)
+    ):
         base = case.option(f"base_alpha_{number + 1}", 0.1)
         student, teacher = (likelihood(log, token) for log in text)
         gap = teacher - student if number == 0 else student - teacher
         fixed = torch.full_like(gap, base)
-        skews.append(fixed if case.option(usual) is None else adaptive_skew(gap, case.option(usual), base))
+        skews.append(
+            fixed if case.option(usual) is None else adaptive_skew(gap, case.option(usual), base)
+        )
     taught, own = ((*text, token) for text, token in zip(texts, tokens, strict=True))
-    share = emphasis(case.option("global_step", 0) / case.option("max_steps", 1), case.option("gradual_beta", False))
+    share = emphasis(
+        case.option("global_step", 0) / case.option("max_steps", 1),
+        case.option("gradual_beta", False),
+    )
     loss = contrastive_loss(taught, own, torch.stack(skews, 1), share).mean()
-    parts: dict[str, Tensor] = {"chosen_kl": skewed_forward(*taught, skews[0]), "rejected_kl": skewed_reverse(*own, skews[1])}
+    parts: dict[str, Tensor] = {
+        "chosen_kl": skewed_forward(*taught, skews[0]),
+        "rejected_kl": skewed_reverse(*own, skews[1]),
+    }
     return loss, {name: value for name, value in parts.items() if name in case}
 
 

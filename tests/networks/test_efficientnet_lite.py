@@ -52,6 +52,8 @@ def test_features_are_tapped_and_a_tapped_forward_stops_early(teacher):
 
 def test_it_knows_a_photograph(teacher):
     pictures = pytest.importorskip("sklearn.datasets").load_sample_images().images
-    image = torch.from_numpy(pictures[0].copy()).permute(2, 0, 1)[None] / 255  # a Chinese temple by a lake
+    image = (
+        torch.from_numpy(pictures[0].copy()).permute(2, 0, 1)[None] / 255
+    )  # a Chinese temple by a lake
     best = teacher({"image": image})["logits"][0].topk(5).indices.tolist()
     assert set(best) == {442, 449, 975, 698, 483}  # bell cote, boathouse, lakeside, palace, castle

@@ -28,12 +28,19 @@ def embedded(model: nn.Module, *texts: str) -> torch.Tensor:
     read = tokenizer(f"{FOLDER}/tokenizer.json", [])
     rows = [[read.start, *read.encode(text)[0], read.end] for text in texts]
     with torch.no_grad():
-        found = [call(model, {"input_ids": torch.tensor([row])})["sentence_embedding"][0] for row in rows]
+        found = [
+            call(model, {"input_ids": torch.tensor([row])})["sentence_embedding"][0] for row in rows
+        ]
     return torch.nn.functional.normalize(torch.stack(found), dim=1)
 
 
 def test_texts_that_mean_the_same_are_close(minilm: nn.Module) -> None:
-    first, same, other = embedded(minilm, "A man is eating food.", "A man eats a meal.", "The stock market fell sharply today.")
+    first, same, other = embedded(
+        minilm,
+        "A man is eating food.",
+        "A man eats a meal.",
+        "The stock market fell sharply today.",
+    )
     assert float(first @ same) > 0.6
     assert float(first @ other) < 0.2
 

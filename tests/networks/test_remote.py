@@ -46,7 +46,14 @@ def taught(server: Stub | str, texts: Path, *changes: str, **sections: Any) -> R
     url = server if isinstance(server, str) else server.url
     basic: dict[str, Any] = {
         "task": {"name": "language"},
-        "data": {"name": "text", "path": str(texts), "length": 16, "rows": 24, "held_out": 8, "batch_size": 8},
+        "data": {
+            "name": "text",
+            "path": str(texts),
+            "length": 16,
+            "rows": 24,
+            "held_out": 8,
+            "batch_size": 8,
+        },
         "teacher": {"model": "remote", "options": {"url": url, "size": 5}},
         "student": {"model": "causal_transformer", "options": {"width": 16, "depth": 1}},
         "objectives": {"top_k": {}},
@@ -57,7 +64,12 @@ def taught(server: Stub | str, texts: Path, *changes: str, **sections: Any) -> R
 
 
 def losses(folder: Path) -> list[float]:
-    return [value for one in lines(folder) if one["arm"] == "distilled" for value in one["losses"].values()]
+    return [
+        value
+        for one in lines(folder)
+        if one["arm"] == "distilled"
+        for value in one["losses"].values()
+    ]
 
 
 def test_positions_of_a_batch_and_nothing_of_padding() -> None:
@@ -68,39 +80,73 @@ def test_positions_of_a_batch_and_nothing_of_padding() -> None:
         assert set(outputs) == {"top"}
         top = outputs["top"]
     for row, position in ((0, 0), (0, 2), (1, 0)):
-        assert top.indices[row, position].tolist() == [token for token, _ in likeliest(ids[row, : position + 1].tolist(), 3)]
+        assert top.indices[row, position].tolist() == [
+            token for token, _ in likeliest(ids[row, : position + 1].tolist(), 3)
+        ]
     assert math.exp(float(top.log_tail[0, 0])) == pytest.approx(1 / 8)
     assert top.values[1, 1:].exp().sum(-1) + top.log_tail[1, 1:].exp() == pytest.approx(1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["vllm", "llama"])
-def test_recorded_answers_are_those_of_the_live_teacher(kind: str, texts: Path, tmp_path: Path) -> None:
+def test_recorded_answers_are_those_of_the_live_teacher(
+    kind: str, texts: Path, tmp_path: Path
+) -> None:
     with stub(kind) as server:
         live = run_of(taught(server, texts), tmp_path / "live")
         asked = sum(server.answered.values())
         assert asked <= 24 * (1 if kind == "vllm" else 16) + 3, "the second epoch asks for nothing"
         record(taught(server, texts, f"store.path={tmp_path / 'store'}"), Console(quiet=True))
-        assert sum(server.answered.values()) <= asked + 3, "what the live teacher answered is in its log"
-    stored = run_of(taught("http://127.0.0.1:9/v1", texts, f"store.path={tmp_path / 'store'}"), tmp_path / "stored")
+        assert sum(server.answered.values()) <= asked + 3, (
+            "what the live teacher answered is in its log"
+        )
+    stored = run_of(
+        taught("http://127.0.0.1:9/v1", texts, f"store.path={tmp_path / 'store'}"),
+        tmp_path / "stored",
+    )
     assert losses(tmp_path / "stored") == losses(tmp_path / "live")
     assert losses(tmp_path / "live")[-1] < losses(tmp_path / "live")[0]
-    assert set(live["cost"]) == set(stored["cost"]) == {"student"}, "what a model elsewhere costs is not known here"
+    assert set(live["cost"]) == set(stored["cost"]) == {"student"}, (
+        "what a model elsewhere costs is not known here"
+    )
     assert stored["distilled"]["loss"]["mean"] == live["distilled"]["loss"]["mean"]
     with pytest.raises(ValueError, match=r"teacher\.options\.size was 5 and is 4"):
-        run_of(taught("http://127.0.0.1:9/v1", texts, f"store.path={tmp_path / 'store'}", "teacher.options.size=4"), tmp_path / "other")
+        run_of(
+            taught(
+                "http://127.0.0.1:9/v1",
+                texts,
+                f"store.path={tmp_path / 'store'}",
+                "teacher.options.size=4",
+            ),
+            tmp_path / "other",
+        )
 
 
 def test_a_recording_goes_on_where_the_budget_ended(texts: Path, tmp_path: Path) -> None:
     changes = (f"store.path={tmp_path / 'store'}", f"teacher.options.log={tmp_path / 'log.jsonl'}")
     with stub("vllm") as server:
-        with pytest.raises(ValueError, match=r"request_budget: 12 of 12 requests are spent; allow more and start again: .* in .*log\.jsonl"):
-            record(taught(server, texts, *changes, "teacher.options.request_budget=12"), Console(quiet=True))
-        record(taught(server, texts, *changes, "teacher.options.request_budget=40"), Console(quiet=True))
-        rows = [count for question, count in server.answered.items() if '"prompt_logprobs": 5' in question]
+        with pytest.raises(
+            ValueError,
+            match=r"request_budget: 12 of 12 requests are spent; allow more and start again: .* in .*log\.jsonl",
+        ):
+            record(
+                taught(server, texts, *changes, "teacher.options.request_budget=12"),
+                Console(quiet=True),
+            )
+        record(
+            taught(server, texts, *changes, "teacher.options.request_budget=40"),
+            Console(quiet=True),
+        )
+        rows = [
+            count
+            for question, count in server.answered.items()
+            if '"prompt_logprobs": 5' in question
+        ]
         assert len(rows) > 12
         assert set(rows) == {1}
-        assert len((tmp_path / "log.jsonl").read_text().splitlines()) == len(rows) + 2, "each row once, and two notes"
+        assert len((tmp_path / "log.jsonl").read_text().splitlines()) == len(rows) + 2, (
+            "each row once, and two notes"
+        )
     run_of(taught("http://127.0.0.1:9/v1", texts, *changes), tmp_path / "run")
 
 
@@ -117,12 +163,20 @@ def test_what_nobody_reads_is_not_asked_for() -> None:
 
 
 def test_an_objective_of_whole_distributions_is_refused(texts: Path) -> None:
-    with stub("vllm") as server, pytest.raises(ValueError, match=r"objectives\.forward_kl: .*top.*top_k"):
+    with (
+        stub("vllm") as server,
+        pytest.raises(ValueError, match=r"objectives\.forward_kl: .*top.*top_k"),
+    ):
         list(rehearse(Bench.of(taught(server, texts, objectives={"forward_kl": {}}))))
 
 
 def test_a_server_that_only_writes_is_refused_before_training(texts: Path) -> None:
-    with stub("text") as server, pytest.raises(ValueError, match=r"gives no log-probabilities of given text.*instil generate"):
+    with (
+        stub("text") as server,
+        pytest.raises(
+            ValueError, match=r"gives no log-probabilities of given text.*instil generate"
+        ),
+    ):
         list(rehearse(Bench.of(taught(server, texts))))
 
 
@@ -132,21 +186,31 @@ def test_other_tokens_than_those_of_the_data_are_refused(texts: Path, tmp_path: 
         for number in range(20):
             (tmp_path / "back" / f"{number}.txt").write_text(ALPHABET[::-1] * 4)
         with pytest.raises(
-            ValueError, match=r"vocabulary: only 0% of 1\d\d tokens are among the 5 that the server's model expected: .*data\.tokenizer"
+            ValueError,
+            match=r"vocabulary: only 0% of 1\d\d tokens are among the 5 that the server's model expected: .*data\.tokenizer",
         ):
             list(rehearse(Bench.of(taught(server, tmp_path / "back"))))
         small = network("remote", {"url": server.url, "size": 3}, vocabulary=100)
-        with pytest.raises(ValueError, match=r"vocabulary: the server's model knows a token 101, the tokenizer of the data has 100 tokens"):
+        with pytest.raises(
+            ValueError,
+            match=r"vocabulary: the server's model knows a token 101, the tokenizer of the data has 100 tokens",
+        ):
             _ = small(torch.tensor([[97, 98]]))["top"]
-        with pytest.raises(ValueError, match=r"teacher: data\.prune: the server's model speaks of its whole vocabulary"):
+        with pytest.raises(
+            ValueError,
+            match=r"teacher: data\.prune: the server's model speaks of its whole vocabulary",
+        ):
             list(rehearse(Bench.of(taught(server, texts, "data.prune=true"))))
-        with pytest.raises(ValueError, match="a server's model reads tokens, and these data have none"):
+        with pytest.raises(
+            ValueError, match="a server's model reads tokens, and these data have none"
+        ):
             network("remote", {"url": server.url}, classes=10)
 
 
 def test_a_server_that_is_down_names_the_argument(texts: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"teacher: url: http://127\.0\.0\.1:9/v1/models gave no answer in 1 attempt; the last: nothing answers there"
+        ValueError,
+        match=r"teacher: url: http://127\.0\.0\.1:9/v1/models gave no answer in 1 attempt; the last: nothing answers there",
     ):
         list(rehearse(Bench.of(taught("http://127.0.0.1:9/v1", texts))))
 
@@ -154,7 +218,9 @@ def test_a_server_that_is_down_names_the_argument(texts: Path) -> None:
 @pytest.mark.slow
 def test_a_killed_recording_goes_on_and_asks_nothing_twice(texts: Path, tmp_path: Path) -> None:
     with stub("vllm", delay=0.05) as server:
-        one = taught(server, texts, f"store.path={tmp_path / 'store'}", "teacher.options.concurrency=2")
+        one = taught(
+            server, texts, f"store.path={tmp_path / 'store'}", "teacher.options.concurrency=2"
+        )
         (tmp_path / "one.yaml").write_text(to_yaml(one))
         command = [sys.executable, "-m", "instil.cli", "record", str(tmp_path / "one.yaml")]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
@@ -164,7 +230,11 @@ def test_a_killed_recording_goes_on_and_asks_nothing_twice(texts: Path, tmp_path
         process.kill()
         process.wait()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        rows = [count for question, count in server.answered.items() if '"prompt_logprobs": 5' in question]
+        rows = [
+            count
+            for question, count in server.answered.items()
+            if '"prompt_logprobs": 5' in question
+        ]
     assert len(rows) > 14
     assert sum(rows) - len(rows) <= 2, "only what was under way is asked again"
     assert run_of(one, tmp_path / "run")["status"] == "complete"
@@ -173,11 +243,15 @@ def test_a_killed_recording_goes_on_and_asks_nothing_twice(texts: Path, tmp_path
 def test_objectives_that_need_more_say_so(texts: Path) -> None:
     with stub("vllm") as server:
         for name in ("kd", "patient_kd", "fitnet"):
-            with pytest.raises(ValueError, match=rf"objectives\.{name}: .* of the teacher, which gives top"):
+            with pytest.raises(
+                ValueError, match=rf"objectives\.{name}: .* of the teacher, which gives top"
+            ):
                 list(rehearse(Bench.of(taught(server, texts, objectives={name: {}}))))
 
 
-def test_the_doctor_says_that_the_server_is_down(texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_doctor_says_that_the_server_is_down(
+    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "one.yaml").write_text(to_yaml(taught("http://127.0.0.1:9/v1", texts)))
     code, out, err = called(capsys, "doctor", str(tmp_path / "one.yaml"))
     assert (code, out) == (2, "")

@@ -18,7 +18,9 @@ def nets():
 
 
 def same(one: nn.Module, other: nn.Module) -> bool:
-    return all(torch.equal(value, other.state_dict()[key]) for key, value in one.state_dict().items())
+    return all(
+        torch.equal(value, other.state_dict()[key]) for key, value in one.state_dict().items()
+    )
 
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pt", "w.pth"])
@@ -35,14 +37,20 @@ def test_files(tmp_path, name):
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
 def test_checkpoints_with_wrappers(tmp_path, key, prefix):
     trained, fresh = nets()
-    torch.save({key: {prefix + name: value for name, value in trained.state_dict().items()}, "epoch": 3}, tmp_path / "w.pt")
+    torch.save(
+        {key: {prefix + name: value for name, value in trained.state_dict().items()}, "epoch": 3},
+        tmp_path / "w.pt",
+    )
     load_weights(fresh, tmp_path / "w.pt")
     assert same(trained, fresh)
 
 
 def test_old_checkpoints_without_batch_counts(tmp_path):
     trained, fresh = nets()
-    torch.save({name: value for name, value in trained.state_dict().items() if "num_batches" not in name}, tmp_path / "w.pt")
+    torch.save(
+        {name: value for name, value in trained.state_dict().items() if "num_batches" not in name},
+        tmp_path / "w.pt",
+    )
     load_weights(fresh, tmp_path / "w.pt")
     assert torch.equal(fresh.head.weight, trained.head.weight)
 
@@ -83,7 +91,9 @@ class Danger:
 
 def test_code_in_a_file_is_not_run(tmp_path, capsys):
     torch.save({"w": Danger()}, tmp_path / "w.pt")
-    with pytest.raises(ValueError, match=r"w\.pt cannot be read as plain weights \(code in it is not run\)"):
+    with pytest.raises(
+        ValueError, match=r"w\.pt cannot be read as plain weights \(code in it is not run\)"
+    ):
         load_weights(nets()[1], tmp_path / "w.pt")
     assert "code was run" not in capsys.readouterr().out
 
@@ -103,7 +113,9 @@ def test_other_files(tmp_path, name, content, message):
         load_weights(nets()[1], name, tmp_path)
 
 
-@pytest.mark.parametrize(("content", "what"), [({"epoch": 3}, "the keys epoch"), ([1], "a list"), ({}, "the keys")])
+@pytest.mark.parametrize(
+    ("content", "what"), [({"epoch": 3}, "the keys epoch"), ([1], "a list"), ({}, "the keys")]
+)
 def test_checkpoints_without_weights(tmp_path, content, what):
     torch.save(content, tmp_path / "w.pt")
     with pytest.raises(ValueError, match=f"holds no weights by name.*but {what}"):

@@ -41,7 +41,9 @@ def test_maps_stay_and_vectors_are_one_position() -> None:
 @pytest.mark.parametrize("student", STAGES)
 @pytest.mark.parametrize("teacher", STAGES)
 @pytest.mark.parametrize("number", [1, 2])
-def test_the_students_stage_gets_the_teachers_shape(student: str, teacher: str, number: int) -> None:
+def test_the_students_stage_gets_the_teachers_shape(
+    student: str, teacher: str, number: int
+) -> None:
     made = adapter(stage(student), stage(teacher))
     given = stage(student, number).requires_grad_()
     adapted = made(given)
@@ -72,13 +74,23 @@ def test_smaller_grids_are_averages_and_larger_ones_interpolated() -> None:
     pooled = resize(image, (2, 2))
     for row in range(2):
         for column in range(2):
-            assert torch.isclose(pooled[0, 0, row, column], image[0, 0, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2].mean())
+            assert torch.isclose(
+                pooled[0, 0, row, column],
+                image[0, 0, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2].mean(),
+            )
     assert torch.allclose(resize(torch.full((1, 2, 3, 3), 5.0), (7, 7)), torch.tensor(5.0))
     assert resize(image, (6, 2)).shape == (1, 1, 6, 2)
     assert resize(image, (4, 4)) is image
 
 
-@pytest.mark.parametrize(("given", "kept"), [(torch.float64, torch.float64), (torch.bfloat16, torch.float32), (torch.float16, torch.float32)])
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (torch.float64, torch.float64),
+        (torch.bfloat16, torch.float32),
+        (torch.float16, torch.float32),
+    ],
+)
 def test_half_precision_is_raised_and_double_kept(given: torch.dtype, kept: torch.dtype) -> None:
     student, teacher = stage("map").to(given), stage("small map").to(given)
     made = adapter(student, teacher)

@@ -24,7 +24,11 @@ UNDEFINED: dict[tuple[str, str, str], str] = {}
 
 def methods() -> list[str]:
     cards = {name: catalogue.find("objective", name).card for name in catalogue.files("objective")}
-    return [name for name, card in cards.items() if card.source in ("features", "relations") and card.tasks[0] == "classification"]
+    return [
+        name
+        for name, card in cards.items()
+        if card.source in ("features", "relations") and card.tasks[0] == "classification"
+    ]
 
 
 def net(family: str) -> Net:
@@ -37,7 +41,13 @@ def step(objective: Objective, student: str, teacher: str) -> tuple[nn.Module, t
     torch.manual_seed(0)
     scheme = Offline(net(student), Frozen(net(teacher)), {"it": objective, "kd": KD()})
     label = torch.arange(8) % 5 if isinstance(objective, LabelObjective) else torch.full((8,), -100)
-    batch = {"image": torch.rand(8, 1, 8, 8), "label": label, "index": torch.arange(8), "step": torch.tensor(0), "progress": torch.tensor(0.0)}
+    batch = {
+        "image": torch.rand(8, 1, 8, 8),
+        "label": label,
+        "index": torch.arange(8),
+        "step": torch.tensor(0),
+        "progress": torch.tensor(0.0),
+    }
     scheme.prepare(batch)
     (update,) = scheme.step(batch)
     return scheme.student, update.losses["it"]
@@ -55,4 +65,6 @@ def test_nets_of_different_families(name: str, student: str, teacher: str) -> No
     assert torch.isfinite(loss)
     grads = torch.autograd.grad(loss, list(body.parameters()), allow_unused=True)
     assert all(torch.isfinite(grad).all() for grad in grads if grad is not None)
-    assert any(grad.abs().sum() > 0 for grad in grads if grad is not None), "no gradient reaches the student"
+    assert any(grad.abs().sum() > 0 for grad in grads if grad is not None), (
+        "no gradient reaches the student"
+    )

@@ -3,12 +3,20 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from instil.objectives.attention_maps import attention_map, attention_weights, channel_strength, position_strength
+from instil.objectives.attention_maps import (
+    attention_map,
+    attention_weights,
+    channel_strength,
+    position_strength,
+)
 
 
 def test_weights_are_a_softmax_with_mean_one() -> None:
     stage = torch.randn(2, 3, 2, 4).double()
-    for strength, axes, shape in ((position_strength, (0,), (2, 1, 2, 4)), (channel_strength, (1, 2), (2, 3, 1, 1))):
+    for strength, axes, shape in (
+        (position_strength, (0,), (2, 1, 2, 4)),
+        (channel_strength, (1, 2), (2, 3, 1, 1)),
+    ):
         weights = attention_weights(strength(stage), 0.5)
         assert weights.shape == shape
         for n in range(2):

@@ -8,17 +8,36 @@ from instil.objectives.connectors import BatchNorm, Norm, convolutions, end_of, 
 
 
 @pytest.mark.parametrize(
-    ("norm", "kinds"), [("none", (nn.Identity, nn.Identity)), ("group", (nn.GroupNorm, nn.Identity)), ("batch", (BatchNorm,) * 2)]
+    ("norm", "kinds"),
+    [
+        ("none", (nn.Identity, nn.Identity)),
+        ("group", (nn.GroupNorm, nn.Identity)),
+        ("batch", (BatchNorm,) * 2),
+    ],
 )
-def test_each_convolution_has_its_norm_and_relu(norm: Norm, kinds: tuple[type[nn.Module], ...]) -> None:
+def test_each_convolution_has_its_norm_and_relu(
+    norm: Norm, kinds: tuple[type[nn.Module], ...]
+) -> None:
     made = convolutions((3, 4, 5), (1, 3), norm)
-    assert [type(module) for module in made] == [nn.Conv2d, kinds[0], nn.ReLU, nn.Conv2d, kinds[1], nn.ReLU]
+    assert [type(module) for module in made] == [
+        nn.Conv2d,
+        kinds[0],
+        nn.ReLU,
+        nn.Conv2d,
+        kinds[1],
+        nn.ReLU,
+    ]
     assert made(torch.randn(2, 3, 6, 5)).shape == (2, 5, 6, 5)
-    assert [made[n].bias is None for n in (0, 3)] == [kind is not nn.Identity for kind in kinds]  # a norm has a bias of its own
+    assert [made[n].bias is None for n in (0, 3)] == [
+        kind is not nn.Identity for kind in kinds
+    ]  # a norm has a bias of its own
 
 
 def test_the_last_convolution_ends_as_told() -> None:
-    plain, norm = convolutions((3, 4), (1,), "batch", "plain"), convolutions((3, 4), (1,), "batch", "norm")
+    plain, norm = (
+        convolutions((3, 4), (1,), "batch", "plain"),
+        convolutions((3, 4), (1,), "batch", "norm"),
+    )
     assert [type(module) for module in plain] == [nn.Conv2d]
     assert plain[0].bias is None
     assert [type(module) for module in norm] == [nn.Conv2d, BatchNorm]

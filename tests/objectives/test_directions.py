@@ -10,7 +10,9 @@ def test_unit_has_length_one_along_its_dimension() -> None:
     values = torch.randn(3, 5, 4, dtype=torch.float64)
     for dim in (0, 1, -1):
         assert torch.allclose(unit(values, dim).square().sum(dim), torch.ones(()).double())
-        assert torch.allclose(unit(values, dim) * torch.linalg.vector_norm(values, dim=dim, keepdim=True), values)
+        assert torch.allclose(
+            unit(values, dim) * torch.linalg.vector_norm(values, dim=dim, keepdim=True), values
+        )
 
 
 @pytest.mark.parametrize("length", [0.0, SHORTEST / 2, 1.0, 1e18])

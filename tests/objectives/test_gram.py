@@ -12,7 +12,9 @@ def test_is_the_mean_product_of_two_channels() -> None:
     assert ours.shape == (2, 3, 5)
     for c in range(3):
         for d in range(5):
-            pairs = zip(first[1, c].flatten().tolist(), second[1, d].flatten().tolist(), strict=True)
+            pairs = zip(
+                first[1, c].flatten().tolist(), second[1, d].flatten().tolist(), strict=True
+            )
             assert float(ours[1, c, d]) == pytest.approx(sum(a * b for a, b in pairs) / 8)
 
 

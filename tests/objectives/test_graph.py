@@ -21,10 +21,16 @@ def test_softmax_over_the_edges_into_each_node() -> None:
 
 @pytest.mark.parametrize("scale", [1.0, 1e5])
 def test_edges_that_do_not_count_are_as_if_they_were_not_there(scale: float) -> None:
-    target, counted = torch.tensor([2, 0, 2, 0, 2, 3]), torch.tensor([True, True, False, True, True, False])
+    target, counted = (
+        torch.tensor([2, 0, 2, 0, 2, 3]),
+        torch.tensor([True, True, False, True, True, False]),
+    )
     values = (torch.randn(6) * scale).requires_grad_()
     found = log_softmax_into(values, target, 5, counted)
-    assert torch.allclose(found[counted], log_softmax_into(values[counted], target[counted], 5, torch.ones(4, dtype=torch.bool)))
+    assert torch.allclose(
+        found[counted],
+        log_softmax_into(values[counted], target[counted], 5, torch.ones(4, dtype=torch.bool)),
+    )
     assert found[~counted].abs().sum() == 0
     (gradient,) = torch.autograd.grad(found.square().sum(), values)
     assert torch.isfinite(gradient).all()
@@ -41,7 +47,9 @@ def test_nodes_count_that_have_a_valid_neighbour() -> None:
 
 
 def test_a_batch_needs_edges() -> None:
-    with pytest.raises(ValueError, match=r"needs 'edge_index' \(2, E\) of sources and targets; the batch has x"):
+    with pytest.raises(
+        ValueError, match=r"needs 'edge_index' \(2, E\) of sources and targets; the batch has x"
+    ):
         Edges().weight({"x": torch.zeros(5, 2)})
     with pytest.raises(ValueError, match=r"it is \(5, 2\)"):
         Edges().weight({"edge_index": torch.zeros(5, 2)})

@@ -23,7 +23,10 @@ def test_none_where_no_construction_gives_one(size: int) -> None:
 @pytest.mark.parametrize("kind", ["random", "alike", "one", "zero"])
 def test_variances_are_equal_afterwards(size: int, kind: str) -> None:
     variances = {
-        "random": torch.rand(size, dtype=torch.float64, generator=torch.Generator().manual_seed(size)) ** 4,
+        "random": torch.rand(
+            size, dtype=torch.float64, generator=torch.Generator().manual_seed(size)
+        )
+        ** 4,
         "alike": torch.ones(size, dtype=torch.float64),
         "one": torch.eye(size, dtype=torch.float64)[0],
         "zero": torch.zeros(size, dtype=torch.float64),

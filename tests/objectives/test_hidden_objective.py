@@ -18,18 +18,28 @@ from instil.objectives.hidden_objective import HiddenObjective, layer_map, maske
         (4, 1, [(1, 1), (2, 1), (3, 1), (4, 1)]),
     ],
 )
-def test_uniform_spreads_and_ends_with_the_last(student: int, teacher: int, expected: list[tuple[int, int]]) -> None:
+def test_uniform_spreads_and_ends_with_the_last(
+    student: int, teacher: int, expected: list[tuple[int, int]]
+) -> None:
     assert layer_map("uniform", student, teacher) == expected
     assert layer_map("last", student, teacher) == [(student, teacher)]
 
 
 def test_layers_that_are_given() -> None:
     assert layer_map([[0, 0], [2, 4]], 2, 4, first=0) == [(0, 0), (2, 4)]
-    with pytest.raises(ValueError, match=r"layers: no teacher layer 5 in \[2, 5\]; the teacher has 4, numbered 1 to 4"):
+    with pytest.raises(
+        ValueError,
+        match=r"layers: no teacher layer 5 in \[2, 5\]; the teacher has 4, numbered 1 to 4",
+    ):
         layer_map([[2, 5]], 2, 4)
-    with pytest.raises(ValueError, match=r"no student layer 0 in \[0, 0\]; the student has 2, numbered 1 to 2"):
+    with pytest.raises(
+        ValueError, match=r"no student layer 0 in \[0, 0\]; the student has 2, numbered 1 to 2"
+    ):
         layer_map([[0, 0]], 2, 4)
-    with pytest.raises(ValueError, match=r"layers: 'all' is neither 'uniform' nor 'last' nor a list of \[student layer, teacher layer\]"):
+    with pytest.raises(
+        ValueError,
+        match=r"layers: 'all' is neither 'uniform' nor 'last' nor a list of \[student layer, teacher layer\]",
+    ):
         layer_map("all", 2, 4)  # type: ignore[arg-type]
 
 
@@ -42,7 +52,10 @@ def test_masked_mean_is_that_of_what_counts() -> None:
 
 def test_tokens_count_where_both_masks_say_so() -> None:
     tokens = torch.zeros(2, 3, 4)
-    attended, valid = torch.tensor([[1, 1, 0], [1, 1, 1]]), torch.tensor([[True, False, True], [False, True, True]])
+    attended, valid = (
+        torch.tensor([[1, 1, 0], [1, 1, 1]]),
+        torch.tensor([[True, False, True], [False, True, True]]),
+    )
     assert token_mask({}, tokens) is None
     assert token_mask({"valid": torch.ones(2)}, tokens) is None
     both = token_mask({"attention_mask": attended, "valid": valid}, tokens)
@@ -59,7 +72,10 @@ def outputs(width: int, layers: int, tokens: int = 5) -> Outputs:
 def test_states_are_projected_where_widths_differ() -> None:
     objective = HiddenObjective()
     objective.build(outputs(4, 2), outputs(6, 4))
-    assert objective.plan == ["student 1 (5x4) <- teacher 2 (5x6): projected", "student 2 (5x4) <- teacher 4 (5x6): projected"]
+    assert objective.plan == [
+        "student 1 (5x4) <- teacher 2 (5x6): projected",
+        "student 2 (5x4) <- teacher 4 (5x6): projected",
+    ]
     student, teacher = next(objective.paired(outputs(4, 2), outputs(6, 4)))
     assert student.shape == teacher.shape == (3, 5, 6)
     objective.build(outputs(6, 2), outputs(6, 4))
@@ -67,5 +83,7 @@ def test_states_are_projected_where_widths_differ() -> None:
 
 
 def test_other_tokens_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"hidden states are \(3, 5, 4\) and \(3, 7, 4\); both sides must have"):
+    with pytest.raises(
+        ValueError, match=r"hidden states are \(3, 5, 4\) and \(3, 7, 4\); both sides must have"
+    ):
         HiddenObjective().build(outputs(4, 2), outputs(4, 2, tokens=7))

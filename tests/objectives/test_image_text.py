@@ -17,13 +17,18 @@ from instil.objectives.relations.interactive_contrastive import InteractiveContr
 
 def outputs(width: int, number: int = 4, seed: int = 0) -> Outputs:
     generator = torch.Generator().manual_seed(seed)
-    return {role: torch.randn(number, width, generator=generator) for role in ("image_embedding", "text_embedding")}
+    return {
+        role: torch.randn(number, width, generator=generator)
+        for role in ("image_embedding", "text_embedding")
+    }
 
 
 def test_contrastive_agrees_with_a_plain_loop() -> None:
     similarity = torch.randn(4, 4, dtype=torch.float64)
     rows = [-np.log(np.exp(row[n]) / np.exp(row).sum()) for n, row in enumerate(similarity.numpy())]
-    columns = [-np.log(np.exp(row[n]) / np.exp(row).sum()) for n, row in enumerate(similarity.numpy().T)]
+    columns = [
+        -np.log(np.exp(row[n]) / np.exp(row).sum()) for n, row in enumerate(similarity.numpy().T)
+    ]
     assert np.isclose(float(contrastive(similarity)), np.mean(rows))
     assert np.isclose(float(contrastive_both_ways(similarity)), np.mean(rows + columns))
     assert float(contrastive(torch.randn(1, 1))) == 0
@@ -31,7 +36,9 @@ def test_contrastive_agrees_with_a_plain_loop() -> None:
 
 def test_similarities_are_of_all_images_with_all_texts() -> None:
     image, text = torch.randn(3, 5), torch.randn(4, 5)
-    assert torch.allclose(similarities(image, text, torch.tensor([2.0])), 2 * torch.einsum("nd,md->nm", image, text))
+    assert torch.allclose(
+        similarities(image, text, torch.tensor([2.0])), 2 * torch.einsum("nd,md->nm", image, text)
+    )
 
 
 def test_embeddings_are_projected_where_the_widths_differ() -> None:
@@ -41,7 +48,9 @@ def test_embeddings_are_projected_where_the_widths_differ() -> None:
     image, text = objective.projected(outputs(6))
     assert torch.allclose(image, F.normalize(outputs(6)["image_embedding"], dim=1))
     objective.build(outputs(6), outputs(9))
-    assert {name: tuple(value.shape) for name, value in objective.named_parameters() if "weight" in name} == {
+    assert {
+        name: tuple(value.shape) for name, value in objective.named_parameters() if "weight" in name
+    } == {
         "projections.image_embedding.weight": (9, 6),
         "projections.text_embedding.weight": (9, 6),
     }
@@ -68,7 +77,9 @@ def test_the_scale_starts_where_clip_starts(form: str, scale: float) -> None:
         objective = kind(form=form)  # type: ignore[arg-type]
         objective.build(outputs(6), outputs(9))
         assert objective.scale().item() == pytest.approx(scale, rel=1e-5)
-        (gradient,) = torch.autograd.grad(objective(outputs(6, seed=1), outputs(9), {}), objective.scale.value)
+        (gradient,) = torch.autograd.grad(
+            objective(outputs(6, seed=1), outputs(9), {}), objective.scale.value
+        )
         assert gradient.abs() > 0
 
 

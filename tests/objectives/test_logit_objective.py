@@ -14,7 +14,12 @@ from torch import Tensor
 
 from instil.objectives.labels.cross_entropy import cross_entropy_loss
 from instil.objectives.labels.label_smoothing import label_smoothing_loss
-from instil.objectives.logit_objective import LogitObjective, expectation, kl_divergence, standardize
+from instil.objectives.logit_objective import (
+    LogitObjective,
+    expectation,
+    kl_divergence,
+    standardize,
+)
 from instil.objectives.logits.dist import DIST, dist_loss
 from instil.objectives.logits.dkd import DKD, dkd_loss
 from instil.objectives.logits.kd import KD, kd_loss
@@ -33,12 +38,16 @@ LOSSES: dict[str, Loss] = {
     "cross_entropy": lambda s, t, y: cross_entropy_loss(s, y),
     "label_smoothing": lambda s, t, y: label_smoothing_loss(s, y),
 }
-every_loss = pytest.mark.parametrize("loss", [pytest.param(loss, id=name) for name, loss in LOSSES.items()])
+every_loss = pytest.mark.parametrize(
+    "loss", [pytest.param(loss, id=name) for name, loss in LOSSES.items()]
+)
 every_objective = pytest.mark.parametrize("kind", OBJECTIVES)
 
 
 def logits(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 3
+    return (
+        torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 3
+    )
 
 
 def run(objective: LogitObjective, student: Tensor, teacher: Tensor) -> Tensor:
@@ -48,7 +57,9 @@ def run(objective: LogitObjective, student: Tensor, teacher: Tensor) -> Tensor:
 
 def test_standardize_equals_the_formula() -> None:
     values = logits(4, 6).numpy()
-    expected = (values - values.mean(1, keepdims=True)) / (values.std(1, ddof=1, keepdims=True) + 1e-7)
+    expected = (values - values.mean(1, keepdims=True)) / (
+        values.std(1, ddof=1, keepdims=True) + 1e-7
+    )
     np.testing.assert_allclose(standardize(torch.from_numpy(values)).numpy(), expected, rtol=1e-12)
 
 
@@ -70,14 +81,24 @@ def test_standardized_losses_ignore_scale_and_shift(scale: float, shift: float) 
     student, teacher = logits(5, 6), logits(5, 6, seed=1)
     for kind in OBJECTIVES:
         objective = kind(standardize=True)
-        torch.testing.assert_close(run(objective, student * scale + shift, teacher), run(objective, student, teacher), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(
+            run(objective, student * scale + shift, teacher),
+            run(objective, student, teacher),
+            rtol=1e-5,
+            atol=1e-6,
+        )
 
 
 @every_objective
-def test_d11_the_flag_switches_standardization_on_and_is_off_by_default(kind: type[LogitObjective]) -> None:
+def test_d11_the_flag_switches_standardization_on_and_is_off_by_default(
+    kind: type[LogitObjective],
+) -> None:
     student, teacher = logits(5, 6), logits(5, 6, seed=1)
     plain = run(kind(), student, teacher)
-    torch.testing.assert_close(run(kind(standardize=True), student, teacher), run(kind(), standardize(student), standardize(teacher)))
+    torch.testing.assert_close(
+        run(kind(standardize=True), student, teacher),
+        run(kind(), standardize(student), standardize(teacher)),
+    )
     torch.testing.assert_close(run(kind(standardize=False), student, teacher), plain)
     assert not torch.allclose(run(kind(standardize=True), student, teacher), plain)
 
@@ -85,7 +106,9 @@ def test_d11_the_flag_switches_standardization_on_and_is_off_by_default(kind: ty
 @every_objective
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("standardized", [False, True])
-def test_extreme_logits_give_finite_values_and_gradients(kind: type[LogitObjective], dtype: torch.dtype, standardized: bool) -> None:
+def test_extreme_logits_give_finite_values_and_gradients(
+    kind: type[LogitObjective], dtype: torch.dtype, standardized: bool
+) -> None:
     base = torch.eye(4, 5, dtype=dtype) * 2e4 - 1e4
     made = [base, -base, base.roll(1, -1), torch.zeros_like(base)]
     for student in made:
@@ -126,22 +149,37 @@ def test_half_precision_is_raised_and_double_kept(loss: Loss) -> None:
 def test_order_of_items_and_of_classes_does_not_matter(loss: Loss) -> None:
     student, teacher, target = logits(6, 5), logits(6, 5, seed=1), torch.arange(6) % 5
     expected = loss(student, teacher, target)
-    items, classes = torch.randperm(6, generator=torch.Generator().manual_seed(0)), torch.tensor([2, 0, 4, 1, 3])
+    items, classes = (
+        torch.randperm(6, generator=torch.Generator().manual_seed(0)),
+        torch.tensor([2, 0, 4, 1, 3]),
+    )
     torch.testing.assert_close(loss(student[items], teacher[items], target[items]), expected)
-    torch.testing.assert_close(loss(student[:, classes], teacher[:, classes], classes.argsort()[target]), expected)
+    torch.testing.assert_close(
+        loss(student[:, classes], teacher[:, classes], classes.argsort()[target]), expected
+    )
 
 
 @every_loss
 def test_gradient_is_that_of_finite_differences(loss: Loss) -> None:
-    student, teacher, target = logits(3, 4).requires_grad_(), logits(3, 4, seed=1), torch.tensor([0, 3, -100])
+    student, teacher, target = (
+        logits(3, 4).requires_grad_(),
+        logits(3, 4, seed=1),
+        torch.tensor([0, 3, -100]),
+    )
     assert torch.autograd.gradcheck(lambda leaf: loss(leaf, teacher, target), student)
 
 
 @pytest.mark.parametrize("name", ["kd", "dkd", "nkd", "cross_entropy"])
 def test_compiles_whole(name: str) -> None:
-    student, teacher, target = logits(6, 5), logits(6, 5, seed=1), torch.tensor([0, 1, 2, 3, -100, 4])
+    student, teacher, target = (
+        logits(6, 5),
+        logits(6, 5, seed=1),
+        torch.tensor([0, 1, 2, 3, -100, 4]),
+    )
     compiled = torch.compile(LOSSES[name], fullgraph=True, backend="eager")
-    torch.testing.assert_close(compiled(student, teacher, target), LOSSES[name](student, teacher, target))
+    torch.testing.assert_close(
+        compiled(student, teacher, target), LOSSES[name](student, teacher, target)
+    )
 
 
 def test_divergence_of_certain_teachers_is_the_students_surprise() -> None:
@@ -151,8 +189,12 @@ def test_divergence_of_certain_teachers_is_the_students_surprise() -> None:
 
 @pytest.mark.parametrize("live", [False, True])
 def test_an_expectation_does_not_see_what_has_no_weight(live: bool) -> None:
-    weight = torch.tensor([[0.0, 0.25, 0.75], [0.5, 0.5, 0.0]], dtype=torch.float64).requires_grad_(live)
-    values = torch.tensor([[-torch.inf, 2.0, 4.0], [1.0, 3.0, torch.inf]], dtype=torch.float64, requires_grad=True)
+    weight = torch.tensor([[0.0, 0.25, 0.75], [0.5, 0.5, 0.0]], dtype=torch.float64).requires_grad_(
+        live
+    )
+    values = torch.tensor(
+        [[-torch.inf, 2.0, 4.0], [1.0, 3.0, torch.inf]], dtype=torch.float64, requires_grad=True
+    )
     found = expectation(weight, values)
     assert found.tolist() == [3.5, 2.0]
     (gradient,) = torch.autograd.grad(found, values, torch.tensor([1.0, 2.0], dtype=torch.float64))
@@ -161,9 +203,13 @@ def test_an_expectation_does_not_see_what_has_no_weight(live: bool) -> None:
     if live:
         finite = values.detach().clamp(-9, 9).requires_grad_()
         less = torch.randn(2, 3).double().requires_grad_()
-        assert torch.autograd.gradcheck(expectation, (weight.detach().clamp_min(0.1).requires_grad_(), finite, less))
+        assert torch.autograd.gradcheck(
+            expectation, (weight.detach().clamp_min(0.1).requires_grad_(), finite, less)
+        )
 
 
 def test_the_gradient_of_an_expectation_has_a_gradient() -> None:
     weight, values = torch.rand(2, 3).double(), torch.randn(2, 3).double().requires_grad_()
-    assert torch.autograd.gradgradcheck(lambda inputs: expectation(weight, inputs.square()), (values,))
+    assert torch.autograd.gradgradcheck(
+        lambda inputs: expectation(weight, inputs.square()), (values,)
+    )

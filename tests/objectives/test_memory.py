@@ -54,7 +54,9 @@ def test_a_bank_moves_with_momentum_and_takes_the_last_of_a_sample() -> None:
     bank.move(torch.tensor([4, 9, 4]), {"student": rows}, 0.75)
     for index, row in ((9, 1), (4, 2)):
         moved = 0.75 * before[index] + 0.25 * rows[row]
-        assert torch.allclose(bank["student"][index], moved / moved.square().sum().sqrt(), atol=1e-6)
+        assert torch.allclose(
+            bank["student"][index], moved / moved.square().sum().sqrt(), atol=1e-6
+        )
     others = [n for n in range(24) if n not in (4, 9)]
     assert torch.equal(bank["student"][others], before[others])
 
@@ -75,5 +77,8 @@ def test_a_sample_does_not_draw_itself(kind: type[Memory]) -> None:
 
 
 def test_a_bank_names_an_index_that_it_does_not_have() -> None:
-    with pytest.raises(ValueError, match="the bank has 24 rows and the batch holds index 24; size is the number of samples"):
+    with pytest.raises(
+        ValueError,
+        match="the bank has 24 rows and the batch holds index 24; size is the number of samples",
+    ):
         Bank(24, {"row": 2}).draw(drawing([3, 24]), 5)

@@ -18,6 +18,10 @@ def test_is_normal_and_independent() -> None:
 
 def test_belongs_to_the_sample_and_the_step() -> None:
     whole = normal({"index": torch.arange(6), "step": torch.tensor(2)}, (3,))
-    assert torch.equal(normal({"index": torch.tensor([4, 1]), "step": torch.tensor(2)}, (3,)), whole[[4, 1]])
+    assert torch.equal(
+        normal({"index": torch.tensor([4, 1]), "step": torch.tensor(2)}, (3,)), whole[[4, 1]]
+    )
     assert not torch.equal(normal({"index": torch.arange(6), "step": torch.tensor(3)}, (3,)), whole)
-    assert not torch.equal(normal({"index": torch.arange(6), "step": torch.tensor(2)}, (3,), salt=1), whole)
+    assert not torch.equal(
+        normal({"index": torch.arange(6), "step": torch.tensor(2)}, (3,), salt=1), whole
+    )

@@ -46,13 +46,19 @@ def test_one_stage_is_paired_with_the_deepest() -> None:
 @pytest.mark.parametrize("seed", range(10))
 def test_automatic_pairs_are_the_cheapest_in_order(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    sizes = [sorted({int(n) for n in torch.randint(1, 65, (count,), generator=generator)}, reverse=True) for count in (4, 7)]
+    sizes = [
+        sorted({int(n) for n in torch.randint(1, 65, (count,), generator=generator)}, reverse=True)
+        for count in (4, 7)
+    ]
     few, many = sorted(sizes, key=len)
     if len(few) == 1:
         many, few = many[:1], few
 
     def cost(chosen: tuple[int, ...]) -> float:
-        terms = [abs(math.log2(few[i] / many[j])) + abs((i + 1) / len(few) - (j + 1) / len(many)) for i, j in enumerate(chosen)]
+        terms = [
+            abs(math.log2(few[i] / many[j])) + abs((i + 1) / len(few) - (j + 1) / len(many))
+            for i, j in enumerate(chosen)
+        ]
         return sum(terms)
 
     least = min(cost(chosen) for chosen in itertools.combinations(range(len(many)), len(few)))
@@ -90,7 +96,10 @@ def test_one_tensor_is_one_stage() -> None:
 
 def test_the_plan_is_readable() -> None:
     student, teacher = torch.zeros(2, 64, 8, 8), torch.zeros(2, 256, 8, 8)
-    assert plan((2, 3), student, teacher, "conv 1x1") == "student 2 (64x8x8) <- teacher 3 (256x8x8): conv 1x1"
+    assert (
+        plan((2, 3), student, teacher, "conv 1x1")
+        == "student 2 (64x8x8) <- teacher 3 (256x8x8): conv 1x1"
+    )
     fitnet = FitNet(pairs=[[1, 0]])
     fitnet.build({"features": (teacher, student)}, {"features": (teacher,)})
     assert fitnet.plan == ["student 1 (64x8x8) <- teacher 0 (256x8x8): conv 1x1"]

@@ -5,14 +5,25 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Batch, Outputs
-from instil.objectives.patch_matching import PatchObjective, Standardization, cosine_distance, patches, smooth_l1_distance
+from instil.objectives.patch_matching import (
+    PatchObjective,
+    Standardization,
+    cosine_distance,
+    patches,
+    smooth_l1_distance,
+)
 
 
 class Squares(PatchObjective):
     """The smallest of its kind."""
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        return torch.stack([(mine - target(theirs)).square().mean((1, 2)) for mine, theirs, target in self.paired(student, teacher)]).mean(0)
+        return torch.stack(
+            [
+                (mine - target(theirs)).square().mean((1, 2))
+                for mine, theirs, target in self.paired(student, teacher)
+            ]
+        ).mean(0)
 
 
 def test_every_member_of_an_ensemble_has_its_adapter() -> None:
@@ -32,12 +43,17 @@ def test_every_member_of_an_ensemble_has_its_adapter() -> None:
         single.build(student, member)
         single.adapters[0].load_state_dict(together.adapters[number].state_dict())
         alone.append(single(student, member, {}))
-    assert torch.allclose(together(student, {"members": (one, two)}, {}), torch.stack(alone).mean(0))
+    assert torch.allclose(
+        together(student, {"members": (one, two)}, {}), torch.stack(alone).mean(0)
+    )
 
 
 def test_a_member_without_features_is_named() -> None:
     with pytest.raises(ValueError, match="teacher 1 gives logits, and no features"):
-        Squares().build({"features": torch.randn(2, 3, 4, 4)}, {"members": ({"features": torch.randn(2, 3, 4, 4)}, {"logits": torch.randn(2, 3)})})
+        Squares().build(
+            {"features": torch.randn(2, 3, 4, 4)},
+            {"members": ({"features": torch.randn(2, 3, 4, 4)}, {"logits": torch.randn(2, 3)})},
+        )
 
 
 def test_patches_are_the_positions_of_a_map_and_the_tokens_but_the_class_token() -> None:
@@ -48,9 +64,14 @@ def test_patches_are_the_positions_of_a_map_and_the_tokens_but_the_class_token()
 
 
 def test_distances_are_those_of_single_vectors() -> None:
-    student, teacher = torch.randn(2, 3, 4, dtype=torch.float64), torch.randn(2, 3, 4, dtype=torch.float64)
+    student, teacher = (
+        torch.randn(2, 3, 4, dtype=torch.float64),
+        torch.randn(2, 3, 4, dtype=torch.float64),
+    )
     a, b = student[1, 2], teacher[1, 2]
-    assert torch.isclose(cosine_distance(student, teacher)[1, 2], 1 - (a @ b) / (a @ a * (b @ b)).sqrt())
+    assert torch.isclose(
+        cosine_distance(student, teacher)[1, 2], 1 - (a @ b) / (a @ a * (b @ b)).sqrt()
+    )
     expected = torch.stack([d**2 / 2 if d < 1 else d - 0.5 for d in (a - b).abs()]).mean()
     assert torch.isclose(smooth_l1_distance(student, teacher)[1, 2], expected)
 

@@ -10,7 +10,10 @@ from instil.objectives.plackett_luce import choice_surprise
 
 def test_each_choice_is_a_softmax_among_those_that_are_left() -> None:
     scores = torch.tensor([[0.3, -1.0, 2.0], [5.0, 5.0, 5.0]], dtype=torch.float64)
-    expected = [[-math.log(math.exp(row[k]) / sum(math.exp(z) for z in row[k:])) for k in range(3)] for row in scores.tolist()]
+    expected = [
+        [-math.log(math.exp(row[k]) / sum(math.exp(z) for z in row[k:])) for k in range(3)]
+        for row in scores.tolist()
+    ]
     torch.testing.assert_close(choice_surprise(scores), torch.tensor(expected, dtype=torch.float64))
 
 

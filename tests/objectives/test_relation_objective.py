@@ -4,7 +4,12 @@ import torch
 from torch import Tensor
 
 from instil.core import Batch
-from instil.objectives.relation_objective import HeadedObjective, Heads, ProjectedObjective, RelationObjective
+from instil.objectives.relation_objective import (
+    HeadedObjective,
+    Heads,
+    ProjectedObjective,
+    RelationObjective,
+)
 
 
 class Difference(RelationObjective):
@@ -13,7 +18,10 @@ class Difference(RelationObjective):
 
 
 def test_the_embedding_comes_before_the_logits_and_may_be_a_map() -> None:
-    student, teacher = {"logits": torch.randn(5, 3)}, {"embedding": torch.randn(5, 2, 2).bfloat16(), "logits": torch.randn(5, 3)}
+    student, teacher = (
+        {"logits": torch.randn(5, 3)},
+        {"embedding": torch.randn(5, 2, 2).bfloat16(), "logits": torch.randn(5, 3)},
+    )
     objective = Difference()
     objective.resolve(student, teacher)
     mine, theirs = objective.read(student, teacher)
@@ -28,7 +36,9 @@ def test_heads_give_unit_vectors_of_one_width() -> None:
     student, teacher = {"embedding": torch.randn(5, 3)}, {"embedding": torch.randn(5, 4)}
     objective.build(student, teacher)
     assert isinstance(objective.connection, Heads)
-    for name, side, embedded in zip(("student", "teacher"), (student, teacher), objective.embed(student, teacher), strict=True):
+    for name, side, embedded in zip(
+        ("student", "teacher"), (student, teacher), objective.embed(student, teacher), strict=True
+    ):
         head = getattr(objective.connection, name)
         expected = side["embedding"] @ head.weight.T + head.bias
         assert torch.allclose(embedded, expected / expected.norm(dim=1, keepdim=True), atol=1e-6)

@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from instil.objectives.logits.kd import kd_loss
-from instil.objectives.several_teachers import divergences, favour_small, members, require_several, side_by_side
+from instil.objectives.several_teachers import (
+    divergences,
+    favour_small,
+    members,
+    require_several,
+    side_by_side,
+)
 
 
 def test_one_teacher_is_a_member_of_its_own() -> None:
@@ -40,5 +46,7 @@ def test_each_teacher_has_its_divergence() -> None:
 
 
 def test_small_shares_are_favoured() -> None:
-    assert torch.allclose(favour_small(torch.tensor([[0.2], [0.3], [0.5]])), torch.tensor([[0.4], [0.35], [0.25]]))
+    assert torch.allclose(
+        favour_small(torch.tensor([[0.2], [0.3], [0.5]])), torch.tensor([[0.4], [0.35], [0.25]])
+    )
     assert favour_small(torch.tensor([[1.0, 1.0]])).tolist() == [[1, 1]]

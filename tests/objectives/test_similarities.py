@@ -10,7 +10,9 @@ def test_inner_products_and_distances_agree_with_plain_loops() -> None:
     samples = torch.randn(4, 3, 2, dtype=torch.float64)
     flat = samples.flatten(1).numpy()
     assert np.allclose(inner_products(samples), [[a @ b for b in flat] for a in flat])
-    assert np.allclose(distances(samples), [[np.sqrt(((a - b) ** 2).sum()) for b in flat] for a in flat])
+    assert np.allclose(
+        distances(samples), [[np.sqrt(((a - b) ** 2).sum()) for b in flat] for a in flat]
+    )
 
 
 def test_samples_that_coincide_have_no_gradient_between_them() -> None:

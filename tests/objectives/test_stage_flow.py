@@ -14,7 +14,10 @@ class Seen(StageFlow):
     """Keeps what it is given."""
 
     def flow(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-        self.seen = [tuple(stage.shape) for stage in student], [tuple(stage.shape) for stage in teacher]
+        self.seen = (
+            [tuple(stage.shape) for stage in student],
+            [tuple(stage.shape) for stage in teacher],
+        )
         return student[0].flatten(1).sum(1)
 
 
@@ -23,11 +26,18 @@ def test_all_stages_come_together_in_the_teachers_shapes_shallow_to_deep() -> No
     objective = Seen(pairs=[[2, 2], [0, 1]])
     objective.build(student, teacher)
     objective(student, teacher, batch)
-    assert objective.seen[0] == objective.seen[1] == [tuple(teacher["features"][j].shape) for j in (1, 2)]
+    assert (
+        objective.seen[0]
+        == objective.seen[1]
+        == [tuple(teacher["features"][j].shape) for j in (1, 2)]
+    )
 
 
 def test_one_stage_leads_nowhere() -> None:
-    with pytest.raises(ValueError, match="It goes from one stage to the next and needs two pairs of stages, not 1; tap more stages"):
+    with pytest.raises(
+        ValueError,
+        match="It goes from one stage to the next and needs two pairs of stages, not 1; tap more stages",
+    ):
         require_two_stages(1, "It")
     require_two_stages(2, "It")
     student = {"features": (torch.zeros(2, 3, 4, 4),)}

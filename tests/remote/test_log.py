@@ -51,7 +51,10 @@ def test_half_a_line_is_taken_away(tmp_path: Path) -> None:
 def test_a_file_of_another_kind_is_refused_and_kept(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.write_text('{"prompt": "hello"}\n')
-    with pytest.raises(ValueError, match=r"log: line 1 of .*log.jsonl is no answer of a server: .*; take another file"):
+    with pytest.raises(
+        ValueError,
+        match=r"log: line 1 of .*log.jsonl is no answer of a server: .*; take another file",
+    ):
         Log(path)
     assert path.read_text() == '{"prompt": "hello"}\n'
 

@@ -38,10 +38,19 @@ def test_so_many_at_a_time() -> None:
 def test_what_is_asked_draws_from_all_tokens() -> None:
     with stub() as server:
         teacher = Server(server.url)
-        teacher.complete(["a"], length=5, temperature=0.5, system="be brief", options={"top_k": None, "stop": ["x"]})
+        teacher.complete(
+            ["a"],
+            length=5,
+            temperature=0.5,
+            system="be brief",
+            options={"top_k": None, "stop": ["x"]},
+        )
         teacher.complete(["a"], plain=True)
         chat, plain = server.answered
-    assert '"messages": [{"content": "be brief", "role": "system"}, {"content": "a", "role": "user"}]' in chat
+    assert (
+        '"messages": [{"content": "be brief", "role": "system"}, {"content": "a", "role": "user"}]'
+        in chat
+    )
     assert '"max_tokens": 5, "messages"' in chat
     assert '"min_p": 0.0' in chat
     assert "top_k" not in chat
@@ -53,17 +62,26 @@ def test_what_is_asked_draws_from_all_tokens() -> None:
 def test_the_budget_holds_over_processes_and_names_its_argument(tmp_path: Path) -> None:
     prompts = [str(number) for number in range(10)]
     with stub(delay=0.01) as server:
-        with pytest.raises(Spent, match=r"request_budget: 4 of 4 requests are spent; allow more .* kept in .*log.jsonl"):
+        with pytest.raises(
+            Spent,
+            match=r"request_budget: 4 of 4 requests are spent; allow more .* kept in .*log.jsonl",
+        ):
             Server(server.url, log=tmp_path / "log.jsonl", request_budget=4).complete(prompts)
         assert sum(server.answered.values()) == 4
         with pytest.raises(Spent, match="request_budget: 6 of 6"):
             Server(server.url, log=tmp_path / "log.jsonl", request_budget=6).complete(prompts)
         assert sum(server.answered.values()) == 6
-        with pytest.raises(Spent, match="token_budget: 60 of 75 tokens are spent, and the next request may take 21"):
-            Server(server.url, log=tmp_path / "log.jsonl", token_budget=75).complete(prompts, length=20)
+        with pytest.raises(
+            Spent, match="token_budget: 60 of 75 tokens are spent, and the next request may take 21"
+        ):
+            Server(server.url, log=tmp_path / "log.jsonl", token_budget=75).complete(
+                prompts, length=20
+            )
         assert sum(server.answered.values()) == 6
         with pytest.raises(Spent, match="token_budget: 70 of 80"):
-            Server(server.url, log=tmp_path / "log.jsonl", token_budget=80).complete(prompts, length=10)
+            Server(server.url, log=tmp_path / "log.jsonl", token_budget=80).complete(
+                prompts, length=10
+            )
         assert sum(server.answered.values()) == 7
         assert len(Server(server.url, log=tmp_path / "log.jsonl").complete(prompts)) == 10
 
@@ -72,7 +90,10 @@ def test_tokens_that_nobody_counts_have_no_budget() -> None:
     answer = {"choices": [{"text": "x"}]}
     with stub() as server:
         server.faults = [saying({"data": [{"id": "m"}]}), saying(answer)]
-        with pytest.raises(ValueError, match="token_budget: this server does not say how many tokens it used; set request_budget"):
+        with pytest.raises(
+            ValueError,
+            match="token_budget: this server does not say how many tokens it used; set request_budget",
+        ):
             Server(server.url, token_budget=1000).complete(["a"])
 
 
@@ -80,7 +101,9 @@ def test_an_answer_without_text_is_an_error_and_not_kept() -> None:
     with stub() as server:
         teacher = Server(server.url)
         server.faults = [saying({"choices": []})]
-        with pytest.raises(ValueError, match=r"the server's answer holds no text: {'choices': \[\]}"):
+        with pytest.raises(
+            ValueError, match=r"the server's answer holds no text: {'choices': \[\]}"
+        ):
             teacher.complete(["a"])
         assert teacher.complete(["a"])[0].text == "re: a (0)"
 
@@ -107,29 +130,43 @@ def test_the_likeliest_tokens_of_every_position(kind: str, tmp_path: Path) -> No
             for position in range(len(row)):
                 expected = likeliest(row[: position + 1], 3)
                 assert top.indices[position].tolist() == [token for token, _ in expected]
-                torch.testing.assert_close(top.values[position], torch.tensor([value for _, value in expected]))
+                torch.testing.assert_close(
+                    top.values[position], torch.tensor([value for _, value in expected])
+                )
                 torch.testing.assert_close(top.log_tail[position], torch.tensor(math.log(1 / 8)))
         asked = sum(server.answered.values())
         again = Server(server.url, log=tmp_path / "log.jsonl").top(ROWS, 3)
-        assert all(torch.equal(one.values, other.values) for one, other in zip(found, again, strict=True))
+        assert all(
+            torch.equal(one.values, other.values) for one, other in zip(found, again, strict=True)
+        )
         assert sum(server.answered.values()) - asked <= 3, "only what kind of server it is"
         total = teacher.log.tokens
-    assert total == {"vllm": 6 + 3 + 4, "sglang": 5 + 2 + 3, "llama": 2 + 3 + 4 + 5 + 2 + 2 + 3}[kind]
+    assert (
+        total == {"vllm": 6 + 3 + 4, "sglang": 5 + 2 + 3, "llama": 2 + 3 + 4 + 5 + 2 + 2 + 3}[kind]
+    )
 
 
-def test_the_snippet_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_snippet_of_the_page_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     page = (Path(__file__).parents[2] / "docs" / "remote.md").read_text()
     (snippet,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     with stub("vllm") as server:
         exec(snippet.replace("http://localhost:8000/v1", server.url), {})
-    assert capsys.readouterr().out == "re: What is a pistil? (0) stop\ntorch.Size([5, 20]) torch.Size([5, 20]) torch.Size([5])\n"
+    assert (
+        capsys.readouterr().out
+        == "re: What is a pistil? (0) stop\ntorch.Size([5, 20]) torch.Size([5, 20]) torch.Size([5])\n"
+    )
 
 
 def test_a_server_that_only_writes_is_refused() -> None:
     with (
         stub("text") as server,
-        pytest.raises(ValueError, match=r"gives no log-probabilities of given text, .*: it cannot say 'top'.* instil generate"),
+        pytest.raises(
+            ValueError,
+            match=r"gives no log-probabilities of given text, .*: it cannot say 'top'.* instil generate",
+        ),
     ):
         Server(server.url).top(ROWS, 3)
 
@@ -142,12 +179,24 @@ def _vllm(*listed: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        ({"choices": [{"text": "x"}]}, "the answer has no log-probabilities as vLLM gives them: KeyError: 'prompt_logprobs'"),
+        (
+            {"choices": [{"text": "x"}]},
+            "the answer has no log-probabilities as vLLM gives them: KeyError: 'prompt_logprobs'",
+        ),
         (_vllm({"1": -1.0}), "vLLM gave 1 log-probabilities of a token, 2 were asked for"),
-        (_vllm({"1": -1.0, "2": None}), "the answer has no log-probabilities as vLLM gives them: TypeError"),
+        (
+            _vllm({"1": -1.0, "2": None}),
+            "the answer has no log-probabilities as vLLM gives them: TypeError",
+        ),
         (_vllm({"1": -1.0, "2": -math.inf}), "vLLM gave 2 log-probabilities of a token"),
-        (_vllm({"1": -0.1, "2": -0.2}), "sum to more than 1: they are not of a whole softmax at temperature 1"),
-        (_vllm({"1": -1.0, "2": -2.0}, {"1": -1.0, "2": -2.0}), "vLLM answered 2 positions, 1 were asked for"),
+        (
+            _vllm({"1": -0.1, "2": -0.2}),
+            "sum to more than 1: they are not of a whole softmax at temperature 1",
+        ),
+        (
+            _vllm({"1": -1.0, "2": -2.0}, {"1": -1.0, "2": -2.0}),
+            "vLLM answered 2 positions, 1 were asked for",
+        ),
     ],
 )
 def test_log_probabilities_that_are_missing_or_wrong(answer: dict[str, Any], message: str) -> None:
@@ -164,8 +213,13 @@ def test_more_than_the_server_gives() -> None:
     with stub("vllm") as server:
         teacher = Server(server.url)
         teacher.top([[1]], 1)
-        server.faults = [status(400, "Requested prompt logprobs of 64, which is greater than max allowed: 20")]
-        with pytest.raises(ValueError, match=r"greater than max allowed: 20 \(asked for the 64 likeliest tokens after each of up to 1\)"):
+        server.faults = [
+            status(400, "Requested prompt logprobs of 64, which is greater than max allowed: 20")
+        ]
+        with pytest.raises(
+            ValueError,
+            match=r"greater than max allowed: 20 \(asked for the 64 likeliest tokens after each of up to 1\)",
+        ):
             teacher.top([[5]], 64)
 
 
@@ -174,7 +228,10 @@ def test_answers_of_another_model_are_not_mixed(tmp_path: Path) -> None:
         Server(server.url, log=tmp_path / "log.jsonl").top(ROWS, 3)
         other = Server(server.url, log=tmp_path / "log.jsonl")
         server.faults = [saying(_vllm({"1": -3.0}))]
-        with pytest.raises(ValueError, match=r"log: .*log.jsonl has answers of another model than 'teacher' at the server now; take another file"):
+        with pytest.raises(
+            ValueError,
+            match=r"log: .*log.jsonl has answers of another model than 'teacher' at the server now; take another file",
+        ):
             other.top(ROWS, 3)
 
 

@@ -9,8 +9,20 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-LEVELS = {"teacher": 0.955, "alone": 0.812, "label_smoothing": 0.828, "pseudo_labels": 0.921, "distilled": 0.938}
-ECE = {"teacher": 0.021, "alone": 0.094, "label_smoothing": 0.071, "pseudo_labels": 0.052, "distilled": 0.024}
+LEVELS = {
+    "teacher": 0.955,
+    "alone": 0.812,
+    "label_smoothing": 0.828,
+    "pseudo_labels": 0.921,
+    "distilled": 0.938,
+}
+ECE = {
+    "teacher": 0.021,
+    "alone": 0.094,
+    "label_smoothing": 0.071,
+    "pseudo_labels": 0.052,
+    "distilled": 0.024,
+}
 AGREEMENT = {"alone": 0.824, "label_smoothing": 0.839, "pseudo_labels": 0.937, "distilled": 0.959}
 RECIPE = """\
 task: classification
@@ -27,13 +39,24 @@ seeds: [0, 1, 2]
 
 
 def summary(values: list[float]) -> dict[str, Any]:
-    return {"mean": mean(values), "std": stdev(values) if len(values) > 1 else None, "values": values}
+    return {
+        "mean": mean(values),
+        "std": stdev(values) if len(values) > 1 else None,
+        "values": values,
+    }
 
 
 def difference(over: list[float], under: list[float]) -> dict[str, Any]:
     gaps = [a - b for a, b in zip(over, under, strict=True)]
     if len(gaps) < 2:
-        return {"mean": gaps[0], "std": None, "interval": None, "level": 0.95, "paired": True, "significant": False}
+        return {
+            "mean": gaps[0],
+            "std": None,
+            "interval": None,
+            "level": 0.95,
+            "paired": True,
+            "significant": False,
+        }
     half = 4.303 * stdev(gaps) / math.sqrt(len(gaps))
     interval = [mean(gaps) - half, mean(gaps) + half]
     return {
@@ -49,7 +72,11 @@ def difference(over: list[float], under: list[float]) -> dict[str, Any]:
 def bins(level: float, error: float, chance: random.Random) -> list[dict[str, float]]:
     centres = [(2 * k + 1) / 20 for k in range(10)]
     return [
-        {"confidence": c, "accuracy": max(0.0, min(1.0, c - 1.6 * error + chance.gauss(0, 0.01))), "count": int(3 + 480 * c**6 * level)}
+        {
+            "confidence": c,
+            "accuracy": max(0.0, min(1.0, c - 1.6 * error + chance.gauss(0, 0.01))),
+            "count": int(3 + 480 * c**6 * level),
+        }
         for c in centres
     ]
 
@@ -58,7 +85,11 @@ def confusion(n: int, level: float, chance: random.Random) -> list[list[int]]:
     rows = [[0] * n for _ in range(n)]
     for sample in range(50 * n):
         true = sample % n
-        rows[true][true if chance.random() < level else chance.choice([(true + 5) % n, (true + 3) % n, chance.randrange(n)])] += 1
+        rows[true][
+            true
+            if chance.random() < level
+            else chance.choice([(true + 5) % n, (true + 3) % n, chance.randrange(n)])
+        ] += 1
     return rows
 
 
@@ -71,7 +102,11 @@ def curves(arm: str, seed: int | None, epochs: int, chance: random.Random) -> li
             "student/cross_entropy": 2.2 * math.exp(-3.5 * done) + 0.03,
             **({"student/kd": 2.9 * math.exp(-2 * done) + 0.3} if arm == "distilled" else {}),
         }
-        found = {"accuracy": LEVELS[arm] * rise + chance.gauss(0, 0.006), "loss": 2.3 - 2 * rise, "ece": ECE[arm]}
+        found = {
+            "accuracy": LEVELS[arm] * rise + chance.gauss(0, 0.006),
+            "loss": 2.3 - 2 * rise,
+            "ece": ECE[arm],
+        }
         if arm in AGREEMENT:
             found["agreement"] = AGREEMENT[arm] * rise + chance.gauss(0, 0.006)
         rows.append(
@@ -112,21 +147,44 @@ def result(seeds: list[int], classes: list[str]) -> dict[str, Any]:
             "ece": summary([ECE[arm] + chance.gauss(0, 0.002) for _ in values]),
         }
         if arm in AGREEMENT:
-            made[arm]["agreement"] = summary([AGREEMENT[arm] + chance.gauss(0, 0.003) for _ in seeds])
+            made[arm]["agreement"] = summary(
+                [AGREEMENT[arm] + chance.gauss(0, 0.003) for _ in seeds]
+            )
     distilled = made["distilled"]["accuracy"]["values"]
     made["gain"] = difference(distilled, made["alone"]["accuracy"]["values"])
-    made["gains"] = {arm: difference(distilled, made[arm]["accuracy"]["values"]) for arm in ("label_smoothing", "pseudo_labels")}
+    made["gains"] = {
+        arm: difference(distilled, made[arm]["accuracy"]["values"])
+        for arm in ("label_smoothing", "pseudo_labels")
+    }
     latency = {"batch_size": 1, "threads": 2}
     made["cost"] = {
-        "teacher": {"parameters": 93322, "bytes": 376100, "latency": {"median_ms": 0.812, "p90_ms": 0.9, **latency}, "seconds": 8.4},
-        "student": {"parameters": 4714, "bytes": 19872, "latency": {"median_ms": 0.0957, "p90_ms": 0.121, **latency}, "seconds": 2.9},
+        "teacher": {
+            "parameters": 93322,
+            "bytes": 376100,
+            "latency": {"median_ms": 0.812, "p90_ms": 0.9, **latency},
+            "seconds": 8.4,
+        },
+        "student": {
+            "parameters": 4714,
+            "bytes": 19872,
+            "latency": {"median_ms": 0.0957, "p90_ms": 0.121, **latency},
+            "seconds": 2.9,
+        },
     }
     made["details"] = {
-        arm: {"calibration": bins(LEVELS[arm], ECE[arm], chance), "confusion": confusion(len(classes), LEVELS[arm], chance)}
+        arm: {
+            "calibration": bins(LEVELS[arm], ECE[arm], chance),
+            "confusion": confusion(len(classes), LEVELS[arm], chance),
+        }
         for arm in ("teacher", "alone", "distilled")
     }
     made["export"] = {
-        "onnx": {"file": "student.onnx", "bytes": 20310, "max_difference": 4.8e-7, "latency": {"median_ms": 0.0163, "p90_ms": 0.0171, **latency}},
+        "onnx": {
+            "file": "student.onnx",
+            "bytes": 20310,
+            "max_difference": 4.8e-7,
+            "latency": {"median_ms": 0.0163, "p90_ms": 0.0171, **latency},
+        },
         "int8": {
             "file": "student.int8.onnx",
             "bytes": 9120,
@@ -138,7 +196,9 @@ def result(seeds: list[int], classes: list[str]) -> dict[str, Any]:
     return made
 
 
-def make_run(folder: Path, seeds: int = 3, classes: list[str] | None = None, epochs: int = 20) -> Path:
+def make_run(
+    folder: Path, seeds: int = 3, classes: list[str] | None = None, epochs: int = 20
+) -> Path:
     """Write a whole run; tests then break what they want to see broken."""
     folder.mkdir(parents=True, exist_ok=True)
     chance, numbers = random.Random(1), list(range(seeds))
@@ -147,10 +207,17 @@ def make_run(folder: Path, seeds: int = 3, classes: list[str] | None = None, epo
         for arm in LEVELS:
             rows += curves(arm, seed, epochs, chance) if arm != "teacher" else []
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    (folder / "result.json").write_text(json.dumps(result(numbers, classes or [str(digit) for digit in range(10)])), "utf-8")
+    (folder / "result.json").write_text(
+        json.dumps(result(numbers, classes or [str(digit) for digit in range(10)])), "utf-8"
+    )
     environment = {
         "versions": {"instil": "0.1.0", "python": "3.11.9", "torch": "2.9.1", "numpy": "2.1.0"},
-        "hardware": {"device": "cpu", "processor": "x86_64", "cores": 2, "memory_bytes": 8217550848},
+        "hardware": {
+            "device": "cpu",
+            "processor": "x86_64",
+            "cores": 2,
+            "memory_bytes": 8217550848,
+        },
         "seeds": numbers,
         "git": {"commit": "3f2a9c1", "dirty": False},
     }

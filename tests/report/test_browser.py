@@ -12,35 +12,71 @@ import pytest
 from instil.report.page import write_report
 from tests.report.sample import change, make_run
 
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome", "chrome") if (path := shutil.which(name))), None)
+CHROMIUM = next(
+    (
+        path
+        for name in ("chromium", "chromium-browser", "google-chrome", "chrome")
+        if (path := shutil.which(name))
+    ),
+    None,
+)
 if CHROMIUM is None:
     pytest.skip("no chromium on the PATH", allow_module_level=True)
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 pytestmark = pytest.mark.slow
 PLOTS = 7
-OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update"]
+OPTIONS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+]
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=[*OPTIONS, "--disable-sync"])
+        browser = driver.chromium.launch(
+            executable_path=CHROMIUM, args=[*OPTIONS, "--disable-sync"]
+        )
         yield browser
         browser.close()
 
 
-def visit(browser: Any, page_file: Path, width: int, scheme: str = "light") -> tuple[Any, list[str], list[str]]:
+def visit(
+    browser: Any, page_file: Path, width: int, scheme: str = "light"
+) -> tuple[Any, list[str], list[str]]:
     """The open page, what went wrong on it, and what it asked for beside itself."""
     wrong: list[str] = []
     asked: list[str] = []
-    page = browser.new_context(viewport={"width": width, "height": 850}, color_scheme=scheme).new_page()
+    page = browser.new_context(
+        viewport={"width": width, "height": 850}, color_scheme=scheme
+    ).new_page()
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
+    page.on(
+        "console",
+        lambda message: (
+            wrong.append(message.text) if message.type in ("error", "warning") else None
+        ),
+    )
     page.on("request", lambda request: asked.append(request.url))
     page.goto(page_file.as_uri())
-    until(page, "document.querySelectorAll('.js-plotly-plot').length === document.querySelectorAll('.plot').length")
-    return page, wrong, [url for url in asked if url != page_file.as_uri() and not url.startswith(("data:", "blob:"))]
+    until(
+        page,
+        "document.querySelectorAll('.js-plotly-plot').length === document.querySelectorAll('.plot').length",
+    )
+    return (
+        page,
+        wrong,
+        [
+            url
+            for url in asked
+            if url != page_file.as_uri() and not url.startswith(("data:", "blob:"))
+        ],
+    )
 
 
 def until(page: Any, true: str) -> None:
@@ -80,7 +116,9 @@ def test_text_can_be_read_in_both_schemes(browser: Any, page_file: Path) -> None
         assert contrast(tick, card) > 4.5
         for where in ("h1", ".about", "caption", "figcaption", "td small", "nav a", ".verdict"):
             ink = page.evaluate(f"getComputedStyle(document.querySelector('{where}')).color")
-            back = page.evaluate(f"getComputedStyle(document.querySelector('{'.verdict' if where == '.verdict' else 'body'}')).backgroundColor")
+            back = page.evaluate(
+                f"getComputedStyle(document.querySelector('{'.verdict' if where == '.verdict' else 'body'}')).backgroundColor"
+            )
             assert contrast(ink, back) > 4.5, (scheme, where)
 
 
@@ -112,7 +150,10 @@ def test_hostile_names_and_long_ones_do_no_harm(browser: Any, tmp_path: Path) ->
 def test_a_poor_run_still_makes_a_page(browser: Any, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", seeds=1)
     (run / "metrics.jsonl").write_text("", "utf-8")
-    change(run, lambda result: [result.pop(key) for key in ("export", "details", "gain", "gains", "cost")])
+    change(
+        run,
+        lambda result: [result.pop(key) for key in ("export", "details", "gain", "gains", "cost")],
+    )
     page, wrong, _ = visit(browser, write_report(run), 390)
     assert not wrong
     assert page.evaluate("document.querySelectorAll('.plot').length") == 0
@@ -127,5 +168,7 @@ def contrast(one: str, other: str) -> float:
 
 def luminance(color: str) -> float:
     parts = [int(part) / 255 for part in color[color.index("(") + 1 : -1].split(",")[:3]]
-    red, green, blue = (part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    red, green, blue = (
+        part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+    )
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue

@@ -10,8 +10,17 @@ from instil.report.record import Record
 
 def record(*arms: str) -> Record:
     said = {"prompt": "def <f>", "text": "(x):", "said": "(y) & more"}
-    details = {arm: {"continuations": [said, said], "written_per_second": 12.4, "writing_bytes": 2_000_000} for arm in arms}
-    return Record(Path(), {**{arm: {"likelihood": {"mean": 0.5}} for arm in ("teacher", "alone", "distilled")}, "details": details})
+    details = {
+        arm: {"continuations": [said, said], "written_per_second": 12.4, "writing_bytes": 2_000_000}
+        for arm in arms
+    }
+    return Record(
+        Path(),
+        {
+            **{arm: {"likelihood": {"mean": 0.5}} for arm in ("teacher", "alone", "distilled")},
+            "details": details,
+        },
+    )
 
 
 def test_every_prompt_has_all_networks_and_no_text_is_markup() -> None:

@@ -13,7 +13,15 @@ def record(rows: list[dict[str, Any]]) -> Record:
 
 
 def row(epoch: int, value: float, **other: Any) -> dict[str, Any]:
-    return {"seed": 0, "arm": "distilled", "stage": 0, "epoch": epoch, "step": epoch, "validation": {"accuracy": value}, **other}
+    return {
+        "seed": 0,
+        "arm": "distilled",
+        "stage": 0,
+        "epoch": epoch,
+        "step": epoch,
+        "validation": {"accuracy": value},
+        **other,
+    }
 
 
 def drawn(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -30,7 +38,13 @@ def test_epochs_are_counted_as_done_whatever_the_first_is_called(first: int) -> 
 
 
 def test_later_stages_follow_on_and_rows_within_an_epoch_share_it_out() -> None:
-    rows = [row(0, 0.1), row(1, 0.2), row(0, 0.3, stage=1, step=2), row(0, 0.4, stage=1, step=3), row(1, 0.5, stage=1, step=4)]
+    rows = [
+        row(0, 0.1),
+        row(1, 0.2),
+        row(0, 0.3, stage=1, step=2),
+        row(0, 0.4, stage=1, step=3),
+        row(1, 0.5, stage=1, step=4),
+    ]
     assert drawn(rows)[0]["x"] == [1, 2, 2.5, 3, 4]
 
 
@@ -49,10 +63,16 @@ def test_a_step_told_twice_by_a_resumed_run_counts_once() -> None:
 
 
 def test_shares_are_of_sizes_and_add_up() -> None:
-    rows = [row(1, 0, losses={"student/kd": 3.0, "student/ce": -1.0}), row(1, 0, seed=1, losses={"student/kd": 1.0, "student/ce": 1.0})]
+    rows = [
+        row(1, 0, losses={"student/kd": 3.0, "student/ce": -1.0}),
+        row(1, 0, seed=1, losses={"student/kd": 1.0, "student/ce": 1.0}),
+    ]
     plot = loss_shares(record(rows))
     assert isinstance(plot, Plot)
-    assert [(trace["name"], trace["y"]) for trace in plot.data] == [("kd", [0.625]), ("ce", [0.375])]
+    assert [(trace["name"], trace["y"]) for trace in plot.data] == [
+        ("kd", [0.625]),
+        ("ce", [0.375]),
+    ]
 
 
 def test_two_learners_keep_their_names_apart() -> None:
@@ -62,6 +82,8 @@ def test_two_learners_keep_their_names_apart() -> None:
 
 
 def test_nothing_to_draw_is_a_sentence() -> None:
-    assert "no validation accuracy" in str(metric_curves(record([]), "accuracy", "curves", "Curves"))
+    assert "no validation accuracy" in str(
+        metric_curves(record([]), "accuracy", "curves", "Curves")
+    )
     assert "holds no losses" in str(loss_shares(record([])))
     assert "one loss alone, kd" in str(loss_shares(record([row(1, 0, losses={"student/kd": 1.0})])))

@@ -13,7 +13,13 @@ from instil.report.page import _json, render, write_report
 from instil.report.record import read_run
 from tests.report.sample import change, make_run
 
-HOSTILE = ['</script><script>document.title="owned"</script>', '<img src=x onerror="alert(1)">', "a & b", "<!--", "%{x} $headline"]
+HOSTILE = [
+    '</script><script>document.title="owned"</script>',
+    '<img src=x onerror="alert(1)">',
+    "a & b",
+    "<!--",
+    "%{x} $headline",
+]
 
 
 VOID = ("meta", "link", "br", "img", "path", "circle")
@@ -70,14 +76,21 @@ def test_the_page_is_whole_well_formed_and_accessible(run: Path) -> None:
     assert all("scope" in attrs for tag, attrs in outline.tags if tag == "th")
     frames = [attrs for tag, attrs in outline.tags if attrs.get("class") == "plot"]
     assert [frame["id"] for frame in frames] == [
-        "plot-" + key for key in ("gains", "curves", "trade", "agreement", "shares", "calibration", "confusion")
+        "plot-" + key
+        for key in ("gains", "curves", "trade", "agreement", "shares", "calibration", "confusion")
     ]
     assert all(frame["role"] == "img" and len(str(frame["aria-label"])) > 40 for frame in frames)
     ids = [attrs["id"] for _, attrs in outline.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
     assert all(str(attrs["href"])[1:] in ids for tag, attrs in outline.tags if tag == "a")
     assert (run / "report.html").stat().st_size < 6_000_000
-    assert sorted(path.name for path in run.iterdir()) == ["environment.json", "metrics.jsonl", "recipe.yaml", "report.html", "result.json"]
+    assert sorted(path.name for path in run.iterdir()) == [
+        "environment.json",
+        "metrics.jsonl",
+        "recipe.yaml",
+        "report.html",
+        "result.json",
+    ]
 
 
 def test_the_page_refers_to_no_other_place(run: Path) -> None:
@@ -90,16 +103,30 @@ def test_the_page_refers_to_no_other_place(run: Path) -> None:
 def test_the_headline_says_what_the_numbers_say(run: Path) -> None:
     def set_numbers(result: dict[str, Any]) -> None:
         result["teacher"]["accuracy"] = {"mean": 0.96, "std": None, "values": [0.96]}
-        result["distilled"]["accuracy"] = {"mean": 0.951, "std": 0.0042, "values": [0.947, 0.951, 0.955]}
+        result["distilled"]["accuracy"] = {
+            "mean": 0.951,
+            "std": 0.0042,
+            "values": [0.947, 0.951, 0.955],
+        }
         result["gain"] |= {"mean": 0.1234, "interval": [0.109, 0.137], "significant": True}
-        result["gains"]["pseudo_labels"] |= {"mean": -0.004, "interval": [-0.02, 0.012], "significant": False}
+        result["gains"]["pseudo_labels"] |= {
+            "mean": -0.004,
+            "interval": [-0.02, 0.012],
+            "significant": False,
+        }
 
-    words = Outline(page_of(change(run, set_numbers))).words.replace("\u202f", " ").replace("\xa0", " ")
+    words = (
+        Outline(page_of(change(run, set_numbers))).words.replace("\u202f", " ").replace("\xa0", " ")
+    )
     assert (
         "The distilled student reaches 95.1 % ± 0.4 accuracy, 12.3 points above the same student trained alone "
-        "(95 % interval 10.9 to 13.7, 3 paired seeds); it keeps 99 % of the teacher’s accuracy with 1/20 of its parameters." in words
+        "(95 % interval 10.9 to 13.7, 3 paired seeds); it keeps 99 % of the teacher’s accuracy with 1/20 of its parameters."
+        in words
     )
-    assert "It is 0.4 points below pseudo-labels (95 % interval −2.0 to 1.2, 3 paired seeds); that is within the noise." in words
+    assert (
+        "It is 0.4 points below pseudo-labels (95 % interval −2.0 to 1.2, 3 paired seeds); that is within the noise."
+        in words
+    )
     assert "It worked" in words
     assert "It is worse than pseudo-labels, a simpler way to the same end." in words
     assert "The ONNX file gives the same logits as PyTorch, to within 5 × 10⁻⁷." in words
@@ -112,7 +139,9 @@ def test_the_headline_says_what_the_numbers_say(run: Path) -> None:
         ({"mean": 0.01, "interval": [-0.01, 0.03], "significant": False}, "Not more than noise"),
     ],
 )
-def test_a_gain_that_is_none_is_not_sold_as_one(run: Path, gain: dict[str, Any], words: str) -> None:
+def test_a_gain_that_is_none_is_not_sold_as_one(
+    run: Path, gain: dict[str, Any], words: str
+) -> None:
     said = Outline(page_of(change(run, lambda result: result["gain"].update(gain)))).words
     assert words in said
     assert "It worked" not in said
@@ -131,10 +160,20 @@ def test_names_from_outside_are_text_everywhere(tmp_path: Path) -> None:
 
     change(run, soil)
     with (run / "metrics.jsonl").open("a", encoding="utf-8") as file:
-        row = {"seed": 0, "arm": "distilled", "stage": 0, "epoch": 3, "step": 1, "losses": {HOSTILE[1]: 1.0}, "validation": {"accuracy": 0.5}}
+        row = {
+            "seed": 0,
+            "arm": "distilled",
+            "stage": 0,
+            "epoch": 3,
+            "step": 1,
+            "losses": {HOSTILE[1]: 1.0},
+            "validation": {"accuracy": 0.5},
+        }
         file.write(json.dumps(row) + "\n" + json.dumps(row | {"arm": HOSTILE[0]}) + "\n")
     (run / "recipe.yaml").write_text("x: " + HOSTILE[0], "utf-8")
-    (run / "environment.json").write_text(json.dumps({HOSTILE[0]: {HOSTILE[1]: HOSTILE[0]}}), "utf-8")
+    (run / "environment.json").write_text(
+        json.dumps({HOSTILE[0]: {HOSTILE[1]: HOSTILE[0]}}), "utf-8"
+    )
     page = page_of(run)
     outline = Outline(page)
     assert not outline.open
@@ -143,7 +182,9 @@ def test_names_from_outside_are_text_everywhere(tmp_path: Path) -> None:
     assert outline.words.count(HOSTILE[0]) >= 4, "shown as it is written"
     plots = json.loads(html.unescape(re.findall(r'id="plots">(.*?)</script>', page)[0]))
     confusion = next(plot for plot in plots if plot["key"] == "confusion")
-    assert "<" not in json.dumps(confusion["layout"]).replace("<extra>", ""), "plotly reads tags too"
+    assert "<" not in json.dumps(confusion["layout"]).replace("<extra>", ""), (
+        "plotly reads tags too"
+    )
 
 
 def test_json_in_a_script_cannot_end_it() -> None:
@@ -169,27 +210,60 @@ def _generic(result: dict[str, Any]) -> None:
 BROKEN: dict[str, tuple[Callable[[dict[str, Any]], Any], list[str]]] = {
     "no export": (_no("export"), ["was not exported to ONNX"]),
     "no int8": (lambda result: result["export"].pop("int8"), ["Student, ONNX"]),
-    "no details": (_no("details"), ["There is no confusion matrix", "Calibration was not measured"]),
+    "no details": (
+        _no("details"),
+        ["There is no confusion matrix", "Calibration was not measured"],
+    ),
     "no cost": (_no("cost", "export"), ["The cost was not measured.", "Latency was not measured"]),
     "no gain": (_no("gain", "gains", "alone"), ["Nothing to compare", "none is drawn"]),
-    "no distilled": (_no("distilled", "gain", "gains", "details"), ["This run has no distilled student yet."]),
-    "teacher only": (_no("distilled", "gain", "gains", "alone", "label_smoothing", "pseudo_labels"), ["This run has no distilled student yet."]),
-    "running": (lambda result: result.update(status="running"), ["This run is still running", "Still running"]),
-    "interrupted": (lambda result: result.update(status="interrupted"), ["This run was interrupted", "Interrupted"]),
-    "warnings": (lambda result: result.update(warnings=["kd was constant for 3 epochs"]), ["kd was constant for 3 epochs", "Read this first"]),
+    "no distilled": (
+        _no("distilled", "gain", "gains", "details"),
+        ["This run has no distilled student yet."],
+    ),
+    "teacher only": (
+        _no("distilled", "gain", "gains", "alone", "label_smoothing", "pseudo_labels"),
+        ["This run has no distilled student yet."],
+    ),
+    "running": (
+        lambda result: result.update(status="running"),
+        ["This run is still running", "Still running"],
+    ),
+    "interrupted": (
+        lambda result: result.update(status="interrupted"),
+        ["This run was interrupted", "Interrupted"],
+    ),
+    "warnings": (
+        lambda result: result.update(warnings=["kd was constant for 3 epochs"]),
+        ["kd was constant for 3 epochs", "Read this first"],
+    ),
     "generic": (_generic, ["mIoU", "The distilled student reaches"]),
     "many classes": (
-        lambda result: result["details"]["distilled"].update(confusion=[[int(i == j) for j in range(150)] for i in range(150)]),
+        lambda result: result["details"]["distilled"].update(
+            confusion=[[int(i == j) for j in range(150)] for i in range(150)]
+        ),
         ["A confusion matrix of 150 classes is too large to read."],
     ),
     "empty": (lambda result: result.clear(), ["No network has a test result yet."]),
     "wrong types": (
         lambda result: result.update(
-            teacher=3, alone="x", gain=[1], gains=[2], cost="?", details=[], export=1, seeds=5, classes=7, warnings=2, data=[]
+            teacher=3,
+            alone="x",
+            gain=[1],
+            gains=[2],
+            cost="?",
+            details=[],
+            export=1,
+            seeds=5,
+            classes=7,
+            warnings=2,
+            data=[],
         ),
         ["The distilled student reaches"],
     ),
-    "nan": (lambda result: result["gain"].update(mean=float("nan"), interval=[float("nan"), 1.0]), ["Nothing to compare"]),
+    "nan": (
+        lambda result: result["gain"].update(mean=float("nan"), interval=[float("nan"), 1.0]),
+        ["Nothing to compare"],
+    ),
 }
 
 
@@ -202,14 +276,20 @@ def test_what_is_missing_is_said_not_crashed_on(run: Path, name: str) -> None:
         assert sentence in words
     assert "None" not in words
     assert "nan" not in words
-    json.loads(re.findall(r'id="plots">(.*?)</script>', page)[0], parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    json.loads(
+        re.findall(r'id="plots">(.*?)</script>', page)[0],
+        parse_constant=lambda name: pytest.fail(f"{name} is not JSON"),
+    )
 
 
 def test_one_seed_has_no_spread_and_says_so(tmp_path: Path) -> None:
     words = Outline(page_of(make_run(tmp_path / "run", seeds=1))).words
     assert "(one seed, so the noise is not known)" in words
     assert "One seed only" in words
-    assert "It is better than label smoothing, a simpler way to the same end in this one seed." in words
+    assert (
+        "It is better than label smoothing, a simpler way to the same end in this one seed."
+        in words
+    )
     assert "±" not in words
     assert "It worked" not in words
 
@@ -272,7 +352,10 @@ def test_the_same_folder_gives_the_same_page(run: Path) -> None:
 
 def test_the_onnx_file_is_drawn_at_the_quality_of_the_seed_it_holds(run: Path) -> None:
     plots = json.loads(re.findall(r'id="plots">(.*?)</script>', page_of(run))[0])
-    points = {trace["name"]: trace for trace in next(plot for plot in plots if plot["key"] == "trade")["data"]}
+    points = {
+        trace["name"]: trace
+        for trace in next(plot for plot in plots if plot["key"] == "trade")["data"]
+    }
     result = json.loads((run / "result.json").read_text("utf-8"))
     assert points["Distilled, ONNX"]["y"] == [result["distilled"]["accuracy"]["values"][-1]]
     assert points["Distilled, ONNX"]["x"] == [result["export"]["onnx"]["latency"]["median_ms"]]

@@ -18,7 +18,13 @@ def classifier(width: int = 4, seed: int = 0, norm: bool = False) -> Net:
     """Logits of five classes for images (N, 1, 6, 6)."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        layers = [nn.Conv2d(1, width, 3, 2, 1), *([nn.BatchNorm2d(width)] if norm else []), nn.ReLU(), nn.Flatten(), nn.Linear(9 * width, 5)]
+        layers = [
+            nn.Conv2d(1, width, 3, 2, 1),
+            *([nn.BatchNorm2d(width)] if norm else []),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(9 * width, 5),
+        ]
         model = nn.Sequential(*layers)
         if norm:  # what it remembers are the statistics of some images
             model.train()
@@ -29,9 +35,18 @@ def classifier(width: int = 4, seed: int = 0, norm: bool = False) -> Net:
 
 def blank(step: int = 0, number: int = 16) -> Batch:
     """A batch of which only the shape counts, at a step of a hundred."""
-    clock = {"step": torch.tensor(step), "progress": torch.tensor(step / 100), "seed": torch.tensor(0)}
+    clock = {
+        "step": torch.tensor(step),
+        "progress": torch.tensor(step / 100),
+        "seed": torch.tensor(0),
+    }
     label = torch.full((number,), -100)
-    return {"image": torch.zeros(number, 1, 6, 6), "label": label, "index": torch.arange(number), **clock}
+    return {
+        "image": torch.zeros(number, 1, 6, 6),
+        "label": label,
+        "index": torch.arange(number),
+        **clock,
+    }
 
 
 def shapes(step: int) -> Batch:
@@ -44,11 +59,17 @@ def trained(it: Scheme, steps: int, lr: float = 1e-2) -> list[dict[str, float]]:
     it.train().prepare(blank())
     engine = Engine("cpu")
     engine.setup(it, lambda learner: Optimization("adam", {"lr": lr}))
-    return [{name: float(value) for name, value in train_step(engine, it, [blank(step)]).items()} for step in range(steps)]
+    return [
+        {name: float(value) for name, value in train_step(engine, it, [blank(step)]).items()}
+        for step in range(steps)
+    ]
 
 
 def rows(batch: Batch, some: slice) -> Batch:
-    return {key: value[some] if isinstance(value, Tensor) and value.ndim else value for key, value in batch.items()}
+    return {
+        key: value[some] if isinstance(value, Tensor) and value.ndim else value
+        for key, value in batch.items()
+    }
 
 
 class Maker(nn.Module):
@@ -58,7 +79,9 @@ class Maker(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(self.latent, 16), nn.ReLU(), nn.Linear(16, 36), nn.Sigmoid())
+        self.layers = nn.Sequential(
+            nn.Linear(self.latent, 16), nn.ReLU(), nn.Linear(16, 36), nn.Sigmoid()
+        )
 
     def forward(self, codes: Tensor) -> Tensor:
         image: Tensor = self.layers(codes)

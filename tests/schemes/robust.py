@@ -12,16 +12,29 @@ from tests import nets
 def images(seed: int = 0, number: int = 16) -> Batch:
     """Half of the labels are missing."""
     given = nets.batch(number, seed)
-    return {"image": torch.rand(number, 1, 5, 5, generator=torch.Generator().manual_seed(seed)), **{key: given[key] for key in ("label", "index")}}
+    return {
+        "image": torch.rand(number, 1, 5, 5, generator=torch.Generator().manual_seed(seed)),
+        **{key: given[key] for key in ("label", "index")},
+    }
 
 
 def timed(seed: int = 0, progress: float = 0.5, number: int = 16) -> Batch:
-    return images(seed, number) | {"step": torch.tensor(seed), "progress": torch.tensor(progress), "seed": torch.tensor(0)}
+    return images(seed, number) | {
+        "step": torch.tensor(seed),
+        "progress": torch.tensor(progress),
+        "seed": torch.tensor(0),
+    }
 
 
 def net(width: int, seed: int = 0, norm: bool = False, classes: int = 5) -> Net:
     """A smooth net whose answers depend on every pixel."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        layers = (nn.Conv2d(1, width, 3), nn.BatchNorm2d(width) if norm else nn.Identity(), nn.Tanh(), nn.Flatten(), nn.Linear(9 * width, classes))
+        layers = (
+            nn.Conv2d(1, width, 3),
+            nn.BatchNorm2d(width) if norm else nn.Identity(),
+            nn.Tanh(),
+            nn.Flatten(),
+            nn.Linear(9 * width, classes),
+        )
         return Net(nn.Sequential(*layers), taps={"features": ["2"]})

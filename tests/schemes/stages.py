@@ -18,7 +18,11 @@ def images(seed: int = 0, number: int = 16) -> Batch:
 
 def timed(step: int = 0) -> Batch:
     """The batch of a step, with its clock."""
-    return images(step) | {"step": torch.tensor(step), "progress": torch.tensor(step / 100), "seed": torch.tensor(0)}
+    return images(step) | {
+        "step": torch.tensor(step),
+        "progress": torch.tensor(step / 100),
+        "seed": torch.tensor(0),
+    }
 
 
 def staged(width: int = 3, stages: int = 3) -> Net:

@@ -13,7 +13,9 @@ from tests.schemes.robust import images, net, timed
 
 
 def make() -> AdaAD:
-    return AdaAD(net(2), Frozen(net(3, 1)), {"kd": KD(1.0)}, 0.9, epsilon=0.2, step_size=0.05, attack_steps=2)
+    return AdaAD(
+        net(2), Frozen(net(3, 1)), {"kd": KD(1.0)}, 0.9, epsilon=0.2, step_size=0.05, attack_steps=2
+    )
 
 
 def test_contracts() -> None:
@@ -33,7 +35,9 @@ def test_the_attack_follows_the_gradient_of_both_nets() -> None:
     scheme, batch = make(), timed()
     scheme.prepare(batch)
     leaf = batch["image"].clone().requires_grad_()
-    apart = soft_label_loss(scheme.student({"image": leaf})["logits"], scheme.ask({"image": leaf}, grad=True)["logits"])
+    apart = soft_label_loss(
+        scheme.student({"image": leaf})["logits"], scheme.ask({"image": leaf}, grad=True)["logits"]
+    )
     (wanted,) = torch.autograd.grad(apart.sum(), leaf)
     leaf = batch["image"].clone().requires_grad_()
     (found,) = torch.autograd.grad(scheme.threat(batch)(leaf).sum(), leaf)

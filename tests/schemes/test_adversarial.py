@@ -41,20 +41,24 @@ def test_contracts(options: dict[str, Any]) -> None:
             return Adversarial(robust.net(2), Frozen(robust.net(3, 1)), {"kd": KD()}, **options)
         return Adversarial(net(8), Frozen(net(6, 1)), {"kd": KD()}, **options)
 
-    check_scheme(make, robust.images if options.get("role") == "features" else lambda step: batch(seed=step))
+    check_scheme(
+        make, robust.images if options.get("role") == "features" else lambda step: batch(seed=step)
+    )
 
 
 def test_both_losses_are_those_of_the_paper() -> None:
     student, teacher, critic = net(4), net(8, 1), nn.Linear(5, 1)
-    scheme = Adversarial(student, Frozen(teacher), {"cross_entropy": CrossEntropy()}, critic, weight=0.3)
+    scheme = Adversarial(
+        student, Frozen(teacher), {"cross_entropy": CrossEntropy()}, critic, weight=0.3
+    )
     scheme.prepare(batch())
     engine = Engine("cpu")
     engine.setup(scheme, lambda learner: Optimization("sgd", {"lr": 0.5}))
     with torch.no_grad():
         fake, real = student(batch())["logits"], teacher(batch())["logits"]
-        wanted = F.binary_cross_entropy_with_logits(critic(real), torch.ones(16, 1)) + F.binary_cross_entropy_with_logits(
-            critic(fake), torch.zeros(16, 1)
-        )
+        wanted = F.binary_cross_entropy_with_logits(
+            critic(real), torch.ones(16, 1)
+        ) + F.binary_cross_entropy_with_logits(critic(fake), torch.zeros(16, 1))
     losses = train_step(engine, scheme, [timed()])
     assert torch.allclose(losses["critic/critic"], wanted, atol=1e-6)
     with torch.no_grad():  # the student faces the critic as it is after its update
@@ -66,7 +70,10 @@ def test_items_that_are_not_valid_do_not_count() -> None:
     valid = torch.arange(16) < 10
     scheme = Adversarial(net(4), Frozen(net(8, 1)), {"kd": KD()})
     scheme.prepare(batch())
-    whole, part = timed() | {"valid": valid}, {key: value[:10] if value.ndim else value for key, value in timed().items()}
+    whole, part = (
+        timed() | {"valid": valid},
+        {key: value[:10] if value.ndim else value for key, value in timed().items()},
+    )
     assert {float(count) for count in scheme.counts(whole).values()} == {10.0}
     for a, b in zip(scheme.step(whole), scheme.step(part), strict=True):
         for name in a.losses:
@@ -82,18 +89,34 @@ def test_the_critic_reads_a_role_that_no_objective_reads() -> None:
     scheme.prepare(batch())
     engine = Engine("cpu")
     engine.setup(scheme, lambda learner: Optimization())
-    assert set(train_step(engine, scheme, [timed()])) == {"critic/critic", "student/fitnet", "student/fool"}
+    assert set(train_step(engine, scheme, [timed()])) == {
+        "critic/critic",
+        "student/fitnet",
+        "student/fool",
+    }
 
 
 def test_a_role_that_is_not_there_and_widths_that_differ() -> None:
-    with pytest.raises(ValueError, match=r"scheme\.role: the critic reads 'tokens' of the student, which gives logits, embedding"):
+    with pytest.raises(
+        ValueError,
+        match=r"scheme\.role: the critic reads 'tokens' of the student, which gives logits, embedding",
+    ):
         Adversarial(net(4), Frozen(net(8)), {"kd": KD()}, role="tokens").prepare(batch())
-    with pytest.raises(ValueError, match=r"scheme\.role: the critic reads 'logits' of the teacher, which gives nothing"):
+    with pytest.raises(
+        ValueError,
+        match=r"scheme\.role: the critic reads 'logits' of the teacher, which gives nothing",
+    ):
         Adversarial(net(4), None, {"cross_entropy": CrossEntropy()}).prepare(batch())
-    with pytest.raises(ValueError, match=r"scheme\.role: 'logits' has width 5 in the student and 3 in the teacher"):
-        Adversarial(robust.net(2), Frozen(robust.net(2, classes=3)), {"fitnet": FitNet()}).prepare(robust.images())
+    with pytest.raises(
+        ValueError, match=r"scheme\.role: 'logits' has width 5 in the student and 3 in the teacher"
+    ):
+        Adversarial(robust.net(2), Frozen(robust.net(2, classes=3)), {"fitnet": FitNet()}).prepare(
+            robust.images()
+        )
     with pytest.raises(ValueError, match=r"scheme\.condition: the critic is shown class labels"):
-        Adversarial(net(4), Frozen(net(8)), {"kd": KD()}, condition="label").prepare({"x": batch()["x"]})
+        Adversarial(net(4), Frozen(net(8)), {"kd": KD()}, condition="label").prepare(
+            {"x": batch()["x"]}
+        )
 
 
 def test_hinge_losses_have_their_margin() -> None:
@@ -105,14 +128,24 @@ def test_hinge_losses_have_their_margin() -> None:
 def test_the_penalty_is_half_the_squared_gradient_and_counts_more_the_rarer_it_is() -> None:
     critic = nn.Linear(5, 1)
     for every, factor in ((1, 1.0), (4, 4.0)):
-        scheme = Adversarial(net(4), Frozen(net(8, 1)), {"kd": KD()}, critic, penalty=3.0, penalty_every=every)
+        scheme = Adversarial(
+            net(4), Frozen(net(8, 1)), {"kd": KD()}, critic, penalty=3.0, penalty_every=every
+        )
         scheme.prepare(batch())
         for step in range(5):
             losses = next(iter(scheme.step(timed(step)))).losses
-            assert ("penalty" in losses) is (step % every == 0) is ("penalty" in scheme.counts(timed(step)))
+            assert (
+                ("penalty" in losses)
+                is (step % every == 0)
+                is ("penalty" in scheme.counts(timed(step)))
+            )
             if step == 0:
-                assert torch.allclose(losses["penalty"], 3 * factor * critic.weight.square().sum() / 2)
-    found = gradient_penalty((real := torch.randn(6, 3, 2, 2, requires_grad=True)).pow(2).sum(), real, 1)
+                assert torch.allclose(
+                    losses["penalty"], 3 * factor * critic.weight.square().sum() / 2
+                )
+    found = gradient_penalty(
+        (real := torch.randn(6, 3, 2, 2, requires_grad=True)).pow(2).sum(), real, 1
+    )
     assert torch.allclose(found, 2 * real.square().flatten(1).sum(1))
 
 
@@ -122,7 +155,9 @@ def test_spectral_norm_is_the_largest_singular_value_and_moves_after_the_step_al
     assert scheme.critic is not None
     for part in scheme.critic.modules():
         if isinstance(part, nn.Linear):
-            assert float(torch.linalg.matrix_norm(part.weight.detach(), 2)) == pytest.approx(1, abs=1e-3)
+            assert float(torch.linalg.matrix_norm(part.weight.detach(), 2)) == pytest.approx(
+                1, abs=1e-3
+            )
     before = {name: value.clone() for name, value in scheme.critic.named_buffers()}
     engine = Engine("cpu")
     engine.setup(scheme, lambda learner: Optimization("sgd", {"lr": 0.5}))
@@ -131,11 +166,15 @@ def test_spectral_norm_is_the_largest_singular_value_and_moves_after_the_step_al
         assert update.losses
     assert all(torch.equal(value, before[name]) for name, value in scheme.critic.named_buffers())
     train_step(engine, scheme, [timed()])
-    assert not all(torch.equal(value, before[name]) for name, value in scheme.critic.named_buffers())
+    assert not all(
+        torch.equal(value, before[name]) for name, value in scheme.critic.named_buffers()
+    )
 
 
 def test_a_conditional_critic_sees_the_label_and_nothing_where_there_is_none() -> None:
-    scheme = Adversarial(robust.net(2), Frozen(robust.net(2, 1)), {"kd": KD()}, role="features", condition="label")
+    scheme = Adversarial(
+        robust.net(2), Frozen(robust.net(2, 1)), {"kd": KD()}, role="features", condition="label"
+    )
     scheme.prepare(robust.images())
     given = robust.timed()
     shown = scheme._conditioned(torch.zeros(16, 2, 3, 3), given)

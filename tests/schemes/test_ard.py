@@ -30,7 +30,12 @@ Kind = type[Robust]
 
 def made(kind: Kind, student: Net | None = None, **options: Any) -> Robust:
     goals: dict[str, Objective] = {"cross_entropy": CrossEntropy()}
-    scheme = kind(student or net(2), Frozen(net(3, 1)), goals, **{"epsilon": 0.2, "step_size": 0.05, "attack_steps": 3} | options)
+    scheme = kind(
+        student or net(2),
+        Frozen(net(3, 1)),
+        goals,
+        **{"epsilon": 0.2, "step_size": 0.05, "attack_steps": 3} | options,
+    )
     scheme.train().prepare(images())
     return scheme
 
@@ -47,14 +52,30 @@ class Centred(nn.Module):
 
 
 def test_contracts() -> None:
-    check_scheme(lambda: ARD(net(2), Frozen(net(3, 1)), {"cross_entropy": CrossEntropy()}, attack_steps=2, temperature=4.0), images)
+    check_scheme(
+        lambda: ARD(
+            net(2),
+            Frozen(net(3, 1)),
+            {"cross_entropy": CrossEntropy()},
+            attack_steps=2,
+            temperature=4.0,
+        ),
+        images,
+    )
 
 
 def test_the_loss_is_the_kl_of_softened_answers_class_by_class() -> None:
     student, teacher = torch.randn(4, 5).double(), torch.randn(4, 5).double()
-    for values, s, t in zip(soft_label_loss(student, teacher, 3.0).tolist(), student.numpy() / 3, teacher.numpy() / 3, strict=True):
+    for values, s, t in zip(
+        soft_label_loss(student, teacher, 3.0).tolist(),
+        student.numpy() / 3,
+        teacher.numpy() / 3,
+        strict=True,
+    ):
         p, q = np.exp(t) / np.exp(t).sum(), np.exp(s) / np.exp(s).sum()
-        assert values == pytest.approx(9 * sum(a * np.log(a / b) for a, b in zip(p, q, strict=True)))
+        assert values == pytest.approx(
+            9 * sum(a * np.log(a / b) for a, b in zip(p, q, strict=True))
+        )
     extreme = (1e4 * student.float()).requires_grad_()
     soft_label_loss(extreme, 1e4 * teacher.float()).sum().backward()
     assert extreme.grad is not None
@@ -65,8 +86,13 @@ def test_the_teachers_clean_answer_is_learnt_from_the_attacked_image() -> None:
     scheme = made(ARD, temperature=4.0, weight=0.7)
     batch = scheme.before_step(timed())
     update = next(iter(scheme.step(batch)))
-    attacked, teacher = scheme.student({"image": batch["attacked"]})["logits"], scheme.ask(batch)["logits"]
-    assert torch.allclose(update.losses["robust"], 0.7 * soft_label_loss(attacked, teacher, 4.0).mean())
+    attacked, teacher = (
+        scheme.student({"image": batch["attacked"]})["logits"],
+        scheme.ask(batch)["logits"],
+    )
+    assert torch.allclose(
+        update.losses["robust"], 0.7 * soft_label_loss(attacked, teacher, 4.0).mean()
+    )
     assert set(update.losses) == set(scheme.counts(batch)) == {"cross_entropy", "robust"}
 
 
@@ -75,7 +101,10 @@ def test_the_attack_raises_the_cross_entropy_with_the_label_or_the_teachers_clas
     target = torch.where(batch["label"] < 0, scheme.ask(batch)["logits"].argmax(1), batch["label"])
     attacked = scheme.before_step(batch)["attacked"]
     worse, better = (
-        nn.functional.cross_entropy(scheme.student({"image": image})["logits"], target, reduction="none") for image in (attacked, batch["image"])
+        nn.functional.cross_entropy(
+            scheme.student({"image": image})["logits"], target, reduction="none"
+        )
+        for image in (attacked, batch["image"])
     )
     assert (worse > better).all()
 
@@ -91,7 +120,9 @@ def test_an_attack_keeps_its_budget_and_leaves_no_trace(kind: Kind) -> None:
     assert found["attacked"].min() >= 0
     assert found["attacked"].max() <= 1
     assert torch.equal(again["attacked"], found["attacked"])
-    assert not torch.equal(found["attacked"], scheme.before_step(batch | {"step": torch.tensor(7)})["attacked"])
+    assert not torch.equal(
+        found["attacked"], scheme.before_step(batch | {"step": torch.tensor(7)})["attacked"]
+    )
     assert all(torch.equal(value, before[name]) for name, value in scheme.state_dict().items())
     assert all(parameter.grad is None for parameter in scheme.parameters())
     assert scheme.student.training
@@ -104,7 +135,10 @@ def test_items_that_are_not_valid_do_not_count(kind: Kind) -> None:
     scheme = made(kind)
     whole = timed() | {"valid": torch.arange(16) < 10}
     part = {key: value[:10] if value.ndim else value for key, value in timed().items()}
-    losses = [next(iter(scheme.step(scheme.before_step(batch)))).losses["robust"] for batch in (whole, part)]
+    losses = [
+        next(iter(scheme.step(scheme.before_step(batch)))).losses["robust"]
+        for batch in (whole, part)
+    ]
     assert torch.allclose(losses[0], losses[1], atol=1e-6)
     assert float(scheme.counts(whole)["robust"]) == 10
 
@@ -125,7 +159,9 @@ def test_the_student_comes_to_withstand_attacks(kind: Kind) -> None:
         """One strong pixel and many weak ones tell the class: what a robust teacher reads, and what an attack turns round."""
         label = torch.randint(0, 2, (number,))
         weak = 0.5 + 0.08 * (2 * label.float()[:, None] - 1) + 0.02 * torch.randn(number, 24)
-        strong = 0.5 + 0.2 * torch.where(torch.rand(number) < 0.95, 2 * label.float() - 1, 1 - 2 * label.float())
+        strong = 0.5 + 0.2 * torch.where(
+            torch.rand(number) < 0.95, 2 * label.float() - 1, 1 - 2 * label.float()
+        )
         image = torch.cat([strong[:, None], weak], 1).clamp(0, 1).view(number, 1, 5, 5)
         return {"image": image, "label": label, "index": torch.arange(number)}
 
@@ -136,18 +172,32 @@ def test_the_student_comes_to_withstand_attacks(kind: Kind) -> None:
     for weight in (0.0, 5.0):
         student = Centred()
         options: dict[str, Any] = {"epsilon": 0.1, "step_size": 0.05, "attack_steps": 3}
-        scheme = kind(Net(student), Frozen(Net(teacher)), {"cross_entropy": CrossEntropy()}, weight=weight, **options)
+        scheme = kind(
+            Net(student),
+            Frozen(Net(teacher)),
+            {"cross_entropy": CrossEntropy()},
+            weight=weight,
+            **options,
+        )
         scheme.prepare(task(8))
         optimizer = torch.optim.Adam(student.parameters(), 0.05)
         for step in range(150):
-            clock = {"step": torch.tensor(step), "progress": torch.tensor(step / 150), "seed": torch.tensor(0)}
+            clock = {
+                "step": torch.tensor(step),
+                "progress": torch.tensor(step / 150),
+                "seed": torch.tensor(0),
+            }
             for update in scheme.step(scheme.before_step(task(64) | clock)):
                 optimizer.zero_grad()
                 torch.stack(list(update.losses.values())).sum().backward()
                 optimizer.step()
         test = task(500)
         for name, trial in kind.trials(options).items():
-            accuracy[name, weight] = float((student(trial(Net(student), test)["image"]).argmax(1) == test["label"]).float().mean())
+            accuracy[name, weight] = float(
+                (student(trial(Net(student), test)["image"]).argmax(1) == test["label"])
+                .float()
+                .mean()
+            )
     for name in ("fgsm", "pgd"):
         assert accuracy[name, 5.0] > 0.85 > 0.6 > accuracy[name, 0.0], accuracy
 
@@ -161,21 +211,39 @@ def test_trials_attack_on_the_labels_there_are_within_the_recipes_epsilon() -> N
             apart = (changed - batch["image"]).abs().flatten(1).amax(1)
             assert (apart[batch["label"] >= 0] > 0.1).all()
             assert apart.max() <= 0.2 + 1e-6
-    assert (ARD.trials({})["fgsm"](student, batch)["image"] - batch["image"]).abs().max() == pytest.approx(8 / 255, abs=1e-6)
-    assert torch.equal(ARD.trials({"epsilon": 0.2})["fgsm"](student, batch)["image"][1], batch["image"][1]), "it has no label"
+    assert (
+        ARD.trials({})["fgsm"](student, batch)["image"] - batch["image"]
+    ).abs().max() == pytest.approx(8 / 255, abs=1e-6)
+    assert torch.equal(
+        ARD.trials({"epsilon": 0.2})["fgsm"](student, batch)["image"][1], batch["image"][1]
+    ), "it has no label"
 
 
 def test_what_cannot_be_attacked_is_told() -> None:
-    with pytest.raises(ValueError, match=r"attacks change 'image', floating point in \[0, 1\]; the batch has x, label, index"):
+    with pytest.raises(
+        ValueError,
+        match=r"attacks change 'image', floating point in \[0, 1\]; the batch has x, label, index",
+    ):
         ARD(nets.net(4), Frozen(nets.net(8)), {"kd": KD()}).prepare(nets.batch())
     with pytest.raises(ValueError, match="ARD needs a teacher"):
         ARD(net(2), None, {"cross_entropy": CrossEntropy()}).prepare(images())
-    with pytest.raises(ValueError, match=r"^objectives\.jacobian takes gradients by the input, which RSLAD cannot give"):
+    with pytest.raises(
+        ValueError,
+        match=r"^objectives\.jacobian takes gradients by the input, which RSLAD cannot give",
+    ):
         RSLAD(net(2), Frozen(net(3)), {"jacobian": Jacobian()}).prepare(images())
-    with pytest.raises(ValueError, match=r"student's logits are \(16, 5\), the teacher's \(16, 4\); AdaAD needs both"):
-        AdaAD(net(2), Frozen(net(2, classes=4)), {"cross_entropy": CrossEntropy()}).prepare(images())
+    with pytest.raises(
+        ValueError,
+        match=r"student's logits are \(16, 5\), the teacher's \(16, 4\); AdaAD needs both",
+    ):
+        AdaAD(net(2), Frozen(net(2, classes=4)), {"cross_entropy": CrossEntropy()}).prepare(
+            images()
+        )
     several = timed() | {"label": torch.zeros(16, 5)}
-    with pytest.raises(ValueError, match=r"IAD needs one class an image; the labels are torch.float32 of shape \(16, 5\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"IAD needs one class an image; the labels are torch.float32 of shape \(16, 5\)",
+    ):
         made(IAD).before_step(several)
     with pytest.raises(ValueError, match="RSLAD needs one class an image"):
         RSLAD(net(2), Frozen(net(3, 1)), {"kd": KD()}).prepare(several)

@@ -10,7 +10,14 @@ from instil.schemes.batch_statistics import Statistics, moments, reading, statis
 
 def normed() -> nn.Sequential:
     torch.manual_seed(0)
-    made = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 5), nn.BatchNorm1d(5)).eval()
+    made = nn.Sequential(
+        nn.Conv2d(2, 3, 3),
+        nn.BatchNorm2d(3),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(12, 5),
+        nn.BatchNorm1d(5),
+    ).eval()
     for part in made.modules():
         if isinstance(part, nn.modules.batchnorm._BatchNorm):
             part.running_mean.normal_()
@@ -30,7 +37,9 @@ def test_inputs_of_every_batch_norm_by_numpy() -> None:
         assert np.allclose(one.mean.detach(), mean, atol=1e-5)
         assert np.allclose(one.variance.detach(), variance, atol=1e-5)
         assert np.allclose(one.each.detach(), values.mean((2, 3)), atol=1e-5)
-        apart = np.linalg.norm(mean - one.running_mean.numpy()) + np.linalg.norm(variance - one.running_variance.numpy())
+        apart = np.linalg.norm(mean - one.running_mean.numpy()) + np.linalg.norm(
+            variance - one.running_variance.numpy()
+        )
         wanted += (10 if number == 0 else 1) * apart
     assert float(statistics_loss(read, 10.0).detach()) == pytest.approx(wanted, rel=1e-5)
 

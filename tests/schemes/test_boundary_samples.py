@@ -21,7 +21,9 @@ from tests.schemes.robust import images, net, timed
 
 def scheme(**options: Any) -> BoundarySamples:
     options = {"share": 1.0, "attack_steps": 4, "step_size": 0.5} | options
-    made = BoundarySamples(net(2), Frozen(net(3, 1)), {"kd": KD(), "cross_entropy": CrossEntropy()}, **options)
+    made = BoundarySamples(
+        net(2), Frozen(net(3, 1)), {"kd": KD(), "cross_entropy": CrossEntropy()}, **options
+    )
     made.train().prepare(images())
     return made
 
@@ -46,7 +48,9 @@ def test_a_step_by_hand() -> None:
     base, target = torch.tensor([0, 1, 0]), torch.tensor([1, 0, 1])
     moved = boundary_step(image, logits, base, target, gradient, 0.3)
     for number, apart in enumerate((1.5001, 0.8001)):
-        wanted = image[number] - 0.3 * apart * gradient[number] / gradient[number].square().sum().sqrt()
+        wanted = (
+            image[number] - 0.3 * apart * gradient[number] / gradient[number].square().sum().sqrt()
+        )
         assert torch.allclose(moved[number], wanted, atol=1e-6)
     assert torch.equal(moved[2], image[2]), "it is beyond the boundary already"
     assert torch.equal(boundary_step(image, logits, base, target, 0 * gradient, 0.3), image)
@@ -55,20 +59,37 @@ def test_a_step_by_hand() -> None:
 def test_images_go_to_the_boundary_of_a_plane_and_no_further() -> None:
     """Of a difference with a gradient of length 10 each step takes off a tenth, so that 0.9 ** 30 of it is left."""
     it = BoundarySamples(
-        Net(nn.Sequential(nn.Flatten(), nn.Linear(25, 2))), Frozen(Net(Plane())), {"kd": KD()}, share=1.0, attack_steps=30, step_size=0.01
+        Net(nn.Sequential(nn.Flatten(), nn.Linear(25, 2))),
+        Frozen(Net(Plane())),
+        {"kd": KD()},
+        share=1.0,
+        attack_steps=30,
+        step_size=0.01,
     )
-    batch = {"image": 0.4 + 0.2 * torch.rand(16, 1, 5, 5), "label": torch.full((16,), -100), "index": torch.arange(16)}
+    batch = {
+        "image": 0.4 + 0.2 * torch.rand(16, 1, 5, 5),
+        "label": torch.full((16,), -100),
+        "index": torch.arange(16),
+    }
     it.prepare(batch)
-    before, after = (Plane()(image) for image in (batch["image"], it.before_step(batch)["boundary"]))
+    before, after = (
+        Plane()(image) for image in (batch["image"], it.before_step(batch)["boundary"])
+    )
     left = sorted((after[:, 0] - after[:, 1]).abs().tolist())
-    assert left == pytest.approx(sorted(0.9**30 * apart for apart in (before[:, 0] - before[:, 1]).abs().tolist()), abs=1e-3)
+    assert left == pytest.approx(
+        sorted(0.9**30 * apart for apart in (before[:, 0] - before[:, 1]).abs().tolist()), abs=1e-3
+    )
 
 
 def test_the_other_class_is_drawn_by_the_teachers_probability_of_it() -> None:
     logits = torch.tensor([[3.0, 0.0, 1.0, -1.0]]).expand(20_000, 4)
-    drawn = other_class(logits, torch.zeros(20_000, dtype=torch.int64), torch.linspace(0, 1 - 1e-6, 20_000)[:, None])
+    drawn = other_class(
+        logits, torch.zeros(20_000, dtype=torch.int64), torch.linspace(0, 1 - 1e-6, 20_000)[:, None]
+    )
     shares = torch.bincount(drawn, minlength=4) / 20_000
-    assert torch.allclose(shares, F.softmax(torch.tensor([-torch.inf, 0.0, 1.0, -1.0]), 0), atol=1e-3)
+    assert torch.allclose(
+        shares, F.softmax(torch.tensor([-torch.inf, 0.0, 1.0, -1.0]), 0), atol=1e-3
+    )
     for base in range(4):  # a teacher that is certain still has a likeliest other class
         assert int(other_class(1e5 * logits[:1], torch.tensor([base]), torch.zeros(1, 1))) != base
 
@@ -97,7 +118,10 @@ def test_the_loss_is_the_softened_kl_there_with_the_weight_of_the_moment() -> No
     it = scheme(temperature=3.0)
     batch = it.before_step(timed(progress=0.375) | {"label": torch.full((16,), -100)})
     led = {"image": batch["boundary"]}
-    p, q = (it.ask(led)["logits"] / 3).log_softmax(1), (it.student(led)["logits"] / 3).log_softmax(1)
+    p, q = (
+        (it.ask(led)["logits"] / 3).log_softmax(1),
+        (it.student(led)["logits"] / 3).log_softmax(1),
+    )
     losses = next(iter(it.step(batch))).losses
     assert torch.allclose(losses["boundary"], 1.0 * (p.exp() * (p - q)).sum(1).mean(), rtol=1e-4)
     done = it.before_step(timed(progress=0.75))
@@ -121,6 +145,10 @@ def test_what_does_not_fit_is_told() -> None:
     with pytest.raises(ValueError, match="takes gradients by the input"):
         BoundarySamples(net(2), Frozen(net(3)), {"jacobian": Jacobian()}).prepare(images())
     with pytest.raises(ValueError, match="one class an image"):
-        BoundarySamples(net(2), Frozen(net(3)), {"kd": KD()}).prepare(images() | {"label": torch.zeros(16, 5)})
+        BoundarySamples(net(2), Frozen(net(3)), {"kd": KD()}).prepare(
+            images() | {"label": torch.zeros(16, 5)}
+        )
     with pytest.raises(ValueError, match="led to the boundary"):
-        BoundarySamples(Net(nn.Linear(3, 5)), Frozen(Net(nn.Linear(3, 5))), {"kd": KD()}).prepare({"x": torch.rand(4, 3), "label": torch.zeros(4)})
+        BoundarySamples(Net(nn.Linear(3, 5)), Frozen(Net(nn.Linear(3, 5))), {"kd": KD()}).prepare(
+            {"x": torch.rand(4, 3), "label": torch.zeros(4)}
+        )

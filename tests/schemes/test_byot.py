@@ -24,16 +24,22 @@ def made(hint_weight: float = 0.01) -> BYOT:
 
 
 def test_contracts() -> None:
-    check_scheme(lambda: BYOT(staged(), {"cross_entropy": CrossEntropy(), "kd": KD()}, 0.01), images)
+    check_scheme(
+        lambda: BYOT(staged(), {"cross_entropy": CrossEntropy(), "kd": KD()}, 0.01), images
+    )
 
 
 @pytest.mark.parametrize("positive", [True, False])
 def test_the_hint_is_a_sum_of_squares(positive: bool) -> None:
     shallow, deepest = np.random.default_rng(0).normal(size=(2, 3, 4))
     expected = [
-        sum((a - b) ** 2 for a, b in zip(*rows, strict=True) if not positive or a > 0 or b > 0) for rows in zip(shallow, deepest, strict=True)
+        sum((a - b) ** 2 for a, b in zip(*rows, strict=True) if not positive or a > 0 or b > 0)
+        for rows in zip(shallow, deepest, strict=True)
     ]
-    first, second = torch.tensor(shallow, requires_grad=True), torch.tensor(deepest, requires_grad=True)
+    first, second = (
+        torch.tensor(shallow, requires_grad=True),
+        torch.tensor(deepest, requires_grad=True),
+    )
     values = byot_hint_loss(first, second, positive, "none")
     assert np.allclose(values.detach(), expected)
     values.sum().backward()
@@ -48,11 +54,25 @@ def test_all_learn_from_the_label_and_the_shallow_ones_from_the_deepest() -> Non
     ends = scheme.ends(scheme.student(batch))
     assert len(ends) == 3
     label = batch["label"]
-    assert torch.allclose(update.losses["cross_entropy"], sum(F.cross_entropy(end["logits"], label, ignore_index=-100) for end in ends), atol=1e-6)  # type: ignore[arg-type]
-    soft = [9 * F.kl_div((end["logits"] / 3).log_softmax(1), (ends[0]["logits"] / 3).softmax(1), reduction="batchmean") for end in ends[1:]]
+    assert torch.allclose(
+        update.losses["cross_entropy"],
+        sum(F.cross_entropy(end["logits"], label, ignore_index=-100) for end in ends),
+        atol=1e-6,
+    )  # type: ignore[arg-type]
+    soft = [
+        9
+        * F.kl_div(
+            (end["logits"] / 3).log_softmax(1),
+            (ends[0]["logits"] / 3).softmax(1),
+            reduction="batchmean",
+        )
+        for end in ends[1:]
+    ]
     assert torch.allclose(update.losses["kd"], torch.stack(soft).sum(), atol=1e-6)
     apart = [(end["embedding"] - ends[0]["embedding"]).square() for end in ends[1:]]
-    assert torch.allclose(update.losses["hint"], 0.01 * torch.stack(apart).sum((0, 2)).mean(), atol=1e-6)
+    assert torch.allclose(
+        update.losses["hint"], 0.01 * torch.stack(apart).sum((0, 2)).mean(), atol=1e-6
+    )
 
 
 def test_nothing_of_it_teaches_the_deepest() -> None:
@@ -62,19 +82,31 @@ def test_nothing_of_it_teaches_the_deepest() -> None:
     for name, parameter in scheme.student.named_parameters():
         if "stages.2" in name or "head" in name:
             assert parameter.grad is None or float(parameter.grad.abs().max()) < 1e-6, name
-    assert all(parameter.grad is not None for name, parameter in scheme.further.named_parameters() if name.startswith("0.body"))
+    assert all(
+        parameter.grad is not None
+        for name, parameter in scheme.further.named_parameters()
+        if name.startswith("0.body")
+    )
 
 
 def test_the_student_is_shipped_without_the_other_ends() -> None:
     scheme = made()
     assert scheme.export() is scheme.student
-    assert not any(parameter is other for parameter in scheme.further.parameters() for other in scheme.export().parameters())
+    assert not any(
+        parameter is other
+        for parameter in scheme.further.parameters()
+        for other in scheme.export().parameters()
+    )
 
 
 def test_what_does_not_fit_is_told() -> None:
-    with pytest.raises(ValueError, match="two or more 'features' of the student, which gives logits, embedding"):
+    with pytest.raises(
+        ValueError, match="two or more 'features' of the student, which gives logits, embedding"
+    ):
         BYOT(nets.net(), {"cross_entropy": CrossEntropy()}).prepare(nets.batch())
     with pytest.raises(ValueError, match="two or more 'features'"):
         BYOT(staged(stages=1), {"cross_entropy": CrossEntropy()}).prepare(images())
-    with pytest.raises(ValueError, match="FitNet needs features of the student, which gives embedding, logits"):
+    with pytest.raises(
+        ValueError, match="FitNet needs features of the student, which gives embedding, logits"
+    ):
         BYOT(staged(), {"fitnet": FitNet()}).prepare(images())

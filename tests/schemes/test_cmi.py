@@ -17,7 +17,14 @@ from tests.schemes.made import blank, classifier, maker
 
 
 def scheme(norm: bool = True, **options: Any) -> CMI:
-    options = {"iterations": 5, "memory": 40, "every": 2, "statistics_weight": float(norm), "contrast_weight": 0.8 * norm, "width": 8} | options
+    options = {
+        "iterations": 5,
+        "memory": 40,
+        "every": 2,
+        "statistics_weight": float(norm),
+        "contrast_weight": 0.8 * norm,
+        "width": 8,
+    } | options
     return CMI(classifier(4), Frozen(classifier(6, 1, norm)), {"kd": KD()}, maker(), **options)
 
 
@@ -25,7 +32,10 @@ def trained(it: CMI, steps: int) -> list[dict[str, float]]:
     it.prepare(blank())
     engine = Engine("cpu")
     engine.setup(it, lambda learner: Optimization("adam", {"lr": 1e-2}))
-    return [{name: float(value) for name, value in train_step(engine, it, [blank(step)]).items()} for step in range(steps)]
+    return [
+        {name: float(value) for name, value in train_step(engine, it, [blank(step)]).items()}
+        for step in range(steps)
+    ]
 
 
 def test_keeps_the_contracts() -> None:
@@ -41,7 +51,14 @@ def test_keeps_the_contracts() -> None:
 def test_the_contrast_makes_images_that_are_told_apart(contrast: str) -> None:
     apart = {}
     for weight in (1e-6, 5.0):
-        it = scheme(contrast_weight=weight, contrast=contrast, iterations=60, label_weight=0.0, adversarial_weight=0.0, statistics_weight=0.0)
+        it = scheme(
+            contrast_weight=weight,
+            contrast=contrast,
+            iterations=60,
+            label_weight=0.0,
+            adversarial_weight=0.0,
+            statistics_weight=0.0,
+        )
         trained(it, 1)
         features = it.memory["whole"][:16]
         apart[weight] = float(torch.pdist(features / features.norm(dim=1, keepdim=True)).mean())
@@ -59,8 +76,14 @@ def test_every_batch_begins_with_the_same_generator_and_the_projector_goes_on() 
         ["student/kd"],
         ["generator/contrast", "generator/inversion", "student/kd"],
     ]
-    assert all(torch.equal(one, other) for one, other in zip(it.generator.parameters(), generator, strict=True))
-    assert not any(torch.equal(one, other) for one, other in zip(it.projector.parameters(), projector, strict=True))
+    assert all(
+        torch.equal(one, other)
+        for one, other in zip(it.generator.parameters(), generator, strict=True)
+    )
+    assert not any(
+        torch.equal(one, other)
+        for one, other in zip(it.projector.parameters(), projector, strict=True)
+    )
     assert int(it.memory.filled) == 32
     whole = it.describe(blank(), it.memory["image"][:32])
     assert torch.allclose(it.memory["whole"][:32], whole, atol=1e-5)
@@ -96,9 +119,13 @@ def test_pair_contrast_by_numpy() -> None:
 def test_views_are_windows() -> None:
     """All of the image is the image; a corner of a quarter is that corner, enlarged."""
     image = torch.randn(2, 1, 6, 6)
-    assert torch.allclose(views(image, torch.tensor([[1.0, 0.3, 0.9]]).expand(2, 3), 0.25), image, atol=1e-5)
+    assert torch.allclose(
+        views(image, torch.tensor([[1.0, 0.3, 0.9]]).expand(2, 3), 0.25), image, atol=1e-5
+    )
     corner = views(image, torch.tensor([[0.0, 0.0, 0.0]]).expand(2, 3), 0.25)
-    wanted = torch.nn.functional.interpolate(image[:, :, :4, :4], size=(8, 8), mode="bilinear")[:, :, :6, :6]
+    wanted = torch.nn.functional.interpolate(image[:, :, :4, :4], size=(8, 8), mode="bilinear")[
+        :, :, :6, :6
+    ]
     assert torch.allclose(corner, wanted, atol=1e-5)
 
 

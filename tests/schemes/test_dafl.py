@@ -36,11 +36,15 @@ def test_keeps_the_contracts() -> None:
 
 def test_terms_by_numpy() -> None:
     drawn, p = logits()
-    assert torch.allclose(one_hot_loss(drawn), torch.tensor(-np.log(p.max(1)).mean(), dtype=torch.float32))
+    assert torch.allclose(
+        one_hot_loss(drawn), torch.tensor(-np.log(p.max(1)).mean(), dtype=torch.float32)
+    )
     assert np.allclose(entropy_loss(drawn), -(p * np.log(p)).sum(1), rtol=1e-5)
     share = p.mean(0)
     for base in (np.e, 10.0):
-        assert float(balance_loss(drawn, base)) == pytest.approx((share * np.log(share)).sum() / np.log(base), rel=1e-5)
+        assert float(balance_loss(drawn, base)) == pytest.approx(
+            (share * np.log(share)).sum() / np.log(base), rel=1e-5
+        )
     assert torch.allclose(activation_loss(drawn), -drawn.abs().mean(1))
 
 
@@ -56,7 +60,10 @@ def test_the_losses_are_the_papers_on_the_generators_images() -> None:
     it.prepare(blank())
     update = it.challenge(blank(), 1)
     seen = it.ask({"image": it.make(blank(), 1)})
-    wanted = {"one_hot": 2 * one_hot_loss(seen["logits"]), "activation": 0.5 * activation_loss(seen["embedding"]).mean()}
+    wanted = {
+        "one_hot": 2 * one_hot_loss(seen["logits"]),
+        "activation": 0.5 * activation_loss(seen["embedding"]).mean(),
+    }
     wanted |= {"balanced": 3 * balance_loss(seen["logits"], 10)}
     assert set(update.losses) == set(wanted)
     assert all(torch.allclose(update.losses[name], value) for name, value in wanted.items())

@@ -19,7 +19,12 @@ from tests.schemes.made import blank, classifier, rows
 
 def scheme(norm: bool = True, **options: Any) -> DeepInversion:
     options = {"iterations": 20, "memory": 48, "statistics_weight": 10.0 if norm else 0.0} | options
-    made = DeepInversion(classifier(4), Frozen(classifier(6, 1, norm)), {"kd": KD(), "cross_entropy": CrossEntropy()}, **options)
+    made = DeepInversion(
+        classifier(4),
+        Frozen(classifier(6, 1, norm)),
+        {"kd": KD(), "cross_entropy": CrossEntropy()},
+        **options,
+    )
     made.prepare(blank())
     return made
 
@@ -34,7 +39,10 @@ def test_keeps_the_contracts() -> None:
     def batches(step: int) -> dict[str, Any]:
         return {key: value for key, value in blank(step).items() if value.ndim}
 
-    check_scheme(lambda: scheme(False, iterations=3, until=0.02, variation_weight=0.1, size_weight=0.1), batches)
+    check_scheme(
+        lambda: scheme(False, iterations=3, until=0.02, variation_weight=0.1, size_weight=0.1),
+        batches,
+    )
     check_scheme(lambda: scheme(False, iterations=2, every=3, competition_weight=1.0), batches)
 
 
@@ -82,17 +90,24 @@ def test_made_images_are_remembered_and_then_learnt_from() -> None:
 
 
 def test_competition_makes_the_student_disagree() -> None:
-    images = {weight: scheme(False, iterations=60, competition_weight=weight) for weight in (0.0, 5.0)}
+    images = {
+        weight: scheme(False, iterations=60, competition_weight=weight) for weight in (0.0, 5.0)
+    }
     apart = {}
     for weight, it in images.items():
         batch = it.before_step(blank())
-        apart[weight] = float(competition(it.student(batch)["logits"], it.ask(batch)["logits"]).mean().detach())
+        apart[weight] = float(
+            competition(it.student(batch)["logits"], it.ask(batch)["logits"]).mean().detach()
+        )
     assert apart[5.0] < apart[0.0]
 
 
 def test_competition_by_numpy() -> None:
     student, teacher = torch.randn(6, 5), 3 * torch.randn(6, 5)
-    p, q = (np.exp(x / 2) / np.exp(x / 2).sum(1, keepdims=True) for x in (student.double().numpy(), teacher.double().numpy()))
+    p, q = (
+        np.exp(x / 2) / np.exp(x / 2).sum(1, keepdims=True)
+        for x in (student.double().numpy(), teacher.double().numpy())
+    )
     middle = (p + q) / 2
     wanted = 1 - ((p * np.log(p / middle)).sum(1) + (q * np.log(q / middle)).sum(1)) / 2
     assert np.allclose(competition(student, teacher, 2.0), wanted, rtol=1e-5)
@@ -108,4 +123,6 @@ def test_what_does_not_fit_is_told() -> None:
     with pytest.raises(ValueError, match="needs a teacher"):
         DeepInversion(classifier(), None, {"kd": KD()}).prepare(blank())
     with pytest.raises(ValueError, match="in the shape of 'image'"):
-        DeepInversion(classifier(), Frozen(classifier()), {"kd": KD()}).prepare({"x": torch.zeros(2, 3)})
+        DeepInversion(classifier(), Frozen(classifier()), {"kd": KD()}).prepare(
+            {"x": torch.zeros(2, 3)}
+        )

@@ -25,9 +25,14 @@ def test_the_further_classifiers_losses_are_added_with_their_weight() -> None:
     scheme = made()
     scheme.train().prepare(images())
     batch = timed()
-    own, *further = (F.cross_entropy(end["logits"], batch["label"], ignore_index=-100) for end in scheme.ends(scheme.student(batch)))
+    own, *further = (
+        F.cross_entropy(end["logits"], batch["label"], ignore_index=-100)
+        for end in scheme.ends(scheme.student(batch))
+    )
     assert len(further) == 2
-    assert torch.allclose(next(iter(scheme.step(batch))).losses["cross_entropy"], own + 0.25 * sum(further))
+    assert torch.allclose(
+        next(iter(scheme.step(batch))).losses["cross_entropy"], own + 0.25 * sum(further)
+    )
 
 
 def test_no_classifier_is_taught_by_another() -> None:

@@ -15,7 +15,9 @@ from tests.schemes.made import blank, classifier, maker, shapes
 
 
 def scheme(**options: Any) -> DFAD:
-    return DFAD(classifier(4), Frozen(classifier(6, 1)), {"logit_mae": LogitMAE()}, maker(), **options)
+    return DFAD(
+        classifier(4), Frozen(classifier(6, 1)), {"logit_mae": LogitMAE()}, maker(), **options
+    )
 
 
 def test_keeps_the_contracts() -> None:
@@ -30,7 +32,9 @@ def test_the_student_learns_on_fresh_images_before_the_generator_does() -> None:
         turns.append(update.learner)
         values += [float(value.detach()) for value in update.losses.values()]
     assert turns == ["student", "student", "student", "generator"]
-    assert len(set(values)) == 4, "nothing was updated in between, so that the same images would give the same losses"
+    assert len(set(values)) == 4, (
+        "nothing was updated in between, so that the same images would give the same losses"
+    )
 
 
 @pytest.mark.parametrize("apart", ["mae", "log_mae"])

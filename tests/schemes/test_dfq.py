@@ -29,7 +29,10 @@ def test_statistics_are_told_apart_as_gaussians() -> None:
     draws = torch.Generator().manual_seed(0)
     mean, running_mean = torch.randn(2, 3, generator=draws)
     variance, running_variance = torch.rand(2, 3, generator=draws) + 0.5
-    normals = [torch.distributions.Normal(m, v.sqrt()) for m, v in ((mean, variance), (running_mean, running_variance))]
+    normals = [
+        torch.distributions.Normal(m, v.sqrt())
+        for m, v in ((mean, variance), (running_mean, running_variance))
+    ]
     wanted = torch.distributions.kl_divergence(*normals).sum()
     read = Statistics(mean, variance, running_mean, running_variance, mean[None])
     assert torch.allclose(gaussian_statistics_loss([read, read]), 2 * wanted, rtol=1e-4)
@@ -44,8 +47,14 @@ def test_the_losses_are_the_papers_on_the_generators_images() -> None:
     seen = {"image": it.make(blank())}
     with reading(it.teacher) as read:
         teacher = it.ask(seen)["logits"]
-    wanted = {"challenge": -disagreement(it.student(seen)["logits"], teacher).mean(), "statistics": 0.5 * gaussian_statistics_loss(read)}
-    wanted |= {"entropy": 0.5 * entropy_loss(teacher).mean(), "balanced": 0.5 * balance_loss(teacher)}
+    wanted = {
+        "challenge": -disagreement(it.student(seen)["logits"], teacher).mean(),
+        "statistics": 0.5 * gaussian_statistics_loss(read),
+    }
+    wanted |= {
+        "entropy": 0.5 * entropy_loss(teacher).mean(),
+        "balanced": 0.5 * balance_loss(teacher),
+    }
     assert set(losses) == set(wanted)
     assert all(torch.allclose(losses[name], value, rtol=1e-4) for name, value in wanted.items())
 

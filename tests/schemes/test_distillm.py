@@ -17,7 +17,12 @@ from tests.schemes.texts import END, net, prompts, timed
 
 def make(**options: Any) -> DistiLLM:
     goals = {"skewed_reverse_kl": SkewedReverseKL(), "cross_entropy": CrossEntropy()}
-    scheme = DistiLLM(net(8), Frozen(net(8, 1)), goals, **{"memory": 20, "held_out": 0.2, "every": 2, "tolerance": 0.0, "end": END} | options)
+    scheme = DistiLLM(
+        net(8),
+        Frozen(net(8, 1)),
+        goals,
+        **{"memory": 20, "held_out": 0.2, "every": 2, "tolerance": 0.0, "end": END} | options,
+    )
     scheme.prepare(prompts())
     return scheme
 
@@ -42,7 +47,10 @@ def test_the_chance_rises_where_the_watched_loss_does() -> None:
 
 def test_watched_rows_are_not_learned_from_in_any_epoch() -> None:
     scheme = make(held_out=0.4)
-    first, later = scheme.before_step(timed(0)), scheme.before_step(timed(0) | {"step": torch.tensor(9)})
+    first, later = (
+        scheme.before_step(timed(0)),
+        scheme.before_step(timed(0) | {"step": torch.tensor(9)}),
+    )
     index = first["watched"]["index"]
     assert 2 <= len(index) <= 12
     assert torch.equal(index, later["watched"]["index"])

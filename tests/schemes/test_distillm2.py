@@ -9,7 +9,15 @@ import torch
 
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.skewed_forward_kl import SkewedForwardKL
-from instil.schemes.distillm2 import DistiLLM2, adaptive_skew, contrastive_loss, emphasis, gaps, skewed_forward, skewed_reverse
+from instil.schemes.distillm2 import (
+    DistiLLM2,
+    adaptive_skew,
+    contrastive_loss,
+    emphasis,
+    gaps,
+    skewed_forward,
+    skewed_reverse,
+)
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
 from tests.schemes.texts import END, net, prompts, timed
@@ -34,9 +42,24 @@ def test_both_divergences_by_plain_sums() -> None:
     sides = student.log_softmax(-1), teacher.log_softmax(-1)
     forward, reverse = skewed_forward(*sides, token, skew), skewed_reverse(*sides, token, skew)
     for row in range(3):
-        a, places = float(skew[row]), [place for place in range(4) if int(token[row, place]) != -100]
-        pulls = [sum(y * math.log(y / (a * y + (1 - a) * x)) for x, y in zip(q[row][t], p[row][t], strict=True)) for t in places]
-        pushes = [sum(x * math.log(x / ((1 - a) * y + a * x)) for x, y in zip(q[row][t], p[row][t], strict=True)) for t in places]
+        a, places = (
+            float(skew[row]),
+            [place for place in range(4) if int(token[row, place]) != -100],
+        )
+        pulls = [
+            sum(
+                y * math.log(y / (a * y + (1 - a) * x))
+                for x, y in zip(q[row][t], p[row][t], strict=True)
+            )
+            for t in places
+        ]
+        pushes = [
+            sum(
+                x * math.log(x / ((1 - a) * y + a * x))
+                for x, y in zip(q[row][t], p[row][t], strict=True)
+            )
+            for t in places
+        ]
         assert float(forward[row]) == pytest.approx(sum(pulls) / max(len(places), 1), abs=1e-6)
         assert float(reverse[row]) == pytest.approx(sum(pushes) / max(len(places), 1), abs=1e-6)
 
@@ -45,7 +68,11 @@ def test_the_pull_is_the_objective_of_that_name() -> None:
     scheme = make()
     batch = scheme.before_step(timed())
     student, teacher = scheme.answers(batch)
-    own = skewed_forward(*(side["logits"].log_softmax(-1) for side in (student, teacher)), batch["token"], torch.full((16,), 0.1))
+    own = skewed_forward(
+        *(side["logits"].log_softmax(-1) for side in (student, teacher)),
+        batch["token"],
+        torch.full((16,), 0.1),
+    )
     objective = SkewedForwardKL(0.1)
     objective.resolve(student, teacher)
     values = objective(student, teacher, batch)
@@ -70,7 +97,10 @@ def test_the_loss_is_that_of_both_texts_and_the_usual_gap_follows() -> None:
     scheme = make()
     batch = scheme.before_step(timed(progress=0.25))
     (update,) = scheme.step(batch)
-    texts = [(*(side["logits"].log_softmax(-1) for side in scheme.answers(text)), text["token"]) for text in (batch, batch["own"])]
+    texts = [
+        (*(side["logits"].log_softmax(-1) for side in scheme.answers(text)), text["token"])
+        for text in (batch, batch["own"])
+    ]
     counts = batch["valid"].any(1)
     values = contrastive_loss(*texts, torch.full((16, 2), 0.1), 1.25)[counts]
     assert torch.allclose(update.losses["contrast"], values.mean(), atol=1e-6)

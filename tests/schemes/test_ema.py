@@ -16,7 +16,10 @@ from tests.nets import batch, net, timed
 
 
 def test_contracts() -> None:
-    check_scheme(lambda: Ema(net(4), {"cross_entropy": CrossEntropy(), "kd": KD()}), lambda step: batch(seed=step))
+    check_scheme(
+        lambda: Ema(net(4), {"cross_entropy": CrossEntropy(), "kd": KD()}),
+        lambda step: batch(seed=step),
+    )
 
 
 def test_the_average_moves_once_a_step_after_the_student() -> None:
@@ -27,7 +30,10 @@ def test_the_average_moves_once_a_step_after_the_student() -> None:
     slow = [parameter.clone() for parameter in scheme.teacher.parameters()]
     for step in range(3):
         train_step(engine, scheme, [timed(step)] * 2)
-        slow = [0.8 * before + 0.2 * now for before, now in zip(slow, scheme.student.parameters(), strict=True)]
+        slow = [
+            0.8 * before + 0.2 * now
+            for before, now in zip(slow, scheme.student.parameters(), strict=True)
+        ]
         for wanted, parameter in zip(slow, scheme.teacher.parameters(), strict=True):
             assert torch.allclose(wanted, parameter, atol=1e-6)
 

@@ -20,15 +20,29 @@ from tests.schemes.made import blank, classifier, maker
 
 
 def scheme(norm: bool = True, **options: Any) -> FastDataFree:
-    options = {"iterations": 4, "memory": 48, "every": 2, "statistics_weight": 10.0 if norm else 0.0} | options
-    return FastDataFree(classifier(4), Frozen(classifier(6, 1, norm)), {"kd": KD(), "cross_entropy": CrossEntropy()}, maker(), **options)
+    options = {
+        "iterations": 4,
+        "memory": 48,
+        "every": 2,
+        "statistics_weight": 10.0 if norm else 0.0,
+    } | options
+    return FastDataFree(
+        classifier(4),
+        Frozen(classifier(6, 1, norm)),
+        {"kd": KD(), "cross_entropy": CrossEntropy()},
+        maker(),
+        **options,
+    )
 
 
 def trained(it: FastDataFree, steps: int, lr: float = 1e-2) -> list[dict[str, float]]:
     it.prepare(blank())
     engine = Engine("cpu")
     engine.setup(it, lambda learner: Optimization("adam", {"lr": lr}))
-    return [{name: float(value) for name, value in train_step(engine, it, [blank(step)]).items()} for step in range(steps)]
+    return [
+        {name: float(value) for name, value in train_step(engine, it, [blank(step)]).items()}
+        for step in range(steps)
+    ]
 
 
 def test_keeps_the_contracts() -> None:
@@ -36,7 +50,10 @@ def test_keeps_the_contracts() -> None:
         return {key: value for key, value in blank(step).items() if value.ndim}
 
     check_scheme(lambda: scheme(False, until=0.02), batches)
-    check_scheme(lambda: scheme(False, iterations=2, adversarial_weight=0.0, shift=1, every=1, until=0.02), batches)
+    check_scheme(
+        lambda: scheme(False, iterations=2, adversarial_weight=0.0, shift=1, every=1, until=0.02),
+        batches,
+    )
 
 
 def test_one_inner_update_and_the_way_back_by_hand() -> None:
@@ -44,19 +61,29 @@ def test_one_inner_update_and_the_way_back_by_hand() -> None:
     it = scheme(False, iterations=1, reuse=0.25, label_weight=0.7, adversarial_weight=0.3)
     it.prepare(blank())
     batch = it.before_step(blank())
-    parameters = {name: value.detach().clone() for name, value in it.generator.model.named_parameters()}
+    parameters = {
+        name: value.detach().clone() for name, value in it.generator.model.named_parameters()
+    }
     wanted = {name: value.clone().requires_grad_() for name, value in parameters.items()}
     image = torch.func.functional_call(it.generator.model, wanted, (normal(batch, 4, CODES),))
-    teacher, student = it.teacher({"image": image}, grad=True)["logits"], it.student({"image": image})["logits"]
+    teacher, student = (
+        it.teacher({"image": image}, grad=True)["logits"],
+        it.student({"image": image})["logits"],
+    )
     p, q = teacher.softmax(1), student.softmax(1)
     agree = (teacher.argmax(1) == student.argmax(1)).float()
-    loss = 0.7 * F.cross_entropy(teacher, batch["label"]) - 0.3 * (agree * (p * (p.log() - q.log())).sum(1)).mean()
+    loss = (
+        0.7 * F.cross_entropy(teacher, batch["label"])
+        - 0.3 * (agree * (p * (p.log() - q.log())).sum(1)).mean()
+    )
     gradients = torch.autograd.grad(loss, list(wanted.values()))
     engine = Engine("cpu")
     engine.setup(it, lambda learner: Optimization("sgd", {"lr": 0.5}))
     train_step(engine, it, [blank()])
     for (name, value), gradient in zip(parameters.items(), gradients, strict=True):
-        assert torch.allclose(it.generator.model.get_parameter(name), value - 0.25 * 0.5 * gradient, atol=1e-6), name
+        assert torch.allclose(
+            it.generator.model.get_parameter(name), value - 0.25 * 0.5 * gradient, atol=1e-6
+        ), name
 
 
 def test_a_generator_that_is_reused_begins_better() -> None:
@@ -71,7 +98,14 @@ def test_steps_without_new_images_train_the_student_alone() -> None:
     it = scheme(every=3)
     losses = trained(it, 5)
     assert [sorted(record) for record in losses] == [
-        sorted(["student/kd", "student/cross_entropy", *(["generator/inversion"] if step in (0, 3) else [])]) for step in range(5)
+        sorted(
+            [
+                "student/kd",
+                "student/cross_entropy",
+                *(["generator/inversion"] if step in (0, 3) else []),
+            ]
+        )
+        for step in range(5)
     ]
     assert int(it.memory.filled) == 32
     kept = it.memory["image"][:32]
@@ -83,12 +117,17 @@ def test_the_codes_learn_too() -> None:
     for rate in (1e-6, 1.0):
         it = scheme(False, latent_rate=rate, iterations=3)
         trained(it, 1, lr=1e-6)
-        made[rate] = F.cross_entropy(it.ask({"image": it.memory["image"][:16]})["logits"], it.memory["label"][:16])
+        made[rate] = F.cross_entropy(
+            it.ask({"image": it.memory["image"][:16]})["logits"], it.memory["label"][:16]
+        )
     assert made[1.0] < made[1e-6]
 
 
 def test_decision_adversarial_counts_agreement_alone() -> None:
-    student, teacher = torch.tensor([[2.0, 0, 0], [0, 2.0, 0]]), torch.tensor([[3.0, 1, 0], [3.0, 1, 0]])
+    student, teacher = (
+        torch.tensor([[2.0, 0, 0], [0, 2.0, 0]]),
+        torch.tensor([[3.0, 1, 0], [3.0, 1, 0]]),
+    )
     values = decision_adversarial(student, teacher)
     p, q = teacher[0].softmax(0), student[0].softmax(0)
     assert values[1] == 0

@@ -25,7 +25,10 @@ class Picture(nn.Module):
 
     def __init__(self, width: int, bias: bool = True):
         super().__init__()
-        self.stage, self.head = nn.Sequential(nn.Conv2d(1, width, 3, padding=1), nn.ReLU()), nn.Linear(width, 5, bias=bias)
+        self.stage, self.head = (
+            nn.Sequential(nn.Conv2d(1, width, 3, padding=1), nn.ReLU()),
+            nn.Linear(width, 5, bias=bias),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.stage(x.view(-1, 1, 2, 3)).mean((2, 3)))
@@ -37,7 +40,11 @@ def call(model: nn.Module, batch: Batch) -> Outputs:
 
 def picture(width: int, seed: int = 0, **options: Any) -> Net:
     torch.manual_seed(seed)
-    return Net(Picture(width, **options), call, {"features": ["stage"], "embedding": "head:in", "head": "head:weight"})
+    return Net(
+        Picture(width, **options),
+        call,
+        {"features": ["stage"], "embedding": "head:in", "head": "head:weight"},
+    )
 
 
 def scheme(norm: Any = "none") -> FoldedTransform:
@@ -55,7 +62,9 @@ def trained(made: FoldedTransform, steps: int = 5) -> FoldedTransform:
 
 
 def test_contracts() -> None:
-    check_scheme(scheme, lambda step: {key: value for key, value in timed(step).items() if value.ndim})
+    check_scheme(
+        scheme, lambda step: {key: value for key, value in timed(step).items() if value.ndim}
+    )
 
 
 @pytest.mark.parametrize("norm", ["none", "batch"])
@@ -73,7 +82,9 @@ def test_what_is_shipped_answers_as_what_was_trained_and_has_the_students_shape(
     logits = made.student.model.head((stage + made.contract(view)).mean((2, 3)))
     assert torch.allclose(exported(timed())["logits"], logits, atol=1e-5)
     assert not torch.allclose(exported(timed())["logits"], student["logits"], atol=1e-3)
-    assert torch.equal(made.export()(timed())["logits"], exported(timed())["logits"]), "shipping it changes nothing in what is trained"
+    assert torch.equal(made.export()(timed())["logits"], exported(timed())["logits"]), (
+        "shipping it changes nothing in what is trained"
+    )
 
 
 def test_the_other_objectives_see_what_is_shipped() -> None:
@@ -89,7 +100,10 @@ def test_loss_and_transform_read_one_view() -> None:
     made.objectives["norm"].adapters[0].register_forward_hook(lambda *given: views.append(given[2]))
     (update,) = made.step(timed())
     assert len(views) == 1
-    assert torch.allclose(update.losses["norm"], made.objectives(made.student(timed()), made.ask(timed()), timed()).losses["norm"])
+    assert torch.allclose(
+        update.losses["norm"],
+        made.objectives(made.student(timed()), made.ask(timed()), timed()).losses["norm"],
+    )
 
 
 def test_labels_shape_the_view() -> None:
@@ -98,8 +112,13 @@ def test_labels_shape_the_view() -> None:
     update.losses["cross_entropy"].backward()
     objective = made.objectives["norm"]
     assert isinstance(objective, NORM)
-    assert all(parameter.grad is not None and parameter.grad.any() for parameter in objective.parameters())
-    assert all(parameter.grad is not None and parameter.grad.any() for parameter in (*made.contract.parameters(), *made.student.parameters()))
+    assert all(
+        parameter.grad is not None and parameter.grad.any() for parameter in objective.parameters()
+    )
+    assert all(
+        parameter.grad is not None and parameter.grad.any()
+        for parameter in (*made.contract.parameters(), *made.student.parameters())
+    )
 
 
 def test_convolutions_and_their_norms_come_to_one_matrix() -> None:
@@ -109,15 +128,21 @@ def test_convolutions_and_their_norms_come_to_one_matrix() -> None:
     part.eval()
     weight, bias = linear(part)
     vector = torch.randn(5, 3)
-    assert torch.allclose(vector @ weight.T + bias, part(vector[:, :, None, None])[:, :, 0, 0], atol=1e-6)
+    assert torch.allclose(
+        vector @ weight.T + bias, part(vector[:, :, None, None])[:, :, 0, 0], atol=1e-6
+    )
 
 
 def test_says_what_it_cannot_do() -> None:
     teacher = Frozen(picture(7, 1))
-    with pytest.raises(ValueError, match="needs one objective that widens them, norm; the objectives are kd"):
+    with pytest.raises(
+        ValueError, match="needs one objective that widens them, norm; the objectives are kd"
+    ):
         FoldedTransform(picture(4), teacher, {"kd": KD()}).prepare(timed())
     with pytest.raises(ValueError, match="its 'head' is not known"):
-        FoldedTransform(Net(Picture(4), call, {"features": ["stage"]}), teacher, {"norm": NORM()}).prepare(timed())
+        FoldedTransform(
+            Net(Picture(4), call, {"features": ["stage"]}), teacher, {"norm": NORM()}
+        ).prepare(timed())
     other = Net(Picture(4), call, {"features": ["stage.0"], "head": "head:weight"})
     with pytest.raises(ValueError, match="does not read the mean of its deepest stage"):
         FoldedTransform(other, teacher, {"norm": NORM()}).prepare(timed())

@@ -16,7 +16,15 @@ from tests.schemes.robust import images, net, timed
 
 def make(**options: float) -> IADII:
     teacher = Ensemble([net(3, 1), net(4, 2)])
-    scheme = IADII(net(2), teacher, {"cross_entropy": CrossEntropy()}, epsilon=0.2, step_size=0.05, attack_steps=2, **options)
+    scheme = IADII(
+        net(2),
+        teacher,
+        {"cross_entropy": CrossEntropy()},
+        epsilon=0.2,
+        step_size=0.05,
+        attack_steps=2,
+        **options,
+    )
     scheme.prepare(images())
     return scheme
 
@@ -32,7 +40,9 @@ def test_the_weights_are_those_of_the_authors_code() -> None:
     at = {"image": found["attacked"]}
     mine, own = scheme.student(at)["logits"], scheme.student(batch)["logits"]
     robust, natural = (member["logits"] for member in scheme.ask(at)["members"])
-    target = torch.where(batch["label"] < 0, scheme.ask(batch)["members"][0]["logits"].argmax(1), batch["label"])
+    target = torch.where(
+        batch["label"] < 0, scheme.ask(batch)["members"][0]["logits"].argmax(1), batch["label"]
+    )
     trust = robust.softmax(1).gather(1, target[:, None])[:, 0] ** 0.1
     first = trust * soft_label_loss(mine, robust, 2.0) + (1 - trust) * soft_label_loss(mine, own)
     wanted = 0.5 * first + 0.25 * soft_label_loss(mine, natural, 2.0)

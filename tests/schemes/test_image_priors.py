@@ -29,7 +29,9 @@ def test_norm_of_all_images_together_is_not_the_sum_of_theirs() -> None:
     image = torch.randn(3, 2, 5, 4)
     assert total_variation(image, per="batch").shape == ()
     assert float(total_variation(image, per="batch")) < float(total_variation(image).sum())
-    assert float(total_variation(image[:1], per="batch")) == pytest.approx(float(total_variation(image[:1])))
+    assert float(total_variation(image[:1], per="batch")) == pytest.approx(
+        float(total_variation(image[:1]))
+    )
 
 
 def test_one_colour_varies_nowhere_and_its_gradient_is_finite() -> None:

@@ -13,7 +13,14 @@ from torch.nn import functional as F
 from instil.engine import Engine, Optimization
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.kd import KD
-from instil.schemes.kdcl import KDCL, best_logits, error_products, general_logits, linear_logits, minimum_logits
+from instil.schemes.kdcl import (
+    KDCL,
+    best_logits,
+    error_products,
+    general_logits,
+    linear_logits,
+    minimum_logits,
+)
 from instil.step import train_step
 from instil.testing import check_scheme
 from tests.nets import batch, net, timed
@@ -22,12 +29,20 @@ TARGETS: Any = ["best", "linear", "minimum", "general", "mean"]
 
 
 def made(target: Any = "minimum", momentum: float = 0.5) -> KDCL:
-    return KDCL(net(4), [net(6, 1), net(8, 2)], {"cross_entropy": CrossEntropy(), "kd": KD()}, target, momentum)
+    return KDCL(
+        net(4),
+        [net(6, 1), net(8, 2)],
+        {"cross_entropy": CrossEntropy(), "kd": KD()},
+        target,
+        momentum,
+    )
 
 
 def sample(nets: int = 3, number: int = 7, classes: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    return 3 * torch.randn(nets, number, classes, generator=generator, dtype=torch.float64), torch.randint(0, classes, (number,), generator=generator)
+    return 3 * torch.randn(
+        nets, number, classes, generator=generator, dtype=torch.float64
+    ), torch.randint(0, classes, (number,), generator=generator)
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -41,14 +56,18 @@ def test_best_is_that_of_the_lowest_cross_entropy() -> None:
     best = best_logits(logits, label)
     for n in range(7):
         assert torch.equal(best[n], logits[int(np.argmin([of[n] for of in losses])), n])
-    assert torch.equal(best_logits(logits, label, "batch"), logits[int(np.argmin([np.mean(of) for of in losses]))])
+    assert torch.equal(
+        best_logits(logits, label, "batch"), logits[int(np.argmin([np.mean(of) for of in losses]))]
+    )
 
 
 def test_minimum_is_the_least_after_the_labels_own() -> None:
     logits, label = sample()
     found = minimum_logits(logits, label)
     for n, c in itertools.product(range(7), range(5)):
-        assert float(found[n, c]) == pytest.approx(min(float(one[n, c] - one[n, label[n]]) for one in logits))
+        assert float(found[n, c]) == pytest.approx(
+            min(float(one[n, c] - one[n, label[n]]) for one in logits)
+        )
     assert all(F.cross_entropy(found, label) <= F.cross_entropy(one, label) for one in logits)
 
 
@@ -56,8 +75,12 @@ def test_minimum_is_the_least_after_the_labels_own() -> None:
 def test_linear_is_the_convex_combination_of_the_lowest_cross_entropy(nets: int) -> None:
     logits, label = sample(nets)
     found = F.cross_entropy(linear_logits(logits, label), label, reduction="none")
-    grid = [w for w in itertools.product(np.linspace(0, 1, 101), repeat=nets - 1) if sum(w) <= 1 + 1e-9]
-    mixes = torch.stack([sum(a * one for a, one in zip((*w, 1 - sum(w)), logits, strict=True)) for w in grid])  # type: ignore[misc]
+    grid = [
+        w for w in itertools.product(np.linspace(0, 1, 101), repeat=nets - 1) if sum(w) <= 1 + 1e-9
+    ]
+    mixes = torch.stack(
+        [sum(a * one for a, one in zip((*w, 1 - sum(w)), logits, strict=True)) for w in grid]
+    )  # type: ignore[misc]
     best = torch.stack([F.cross_entropy(mix, label, reduction="none") for mix in mixes]).amin(0)
     assert (found <= best + 1e-3).all()
 
@@ -70,7 +93,9 @@ def test_general_weighs_by_the_inverse_of_the_errors() -> None:
         assert np.allclose(products[n], wrong[:, n] @ wrong[:, n].T)
     errors = torch.diag(torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64))
     weights = np.array([4.0, 2.0, 1.0]) / 7
-    assert np.allclose(general_logits(logits, errors), np.einsum("k,knc->nc", weights, logits), atol=5e-3)
+    assert np.allclose(
+        general_logits(logits, errors), np.einsum("k,knc->nc", weights, logits), atol=5e-3
+    )
     alike = torch.tensor([[1.0, 1.9], [1.9, 4.0]], dtype=torch.float64)
     assert torch.equal(general_logits(logits[:2], alike), logits[0]), "no net is weighed negatively"
 
@@ -78,7 +103,9 @@ def test_general_weighs_by_the_inverse_of_the_errors() -> None:
 def test_the_errors_are_a_moving_average_over_the_labelled_samples() -> None:
     scheme = made("general", momentum=0.5)
     scheme.prepare(batch())
-    logits = torch.stack([one(batch())["logits"].detach() for one in (scheme.student, *scheme.peers)])
+    logits = torch.stack(
+        [one(batch())["logits"].detach() for one in (scheme.student, *scheme.peers)]
+    )
     labelled = batch()["label"] >= 0
     wanted = 0.5 * torch.eye(3) + 0.5 * error_products(logits, batch()["label"])[labelled].mean(0)
     engine = Engine("cpu")
@@ -103,6 +130,9 @@ def test_samples_without_a_label_learn_from_the_mean_and_only_the_student_is_shi
 def test_what_it_needs_is_told() -> None:
     with pytest.raises(ValueError, match="needs at least one peer"):
         KDCL(net(4), [], {"kd": KD()})
-    with pytest.raises(ValueError, match=r"scheme\.target: minimum looks at 'label', and the batch has x; take mean"):
+    with pytest.raises(
+        ValueError,
+        match=r"scheme\.target: minimum looks at 'label', and the batch has x; take mean",
+    ):
         KDCL(net(4), [net(6)], {"kd": KD()}).prepare({"x": batch()["x"]})
     KDCL(net(4), [net(6)], {"kd": KD()}, "mean").prepare({"x": batch()["x"]})

@@ -19,7 +19,9 @@ from tests.schemes.texts import END, net, prompts, timed
 @pytest.mark.parametrize("mix", [0.0, 0.2])
 def test_contracts(mix: float) -> None:
     goals = {"reverse_kl": ReverseKL(), "cross_entropy": CrossEntropy()}
-    check_scheme(lambda: MiniLLM(net(8), Frozen(net(8, 1)), dict(goals), teacher_mix=mix, end=END), prompts)
+    check_scheme(
+        lambda: MiniLLM(net(8), Frozen(net(8, 1)), dict(goals), teacher_mix=mix, end=END), prompts
+    )
 
 
 def test_advantages_are_the_mean_of_later_rewards_of_the_text_alone() -> None:
@@ -28,13 +30,20 @@ def test_advantages_are_the_mean_of_later_rewards_of_the_text_alone() -> None:
     assert advantages(reward, mask)[0, 1:4].tolist() == [4.0, 6.0, 0.0]
     assert advantages(reward, mask, normalised=False)[0, 1:4].tolist() == [8.0, 6.0, 0.0]
     assert advantages(reward, mask, own=True)[0, 1:4].tolist() == [3.0, 4.0, 6.0]
-    assert advantages(reward, mask, 0.5, normalised=False)[0, 1:4].tolist() == [0.5 * 2 + 0.25 * 6, 3.0, 0.0]
+    assert advantages(reward, mask, 0.5, normalised=False)[0, 1:4].tolist() == [
+        0.5 * 2 + 0.25 * 6,
+        3.0,
+        0.0,
+    ]
 
 
 def test_the_expected_gradient_of_both_parts_is_that_of_the_reverse_kl_of_texts() -> None:
     """All texts of two tokens of three words, each with the probability of being written."""
     generator = torch.Generator().manual_seed(0)
-    first, second, first_t, second_t = (torch.randn(*shape, dtype=torch.float64, generator=generator) for shape in ((3,), (3, 3), (3,), (3, 3)))
+    first, second, first_t, second_t = (
+        torch.randn(*shape, dtype=torch.float64, generator=generator)
+        for shape in ((3,), (3, 3), (3,), (3, 3))
+    )
     first.requires_grad_()
     second.requires_grad_()
 
@@ -64,18 +73,32 @@ def test_the_expected_gradient_of_both_parts_is_that_of_the_reverse_kl_of_texts(
 
 def test_importance_is_what_the_student_would_write_over_what_was_written() -> None:
     student, teacher = net(8), net(8, 1)
-    scheme = MiniLLM(student, Frozen(teacher), {"reverse_kl": ReverseKL()}, teacher_mix=0.3, end=END)
+    scheme = MiniLLM(
+        student, Frozen(teacher), {"reverse_kl": ReverseKL()}, teacher_mix=0.3, end=END
+    )
     own = scheme.before_step(timed())["own"]
-    p, q = (side(own)["logits"].softmax(-1).gather(-1, own["token"].clamp_min(0)[..., None]).squeeze(-1) for side in (teacher, student))
+    p, q = (
+        side(own)["logits"].softmax(-1).gather(-1, own["token"].clamp_min(0)[..., None]).squeeze(-1)
+        for side in (teacher, student)
+    )
     mixed = (0.3 * p + 0.7 * q)[own["valid"]]
     assert torch.allclose(own["log_probability"][own["valid"]].exp(), mixed, atol=1e-6)
 
 
 def test_objectives_see_their_own_text() -> None:
-    scheme = MiniLLM(net(8), Frozen(net(8, 1)), {"reverse_kl": ReverseKL(), "cross_entropy": CrossEntropy()}, end=END)
+    scheme = MiniLLM(
+        net(8),
+        Frozen(net(8, 1)),
+        {"reverse_kl": ReverseKL(), "cross_entropy": CrossEntropy()},
+        end=END,
+    )
     batch = scheme.before_step(timed())
     counts = scheme.counts(batch)
     assert float(counts["cross_entropy"]) == float((timed()["label"] != -100).sum())
-    assert float(counts["reverse_kl"]) == float(counts["policy"]) == float(batch["own"]["valid"].sum())
-    with pytest.raises(ValueError, match="own: there is no objective 'reverse_k'; closest: reverse_kl"):
+    assert (
+        float(counts["reverse_kl"]) == float(counts["policy"]) == float(batch["own"]["valid"].sum())
+    )
+    with pytest.raises(
+        ValueError, match="own: there is no objective 'reverse_k'; closest: reverse_kl"
+    ):
         MiniLLM(net(8), Frozen(net(8, 1)), {"reverse_kl": ReverseKL()}, own=["reverse_k"])

@@ -25,7 +25,11 @@ from tests.nets import Body, batch, call, net, timed
 @pytest.mark.parametrize("peers", [1, 2])
 def test_contracts(peers: int) -> None:
     check_scheme(
-        lambda: Mutual(net(4), [net(6 + i, i + 1) for i in range(peers)], {"cross_entropy": CrossEntropy(), "kd": KD()}),
+        lambda: Mutual(
+            net(4),
+            [net(6 + i, i + 1) for i in range(peers)],
+            {"cross_entropy": CrossEntropy(), "kd": KD()},
+        ),
         lambda step: batch(seed=step),
     )
 
@@ -40,7 +44,10 @@ def test_each_learns_from_the_mean_over_the_others_before_the_step() -> None:
         logits = [one(batch())["logits"].log_softmax(1) for one in nets]
     losses = train_step(engine, scheme, [timed()])
     for i, learner in enumerate(("student", "peer0", "peer1")):
-        others = [F.kl_div(logits[i], other, reduction="batchmean", log_target=True) for other in logits[:i] + logits[i + 1 :]]
+        others = [
+            F.kl_div(logits[i], other, reduction="batchmean", log_target=True)
+            for other in logits[:i] + logits[i + 1 :]
+        ]
         assert torch.allclose(losses[f"{learner}/kd"], torch.stack(others).mean(), atol=1e-6)
 
 
@@ -64,7 +71,9 @@ def test_peers_of_different_widths_have_adapters_of_their_own() -> None:
     before = [parameter.clone() for parameter in scheme.peer_objectives.parameters()]
     assert len(before) == 2
     train_step(engine, scheme, [timed()])
-    assert not any(torch.equal(a, b) for a, b in zip(before, scheme.peer_objectives.parameters(), strict=True))
+    assert not any(
+        torch.equal(a, b) for a, b in zip(before, scheme.peer_objectives.parameters(), strict=True)
+    )
 
 
 def test_every_pair_of_nets_of_different_widths_has_adapters_of_its_own() -> None:
@@ -75,17 +84,28 @@ def test_every_pair_of_nets_of_different_widths_has_adapters_of_its_own() -> Non
 
     scheme = made()
     scheme.prepare(batch())
-    widths = [[tuple(next(one.parameters()).shape[:2]) for one in each] for _, each in scheme._sides()]
+    widths = [
+        [tuple(next(one.parameters()).shape[:2]) for one in each] for _, each in scheme._sides()
+    ]
     assert widths == [[(6, 4), (8, 4)], [(4, 6), (8, 6)], [(4, 8), (6, 8)]]
     mine, *others = (net(batch()) for net in scheme._nets())
     _, each = next(iter(scheme._sides()))
-    wanted = torch.stack([one["fitnet"](mine, other, batch()).mean() for one, other in zip(each, others, strict=True)]).mean()
+    wanted = torch.stack(
+        [
+            one["fitnet"](mine, other, batch()).mean()
+            for one, other in zip(each, others, strict=True)
+        ]
+    ).mean()
     assert torch.allclose(next(iter(scheme.step(timed()))).losses["fitnet"], wanted)
     check_scheme(made, lambda step: batch(seed=step))
 
 
 def test_rows_of_every_pair_come_back_to_their_own_memory() -> None:
-    scheme = Mutual(net(4), [net(6, 1), net(8, 2)], {"crd": CRD(dim=4, negatives=2, size=16, memory="bank"), "kd": KD()})
+    scheme = Mutual(
+        net(4),
+        [net(6, 1), net(8, 2)],
+        {"crd": CRD(dim=4, negatives=2, size=16, memory="bank"), "kd": KD()},
+    )
     scheme.prepare(batch())
     engine = Engine("cpu")
     engine.setup(scheme, lambda learner: Optimization("sgd", {"lr": 0.1}))
@@ -102,10 +122,20 @@ def test_moving_averages_teach_in_the_place_of_the_nets() -> None:
     engine.setup(scheme, lambda learner: Optimization("sgd", {"lr": 0.5}))
     began = copy.deepcopy(scheme.peers[0])
     train_step(engine, scheme, [timed()])
-    for slow, first, now in zip(scheme.averages[1].parameters(), began.parameters(), scheme.peers[0].parameters(), strict=True):
+    for slow, first, now in zip(
+        scheme.averages[1].parameters(),
+        began.parameters(),
+        scheme.peers[0].parameters(),
+        strict=True,
+    ):
         assert torch.allclose(slow, (first + now) / 2)
     told = scheme.averages[1](batch())["logits"].log_softmax(1)
-    wanted = F.kl_div(scheme.student(batch())["logits"].log_softmax(1), told, reduction="batchmean", log_target=True)
+    wanted = F.kl_div(
+        scheme.student(batch())["logits"].log_softmax(1),
+        told,
+        reduction="batchmean",
+        log_target=True,
+    )
     assert torch.allclose(next(iter(scheme.step(timed()))).losses["kd"], wanted)
     with pytest.raises(ValueError, match="sequential: averages move after the step"):
         Mutual(net(4), [net(6, 1)], {"kd": KD()}, sequential=True, ema=0.5)
@@ -139,16 +169,30 @@ def test_in_sequence_each_learns_from_what_the_others_say_after_their_update() -
         with torch.no_grad():
             logits = [one(batch())["logits"].log_softmax(1) for one in nets]
         update = next(steps)
-        others = [F.kl_div(logits[i], other, reduction="batchmean", log_target=True) for other in logits[:i] + logits[i + 1 :]]
+        others = [
+            F.kl_div(logits[i], other, reduction="batchmean", log_target=True)
+            for other in logits[:i] + logits[i + 1 :]
+        ]
         assert torch.allclose(update.losses["kd"], torch.stack(others).mean(), atol=1e-6)
         engine.backward(update, {"kd": torch.tensor(1.0)}, last=True)
         engine.step(update.learner)
 
 
-@pytest.mark.parametrize("options", [{"sequential": True}, {"ema": 0.9}, {"others": "probabilities"}, {"others": "logits", "sequential": True}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sequential": True},
+        {"ema": 0.9},
+        {"others": "probabilities"},
+        {"others": "logits", "sequential": True},
+    ],
+)
 def test_contracts_with_options(options: dict[str, Any]) -> None:
     check_scheme(
-        lambda: Mutual(net(4), [net(6, 1), net(8, 2)], {"cross_entropy": CrossEntropy(), "kd": KD()}, **options), lambda step: batch(seed=step)
+        lambda: Mutual(
+            net(4), [net(6, 1), net(8, 2)], {"cross_entropy": CrossEntropy(), "kd": KD()}, **options
+        ),
+        lambda step: batch(seed=step),
     )
 
 
@@ -161,7 +205,11 @@ def test_the_others_together_are_one_teacher() -> None:
     scheme = Mutual(nets[0], nets[1:], {"kd": KD(temperature=1)}, others="probabilities")
     scheme.prepare(batch())
     update = next(iter(scheme.step(timed())))
-    assert torch.allclose(update.losses["kd"], F.kl_div(logits[0].log_softmax(1), probability, reduction="batchmean"), atol=1e-6)
+    assert torch.allclose(
+        update.losses["kd"],
+        F.kl_div(logits[0].log_softmax(1), probability, reduction="batchmean"),
+        atol=1e-6,
+    )
     fit = Mutual(net(4), [net(6)], {"fitnet": FitNet()}, others="logits")
     with pytest.raises(ValueError, match="FitNet needs features"):
         fit.prepare(batch())

@@ -19,14 +19,20 @@ def test_contracts() -> None:
 
 def test_a_peers_teacher_is_mixed_by_inner_products() -> None:
     random = np.random.default_rng(0)
-    queries, keys, logits = random.normal(size=(2, 3, 4)), random.normal(size=(2, 3, 4)), random.normal(size=(2, 3, 5))
+    queries, keys, logits = (
+        random.normal(size=(2, 3, 4)),
+        random.normal(size=(2, 3, 4)),
+        random.normal(size=(2, 3, 5)),
+    )
     attention = peer_attention(torch.tensor(queries), torch.tensor(keys))
     mixed = mixed_logits(torch.tensor(logits), attention)
     for n in range(2):
         for i in range(3):
             scores = np.exp([queries[n, i] @ keys[n, j] for j in range(3)])
             assert np.allclose(attention[n, i], scores / scores.sum())
-            assert np.allclose(mixed[n, i], sum(scores[j] * logits[n, j] for j in range(3)) / scores.sum())
+            assert np.allclose(
+                mixed[n, i], sum(scores[j] * logits[n, j] for j in range(3)) / scores.sum()
+            )
 
 
 def test_the_leader_learns_from_the_mean_and_the_peers_from_their_mixes() -> None:
@@ -37,10 +43,15 @@ def test_the_leader_learns_from_the_mean_and_the_peers_from_their_mixes() -> Non
     assert scheme.query is not None
     assert scheme.key is not None
     assert scheme.query.weight.shape == (6, 12)
-    logits, embeddings = (torch.stack([peer[role] for peer in peers], 1) for role in ("logits", "embedding"))
+    logits, embeddings = (
+        torch.stack([peer[role] for peer in peers], 1) for role in ("logits", "embedding")
+    )
     mixed = mixed_logits(logits, peer_attention(scheme.query(embeddings), scheme.key(embeddings)))
     pairs = [(leader["logits"], logits.mean(1)), *((logits[:, i], mixed[:, i]) for i in range(2))]
-    wanted = sum(F.kl_div(mine.log_softmax(1), theirs.softmax(1), reduction="batchmean") for mine, theirs in pairs)
+    wanted = sum(
+        F.kl_div(mine.log_softmax(1), theirs.softmax(1), reduction="batchmean")
+        for mine, theirs in pairs
+    )
     assert torch.allclose(update.losses["kd"], wanted, atol=1e-6)  # type: ignore[arg-type]
     update.losses["kd"].backward()
     assert scheme.query.weight.grad is not None

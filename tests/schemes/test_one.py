@@ -25,13 +25,17 @@ def made(**options: Any) -> ONE:
 
 @pytest.mark.parametrize("branches", [2, 3])
 def test_contracts(branches: int) -> None:
-    check_scheme(lambda: ONE(staged(), {"cross_entropy": CrossEntropy(), "kd": KD()}, branches), images)
+    check_scheme(
+        lambda: ONE(staged(), {"cross_entropy": CrossEntropy(), "kd": KD()}, branches), images
+    )
 
 
 def test_the_ensemble_is_weighed_by_the_gate_sample_by_sample() -> None:
     logits, gate = torch.randn(4, 3, 5), torch.rand(4, 3)
     for n in range(4):
-        assert torch.allclose(gated_logits(logits, gate)[n], sum(gate[n, i] * logits[n, i] for i in range(3)))  # type: ignore[arg-type]
+        assert torch.allclose(
+            gated_logits(logits, gate)[n], sum(gate[n, i] * logits[n, i] for i in range(3))
+        )  # type: ignore[arg-type]
     torch.manual_seed(0)
     weights = Gate(6, 3, "batch")(torch.randn(8, 6))
     assert torch.allclose(weights.sum(1), torch.ones(8))
@@ -45,12 +49,19 @@ def test_each_branch_learns_from_label_and_ensemble_and_the_ensemble_from_the_la
     logits = [end["logits"] for end in scheme.ends(outputs)]
     assert len(logits) == 3
     assert scheme.gate is not None
-    together = gated_logits(torch.stack(logits, 1), scheme.gate(outputs["features"][1].mean((2, 3))))
+    together = gated_logits(
+        torch.stack(logits, 1), scheme.gate(outputs["features"][1].mean((2, 3)))
+    )
     label = batch["label"]
-    assert torch.allclose(update.losses["ensemble"], F.cross_entropy(together, label, ignore_index=-100), atol=1e-6)
+    assert torch.allclose(
+        update.losses["ensemble"], F.cross_entropy(together, label, ignore_index=-100), atol=1e-6
+    )
     hard = torch.stack([F.cross_entropy(one, label, ignore_index=-100) for one in logits]).sum()
     assert torch.allclose(update.losses["cross_entropy"], hard, atol=1e-6)
-    soft = [9 * F.kl_div((one / 3).log_softmax(1), (together / 3).softmax(1), reduction="batchmean") for one in logits]
+    soft = [
+        9 * F.kl_div((one / 3).log_softmax(1), (together / 3).softmax(1), reduction="batchmean")
+        for one in logits
+    ]
     assert torch.allclose(update.losses["kd"], torch.stack(soft).sum(), atol=1e-6)
     assert scheme.counts(batch)["ensemble"] == (label >= 0).sum()
 
@@ -76,5 +87,7 @@ def test_branches_differ_and_only_the_student_is_shipped() -> None:
 def test_needs_stages() -> None:
     with pytest.raises(ValueError, match="further ends start from the stages before the last"):
         ONE(nets.net(), {"cross_entropy": CrossEntropy()}).prepare(nets.batch())
-    with pytest.raises(ValueError, match="the gate of one learns from 'label', and the batch has image"):
+    with pytest.raises(
+        ValueError, match="the gate of one learns from 'label', and the batch has image"
+    ):
         ONE(staged(), {"kd": KD()}).prepare({"image": images()["image"]})

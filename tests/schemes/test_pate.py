@@ -15,13 +15,18 @@ from tests.nets import batch, net, timed
 
 
 def votes() -> PrivateVotes:
-    teacher = PrivateVotes([net(seed=seed) for seed in range(9)], 1.0, threshold=3.0, threshold_noise=1.0)
+    teacher = PrivateVotes(
+        [net(seed=seed) for seed in range(9)], 1.0, threshold=3.0, threshold_noise=1.0
+    )
     teacher.meet([batch()])
     return teacher
 
 
 def test_contracts() -> None:
-    check_scheme(lambda: PATE(net(4), votes(), {"cross_entropy": CrossEntropy()}), lambda step: batch(seed=step))
+    check_scheme(
+        lambda: PATE(net(4), votes(), {"cross_entropy": CrossEntropy()}),
+        lambda step: batch(seed=step),
+    )
 
 
 def test_the_votes_are_the_labels_and_the_true_ones_are_not_seen() -> None:
@@ -40,5 +45,8 @@ def test_the_votes_are_the_labels_and_the_true_ones_are_not_seen() -> None:
 def test_other_teachers_are_refused() -> None:
     with pytest.raises(ValueError, match="give it the teacher private_votes"):
         PATE(net(), None, {"cross_entropy": CrossEntropy()})
-    with pytest.raises(ValueError, match="the teacher gives logits, embedding, and no label; the teacher that votes is private_votes"):
+    with pytest.raises(
+        ValueError,
+        match="the teacher gives logits, embedding, and no label; the teacher that votes is private_votes",
+    ):
         PATE(net(), Frozen(net()), {"cross_entropy": CrossEntropy()}).prepare(batch())

@@ -10,14 +10,21 @@ import torch
 from instil.core import Batch
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.reverse_kl import ReverseKL
-from instil.schemes.privileged_context import AdapterOff, PrivilegedContext, with_context, without_context
+from instil.schemes.privileged_context import (
+    AdapterOff,
+    PrivilegedContext,
+    with_context,
+    without_context,
+)
 from instil.students.lora import lora
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
 from tests.schemes.texts import END, informed, net, timed, with_hints
 
 
-def learner(reader: Literal["average", "teacher"] = "average", share: float = 0.6, decay: float = 0.9) -> PrivilegedContext:
+def learner(
+    reader: Literal["average", "teacher"] = "average", share: float = 0.6, decay: float = 0.9
+) -> PrivilegedContext:
     goals = {"reverse_kl": ReverseKL(), "cross_entropy": CrossEntropy()}
     return PrivilegedContext(informed(), Frozen(informed(seed=1)), goals, reader, decay, share, END)
 
@@ -34,8 +41,12 @@ def test_each_row_is_read_as_if_its_context_stood_before_it() -> None:
         hint = batch["context_ids"][row][batch["context_mask"][row].bool()]
         text = batch["input_ids"][row][batch["attention_mask"][row].bool()]
         alone = model({"input_ids": torch.cat([hint, text])[None]})
-        torch.testing.assert_close(said["logits"][row, : len(text)], alone["logits"][0, len(hint) :])
-        torch.testing.assert_close(said["projection"].hidden[row, : len(text)], alone["projection"].hidden[0, len(hint) :])
+        torch.testing.assert_close(
+            said["logits"][row, : len(text)], alone["logits"][0, len(hint) :]
+        )
+        torch.testing.assert_close(
+            said["projection"].hidden[row, : len(text)], alone["projection"].hidden[0, len(hint) :]
+        )
     assert said["logits"].shape[:2] == batch["input_ids"].shape
 
 
@@ -45,7 +56,9 @@ def test_the_student_does_not_see_the_context() -> None:
     scheme.prepare(batch)
     one, two = scheme.before_step(batch), scheme.before_step(other)
     assert torch.equal(one["input_ids"], two["input_ids"])
-    torch.testing.assert_close(scheme.student(one)["logits"], scheme.student(two)["logits"], rtol=0, atol=0)
+    torch.testing.assert_close(
+        scheme.student(one)["logits"], scheme.student(two)["logits"], rtol=0, atol=0
+    )
     assert not torch.equal(scheme.ask(one)["logits"], scheme.ask(two)["logits"])
 
 
@@ -66,7 +79,9 @@ def test_who_reads() -> None:
         learner().prepare(timed())
 
 
-@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # peft asks transformers by the older name
+@pytest.mark.filterwarnings(
+    "ignore:.*is_gradient_checkpointing.*:FutureWarning"
+)  # peft asks transformers by the older name
 def test_with_its_adapters_off_the_student_is_what_it_began_as() -> None:
     pytest.importorskip("peft")
     from instil.core import Net
@@ -86,6 +101,8 @@ def test_with_its_adapters_off_the_student_is_what_it_began_as() -> None:
     assert not torch.allclose(student(with_context(batch))["logits"][:, :8], before)
     assert all(parameter.requires_grad for parameter in adapters)
     assert student.training == mode
-    assert len(list(scheme.parameters())) == len(list(student.parameters())), "there is no second copy"
+    assert len(list(scheme.parameters())) == len(list(student.parameters())), (
+        "there is no second copy"
+    )
     with pytest.raises(ValueError, match="CausalTransformer has no adapters to switch off"):
         AdapterOff(net())

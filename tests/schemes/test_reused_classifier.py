@@ -27,7 +27,10 @@ class Picture(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.stage, self.head = nn.Sequential(nn.Conv2d(1, width, 3, padding=1), nn.ReLU()), nn.Linear(width, 5)
+        self.stage, self.head = (
+            nn.Sequential(nn.Conv2d(1, width, 3, padding=1), nn.ReLU()),
+            nn.Linear(width, 5),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.stage(x.view(-1, 1, 2, 3)).mean((2, 3)))
@@ -39,11 +42,17 @@ def call(model: nn.Module, batch: Batch) -> Outputs:
 
 def picture(width: int, seed: int = 0) -> Net:
     torch.manual_seed(seed)
-    return Net(Picture(width), call, {"features": ["stage"], "embedding": "head:in", "head": "head:weight"})
+    return Net(
+        Picture(width), call, {"features": ["stage"], "embedding": "head:in", "head": "head:weight"}
+    )
 
 
 def scheme() -> ReusedClassifier:
-    return ReusedClassifier(picture(4), Frozen(picture(7, 1)), {"simkd": SimKD(), "kd": KD(), "cross_entropy": CrossEntropy()})
+    return ReusedClassifier(
+        picture(4),
+        Frozen(picture(7, 1)),
+        {"simkd": SimKD(), "kd": KD(), "cross_entropy": CrossEntropy()},
+    )
 
 
 def trained(made: ReusedClassifier, steps: int = 3) -> ReusedClassifier:
@@ -56,7 +65,9 @@ def trained(made: ReusedClassifier, steps: int = 3) -> ReusedClassifier:
 
 
 def test_contracts() -> None:
-    check_scheme(scheme, lambda step: {key: value for key, value in timed(step).items() if value.ndim})
+    check_scheme(
+        scheme, lambda step: {key: value for key, value in timed(step).items() if value.ndim}
+    )
 
 
 def test_what_is_shipped_is_body_projector_and_the_teachers_classifier() -> None:
@@ -66,11 +77,17 @@ def test_what_is_shipped_is_body_projector_and_the_teachers_classifier() -> None
     own = {name: value.clone() for name, value in made.student.model.head.named_parameters()}
     trained(made)
     exported = made.export()
-    assert all(torch.equal(value, before[name]) for name, value in made.teacher.state_dict().items())
-    assert all(torch.equal(value, own[name]) for name, value in made.student.model.head.named_parameters()), "its own classifier is not trained"
+    assert all(
+        torch.equal(value, before[name]) for name, value in made.teacher.state_dict().items()
+    )
+    assert all(
+        torch.equal(value, own[name]) for name, value in made.student.model.head.named_parameters()
+    ), "its own classifier is not trained"
     objective = made.objectives["simkd"]
     assert isinstance(objective, SimKD)
-    embedding = objective.adapters[0](made.student.model.stage(batch["x"].view(-1, 1, 2, 3))).mean((2, 3))
+    embedding = objective.adapters[0](made.student.model.stage(batch["x"].view(-1, 1, 2, 3))).mean(
+        (2, 3)
+    )
     teacher = made.teacher.net.model
     assert torch.allclose(exported(batch)["logits"], teacher.head(embedding), atol=1e-6)
     assert exported(batch)["features"][0].shape == (16, 4, 2, 3)
@@ -86,10 +103,15 @@ def test_the_other_objectives_see_what_is_shipped() -> None:
 
 def test_loss_and_classifier_read_one_projection() -> None:
     made, projections = trained(scheme(), 0), list[Tensor]()
-    made.objectives["simkd"].adapters[0].register_forward_hook(lambda *given: projections.append(given[2]))
+    made.objectives["simkd"].adapters[0].register_forward_hook(
+        lambda *given: projections.append(given[2])
+    )
     (update,) = made.step(timed())
     assert len(projections) == 1
-    assert torch.allclose(update.losses["simkd"], made.objectives(made.student(timed()), made.ask(timed()), timed()).losses["simkd"])
+    assert torch.allclose(
+        update.losses["simkd"],
+        made.objectives(made.student(timed()), made.ask(timed()), timed()).losses["simkd"],
+    )
 
 
 def test_the_student_comes_to_say_what_the_teacher_says() -> None:
@@ -98,7 +120,9 @@ def test_the_student_comes_to_say_what_the_teacher_says() -> None:
     teacher = picture(7, 1)
 
     def agreement() -> float:
-        return float((made.export()(timed())["logits"] - teacher(timed())["logits"]).detach().abs().mean())
+        return float(
+            (made.export()(timed())["logits"] - teacher(timed())["logits"]).detach().abs().mean()
+        )
 
     before = agreement()
     engine = Engine("cpu")
@@ -117,7 +141,10 @@ def test_it_is_one_model_of_its_input() -> None:
 
 
 def test_says_what_it_cannot_do() -> None:
-    with pytest.raises(ValueError, match="needs one objective that learns what it reads, simkd; the objectives are kd"):
+    with pytest.raises(
+        ValueError,
+        match="needs one objective that learns what it reads, simkd; the objectives are kd",
+    ):
         ReusedClassifier(picture(4), Frozen(picture(7, 1)), {"kd": KD()}).prepare(timed())
     untapped = Net(Picture(7), call, {"features": ["stage"]})
     with pytest.raises(ValueError, match="its 'head' is not known"):
@@ -129,7 +156,12 @@ def test_says_what_it_cannot_do() -> None:
 
 @pytest.mark.slow
 def test_a_run_is_loaded_with_projector_and_classifier(tmp_path: Path) -> None:
-    one = recipe(student={"model": "cnn", "options": {"width": 2}}, scheme="reused_classifier", objectives={"simkd": {}}, seeds=[0])
+    one = recipe(
+        student={"model": "cnn", "options": {"width": 2}},
+        scheme="reused_classifier",
+        objectives={"simkd": {}},
+        seeds=[0],
+    )
     run_of(one, tmp_path / "run")
     student = instil.load(tmp_path / "run")
     assert isinstance(student.net.model, Reused)

@@ -14,12 +14,17 @@ from tests.schemes.texts import END, net, prompts, timed
 
 
 def test_contracts() -> None:
-    check_scheme(lambda: SequenceLevel(net(8), Frozen(net(8, 1)), {"cross_entropy": CrossEntropy()}, END), prompts)
+    check_scheme(
+        lambda: SequenceLevel(net(8), Frozen(net(8, 1)), {"cross_entropy": CrossEntropy()}, END),
+        prompts,
+    )
 
 
 def test_drawn_texts_and_word_level_beside_them() -> None:
     goals = {"cross_entropy": CrossEntropy(), "forward_kl": ForwardKL()}
-    check_scheme(lambda: SequenceLevel(net(8), Frozen(net(8, 1)), dict(goals), END, temperature=1.0), prompts)
+    check_scheme(
+        lambda: SequenceLevel(net(8), Frozen(net(8, 1)), dict(goals), END, temperature=1.0), prompts
+    )
 
 
 def test_labels_are_the_likeliest_words_of_the_teacher() -> None:

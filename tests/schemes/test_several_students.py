@@ -51,7 +51,9 @@ def test_the_teacher_is_asked_once_a_step() -> None:
 def test_each_ends_as_it_would_alone() -> None:
     several = trained(made())
     assert isinstance(several, SeveralStudents)
-    for one, (width, seed) in zip((several.student, *several.others), ((4, 0), (6, 2), (3, 3)), strict=True):
+    for one, (width, seed) in zip(
+        (several.student, *several.others), ((4, 0), (6, 2), (3, 3)), strict=True
+    ):
         alone = trained(Offline(net(width, seed), Frozen(net(8, 1)), goals())).student
         for mine, theirs in zip(one.parameters(), alone.parameters(), strict=True):
             assert torch.equal(mine, theirs)

@@ -13,7 +13,9 @@ from tests.schemes.texts import END, VOCABULARY, net, prompts, timed
 
 
 def test_contracts() -> None:
-    check_scheme(lambda: Speculative(net(8), Frozen(net(8, 1)), {"forward_kl": ForwardKL()}, 3, END), prompts)
+    check_scheme(
+        lambda: Speculative(net(8), Frozen(net(8, 1)), {"forward_kl": ForwardKL()}, 3, END), prompts
+    )
 
 
 def test_a_word_out_of_the_teachers_likeliest_is_the_teachers() -> None:
@@ -22,7 +24,10 @@ def test_a_word_out_of_the_teachers_likeliest_is_the_teachers() -> None:
     numbers = torch.rand(200, 2, generator=generator)
     token, log = interleaved(student, teacher, numbers, 2)
     for row in range(200):
-        proposed, other = int(drawn(student[row, None], numbers[row, :1])[0]), int(drawn(teacher[row, None], numbers[row, 1:])[0])
+        proposed, other = (
+            int(drawn(student[row, None], numbers[row, :1])[0]),
+            int(drawn(teacher[row, None], numbers[row, 1:])[0]),
+        )
         stays = proposed in teacher[row].topk(2).indices.tolist()
         assert int(token[row]) == (proposed if stays else other)
         side = student if stays else teacher
@@ -31,7 +36,11 @@ def test_a_word_out_of_the_teachers_likeliest_is_the_teachers() -> None:
 
 def test_the_ends_are_the_students_text_and_the_teachers() -> None:
     student, teacher = net(8), net(8, 1)
-    own = Speculative(student, Frozen(teacher), {"forward_kl": ForwardKL()}, VOCABULARY, END).before_step(timed())
+    own = Speculative(
+        student, Frozen(teacher), {"forward_kl": ForwardKL()}, VOCABULARY, END
+    ).before_step(timed())
     assert torch.equal(own["token"], continued(student, timed(), END)["token"])
-    greedy = Speculative(student, Frozen(teacher), {"forward_kl": ForwardKL()}, 1, END, temperature=0).before_step(timed())
+    greedy = Speculative(
+        student, Frozen(teacher), {"forward_kl": ForwardKL()}, 1, END, temperature=0
+    ).before_step(timed())
     assert torch.equal(greedy["token"], continued(teacher, timed(), END, temperature=0)["token"])

@@ -34,7 +34,11 @@ def images(seed: int = 0, number: int = 16) -> Batch:
 
 
 def timed(step: int = 0) -> Batch:
-    return images(step) | {"step": torch.tensor(step), "progress": torch.tensor(step / 100), "seed": torch.tensor(0)}
+    return images(step) | {
+        "step": torch.tensor(step),
+        "progress": torch.tensor(step / 100),
+        "seed": torch.tensor(0),
+    }
 
 
 def net(width: int, seed: int = 0, norm: str = "none", stages: int = 2) -> Net:
@@ -44,9 +48,18 @@ def net(width: int, seed: int = 0, norm: str = "none", stages: int = 2) -> Net:
         return Net(cnn(5, width=width, stages=stages, norm=norm), taps=taps)
 
 
-def made(objectives: Mapping[str, Objective] | Objectives | None = None, norm: str = "none", **options: Any) -> SpotAdaptive:
+def made(
+    objectives: Mapping[str, Objective] | Objectives | None = None,
+    norm: str = "none",
+    **options: Any,
+) -> SpotAdaptive:
     torch.manual_seed(0)
-    scheme = SpotAdaptive(net(2, norm=norm), Frozen(net(3, 1, norm)), objectives or {"kd": KD(), "deep": FitNet(pairs=[[1, 1]])}, **options)
+    scheme = SpotAdaptive(
+        net(2, norm=norm),
+        Frozen(net(3, 1, norm)),
+        objectives or {"kd": KD(), "deep": FitNet(pairs=[[1, 1]])},
+        **options,
+    )
     scheme.train().prepare(images())
     return scheme
 
@@ -74,7 +87,9 @@ def test_samples_go_through_the_blocks_that_were_chosen() -> None:
                 own, other = student.stages[spot](mine), teacher.stages[spot](theirs)
                 mine = scheme.to_student[spot](other) if choice else own
                 theirs = other if choice else scheme.to_teacher[spot](own)
-            expected.append((teacher.head(theirs.mean((2, 3))) if last else student.head(mine.mean((2, 3))))[0])
+            expected.append(
+                (teacher.head(theirs.mean((2, 3))) if last else student.head(mine.mean((2, 3))))[0]
+            )
         assert torch.allclose(scheme.routed(images(), action), torch.stack(expected), atol=1e-6)
 
 
@@ -82,10 +97,14 @@ def test_samples_go_through_the_blocks_that_were_chosen() -> None:
 def test_one_choice_for_all_is_one_net(side: int) -> None:
     scheme = made()
     alone = (scheme.student, scheme.fixed)[side](images())["logits"]
-    assert torch.allclose(scheme.routed(images(), torch.full((16, 3), float(side))), alone, atol=1e-6)
+    assert torch.allclose(
+        scheme.routed(images(), torch.full((16, 3), float(side))), alone, atol=1e-6
+    )
 
 
-def test_the_choice_is_drawn_with_the_policys_probability_and_its_gradient_passes_straight_through() -> None:
+def test_the_choice_is_drawn_with_the_policys_probability_and_its_gradient_passes_straight_through() -> (
+    None
+):
     scheme = made(temperature=3.0)
     assert isinstance(scheme.policy, nn.Linear)
     score = torch.tensor([-1.0, 0.0, 2.0])
@@ -93,7 +112,10 @@ def test_the_choice_is_drawn_with_the_policys_probability_and_its_gradient_passe
         scheme.policy.weight.zero_()
         scheme.policy.bias.copy_(score)
     number = 4000
-    features = {"features": (torch.zeros(number, 4, 1, 1),)}, {"features": (torch.zeros(number, 6, 1, 1),)}
+    features = (
+        {"features": (torch.zeros(number, 4, 1, 1),)},
+        {"features": (torch.zeros(number, 6, 1, 1),)},
+    )
     action = scheme.decide(*features, timed() | {"index": torch.arange(number)})
     assert set(action.detach().unique().tolist()) == {0.0, 1.0}
     assert torch.allclose(action.detach().mean(0), score.sigmoid(), atol=0.03)
@@ -105,11 +127,18 @@ def test_the_choice_is_drawn_with_the_policys_probability_and_its_gradient_passe
     uniform = torch.rand(100_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     soft = ((uniform.log() - (1 - uniform).log()) / 3).sigmoid()
     assert scheme.policy.bias.grad is not None
-    assert float(scheme.policy.bias.grad[1]) / number == pytest.approx(float((soft * (1 - soft) / 3).mean()), rel=0.02)
+    assert float(scheme.policy.bias.grad[1]) / number == pytest.approx(
+        float((soft * (1 - soft) / 3).mean()), rel=0.02
+    )
 
 
 def test_an_objective_counts_where_its_spot_is_on() -> None:
-    parts = {"cross_entropy": CrossEntropy(), "kd": KD(), "shallow": FitNet(pairs=[[0, 0]]), "deep": FitNet(pairs=[[1, 1]])}
+    parts = {
+        "cross_entropy": CrossEntropy(),
+        "kd": KD(),
+        "shallow": FitNet(pairs=[[0, 0]]),
+        "deep": FitNet(pairs=[[1, 1]]),
+    }
     scheme, batch = made(Objectives(parts, sample_weights={"kd": Entropy()})), timed()
     student, teacher = scheme.student(batch), scheme.ask(batch)
     action = scheme.decide(student, teacher, batch).detach()
@@ -120,9 +149,14 @@ def test_an_objective_counts_where_its_spot_is_on() -> None:
         values = objective(student, teacher, batch)
         if name == "kd":
             values = values * Entropy()(student, teacher, batch)
-        assert torch.allclose(update.losses[name], (values * action[:, spot]).mean(), rtol=1e-5), name
+        assert torch.allclose(update.losses[name], (values * action[:, spot]).mean(), rtol=1e-5), (
+            name
+        )
     labelled = batch["label"] >= 0
-    assert torch.allclose(update.losses["cross_entropy"], F.cross_entropy(student["logits"][labelled], batch["label"][labelled]))
+    assert torch.allclose(
+        update.losses["cross_entropy"],
+        F.cross_entropy(student["logits"][labelled], batch["label"][labelled]),
+    )
 
 
 def test_the_policys_loss_is_that_of_the_routed_net() -> None:
@@ -134,7 +168,9 @@ def test_the_policys_loss_is_that_of_the_routed_net() -> None:
         scheme.share.fill_(share)
         update = next(iter(scheme.step(batch)))
         assert update.learner == "policy"
-        assert torch.allclose(update.losses["route"], wanted + push * (0.5 - action[labelled, -1].mean()))
+        assert torch.allclose(
+            update.losses["route"], wanted + push * (0.5 - action[labelled, -1].mean())
+        )
     assert scheme.counts(batch)["route"] == labelled.sum()
     assert set(update.losses) == {"route"}
 
@@ -170,7 +206,9 @@ def test_compiled_nets_are_routed_too() -> None:
         engine.setup(each, lambda learner: Optimization("sgd", {"lr": 0.1}))
         for step in range(2):
             train_step(engine, each, [timed(step)])
-    for (name, value), other in zip(scheme.state_dict().items(), compiled.state_dict().values(), strict=True):
+    for (name, value), other in zip(
+        scheme.state_dict().items(), compiled.state_dict().values(), strict=True
+    ):
         assert torch.allclose(value, other, atol=1e-5), name
 
 
@@ -190,10 +228,18 @@ def test_the_policy_learns_which_net_is_right() -> None:
     label = torch.arange(16) % 5
     batch |= {"image": F.one_hot(label, 5).float()[:, :, None, None], "label": label}
     taps = {"features": ["body"]}
-    scheme = SpotAdaptive(Net(Knows(False), taps=taps), Frozen(Net(Knows(True), taps=taps)), {"kd": KD()}, prior=-2.0, balance=0.0)
+    scheme = SpotAdaptive(
+        Net(Knows(False), taps=taps),
+        Frozen(Net(Knows(True), taps=taps)),
+        {"kd": KD()},
+        prior=-2.0,
+        balance=0.0,
+    )
     scheme.prepare(batch)
     engine, shares = Engine("cpu"), []
-    engine.setup(scheme, lambda learner: Optimization("sgd", {"lr": 0.0 if learner == "student" else 1.0}))
+    engine.setup(
+        scheme, lambda learner: Optimization("sgd", {"lr": 0.0 if learner == "student" else 1.0})
+    )
     for step in range(60):
         train_step(engine, scheme, [batch | {"step": torch.tensor(step)}])
         shares.append(float(scheme.share))
@@ -210,17 +256,29 @@ def test_a_step_without_labels_still_distils() -> None:
 
 
 def test_what_does_not_fit_is_told() -> None:
-    with pytest.raises(ValueError, match="samples go through the blocks of one fixed teacher; this is Ensemble"):
+    with pytest.raises(
+        ValueError, match="samples go through the blocks of one fixed teacher; this is Ensemble"
+    ):
         SpotAdaptive(net(2), Ensemble([net(3)]), {"kd": KD()}).prepare(images())
     with pytest.raises(ValueError, match="one fixed teacher; this is no teacher"):
         SpotAdaptive(net(2), None, {"cross_entropy": CrossEntropy()}).prepare(images())
-    with pytest.raises(ValueError, match=r"objectives\.pkt: PKT has one loss for the batch; it cannot be switched for a sample"):
+    with pytest.raises(
+        ValueError,
+        match=r"objectives\.pkt: PKT has one loss for the batch; it cannot be switched for a sample",
+    ):
         made({"pkt": PKT()})
-    with pytest.raises(ValueError, match=r"objectives\.hint reads \[0, 0\], \[1, 1\]; it must be one spot of \[0, 0\], \[1, 1\]: give each"):
+    with pytest.raises(
+        ValueError,
+        match=r"objectives\.hint reads \[0, 0\], \[1, 1\]; it must be one spot of \[0, 0\], \[1, 1\]: give each",
+    ):
         made({"hint": FitNet()})
-    with pytest.raises(ValueError, match=r"objectives\.hint reads \[0, 1\]; it must be one spot of"):
+    with pytest.raises(
+        ValueError, match=r"objectives\.hint reads \[0, 1\]; it must be one spot of"
+    ):
         made({"hint": FitNet(pairs=[[0, 1]])})
-    with pytest.raises(ValueError, match=r"the student has 2 stages and the teacher 3; say which belong together"):
+    with pytest.raises(
+        ValueError, match=r"the student has 2 stages and the teacher 3; say which belong together"
+    ):
         SpotAdaptive(net(2), Frozen(net(3, stages=3)), {"kd": KD()}).prepare(images())
     with pytest.raises(ValueError, match="the policy learns to classify, from logits"):
         SpotAdaptive(net(2), Frozen(net(3)), {"kd": KD()}).prepare({"image": images()["image"]})
@@ -231,5 +289,8 @@ def test_stages_may_be_paired_by_hand_and_only_the_student_is_shipped() -> None:
     scheme = SpotAdaptive(student, Frozen(net(3, stages=3)), {"kd": KD()}, spots=[[0, 0], [1, 2]])
     scheme.prepare(images())
     assert scheme.routed(images(), torch.ones(16, 3)).shape == (16, 5)
-    assert [tuple(part.grid or ()) for part in scheme.to_teacher if isinstance(part, Bridge)] == [(6, 6), (2, 2)]
+    assert [tuple(part.grid or ()) for part in scheme.to_teacher if isinstance(part, Bridge)] == [
+        (6, 6),
+        (2, 2),
+    ]
     assert scheme.export() is student

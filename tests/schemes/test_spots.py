@@ -17,14 +17,30 @@ def test_spots_are_all_stages_or_those_given() -> None:
     assert places([[0, 1], [2, 3]], 3, 4) == [(0, 1), (2, 3)]
 
 
-@pytest.mark.parametrize("spots", [[], [[0]], [[0, 3]], [[-1, 0]], [[1, 0], [0, 1]], [[0, 1], [1, 1]]])
+@pytest.mark.parametrize(
+    "spots", [[], [[0]], [[0, 3]], [[-1, 0]], [[1, 0], [0, 1]], [[0, 1], [1, 1]]]
+)
 def test_spots_that_do_not_fit(spots: Any) -> None:
-    with pytest.raises(ValueError, match=r"is no list of \[student stage, teacher stage\] of 2 and 3 stages, from shallow to deep"):
+    with pytest.raises(
+        ValueError,
+        match=r"is no list of \[student stage, teacher stage\] of 2 and 3 stages, from shallow to deep",
+    ):
         places(spots, 2, 3)
 
 
-@pytest.mark.parametrize("shapes", [((2, 6, 6), (5, 3, 3)), ((5, 3, 3), (2, 6, 6)), ((3, 4, 4), (3, 4, 4)), ((7, 3), (7, 5)), ((3,), (5,))])
-def test_a_bridge_gives_the_other_nets_shape(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        ((2, 6, 6), (5, 3, 3)),
+        ((5, 3, 3), (2, 6, 6)),
+        ((3, 4, 4), (3, 4, 4)),
+        ((7, 3), (7, 5)),
+        ((3,), (5,)),
+    ],
+)
+def test_a_bridge_gives_the_other_nets_shape(
+    shapes: tuple[tuple[int, ...], tuple[int, ...]],
+) -> None:
     source, target = (torch.randn(4, *shape) for shape in shapes)
     assert Bridge(source, target)(source).shape == target.shape
     assert averaged(target).shape == (4, target.shape[-1] if target.ndim < 4 else target.shape[1])
@@ -41,7 +57,9 @@ def test_stages_are_taps_on_outputs() -> None:
     assert stage_paths(Net(model, taps={"features": ["0", "1"]}), "student") == ["0", "1"]
     assert stage_paths(Net(model, taps={"features": "0"}), "student") == ["0"]
     for taps in ({"features": ["0", "1:in"]}, {"features": ["0[*]"]}, {}):
-        with pytest.raises(ValueError, match=r"name those of the teacher in taps\.features, which is"):
+        with pytest.raises(
+            ValueError, match=r"name those of the teacher in taps\.features, which is"
+        ):
             stage_paths(Net(model, taps=taps), "teacher")  # type: ignore[arg-type]
 
 

@@ -36,18 +36,39 @@ def llama() -> Net:
 def gpt2() -> Net:
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(3)
-    sizes = {"vocab_size": VOCABULARY, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": LENGTH, "initializer_range": 0.5}
-    return Net(transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes, bos_token_id=None, eos_token_id=END)).eval(), call)
+    sizes = {
+        "vocab_size": VOCABULARY,
+        "n_embd": 16,
+        "n_layer": 2,
+        "n_head": 2,
+        "n_positions": LENGTH,
+        "initializer_range": 0.5,
+    }
+    return Net(
+        transformers.GPT2LMHeadModel(
+            transformers.GPT2Config(**sizes, bos_token_id=None, eos_token_id=END)
+        ).eval(),
+        call,
+    )
 
 
 def without_cache() -> Net:
     def plainly(model: nn.Module, batch: Batch) -> Outputs:
-        return {"logits": call(model, {key: batch[key] for key in ("input_ids", "attention_mask")})["logits"]}
+        return {
+            "logits": call(model, {key: batch[key] for key in ("input_ids", "attention_mask")})[
+                "logits"
+            ]
+        }
 
     return Net(net(8, 2).model, plainly)
 
 
-NETS = {"own": lambda: net(8, depth=2), "llama": llama, "gpt2": gpt2, "without a cache": without_cache}
+NETS = {
+    "own": lambda: net(8, depth=2),
+    "llama": llama,
+    "gpt2": gpt2,
+    "without a cache": without_cache,
+}
 
 
 @pytest.mark.parametrize("make", NETS.values(), ids=NETS)
@@ -66,13 +87,20 @@ def test_the_cache_changes_nothing_and_is_used(make) -> None:  # type: ignore[no
     asked, lengths = make(), []
 
     def plainly(model: nn.Module, batch: Batch) -> Outputs:
-        return {"logits": call(model, {key: batch[key] for key in ("input_ids", "attention_mask")})["logits"]}
+        return {
+            "logits": call(model, {key: batch[key] for key in ("input_ids", "attention_mask")})[
+                "logits"
+            ]
+        }
 
     def noted(model: nn.Module, batch: Batch) -> Outputs:
         lengths.append(batch["input_ids"].shape[1])
         return call(model, batch)
 
-    first, second = continued(Net(asked.model, noted), timed(), END), continued(Net(asked.model, plainly), timed(), END)
+    first, second = (
+        continued(Net(asked.model, noted), timed(), END),
+        continued(Net(asked.model, plainly), timed(), END),
+    )
     assert torch.equal(first["input_ids"], second["input_ids"])
     assert set(lengths[1:]) == {1}
 
@@ -101,10 +129,16 @@ def test_it_does_not_depend_on_the_rows_beside_it_but_on_seed_step_and_index() -
     asked, given = net(8), timed()
     whole = continued(asked, given, END)
     rows = torch.tensor([5, 2, 9])
-    part = continued(asked, {key: value[rows] if value.ndim else value for key, value in given.items()}, END)
+    part = continued(
+        asked, {key: value[rows] if value.ndim else value for key, value in given.items()}, END
+    )
     assert torch.equal(part["input_ids"], whole["input_ids"][rows])
-    assert not torch.equal(continued(asked, given | {"step": torch.tensor(1)}, END)["token"], whole["token"])
-    assert not torch.equal(continued(asked, given | {"seed": torch.tensor(1)}, END)["token"], whole["token"])
+    assert not torch.equal(
+        continued(asked, given | {"step": torch.tensor(1)}, END)["token"], whole["token"]
+    )
+    assert not torch.equal(
+        continued(asked, given | {"seed": torch.tensor(1)}, END)["token"], whole["token"]
+    )
 
 
 def test_prompts_are_at_least_so_long_and_texts_at_most() -> None:
@@ -122,9 +156,17 @@ def test_tokens_are_drawn_by_their_probability() -> None:
     token, log = drawn(logits.expand(1000, -1), numbers)
     assert torch.bincount(token).tolist() == [500, 250, 150, 100]
     assert torch.allclose(log, logits[token])
-    assert torch.bincount(drawn(logits.expand(1000, -1), numbers, top_p=0.7)[0]).tolist() == [667, 333]
+    assert torch.bincount(drawn(logits.expand(1000, -1), numbers, top_p=0.7)[0]).tolist() == [
+        667,
+        333,
+    ]
     assert drawn(logits.expand(1000, -1), numbers, temperature=0)[0].unique().tolist() == [0]
-    assert torch.bincount(drawn(logits.expand(1000, -1), numbers, temperature=0.5)[0]).tolist() == [725, 181, 65, 29]
+    assert torch.bincount(drawn(logits.expand(1000, -1), numbers, temperature=0.5)[0]).tolist() == [
+        725,
+        181,
+        65,
+        29,
+    ]
     impossible = torch.tensor([[-torch.inf, 0.0, -torch.inf]]).expand(2, -1)
     assert drawn(impossible, torch.tensor([0.0, 1 - 2**-24]))[0].tolist() == [1, 1]
 
@@ -133,12 +175,17 @@ def test_teachers_write_too() -> None:
     given = timed()
     alone = continued(net(8, 1), given, END)
     for teacher in (Frozen(net(8, 1)), Ensemble([net(8, 1), net(8, 1)])):
-        text = written(given, [teacher], lambda logits, numbers: drawn(logits[0], numbers[:, 0]), END)
+        text = written(
+            given, [teacher], lambda logits, numbers: drawn(logits[0], numbers[:, 0]), END
+        )
         assert torch.equal(text["input_ids"], alone["input_ids"])
 
 
 def test_a_batch_without_prompts_or_of_nothing() -> None:
-    packed = timed() | {"valid": torch.ones(16, LENGTH, dtype=torch.bool), "attention_mask": torch.ones(16, LENGTH, dtype=torch.int64)}
+    packed = timed() | {
+        "valid": torch.ones(16, LENGTH, dtype=torch.bool),
+        "attention_mask": torch.ones(16, LENGTH, dtype=torch.int64),
+    }
     assert continued(net(8), packed)["valid"].all()
     nothing = continued(net(8), timed() | {"valid": torch.zeros(16, LENGTH, dtype=torch.bool)})
     assert not nothing["valid"].any()

@@ -36,16 +36,24 @@ def test_the_generator_climbs_what_the_student_then_descends() -> None:
     it = scheme(student_steps=1)
     it.prepare(blank())
     model = it.generator.model
-    parameters = {name: value.detach().clone().requires_grad_() for name, value in model.named_parameters()}
+    parameters = {
+        name: value.detach().clone().requires_grad_() for name, value in model.named_parameters()
+    }
 
     def apart(generator: dict[str, torch.Tensor]) -> torch.Tensor:
         image = torch.func.functional_call(model, generator, (normal(blank(), 4, CODES),))
-        p, q = it.teacher({"image": image}, grad=True)["logits"].softmax(1), it.student({"image": image})["logits"].softmax(1)
+        p, q = (
+            it.teacher({"image": image}, grad=True)["logits"].softmax(1),
+            it.student({"image": image})["logits"].softmax(1),
+        )
         return (p * (p.log() - q.log())).sum(1).mean()
 
     before = apart(parameters)
     gradients = torch.autograd.grad(before, list(parameters.values()))
-    climbed = {name: value + 0.5 * gradient for (name, value), gradient in zip(parameters.items(), gradients, strict=True)}
+    climbed = {
+        name: value + 0.5 * gradient
+        for (name, value), gradient in zip(parameters.items(), gradients, strict=True)
+    }
     after = float(apart(climbed).detach())
     engine = Engine("cpu")
     engine.setup(it, lambda learner: Optimization("sgd", {"lr": 0.5}))
@@ -53,7 +61,10 @@ def test_the_generator_climbs_what_the_student_then_descends() -> None:
     assert float(losses["generator/challenge"]) == pytest.approx(-float(before.detach()), rel=1e-4)
     assert float(losses["student/kd"]) == pytest.approx(after, rel=1e-4)
     assert after > float(before.detach())
-    assert all(torch.allclose(model.get_parameter(name), value, atol=1e-6) for name, value in climbed.items())
+    assert all(
+        torch.allclose(model.get_parameter(name), value, atol=1e-6)
+        for name, value in climbed.items()
+    )
 
 
 def test_the_generator_asks_the_student_as_it_is_at_evaluation() -> None:
@@ -100,12 +111,18 @@ def test_the_report_is_shown_images_in_the_shape_of_the_datas() -> None:
 
 def test_what_does_not_fit_is_told() -> None:
     def prepared(**changes: Any) -> None:
-        parts = {"teacher": Frozen(classifier()), "objectives": {"kd": KD()}, "generator": maker()} | changes
+        parts = {
+            "teacher": Frozen(classifier()),
+            "objectives": {"kd": KD()},
+            "generator": maker(),
+        } | changes
         ZSKT(classifier(), **parts).prepare(blank())
 
     with pytest.raises(ValueError, match="needs a teacher"):
         prepared(teacher=None)
-    with pytest.raises(ValueError, match=r"images of shape \(16, 1, 6, 6\); the data's have \(16, 1, 8, 8\)"):
+    with pytest.raises(
+        ValueError, match=r"images of shape \(16, 1, 6, 6\); the data's have \(16, 1, 8, 8\)"
+    ):
         scheme().prepare(blank() | {"image": torch.zeros(16, 1, 8, 8)})
     with pytest.raises(ValueError, match="does not say in 'latent'"):
         prepared(generator=Net(nn.Linear(4, 36)))

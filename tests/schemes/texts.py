@@ -36,11 +36,21 @@ def prompts(step: int = 0, number: int = 16) -> Batch:
     valid[number // 2] = False
     label = ids[:, 1:].masked_fill(~valid, -100)
     mask = (place <= whole)[:, :-1].long()
-    return {"input_ids": ids[:, :-1], "attention_mask": mask, "valid": valid, "label": label, "index": step * number + torch.arange(number)}
+    return {
+        "input_ids": ids[:, :-1],
+        "attention_mask": mask,
+        "valid": valid,
+        "label": label,
+        "index": step * number + torch.arange(number),
+    }
 
 
 def timed(step: int = 0, progress: float = 0.5) -> Batch:
-    return prompts(step) | {"step": torch.tensor(step), "progress": torch.tensor(progress), "seed": torch.tensor(0)}
+    return prompts(step) | {
+        "step": torch.tensor(step),
+        "progress": torch.tensor(progress),
+        "seed": torch.tensor(0),
+    }
 
 
 def informed(width: int = 8, seed: int = 0) -> Net:
@@ -55,4 +65,7 @@ def with_hints(step: int = 0, number: int = 16) -> Batch:
     generator = torch.Generator().manual_seed(step + 1000)
     ids = torch.randint(0, END, (number, 4), generator=generator)
     there = torch.arange(4)[None] < torch.randint(0, 5, (number, 1), generator=generator)
-    return prompts(step, number) | {"context_ids": ids.masked_fill(~there, END), "context_mask": there.long()}
+    return prompts(step, number) | {
+        "context_ids": ids.masked_fill(~there, END),
+        "context_mask": there.long(),
+    }

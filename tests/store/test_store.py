@@ -41,7 +41,11 @@ def batches(view: int, start: int, end: int) -> Iterator[Batch]:
 def answer(batch: Batch) -> Outputs:
     image = batch["image"]
     features = (image[:, :2, None], image.sum(1, keepdim=True))
-    return {"logits": image.sin(), "features": features, "projection": Projection(image.cos(), HEAD, scale=0.5)}
+    return {
+        "logits": image.sin(),
+        "features": features,
+        "projection": Projection(image.cos(), HEAD, scale=0.5),
+    }
 
 
 def recorded(folder: Path, binding: dict[str, object] | None = None) -> Store:
@@ -63,7 +67,9 @@ def test_answers_come_back_bit_by_bit(tmp_path: Path, monkeypatch: pytest.Monkey
     batch = asked([8, 3, 3, 0], [2, 0, 1, 2])
     got, expected = Recorded(store, checksums)(batch), answer(batch)
     assert torch.equal(got["logits"], expected["logits"])
-    assert all(torch.equal(a, b) for a, b in zip(got["features"], expected["features"], strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(got["features"], expected["features"], strict=True)
+    )
     assert torch.equal(got["projection"].hidden, expected["projection"].hidden)
     assert torch.equal(got["projection"].weight, HEAD)
     assert (got["projection"].scale, got["projection"].bias) == (0.5, None)
@@ -74,9 +80,13 @@ def test_another_input_than_the_one_answered_is_refused(tmp_path: Path) -> None:
     teacher = Recorded(recorded(tmp_path / "s"), checksums)
     batch = asked([8, 3], [2, 0])
     batch["image"][1, 2] = torch.nextafter(batch["image"][1, 2], torch.tensor(9.0))
-    with pytest.raises(ValueError, match="the input of sample 3 is not the one that the teacher answered"):
+    with pytest.raises(
+        ValueError, match="the input of sample 3 is not the one that the teacher answered"
+    ):
         teacher(batch)
-    with pytest.raises(ValueError, match="the input of sample 8"):  # the right sample in the wrong view
+    with pytest.raises(
+        ValueError, match="the input of sample 8"
+    ):  # the right sample in the wrong view
         teacher(asked([8, 3], [2, 0]) | {"view": torch.tensor([1, 0])})
 
 
@@ -88,7 +98,9 @@ def test_what_is_not_there_is_told(tmp_path: Path) -> None:
         teacher(asked([77], [0]))
     with pytest.raises(ValueError, match=r"view 3 is not in the store .* which has 3"):
         teacher(asked([3], [3]))
-    with pytest.raises(ValueError, match="'embedding' was not recorded, only features, logits, projection"):
+    with pytest.raises(
+        ValueError, match="'embedding' was not recorded, only features, logits, projection"
+    ):
         teacher.wants(["logits", "embedding"], {})
     with pytest.raises(ValueError, match="cannot be differentiated"):
         teacher(asked([3], [0]), grad=True)
@@ -101,7 +113,9 @@ def test_what_is_not_there_is_told(tmp_path: Path) -> None:
 def test_a_store_of_something_else_is_refused(tmp_path: Path) -> None:
     store = recorded(tmp_path / "s", {"teacher": "a", "data": {"crop": 1}})
     store.check({"teacher": "a", "data": {"crop": 1}})
-    with pytest.raises(ValueError, match=r"does not fit this recipe: data\.crop was 1 and is 2\. Record it anew"):
+    with pytest.raises(
+        ValueError, match=r"does not fit this recipe: data\.crop was 1 and is 2\. Record it anew"
+    ):
         store.check({"teacher": "a", "data": {"crop": 2}})
     with pytest.raises(ValueError, match='holds other answers: teacher was "a" and is "b"'):
         Writer(tmp_path / "s", {"teacher": "b", "data": {"crop": 1}})
@@ -111,7 +125,9 @@ def test_a_store_of_something_else_is_refused(tmp_path: Path) -> None:
         Writer(tmp_path / "other", {})
 
 
-def test_a_recording_that_was_killed_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recording_that_was_killed_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(writer, "SHARD", 100)
     whole = recorded(tmp_path / "whole")
     seen: list[int] = []
@@ -131,7 +147,15 @@ def test_a_recording_that_was_killed_goes_on(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "s" / "train-00000-0000000000.safetensors.zst").unlink()  # and a file was lost
     asked_again: list[int] = []
     again = Writer(tmp_path / "s", {"teacher": "a"})
-    list(again.record("train", INDEX, 3, batches, lambda batch: asked_again.extend(batch["index"].tolist()) or answer(batch)))  # type: ignore[func-returns-value]
+    list(
+        again.record(
+            "train",
+            INDEX,
+            3,
+            batches,
+            lambda batch: asked_again.extend(batch["index"].tolist()) or answer(batch),
+        )
+    )  # type: ignore[func-returns-value]
     again.finish({})
     assert len(asked_again) < 3 * len(INDEX), "what is there is not asked for again"
     assert done <= set(again.manifest.files)
@@ -169,15 +193,21 @@ def test_read_over_the_network_and_in_other_processes(tmp_path: Path) -> None:
 
 
 def _logits(store: Store) -> list[list[float]]:
-    values: list[list[float]] = store.read("train", torch.tensor([8, 3]), torch.tensor([2, 0]))[0]["logits"].tolist()
+    values: list[list[float]] = store.read("train", torch.tensor([8, 3]), torch.tensor([2, 0]))[0][
+        "logits"
+    ].tolist()
     return values
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.uint8, torch.bool])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.uint8, torch.bool]
+)
 def test_checksums_know_rows_alone(dtype: torch.dtype) -> None:
     values = (torch.rand(50, 3, 7) * 200).to(dtype)
     whole = checksums(values)
-    assert torch.equal(whole[10:20], checksums(values[10:20])), "the batch around a row changes nothing"
+    assert torch.equal(whole[10:20], checksums(values[10:20])), (
+        "the batch around a row changes nothing"
+    )
     assert torch.equal(whole, checksums(values.transpose(1, 2).contiguous().transpose(1, 2)))
     other = values.clone()
     other[5] = other[5].flip(1)
@@ -198,7 +228,9 @@ def test_top_and_sampled_are_made_of_the_teachers_distribution() -> None:
     assert torch.allclose(top.log_tail.double(), largest[..., 4:].sum(-1).log(), atol=1e-5)
     sampled: Sampled = encoded({"logits": logits}, batch, "sampled", 500)["sampled"]
     assert torch.allclose(sampled.log_p.double(), p.log().gather(-1, sampled.ids.long()), atol=1e-5)
-    share = torch.zeros_like(p).scatter_add_(-1, sampled.ids.long(), torch.full_like(sampled.log_p.double(), 1 / 500))
+    share = torch.zeros_like(p).scatter_add_(
+        -1, sampled.ids.long(), torch.full_like(sampled.log_p.double(), 1 / 500)
+    )
     assert (share - p).abs().max() < 0.13  # 5 sigma of the worst of 14,400 shares
     assert (share - p).mean(0).abs().max() < 0.01, "unbiased"
     again: Sampled = encoded({"logits": logits}, batch, "sampled", 500)["sampled"]
@@ -210,20 +242,33 @@ def test_top_and_sampled_are_made_of_the_teachers_distribution() -> None:
 
 def test_codecs_that_cannot_be() -> None:
     batch = {"index": torch.arange(2), "view": torch.zeros(2, dtype=torch.int64)}
-    with pytest.raises(ValueError, match="the codec 'top' is of logits, and the teacher's outputs are embedding"):
+    with pytest.raises(
+        ValueError, match="the codec 'top' is of logits, and the teacher's outputs are embedding"
+    ):
         encoded({"embedding": torch.rand(2, 3)}, batch, "top")
     with pytest.raises(ValueError, match="the 64 largest of 10 classes are all of them"):
         encoded({"logits": torch.rand(2, 10)}, batch, "top")
 
 
-def test_hidden_states_and_a_head_are_kept_as_their_logits_would_be(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hidden_states_and_a_head_are_kept_as_their_logits_would_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(codecs, "AT_ONCE", 7 * 12)  # not a whole number of rows
     torch.manual_seed(0)
     batch = {"index": torch.arange(5), "view": torch.zeros(5, dtype=torch.int64)}
-    signal = Projection(torch.randn(5, 3, 4), torch.randn(12, 4), torch.randn(12), 0.5, 3.0, (torch.randn(2, 4), torch.randn(12, 2)))
+    signal = Projection(
+        torch.randn(5, 3, 4),
+        torch.randn(12, 4),
+        torch.randn(12),
+        0.5,
+        3.0,
+        (torch.randn(2, 4), torch.randn(12, 2)),
+    )
     outputs = {"projection": signal, "features": torch.rand(5, 2)}
     for codec in ("top", "sampled"):
-        small, whole = (encoded(given, batch, codec, 4) for given in (outputs, {"logits": signal.logits()}))
+        small, whole = (
+            encoded(given, batch, codec, 4) for given in (outputs, {"logits": signal.logits()})
+        )
         assert set(small) == kept(outputs, codec) == {codec, "features"}
         for field in dataclasses.fields(small[codec]):
             mine, theirs = (getattr(one[codec], field.name) for one in (small, whole))
@@ -237,7 +282,12 @@ def test_a_tensor_in_two_roles_is_kept_once(tmp_path: Path) -> None:
 
     def tied(batch: Batch) -> Outputs:
         hidden = batch["image"].cos()
-        return {"projection": Projection(hidden, weight), "embedding": hidden, "head": (weight.view_as(weight), HEAD), "token_embedding": weight}
+        return {
+            "projection": Projection(hidden, weight),
+            "embedding": hidden,
+            "head": (weight.view_as(weight), HEAD),
+            "token_embedding": weight,
+        }
 
     under_way = Writer(tmp_path / "s", {})
     list(under_way.record("train", INDEX, 3, batches, tied))

@@ -13,7 +13,9 @@ from instil.students.depth import depth
 from tests.students.nets import IDS, llama, logits, observe
 
 
-@pytest.mark.parametrize(("by", "kept"), [("even", [0, 2, 4]), ("first", [0, 1, 2]), ("last", [2, 3, 4])])
+@pytest.mark.parametrize(
+    ("by", "kept"), [("even", [0, 2, 4]), ("first", [0, 1, 2]), ("last", [2, 3, 4])]
+)
 def test_which_layers_are_kept(by: str, kept: list[int]) -> None:
     model = llama()
     student = depth(copy.deepcopy(model), 3, by)
@@ -41,7 +43,10 @@ def test_a_layer_that_does_nothing_goes_first() -> None:
 
 def test_text_is_generated_with_a_cache_of_as_many_layers() -> None:
     student = depth(llama(), 2)
-    cached, plain = (student.generate(IDS["input_ids"], max_new_tokens=4, do_sample=False, use_cache=cache) for cache in (True, False))
+    cached, plain = (
+        student.generate(IDS["input_ids"], max_new_tokens=4, do_sample=False, use_cache=cache)
+        for cache in (True, False)
+    )
     assert torch.equal(cached, plain)
 
 
@@ -53,7 +58,9 @@ def test_layers_that_are_not_there_are_refused() -> None:
     with pytest.raises(ValueError, match="LlamaForCausalLM has 5 layers; 6 cannot be kept"):
         depth(llama(), 6)
     for wrong in ([0, 5], [2, 1], [1, 1]):
-        with pytest.raises(ValueError, match="layers are numbers from 0 to 4, each once and in order"):
+        with pytest.raises(
+            ValueError, match="layers are numbers from 0 to 4, each once and in order"
+        ):
             depth(llama(), wrong)
     with pytest.raises(ValueError, match="has no list of layers of one kind"):
         depth(nn.Sequential(nn.Linear(2, 2)), 1)

@@ -14,7 +14,9 @@ from tests.students.nets import IDS, llama, logits
 pytest.importorskip("peft")
 
 
-@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # peft asks transformers by the older name
+@pytest.mark.filterwarnings(
+    "ignore:.*is_gradient_checkpointing.*:FutureWarning"
+)  # peft asks transformers by the older name
 def test_only_the_adapters_learn() -> None:
     model = llama()
     student = lora(copy.deepcopy(model), rank=2)
@@ -32,4 +34,6 @@ def test_only_the_adapters_learn() -> None:
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
 def test_alpha_over_rank_scales_what_is_added() -> None:
     student = lora(llama(), rank=2, alpha=6, modules=["q_proj"])
-    assert student.base_model.model.model.layers[0].self_attn.q_proj.scaling["default"] == torch.tensor(3.0)
+    assert student.base_model.model.model.layers[0].self_attn.q_proj.scaling[
+        "default"
+    ] == torch.tensor(3.0)

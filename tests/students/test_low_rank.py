@@ -24,12 +24,17 @@ def test_the_task_asks_it_as_the_model_does_itself() -> None:
 def test_of_states_in_a_plane_nothing_is_lost() -> None:
     model = llama()
     model.model.norm.weight.data[4:] = 0
-    torch.testing.assert_close(logits(low_rank(copy.deepcopy(model), 4, observe)), logits(model), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        logits(low_rank(copy.deepcopy(model), 4, observe)), logits(model), rtol=1e-3, atol=1e-3
+    )
 
 
 def test_it_is_nearer_than_the_plain_decomposition() -> None:
     model = llama()
-    errors = [(logits(low_rank(copy.deepcopy(model), 5, seen)) - logits(model)).square().sum() for seen in (observe, None)]
+    errors = [
+        (logits(low_rank(copy.deepcopy(model), 5, seen)) - logits(model)).square().sum()
+        for seen in (observe, None)
+    ]
     weight = model.lm_head.weight.detach()
     u, s, v = torch.linalg.svd(weight, full_matrices=False)
     plain = (u[:, :5] * s[:5]) @ v[:5]

@@ -22,7 +22,10 @@ def test_the_grid(bits: int, group: int | None) -> None:
         for start in range(0, 4, group or 4):
             part = weight[row, start : start + (group or 4)].tolist()
             step = max(abs(value) for value in part) / most
-            torch.testing.assert_close(found[row, start : start + (group or 4)], torch.tensor([round(value / step) * step for value in part]))
+            torch.testing.assert_close(
+                found[row, start : start + (group or 4)],
+                torch.tensor([round(value / step) * step for value in part]),
+            )
     torch.testing.assert_close(Rounded(bits, group)(found), found)
 
 
@@ -30,13 +33,18 @@ def test_the_gradient_passes_as_if_nothing_was_rounded() -> None:
     layer = quantized(nn.Linear(4, 3), 4)
     asked = torch.randn(5, 4)
     layer(asked).sum().backward()
-    torch.testing.assert_close(layer.parametrizations.weight.original.grad, asked.sum(0).expand(3, 4))
+    torch.testing.assert_close(
+        layer.parametrizations.weight.original.grad, asked.sum(0).expand(3, 4)
+    )
     assert not torch.equal(layer.weight, layer.parametrizations.weight.original)
 
 
 def test_eight_bits_are_near_and_four_are_farther() -> None:
     model = llama()
-    errors = [(logits(quantized(copy.deepcopy(model), bits)) - logits(model)).abs().mean() for bits in (8, 4)]
+    errors = [
+        (logits(quantized(copy.deepcopy(model), bits)) - logits(model)).abs().mean()
+        for bits in (8, 4)
+    ]
     assert 0 < errors[0] < 0.2 * errors[1]
     student = quantized(copy.deepcopy(model))
     assert torch.equal(student.lm_head.weight, model.lm_head.weight)
@@ -45,8 +53,13 @@ def test_eight_bits_are_near_and_four_are_farther() -> None:
 
 def test_convolutions_are_rounded_and_what_cannot_be_cut_is_refused() -> None:
     assert any("original" in name for name in quantized(cnn(10, 1)).state_dict())
-    with pytest.raises(ValueError, match=r"group: the 16 inputs of 'model\.layers\.0\.self_attn.q_proj' are no multiple of 5"):
+    with pytest.raises(
+        ValueError,
+        match=r"group: the 16 inputs of 'model\.layers\.0\.self_attn.q_proj' are no multiple of 5",
+    ):
         quantized(llama(), 4, group=5)
     with pytest.raises(ValueError, match="has no linear layer or convolution"):
         quantized(nn.Embedding(2, 3))
-    assert not torch.isnan(quantized(nn.Linear(2, 2, bias=False).requires_grad_(False)).weight).any()
+    assert not torch.isnan(
+        quantized(nn.Linear(2, 2, bias=False).requires_grad_(False)).weight
+    ).any()

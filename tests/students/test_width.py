@@ -16,10 +16,16 @@ def test_idle_neurons_and_heads_go_without_a_trace() -> None:
     model = llama()
     for layer in model.model.layers:
         layer.mlp.up_proj.weight.data[::2] = 0
-        layer.self_attn.v_proj.weight.data[:4] = 0  # the first key-value head, which two query heads share
+        layer.self_attn.v_proj.weight.data[:4] = (
+            0  # the first key-value head, which two query heads share
+        )
     student = width(copy.deepcopy(model), neurons=12, groups=1, observe=observe)
     torch.testing.assert_close(logits(student), logits(model))
-    assert (student.config.intermediate_size, student.config.num_attention_heads, student.config.num_key_value_heads) == (12, 2, 1)
+    assert (
+        student.config.intermediate_size,
+        student.config.num_attention_heads,
+        student.config.num_key_value_heads,
+    ) == (12, 2, 1)
     assert student.model.layers[0].self_attn.q_proj.weight.shape == (8, 16)
 
 

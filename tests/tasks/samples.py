@@ -16,7 +16,10 @@ def images(kind: str = "single") -> Batch:
     shape = {"single": (12,), "multi": (12, 4), "binary": (12, 1)}[kind]
     label = torch.randint(0, 4 if kind == "single" else 2, shape, generator=generator)
     label[0] = 3 if kind == "single" else 1
-    return {"image": torch.rand(12, 1, 4, 4, generator=generator), "label": label if kind == "single" else label.float()}
+    return {
+        "image": torch.rand(12, 1, 4, 4, generator=generator),
+        "label": label if kind == "single" else label.float(),
+    }
 
 
 class PixelProbe(nn.Module):
@@ -48,8 +51,13 @@ class PairProbe(nn.Module):
         self.image, self.text = Probe(16, 5), TextProbe(5)
         self.logit_scale = nn.Parameter(torch.ones(1))
 
-    def forward(self, input_ids: Tensor, pixel_values: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
-        return {"image_embedding": self.image(pixel_values), "text_embedding": self.text(input_ids, attention_mask)}
+    def forward(
+        self, input_ids: Tensor, pixel_values: Tensor, attention_mask: Tensor
+    ) -> dict[str, Tensor]:
+        return {
+            "image_embedding": self.image(pixel_values),
+            "text_embedding": self.text(input_ids, attention_mask),
+        }
 
 
 def pixels() -> Batch:
@@ -79,7 +87,12 @@ def nodes() -> Batch:
     """A ring; the last nodes are only there for the others."""
     number = torch.arange(12)
     x = torch.randn(12, 6, generator=torch.Generator().manual_seed(2))
-    return {"x": x, "edge_index": torch.stack([number, (number + 1) % 12]), "label": images()["label"], "valid": number < 9}
+    return {
+        "x": x,
+        "edge_index": torch.stack([number, (number + 1) % 12]),
+        "label": images()["label"],
+        "valid": number < 9,
+    }
 
 
 def pairs() -> Batch:
@@ -121,7 +134,9 @@ class NextTokenProbe(nn.Module):
         self.tokens, self.head = nn.Embedding(9, 6), Probe(6, 9)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.tokens(input_ids).flatten(0, 1)).unflatten(0, input_ids.shape)
+        logits: Tensor = self.head(self.tokens(input_ids).flatten(0, 1)).unflatten(
+            0, input_ids.shape
+        )
         return logits
 
 
@@ -135,7 +150,12 @@ def rows() -> Batch:
     label = torch.zeros_like(ids)
     label[:, :-1] = ids[:, 1:]
     label[1, 0] = 8
-    return {"input_ids": ids, "attention_mask": made["attention_mask"], "label": label.masked_fill(~valid, -100), "valid": valid}
+    return {
+        "input_ids": ids,
+        "attention_mask": made["attention_mask"],
+        "label": label.masked_fill(~valid, -100),
+        "valid": valid,
+    }
 
 
 SAMPLES: dict[str, tuple[Callable[[], Batch], Callable[[], nn.Module] | None]] = {

@@ -50,7 +50,9 @@ def test_the_call_can_be_pickled_and_compiled():
     bound = pickle.loads(pickle.dumps(partial(call, size=6, mean=(0.5,), std=(0.5,))))
     model, batch = cnn(3, width=2), {"image": torch.rand(2, 1, 8, 8)}
     model.eval()
-    compiled = torch.compile(lambda image: bound(model, {"image": image})["logits"], backend="eager", fullgraph=True)
+    compiled = torch.compile(
+        lambda image: bound(model, {"image": image})["logits"], backend="eager", fullgraph=True
+    )
     torch.testing.assert_close(compiled(batch["image"]), bound(model, batch)["logits"])
 
 
@@ -65,7 +67,14 @@ def test_the_first_of_several_answers_is_the_logits():
 def test_a_transformers_model_gives_its_hidden_states():
     transformers = pytest.importorskip("transformers")
     config = transformers.ViTConfig(
-        hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16, image_size=8, patch_size=4, num_channels=1, num_labels=5
+        hidden_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=16,
+        image_size=8,
+        patch_size=4,
+        num_channels=1,
+        num_labels=5,
     )
     model = transformers.ViTForImageClassification(config).eval()
     outputs = call(model, {"image": torch.rand(2, 1, 8, 8)})
@@ -87,7 +96,9 @@ def test_evaluation_is_over_all_batches_and_restores_modes():
     model.eval()
     with torch.no_grad():
         logits = model(data.image)
-    assert metrics["accuracy"] == pytest.approx((logits.argmax(1) == data.label).double().mean().item())
+    assert metrics["accuracy"] == pytest.approx(
+        (logits.argmax(1) == data.label).double().mean().item()
+    )
     assert metrics["loss"] == pytest.approx(F.cross_entropy(logits, data.label).item(), rel=1e-5)
     assert sum(map(sum, details["confusion"])) == 500
     assert "agreement" not in metrics
@@ -105,10 +116,14 @@ def test_agreement_with_a_teacher():
 def test_plain_modules_and_tuples_are_taken():
     data, model = digits().test, cnn(10, width=4)
     pairs = [(data.image[:300], data.label[:300]), (data.image[300:], data.label[300:])]
-    assert Classification().evaluate(model, pairs) == Classification().evaluate(Net(model, call), Loader(data, 128, shuffle=False))
+    assert Classification().evaluate(model, pairs) == Classification().evaluate(
+        Net(model, call), Loader(data, 128, shuffle=False)
+    )
 
 
-@pytest.mark.parametrize("batch", [(torch.zeros(1), torch.zeros(1), torch.zeros(1)), torch.zeros(1)])
+@pytest.mark.parametrize(
+    "batch", [(torch.zeros(1), torch.zeros(1), torch.zeros(1)), torch.zeros(1)]
+)
 def test_other_batches_are_refused(batch):
     with pytest.raises(ValueError, match="a tuple of image and label, not"):
         Classification().named(batch)
@@ -133,7 +148,10 @@ class KD(Objective):
 
 def test_undefined_objectives_are_named():
     Classification("single").check({"dkd": DKD(), "kd": KD()})
-    with pytest.raises(ValueError, match=r"^objectives\.deep: DKD is undefined for multi-label classification \(it is defined for single\)$"):
+    with pytest.raises(
+        ValueError,
+        match=r"^objectives\.deep: DKD is undefined for multi-label classification \(it is defined for single\)$",
+    ):
         Classification("multi").check({"deep": DKD()})
     with pytest.raises(ValueError, match=r"objectives\.kd: set multi_label: true"):
         Classification("multi").check(Objectives({"kd": KD()}))
@@ -150,9 +168,13 @@ def test_class_counts_and_names_are_compared():
     task, outputs = Classification(), {"logits": torch.zeros(2, 3)}
     task.check_classes(outputs, ["cat", "dog", "owl"])
     task.check_classes(outputs, ["cat", "dog", "owl"], ("cat", "dog", "owl"))
-    with pytest.raises(ValueError, match="the student gives 3 logits, the data has 2 classes: cat, dog"):
+    with pytest.raises(
+        ValueError, match="the student gives 3 logits, the data has 2 classes: cat, dog"
+    ):
         task.check_classes(outputs, ["cat", "dog"], whose="student")
-    with pytest.raises(ValueError, match="in another order: class 1 is 'owl' for the teacher and 'dog' in the data"):
+    with pytest.raises(
+        ValueError, match="in another order: class 1 is 'owl' for the teacher and 'dog' in the data"
+    ):
         task.check_classes(outputs, ["cat", "dog", "owl"], ["cat", "owl", "dog"])
     with pytest.raises(ValueError, match="not the same: class 2 is 'emu'"):
         task.check_classes(outputs, ["cat", "dog", "owl"], ["cat", "dog", "emu"])

@@ -23,7 +23,9 @@ class Parrot(nn.Module):
     """Says the letter after the one it reads, and nothing after z."""
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        return nn.functional.one_hot(torch.where(input_ids == ord("z"), 256, input_ids + 1) % 257, 257).float()
+        return nn.functional.one_hot(
+            torch.where(input_ids == ord("z"), 256, input_ids + 1) % 257, 257
+        ).float()
 
 
 def said(model: nn.Module, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -44,15 +46,21 @@ def test_texts_are_gone_on_with_from_their_middle(tmp_path: Path) -> None:
 
 def test_answers_are_judged_by_what_they_share_with_the_ones_given(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
-    path.write_text("\n".join(json.dumps({"prompt": "k k w", "completion": "xy"}) for _ in range(3)))
+    path.write_text(
+        "\n".join(json.dumps({"prompt": "k k w", "completion": "xy"}) for _ in range(3))
+    )
     samples = text(str(path), length=10).test
     metrics, details = Language().written(Net(Parrot(), said), samples)
     one = details["continuations"][0]
     assert (one["prompt"], one["text"]) == ("k k w", "xy")
     assert one["said"] == "xyz", "and then the end"
     assert metrics == {"rouge_l": 0.0}, "one word, and another"
-    path.write_text("\n".join(json.dumps({"prompt": "k k w", "completion": "xyz"}) for _ in range(3)))
-    assert Language().written(Net(Parrot(), said), text(str(path), length=10).test)[0] == {"rouge_l": 1.0}
+    path.write_text(
+        "\n".join(json.dumps({"prompt": "k k w", "completion": "xyz"}) for _ in range(3))
+    )
+    assert Language().written(Net(Parrot(), said), text(str(path), length=10).test)[0] == {
+        "rouge_l": 1.0
+    }
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -70,15 +78,25 @@ def test_the_gap_is_between_own_text_and_given_text() -> None:
     own = continued(student, batch, texts.END)
     apart = []
     for rows in (own, batch):
-        mine, theirs = (one(rows)["logits"][rows["valid"]].double().log_softmax(-1) for one in (student, teacher))
+        mine, theirs = (
+            one(rows)["logits"][rows["valid"]].double().log_softmax(-1)
+            for one in (student, teacher)
+        )
         apart.append((theirs.exp() * (theirs - mine)).sum(-1).mean().item())
-    assert exposure_bias_gap(student, teacher, batch, texts.END) == pytest.approx(apart[0] - apart[1], rel=1e-5)
+    assert exposure_bias_gap(student, teacher, batch, texts.END) == pytest.approx(
+        apart[0] - apart[1], rel=1e-5
+    )
     assert exposure_bias_gap(student, student, batch, texts.END) == pytest.approx(0, abs=1e-9)
 
 
 def test_with_a_teacher_the_gap_is_there(tmp_path: Path) -> None:
     for number in range(3):
         (tmp_path / f"{number}.txt").write_text("abcdefgh" * 5)
-    model, samples = Net(causal_transformer(257, length=16, width=8), call), text(str(tmp_path), length=16).test
-    assert Language().written(model, samples, model)[1]["exposure_bias_gap"] == pytest.approx(0, abs=1e-9)
+    model, samples = (
+        Net(causal_transformer(257, length=16, width=8), call),
+        text(str(tmp_path), length=16).test,
+    )
+    assert Language().written(model, samples, model)[1]["exposure_bias_gap"] == pytest.approx(
+        0, abs=1e-9
+    )
     assert "exposure_bias_gap" not in Language().written(model, samples)[1]

@@ -16,12 +16,28 @@ from tests.tasks.samples import BoxProbe, found, images
 
 
 def said(logits: Tensor, box_logits: Tensor) -> Net:
-    return Net(nn.Identity(), lambda _, batch: {"logits": logits[batch["index"]], "box_logits": box_logits[batch["index"]]})
+    return Net(
+        nn.Identity(),
+        lambda _, batch: {
+            "logits": logits[batch["index"]],
+            "box_logits": box_logits[batch["index"]],
+        },
+    )
 
 
-def measured(logits: Tensor, box_logits: Tensor, label: Tensor, box: Tensor, teacher: Any = None) -> dict[str, float]:
-    batch = {"image": torch.rand(len(label), 1, 2, 2), "label": label, "box": box, "index": torch.arange(len(label))}
-    pieces = [{key: value[:3] for key, value in batch.items()}, {key: value[3:] for key, value in batch.items()}]
+def measured(
+    logits: Tensor, box_logits: Tensor, label: Tensor, box: Tensor, teacher: Any = None
+) -> dict[str, float]:
+    batch = {
+        "image": torch.rand(len(label), 1, 2, 2),
+        "label": label,
+        "box": box,
+        "index": torch.arange(len(label)),
+    }
+    pieces = [
+        {key: value[:3] for key, value in batch.items()},
+        {key: value[3:] for key, value in batch.items()},
+    ]
     return Detection().evaluate(said(logits, box_logits), pieces, teacher)[0]
 
 
@@ -38,7 +54,9 @@ def test_overlap_counts_pixels() -> None:
     generator = torch.Generator().manual_seed(0)
     one, other = (torch.randint(0, 7, (200, 4), generator=generator).float() for _ in range(2))
     for box in (one, other):  # every fourth is as it came, and may end before it begins
-        box[torch.arange(200) % 4 > 0] = box[torch.arange(200) % 4 > 0].view(-1, 2, 2).sort(1).values.flatten(1)
+        box[torch.arange(200) % 4 > 0] = (
+            box[torch.arange(200) % 4 > 0].view(-1, 2, 2).sort(1).values.flatten(1)
+        )
     for a, b, value in zip(one.tolist(), other.tolist(), overlap(one, other).tolist(), strict=True):
         either = len(pixels(a) | pixels(b))
         assert value == pytest.approx(len(pixels(a) & pixels(b)) / either if either else 0)
@@ -47,20 +65,31 @@ def test_overlap_counts_pixels() -> None:
 
 def test_an_edge_is_the_mean_of_its_distribution() -> None:
     probability = torch.tensor([[0.5, 0.5, 0, 0], [0, 0, 0, 1], [0.25] * 4, [0, 0.2, 0.8, 0]])
-    torch.testing.assert_close(boxes(probability.clamp_min(1e-30).log().flatten()[None]), torch.tensor([[0.5, 3.0, 1.5, 1.8]]))
+    torch.testing.assert_close(
+        boxes(probability.clamp_min(1e-30).log().flatten()[None]),
+        torch.tensor([[0.5, 3.0, 1.5, 1.8]]),
+    )
 
 
 def test_the_metrics_are_of_what_is_known() -> None:
     logits = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
     label = logits.argmax(1)
     label[1], label[2] = -100, (label[2] + 1) % 3
-    box = torch.tensor([[0.0, 0, 2, 2], [1, 1, 3, 3], [1, 1, 3, 3], [2, 2, 6, 6], [0, 0, 4, 4], [-100, 0, 2, 2]])
-    guess = torch.tensor([[0.0, 0, 2, 2], [0, 0, 6, 6], [1, 1, 3, 3], [2, 2, 6, 4], [3, 3, 5, 5], [0, 0, 1, 1]])
-    metrics = measured(logits, sure(guess), label, box, Frozen(said(logits.roll(1, 0), sure(guess))))
+    box = torch.tensor(
+        [[0.0, 0, 2, 2], [1, 1, 3, 3], [1, 1, 3, 3], [2, 2, 6, 6], [0, 0, 4, 4], [-100, 0, 2, 2]]
+    )
+    guess = torch.tensor(
+        [[0.0, 0, 2, 2], [0, 0, 6, 6], [1, 1, 3, 3], [2, 2, 6, 4], [3, 3, 5, 5], [0, 0, 1, 1]]
+    )
+    metrics = measured(
+        logits, sure(guess), label, box, Frozen(said(logits.roll(1, 0), sure(guess)))
+    )
     assert metrics["iou"] == pytest.approx((1 + 1 + 0.5 + 1 / 19) / 4)
     assert metrics["found"] == pytest.approx(2 / 4)
     assert metrics["accuracy"] == pytest.approx(4 / 5)
-    assert metrics["agreement"] == pytest.approx(float((logits.argmax(1) == logits.roll(1, 0).argmax(1)).double().mean()))
+    assert metrics["agreement"] == pytest.approx(
+        float((logits.argmax(1) == logits.roll(1, 0).argmax(1)).double().mean())
+    )
 
 
 def test_nothing_to_judge() -> None:
@@ -86,5 +115,8 @@ def test_the_call_takes_both_forms_of_answer() -> None:
 
 def test_data_of_other_tasks_are_refused() -> None:
     for batch in (images(), found() | {"box": torch.zeros(12, 2)}):
-        with pytest.raises(ValueError, match=r"detection needs a label \(N,\) and a box \(N, 4\); this batch has image, label"):
+        with pytest.raises(
+            ValueError,
+            match=r"detection needs a label \(N,\) and a box \(N, 4\); this batch has image, label",
+        ):
             Detection().check_data(batch)

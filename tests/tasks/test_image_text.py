@@ -15,12 +15,19 @@ from tests.tasks.samples import pairs
 
 
 def given(_: nn.Module, batch: Batch) -> Outputs:
-    return {"image_embedding": batch["image"].flatten(1), "text_embedding": batch["said"], "logit_scale": torch.ones(1)}
+    return {
+        "image_embedding": batch["image"].flatten(1),
+        "text_embedding": batch["said"],
+        "logit_scale": torch.ones(1),
+    }
 
 
 def sample(number: int = 9) -> Batch:
     generator = torch.Generator().manual_seed(0)
-    image, said = torch.randn(number, 1, 2, 2, generator=generator), torch.randn(number, 4, generator=generator)
+    image, said = (
+        torch.randn(number, 1, 2, 2, generator=generator),
+        torch.randn(number, 4, generator=generator),
+    )
     ids = torch.arange(number)[:, None] // 2  # texts in twos
     return {"image": image, "said": said, "input_ids": ids, "label": torch.arange(number) % 3}
 
@@ -33,13 +40,30 @@ def closest(one: Tensor, others: list[Tensor]) -> int:
 def test_the_metrics_are_those_of_loops() -> None:
     batch = sample()
     batch["label"][4] = -100
-    metrics, details = ImageText().evaluate(Net(nn.Identity(), given), [{k: v[:5] for k, v in batch.items()}, {k: v[5:] for k, v in batch.items()}])
-    images, texts, ids = list(batch["image"].flatten(1)), list(batch["said"]), batch["input_ids"][:, 0].tolist()
-    classes = [F.normalize(batch["said"][batch["label"] == number], dim=1).mean(0) for number in range(3)]
-    right = [closest(image, classes) == int(label) for image, label in zip(images, batch["label"], strict=True) if label >= 0]
+    metrics, details = ImageText().evaluate(
+        Net(nn.Identity(), given),
+        [{k: v[:5] for k, v in batch.items()}, {k: v[5:] for k, v in batch.items()}],
+    )
+    images, texts, ids = (
+        list(batch["image"].flatten(1)),
+        list(batch["said"]),
+        batch["input_ids"][:, 0].tolist(),
+    )
+    classes = [
+        F.normalize(batch["said"][batch["label"] == number], dim=1).mean(0) for number in range(3)
+    ]
+    right = [
+        closest(image, classes) == int(label)
+        for image, label in zip(images, batch["label"], strict=True)
+        if label >= 0
+    ]
     assert metrics["accuracy"] == pytest.approx(sum(right) / len(right))
-    assert metrics["text_recall"] == pytest.approx(sum(ids[closest(image, texts)] == ids[n] for n, image in enumerate(images)) / 9)
-    assert metrics["image_recall"] == pytest.approx(sum(ids[closest(text, images)] == ids[n] for n, text in enumerate(texts)) / 9)
+    assert metrics["text_recall"] == pytest.approx(
+        sum(ids[closest(image, texts)] == ids[n] for n, image in enumerate(images)) / 9
+    )
+    assert metrics["image_recall"] == pytest.approx(
+        sum(ids[closest(text, images)] == ids[n] for n, text in enumerate(texts)) / 9
+    )
     assert sum(map(sum, details["confusion"])) == 8
 
 
@@ -52,16 +76,22 @@ def test_a_class_without_a_text_is_never_chosen() -> None:
 def test_agreement_is_in_the_class() -> None:
     batch = sample()
     net = Net(nn.Identity(), given)
-    other = Net(nn.Identity(), lambda model, asked: given(model, asked | {"image": -asked["image"]}))
+    other = Net(
+        nn.Identity(), lambda model, asked: given(model, asked | {"image": -asked["image"]})
+    )
     assert ImageText().evaluate(net, [batch], Frozen(net))[0]["agreement"] == 1
     assert ImageText().evaluate(net, [batch], Frozen(other))[0]["agreement"] < 1
 
 
 def test_nothing_to_judge() -> None:
     with pytest.raises(ValueError, match="no image to evaluate on has a label"):
-        ImageText().evaluate(Net(nn.Identity(), given), [sample() | {"label": torch.full((9,), -100)}])
+        ImageText().evaluate(
+            Net(nn.Identity(), given), [sample() | {"label": torch.full((9,), -100)}]
+        )
     with pytest.raises(ValueError, match="9 of 9 items have embeddings that are not finite"):
-        ImageText().evaluate(Net(nn.Identity(), given), [sample() | {"said": torch.full((9, 4), torch.nan)}])
+        ImageText().evaluate(
+            Net(nn.Identity(), given), [sample() | {"said": torch.full((9, 4), torch.nan)}]
+        )
 
 
 def test_the_call_on_ours() -> None:
@@ -73,7 +103,9 @@ def test_the_call_on_ours() -> None:
     assert outputs["logit_scale"].item() == pytest.approx(1 / 0.07)
     with torch.no_grad():
         model.logit_scale += 10
-    assert call(model, pairs())["logit_scale"].item() == pytest.approx(100), "section 2.5: never more than 100"
+    assert call(model, pairs())["logit_scale"].item() == pytest.approx(100), (
+        "section 2.5: never more than 100"
+    )
 
 
 def test_transformers_clip() -> None:
@@ -86,8 +118,19 @@ def test_transformers_clip() -> None:
         "num_attention_heads": 2,
         "max_position_embeddings": 5,
     }
-    vision = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 4, "patch_size": 2}
-    model = transformers.CLIPModel(transformers.CLIPConfig(text_config=text, vision_config=vision | {"num_channels": 1}, projection_dim=6)).eval()
+    vision = {
+        "hidden_size": 8,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 4,
+        "patch_size": 2,
+    }
+    model = transformers.CLIPModel(
+        transformers.CLIPConfig(
+            text_config=text, vision_config=vision | {"num_channels": 1}, projection_dim=6
+        )
+    ).eval()
     outputs = call(model, pairs())
     assert outputs["image_embedding"].shape == outputs["text_embedding"].shape == (12, 6)
     assert outputs["logit_scale"].item() == pytest.approx(model.logit_scale.exp().item())

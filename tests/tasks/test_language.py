@@ -19,8 +19,18 @@ from instil.tasks.language import Language, call
 from instil.teachers.frozen import Frozen
 from tests.tasks.samples import NextTokenProbe, rows
 
-IDS = {"input_ids": torch.tensor([[3, 1, 4, 1, 5, 9], [2, 6, 5, 3, 5, 8]]), "attention_mask": torch.ones(2, 6, dtype=torch.int64)}
-TINY = {"vocab_size": 11, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+IDS = {
+    "input_ids": torch.tensor([[3, 1, 4, 1, 5, 9], [2, 6, 5, 3, 5, 8]]),
+    "attention_mask": torch.ones(2, 6, dtype=torch.int64),
+}
+TINY = {
+    "vocab_size": 11,
+    "hidden_size": 8,
+    "intermediate_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+}
 FAMILIES = {
     "llama": {},
     "gemma2": {"final_logit_softcapping": 0.5, "head_dim": 4},
@@ -33,7 +43,9 @@ FAMILIES = {
 def family(name: str) -> Any:
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
-    config = transformers.AutoConfig.for_model(name, **(TINY if name != "gpt2" else {"vocab_size": 11}), pad_token_id=0, **FAMILIES[name])
+    config = transformers.AutoConfig.for_model(
+        name, **(TINY if name != "gpt2" else {"vocab_size": 11}), pad_token_id=0, **FAMILIES[name]
+    )
     return transformers.AutoModelForCausalLM.from_config(config).eval()
 
 
@@ -69,11 +81,15 @@ def test_logits_of_a_teacher_have_no_gradient_wherever_they_are_read() -> None:
     assert not Frozen(Net(model, call))(IDS)["logits"].requires_grad
 
 
-@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # peft asks transformers by the older name
+@pytest.mark.filterwarnings(
+    "ignore:.*is_gradient_checkpointing.*:FutureWarning"
+)  # peft asks transformers by the older name
 def test_an_adapter_on_the_head_is_felt() -> None:
     peft = pytest.importorskip("peft")
     model = family("llama")
-    adapted = peft.get_peft_model(model, peft.LoraConfig(target_modules=["lm_head", "q_proj"], r=2, init_lora_weights=False)).eval()
+    adapted = peft.get_peft_model(
+        model, peft.LoraConfig(target_modules=["lm_head", "q_proj"], r=2, init_lora_weights=False)
+    ).eval()
     outputs = call(adapted, IDS)
     torch.testing.assert_close(outputs["logits"], adapted(**IDS).logits)
     outputs["logits"].sum().backward()
@@ -86,13 +102,23 @@ def test_ours_does_not_look_ahead_nor_at_padding() -> None:
     model = causal_transformer(11, width=8).eval()
     changed = {**IDS, "input_ids": IDS["input_ids"].clone()}
     changed["input_ids"][:, 4:] = 0
-    torch.testing.assert_close(call(model, IDS)["logits"][:, :4], call(model, changed)["logits"][:, :4])
+    torch.testing.assert_close(
+        call(model, IDS)["logits"][:, :4], call(model, changed)["logits"][:, :4]
+    )
     padded = {**changed, "attention_mask": (torch.arange(6) < 4).long().expand(2, 6)}
-    torch.testing.assert_close(call(model, padded)["logits"][:, :4], call(model, IDS)["logits"][:, :4])
+    torch.testing.assert_close(
+        call(model, padded)["logits"][:, :4], call(model, IDS)["logits"][:, :4]
+    )
 
 
 def said(logits: Tensor) -> Net:
-    return Net(nn.Identity(), lambda _, batch: {"logits": logits[batch["index"]], "prediction": logits[batch["index"]].argmax(-1)})
+    return Net(
+        nn.Identity(),
+        lambda _, batch: {
+            "logits": logits[batch["index"]],
+            "prediction": logits[batch["index"]].argmax(-1),
+        },
+    )
 
 
 def test_the_metrics_are_of_what_is_learned() -> None:
@@ -107,7 +133,9 @@ def test_the_metrics_are_of_what_is_learned() -> None:
     loss = sum(losses) / len(losses)
     wanted = {"loss": loss, "perplexity": math.exp(loss), "likelihood": math.exp(-loss)}
     wanted |= {"accuracy": sum(right) / len(right), "agreement": sum(same) / len(same)}
-    wanted["bits_per_byte"] = sum(losses) / math.log(2) / sum(int(batch["bytes"][n, t]) for n, t in places)
+    wanted["bits_per_byte"] = (
+        sum(losses) / math.log(2) / sum(int(batch["bytes"][n, t]) for n, t in places)
+    )
     assert metrics == pytest.approx(wanted, rel=1e-5)
 
 
@@ -116,7 +144,15 @@ def test_metrics_in_pieces_are_those_of_all_logits(monkeypatch: pytest.MonkeyPat
     whole = Language().evaluate(Net(model, call), [batch])[0]
     monkeypatch.setattr(language, "CHUNK", 40)
     assert Language().evaluate(Net(model, call), [batch])[0] == pytest.approx(whole)
-    logits = Language().evaluate(Net(model, lambda model, batch: {"logits": model(batch["input_ids"], batch["attention_mask"])["logits"]}), [batch])
+    logits = Language().evaluate(
+        Net(
+            model,
+            lambda model, batch: {
+                "logits": model(batch["input_ids"], batch["attention_mask"])["logits"]
+            },
+        ),
+        [batch],
+    )
     assert logits[0] == pytest.approx(whole)
 
 
@@ -129,7 +165,10 @@ def test_where_nothing_is_learned() -> None:
     outputs = Net(model, call)(batch)
     teacher = {"logits": outputs["logits"].detach() + torch.randn(12, 5, 9)}
     update = objectives(outputs, teacher, batch | {"valid": torch.zeros(12, 5, dtype=torch.bool)})
-    assert {name: loss.item() for name, loss in update.losses.items()} == {"cross_entropy": 0, "kd": 0}
+    assert {name: loss.item() for name, loss in update.losses.items()} == {
+        "cross_entropy": 0,
+        "kd": 0,
+    }
     sum(update.losses.values()).backward()
     assert all(p.grad is None or p.grad.abs().sum() == 0 for p in model.parameters())
 
@@ -147,12 +186,17 @@ def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="it knows 11 tokens, the tokenizer of the data has 12"):
         task.check_model(causal_transformer(11), {"vocabulary": 12})
     task.check_model(causal_transformer(16), {"vocabulary": 12})
-    with pytest.raises(ValueError, match="6 tokens is longer than the 4 that this net was built for"):
+    with pytest.raises(
+        ValueError, match="6 tokens is longer than the 4 that this net was built for"
+    ):
         call(causal_transformer(11, length=4), IDS)
 
 
 def test_rows_longer_than_the_context_are_refused() -> None:
     model = family("llama")
     model.config.max_position_embeddings = 4
-    with pytest.raises(ValueError, match="rows of 6 tokens are longer than the context of LlamaForCausalLM, 4 tokens"):
+    with pytest.raises(
+        ValueError,
+        match="rows of 6 tokens are longer than the context of LlamaForCausalLM, 4 tokens",
+    ):
         call(model, IDS)

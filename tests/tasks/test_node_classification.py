@@ -40,7 +40,10 @@ def test_nodes_that_are_there_for_others_do_not_count() -> None:
 
 
 def test_its_students_are_no_onnx_graphs() -> None:
-    with pytest.raises(ValueError, match="a student of node classification cannot be exported to ONNX: it is no graph from x, edge_index to logits"):
+    with pytest.raises(
+        ValueError,
+        match="a student of node classification cannot be exported to ONNX: it is no graph from x, edge_index to logits",
+    ):
         NodeClassification().check_export()
     with pytest.raises(ValueError, match="is asked with a dict of x, edge_index, not a Tensor"):
         NodeClassification().asked(torch.rand(2, 6), (6,))

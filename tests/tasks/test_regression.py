@@ -25,8 +25,15 @@ def said(outputs: Tensor) -> Net:
 
 
 def measured(outputs: Tensor, label: Tensor, teacher: Any = None) -> dict[str, float]:
-    batch = {"image": torch.rand(len(label), 1, 2, 2), "label": label, "index": torch.arange(len(label))}
-    pieces = [{key: value[:3] for key, value in batch.items()}, {key: value[3:] for key, value in batch.items()}]
+    batch = {
+        "image": torch.rand(len(label), 1, 2, 2),
+        "label": label,
+        "index": torch.arange(len(label)),
+    }
+    pieces = [
+        {key: value[:3] for key, value in batch.items()},
+        {key: value[3:] for key, value in batch.items()},
+    ]
     return Regression().evaluate(said(outputs), pieces, teacher)[0]
 
 
@@ -38,28 +45,41 @@ def r2(outputs: list[float], label: list[float]) -> float:
 
 def test_the_metrics_are_of_what_is_known() -> None:
     label = reals()["label"]
-    outputs, others = (torch.randn(12, 2, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    outputs, others = (
+        torch.randn(12, 2, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)
+    )
     metrics = measured(outputs, label, Frozen(said(others)))
     columns = list(zip(outputs.T.tolist(), label.T.tolist(), others.T.tolist(), strict=True))
-    errors = [z - y for ours, labels, _ in columns for z, y in zip(ours, labels, strict=True) if y == y and y != -100]
+    errors = [
+        z - y
+        for ours, labels, _ in columns
+        for z, y in zip(ours, labels, strict=True)
+        if y == y and y != -100
+    ]
     assert len(errors) == 20
     assert metrics["r2"] == pytest.approx(sum(r2(ours, labels) for ours, labels, _ in columns) / 2)
     assert metrics["mae"] == pytest.approx(sum(map(abs, errors)) / 20)
     assert metrics["loss"] == pytest.approx(sum(error**2 for error in errors) / 20)
-    assert metrics["agreement"] == pytest.approx(sum(r2(ours, theirs) for ours, _, theirs in columns) / 2)
+    assert metrics["agreement"] == pytest.approx(
+        sum(r2(ours, theirs) for ours, _, theirs in columns) / 2
+    )
 
 
 def test_one_output() -> None:
     label = torch.arange(6).float()
     assert measured(label[:, None], label[:, None])["r2"] == 1
-    assert measured(label[:, None].mean(0, keepdim=True).expand(6, 1), label[:, None])["r2"] == pytest.approx(0)
+    assert measured(label[:, None].mean(0, keepdim=True).expand(6, 1), label[:, None])[
+        "r2"
+    ] == pytest.approx(0)
 
 
 def test_nothing_to_judge() -> None:
     with pytest.raises(ValueError, match="no output to evaluate on has two known labels"):
         measured(torch.zeros(6, 2), torch.full((6, 2), math.nan))
     with pytest.raises(ValueError, match="2 of 6 samples have outputs that are not finite"):
-        measured(torch.zeros(6, 2).index_fill_(0, torch.tensor([1, 4]), math.inf), torch.zeros(6, 2))
+        measured(
+            torch.zeros(6, 2).index_fill_(0, torch.tensor([1, 4]), math.inf), torch.zeros(6, 2)
+        )
 
 
 def test_losses_of_classes_are_refused() -> None:
@@ -71,7 +91,9 @@ def test_losses_of_classes_are_refused() -> None:
 
 
 def test_data_of_other_tasks_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"needs real labels \(N, D\); these are torch.int64 of the shape \(12,\)"):
+    with pytest.raises(
+        ValueError, match=r"needs real labels \(N, D\); these are torch.int64 of the shape \(12,\)"
+    ):
         Regression().check_data(images())
     with pytest.raises(ValueError, match="labels are real, not 'single'"):
         Regression("single")

@@ -17,7 +17,11 @@ def single(count: int = 400, classes: int = 5):
 def test_single_label_numbers_by_hand():
     logits = torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 3.0, 0.0], [0.0, 0.0, 0.0]])
     metrics, details = scores(logits, torch.tensor([0, 1, 2, -100]))
-    log_probability = [2 - math.log(math.exp(2) + 2), 1 - math.log(math.e + 2), -math.log(math.exp(3) + 2)]
+    log_probability = [
+        2 - math.log(math.exp(2) + 2),
+        1 - math.log(math.e + 2),
+        -math.log(math.exp(3) + 2),
+    ]
     assert metrics["accuracy"] == pytest.approx(2 / 3)
     assert metrics["loss"] == pytest.approx(-sum(log_probability) / 3)
     assert details["confusion"] == [[1, 0, 0], [0, 1, 0], [0, 1, 0]]
@@ -31,7 +35,10 @@ def test_calibration_error_by_a_plain_loop():
     for number in range(15):
         inside = (confidence > number / 15) & (confidence <= (number + 1) / 15)
         if inside.any():
-            share, mean = (predicted == label)[inside].double().mean().item(), confidence[inside].double().mean().item()
+            share, mean = (
+                (predicted == label)[inside].double().mean().item(),
+                confidence[inside].double().mean().item(),
+            )
             rows.append((mean, share, int(inside.sum())))
             expected += inside.double().mean().item() * abs(share - mean)
     assert metrics["ece"] == pytest.approx(expected, abs=1e-6)
@@ -63,10 +70,17 @@ def test_many_labels_against_scikit_learn():
     label[:, 3] = 0  # a class without a positive
     logits = torch.randn(200, 4, generator=generator) + label
     metrics, details = scores(logits, label, logits * 2, "multi")
-    assert metrics["accuracy"] == pytest.approx(((logits > 0) == label.bool()).float().mean().item())
-    assert metrics["map"] == pytest.approx(reference.average_precision_score(label[:, :3], logits[:, :3], average="macro"), abs=1e-6)
+    assert metrics["accuracy"] == pytest.approx(
+        ((logits > 0) == label.bool()).float().mean().item()
+    )
+    assert metrics["map"] == pytest.approx(
+        reference.average_precision_score(label[:, :3], logits[:, :3], average="macro"), abs=1e-6
+    )
     assert metrics["agreement"] == 1
-    assert torch.tensor(details["confusion"]).tolist() == reference.multilabel_confusion_matrix(label, logits > 0).tolist()
+    assert (
+        torch.tensor(details["confusion"]).tolist()
+        == reference.multilabel_confusion_matrix(label, logits > 0).tolist()
+    )
 
 
 def test_missing_entries_of_many_labels_do_not_count():
@@ -75,13 +89,19 @@ def test_missing_entries_of_many_labels_do_not_count():
     metrics, details = scores(logits, label, kind="multi")
     assert metrics["accuracy"] == pytest.approx(3 / 5)
     assert sum(torch.tensor(details["confusion"]).flatten()) == 5
-    whole = torch.nn.functional.binary_cross_entropy_with_logits(torch.tensor([1.0, -1, 2, -1, 1]), torch.tensor([1.0, 0, 1, 1, 0]))
+    whole = torch.nn.functional.binary_cross_entropy_with_logits(
+        torch.tensor([1.0, -1, 2, -1, 1]), torch.tensor([1.0, 0, 1, 1, 0])
+    )
     assert metrics["loss"] == pytest.approx(whole.item())
 
 
 @pytest.mark.parametrize("shape", [(4,), (4, 1)])
 def test_yes_or_no(shape):
-    metrics, details = scores(torch.tensor([2.0, -1, 3, 1]).reshape(shape), torch.tensor([1.0, 0, 0, 1]).reshape(shape), kind="binary")
+    metrics, details = scores(
+        torch.tensor([2.0, -1, 3, 1]).reshape(shape),
+        torch.tensor([1.0, 0, 0, 1]).reshape(shape),
+        kind="binary",
+    )
     assert metrics["accuracy"] == 0.75
     assert details["confusion"] == [[1, 1], [0, 2]]
     assert "map" not in metrics
@@ -89,7 +109,9 @@ def test_yes_or_no(shape):
 
 def test_half_precision_is_raised():
     logits, label = single()
-    assert scores(logits.bfloat16(), label)[0]["loss"] == pytest.approx(scores(logits.bfloat16().float(), label)[0]["loss"])
+    assert scores(logits.bfloat16(), label)[0]["loss"] == pytest.approx(
+        scores(logits.bfloat16().float(), label)[0]["loss"]
+    )
 
 
 def test_what_cannot_be_measured_is_an_error():

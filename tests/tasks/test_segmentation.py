@@ -19,18 +19,37 @@ def said(logits: torch.Tensor) -> Net:
     return Net(nn.Identity(), lambda _, batch: {"logits": logits[batch["index"]]})
 
 
-def measured(logits: torch.Tensor, label: torch.Tensor, valid: torch.Tensor, teacher: Any = None) -> tuple[dict[str, float], dict[str, Any]]:
-    batch = {"image": torch.rand(len(label), 1, 2, 3), "label": label, "valid": valid, "index": torch.arange(len(label))}
-    pieces = [{key: value[:2] for key, value in batch.items()}, {key: value[2:] for key, value in batch.items()}]
+def measured(
+    logits: torch.Tensor, label: torch.Tensor, valid: torch.Tensor, teacher: Any = None
+) -> tuple[dict[str, float], dict[str, Any]]:
+    batch = {
+        "image": torch.rand(len(label), 1, 2, 3),
+        "label": label,
+        "valid": valid,
+        "index": torch.arange(len(label)),
+    }
+    pieces = [
+        {key: value[:2] for key, value in batch.items()},
+        {key: value[2:] for key, value in batch.items()},
+    ]
     return Segmentation().evaluate(said(logits), pieces, teacher)
 
 
 def test_the_metrics_are_over_all_pixels() -> None:
     generator = torch.Generator().manual_seed(0)
-    logits, label = torch.randn(5, 2, 3, 4, generator=generator), torch.randint(0, 3, (5, 2, 3), generator=generator)
+    logits, label = (
+        torch.randn(5, 2, 3, 4, generator=generator),
+        torch.randint(0, 3, (5, 2, 3), generator=generator),
+    )
     label[0, 0], valid = -100, torch.rand(5, 2, 3, generator=generator) > 0.2
     metrics, details = measured(logits, label, valid)
-    counted = [(int(guess), int(true)) for guess, true, ok in zip(logits.argmax(-1).flatten(), label.flatten(), valid.flatten(), strict=True) if ok]
+    counted = [
+        (int(guess), int(true))
+        for guess, true, ok in zip(
+            logits.argmax(-1).flatten(), label.flatten(), valid.flatten(), strict=True
+        )
+        if ok
+    ]
     counted = [(guess, true) for guess, true in counted if true != -100]
     overlaps = []
     for number in range(4):
@@ -38,9 +57,13 @@ def test_the_metrics_are_over_all_pixels() -> None:
         either = sum(number in pair for pair in counted)
         overlaps += [both / either] if either else []
     assert metrics["miou"] == pytest.approx(sum(overlaps) / len(overlaps), rel=1e-5)
-    assert metrics["accuracy"] == pytest.approx(sum(guess == true for guess, true in counted) / len(counted))
+    assert metrics["accuracy"] == pytest.approx(
+        sum(guess == true for guess, true in counted) / len(counted)
+    )
     keep = valid & (label != -100)
-    assert metrics["loss"] == pytest.approx(F.cross_entropy(logits[keep], label[keep]).item(), rel=1e-5)
+    assert metrics["loss"] == pytest.approx(
+        F.cross_entropy(logits[keep], label[keep]).item(), rel=1e-5
+    )
     assert sum(map(sum, details["confusion"])) == len(counted)
     assert details["confusion"][1][2] == counted.count((2, 1))
     assert "agreement" not in metrics
@@ -48,7 +71,9 @@ def test_the_metrics_are_over_all_pixels() -> None:
 
 def test_a_class_that_nobody_names_does_not_count() -> None:
     label = torch.tensor([[[0, 0, 1], [1, 1, 1]]] * 3)
-    metrics, _ = measured(5 * F.one_hot(label, 4).float(), label, torch.ones_like(label, dtype=torch.bool))
+    metrics, _ = measured(
+        5 * F.one_hot(label, 4).float(), label, torch.ones_like(label, dtype=torch.bool)
+    )
     assert metrics["miou"] == 1
 
 
@@ -68,7 +93,9 @@ def test_nothing_to_judge() -> None:
         measured(torch.zeros(3, 2, 3, 2), label, valid)
     with pytest.raises(ValueError, match="2 of 12 pixels have logits that are not finite"):
         measured(
-            torch.zeros(3, 2, 3, 2).index_fill_(3, torch.tensor(1), 0).masked_fill(torch.arange(6).reshape(1, 2, 3, 1) == 4, float("nan")),
+            torch.zeros(3, 2, 3, 2)
+            .index_fill_(3, torch.tensor(1), 0)
+            .masked_fill(torch.arange(6).reshape(1, 2, 3, 1) == 4, float("nan")),
             label,
             valid,
         )
@@ -80,7 +107,12 @@ def test_the_call_gives_channel_last_logits_of_the_images_size() -> None:
     logits = call(model, {"image": image})["logits"]
     assert logits.shape == (2, 8, 6, 3)
     torch.testing.assert_close(logits[1, 4, 2], model(image)[1, :, 4, 2])
-    assert call(model, {"image": image}, size=(4, 4), mean=(0.5,), std=(2.0,))["logits"].shape == (2, 8, 6, 3)
+    assert call(model, {"image": image}, size=(4, 4), mean=(0.5,), std=(2.0,))["logits"].shape == (
+        2,
+        8,
+        6,
+        3,
+    )
 
 
 def test_other_libraries_answers() -> None:
@@ -97,9 +129,14 @@ def test_other_libraries_answers() -> None:
 
 
 def test_data_of_other_tasks_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"needs a label and valid \(N, H, W\) for each pixel; the label has the shape \(12,\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"needs a label and valid \(N, H, W\) for each pixel; the label has the shape \(12,\)",
+    ):
         Segmentation().check_data(pixels() | {"label": torch.zeros(12)})
-    with pytest.raises(ValueError, match="segmentation reads 'image' of a batch, and this one has input_ids"):
+    with pytest.raises(
+        ValueError, match="segmentation reads 'image' of a batch, and this one has input_ids"
+    ):
         Segmentation().check_data({"input_ids": torch.zeros(2, 3)})
     with pytest.raises(ValueError, match="labels are single, not 'multi'"):
         Segmentation("multi")

@@ -23,7 +23,10 @@ def given(_: nn.Module, batch: Batch) -> Outputs:
 
 
 def near(_: nn.Module, batch: Batch) -> Outputs:
-    return {"sentence_embedding": batch["first"] + 0.5 * batch["noise"], "partner_embedding": batch["second"]}
+    return {
+        "sentence_embedding": batch["first"] + 0.5 * batch["noise"],
+        "partner_embedding": batch["second"],
+    }
 
 
 def sample(number: int = 9) -> Batch:
@@ -35,13 +38,24 @@ def sample(number: int = 9) -> Batch:
 
 def test_the_metrics_are_those_of_loops() -> None:
     batch = sample()
-    metrics, _ = SentenceEmbedding().evaluate(Net(nn.Identity(), given), [{k: v[:5] for k, v in batch.items()}, {k: v[5:] for k, v in batch.items()}])
-    table = [[float(F.cosine_similarity(a, b, dim=0)) for b in batch["second"]] for a in batch["first"]]
-    ranks = [1 + sum(value > row[n] for value in row) for side in (table, [list(c) for c in zip(*table, strict=True)]) for n, row in enumerate(side)]
+    metrics, _ = SentenceEmbedding().evaluate(
+        Net(nn.Identity(), given),
+        [{k: v[:5] for k, v in batch.items()}, {k: v[5:] for k, v in batch.items()}],
+    )
+    table = [
+        [float(F.cosine_similarity(a, b, dim=0)) for b in batch["second"]] for a in batch["first"]
+    ]
+    ranks = [
+        1 + sum(value > row[n] for value in row)
+        for side in (table, [list(c) for c in zip(*table, strict=True)])
+        for n, row in enumerate(side)
+    ]
     assert metrics["recall"] == pytest.approx(ranks.count(1) / len(ranks))
     assert metrics["mrr"] == pytest.approx(sum(1 / rank for rank in ranks) / len(ranks))
     nearest = [row.index(max(row)) for row in table]
-    assert metrics["accuracy"] == pytest.approx(sum(n % 3 == place % 3 for place, n in enumerate(nearest)) / len(nearest))
+    assert metrics["accuracy"] == pytest.approx(
+        sum(n % 3 == place % 3 for place, n in enumerate(nearest)) / len(nearest)
+    )
     assert 0 < metrics["recall"] < 1
 
 
@@ -52,7 +66,9 @@ def test_a_teacher_s_order_of_similarities() -> None:
     other = F.normalize(batch["first"] + 0.5 * batch["noise"], dim=1)
     expected = spearmanr((unit[0] @ unit[1].T).flatten(), (other @ unit[1].T).flatten()).statistic
     assert metrics["spearman"] == pytest.approx(expected, abs=1e-5)
-    same, _ = SentenceEmbedding().evaluate(Net(nn.Identity(), given), [batch], Frozen(Net(nn.Identity(), given)))
+    same, _ = SentenceEmbedding().evaluate(
+        Net(nn.Identity(), given), [batch], Frozen(Net(nn.Identity(), given))
+    )
     assert (same["spearman"], same["agreement"]) == (pytest.approx(1), 1)
 
 
@@ -60,7 +76,10 @@ def test_padding_is_in_no_embedding() -> None:
     torch.manual_seed(0)
     model, batch = text_transformer(4, 9, length=5, width=8, depth=1).eval(), text_pairs()
     outputs = call(model, batch)
-    spoiled = {key: torch.where(batch[f"{key[:-9]}attention_mask"] > 0, batch[key], 8) for key in ("input_ids", "partner_input_ids")}
+    spoiled = {
+        key: torch.where(batch[f"{key[:-9]}attention_mask"] > 0, batch[key], 8)
+        for key in ("input_ids", "partner_input_ids")
+    }
     for role, value in call(model, batch | spoiled).items():
         if role.endswith("embedding"):
             torch.testing.assert_close(value, outputs[role])
@@ -76,14 +95,21 @@ def test_vectors_that_are_not_finite_are_refused() -> None:
     with pytest.raises(ValueError, match="1 of 9 texts have embeddings that are not finite"):
         SentenceEmbedding().evaluate(Net(nn.Identity(), given), [batch])
     with pytest.raises(ValueError, match="no pair to evaluate on has a label"):
-        SentenceEmbedding().evaluate(Net(nn.Identity(), given), [sample() | {"label": torch.full((9,), -100)}])
+        SentenceEmbedding().evaluate(
+            Net(nn.Identity(), given), [sample() | {"label": torch.full((9,), -100)}]
+        )
 
 
 def test_what_a_tap_sees_is_not_taken_for_the_sentence() -> None:
     torch.manual_seed(0)
     model, batch = text_transformer(4, 9, length=5, width=8, depth=1).eval(), text_pairs()
     net = Net(model, call, taps_for(model))
-    torch.testing.assert_close(net(batch)["sentence_embedding"], call(model, batch)["sentence_embedding"])
-    with pytest.raises(ValueError, match=r"objectives\.rkd: RKD reads the embedding of one item, and a sample of sentence embedding is two texts"):
+    torch.testing.assert_close(
+        net(batch)["sentence_embedding"], call(model, batch)["sentence_embedding"]
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"objectives\.rkd: RKD reads the embedding of one item, and a sample of sentence embedding is two texts",
+    ):
         SentenceEmbedding().check({"rkd": RKD()})
     SentenceEmbedding().check({"regress": EmbeddingRegression()})

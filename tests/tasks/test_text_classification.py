@@ -35,14 +35,23 @@ def test_padding_changes_nothing() -> None:
     model = text_transformer(4, 9, length=5, width=8).eval()
     ids = torch.tensor([[1, 4, 7]])
     alone = call(model, {"input_ids": ids})["logits"]
-    padded = {"input_ids": torch.tensor([[1, 4, 7, 0, 0]]), "attention_mask": torch.tensor([[1, 1, 1, 0, 0]])}
+    padded = {
+        "input_ids": torch.tensor([[1, 4, 7, 0, 0]]),
+        "attention_mask": torch.tensor([[1, 1, 1, 0, 0]]),
+    }
     torch.testing.assert_close(call(model, padded)["logits"], alone)
 
 
 def test_transformers_models() -> None:
     transformers = pytest.importorskip("transformers")
     config = transformers.BertConfig(
-        vocab_size=9, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16, num_labels=4, attn_implementation="eager"
+        vocab_size=9,
+        hidden_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=16,
+        num_labels=4,
+        attn_implementation="eager",
     )
     config.output_attentions = True
     model = transformers.BertForSequenceClassification(config).eval()
@@ -61,13 +70,23 @@ def test_what_a_user_asks_with() -> None:
     ids = torch.tensor([[1, 4, 7]])
     batch = TextClassification().asked(ids, (5,))
     assert batch["attention_mask"].tolist() == [[1, 1, 1]]
-    assert TextClassification().asked({"input_ids": ids, "attention_mask": ids - ids}, (5,))["attention_mask"].sum() == 0
-    with pytest.raises(ValueError, match="text classification reads 'input_ids' of a batch, and this one has words"):
+    assert (
+        TextClassification()
+        .asked({"input_ids": ids, "attention_mask": ids - ids}, (5,))["attention_mask"]
+        .sum()
+        == 0
+    )
+    with pytest.raises(
+        ValueError, match="text classification reads 'input_ids' of a batch, and this one has words"
+    ):
         TextClassification().asked({"words": ids}, (5,))
 
 
 def test_labels_of_pixels_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"text classification needs one label a sample; these have the shape \(12, 5\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"text classification needs one label a sample; these have the shape \(12, 5\)",
+    ):
         TextClassification().check_data(texts() | {"label": torch.zeros(12, 5, dtype=torch.int64)})
 
 

@@ -25,7 +25,9 @@ def test_every_logit_is_in_the_place_of_its_class() -> None:
     outputs = Amalgamated([one, two], NAMES, "abcdefghij")(batch())
     for place, name in enumerate("abcdefghij"):
         member, names = (one, NAMES[0]) if name in NAMES[0] else (two, NAMES[1])
-        assert torch.equal(outputs["logits"][:, place], member(batch())["logits"][:, names.index(name)])
+        assert torch.equal(
+            outputs["logits"][:, place], member(batch())["logits"][:, names.index(name)]
+        )
     assert torch.equal(outputs["members"][1]["logits"], two(batch())["logits"])
 
 
@@ -46,7 +48,9 @@ class Wide(nn.Module):
 
 def test_a_student_learns_the_union() -> None:
     scheme = Offline(
-        Net(Wide(), lambda model, given: {"logits": model(given["x"])}), Amalgamated([net(), net()], NAMES, "abcdefghij"), {"it": LogitMSE()}
+        Net(Wide(), lambda model, given: {"logits": model(given["x"])}),
+        Amalgamated([net(), net()], NAMES, "abcdefghij"),
+        {"it": LogitMSE()},
     )
     scheme.prepare(batch())
     (update,) = scheme.step(batch())
@@ -56,7 +60,10 @@ def test_a_student_learns_the_union() -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ([["a", "b"], ["b", "c"]], "the class 'b' is known by member 0 and member 1; each class must have one that knows it"),
+        (
+            [["a", "b"], ["b", "c"]],
+            "the class 'b' is known by member 0 and member 1; each class must have one that knows it",
+        ),
         ([["a", "b"], ["cat"]], "member 1 knows the class 'cat', which the student has not"),
         ([["a"], ["b"]], "no member knows the class 'c'; the members know a, b"),
     ],

@@ -26,7 +26,9 @@ def test_the_mean_of_logits_and_of_probabilities() -> None:
     assert torch.allclose(Ensemble(members)(batch())["logits"], logits.mean(0), atol=1e-6)
     answer = Ensemble(members, "probabilities")(batch())["logits"]
     assert torch.allclose(answer.softmax(-1), logits.softmax(-1).mean(0), atol=1e-6)
-    assert torch.allclose(answer.exp().sum(-1), torch.ones(16), atol=1e-5)  # they are log-probabilities
+    assert torch.allclose(
+        answer.exp().sum(-1), torch.ones(16), atol=1e-5
+    )  # they are log-probabilities
 
 
 def test_the_mean_of_probabilities_is_finite_for_sure_members() -> None:
@@ -59,7 +61,10 @@ def test_members_give_all_roles_whatever_is_wanted() -> None:
 def test_full_precision_stays() -> None:
     x = {"x": batch()["x"].double()}
     for mean in ("logits", "probabilities"):
-        assert Ensemble([net().double(), net(seed=1).double()], mean)(x)["logits"].dtype == torch.float64  # type: ignore[arg-type]
+        assert (
+            Ensemble([net().double(), net(seed=1).double()], mean)(x)["logits"].dtype
+            == torch.float64
+        )  # type: ignore[arg-type]
     half = Ensemble([net().bfloat16()])({"x": x["x"].bfloat16()})
     assert half["logits"].dtype == torch.float32
 
@@ -83,5 +88,8 @@ def test_members_without_logits_are_handed_on() -> None:
 def test_of_language_models_together_the_likeliest_token_is_there() -> None:
     members, rows = [texts.net(seed=1), texts.net(seed=2)], texts.prompts()
     outputs = Ensemble(members)(rows)
-    assert torch.equal(outputs["prediction"], torch.stack([member(rows)["logits"] for member in members]).mean(0).argmax(-1))
+    assert torch.equal(
+        outputs["prediction"],
+        torch.stack([member(rows)["logits"] for member in members]).mean(0).argmax(-1),
+    )
     assert "prediction" not in Ensemble([net(seed=1)])(batch())

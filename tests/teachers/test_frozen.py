@@ -54,7 +54,9 @@ def test_with_grad_it_differentiates_by_its_input() -> None:
     (gradient,) = torch.autograd.grad(teacher({"x": x}, grad=True)["logits"].sum(), x)
     inner = teacher.net.model
     active = (inner.stem(x) > 0).float()
-    assert torch.allclose(gradient, (active * inner.head.weight.sum(0)) @ inner.stem.weight, atol=1e-6)
+    assert torch.allclose(
+        gradient, (active * inner.head.weight.sum(0)) @ inner.stem.weight, atol=1e-6
+    )
     assert all(parameter.grad is None for parameter in teacher.parameters())
 
 
@@ -70,7 +72,9 @@ def test_with_grad_it_differentiates_by_its_input() -> None:
         ({"late": "three"}, set(), [1, 1, 1]),
     ],
 )
-def test_stops_after_the_last_tap_that_is_wanted(taps: dict[str, str | list[str]], roles: set[str], called: list[int]) -> None:
+def test_stops_after_the_last_tap_that_is_wanted(
+    taps: dict[str, str | list[str]], roles: set[str], called: list[int]
+) -> None:
     model = nn.Sequential()
     for name in ("one", "two", "three"):
         model.add_module(name, nn.Linear(6, 6))
@@ -95,7 +99,10 @@ def test_runs_to_its_end_where_a_tapped_module_is_called_twice(path: str) -> Non
     teacher = Frozen(Net(model, taps={"early": path}))
     whole = teacher(batch())["early"]
     teacher.wants({"early"}, batch())
-    assert all(torch.equal(a, b) for a, b in zip(_tuple(teacher(batch())["early"]), _tuple(whole), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(_tuple(teacher(batch())["early"]), _tuple(whole), strict=True)
+    )
     count = count_calls(model.three)
     teacher(batch())
     assert count() == 1

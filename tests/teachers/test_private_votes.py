@@ -55,7 +55,9 @@ def test_only_clear_votes_are_answered_and_at_most_so_many() -> None:
     label = cast(noise=1e-6, threshold=3.5, threshold_noise=1e-6)(batch())["label"]
     assert torch.equal(label != -100, clear)
     few = cast(noise=1e-6, threshold=3.5, threshold_noise=1e-6, answers=2)
-    assert torch.equal((few(batch())["label"] != -100).nonzero().flatten(), clear.nonzero().flatten()[:2])
+    assert torch.equal(
+        (few(batch())["label"] != -100).nonzero().flatten(), clear.nonzero().flatten()[:2]
+    )
     assert few.spent()["answered"] == 2
 
 
@@ -71,22 +73,35 @@ def test_each_question_is_answered_once() -> None:
 
 @pytest.mark.parametrize("mechanism", ["gaussian", "laplace"])
 def test_the_noise_has_the_scale_that_is_accounted_for(mechanism: str) -> None:
-    noise = noise_like(torch.zeros(200, 500), 3.0, mechanism, torch.Generator().manual_seed(0)).flatten()  # type: ignore[arg-type]
+    noise = noise_like(
+        torch.zeros(200, 500), 3.0, mechanism, torch.Generator().manual_seed(0)
+    ).flatten()  # type: ignore[arg-type]
     deviation = 3.0 if mechanism == "gaussian" else 3.0 * 2**0.5
     kurtosis = 3.0 if mechanism == "gaussian" else 6.0
     assert abs(float(noise.mean())) < 0.05
     assert float(noise.std()) == pytest.approx(deviation, rel=0.02)
-    assert float((noise**4).mean() / noise.square().mean() ** 2) == pytest.approx(kurtosis, rel=0.05)
+    assert float((noise**4).mean() / noise.square().mean() ** 2) == pytest.approx(
+        kurtosis, rel=0.05
+    )
 
 
 def test_the_budget_is_the_librarys() -> None:
     def told(*events: object) -> float:
         return float(RdpAccountant().compose(ComposedDpEvent(list(events))).get_epsilon(1e-6))  # type: ignore[arg-type]
 
-    assert cast(noise=7.0, delta=1e-6).spent()["epsilon"] == told(SelfComposedDpEvent(GaussianDpEvent(7 / math.sqrt(2)), 16))
-    assert cast(noise=7.0, mechanism="laplace", delta=1e-6).spent()["epsilon"] == told(SelfComposedDpEvent(LaplaceDpEvent(3.5), 16))
-    confident = cast(noise=7.0, threshold=3.0, threshold_noise=9.0, answers=5, delta=1e-6).spent()["epsilon"]
-    votes, comparisons = SelfComposedDpEvent(GaussianDpEvent(7 / math.sqrt(2)), 5), SelfComposedDpEvent(GaussianDpEvent(9.0), 16)
+    assert cast(noise=7.0, delta=1e-6).spent()["epsilon"] == told(
+        SelfComposedDpEvent(GaussianDpEvent(7 / math.sqrt(2)), 16)
+    )
+    assert cast(noise=7.0, mechanism="laplace", delta=1e-6).spent()["epsilon"] == told(
+        SelfComposedDpEvent(LaplaceDpEvent(3.5), 16)
+    )
+    confident = cast(noise=7.0, threshold=3.0, threshold_noise=9.0, answers=5, delta=1e-6).spent()[
+        "epsilon"
+    ]
+    votes, comparisons = (
+        SelfComposedDpEvent(GaussianDpEvent(7 / math.sqrt(2)), 5),
+        SelfComposedDpEvent(GaussianDpEvent(9.0), 16),
+    )
     assert confident == told(votes, comparisons)
 
 

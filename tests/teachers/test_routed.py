@@ -52,7 +52,11 @@ TWO = Says([2.0, 0, 0], [0.0, 3, 0], [0.0, 0, 1])
     ("by", "more", "wanted"),
     [
         ("entropy", {}, [0, 1, 0]),
-        ("label", {"label": torch.tensor([1, 1, -100])}, [1, 1, 0]),  # of the last the label is not known: the surest
+        (
+            "label",
+            {"label": torch.tensor([1, 1, -100])},
+            [1, 1, 0],
+        ),  # of the last the label is not known: the surest
         ("domain", {"domain": torch.tensor([1, 0, 1])}, [1, 0, 1]),
     ],
 )
@@ -72,11 +76,15 @@ def test_positions_are_routed_one_by_one_and_domains_by_the_sample() -> None:
     assert Routed(members)({"x": torch.zeros(1, 2)})["member"].tolist() == [[0, 1, 0]]
     labels = {"x": torch.zeros(1, 2), "label": torch.tensor([[1, 1, -100]])}
     assert Routed(members, "label")(labels)["member"].tolist() == [[1, 1, 0]]
-    assert Routed(members, "domain")({"x": torch.zeros(1, 2), "domain": torch.tensor([1])})["member"].tolist() == [[1, 1, 1]]
+    assert Routed(members, "domain")({"x": torch.zeros(1, 2), "domain": torch.tensor([1])})[
+        "member"
+    ].tolist() == [[1, 1, 1]]
 
 
 def test_members_may_be_teachers_of_any_kind() -> None:
-    assert [type(member) for member in Routed([Ema(net()), Frozen(net(seed=1)), net(seed=2)]).members] == [Ema, Frozen, Frozen]
+    assert [
+        type(member) for member in Routed([Ema(net()), Frozen(net(seed=1)), net(seed=2)]).members
+    ] == [Ema, Frozen, Frozen]
 
 
 def test_a_student_learns_from_it_and_from_its_members() -> None:
@@ -89,9 +97,14 @@ def test_a_student_learns_from_it_and_from_its_members() -> None:
 def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="routed teachers need at least one member"):
         Routed([])
-    with pytest.raises(ValueError, match="by: a member is not chosen by 'entropie'; closest: entropy"):
+    with pytest.raises(
+        ValueError, match="by: a member is not chosen by 'entropie'; closest: entropy"
+    ):
         Routed([net()], "entropie")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="members are chosen by 'domain', which the batch has not; its keys are x, label"):
+    with pytest.raises(
+        ValueError,
+        match="members are chosen by 'domain', which the batch has not; its keys are x, label",
+    ):
         Routed([net()], "domain")({key: batch()[key] for key in ("x", "label")})
     with pytest.raises(ValueError, match="member 0 gives features, and no logits to choose from"):
         Routed([Net(net().model, lambda model, given: {"features": model(given["x"])})])(batch())
@@ -107,10 +120,16 @@ def test_each_text_is_answered_by_the_teacher_of_its_domain() -> None:
 
 
 def test_a_recipe_teaches_each_teacher_its_own_domain() -> None:
-    small = [f"{where}.{what}" for where in ("data", "teacher.0.data", "teacher.1.data") for what in ("rows=64", "held_out=8")]
+    small = [
+        f"{where}.{what}"
+        for where in ("data", "teacher.0.data", "teacher.1.data")
+        for what in ("rows=64", "held_out=8")
+    ]
     path = Path(__file__).parents[2] / "recipes" / "language" / "routed_domains.yaml"
     recipe = recipes.load(path, [*small, "seeds=[0]"])
     bench = Bench.of(recipe)
     for number, spec in enumerate(recipe.teachers):
         rows = school(bench, spec, number).splits.train
-        assert torch.equal(rows.label, bench.splits.train.label[bench.splits.train.tensors["domain"] == number])
+        assert torch.equal(
+            rows.label, bench.splits.train.label[bench.splits.train.tensors["domain"] == number]
+        )

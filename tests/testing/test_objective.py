@@ -35,7 +35,9 @@ class InfiniteGradient(Sound):
     """Its value is fine where its gradient is not."""
 
     def of(self, student: Tensor, teacher: Tensor) -> Tensor:
-        return (student - teacher).square().sum(1).clamp_max(1e6) + torch.where(student.amax(1) > 1e3, (student * 0).sum(1).sqrt(), 0.0)
+        return (student - teacher).square().sum(1).clamp_max(1e6) + torch.where(
+            student.amax(1) > 1e3, (student * 0).sum(1).sqrt(), 0.0
+        )
 
 
 class Deaf(Sound):
@@ -50,7 +52,9 @@ class NotZero(Sound):
 
 class ChangesTheTeacher(Sound):
     def of(self, student: Tensor, teacher: Tensor) -> Tensor:
-        return super().of(student - student.mean(1, keepdim=True), teacher.sub_(teacher.mean(1, keepdim=True)))
+        return super().of(
+            student - student.mean(1, keepdim=True), teacher.sub_(teacher.mean(1, keepdim=True))
+        )
 
 
 class Ordered(Sound):
@@ -62,7 +66,9 @@ class BatchMean(Sound):
     """Centred over the batch, and its card does not say so."""
 
     def of(self, student: Tensor, teacher: Tensor) -> Tensor:
-        return super().of(student - student.mean(0), teacher - teacher.mean(0)) + super().of(student, teacher)
+        return super().of(student - student.mean(0), teacher - teacher.mean(0)) + super().of(
+            student, teacher
+        )
 
 
 class SumOfAll(Sound):
@@ -185,7 +191,11 @@ def test_every_contract_is_broken_by_one() -> None:
 
     from instil.testing import objective
 
-    names = {name.strip("_").replace("_", " ") for name in inspect.getsource(objective.check_objective).split() if name.startswith("_")}
+    names = {
+        name.strip("_").replace("_", " ")
+        for name in inspect.getsource(objective.check_objective).split()
+        if name.startswith("_")
+    }
     names = {name.rstrip(",") for name in names}
     assert names == {message.partition(":")[0] for message in BROKEN.values()}
     assert len(names) == 11
@@ -215,7 +225,9 @@ def test_samples_repeat_and_a_third_has_no_label() -> None:
 
 def test_a_strided_sample_stays_strided_in_a_clone() -> None:
     student = sample_outputs()[0]
-    for before, after in zip((student["logits"], *student["features"]), _flat(strided(student)), strict=True):
+    for before, after in zip(
+        (student["logits"], *student["features"]), _flat(strided(student)), strict=True
+    ):
         assert torch.equal(before, after)
         assert not after.clone().is_contiguous()
 

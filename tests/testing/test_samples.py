@@ -53,16 +53,24 @@ def test_rows_of_a_graph_are_the_edges_among_them() -> None:
     for chosen in (torch.tensor(rows), torch.isin(torch.arange(10), torch.tensor(rows))):
         order = rows if chosen.dtype == torch.int64 else sorted(rows)
         found = {tuple(edge) for edge in rows_of(batch, chosen)["edge_index"].T.tolist()}
-        assert {(order[a], order[b]) for a, b in found} == {(a, b) for a, b in edges if {a, b} <= set(rows)}
+        assert {(order[a], order[b]) for a, b in found} == {
+            (a, b) for a, b in edges if {a, b} <= set(rows)
+        }
 
 
 def test_unknown_task() -> None:
-    with pytest.raises(ValueError, match=r"no sample outputs of task 'clasification'; closest: classification"):
+    with pytest.raises(
+        ValueError, match=r"no sample outputs of task 'clasification'; closest: classification"
+    ):
         sample_outputs(task="clasification")
 
 
 def test_shared_roles_have_no_rows() -> None:
-    outputs = {"logits": torch.zeros(4, 3), "head": (torch.ones(3, 5), torch.ones(3)), "logit_scale": torch.ones(1)}
+    outputs = {
+        "logits": torch.zeros(4, 3),
+        "head": (torch.ones(3, 5), torch.ones(3)),
+        "logit_scale": torch.ones(1),
+    }
     rows = torch.tensor([True, False, False, True])
     for changed in (rows_of(outputs, rows), with_noise(outputs, rows)):
         assert changed["head"] is outputs["head"]
@@ -88,13 +96,20 @@ class Together(Through):
 
 
 @pytest.mark.parametrize("kind", [Through, Together])
-def test_a_shared_role_keeps_the_contracts(kind: type[Objective], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shared_role_keeps_the_contracts(
+    kind: type[Objective], monkeypatch: pytest.MonkeyPatch
+) -> None:
     plain, more = TASKS["classification"]
 
     def make(draw: object, side: str) -> Outputs:
         outputs = plain(draw, side)  # type: ignore[arg-type]
         width = outputs["embedding"].shape[1]
-        return outputs | {"head": (torch.linspace(-1, 1, 7 * width).view(7, width).to(outputs["logits"].dtype), torch.zeros(7))}
+        return outputs | {
+            "head": (
+                torch.linspace(-1, 1, 7 * width).view(7, width).to(outputs["logits"].dtype),
+                torch.zeros(7),
+            )
+        }
 
     monkeypatch.setitem(TASKS, "through", (make, more))
     check_objective(kind)
@@ -105,19 +120,30 @@ def test_where_items_couple_a_shared_role_is_not_gathered() -> None:
     objectives.gather = lambda rows: torch.cat([rows, rows])
     student = {"head": (torch.ones(7, 2), torch.zeros(7)), "embedding": torch.ones(3, 2)}
     objectives.build(student, {"logits": torch.ones(3, 7)})
-    loss = objectives(student, {"logits": torch.ones(3, 7)}, {"index": torch.arange(3)}).losses["together"]
+    loss = objectives(student, {"logits": torch.ones(3, 7)}, {"index": torch.arange(3)}).losses[
+        "together"
+    ]
     assert float(loss) == 1
 
 
 class Slopes(Objective):
     card = Card("slopes")
-    needs: ClassVar = dict.fromkeys(("student", "teacher"), (("logits",), ("features",), ("input",)))
+    needs: ClassVar = dict.fromkeys(
+        ("student", "teacher"), (("logits",), ("features",), ("input",))
+    )
     samples = True
 
-    def forward(self, student: dict[str, Tensor], teacher: dict[str, Tensor], batch: Batch) -> Tensor:
+    def forward(
+        self, student: dict[str, Tensor], teacher: dict[str, Tensor], batch: Batch
+    ) -> Tensor:
         assert student["input"] is teacher["input"]
         by_stage, by_input = (
-            [torch.autograd.grad(side["logits"].square().sum(), place(side), create_graph=True)[0] for side in (student, teacher)]
+            [
+                torch.autograd.grad(side["logits"].square().sum(), place(side), create_graph=True)[
+                    0
+                ]
+                for side in (student, teacher)
+            ]
             for place in (lambda side: side["features"][-1], lambda side: side["input"])
         )
         assert all(slope.abs().sum() > 0 for slope in (*by_stage, *by_input))
@@ -136,7 +162,9 @@ def test_members_are_cut_with_their_teacher_and_keep_their_heads() -> None:
         assert torch.equal(cut["logits"], whole["logits"][rows])
         assert torch.equal(cut["features"][1], whole["features"][1][rows])
         assert cut["head"] is whole["head"]
-    assert torch.equal(scaled(teacher, 2.0)["members"][1]["logits"], 2 * teacher["members"][1]["logits"])
+    assert torch.equal(
+        scaled(teacher, 2.0)["members"][1]["logits"], 2 * teacher["members"][1]["logits"]
+    )
 
 
 class Members(Objective):
@@ -147,7 +175,14 @@ class Members(Objective):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         assert all(member["head"][0].shape == (7, 16) for member in teacher["members"])
-        return (student["logits"] - torch.stack([member["logits"] for member in teacher["members"]]).mean(0)).square().mean()
+        return (
+            (
+                student["logits"]
+                - torch.stack([member["logits"] for member in teacher["members"]]).mean(0)
+            )
+            .square()
+            .mean()
+        )
 
 
 def test_members_are_gathered_with_the_batch() -> None:
@@ -157,6 +192,9 @@ def test_members_are_gathered_with_the_batch() -> None:
     valid = batch | {"valid": torch.arange(8) < 3}
     loss = objectives(student, teacher, valid).losses["it"]
     few = torch.arange(3)
-    assert torch.allclose(loss, objectives(rows_of(student, few), rows_of(teacher, few), rows_of(batch, few)).losses["it"])
+    assert torch.allclose(
+        loss,
+        objectives(rows_of(student, few), rows_of(teacher, few), rows_of(batch, few)).losses["it"],
+    )
     objectives.gather = lambda rows: torch.cat([rows, rows])
     assert torch.allclose(objectives(student, teacher, valid).losses["it"], loss)

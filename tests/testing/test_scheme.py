@@ -78,7 +78,14 @@ class MovesAnother(Broken):
         return super().counts(batch) | {"critic": items(batch).sum()}
 
     def step(self, batch: Batch) -> Iterator[Update]:
-        yield Update({"critic": mean(self.critic(self.student(batch)["logits"].detach()).square()[:, 0], items(batch))}, "critic")
+        yield Update(
+            {
+                "critic": mean(
+                    self.critic(self.student(batch)["logits"].detach()).square()[:, 0], items(batch)
+                )
+            },
+            "critic",
+        )
         update = self.objectives(self.student(batch), self.ask(batch), batch)
         update.losses["kd"].register_hook(self.push)
         del batch
@@ -136,17 +143,29 @@ class Leaky(Frozen):
 
 BROKEN: dict[str, tuple[Callable[[], Scheme], str]] = {
     "cut": (CutMatters, "'student.model.* depends on how the batch is cut into micro-batches"),
-    "wrong count": (WrongCount, "'student.model.* depends on how the batch is cut into micro-batches"),
+    "wrong count": (
+        WrongCount,
+        "'student.model.* depends on how the batch is cut into micro-batches",
+    ),
     "no count": (NoCount, "^same for any cut: loss 'kd' has no count"),
     "leaves a gradient": (LeavesGradient, "before_step left a gradient behind"),
-    "moves in step": (MovesInStep, "step changed the state; only after_step and the optimizers may: 'seen'"),
+    "moves in step": (
+        MovesInStep,
+        "step changed the state; only after_step and the optimizers may: 'seen'",
+    ),
     "never updated": (NeverUpdated, r"learners \['critic'\] are never updated"),
-    "moves another": (MovesAnother, "^each learner moves in its own update: step changed the state; .*: 'critic.bias'"),
+    "moves another": (
+        MovesAnother,
+        "^each learner moves in its own update: step changed the state; .*: 'critic.bias'",
+    ),
     "holds outputs": (Holds, "'outputs' is held across a yield; say holds_graph on the card"),
     "forgets": (Forgets, "differs after a resume from the middle"),
     "uphill": (Uphill, "the student's loss does not fall on one repeated batch"),
     "exports the model": (ExportsTheModel, "export gives a Body, not a Net"),
-    "gradient into the teacher": (lambda: Broken(Leaky(net(8, 1))), "a gradient leaked into teacher 'teacher'"),
+    "gradient into the teacher": (
+        lambda: Broken(Leaky(net(8, 1))),
+        "a gradient leaked into teacher 'teacher'",
+    ),
 }
 
 

@@ -80,7 +80,9 @@ class Trains(Broken):
 
 class CountsTheUnlabelled(Broken):
     def evaluate(self, net: nn.Module, batches: Any, teacher: Any = None) -> Any:
-        return super().evaluate(net, [batch | {"label": batch["label"].clamp_min(0)} for batch in batches], teacher)
+        return super().evaluate(
+            net, [batch | {"label": batch["label"].clamp_min(0)} for batch in batches], teacher
+        )
 
 
 class MeanOfMeans(Broken):

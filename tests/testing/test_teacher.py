@@ -42,11 +42,16 @@ class Random(Frozen):
 class NoGradient(Frozen):
     def forward(self, batch: Batch, grad: bool = False) -> Outputs:
         outputs: Outputs = super().forward(batch, grad=False)
-        return {role: value + 0 * batch["x"].sum() if grad else value for role, value in outputs.items()}
+        return {
+            role: value + 0 * batch["x"].sum() if grad else value for role, value in outputs.items()
+        }
 
 
 BROKEN: dict[str, tuple[Callable[[], Teacher], str]] = {
-    "train mode": (lambda: Trains(net(8, dropout=0.5)), r"train\(\) of its parent put the teacher in train mode"),
+    "train mode": (
+        lambda: Trains(net(8, dropout=0.5)),
+        r"train\(\) of its parent put the teacher in train mode",
+    ),
     "graph": (lambda: Graph(net(8)), "the outputs carry a graph without grad=True"),
     "trainable": (Trainable, "a parameter of the teacher can be trained"),
     "random": (lambda: Random(net(8)), "'logits.0' differs between two calls"),

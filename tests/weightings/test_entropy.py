@@ -13,7 +13,10 @@ def plain(logits: np.ndarray, temperature: float) -> float:
 
 
 def test_is_the_teachers_entropy_and_the_product_of_both() -> None:
-    student, teacher = torch.randn(4, 5, dtype=torch.float64), torch.randn(4, 5, dtype=torch.float64)
+    student, teacher = (
+        torch.randn(4, 5, dtype=torch.float64),
+        torch.randn(4, 5, dtype=torch.float64),
+    )
     factor = Entropy(temperature=3.0)({"logits": student}, {"logits": teacher}, {})
     for n in range(4):
         theirs, mine = plain(teacher[n].numpy(), 3.0), plain(student[n].numpy(), 3.0)

@@ -39,7 +39,9 @@ class GradientNorm(Balance):
 
     differentiates = True
 
-    def __init__(self, role: str = "features", asymmetry: NonNegative = 1.5, rate: Positive = 0.025):
+    def __init__(
+        self, role: str = "features", asymmetry: NonNegative = 1.5, rate: Positive = 0.025
+    ):
         super().__init__()
         self.role, self.asymmetry, self.rate = role, asymmetry, rate
 
@@ -50,17 +52,27 @@ class GradientNorm(Balance):
         self.weights: Tensor
         self.first: Tensor
 
-    def forward(self, losses: dict[str, Tensor], counts: dict[str, Tensor], student: Outputs) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        balanced = {name: weight * loss for weight, (name, loss) in zip(self.weights, losses.items(), strict=True)}
+    def forward(
+        self, losses: dict[str, Tensor], counts: dict[str, Tensor], student: Outputs
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        balanced = {
+            name: weight * loss
+            for weight, (name, loss) in zip(self.weights, losses.items(), strict=True)
+        }
         if not torch.is_grad_enabled():
             return balanced, {}
         shared = self._shared(student)
-        rows = [torch.stack([self._pull(name, loss, shared), loss.detach(), counts[name].to(loss)]) for name, loss in losses.items()]
+        rows = [
+            torch.stack([self._pull(name, loss, shared), loss.detach(), counts[name].to(loss)])
+            for name, loss in losses.items()
+        ]
         return balanced, {"rows": torch.stack(rows)[None]}
 
     def _shared(self, student: Outputs) -> Tensor:
         if self.role not in student:
-            raise ValueError(f"balance.role: the student gives no '{self.role}', but {', '.join(student)}")
+            raise ValueError(
+                f"balance.role: the student gives no '{self.role}', but {', '.join(student)}"
+            )
         value = student[self.role]
         shared: Tensor = value[0] if isinstance(value, tuple) else value
         return shared
@@ -68,7 +80,9 @@ class GradientNorm(Balance):
     def _pull(self, name: str, loss: Tensor, shared: Tensor) -> Tensor:
         (gradient,) = torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True)
         if gradient is None:
-            raise ValueError(f"balance.role: objectives.{name} does not depend on '{self.role}' of the student; name a role that all depend on")
+            raise ValueError(
+                f"balance.role: objectives.{name} does not depend on '{self.role}' of the student; name a role that all depend on"
+            )
         pull: Tensor = torch.linalg.vector_norm(gradient.float())
         return pull
 
@@ -89,6 +103,8 @@ class GradientNorm(Balance):
         """Norm of the gradient and value of each loss over the whole batch, from those of its pieces (pieces, losses, [norm, value, count])."""
         norm, value, count = rows.unbind(-1)
         share = count / count.sum(0).clamp_min(1e-12)
-        whole = torch.tensor(list(self.couples.values()), device=rows.device)  # every rank has the same loss, whose backward sums over all ranks
+        whole = torch.tensor(
+            list(self.couples.values()), device=rows.device
+        )  # every rank has the same loss, whose backward sums over all ranks
         pull = torch.where(whole, norm / len(norm), norm * share).square().sum(0).sqrt()
         return pull, torch.where(whole, value.mean(0), (value * share).sum(0))

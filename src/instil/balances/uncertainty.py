@@ -32,8 +32,14 @@ class Uncertainty(Balance):
     )
 
     def build(self, couples: Mapping[str, bool]) -> None:
-        self.log_variance = nn.ParameterDict({name: nn.Parameter(torch.zeros(1)) for name in couples})
+        self.log_variance = nn.ParameterDict(
+            {name: nn.Parameter(torch.zeros(1)) for name in couples}
+        )
 
-    def forward(self, losses: dict[str, Tensor], counts: dict[str, Tensor], student: Outputs) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def forward(
+        self, losses: dict[str, Tensor], counts: dict[str, Tensor], student: Outputs
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         scale = {name: self.log_variance[name].squeeze(0) for name in losses}
-        return {name: (-scale[name]).exp() * loss + scale[name] / 2 for name, loss in losses.items()}, {}
+        return {
+            name: (-scale[name]).exp() * loss + scale[name] / 2 for name, loss in losses.items()
+        }, {}

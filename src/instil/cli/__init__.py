@@ -27,7 +27,11 @@ app = typer.Typer(
 
 Arguments = Annotated[
     Optional[list[str]],  # noqa: UP045 - typer reads it on 3.10
-    typer.Argument(metavar="RECIPE KEY=VALUE", show_default=False, help="A YAML file or a packaged recipe; then changes: train.epochs=5"),
+    typer.Argument(
+        metavar="RECIPE KEY=VALUE",
+        show_default=False,
+        help="A YAML file or a packaged recipe; then changes: train.epochs=5",
+    ),
 ]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
@@ -43,8 +47,12 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; may stand anywhere.")] = False,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error; may stand anywhere.")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Knowledge distillation: a teacher, a student and data in; the distilled student and the evidence out."""
 
@@ -52,8 +60,13 @@ def _options(
 @app.command()
 def run(
     arguments: Arguments = None,
-    out: Annotated[Optional[Path], typer.Option(metavar="DIR", help="The run folder; by default a new one in runs/.")] = None,  # noqa: UP045
-    resume: Annotated[Optional[Path], typer.Option(metavar="DIR", help="A stopped run's folder, to go on with.")] = None,  # noqa: UP045
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The run folder; by default a new one in runs/."),
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A stopped run's folder, to go on with.")
+    ] = None,
 ) -> None:
     """Train teacher, student alone and distilled student, and write a run folder (default: the recipe digits)."""
     recipe = _recipe(arguments, default="digits" if resume is None else str(_run_folder(resume)))
@@ -65,7 +78,12 @@ def run(
         _show_result(folder)
     except KeyboardInterrupt:
         begun = (folder / "recipe.yaml").exists()
-        typer.echo(f"\nStopped. Go on with: instil run --resume {folder}" if begun else "\nStopped before anything was written.", err=True)
+        typer.echo(
+            f"\nStopped. Go on with: instil run --resume {folder}"
+            if begun
+            else "\nStopped before anything was written.",
+            err=True,
+        )
         raise typer.Exit(INTERRUPTED) from None
 
 
@@ -77,46 +95,110 @@ def record(arguments: Arguments = None) -> None:
 
     folder = record_answers(recipe, _console())
     size = sum(file.stat().st_size for file in folder.iterdir())
-    typer.echo(f"The answers are in {folder} ({size / 1e6:.1f} MB). Learn from them with the same recipe: instil run ... store.path={folder}")
+    typer.echo(
+        f"The answers are in {folder} ({size / 1e6:.1f} MB). Learn from them with the same recipe: instil run ... store.path={folder}"
+    )
 
 
 @app.command()
 def generate(
-    prompts: Annotated[Path, typer.Argument(metavar="PROMPTS", show_default=False, help="A .jsonl file; each line has a prompt.")],
-    url: Annotated[str, typer.Option(show_default=False, help="The server, such as http://127.0.0.1:8080/v1.")],
-    out: Annotated[Path, typer.Option(metavar="FILE", show_default=False, help="The .jsonl file to write: the lines with their completion.")],
-    name: Annotated[Optional[str], typer.Option(show_default=False, help="The model; by default the only one there.")] = None,  # noqa: UP045
+    prompts: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PROMPTS", show_default=False, help="A .jsonl file; each line has a prompt."
+        ),
+    ],
+    url: Annotated[
+        str, typer.Option(show_default=False, help="The server, such as http://127.0.0.1:8080/v1.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            help="The .jsonl file to write: the lines with their completion.",
+        ),
+    ],
+    name: Annotated[
+        str | None,
+        typer.Option(show_default=False, help="The model; by default the only one there."),
+    ] = None,
     length: Annotated[int, typer.Option(min=1, help="Tokens of an answer, at most.")] = 256,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token; else tokens are drawn.")] = 1.0,
+    temperature: Annotated[
+        float, typer.Option(min=0.0, help="0 takes the likeliest token; else tokens are drawn.")
+    ] = 1.0,
     seed: Annotated[int, typer.Option(help="What is drawn.")] = 0,
-    plain: Annotated[bool, typer.Option("--plain", help="Continue the prompt as a text; by default it is said in a chat.")] = False,
-    system: Annotated[Optional[str], typer.Option(show_default=False, help="What the chat begins with.")] = None,  # noqa: UP045
+    plain: Annotated[
+        bool,
+        typer.Option(
+            "--plain", help="Continue the prompt as a text; by default it is said in a chat."
+        ),
+    ] = False,
+    system: Annotated[
+        str | None, typer.Option(show_default=False, help="What the chat begins with.")
+    ] = None,
     options: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option("--set", metavar="KEY=VALUE", show_default=False, help="A further key of the request; null leaves one out."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            show_default=False,
+            help="A further key of the request; null leaves one out.",
+        ),
     ] = None,
-    key: Annotated[str, typer.Option(metavar="VARIABLE", help="The environment variable with the server's key.")] = "INSTIL_REMOTE_KEY",
-    log: Annotated[Optional[Path], typer.Option(metavar="FILE", show_default=False, help="Where answers are kept; by default FILE.log.")] = None,  # noqa: UP045
+    key: Annotated[
+        str,
+        typer.Option(metavar="VARIABLE", help="The environment variable with the server's key."),
+    ] = "INSTIL_REMOTE_KEY",
+    log: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", show_default=False, help="Where answers are kept; by default FILE.log."
+        ),
+    ] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time.")] = 8,
-    request_budget: Annotated[Optional[int], typer.Option(show_default=False, help="Requests in all, at most.")] = None,  # noqa: UP045
-    token_budget: Annotated[Optional[int], typer.Option(show_default=False, help="Tokens in all, at most.")] = None,  # noqa: UP045
+    request_budget: Annotated[
+        int | None, typer.Option(show_default=False, help="Requests in all, at most.")
+    ] = None,
+    token_budget: Annotated[
+        int | None, typer.Option(show_default=False, help="Tokens in all, at most.")
+    ] = None,
     retries: Annotated[int, typer.Option(min=0, help="Further attempts where one fails.")] = 6,
     timeout: Annotated[float, typer.Option(help="Seconds for one answer.")] = 120.0,
 ) -> None:
     """Let a teacher behind an OpenAI-compatible server answer prompts, for a student to learn from; goes on where it was stopped."""
     from instil.cli import generation
 
-    server = {"key": key, "log": log or out.with_name(f"{out.name}.log"), "concurrency": concurrency, "retries": retries, "timeout": timeout}
+    server = {
+        "key": key,
+        "log": log or out.with_name(f"{out.name}.log"),
+        "concurrency": concurrency,
+        "retries": retries,
+        "timeout": timeout,
+    }
     server |= {"request_budget": request_budget, "token_budget": token_budget}
-    asked = {"length": length, "temperature": temperature, "seed": seed, "plain": plain, "system": system}
+    asked = {
+        "length": length,
+        "temperature": temperature,
+        "seed": seed,
+        "plain": plain,
+        "system": system,
+    }
     generation.generate(prompts, out, url, name, server, asked, options or [], _console())
-    typer.echo(f"The answers are in {out}. Learn from them with a recipe of the task language: instil run ... data.name=text data.path={out}")
+    typer.echo(
+        f"The answers are in {out}. Learn from them with a recipe of the task language: instil run ... data.name=text data.path={out}"
+    )
 
 
 @app.command()
 def methods(
-    name: Annotated[Optional[str], typer.Argument(metavar="[NAME]", show_default=False, help="One method: its card.")] = None,  # noqa: UP045
-    kind: Annotated[Optional[str], typer.Option(help="objective, scheme, teacher or task.", show_default=False)] = None,  # noqa: UP045
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", show_default=False, help="One method: its card."),
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="objective, scheme, teacher or task.", show_default=False)
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """The catalogue of methods, or one method's card."""
@@ -150,9 +232,18 @@ def doctor(arguments: Arguments = None, json: AsJson = False) -> None:
 @app.command()
 def export(
     run: Run,
-    int8: Annotated[bool, typer.Option("--int8/--no-int8", help="Also a quantised model, with the accuracy it costs.")] = True,
+    int8: Annotated[
+        bool,
+        typer.Option(
+            "--int8/--no-int8", help="Also a quantised model, with the accuracy it costs."
+        ),
+    ] = True,
     gguf: Annotated[
-        str | None, typer.Option(metavar="TYPE", help="Also a file for llama.cpp of a language model's student, with weights f32, f16, q8_0 or q4_0.")
+        str | None,
+        typer.Option(
+            metavar="TYPE",
+            help="Also a file for llama.cpp of a language model's student, with weights f32, f16, q8_0 or q4_0.",
+        ),
     ] = None,
 ) -> None:
     """Write the student of a run as safetensors, ONNX and int8, checked against each other, and timed beside the teacher."""
@@ -178,7 +269,9 @@ def _recipe(arguments: list[str] | None, default: str | None) -> Recipe:
     changes = [one for one in arguments or [] if "=" in one and not Path(one).exists()]
     named = [one for one in arguments or [] if one not in changes]
     if len(named) > 1:
-        raise ValueError(f"one recipe at a time, not {' and '.join(named)}; a change is written key=value, without blanks")
+        raise ValueError(
+            f"one recipe at a time, not {' and '.join(named)}; a change is written key=value, without blanks"
+        )
     if not named and default is None:
         raise ValueError("a recipe is missing: a YAML file, or a packaged recipe such as digits")
     from instil.recipe import load
@@ -193,7 +286,9 @@ def _show_result(folder: Path) -> None:
 
     if rank() == 0:
         closing_table.show(_result(folder), _console())
-        _console().print(f"The page to read: {folder / 'report.html'}", soft_wrap=True, highlight=False)
+        _console().print(
+            f"The page to read: {folder / 'report.html'}", soft_wrap=True, highlight=False
+        )
 
 
 def _result(folder: Path) -> Any:
@@ -204,12 +299,22 @@ def _result(folder: Path) -> Any:
 
 def _new_folder(recipe: Recipe) -> Path:
     wanted = Path("runs") / f"{recipe.name}-{datetime.now():%Y%m%d-%H%M%S}"
-    return next(path for number in range(1, 1000) if not (path := wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")).exists())
+    return next(
+        path
+        for number in range(1, 1000)
+        if not (
+            path := wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
+        ).exists()
+    )
 
 
 def _run_folder(path: Path) -> Path:
     if not (path / "recipe.yaml").is_file():
-        raise FileNotFoundError(f"{path} is no run folder: it has no recipe.yaml" if path.exists() else f"there is no run folder {path}")
+        raise FileNotFoundError(
+            f"{path} is no run folder: it has no recipe.yaml"
+            if path.exists()
+            else f"there is no run folder {path}"
+        )
     return path
 
 
@@ -230,7 +335,11 @@ def main(arguments: list[str] | None = None) -> None:
     words = sys.argv[1:] if arguments is None else list(arguments)
     debug = "--debug" in words
     try:
-        code = app(args=[word for word in words if word != "--debug"], prog_name="instil", standalone_mode=False)
+        code = app(
+            args=[word for word in words if word != "--debug"],
+            prog_name="instil",
+            standalone_mode=False,
+        )
     except (KeyboardInterrupt, typer.Abort):
         typer.echo("\nStopped.", err=True)
         code = INTERRUPTED
@@ -248,7 +357,15 @@ def _code(error: Exception) -> int:
     """2 where the user can put it right in what was typed or named, 1 where a run failed."""
     if hasattr(error, "format_message"):  # a usage error of the command line's own
         return BAD_INPUT
-    bad = (ValueError, ImportError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
+    bad = (
+        ValueError,
+        ImportError,
+        FileNotFoundError,
+        FileExistsError,
+        IsADirectoryError,
+        NotADirectoryError,
+        PermissionError,
+    )
     return BAD_INPUT if isinstance(error, bad) else FAILED
 
 
@@ -260,7 +377,9 @@ def _message(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"Error: {error.strerror}{f': {error.filename}' if error.filename else ''}"
     if not isinstance(error, (ValueError, ImportError, OSError, RuntimeError, ArithmeticError)):
-        return f"Error: {type(error).__name__}: {text} (this should not happen; --debug shows where)"
+        return (
+            f"Error: {type(error).__name__}: {text} (this should not happen; --debug shows where)"
+        )
     if len(lines) > 1 and isinstance(error, ValueError):
         return f"Error: {len(lines)} problems\n" + "\n".join(f"  {line}" for line in lines)
     return f"Error: {text or type(error).__name__}"

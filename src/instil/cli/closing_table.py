@@ -32,7 +32,10 @@ def show(result: Mapping[str, Any], console: Console) -> None:
         if data["labelled"] < data["train"]
         else f"{data['train']:,} training {noun}s"
     )
-    console.print(f"{data['name']}: {labelled}, {data['test']:,} to test, {seeds} seed{'s' * (seeds > 1)}", highlight=False)
+    console.print(
+        f"{data['name']}: {labelled}, {data['test']:,} to test, {seeds} seed{'s' * (seeds > 1)}",
+        highlight=False,
+    )
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("", no_wrap=True)
     for column in (result["headline"], "gain", "", "parameters", "size", "latency"):
@@ -40,7 +43,10 @@ def show(result: Mapping[str, Any], console: Console) -> None:
     for name, title in NAMES.items():
         if name in result:
             table.add_row(
-                title, percent(result[name][result["headline"]]), *_gain(result, name), *_cost(result, "teacher" if name == "teacher" else "student")
+                title,
+                percent(result[name][result["headline"]]),
+                *_gain(result, name),
+                *_cost(result, "teacher" if name == "teacher" else "student"),
             )
     console.print(table)
     if "gain" in result:
@@ -55,21 +61,38 @@ def show_export(result: Mapping[str, Any], console: Console) -> None:
     headline = result["headline"]
     for column in ("", "size", "latency", headline, "off by"):
         table.add_column(column, justify="right" if column else "left", no_wrap=True)
-    for title, arm, net in (("teacher, PyTorch", "teacher", "teacher"), ("student, PyTorch", "distilled", "student")):
+    for title, arm, net in (
+        ("teacher, PyTorch", "teacher", "teacher"),
+        ("student, PyTorch", "distilled", "student"),
+    ):
         if arm in result and net in result["cost"]:
             place = result["seeds"].index(result["shipped_seed"]) if net == "student" else 0
             score = f"{100 * result[arm][headline]['values'][place]:.1f} %"
-            table.add_row(title, kilobytes(result["cost"][net]["bytes"]), milliseconds(result["cost"][net]["latency"]), score, "")
+            table.add_row(
+                title,
+                kilobytes(result["cost"][net]["bytes"]),
+                milliseconds(result["cost"][net]["latency"]),
+                score,
+                "",
+            )
     for one in result["export"].values():
         difference = f"{one['max_difference']:.1e}" if "max_difference" in one else ""
         latency = milliseconds(one["latency"]) if "latency" in one else ""
-        table.add_row(one["file"], kilobytes(one["bytes"]), latency, f"{100 * one[headline]:.1f} %", difference)
+        table.add_row(
+            one["file"],
+            kilobytes(one["bytes"]),
+            latency,
+            f"{100 * one[headline]:.1f} %",
+            difference,
+        )
     console.print(table)
 
 
 def percent(metric: Mapping[str, Any]) -> str:
     """A mean with its standard deviation, in percent."""
-    return f"{100 * metric['mean']:.1f}" + (f" ± {100 * metric['std']:.1f} %" if metric["std"] is not None else " %")
+    return f"{100 * metric['mean']:.1f}" + (
+        f" ± {100 * metric['std']:.1f} %" if metric["std"] is not None else " %"
+    )
 
 
 def kilobytes(number: float) -> str:
@@ -89,7 +112,10 @@ def _gain(result: Mapping[str, Any], name: str) -> tuple[str, str]:
     if name in ("teacher", "alone") or "alone" not in result:
         return "", ""
     if name != "distilled":
-        return f"{100 * (result[name][result['headline']]['mean'] - result['alone'][result['headline']]['mean']):+.1f}", ""
+        return (
+            f"{100 * (result[name][result['headline']]['mean'] - result['alone'][result['headline']]['mean']):+.1f}",
+            "",
+        )
     return _points(result["gain"])
 
 
@@ -100,7 +126,11 @@ def _points(gain: Mapping[str, Any]) -> tuple[str, str]:
 
 def _cost(result: Mapping[str, Any], net: str) -> tuple[str, str, str]:
     cost = result["cost"].get(net)
-    return (f"{cost['parameters']:,}", kilobytes(cost["bytes"]), milliseconds(cost["latency"])) if cost else ("", "", "")
+    return (
+        (f"{cost['parameters']:,}", kilobytes(cost["bytes"]), milliseconds(cost["latency"]))
+        if cost
+        else ("", "", "")
+    )
 
 
 def _sentence(gain: Mapping[str, Any]) -> str:

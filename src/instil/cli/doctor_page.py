@@ -19,10 +19,17 @@ def show(findings: Mapping[str, Any], console: Console) -> None:
             console.rule(f"stage {number}")
         for side in ("student", "teacher"):
             if stage[side] is not None:
-                console.print(f"[bold]{side}[/bold]  {stage[side]['parameters']:,} parameters", highlight=False)
+                console.print(
+                    f"[bold]{side}[/bold]  {stage[side]['parameters']:,} parameters",
+                    highlight=False,
+                )
                 for role, shape in stage[side]["roles"].items():
                     path = stage[side]["taps"].get(role)
-                    console.print(f"  {role}: {_shapes(shape)}" + (f"  from {_path(path)}" if path else ""), highlight=False, markup=False)
+                    console.print(
+                        f"  {role}: {_shapes(shape)}" + (f"  from {_path(path)}" if path else ""),
+                        highlight=False,
+                        markup=False,
+                    )
         console.print(_losses(stage["objectives"]))
         for name, entry in stage["objectives"].items():
             for line in entry.get("plan", []):
@@ -38,18 +45,33 @@ def show(findings: Mapping[str, Any], console: Console) -> None:
 def _losses(objectives: Mapping[str, Any]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("learner / loss", "value", "items", "share of gradient", "adapters"):
-        table.add_column(column, justify="left" if column == "learner / loss" else "right", no_wrap=True)
+        table.add_column(
+            column, justify="left" if column == "learner / loss" else "right", no_wrap=True
+        )
     for name, entry in objectives.items():
         adapters = f"{entry['adapters']:,}" if entry.get("adapters") else ""
-        table.add_row(name, f"{entry['value']:.4g}", f"{entry['count']:g}", f"{100 * entry['share']:.1f} %", adapters)
+        table.add_row(
+            name,
+            f"{entry['value']:.4g}",
+            f"{entry['count']:g}",
+            f"{100 * entry['share']:.1f} %",
+            adapters,
+        )
     return table
 
 
 def _say_match(stage: Mapping[str, Any], console: Console) -> None:
     match = stage["match"]
     if stage["teacher"] is not None and not stage["teacher_trained"]:
-        console.print("The teacher is not trained yet: what depends on its answers will change.", highlight=False)
-    words = {"agreement": "they agree on", "teacher_accuracy": "the teacher is right on", "student_accuracy": "the untrained student is right on"}
+        console.print(
+            "The teacher is not trained yet: what depends on its answers will change.",
+            highlight=False,
+        )
+    words = {
+        "agreement": "they agree on",
+        "teacher_accuracy": "the teacher is right on",
+        "student_accuracy": "the untrained student is right on",
+    }
     said = [f"{text} {100 * match[key]:.0f} %" for key, text in words.items() if key in match]
     if said:
         console.print(f"On this batch {', '.join(said)}.", highlight=False)
@@ -57,13 +79,26 @@ def _say_match(stage: Mapping[str, Any], console: Console) -> None:
 
 def _say_forecast(forecast: Mapping[str, float], console: Console) -> None:
     step, seconds = 1000 * forecast["seconds_per_step"], forecast["seconds"]
-    duration = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    duration = (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )
     memory = f"{kilobytes(forecast['bytes'])}, of which {kilobytes(forecast['activation_bytes'])} activations"
-    console.print(f"{forecast['steps']:,} steps of {step:.1f} ms: about {duration} for the distilled student; memory {memory}.", highlight=False)
+    console.print(
+        f"{forecast['steps']:,} steps of {step:.1f} ms: about {duration} for the distilled student; memory {memory}.",
+        highlight=False,
+    )
 
 
 def _shapes(shape: Any) -> str:
-    return " ".join(_shapes(part) for part in shape) if shape and isinstance(shape[0], list) else "x".join(map(str, shape))
+    return (
+        " ".join(_shapes(part) for part in shape)
+        if shape and isinstance(shape[0], list)
+        else "x".join(map(str, shape))
+    )
 
 
 def _path(path: str | list[str]) -> str:

@@ -16,13 +16,31 @@ from instil.remote.generation import read_prompts
 
 
 def generate(
-    prompts: Path, out: Path, url: str, name: str | None, server: Mapping[str, Any], asked: Mapping[str, Any], options: Sequence[str], shown: Console
+    prompts: Path,
+    out: Path,
+    url: str,
+    name: str | None,
+    server: Mapping[str, Any],
+    asked: Mapping[str, Any],
+    options: Sequence[str],
+    shown: Console,
 ) -> None:
     """Write the answers to ``prompts`` into ``out``; ``options`` are KEY=VALUE of the request."""
     read_prompts(prompts)  # what is wrong with them is said before a server is looked for
     if wrong := [one for one in options if "=" not in one]:
-        raise ValueError(f"--set {wrong[0]}: a key of the request and its value, such as --set top_p=0.9")
-    further = {key: yaml.safe_load(value) for key, _, value in (one.partition("=") for one in options)}
+        raise ValueError(
+            f"--set {wrong[0]}: a key of the request and its value, such as --set top_p=0.9"
+        )
+    further = {
+        key: yaml.safe_load(value) for key, _, value in (one.partition("=") for one in options)
+    }
     with Progress(console=shown, transient=True) as progress:
         task = progress.add_task("asking", total=None)
-        answer(prompts, out, Server(url, name, **server), lambda done, of: progress.update(task, completed=done, total=of), **asked, options=further)
+        answer(
+            prompts,
+            out,
+            Server(url, name, **server),
+            lambda done, of: progress.update(task, completed=done, total=of),
+            **asked,
+            options=further,
+        )

@@ -26,7 +26,9 @@ def select(name: str | None = None, kind: str | None = None) -> list[Method]:
     if not found:
         from instil.core import closest
 
-        raise ValueError(f"No {kind or 'method'} named '{name}'; {closest(name, [one for each in among for one in catalogue.names(each)])}")
+        raise ValueError(
+            f"No {kind or 'method'} named '{name}'; {closest(name, [one for each in among for one in catalogue.names(each)])}"
+        )
     return found
 
 
@@ -35,21 +37,39 @@ def show_all(methods: list[Method], console: Console) -> None:
     from rich.markup import escape
 
     for kind, group in groupby(methods, key=lambda method: method["kind"]):
-        table = _table("name", "source", "algorithms", "labels", "couples", "published", title=f"{kind}s")
+        table = _table(
+            "name", "source", "algorithms", "labels", "couples", "published", title=f"{kind}s"
+        )
         for method in sorted(group, key=lambda method: method["source"]):
             labels = "all" if len(method["labels"]) == 3 else ", ".join(method["labels"])
-            cells = (method["source"], ", ".join(method["algorithms"]), labels, "batch" if method["couples"] else "", _published(method))
+            cells = (
+                method["source"],
+                ", ".join(method["algorithms"]),
+                labels,
+                "batch" if method["couples"] else "",
+                _published(method),
+            )
             table.add_row(f"[bold]{method['name']}[/]", *map(escape, cells))
         console.print(table)
-    console.print("One method: instil methods NAME. For a program: instil methods --json.", style="dim", highlight=False)
+    console.print(
+        "One method: instil methods NAME. For a program: instil methods --json.",
+        style="dim",
+        highlight=False,
+    )
 
 
 def show_one(method: Method, console: Console) -> None:
     """Everything the card, the signature and the docstrings say."""
     from rich.markup import escape
 
-    console.print(f"[bold]{method['name']}[/], {method['kind']}: {escape(method['title'])}", highlight=False)
-    for text in (", ".join(part for part in (_published(method), method["paper"]) if part), method["idea"], method["text"]):
+    console.print(
+        f"[bold]{method['name']}[/], {method['kind']}: {escape(method['title'])}", highlight=False
+    )
+    for text in (
+        ", ".join(part for part in (_published(method), method["paper"]) if part),
+        method["idea"],
+        method["text"],
+    ):
         if text:
             console.print(text.replace("``", ""), markup=False, highlight=False)
     for label, text in _facts(method):
@@ -57,27 +77,45 @@ def show_one(method: Method, console: Console) -> None:
     if method["options"]:
         table = _table("option", "type", "default", "description")
         for option in method["options"]:
-            table.add_row(f"[bold]{option['name']}[/]", *map(escape, (option["type"], _default(option), option["description"].replace("``", ""))))
+            table.add_row(
+                f"[bold]{option['name']}[/]",
+                *map(
+                    escape,
+                    (option["type"], _default(option), option["description"].replace("``", "")),
+                ),
+            )
         console.print(table)
     for function in method["functions"]:
-        console.print(f"[bold]instil.{function['name']}[/]{escape(function['signature'])}", highlight=False)
+        console.print(
+            f"[bold]instil.{function['name']}[/]{escape(function['signature'])}", highlight=False
+        )
         console.print(function["text"].replace("``", ""), markup=False, highlight=False)
     console.print(f"[bold]in a recipe[/]: {escape(example(method))}", highlight=False)
 
 
 def example(method: Method) -> str:
     """The line of a recipe that uses this method."""
-    numbers = [option for option in method["options"] if isinstance(option["default"], (int, float)) and not isinstance(option["default"], bool)]
+    numbers = [
+        option
+        for option in method["options"]
+        if isinstance(option["default"], (int, float)) and not isinstance(option["default"], bool)
+    ]
     options = ", ".join(f"{option['name']}: {option['default']}" for option in numbers[:3])
     if method["kind"] == "objective":
         return f"objectives: {{{method['name']}: {{{options}}}}}"
     if method["kind"] == "scheme":
         return f"scheme: {{type: {method['name']}{', ' if options else ''}{options}}}"
-    return f"task: {method['name']}" if method["kind"] == "task" else "made by the recipe's teacher section, or in Python"
+    return (
+        f"task: {method['name']}"
+        if method["kind"] == "task"
+        else "made by the recipe's teacher section, or in Python"
+    )
 
 
 def _facts(method: Method) -> Iterator[tuple[str, str]]:
-    needs = [f"{' and '.join(roles)} of the {side}" for side, roles in method["needs"].items() if roles]
+    needs = [
+        f"{' and '.join(roles)} of the {side}" for side, roles in method["needs"].items() if roles
+    ]
     facts = {
         "source": method["source"],
         "algorithms": ", ".join(method["algorithms"]),
@@ -97,9 +135,18 @@ def _table(*columns: str, title: str = "") -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(
+        title=title or None,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        title_style="bold",
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
     for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=column in ("name", "source", "algorithms", "option"))
+        table.add_column(
+            column, overflow="fold", no_wrap=column in ("name", "source", "algorithms", "option")
+        )
     return table
 
 
@@ -108,4 +155,6 @@ def _published(method: Method) -> str:
 
 
 def _default(option: dict[str, Any]) -> str:
-    return "" if option["default"] is None and "null" not in option["type"] else str(option["default"])
+    return (
+        "" if option["default"] is None and "null" not in option["type"] else str(option["default"])
+    )

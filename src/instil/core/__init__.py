@@ -1,6 +1,20 @@
 """The six ideas: Batch and Outputs, Net, Teacher, Objective, Scheme with its Updates, Card."""
 
-from instil.core.batch import SHARED_ROLES, UNLABELLED, Batch, Outputs, first, full, items, mean, normal, nothing, passed, size, uniform
+from instil.core.batch import (
+    SHARED_ROLES,
+    UNLABELLED,
+    Batch,
+    Outputs,
+    first,
+    full,
+    items,
+    mean,
+    normal,
+    nothing,
+    passed,
+    size,
+    uniform,
+)
 from instil.core.card import Card, NonNegative, Positive, Schedule, at_progress, closest
 from instil.core.lazily import Lazily
 from instil.core.net import Call, Net, as_net, plain_call

@@ -30,7 +30,9 @@ def first(batch: Batch) -> Tensor:
     for value in batch.values():
         if isinstance(value, Tensor) and value.ndim:
             return value
-    raise ValueError(f"the batch has no tensor with dimensions; its keys are {', '.join(batch) or 'none'}")
+    raise ValueError(
+        f"the batch has no tensor with dimensions; its keys are {', '.join(batch) or 'none'}"
+    )
 
 
 def size(batch: Batch) -> int:
@@ -52,12 +54,18 @@ def mean(values: Tensor, weight: Tensor) -> Tensor:
         shapes = f"loss values {tuple(values.shape)} for items {tuple(weight.shape)}"
         raise ValueError(f"{shapes}; where a sample has several items, the batch needs 'valid'")
     values = full(values)
-    return torch.where(weight > 0, values * weight, 0.0).sum() / weight.sum().clamp_min(torch.finfo(torch.float32).tiny)
+    return torch.where(weight > 0, values * weight, 0.0).sum() / weight.sum().clamp_min(
+        torch.finfo(torch.float32).tiny
+    )
 
 
 def nothing(outputs: Outputs, roles: Iterable[str]) -> Tensor:
     """A zero that hangs on these outputs: the loss of no items."""
-    parts = [part for role in roles for part in (outputs[role] if isinstance(outputs[role], tuple) else (outputs[role],))]
+    parts = [
+        part
+        for role in roles
+        for part in (outputs[role] if isinstance(outputs[role], tuple) else (outputs[role],))
+    ]
     return torch.stack([full(part).nan_to_num(0, 0, 0).sum() * 0 for part in parts]).sum()
 
 
@@ -69,18 +77,33 @@ def full(values: Tensor) -> Tensor:
 def uniform(batch: Batch, n: int, salt: int = 0) -> Tensor:
     """(N, n) numbers in [0, 1) that depend on seed, step and sample alone, not on cut, rank or device."""
     if "index" not in batch:
-        raise ValueError(f"per-sample randomness needs 'index' in the batch, which has {', '.join(batch)}; let the data set return it")
+        raise ValueError(
+            f"per-sample randomness needs 'index' in the batch, which has {', '.join(batch)}; let the data set return it"
+        )
     index: Tensor = batch["index"]
-    moment = (int(batch.get("seed", 0)) * 0xD1342543DE82EF95 + int(batch.get("step", 0)) * 1_000_003 + salt) * 0x94D049BB133111EB
-    x = index[:, None] * _signed(0x9E3779B97F4A7C15) + torch.arange(n, device=index.device) * _signed(0xBF58476D1CE4E5B9) + _signed(moment)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # splitmix64, with logical shifts
+    moment = (
+        int(batch.get("seed", 0)) * 0xD1342543DE82EF95
+        + int(batch.get("step", 0)) * 1_000_003
+        + salt
+    ) * 0x94D049BB133111EB
+    x = (
+        index[:, None] * _signed(0x9E3779B97F4A7C15)
+        + torch.arange(n, device=index.device) * _signed(0xBF58476D1CE4E5B9)
+        + _signed(moment)
+    )
+    for shift, factor in (
+        (30, 0xBF58476D1CE4E5B9),
+        (27, 0x94D049BB133111EB),
+    ):  # splitmix64, with logical shifts
         x = (x ^ ((x >> shift) & ((1 << (64 - shift)) - 1))) * _signed(factor)
     return ((x >> 11) & (2**24 - 1)).float() / 2**24
 
 
 def passed(cumulated: Tensor, numbers: Tensor) -> Tensor:
     """The classes (N, n) drawn by numbers (N, n) in [0, 1): where the probabilities, ``cumulated`` over C classes (N, C), pass them."""
-    return torch.searchsorted(cumulated, numbers.to(cumulated) * cumulated[:, -1:], right=True).clamp_max(cumulated.shape[-1] - 1)
+    return torch.searchsorted(
+        cumulated, numbers.to(cumulated) * cumulated[:, -1:], right=True
+    ).clamp_max(cumulated.shape[-1] - 1)
 
 
 def normal(batch: Batch, n: int, salt: int = 0) -> Tensor:

@@ -53,7 +53,9 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if not 0 <= self.after <= self.until <= 1:
-            raise ValueError(f"a schedule needs 0 <= after <= until <= 1, not after={self.after}, until={self.until}")
+            raise ValueError(
+                f"a schedule needs 0 <= after <= until <= 1, not after={self.after}, until={self.until}"
+            )
 
     def at(self, progress: float) -> float:
         """The value at ``progress`` in [0, 1]."""
@@ -61,7 +63,9 @@ class Schedule:
             return self.end
         if progress <= self.after:
             return self.start
-        return self.start + (self.end - self.start) * (progress - self.after) / (self.until - self.after)
+        return self.start + (self.end - self.start) * (progress - self.after) / (
+            self.until - self.after
+        )
 
 
 def at_progress(value: float | Schedule, batch: Batch) -> float:

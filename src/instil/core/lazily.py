@@ -29,7 +29,9 @@ class Lazily(dict[str, Any]):
         super().__setitem__(role, value)
 
     def __iter__(self) -> Iterator[str]:
-        return super().__iter__()  # defined here, it keeps dict(...) and {**...} from copying what is not made yet
+        return (
+            super().__iter__()
+        )  # defined here, it keeps dict(...) and {**...} from copying what is not made yet
 
     def get(self, role: str, default: Any = None) -> Any:
         return self[role] if role in self else default  # noqa: SIM401
@@ -43,7 +45,9 @@ class Lazily(dict[str, Any]):
     def __or__(self, other: Mapping[str, Any]) -> Lazily:  # type: ignore[override]
         raw = {role: super(Lazily, self).__getitem__(role) for role in self}
         made, later = self._parted(raw)
-        return Lazily({**made, **other}, {role: call for role, call in later.items() if role not in other})
+        return Lazily(
+            {**made, **other}, {role: call for role, call in later.items() if role not in other}
+        )
 
     def _parted(self, raw: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """What is made, and how the rest is: through this one, so that it is made once for all unions."""

@@ -38,11 +38,21 @@ class Net(nn.Module):
     changed in place after it was recorded.
     """
 
-    def __init__(self, model: nn.Module, call: Call = plain_call, taps: Mapping[str, str | list[str]] | None = None):
+    def __init__(
+        self,
+        model: nn.Module,
+        call: Call = plain_call,
+        taps: Mapping[str, str | list[str]] | None = None,
+    ):
         super().__init__()
         self.model, self.call = model, call
-        self.taps = {role: paths if isinstance(paths, str) else list(paths) for role, paths in (taps or {}).items()}
-        self.stops = True  # the engine turns this off where every forward must run to its end (sharding)
+        self.taps = {
+            role: paths if isinstance(paths, str) else list(paths)
+            for role, paths in (taps or {}).items()
+        }
+        self.stops = (
+            True  # the engine turns this off where every forward must run to its end (sharding)
+        )
         self._recording: _Recording | None = None
         self._frozen: list[nn.Parameter] = []
         self._still: list[nn.Module] = []
@@ -50,13 +60,19 @@ class Net(nn.Module):
         names = {_unwrapped(name): module for name, module in model.named_modules()}
         for tap in self._places:
             if tap.path not in names:
-                raise ValueError(f"taps.{tap.role}: {type(model).__name__} has no module '{tap.path}'; {closest(tap.path, names)}")
+                raise ValueError(
+                    f"taps.{tap.role}: {type(model).__name__} has no module '{tap.path}'; {closest(tap.path, names)}"
+                )
             if tap.side == "weight":
                 if not isinstance(getattr(names[tap.path], "weight", None), Tensor):
-                    raise ValueError(f"taps.{tap.role}: '{tap.path}' is a {type(names[tap.path]).__name__} and has no weight")
+                    raise ValueError(
+                        f"taps.{tap.role}: '{tap.path}' is a {type(names[tap.path]).__name__} and has no weight"
+                    )
                 names[tap.path].register_forward_hook(functools.partial(self._record_weight, tap))
             elif tap.side == "in":  # before the module runs, which may change its input in place
-                names[tap.path].register_forward_pre_hook(functools.partial(self._record_input, tap), with_kwargs=True)
+                names[tap.path].register_forward_pre_hook(
+                    functools.partial(self._record_input, tap), with_kwargs=True
+                )
             else:
                 names[tap.path].register_forward_hook(functools.partial(self._record_output, tap))
 
@@ -66,16 +82,34 @@ class Net(nn.Module):
         ``paths`` are names of modules or parameters, or patterns such as ``layer*``. Raises ValueError for one that names nothing.
         """
         modules = {_unwrapped(name): module for name, module in self.model.named_modules() if name}
-        parameters = {_unwrapped(name): parameter for name, parameter in self.model.named_parameters()}
+        parameters = {
+            _unwrapped(name): parameter for name, parameter in self.model.named_parameters()
+        }
         for path in paths:
             if not fnmatch.filter([*modules, *parameters], path):
-                raise ValueError(f"freeze: {type(self.model).__name__} has no part '{path}'; {closest(path, [*modules, *parameters])}")
+                raise ValueError(
+                    f"freeze: {type(self.model).__name__} has no part '{path}'; {closest(path, [*modules, *parameters])}"
+                )
         for parameter in self._frozen:
             parameter.requires_grad_(True)
-        self._still = [module for name, module in modules.items() if any(fnmatch.fnmatchcase(name, path) for path in paths)]
-        named = [parameter for name, parameter in parameters.items() if any(fnmatch.fnmatchcase(name, path) for path in paths)]
+        self._still = [
+            module
+            for name, module in modules.items()
+            if any(fnmatch.fnmatchcase(name, path) for path in paths)
+        ]
+        named = [
+            parameter
+            for name, parameter in parameters.items()
+            if any(fnmatch.fnmatchcase(name, path) for path in paths)
+        ]
         inside = [parameter for module in self._still for parameter in module.parameters()]
-        self._frozen = list({id(parameter): parameter for parameter in (*inside, *named) if parameter.requires_grad}.values())
+        self._frozen = list(
+            {
+                id(parameter): parameter
+                for parameter in (*inside, *named)
+                if parameter.requires_grad
+            }.values()
+        )
         for parameter in self._frozen:
             parameter.requires_grad_(False)
         self.train(self.training)
@@ -88,22 +122,34 @@ class Net(nn.Module):
         return self
 
     def _parse(self) -> Iterator[_Tap]:
-        texts = [(role, text) for role, paths in self.taps.items() for text in ([paths] if isinstance(paths, str) else paths)]
+        texts = [
+            (role, text)
+            for role, paths in self.taps.items()
+            for text in ([paths] if isinstance(paths, str) else paths)
+        ]
         for number, (role, text) in enumerate(texts):
             found = re.fullmatch(r"([^\[\]:]*)(?:(\[\*\])?(:in)?|(:weight))", text)
             if not found:
                 forms = "write path, path[*] (all calls), path:in (its input), path[*]:in or path:weight (its weight and bias)"
                 raise ValueError(f"taps.{role}: '{text}' is not a path; {forms}")
             side = "in" if found[3] else "weight" if found[4] else "out"
-            yield _Tap(number, role, not isinstance(self.taps[role], str), found[1], side, bool(found[2]))
+            yield _Tap(
+                number, role, not isinstance(self.taps[role], str), found[1], side, bool(found[2])
+            )
 
-    def _record_input(self, tap: _Tap, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _record_input(
+        self, tap: _Tap, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
         self._record(tap, next(iter((*args, *kwargs.values())), None))
 
-    def _record_output(self, tap: _Tap, _module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+    def _record_output(
+        self, tap: _Tap, _module: nn.Module, _args: tuple[Any, ...], output: Any
+    ) -> None:
         self._record(tap, output)
 
-    def _record_weight(self, tap: _Tap, module: nn.Module, _args: tuple[Any, ...], _output: Any) -> None:
+    def _record_weight(
+        self, tap: _Tap, module: nn.Module, _args: tuple[Any, ...], _output: Any
+    ) -> None:
         weight, bias = module.weight, getattr(module, "bias", None)
         assert isinstance(weight, Tensor)
         flat = weight.view(len(weight), -1)  # a view: outputs carry no parameter
@@ -112,7 +158,9 @@ class Net(nn.Module):
     def _record(self, tap: _Tap, value: Any) -> None:
         value = value[0] if isinstance(value, (tuple, list)) else value
         if self._recording is not None and not isinstance(value, Tensor):
-            raise RuntimeError(f"taps.{tap.role}: '{tap.path}' gave a {type(value).__name__}, not a tensor; tap a module inside it")
+            raise RuntimeError(
+                f"taps.{tap.role}: '{tap.path}' gave a {type(value).__name__}, not a tensor; tap a module inside it"
+            )
         self._store(tap, value)
 
     def _store(self, tap: _Tap, *values: Tensor) -> None:
@@ -149,26 +197,46 @@ class Net(nn.Module):
             calls = recording.tensors.get(tap.number)
             if calls is None:
                 if call is None:
-                    raise RuntimeError(f"taps.{tap.role}: '{tap.path}' never fired: the forward did not call that module")
+                    raise RuntimeError(
+                        f"taps.{tap.role}: '{tap.path}' never fired: the forward did not call that module"
+                    )
                 continue
-            if not torch.compiler.is_compiling() and any(_version(value) != version for value, version in calls):
-                raise RuntimeError(f"taps.{tap.role}: '{tap.path}' was changed in place after it was recorded; tap the module after it")
-            value = tuple(tensor for tensor, _ in calls) if tap.every or tap.side == "weight" else calls[-1][0]
+            if not torch.compiler.is_compiling() and any(
+                _version(value) != version for value, version in calls
+            ):
+                raise RuntimeError(
+                    f"taps.{tap.role}: '{tap.path}' was changed in place after it was recorded; tap the module after it"
+                )
+            value = (
+                tuple(tensor for tensor, _ in calls)
+                if tap.every or tap.side == "weight"
+                else calls[-1][0]
+            )
             tapped[tap.role] = (*tapped.get(tap.role, ()), value) if tap.part else value
         return outputs | tapped
 
     @contextlib.contextmanager
     def _replaced(self, replace: Mapping[str, Tensor]) -> Iterator[None]:
-        names = {_unwrapped(name): module for name, module in self.model.named_modules()} if replace else {}
+        names = (
+            {_unwrapped(name): module for name, module in self.model.named_modules()}
+            if replace
+            else {}
+        )
         with contextlib.ExitStack() as hooks:
             for path, value in replace.items():
                 if path not in names:
-                    raise ValueError(f"replace: {type(self.model).__name__} has no module '{path}'; {closest(path, names)}")
+                    raise ValueError(
+                        f"replace: {type(self.model).__name__} has no module '{path}'; {closest(path, names)}"
+                    )
                 stands_in = functools.partial(_instead, value)
-                hooks.callback(names[path].register_forward_hook(stands_in, prepend=True).remove)  # before the taps, which see it too
+                hooks.callback(
+                    names[path].register_forward_hook(stands_in, prepend=True).remove
+                )  # before the taps, which see it too
             yield
 
-    def _run(self, batch: Batch, call: Call, roles: frozenset[str] | None, stop: bool) -> tuple[Outputs, _Recording]:
+    def _run(
+        self, batch: Batch, call: Call, roles: frozenset[str] | None, stop: bool
+    ) -> tuple[Outputs, _Recording]:
         self._recording = recording = _Recording(roles, stop)
         try:
             answer = call(self.model, batch)
@@ -225,7 +293,11 @@ def _version(value: Tensor) -> int:
 
 def _unwrapped(name: str) -> str:
     """A module's name without the prefixes that wrappers add."""
-    return ".".join(part for part in name.split(".") if part not in ("module", "_orig_mod", "_fsdp_wrapped_module"))
+    return ".".join(
+        part
+        for part in name.split(".")
+        if part not in ("module", "_orig_mod", "_fsdp_wrapped_module")
+    )
 
 
 def as_net(model: nn.Module) -> Net:

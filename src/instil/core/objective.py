@@ -20,11 +20,16 @@ class Reader(nn.Module):
 
     card: ClassVar[Card]
     refuses: ClassVar[dict[str, str]] = {}
-    needs: ClassVar[dict[str, tuple[tuple[str, ...], ...]]] = {"student": (("logits",),), "teacher": (("logits",),)}
+    needs: ClassVar[dict[str, tuple[tuple[str, ...], ...]]] = {
+        "student": (("logits",),),
+        "teacher": (("logits",),),
+    }
 
     def __init__(self) -> None:
         super().__init__()
-        self.reads = {side: tuple(roles[0] for roles in needs) for side, needs in self.needs.items()}
+        self.reads = {
+            side: tuple(roles[0] for roles in needs) for side, needs in self.needs.items()
+        }
 
     @property
     def couples(self) -> bool:
@@ -36,14 +41,21 @@ class Reader(nn.Module):
         """Whether it takes gradients by the batch's first tensor, or by what the nets make of it: it reads ``input``."""
         return any("input" in roles for roles in self.reads.values())
 
-    def resolve(self, student: Iterable[str], teacher: Iterable[str], remedy: str | None = None) -> None:
+    def resolve(
+        self, student: Iterable[str], teacher: Iterable[str], remedy: str | None = None
+    ) -> None:
         """Choose the roles to read among those there are; a miss is a ValueError that shows both lists; ``remedy``: what helps at the teacher's."""
         there = {"student": set(student), "teacher": set(teacher)}
         for side, needs in self.needs.items():
             for roles in needs:
                 if not there[side] & set(roles):
-                    given = ", ".join(sorted(there[side])) or ("nothing (there is no teacher)" if side == "teacher" else "nothing")
-                    why = "; ".join(f"{role} cannot stand in: {self.refuses[role]}" for role in sorted(there[side] & set(self.refuses)))
+                    given = ", ".join(sorted(there[side])) or (
+                        "nothing (there is no teacher)" if side == "teacher" else "nothing"
+                    )
+                    why = "; ".join(
+                        f"{role} cannot stand in: {self.refuses[role]}"
+                        for role in sorted(there[side] & set(self.refuses))
+                    )
                     raise ValueError(
                         f"{type(self).__name__} needs {' or '.join(roles)} of the {side}, which gives {given}; "
                         f"{why or (side == 'teacher' and remedy) or f'name the module that gives it in the {side} taps'}"
@@ -65,11 +77,17 @@ class Objective(Reader):
     Options are kept as attributes of the same name. ``sample_weight``: what the value of each item is multiplied with, before the mean.
     """
 
-    samples: ClassVar[bool] = False  # its items are samples, also where ``valid`` has one entry a position
+    samples: ClassVar[bool] = (
+        False  # its items are samples, also where ``valid`` has one entry a position
+    )
     looks: ClassVar[int] = 1  # rows of one sample that a batch must have for it to say anything
     studies: int = 0  # how many samples ``study`` is shown
-    aligns: ClassVar[bool] = False  # it finds what belongs together where the teacher reads other tokens than the student
-    shards: ClassVar[bool] = True  # what it reads is still there after the forward of a net that is cut in pieces
+    aligns: ClassVar[bool] = (
+        False  # it finds what belongs together where the teacher reads other tokens than the student
+    )
+    shards: ClassVar[bool] = (
+        True  # what it reads is still there after the forward of a net that is cut in pieces
+    )
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,8 +125,12 @@ class LabelObjective(Objective):
 
     def weight(self, batch: Batch) -> Tensor:
         if "label" not in batch:
-            raise ValueError(f"{type(self).__name__} needs 'label' in the batch, which has {', '.join(batch)}")
+            raise ValueError(
+                f"{type(self).__name__} needs 'label' in the batch, which has {', '.join(batch)}"
+            )
         labelled = batch["label"] != UNLABELLED
         weight = super().weight(batch)
-        counted: Tensor = weight * (labelled.flatten(weight.ndim).any(-1) if labelled.ndim > weight.ndim else labelled)
+        counted: Tensor = weight * (
+            labelled.flatten(weight.ndim).any(-1) if labelled.ndim > weight.ndim else labelled
+        )
         return counted

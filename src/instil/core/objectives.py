@@ -35,7 +35,9 @@ class Balance(nn.Module):
     def build(self, couples: Mapping[str, bool]) -> None:
         """Make what it learns or keeps, once: the names of the losses, and which of them couple the batch."""
 
-    def forward(self, losses: dict[str, Tensor], counts: dict[str, Tensor], student: Outputs) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def forward(
+        self, losses: dict[str, Tensor], counts: dict[str, Tensor], student: Outputs
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The balanced losses, and rows for ``after_step``; ``counts`` are this micro-batch's items behind each loss."""
         raise NotImplementedError
 
@@ -61,22 +63,36 @@ class Objectives(nn.ModuleDict):
         balance: Balance | None = None,
     ):
         super().__init__()
-        self.weights: dict[str, float | Schedule] = {**dict.fromkeys(objectives, 1.0), **(weights or {})}
+        self.weights: dict[str, float | Schedule] = {
+            **dict.fromkeys(objectives, 1.0),
+            **(weights or {}),
+        }
         if unknown := sorted((set(self.weights) | set(sample_weights or ())) - set(objectives)):
-            raise ValueError(f"a weight for '{unknown[0]}', which is no objective here; {closest(unknown[0], objectives)}")
+            raise ValueError(
+                f"a weight for '{unknown[0]}', which is no objective here; {closest(unknown[0], objectives)}"
+            )
         self.balance: Balance | None = None
         self.gather: Gather | None = None  # set by the engine where there are several ranks
         self.remedy: str | None = None  # set by the scheme: the teacher's
         for name in objectives:
             if not name or "." in name or hasattr(self, name):
-                raise ValueError(f"objectives.{name}: this cannot be the name of an objective; give it another one, and say the method with type")
+                raise ValueError(
+                    f"objectives.{name}: this cannot be the name of an objective; give it another one, and say the method with type"
+                )
         for name, weighting in (sample_weights or {}).items():
             if objectives[name].couples:
-                raise ValueError(f"objectives.{name}: {type(objectives[name]).__name__} has one loss for the batch; its samples have no weights")
+                raise ValueError(
+                    f"objectives.{name}: {type(objectives[name]).__name__} has one loss for the batch; its samples have no weights"
+                )
             objectives[name].sample_weight = weighting
         self.update(objectives)
         self.balance = balance
-        self.schedules = [(part, k, v) for part in self.modules() for k, v in vars(part).items() if isinstance(v, Schedule)]
+        self.schedules = [
+            (part, k, v)
+            for part in self.modules()
+            for k, v in vars(part).items()
+            if isinstance(v, Schedule)
+        ]
         for part, option, schedule in self.schedules:
             setattr(part, option, schedule.start)  # what adapters are built with
 
@@ -105,8 +121,14 @@ class Objectives(nn.ModuleDict):
 
     def inside_the_graph(self) -> list[str]:
         """What takes gradients before the backward pass, which nets cut in pieces cannot give."""
-        found = [f"objectives.{name}" for name, objective in self.named() if objective.differentiates]
-        return [*found, "balance"] if self.balance is not None and self.balance.differentiates else found
+        found = [
+            f"objectives.{name}" for name, objective in self.named() if objective.differentiates
+        ]
+        return (
+            [*found, "balance"]
+            if self.balance is not None and self.balance.differentiates
+            else found
+        )
 
     def leaf(self, batch: Batch) -> Batch:
         """The batch's first tensor as a leaf that gradients reach, under its key, where an objective reads ``input``; else nothing."""
@@ -114,10 +136,18 @@ class Objectives(nn.ModuleDict):
             return {}
         key, value = next((key, value) for key, value in batch.items() if value is first(batch))
         if not value.is_floating_point():
-            raise ValueError(f"an objective reads the gradient by the input, but '{key}', the batch's first tensor, is {value.dtype}")
+            raise ValueError(
+                f"an objective reads the gradient by the input, but '{key}', the batch's first tensor, is {value.dtype}"
+            )
         return {key: value.detach().requires_grad_()}
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch, learner: str | tuple[str, ...] = "student") -> Update:
+    def forward(
+        self,
+        student: Outputs,
+        teacher: Outputs,
+        batch: Batch,
+        learner: str | tuple[str, ...] = "student",
+    ) -> Update:
         """The update of ``learner`` on the weighted mean of every objective."""
         losses, kept, given = {}, {}, (student, teacher)
         raised = self._raised("student", student), self._raised("teacher", teacher)
@@ -125,11 +155,20 @@ class Objectives(nn.ModuleDict):
             setattr(part, option, schedule.at(float(batch.get("progress", 0.0))))
         for name, objective in self.named():
             take = self._coupled if objective.couples else self._mean
-            student, teacher = given if objective.differentiates else raised  # a gradient is by what came out of the net, not by a copy
+            student, teacher = (
+                given if objective.differentiates else raised
+            )  # a gradient is by what came out of the net, not by a copy
             with torch.autocast(first(batch).device.type, enabled=False):
-                losses[name] = at_progress(self.weights[name], batch) * take(objective, student, teacher, batch)
+                losses[name] = at_progress(self.weights[name], batch) * take(
+                    objective, student, teacher, batch
+                )
                 with torch.no_grad():
-                    kept.update({f"{name}.{row}": value for row, value in objective.keep(student, teacher, batch).items()})
+                    kept.update(
+                        {
+                            f"{name}.{row}": value
+                            for row, value in objective.keep(student, teacher, batch).items()
+                        }
+                    )
         if self.balance is not None:
             losses, rows = self.balance(losses, self.counts(batch), given[0])
             kept |= {f"balance.{row}": value for row, value in rows.items()}
@@ -139,9 +178,17 @@ class Objectives(nn.ModuleDict):
         """The outputs with what is read of them in float32 or better, so that no objective computes in half precision."""
 
         def raised(value: Any) -> Any:
-            return tuple(map(raised, value)) if isinstance(value, tuple) else full(value) if isinstance(value, Tensor) else value
+            return (
+                tuple(map(raised, value))
+                if isinstance(value, tuple)
+                else full(value)
+                if isinstance(value, Tensor)
+                else value
+            )
 
-        return outputs | {role: raised(outputs[role]) for role in self.reads(side) if role in outputs}
+        return outputs | {
+            role: raised(outputs[role]) for role in self.reads(side) if role in outputs
+        }
 
     @staticmethod
     def _mean(objective: Objective, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
@@ -154,10 +201,14 @@ class Objectives(nn.ModuleDict):
             values = values * factor
         return mean(values, weight)
 
-    def _coupled(self, objective: Objective, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+    def _coupled(
+        self, objective: Objective, student: Outputs, teacher: Outputs, batch: Batch
+    ) -> Tensor:
         """The loss of the counted items of all ranks together; zero where nothing counts anywhere."""
         counted = objective.weight(batch) > 0
-        picks = "valid" in batch or isinstance(objective, LabelObjective)  # else every item counts, and asking would wait for the device
+        picks = "valid" in batch or isinstance(
+            objective, LabelObjective
+        )  # else every item counts, and asking would wait for the device
 
         def collect(value: Any, role: str = "") -> Any:
             if role in SHARED_ROLES:
@@ -167,13 +218,19 @@ class Objectives(nn.ModuleDict):
             if isinstance(value, dict):  # a member of several
                 return {name: collect(part, name) for name, part in value.items()}
             if picks:
-                value = value[counted if value.shape[: counted.ndim] == counted.shape else counted.flatten(1).any(1)]
+                value = value[
+                    counted
+                    if value.shape[: counted.ndim] == counted.shape
+                    else counted.flatten(1).any(1)
+                ]
             return value if self.gather is None else self.gather(value)
 
         mine = {role: collect(student[role], role) for role in objective.reads["student"]}
         theirs = {role: collect(teacher[role], role) for role in objective.reads["teacher"]}
         known: Batch = {key: collect(batch[key]) for key in self.ITEM_KEYS if key in batch}
-        if "valid" in batch and batch["valid"].ndim > counted.ndim:  # items are samples, and some of their positions are not valid
+        if (
+            "valid" in batch and batch["valid"].ndim > counted.ndim
+        ):  # items are samples, and some of their positions are not valid
             known["valid"] = collect(batch["valid"])
         clock = {key: batch[key] for key in ("step", "progress", "seed") if key in batch}
         anchor = next(value for role, value in mine.items() if role not in SHARED_ROLES)
@@ -188,21 +245,40 @@ class Objectives(nn.ModuleDict):
 
     def after_step(self, kept: dict[str, Tensor]) -> None:
         """Hand every objective, and the balance, its own rows."""
-        parts: list[tuple[str, Any]] = [*self.named(), *([("balance", self.balance)] if self.balance is not None else [])]
+        parts: list[tuple[str, Any]] = [
+            *self.named(),
+            *([("balance", self.balance)] if self.balance is not None else []),
+        ]
         for name, part in parts:
-            part.after_step({key[len(name) + 1 :]: rows for key, rows in kept.items() if key.startswith(name + ".")})
+            part.after_step(
+                {
+                    key[len(name) + 1 :]: rows
+                    for key, rows in kept.items()
+                    if key.startswith(name + ".")
+                }
+            )
 
     def study(self, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Rows of every objective that studies the teacher before training."""
         teacher = self._raised("teacher", teacher)
-        found = [(name, objective.study(teacher, batch)) for name, objective in self.named() if objective.studies]
+        found = [
+            (name, objective.study(teacher, batch))
+            for name, objective in self.named()
+            if objective.studies
+        ]
         return {f"{name}.{row}": value for name, rows in found for row, value in rows.items()}
 
     def studied(self, rows: dict[str, Tensor]) -> None:
         """Hand every objective its own rows."""
         for name, objective in self.named():
             if objective.studies:
-                objective.studied({key[len(name) + 1 :]: value for key, value in rows.items() if key.startswith(name + ".")})
+                objective.studied(
+                    {
+                        key[len(name) + 1 :]: value
+                        for key, value in rows.items()
+                        if key.startswith(name + ".")
+                    }
+                )
 
     def named(self) -> Iterator[tuple[str, Objective]]:
         """Name and objective, in order."""

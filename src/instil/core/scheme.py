@@ -29,16 +29,29 @@ class Scheme(nn.Module):
 
     card: ClassVar[Card]
     shards: bool = True  # no part of it is used but through its forward, or differentiated twice
-    makes_images: ClassVar[bool] = False  # it learns from images that it makes itself, in the shape of the batch's
+    makes_images: ClassVar[bool] = (
+        False  # it learns from images that it makes itself, in the shape of the batch's
+    )
     labels_images: ClassVar[bool] = False  # and it knows of each which class it is
-    writes: ClassVar[bool] = False  # it learns from texts that are written during training, about which nobody can be asked before
-    reshapes: ClassVar[bool] = False  # ``export`` gives another architecture than the student's, made of parts of the scheme
+    writes: ClassVar[bool] = (
+        False  # it learns from texts that are written during training, about which nobody can be asked before
+    )
+    reshapes: ClassVar[bool] = (
+        False  # ``export`` gives another architecture than the student's, made of parts of the scheme
+    )
 
-    def __init__(self, student: nn.Module, teacher: Teacher | None, objectives: Objectives | Mapping[str, Objective]):
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: Teacher | None,
+        objectives: Objectives | Mapping[str, Objective],
+    ):
         super().__init__()
         self.learners: dict[str, tuple[str, ...]] = {"student": ("student", "objectives")}
         self.student, self.teacher = as_net(student), teacher
-        self.objectives = objectives if isinstance(objectives, Objectives) else Objectives(objectives)
+        self.objectives = (
+            objectives if isinstance(objectives, Objectives) else Objectives(objectives)
+        )
         self.objectives.remedy = None if teacher is None else teacher.remedy
         self.prepared = False
 
@@ -58,7 +71,9 @@ class Scheme(nn.Module):
         """
         leaf = self.objectives.leaf(batch)
         inputs = {"input": first(batch | leaf)} if leaf else {}
-        with sdpa_kernel(SDPBackend.MATH) if leaf else contextlib.nullcontext():  # fused attention has no second derivative
+        with (
+            sdpa_kernel(SDPBackend.MATH) if leaf else contextlib.nullcontext()
+        ):  # fused attention has no second derivative
             student, teacher = self.answers(batch | leaf, grad=bool(leaf))
         update: Update = self.objectives(student | inputs, teacher | inputs, batch)
         return update

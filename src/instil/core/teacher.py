@@ -19,8 +19,12 @@ class Teacher(nn.Module):
 
     changes: ClassVar[bool] = False
     joins: ClassVar[bool] = False  # members may know other classes than the student, by name
-    disjoint: ClassVar[bool] = False  # each member is trained on a part of its data that no other member sees
-    remedy: ClassVar[str] = "name the module that gives it in the teacher taps"  # where an objective wants more of it than it gives
+    disjoint: ClassVar[bool] = (
+        False  # each member is trained on a part of its data that no other member sees
+    )
+    remedy: ClassVar[str] = (
+        "name the module that gives it in the teacher taps"  # where an objective wants more of it than it gives
+    )
     card: ClassVar[Card]
 
     def train(self, mode: bool = True) -> Teacher:

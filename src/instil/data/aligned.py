@@ -36,20 +36,32 @@ class AlignedRows(TokenRows):
     (N, P, 2) are the numbers (teacher, student) of tokens that are the same text, alike for all rows.
     """
 
-    def __init__(self, rows: Sequence[Aligned], mine: TokenRows, theirs: TokenRows, same: Sequence[tuple[int, int]]):
+    def __init__(
+        self,
+        rows: Sequence[Aligned],
+        mine: TokenRows,
+        theirs: TokenRows,
+        same: Sequence[tuple[int, int]],
+    ):
         vars(self).update(vars(mine))  # these are the student's rows, and more
         self.theirs, self.same = theirs, torch.tensor(same, dtype=torch.int64).view(-1, 2)
         for side, part in enumerate((mine, theirs)):
             part.tensors["span"] = torch.full(part.label.shape, -1)
             for number, row in enumerate(rows):
                 numbers = [place for place, span in enumerate(row.spans) for _ in span[side][0]]
-                start = row.rows[side][2] - 1  # the position whose label is the first that is learned
+                start = (
+                    row.rows[side][2] - 1
+                )  # the position whose label is the first that is learned
                 part.tensors["span"][number, start : start + len(numbers)] = torch.tensor(numbers)
 
     def inputs(self, rows: Tensor) -> Batch:
         theirs = self.theirs.inputs(rows) | {"label": self.theirs.label[rows]}
         same = self.same.expand(len(rows), *self.same.shape)
-        return super().inputs(rows) | {f"teacher_{key}": value for key, value in theirs.items()} | {"same_tokens": same}
+        return (
+            super().inputs(rows)
+            | {f"teacher_{key}": value for key, value in theirs.items()}
+            | {"same_tokens": same}
+        )
 
     def _take(self, rows: Tensor) -> None:
         self.tensors = TokenRows.inputs(self, rows)
@@ -58,14 +70,25 @@ class AlignedRows(TokenRows):
 
 def of_teacher(splits: Splits) -> Splits:
     """The same texts as a teacher reads them that has a tokenizer of its own."""
-    train, validation, test = (part.theirs if isinstance(part, AlignedRows) else part for part in (splits.train, splits.validation, splits.test))
+    train, validation, test = (
+        part.theirs if isinstance(part, AlignedRows) else part
+        for part in (splits.train, splits.validation, splits.test)
+    )
     return Splits(train, validation, test, splits.classes, splits.kind)
 
 
 def read_by_teacher(batch: Batch) -> Batch:
     """A batch as a teacher reads it that has a tokenizer of its own: what is the student's gives way; one that is the teacher's already stays."""
-    theirs = {key.removeprefix("teacher_"): value for key, value in batch.items() if key.startswith("teacher_")}
-    kept = {key: value for key, value in batch.items() if not key.startswith("teacher_") and key not in theirs}
+    theirs = {
+        key.removeprefix("teacher_"): value
+        for key, value in batch.items()
+        if key.startswith("teacher_")
+    }
+    kept = {
+        key: value
+        for key, value in batch.items()
+        if not key.startswith("teacher_") and key not in theirs
+    }
     return kept | theirs if theirs else batch
 
 
@@ -81,25 +104,51 @@ def aligned(
 
     Every span is learned once, but for those that are longer than a row. The other arguments are those of ``text``.
     """
-    taken = [list(islice(_rows(part, tokenizers, lengths, cut), limit)) for part, limit in zip(parts, limits, strict=True)]
+    taken = [
+        list(islice(_rows(part, tokenizers, lengths, cut), limit))
+        for part, limit in zip(parts, limits, strict=True)
+    ]
     if not all(taken):
         raise ValueError("the texts of one part have no span that is shorter than a row")
     sides, kept = [], []
     for side, tokenizer in enumerate(tokenizers):
-        rows, tokens = pruned([[row.rows[side] for row in part] for part in taken], tokenizer, prune)
-        sides.append([TokenRows(part, lengths[side], len(tokens) or tokenizer.size, tokenizer, tokens) for part in rows])
+        rows, tokens = pruned(
+            [[row.rows[side] for row in part] for part in taken], tokenizer, prune
+        )
+        sides.append(
+            [
+                TokenRows(part, lengths[side], len(tokens) or tokenizer.size, tokenizer, tokens)
+                for part in rows
+            ]
+        )
         kept.append({token: number for number, token in enumerate(tokens or range(tokenizer.size))})
-    pairs = [(kept[1][theirs], kept[0][mine]) for theirs, mine in same_tokens(*tokenizers) if theirs in kept[1] and mine in kept[0]]
-    train, validation, test = (AlignedRows(rows, mine, theirs, pairs) for rows, mine, theirs in zip(taken, *sides, strict=True))
+    pairs = [
+        (kept[1][theirs], kept[0][mine])
+        for theirs, mine in same_tokens(*tokenizers)
+        if theirs in kept[1] and mine in kept[0]
+    ]
+    train, validation, test = (
+        AlignedRows(rows, mine, theirs, pairs)
+        for rows, mine, theirs in zip(taken, *sides, strict=True)
+    )
     return Splits(train, validation, test, train.classes, train.kind)
 
 
-def _rows(part: Sequence[Document], tokenizers: tuple[Tokenizer, Tokenizer], lengths: tuple[int, int], cut: bool) -> Iterator[Aligned]:
+def _rows(
+    part: Sequence[Document],
+    tokenizers: tuple[Tokenizer, Tokenizer],
+    lengths: tuple[int, int],
+    cut: bool,
+) -> Iterator[Aligned]:
     answers = any(document.prompt is not None for document in part)
-    yield from _answers(part, tokenizers, lengths, cut) if answers else _packed(part, tokenizers, lengths)
+    yield from (
+        _answers(part, tokenizers, lengths, cut) if answers else _packed(part, tokenizers, lengths)
+    )
 
 
-def _packed(part: Sequence[Document], tokenizers: tuple[Tokenizer, Tokenizer], lengths: tuple[int, int]) -> Iterator[Aligned]:
+def _packed(
+    part: Sequence[Document], tokenizers: tuple[Tokenizer, Tokenizer], lengths: tuple[int, int]
+) -> Iterator[Aligned]:
     """Texts one after another; a row begins with the last token of what came before it."""
     found: list[Span] = []
     before, room = [[one.end] for one in tokenizers], list(lengths)
@@ -117,7 +166,12 @@ def _packed(part: Sequence[Document], tokenizers: tuple[Tokenizer, Tokenizer], l
         yield _row(before, found)
 
 
-def _answers(part: Sequence[Document], tokenizers: tuple[Tokenizer, Tokenizer], lengths: tuple[int, int], cut: bool) -> Iterator[Aligned]:
+def _answers(
+    part: Sequence[Document],
+    tokenizers: tuple[Tokenizer, Tokenizer],
+    lengths: tuple[int, int],
+    cut: bool,
+) -> Iterator[Aligned]:
     """Each document a row of its own: its prompt is only read."""
     for document in part:
         read = [one.encode(document.prompt or "")[0] or [one.end] for one in tokenizers]
@@ -126,7 +180,10 @@ def _answers(part: Sequence[Document], tokenizers: tuple[Tokenizer, Tokenizer], 
         for tokens, count, length in zip(read, counts, lengths, strict=True):
             if len(tokens) > length or (len(tokens) + count > length + 1 and not cut):
                 raise ValueError(too_long(document, len(tokens), count - 1, length))
-        while any(len(read[side]) + sum(len(span[side][0]) for span in found) > lengths[side] + 1 for side in range(2)):
+        while any(
+            len(read[side]) + sum(len(span[side][0]) for span in found) > lengths[side] + 1
+            for side in range(2)
+        ):
             found.pop()
         if found:
             yield _row(read, found)
@@ -145,7 +202,10 @@ def _spans(text: str, tokenizers: tuple[Tokenizer, Tokenizer]) -> Iterator[Span]
     said = [one.encode(text) for one in tokenizers]
     numbers = spans(said[0][1], said[1][1])
     parts = [
-        [tuple(map(list, zip(*group, strict=True)))[1:] for _, group in groupby(zip(number, *side, strict=True), lambda entry: entry[0])]
+        [
+            tuple(map(list, zip(*group, strict=True)))[1:]
+            for _, group in groupby(zip(number, *side, strict=True), lambda entry: entry[0])
+        ]
         for number, side in zip(numbers, said, strict=True)
     ]
     for mine, theirs in zip(*parts, strict=True):

@@ -20,9 +20,13 @@ def spans(mine: Sequence[int], theirs: Sequence[int]) -> tuple[list[int], list[i
     ends = [list(accumulate(each)) for each in (mine, theirs)]
     totals = [end[-1] if end else 0 for end in ends]
     if totals[0] != totals[1]:
-        raise ValueError(f"the tokens of one tokenizer stand for {totals[0]} bytes, those of the other for {totals[1]}; both must be of one text")
+        raise ValueError(
+            f"the tokens of one tokenizer stand for {totals[0]} bytes, those of the other for {totals[1]}; both must be of one text"
+        )
     if min(map(len, ends)) == 0 < max(map(len, ends)):
-        raise ValueError("one of the tokenizers has no token for this text, the other has some; they cannot be compared on it")
+        raise ValueError(
+            "one of the tokenizers has no token for this text, the other has some; they cannot be compared on it"
+        )
     common = sorted(set(ends[0]) & set(ends[1]) - {0})
     first, second = ([bisect_left(common, byte) for byte in end] for end in ends)
     return first, second
@@ -34,7 +38,10 @@ def same_tokens(mine: Tokenizer, theirs: Tokenizer) -> list[tuple[int, int]]:
     A token that is only a part of a character, and one of several with the same text, is left out.
     """
     spelled, other = _spelled(mine), _spelled(theirs)
-    return [(theirs.end, mine.end), *((number, spelled[word]) for word, number in other.items() if word in spelled)]
+    return [
+        (theirs.end, mine.end),
+        *((number, spelled[word]) for word, number in other.items() if word in spelled),
+    ]
 
 
 def _spelled(tokenizer: Tokenizer) -> dict[str, int]:

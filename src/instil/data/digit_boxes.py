@@ -26,7 +26,9 @@ def digit_boxes(size: int = 16, largest: int = 14) -> Splits:
     """
     if not 8 <= largest <= size:
         raise ValueError(f"8 <= largest <= size is needed, not {largest} and {size}")
-    train, validation, test = (_scenes(part, seed, size, largest) for part, seed in zip(digit_parts(), SEEDS, strict=True))
+    train, validation, test = (
+        _scenes(part, seed, size, largest) for part, seed in zip(digit_parts(), SEEDS, strict=True)
+    )
     return Splits(train, validation, test, train.classes, train.kind)
 
 
@@ -36,12 +38,21 @@ def _scenes(source: ArrayData, seed: int, size: int, largest: int) -> TensorData
     shape = torch.randint(8, largest + 1, (len(source), 2), generator=generator)
     corner = (torch.rand(len(source), 2, generator=generator) * (size + 1 - shape)).long()
     box = torch.zeros(len(source), 4)
-    for row, ((height, width), (top, left)) in enumerate(zip(shape.tolist(), corner.tolist(), strict=True)):
-        digit = F.interpolate(source.image[row : row + 1], (height, width), mode="bilinear", antialias=True)[0, 0]
+    for row, ((height, width), (top, left)) in enumerate(
+        zip(shape.tolist(), corner.tolist(), strict=True)
+    ):
+        digit = F.interpolate(
+            source.image[row : row + 1], (height, width), mode="bilinear", antialias=True
+        )[0, 0]
         place = image[row, 0, top : top + height, left : left + width]
         place[:] = torch.maximum(place, digit)
         box[row] = _edges(digit >= INK) + torch.tensor([left, top, left, top])
-    return TensorData({"image": image, "box": box}, source.label, source.classes, {"channels": 1, "size": size, "bins": size + 1})
+    return TensorData(
+        {"image": image, "box": box},
+        source.label,
+        source.classes,
+        {"channels": 1, "size": size, "bins": size + 1},
+    )
 
 
 def _edges(ink: Tensor) -> Tensor:

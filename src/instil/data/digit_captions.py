@@ -19,9 +19,20 @@ COLOURS = {
     "pink": (1.0, 0.2, 1.0),
     "white": (1.0, 1.0, 1.0),
 }
-TEMPLATES = ("a {colour} {digit}", "the digit {digit} in {colour}", "this {digit} is {colour}", "{colour} ink , a {digit}")
+TEMPLATES = (
+    "a {colour} {digit}",
+    "the digit {digit} in {colour}",
+    "this {digit} is {colour}",
+    "{colour} ink , a {digit}",
+)
 PADDING = "<pad>"
-WORDS = (PADDING, *sorted({word for text in TEMPLATES for word in text.split() if "{" not in word} | {*NAMES, *COLOURS}))
+WORDS = (
+    PADDING,
+    *sorted(
+        {word for text in TEMPLATES for word in text.split() if "{" not in word}
+        | {*NAMES, *COLOURS}
+    ),
+)
 LENGTH = max(len(text.split()) for text in TEMPLATES)
 SEEDS = (0, 1, 2)  # of train, validation and test
 
@@ -47,9 +58,16 @@ def _pairs(source: ArrayData, seed: int) -> TensorData:
     image = source.image * torch.tensor(list(COLOURS.values()))[colour][:, :, None, None]
     names = list(COLOURS)
     said = zip(template.tolist(), colour.tolist(), source.label.tolist(), strict=True)
-    ids = torch.stack([_tokens(TEMPLATES[t].format(colour=names[c], digit=NAMES[d])) for t, c, d in said])
+    ids = torch.stack(
+        [_tokens(TEMPLATES[t].format(colour=names[c], digit=NAMES[d])) for t, c, d in said]
+    )
     facts = {"channels": 3, "size": source.shape[1], "vocabulary": len(WORDS), "length": LENGTH}
-    return TensorData({"image": image, "input_ids": ids, "attention_mask": (ids > 0).long()}, source.label, NAMES, facts)
+    return TensorData(
+        {"image": image, "input_ids": ids, "attention_mask": (ids > 0).long()},
+        source.label,
+        NAMES,
+        facts,
+    )
 
 
 def _tokens(text: str) -> Tensor:

@@ -23,7 +23,15 @@ class Nodes(Samples):
 
     noun = "node"
 
-    def __init__(self, features: Tensor, edges: Tensor, hops: int, label: Tensor, classes: Sequence[str], index: Tensor):
+    def __init__(
+        self,
+        features: Tensor,
+        edges: Tensor,
+        hops: int,
+        label: Tensor,
+        classes: Sequence[str],
+        index: Tensor,
+    ):
         self.features, self.edges, self.hops = features, edges, hops
         super().__init__(label, classes, index)
 
@@ -50,7 +58,9 @@ class Nodes(Samples):
         order: dict[int, None] = {}
         for row in torch.randperm(len(self), generator=generator).tolist():
             if row not in order:
-                order.update(dict.fromkeys([row, *near[row]]))  # what stands there already keeps its place
+                order.update(
+                    dict.fromkeys([row, *near[row]])
+                )  # what stands there already keeps its place
         return torch.tensor(list(order))
 
     def __getitems__(self, rows: Rows) -> Batch:
@@ -69,7 +79,12 @@ class Nodes(Samples):
         return {
             "x": self.features[nodes],
             "edge_index": edges[:, (edges >= 0).all(0)],
-            "label": torch.cat([self.label[rows], torch.full((around, *self.label.shape[1:]), UNLABELLED, dtype=self.label.dtype)]),
+            "label": torch.cat(
+                [
+                    self.label[rows],
+                    torch.full((around, *self.label.shape[1:]), UNLABELLED, dtype=self.label.dtype),
+                ]
+            ),
             "index": nodes,
             "view": torch.zeros(len(nodes), dtype=torch.int64),
             "valid": torch.arange(len(nodes)) < len(asked),
@@ -83,7 +98,9 @@ def digit_graph(neighbours: int = 5, hops: int = 2) -> Splits:
     ``hops`` layers needs. Raises ValueError for no neighbours or no hops.
     """
     if not 1 <= neighbours < 100 or hops < 1:
-        raise ValueError(f"neighbours must be 1 to 99 and hops at least 1, not {neighbours} and {hops}")
+        raise ValueError(
+            f"neighbours must be 1 to 99 and hops at least 1, not {neighbours} and {hops}"
+        )
     parts = digit_parts()
     features = torch.cat([part.image.flatten(1) for part in parts])
     edges = _nearest(features, neighbours)

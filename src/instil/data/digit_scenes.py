@@ -25,9 +25,14 @@ def digit_scenes(scenes: int = 400, size: int = 16, most: int = 3) -> Splits:
     Raises ValueError where there are fewer than 3 scenes, fewer than 2 digits or no place for one of 8 x 8 pixels.
     """
     if scenes < 3 or most < 2 or size < 8:
-        raise ValueError(f"at least 3 scenes, 2 digits and 8 pixels are needed, not {scenes}, {most} and {size}")
+        raise ValueError(
+            f"at least 3 scenes, 2 digits and 8 pixels are needed, not {scenes}, {most} and {size}"
+        )
     counts = (scenes, scenes // 3, scenes // 3)
-    train, validation, test = (_scenes(part, count, seed, size, most) for part, count, seed in zip(digit_parts(), counts, SEEDS, strict=True))
+    train, validation, test = (
+        _scenes(part, count, seed, size, most)
+        for part, count, seed in zip(digit_parts(), counts, SEEDS, strict=True)
+    )
     return Splits(train, validation, test, train.classes, train.kind)
 
 
@@ -42,7 +47,9 @@ def _scenes(source: ArrayData, count: int, seed: int, size: int, most: int) -> T
         for number in range(int(present[scene])):
             row, (top, left) = int(chosen[scene, number]), corner[scene, number].tolist()
             place = (scene, slice(top, top + 8), slice(left, left + 8))
-            _paste(image[:, 0][place], label[place], source.image[row, 0], int(source.label[row]) + 1)
+            _paste(
+                image[:, 0][place], label[place], source.image[row, 0], int(source.label[row]) + 1
+            )
     return TensorData(
         {"image": image, "valid": label != UNLABELLED},
         label,

@@ -26,9 +26,18 @@ def digit_tokens() -> Splits:
 
 def _texts(source: ArrayData) -> TensorData:
     inked = source.image.flatten(1) >= INK
-    order = (~inked).long().argsort(dim=1, stable=True)  # places with ink first, each group from the top left on
+    order = (
+        (~inked).long().argsort(dim=1, stable=True)
+    )  # places with ink first, each group from the top left on
     said = order + FIRST
     there = torch.arange(inked.shape[1]) < inked.sum(1, keepdim=True)
-    ids = torch.cat([torch.full((len(said), 1), START), torch.where(there, said, PADDING)], 1)[:, :LENGTH]
+    ids = torch.cat([torch.full((len(said), 1), START), torch.where(there, said, PADDING)], 1)[
+        :, :LENGTH
+    ]
     facts = {"vocabulary": FIRST + inked.shape[1], "length": LENGTH}
-    return TensorData({"input_ids": ids, "attention_mask": (ids != PADDING).long()}, source.label, source.classes, facts)
+    return TensorData(
+        {"input_ids": ids, "attention_mask": (ids != PADDING).long()},
+        source.label,
+        source.classes,
+        facts,
+    )

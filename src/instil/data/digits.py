@@ -25,5 +25,7 @@ def digit_parts() -> tuple[ArrayData, ArrayData, ArrayData]:
         image, label = torch.from_numpy(arrays["image"]), torch.from_numpy(arrays["label"])
     whole = ArrayData(image[:, None].float() / 16, label, [str(digit) for digit in range(10)])
     order = balanced_order(whole.label, HOLD_OUT_SEED, proportional=True)
-    train, validation, test = (numbered(whole, rows) for rows in torch.split(order, [TRAIN, VALIDATION, TEST]))
+    train, validation, test = (
+        numbered(whole, rows) for rows in torch.split(order, [TRAIN, VALIDATION, TEST])
+    )
     return train, validation, test

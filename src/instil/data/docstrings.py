@@ -39,8 +39,13 @@ def docstrings(
     Raises ValueError where a part has no docstring of two sentences.
     """
     parts = documents(path, base)
-    made = tokenizer_of(tokenizer, (text for document in parts[0] for text in _texts(document)), base)
-    found = [list(islice(_pairs(part), limit)) for part, limit in zip(parts, (rows, held_out, held_out), strict=True)]
+    made = tokenizer_of(
+        tokenizer, (text for document in parts[0] for text in _texts(document)), base
+    )
+    found = [
+        list(islice(_pairs(part), limit))
+        for part, limit in zip(parts, (rows, held_out, held_out), strict=True)
+    ]
     if not all(found):
         raise ValueError(f"one part of '{path}' has no docstring of two sentences")
     classes = sorted({name for part in found for name, _ in part})
@@ -62,7 +67,9 @@ def _texts(document: Document) -> Iterator[str]:
     except SyntaxError:  # of another Python
         return
     for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and (said := ast.get_docstring(node)):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and (
+            said := ast.get_docstring(node)
+        ):
             yield said
 
 
@@ -73,11 +80,20 @@ def halves(said: str) -> Pair | None:
     return words if dot and min(len(half.split()) for half in words) >= WORDS else None
 
 
-def _data(pairs: Sequence[tuple[str, Pair]], tokenizer: Tokenizer, length: int, classes: Sequence[str], facts: dict[str, Any]) -> TensorData:
+def _data(
+    pairs: Sequence[tuple[str, Pair]],
+    tokenizer: Tokenizer,
+    length: int,
+    classes: Sequence[str],
+    facts: dict[str, Any],
+) -> TensorData:
     tensors: dict[str, Tensor] = {}
     for side, prefix in enumerate(("", "partner_")):
         told = [_framed(tokenizer, pair[side], length) for _, pair in pairs]
-        ids, mask = torch.full((len(told), length), tokenizer.end), torch.zeros(len(told), length, dtype=torch.int64)
+        ids, mask = (
+            torch.full((len(told), length), tokenizer.end),
+            torch.zeros(len(told), length, dtype=torch.int64),
+        )
         for number, tokens in enumerate(told):
             ids[number, : len(tokens)], mask[number, : len(tokens)] = torch.tensor(tokens), 1
         tensors |= {f"{prefix}input_ids": ids, f"{prefix}attention_mask": mask}

@@ -31,16 +31,22 @@ class Document:
     domain: str = ""
 
 
-def documents(path: str, base: Path = Path()) -> tuple[list[Document], list[Document], list[Document]]:
+def documents(
+    path: str, base: Path = Path()
+) -> tuple[list[Document], list[Document], list[Document]]:
     """Train, validation and test documents of ``stdlib`` (the modules of this Python's own library), a folder of texts, or a ``.jsonl`` file.
 
     A line of ``.jsonl`` has ``text``, or ``prompt`` and ``completion``, ``finish_reason`` being ``length`` where that was cut; beside a prompt there
     may be a ``context``, and in every line a ``domain``, else it is the folder inside the one that was named. A document belongs to one part alone,
     by the hash of its name. Raises ValueError for lines of another form and for fewer than three documents.
     """
-    found = sorted(_found(path, base), key=lambda document: hashlib.sha256(document.name.encode()).hexdigest())
+    found = sorted(
+        _found(path, base), key=lambda document: hashlib.sha256(document.name.encode()).hexdigest()
+    )
     if len(found) < 3:
-        raise ValueError(f"'{path}' has {len(found)} documents; train, validation and test need one each at least")
+        raise ValueError(
+            f"'{path}' has {len(found)} documents; train, validation and test need one each at least"
+        )
     held = max(1, len(found) // SHARE)
     return found[2 * held :], found[held : 2 * held], found[:held]
 
@@ -51,11 +57,15 @@ def _found(path: str, base: Path) -> Iterator[Document]:
         yield from _lines(place)
         return
     if not place.is_dir():
-        raise ValueError(f"texts come from a folder, a .jsonl file or '{STDLIB}', not from {place.name}")
+        raise ValueError(
+            f"texts come from a folder, a .jsonl file or '{STDLIB}', not from {place.name}"
+        )
     pattern = "*.py" if path == STDLIB else "**/*"
     for file in sorted(place.glob(pattern)):
         if file.suffix in SUFFIXES and not file.name.startswith("_"):
-            yield Document(file.relative_to(place).as_posix(), _read(file), domain=_folder(file, place))
+            yield Document(
+                file.relative_to(place).as_posix(), _read(file), domain=_folder(file, place)
+            )
         elif file.suffix == ".jsonl":
             yield from _lines(file, _folder(file, place))
 
@@ -80,7 +90,9 @@ def _lines(file: Path, domain: str = "") -> Iterator[Document]:
             entry = json.loads(line)
         except json.JSONDecodeError as error:
             raise ValueError(f"{where} is no JSON: {error}") from error
-        if not isinstance(entry, dict) or not ({"text"} <= entry.keys() or {"prompt", "completion"} <= entry.keys()):
+        if not isinstance(entry, dict) or not (
+            {"text"} <= entry.keys() or {"prompt", "completion"} <= entry.keys()
+        ):
             raise ValueError(f"{where} needs 'text', or 'prompt' and 'completion'")
         about = str(entry.get("domain", domain))
         if "text" in entry:
@@ -89,4 +101,6 @@ def _lines(file: Path, domain: str = "") -> Iterator[Document]:
             raise ValueError(f"{where} has an empty completion: there is nothing to learn")
         else:
             cut = entry.get("finish_reason") == "length"
-            yield Document(where, entry["completion"], entry["prompt"], cut, entry.get("context") or "", about)
+            yield Document(
+                where, entry["completion"], entry["prompt"], cut, entry.get("context") or "", about
+            )

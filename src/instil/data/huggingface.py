@@ -15,7 +15,11 @@ from instil.data.images import ImageData, LazyData
 from instil.data.pictures import Size, pictures
 from instil.data.splits import Splits, splits
 
-NAMES = {"train": ("train",), "validation": ("validation", "val", "valid", "dev"), "test": ("test",)}
+NAMES = {
+    "train": ("train",),
+    "validation": ("validation", "val", "valid", "dev"),
+    "test": ("test",),
+}
 LABELS = ("label", "labels", "fine_label", "target")
 
 
@@ -39,7 +43,9 @@ def huggingface(
     """
     loaded = _loaded(path, config, Path(base))
     sets = loaded if isinstance(loaded, Mapping) else {"train": loaded}
-    found = {name: sets[entry] for name, entries in NAMES.items() for entry in entries if entry in sets}
+    found = {
+        name: sets[entry] for name, entries in NAMES.items() for entry in entries if entry in sets
+    }
     if "train" not in found:
         raise ValueError(f"'{path}' has no train split, only {', '.join(map(str, sets))}")
     features = found["train"].features
@@ -47,23 +53,40 @@ def huggingface(
     for column in columns:
         if column not in features:
             raise ValueError(f"'{path}' has no column '{column}'; {closest(column, features)}")
-    return splits({name: _data(part, *columns, size, channels) for name, part in found.items()}, validation, test)
+    return splits(
+        {name: _data(part, *columns, size, channels) for name, part in found.items()},
+        validation,
+        test,
+    )
 
 
 def _loaded(path: str, config: str | None, base: Path) -> Any:
     try:
         import datasets  # type: ignore[import-untyped]
     except ImportError as error:
-        raise ValueError('Hugging Face data need the package datasets: pip install "instil[vision]"') from error
+        raise ValueError(
+            'Hugging Face data need the package datasets: pip install "instil[vision]"'
+        ) from error
     local = base / path
     try:
-        return datasets.load_from_disk(str(local)) if local.is_dir() else datasets.load_dataset(path, config)
+        return (
+            datasets.load_from_disk(str(local))
+            if local.is_dir()
+            else datasets.load_dataset(path, config)
+        )
     except (OSError, ValueError, RuntimeError) as error:
-        raise ValueError(f"'{path}' is no data set in {base.resolve()}, and could not be had from the hub: {error}") from error
+        raise ValueError(
+            f"'{path}' is no data set in {base.resolve()}, and could not be had from the hub: {error}"
+        ) from error
 
 
 def _image_column(features: Mapping[str, Any]) -> str:
-    return _only([name for name, feature in features.items() if type(feature).__name__ == "Image"], "image", features, ())
+    return _only(
+        [name for name, feature in features.items() if type(feature).__name__ == "Image"],
+        "image",
+        features,
+        (),
+    )
 
 
 def _label_column(features: Mapping[str, Any]) -> str:
@@ -71,18 +94,28 @@ def _label_column(features: Mapping[str, Any]) -> str:
     return _only(found or [name for name in LABELS if name in features], "label", features, LABELS)
 
 
-def _only(found: list[str], what: str, features: Mapping[str, Any], preferred: tuple[str, ...]) -> str:
+def _only(
+    found: list[str], what: str, features: Mapping[str, Any], preferred: tuple[str, ...]
+) -> str:
     if len(found) > 1:
         found = [name for name in preferred if name in found][:1] or found
     if len(found) != 1:
-        count = f"several columns could be the {what} ({', '.join(found)})" if found else f"no column is the {what}"
+        count = (
+            f"several columns could be the {what} ({', '.join(found)})"
+            if found
+            else f"no column is the {what}"
+        )
         raise ValueError(f"{count}; name it with `{what}`; the columns are {', '.join(features)}")
     return found[0]
 
 
 def _names(feature: Any) -> list[str]:
     """Class names of a column of classes, or of lists of classes."""
-    return list(getattr(feature, "names", None) or getattr(getattr(feature, "feature", None), "names", None) or ())
+    return list(
+        getattr(feature, "names", None)
+        or getattr(getattr(feature, "feature", None), "names", None)
+        or ()
+    )
 
 
 @dataclass(frozen=True)
@@ -99,10 +132,14 @@ class _Column:
 def _data(dataset: Any, image: str, label: str, size: Size, channels: int | None) -> ImageData:
     names, values = _names(dataset.features[label]), dataset[label][:]
     if values and isinstance(values[0], list):
-        return LazyData(pictures(_Column(dataset, image), channels, size), _many_hot(values, len(names)), names)
+        return LazyData(
+            pictures(_Column(dataset, image), channels, size), _many_hot(values, len(names)), names
+        )
     target = torch.tensor(values)
     classes = names or [str(number) for number in range(int(target.max()) + 1)]
-    target = torch.where(target < 0, UNLABELLED, target)  # datasets writes -1 where a test set keeps its labels back
+    target = torch.where(
+        target < 0, UNLABELLED, target
+    )  # datasets writes -1 where a test set keeps its labels back
     return LazyData(pictures(_Column(dataset, image), channels, size), target, classes)
 
 

@@ -41,7 +41,11 @@ class ImageData(Samples):
     def facts(self) -> Facts:
         """``classes``, ``channels`` and ``size``: one number for square images, else (H, W)."""
         channels, height, width = self.shape
-        return {"classes": len(self.classes), "channels": channels, "size": height if height == width else (height, width)}
+        return {
+            "classes": len(self.classes),
+            "channels": channels,
+            "size": height if height == width else (height, width),
+        }
 
 
 class ArrayData(ImageData):
@@ -50,7 +54,9 @@ class ArrayData(ImageData):
     Raises ValueError for another shape or type, for values that are not finite or leave [0, 1], and for labels that do not fit.
     """
 
-    def __init__(self, image: Tensor, label: Tensor, classes: Sequence[str], index: Tensor | None = None):
+    def __init__(
+        self, image: Tensor, label: Tensor, classes: Sequence[str], index: Tensor | None = None
+    ):
         if image.ndim != 4:
             raise ValueError(f"images must have the shape (N, C, H, W), not {tuple(image.shape)}")
         if len(image) != len(label):
@@ -74,7 +80,13 @@ class LazyData(ImageData):
     Raises ValueError where the images of a batch differ in size.
     """
 
-    def __init__(self, read: Callable[[int], Any], label: Tensor, classes: Sequence[str], index: Tensor | None = None):
+    def __init__(
+        self,
+        read: Callable[[int], Any],
+        label: Tensor,
+        classes: Sequence[str],
+        index: Tensor | None = None,
+    ):
         self.read = read
         self.rows = torch.arange(len(label))
         super().__init__(label, classes, index)
@@ -83,7 +95,9 @@ class LazyData(ImageData):
         read = [_channels_first(self.read(row)) for row in self.rows[rows].tolist()]
         shapes = sorted({tuple(image.shape) for image in read})
         if len(shapes) > 1:
-            raise ValueError(f"images of one batch differ in shape, for example (C, H, W) = {shapes[0]} and {shapes[-1]}; give `size` to resize them")
+            raise ValueError(
+                f"images of one batch differ in shape, for example (C, H, W) = {shapes[0]} and {shapes[-1]}; give `size` to resize them"
+            )
         return torch.stack(read).float().div_(255)
 
     def _take(self, rows: Tensor) -> None:
@@ -93,17 +107,23 @@ class LazyData(ImageData):
 def _channels_first(image: Any) -> Tensor:
     array = np.array(image)
     if array.dtype != np.uint8 or array.ndim not in (2, 3):
-        raise ValueError(f"an image must be uint8 of shape (H, W) or (H, W, C), not {array.dtype} {array.shape}")
+        raise ValueError(
+            f"an image must be uint8 of shape (H, W) or (H, W, C), not {array.dtype} {array.shape}"
+        )
     return torch.from_numpy(array if array.ndim == 3 else array[:, :, None]).permute(2, 0, 1)
 
 
 def _in_unit_range(image: Tensor) -> Tensor:
     if not image.is_floating_point():
-        raise ValueError(f"images must be uint8 or floating point, not {str(image.dtype).removeprefix('torch.')}")
+        raise ValueError(
+            f"images must be uint8 or floating point, not {str(image.dtype).removeprefix('torch.')}"
+        )
     if not image.isfinite().all():
         first = int((~image.isfinite()).flatten(1).any(1).nonzero()[0])
         raise ValueError(f"images must be finite; image {first} is not")
     if image.numel() and (image.min() < 0 or image.max() > 1):
         span = f"{image.min().item():g} to {image.max().item():g}"
-        raise ValueError(f"floating-point images must lie in [0, 1], these go from {span}; give uint8, or scale them")
+        raise ValueError(
+            f"floating-point images must lie in [0, 1], these go from {span}; give uint8, or scale them"
+        )
     return image.float()

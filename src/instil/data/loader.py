@@ -46,14 +46,28 @@ class Loader:
         if not len(dataset):
             raise ValueError("the data set is empty")
         if not 0 <= rank < world or accumulate < 1 or batch_size < 1:
-            raise ValueError(f"cannot load: rank {rank} of {world}, accumulate {accumulate}, batch_size {batch_size}")
+            raise ValueError(
+                f"cannot load: rank {rank} of {world}, accumulate {accumulate}, batch_size {batch_size}"
+            )
         self.dataset, self.batch_size, self.seed = dataset, min(batch_size, len(dataset)), seed
         self.rank, self.world, self.accumulate, self.shuffle = rank, world, accumulate, shuffle
-        self.workers, self.augment, self.views, self.sampler, self.epoch = workers, augment, views, sampler, 0
-        self.steps, width = self._drawn(0)[0].shape if shuffle else (-(-len(dataset) // self.batch_size), self.batch_size)
+        self.workers, self.augment, self.views, self.sampler, self.epoch = (
+            workers,
+            augment,
+            views,
+            sampler,
+            0,
+        )
+        self.steps, width = (
+            self._drawn(0)[0].shape
+            if shuffle
+            else (-(-len(dataset) // self.batch_size), self.batch_size)
+        )
         """Global batches an epoch."""
         if shuffle and width < world * accumulate:
-            raise ValueError(f"a batch of {width} items cannot be cut into {world} ranks x {accumulate} micro-batches")
+            raise ValueError(
+                f"a batch of {width} items cannot be cut into {world} ranks x {accumulate} micro-batches"
+            )
         self._asked = _Rows()
         self._processes: DataLoader[Batch] | None = None
 
@@ -72,16 +86,24 @@ class Loader:
         return self._cut(torch.split(torch.arange(len(self.dataset)), self.batch_size))
 
     def _drawn(self, epoch: int) -> tuple[Tensor, Tensor]:
-        return self.sampler(self.dataset, self.batch_size, torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63))
+        return self.sampler(
+            self.dataset,
+            self.batch_size,
+            torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63),
+        )
 
     def _cut(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
         """This rank's pieces of every global batch."""
         for batch in batches:
-            yield from batch.tensor_split(self.world * self.accumulate)[self.rank * self.accumulate : (self.rank + 1) * self.accumulate]
+            yield from batch.tensor_split(self.world * self.accumulate)[
+                self.rank * self.accumulate : (self.rank + 1) * self.accumulate
+            ]
 
     def __iter__(self) -> Iterator[Batch]:
         for batch, view in zip(self._batches(), self._views(), strict=True):
-            more = len(batch["index"]) - len(view)  # what comes along with the rows asked for, such as the neighbours of a node
+            more = len(batch["index"]) - len(
+                view
+            )  # what comes along with the rows asked for, such as the neighbours of a node
             view = torch.cat([view, view[:1].expand(more)])
             batch["view"] = view if self.views is None else view % self.views
             yield self.augment(batch) if self.augment else batch
@@ -126,7 +148,9 @@ class Repeated:
         start, end = self.epoch * len(self), (self.epoch + 1) * len(self)
         for turn in range(start // each, -(-end // each)):
             self.loader.set_epoch(turn)
-            yield from islice(self.loader, max(0, start - turn * each), min(each, end - turn * each))
+            yield from islice(
+                self.loader, max(0, start - turn * each), min(each, end - turn * each)
+            )
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,13 @@ class Substitute(Samples):
     def __init__(self, like: Samples, count: int):
         image = next(iter(like.inputs(torch.zeros(1, dtype=torch.int64)).items()))
         if image[0] != "image" or image[1].ndim != 4:
-            raise ValueError(f"only images can be made, (N, C, H, W); these samples are {image[0]} of shape {tuple(image[1].shape)}")
+            raise ValueError(
+                f"only images can be made, (N, C, H, W); these samples are {image[0]} of shape {tuple(image[1].shape)}"
+            )
         self._facts, self._kind, self.shape = like.facts, like.kind, tuple(image[1].shape[1:])
-        super().__init__(like.label.new_full((count, *like.label.shape[1:]), UNLABELLED), like.classes)
+        super().__init__(
+            like.label.new_full((count, *like.label.shape[1:]), UNLABELLED), like.classes
+        )
 
     @property
     def facts(self) -> Facts:
@@ -77,7 +81,11 @@ class Borrowed(Substitute):
         channels, *size = self.shape
         if image.shape[1] != channels:
             image = image.mean(1, keepdim=True).expand(-1, channels, -1, -1)
-        return {"image": image if list(image.shape[2:]) == size else F.interpolate(image, size, mode="bilinear", antialias=True)}
+        return {
+            "image": image
+            if list(image.shape[2:]) == size
+            else F.interpolate(image, size, mode="bilinear", antialias=True)
+        }
 
     def _take(self, rows: Tensor) -> None:
         self.source = self.source.subset(rows)

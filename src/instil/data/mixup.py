@@ -20,14 +20,18 @@ class Mixup:
     images go through ``augment`` first. A mixture has no label (-100), so that nothing takes one of its two classes for that of the whole.
     """
 
-    def __init__(self, samples: Samples, augment: Callable[[Batch], Batch] | None = None, seed: int = 0):
+    def __init__(
+        self, samples: Samples, augment: Callable[[Batch], Batch] | None = None, seed: int = 0
+    ):
         self.samples, self.augment, self.seed = samples, augment, seed
 
     def __call__(self, batch: Batch) -> Batch:
         """The batch with mixed images (B, C, H, W) and without labels; ``index`` and ``view`` are int64 (B,)."""
         moment = {"index": batch["index"] + (batch["view"] << 40), "seed": self.seed}
         share, choice = uniform(moment, 2, SALT).unbind(1)
-        others = self.samples.__getitems__((choice * len(self.samples)).long()) | {"view": batch["view"]}
+        others = self.samples.__getitems__((choice * len(self.samples)).long()) | {
+            "view": batch["view"]
+        }
         own, other = (self._changed(one)["image"] for one in (batch, others))
         mixed: Tensor = torch.lerp(other, own, share[:, None, None, None])
         return batch | {"image": mixed, "label": torch.full_like(batch["label"], UNLABELLED)}

@@ -21,7 +21,13 @@ CHANNELS = (1, 3, 4)
 SPLITS = ("train", "validation", "test")
 
 
-def npz(path: str, classes: list[str] | None = None, validation: float = 0.15, test: float = 0.15, base: Path = Path()) -> Splits:
+def npz(
+    path: str,
+    classes: list[str] | None = None,
+    validation: float = 0.15,
+    test: float = 0.15,
+    base: Path = Path(),
+) -> Splits:
     """The arrays ``image``, ``label`` and, where they are there, ``split`` and ``classes`` of a ``.npz`` file.
 
     ``image`` (also ``images``, ``x``) is uint8, or floating point in [0, 1], of shape (N, H, W), (N, H, W, C) or (N, C, H, W); ``label`` (``labels``,
@@ -33,7 +39,10 @@ def npz(path: str, classes: list[str] | None = None, validation: float = 0.15, t
     file = located(path, base)
     arrays = _read(file)
     try:
-        image, label = channels_first(_array(arrays, IMAGES)), torch.from_numpy(_array(arrays, LABELS))
+        image, label = (
+            channels_first(_array(arrays, IMAGES)),
+            torch.from_numpy(_array(arrays, LABELS)),
+        )
         whole = ArrayData(image, label, classes or _classes(arrays, label))
         return splits(_parts(whole, arrays.get("split")), validation, test)
     except (ValueError, TypeError) as error:
@@ -55,14 +64,20 @@ def _read(file: Path) -> dict[str, NDArray[np.generic]]:
         with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except (ValueError, AttributeError, EOFError, OSError, TypeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{file} cannot be read as a .npz archive of plain arrays: {error}") from error
+        raise ValueError(
+            f"{file} cannot be read as a .npz archive of plain arrays: {error}"
+        ) from error
 
 
-def _array(arrays: Mapping[str, NDArray[np.generic]], names: tuple[str, ...]) -> NDArray[np.generic]:
+def _array(
+    arrays: Mapping[str, NDArray[np.generic]], names: tuple[str, ...]
+) -> NDArray[np.generic]:
     found = next((arrays[name] for name in names if name in arrays), None)
     if found is None:
         there = ", ".join(f"{name} {array.shape}" for name, array in arrays.items()) or "nothing"
-        raise ValueError(f"there is no array '{names[0]}' (or {', '.join(names[1:])}); the file has {there}; {closest(names[0], arrays)}")
+        raise ValueError(
+            f"there is no array '{names[0]}' (or {', '.join(names[1:])}); the file has {there}; {closest(names[0], arrays)}"
+        )
     return found
 
 
@@ -70,14 +85,21 @@ def _classes(arrays: Mapping[str, NDArray[np.generic]], label: Tensor) -> list[s
     """Names from the file, or the class numbers."""
     if "classes" in arrays:
         return [str(name) for name in arrays["classes"].tolist()]
-    return [str(number) for number in range(int(label.max()) + 1 if label.ndim == 1 and len(label) else label.shape[-1])]
+    return [
+        str(number)
+        for number in range(
+            int(label.max()) + 1 if label.ndim == 1 and len(label) else label.shape[-1]
+        )
+    ]
 
 
 def _parts(whole: ArrayData, split: NDArray[np.generic] | None) -> dict[str, ImageData]:
     if split is None:
         return {"train": whole}
     if split.shape != (len(whole),) or not np.isin(split, (0, 1, 2)).all():
-        raise ValueError(f"'split' must hold 0 (train), 1 (validation) or 2 (test) for each of the {len(whole)} images")
+        raise ValueError(
+            f"'split' must hold 0 (train), 1 (validation) or 2 (test) for each of the {len(whole)} images"
+        )
     parts: dict[str, ImageData] = {}
     for number, name in enumerate(SPLITS):
         rows = torch.from_numpy(np.flatnonzero(split == number))

@@ -23,7 +23,9 @@ def located(path: str | Path, base: Path) -> Path:
             return place
     folder = places[0].parent
     near = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-    raise ValueError(f"there is no '{places[0].name}' in {folder.resolve()}; {closest(places[0].name, near)}")
+    raise ValueError(
+        f"there is no '{places[0].name}' in {folder.resolve()}; {closest(places[0].name, near)}"
+    )
 
 
 def _in_package(path: str) -> Path:

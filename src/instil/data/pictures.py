@@ -65,7 +65,9 @@ def extensions() -> set[str]:
     try:
         from PIL import Image
     except ImportError as error:
-        raise ValueError('pictures from files need the package pillow: pip install "instil[vision]"') from error
+        raise ValueError(
+            'pictures from files need the package pillow: pip install "instil[vision]"'
+        ) from error
     known = Image.registered_extensions()
     return {extension for extension, form in known.items() if form in Image.OPEN}
 

@@ -55,7 +55,11 @@ class Samples:
     def __getitems__(self, rows: Rows) -> Batch:
         """The inputs, ``label``, ``index`` and ``view`` (0; the loader sets it)."""
         rows = torch.as_tensor(rows, dtype=torch.int64)
-        return self.inputs(rows) | {"label": self.label[rows], "index": self.index[rows], "view": self._view[: len(rows)]}
+        return self.inputs(rows) | {
+            "label": self.label[rows],
+            "index": self.index[rows],
+            "view": self._view[: len(rows)],
+        }
 
     def __getitem__(self, row: int) -> Batch:
         return {key: value[0] for key, value in self.__getitems__([row]).items()}
@@ -63,13 +67,23 @@ class Samples:
     @property
     def kind(self) -> str:
         """``single`` (one class an item), ``multi`` (any number of classes) or ``binary`` (yes or no: label (N, 1))."""
-        return "single" if not self.label.is_floating_point() else "binary" if self.label.shape[1] == 1 else "multi"
+        return (
+            "single"
+            if not self.label.is_floating_point()
+            else "binary"
+            if self.label.shape[1] == 1
+            else "multi"
+        )
 
     def subset(self, rows: Rows) -> Self:
         """These rows as a data set of their own; every sample keeps its index."""
         rows = torch.as_tensor(rows, dtype=torch.int64)
         part = copy.copy(self)
-        part.label, part.index, part._view = self.label[rows], self.index[rows], self._view[: len(rows)]
+        part.label, part.index, part._view = (
+            self.label[rows],
+            self.index[rows],
+            self._view[: len(rows)],
+        )
         part._take(rows)
         return part
 
@@ -87,12 +101,16 @@ class Samples:
             return self._class_numbers(label)
         if label.ndim != 2 or label.shape[1] != len(self.classes):
             several = f"(N, {len(self.classes)}) for several classes {_article(self.noun)}"
-            raise ValueError(f"labels must have the shape (N,), or {several}, not {tuple(label.shape)}")
+            raise ValueError(
+                f"labels must have the shape (N,), or {several}, not {tuple(label.shape)}"
+            )
         label = label.to(torch.float32)
         wrong = ~((label >= 0) & (label <= 1)) & (label != UNLABELLED)
         if wrong.any():
             row = int(wrong.any(1).nonzero()[0])
-            raise ValueError(f"labels of shape (N, C) must lie in [0, 1] (or be -100: none); those of {self.noun} {row} do not")
+            raise ValueError(
+                f"labels of shape (N, C) must lie in [0, 1] (or be -100: none); those of {self.noun} {row} do not"
+            )
         return label
 
     def _class_numbers(self, label: Tensor) -> Tensor:
@@ -157,10 +175,14 @@ class RealData(TensorData):
     def _checked(self, label: Tensor) -> Tensor:
         label = label.to(torch.float32)
         if label.ndim != 2 or label.shape[1] != len(self.classes):
-            raise ValueError(f"real labels must have the shape (N, {len(self.classes)}), not {tuple(label.shape)}")
+            raise ValueError(
+                f"real labels must have the shape (N, {len(self.classes)}), not {tuple(label.shape)}"
+            )
         label = label.nan_to_num(UNLABELLED, torch.inf, -torch.inf)
         if label.isinf().any():
-            raise ValueError(f"the label of {self.noun} {int(label.isinf().any(1).nonzero()[0])} is infinite")
+            raise ValueError(
+                f"the label of {self.noun} {int(label.isinf().any(1).nonzero()[0])} is infinite"
+            )
         return label
 
 

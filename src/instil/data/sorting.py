@@ -34,14 +34,21 @@ def sorting(
     """
     wanted, draw = rows + 2 * held_out, random.Random(SEED)
     if 2 * wanted > alphabet**letters:
-        raise ValueError(f"{letters} letters of {alphabet} make {alphabet**letters} prompts, too few for {wanted} rows; take more letters")
+        raise ValueError(
+            f"{letters} letters of {alphabet} make {alphabet**letters} prompts, too few for {wanted} rows; take more letters"
+        )
     found: dict[str, None] = {}
     while len(found) < wanted:
         found["".join(draw.choices(ascii_lowercase[:alphabet], k=letters))] = None
-    made = [_document(given, descending and number % 2 == 1, context is not None) for number, given in enumerate(found)]
+    made = [
+        _document(given, descending and number % 2 == 1, context is not None)
+        for number, given in enumerate(found)
+    ]
     parts = made[:rows], made[rows : rows + held_out], made[rows + held_out :]
     length = 2 * letters + 1 + (letters + 1) * (context == "read")
-    return of_documents(parts, Bytes(), length, prune=True, context=context or "beside", domain=domain)
+    return of_documents(
+        parts, Bytes(), length, prune=True, context=context or "beside", domain=domain
+    )
 
 
 def _document(given: str, down: bool, helps: bool) -> Document:

@@ -38,7 +38,9 @@ def splits(parts: Mapping[str, Samples], validation: float, test: float) -> Spli
         raise ValueError(f"there is no train set, only {', '.join(parts) or 'nothing'}")
     train = parts["train"]
     train, tested = (train, parts["test"]) if "test" in parts else hold_out(train, test)
-    train, validated = (train, parts["validation"]) if "validation" in parts else hold_out(train, validation)
+    train, validated = (
+        (train, parts["validation"]) if "validation" in parts else hold_out(train, validation)
+    )
     return Splits(train, validated, tested, train.classes, train.kind)
 
 

@@ -42,33 +42,73 @@ class TokenRows(TensorData):
 
     noun = "row"
 
-    def __init__(self, rows: Sequence[Row], length: int, vocabulary: int, tokenizer: Tokenizer, tokens: Sequence[int] = ()):
-        self.vocabulary, self.length, self.tokenizer, self.tokens = vocabulary, length, tokenizer, tuple(tokens)
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        length: int,
+        vocabulary: int,
+        tokenizer: Tokenizer,
+        tokens: Sequence[int] = (),
+    ):
+        self.vocabulary, self.length, self.tokenizer, self.tokens = (
+            vocabulary,
+            length,
+            tokenizer,
+            tuple(tokens),
+        )
         self.end = list(tokens).index(tokenizer.end) if tokens else tokenizer.end
         ids = torch.full((len(rows), length + 1), self.end)
         said, there = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.bool)
         learned = torch.zeros_like(there)
         for number, (row, each, read, *_) in enumerate(rows):
-            ids[number, : len(row)], said[number, : len(row)] = torch.tensor(row), torch.tensor(each)
+            ids[number, : len(row)], said[number, : len(row)] = (
+                torch.tensor(row),
+                torch.tensor(each),
+            )
             there[number, : len(row)], learned[number, read : len(row)] = True, True
         valid = learned[:, 1:] & there[:, :-1]
-        tensors = {"input_ids": ids[:, :-1], "attention_mask": there[:, :-1].long(), "valid": valid, "bytes": said[:, 1:], **self._beside(rows)}
+        tensors = {
+            "input_ids": ids[:, :-1],
+            "attention_mask": there[:, :-1].long(),
+            "valid": valid,
+            "bytes": said[:, 1:],
+            **self._beside(rows),
+        }
         label = ids[:, 1:].masked_fill(~valid, UNLABELLED)
-        super().__init__({key: value.contiguous() for key, value in tensors.items()}, label, ("token",))
+        super().__init__(
+            {key: value.contiguous() for key, value in tensors.items()}, label, ("token",)
+        )
 
     def _beside(self, rows: Sequence[Row]) -> dict[str, Tensor]:
-        self.context, found = max((len(row.context) for row in rows), default=0), dict[str, Tensor]()
+        self.context, found = (
+            max((len(row.context) for row in rows), default=0),
+            dict[str, Tensor](),
+        )
         if self.context:
-            there = torch.arange(self.context)[None] < torch.tensor([len(row.context) for row in rows])[:, None]
-            ids = torch.tensor([[*row.context, *[self.end] * (self.context - len(row.context))] for row in rows])
+            there = (
+                torch.arange(self.context)[None]
+                < torch.tensor([len(row.context) for row in rows])[:, None]
+            )
+            ids = torch.tensor(
+                [[*row.context, *[self.end] * (self.context - len(row.context))] for row in rows]
+            )
             found = {"context_ids": ids, "context_mask": there.long()}
-        return found | ({"domain": torch.tensor([row.domain for row in rows])} if any(row.domain for row in rows) else {})
+        return found | (
+            {"domain": torch.tensor([row.domain for row in rows])}
+            if any(row.domain for row in rows)
+            else {}
+        )
 
     @property
     def facts(self) -> Facts:
         """``length`` is that of a row with its context."""
         more = {"tokens": self.tokens} if self.tokens else {}
-        return {"vocabulary": self.vocabulary, "length": self.length + self.context, "end": self.end, **more}
+        return {
+            "vocabulary": self.vocabulary,
+            "length": self.length + self.context,
+            "end": self.end,
+            **more,
+        }
 
     @property
     def kind(self) -> str:
@@ -77,11 +117,15 @@ class TokenRows(TensorData):
 
     def text_of(self, ids: Sequence[int]) -> str:
         """What these token numbers say."""
-        return self.tokenizer.decode([self.tokens[number] for number in ids] if self.tokens else list(ids))
+        return self.tokenizer.decode(
+            [self.tokens[number] for number in ids] if self.tokens else list(ids)
+        )
 
     def _checked(self, label: Tensor) -> Tensor:
         if label.ndim != 2 or label.is_floating_point() or label.max() >= self.vocabulary:
-            raise ValueError(f"labels of texts are token numbers (N, T) below {self.vocabulary}, not {label.dtype} {tuple(label.shape)}")
+            raise ValueError(
+                f"labels of texts are token numbers (N, T) below {self.vocabulary}, not {label.dtype} {tuple(label.shape)}"
+            )
         return label.to(torch.int64)
 
 
@@ -121,7 +165,9 @@ def text(
         from instil.data.aligned import aligned
 
         theirs = _tokenizer(teacher_tokenizer, (document.text for document in parts[0]), base)
-        return aligned(parts, (made, theirs), (length, teacher_length or length), limits, prune, cut)
+        return aligned(
+            parts, (made, theirs), (length, teacher_length or length), limits, prune, cut
+        )
     return of_documents(parts, made, length, limits, prune, cut, context, domain)
 
 
@@ -137,26 +183,54 @@ def of_documents(
 ) -> Splits:
     """Rows of train, validation and test documents, at most so many of each; the other arguments are those of ``text``."""
     names = sorted({document.domain for part in parts for document in part})
-    read = [[_read_context(document) for document in part] for part in parts] if context == "read" else parts
-    found = [_rows(part, tokenizer, length, limit, cut, names) for part, limit in zip(read, limits, strict=True)]
+    read = (
+        [[_read_context(document) for document in part] for part in parts]
+        if context == "read"
+        else parts
+    )
+    found = [
+        _rows(part, tokenizer, length, limit, cut, names)
+        for part, limit in zip(read, limits, strict=True)
+    ]
     taken, tokens = pruned(found, tokenizer, prune)
     taken = taken if domain is None else [_of_domain(part, domain, names) for part in taken]
-    train, validation, test = (TokenRows(part, length, len(tokens) or tokenizer.size, tokenizer, tokens) for part in taken)
+    train, validation, test = (
+        TokenRows(part, length, len(tokens) or tokenizer.size, tokenizer, tokens) for part in taken
+    )
     return Splits(train, validation, test, train.classes, train.kind)
 
 
-def pruned(parts: Sequence[list[Row]], tokenizer: Tokenizer, prune: bool) -> tuple[Sequence[list[Row]], list[int]]:
+def pruned(
+    parts: Sequence[list[Row]], tokenizer: Tokenizer, prune: bool
+) -> tuple[Sequence[list[Row]], list[int]]:
     """Rows in the numbers of those tokens alone that are in them, and these tokens; as they are, and none, unless this is asked for."""
     if not prune:
         return parts, []
-    tokens = sorted(tokenizer.closed({token for part in parts for row in part for token in (*row.tokens, *row.context)}))
+    tokens = sorted(
+        tokenizer.closed(
+            {token for part in parts for row in part for token in (*row.tokens, *row.context)}
+        )
+    )
     place = {token: number for number, token in enumerate(tokens)}
-    known = [[row._replace(tokens=[place[one] for one in row.tokens], context=[place[one] for one in row.context]) for row in part] for part in parts]
+    known = [
+        [
+            row._replace(
+                tokens=[place[one] for one in row.tokens],
+                context=[place[one] for one in row.context],
+            )
+            for row in part
+        ]
+        for part in parts
+    ]
     return known, tokens
 
 
 def _read_context(document: Document) -> Document:
-    return document if document.prompt is None else replace(document, prompt=document.context + document.prompt, context="")
+    return (
+        document
+        if document.prompt is None
+        else replace(document, prompt=document.context + document.prompt, context="")
+    )
 
 
 def _of_domain(rows: Sequence[Row], domain: str, names: Sequence[str]) -> list[Row]:
@@ -173,18 +247,33 @@ def _tokenizer(name: str, texts: Iterator[str], base: Path) -> Tokenizer:
     return tokenizer(name, texts, base)  # the option of ``text`` bears the function's name
 
 
-def _rows(part: Sequence[Document], tokenizer: Tokenizer, length: int, limit: int | None, cut: bool, names: Sequence[str]) -> list[Row]:
+def _rows(
+    part: Sequence[Document],
+    tokenizer: Tokenizer,
+    length: int,
+    limit: int | None,
+    cut: bool,
+    names: Sequence[str],
+) -> list[Row]:
     """Rows of ``length`` + 1 tokens: the last is only a label. Of ``limit`` rows of texts, each is from another place, of answers the first ones."""
     answers = any(document.prompt is not None for document in part)
-    found = list(islice(_answers(part, tokenizer, length, cut, names), limit)) if answers else _packed(part, tokenizer, length, names)
+    found = (
+        list(islice(_answers(part, tokenizer, length, cut, names), limit))
+        if answers
+        else _packed(part, tokenizer, length, names)
+    )
     if not answers and limit is not None and limit < len(found):
         found = [found[number * len(found) // limit] for number in range(limit)]
     if not found:
-        raise ValueError(f"the texts of one part ({', '.join(document.name for document in part[:3])} ...) are shorter than a row of {length} tokens")
+        raise ValueError(
+            f"the texts of one part ({', '.join(document.name for document in part[:3])} ...) are shorter than a row of {length} tokens"
+        )
     return found
 
 
-def _packed(part: Sequence[Document], tokenizer: Tokenizer, length: int, names: Sequence[str]) -> list[Row]:
+def _packed(
+    part: Sequence[Document], tokenizer: Tokenizer, length: int, names: Sequence[str]
+) -> list[Row]:
     rows: list[Row] = []
     for number, name in enumerate(names):
         ids: list[int] = []
@@ -194,11 +283,16 @@ def _packed(part: Sequence[Document], tokenizer: Tokenizer, length: int, names: 
             ids += [*tokens, tokenizer.end]
             said += [*each, 0]
         starts = range(0, len(ids) - length, length)
-        rows += [Row(ids[start : start + length + 1], said[start : start + length + 1], 0, (), number) for start in starts]
+        rows += [
+            Row(ids[start : start + length + 1], said[start : start + length + 1], 0, (), number)
+            for start in starts
+        ]
     return rows
 
 
-def _answers(part: Sequence[Document], tokenizer: Tokenizer, length: int, cut: bool, names: Sequence[str]) -> Iterator[Row]:
+def _answers(
+    part: Sequence[Document], tokenizer: Tokenizer, length: int, cut: bool, names: Sequence[str]
+) -> Iterator[Row]:
     for document in part:
         read, _ = tokenizer.encode(document.prompt or "")
         tokens, each = tokenizer.encode(document.text)
@@ -207,10 +301,14 @@ def _answers(part: Sequence[Document], tokenizer: Tokenizer, length: int, cut: b
         if len(read) > length or (len(ids) > length + 1 and not cut):
             raise ValueError(too_long(document, len(read), len(tokens), length))
         context, _ = tokenizer.encode(document.context)
-        yield Row(ids[: length + 1], said[: length + 1], len(read), context, names.index(document.domain))
+        yield Row(
+            ids[: length + 1], said[: length + 1], len(read), context, names.index(document.domain)
+        )
 
 
 def too_long(document: Document, prompt: int, answer: int, length: int) -> str:
     """What is wrong with a prompt and an answer of so many tokens."""
     what = f"{document.name} has {prompt} tokens of prompt and {answer} of answer"
-    return f"{what}, more than a row of {length}; make the rows longer" + (" or cut the answer (cut=true)" * (prompt <= length))
+    return f"{what}, more than a row of {length}; make the rows longer" + (
+        " or cut the answer (cut=true)" * (prompt <= length)
+    )

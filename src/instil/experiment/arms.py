@@ -66,7 +66,9 @@ class Arms:
         self.steps = [build.steps(stage) for stage in self.stages]
         self.students: dict[str, Callable[[int], tuple[Net, float]]] = {
             "alone": lambda seed: self._on_labels(seed, self.bench.task.label_objectives, "alone"),
-            "label_smoothing": lambda seed: self._on_labels(seed, ("label_smoothing",), "label_smoothing"),
+            "label_smoothing": lambda seed: self._on_labels(
+                seed, ("label_smoothing",), "label_smoothing"
+            ),
             "pseudo_labels": self._on_pseudo_labels,
             **{name: functools.partial(self._on_made_images, name=name) for name in WITHOUT_DATA},
             "distilled": self._distilled,
@@ -74,34 +76,55 @@ class Arms:
         self._remembered: dict[str, Remembered] = {}
         self._teacher: Teacher | None = None
         self._others: dict[str, Net] = {}
-        self._ready: WeakValueDictionary[str, Net] = WeakValueDictionary()  # as long as somebody else keeps them: they may be large
+        self._ready: WeakValueDictionary[str, Net] = (
+            WeakValueDictionary()
+        )  # as long as somebody else keeps them: they may be large
 
     def planned(self) -> list[str]:
         """The arms of every seed, in order: pseudo-labels need a teacher that knows the classes."""
-        baselines = [name for name in self.bench.recipe.baselines if name != "pseudo_labels" or self._remembered]
+        baselines = [
+            name
+            for name in self.bench.recipe.baselines
+            if name != "pseudo_labels" or self._remembered
+        ]
         return [*baselines, "distilled"]
 
     def teacher(self) -> Arm | None:
         """The teacher of the last stage that has one of its own, scored where it knows the classes; None where no stage has."""
         if self.bench.recipe.store is not None:
             return self._recorded()
-        named = [[(n, spec) for n, spec in enumerate(stage.recipe.teachers) if not spec.earlier] for stage in self.stages]
+        named = [
+            [(n, spec) for n, spec in enumerate(stage.recipe.teachers) if not spec.earlier]
+            for stage in self.stages
+        ]
         last = max((number for number, specs in enumerate(named) if specs), default=0)
-        members = [self._teacher_net(self.stages[last], spec, number) for number, spec in named[last]]
-        teacher = introduced(together(self.stages[last], [net for net, _ in members]), self.stages[last])
+        members = [
+            self._teacher_net(self.stages[last], spec, number) for number, spec in named[last]
+        ]
+        teacher = introduced(
+            together(self.stages[last], [net for net, _ in members]), self.stages[last]
+        )
         if teacher is None:
             return None
         self._teacher = teacher
         seconds = sum(seconds for _, seconds in members)
         splits = self.bench.splits
-        other = any(spec.tokenizer for _, spec in named[last])  # scores of other tokens do not compare
+        other = any(
+            spec.tokenizer for _, spec in named[last]
+        )  # scores of other tokens do not compare
         if other or not self._can_be_scored(teacher, self.stages[last]):
             return Arm(teacher, {}, {}, {}, seconds, spent=teacher.spent())
         parts = {"train": splits.train} if "pseudo_labels" in self.bench.recipe.baselines else {}
         parts |= {"validation": splits.validation, "test": splits.test}
-        self._remembered = {name: self._remember(teacher, samples) for name, samples in parts.items()}
-        validation, _ = self.bench.task.evaluate(teacher, self.bench.loader(splits.validation, shuffle=False))
-        test, details = self.bench.task.evaluate(teacher, self.bench.loader(splits.test, shuffle=False))
+        self._remembered = {
+            name: self._remember(teacher, samples) for name, samples in parts.items()
+        }
+        validation, _ = self.bench.task.evaluate(
+            teacher, self.bench.loader(splits.validation, shuffle=False)
+        )
+        test, details = self.bench.task.evaluate(
+            teacher, self.bench.loader(splits.test, shuffle=False)
+        )
         test |= self._trials(teacher) | self._written(teacher, details)
         return Arm(teacher, test, validation, details, seconds)
 
@@ -109,9 +132,20 @@ class Arms:
         """The teacher whose answers are recorded, with the scores and the cost that it had then."""
         facts = answers.opened(self.bench).manifest.teacher
         splits = self.bench.splits
-        parts = {"train": ("plain", splits.train)} if "pseudo_labels" in self.bench.recipe.baselines else {}
-        parts |= {"validation": ("validation", splits.validation), "test": ("test", splits.test)} if facts["test"] else {}
-        self._remembered = {name: self._remember(answers.recorded(self.bench, section), samples) for name, (section, samples) in parts.items()}
+        parts = (
+            {"train": ("plain", splits.train)}
+            if "pseudo_labels" in self.bench.recipe.baselines
+            else {}
+        )
+        parts |= (
+            {"validation": ("validation", splits.validation), "test": ("test", splits.test)}
+            if facts["test"]
+            else {}
+        )
+        self._remembered = {
+            name: self._remember(answers.recorded(self.bench, section), samples)
+            for name, (section, samples) in parts.items()
+        }
         return Arm(answers.recorded(self.bench), **facts)
 
     def student(self, name: str, seed: int) -> Arm:
@@ -126,25 +160,36 @@ class Arms:
         net, seconds = self.students[name](seed)
         validation, _ = self._evaluate(net, "validation")
         test, details = self._evaluate(net, "test")
-        teacher = self._teacher.to(join_ranks()) if self._teacher and self._remembered else None  # where results are put together it goes to the CPU
+        teacher = (
+            self._teacher.to(join_ranks()) if self._teacher and self._remembered else None
+        )  # where results are put together it goes to the CPU
         test |= self._trials(net) | self._written(net, details, teacher)
         test |= self._beside(seed) if name == "distilled" else {}
         if rank() == 0:
             save_student(net, weights)
-        self.folder.write_json(f"checkpoint/{done.name}", {"test": test, "validation": validation, "details": details, "seconds": seconds})
+        self.folder.write_json(
+            f"checkpoint/{done.name}",
+            {"test": test, "validation": validation, "details": details, "seconds": seconds},
+        )
         for checkpoint in done.parent.glob(f"{name}-{seed}-stage*.pt"):
             checkpoint.unlink(missing_ok=True)
         return Arm(net, test, validation, details, seconds)
 
-    def _evaluate(self, net: nn.Module, split: str, bench: Bench | None = None) -> tuple[dict[str, float], dict[str, Any]]:
+    def _evaluate(
+        self, net: nn.Module, split: str, bench: Bench | None = None
+    ) -> tuple[dict[str, float], dict[str, Any]]:
         """On the recipe's data, or those of another ``bench``, which the teacher's answers are not about."""
         splits = (bench or self.bench).splits
         samples = splits.test if split == "test" else splits.validation
         said = self._remembered.get(split) if splits is self.bench.splits else None
-        metrics, details = self.bench.task.evaluate(net, self.bench.loader(samples, shuffle=False), said)
+        metrics, details = self.bench.task.evaluate(
+            net, self.bench.loader(samples, shuffle=False), said
+        )
         return metrics, details
 
-    def _written(self, net: nn.Module, details: dict[str, Any], teacher: Teacher | None = None) -> dict[str, float]:
+    def _written(
+        self, net: nn.Module, details: dict[str, Any], teacher: Teacher | None = None
+    ) -> dict[str, float]:
         """Metrics of what a net writes by itself after test samples; adds what there is to be seen of it to ``details``."""
         metrics, shown = self.bench.task.written(net, self.bench.splits.test, teacher)
         details |= shown
@@ -154,7 +199,9 @@ class Arms:
         """The headline metric of each further student of the last stage, whose weights are kept in the run folder."""
         found = {}
         for learner, net in self._others.items():
-            found[f"{learner}_{self.bench.task.headline}"] = self._evaluate(net, "test")[0][self.bench.task.headline]
+            found[f"{learner}_{self.bench.task.headline}"] = self._evaluate(net, "test")[0][
+                self.bench.task.headline
+            ]
             if rank() == 0:
                 save_student(net, self.folder.path / f"{learner}-{seed}.safetensors")
         return found
@@ -165,7 +212,10 @@ class Arms:
         kind: type[Scheme] = catalogue.find("scheme", scheme.type)
         found = {}
         for name, trial in kind.trials(scheme.options).items():
-            batches = (trial(net, moved(task.named(batch), join_ranks())) for batch in self.bench.loader(self.bench.splits.test, shuffle=False))
+            batches = (
+                trial(net, moved(task.named(batch), join_ranks()))
+                for batch in self.bench.loader(self.bench.splits.test, shuffle=False)
+            )
             found[name] = task.evaluate(net, batches)[0][task.headline]
         return found
 
@@ -176,7 +226,11 @@ class Arms:
         if not teacher.joins and any(names != tuple(self.bench.splits.classes) for names in named):
             return False
         batch = next(iter(self.bench.loader(self.bench.splits.validation, shuffle=False)))
-        return bool(self.bench.task.can_score(teacher(moved(batch, join_ranks())), self.bench.splits.classes))
+        return bool(
+            self.bench.task.can_score(
+                teacher(moved(batch, join_ranks())), self.bench.splits.classes
+            )
+        )
 
     def _teacher_net(self, stage: Bench, spec: TeacherModel, number: int) -> tuple[Net, float]:
         """A teacher as its weights or an earlier run tell it, or trained first, once; with its training seconds.
@@ -188,7 +242,11 @@ class Arms:
         net = untrained(stage, spec, number)
         train = stage.recipe.teacher_train or stage.recipe.train
         path = place(stage, spec, number)
-        name = "teacher" if sum(not one.earlier for one in stage.recipe.teachers) == 1 else f"teacher{number}"
+        name = (
+            "teacher"
+            if sum(not one.earlier for one in stage.recipe.teachers) == 1
+            else f"teacher{number}"
+        )
         self.folder.forget(name, None)
         if path.exists():
             known = load_student(net, path)
@@ -202,10 +260,14 @@ class Arms:
             net = untrained(stage, spec, number)
         own = school(stage, spec, number).read_by(spec)
         scheme = build.teacher_scheme(own, net, spec)
-        training = build.training(train, number, learners=list(scheme.learners), until=spec.progress)
+        training = build.training(
+            train, number, learners=list(scheme.learners), until=spec.progress
+        )
         trained = self._fit(name, None, scheme, own.splits.train, training, own)
         if rank() == 0:
-            save_student(trained.net, path, {"seconds": trained.seconds, "records": trained.records})
+            save_student(
+                trained.net, path, {"seconds": trained.seconds, "records": trained.records}
+            )
             if spec.progress == moments[-1]:
                 self.folder.arm(name, None, "-stage0.pt").unlink(missing_ok=True)
         wait_for_ranks()
@@ -221,14 +283,25 @@ class Arms:
 
     def _moments(self, stage: Bench, spec: TeacherModel, number: int) -> list[float]:
         """The parts of this teacher's training after which a stage of the recipe wants it, in order."""
-        wanted = [(other, one, n) for other in self.stages for n, one in enumerate(other.recipe.teachers) if not (one.earlier or one.ready)]
+        wanted = [
+            (other, one, n)
+            for other in self.stages
+            for n, one in enumerate(other.recipe.teachers)
+            if not (one.earlier or one.ready)
+        ]
         whole = place(stage, spec.model_copy(update={"progress": 1.0}), number)
-        same = [one.progress for other, one, n in wanted if place(other, one.model_copy(update={"progress": 1.0}), n) == whole]
+        same = [
+            one.progress
+            for other, one, n in wanted
+            if place(other, one.model_copy(update={"progress": 1.0}), n) == whole
+        ]
         return sorted({spec.progress, *same})
 
     def _on_labels(self, seed: int, objectives: tuple[str, ...], name: str) -> tuple[Net, float]:
         """The student on its labels alone, with as many steps and the same initial weights as the distilled one."""
-        samples = build.learnt_from(label_objectives(self.bench.recipe, *objectives), self.stages[-1].train_data(seed))
+        samples = build.learnt_from(
+            label_objectives(self.bench.recipe, *objectives), self.stages[-1].train_data(seed)
+        )
         return self._without_teacher(seed, objectives, name, samples)
 
     def _on_pseudo_labels(self, seed: int) -> tuple[Net, float]:
@@ -249,9 +322,13 @@ class Arms:
         trained = self._fit(name, seed, scheme, samples, training, stage)
         return trained.net, trained.seconds
 
-    def _without_teacher(self, seed: int, objectives: tuple[str, ...], name: str, samples: Samples) -> tuple[Net, float]:
+    def _without_teacher(
+        self, seed: int, objectives: tuple[str, ...], name: str, samples: Samples
+    ) -> tuple[Net, float]:
         stage = self.stages[-1]
-        scheme = Offline(self._new_student(seed), None, label_objectives(self.bench.recipe, *objectives))
+        scheme = Offline(
+            self._new_student(seed), None, label_objectives(self.bench.recipe, *objectives)
+        )
         training = build.training(stage.recipe.train, seed, sum(self.steps), list(scheme.learners))
         trained = self._fit(name, seed, scheme, samples, training, stage)
         return trained.net, trained.seconds
@@ -261,7 +338,9 @@ class Arms:
         made: dict[str, Net] = {}
         seconds = 0.0
         for number, stage in enumerate(self.stages):
-            teacher = self._stage_teacher(stage, made)  # made first: it sets the random state, which must be the seed's from here on
+            teacher = self._stage_teacher(
+                stage, made
+            )  # made first: it sets the random state, which must be the seed's from here on
             if stage.recipe.student.earlier:
                 student = copy.deepcopy(made[stage.recipe.student.model])
                 student.freeze(stage.recipe.student.freeze)
@@ -270,7 +349,15 @@ class Arms:
                 student = self._new_student(seed, number)
             scheme = build.scheme(stage, student, teacher)
             samples = build.learnt_by(scheme, stage.train_data(seed))
-            trained = self._fit("distilled", seed, scheme, samples, build.training(stage.recipe.train, seed), stage, number)
+            trained = self._fit(
+                "distilled",
+                seed,
+                scheme,
+                samples,
+                build.training(stage.recipe.train, seed),
+                stage,
+                number,
+            )
             made |= {"previous": trained.net, f"stage:{stage.recipe.name}": trained.net}
             seconds += trained.seconds
             self._others = scheme.other_students()
@@ -281,7 +368,11 @@ class Arms:
     def _draw(self, scheme: Scheme, stage: Bench, seed: int) -> None:
         """Some of the images that a student without training images learnt from, beside its weights."""
         batch = next(iter(stage.loader(stage.samples, seed)))
-        clock = {"step": torch.tensor(build.steps(stage)), "progress": torch.tensor(1.0), "seed": torch.tensor(seed)}
+        clock = {
+            "step": torch.tensor(build.steps(stage)),
+            "progress": torch.tensor(1.0),
+            "seed": torch.tensor(seed),
+        }
         with dry(scheme):
             images = scheme.pictures(moved(batch, join_ranks()) | clock)
         if images is not None and rank() == 0:
@@ -293,15 +384,31 @@ class Arms:
             return answers.recorded(stage)
         members: list[Net | Teacher] = []
         for number, spec in enumerate(stage.recipe.teachers):
-            net = copy.deepcopy(made[spec.model]) if spec.earlier else self._teacher_net(stage, spec, number)[0]
-            members.append(self._asked_once(Frozen(net).to(join_ranks()), stage) if spec.plain else net)
+            net = (
+                copy.deepcopy(made[spec.model])
+                if spec.earlier
+                else self._teacher_net(stage, spec, number)[0]
+            )
+            members.append(
+                self._asked_once(Frozen(net).to(join_ranks()), stage) if spec.plain else net
+            )
         return introduced(together(stage, members), stage)
 
     def _asked_once(self, teacher: Teacher, stage: Bench) -> Remembered:
         """A plain teacher's answers about the training samples: what the stage's objectives read, and what the task compares."""
-        there = teacher(moved(next(iter(self.bench.loader(stage.samples, shuffle=False))), join_ranks()))
-        needs = [roles for _, goal in build_objectives(stage.recipe.objectives).named() for roles in goal.needs["teacher"]]
-        read = [next(role for role in roles if role in there) for roles in needs if there.keys() & set(roles)]
+        there = teacher(
+            moved(next(iter(self.bench.loader(stage.samples, shuffle=False))), join_ranks())
+        )
+        needs = [
+            roles
+            for _, goal in build_objectives(stage.recipe.objectives).named()
+            for roles in goal.needs["teacher"]
+        ]
+        read = [
+            next(role for role in roles if role in there)
+            for roles in needs
+            if there.keys() & set(roles)
+        ]
         return self._remember(teacher, stage.samples, read)
 
     def _remember(self, teacher: Teacher, samples: Samples, read: Sequence[str] = ()) -> Remembered:
@@ -313,31 +420,60 @@ class Arms:
         recipes = [stage.recipe for stage in self.stages]
         began = origin(recipes)
         spec, stage = recipes[number if number >= 0 else began].student, self.stages[number]
-        teacher = self._teacher_net(stage, stage.recipe.teachers[0], 0)[0] if _of_teacher(spec, stage) else None
-        torch.manual_seed(seed + 1_000_003 * (abs(began - number) if number >= 0 else 0))  # after the teacher, who is made from a seed of its own
+        teacher = (
+            self._teacher_net(stage, stage.recipe.teachers[0], 0)[0]
+            if _of_teacher(spec, stage)
+            else None
+        )
+        torch.manual_seed(
+            seed + 1_000_003 * (abs(began - number) if number >= 0 else 0)
+        )  # after the teacher, who is made from a seed of its own
         net = build.net(spec, stage, "student", teacher)
         if number < 0:  # what no stage of it trains is not trained in the baselines either
-            own = [recipe.student.freeze for n, recipe in enumerate(recipes) if origin(recipes, n) == began]
+            own = [
+                recipe.student.freeze
+                for n, recipe in enumerate(recipes)
+                if origin(recipes, n) == began
+            ]
             net.freeze([path for path in own[0] if all(path in paths for paths in own)])
         return net
 
-    def _fit(self, name: str, seed: int | None, scheme: Scheme, samples: Samples, training: Training, bench: Bench, stage: int = 0) -> Fit:
+    def _fit(
+        self,
+        name: str,
+        seed: int | None,
+        scheme: Scheme,
+        samples: Samples,
+        training: Training,
+        bench: Bench,
+        stage: int = 0,
+    ) -> Fit:
         """One fit of an arm: logged, checkpointed, and resumed where it stopped."""
-        own: dict[str, Any] = {"sampler": bench.recipe.data.sampler, "mixes": True} if name == "distilled" else {}
+        own: dict[str, Any] = (
+            {"sampler": bench.recipe.data.sampler, "mixes": True} if name == "distilled" else {}
+        )
         loader = bench.loader(samples, training.seed, accumulate=training.accumulate, **own)
         whole = bench.splits.train if seed is None else bench.samples
-        steps = bench.loader(whole, accumulate=training.accumulate, sampler=own.get("sampler", "shuffled")).steps
+        steps = bench.loader(
+            whole, accumulate=training.accumulate, sampler=own.get("sampler", "shuffled")
+        ).steps
         return fit(
             scheme,
             Repeated(loader, steps) if len(samples) < len(whole) else loader,
             training,
             evaluate=lambda net: self._evaluate(net, "validation", bench)[0],
             checkpoint=self.folder.arm(name, seed, f"-stage{stage}.pt"),
-            report=lambda record: self.folder.log({"seed": seed, "arm": name, "stage": stage, **record}),
+            report=lambda record: self.folder.log(
+                {"seed": seed, "arm": name, "stage": stage, **record}
+            ),
             tick=lambda clock: self.tick(name, seed, clock),
         )
 
 
 def _of_teacher(spec: Model, stage: Bench) -> bool:
     """Whether a student begins as its teacher."""
-    return spec.model == "teacher" and bool(stage.recipe.teachers) and not stage.recipe.teachers[0].earlier
+    return (
+        spec.model == "teacher"
+        and bool(stage.recipe.teachers)
+        and not stage.recipe.teachers[0].earlier
+    )

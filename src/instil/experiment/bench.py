@@ -34,28 +34,44 @@ class Bench:
     recipe: Recipe
     task: Any
     splits: Splits
-    sources: dict[str, Splits] = field(default_factory=dict)  # of teachers that are trained on other data
+    sources: dict[str, Splits] = field(
+        default_factory=dict
+    )  # of teachers that are trained on other data
 
     @classmethod
     def of(cls, recipe: Recipe) -> Bench:
         """Load the data of a recipe; errors begin with ``data`` or ``task``."""
         with at("data"):
-            splits = data_source(recipe.data.name, recipe.data.options, recipe, tokenizer=_teacher_tokenizer(recipe))
+            splits = data_source(
+                recipe.data.name, recipe.data.options, recipe, tokenizer=_teacher_tokenizer(recipe)
+            )
         with at("task"):
-            task = catalogue.find("task", recipe.task.name)(**build_options("task", recipe.task.name, recipe.task.options, "task"))
+            task = catalogue.find("task", recipe.task.name)(
+                **build_options("task", recipe.task.name, recipe.task.options, "task")
+            )
             if task.kind != splits.kind:
-                raise ValueError(f"kind is '{task.kind}', but the labels of '{recipe.data.name}' are '{splits.kind}'; set task.kind={splits.kind}")
+                raise ValueError(
+                    f"kind is '{task.kind}', but the labels of '{recipe.data.name}' are '{splits.kind}'; set task.kind={splits.kind}"
+                )
             task.check_data(cls(recipe, task, splits).examples.__getitems__([0]))
         with at("data"):
             if splits.kind == "single" and len(splits.classes) < 2:
-                raise ValueError(f"all {splits.train.noun}s are of one class ({splits.classes[0]}); there is nothing to tell apart")
+                raise ValueError(
+                    f"all {splits.train.noun}s are of one class ({splits.classes[0]}); there is nothing to tell apart"
+                )
         for name in {"label_smoothing"} & set(recipe.baselines):
             with at("baselines"):
                 task.check(label_objectives(recipe, name))
         with at("baselines"):
-            defined, what = (task.baselines[task.kind], task.title) if recipe.data.images is None else (WITHOUT_DATA, "a student that sees no data")
+            defined, what = (
+                (task.baselines[task.kind], task.title)
+                if recipe.data.images is None
+                else (WITHOUT_DATA, "a student that sees no data")
+            )
             if undefined := [name for name in recipe.baselines if name not in defined]:
-                raise ValueError(f"{undefined[0]} is undefined for {what}; there is {', '.join(defined)}")
+                raise ValueError(
+                    f"{undefined[0]} is undefined for {what}; there is {', '.join(defined)}"
+                )
         with at("export"):
             if recipe.export:
                 task.check_export()
@@ -103,7 +119,13 @@ class Bench:
             return self.samples if count is None else labels.few_labels(self.samples, count, seed)
 
     def loader(
-        self, samples: Samples, seed: int = 0, shuffle: bool = True, accumulate: int = 1, sampler: str = "shuffled", mixes: bool = False
+        self,
+        samples: Samples,
+        seed: int = 0,
+        shuffle: bool = True,
+        accumulate: int = 1,
+        sampler: str = "shuffled",
+        mixes: bool = False,
     ) -> Loader:
         """Batches to train on (``shuffle``), augmented and cut for this rank, or to evaluate on, whole and plain.
 
@@ -126,26 +148,44 @@ class Bench:
                 accumulate,
                 workers=workers,
                 augment=changed,
-                views=1 if self.recipe.store is not None and augment.views is None else augment.views,
+                views=1
+                if self.recipe.store is not None and augment.views is None
+                else augment.views,
                 sampler=drawn,
             )
 
     def changes(self, samples: Samples, seed: int = 0) -> Callable[[Batch], Batch] | None:
         """What happens to a batch of training samples by ``index`` and ``view``; where the views are numbered, the same for every seed."""
         augment = self.recipe.data.augment
-        if (augment.crop or augment.flip or augment.mixup) and not isinstance(samples, (ImageData, Substitute)):
+        if (augment.crop or augment.flip or augment.mixup) and not isinstance(
+            samples, (ImageData, Substitute)
+        ):
             raise RecipeError(
                 f"data.augment: only images with a label for the whole can be shifted, mirrored and mixed; '{self.recipe.data.name}' has others"
             )
-        changes: list[Callable[[Batch], Batch]] = [functools.partial(samples.seen, seed=seed)] if isinstance(samples, Made) else []
+        changes: list[Callable[[Batch], Batch]] = (
+            [functools.partial(samples.seen, seed=seed)] if isinstance(samples, Made) else []
+        )
         if augment.crop or augment.flip:
-            changes += [augmentation.Augmentation(augment.crop, augment.flip, seed if augment.views is None else 0)]
-        return functools.partial(functools.reduce, lambda batch, change: change(batch), changes) if changes else None
+            changes += [
+                augmentation.Augmentation(
+                    augment.crop, augment.flip, seed if augment.views is None else 0
+                )
+            ]
+        return (
+            functools.partial(functools.reduce, lambda batch, change: change(batch), changes)
+            if changes
+            else None
+        )
 
 
 def _teacher_tokenizer(recipe: Recipe) -> str | None:
     """That of all teachers, None where it is that of the data."""
-    found = {spec.tokenizer: None for stage in stages(recipe) for spec in stage.teachers} or {None: None}
+    found = {spec.tokenizer: None for stage in stages(recipe) for spec in stage.teachers} or {
+        None: None
+    }
     if len(found) > 1:
-        raise ValueError(f"all teachers of a recipe have one tokenizer, these have {', '.join(name or 'that of the data' for name in found)}")
+        raise ValueError(
+            f"all teachers of a recipe have one tokenizer, these have {', '.join(name or 'that of the data' for name in found)}"
+        )
     return next(iter(found))

@@ -39,7 +39,14 @@ def net(spec: Model, bench: Bench, path: str, teacher: Net | None = None) -> Net
     """
     with at(path):
         observe = observer(bench.task.call, bench.examples)
-        made = _net(spec, bench.recipe, bench.task.call, bench.read_by(spec).facts, observe=observe, teacher=teacher)
+        made = _net(
+            spec,
+            bench.recipe,
+            bench.task.call,
+            bench.read_by(spec).facts,
+            observe=observe,
+            teacher=teacher,
+        )
         if spec.weights is not None:
             load_weights(made.model, bench.recipe.locate(spec.weights))
         made.freeze(spec.freeze)
@@ -59,13 +66,25 @@ def bare_net(recipe: Recipe, facts: Facts, shape: Sequence[int] = ()) -> Net:
     if not kind.reshapes:
         return student
     if any(spec.earlier for spec in last.teachers):
-        raise ValueError(f"the scheme {last.scheme.type} ships parts of a teacher that an earlier stage made; it cannot be put together anew")
+        raise ValueError(
+            f"the scheme {last.scheme.type} ships parts of a teacher that an earlier stage made; it cannot be put together anew"
+        )
     parts: dict[str, Any] = {
-        "teacher": teacher([_net(spec, last, task.call, facts, fetch=False) for spec in last.teachers]),
+        "teacher": teacher(
+            [_net(spec, last, task.call, facts, fetch=False) for spec in last.teachers]
+        ),
         "objectives": build_objectives(last.objectives),
     }
-    made: Scheme = kind(student, **parts, **build_options("scheme", last.scheme.type, last.scheme.options, "scheme"))
-    made.prepare({task.inputs[0]: torch.rand(2, *shape), "label": torch.zeros(2, dtype=torch.int64), "index": torch.arange(2)})
+    made: Scheme = kind(
+        student, **parts, **build_options("scheme", last.scheme.type, last.scheme.options, "scheme")
+    )
+    made.prepare(
+        {
+            task.inputs[0]: torch.rand(2, *shape),
+            "label": torch.zeros(2, dtype=torch.int64),
+            "index": torch.arange(2),
+        }
+    )
     return made.export()
 
 
@@ -80,17 +99,32 @@ def _net(
 ) -> Net:
     given = {key: value for key, value in spec.input.model_dump().items() if value is not None}
     if other := [key for key in given if key not in inspect.signature(call).parameters]:
-        raise ValueError(f"input.{other[0]}: a model of {recipe.task.name} takes its input as the data are")
+        raise ValueError(
+            f"input.{other[0]}: a model of {recipe.task.name} takes its input as the data are"
+        )
     if wanted := given.get("size"):
         facts = facts | {"size": (wanted[0], wanted[-1]) if isinstance(wanted, list) else wanted}
     if spec.model == "teacher":
         model = _of_teacher(spec, recipe, call, facts, fetch, teacher)
     else:
-        model = factory.build(spec.model, spec.options, base=Path(recipe.folder), pretrained=spec.pretrained, fetch=fetch, **facts)
+        model = factory.build(
+            spec.model,
+            spec.options,
+            base=Path(recipe.folder),
+            pretrained=spec.pretrained,
+            fetch=fetch,
+            **facts,
+        )
     model = changed(model, spec, observe)
     taps = taps_for(model) | {role: _paths(where) for role, where in spec.taps.items()}
     asked = functools.partial(call, **{**input_of(model), **given})
-    return Net(model, functools.partial(_in_its_tokens, asked) if isinstance(spec, TeacherModel) and spec.tokenizer else asked, taps)
+    return Net(
+        model,
+        functools.partial(_in_its_tokens, asked)
+        if isinstance(spec, TeacherModel) and spec.tokenizer
+        else asked,
+        taps,
+    )
 
 
 def _in_its_tokens(call: Callable[..., Any], model: nn.Module, batch: Batch) -> Any:
@@ -98,13 +132,24 @@ def _in_its_tokens(call: Callable[..., Any], model: nn.Module, batch: Batch) -> 
     return call(model, read_by_teacher(batch))
 
 
-def _of_teacher(spec: Model, recipe: Recipe, call: Callable[..., Any], facts: Facts, fetch: bool, teacher: Net | None) -> nn.Module:
+def _of_teacher(
+    spec: Model,
+    recipe: Recipe,
+    call: Callable[..., Any],
+    facts: Facts,
+    fetch: bool,
+    teacher: Net | None,
+) -> nn.Module:
     """A copy of the teacher to make a student of."""
     if isinstance(spec, TeacherModel) or not recipe.teachers or recipe.teachers[0].earlier:
-        raise ValueError("model: 'teacher' is what a student begins as whose recipe has a teacher that no stage made")
+        raise ValueError(
+            "model: 'teacher' is what a student begins as whose recipe has a teacher that no stage made"
+        )
     first_of = recipe.teachers[0]
     if first_of.tokenizer is not None:
-        raise ValueError("model: a student that begins as its teacher reads the same tokens; set data.tokenizer, and leave teacher.tokenizer out")
+        raise ValueError(
+            "model: a student that begins as its teacher reads the same tokens; set data.tokenizer, and leave teacher.tokenizer out"
+        )
     if teacher is None:
         teacher = _net(first_of, recipe, call, facts, fetch)
         if fetch and first_of.weights is not None:
@@ -130,7 +175,9 @@ def learnt_from(objectives: Objectives, samples: Samples) -> Samples:
 
 def learnt_by(scheme: Scheme, samples: Samples) -> Samples:
     """The samples from which a scheme learns: those with a label, where nothing but its objectives counts samples, and none counts the others."""
-    return learnt_from(scheme.objectives, samples) if type(scheme).counts is Scheme.counts else samples
+    return (
+        learnt_from(scheme.objectives, samples) if type(scheme).counts is Scheme.counts else samples
+    )
 
 
 def scheme(bench: Bench, student: Net, teacher: Teacher | None) -> Scheme:
@@ -141,7 +188,11 @@ def scheme(bench: Bench, student: Net, teacher: Teacher | None) -> Scheme:
     _check_labels(recipe, objectives)
     makes, images = catalogue.find("scheme", recipe.scheme.type).makes_images, recipe.data.images
     if makes != (images is not None and images.name == "blank"):
-        wrong = "makes its images itself, so this must be blank" if makes else "makes no images: noise, blobs or another source"
+        wrong = (
+            "makes its images itself, so this must be blank"
+            if makes
+            else "makes no images: noise, blobs or another source"
+        )
         raise RecipeError(f"data.images: the scheme {recipe.scheme.type} {wrong}")
     check_texts(recipe)
     return _scheme(recipe.scheme, bench, student, teacher, objectives, "scheme")
@@ -149,31 +200,64 @@ def scheme(bench: Bench, student: Net, teacher: Teacher | None) -> Scheme:
 
 def check_texts(recipe: Recipe) -> None:
     """RecipeError where a teacher cannot have been asked before the texts are written."""
-    if catalogue.find("scheme", recipe.scheme.type).writes and (recipe.store or any(spec.plain for spec in recipe.teachers)):
+    if catalogue.find("scheme", recipe.scheme.type).writes and (
+        recipe.store or any(spec.plain for spec in recipe.teachers)
+    ):
         before = "store" if recipe.store else "teacher.plain"
-        raise RecipeError(f"{before}: the scheme {recipe.scheme.type} asks the teacher about texts that are written during training; leave it out")
+        raise RecipeError(
+            f"{before}: the scheme {recipe.scheme.type} asks the teacher about texts that are written during training; leave it out"
+        )
 
 
 def _check_labels(recipe: Recipe, objectives: Objectives) -> None:
     """RecipeError for an objective that would look for labels where there are none."""
-    other = [name for name, one in objectives.named() if any(one.needs["teacher"]) and not one.aligns]
+    other = [
+        name for name, one in objectives.named() if any(one.needs["teacher"]) and not one.aligns
+    ]
     if other and any(spec.tokenizer for spec in recipe.teachers):
         what = f"{type(objectives[other[0]]).__name__} compares token by token, and the teacher has a tokenizer of its own"
-        raise RecipeError(f"objectives.{other[0]}: {what}; uld, gold, dskd and dskd_cma find what belongs together")
-    made = recipe.data.images is not None and not catalogue.find("scheme", recipe.scheme.type).labels_images
+        raise RecipeError(
+            f"objectives.{other[0]}: {what}; uld, gold, dskd and dskd_cma find what belongs together"
+        )
+    made = (
+        recipe.data.images is not None
+        and not catalogue.find("scheme", recipe.scheme.type).labels_images
+    )
     none = "data.images: such images have none" if made else "data.labels is 0"
-    none = "data.augment.mixup: a mixture of two images has none" if recipe.data.augment.mixup else none
-    needing = [name for name, objective in objectives.named() if isinstance(objective, LabelObjective)]
+    none = (
+        "data.augment.mixup: a mixture of two images has none"
+        if recipe.data.augment.mixup
+        else none
+    )
+    needing = [
+        name for name, objective in objectives.named() if isinstance(objective, LabelObjective)
+    ]
     if needing and (recipe.data.augment.mixup or recipe.data.labels == 0 or made):
-        raise RecipeError(f"objectives.{needing[0]}: {type(objectives[needing[0]]).__name__} needs labels, and {none}; leave one of the two out")
+        raise RecipeError(
+            f"objectives.{needing[0]}: {type(objectives[needing[0]]).__name__} needs labels, and {none}; leave one of the two out"
+        )
 
 
 def teacher_scheme(bench: Bench, net: Net, spec: TeacherModel) -> Scheme:
     """The scheme by which a teacher is trained on labels before it teaches; errors begin with ``teacher.scheme``."""
-    return _scheme(spec.scheme, bench, net, None, label_objectives(bench.recipe, *bench.task.label_objectives), "teacher.scheme")
+    return _scheme(
+        spec.scheme,
+        bench,
+        net,
+        None,
+        label_objectives(bench.recipe, *bench.task.label_objectives),
+        "teacher.scheme",
+    )
 
 
-def _scheme(method: Method, bench: Bench, student: Net, teacher: Teacher | None, objectives: Objectives, path: str) -> Scheme:
+def _scheme(
+    method: Method,
+    bench: Bench,
+    student: Net,
+    teacher: Teacher | None,
+    objectives: Objectives,
+    path: str,
+) -> Scheme:
     """A scheme with its options, whose nets are built too."""
     kind = catalogue.find("scheme", method.type)
     options = build_options("scheme", method.type, method.options, path)
@@ -181,13 +265,19 @@ def _scheme(method: Method, bench: Bench, student: Net, teacher: Teacher | None,
     if "teacher" in inspect.signature(kind).parameters:
         parts["teacher"] = teacher
     elif teacher is not None:
-        raise RecipeError(f"{path}: {kind.__name__} takes no teacher; leave the recipe's teacher out (teacher=null)")
+        raise RecipeError(
+            f"{path}: {kind.__name__} takes no teacher; leave the recipe's teacher out (teacher=null)"
+        )
     for name, given in options.items():
         if isinstance(given, Model):
             options[name] = net(given, bench, f"{path}.{name}")
         elif isinstance(given, list) and given and isinstance(given[0], Model):
-            options[name] = [net(one, bench, f"{path}.{name}.{number}") for number, one in enumerate(given)]
-    if "end" in inspect.signature(kind).parameters and options.get("end") is None:  # what is written ends as the data's texts do
+            options[name] = [
+                net(one, bench, f"{path}.{name}.{number}") for number, one in enumerate(given)
+            ]
+    if (
+        "end" in inspect.signature(kind).parameters and options.get("end") is None
+    ):  # what is written ends as the data's texts do
         options["end"] = bench.facts.get("end")
     with at(path):
         made: Scheme = kind(**parts, **options)
@@ -199,17 +289,29 @@ def steps(bench: Bench) -> int:
     train = bench.recipe.train
     if train.steps is not None:
         return train.steps
-    return (train.epochs or 0) * bench.loader(bench.samples, accumulate=train.accumulate, sampler=bench.recipe.data.sampler).steps
+    return (train.epochs or 0) * bench.loader(
+        bench.samples, accumulate=train.accumulate, sampler=bench.recipe.data.sampler
+    ).steps
 
 
-def training(train: Train, seed: int, length: int | None = None, learners: Sequence[str] | None = None, until: float = 1.0) -> Training:
+def training(
+    train: Train,
+    seed: int,
+    length: int | None = None,
+    learners: Sequence[str] | None = None,
+    until: float = 1.0,
+) -> Training:
     """The recipe's ``train`` section as ``fit`` takes it; ``length``: so many steps instead of its own; ``learners``: those there are."""
     return Training(
         epochs=None if length else train.epochs,
         steps=length or train.steps,
         until=until,
         optimizer=_optimization(train.optimizer),
-        optimizers={learner: _optimization(train.optimizer_of(learner)) for learner in train.optimizers if learners is None or learner in learners},
+        optimizers={
+            learner: _optimization(train.optimizer_of(learner))
+            for learner in train.optimizers
+            if learners is None or learner in learners
+        },
         schedule=train.schedule,
         warmup=train.warmup,
         accumulate=train.accumulate,

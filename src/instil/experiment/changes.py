@@ -27,11 +27,15 @@ def changed(model: nn.Module, spec: Model, observe: students.Observe) -> nn.Modu
             model = change(model, **check(change, options, schedules=False), **seen)
         except ValueError as error:
             begins = "." if isinstance(error, RecipeError) else ": "
-            raise ValueError(f"changes.{name}{begins}{'; '.join(str(error).splitlines())}") from error
+            raise ValueError(
+                f"changes.{name}{begins}{'; '.join(str(error).splitlines())}"
+            ) from error
     return model
 
 
-def observer(call: Callable[[nn.Module, Batch], Outputs], samples: Samples) -> Callable[[nn.Module], Iterator[Outputs]]:
+def observer(
+    call: Callable[[nn.Module, Batch], Outputs], samples: Samples
+) -> Callable[[nn.Module], Iterator[Outputs]]:
     """What a model says of the first samples, asked by ``call``."""
 
     def observe(model: nn.Module) -> Iterator[Outputs]:

@@ -30,7 +30,11 @@ def doctor(recipe: Recipe) -> dict[str, Any]:
     """
     bench = Bench.of(recipe)
     found = [examine(stage, scheme, trained) for stage, scheme, trained in rehearse(bench, known)]
-    return {"recipe": recipe.name, "stages": found, "problems": [problem for stage in found for problem in stage["problems"]]}
+    return {
+        "recipe": recipe.name,
+        "stages": found,
+        "problems": [problem for stage in found for problem in stage["problems"]],
+    }
 
 
 def examine(bench: Bench, scheme: Scheme, trained: bool) -> dict[str, Any]:
@@ -40,9 +44,16 @@ def examine(bench: Bench, scheme: Scheme, trained: bool) -> dict[str, Any]:
     engine = Engine(precision=stage.train.precision)
     training = build.training(stage.train, seed)
     engine.setup(scheme, lambda learner: training.optimizers.get(learner, training.optimizer))
-    clock = {"step": torch.tensor(0), "progress": torch.tensor(0.0), "seed": torch.tensor(seed), "epoch_ends": torch.tensor(False)}
+    clock = {
+        "step": torch.tensor(0),
+        "progress": torch.tensor(0.0),
+        "seed": torch.tensor(seed),
+        "epoch_ends": torch.tensor(False),
+    }
     samples = build.learnt_by(scheme, bench.train_data(seed))
-    loader = bench.loader(samples, seed, accumulate=stage.train.accumulate, sampler=stage.data.sampler, mixes=True)
+    loader = bench.loader(
+        samples, seed, accumulate=stage.train.accumulate, sampler=stage.data.sampler, mixes=True
+    )
     batch = engine.move(next(iter(loader))) | clock
     with torch.no_grad():
         student, teacher = scheme.student(batch), scheme.ask(batch)
@@ -75,14 +86,22 @@ def _shape(value: Any) -> Any:
         return [*value.hidden.shape[:-1], len(value.weight)]
     if isinstance(value, (Top, Sampled)):
         return _shape(value.indices if isinstance(value, Top) else value.ids)
-    return [_shape(part) for part in value] if isinstance(value, tuple) else [len(value)] if isinstance(value, str) else list(value.shape)
+    return (
+        [_shape(part) for part in value]
+        if isinstance(value, tuple)
+        else [len(value)]
+        if isinstance(value, str)
+        else list(value.shape)
+    )
 
 
 def _losses_of_steps(scheme: Scheme, engine: Engine, batch: Batch) -> dict[str, dict[str, Any]]:
     """Every loss in a step in which all count, if there is one among a few: steps may learn from different texts."""
     tried: list[dict[str, dict[str, Any]]] = []
     for step in range(TRIED_STEPS):
-        tried.append(_losses(scheme, engine, scheme.before_step(batch | {"step": torch.tensor(step)})))
+        tried.append(
+            _losses(scheme, engine, scheme.before_step(batch | {"step": torch.tensor(step)}))
+        )
         if all(entry["count"] for entry in tried[-1].values()):
             break
     return max(tried, key=lambda found: sum(entry["count"] > 0 for entry in found.values()))
@@ -112,14 +131,24 @@ def _losses(scheme: Scheme, engine: Engine, batch: Batch) -> dict[str, dict[str,
     return found
 
 
-def _of_update(update: Update, scheme: Scheme, engine: Engine, counts: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
+def _of_update(
+    update: Update, scheme: Scheme, engine: Engine, counts: Mapping[str, Tensor]
+) -> dict[str, dict[str, Any]]:
     learners = (update.learner,) if isinstance(update.learner, str) else update.learner
     parameters = [parameter for learner in learners for parameter in engine.parameters[learner]]
     mine = {id(parameter) for learner in learners for parameter in engine.nets[learner]}
     found = {}
     for name, loss in update.losses.items():
-        grads = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True) if loss.requires_grad else [None] * len(parameters)
-        norms = [float(g.norm()) for p, g in zip(parameters, grads, strict=True) if g is not None and id(p) in mine]
+        grads = (
+            torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+            if loss.requires_grad
+            else [None] * len(parameters)
+        )
+        norms = [
+            float(g.norm())
+            for p, g in zip(parameters, grads, strict=True)
+            if g is not None and id(p) in mine
+        ]
         found[f"{'+'.join(learners)}/{name}"] = {
             "learner": "+".join(learners),
             "value": float(loss.detach()),
@@ -135,12 +164,25 @@ def _match(student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, float]
     match: dict[str, float] = {}
     label = batch.get("label")
     for side, outputs in (("student", student), ("teacher", teacher)):
-        if label is None or label.is_floating_point() or "logits" not in outputs or label.shape != outputs["logits"].shape[:-1]:
+        if (
+            label is None
+            or label.is_floating_point()
+            or "logits" not in outputs
+            or label.shape != outputs["logits"].shape[:-1]
+        ):
             continue
         if (known := label != UNLABELLED).any():
-            match[f"{side}_accuracy"] = float((outputs["logits"].argmax(-1) == label)[known].float().mean())
-    if "logits" in student and "logits" in teacher and student["logits"].shape == teacher["logits"].shape:
-        match["agreement"] = float((student["logits"].argmax(-1) == teacher["logits"].argmax(-1)).float().mean())
+            match[f"{side}_accuracy"] = float(
+                (outputs["logits"].argmax(-1) == label)[known].float().mean()
+            )
+    if (
+        "logits" in student
+        and "logits" in teacher
+        and student["logits"].shape == teacher["logits"].shape
+    ):
+        match["agreement"] = float(
+            (student["logits"].argmax(-1) == teacher["logits"].argmax(-1)).float().mean()
+        )
     return match
 
 
@@ -158,10 +200,16 @@ def _forecast(bench: Bench, scheme: Scheme, engine: Engine, batch: Batch) -> dic
     for _ in range(TIMED_STEPS):
         train_step(engine, scheme, [batch])
     seconds = (time.perf_counter() - began) / TIMED_STEPS * bench.recipe.train.accumulate
-    weights = {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in scheme.parameters()}
+    weights = {
+        p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in scheme.parameters()
+    }
     trained = sum(p.numel() * p.element_size() for p in scheme.parameters() if p.requires_grad)
     state = sum(
-        t.numel() * t.element_size() for o in engine.optimizers.values() for s in o.state.values() for t in s.values() if isinstance(t, Tensor)
+        t.numel() * t.element_size()
+        for o in engine.optimizers.values()
+        for s in o.state.values()
+        for t in s.values()
+        if isinstance(t, Tensor)
     )
     steps = build.steps(bench)
     activations = sum(size for place, size in kept.items() if place not in weights)
@@ -177,7 +225,11 @@ def _forecast(bench: Bench, scheme: Scheme, engine: Engine, batch: Batch) -> dic
 def _problems(found: Mapping[str, Any], scheme: Scheme) -> Iterator[str]:
     """What would let this stage run, but badly."""
     for key, entry in found["objectives"].items():
-        name = f"objectives.{key.partition('/')[2]}" if key.partition("/")[2] in scheme.objectives else key
+        name = (
+            f"objectives.{key.partition('/')[2]}"
+            if key.partition("/")[2] in scheme.objectives
+            else key
+        )
         if not entry["count"]:
             yield f"{name}: nothing in the batch counts for it (no labels, or nothing valid)"
         elif entry["constant"]:
@@ -191,6 +243,12 @@ def _problems(found: Mapping[str, Any], scheme: Scheme) -> Iterator[str]:
     if scheme.teacher is not None and any(part.training for part in scheme.teacher.modules()):
         yield "teacher: a part of it is in train mode"
     match = found["match"]
-    fixed = scheme.teacher is not None and not scheme.teacher.changes  # what learns with the student knows nothing yet
-    if fixed and found["teacher_trained"] and match.get("teacher_accuracy", 1.0) < match.get("student_accuracy", 0.0):
+    fixed = (
+        scheme.teacher is not None and not scheme.teacher.changes
+    )  # what learns with the student knows nothing yet
+    if (
+        fixed
+        and found["teacher_trained"]
+        and match.get("teacher_accuracy", 1.0) < match.get("student_accuracy", 0.0)
+    ):
         yield "teacher: it is right less often than the untrained student on this batch; are its classes in the data's order, its inputs normalised?"

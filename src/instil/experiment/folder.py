@@ -17,7 +17,17 @@ import torch
 from instil.atomic import atomic
 from instil.engine import rank
 
-PACKAGES = ("instil", "torch", "numpy", "torchmetrics", "torchvision", "timm", "transformers", "onnx", "onnxruntime")
+PACKAGES = (
+    "instil",
+    "torch",
+    "numpy",
+    "torchmetrics",
+    "torchvision",
+    "timm",
+    "transformers",
+    "onnx",
+    "onnxruntime",
+)
 
 
 class RunFolder:
@@ -51,7 +61,11 @@ class RunFolder:
         """Take an arm's lines out of ``metrics.jsonl``: it is trained anew, or logs again what a checkpoint remembers."""
         path = self.path / "metrics.jsonl"
         if path.exists():
-            kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _whose(line) not in (None, (arm, seed))]
+            kept = [
+                line
+                for line in path.read_text(encoding="utf-8").splitlines()
+                if _whose(line) not in (None, (arm, seed))
+            ]
             self.write("metrics.jsonl", "".join(line + "\n" for line in kept))
 
     def arm(self, arm: str, seed: int | None, suffix: str) -> Path:
@@ -97,16 +111,23 @@ def _version(name: str) -> str | None:
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+        return next(
+            line.partition(":")[2].strip() for line in lines if line.startswith("model name")
+        )
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
 
 
 def _git() -> dict[str, Any] | None:
     def ask(*words: str) -> str:
-        return subprocess.run(["git", *words], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        return subprocess.run(
+            ["git", *words], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
 
     try:
-        return {"commit": ask("rev-parse", "HEAD"), "changed": bool(ask("status", "--porcelain", "--untracked-files=no"))}
+        return {
+            "commit": ask("rev-parse", "HEAD"),
+            "changed": bool(ask("status", "--porcelain", "--untracked-files=no")),
+        }
     except (OSError, subprocess.SubprocessError):
         return None

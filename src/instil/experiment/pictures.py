@@ -29,9 +29,12 @@ def sheet(images: Tensor) -> Tensor:
 def png(pixels: Tensor) -> bytes:
     """Bytes (H, W, 1 or 3) as a PNG file."""
     height, width, channels = pixels.shape
-    lines = torch.cat([torch.zeros(height, 1, dtype=torch.uint8), pixels.flatten(1)], 1)  # each line says first that it is not filtered
+    lines = torch.cat(
+        [torch.zeros(height, 1, dtype=torch.uint8), pixels.flatten(1)], 1
+    )  # each line says first that it is not filtered
     header = struct.pack(">IIBBBBB", width, height, 8, 2 if channels == 3 else 0, 0, 0, 0)
     parts = ((b"IHDR", header), (b"IDAT", zlib.compress(lines.numpy().tobytes())), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in parts
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in parts
     )

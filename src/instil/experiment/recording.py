@@ -39,7 +39,9 @@ def record(recipe: Recipe, console: Console) -> Path:
     if recipe.store is None:
         raise RecipeError("store: say where the answers are to be kept: store.path=answers")
     if "://" in recipe.store.path:
-        raise RecipeError(f"store.path: answers are recorded into a folder of this machine, not to {recipe.store.path}; copy the folder there")
+        raise RecipeError(
+            f"store.path: answers are recorded into a folder of this machine, not to {recipe.store.path}; copy the folder there"
+        )
     if world() > 1:
         raise ValueError("answers are recorded by one process; start it without a launcher")
     if not recipe.teachers:
@@ -59,7 +61,13 @@ def record(recipe: Recipe, console: Console) -> Path:
     with Progress(console=console, transient=True) as progress:
         for name, samples, views in _sections(live, bool(teacher.test)):
             task = progress.add_task(f"recording {name}", total=len(samples) * views)
-            asked = _Asked(live, teacher, recipe.store, sorted(roles if name == "train" else live.task.compared or live.task.roles), name == "train")
+            asked = _Asked(
+                live,
+                teacher,
+                recipe.store,
+                sorted(roles if name == "train" else live.task.compared or live.task.roles),
+                name == "train",
+            )
             for done in writer.record(name, samples.index, views, asked.batches(samples), asked):
                 progress.update(task, completed=done)
     writer.finish(_facts(live, teacher))
@@ -70,18 +78,26 @@ def _check_codec(objectives: Objectives, store: Store) -> None:
     """RecipeError where an objective could not read what the codec keeps."""
     for name, objective in objectives.named():
         try:
-            objective.resolve(objective.reads["student"], kept(objective.reads["teacher"], store.codec))
+            objective.resolve(
+                objective.reads["student"], kept(objective.reads["teacher"], store.codec)
+            )
         except ValueError as error:
-            raise RecipeError(f"store.codec: '{store.codec}' does not keep what objectives.{name} reads: {error}") from error
+            raise RecipeError(
+                f"store.codec: '{store.codec}' does not keep what objectives.{name} reads: {error}"
+            ) from error
 
 
 def _sections(bench: Bench, scored: bool) -> list[tuple[str, Samples, int]]:
     """What is asked: the training samples in every view; for the scores, each once as it is."""
     augment, splits = bench.recipe.data.augment, bench.splits
     if (augment.crop or augment.flip) and augment.views is None:
-        raise RecipeError("data.augment.views: new views in every epoch cannot be recorded; say how many there are, such as data.augment.views=4")
+        raise RecipeError(
+            "data.augment.views: new views in every epoch cannot be recorded; say how many there are, such as data.augment.views=4"
+        )
     plain = [("plain", splits.train, 1)] if "pseudo_labels" in bench.recipe.baselines else []
-    judged = [*plain, ("validation", splits.validation, 1), ("test", splits.test, 1)] if scored else []
+    judged = (
+        [*plain, ("validation", splits.validation, 1), ("test", splits.test, 1)] if scored else []
+    )
     return [("train", splits.train, augment.views or 1), *judged]
 
 
@@ -91,9 +107,17 @@ class _Asked:
     Every batch has the size that training has, so that each answer is the live teacher's to the last bit.
     """
 
-    def __init__(self, bench: Bench, teacher: Arm, store: Store, roles: list[str], trained_on: bool):
+    def __init__(
+        self, bench: Bench, teacher: Arm, store: Store, roles: list[str], trained_on: bool
+    ):
         assert isinstance(teacher.net, Teacher)
-        self.bench, self.teacher, self.store, self.roles, self.trained_on = bench, teacher.net, store, roles, trained_on
+        self.bench, self.teacher, self.store, self.roles, self.trained_on = (
+            bench,
+            teacher.net,
+            store,
+            roles,
+            trained_on,
+        )
         self.size = -(-bench.recipe.data.batch_size // bench.recipe.train.accumulate)
 
     def batches(self, samples: Samples) -> Any:
@@ -102,7 +126,13 @@ class _Asked:
 
         def of(view: int, start: int, end: int) -> Iterable[Batch]:
             part = samples.subset(torch.arange(start, end))
-            loader = Loader(part, self.size, shuffle=False, workers=self.bench.recipe.data.workers, augment=changed)
+            loader = Loader(
+                part,
+                self.size,
+                shuffle=False,
+                workers=self.bench.recipe.data.workers,
+                augment=changed,
+            )
             loader.set_epoch(view)
             return loader
 
@@ -111,12 +141,17 @@ class _Asked:
     def __call__(self, batch: Batch) -> Outputs:
         rows = torch.arange(max(self.size, size(batch))) % size(batch)
         whole = {
-            key: value[rows] if isinstance(value, Tensor) and value.ndim and len(value) == size(batch) else value for key, value in batch.items()
+            key: value[rows]
+            if isinstance(value, Tensor) and value.ndim and len(value) == size(batch)
+            else value
+            for key, value in batch.items()
         }
         outputs = self.teacher(moved(whole, join_ranks()))
         codec = self.store.codec if self.trained_on else "exact"
         with at("store.size"):
-            return encoded({role: outputs[role] for role in self.roles}, whole, codec, self.store.size)
+            return encoded(
+                {role: outputs[role] for role in self.roles}, whole, codec, self.store.size
+            )
 
 
 def _facts(bench: Bench, teacher: Arm) -> dict[str, Any]:

@@ -22,7 +22,9 @@ from instil.train import check
 Ready = Callable[[Bench, TeacherModel, int], "Net | None"]
 
 
-def rehearse(bench: Bench, ready: Ready = lambda stage, spec, number: None) -> Iterator[tuple[Bench, Scheme, bool]]:
+def rehearse(
+    bench: Bench, ready: Ready = lambda stage, spec, number: None
+) -> Iterator[tuple[Bench, Scheme, bool]]:
     """Each stage with its prepared scheme and whether its teachers are trained; ``ready`` gives those that are.
 
     Raises RecipeError with the place in the recipe for all that can be known to fail later.
@@ -30,7 +32,11 @@ def rehearse(bench: Bench, ready: Ready = lambda stage, spec, number: None) -> I
     made: dict[str, Net] = {}
     for number, stage in enumerate(bench.stages):
         with at(f"stages.{number}" if bench.recipe.stages else ""):
-            teachers = {order: net for order, spec in enumerate(stage.recipe.teachers) if (net := ready(stage, spec, order)) is not None}
+            teachers = {
+                order: net
+                for order, spec in enumerate(stage.recipe.teachers)
+                if (net := ready(stage, spec, order)) is not None
+            }
             scheme = _prepared(stage, teachers, made)
             handed = copy.deepcopy(scheme.export())
             made |= {"previous": handed, f"stage:{stage.recipe.name}": handed}
@@ -45,7 +51,11 @@ def _prepared(bench: Bench, ready: Mapping[int, Net], earlier: Mapping[str, Net]
     torch.manual_seed(seed)
 
     def made(spec: Model, path: str, teacher: Net | None = None, bench: Bench = bench) -> Net:
-        net = copy.deepcopy(earlier[spec.model]) if spec.earlier else build.net(spec, bench, path, teacher)
+        net = (
+            copy.deepcopy(earlier[spec.model])
+            if spec.earlier
+            else build.net(spec, bench, path, teacher)
+        )
         with at(path):
             net.freeze(spec.freeze)
             bench.task.check_model(net.model, bench.read_by(spec).facts)
@@ -55,12 +65,24 @@ def _prepared(bench: Bench, ready: Mapping[int, Net], earlier: Mapping[str, Net]
     specs = [] if stage.store else stage.teachers
     cut = stage.student.model == "teacher" and not any(spec.earlier for spec in specs[:1])
     schools = [school(bench, spec, number) for number, spec in enumerate(specs)]
-    nets = [ready.get(n) or made(spec, "teacher", bench=own) for n, (spec, own) in enumerate(zip(specs, schools, strict=True))] if cut else []
+    nets = (
+        [
+            ready.get(n) or made(spec, "teacher", bench=own)
+            for n, (spec, own) in enumerate(zip(specs, schools, strict=True))
+        ]
+        if cut
+        else []
+    )
     student = made(stage.student, "student", nets[0] if nets else None)
-    nets = nets or [ready.get(n) or made(spec, "teacher", bench=own) for n, (spec, own) in enumerate(zip(specs, schools, strict=True))]
+    nets = nets or [
+        ready.get(n) or made(spec, "teacher", bench=own)
+        for n, (spec, own) in enumerate(zip(specs, schools, strict=True))
+    ]
     for net, spec, own in zip(nets, specs, schools, strict=True):
         if not (spec.ready or spec.earlier):
-            _check_schooling(own, net, spec, batch if own is bench else next(iter(own.loader(own.splits.train))))
+            _check_schooling(
+                own, net, spec, batch if own is bench else next(iter(own.loader(own.splits.train)))
+            )
     if any(spec.plain for spec in specs):
         _check_plain(bench)
     with at(""):
@@ -70,7 +92,11 @@ def _prepared(bench: Bench, ready: Mapping[int, Net], earlier: Mapping[str, Net]
     scheme = build.scheme(bench, student, teacher)
     _prepare(scheme, batch)
     on_labels = {"alone": bench.task.label_objectives, "label_smoothing": ("label_smoothing",)}
-    seen = [build.learnt_from(label_objectives(stage, *goals), samples) for name, goals in on_labels.items() if name in stage.baselines]
+    seen = [
+        build.learnt_from(label_objectives(stage, *goals), samples)
+        for name, goals in on_labels.items()
+        if name in stage.baselines
+    ]
     _check_training(bench, scheme, stage.train, "train", build.learnt_by(scheme, samples), *seen)
     _check_classes(bench, student, batch, "student", stage.student.classes)
     for number, net in enumerate(nets):
@@ -104,7 +130,9 @@ def _check_plain(bench: Bench) -> None:
     """RecipeError where a teacher cannot be asked before the stage begins."""
     if bench.recipe.data.augment.mixup or bench.recipe.data.images is not None:
         what = "data.augment.mixup" if bench.recipe.data.augment.mixup else "data.images"
-        raise RecipeError(f"teacher.plain: {what} makes images that nobody has seen before the stage; leave one of the two out")
+        raise RecipeError(
+            f"teacher.plain: {what} makes images that nobody has seen before the stage; leave one of the two out"
+        )
 
 
 def _answers(net: Net, batch: Batch, whose: str) -> None:
@@ -115,21 +143,34 @@ def _answers(net: Net, batch: Batch, whose: str) -> None:
     except Exception as error:  # somebody else's model
         inputs = "images" if "image" in batch else next(iter(batch))
         shape = " x ".join(str(number) for number in first(batch).shape[1:])
-        raise RecipeError(f"{whose}: {type(net.model).__name__} fails on {inputs} of {shape}: {error}") from error
+        raise RecipeError(
+            f"{whose}: {type(net.model).__name__} fails on {inputs} of {shape}: {error}"
+        ) from error
 
 
-def _check_classes(bench: Bench, net: Net, batch: Batch, whose: str, names: Sequence[str] | None) -> None:
+def _check_classes(
+    bench: Bench, net: Net, batch: Batch, whose: str, names: Sequence[str] | None
+) -> None:
     with dry(net), at(whose):
         outputs = net(batch)
         if "logits" in outputs:
             bench.task.check_classes(outputs, bench.splits.classes, names=names, whose=whose)
 
 
-def _check_training(bench: Bench, scheme: Scheme, train: Train, path: str, *sets: Samples, learners: Sequence[str] | None = None) -> None:
+def _check_training(
+    bench: Bench,
+    scheme: Scheme,
+    train: Train,
+    path: str,
+    *sets: Samples,
+    learners: Sequence[str] | None = None,
+) -> None:
     """What ``fit`` would refuse: optimizers, learners, and batches that cannot be cut."""
     training = build.training(train, 0, learners=learners)
     check(scheme, training)
     with at(path):
-        Engine(precision=train.precision).setup(scheme, lambda learner: training.optimizers.get(learner, training.optimizer))
+        Engine(precision=train.precision).setup(
+            scheme, lambda learner: training.optimizers.get(learner, training.optimizer)
+        )
         for samples in sets:
             bench.loader(samples, accumulate=train.accumulate)

@@ -28,14 +28,20 @@ class Remembered(Teacher):
             index, self.last = batch["index"], max(self.last, int(batch["index"].max()))
             outputs, parts = teacher(moved(batch, join_ranks())), dict[str, Tensor]()
             self.how = {role: taken_apart(outputs[role], role, parts, shared) for role in roles}
-            rows = batch["valid"] if "valid" in batch and batch["valid"].shape == index.shape else torch.ones_like(index, dtype=torch.bool)
+            rows = (
+                batch["valid"]
+                if "valid" in batch and batch["valid"].shape == index.shape
+                else torch.ones_like(index, dtype=torch.bool)
+            )
             indices.append(index[rows])
             for name, part in parts.items():
                 answers.setdefault(name, []).append(part[rows.to(part.device)])
         for name, kept in answers.items():
             every = torch.cat(kept)
             said = every.new_zeros(self.last + 1, *every.shape[1:])
-            self.register_buffer(_buffer(name), said.index_copy_(0, torch.cat(indices).to(said.device), every))
+            self.register_buffer(
+                _buffer(name), said.index_copy_(0, torch.cat(indices).to(said.device), every)
+            )
         for name, part in shared.items():
             self.register_buffer(_buffer(name), part)
         self.rows, self.shared = tuple(answers), tuple(shared)
@@ -43,9 +49,13 @@ class Remembered(Teacher):
     def forward(self, batch: Batch, grad: bool = False) -> Outputs:
         """The remembered answers; ValueError where they are to be differentiated."""
         if grad:
-            raise ValueError("a plain teacher was asked before the stage began: there is no gradient by its input; leave plain out")
+            raise ValueError(
+                "a plain teacher was asked before the stage began: there is no gradient by its input; leave plain out"
+            )
         index = batch["index"]
-        answers = {name: self.get_buffer(_buffer(name)).to(index.device)[index] for name in self.rows}
+        answers = {
+            name: self.get_buffer(_buffer(name)).to(index.device)[index] for name in self.rows
+        }
         shared = {name: self.get_buffer(_buffer(name)).to(index.device) for name in self.shared}
         return {role: put_together(how, answers | shared) for role, how in self.how.items()}
 

@@ -45,46 +45,62 @@ def assemble(bench: Bench, teacher: Arm | None, arms: Arms, status: str) -> dict
             "images": recipe.data.images.name if recipe.data.images is not None else None,
         },
         "scheme": recipe.scheme.type,
-        "objectives": {name: goal.model_dump(mode="json") for name, goal in recipe.objectives.items()},
+        "objectives": {
+            name: goal.model_dump(mode="json") for name, goal in recipe.objectives.items()
+        },
         "seeds": recipe.seeds,
         "exports": bench.task.exports,
     }
     scored = {"teacher": [teacher]} if teacher is not None and teacher.test else {}
     for name, done in {**scored, **arms}.items():
         if done:
-            result[name] = {metric: summary([arm.test[metric] for arm in done]) for metric in done[0].test}
+            result[name] = {
+                metric: summary([arm.test[metric] for arm in done]) for metric in done[0].test
+            }
     if teacher is not None and teacher.spent:
         result["privacy"] = teacher.spent
     headline = result["headline"] = bench.task.headline
     gains = {
-        name: gain(*_paired(arms["distilled"], done, headline)) for name, done in arms.items() if name != "distilled" and done and arms["distilled"]
+        name: gain(*_paired(arms["distilled"], done, headline))
+        for name, done in arms.items()
+        if name != "distilled" and done and arms["distilled"]
     }
     if "alone" in gains:
         result["gain"] = gains.pop("alone")
     result["gains"] = gains
     result["cost"] = cost(bench, teacher, arms)
     drawn = shipped(bench, arms["distilled"]) if arms["distilled"] else 0
-    result["details"] = {name: done[min(drawn, len(done) - 1)].details for name, done in {**scored, **arms}.items() if done}
+    result["details"] = {
+        name: done[min(drawn, len(done) - 1)].details
+        for name, done in {**scored, **arms}.items()
+        if done
+    }
     result["shipped_seed"] = recipe.seeds[drawn] if arms["distilled"] else None
     result["warnings"] = warnings(result)
     return result
 
 
-def _paired(treated: Sequence[Arm], control: Sequence[Arm], metric: str) -> tuple[list[float], list[float]]:
+def _paired(
+    treated: Sequence[Arm], control: Sequence[Arm], metric: str
+) -> tuple[list[float], list[float]]:
     pairs = list(zip(treated, control, strict=False))
     return [a.test[metric] for a, _ in pairs], [b.test[metric] for _, b in pairs]
 
 
 def shipped(bench: Bench, distilled: Sequence[Arm]) -> int:
     """Which seed's student is shipped: the one that does best on the validation split."""
-    return max(range(len(distilled)), key=lambda number: distilled[number].validation[bench.task.headline])
+    return max(
+        range(len(distilled)), key=lambda number: distilled[number].validation[bench.task.headline]
+    )
 
 
 def cost(bench: Bench, teacher: Arm | None, arms: Arms) -> dict[str, Any]:
     """Parameters, bytes of the weights, latency of one sample, and training seconds of each net."""
     arms_of: dict[str, tuple[Arm, float]] = {}
     known = {} if teacher is None or teacher.cost is None else {"teacher": teacher.cost}
-    if teacher is not None and not known and any(True for _ in teacher.net.parameters()):  # of one that is elsewhere nothing is known
+    if (
+        teacher is not None and not known and any(True for _ in teacher.net.parameters())
+    ):  # of one that is elsewhere nothing is known
         arms_of["teacher"] = teacher, teacher.seconds
     if done := arms["distilled"]:
         arms_of["student"] = done[0], sum(arm.seconds for arm in done) / len(done)
@@ -92,7 +108,9 @@ def cost(bench: Bench, teacher: Arm | None, arms: Arms) -> dict[str, Any]:
     return known | {
         name: {
             "parameters": sum(parameter.numel() for parameter in arm.net.parameters()),
-            "bytes": sum(tensor.numel() * tensor.element_size() for tensor in arm.net.state_dict().values()),
+            "bytes": sum(
+                tensor.numel() * tensor.element_size() for tensor in arm.net.state_dict().values()
+            ),
             "latency": _latency(arm, one),
             "seconds": seconds,
         }
@@ -112,7 +130,9 @@ def warnings(result: Mapping[str, Any]) -> list[str]:
     found = []
     seeds = len(result["seeds"])
     if seeds < 3:
-        found.append(f"{seeds} seed{'s' * (seeds > 1)} cannot tell a gain from noise; use 3 or more")
+        found.append(
+            f"{seeds} seed{'s' * (seeds > 1)} cannot tell a gain from noise; use 3 or more"
+        )
     if "gain" in result and not result["gain"]["significant"] and seeds > 1:
         found.append("the gain over the student alone is within noise")
     for name, words in SIMPLER.items():
@@ -120,6 +140,10 @@ def warnings(result: Mapping[str, Any]) -> list[str]:
         if other is not None and not (other["significant"] and other["mean"] > 0):
             found.append(f"distillation does not do clearly better than {words} here")
     headline = result["headline"]
-    if "teacher" in result and "alone" in result and result["teacher"][headline]["mean"] < result["alone"][headline]["mean"]:
+    if (
+        "teacher" in result
+        and "alone" in result
+        and result["teacher"][headline]["mean"] < result["alone"][headline]["mean"]
+    ):
         found.append("the teacher is worse than the student alone")
     return found

@@ -42,7 +42,9 @@ def run(recipe: Recipe, out: Path | None, resume: Path | None, console: Console)
     bench = Bench.of(recipe)
     *_, (_, scheme, _) = rehearse(bench)
     if before := folder.read_json("environment.json"):
-        torch.set_num_threads(before["hardware"]["threads"])  # a resumed run must add up in the same order
+        torch.set_num_threads(
+            before["hardware"]["threads"]
+        )  # a resumed run must add up in the same order
     else:
         threads.choose(scheme, next(iter(bench.loader(bench.samples))))
     if rank() == 0:
@@ -79,14 +81,22 @@ def _open(recipe: Recipe, out: Path | None, resume: Path | None) -> RunFolder:
         if not (resume / "recipe.yaml").exists():
             raise FileNotFoundError(f"{resume} holds no run to go on with: it has no recipe.yaml")
         before = recipes.load(resume)
-        changed = [name for name in Recipe.model_fields if name not in LATER and getattr(before, name) != getattr(recipe, name)]
+        changed = [
+            name
+            for name in Recipe.model_fields
+            if name not in LATER and getattr(before, name) != getattr(recipe, name)
+        ]
         if changed:
-            raise ValueError(f"{changed[0]} is not what the run in {resume} was begun with; go on without the change, or begin another run (--out)")
+            raise ValueError(
+                f"{changed[0]} is not what the run in {resume} was begun with; go on without the change, or begin another run (--out)"
+            )
         return RunFolder(resume)
     if out is None:
         raise ValueError("a run needs a folder: out or resume")
     if (out / "recipe.yaml").exists():
-        raise FileExistsError(f"{out} already holds a run; go on with it (--resume {out}) or take another --out")
+        raise FileExistsError(
+            f"{out} already holds a run; go on with it (--resume {out}) or take another --out"
+        )
     return RunFolder(out)
 
 
@@ -100,14 +110,22 @@ def _tell_pairs(scheme: Scheme, console: Console) -> None:
 @contextmanager
 def _progress(console: Console) -> Iterator[Callable[[str, int | None, Clock], None]]:
     """A bar for the arm under way."""
-    columns = (TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description:<24}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("steps"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console, transient=True, disable=rank() != 0) as progress:
         task = progress.add_task("preparing", total=None)
 
         def tick(name: str, seed: int | None, clock: Clock) -> None:
             if clock.step % 20 == 0 or clock.step in (1, clock.steps):
                 description = name.replace("_", " ") + ("" if seed is None else f", seed {seed}")
-                progress.update(task, description=description, completed=clock.step, total=clock.steps)
+                progress.update(
+                    task, description=description, completed=clock.step, total=clock.steps
+                )
 
         yield tick
 
@@ -116,12 +134,21 @@ def _finish(bench: Bench, folder: RunFolder, distilled: list[Arm]) -> None:
     """Ship the student, export it, write the page."""
     net = distilled[results.shipped(bench, distilled)].net
     assert isinstance(net, Net)
-    about = {"classes": list(bench.splits.classes), "facts": bench.facts, "shape": list(bench.shape), "kind": bench.splits.kind}
+    about = {
+        "classes": list(bench.splits.classes),
+        "facts": bench.facts,
+        "shape": list(bench.shape),
+        "kind": bench.splits.kind,
+    }
     save_student(net, folder.path / "student.safetensors", about)
     if bench.recipe.export:
         try:
             _export(folder, bench, net, int8=False)
-        except (ImportError, ValueError, RuntimeError) as error:  # what was trained is not lost by it
+        except (
+            ImportError,
+            ValueError,
+            RuntimeError,
+        ) as error:  # what was trained is not lost by it
             result = folder.read_json("result.json")
             warning = f"the student could not be exported to ONNX: {error}"
             folder.write_json("result.json", result | {"warnings": [*result["warnings"], warning]})
@@ -136,7 +163,9 @@ def export(path: Path, int8: bool, gguf: str | None = None) -> None:
     """
     folder = RunFolder(path)
     if not (path / "student.safetensors").exists():
-        raise ValueError(f"{path} has no student.safetensors: the run is not complete; go on with it (instil run --resume {path})")
+        raise ValueError(
+            f"{path} has no student.safetensors: the run is not complete; go on with it (instil run --resume {path})"
+        )
     student = load(path)
     bench = Bench.of(student.recipe)
     known = hasattr(student.net.model, "save_pretrained")
@@ -156,7 +185,10 @@ def _export_folder(folder: RunFolder, bench: Bench, net: Net) -> None:
     batch = next(iter(bench.loader(bench.splits.validation, shuffle=False)))
     written = to_transformers(net, batch, folder.path / "student", _tokenizer(bench))
     again = Net(written.pop("model"), net.call)
-    _keep(folder, {"transformers": written | _judged(bench, again) | {"latency": measure(again, batch)}})
+    _keep(
+        folder,
+        {"transformers": written | _judged(bench, again) | {"latency": measure(again, batch)}},
+    )
 
 
 def _export_gguf(folder: RunFolder, bench: Bench, net: Net, type: str) -> None:
@@ -172,7 +204,11 @@ def _tokenizer(bench: Bench) -> Any:
     """That of the data's tokens, where it is one of the library ``tokenizers``."""
     samples: Any = bench.splits.test
     tokenizer: Any = getattr(samples, "tokenizer", None)
-    tokenizer = tokenizer.pruned(samples.tokens) if hasattr(tokenizer, "pruned") and samples.tokens else tokenizer
+    tokenizer = (
+        tokenizer.pruned(samples.tokens)
+        if hasattr(tokenizer, "pruned") and samples.tokens
+        else tokenizer
+    )
     return tokenizer if hasattr(tokenizer, "inner") else None
 
 
@@ -202,7 +238,9 @@ def _export(folder: RunFolder, bench: Bench, net: Net, int8: bool) -> None:
     for name, path in (("onnx", graph), ("int8", small)):
         if name in written:
             session = Session(path)
-            written[name] |= _judged(bench, Net(session, _ask)) | {"latency": measure(session, batch)}
+            written[name] |= _judged(bench, Net(session, _ask)) | {
+                "latency": measure(session, batch)
+            }
     _keep(folder, written)
 
 

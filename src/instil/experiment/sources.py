@@ -30,9 +30,13 @@ def substitutes(images: Images, splits: Splits, recipe: Recipe) -> Samples:
     if images.name in MAKERS:
         return Made(splits.validation, len(splits.train), maker(images.name, images.options))
     try:
-        return Borrowed(splits.validation, data_source(images.name, images.options, recipe, "data.images").train)
+        return Borrowed(
+            splits.validation, data_source(images.name, images.options, recipe, "data.images").train
+        )
     except UnknownSource as error:
-        raise ValueError(f"there are no such images, and {error}; without a source there are {', '.join(MAKERS)}") from error
+        raise ValueError(
+            f"there are no such images, and {error}; without a source there are {', '.join(MAKERS)}"
+        ) from error
 
 
 def maker(name: str, options: Mapping[str, Any]) -> Maker:
@@ -41,7 +45,13 @@ def maker(name: str, options: Mapping[str, Any]) -> Maker:
     return made
 
 
-def data_source(name: str, given: Mapping[str, Any], recipe: Recipe, path: str = "data", tokenizer: str | None = None) -> Splits:
+def data_source(
+    name: str,
+    given: Mapping[str, Any],
+    recipe: Recipe,
+    path: str = "data",
+    tokenizer: str | None = None,
+) -> Splits:
     """The three data sets of a source; what follows a colon in its name is its first option. ``tokenizer``: of a teacher that has another one."""
     source, _, detail = name.partition(":")
     function = _source(source)
@@ -49,9 +59,13 @@ def data_source(name: str, given: Mapping[str, Any], recipe: Recipe, path: str =
     if "teacher_tokenizer" in given:
         raise ValueError("which tokenizer the teacher has is said by teacher.tokenizer")
     if tokenizer is not None and "teacher_tokenizer" not in others:
-        raise ValueError(f"'{source}' does not come in the tokens of two tokenizers; leave teacher.tokenizer out")
+        raise ValueError(
+            f"'{source}' does not come in the tokens of two tokenizers; leave teacher.tokenizer out"
+        )
     beside = Data.model_fields if path == "data" else ("name",)
-    options = check(function, dict(given) | ({first: detail} if detail else {}), path, source, beside=beside)
+    options = check(
+        function, dict(given) | ({first: detail} if detail else {}), path, source, beside=beside
+    )
     if tokenizer is not None:
         options["teacher_tokenizer"] = tokenizer
     if "base" in (first, *others):
@@ -67,7 +81,11 @@ class UnknownSource(ValueError):
 def _source(name: str) -> Callable[..., Splits]:
     """The function that a file of ``data`` is named after."""
     known = [module.name for module in pkgutil.iter_modules(data.__path__) if not module.ispkg]
-    sources = [one for one in known if f"def {one}(" in Path(data.__path__[0], f"{one}.py").read_text(encoding="utf-8")]
+    sources = [
+        one
+        for one in known
+        if f"def {one}(" in Path(data.__path__[0], f"{one}.py").read_text(encoding="utf-8")
+    ]
     if name not in sources:
         raise UnknownSource(f"there is no data source '{name}'; {closest(name, sources)}")
     function: Callable[..., Splits] = getattr(importlib.import_module(f"instil.data.{name}"), name)

@@ -29,7 +29,14 @@ def gain(treated: Sequence[float], control: Sequence[float]) -> dict[str, Any]:
         half = float(t.ppf(0.5 + LEVEL / 2, len(differences) - 1)) * std / len(differences) ** 0.5
         interval = [mean - half, mean + half]
     significant = interval is not None and not interval[0] <= 0 <= interval[1]
-    return {"mean": mean, "std": std, "interval": interval, "level": LEVEL, "paired": True, "significant": significant}
+    return {
+        "mean": mean,
+        "std": std,
+        "interval": interval,
+        "level": LEVEL,
+        "paired": True,
+        "significant": significant,
+    }
 
 
 def _std(values: Sequence[float], mean: float) -> float | None:

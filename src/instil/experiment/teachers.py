@@ -30,12 +30,20 @@ def school(stage: Bench, spec: TeacherModel, number: int) -> Bench:
     bench = stage if spec.data is None else _own(stage, spec.data.name, spec.data.options)
     if not kind_of(stage).disjoint or spec.ready:
         return bench
-    sharing = [n for n, other in enumerate(stage.recipe.teachers) if other.data == spec.data and not (other.ready or other.earlier)]
+    sharing = [
+        n
+        for n, other in enumerate(stage.recipe.teachers)
+        if other.data == spec.data and not (other.ready or other.earlier)
+    ]
     order = torch.randperm(len(bench.splits.train), generator=torch.Generator().manual_seed(0))
     if len(sharing) > len(order):
-        raise RecipeError(f"teacher: {len(sharing)} members share {len(order)} samples, of which each needs its own; take fewer members")
+        raise RecipeError(
+            f"teacher: {len(sharing)} members share {len(order)} samples, of which each needs its own; take fewer members"
+        )
     part = torch.tensor_split(order, len(sharing))[sharing.index(number)]
-    return dataclasses.replace(bench, splits=dataclasses.replace(bench.splits, train=numbered(bench.splits.train, part)))
+    return dataclasses.replace(
+        bench, splits=dataclasses.replace(bench.splits, train=numbered(bench.splits.train, part))
+    )
 
 
 def _own(stage: Bench, name: str, options: dict[str, Any]) -> Bench:
@@ -47,15 +55,30 @@ def _own(stage: Bench, name: str, options: dict[str, Any]) -> Bench:
             stage.sources[key] = data_source(name, options, recipe, "teacher.data")
         splits = stage.sources[key]
         if splits.kind != stage.splits.kind:
-            raise ValueError(f"the labels of '{name}' are '{splits.kind}', those of '{recipe.data.name}' are '{stage.splits.kind}'")
-    data = Data(name=name, batch_size=recipe.data.batch_size, workers=recipe.data.workers, augment=recipe.data.augment, **options)
+            raise ValueError(
+                f"the labels of '{name}' are '{splits.kind}', those of '{recipe.data.name}' are '{stage.splits.kind}'"
+            )
+    data = Data(
+        name=name,
+        batch_size=recipe.data.batch_size,
+        workers=recipe.data.workers,
+        augment=recipe.data.augment,
+        **options,
+    )
     return Bench(recipe.model_copy(update={"data": data}), stage.task, splits, stage.sources)
 
 
 def class_names(stage: Bench, number: int) -> Sequence[str]:
     """The classes of a teacher's logits: those that the recipe says, or of what it is trained on."""
     spec = stage.recipe.teachers[number]
-    return spec.classes or (stage.splits if spec.data is None else _own(stage, spec.data.name, spec.data.options).splits).classes
+    return (
+        spec.classes
+        or (
+            stage.splits
+            if spec.data is None
+            else _own(stage, spec.data.name, spec.data.options).splits
+        ).classes
+    )
 
 
 def kind_of(stage: Bench) -> type[Teacher]:
@@ -65,7 +88,11 @@ def kind_of(stage: Bench) -> type[Teacher]:
     name = stage.recipe.together.type
     kind: type[Teacher] = catalogue.find("teacher", name)
     if "members" not in inspect.signature(kind).parameters:
-        several = [one for one in catalogue.names("teacher") if "members" in inspect.signature(catalogue.find("teacher", one)).parameters]
+        several = [
+            one
+            for one in catalogue.names("teacher")
+            if "members" in inspect.signature(catalogue.find("teacher", one)).parameters
+        ]
         raise RecipeError(f"together: '{name}' is one net; {closest(name, several)}")
     return kind
 
@@ -77,7 +104,10 @@ def together(stage: Bench, nets: Sequence[Net | Teacher]) -> Teacher | None:
         return build.teacher(nets)
     options = build_options("teacher", asked.type, asked.options, "together")
     if kind.joins:
-        options |= {"member_class_names": [class_names(stage, number) for number in range(len(nets))], "class_names": stage.splits.classes}
+        options |= {
+            "member_class_names": [class_names(stage, number) for number in range(len(nets))],
+            "class_names": stage.splits.classes,
+        }
     with at("together"):
         made: Teacher = kind(nets, **options)
     return made

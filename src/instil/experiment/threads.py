@@ -27,9 +27,15 @@ def choose(scheme: Scheme, batch: Batch) -> int:
 
     def ask() -> None:
         outputs = scheme.student(batch)
-        answer = [outputs["logits"]] if "logits" in outputs else [value for value in outputs.values() if isinstance(value, Tensor)]
+        answer = (
+            [outputs["logits"]]
+            if "logits" in outputs
+            else [value for value in outputs.values() if isinstance(value, Tensor)]
+        )
         loss = torch.stack([full(value).sum() for value in answer]).sum()
-        torch.autograd.grad(loss, [p for p in scheme.student.parameters() if p.requires_grad], allow_unused=True)
+        torch.autograd.grad(
+            loss, [p for p in scheme.student.parameters() if p.requires_grad], allow_unused=True
+        )
         scheme.ask(batch)
 
     one = _seconds(ask, 1)

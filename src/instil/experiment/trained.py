@@ -44,12 +44,25 @@ def place(stage: Bench, spec: TeacherModel, number: int) -> Path:
     recipe = stage.recipe
     made_of: list[Any] = [
         recipe.task,
-        recipe.data.model_dump(exclude={"images": True, "labels": True, "sampler": True, "workers": True, "augment": {"mixup"}}),
+        recipe.data.model_dump(
+            exclude={
+                "images": True,
+                "labels": True,
+                "sampler": True,
+                "workers": True,
+                "augment": {"mixup"},
+            }
+        ),
         contents(stage),
         spec.model_dump(exclude={"taps", "plain", "data", "copies"}, exclude_defaults=True),
-        None if spec.weights is None else hashlib.sha256(recipe.locate(spec.weights).read_bytes()).hexdigest(),
+        None
+        if spec.weights is None
+        else hashlib.sha256(recipe.locate(spec.weights).read_bytes()).hexdigest(),
         code_of(spec.model, Path(recipe.folder)),
-        {name: goal.model_dump(mode="json") for name, goal in label_goals(recipe, *stage.task.label_objectives).items()},
+        {
+            name: goal.model_dump(mode="json")
+            for name, goal in label_goals(recipe, *stage.task.label_objectives).items()
+        },
         recipe.teacher_train or recipe.train,
         number,
     ]

@@ -35,13 +35,17 @@ def quantize(onnx_path: str | Path, batches: Iterable[Batch], path: str | Path) 
         from onnxruntime.quantization import QuantFormat, QuantType, quantize_static  # type: ignore[import-untyped, unused-ignore]
         from onnxruntime.quantization.shape_inference import quant_pre_process  # type: ignore[import-untyped, unused-ignore]
     except ImportError as error:
-        raise ImportError('quantizing needs onnx and onnxruntime: pip install "instil[export]"') from error
+        raise ImportError(
+            'quantizing needs onnx and onnxruntime: pip install "instil[export]"'
+        ) from error
     if not Path(onnx_path).is_file():
         raise ValueError(f"there is no ONNX file {onnx_path} to quantize; export the student first")
     names = Session(onnx_path).names
     inputs = [arrays(batch, names) for batch in batches]
     if not inputs:
-        raise ValueError("quantizing needs at least one batch of training samples, to learn the ranges of the activations")
+        raise ValueError(
+            "quantizing needs at least one batch of training samples, to learn the ranges of the activations"
+        )
 
     with atomic(path) as temporary, tempfile.TemporaryDirectory(dir=Path(path).parent) as folder:
         prepared = Path(folder) / "prepared.onnx"

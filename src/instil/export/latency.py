@@ -18,7 +18,12 @@ LONGEST = 3000.0
 
 
 def measure(
-    ask: Callable[[Batch], Any], batch: Batch, batch_size: int = 1, repeats: int = 50, warm_up: int = 5, whole: bool = False
+    ask: Callable[[Batch], Any],
+    batch: Batch,
+    batch_size: int = 1,
+    repeats: int = 50,
+    warm_up: int = 5,
+    whole: bool = False,
 ) -> dict[str, float | int]:
     """Median and 90th percentile, in milliseconds, of ``ask(batch)`` at ``batch_size``, on the device that holds the batch.
 
@@ -26,7 +31,9 @@ def measure(
     without gradients), an ONNX ``Session``, or any function of a batch.
     """
     if batch_size < 1 or repeats < 1 or warm_up < 0:
-        raise ValueError(f"batch_size and repeats are at least 1, warm_up at least 0; not {batch_size}, {repeats} and {warm_up}")
+        raise ValueError(
+            f"batch_size and repeats are at least 1, warm_up at least 0; not {batch_size}, {repeats} and {warm_up}"
+        )
     sample = batch if whole else resized(batch, batch_size)
     wait: Callable[[], None] = torch.cuda.synchronize if first(sample).is_cuda else lambda: None
     quiet: AbstractContextManager[Any] = dry(ask) if isinstance(ask, nn.Module) else torch.no_grad()
@@ -42,11 +49,19 @@ def measure(
             if sum(times) > LONGEST and len(times) > 2:
                 break
     p90 = statistics.quantiles(times, n=10, method="inclusive")[-1] if len(times) > 1 else times[0]
-    return {"median_ms": statistics.median(times), "p90_ms": p90, "batch_size": batch_size, "threads": torch.get_num_threads()}
+    return {
+        "median_ms": statistics.median(times),
+        "p90_ms": p90,
+        "batch_size": batch_size,
+        "threads": torch.get_num_threads(),
+    }
 
 
 def resized(batch: Batch, n: int) -> Batch:
     """The batch with ``n`` samples: cut, or gone round again."""
     there = size(batch)
     rows = torch.arange(n) % there
-    return {k: v[rows.to(v.device)] if isinstance(v, Tensor) and v.ndim and len(v) == there else v for k, v in batch.items()}
+    return {
+        k: v[rows.to(v.device)] if isinstance(v, Tensor) and v.ndim and len(v) == there else v
+        for k, v in batch.items()
+    }

@@ -35,7 +35,9 @@ class _Graph(nn.Module):
         return logits
 
 
-def to_onnx(net: Net, batch: Batch, path: str | Path, names: Sequence[str] = ("image",)) -> dict[str, Any]:
+def to_onnx(
+    net: Net, batch: Batch, path: str | Path, names: Sequence[str] = ("image",)
+) -> dict[str, Any]:
     """Write ``path``: what the batch has under ``names``, any number of rows, to ``logits``; the net itself is left as it is.
 
     An ``image`` is (N, C, H, W), float in [0, 1].
@@ -61,7 +63,9 @@ def _export(graph: _Graph, inputs: Batch, path: Path) -> None:
             graph(*inputs.values())
     except KeyError as error:
         alone = " and ".join(f"'{name}'" for name in graph.names)
-        raise ValueError(f"the student's call reads {error} of the batch, but the exported graph is given {alone} alone") from error
+        raise ValueError(
+            f"the student's call reads {error} of the batch, but the exported graph is given {alone} alone"
+        ) from error
     shapes = (tuple({0: torch.export.Dim.DYNAMIC} for _ in inputs),)
     with _quiet(), torch.no_grad():
         try:
@@ -92,11 +96,15 @@ def _parity(graph: _Graph, session: Session, inputs: Batch) -> float:
             expected = graph(*sample.values())
         found = session(sample)["logits"]
         if found.shape != expected.shape:
-            raise RuntimeError(f"for {n} samples the ONNX file gives logits {tuple(found.shape)}, PyTorch {tuple(expected.shape)}")
+            raise RuntimeError(
+                f"for {n} samples the ONNX file gives logits {tuple(found.shape)}, PyTorch {tuple(expected.shape)}"
+            )
         difference, largest = (found - expected).abs().max().item(), expected.abs().max().item()
         if not difference <= TOLERANCE * max(largest, 1e-6):  # also where it is NaN
             allowed = f"{TOLERANCE:g} of the largest logit, {largest:.4g}, is allowed"
-            raise RuntimeError(f"the ONNX file's logits differ from PyTorch's by {difference:.3g} at batch size {n}; {allowed}")
+            raise RuntimeError(
+                f"the ONNX file's logits differ from PyTorch's by {difference:.3g} at batch size {n}; {allowed}"
+            )
         worst = max(worst, difference)
     return worst
 
@@ -105,8 +113,17 @@ def _parity(graph: _Graph, session: Session, inputs: Batch) -> float:
 def _quiet() -> Iterator[None]:
     """The exporter's own notes: warnings raised in its modules, its progress lines, and the logs of some forty torch loggers."""
     disabled = logging.root.manager.disable
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        for module in (r"torch\.(onnx|export|fx|_|utils\._pytree)", r"onnxscript", r"onnx_ir", r"copyreg"):
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        for module in (
+            r"torch\.(onnx|export|fx|_|utils\._pytree)",
+            r"onnxscript",
+            r"onnx_ir",
+            r"copyreg",
+        ):
             warnings.filterwarnings("ignore", module=module)
         logging.disable(logging.ERROR)
         try:
@@ -120,4 +137,6 @@ def _needs_export() -> None:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ImportError('exporting to ONNX needs onnx and onnxscript: pip install "instil[export]"') from error
+        raise ImportError(
+            'exporting to ONNX needs onnx and onnxscript: pip install "instil[export]"'
+        ) from error

@@ -28,12 +28,21 @@ class Session(nn.Module):
         if not Path(path).is_file():
             raise ValueError(f"there is no file {path}")
         try:
-            self.session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self.session = runtime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
         except Exception as error:  # its exceptions share no base class of their own
-            raise ValueError(f"{path} is not an ONNX file that onnxruntime can run: {error}") from error
-        self.names, gives = [value.name for value in self.session.get_inputs()], [value.name for value in self.session.get_outputs()]
+            raise ValueError(
+                f"{path} is not an ONNX file that onnxruntime can run: {error}"
+            ) from error
+        self.names, gives = (
+            [value.name for value in self.session.get_inputs()],
+            [value.name for value in self.session.get_outputs()],
+        )
         if gives != ["logits"]:
-            raise ValueError(f"{path} takes {self.names} and gives {gives}; expected a graph to 'logits'")
+            raise ValueError(
+                f"{path} takes {self.names} and gives {gives}; expected a graph to 'logits'"
+            )
 
     def forward(self, batch: Batch) -> Outputs:
         """``logits`` of what the file takes, by its names in the batch: ``image`` (N, C, H, W) in [0, 1], or ``input_ids`` ..."""
@@ -44,13 +53,20 @@ class Session(nn.Module):
 def arrays(batch: Batch, names: Sequence[str]) -> dict[str, Any]:
     """These tensors as onnxruntime takes them: float32, or whole numbers."""
     tensors = {name: batch[name].detach().cpu() for name in names}
-    return {name: (value.float() if value.is_floating_point() or value.dtype == torch.uint8 else value).numpy() for name, value in tensors.items()}
+    return {
+        name: (
+            value.float() if value.is_floating_point() or value.dtype == torch.uint8 else value
+        ).numpy()
+        for name, value in tensors.items()
+    }
 
 
 def _runtime() -> ModuleType:
     try:
         import onnxruntime  # type: ignore[import-untyped, unused-ignore]
     except ImportError as error:
-        raise ImportError('running an ONNX file needs onnxruntime: pip install "instil[export]"') from error
+        raise ImportError(
+            'running an ONNX file needs onnxruntime: pip install "instil[export]"'
+        ) from error
     module: ModuleType = onnxruntime
     return module

@@ -17,13 +17,17 @@ from instil.core import as_net, closest
 TIED = "instil.tied"
 
 
-def save_student(net: nn.Module, path: str | Path, description: dict[str, Any] | None = None) -> Path:
+def save_student(
+    net: nn.Module, path: str | Path, description: dict[str, Any] | None = None
+) -> Path:
     """Write the weights of the net's model and ``description`` (one JSON string a key, in the file's metadata).
 
     Tied weights are written once. Raises OSError where the disk is full, with an older file left intact; TypeError for what is not JSON.
     """
     tensors, tied = _untied(_bare(net).state_dict())
-    metadata = {key: json.dumps(value) for key, value in {**(description or {}), TIED: tied}.items()}
+    metadata = {
+        key: json.dumps(value) for key, value in {**(description or {}), TIED: tied}.items()
+    }
     with atomic(path) as temporary:
         save_file(tensors, temporary, {"format": "pt", **metadata})
     return Path(path)
@@ -51,7 +55,9 @@ def read_description(path: str | Path) -> dict[str, Any]:
             metadata: dict[str, str] = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
-    return {key: json.loads(value) for key, value in metadata.items() if key not in ("format", TIED)}
+    return {
+        key: json.loads(value) for key, value in metadata.items() if key not in ("format", TIED)
+    }
 
 
 def _bare(net: nn.Module) -> nn.Module:
@@ -73,7 +79,9 @@ def _untied(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
     seen: dict[tuple[Any, ...], str] = {}
     for name, value in state.items():
         if not isinstance(value, Tensor):
-            raise TypeError(f"'{name}' in the student's state is a {type(value).__name__}; only tensors can be written")
+            raise TypeError(
+                f"'{name}' in the student's state is a {type(value).__name__}; only tensors can be written"
+            )
         place = (value.device, value.data_ptr(), value.dtype, value.shape, value.stride())
         if value.numel() and place in seen:
             tied[name] = seen[place]
@@ -86,9 +94,13 @@ def _untied(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _check(model: nn.Module, tensors: dict[str, Tensor], path: str | Path) -> None:
     wanted, kind = model.state_dict(), type(model).__name__
     if unknown := [name for name in tensors if name not in wanted]:
-        raise ValueError(f"{path} holds '{unknown[0]}', which {kind} does not have; {closest(unknown[0], wanted)}")
+        raise ValueError(
+            f"{path} holds '{unknown[0]}', which {kind} does not have; {closest(unknown[0], wanted)}"
+        )
     if missing := [name for name in wanted if name not in tensors]:
         raise ValueError(f"{path} lacks '{missing[0]}' of {kind}; {closest(missing[0], tensors)}")
     for name, value in wanted.items():
         if tensors[name].shape != value.shape:
-            raise ValueError(f"'{name}' has shape {tuple(tensors[name].shape)} in {path}, but {tuple(value.shape)} in {kind}")
+            raise ValueError(
+                f"'{name}' has shape {tuple(tensors[name].shape)} in {path}, but {tuple(value.shape)} in {kind}"
+            )

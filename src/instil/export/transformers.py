@@ -25,16 +25,24 @@ def standard(model: nn.Module) -> Any:
     made: Any = copy.deepcopy(model)
     if hasattr(made, "merge_and_unload"):
         made = made.merge_and_unload()
-    if not any(base.__module__.startswith("transformers.") for base in type(made).__mro__) or not hasattr(made, "save_pretrained"):
-        raise ValueError(f"{type(model).__name__} is no model of transformers, as which it could be written")
+    if not any(
+        base.__module__.startswith("transformers.") for base in type(made).__mro__
+    ) or not hasattr(made, "save_pretrained"):
+        raise ValueError(
+            f"{type(model).__name__} is no model of transformers, as which it could be written"
+        )
     for path, part in list(made.named_modules()):
         if parametrize.is_parametrized(part, "weight"):
             weight = part.weight.detach()
-            part.__class__ = type(part).__bases__[0]  # remove_parametrizations changes the class, which the copy shares with its model
+            part.__class__ = type(part).__bases__[
+                0
+            ]  # remove_parametrizations changes the class, which the copy shares with its model
             del part.parametrizations
             part.weight = nn.Parameter(weight)
         if isinstance(part, LowRank):
-            head = nn.Linear(part.down.in_features, part.out_features, part.bias is not None, device="meta")
+            head = nn.Linear(
+                part.down.in_features, part.out_features, part.bias is not None, device="meta"
+            )
             head.weight = nn.Parameter(part.weight.detach() @ part.down.weight.detach())
             if part.bias is not None:
                 head.bias = part.bias
@@ -42,7 +50,9 @@ def standard(model: nn.Module) -> Any:
     return made.eval()
 
 
-def to_transformers(net: Net, batch: Batch, folder: str | Path, tokenizer: Any = None) -> dict[str, Any]:
+def to_transformers(
+    net: Net, batch: Batch, folder: str | Path, tokenizer: Any = None
+) -> dict[str, Any]:
     """Write configuration, weights and, where there is one of the library ``tokenizers``, the tokenizer; the net itself is left as it is.
 
     Gives ``file``, ``bytes`` and ``max_difference`` of the logits of ``batch`` by the model as it is read again. Raises ValueError where it is no
@@ -64,7 +74,9 @@ def difference(net: Net, again: Net, batch: Batch, tolerance: float, place: Path
     before, after = (_logits(one, batch) for one in (net, again))
     found, largest = (before - after).abs().max().item(), before.abs().max().item()
     if not found <= tolerance * max(largest, 1.0):
-        raise ValueError(f"the student in {place} answers otherwise than the one that was trained: logits differ by {found:.2g}")
+        raise ValueError(
+            f"the student in {place} answers otherwise than the one that was trained: logits differ by {found:.2g}"
+        )
     return found
 
 
@@ -73,7 +85,9 @@ def _tell_ends(model: Any, end: int) -> None:
     for config in (model.config, getattr(model, "generation_config", None)):
         if config is not None:
             config.eos_token_id = end
-            config.pad_token_id = end if getattr(config, "pad_token_id", None) is None else config.pad_token_id
+            config.pad_token_id = (
+                end if getattr(config, "pad_token_id", None) is None else config.pad_token_id
+            )
 
 
 def _write(tokenizer: Any, folder: Path, config: Any) -> None:
@@ -81,7 +95,11 @@ def _write(tokenizer: Any, folder: Path, config: Any) -> None:
 
     end = tokenizer.inner.id_to_token(tokenizer.end)
     most = getattr(config, "max_position_embeddings", None)
-    given: Mapping[str, Any] = {"eos_token": end, "pad_token": end, **({"model_max_length": most} if most else {})}
+    given: Mapping[str, Any] = {
+        "eos_token": end,
+        "pad_token": end,
+        **({"model_max_length": most} if most else {}),
+    }
     fast: Any = PreTrainedTokenizerFast
     fast(tokenizer_object=tokenizer.inner, **given).save_pretrained(folder)
 

@@ -35,20 +35,34 @@ class CausalBody(nn.Module):
         before = read[0][0].shape[2] if read[0] else 0
         length, most = input_ids.shape[1], self.position.shape[1]
         if length > most:
-            raise ValueError(f"a text of {length} tokens is longer than the {most} that this net was built for")
-        place = torch.arange(before, before + length, device=input_ids.device)[None] if position_ids is None else position_ids
+            raise ValueError(
+                f"a text of {length} tokens is longer than the {most} that this net was built for"
+            )
+        place = (
+            torch.arange(before, before + length, device=input_ids.device)[None]
+            if position_ids is None
+            else position_ids
+        )
         state = self.tokens(input_ids) + self.position[0, place]
-        seen = torch.ones(length, before + length, dtype=torch.bool, device=state.device).tril(before)[None, None]
+        seen = torch.ones(length, before + length, dtype=torch.bool, device=state.device).tril(
+            before
+        )[None, None]
         if attention_mask is not None:
             seen = seen & attention_mask[:, None, None].bool()
-        hidden = torch.zeros_like(seen, dtype=state.dtype).masked_fill(~seen, torch.finfo(state.dtype).min)
+        hidden = torch.zeros_like(seen, dtype=state.dtype).masked_fill(
+            ~seen, torch.finfo(state.dtype).min
+        )
         states, attentions = [state], []
         for stage, kept in zip(self.stages, read, strict=True):
             state, probability = stage(state, hidden, kept)
             states.append(state)
             attentions.append(probability)
         states[-1] = self.norm(state)  # as transformers has it
-        answer = {"last_hidden_state": states[-1], "hidden_states": tuple(states), "attentions": tuple(attentions)}
+        answer = {
+            "last_hidden_state": states[-1],
+            "hidden_states": tuple(states),
+            "attentions": tuple(attentions),
+        }
         return answer | ({"cache": read} if use_cache else {})
 
 
@@ -69,12 +83,16 @@ class CausalTransformer(nn.Module):
         """The head."""
         return self.head
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> dict[str, Tensor | tuple[Tensor, ...]]:
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None
+    ) -> dict[str, Tensor | tuple[Tensor, ...]]:
         answer = self.base_model(input_ids, attention_mask)
         return {"logits": self.head(answer["last_hidden_state"]), **answer}
 
 
-def causal_transformer(vocabulary: int, length: int = 128, width: int = 32, depth: int = 2, heads: int = 2) -> nn.Module:
+def causal_transformer(
+    vocabulary: int, length: int = 128, width: int = 32, depth: int = 2, heads: int = 2
+) -> nn.Module:
     """37,792 parameters for 257 tokens and rows of 128 at the defaults; ``input_ids`` and ``attention_mask`` (N, T)."""
     if width % heads:
         raise ValueError(f"width {width} is not a multiple of heads {heads}")

@@ -8,11 +8,23 @@ from torch import Tensor, nn
 class CNN(nn.Module):
     """Stages of 3 x 3 convolutions, each after the first at half the resolution and twice the width; mean over space, dropout, a linear head."""
 
-    def __init__(self, classes: int, channels: int, width: int, stages: int, depth: int, norm: str, dropout: float = 0.0):
+    def __init__(
+        self,
+        classes: int,
+        channels: int,
+        width: int,
+        stages: int,
+        depth: int,
+        norm: str,
+        dropout: float = 0.0,
+    ):
         super().__init__()
         widths = [width * 2**stage for stage in range(stages)]
         inputs = [channels, *widths[:-1]]
-        self.stages = nn.ModuleList(stage(i, o, depth, norm, halve=n > 0) for n, (i, o) in enumerate(zip(inputs, widths, strict=True)))
+        self.stages = nn.ModuleList(
+            stage(i, o, depth, norm, halve=n > 0)
+            for n, (i, o) in enumerate(zip(inputs, widths, strict=True))
+        )
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(widths[-1], classes)
 
@@ -27,13 +39,23 @@ def stage(inputs: int, outputs: int, depth: int, norm: str, halve: bool) -> nn.S
     """``depth`` convolutions with their normalisation and ReLU, after a pooling by two where ``halve``."""
     layers: list[nn.Module] = [nn.MaxPool2d(2, ceil_mode=True)] if halve else []
     for number in range(depth):
-        layers.append(nn.Conv2d(outputs if number else inputs, outputs, 3, padding=1, bias=norm == "none"))
+        layers.append(
+            nn.Conv2d(outputs if number else inputs, outputs, 3, padding=1, bias=norm == "none")
+        )
         layers += [nn.BatchNorm2d(outputs)] if norm == "batch" else []
         layers.append(nn.ReLU())
     return nn.Sequential(*layers)
 
 
-def cnn(classes: int, channels: int = 1, width: int = 32, stages: int = 3, depth: int = 1, norm: str = "batch", dropout: float = 0.0) -> nn.Module:
+def cnn(
+    classes: int,
+    channels: int = 1,
+    width: int = 32,
+    stages: int = 3,
+    depth: int = 1,
+    norm: str = "batch",
+    dropout: float = 0.0,
+) -> nn.Module:
     """94,186 parameters for 10 classes at the defaults; images of any size, (N, C, H, W).
 
     ``norm``: ``batch`` or ``none``. ``dropout``: the share of the last features that is dropped in training.

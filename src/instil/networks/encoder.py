@@ -23,7 +23,9 @@ def encoder(folder: str, base: Path = Path()) -> nn.Module:
         raise ValueError(MISSING) from error
     path = located(folder, base)
     try:
-        model: Any = AutoModel.from_pretrained(path, local_files_only=True, attn_implementation="eager").float()
+        model: Any = AutoModel.from_pretrained(
+            path, local_files_only=True, attn_implementation="eager"
+        ).float()
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{path} holds no encoder that transformers can read: {error}") from error
     if getattr(model, "pooler", None) is not None:

@@ -44,12 +44,23 @@ def build(
     options = dict(options or {})
     if source in ("timm", "torchvision"):
         if "channels" not in facts:
-            raise ValueError(f"{spec} takes images, and these data are none (they have {', '.join(facts)})")
-        return (_timm if source == "timm" else _torchvision)(name, options, facts["classes"], facts["channels"], pretrained, fetch)
+            raise ValueError(
+                f"{spec} takes images, and these data are none (they have {', '.join(facts)})"
+            )
+        return (_timm if source == "timm" else _torchvision)(
+            name, options, facts["classes"], facts["channels"], pretrained, fetch
+        )
     if pretrained:
-        raise ValueError(f"pretrained: only timm: and torchvision: models bring weights, not '{spec}'; give `weights`")
+        raise ValueError(
+            f"pretrained: only timm: and torchvision: models bring weights, not '{spec}'; give `weights`"
+        )
     builder = _own(name) if source in ("", "networks") else _users(source, name, Path(base))
-    given = _accepted(spec, builder, options, facts | ({"base": Path(base)} if builder.__module__.startswith("instil.") else {}))
+    given = _accepted(
+        spec,
+        builder,
+        options,
+        facts | ({"base": Path(base)} if builder.__module__.startswith("instil.") else {}),
+    )
     try:
         model = builder(**given)
     except ValueError:
@@ -73,14 +84,20 @@ def code_of(spec: str, base: Path) -> str:
 def network_names() -> list[str]:
     """Names of the nets in this folder: the files that define a function of their own name."""
     files = [module.name for module in pkgutil.iter_modules(networks.__path__)]
-    return [name for name in files if hasattr(importlib.import_module(f"instil.networks.{name}"), name)]
+    return [
+        name for name in files if hasattr(importlib.import_module(f"instil.networks.{name}"), name)
+    ]
 
 
 def _own(name: str) -> Callable[..., nn.Module]:
     names = network_names()
     if name not in names:
-        raise ValueError(f"there is no network '{name}'; {closest(name, names)}, or timm:NAME, torchvision:NAME, your_module:function")
-    builder: Callable[..., nn.Module] = getattr(importlib.import_module(f"instil.networks.{name}"), name)
+        raise ValueError(
+            f"there is no network '{name}'; {closest(name, names)}, or timm:NAME, torchvision:NAME, your_module:function"
+        )
+    builder: Callable[..., nn.Module] = getattr(
+        importlib.import_module(f"instil.networks.{name}"), name
+    )
     return builder
 
 
@@ -88,7 +105,11 @@ def _users(module: str, name: str, base: Path) -> Callable[..., Any]:
     """A function of the user's module, imported with ``base`` first on the path."""
     folder = str(base.resolve())
     loaded = sys.modules.get(module)
-    if loaded is not None and Path(getattr(loaded, "__file__", None) or "").parent != Path(folder) and (base / f"{module}.py").exists():
+    if (
+        loaded is not None
+        and Path(getattr(loaded, "__file__", None) or "").parent != Path(folder)
+        and (base / f"{module}.py").exists()
+    ):
         del sys.modules[module]  # the same name from the folder of another recipe
     sys.path.insert(0, folder)
     importlib.invalidate_caches()
@@ -96,7 +117,9 @@ def _users(module: str, name: str, base: Path) -> Callable[..., Any]:
         code = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name and (module == error.name or module.startswith(error.name + ".")):
-            raise ValueError(f"there is no module '{module}' in {folder} or among the installed packages") from error
+            raise ValueError(
+                f"there is no module '{module}' in {folder} or among the installed packages"
+            ) from error
         raise
     except Exception as error:
         raise ValueError(f"{module} cannot be imported: {type(error).__name__}: {error}") from error
@@ -104,27 +127,41 @@ def _users(module: str, name: str, base: Path) -> Callable[..., Any]:
         sys.path.remove(folder)
     builder = getattr(code, name, None)
     if not callable(builder):
-        functions = [key for key, value in vars(code).items() if callable(value) and not key.startswith("_")]
+        functions = [
+            key for key, value in vars(code).items() if callable(value) and not key.startswith("_")
+        ]
         raise ValueError(f"{module} has no function '{name}'; {closest(name, functions)}")
     return builder  # type: ignore[no-any-return]
 
 
-def _accepted(spec: str, builder: Callable[..., Any], options: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+def _accepted(
+    spec: str, builder: Callable[..., Any], options: dict[str, Any], data: dict[str, Any]
+) -> dict[str, Any]:
     """The options, checked, with what the builder takes of the facts of the data."""
     parameters = inspect.signature(builder).parameters
-    anything = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
-    known = [name for name, parameter in parameters.items() if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)]
+    anything = any(
+        parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()
+    )
+    known = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+    ]
     for name in options:
         if name not in known and not anything:
             raise ValueError(f"{spec} has no option '{name}'; {closest(name, known)}")
     given = {key: value for key, value in data.items() if key in known} | options
-    missing = [n for n in known if n not in given and parameters[n].default is inspect.Parameter.empty]
+    missing = [
+        n for n in known if n not in given and parameters[n].default is inspect.Parameter.empty
+    ]
     if missing:
         raise ValueError(f"{spec} needs the option{'s' * (len(missing) > 1)} {', '.join(missing)}")
     return given
 
 
-def _timm(name: str, options: dict[str, Any], classes: int, channels: int, pretrained: bool, fetch: bool) -> nn.Module:
+def _timm(
+    name: str, options: dict[str, Any], classes: int, channels: int, pretrained: bool, fetch: bool
+) -> nn.Module:
     try:
         import timm
     except ImportError as error:
@@ -133,34 +170,52 @@ def _timm(name: str, options: dict[str, Any], classes: int, channels: int, pretr
     if name.split(".")[0] not in known:
         raise ValueError(f"timm has no model '{name}'; {closest(name, known)}")
     options = {"num_classes": classes, "in_chans": channels} | options
-    model: Any = _made(f"timm:{name}", lambda: timm.create_model(name, pretrained=pretrained and fetch, **options))
-    model.expects = timm_input(model.pretrained_cfg, pretrained, options["in_chans"], options.get("img_size"))
+    model: Any = _made(
+        f"timm:{name}", lambda: timm.create_model(name, pretrained=pretrained and fetch, **options)
+    )
+    model.expects = timm_input(
+        model.pretrained_cfg, pretrained, options["in_chans"], options.get("img_size")
+    )
     return model  # type: ignore[no-any-return]
 
 
-def _torchvision(name: str, options: dict[str, Any], classes: int, channels: int, pretrained: bool, fetch: bool) -> nn.Module:
+def _torchvision(
+    name: str, options: dict[str, Any], classes: int, channels: int, pretrained: bool, fetch: bool
+) -> nn.Module:
     try:
         from torchvision import models  # type: ignore[import-untyped]
     except ImportError as error:
         raise ValueError(MISSING.format(f"torchvision:{name}", "torchvision")) from error
     known = models.list_models(module=models)
     if name not in known:
-        raise ValueError(f"torchvision has no classification model '{name}'; {closest(name, known)}")
+        raise ValueError(
+            f"torchvision has no classification model '{name}'; {closest(name, known)}"
+        )
     if channels not in (1, 3):
-        raise ValueError(f"torchvision models take colour images, or grey ones made colour, not {channels} channels; timm models take any number")
+        raise ValueError(
+            f"torchvision models take colour images, or grey ones made colour, not {channels} channels; timm models take any number"
+        )
     weights = models.get_model_weights(name).DEFAULT if pretrained else None
     theirs = pretrained and fetch
-    given = {"weights": weights if theirs else None} | ({} if theirs else {"num_classes": classes}) | options
+    given = (
+        {"weights": weights if theirs else None}
+        | ({} if theirs else {"num_classes": classes})
+        | options
+    )
     model: Any = _made(f"torchvision:{name}", lambda: models.get_model(name, **given))
     if theirs:
         _fit_head(model, classes)
-    model.expects = torchvision_input(weights.transforms() if weights else None, channels, getattr(model, "image_size", None))
+    model.expects = torchvision_input(
+        weights.transforms() if weights else None, channels, getattr(model, "image_size", None)
+    )
     return model  # type: ignore[no-any-return]
 
 
 def _fit_head(model: nn.Module, classes: int) -> None:
     """A new last layer where the weights are for another number of classes."""
-    path, last = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)][-1]
+    path, last = [
+        (name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)
+    ][-1]
     if last.out_features != classes:
         model.set_submodule(path, nn.Linear(last.in_features, classes))
 

@@ -13,7 +13,15 @@ class Generator(nn.Module):
     ``latent``: the width of the codes (N, latent) that it takes; it gives images (N, C, H, W).
     """
 
-    def __init__(self, latent: int, channels: int, size: tuple[int, int], width: int, norm: bool, end: nn.Module):
+    def __init__(
+        self,
+        latent: int,
+        channels: int,
+        size: tuple[int, int],
+        width: int,
+        norm: bool,
+        end: nn.Module,
+    ):
         super().__init__()
         self.latent = latent
         self.start = (2 * width, *(ceil(length / 4) for length in size))
@@ -41,7 +49,14 @@ def _normed(width: int, norm: bool) -> nn.Module:
     return nn.BatchNorm2d(width) if norm else nn.Identity()
 
 
-def generator(channels: int, size: int | tuple[int, int], latent: int = 100, width: int = 64, norm: str = "batch", end: str = "sigmoid") -> nn.Module:
+def generator(
+    channels: int,
+    size: int | tuple[int, int],
+    latent: int = 100,
+    width: int = 64,
+    norm: str = "batch",
+    end: str = "sigmoid",
+) -> nn.Module:
     """298,689 parameters at the defaults for grey images of 8 x 8; ``size`` is a number or (H, W), at least 4.
 
     ``norm``: ``batch`` or ``none``. ``end``: ``sigmoid`` gives images in [0, 1]; ``norm`` a last BatchNorm, which leaves them of mean 0 and
@@ -52,5 +67,7 @@ def generator(channels: int, size: int | tuple[int, int], latent: int = 100, wid
     if end not in ("sigmoid", "norm"):
         raise ValueError(f"end must be sigmoid or norm, not '{end}'")
     height, breadth = (size, size) if isinstance(size, int) else tuple(size)
-    last = nn.Sigmoid() if end == "sigmoid" else nn.BatchNorm2d(channels, affine=False)  # before a sigmoid, it would keep images from black and white
+    last = (
+        nn.Sigmoid() if end == "sigmoid" else nn.BatchNorm2d(channels, affine=False)
+    )  # before a sigmoid, it would keep images from black and white
     return Generator(latent, channels, (height, breadth), width, norm == "batch", last)

@@ -50,7 +50,9 @@ def gguf(file: str, tokens: Sequence[int] = (), base: Path = Path()) -> nn.Modul
     given = dict(_tensors(reader, config))
     wanted = set(model.state_dict()) - ({"lm_head.weight"} if config.tie_word_embeddings else set())
     if missing := sorted(wanted ^ given.keys()):
-        raise ValueError(f"{path} does not fit LlamaForCausalLM: {', '.join(missing[:3])} only on one side")
+        raise ValueError(
+            f"{path} does not fit LlamaForCausalLM: {', '.join(missing[:3])} only on one side"
+        )
     model.load_state_dict(given, strict=False, assign=True)
     model.tie_weights()
     model.model.rotary_emb = LlamaRotaryEmbedding(config)  # its buffers are in no file
@@ -79,7 +81,10 @@ def _config(reader: Any, path: Path) -> Any:
         head_dim=value("llama.attention.key_length", width // heads),
         max_position_embeddings=value("llama.context_length"),
         rms_norm_eps=value("llama.attention.layer_norm_rms_epsilon"),
-        rope_parameters={"rope_type": "default", "rope_theta": float(value("llama.rope.freq_base", 10_000.0))},
+        rope_parameters={
+            "rope_type": "default",
+            "rope_theta": float(value("llama.rope.freq_base", 10_000.0)),
+        },
         bos_token_id=value("tokenizer.ggml.bos_token_id"),
         eos_token_id=value("tokenizer.ggml.eos_token_id"),
         pad_token_id=value("tokenizer.ggml.padding_token_id"),
@@ -96,7 +101,10 @@ def _tensors(reader: Any, config: Any) -> Iterator[tuple[str, Tensor]]:
         name = tensor.name.removesuffix(".weight")
         block, part = name.split(".")[1:] if name.startswith("blk.") else ("", name)
         if part in ("attn_q", "attn_k"):
-            weight = _halves(weight, config.num_attention_heads if part == "attn_q" else config.num_key_value_heads)
+            weight = _halves(
+                weight,
+                config.num_attention_heads if part == "attn_q" else config.num_key_value_heads,
+            )
         if part in NAMES:
             yield (f"model.layers.{block}." if block else "") + NAMES[part] + ".weight", weight
 

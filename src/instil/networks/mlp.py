@@ -13,7 +13,9 @@ class MLP(nn.Module):
     def __init__(self, classes: int, inputs: int, width: int, depth: int):
         super().__init__()
         sizes = [inputs, *[width] * depth]
-        self.stages = nn.Sequential(*(nn.Sequential(nn.Linear(i, o), nn.ReLU()) for i, o in pairwise(sizes)))
+        self.stages = nn.Sequential(
+            *(nn.Sequential(nn.Linear(i, o), nn.ReLU()) for i, o in pairwise(sizes))
+        )
         self.head = nn.Linear(sizes[-1], classes)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -21,7 +23,14 @@ class MLP(nn.Module):
         return logits
 
 
-def mlp(classes: int, channels: int = 1, size: int | tuple[int, int] = 8, width: int = 32, depth: int = 1, features: int | None = None) -> nn.Module:
+def mlp(
+    classes: int,
+    channels: int = 1,
+    size: int | tuple[int, int] = 8,
+    width: int = 32,
+    depth: int = 1,
+    features: int | None = None,
+) -> nn.Module:
     """2,410 parameters for 10 classes at the defaults; for images of ``size`` (one number, or H and W) or vectors of ``features`` numbers.
 
     ``depth``: hidden layers.

@@ -50,20 +50,30 @@ class RemoteModel(nn.Module):
         values = torch.full((*rows.shape, self.size), -math.log(self.size + 1))
         indices = torch.arange(self.size, dtype=torch.int32).expand(*rows.shape, -1).clone()
         tail = values[..., 0].clone()
-        asked = self.server.top([row[place].tolist() for row, place in zip(rows, places, strict=True)], self.size)
+        asked = self.server.top(
+            [row[place].tolist() for row, place in zip(rows, places, strict=True)], self.size
+        )
         for number, (top, place) in enumerate(zip(asked, places, strict=True)):
-            values[number, place], indices[number, place], tail[number, place] = top.values, top.indices, top.log_tail
+            values[number, place], indices[number, place], tail[number, place] = (
+                top.values,
+                top.indices,
+                top.log_tail,
+            )
         self._check(rows, indices, places)
         return Top(values.to(ids.device), indices.to(ids.device), tail.to(ids.device))
 
     def _check(self, ids: Tensor, indices: Tensor, there: Tensor) -> None:
         """ValueError where the numbers cannot be of the same tokens on both sides: what comes next is then hardly ever likely."""
         if (most := int(indices.max())) >= self.vocabulary:
-            raise ValueError(f"vocabulary: the server's model knows a token {most}, the tokenizer of the data has {self.vocabulary} tokens; {OTHER}")
+            raise ValueError(
+                f"vocabulary: the server's model knows a token {most}, the tokenizer of the data has {self.vocabulary} tokens; {OTHER}"
+            )
         said = (indices[:, :-1] == ids[:, 1:, None]).any(-1)[there[:, 1:] & there[:, :-1]]
         if len(said) >= ENOUGH and (share := float(said.float().mean())) < RIGHT:
             many = f"only {share:.0%} of {len(said)} tokens are among the {self.size} that the server's model expected"
-            raise ValueError(f"vocabulary: {many}: it reads another text in the numbers of the data's tokens; {OTHER}")
+            raise ValueError(
+                f"vocabulary: {many}: it reads another text in the numbers of the data's tokens; {OTHER}"
+            )
 
 
 ENOUGH, RIGHT = 64, 0.05
@@ -93,9 +103,21 @@ def remote(
     if size < 1:
         raise ValueError(f"size: at least one token of each position, not {size}")
     if tokens:
-        raise ValueError("data.prune: the server's model speaks of its whole vocabulary, so the student must have it too; leave prune out")
+        raise ValueError(
+            "data.prune: the server's model speaks of its whole vocabulary, so the student must have it too; leave prune out"
+        )
     if not vocabulary:
-        raise ValueError("a server's model reads tokens, and these data have none; it teaches the task language")
+        raise ValueError(
+            "a server's model reads tokens, and these data have none; it teaches the task language"
+        )
     cache = Path(os.environ.get("INSTIL_CACHE") or Path.home() / ".cache" / "instil")
-    kept = cache / "remote" / f"{hashlib.sha256(f'{url} {name}'.encode()).hexdigest()[:16]}.jsonl" if log is None else Path(log)
-    return RemoteModel(Server(url, name, key, kept, concurrency, request_budget, token_budget, retries, timeout), size, vocabulary)
+    kept = (
+        cache / "remote" / f"{hashlib.sha256(f'{url} {name}'.encode()).hexdigest()[:16]}.jsonl"
+        if log is None
+        else Path(log)
+    )
+    return RemoteModel(
+        Server(url, name, key, kept, concurrency, request_budget, token_budget, retries, timeout),
+        size,
+        vocabulary,
+    )

@@ -18,7 +18,13 @@ class Block(nn.Module):
             nn.BatchNorm2d(outputs),
         )
         same = stride == 1 and inputs == outputs
-        self.shortcut = nn.Identity() if same else nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+        self.shortcut = (
+            nn.Identity()
+            if same
+            else nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
+        )
 
     def forward(self, image: Tensor) -> Tensor:
         return nn.functional.relu(self.body(image) + self.shortcut(image))
@@ -29,11 +35,16 @@ class ResNet(nn.Module):
 
     def __init__(self, classes: int, channels: int, width: int, depth: int):
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(channels, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+        self.stem = nn.Sequential(
+            nn.Conv2d(channels, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+        )
         inputs, stages = width, []
         for number in range(3):
             outputs = width * 2**number
-            blocks = [Block(inputs if n == 0 else outputs, outputs, 2 if n == 0 and number else 1) for n in range(depth)]
+            blocks = [
+                Block(inputs if n == 0 else outputs, outputs, 2 if n == 0 and number else 1)
+                for n in range(depth)
+            ]
             stages.append(nn.Sequential(*blocks))
             inputs = outputs
         self.stages = nn.ModuleList(stages)

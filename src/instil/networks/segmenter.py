@@ -16,8 +16,14 @@ class Segmenter(nn.Module):
         super().__init__()
         widths = [width * 2**level for level in range(levels)]
         inputs = [channels, *widths[:-1]]
-        down = [stage(i, o, depth, norm, halve=level > 0) for level, (i, o) in enumerate(zip(inputs, widths, strict=True))]
-        up = [stage(widths[level] + widths[level + 1], widths[level], depth, norm, halve=False) for level in reversed(range(levels - 1))]
+        down = [
+            stage(i, o, depth, norm, halve=level > 0)
+            for level, (i, o) in enumerate(zip(inputs, widths, strict=True))
+        ]
+        up = [
+            stage(widths[level] + widths[level + 1], widths[level], depth, norm, halve=False)
+            for level in reversed(range(levels - 1))
+        ]
         self.stages = nn.ModuleList([*down, *up])
         self.head = nn.Conv2d(width, classes, 1)
         self.levels = levels
@@ -29,12 +35,21 @@ class Segmenter(nn.Module):
         deep = maps.pop()
         for part in self.stages[self.levels :]:
             beside = maps.pop()
-            deep = part(torch.cat([F.interpolate(deep, beside.shape[-2:], mode="nearest"), beside], 1))
+            deep = part(
+                torch.cat([F.interpolate(deep, beside.shape[-2:], mode="nearest"), beside], 1)
+            )
         logits: Tensor = self.head(deep)
         return logits
 
 
-def segmenter(classes: int, channels: int = 1, width: int = 16, levels: int = 3, depth: int = 1, norm: str = "batch") -> nn.Module:
+def segmenter(
+    classes: int,
+    channels: int = 1,
+    width: int = 16,
+    levels: int = 3,
+    depth: int = 1,
+    norm: str = "batch",
+) -> nn.Module:
     """58,251 parameters for 11 classes at the defaults; images of any size to logits (N, classes, H, W). ``norm``: ``batch`` or ``none``."""
     if norm not in ("batch", "none"):
         raise ValueError(f"norm must be batch or none, not '{norm}'")

@@ -23,7 +23,9 @@ class TwoTowers(nn.Module):
         self.image, self.text = image, text
         self.logit_scale = nn.Parameter(torch.full((1,), START))
 
-    def forward(self, input_ids: Tensor, pixel_values: Tensor, attention_mask: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(
+        self, input_ids: Tensor, pixel_values: Tensor, attention_mask: Tensor | None = None
+    ) -> dict[str, Tensor]:
         return {
             "image_embedding": F.normalize(self.image(pixel_values), dim=-1),
             "text_embedding": F.normalize(self.text(input_ids, attention_mask)["logits"], dim=-1),
@@ -43,5 +45,6 @@ def two_towers(
 ) -> nn.Module:
     """40,913 parameters for 25 tokens of 16 at most, at the defaults: a ``cnn`` of ``width`` and a ``text_transformer`` of ``text_width``."""
     return TwoTowers(
-        cnn(dimension, channels, width, stages), text_transformer(dimension, vocabulary, length, text_width, text_depth, 2 - text_width % 2)
+        cnn(dimension, channels, width, stages),
+        text_transformer(dimension, vocabulary, length, text_width, text_depth, 2 - text_width % 2),
     )

@@ -15,10 +15,14 @@ class Block(nn.Module):
         self.heads = heads
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.projection = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
 
     def forward(self, tokens: Tensor) -> Tensor:
-        query, key, value = self.qkv(self.norm1(tokens)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        query, key, value = (
+            self.qkv(self.norm1(tokens)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        )
         mixed = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
         tokens = tokens + self.projection(mixed)
         changed: Tensor = self.mlp(self.norm2(tokens))
@@ -28,7 +32,9 @@ class Block(nn.Module):
 class ViT(nn.Module):
     """Patches and a class token, with learned positions, through ``stages`` of one block each; the class token goes to the head."""
 
-    def __init__(self, classes: int, channels: int, grid: int, patch: int, width: int, depth: int, heads: int):
+    def __init__(
+        self, classes: int, channels: int, grid: int, patch: int, width: int, depth: int, heads: int
+    ):
         super().__init__()
         self.patches = nn.Conv2d(channels, width, patch, patch)
         self.token = nn.Parameter(torch.zeros(1, 1, width))
@@ -46,12 +52,20 @@ class ViT(nn.Module):
 
 
 def vit(
-    classes: int, channels: int = 1, size: int | tuple[int, int] = 8, patch: int = 2, width: int = 64, depth: int = 4, heads: int = 4
+    classes: int,
+    channels: int = 1,
+    size: int | tuple[int, int] = 8,
+    patch: int = 2,
+    width: int = 64,
+    depth: int = 4,
+    heads: int = 4,
 ) -> nn.Module:
     """202,186 parameters for 10 classes at the defaults; ``size`` (one number, or H and W) must be a multiple of ``patch``."""
     height, breadth = (size, size) if isinstance(size, int) else size
     if height % patch or breadth % patch:
-        raise ValueError(f"images of {height} x {breadth} pixels cannot be cut into patches of {patch} x {patch}")
+        raise ValueError(
+            f"images of {height} x {breadth} pixels cannot be cut into patches of {patch} x {patch}"
+        )
     if width % heads:
         raise ValueError(f"width {width} is not a multiple of heads {heads}")
     return ViT(classes, channels, height // patch * (breadth // patch), patch, width, depth, heads)

@@ -27,18 +27,40 @@ def load_weights(model: nn.Module, path: str | Path, base: Path = Path()) -> Non
     file = Path(base) / path
     given = {_plain(key): value for key, value in _read(file).items()}
     own = model.state_dict()
-    there = {own[key].data_ptr() for key in given if key in own}  # of tied weights one name is enough
-    missing = [k for k in own if k not in given and not k.endswith("num_batches_tracked") and own[k].data_ptr() not in there]
+    there = {
+        own[key].data_ptr() for key in given if key in own
+    }  # of tied weights one name is enough
+    missing = [
+        k
+        for k in own
+        if k not in given
+        and not k.endswith("num_batches_tracked")
+        and own[k].data_ptr() not in there
+    ]
     unexpected = [key for key in given if key not in own]
-    shapes = [f"{k} {tuple(given[k].shape)} for {tuple(own[k].shape)}" for k in given if k in own and given[k].shape != own[k].shape]
+    shapes = [
+        f"{k} {tuple(given[k].shape)} for {tuple(own[k].shape)}"
+        for k in given
+        if k in own and given[k].shape != own[k].shape
+    ]
     if missing or unexpected or shapes:
-        hint = f"; for '{missing[0]}' {closest(missing[0], unexpected)}" if missing and unexpected else ""
-        parts = [f"{len(names)} {what} ({_some(names)})" for what, names in _named(missing, unexpected, shapes) if names]
+        hint = (
+            f"; for '{missing[0]}' {closest(missing[0], unexpected)}"
+            if missing and unexpected
+            else ""
+        )
+        parts = [
+            f"{len(names)} {what} ({_some(names)})"
+            for what, names in _named(missing, unexpected, shapes)
+            if names
+        ]
         raise ValueError(f"{file} does not fit {type(model).__name__}: {', '.join(parts)}{hint}")
     model.load_state_dict(given, strict=False)
 
 
-def _named(missing: list[str], unexpected: list[str], shapes: list[str]) -> list[tuple[str, list[str]]]:
+def _named(
+    missing: list[str], unexpected: list[str], shapes: list[str]
+) -> list[tuple[str, list[str]]]:
     return [("missing", missing), ("unexpected", unexpected), ("of another shape", shapes)]
 
 
@@ -64,11 +86,19 @@ def _read(file: Path) -> dict[str, Tensor]:
 
 def _state(content: Any, file: Path) -> dict[str, Tensor]:
     if isinstance(content, Mapping):
-        content = next((content[key] for key in KEYS if isinstance(content.get(key), Mapping)), content)
+        content = next(
+            (content[key] for key in KEYS if isinstance(content.get(key), Mapping)), content
+        )
         if content and all(isinstance(value, Tensor) for value in content.values()):
             return dict(content)
-    what = f"the keys {_some([str(key) for key in content])}" if isinstance(content, Mapping) else f"a {type(content).__name__}"
-    raise ValueError(f"{file} holds no weights by name, itself or under {' or '.join(KEYS)}, but {what}")
+    what = (
+        f"the keys {_some([str(key) for key in content])}"
+        if isinstance(content, Mapping)
+        else f"a {type(content).__name__}"
+    )
+    raise ValueError(
+        f"{file} holds no weights by name, itself or under {' or '.join(KEYS)}, but {what}"
+    )
 
 
 def _plain(key: str) -> str:

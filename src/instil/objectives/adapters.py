@@ -21,9 +21,13 @@ def as_map(stage: Tensor) -> Tensor:
     if stage.ndim == 2:
         return stage[:, :, None, None]
     if stage.ndim != 3:
-        raise ValueError(f"a stage of shape {tuple(stage.shape)}; expected a map (N, C, H, W), tokens (N, L, D) or a vector (N, D)")
+        raise ValueError(
+            f"a stage of shape {tuple(stage.shape)}; expected a map (N, C, H, W), tokens (N, L, D) or a vector (N, D)"
+        )
     side = math.isqrt(stage.shape[1])
-    return stage[:, stage.shape[1] - side**2 :].mT.reshape(stage.shape[0], stage.shape[2], side, side)
+    return stage[:, stage.shape[1] - side**2 :].mT.reshape(
+        stage.shape[0], stage.shape[2], side, side
+    )
 
 
 def resize(stage: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -44,7 +48,9 @@ def smaller_grid(student: Tensor, teacher: Tensor, what: str) -> tuple[int, int]
     height, width = (min(a, b) for a, b in zip(student.shape[2:], teacher.shape[2:], strict=True))
     if height * width == 1:
         shapes = f"{tuple(student.shape)} and {tuple(teacher.shape)}"
-        raise ValueError(f"{what} needs more than one position, not {shapes}; leave that stage out of `pairs`")
+        raise ValueError(
+            f"{what} needs more than one position, not {shapes}; leave that stage out of `pairs`"
+        )
     return height, width
 
 
@@ -53,14 +59,19 @@ class Adapter(nn.Module):
 
     def __init__(self, student: Tensor, teacher: Tensor):
         super().__init__()
-        (channels, *before), (wanted, height, width) = as_map(student).shape[1:], as_map(teacher).shape[1:]
+        (channels, *before), (wanted, height, width) = (
+            as_map(student).shape[1:],
+            as_map(teacher).shape[1:],
+        )
         self.grid = (height, width)
         self.project: nn.Module = nn.Identity()
         words = []
         if tuple(before) != self.grid:
             words.append(f"{before[0]}x{before[1]} -> {height}x{width}")
         if channels != wanted:
-            self.project = nn.Conv2d(channels, wanted, 1, device=student.device, dtype=full(student).dtype)
+            self.project = nn.Conv2d(
+                channels, wanted, 1, device=student.device, dtype=full(student).dtype
+            )
             words.append("conv 1x1")
         self.words = ", ".join(words) or "as it is"
 
@@ -87,5 +98,7 @@ def like(module: nn.Module, values: Tensor) -> Tensor:
 def comparable(student: Tensor, teacher: Tensor, what: str) -> tuple[Tensor, Tensor]:
     """Both in full precision; a ValueError where their shapes differ, which broadcasting would hide."""
     if student.shape != teacher.shape:
-        raise ValueError(f"{what}: the student's shape {tuple(student.shape)} is not the teacher's, {tuple(teacher.shape)}")
+        raise ValueError(
+            f"{what}: the student's shape {tuple(student.shape)} is not the teacher's, {tuple(teacher.shape)}"
+        )
     return full(student), full(teacher)

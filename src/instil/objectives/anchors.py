@@ -35,14 +35,23 @@ class AnchorObjective(RelationObjective):
         super().build(student, teacher)
         sides = dict(zip(("student", "teacher"), self.embed(student, teacher), strict=True))
         widths = {side: sides[side].shape[1] for side in self.remembers}
-        self.queue = Queue(self.size, widths, device=sides["student"].device, dtype=sides["student"].dtype)
+        self.queue = Queue(
+            self.size, widths, device=sides["student"].device, dtype=sides["student"].dtype
+        )
 
     def keep(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         sides = dict(zip(("student", "teacher"), self.embed(student, teacher), strict=True))
-        return {"counts": self.weight(batch) > 0} | {side: unit(sides[side]) for side in self.remembers}
+        return {"counts": self.weight(batch) > 0} | {
+            side: unit(sides[side]) for side in self.remembers
+        }
 
     def after_step(self, kept: dict[str, Tensor]) -> None:
         """The queue takes in the step's vectors and forgets the oldest."""
         if kept:
             rows = {side: kept[side][kept["counts"]] for side in self.remembers}
-            self.queue.push(torch.zeros(len(rows["teacher"]), dtype=torch.int64, device=self.queue.owner.device), rows)
+            self.queue.push(
+                torch.zeros(
+                    len(rows["teacher"]), dtype=torch.int64, device=self.queue.owner.device
+                ),
+                rows,
+            )

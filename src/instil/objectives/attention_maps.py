@@ -17,9 +17,13 @@ def attention_map(stage: Tensor, power: float = 2.0) -> Tensor:
     stage = full(stage)
     if power != 2:
         largest = stage.detach().abs().amax((1, 2, 3), keepdim=True)
-        stage = stage / largest.clamp_min(torch.finfo(stage.dtype).tiny)  # unit length forgets the scale, powers overflow
+        stage = stage / largest.clamp_min(
+            torch.finfo(stage.dtype).tiny
+        )  # unit length forgets the scale, powers overflow
     strength = (stage.square() if power == 2 else stage.abs().pow(power)).sum(1).flatten(1)
-    return F.normalize(strength / strength.detach().amax(1, keepdim=True).clamp_min(FAINTEST), dim=1)
+    return F.normalize(
+        strength / strength.detach().amax(1, keepdim=True).clamp_min(FAINTEST), dim=1
+    )
 
 
 def position_strength(stage: Tensor) -> Tensor:
@@ -34,10 +38,14 @@ def channel_strength(stage: Tensor) -> Tensor:
 
 def attention_weights(strength: Tensor, temperature: float) -> Tensor:
     """How much each position, or each channel, counts: softmax of its strength in each sample, times their number."""
-    return (strength.flatten(1) / temperature).softmax(1).view_as(strength) * strength.shape[1:].numel()
+    return (strength.flatten(1) / temperature).softmax(1).view_as(strength) * strength.shape[
+        1:
+    ].numel()
 
 
 def unit(values: Tensor) -> Tensor:
     """Vectors (..., P) of unit length; those of zeros as they are, with a finite gradient."""
     largest = values.detach().abs().amax(-1, keepdim=True)
-    return F.normalize(values / torch.where(largest > torch.finfo(values.dtype).tiny ** 0.5, largest, 1.0), dim=-1)
+    return F.normalize(
+        values / torch.where(largest > torch.finfo(values.dtype).tiny ** 0.5, largest, 1.0), dim=-1
+    )

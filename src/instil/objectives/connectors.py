@@ -31,10 +31,16 @@ class BatchNorm(nn.BatchNorm2d):
     def forward(self, input: Tensor) -> Tensor:
         if input.shape[0] * input.shape[2] * input.shape[3] > 1:
             return super().forward(input)
-        return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return F.batch_norm(
+            input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+        )
 
 
-NORMS: dict[str, Callable[[int], nn.Module]] = {"none": _none, "group": _one_group, "batch": BatchNorm}
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "none": _none,
+    "group": _one_group,
+    "batch": BatchNorm,
+}
 
 
 def require_norm(norm: str, *norms: str) -> None:
@@ -43,17 +49,25 @@ def require_norm(norm: str, *norms: str) -> None:
         raise ValueError(f"norm: no norm '{norm}'; {closest(norm, norms)}")
 
 
-def convolutions(widths: Sequence[int], kernels: Sequence[int], norm: Norm = "group", end: End = "relu") -> nn.Sequential:
+def convolutions(
+    widths: Sequence[int], kernels: Sequence[int], norm: Norm = "group", end: End = "relu"
+) -> nn.Sequential:
     """Convolutions from each width to the next, each followed by a norm and a ReLU; ``end``: how much of that follows the last one.
 
     A last norm over each sample would take away how strong the sample's features are: in its place the convolution has a bias.
     """
     modules: list[nn.Module] = []
-    for number, ((source, target), kernel) in enumerate(zip(itertools.pairwise(widths), kernels, strict=True), 1):
+    for number, ((source, target), kernel) in enumerate(
+        zip(itertools.pairwise(widths), kernels, strict=True), 1
+    ):
         last = number == len(kernels)
         kind = "none" if last and norm == "group" else norm
         biased = kind == "none" and not (last and end == "plain")
-        modules += [nn.Conv2d(source, target, kernel, padding=kernel // 2, bias=biased), NORMS[kind](target), nn.ReLU()]
+        modules += [
+            nn.Conv2d(source, target, kernel, padding=kernel // 2, bias=biased),
+            NORMS[kind](target),
+            nn.ReLU(),
+        ]
     return nn.Sequential(*modules[: len(modules) - {"plain": 2, "norm": 1, "relu": 0}[end]])
 
 

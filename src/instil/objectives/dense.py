@@ -28,7 +28,11 @@ def on_grid(label: Tensor, grid: Sequence[int]) -> Tensor:
     """Labels (N, H, W) at the positions of a coarser grid, each that of the nearest pixel: (N, h * w)."""
     if tuple(label.shape[1:]) == tuple(grid):
         return label.flatten(1)
-    return F.interpolate(label[:, None].float(), tuple(grid), mode="nearest").to(label.dtype).flatten(1)
+    return (
+        F.interpolate(label[:, None].float(), tuple(grid), mode="nearest")
+        .to(label.dtype)
+        .flatten(1)
+    )
 
 
 class DenseObjective(FeatureObjective):
@@ -51,11 +55,15 @@ class PixelLabelObjective(LabelObjective):
         label: Tensor | None = batch.get("label")
         if label is None or label.ndim != 3:
             found = "no label" if label is None else f"a label of shape {tuple(label.shape)}"
-            raise ValueError(f"{type(self).__name__} needs a label for every pixel, (N, H, W), and the batch has {found}")
+            raise ValueError(
+                f"{type(self).__name__} needs a label for every pixel, (N, H, W), and the batch has {found}"
+            )
         valid: Tensor | None = batch.get("valid")
         if valid is None:
             return label
-        return label.masked_fill(~valid.bool().view(*valid.shape, *[1] * (label.ndim - valid.ndim)), UNLABELLED)
+        return label.masked_fill(
+            ~valid.bool().view(*valid.shape, *[1] * (label.ndim - valid.ndim)), UNLABELLED
+        )
 
     def weight(self, batch: Batch) -> Tensor:
         return (self.pixels(batch) != UNLABELLED).flatten(1).any(1).float()

@@ -15,7 +15,9 @@ LEAST_WIDTH = 4
 
 def signal(time: Tensor) -> Tensor:
     """How much of the variance is signal at a time in 0 ... 999, 1 before the first: the product of 1 - beta, beta linear from 1e-4 to 0.02."""
-    kept = (1 - torch.linspace(1e-4, 0.02, TIMES, dtype=torch.float64, device=time.device)).cumprod(0)
+    kept = (1 - torch.linspace(1e-4, 0.02, TIMES, dtype=torch.float64, device=time.device)).cumprod(
+        0
+    )
     return torch.where(time >= 0, kept[time.clamp_min(0)], 1.0)
 
 
@@ -60,7 +62,9 @@ class NoiseModel(nn.Module):
         bottlenecks = nn.Sequential(Bottleneck(channels, 4, norm), Bottleneck(channels, 4, norm))
         self.body = wide if pointwise else bottlenecks
         last = (channels, 4 * channels, channels) if pointwise else (channels, channels)
-        self.last = convolutions(last, (1,) * (len(last) - 1), norm, "plain" if pointwise else "norm")
+        self.last = convolutions(
+            last, (1,) * (len(last) - 1), norm, "plain" if pointwise else "norm"
+        )
 
     def forward(self, values: Tensor, time: Tensor) -> Tensor:
         result: Tensor = self.last(self.body(values + self.time(time)[:, :, None, None]))

@@ -28,7 +28,9 @@ def cosine(one: Tensor, two: Tensor) -> Tensor:
     one, two = full(one), full(two)
     lengths = [torch.linalg.vector_norm(side, dim=-1) for side in (one, two)]
     there = (lengths[0] > SHORTEST) & (lengths[1] > SHORTEST)
-    return (one * two).sum(-1) * torch.where(there, (lengths[0].clamp_min(SHORTEST) * lengths[1].clamp_min(SHORTEST)).reciprocal(), 0.0)
+    return (one * two).sum(-1) * torch.where(
+        there, (lengths[0].clamp_min(SHORTEST) * lengths[1].clamp_min(SHORTEST)).reciprocal(), 0.0
+    )
 
 
 def products(one: Tensor, two: Tensor) -> Tensor:

@@ -13,7 +13,9 @@ def softened_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> T
     """KL(teacher || student) of the softmaxes at a temperature: logits (..., C) give (...)."""
     if teacher.requires_grad or isinstance(temperature, Tensor):
         return kl_divergence(softened(teacher, temperature), softened(student, temperature))
-    return with_slope(lambda logits: _kl_and_slope(softened(teacher, temperature), logits, temperature), student)
+    return with_slope(
+        lambda logits: _kl_and_slope(softened(teacher, temperature), logits, temperature), student
+    )
 
 
 def kl_from(target: Tensor, student: Tensor, temperature: float = 1.0) -> Tensor:
@@ -37,14 +39,18 @@ def _divided(logits: Tensor, temperature: float) -> Tensor:
     return full(logits) if temperature == 1 else full(logits) / temperature
 
 
-def decoupled_kl(student: Tensor, teacher: Tensor, target: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+def decoupled_kl(
+    student: Tensor, teacher: Tensor, target: Tensor, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
     """KL of (target, not target), and KL among the other classes (Zhao et al. 2022, Eq. 6): logits (..., C) and target (...) give two (...).
 
     Among the others of two classes there is one, and the KL is 0.
     """
     student_target, student_rest = without_target(_divided(student, temperature), target)
     teacher_target, teacher_rest = without_target(_divided(teacher, temperature), target)
-    of_target = kl_divergence(log_two(teacher_target, teacher_rest), log_two(student_target, student_rest))
+    of_target = kl_divergence(
+        log_two(teacher_target, teacher_rest), log_two(student_target, student_rest)
+    )
     return of_target, kl_divergence(teacher_rest.log_softmax(-1), student_rest.log_softmax(-1))
 
 
@@ -61,7 +67,9 @@ def target_cross_entropy(student: Tensor, teacher: Tensor, target: Tensor) -> Te
     return -(confidence * student.log_softmax(-1).gather(-1, index)).squeeze(-1)
 
 
-def rest_cross_entropy(student: Tensor, teacher: Tensor, target: Tensor, temperature: float = 1.0) -> Tensor:
+def rest_cross_entropy(
+    student: Tensor, teacher: Tensor, target: Tensor, temperature: float = 1.0
+) -> Tensor:
     """Cross-entropy of the classes other than the label, normalized among themselves, at a temperature (Yang et al. 2023): (...)."""
 
     def crossed(student: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,9 +10,19 @@ from torch import Tensor, nn
 from instil.core import UNLABELLED, Objective, Outputs, Positive, full
 from instil.objectives.adapters import like
 from instil.objectives.token_divergence import token_divergence
-from instil.objectives.token_terms import Term, adaptive_kl, forward_kl, jsd, reverse_kl, skewed_forward_kl, skewed_reverse_kl
+from instil.objectives.token_terms import (
+    Term,
+    adaptive_kl,
+    forward_kl,
+    jsd,
+    reverse_kl,
+    skewed_forward_kl,
+    skewed_reverse_kl,
+)
 
-Divergence = Literal["forward_kl", "reverse_kl", "jsd", "skewed_forward_kl", "skewed_reverse_kl", "adaptive_kl"]
+Divergence = Literal[
+    "forward_kl", "reverse_kl", "jsd", "skewed_forward_kl", "skewed_reverse_kl", "adaptive_kl"
+]
 TERMS: dict[str, Term] = {
     "forward_kl": forward_kl,
     "reverse_kl": reverse_kl,
@@ -23,10 +33,16 @@ TERMS: dict[str, Term] = {
 }
 
 
-def student_space(student: Tensor, projected: Tensor, target: Tensor, temperature: float, divergence: Divergence) -> tuple[Tensor, Tensor]:
+def student_space(
+    student: Tensor, projected: Tensor, target: Tensor, temperature: float, divergence: Divergence
+) -> tuple[Tensor, Tensor]:
     """(...) each: the cross-entropy of the projected teacher, and the student's divergence from it (Eqs. 7 and 8)."""
-    labelled = F.cross_entropy(full(projected).flatten(0, -2), target.flatten(), reduction="none", ignore_index=UNLABELLED)
-    return labelled.view(target.shape), token_divergence(student, projected.detach(), TERMS[divergence], temperature)
+    labelled = F.cross_entropy(
+        full(projected).flatten(0, -2), target.flatten(), reduction="none", ignore_index=UNLABELLED
+    )
+    return labelled.view(target.shape), token_divergence(
+        student, projected.detach(), TERMS[divergence], temperature
+    )
 
 
 def teacher_space(teacher: Tensor, projected: Tensor, temperature: float) -> Tensor:
@@ -43,7 +59,9 @@ def through(head: tuple[Tensor, Tensor], states: Tensor) -> Tensor:
 class DualSpace(Objective):
     """What has a projection each way: states of the teacher to the student's width, and of the student to the teacher's."""
 
-    needs: ClassVar = dict.fromkeys(("student", "teacher"), (("logits",), ("embedding",), ("head",)))
+    needs: ClassVar = dict.fromkeys(
+        ("student", "teacher"), (("logits",), ("embedding",), ("head",))
+    )
 
     aligns = True
 

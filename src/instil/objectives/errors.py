@@ -8,7 +8,9 @@ from torch import Tensor
 
 def sample_mean(values: Tensor) -> Tensor:
     """Mean of each sample's entries: (N, ...) gives (N,)."""
-    return values.flatten(1).sum(1) / max(1, values.shape[1:].numel())  # the gradient of a mean would be written out for every entry
+    return values.flatten(1).sum(1) / max(
+        1, values.shape[1:].numel()
+    )  # the gradient of a mean would be written out for every entry
 
 
 def squared_error(student: Tensor, teacher: Tensor) -> Tensor:

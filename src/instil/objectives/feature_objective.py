@@ -39,7 +39,10 @@ class FeatureObjective(Objective):
         self.matched = self.choose(mine, theirs)
         connected = [self.connect(mine[i], theirs[j]) for i, j in self.matched]
         self.adapters = nn.ModuleList(module for module, _ in connected)
-        self.plan = [plan((i, j), mine[i], theirs[j], how) for (i, j), (_, how) in zip(self.matched, connected, strict=True)]
+        self.plan = [
+            plan((i, j), mine[i], theirs[j], how)
+            for (i, j), (_, how) in zip(self.matched, connected, strict=True)
+        ]
 
     def choose(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> list[tuple[int, int]]:
         """Which stages are paired."""
@@ -57,5 +60,8 @@ class FeatureObjective(Objective):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         mine, theirs = stages(student), stages(teacher)
-        terms = [self.loss(mine[i], theirs[j], made) for made, (i, j) in zip(self.adapters, self.matched, strict=True)]
+        terms = [
+            self.loss(mine[i], theirs[j], made)
+            for made, (i, j) in zip(self.adapters, self.matched, strict=True)
+        ]
         return torch.stack(terms).sum(0)

@@ -9,4 +9,6 @@ from instil.core import full
 
 def gram(first: Tensor, second: Tensor) -> Tensor:
     """Products of the channels of two maps (..., C, H, W) and (..., D, H, W), mean over the positions: (..., C, D)."""
-    return full(first).flatten(-2) @ full(second).flatten(-2).mT / (first.shape[-2] * first.shape[-1])
+    return (
+        full(first).flatten(-2) @ full(second).flatten(-2).mT / (first.shape[-2] * first.shape[-1])
+    )

@@ -40,7 +40,12 @@ def equalizing_rotation(variances: Tensor) -> Tensor:
         low, high = left[int(diagonal.argmin())], left[int(diagonal.argmax())]
         if low == high:
             break
-        plane = _to_the_mean(float(covariance[low, low]), float(covariance[high, high]), float(covariance[low, high]), float(mean))
+        plane = _to_the_mean(
+            float(covariance[low, low]),
+            float(covariance[high, high]),
+            float(covariance[low, high]),
+            float(mean),
+        )
         turn = torch.tensor(plane, dtype=variances.dtype)
         pair = [low, high]
         rotation[pair] = turn @ rotation[pair]
@@ -81,7 +86,10 @@ def _paley_symmetric(prime: int) -> Tensor:
     core = torch.zeros(prime + 1, prime + 1, dtype=torch.float64)
     core[0, 1:], core[1:, 0] = 1.0, 1.0
     core[1:, 1:] = _jacobsthal(prime)
-    zero, one = torch.tensor([[1.0, -1.0], [-1.0, -1.0]], dtype=torch.float64), torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64)
+    zero, one = (
+        torch.tensor([[1.0, -1.0], [-1.0, -1.0]], dtype=torch.float64),
+        torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64),
+    )
     return torch.kron(core, one) + torch.kron(torch.eye(prime + 1, dtype=torch.float64), zero)
 
 

@@ -51,11 +51,19 @@ class Given:
 
     def collect(self, rows: Rows, gradient: Tensor, weight: Tensor) -> None:
         if self.gradient is None:  # runs of rows are all that there are, and leave nothing out
-            self.gradient = torch.empty_like(self.logits) if isinstance(rows, slice) else torch.zeros_like(self.logits)
+            self.gradient = (
+                torch.empty_like(self.logits)
+                if isinstance(rows, slice)
+                else torch.zeros_like(self.logits)
+            )
         self.gradient[rows] = gradient.to(self.logits.dtype)
 
     def summed(self) -> list[Tensor | None]:
-        return [torch.zeros_like(self.logits) if self.learns and self.gradient is None else self.gradient]
+        return [
+            torch.zeros_like(self.logits)
+            if self.learns and self.gradient is None
+            else self.gradient
+        ]
 
 
 class Head:
@@ -66,7 +74,9 @@ class Head:
 
     multiplies = True
 
-    def __init__(self, tensors: Sequence[Tensor], learns: Sequence[bool], softcap: float | None = None):
+    def __init__(
+        self, tensors: Sequence[Tensor], learns: Sequence[bool], softcap: float | None = None
+    ):
         self.tensors, self.softcap = tensors, softcap
         self.pairs = list(zip(tensors[0:-1:2], tensors[1::2], strict=True))
         self.bias = tensors[-1] if len(tensors) % 2 else None
@@ -74,7 +84,11 @@ class Head:
         self.weights = [weight.to(hidden.dtype) for hidden, weight in self.pairs]
         hidden = set(range(0, 2 * len(self.pairs), 2))
         self.gradients = [
-            torch.zeros_like(tensor) if learned and number in hidden else torch.empty_like(tensor, dtype=full(tensor).dtype) if learned else None
+            torch.zeros_like(tensor)
+            if learned and number in hidden
+            else torch.empty_like(tensor, dtype=full(tensor).dtype)
+            if learned
+            else None
             for number, (tensor, learned) in enumerate(zip(tensors, learns, strict=True))
         ]
         self.begun = False
@@ -82,7 +96,11 @@ class Head:
     def load(self, rows: Rows, room: Tensor | None) -> Tensor:
         size = (rows.stop - rows.start) if isinstance(rows, slice) else len(rows)
         hidden = self.tensors[0]
-        room = torch.empty(size, self.classes, dtype=full(hidden).dtype, device=hidden.device) if room is None else room[:size]
+        room = (
+            torch.empty(size, self.classes, dtype=full(hidden).dtype, device=hidden.device)
+            if room is None
+            else room[:size]
+        )
         for number, ((hidden, _), weight) in enumerate(zip(self.pairs, self.weights, strict=True)):
             _multiply(hidden[rows], weight, room, add=number > 0)
         if self.bias is not None:

@@ -23,10 +23,20 @@ def layer_map(layers: Layers, student: int, teacher: int, first: int = 1) -> lis
     Raises ValueError where a pair is not two numbers or names a layer that is not there.
     """
     if layers == "uniform":
-        return [(m, max(1, (2 * m * teacher + student) // (2 * student))) for m in range(1, student + 1)]
+        return [
+            (m, max(1, (2 * m * teacher + student) // (2 * student))) for m in range(1, student + 1)
+        ]
     if layers == "last":
         return [(student, teacher)]
-    return chosen(layers, student + 1 - first, teacher + 1 - first, "layers", "layer", "'uniform' nor 'last'", first)
+    return chosen(
+        layers,
+        student + 1 - first,
+        teacher + 1 - first,
+        "layers",
+        "layer",
+        "'uniform' nor 'last'",
+        first,
+    )
 
 
 def states(outputs: Outputs, role: str) -> tuple[Tensor, ...]:
@@ -35,7 +45,9 @@ def states(outputs: Outputs, role: str) -> tuple[Tensor, ...]:
     return (found,) if isinstance(found, Tensor) else tuple(found)
 
 
-def paired_attentions(student: Outputs, teacher: Outputs, matched: list[tuple[int, int]]) -> list[tuple[Tensor, Tensor]]:
+def paired_attentions(
+    student: Outputs, teacher: Outputs, matched: list[tuple[int, int]]
+) -> list[tuple[Tensor, Tensor]]:
     """The attentions (N, heads, L, L) of every pair of layers; the embedding output has none.
 
     Raises ValueError where the two sides have not the same heads and tokens, or not an attention for every layer.
@@ -44,10 +56,14 @@ def paired_attentions(student: Outputs, teacher: Outputs, matched: list[tuple[in
     layers = [(i - 1, j - 1) for i, j in matched if i and j]
     for i, j in layers:
         if i >= len(mine) or j >= len(theirs):
-            raise ValueError(f"attentions: the student gives {len(mine)} and the teacher {len(theirs)}; expected one for every layer")
+            raise ValueError(
+                f"attentions: the student gives {len(mine)} and the teacher {len(theirs)}; expected one for every layer"
+            )
         if mine[i].shape != theirs[j].shape:
             shapes = f"{tuple(mine[i].shape)} and {tuple(theirs[j].shape)}"
-            raise ValueError(f"attentions are {shapes}; both sides must have (samples, heads, tokens, tokens) of the same heads and tokens")
+            raise ValueError(
+                f"attentions are {shapes}; both sides must have (samples, heads, tokens, tokens) of the same heads and tokens"
+            )
     return [(mine[i], theirs[j]) for i, j in layers]
 
 
@@ -61,7 +77,9 @@ def token_mask(batch: Batch, tokens: Tensor) -> Tensor | None:
         masks.append(batch["valid"])
     for mask in masks:
         if mask.shape != tokens.shape[:2]:
-            raise ValueError(f"a mask of shape {tuple(mask.shape)} for tokens {tuple(tokens.shape)}; both begin with (samples, tokens)")
+            raise ValueError(
+                f"a mask of shape {tuple(mask.shape)} for tokens {tuple(tokens.shape)}; both begin with (samples, tokens)"
+            )
     return torch.stack([mask.to(full(tokens).dtype) for mask in masks]).prod(0) if masks else None
 
 
@@ -108,7 +126,9 @@ class HiddenObjective(Objective):
         for i, j in self.matched:
             if mine[i].ndim != 3 or mine[i].shape[:2] != theirs[j].shape[:2]:
                 shapes = f"{tuple(mine[i].shape)} and {tuple(theirs[j].shape)}"
-                raise ValueError(f"hidden states are {shapes}; both sides must have (samples, tokens, width) of the same tokens")
+                raise ValueError(
+                    f"hidden states are {shapes}; both sides must have (samples, tokens, width) of the same tokens"
+                )
             if not (self.shares and len(self.projections)):
                 self.projections.append(self.connect(mine[i], theirs[j]))
             how = "projected" if isinstance(self.projections[-1], Projection) else "as it is"
@@ -121,7 +141,11 @@ class HiddenObjective(Objective):
     def connect(self, student: Tensor, teacher: Tensor) -> nn.Module:
         """What takes a student state to the width of a teacher's; nothing where they agree."""
         widths = student.shape[-1], teacher.shape[-1]
-        return nn.Identity() if widths[0] == widths[1] else Projection(*widths, device=student.device, dtype=full(student).dtype)
+        return (
+            nn.Identity()
+            if widths[0] == widths[1]
+            else Projection(*widths, device=student.device, dtype=full(student).dtype)
+        )
 
     def paired(self, student: Outputs, teacher: Outputs) -> Iterator[tuple[Tensor, Tensor]]:
         """The student's projected state and the teacher's, for every pair of layers."""

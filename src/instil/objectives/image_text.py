@@ -47,7 +47,9 @@ class ImageTextObjective(Objective):
         for (role,) in EMBEDDINGS:
             mine, theirs = student[role], teacher[role]
             if mine.shape[1] != theirs.shape[1]:
-                self.projections[role] = nn.Linear(mine.shape[1], theirs.shape[1], device=mine.device, dtype=full(mine).dtype)
+                self.projections[role] = nn.Linear(
+                    mine.shape[1], theirs.shape[1], device=mine.device, dtype=full(mine).dtype
+                )
 
     def projected(self, student: Outputs) -> tuple[Tensor, Tensor]:
         """The student's image and text embeddings as unit vectors of the teacher's width."""
@@ -74,7 +76,11 @@ class LearnedScale(nn.Module):
     def __init__(self, form: Form, embedding: Tensor):
         super().__init__()
         self.form = form
-        self.value = nn.Parameter(torch.full((1,), math.log(1 / 0.07), device=embedding.device, dtype=full(embedding).dtype))
+        self.value = nn.Parameter(
+            torch.full(
+                (1,), math.log(1 / 0.07), device=embedding.device, dtype=full(embedding).dtype
+            )
+        )
 
     def forward(self) -> Tensor:
         return self.value.exp() if self.form == "paper" else self.value

@@ -19,13 +19,17 @@ def standardize(logits: Tensor) -> Tensor:
     Raises ValueError for fewer than three classes: two standardized logits are always the same two numbers.
     """
     logits = full(logits)
-    return (logits - logits.mean(-1, keepdim=True)) / (deviation(logits) + STANDARD_DEVIATION_EPSILON)
+    return (logits - logits.mean(-1, keepdim=True)) / (
+        deviation(logits) + STANDARD_DEVIATION_EPSILON
+    )
 
 
 def deviation(logits: Tensor) -> Tensor:
     """Unbiased standard deviation over the classes: (..., C) gives (..., 1). Raises ValueError for fewer than three classes."""
     if logits.shape[-1] < 3:
-        raise ValueError(f"standardize needs at least 3 classes, not {logits.shape[-1]}: nothing of two logits is left after it")
+        raise ValueError(
+            f"standardize needs at least 3 classes, not {logits.shape[-1]}: nothing of two logits is left after it"
+        )
     return full(logits).std(-1, keepdim=True)
 
 
@@ -37,7 +41,9 @@ def kl_divergence(teacher: Tensor, student: Tensor) -> Tensor:
 def expectation(weight: Tensor, values: Tensor, less: Tensor | None = None) -> Tensor:
     """Sum of ``weight`` times (``values`` - ``less``), all (..., C), over the classes: (...). Where a weight is 0 the term is 0, even of infinity."""
     if weight.requires_grad or (less is not None and less.requires_grad):
-        return (weight * (values if less is None else values - less).masked_fill(weight == 0, 0.0)).sum(-1)
+        return (
+            weight * (values if less is None else values - less).masked_fill(weight == 0, 0.0)
+        ).sum(-1)
     most = torch.finfo(values.dtype).max / 2  # times zero it is zero, as infinity is not
 
     def weighted(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,7 +54,9 @@ def expectation(weight: Tensor, values: Tensor, less: Tensor | None = None) -> T
     return with_slope(weighted, values, constant=True)
 
 
-def with_slope(function: Callable[[Tensor], tuple[Tensor, Tensor]], logits: Tensor, constant: bool = False) -> Tensor:
+def with_slope(
+    function: Callable[[Tensor], tuple[Tensor, Tensor]], logits: Tensor, constant: bool = False
+) -> Tensor:
     """What a function makes of logits (..., C), (...), where it gives the derivative (..., C) too: nothing else is kept, and one pass applies it.
 
     ``constant``: the derivative does not depend on the logits; else the function, and what it holds, is kept too, to be differentiated again.
@@ -59,7 +67,12 @@ def with_slope(function: Callable[[Tensor], tuple[Tensor, Tensor]], logits: Tens
 
 class _WithSlope(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, function: Callable[[Tensor], tuple[Tensor, Tensor]], logits: Tensor, constant: bool) -> Tensor:
+    def forward(
+        ctx: Any,
+        function: Callable[[Tensor], tuple[Tensor, Tensor]],
+        logits: Tensor,
+        constant: bool,
+    ) -> Tensor:
         values, slope = function(logits)
         ctx.function = None if constant else function
         ctx.save_for_backward(logits, slope)
@@ -82,7 +95,9 @@ def without_target(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 def reduced(values: Tensor, reduction: str, target: Tensor | None = None) -> Tensor:
     """``mean`` or ``none`` of values, one an item; an item whose target is -100 is 0 and does not count in the mean."""
     if reduction not in ("mean", "none"):
-        raise ValueError(f"reduction is 'mean' or 'none', not '{reduction}'; {closest(reduction, ('mean', 'none'))}")
+        raise ValueError(
+            f"reduction is 'mean' or 'none', not '{reduction}'; {closest(reduction, ('mean', 'none'))}"
+        )
     if target is not None:
         counted = target != UNLABELLED
         values = torch.where(counted, values, 0.0)
@@ -101,14 +116,18 @@ def require_same_logits(student: Tensor, teacher: Tensor, classes: int = 1) -> N
 def require_classes(logits: Tensor, classes: int) -> None:
     """ValueError for logits with fewer classes than the method is defined for."""
     if logits.shape[-1] < classes:
-        raise ValueError(f"logits {tuple(logits.shape)} have {logits.shape[-1]} classes, and this loss is defined for {classes} or more")
+        raise ValueError(
+            f"logits {tuple(logits.shape)} have {logits.shape[-1]} classes, and this loss is defined for {classes} or more"
+        )
 
 
 def require_class_target(logits: Tensor, target: Tensor) -> None:
     """ValueError unless the target holds one class index for every item of logits (..., C)."""
     if target.shape != logits.shape[:-1] or target.is_floating_point():
         expected = f"class indices (integers, -100 for none) of shape {tuple(logits.shape[:-1])} for logits {tuple(logits.shape)}"
-        raise ValueError(f"target is {target.dtype} of shape {tuple(target.shape)}; expected {expected}")
+        raise ValueError(
+            f"target is {target.dtype} of shape {tuple(target.shape)}; expected {expected}"
+        )
 
 
 class LogitObjective(Objective):

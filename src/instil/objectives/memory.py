@@ -18,12 +18,21 @@ class Memory(nn.Module):
 
     owner: Tensor
 
-    def __init__(self, size: int, widths: dict[str, int], device: torch.device | None = None, dtype: torch.dtype = torch.float32):
+    def __init__(
+        self,
+        size: int,
+        widths: dict[str, int],
+        device: torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+    ):
         super().__init__()
         self.size, self.names = size, tuple(widths)
         for name, width in widths.items():
             generator = torch.Generator().manual_seed(0)
-            self.register_buffer(name, F.normalize(torch.randn(size, width, generator=generator), dim=1).to(device, dtype))
+            self.register_buffer(
+                name,
+                F.normalize(torch.randn(size, width, generator=generator), dim=1).to(device, dtype),
+            )
 
     def __getitem__(self, name: str) -> Tensor:
         return self.get_buffer(name)
@@ -34,7 +43,9 @@ class Memory(nn.Module):
         At most as many as there are.
         """
         rows = (uniform(batch, min(number, self.size)) * self.size).long()
-        return torch.where(self.owner[rows] == batch["index"][:, None], (rows + 1) % self.size, rows)
+        return torch.where(
+            self.owner[rows] == batch["index"][:, None], (rows + 1) % self.size, rows
+        )
 
 
 class Queue(Memory):
@@ -42,10 +53,19 @@ class Queue(Memory):
 
     position: Tensor
 
-    def __init__(self, size: int, widths: dict[str, int], groups: int = 1, device: torch.device | None = None, dtype: torch.dtype = torch.float32):
+    def __init__(
+        self,
+        size: int,
+        widths: dict[str, int],
+        groups: int = 1,
+        device: torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+    ):
         super().__init__(size, widths, device, dtype)
         if size % groups:
-            raise ValueError(f"a queue of {size} rows cannot be shared out among {groups} groups; size is a multiple of them")
+            raise ValueError(
+                f"a queue of {size} rows cannot be shared out among {groups} groups; size is a multiple of them"
+            )
         self.groups, self.length = groups, size // groups
         self.register_buffer("owner", torch.full((size,), -1, device=device))
         self.register_buffer("position", torch.zeros(groups, dtype=torch.int64, device=device))
@@ -55,7 +75,9 @@ class Queue(Memory):
         group = torch.zeros_like(owner) if group is None else group
         count = torch.bincount(group, minlength=self.groups)
         ordered, order = group.sort(stable=True)
-        place = torch.arange(len(group), device=group.device) - (count.cumsum(0) - count)[ordered]  # in its own group
+        place = (
+            torch.arange(len(group), device=group.device) - (count.cumsum(0) - count)[ordered]
+        )  # in its own group
         newest = place >= count[ordered] - self.length
         ordered, order, place = ordered[newest], order[newest], place[newest]
         where = ordered * self.length + (self.position[ordered] + place) % self.length
@@ -68,22 +90,40 @@ class Queue(Memory):
 class Bank(Memory):
     """One unit row for each sample of the data set, indices 0 ... size - 1."""
 
-    def __init__(self, size: int, widths: dict[str, int], device: torch.device | None = None, dtype: torch.dtype = torch.float32):
+    def __init__(
+        self,
+        size: int,
+        widths: dict[str, int],
+        device: torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+    ):
         super().__init__(size, widths, device, dtype)
         self.register_buffer("owner", torch.arange(size, device=device))
 
     def draw(self, batch: Batch, number: int) -> Tensor:
         """As of any memory. Raises ValueError for an index that the bank does not have (on a CPU, where asking does not wait for a device)."""
         index: Tensor | None = batch.get("index")
-        if index is not None and index.device.type == "cpu" and len(index) and int(index.max()) >= self.size:
-            raise ValueError(f"the bank has {self.size} rows and the batch holds index {int(index.max())}; size is the number of samples")
+        if (
+            index is not None
+            and index.device.type == "cpu"
+            and len(index)
+            and int(index.max()) >= self.size
+        ):
+            raise ValueError(
+                f"the bank has {self.size} rows and the batch holds index {int(index.max())}; size is the number of samples"
+            )
         return super().draw(batch, number)
 
     def move(self, index: Tensor, rows: dict[str, Tensor], momentum: float = 0.5) -> None:
         """The rows of the samples ``index`` (M,) keep ``momentum`` of themselves, take the rest from ``rows`` (M, width), and have unit length."""
         place = torch.arange(len(index), device=index.device)
-        newest = place.new_zeros(self.size).scatter_reduce(0, index, place, "amax")[index] == place  # a sample may come twice in a step
+        newest = (
+            place.new_zeros(self.size).scatter_reduce(0, index, place, "amax")[index] == place
+        )  # a sample may come twice in a step
         index = index[newest]
         for name in self.names:
             memory = self[name]
-            memory[index] = F.normalize(momentum * memory[index] + (1 - momentum) * rows[name][newest].to(memory.dtype), dim=1)
+            memory[index] = F.normalize(
+                momentum * memory[index] + (1 - momentum) * rows[name][newest].to(memory.dtype),
+                dim=1,
+            )

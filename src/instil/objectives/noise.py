@@ -15,5 +15,7 @@ def normal(batch: Batch, shape: tuple[int, ...], salt: int = 0) -> Tensor:
     number = math.prod(shape)
     radius, angle = uniform(batch, 2 * ((number + 1) // 2), salt).chunk(2, 1)
     length = (-2 * (1 - radius).log()).sqrt()
-    values = torch.cat([length * (2 * math.pi * angle).cos(), length * (2 * math.pi * angle).sin()], 1)
+    values = torch.cat(
+        [length * (2 * math.pi * angle).cos(), length * (2 * math.pi * angle).sin()], 1
+    )
     return values[:, :number].reshape(-1, *shape)

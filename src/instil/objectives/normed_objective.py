@@ -21,10 +21,14 @@ class Connector(nn.Module):
         super().__init__()
         (source, *_), (target, height, width) = as_map(student).shape[1:], as_map(teacher).shape[1:]
         self.grid = (height, width)
-        self.project = convolutions((source, target), (1,), norm, "norm").to(student.device, full(student).dtype)
+        self.project = convolutions((source, target), (1,), norm, "norm").to(
+            student.device, full(student).dtype
+        )
 
     def forward(self, student: Tensor) -> Tensor:
-        connected: Tensor = self.project(like(self.project, full(resize(as_map(student), self.grid))))
+        connected: Tensor = self.project(
+            like(self.project, full(resize(as_map(student), self.grid)))
+        )
         return connected
 
 
@@ -58,7 +62,9 @@ class NormedObjective(FeatureObjective):
         return self.norm == "batch"
 
     def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
-        return Connector(student, teacher, self.norm), "conv 1x1 and BatchNorm" if self.couples else "conv 1x1"
+        return Connector(
+            student, teacher, self.norm
+        ), "conv 1x1 and BatchNorm" if self.couples else "conv 1x1"
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         return self.together(super().forward(student, teacher, batch))
@@ -83,7 +89,11 @@ class ConnectedObjective(NormedObjective):
         """The student's stage of the last pair, connected, in full precision under autocast too: (N, D, H, W)."""
         stage = stages(student)[self.matched[-1][0]]
         device = stage.device.type
-        precise = torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()  # an exported graph has neither
+        precise = (
+            torch.autocast(device, enabled=False)
+            if torch.is_autocast_enabled(device)
+            else nullcontext()
+        )  # an exported graph has neither
         with precise:
             made: Tensor = self.adapters[-1](stage)
         return made
@@ -96,4 +106,6 @@ class ConnectedObjective(NormedObjective):
         pairs = zip(self.adapters[:-1], self.matched[:-1], strict=True)
         terms = [self.loss(mine[i], theirs[j], made) for made, (i, j) in pairs]
         last = student["connected"] if "connected" in student else self.connected(student)
-        return self.together(torch.stack([*terms, self.compare(last, theirs[self.matched[-1][1]])]).sum(0))
+        return self.together(
+            torch.stack([*terms, self.compare(last, theirs[self.matched[-1][1]])]).sum(0)
+        )

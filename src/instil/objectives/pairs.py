@@ -22,7 +22,9 @@ def stages(outputs: Outputs) -> tuple[Tensor, ...]:
     return (features,) if isinstance(features, Tensor) else tuple(features)
 
 
-def match(student: Sequence[Tensor], teacher: Sequence[Tensor], pairs: Pairs = "auto") -> list[tuple[int, int]]:
+def match(
+    student: Sequence[Tensor], teacher: Sequence[Tensor], pairs: Pairs = "auto"
+) -> list[tuple[int, int]]:
     """(student stage, teacher stage) pairs: those given, or ``auto``.
 
     ``auto`` keeps the deepest stage of each spatial size (all stages of a net whose size never changes, such as a ViT), then gives every stage
@@ -36,14 +38,22 @@ def match(student: Sequence[Tensor], teacher: Sequence[Tensor], pairs: Pairs = "
 
 
 def chosen(
-    pairs: str | list[list[int]], student: int, teacher: int, option: str = "pairs", unit: str = "stage", named: str = "'auto'", first: int = 0
+    pairs: str | list[list[int]],
+    student: int,
+    teacher: int,
+    option: str = "pairs",
+    unit: str = "stage",
+    named: str = "'auto'",
+    first: int = 0,
 ) -> list[tuple[int, int]]:
     """The pairs of an option that lists them, checked against how many stages (or what ``unit`` says) either side has, counted from ``first``.
 
     ``named`` says what else the option may be. Raises ValueError where a pair is not two numbers or names a stage that is not there.
     """
     if isinstance(pairs, str) or not pairs or any(len(pair) != 2 for pair in pairs):
-        raise ValueError(f"{option}: {pairs!r} is neither {named} nor a list of [student {unit}, teacher {unit}]")
+        raise ValueError(
+            f"{option}: {pairs!r} is neither {named} nor a list of [student {unit}, teacher {unit}]"
+        )
     for pair in pairs:
         for side, number, count in (("student", pair[0], student), ("teacher", pair[1], teacher)):
             if not first <= number < first + count:
@@ -69,11 +79,16 @@ def _candidates(side: Sequence[Tensor]) -> list[tuple[int, float, float]]:
     """Number, size in octaves and relative depth of the stages that may be paired."""
     octaves = [math.log2(math.prod(as_map(stage).shape[-2:])) / 2 for stage in side]
     last = len(side) - 1
-    keeps = [len(set(octaves)) == 1 or i == last or octaves[i] != octaves[i + 1] for i in range(len(side))]
+    keeps = [
+        len(set(octaves)) == 1 or i == last or octaves[i] != octaves[i + 1]
+        for i in range(len(side))
+    ]
     return [(i, octaves[i], (i + 1) / len(side)) for i in range(len(side)) if keeps[i]]
 
 
-def _align(few: list[tuple[int, float, float]], many: list[tuple[int, float, float]]) -> list[tuple[int, int]]:
+def _align(
+    few: list[tuple[int, float, float]], many: list[tuple[int, float, float]]
+) -> list[tuple[int, int]]:
     @functools.cache
     def best(i: int, j: int) -> tuple[float, tuple[tuple[int, int], ...]]:
         """The cheapest way to give the first i of ``few`` partners among the first j of ``many``; the deeper one on a tie."""

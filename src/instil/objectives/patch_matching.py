@@ -26,7 +26,9 @@ def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
 def smooth_l1_distance(student: Tensor, teacher: Tensor, beta: float = 1.0) -> Tensor:
     """Smooth L1 difference, mean over the last dimension: (..., D) gives (...)."""
     student, teacher = comparable(student, teacher, "smooth_l1_distance")
-    return F.smooth_l1_loss(student, teacher, reduction="none", beta=beta).sum(-1) / max(1, student.shape[-1])
+    return F.smooth_l1_loss(student, teacher, reduction="none", beta=beta).sum(-1) / max(
+        1, student.shape[-1]
+    )
 
 
 def patches(stage: Tensor) -> Tensor:
@@ -98,10 +100,17 @@ class PatchObjective(Objective):
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """One adapter and one preparation of the target a teacher. Raises ValueError for a teacher that gives no features."""
         mine = stages(student)
-        self.matched, self.plan, self.adapters, self.targets = [], [], nn.ModuleList(), nn.ModuleList()
+        self.matched, self.plan, self.adapters, self.targets = (
+            [],
+            [],
+            nn.ModuleList(),
+            nn.ModuleList(),
+        )
         for number, member in enumerate(members(teacher)):
             if "features" not in member:
-                raise ValueError(f"teacher {number} gives {', '.join(member)}, and no features; name the module that gives them in its taps")
+                raise ValueError(
+                    f"teacher {number} gives {', '.join(member)}, and no features; name the module that gives them in its taps"
+                )
             theirs = stages(member)
             pair = len(mine) - 1, len(theirs) - 1
             made = adapter(mine[-1], theirs[-1])
@@ -125,7 +134,11 @@ class PatchObjective(Objective):
     def study(self, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         counted = items(batch).flatten(1).amax(1) > 0 if items(batch).ndim > 1 else items(batch) > 0
         sides = enumerate(zip(self.scales(), self.spoken(teacher), strict=True))
-        return {str(number): scale.moments(tokens[counted]) for number, (scale, tokens) in sides if isinstance(scale, Statistics)}
+        return {
+            str(number): scale.moments(tokens[counted])
+            for number, (scale, tokens) in sides
+            if isinstance(scale, Statistics)
+        }
 
     def studied(self, rows: dict[str, Tensor]) -> None:
         for number, scale in enumerate(self.scales()):
@@ -136,4 +149,7 @@ class PatchObjective(Objective):
         """Of each teacher: the student's adapted patches and the teacher's (N, L, D), and what ``prepare`` made for the teacher's."""
         mine = stages(student)[-1]
         sides = zip(self.adapters, self.targets, members(teacher), strict=True)
-        return [(patches(made(mine)), patches(stages(member)[-1]), target) for made, target, member in sides]
+        return [
+            (patches(made(mine)), patches(stages(member)[-1]), target)
+            for made, target, member in sides
+        ]

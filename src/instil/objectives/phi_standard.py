@@ -36,11 +36,15 @@ class Standard(Statistics):
 
     def moments(self, tokens: Tensor) -> Tensor:
         rows = tokens.detach().flatten(0, -2).double()
-        return torch.cat([rows.new_tensor([len(rows)]), rows.sum(0), (rows.mT @ rows).flatten()])[None]
+        return torch.cat([rows.new_tensor([len(rows)]), rows.sum(0), (rows.mT @ rows).flatten()])[
+            None
+        ]
 
     def settle(self, moments: Tensor) -> None:
         width = len(self.mean)
         count, total, products = torch.split(moments.sum(0).cpu(), [1, width, width**2])
-        covariance = (products.view(width, width) - torch.outer(total, total) / count) / (count - 1).clamp_min(1)
+        covariance = (products.view(width, width) - torch.outer(total, total) / count) / (
+            count - 1
+        ).clamp_min(1)
         self.mean.copy_(total / count)
         self.matrix.copy_(phi_s_rotation(covariance))

@@ -21,7 +21,9 @@ def real_target(outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     if target.shape == outputs.shape[:-1] and outputs.shape[-1] == 1:
         target = target.unsqueeze(-1)
     if target.shape != outputs.shape:
-        expected = f"the outputs' shape {tuple(outputs.shape)}" + (" (the last may be left out)" if outputs.shape[-1] == 1 else "")
+        expected = f"the outputs' shape {tuple(outputs.shape)}" + (
+            " (the last may be left out)" if outputs.shape[-1] == 1 else ""
+        )
         raise ValueError(f"target has shape {tuple(target.shape)}; expected {expected}")
     known = ~unknown(target)
     outputs = full(outputs).detach()
@@ -33,5 +35,7 @@ class RealLabelObjective(LabelObjective):
 
     def weight(self, batch: Batch) -> Tensor:
         if "label" in batch:
-            batch = batch | {"label": torch.where(unknown(batch["label"]), UNLABELLED, batch["label"])}
+            batch = batch | {
+                "label": torch.where(unknown(batch["label"]), UNLABELLED, batch["label"])
+            }
         return super().weight(batch)

@@ -28,7 +28,10 @@ class Heads(nn.Module):
         self.teacher = nn.Linear(teacher.shape[1], dim, device=student.device, dtype=student.dtype)
 
     def forward(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        mine, theirs = self.student(student.to(self.student.weight.dtype)), self.teacher(teacher.to(self.teacher.weight.dtype))
+        mine, theirs = (
+            self.student(student.to(self.student.weight.dtype)),
+            self.teacher(teacher.to(self.teacher.weight.dtype)),
+        )
         return F.normalize(mine, dim=1), F.normalize(theirs, dim=1)
 
 

@@ -24,7 +24,9 @@ def side_by_side(student: Tensor, teachers: tuple[Outputs, ...]) -> Tensor:
             raise ValueError(f"teacher {number} gives {', '.join(member)}, and no logits")
         if member["logits"].shape != student.shape:
             shapes = f"teacher {number} has logits {tuple(member['logits'].shape)}, the student {tuple(student.shape)}"
-            raise ValueError(f"{shapes}; all must be (..., classes) with the same items and classes")
+            raise ValueError(
+                f"{shapes}; all must be (..., classes) with the same items and classes"
+            )
     return torch.stack([full(member["logits"]) for member in teachers])
 
 
@@ -32,7 +34,9 @@ def require_several(student: Tensor, teachers: Tensor) -> None:
     """ValueError unless the teachers' logits are (K, ..., C), K of at least one, for student logits (..., C)."""
     if teachers.shape[1:] != student.shape or not len(teachers):
         expected = f"(K, *{tuple(student.shape)}) for student logits {tuple(student.shape)}"
-        raise ValueError(f"the teachers' logits, one behind the other, are {tuple(teachers.shape)}; expected {expected}, of the same classes")
+        raise ValueError(
+            f"the teachers' logits, one behind the other, are {tuple(teachers.shape)}; expected {expected}, of the same classes"
+        )
 
 
 def divergences(student: Tensor, teachers: Tensor, temperature: float) -> Tensor:
@@ -59,4 +63,6 @@ class SeveralTeachersObjective(Objective):
         raise NotImplementedError
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        return self.loss(student["logits"], side_by_side(student["logits"], members(teacher)), batch)
+        return self.loss(
+            student["logits"], side_by_side(student["logits"], members(teacher)), batch
+        )

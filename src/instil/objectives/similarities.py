@@ -54,7 +54,9 @@ class _Distances(torch.autograd.Function):
             squared, same = _apart(vectors)
             apart = squared.masked_fill_(same, 1.0).sqrt()
         pull = (gradient / apart).masked_fill(apart.detach() == 0, 0.0)
-        found: Tensor = (pull.sum(1) + pull.sum(0))[:, None] * vectors - pull @ vectors - pull.mT @ vectors
+        found: Tensor = (
+            (pull.sum(1) + pull.sum(0))[:, None] * vectors - pull @ vectors - pull.mT @ vectors
+        )
         return found
 
 
@@ -69,7 +71,9 @@ def _apart(vectors: Tensor) -> tuple[Tensor, Tensor]:
     length = vectors.square().sum(1, keepdim=True)
     one = torch.ones_like(length)
     with torch.autocast(vectors.device.type, enabled=False):
-        squared = torch.cat([-2 * vectors, length, one], 1) @ torch.cat([vectors, one, length], 1).mT
+        squared = (
+            torch.cat([-2 * vectors, length, one], 1) @ torch.cat([vectors, one, length], 1).mT
+        )
     rounding = 2 * torch.finfo(vectors.dtype).eps * (8 + math.sqrt(vectors.shape[1]))
     return squared, (squared.detach() <= rounding * length.detach()).fill_diagonal_(True)
 

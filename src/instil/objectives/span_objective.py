@@ -32,7 +32,9 @@ def merged(log_probability: Tensor, label: Tensor, span: Tensor) -> Tensor:
 def partners(span: Tensor, other: Tensor) -> Tensor:
     """(N, T): the position at which the other side's tokens (N, T') end the span of each position; 0 where there is none."""
     place = torch.arange(other.shape[1], device=other.device).expand_as(other)
-    last = other.new_zeros(len(other), max(span.shape[1], other.shape[1]) + 1).scatter_reduce(1, other + 1, place, "amax", include_self=False)
+    last = other.new_zeros(len(other), max(span.shape[1], other.shape[1]) + 1).scatter_reduce(
+        1, other + 1, place, "amax", include_self=False
+    )
     return torch.where(span >= 0, last.gather(1, span + 1), 0)
 
 
@@ -45,13 +47,18 @@ def require_same_positions(student: Tensor, teacher: Tensor) -> None:
     """ValueError where both sides speak of other positions and no span says which belong together."""
     if student.shape[:-1] != teacher.shape[:-1]:
         shapes = f"the student speaks of {tuple(student.shape[:-1])} tokens, the teacher of {tuple(teacher.shape[:-1])}"
-        raise ValueError(f"{shapes}, and the batch has no 'span' and 'teacher_span' that say which belong together; name teacher.tokenizer")
+        raise ValueError(
+            f"{shapes}, and the batch has no 'span' and 'teacher_span' that say which belong together; name teacher.tokenizer"
+        )
 
 
 def sorted_distance(student: Tensor, teacher: Tensor) -> Tensor:
     """(...): the sum of absolute differences of probabilities (..., V) and (..., V'), each sorted."""
     size = max(student.shape[-1], teacher.shape[-1])
-    mine, theirs = (F.pad(side.sort(-1, descending=True).values, (0, size - side.shape[-1])) for side in (student, teacher))
+    mine, theirs = (
+        F.pad(side.sort(-1, descending=True).values, (0, size - side.shape[-1]))
+        for side in (student, teacher)
+    )
     return (mine - theirs).abs().sum(-1)
 
 
@@ -69,9 +76,13 @@ class SpanObjective(Objective):
         weight = items(batch)
         return (weight if weight.ndim == 2 else weight[:, None]) * span_ends(batch["span"])
 
-    def distributions(self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float) -> tuple[Tensor, Tensor]:
+    def distributions(
+        self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float
+    ) -> tuple[Tensor, Tensor]:
         """Log-probabilities (..., V) and (..., V') at temperature, of the same spans; logits are raised to full precision."""
-        mine, theirs = ((full(logits) / temperature).log_softmax(-1) for logits in (student, teacher))
+        mine, theirs = (
+            (full(logits) / temperature).log_softmax(-1) for logits in (student, teacher)
+        )
         if "teacher_span" not in batch:
             require_same_positions(student, teacher)
             return mine, theirs

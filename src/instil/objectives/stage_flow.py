@@ -15,7 +15,9 @@ from instil.objectives.pairs import match, stages
 def require_two_stages(number: int, what: str) -> None:
     """ValueError for fewer than two stages, between which nothing flows."""
     if number < 2:
-        raise ValueError(f"{what} goes from one stage to the next and needs two pairs of stages, not {number}; tap more stages")
+        raise ValueError(
+            f"{what} goes from one stage to the next and needs two pairs of stages, not {number}; tap more stages"
+        )
 
 
 class StageFlow(FeatureObjective):

@@ -23,7 +23,10 @@ def kept_teachers(losses: Tensor, noise: Tensor, drop: float) -> Tensor:
 class SummaryObjective(PatchObjective):
     """A loss of the embedding and the deepest stage, each projected for each teacher, against that teacher's; subclasses define ``distance``."""
 
-    needs: ClassVar = {"student": (("features",), ("embedding",)), "teacher": (("members", "features"), ("members", "embedding"))}
+    needs: ClassVar = {
+        "student": (("features",), ("embedding",)),
+        "teacher": (("members", "features"), ("members", "embedding")),
+    }
     drop: float
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
@@ -32,10 +35,16 @@ class SummaryObjective(PatchObjective):
         self.heads, self.class_targets = nn.ModuleList(), nn.ModuleList()
         for number, member in enumerate(members(teacher)):
             if "embedding" not in member:
-                raise ValueError(f"teacher {number} gives {', '.join(member)}, and no embedding; name the module that gives it in its taps")
+                raise ValueError(
+                    f"teacher {number} gives {', '.join(member)}, and no embedding; name the module that gives it in its taps"
+                )
             widths = mine.shape[-1], member["embedding"].shape[-1]
             same = widths[0] == widths[1]
-            self.heads.append(nn.Identity() if same else Projection(*widths, device=mine.device, dtype=full(mine).dtype))
+            self.heads.append(
+                nn.Identity()
+                if same
+                else Projection(*widths, device=mine.device, dtype=full(mine).dtype)
+            )
             self.class_targets.append(self.prepare(member["embedding"]))
 
     def distance(self, embedding: Tensor, its: Tensor, patches: Tensor, theirs: Tensor) -> Tensor:
@@ -56,6 +65,14 @@ class SummaryObjective(PatchObjective):
         return (losses * kept).sum(1) / kept.sum(1)
 
     def _distances(self, student: Outputs, teacher: Outputs) -> Iterator[Tensor]:
-        sides = zip(self.paired(student, teacher), self.heads, self.class_targets, members(teacher), strict=True)
+        sides = zip(
+            self.paired(student, teacher),
+            self.heads,
+            self.class_targets,
+            members(teacher),
+            strict=True,
+        )
         for (mine, theirs, target), head, class_target, member in sides:
-            yield self.distance(head(student["embedding"]), class_target(member["embedding"]), mine, target(theirs))
+            yield self.distance(
+                head(student["embedding"]), class_target(member["embedding"]), mine, target(theirs)
+            )

@@ -72,17 +72,35 @@ class _Plan(NamedTuple):
     target: Target
     temperature: float
 
-    def run(self, tensors: Sequence[Tensor], weight: Tensor, learns: Sequence[bool]) -> tuple[Tensor, list[Tensor | None]]:
+    def run(
+        self, tensors: Sequence[Tensor], weight: Tensor, learns: Sequence[bool]
+    ) -> tuple[Tensor, list[Tensor | None]]:
         """The loss (N,), zero where the weight is, and the gradients by the tensors: of rows unweighted, of what rows share weighted."""
         student, teacher = self.source(tensors, learns), self.target.source
         values = weight.new_zeros(student.items)
         logits = loaded = None
-        for rows in _chunks(weight, student.classes, CHUNK if any(side is not None and side.multiplies for side in (student, teacher)) else BLOCK):
+        for rows in _chunks(
+            weight,
+            student.classes,
+            CHUNK
+            if any(side is not None and side.multiplies for side in (student, teacher))
+            else BLOCK,
+        ):
             logits = student.load(rows, logits)
             loaded = None if teacher is None else teacher.load(rows, loaded)
             for block in _blocks(logits):
-                some = slice(rows.start + block.start, rows.start + block.stop) if isinstance(rows, slice) else rows[block]
-                values[some], gradient = self._step(student, some, logits[block], None if loaded is None else loaded[block], any(learns))
+                some = (
+                    slice(rows.start + block.start, rows.start + block.stop)
+                    if isinstance(rows, slice)
+                    else rows[block]
+                )
+                values[some], gradient = self._step(
+                    student,
+                    some,
+                    logits[block],
+                    None if loaded is None else loaded[block],
+                    any(learns),
+                )
                 if student.multiplies:
                     logits[block] = gradient
                 elif any(learns):
@@ -91,7 +109,9 @@ class _Plan(NamedTuple):
                 student.collect(rows, logits, weight[rows])
         return values, student.summed()
 
-    def _step(self, student: Source, rows: Rows, logits: Tensor, loaded: Tensor | None, learns: bool) -> tuple[Tensor, Tensor]:
+    def _step(
+        self, student: Source, rows: Rows, logits: Tensor, loaded: Tensor | None, learns: bool
+    ) -> tuple[Tensor, Tensor]:
         """The loss of a block and its gradient by the logits."""
         logits, slope = capped(logits, student.softcap, learns)
         value, gradient = self.target.against(Side(divided(logits, self.temperature)), rows, loaded)
@@ -104,7 +124,11 @@ def _chunks(weight: Tensor, classes: int, size: dict[str, int]) -> Iterator[Rows
     rows = weight.nonzero().squeeze(1)
     step = max(1, size.get(weight.device.type, size["cuda"]) // classes)
     for start in range(0, len(rows), step):
-        yield slice(start, min(start + step, len(rows))) if len(rows) == len(weight) else rows[start : start + step]
+        yield (
+            slice(start, min(start + step, len(rows)))
+            if len(rows) == len(weight)
+            else rows[start : start + step]
+        )
 
 
 def _blocks(logits: Tensor) -> Iterator[slice]:
@@ -134,16 +158,32 @@ class _Sweep(torch.autograd.Function):
         ctx.gradients = None
         gradient = torch.where(weight == 0, 0.0, gradient)
         share = torch.ones_like(weight[:1])
-        if gradients is not None and any(part is not None and not _of_rows(tensors, number) for number, part in enumerate(gradients)):
-            share = (gradient @ weight) / (weight @ weight).clamp_min(torch.finfo(weight.dtype).tiny)
-            gradients = gradients if torch.allclose(gradient, share * weight, rtol=1e-5, atol=0) else None
+        if gradients is not None and any(
+            part is not None and not _of_rows(tensors, number)
+            for number, part in enumerate(gradients)
+        ):
+            share = (gradient @ weight) / (weight @ weight).clamp_min(
+                torch.finfo(weight.dtype).tiny
+            )
+            gradients = (
+                gradients if torch.allclose(gradient, share * weight, rtol=1e-5, atol=0) else None
+            )
         if gradients is None:
             _, gradients = ctx.plan.run(tensors, gradient, learns)
             share = torch.ones_like(share)
         for number, part in enumerate(gradients):
             if part is not None:
-                part.mul_((gradient[:, None] if _of_rows(tensors, number) else share).to(part.dtype))
-        return None, None, *(None if part is None else part.to(tensor.dtype) for part, tensor in zip(gradients, tensors, strict=True))
+                part.mul_(
+                    (gradient[:, None] if _of_rows(tensors, number) else share).to(part.dtype)
+                )
+        return (
+            None,
+            None,
+            *(
+                None if part is None else part.to(tensor.dtype)
+                for part, tensor in zip(gradients, tensors, strict=True)
+            ),
+        )
 
 
 def _of_rows(tensors: Sequence[Tensor], number: int) -> bool:
@@ -151,7 +191,13 @@ def _of_rows(tensors: Sequence[Tensor], number: int) -> bool:
     return number % 2 == 0 and not (number == len(tensors) - 1 and len(tensors) > 1)
 
 
-def sweep(student: Signal, target: Target, temperature: float = 1.0, weight: Tensor | None = None, vocabulary: int | None = None) -> Tensor:
+def sweep(
+    student: Signal,
+    target: Target,
+    temperature: float = 1.0,
+    weight: Tensor | None = None,
+    vocabulary: int | None = None,
+) -> Tensor:
     """One loss a token, (...), of student logits (..., V) or a projection with hidden states (..., H); no gradient reaches the target.
 
     ``weight`` (...) is how much each token will count in the mean or sum that is taken: where it is 0 the loss is 0 and costs nothing. The gradient
@@ -159,12 +205,20 @@ def sweep(student: Signal, target: Target, temperature: float = 1.0, weight: Ten
     """
     shape = leading(student)
     if temperature <= 0:
-        raise ValueError(f"temperature is {temperature}; expected a number above 0, 1 for the distribution as it is")
+        raise ValueError(
+            f"temperature is {temperature}; expected a number above 0, 1 for the distribution as it is"
+        )
     if weight is not None and weight.shape != shape:
-        raise ValueError(f"weights {tuple(weight.shape)} for tokens {tuple(shape)}; expected one for each token")
+        raise ValueError(
+            f"weights {tuple(weight.shape)} for tokens {tuple(shape)}; expected one for each token"
+        )
     source, tensors = flat(student, vocabulary)
     dtype, device = full(tensors[0]).dtype, tensors[0].device
-    weights = torch.ones(shape.numel(), dtype=dtype, device=device) if weight is None else weight.detach().reshape(-1).to(device, dtype)
+    weights = (
+        torch.ones(shape.numel(), dtype=dtype, device=device)
+        if weight is None
+        else weight.detach().reshape(-1).to(device, dtype)
+    )
     values: Tensor = _Sweep.apply(_Plan(source, target, temperature), weights, *tensors)
     return values.view(shape)
 
@@ -179,7 +233,9 @@ def vocabulary_of(signal: Signal) -> int:
     return len(signal.weight) if isinstance(signal, Projection) else signal.shape[-1]
 
 
-def flat(signal: Signal, vocabulary: int | None = None) -> tuple[Callable[[Sequence[Tensor], Sequence[bool]], Given | Head], list[Tensor]]:
+def flat(
+    signal: Signal, vocabulary: int | None = None
+) -> tuple[Callable[[Sequence[Tensor], Sequence[bool]], Given | Head], list[Tensor]]:
     """What makes logits out of a signal's tensors, and these, of N tokens and the first ``vocabulary`` classes."""
     end = vocabulary_of(signal) if vocabulary is None else vocabulary
     if not isinstance(signal, Projection):
@@ -208,7 +264,9 @@ def require_same_tokens(student: Signal, teacher: Signal, vocabulary: int | None
         )
     if vocabulary is None and mine != theirs:
         also = "if both know the same tokens and the rest is padding, say vocabulary=<number of tokens>: padding is left out of both softmaxes"
-        raise ValueError(f"the student's logits have {mine} classes, the teacher's {theirs}; {also}")
+        raise ValueError(
+            f"the student's logits have {mine} classes, the teacher's {theirs}; {also}"
+        )
     if vocabulary is not None and not 1 <= vocabulary <= min(mine, theirs):
         raise ValueError(
             f"vocabulary is {vocabulary}; the student's logits have {mine} classes and the teacher's {theirs}, which must be as many or more"
@@ -228,7 +286,13 @@ def token_divergence(
     ``vocabulary``: classes from there on are padding and have no probability on either side. Raises ValueError where tokens or classes differ.
     """
     require_same_tokens(student, teacher, vocabulary)
-    return sweep(student, Dense(constant(teacher, vocabulary), term, temperature), temperature, weight, vocabulary)
+    return sweep(
+        student,
+        Dense(constant(teacher, vocabulary), term, temperature),
+        temperature,
+        weight,
+        vocabulary,
+    )
 
 
 def constant(signal: Signal, vocabulary: int | None = None) -> Source:

@@ -26,14 +26,19 @@ class TokenObjective(Objective):
     Subclasses define ``term``, or ``values`` where it is not whole distributions that they compare.
     """
 
-    needs: ClassVar = {"student": (("projection", "logits"),), "teacher": (("projection", "logits"),)}
+    needs: ClassVar = {
+        "student": (("projection", "logits"),),
+        "teacher": (("projection", "logits"),),
+    }
     refuses: ClassVar = {
         "top": "it holds only some classes, and a divergence of those is another loss: top_k",
         "sampled": "of drawn classes it can only be estimated: sampled_kd",
         "text": "text says nothing of other classes: cross_entropy",
     }
 
-    def __init__(self, temperature: Positive = 1.0, scale: bool = True, vocabulary: Vocabulary = None):
+    def __init__(
+        self, temperature: Positive = 1.0, scale: bool = True, vocabulary: Vocabulary = None
+    ):
         super().__init__()
         self.temperature, self.scale, self.vocabulary = temperature, scale, vocabulary
 
@@ -43,8 +48,17 @@ class TokenObjective(Objective):
 
     def values(self, student: Signal, teacher: Any, batch: Batch) -> Tensor:
         """One value a token, of what was read of both sides."""
-        return token_divergence(student, teacher, self.term(batch), self.temperature, self.weight(batch), self.vocabulary)
+        return token_divergence(
+            student,
+            teacher,
+            self.term(batch),
+            self.temperature,
+            self.weight(batch),
+            self.vocabulary,
+        )
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        values = self.values(student[self.reads["student"][0]], teacher[self.reads["teacher"][0]], batch)
+        values = self.values(
+            student[self.reads["student"][0]], teacher[self.reads["teacher"][0]], batch
+        )
         return values * self.temperature**2 if self.scale else values

@@ -10,7 +10,13 @@ from torch import Tensor
 
 from instil.core import Sampled, Top, full, passed
 from instil.objectives.heads import Rows, Signal, Source
-from instil.objectives.token_divergence import constant, leading, require_same_tokens, tempered, vocabulary_of
+from instil.objectives.token_divergence import (
+    constant,
+    leading,
+    require_same_tokens,
+    tempered,
+    vocabulary_of,
+)
 from instil.objectives.token_terms import FLOOR, Side, Term
 
 Support = Literal["teacher", "student", "both"]
@@ -20,21 +26,40 @@ Support = Literal["teacher", "student", "both"]
 class Likeliest:
     """The classes that are told apart, of a record or of logits: ``size`` of each token, and with ``tail`` all others as one more."""
 
-    def __init__(self, teacher: Source | Top, temperature: float, size: int, support: Support = "teacher", tail: bool = True):
+    def __init__(
+        self,
+        teacher: Source | Top,
+        temperature: float,
+        size: int,
+        support: Support = "teacher",
+        tail: bool = True,
+    ):
         self.temperature, self.size, self.support, self.tail = temperature, size, support, tail
         self.source = None if isinstance(teacher, Top) else teacher
         self.top = _rows(teacher) if isinstance(teacher, Top) else None
 
-    def of(self, student: Side, rows: Rows, loaded: Tensor | None) -> tuple[Tensor | None, Tensor, Tensor | None]:
+    def of(
+        self, student: Side, rows: Rows, loaded: Tensor | None
+    ) -> tuple[Tensor | None, Tensor, Tensor | None]:
         """The teacher's logits unless there is a record, the classes (n, K), and which of these stand there for the second time."""
         if self.top is not None:
             return None, self.top[1][rows], None
         logits = tempered(self.source, loaded, self.temperature).logits
-        sides = {"teacher": (logits,), "student": (student.logits,), "both": (logits, student.logits)}[self.support]
+        sides = {
+            "teacher": (logits,),
+            "student": (student.logits,),
+            "both": (logits, student.logits),
+        }[self.support]
         kinds = [side.topk(self.size, -1).indices for side in sides]
         ids, again = torch.cat(kinds, -1), None
         if len(kinds) > 1:
-            again = torch.cat([torch.zeros_like(kinds[0], dtype=torch.bool), (kinds[1][:, :, None] == kinds[0][:, None]).any(-1)], -1)
+            again = torch.cat(
+                [
+                    torch.zeros_like(kinds[0], dtype=torch.bool),
+                    (kinds[1][:, :, None] == kinds[0][:, None]).any(-1),
+                ],
+                -1,
+            )
         return logits, ids, again
 
     def log(self, rows: Rows, logits: Tensor | None, ids: Tensor) -> Tensor:
@@ -44,7 +69,9 @@ class Likeliest:
         assert self.top is not None
         return self.top[0][rows]
 
-    def coarse(self, rows: Rows, logits: Tensor | None, ids: Tensor, again: Tensor | None) -> Tensor:
+    def coarse(
+        self, rows: Rows, logits: Tensor | None, ids: Tensor, again: Tensor | None
+    ) -> Tensor:
         """Its logits (n, K) of the classes and, with ``tail``, of all others as one more."""
         if logits is not None:
             return _coarse(logits, ids, again, self.tail)[0]
@@ -73,9 +100,13 @@ def likeliest(
         return Likeliest(constant(teacher, vocabulary), temperature, size, support, tail)
     require_there(student, teacher.log_tail.shape)
     if temperature != 1:
-        raise ValueError(f"temperature {temperature} of a recorded top: how its tail would be at another temperature than 1 is not known")
+        raise ValueError(
+            f"temperature {temperature} of a recorded top: how its tail would be at another temperature than 1 is not known"
+        )
     if support != "teacher":
-        raise ValueError(f"support '{support}' of a recorded top, which holds the teacher's likeliest classes alone; expected 'teacher'")
+        raise ValueError(
+            f"support '{support}' of a recorded top, which holds the teacher's likeliest classes alone; expected 'teacher'"
+        )
     return Likeliest(teacher, temperature, size, tail=tail)
 
 
@@ -104,7 +135,9 @@ class Ranked:
     ``hinge``: max(0, margin - (q_k - q_l)), the margin p_k - p_l where none is given; ``logistic``: log(1 + q_l / q_k).
     """
 
-    def __init__(self, classes: Likeliest, kind: Literal["hinge", "logistic"], margin: float | None = None):
+    def __init__(
+        self, classes: Likeliest, kind: Literal["hinge", "logistic"], margin: float | None = None
+    ):
         self.source, self.classes, self.kind, self.margin = classes.source, classes, kind, margin
 
     def against(self, student: Side, rows: Rows, loaded: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -117,15 +150,21 @@ class Ranked:
             behind = logits[:, None] - logits[:, :, None]
             pull = behind.sigmoid() * above
             slope = pull.sum(1) - pull.sum(2)
-            return (torch.nn.functional.softplus(behind) * above).sum((1, 2)), torch.zeros_like(student.logits).scatter_(-1, ids, slope)
+            return (torch.nn.functional.softplus(behind) * above).sum((1, 2)), torch.zeros_like(
+                student.logits
+            ).scatter_(-1, ids, slope)
         q = student.probability.gather(-1, ids)
         short = (gap if self.margin is None else self.margin) - (q[:, :, None] - q[:, None])
         pull = (short > 0).to(p.dtype) * above
         slope = q * (pull.sum(1) - pull.sum(2))
-        return (short.clamp_min(0) * above).sum((1, 2)), (student.probability * -slope.sum(-1, keepdim=True)).scatter_add_(-1, ids, slope)
+        return (short.clamp_min(0) * above).sum((1, 2)), (
+            student.probability * -slope.sum(-1, keepdim=True)
+        ).scatter_add_(-1, ids, slope)
 
 
-def _coarse(logits: Tensor, ids: Tensor, again: Tensor | None, tail: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
+def _coarse(
+    logits: Tensor, ids: Tensor, again: Tensor | None, tail: bool
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Logits of the chosen classes and of the tail, how much each class is of the tail, and the sum of it."""
     chosen = logits.gather(-1, ids).clamp_min_(FLOOR)
     if again is not None:
@@ -152,16 +191,24 @@ class Drawn:
     Of a ``Sampled``, or of a teacher's logits with ``numbers`` (N, n) in [0, 1) to draw by.
     """
 
-    def __init__(self, teacher: Source | Sampled, temperature: float, numbers: Tensor | None = None):
+    def __init__(
+        self, teacher: Source | Sampled, temperature: float, numbers: Tensor | None = None
+    ):
         self.temperature, self.numbers = temperature, numbers
         self.source = None if isinstance(teacher, Sampled) else teacher
         self.sampled = _drawn_rows(teacher) if isinstance(teacher, Sampled) else None
 
     def against(self, student: Side, rows: Rows, loaded: Tensor | None) -> tuple[Tensor, Tensor]:
-        ids, log_p, share = (part[rows] for part in self.sampled) if self.sampled is not None else self._draw(rows, loaded)
+        ids, log_p, share = (
+            (part[rows] for part in self.sampled)
+            if self.sampled is not None
+            else self._draw(rows, loaded)
+        )
         log_q, exponentials, total = _log_at(student.logits, ids)
         gradient = exponentials.mul_(share.sum(-1, keepdim=True) / total)
-        return (share * (log_p - log_q)).sum(-1), gradient.scatter_add_(-1, ids, -share.to(gradient.dtype))
+        return (share * (log_p - log_q)).sum(-1), gradient.scatter_add_(
+            -1, ids, -share.to(gradient.dtype)
+        )
 
     def _draw(self, rows: Rows, loaded: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         assert self.numbers is not None
@@ -174,7 +221,11 @@ class Drawn:
 def _drawn_rows(sampled: Sampled) -> tuple[Tensor, Tensor, Tensor]:
     size = sampled.ids.shape[-1]
     log_p = full(sampled.log_p).reshape(-1, size)
-    share = torch.ones_like(log_p) if sampled.log_q is None else (log_p - full(sampled.log_q).reshape(-1, size)).exp()
+    share = (
+        torch.ones_like(log_p)
+        if sampled.log_q is None
+        else (log_p - full(sampled.log_q).reshape(-1, size)).exp()
+    )
     return sampled.ids.reshape(-1, size).long(), log_p, share / size
 
 
@@ -190,7 +241,9 @@ class Said:
         mine, exponentials, total = _log_at(student.logits, ids)
         gap = (mine - theirs).squeeze(1)
         pull = (factor * gap).unsqueeze(1)
-        return factor * gap.square() / 2, exponentials.mul_(-pull / total).scatter_add_(-1, ids, pull)
+        return factor * gap.square() / 2, exponentials.mul_(-pull / total).scatter_add_(
+            -1, ids, pull
+        )
 
 
 def _log_at(logits: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -204,4 +257,6 @@ def _log_at(logits: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def require_there(student: Signal, shape: torch.Size) -> None:
     """ValueError unless the teacher speaks of the student's tokens."""
     if leading(student) != shape:
-        raise ValueError(f"the student has tokens {tuple(leading(student))}, the teacher {tuple(shape)}; both must have seen the same ones")
+        raise ValueError(
+            f"the student has tokens {tuple(leading(student))}, the teacher {tuple(shape)}; both must have seen the same ones"
+        )

@@ -72,7 +72,9 @@ def jsd(beta: float) -> Term:
         log_p_m, log_q_m = _against_mixture(student, teacher, beta)
         of_student = torch.linalg.vecdot(student.probability, log_q_m) * (1 - beta)
         value = torch.linalg.vecdot(teacher.probability, log_p_m) * beta + of_student
-        return value, log_q_m.mul_(1 - beta).sub_(of_student.unsqueeze(-1)).mul_(student.probability)
+        return value, log_q_m.mul_(1 - beta).sub_(of_student.unsqueeze(-1)).mul_(
+            student.probability
+        )
 
     return term
 
@@ -121,8 +123,13 @@ def symmetric_kl(forward: float) -> Term:
     """forward KL(p || q) + (1 - forward) KL(q || p)."""
 
     def term(student: Side, teacher: Side) -> tuple[Tensor, Tensor]:
-        (covering, first), (seeking, second) = forward_kl(student, teacher), reverse_kl(student, teacher)
-        return covering * forward + seeking * (1 - forward), first.mul_(forward).add_(second, alpha=1 - forward)
+        (covering, first), (seeking, second) = (
+            forward_kl(student, teacher),
+            reverse_kl(student, teacher),
+        )
+        return covering * forward + seeking * (1 - forward), first.mul_(forward).add_(
+            second, alpha=1 - forward
+        )
 
     return term
 
@@ -140,8 +147,13 @@ def adaptive_kl(head_mass: float) -> Term:
         gap = (teacher.probability - student.probability).abs_()
         of_head = torch.linalg.vecdot(gap.gather(-1, order), head.to(gap.dtype))
         share = (of_head / gap.sum(-1).clamp_min(torch.finfo(gap.dtype).tiny)).clamp_max(1)
-        (covering, first), (seeking, second) = forward_kl(student, teacher), reverse_kl(student, teacher)
-        return covering * share + seeking * (1 - share), first.mul_(share[:, None]).add_(second.mul_(1 - share[:, None]))
+        (covering, first), (seeking, second) = (
+            forward_kl(student, teacher),
+            reverse_kl(student, teacher),
+        )
+        return covering * share + seeking * (1 - share), first.mul_(share[:, None]).add_(
+            second.mul_(1 - share[:, None])
+        )
 
     return term
 
@@ -149,7 +161,9 @@ def adaptive_kl(head_mass: float) -> Term:
 def total_variation(student: Side, teacher: Side) -> tuple[Tensor, Tensor]:
     """Half the sum of abs(p - q)."""
     difference = student.probability - teacher.probability
-    return difference.abs().sum(-1) / 2, student.gradient(difference.sign_().mul_(student.probability).div_(2))
+    return difference.abs().sum(-1) / 2, student.gradient(
+        difference.sign_().mul_(student.probability).div_(2)
+    )
 
 
 def alpha_beta(alpha: float, beta: float) -> Term:
@@ -158,7 +172,9 @@ def alpha_beta(alpha: float, beta: float) -> Term:
     def term(student: Side, teacher: Side) -> tuple[Tensor, Tensor]:
         cross = (teacher.log * alpha).add_(student.log, alpha=beta).exp_()
         p, q = (teacher.log * (alpha + beta)).exp_(), (student.log * (alpha + beta)).exp_()
-        value = (p * (alpha / (alpha + beta))).add_(q, alpha=beta / (alpha + beta)).sub_(cross).sum(-1) / (alpha * beta)
+        value = (p * (alpha / (alpha + beta))).add_(q, alpha=beta / (alpha + beta)).sub_(cross).sum(
+            -1
+        ) / (alpha * beta)
         return value, student.gradient(q.sub_(cross).div_(alpha))
 
     return term

@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 
 
-def transport(student: Tensor, teacher: Tensor, cost: Tensor, regularization: float = 0.05, iterations: int = 10) -> Tensor:
+def transport(
+    student: Tensor,
+    teacher: Tensor,
+    cost: Tensor,
+    regularization: float = 0.05,
+    iterations: int = 10,
+) -> Tensor:
     """Cost of moving a distribution onto another along the entropy-regularized plan after some Sinkhorn iterations: (...).
 
     Log-probabilities (..., C), minus infinity where there is no class. The scalings are kept as logarithms; the kernel exp(-cost / regularization),
@@ -16,7 +22,9 @@ def transport(student: Tensor, teacher: Tensor, cost: Tensor, regularization: fl
     """
     kernel = (-cost.clamp_min(0) / regularization).exp()
     columns = column_scale(student, teacher, kernel, iterations)
-    price = columns @ (kernel * cost).mT / (columns @ kernel.mT).clamp_min(torch.finfo(cost.dtype).tiny)  # of a unit of each class of the student
+    price = (
+        columns @ (kernel * cost).mT / (columns @ kernel.mT).clamp_min(torch.finfo(cost.dtype).tiny)
+    )  # of a unit of each class of the student
     return (student.exp() * price).sum(-1)
 
 

@@ -15,7 +15,15 @@ from instil.recipe.options import check, plain
 from instil.recipe.overrides import merge
 from instil.recipe.sections import Recipe
 
-NAME_KEY = {"task": "name", "scheme": "type", "teacher": "type", "objective": "type", "weighting": "type", "balance": "type", "optimizer": "type"}
+NAME_KEY = {
+    "task": "name",
+    "scheme": "type",
+    "teacher": "type",
+    "objective": "type",
+    "weighting": "type",
+    "balance": "type",
+    "optimizer": "type",
+}
 DEFAULT = {"task": "classification", "scheme": "offline", "optimizer": "adamw"}
 RESERVED = {
     "task": {"name"},
@@ -52,7 +60,11 @@ def _section(place: Place) -> tuple[str, list[str]]:
     """The name and keys of the section in which an unknown key stands."""
     section: Any = Recipe
     for part in place[:-1]:
-        section = _model_in(section.model_fields[part].annotation) if part in section.model_fields else section
+        section = (
+            _model_in(section.model_fields[part].annotation)
+            if part in section.model_fields
+            else section
+        )
     return join(*place[:-1]) or "a recipe", list(section.model_fields)
 
 
@@ -68,16 +80,41 @@ def methods(whole: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]
     sections = [("task", whole.get("task"), "task"), ("scheme", whole.get("scheme"), "scheme")]
     for key, goal in goals.items() if isinstance(goals, Mapping) else ():
         weighting = goal.get("sample_weight") if isinstance(goal, Mapping) else None
-        sections += [("objective", goal, f"objectives.{key}"), ("weighting", weighting, f"objectives.{key}.sample_weight")]
-    sections += [("balance", whole.get("balance"), "balance"), ("teacher", whole.get("together"), "together")]
+        sections += [
+            ("objective", goal, f"objectives.{key}"),
+            ("weighting", weighting, f"objectives.{key}.sample_weight"),
+        ]
+    sections += [
+        ("balance", whole.get("balance"), "balance"),
+        ("teacher", whole.get("together"), "together"),
+    ]
     teacher = whole.get("teacher")
-    members = {f"teacher.{n}": one for n, one in enumerate(teacher)} if isinstance(teacher, list) else {"teacher": teacher}
-    sections += [("scheme", one["scheme"], f"{path}.scheme") for path, one in members.items() if isinstance(one, Mapping) and "scheme" in one]
-    sections += [("optimizer", *place) for train in ("train", "teacher_train") for place in _optimizers(whole.get(train), train)]
+    members = (
+        {f"teacher.{n}": one for n, one in enumerate(teacher)}
+        if isinstance(teacher, list)
+        else {"teacher": teacher}
+    )
+    sections += [
+        ("scheme", one["scheme"], f"{path}.scheme")
+        for path, one in members.items()
+        if isinstance(one, Mapping) and "scheme" in one
+    ]
+    sections += [
+        ("optimizer", *place)
+        for train in ("train", "teacher_train")
+        for place in _optimizers(whole.get(train), train)
+    ]
     for kind, section, path in sections:
-        name = section.get(NAME_KEY[kind], DEFAULT.get(kind)) if isinstance(section, Mapping) else None
+        name = (
+            section.get(NAME_KEY[kind], DEFAULT.get(kind)) if isinstance(section, Mapping) else None
+        )
         if isinstance(section, Mapping) and isinstance(name, str):
-            yield kind, name, {key: value for key, value in section.items() if key not in RESERVED[kind]}, path
+            yield (
+                kind,
+                name,
+                {key: value for key, value in section.items() if key not in RESERVED[kind]},
+                path,
+            )
 
 
 def _optimizers(train: Any, path: str) -> Iterator[tuple[Any, str]]:

@@ -72,15 +72,26 @@ def problems(error: ValidationError, data: Any, owner: Owner, path: str = "") ->
     found: dict[Place, list[Any]] = {}
     for one in error.errors(include_url=False):
         found.setdefault(_place(one, data), []).append(one)
-    places = [place for place in found if not any(len(deeper) > len(place) and deeper[: len(place)] == place for deeper in found)]
-    return [f"{join(path, *place) or 'recipe'}: {_sentence(found[place], place, owner)}" for place in places]
+    places = [
+        place
+        for place in found
+        if not any(len(deeper) > len(place) and deeper[: len(place)] == place for deeper in found)
+    ]
+    return [
+        f"{join(path, *place) or 'recipe'}: {_sentence(found[place], place, owner)}"
+        for place in places
+    ]
 
 
 def _place(one: Any, data: Any) -> Place:
     """The part of pydantic's location that exists in the data: names of union branches are no place."""
     place: list[str | int] = []
     for part in one["loc"]:
-        inside = part in data if isinstance(data, Mapping) else isinstance(data, (list, tuple)) and isinstance(part, int) and part < len(data)
+        inside = (
+            part in data
+            if isinstance(data, Mapping)
+            else isinstance(data, (list, tuple)) and isinstance(part, int) and part < len(data)
+        )
         if inside:
             data = data[part]
         elif one["type"] != "missing" or part != one["loc"][-1]:
@@ -117,7 +128,9 @@ def _expected(one: Any) -> str:
         return str(context["expected"])
     if kind in ("too_short", "too_long"):
         return f"a list of at {'least' if kind == 'too_short' else 'most'} {context.get('min_length', context.get('max_length'))}"
-    return WORDS.get(kind, "" if kind.startswith(("is_", "dataclass_", "needs_python")) else str(one["msg"]))
+    return WORDS.get(
+        kind, "" if kind.startswith(("is_", "dataclass_", "needs_python")) else str(one["msg"])
+    )
 
 
 def unknown(option: str, owner: str, options: Sequence[str]) -> str:
@@ -126,5 +139,7 @@ def unknown(option: str, owner: str, options: Sequence[str]) -> str:
 
     if not options:
         return f"{owner} has no such option; it has none"
-    listed = f"its options are {', '.join(options)}" if len(options) <= 8 else closest(option, options)
+    listed = (
+        f"its options are {', '.join(options)}" if len(options) <= 8 else closest(option, options)
+    )
     return f"{owner} has no such option; {listed}"

@@ -22,7 +22,17 @@ from instil.recipe.sections import Recipe
 BASELINES = ("alone",)
 WITHOUT_DATA = ("noise", "blobs")
 PACKAGED = Path(__file__).parents[1] / "recipes"
-STAGE = ("name", "data", "teacher", "together", "student", "scheme", "objectives", "train", "repeat")
+STAGE = (
+    "name",
+    "data",
+    "teacher",
+    "together",
+    "student",
+    "scheme",
+    "objectives",
+    "train",
+    "repeat",
+)
 SHORT = (
     ("task", "name"),
     ("data", "name"),
@@ -44,10 +54,14 @@ def load(where: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     path = _find(where)
     data = parse(path.read_text(encoding="utf-8"), str(path))
     if not isinstance(data, dict):
-        raise RecipeError(f"{path}: a recipe is a mapping with the keys data, student, objectives ..., not {data!r}")
+        raise RecipeError(
+            f"{path}: a recipe is a mapping with the keys data, student, objectives ..., not {data!r}"
+        )
     data = _long(override(_long(data), overrides))
     packaged = path.parent == PACKAGED
-    return build({"name": path.stem, "folder": "." if packaged else str(path.resolve().parent)} | data)
+    return build(
+        {"name": path.stem, "folder": "." if packaged else str(path.resolve().parent)} | data
+    )
 
 
 def _find(where: str | Path) -> Path:
@@ -57,11 +71,17 @@ def _find(where: str | Path) -> Path:
     if path.is_file():
         return path
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
-        near = [file.name for file in path.parent.iterdir() if file.suffix in (".yaml", ".yml")] if path.parent.is_dir() else []
+        near = (
+            [file.name for file in path.parent.iterdir() if file.suffix in (".yaml", ".yml")]
+            if path.parent.is_dir()
+            else []
+        )
         raise FileNotFoundError(f"there is no recipe {path}; {closest(path.name, near)}")
     packaged = sorted(file.stem for file in PACKAGED.glob("*.yaml"))
     if str(where) not in packaged:
-        raise RecipeError(f"No recipe named '{where}', and no such file; {closest(str(where), packaged)}")
+        raise RecipeError(
+            f"No recipe named '{where}', and no such file; {closest(str(where), packaged)}"
+        )
     return PACKAGED / f"{where}.yaml"
 
 
@@ -72,9 +92,15 @@ def build(data: Mapping[str, Any]) -> Recipe:
         _import(data["imports"], Path(data.get("folder", ".")))
     whole = _resolved(data)
     told: dict[str, str] = {}  # one line a place
-    for line in "\n".join([*wrong(whole), *_no_stage_before(whole), *_wrong_stages(whole)]).splitlines():
+    for line in "\n".join(
+        [*wrong(whole), *_no_stage_before(whole), *_wrong_stages(whole)]
+    ).splitlines():
         told.setdefault(line.partition(": ")[0], line)
-    lines = [line for place, line in told.items() if place.removeprefix("teacher_") not in told or not place.startswith("teacher_train.")]
+    lines = [
+        line
+        for place, line in told.items()
+        if place.removeprefix("teacher_") not in told or not place.startswith("teacher_train.")
+    ]
     if lines:  # what is wrong in train is wrong in teacher_train, which is made from it: told once
         raise RecipeError("\n".join(lines))
     return read(whole)
@@ -96,9 +122,17 @@ def _no_stage_before(whole: Mapping[str, Any], before: Sequence[str] | None = No
             model = spec.get("model") if isinstance(spec, Mapping) else None
             path = f"{side}.{number}.model" if several else f"{side}.model"
             if model == "previous" and before is None:
-                found.append(f"{path}: 'previous' is the net of the stage before, and there is none")
-            if isinstance(model, str) and model.startswith("stage:") and (name := model.removeprefix("stage:")) not in (before or ()):
-                found.append(f"{path}: no stage before this one has the name '{name}'; {closest(name, before or ())}")
+                found.append(
+                    f"{path}: 'previous' is the net of the stage before, and there is none"
+                )
+            if (
+                isinstance(model, str)
+                and model.startswith("stage:")
+                and (name := model.removeprefix("stage:")) not in (before or ())
+            ):
+                found.append(
+                    f"{path}: no stage before this one has the name '{name}'; {closest(name, before or ())}"
+                )
     return found
 
 
@@ -130,21 +164,45 @@ def _wrong_stages(whole: Mapping[str, Any]) -> list[str]:
     given = whole.get("stages") or []
     if not isinstance(given, list) or not all(isinstance(stage, Mapping) for stage in given):
         return []  # told by the sections
-    found = [f"stages.{n}.{key}: {unknown(key, 'a stage', STAGE)}" for n, stage in enumerate(given) for key in stage if key not in STAGE]
+    found = [
+        f"stages.{n}.{key}: {unknown(key, 'a stage', STAGE)}"
+        for n, stage in enumerate(given)
+        for key in stage
+        if key not in STAGE
+    ]
     for number, stage in enumerate(given):
-        other = [key for key in stage.get("data") or () if key not in STAGE_DATA] if isinstance(stage.get("data"), Mapping) else []
-        found += [f"stages.{number}.data.{key}: all stages learn from the recipe's data; one may change {', '.join(STAGE_DATA)}" for key in other]
+        other = (
+            [key for key in stage.get("data") or () if key not in STAGE_DATA]
+            if isinstance(stage.get("data"), Mapping)
+            else []
+        )
+        found += [
+            f"stages.{number}.data.{key}: all stages learn from the recipe's data; one may change {', '.join(STAGE_DATA)}"
+            for key in other
+        ]
         repeat = stage.get("repeat", 1)
         if isinstance(repeat, bool) or not isinstance(repeat, int) or repeat < 1:
-            found.append(f"stages.{number}.repeat: a number of at least 1 was expected, not {repeat!r}")
-        if "name" in stage and (not isinstance(stage["name"], str) or stage["name"] in [one.get("name") for one in given[:number]]):
-            found.append(f"stages.{number}.name: a text that no other stage has was expected, not {stage['name']!r}")
+            found.append(
+                f"stages.{number}.repeat: a number of at least 1 was expected, not {repeat!r}"
+            )
+        if "name" in stage and (
+            not isinstance(stage["name"], str)
+            or stage["name"] in [one.get("name") for one in given[:number]]
+        ):
+            found.append(
+                f"stages.{number}.name: a text that no other stage has was expected, not {stage['name']!r}"
+            )
         before = [str(one["name"]) for one in given[:number] if "name" in one] if number else None
         found += [f"stages.{number}.{line}" for line in _no_stage_before(stage, before)]
     if found:
         return found
     lines = {number: wrong(stage) for number, stage in _staged(whole)}
-    return [f"stages.{n}.{line}" for n, told in lines.items() for line in told if line.partition(":")[0].split(".")[0] in given[n]]
+    return [
+        f"stages.{n}.{line}"
+        for n, told in lines.items()
+        for line in told
+        if line.partition(":")[0].split(".")[0] in given[n]
+    ]
 
 
 def _long(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,22 +212,36 @@ def _long(data: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(long.get(key), str):
             long[key] = {inside: long[key]}
     if isinstance(long.get("teacher"), list):
-        long["teacher"] = [_long_teacher({"model": one} if isinstance(one, str) else one) for one in long["teacher"]]
+        long["teacher"] = [
+            _long_teacher({"model": one} if isinstance(one, str) else one)
+            for one in long["teacher"]
+        ]
     elif "teacher" in long:
         long["teacher"] = _long_teacher(long["teacher"])
     if isinstance(long.get("data"), Mapping) and isinstance(long["data"].get("images"), str):
         long["data"] = {**long["data"], "images": {"name": long["data"]["images"]}}
     if isinstance(long.get("objectives"), Mapping):
-        long["objectives"] = {name: _long_objective(one) for name, one in long["objectives"].items()}
+        long["objectives"] = {
+            name: _long_objective(one) for name, one in long["objectives"].items()
+        }
     if isinstance(long.get("stages"), list):
-        long["stages"] = [_long(stage) if isinstance(stage, Mapping) else stage for stage in long["stages"]]
+        long["stages"] = [
+            _long(stage) if isinstance(stage, Mapping) else stage for stage in long["stages"]
+        ]
     return long
 
 
 def _long_teacher(one: Any) -> Any:
     if not isinstance(one, Mapping):
         return one
-    return {**one, **{key: {inside: one[key]} for key, inside in (("scheme", "type"), ("data", "name")) if isinstance(one.get(key), str)}}
+    return {
+        **one,
+        **{
+            key: {inside: one[key]}
+            for key, inside in (("scheme", "type"), ("data", "name"))
+            if isinstance(one.get(key), str)
+        },
+    }
 
 
 def _long_objective(one: Any) -> Any:
@@ -182,20 +254,38 @@ def _long_objective(one: Any) -> Any:
 
 def _resolved(data: Mapping[str, Any]) -> dict[str, Any]:
     """What depends on other sections or on the machine, and the defaults of the methods."""
-    whole: dict[str, Any] = {"task": {"name": "classification"}, "scheme": {"type": "offline"}, "train": {}, "stages": []} | dict(data)
+    whole: dict[str, Any] = {
+        "task": {"name": "classification"},
+        "scheme": {"type": "offline"},
+        "train": {},
+        "stages": [],
+    } | dict(data)
     if isinstance(whole.get("objectives"), Mapping):
-        whole["objectives"] = {name: {"type": name} | one if isinstance(one, dict) else one for name, one in whole["objectives"].items()}
+        whole["objectives"] = {
+            name: {"type": name} | one if isinstance(one, dict) else one
+            for name, one in whole["objectives"].items()
+        }
     own = whole.get("teacher_train") or {}
-    if whole.get("teacher") is not None and isinstance(whole["train"], Mapping) and isinstance(own, Mapping):
+    if (
+        whole.get("teacher") is not None
+        and isinstance(whole["train"], Mapping)
+        and isinstance(own, Mapping)
+    ):
         whole["teacher_train"] = merge(whole["train"], own)
     task = _task(whole["task"])
     images = whole["data"].get("images") if isinstance(whole.get("data"), Mapping) else None
     if whole.get("baselines") is None and isinstance(images, Mapping):
         whole["baselines"] = [name for name in WITHOUT_DATA if name != images.get("name")]
-    if whole.get("baselines") is None and isinstance(whole.get("data"), Mapping) and whole["data"].get("labels") == 0:
+    if (
+        whole.get("baselines") is None
+        and isinstance(whole.get("data"), Mapping)
+        and whole["data"].get("labels") == 0
+    ):
         whole["baselines"] = []
     if whole.get("baselines") is None:
-        kind = whole["task"].get("kind", "single") if isinstance(whole["task"], Mapping) else "single"
+        kind = (
+            whole["task"].get("kind", "single") if isinstance(whole["task"], Mapping) else "single"
+        )
         whole["baselines"] = list(getattr(task, "baselines", {}).get(kind, BASELINES))
     if whole.get("export") is None:
         whole["export"] = getattr(task, "exports", True)
@@ -208,25 +298,46 @@ def _resolved(data: Mapping[str, Any]) -> dict[str, Any]:
 def _filled(section: Any, path: list[str], options: Mapping[str, Any]) -> Any:
     """The section with these options at ``path``, of which numbers are places in a list; as it was where there is no such place."""
     if isinstance(section, list):
-        return [_filled(one, path[1:], options) if str(number) == path[0] else one for number, one in enumerate(section)]
+        return [
+            _filled(one, path[1:], options) if str(number) == path[0] else one
+            for number, one in enumerate(section)
+        ]
     if not path:
         return {**section, **options}
-    return {key: _filled(one, path[1:], options) if key == path[0] else one for key, one in section.items()}
+    return {
+        key: _filled(one, path[1:], options) if key == path[0] else one
+        for key, one in section.items()
+    }
 
 
 def _task(section: Any) -> Any:
     """The class of the task that a section names; None where there is none."""
     name = section.get("name", "classification") if isinstance(section, Mapping) else section
-    return catalogue.find("task", name) if isinstance(name, str) and name in catalogue.names("task") else None
+    return (
+        catalogue.find("task", name)
+        if isinstance(name, str) and name in catalogue.names("task")
+        else None
+    )
 
 
 def to_yaml(recipe: Recipe) -> str:
     """The whole recipe, with everything that was filled in, as YAML that ``load`` reads back to the same recipe."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+    return yaml.safe_dump(
+        recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120
+    )
 
 
 def fingerprint(*sections: BaseModel | Mapping[str, Any] | list[Any] | str | int | None) -> str:
     """16 hexadecimal digits that change where one of these parts does, and with nothing else."""
-    parts = [section.model_dump(mode="json") if isinstance(section, BaseModel) else section for section in sections]
-    text = json.dumps(parts, sort_keys=True, default=lambda part: part.model_dump(mode="json") if isinstance(part, BaseModel) else plain(part))
+    parts = [
+        section.model_dump(mode="json") if isinstance(section, BaseModel) else section
+        for section in sections
+    ]
+    text = json.dumps(
+        parts,
+        sort_keys=True,
+        default=lambda part: (
+            part.model_dump(mode="json") if isinstance(part, BaseModel) else plain(part)
+        ),
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:16]

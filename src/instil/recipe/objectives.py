@@ -22,7 +22,9 @@ def build_objectives(objectives: Mapping[str, Goal], balance: Factor | None = No
     }
     balancing = None if balance is None else _made("balance", balance, "balance")
     try:
-        return Objectives(made, {key: goal.weight for key, goal in objectives.items()}, sample_weights, balancing)
+        return Objectives(
+            made, {key: goal.weight for key, goal in objectives.items()}, sample_weights, balancing
+        )
     except ValueError as error:
         raise RecipeError(str(error)) from error
 
@@ -36,7 +38,11 @@ def _made(kind: str, section: Goal | Factor, path: str) -> Any:
         scheduled = [name for name, value in options.items() if isinstance(value, Schedule)]
         if isinstance(error, TypeError) and not scheduled:
             raise
-        hint = f" (one of {', '.join(scheduled)} cannot be a schedule)" if isinstance(error, TypeError) else ""
+        hint = (
+            f" (one of {', '.join(scheduled)} cannot be a schedule)"
+            if isinstance(error, TypeError)
+            else ""
+        )
         raise RecipeError(f"{path}: {error}{hint}") from error
 
 
@@ -44,7 +50,9 @@ def label_goals(recipe: Recipe, *names: str) -> dict[str, Goal]:
     """Of each method the recipe's own objectives, or one with its defaults."""
     found: dict[str, Goal] = {}
     for name in names:
-        found |= {key: goal for key, goal in recipe.objectives.items() if goal.type == name} or {name: Goal(type=name)}
+        found |= {key: goal for key, goal in recipe.objectives.items() if goal.type == name} or {
+            name: Goal(type=name)
+        }
     return found
 
 

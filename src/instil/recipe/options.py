@@ -21,7 +21,17 @@ from torch import nn
 from instil.core import Schedule, Scheme
 from instil.recipe.errors import Place, RecipeError, join, problems
 
-STRUCTURE = ("self", "student", "teacher", "objectives", "params", "observe", "member_class_names", "class_names", "teacher_tokenizer")
+STRUCTURE = (
+    "self",
+    "student",
+    "teacher",
+    "objectives",
+    "params",
+    "observe",
+    "member_class_names",
+    "class_names",
+    "teacher_tokenizer",
+)
 """Parameters that a recipe fills from its other sections."""
 
 
@@ -30,7 +40,11 @@ def parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     found = inspect.signature(target, eval_str=True).parameters.values()
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     nets = inspect.isclass(target) and issubclass(target, Scheme)
-    mine = (p for p in found if p.kind not in variadic and p.name not in STRUCTURE and p.annotation is not Path)
+    mine = (
+        p
+        for p in found
+        if p.kind not in variadic and p.name not in STRUCTURE and p.annotation is not Path
+    )
     return {p.name: p for p in mine if nets or not _takes_net(p.annotation)}
 
 
@@ -39,11 +53,18 @@ def _is_net(annotation: Any) -> bool:
 
 
 def _takes_net(annotation: Any) -> bool:
-    return _is_net(annotation) or any(_takes_net(part) for part in get_args(annotation) if not isinstance(part, (str, list)))
+    return _is_net(annotation) or any(
+        _takes_net(part) for part in get_args(annotation) if not isinstance(part, (str, list))
+    )
 
 
 def check(
-    target: Callable[..., Any], options: Mapping[str, Any], path: str = "", name: str = "", schedules: bool = True, beside: Iterable[str] = ()
+    target: Callable[..., Any],
+    options: Mapping[str, Any],
+    path: str = "",
+    name: str = "",
+    schedules: bool = True,
+    beside: Iterable[str] = (),
 ) -> dict[str, Any]:
     """The options as the Python values that ``target`` takes; where it takes a float, ``{start, end, until, after}`` is a ``Schedule``.
 
@@ -55,10 +76,16 @@ def check(
     def owner(place: Place) -> tuple[str, list[str]]:
         from instil.recipe.sections import Model
 
-        return (name or target.__name__, known) if len(place) == 1 else (join(path, *place[:-1]), list(Model.model_fields))
+        return (
+            (name or target.__name__, known)
+            if len(place) == 1
+            else (join(path, *place[:-1]), list(Model.model_fields))
+        )
 
     try:
-        checked = _model(target, schedules).model_validate_json(json.dumps(dict(options), default=plain), strict=True)
+        checked = _model(target, schedules).model_validate_json(
+            json.dumps(dict(options), default=plain), strict=True
+        )
     except ValidationError as error:
         raise RecipeError("\n".join(problems(error, dict(options), owner, path))) from None
     return {option: getattr(checked, f"option_{option}") for option in options}
@@ -74,9 +101,15 @@ def _model(target: Callable[..., Any], schedules: bool) -> type[BaseModel]:
     """A pydantic model with a field for each option; the prefix keeps options such as ``copy`` apart from pydantic's own attributes."""
     fields: dict[str, Any] = {}
     for name, parameter in parameters(target).items():
-        annotation = Any if parameter.annotation is inspect.Parameter.empty else parameter.annotation
+        annotation = (
+            Any if parameter.annotation is inspect.Parameter.empty else parameter.annotation
+        )
         default = ... if parameter.default is inspect.Parameter.empty else parameter.default
-        wanted = Annotated[annotation, SCHEDULED] if schedules and _takes_float(annotation) else _with_models(annotation)
+        wanted = (
+            Annotated[annotation, SCHEDULED]
+            if schedules and _takes_float(annotation)
+            else _with_models(annotation)
+        )
         fields[f"option_{name}"] = (wanted, Field(default, alias=name))
     config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
     model: type[BaseModel] = create_model(target.__name__, __config__=config, **fields)
@@ -90,7 +123,10 @@ def _with_models(annotation: Any) -> Any:
     if not _takes_net(annotation):
         return annotation
     if _is_net(annotation):
-        return Annotated[Model, BeforeValidator(lambda given: {"model": given} if isinstance(given, str) else given)]
+        return Annotated[
+            Model,
+            BeforeValidator(lambda given: {"model": given} if isinstance(given, str) else given),
+        ]
     parts = tuple(_with_models(part) for part in get_args(annotation))
     if get_origin(annotation) in (typing.Union, types.UnionType):
         return typing.Union[parts]  # noqa: UP007 - of a tuple
@@ -111,11 +147,15 @@ def _number_or_schedule(value: Any, number: Callable[[Any], Any]) -> Any:
     if not isinstance(value, Mapping):
         return number(value)
     if not {"start", "end"} <= set(value) <= {"start", "end", "until", "after"}:
-        raise ValueError(f"a schedule has start, end and, if you like, after and until, not {', '.join(map(str, value)) or 'nothing'}")
+        raise ValueError(
+            f"a schedule has start, end and, if you like, after and until, not {', '.join(map(str, value)) or 'nothing'}"
+        )
     shares = {key: value[key] for key in ("until", "after") if key in value}
     for key, share in shares.items():
         if isinstance(share, bool) or not isinstance(share, (int, float)):
-            raise ValueError(f"{key} of a schedule is a share of the training between 0 and 1, not {share!r}")
+            raise ValueError(
+                f"{key} of a schedule is a share of the training between 0 and 1, not {share!r}"
+            )
     return Schedule(number(value["start"]), number(value["end"]), **shares)
 
 
@@ -125,13 +165,22 @@ SCHEDULED = WrapValidator(_number_or_schedule)
 
 def defaults(target: Callable[..., Any]) -> dict[str, Any]:
     """The defaults of the options that have one, as plain data."""
-    return {name: _default(p.default) for name, p in parameters(target).items() if p.default is not inspect.Parameter.empty}
+    return {
+        name: _default(p.default)
+        for name, p in parameters(target).items()
+        if p.default is not inspect.Parameter.empty
+    }
 
 
 def described(target: Callable[..., Any]) -> list[dict[str, Any]]:
     """Name, type, default and description of each option; the description is the docstring's sentence that names ``option``."""
     return [
-        {"name": name, "type": type_text(p.annotation), "default": _default(p.default), "description": _text(name, target)}
+        {
+            "name": name,
+            "type": type_text(p.annotation),
+            "default": _default(p.default),
+            "description": _text(name, target),
+        }
         for name, p in parameters(target).items()
     ]
 
@@ -151,7 +200,9 @@ def _text(option: str, target: Callable[..., Any]) -> str:
     losses = [
         value
         for name, value in vars(module).items()
-        if name.endswith("_loss") and inspect.isfunction(value) and value.__module__ == target.__module__
+        if name.endswith("_loss")
+        and inspect.isfunction(value)
+        and value.__module__ == target.__module__
     ]
     for source in (target, *losses, *getattr(target, "__mro__", ())):
         for paragraph in inspect.cleandoc(_own_doc(source)).split("\n\n"):
@@ -175,7 +226,12 @@ def type_text(annotation: Any) -> str:
         return "null"
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        bounds = [f"{sign} {getattr(m, key):g}" for m in parts[1:] for key, sign in _SIGNS.items() if hasattr(m, key)]
+        bounds = [
+            f"{sign} {getattr(m, key):g}"
+            for m in parts[1:]
+            for key, sign in _SIGNS.items()
+            if hasattr(m, key)
+        ]
         return " ".join([type_text(parts[0]), *bounds])
     if _is_net(annotation):
         return "network"

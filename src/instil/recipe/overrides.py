@@ -25,12 +25,18 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"the key '{key.value}' is given twice", key.start_mark)
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key '{key.value}' is given twice", key.start_mark
+                    )
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
 
 
 def parse(text: str, where: str) -> Any:
@@ -52,7 +58,9 @@ def override(data: Mapping[str, Any], changes: Iterable[str]) -> dict[str, Any]:
         key, equals, text = change.partition("=")
         parts = key.strip().split(".")
         if not equals or not all(parts):
-            raise RecipeError(f"'{change}' is no change of the recipe; write key=value, for example train.epochs=5")
+            raise RecipeError(
+                f"'{change}' is no change of the recipe; write key=value, for example train.epochs=5"
+            )
         _set(changed, parts, parse(text, f"the value of {key.strip()}"))
     return changed
 
@@ -62,12 +70,16 @@ def _set(data: Any, parts: list[str], value: Any) -> None:
         last = number == len(parts) - 1
         if isinstance(data, list):
             if not part.isdecimal() or int(part) >= len(data):
-                raise RecipeError(f"{join(*parts[:number])}: is a list of {len(data)}, which has no place '{part}' (the first is 0)")
+                raise RecipeError(
+                    f"{join(*parts[:number])}: is a list of {len(data)}, which has no place '{part}' (the first is 0)"
+                )
             place: Any = int(part)
         elif isinstance(data, dict):
             place = part
         else:
-            raise RecipeError(f"{join(*parts[:number])}: is {data!r}, so nothing inside it can be set")
+            raise RecipeError(
+                f"{join(*parts[:number])}: is {data!r}, so nothing inside it can be set"
+            )
         if not last:
             if isinstance(data, dict) and data.get(place) is None:
                 data[place] = {}
@@ -80,11 +92,17 @@ def _set(data: Any, parts: list[str], value: Any) -> None:
             data[place] = value
 
 
-def merge(base: Mapping[str, Any], over: Mapping[str, Any], replaced: Iterable[str] = ()) -> dict[str, Any]:
+def merge(
+    base: Mapping[str, Any], over: Mapping[str, Any], replaced: Iterable[str] = ()
+) -> dict[str, Any]:
     """``base`` with the entries of ``over``, mapping by mapping; those named ``replaced`` are taken whole."""
     merged = copy.deepcopy(dict(base))
     for key, value in over.items():
-        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping) and key not in replaced:
+        if (
+            isinstance(value, Mapping)
+            and isinstance(merged.get(key), Mapping)
+            and key not in replaced
+        ):
             merged[key] = merge(merged[key], value)
             continue
         if value is not None and key in INSTEAD:

@@ -123,7 +123,9 @@ class Model(Section):
         made = ("options", "changes", "weights", "trained", "pretrained", "taps", "input")
         fixed = [name for name in made if getattr(self, name) != _default(self, name)]
         if self.earlier and fixed:
-            raise ValueError(f"the net of an earlier stage has its {fixed[0]} already; leave {fixed[0]} out")
+            raise ValueError(
+                f"the net of an earlier stage has its {fixed[0]} already; leave {fixed[0]} out"
+            )
         return self
 
 
@@ -185,11 +187,17 @@ class TeacherModel(Model):
     @model_validator(mode="after")
     def _trained_here(self) -> TeacherModel:
         if self.earlier and (self.data is not None or self.copies > 1):
-            raise ValueError("the net of an earlier stage is one and has been trained; leave data and copies out")
+            raise ValueError(
+                "the net of an earlier stage is one and has been trained; leave data and copies out"
+            )
         if self.copies > 1 and self.ready:
-            raise ValueError("copies are trained from other initial weights each, and this teacher is not trained here; leave copies out")
+            raise ValueError(
+                "copies are trained from other initial weights each, and this teacher is not trained here; leave copies out"
+            )
         if self.progress < 1 and (self.ready or self.earlier):
-            raise ValueError("progress is that of a training before this one, and this teacher is not trained here; leave it out")
+            raise ValueError(
+                "progress is that of a training before this one, and this teacher is not trained here; leave it out"
+            )
         return self
 
 
@@ -209,7 +217,9 @@ class Goal(Open):
 
 def _matching(group: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(group.get("match"), str):
-        raise ValueError("match is missing: which parameters, by their name in the model, such as head.*")
+        raise ValueError(
+            "match is missing: which parameters, by their name in the model, such as head.*"
+        )
     return group
 
 
@@ -255,7 +265,9 @@ class Train(Section):
 
 def _different(seeds: list[int]) -> list[int]:
     if len(set(seeds)) < len(seeds):
-        raise ValueError(f"the seed {next(s for s in seeds if seeds.count(s) > 1)} is given twice: it would be the same run, counted as another")
+        raise ValueError(
+            f"the seed {next(s for s in seeds if seeds.count(s) > 1)} is given twice: it would be the same run, counted as another"
+        )
     return seeds
 
 
@@ -277,20 +289,32 @@ class Recipe(Section):
     train: Train = Train()
     teacher_train: Train | None = None
     stages: list[dict[str, Any]] = []
-    seeds: Annotated[list[Annotated[int, Ge(0)]], Field(min_length=1), AfterValidator(_different)] = [0, 1, 2]
+    seeds: Annotated[
+        list[Annotated[int, Ge(0)]], Field(min_length=1), AfterValidator(_different)
+    ] = [0, 1, 2]
     baselines: list[Literal["alone", "label_smoothing", "pseudo_labels", "noise", "blobs"]] = []
     export: bool = True
 
     @property
     def teachers(self) -> list[TeacherModel]:
         """The teachers, none, one or several, each of the copies by itself."""
-        given = self.teacher if isinstance(self.teacher, list) else [self.teacher] if self.teacher else []
+        given = (
+            self.teacher
+            if isinstance(self.teacher, list)
+            else [self.teacher]
+            if self.teacher
+            else []
+        )
         return [spec for spec in given for _ in range(spec.copies)]
 
     def locate(self, path: str) -> Path:
         """A file or folder that the recipe names, looked for in its folder and then where the command runs."""
-        places = [Path(path)] if Path(path).is_absolute() else [Path(self.folder) / path, Path(path)]
+        places = (
+            [Path(path)] if Path(path).is_absolute() else [Path(self.folder) / path, Path(path)]
+        )
         for place in places:
             if place.expanduser().exists():
                 return place.expanduser()
-        raise FileNotFoundError(f"there is no file or folder '{path}' in {Path(self.folder).resolve()} or {Path.cwd()}")
+        raise FileNotFoundError(
+            f"there is no file or folder '{path}' in {Path(self.folder).resolve()} or {Path.cwd()}"
+        )

@@ -42,10 +42,19 @@ class Budget:
 
     def _exceeded(self, most: int) -> str:
         self.log.refresh()
-        kept = f"what was answered is kept in {self.log.path}" if self.log.path else "give a log to keep what was answered"
+        kept = (
+            f"what was answered is kept in {self.log.path}"
+            if self.log.path
+            else "give a log to keep what was answered"
+        )
         more = f"allow more and start again: {kept}"
-        if self.requests is not None and self.log.requests + len(self._under_way) + 1 > self.requests:
-            return f"request_budget: {self.log.requests} of {self.requests} requests are spent; {more}"
+        if (
+            self.requests is not None
+            and self.log.requests + len(self._under_way) + 1 > self.requests
+        ):
+            return (
+                f"request_budget: {self.log.requests} of {self.requests} requests are spent; {more}"
+            )
         if self.tokens is not None and self.log.tokens + sum(self._under_way) + most > self.tokens:
             return f"token_budget: {self.log.tokens} of {self.tokens} tokens are spent, and the next request may take {most}; {more}"
         return ""

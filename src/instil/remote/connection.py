@@ -37,10 +37,20 @@ class Connection:
     by chance, or as long as the server asks for. ``timeout`` is in seconds. Raises ValueError for a URL that is none.
     """
 
-    def __init__(self, url: str, key: str, timeout: float = 120.0, retries: int = 6, wait: float = 0.5):
+    def __init__(
+        self, url: str, key: str, timeout: float = 120.0, retries: int = 6, wait: float = 0.5
+    ):
         if not re.match(r"https?://[^/@\s]+(/[^?#@\s]*)?$", url):
-            raise ValueError(f"url: '{re.sub('//.*@', '//***@', url)}' is no address such as http://127.0.0.1:8080/v1 (a key goes into ${key})")
-        self.url, self.key, self.timeout, self.retries, self.wait = url.rstrip("/"), key, timeout, retries, wait
+            raise ValueError(
+                f"url: '{re.sub('//.*@', '//***@', url)}' is no address such as http://127.0.0.1:8080/v1 (a key goes into ${key})"
+            )
+        self.url, self.key, self.timeout, self.retries, self.wait = (
+            url.rstrip("/"),
+            key,
+            timeout,
+            retries,
+            wait,
+        )
         self.stopped = threading.Event()
         self._pool: Any = None
 
@@ -60,7 +70,9 @@ class Connection:
     def _asked(self, method: str, address: str, body: bytes | None, retries: int) -> Any:
         trouble, least = "", 0.0
         for attempt in range(retries + 1):
-            if attempt and self.stopped.wait(max(least, random.uniform(0.5, 1) * min(LONGEST, self.wait * 2 ** (attempt - 1)))):
+            if attempt and self.stopped.wait(
+                max(least, random.uniform(0.5, 1) * min(LONGEST, self.wait * 2 ** (attempt - 1)))
+            ):
                 break
             try:
                 answer = self._sent(method, address, body)
@@ -68,7 +80,10 @@ class Connection:
                 trouble, least = _short(error, self.timeout), 0.0
                 continue
             if answer.status in AGAIN:
-                trouble, least = f"{answer.status} {_said(answer.data)}", _asked_for(answer.headers.get("Retry-After"))
+                trouble, least = (
+                    f"{answer.status} {_said(answer.data)}",
+                    _asked_for(answer.headers.get("Retry-After")),
+                )
                 if least > PATIENCE:
                     break
                 continue
@@ -79,14 +94,26 @@ class Connection:
             except ValueError:
                 trouble, least = f"an answer that is no whole JSON: {answer.data[:60]!r}", 0.0
         asked = f"; it asks to wait {least:.0f} s" if least > PATIENCE else ""
-        raise Unreachable(f"{address} gave no answer in {attempt + 1} attempt{'s' * (attempt > 0)}{asked}; the last: {trouble}")
+        raise Unreachable(
+            f"{address} gave no answer in {attempt + 1} attempt{'s' * (attempt > 0)}{asked}; the last: {trouble}"
+        )
 
     def _sent(self, method: str, address: str, body: bytes | None) -> Any:
         if self._pool is None:
             self._pool = _urllib3().PoolManager(maxsize=64)
         secret = os.environ.get(self.key)
-        headers = {"Content-Type": "application/json", "Accept": "application/json"} | ({"Authorization": f"Bearer {secret}"} if secret else {})
-        return self._pool.request(method, address, body=body, headers=headers, timeout=self.timeout, retries=False, redirect=False)
+        headers = {"Content-Type": "application/json", "Accept": "application/json"} | (
+            {"Authorization": f"Bearer {secret}"} if secret else {}
+        )
+        return self._pool.request(
+            method,
+            address,
+            body=body,
+            headers=headers,
+            timeout=self.timeout,
+            retries=False,
+            redirect=False,
+        )
 
     def _hint(self, status: int) -> str:
         if status in (401, 403):
@@ -99,7 +126,9 @@ def _urllib3() -> Any:
     try:
         import urllib3
     except ImportError as error:
-        raise ImportError('teachers behind a server need urllib3: pip install "instil[remote]"') from error
+        raise ImportError(
+            'teachers behind a server need urllib3: pip install "instil[remote]"'
+        ) from error
     return urllib3
 
 

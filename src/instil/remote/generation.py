@@ -14,7 +14,9 @@ from instil.remote.server import Completion, Server
 Tick = Callable[[int, int], None]
 
 
-def generate(prompts: Path, out: Path, server: Server, tick: Tick = lambda done, of: None, **options: Any) -> int:
+def generate(
+    prompts: Path, out: Path, server: Server, tick: Tick = lambda done, of: None, **options: Any
+) -> int:
     """Answer the ``prompt`` of every line of ``prompts`` (.jsonl); returns how many lines are in ``out``.
 
     A line of ``out`` is that of the prompt with ``completion`` and ``finish_reason``; ``options`` are those of ``Server.completions``. ``out``
@@ -27,22 +29,37 @@ def generate(prompts: Path, out: Path, server: Server, tick: Tick = lambda done,
     for number, answer in server.completions([entry["prompt"] for _, entry in entries], **options):
         found[number] = answer
         tick(len(found), len(entries))
-    wrong = {entries[number][0]: why for number, answer in sorted(found.items()) if (why := _useless(answer))}
+    wrong = {
+        entries[number][0]: why
+        for number, answer in sorted(found.items())
+        if (why := _useless(answer))
+    }
     if wrong:
         line, why = next(iter(wrong.items()))
         if len(wrong) == len(entries) > 1:
             raise ValueError(f"none of the {len(wrong)} prompts has an answer to learn from: {why}")
         others = f" (and {len(wrong) - 1} other lines)" * (len(wrong) > 1)
-        raise ValueError(f"{prompts.name}, line {line}{others} cannot be learned from: {why}. Take it out; the other answers are kept in the log")
+        raise ValueError(
+            f"{prompts.name}, line {line}{others} cannot be learned from: {why}. Take it out; the other answers are kept in the log"
+        )
     with atomic(out) as temporary:
-        lines = (json.dumps(entry | _said(found[number]), ensure_ascii=False) for number, (_, entry) in enumerate(entries))
+        lines = (
+            json.dumps(entry | _said(found[number]), ensure_ascii=False)
+            for number, (_, entry) in enumerate(entries)
+        )
         temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return len(found)
 
 
 def _useless(answer: Completion | Refused) -> str:
     """Why there is nothing to learn of an answer, or nothing."""
-    return str(answer) if isinstance(answer, Refused) else "" if answer.text.strip() else "the answer is empty"
+    return (
+        str(answer)
+        if isinstance(answer, Refused)
+        else ""
+        if answer.text.strip()
+        else "the answer is empty"
+    )
 
 
 def _said(answer: Completion | Refused) -> dict[str, str]:
@@ -60,7 +77,11 @@ def read_prompts(path: Path) -> list[tuple[int, dict[str, Any]]]:
             entry = json.loads(line)
         except json.JSONDecodeError as error:
             raise ValueError(f"{path.name}, line {number} is no JSON: {error}") from error
-        if not isinstance(entry, dict) or not isinstance(entry.get("prompt"), str) or not entry["prompt"].strip():
+        if (
+            not isinstance(entry, dict)
+            or not isinstance(entry.get("prompt"), str)
+            or not entry["prompt"].strip()
+        ):
             raise ValueError(f"{path.name}, line {number} needs a 'prompt', a text")
         found.append((number, entry))
     if not found:

@@ -70,9 +70,16 @@ class Log:
                 self._take(file)
                 if key in self._places:
                     return
-                file.truncate(self._read)  # all writers hold the lock: what is left over is half a line of one that was killed
+                file.truncate(
+                    self._read
+                )  # all writers hold the lock: what is left over is half a line of one that was killed
                 file.seek(self._read)
-                file.write(json.dumps({"key": key, "tokens": tokens, "answer": answer}, separators=(",", ":")).encode() + b"\n")
+                file.write(
+                    json.dumps(
+                        {"key": key, "tokens": tokens, "answer": answer}, separators=(",", ":")
+                    ).encode()
+                    + b"\n"
+                )
                 file.flush()
                 os.fsync(file.fileno())
                 self._take(file)
@@ -80,7 +87,11 @@ class Log:
     def refresh(self) -> None:
         """Read what other processes have added."""
         with self._lock:
-            if self.path is not None and self.path.exists() and self.path.stat().st_size != self._read:
+            if (
+                self.path is not None
+                and self.path.exists()
+                and self.path.stat().st_size != self._read
+            ):
                 with open(self.path, "rb") as file:
                     self._take(file)
 
@@ -101,7 +112,9 @@ class Log:
             found = LINE.fullmatch(line)
             if found is None:
                 number = len(self._places) + 1
-                raise ValueError(f"log: line {number} of {self.path} is no answer of a server: {line[:40]!r}; take another file")
+                raise ValueError(
+                    f"log: line {number} of {self.path} is no answer of a server: {line[:40]!r}; take another file"
+                )
             self._count(found[1].decode(), self._read, int(found[2]))
             self._read += len(line)
 

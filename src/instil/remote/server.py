@@ -88,14 +88,24 @@ class Server:
 
         Raises Unreachable, Spent, or ValueError for an answer that holds no text.
         """
-        given = {"model": self.name, "max_tokens": length, "temperature": temperature, "seed": seed} | WHOLE | dict(options or {})
+        given = (
+            {"model": self.name, "max_tokens": length, "temperature": temperature, "seed": seed}
+            | WHOLE
+            | dict(options or {})
+        )
         given = {key: value for key, value in given.items() if value is not None}
         address = f"{self.connection.url}/{'completions' if plain else 'chat/completions'}"
         before = [] if system is None else [{"role": "system", "content": system}]
 
         def answered(prompt: str) -> Completion | Refused:
-            asked = {"prompt": prompt} if plain else {"messages": [*before, {"role": "user", "content": prompt}]}
-            question = Question(address, given | asked, len(prompt.encode()) + len((system or "").encode()) + length)
+            asked = (
+                {"prompt": prompt}
+                if plain
+                else {"messages": [*before, {"role": "user", "content": prompt}]}
+            )
+            question = Question(
+                address, given | asked, len(prompt.encode()) + len((system or "").encode()) + length
+            )
             try:
                 return Completion(*self._answer(question, _text_of))
             except Refused as refusal:
@@ -123,7 +133,9 @@ class Server:
         try:
             return [top for _, top in sorted(self._each(answered, rows), key=lambda pair: pair[0])]
         except Refused as error:
-            raise ValueError(f"{error} (asked for the {size} likeliest tokens after each of up to {max(map(len, rows))})") from error
+            raise ValueError(
+                f"{error} (asked for the {size} likeliest tokens after each of up to {max(map(len, rows))})"
+            ) from error
 
     def _found(self, name: str | None) -> str:
         """The model that is meant, after a first look at the server."""
@@ -135,14 +147,26 @@ class Server:
         except Refused as error:
             if error.status in (401, 403):
                 raise
-            hint = "" if self.connection.url != self.connection.root else f"; most servers have their API at {self.connection.url}/v1"
-            raise ValueError(f"url: {self.connection.url} is no OpenAI-compatible server ({error}){hint}") from error
+            hint = (
+                ""
+                if self.connection.url != self.connection.root
+                else f"; most servers have their API at {self.connection.url}/v1"
+            )
+            raise ValueError(
+                f"url: {self.connection.url} is no OpenAI-compatible server ({error}){hint}"
+            ) from error
         except (KeyError, TypeError) as error:
-            raise ValueError(f"url: {self.connection.url}/models lists no models; is this an OpenAI-compatible server?") from error
+            raise ValueError(
+                f"url: {self.connection.url}/models lists no models; is this an OpenAI-compatible server?"
+            ) from error
         if name is None and len(known) == 1:
             return known[0]
         if name is None or name not in known:
-            wrong = "say which model" if name is None else f"there is no model '{name}' at {self.connection.url}"
+            wrong = (
+                "say which model"
+                if name is None
+                else f"there is no model '{name}' at {self.connection.url}"
+            )
             raise ValueError(f"name: {wrong}; {closest(name or '', known)}")
         return name
 
@@ -167,7 +191,9 @@ class Server:
                 if before is None:
                     self.log.put(key, [ids, values], NOTE)
                 elif before[0] != ids or abs(before[1][0] - values[0]) > 0.05:
-                    raise ValueError(f"log: {self.log.path} has answers of another model than '{self.name}' at the server now; take another file")
+                    raise ValueError(
+                        f"log: {self.log.path} has answers of another model than '{self.name}' at the server now; take another file"
+                    )
                 self._way = way
                 return way
         raise ValueError(
@@ -178,12 +204,16 @@ class Server:
     def _questions(self, way: Way, ids: Sequence[int], size: int) -> list[Question]:
         return way.ask(self.connection.root, self.connection.url, self.name, ids, size)
 
-    def _each(self, answered: Callable[[One], Made], questions: Iterable[One]) -> Iterator[tuple[int, Made]]:
+    def _each(
+        self, answered: Callable[[One], Made], questions: Iterable[One]
+    ) -> Iterator[tuple[int, Made]]:
         """Some at a time; what is under way when one fails is still waited for, so that its answer is kept."""
         self.connection.stopped.clear()
         pool = futures.ThreadPoolExecutor(self.concurrency)
         try:
-            under_way = {pool.submit(answered, question): number for number, question in enumerate(questions)}
+            under_way = {
+                pool.submit(answered, question): number for number, question in enumerate(questions)
+            }
             for done in futures.as_completed(under_way):
                 yield under_way[done], done.result()
         except BaseException:
@@ -194,7 +224,10 @@ class Server:
 
     def _answer(self, question: Question, read: Callable[[Any], Any]) -> Any:
         """What ``read`` makes of the answer: from the log, from whoever asks the same just now, or from the server."""
-        key = key_of(question.address.removeprefix(self.connection.root), {"model": self.name} | question.body)
+        key = key_of(
+            question.address.removeprefix(self.connection.root),
+            {"model": self.name} | question.body,
+        )
         while (kept := self.log.get(key)) is None:
             with self._lock:
                 other = self._under_way.get(key)
@@ -217,10 +250,14 @@ class Server:
         with self.budget.spending(question.tokens):
             answer = self.connection.post(question.address, question.body)
             if not isinstance(answer, dict):
-                raise ValueError(f"{question.address} answered a {type(answer).__name__}, not an object")
+                raise ValueError(
+                    f"{question.address} answered a {type(answer).__name__}, not an object"
+                )
             tokens = usage(answer)
             if tokens is None and self.budget.tokens is not None:
-                raise ValueError("token_budget: this server does not say how many tokens it used; set request_budget instead")
+                raise ValueError(
+                    "token_budget: this server does not say how many tokens it used; set request_budget instead"
+                )
             made = read(answer)
             self.log.put(key, made, tokens or 0)
             return made

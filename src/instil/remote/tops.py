@@ -34,19 +34,31 @@ class Way(NamedTuple):
 
 def _ask_vllm(_root: str, url: str, model: str, ids: Sequence[int], size: int) -> list[Question]:
     """Log-probabilities of the prompt are of each token given those before; one more token makes the last position a prompt's."""
-    body = {"model": model, "prompt": [*ids, ids[-1]], "max_tokens": 1, "temperature": 1.0, "prompt_logprobs": size}
+    body = {
+        "model": model,
+        "prompt": [*ids, ids[-1]],
+        "max_tokens": 1,
+        "temperature": 1.0,
+        "prompt_logprobs": size,
+    }
     return [Question(f"{url}/completions", body, len(ids) + 2)]
 
 
 def _read_vllm(answer: Any) -> list[Position]:
     listed = answer["choices"][0]["prompt_logprobs"][1:]
-    return [([int(token) for token in one], [float(said["logprob"]) for said in one.values()]) for one in listed]
+    return [
+        ([int(token) for token in one], [float(said["logprob"]) for said in one.values()])
+        for one in listed
+    ]
 
 
 def _ask_sglang(root: str, _url: str, _model: str, ids: Sequence[int], size: int) -> list[Question]:
     body = {
         "input_ids": [*ids, ids[-1]],
-        "sampling_params": {"max_new_tokens": 0, "temperature": 1.0},  # it divides log-probabilities of the input by the temperature
+        "sampling_params": {
+            "max_new_tokens": 0,
+            "temperature": 1.0,
+        },  # it divides log-probabilities of the input by the temperature
         "return_logprob": True,
         "logprob_start_len": 0,
         "top_logprobs_num": size,
@@ -55,7 +67,10 @@ def _ask_sglang(root: str, _url: str, _model: str, ids: Sequence[int], size: int
 
 
 def _read_sglang(answer: Any) -> list[Position]:
-    return [([int(one[1]) for one in listed], [float(one[0]) for one in listed]) for listed in answer["meta_info"]["input_top_logprobs"][1:]]
+    return [
+        ([int(one[1]) for one in listed], [float(one[0]) for one in listed])
+        for listed in answer["meta_info"]["input_top_logprobs"][1:]
+    ]
 
 
 PLAIN = "root ::= [ -~]+"
@@ -66,8 +81,19 @@ def _ask_llama(root: str, _url: str, _model: str, ids: Sequence[int], size: int)
 
     The token that it draws must be plain text: it loses the probabilities of one that is part of a character. They are those before the drawing.
     """
-    body = {"n_predict": 1, "n_probs": size, "temperature": 1.0, "post_sampling_probs": False, "cache_prompt": True, "seed": 0, "grammar": PLAIN}
-    return [Question(f"{root}/completion", {"prompt": list(ids[:end])} | body, end + 1) for end in range(1, len(ids) + 1)]
+    body = {
+        "n_predict": 1,
+        "n_probs": size,
+        "temperature": 1.0,
+        "post_sampling_probs": False,
+        "cache_prompt": True,
+        "seed": 0,
+        "grammar": PLAIN,
+    }
+    return [
+        Question(f"{root}/completion", {"prompt": list(ids[:end])} | body, end + 1)
+        for end in range(1, len(ids) + 1)
+    ]
 
 
 def _read_llama(answer: Any) -> list[Position]:
@@ -75,7 +101,11 @@ def _read_llama(answer: Any) -> list[Position]:
     return [([int(one["id"]) for one in listed], [float(one["logprob"]) for one in listed])]
 
 
-WAYS = (Way("vLLM", _ask_vllm, _read_vllm), Way("SGLang", _ask_sglang, _read_sglang), Way("llama.cpp", _ask_llama, _read_llama))
+WAYS = (
+    Way("vLLM", _ask_vllm, _read_vllm),
+    Way("SGLang", _ask_sglang, _read_sglang),
+    Way("llama.cpp", _ask_llama, _read_llama),
+)
 
 
 def positions(way: Way, answer: Any, count: int, size: int) -> list[Position]:
@@ -83,17 +113,25 @@ def positions(way: Way, answer: Any, count: int, size: int) -> list[Position]:
     try:
         found = way.read(answer)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"the answer has no log-probabilities as {way.name} gives them: {type(error).__name__}: {error}") from error
+        raise ValueError(
+            f"the answer has no log-probabilities as {way.name} gives them: {type(error).__name__}: {error}"
+        ) from error
     if len(found) != count:
         raise ValueError(f"{way.name} answered {len(found)} positions, {count} were asked for")
     made = []
     for tokens, values in found:
         order = sorted(range(len(tokens)), key=lambda one: -values[one])[:size]
         if len(order) < size or not all(math.isfinite(values[one]) for one in order):
-            raise ValueError(f"{way.name} gave {len(order)} log-probabilities of a token, {size} were asked for")
+            raise ValueError(
+                f"{way.name} gave {len(order)} log-probabilities of a token, {size} were asked for"
+            )
         if sum(math.exp(values[one]) for one in order) > 1.001:
-            raise ValueError(f"{way.name} gave probabilities that sum to more than 1: they are not of a whole softmax at temperature 1")
-        made.append(([tokens[one] for one in order], [float(f"{values[one]:.8g}") for one in order]))
+            raise ValueError(
+                f"{way.name} gave probabilities that sum to more than 1: they are not of a whole softmax at temperature 1"
+            )
+        made.append(
+            ([tokens[one] for one in order], [float(f"{values[one]:.8g}") for one in order])
+        )
     return made
 
 
@@ -102,7 +140,9 @@ def top_of(found: Sequence[Position]) -> Top:
     values = torch.tensor([log_p for _, log_p in found], dtype=torch.float64)
     inside = values.logsumexp(-1).clamp_max(math.log1p(-SURE))
     tail = torch.log(-torch.expm1(inside))
-    return Top(values.float(), torch.tensor([ids for ids, _ in found], dtype=torch.int32), tail.float())
+    return Top(
+        values.float(), torch.tensor([ids for ids, _ in found], dtype=torch.int32), tail.float()
+    )
 
 
 def usage(answer: Mapping[str, Any]) -> int | None:

@@ -19,34 +19,71 @@ def metric_curves(record: Record, metric: str, key: str, title: str) -> Plot | s
     curves = _validation(record, metric)
     arms = [*(arm for arm in ARMS if arm in curves), *(arm for arm in curves if arm not in ARMS)]
     if not arms:
-        return f"metrics.jsonl holds no validation {text.name(metric)}, so there are no curves of it."
-    fraction = all(-1 <= value <= 1 for arm in arms for curve in curves[arm] for value in curve.values())
+        return (
+            f"metrics.jsonl holds no validation {text.name(metric)}, so there are no curves of it."
+        )
+    fraction = all(
+        -1 <= value <= 1 for arm in arms for curve in curves[arm] for value in curve.values()
+    )
     data = [trace for arm in arms for trace in _lines(arm, curves[arm], fraction)]
     axis: dict[str, Any] = {"tickformat": ".1~%"} if fraction else {}
-    layout = {"xaxis": {**_epoch_axis(data), "rangemode": "tozero"}, "yaxis": {**axis, "title": {"text": text.name(metric)}}, "hovermode": "x"}
+    layout = {
+        "xaxis": {**_epoch_axis(data), "rangemode": "tozero"},
+        "yaxis": {**axis, "title": {"text": text.name(metric)}},
+        "hovermode": "x",
+    }
     several = max(len(curves[arm]) for arm in arms) > 1
     caption = f"On the validation split. {'Thin lines are single seeds, bold lines their mean.' if several else 'One line a network.'}"
-    ends = ", ".join(f"{text.name(arm)} {text.amount(mean(curve[max(curve)] for curve in curves[arm]), fraction)}" for arm in arms)
-    return Plot(key, title, caption, f"Validation {text.name(metric)} against epoch. At the end: {ends}.", data, layout)
+    ends = ", ".join(
+        f"{text.name(arm)} {text.amount(mean(curve[max(curve)] for curve in curves[arm]), fraction)}"
+        for arm in arms
+    )
+    return Plot(
+        key,
+        title,
+        caption,
+        f"Validation {text.name(metric)} against epoch. At the end: {ends}.",
+        data,
+        layout,
+    )
 
 
 def loss_shares(record: Record) -> Plot | str:
     """How much of the distilled student's training signal each weighted loss is, epoch by epoch."""
     shares: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     for _, epoch, row in _epochs(record, "distilled"):
-        losses = {name: abs(value) for name, part in (row.get("losses") or {}).items() if (value := finite(part)) is not None}
+        losses = {
+            name: abs(value)
+            for name, part in (row.get("losses") or {}).items()
+            if (value := finite(part)) is not None
+        }
         for name, value in losses.items():
             shares[name][epoch].append(value / (sum(losses.values()) or 1))
     if not shares:
-        return "metrics.jsonl holds no losses of the distilled student, so their shares are not drawn."
+        return (
+            "metrics.jsonl holds no losses of the distilled student, so their shares are not drawn."
+        )
     if len(shares) == 1:
         return f"The distilled student learns from one loss alone, {_loss_name(next(iter(shares)), shares)}, so there are no shares to draw."
-    data = [_area(_loss_name(name, shares), parts, MORE_COLOURS[number % len(MORE_COLOURS)]) for number, (name, parts) in enumerate(shares.items())]
+    data = [
+        _area(_loss_name(name, shares), parts, MORE_COLOURS[number % len(MORE_COLOURS)])
+        for number, (name, parts) in enumerate(shares.items())
+    ]
     axis = {"tickformat": ".0%", "range": [0, 1], "title": {"text": "share of the loss"}}
     layout = {"xaxis": _epoch_axis(data), "yaxis": axis, "hovermode": "x"}
-    ends = ", ".join(f"{_loss_name(name, shares)} {text.amount(mean(parts[max(parts)]))}" for name, parts in shares.items())
+    ends = ", ".join(
+        f"{_loss_name(name, shares)} {text.amount(mean(parts[max(parts)]))}"
+        for name, parts in shares.items()
+    )
     caption = "Each weighted loss as a share of their sum, mean over seeds. A loss that falls to nothing no longer teaches anything."
-    return Plot("shares", "What the student learns from", caption, f"Share of each loss in the total. At the end: {ends}.", data, layout)
+    return Plot(
+        "shares",
+        "What the student learns from",
+        caption,
+        f"Share of each loss in the total. At the end: {ends}.",
+        data,
+        layout,
+    )
 
 
 MORE_COLOURS = ("#0f9a83", "#3d8bd4", "#d97a2b", "#b065b3", *MORE)
@@ -80,8 +117,16 @@ def _loss_name(name: str, all_names: dict[str, Any]) -> str:
 
 def _epochs(record: Record, arm: str) -> Iterator[tuple[Any, float, dict[str, Any]]]:
     """(seed, epochs done, row) of an arm; later stages follow on, and several rows in one epoch share it out evenly."""
-    rows = [row for row in record.metrics if row.get("arm") == arm and finite(row.get("epoch")) is not None]
-    rows = list({tuple(row.get(key) for key in ("seed", "stage", "epoch", "step")): row for row in rows}.values())  # a resumed run tells some twice
+    rows = [
+        row
+        for row in record.metrics
+        if row.get("arm") == arm and finite(row.get("epoch")) is not None
+    ]
+    rows = list(
+        {
+            tuple(row.get(key) for key in ("seed", "stage", "epoch", "step")): row for row in rows
+        }.values()
+    )  # a resumed run tells some twice
     first = min((row["epoch"] for row in rows), default=0)
     offset, last = {}, 0
     for stage in sorted({row.get("stage") or 0 for row in rows}):
@@ -101,7 +146,10 @@ def _validation(record: Record, metric: str) -> dict[str, list[Curve]]:
         curves: dict[Any, Curve] = defaultdict(dict)
         for seed, epoch, row in _epochs(record, arm):
             validation = row.get("validation")
-            if isinstance(validation, dict) and (value := finite(validation.get(metric))) is not None:
+            if (
+                isinstance(validation, dict)
+                and (value := finite(validation.get(metric))) is not None
+            ):
                 curves[seed][epoch] = value
         if curves:
             found[arm] = list(curves.values())

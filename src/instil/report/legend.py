@@ -19,7 +19,9 @@ STROKES = {"dot": "2 2.5", "dash": "6 4", "dashdot": "7 2.5 2 2.5"}
 def legend(plot: Plot) -> str:
     """One entry for every named trace; nothing for a plot of one."""
     named = [trace for trace in plot.data if "name" in trace and trace.get("showlegend", True)]
-    entries = "".join(f"<li>{_sample(trace)}{trace['name']}</li>" for trace in named)  # names are escaped for plotly, which is escaped for HTML too
+    entries = "".join(
+        f"<li>{_sample(trace)}{trace['name']}</li>" for trace in named
+    )  # names are escaped for plotly, which is escaped for HTML too
     return f'<ul class="legend">{entries}</ul>' if len(named) > 1 else ""
 
 
@@ -32,6 +34,8 @@ def _sample(trace: dict[str, Any]) -> str:
         dash = STROKES.get(line.get("dash", ""))
         stroke = f'<path stroke="{color}" stroke-width="2.25"{f" stroke-dasharray={dash!r}" if dash else ""} d="M0 6h26"/>'
         shape = f'<g fill="{color}">{SHAPES[marker.get("symbol", "circle")]}</g>'
-        drawn = (stroke if "lines" in trace["mode"] else "") + (shape if "markers" in trace["mode"] else "")
+        drawn = (stroke if "lines" in trace["mode"] else "") + (
+            shape if "markers" in trace["mode"] else ""
+        )
     left, width = (0, 26) if "lines" in trace["mode"] else (7, 12)
     return f'<svg width="{width}" height="12" viewBox="{left} 0 {width} 12" aria-hidden="true">{drawn}</svg>'

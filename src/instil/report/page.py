@@ -39,14 +39,26 @@ def render(record: Record) -> str:
 
     drawn: list[Plot] = []
     template = Template(files("instil.report").joinpath("page.html").read_text("utf-8"))
-    parts = {**_opening(record), **_work(record, drawn), **_cost(record, drawn), **_trust(record, drawn), **_measured(record)}
-    return template.substitute(parts, plots=_json([_spec(plot) for plot in drawn]), plotly=get_plotlyjs())
+    parts = {
+        **_opening(record),
+        **_work(record, drawn),
+        **_cost(record, drawn),
+        **_trust(record, drawn),
+        **_measured(record),
+    }
+    return template.substitute(
+        parts, plots=_json([_spec(plot) for plot in drawn]), plotly=get_plotlyjs()
+    )
 
 
 def _opening(record: Record) -> dict[str, str]:
     tone, words = text.verdict(record)
     name = str(record.at("data", "name") or record.folder.resolve().name)
-    about = [name, str(record.at("task") or ""), f"{record.at('scheme') or ''} distillation".strip()]
+    about = [
+        name,
+        str(record.at("task") or ""),
+        f"{record.at('scheme') or ''} distillation".strip(),
+    ]
     return {
         "title": escape(f"{name}: {words.lower()} · instil"),
         "about": " · ".join(escape(part) for part in about if part),
@@ -55,7 +67,8 @@ def _opening(record: Record) -> dict[str, str]:
         "headline": _aside(escape(text.headline(record))),
         "baselines": _paragraph(text.baselines(record)),
         "figures": "".join(
-            f"<div><dt>{escape(term)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>" for term, value, note in _figures(record)
+            f"<div><dt>{escape(term)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>"
+            for term, value, note in _figures(record)
         ),
         "warnings": _warnings(record),
     }
@@ -76,13 +89,24 @@ def _figures(record: Record) -> list[tuple[str, str, str]]:
         teacher, student = (record.number("cost", side, *keys) for side in ("teacher", "student"))
         if teacher and student:
             ratio = teacher / student
-            sides = [text.milliseconds(value) if term == "Faster" else text.count(value) for value in (teacher, student)]
+            sides = [
+                text.milliseconds(value) if term == "Faster" else text.count(value)
+                for value in (teacher, student)
+            ]
             if ratio < 1:
                 term = {"Smaller": "Larger", "Faster": "Slower"}[term]
-            found.append((term, text.times(max(ratio, 1 / ratio)), f"{sides[0]} to {sides[1]}{' parameters' if len(keys) == 1 else ''}"))
+            found.append(
+                (
+                    term,
+                    text.times(max(ratio, 1 / ratio)),
+                    f"{sides[0]} to {sides[1]}{' parameters' if len(keys) == 1 else ''}",
+                )
+            )
     agreement = record.number("distilled", "agreement", "mean")
     if agreement is not None:
-        found.append(("Agreement", text.amount(agreement), "of test samples get the teacher’s answer"))
+        found.append(
+            ("Agreement", text.amount(agreement), "of test samples get the teacher’s answer")
+        )
     return found
 
 
@@ -91,7 +115,9 @@ def _warnings(record: Record) -> str:
     said = [str(warning) for warning in given] if isinstance(given, list) else []
     status = record.at("status")
     if status not in (None, "complete"):
-        words = {"running": "is still running", "failed": "failed"}.get(str(status), f"was {status}")
+        words = {"running": "is still running", "failed": "failed"}.get(
+            str(status), f"was {status}"
+        )
         said.insert(0, f"This run {words}: the numbers below are what there is so far.")
     said += record.unread
     if not said:
@@ -134,8 +160,16 @@ def _trust(record: Record, drawn: list[Plot]) -> dict[str, str]:
 
 
 def _measured(record: Record) -> dict[str, str]:
-    recipe = f"<pre tabindex=0><code>{escape(record.recipe)}</code></pre>" if record.recipe else "<p>The recipe is missing from the run folder.</p>"
-    return {"measured": tables.terms([*trust.measured(record), *tables.environment(record)]), "pictures": _pictures(record), "recipe": recipe}
+    recipe = (
+        f"<pre tabindex=0><code>{escape(record.recipe)}</code></pre>"
+        if record.recipe
+        else "<p>The recipe is missing from the run folder.</p>"
+    )
+    return {
+        "measured": tables.terms([*trust.measured(record), *tables.environment(record)]),
+        "pictures": _pictures(record),
+        "recipe": recipe,
+    }
 
 
 def _pictures(record: Record) -> str:

@@ -9,7 +9,13 @@ from typing import Any
 from instil.report import text
 from instil.report.record import Record
 
-COLOURS = {"teacher": "#7d8794", "alone": "#d97a2b", "label_smoothing": "#b065b3", "pseudo_labels": "#3d8bd4", "distilled": "#0f9a83"}
+COLOURS = {
+    "teacher": "#7d8794",
+    "alone": "#d97a2b",
+    "label_smoothing": "#b065b3",
+    "pseudo_labels": "#3d8bd4",
+    "distilled": "#0f9a83",
+}
 MORE = ("#a08a14", "#c2504d", "#6f78d6", "#6b9a3a", "#9a6b4f")
 DASHES = {"teacher": "dot", "label_smoothing": "dash", "pseudo_labels": "dashdot"}
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross")
@@ -42,7 +48,11 @@ def gains(record: Record) -> Plot | str:
     """Distilled minus each baseline, with its interval."""
     rows = [("alone", ("gain",)), *((arm, ("gains", arm)) for arm in (record.at("gains") or {}))]
     known = [(arm, record.number(*path, "mean"), record.interval(*path)) for arm, path in rows]
-    found = [(arm, mean, interval) for arm, mean, interval in known if mean is not None and interval is not None]
+    found = [
+        (arm, mean, interval)
+        for arm, mean, interval in known
+        if mean is not None and interval is not None
+    ]
     if not found:
         return "With one seed, or no student alone, a gain has no interval, so none is drawn."
     data = [_gain(record, arm, mean, ends) for arm, mean, ends in found]
@@ -52,22 +62,47 @@ def gains(record: Record) -> Plot | str:
         "yaxis": {"autorange": "reversed", "automargin": True, "showgrid": False},
         "accent": "zero",
     }
-    said = "; ".join(f"over {text.name(arm).lower()}: {_gain_words(record, mean, *ends)}" for arm, mean, ends in found)
+    said = "; ".join(
+        f"over {text.name(arm).lower()}: {_gain_words(record, mean, *ends)}"
+        for arm, mean, ends in found
+    )
     caption = "An interval that stays clear of zero is a difference larger than the noise between seeds. A hollow mark is not."
     title = "Gain of the distilled student over …"
-    return Plot("gains", title, caption, f"Gain of the distilled student {said}.", data, layout, 90 + 44 * len(found))
+    return Plot(
+        "gains",
+        title,
+        caption,
+        f"Gain of the distilled student {said}.",
+        data,
+        layout,
+        90 + 44 * len(found),
+    )
 
 
 def _gain(record: Record, arm: str, mean: float, ends: tuple[float, float]) -> dict[str, Any]:
-    color, scale, clear = colour("distilled"), 100 if record.fraction else 1, ends[0] > 0 or ends[1] < 0
-    bar = {"type": "data", "symmetric": False, "array": [(ends[1] - mean) * scale], "arrayminus": [(mean - ends[0]) * scale]}
+    color, scale, clear = (
+        colour("distilled"),
+        100 if record.fraction else 1,
+        ends[0] > 0 or ends[1] < 0,
+    )
+    bar = {
+        "type": "data",
+        "symmetric": False,
+        "array": [(ends[1] - mean) * scale],
+        "arrayminus": [(mean - ends[0]) * scale],
+    }
     return {
         "type": "scatter",
         "mode": "markers",
         "x": [mean * scale],
         "y": [f"{label(text.name(arm).lower())} "],
         "error_x": {**bar, "color": color, "thickness": 2.5, "width": 7},
-        "marker": {"size": 13, "color": color, "symbol": "circle" if clear else "circle-open", "line": {"width": 2, "color": color}},
+        "marker": {
+            "size": 13,
+            "color": color,
+            "symbol": "circle" if clear else "circle-open",
+            "line": {"width": 2, "color": color},
+        },
         "hovertemplate": f"{label(_gain_words(record, mean, *ends))}<extra></extra>",
         "showlegend": False,
     }
@@ -80,8 +115,15 @@ def _gain_words(record: Record, mean: float, low: float, high: float) -> str:
 
 def trade(record: Record) -> Plot | str:
     """Latency against the headline metric, for every network and file that has both."""
-    known = [(words, arm, _latency(record, place), value) for words, arm, place, value in _networks(record)]
-    found = [(words, arm, latency, value) for words, arm, latency, value in known if latency is not None and value[0] is not None]
+    known = [
+        (words, arm, _latency(record, place), value)
+        for words, arm, place, value in _networks(record)
+    ]
+    found = [
+        (words, arm, latency, value)
+        for words, arm, latency, value in known
+        if latency is not None and value[0] is not None
+    ]
     if not found:
         return "Latency was not measured, so it is not drawn against quality."
     data = [
@@ -89,21 +131,50 @@ def trade(record: Record) -> Plot | str:
         for number, (words, arm, latency, value) in enumerate(found)
     ]
     medians = [latency[0] for _, _, latency, _ in found]
-    wide = {"type": "log", "dtick": "D2", "tickformat": "~g"} if min(medians) > 0 and max(medians) > 8 * min(medians) else {"rangemode": "tozero"}
+    wide = (
+        {"type": "log", "dtick": "D2", "tickformat": "~g"}
+        if min(medians) > 0 and max(medians) > 8 * min(medians)
+        else {"rangemode": "tozero"}
+    )
     layout = {
-        "xaxis": {"title": {"text": f"latency, ms{', logarithmic' if 'type' in wide else ''}"}, **wide},
-        "yaxis": {**({"tickformat": ".1~%"} if record.fraction else {}), "title": {"text": f"test {text.name(record.metric)}"}},
+        "xaxis": {
+            "title": {"text": f"latency, ms{', logarithmic' if 'type' in wide else ''}"},
+            **wide,
+        },
+        "yaxis": {
+            **({"tickformat": ".1~%"} if record.fraction else {}),
+            "title": {"text": f"test {text.name(record.metric)}"},
+        },
     }
     caption = "Up and to the left is better. Bars: to the 90th percentile of the latency, and one standard deviation between seeds."
-    said = "; ".join(f"{words} {text.milliseconds(latency[0])} at {text.amount(value[0], record.fraction)}" for words, _, latency, value in found)
-    return Plot("trade", "Speed against quality", caption, f"Median latency and {text.name(record.metric)}: {said}.", data, layout, 380)
+    said = "; ".join(
+        f"{words} {text.milliseconds(latency[0])} at {text.amount(value[0], record.fraction)}"
+        for words, _, latency, value in found
+    )
+    return Plot(
+        "trade",
+        "Speed against quality",
+        caption,
+        f"Median latency and {text.name(record.metric)}: {said}.",
+        data,
+        layout,
+        380,
+    )
 
 
 def shipped(record: Record) -> float | None:
     """The headline metric of the one student that was exported: as measured on the file, or of its seed."""
     measured = record.number("export", "onnx", record.metric)
-    values = dict(zip(map(str, record.seeds), record.values("distilled", record.metric), strict=False))
-    return measured if measured is not None else values.get(str(record.at("shipped_seed")), record.number("distilled", record.metric, "mean"))
+    values = dict(
+        zip(map(str, record.seeds), record.values("distilled", record.metric), strict=False)
+    )
+    return (
+        measured
+        if measured is not None
+        else values.get(
+            str(record.at("shipped_seed")), record.number("distilled", record.metric, "mean")
+        )
+    )
 
 
 Network = tuple[str, str, tuple[str, ...], tuple[float | None, float | None]]
@@ -114,19 +185,36 @@ def _networks(record: Record) -> list[Network]:
     rows: list[Network] = []
     for arm in ("teacher", "alone", "distilled"):
         value = record.number(arm, record.metric, "mean"), record.number(arm, record.metric, "std")
-        rows.append((text.name(arm), arm, ("cost", "teacher" if arm == "teacher" else "student"), value))
+        rows.append(
+            (text.name(arm), arm, ("cost", "teacher" if arm == "teacher" else "student"), value)
+        )
     rows.append(("Distilled, ONNX", "distilled", ("export", "onnx"), (shipped(record), None)))
-    rows.append(("Distilled, ONNX int8", "distilled", ("export", "int8"), (record.number("export", "int8", record.metric), None)))
+    rows.append(
+        (
+            "Distilled, ONNX int8",
+            "distilled",
+            ("export", "int8"),
+            (record.number("export", "int8", record.metric), None),
+        )
+    )
     return rows
 
 
 def _latency(record: Record, place: tuple[str, ...]) -> tuple[float, float] | None:
-    median, p90 = record.number(*place, "latency", "median_ms"), record.number(*place, "latency", "p90_ms")
+    median, p90 = (
+        record.number(*place, "latency", "median_ms"),
+        record.number(*place, "latency", "p90_ms"),
+    )
     return None if median is None else (median, max(median, p90 or median))
 
 
 def _point(
-    words: str, color: str, symbol: str, latency: tuple[float, float], value: tuple[float | None, float | None], fraction: bool
+    words: str,
+    color: str,
+    symbol: str,
+    latency: tuple[float, float],
+    value: tuple[float | None, float | None],
+    fraction: bool,
 ) -> dict[str, Any]:
     thin = {"thickness": 1.5, "width": 4, "color": color}
     shown = "%{y:.1%}" if fraction else "%{y:.3f}"
@@ -135,7 +223,13 @@ def _point(
         "mode": "markers",
         "x": [latency[0]],
         "y": [value[0]],
-        "error_x": {"type": "data", "symmetric": False, "array": [latency[1] - latency[0]], "arrayminus": [0], **thin},
+        "error_x": {
+            "type": "data",
+            "symmetric": False,
+            "array": [latency[1] - latency[0]],
+            "arrayminus": [0],
+            **thin,
+        },
         "error_y": {"type": "data", "array": [value[1] or 0], **thin},
         "marker": {"size": 13, "color": color, "symbol": symbol},
         "name": label(words),

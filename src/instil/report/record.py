@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 
 ARMS = ("teacher", "alone", "label_smoothing", "pseudo_labels", "distilled")
-SIDE = ("loss", "ece", "mae", "agreement", "perplexity", "bits_per_byte")  # metrics that are never the headline
+SIDE = (
+    "loss",
+    "ece",
+    "mae",
+    "agreement",
+    "perplexity",
+    "bits_per_byte",
+)  # metrics that are never the headline
 NUMBERS = ("perplexity", "bits_per_byte")  # which are no shares of one
 
 
@@ -40,23 +47,37 @@ class Record:
     def interval(self, *keys: str) -> tuple[float, float] | None:
         """The two ends of the interval at this path; None where one of them is missing."""
         ends = self.at(*keys, "interval")
-        low, high = [finite(end) for end in ends] if isinstance(ends, list) and len(ends) == 2 else (None, None)
+        low, high = (
+            [finite(end) for end in ends]
+            if isinstance(ends, list) and len(ends) == 2
+            else (None, None)
+        )
         return None if low is None or high is None else (low, high)
 
     @cached_property
     def arms(self) -> list[str]:
         """The networks that have a test result: the known ones first, others as they come."""
-        found = [key for key, value in self.result.items() if isinstance(value, dict) and any(_summary(part) for part in value.values())]
+        found = [
+            key
+            for key, value in self.result.items()
+            if isinstance(value, dict) and any(_summary(part) for part in value.values())
+        ]
         found = [key for key in found if key not in ("gains", "cost", "details", "export")]
         return [*(arm for arm in ARMS if arm in found), *(arm for arm in found if arm not in ARMS)]
 
     @cached_property
     def metric(self) -> str:
         """The headline metric that the result names, or accuracy, or else the first one of the first arm."""
-        names = [name for arm in self.arms for name, value in self.result[arm].items() if _summary(value)]
+        names = [
+            name for arm in self.arms for name, value in self.result[arm].items() if _summary(value)
+        ]
         if self.at("headline") in names:
             return str(self.at("headline"))
-        return "accuracy" if "accuracy" in names else next((name for name in names if name not in SIDE), "accuracy")
+        return (
+            "accuracy"
+            if "accuracy" in names
+            else next((name for name in names if name not in SIDE), "accuracy")
+        )
 
     @cached_property
     def fraction(self) -> bool:
@@ -74,8 +95,16 @@ class Record:
     def decisive(self) -> tuple[str, ...]:
         """Where the gain stands that decides: over the student alone, or, in a run without one, over the best of the simpler methods."""
         gains = self.at("gains")
-        known = [("gains", arm) for arm in gains if self.number("gains", arm, "mean") is not None] if isinstance(gains, dict) else []
-        return ("gain",) if self.at("data", "images") is None or not known else min(known, key=lambda path: self.number(*path, "mean") or 0.0)
+        known = (
+            [("gains", arm) for arm in gains if self.number("gains", arm, "mean") is not None]
+            if isinstance(gains, dict)
+            else []
+        )
+        return (
+            ("gain",)
+            if self.at("data", "images") is None or not known
+            else min(known, key=lambda path: self.number(*path, "mean") or 0.0)
+        )
 
     @cached_property
     def pictures(self) -> bytes:
@@ -102,7 +131,9 @@ def read_run(folder: str | Path) -> Record:
         raise ValueError(f"{folder} is not a folder; expected the folder that `instil run` made")
     if not (folder / "result.json").is_file():
         there = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
-        raise ValueError(f"{folder} has no result.json, so it is not a run folder, or its run wrote no result yet; it holds {there}")
+        raise ValueError(
+            f"{folder} has no result.json, so it is not a run folder, or its run wrote no result yet; it holds {there}"
+        )
     try:
         result = json.loads((folder / "result.json").read_text("utf-8"))
     except (ValueError, OSError) as error:
@@ -112,13 +143,27 @@ def read_run(folder: str | Path) -> Record:
             f"{folder / 'result.json'} holds a {type(result).__name__}; expected an object with teacher, alone, distilled, gain and cost"
         )
     unread: list[str] = []
-    metrics, environment = _metrics(folder / "metrics.jsonl", unread), _environment(folder / "environment.json", unread)
-    return Record(folder, result, metrics, environment, _text(folder / "recipe.yaml", unread) or "", tuple(unread))
+    metrics, environment = (
+        _metrics(folder / "metrics.jsonl", unread),
+        _environment(folder / "environment.json", unread),
+    )
+    return Record(
+        folder,
+        result,
+        metrics,
+        environment,
+        _text(folder / "recipe.yaml", unread) or "",
+        tuple(unread),
+    )
 
 
 def finite(value: Any) -> float | None:
     """A finite number, or None for everything else."""
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) else None
+    return (
+        float(value)
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        else None
+    )
 
 
 def mean(values: Iterable[float | None]) -> float | None:
@@ -162,5 +207,7 @@ def _metrics(path: Path, unread: list[str]) -> list[dict[str, Any]]:
         elif line.strip():
             broken += 1
     if broken:
-        unread.append(f"{broken} {'line' if broken == 1 else 'lines'} of {path.name} cannot be read (a run that was stopped may leave half a line).")
+        unread.append(
+            f"{broken} {'line' if broken == 1 else 'lines'} of {path.name} cannot be read (a run that was stopped may leave half a line)."
+        )
     return rows

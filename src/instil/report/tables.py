@@ -15,7 +15,13 @@ Cell = str | tuple[str, str]
 """What stands in a cell, and with a second string a smaller note under it; both plain text."""
 
 
-def table(caption: str, header: Sequence[str], rows: Sequence[Sequence[Cell]], dots: Sequence[str] = (), strong: int = -1) -> str:
+def table(
+    caption: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[Cell]],
+    dots: Sequence[str] = (),
+    strong: int = -1,
+) -> str:
     """An accessible table that scrolls in itself where the screen is narrow; the first cell of a row is its header."""
     head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
     body = ""
@@ -39,19 +45,40 @@ def arms(record: Record) -> str:
     """Every network's test metrics, and how far it is above the student alone."""
     if not record.arms:
         return "<p>No network has a test result yet.</p>"
-    others = dict.fromkeys(name for arm in record.arms for name, value in record.result[arm].items() if isinstance(value, dict) and "mean" in value)
-    shown = [name for name in ("agreement", "ece", *others) if name in others and name not in (record.metric, "loss")]
+    others = dict.fromkeys(
+        name
+        for arm in record.arms
+        for name, value in record.result[arm].items()
+        if isinstance(value, dict) and "mean" in value
+    )
+    shown = [
+        name
+        for name in ("agreement", "ece", *others)
+        if name in others and name not in (record.metric, "loss")
+    ]
     columns = list(dict.fromkeys(shown))
     titles = {"agreement": "Agrees with teacher", "ece": "Calibration error"}
-    header = ["Network", text.name(record.metric).capitalize() if record.metric not in text.NAMES else _title(record.metric)]
+    header = [
+        "Network",
+        text.name(record.metric).capitalize()
+        if record.metric not in text.NAMES
+        else _title(record.metric),
+    ]
     header += [titles.get(name, _title(name)) for name in columns] + ["Over alone"]
     rows: list[list[Cell]] = []
     for arm in record.arms:
         cells: list[Cell] = [_title(arm), _value(record, arm, record.metric, record.fraction)]
-        cells += [_value(record, arm, name, name not in NUMBERS and (record.fraction or name in SIDE)) for name in columns]
+        cells += [
+            _value(record, arm, name, name not in NUMBERS and (record.fraction or name in SIDE))
+            for name in columns
+        ]
         rows.append([*cells, _over_alone(record, arm)])
     strong = record.arms.index("distilled") if "distilled" in record.arms else -1
-    kind = f"mean ± standard deviation over {len(record.seeds)} seeds" if len(record.seeds) > 1 else "one seed"
+    kind = (
+        f"mean ± standard deviation over {len(record.seeds)} seeds"
+        if len(record.seeds) > 1
+        else "one seed"
+    )
     return table(f"Test split, {kind}", header, rows, [colour(arm) for arm in record.arms], strong)
 
 
@@ -62,11 +89,16 @@ def _title(key: str) -> str:
 
 def _value(record: Record, arm: str, metric: str, fraction: bool) -> Cell:
     mean = text.amount(record.number(arm, metric, "mean"), fraction)
-    return mean, text.spread(record.number(arm, metric, "mean"), record.number(arm, metric, "std"), fraction).removeprefix(mean)
+    return mean, text.spread(
+        record.number(arm, metric, "mean"), record.number(arm, metric, "std"), fraction
+    ).removeprefix(mean)
 
 
 def _over_alone(record: Record, arm: str) -> Cell:
-    mine, alone = record.number(arm, record.metric, "mean"), record.number("alone", record.metric, "mean")
+    mine, alone = (
+        record.number(arm, record.metric, "mean"),
+        record.number("alone", record.metric, "mean"),
+    )
     if arm == "alone" or mine is None or alone is None:
         return text.MISSING
     interval = record.interval("gain")
@@ -78,7 +110,11 @@ def _over_alone(record: Record, arm: str) -> Cell:
 
 def seeds(record: Record) -> str:
     """The headline metric of every seed, and the gain of each pair; empty for one seed."""
-    shown = [arm for arm in record.arms if len(record.values(arm, record.metric)) == len(record.seeds) and arm != "teacher"]
+    shown = [
+        arm
+        for arm in record.arms
+        if len(record.values(arm, record.metric)) == len(record.seeds) and arm != "teacher"
+    ]
     if len(record.seeds) < 2 or "distilled" not in shown:
         return ""
     rows: list[list[Cell]] = []
@@ -86,8 +122,18 @@ def seeds(record: Record) -> str:
         values = {arm: record.values(arm, record.metric)[number] for arm in shown}
         alone, distilled = values.get("alone"), values["distilled"]
         gain = distilled - alone if alone is not None and distilled is not None else None
-        rows.append([f"{seed}", *(text.amount(value, record.fraction) for value in values.values()), text.points(gain, record.fraction)])
-    return table(f"Test {text.name(record.metric)} of every seed", ["Seed", *(_title(arm) for arm in shown), "Gain"], rows)
+        rows.append(
+            [
+                f"{seed}",
+                *(text.amount(value, record.fraction) for value in values.values()),
+                text.points(gain, record.fraction),
+            ]
+        )
+    return table(
+        f"Test {text.name(record.metric)} of every seed",
+        ["Seed", *(_title(arm) for arm in shown), "Gain"],
+        rows,
+    )
 
 
 def cost(record: Record) -> str:
@@ -103,11 +149,23 @@ def cost(record: Record) -> str:
     places = [place for place in places if isinstance(record.at(*place[1]), dict)]
     if not places:
         return "<p>The cost was not measured.</p>"
-    how = [_how(record, place) for _, place, _ in places if record.number(*place, "latency", "median_ms") is not None]
+    how = [
+        _how(record, place)
+        for _, place, _ in places
+        if record.number(*place, "latency", "median_ms") is not None
+    ]
     shared = len(set(how)) == 1
-    rows = [_cost_row(record, label, place, "" if shared else _how(record, place)) for label, place, _ in places]
+    rows = [
+        _cost_row(record, label, place, "" if shared else _how(record, place))
+        for label, place, _ in places
+    ]
     caption = f"Size, speed and training time{f'; latency is the median, {how[0]}' if shared else '; latency is the median'}"
-    return table(caption, ["Network", "Parameters", "Size", "Latency", "Training"], rows, [colour(arm) for _, _, arm in places])
+    return table(
+        caption,
+        ["Network", "Parameters", "Size", "Latency", "Training"],
+        rows,
+        [colour(arm) for _, _, arm in places],
+    )
 
 
 def _how(record: Record, place: tuple[str, ...]) -> str:
@@ -118,26 +176,39 @@ def _how(record: Record, place: tuple[str, ...]) -> str:
 
 
 def _cost_row(record: Record, label: str, place: tuple[str, ...], how: str) -> list[Cell]:
-    parameters = record.number(*place, "parameters") or (record.number("cost", "student", "parameters") if place[0] == "export" else None)
+    parameters = record.number(*place, "parameters") or (
+        record.number("cost", "student", "parameters") if place[0] == "export" else None
+    )
     p90 = record.number(*place, "latency", "p90_ms")
     notes = [f"90{text.NARROW}% in {text.milliseconds(p90)}" if p90 is not None else "", how]
     return [
         label,
         text.count(parameters),
         text.size(record.number(*place, "bytes")),
-        (text.milliseconds(record.number(*place, "latency", "median_ms")), ", ".join(note for note in notes if note)),
+        (
+            text.milliseconds(record.number(*place, "latency", "median_ms")),
+            ", ".join(note for note in notes if note),
+        ),
         text.duration(record.number(*place, "seconds")),
     ]
 
 
 def terms(pairs: Sequence[tuple[str, str]]) -> str:
     """A list of terms and what they are; plain text."""
-    return f"<dl>{''.join(f'<dt>{escape(term)}</dt><dd>{escape(said)}</dd>' for term, said in pairs)}</dl>" if pairs else ""
+    return (
+        f"<dl>{''.join(f'<dt>{escape(term)}</dt><dd>{escape(said)}</dd>' for term, said in pairs)}</dl>"
+        if pairs
+        else ""
+    )
 
 
 def environment(record: Record) -> list[tuple[str, str]]:
     """Versions, hardware and code state as terms."""
-    return [(_title(str(key)), _flat(value)) for key, value in record.environment.items() if key != "seeds"]
+    return [
+        (_title(str(key)), _flat(value))
+        for key, value in record.environment.items()
+        if key != "seeds"
+    ]
 
 
 def _flat(value: Any) -> str:

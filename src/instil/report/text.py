@@ -35,17 +35,27 @@ def name(key: str) -> str:
     return NAMES.get(key, key.replace("_", " "))
 
 
-def amount(value: float | None, fraction: bool = True, digits: int | None = None, unit: bool = True) -> str:
+def amount(
+    value: float | None, fraction: bool = True, digits: int | None = None, unit: bool = True
+) -> str:
     """A metric: 0.951 as "95.1 %" where it is a fraction, else to three decimals."""
     if value is None:
         return MISSING
-    text = f"{100 * value:.{1 if digits is None else digits}f}" if fraction else f"{value:.{3 if digits is None else digits}f}"
+    text = (
+        f"{100 * value:.{1 if digits is None else digits}f}"
+        if fraction
+        else f"{value:.{3 if digits is None else digits}f}"
+    )
     return text.replace("-", MINUS) + (f"{NARROW}%" if fraction and unit else "")
 
 
 def spread(value: float | None, std: float | None, fraction: bool = True) -> str:
     """A mean with its standard deviation, where there is one."""
-    return amount(value, fraction) + (f"{PLUS_MINUS}{amount(std, fraction, unit=False)}" if value is not None and std is not None else "")
+    return amount(value, fraction) + (
+        f"{PLUS_MINUS}{amount(std, fraction, unit=False)}"
+        if value is not None and std is not None
+        else ""
+    )
 
 
 def points(value: float | None, fraction: bool = True, sign: bool = True) -> str:
@@ -60,14 +70,24 @@ def size(count: float | None) -> str:
         return MISSING
     for unit in ("B", "kB", "MB"):
         if count < 999.5:
-            return f"{count:.0f}{NARROW}{unit}" if unit == "B" or count >= 99.95 else f"{count:.1f}{NARROW}{unit}"
+            return (
+                f"{count:.0f}{NARROW}{unit}"
+                if unit == "B" or count >= 99.95
+                else f"{count:.1f}{NARROW}{unit}"
+            )
         count /= 1000
     return f"{count:.1f}{NARROW}GB"
 
 
 def milliseconds(value: float | None) -> str:
     """A latency to three significant digits."""
-    return MISSING if value is None else f"{value:.0f}{NARROW}ms" if value >= 100 else f"{value:.3g}{NARROW}ms"
+    return (
+        MISSING
+        if value is None
+        else f"{value:.0f}{NARROW}ms"
+        if value >= 100
+        else f"{value:.3g}{NARROW}ms"
+    )
 
 
 def power(value: float) -> str:
@@ -104,9 +124,14 @@ def ratio(record: Record, *keys: str) -> float | None:
 
 def verdict(record: Record) -> tuple[str, str]:
     """Did it work: a word for its colour, and the words."""
-    gain, significant = (record.number(*record.decisive, "mean"), record.at(*record.decisive, "significant"))
+    gain, significant = (
+        record.number(*record.decisive, "mean"),
+        record.at(*record.decisive, "significant"),
+    )
     if record.at("status") not in (None, "complete"):
-        return "open", {"running": "Still running", "failed": "Failed"}.get(str(record.at("status")), "Interrupted")
+        return "open", {"running": "Still running", "failed": "Failed"}.get(
+            str(record.at("status")), "Interrupted"
+        )
     if gain is None:
         return "open", "Nothing to compare"
     if significant is True:
@@ -116,12 +141,20 @@ def verdict(record: Record) -> tuple[str, str]:
 
 def headline(record: Record) -> str:
     """The whole result in one sentence."""
-    metric, value, std = record.metric, record.number("distilled", record.metric, "mean"), record.number("distilled", record.metric, "std")
+    metric, value, std = (
+        record.metric,
+        record.number("distilled", record.metric, "mean"),
+        record.number("distilled", record.metric, "std"),
+    )
     if value is None:
         return "This run has no distilled student yet."
     said = f"{spread(value, std, record.fraction)} {name(metric)}"
     gain = record.number("gain", "mean")
-    against = f", {_difference(record, gain)} the same student trained alone{_interval(record, 'gain')}" if gain is not None else ""
+    against = (
+        f", {_difference(record, gain)} the same student trained alone{_interval(record, 'gain')}"
+        if gain is not None
+        else ""
+    )
     return f"The distilled student reaches {said}{against}{_kept(record, value)}."
 
 
@@ -130,11 +163,18 @@ def baselines(record: Record) -> list[str]:
     sentences = []
     gains = record.at("gains")
     for arm in gains if isinstance(gains, dict) else ():
-        gain, significant = record.number("gains", arm, "mean"), record.at("gains", arm, "significant")
+        gain, significant = (
+            record.number("gains", arm, "mean"),
+            record.at("gains", arm, "significant"),
+        )
         if gain is not None:
             interval = _interval(record, "gains", arm) if len(record.seeds) != 1 else ""
-            noise = "" if significant is True or len(record.seeds) < 2 else "; that is within the noise"
-            sentences.append(f"It is {_difference(record, gain)} {name(arm).lower()}{interval}{noise}.")
+            noise = (
+                "" if significant is True or len(record.seeds) < 2 else "; that is within the noise"
+            )
+            sentences.append(
+                f"It is {_difference(record, gain)} {name(arm).lower()}{interval}{noise}."
+            )
     return sentences
 
 
@@ -158,8 +198,16 @@ def _interval(record: Record, *keys: str) -> str:
 
 def _kept(record: Record, value: float) -> str:
     teacher, smaller = record.number("teacher", record.metric, "mean"), ratio(record, "parameters")
-    share = f"keeps {100 * value / teacher:.0f}{NARROW}% of the teacher’s {name(record.metric)}" if teacher and teacher > 0 else ""
+    share = (
+        f"keeps {100 * value / teacher:.0f}{NARROW}% of the teacher’s {name(record.metric)}"
+        if teacher and teacher > 0
+        else ""
+    )
     part = (
-        f"1/{smaller:.0f} of its parameters" if smaller and smaller >= 1.95 else f"{100 / smaller:.0f}{NARROW}% of its parameters" if smaller else ""
+        f"1/{smaller:.0f} of its parameters"
+        if smaller and smaller >= 1.95
+        else f"{100 / smaller:.0f}{NARROW}% of its parameters"
+        if smaller
+        else ""
     )
     return f"; it {share}{f' with {part}' if part else ''}" if share else ""

@@ -33,7 +33,9 @@ class AdaAD(Robust):
     )
 
     def threat(self, batch: Batch) -> Threat:
-        return lambda image: soft_label_loss(self.learn(batch, image), self.teach(batch, image, grad=True))
+        return lambda image: soft_label_loss(
+            self.learn(batch, image), self.teach(batch, image, grad=True)
+        )
 
     def robust(self, batch: Batch, attacked: Tensor, student: Tensor, teacher: Tensor) -> Tensor:
         return soft_label_loss(attacked, self.teach(batch, batch["attacked"]))

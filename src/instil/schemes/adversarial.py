@@ -10,8 +10,30 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from instil.core import UNLABELLED, Batch, Card, NonNegative, Objective, Objectives, Outputs, Scheme, Teacher, Update, full, items, mean
-from instil.schemes.critics import Form, critic_loss, default_critic, fool_loss, gradient_penalty, normalize_spectrum, spectra
+from instil.core import (
+    UNLABELLED,
+    Batch,
+    Card,
+    NonNegative,
+    Objective,
+    Objectives,
+    Outputs,
+    Scheme,
+    Teacher,
+    Update,
+    full,
+    items,
+    mean,
+)
+from instil.schemes.critics import (
+    Form,
+    critic_loss,
+    default_critic,
+    fool_loss,
+    gradient_penalty,
+    normalize_spectrum,
+    spectra,
+)
 from instil.schemes.spots import Bridge
 
 
@@ -67,7 +89,13 @@ class Adversarial(Scheme):
         penalty_every: Annotated[int, Ge(1)] = 1,
     ):
         super().__init__(student, teacher, objectives)
-        self.critic, self.role, self.weight, self.form, self.condition = critic, role, weight, form, condition
+        self.critic, self.role, self.weight, self.form, self.condition = (
+            critic,
+            role,
+            weight,
+            form,
+            condition,
+        )
         self.spectral_norm, self.penalty, self.penalty_every = spectral_norm, penalty, penalty_every
         self.bridge: nn.Module = nn.Identity()
         self.classes = 0
@@ -76,23 +104,40 @@ class Adversarial(Scheme):
         self.learners["critic"] = ("critic",)
 
     def build(self, batch: Batch) -> None:
-        student, teacher = self.student(batch), self.ask(batch)  # asked first: the objectives may want less of the teacher than the critic
+        student, teacher = (
+            self.student(batch),
+            self.ask(batch),
+        )  # asked first: the objectives may want less of the teacher than the critic
         super().build(batch)
         for side, outputs in (("student", student), ("teacher", teacher)):
             if self.role not in outputs:
-                raise ValueError(f"scheme.role: the critic reads '{self.role}' of the {side}, which gives {', '.join(outputs) or 'nothing'}")
+                raise ValueError(
+                    f"scheme.role: the critic reads '{self.role}' of the {side}, which gives {', '.join(outputs) or 'nothing'}"
+                )
         mine, theirs = self._seen(student), self._seen(teacher)
         if mine.shape != theirs.shape:
             if self.role == "logits":
-                widths = f"width {mine.shape[-1]} in the student and {theirs.shape[-1]} in the teacher"
-                raise ValueError(f"scheme.role: '{self.role}' has {widths}; a critic needs them equal")
+                widths = (
+                    f"width {mine.shape[-1]} in the student and {theirs.shape[-1]} in the teacher"
+                )
+                raise ValueError(
+                    f"scheme.role: '{self.role}' has {widths}; a critic needs them equal"
+                )
             self.bridge = Bridge(mine, theirs)
         if self.condition == "label":
-            if "label" not in batch or batch["label"].is_floating_point() or "logits" not in student:
-                raise ValueError("scheme.condition: the critic is shown class labels, and the student's logits say how many; one of them is missing")
+            if (
+                "label" not in batch
+                or batch["label"].is_floating_point()
+                or "logits" not in student
+            ):
+                raise ValueError(
+                    "scheme.condition: the critic is shown class labels, and the student's logits say how many; one of them is missing"
+                )
             self.classes = student["logits"].shape[-1]
         shown = self._conditioned(theirs, batch)
-        self.critic = (default_critic(shown) if self.critic is None else self.critic).to(shown.device)
+        self.critic = (default_critic(shown) if self.critic is None else self.critic).to(
+            shown.device
+        )
         if self.spectral_norm:
             normalize_spectrum(self.critic)
         if self.teacher is not None:
@@ -100,14 +145,21 @@ class Adversarial(Scheme):
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         number = items(batch).sum()
-        return {**super().counts(batch), "critic": number, "fool": number, **({"penalty": number} if self._penalized(batch) else {})}
+        return {
+            **super().counts(batch),
+            "critic": number,
+            "fool": number,
+            **({"penalty": number} if self._penalized(batch) else {}),
+        }
 
     def step(self, batch: Batch) -> Iterator[Update]:
         teacher, student, weight = self.ask(batch), self.student(batch), items(batch)
         fake = self.bridge(self._seen(student))
         yield Update(self._judged(self._seen(teacher), fake.detach(), batch), "critic")
         update = self.objectives(student, teacher, batch)
-        update.losses["fool"] = self.weight * mean(fool_loss(self._score(fake, batch), self.form), weight)
+        update.losses["fool"] = self.weight * mean(
+            fool_loss(self._score(fake, batch), self.form), weight
+        )
         yield update
 
     def after_step(self, kept: dict[str, Tensor]) -> None:
@@ -123,7 +175,11 @@ class Adversarial(Scheme):
         score = self._score(real, batch)
         losses = {"critic": mean(critic_loss(score, self._score(fake, batch), self.form), weight)}
         if penalized:
-            losses["penalty"] = self.penalty * self.penalty_every * mean(gradient_penalty(score, real, weight.ndim), weight)
+            losses["penalty"] = (
+                self.penalty
+                * self.penalty_every
+                * mean(gradient_penalty(score, real, weight.ndim), weight)
+            )
         return losses
 
     def _penalized(self, batch: Batch) -> bool:
@@ -139,10 +195,16 @@ class Adversarial(Scheme):
         if self.condition == "none":
             return values
         label = batch["label"]
-        shown = F.one_hot(label.clamp_min(0), self.classes).to(values.dtype) * (label != UNLABELLED).unsqueeze(-1)
+        shown = F.one_hot(label.clamp_min(0), self.classes).to(values.dtype) * (
+            label != UNLABELLED
+        ).unsqueeze(-1)
         axis = 1 if values.ndim == 4 else -1
         places = (1,) * (values.ndim - shown.ndim)
-        shown = shown.view(*shown.shape, *places) if axis == 1 else shown.view(*shown.shape[:-1], *places, self.classes)
+        shown = (
+            shown.view(*shown.shape, *places)
+            if axis == 1
+            else shown.view(*shown.shape[:-1], *places, self.classes)
+        )
         shape = list(values.shape)
         shape[axis] = self.classes
         return torch.cat([values, shown.expand(shape)], axis)

@@ -47,7 +47,9 @@ class AdversarialTraining(Attacked):
         super().__init__(student, None, objectives, epsilon, step_size, attack_steps)
 
     def threat(self, batch: Batch) -> Threat:
-        return self.away_from(self.targets(batch, self.learn(batch, batch["image"]).detach()), batch)
+        return self.away_from(
+            self.targets(batch, self.learn(batch, batch["image"]).detach()), batch
+        )
 
     def compare(self, batch: Batch) -> Update:
         """The objectives' update on the attacked images."""

@@ -12,7 +12,14 @@ Threat = Callable[[Tensor], Tensor]
 """What an attack makes larger: of images (N, ...) one value each, (N,), of no other image."""
 
 
-def pgd(threat: Threat, image: Tensor, epsilon: float, step_size: float, steps: int, start: Tensor | None = None) -> Tensor:
+def pgd(
+    threat: Threat,
+    image: Tensor,
+    epsilon: float,
+    step_size: float,
+    steps: int,
+    start: Tensor | None = None,
+) -> Tensor:
     """Images in [0, 1] that are nowhere further than ``epsilon`` from ``image``, after ``steps`` steps uphill by sign (Madry et al. 2018).
 
     ``start``: numbers in [0, 1) in the shape of ``image``, which say where in that box the first step begins; without them it is the image itself.

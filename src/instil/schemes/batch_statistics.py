@@ -31,7 +31,9 @@ def moments(values: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tenso
     """Mean and biased variance (C,) of values (N, C, ...) over samples and positions; ``weight`` (N,): how much each sample counts."""
     values = full(values).flatten(2) if values.ndim > 2 else full(values).unsqueeze(-1)
     counts = torch.ones_like(values[:, 0, 0]) if weight is None else weight.to(values.dtype)
-    share = (counts / (counts.sum() * values.shape[2]).clamp_min(torch.finfo(torch.float32).tiny))[:, None, None]
+    share = (counts / (counts.sum() * values.shape[2]).clamp_min(torch.finfo(torch.float32).tiny))[
+        :, None, None
+    ]
     mean = (values * share).sum((0, 2))
     return mean, ((values - mean[:, None]).square() * share).sum((0, 2))
 
@@ -42,8 +44,14 @@ def statistics_loss(read: Sequence[Statistics], first: float = 1.0) -> Tensor:
     ``first``: a factor on the first one, which sees the images almost as they are. Raises ValueError where no BatchNorm was read.
     """
     if not read:
-        raise ValueError("the teacher has no BatchNorm with running statistics, so nothing is known of its data; set the statistics' weight to 0")
-    apart = [torch.linalg.vector_norm(one.mean - one.running_mean) + torch.linalg.vector_norm(one.variance - one.running_variance) for one in read]
+        raise ValueError(
+            "the teacher has no BatchNorm with running statistics, so nothing is known of its data; set the statistics' weight to 0"
+        )
+    apart = [
+        torch.linalg.vector_norm(one.mean - one.running_mean)
+        + torch.linalg.vector_norm(one.variance - one.running_variance)
+        for one in read
+    ]
     return torch.stack([first * apart[0], *apart[1:]]).sum()
 
 
@@ -60,7 +68,11 @@ def reading(net: nn.Module, weight: Tensor | None = None) -> Iterator[list[Stati
         assert norm.running_mean is not None
         assert norm.running_var is not None
         each = full(inputs[0]).flatten(2).mean(2) if inputs[0].ndim > 2 else full(inputs[0])
-        read.append(Statistics(*moments(inputs[0], weight), full(norm.running_mean), full(norm.running_var), each))
+        read.append(
+            Statistics(
+                *moments(inputs[0], weight), full(norm.running_mean), full(norm.running_var), each
+            )
+        )
 
     with contextlib.ExitStack() as hooks:
         for part in net.modules():

@@ -40,14 +40,26 @@ BEYOND = 1e-4
 """A little further than to the boundary."""
 
 
-def boundary_step(image: Tensor, logits: Tensor, base: Tensor, target: Tensor, gradient: Tensor, step_size: float) -> Tensor:
+def boundary_step(
+    image: Tensor, logits: Tensor, base: Tensor, target: Tensor, gradient: Tensor, step_size: float
+) -> Tensor:
     """x - eta (f_b - f_k + 1e-4) g / ||g||, with g the gradient of f_b - f_k: the step is shorter the nearer the boundary is (Heo et al. 2019).
 
     Images (N, ...), logits (N, C), classes ``base`` and ``target`` (N,). An image that is no longer of its base class stays where it is.
     """
-    apart = (logits.gather(1, base[:, None]) - logits.gather(1, target[:, None])).squeeze(1) + BEYOND
-    length = apart * (logits.argmax(1) == base) / torch.linalg.vector_norm(gradient.flatten(1), dim=1).clamp_min(torch.finfo(gradient.dtype).tiny)
-    moved: Tensor = image - step_size * length.to(image.dtype).view(-1, *[1] * (image.ndim - 1)) * gradient
+    apart = (logits.gather(1, base[:, None]) - logits.gather(1, target[:, None])).squeeze(
+        1
+    ) + BEYOND
+    length = (
+        apart
+        * (logits.argmax(1) == base)
+        / torch.linalg.vector_norm(gradient.flatten(1), dim=1).clamp_min(
+            torch.finfo(gradient.dtype).tiny
+        )
+    )
+    moved: Tensor = (
+        image - step_size * length.to(image.dtype).view(-1, *[1] * (image.ndim - 1)) * gradient
+    )
     return moved
 
 
@@ -102,13 +114,19 @@ class BoundarySamples(Scheme):
         if self.teacher is None:
             raise ValueError("BoundarySamples needs a teacher, whose boundary it seeks")
         if self.objectives.differentiates:
-            raise ValueError(f"{self.objectives.inside_the_graph()[0]} takes gradients by the input, which BoundarySamples cannot give")
+            raise ValueError(
+                f"{self.objectives.inside_the_graph()[0]} takes gradients by the input, which BoundarySamples cannot give"
+            )
         image, theirs = batch.get("image", torch.empty(0)), self.ask(batch)["logits"]
         if not image.is_floating_point() or image.ndim < 2:
-            raise ValueError(f"'image', floating point in [0, 1], is led to the boundary; the batch has {', '.join(batch)}")
+            raise ValueError(
+                f"'image', floating point in [0, 1], is led to the boundary; the batch has {', '.join(batch)}"
+            )
         if theirs.ndim != 2 or theirs.shape[1] < 2 or batch["label"].shape != theirs.shape[:1]:
             shapes = f"the teacher's logits are {tuple(theirs.shape)}, the labels {tuple(batch['label'].shape)}"
-            raise ValueError(f"{shapes}; BoundarySamples needs (N, C) with two classes or more, and one class an image")
+            raise ValueError(
+                f"{shapes}; BoundarySamples needs (N, C) with two classes or more, and one class an image"
+            )
         super().build(batch)
         self.teacher.wants(self.objectives.reads("teacher") | {"logits"}, batch)
 
@@ -117,13 +135,21 @@ class BoundarySamples(Scheme):
         if not self.seeks(batch):
             return batch
         with torch.no_grad(), at_rest(self.student):
-            teacher, student = full(self.ask(batch)["logits"]), full(self.student(batch, roles=NO_TAPS)["logits"])
+            teacher, student = (
+                full(self.ask(batch)["logits"]),
+                full(self.student(batch, roles=NO_TAPS)["logits"]),
+            )
         base = teacher.argmax(1)
         right = (items(batch) > 0) & ((batch["label"] == base) | (batch["label"] == UNLABELLED))
-        apart = (teacher.softmax(1) - student.softmax(1)).square().scatter(1, base[:, None], 0.0).sum(1)
+        apart = (
+            (teacher.softmax(1) - student.softmax(1)).square().scatter(1, base[:, None], 0.0).sum(1)
+        )
         chosen = apart.masked_fill(~right, -1.0).topk(ceil(self.share * len(base))).indices
         target = other_class(teacher, base, uniform(batch, 1, CLASSES))
-        return batch | {"boundary": self.led(batch, base[chosen], target[chosen], chosen), "begun": right[chosen].to(teacher.dtype)}
+        return batch | {
+            "boundary": self.led(batch, base[chosen], target[chosen], chosen),
+            "begun": right[chosen].to(teacher.dtype),
+        }
 
     def seeks(self, batch: Batch) -> bool:
         """Whether the loss has a weight at this moment."""
@@ -138,11 +164,16 @@ class BoundarySamples(Scheme):
                 logits = full(self.ask(batch | {"image": leaf}, grad=True)["logits"])
                 apart = logits.gather(1, base[:, None]) - logits.gather(1, target[:, None])
                 (gradient,) = torch.autograd.grad(apart.sum(), leaf)
-            image = boundary_step(image, logits.detach(), base, target, gradient, self.step_size).clamp(0, 1)
+            image = boundary_step(
+                image, logits.detach(), base, target, gradient, self.step_size
+            ).clamp(0, 1)
         return image
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        return {**super().counts(batch), **({"boundary": batch["begun"].sum()} if self.seeks(batch) else {})}
+        return {
+            **super().counts(batch),
+            **({"boundary": batch["begun"].sum()} if self.seeks(batch) else {}),
+        }
 
     def step(self, batch: Batch) -> Iterator[Update]:
         yield self.compare(batch)
@@ -154,7 +185,9 @@ class BoundarySamples(Scheme):
             led = batch | {"image": batch["boundary"]}
             student, teacher = self.student(led, roles=NO_TAPS)["logits"], self.ask(led)["logits"]
             values = soft_label_loss(student, teacher, self.temperature) / self.temperature**2
-            update.losses["boundary"] = at_progress(self.weight, batch) * mean(values, batch["begun"])
+            update.losses["boundary"] = at_progress(self.weight, batch) * mean(
+                values, batch["begun"]
+            )
         return update
 
 

@@ -17,8 +17,12 @@ class Branch(nn.Module):
 
     def __init__(self, stage: Tensor, deepest: Tensor, classes: int):
         super().__init__()
-        self.body = nn.Sequential(Bridge(stage, deepest, 3), nn.ReLU(), Bridge(deepest, deepest, 3), nn.ReLU())
-        self.head = nn.Linear(averaged(deepest).shape[1], classes).to(deepest.device, full(deepest).dtype)
+        self.body = nn.Sequential(
+            Bridge(stage, deepest, 3), nn.ReLU(), Bridge(deepest, deepest, 3), nn.ReLU()
+        )
+        self.head = nn.Linear(averaged(deepest).shape[1], classes).to(
+            deepest.device, full(deepest).dtype
+        )
 
     def forward(self, stage: Tensor) -> Outputs:
         embedding = averaged(self.body(stage))
@@ -48,7 +52,9 @@ class Branched(Scheme):
     def equip(self, ends: list[Outputs], stages: tuple[Tensor, ...]) -> None:
         """Make what else there is to learn, once, on a dry batch."""
 
-    def taught(self, ends: list[Outputs], stages: tuple[Tensor, ...], batch: Batch) -> tuple[list[list[Outputs]], dict[str, Tensor]]:
+    def taught(
+        self, ends: list[Outputs], stages: tuple[Tensor, ...], batch: Batch
+    ) -> tuple[list[list[Outputs]], dict[str, Tensor]]:
         """The teachers of each end, the student's own first, and losses of the scheme's own."""
         raise NotImplementedError
 
@@ -56,7 +62,9 @@ class Branched(Scheme):
         outputs = self.student(batch)
         stages = stages_of(outputs)
         if outputs["logits"].ndim != 2:
-            raise ValueError(f"further ends classify whole samples: logits must be (N, C), not {tuple(outputs['logits'].shape)}")
+            raise ValueError(
+                f"further ends classify whole samples: logits must be (N, C), not {tuple(outputs['logits'].shape)}"
+            )
         self.further.extend(self.made(stages, outputs["logits"].shape[1]))
         ends = self.ends(outputs)
         self.equip(ends, stages)
@@ -68,7 +76,10 @@ class Branched(Scheme):
         stages = stages_of(outputs)
         own = {"logits": outputs["logits"], "embedding": averaged(full(stages[-1]))}
         origins = self.origins(len(stages))
-        return [own, *(branch(stages[origin]) for branch, origin in zip(self.further, origins, strict=True))]
+        return [
+            own,
+            *(branch(stages[origin]) for branch, origin in zip(self.further, origins, strict=True)),
+        ]
 
     def step(self, batch: Batch) -> Iterator[Update]:
         yield self.compare(batch)
@@ -78,10 +89,15 @@ class Branched(Scheme):
         outputs = self.student(batch)
         ends, stages = self.ends(outputs), stages_of(outputs)
         teachers, own = self.taught(ends, stages, batch)
-        updates = [[self.objectives(end, teacher, batch) for teacher in of] for end, of in zip(ends, teachers, strict=True)]
+        updates = [
+            [self.objectives(end, teacher, batch) for teacher in of]
+            for end, of in zip(ends, teachers, strict=True)
+        ]
         losses = {}
         for name in updates[0][0].losses:
-            first, *others = (torch.stack([update.losses[name] for update in of]).mean() for of in updates)
+            first, *others = (
+                torch.stack([update.losses[name] for update in of]).mean() for of in updates
+            )
             losses[name] = first + self.further_weight * torch.stack(others).sum()
         return Update(losses | own, "student", updates[0][0].keep)
 

@@ -12,13 +12,17 @@ from instil.schemes.branches import Branched
 from instil.schemes.peers import detached
 
 
-def byot_hint_loss(shallow: Tensor, deepest: Tensor, positive: bool = True, reduction: str = "mean") -> Tensor:
+def byot_hint_loss(
+    shallow: Tensor, deepest: Tensor, positive: bool = True, reduction: str = "mean"
+) -> Tensor:
     """Squared distance of features (N, ...), summed over their numbers; no gradient reaches the deepest (Zhang et al. 2019, Eq. 5).
 
     ``positive``: only where one of both is positive. Raises ValueError where the shapes differ.
     """
     if shallow.shape != deepest.shape:
-        raise ValueError(f"features are {tuple(shallow.shape)} and {tuple(deepest.shape)}; both must have one shape")
+        raise ValueError(
+            f"features are {tuple(shallow.shape)} and {tuple(deepest.shape)}; both must have one shape"
+        )
     shallow, deepest = full(shallow), full(deepest).detach()
     squares = (shallow - deepest).square()
     if positive:
@@ -54,7 +58,12 @@ class BYOT(Branched):
         "weighed for a mean over the numbers is far too strong here.",
     )
 
-    def __init__(self, student: nn.Module, objectives: Objectives | Mapping[str, Objective], hint_weight: NonNegative = 1.28e-4):
+    def __init__(
+        self,
+        student: nn.Module,
+        objectives: Objectives | Mapping[str, Objective],
+        hint_weight: NonNegative = 1.28e-4,
+    ):
         super().__init__(student, objectives)
         self.hint_weight = hint_weight
 
@@ -64,7 +73,16 @@ class BYOT(Branched):
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         return {**super().counts(batch), "hint": items(batch).sum()}
 
-    def taught(self, ends: list[Outputs], stages: tuple[Tensor, ...], batch: Batch) -> tuple[list[list[Outputs]], dict[str, Tensor]]:
+    def taught(
+        self, ends: list[Outputs], stages: tuple[Tensor, ...], batch: Batch
+    ) -> tuple[list[list[Outputs]], dict[str, Tensor]]:
         deepest, *shallow = ends
-        apart = torch.stack([byot_hint_loss(end["embedding"], deepest["embedding"], reduction="none") for end in shallow]).sum(0)
-        return [[detached(deepest)], *([detached(deepest)] for _ in shallow)], {"hint": self.hint_weight * mean(apart, items(batch))}
+        apart = torch.stack(
+            [
+                byot_hint_loss(end["embedding"], deepest["embedding"], reduction="none")
+                for end in shallow
+            ]
+        ).sum(0)
+        return [[detached(deepest)], *([detached(deepest)] for _ in shallow)], {
+            "hint": self.hint_weight * mean(apart, items(batch))
+        }

@@ -9,7 +9,17 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, NonNegative, Objective, Objectives, Positive, Teacher, items, uniform
+from instil.core import (
+    Batch,
+    Card,
+    NonNegative,
+    Objective,
+    Objectives,
+    Positive,
+    Teacher,
+    items,
+    uniform,
+)
 from instil.schemes.batch_statistics import Statistics, reading
 from instil.schemes.generated_inversion import GeneratedInversion
 from instil.schemes.image_contrast import Projector, bank_contrast, pair_contrast, views
@@ -72,9 +82,20 @@ class CMI(GeneratedInversion):
         negatives: Number = 1024,
         width: Number = 128,
     ):
-        inversion = (iterations, latent_rate, label_weight, statistics_weight, adversarial_weight, shift)
+        inversion = (
+            iterations,
+            latent_rate,
+            label_weight,
+            statistics_weight,
+            adversarial_weight,
+            shift,
+        )
         super().__init__(student, teacher, objectives, generator, memory, every, until, *inversion)
-        self.contrast_weight, self.contrast, self.contrast_temperature = contrast_weight, contrast, contrast_temperature
+        self.contrast_weight, self.contrast, self.contrast_temperature = (
+            contrast_weight,
+            contrast,
+            contrast_temperature,
+        )
         self.negatives, self.width = negatives, width
         if contrast_weight:
             self.projector: nn.Module = nn.Identity()
@@ -103,20 +124,32 @@ class CMI(GeneratedInversion):
         if not self.contrast_weight:
             return super().remembered(batch)
         image = batch["image"]
-        return {**super().remembered(batch), "local": self.local(batch, image), "whole": self.describe(batch, image)}
+        return {
+            **super().remembered(batch),
+            "local": self.local(batch, image),
+            "whole": self.describe(batch, image),
+        }
 
     def others(self, batch: Batch, image: Tensor, read: Sequence[Statistics]) -> dict[str, Tensor]:
         if not self.contrast_weight:
             return {}
-        return {"contrast": self.contrast_weight * self.told_apart(batch, self.local(batch, image), joined(read))}
+        return {
+            "contrast": self.contrast_weight
+            * self.told_apart(batch, self.local(batch, image), joined(read))
+        }
 
     def told_apart(self, batch: Batch, local: Tensor, whole: Tensor) -> Tensor:
         """How badly the images are told from each other, by both views of each (N, D), a scalar."""
         if self.contrast == "pairs":
-            return pair_contrast(self.projector(local), self.projector(whole), self.contrast_temperature).mean()
+            return pair_contrast(
+                self.projector(local), self.projector(whole), self.contrast_temperature
+            ).mean()
         assert isinstance(self.memory, SyntheticMemory)
         before, there = self.memory.some(batch, self.negatives)
-        local, whole = (self.projector(torch.cat(parts)) for parts in ((local, before["local"]), (whole, before["whole"])))
+        local, whole = (
+            self.projector(torch.cat(parts))
+            for parts in ((local, before["local"]), (whole, before["whole"]))
+        )
         counted = torch.cat([items(batch) > 0, there])
         return bank_contrast(local, whole, len(items(batch)), self.contrast_temperature, counted)
 
@@ -124,5 +157,7 @@ class CMI(GeneratedInversion):
 def joined(read: Sequence[Statistics]) -> Tensor:
     """(N, D): the means over each sample of all BatchNorms' inputs, side by side; ValueError where there is none."""
     if not read:
-        raise ValueError("scheme.contrast_weight: the contrast compares what reaches the teacher's BatchNorms, of which there is none; set it to 0")
+        raise ValueError(
+            "scheme.contrast_weight: the contrast compares what reaches the teacher's BatchNorms, of which there is none; set it to 0"
+        )
     return torch.cat([one.each for one in read], 1)

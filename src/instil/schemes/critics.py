@@ -17,7 +17,11 @@ FIRST_ITERATIONS = 20  # bring a random direction near the first singular one
 
 def critic_loss(real: Tensor, fake: Tensor, form: Form = "non_saturating") -> Tensor:
     """The critic's loss by its scores of both sides, each in the shape of the items: high for real ones, low for others."""
-    return F.relu(1 - real) + F.relu(1 + fake) if form == "hinge" else F.softplus(-real) + F.softplus(fake)
+    return (
+        F.relu(1 - real) + F.relu(1 + fake)
+        if form == "hinge"
+        else F.softplus(-real) + F.softplus(fake)
+    )
 
 
 def fool_loss(fake: Tensor, form: Form = "non_saturating") -> Tensor:
@@ -35,7 +39,9 @@ def gradient_penalty(score: Tensor, real: Tensor, items: int) -> Tensor:
 def default_critic(values: Tensor) -> nn.Module:
     """Two layers of 64: of vectors and tokens (..., D) linear ones, of maps (N, C, H, W) convolutions; one score each place."""
     if values.ndim == 4:
-        return nn.Sequential(nn.Conv2d(values.shape[1], 64, 3, padding=1), nn.LeakyReLU(0.2), nn.Conv2d(64, 1, 1))
+        return nn.Sequential(
+            nn.Conv2d(values.shape[1], 64, 3, padding=1), nn.LeakyReLU(0.2), nn.Conv2d(64, 1, 1)
+        )
     return nn.Sequential(nn.Linear(values.shape[-1], 64), nn.LeakyReLU(0.2), nn.Linear(64, 1))
 
 
@@ -47,7 +53,10 @@ class SpectralNorm(nn.Module):
 
     def __init__(self, weight: Tensor):
         super().__init__()
-        self.register_buffer("direction", F.normalize(torch.randn(len(weight), device=weight.device, dtype=weight.dtype), dim=0))
+        self.register_buffer(
+            "direction",
+            F.normalize(torch.randn(len(weight), device=weight.device, dtype=weight.dtype), dim=0),
+        )
         for _ in range(FIRST_ITERATIONS):
             self.follow(weight)
 

@@ -48,9 +48,25 @@ class DAFL(Generated):
         statistics: NonNegative = 0.0,
         memory: Images = 0,
     ):
-        terms = {"one_hot": (Sure(), one_hot), "activation": (Excited(), activation), "balanced": (Balanced(10), balance)}
-        super().__init__(student, teacher, objectives, generator, weighted(terms | {"statistics": (Familiar(), statistics)}), memory)
-        self.one_hot, self.activation, self.balance, self.statistics = one_hot, activation, balance, statistics
+        terms = {
+            "one_hot": (Sure(), one_hot),
+            "activation": (Excited(), activation),
+            "balanced": (Balanced(10), balance),
+        }
+        super().__init__(
+            student,
+            teacher,
+            objectives,
+            generator,
+            weighted(terms | {"statistics": (Familiar(), statistics)}),
+            memory,
+        )
+        self.one_hot, self.activation, self.balance, self.statistics = (
+            one_hot,
+            activation,
+            balance,
+            statistics,
+        )
 
     def step(self, batch: Batch) -> Iterator[Update]:
         yield self.challenge(batch, 1)

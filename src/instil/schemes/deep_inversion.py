@@ -10,7 +10,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, NonNegative, Objective, Objectives, Positive, Teacher, Update, full, items, uniform
+from instil.core import (
+    Batch,
+    Card,
+    NonNegative,
+    Objective,
+    Objectives,
+    Positive,
+    Teacher,
+    Update,
+    full,
+    items,
+    uniform,
+)
 from instil.schemes.attacks import at_rest
 from instil.schemes.batch_statistics import reading, statistics_loss
 from instil.schemes.image_priors import size, total_variation
@@ -20,7 +32,12 @@ LEAST, MOST = 0.01, 0.99
 """Between these the authors' code keeps the probabilities of the competition."""
 
 
-def competition(student: Tensor, teacher: Tensor, temperature: float = 3.0, form: Literal["paper", "code"] = "paper") -> Tensor:
+def competition(
+    student: Tensor,
+    teacher: Tensor,
+    temperature: float = 3.0,
+    form: Literal["paper", "code"] = "paper",
+) -> Tensor:
     """1 - JS(teacher, student) of the softmax at temperature T: logits (N, C) give (N,) (Yin et al. 2020).
 
     ``form``: paper is the Jensen-Shannon divergence, (KL(p || m) + KL(q || m)) / 2 with m = (p + q) / 2; code takes KL(m || p) and KL(m || q) of
@@ -29,7 +46,12 @@ def competition(student: Tensor, teacher: Tensor, temperature: float = 3.0, form
     log_p, log_q = ((full(logits) / temperature).log_softmax(-1) for logits in (student, teacher))
     if form == "paper":
         log_m = torch.logaddexp(log_p, log_q) - math.log(2)
-        return 1 - torch.stack([F.kl_div(log_m, one, reduction="none", log_target=True).sum(-1) for one in (log_p, log_q)]).mean(0)
+        return 1 - torch.stack(
+            [
+                F.kl_div(log_m, one, reduction="none", log_target=True).sum(-1)
+                for one in (log_p, log_q)
+            ]
+        ).mean(0)
     p, q = log_p.exp(), log_q.exp()
     p, q, middle = (values.clamp(LEAST, MOST) for values in (p, q, (p + q) / 2))
     apart = [F.kl_div(values.log(), middle, reduction="none").sum(-1).mean() for values in (p, q)]
@@ -99,7 +121,9 @@ class DeepInversion(Inversion):
     def invert(self, batch: Batch) -> Tensor:
         """Images of the classes ``label``, from noise."""
         like: Tensor = batch["image"]
-        image = uniform(batch, like[0].numel(), IMAGES).view_as(like).to(like.dtype).requires_grad_()
+        image = (
+            uniform(batch, like[0].numel(), IMAGES).view_as(like).to(like.dtype).requires_grad_()
+        )
         optimizer = torch.optim.Adam([image], self.learning_rate)
         with at_rest(self.student), torch.enable_grad():
             for turn in range(self.iterations):
@@ -114,7 +138,9 @@ class DeepInversion(Inversion):
         with reading(self.teacher or self, items(batch)) as read:
             teacher = full(self.ask(batch | {"image": image}, grad=True)["logits"])
         values = F.cross_entropy(teacher, batch["label"], reduction="none")
-        values = values + self.variation_weight * total_variation(image) + self.size_weight * size(image)
+        values = (
+            values + self.variation_weight * total_variation(image) + self.size_weight * size(image)
+        )
         if self.competition_weight:
             student = self.student(batch | {"image": image})["logits"]
             values = values + self.competition_weight * competition(student, teacher)

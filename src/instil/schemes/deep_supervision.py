@@ -33,12 +33,19 @@ class DeepSupervision(Branched):
         "deep.",
     )
 
-    def __init__(self, student: nn.Module, objectives: Objectives | Mapping[str, Objective], further_weight: NonNegative = 0.3):
+    def __init__(
+        self,
+        student: nn.Module,
+        objectives: Objectives | Mapping[str, Objective],
+        further_weight: NonNegative = 0.3,
+    ):
         super().__init__(student, objectives)
         self.further_weight = further_weight
 
     def origins(self, stages: int) -> list[int]:
         return list(range(stages - 1))
 
-    def taught(self, ends: list[Outputs], stages: tuple[Tensor, ...], batch: Batch) -> tuple[list[list[Outputs]], dict[str, Tensor]]:
+    def taught(
+        self, ends: list[Outputs], stages: tuple[Tensor, ...], batch: Batch
+    ) -> tuple[list[list[Outputs]], dict[str, Tensor]]:
         return [[detached(end)] for end in ends], {}

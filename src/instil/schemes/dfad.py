@@ -47,7 +47,14 @@ class DFAD(Generated):
         apart: Literal["mae", "log_mae"] = "mae",
         memory: Images = 0,
     ):
-        super().__init__(student, teacher, objectives, generator, Objectives({"challenge": Challenging(apart)}), memory)
+        super().__init__(
+            student,
+            teacher,
+            objectives,
+            generator,
+            Objectives({"challenge": Challenging(apart)}),
+            memory,
+        )
         self.student_steps, self.apart = student_steps, apart
 
     def step(self, batch: Batch) -> Iterator[Update]:

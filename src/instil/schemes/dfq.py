@@ -21,7 +21,9 @@ def gaussian_statistics_loss(read: Sequence[Statistics]) -> Tensor:
     Raises ValueError where no BatchNorm was read.
     """
     if not read:
-        raise ValueError("the teacher has no BatchNorm with running statistics, so nothing is known of its data; set the statistics' weight to 0")
+        raise ValueError(
+            "the teacher has no BatchNorm with running statistics, so nothing is known of its data; set the statistics' weight to 0"
+        )
     apart = []
     for one in read:
         ratio = (one.variance + EPSILON) / (one.running_variance + EPSILON)
@@ -63,8 +65,19 @@ class DFQ(Generated):
         alpha: NonNegative = 1.0,
         memory: Images = 0,
     ):
-        bound = {"statistics": (Familiar(), alpha), "entropy": (Sure(soft=True), alpha), "balanced": (Balanced(), alpha)}
-        super().__init__(student, teacher, objectives, generator, weighted({"challenge": (Challenging(), 1.0), **bound}), memory)
+        bound = {
+            "statistics": (Familiar(), alpha),
+            "entropy": (Sure(soft=True), alpha),
+            "balanced": (Balanced(), alpha),
+        }
+        super().__init__(
+            student,
+            teacher,
+            objectives,
+            generator,
+            weighted({"challenge": (Challenging(), 1.0), **bound}),
+            memory,
+        )
         self.alpha = alpha
 
     def unfamiliar(self, read: list[Statistics]) -> Tensor:

@@ -11,7 +11,19 @@ import torch.nn.functional as F
 from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, NonNegative, Objective, Objectives, Outputs, Scheme, Update, as_net, first, full
+from instil.core import (
+    Batch,
+    Card,
+    NonNegative,
+    Objective,
+    Objectives,
+    Outputs,
+    Scheme,
+    Update,
+    as_net,
+    first,
+    full,
+)
 from instil.schemes.crops import random_crops
 from instil.teachers.ema import Ema
 
@@ -23,11 +35,19 @@ class Head(nn.Module):
 
     def __init__(self, inputs: int, hidden: int, narrow: int, prototypes: int):
         super().__init__()
-        self.body = nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, narrow))
+        self.body = nn.Sequential(
+            nn.Linear(inputs, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, narrow),
+        )
         self.prototypes = nn.Linear(narrow, prototypes, bias=False)
 
     def forward(self, embedding: Tensor) -> Tensor:
-        return F.linear(F.normalize(self.body(embedding), dim=-1), F.normalize(self.prototypes.weight, dim=-1))
+        return F.linear(
+            F.normalize(self.body(embedding), dim=-1), F.normalize(self.prototypes.weight, dim=-1)
+        )
 
 
 class DINO(Scheme):
@@ -83,7 +103,11 @@ class DINO(Scheme):
         student = as_net(student)
         self.teacher: Ema
         super().__init__(student, Ema(student, momentum), objectives)
-        self.local_views, self.global_scale, self.local_scale = local_views, global_scale, local_scale
+        self.local_views, self.global_scale, self.local_scale = (
+            local_views,
+            global_scale,
+            local_scale,
+        )
         self.jitter, self.flip, self.momentum = jitter, flip, momentum
         self.prototypes, self.hidden, self.narrow = prototypes, hidden, narrow
         self.head: Head | None = None
@@ -92,18 +116,29 @@ class DINO(Scheme):
 
     def build(self, batch: Batch) -> None:
         embedding = _embedding(self.student(batch))
-        self.head = Head(embedding.shape[1], self.hidden, self.narrow, self.prototypes).to(embedding.device, full(embedding).dtype)
+        self.head = Head(embedding.shape[1], self.hidden, self.narrow, self.prototypes).to(
+            embedding.device, full(embedding).dtype
+        )
         self.teacher_head = Ema(self.head, self.momentum)
         self.objectives.build(*self.answers(self.before_step(batch)))
 
     def before_step(self, batch: Batch) -> Batch:
         """The batch with its ``views`` (N, 2 + local_views, C, H, W), the large ones first."""
         if "image" not in batch or batch["image"].ndim != 4:
-            raise ValueError(f"dino sees parts of 'image' (N, C, H, W), and the batch has {', '.join(batch)}")
+            raise ValueError(
+                f"dino sees parts of 'image' (N, C, H, W), and the batch has {', '.join(batch)}"
+            )
         large = random_crops(batch, 2, (self.global_scale, 1.0), self.jitter, self.flip, salt=11)
         if not self.local_views:
             return batch | {"views": large}
-        small = random_crops(batch, self.local_views, (self.local_scale, self.global_scale), self.jitter, self.flip, salt=12)
+        small = random_crops(
+            batch,
+            self.local_views,
+            (self.local_scale, self.global_scale),
+            self.jitter,
+            self.flip,
+            salt=12,
+        )
         return batch | {"views": torch.cat([large, small], 1)}
 
     def answers(self, batch: Batch, grad: bool = False) -> tuple[Outputs, Outputs]:
@@ -114,7 +149,9 @@ class DINO(Scheme):
         taught: Tensor = self.teacher_head({"embedding": full(_embedding(seen))})["logits"]
         said: Tensor = self.head(full(_embedding(self.student({"image": views.flatten(0, 1)}))))
         number = len(views)
-        return {"view_logits": said.view(number, -1, self.prototypes)}, {"view_logits": taught.view(number, -1, self.prototypes)}
+        return {"view_logits": said.view(number, -1, self.prototypes)}, {
+            "view_logits": taught.view(number, -1, self.prototypes)
+        }
 
     def step(self, batch: Batch) -> Iterator[Update]:
         yield self.compare(batch)
@@ -122,7 +159,11 @@ class DINO(Scheme):
     def compare(self, batch: Batch) -> Update:
         """The objectives' update; of the clock it keeps the progress."""
         update = super().compare(batch)
-        update.keep["progress"] = torch.as_tensor(batch.get("progress", 0.0), dtype=torch.float32).to(first(batch).device).view(1)
+        update.keep["progress"] = (
+            torch.as_tensor(batch.get("progress", 0.0), dtype=torch.float32)
+            .to(first(batch).device)
+            .view(1)
+        )
         return update
 
     def after_step(self, kept: dict[str, Tensor]) -> None:
@@ -137,6 +178,8 @@ class DINO(Scheme):
 
 def _embedding(outputs: Outputs) -> Tensor:
     if "embedding" not in outputs:
-        raise ValueError(f"the heads of dino read 'embedding', and the net gives {', '.join(outputs)}; name its place in taps")
+        raise ValueError(
+            f"the heads of dino read 'embedding', and the net gives {', '.join(outputs)}; name its place in taps"
+        )
     embedding: Tensor = outputs["embedding"]
     return embedding

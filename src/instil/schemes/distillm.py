@@ -9,7 +9,17 @@ import torch
 from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, NonNegative, Objective, Objectives, Teacher, Update, at_progress, uniform
+from instil.core import (
+    Batch,
+    Card,
+    NonNegative,
+    Objective,
+    Objectives,
+    Teacher,
+    Update,
+    at_progress,
+    uniform,
+)
 from instil.schemes.synthetic_memory import SyntheticMemory
 from instil.schemes.writer import Share, Token, Tokens, Writer
 from instil.schemes.writing import by_step, some
@@ -79,8 +89,15 @@ class DistiLLM(Writer):
         temperature: NonNegative = 1.0,
         top_p: Share = 1.0,
     ):
-        super().__init__(student, teacher, objectives, end, prompt, max_new_tokens, temperature, top_p)
-        self.memory, self.first_chance, self.rise, self.tolerance = memory, first_chance, rise, tolerance
+        super().__init__(
+            student, teacher, objectives, end, prompt, max_new_tokens, temperature, top_p
+        )
+        self.memory, self.first_chance, self.rise, self.tolerance = (
+            memory,
+            first_chance,
+            rise,
+            tolerance,
+        )
         self.held_out, self.every = held_out, every
         self.replay: SyntheticMemory | None = None
         self.register_buffer("chance", torch.tensor(at_progress(first_chance, {})))
@@ -97,17 +114,31 @@ class DistiLLM(Writer):
         watched = uniform(batch | {"step": torch.tensor(0)}, 1, WATCHING).squeeze(1) < self.held_out
         learned = batch | {"valid": batch["valid"] & ~watched[:, None]}
         draw, chance = by_step(batch, CHOOSING), float(self.chance)
-        own, new = draw < chance, draw < chance * (1 - float(batch.get("progress", 0.0))) or bool(self.replay.pushed < self.memory)
+        own, new = (
+            draw < chance,
+            draw < chance * (1 - float(batch.get("progress", 0.0)))
+            or bool(self.replay.pushed < self.memory),
+        )
         if own:
             learned = self.own_text(learned) if new else self.replayed(learned)
-        return learned | {"watched": some(batch, watched.nonzero().squeeze(1)), "written": own and new}
+        return learned | {
+            "watched": some(batch, watched.nonzero().squeeze(1)),
+            "written": own and new,
+        }
 
     def replayed(self, batch: Batch) -> Batch:
         """Texts written before, one for each row that counts; without labels."""
         assert self.replay is not None
         text = self.replay.draw(batch, REPLAYING)
         counts = batch["valid"].any(1, keepdim=True)
-        return batch | text | {"valid": (text["valid"] > 0) & counts, "label": torch.full_like(batch["label"], -100)}
+        return (
+            batch
+            | text
+            | {
+                "valid": (text["valid"] > 0) & counts,
+                "label": torch.full_like(batch["label"], -100),
+            }
+        )
 
     def step(self, batch: Batch) -> Iterator[Update]:
         update = self.compare(batch)
@@ -123,7 +154,12 @@ class DistiLLM(Writer):
         if not len(batch["input_ids"]):
             return torch.zeros_like(self.seen)
         counts, losses = self.objectives.counts(batch), self.compare(batch).losses
-        return torch.stack([torch.stack([losses[name] * counts[name], counts[name]]) for name in self.objectives.weights])
+        return torch.stack(
+            [
+                torch.stack([losses[name] * counts[name], counts[name]])
+                for name in self.objectives.weights
+            ]
+        )
 
     def after_step(self, kept: dict[str, Tensor]) -> None:
         written = {key: kept.pop(f"written.{key}") for key in TEXT if f"written.{key}" in kept}

@@ -9,7 +9,19 @@ import torch
 from annotated_types import Gt, Lt
 from torch import Tensor, nn
 
-from instil.core import UNLABELLED, Batch, Card, NonNegative, Objective, Objectives, Teacher, Update, at_progress, full, mean
+from instil.core import (
+    UNLABELLED,
+    Batch,
+    Card,
+    NonNegative,
+    Objective,
+    Objectives,
+    Teacher,
+    Update,
+    at_progress,
+    full,
+    mean,
+)
 from instil.schemes.sequence_level import SequenceLevel
 from instil.schemes.writer import Share, Token, Tokens
 
@@ -61,7 +73,9 @@ def contrastive_loss(taught: Text, own: Text, skews: Tensor, share: float = 1.0)
 
     ``skews`` (N, 2) are those of both texts.
     """
-    return (2 - share) * skewed_forward(*taught, skews[:, 0]) + share * skewed_reverse(*own, skews[:, 1])
+    return (2 - share) * skewed_forward(*taught, skews[:, 0]) + share * skewed_reverse(
+        *own, skews[:, 1]
+    )
 
 
 @torch.no_grad()
@@ -125,7 +139,9 @@ class DistiLLM2(SequenceLevel):
         temperature: NonNegative = 1.0,
         top_p: Share = 1.0,
     ):
-        super().__init__(student, teacher, objectives, end, prompt, max_new_tokens, temperature, top_p)
+        super().__init__(
+            student, teacher, objectives, end, prompt, max_new_tokens, temperature, top_p
+        )
         self.base_skew, self.contrast_weight, self.gradual = base_skew, contrast_weight, gradual
         self.register_buffer("usual", torch.zeros(2))
         self.register_buffer("looks", torch.zeros((), dtype=torch.int64))
@@ -140,13 +156,20 @@ class DistiLLM2(SequenceLevel):
         student, teacher = self.answers(batch)
         update: Update = self.objectives(student, teacher, batch)
         own_student, own_teacher = self.answers(batch["own"])
-        taught, own = ([full(side["logits"]).log_softmax(-1) for side in sides] for sides in ((student, teacher), (own_student, own_teacher)))
+        taught, own = (
+            [full(side["logits"]).log_softmax(-1) for side in sides]
+            for sides in ((student, teacher), (own_student, own_teacher))
+        )
         texts = (*taught, batch["token"]), (*own, batch["own"]["token"])
         apart = gaps(*texts)
         base = at_progress(self.base_skew, batch)
         skews = torch.where(self.looks > 0, adaptive_skew(apart, self.usual, base), base)
-        values = contrastive_loss(*texts, skews, emphasis(float(batch.get("progress", 0.0)), self.gradual))
-        update.losses["contrast"] = at_progress(self.contrast_weight, batch) * mean(values, pairs(batch))
+        values = contrastive_loss(
+            *texts, skews, emphasis(float(batch.get("progress", 0.0)), self.gradual)
+        )
+        update.losses["contrast"] = at_progress(self.contrast_weight, batch) * mean(
+            values, pairs(batch)
+        )
         update.keep["gaps"] = torch.cat([apart, pairs(batch)[:, None]], 1)
         del student, teacher, own_student, own_teacher, taught, own, texts, values
         yield update

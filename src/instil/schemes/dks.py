@@ -33,6 +33,8 @@ class DKS(Branched):
     def origins(self, stages: int) -> list[int]:
         return list(range(stages - 1))
 
-    def taught(self, ends: list[Outputs], stages: tuple[Tensor, ...], batch: Batch) -> tuple[list[list[Outputs]], dict[str, Tensor]]:
+    def taught(
+        self, ends: list[Outputs], stages: tuple[Tensor, ...], batch: Batch
+    ) -> tuple[list[list[Outputs]], dict[str, Tensor]]:
         fixed = [detached(end) for end in ends]
         return [fixed[:i] + fixed[i + 1 :] for i in range(len(fixed))], {}

@@ -32,7 +32,12 @@ class Ema(Scheme):
         "evaluates both; the consistency loss is the objective that the recipe names, in the paper the squared difference of probabilities.",
     )
 
-    def __init__(self, student: nn.Module, objectives: Objectives | Mapping[str, Objective], decay: float = 0.99):
+    def __init__(
+        self,
+        student: nn.Module,
+        objectives: Objectives | Mapping[str, Objective],
+        decay: float = 0.99,
+    ):
         student = as_net(student)
         self.teacher: EmaTeacher
         super().__init__(student, EmaTeacher(student, decay), objectives)

@@ -57,6 +57,13 @@ class FastDataFree(GeneratedInversion):
         shift: Annotated[int, Ge(0)] = 0,
         reuse: Annotated[float, Gt(0), Le(1)] = 0.5,
     ):
-        inversion = (iterations, latent_rate, label_weight, statistics_weight, adversarial_weight, shift)
+        inversion = (
+            iterations,
+            latent_rate,
+            label_weight,
+            statistics_weight,
+            adversarial_weight,
+            shift,
+        )
         super().__init__(student, teacher, objectives, generator, memory, every, until, *inversion)
         self.reuse = reuse

@@ -12,7 +12,21 @@ import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, NonNegative, Objective, Objectives, Outputs, Positive, Scheme, Teacher, Update, full, items, mean
+from instil.core import (
+    Batch,
+    Card,
+    NonNegative,
+    Objective,
+    Objectives,
+    Outputs,
+    Positive,
+    Scheme,
+    Teacher,
+    Update,
+    full,
+    items,
+    mean,
+)
 from instil.schemes.spots import Bridge, Spots, averaged, places, stage_paths
 from instil.teachers.frozen import Frozen
 
@@ -63,7 +77,11 @@ class FCFD(Scheme):
         spots: Spots = "auto",
     ):
         super().__init__(student, teacher, objectives)
-        self.appearance_weight, self.function_weight, self.temperature = appearance_weight, function_weight, temperature
+        self.appearance_weight, self.function_weight, self.temperature = (
+            appearance_weight,
+            function_weight,
+            temperature,
+        )
         self.paths, self.direction, self.spots = paths, direction, spots
         self.matched: list[tuple[int, int]] = []
         self.at: dict[str, list[str]] = {}  # of each net the modules whose outputs are its stages
@@ -72,12 +90,19 @@ class FCFD(Scheme):
 
     def build(self, batch: Batch) -> None:
         if not isinstance(self.teacher, Frozen):
-            raise ValueError("function-consistent features run through the teacher's last stages: the teacher must be one net, at hand")
+            raise ValueError(
+                "function-consistent features run through the teacher's last stages: the teacher must be one net, at hand"
+            )
         mine, theirs = _stages(self.student(batch), "student"), _stages(self.ask(batch), "teacher")
         self.matched = places(self.spots, len(mine), len(theirs))
         if len(self.matched) < 2:
-            raise ValueError("scheme.spots: there must be two or more; the mixed nets change over after any but the last")
-        self.at = {"student": stage_paths(self.student, "student"), "teacher": stage_paths(self.teacher.net, "teacher")}
+            raise ValueError(
+                "scheme.spots: there must be two or more; the mixed nets change over after any but the last"
+            )
+        self.at = {
+            "student": stage_paths(self.student, "student"),
+            "teacher": stage_paths(self.teacher.net, "teacher"),
+        }
         self.to_teacher.extend(bridge(mine[i], theirs[j]) for i, j in self.matched)
         if self.direction != "to_teacher":
             self.to_student.extend(bridge(theirs[j], mine[i]) for i, j in self.matched[:-1])
@@ -95,41 +120,70 @@ class FCFD(Scheme):
         """The objectives' update with the losses of appearance and function."""
         teacher, student = self.ask(batch), self.student(batch)
         update: Update = self.objectives(student, teacher, batch)
-        mine, theirs, weight = _stages(student, "student"), _stages(teacher, "teacher"), items(batch)
-        bridged = [full(made(mine[i])) for made, (i, _) in zip(self.to_teacher, self.matched, strict=True)]
+        mine, theirs, weight = (
+            _stages(student, "student"),
+            _stages(teacher, "teacher"),
+            items(batch),
+        )
+        bridged = [
+            full(made(mine[i])) for made, (i, _) in zip(self.to_teacher, self.matched, strict=True)
+        ]
         apart = appearance(bridged, [full(theirs[j]) for _, j in self.matched])
         answers = [self._answer(batch, *path, bridged, theirs) for path in self._drawn(batch)]
         update.losses["appearance"] = self.appearance_weight * mean(apart, weight)
-        update.losses["function"] = self.function_weight * mean(self._function(answers, full(teacher["logits"])), weight)
+        update.losses["function"] = self.function_weight * mean(
+            self._function(answers, full(teacher["logits"])), weight
+        )
         return update
 
     def _drawn(self, batch: Batch) -> list[tuple[str, int]]:
         """The mixed nets of this step, alike on all ranks: into which net they change over, and after which pair."""
         ways = ["to_teacher", "to_student"] if self.direction == "both" else [self.direction]
         every = [(way, number) for way in ways for number in range(len(self.matched) - 1)]
-        return random.Random(f"{int(batch.get('seed', 0))}/{int(batch.get('step', 0))}").sample(every, min(self.paths, len(every)))
+        return random.Random(f"{int(batch.get('seed', 0))}/{int(batch.get('step', 0))}").sample(
+            every, min(self.paths, len(every))
+        )
 
-    def _answer(self, batch: Batch, way: str, number: int, bridged: list[Tensor], theirs: tuple[Tensor, ...]) -> Tensor:
+    def _answer(
+        self, batch: Batch, way: str, number: int, bridged: list[Tensor], theirs: tuple[Tensor, ...]
+    ) -> Tensor:
         """The logits of a mixed net."""
         i, j = self.matched[number]
         assert isinstance(self.teacher, Frozen)
         none: frozenset[str] = frozenset()
         if way == "to_teacher":
-            logits: Tensor = self.teacher.net(batch, roles=none, replace={self.at["teacher"][j]: bridged[number]})["logits"]
+            logits: Tensor = self.teacher.net(
+                batch, roles=none, replace={self.at["teacher"][j]: bridged[number]}
+            )["logits"]
         else:
             with kept_statistics(self.student):
-                logits = self.student(batch, roles=none, replace={self.at["student"][i]: self.to_student[number](theirs[j])})["logits"]
+                logits = self.student(
+                    batch,
+                    roles=none,
+                    replace={self.at["student"][i]: self.to_student[number](theirs[j])},
+                )["logits"]
         return full(logits)
 
     def _function(self, answers: list[Tensor], teacher: Tensor) -> Tensor:
         target = (teacher.detach() / self.temperature).log_softmax(-1)
-        apart = [F.kl_div((logits / self.temperature).log_softmax(-1), target, reduction="none", log_target=True).sum(-1) for logits in answers]
+        apart = [
+            F.kl_div(
+                (logits / self.temperature).log_softmax(-1),
+                target,
+                reduction="none",
+                log_target=True,
+            ).sum(-1)
+            for logits in answers
+        ]
         return torch.stack(apart).sum(0) * self.temperature**2
 
 
 def appearance(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
     """Mean squared differences of stages (N, ...), summed, and that of the deepest maps' averages after a ReLU: (N,)."""
-    terms = [(full(mine) - theirs).square().flatten(1).mean(1) for mine, theirs in zip(student, teacher, strict=True)]
+    terms = [
+        (full(mine) - theirs).square().flatten(1).mean(1)
+        for mine, theirs in zip(student, teacher, strict=True)
+    ]
     if student[-1].ndim == 4:
         mine, theirs = (averaged(full(stage).relu()) for stage in (student[-1], teacher[-1]))
         terms.append((mine - theirs).square().mean(1))
@@ -139,7 +193,11 @@ def appearance(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
 @contextlib.contextmanager
 def kept_statistics(net: nn.Module) -> Iterator[None]:
     """BatchNorms in training normalise by the batch as always, and their running statistics stay as they are."""
-    norms = [(part, part.momentum) for part in net.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    norms = [
+        (part, part.momentum)
+        for part in net.modules()
+        if isinstance(part, nn.modules.batchnorm._BatchNorm)
+    ]
     for part, _ in norms:
         part.momentum = 0.0
     try:
@@ -151,6 +209,8 @@ def kept_statistics(net: nn.Module) -> Iterator[None]:
 
 def _stages(outputs: Outputs, side: str) -> tuple[Tensor, ...]:
     if not isinstance(outputs.get("features"), tuple):
-        raise ValueError(f"function-consistent features need several stages as 'features' of the {side}, which gives {', '.join(outputs)}")
+        raise ValueError(
+            f"function-consistent features need several stages as 'features' of the {side}, which gives {', '.join(outputs)}"
+        )
     stages: tuple[Tensor, ...] = outputs["features"]
     return stages

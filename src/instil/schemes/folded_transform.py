@@ -10,7 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, Net, Objective, Objectives, Outputs, Scheme, Teacher, Update, full
+from instil.core import (
+    Batch,
+    Card,
+    Net,
+    Objective,
+    Objectives,
+    Outputs,
+    Scheme,
+    Teacher,
+    Update,
+    full,
+)
 from instil.schemes.spots import averaged
 
 
@@ -67,11 +78,19 @@ class FoldedTransform(Scheme):
                 )
         stage, view = objective.expand(student)
         weight, bias = (full(part) for part in student["head"])
-        read = F.linear(averaged(stage), weight, bias) if stage.shape[1] == weight.shape[1] else None
-        if read is None or not torch.allclose(read, full(student["logits"]), rtol=1e-2, atol=1e-2 * float(read.abs().max())):
-            raise ValueError("the student's classifier does not read the mean of its deepest stage, so nothing before it can be folded into it")
+        read = (
+            F.linear(averaged(stage), weight, bias) if stage.shape[1] == weight.shape[1] else None
+        )
+        if read is None or not torch.allclose(
+            read, full(student["logits"]), rtol=1e-2, atol=1e-2 * float(read.abs().max())
+        ):
+            raise ValueError(
+                "the student's classifier does not read the mean of its deepest stage, so nothing before it can be folded into it"
+            )
         made: list[nn.Module] = [nn.Conv2d(view.shape[1], stage.shape[1], 1)]
-        self.contract = nn.Sequential(*made, *([nn.BatchNorm2d(stage.shape[1])] if self.norm == "batch" else [])).to(stage.device, stage.dtype)
+        self.contract = nn.Sequential(
+            *made, *([nn.BatchNorm2d(stage.shape[1])] if self.norm == "batch" else [])
+        ).to(stage.device, stage.dtype)
         self._head()
 
     def step(self, batch: Batch) -> Iterator[Update]:
@@ -83,7 +102,9 @@ class FoldedTransform(Scheme):
         stage, view = self._objective().expand(student)
         embedding = averaged(stage + self.contract(view))
         logits = F.linear(embedding, *(full(part) for part in student["head"]))
-        update: Update = self.objectives(student | {"connected": view, "embedding": embedding, "logits": logits}, teacher, batch)
+        update: Update = self.objectives(
+            student | {"connected": view, "embedding": embedding, "logits": logits}, teacher, batch
+        )
         return update
 
     def export(self) -> Net:
@@ -102,17 +123,23 @@ class FoldedTransform(Scheme):
 
     def _objective(self) -> Expands:
         """The objective that widens the student's deepest stage."""
-        found = [objective for _, objective in self.objectives.named() if hasattr(objective, "expand")]
+        found = [
+            objective for _, objective in self.objectives.named() if hasattr(objective, "expand")
+        ]
         if len(found) != 1:
             names = ", ".join(name for name, _ in self.objectives.named())
-            raise ValueError(f"a transform of the student's features needs one objective that widens them, norm; the objectives are {names}")
+            raise ValueError(
+                f"a transform of the student's features needs one objective that widens them, norm; the objectives are {names}"
+            )
         return cast(Expands, found[0])
 
     def _head(self) -> str:
         """Where the student's classifier is."""
         path = str(self.student.taps["head"]).removesuffix(":weight")
         if getattr(self.student.model.get_submodule(path), "bias", None) is None:
-            raise ValueError(f"the student's classifier '{path}' has no bias, and the transform that is folded into it has one; give it a bias")
+            raise ValueError(
+                f"the student's classifier '{path}' has no bias, and the transform that is folded into it has one; give it a bias"
+            )
         return path
 
 
@@ -128,5 +155,8 @@ def linear(part: nn.Module) -> tuple[Tensor, Tensor]:
                 assert layer.running_mean is not None
                 assert layer.running_var is not None
                 scale = layer.weight / (layer.running_var + layer.eps).sqrt()
-                weight, bias = scale[:, None] * weight, layer.bias + scale * (bias - layer.running_mean)
+                weight, bias = (
+                    scale[:, None] * weight,
+                    layer.bias + scale * (bias - layer.running_mean),
+                )
     return weight, bias

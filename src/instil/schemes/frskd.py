@@ -33,7 +33,9 @@ class Refiner(nn.Module):
             passed.insert(0, self.after_down[i]((lateral[i] + self.down[i](passed[0])).relu()))
         refined = [passed[0]]
         for i in range(1, len(stages)):
-            refined.append(self.after_up[i - 1]((lateral[i] + passed[i] + self.up[i - 1](refined[-1])).relu()))
+            refined.append(
+                self.after_up[i - 1]((lateral[i] + passed[i] + self.up[i - 1](refined[-1])).relu())
+            )
         embedding = averaged(refined[-1])
         return {"logits": self.head(embedding), "embedding": embedding, "features": tuple(refined)}
 
@@ -73,9 +75,15 @@ class FRSKD(Branched):
 
     def ends(self, outputs: Outputs) -> list[Outputs]:
         stages = stages_of(outputs)
-        own = {"logits": outputs["logits"], "embedding": averaged(full(stages[-1])), "features": stages}
+        own = {
+            "logits": outputs["logits"],
+            "embedding": averaged(full(stages[-1])),
+            "features": stages,
+        }
         return [own, self.further[0](stages)]
 
-    def taught(self, ends: list[Outputs], stages: tuple[Tensor, ...], batch: Batch) -> tuple[list[list[Outputs]], dict[str, Tensor]]:
+    def taught(
+        self, ends: list[Outputs], stages: tuple[Tensor, ...], batch: Batch
+    ) -> tuple[list[list[Outputs]], dict[str, Tensor]]:
         refined = detached(ends[1])
         return [[refined], [refined]], {}

@@ -9,7 +9,20 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from instil.core import Batch, Net, Objective, Objectives, Outputs, Scheme, Teacher, Update, as_net, items, normal, uniform
+from instil.core import (
+    Batch,
+    Net,
+    Objective,
+    Objectives,
+    Outputs,
+    Scheme,
+    Teacher,
+    Update,
+    as_net,
+    items,
+    normal,
+    uniform,
+)
 from instil.schemes.attacks import at_rest
 from instil.schemes.batch_statistics import Statistics, reading, statistics_loss
 from instil.schemes.synthetic_memory import SyntheticMemory
@@ -48,16 +61,28 @@ class Generated(Scheme):
 
     def build(self, batch: Batch) -> None:
         if self.teacher is None:
-            raise ValueError(f"{type(self).__name__} needs a teacher: nothing else is known of the data")
+            raise ValueError(
+                f"{type(self).__name__} needs a teacher: nothing else is known of the data"
+            )
         if self.objectives.differentiates:
-            raise ValueError(f"{self.objectives.inside_the_graph()[0]} takes gradients by the input, which {type(self).__name__} cannot give")
+            raise ValueError(
+                f"{self.objectives.inside_the_graph()[0]} takes gradients by the input, which {type(self).__name__} cannot give"
+            )
         image, wanted = self.make(batch), tuple(batch["image"].shape)
         if tuple(image.shape) != wanted:
-            raise ValueError(f"scheme.generator: it makes images of shape {tuple(image.shape)}; the data's have {wanted}")
-        student, teacher = self.answers(batch | {"image": image})  # asked first: the objectives may want less of the teacher than the terms
+            raise ValueError(
+                f"scheme.generator: it makes images of shape {tuple(image.shape)}; the data's have {wanted}"
+            )
+        student, teacher = self.answers(
+            batch | {"image": image}
+        )  # asked first: the objectives may want less of the teacher than the terms
         super().build(batch | {"image": image})
         self.terms.build(student, teacher | {"statistics": items(batch)})
-        self.teacher.wants((self.objectives.reads("teacher") | self.terms.reads("teacher") | {"logits"}) - {"statistics"}, batch)
+        self.teacher.wants(
+            (self.objectives.reads("teacher") | self.terms.reads("teacher") | {"logits"})
+            - {"statistics"},
+            batch,
+        )
         if self.memory:
             self.replay = SyntheticMemory(self.memory, image=image)
 
@@ -66,7 +91,9 @@ class Generated(Scheme):
 
     def make(self, batch: Batch, turn: int = 0) -> Tensor:
         """Images (N, C, H, W) of new codes."""
-        image: Tensor = images_of(self.generator, normal(batch, width_of_codes(self.generator), CODES + turn))
+        image: Tensor = images_of(
+            self.generator, normal(batch, width_of_codes(self.generator), CODES + turn)
+        )
         return image
 
     def challenge(self, batch: Batch, turn: int = 0) -> Update:
@@ -117,20 +144,27 @@ class Generated(Scheme):
         if self.replay is None:
             return image
         old = (uniform(batch, 1, REPLAY).squeeze(1) < REPLAYED) & (self.replay.pushed > 0)
-        return torch.where(old[:, None, None, None], self.replay.draw(batch, REPLAY + 1)["image"], image)
+        return torch.where(
+            old[:, None, None, None], self.replay.draw(batch, REPLAY + 1)["image"], image
+        )
 
 
 def weighted(terms: Mapping[str, tuple[Objective, float]]) -> Objectives:
     """The generator's terms with their weights, without those of weight 0."""
     used = {name: (term, weight) for name, (term, weight) in terms.items() if weight}
-    return Objectives({name: term for name, (term, _) in used.items()}, {name: weight for name, (_, weight) in used.items()})
+    return Objectives(
+        {name: term for name, (term, _) in used.items()},
+        {name: weight for name, (_, weight) in used.items()},
+    )
 
 
 def width_of_codes(generator: Net) -> int:
     """What the generator's model says in ``latent``; ValueError where it does not."""
     latent = getattr(generator.model, "latent", None)
     if not isinstance(latent, int):
-        raise ValueError(f"scheme.generator: {type(generator.model).__name__} does not say in 'latent' how wide its codes are")
+        raise ValueError(
+            f"scheme.generator: {type(generator.model).__name__} does not say in 'latent' how wide its codes are"
+        )
     return latent
 
 

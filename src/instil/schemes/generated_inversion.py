@@ -9,7 +9,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instil.core import Batch, NonNegative, Objective, Objectives, Positive, Teacher, Update, as_net, full, items, mean, normal
+from instil.core import (
+    Batch,
+    NonNegative,
+    Objective,
+    Objectives,
+    Positive,
+    Teacher,
+    Update,
+    as_net,
+    full,
+    items,
+    mean,
+    normal,
+)
 from instil.schemes.attacks import at_rest
 from instil.schemes.batch_statistics import Statistics, reading, statistics_loss
 from instil.schemes.generated import images_of, width_of_codes
@@ -56,13 +69,22 @@ class GeneratedInversion(Inversion):
         self.generator = as_net(generator)
         self.start = copy.deepcopy(self.generator).requires_grad_(False)
         self.iterations, self.latent_rate, self.shift = iterations, latent_rate, shift
-        self.label_weight, self.statistics_weight, self.adversarial_weight = label_weight, statistics_weight, adversarial_weight
+        self.label_weight, self.statistics_weight, self.adversarial_weight = (
+            label_weight,
+            statistics_weight,
+            adversarial_weight,
+        )
         self.learners["generator"] = ("generator",)
 
     def build(self, batch: Batch) -> None:
-        made, wanted = tuple(images_of(self.generator, self.codes(batch)).shape), tuple(batch.get("image", torch.empty(0)).shape)
+        made, wanted = (
+            tuple(images_of(self.generator, self.codes(batch)).shape),
+            tuple(batch.get("image", torch.empty(0)).shape),
+        )
         if made != wanted:
-            raise ValueError(f"scheme.generator: it makes images of shape {made}; the data's have {wanted}")
+            raise ValueError(
+                f"scheme.generator: it makes images of shape {made}; the data's have {wanted}"
+            )
         super().build(batch)
 
     def before_step(self, batch: Batch) -> Batch:
@@ -86,7 +108,12 @@ class GeneratedInversion(Inversion):
         optimizer = torch.optim.Adam([latent], self.latent_rate, betas=(0.5, 0.999), eps=NOTHING)
         for turn in range(self.iterations):
             optimizer.zero_grad()
-            yield Update(self.inversion(batch, shifted(images_of(self.generator, latent), batch, self.shift, turn)), "generator")
+            yield Update(
+                self.inversion(
+                    batch, shifted(images_of(self.generator, latent), batch, self.shift, turn)
+                ),
+                "generator",
+            )
             optimizer.step()  # the update's backward pass reached the codes as well
         yield self.learn(batch, latent)
 
@@ -125,6 +152,8 @@ class GeneratedInversion(Inversion):
     def after_step(self, kept: dict[str, Tensor]) -> None:
         super().after_step(kept)
         if "made.image" in kept:
-            for start, came in zip(self.start.parameters(), self.generator.parameters(), strict=True):
+            for start, came in zip(
+                self.start.parameters(), self.generator.parameters(), strict=True
+            ):
                 start.lerp_(came, self.reuse)
                 came.copy_(start)

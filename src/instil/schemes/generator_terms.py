@@ -42,7 +42,12 @@ def entropy_loss(teacher: Tensor) -> Tensor:
 def disagreement(student: Tensor, teacher: Tensor, apart: Apart = "kl") -> Tensor:
     """How far two nets' logits (N, C) are apart, (N,): KL(teacher || student), or the mean size of the differences. Gradients reach both."""
     if apart == "kl":
-        return F.kl_div(full(student).log_softmax(-1), full(teacher).log_softmax(-1), reduction="none", log_target=True).sum(-1)
+        return F.kl_div(
+            full(student).log_softmax(-1),
+            full(teacher).log_softmax(-1),
+            reduction="none",
+            log_target=True,
+        ).sum(-1)
     return (full(student) - full(teacher)).abs().mean(-1)
 
 
@@ -58,7 +63,9 @@ class Term(Objective):
         return self._couples
 
 
-Term.card = Card("What a generator is trained by")  # not in the class, where the catalogue would take it for a scheme
+Term.card = Card(
+    "What a generator is trained by"
+)  # not in the class, where the catalogue would take it for a scheme
 
 
 class Sure(Term):
@@ -69,7 +76,11 @@ class Sure(Term):
         self.soft = soft
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        return entropy_loss(teacher["logits"]) if self.soft else one_hot_loss(teacher["logits"], "none")
+        return (
+            entropy_loss(teacher["logits"])
+            if self.soft
+            else one_hot_loss(teacher["logits"], "none")
+        )
 
 
 class Excited(Term):

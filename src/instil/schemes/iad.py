@@ -9,7 +9,17 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, NonNegative, Objective, Objectives, Outputs, Positive, Teacher, full
+from instil.core import (
+    Batch,
+    Card,
+    NonNegative,
+    Objective,
+    Objectives,
+    Outputs,
+    Positive,
+    Teacher,
+    full,
+)
 from instil.schemes.attacks import Threat
 from instil.schemes.robust import EPSILON, STEP_SIZE, Robust, soft_label_loss
 
@@ -19,13 +29,22 @@ def trust(teacher: Tensor, target: Tensor, beta: float = 0.1) -> Tensor:
     return (beta * full(teacher).log_softmax(-1).gather(-1, target.unsqueeze(-1)).squeeze(-1)).exp()
 
 
-def iad_loss(attacked: Tensor, clean: Tensor, teacher: Tensor, trusted: Tensor, temperature: float = 1.0, partial: bool = False) -> Tensor:
+def iad_loss(
+    attacked: Tensor,
+    clean: Tensor,
+    teacher: Tensor,
+    trusted: Tensor,
+    temperature: float = 1.0,
+    partial: bool = False,
+) -> Tensor:
     """The teacher's soft labels, and by 1 - ``trusted`` the student's own for the ``clean`` image: logits (N, C) give (N,).
 
     ``partial``: the teacher's part is multiplied by ``trusted``, as in the paper. Gradients reach the student's own soft labels, as published.
     """
     taught = soft_label_loss(attacked, teacher, temperature)
-    return (trusted * taught if partial else taught) + (1 - trusted) * soft_label_loss(attacked, clean)
+    return (trusted * taught if partial else taught) + (1 - trusted) * soft_label_loss(
+        attacked, clean
+    )
 
 
 class IAD(Robust):
@@ -72,7 +91,13 @@ class IAD(Robust):
         attack_steps: Annotated[int, Ge(1)] = 10,
     ):
         super().__init__(student, teacher, objectives, weight, epsilon, step_size, attack_steps)
-        self.temperature, self.beta, self.answers_to, self.partial, self.trusting = temperature, beta, answers_to, partial, trusting
+        self.temperature, self.beta, self.answers_to, self.partial, self.trusting = (
+            temperature,
+            beta,
+            answers_to,
+            partial,
+            trusting,
+        )
 
     def threat(self, batch: Batch) -> Threat:
         return self.away_from_labels(batch)
@@ -84,7 +109,9 @@ class IAD(Robust):
         if float(batch.get("progress", 0.0)) < self.trusting:
             trusted = torch.ones_like(trusted)
         target = under_attack if self.answers_to == "attacked" else teacher
-        return self.beside(attacked, answers) + iad_loss(attacked, student, target, trusted, self.temperature, self.partial)
+        return self.beside(attacked, answers) + iad_loss(
+            attacked, student, target, trusted, self.temperature, self.partial
+        )
 
     def beside(self, attacked: Tensor, answers: Outputs) -> Tensor:
         """(N,): what else is learnt of attacked images from the teacher's ``answers`` to them; here nothing."""

@@ -54,7 +54,20 @@ class IADII(IAD):
         step_size: Positive = STEP_SIZE,
         attack_steps: Annotated[int, Ge(1)] = 10,
     ):
-        super().__init__(student, teacher, objectives, weight, temperature, beta, answers_to, partial, trusting, epsilon, step_size, attack_steps)
+        super().__init__(
+            student,
+            teacher,
+            objectives,
+            weight,
+            temperature,
+            beta,
+            answers_to,
+            partial,
+            trusting,
+            epsilon,
+            step_size,
+            attack_steps,
+        )
         self.natural = natural
 
     def ask(self, batch: Batch, grad: bool = False) -> Outputs:
@@ -62,9 +75,13 @@ class IADII(IAD):
         answers = super().ask(batch, grad)
         members = answers.get("members", ())
         if len(members) != 2:
-            raise ValueError(f"IADII learns from two teachers, a robust one and then one that was never attacked; not from {len(members) or 1}")
+            raise ValueError(
+                f"IADII learns from two teachers, a robust one and then one that was never attacked; not from {len(members) or 1}"
+            )
         first: Outputs = members[0]
         return answers | first
 
     def beside(self, attacked: Tensor, answers: Outputs) -> Tensor:
-        return self.natural * soft_label_loss(attacked, answers["members"][1]["logits"], self.temperature)
+        return self.natural * soft_label_loss(
+            attacked, answers["members"][1]["logits"], self.temperature
+        )

@@ -9,13 +9,17 @@ from torch import Tensor, nn
 from instil.core import full
 
 
-def bank_contrast(local: Tensor, whole: Tensor, number: int, temperature: float = 0.1, there: Tensor | None = None) -> Tensor:
+def bank_contrast(
+    local: Tensor, whole: Tensor, number: int, temperature: float = 0.1, there: Tensor | None = None
+) -> Tensor:
     """Each image's local view finds its own global view among all, by the inner product over the temperature (Fang et al. 2021, authors' code).
 
     Unit rows ``local`` and ``whole`` (M, D): first those of the ``number`` images of the batch, then of those remembered; ``there`` (M,) marks the
     rows that count. The mean cross-entropy over the former and that over the latter, summed, a scalar. Gradients reach ``local`` alone.
     """
-    there = torch.ones(len(local), dtype=torch.bool, device=local.device) if there is None else there
+    there = (
+        torch.ones(len(local), dtype=torch.bool, device=local.device) if there is None else there
+    )
     similar = full(local) @ full(whole).detach().T / temperature
     rows = -similar.masked_fill(~there, -torch.inf).log_softmax(1).diagonal()
     rows = rows.masked_fill(~there, 0.0)
@@ -23,7 +27,9 @@ def bank_contrast(local: Tensor, whole: Tensor, number: int, temperature: float 
     return rows[:number].sum() / sizes[0] + rows[number:].sum() / sizes[1]
 
 
-def pair_contrast(one: Tensor, other: Tensor, temperature: float = 0.1, base_temperature: float = 0.07) -> Tensor:
+def pair_contrast(
+    one: Tensor, other: Tensor, temperature: float = 0.1, base_temperature: float = 0.07
+) -> Tensor:
     """Each of the 2 N views finds the other view of its image among the 2 N - 1 other views: unit rows (N, D) give (N,), the mean over both views.
 
     Times temperature / base_temperature, as in the authors' code.
@@ -42,8 +48,15 @@ def views(image: Tensor, draws: Tensor, smallest: float) -> Tensor:
     side = (smallest + (1 - smallest) * draws[:, 0]).sqrt()
     place = (2 * draws[:, 1:] - 1) * (1 - side)[:, None]
     zero = torch.zeros_like(side)
-    window = torch.stack([torch.stack([side, zero, place[:, 0]], 1), torch.stack([zero, side, place[:, 1]], 1)], 1).to(image.dtype)
-    seen: Tensor = F.grid_sample(image, F.affine_grid(window, list(image.shape), align_corners=False), padding_mode="border", align_corners=False)
+    window = torch.stack(
+        [torch.stack([side, zero, place[:, 0]], 1), torch.stack([zero, side, place[:, 1]], 1)], 1
+    ).to(image.dtype)
+    seen: Tensor = F.grid_sample(
+        image,
+        F.affine_grid(window, list(image.shape), align_corners=False),
+        padding_mode="border",
+        align_corners=False,
+    )
     return seen
 
 

@@ -21,7 +21,9 @@ def differences(image: Tensor) -> list[Tensor]:
     ]
 
 
-def total_variation(image: Tensor, order: Literal[1, 2] = 2, per: Literal["image", "batch"] = "image") -> Tensor:
+def total_variation(
+    image: Tensor, order: Literal[1, 2] = 2, per: Literal["image", "batch"] = "image"
+) -> Tensor:
     """How far neighbouring pixels are apart, summed over the four directions: images (N, C, H, W) give (N,).
 
     ``order``: 2 takes the Euclidean norm of the differences, 1 the mean of their sizes. ``per``: batch takes one norm of all images together, a
@@ -29,7 +31,12 @@ def total_variation(image: Tensor, order: Literal[1, 2] = 2, per: Literal["image
     """
     start = 0 if per == "batch" else 1
     apart = [part.flatten(start) for part in differences(image)]
-    return torch.stack([part.abs().mean(-1) if order == 1 else torch.linalg.vector_norm(part, dim=-1) for part in apart]).sum(0)
+    return torch.stack(
+        [
+            part.abs().mean(-1) if order == 1 else torch.linalg.vector_norm(part, dim=-1)
+            for part in apart
+        ]
+    ).sum(0)
 
 
 def size(image: Tensor) -> Tensor:

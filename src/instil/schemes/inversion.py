@@ -67,7 +67,9 @@ class Inversion(Scheme):
             raise ValueError(f"{type(self).__name__} needs a teacher")
         logits = self.ask(batch)["logits"]
         if logits.ndim != 2 or logits.shape[1] < 2:
-            raise ValueError(f"images are recovered by class; the teacher's logits are {tuple(logits.shape)}, not (N, C) with two classes or more")
+            raise ValueError(
+                f"images are recovered by class; the teacher's logits are {tuple(logits.shape)}, not (N, C) with two classes or more"
+            )
         self.classes = logits.shape[1]
         self.memory = SyntheticMemory(self.size, **self.remembered(batch))
         super().build(batch)
@@ -80,7 +82,9 @@ class Inversion(Scheme):
     def makes(self, batch: Batch) -> bool:
         """Whether images are made in this step: the same on all ranks."""
         step = int(batch.get("step", 0))
-        return step == 0 or (step % self.every == 0 and float(batch.get("progress", 0.0)) < self.until)
+        return step == 0 or (
+            step % self.every == 0 and float(batch.get("progress", 0.0)) < self.until
+        )
 
     def targets(self, batch: Batch) -> Tensor:
         """A class for each sample, drawn by (seed, step, index)."""
@@ -114,5 +118,7 @@ def shifted(image: Tensor, batch: Batch, pixels: int, turn: int) -> Tensor:
     if not pixels:
         return image
     moment = (int(batch.get("seed", 0)) * 1_000_003 + int(batch.get("step", 0))) * 1_000_003 + turn
-    down, across = torch.randint(-pixels, pixels + 1, (2,), generator=torch.Generator().manual_seed(moment % 2**63)).tolist()
+    down, across = torch.randint(
+        -pixels, pixels + 1, (2,), generator=torch.Generator().manual_seed(moment % 2**63)
+    ).tolist()
     return image.roll((down, across), (2, 3))

@@ -49,15 +49,23 @@ def linear_logits(logits: Tensor, target: Tensor, sweeps: int = 4) -> Tensor:
             up = rises(now + middle.unsqueeze(-1) * towards, towards)
             low, high = torch.where(up, low, middle), torch.where(up, middle, high)
         moved = (low + high) / 2
-        weights = torch.stack([weights[k] + (moved if k == i else -moved if k == j else 0) for k in range(count)])
+        weights = torch.stack(
+            [weights[k] + (moved if k == i else -moved if k == j else 0) for k in range(count)]
+        )
     return (weights.unsqueeze(-1) * logits).sum(0)
 
 
 def general_logits(logits: Tensor, errors: Tensor) -> Tensor:
     """Of K nets' logits (K, N, C) the combination that errs least, given the mean products of the nets' errors (K, K) (General): (N, C)."""
     count = len(errors)
-    ridge = 1e-3 * errors.diagonal().mean().clamp_min(1e-6) * torch.eye(count, device=errors.device, dtype=errors.dtype)
-    weights = torch.linalg.solve(errors + ridge, errors.new_ones(count)).clamp_min(0)  # nets that err alike would be weighed against each other
+    ridge = (
+        1e-3
+        * errors.diagonal().mean().clamp_min(1e-6)
+        * torch.eye(count, device=errors.device, dtype=errors.dtype)
+    )
+    weights = torch.linalg.solve(errors + ridge, errors.new_ones(count)).clamp_min(
+        0
+    )  # nets that err alike would be weighed against each other
     together: Tensor = ((weights / weights.sum()).to(logits.dtype).view(-1, 1, 1) * logits).sum(0)
     return together
 
@@ -65,7 +73,11 @@ def general_logits(logits: Tensor, errors: Tensor) -> Tensor:
 def error_products(logits: Tensor, target: Tensor) -> Tensor:
     """Of K nets' logits (K, N, C) the inner products of what their probabilities are off the label: (N, K, K)."""
     index = target.clamp_min(0).view(1, -1, 1).expand(len(logits), -1, 1)
-    wrong = full(logits).softmax(-1).scatter_add(-1, index, -torch.ones_like(index, dtype=full(logits).dtype))
+    wrong = (
+        full(logits)
+        .softmax(-1)
+        .scatter_add(-1, index, -torch.ones_like(index, dtype=full(logits).dtype))
+    )
     return torch.einsum("knc,lnc->nkl", wrong, wrong)
 
 
@@ -124,10 +136,18 @@ class KDCL(Peers):
         if self.target == "mean":
             return average
         if "label" not in batch:
-            raise ValueError(f"scheme.target: {self.target} looks at 'label', and the batch has {', '.join(batch)}; take mean")
-        makes: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"best": best_logits, "linear": linear_logits, "minimum": minimum_logits}
+            raise ValueError(
+                f"scheme.target: {self.target} looks at 'label', and the batch has {', '.join(batch)}; take mean"
+            )
+        makes: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+            "best": best_logits,
+            "linear": linear_logits,
+            "minimum": minimum_logits,
+        }
         label = batch["label"]
-        return torch.where((label != UNLABELLED).unsqueeze(-1), makes[self.target](logits, label), average)
+        return torch.where(
+            (label != UNLABELLED).unsqueeze(-1), makes[self.target](logits, label), average
+        )
 
     def rows(self, outputs: list[Outputs], batch: Batch) -> dict[str, Tensor]:
         if self.target != "general":
@@ -141,11 +161,19 @@ class KDCL(Peers):
         if "errors" in kept:
             number = kept["counted"].sum()
             found = kept["errors"].sum(0) / number.clamp_min(1)
-            self.errors.copy_(torch.where(number > 0, self.momentum * self.errors + (1 - self.momentum) * found, self.errors))
+            self.errors.copy_(
+                torch.where(
+                    number > 0,
+                    self.momentum * self.errors + (1 - self.momentum) * found,
+                    self.errors,
+                )
+            )
 
 
 def _stacked(outputs: list[Outputs]) -> Tensor:
     logits = torch.stack([full(one["logits"]) for one in outputs])
     if logits.ndim != 3:
-        raise ValueError(f"collaborative learning makes one teacher of logits (N, C), not of {tuple(logits.shape[1:])}")
+        raise ValueError(
+            f"collaborative learning makes one teacher of logits (N, C), not of {tuple(logits.shape[1:])}"
+        )
     return logits

@@ -9,13 +9,28 @@ import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, Objective, Objectives, Positive, Teacher, Update, at_progress, dry, full, items, mean
+from instil.core import (
+    Batch,
+    Card,
+    Objective,
+    Objectives,
+    Positive,
+    Teacher,
+    Update,
+    at_progress,
+    dry,
+    full,
+    items,
+    mean,
+)
 from instil.schemes.two_texts import TwoTexts
 from instil.schemes.writer import Token, Tokens
 from instil.schemes.writing import log_probabilities, picked
 
 
-def advantages(reward: Tensor, mask: Tensor, gamma: float = 1.0, normalised: bool = True, own: bool = False) -> Tensor:
+def advantages(
+    reward: Tensor, mask: Tensor, gamma: float = 1.0, normalised: bool = True, own: bool = False
+) -> Tensor:
     """What is still to come after each token, (N, T): the sum of later rewards, over their number if ``normalised`` (Gu et al. 2024, Eqs. 5, 7).
 
     ``reward`` (N, T) is log p_teacher - log p_student of each token, 0 outside the text, ``mask`` (N, T) marks the tokens of the text; ``gamma``
@@ -120,11 +135,15 @@ class MiniLLM(TwoTexts):
     def step(self, batch: Batch) -> Iterator[Update]:
         update, student, teacher = self.on_own(batch)
         own = batch["own"]
-        log_s, log_t = (log_probabilities(side["logits"], own["token"]) for side in (student, teacher))
+        log_s, log_t = (
+            log_probabilities(side["logits"], own["token"]) for side in (student, teacher)
+        )
         now = log_s.detach()
         importance = (now - own["log_probability"]).exp()
         advantage = advantages(log_t - now, own["valid"])
-        loss = policy_gradient_loss(log_s, now, advantage, own["valid"], importance, at_progress(self.clip, batch))
+        loss = policy_gradient_loss(
+            log_s, now, advantage, own["valid"], importance, at_progress(self.clip, batch)
+        )
         update.losses["policy"] = at_progress(self.policy_weight, batch) * loss
         del student, teacher, log_s, loss
         self.add_given(update, batch)

@@ -16,7 +16,11 @@ from instil.schemes.peers import Peers
 def averaged_logits(logits: Sequence[Tensor], of: str = "probabilities") -> Tensor:
     """Logits (..., C) of one net that stands for several: the log of their mean probability, or their mean."""
     stacked = full(torch.stack(list(logits)))
-    return stacked.mean(0) if of == "logits" else stacked.log_softmax(-1).logsumexp(0) - torch.tensor(float(len(stacked))).log()
+    return (
+        stacked.mean(0)
+        if of == "logits"
+        else stacked.log_softmax(-1).logsumexp(0) - torch.tensor(float(len(stacked))).log()
+    )
 
 
 class Mutual(Peers):
@@ -65,4 +69,7 @@ class Mutual(Peers):
         others = [outputs[:turn] + outputs[turn + 1 :] for turn in range(len(outputs))]
         if self.others == "each":
             return others
-        return [[{"logits": averaged_logits([one["logits"] for one in of], self.others)}] for of in others]
+        return [
+            [{"logits": averaged_logits([one["logits"] for one in of], self.others)}]
+            for of in others
+        ]

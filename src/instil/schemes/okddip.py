@@ -69,12 +69,22 @@ class OKDDip(Branched):
     def equip(self, ends: list[Outputs], stages: tuple[Tensor, ...]) -> None:
         embedding = full(ends[1]["embedding"])
         width = embedding.shape[1]
-        self.query, self.key = (nn.Linear(width, max(1, width // self.reduction), bias=False).to(embedding.device, embedding.dtype) for _ in range(2))
+        self.query, self.key = (
+            nn.Linear(width, max(1, width // self.reduction), bias=False).to(
+                embedding.device, embedding.dtype
+            )
+            for _ in range(2)
+        )
 
-    def taught(self, ends: list[Outputs], stages: tuple[Tensor, ...], batch: Batch) -> tuple[list[list[Outputs]], dict[str, Tensor]]:
+    def taught(
+        self, ends: list[Outputs], stages: tuple[Tensor, ...], batch: Batch
+    ) -> tuple[list[list[Outputs]], dict[str, Tensor]]:
         assert self.query is not None
         assert self.key is not None
         embeddings = torch.stack([end["embedding"] for end in ends[1:]], 1)
         logits = torch.stack([full(end["logits"]) for end in ends[1:]], 1)
         mixed = mixed_logits(logits, peer_attention(self.query(embeddings), self.key(embeddings)))
-        return [[{"logits": logits.mean(1)}], *([{"logits": teacher}] for teacher in mixed.unbind(1))], {}
+        return [
+            [{"logits": logits.mean(1)}],
+            *([{"logits": teacher}] for teacher in mixed.unbind(1)),
+        ], {}

@@ -8,7 +8,16 @@ from typing import Annotated
 from annotated_types import Ge, Le
 from torch import nn
 
-from instil.core import Batch, Card, NonNegative, Objective, Objectives, Teacher, Update, at_progress
+from instil.core import (
+    Batch,
+    Card,
+    NonNegative,
+    Objective,
+    Objectives,
+    Teacher,
+    Update,
+    at_progress,
+)
 from instil.schemes.writer import Share, Token, Tokens, Writer
 from instil.schemes.writing import by_step
 
@@ -60,11 +69,17 @@ class OnPolicy(Writer):
         temperature: NonNegative = 1.0,
         top_p: Share = 1.0,
     ):
-        super().__init__(student, teacher, objectives, end, prompt, max_new_tokens, temperature, top_p)
+        super().__init__(
+            student, teacher, objectives, end, prompt, max_new_tokens, temperature, top_p
+        )
         self.share = share
 
     def before_step(self, batch: Batch) -> Batch:
-        return self.own_text(batch) if by_step(batch, CHOOSING) < at_progress(self.share, batch) else batch
+        return (
+            self.own_text(batch)
+            if by_step(batch, CHOOSING) < at_progress(self.share, batch)
+            else batch
+        )
 
     def step(self, batch: Batch) -> Iterator[Update]:
         yield self.compare(batch)

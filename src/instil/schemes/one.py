@@ -81,17 +81,26 @@ class ONE(Branched):
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         return {**super().counts(batch), "ensemble": _labelled(batch).sum()}
 
-    def taught(self, ends: list[Outputs], stages: tuple[Tensor, ...], batch: Batch) -> tuple[list[list[Outputs]], dict[str, Tensor]]:
+    def taught(
+        self, ends: list[Outputs], stages: tuple[Tensor, ...], batch: Batch
+    ) -> tuple[list[list[Outputs]], dict[str, Tensor]]:
         assert self.gate is not None
-        together = gated_logits(torch.stack([full(end["logits"]) for end in ends], 1), full(self.gate(averaged(full(stages[-2])))))
+        together = gated_logits(
+            torch.stack([full(end["logits"]) for end in ends], 1),
+            full(self.gate(averaged(full(stages[-2])))),
+        )
         counted = _labelled(batch)
-        own = {"ensemble": mean(F.cross_entropy(together, batch["label"], reduction="none"), counted)}
+        own = {
+            "ensemble": mean(F.cross_entropy(together, batch["label"], reduction="none"), counted)
+        }
         return [[{"logits": together.detach()}] for _ in ends], own
 
 
 def _labelled(batch: Batch) -> Tensor:
     """How much each sample counts for the ensemble's loss."""
     if "label" not in batch:
-        raise ValueError(f"the gate of one learns from 'label', and the batch has {', '.join(batch)}")
+        raise ValueError(
+            f"the gate of one learns from 'label', and the batch has {', '.join(batch)}"
+        )
     counted: Tensor = items(batch) * (batch["label"] != UNLABELLED)
     return counted

@@ -31,7 +31,12 @@ class PATE(Scheme):
         "validation and test scores in the report are not private either.",
     )
 
-    def __init__(self, student: nn.Module, teacher: Teacher | None, objectives: Objectives | Mapping[str, Objective]):
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: Teacher | None,
+        objectives: Objectives | Mapping[str, Objective],
+    ):
         super().__init__(student, teacher, objectives)
         if teacher is None:
             raise ValueError("the student learns from votes: give it the teacher private_votes")
@@ -39,7 +44,9 @@ class PATE(Scheme):
     def build(self, batch: Batch) -> None:
         answers = self.ask(batch)
         if "label" not in answers:
-            raise ValueError(f"the teacher gives {', '.join(answers)}, and no label; the teacher that votes is private_votes")
+            raise ValueError(
+                f"the teacher gives {', '.join(answers)}, and no label; the teacher that votes is private_votes"
+            )
         self.objectives.build(self.student(batch), {})
 
     def before_step(self, batch: Batch) -> Batch:

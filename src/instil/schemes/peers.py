@@ -29,14 +29,21 @@ class Peers(Scheme):
         if not peers:
             raise ValueError("mutual learning needs at least one peer")
         if ema is not None and sequential:
-            raise ValueError("scheme.sequential: averages move after the step, so that none can learn from what another's says after its update")
+            raise ValueError(
+                "scheme.sequential: averages move after the step, so that none can learn from what another's says after its update"
+            )
         self.sequential = sequential
         self.peers = nn.ModuleList(as_net(peer) for peer in peers)
-        self.averages = nn.ModuleList([] if ema is None else [Ema(net, ema) for net in self._nets()])
+        self.averages = nn.ModuleList(
+            [] if ema is None else [Ema(net, ema) for net in self._nets()]
+        )
         self.peer_objectives = nn.ModuleList(copy.deepcopy(self.objectives) for _ in peers)
         self.further_objectives = nn.ModuleList(nn.ModuleList() for _ in self._nets())
         self.learners = {"student": ("student", "objectives", "further_objectives.0")}
-        self.learners |= {f"peer{i}": (f"peers.{i}", f"peer_objectives.{i}", f"further_objectives.{i + 1}") for i in range(len(peers))}
+        self.learners |= {
+            f"peer{i}": (f"peers.{i}", f"peer_objectives.{i}", f"further_objectives.{i + 1}")
+            for i in range(len(peers))
+        }
 
     def taught(self, outputs: list[Outputs], batch: Batch) -> list[list[Outputs]]:
         """The teachers of each net, made of the detached outputs of all; it learns from the mean of its losses against them."""
@@ -61,20 +68,38 @@ class Peers(Scheme):
         fixed = self._fixed(outputs, batch)
         teachers, rows = self.taught(fixed, batch), self.rows(fixed, batch)
         for i, (learner, each) in enumerate(self._sides()):
-            updates = [objectives(outputs[i], teacher, batch, learner) for objectives, teacher in zip(each, teachers[i], strict=True)]
-            losses = {name: torch.stack([update.losses[name] for update in updates]).mean() for name in updates[0].losses}
-            kept = {f"{learner}/{number}/{key}": value for number, update in enumerate(updates) for key, value in update.keep.items()}
+            updates = [
+                objectives(outputs[i], teacher, batch, learner)
+                for objectives, teacher in zip(each, teachers[i], strict=True)
+            ]
+            losses = {
+                name: torch.stack([update.losses[name] for update in updates]).mean()
+                for name in updates[0].losses
+            }
+            kept = {
+                f"{learner}/{number}/{key}": value
+                for number, update in enumerate(updates)
+                for key, value in update.keep.items()
+            }
             yield Update(losses, learner, kept | ({} if i else rows))
             if self.sequential and i < len(self.peers):
                 with torch.no_grad():
-                    fixed[i] = self._nets()[i](batch)  # the weights of the others have not moved since they were asked
+                    fixed[i] = self._nets()[i](
+                        batch
+                    )  # the weights of the others have not moved since they were asked
                     teachers = self.taught(fixed, batch)
 
     def after_step(self, kept: dict[str, Tensor]) -> None:
         for learner, each in self._sides():
             for number, objectives in enumerate(each):
                 start = f"{learner}/{number}/"
-                objectives.after_step({key.removeprefix(start): rows for key, rows in kept.items() if key.startswith(start)})
+                objectives.after_step(
+                    {
+                        key.removeprefix(start): rows
+                        for key, rows in kept.items()
+                        if key.startswith(start)
+                    }
+                )
         for slow, net in zip(self.averages, self._nets(), strict=False):
             assert isinstance(slow, Ema)
             slow.follow(net)
@@ -91,7 +116,12 @@ class Peers(Scheme):
 
     def _sides(self) -> Iterator[tuple[str, list[Objectives]]]:
         """Each learner with its objectives, one for each of its teachers."""
-        for learner, first, further in zip(self.learners, (self.objectives, *self.peer_objectives), self.further_objectives, strict=True):
+        for learner, first, further in zip(
+            self.learners,
+            (self.objectives, *self.peer_objectives),
+            self.further_objectives,
+            strict=True,
+        ):
             assert isinstance(first, Objectives)
             assert isinstance(further, nn.ModuleList)
             yield learner, [first, *(one for one in further if isinstance(one, Objectives))]
@@ -99,5 +129,7 @@ class Peers(Scheme):
 
 def detached(outputs: Outputs) -> Outputs:
     """The same outputs, cut from their graph."""
-    cut: Outputs = tree_map(lambda part: part.detach() if isinstance(part, Tensor) else part, outputs)
+    cut: Outputs = tree_map(
+        lambda part: part.detach() if isinstance(part, Tensor) else part, outputs
+    )
     return cut

@@ -52,6 +52,8 @@ class PreviousEpoch(Scheme):
     def after_step(self, kept: dict[str, Tensor]) -> None:
         super().after_step(kept)
         if "epoch_ends" not in kept:
-            raise ValueError("previous_epoch must be told where an epoch ends, by 'epoch_ends' in the batch: give fit a loader that has a length")
+            raise ValueError(
+                "previous_epoch must be told where an epoch ends, by 'epoch_ends' in the batch: give fit a loader that has a length"
+            )
         if kept["epoch_ends"].any():
             self.teacher.follow(self.student)

@@ -85,17 +85,31 @@ class PrivilegedContext(Writer):
         top_p: Share = 1.0,
     ):
         student = as_net(student)
-        teacher = teacher if reader == "teacher" else Ema(student, decay) if reader == "average" else AdapterOff(student)
-        super().__init__(student, teacher, objectives, end, prompt, max_new_tokens, temperature, top_p)
+        teacher = (
+            teacher
+            if reader == "teacher"
+            else Ema(student, decay)
+            if reader == "average"
+            else AdapterOff(student)
+        )
+        super().__init__(
+            student, teacher, objectives, end, prompt, max_new_tokens, temperature, top_p
+        )
         self.share = share
 
     def build(self, batch: Batch) -> None:
         if missing := [key for key in ("context_ids", "context_mask") if key not in batch]:
-            raise ValueError(f"the teacher reads a context that the batch has not: '{missing[0]}' is none of {', '.join(batch)}; see data.context")
+            raise ValueError(
+                f"the teacher reads a context that the batch has not: '{missing[0]}' is none of {', '.join(batch)}; see data.context"
+            )
         super().build(batch)
 
     def before_step(self, batch: Batch) -> Batch:
-        return self.own_text(batch) if by_step(batch, CHOOSING) < at_progress(self.share, batch) else batch
+        return (
+            self.own_text(batch)
+            if by_step(batch, CHOOSING) < at_progress(self.share, batch)
+            else batch
+        )
 
     def ask(self, batch: Batch, grad: bool = False) -> Outputs:
         return without_context(super().ask(with_context(batch), grad), batch)
@@ -111,12 +125,18 @@ class PrivilegedContext(Writer):
 
 def with_context(batch: Batch) -> Batch:
     """The batch with each row's context before it, without a gap between them: rows (N, T) and contexts (N, C) give (N, C + T)."""
-    ids, mask = (torch.cat([batch[before], batch[key]], 1) for before, key in (("context_ids", "input_ids"), ("context_mask", "attention_mask")))
+    ids, mask = (
+        torch.cat([batch[before], batch[key]], 1)
+        for before, key in (("context_ids", "input_ids"), ("context_mask", "attention_mask"))
+    )
     length = batch["context_mask"].sum(1, keepdim=True)
     place = torch.arange(ids.shape[1], device=ids.device)[None]
     gap = batch["context_ids"].shape[1] - length
     source = torch.where(place < length, place, (place + gap).clamp_max(ids.shape[1] - 1))
-    rows = {"input_ids": ids.gather(1, source), "attention_mask": mask.gather(1, source) * (place + gap < ids.shape[1])}
+    rows = {
+        "input_ids": ids.gather(1, source),
+        "attention_mask": mask.gather(1, source) * (place + gap < ids.shape[1]),
+    }
     return rows | {key: value for key, value in batch.items() if key not in (*ROWS, "bytes")}
 
 
@@ -129,9 +149,15 @@ def without_context(outputs: Outputs, batch: Batch) -> Outputs:
     def taken(value: Any) -> Any:
         if isinstance(value, Projection):
             return replace(value, hidden=taken(value.hidden))
-        return tuple(taken(part) for part in value) if isinstance(value, tuple) else value[row, place]
+        return (
+            tuple(taken(part) for part in value) if isinstance(value, tuple) else value[row, place]
+        )
 
-    later = {role: lambda role=role: outputs[role] if role in SHARED_ROLES else taken(outputs[role]) for role in outputs if role != "attentions"}
+    later = {
+        role: lambda role=role: outputs[role] if role in SHARED_ROLES else taken(outputs[role])
+        for role in outputs
+        if role != "attentions"
+    }
     return Lazily({}, later)
 
 
@@ -144,7 +170,9 @@ class AdapterOff(Teacher):
     def __init__(self, net: Net):
         super().__init__()
         if not hasattr(net.model, "disable_adapter"):
-            raise ValueError(f"reader: {type(net.model).__name__} has no adapters to switch off; give the student some (student.changes.lora)")
+            raise ValueError(
+                f"reader: {type(net.model).__name__} has no adapters to switch off; give the student some (student.changes.lora)"
+            )
         self._net = (net,)  # no part of this teacher: its parameters are the student's
 
     def forward(self, batch: Batch, grad: bool = False) -> Outputs:

@@ -9,7 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, Net, Objective, Objectives, Outputs, Scheme, Teacher, Update, full
+from instil.core import (
+    Batch,
+    Card,
+    Net,
+    Objective,
+    Objectives,
+    Outputs,
+    Scheme,
+    Teacher,
+    Update,
+    full,
+)
 from instil.schemes.spots import averaged
 
 
@@ -61,7 +72,12 @@ class ReusedClassifier(Scheme):
     shards = False
     reshapes = True
 
-    def __init__(self, student: nn.Module, teacher: Teacher | None, objectives: Objectives | Mapping[str, Objective]):
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: Teacher | None,
+        objectives: Objectives | Mapping[str, Objective],
+    ):
         super().__init__(student, teacher, objectives)
         self.weight: Tensor
         self.bias: Tensor
@@ -74,12 +90,18 @@ class ReusedClassifier(Scheme):
         super().build(batch)
         for role in ("head", "logits", "features"):
             if role not in teacher:
-                raise ValueError(f"the teacher's classifier is to be reused, and its '{role}' is not known; name it in the teacher's taps")
+                raise ValueError(
+                    f"the teacher's classifier is to be reused, and its '{role}' is not known; name it in the teacher's taps"
+                )
         self.weight, self.bias = (full(part).clone() for part in teacher["head"])
         stages = teacher["features"]
         embedding = full(averaged(stages[-1] if isinstance(stages, tuple) else stages))
-        read = embedding.shape[1] == self.weight.shape[1] and F.linear(embedding, self.weight, self.bias)
-        if not isinstance(read, Tensor) or not torch.allclose(read, full(teacher["logits"]), rtol=1e-2, atol=1e-2 * float(read.abs().max())):
+        read = embedding.shape[1] == self.weight.shape[1] and F.linear(
+            embedding, self.weight, self.bias
+        )
+        if not isinstance(read, Tensor) or not torch.allclose(
+            read, full(teacher["logits"]), rtol=1e-2, atol=1e-2 * float(read.abs().max())
+        ):
             raise ValueError(
                 "the teacher's classifier does not read the mean of its deepest stage, so it cannot read the student's; "
                 "tap the stage right before the average in the teacher's features, or take another scheme"
@@ -94,24 +116,43 @@ class ReusedClassifier(Scheme):
         projected = cast(Projects, self._objective()).project(student)
         embedding = averaged(projected)
         logits = F.linear(embedding.to(self.weight.dtype), self.weight, self.bias)
-        spoken = {"connected": projected, "embedding": embedding, "logits": logits, "head": (self.weight, self.bias)}
+        spoken = {
+            "connected": projected,
+            "embedding": embedding,
+            "logits": logits,
+            "head": (self.weight, self.bias),
+        }
         update: Update = self.objectives(student | spoken, teacher, batch)
         return update
 
     def export(self) -> Net:
         """The student with the projector and the teacher's classifier, which are its own from now on."""
-        taps = {role: _inside(path) for role, path in self.student.taps.items() if role not in ("embedding", "head")}
-        return Net(Reused(self.student, self._objective(), self.weight, self.bias), self.student.call, taps)
+        taps = {
+            role: _inside(path)
+            for role, path in self.student.taps.items()
+            if role not in ("embedding", "head")
+        }
+        return Net(
+            Reused(self.student, self._objective(), self.weight, self.bias), self.student.call, taps
+        )
 
     def _objective(self) -> Objective:
         """The objective that makes what the classifier reads."""
-        found = [objective for _, objective in self.objectives.named() if hasattr(objective, "project")]
+        found = [
+            objective for _, objective in self.objectives.named() if hasattr(objective, "project")
+        ]
         if len(found) != 1:
             names = ", ".join(name for name, _ in self.objectives.named())
-            raise ValueError(f"reusing the teacher's classifier needs one objective that learns what it reads, simkd; the objectives are {names}")
+            raise ValueError(
+                f"reusing the teacher's classifier needs one objective that learns what it reads, simkd; the objectives are {names}"
+            )
         return found[0]
 
 
 def _inside(path: str | list[str]) -> str | list[str]:
     """A student's path as it is in the shipped net."""
-    return f"student.model.{path}" if isinstance(path, str) else [f"student.model.{one}" for one in path]
+    return (
+        f"student.model.{path}"
+        if isinstance(path, str)
+        else [f"student.model.{one}" for one in path]
+    )

@@ -11,7 +11,22 @@ import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from instil.core import UNLABELLED, Batch, NonNegative, Objective, Objectives, Positive, Scheme, Teacher, Trial, Update, full, items, mean, uniform
+from instil.core import (
+    UNLABELLED,
+    Batch,
+    NonNegative,
+    Objective,
+    Objectives,
+    Positive,
+    Scheme,
+    Teacher,
+    Trial,
+    Update,
+    full,
+    items,
+    mean,
+    uniform,
+)
 from instil.schemes.attacks import Threat, at_rest, fgsm, pgd
 
 EPSILON, STEP_SIZE, TRIAL_STEPS = 8 / 255, 2 / 255, 20
@@ -55,10 +70,14 @@ class Attacked(Scheme):
     def build(self, batch: Batch) -> None:
         image: Tensor = batch.get("image", torch.empty(0))
         if not image.is_floating_point() or image.ndim < 2:
-            raise ValueError(f"attacks change 'image', floating point in [0, 1]; the batch has {', '.join(batch)}")
+            raise ValueError(
+                f"attacks change 'image', floating point in [0, 1]; the batch has {', '.join(batch)}"
+            )
         if self.objectives.differentiates:
             inside = self.objectives.inside_the_graph()[0]
-            raise ValueError(f"{inside} takes gradients by the input, which {type(self).__name__} cannot give")
+            raise ValueError(
+                f"{inside} takes gradients by the input, which {type(self).__name__} cannot give"
+            )
         self.check_logits(batch)
         super().build(batch)
 
@@ -66,7 +85,9 @@ class Attacked(Scheme):
         """ValueError where the nets do not classify images, or labels are not classes."""
         logits = self.student(batch)["logits"]
         if logits.ndim != 2 or logits.shape[1] < 2:
-            raise ValueError(f"the logits are {tuple(logits.shape)}; {type(self).__name__} needs (N, C) with two classes or more")
+            raise ValueError(
+                f"the logits are {tuple(logits.shape)}; {type(self).__name__} needs (N, C) with two classes or more"
+            )
         self.targets(batch, logits)
 
     def before_step(self, batch: Batch) -> Batch:
@@ -74,7 +95,9 @@ class Attacked(Scheme):
         image: Tensor = batch["image"]
         start = uniform(batch, image[0].numel()).view_as(image).to(image.dtype)
         with at_rest(self.student):
-            attacked = pgd(self.threat(batch), image, self.epsilon, self.step_size, self.attack_steps, start)
+            attacked = pgd(
+                self.threat(batch), image, self.epsilon, self.step_size, self.attack_steps, start
+            )
         return batch | {"attacked": attacked}
 
     def step(self, batch: Batch) -> Iterator[Update]:
@@ -98,14 +121,19 @@ class Attacked(Scheme):
         guess = guess.argmax(-1)
         label: Tensor = batch.get("label", torch.full_like(guess, UNLABELLED))
         if label.shape != guess.shape or label.is_floating_point():
-            raise ValueError(f"{type(self).__name__} needs one class an image; the labels are {label.dtype} of shape {tuple(label.shape)}")
+            raise ValueError(
+                f"{type(self).__name__} needs one class an image; the labels are {label.dtype} of shape {tuple(label.shape)}"
+            )
         return torch.where(label == UNLABELLED, guess, label)
 
     @classmethod
     def trials(cls, options: Mapping[str, Any]) -> dict[str, Trial]:
         """FGSM, and PGD of 20 steps from a random start, on the label and within the ``epsilon`` of the recipe."""
         epsilon, step_size = options.get("epsilon", EPSILON), options.get("step_size", STEP_SIZE)
-        return {"fgsm": functools.partial(tried, epsilon), "pgd": functools.partial(tried, epsilon, step_size=step_size)}
+        return {
+            "fgsm": functools.partial(tried, epsilon),
+            "pgd": functools.partial(tried, epsilon, step_size=step_size),
+        }
 
 
 class Robust(Attacked):
@@ -139,8 +167,12 @@ class Robust(Attacked):
             raise ValueError(f"{type(self).__name__} needs a teacher")
         mine, theirs = self.student(batch)["logits"], self.ask(batch)["logits"]
         if mine.ndim != 2 or mine.shape != theirs.shape or mine.shape[1] < 2:
-            shapes = f"the student's logits are {tuple(mine.shape)}, the teacher's {tuple(theirs.shape)}"
-            raise ValueError(f"{shapes}; {type(self).__name__} needs both (N, C) with the same two classes or more")
+            shapes = (
+                f"the student's logits are {tuple(mine.shape)}, the teacher's {tuple(theirs.shape)}"
+            )
+            raise ValueError(
+                f"{shapes}; {type(self).__name__} needs both (N, C) with the same two classes or more"
+            )
         self.targets(batch, theirs)
 
     def before_step(self, batch: Batch) -> Batch:
@@ -154,7 +186,9 @@ class Robust(Attacked):
         """The objectives' update with the loss ``robust``."""
         student, teacher = self.student(batch), batch["taught"]
         update: Update = self.objectives(student, teacher, batch)
-        values = self.robust(batch, self.learn(batch, batch["attacked"]), student["logits"], teacher["logits"])
+        values = self.robust(
+            batch, self.learn(batch, batch["attacked"]), student["logits"], teacher["logits"]
+        )
         update.losses["robust"] = self.weight * mean(values, items(batch))
         return update
 
@@ -178,9 +212,18 @@ def tried(epsilon: float, net: nn.Module, batch: Batch, step_size: float | None 
     ask = functools.partial(net, grad=True) if isinstance(net, Teacher) else net
 
     def threat(changed: Tensor) -> Tensor:
-        return F.cross_entropy(full(ask(batch | {"image": changed})["logits"]), label, ignore_index=UNLABELLED, reduction="none")
+        return F.cross_entropy(
+            full(ask(batch | {"image": changed})["logits"]),
+            label,
+            ignore_index=UNLABELLED,
+            reduction="none",
+        )
 
     if step_size is None:
         return batch | {"image": fgsm(threat, image, epsilon)}
-    start = uniform(batch, image[0].numel()).view_as(image).to(image.dtype) if "index" in batch else None
+    start = (
+        uniform(batch, image[0].numel()).view_as(image).to(image.dtype)
+        if "index" in batch
+        else None
+    )
     return batch | {"image": pgd(threat, image, epsilon, step_size, TRIAL_STEPS, start)}

@@ -54,8 +54,12 @@ class SequenceLevel(Writer):
         temperature: NonNegative = 0.0,
         top_p: Share = 1.0,
     ):
-        super().__init__(student, teacher, objectives, end, prompt, max_new_tokens, temperature, top_p)
-        self.known: dict[int, Tensor] = {}  # (4, T) a row; no state: it is written again, the same, where it is lost
+        super().__init__(
+            student, teacher, objectives, end, prompt, max_new_tokens, temperature, top_p
+        )
+        self.known: dict[
+            int, Tensor
+        ] = {}  # (4, T) a row; no state: it is written again, the same, where it is lost
 
     def before_step(self, batch: Batch) -> Batch:
         text = self.teachers_text(batch)
@@ -64,18 +68,36 @@ class SequenceLevel(Writer):
     def teachers_text(self, batch: Batch) -> Batch:
         """What the teacher writes after the prompts, remembered by ``index``; nothing after those that do not count."""
         counts, index = batch["valid"].any(1), batch["index"].tolist()
-        if new := [row for row, wanted in enumerate(counts.tolist()) if wanted and index[row] not in self.known]:
-            text = self._written(some(batch, torch.tensor(new, device=counts.device)) | {"step": torch.tensor(0)})
+        if new := [
+            row
+            for row, wanted in enumerate(counts.tolist())
+            if wanted and index[row] not in self.known
+        ]:
+            text = self._written(
+                some(batch, torch.tensor(new, device=counts.device)) | {"step": torch.tensor(0)}
+            )
             packed = torch.stack([text[key].long() for key in TEXT], 1).cpu()
             self.known.update(zip((index[row] for row in new), packed, strict=True))
-        given = batch | {"valid": torch.zeros_like(batch["valid"]), "token": torch.full_like(batch["input_ids"], UNLABELLED)}
+        given = batch | {
+            "valid": torch.zeros_like(batch["valid"]),
+            "token": torch.full_like(batch["input_ids"], UNLABELLED),
+        }
         nothing = torch.zeros(len(TEXT), batch["input_ids"].shape[1], dtype=torch.int64)
-        rows = torch.stack([self.known.get(number, nothing) for number in index], 1).to(counts.device)
-        return batch | {key: torch.where(counts[:, None], text.to(given[key].dtype), given[key]) for key, text in zip(TEXT, rows, strict=True)}
+        rows = torch.stack([self.known.get(number, nothing) for number in index], 1).to(
+            counts.device
+        )
+        return batch | {
+            key: torch.where(counts[:, None], text.to(given[key].dtype), given[key])
+            for key, text in zip(TEXT, rows, strict=True)
+        }
 
     def _written(self, batch: Batch) -> Batch:
         assert self.teacher is not None
-        return self.write(batch, [self.teacher], lambda logits, numbers: drawn(logits[0], numbers[:, 0], *self.drawing(batch)))
+        return self.write(
+            batch,
+            [self.teacher],
+            lambda logits, numbers: drawn(logits[0], numbers[:, 0], *self.drawing(batch)),
+        )
 
     def step(self, batch: Batch) -> Iterator[Update]:
         teacher = self.ask(batch) if self.objectives.reads("teacher") else {}

@@ -7,7 +7,18 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, Net, Objective, Objectives, Outputs, Scheme, Teacher, Update, as_net
+from instil.core import (
+    Batch,
+    Card,
+    Net,
+    Objective,
+    Objectives,
+    Outputs,
+    Scheme,
+    Teacher,
+    Update,
+    as_net,
+)
 
 
 class SeveralStudents(Scheme):
@@ -33,18 +44,28 @@ class SeveralStudents(Scheme):
         "need the teacher's pass for each student, and are refused.",
     )
 
-    def __init__(self, student: nn.Module, teacher: Teacher | None, others: Sequence[nn.Module], objectives: Objectives | Mapping[str, Objective]):
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: Teacher | None,
+        others: Sequence[nn.Module],
+        objectives: Objectives | Mapping[str, Objective],
+    ):
         super().__init__(student, teacher, objectives)
         if not others:
             raise ValueError("several students need at least one other")
         self.others = nn.ModuleList(as_net(other) for other in others)
         self.other_objectives = nn.ModuleList(copy.deepcopy(self.objectives) for _ in others)
-        self.learners |= {f"other{i}": (f"others.{i}", f"other_objectives.{i}") for i in range(len(others))}
+        self.learners |= {
+            f"other{i}": (f"others.{i}", f"other_objectives.{i}") for i in range(len(others))
+        }
 
     def build(self, batch: Batch) -> None:
         if self.objectives.differentiates:
             inside = self.objectives.inside_the_graph()[0]
-            raise ValueError(f"{inside} takes gradients by the input, for which each student needs an answer of its own")
+            raise ValueError(
+                f"{inside} takes gradients by the input, for which each student needs an answer of its own"
+            )
         teacher = self.ask(batch)
         for _, net, objectives in self._sides():
             objectives.build(net(batch), teacher)
@@ -61,7 +82,13 @@ class SeveralStudents(Scheme):
 
     def after_step(self, kept: dict[str, Tensor]) -> None:
         for learner, _, objectives in self._sides():
-            objectives.after_step({key.removeprefix(f"{learner}/"): rows for key, rows in kept.items() if key.startswith(f"{learner}/")})
+            objectives.after_step(
+                {
+                    key.removeprefix(f"{learner}/"): rows
+                    for key, rows in kept.items()
+                    if key.startswith(f"{learner}/")
+                }
+            )
 
     def other_students(self) -> dict[str, Net]:
         """The other students."""

@@ -8,18 +8,36 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, NonNegative, Objective, Objectives, Outputs, Positive, Scheme, Update, as_net, full, items, mean
+from instil.core import (
+    Batch,
+    Card,
+    NonNegative,
+    Objective,
+    Objectives,
+    Outputs,
+    Positive,
+    Scheme,
+    Update,
+    as_net,
+    full,
+    items,
+    mean,
+)
 from instil.schemes.branches import stages_of
 from instil.schemes.spots import Bridge, Spots, places, stage_paths
 
 
-def sftn_loss(branch: Tensor, net: Tensor, temperature: float = 1.0, reduction: str = "mean") -> Tensor:
+def sftn_loss(
+    branch: Tensor, net: Tensor, temperature: float = 1.0, reduction: str = "mean"
+) -> Tensor:
     """T² KL(branch || net) of logits (N, C) at temperature T; its gradient reaches both (Park et al. 2021). (N,) for reduction ``none``.
 
     Raises ValueError where the shapes differ.
     """
     if branch.shape != net.shape:
-        raise ValueError(f"logits are {tuple(branch.shape)} of the branch and {tuple(net.shape)} of the net; both must know the same classes")
+        raise ValueError(
+            f"logits are {tuple(branch.shape)} of the branch and {tuple(net.shape)} of the net; both must know the same classes"
+        )
     mine, theirs = ((full(logits) / temperature).log_softmax(-1) for logits in (branch, net))
     values = temperature**2 * (mine.exp() * (mine - theirs)).sum(-1)
     return values.mean() if reduction == "mean" else values
@@ -65,7 +83,12 @@ class SFTN(Scheme):
         spots: Spots = "auto",
     ):
         super().__init__(student, None, objectives)
-        self.label_weight, self.kl_weight, self.temperature, self.spots = label_weight, kl_weight, temperature, spots
+        self.label_weight, self.kl_weight, self.temperature, self.spots = (
+            label_weight,
+            kl_weight,
+            temperature,
+            spots,
+        )
         self.matched: list[tuple[int, int]] = []
         self.paths: list[str] = []
         self.branches, self.bridges = nn.ModuleList([as_net(branch)]), nn.ModuleList()
@@ -77,12 +100,16 @@ class SFTN(Scheme):
         sftn_loss(like["logits"], outputs["logits"])
         self.matched = places(self.spots, len(wanted), len(stages))[:-1]
         if not self.matched:
-            raise ValueError("scheme.spots: there must be two or more; a branch starts after any but the last")
+            raise ValueError(
+                "scheme.spots: there must be two or more; a branch starts after any but the last"
+            )
         named = self.branches[0]
         assert not isinstance(named, Tensor)
         paths = stage_paths(as_net(named), "branch")
         self.paths = [paths[mine] for mine, _ in self.matched]
-        self.bridges.extend(Bridge(stages[theirs], wanted[mine], 3) for mine, theirs in self.matched)
+        self.bridges.extend(
+            Bridge(stages[theirs], wanted[mine], 3) for mine, theirs in self.matched
+        )
         self.branches.extend(copy.deepcopy(named) for _ in self.matched[1:])
         with torch.enable_grad():
             for ended, end in zip(self.branches, self.ends(stages, batch), strict=True):
@@ -92,7 +119,10 @@ class SFTN(Scheme):
     def ends(self, stages: tuple[Tensor, ...], batch: Batch) -> list[Outputs]:
         """What each branch says, given the net's stages."""
         parts = zip(self.branches, self.bridges, self.paths, self.matched, strict=True)
-        return [branch(batch, replace={path: bridge(stages[theirs])}) for branch, bridge, path, (_, theirs) in parts]
+        return [
+            branch(batch, replace={path: bridge(stages[theirs])})
+            for branch, bridge, path, (_, theirs) in parts
+        ]
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         return {**super().counts(batch), "friendly": items(batch).sum()}
@@ -107,8 +137,13 @@ class SFTN(Scheme):
         update: Update = self.objectives(outputs, {}, batch)
         others: list[Update] = [self.objectives(end, {}, batch) for end in ends]
         for name, own in update.losses.items():
-            update.losses[name] = own + self.label_weight * torch.stack([other.losses[name] for other in others]).mean()
-        apart = torch.stack([sftn_loss(end["logits"], outputs["logits"], self.temperature, "none") for end in ends]).mean(0)
+            update.losses[name] = (
+                own
+                + self.label_weight * torch.stack([other.losses[name] for other in others]).mean()
+            )
+        apart = torch.stack(
+            [sftn_loss(end["logits"], outputs["logits"], self.temperature, "none") for end in ends]
+        ).mean(0)
         update.losses["friendly"] = self.kl_weight * mean(apart, items(batch))
         return update
 
@@ -116,5 +151,7 @@ class SFTN(Scheme):
 def _freeze_unreached(net: nn.Module, logits: Tensor) -> None:
     """Leave out of training what these logits do not depend on."""
     parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
-    for parameter, gradient in zip(parameters, torch.autograd.grad(logits.sum(), parameters, allow_unused=True), strict=True):
+    for parameter, gradient in zip(
+        parameters, torch.autograd.grad(logits.sum(), parameters, allow_unused=True), strict=True
+    ):
         parameter.requires_grad_(gradient is not None)

@@ -14,14 +14,23 @@ from instil.schemes.writer import Share, Token, Tokens, Writer
 from instil.schemes.writing import drawn
 
 
-def interleaved(student: Tensor, teacher: Tensor, numbers: Tensor, top_k: int, temperature: float = 1.0, top_p: float = 1.0) -> tuple[Tensor, Tensor]:
+def interleaved(
+    student: Tensor,
+    teacher: Tensor,
+    numbers: Tensor,
+    top_k: int,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+) -> tuple[Tensor, Tensor]:
     """Tokens (N,) that the student proposes, or that the teacher draws instead where they are not among its ``top_k`` likeliest.
 
     Logits (N, V) of both, two numbers in [0, 1) a row. With them comes each token's log-probability by the net that said it.
     """
     proposed, log_s = drawn(student, numbers[:, 0], temperature, top_p)
     other, log_t = drawn(teacher, numbers[:, 1], temperature, top_p)
-    taken = (teacher > teacher.gather(-1, proposed[:, None])).sum(-1) < top_k  # so many are likelier
+    taken = (teacher > teacher.gather(-1, proposed[:, None])).sum(
+        -1
+    ) < top_k  # so many are likelier
     return torch.where(taken, proposed, other), torch.where(taken, log_s, log_t)
 
 
@@ -67,7 +76,9 @@ class Speculative(Writer):
         temperature: NonNegative = 1.0,
         top_p: Share = 1.0,
     ):
-        super().__init__(student, teacher, objectives, end, prompt, max_new_tokens, temperature, top_p)
+        super().__init__(
+            student, teacher, objectives, end, prompt, max_new_tokens, temperature, top_p
+        )
         self.top_k = top_k
 
     def before_step(self, batch: Batch) -> Batch:

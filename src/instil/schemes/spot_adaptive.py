@@ -89,7 +89,9 @@ class SpotAdaptive(Scheme):
         self.paths: tuple[list[str], list[str]] = [], []
         self.policy: nn.Module = nn.Identity()
         self.to_student, self.to_teacher = nn.ModuleList(), nn.ModuleList()
-        self.register_buffer("share", torch.ones(()))  # of the samples whose output was distilled in the step before
+        self.register_buffer(
+            "share", torch.ones(())
+        )  # of the samples whose output was distilled in the step before
         self.learners["policy"] = ("policy", "to_student", "to_teacher")
 
     @property
@@ -97,15 +99,23 @@ class SpotAdaptive(Scheme):
         """The teacher's net, whose blocks are used one by one."""
         if not isinstance(self.teacher, Frozen):
             found = "no teacher" if self.teacher is None else type(self.teacher).__name__
-            raise ValueError(f"scheme: samples go through the blocks of one fixed teacher; this is {found}")
+            raise ValueError(
+                f"scheme: samples go through the blocks of one fixed teacher; this is {found}"
+            )
         return self.teacher.net
 
     def build(self, batch: Batch) -> None:
         teacher, student = self.fixed(batch), self.student(batch)
         self.paths = stage_paths(self.student, "student"), stage_paths(self.fixed, "teacher")
         self.places = places(self.spots, len(self.paths[0]), len(self.paths[1]))
-        if "label" not in batch or batch["label"].is_floating_point() or student["logits"].ndim != 2:
-            raise ValueError("scheme: the policy learns to classify, from logits (N, C) and one class label a sample")
+        if (
+            "label" not in batch
+            or batch["label"].is_floating_point()
+            or student["logits"].ndim != 2
+        ):
+            raise ValueError(
+                "scheme: the policy learns to classify, from logits (N, C) and one class label a sample"
+            )
         stages = [(student["features"][i], teacher["features"][j]) for i, j in self.places]
         self.to_student = nn.ModuleList(Bridge(theirs, mine) for mine, theirs in stages)
         self.to_teacher = nn.ModuleList(Bridge(mine, theirs) for mine, theirs in stages)
@@ -113,16 +123,26 @@ class SpotAdaptive(Scheme):
         policy = nn.Linear(seen.shape[1], len(stages) + 1, device=seen.device, dtype=seen.dtype)
         policy.bias.add_(self.prior)
         self.policy = policy
-        gates = {name: self._gate(name, objective) for name, objective in self.objectives.named() if objective.needs["teacher"]}
-        self.objectives.build(student, teacher | {"spots": seen.new_ones(len(seen), len(stages) + 1)})
+        gates = {
+            name: self._gate(name, objective)
+            for name, objective in self.objectives.named()
+            if objective.needs["teacher"]
+        }
+        self.objectives.build(
+            student, teacher | {"spots": seen.new_ones(len(seen), len(stages) + 1)}
+        )
         for name, gate in gates.items():
             gate.spot = self._spot_of(name)
         assert self.teacher is not None
-        self.teacher.wants(self.objectives.reads("teacher") - {"spots"} | {"features", "logits"}, batch)
+        self.teacher.wants(
+            self.objectives.reads("teacher") - {"spots"} | {"features", "logits"}, batch
+        )
 
     def _gate(self, name: str, objective: Objective) -> Gate:
         if objective.couples:
-            raise ValueError(f"objectives.{name}: {type(objective).__name__} has one loss for the batch; it cannot be switched for a sample")
+            raise ValueError(
+                f"objectives.{name}: {type(objective).__name__} has one loss for the batch; it cannot be switched for a sample"
+            )
         gate = Gate(objective.sample_weight)
         objective.sample_weight = gate
         return gate
@@ -135,14 +155,21 @@ class SpotAdaptive(Scheme):
             return len(self.places)
         pairs = [tuple(pair) for pair in getattr(objective, "matched", ())]
         if len(pairs) != 1 or pairs[0] not in self.places:
-            spots, found = ", ".join(str(list(place)) for place in self.places), ", ".join(str(list(pair)) for pair in pairs) or "all stages at once"
-            raise ValueError(f"objectives.{name} reads {found}; it must be one spot of {spots}: give each an objective of its own with its pairs")
+            spots, found = (
+                ", ".join(str(list(place)) for place in self.places),
+                ", ".join(str(list(pair)) for pair in pairs) or "all stages at once",
+            )
+            raise ValueError(
+                f"objectives.{name} reads {found}; it must be one spot of {spots}: give each an objective of its own with its pairs"
+            )
         return self.places.index((pairs[0][0], pairs[0][1]))
 
     @staticmethod
     def _seen(student: Outputs, teacher: Outputs) -> Tensor:
         """(N, D): what the policy sees, the means over positions of both deepest stages."""
-        return torch.cat([averaged(full(side["features"][-1].detach())) for side in (student, teacher)], 1)
+        return torch.cat(
+            [averaged(full(side["features"][-1].detach())) for side in (student, teacher)], 1
+        )
 
     def decide(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """(N, spots + 1): 1 where a sample takes the teacher's block (at last, its output), 0 where the student's; gradients pass straight through.
@@ -158,13 +185,22 @@ class SpotAdaptive(Scheme):
         """(N, C): logits of the net of many paths, both nets in eval mode."""
         mine: dict[str, Tensor] = {}
         theirs: dict[str, Tensor] = {}
-        with evaluating(self.student), torch.compiler.set_stance("force_eager"):  # what is replaced is no part of a compiled graph
+        with (
+            evaluating(self.student),
+            torch.compiler.set_stance("force_eager"),
+        ):  # what is replaced is no part of a compiled graph
             for spot, (i, j) in enumerate(self.places):
-                own, other = self.student(batch, replace=mine)["features"][i], self.fixed(batch, replace=theirs)["features"][j]
+                own, other = (
+                    self.student(batch, replace=mine)["features"][i],
+                    self.fixed(batch, replace=theirs)["features"][j],
+                )
                 taken = action[:, spot].view(-1, *[1] * (own.ndim - 1))
                 mine[self.paths[0][i]] = (1 - taken) * own + taken * self.to_student[spot](other)
                 theirs[self.paths[1][j]] = (1 - taken) * self.to_teacher[spot](own) + taken * other
-            own, other = self.student(batch, replace=mine)["logits"], self.fixed(batch, replace=theirs)["logits"]
+            own, other = (
+                self.student(batch, replace=mine)["logits"],
+                self.fixed(batch, replace=theirs)["logits"],
+            )
         return (1 - action[:, -1:]) * full(own) + action[:, -1:] * full(other)
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
@@ -178,11 +214,15 @@ class SpotAdaptive(Scheme):
     def step(self, batch: Batch) -> Iterator[Update]:
         student, teacher = self.answers(batch)
         action = self.decide(student, teacher, batch)
-        wrong = F.cross_entropy(self.routed(batch, action), batch["label"], ignore_index=UNLABELLED, reduction="none")
+        wrong = F.cross_entropy(
+            self.routed(batch, action), batch["label"], ignore_index=UNLABELLED, reduction="none"
+        )
         at_output, weight = action[:, -1], items(batch)
         missing = self.balance * (self.share < 0.5) * (0.5 - at_output)
         kept = torch.stack([at_output.detach() * weight, weight], 1)
-        yield Update({"route": mean(wrong + missing, self._labelled(batch))}, "policy", {"routing": kept})
+        yield Update(
+            {"route": mean(wrong + missing, self._labelled(batch))}, "policy", {"routing": kept}
+        )
         yield self.objectives(student, teacher | {"spots": action.detach()}, batch)
 
     def after_step(self, kept: dict[str, Tensor]) -> None:

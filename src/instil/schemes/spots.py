@@ -20,7 +20,9 @@ def places(spots: Spots, student: int, teacher: int) -> list[tuple[int, int]]:
     """The stages of each spot, of nets of so many stages; ``auto`` takes all where both have as many. Raises ValueError where they do not fit."""
     if spots == "auto":
         if student != teacher:
-            raise ValueError(f"scheme.spots: the student has {student} stages and the teacher {teacher}; say which belong together")
+            raise ValueError(
+                f"scheme.spots: the student has {student} stages and the teacher {teacher}; say which belong together"
+            )
         return [(stage, stage) for stage in range(student)]
     fits = bool(spots) and all(len(pair) == 2 for pair in spots)
     for side, count in ((0, student), (1, teacher)):
@@ -41,7 +43,9 @@ class Gate(Weighting):
         super().__init__()
         self.inner, self.spot = inner, -1
 
-    def resolve(self, student: Iterable[str], teacher: Iterable[str], remedy: str | None = None) -> None:
+    def resolve(
+        self, student: Iterable[str], teacher: Iterable[str], remedy: str | None = None
+    ) -> None:
         super().resolve(student, teacher, remedy)
         if self.inner is not None:
             self.inner.resolve(student, teacher, remedy)
@@ -60,11 +64,19 @@ class Bridge(nn.Module):
     def __init__(self, source: Tensor, target: Tensor, kernel: int = 1):
         super().__init__()
         self.grid = (target.shape[2], target.shape[3]) if target.ndim == 4 else None
-        if source.ndim != target.ndim or (self.grid is None and source.shape[1:-1] != target.shape[1:-1]):
-            raise ValueError(f"scheme.spots: stages {tuple(source.shape)} and {tuple(target.shape)} cannot take each other's place; leave them out")
+        if source.ndim != target.ndim or (
+            self.grid is None and source.shape[1:-1] != target.shape[1:-1]
+        ):
+            raise ValueError(
+                f"scheme.spots: stages {tuple(source.shape)} and {tuple(target.shape)} cannot take each other's place; leave them out"
+            )
         axis = -1 if self.grid is None else 1
         widths = source.shape[axis], target.shape[axis]
-        project = nn.Linear(*widths) if self.grid is None else nn.Conv2d(*widths, kernel, padding=kernel // 2)
+        project = (
+            nn.Linear(*widths)
+            if self.grid is None
+            else nn.Conv2d(*widths, kernel, padding=kernel // 2)
+        )
         self.project = project.to(source.device, full(source).dtype)
 
     def forward(self, stage: Tensor) -> Tensor:
@@ -72,7 +84,11 @@ class Bridge(nn.Module):
         if self.grid is None or tuple(made.shape[2:]) == self.grid:
             return made
         shrinks = made.shape[2] >= self.grid[0] and made.shape[3] >= self.grid[1]
-        return F.adaptive_avg_pool2d(made, self.grid) if shrinks else F.interpolate(made, self.grid, mode="bilinear")
+        return (
+            F.adaptive_avg_pool2d(made, self.grid)
+            if shrinks
+            else F.interpolate(made, self.grid, mode="bilinear")
+        )
 
 
 def averaged(stage: Tensor) -> Tensor:
@@ -85,7 +101,9 @@ def stage_paths(net: Net, side: str) -> list[str]:
     paths = net.taps.get("features", [])
     paths = [paths] if isinstance(paths, str) else paths
     if not paths or any(re.search(r"[\[:]", path) for path in paths):
-        raise ValueError(f"scheme: spots are outputs of modules; name those of the {side} in taps.features, which is {paths or 'not there'}")
+        raise ValueError(
+            f"scheme: spots are outputs of modules; name those of the {side} in taps.features, which is {paths or 'not there'}"
+        )
     return paths
 
 

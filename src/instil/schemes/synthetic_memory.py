@@ -22,7 +22,9 @@ class SyntheticMemory(nn.Module):
         self.size, self.names = size, tuple(like)
         for name, rows in like.items():
             self.register_buffer(name, torch.zeros_like(rows[:1].expand(size, *rows.shape[1:])))
-        self.register_buffer("pushed", torch.zeros((), dtype=torch.int64, device=next(iter(like.values())).device))
+        self.register_buffer(
+            "pushed", torch.zeros((), dtype=torch.int64, device=next(iter(like.values())).device)
+        )
 
     def __getitem__(self, name: str) -> Tensor:
         return self.get_buffer(name)
@@ -41,7 +43,12 @@ class SyntheticMemory(nn.Module):
         """Different rows, at most ``number``, alike for all samples and ranks, beginning at a place drawn by (seed, step); and which there are."""
         number = min(number, self.size)
         moment = int(batch.get("seed", 0)) * 1_000_003 + int(batch.get("step", 0))
-        begin = torch.rand((), generator=torch.Generator().manual_seed(moment % 2**63)).to(self.pushed.device) * self.filled
+        begin = (
+            torch.rand((), generator=torch.Generator().manual_seed(moment % 2**63)).to(
+                self.pushed.device
+            )
+            * self.filled
+        )
         place = torch.arange(number, device=self.pushed.device)
         rows = (begin.long() + place) % self.filled.clamp_min(1)
         return {name: self[name][rows] for name in self.names}, place < self.filled

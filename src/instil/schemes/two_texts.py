@@ -27,10 +27,16 @@ class TwoTexts(Writer):
     ):
         every = objectives if isinstance(objectives, Objectives) else Objectives(objectives)
         if unknown := [name for name in own if name not in every.weights]:
-            raise ValueError(f"own: there is no objective '{unknown[0]}'; {closest(unknown[0], every.weights)}")
+            raise ValueError(
+                f"own: there is no objective '{unknown[0]}'; {closest(unknown[0], every.weights)}"
+            )
         if every.balance is not None:
-            raise ValueError(f"{type(self).__name__} learns from two texts, whose losses no balance weighs; leave balance out")
-        super().__init__(student, teacher, part_of(every, own), end, prompt, max_new_tokens, temperature, top_p)
+            raise ValueError(
+                f"{type(self).__name__} learns from two texts, whose losses no balance weighs; leave balance out"
+            )
+        super().__init__(
+            student, teacher, part_of(every, own), end, prompt, max_new_tokens, temperature, top_p
+        )
         self.own = tuple(own)
         self.given = part_of(every, [name for name in every.weights if name not in own])
         self.learners["student"] = (*self.learners["student"], "given")
@@ -67,7 +73,12 @@ class TwoTexts(Writer):
 def part_of(every: Objectives, names: Iterable[str]) -> Objectives:
     """Some of the objectives, with their weights and schedules."""
     chosen: Collection[str] = list(names)
-    part = Objectives({name: objective for name, objective in every.named() if name in chosen}, {name: every.weights[name] for name in chosen})
+    part = Objectives(
+        {name: objective for name, objective in every.named() if name in chosen},
+        {name: every.weights[name] for name in chosen},
+    )
     modules = list(part.modules())
-    part.schedules = [entry for entry in every.schedules if any(entry[0] is module for module in modules)]
+    part.schedules = [
+        entry for entry in every.schedules if any(entry[0] is module for module in modules)
+    ]
     return part

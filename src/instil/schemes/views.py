@@ -57,12 +57,26 @@ def with_views(batch: Batch) -> Batch:
     """The batch four times as long: its images, then all of them turned by 90, by 180 and by 270 degrees; the rest of it is repeated."""
     image: Tensor | None = batch.get("image")
     if image is None or image.ndim != 4 or image.shape[2] != image.shape[3]:
-        found = f"image has the shape {tuple(image.shape)}" if image is not None else f"the batch has {', '.join(batch)}"
-        raise ValueError(f"views are turned images, so 'image' must be square, (N, C, H, H); {found}")
+        found = (
+            f"image has the shape {tuple(image.shape)}"
+            if image is not None
+            else f"the batch has {', '.join(batch)}"
+        )
+        raise ValueError(
+            f"views are turned images, so 'image' must be square, (N, C, H, H); {found}"
+        )
     number = size(batch)
-    rows = {key: value for key, value in batch.items() if isinstance(value, Tensor) and value.shape[:1] == (number,)}
+    rows = {
+        key: value
+        for key, value in batch.items()
+        if isinstance(value, Tensor) and value.shape[:1] == (number,)
+    }
     longer = {key: torch.cat([value] * (1 + len(TURNS))) for key, value in rows.items()}
-    return batch | longer | {"image": torch.cat([image, *(image.rot90(turns, (2, 3)) for turns in TURNS)])}
+    return (
+        batch
+        | longer
+        | {"image": torch.cat([image, *(image.rot90(turns, (2, 3)) for turns in TURNS)])}
+    )
 
 
 def parted(outputs: Outputs, number: int) -> Outputs:
@@ -72,14 +86,24 @@ def parted(outputs: Outputs, number: int) -> Outputs:
         if role in SHARED_ROLES:
             samples[role] = value
         else:
-            samples |= {role: each(value, number, views=False), f"view_{role}": each(value, number, views=True)}
+            samples |= {
+                role: each(value, number, views=False),
+                f"view_{role}": each(value, number, views=True),
+            }
     return samples
 
 
 def each(value: Any, number: int, views: bool) -> Any:
     """The rows of the samples, or (N, 3, ...) of their ``views``, of every tensor in a role."""
     if isinstance(value, dict):
-        return {role: part if role in SHARED_ROLES else each(part, number, views) for role, part in value.items()}
+        return {
+            role: part if role in SHARED_ROLES else each(part, number, views)
+            for role, part in value.items()
+        }
     if isinstance(value, tuple):
         return tuple(each(part, number, views) for part in value)
-    return value[number:].unflatten(0, (len(TURNS), number)).transpose(0, 1) if views else value[:number]
+    return (
+        value[number:].unflatten(0, (len(TURNS), number)).transpose(0, 1)
+        if views
+        else value[:number]
+    )

@@ -42,15 +42,29 @@ class Writer(Scheme):
         top_p: Share = 1.0,
     ):
         super().__init__(student, teacher, objectives)
-        self.end, self.prompt, self.max_new_tokens, self.temperature, self.top_p = end, prompt, max_new_tokens, temperature, top_p
+        self.end, self.prompt, self.max_new_tokens, self.temperature, self.top_p = (
+            end,
+            prompt,
+            max_new_tokens,
+            temperature,
+            top_p,
+        )
 
     def build(self, batch: Batch) -> None:
-        if missing := [key for key in ("input_ids", "attention_mask", "valid", "index") if key not in batch]:
-            raise ValueError(f"{type(self).__name__} writes text after prompts: it needs rows of tokens with '{missing[0]}', not {', '.join(batch)}")
+        if missing := [
+            key for key in ("input_ids", "attention_mask", "valid", "index") if key not in batch
+        ]:
+            raise ValueError(
+                f"{type(self).__name__} writes text after prompts: it needs rows of tokens with '{missing[0]}', not {', '.join(batch)}"
+            )
         if (length := batch["input_ids"].shape[1]) <= self.prompt:
-            raise ValueError(f"scheme.prompt: of rows of {length} tokens {self.prompt} are read, and nothing is left to write")
+            raise ValueError(
+                f"scheme.prompt: of rows of {length} tokens {self.prompt} are read, and nothing is left to write"
+            )
         if self.teacher is None:
-            raise ValueError(f"{type(self).__name__} needs a teacher: nobody else says what is wrong with a text")
+            raise ValueError(
+                f"{type(self).__name__} needs a teacher: nobody else says what is wrong with a text"
+            )
         super().build(batch)
         self.teacher.wants(self.wanted(), batch)
 
@@ -60,12 +74,16 @@ class Writer(Scheme):
 
     def own_text(self, batch: Batch) -> Batch:
         """What the student writes after the prompts."""
-        return continued(self.student, batch, self.end, self.prompt, self.max_new_tokens, *self.drawing(batch))
+        return continued(
+            self.student, batch, self.end, self.prompt, self.max_new_tokens, *self.drawing(batch)
+        )
 
     def drawing(self, batch: Batch) -> tuple[float, float]:
         """Temperature and top_p of now."""
         return at_progress(self.temperature, batch), at_progress(self.top_p, batch)
 
-    def write(self, batch: Batch, asks: Sequence[nn.Module], choose: Choose, salt: int = WRITING) -> Batch:
+    def write(
+        self, batch: Batch, asks: Sequence[nn.Module], choose: Choose, salt: int = WRITING
+    ) -> Batch:
         """What ``choose`` makes of the answers of some nets after the prompts."""
         return written(batch, asks, choose, self.end, self.prompt, self.max_new_tokens, salt)

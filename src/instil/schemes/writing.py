@@ -30,10 +30,20 @@ def continued(
 ) -> Batch:
     """The batch with, after each prompt, what ``net`` says next instead of what was there; the other arguments are those of ``written``."""
     with dry(net):
-        return written(batch, [net], lambda logits, numbers: drawn(logits[0], numbers[:, 0], temperature, top_p), end, prompt, max_new_tokens, salt)
+        return written(
+            batch,
+            [net],
+            lambda logits, numbers: drawn(logits[0], numbers[:, 0], temperature, top_p),
+            end,
+            prompt,
+            max_new_tokens,
+            salt,
+        )
 
 
-def drawn(logits: Tensor, numbers: Tensor, temperature: float = 1.0, top_p: float = 1.0) -> tuple[Tensor, Tensor]:
+def drawn(
+    logits: Tensor, numbers: Tensor, temperature: float = 1.0, top_p: float = 1.0
+) -> tuple[Tensor, Tensor]:
     """Tokens (N,) of logits (N, V) by numbers (N,) in [0, 1), and their log-probabilities at that temperature, of all tokens.
 
     A token is where the cumulated probability passes the number. ``top_p``: only the likeliest tokens that together have at least so much.
@@ -73,7 +83,11 @@ def written(
     """
     given = batch["valid"]
     numbers = uniform(batch, 2 * given.shape[1], salt).view(*given.shape, 2)
-    start = (given.int().argmax(1) + 1).clamp_min(prompt).minimum(batch["attention_mask"].sum(1).clamp_min(1))
+    start = (
+        (given.int().argmax(1) + 1)
+        .clamp_min(prompt)
+        .minimum(batch["attention_mask"].sum(1).clamp_min(1))
+    )
     ids = torch.cat([batch["input_ids"], torch.zeros_like(batch["input_ids"][:, :1])], 1)
     log_probability = torch.zeros(ids.shape, device=ids.device)
     length, writes = start.clone(), given.any(1)
@@ -86,7 +100,11 @@ def written(
         token, log = choose([reader(ids, last) for reader in readers], numbers[:, turn])
         place = torch.where(writes, length, ids.shape[1] - 1)[:, None]
         ids.scatter_(1, place, torch.where(writes[:, None], token[:, None], ids.gather(1, place)))
-        log_probability.scatter_(1, place, torch.where(writes[:, None], log[:, None].float(), log_probability.gather(1, place)))
+        log_probability.scatter_(
+            1,
+            place,
+            torch.where(writes[:, None], log[:, None].float(), log_probability.gather(1, place)),
+        )
         length = length + writes
         writes = writes & (token != end) if end is not None else writes
     place = torch.arange(ids.shape[1], device=ids.device)[None]
@@ -106,13 +124,20 @@ class _Reader:
     """One net that reads rows of text token by token, and remembers them in its cache where it has one."""
 
     def __init__(self, ask: Ask, batch: Batch, start: Tensor):
-        self.ask, self.batch = ask, {key: value for key, value in batch.items() if key not in (*ROWS, "bytes")}
-        before = int(start.max()) - 1  # of every prompt all but its last token is read at once; what is missing to the longest one is masked
+        self.ask, self.batch = (
+            ask,
+            {key: value for key, value in batch.items() if key not in (*ROWS, "bytes")},
+        )
+        before = (
+            int(start.max()) - 1
+        )  # of every prompt all but its last token is read at once; what is missing to the longest one is masked
         place = torch.arange(before, device=start.device)[None].expand(len(start), -1)
         self.mask = (place < start[:, None] - 1).long()
         self.past, self.caches = None, True
         if before:
-            mask = torch.cat([torch.ones_like(self.mask[:, :1]), self.mask[:, 1:]], 1)  # attention to nothing at all is not defined
+            mask = torch.cat(
+                [torch.ones_like(self.mask[:, :1]), self.mask[:, 1:]], 1
+            )  # attention to nothing at all is not defined
             outputs = ask(self._seen(batch["input_ids"][:, :before], mask, place))
             self.past, self.caches = outputs.get("past"), "past" in outputs
 
@@ -130,22 +155,41 @@ class _Reader:
         """The same by a net without a cache, of the whole rows."""
         place = torch.arange(int(last.max()) + 1, device=last.device)[None]
         mask = (place <= last[:, None]).long()
-        logits: Tensor = self.ask({"input_ids": ids[:, : mask.shape[1]], "attention_mask": mask} | self.batch)["logits"]
+        logits: Tensor = self.ask(
+            {"input_ids": ids[:, : mask.shape[1]], "attention_mask": mask} | self.batch
+        )["logits"]
         return logits[torch.arange(len(last), device=last.device), last]
 
     def _seen(self, ids: Tensor, mask: Tensor, place: Tensor) -> Batch:
-        return {"input_ids": ids, "attention_mask": mask, "position_ids": place, "past": self.past} | self.batch
+        return {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "position_ids": place,
+            "past": self.past,
+        } | self.batch
 
 
 def some(batch: Batch, rows: Tensor) -> Batch:
     """These rows of a batch, with its clock."""
     number = len(first(batch))
-    return {key: value[rows] if isinstance(value, Tensor) and value.ndim and len(value) == number else value for key, value in batch.items()}
+    return {
+        key: value[rows]
+        if isinstance(value, Tensor) and value.ndim and len(value) == number
+        else value
+        for key, value in batch.items()
+    }
 
 
 def by_step(batch: Batch, salt: int) -> float:
     """A number in [0, 1) of (seed, step) alone, alike for all micro-batches and ranks."""
-    return float(uniform({key: batch[key] for key in ("seed", "step") if key in batch} | {"index": torch.zeros(1, dtype=torch.int64)}, 1, salt))
+    return float(
+        uniform(
+            {key: batch[key] for key in ("seed", "step") if key in batch}
+            | {"index": torch.zeros(1, dtype=torch.int64)},
+            1,
+            salt,
+        )
+    )
 
 
 def log_probabilities(logits: Tensor, token: Tensor) -> Tensor:

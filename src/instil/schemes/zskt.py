@@ -48,7 +48,14 @@ class ZSKT(Generated):
         student_steps: Turns = 10,
         memory: Images = 0,
     ):
-        super().__init__(student, teacher, objectives, generator, Objectives({"challenge": Challenging()}), memory)
+        super().__init__(
+            student,
+            teacher,
+            objectives,
+            generator,
+            Objectives({"challenge": Challenging()}),
+            memory,
+        )
         self.generator_steps, self.student_steps = generator_steps, student_steps
 
     def step(self, batch: Batch) -> Iterator[Update]:

@@ -31,11 +31,17 @@ def encoded(outputs: Outputs, batch: Batch, codec: Codec = "exact", size: int = 
         return outputs
     if codec == "float16":
         return {role: _halved(value) for role, value in outputs.items()}
-    given: Tensor | Projection | None = next((outputs[role] for role in WHOLE if role in outputs), None)
+    given: Tensor | Projection | None = next(
+        (outputs[role] for role in WHOLE if role in outputs), None
+    )
     if given is None:
-        raise ValueError(f"the codec '{codec}' is of logits, and the teacher's outputs are {', '.join(outputs) or 'none'}")
+        raise ValueError(
+            f"the codec '{codec}' is of logits, and the teacher's outputs are {', '.join(outputs) or 'none'}"
+        )
     if codec == "top" and size >= _classes(given):
-        raise ValueError(f"the {size} largest of {_classes(given)} classes are all of them; record fewer, or take the codec 'float16'")
+        raise ValueError(
+            f"the {size} largest of {_classes(given)} classes are all of them; record fewer, or take the codec 'float16'"
+        )
     signal = top(given, size) if codec == "top" else drawn(given, batch, size)
     return {role: value for role, value in outputs.items() if role not in WHOLE} | {codec: signal}
 
@@ -59,20 +65,28 @@ def _classes(given: Tensor | Projection) -> int:
 def _log_probabilities(given: Tensor | Projection) -> Iterator[Tensor]:
     """(n, C) of some items at a time."""
     for part in torch.split(_items(given).flatten(0, -2), max(1, AT_ONCE // _classes(given))):
-        logits = dataclasses.replace(given, hidden=part).logits() if isinstance(given, Projection) else part
+        logits = (
+            dataclasses.replace(given, hidden=part).logits()
+            if isinstance(given, Projection)
+            else part
+        )
         yield full(logits).log_softmax(-1)
 
 
 def _largest(log_p: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
     values, indices = log_p.topk(size, -1)
-    tail = log_p.scatter(-1, indices, -torch.inf).logsumexp(-1)  # not log(1 - inside), which loses all digits near 1
+    tail = log_p.scatter(-1, indices, -torch.inf).logsumexp(
+        -1
+    )  # not log(1 - inside), which loses all digits near 1
     return values, indices.int(), tail
 
 
 def drawn(given: Tensor | Projection, batch: Batch, size: int) -> Sampled:
     """``size`` classes drawn for each item from logits (..., C), with their log-probabilities: (..., S) each."""
     *shape, _ = _items(given).shape
-    numbers = uniform({"index": batch["index"] + (batch["view"] << 40)}, math.prod(shape[1:]) * size, salt=11).view(-1, size)
+    numbers = uniform(
+        {"index": batch["index"] + (batch["view"] << 40)}, math.prod(shape[1:]) * size, salt=11
+    ).view(-1, size)
     found, done = [], 0
     for log_p in _log_probabilities(given):
         ids = passed(log_p.exp().cumsum(-1), numbers[done : (done := done + len(log_p))])
@@ -92,4 +106,6 @@ def _halved(value: Any) -> Any:
         return value.half() if value.dtype in (torch.float32, torch.float64) else value
     if isinstance(value, Projection):
         return dataclasses.replace(value, hidden=_halved(value.hidden))
-    return type(value)(_halved(part) for part in value) if isinstance(value, (tuple, list)) else value
+    return (
+        type(value)(_halved(part) for part in value) if isinstance(value, (tuple, list)) else value
+    )

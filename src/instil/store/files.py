@@ -21,7 +21,9 @@ def _zstandard() -> object:
     try:
         import zstandard
     except ImportError as error:
-        raise ImportError('stores of teachers\' answers need zstandard: pip install "instil[record]"') from error
+        raise ImportError(
+            'stores of teachers\' answers need zstandard: pip install "instil[record]"'
+        ) from error
     return zstandard
 
 
@@ -47,11 +49,17 @@ def fetched(url: str, checksum: str) -> Path:
         with fsspec.open(url, "rb") as file:
             data = zstandard.ZstdDecompressor().decompress(file.read())  # type: ignore[attr-defined]
     except FileNotFoundError:
-        raise FileNotFoundError(f"the store lacks {url}; its manifest names it, so it was lost: record again, which makes what is missing") from None
+        raise FileNotFoundError(
+            f"the store lacks {url}; its manifest names it, so it was lost: record again, which makes what is missing"
+        ) from None
     except zstandard.ZstdError as error:  # type: ignore[attr-defined]
-        raise ValueError(f"{url} is damaged ({error}); delete it and record again, which makes what is missing") from error
+        raise ValueError(
+            f"{url} is damaged ({error}); delete it and record again, which makes what is missing"
+        ) from error
     if (found := hashlib.sha256(data).hexdigest()) != checksum:
-        raise ValueError(f"{url} is damaged: its checksum is {found[:12]}, the manifest says {checksum[:12]}; delete it and record again")
+        raise ValueError(
+            f"{url} is damaged: its checksum is {found[:12]}, the manifest says {checksum[:12]}; delete it and record again"
+        )
     with atomic(place) as temporary:
         temporary.write_bytes(data)
     return place

@@ -15,7 +15,11 @@ from instil.atomic import atomic
 FORMAT = 1
 NAME = "manifest.json"
 HASH = re.compile("[0-9a-f]{16,}")
-HASHED = {"weights": "the teacher's weights, or how and on what it is trained", "data": "the samples", "code": "the teacher's code"}
+HASHED = {
+    "weights": "the teacher's weights, or how and on what it is trained",
+    "data": "the samples",
+    "code": "the teacher's code",
+}
 """What a hash in each part of a binding is of."""
 
 
@@ -52,7 +56,9 @@ class Manifest:
     def write(self, folder: str) -> None:
         """Replace the manifest in a local folder."""
         with atomic(f"{folder}/{NAME}") as temporary:
-            temporary.write_text(json.dumps(asdict(self), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+            temporary.write_text(
+                json.dumps(asdict(self), indent=1, allow_nan=False) + "\n", encoding="utf-8"
+            )
 
     def differences(self, wanted: Mapping[str, Any]) -> list[str]:
         """What is not as ``wanted``: name, what it was when it was recorded, and what it is."""
@@ -65,11 +71,17 @@ def read_manifest(folder: str) -> Manifest:
         with fsspec.open(f"{folder.rstrip('/')}/{NAME}", "rt", encoding="utf-8") as file:
             found = json.load(file)
     except (FileNotFoundError, NotADirectoryError):
-        raise FileNotFoundError(f"{folder} is no store: it has no {NAME}; make one with: instil record RECIPE") from None
+        raise FileNotFoundError(
+            f"{folder} is no store: it has no {NAME}; make one with: instil record RECIPE"
+        ) from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"the manifest of the store {folder} cannot be read: {error}; delete the folder and record it anew") from error
+        raise ValueError(
+            f"the manifest of the store {folder} cannot be read: {error}; delete the folder and record it anew"
+        ) from error
     if found.get("format") != FORMAT:
-        raise ValueError(f"the store {folder} has format {found.get('format')}, this version reads format {FORMAT}; record it anew")
+        raise ValueError(
+            f"the store {folder} has format {found.get('format')}, this version reads format {FORMAT}; record it anew"
+        )
     sections = {name: Section(**section) for name, section in found.pop("sections").items()}
     return Manifest(**found, sections=sections)
 
@@ -80,7 +92,9 @@ def _unlike(before: Any, now: Any, place: str = "") -> Iterator[tuple[str, Any, 
         before, now = dict(enumerate(before)), dict(enumerate(now))
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for key in dict.fromkeys([*before, *now]):
-            yield from _unlike(before.get(key), now.get(key), f"{place}.{key}" if place else str(key))
+            yield from _unlike(
+                before.get(key), now.get(key), f"{place}.{key}" if place else str(key)
+            )
     elif before != now:
         yield place, before, now
 

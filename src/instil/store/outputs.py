@@ -19,25 +19,50 @@ SHARED_FIELDS = frozenset({"weight", "bias", "scale", "low_rank"})
 def taken_apart(value: Any, name: str, rows: Tensors, constants: Tensors) -> dict[str, Any]:
     """Put the tensors of ``value`` into ``rows`` (one row a sample) or ``constants``, each once, and say how to put it together again."""
     if isinstance(value, Tensor):
-        shared = name.partition(".")[0] in SHARED_ROLES or not SHARED_FIELDS.isdisjoint(name.split("."))
+        shared = name.partition(".")[0] in SHARED_ROLES or not SHARED_FIELDS.isdisjoint(
+            name.split(".")
+        )
         kept = constants if shared else rows
-        name = next((known for known, tensor in kept.items() if _same(tensor, value)), name)  # a head may be the embedding
+        name = next(
+            (known for known, tensor in kept.items() if _same(tensor, value)), name
+        )  # a head may be the embedding
         kept[name] = value.detach()
         return {"constant" if shared else "rows": name}
     if isinstance(value, Mapping):
-        return {"mapping": {key: taken_apart(part, f"{name}.{key}", rows, constants) for key, part in value.items()}}
+        return {
+            "mapping": {
+                key: taken_apart(part, f"{name}.{key}", rows, constants)
+                for key, part in value.items()
+            }
+        }
     if type(value).__name__ in SIGNALS:
-        parts = {field.name: taken_apart(getattr(value, field.name), f"{name}.{field.name}", rows, constants) for field in fields(value)}
+        parts = {
+            field.name: taken_apart(
+                getattr(value, field.name), f"{name}.{field.name}", rows, constants
+            )
+            for field in fields(value)
+        }
         return {"signal": type(value).__name__, "fields": parts}
     if isinstance(value, (tuple, list)):
-        return {"tuple": [taken_apart(part, f"{name}.{number}", rows, constants) for number, part in enumerate(value)]}
+        return {
+            "tuple": [
+                taken_apart(part, f"{name}.{number}", rows, constants)
+                for number, part in enumerate(value)
+            ]
+        }
     if value is None or isinstance(value, (bool, int, float, str)):
         return {"value": value}
-    raise ValueError(f"'{name}' of the teacher is a {type(value).__name__}; only tensors, and tuples and mappings of them, can be recorded")
+    raise ValueError(
+        f"'{name}' of the teacher is a {type(value).__name__}; only tensors, and tuples and mappings of them, can be recorded"
+    )
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
-    return one.data_ptr() == other.data_ptr() and (one.shape, one.stride(), one.dtype) == (other.shape, other.stride(), other.dtype)
+    return one.data_ptr() == other.data_ptr() and (one.shape, one.stride(), one.dtype) == (
+        other.shape,
+        other.stride(),
+        other.dtype,
+    )
 
 
 def put_together(how: Mapping[str, Any], tensors: Tensors) -> Any:
@@ -48,7 +73,9 @@ def put_together(how: Mapping[str, Any], tensors: Tensors) -> Any:
     if kind == "mapping":
         return {key: put_together(part, tensors) for key, part in what.items()}
     if kind == "signal":
-        return SIGNALS[what](**{key: put_together(part, tensors) for key, part in how["fields"].items()})
+        return SIGNALS[what](
+            **{key: put_together(part, tensors) for key, part in how["fields"].items()}
+        )
     if kind == "tuple":
         return tuple(put_together(part, tensors) for part in what)
     return what

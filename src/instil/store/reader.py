@@ -23,7 +23,9 @@ class Store:
     def __init__(self, place: str):
         self.place, self.manifest = place.rstrip("/"), read_manifest(place)
         if not self.manifest.complete:
-            raise ValueError(f"the store {place} is not complete: its recording was stopped; go on with it by the same command (instil record)")
+            raise ValueError(
+                f"the store {place} is not complete: its recording was stopped; go on with it by the same command (instil record)"
+            )
         self._open: dict[str, Tensors] = {}
         self._rows: dict[str, Tensor] = {}
 
@@ -33,7 +35,9 @@ class Store:
     def check(self, wanted: Mapping[str, Any]) -> None:
         """ValueError that says what has changed since the answers were recorded."""
         if changed := self.manifest.differences(wanted):
-            raise ValueError(f"the store {self.place} does not fit this recipe: {'; '.join(changed)}. Record it anew (instil record)")
+            raise ValueError(
+                f"the store {self.place} does not fit this recipe: {'; '.join(changed)}. Record it anew (instil record)"
+            )
 
     def roles(self, section: str) -> set[str]:
         """What the answers of a section hold."""
@@ -66,11 +70,15 @@ class Store:
         """Where in a view each sample stands."""
         if name not in self._rows:
             known = self._tensors(section.index)["index"]
-            self._rows[name] = torch.full((int(known.max()) + 1,), -1).index_copy_(0, known, torch.arange(len(known)))
+            self._rows[name] = torch.full((int(known.max()) + 1,), -1).index_copy_(
+                0, known, torch.arange(len(known))
+            )
         place = self._rows[name]
         found = torch.where(index < len(place), place[index.clamp_max(len(place) - 1)], -1)
         if len(lost := index[found < 0]):
-            raise ValueError(f"sample {int(lost[0])} is not in the store {self.place}, which has {section.count} samples; record it anew")
+            raise ValueError(
+                f"sample {int(lost[0])} is not in the store {self.place}, which has {section.count} samples; record it anew"
+            )
         if len(later := view[view >= section.views]):
             raise ValueError(
                 f"view {int(later[0])} is not in the store {self.place}, which has {section.views}; "
@@ -80,14 +88,22 @@ class Store:
 
     def _tensors(self, file: str) -> Tensors:
         if file not in self._open:
-            self._open[file] = files.mapped(files.fetched(f"{self.place}/{file}", self.manifest.files[file]))
+            self._open[file] = files.mapped(
+                files.fetched(f"{self.place}/{file}", self.manifest.files[file])
+            )
         return self._open[file]
 
 
 def checksums(values: Tensor) -> Tensor:
     """A number (N,) for each row of a tensor, exact whatever the batch around it: of the bits, each weighed by its place."""
-    flat = values.detach().cpu().flatten(1).contiguous() if values.ndim > 1 else values.detach().cpu()[:, None].contiguous()
+    flat = (
+        values.detach().cpu().flatten(1).contiguous()
+        if values.ndim > 1
+        else values.detach().cpu()[:, None].contiguous()
+    )
     kind = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[flat.element_size()]
     bits = (flat.to(torch.uint8) if flat.dtype == torch.bool else flat).view(kind).to(torch.int64)
-    places = (torch.arange(1, bits.shape[1] + 1) * 0x5851F42D4C957F2D) | 1  # odd numbers that look random
+    places = (
+        torch.arange(1, bits.shape[1] + 1) * 0x5851F42D4C957F2D
+    ) | 1  # odd numbers that look random
     return (bits * places).sum(1)

@@ -33,14 +33,23 @@ class Writer:
         if (folder / NAME).exists():
             self.manifest = read_manifest(str(folder))
             if changed := self.manifest.differences(binding):
-                raise ValueError(f"{folder} holds other answers: {'; '.join(changed)}. Take another folder, or delete this one")
+                raise ValueError(
+                    f"{folder} holds other answers: {'; '.join(changed)}. Take another folder, or delete this one"
+                )
             return
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             what = "is not empty and no store" if folder.is_dir() else "is a file"
             raise FileExistsError(f"{folder} {what}; take another folder")
         self.manifest = Manifest(dict(binding))
 
-    def record(self, name: str, index: Tensor, views: int, batches: Batches, answer: Callable[[Batch], Outputs]) -> Iterator[int]:
+    def record(
+        self,
+        name: str,
+        index: Tensor,
+        views: int,
+        batches: Batches,
+        answer: Callable[[Batch], Outputs],
+    ) -> Iterator[int]:
         """Record what ``answer`` gives for the samples of ``index`` in every view; yields how many answers are done.
 
         Shards that are there are not asked for again. Raises ValueError where two batches give outputs of unlike kinds.
@@ -50,7 +59,12 @@ class Writer:
             for start in range(0, len(index), section.rows):
                 file = section.shard(name, view, start)
                 if not self._has(file):
-                    self._shard(file, section, batches(view, start, min(start + section.rows, len(index))), answer)
+                    self._shard(
+                        file,
+                        section,
+                        batches(view, start, min(start + section.rows, len(index))),
+                        answer,
+                    )
                 yield view * len(index) + min(start + section.rows, len(index))
 
     def finish(self, teacher: Mapping[str, Any]) -> None:
@@ -58,14 +72,27 @@ class Writer:
         self.manifest.teacher, self.manifest.complete = dict(teacher), True
         self._save()
 
-    def _begun(self, name: str, index: Tensor, views: int, batches: Batches, answer: Callable[[Batch], Outputs]) -> Section:
+    def _begun(
+        self,
+        name: str,
+        index: Tensor,
+        views: int,
+        batches: Batches,
+        answer: Callable[[Batch], Outputs],
+    ) -> Section:
         if name in self.manifest.sections:
             return self.manifest.sections[name]
         batch = next(iter(batches(0, 0, len(index))))
         rows, constants, outputs = _apart(answer(batch))
         each = sum(tensor[0].numel() * tensor.element_size() for tensor in rows.values())
         self._save()  # the folder is a store from here on; before the first answer it is nothing
-        section = Section(f"{name}-index.safetensors.zst", len(index), views, max(1, SHARD // max(each, 1)), outputs)
+        section = Section(
+            f"{name}-index.safetensors.zst",
+            len(index),
+            views,
+            max(1, SHARD // max(each, 1)),
+            outputs,
+        )
         self._write(section.index, {"index": index})
         if constants:
             section.constants = f"{name}-constants.safetensors.zst"
@@ -74,18 +101,28 @@ class Writer:
         self._save()
         return section
 
-    def _shard(self, file: str, section: Section, batches: Iterable[Batch], answer: Callable[[Batch], Outputs]) -> None:
+    def _shard(
+        self,
+        file: str,
+        section: Section,
+        batches: Iterable[Batch],
+        answer: Callable[[Batch], Outputs],
+    ) -> None:
         parts: dict[str, list[Tensor]] = {}
         for batch in batches:
             rows, _, outputs = _apart(answer(batch))
             if outputs != section.outputs:
-                raise ValueError(f"the teacher's outputs changed their kind during recording: {outputs}, before {section.outputs}")
+                raise ValueError(
+                    f"the teacher's outputs changed their kind during recording: {outputs}, before {section.outputs}"
+                )
             for key, tensor in (rows | {"checksum": checksums(first(batch))}).items():
                 parts.setdefault(key, []).append(tensor[: size(batch)].cpu())
         try:
             self._write(file, {key: torch.cat(values) for key, values in parts.items()})
         except RuntimeError as error:
-            raise ValueError(f"samples of unlike shapes cannot be recorded; pad them to one length: {error}") from error
+            raise ValueError(
+                f"samples of unlike shapes cannot be recorded; pad them to one length: {error}"
+            ) from error
         self._save()
 
     def _write(self, file: str, tensors: Tensors) -> None:

@@ -14,7 +14,12 @@ from instil.students.layers import stack, watched
 By = Literal["even", "first", "last", "influence"]
 
 
-def depth(model: nn.Module, layers: Annotated[int, Ge(1)] | list[int], by: By = "even", observe: Observe = None) -> nn.Module:
+def depth(
+    model: nn.Module,
+    layers: Annotated[int, Ge(1)] | list[int],
+    by: By = "even",
+    observe: Observe = None,
+) -> nn.Module:
     """Keep so many layers, or the ones with these numbers, counted from 0; in their order, in place.
 
     ``by``: which ones: ``even`` spreads them from the first to the last (Sanh et al. 2019), ``first`` and ``last`` keep an end, ``influence`` those
@@ -28,17 +33,23 @@ def depth(model: nn.Module, layers: Annotated[int, Ge(1)] | list[int], by: By = 
         raise ValueError(f"{type(model).__name__} has {len(every)} layers; {count} cannot be kept")
     kept = _chosen(model, every, count, by, observe) if isinstance(layers, int) else layers
     if any(not 0 <= number < len(every) for number in kept) or sorted(set(kept)) != list(kept):
-        raise ValueError(f"layers are numbers from 0 to {len(every) - 1}, each once and in order, not {kept}")
+        raise ValueError(
+            f"layers are numbers from 0 to {len(every) - 1}, each once and in order, not {kept}"
+        )
     model.set_submodule(path, nn.ModuleList(every[number] for number in kept))
     for place, number in enumerate(kept):
-        counted: list[Any] = [part for part in every[number].modules() if hasattr(part, "layer_idx")]
+        counted: list[Any] = [
+            part for part in every[number].modules() if hasattr(part, "layer_idx")
+        ]
         for part in counted:
             part.layer_idx = place
     _tell(getattr(model, "config", None), kept)
     return model
 
 
-def _chosen(model: nn.Module, every: nn.ModuleList, count: int, by: By, observe: Observe) -> list[int]:
+def _chosen(
+    model: nn.Module, every: nn.ModuleList, count: int, by: By, observe: Observe
+) -> list[int]:
     last = len(every) - 1
     if by == "influence" and observe is not None:
         found = influence(model, every, observe)

@@ -26,7 +26,13 @@ def lora(
         raise ValueError('lora needs the package peft: pip install "instil[text]"') from error
     asked: Any = model
     head = asked.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    linear = [name for name, part in model.named_modules() if isinstance(part, nn.Linear) and part is not head]
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=modules or linear)
+    linear = [
+        name
+        for name, part in model.named_modules()
+        if isinstance(part, nn.Linear) and part is not head
+    ]
+    config = LoraConfig(
+        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=modules or linear
+    )
     adapted: nn.Module = get_peft_model(asked, config)
     return adapted

@@ -39,7 +39,9 @@ def low_rank(model: nn.Module, rank: Annotated[int, Ge(1)], observe: Observe = N
     weight = head.weight.detach()
     vocabulary, width = weight.shape
     if rank * (vocabulary + width) >= vocabulary * width:
-        raise ValueError(f"a head of {vocabulary} x {width} becomes smaller only with a rank below {vocabulary * width / (vocabulary + width):.0f}")
+        raise ValueError(
+            f"a head of {vocabulary} x {width} becomes smaller only with a rank below {vocabulary * width / (vocabulary + width):.0f}"
+        )
     root = _root(model, width, observe)
     scaled = weight.double() @ root
     basis = torch.linalg.eigh(scaled.T @ scaled).eigenvectors[:, -rank:]
@@ -62,5 +64,7 @@ def _root(model: nn.Module, width: int, observe: Observe) -> Tensor:
     if not seen:
         return torch.eye(width, dtype=torch.float64)
     mean = moment / seen
-    root: Tensor = torch.linalg.cholesky(mean + 1e-4 * mean.diagonal().mean() * torch.eye(width, dtype=torch.float64))
+    root: Tensor = torch.linalg.cholesky(
+        mean + 1e-4 * mean.diagonal().mean() * torch.eye(width, dtype=torch.float64)
+    )
     return root

@@ -14,7 +14,13 @@ from instil.students.layers import stack, watched
 Whole = Annotated[int, Ge(1)] | None
 
 
-def width(model: nn.Module, neurons: Whole = None, groups: Whole = None, channels: Whole = None, observe: Observe = None) -> nn.Module:
+def width(
+    model: nn.Module,
+    neurons: Whole = None,
+    groups: Whole = None,
+    channels: Whole = None,
+    observe: Observe = None,
+) -> nn.Module:
     """Keep so many ``neurons`` of each perceptron, ``groups`` of a key-value head with the query heads that share it in each attention, and
     ``channels`` of the residual stream; in place.
 
@@ -23,14 +29,25 @@ def width(model: nn.Module, neurons: Whole = None, groups: Whole = None, channel
     """
     parts: Any = model
     layers: Any = list(stack(model)[1])
-    if not all(hasattr(layer, "self_attn") and hasattr(getattr(layer, "mlp", None), "gate_proj") for layer in layers):
-        raise ValueError(f"the layers of {type(model).__name__} are not those of Llama (self_attn, mlp.gate_proj); width cannot tell its parts")
+    if not all(
+        hasattr(layer, "self_attn") and hasattr(getattr(layer, "mlp", None), "gate_proj")
+        for layer in layers
+    ):
+        raise ValueError(
+            f"the layers of {type(model).__name__} are not those of Llama (self_attn, mlp.gate_proj); width cannot tell its parts"
+        )
     config = parts.config
     head = layers[0].self_attn.head_dim
-    there = {"neurons": config.intermediate_size, "groups": config.num_key_value_heads, "channels": config.hidden_size}
+    there = {
+        "neurons": config.intermediate_size,
+        "groups": config.num_key_value_heads,
+        "channels": config.hidden_size,
+    }
     for name, wanted in (("neurons", neurons), ("groups", groups), ("channels", channels)):
         if wanted is not None and wanted > there[name]:
-            raise ValueError(f"{name}: {type(model).__name__} has {there[name]}; {wanted} cannot be kept")
+            raise ValueError(
+                f"{name}: {type(model).__name__} has {there[name]}; {wanted} cannot be kept"
+            )
     if neurons:
         found = _sizes(model, [layer.mlp.down_proj for layer in layers], observe)
         for layer, size in zip(layers, found, strict=True):
@@ -53,7 +70,11 @@ def _heads(model: nn.Module, layers: Any, groups: int, head: int, observe: Obser
     found = _sizes(model, [layer.self_attn.o_proj for layer in layers], observe, head)
     for layer, size in zip(layers, found, strict=True):
         attention = layer.self_attn
-        kept = _largest(None if size is None else size.view(-1, share).sum(1), groups, config.num_key_value_heads)
+        kept = _largest(
+            None if size is None else size.view(-1, share).sum(1),
+            groups,
+            config.num_key_value_heads,
+        )
         pairs, queries = _each(kept, head), _each(_each(kept, share), head)
         _cut(attention.q_proj, rows=queries)
         _cut(attention.o_proj, columns=queries)
@@ -65,11 +86,23 @@ def _heads(model: nn.Module, layers: Any, groups: int, head: int, observe: Obser
 def _channels(model: nn.Module, channels: int, observe: Observe) -> None:
     """Of every module that reads or writes the residual stream."""
     asked: Any = model
-    config, embedding, head = asked.config, asked.get_input_embeddings(), asked.get_output_embeddings()
+    config, embedding, head = (
+        asked.config,
+        asked.get_input_embeddings(),
+        asked.get_output_embeddings(),
+    )
     width, tied = config.hidden_size, head.weight is embedding.weight
-    norms: list[Any] = [part for part in model.modules() if getattr(part, "weight", None) is not None and part.weight.shape == (width,)]
+    norms: list[Any] = [
+        part
+        for part in model.modules()
+        if getattr(part, "weight", None) is not None and part.weight.shape == (width,)
+    ]
     sizes = _sizes(model, norms, observe, output=True)
-    total = None if sizes[0] is None else torch.stack([size for size in sizes if size is not None]).sum(0)
+    total = (
+        None
+        if sizes[0] is None
+        else torch.stack([size for size in sizes if size is not None]).sum(0)
+    )
     kept = _largest(total, channels, width)
     for norm in norms:
         norm.weight = nn.Parameter(norm.weight.detach()[kept].clone())
@@ -88,7 +121,9 @@ def _channels(model: nn.Module, channels: int, observe: Observe) -> None:
     config.hidden_size = channels
 
 
-def _sizes(model: nn.Module, modules: list[Any], observe: Observe, head: int = 1, output: bool = False) -> list[Tensor | None]:
+def _sizes(
+    model: nn.Module, modules: list[Any], observe: Observe, head: int = 1, output: bool = False
+) -> list[Tensor | None]:
     """For each module the mean norm of every ``head`` features in a row of what goes into it, or comes out; None where nothing is shown."""
     found: list[Tensor | None] = [None] * len(modules)
     if observe is None:
@@ -108,7 +143,11 @@ def _sizes(model: nn.Module, modules: list[Any], observe: Observe, head: int = 1
 
 def _largest(size: Tensor | None, count: int, all_of: int) -> Tensor:
     """The numbers of the largest, in order; the first ones where no size is known."""
-    return torch.arange(count) if size is None or count == all_of else size.topk(count).indices.sort().values
+    return (
+        torch.arange(count)
+        if size is None or count == all_of
+        else size.topk(count).indices.sort().values
+    )
 
 
 def _each(numbers: Tensor, length: int) -> Tensor:

@@ -25,14 +25,26 @@ class ClassTask(Task):
 
     def check_data(self, batch: Batch) -> None:
         super().check_data(batch)
-        if batch["label"].ndim > 2 or (batch["label"].ndim == 2 and not batch["label"].is_floating_point()):
-            raise ValueError(f"{self.title} needs one label a sample; these have the shape {tuple(batch['label'].shape)}")
+        if batch["label"].ndim > 2 or (
+            batch["label"].ndim == 2 and not batch["label"].is_floating_point()
+        ):
+            raise ValueError(
+                f"{self.title} needs one label a sample; these have the shape {tuple(batch['label'].shape)}"
+            )
 
-    def evaluate(self, net: nn.Module, batches: Iterable[Any], teacher: nn.Module | None = None) -> Evaluation:
+    def evaluate(
+        self, net: nn.Module, batches: Iterable[Any], teacher: nn.Module | None = None
+    ) -> Evaluation:
         """Metrics and details (see ``scores``) of a net over what counts in ``batches``, in eval mode; with a teacher also how often both agree."""
         collected: list[tuple[Tensor, ...]] = []
         for batch, mine, theirs in self.answers(net, batches, teacher):
-            rows = (mine["logits"], batch["label"], *([] if teacher is None else [theirs["logits"]]))
-            collected.append(tuple(part[batch["valid"]] for part in rows) if "valid" in batch else rows)
+            rows = (
+                mine["logits"],
+                batch["label"],
+                *([] if teacher is None else [theirs["logits"]]),
+            )
+            collected.append(
+                tuple(part[batch["valid"]] for part in rows) if "valid" in batch else rows
+            )
         logits, label, *others = (torch.cat(parts) for parts in zip(*collected, strict=True))
         return scores(logits, label, others[0] if others else None, self.kind)

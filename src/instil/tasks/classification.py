@@ -13,7 +13,11 @@ from instil.tasks.classes import ClassTask
 
 
 def call(
-    model: nn.Module, batch: Batch, size: int | tuple[int, int] | None = None, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+    model: nn.Module,
+    batch: Batch,
+    size: int | tuple[int, int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> Outputs:
     """``logits`` for ``image`` (N, C, H, W) in [0, 1], resized (bilinear, antialiased) and normalised as this model expects it.
 
@@ -22,11 +26,20 @@ def call(
     """
     answer = model(prepared(batch["image"], size, mean, std), **asks(model))
     if isinstance(answer, Mapping):
-        return {role: answer[role] for role in ("logits", "hidden_states", "attentions") if answer.get(role) is not None}
+        return {
+            role: answer[role]
+            for role in ("logits", "hidden_states", "attentions")
+            if answer.get(role) is not None
+        }
     return {"logits": answer[0] if isinstance(answer, (tuple, list)) else answer}
 
 
-def prepared(image: Tensor, size: int | tuple[int, int] | None, mean: Sequence[float] | None, std: Sequence[float] | None) -> Tensor:
+def prepared(
+    image: Tensor,
+    size: int | tuple[int, int] | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+) -> Tensor:
     """The image at (``size``, ``size``) or ``size`` = (H, W), less ``mean`` and over ``std``, each one number a channel."""
     if size is not None:
         wanted = (size, size) if isinstance(size, int) else tuple(size)
@@ -42,17 +55,27 @@ def prepared(image: Tensor, size: int | tuple[int, int] | None, mean: Sequence[f
 def checked_images(images: Tensor, channels: int) -> Tensor:
     """Images (N, C, H, W) as float32 in [0, 1]; ValueError for another shape or range."""
     if images.ndim != 4 or images.shape[1] != channels:
-        raise ValueError(f"images must have the shape (N, {channels}, H, W), not {tuple(images.shape)}")
+        raise ValueError(
+            f"images must have the shape (N, {channels}, H, W), not {tuple(images.shape)}"
+        )
     if images.dtype == torch.uint8:
         images = images.float() / 255
-    if not images.is_floating_point() or (images.numel() and not (images.min() >= 0 and images.max() <= 1)):
-        raise ValueError(f"images must be uint8, or floating point in [0, 1], not {str(images.dtype).removeprefix('torch.')} outside of it")
+    if not images.is_floating_point() or (
+        images.numel() and not (images.min() >= 0 and images.max() <= 1)
+    ):
+        raise ValueError(
+            f"images must be uint8, or floating point in [0, 1], not {str(images.dtype).removeprefix('torch.')} outside of it"
+        )
     return images.float()
 
 
 def asks(model: nn.Module) -> dict[str, bool]:
     """What a transformers model is asked besides its logits."""
-    return {"output_hidden_states": True} if hasattr(getattr(model, "config", None), "model_type") else {}
+    return (
+        {"output_hidden_states": True}
+        if hasattr(getattr(model, "config", None), "model_type")
+        else {}
+    )
 
 
 class Classification(ClassTask):
@@ -70,4 +93,8 @@ class Classification(ClassTask):
     def asked(self, given: Tensor | Mapping[str, Tensor], shape: Sequence[int]) -> Batch:
         """Images (N, C, H, W): uint8, or float in [0, 1]; resized to those that the student was trained on."""
         batch = super().asked(given, shape)
-        return batch | {"image": prepared(checked_images(batch["image"], shape[0]), (shape[1], shape[2]), None, None)}
+        return batch | {
+            "image": prepared(
+                checked_images(batch["image"], shape[0]), (shape[1], shape[2]), None, None
+            )
+        }

@@ -15,14 +15,20 @@ from instil.tasks.task import Evaluation, Task
 
 
 def call(
-    model: nn.Module, batch: Batch, size: int | tuple[int, int] | None = None, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+    model: nn.Module,
+    batch: Batch,
+    size: int | tuple[int, int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> Outputs:
     """``logits`` (N, C) and ``box_logits`` (N, 4 * bins) for ``image`` (N, C, H, W) in [0, 1], resized and normalised as this model expects it.
 
     The model gives them by these names, or one after the other.
     """
     answer = model(prepared(batch["image"], size, mean, std))
-    logits, box_logits = (answer["logits"], answer["box_logits"]) if isinstance(answer, Mapping) else answer
+    logits, box_logits = (
+        (answer["logits"], answer["box_logits"]) if isinstance(answer, Mapping) else answer
+    )
     return {"logits": logits, "box_logits": box_logits}
 
 
@@ -45,14 +51,26 @@ class Detection(Task):
     def asked(self, given: Tensor | Mapping[str, Tensor], shape: Sequence[int]) -> Batch:
         """Images (N, C, H, W): uint8, or float in [0, 1]; resized to those that the student was trained on."""
         batch = super().asked(given, shape)
-        return batch | {"image": prepared(checked_images(batch["image"], shape[0]), (shape[1], shape[2]), None, None)}
+        return batch | {
+            "image": prepared(
+                checked_images(batch["image"], shape[0]), (shape[1], shape[2]), None, None
+            )
+        }
 
     def check_data(self, batch: Batch) -> None:
         super().check_data(batch)
-        if batch["label"].ndim != 1 or "box" not in batch or batch["box"].shape != (len(batch["label"]), 4):
-            raise ValueError(f"detection needs a label (N,) and a box (N, 4); this batch has {', '.join(batch)}")
+        if (
+            batch["label"].ndim != 1
+            or "box" not in batch
+            or batch["box"].shape != (len(batch["label"]), 4)
+        ):
+            raise ValueError(
+                f"detection needs a label (N,) and a box (N, 4); this batch has {', '.join(batch)}"
+            )
 
-    def evaluate(self, net: nn.Module, batches: Iterable[Any], teacher: nn.Module | None = None) -> Evaluation:
+    def evaluate(
+        self, net: nn.Module, batches: Iterable[Any], teacher: nn.Module | None = None
+    ) -> Evaluation:
         """``iou`` (mean over the samples of intersection over union of the box), ``found`` (the share with the right class and an IoU of at least
         0.5), and what ``scores`` says of the classes.
 
@@ -60,30 +78,56 @@ class Detection(Task):
         """
         collected: list[tuple[Tensor, ...]] = []
         for batch, mine, theirs in self.answers(net, batches, teacher):
-            rows = (mine["logits"], mine["box_logits"], batch["label"], batch["box"], *([] if teacher is None else [theirs["logits"]]))
-            collected.append(tuple(part[batch["valid"]] if "valid" in batch else part for part in rows))
-        logits, box_logits, label, box, *others = (torch.cat(parts).cpu() for parts in zip(*collected, strict=True))
+            rows = (
+                mine["logits"],
+                mine["box_logits"],
+                batch["label"],
+                batch["box"],
+                *([] if teacher is None else [theirs["logits"]]),
+            )
+            collected.append(
+                tuple(part[batch["valid"]] if "valid" in batch else part for part in rows)
+            )
+        logits, box_logits, label, box, *others = (
+            torch.cat(parts).cpu() for parts in zip(*collected, strict=True)
+        )
         metrics, details = scores(logits, label, others[0] if others else None)
         if not box_logits.isfinite().all():
-            raise ValueError(f"{int((~box_logits.isfinite()).any(1).sum())} of {len(box_logits)} samples have box logits that are not finite")
+            raise ValueError(
+                f"{int((~box_logits.isfinite()).any(1).sum())} of {len(box_logits)} samples have box logits that are not finite"
+            )
         counted = (label != UNLABELLED) & (box != UNLABELLED).all(1)
         if not counted.any():
             raise ValueError("no sample to evaluate on has a box")
         shared = overlap(boxes(box_logits), box.to(full(box_logits)))[counted]
         right = (logits.argmax(1) == label)[counted]
-        return {"iou": shared.mean().item(), "found": ((shared >= 0.5) & right).double().mean().item(), **metrics}, details
+        return {
+            "iou": shared.mean().item(),
+            "found": ((shared >= 0.5) & right).double().mean().item(),
+            **metrics,
+        }, details
 
 
 def boxes(box_logits: Tensor) -> Tensor:
     """Boxes (..., 4) in bins: of each edge the mean of its distribution over the bins; logits (..., 4 * bins)."""
-    probability = full(box_logits).reshape(*box_logits.shape[:-1], 4, box_logits.shape[-1] // 4).softmax(-1)
+    probability = (
+        full(box_logits).reshape(*box_logits.shape[:-1], 4, box_logits.shape[-1] // 4).softmax(-1)
+    )
     places = torch.arange(probability.shape[-1], device=probability.device, dtype=probability.dtype)
     return (probability * places).sum(-1)
 
 
 def overlap(one: Tensor, other: Tensor) -> Tensor:
     """Intersection over union (...) of boxes (..., 4): left, top, right, bottom; 0 where both are empty, and what ends before it begins is empty."""
-    shared = _area(torch.cat([torch.maximum(one[..., :2], other[..., :2]), torch.minimum(one[..., 2:], other[..., 2:])], -1))
+    shared = _area(
+        torch.cat(
+            [
+                torch.maximum(one[..., :2], other[..., :2]),
+                torch.minimum(one[..., 2:], other[..., 2:]),
+            ],
+            -1,
+        )
+    )
     union = _area(one) + _area(other) - shared
     return torch.where(union > 0, shared / torch.where(union > 0, union, 1), 0.0)
 

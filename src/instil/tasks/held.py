@@ -22,7 +22,13 @@ class Held(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.now = self.most = 0
         self._known: set[int] = set()
 
-    def __torch_dispatch__(self, func: Callable[..., Any], types: Sequence[type], args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Any = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
         before = {storage.data_ptr() for storage in _storages((args, kwargs))}
         made = func(*args, **(kwargs or {}))
         for storage in _storages(made):

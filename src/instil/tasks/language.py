@@ -14,7 +14,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instil.core import UNLABELLED, Batch, Card, Lazily, Objective, Objectives, Outputs, Projection, full
+from instil.core import (
+    UNLABELLED,
+    Batch,
+    Card,
+    Lazily,
+    Objective,
+    Objectives,
+    Outputs,
+    Projection,
+    full,
+)
 from instil.tasks.classification import asks
 from instil.tasks.continuations import texts_after_prompts
 from instil.tasks.task import Evaluation, Task
@@ -41,21 +51,37 @@ def call(model: nn.Module, batch: Batch) -> Outputs:
         bare = bare.get_base_model()
     most = getattr(getattr(bare, "config", None), "max_position_embeddings", None)
     if most is not None and batch["input_ids"].shape[1] > most:
-        raise ValueError(f"rows of {batch['input_ids'].shape[1]} tokens are longer than the context of {type(model).__name__}, {most} tokens")
+        raise ValueError(
+            f"rows of {batch['input_ids'].shape[1]} tokens are longer than the context of {type(model).__name__}, {most} tokens"
+        )
     wanted = {"attention_mask": batch["attention_mask"]} if "attention_mask" in batch else {}
     if not hasattr(bare, "get_output_embeddings"):
         answer = model(input_ids=batch["input_ids"], **wanted)
-        if isinstance(answer, Mapping) and "logits" not in answer:  # it says less, such as the likeliest tokens
+        if (
+            isinstance(answer, Mapping) and "logits" not in answer
+        ):  # it says less, such as the likeliest tokens
             return answer  # type: ignore[return-value]
         logits = answer["logits"] if isinstance(answer, Mapping) else answer
         return Lazily({"logits": logits}, {"prediction": lambda: logits.argmax(-1)})
     wanted |= _next(bare.base_model, batch) if "past" in batch else asks(bare)
     answer = bare.base_model(input_ids=batch["input_ids"], **wanted)
     projection = _projection(bare, answer["last_hidden_state"])
-    there = {role: answer[role] for role in ("hidden_states", "attentions") if answer.get(role) is not None and "past" not in batch}
-    there |= {"past": past} if "past" in batch and (past := answer.get(_cache(bare.base_model))) is not None else {}
+    there = {
+        role: answer[role]
+        for role in ("hidden_states", "attentions")
+        if answer.get(role) is not None and "past" not in batch
+    }
+    there |= (
+        {"past": past}
+        if "past" in batch and (past := answer.get(_cache(bare.base_model))) is not None
+        else {}
+    )
     grad = torch.is_grad_enabled()
-    later = {"logits": lambda: projected(projection, grad), "prediction": lambda: predicted(projection), **_inside(bare, projection)}
+    later = {
+        "logits": lambda: projected(projection, grad),
+        "prediction": lambda: predicted(projection),
+        **_inside(bare, projection),
+    }
     return Lazily({"projection": projection, **there}, later)
 
 
@@ -63,9 +89,17 @@ def _inside(model: Any, projection: Projection) -> dict[str, Callable[[], Any]]:
     """What losses read that go between the spaces of two models; a head that is more than a matrix and a bias is none to them."""
     weight, bias = projection.weight, projection.bias
     plain = projection.scale is None and projection.softcap is None and projection.low_rank is None
-    head = {"head": lambda: (weight, weight.new_zeros(len(weight)) if bias is None else bias)} if plain else {}
+    head = (
+        {"head": lambda: (weight, weight.new_zeros(len(weight)) if bias is None else bias)}
+        if plain
+        else {}
+    )
     tokens = model.get_input_embeddings().weight
-    return {"embedding": lambda: projection.hidden, "token_embedding": lambda: tokens.view_as(tokens), **head}
+    return {
+        "embedding": lambda: projection.hidden,
+        "token_embedding": lambda: tokens.view_as(tokens),
+        **head,
+    }
 
 
 def _next(body: nn.Module, batch: Batch) -> dict[str, Any]:
@@ -82,7 +116,9 @@ def _cache(body: nn.Module) -> str:
 
 def _takes(body: nn.Module) -> frozenset[str]:
     """What a model can be told; asked for each token, and found once."""
-    return _parameters(getattr(body.forward, "__func__", body.forward))  # the function: what is remembered holds no model
+    return _parameters(
+        getattr(body.forward, "__func__", body.forward)
+    )  # the function: what is remembered holds no model
 
 
 @functools.lru_cache(8)
@@ -98,11 +134,23 @@ def _projection(model: Any, hidden: Tensor) -> Projection:
         hidden = head.down(hidden)
     if hasattr(head, "lora_A") and not head.disable_adapters:
         name = head.active_adapters[0]
-        low_rank = head.lora_A[name].weight.view_as(head.lora_A[name].weight), head.lora_B[name].weight * head.scaling[name]
-    scale = getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1)
+        low_rank = (
+            head.lora_A[name].weight.view_as(head.lora_A[name].weight),
+            head.lora_B[name].weight * head.scaling[name],
+        )
+    scale = getattr(config, "logit_scale", None) or 1 / (
+        getattr(config, "logits_scaling", None) or 1
+    )
     cap = getattr(config, "final_logit_softcapping", None)
     weight = head.weight.view_as(head.weight)  # a view: outputs carry no parameter
-    return Projection(hidden, weight, None if bias is None else bias.view_as(bias), None if scale == 1 else float(scale), cap, low_rank)
+    return Projection(
+        hidden,
+        weight,
+        None if bias is None else bias.view_as(bias),
+        None if scale == 1 else float(scale),
+        cap,
+        low_rank,
+    )
 
 
 def projected(projection: Projection, grad: bool = True) -> Tensor:
@@ -114,7 +162,9 @@ def projected(projection: Projection, grad: bool = True) -> Tensor:
 def predicted(projection: Projection) -> Tensor:
     """The likeliest token (...), some positions at a time; no gradient."""
     with torch.no_grad():
-        return torch.cat([part.argmax(-1) for part in _parts(projection)]).view(projection.hidden.shape[:-1])
+        return torch.cat([part.argmax(-1) for part in _parts(projection)]).view(
+            projection.hidden.shape[:-1]
+        )
 
 
 def _parts(projection: Projection) -> Iterator[Tensor]:
@@ -168,27 +218,45 @@ class Language(Task):
         for name, objective in objectives.items():
             assert isinstance(objective, Objective)
             if not {"single", self.kind} & set(objective.card.labels):
-                raise ValueError(f"objectives.{name}: {type(objective).__name__} is undefined for {self.title}, where every token has one label")
+                raise ValueError(
+                    f"objectives.{name}: {type(objective).__name__} is undefined for {self.title}, where every token has one label"
+                )
 
     def check_data(self, batch: Batch) -> None:
         """ValueError where labels are not one token a position, or are the tokens themselves instead of those that follow."""
         super().check_data(batch)
         ids, label = batch["input_ids"], batch["label"]
         if label.shape != ids.shape or label.is_floating_point():
-            raise ValueError(f"{self.title} needs a token for each position of {tuple(ids.shape)}; labels are {label.dtype} {tuple(label.shape)}")
+            raise ValueError(
+                f"{self.title} needs a token for each position of {tuple(ids.shape)}; labels are {label.dtype} {tuple(label.shape)}"
+            )
         known = (label != UNLABELLED) & (batch["attention_mask"] > 0)
         if known[:, 1:].any() and torch.equal(label[known], ids[known]):
-            raise ValueError("the label of a position is the token that follows it; these labels are the tokens themselves")
+            raise ValueError(
+                "the label of a position is the token that follows it; these labels are the tokens themselves"
+            )
 
     def check_model(self, model: nn.Module, facts: Mapping[str, Any]) -> None:
         """ValueError where the model knows fewer tokens than the data have; more may be padding."""
         asked: Any = model
-        known = len(asked.get_input_embeddings().weight) if hasattr(asked, "get_input_embeddings") else facts["vocabulary"]
+        known = (
+            len(asked.get_input_embeddings().weight)
+            if hasattr(asked, "get_input_embeddings")
+            else facts["vocabulary"]
+        )
         if known < facts["vocabulary"]:
             ours = f"it knows {known} tokens, the tokenizer of the data has {facts['vocabulary']}"
-            raise ValueError(f"{ours}; teacher, student and data need one tokenizer (data.tokenizer)")
+            raise ValueError(
+                f"{ours}; teacher, student and data need one tokenizer (data.tokenizer)"
+            )
 
-    def check_classes(self, outputs: Outputs, classes: Sequence[str], names: Sequence[str] | None = None, whose: str = "teacher") -> None:
+    def check_classes(
+        self,
+        outputs: Outputs,
+        classes: Sequence[str],
+        names: Sequence[str] | None = None,
+        whose: str = "teacher",
+    ) -> None:
         """The classes are the tokens, of which ``check_model`` counts."""
 
     def can_score(self, outputs: Outputs, classes: Sequence[str]) -> bool:
@@ -204,7 +272,9 @@ class Language(Task):
             return {}, {}
         return texts_after_prompts(net, samples, teacher)
 
-    def evaluate(self, net: nn.Module, batches: Iterable[Any], teacher: nn.Module | None = None) -> Evaluation:
+    def evaluate(
+        self, net: nn.Module, batches: Iterable[Any], teacher: nn.Module | None = None
+    ) -> Evaluation:
         """Metrics over what is learned: ``loss`` (nats a token), ``perplexity`` and ``likelihood`` = 1 / perplexity, ``accuracy``.
 
         Where the batches have ``bytes``, ``bits_per_byte``, which compares models of other tokenizers; with a teacher ``agreement``, how often
@@ -221,11 +291,19 @@ class Language(Task):
             right += (prediction == label).sum().item()
             said += (batch["bytes"] * known).sum().item() if "bytes" in batch else 0
             if teacher is not None:
-                same, positions = same + ((prediction == theirs["prediction"]) & counted).sum().item(), positions + counted.sum().item()
+                same, positions = (
+                    same + ((prediction == theirs["prediction"]) & counted).sum().item(),
+                    positions + counted.sum().item(),
+                )
         if not tokens:
             raise ValueError("no token to evaluate on has a label")
         loss = lost / tokens
-        metrics = {"likelihood": math.exp(-loss), "accuracy": right / tokens, "perplexity": math.exp(min(loss, 700)), "loss": loss}
+        metrics = {
+            "likelihood": math.exp(-loss),
+            "accuracy": right / tokens,
+            "perplexity": math.exp(min(loss, 700)),
+            "loss": loss,
+        }
         metrics |= {"bits_per_byte": lost / math.log(2) / said} if said else {}
         metrics |= {"agreement": same / max(positions, 1)} if teacher is not None else {}
         return metrics, {"tokens_per_second": tokens / (time.perf_counter() - began)}

@@ -15,7 +15,11 @@ def call(model: nn.Module, batch: Batch) -> Outputs:
 
     A model without ``edge_index`` sees each node alone, as the student of GLNN (Zhang et al. 2022).
     """
-    edges = {"edge_index": batch["edge_index"]} if "edge_index" in inspect.signature(model.forward).parameters else {}
+    edges = (
+        {"edge_index": batch["edge_index"]}
+        if "edge_index" in inspect.signature(model.forward).parameters
+        else {}
+    )
     return {"logits": model(batch["x"], **edges)}
 
 

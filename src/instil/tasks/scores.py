@@ -14,7 +14,9 @@ BINS = 15
 LARGEST_CONFUSION = 200  # classes; beyond, the table would be megabytes that nobody can look at
 
 
-def scores(logits: Tensor, label: Tensor, teacher_logits: Tensor | None = None, kind: str = "single") -> tuple[dict[str, float], dict[str, Any]]:
+def scores(
+    logits: Tensor, label: Tensor, teacher_logits: Tensor | None = None, kind: str = "single"
+) -> tuple[dict[str, float], dict[str, Any]]:
     """Metrics over the labelled items, and details to draw.
 
     ``logits`` (N, C); ``label`` int64 (N,) for ``single``, else (N, C); -100: none. Metrics: ``accuracy`` in [0, 1] (of each class decision
@@ -29,11 +31,15 @@ def scores(logits: Tensor, label: Tensor, teacher_logits: Tensor | None = None, 
     if kind != "single":
         logits, label = logits.reshape(len(logits), -1), label.reshape(len(label), -1)
     if not logits.isfinite().all():
-        raise ValueError(f"{int((~logits.isfinite()).any(-1).sum())} of {len(logits)} items have logits that are not finite")
+        raise ValueError(
+            f"{int((~logits.isfinite()).any(-1).sum())} of {len(logits)} items have logits that are not finite"
+        )
     known = label != UNLABELLED
     if not known.any():
         raise ValueError("no item to evaluate on has a label")
-    metrics, details = _single(logits[known], label[known]) if kind == "single" else _several(logits, label, known)
+    metrics, details = (
+        _single(logits[known], label[known]) if kind == "single" else _several(logits, label, known)
+    )
     if teacher_logits is not None:
         metrics["agreement"] = agreement(logits, full(teacher_logits.detach()).cpu(), kind)
     return metrics, details
@@ -47,7 +53,10 @@ def agreement(student: Tensor, teacher: Tensor, kind: str) -> float:
 
 
 def _single(logits: Tensor, label: Tensor) -> tuple[dict[str, float], dict[str, Any]]:
-    from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
+    from torchmetrics.functional.classification import (
+        multiclass_calibration_error,
+        multiclass_confusion_matrix,
+    )
 
     classes, probability = logits.shape[1], logits.softmax(1)
     confidence, predicted = probability.max(1)
@@ -62,10 +71,16 @@ def _single(logits: Tensor, label: Tensor) -> tuple[dict[str, float], dict[str, 
     return metrics, details
 
 
-def _several(logits: Tensor, label: Tensor, known: Tensor) -> tuple[dict[str, float], dict[str, Any]]:
+def _several(
+    logits: Tensor, label: Tensor, known: Tensor
+) -> tuple[dict[str, float], dict[str, Any]]:
     from torchmetrics.functional import classification as measure
 
-    truth, probability, classes = torch.where(known, label > 0.5, UNLABELLED).long(), logits.sigmoid(), logits.shape[1]
+    truth, probability, classes = (
+        torch.where(known, label > 0.5, UNLABELLED).long(),
+        logits.sigmoid(),
+        logits.shape[1],
+    )
     flat, flat_truth = probability[known], truth[known]
     metrics = {
         "accuracy": ((flat > 0.5) == flat_truth).double().mean().item(),
@@ -78,10 +93,15 @@ def _several(logits: Tensor, label: Tensor, known: Tensor) -> tuple[dict[str, fl
         return metrics, details
     seen = (truth == 1).any(0)  # the average precision of a class without a positive is undefined
     if seen.any():
-        precision = [measure.binary_average_precision(p, t, ignore_index=UNLABELLED) for p, t in zip(probability.T[seen], truth.T[seen], strict=True)]
+        precision = [
+            measure.binary_average_precision(p, t, ignore_index=UNLABELLED)
+            for p, t in zip(probability.T[seen], truth.T[seen], strict=True)
+        ]
         metrics["map"] = torch.stack(precision).mean().item()
     if classes <= LARGEST_CONFUSION:
-        details["confusion"] = measure.multilabel_confusion_matrix(probability, truth, classes, ignore_index=UNLABELLED).tolist()
+        details["confusion"] = measure.multilabel_confusion_matrix(
+            probability, truth, classes, ignore_index=UNLABELLED
+        ).tolist()
     return metrics, details
 
 
@@ -89,6 +109,13 @@ def calibration(confidence: Tensor, correct: Tensor) -> list[dict[str, float]]:
     """Mean confidence and share of correct ones of every bin of equal width that is not empty."""
     number = (confidence.double() * BINS).ceil().long().clamp(1, BINS) - 1
     count = torch.bincount(number, minlength=BINS)
-    sums = [torch.bincount(number, values.double(), minlength=BINS) / count.clamp_min(1) for values in (confidence, correct)]
+    sums = [
+        torch.bincount(number, values.double(), minlength=BINS) / count.clamp_min(1)
+        for values in (confidence, correct)
+    ]
     rows = zip(*(values.tolist() for values in (*sums, count)), strict=True)
-    return [{"confidence": mean, "accuracy": share, "count": items} for mean, share, items in rows if items]
+    return [
+        {"confidence": mean, "accuracy": share, "count": items}
+        for mean, share, items in rows
+        if items
+    ]

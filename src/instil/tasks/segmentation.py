@@ -15,7 +15,11 @@ from instil.tasks.task import Evaluation, Task
 
 
 def call(
-    model: nn.Module, batch: Batch, size: int | tuple[int, int] | None = None, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+    model: nn.Module,
+    batch: Batch,
+    size: int | tuple[int, int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> Outputs:
     """``logits`` (N, H, W, C) for ``image`` (N, C, H, W) in [0, 1], resized and normalised as this model expects it.
 
@@ -53,9 +57,13 @@ class Segmentation(Task):
     def check_data(self, batch: Batch) -> None:
         super().check_data(batch)
         if batch["label"].ndim != 3 or "valid" not in batch:
-            raise ValueError(f"segmentation needs a label and valid (N, H, W) for each pixel; the label has the shape {tuple(batch['label'].shape)}")
+            raise ValueError(
+                f"segmentation needs a label and valid (N, H, W) for each pixel; the label has the shape {tuple(batch['label'].shape)}"
+            )
 
-    def evaluate(self, net: nn.Module, batches: Iterable[Any], teacher: nn.Module | None = None) -> Evaluation:
+    def evaluate(
+        self, net: nn.Module, batches: Iterable[Any], teacher: nn.Module | None = None
+    ) -> Evaluation:
         """``miou`` (mean over the classes seen of intersection over union), ``accuracy`` and ``loss`` of the labelled pixels, and ``agreement``.
 
         Details: ``confusion`` of pixels (true class x predicted class). Raises ValueError where no pixel is labelled or a logit is not finite.
@@ -68,18 +76,26 @@ class Segmentation(Task):
             logits, label = full(mine["logits"]), batch["label"]
             valid = batch.get("valid", torch.ones_like(label, dtype=torch.bool))
             if not logits.isfinite().all():
-                raise ValueError(f"{int((~logits.isfinite()).any(-1).sum())} of {logits[..., 0].numel()} pixels have logits that are not finite")
+                raise ValueError(
+                    f"{int((~logits.isfinite()).any(-1).sum())} of {logits[..., 0].numel()} pixels have logits that are not finite"
+                )
             label, predicted = label.masked_fill(~valid, UNLABELLED), logits.argmax(-1)
             overlap = overlap or MulticlassJaccardIndex(logits.shape[-1], ignore_index=UNLABELLED)
             overlap.update(predicted.cpu(), label.cpu())
             loss += F.cross_entropy(logits.movedim(-1, 1), label, reduction="sum").item()
             if teacher is not None:
-                alike += torch.stack([((predicted == theirs["logits"].argmax(-1)) & valid).sum(), valid.sum()]).cpu()
+                alike += torch.stack(
+                    [((predicted == theirs["logits"].argmax(-1)) & valid).sum(), valid.sum()]
+                ).cpu()
         confusion = torch.zeros(1, 1) if overlap is None else overlap.confmat
         count = int(confusion.sum())
         if overlap is None or not count:
             raise ValueError("no pixel to evaluate on has a label")
-        metrics = {"miou": overlap.compute().item(), "accuracy": int(confusion.diag().sum()) / count, "loss": loss / count}
+        metrics = {
+            "miou": overlap.compute().item(),
+            "accuracy": int(confusion.diag().sum()) / count,
+            "loss": loss / count,
+        }
         if teacher is not None:
             metrics["agreement"] = float(alike[0] / alike[1].clamp_min(1))
         return metrics, {"confusion": confusion.tolist()}

@@ -35,10 +35,18 @@ def _embedded(model: nn.Module, ids: Tensor, mask: Tensor | None) -> Outputs:
     answer = model(input_ids=ids, **wanted, **asks(model))
     if not isinstance(answer, Mapping):
         return {"sentence_embedding": answer[0] if isinstance(answer, (tuple, list)) else answer}
-    inside = {role: answer[role] for role in ("hidden_states", "attentions") if answer.get(role) is not None}
+    inside = {
+        role: answer[role]
+        for role in ("hidden_states", "attentions")
+        if answer.get(role) is not None
+    }
     if answer.get("sentence_embedding") is not None:
         return {"sentence_embedding": answer["sentence_embedding"], **inside}
-    states = answer["last_hidden_state"] if "last_hidden_state" in answer else answer["hidden_states"][-1]
+    states = (
+        answer["last_hidden_state"]
+        if "last_hidden_state" in answer
+        else answer["hidden_states"][-1]
+    )
     there = torch.ones_like(ids) if mask is None else mask
     weight = there[..., None].to(states.dtype)
     return {"sentence_embedding": (states * weight).sum(1) / weight.sum(1).clamp_min(1), **inside}
@@ -50,7 +58,13 @@ class SentenceEmbedding(Task):
     A sample is a pair of texts that belong together; ``label`` (N,), -100 for a pair that is not judged, says what it is about.
     """
 
-    card = Card("Sentence embeddings", "https://arxiv.org/abs/1908.10084", "EMNLP", 2019, tasks=("sentence_embedding",))
+    card = Card(
+        "Sentence embeddings",
+        "https://arxiv.org/abs/1908.10084",
+        "EMNLP",
+        2019,
+        tasks=("sentence_embedding",),
+    )
     title = "sentence embedding"
     names = ("input_ids", "attention_mask", "partner_input_ids", "partner_attention_mask", "label")
     inputs = ("input_ids", "attention_mask", "partner_input_ids", "partner_attention_mask")
@@ -67,9 +81,13 @@ class SentenceEmbedding(Task):
             assert isinstance(objective, Objective)
             if any("embedding" in roles for needs in objective.needs.values() for roles in needs):
                 own = f"{type(objective).__name__} reads the embedding of one item, and a sample of {self.title} is two texts"
-                raise ValueError(f"objectives.{name}: {own}; take contrastive or embedding_regression")
+                raise ValueError(
+                    f"objectives.{name}: {own}; take contrastive or embedding_regression"
+                )
 
-    def evaluate(self, net: nn.Module, batches: Iterable[Any], teacher: nn.Module | None = None) -> Evaluation:
+    def evaluate(
+        self, net: nn.Module, batches: Iterable[Any], teacher: nn.Module | None = None
+    ) -> Evaluation:
         """Metrics of the cosines between first texts and partners: is the nearest of the other side the own one?
 
         ``recall`` (at 1) and ``mrr`` (mean reciprocal rank), of both sides; ``accuracy``: of first texts whose nearest partner is about the same.
@@ -95,7 +113,12 @@ class SentenceEmbedding(Task):
             "accuracy": (label[closeness.argmax(1)] == label).double().mean().item(),
         }
         if "teacher sentence_embedding" in columns:
-            metrics |= _beside(closeness, _closeness(columns["teacher sentence_embedding"], columns["teacher partner_embedding"]))
+            metrics |= _beside(
+                closeness,
+                _closeness(
+                    columns["teacher sentence_embedding"], columns["teacher partner_embedding"]
+                ),
+            )
         return metrics, {}
 
 
@@ -103,7 +126,9 @@ def _closeness(first: Tensor, partner: Tensor) -> Tensor:
     """The cosines (N, N) of every first text with every partner."""
     for side in (first, partner):
         if not side.isfinite().all():
-            raise ValueError(f"{int((~side.isfinite()).any(-1).sum())} of {len(side)} texts have embeddings that are not finite")
+            raise ValueError(
+                f"{int((~side.isfinite()).any(-1).sum())} of {len(side)} texts have embeddings that are not finite"
+            )
     return F.normalize(full(first), dim=-1) @ F.normalize(full(partner), dim=-1).T
 
 
@@ -116,4 +141,8 @@ def _beside(mine: Tensor, theirs: Tensor) -> dict[str, float]:
     from torchmetrics.functional.regression import spearman_corrcoef
 
     found = {"agreement": (mine.argmax(1) == theirs.argmax(1)).double().mean().item()}
-    return found | ({"spearman": spearman_corrcoef(mine.flatten(), theirs.flatten()).item()} if mine.numel() > 1 else {})
+    return found | (
+        {"spearman": spearman_corrcoef(mine.flatten(), theirs.flatten()).item()}
+        if mine.numel() > 1
+        else {}
+    )

@@ -13,7 +13,13 @@ from instil.core import size as batch_size
 
 Evaluation = tuple[dict[str, float], dict[str, Any]]
 """Metrics, and details to draw."""
-KINDS = {"single": "single-label", "multi": "multi-label", "binary": "binary", "real": "real-valued", "token": "token-by-token"}
+KINDS = {
+    "single": "single-label",
+    "multi": "multi-label",
+    "binary": "binary",
+    "real": "real-valued",
+    "token": "token-by-token",
+}
 
 
 class Task:
@@ -41,11 +47,17 @@ class Task:
 
     def __init__(self, kind: str = "single"):
         if kind not in self.kinds:
-            known = f"{', '.join(self.kinds[:-1])} or {self.kinds[-1]}" if len(self.kinds) > 1 else self.kinds[0]
+            known = (
+                f"{', '.join(self.kinds[:-1])} or {self.kinds[-1]}"
+                if len(self.kinds) > 1
+                else self.kinds[0]
+            )
             raise ValueError(f"labels are {known}, not '{kind}'")
         self.kind = kind
 
-    def evaluate(self, net: nn.Module, batches: Iterable[Any], teacher: nn.Module | None = None) -> Evaluation:
+    def evaluate(
+        self, net: nn.Module, batches: Iterable[Any], teacher: nn.Module | None = None
+    ) -> Evaluation:
         """Metrics and details of a net over ``batches``, in eval mode; with a teacher also how often both agree."""
         raise NotImplementedError
 
@@ -58,8 +70,14 @@ class Task:
         if isinstance(batch, Mapping):
             return dict(batch)
         if not isinstance(batch, (tuple, list)) or len(batch) != len(self.names):
-            what = f"{len(batch)} things" if isinstance(batch, (tuple, list)) else f"a {type(batch).__name__}"
-            raise ValueError(f"a batch must be a dict, or a tuple of {' and '.join(self.names)}, not {what}")
+            what = (
+                f"{len(batch)} things"
+                if isinstance(batch, (tuple, list))
+                else f"a {type(batch).__name__}"
+            )
+            raise ValueError(
+                f"a batch must be a dict, or a tuple of {' and '.join(self.names)}, not {what}"
+            )
         return dict(zip(self.names, batch, strict=True))
 
     def check(self, objectives: Mapping[str, Objective] | Objectives) -> None:
@@ -69,9 +87,13 @@ class Task:
             assert isinstance(objective, Objective)
             title, defined = type(objective).__name__, objective.card.labels
             if self.kind not in defined:
-                raise ValueError(f"objectives.{name}: {title} is undefined for {what} (it is defined for {', '.join(defined)})")
+                raise ValueError(
+                    f"objectives.{name}: {title} is undefined for {what} (it is defined for {', '.join(defined)})"
+                )
             if self.kind == "multi" and getattr(objective, "multi_label", True) is False:
-                raise ValueError(f"objectives.{name}: set multi_label: true; without it, {title} is not one for {what}")
+                raise ValueError(
+                    f"objectives.{name}: set multi_label: true; without it, {title} is not one for {what}"
+                )
 
     def check_data(self, batch: Batch) -> None:
         """ValueError where a batch to learn from has not what this task reads, or labels of another form."""
@@ -83,29 +105,48 @@ class Task:
     def _check_inputs(self, batch: Batch) -> None:
         missing = [key for key in self.inputs if key not in batch]
         if missing:
-            raise ValueError(f"{self.title} reads '{missing[0]}' of a batch, and this one has {', '.join(batch)}")
+            raise ValueError(
+                f"{self.title} reads '{missing[0]}' of a batch, and this one has {', '.join(batch)}"
+            )
 
     def check_export(self) -> None:
         """ValueError where a student cannot be exported to ONNX."""
         if not self.exports:
-            raise ValueError(f"a student of {self.title} cannot be exported to ONNX: it is no graph from {', '.join(self.inputs)} to logits")
+            raise ValueError(
+                f"a student of {self.title} cannot be exported to ONNX: it is no graph from {', '.join(self.inputs)} to logits"
+            )
 
-    def check_classes(self, outputs: Outputs, classes: Sequence[str], names: Sequence[str] | None = None, whose: str = "teacher") -> None:
+    def check_classes(
+        self,
+        outputs: Outputs,
+        classes: Sequence[str],
+        names: Sequence[str] | None = None,
+        whose: str = "teacher",
+    ) -> None:
         """ValueError where the logits, or the class ``names`` of the net that has them, do not agree with the data's ``classes``."""
         if "logits" not in outputs:
             return
         count = outputs["logits"].shape[-1]
         if count != len(classes):
-            raise ValueError(f"the {whose} gives {count} logits, the data has {len(classes)} classes: {_some(classes)}")
+            raise ValueError(
+                f"the {whose} gives {count} logits, the data has {len(classes)} classes: {_some(classes)}"
+            )
         if names is None or tuple(names) == tuple(classes):
             return
-        where, theirs, ours = next(((n, a, b) for n, (a, b) in enumerate(zip(names, classes, strict=False)) if a != b), (0, "", ""))
+        where, theirs, ours = next(
+            ((n, a, b) for n, (a, b) in enumerate(zip(names, classes, strict=False)) if a != b),
+            (0, "", ""),
+        )
         what = "in another order" if sorted(names) == sorted(classes) else "not the same"
-        raise ValueError(f"the classes of {whose} and data are {what}: class {where} is '{theirs}' for the {whose} and '{ours}' in the data")
+        raise ValueError(
+            f"the classes of {whose} and data are {what}: class {where} is '{theirs}' for the {whose} and '{ours}' in the data"
+        )
 
     def can_score(self, outputs: Outputs, classes: Sequence[str]) -> bool:
         """Whether these outputs can be judged by this task's metrics: all its roles, and logits of the data's classes."""
-        return all(role in outputs for role in self.roles) and ("logits" not in self.roles or outputs["logits"].shape[-1] == len(classes))
+        return all(role in outputs for role in self.roles) and (
+            "logits" not in self.roles or outputs["logits"].shape[-1] == len(classes)
+        )
 
     def asked(self, given: Tensor | Mapping[str, Tensor], shape: Sequence[int]) -> Batch:
         """A batch for the shipped student from what its user has: a batch, or its one input. ``shape``: of one input that it was trained on.
@@ -113,12 +154,16 @@ class Task:
         Raises ValueError where something is missing or not as in training.
         """
         if not isinstance(given, Mapping) and len(self.inputs) > 1:
-            raise ValueError(f"a student of {self.title} is asked with a dict of {', '.join(self.inputs)}, not a {type(given).__name__}")
+            raise ValueError(
+                f"a student of {self.title} is asked with a dict of {', '.join(self.inputs)}, not a {type(given).__name__}"
+            )
         batch = dict(given) if isinstance(given, Mapping) else {self.inputs[0]: given}
         self._check_inputs(batch)
         return batch
 
-    def answers(self, net: nn.Module, batches: Iterable[Any], teacher: nn.Module | None) -> Iterator[tuple[Batch, Outputs, Outputs]]:
+    def answers(
+        self, net: nn.Module, batches: Iterable[Any], teacher: nn.Module | None
+    ) -> Iterator[tuple[Batch, Outputs, Outputs]]:
         """Each batch that is not empty on the net's device, with what net and teacher say; in eval mode, leaving no trace.
 
         Raises ValueError where there is none.
@@ -137,7 +182,10 @@ class Task:
 
 def moved(batch: Batch, device: torch.device) -> Batch:
     """The batch with its tensors on ``device``."""
-    return {key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value for key, value in batch.items()}
+    return {
+        key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+        for key, value in batch.items()
+    }
 
 
 def _some(classes: Sequence[str]) -> str:

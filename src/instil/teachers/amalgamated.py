@@ -38,13 +38,22 @@ class Amalgamated(Teacher):
     )
     joins: ClassVar = True
 
-    def __init__(self, members: Sequence[nn.Module], member_class_names: Sequence[Sequence[str]], class_names: Sequence[str]):
+    def __init__(
+        self,
+        members: Sequence[nn.Module],
+        member_class_names: Sequence[Sequence[str]],
+        class_names: Sequence[str],
+    ):
         super().__init__()
         if len(members) != len(member_class_names):
-            raise ValueError(f"{len(members)} members have {len(member_class_names)} lists of class names")
+            raise ValueError(
+                f"{len(members)} members have {len(member_class_names)} lists of class names"
+            )
         self.order: Tensor
         self.register_buffer("order", torch.tensor(places(member_class_names, class_names)))
-        self.members = nn.ModuleList(member if isinstance(member, Teacher) else Frozen(member) for member in members)
+        self.members = nn.ModuleList(
+            member if isinstance(member, Teacher) else Frozen(member) for member in members
+        )
         self.counts = [len(names) for names in member_class_names]
 
     def forward(self, batch: Batch, grad: bool = False) -> Outputs:
@@ -53,7 +62,9 @@ class Amalgamated(Teacher):
             if "logits" not in outputs:
                 raise ValueError(f"member {number} gives {', '.join(outputs)}, and no logits")
             if outputs["logits"].shape[-1] != count:
-                raise ValueError(f"member {number} gives {outputs['logits'].shape[-1]} logits and knows {count} classes by name")
+                raise ValueError(
+                    f"member {number} gives {outputs['logits'].shape[-1]} logits and knows {count} classes by name"
+                )
         logits = torch.cat([full(outputs["logits"]) for outputs in members], -1)
         return {"logits": logits[..., self.order], "members": members}
 
@@ -70,11 +81,17 @@ def places(member_class_names: Sequence[Sequence[str]], class_names: Sequence[st
     for number, names in enumerate(member_class_names):
         for name in names:
             if name in known:
-                raise ValueError(f"the class '{name}' is known by member {known[name]} and member {number}; each class must have one that knows it")
+                raise ValueError(
+                    f"the class '{name}' is known by member {known[name]} and member {number}; each class must have one that knows it"
+                )
             if name not in class_names:
-                raise ValueError(f"member {number} knows the class '{name}', which the student has not; {closest(name, class_names)}")
+                raise ValueError(
+                    f"member {number} knows the class '{name}', which the student has not; {closest(name, class_names)}"
+                )
             known[name] = number
     if missing := [name for name in class_names if name not in known]:
-        raise ValueError(f"no member knows the class '{missing[0]}'; the members know {', '.join(known)}")
+        raise ValueError(
+            f"no member knows the class '{missing[0]}'; the members know {', '.join(known)}"
+        )
     every = [name for names in member_class_names for name in names]
     return [every.index(name) for name in class_names]

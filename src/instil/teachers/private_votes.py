@@ -16,16 +16,26 @@ from instil.teachers.frozen import Frozen
 Mechanism = Literal["gaussian", "laplace"]
 
 
-def noise_like(counts: Tensor, scale: float, mechanism: Mechanism, generator: torch.Generator) -> Tensor:
+def noise_like(
+    counts: Tensor, scale: float, mechanism: Mechanism, generator: torch.Generator
+) -> Tensor:
     """Independent noise for each count: ``scale`` is the standard deviation of the Gaussian or the b of the Laplace distribution."""
     if mechanism == "gaussian":
         return torch.randn(counts.shape, generator=generator, dtype=torch.float64) * scale
-    one, other = (torch.empty(counts.shape, dtype=torch.float64).exponential_(1 / scale, generator=generator) for _ in range(2))
+    one, other = (
+        torch.empty(counts.shape, dtype=torch.float64).exponential_(1 / scale, generator=generator)
+        for _ in range(2)
+    )
     return one - other
 
 
 def epsilon_of(
-    questions: int, answers: int, noise: float, mechanism: Mechanism = "gaussian", threshold_noise: float | None = None, delta: float = 1e-5
+    questions: int,
+    answers: int,
+    noise: float,
+    mechanism: Mechanism = "gaussian",
+    threshold_noise: float | None = None,
+    delta: float = 1e-5,
 ) -> float:
     """The epsilon of so many noisy votes, ``threshold_noise`` being that of a comparison before each question, by Rényi accounting.
 
@@ -35,10 +45,17 @@ def epsilon_of(
     Raises ImportError without the extra ``privacy``.
     """
     try:
-        from dp_accounting import ComposedDpEvent, GaussianDpEvent, LaplaceDpEvent, SelfComposedDpEvent  # type: ignore[import-untyped]
+        from dp_accounting import (
+            ComposedDpEvent,
+            GaussianDpEvent,
+            LaplaceDpEvent,
+            SelfComposedDpEvent,
+        )  # type: ignore[import-untyped]
         from dp_accounting.rdp import RdpAccountant  # type: ignore[import-untyped]
     except ImportError as error:
-        raise ImportError('accounting for privacy needs the package dp-accounting: pip install "instil[privacy]"') from error
+        raise ImportError(
+            'accounting for privacy needs the package dp-accounting: pip install "instil[privacy]"'
+        ) from error
     vote = GaussianDpEvent(noise / 2**0.5) if mechanism == "gaussian" else LaplaceDpEvent(noise / 2)
     events = [SelfComposedDpEvent(vote, answers)]
     if threshold_noise is not None:
@@ -94,8 +111,15 @@ class PrivateVotes(Teacher):
         super().__init__()
         if not members:
             raise ValueError("private votes need members")
-        self.members = nn.ModuleList(member if isinstance(member, Teacher) else Frozen(member) for member in members)
-        self.noise, self.mechanism, self.threshold, self.threshold_noise = noise, mechanism, threshold, threshold_noise
+        self.members = nn.ModuleList(
+            member if isinstance(member, Teacher) else Frozen(member) for member in members
+        )
+        self.noise, self.mechanism, self.threshold, self.threshold_noise = (
+            noise,
+            mechanism,
+            threshold,
+            threshold_noise,
+        )
         self.answers, self.delta, self.seed = answers, delta, seed
         self.known: Tensor | None = None  # of each index the answer; -100 for none
 
@@ -103,7 +127,9 @@ class PrivateVotes(Teacher):
     def meet(self, batches: Iterable[Batch]) -> None:
         """Ask about each sample once, in the order of ``batches``. Raises RuntimeError the second time: it would cost as much again."""
         if self.known is not None:
-            raise RuntimeError("these votes are cast: asking again would spend as much of the budget again")
+            raise RuntimeError(
+                "these votes are cast: asking again would spend as much of the budget again"
+            )
         found = [(batch["index"].cpu(), self.count(batch)) for batch in batches]
         index, counts = (torch.cat(parts) for parts in zip(*found, strict=True))
         if len(torch.bincount(index).nonzero()) < len(index):
@@ -111,7 +137,11 @@ class PrivateVotes(Teacher):
         generator = torch.Generator().manual_seed(self.seed)
         label = (counts + noise_like(counts, self.noise, self.mechanism, generator)).argmax(1)
         if self.threshold is not None:
-            sure = counts.amax(1) + noise_like(counts[:, 0], self.threshold_noise, "gaussian", generator) >= self.threshold
+            sure = (
+                counts.amax(1)
+                + noise_like(counts[:, 0], self.threshold_noise, "gaussian", generator)
+                >= self.threshold
+            )
             label = label.where(sure, UNLABELLED)
         if self.answers is not None:
             label = label.where((label != UNLABELLED).cumsum(0) <= self.answers, UNLABELLED)
@@ -124,7 +154,9 @@ class PrivateVotes(Teacher):
         for number, member in enumerate(self.members):
             logits = member(batch).get("logits")
             if logits is None or logits.ndim != 2:
-                raise ValueError(f"member {number} gives no logits of one class a sample; a vote needs them")
+                raise ValueError(
+                    f"member {number} gives no logits of one class a sample; a vote needs them"
+                )
             votes.append(F.one_hot(logits.argmax(1), logits.shape[1]))
         return torch.stack(votes).sum(0).double().cpu()
 
@@ -133,7 +165,9 @@ class PrivateVotes(Teacher):
         if self.known is None:
             raise RuntimeError("no vote was cast: let the teacher meet the training samples first")
         if len(index) and int(index.max()) >= len(self.known):
-            raise ValueError(f"sample {int(index.max())} was not asked about; only the training samples are")
+            raise ValueError(
+                f"sample {int(index.max())} was not asked about; only the training samples are"
+            )
         self.known = self.known.to(index.device)
         return {"label": self.known[index]}
 
@@ -144,4 +178,9 @@ class PrivateVotes(Teacher):
         paid = self.questions if self.answers is None else min(self.questions, self.answers)
         noise = self.threshold_noise if self.threshold is not None else None
         epsilon = epsilon_of(self.questions, paid, self.noise, self.mechanism, noise, self.delta)
-        return {"epsilon": epsilon, "delta": self.delta, "questions": self.questions, "answered": int((self.known != UNLABELLED).sum())}
+        return {
+            "epsilon": epsilon,
+            "delta": self.delta,
+            "questions": self.questions,
+            "answered": int((self.known != UNLABELLED).sum()),
+        }

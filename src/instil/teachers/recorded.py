@@ -52,9 +52,13 @@ class Recorded(Teacher):
 
     def forward(self, batch: Batch, grad: bool = False) -> Outputs:
         if grad:
-            raise ValueError("a recorded teacher cannot be differentiated by its input; ask the live one (leave store out of the recipe)")
+            raise ValueError(
+                "a recorded teacher cannot be differentiated by its input; ask the live one (leave store out of the recipe)"
+            )
         if missing := [key for key in ("index", "view") if key not in batch]:
-            raise ValueError(f"recorded answers are found by index and view, and the batch has no '{missing[0]}'; let the data set return it")
+            raise ValueError(
+                f"recorded answers are found by index and view, and the batch has no '{missing[0]}'; let the data set return it"
+            )
         index, view = batch["index"].cpu(), batch["view"].cpu()
         outputs, expected = self.answers.read(self.section, index, view)
         if len(other := index[self.checksums(first(batch)) != expected]):
@@ -67,7 +71,9 @@ class Recorded(Teacher):
     def wants(self, roles: Iterable[str], batch: Batch) -> None:
         there = self.answers.roles(self.section)
         if missing := sorted(set(roles) - there):
-            raise ValueError(f"'{missing[0]}' was not recorded, only {', '.join(sorted(there))}; {closest(missing[0], there)}; record it anew")
+            raise ValueError(
+                f"'{missing[0]}' was not recorded, only {', '.join(sorted(there))}; {closest(missing[0], there)}; record it anew"
+            )
 
 
 def _on(value: Any, device: torch.device) -> Any:
@@ -78,8 +84,16 @@ def _on(value: Any, device: torch.device) -> Any:
         return {key: _on(part, device) for key, part in value.items()}
     if isinstance(value, tuple):
         return tuple(_on(part, device) for part in value)
-    if isinstance(value, Projection) and value.hidden.dtype == torch.float16:  # halved to be kept: its head is not
+    if (
+        isinstance(value, Projection) and value.hidden.dtype == torch.float16
+    ):  # halved to be kept: its head is not
         value = dataclasses.replace(value, hidden=value.hidden.to(value.weight.dtype))
     if isinstance(value, (Projection, Top, Sampled)):
-        return dataclasses.replace(value, **{field.name: _on(getattr(value, field.name), device) for field in dataclasses.fields(value)})
+        return dataclasses.replace(
+            value,
+            **{
+                field.name: _on(getattr(value, field.name), device)
+                for field in dataclasses.fields(value)
+            },
+        )
     return value

@@ -37,26 +37,36 @@ class Routed(Teacher):
         if not members:
             raise ValueError("routed teachers need at least one member")
         if by not in ("entropy", "label", "domain"):
-            raise ValueError(f"by: a member is not chosen by '{by}'; {closest(by, ('entropy', 'label', 'domain'))}")
-        self.members = nn.ModuleList(member if isinstance(member, Teacher) else Frozen(member) for member in members)
+            raise ValueError(
+                f"by: a member is not chosen by '{by}'; {closest(by, ('entropy', 'label', 'domain'))}"
+            )
+        self.members = nn.ModuleList(
+            member if isinstance(member, Teacher) else Frozen(member) for member in members
+        )
         self.by = by
 
     def forward(self, batch: Batch, grad: bool = False) -> Outputs:
         members = tuple(member(batch, grad=grad) for member in self.members)
         if missing := [number for number, outputs in enumerate(members) if "logits" not in outputs]:
-            raise ValueError(f"member {missing[0]} gives {', '.join(members[missing[0]])}, and no logits to choose from")
+            raise ValueError(
+                f"member {missing[0]} gives {', '.join(members[missing[0]])}, and no logits to choose from"
+            )
         logits = torch.stack([full(outputs["logits"]) for outputs in members])
         chosen = self.choose(logits.detach(), batch)
         index = chosen[None, ..., None].expand(1, *logits.shape[1:])
         answer = logits.gather(0, index).squeeze(0)
-        return Lazily({"logits": answer, "member": chosen, "members": members}, likeliest(answer, members))
+        return Lazily(
+            {"logits": answer, "member": chosen, "members": members}, likeliest(answer, members)
+        )
 
     def choose(self, logits: Tensor, batch: Batch) -> Tensor:
         """Which member answers each item: logits (K, ..., C) give (...). Raises ValueError for a batch without the key that decides."""
         if self.by == "entropy":
             return surest(logits)
         if self.by not in batch:
-            raise ValueError(f"members are chosen by '{self.by}', which the batch has not; its keys are {', '.join(batch)}")
+            raise ValueError(
+                f"members are chosen by '{self.by}', which the batch has not; its keys are {', '.join(batch)}"
+            )
         if self.by == "domain":
             domain: Tensor = batch["domain"]
             return domain.view(-1, *[1] * (logits.ndim - 3)).expand(logits.shape[1:-1])

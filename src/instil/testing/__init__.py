@@ -6,4 +6,11 @@ from instil.testing.scheme import check_scheme
 from instil.testing.task import check_task
 from instil.testing.teacher import check_teacher
 
-__all__ = ["check_objective", "check_scheme", "check_task", "check_teacher", "loss_and_gradient", "sample_outputs"]
+__all__ = [
+    "check_objective",
+    "check_scheme",
+    "check_task",
+    "check_teacher",
+    "loss_and_gradient",
+    "sample_outputs",
+]

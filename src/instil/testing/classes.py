@@ -30,7 +30,9 @@ def any_rank(make: Callable[[], Objective]) -> None:
     grid = {key: value.view(3, 4) if value.ndim else value for key, value in whole.items()}
     again, other = _by_logits(make, _gridded(student), _gridded(teacher), grid)
     assert_close(loss, again, "the loss of positions (3, 4) is not that of 12 items")
-    assert_close(gradient, other.flatten(0, 1), "the gradient of positions (3, 4) is not that of 12 items")
+    assert_close(
+        gradient, other.flatten(0, 1), "the gradient of positions (3, 4) is not that of 12 items"
+    )
 
 
 def few_classes(make: Callable[[], Objective]) -> None:
@@ -46,14 +48,23 @@ def few_classes(make: Callable[[], Objective]) -> None:
         label = torch.where(batch["label"] == UNLABELLED, UNLABELLED, batch["label"] % classes)
 
         def fewer(side: Outputs, count: int = classes) -> Outputs:
-            return {**side, "logits": cut(side["logits"]), "head": tuple(part[:count] for part in side["head"])}
+            return {
+                **side,
+                "logits": cut(side["logits"]),
+                "head": tuple(part[:count] for part in side["head"]),
+            }
 
-        mine, theirs = fewer(student), fewer(teacher) | {"members": tuple(map(fewer, teacher["members"]))}
+        mine, theirs = (
+            fewer(student),
+            fewer(teacher) | {"members": tuple(map(fewer, teacher["members"]))},
+        )
         try:
             loss, gradient = _by_logits(make, mine, theirs, batch | {"label": label})
         except ValueError as error:
             if "class" not in str(error):
-                raise AssertionError(f"with {classes} classes the error says nothing of classes: {error}") from error
+                raise AssertionError(
+                    f"with {classes} classes the error says nothing of classes: {error}"
+                ) from error
             continue
         assert torch.isfinite(loss), f"the loss of {classes} classes is {loss}"
         assert torch.isfinite(gradient).all(), f"the gradient of {classes} classes is not finite"
@@ -61,14 +72,20 @@ def few_classes(make: Callable[[], Objective]) -> None:
 
 def _reads_logits_alone(objective: Objective) -> bool:
     reads = {role for roles in objective.reads.values() for role in roles}
-    return reads == {"logits"} and not objective.samples and objective.card.tasks[0] == "classification"
+    return (
+        reads == {"logits"}
+        and not objective.samples
+        and objective.card.tasks[0] == "classification"
+    )
 
 
 def _gridded(outputs: Outputs) -> Outputs:
     return {"logits": outputs["logits"].view(3, 4, -1)}
 
 
-def _by_logits(make: Callable[[], Objective], student: Outputs, teacher: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
+def _by_logits(
+    make: Callable[[], Objective], student: Outputs, teacher: Outputs, batch: Batch
+) -> tuple[Tensor, Tensor]:
     """The loss of a new objective, and its gradient by the student's logits."""
     torch.manual_seed(0)
     objective = make()

@@ -9,9 +9,28 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from instil.core import SHARED_ROLES, UNLABELLED, Batch, LabelObjective, Objective, Objectives, Outputs, size
+from instil.core import (
+    SHARED_ROLES,
+    UNLABELLED,
+    Batch,
+    LabelObjective,
+    Objective,
+    Objectives,
+    Outputs,
+    size,
+)
 from instil.testing.classes import few_classes
-from instil.testing.samples import asked, assert_close, flat, leaves, rows_of, sample_outputs, scaled, strided, with_noise
+from instil.testing.samples import (
+    asked,
+    assert_close,
+    flat,
+    leaves,
+    rows_of,
+    sample_outputs,
+    scaled,
+    strided,
+    with_noise,
+)
 
 
 def check_objective(make: Callable[[], Objective]) -> None:
@@ -33,17 +52,28 @@ def check_objective(make: Callable[[], Objective]) -> None:
         try:
             contract(make)
         except (AssertionError, RuntimeError) as error:
-            raise AssertionError(f"{contract.__name__.strip('_').replace('_', ' ')}: {error}") from error
+            raise AssertionError(
+                f"{contract.__name__.strip('_').replace('_', ' ')}: {error}"
+            ) from error
 
 
-def loss_and_gradient(objective: Objective, student: Outputs, teacher: Outputs, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+def loss_and_gradient(
+    objective: Objective, student: Outputs, teacher: Outputs, batch: Batch
+) -> tuple[Tensor, dict[str, Tensor]]:
     """The mean loss as the engine would take it, and its gradient by every student tensor read and every parameter that learns."""
     student = leaves(student)
     loss = Objectives({"it": objective})(*asked(objective, student, teacher), batch).losses["it"]
     tensors = dict(flat({role: student[role] for role in objective.reads["student"]}))
-    tensors |= {name: parameter for name, parameter in objective.named_parameters() if parameter.requires_grad}
+    tensors |= {
+        name: parameter
+        for name, parameter in objective.named_parameters()
+        if parameter.requires_grad
+    }
     grads = torch.autograd.grad(loss, list(tensors.values()), allow_unused=True)
-    return loss.detach(), {name: torch.zeros_like(t) if g is None else g for (name, t), g in zip(tensors.items(), grads, strict=True)}
+    return loss.detach(), {
+        name: torch.zeros_like(t) if g is None else g
+        for (name, t), g in zip(tensors.items(), grads, strict=True)
+    }
 
 
 def built(make: Callable[[], Objective], teacher: Outputs | None = None) -> Objective:
@@ -54,22 +84,32 @@ def built(make: Callable[[], Objective], teacher: Outputs | None = None) -> Obje
     with torch.no_grad():
         Objectives({"it": objective}).build(student, usual if teacher is None else teacher)
         before = sample_outputs(seed=1, task=objective.card.tasks[0])
-        if not bool(objective.weight(before[2]).any()):  # it learns from the step before: let there be one
+        if not bool(
+            objective.weight(before[2]).any()
+        ):  # it learns from the step before: let there be one
             objective.after_step(objective.keep(*before))
     return objective.train()
 
 
-def samples(objective: Objective, number: int = 8, dtype: torch.dtype = torch.float32) -> tuple[Outputs, Outputs, Batch]:
+def samples(
+    objective: Objective, number: int = 8, dtype: torch.dtype = torch.float32
+) -> tuple[Outputs, Outputs, Batch]:
     """Sample outputs of the first task on the objective's card."""
     student, teacher, batch = sample_outputs(number, dtype=dtype, task=objective.card.tasks[0])
     if objective.looks > 1:
-        batch |= {"index": batch["index"] // objective.looks, "view": batch["index"] % objective.looks}
+        batch |= {
+            "index": batch["index"] // objective.looks,
+            "view": batch["index"] % objective.looks,
+        }
     return student, teacher, batch
 
 
 def has_rows(name: str, objective: Objective) -> bool:
     """Whether a gradient of ``loss_and_gradient`` has one row a sample: no parameter, and no role that all samples share."""
-    return name not in dict(objective.named_parameters()) and name.partition(".")[0] not in SHARED_ROLES
+    return (
+        name not in dict(objective.named_parameters())
+        and name.partition(".")[0] not in SHARED_ROLES
+    )
 
 
 def _finite_at_extremes(make: Callable[[], Objective]) -> None:
@@ -81,9 +121,13 @@ def _finite_at_extremes(make: Callable[[], Objective]) -> None:
             assert loss.dtype == torch.float32, f"loss is {loss.dtype} for {dtype} inputs"
             assert torch.isfinite(loss), f"loss is {loss} at scale {scale} in {dtype}"
             for name, grad in grads.items():
-                assert torch.isfinite(grad).all(), f"gradient of {name} is not finite at scale {scale} in {dtype}"
+                assert torch.isfinite(grad).all(), (
+                    f"gradient of {name} is not finite at scale {scale} in {dtype}"
+                )
             if scale == 1 and other is teacher:
-                assert any(grad.abs().sum() > 0 for name, grad in grads.items()), "no gradient reaches the student"
+                assert any(grad.abs().sum() > 0 for name, grad in grads.items()), (
+                    "no gradient reaches the student"
+                )
 
 
 def _zero_at_match(make: Callable[[], Objective]) -> None:
@@ -92,7 +136,9 @@ def _zero_at_match(make: Callable[[], Objective]) -> None:
         return
     student, _, batch = samples(objective)
     loss, _ = loss_and_gradient(built(make, student), student, student, batch)
-    assert loss.abs() < 1e-5, f"loss is {loss} where student and teacher say the same; the card says it is zero (zero_at_match)"
+    assert loss.abs() < 1e-5, (
+        f"loss is {loss} where student and teacher say the same; the card says it is zero (zero_at_match)"
+    )
 
 
 def _inputs_untouched(make: Callable[[], Objective]) -> None:
@@ -110,10 +156,16 @@ def _order_of_the_batch(make: Callable[[], Objective]) -> None:
     student, teacher, batch = samples(objective)
     order = torch.randperm(size(batch), generator=torch.Generator().manual_seed(1))
     loss, grads = loss_and_gradient(objective, student, teacher, batch)
-    again, moved = loss_and_gradient(objective, *(rows_of(part, order) for part in (student, teacher, batch)))
+    again, moved = loss_and_gradient(
+        objective, *(rows_of(part, order) for part in (student, teacher, batch))
+    )
     assert_close(loss, again, "the loss depends on the order of the batch")
     for name, grad in grads.items():
-        assert_close(grad[order] if has_rows(name, objective) else grad, moved[name], f"the gradient of {name} depends on the order of the batch")
+        assert_close(
+            grad[order] if has_rows(name, objective) else grad,
+            moved[name],
+            f"the gradient of {name} depends on the order of the batch",
+        )
 
 
 def _cut_of_the_batch(make: Callable[[], Objective]) -> None:
@@ -127,15 +179,23 @@ def _cut_of_the_batch(make: Callable[[], Objective]) -> None:
     parts: list[dict[str, Tensor]] = []
     for rows in torch.split(torch.arange(10), [1, 6, 3]):
         piece = rows_of(batch, rows)
-        value, grad = loss_and_gradient(objective, rows_of(student, rows), rows_of(teacher, rows), piece)
+        value, grad = loss_and_gradient(
+            objective, rows_of(student, rows), rows_of(teacher, rows), piece
+        )
         share = objective.weight(piece).sum() / count
         total = total + value * share
         parts.append({name: g * share for name, g in grad.items()})
-    assert_close(loss, total, "the loss depends on how the batch is cut; a loss that couples its items says so (couples)")
+    assert_close(
+        loss,
+        total,
+        "the loss depends on how the batch is cut; a loss that couples its items says so (couples)",
+    )
     for name, whole in grads.items():
         cut = [part[name] for part in parts]
         assert_close(
-            whole, torch.cat(cut) if has_rows(name, objective) else torch.stack(cut).sum(0), f"the gradient of {name} depends on how the batch is cut"
+            whole,
+            torch.cat(cut) if has_rows(name, objective) else torch.stack(cut).sum(0),
+            f"the gradient of {name} depends on how the batch is cut",
         )
 
 
@@ -144,12 +204,16 @@ def _only_counted_items(make: Callable[[], Objective]) -> None:
     objective = built(make)
     student, teacher, batch = samples(objective)
     valid = torch.tensor([True, False] * (size(batch) // 2))
-    loss, _ = loss_and_gradient(objective, rows_of(student, valid), rows_of(teacher, valid), rows_of(batch, valid))
+    loss, _ = loss_and_gradient(
+        objective, rows_of(student, valid), rows_of(teacher, valid), rows_of(batch, valid)
+    )
     noisy = with_noise(student, ~valid)
     again, grads = loss_and_gradient(objective, noisy, teacher, batch | {"valid": valid})
     assert_close(loss, again, "an invalid item changes the loss")
     for name, grad in grads.items():
-        assert not has_rows(name, objective) or grad[~valid].abs().sum() == 0, f"an invalid item has a gradient in {name}"
+        assert not has_rows(name, objective) or grad[~valid].abs().sum() == 0, (
+            f"an invalid item has a gradient in {name}"
+        )
     if isinstance(objective, LabelObjective):
         loss, _ = loss_and_gradient(objective, student, teacher, batch)
         noisy = with_noise(student, (batch["label"] == UNLABELLED).view(size(batch), -1).all(1))
@@ -163,11 +227,17 @@ def _empty_and_single(make: Callable[[], Objective]) -> None:
     nothing = batch | {"valid": torch.zeros(size(batch), dtype=torch.bool)}
     loss, grads = loss_and_gradient(objective, student, teacher, nothing)
     assert loss == 0, f"the loss of no items is {loss}, not 0"
-    assert all(torch.isfinite(grad).all() for grad in grads.values()), "the gradient of no items is not finite"
+    assert all(torch.isfinite(grad).all() for grad in grads.values()), (
+        "the gradient of no items is not finite"
+    )
     one = torch.tensor([1])
-    loss, grads = loss_and_gradient(objective, *(rows_of(part, one) for part in (student, teacher, batch)))
+    loss, grads = loss_and_gradient(
+        objective, *(rows_of(part, one) for part in (student, teacher, batch))
+    )
     assert torch.isfinite(loss), f"the loss of one item is {loss}"
-    assert all(torch.isfinite(grad).all() for grad in grads.values()), "the gradient of one item is not finite"
+    assert all(torch.isfinite(grad).all() for grad in grads.values()), (
+        "the gradient of one item is not finite"
+    )
 
 
 def _layout(make: Callable[[], Objective]) -> None:
@@ -187,18 +257,27 @@ def _state_moves_after_the_step(make: Callable[[], Objective]) -> None:
         kept = objective.keep(student, teacher, batch)
     for name, value in objective.state_dict().items():
         if "running_" not in name and "num_batches" not in name:
-            assert torch.equal(value, before[name]), f"forward or keep moved the state '{name}'; only after_step may"
-    assert all(len(rows) == size(batch) for rows in kept.values()), "keep returns one row for every sample"
+            assert torch.equal(value, before[name]), (
+                f"forward or keep moved the state '{name}'; only after_step may"
+            )
+    assert all(len(rows) == size(batch) for rows in kept.values()), (
+        "keep returns one row for every sample"
+    )
     objective.after_step(kept)
 
 
 def _parameters_are_seen(make: Callable[[], Objective]) -> None:
     objective, other = built(make), built(make)
-    assert all(torch.equal(a, b) for a, b in zip(objective.state_dict().values(), other.state_dict().values(), strict=True)), (
-        "two builds from one seed differ"
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(objective.state_dict().values(), other.state_dict().values(), strict=True)
+    ), "two builds from one seed differ"
+    assert {name for name, _ in objective.named_parameters()} <= set(objective.state_dict()), (
+        "a parameter is missing from the state"
     )
-    assert {name for name, _ in objective.named_parameters()} <= set(objective.state_dict()), "a parameter is missing from the state"
-    assert all(parameter.ndim for parameter in objective.parameters()), "a learned scalar has shape (1,), not ()"
+    assert all(parameter.ndim for parameter in objective.parameters()), (
+        "a learned scalar has shape (1,), not ()"
+    )
 
 
 def _loss_falls(make: Callable[[], Objective]) -> None:
@@ -207,7 +286,9 @@ def _loss_falls(make: Callable[[], Objective]) -> None:
     student, teacher, batch = samples(objective)
     student = leaves(student)
     objectives = Objectives({"it": objective})
-    tensors = [tensor for _, tensor in flat({role: student[role] for role in objective.reads["student"]})]
+    tensors = [
+        tensor for _, tensor in flat({role: student[role] for role in objective.reads["student"]})
+    ]
     optimizer = torch.optim.Adam([*tensors, *objective.parameters()], 0.02)
     losses = []
     for _ in range(21):
@@ -216,7 +297,9 @@ def _loss_falls(make: Callable[[], Objective]) -> None:
         losses.append(float(loss.detach()))
         loss.backward()
         optimizer.step()
-    assert losses[-1] < losses[0], f"the loss does not fall in 20 steps on free outputs: {losses[0]:.4g} -> {losses[-1]:.4g}"
+    assert losses[-1] < losses[0], (
+        f"the loss does not fall in 20 steps on free outputs: {losses[0]:.4g} -> {losses[-1]:.4g}"
+    )
 
 
 def _adapts(make: Callable[[], Objective]) -> bool:

@@ -12,7 +12,10 @@ from instil.core import SHARED_ROLES, UNLABELLED, Batch, Objective, Outputs, clo
 
 CLASSES = 7
 WIDTHS = {"student": 12, "teacher": 16}
-STAGES = {"student": ((4, 8), (6, 4), (WIDTHS["student"], 2)), "teacher": ((6, 8), (8, 4), (WIDTHS["teacher"], 2))}
+STAGES = {
+    "student": ((4, 8), (6, 4), (WIDTHS["student"], 2)),
+    "teacher": ((6, 8), (8, 4), (WIDTHS["teacher"], 2)),
+}
 """Channels and height = width of the stages, shallow to deep; the last are as wide as the embedding, which the head reads."""
 LAYERS = {"student": 2, "teacher": 4}
 HIDDEN = {"student": 48, "teacher": 96}  # of a text model: both can be cut into 48 relation heads
@@ -48,7 +51,11 @@ def sample_outputs(
     if task == "classification":  # as an ensemble gives them
         teacher["members"] = tuple(make(draw, "teacher") for _ in range(MEMBERS))
     clock = {"step": torch.tensor(3), "progress": torch.tensor(0.5), "seed": torch.tensor(0)}
-    return student, teacher, {"label": label, "index": torch.arange(number), **more(number), **clock}
+    return (
+        student,
+        teacher,
+        {"label": label, "index": torch.arange(number), **more(number), **clock},
+    )
 
 
 def _classification(draw: Draw, side: str) -> Outputs:
@@ -75,11 +82,16 @@ def linked(outputs: Outputs) -> Outputs:
     given = full(outputs["input"]).flatten(1)
 
     def waves(values: Tensor, width: int) -> Tensor:
-        weight = (7 * torch.arange(values.shape[1] * width, dtype=values.dtype)).cos().view(-1, width) / values.shape[1] ** 0.5
+        weight = (7 * torch.arange(values.shape[1] * width, dtype=values.dtype)).cos().view(
+            -1, width
+        ) / values.shape[1] ** 0.5
         waved: Tensor = (values @ weight).sin()
         return waved
 
-    features = tuple((full(stage) * (1 + waves(given, stage[0].numel()).view(stage.shape) / 2)).to(stage.dtype) for stage in outputs["features"])
+    features = tuple(
+        (full(stage) * (1 + waves(given, stage[0].numel()).view(stage.shape) / 2)).to(stage.dtype)
+        for stage in outputs["features"]
+    )
     deepest = waves(full(features[-1]).flatten(1), outputs["logits"].shape[1])
     logits = full(outputs["logits"]) * (1 + waves(given, deepest.shape[1]) / 2) + deepest
     return outputs | {"features": features, "logits": logits.to(outputs["logits"].dtype)}
@@ -100,7 +112,10 @@ def _text(draw: Draw, side: str) -> Outputs:
         "embedding": draw(width),
         "hidden_states": tuple(draw(TOKENS, width) for _ in (-1, *layers)),
         "attentions": tuple(draw(HEADS, TOKENS, TOKENS).softmax(-1) for _ in layers),
-        **{role: tuple(draw(TOKENS, width) for _ in layers) for role in ("queries", "keys", "values")},
+        **{
+            role: tuple(draw(TOKENS, width) for _ in layers)
+            for role in ("queries", "keys", "values")
+        },
     }
 
 
@@ -114,31 +129,50 @@ def _language(draw: Draw, side: str) -> Outputs:
     """Of each token what follows it, and what that is made from."""
     width = WIDTHS[side]
     head = draw(CLASSES, width)[0], draw(CLASSES)[0]
-    return {"logits": 2 * draw(TOKENS, CLASSES), "embedding": draw(TOKENS, width), "head": head, "token_embedding": draw(CLASSES, width)[0]}
+    return {
+        "logits": 2 * draw(TOKENS, CLASSES),
+        "embedding": draw(TOKENS, width),
+        "head": head,
+        "token_embedding": draw(CLASSES, width)[0],
+    }
 
 
 def _tokens(number: int) -> Batch:
     """Every third row has no label, the others have none at some of their tokens."""
     row, place = torch.meshgrid(torch.arange(number), torch.arange(TOKENS), indexing="ij")
     label = (row + place * place) % CLASSES
-    return {"input_ids": (row * 3 + place) % CLASSES, "label": label.masked_fill((row % 3 == 0) | ((row + place) % 5 == 0), UNLABELLED)}
+    return {
+        "input_ids": (row * 3 + place) % CLASSES,
+        "label": label.masked_fill((row % 3 == 0) | ((row + place) % 5 == 0), UNLABELLED),
+    }
 
 
 def _segmentation(draw: Draw, side: str) -> Outputs:
     """Logits of each pixel, channel-last, and the stages that they were made from."""
-    return {"logits": 2 * draw(PIXELS, PIXELS, CLASSES), "features": tuple(draw(channels, height, height) for channels, height in STAGES[side])}
+    return {
+        "logits": 2 * draw(PIXELS, PIXELS, CLASSES),
+        "features": tuple(draw(channels, height, height) for channels, height in STAGES[side]),
+    }
 
 
 def _pixel_labels(number: int) -> Batch:
     """Regions of a few classes; every third image has no label, the others lack some of their pixels."""
-    image, row, column = torch.meshgrid(torch.arange(number), torch.arange(PIXELS), torch.arange(PIXELS), indexing="ij")
+    image, row, column = torch.meshgrid(
+        torch.arange(number), torch.arange(PIXELS), torch.arange(PIXELS), indexing="ij"
+    )
     label = (image + (row + column) // 5) % CLASSES
-    return {"label": label.masked_fill((image % 3 == 0) | ((image + row * column) % 5 == 0), UNLABELLED)}
+    return {
+        "label": label.masked_fill((image % 3 == 0) | ((image + row * column) % 5 == 0), UNLABELLED)
+    }
 
 
 def _nodes(draw: Draw, side: str) -> Outputs:
     widths = range(WIDTHS[side], WIDTHS[side] + LAYERS[side])
-    return {"logits": 2 * draw(CLASSES), "embedding": draw(WIDTHS[side]), "features": tuple(draw(width) for width in widths)}
+    return {
+        "logits": 2 * draw(CLASSES),
+        "embedding": draw(WIDTHS[side]),
+        "features": tuple(draw(width) for width in widths),
+    }
 
 
 def _graph(number: int) -> Batch:
@@ -152,17 +186,29 @@ def _graph(number: int) -> Batch:
 def _image_text(draw: Draw, side: str) -> Outputs:
     """Row n of the one embedding belongs to row n of the other; all rows share the scale of the similarities."""
     image, text = draw(WIDTHS[side]), draw(WIDTHS[side])
-    return {"image_embedding": image, "text_embedding": text + image / 2, "logit_scale": torch.full((1,), SCALES[side], dtype=image.dtype)}
+    return {
+        "image_embedding": image,
+        "text_embedding": text + image / 2,
+        "logit_scale": torch.full((1,), SCALES[side], dtype=image.dtype),
+    }
 
 
 def _sentences(draw: Draw, side: str) -> Outputs:
     first, partner = draw(WIDTHS[side]), draw(WIDTHS[side])
-    return {"sentence_embedding": first, "partner_embedding": partner + first / 2, "logit_scale": torch.full((1,), SCALES[side], dtype=first.dtype)}
+    return {
+        "sentence_embedding": first,
+        "partner_embedding": partner + first / 2,
+        "logit_scale": torch.full((1,), SCALES[side], dtype=first.dtype),
+    }
 
 
 def _detection(draw: Draw, side: str) -> Outputs:
     """One location of an image: its class, and of each of the box's four edges a distribution over five distances."""
-    return {"logits": 2 * draw(CLASSES), "box_logits": 2 * draw(4 * 5), "embedding": draw(WIDTHS[side])}
+    return {
+        "logits": 2 * draw(CLASSES),
+        "box_logits": 2 * draw(4 * 5),
+        "embedding": draw(WIDTHS[side]),
+    }
 
 
 def _boxes(number: int) -> Batch:
@@ -183,7 +229,11 @@ def _real_labels(number: int) -> Batch:
 
 def _views(draw: Draw, side: str) -> Outputs:
     """A classifier's outputs, and those of three transformed views of each sample."""
-    return {**_classification(draw, side), "view_logits": 2 * draw(3, CLASSES), "view_embedding": draw(3, WIDTHS[side])}
+    return {
+        **_classification(draw, side),
+        "view_logits": 2 * draw(3, CLASSES),
+        "view_embedding": draw(3, WIDTHS[side]),
+    }
 
 
 def _nothing(number: int) -> Batch:
@@ -241,7 +291,9 @@ def mapped(outputs: dict[str, Any], change: Callable[[Tensor], Tensor]) -> dict[
 
 def rows_of(outputs: dict[str, Any], rows: Tensor) -> dict[str, Any]:
     """These rows of everything that has rows; of a graph the edges among these nodes, which are numbered anew."""
-    chosen = outputs | mapped(_with_rows(outputs), lambda tensor: tensor[rows] if tensor.ndim else tensor)
+    chosen = outputs | mapped(
+        _with_rows(outputs), lambda tensor: tensor[rows] if tensor.ndim else tensor
+    )
     if "members" in outputs:
         chosen["members"] = tuple(rows_of(member, rows) for member in outputs["members"])
     if "edge_index" in outputs:
@@ -253,7 +305,11 @@ def rows_of(outputs: dict[str, Any], rows: Tensor) -> dict[str, Any]:
 
 
 def _with_rows(outputs: dict[str, Any]) -> dict[str, Any]:
-    return {role: value for role, value in outputs.items() if role not in (*SHARED_ROLES, "edge_index", "members")}
+    return {
+        role: value
+        for role, value in outputs.items()
+        if role not in (*SHARED_ROLES, "edge_index", "members")
+    }
 
 
 def scaled(outputs: Outputs, factor: float) -> Outputs:
@@ -263,7 +319,12 @@ def scaled(outputs: Outputs, factor: float) -> Outputs:
 
 def strided(outputs: Outputs) -> Outputs:
     """The same values, not contiguous, in a layout that a clone keeps."""
-    return mapped(outputs, lambda tensor: tensor.transpose(0, -1).contiguous().transpose(0, -1) if tensor.ndim > 1 else tensor)
+    return mapped(
+        outputs,
+        lambda tensor: (
+            tensor.transpose(0, -1).contiguous().transpose(0, -1) if tensor.ndim > 1 else tensor
+        ),
+    )
 
 
 def with_noise(outputs: Outputs, rows: Tensor) -> Outputs:
@@ -275,11 +336,15 @@ def spoiled(value: Any, rows: Tensor) -> Any:
     """The same values with noise in these rows."""
     if isinstance(value, tuple):
         return tuple(spoiled(part, rows) for part in value)
-    noise = 100 * torch.randn(value.shape, generator=torch.Generator().manual_seed(5)).to(value.dtype)
+    noise = 100 * torch.randn(value.shape, generator=torch.Generator().manual_seed(5)).to(
+        value.dtype
+    )
     return torch.where(rows.view(-1, *[1] * (value.ndim - 1)), noise, value)
 
 
 def assert_close(a: Tensor, b: Tensor, message: str) -> None:
     """AssertionError where two tensors differ by more than float32 rounding."""
     scale = max(1e-3, float(a.abs().max())) if a.numel() else 1.0
-    assert (a - b).abs().max() <= 2e-4 * scale if a.numel() else True, f"{message} (off by {float((a - b).abs().max()):.2g} of {scale:.2g})"
+    assert (a - b).abs().max() <= 2e-4 * scale if a.numel() else True, (
+        f"{message} (off by {float((a - b).abs().max()):.2g} of {scale:.2g})"
+    )

@@ -34,11 +34,18 @@ def check_scheme(make: Callable[[], Scheme], batches: Callable[[int], Batch]) ->
         try:
             contract(make, batches)
         except (AssertionError, RuntimeError, ValueError) as error:
-            raise AssertionError(f"{contract.__name__.strip('_').replace('_', ' ')}: {error}") from error
+            raise AssertionError(
+                f"{contract.__name__.strip('_').replace('_', ' ')}: {error}"
+            ) from error
 
 
 def _run(
-    make: Callable[[], Scheme], batches: Callable[[int], Batch], steps: int, cut: tuple[int, ...] = (), start: int = 0, resume: Path | None = None
+    make: Callable[[], Scheme],
+    batches: Callable[[int], Batch],
+    steps: int,
+    cut: tuple[int, ...] = (),
+    start: int = 0,
+    resume: Path | None = None,
 ) -> tuple[Scheme, Engine, list[dict[str, float]]]:
     torch.manual_seed(0)
     scheme = make()
@@ -51,23 +58,37 @@ def _run(
     for step in range(start, steps):
         whole = batches(step)
         rows = torch.split(torch.arange(size(whole)), [*cut, size(whole) - sum(cut)])
-        clock = {"step": torch.tensor(step), "progress": torch.tensor(step / 100), "seed": torch.tensor(0), "epoch_ends": torch.tensor(step % 2 == 1)}
+        clock = {
+            "step": torch.tensor(step),
+            "progress": torch.tensor(step / 100),
+            "seed": torch.tensor(0),
+            "epoch_ends": torch.tensor(step % 2 == 1),
+        }
         parts = train_step(engine, scheme, [rows_of(whole, part) | clock for part in rows])
         losses.append({name: float(value) for name, value in parts.items()})
     return scheme, engine, losses
 
 
 def _same_for_any_cut(make: Callable[[], Scheme], batches: Callable[[int], Batch]) -> None:
-    whole, pieces = _run(make, batches, 5)[0].state_dict(), _run(make, batches, 5, (7, 1, 4))[0].state_dict()
+    whole, pieces = (
+        _run(make, batches, 5)[0].state_dict(),
+        _run(make, batches, 5, (7, 1, 4))[0].state_dict(),
+    )
     for name, tensor in whole.items():
-        assert (tensor - pieces[name]).abs().max() < 1e-5, f"'{name}' depends on how the batch is cut into micro-batches"
+        assert (tensor - pieces[name]).abs().max() < 1e-5, (
+            f"'{name}' depends on how the batch is cut into micro-batches"
+        )
 
 
-def _each_learner_moves_in_its_own_update(make: Callable[[], Scheme], batches: Callable[[int], Batch]) -> None:
+def _each_learner_moves_in_its_own_update(
+    make: Callable[[], Scheme], batches: Callable[[int], Batch]
+) -> None:
     scheme, engine, _ = _run(make, batches, 0)
     clock = {"step": torch.tensor(0), "progress": torch.tensor(0.0), "seed": torch.tensor(0)}
     batch = scheme.before_step(batches(0) | clock)
-    assert all(parameter.grad is None for parameter in scheme.parameters()), "before_step left a gradient behind"
+    assert all(parameter.grad is None for parameter in scheme.parameters()), (
+        "before_step left a gradient behind"
+    )
     shares = engine.shares([scheme.counts(batch)])[0]
     updated: set[str] = set()
     before = copy.deepcopy(scheme.state_dict())
@@ -81,9 +102,13 @@ def _each_learner_moves_in_its_own_update(make: Callable[[], Scheme], batches: C
         moved = {id(parameter) for name in names for parameter in engine.parameters[name]}
         for path, parameter in scheme.named_parameters():
             if id(parameter) not in moved:
-                assert torch.equal(parameter, before[path]), f"'{path}' moved in an update of {names}"
+                assert torch.equal(parameter, before[path]), (
+                    f"'{path}' moved in an update of {names}"
+                )
         before, updated = copy.deepcopy(scheme.state_dict()), updated | set(names)
-    assert updated == set(scheme.learners), f"learners {sorted(set(scheme.learners) - updated)} are never updated"
+    assert updated == set(scheme.learners), (
+        f"learners {sorted(set(scheme.learners) - updated)} are never updated"
+    )
 
 
 def _unmoved(scheme: Scheme, before: dict[str, Tensor], message: str) -> None:
@@ -92,13 +117,21 @@ def _unmoved(scheme: Scheme, before: dict[str, Tensor], message: str) -> None:
             assert torch.equal(tensor, before[name]), f"{message}: '{name}'"
 
 
-def _nothing_held_across_a_yield(make: Callable[[], Scheme], batches: Callable[[int], Batch]) -> None:
+def _nothing_held_across_a_yield(
+    make: Callable[[], Scheme], batches: Callable[[int], Batch]
+) -> None:
     scheme = _run(make, batches, 0)[0]
     clock = {"step": torch.tensor(0), "progress": torch.tensor(0.0), "seed": torch.tensor(0)}
     run: Any = scheme.step(scheme.before_step(batches(0) | clock))
     for _ in run:
-        held = [name for name, value in run.gi_frame.f_locals.items() if any(tensor.grad_fn is not None for tensor in tensors(value))]
-        assert scheme.card.holds_graph or not held, f"'{held[0]}' is held across a yield; say holds_graph on the card, or compute it again"
+        held = [
+            name
+            for name, value in run.gi_frame.f_locals.items()
+            if any(tensor.grad_fn is not None for tensor in tensors(value))
+        ]
+        assert scheme.card.holds_graph or not held, (
+            f"'{held[0]}' is held across a yield; say holds_graph on the card, or compute it again"
+        )
 
 
 def _resumes_exactly(make: Callable[[], Scheme], batches: Callable[[int], Batch]) -> None:
@@ -114,14 +147,21 @@ def _resumes_exactly(make: Callable[[], Scheme], batches: Callable[[int], Batch]
 
 def _learns(make: Callable[[], Scheme], batches: Callable[[int], Batch]) -> None:
     losses = _run(make, lambda step: batches(0), 30)[2]
-    own = [sum(value for name, value in record.items() if name.startswith("student/")) for record in losses]
-    assert min(own[-5:]) < own[1] or own[1] == 0, f"the student's loss does not fall on one repeated batch: {own[1]:.4g} -> {own[-1]:.4g}"
+    own = [
+        sum(value for name, value in record.items() if name.startswith("student/"))
+        for record in losses
+    ]
+    assert min(own[-5:]) < own[1] or own[1] == 0, (
+        f"the student's loss does not fall on one repeated batch: {own[1]:.4g} -> {own[-1]:.4g}"
+    )
 
 
 def _teachers_get_no_gradient(make: Callable[[], Scheme], batches: Callable[[int], Batch]) -> None:
     for name, part in _run(make, batches, 2)[0].named_modules():
         if isinstance(part, Teacher):
-            assert all(parameter.grad is None for parameter in part.parameters()), f"a gradient leaked into teacher '{name}'"
+            assert all(parameter.grad is None for parameter in part.parameters()), (
+                f"a gradient leaked into teacher '{name}'"
+            )
 
 
 def _exports_a_net(make: Callable[[], Scheme], batches: Callable[[int], Batch]) -> None:

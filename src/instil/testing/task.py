@@ -21,7 +21,11 @@ class Probe(nn.Module):
 
     def __init__(self, inputs: int, classes: int):
         super().__init__()
-        self.norm, self.drop, self.head = nn.BatchNorm1d(inputs), nn.Dropout(), nn.Linear(inputs, classes)
+        self.norm, self.drop, self.head = (
+            nn.BatchNorm1d(inputs),
+            nn.Dropout(),
+            nn.Linear(inputs, classes),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.head(self.drop(self.norm(x.flatten(1))))
@@ -48,7 +52,9 @@ def check_task(make: Make, batch: Batch, model: nn.Module | None = None) -> None
         try:
             contract(make, batch, copy.deepcopy(model).eval())
         except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise AssertionError(f"{contract.__name__.strip('_').replace('_', ' ')}: {type(error).__name__}: {error}") from error
+            raise AssertionError(
+                f"{contract.__name__.strip('_').replace('_', ' ')}: {type(error).__name__}: {error}"
+            ) from error
 
 
 def _classes(label: Tensor) -> int:
@@ -64,7 +70,9 @@ def _part(batch: Batch, rows: Tensor) -> Batch:
     place = torch.full((size(batch),), -1)
     place[kept] = torch.arange(len(kept))
     edges = place[edges]
-    return rows_of({key: value for key, value in batch.items() if key != "edge_index"}, rows) | {"edge_index": edges[:, (edges >= 0).all(0)]}
+    return rows_of({key: value for key, value in batch.items() if key != "edge_index"}, rows) | {
+        "edge_index": edges[:, (edges >= 0).all(0)]
+    }
 
 
 def _measured(make: Make, net: nn.Module, batches: list[Batch]) -> dict[str, float]:
@@ -79,8 +87,12 @@ def _call_gives_its_roles(make: Make, batch: Batch, model: nn.Module) -> None:
     for role in make().roles:
         assert role in outputs, f"call gives {', '.join(outputs) or 'nothing'}, and no {role}"
         shape = outputs[role].shape
-        assert len(shape) >= 2, f"{role} have shape {tuple(shape)}; expected (samples, ..., classes)"
-        assert shape[0] == size(batch), f"call gives {role} {tuple(shape)} for {size(batch)} samples"
+        assert len(shape) >= 2, (
+            f"{role} have shape {tuple(shape)}; expected (samples, ..., classes)"
+        )
+        assert shape[0] == size(batch), (
+            f"call gives {role} {tuple(shape)} for {size(batch)} samples"
+        )
     make().check_data(batch)
 
 
@@ -100,14 +112,29 @@ def _perfect_logits(make: Make, batch: Batch, model: nn.Module) -> None:
         return _perfect_outputs(make, batch)
     label, classes = batch["label"], _classes(batch["label"])
     sure = label.clamp_min(0)
-    sure = sure.float() if label.is_floating_point() else torch.nn.functional.one_hot(sure, classes).float()
+    sure = (
+        sure.float()
+        if label.is_floating_point()
+        else torch.nn.functional.one_hot(sure, classes).float()
+    )
     for sign, wanted in ((1.0, 1.0), (-1.0, 0.0)):
         first = dict.fromkeys(("image_embedding", "sentence_embedding"), sign * sure)
         second = dict.fromkeys(("text_embedding", "partner_embedding"), sure)
-        said = {**_sharp_boxes(batch, sign), "logits": sign * 20 * (2 * sure - 1), **first, **second}
-        net = Net(nn.Identity(), lambda _, asked: {role: asked[f"sure {role}"] for role in make().roles})
-        accuracy = _measured(make, net, [batch | {f"sure {role}": value for role, value in said.items()}])["accuracy"]
-        assert accuracy == wanted, f"accuracy is {accuracy}, not {wanted}, for logits that are sure of {'the' if sign > 0 else 'no'} label"
+        said = {
+            **_sharp_boxes(batch, sign),
+            "logits": sign * 20 * (2 * sure - 1),
+            **first,
+            **second,
+        }
+        net = Net(
+            nn.Identity(), lambda _, asked: {role: asked[f"sure {role}"] for role in make().roles}
+        )
+        accuracy = _measured(
+            make, net, [batch | {f"sure {role}": value for role, value in said.items()}]
+        )["accuracy"]
+        assert accuracy == wanted, (
+            f"accuracy is {accuracy}, not {wanted}, for logits that are sure of {'the' if sign > 0 else 'no'} label"
+        )
 
 
 def _sharp_boxes(batch: Batch, sign: float) -> Batch:
@@ -115,14 +142,21 @@ def _sharp_boxes(batch: Batch, sign: float) -> Batch:
     if "box" not in batch:
         return {}
     edges = batch["box"].clamp_min(0).round().long()
-    return {"box_logits": sign * 20 * (2 * torch.nn.functional.one_hot(edges).float() - 1).flatten(1)}
+    return {
+        "box_logits": sign * 20 * (2 * torch.nn.functional.one_hot(edges).float() - 1).flatten(1)
+    }
 
 
 def _perfect_outputs(make: Make, batch: Batch) -> None:
     label, headline = batch["label"].nan_to_num(), make().headline
     net = Net(nn.Identity(), lambda _, asked: {"logits": asked["said"]})
-    perfect, other = (_measured(make, net, [batch | {"said": said}])[headline] for said in (label, label.roll(1, 0)))
-    assert math.isclose(perfect, 1, abs_tol=1e-6), f"{headline} is {perfect}, not 1, for outputs at the label"
+    perfect, other = (
+        _measured(make, net, [batch | {"said": said}])[headline]
+        for said in (label, label.roll(1, 0))
+    )
+    assert math.isclose(perfect, 1, abs_tol=1e-6), (
+        f"{headline} is {perfect}, not 1, for outputs at the label"
+    )
     assert other < 1, f"{headline} is {other} for outputs at the labels of other samples"
 
 
@@ -131,15 +165,30 @@ def _evaluation_leaves_no_trace(make: Make, batch: Batch, model: nn.Module) -> N
     net = Net(model, make().call)
     if parts := list(model.children()):
         parts[0].eval()
-    modes, state, random = {n: m.training for n, m in net.named_modules()}, copy.deepcopy(net.state_dict()), torch.get_rng_state()
+    modes, state, random = (
+        {n: m.training for n, m in net.named_modules()},
+        copy.deepcopy(net.state_dict()),
+        torch.get_rng_state(),
+    )
     held = {key: value.clone() for key, value in batch.items() if isinstance(value, Tensor)}
     one, two = _measured(make, net, [batch]), _measured(make, net, [batch])
     assert one == two, "two evaluations differ: the net was not in eval mode"
-    assert {n: m.training for n, m in net.named_modules()} == modes, "a module was left in another mode"
+    assert {n: m.training for n, m in net.named_modules()} == modes, (
+        "a module was left in another mode"
+    )
     assert torch.equal(torch.get_rng_state(), random), "the random state moved"
-    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items()), "the state of the net moved"
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items()), (
+        "the state of the net moved"
+    )
     for key, value in held.items():
-        torch.testing.assert_close(batch[key], value, rtol=0, atol=0, equal_nan=True, msg=f"the batch's {key} was changed in place")
+        torch.testing.assert_close(
+            batch[key],
+            value,
+            rtol=0,
+            atol=0,
+            equal_nan=True,
+            msg=f"the batch's {key} was changed in place",
+        )
     assert torch.is_grad_enabled(), "gradients were left switched off"
 
 
@@ -147,9 +196,16 @@ def _only_labelled_items(make: Make, batch: Batch, model: nn.Module) -> None:
     """What has no label changes no metric of labels, whatever is in it."""
     net, rows = Net(model, make().call), torch.arange(size(batch)) % 3 == 0
     label = batch["label"].masked_fill(rows.view(-1, *[1] * (batch["label"].ndim - 1)), UNLABELLED)
-    inputs = {key: spoiled(value, rows) for key, value in batch.items() if isinstance(value, Tensor) and value.is_floating_point() and value.ndim}
+    inputs = {
+        key: spoiled(value, rows)
+        for key, value in batch.items()
+        if isinstance(value, Tensor) and value.is_floating_point() and value.ndim
+    }
     unlabelled = batch | inputs | {"label": label}
-    with_noise, without = _measured(make, net, [unlabelled]), _measured(make, net, [_part(batch, ~rows)])
+    with_noise, without = (
+        _measured(make, net, [unlabelled]),
+        _measured(make, net, [_part(batch, ~rows)]),
+    )
     of_labels = list(without) if "logits" in make().roles else ["accuracy", make().headline]
     _same({name: with_noise[name] for name in of_labels}, without, "an unlabelled item changes")
 
@@ -157,9 +213,13 @@ def _only_labelled_items(make: Make, batch: Batch, model: nn.Module) -> None:
 def _cut_into_batches(make: Make, batch: Batch, model: nn.Module) -> None:
     net, number = Net(model, make().call), size(batch)
     pieces = [_part(batch, rows) for rows in torch.split(torch.arange(number), [1, 4, number - 5])]
-    _same(_measured(make, net, [batch]), _measured(make, net, pieces), "the cut into batches changes")
+    _same(
+        _measured(make, net, [batch]), _measured(make, net, pieces), "the cut into batches changes"
+    )
 
 
 def _same(one: dict[str, float], two: dict[str, float], message: str) -> None:
     for name in one:
-        assert math.isclose(one[name], two[name], rel_tol=1e-4, abs_tol=1e-5), f"{message} '{name}': {one[name]:.6g} and {two[name]:.6g}"
+        assert math.isclose(one[name], two[name], rel_tol=1e-4, abs_tol=1e-5), (
+            f"{message} '{name}': {one[name]:.6g} and {two[name]:.6g}"
+        )

@@ -42,5 +42,10 @@ class Agreement(Weighting):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         label: Tensor = batch["label"]
-        log_probability = full(teacher["logits"]).log_softmax(-1).gather(-1, label.clamp_min(0).unsqueeze(-1)).squeeze(-1)
+        log_probability = (
+            full(teacher["logits"])
+            .log_softmax(-1)
+            .gather(-1, label.clamp_min(0).unsqueeze(-1))
+            .squeeze(-1)
+        )
         return torch.where(label == UNLABELLED, 1.0, (self.strength * log_probability).exp())

@@ -43,7 +43,9 @@ class Entropy(Weighting):
         "cannot weigh objectives that couple their batch.",
     )
 
-    def __init__(self, temperature: Positive = 3.0, prefer: Literal["unsure", "certain"] = "unsure"):
+    def __init__(
+        self, temperature: Positive = 3.0, prefer: Literal["unsure", "certain"] = "unsure"
+    ):
         super().__init__()
         self.temperature, self.prefer = temperature, prefer
 

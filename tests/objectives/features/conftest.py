@@ -15,7 +15,14 @@ SHAPES = {
     "plain vit": ((16, 9), (16, 9)),
     "one map": ((7, 4, 4),),
 }
-NETS = [("cnn", "wide cnn"), ("cnn", "vit"), ("vit", "cnn"), ("plain vit", "vit"), ("one map", "cnn"), ("cnn", "cnn")]
+NETS = [
+    ("cnn", "wide cnn"),
+    ("cnn", "vit"),
+    ("vit", "cnn"),
+    ("plain vit", "vit"),
+    ("one map", "cnn"),
+    ("cnn", "cnn"),
+]
 
 
 @pytest.fixture(params=NETS, ids="<-".join)
@@ -29,23 +36,36 @@ def nets(request: pytest.FixtureRequest) -> tuple[str, str]:
 def features() -> Callable[..., Outputs]:
     """Features of a family of nets, for ``number`` samples."""
 
-    def make(family: str, number: int = 4, seed: int = 0, dtype: torch.dtype = torch.float32) -> Outputs:
+    def make(
+        family: str, number: int = 4, seed: int = 0, dtype: torch.dtype = torch.float32
+    ) -> Outputs:
         generator = torch.Generator().manual_seed(seed)
-        stages = tuple(torch.randn(number, *shape, generator=generator).to(dtype) for shape in SHAPES[family])
-        return {"features": stages, "embedding": stages[-1].flatten(2).mean(2) if stages[-1].ndim == 4 else stages[-1][:, 0]}
+        stages = tuple(
+            torch.randn(number, *shape, generator=generator).to(dtype) for shape in SHAPES[family]
+        )
+        return {
+            "features": stages,
+            "embedding": stages[-1].flatten(2).mean(2)
+            if stages[-1].ndim == 4
+            else stages[-1][:, 0],
+        }
 
     return make
 
 
 @pytest.fixture
-def check_pair(features: Callable[..., Outputs], nets: tuple[str, str]) -> Callable[[Objective], None]:
+def check_pair(
+    features: Callable[..., Outputs], nets: tuple[str, str]
+) -> Callable[[Objective], None]:
     """For any two families: one value a sample, at one sample too, gradients in every stage used and every parameter, in half precision too."""
     student, teacher = (features(family, seed=seed) for seed, family in enumerate(nets))
 
     def check(objective: Objective) -> None:
         objective.build(student, teacher)
         batch: Batch = {"index": torch.arange(4)}
-        mine = student | {"features": tuple(stage.clone().requires_grad_() for stage in student["features"])}
+        mine = student | {
+            "features": tuple(stage.clone().requires_grad_() for stage in student["features"])
+        }
         values = objective(mine, teacher, batch)
         assert values.shape == (4,)
         values.mean().backward()
@@ -59,7 +79,8 @@ def check_pair(features: Callable[..., Outputs], nets: tuple[str, str]) -> Calla
             assert parameter.grad.abs().sum() > 0, name
         for row in range(4):
             one = {"index": batch["index"][row : row + 1]}
-            alone = objective(*(each(side, lambda rows: rows[row : row + 1]) for side in (student, teacher)), one)  # noqa: B023
+            pair = [each(side, lambda rows, i=row: rows[i : i + 1]) for side in (student, teacher)]
+            alone = objective(*pair, one)
             assert alone.shape == (1,)
             assert torch.allclose(alone[0], values[row], rtol=1e-4)
         half = objective(*(each(side, Tensor.bfloat16) for side in (student, teacher)), batch)
@@ -71,4 +92,7 @@ def check_pair(features: Callable[..., Outputs], nets: tuple[str, str]) -> Calla
 
 def each(outputs: Outputs, change: Callable[[Tensor], Tensor]) -> Outputs:
     """Every tensor changed."""
-    return {role: tuple(map(change, value)) if isinstance(value, tuple) else change(value) for role, value in outputs.items()}
+    return {
+        role: tuple(map(change, value)) if isinstance(value, tuple) else change(value)
+        for role, value in outputs.items()
+    }

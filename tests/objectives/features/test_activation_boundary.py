@@ -6,7 +6,10 @@ import pytest
 import torch
 
 from instil.core import Objective
-from instil.objectives.features.activation_boundary import ActivationBoundary, activation_boundary_loss
+from instil.objectives.features.activation_boundary import (
+    ActivationBoundary,
+    activation_boundary_loss,
+)
 
 
 def test_is_a_hinge_on_the_side_of_the_teacher() -> None:
@@ -21,12 +24,17 @@ def test_is_a_hinge_on_the_side_of_the_teacher() -> None:
 def test_a_neuron_past_the_margin_costs_nothing_and_a_silent_teacher_is_not_active() -> None:
     teacher = torch.tensor([[3.0, -0.1, 0.0]])
     assert activation_boundary_loss(torch.tensor([[1.0, -1.0, -1.0]]), teacher) == 0
-    assert activation_boundary_loss(torch.tensor([[1.0, -1.0, 0.0]]), teacher) == pytest.approx(1 / 3)
+    assert activation_boundary_loss(torch.tensor([[1.0, -1.0, 0.0]]), teacher) == pytest.approx(
+        1 / 3
+    )
 
 
 def test_the_strength_of_the_teacher_does_not_matter() -> None:
     student, teacher = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
-    assert torch.equal(activation_boundary_loss(student, teacher), activation_boundary_loss(student, teacher.relu() * 7))
+    assert torch.equal(
+        activation_boundary_loss(student, teacher),
+        activation_boundary_loss(student, teacher.relu() * 7),
+    )
 
 
 def test_refuses_other_shapes() -> None:

@@ -16,7 +16,11 @@ Features = Callable[..., dict[str, tuple[Tensor, ...]]]
 def strength(stage: np.ndarray, cells: int) -> np.ndarray:
     """Mean square over the channels, averaged in cells x cells equal parts, at unit length."""
     square, side = (stage**2).mean(0), stage.shape[1] // cells
-    parts = [square[i * side : (i + 1) * side, j * side : (j + 1) * side].mean() for i in range(cells) for j in range(cells)]
+    parts = [
+        square[i * side : (i + 1) * side, j * side : (j + 1) * side].mean()
+        for i in range(cells)
+        for j in range(cells)
+    ]
     return np.array(parts) / np.linalg.norm(parts)
 
 
@@ -49,7 +53,9 @@ def test_attention_is_a_distribution_over_the_students_stages(norm: str) -> None
 def test_teacher_stages_of_one_position_teach_nothing() -> None:
     student, teacher = [torch.randn(2, 3, 4, 4)], [torch.randn(2, 3, 1, 1), torch.randn(2, 3, 4, 4)]
     attention = torch.ones(2, 2, 1)
-    assert torch.allclose(afd_loss(student, teacher, attention), afd_loss(student, teacher[1:], attention[:, 1:]))
+    assert torch.allclose(
+        afd_loss(student, teacher, attention), afd_loss(student, teacher[1:], attention[:, 1:])
+    )
     with pytest.raises(ValueError, match="needs a teacher stage with more than one position"):
         afd_loss(student, teacher[:1], attention[:, :1])
 
@@ -69,6 +75,12 @@ def test_any_two_nets(check_pair: Callable[[Objective], None], nets: tuple[str, 
 
 
 def test_compiles_whole() -> None:
-    student, teacher, attention = [torch.randn(2, 3, 8, 8)], [torch.randn(2, 3, 4, 4)], torch.ones(2, 1, 1)
+    student, teacher, attention = (
+        [torch.randn(2, 3, 8, 8)],
+        [torch.randn(2, 3, 4, 4)],
+        torch.ones(2, 1, 1),
+    )
     compiled = torch.compile(afd_loss, fullgraph=True, backend="eager")
-    assert torch.allclose(compiled(student, teacher, attention), afd_loss(student, teacher, attention))
+    assert torch.allclose(
+        compiled(student, teacher, attention), afd_loss(student, teacher, attention)
+    )

@@ -7,7 +7,11 @@ import torch
 
 from instil.core import Batch, Net, Objective, Objectives, Outputs
 from instil.engine import Optimization
-from instil.objectives.features.am_radio import AMRADIO, am_radio_spatial_loss, am_radio_summary_loss
+from instil.objectives.features.am_radio import (
+    AMRADIO,
+    am_radio_spatial_loss,
+    am_radio_summary_loss,
+)
 from instil.objectives.features.phi_s import PhiS
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.schemes.offline import Offline
@@ -17,7 +21,10 @@ from tests.schemes.stages import images, staged
 
 
 def test_agrees_with_a_plain_loop() -> None:
-    student, teacher = torch.randn(2, 3, 4, dtype=torch.float64), torch.randn(2, 3, 4, dtype=torch.float64)
+    student, teacher = (
+        torch.randn(2, 3, 4, dtype=torch.float64),
+        torch.randn(2, 3, 4, dtype=torch.float64),
+    )
 
     def cosine(a: np.ndarray, b: np.ndarray) -> float:
         return float(1 - a @ b / np.sqrt((a @ a) * (b @ b)))
@@ -26,14 +33,25 @@ def test_agrees_with_a_plain_loop() -> None:
         pairs = list(zip(student[n].numpy(), teacher[n].numpy(), strict=True))
         apart = [np.abs(a - b) for a, b in pairs]
         absolute = [np.where(d < 1, d**2 / 2, d - 0.5).mean() for d in apart]
-        wanted = np.mean([0.9 * cosine(a, b) + 0.1 * one for (a, b), one in zip(pairs, absolute, strict=True)])
-        assert np.isclose(am_radio_spatial_loss(student, teacher, reduction="none")[n], wanted, rtol=1e-10)
-        assert np.isclose(am_radio_summary_loss(student[:, 0], teacher[:, 0], "none")[n], cosine(*pairs[0]), rtol=1e-10)
+        wanted = np.mean(
+            [0.9 * cosine(a, b) + 0.1 * one for (a, b), one in zip(pairs, absolute, strict=True)]
+        )
+        assert np.isclose(
+            am_radio_spatial_loss(student, teacher, reduction="none")[n], wanted, rtol=1e-10
+        )
+        assert np.isclose(
+            am_radio_summary_loss(student[:, 0], teacher[:, 0], "none")[n],
+            cosine(*pairs[0]),
+            rtol=1e-10,
+        )
 
 
 def outputs(seed: int, channels: int) -> Outputs:
     generator = torch.Generator().manual_seed(seed)
-    return {"features": torch.randn(6, channels, 2, 2, generator=generator), "embedding": torch.randn(6, channels, generator=generator)}
+    return {
+        "features": torch.randn(6, channels, 2, 2, generator=generator),
+        "embedding": torch.randn(6, channels, generator=generator),
+    }
 
 
 def test_is_the_mean_over_teachers_of_summary_and_patches() -> None:
@@ -44,12 +62,20 @@ def test_is_the_mean_over_teachers_of_summary_and_patches() -> None:
     for number, member in enumerate(teachers):
         mine = objective.adapters[number](student["features"]).flatten(2).mT
         spatial = am_radio_spatial_loss(mine, member["features"].flatten(2).mT, reduction="none")
-        wanted += (0.5 * am_radio_summary_loss(objective.heads[number](student["embedding"]), member["embedding"], "none") + spatial) / 2
+        wanted += (
+            0.5
+            * am_radio_summary_loss(
+                objective.heads[number](student["embedding"]), member["embedding"], "none"
+            )
+            + spatial
+        ) / 2
     assert torch.allclose(objective(student, {"members": teachers}, {}), wanted, atol=1e-6)
 
 
 def every(batches: list[Batch], teacher: Frozen) -> torch.Tensor:
-    return torch.cat([teacher(batch)["features"][-1].flatten(2).mT.flatten(0, 1) for batch in batches])
+    return torch.cat(
+        [teacher(batch)["features"][-1].flatten(2).mT.flatten(0, 1) for batch in batches]
+    )
 
 
 def test_fit_studies_the_teacher_over_many_samples_and_sees_no_label() -> None:
@@ -70,7 +96,9 @@ def test_fit_studies_the_teacher_over_many_samples_and_sees_no_label() -> None:
     assert torch.allclose(standard.var(0), torch.ones(standard.shape[1]), rtol=1e-3)
     alone = PhiS()
     alone.build(scheme.student(loader[0]), teacher(loader[0]))
-    assert not torch.allclose(alone.targets[0](tokens).var(0), torch.ones(standard.shape[1]), rtol=0.05)
+    assert not torch.allclose(
+        alone.targets[0](tokens).var(0), torch.ones(standard.shape[1]), rtol=0.05
+    )
 
 
 def embedding(width: int) -> Net:
@@ -80,11 +108,21 @@ def embedding(width: int) -> Net:
 
 def test_as_many_are_studied_as_were_asked_for() -> None:
     for studies, batches in ((0, 1), (10, 1), (17, 2), (1000, 4)):
-        loader, teacher, objective = [images(seed) for seed in range(4)], Frozen(embedding(6)), AMRADIO(studies=studies, standardize="channels")
-        fit(Offline(embedding(3), teacher, {"it": objective}), loader, Training(steps=1, device="cpu", optimizer=Optimization("sgd", {"lr": 0.0})))
+        loader, teacher, objective = (
+            [images(seed) for seed in range(4)],
+            Frozen(embedding(6)),
+            AMRADIO(studies=studies, standardize="channels"),
+        )
+        fit(
+            Offline(embedding(3), teacher, {"it": objective}),
+            loader,
+            Training(steps=1, device="cpu", optimizer=Optimization("sgd", {"lr": 0.0})),
+        )
         rows = every(loader[:batches], teacher)
         assert torch.allclose(objective.targets[0].mean, rows.mean(0), atol=1e-5)  # type: ignore[arg-type]
-        assert torch.allclose(1 / objective.targets[0].scale, rows.std(0, correction=0).clamp_min(1e-6), rtol=1e-3)  # type: ignore[operator,arg-type]
+        assert torch.allclose(
+            1 / objective.targets[0].scale, rows.std(0, correction=0).clamp_min(1e-6), rtol=1e-3
+        )  # type: ignore[operator,arg-type]
 
 
 def test_what_does_not_count_is_not_studied() -> None:
@@ -93,7 +131,9 @@ def test_what_does_not_count_is_not_studied() -> None:
     objective.build(outputs(0, 4), teacher)
     valid = torch.tensor([True, True, False, True, False, True])
     objective.studied(objective.study(teacher, {"index": torch.arange(6), "valid": valid}))
-    assert torch.allclose(objective.class_targets[0].mean, teacher["embedding"][valid].mean(0), atol=1e-6)  # type: ignore[arg-type]
+    assert torch.allclose(
+        objective.class_targets[0].mean, teacher["embedding"][valid].mean(0), atol=1e-6
+    )  # type: ignore[arg-type]
 
 
 def test_any_two_nets(check_pair: Callable[[Objective], None]) -> None:

@@ -19,7 +19,13 @@ def reference(student: Tensor, teacher: Tensor, power: float, form: str) -> list
     for a, b in zip(student.numpy(), teacher.numpy(), strict=True):
         maps = []
         for stage in (a, b):
-            energy = np.array([sum(abs(channel[i, j]) ** power for channel in stage) for i in range(stage.shape[1]) for j in range(stage.shape[2])])
+            energy = np.array(
+                [
+                    sum(abs(channel[i, j]) ** power for channel in stage)
+                    for i in range(stage.shape[1])
+                    for j in range(stage.shape[2])
+                ]
+            )
             maps.append(energy / np.sqrt((energy**2).sum()))
         squares = (maps[0] - maps[1]) ** 2
         values.append(squares.mean() if form == "code" else np.sqrt(squares.sum()))
@@ -30,15 +36,28 @@ def reference(student: Tensor, teacher: Tensor, power: float, form: str) -> list
 @pytest.mark.parametrize("form", ["code", "paper"])
 def test_both_forms_agree_with_a_plain_loop(power: float, form: str) -> None:
     """Code and paper differ (no length, no root in the code): both are here."""
-    student, teacher = torch.randn(3, 2, 4, 5, dtype=torch.float64), torch.randn(3, 6, 4, 5, dtype=torch.float64)
+    student, teacher = (
+        torch.randn(3, 2, 4, 5, dtype=torch.float64),
+        torch.randn(3, 6, 4, 5, dtype=torch.float64),
+    )
     values = attention_transfer_loss(student, teacher, power, form, reduction="none")  # type: ignore[arg-type]
     assert np.allclose(values, reference(student, teacher, power, form), rtol=1e-10)
 
 
 def test_the_larger_map_is_pooled() -> None:
-    student, teacher = torch.randn(2, 3, 8, 4, dtype=torch.float64), torch.randn(2, 5, 4, 6, dtype=torch.float64)
-    pooled = student.reshape(2, 3, 4, 2, 4).mean(3), torch.nn.functional.adaptive_avg_pool2d(teacher, (4, 4))
-    assert np.allclose(attention_transfer_loss(student, teacher, reduction="none"), reference(*pooled, 2, "code"), rtol=1e-10)
+    student, teacher = (
+        torch.randn(2, 3, 8, 4, dtype=torch.float64),
+        torch.randn(2, 5, 4, 6, dtype=torch.float64),
+    )
+    pooled = (
+        student.reshape(2, 3, 4, 2, 4).mean(3),
+        torch.nn.functional.adaptive_avg_pool2d(teacher, (4, 4)),
+    )
+    assert np.allclose(
+        attention_transfer_loss(student, teacher, reduction="none"),
+        reference(*pooled, 2, "code"),
+        rtol=1e-10,
+    )
 
 
 def test_a_single_tensor_of_features_is_not_zero() -> None:
@@ -56,7 +75,9 @@ def test_a_single_tensor_of_features_is_not_zero() -> None:
 @pytest.mark.parametrize("stage", [(4, 10), (4, 3, 1, 1), (4, 1, 3), (4, 2, 3)])
 def test_one_position_would_be_zero_and_is_refused(stage: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="more than one position"):
-        AttentionTransfer().build({"features": torch.randn(*stage)}, {"features": torch.randn(4, 3, 4, 4)})
+        AttentionTransfer().build(
+            {"features": torch.randn(*stage)}, {"features": torch.randn(4, 3, 4, 4)}
+        )
 
 
 def test_one_sample_keeps_its_batch_dimension() -> None:

@@ -6,7 +6,12 @@ import torch
 from torch import Tensor
 
 from instil.core import Outputs
-from instil.objectives.features.camkd import CAMKD, camkd_feature_loss, camkd_logit_loss, camkd_weights
+from instil.objectives.features.camkd import (
+    CAMKD,
+    camkd_feature_loss,
+    camkd_logit_loss,
+    camkd_weights,
+)
 from instil.objectives.logits.kd import kd_loss
 
 
@@ -17,7 +22,11 @@ def weights(logits: Tensor, target: int) -> list[float]:
 
 
 def test_agrees_with_a_plain_loop() -> None:
-    student, teachers, target = torch.randn(3, 5).double(), torch.randn(4, 3, 5).double(), torch.tensor([2, -100, 0])
+    student, teachers, target = (
+        torch.randn(3, 5).double(),
+        torch.randn(4, 3, 5).double(),
+        torch.tensor([2, -100, 0]),
+    )
     mine = [torch.randn(3, width, 2, 2).double() for width in (2, 3, 4, 5)]
     theirs = [torch.randn_like(stage) for stage in mine]
     of_logits = camkd_logit_loss(student, teachers, target, 2.0, "none")
@@ -26,8 +35,17 @@ def test_agrees_with_a_plain_loop() -> None:
         parts = [(0.0, 0.0)]
         if target[n] >= 0:
             shares = weights(teachers[:, n], int(target[n]))
-            kl = [4 * torch.nn.functional.kl_div((student[n] / 2).log_softmax(0), (row[n] / 2).softmax(0), reduction="sum") for row in teachers]
-            parts = [(w * float(k), w * ((a[n] - b[n]).numpy() ** 2).mean()) for w, k, a, b in zip(shares, kl, mine, theirs, strict=True)]
+            kl = [
+                4
+                * torch.nn.functional.kl_div(
+                    (student[n] / 2).log_softmax(0), (row[n] / 2).softmax(0), reduction="sum"
+                )
+                for row in teachers
+            ]
+            parts = [
+                (w * float(k), w * ((a[n] - b[n]).numpy() ** 2).mean())
+                for w, k, a, b in zip(shares, kl, mine, theirs, strict=True)
+            ]
         assert np.isclose(of_logits[n], sum(part[0] for part in parts), rtol=1e-10)
         assert np.isclose(of_stages[n], sum(part[1] for part in parts), rtol=1e-10)
     assert torch.allclose(camkd_logit_loss(student, teachers, target, 2.0), of_logits.sum() / 2)
@@ -46,19 +64,38 @@ def outputs(seed: int, channels: int, number: int = 6) -> Outputs:
     generator = torch.Generator().manual_seed(seed)
     stage = torch.randn(number, channels, 2, 2, generator=generator)
     head = torch.randn(7, channels, generator=generator), torch.randn(7, generator=generator)
-    return {"features": (stage,), "logits": torch.nn.functional.linear(stage.mean((2, 3)), *head), "head": head}
+    return {
+        "features": (stage,),
+        "logits": torch.nn.functional.linear(stage.mean((2, 3)), *head),
+        "head": head,
+    }
 
 
 def test_the_students_stage_goes_through_each_teachers_classifier() -> None:
     student, one, two = outputs(0, 4), outputs(1, 6), outputs(2, 4)
     objective = CAMKD(stage=3.0)
     objective.build(student, {"members": (one, two)})
-    assert [line.split(": ")[0] for line in objective.plan] == ["student 0 (4x2x2) <- teacher 0 (6x2x2)", "student 0 (4x2x2) <- teacher 0 (4x2x2)"]
+    assert [line.split(": ")[0] for line in objective.plan] == [
+        "student 0 (4x2x2) <- teacher 0 (6x2x2)",
+        "student 0 (4x2x2) <- teacher 0 (4x2x2)",
+    ]
     batch = {"label": torch.arange(6)}
     mine = [made(student["features"][0]) for made in objective.adapters]
-    through = torch.stack([torch.nn.functional.linear(stage.mean((2, 3)), *side["head"]) for stage, side in zip(mine, (one, two), strict=True)])
-    stages = camkd_feature_loss(mine, [one["features"][0], two["features"][0]], through, batch["label"], "none")
-    logits = camkd_logit_loss(student["logits"], torch.stack([one["logits"], two["logits"]]), batch["label"], reduction="none")
+    through = torch.stack(
+        [
+            torch.nn.functional.linear(stage.mean((2, 3)), *side["head"])
+            for stage, side in zip(mine, (one, two), strict=True)
+        ]
+    )
+    stages = camkd_feature_loss(
+        mine, [one["features"][0], two["features"][0]], through, batch["label"], "none"
+    )
+    logits = camkd_logit_loss(
+        student["logits"],
+        torch.stack([one["logits"], two["logits"]]),
+        batch["label"],
+        reduction="none",
+    )
     assert torch.allclose(objective(student, {"members": (one, two)}, batch), logits + 3 * stages)
     objective.stage = 0.0
     assert torch.allclose(objective(student, {"members": (one, two)}, batch), logits)
@@ -69,23 +106,39 @@ def test_one_teacher_is_kd_and_a_hint() -> None:
     objective = CAMKD(stage=2.0)
     objective.build(student, teacher)
     hint = (student["features"][0] - teacher["features"][0]).square().flatten(1).mean(1)
-    assert torch.allclose(objective(student, teacher, batch), kd_loss(student["logits"], teacher["logits"], reduction="none") + 2 * hint)
+    assert torch.allclose(
+        objective(student, teacher, batch),
+        kd_loss(student["logits"], teacher["logits"], reduction="none") + 2 * hint,
+    )
 
 
 def test_a_classifier_that_reads_something_else_is_refused() -> None:
     student, teacher = outputs(0, 4), outputs(1, 6)
     with pytest.raises(
-        ValueError, match="teacher 0 has no classifier of its deepest stage: its head reads 5 numbers, its deepest stage has 6 channels"
+        ValueError,
+        match="teacher 0 has no classifier of its deepest stage: its head reads 5 numbers, its deepest stage has 6 channels",
     ):
         CAMKD().build(student, teacher | {"head": (torch.zeros(7, 5), torch.zeros(7))})
     with pytest.raises(ValueError, match="teacher 1 gives features, logits, and no head"):
-        CAMKD().build(student, {"members": (teacher, {role: teacher[role] for role in ("features", "logits")})})
+        CAMKD().build(
+            student,
+            {"members": (teacher, {role: teacher[role] for role in ("features", "logits")})},
+        )
 
 
 def test_compiles_whole() -> None:
-    student, teachers, target = torch.randn(4, 5), torch.randn(3, 4, 5), torch.tensor([0, 1, -100, 2])
+    student, teachers, target = (
+        torch.randn(4, 5),
+        torch.randn(3, 4, 5),
+        torch.tensor([0, 1, -100, 2]),
+    )
     compiled = torch.compile(camkd_logit_loss, fullgraph=True, backend="eager")
-    assert torch.allclose(compiled(student, teachers, target), camkd_logit_loss(student, teachers, target))
+    assert torch.allclose(
+        compiled(student, teachers, target), camkd_logit_loss(student, teachers, target)
+    )
     mine = [torch.randn(4, 2, 2, 2) for _ in range(3)]
     compiled = torch.compile(camkd_feature_loss, fullgraph=True, backend="eager")
-    assert torch.allclose(compiled(mine, mine[::-1], teachers, target), camkd_feature_loss(mine, mine[::-1], teachers, target))
+    assert torch.allclose(
+        compiled(mine, mine[::-1], teachers, target),
+        camkd_feature_loss(mine, mine[::-1], teachers, target),
+    )

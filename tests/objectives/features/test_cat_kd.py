@@ -12,7 +12,10 @@ from instil.testing import check_objective, sample_outputs
 
 @pytest.mark.parametrize("normalize", [False, True])
 def test_agrees_with_a_plain_loop(normalize: bool) -> None:
-    student, teacher = torch.randn(2, 3, 4, 6, dtype=torch.float64), torch.randn(2, 3, 8, 4, dtype=torch.float64)
+    student, teacher = (
+        torch.randn(2, 3, 4, 6, dtype=torch.float64),
+        torch.randn(2, 3, 8, 4, dtype=torch.float64),
+    )
     expected = []
     for n in range(2):
         total = 0.0
@@ -20,7 +23,13 @@ def test_agrees_with_a_plain_loop(normalize: bool) -> None:
             cells = []
             for image in (student[n, c].numpy(), teacher[n, c].numpy()):
                 height, width = (side // 2 for side in image.shape)
-                pooled = np.array([image[i * height : (i + 1) * height, j * width : (j + 1) * width].mean() for i in range(2) for j in range(2)])
+                pooled = np.array(
+                    [
+                        image[i * height : (i + 1) * height, j * width : (j + 1) * width].mean()
+                        for i in range(2)
+                        for j in range(2)
+                    ]
+                )
                 cells.append(pooled / np.sqrt((pooled**2).sum()) if normalize else pooled)
             total += ((cells[0] - cells[1]) ** 2).sum()
         expected.append(total / 12)
@@ -53,8 +62,14 @@ def test_the_students_classifier_learns_too() -> None:
 
 @pytest.mark.parametrize("stage", [(17, 5), (16, 5)])
 def test_tokens_are_positions(stage: tuple[int, int]) -> None:
-    student: Outputs = {"features": (torch.randn(4, 6, 3, 3),), "head": (torch.randn(7, 6), torch.zeros(7))}
-    teacher: Outputs = {"features": (torch.randn(4, *stage),), "head": (torch.randn(7, 5), torch.zeros(7))}
+    student: Outputs = {
+        "features": (torch.randn(4, 6, 3, 3),),
+        "head": (torch.randn(7, 6), torch.zeros(7)),
+    }
+    teacher: Outputs = {
+        "features": (torch.randn(4, *stage),),
+        "head": (torch.randn(7, 5), torch.zeros(7)),
+    }
     objective = CatKD()
     objective.build(student, teacher)
     assert objective(student, teacher, {}).shape == (4,)
@@ -62,7 +77,9 @@ def test_tokens_are_positions(stage: tuple[int, int]) -> None:
 
 def test_says_what_it_cannot_do() -> None:
     student, teacher, _ = sample_outputs()
-    with pytest.raises(ValueError, match="a class activation map needs a classifier that reads the deepest stage"):
+    with pytest.raises(
+        ValueError, match="a class activation map needs a classifier that reads the deepest stage"
+    ):
         CatKD().build(student, teacher | {"head": (torch.zeros(7, 3), torch.zeros(7))})
     with pytest.raises(ValueError, match="the student's deepest stage has one position"):
         CatKD().build(student | {"features": (student["embedding"],)}, teacher)
@@ -78,4 +95,6 @@ def test_compiles_whole() -> None:
     student, teacher = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
     compiled = torch.compile(cat_kd_loss, fullgraph=True, backend="eager")
     for normalize in (False, True):
-        assert torch.allclose(compiled(student, teacher, 2, normalize), cat_kd_loss(student, teacher, 2, normalize))
+        assert torch.allclose(
+            compiled(student, teacher, 2, normalize), cat_kd_loss(student, teacher, 2, normalize)
+        )

@@ -23,14 +23,20 @@ def test_is_a_divergence_of_every_channel_or_every_position() -> None:
         s, t = student[n].flatten(1).numpy(), teacher[n].flatten(1).numpy()
         channels = [divergence(s[c], t[c], 3.0) * 9 for c in range(3)]
         positions = [divergence(s[:, p], t[:, p], 3.0) * 9 for p in range(8)]
-        assert float(cwd_loss(student, teacher, 3.0, reduction="none")[n]) == pytest.approx(np.mean(channels))
-        assert float(cwd_loss(student, teacher, 3.0, "spatial", "none")[n]) == pytest.approx(np.mean(positions))
+        assert float(cwd_loss(student, teacher, 3.0, reduction="none")[n]) == pytest.approx(
+            np.mean(channels)
+        )
+        assert float(cwd_loss(student, teacher, 3.0, "spatial", "none")[n]) == pytest.approx(
+            np.mean(positions)
+        )
 
 
 def test_a_constant_of_each_channel_or_position_is_forgotten() -> None:
     stage = torch.randn(2, 3, 4, 4).double()
     assert float(cwd_loss(stage + torch.randn(2, 3, 1, 1), stage)) == pytest.approx(0, abs=1e-12)
-    assert float(cwd_loss(stage + torch.randn(2, 1, 4, 4), stage, form="spatial")) == pytest.approx(0, abs=1e-12)
+    assert float(cwd_loss(stage + torch.randn(2, 1, 4, 4), stage, form="spatial")) == pytest.approx(
+        0, abs=1e-12
+    )
 
 
 def test_says_what_is_wrong(features: Callable[..., dict[str, tuple[Tensor, ...]]]) -> None:
@@ -52,4 +58,7 @@ def test_any_two_nets(check_pair: Callable[[Objective], None], form: str) -> Non
 
 def test_compiles_whole() -> None:
     student, teacher = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
-    assert torch.allclose(torch.compile(cwd_loss, fullgraph=True, backend="eager")(student, teacher), cwd_loss(student, teacher))
+    assert torch.allclose(
+        torch.compile(cwd_loss, fullgraph=True, backend="eager")(student, teacher),
+        cwd_loss(student, teacher),
+    )

@@ -13,7 +13,9 @@ from instil.objectives.noise import normal
 from instil.testing import check_objective, sample_outputs
 
 
-def test_is_the_sum_of_its_three_errors(features: Callable[..., dict[str, tuple[Tensor, ...]]]) -> None:
+def test_is_the_sum_of_its_three_errors(
+    features: Callable[..., dict[str, tuple[Tensor, ...]]],
+) -> None:
     student, teacher = features("one map"), features("cnn", seed=1)
     batch = {"index": torch.arange(4), "step": torch.tensor(5)}
     objective = DiffKD(logits=False, diffusion_weight=0.3, autoencoder_weight=0.2, pairs=[[0, 1]])
@@ -31,13 +33,26 @@ def test_is_the_sum_of_its_three_errors(features: Callable[..., dict[str, tuple[
         mixed = level[n] * projected[row] + (1 - level[n]) * other[row]
         refined = made.refine(denoised(mixed, made.model, 5))
         expected = (refined - latent[row]).square().mean()
-        expected = expected + 0.3 * (made.model(noised(latent[row], noise[row], time[row]), time[row]) - noise[row]).square().mean()
-        expected = expected + 0.2 * (made.decode(made.encode(target[row])) - target[row]).square().mean()
+        expected = (
+            expected
+            + 0.3
+            * (made.model(noised(latent[row], noise[row], time[row]), time[row]) - noise[row])
+            .square()
+            .mean()
+        )
+        expected = (
+            expected + 0.2 * (made.decode(made.encode(target[row])) - target[row]).square().mean()
+        )
         assert torch.allclose(value, expected, rtol=1e-4)
 
 
 def test_the_function_adds_squared_differences() -> None:
-    student, teacher, one, other = torch.randn(3, 2, 4, 5), torch.randn(3, 2, 4, 5), torch.rand(3), torch.rand(3)
+    student, teacher, one, other = (
+        torch.randn(3, 2, 4, 5),
+        torch.randn(3, 2, 4, 5),
+        torch.rand(3),
+        torch.rand(3),
+    )
     expected = ((student - teacher) ** 2).sum((1, 2, 3)) / 40 + 0.5 * one + 2 * other
     assert torch.allclose(diffkd_loss(student, teacher, one, other, 0.5, 2.0, "none"), expected)
     assert torch.allclose(diffkd_loss(student, teacher, one, other, 0.5, 2.0), expected.mean())
@@ -45,13 +60,19 @@ def test_the_function_adds_squared_differences() -> None:
         diffkd_loss(student, teacher[:, :1], one, other)
 
 
-def test_the_autoencoder_learns_from_reconstruction_alone(features: Callable[..., dict[str, tuple[Tensor, ...]]]) -> None:
+def test_the_autoencoder_learns_from_reconstruction_alone(
+    features: Callable[..., dict[str, tuple[Tensor, ...]]],
+) -> None:
     student, teacher = features("cnn"), features("cnn", seed=1)
     objective = DiffKD(logits=False, autoencoder_weight=0.0)
     objective.build(student, teacher)
     objective(student, teacher, {"index": torch.arange(4)}).sum().backward()
     made = objective.adapters[0]
-    assert all(parameter.grad is None or not parameter.grad.any() for part in (made.encode, made.decode) for parameter in part.parameters())
+    assert all(
+        parameter.grad is None or not parameter.grad.any()
+        for part in (made.encode, made.decode)
+        for parameter in part.parameters()
+    )
     assert all(parameter.grad.any() for parameter in made.model.parameters())
 
 
@@ -63,9 +84,15 @@ def test_logits_are_denoised_too() -> None:
         objective.build(student, teacher)
     moved = teacher | {"logits": -teacher["logits"]}
     assert torch.equal(without(student, teacher, batch), without(student, moved, batch))
-    assert not torch.allclose(with_logits(student, teacher, batch), with_logits(student, moved, batch))
-    refined = with_logits.denoiser[0](*(side["logits"][:, :, None, None] for side in (student, teacher)), batch, 5, 0)
-    divergence = nn.functional.kl_div(refined[0].flatten(1).log_softmax(1), teacher["logits"].softmax(1), reduction="none").sum(1)
+    assert not torch.allclose(
+        with_logits(student, teacher, batch), with_logits(student, moved, batch)
+    )
+    refined = with_logits.denoiser[0](
+        *(side["logits"][:, :, None, None] for side in (student, teacher)), batch, 5, 0
+    )
+    divergence = nn.functional.kl_div(
+        refined[0].flatten(1).log_softmax(1), teacher["logits"].softmax(1), reduction="none"
+    ).sum(1)
     expected = without(student, teacher, batch) + divergence + refined[2]
     assert torch.allclose(with_logits(student, teacher, batch), expected, rtol=1e-4)
 
@@ -92,4 +119,6 @@ def test_compiles_whole() -> None:
         return denoised(values, lambda x, time: x.tanh() * (1 + time), 3)
 
     values = torch.randn(2, 3, 2, 2)
-    assert torch.allclose(torch.compile(whole, fullgraph=True, backend="eager")(values), whole(values))
+    assert torch.allclose(
+        torch.compile(whole, fullgraph=True, backend="eager")(values), whole(values)
+    )

@@ -6,14 +6,23 @@ import pytest
 import torch
 from torch import nn
 
-from instil.objectives.features.embedding_regression import EmbeddingRegression, embedding_regression_loss
+from instil.objectives.features.embedding_regression import (
+    EmbeddingRegression,
+    embedding_regression_loss,
+)
 from instil.testing import sample_outputs
 
 
 def test_equals_the_formula() -> None:
     student, teacher = torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(0)).double()
-    squared = [sum((a - b) ** 2 for a, b in zip(s, t, strict=True)) / 6 for s, t in zip(student.tolist(), teacher.tolist(), strict=True)]
-    torch.testing.assert_close(embedding_regression_loss(student, teacher, reduction="none"), torch.tensor(squared).double())
+    squared = [
+        sum((a - b) ** 2 for a, b in zip(s, t, strict=True)) / 6
+        for s, t in zip(student.tolist(), teacher.tolist(), strict=True)
+    ]
+    torch.testing.assert_close(
+        embedding_regression_loss(student, teacher, reduction="none"),
+        torch.tensor(squared).double(),
+    )
     cosine = 1 - (student * teacher).sum(1) / student.norm(dim=1) / teacher.norm(dim=1)
     torch.testing.assert_close(embedding_regression_loss(student, teacher, "cosine"), cosine.mean())
 
@@ -24,7 +33,12 @@ def test_both_texts_count_alike_through_one_projection() -> None:
     objective.build(student, teacher)
     assert isinstance(objective.projection, nn.Linear)
     roles = ("sentence_embedding", "partner_embedding")
-    parts = [embedding_regression_loss(objective.projection(student[role]), teacher[role], reduction="none") for role in roles]
+    parts = [
+        embedding_regression_loss(
+            objective.projection(student[role]), teacher[role], reduction="none"
+        )
+        for role in roles
+    ]
     torch.testing.assert_close(objective(student, teacher, batch), (parts[0] + parts[1]) / 2)
     alike = EmbeddingRegression()
     alike.build(teacher, teacher)

@@ -8,7 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Objective
-from instil.objectives.features.factor_transfer import FactorNets, FactorTransfer, factor_transfer_loss
+from instil.objectives.features.factor_transfer import (
+    FactorNets,
+    FactorTransfer,
+    factor_transfer_loss,
+)
 
 Features = Callable[..., dict[str, tuple[Tensor, ...]]]
 
@@ -17,7 +21,9 @@ Features = Callable[..., dict[str, tuple[Tensor, ...]]]
 @pytest.mark.parametrize("form", ["paper", "attention"])
 def test_is_the_distance_of_factors_of_unit_length(form: str, distance: str) -> None:
     student, teacher = torch.randn(2, 3, 2, 4).double(), torch.randn(2, 3, 2, 4).double()
-    for n, ours in enumerate(factor_transfer_loss(student, teacher, form, distance, reduction="none")):  # type: ignore[arg-type]
+    for n, ours in enumerate(
+        factor_transfer_loss(student, teacher, form, distance, reduction="none")
+    ):  # type: ignore[arg-type]
         units = []
         for stage in (student[n].numpy(), teacher[n].numpy()):
             factor = stage.flatten() if form == "paper" else (stage**2).mean(0).flatten()
@@ -33,7 +39,9 @@ def test_the_strength_of_a_sample_does_not_matter() -> None:
     assert float(factor_transfer_loss(3 * student, student)) == pytest.approx(0, abs=1e-7)
 
 
-def test_the_paraphraser_learns_from_its_reconstruction_and_the_translator_from_the_transfer(features: Features) -> None:
+def test_the_paraphraser_learns_from_its_reconstruction_and_the_translator_from_the_transfer(
+    features: Features,
+) -> None:
     student, teacher = features("cnn"), features("cnn", seed=1)
     for reconstruction in (0.0, 1.0):
         objective = FactorTransfer(reconstruction=reconstruction, pairs=[[1, 1]])
@@ -41,7 +49,10 @@ def test_the_paraphraser_learns_from_its_reconstruction_and_the_translator_from_
         nets = objective.adapters[0]
         assert isinstance(nets, FactorNets)
         objective(student, teacher, {}).sum().backward()
-        reached = [sum(float(p.grad.abs().sum()) for p in part.parameters()) for part in (nets.translator, nets.paraphraser, nets.decoder)]
+        reached = [
+            sum(float(p.grad.abs().sum()) for p in part.parameters())
+            for part in (nets.translator, nets.paraphraser, nets.decoder)
+        ]
         assert reached[0] > 0
         assert [value > 0 for value in reached[1:]] == [reconstruction > 0] * 2
         factor, _, _ = nets(student["features"][1], teacher["features"][1])
@@ -60,13 +71,18 @@ def test_the_paraphraser_comes_to_say_the_teachers_stage_again(features: Feature
         optimizer.zero_grad()
         objective(features("cnn"), teacher, {}).mean().backward()
         optimizer.step()
-        errors.append(float((nets.decoder(nets.paraphraser(stage)) - stage).detach().square().mean()))
+        errors.append(
+            float((nets.decoder(nets.paraphraser(stage)) - stage).detach().square().mean())
+        )
     assert errors[-1] < errors[0] / 2
 
 
 def test_batch_norm_is_in_the_translator_alone() -> None:
     nets = FactorNets(4, 6, 0.5, "batch")
-    counts = [sum(isinstance(m, nn.BatchNorm2d) for m in part.modules()) for part in (nets.translator, nets.paraphraser, nets.decoder)]
+    counts = [
+        sum(isinstance(m, nn.BatchNorm2d) for m in part.modules())
+        for part in (nets.translator, nets.paraphraser, nets.decoder)
+    ]
     assert counts == [3, 0, 0]
     assert FactorTransfer(norm="batch").couples
 
@@ -74,7 +90,10 @@ def test_batch_norm_is_in_the_translator_alone() -> None:
 def test_says_what_is_wrong() -> None:
     with pytest.raises(ValueError, match="factor_transfer_loss: the student's shape"):
         factor_transfer_loss(torch.zeros(2, 3, 1, 1), torch.zeros(2, 3, 2, 2))
-    for options, message in (({"form": "papers"}, "no form 'papers'; closest: paper"), ({"distance": "l3"}, "no distance 'l3'")):
+    for options, message in (
+        ({"form": "papers"}, "no form 'papers'; closest: paper"),
+        ({"distance": "l3"}, "no distance 'l3'"),
+    ):
         with pytest.raises(ValueError, match=message):
             factor_transfer_loss(torch.zeros(2, 3, 2, 2), torch.zeros(2, 3, 2, 2), **options)  # type: ignore[arg-type]
 

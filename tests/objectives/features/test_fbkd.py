@@ -16,11 +16,18 @@ Features = Callable[..., dict[str, tuple[Tensor, ...]]]
 def views(seed: int) -> Views:
     generator = torch.Generator().manual_seed(seed)
     shapes = ((2, 3, 2, 4), (2, 3), (2, 1, 2, 4), (2, 3, 2, 4))
-    return Views(*(torch.randn(*shape, dtype=torch.float64, generator=generator) for shape in shapes))
+    return Views(
+        *(torch.randn(*shape, dtype=torch.float64, generator=generator) for shape in shapes)
+    )
 
 
 def test_is_four_lengths_of_each_sample_or_of_the_batch() -> None:
-    student, teacher, mask, weights = views(0), views(1), torch.rand(2, 3, 2, 4).double(), (0.5, 2.0, 3.0, 0.1)
+    student, teacher, mask, weights = (
+        views(0),
+        views(1),
+        torch.rand(2, 3, 2, 4).double(),
+        (0.5, 2.0, 3.0, 0.1),
+    )
     squares = np.zeros((4, 2))
     for place, (a, b) in enumerate(zip(student, teacher, strict=True)):
         for n in range(2):
@@ -30,16 +37,26 @@ def test_is_four_lengths_of_each_sample_or_of_the_batch() -> None:
     expected = np.array(weights) @ np.sqrt(squares)
     assert np.allclose(fbkd_loss(student, teacher, mask, weights, "none"), expected)
     assert float(fbkd_loss(student, teacher, mask, weights)) == pytest.approx(expected.mean())
-    assert float(fbkd_loss(student, teacher, mask, weights, "batch")) == pytest.approx(np.array(weights) @ np.sqrt(squares.sum(1)))
+    assert float(fbkd_loss(student, teacher, mask, weights, "batch")) == pytest.approx(
+        np.array(weights) @ np.sqrt(squares.sum(1))
+    )
 
 
 def test_masks_are_where_both_are_strong() -> None:
     student, teacher = torch.randn(2, 3, 2, 4).double(), torch.randn(2, 3, 2, 4).double()
-    paper, code = fbkd_mask(student, student, teacher, 0.7), fbkd_mask(student, student, teacher, 0.7, "code")
+    paper, code = (
+        fbkd_mask(student, student, teacher, 0.7),
+        fbkd_mask(student, student, teacher, 0.7, "code"),
+    )
     for n in range(2):
         s, t = np.abs(student[n].numpy()), np.abs(teacher[n].numpy())
-        positions, channels = np.exp((s.mean(0) + t.mean(0)) / 0.7), np.exp((s.mean((1, 2)) + t.mean((1, 2))) / 0.7)
-        expected = (positions / positions.mean())[None] * (channels / channels.mean())[:, None, None]
+        positions, channels = (
+            np.exp((s.mean(0) + t.mean(0)) / 0.7),
+            np.exp((s.mean((1, 2)) + t.mean((1, 2))) / 0.7),
+        )
+        expected = (positions / positions.mean())[None] * (channels / channels.mean())[
+            :, None, None
+        ]
         assert np.allclose(paper[n], expected)
         each = [np.exp(side.mean(0) / 0.7) for side in (s, t)]
         assert np.allclose(code[n, 0], sum(one / one.mean() for one in each) / 2)
@@ -48,11 +65,15 @@ def test_masks_are_where_both_are_strong() -> None:
 def test_the_non_local_block_is_the_product_of_all_pairs_of_positions() -> None:
     block = NonLocal(4, "none").double()
     stage = torch.randn(2, 4, 2, 3).double()
-    value, query, key = (made(stage).flatten(2).detach() for made in (block.value, block.query, block.key))
+    value, query, key = (
+        made(stage).flatten(2).detach() for made in (block.value, block.query, block.key)
+    )
     expected = torch.zeros(2, 2, 6).double()
     for i in range(6):
         for j in range(6):
-            expected[:, :, i] += (query[:, :, i] * key[:, :, j]).sum(1, keepdim=True) * value[:, :, j] / 6
+            expected[:, :, i] += (
+                (query[:, :, i] * key[:, :, j]).sum(1, keepdim=True) * value[:, :, j] / 6
+            )
     assert torch.allclose(block(stage), stage + block.out(expected.view(2, 2, 2, 3)))
     assert torch.equal(NonLocal(4, "group").double()(stage), stage)
 

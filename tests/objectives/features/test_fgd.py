@@ -15,7 +15,10 @@ Features = Callable[..., dict[str, tuple[Tensor, ...]]]
 
 
 def attentions(stage: np.ndarray, temperature: float) -> tuple[np.ndarray, np.ndarray]:
-    positions, channels = np.exp(np.abs(stage).mean(0) / temperature), np.exp(np.abs(stage).mean((1, 2)) / temperature)
+    positions, channels = (
+        np.exp(np.abs(stage).mean(0) / temperature),
+        np.exp(np.abs(stage).mean((1, 2)) / temperature),
+    )
     return positions / positions.mean(), channels / channels.mean()
 
 
@@ -25,23 +28,37 @@ def test_the_focal_part_agrees_with_loops() -> None:
     ours = fgd_loss(student, teacher, foreground, background, 0.7, (0.5, 0.25, 2.0), "none")
     for n in range(2):
         s, t = student[n].numpy(), teacher[n].numpy()
-        (mine_positions, mine_channels), (positions, channels) = attentions(s, 0.7), attentions(t, 0.7)
-        expected = 2.0 * (np.abs(mine_positions - positions).sum() + np.abs(mine_channels - channels).sum())
+        (mine_positions, mine_channels), (positions, channels) = (
+            attentions(s, 0.7),
+            attentions(t, 0.7),
+        )
+        expected = 2.0 * (
+            np.abs(mine_positions - positions).sum() + np.abs(mine_channels - channels).sum()
+        )
         for c in range(3):
             for h in range(2):
                 for w in range(4):
-                    part = 0.5 * float(foreground[n, 0, h, w]) + 0.25 * float(background[n, 0, h, w])
-                    expected += part * channels[c] * positions[h, w] * (s[c, h, w] - t[c, h, w]) ** 2
+                    part = 0.5 * float(foreground[n, 0, h, w]) + 0.25 * float(
+                        background[n, 0, h, w]
+                    )
+                    expected += (
+                        part * channels[c] * positions[h, w] * (s[c, h, w] - t[c, h, w]) ** 2
+                    )
         assert float(ours[n]) == pytest.approx(expected)
 
 
 def test_boxes_share_their_weight_among_the_positions_that_they_touch() -> None:
-    boxes = torch.tensor([[[0.1, 0.3, 0.45, 0.6], [0.0, 0.5, 0.9, 0.99], [0.0, 0.0, 0.0, 0.0]], [[0, 0, 0, 0]] * 3])
+    boxes = torch.tensor(
+        [[[0.1, 0.3, 0.45, 0.6], [0.0, 0.5, 0.9, 0.99], [0.0, 0.0, 0.0, 0.0]], [[0, 0, 0, 0]] * 3]
+    )
     height, width = 4, 5
     foreground, background = box_masks(boxes, (height, width))
     expected = np.zeros((2, height, width))
     for left, top, right, bottom in boxes[0, :2].tolist():
-        first, last = (math.floor(left * width), math.floor(top * height)), (math.ceil(right * width), math.ceil(bottom * height))
+        first, last = (
+            (math.floor(left * width), math.floor(top * height)),
+            (math.ceil(right * width), math.ceil(bottom * height)),
+        )
         area = (last[0] - first[0] + 1) * (last[1] - first[1] + 1)
         for h in range(first[1], min(last[1], height - 1) + 1):
             for w in range(first[0], min(last[0], width - 1) + 1):
@@ -63,10 +80,14 @@ def test_the_context_is_the_attended_mean_through_a_bottleneck() -> None:
     stage = torch.randn(2, 3, 2, 2).double()
     assert torch.equal(block(stage), stage)
     nn.init.normal_(block.add[3].weight)  # type: ignore[arg-type]
-    attention = np.exp(np.einsum("c,nchw->nhw", block.attend.weight.detach().numpy()[0, :, 0, 0], stage.numpy()))
+    attention = np.exp(
+        np.einsum("c,nchw->nhw", block.attend.weight.detach().numpy()[0, :, 0, 0], stage.numpy())
+    )
     attention /= attention.sum((1, 2), keepdims=True)
     context = torch.from_numpy(np.einsum("nhw,nchw->nc", attention, stage.numpy()))
-    assert torch.allclose(block(stage) - stage, block.add(context[:, :, None, None]).expand_as(stage))
+    assert torch.allclose(
+        block(stage) - stage, block.add(context[:, :, None, None]).expand_as(stage)
+    )
 
 
 def test_without_boxes_all_is_background_and_with_them_not(features: Features) -> None:
@@ -99,7 +120,9 @@ class Moved(FGD):
     def build(self, student: Outputs, teacher: Outputs) -> None:
         super().build(student, teacher)
         for name, parameter in self.named_parameters():
-            nn.init.normal_(parameter, mean=float(name.endswith("add.1.bias")), std=0.3)  # few ReLUs of a narrow bottleneck are off
+            nn.init.normal_(
+                parameter, mean=float(name.endswith("add.1.bias")), std=0.3
+            )  # few ReLUs of a narrow bottleneck are off
 
 
 def test_any_two_nets(check_pair: Callable[[Objective], None]) -> None:
@@ -118,4 +141,6 @@ def test_compiles_whole() -> None:
     def whole(boxes: Tensor) -> Tensor:
         return fgd_loss(student, teacher, *box_masks(boxes, (4, 4)))
 
-    assert torch.allclose(torch.compile(whole, fullgraph=True, backend="eager")(boxes), whole(boxes))
+    assert torch.allclose(
+        torch.compile(whole, fullgraph=True, backend="eager")(boxes), whole(boxes)
+    )

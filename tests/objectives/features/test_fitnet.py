@@ -12,9 +12,21 @@ from instil.testing import check_objective
 
 
 def test_is_the_mean_squared_difference_of_each_sample() -> None:
-    student, teacher = torch.randn(3, 2, 4, 5, dtype=torch.float64), torch.randn(3, 2, 4, 5, dtype=torch.float64)
+    student, teacher = (
+        torch.randn(3, 2, 4, 5, dtype=torch.float64),
+        torch.randn(3, 2, 4, 5, dtype=torch.float64),
+    )
     a, b = student.numpy(), teacher.numpy()
-    expected = [sum((a[n, c, i, j] - b[n, c, i, j]) ** 2 for c in range(2) for i in range(4) for j in range(5)) / (2 * 4 * 5) for n in range(3)]
+    expected = [
+        sum(
+            (a[n, c, i, j] - b[n, c, i, j]) ** 2
+            for c in range(2)
+            for i in range(4)
+            for j in range(5)
+        )
+        / (2 * 4 * 5)
+        for n in range(3)
+    ]
     assert np.allclose(fitnet_loss(student, teacher, reduction="none"), expected, rtol=1e-12)
     assert np.isclose(float(fitnet_loss(student, teacher)), np.mean(expected))
 
@@ -29,7 +41,9 @@ def test_sums_the_pairs() -> None:
     objective = FitNet([[0, 1], [1, 0]])
     student, teacher = {"features": stages[:2]}, {"features": stages[2:]}
     objective.build(student, teacher)
-    expected = fitnet_loss(stages[0], stages[3], reduction="none") + fitnet_loss(stages[1], stages[2], reduction="none")
+    expected = fitnet_loss(stages[0], stages[3], reduction="none") + fitnet_loss(
+        stages[1], stages[2], reduction="none"
+    )
     assert torch.allclose(objective(student, teacher, {}), expected)
 
 
@@ -43,4 +57,7 @@ def test_contracts() -> None:
 
 def test_compiles_whole() -> None:
     student, teacher = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
-    assert torch.allclose(torch.compile(fitnet_loss, fullgraph=True, backend="eager")(student, teacher), fitnet_loss(student, teacher))
+    assert torch.allclose(
+        torch.compile(fitnet_loss, fullgraph=True, backend="eager")(student, teacher),
+        fitnet_loss(student, teacher),
+    )

@@ -15,23 +15,32 @@ SHAPES = ((2, 4, 6), (3, 2, 3), (4, 2, 3))
 
 def maps(number: int = 2, seed: int = 0) -> list[Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(number, *shape, dtype=torch.float64, generator=generator) for shape in SHAPES]
+    return [
+        torch.randn(number, *shape, dtype=torch.float64, generator=generator) for shape in SHAPES
+    ]
 
 
 def pooled(stage: np.ndarray, take: Callable[[np.ndarray], float]) -> np.ndarray:
     """Each 2x2 cell as one number."""
-    return np.array([[take(stage[2 * i : 2 * i + 2, 2 * j : 2 * j + 2]) for j in range(3)] for i in range(2)])
+    return np.array(
+        [[take(stage[2 * i : 2 * i + 2, 2 * j : 2 * j + 2]) for j in range(3)] for i in range(2)]
+    )
 
 
 @pytest.mark.parametrize(("pool", "take"), [("max", np.max), ("average", np.mean)])
-def test_the_matrix_is_the_mean_product_over_positions(pool: str, take: Callable[[np.ndarray], float]) -> None:
+def test_the_matrix_is_the_mean_product_over_positions(
+    pool: str, take: Callable[[np.ndarray], float]
+) -> None:
     first, second, _ = maps()
     ours = fsp_matrix(first, second, pool)  # type: ignore[arg-type]
     for n in range(2):
         for i in range(2):
             for j in range(3):
                 small = pooled(first[n, i].numpy(), take)
-                expected = sum(small[h, w] * float(second[n, j, h, w]) for h in range(2) for w in range(3)) / 6
+                expected = (
+                    sum(small[h, w] * float(second[n, j, h, w]) for h in range(2) for w in range(3))
+                    / 6
+                )
                 assert float(ours[n, i, j]) == pytest.approx(expected)
 
 
@@ -39,11 +48,15 @@ def test_the_forms_are_mean_sum_and_column_lengths() -> None:
     student, teacher = maps(), maps(seed=1)
     expected = {"mean": np.zeros(2), "paper": np.zeros(2), "columns": np.zeros(2)}
     for k in (0, 1):
-        difference = (fsp_matrix(student[k], student[k + 1]) - fsp_matrix(teacher[k], teacher[k + 1])).numpy()
+        difference = (
+            fsp_matrix(student[k], student[k + 1]) - fsp_matrix(teacher[k], teacher[k + 1])
+        ).numpy()
         for n in range(2):
             expected["mean"][n] += (difference[n] ** 2).mean()
             expected["paper"][n] += (difference[n] ** 2).sum()
-            expected["columns"][n] += sum(np.sqrt((difference[n, :, j] ** 2).sum()) for j in range(difference.shape[2]))
+            expected["columns"][n] += sum(
+                np.sqrt((difference[n, :, j] ** 2).sum()) for j in range(difference.shape[2])
+            )
     for form, values in expected.items():
         assert np.allclose(fsp_loss(student, teacher, form=form, reduction="none"), values)  # type: ignore[arg-type]
     assert fsp_loss(student, teacher).item() == pytest.approx(expected["mean"].mean())
@@ -62,7 +75,9 @@ def test_says_what_is_wrong(features: Callable[..., dict[str, tuple[Tensor, ...]
         fsp_loss(maps(), maps(), pool="maximum")  # type: ignore[arg-type]
 
 
-def test_pairs_are_taken_from_shallow_to_deep(features: Callable[..., dict[str, tuple[Tensor, ...]]]) -> None:
+def test_pairs_are_taken_from_shallow_to_deep(
+    features: Callable[..., dict[str, tuple[Tensor, ...]]],
+) -> None:
     student, teacher = features("cnn"), features("cnn", seed=1)
     values = []
     for pairs in ([[0, 0], [2, 2]], [[2, 2], [0, 0]]):
@@ -72,7 +87,9 @@ def test_pairs_are_taken_from_shallow_to_deep(features: Callable[..., dict[str, 
     assert torch.equal(*values)
 
 
-def test_any_two_nets_with_stages(check_pair: Callable[[Objective], None], nets: tuple[str, str]) -> None:
+def test_any_two_nets_with_stages(
+    check_pair: Callable[[Objective], None], nets: tuple[str, str]
+) -> None:
     if "one map" in nets:
         with pytest.raises(ValueError, match="FSP goes from one stage to the next"):
             check_pair(FSP())
@@ -82,4 +99,7 @@ def test_any_two_nets_with_stages(check_pair: Callable[[Objective], None], nets:
 
 def test_compiles_whole() -> None:
     student, teacher = maps(), maps(seed=1)
-    assert torch.allclose(torch.compile(fsp_loss, fullgraph=True, backend="eager")(student, teacher), fsp_loss(student, teacher))
+    assert torch.allclose(
+        torch.compile(fsp_loss, fullgraph=True, backend="eager")(student, teacher),
+        fsp_loss(student, teacher),
+    )

@@ -12,8 +12,15 @@ from instil.objectives.features.ickd import ICKD, ickd_loss
 
 def correlation(stage: np.ndarray, form: str) -> np.ndarray:
     channels, positions = stage.shape[0], stage[0].size
-    products = np.array([[(stage[i] * stage[j]).sum() / positions for j in range(channels)] for i in range(channels)])
-    return products / np.linalg.norm(products, axis=1, keepdims=True) if form == "code" else products
+    products = np.array(
+        [
+            [(stage[i] * stage[j]).sum() / positions for j in range(channels)]
+            for i in range(channels)
+        ]
+    )
+    return (
+        products / np.linalg.norm(products, axis=1, keepdims=True) if form == "code" else products
+    )
 
 
 @pytest.mark.parametrize(("form", "divisor"), [("code", 3), ("paper", 9)])
@@ -57,4 +64,7 @@ def test_any_two_nets(check_pair: Callable[[Objective], None], form: str) -> Non
 
 def test_compiles_whole() -> None:
     student, teacher = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
-    assert torch.allclose(torch.compile(ickd_loss, fullgraph=True, backend="eager")(student, teacher), ickd_loss(student, teacher))
+    assert torch.allclose(
+        torch.compile(ickd_loss, fullgraph=True, backend="eager")(student, teacher),
+        ickd_loss(student, teacher),
+    )

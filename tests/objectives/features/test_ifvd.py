@@ -12,7 +12,12 @@ from instil.objectives.features.ifvd import IFVD, ifvd_loss
 def variation(image: np.ndarray, label: np.ndarray) -> dict[tuple[int, int], float]:
     """Cosine of each labelled position of (C, H, W) with the mean of its class."""
     found = {}
-    places = [(row, column) for row in range(label.shape[0]) for column in range(label.shape[1]) if label[row, column] != UNLABELLED]
+    places = [
+        (row, column)
+        for row in range(label.shape[0])
+        for column in range(label.shape[1])
+        if label[row, column] != UNLABELLED
+    ]
     for row, column in places:
         same = [image[:, i, j] for i, j in places if label[i, j] == label[row, column]]
         own, prototype = image[:, row, column], np.mean(same, 0)
@@ -27,10 +32,16 @@ def labels(seed: int = 0) -> Tensor:
 
 
 def test_agrees_with_plain_loops() -> None:
-    student, teacher, label = torch.randn(3, 4, 4, 3, dtype=torch.float64), torch.randn(3, 7, 4, 3, dtype=torch.float64), labels()
+    student, teacher, label = (
+        torch.randn(3, 4, 4, 3, dtype=torch.float64),
+        torch.randn(3, 7, 4, 3, dtype=torch.float64),
+        labels(),
+    )
     label[2] = UNLABELLED
     expected = []
-    for mine, theirs, own in zip(student.numpy(), teacher.numpy(), label[:, ::2, ::2].numpy(), strict=True):
+    for mine, theirs, own in zip(
+        student.numpy(), teacher.numpy(), label[:, ::2, ::2].numpy(), strict=True
+    ):
         a, b = variation(mine, own), variation(theirs, own)
         expected.append(np.mean([(a[place] - b[place]) ** 2 for place in a]) if a else 0.0)
     assert np.allclose(ifvd_loss(student, teacher, label, reduction="none"), expected, rtol=1e-10)
@@ -75,4 +86,7 @@ def test_tokens_on_either_side(shapes: tuple[tuple[int, ...], tuple[int, ...]]) 
 
 def test_compiles_whole() -> None:
     student, teacher, label = torch.randn(3, 4, 4, 3), torch.randn(3, 7, 4, 3), labels()
-    assert torch.allclose(torch.compile(ifvd_loss, fullgraph=True, backend="eager")(student, teacher, label), ifvd_loss(student, teacher, label))
+    assert torch.allclose(
+        torch.compile(ifvd_loss, fullgraph=True, backend="eager")(student, teacher, label),
+        ifvd_loss(student, teacher, label),
+    )

@@ -15,12 +15,19 @@ from instil.testing import check_objective, sample_outputs
 
 @pytest.mark.parametrize("normalize", [False, True])
 def test_agrees_with_a_plain_loop(normalize: bool) -> None:
-    student, teacher = torch.randn(3, 2, 4, 5, dtype=torch.float64), torch.randn(3, 2, 4, 5, dtype=torch.float64)
+    student, teacher = (
+        torch.randn(3, 2, 4, 5, dtype=torch.float64),
+        torch.randn(3, 2, 4, 5, dtype=torch.float64),
+    )
     expected = []
     for n in range(3):
         total = 0.0
         for p in range(2):
-            a, b = (side[n, p].numpy().ravel() / (np.linalg.norm(side[n, p].numpy()) if normalize else 1) for side in (student, teacher))
+            a, b = (
+                side[n, p].numpy().ravel()
+                / (np.linalg.norm(side[n, p].numpy()) if normalize else 1)
+                for side in (student, teacher)
+            )
             total += sum((x - y) ** 2 for x, y in zip(a, b, strict=True)) / 2
         expected.append(total)
     assert np.allclose(jacobian_loss(student, teacher, normalize, "none"), expected, rtol=1e-10)
@@ -30,7 +37,10 @@ def test_agrees_with_a_plain_loop(normalize: bool) -> None:
 def test_projections_are_of_the_true_jacobian() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
-    given, directions = torch.randn(5, 4, dtype=torch.float64, requires_grad=True), torch.randn(5, 2, 3, dtype=torch.float64)
+    given, directions = (
+        torch.randn(5, 4, dtype=torch.float64, requires_grad=True),
+        torch.randn(5, 2, 3, dtype=torch.float64),
+    )
     ours = projected_jacobian(net(given), given, directions)
     for n in range(5):
         jacobian = torch.autograd.functional.jacobian(net, given[n].detach())
@@ -60,7 +70,9 @@ def test_other_dimensions_of_the_answer_are_directions_too() -> None:
     outputs: Outputs = {"logits": given.view(2, 2, 2) * 3, "input": given}
     objective = Jacobian()
     objective.build(outputs, outputs)
-    values = objective(outputs, {"logits": given.view(2, 2, 2), "input": given}, {"index": torch.arange(2)})
+    values = objective(
+        outputs, {"logits": given.view(2, 2, 2), "input": given}, {"index": torch.arange(2)}
+    )
     expected = 4 * normal({"index": torch.arange(2)}, (4,)).square().sum(1)
     assert torch.allclose(values, expected)
 
@@ -81,4 +93,6 @@ def test_compiles_whole() -> None:
     student, teacher = torch.randn(3, 2, 5), torch.randn(3, 2, 5)
     compiled = torch.compile(jacobian_loss, fullgraph=True, backend="eager")
     for normalize in (False, True):
-        assert torch.allclose(compiled(student, teacher, normalize), jacobian_loss(student, teacher, normalize))
+        assert torch.allclose(
+            compiled(student, teacher, normalize), jacobian_loss(student, teacher, normalize)
+        )

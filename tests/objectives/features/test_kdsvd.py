@@ -13,9 +13,13 @@ from instil.objectives.features.kdsvd import KDSVD, kdsvd_loss, right_vectors
 SHAPES = ((4, 3, 3), (6, 2, 4))
 
 
-def maps(number: int = 2, seed: int = 0, shapes: tuple[tuple[int, ...], ...] = SHAPES) -> list[Tensor]:
+def maps(
+    number: int = 2, seed: int = 0, shapes: tuple[tuple[int, ...], ...] = SHAPES
+) -> list[Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(number, *shape, dtype=torch.float64, generator=generator) for shape in shapes]
+    return [
+        torch.randn(number, *shape, dtype=torch.float64, generator=generator) for shape in shapes
+    ]
 
 
 def eigenvectors(stage: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -43,13 +47,17 @@ def directions(student: Tensor, teacher: Tensor, k: int) -> tuple[np.ndarray, np
 def test_agrees_with_eigenvectors_and_loops(k: int) -> None:
     student, teacher = maps(), maps(seed=1)
     for n, ours in enumerate(kdsvd_loss(student, teacher, k, reduction="none")):
-        (mine, theirs), (next_mine, next_theirs) = (directions(a[n], b[n], k) for a, b in zip(student, teacher, strict=True))
+        (mine, theirs), (next_mine, next_theirs) = (
+            directions(a[n], b[n], k) for a, b in zip(student, teacher, strict=True)
+        )
         expected = 0.0
         for c in range(next_mine.shape[0]):
             for d in range(mine.shape[0]):
                 for i in range(k):
                     ours_kernel = np.exp(-((next_mine[c, i] - mine[d, i]) ** 2) / 8)
-                    expected += (ours_kernel - np.exp(-((next_theirs[c, i] - theirs[d, i]) ** 2) / 8)) ** 2
+                    expected += (
+                        ours_kernel - np.exp(-((next_theirs[c, i] - theirs[d, i]) ** 2) / 8)
+                    ) ** 2
         assert float(ours) == pytest.approx(expected)
 
 
@@ -64,7 +72,9 @@ def test_the_gradient_is_that_of_the_vectors() -> None:
         numeric = (vectors(stage + step) - vectors(stage - step)) / 2
     for channel in range(4):
         (gradient,) = torch.autograd.grad(vectors(stage)[0, channel, 1], stage)
-        assert float((gradient * step).sum()) == pytest.approx(float(numeric[0, channel, 1]), rel=1e-4, abs=1e-12)
+        assert float((gradient * step).sum()) == pytest.approx(
+            float(numeric[0, channel, 1]), rel=1e-4, abs=1e-12
+        )
     assert torch.allclose(top.mT @ top, torch.eye(2).double())
 
 
@@ -77,8 +87,12 @@ def test_equal_singular_values_have_a_bounded_gradient() -> None:
 
 def test_signs_of_the_teacher_do_not_matter() -> None:
     student, teacher = maps(), maps(seed=1)
-    assert torch.allclose(kdsvd_loss(student, teacher), kdsvd_loss(student, [teacher[0], -teacher[1]]))
-    assert torch.allclose(kdsvd_loss(student, teacher), kdsvd_loss([-student[0], student[1]], teacher))
+    assert torch.allclose(
+        kdsvd_loss(student, teacher), kdsvd_loss(student, [teacher[0], -teacher[1]])
+    )
+    assert torch.allclose(
+        kdsvd_loss(student, teacher), kdsvd_loss([-student[0], student[1]], teacher)
+    )
 
 
 def test_a_stage_of_one_position_has_one_direction() -> None:
@@ -87,7 +101,10 @@ def test_a_stage_of_one_position_has_one_direction() -> None:
 
 
 def test_says_what_is_wrong() -> None:
-    with pytest.raises(ValueError, match="KDSVD goes from one stage to the next and needs two pairs of stages, not 1"):
+    with pytest.raises(
+        ValueError,
+        match="KDSVD goes from one stage to the next and needs two pairs of stages, not 1",
+    ):
         kdsvd_loss(maps()[:1], maps()[:1])
     with pytest.raises(ValueError, match="the student has 4 channels where the teacher has 6"):
         kdsvd_loss(maps(), maps()[::-1])
@@ -95,7 +112,9 @@ def test_says_what_is_wrong() -> None:
         kdsvd_loss(maps(), maps(), signs="svd")  # type: ignore[arg-type]
 
 
-def test_any_two_nets_with_stages(check_pair: Callable[[Objective], None], nets: tuple[str, str]) -> None:
+def test_any_two_nets_with_stages(
+    check_pair: Callable[[Objective], None], nets: tuple[str, str]
+) -> None:
     if "one map" in nets:
         with pytest.raises(ValueError, match="KDSVD goes from one stage to the next"):
             check_pair(KDSVD())
@@ -105,4 +124,7 @@ def test_any_two_nets_with_stages(check_pair: Callable[[Objective], None], nets:
 
 def test_compiles_whole() -> None:
     student, teacher = maps(), maps(seed=1)
-    assert torch.allclose(torch.compile(kdsvd_loss, fullgraph=True, backend="eager")(student, teacher), kdsvd_loss(student, teacher))
+    assert torch.allclose(
+        torch.compile(kdsvd_loss, fullgraph=True, backend="eager")(student, teacher),
+        kdsvd_loss(student, teacher),
+    )

@@ -15,11 +15,19 @@ from instil.testing import check_objective, sample_outputs
 
 
 def test_agrees_with_a_plain_loop() -> None:
-    student, teacher = torch.rand(3, 4, 6, dtype=torch.float64), torch.rand(3, 2, 6, dtype=torch.float64)
+    student, teacher = (
+        torch.rand(3, 4, 6, dtype=torch.float64),
+        torch.rand(3, 2, 6, dtype=torch.float64),
+    )
     expected = []
     for n in range(3):
         a, b = student[n].numpy().reshape(2, 2, 6).mean(1).ravel(), teacher[n].numpy().ravel()
-        expected.append(sum(abs(x - y) for x, y in zip(a / np.linalg.norm(a), b / np.linalg.norm(b), strict=True)))
+        expected.append(
+            sum(
+                abs(x - y)
+                for x, y in zip(a / np.linalg.norm(a), b / np.linalg.norm(b), strict=True)
+            )
+        )
     assert np.allclose(lwm_loss(student, teacher, "none"), expected, rtol=1e-10)
     assert np.isclose(float(lwm_loss(student, teacher)), np.mean(expected))
 
@@ -48,7 +56,10 @@ class Picture(nn.Module):
 def pictures(**options: Any) -> tuple[Offline, Batch]:
     torch.manual_seed(0)
     nets = [Net(Picture(width), taps={"features": ["stage"]}) for width in (3, 5)]
-    return Offline(nets[0], Frozen(nets[1]), {"lwm": LwM(**options)}), {"x": torch.randn(6, 1, 4, 4), "index": torch.arange(6)}
+    return Offline(nets[0], Frozen(nets[1]), {"lwm": LwM(**options)}), {
+        "x": torch.randn(6, 1, 4, 4),
+        "index": torch.arange(6),
+    }
 
 
 def test_the_student_learns_where_to_look_for_the_teachers_answer() -> None:
@@ -61,13 +72,19 @@ def test_the_student_learns_where_to_look_for_the_teachers_answer() -> None:
     for net in (scheme.student, scheme.teacher.net):
         model: Any = net.model
         stage = model.stage(batch["x"]).detach()
-        importance = 2 * (stage * model.head.weight[answer][:, :, None, None]).mean((2, 3), keepdim=True) / 16
+        importance = (
+            2
+            * (stage * model.head.weight[answer][:, :, None, None]).mean((2, 3), keepdim=True)
+            / 16
+        )
         maps.append((importance * stage).sum(1).relu())
     assert torch.allclose(update.losses["lwm"], lwm_loss(maps[0], maps[1]), rtol=1e-4)
     update.losses["lwm"].backward()
     weights = dict(scheme.named_parameters())
     assert weights["student.model.stage.weight"].grad.abs().sum() > 0
-    assert all(parameter.grad is None for name, parameter in weights.items() if name.startswith("teacher"))
+    assert all(
+        parameter.grad is None for name, parameter in weights.items() if name.startswith("teacher")
+    )
 
 
 def test_is_trained_in_half_precision_too() -> None:
@@ -108,4 +125,7 @@ def test_contracts() -> None:
 
 def test_compiles_whole() -> None:
     student, teacher = torch.rand(2, 4, 4), torch.rand(2, 4, 4)
-    assert torch.allclose(torch.compile(lwm_loss, fullgraph=True, backend="eager")(student, teacher), lwm_loss(student, teacher))
+    assert torch.allclose(
+        torch.compile(lwm_loss, fullgraph=True, backend="eager")(student, teacher),
+        lwm_loss(student, teacher),
+    )

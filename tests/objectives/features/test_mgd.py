@@ -29,7 +29,9 @@ def test_the_generator_is_two_convolutions() -> None:
     assert isinstance(first, nn.Conv2d)
     assert isinstance(second, nn.Conv2d)
     hidden = nn.functional.conv2d(stage, first.weight, first.bias, padding=1).clamp_min(0)
-    assert torch.allclose(made(stage), nn.functional.conv2d(hidden, second.weight, second.bias, padding=1))
+    assert torch.allclose(
+        made(stage), nn.functional.conv2d(hidden, second.weight, second.bias, padding=1)
+    )
     assert str(made.align) == "4x4 -> 2x2, conv 1x1"
 
 
@@ -42,7 +44,9 @@ def test_the_mask_hides_whole_channels_or_positions_at_its_rate(mask: str, ratio
     assert drawn.shape == ((200, 30, 1, 1) if mask == "channel" else (200, 1, 5, 6))
     assert set(drawn.unique().tolist()) == {0.0, 1.0}
     assert 1 - float(drawn.mean()) == pytest.approx(ratio, abs=0.02)
-    assert torch.equal(drawn[50:60], objective._draw(stage[50:60], {**batch, "index": torch.arange(50, 60)}, 0))
+    assert torch.equal(
+        drawn[50:60], objective._draw(stage[50:60], {**batch, "index": torch.arange(50, 60)}, 0)
+    )
     assert not torch.equal(drawn, objective._draw(stage, {**batch, "step": torch.tensor(3)}, 0))
     assert not torch.equal(drawn, objective._draw(stage, batch, 1))
 
@@ -51,7 +55,12 @@ def test_nothing_masked_is_the_generator_alone(features: Features) -> None:
     student, teacher = features("cnn"), features("cnn", seed=1)
     objective = MGD(ratio=0.0, pairs=[[1, 1]])
     objective.build(student, teacher)
-    expected = (objective.adapters[0](student["features"][1]) - teacher["features"][1]).square().flatten(1).mean(1)
+    expected = (
+        (objective.adapters[0](student["features"][1]) - teacher["features"][1])
+        .square()
+        .flatten(1)
+        .mean(1)
+    )
     assert torch.allclose(objective(student, teacher, {"index": torch.arange(4)}), expected)
 
 
@@ -72,4 +81,6 @@ def test_any_two_nets(check_pair: Callable[[Objective], None], mask: str) -> Non
 def test_compiles_whole() -> None:
     student, mask, generate = torch.randn(2, 3, 4, 4), torch.ones(2, 3, 1, 1), nn.Conv2d(3, 3, 1)
     compiled = torch.compile(mgd_loss, fullgraph=True, backend="eager")
-    assert torch.allclose(compiled(student, student, mask, generate), mgd_loss(student, student, mask, generate))
+    assert torch.allclose(
+        compiled(student, student, mask, generate), mgd_loss(student, student, mask, generate)
+    )

@@ -13,7 +13,10 @@ from instil.testing import check_objective
 
 
 def test_agrees_with_a_plain_loop() -> None:
-    student, teacher = torch.randn(3, 6, 4, 5, dtype=torch.float64), torch.randn(3, 2, 4, 5, dtype=torch.float64)
+    student, teacher = (
+        torch.randn(3, 6, 4, 5, dtype=torch.float64),
+        torch.randn(3, 2, 4, 5, dtype=torch.float64),
+    )
     expected = []
     for s, t in zip(student.numpy(), teacher.numpy(), strict=True):
         expected.append(sum(((s[2 * m : 2 * m + 2] - t) ** 2).mean() for m in range(3)))
@@ -27,17 +30,25 @@ def test_is_zero_where_every_segment_is_the_teacher() -> None:
 
 
 def test_smaller_stages_meet_the_average_of_larger_ones() -> None:
-    student, teacher = {"features": (torch.randn(2, 4, 6, 4),)}, {"features": (torch.randn(2, 3, 2, 8),)}
+    student, teacher = (
+        {"features": (torch.randn(2, 4, 6, 4),)},
+        {"features": (torch.randn(2, 3, 2, 8),)},
+    )
     objective = NORM(segments=2)
     objective.build(student, teacher)
     stage, expanded = objective.expand(student)
     assert torch.equal(stage, student["features"][0])
     assert expanded.shape == (2, 6, 6, 4)
-    pooled = nn.functional.adaptive_avg_pool2d(expanded, (2, 4)), nn.functional.adaptive_avg_pool2d(teacher["features"][0], (2, 4))
+    pooled = (
+        nn.functional.adaptive_avg_pool2d(expanded, (2, 4)),
+        nn.functional.adaptive_avg_pool2d(teacher["features"][0], (2, 4)),
+    )
     assert torch.allclose(objective(student, teacher, {}), norm_loss(*pooled, "none"))
 
 
-def test_auto_takes_the_deepest_stages(features: Callable[..., dict[str, tuple[Tensor, ...]]]) -> None:
+def test_auto_takes_the_deepest_stages(
+    features: Callable[..., dict[str, tuple[Tensor, ...]]],
+) -> None:
     objective = NORM()
     objective.build(features("cnn"), features("wide cnn", seed=1))
     assert objective.matched == [(2, 3)]
@@ -60,4 +71,7 @@ def test_contracts() -> None:
 
 def test_compiles_whole() -> None:
     student, teacher = torch.randn(2, 6, 4, 4), torch.randn(2, 3, 4, 4)
-    assert torch.allclose(torch.compile(norm_loss, fullgraph=True, backend="eager")(student, teacher), norm_loss(student, teacher))
+    assert torch.allclose(
+        torch.compile(norm_loss, fullgraph=True, backend="eager")(student, teacher),
+        norm_loss(student, teacher),
+    )

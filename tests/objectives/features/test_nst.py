@@ -20,21 +20,33 @@ def kernels(name: str, a: np.ndarray, b: np.ndarray, width: float) -> float:
 
 @pytest.mark.parametrize("kernel", ["linear", "polynomial", "gaussian"])
 def test_is_the_discrepancy_of_two_sets_of_channels(kernel: str) -> None:
-    student, teacher = torch.randn(2, 3, 2, 4, dtype=torch.float64), torch.randn(2, 5, 2, 4, dtype=torch.float64)
+    student, teacher = (
+        torch.randn(2, 3, 2, 4, dtype=torch.float64),
+        torch.randn(2, 5, 2, 4, dtype=torch.float64),
+    )
     for n, ours in enumerate(nst_loss(student, teacher, kernel, reduction="none")):  # type: ignore[arg-type]
-        mine, theirs = ([c.flatten().numpy() / np.linalg.norm(c.numpy()) for c in side[n]] for side in (student, teacher))
+        mine, theirs = (
+            [c.flatten().numpy() / np.linalg.norm(c.numpy()) for c in side[n]]
+            for side in (student, teacher)
+        )
         width = float(np.mean([((a - b) ** 2).sum() for a in mine for b in theirs]))
 
-        def similarity(first: list[np.ndarray], second: list[np.ndarray], width: float = width) -> float:
+        def similarity(
+            first: list[np.ndarray], second: list[np.ndarray], width: float = width
+        ) -> float:
             return float(np.mean([kernels(kernel, a, b, width) for a in first for b in second]))
 
-        assert float(ours) == pytest.approx(similarity(theirs, theirs) + similarity(mine, mine) - 2 * similarity(mine, theirs))
+        assert float(ours) == pytest.approx(
+            similarity(theirs, theirs) + similarity(mine, mine) - 2 * similarity(mine, theirs)
+        )
 
 
 def test_polynomial_takes_degree_and_offset() -> None:
     student, teacher = torch.rand(1, 1, 1, 3).double(), torch.rand(1, 1, 1, 3).double()
     cosine = torch.nn.functional.cosine_similarity(student.flatten(1), teacher.flatten(1))
-    assert torch.allclose(nst_loss(student, teacher, degree=3, offset=0.5), 2 * 1.5**3 - 2 * (cosine + 0.5) ** 3)
+    assert torch.allclose(
+        nst_loss(student, teacher, degree=3, offset=0.5), 2 * 1.5**3 - 2 * (cosine + 0.5) ** 3
+    )
 
 
 @pytest.mark.parametrize("kernel", ["linear", "polynomial", "gaussian"])
@@ -47,7 +59,9 @@ def test_forgets_the_order_and_the_scale_of_channels(kernel: str) -> None:
 
 def test_the_larger_map_is_pooled() -> None:
     student, teacher = torch.randn(2, 3, 4, 4), torch.randn(2, 5, 2, 2)
-    assert torch.allclose(nst_loss(student, teacher), nst_loss(torch.nn.functional.avg_pool2d(student, 2), teacher))
+    assert torch.allclose(
+        nst_loss(student, teacher), nst_loss(torch.nn.functional.avg_pool2d(student, 2), teacher)
+    )
 
 
 @pytest.mark.parametrize("kernel", ["linear", "polynomial", "gaussian"])
@@ -73,4 +87,6 @@ def test_compiles_whole() -> None:
     student, teacher = torch.randn(2, 3, 4, 4), torch.randn(2, 5, 4, 4)
     for kernel in ("polynomial", "gaussian"):
         compiled = torch.compile(nst_loss, fullgraph=True, backend="eager")
-        assert torch.allclose(compiled(student, teacher, kernel), nst_loss(student, teacher, kernel))  # type: ignore[arg-type]
+        assert torch.allclose(
+            compiled(student, teacher, kernel), nst_loss(student, teacher, kernel)
+        )  # type: ignore[arg-type]

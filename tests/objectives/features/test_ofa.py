@@ -14,17 +14,30 @@ from instil.testing import check_objective
 @pytest.mark.parametrize(("gamma", "temperature"), [(1.0, 1.0), (1.5, 1.0), (0.7, 2.0)])
 @pytest.mark.parametrize("form", ["code", "paper"])
 def test_agrees_with_a_plain_loop(gamma: float, temperature: float, form: Form) -> None:
-    student, teacher, target = torch.randn(4, 5, dtype=torch.float64), torch.randn(4, 5, dtype=torch.float64), torch.tensor([2, 0, -100, 4])
+    student, teacher, target = (
+        torch.randn(4, 5, dtype=torch.float64),
+        torch.randn(4, 5, dtype=torch.float64),
+        torch.tensor([2, 0, -100, 4]),
+    )
     expected = []
-    for s, t, y in zip(student.numpy() / temperature, teacher.numpy() / temperature, target.tolist(), strict=True):
+    for s, t, y in zip(
+        student.numpy() / temperature, teacher.numpy() / temperature, target.tolist(), strict=True
+    ):
         p, q = np.exp(t) / np.exp(t).sum(), np.exp(s) / np.exp(s).sum()
         if form == "code":
-            terms = [((1 + p[c]) ** gamma - 1 if c == y else p[c] ** gamma) * np.log(q[c]) for c in range(5)]
+            terms = [
+                ((1 + p[c]) ** gamma - 1 if c == y else p[c] ** gamma) * np.log(q[c])
+                for c in range(5)
+            ]
         else:
             terms = [((1 + p[c]) ** gamma if c == y else p[c]) * np.log(q[c]) for c in range(5)]
         expected.append(-sum(terms) if y >= 0 else 0.0)
-    assert np.allclose(ofa_loss(student, teacher, target, gamma, temperature, form, "none"), expected, rtol=1e-12)
-    assert np.isclose(float(ofa_loss(student, teacher, target, gamma, temperature, form)), sum(expected) / 3)
+    assert np.allclose(
+        ofa_loss(student, teacher, target, gamma, temperature, form, "none"), expected, rtol=1e-12
+    )
+    assert np.isclose(
+        float(ofa_loss(student, teacher, target, gamma, temperature, form)), sum(expected) / 3
+    )
 
 
 def test_with_gamma_1_it_is_the_cross_entropy_to_the_teacher() -> None:
@@ -33,11 +46,19 @@ def test_with_gamma_1_it_is_the_cross_entropy_to_the_teacher() -> None:
     assert torch.allclose(ofa_loss(student, teacher, torch.randint(5, (6,)), gamma=1.0), expected)
 
 
-def test_any_architecture_speaks_in_logits(features: Callable[..., dict[str, tuple[Tensor, ...]]], nets: tuple[str, str]) -> None:
-    student, teacher = features(nets[0]) | {"logits": torch.randn(4, 7)}, {"logits": torch.randn(4, 7)}
+def test_any_architecture_speaks_in_logits(
+    features: Callable[..., dict[str, tuple[Tensor, ...]]], nets: tuple[str, str]
+) -> None:
+    student, teacher = (
+        features(nets[0]) | {"logits": torch.randn(4, 7)},
+        {"logits": torch.randn(4, 7)},
+    )
     objective = OFA()
     objective.build(student, teacher)
-    mine = {"features": tuple(stage.clone().requires_grad_() for stage in student["features"]), "logits": student["logits"]}
+    mine = {
+        "features": tuple(stage.clone().requires_grad_() for stage in student["features"]),
+        "logits": student["logits"],
+    }
     label = torch.tensor([0, 1, 2, 3])
     values = objective(mine, teacher, {"label": label})
     assert values.shape == (4,)
@@ -46,17 +67,31 @@ def test_any_architecture_speaks_in_logits(features: Callable[..., dict[str, tup
         assert tensor.grad is not None
         assert torch.isfinite(tensor.grad).all()
     assert all(stage.grad.abs().sum() > 0 for stage in mine["features"])
-    one = {"features": tuple(stage[2:3] for stage in student["features"]), "logits": student["logits"][2:3]}
-    assert torch.allclose(objective(one, {"logits": teacher["logits"][2:3]}, {"label": label[2:3]})[0], values[2], rtol=1e-4)
+    one = {
+        "features": tuple(stage[2:3] for stage in student["features"]),
+        "logits": student["logits"][2:3],
+    }
+    assert torch.allclose(
+        objective(one, {"logits": teacher["logits"][2:3]}, {"label": label[2:3]})[0],
+        values[2],
+        rtol=1e-4,
+    )
 
 
-def test_exits_are_the_deeper_the_earlier_they_are(features: Callable[..., dict[str, tuple[Tensor, ...]]]) -> None:
+def test_exits_are_the_deeper_the_earlier_they_are(
+    features: Callable[..., dict[str, tuple[Tensor, ...]]],
+) -> None:
     logits = {"logits": torch.randn(4, 7)}
     objective = OFA()
     objective.build(features("wide cnn") | logits, logits)
-    assert [sum(isinstance(part, nn.ReLU) for part in one.modules()) for one in objective.exits] == [6, 4, 2, 0]
+    assert [
+        sum(isinstance(part, nn.ReLU) for part in one.modules()) for one in objective.exits
+    ] == [6, 4, 2, 0]
     objective.build(features("vit") | logits, logits)
-    assert [sum(isinstance(part, nn.TransformerEncoderLayer) for part in one.modules()) for one in objective.exits] == [3, 2, 1, 1]
+    assert [
+        sum(isinstance(part, nn.TransformerEncoderLayer) for part in one.modules())
+        for one in objective.exits
+    ] == [3, 2, 1, 1]
 
 
 def test_many_tokens_are_merged_and_the_class_token_answers() -> None:
@@ -73,15 +108,24 @@ def test_many_tokens_are_merged_and_the_class_token_answers() -> None:
 def test_merging_takes_neighbours() -> None:
     tokens = torch.randn(1, 64, 4).requires_grad_()
     made = TokenExit(tokens, 1, 5)
-    merged = made.merge[0](nn.functional.pixel_unshuffle(tokens.mT.reshape(1, 4, 8, 8), 2).permute(0, 2, 3, 1))
+    merged = made.merge[0](
+        nn.functional.pixel_unshuffle(tokens.mT.reshape(1, 4, 8, 8), 2).permute(0, 2, 3, 1)
+    )
     (gradient,) = torch.autograd.grad(merged[0, 1, 2, 0], tokens)
-    assert {divmod(int(n), 8) for n in gradient[0].abs().sum(1).nonzero()} == {(2, 4), (2, 5), (3, 4), (3, 5)}
+    assert {divmod(int(n), 8) for n in gradient[0].abs().sum(1).nonzero()} == {
+        (2, 4),
+        (2, 5),
+        (3, 4),
+        (3, 5),
+    }
 
 
 def test_a_map_of_the_deepest_size_has_one_convolution() -> None:
     deepest = torch.randn(2, 6, 3, 2)
     assert isinstance(MapExit(torch.randn(2, 4, 3, 2), deepest, 5, "group").body, nn.Conv2d)
-    assert MapExit(torch.randn(2, 4, 12, 8), deepest, 5, "batch")(torch.randn(2, 4, 12, 8)).shape == (2, 5)
+    assert MapExit(torch.randn(2, 4, 12, 8), deepest, 5, "batch")(
+        torch.randn(2, 4, 12, 8)
+    ).shape == (2, 5)
 
 
 def test_says_what_it_cannot_do(features: Callable[..., dict[str, tuple[Tensor, ...]]]) -> None:
@@ -100,4 +144,7 @@ def test_contracts() -> None:
 
 def test_compiles_whole() -> None:
     student, teacher, target = torch.randn(4, 5), torch.randn(4, 5), torch.tensor([2, 0, -100, 4])
-    assert torch.allclose(torch.compile(ofa_loss, fullgraph=True, backend="eager")(student, teacher, target), ofa_loss(student, teacher, target))
+    assert torch.allclose(
+        torch.compile(ofa_loss, fullgraph=True, backend="eager")(student, teacher, target),
+        ofa_loss(student, teacher, target),
+    )

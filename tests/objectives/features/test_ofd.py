@@ -20,7 +20,9 @@ def test_is_the_partial_distance_from_the_margin_relu() -> None:
     for n, ours in enumerate(ofd_loss(student, teacher, margin, "none")):
         total = 0.0
         for c in range(3):
-            for s, t in zip(student[n, c].flatten().tolist(), teacher[n, c].flatten().tolist(), strict=True):
+            for s, t in zip(
+                student[n, c].flatten().tolist(), teacher[n, c].flatten().tolist(), strict=True
+            ):
                 target = max(t, float(margin[c]))
                 skipped = s <= target <= 0
                 total += 0.0 if skipped else (s - target) ** 2
@@ -28,10 +30,14 @@ def test_is_the_partial_distance_from_the_margin_relu() -> None:
 
 
 @pytest.mark.parametrize(("mean", "deviation"), [(0.0, 1.0), (-1.5, 0.7), (2.0, -1.0)])
-def test_the_margin_of_a_normal_channel_is_the_mean_of_its_negative_part(mean: float, deviation: float) -> None:
+def test_the_margin_of_a_normal_channel_is_the_mean_of_its_negative_part(
+    mean: float, deviation: float
+) -> None:
     normal = stats.norm(mean, abs(deviation))
     expected = integrate.quad(lambda x: x * normal.pdf(x), -20, 0)[0] / normal.cdf(0)
-    assert float(batch_norm_margin(torch.tensor([deviation]).double(), torch.tensor([mean]).double())) == pytest.approx(expected, rel=1e-6)
+    assert float(
+        batch_norm_margin(torch.tensor([deviation]).double(), torch.tensor([mean]).double())
+    ) == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_channel_that_is_hardly_ever_negative_and_one_without_spread_have_a_margin_too() -> None:
@@ -39,7 +45,9 @@ def test_a_channel_that_is_hardly_ever_negative_and_one_without_spread_have_a_ma
     assert margins.tolist() == [-3.0, -2.0, 0.0]
 
 
-def test_margins_are_the_mean_negative_responses_of_the_dry_batch_and_then_of_all_steps(features: Features) -> None:
+def test_margins_are_the_mean_negative_responses_of_the_dry_batch_and_then_of_all_steps(
+    features: Features,
+) -> None:
     student, teacher = features("cnn"), features("cnn", seed=1)
     objective = OFD(pairs=[[0, 0]])
     objective.build(student, teacher)
@@ -48,7 +56,9 @@ def test_margins_are_the_mean_negative_responses_of_the_dry_batch_and_then_of_al
         values = torch.cat(stages).transpose(0, 1).flatten(1).numpy()
         return [float(np.mean(channel[channel < 0])) for channel in values]
 
-    assert objective.get_buffer("margin_0").tolist() == pytest.approx(expected(teacher["features"][0]), rel=1e-5)
+    assert objective.get_buffer("margin_0").tolist() == pytest.approx(
+        expected(teacher["features"][0]), rel=1e-5
+    )
     later = [features("cnn", seed=seed) for seed in (2, 3)]
     for number, side in enumerate(later):
         batch = {"index": torch.arange(4), "valid": torch.tensor([True, True, True, number == 0])}
@@ -58,7 +68,10 @@ def test_margins_are_the_mean_negative_responses_of_the_dry_batch_and_then_of_al
 
 
 def test_a_teacher_tapped_after_its_relu_has_margin_zero(features: Features) -> None:
-    student, teacher = features("cnn"), {"features": tuple(stage.relu() for stage in features("cnn", seed=1)["features"])}
+    student, teacher = (
+        features("cnn"),
+        {"features": tuple(stage.relu() for stage in features("cnn", seed=1)["features"])},
+    )
     objective = OFD()
     objective.build(student, teacher)
     objective.after_step(objective.keep(student, teacher, {"index": torch.arange(4)}))

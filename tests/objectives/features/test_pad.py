@@ -14,7 +14,9 @@ def test_is_a_gaussian_likelihood_of_every_number() -> None:
         expected = 0.0
         for d in range(5):
             squared = (float(student[n, d]) - float(teacher[n, d])) ** 2
-            expected += squared / (0.1 + math.exp(float(log_variance[n, d]))) + float(log_variance[n, d])
+            expected += squared / (0.1 + math.exp(float(log_variance[n, d]))) + float(
+                log_variance[n, d]
+            )
         assert float(ours) == pytest.approx(expected / 5)
 
 
@@ -28,7 +30,10 @@ def test_the_best_variance_is_the_squared_error() -> None:
 
 @pytest.mark.parametrize("extreme", [-1e4, 1e4])
 def test_extreme_variances_have_a_finite_gradient(extreme: float) -> None:
-    student, log_variance = torch.ones(2, 3, requires_grad=True), torch.full((2, 3), extreme, requires_grad=True)
+    student, log_variance = (
+        torch.ones(2, 3, requires_grad=True),
+        torch.full((2, 3), extreme, requires_grad=True),
+    )
     pad_loss(student, torch.zeros(2, 3), log_variance).backward()
     for tensor in (student, log_variance):
         assert tensor.grad is not None
@@ -53,17 +58,26 @@ def test_batch_norm_couples_the_samples_and_a_batch_of_one_still_has_a_loss() ->
     objective.build(student, teacher)
     assert objective.couples
     assert objective(student, teacher, {}).shape == ()
-    assert torch.isfinite(objective({"embedding": torch.randn(1, 3)}, {"embedding": torch.randn(1, 5)}, {}))
+    assert torch.isfinite(
+        objective({"embedding": torch.randn(1, 3)}, {"embedding": torch.randn(1, 5)}, {})
+    )
     with pytest.raises(ValueError, match="no norm 'group'"):
         PAD(norm="group")  # type: ignore[arg-type]
 
 
 def test_a_whole_sample_can_be_uncertain() -> None:
-    student, teacher = {"embedding": torch.tensor([[0.0, 1.0], [0.0, 9.0]])}, {"embedding": torch.zeros(2, 2)}
+    student, teacher = (
+        {"embedding": torch.tensor([[0.0, 1.0], [0.0, 9.0]])},
+        {"embedding": torch.zeros(2, 2)},
+    )
     objective = PAD()
     objective.build(student, teacher)
     with torch.no_grad():
-        linear = next(module for module in objective.log_variance.modules() if isinstance(module, torch.nn.Linear))
+        linear = next(
+            module
+            for module in objective.log_variance.modules()
+            if isinstance(module, torch.nn.Linear)
+        )
         linear.weight.copy_(torch.tensor([[0.0, 1.0], [0.0, 1.0]]))
         linear.bias.zero_()
     sure, unsure = objective(student, teacher, {}).tolist()
@@ -79,4 +93,6 @@ def test_refuses_other_shapes() -> None:
 def test_compiles_whole() -> None:
     student, teacher, log_variance = torch.randn(2, 3), torch.randn(2, 3), torch.randn(2, 3)
     compiled = torch.compile(pad_loss, fullgraph=True, backend="eager")
-    assert torch.allclose(compiled(student, teacher, log_variance), pad_loss(student, teacher, log_variance))
+    assert torch.allclose(
+        compiled(student, teacher, log_variance), pad_loss(student, teacher, log_variance)
+    )

@@ -10,7 +10,10 @@ from instil.objectives.features.patient_kd import PatientKD, patient_kd_loss
 
 @pytest.mark.parametrize("normalize", [True, False])
 def test_agrees_with_a_plain_loop(normalize: bool) -> None:
-    student, teacher = torch.randn(3, 2, 5, dtype=torch.float64), torch.randn(3, 2, 5, dtype=torch.float64)
+    student, teacher = (
+        torch.randn(3, 2, 5, dtype=torch.float64),
+        torch.randn(3, 2, 5, dtype=torch.float64),
+    )
     for n in range(3):
         total = 0.0
         for layer in range(2):
@@ -18,7 +21,9 @@ def test_agrees_with_a_plain_loop(normalize: bool) -> None:
             if normalize:
                 mine, theirs = mine / np.sqrt((mine**2).sum()), theirs / np.sqrt((theirs**2).sum())
             total += sum((a - b) ** 2 for a, b in zip(mine, theirs, strict=True))
-        assert np.isclose(patient_kd_loss(student, teacher, normalize, "none")[n], total / (2 * 5), rtol=1e-12)
+        assert np.isclose(
+            patient_kd_loss(student, teacher, normalize, "none")[n], total / (2 * 5), rtol=1e-12
+        )
 
 
 @pytest.mark.parametrize(
@@ -37,7 +42,9 @@ def test_layers_of_the_paper(layers: object, expected: list[tuple[int, int]]) ->
 def test_refuses_what_leaves_no_layer() -> None:
     with pytest.raises(ValueError, match="'skip' leaves out the last layer, and the student has 1"):
         PatientKD().choose(1, 4)
-    with pytest.raises(ValueError, match="'last' leaves out the last layer, and the student has 6, the teacher 4"):
+    with pytest.raises(
+        ValueError, match="'last' leaves out the last layer, and the student has 6, the teacher 4"
+    ):
         PatientKD("last").choose(6, 4)
     with pytest.raises(ValueError, match="layers: 'first' is neither 'skip' nor 'last'"):
         PatientKD("first").choose(6, 12)  # type: ignore[arg-type]
@@ -45,15 +52,26 @@ def test_refuses_what_leaves_no_layer() -> None:
 
 def test_only_the_first_token_of_the_layers_is_read() -> None:
     def outputs(layers: int) -> Outputs:
-        return {"hidden_states": tuple(torch.randn(2, 4, 6, requires_grad=True) for _ in range(layers + 1))}
+        return {
+            "hidden_states": tuple(
+                torch.randn(2, 4, 6, requires_grad=True) for _ in range(layers + 1)
+            )
+        }
 
     student, teacher = outputs(3), outputs(6)
     objective = PatientKD()
     objective.build(student, teacher)
     objective(student, teacher, {}).sum().backward()
-    seen = [state.grad is not None and bool(state.grad.abs().sum()) for state in student["hidden_states"]]
+    seen = [
+        state.grad is not None and bool(state.grad.abs().sum())
+        for state in student["hidden_states"]
+    ]
     assert seen == [False, True, True, False]
-    assert all(state.grad[:, 1:].abs().sum() == 0 for state in student["hidden_states"] if state.grad is not None)
+    assert all(
+        state.grad[:, 1:].abs().sum() == 0
+        for state in student["hidden_states"]
+        if state.grad is not None
+    )
 
 
 def test_a_state_of_zeros_is_finite() -> None:

@@ -15,18 +15,33 @@ from instil.testing import check_objective
 def pooled(image: np.ndarray, size: int) -> np.ndarray:
     """Average over each of size x size cells; the sides divide."""
     cell = image.shape[0] // size
-    return np.array([[image[i * cell : (i + 1) * cell, j * cell : (j + 1) * cell].mean() for j in range(size)] for i in range(size)])
+    return np.array(
+        [
+            [
+                image[i * cell : (i + 1) * cell, j * cell : (j + 1) * cell].mean()
+                for j in range(size)
+            ]
+            for i in range(size)
+        ]
+    )
 
 
-@pytest.mark.parametrize(("side", "levels"), [(8, (4, 2, 1)), (4, (4, 2, 1)), (2, (4, 2, 1)), (1, (4, 2, 1)), (8, (2,))])
+@pytest.mark.parametrize(
+    ("side", "levels"), [(8, (4, 2, 1)), (4, (4, 2, 1)), (2, (4, 2, 1)), (1, (4, 2, 1)), (8, (2,))]
+)
 def test_hcl_agrees_with_a_plain_loop(side: int, levels: tuple[int, ...]) -> None:
-    student, teacher = torch.randn(3, 2, side, side, dtype=torch.float64), torch.randn(3, 2, side, side, dtype=torch.float64)
+    student, teacher = (
+        torch.randn(3, 2, side, side, dtype=torch.float64),
+        torch.randn(3, 2, side, side, dtype=torch.float64),
+    )
     expected = []
     for a, b in zip(student.numpy(), teacher.numpy(), strict=True):
         used = [level for level in levels if level < side]
         value = ((a - b) ** 2).mean()
         for place, level in enumerate(used):
-            value += np.mean([((pooled(a[c], level) - pooled(b[c], level)) ** 2).mean() for c in range(2)]) / 2 ** (place + 1)
+            value += np.mean(
+                [((pooled(a[c], level) - pooled(b[c], level)) ** 2).mean() for c in range(2)]
+            ) / 2 ** (place + 1)
         expected.append(value / (1 + sum(0.5 ** (place + 1) for place in range(len(used)))))
     assert np.allclose(hcl_loss(student, teacher, levels, reduction="none"), expected, rtol=1e-12)
     assert np.isclose(float(hcl_loss(student, teacher, levels)), np.mean(expected))
@@ -41,39 +56,66 @@ def test_hcl_is_zero_at_a_match_and_refuses_other_shapes() -> None:
 
 def test_fusion_mixes_position_by_position() -> None:
     fusion = Fusion(3, 4, 5, True, lambda channels: nn.Identity()).double()
-    student, residual = torch.randn(2, 3, 4, 4, dtype=torch.float64), torch.randn(2, 4, 2, 2, dtype=torch.float64)
+    student, residual = (
+        torch.randn(2, 3, 4, 4, dtype=torch.float64),
+        torch.randn(2, 4, 2, 2, dtype=torch.float64),
+    )
     _, fused = fusion(student, residual, (4, 4))
-    reduce, attend = (part[0].weight.detach().numpy()[:, :, 0, 0] for part in (fusion.reduce, fusion.attend))
+    reduce, attend = (
+        part[0].weight.detach().numpy()[:, :, 0, 0] for part in (fusion.reduce, fusion.attend)
+    )
     bias = fusion.attend[0].bias.detach().numpy()
     for i in range(4):
         for j in range(4):
-            stage, deeper = reduce @ student.numpy()[1, :, i, j], residual.numpy()[1, :, i // 2, j // 2]
+            stage, deeper = (
+                reduce @ student.numpy()[1, :, i, j],
+                residual.numpy()[1, :, i // 2, j // 2],
+            )
             mix = 1 / (1 + np.exp(-(attend @ np.concatenate([stage, deeper]) + bias)))
-            assert np.allclose(fused.detach()[1, :, i, j], mix[0] * stage + mix[1] * deeper, rtol=1e-12)
+            assert np.allclose(
+                fused.detach()[1, :, i, j], mix[0] * stage + mix[1] * deeper, rtol=1e-12
+            )
 
 
-def test_a_shallow_teacher_stage_reaches_all_deeper_student_stages(features: Callable[..., dict[str, tuple[Tensor, ...]]]) -> None:
+def test_a_shallow_teacher_stage_reaches_all_deeper_student_stages(
+    features: Callable[..., dict[str, tuple[Tensor, ...]]],
+) -> None:
     student, teacher = features("cnn"), features("wide cnn", seed=1)
     objective = ReviewKD()
     objective.build(student, teacher)
-    assert [line.rpartition(": ")[2] for line in objective.plan] == ["fused with the deeper ones"] * 2 + ["the deepest"]
+    assert [line.rpartition(": ")[2] for line in objective.plan] == [
+        "fused with the deeper ones"
+    ] * 2 + ["the deepest"]
     mine = tuple(stage.requires_grad_() for stage in student["features"])
-    spoilt = {"features": tuple(t + 100 * (j == objective.matched[0][1]) for j, t in enumerate(teacher["features"]))}
-    difference = objective({"features": mine}, spoilt, {}) - objective({"features": mine}, teacher, {})
+    spoilt = {
+        "features": tuple(
+            t + 100 * (j == objective.matched[0][1]) for j, t in enumerate(teacher["features"])
+        )
+    }
+    difference = objective({"features": mine}, spoilt, {}) - objective(
+        {"features": mine}, teacher, {}
+    )
     for gradient in torch.autograd.grad(difference.sum(), mine):
         assert gradient.abs().sum() > 0
 
 
-def test_a_pooled_embedding_is_the_deepest_stage(features: Callable[..., dict[str, tuple[Tensor, ...]]]) -> None:
+def test_a_pooled_embedding_is_the_deepest_stage(
+    features: Callable[..., dict[str, tuple[Tensor, ...]]],
+) -> None:
     student, teacher = features("cnn"), features("cnn", seed=1)
-    sides = [{"features": (*side["features"], side["features"][-1].mean((2, 3)))} for side in (student, teacher)]
+    sides = [
+        {"features": (*side["features"], side["features"][-1].mean((2, 3)))}
+        for side in (student, teacher)
+    ]
     objective = ReviewKD()
     objective.build(*sides)
     assert objective.matched[-1] == (3, 3)
     assert objective(*sides, {}).shape == (4,)
 
 
-def test_samples_are_apart_unless_the_authors_batch_norm_is_asked_for(features: Callable[..., dict[str, tuple[Tensor, ...]]]) -> None:
+def test_samples_are_apart_unless_the_authors_batch_norm_is_asked_for(
+    features: Callable[..., dict[str, tuple[Tensor, ...]]],
+) -> None:
     student, teacher = features("cnn"), features("cnn", seed=1)
     objective = ReviewKD(norm="batch")
     objective.build(student, teacher)
@@ -92,4 +134,7 @@ def test_contracts() -> None:
 
 def test_compiles_whole() -> None:
     student, teacher = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8, 8)
-    assert torch.allclose(torch.compile(hcl_loss, fullgraph=True, backend="eager")(student, teacher), hcl_loss(student, teacher))
+    assert torch.allclose(
+        torch.compile(hcl_loss, fullgraph=True, backend="eager")(student, teacher),
+        hcl_loss(student, teacher),
+    )

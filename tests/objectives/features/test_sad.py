@@ -30,7 +30,10 @@ def test_is_the_distance_of_softmax_attentions(upsample: str) -> None:
 
 
 def test_the_deeper_stage_is_a_target() -> None:
-    stage, deeper = torch.randn(2, 3, 4, 4, requires_grad=True), torch.randn(2, 5, 2, 2, requires_grad=True)
+    stage, deeper = (
+        torch.randn(2, 3, 4, 4, requires_grad=True),
+        torch.randn(2, 5, 2, 2, requires_grad=True),
+    )
     sad_loss(stage, deeper).backward()
     assert stage.grad is not None
     assert deeper.grad is None
@@ -42,14 +45,18 @@ def test_sums_over_consecutive_stages_of_maps_and_tokens(features: Features) -> 
         objective = SAD()
         objective.build(student, {})
         mine = student["features"]
-        expected = torch.stack([sad_loss(mine[i], mine[i + 1], reduction="none") for i in range(len(mine) - 1)]).sum(0)
+        expected = torch.stack(
+            [sad_loss(mine[i], mine[i + 1], reduction="none") for i in range(len(mine) - 1)]
+        ).sum(0)
         values = objective(student, {}, {})
         assert values.shape == (4,)
         assert torch.allclose(values, expected)
 
 
 def test_says_what_is_wrong(features: Features) -> None:
-    with pytest.raises(ValueError, match="SAD goes from one stage to the next and needs two pairs of stages, not 1"):
+    with pytest.raises(
+        ValueError, match="SAD goes from one stage to the next and needs two pairs of stages, not 1"
+    ):
         SAD().build(features("one map"), {})
     with pytest.raises(ValueError, match="needs more than one position"):
         sad_loss(torch.zeros(2, 3, 1, 1), torch.zeros(2, 3, 1, 1))
@@ -59,4 +66,7 @@ def test_says_what_is_wrong(features: Features) -> None:
 
 def test_compiles_whole() -> None:
     stage, deeper = torch.randn(2, 3, 4, 4), torch.randn(2, 5, 2, 2)
-    assert torch.allclose(torch.compile(sad_loss, fullgraph=True, backend="eager")(stage, deeper), sad_loss(stage, deeper))
+    assert torch.allclose(
+        torch.compile(sad_loss, fullgraph=True, backend="eager")(stage, deeper),
+        sad_loss(stage, deeper),
+    )

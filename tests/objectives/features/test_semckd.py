@@ -13,22 +13,31 @@ from instil.testing import check_objective
 
 
 def test_loss_and_attention_agree_with_plain_loops() -> None:
-    query, key, distance = (torch.randn(shape, dtype=torch.float64) for shape in ((3, 2, 5), (3, 4, 5), (3, 2, 4)))
+    query, key, distance = (
+        torch.randn(shape, dtype=torch.float64) for shape in ((3, 2, 5), (3, 4, 5), (3, 2, 4))
+    )
     allowed = torch.tensor([[True, True, False, True], [True, True, True, True]])
     attention = semckd_attention(query, key, allowed, 0.7)
     expected = []
     for n in range(3):
         total = 0.0
         for i in range(2):
-            energy = [np.exp(float(query[n, i] @ key[n, j]) / 0.7) if allowed[i, j] else 0.0 for j in range(4)]
+            energy = [
+                np.exp(float(query[n, i] @ key[n, j]) / 0.7) if allowed[i, j] else 0.0
+                for j in range(4)
+            ]
             assert np.allclose(attention[n, i], np.array(energy) / sum(energy), rtol=1e-12)
-            total += sum(e / sum(energy) * float(distance[n, i, j]) for j, e in enumerate(energy)) / 2
+            total += (
+                sum(e / sum(energy) * float(distance[n, i, j]) for j, e in enumerate(energy)) / 2
+            )
         expected.append(total)
     assert np.allclose(semckd_loss(distance, attention, "none"), expected, rtol=1e-12)
     assert np.isclose(float(semckd_loss(distance, attention)), np.mean(expected))
 
 
-def test_every_student_stage_meets_every_teacher_stage_and_attention_chooses(features: Callable[..., dict[str, tuple[Tensor, ...]]]) -> None:
+def test_every_student_stage_meets_every_teacher_stage_and_attention_chooses(
+    features: Callable[..., dict[str, tuple[Tensor, ...]]],
+) -> None:
     student, teacher = features("cnn"), features("wide cnn", seed=1)
     objective = SemCKD()
     objective.build(student, teacher)
@@ -36,33 +45,45 @@ def test_every_student_stage_meets_every_teacher_stage_and_attention_chooses(fea
     assert len(objective.plan) == 12
     looked = objective(student, teacher, {})
     terms = [
-        objective.loss(student["features"][i], teacher["features"][j], a) for (i, j), a in zip(objective.matched, objective.adapters, strict=True)
+        objective.loss(student["features"][i], teacher["features"][j], a)
+        for (i, j), a in zip(objective.matched, objective.adapters, strict=True)
     ]
     assert not torch.allclose(looked, torch.stack(terms).mean(0))
     for values in objective.keys.parameters():
         values.data.zero_()
-    assert torch.allclose(objective(student, teacher, {}), torch.stack(terms).mean(0))  # keys that are all alike
+    assert torch.allclose(
+        objective(student, teacher, {}), torch.stack(terms).mean(0)
+    )  # keys that are all alike
 
 
-def test_pairs_leave_only_some_to_choose_from(features: Callable[..., dict[str, tuple[Tensor, ...]]]) -> None:
+def test_pairs_leave_only_some_to_choose_from(
+    features: Callable[..., dict[str, tuple[Tensor, ...]]],
+) -> None:
     student, teacher = features("cnn"), features("wide cnn", seed=1)
     objective = SemCKD(pairs=[[2, 3], [1, 1]])
     objective.build(student, teacher)
-    spoilt = {"features": tuple(t * (10 if j in (0, 2) else 1) for j, t in enumerate(teacher["features"]))}
+    spoilt = {
+        "features": tuple(t * (10 if j in (0, 2) else 1) for j, t in enumerate(teacher["features"]))
+    }
     assert torch.equal(objective(student, teacher, {}), objective(student, spoilt, {}))
     terms = [
-        objective.loss(student["features"][i], teacher["features"][j], a) for (i, j), a in zip(objective.matched, objective.adapters, strict=True)
+        objective.loss(student["features"][i], teacher["features"][j], a)
+        for (i, j), a in zip(objective.matched, objective.adapters, strict=True)
     ]
     assert torch.allclose(objective(student, teacher, {}), torch.stack(terms).mean(0))
 
 
-def test_similarities_within_the_batch_take_no_more_samples_than_the_first_batch(features: Callable[..., dict[str, tuple[Tensor, ...]]]) -> None:
+def test_similarities_within_the_batch_take_no_more_samples_than_the_first_batch(
+    features: Callable[..., dict[str, tuple[Tensor, ...]]],
+) -> None:
     objective = SemCKD("batch", factor=2)
     objective.build(features("cnn", 6), features("cnn", 6, seed=1))
     assert objective.queries["0"].first.in_features == 6
     assert objective.queries["0"].second.out_features == 3
     assert objective(features("cnn", 4), features("cnn", 4, seed=1), {}).ndim == 0
-    with pytest.raises(ValueError, match="attention: 'batch' was built for 6 samples and is given 7"):
+    with pytest.raises(
+        ValueError, match="attention: 'batch' was built for 6 samples and is given 7"
+    ):
         objective(features("cnn", 7), features("cnn", 7, seed=1), {})
 
 
@@ -85,6 +106,11 @@ def test_compiles_whole() -> None:
     query, key, distance = torch.randn(3, 2, 5), torch.randn(3, 4, 5), torch.rand(3, 2, 4)
 
     def loss(query: Tensor, key: Tensor, distance: Tensor) -> Tensor:
-        return semckd_loss(distance, semckd_attention(query, key, torch.ones(2, 4, dtype=torch.bool)))
+        return semckd_loss(
+            distance, semckd_attention(query, key, torch.ones(2, 4, dtype=torch.bool))
+        )
 
-    assert torch.allclose(torch.compile(loss, fullgraph=True, backend="eager")(query, key, distance), loss(query, key, distance))
+    assert torch.allclose(
+        torch.compile(loss, fullgraph=True, backend="eager")(query, key, distance),
+        loss(query, key, distance),
+    )

@@ -13,9 +13,13 @@ from instil.testing import check_objective
 
 
 def test_agrees_with_a_plain_loop() -> None:
-    student, teacher = torch.randn(3, 2, 4, 5, dtype=torch.float64), torch.randn(3, 2, 4, 5, dtype=torch.float64)
+    student, teacher = (
+        torch.randn(3, 2, 4, 5, dtype=torch.float64),
+        torch.randn(3, 2, 4, 5, dtype=torch.float64),
+    )
     expected = [
-        sum((a - b) ** 2 for a, b in zip(s.numpy().ravel(), t.numpy().ravel(), strict=True)) / 40 for s, t in zip(student, teacher, strict=True)
+        sum((a - b) ** 2 for a, b in zip(s.numpy().ravel(), t.numpy().ravel(), strict=True)) / 40
+        for s, t in zip(student, teacher, strict=True)
     ]
     assert np.allclose(simkd_loss(student, teacher, "none"), expected, rtol=1e-12)
     assert np.isclose(float(simkd_loss(student, teacher)), np.mean(expected))
@@ -23,22 +27,32 @@ def test_agrees_with_a_plain_loop() -> None:
         simkd_loss(student, teacher[:, :1])
 
 
-@pytest.mark.parametrize(("student", "teacher"), [((6, 4), (3, 2)), ((3, 2), (6, 4)), ((6, 2), (3, 4))])
+@pytest.mark.parametrize(
+    ("student", "teacher"), [((6, 4), (3, 2)), ((3, 2), (6, 4)), ((6, 2), (3, 4))]
+)
 def test_both_come_to_the_smaller_grid(student: tuple[int, int], teacher: tuple[int, int]) -> None:
-    mine, theirs = {"features": (torch.randn(2, 4, *student),)}, {"features": (torch.randn(2, 6, *teacher),)}
+    mine, theirs = (
+        {"features": (torch.randn(2, 4, *student),)},
+        {"features": (torch.randn(2, 6, *teacher),)},
+    )
     objective = SimKD(factor=3)
     objective.build(mine, theirs)
     projector = objective.adapters[0]
     assert isinstance(projector, Projector)
     assert projector.grid == (3, 2)
     assert projector.body[0].out_channels == 2
-    pooled = nn.functional.adaptive_avg_pool2d(mine["features"][0], (3, 2)), nn.functional.adaptive_avg_pool2d(theirs["features"][0], (3, 2))
+    pooled = (
+        nn.functional.adaptive_avg_pool2d(mine["features"][0], (3, 2)),
+        nn.functional.adaptive_avg_pool2d(theirs["features"][0], (3, 2)),
+    )
     expected = (projector.body(pooled[0]) - pooled[1]).square().mean((1, 2, 3))
     assert torch.allclose(objective(mine, theirs, {}), expected, atol=1e-6)
     assert torch.allclose(objective.project(mine), projector.body(pooled[0]), atol=1e-6)
 
 
-def test_auto_takes_the_deepest_stages(features: Callable[..., dict[str, tuple[Tensor, ...]]]) -> None:
+def test_auto_takes_the_deepest_stages(
+    features: Callable[..., dict[str, tuple[Tensor, ...]]],
+) -> None:
     objective = SimKD()
     objective.build(features("cnn"), features("wide cnn", seed=1))
     assert objective.matched == [(2, 3)]
@@ -54,4 +68,7 @@ def test_contracts() -> None:
 
 def test_compiles_whole() -> None:
     student, teacher = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
-    assert torch.allclose(torch.compile(simkd_loss, fullgraph=True, backend="eager")(student, teacher), simkd_loss(student, teacher))
+    assert torch.allclose(
+        torch.compile(simkd_loss, fullgraph=True, backend="eager")(student, teacher),
+        simkd_loss(student, teacher),
+    )

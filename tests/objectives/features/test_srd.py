@@ -10,18 +10,31 @@ from instil.objectives.features.srd import SRD, batch_norm, srd_correlation_loss
 
 
 def test_agrees_with_a_plain_loop() -> None:
-    student, teacher = torch.randn(3, 4, dtype=torch.float64), torch.randn(3, 4, dtype=torch.float64)
+    student, teacher = (
+        torch.randn(3, 4, dtype=torch.float64),
+        torch.randn(3, 4, dtype=torch.float64),
+    )
     for power in (1.0, 2.5, 4.0):
-        total = sum(abs(float(student[n, d] - teacher[n, d])) ** power for n in range(3) for d in range(4))
+        total = sum(
+            abs(float(student[n, d] - teacher[n, d])) ** power for n in range(3) for d in range(4)
+        )
         assert np.isclose(srd_loss(student, teacher, power), math.log(total), rtol=1e-12)
-        correlations = [sum(float(student[n, d] * teacher[n, d]) for n in range(3)) / 3 for d in range(4)]
+        correlations = [
+            sum(float(student[n, d] * teacher[n, d]) for n in range(3)) / 3 for d in range(4)
+        ]
         total = sum(abs(c - 1) ** power for c in correlations)
-        assert np.isclose(srd_correlation_loss(student, teacher, power), math.log(total + 1e-5), rtol=1e-12)
+        assert np.isclose(
+            srd_correlation_loss(student, teacher, power), math.log(total + 1e-5), rtol=1e-12
+        )
 
 
 def test_the_norm_is_that_of_a_layer_without_affine() -> None:
     features = 3 * torch.randn(8, 4) + 2
-    assert torch.allclose(batch_norm(features), torch.nn.functional.batch_norm(features, None, None, training=True, eps=1e-4), atol=1e-6)
+    assert torch.allclose(
+        batch_norm(features),
+        torch.nn.functional.batch_norm(features, None, None, training=True, eps=1e-4),
+        atol=1e-6,
+    )
     assert torch.equal(batch_norm(features[:1]), torch.zeros(1, 4))
 
 
@@ -39,7 +52,9 @@ def test_the_projected_student_is_compared() -> None:
     for form, loss in (("difference", srd_loss), ("correlation", srd_correlation_loss)):
         objective = SRD(form=form)  # type: ignore[arg-type]
         objective.build(student, teacher)
-        expected = loss(batch_norm(objective.projector(student["embedding"])), batch_norm(teacher["embedding"]))
+        expected = loss(
+            batch_norm(objective.projector(student["embedding"])), batch_norm(teacher["embedding"])
+        )
         assert torch.allclose(objective(student, teacher, {}), expected)
 
 
@@ -51,4 +66,7 @@ def test_unknown_form() -> None:
 def test_compiles_whole() -> None:
     student, teacher = torch.randn(4, 3), torch.randn(4, 3)
     for loss in (srd_loss, srd_correlation_loss):
-        assert torch.allclose(torch.compile(loss, fullgraph=True, backend="eager")(student, teacher), loss(student, teacher))
+        assert torch.allclose(
+            torch.compile(loss, fullgraph=True, backend="eager")(student, teacher),
+            loss(student, teacher),
+        )

@@ -17,7 +17,10 @@ def cosine_distance(a: np.ndarray, b: np.ndarray) -> float:
 
 @pytest.mark.parametrize("over", ["image", "patch"])
 def test_agrees_with_a_plain_loop(over: str) -> None:
-    student, teacher = torch.randn(3, 4, 5, dtype=torch.float64), torch.randn(3, 4, 5, dtype=torch.float64)
+    student, teacher = (
+        torch.randn(3, 4, 5, dtype=torch.float64),
+        torch.randn(3, 4, 5, dtype=torch.float64),
+    )
     values = theia_loss(student, teacher, 0.5, 2.0, 0.25, over, "none")  # type: ignore[arg-type]
     for n in range(3):
         mine, theirs = student[n].numpy(), teacher[n].numpy()
@@ -25,7 +28,11 @@ def test_agrees_with_a_plain_loop(over: str) -> None:
         each = float(np.mean([cosine_distance(a, b) for a, b in zip(mine, theirs, strict=True)]))
         apart = np.abs(mine - theirs)
         smooth = np.where(apart < 1, apart**2 / 2, apart - 0.5).mean()
-        assert np.isclose(values[n], 0.5 * (whole if over == "image" else each) + 2 * smooth + 0.25 * (apart**2).mean(), rtol=1e-10)
+        assert np.isclose(
+            values[n],
+            0.5 * (whole if over == "image" else each) + 2 * smooth + 0.25 * (apart**2).mean(),
+            rtol=1e-10,
+        )
 
 
 def test_without_standardization_a_match_is_zero() -> None:
@@ -33,7 +40,9 @@ def test_without_standardization_a_match_is_zero() -> None:
     for standardize, zero in ((False, True), (True, False)):
         objective = Theia(standardize=standardize)
         objective.build({"features": stage}, {"features": stage})
-        assert bool(objective({"features": stage}, {"features": stage}, {}).abs().max() < 1e-6) is zero
+        assert (
+            bool(objective({"features": stage}, {"features": stage}, {}).abs().max() < 1e-6) is zero
+        )
 
 
 def test_unknown_cosine() -> None:

@@ -10,18 +10,31 @@ from instil.objectives.summary_matching import kept_teachers
 
 
 def test_agrees_with_a_plain_loop_over_tokens() -> None:
-    student, teacher = torch.randn(2, 3, 4, dtype=torch.float64), torch.randn(2, 3, 4, dtype=torch.float64)
+    student, teacher = (
+        torch.randn(2, 3, 4, dtype=torch.float64),
+        torch.randn(2, 3, 4, dtype=torch.float64),
+    )
     for n in range(2):
         terms = []
         for a, b in zip(student[n].numpy(), teacher[n].numpy(), strict=True):
             apart = np.abs(a - b)
-            terms.append(0.25 * (1 - a @ b / np.sqrt((a @ a) * (b @ b))) + 0.75 * np.where(apart < 0.5, apart**2, apart - 0.25).mean())
-        assert np.isclose(unic_loss(student, teacher, 0.25, 0.75, 0.5, "none")[n], np.mean(terms), rtol=1e-10)
-    assert torch.allclose(unic_loss(student[:, 0], teacher[:, 0]), unic_loss(student[:, :1], teacher[:, :1]))
+            terms.append(
+                0.25 * (1 - a @ b / np.sqrt((a @ a) * (b @ b)))
+                + 0.75 * np.where(apart < 0.5, apart**2, apart - 0.25).mean()
+            )
+        assert np.isclose(
+            unic_loss(student, teacher, 0.25, 0.75, 0.5, "none")[n], np.mean(terms), rtol=1e-10
+        )
+    assert torch.allclose(
+        unic_loss(student[:, 0], teacher[:, 0]), unic_loss(student[:, :1], teacher[:, :1])
+    )
 
 
 def test_the_teacher_of_the_largest_loss_is_never_dropped() -> None:
-    losses, noise = torch.tensor([[1.0, 3, 2], [4, 0, 0]]), torch.tensor([[0.9, 0.1, 0.2], [0.1, 0.5, 0.49]])
+    losses, noise = (
+        torch.tensor([[1.0, 3, 2], [4, 0, 0]]),
+        torch.tensor([[0.9, 0.1, 0.2], [0.1, 0.5, 0.49]]),
+    )
     assert kept_teachers(losses, noise, 0.5).tolist() == [[1, 1, 0], [1, 1, 0]]
     assert kept_teachers(losses, noise, 1.0).tolist() == [[0, 1, 0], [1, 0, 0]]
     assert kept_teachers(losses, noise, 0.0).tolist() == [[1, 1, 1], [1, 1, 1]]
@@ -29,7 +42,10 @@ def test_the_teacher_of_the_largest_loss_is_never_dropped() -> None:
 
 def outputs(seed: int, channels: int, number: int = 6) -> Outputs:
     generator = torch.Generator().manual_seed(seed)
-    return {"features": torch.randn(number, channels, 2, 2, generator=generator), "embedding": torch.randn(number, channels, generator=generator)}
+    return {
+        "features": torch.randn(number, channels, 2, 2, generator=generator),
+        "embedding": torch.randn(number, channels, generator=generator),
+    }
 
 
 @pytest.mark.parametrize("drop", [0.0, 0.5, 1.0])
@@ -42,7 +58,10 @@ def test_a_sample_learns_from_the_teachers_it_keeps(drop: float) -> None:
     together = objective(student, teacher, batch)
     objective.drop = 0.0
     mean = objective(student, teacher, batch)
-    each = torch.stack([losses_of(objective, student, member, number) for number, member in enumerate((one, two))], 1)
+    each = torch.stack(
+        [losses_of(objective, student, member, number) for number, member in enumerate((one, two))],
+        1,
+    )
     assert torch.allclose(mean, each.mean(1))
     for n in range(6):
         assert any(torch.isclose(together[n], allowed) for allowed in (mean[n], each[n].max()))
@@ -52,7 +71,11 @@ def test_a_sample_learns_from_the_teachers_it_keeps(drop: float) -> None:
     objective.drop = drop
     cut = objective(
         {role: value[rows] for role, value in student.items()},
-        {"members": tuple({role: value[rows] for role, value in member.items()} for member in (one, two))},
+        {
+            "members": tuple(
+                {role: value[rows] for role, value in member.items()} for member in (one, two)
+            )
+        },
         {"index": batch["index"][rows], "step": torch.tensor(2)},
     )
     assert torch.allclose(cut, together[rows])
@@ -60,15 +83,23 @@ def test_a_sample_learns_from_the_teachers_it_keeps(drop: float) -> None:
 
 def losses_of(objective: UNIC, student: Outputs, member: Outputs, number: int) -> torch.Tensor:
     """Of one teacher, from the parts that the objective has made for it."""
-    of_class = unic_loss(objective.heads[number](student["embedding"]), objective.class_targets[number](member["embedding"]), reduction="none")
+    of_class = unic_loss(
+        objective.heads[number](student["embedding"]),
+        objective.class_targets[number](member["embedding"]),
+        reduction="none",
+    )
     mine = objective.adapters[number](student["features"]).flatten(2).mT
-    of_patches = unic_loss(mine, objective.targets[number](member["features"].flatten(2).mT), reduction="none")
+    of_patches = unic_loss(
+        mine, objective.targets[number](member["features"].flatten(2).mT), reduction="none"
+    )
     return (of_class + of_patches) / 2
 
 
 def test_a_member_without_an_embedding_is_named() -> None:
     with pytest.raises(ValueError, match="teacher 1 gives features, and no embedding"):
-        UNIC().build(outputs(0, 4), {"members": (outputs(1, 4), {"features": torch.randn(6, 4, 2, 2)})})
+        UNIC().build(
+            outputs(0, 4), {"members": (outputs(1, 4), {"features": torch.randn(6, 4, 2, 2)})}
+        )
 
 
 def test_compiles_whole() -> None:
@@ -76,4 +107,7 @@ def test_compiles_whole() -> None:
     compiled = torch.compile(unic_loss, fullgraph=True, backend="eager")
     assert torch.allclose(compiled(student, teacher), unic_loss(student, teacher))
     losses, noise = torch.rand(4, 3), torch.rand(4, 3)
-    assert torch.equal(torch.compile(kept_teachers, fullgraph=True, backend="eager")(losses, noise, 0.5), kept_teachers(losses, noise, 0.5))
+    assert torch.equal(
+        torch.compile(kept_teachers, fullgraph=True, backend="eager")(losses, noise, 0.5),
+        kept_teachers(losses, noise, 0.5),
+    )

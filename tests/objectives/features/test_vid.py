@@ -13,7 +13,10 @@ from instil.testing import check_objective
 
 
 def test_is_the_gaussian_likelihood_of_each_element() -> None:
-    mean, teacher = torch.randn(3, 2, 4, 5, dtype=torch.float64), torch.randn(3, 2, 4, 5, dtype=torch.float64)
+    mean, teacher = (
+        torch.randn(3, 2, 4, 5, dtype=torch.float64),
+        torch.randn(3, 2, 4, 5, dtype=torch.float64),
+    )
     variance = torch.tensor([0.5, 7.0], dtype=torch.float64)
     normal = torch.distributions.Normal(mean, variance.sqrt()[:, None, None])
     expected = -normal.log_prob(teacher).flatten(1).mean(1) - np.log(2 * np.pi) / 2
@@ -25,7 +28,9 @@ def test_the_regressor_is_three_convolutions_and_a_variance() -> None:
     regressor = Regressor(3, 4, 5, 0.7).double()
     student = torch.randn(2, 3, 2, 2, dtype=torch.float64)
     mean, variance = regressor(student)
-    first, second, third = (regressor.regressor[n].weight.detach().numpy()[:, :, 0, 0] for n in (0, 2, 4))
+    first, second, third = (
+        regressor.regressor[n].weight.detach().numpy()[:, :, 0, 0] for n in (0, 2, 4)
+    )
 
     def position(x: Tensor) -> np.ndarray:
         return third @ np.maximum(second @ np.maximum(first @ x.numpy(), 0), 0)

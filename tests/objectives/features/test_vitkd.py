@@ -17,13 +17,23 @@ from instil.objectives.features.vitkd import (
 
 
 def test_both_terms_agree_with_a_plain_loop() -> None:
-    student, teacher = torch.randn(2, 3, 2, 4, dtype=torch.float64), torch.randn(2, 3, 2, 4, dtype=torch.float64)
+    student, teacher = (
+        torch.randn(2, 3, 2, 4, dtype=torch.float64),
+        torch.randn(2, 3, 2, 4, dtype=torch.float64),
+    )
     hidden = (torch.rand(2, 2, 4) > 0.5).double()
     for n in range(2):
         squares = (student[n].numpy() - teacher[n].numpy()) ** 2
-        assert np.isclose(vitkd_mimicking_loss(student, teacher, "none")[n], squares.sum(), rtol=1e-12)
-        expected = sum(squares[:, i, j].sum() for i in range(2) for j in range(4) if hidden[n, i, j]) / 0.25
-        assert np.isclose(vitkd_generation_loss(student, teacher, hidden, 0.25, "none")[n], expected, rtol=1e-12)
+        assert np.isclose(
+            vitkd_mimicking_loss(student, teacher, "none")[n], squares.sum(), rtol=1e-12
+        )
+        expected = (
+            sum(squares[:, i, j].sum() for i in range(2) for j in range(4) if hidden[n, i, j])
+            / 0.25
+        )
+        assert np.isclose(
+            vitkd_generation_loss(student, teacher, hidden, 0.25, "none")[n], expected, rtol=1e-12
+        )
 
 
 @pytest.mark.parametrize(("ratio", "expected"), [(0.5, 3), (0.3, 2), (1.0, 5)])
@@ -50,13 +60,20 @@ def test_all_but_the_deepest_pair_are_mimicked() -> None:
     batch = {"index": torch.arange(3), "step": torch.tensor(1)}
     objective = ViTKD(mimicking=0.5, generation=2.0, ratio=0.4)
     objective.build(student, teacher)
-    assert objective.plan[-1] == "student 2 (10x4) <- teacher 2 (10x6): conv 1x1, generated from what is not hidden"
+    assert (
+        objective.plan[-1]
+        == "student 2 (10x4) <- teacher 2 (10x6): conv 1x1, generated from what is not hidden"
+    )
     expected = torch.zeros(3)
     maps = [stage[:, 1:].mT.reshape(3, 6, 3, 3) for stage in teacher["features"]]
     for stage in (0, 1):
-        expected += 0.5 * vitkd_mimicking_loss(objective.adapters[stage](student["features"][stage]), maps[stage], "none")
+        expected += 0.5 * vitkd_mimicking_loss(
+            objective.adapters[stage](student["features"][stage]), maps[stage], "none"
+        )
     hidden = hidden_tokens(uniform(batch, 9), 0.4).view(3, 3, 3)
-    expected += 2 * vitkd_generation_loss(objective.adapters[2](student["features"][2], hidden), maps[2], hidden, 0.4, "none")
+    expected += 2 * vitkd_generation_loss(
+        objective.adapters[2](student["features"][2], hidden), maps[2], hidden, 0.4, "none"
+    )
     assert torch.allclose(objective(student, teacher, batch), expected)
     moved = objective(student, teacher, batch | {"step": torch.tensor(2)})
     assert not torch.allclose(moved, expected), "other tokens are hidden in another step"
@@ -71,6 +88,11 @@ def test_compiles_whole() -> None:
 
     def whole(student: torch.Tensor, teacher: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         hidden = hidden_tokens(noise, 0.5).view(2, 2, 2)
-        return vitkd_generation_loss(student, teacher, hidden) + vitkd_mimicking_loss(student, teacher)
+        return vitkd_generation_loss(student, teacher, hidden) + vitkd_mimicking_loss(
+            student, teacher
+        )
 
-    assert torch.allclose(torch.compile(whole, fullgraph=True, backend="eager")(student, teacher, noise), whole(student, teacher, noise))
+    assert torch.allclose(
+        torch.compile(whole, fullgraph=True, backend="eager")(student, teacher, noise),
+        whole(student, teacher, noise),
+    )

@@ -17,14 +17,26 @@ def smooth_l1(difference: np.ndarray) -> float:
 
 
 def test_the_teacher_alone_is_normalised_over_its_channels() -> None:
-    student, teacher = torch.randn(3, 6, dtype=torch.float64), 5 * torch.randn(3, 6, dtype=torch.float64)
+    student, teacher = (
+        torch.randn(3, 6, dtype=torch.float64),
+        5 * torch.randn(3, 6, dtype=torch.float64),
+    )
     for n in range(3):
-        target = (teacher[n].numpy() - teacher[n].numpy().mean()) / np.sqrt(teacher[n].numpy().var() + 1e-5)
-        assert np.isclose(vkd_loss(student, teacher, reduction="none")[n], smooth_l1(student[n].numpy() - target), rtol=1e-10)
+        target = (teacher[n].numpy() - teacher[n].numpy().mean()) / np.sqrt(
+            teacher[n].numpy().var() + 1e-5
+        )
+        assert np.isclose(
+            vkd_loss(student, teacher, reduction="none")[n],
+            smooth_l1(student[n].numpy() - target),
+            rtol=1e-10,
+        )
 
 
 def test_both_are_standardized_over_the_batch() -> None:
-    student, teacher = torch.randn(3, 4, 6, dtype=torch.float64), 5 * torch.randn(3, 4, 6, dtype=torch.float64)
+    student, teacher = (
+        torch.randn(3, 4, 6, dtype=torch.float64),
+        5 * torch.randn(3, 4, 6, dtype=torch.float64),
+    )
     rows = [side.reshape(12, 6).numpy() for side in (student, teacher)]
     mine, theirs = ((side - side.mean(0)) / side.std(0, ddof=1) for side in rows)
     assert np.isclose(vkd_loss(student, teacher, "batch"), smooth_l1(mine - theirs), rtol=1e-10)
@@ -75,4 +87,6 @@ def test_any_two_nets(check_pair: Callable[[Objective], None], pool: bool) -> No
 def test_compiles_whole(normalize: str) -> None:
     student, teacher = torch.randn(3, 4), torch.randn(3, 4)
     compiled = torch.compile(vkd_loss, fullgraph=True, backend="eager")
-    assert torch.allclose(compiled(student, teacher, normalize), vkd_loss(student, teacher, normalize))  # type: ignore[arg-type]
+    assert torch.allclose(
+        compiled(student, teacher, normalize), vkd_loss(student, teacher, normalize)
+    )  # type: ignore[arg-type]

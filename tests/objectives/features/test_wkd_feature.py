@@ -19,7 +19,10 @@ def root(matrix: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("grid", [1, 2])
 def test_is_the_distance_of_two_gaussians(grid: int) -> None:
-    student, teacher = torch.randn(2, 3, 4, 6, dtype=torch.float64), torch.randn(2, 3, 8, 4, dtype=torch.float64)
+    student, teacher = (
+        torch.randn(2, 3, 4, 6, dtype=torch.float64),
+        torch.randn(2, 3, 8, 4, dtype=torch.float64),
+    )
     for covariance in ("diagonal", "full"):
         expected = []
         for a, b in zip(student.numpy(), teacher.numpy(), strict=True):
@@ -27,9 +30,11 @@ def test_is_the_distance_of_two_gaussians(grid: int) -> None:
             for i in range(grid):
                 for j in range(grid):
                     x, y = (
-                        m[:, i * m.shape[1] // grid : (i + 1) * m.shape[1] // grid, j * m.shape[2] // grid : (j + 1) * m.shape[2] // grid].reshape(
-                            3, -1
-                        )
+                        m[
+                            :,
+                            i * m.shape[1] // grid : (i + 1) * m.shape[1] // grid,
+                            j * m.shape[2] // grid : (j + 1) * m.shape[2] // grid,
+                        ].reshape(3, -1)
                         for m in (a, b)
                     )
                     total += 1.5 * ((x.mean(1) - y.mean(1)) ** 2).sum()
@@ -37,11 +42,17 @@ def test_is_the_distance_of_two_gaussians(grid: int) -> None:
                     if covariance == "full":
                         total += np.trace(p + q - 2 * root(root(p) @ q @ root(p)))
                     else:
-                        total += sum((np.sqrt(p[c, c] + 0.01) - np.sqrt(q[c, c] + 0.01)) ** 2 for c in range(3))
+                        total += sum(
+                            (np.sqrt(p[c, c] + 0.01) - np.sqrt(q[c, c] + 0.01)) ** 2
+                            for c in range(3)
+                        )
             expected.append(total / grid**2)
         ours = wkd_feature_loss(student, teacher, covariance, 1.5, grid, 0.01, "none")  # type: ignore[arg-type]
         assert np.allclose(ours, expected, rtol=1e-9)
-        assert np.isclose(float(wkd_feature_loss(student, teacher, covariance, 1.5, grid, 0.01)), np.mean(expected))  # type: ignore[arg-type]
+        assert np.isclose(
+            float(wkd_feature_loss(student, teacher, covariance, 1.5, grid, 0.01)),
+            np.mean(expected),
+        )  # type: ignore[arg-type]
 
 
 def test_cells_overlap_as_adaptive_pooling_has_it() -> None:
@@ -68,10 +79,14 @@ def test_where_things_lie_within_a_cell_does_not_matter() -> None:
     student, teacher = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
     for covariance in ("diagonal", "full"):
         ours = wkd_feature_loss(student, teacher, covariance)  # type: ignore[arg-type]
-        assert torch.allclose(ours, wkd_feature_loss(student.flip(2), teacher, covariance), rtol=1e-4)  # type: ignore[arg-type]
+        assert torch.allclose(
+            ours, wkd_feature_loss(student.flip(2), teacher, covariance), rtol=1e-4
+        )  # type: ignore[arg-type]
 
 
-def test_auto_takes_the_deepest_stages_and_a_relu_where_the_teacher_has_one(features: Callable[..., dict[str, tuple[Tensor, ...]]]) -> None:
+def test_auto_takes_the_deepest_stages_and_a_relu_where_the_teacher_has_one(
+    features: Callable[..., dict[str, tuple[Tensor, ...]]],
+) -> None:
     student, teacher = features("cnn"), features("wide cnn", seed=1)
     objective = WKDFeature()
     objective.build(student, teacher)
@@ -103,4 +118,6 @@ def test_contracts() -> None:
 def test_compiles_whole(covariance: str) -> None:
     student, teacher = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
     compiled = torch.compile(wkd_feature_loss, fullgraph=True, backend="eager")
-    assert torch.allclose(compiled(student, teacher, covariance), wkd_feature_loss(student, teacher, covariance))  # type: ignore[arg-type]
+    assert torch.allclose(
+        compiled(student, teacher, covariance), wkd_feature_loss(student, teacher, covariance)
+    )  # type: ignore[arg-type]

@@ -16,7 +16,10 @@ def slow(image: list[list[float]], text: list[list[float]], scale: float) -> flo
         return [value / length for value in row]
 
     image, text = [unit(row) for row in image], [unit(row) for row in text]
-    logits = [[scale * sum(a * b for a, b in zip(one, other, strict=True)) for other in text] for one in image]
+    logits = [
+        [scale * sum(a * b for a, b in zip(one, other, strict=True)) for other in text]
+        for one in image
+    ]
     total = 0.0
     for n in range(len(logits)):
         total -= logits[n][n] - math.log(sum(math.exp(value) for value in logits[n]))
@@ -30,7 +33,9 @@ def test_values() -> None:
     for scale in (1.0, 14.3):
         expected = slow(image.tolist(), text.tolist(), scale)
         assert contrastive_loss(image, text, scale).item() == pytest.approx(expected, rel=1e-12)
-        assert contrastive_loss(3 * image, 0.1 * text, torch.tensor([scale])).item() == pytest.approx(expected, rel=1e-6)
+        assert contrastive_loss(
+            3 * image, 0.1 * text, torch.tensor([scale])
+        ).item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_it_is_blind_to_which_side_is_which_and_zero_for_one_pair() -> None:
@@ -52,4 +57,7 @@ def test_shapes() -> None:
 def test_compiles() -> None:
     compiled = torch.compile(contrastive_loss, fullgraph=True, backend="eager")
     image, text = torch.randn(4, 3), torch.randn(4, 3)
-    torch.testing.assert_close(compiled(image, text, torch.tensor([5.0])), contrastive_loss(image, text, torch.tensor([5.0])))
+    torch.testing.assert_close(
+        compiled(image, text, torch.tensor([5.0])),
+        contrastive_loss(image, text, torch.tensor([5.0])),
+    )

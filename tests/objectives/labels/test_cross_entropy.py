@@ -23,19 +23,27 @@ def surprise(logit: float, label: float) -> float:
 
 
 def test_class_indices_agree_with_torch_for_any_leading_shape() -> None:
-    logits, target = randn(4, 3, 5), torch.tensor([[0, 1, -100], [2, 3, 4], [-100, -100, 0], [1, 1, 1]])
+    logits, target = (
+        randn(4, 3, 5),
+        torch.tensor([[0, 1, -100], [2, 3, 4], [-100, -100, 0], [1, 1, 1]]),
+    )
     flat, expected = logits.flatten(0, 1), F.cross_entropy(logits.flatten(0, 1), target.flatten())
     torch.testing.assert_close(cross_entropy_loss(logits, target), expected)
     values = cross_entropy_loss(logits, target, "none")
     assert values.shape == target.shape
-    torch.testing.assert_close(values.flatten(), F.cross_entropy(flat, target.flatten(), reduction="none"))
+    torch.testing.assert_close(
+        values.flatten(), F.cross_entropy(flat, target.flatten(), reduction="none")
+    )
     torch.testing.assert_close(cross_entropy_loss(logits[0, 0], target[0, 0], "none"), values[0, 0])
 
 
 @pytest.mark.parametrize("shape", [(4,), (4, 1)])
 def test_one_logit_is_binary(shape: tuple[int, ...]) -> None:
     logits, target = randn(4, 1), torch.tensor([0, 1, -100, 1])
-    expected = [0.0 if label < 0 else surprise(logit, label) for (logit,), label in zip(logits.tolist(), target.tolist(), strict=True)]
+    expected = [
+        0.0 if label < 0 else surprise(logit, label)
+        for (logit,), label in zip(logits.tolist(), target.tolist(), strict=True)
+    ]
     values = cross_entropy_loss(logits, target.reshape(shape), "none")
     torch.testing.assert_close(values, torch.tensor(expected, dtype=torch.float64))
     mean = cross_entropy_loss(logits, target.reshape(shape))
@@ -47,19 +55,39 @@ def test_a_yes_or_no_a_class_is_averaged_over_the_labelled_classes() -> None:
     target = torch.tensor([[1, 0, -100, 1], [0, -100, -100, -100], [-100] * 4])
     expected = []
     for row, labels in zip(logits.tolist(), target.tolist(), strict=True):
-        costs = [surprise(logit, label) for logit, label in zip(row, labels, strict=True) if label >= 0]
+        costs = [
+            surprise(logit, label) for logit, label in zip(row, labels, strict=True) if label >= 0
+        ]
         expected.append(sum(costs) / max(len(costs), 1))
-    torch.testing.assert_close(cross_entropy_loss(logits, target, "none"), torch.tensor(expected, dtype=torch.float64))
-    torch.testing.assert_close(cross_entropy_loss(logits, target), torch.tensor(sum(expected) / 2, dtype=torch.float64))
-    torch.testing.assert_close(cross_entropy_loss(logits, target.float(), "none"), torch.tensor(expected, dtype=torch.float64))
+    torch.testing.assert_close(
+        cross_entropy_loss(logits, target, "none"), torch.tensor(expected, dtype=torch.float64)
+    )
+    torch.testing.assert_close(
+        cross_entropy_loss(logits, target), torch.tensor(sum(expected) / 2, dtype=torch.float64)
+    )
+    torch.testing.assert_close(
+        cross_entropy_loss(logits, target.float(), "none"),
+        torch.tensor(expected, dtype=torch.float64),
+    )
 
 
-@pytest.mark.parametrize("target", [torch.tensor([0, -100, 2]), torch.tensor([[1, -100, 0, 1], [-100] * 4, [0, 0, -100, 1]])])
+@pytest.mark.parametrize(
+    "target",
+    [torch.tensor([0, -100, 2]), torch.tensor([[1, -100, 0, 1], [-100] * 4, [0, 0, -100, 1]])],
+)
 def test_as_an_objective_unlabelled_items_do_not_count(target: Tensor) -> None:
     logits = randn(3, 4)
-    update = Objectives({"cross_entropy": CrossEntropy()})({"logits": logits}, {}, {"image": logits, "label": target})
-    torch.testing.assert_close(update.losses["cross_entropy"], cross_entropy_loss(logits, target), check_dtype=False)
-    torch.testing.assert_close(update.losses["cross_entropy"], cross_entropy_loss(logits[[0, 2]], target[[0, 2]]), check_dtype=False)
+    update = Objectives({"cross_entropy": CrossEntropy()})(
+        {"logits": logits}, {}, {"image": logits, "label": target}
+    )
+    torch.testing.assert_close(
+        update.losses["cross_entropy"], cross_entropy_loss(logits, target), check_dtype=False
+    )
+    torch.testing.assert_close(
+        update.losses["cross_entropy"],
+        cross_entropy_loss(logits[[0, 2]], target[[0, 2]]),
+        check_dtype=False,
+    )
 
 
 def test_no_label_at_all_is_zero_with_its_graph() -> None:
@@ -80,7 +108,10 @@ def test_extreme_logits_stay_finite(dtype: torch.dtype, target: Tensor) -> None:
 
 
 def test_wrong_targets_are_told() -> None:
-    with pytest.raises(ValueError, match=r"target is torch.int64 of shape \(3,\); expected class indices .* of shape \(2,\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"target is torch.int64 of shape \(3,\); expected class indices .* of shape \(2,\)",
+    ):
         cross_entropy_loss(torch.zeros(2, 5), torch.zeros(3, dtype=torch.long))
     with pytest.raises(ValueError, match=r"target is torch\.float32"):
         cross_entropy_loss(torch.zeros(2, 5), torch.zeros(2))

@@ -11,7 +11,9 @@ from instil.core import Objectives
 from instil.objectives.labels.distribution_focal import DistributionFocal, distribution_focal_loss
 
 LOGITS = 2 * torch.randn(3, 4 * 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-BOX = torch.tensor([[0.0, 1.25, 2.5, 4.0], [3.9, 0.1, 3.0, 7.0], [-100.0, 1.0, 2.0, 3.0]], dtype=torch.float64)
+BOX = torch.tensor(
+    [[0.0, 1.25, 2.5, 4.0], [3.9, 0.1, 3.0, 7.0], [-100.0, 1.0, 2.0, 3.0]], dtype=torch.float64
+)
 
 
 def slow(logits: list[float], box: list[float]) -> float:
@@ -30,19 +32,27 @@ def test_values() -> None:
     values = distribution_focal_loss(LOGITS, BOX, "none")
     torch.testing.assert_close(values, torch.tensor([*expected[:2], 0.0], dtype=torch.float64))
     assert distribution_focal_loss(LOGITS, BOX).item() == pytest.approx(sum(expected[:2]) / 2)
-    torch.testing.assert_close(distribution_focal_loss(LOGITS.view(1, 3, 20), BOX.view(1, 3, 4), "none")[0], values)
+    torch.testing.assert_close(
+        distribution_focal_loss(LOGITS.view(1, 3, 20), BOX.view(1, 3, 4), "none")[0], values
+    )
 
 
 def test_the_least_loss_is_that_of_the_two_bins_by_their_nearness() -> None:
     probability = torch.tensor([0.0, 0.25, 0.75, 0.0]).repeat(4)
-    least = distribution_focal_loss(probability.clamp_min(1e-30).log()[None], torch.full((1, 4), 1.75))
+    least = distribution_focal_loss(
+        probability.clamp_min(1e-30).log()[None], torch.full((1, 4), 1.75)
+    )
     assert least.item() == pytest.approx(-0.25 * math.log(0.25) - 0.75 * math.log(0.75), rel=1e-5)
 
 
 def test_without_a_label_or_a_box_it_does_not_count() -> None:
-    update = Objectives({"it": DistributionFocal()})({"box_logits": LOGITS}, {}, {"box": BOX, "label": torch.tensor([-100, 3, 1])})
+    update = Objectives({"it": DistributionFocal()})(
+        {"box_logits": LOGITS}, {}, {"box": BOX, "label": torch.tensor([-100, 3, 1])}
+    )
     assert update.losses["it"].item() == pytest.approx(slow(LOGITS[1].tolist(), BOX[1].tolist()))
-    with pytest.raises(ValueError, match="DistributionFocal needs 'box' in the batch, which has label"):
+    with pytest.raises(
+        ValueError, match="DistributionFocal needs 'box' in the batch, which has label"
+    ):
         DistributionFocal().weight({"label": torch.zeros(3)})
 
 

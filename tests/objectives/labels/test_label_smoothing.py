@@ -19,14 +19,20 @@ def test_the_papers_form_is_that_of_torch() -> None:
     expected = F.cross_entropy(LOGITS, TARGET, label_smoothing=0.2)
     torch.testing.assert_close(label_smoothing_loss(LOGITS, TARGET, 0.2), expected)
     values = LabelSmoothing(0.2)({"logits": LOGITS}, {}, {"label": TARGET})
-    torch.testing.assert_close(values, F.cross_entropy(LOGITS, TARGET, label_smoothing=0.2, reduction="none"))
+    torch.testing.assert_close(
+        values, F.cross_entropy(LOGITS, TARGET, label_smoothing=0.2, reduction="none")
+    )
 
 
 def test_others_only_leaves_the_label_out_of_the_share() -> None:
     expected = []
     for row, label in zip(LOGITS.tolist(), TARGET.tolist(), strict=True):
         mass = math.log(sum(math.exp(z) for z in row))
-        expected.append(-sum((0.8 if c == label else 0.2 / 4) * (z - mass) for c, z in enumerate(row)) if label >= 0 else 0.0)
+        expected.append(
+            -sum((0.8 if c == label else 0.2 / 4) * (z - mass) for c, z in enumerate(row))
+            if label >= 0
+            else 0.0
+        )
     values = label_smoothing_loss(LOGITS, TARGET, 0.2, others_only=True, reduction="none")
     torch.testing.assert_close(values, torch.tensor(expected, dtype=torch.float64))
 
@@ -34,7 +40,10 @@ def test_others_only_leaves_the_label_out_of_the_share() -> None:
 def test_no_smoothing_is_cross_entropy_and_items_may_have_any_shape() -> None:
     logits, target = LOGITS.reshape(2, 2, 5), TARGET.reshape(2, 2)
     for others_only in (False, True):
-        torch.testing.assert_close(label_smoothing_loss(logits, target, 0.0, others_only), cross_entropy_loss(LOGITS, TARGET))
+        torch.testing.assert_close(
+            label_smoothing_loss(logits, target, 0.0, others_only),
+            cross_entropy_loss(LOGITS, TARGET),
+        )
 
 
 def test_one_class_and_a_yes_or_no_a_class_are_refused() -> None:

@@ -11,7 +11,10 @@ from instil.core import Objectives
 from instil.objectives.labels.mean_squared_error import MeanSquaredError, mean_squared_error_loss
 
 OUTPUTS = torch.randn(4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-TARGET = torch.tensor([[1.0, 2.0, -1.0], [0.5, math.nan, -100.0], [-100.0, -100.0, math.nan], [0.0, 3.0, -100.0]], dtype=torch.float64)
+TARGET = torch.tensor(
+    [[1.0, 2.0, -1.0], [0.5, math.nan, -100.0], [-100.0, -100.0, math.nan], [0.0, 3.0, -100.0]],
+    dtype=torch.float64,
+)
 
 
 def slow() -> list[float]:
@@ -23,9 +26,14 @@ def slow() -> list[float]:
 
 
 def test_values() -> None:
-    torch.testing.assert_close(mean_squared_error_loss(OUTPUTS, TARGET, "none"), torch.tensor(slow(), dtype=torch.float64))
+    torch.testing.assert_close(
+        mean_squared_error_loss(OUTPUTS, TARGET, "none"), torch.tensor(slow(), dtype=torch.float64)
+    )
     assert mean_squared_error_loss(OUTPUTS, TARGET).item() == pytest.approx(sum(slow()) / 3)
-    assert mean_squared_error_loss(OUTPUTS.view(2, 2, 3), TARGET.view(2, 2, 3), "none").shape == (2, 2)
+    assert mean_squared_error_loss(OUTPUTS.view(2, 2, 3), TARGET.view(2, 2, 3), "none").shape == (
+        2,
+        2,
+    )
 
 
 def test_what_is_unknown_has_no_gradient() -> None:
@@ -37,13 +45,22 @@ def test_what_is_unknown_has_no_gradient() -> None:
 
 
 def test_as_an_objective_samples_without_any_label_do_not_count() -> None:
-    update = Objectives({"it": MeanSquaredError()})({"logits": OUTPUTS}, {}, {"image": OUTPUTS, "label": TARGET})
-    torch.testing.assert_close(update.losses["it"], mean_squared_error_loss(OUTPUTS, TARGET), check_dtype=False)
+    update = Objectives({"it": MeanSquaredError()})(
+        {"logits": OUTPUTS}, {}, {"image": OUTPUTS, "label": TARGET}
+    )
+    torch.testing.assert_close(
+        update.losses["it"], mean_squared_error_loss(OUTPUTS, TARGET), check_dtype=False
+    )
 
 
 def test_one_output_may_leave_its_dimension_out() -> None:
-    assert torch.equal(mean_squared_error_loss(OUTPUTS[:, :1], TARGET[:, 0], "none"), mean_squared_error_loss(OUTPUTS[:, :1], TARGET[:, :1], "none"))
-    with pytest.raises(ValueError, match=r"target has shape \(4,\); expected the outputs' shape \(4, 3\)$"):
+    assert torch.equal(
+        mean_squared_error_loss(OUTPUTS[:, :1], TARGET[:, 0], "none"),
+        mean_squared_error_loss(OUTPUTS[:, :1], TARGET[:, :1], "none"),
+    )
+    with pytest.raises(
+        ValueError, match=r"target has shape \(4,\); expected the outputs' shape \(4, 3\)$"
+    ):
         mean_squared_error_loss(OUTPUTS, TARGET[:, 0])
 
 

@@ -25,16 +25,34 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def test_agrees_with_a_plain_loop() -> None:
-    student, teachers = torch.randn(3, 5, dtype=torch.float64), torch.randn(4, 3, 5, dtype=torch.float64)
-    pooled, factors, vector = torch.rand(3, 6).double(), torch.randn(4, 6).double(), torch.randn(6).double()
+    student, teachers = (
+        torch.randn(3, 5, dtype=torch.float64),
+        torch.randn(4, 3, 5, dtype=torch.float64),
+    )
+    pooled, factors, vector = (
+        torch.rand(3, 6).double(),
+        torch.randn(4, 6).double(),
+        torch.randn(6).double(),
+    )
     log_weights = amtml_kd_weights(pooled, factors, vector)
     values = amtml_kd_loss(student, teachers, log_weights, 3.0, "none")
     for n in range(3):
-        weights = softmax(np.array([sum(vector[d] * factors[k, d] * pooled[n, d] for d in range(6)) for k in range(4)]))
+        weights = softmax(
+            np.array(
+                [sum(vector[d] * factors[k, d] * pooled[n, d] for d in range(6)) for k in range(4)]
+            )
+        )
         assert np.allclose(log_weights[:, n].exp(), weights, rtol=1e-10)
-        target = sum(w * softmax(teacher[n].numpy() / 3) for w, teacher in zip(weights, teachers, strict=True))
+        target = sum(
+            w * softmax(teacher[n].numpy() / 3)
+            for w, teacher in zip(weights, teachers, strict=True)
+        )
         assert np.allclose(amtml_kd_target(teachers, log_weights, 3.0)[n].exp(), target, rtol=1e-10)
-        assert np.isclose(values[n], 9 * sum(target * np.log(target / softmax(student[n].numpy() / 3))), rtol=1e-10)
+        assert np.isclose(
+            values[n],
+            9 * sum(target * np.log(target / softmax(student[n].numpy() / 3))),
+            rtol=1e-10,
+        )
 
 
 def test_the_angles_of_any_three_samples() -> None:
@@ -55,25 +73,35 @@ def test_the_angles_of_any_three_samples() -> None:
 
 def test_a_hint_is_of_the_teachers_directions() -> None:
     student, teacher = torch.randn(2, 3, 2, 2), torch.randn(2, 3, 2, 2)
-    assert torch.allclose(amtml_kd_hint_loss(student, teacher), amtml_kd_hint_loss(student, 5 * teacher))
+    assert torch.allclose(
+        amtml_kd_hint_loss(student, teacher), amtml_kd_hint_loss(student, 5 * teacher)
+    )
     assert amtml_kd_hint_loss(teacher / teacher.norm(dim=1, keepdim=True), teacher) < 1e-12
 
 
 def test_one_teacher_is_kd() -> None:
     student, teacher, weights = torch.randn(4, 5), torch.randn(4, 5), torch.zeros(1, 4)
-    assert torch.allclose(amtml_kd_loss(student, teacher[None], weights, 2.0), kd_loss(student, teacher, 2.0))
+    assert torch.allclose(
+        amtml_kd_loss(student, teacher[None], weights, 2.0), kd_loss(student, teacher, 2.0)
+    )
 
 
 def test_every_member_guides_its_group_of_stages() -> None:
     pairs = [(0, 0), (1, 2), (2, 3), (3, 5)]
     assert [group(pairs, number, 1) for number in range(1)] == [pairs]
-    assert [group(pairs, number, 3) for number in range(3)] == [[(0, 0)], [(1, 2)], [(2, 3), (3, 5)]]
+    assert [group(pairs, number, 3) for number in range(3)] == [
+        [(0, 0)],
+        [(1, 2)],
+        [(2, 3), (3, 5)],
+    ]
     assert [group(pairs[:2], number, 3) for number in range(3)] == [[(0, 0)], [(0, 0)], [(1, 2)]]
 
 
 def outputs(seed: int, channels: int, number: int = 6) -> Outputs:
     generator = torch.Generator().manual_seed(seed)
-    stages = tuple(torch.randn(number, channels, size, size, generator=generator) for size in (4, 2))
+    stages = tuple(
+        torch.randn(number, channels, size, size, generator=generator) for size in (4, 2)
+    )
     return {"features": stages, "logits": torch.randn(number, 5, generator=generator)}
 
 
@@ -84,26 +112,40 @@ def test_the_parts_of_the_loss() -> None:
     student, teacher = outputs(0, 4), {"members": (outputs(1, 3), outputs(2, 4))}
     objective = AMTMLKD(temperature=2.0, angle=0.0, hint=0.0, decay=0.0)
     objective.build(student, teacher)
-    assert [line.split(" (")[0] for line in objective.plan] == ["teacher 0: student 0", "teacher 1: student 1"]
+    assert [line.split(" (")[0] for line in objective.plan] == [
+        "teacher 0: student 0",
+        "teacher 1: student 1",
+    ]
     teachers = torch.stack([member["logits"] for member in teacher["members"]])
-    log_weights = amtml_kd_weights(student["features"][1].amax((2, 3)), objective.factors, objective.vector)
+    log_weights = amtml_kd_weights(
+        student["features"][1].amax((2, 3)), objective.factors, objective.vector
+    )
     soft = amtml_kd_loss(student["logits"], teachers, log_weights, 2.0, "none")
     assert torch.allclose(objective(student, teacher, BATCH), soft)
     objective.hint, objective.decay = 3.0, 0.5
     length = objective.factors.square().sum() + objective.vector.square().sum()
-    assert torch.allclose(objective(student, teacher, BATCH), soft + 0.5 * length + 3 * objective.hints(student, teacher))
+    assert torch.allclose(
+        objective(student, teacher, BATCH),
+        soft + 0.5 * length + 3 * objective.hints(student, teacher),
+    )
     whole = AMTMLKD(temperature=2.0, angle=7.0, hint=3.0, decay=0.5)
     whole.build(student, teacher)
     whole.load_state_dict(objective.state_dict())
-    angle = amtml_kd_angle_loss((student["logits"] / 2).softmax(1), amtml_kd_target(teachers, log_weights, 2.0).exp())
-    assert torch.allclose(whole(student, teacher, BATCH), objective(student, teacher, BATCH).mean() + 7 * angle)
+    angle = amtml_kd_angle_loss(
+        (student["logits"] / 2).softmax(1), amtml_kd_target(teachers, log_weights, 2.0).exp()
+    )
+    assert torch.allclose(
+        whole(student, teacher, BATCH), objective(student, teacher, BATCH).mean() + 7 * angle
+    )
 
 
 def test_the_weights_learn() -> None:
     student, teacher = outputs(0, 4), {"members": (outputs(1, 3), outputs(2, 4))}
     objective = AMTMLKD(decay=0.0)
     objective.build(student, teacher)
-    for gradient in torch.autograd.grad(objective(student, teacher, BATCH), [objective.factors, objective.vector]):
+    for gradient in torch.autograd.grad(
+        objective(student, teacher, BATCH), [objective.factors, objective.vector]
+    ):
         assert (gradient != 0).any()
 
 
@@ -129,13 +171,21 @@ def test_a_member_without_features_is_named() -> None:
         AMTMLKD().build(outputs(0, 4), {"members": (outputs(1, 3), {"logits": torch.zeros(6, 5)})})
 
 
-@pytest.mark.parametrize("name", ["amtml_kd_weights", "amtml_kd_loss", "amtml_kd_angle_loss", "amtml_kd_hint_loss"])
+@pytest.mark.parametrize(
+    "name", ["amtml_kd_weights", "amtml_kd_loss", "amtml_kd_angle_loss", "amtml_kd_hint_loss"]
+)
 def test_compiles_whole(name: str) -> None:
     given = {
         "amtml_kd_weights": (torch.randn(4, 6), torch.randn(3, 6), torch.randn(6)),
-        "amtml_kd_loss": (torch.randn(4, 5), torch.randn(3, 4, 5), torch.randn(3, 4).log_softmax(0)),
+        "amtml_kd_loss": (
+            torch.randn(4, 5),
+            torch.randn(3, 4, 5),
+            torch.randn(3, 4).log_softmax(0),
+        ),
         "amtml_kd_angle_loss": (torch.rand(4, 5), torch.rand(4, 5)),
         "amtml_kd_hint_loss": (torch.randn(4, 5, 2, 2), torch.randn(4, 5, 2, 2)),
     }[name]
     function = getattr(amtml_kd, name)
-    assert torch.allclose(torch.compile(function, fullgraph=True, backend="eager")(*given), function(*given))
+    assert torch.allclose(
+        torch.compile(function, fullgraph=True, backend="eager")(*given), function(*given)
+    )

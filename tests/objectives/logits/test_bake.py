@@ -25,7 +25,10 @@ def test_predictions_are_carried_on_again_and_again() -> None:
     step, carried = 0.6 * affinity(embedding), probability
     for _ in range(200):
         carried = step @ carried + 0.4 * probability
-    assert np.allclose(bake_targets(torch.from_numpy(probability), torch.from_numpy(embedding), 0.6).numpy(), carried)
+    assert np.allclose(
+        bake_targets(torch.from_numpy(probability), torch.from_numpy(embedding), 0.6).numpy(),
+        carried,
+    )
 
 
 def test_is_the_divergence_from_them() -> None:
@@ -45,5 +48,7 @@ def test_without_others_nothing_is_learnt_and_targets_have_no_gradient() -> None
 
 
 def test_shapes_that_do_not_fit_say_so() -> None:
-    with pytest.raises(ValueError, match=r"logits \(5, 4\) and embeddings \(4, 3\); expected \(N, C\) and \(N, D\)"):
+    with pytest.raises(
+        ValueError, match=r"logits \(5, 4\) and embeddings \(4, 3\); expected \(N, C\) and \(N, D\)"
+    ):
         bake_loss(drawn(5, 4), drawn(4, 3))

@@ -23,8 +23,13 @@ def reference(logits: Tensor, label: list[int], temperature: float) -> float:
         partners = [m for m, theirs in enumerate(label) if m != n and mine == theirs != -100]
         terms = []
         for m in partners:
-            p, q = softmax(logits[m].tolist(), temperature), softmax(logits[n].tolist(), temperature)
-            terms.append(temperature**2 * sum(a * math.log(a / b) for a, b in zip(p, q, strict=True)))
+            p, q = (
+                softmax(logits[m].tolist(), temperature),
+                softmax(logits[n].tolist(), temperature),
+            )
+            terms.append(
+                temperature**2 * sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+            )
         if partners:
             rows.append(sum(terms) / len(partners))
     return sum(rows) / len(rows) if rows else 0.0
@@ -40,15 +45,21 @@ def test_equals_the_formula(temperature: float) -> None:
     objectives.build({"logits": logits}, {})
     for label in (LABELS, [0, 1, 2, 3, 4, -100, -100, -100], [1] * 8):
         loss = objectives({"logits": logits}, {}, {"label": torch.tensor(label)}).losses["it"]
-        assert math.isclose(float(loss), reference(logits, label, temperature), rel_tol=1e-10, abs_tol=1e-12)
+        assert math.isclose(
+            float(loss), reference(logits, label, temperature), rel_tol=1e-10, abs_tol=1e-12
+        )
 
 
 def test_the_partner_is_a_teacher_and_the_lonely_learn_nothing() -> None:
-    logits = torch.randn(8, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    logits = torch.randn(
+        8, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True
+    )
     objectives = Objectives({"it": CSKD(2.0)})
     objectives.build({"logits": logits}, {})
     label = torch.tensor(LABELS)
-    (ours,) = torch.autograd.grad(objectives({"logits": logits}, {}, {"label": label}).losses["it"], logits)
+    (ours,) = torch.autograd.grad(
+        objectives({"logits": logits}, {}, {"label": label}).losses["it"], logits
+    )
     assert ours[[3, 4, 7]].abs().sum() == 0
     number, step = 6, 1e-6  # its only partner is sample 1, whose prediction stays as it was
     fixed = softmax(logits[1].tolist(), 2.0)
@@ -58,9 +69,15 @@ def test_the_partner_is_a_teacher_and_the_lonely_learn_nothing() -> None:
         for sign in (1, -1):
             moved = logits[number].tolist()
             moved[entry] += sign * step
-            values.append(4 * sum(a * math.log(a / b) for a, b in zip(fixed, softmax(moved, 2.0), strict=True)) / 5)
+            values.append(
+                4
+                * sum(a * math.log(a / b) for a, b in zip(fixed, softmax(moved, 2.0), strict=True))
+                / 5
+            )
         slopes.append((values[0] - values[1]) / (2 * step))
-    torch.testing.assert_close(ours[number], torch.tensor(slopes, dtype=torch.float64), rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(
+        ours[number], torch.tensor(slopes, dtype=torch.float64), rtol=1e-6, atol=1e-9
+    )
 
 
 def test_tokens_of_one_class_are_pairs_too() -> None:
@@ -70,13 +87,17 @@ def test_tokens_of_one_class_are_pairs_too() -> None:
     objectives.build({"logits": logits}, {})
     valid = torch.tensor([[True, True, False], [True, True, True]])
     dense = objectives({"logits": logits}, {}, {"label": label, "valid": valid}).losses["it"]
-    assert math.isclose(float(dense), reference(logits.flatten(0, 1), label.flatten().tolist(), 4.0), rel_tol=1e-5)
+    assert math.isclose(
+        float(dense), reference(logits.flatten(0, 1), label.flatten().tolist(), 4.0), rel_tol=1e-5
+    )
 
 
 def test_compiles_whole_and_refuses_what_does_not_fit() -> None:
     logits, pairs = torch.randn(4, 3), torch.eye(4, dtype=torch.bool)
     compiled = torch.compile(cs_kd_loss, fullgraph=True, backend="eager")
-    torch.testing.assert_close(compiled(logits, logits.flip(0), pairs), cs_kd_loss(logits, logits.flip(0), pairs))
+    torch.testing.assert_close(
+        compiled(logits, logits.flip(0), pairs), cs_kd_loss(logits, logits.flip(0), pairs)
+    )
     with pytest.raises(ValueError, match=r"expected \(N, C\), \(M, C\) and \(N, M\)"):
         cs_kd_loss(logits, logits[:2], pairs)
     with pytest.raises(ValueError, match="defined for 2 or more"):

@@ -15,7 +15,9 @@ from instil.testing import sample_outputs
 
 def pair(*shape: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    return tuple(2 * torch.randn(*shape, generator=generator, dtype=torch.float64) for _ in range(2))
+    return tuple(
+        2 * torch.randn(*shape, generator=generator, dtype=torch.float64) for _ in range(2)
+    )
 
 
 def softmax(row: list[float], temperature: float) -> list[float]:
@@ -31,13 +33,21 @@ def divergence(student: list[float], teacher: list[float], temperature: float) -
 def test_one_temperature_an_item_equals_the_formula() -> None:
     student, teacher = pair(4, 5)
     temperature = torch.tensor([1.0, 2.5, 4.0, 20.0], dtype=torch.float64)
-    expected = [divergence(s, t, T) for s, t, T in zip(student.tolist(), teacher.tolist(), temperature.tolist(), strict=True)]
-    torch.testing.assert_close(ctkd_loss(student, teacher, temperature, "none"), torch.tensor(expected, dtype=torch.float64))
+    expected = [
+        divergence(s, t, T)
+        for s, t, T in zip(student.tolist(), teacher.tolist(), temperature.tolist(), strict=True)
+    ]
+    torch.testing.assert_close(
+        ctkd_loss(student, teacher, temperature, "none"),
+        torch.tensor(expected, dtype=torch.float64),
+    )
     whole = ctkd_loss(student, teacher, torch.tensor(2.5, dtype=torch.float64))
     rows = [divergence(s, t, 2.5) for s, t in zip(student.tolist(), teacher.tolist(), strict=True)]
     assert math.isclose(float(whole), sum(rows) / 4)
     compiled = torch.compile(ctkd_loss, fullgraph=True, backend="eager")
-    torch.testing.assert_close(compiled(student, teacher, temperature), ctkd_loss(student, teacher, temperature))
+    torch.testing.assert_close(
+        compiled(student, teacher, temperature), ctkd_loss(student, teacher, temperature)
+    )
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.3, 1.0])
@@ -51,7 +61,13 @@ def test_the_temperature_climbs_the_loss_that_the_student_descends(strength: flo
 
     def loss(level: float) -> float:
         temperature = 2 + 10 / (1 + math.exp(-level))
-        return sum(divergence(s, t, temperature) for s, t in zip(student.tolist(), teacher.tolist(), strict=True)) / 6
+        return (
+            sum(
+                divergence(s, t, temperature)
+                for s, t in zip(student.tolist(), teacher.tolist(), strict=True)
+            )
+            / 6
+        )
 
     value = objective({"logits": student}, {"logits": teacher}, {}).mean()
     assert math.isclose(float(value.detach()), loss(0.4))
@@ -68,12 +84,19 @@ def test_the_instance_form_reads_both_sides_and_leaves_the_student_alone() -> No
     assert temperature.shape == (3, 4)
     assert ((temperature > 2) & (temperature < 12)).all()
     assert len(temperature.flatten().unique()) == 12
-    hidden = torch.relu(torch.cat([student, teacher], -1) @ objective.network[0].weight.T + objective.network[0].bias)
+    hidden = torch.relu(
+        torch.cat([student, teacher], -1) @ objective.network[0].weight.T
+        + objective.network[0].bias
+    )
     level = (hidden @ objective.network[2].weight.T + objective.network[2].bias).squeeze(-1)
     torch.testing.assert_close(temperature, 2 + 10 / (1 + torch.exp(-level)))
     student = student.requires_grad_()
-    through = torch.autograd.grad(objective({"logits": student}, {"logits": teacher}, {}).sum(), student)[0]
-    fixed = torch.autograd.grad(ctkd_loss(student, teacher, temperature.detach(), "none").sum(), student)[0]
+    through = torch.autograd.grad(
+        objective({"logits": student}, {"logits": teacher}, {}).sum(), student
+    )[0]
+    fixed = torch.autograd.grad(
+        ctkd_loss(student, teacher, temperature.detach(), "none").sum(), student
+    )[0]
     torch.testing.assert_close(through, fixed)
 
 
@@ -84,7 +107,9 @@ def test_the_strength_may_rise_with_the_training() -> None:
     level = objectives["ctkd"].level
     gradients = []
     for progress in (0.0, 0.25, 0.5, 1.0):
-        loss = objectives(student, teacher, batch | {"progress": torch.tensor(progress)}).losses["ctkd"]
+        loss = objectives(student, teacher, batch | {"progress": torch.tensor(progress)}).losses[
+            "ctkd"
+        ]
         gradients.append(float(torch.autograd.grad(loss, level)[0]))
     assert gradients[0] == 0
     assert gradients[3] == gradients[2] == pytest.approx(2 * gradients[1])

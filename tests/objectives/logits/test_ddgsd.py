@@ -19,26 +19,36 @@ def test_both_versions_teach_and_neither_hears_itself() -> None:
     loss = ddgsd_loss(first, second, 2.0)
     torch.testing.assert_close(loss, kd_loss(first, second, 2.0) + kd_loss(second, first, 2.0))
     mine = torch.autograd.grad(loss, first)[0]
-    torch.testing.assert_close(mine, torch.autograd.grad(kd_loss(first, second.detach(), 2.0), first)[0])
+    torch.testing.assert_close(
+        mine, torch.autograd.grad(kd_loss(first, second.detach(), 2.0), first)[0]
+    )
 
 
 def test_only_samples_that_are_there_twice_count_in_any_order() -> None:
     index, logits, embedding = torch.tensor([4, 7, 4, 1, 7, 9]), drawn(6, 3), drawn(6, 2, seed=1)
     apart = [ddgsd_loss(logits[a : a + 1], logits[b : b + 1], 3.0) for a, b in ((0, 2), (1, 4))]
-    wanted = torch.stack(apart).mean() + 0.5 * mean_discrepancy_loss(embedding[[0, 1]], embedding[[2, 4]])
+    wanted = torch.stack(apart).mean() + 0.5 * mean_discrepancy_loss(
+        embedding[[0, 1]], embedding[[2, 4]]
+    )
     told = DDGSD(discrepancy=0.5)({"logits": logits, "embedding": embedding}, {}, {"index": index})
     torch.testing.assert_close(told, wanted)
 
 
 def test_of_three_rows_of_a_sample_two_are_a_pair() -> None:
     first, second, paired = twins(torch.tensor([5, 5, 5, 2, 5, 2, 5]))
-    assert sorted(zip(first[paired].tolist(), second[paired].tolist(), strict=True)) == [(0, 1), (2, 4), (3, 5)]
+    assert sorted(zip(first[paired].tolist(), second[paired].tolist(), strict=True)) == [
+        (0, 1),
+        (2, 4),
+        (3, 5),
+    ]
 
 
 @pytest.mark.parametrize("index", [[0, 1, 2], [3]])
 def test_is_zero_with_its_graph_where_none_is_there_twice(index: list[int]) -> None:
     logits = drawn(len(index), 3).requires_grad_()
-    loss = DDGSD()({"logits": logits, "embedding": drawn(len(index), 2)}, {}, {"index": torch.tensor(index)})
+    loss = DDGSD()(
+        {"logits": logits, "embedding": drawn(len(index), 2)}, {}, {"index": torch.tensor(index)}
+    )
     assert loss.item() == 0
     loss.backward()
     assert not logits.grad.any()

@@ -10,8 +10,13 @@ from instil.objectives.logits.deit_hard import DeiTHard, deit_hard_loss
 
 def test_equals_the_formula_on_either_head() -> None:
     generator = torch.Generator().manual_seed(0)
-    token, plain, teacher = (2 * torch.randn(2, 3, 6, generator=generator, dtype=torch.float64) for _ in range(3))
-    for student, read in (({"logits": plain}, plain), ({"logits": plain, "distillation_logits": token}, token)):
+    token, plain, teacher = (
+        2 * torch.randn(2, 3, 6, generator=generator, dtype=torch.float64) for _ in range(3)
+    )
+    for student, read in (
+        ({"logits": plain}, plain),
+        ({"logits": plain, "distillation_logits": token}, token),
+    ):
         expected = []
         for s, t in zip(read.reshape(-1, 6).tolist(), teacher.reshape(-1, 6).tolist(), strict=True):
             expected.append(-math.log(math.exp(s[t.index(max(t))]) / sum(math.exp(z) for z in s)))

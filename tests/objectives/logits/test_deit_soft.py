@@ -10,7 +10,10 @@ from instil.testing import check_objective
 def test_it_is_kd_of_the_distillation_token_where_there_is_one() -> None:
     generator = torch.Generator().manual_seed(0)
     token, plain, teacher = (torch.randn(4, 6, generator=generator) for _ in range(3))
-    for student, read in (({"logits": plain}, plain), ({"logits": plain, "distillation_logits": token}, token)):
+    for student, read in (
+        ({"logits": plain}, plain),
+        ({"logits": plain, "distillation_logits": token}, token),
+    ):
         objective = DeiTSoft(2.0)
         objective.resolve(student, ["logits"])
         values = objective(student, {"logits": teacher}, {})

@@ -10,7 +10,10 @@ from instil.objectives.logits.kd import kd_loss
 
 
 def test_agrees_with_a_plain_loop() -> None:
-    student, teachers = torch.randn(3, 5, dtype=torch.float64), torch.randn(4, 3, 5, dtype=torch.float64)
+    student, teachers = (
+        torch.randn(3, 5, dtype=torch.float64),
+        torch.randn(4, 3, 5, dtype=torch.float64),
+    )
     kept = [1, 0, 1, 1]
     values = dgkd_loss(student, teachers, 2.0, torch.tensor(kept), "none")
     for n in range(3):
@@ -22,12 +25,20 @@ def test_agrees_with_a_plain_loop() -> None:
             p /= p.sum()
             wanted += stays * 4 * sum(p * np.log(p / q))
         assert np.isclose(values[n], wanted, rtol=1e-10)
-    assert torch.allclose(dgkd_loss(student, teachers, 2.0), sum(kd_loss(student, teacher, 2.0) for teacher in teachers))
+    assert torch.allclose(
+        dgkd_loss(student, teachers, 2.0),
+        sum(kd_loss(student, teacher, 2.0) for teacher in teachers),
+    )
 
 
 def test_the_smallest_are_left_out_and_one_stays() -> None:
     noise = torch.tensor([0.4, 0.1, 0.9])
-    assert [left_in(noise, drop).tolist() for drop in (0, 1, 2, 3)] == [[1, 1, 1], [1, 0, 1], [0, 0, 1], [0, 0, 1]]
+    assert [left_in(noise, drop).tolist() for drop in (0, 1, 2, 3)] == [
+        [1, 1, 1],
+        [1, 0, 1],
+        [0, 0, 1],
+        [0, 0, 1],
+    ]
     assert left_in(torch.tensor([0.3]), 1).tolist() == [1]
 
 
@@ -38,7 +49,9 @@ def at(step: int, seed: int = 0, rows: int = 4) -> Batch:
 def test_a_step_leaves_out_the_same_for_every_sample_and_rank() -> None:
     objective, teachers = DGKD(drop=1), torch.zeros(3, 4, 5)
     found = [tuple(objective.kept(teachers, at(step)).tolist()) for step in range(60)]
-    assert found == [tuple(objective.kept(torch.zeros(3, 1, 5), at(step, rows=1)).tolist()) for step in range(60)]
+    assert found == [
+        tuple(objective.kept(torch.zeros(3, 1, 5), at(step, rows=1)).tolist()) for step in range(60)
+    ]
     assert set(found) == {(0, 1, 1), (1, 0, 1), (1, 1, 0)}
     assert all(found.count(one) > 8 for one in set(found))
     assert found != [tuple(objective.kept(teachers, at(step, 1)).tolist()) for step in range(60)]
@@ -46,7 +59,10 @@ def test_a_step_leaves_out_the_same_for_every_sample_and_rank() -> None:
 
 def test_members_of_an_ensemble_that_stay_are_summed() -> None:
     student, teachers = torch.randn(4, 5), torch.randn(3, 4, 5)
-    outputs = {"logits": teachers.mean(0), "members": tuple({"logits": teacher} for teacher in teachers)}
+    outputs = {
+        "logits": teachers.mean(0),
+        "members": tuple({"logits": teacher} for teacher in teachers),
+    }
     every = torch.stack([kd_loss(student, teacher, 5.0, reduction="none") for teacher in teachers])
     assert torch.allclose(DGKD(drop=0)({"logits": student}, outputs, at(3)), every.sum(0))
     objective = DGKD(drop=2)
@@ -62,4 +78,6 @@ def test_shapes_that_do_not_fit() -> None:
 def test_compiles_whole() -> None:
     student, teachers, kept = torch.randn(4, 5), torch.randn(3, 4, 5), torch.tensor([1, 0, 1])
     compiled = torch.compile(dgkd_loss, fullgraph=True, backend="eager")
-    assert torch.allclose(compiled(student, teachers, 5.0, kept), dgkd_loss(student, teachers, 5.0, kept))
+    assert torch.allclose(
+        compiled(student, teachers, 5.0, kept), dgkd_loss(student, teachers, 5.0, kept)
+    )

@@ -25,7 +25,10 @@ def test_is_the_mean_over_pairs_of_unlike_views() -> None:
     wanted = [
         np.mean(
             [
-                -(softmax((teacher[n, g] - centre).numpy() / 0.07) * np.log(softmax(student[n, v].numpy() / 0.2))).sum()
+                -(
+                    softmax((teacher[n, g] - centre).numpy() / 0.07)
+                    * np.log(softmax(student[n, v].numpy() / 0.2))
+                ).sum()
                 for g in range(2)
                 for v in range(4)
                 if g != v
@@ -46,7 +49,9 @@ def test_the_centre_follows_the_mean_of_what_counts() -> None:
     objectives.after_step(objectives(student, teacher, batch).keep)
     first = 0.25 * teacher["view_logits"][[0, 2, 3]].mean((0, 1))
     torch.testing.assert_close(objectives["dino"].centre, first)
-    objectives.after_step(objectives(student, teacher, batch | {"valid": torch.zeros(4, dtype=torch.bool)}).keep)
+    objectives.after_step(
+        objectives(student, teacher, batch | {"valid": torch.zeros(4, dtype=torch.bool)}).keep
+    )
     torch.testing.assert_close(objectives["dino"].centre, first)
 
 
@@ -58,6 +63,10 @@ def test_no_gradient_reaches_the_teacher() -> None:
 
 
 def test_views_that_do_not_fit_say_so() -> None:
-    for student, teacher in (((2, 1, 4), (2, 1, 4)), ((2, 2, 4), (2, 3, 4)), ((2, 2, 4), (2, 2, 5))):
+    for student, teacher in (
+        ((2, 1, 4), (2, 1, 4)),
+        ((2, 2, 4), (2, 3, 4)),
+        ((2, 2, 4), (2, 2, 5)),
+    ):
         with pytest.raises(ValueError, match="expected \\(N, V, K\\) with two or more views"):
             dino_loss(drawn(*student), drawn(*teacher))

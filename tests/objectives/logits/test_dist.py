@@ -12,7 +12,9 @@ from instil.objectives.logits.dist import DIST, dist_loss
 
 def pair(*shape: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    return tuple(torch.randn(*shape, generator=generator, dtype=torch.float64) * 2 for _ in range(2))
+    return tuple(
+        torch.randn(*shape, generator=generator, dtype=torch.float64) * 2 for _ in range(2)
+    )
 
 
 @pytest.mark.parametrize(("beta", "gamma", "temperature"), [(1.0, 1.0, 1.0), (2.0, 0.5, 4.0)])
@@ -24,8 +26,14 @@ def test_equals_the_formula(beta: float, gamma: float, temperature: float) -> No
     intra = 1 - np.mean([np.corrcoef(a[:, c], b[:, c])[0, 1] for c in range(5)])
     expected = torch.tensor(beta * inter + gamma * intra, dtype=torch.float64)
     tolerance = {"rtol": 1e-5, "atol": 1e-6}  # the epsilon of the denominator
-    torch.testing.assert_close(dist_loss(student, teacher, beta, gamma, temperature, scale=False), expected, **tolerance)
-    torch.testing.assert_close(dist_loss(student, teacher, beta, gamma, temperature), expected * temperature**2, **tolerance)
+    torch.testing.assert_close(
+        dist_loss(student, teacher, beta, gamma, temperature, scale=False), expected, **tolerance
+    )
+    torch.testing.assert_close(
+        dist_loss(student, teacher, beta, gamma, temperature),
+        expected * temperature**2,
+        **tolerance,
+    )
     loss = DIST(beta, gamma, temperature)({"logits": student}, {"logits": teacher}, {})
     torch.testing.assert_close(loss, expected * temperature**2, **tolerance)
 
@@ -34,12 +42,16 @@ def test_a_match_costs_nothing_and_order_does_not_matter() -> None:
     student, teacher = pair(6, 5)
     assert dist_loss(teacher, teacher) == pytest.approx(0.0, abs=1e-6)
     order = torch.tensor([3, 1, 5, 0, 2, 4])
-    torch.testing.assert_close(dist_loss(student[order], teacher[order]), dist_loss(student, teacher))
+    torch.testing.assert_close(
+        dist_loss(student[order], teacher[order]), dist_loss(student, teacher)
+    )
 
 
 def test_pixels_and_tokens_are_items() -> None:
     student, teacher = pair(2, 3, 4, 5)
-    torch.testing.assert_close(dist_loss(student, teacher), dist_loss(student.reshape(24, 5), teacher.reshape(24, 5)))
+    torch.testing.assert_close(
+        dist_loss(student, teacher), dist_loss(student.reshape(24, 5), teacher.reshape(24, 5))
+    )
 
 
 def test_one_class_is_refused() -> None:

@@ -12,9 +12,13 @@ from instil.objectives.logits.dkd import DKD, dkd_loss
 from instil.objectives.logits.kd import kd_loss
 
 
-def reference(student: Tensor, teacher: Tensor, target: Tensor, alpha: float, beta: float, temperature: float) -> Tensor:
+def reference(
+    student: Tensor, teacher: Tensor, target: Tensor, alpha: float, beta: float, temperature: float
+) -> Tensor:
     values = []
-    for s_row, t_row, label in zip(student.tolist(), teacher.tolist(), target.tolist(), strict=True):
+    for s_row, t_row, label in zip(
+        student.tolist(), teacher.tolist(), target.tolist(), strict=True
+    ):
         p, q = ([math.exp(z / temperature) for z in row] for row in (t_row, s_row))
         p, q = [x / sum(p) for x in p], [x / sum(q) for x in q]
         rest_p, rest_q = 1 - p[label], 1 - q[label]
@@ -27,17 +31,28 @@ def reference(student: Tensor, teacher: Tensor, target: Tensor, alpha: float, be
 
 def case(classes: int = 6) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    student, teacher = (torch.randn(5, classes, generator=generator, dtype=torch.float64) * 3 for _ in range(2))
+    student, teacher = (
+        torch.randn(5, classes, generator=generator, dtype=torch.float64) * 3 for _ in range(2)
+    )
     return student, teacher, torch.tensor([0, 1, classes - 1, 0, 1])
 
 
-@pytest.mark.parametrize(("alpha", "beta", "temperature"), [(1.0, 8.0, 4.0), (0.5, 2.0, 1.0), (1.0, 0.0, 2.0), (0.0, 1.0, 2.0)])
+@pytest.mark.parametrize(
+    ("alpha", "beta", "temperature"),
+    [(1.0, 8.0, 4.0), (0.5, 2.0, 1.0), (1.0, 0.0, 2.0), (0.0, 1.0, 2.0)],
+)
 def test_equals_the_formula(alpha: float, beta: float, temperature: float) -> None:
     student, teacher, target = case()
     expected = reference(student, teacher, target, alpha, beta, temperature)
-    torch.testing.assert_close(dkd_loss(student, teacher, target, alpha, beta, temperature, "none"), expected)
-    torch.testing.assert_close(dkd_loss(student, teacher, target, alpha, beta, temperature), expected.mean())
-    values = DKD(alpha, beta, temperature)({"logits": student}, {"logits": teacher}, {"label": target})
+    torch.testing.assert_close(
+        dkd_loss(student, teacher, target, alpha, beta, temperature, "none"), expected
+    )
+    torch.testing.assert_close(
+        dkd_loss(student, teacher, target, alpha, beta, temperature), expected.mean()
+    )
+    values = DKD(alpha, beta, temperature)(
+        {"logits": student}, {"logits": teacher}, {"label": target}
+    )
     torch.testing.assert_close(values, expected)
 
 
@@ -56,34 +71,46 @@ def test_with_two_classes_the_others_cost_exactly_nothing() -> None:
     loss = dkd_loss(student, teacher, target, alpha=0.0, beta=8.0)
     assert loss == 0
     assert (torch.autograd.grad(loss, student)[0] == 0).all()
-    torch.testing.assert_close(dkd_loss(student, teacher, target, 1.0, 8.0, 2.0), kd_loss(student, teacher, 2.0))
+    torch.testing.assert_close(
+        dkd_loss(student, teacher, target, 1.0, 8.0, 2.0), kd_loss(student, teacher, 2.0)
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
-def test_d10_loss_and_gradient_are_finite_where_either_is_sure(dtype: torch.dtype, temperature: float) -> None:
+def test_d10_loss_and_gradient_are_finite_where_either_is_sure(
+    dtype: torch.dtype, temperature: float
+) -> None:
     sure = torch.full((4, 5), -1e4, dtype=dtype)
     sure[[0, 1, 2, 3], [0, 1, 2, 3]] = 1e4
     for student in (sure, -sure, sure.roll(1, -1), torch.zeros_like(sure)):
         for teacher in (sure, -sure, sure.roll(1, -1), torch.zeros_like(sure)):
             leaf = student.clone().requires_grad_()
-            values = dkd_loss(leaf, teacher, torch.arange(4), temperature=temperature, reduction="none")
+            values = dkd_loss(
+                leaf, teacher, torch.arange(4), temperature=temperature, reduction="none"
+            )
             assert values.dtype == torch.float32
             assert values.isfinite().all()
             assert torch.autograd.grad(values.sum(), leaf)[0].isfinite().all()
 
 
 def test_d10_a_sure_student_still_learns_that_it_is_wrong() -> None:
-    student = torch.tensor([[200.0, 0.0, 0.0]]).requires_grad_()  # a softmax of this is 1 and 0, and its log is infinite
+    student = torch.tensor(
+        [[200.0, 0.0, 0.0]]
+    ).requires_grad_()  # a softmax of this is 1 and 0, and its log is infinite
     loss = dkd_loss(student, -student.detach(), torch.tensor([0]), temperature=1.0, beta=0.0)
-    torch.testing.assert_close(loss.detach(), torch.tensor(200.0 - math.log(2)), rtol=1e-4, atol=0.0)
+    torch.testing.assert_close(
+        loss.detach(), torch.tensor(200.0 - math.log(2)), rtol=1e-4, atol=0.0
+    )
     assert torch.autograd.grad(loss, student)[0][0, 0] > 0.9
 
 
 def test_items_without_a_label_do_not_count() -> None:
     student, teacher, target = case()
     half = torch.where(torch.arange(5) < 3, target, -100)
-    torch.testing.assert_close(dkd_loss(student, teacher, half), dkd_loss(student[:3], teacher[:3], target[:3]))
+    torch.testing.assert_close(
+        dkd_loss(student, teacher, half), dkd_loss(student[:3], teacher[:3], target[:3])
+    )
     assert (dkd_loss(student, teacher, half, reduction="none")[3:] == 0).all()
     assert dkd_loss(student, teacher, torch.full((5,), -100)) == 0
 
@@ -91,7 +118,10 @@ def test_items_without_a_label_do_not_count() -> None:
 def test_wrong_arguments_are_told() -> None:
     with pytest.raises(ValueError, match="have 1 classes, and this loss is defined for 2 or more"):
         dkd_loss(torch.zeros(3, 1), torch.zeros(3, 1), torch.zeros(3, dtype=torch.long))
-    with pytest.raises(ValueError, match=r"target is torch.int64 of shape \(2,\); expected class indices .* of shape \(3,\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"target is torch.int64 of shape \(2,\); expected class indices .* of shape \(3,\)",
+    ):
         dkd_loss(torch.zeros(3, 4), torch.zeros(3, 4), torch.zeros(2, dtype=torch.long))
     with pytest.raises(ValueError, match=r"target is torch\.float32"):
         dkd_loss(torch.zeros(3, 4), torch.zeros(3, 4), torch.zeros(3))

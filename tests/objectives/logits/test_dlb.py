@@ -12,7 +12,9 @@ from instil.objectives.logits.kd import kd_loss
 
 
 def step(number: int, index: list[int], *shape: int) -> tuple[Tensor, Batch]:
-    logits = torch.randn(len(index), *shape, generator=torch.Generator().manual_seed(number), dtype=torch.float64)
+    logits = torch.randn(
+        len(index), *shape, generator=torch.Generator().manual_seed(number), dtype=torch.float64
+    )
     return logits, {"x": torch.zeros(len(index)), "index": torch.tensor(index)}
 
 
@@ -26,7 +28,9 @@ def test_only_the_last_steps_samples_count_and_find_their_own_logits() -> None:
         expected = [kd_loss(logits[row], remembered[index[row]], 2.0) for row in seen]
         assert objectives.counts(batch)["dlb"] == len(seen)
         update = objectives({"logits": logits}, {}, batch)
-        torch.testing.assert_close(update.losses["dlb"], torch.stack(expected).mean() if seen else logits.new_zeros(()))
+        torch.testing.assert_close(
+            update.losses["dlb"], torch.stack(expected).mean() if seen else logits.new_zeros(())
+        )
         objectives.after_step(update.keep)
         remembered = dict(zip(index, logits, strict=True))
 
@@ -35,7 +39,12 @@ def test_micro_batches_give_what_one_batch_gives() -> None:
     first, second = step(0, [5, 2, 8], 4), step(1, [8, 5, 1, 2], 4)
     objectives = Objectives({"dlb": DLB(size=4)})
     objectives.build({"logits": first[0]}, {})
-    pieces = [objectives({"logits": first[0][a:b]}, {}, {key: value[a:b] for key, value in first[1].items()}).keep for a, b in ((0, 1), (1, 3))]
+    pieces = [
+        objectives(
+            {"logits": first[0][a:b]}, {}, {key: value[a:b] for key, value in first[1].items()}
+        ).keep
+        for a, b in ((0, 1), (1, 3))
+    ]
     objectives.after_step({key: torch.cat([piece[key] for piece in pieces]) for key in pieces[0]})
     whole = objectives({"logits": second[0]}, {}, second[1]).losses["dlb"]
     torch.testing.assert_close(whole, kd_loss(second[0][[0, 1, 3]], first[0][[2, 0, 1]], 3.0))
@@ -52,7 +61,10 @@ def test_padding_is_not_remembered() -> None:
     assert weight.tolist() == [[1, 0], [0, 1], [0, 0]]
     other = step(1, [5, 2, 8], 2, 4)[0]
     loss = objectives({"logits": other}, {}, again).losses["dlb"]
-    torch.testing.assert_close(loss, (kd_loss(other[0, 0], logits[0, 0], 3.0) + kd_loss(other[1, 1], logits[1, 1], 3.0)) / 2)
+    torch.testing.assert_close(
+        loss,
+        (kd_loss(other[0, 0], logits[0, 0], 3.0) + kd_loss(other[1, 1], logits[1, 1], 3.0)) / 2,
+    )
 
 
 def test_what_it_remembers_is_in_a_checkpoint() -> None:
@@ -63,14 +75,18 @@ def test_what_it_remembers_is_in_a_checkpoint() -> None:
     one.after_step(one.keep({"logits": logits}, {}, batch))
     other.load_state_dict(one.state_dict())
     assert other.weight(batch).tolist() == [1, 1, 1]
-    torch.testing.assert_close(other({"logits": logits}, {}, batch), torch.zeros(3, dtype=torch.float64))
+    torch.testing.assert_close(
+        other({"logits": logits}, {}, batch), torch.zeros(3, dtype=torch.float64)
+    )
 
 
 def test_wrong_input() -> None:
     logits, batch = step(0, [5, 2, 8], 4)
     objective = DLB(size=2)
     objective.build({"logits": logits}, {})
-    with pytest.raises(ValueError, match="a step of 3 samples does not fit into 2 rows; set size to 3 or more"):
+    with pytest.raises(
+        ValueError, match="a step of 3 samples does not fit into 2 rows; set size to 3 or more"
+    ):
         objective.after_step(objective.keep({"logits": logits}, {}, batch))
     with pytest.raises(ValueError, match="DLB needs 'index' in the batch, which has x"):
         objective.weight({"x": torch.zeros(3)})

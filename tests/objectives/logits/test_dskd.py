@@ -21,16 +21,28 @@ def models(seed: int = 0) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[st
 
     def more(outputs: dict[str, Tensor], width: int) -> None:
         rows, length, size = outputs["logits"].shape
-        drawn = [torch.randn(*shape, generator=generator).double() for shape in ((rows, length, width), (size, width), (size,), (size, width))]
-        outputs |= {"embedding": drawn[0], "head": (drawn[1], drawn[2]), "token_embedding": drawn[3]}
+        drawn = [
+            torch.randn(*shape, generator=generator).double()
+            for shape in ((rows, length, width), (size, width), (size,), (size, width))
+        ]
+        outputs |= {
+            "embedding": drawn[0],
+            "head": (drawn[1], drawn[2]),
+            "token_embedding": drawn[3],
+        }
 
     more(student, 4)
     more(teacher, 6)
-    ids = {"input_ids": batch["label"].clamp_min(0).roll(1, 1), "teacher_input_ids": batch["teacher_label"].clamp_min(0).roll(1, 1)}
+    ids = {
+        "input_ids": batch["label"].clamp_min(0).roll(1, 1),
+        "teacher_input_ids": batch["teacher_label"].clamp_min(0).roll(1, 1),
+    }
     return student, teacher, batch | ids
 
 
-def made(objective: DualSpace, seed: int = 0) -> tuple[Objectives, tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]]:
+def made(
+    objective: DualSpace, seed: int = 0
+) -> tuple[Objectives, tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]]:
     sides = models(seed)
     torch.manual_seed(0)
     objectives = Objectives({"it": objective})
@@ -47,7 +59,9 @@ def test_only_tokens_alone_in_their_span_on_both_sides_count() -> None:
     objectives, (student, teacher, batch) = made(DSKD())
     objective = objectives["it"]
     assert isinstance(objective, DSKD)
-    assert objective.weight(batch).tolist() == [[0.0] * 6, [0.0] * 6], "0 0 | 1 | 2 2 against 0 | 1 1 | 2, and 0 | 1 1 1 against 0 0 | 1"
+    assert objective.weight(batch).tolist() == [[0.0] * 6, [0.0] * 6], (
+        "0 0 | 1 | 2 2 against 0 | 1 1 | 2, and 0 | 1 1 1 against 0 0 | 1"
+    )
     batch["teacher_span"] = torch.tensor([[0, 1, 2, -1, -1], [0, 1, -1, -1, -1]])
     assert objective.weight(batch).nonzero().tolist() == [[0, 2], [1, 0]]
     (weight, bias), (theirs, other) = student["head"], teacher["head"]
@@ -56,7 +70,9 @@ def test_only_tokens_alone_in_their_span_on_both_sides_count() -> None:
         into_student = weight @ objective.to_student(teacher["embedding"][row, partner]) + bias
         into_teacher = theirs @ objective.to_teacher(student["embedding"][row, place]) + other
         labelled = F.cross_entropy(into_student, batch["label"][row, place])
-        compared = kl(into_student, student["logits"][row, place], 2.0) + kl(teacher["logits"][row, partner], into_teacher, 2.0)
+        compared = kl(into_student, student["logits"][row, place], 2.0) + kl(
+            teacher["logits"][row, partner], into_teacher, 2.0
+        )
         expected.append(labelled + compared)
     loss = objectives(student, teacher, batch).losses["it"]
     torch.testing.assert_close(loss, torch.stack(expected).mean(), check_dtype=False)
@@ -68,11 +84,20 @@ def test_heads_learn_nothing_and_projections_learn() -> None:
         batch["teacher_span"], leaves = torch.tensor([[0, 1, 2, -1, -1], [0, 1, -1, -1, -1]]), {}
         for side, outputs in (("student", student), ("teacher", teacher)):
             leaves[side] = [outputs[role].requires_grad_() for role in ("logits", "embedding")]
-            leaves[f"{side} shared"] = [part.requires_grad_() for part in (*outputs["head"], outputs["token_embedding"])]
+            leaves[f"{side} shared"] = [
+                part.requires_grad_() for part in (*outputs["head"], outputs["token_embedding"])
+            ]
         objectives(student, teacher, batch).losses["it"].backward()
         assert all(leaf.grad is not None and leaf.grad.any() for leaf in leaves["student"])
-        assert all(leaf.grad is None for name in ("student shared", "teacher shared") for leaf in leaves[name])
-        assert all(parameter.grad is not None and parameter.grad.any() for parameter in objective.parameters())
+        assert all(
+            leaf.grad is None
+            for name in ("student shared", "teacher shared")
+            for leaf in leaves[name]
+        )
+        assert all(
+            parameter.grad is not None and parameter.grad.any()
+            for parameter in objective.parameters()
+        )
 
 
 def test_rows_of_attention_do_not_depend_on_each_other_or_on_padding() -> None:
@@ -80,7 +105,15 @@ def test_rows_of_attention_do_not_depend_on_each_other_or_on_padding() -> None:
     objective = objectives["it"]
     whole = objective(student, teacher, batch)
     alone = [
-        objective(*({key: part if key in ("head", "token_embedding") else part[[row]] for key, part in side.items()} for side in models()))
+        objective(
+            *(
+                {
+                    key: part if key in ("head", "token_embedding") else part[[row]]
+                    for key, part in side.items()
+                }
+                for side in models()
+            )
+        )
         for row in (0, 1)
     ]
     torch.testing.assert_close(whole, torch.cat(alone))
@@ -99,31 +132,51 @@ def test_attention_sees_only_what_counts() -> None:
 
 
 def test_what_counts_is_scaled_to_unit_deviation() -> None:
-    values, counted = torch.randn(1, 5, 3, generator=torch.Generator().manual_seed(0)) * 7, torch.tensor([[True, True, True, False, False]])
+    values, counted = (
+        torch.randn(1, 5, 3, generator=torch.Generator().manual_seed(0)) * 7,
+        torch.tensor([[True, True, True, False, False]]),
+    )
     assert float(scaled(values, counted)[0, :3].std(correction=0)) == pytest.approx(1, abs=1e-5)
 
 
 def test_a_projected_teacher_that_is_wrong_teaches_nothing_in_the_student_s_space() -> None:
     student, right = torch.zeros(1, 1, 3), torch.tensor([[[0.0, 5.0, 0.0]]])
     target, zeros = torch.tensor([[1]]), torch.zeros(1, 1, 2)
-    values = [dskd_cma_loss(student, zeros, right, zeros, label, target, 1.0, reduction="none") for label in (target, target - 1)]
-    assert float(values[0]) == pytest.approx(float(F.cross_entropy(right[0], target[0]) + kl(right, student, 1.0)))
+    values = [
+        dskd_cma_loss(student, zeros, right, zeros, label, target, 1.0, reduction="none")
+        for label in (target, target - 1)
+    ]
+    assert float(values[0]) == pytest.approx(
+        float(F.cross_entropy(right[0], target[0]) + kl(right, student, 1.0))
+    )
     assert float(values[1]) == pytest.approx(float(F.cross_entropy(right[0], target[0] - 1)))
 
 
-@pytest.mark.parametrize("divergence", ["reverse_kl", "jsd", "skewed_forward_kl", "skewed_reverse_kl", "adaptive_kl"])
+@pytest.mark.parametrize(
+    "divergence", ["reverse_kl", "jsd", "skewed_forward_kl", "skewed_reverse_kl", "adaptive_kl"]
+)
 def test_other_divergences_are_of_the_student_s_space_alone(divergence: str) -> None:
     generator = torch.Generator().manual_seed(0)
-    first, second, third, fourth = (torch.randn(3, size, generator=generator) for size in (4, 5, 4, 5))
+    first, second, third, fourth = (
+        torch.randn(3, size, generator=generator) for size in (4, 5, 4, 5)
+    )
     target = torch.tensor([0, 1, -100])
-    plain, other = (dskd_loss(first, second, third, fourth, target, divergence=name, reduction="none") for name in ("forward_kl", divergence))  # type: ignore[arg-type]
+    plain, other = (
+        dskd_loss(first, second, third, fourth, target, divergence=name, reduction="none")
+        for name in ("forward_kl", divergence)
+    )  # type: ignore[arg-type]
     assert (plain - other).abs().min() > 1e-4
-    same = [dskd_loss(third, second, third, fourth, target, divergence=name) for name in ("forward_kl", divergence)]  # type: ignore[arg-type]
+    same = [
+        dskd_loss(third, second, third, fourth, target, divergence=name)
+        for name in ("forward_kl", divergence)
+    ]  # type: ignore[arg-type]
     torch.testing.assert_close(*same)
 
 
 def test_embeddings_of_another_width_than_the_states_are_refused() -> None:
     student, teacher, _ = models()
     teacher["token_embedding"] = teacher["token_embedding"][:, :3]
-    with pytest.raises(ValueError, match="the teacher's embeddings have 3 channels, its last states 6"):
+    with pytest.raises(
+        ValueError, match="the teacher's embeddings have 3 channels, its last states 6"
+    ):
         DSKDCMA().build(student, teacher)

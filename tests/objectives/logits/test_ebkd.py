@@ -14,10 +14,15 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def test_agrees_with_a_plain_loop() -> None:
-    student, teachers = torch.randn(3, 5, dtype=torch.float64), 2 * torch.randn(4, 3, 5, dtype=torch.float64)
+    student, teachers = (
+        torch.randn(3, 5, dtype=torch.float64),
+        2 * torch.randn(4, 3, 5, dtype=torch.float64),
+    )
     values = ebkd_loss(student, teachers, 3.0, "none")
     for n in range(3):
-        entropies = [-sum(p * np.log(p) for p in softmax(teacher[n].numpy())) for teacher in teachers]
+        entropies = [
+            -sum(p * np.log(p) for p in softmax(teacher[n].numpy())) for teacher in teachers
+        ]
         wanted = 0.0
         for teacher, entropy in zip(teachers, entropies, strict=True):
             p, q = softmax(teacher[n].numpy() / 3), softmax(student[n].numpy() / 3)
@@ -43,14 +48,19 @@ def test_one_teacher_is_kd() -> None:
     assert torch.allclose(ebkd_loss(student, teacher[None], 2.0), kd_loss(student, teacher, 2.0))
     batch = {"x": torch.zeros(4)}
     alone = EBKD(2.0)({"logits": student}, {"logits": teacher}, batch)
-    twice = EBKD(2.0)({"logits": student}, {"logits": teacher, "members": ({"logits": teacher}, {"logits": teacher})}, batch)
+    twice = EBKD(2.0)(
+        {"logits": student},
+        {"logits": teacher, "members": ({"logits": teacher}, {"logits": teacher})},
+        batch,
+    )
     assert torch.allclose(alone, twice)
 
 
 def test_positions_are_items() -> None:
     student, teachers = torch.randn(2, 3, 5), torch.randn(2, 2, 3, 5)
     assert torch.allclose(
-        ebkd_loss(student, teachers, reduction="none").flatten(), ebkd_loss(student.flatten(0, 1), teachers.flatten(1, 2), reduction="none")
+        ebkd_loss(student, teachers, reduction="none").flatten(),
+        ebkd_loss(student.flatten(0, 1), teachers.flatten(1, 2), reduction="none"),
     )
 
 

@@ -14,11 +14,15 @@ from instil.objectives.logits.kd import kd_loss
 
 def case() -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    student, teacher = (torch.randn(5, 4, generator=generator, dtype=torch.float64) * 2 for _ in range(2))
+    student, teacher = (
+        torch.randn(5, 4, generator=generator, dtype=torch.float64) * 2 for _ in range(2)
+    )
     return student, teacher, torch.tensor([0, 1, 3, 1, -100])
 
 
-def squared_errors(student: Tensor, teacher: Tensor, prior: Tensor, gamma: float) -> tuple[np.ndarray, np.ndarray]:
+def squared_errors(
+    student: Tensor, teacher: Tensor, prior: Tensor, gamma: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Of each item, the weighted sum over pairs of classes and the sum of the weights."""
     sums, weights = [], []
     for s, t, p in zip(student.numpy(), teacher.numpy(), prior.numpy() ** gamma, strict=True):
@@ -28,15 +32,21 @@ def squared_errors(student: Tensor, teacher: Tensor, prior: Tensor, gamma: float
     return np.array(sums), np.array(weights)
 
 
-@pytest.mark.parametrize(("temperature", "beta", "gamma"), [(4.0, 16.0, 0.05), (1.0, 0.5, 0.6), (2.0, 1.0, 1.0)])
+@pytest.mark.parametrize(
+    ("temperature", "beta", "gamma"), [(4.0, 16.0, 0.05), (1.0, 0.5, 0.6), (2.0, 1.0, 1.0)]
+)
 def test_equals_the_formula(temperature: float, beta: float, gamma: float) -> None:
     student, teacher, _ = case()
     prior = (teacher / 2).softmax(-1)
     sums, weights = squared_errors(student, teacher, prior, gamma)
     soft = kd_loss(student, teacher, temperature, scale=False, reduction="none")
     arguments = (student, teacher, temperature, beta, gamma, prior)
-    torch.testing.assert_close(gkl_loss(*arguments, reduction="none"), soft + beta * torch.from_numpy(sums / weights))
-    torch.testing.assert_close(gkl_loss(*arguments, "batch"), soft.mean() + beta * sums.sum() / weights.sum())
+    torch.testing.assert_close(
+        gkl_loss(*arguments, reduction="none"), soft + beta * torch.from_numpy(sums / weights)
+    )
+    torch.testing.assert_close(
+        gkl_loss(*arguments, "batch"), soft.mean() + beta * sums.sum() / weights.sum()
+    )
     for normalize in ("sample", "batch"):
         objective = GKL(temperature, 2.0, beta, gamma, "sample", normalize)
         assert objective.couples == (normalize == "batch")
@@ -67,13 +77,25 @@ def test_class_means_are_those_of_the_items_so_far() -> None:
     prior = torch.where((label == -100)[:, None], own, uniform)
     update = objectives({"logits": student}, {"logits": teacher}, batch)
     torch.testing.assert_close(
-        objective({"logits": student}, {"logits": teacher}, batch), gkl_loss(student, teacher, 4.0, 16.0, 0.5, prior, reduction="none")
+        objective({"logits": student}, {"logits": teacher}, batch),
+        gkl_loss(student, teacher, 4.0, 16.0, 0.5, prior, reduction="none"),
     )
     objectives.after_step(update.keep)
-    mean = torch.stack([uniform[0] + own[0], (uniform[0] + own[1] + own[3]) * 2 / 3, uniform[0] * 2, uniform[0] + own[2]]) / 2
+    mean = (
+        torch.stack(
+            [
+                uniform[0] + own[0],
+                (uniform[0] + own[1] + own[3]) * 2 / 3,
+                uniform[0] * 2,
+                uniform[0] + own[2],
+            ]
+        )
+        / 2
+    )
     prior = torch.stack([mean[0], mean[1], mean[3], mean[1], own[4]])
     torch.testing.assert_close(
-        objective({"logits": student}, {"logits": teacher}, batch), gkl_loss(student, teacher, 4.0, 16.0, 0.5, prior, reduction="none")
+        objective({"logits": student}, {"logits": teacher}, batch),
+        gkl_loss(student, teacher, 4.0, 16.0, 0.5, prior, reduction="none"),
     )
 
 
@@ -83,7 +105,13 @@ def test_invalid_items_do_not_move_the_means() -> None:
     objective.build({"logits": student}, {"logits": teacher})
     before = objective.class_sum.clone()
     valid = torch.zeros(5, dtype=torch.bool)
-    objective.after_step(objective.keep({"logits": student}, {"logits": teacher}, {"image": torch.zeros(5, 1), "label": label, "valid": valid}))
+    objective.after_step(
+        objective.keep(
+            {"logits": student},
+            {"logits": teacher},
+            {"image": torch.zeros(5, 1), "label": label, "valid": valid},
+        )
+    )
     assert torch.equal(objective.class_sum, before)
 
 
@@ -100,4 +128,6 @@ def test_wrong_arguments_are_told() -> None:
 def test_compiles() -> None:
     student, teacher, _ = case()
     compiled = torch.compile(gkl_loss, fullgraph=True, backend="eager")
-    torch.testing.assert_close(compiled(student, teacher, normalize="batch"), gkl_loss(student, teacher, normalize="batch"))
+    torch.testing.assert_close(
+        compiled(student, teacher, normalize="batch"), gkl_loss(student, teacher, normalize="batch")
+    )

@@ -26,20 +26,36 @@ def jsd(student: np.ndarray, teacher: np.ndarray, beta: float) -> float:
 
 @pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
 def test_agrees_with_a_plain_loop(beta: float) -> None:
-    student, teacher = torch.randn(5, 6, dtype=torch.float64), torch.randn(5, 7, dtype=torch.float64)
+    student, teacher = (
+        torch.randn(5, 6, dtype=torch.float64),
+        torch.randn(5, 7, dtype=torch.float64),
+    )
     student[0, 0] = -40  # less likely than the least that counts
     same = torch.tensor([[6, 0], [1, 3], [2, 2]])
     values = gold_loss(student, teacher, same, beta, reduction="none")
     mine, theirs = student.softmax(-1).numpy(), teacher.softmax(-1).numpy()
     for n in range(5):
-        rest = [np.sort(np.delete(side[n], same[:, column]))[::-1] for side, column in ((mine, 1), (theirs, 0))]
+        rest = [
+            np.sort(np.delete(side[n], same[:, column]))[::-1]
+            for side, column in ((mine, 1), (theirs, 0))
+        ]
         rest = [np.pad(side, (0, 4 - len(side))) for side in rest]
-        expected = 3 / 7 * jsd(mine[n, same[:, 1]], theirs[n, same[:, 0]], beta) + 4 / 7 * np.abs(rest[0] - rest[1]).sum()
+        expected = (
+            3 / 7 * jsd(mine[n, same[:, 1]], theirs[n, same[:, 0]], beta)
+            + 4 / 7 * np.abs(rest[0] - rest[1]).sum()
+        )
         assert np.isclose(values[n], expected, rtol=1e-10)
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
 def test_gradients_of_any_order(beta: float) -> None:
-    student, teacher = torch.randn(3, 5, dtype=torch.float64, requires_grad=True), torch.randn(3, 5, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda logits: gold_loss(logits, teacher, beta=beta), (student,))
-    assert torch.autograd.gradgradcheck(lambda logits: gold_loss(logits, teacher, beta=beta), (student,))
+    student, teacher = (
+        torch.randn(3, 5, dtype=torch.float64, requires_grad=True),
+        torch.randn(3, 5, dtype=torch.float64),
+    )
+    assert torch.autograd.gradcheck(
+        lambda logits: gold_loss(logits, teacher, beta=beta), (student,)
+    )
+    assert torch.autograd.gradgradcheck(
+        lambda logits: gold_loss(logits, teacher, beta=beta), (student,)
+    )

@@ -22,10 +22,14 @@ def ranking_probability(scores: list[float], order: list[int]) -> float:
 @pytest.mark.parametrize("classes", [2, 5])
 def test_equals_the_formula(classes: int) -> None:
     generator = torch.Generator().manual_seed(0)
-    student, teacher = (2 * torch.randn(4, classes, generator=generator, dtype=torch.float64) for _ in range(2))
+    student, teacher = (
+        2 * torch.randn(4, classes, generator=generator, dtype=torch.float64) for _ in range(2)
+    )
     expected = []
     for s, t in zip(student.tolist(), teacher.tolist(), strict=True):
-        expected.append(-math.log(ranking_probability(s, sorted(range(classes), key=lambda number: -t[number]))))
+        expected.append(
+            -math.log(ranking_probability(s, sorted(range(classes), key=lambda number: -t[number])))
+        )
     values = ListMLE()({"logits": student}, {"logits": teacher}, {})
     torch.testing.assert_close(values, torch.tensor(expected, dtype=torch.float64))
     torch.testing.assert_close(listmle_loss(student, teacher), values.mean())
@@ -36,14 +40,18 @@ def test_equals_the_formula(classes: int) -> None:
 def test_the_chances_of_all_rankings_add_up_to_one() -> None:
     student = torch.randn(4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     rankings = torch.tensor(list(itertools.permutations(range(4))))
-    teachers = torch.zeros(24, 4, dtype=torch.float64).scatter(1, rankings, -torch.arange(4.0, dtype=torch.float64).expand(24, 4))
+    teachers = torch.zeros(24, 4, dtype=torch.float64).scatter(
+        1, rankings, -torch.arange(4.0, dtype=torch.float64).expand(24, 4)
+    )
     chances = torch.exp(-listmle_loss(student.expand(24, 4), teachers, "none"))
     assert float(chances.sum()) == pytest.approx(1)
 
 
 def test_only_the_order_of_the_teacher_matters() -> None:
     student, teacher = torch.randn(3, 5), torch.randn(3, 5)
-    assert torch.equal(listmle_loss(student, teacher), listmle_loss(student, 10 * teacher.exp() + 3))
+    assert torch.equal(
+        listmle_loss(student, teacher), listmle_loss(student, 10 * teacher.exp() + 3)
+    )
 
 
 @pytest.mark.parametrize("size", [1.0, 1e4])
@@ -52,7 +60,9 @@ def test_the_gradient_in_float32_is_that_in_float64(size: float) -> None:
     gradients = []
     for dtype in (torch.float32, torch.float64):
         leaf = student.to(dtype).requires_grad_()
-        gradients.append(torch.autograd.grad(listmle_loss(leaf, teacher.to(dtype)), leaf)[0].double())
+        gradients.append(
+            torch.autograd.grad(listmle_loss(leaf, teacher.to(dtype)), leaf)[0].double()
+        )
     assert (gradients[0] - gradients[1]).abs().max() < 2e-3 * gradients[1].abs().max()
 
 

@@ -10,8 +10,13 @@ from instil.objectives.logits.logit_mae import LogitMAE, logit_mae_loss
 
 def test_equals_the_formula() -> None:
     generator = torch.Generator().manual_seed(0)
-    student, teacher = (torch.randn(5, 7, generator=generator, dtype=torch.float64) * 2 for _ in range(2))
-    rows = [sum(abs(s - t) for s, t in zip(*both, strict=True)) / 7 for both in zip(student.tolist(), teacher.tolist(), strict=True)]
+    student, teacher = (
+        torch.randn(5, 7, generator=generator, dtype=torch.float64) * 2 for _ in range(2)
+    )
+    rows = [
+        sum(abs(s - t) for s, t in zip(*both, strict=True)) / 7
+        for both in zip(student.tolist(), teacher.tolist(), strict=True)
+    ]
     expected = torch.tensor(rows, dtype=torch.float64)
     torch.testing.assert_close(logit_mae_loss(student, teacher, "none"), expected)
     torch.testing.assert_close(logit_mae_loss(student, teacher), expected.mean())

@@ -11,11 +11,18 @@ from instil.objectives.logits.logit_standardization import LogitStandardization
 
 def test_is_kd_of_z_scores() -> None:
     generator = torch.Generator().manual_seed(0)
-    student, teacher = (torch.randn(5, 6, generator=generator, dtype=torch.float64) * 3 for _ in range(2))
-    scores = [torch.from_numpy((z - z.mean(1, keepdims=True)) / z.std(1, ddof=1, keepdims=True)) for z in (student.numpy(), teacher.numpy())]
+    student, teacher = (
+        torch.randn(5, 6, generator=generator, dtype=torch.float64) * 3 for _ in range(2)
+    )
+    scores = [
+        torch.from_numpy((z - z.mean(1, keepdims=True)) / z.std(1, ddof=1, keepdims=True))
+        for z in (student.numpy(), teacher.numpy())
+    ]
     for scale in (True, False):
         values = LogitStandardization(3.0, scale)({"logits": student}, {"logits": teacher}, {})
-        torch.testing.assert_close(values, kd_loss(*scores, 3.0, scale, reduction="none"), rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(
+            values, kd_loss(*scores, 3.0, scale, reduction="none"), rtol=1e-6, atol=1e-9
+        )
 
 
 def test_the_student_need_not_have_the_teachers_range() -> None:

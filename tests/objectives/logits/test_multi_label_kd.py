@@ -9,7 +9,9 @@ from instil.objectives.logits.multi_label_kd import MultiLabelKD
 
 def test_every_class_is_a_yes_or_no_of_its_own() -> None:
     generator = torch.Generator().manual_seed(0)
-    student, teacher = (2 * torch.randn(3, 4, generator=generator, dtype=torch.float64) for _ in range(2))
+    student, teacher = (
+        2 * torch.randn(3, 4, generator=generator, dtype=torch.float64) for _ in range(2)
+    )
     expected = []
     for s_row, t_row in zip(student.tolist(), teacher.tolist(), strict=True):
         terms = []
@@ -17,4 +19,7 @@ def test_every_class_is_a_yes_or_no_of_its_own() -> None:
             p, q = 1 / (1 + math.exp(-t)), 1 / (1 + math.exp(-s))
             terms.append(p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q)))
         expected.append(sum(terms) / 4)
-    torch.testing.assert_close(MultiLabelKD()({"logits": student}, {"logits": teacher}, {}), torch.tensor(expected, dtype=torch.float64))
+    torch.testing.assert_close(
+        MultiLabelKD()({"logits": student}, {"logits": teacher}, {}),
+        torch.tensor(expected, dtype=torch.float64),
+    )

@@ -12,7 +12,9 @@ from instil.objectives.logits.normkd import NormKD, normkd_loss
 
 def pair() -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    student, teacher = (torch.randn(5, 6, generator=generator, dtype=torch.float64) * 2 for _ in range(2))
+    student, teacher = (
+        torch.randn(5, 6, generator=generator, dtype=torch.float64) * 2 for _ in range(2)
+    )
     return student, teacher
 
 
@@ -29,14 +31,25 @@ def test_equals_the_formula(temperature: float) -> None:
         p, q = softmax(t / theirs), softmax(s / mine)
         expected.append(theirs**2 * sum(a * np.log(a / b) for a, b in zip(p, q, strict=True)))
     wanted = torch.tensor(expected, dtype=torch.float64)
-    torch.testing.assert_close(normkd_loss(student, teacher, temperature, "none"), wanted, rtol=1e-6, atol=1e-9)
-    torch.testing.assert_close(NormKD(temperature)({"logits": student}, {"logits": teacher}, {}), wanted, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(
+        normkd_loss(student, teacher, temperature, "none"), wanted, rtol=1e-6, atol=1e-9
+    )
+    torch.testing.assert_close(
+        NormKD(temperature)({"logits": student}, {"logits": teacher}, {}),
+        wanted,
+        rtol=1e-6,
+        atol=1e-9,
+    )
 
 
 def test_the_students_scale_and_level_do_not_matter() -> None:
     student, teacher = pair()
-    torch.testing.assert_close(normkd_loss(3 * student + 7, teacher), normkd_loss(student, teacher), rtol=1e-6, atol=1e-9)
-    torch.testing.assert_close(normkd_loss(student, 3 * teacher), 9 * normkd_loss(student, teacher), rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(
+        normkd_loss(3 * student + 7, teacher), normkd_loss(student, teacher), rtol=1e-6, atol=1e-9
+    )
+    torch.testing.assert_close(
+        normkd_loss(student, 3 * teacher), 9 * normkd_loss(student, teacher), rtol=1e-6, atol=1e-9
+    )
 
 
 def test_a_constant_row_is_finite() -> None:
@@ -52,4 +65,6 @@ def test_two_classes_are_refused() -> None:
 
 
 def test_compiles() -> None:
-    torch.testing.assert_close(torch.compile(normkd_loss, fullgraph=True, backend="eager")(*pair()), normkd_loss(*pair()))
+    torch.testing.assert_close(
+        torch.compile(normkd_loss, fullgraph=True, backend="eager")(*pair()), normkd_loss(*pair())
+    )

@@ -16,13 +16,17 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def test_its_gradient_is_that_of_the_reverse_kl_where_k1_has_none_and_k3_that_of_the_forward_kl() -> None:
+def test_its_gradient_is_that_of_the_reverse_kl_where_k1_has_none_and_k3_that_of_the_forward_kl() -> (
+    None
+):
     student, teacher = draw(12).requires_grad_(), draw(12, seed=1)
     every, other = student.expand(12, 12), teacher.expand(12, 12)
     reverse = torch.autograd.grad(reverse_kl_loss(student, teacher), student)[0]
     forward = torch.autograd.grad(forward_kl_loss(student, teacher), student)[0]
     chance = student.detach().softmax(-1)
-    found = torch.autograd.grad((chance * opd_loss(every, other, torch.arange(12), reduction="none")).sum(), student)[0]
+    found = torch.autograd.grad(
+        (chance * opd_loss(every, other, torch.arange(12), reduction="none")).sum(), student
+    )[0]
     torch.testing.assert_close(found, reverse, rtol=1e-6, atol=1e-9)
     gap = student.log_softmax(-1) - teacher.log_softmax(-1)
     k1 = torch.autograd.grad((chance * gap).sum(), student, retain_graph=True)[0]
@@ -37,13 +41,21 @@ def test_it_is_the_policy_gradient_with_weights_that_fall_along_the_row() -> Non
     teacher = draw(2, 5, 9, seed=2)
     drawn = torch.randint(0, 9, (2, 5), generator=torch.Generator().manual_seed(0))
     counted = torch.tensor([[1.0, 1, 1, 0, 0], [1, 1, 1, 1, 1]], dtype=torch.float64)
-    said, theirs = ((logits.log_softmax(-1).gather(-1, drawn[..., None])[..., 0]) for logits in (hidden @ weight.T, teacher))
+    said, theirs = (
+        (logits.log_softmax(-1).gather(-1, drawn[..., None])[..., 0])
+        for logits in (hidden @ weight.T, teacher)
+    )
     advantage = (theirs - said).detach()
     for prefix in (0.0, 0.7):
-        policy = -(prefix_weights(advantage, counted, prefix) * advantage * said * counted).sum() / counted.sum()
+        policy = (
+            -(prefix_weights(advantage, counted, prefix) * advantage * said * counted).sum()
+            / counted.sum()
+        )
         loss = opd_loss(Projection(hidden, weight), teacher, drawn, prefix, counted)
         wanted = torch.autograd.grad(policy, (hidden, weight), retain_graph=True)
-        torch.testing.assert_close(torch.autograd.grad(loss, (hidden, weight)), wanted, rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(
+            torch.autograd.grad(loss, (hidden, weight)), wanted, rtol=1e-6, atol=1e-9
+        )
 
 
 def test_early_tokens_weigh_more_and_padding_enters_nothing() -> None:
@@ -59,7 +71,12 @@ def test_prompts_and_padding_do_not_count() -> None:
     objectives = Objectives({"it": OPD()})
     objectives.build({"logits": student}, {"logits": teacher})
     there = (label >= 0) & batch["valid"]
-    gap = (student.log_softmax(-1) - teacher.log_softmax(-1)).gather(-1, label.clamp_min(0)[..., None])[..., 0][there]
-    torch.testing.assert_close(objectives({"logits": student}, {"logits": teacher}, batch).losses["it"], (gap.square() / 2).mean())
+    gap = (student.log_softmax(-1) - teacher.log_softmax(-1)).gather(
+        -1, label.clamp_min(0)[..., None]
+    )[..., 0][there]
+    torch.testing.assert_close(
+        objectives({"logits": student}, {"logits": teacher}, batch).losses["it"],
+        (gap.square() / 2).mean(),
+    )
     with pytest.raises(ValueError, match=r"drawn tokens \(2, 3\) for tokens \(2, 4\)"):
         opd_loss(student, teacher, label[:, 1:])

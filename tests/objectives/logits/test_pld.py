@@ -13,11 +13,19 @@ from instil.objectives.logits.pld import PLD, pld_loss
 @pytest.mark.parametrize(("classes", "temperature"), [(2, 1.0), (5, 1.0), (5, 4.0)])
 def test_equals_the_formula(classes: int, temperature: float) -> None:
     generator = torch.Generator().manual_seed(0)
-    student, teacher = (2 * torch.randn(4, classes, generator=generator, dtype=torch.float64) for _ in range(2))
+    student, teacher = (
+        2 * torch.randn(4, classes, generator=generator, dtype=torch.float64) for _ in range(2)
+    )
     target = torch.tensor([0, 1, classes - 1, 0])
     expected = []
     for s, t, label in zip(student.tolist(), teacher.tolist(), target.tolist(), strict=True):
-        order = [label, *sorted((number for number in range(classes) if number != label), key=lambda number: -t[number])]
+        order = [
+            label,
+            *sorted(
+                (number for number in range(classes) if number != label),
+                key=lambda number: -t[number],
+            ),
+        ]
         total = sum(math.exp(z / temperature) for z in t)
         value = 0.0
         for place, choice in enumerate(order):
@@ -28,13 +36,17 @@ def test_equals_the_formula(classes: int, temperature: float) -> None:
     torch.testing.assert_close(values, torch.tensor(expected, dtype=torch.float64))
     torch.testing.assert_close(pld_loss(student, teacher, target, temperature), values.mean())
     compiled = torch.compile(pld_loss, fullgraph=True, backend="eager")
-    torch.testing.assert_close(compiled(student, teacher, target), pld_loss(student, teacher, target))
+    torch.testing.assert_close(
+        compiled(student, teacher, target), pld_loss(student, teacher, target)
+    )
 
 
 def test_a_sure_teacher_leaves_the_cross_entropy() -> None:
     student, target = torch.randn(4, 5), torch.tensor([0, 3, -100, 4])
     teacher = torch.full((4, 5), -40.0).scatter(1, target.clamp_min(0)[:, None], 40.0)
-    torch.testing.assert_close(pld_loss(student, teacher, target), torch.nn.functional.cross_entropy(student, target))
+    torch.testing.assert_close(
+        pld_loss(student, teacher, target), torch.nn.functional.cross_entropy(student, target)
+    )
 
 
 def test_one_class_is_refused() -> None:

@@ -20,7 +20,9 @@ def softmax(row: list[float], temperature: float) -> list[float]:
 def inputs() -> tuple[Tensor, Tensor, Tensor]:
     """Two items that the teacher has right and three that it has wrong."""
     generator = torch.Generator().manual_seed(0)
-    student, teacher = (2 * torch.randn(5, 4, generator=generator, dtype=torch.float64) for _ in range(2))
+    student, teacher = (
+        2 * torch.randn(5, 4, generator=generator, dtype=torch.float64) for _ in range(2)
+    )
     top = teacher.argmax(1)
     return student, teacher, (top + torch.tensor([0, 1, 2, 3, 0])) % 4
 
@@ -37,26 +39,44 @@ def test_equals_the_formula(correction: str, temperature: float) -> None:
             p[top], p[label] = p[label], p[top]
         elif top != label:
             p = [0.2 / 4 + (0.8 if number == label else 0) for number in range(4)]
-        expected.append(temperature**2 * sum(a * math.log(a / b) for a, b in zip(p, q, strict=True)))
-    values = ProbabilityShift(temperature, correction, 0.2)({"logits": student}, {"logits": teacher}, {"label": target})  # type: ignore[arg-type]
+        expected.append(
+            temperature**2 * sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+        )
+    values = ProbabilityShift(temperature, correction, 0.2)(
+        {"logits": student}, {"logits": teacher}, {"label": target}
+    )  # type: ignore[arg-type]
     torch.testing.assert_close(values, torch.tensor(expected, dtype=torch.float64))
-    torch.testing.assert_close(probability_shift_loss(student, teacher, target, temperature, correction, 0.2), values.mean())
+    torch.testing.assert_close(
+        probability_shift_loss(student, teacher, target, temperature, correction, 0.2),
+        values.mean(),
+    )
 
 
 @pytest.mark.parametrize("correction", ["shift", "smooth"])
-def test_a_teacher_that_is_right_is_left_alone_and_the_unlabelled_do_not_count(correction: str) -> None:
+def test_a_teacher_that_is_right_is_left_alone_and_the_unlabelled_do_not_count(
+    correction: str,
+) -> None:
     student, teacher, _ = inputs()
     right = teacher.argmax(1)
-    torch.testing.assert_close(probability_shift_loss(student, teacher, right, correction=correction), kd_loss(student, teacher))
+    torch.testing.assert_close(
+        probability_shift_loss(student, teacher, right, correction=correction),
+        kd_loss(student, teacher),
+    )
     right[2] = -100
     rest = torch.tensor([0, 1, 3, 4])
-    torch.testing.assert_close(probability_shift_loss(student, teacher, right, correction=correction), kd_loss(student[rest], teacher[rest]))
+    torch.testing.assert_close(
+        probability_shift_loss(student, teacher, right, correction=correction),
+        kd_loss(student[rest], teacher[rest]),
+    )
 
 
 def test_compiles_whole() -> None:
     compiled = torch.compile(probability_shift_loss, fullgraph=True, backend="eager")
     for correction in ("shift", "smooth"):
-        torch.testing.assert_close(compiled(*inputs(), correction=correction), probability_shift_loss(*inputs(), correction=correction))
+        torch.testing.assert_close(
+            compiled(*inputs(), correction=correction),
+            probability_shift_loss(*inputs(), correction=correction),
+        )
 
 
 def test_wrong_input() -> None:

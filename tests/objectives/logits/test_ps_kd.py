@@ -20,7 +20,9 @@ def softmax(row: list[float]) -> list[float]:
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
 def test_equals_the_formula(alpha: float) -> None:
     generator = torch.Generator().manual_seed(0)
-    student, past = (2 * torch.randn(4, 5, generator=generator, dtype=torch.float64) for _ in range(2))
+    student, past = (
+        2 * torch.randn(4, 5, generator=generator, dtype=torch.float64) for _ in range(2)
+    )
     target = torch.tensor([0, 4, 1, 2])
     expected = []
     for s, t, label in zip(student.tolist(), past.tolist(), target.tolist(), strict=True):
@@ -41,9 +43,12 @@ def test_the_past_gains_weight_as_training_goes_on() -> None:
     objectives.build(student, past)
     for progress, alpha in ((0.0, 0.0), (0.5, 0.4), (1.0, 0.8)):
         loss = objectives(student, past, batch | {"progress": torch.tensor(progress)}).losses["it"]
-        torch.testing.assert_close(loss, ps_kd_loss(student["logits"], past["logits"], batch["label"], alpha))
+        torch.testing.assert_close(
+            loss, ps_kd_loss(student["logits"], past["logits"], batch["label"], alpha)
+        )
     torch.testing.assert_close(
-        ps_kd_loss(student["logits"], past["logits"], batch["label"], 0.0), cross_entropy_loss(student["logits"], batch["label"])
+        ps_kd_loss(student["logits"], past["logits"], batch["label"], 0.0),
+        cross_entropy_loss(student["logits"], batch["label"]),
     )
 
 

@@ -17,7 +17,9 @@ NAN = math.nan
 @pytest.mark.parametrize("outputs", [1, 3])
 def test_equals_the_formula(outputs: int, margin: float) -> None:
     generator = torch.Generator().manual_seed(0)
-    student, teacher, target = (torch.randn(12, outputs, generator=generator, dtype=torch.float64) for _ in range(3))
+    student, teacher, target = (
+        torch.randn(12, outputs, generator=generator, dtype=torch.float64) for _ in range(3)
+    )
     expected = []
     for s, t, y in zip(student.tolist(), teacher.tolist(), target.tolist(), strict=True):
         mine, theirs = (sum((a - b) ** 2 for a, b in zip(side, y, strict=True)) for side in (s, t))
@@ -32,7 +34,10 @@ def test_equals_the_formula(outputs: int, margin: float) -> None:
 
 def test_one_output_may_leave_out_its_dimension() -> None:
     student, teacher, target = torch.randn(5, 1), torch.randn(5, 1), torch.randn(5)
-    assert torch.equal(regression_kd_loss(student, teacher, target), regression_kd_loss(student, teacher, target[:, None]))
+    assert torch.equal(
+        regression_kd_loss(student, teacher, target),
+        regression_kd_loss(student, teacher, target[:, None]),
+    )
 
 
 @pytest.mark.parametrize("none", [-100.0, NAN])
@@ -57,10 +62,18 @@ def test_positions_have_a_label_each() -> None:
     valid = torch.tensor([[True, True, False], [True, True, True]])
     objectives = Objectives({"it": RegressionKD(1.0)})
     objectives.build({"logits": student}, {"logits": teacher})
-    loss = objectives({"logits": student}, {"logits": teacher}, {"x": torch.zeros(2), "label": label, "valid": valid}).losses["it"]
-    torch.testing.assert_close(loss, regression_kd_loss(student[valid], teacher[valid], label[valid], 1.0))
+    loss = objectives(
+        {"logits": student},
+        {"logits": teacher},
+        {"x": torch.zeros(2), "label": label, "valid": valid},
+    ).losses["it"]
+    torch.testing.assert_close(
+        loss, regression_kd_loss(student[valid], teacher[valid], label[valid], 1.0)
+    )
 
 
 def test_wrong_shapes_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"target has shape \(4,\); expected the outputs' shape \(4, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"target has shape \(4,\); expected the outputs' shape \(4, 3\)"
+    ):
         regression_kd_loss(torch.zeros(4, 3), torch.zeros(4, 3), torch.zeros(4))

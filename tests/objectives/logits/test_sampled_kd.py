@@ -16,7 +16,11 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 
 
 def batch(number: int, step: int = 0) -> Batch:
-    return {"index": torch.arange(number), "step": torch.tensor(step), "valid": torch.ones(number, 3)}
+    return {
+        "index": torch.arange(number),
+        "step": torch.tensor(step),
+        "valid": torch.ones(number, 3),
+    }
 
 
 def loss(student: Tensor, teacher: Tensor, given: Batch, draws: int = 50) -> Tensor:
@@ -42,7 +46,9 @@ def test_draws_are_the_samples_own() -> None:
     values = objective({"logits": student}, {"logits": teacher}, batch(6))
     order = torch.tensor([4, 1, 0])
     given = {key: value[order] if value.ndim else value for key, value in batch(6).items()}
-    torch.testing.assert_close(objective({"logits": student[order]}, {"logits": teacher[order]}, given), values[order])
+    torch.testing.assert_close(
+        objective({"logits": student[order]}, {"logits": teacher[order]}, given), values[order]
+    )
     assert not torch.equal(objective({"logits": student}, {"logits": teacher}, batch(6, 1)), values)
     assert values[0].unique().numel() == 3
 
@@ -64,7 +70,11 @@ def test_what_the_top_alone_teach_is_not_the_teacher_and_what_draws_teach_is() -
     log_p = teacher.log_softmax(-1)[0]
     student = torch.zeros(1, 12, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.Adam([student], 0.1)
-    every = Sampled(torch.arange(12).view(1, -1), log_p.view(1, -1), torch.full((1, 12), 1 / 12, dtype=torch.float64).log())
+    every = Sampled(
+        torch.arange(12).view(1, -1),
+        log_p.view(1, -1),
+        torch.full((1, 12), 1 / 12, dtype=torch.float64).log(),
+    )
     for _ in range(150):
         optimizer.zero_grad()
         sampled_kd_loss(student, every).backward()

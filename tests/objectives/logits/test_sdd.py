@@ -16,7 +16,9 @@ TARGET = torch.tensor([0, 1, 4, 2])
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 2
+    return (
+        torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 2
+    )
 
 
 def head(width: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -57,26 +59,39 @@ def test_equals_the_formula(loss: str, complementary: float) -> None:
 
 def test_the_whole_counts_once_and_contradicting_regions_more() -> None:
     teacher = torch.zeros(2, 3, 4)
-    teacher[0, [0, 1, 2], [1, 1, 2]] = 1  # the whole and region 1 say class 1, region 2 says class 2
+    teacher[0, [0, 1, 2], [1, 1, 2]] = (
+        1  # the whole and region 1 say class 1, region 2 says class 2
+    )
     teacher[1, [0, 1, 2], [2, 1, 3]] = 1  # only region 1 says class 1
     assert region_weights(teacher, torch.tensor([1, 1])).tolist() == [[1, 1, 2], [1, 2, 1]]
 
 
 def test_one_scale_is_the_loss_of_the_logits() -> None:
     student, teacher, mine, theirs = draw(4, 3, 4, 4), draw(4, 6, 2, 2), head(3), head(6, 3)
-    values = SDD(scales=1)({"features": (student,), "head": mine}, {"features": (teacher,), "head": theirs}, {"label": TARGET})
-    logits = [stage.mean((2, 3)) @ weight.T + bias for stage, (weight, bias) in ((student, mine), (teacher, theirs))]
+    values = SDD(scales=1)(
+        {"features": (student,), "head": mine},
+        {"features": (teacher,), "head": theirs},
+        {"label": TARGET},
+    )
+    logits = [
+        stage.mean((2, 3)) @ weight.T + bias
+        for stage, (weight, bias) in ((student, mine), (teacher, theirs))
+    ]
     torch.testing.assert_close(values, kd_loss(*logits, reduction="none"))
 
 
 @pytest.mark.parametrize("loss", ["kd", "dkd"])
 def test_a_match_costs_nothing(loss: str) -> None:
     side = {"features": (draw(4, 3, 4, 4),), "head": head(3)}
-    torch.testing.assert_close(SDD(loss)(side, side, {"label": TARGET}), torch.zeros(4, dtype=torch.float64))  # type: ignore[arg-type]
+    torch.testing.assert_close(
+        SDD(loss)(side, side, {"label": TARGET}), torch.zeros(4, dtype=torch.float64)
+    )  # type: ignore[arg-type]
 
 
 def test_a_head_is_tapped_and_learns() -> None:
-    model = nn.Sequential(nn.Conv2d(1, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5))
+    model = nn.Sequential(
+        nn.Conv2d(1, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5)
+    )
     net = Net(model, taps={"features": ["0"], "head": "3:weight"})
     batch = {"image": torch.randn(4, 1, 8, 8), "label": TARGET}
     teacher = {"features": (torch.randn(4, 3, 5, 5),), "head": (torch.randn(5, 3), torch.randn(5))}
@@ -89,7 +104,9 @@ def test_a_head_is_tapped_and_learns() -> None:
 
 def test_wrong_arguments_are_told() -> None:
     fits = {"features": (draw(4, 3, 4, 4),), "head": head(3)}
-    with pytest.raises(ValueError, match="the teacher's head reads 6 numbers and its last stage has 3 channels"):
+    with pytest.raises(
+        ValueError, match="the teacher's head reads 6 numbers and its last stage has 3 channels"
+    ):
         SDD().build(fits, {"features": fits["features"], "head": head(6)})
     with pytest.raises(ValueError, match="loss is kd, dkd or nkd, not 'dk'; closest: dkd"):
         sdd_loss(draw(4, 5, 5), draw(4, 5, 5), TARGET, "dk")  # type: ignore[arg-type]
@@ -97,4 +114,6 @@ def test_wrong_arguments_are_told() -> None:
 
 def test_compiles() -> None:
     arguments = draw(4, 5, 5), draw(4, 5, 5, seed=1), TARGET, "dkd"
-    torch.testing.assert_close(torch.compile(sdd_loss, fullgraph=True, backend="eager")(*arguments), sdd_loss(*arguments))
+    torch.testing.assert_close(
+        torch.compile(sdd_loss, fullgraph=True, backend="eager")(*arguments), sdd_loss(*arguments)
+    )

@@ -13,14 +13,19 @@ from instil.objectives.logits.streamlined_kd import StreamlinedKD, direction_los
 
 def pair() -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    student, teacher = (torch.randn(6, 5, generator=generator, dtype=torch.float64) * 2 for _ in range(2))
+    student, teacher = (
+        torch.randn(6, 5, generator=generator, dtype=torch.float64) * 2 for _ in range(2)
+    )
     return student, teacher
 
 
 @pytest.mark.parametrize("tikhonov", [0.1, 1.0])
 def test_directions_equal_the_formula(tikhonov: float) -> None:
     student, teacher = pair()
-    cosines = [[[a @ b / np.linalg.norm(a) / np.linalg.norm(b) for b in side] for a in side] for side in (student.numpy(), teacher.numpy())]
+    cosines = [
+        [[a @ b / np.linalg.norm(a) / np.linalg.norm(b) for b in side] for a in side]
+        for side in (student.numpy(), teacher.numpy())
+    ]
     difference = np.array(cosines[0]) - np.array(cosines[1])
     inverse = np.linalg.inv(np.cov(difference.T) + tikhonov * np.eye(6))
     expected = np.mean([np.sqrt(row @ inverse @ row) for row in difference])
@@ -30,12 +35,18 @@ def test_directions_equal_the_formula(tikhonov: float) -> None:
 def test_is_the_sum_of_its_parts() -> None:
     student, teacher = pair()
     loss = StreamlinedKD(3.0, 0.2, 0.5)({"logits": student}, {"logits": teacher}, {})
-    torch.testing.assert_close(loss, kd_loss(student, teacher, 3.0, scale=False) + 0.5 * direction_loss(student, teacher, 0.2))
+    torch.testing.assert_close(
+        loss,
+        kd_loss(student, teacher, 3.0, scale=False) + 0.5 * direction_loss(student, teacher, 0.2),
+    )
 
 
 def test_lengths_of_logits_do_not_matter_to_directions() -> None:
     student, teacher = pair()
-    torch.testing.assert_close(direction_loss(student * torch.arange(1, 7)[:, None], teacher), direction_loss(student, teacher))
+    torch.testing.assert_close(
+        direction_loss(student * torch.arange(1, 7)[:, None], teacher),
+        direction_loss(student, teacher),
+    )
 
 
 @pytest.mark.parametrize("student", [torch.zeros(4, 3), torch.eye(4, 3)])
@@ -47,4 +58,7 @@ def test_no_difference_and_no_direction_are_finite(student: Tensor) -> None:
 
 
 def test_compiles() -> None:
-    torch.testing.assert_close(torch.compile(direction_loss, fullgraph=True, backend="eager")(*pair()), direction_loss(*pair()))
+    torch.testing.assert_close(
+        torch.compile(direction_loss, fullgraph=True, backend="eager")(*pair()),
+        direction_loss(*pair()),
+    )

@@ -18,7 +18,9 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def moved(start: float, end: float, rate: float, smoothing: float, losses: list[float], steps: int) -> list[float]:
+def moved(
+    start: float, end: float, rate: float, smoothing: float, losses: list[float], steps: int
+) -> list[float]:
     """The paper's rule, one step after the other."""
     time, momentum, found = start, 0.0, []
     for step, (loss, before) in enumerate(zip(losses, [math.inf, *losses], strict=False)):
@@ -47,7 +49,11 @@ def test_time_moves_with_the_loss_of_the_step(rate: float) -> None:
     times, losses, steps = [], [], 6
     for step in range(steps):
         student, teacher = draw(6, 5, seed=step), draw(6, 5, seed=10)
-        batch: Batch = {"index": torch.arange(6), "valid": torch.tensor([1.0, 1, 0, 1, 1, 1]), "progress": torch.tensor(step / steps)}
+        batch: Batch = {
+            "index": torch.arange(6),
+            "valid": torch.tensor([1.0, 1, 0, 1, 1, 1]),
+            "progress": torch.tensor(step / steps),
+        }
         losses.append(float(taid_loss(student, teacher, objective.time, weight=batch["valid"])))
         rows = []
         for cut in (slice(0, 1), slice(1, 4), slice(4, 6)):
@@ -63,7 +69,11 @@ def test_time_moves_with_the_loss_of_the_step(rate: float) -> None:
 def test_keep_asks_the_vocabulary_once(monkeypatch: pytest.MonkeyPatch) -> None:
     objective = TAID()
     objective.resolve({"logits"}, {"logits"})
-    student, teacher, batch = {"logits": draw(3, 5)}, {"logits": draw(3, 5, seed=1)}, {"index": torch.arange(3)}
+    student, teacher, batch = (
+        {"logits": draw(3, 5)},
+        {"logits": draw(3, 5, seed=1)},
+        {"index": torch.arange(3)},
+    )
     asked = []
     original = TAID.term
     monkeypatch.setattr(TAID, "term", lambda self, given: asked.append(1) or original(self, given))
@@ -71,7 +81,9 @@ def test_keep_asks_the_vocabulary_once(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = objective.keep(student, teacher, batch)
     torch.testing.assert_close(kept["loss"], values)
     assert len(asked) == 1
-    torch.testing.assert_close(objective.keep({"logits": student["logits"] + 1}, teacher, batch)["loss"], values)
+    torch.testing.assert_close(
+        objective.keep({"logits": student["logits"] + 1}, teacher, batch)["loss"], values
+    )
     assert len(asked) == 2
     copy.deepcopy(objective)
 

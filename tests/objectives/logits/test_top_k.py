@@ -17,7 +17,9 @@ from instil.objectives.logits.top_k_ranking import top_k_ranking_loss
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
-    return 3 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return 3 * torch.randn(
+        *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
 
 
 def record(logits: Tensor, k: int) -> Top:
@@ -40,7 +42,9 @@ def test_a_record_gives_what_the_live_teacher_gives(divergence: Divergence, tail
     live.resolve({"logits"}, {"logits"})
     recorded.resolve({"logits"}, {"top", "logits"})
     torch.testing.assert_close(
-        recorded(logits, {"top": record(teacher, 4)}, batch), live(logits, {"logits": teacher}, batch), msg="a record brings its own K"
+        recorded(logits, {"top": record(teacher, 4)}, batch),
+        live(logits, {"logits": teacher}, batch),
+        msg="a record brings its own K",
     )
 
 
@@ -81,11 +85,16 @@ def test_a_tail_of_less_than_float32_can_subtract_keeps_its_gradient() -> None:
     log_p = teacher.double().log_softmax(-1)
     top = Top(log_p[:, :2].float(), torch.tensor([[0, 1]]), log_p[:, 2:].logsumexp(-1).float())
     loss = top_k_loss(student, top, divergence="reverse_kl")
-    p, q = (torch.stack([*x.softmax(-1)[0, :2], x.softmax(-1)[0, 2:].sum()]) for x in (teacher.double(), student.detach().double()))
+    p, q = (
+        torch.stack([*x.softmax(-1)[0, :2], x.softmax(-1)[0, 2:].sum()])
+        for x in (teacher.double(), student.detach().double())
+    )
     wanted = (q * (q / p).log()).sum()
     assert abs(loss.detach() - wanted) < 1e-6  # float32 rounding of numbers near 1
     slope = q[2] * ((q[2] / p[2]).log() - wanted)
-    assert float(torch.autograd.grad(loss, student)[0][0, 2]) == pytest.approx(float(slope), rel=0.02)
+    assert float(torch.autograd.grad(loss, student)[0][0, 2]) == pytest.approx(
+        float(slope), rel=0.02
+    )
 
 
 def test_the_logarithms_are_of_all_classes_not_of_the_top_alone() -> None:
@@ -93,7 +102,9 @@ def test_the_logarithms_are_of_all_classes_not_of_the_top_alone() -> None:
     p, q = teacher.softmax(-1)[0].tolist(), student.softmax(-1)[0].tolist()
     best = sorted(range(6), key=lambda v: -p[v])[:2]
     inside, mine = sum(p[v] for v in best), sum(q[v] for v in best)
-    wanted = sum(p[v] * math.log(p[v] / q[v]) for v in best) + (1 - inside) * math.log((1 - inside) / (1 - mine))
+    wanted = sum(p[v] * math.log(p[v] / q[v]) for v in best) + (1 - inside) * math.log(
+        (1 - inside) / (1 - mine)
+    )
     assert float(top_k_loss(student, teacher, 2)) == pytest.approx(wanted)
 
 
@@ -107,7 +118,11 @@ def test_reverse_kl_does_not_collapse_as_the_truncated_one_does() -> None:
         optimizer = torch.optim.Adam([student], 0.3)
         for _ in range(60):
             q, p = student.log_softmax(-1).gather(-1, ids), teacher.log_softmax(-1).gather(-1, ids)
-            loss = top_k_loss(student, teacher, 3, "reverse_kl") if kind == "tail" else (q.exp() * (q - p)).sum()
+            loss = (
+                top_k_loss(student, teacher, 3, "reverse_kl")
+                if kind == "tail"
+                else (q.exp() * (q - p)).sum()
+            )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -120,13 +135,20 @@ def test_the_union_of_both_sides_counts_a_class_once() -> None:
     ids = sorted({*student.topk(3).indices[0].tolist(), *teacher.topk(3).indices[0].tolist()})
     assert len(ids) < 6
     rest = [v for v in range(8) if v not in ids]
-    p, q = (torch.cat([x.softmax(-1)[0, ids], x.softmax(-1)[0, rest].sum().view(1)]) for x in (teacher, student))
-    torch.testing.assert_close(top_k_loss(student, teacher, 3, support="both"), (p * (p / q).log()).sum())
+    p, q = (
+        torch.cat([x.softmax(-1)[0, ids], x.softmax(-1)[0, rest].sum().view(1)])
+        for x in (teacher, student)
+    )
+    torch.testing.assert_close(
+        top_k_loss(student, teacher, 3, support="both"), (p * (p / q).log()).sum()
+    )
 
 
 def test_what_a_record_cannot_answer_is_refused() -> None:
     student, top = draw(2, 20), record(draw(2, 20, seed=1), 4)
-    with pytest.raises(ValueError, match=r"temperature 2\.0 of a recorded top: how its tail would be"):
+    with pytest.raises(
+        ValueError, match=r"temperature 2\.0 of a recorded top: how its tail would be"
+    ):
         top_k_loss(student, top, temperature=2.0)
     with pytest.raises(ValueError, match="support 'both' of a recorded top"):
         top_k_loss(student, top, support="both")
@@ -141,15 +163,21 @@ def test_a_projection_of_the_student_and_a_record() -> None:
     found = top_k_loss(Projection(hidden, weight), top)
     wanted = top_k_loss(hidden @ weight.T, top)
     torch.testing.assert_close(found, wanted)
-    torch.testing.assert_close(torch.autograd.grad(found, (hidden, weight)), torch.autograd.grad(wanted, (hidden, weight)))
+    torch.testing.assert_close(
+        torch.autograd.grad(found, (hidden, weight)), torch.autograd.grad(wanted, (hidden, weight))
+    )
 
 
 def test_a_ranking_asks_for_order_not_for_probability() -> None:
     teacher = draw(3, 10, seed=1)
     right, wrong = 5 * teacher, -teacher
     for kind in ("logistic", "hinge"):
-        assert top_k_ranking_loss(right, teacher, 4, kind) < top_k_ranking_loss(wrong, teacher, 4, kind)
-    torch.testing.assert_close(top_k_ranking_loss(right, record(teacher, 4)), top_k_ranking_loss(right, teacher, 4))
+        assert top_k_ranking_loss(right, teacher, 4, kind) < top_k_ranking_loss(
+            wrong, teacher, 4, kind
+        )
+    torch.testing.assert_close(
+        top_k_ranking_loss(right, record(teacher, 4)), top_k_ranking_loss(right, teacher, 4)
+    )
     assert reverse_kl_loss(right, teacher) > 0.1
 
 

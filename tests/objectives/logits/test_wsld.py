@@ -13,7 +13,9 @@ from instil.objectives.logits.wsld import WSLD, wsld_loss, wsld_weights
 
 def case() -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    student, teacher = (torch.randn(5, 6, generator=generator, dtype=torch.float64) * 2 for _ in range(2))
+    student, teacher = (
+        torch.randn(5, 6, generator=generator, dtype=torch.float64) * 2 for _ in range(2)
+    )
     return student, teacher, torch.tensor([0, 1, 5, 2, 1])
 
 
@@ -28,10 +30,16 @@ def test_equals_the_formula(temperature: float) -> None:
     for s, t, y in zip(student.numpy(), teacher.numpy(), target.tolist(), strict=True):
         ratio = np.log(softmax(s)[y]) / (np.log(softmax(t)[y]) - 1e-7)
         p, q = softmax(t / temperature), softmax(s / temperature)
-        expected.append((1 - np.exp(-ratio)) * temperature**2 * sum(a * np.log(a / b) for a, b in zip(p, q, strict=True)))
+        expected.append(
+            (1 - np.exp(-ratio))
+            * temperature**2
+            * sum(a * np.log(a / b) for a, b in zip(p, q, strict=True))
+        )
     wanted = torch.tensor(expected, dtype=torch.float64)
     torch.testing.assert_close(wsld_loss(student, teacher, target, temperature, "none"), wanted)
-    torch.testing.assert_close(WSLD(temperature)({"logits": student}, {"logits": teacher}, {"label": target}), wanted)
+    torch.testing.assert_close(
+        WSLD(temperature)({"logits": student}, {"logits": teacher}, {"label": target}), wanted
+    )
 
 
 def test_the_weights_have_no_gradient_and_no_influence_but_their_size() -> None:
@@ -43,7 +51,11 @@ def test_the_weights_have_no_gradient_and_no_influence_but_their_size() -> None:
 
 
 def test_a_student_that_is_surer_of_the_label_than_the_teacher_is_left_alone() -> None:
-    sure, unsure, target = torch.tensor([[20.0, 0.0, 0.0]]), torch.tensor([[0.0, 1.0, 0.0]]), torch.tensor([0])
+    sure, unsure, target = (
+        torch.tensor([[20.0, 0.0, 0.0]]),
+        torch.tensor([[0.0, 1.0, 0.0]]),
+        torch.tensor([0]),
+    )
     assert wsld_weights(sure, unsure, target) < 1e-3
     assert wsld_weights(unsure, sure, target) > 0.999
 
@@ -51,7 +63,9 @@ def test_a_student_that_is_surer_of_the_label_than_the_teacher_is_left_alone() -
 def test_items_without_a_label_do_not_count() -> None:
     student, teacher, target = case()
     half = torch.where(torch.arange(5) < 3, target, -100)
-    torch.testing.assert_close(wsld_loss(student, teacher, half), wsld_loss(student[:3], teacher[:3], target[:3]))
+    torch.testing.assert_close(
+        wsld_loss(student, teacher, half), wsld_loss(student[:3], teacher[:3], target[:3])
+    )
 
 
 def test_compiles() -> None:

@@ -5,7 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from instil.objectives.relations.affinity_mimicking import AffinityMimicking, affinity_mimicking_loss
+from instil.objectives.relations.affinity_mimicking import (
+    AffinityMimicking,
+    affinity_mimicking_loss,
+)
 
 
 def softmax(row: np.ndarray) -> np.ndarray:
@@ -15,7 +18,10 @@ def softmax(row: np.ndarray) -> np.ndarray:
 def test_agrees_with_plain_loops() -> None:
     student, teacher = (3 * torch.randn(4, 4, dtype=torch.float64) for _ in range(2))
     terms = []
-    for mine, theirs in ((student.numpy(), teacher.numpy()), (student.numpy().T, teacher.numpy().T)):
+    for mine, theirs in (
+        (student.numpy(), teacher.numpy()),
+        (student.numpy().T, teacher.numpy().T),
+    ):
         for a, b in zip(mine, theirs, strict=True):
             p, q = softmax(b), softmax(a)
             terms.append((p * np.log(p / q)).sum())
@@ -25,16 +31,28 @@ def test_agrees_with_plain_loops() -> None:
 def test_the_gradient_is_that_of_the_published_cross_entropy() -> None:
     student, teacher = torch.randn(4, 4, requires_grad=True), torch.randn(4, 4)
     (ours,) = torch.autograd.grad(affinity_mimicking_loss(student, teacher), student)
-    published = (F.cross_entropy(student, teacher.softmax(1)) + F.cross_entropy(student.T, teacher.T.softmax(1))) / 2
+    published = (
+        F.cross_entropy(student, teacher.softmax(1))
+        + F.cross_entropy(student.T, teacher.T.softmax(1))
+    ) / 2
     assert torch.allclose(ours, torch.autograd.grad(published, student)[0], atol=1e-6)
 
 
 def test_each_side_has_its_own_width_and_scale() -> None:
     sides = [
-        {"image_embedding": torch.randn(4, width), "text_embedding": torch.randn(4, width), "logit_scale": torch.tensor([scale])}
+        {
+            "image_embedding": torch.randn(4, width),
+            "text_embedding": torch.randn(4, width),
+            "logit_scale": torch.tensor([scale]),
+        }
         for width, scale in ((3, 4.0), (7, 9.0))
     ]
-    similarity = [s["logit_scale"] * F.normalize(s["image_embedding"], dim=1) @ F.normalize(s["text_embedding"], dim=1).T for s in sides]
+    similarity = [
+        s["logit_scale"]
+        * F.normalize(s["image_embedding"], dim=1)
+        @ F.normalize(s["text_embedding"], dim=1).T
+        for s in sides
+    ]
     assert torch.allclose(AffinityMimicking()(*sides, {}), affinity_mimicking_loss(*similarity))
 
 
@@ -45,5 +63,7 @@ def test_errors_are_clear() -> None:
 
 def test_compiles_whole() -> None:
     student, teacher = torch.randn(4, 4), torch.randn(4, 4)
-    compiled = torch.compile(affinity_mimicking_loss, fullgraph=True, backend="eager")(student, teacher)
+    compiled = torch.compile(affinity_mimicking_loss, fullgraph=True, backend="eager")(
+        student, teacher
+    )
     assert torch.allclose(compiled, affinity_mimicking_loss(student, teacher))

@@ -17,16 +17,33 @@ CLASSES = 3
 
 def sample(number: int = 4, seed: int = 0) -> tuple[Outputs, Outputs, Batch]:
     generator = torch.Generator().manual_seed(seed)
-    sides = [{"features": torch.randn(number, channels, 8, 8, generator=generator)} for channels in (5, 6)]
+    sides = [
+        {"features": torch.randn(number, channels, 8, 8, generator=generator)}
+        for channels in (5, 6)
+    ]
     sides[0]["logits"] = torch.zeros(number, 8, 8, CLASSES)
-    label = torch.randint(0, CLASSES - 1, (number, 8, 8), generator=generator)  # the last class is never there
+    label = torch.randint(
+        0, CLASSES - 1, (number, 8, 8), generator=generator
+    )  # the last class is never there
     label[:, 0] = UNLABELLED
-    return sides[0], sides[1], {"label": label, "index": torch.arange(number) + 10 * seed, "step": torch.tensor(seed)}
+    return (
+        sides[0],
+        sides[1],
+        {"label": label, "index": torch.arange(number) + 10 * seed, "step": torch.tensor(seed)},
+    )
 
 
 def make(**options: float | str) -> CIRKDMemory:
     torch.manual_seed(0)
-    objective = CIRKDMemory(**{"contrast_pixels": 12, "contrast_regions": 6, "pixel_memory": 40, "region_memory": 5, **options})  # type: ignore[arg-type]
+    objective = CIRKDMemory(
+        **{
+            "contrast_pixels": 12,
+            "contrast_regions": 6,
+            "pixel_memory": 40,
+            "region_memory": 5,
+            **options,
+        }
+    )  # type: ignore[arg-type]
     with torch.no_grad():
         objective.build(*sample()[:2])
     return objective
@@ -40,32 +57,47 @@ def queues(objective: CIRKDMemory) -> tuple[Queue, Queue]:
 
 
 def test_agrees_with_plain_loops() -> None:
-    student, teacher, memory = (F.normalize(torch.randn(number, 4, dtype=torch.float64), dim=1) for number in (5, 5, 7))
+    student, teacher, memory = (
+        F.normalize(torch.randn(number, 4, dtype=torch.float64), dim=1) for number in (5, 5, 7)
+    )
     expected = []
     for mine, theirs in zip(student.numpy(), teacher.numpy(), strict=True):
         q, p = (np.exp(memory.numpy() @ side / 0.3 / 2) for side in (mine, theirs))
         q, p = q / q.sum(), p / p.sum()
         expected.append(4 * (p * np.log(p / q)).sum())
-    assert np.allclose(cirkd_memory_loss(student, teacher, memory, 0.3, 2.0, reduction="none"), expected, rtol=1e-10)
+    assert np.allclose(
+        cirkd_memory_loss(student, teacher, memory, 0.3, 2.0, reduction="none"),
+        expected,
+        rtol=1e-10,
+    )
 
 
 def test_forward_is_the_mean_over_labelled_pixels_of_both_relations() -> None:
     objective, (student, teacher, batch) = make(pixel=2.0, region=3.0), sample()
     values = objective(student, teacher, batch)
     pixels, regions = queues(objective)
-    mine = F.normalize(objective.adapters[0](student["features"]), dim=1).flatten(2).mT[:, 8:]  # without the first row
+    mine = (
+        F.normalize(objective.adapters[0](student["features"]), dim=1).flatten(2).mT[:, 8:]
+    )  # without the first row
     theirs = F.normalize(teacher["features"], dim=1).flatten(2).mT[:, 8:]
     expected = torch.zeros(4)
     for weight, queue, contrast in ((2.0, pixels, 12), (3.0, regions, 6)):
         rows = queue["teacher"][objective.draw(queue, contrast, batch)]
-        expected = expected + weight * cirkd_memory_loss(mine, theirs, rows, reduction="none").mean(1)
+        expected = expected + weight * cirkd_memory_loss(mine, theirs, rows, reduction="none").mean(
+            1
+        )
     assert torch.allclose(values, expected, rtol=1e-4)
 
 
 def test_every_class_is_drawn_alike_and_anew_each_step() -> None:
     objective = make()
     queue = queues(objective)[0]
-    drawn = [objective.draw(queue, 12, {"seed": torch.tensor(0), "step": torch.tensor(step)}).view(CLASSES, -1) for step in range(3)]
+    drawn = [
+        objective.draw(queue, 12, {"seed": torch.tensor(0), "step": torch.tensor(step)}).view(
+            CLASSES, -1
+        )
+        for step in range(3)
+    ]
     for rows in drawn:
         places = rows - torch.arange(CLASSES)[:, None] * 40
         assert rows.shape == (CLASSES, 5)
@@ -74,7 +106,9 @@ def test_every_class_is_drawn_alike_and_anew_each_step() -> None:
         assert len(places[0].unique()) == 5
         assert 0 <= places.min() <= places.max() < 40
     assert not torch.equal(drawn[0], drawn[1])
-    assert objective.draw(queue, 10**6, {}).sort().values.equal(torch.arange(CLASSES * 40)), "no more than there are"
+    assert objective.draw(queue, 10**6, {}).sort().values.equal(torch.arange(CLASSES * 40)), (
+        "no more than there are"
+    )
 
 
 def test_regions_and_pixels_of_each_class_are_remembered() -> None:
@@ -88,11 +122,18 @@ def test_regions_and_pixels_of_each_class_are_remembered() -> None:
             own = directions[image][:, batch["label"][image] == label].T
             region = F.normalize(own.mean(0), dim=0)
             assert torch.allclose(regions["teacher"][5 * label + image], region, atol=1e-6)
-            for row in pixels["teacher"][40 * label : 40 * label + 40][pixels.owner[40 * label : 40 * label + 40] == image]:
+            for row in pixels["teacher"][40 * label : 40 * label + 40][
+                pixels.owner[40 * label : 40 * label + 40] == image
+            ]:
                 assert (own - row).abs().amax(1).min() < 1e-6, "a pixel of its class and image"
     assert regions.owner.view(CLASSES, 5)[:, :4].tolist() == [[0, 1, 2, 3], [0, 1, 2, 3], [-1] * 4]
     assert torch.equal(regions["teacher"][10:], before[10:]), "nothing was seen of the last class"
-    assert pixels.owner.view(CLASSES, 40)[0].bincount().tolist() == [0, 40 - 2 * AN_IMAGE, AN_IMAGE, AN_IMAGE], "the first were pushed out"
+    assert pixels.owner.view(CLASSES, 40)[0].bincount().tolist() == [
+        0,
+        40 - 2 * AN_IMAGE,
+        AN_IMAGE,
+        AN_IMAGE,
+    ], "the first were pushed out"
     assert len(pixels["teacher"][:40].unique(dim=0)) == 40, "no pixel twice"
 
 
@@ -106,7 +147,10 @@ def test_the_cut_of_the_batch_does_not_matter(cuts: list[int]) -> None:
             kept: dict[str, list[Tensor]] = {}
             total = torch.zeros(())
             for rows in torch.arange(8).split(cut):
-                part = [{k: v[rows] if v.ndim else v for k, v in side.items()} for side in (student, teacher, batch)]
+                part = [
+                    {k: v[rows] if v.ndim else v for k, v in side.items()}
+                    for side in (student, teacher, batch)
+                ]
                 update = objectives(*part)
                 total = total + update.losses["it"].detach() * len(rows) / 8
                 for name, value in update.keep.items():
@@ -141,7 +185,11 @@ def test_invalid_pixels_have_no_loss(norm: str) -> None:
     valid[:, 4:] = False
     losses = [
         objectives(student, teacher, given).losses["it"]
-        for given in (batch | {"valid": valid}, batch | {"label": batch["label"].masked_fill(~valid, UNLABELLED)}, batch)
+        for given in (
+            batch | {"valid": valid},
+            batch | {"label": batch["label"].masked_fill(~valid, UNLABELLED)},
+            batch,
+        )
     ]
     assert torch.allclose(losses[0], losses[1])
     assert not torch.allclose(losses[0], losses[2])
@@ -158,4 +206,7 @@ def test_errors_are_clear() -> None:
 
 def test_compiles_whole() -> None:
     values = torch.randn(5, 4), torch.randn(5, 4), torch.randn(7, 4)
-    assert torch.allclose(torch.compile(cirkd_memory_loss, fullgraph=True, backend="eager")(*values), cirkd_memory_loss(*values))
+    assert torch.allclose(
+        torch.compile(cirkd_memory_loss, fullgraph=True, backend="eager")(*values),
+        cirkd_memory_loss(*values),
+    )

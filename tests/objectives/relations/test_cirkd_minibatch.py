@@ -13,7 +13,10 @@ def softmax(values: np.ndarray) -> np.ndarray:
 
 
 def test_agrees_with_plain_loops() -> None:
-    student, teacher = torch.randn(3, 4, 2, 3, dtype=torch.float64), torch.randn(3, 5, 2, 3, dtype=torch.float64)
+    student, teacher = (
+        torch.randn(3, 4, 2, 3, dtype=torch.float64),
+        torch.randn(3, 5, 2, 3, dtype=torch.float64),
+    )
     sides = []
     for side in (student.numpy(), teacher.numpy()):
         images = [image.reshape(len(image), -1).T for image in side]
@@ -29,8 +32,12 @@ def test_agrees_with_plain_loops() -> None:
 
 def test_pooling_averages_patches() -> None:
     student, teacher = torch.randn(2, 4, 4, 6), torch.randn(2, 5, 4, 6)
-    pooled = [side.unflatten(2, (2, 2)).unflatten(4, (3, 2)).mean((3, 5)) for side in (student, teacher)]
-    assert torch.allclose(cirkd_minibatch_loss(student, teacher, pool=2), cirkd_minibatch_loss(*pooled), rtol=1e-4)
+    pooled = [
+        side.unflatten(2, (2, 2)).unflatten(4, (3, 2)).mean((3, 5)) for side in (student, teacher)
+    ]
+    assert torch.allclose(
+        cirkd_minibatch_loss(student, teacher, pool=2), cirkd_minibatch_loss(*pooled), rtol=1e-4
+    )
 
 
 def test_one_pixel_an_image_has_nothing_to_tell() -> None:
@@ -49,5 +56,7 @@ def test_tokens_on_either_side(shapes: tuple[tuple[int, ...], tuple[int, ...]]) 
 
 def test_compiles_whole() -> None:
     student, teacher = torch.randn(2, 3, 4, 4), torch.randn(2, 5, 4, 4)
-    compiled = torch.compile(cirkd_minibatch_loss, fullgraph=True, backend="eager")(student, teacher)
+    compiled = torch.compile(cirkd_minibatch_loss, fullgraph=True, backend="eager")(
+        student, teacher
+    )
     assert torch.allclose(compiled, cirkd_minibatch_loss(student, teacher))

@@ -27,9 +27,14 @@ def alignment(student: np.ndarray, teacher: np.ndarray, kernel: str, centre: boo
 @pytest.mark.parametrize("centre", [True, False])
 @pytest.mark.parametrize("kernel", ["linear", "rbf"])
 def test_agrees_with_hsic(kernel: str, centre: bool, width: int) -> None:
-    student, teacher = torch.randn(5, 3, dtype=torch.float64), torch.randn(5, width, dtype=torch.float64)
+    student, teacher = (
+        torch.randn(5, 3, dtype=torch.float64),
+        torch.randn(5, width, dtype=torch.float64),
+    )
     loss = cka_loss(student, teacher, kernel, centre=centre)  # type: ignore[arg-type]
-    assert np.isclose(float(loss), 1 - alignment(student.numpy(), teacher.numpy(), kernel, centre), rtol=1e-9)
+    assert np.isclose(
+        float(loss), 1 - alignment(student.numpy(), teacher.numpy(), kernel, centre), rtol=1e-9
+    )
 
 
 @pytest.mark.parametrize("kernel", ["linear", "rbf"])
@@ -59,4 +64,7 @@ def test_options_and_unknown_kernel() -> None:
 
 def test_compiles_whole() -> None:
     student, teacher = torch.randn(5, 3), torch.randn(5, 4)
-    assert torch.allclose(torch.compile(cka_loss, fullgraph=True, backend="eager")(student, teacher), cka_loss(student, teacher))
+    assert torch.allclose(
+        torch.compile(cka_loss, fullgraph=True, backend="eager")(student, teacher),
+        cka_loss(student, teacher),
+    )

@@ -10,7 +10,10 @@ from instil.objectives.relations.compress import CompRess, compress_loss
 
 
 def test_agrees_with_a_plain_loop() -> None:
-    student, teacher = torch.randn(3, 4, dtype=torch.float64), torch.randn(3, 6, dtype=torch.float64)
+    student, teacher = (
+        torch.randn(3, 4, dtype=torch.float64),
+        torch.randn(3, 6, dtype=torch.float64),
+    )
     anchors = torch.randn(5, 4, dtype=torch.float64), torch.randn(5, 6, dtype=torch.float64)
     expected = []
     for n in range(3):
@@ -24,8 +27,13 @@ def test_agrees_with_a_plain_loop() -> None:
     assert np.isclose(float(compress_loss(student, teacher, *anchors, 0.5)), np.mean(expected))
 
 
-@pytest.mark.parametrize(("queues", "widths", "parameters"), [("two", {"student": 3, "teacher": 5}, 0), ("one", {"teacher": 5}, 2)])
-def test_what_is_remembered_and_compared(queues: str, widths: dict[str, int], parameters: int) -> None:
+@pytest.mark.parametrize(
+    ("queues", "widths", "parameters"),
+    [("two", {"student": 3, "teacher": 5}, 0), ("one", {"teacher": 5}, 2)],
+)
+def test_what_is_remembered_and_compared(
+    queues: str, widths: dict[str, int], parameters: int
+) -> None:
     outputs = [{"embedding": torch.randn(4, width)} for width in (3, 5)]
     objective = CompRess(queues, size=6)  # type: ignore[arg-type]
     objective.build(*outputs)
@@ -35,9 +43,14 @@ def test_what_is_remembered_and_compared(queues: str, widths: dict[str, int], pa
     mine, theirs = objective.embed(*outputs)
     for name, side in {"student": mine, "teacher": theirs}.items():
         if name in widths:
-            assert torch.allclose(objective.queue[name][:4], side / side.norm(dim=1, keepdim=True), atol=1e-6)
+            assert torch.allclose(
+                objective.queue[name][:4], side / side.norm(dim=1, keepdim=True), atol=1e-6
+            )
     first = objective.queue["student" if queues == "two" else "teacher"]
-    assert torch.equal(objective(*outputs, {}), compress_loss(mine, theirs, first, objective.queue["teacher"], 0.04, "none"))
+    assert torch.equal(
+        objective(*outputs, {}),
+        compress_loss(mine, theirs, first, objective.queue["teacher"], 0.04, "none"),
+    )
 
 
 def test_unknown_queues() -> None:
@@ -47,4 +60,6 @@ def test_unknown_queues() -> None:
 
 def test_compiles_whole() -> None:
     given = torch.randn(3, 4), torch.randn(3, 6), torch.randn(5, 4), torch.randn(5, 6)
-    assert torch.allclose(torch.compile(compress_loss, fullgraph=True, backend="eager")(*given), compress_loss(*given))
+    assert torch.allclose(
+        torch.compile(compress_loss, fullgraph=True, backend="eager")(*given), compress_loss(*given)
+    )

@@ -18,7 +18,10 @@ SMALL = {"dim": 8, "negatives": 5, "size": 24}
 def sample(index: list[int], seed: int = 0) -> tuple[Outputs, Outputs, Batch]:
     """Outputs and batch that depend on the sample's index alone."""
     generator = torch.Generator().manual_seed(seed)
-    student, teacher = torch.randn(100, 6, generator=generator), torch.randn(100, 9, generator=generator)
+    student, teacher = (
+        torch.randn(100, 6, generator=generator),
+        torch.randn(100, 9, generator=generator),
+    )
     rows = torch.tensor(index)
     clock = {"step": torch.tensor(seed), "seed": torch.tensor(0), "progress": torch.tensor(0.0)}
     return {"embedding": student[rows]}, {"embedding": teacher[rows]}, {"index": rows, **clock}
@@ -33,7 +36,10 @@ def make(memory: str) -> CRD:
 
 @pytest.mark.parametrize("normaliser", [1.0, 40.0])
 def test_loss_agrees_with_a_plain_loop(normaliser: float) -> None:
-    positive, negative = torch.randn(4, dtype=torch.float64), 3 * torch.randn(4, 6, dtype=torch.float64)
+    positive, negative = (
+        torch.randn(4, dtype=torch.float64),
+        3 * torch.randn(4, 6, dtype=torch.float64),
+    )
     samples, epsilon, noise = 50, 1e-7, 6 / 50
     expected = []
     for own, others in zip(positive.numpy(), negative.numpy(), strict=True):
@@ -44,12 +50,17 @@ def test_loss_agrees_with_a_plain_loop(normaliser: float) -> None:
         expected.append(value)
     values = crd_loss(positive, negative, samples, math.log(normaliser), reduction="none")
     assert np.allclose(values, expected, rtol=1e-10)
-    assert np.isclose(float(crd_loss(positive, negative, samples, math.log(normaliser))), np.mean(expected))
+    assert np.isclose(
+        float(crd_loss(positive, negative, samples, math.log(normaliser))), np.mean(expected)
+    )
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e2, 1e4])
 def test_value_and_gradient_are_finite(scale: float) -> None:
-    positive, negative = (torch.randn(4) * scale).requires_grad_(), (torch.randn(4, 6) * scale).requires_grad_()
+    positive, negative = (
+        (torch.randn(4) * scale).requires_grad_(),
+        (torch.randn(4, 6) * scale).requires_grad_(),
+    )
     loss = crd_loss(positive, negative, 1_000_000, 12.0)
     assert torch.isfinite(loss)
     for gradient in torch.autograd.grad(loss, (positive, negative)):
@@ -57,11 +68,17 @@ def test_value_and_gradient_are_finite(scale: float) -> None:
 
 
 @pytest.mark.parametrize(("dim", "temperature"), [(8, 0.2), (64, 0.07), (128, 0.07)])
-def test_normaliser_is_what_the_authors_estimate_of_random_memories(dim: int, temperature: float) -> None:
+def test_normaliser_is_what_the_authors_estimate_of_random_memories(
+    dim: int, temperature: float
+) -> None:
     generator = torch.Generator().manual_seed(0)
-    unit = torch.nn.functional.normalize(torch.randn(200_000, dim, generator=generator, dtype=torch.float64), dim=1)
+    unit = torch.nn.functional.normalize(
+        torch.randn(200_000, dim, generator=generator, dtype=torch.float64), dim=1
+    )
     estimate = (unit[:, 0] / temperature).exp().mean() * 1000
-    assert math.exp(log_normaliser(1000, dim, temperature)) == pytest.approx(float(estimate), rel=0.15)
+    assert math.exp(log_normaliser(1000, dim, temperature)) == pytest.approx(
+        float(estimate), rel=0.15
+    )
 
 
 @pytest.mark.parametrize("temperature", [1e-3, 0.07, 1.0, 100.0])
@@ -79,7 +96,10 @@ def test_forward_agrees_with_a_plain_loop(memory: str) -> None:
     for n, index in enumerate([3, 20, 7]):
         mine, theirs = (side[n] for side in objective.embed(student, teacher))
         expected = torch.zeros(())
-        for query, bank, other in ((mine, objective.remembered["teacher"], theirs), (theirs, objective.remembered["student"], mine)):
+        for query, bank, other in (
+            (mine, objective.remembered["teacher"], theirs),
+            (theirs, objective.remembered["student"], mine),
+        ):
             positive = query @ (bank[index] if memory == "bank" else other) / 0.07
             negative = torch.stack([query @ bank[row] for row in rows[n]]) / 0.07
             expected = expected + crd_loss(positive[None], negative[None], 24, log_z)
@@ -104,9 +124,19 @@ def test_the_student_learns_from_its_own_term_alone() -> None:
     student["embedding"].requires_grad_()
     (whole,) = torch.autograd.grad(objective(student, teacher, batch).sum(), student["embedding"])
     mine, theirs = objective.embed(student, teacher)
-    negative = objective.scores(mine, objective.remembered["teacher"]).gather(1, objective.remembered.draw(batch, 5))
-    own = crd_loss((mine * theirs.detach()).sum(1) / 0.07, negative, 24, log_normaliser(24, 8, 0.07), reduction="none").sum()
-    assert torch.allclose(whole, torch.autograd.grad(own, student["embedding"])[0], rtol=1e-4, atol=1e-6)
+    negative = objective.scores(mine, objective.remembered["teacher"]).gather(
+        1, objective.remembered.draw(batch, 5)
+    )
+    own = crd_loss(
+        (mine * theirs.detach()).sum(1) / 0.07,
+        negative,
+        24,
+        log_normaliser(24, 8, 0.07),
+        reduction="none",
+    ).sum()
+    assert torch.allclose(
+        whole, torch.autograd.grad(own, student["embedding"])[0], rtol=1e-4, atol=1e-6
+    )
 
 
 def steps(memory: str, cuts: list[int]) -> tuple[list[Tensor], dict[str, Tensor]]:
@@ -121,7 +151,9 @@ def steps(memory: str, cuts: list[int]) -> tuple[list[Tensor], dict[str, Tensor]
             student, teacher, batch = sample(part.tolist(), seed=step)
             before = copy.deepcopy(objective.state_dict())
             update = objectives(student, teacher, batch)
-            assert all(torch.equal(value, before[name]) for name, value in objective.state_dict().items())
+            assert all(
+                torch.equal(value, before[name]) for name, value in objective.state_dict().items()
+            )
             total = total + update.losses["crd"].detach() * len(part) / 10
             for name, rows in update.keep.items():
                 kept.setdefault(name, []).append(rows)
@@ -163,7 +195,14 @@ def test_the_bank_keeps_momentum_of_a_row() -> None:
     before = objective.remembered["student"].clone()
     rows = torch.nn.functional.normalize(torch.randn(1, 8), dim=1)
     objective.momentum = 0.75
-    objective.after_step({"index": torch.tensor([4]), "student": rows, "teacher": rows, "counts": torch.tensor([True])})
+    objective.after_step(
+        {
+            "index": torch.tensor([4]),
+            "student": rows,
+            "teacher": rows,
+            "counts": torch.tensor([True]),
+        }
+    )
     moved = 0.75 * before[4] + 0.25 * rows[0]
     assert torch.allclose(objective.remembered["student"][4], moved / moved.norm(), atol=1e-6)
 
@@ -179,14 +218,19 @@ def test_items_that_do_not_count_are_not_remembered(memory: str) -> None:
     for name, value in without.state_dict().items():
         assert torch.allclose(value, with_padding.state_dict()[name], atol=1e-6), name
     before = copy.deepcopy(without.state_dict())
-    without.after_step(without.keep(student, teacher, batch | {"valid": torch.zeros(2, dtype=torch.bool)}))
+    without.after_step(
+        without.keep(student, teacher, batch | {"valid": torch.zeros(2, dtype=torch.bool)})
+    )
     without.after_step({})
     assert all(torch.equal(value, before[name]) for name, value in without.state_dict().items())
 
 
 def test_errors_are_clear() -> None:
     student, teacher, batch = sample([3, 24])
-    with pytest.raises(ValueError, match="the bank has 24 rows and the batch holds index 24; size is the number of samples"):
+    with pytest.raises(
+        ValueError,
+        match="the bank has 24 rows and the batch holds index 24; size is the number of samples",
+    ):
         make("bank")(student, teacher, batch)
     del batch["index"]
     with pytest.raises(ValueError, match="needs 'index' in the batch"):
@@ -206,8 +250,14 @@ def test_the_batch_instead_of_a_memory() -> None:
     for n in range(3):
         others = [m for m in range(3) if m != n]
         for query, side in ((mine[n], theirs), (theirs[n], mine)):
-            positive, negative = query @ side[n] / 0.07, torch.stack([query @ side[m] for m in others]) / 0.07
-            expected = expected + crd_loss(positive[None], negative[None], 3, log_normaliser(3, 8, 0.07)) / 3
+            positive, negative = (
+                query @ side[n] / 0.07,
+                torch.stack([query @ side[m] for m in others]) / 0.07,
+            )
+            expected = (
+                expected
+                + crd_loss(positive[None], negative[None], 3, log_normaliser(3, 8, 0.07)) / 3
+            )
     assert torch.allclose(objective(student, teacher, batch), expected, rtol=1e-4)
     assert objective.keep(student, teacher, batch) == {}
     objective.after_step({})
@@ -221,4 +271,6 @@ def test_contracts(memory: str) -> None:
 def test_compiles_whole() -> None:
     positive, negative = torch.randn(4), torch.randn(4, 6)
     compiled = torch.compile(crd_loss, fullgraph=True, backend="eager")
-    assert torch.allclose(compiled(positive, negative, 50, 3.0), crd_loss(positive, negative, 50, 3.0))
+    assert torch.allclose(
+        compiled(positive, negative, 50, 3.0), crd_loss(positive, negative, 50, 3.0)
+    )

@@ -16,20 +16,33 @@ from instil.testing import check_objective
 
 def log_chance(scores: list[float]) -> float:
     """Of a ranking, its scores in order."""
-    return sum(scores[k] - math.log(sum(math.exp(z) for z in scores[k:])) for k in range(len(scores)))
+    return sum(
+        scores[k] - math.log(sum(math.exp(z) for z in scores[k:])) for k in range(len(scores))
+    )
 
 
-def reference(student: Tensor, teacher: Tensor, form: str, alpha: float, beta: float, length: int) -> float:
+def reference(
+    student: Tensor, teacher: Tensor, form: str, alpha: float, beta: float, length: int
+) -> float:
     a, b = student.numpy(), teacher.numpy()
     values = []
     for query in range(len(a)):
-        others = sorted((n for n in range(len(a)) if n != query), key=lambda n: float(np.linalg.norm(b[query] - b[n])))[:length]
-        mine, theirs = ([-alpha * float(np.linalg.norm(side[query] - side[n])) ** beta for n in others] for side in (a, b))
+        others = sorted(
+            (n for n in range(len(a)) if n != query),
+            key=lambda n: float(np.linalg.norm(b[query] - b[n])),
+        )[:length]
+        mine, theirs = (
+            [-alpha * float(np.linalg.norm(side[query] - side[n])) ** beta for n in others]
+            for side in (a, b)
+        )
         if form == "hard":
             values.append(-log_chance(mine))
             continue
         rankings = [list(order) for order in itertools.permutations(range(len(others)))]
-        p, q = ([log_chance([scores[n] for n in order]) for order in rankings] for scores in (theirs, mine))
+        p, q = (
+            [log_chance([scores[n] for n in order]) for order in rankings]
+            for scores in (theirs, mine)
+        )
         values.append(sum(math.exp(x) * (x - y) for x, y in zip(p, q, strict=True)))
     return float(np.mean(values))
 
@@ -37,15 +50,23 @@ def reference(student: Tensor, teacher: Tensor, form: str, alpha: float, beta: f
 @pytest.mark.parametrize("form", ["hard", "soft"])
 @pytest.mark.parametrize(("number", "length"), [(6, 4), (6, 2), (3, 4), (2, 4)])
 @pytest.mark.parametrize(("alpha", "beta"), [(3.0, 3.0), (0.5, 1.0)])
-def test_agrees_with_plain_loops(form: str, number: int, length: int, alpha: float, beta: float) -> None:
+def test_agrees_with_plain_loops(
+    form: str, number: int, length: int, alpha: float, beta: float
+) -> None:
     generator = torch.Generator().manual_seed(0)
-    student, teacher = (torch.randn(number, width, generator=generator, dtype=torch.float64) / 2 for width in (3, 5))
+    student, teacher = (
+        torch.randn(number, width, generator=generator, dtype=torch.float64) / 2 for width in (3, 5)
+    )
     expected = reference(student, teacher, form, alpha, beta, length)
-    assert float(darkrank_loss(student, teacher, form, alpha, beta, length)) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    assert float(darkrank_loss(student, teacher, form, alpha, beta, length)) == pytest.approx(
+        expected, rel=1e-9, abs=1e-12
+    )
     objective = DarkRank(form, alpha, beta, length)  # type: ignore[arg-type]
     units = (side / side.norm(dim=1, keepdim=True) for side in (student, teacher))
     value = objective({"embedding": student}, {"embedding": teacher}, {})
-    assert float(value) == pytest.approx(reference(*units, form, alpha, beta, length), rel=1e-9, abs=1e-12)
+    assert float(value) == pytest.approx(
+        reference(*units, form, alpha, beta, length), rel=1e-9, abs=1e-12
+    )
 
 
 def test_soft_is_zero_at_a_match_and_hard_wants_more() -> None:
@@ -53,7 +74,9 @@ def test_soft_is_zero_at_a_match_and_hard_wants_more() -> None:
     assert abs(float(darkrank_loss(student, student, "soft"))) < 1e-12
     assert float(darkrank_loss(student, student)) > 0
     spread = torch.arange(6.0)[:, None] ** 3
-    assert float(darkrank_loss(spread, spread)) == pytest.approx(0, abs=1e-4)  # nothing that one could confuse
+    assert float(darkrank_loss(spread, spread)) == pytest.approx(
+        0, abs=1e-4
+    )  # nothing that one could confuse
 
 
 @pytest.mark.parametrize("form", ["hard", "soft"])
@@ -84,7 +107,8 @@ def test_value_and_gradient_are_finite(form: str, case: str) -> None:
 def test_compiles_whole(form: str) -> None:
     student, teacher = torch.randn(6, 3), torch.randn(6, 4)
     assert torch.allclose(
-        torch.compile(darkrank_loss, fullgraph=True, backend="eager")(student, teacher, form), darkrank_loss(student, teacher, form)
+        torch.compile(darkrank_loss, fullgraph=True, backend="eager")(student, teacher, form),
+        darkrank_loss(student, teacher, form),
     )
 
 

@@ -9,8 +9,14 @@ from instil.objectives.relations.dcd import DCD, dcd_loss
 
 
 def test_agrees_with_a_plain_loop() -> None:
-    student, teacher = torch.randn(4, 3, dtype=torch.float64), torch.randn(4, 3, dtype=torch.float64)
-    mine, theirs = (side.numpy() / np.linalg.norm(side.numpy(), axis=1, keepdims=True) for side in (student, teacher))
+    student, teacher = (
+        torch.randn(4, 3, dtype=torch.float64),
+        torch.randn(4, 3, dtype=torch.float64),
+    )
+    mine, theirs = (
+        side.numpy() / np.linalg.norm(side.numpy(), axis=1, keepdims=True)
+        for side in (student, teacher)
+    )
     scores = np.array([[math.exp(3 * (a @ b) - 0.5) for b in theirs] for a in mine])
     expected = 0.0
     for n in range(4):
@@ -22,7 +28,9 @@ def test_agrees_with_a_plain_loop() -> None:
 
 def test_both_ways_alike_leave_the_cross_entropy() -> None:
     teacher = torch.randn(4, 3, dtype=torch.float64)
-    assert torch.isclose(dcd_loss(teacher, teacher, 2.0, 0.0, 9.0), dcd_loss(teacher, teacher, 2.0, 0.0, 0.0))
+    assert torch.isclose(
+        dcd_loss(teacher, teacher, 2.0, 0.0, 9.0), dcd_loss(teacher, teacher, 2.0, 0.0, 0.0)
+    )
     student = torch.randn(4, 3, dtype=torch.float64)
     assert dcd_loss(student, teacher, 2.0, 0.0, 9.0) > dcd_loss(student, teacher, 2.0, 0.0, 0.0)
 
@@ -41,4 +49,7 @@ def test_the_scale_is_learned_up_to_its_bound() -> None:
 
 def test_compiles_whole() -> None:
     student, teacher = torch.randn(5, 4), torch.randn(5, 4)
-    assert torch.allclose(torch.compile(dcd_loss, fullgraph=True, backend="eager")(student, teacher), dcd_loss(student, teacher))
+    assert torch.allclose(
+        torch.compile(dcd_loss, fullgraph=True, backend="eager")(student, teacher),
+        dcd_loss(student, teacher),
+    )

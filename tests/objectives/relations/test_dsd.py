@@ -23,7 +23,10 @@ def test_residual_attention_agrees_with_plain_loops() -> None:
     for n in range(2):
         terms = []
         for i, j in itertools.combinations(range(3), 2):
-            maps = [[unit((side[k][n].numpy() ** 2).mean(0).ravel()) for k in (i, j)] for side in (student, teacher)]
+            maps = [
+                [unit((side[k][n].numpy() ** 2).mean(0).ravel()) for k in (i, j)]
+                for side in (student, teacher)
+            ]
             mine, theirs = (unit(later - earlier) for earlier, later in maps)
             terms.append(((mine - theirs) ** 2).mean())
         expected.append(np.mean(terms))
@@ -41,7 +44,9 @@ def test_category_correlation_agrees_with_plain_loops(pool: int) -> None:
             shares = [np.exp(row / 4) / np.exp(row / 4).sum() for row in cells]
             correlations.append(np.array([[a @ b for b in shares] for a in shares]))
         expected.append(((correlations[0] - correlations[1]) ** 2).mean())
-    assert np.allclose(csd_loss(student, teacher, pool=pool, reduction="none"), expected, rtol=1e-10)
+    assert np.allclose(
+        csd_loss(student, teacher, pool=pool, reduction="none"), expected, rtol=1e-10
+    )
 
 
 def test_stages_of_several_sizes_come_to_the_smallest() -> None:
@@ -51,11 +56,19 @@ def test_stages_of_several_sizes_come_to_the_smallest() -> None:
 
 
 def test_forward_weighs_both() -> None:
-    sides = [{"features": tuple(stages(channels)), "logits": torch.randn(2, 4, 4, 5, dtype=torch.float64)} for channels in ((2, 3), (4, 5))]
+    sides = [
+        {
+            "features": tuple(stages(channels)),
+            "logits": torch.randn(2, 4, 4, 5, dtype=torch.float64),
+        }
+        for channels in ((2, 3), (4, 5))
+    ]
     objective = DSD(pixel=2.0, category=3.0, pairs=[[0, 0], [1, 1]])
     objective.build(*sides)
     logits = [side["logits"].permute(0, 3, 1, 2) for side in sides]
-    expected = 2 * psd_loss(sides[0]["features"], sides[1]["features"], reduction="none") + 3 * csd_loss(*logits, reduction="none")
+    expected = 2 * psd_loss(
+        sides[0]["features"], sides[1]["features"], reduction="none"
+    ) + 3 * csd_loss(*logits, reduction="none")
     assert torch.allclose(objective(*sides, {}), expected)
 
 
@@ -71,6 +84,12 @@ def test_errors_are_clear() -> None:
 
 def test_compiles_whole() -> None:
     student, teacher = stages((2, 3)), stages((4, 5))
-    assert torch.allclose(torch.compile(psd_loss, fullgraph=True, backend="eager")(student, teacher), psd_loss(student, teacher))
+    assert torch.allclose(
+        torch.compile(psd_loss, fullgraph=True, backend="eager")(student, teacher),
+        psd_loss(student, teacher),
+    )
     student, teacher = stages((3,)), stages((3,))
-    assert torch.allclose(torch.compile(csd_loss, fullgraph=True, backend="eager")(student[0], teacher[0]), csd_loss(student[0], teacher[0]))
+    assert torch.allclose(
+        torch.compile(csd_loss, fullgraph=True, backend="eager")(student[0], teacher[0]),
+        csd_loss(student[0], teacher[0]),
+    )

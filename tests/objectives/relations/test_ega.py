@@ -8,7 +8,10 @@ from instil.objectives.relations.ega import EGA, ega_loss
 
 
 def test_agrees_with_numpys_correlations() -> None:
-    student, teacher = torch.randn(5, 7, dtype=torch.float64), torch.randn(5, 7, dtype=torch.float64)
+    student, teacher = (
+        torch.randn(5, 7, dtype=torch.float64),
+        torch.randn(5, 7, dtype=torch.float64),
+    )
     whole = np.corrcoef(np.concatenate([teacher.numpy(), student.numpy()]))
     nodes = np.linalg.norm(whole[:5, 5:] - np.eye(5))
     edges = np.linalg.norm(whole[5:, 5:] - whole[:5, :5])
@@ -27,7 +30,9 @@ def test_constant_samples_and_other_widths() -> None:
     student = torch.ones(4, 6, requires_grad=True)
     loss = ega_loss(student, torch.randn(4, 6))
     assert torch.isfinite(torch.autograd.grad(loss, student)[0]).all()
-    with pytest.raises(ValueError, match=r"ega_loss: the student's shape \(4, 6\) is not the teacher's, \(4, 5\)"):
+    with pytest.raises(
+        ValueError, match=r"ega_loss: the student's shape \(4, 6\) is not the teacher's, \(4, 5\)"
+    ):
         ega_loss(student, torch.randn(4, 5))
 
 
@@ -41,4 +46,7 @@ def test_the_student_is_projected() -> None:
 
 def test_compiles_whole() -> None:
     student, teacher = torch.randn(5, 4), torch.randn(5, 4)
-    assert torch.allclose(torch.compile(ega_loss, fullgraph=True, backend="eager")(student, teacher), ega_loss(student, teacher))
+    assert torch.allclose(
+        torch.compile(ega_loss, fullgraph=True, backend="eager")(student, teacher),
+        ega_loss(student, teacher),
+    )

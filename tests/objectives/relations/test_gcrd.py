@@ -8,7 +8,9 @@ from instil.objectives.relations.gcrd import GCRD, gcrd_loss
 
 
 def test_agrees_with_plain_loops() -> None:
-    student, teacher = (F.normalize(torch.randn(5, 4, dtype=torch.float64), dim=1) for _ in range(2))
+    student, teacher = (
+        F.normalize(torch.randn(5, 4, dtype=torch.float64), dim=1) for _ in range(2)
+    )
     expected = []
     for i, mine in enumerate(student.numpy()):
         scores = [np.exp(mine @ theirs / 0.2) for theirs in teacher.numpy()]
@@ -28,4 +30,7 @@ def test_heads_bring_both_sides_to_one_width() -> None:
 
 def test_compiles_whole() -> None:
     student, teacher = torch.randn(5, 4), torch.randn(5, 4)
-    assert torch.allclose(torch.compile(gcrd_loss, fullgraph=True, backend="eager")(student, teacher), gcrd_loss(student, teacher))
+    assert torch.allclose(
+        torch.compile(gcrd_loss, fullgraph=True, backend="eager")(student, teacher),
+        gcrd_loss(student, teacher),
+    )

@@ -13,7 +13,12 @@ def neighbours(samples: np.ndarray, kernel: str) -> np.ndarray:
     apart = np.array([[np.sqrt(((a - b) ** 2).sum() + 1e-6) for b in samples] for a in samples])
     length = [math.sqrt(a @ a) + 1e-6 for a in samples]
     alike = {
-        "cosine": np.array([[(a @ b / (length[i] * length[j]) + 1) / 2 for j, b in enumerate(samples)] for i, a in enumerate(samples)]),
+        "cosine": np.array(
+            [
+                [(a @ b / (length[i] * length[j]) + 1) / 2 for j, b in enumerate(samples)]
+                for i, a in enumerate(samples)
+            ]
+        ),
         "student_t": 1 / (1 + apart),
         "cauchy": 1 / (1 + apart**2),
         "rbf": np.exp(-apart),
@@ -36,29 +41,49 @@ def divergence(p: float, q: float, name: str) -> float:
 @pytest.mark.parametrize("name", DIVERGENCES)
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_agrees_with_a_plain_loop(kernel: str, name: str) -> None:
-    student, teacher = torch.randn(4, 3, dtype=torch.float64), torch.randn(4, 2, 3, dtype=torch.float64)
+    student, teacher = (
+        torch.randn(4, 3, dtype=torch.float64),
+        torch.randn(4, 2, 3, dtype=torch.float64),
+    )
     expected = 0.0
     for one in ("cosine", "student_t") if kernel == "combined" else (kernel,):
         q, p = neighbours(student.numpy(), one), neighbours(teacher.flatten(1).numpy(), one)
-        expected += np.mean([divergence(p[i, j], q[i, j], name) for i in range(4) for j in range(4)])
+        expected += np.mean(
+            [divergence(p[i, j], q[i, j], name) for i in range(4) for j in range(4)]
+        )
     assert np.isclose(float(hkd_loss(student, teacher, kernel, name)), expected, rtol=1e-8)
 
 
 def test_the_teacher_may_have_another_kernel() -> None:
-    student, teacher = torch.randn(4, 3, dtype=torch.float64), torch.randn(4, 5, dtype=torch.float64)
+    student, teacher = (
+        torch.randn(4, 3, dtype=torch.float64),
+        torch.randn(4, 5, dtype=torch.float64),
+    )
     q, p = neighbours(student.numpy(), "cosine"), neighbours(teacher.numpy(), "rbf")
-    assert np.isclose(float(hkd_loss(student, teacher, "cosine", "squared", teacher_kernel="rbf")), ((p - q) ** 2).mean())
+    assert np.isclose(
+        float(hkd_loss(student, teacher, "cosine", "squared", teacher_kernel="rbf")),
+        ((p - q) ** 2).mean(),
+    )
 
 
 @pytest.mark.parametrize("progress", [None, 0.0, 0.5, 1.0])
 def test_early_stages_count_less_and_less(progress: float | None) -> None:
-    student = {"features": tuple(torch.randn(4, *shape) for shape in ((3, 8, 8), (5, 4, 4), (6, 2, 2)))}
-    teacher = {"features": tuple(torch.randn(4, *shape) for shape in ((4, 8, 8), (17, 6), (8, 2, 2)))}
+    student = {
+        "features": tuple(torch.randn(4, *shape) for shape in ((3, 8, 8), (5, 4, 4), (6, 2, 2)))
+    }
+    teacher = {
+        "features": tuple(torch.randn(4, *shape) for shape in ((4, 8, 8), (17, 6), (8, 2, 2)))
+    }
     objective = HKD(intermediate=10.0, decay=0.04, pairs=[[0, 0], [1, 1], [2, 2]])
     objective.build(student, teacher)
-    terms = [float(hkd_loss(mine, theirs)) for mine, theirs in zip(student["features"], teacher["features"], strict=True)]
+    terms = [
+        float(hkd_loss(mine, theirs))
+        for mine, theirs in zip(student["features"], teacher["features"], strict=True)
+    ]
     early = {None: 10.0, 0.0: 10.0, 0.5: 2.0, 1.0: 0.4}[progress]
-    loss = objective(student, teacher, {} if progress is None else {"progress": torch.tensor(progress)})
+    loss = objective(
+        student, teacher, {} if progress is None else {"progress": torch.tensor(progress)}
+    )
     assert float(loss) == pytest.approx(early * (terms[0] + terms[1]) + terms[2], rel=1e-5)
 
 
@@ -78,4 +103,7 @@ def test_unknown_names() -> None:
 
 def test_compiles_whole() -> None:
     student, teacher = torch.randn(5, 3), torch.randn(5, 4)
-    assert torch.allclose(torch.compile(hkd_loss, fullgraph=True, backend="eager")(student, teacher), hkd_loss(student, teacher))
+    assert torch.allclose(
+        torch.compile(hkd_loss, fullgraph=True, backend="eager")(student, teacher),
+        hkd_loss(student, teacher),
+    )

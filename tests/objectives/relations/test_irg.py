@@ -14,11 +14,19 @@ def edges(samples: torch.Tensor) -> np.ndarray:
 
 
 def test_the_graph_agrees_with_a_plain_loop() -> None:
-    student, teacher = torch.randn(5, 3, dtype=torch.float64), torch.randn(5, 2, 4, dtype=torch.float64)
-    assert np.isclose(float(irg_graph_loss(student, teacher)), ((edges(student) - edges(teacher)) ** 2).mean())
+    student, teacher = (
+        torch.randn(5, 3, dtype=torch.float64),
+        torch.randn(5, 2, 4, dtype=torch.float64),
+    )
+    assert np.isclose(
+        float(irg_graph_loss(student, teacher)), ((edges(student) - edges(teacher)) ** 2).mean()
+    )
     other = torch.randn(5, 3, dtype=torch.float64)
     vertices = ((student - other) ** 2).mean()
-    assert np.isclose(float(irg_graph_loss(student, other)), ((edges(student) - edges(other)) ** 2).mean() + float(vertices))
+    assert np.isclose(
+        float(irg_graph_loss(student, other)),
+        ((edges(student) - edges(other)) ** 2).mean() + float(vertices),
+    )
 
 
 @pytest.mark.parametrize("width", [(3, 3, 4, 4), (3, 3, 4, 2), (3, 5, 4, 4)])
@@ -33,20 +41,31 @@ def test_the_way_agrees_with_a_plain_loop(width: tuple[int, int, int, int]) -> N
 
 @pytest.mark.parametrize(("student", "teacher"), [("cnn", "vit"), ("vit", "cnn")])
 def test_all_consecutive_pairs_of_any_nets(student: str, teacher: str) -> None:
-    made = {"cnn": tuple(torch.randn(4, *s) for s in ((3, 8, 8), (5, 4, 4), (6, 2, 2))), "vit": tuple(torch.randn(4, 17, 6) for _ in range(4))}
-    sides = [{"embedding": torch.randn(4, 3 + n), "features": made[name]} for n, name in enumerate((student, teacher))]
+    made = {
+        "cnn": tuple(torch.randn(4, *s) for s in ((3, 8, 8), (5, 4, 4), (6, 2, 2))),
+        "vit": tuple(torch.randn(4, 17, 6) for _ in range(4)),
+    }
+    sides = [
+        {"embedding": torch.randn(4, 3 + n), "features": made[name]}
+        for n, name in enumerate((student, teacher))
+    ]
     objective = IRG(transform=0.5)
     objective.build(*sides)
     assert len(objective.matched) == 3
     expected = irg_graph_loss(sides[0]["embedding"], sides[1]["embedding"])
     for (i, j), (k, m) in (objective.matched[:2], objective.matched[1:]):
-        expected = expected + 0.5 * irg_transform_loss((made[student][i], made[student][k]), (made[teacher][j], made[teacher][m]))
+        expected = expected + 0.5 * irg_transform_loss(
+            (made[student][i], made[student][k]), (made[teacher][j], made[teacher][m])
+        )
     assert torch.isclose(objective(*sides, {}), expected)
 
 
 def test_one_stage_has_no_way() -> None:
     side = {"embedding": torch.randn(4, 3), "features": (torch.randn(4, 3, 8, 8),)}
-    with pytest.raises(ValueError, match="needs two pairs of them at least; name them with pairs, or leave it out with transform: 0"):
+    with pytest.raises(
+        ValueError,
+        match="needs two pairs of them at least; name them with pairs, or leave it out with transform: 0",
+    ):
         IRG().build(side, side)
     objective = IRG(transform=0.0)
     objective.build(side, side)
@@ -63,6 +82,8 @@ def test_samples_that_are_all_alike(value: float) -> None:
 
 def test_compiles_whole() -> None:
     a, b, c, d = (torch.randn(5, n) for n in (3, 4, 5, 6))
-    assert torch.allclose(torch.compile(irg_graph_loss, fullgraph=True, backend="eager")(a, b), irg_graph_loss(a, b))
+    assert torch.allclose(
+        torch.compile(irg_graph_loss, fullgraph=True, backend="eager")(a, b), irg_graph_loss(a, b)
+    )
     way = torch.compile(irg_transform_loss, fullgraph=True, backend="eager")
     assert torch.allclose(way((a, b), (c, d)), irg_transform_loss((a, b), (c, d)))

@@ -11,11 +11,18 @@ from instil.objectives.relations.itrd import ITRD, itrd_correlation_loss, itrd_m
 
 @pytest.mark.parametrize("order", [1.01, 1.5])
 def test_correlation_agrees_with_a_plain_loop(order: float) -> None:
-    student, teacher = torch.randn(6, 4, dtype=torch.float64), torch.randn(6, 4, dtype=torch.float64)
+    student, teacher = (
+        torch.randn(6, 4, dtype=torch.float64),
+        torch.randn(6, 4, dtype=torch.float64),
+    )
     total = 0.0
     for d in range(4):
         mine, theirs = student[:, d].numpy(), teacher[:, d].numpy()
-        correlation = ((mine - mine.mean()) @ (theirs - theirs.mean())) / 6 / (mine.std(ddof=1) * theirs.std(ddof=1))
+        correlation = (
+            ((mine - mine.mean()) @ (theirs - theirs.mean()))
+            / 6
+            / (mine.std(ddof=1) * theirs.std(ddof=1))
+        )
         total += (1 - correlation) ** (2 * order)
     assert np.isclose(float(itrd_correlation_loss(student, teacher, order)), math.log2(total))
 
@@ -31,7 +38,10 @@ def test_correlation_at_a_match_and_without_variance() -> None:
 
 
 def test_mutual_information_agrees_with_a_plain_loop() -> None:
-    student, teacher = torch.randn(5, 3, dtype=torch.float64), torch.randn(5, 7, dtype=torch.float64)
+    student, teacher = (
+        torch.randn(5, 3, dtype=torch.float64),
+        torch.randn(5, 7, dtype=torch.float64),
+    )
     grams = []
     for side in (student.numpy(), teacher.numpy()):
         directions = [row / math.sqrt(row @ row) for row in side]
@@ -44,7 +54,9 @@ def test_mutual_information_agrees_with_a_plain_loop() -> None:
 def test_the_more_alike_the_student_is_the_less_it_loses() -> None:
     teacher = torch.randn(6, 8, dtype=torch.float64)
     others = torch.randn(6, 8, dtype=torch.float64)
-    losses = [float(itrd_correlation_loss(teacher + noise * others, teacher)) for noise in (0.0, 0.3, 3.0)]
+    losses = [
+        float(itrd_correlation_loss(teacher + noise * others, teacher)) for noise in (0.0, 0.3, 3.0)
+    ]
     assert losses[0] < losses[1] < losses[2]
 
 
@@ -62,4 +74,8 @@ def test_which_embedding_each_term_takes(width: int) -> None:
 def test_compiles_whole() -> None:
     student, teacher = torch.randn(5, 4), torch.randn(5, 4)
     for loss in (itrd_correlation_loss, itrd_mutual_loss):
-        assert torch.allclose(torch.compile(loss, fullgraph=True, backend="eager")(student, teacher), loss(student, teacher), rtol=1e-4)
+        assert torch.allclose(
+            torch.compile(loss, fullgraph=True, backend="eager")(student, teacher),
+            loss(student, teacher),
+            rtol=1e-4,
+        )

@@ -7,7 +7,9 @@ import torch
 from instil.core import Objectives
 from instil.objectives.relations.lsp import KERNELS, LSP, lsp_loss
 
-EDGES = torch.tensor([[0, 1, 3, 3, 2, 4, 1, 0], [1, 0, 0, 1, 1, 4, 4, 0]])  # source, target; nodes 2 and 3 have no neighbour
+EDGES = torch.tensor(
+    [[0, 1, 3, 3, 2, 4, 1, 0], [1, 0, 0, 1, 1, 4, 4, 0]]
+)  # source, target; nodes 2 and 3 have no neighbour
 
 
 def value(kernel: str, a: np.ndarray, b: np.ndarray, width: float) -> float:
@@ -23,17 +25,28 @@ def value(kernel: str, a: np.ndarray, b: np.ndarray, width: float) -> float:
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_agrees_with_plain_loops(kernel: str) -> None:
-    student, teacher = torch.randn(5, 3, dtype=torch.float64), torch.randn(5, 6, dtype=torch.float64)
+    student, teacher = (
+        torch.randn(5, 3, dtype=torch.float64),
+        torch.randn(5, 6, dtype=torch.float64),
+    )
     expected = []
     for node in range(5):
         sources = [a for a, b in EDGES.T.tolist() if b == node]
         total = 0.0
         if sources:
-            mine, theirs = (np.exp([value(kernel, side[a], side[node], 2.0) for a in sources]) for side in (student.numpy(), teacher.numpy()))
+            mine, theirs = (
+                np.exp([value(kernel, side[a], side[node], 2.0) for a in sources])
+                for side in (student.numpy(), teacher.numpy())
+            )
             q, p = mine / mine.sum(), theirs / theirs.sum()
             total = (p * np.log(p / q)).sum()
         expected.append(total)
-    assert np.allclose(lsp_loss(student, teacher, EDGES, kernel, 2.0, reduction="none"), expected, rtol=1e-10, atol=1e-14)  # type: ignore[arg-type]
+    assert np.allclose(
+        lsp_loss(student, teacher, EDGES, kernel, 2.0, reduction="none"),
+        expected,
+        rtol=1e-10,
+        atol=1e-14,
+    )  # type: ignore[arg-type]
     assert np.isclose(float(lsp_loss(student, teacher, EDGES, kernel, 2.0)), np.sum(expected) / 3)  # type: ignore[arg-type]
 
 
@@ -46,7 +59,10 @@ def test_equal_nodes_have_a_finite_gradient() -> None:
 
 
 def test_the_last_of_the_features_stands_for_the_embedding() -> None:
-    student, teacher = {"features": (torch.randn(5, 2), torch.randn(5, 3))}, {"embedding": torch.randn(5, 6)}
+    student, teacher = (
+        {"features": (torch.randn(5, 2), torch.randn(5, 3))},
+        {"embedding": torch.randn(5, 6)},
+    )
     objectives = Objectives({"lsp": LSP("cosine")})
     objectives.build(student, teacher)
     batch = {"x": torch.zeros(5, 1), "edge_index": EDGES}

@@ -21,9 +21,17 @@ def neighbours(samples: np.ndarray, itself: bool) -> np.ndarray:
 
 @pytest.mark.parametrize("form", ["code", "paper"])
 def test_both_forms_agree_with_a_plain_loop(form: str) -> None:
-    student, teacher = torch.randn(5, 3, dtype=torch.float64), torch.randn(5, 7, dtype=torch.float64)
+    student, teacher = (
+        torch.randn(5, 3, dtype=torch.float64),
+        torch.randn(5, 7, dtype=torch.float64),
+    )
     p, q = (neighbours(side.numpy(), form == "code") for side in (teacher, student))
-    terms = [p[i, j] * np.log(p[i, j] / q[i, j]) for i in range(5) for j in range(5) if form == "code" or i != j]
+    terms = [
+        p[i, j] * np.log(p[i, j] / q[i, j])
+        for i in range(5)
+        for j in range(5)
+        if form == "code" or i != j
+    ]
     expected = np.mean(terms) if form == "code" else np.sum(terms)
     assert np.isclose(float(pkt_loss(student, teacher, form, 1e-14)), expected, rtol=1e-9)  # type: ignore[arg-type]
 
@@ -66,4 +74,7 @@ def test_contracts(form: str) -> None:
 
 def test_compiles_whole() -> None:
     student, teacher = torch.randn(5, 3), torch.randn(5, 4)
-    assert torch.allclose(torch.compile(pkt_loss, fullgraph=True, backend="eager")(student, teacher), pkt_loss(student, teacher))
+    assert torch.allclose(
+        torch.compile(pkt_loss, fullgraph=True, backend="eager")(student, teacher),
+        pkt_loss(student, teacher),
+    )

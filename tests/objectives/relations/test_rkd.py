@@ -26,13 +26,21 @@ def cosine(samples: np.ndarray, i: int, j: int, k: int) -> float:
 
 @pytest.mark.parametrize("number", [2, 5])
 def test_agrees_with_plain_loops(number: int) -> None:
-    student, teacher = torch.randn(number, 3, dtype=torch.float64), 4 * torch.randn(number, 6, dtype=torch.float64)
+    student, teacher = (
+        torch.randn(number, 3, dtype=torch.float64),
+        4 * torch.randn(number, 6, dtype=torch.float64),
+    )
     student[0] *= 10  # beyond the Huber corner
     a, b = student.numpy(), teacher.numpy()
     all_samples = range(number)
     expected = np.mean([[huber(x) for x in row] for row in distances(a) - distances(b)])
     assert np.isclose(float(rkd_distance_loss(student, teacher)), expected, rtol=1e-10)
-    triplets = [huber(cosine(a, i, j, k) - cosine(b, i, j, k)) for i in all_samples for j in all_samples for k in all_samples]
+    triplets = [
+        huber(cosine(a, i, j, k) - cosine(b, i, j, k))
+        for i in all_samples
+        for j in all_samples
+        for k in all_samples
+    ]
     assert np.isclose(float(rkd_angle_loss(student, teacher)), np.mean(triplets), rtol=1e-10)
 
 
@@ -44,7 +52,9 @@ def test_the_scale_and_the_position_do_not_matter() -> None:
 
 
 @pytest.mark.parametrize("loss", [rkd_distance_loss, rkd_angle_loss])
-@pytest.mark.parametrize("case", ["duplicates", "collapsed", "huge", "offset", "match", "one", "none", "bfloat16"])
+@pytest.mark.parametrize(
+    "case", ["duplicates", "collapsed", "huge", "offset", "match", "one", "none", "bfloat16"]
+)
 def test_value_and_gradient_are_finite(loss: object, case: str) -> None:
     student, teacher = torch.randn(6, 4), torch.randn(6, 5)
     if case == "duplicates":
@@ -82,10 +92,15 @@ def test_many_near_samples_are_told_apart() -> None:
 
 
 def test_weights_and_roles() -> None:
-    student, teacher = {"logits": torch.randn(5, 3)}, {"embedding": torch.randn(5, 4), "logits": torch.randn(5, 3)}
+    student, teacher = (
+        {"logits": torch.randn(5, 3)},
+        {"embedding": torch.randn(5, 4), "logits": torch.randn(5, 3)},
+    )
     objective = RKD(distance=2.0, angle=3.0)
     objective.resolve(student, teacher)
-    expected = 2 * rkd_distance_loss(student["logits"], teacher["embedding"]) + 3 * rkd_angle_loss(student["logits"], teacher["embedding"])
+    expected = 2 * rkd_distance_loss(student["logits"], teacher["embedding"]) + 3 * rkd_angle_loss(
+        student["logits"], teacher["embedding"]
+    )
     assert torch.isclose(objective(student, teacher, {}), expected)
 
 
@@ -97,4 +112,7 @@ def test_contracts() -> None:
 def test_compiles_whole() -> None:
     student, teacher = torch.randn(5, 3), torch.randn(5, 4)
     for loss in (rkd_distance_loss, rkd_angle_loss):
-        assert torch.allclose(torch.compile(loss, fullgraph=True, backend="eager")(student, teacher), loss(student, teacher))
+        assert torch.allclose(
+            torch.compile(loss, fullgraph=True, backend="eager")(student, teacher),
+            loss(student, teacher),
+        )

@@ -11,7 +11,9 @@ def test_it_is_seed_behind_two_heads() -> None:
     objective = RRD(dim=6, size=7)
     objective.build(*outputs)
     assert isinstance(objective, SEED)
-    assert [name for name, parameter in objective.named_parameters() if parameter.requires_grad] == [
+    assert [
+        name for name, parameter in objective.named_parameters() if parameter.requires_grad
+    ] == [
         "connection.student.weight",
         "connection.student.bias",
     ], "no target comes towards the student"

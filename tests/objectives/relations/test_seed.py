@@ -15,13 +15,22 @@ def softmax(scores: list[float]) -> np.ndarray:
 
 
 def test_agrees_with_a_plain_loop() -> None:
-    student, teacher = torch.randn(3, 4, dtype=torch.float64), torch.randn(3, 4, dtype=torch.float64)
+    student, teacher = (
+        torch.randn(3, 4, dtype=torch.float64),
+        torch.randn(3, 4, dtype=torch.float64),
+    )
     queue = torch.nn.functional.normalize(torch.randn(5, 4, dtype=torch.float64), dim=1)
-    mine, theirs = (side.numpy() / np.linalg.norm(side.numpy(), axis=1, keepdims=True) for side in (student, teacher))
+    mine, theirs = (
+        side.numpy() / np.linalg.norm(side.numpy(), axis=1, keepdims=True)
+        for side in (student, teacher)
+    )
     expected = []
     for n in range(3):
         anchors = [theirs[n], *queue.numpy()]
-        q, p = softmax([mine[n] @ a / 0.3 for a in anchors]), softmax([theirs[n] @ a / 0.1 for a in anchors])
+        q, p = (
+            softmax([mine[n] @ a / 0.3 for a in anchors]),
+            softmax([theirs[n] @ a / 0.1 for a in anchors]),
+        )
         expected.append(-sum(a * math.log(b) for a, b in zip(p, q, strict=True)))
     assert np.allclose(seed_loss(student, teacher, queue, 0.3, 0.1, "none"), expected)
     assert np.isclose(float(seed_loss(student, teacher, queue, 0.3, 0.1)), np.mean(expected))
@@ -38,15 +47,22 @@ def test_the_queue_holds_the_last_teacher_embeddings() -> None:
     assert torch.equal(objective.queue["teacher"], before)
     objective.after_step(kept)
     counted = outputs[1]["embedding"][batch["valid"]]
-    assert torch.allclose(objective.queue["teacher"][:3], counted / counted.norm(dim=1, keepdim=True), atol=1e-6)
+    assert torch.allclose(
+        objective.queue["teacher"][:3], counted / counted.norm(dim=1, keepdim=True), atol=1e-6
+    )
     assert torch.equal(objective.queue["teacher"][3:], before[3:])
     mine, theirs = objective.embed(*outputs)
-    assert torch.equal(objective(*outputs, batch), seed_loss(mine, theirs, objective.queue["teacher"], 0.2, 0.01, "none"))
+    assert torch.equal(
+        objective(*outputs, batch),
+        seed_loss(mine, theirs, objective.queue["teacher"], 0.2, 0.01, "none"),
+    )
     objective.after_step({})
 
 
 def test_a_wrong_width_and_reduction() -> None:
-    with pytest.raises(ValueError, match=r"seed_loss: the student's shape \(2, 3\) is not the teacher's, \(2, 4\)"):
+    with pytest.raises(
+        ValueError, match=r"seed_loss: the student's shape \(2, 3\) is not the teacher's, \(2, 4\)"
+    ):
         seed_loss(torch.randn(2, 3), torch.randn(2, 4), torch.randn(5, 4))
     with pytest.raises(ValueError, match="reduction is 'mean' or 'none'"):
         seed_loss(torch.randn(2, 4), torch.randn(2, 4), torch.randn(5, 4), reduction="sum")
@@ -54,4 +70,7 @@ def test_a_wrong_width_and_reduction() -> None:
 
 def test_compiles_whole() -> None:
     student, teacher, queue = torch.randn(3, 4), torch.randn(3, 4), torch.randn(5, 4)
-    assert torch.allclose(torch.compile(seed_loss, fullgraph=True, backend="eager")(student, teacher, queue), seed_loss(student, teacher, queue))
+    assert torch.allclose(
+        torch.compile(seed_loss, fullgraph=True, backend="eager")(student, teacher, queue),
+        seed_loss(student, teacher, queue),
+    )

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from instil.objectives.relations.similarity_preserving import SimilarityPreserving, similarity_preserving_loss
+from instil.objectives.relations.similarity_preserving import (
+    SimilarityPreserving,
+    similarity_preserving_loss,
+)
 from instil.testing import check_objective
 
 
@@ -15,9 +18,16 @@ def similarities(stage: np.ndarray, norm: float) -> np.ndarray:
 
 @pytest.mark.parametrize("norm", [1.0, 2.0, 3.0])
 def test_agrees_with_a_plain_loop(norm: float) -> None:
-    student, teacher = torch.randn(5, 3, 4, 4, dtype=torch.float64), torch.randn(5, 17, 6, dtype=torch.float64)
+    student, teacher = (
+        torch.randn(5, 3, 4, 4, dtype=torch.float64),
+        torch.randn(5, 17, 6, dtype=torch.float64),
+    )
     difference = similarities(student.numpy(), norm) - similarities(teacher.numpy(), norm)
-    assert np.isclose(float(similarity_preserving_loss(student, teacher, norm)), (difference**2).sum() / 25, rtol=1e-10)
+    assert np.isclose(
+        float(similarity_preserving_loss(student, teacher, norm)),
+        (difference**2).sum() / 25,
+        rtol=1e-10,
+    )
 
 
 def test_the_scale_does_not_matter() -> None:
@@ -41,17 +51,25 @@ def test_half_precision_is_raised() -> None:
     assert loss.dtype == torch.float32
     assert torch.isclose(loss, similarity_preserving_loss(student, teacher), rtol=0.02)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(similarity_preserving_loss(student, teacher), similarity_preserving_loss(student, teacher))
+        assert torch.equal(
+            similarity_preserving_loss(student, teacher),
+            similarity_preserving_loss(student, teacher),
+        )
         assert similarity_preserving_loss(student, teacher).dtype == torch.float32
 
 
 @pytest.mark.parametrize(("student", "teacher"), [("cnn", "vit"), ("vit", "cnn")])
 def test_maps_and_tokens(student: str, teacher: str) -> None:
-    made = {"cnn": tuple(torch.randn(4, *s) for s in ((3, 8, 8), (5, 4, 4))), "vit": tuple(torch.randn(4, 17, 6) for _ in range(4))}
+    made = {
+        "cnn": tuple(torch.randn(4, *s) for s in ((3, 8, 8), (5, 4, 4))),
+        "vit": tuple(torch.randn(4, 17, 6) for _ in range(4)),
+    }
     objective = SimilarityPreserving()
     objective.build({"features": made[student]}, {"features": made[teacher]})
     loss = objective({"features": made[student]}, {"features": made[teacher]}, {})
-    terms = [similarity_preserving_loss(made[student][i], made[teacher][j]) for i, j in objective.matched]
+    terms = [
+        similarity_preserving_loss(made[student][i], made[teacher][j]) for i, j in objective.matched
+    ]
     assert len(terms) == 2
     assert torch.isclose(loss, torch.stack(terms).sum())
 

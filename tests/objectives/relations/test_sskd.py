@@ -8,7 +8,12 @@ import torch
 from torch import Tensor
 
 from instil.core import Outputs
-from instil.objectives.relations.sskd import SSKD, kept_views, sskd_contrastive_loss, sskd_transformed_loss
+from instil.objectives.relations.sskd import (
+    SSKD,
+    kept_views,
+    sskd_contrastive_loss,
+    sskd_transformed_loss,
+)
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:
@@ -24,16 +29,23 @@ def kept_by_hand(scores: list[np.ndarray], own: list[int], keep: float) -> list[
     """Those that are right, and the first of the wrong ones by rank and by what they lack."""
     right = [n for n, row in enumerate(scores) if own[n] < 0 or row.argmax() == own[n]]
     wrong = [n for n in range(len(scores)) if n not in right]
-    wrong.sort(key=lambda n: ((scores[n] > scores[n][own[n]]).sum(), scores[n].max() - scores[n][own[n]]))
+    wrong.sort(
+        key=lambda n: ((scores[n] > scores[n][own[n]]).sum(), scores[n].max() - scores[n][own[n]])
+    )
     return sorted(right + wrong[: math.floor(len(wrong) * keep)])
 
 
 @pytest.mark.parametrize("keep", [1.0, 0.6, 0.0])
 @pytest.mark.parametrize("labelled", [True, False])
 def test_predictions_agree_with_a_plain_loop(keep: float, labelled: bool) -> None:
-    student, teacher = torch.randn(5, 3, 4, dtype=torch.float64), torch.randn(5, 3, 4, dtype=torch.float64)
+    student, teacher = (
+        torch.randn(5, 3, 4, dtype=torch.float64),
+        torch.randn(5, 3, 4, dtype=torch.float64),
+    )
     target = torch.tensor([0, 3, -100, 1, 2]) if labelled else None
-    mine, theirs = ([view.numpy() for sample in side for view in sample] for side in (student, teacher))
+    mine, theirs = (
+        [view.numpy() for sample in side for view in sample] for side in (student, teacher)
+    )
     own = [int(target[n // 3]) if target is not None else -100 for n in range(15)]
     kept = kept_by_hand(theirs, own, keep)
     assert (len(kept) == 15) == (keep == 1 or not labelled)
@@ -43,7 +55,9 @@ def test_predictions_agree_with_a_plain_loop(keep: float, labelled: bool) -> Non
 
 def sides(number: int = 5) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     shapes = ((number, 6), (number, 2, 6)), ((number, 4), (number, 2, 4))
-    student, teacher = (tuple(torch.randn(*shape, dtype=torch.float64) for shape in side) for side in shapes)
+    student, teacher = (
+        tuple(torch.randn(*shape, dtype=torch.float64) for shape in side) for side in shapes
+    )
     return student, teacher  # type: ignore[return-value]
 
 
@@ -57,7 +71,9 @@ def test_whose_view_agrees_with_a_plain_loop(keep: float) -> None:
         alike.append([np.array(row) for row in cosine])
     kept = kept_by_hand(alike[1], [n // 2 for n in range(10)], keep)
     assert (len(kept) < 10) == (keep < 1)
-    expected = np.mean([0.25 * kl(softmax(alike[1][n] / 0.5), softmax(alike[0][n] / 0.5)) for n in kept])
+    expected = np.mean(
+        [0.25 * kl(softmax(alike[1][n] / 0.5), softmax(alike[0][n] / 0.5)) for n in kept]
+    )
     assert np.isclose(float(sskd_contrastive_loss(student, teacher, 0.5, keep)), expected)
 
 
@@ -67,7 +83,9 @@ def test_views_may_be_named() -> None:
     for n in range(4):
         kept = torch.arange(4) == n
         terms.append(sskd_contrastive_loss(student, teacher, kept=kept))
-    assert torch.isclose(torch.stack(terms).mean(), sskd_contrastive_loss(student, teacher, keep=1.0))
+    assert torch.isclose(
+        torch.stack(terms).mean(), sskd_contrastive_loss(student, teacher, keep=1.0)
+    )
     logits = torch.randn(2, 2, 3), torch.randn(2, 2, 3)
     one = sskd_transformed_loss(*logits, kept=torch.tensor([False, True, False, False]))
     assert torch.isclose(one, sskd_transformed_loss(logits[0][:1, 1:], logits[1][:1, 1:]))
@@ -75,38 +93,63 @@ def test_views_may_be_named() -> None:
 
 def test_ties_of_rank_are_broken_by_what_is_lacking() -> None:
     scores = torch.tensor([[0.0, 3.0], [0.0, 1.0], [0.0, 2.0], [1.0, 0.0]])
-    assert kept_views(scores, torch.zeros(4, dtype=torch.int64), 0.4).tolist() == [False, True, False, True]
+    assert kept_views(scores, torch.zeros(4, dtype=torch.int64), 0.4).tolist() == [
+        False,
+        True,
+        False,
+        True,
+    ]
 
 
 def outputs(width: int, seed: int, projected: bool = False) -> Outputs:
     generator = torch.Generator().manual_seed(seed)
     names = ("projection", "view_projection") if projected else ("embedding", "view_embedding")
-    shapes = {"logits": (4, 3), "view_logits": (4, 3, 3), names[0]: (4, width), names[1]: (4, 3, width)}
+    shapes = {
+        "logits": (4, 3),
+        "view_logits": (4, 3, 3),
+        names[0]: (4, width),
+        names[1]: (4, 3, width),
+    }
     return {name: torch.randn(*shape, generator=generator) for name, shape in shapes.items()}
 
 
 @pytest.mark.parametrize("projected", [False, True])
 def test_the_student_has_a_head_unless_it_gives_projections(projected: bool) -> None:
-    student, teacher, label = outputs(6, 0, projected), outputs(5, 1, True), torch.tensor([0, 2, -100, 1])
+    student, teacher, label = (
+        outputs(6, 0, projected),
+        outputs(5, 1, True),
+        torch.tensor([0, 2, -100, 1]),
+    )
     objective = SSKD(transformed=0.5, contrastive=2.0, keep_transformed=0.5)
     objective.resolve(student, teacher)
     objective.build(student, teacher)
     assert len(list(objective.parameters())) == (0 if projected else 4)
     role = "projection" if projected else "embedding"
     mine = objective.head(student[role]), objective.head(student[f"view_{role}"])
-    expected = 0.5 * sskd_transformed_loss(student["view_logits"], teacher["view_logits"], label, 4.0, 0.5)
-    expected = expected + 2 * sskd_contrastive_loss(mine, (teacher["projection"], teacher["view_projection"]), 0.5, 0.75)
+    expected = 0.5 * sskd_transformed_loss(
+        student["view_logits"], teacher["view_logits"], label, 4.0, 0.5
+    )
+    expected = expected + 2 * sskd_contrastive_loss(
+        mine, (teacher["projection"], teacher["view_projection"]), 0.5, 0.75
+    )
     assert torch.isclose(objective(student, teacher, {"label": label}), expected)
 
 
 def test_a_net_without_views() -> None:
-    with pytest.raises(ValueError, match="SSKD needs view_logits of the student, which gives embedding, logits"):
+    with pytest.raises(
+        ValueError, match="SSKD needs view_logits of the student, which gives embedding, logits"
+    ):
         SSKD().resolve(("logits", "embedding"), outputs(5, 1))
 
 
 def test_compiles_whole() -> None:
     logits, target = (torch.randn(4, 3, 5), torch.randn(4, 3, 5)), torch.tensor([0, 2, -100, 1])
     compiled = torch.compile(sskd_transformed_loss, fullgraph=True, backend="eager")
-    assert torch.allclose(compiled(*logits, target, 4.0, 0.5), sskd_transformed_loss(*logits, target, 4.0, 0.5))
+    assert torch.allclose(
+        compiled(*logits, target, 4.0, 0.5), sskd_transformed_loss(*logits, target, 4.0, 0.5)
+    )
     given = sides()
-    assert torch.allclose(torch.compile(sskd_contrastive_loss, fullgraph=True, backend="eager")(*given), sskd_contrastive_loss(*given))
+    assert torch.allclose(
+        torch.compile(sskd_contrastive_loss, fullgraph=True, backend="eager")(*given),
+        sskd_contrastive_loss(*given),
+    )

@@ -17,21 +17,40 @@ SMALL = {"dim": 8, "negatives": 5, "size": 24}
 def sample() -> tuple[Outputs, Outputs, Batch]:
     generator = torch.Generator().manual_seed(0)
     rows = torch.tensor([3, 20, 7, 11])
-    student, teacher = torch.randn(4, 6, generator=generator), torch.randn(4, 9, generator=generator)
+    student, teacher = (
+        torch.randn(4, 6, generator=generator),
+        torch.randn(4, 9, generator=generator),
+    )
     clock = {"step": torch.tensor(2), "seed": torch.tensor(0), "progress": torch.tensor(0.0)}
     return {"embedding": student}, {"embedding": teacher}, {"index": rows, **clock}
 
 
 def test_transport_tends_to_the_cheapest_matching() -> None:
-    student, teacher = torch.randn(5, 4, dtype=torch.float64), 7 * torch.randn(5, 4, dtype=torch.float64)
+    student, teacher = (
+        torch.randn(5, 4, dtype=torch.float64),
+        7 * torch.randn(5, 4, dtype=torch.float64),
+    )
     cost = [[1 - float(a @ b / (a.norm() * b.norm())) for b in teacher] for a in student]
-    cheapest = min(sum(cost[i][j] for i, j in enumerate(order)) for order in itertools.permutations(range(5))) / 5
-    assert float(wcord_transport_loss(student, teacher, 0.03, 3000)) == pytest.approx(cheapest, rel=0.05)
-    assert float(wcord_transport_loss(teacher[[2, 0, 1]], teacher[:3], 0.02, 500)) < 1e-3  # the same set in another order
+    cheapest = (
+        min(
+            sum(cost[i][j] for i, j in enumerate(order))
+            for order in itertools.permutations(range(5))
+        )
+        / 5
+    )
+    assert float(wcord_transport_loss(student, teacher, 0.03, 3000)) == pytest.approx(
+        cheapest, rel=0.05
+    )
+    assert (
+        float(wcord_transport_loss(teacher[[2, 0, 1]], teacher[:3], 0.02, 500)) < 1e-3
+    )  # the same set in another order
 
 
 def test_the_plan_is_a_constant_for_the_gradient() -> None:
-    student, teacher = torch.randn(4, 3, dtype=torch.float64, requires_grad=True), torch.randn(4, 3, dtype=torch.float64)
+    student, teacher = (
+        torch.randn(4, 3, dtype=torch.float64, requires_grad=True),
+        torch.randn(4, 3, dtype=torch.float64),
+    )
     (gradient,) = torch.autograd.grad(wcord_transport_loss(student, teacher, 0.2, 20), student)
     direction = [side / side.norm(dim=1, keepdim=True) for side in (student, teacher)]
     cost = 1 - direction[0] @ direction[1].T
@@ -50,8 +69,13 @@ def test_the_critic_is_one_lipschitz() -> None:
     heads = BoundedHeads(torch.zeros(1, 3), torch.zeros(1, 2), 2)
     heads.student.weight.mul_(50)
     student, teacher = unit(torch.randn(20000, 3)), unit(torch.randn(20000, 2))
-    others = unit(student + 0.05 * torch.randn(20000, 3)), unit(teacher + 0.05 * torch.randn(20000, 2))
-    one, two = ((mine * theirs).sum(1) for mine, theirs in (heads(student, teacher), heads(*others)))
+    others = (
+        unit(student + 0.05 * torch.randn(20000, 3)),
+        unit(teacher + 0.05 * torch.randn(20000, 2)),
+    )
+    one, two = (
+        (mine * theirs).sum(1) for mine, theirs in (heads(student, teacher), heads(*others))
+    )
     way = (student - others[0]).norm(dim=1) + (teacher - others[1]).norm(dim=1)
     assert 0.7 < float(((one - two).abs() / way).max()) <= 1 + 1e-4
 
@@ -66,14 +90,22 @@ def test_the_loss_is_the_weighted_sum_of_both_forms(memory: str) -> None:
     heads = objective.connection
     assert isinstance(heads, BoundedHeads)
     mine, theirs = (
-        side["embedding"] / side["embedding"].norm(dim=1, keepdim=True) @ (head.weight / torch.linalg.svdvals(head.weight)[0]).T
+        side["embedding"]
+        / side["embedding"].norm(dim=1, keepdim=True)
+        @ (head.weight / torch.linalg.svdvals(head.weight)[0]).T
         for side, head in ((student, heads.student), (teacher, heads.teacher))
     )
-    samples, log_z = (24, log_normaliser(24, 8, 0.07)) if memory == "queue" else (4, log_normaliser(4, 8, 0.07))
+    samples, log_z = (
+        (24, log_normaliser(24, 8, 0.07)) if memory == "queue" else (4, log_normaliser(4, 8, 0.07))
+    )
     expected = torch.zeros(())
     for n in range(4):
         for query, own, side in ((mine, theirs, "teacher"), (theirs, mine, "student")):
-            rows = objective.remembered.draw(batch, 5)[n] if memory == "queue" else torch.tensor([m for m in range(4) if m != n])
+            rows = (
+                objective.remembered.draw(batch, 5)[n]
+                if memory == "queue"
+                else torch.tensor([m for m in range(4) if m != n])
+            )
             others = (objective.remembered[side] if memory == "queue" else own)[rows]
             positive, negative = (query[n] @ own[n])[None] / 0.07, (others @ query[n])[None] / 0.07
             expected = expected + 0.5 * crd_loss(positive, negative, samples, log_z) / 4

@@ -31,5 +31,7 @@ def find(name: str) -> Sampler:
 def half(batch_size: int, name: str) -> int:
     """Half of a batch; ValueError for a batch of one."""
     if batch_size < 2:
-        raise ValueError(f"sampler {name} makes batches of two halves; batch_size must be 2 or more, not {batch_size}")
+        raise ValueError(
+            f"sampler {name} makes batches of two halves; batch_size must be 2 or more, not {batch_size}"
+        )
     return batch_size // 2

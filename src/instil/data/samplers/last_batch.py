@@ -17,6 +17,10 @@ def last_batch(data: Samples, batch_size: int, generator: torch.Generator) -> tu
     """
     size = half(batch_size, "last_batch")
     if len(data) < 2 * size:
-        raise ValueError(f"sampler last_batch needs a whole batch of {2 * size}, and there are {len(data)} {data.noun}s")
+        raise ValueError(
+            f"sampler last_batch needs a whole batch of {2 * size}, and there are {len(data)} {data.noun}s"
+        )
     halves, first = shuffled(data, size, generator)
-    return torch.cat([halves[:-1], halves[1:]], 1), torch.cat([torch.ones_like(first[:-1]), first[1:]], 1)
+    return torch.cat([halves[:-1], halves[1:]], 1), torch.cat(
+        [torch.ones_like(first[:-1]), first[1:]], 1
+    )

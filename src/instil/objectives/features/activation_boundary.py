@@ -15,7 +15,9 @@ from instil.objectives.normed_objective import NormedObjective
 from instil.objectives.pairs import Pairs
 
 
-def activation_boundary_loss(student: Tensor, teacher: Tensor, margin: float = 1.0, reduction: str = "mean") -> Tensor:
+def activation_boundary_loss(
+    student: Tensor, teacher: Tensor, margin: float = 1.0, reduction: str = "mean"
+) -> Tensor:
     """Squared hinge of the student's response: above ``margin`` where the teacher's is positive, below -``margin`` elsewhere; mean over elements.
 
     Responses of one shape (N, ...) before the ReLU (Heo et al. 2019); the teacher's may be taken after it. With ``reduction="none"`` one
@@ -23,7 +25,9 @@ def activation_boundary_loss(student: Tensor, teacher: Tensor, margin: float = 1
     """
     student, teacher = comparable(student, teacher, "activation_boundary_loss")
     now = student.detach()
-    wanted = torch.where(teacher > 0, now.clamp_min(margin), now.clamp_max(-margin))  # what is there already wants itself: no gradient
+    wanted = torch.where(
+        teacher > 0, now.clamp_min(margin), now.clamp_max(-margin)
+    )  # what is there already wants itself: no gradient
     return reduced(squared_error(student, wanted), reduction)
 
 
@@ -51,7 +55,9 @@ class ActivationBoundary(NormedObjective):
         "everywhere has no boundary to teach. The published 3/1000 of a sum is, for a stage of 256x8x8, a weight of 49 here.",
     )
 
-    def __init__(self, margin: Positive = 1.0, norm: Literal["none", "batch"] = "none", pairs: Pairs = "auto"):
+    def __init__(
+        self, margin: Positive = 1.0, norm: Literal["none", "batch"] = "none", pairs: Pairs = "auto"
+    ):
         super().__init__(norm, pairs)
         self.margin = margin
 

@@ -21,18 +21,25 @@ from instil.objectives.normed_objective import NormedLinear, NormedObjective
 from instil.objectives.pairs import stages
 
 
-def afd_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], attention: Tensor, reduction: str = "mean") -> Tensor:
+def afd_loss(
+    student: Sequence[Tensor], teacher: Sequence[Tensor], attention: Tensor, reduction: str = "mean"
+) -> Tensor:
     """Squared differences of attention maps of S student and T teacher stages, weighted by attention (N, T, S) (Ji et al. 2021).
 
     Mean over the positions, sum over the stages. Stages are maps of any shapes; the student's strength is pooled to the teacher's positions. With
     ``reduction="none"`` one value a sample. Raises ValueError where no teacher stage has more than one position.
     """
     if all(stage.shape[2] * stage.shape[3] == 1 for stage in teacher):
-        raise ValueError("attention-based feature distillation needs a teacher stage with more than one position")
+        raise ValueError(
+            "attention-based feature distillation needs a teacher stage with more than one position"
+        )
     terms, strengths = [], [_strength(full(each)) for each in student]
     for number, stage in enumerate(teacher):
         theirs, grid = attention_map(stage), (stage.shape[2], stage.shape[3])
-        mine = [F.normalize(F.adaptive_avg_pool2d(strength, grid).flatten(1), dim=1) for strength in strengths]
+        mine = [
+            F.normalize(F.adaptive_avg_pool2d(strength, grid).flatten(1), dim=1)
+            for strength in strengths
+        ]
         apart = torch.stack([squared_error(each, theirs) for each in mine], 1)
         terms.append((attention[:, number] * apart).sum(1))
     return reduced(torch.stack(terms).sum(0), reduction)
@@ -56,10 +63,17 @@ class StageAttention(nn.Module):
         self.teacher_place = nn.Parameter(nn.init.xavier_normal_(torch.empty(len(teacher), width)))
 
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-        keys = torch.stack([made(stage.mean((2, 3))) for made, stage in zip(self.keys, student, strict=True)], 1).relu()
-        queries = torch.stack([made(stage.mean((2, 3))) for made, stage in zip(self.queries, teacher, strict=True)], 1)
+        keys = torch.stack(
+            [made(stage.mean((2, 3))) for made, stage in zip(self.keys, student, strict=True)], 1
+        ).relu()
+        queries = torch.stack(
+            [made(stage.mean((2, 3))) for made, stage in zip(self.queries, teacher, strict=True)], 1
+        )
         weighed = self.bilinear(keys).unflatten(2, (len(self.queries), -1))
-        energy = torch.einsum("nstd,ntd->nts", weighed, queries) + self.teacher_place @ self.student_place.T
+        energy = (
+            torch.einsum("nstd,ntd->nts", weighed, queries)
+            + self.teacher_place @ self.student_place.T
+        )
         return (energy / math.sqrt(self.student_place.shape[1])).softmax(2)
 
 
@@ -87,7 +101,9 @@ class AFD(NormedObjective):
         "strong is not taught. Attention can lower the loss by looking at stages that are alike already.",
     )
 
-    def __init__(self, width: Annotated[int, Ge(1)] = 128, norm: Literal["group", "batch"] = "group"):
+    def __init__(
+        self, width: Annotated[int, Ge(1)] = 128, norm: Literal["group", "batch"] = "group"
+    ):
         super().__init__(norm)
         self.width = width
 
@@ -102,10 +118,15 @@ class AFD(NormedObjective):
         """Make the attention over all stages of both sides."""
         super().build(student, teacher)
         mine, theirs = ([as_map(stage) for stage in stages(side)] for side in (student, teacher))
-        made = StageAttention([s.shape[1] for s in mine], [t.shape[1] for t in theirs], self.width, self.norm)
+        made = StageAttention(
+            [s.shape[1] for s in mine], [t.shape[1] for t in theirs], self.width, self.norm
+        )
         self.adapters = nn.ModuleList([made.to(mine[0].device, full(mine[0]).dtype)])
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         attend = self.adapters[0]
-        mine, theirs = ([like(attend, full(as_map(stage))) for stage in stages(side)] for side in (student, teacher))
+        mine, theirs = (
+            [like(attend, full(as_map(stage))) for stage in stages(side)]
+            for side in (student, teacher)
+        )
         return self.together(afd_loss(mine, theirs, attend(mine, theirs), "none"))

@@ -22,12 +22,20 @@ def am_radio_summary_loss(student: Tensor, teacher: Tensor, reduction: str = "me
     return reduced(cosine_distance(student, teacher), reduction)
 
 
-def am_radio_spatial_loss(student: Tensor, teacher: Tensor, cosine: float = 0.9, smooth_l1: float = 0.1, reduction: str = "mean") -> Tensor:
+def am_radio_spatial_loss(
+    student: Tensor,
+    teacher: Tensor,
+    cosine: float = 0.9,
+    smooth_l1: float = 0.1,
+    reduction: str = "mean",
+) -> Tensor:
     """``cosine`` times the cosine distance plus ``smooth_l1`` times the smooth L1 difference of patches (N, L, D), mean over the patches.
 
     Raises ValueError where the shapes differ (Ranzinger et al. 2024, section 3.4).
     """
-    values = cosine * cosine_distance(student, teacher) + smooth_l1 * smooth_l1_distance(student, teacher)
+    values = cosine * cosine_distance(student, teacher) + smooth_l1 * smooth_l1_distance(
+        student, teacher
+    )
     return reduced(sample_mean(values), reduction)
 
 
@@ -72,7 +80,13 @@ class AMRADIO(SummaryObjective):
         studies: Annotated[int, Ge(0)] = 1000,
     ):
         super().__init__(studies)
-        self.cosine, self.smooth_l1, self.summary, self.standardize, self.drop = cosine, smooth_l1, summary, standardize, drop
+        self.cosine, self.smooth_l1, self.summary, self.standardize, self.drop = (
+            cosine,
+            smooth_l1,
+            summary,
+            standardize,
+            drop,
+        )
 
     def prepare(self, tokens: Tensor) -> nn.Module:
         if self.standardize == "phi_s":

@@ -18,7 +18,13 @@ from instil.objectives.pairs import Pairs
 Form = Literal["code", "paper"]
 
 
-def attention_transfer_loss(student: Tensor, teacher: Tensor, power: float = 2.0, form: Form = "code", reduction: str = "mean") -> Tensor:
+def attention_transfer_loss(
+    student: Tensor,
+    teacher: Tensor,
+    power: float = 2.0,
+    form: Form = "code",
+    reduction: str = "mean",
+) -> Tensor:
     """Distance of the attention maps of two stages, maps or tokens; the channels may differ, and the larger map is average-pooled.
 
     ``form="code"``: mean over the positions of the squared difference, as the authors published. ``form="paper"``: the length of the
@@ -27,7 +33,9 @@ def attention_transfer_loss(student: Tensor, teacher: Tensor, power: float = 2.0
     """
     student, teacher = as_map(student), as_map(teacher)
     grid = smaller_grid(student, teacher, "attention transfer")
-    difference = attention_map(resize(student, grid), power) - attention_map(resize(teacher, grid), power)
+    difference = attention_map(resize(student, grid), power) - attention_map(
+        resize(teacher, grid), power
+    )
     if form == "code":
         values = difference.square().mean(1)
     elif form == "paper":
@@ -62,7 +70,9 @@ class AttentionTransfer(FeatureObjective):
         "detail is not taught.",
     )
 
-    def __init__(self, power: Annotated[float, Ge(1)] = 2.0, form: Form = "code", pairs: Pairs = "auto"):
+    def __init__(
+        self, power: Annotated[float, Ge(1)] = 2.0, form: Form = "code", pairs: Pairs = "auto"
+    ):
         super().__init__(pairs)
         self.power, self.form = power, form
 

@@ -27,7 +27,13 @@ def camkd_weights(logits: Tensor, target: Tensor) -> Tensor:
     return favour_small((-full(logits).log_softmax(-1).gather(-1, index).squeeze(-1)).softmax(0))
 
 
-def camkd_logit_loss(student: Tensor, teachers: Tensor, target: Tensor, temperature: float = 4.0, reduction: str = "mean") -> Tensor:
+def camkd_logit_loss(
+    student: Tensor,
+    teachers: Tensor,
+    target: Tensor,
+    temperature: float = 4.0,
+    reduction: str = "mean",
+) -> Tensor:
     """Sum over K teachers of w T² KL(teacher || student), weighted by the teachers' own logits (Zhang et al. 2022, eq. 3).
 
     Student logits (N, C), teacher logits (K, N, C), target (N,) give (N,) for reduction ``none``; -100 gives 0.
@@ -37,13 +43,22 @@ def camkd_logit_loss(student: Tensor, teachers: Tensor, target: Tensor, temperat
     return reduced((camkd_weights(teachers, target) * values).sum(0), reduction, target)
 
 
-def camkd_feature_loss(students: Sequence[Tensor], teachers: Sequence[Tensor], through: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+def camkd_feature_loss(
+    students: Sequence[Tensor],
+    teachers: Sequence[Tensor],
+    through: Tensor,
+    target: Tensor,
+    reduction: str = "mean",
+) -> Tensor:
     """Sum over K teachers of w times the mean squared difference of the stages (Zhang et al. 2022, eq. 4 and 5).
 
     The weights are of ``through`` (K, N, C): what each teacher's classifier says of the student's stage. One pair of stages of one shape for
     each teacher, target (N,), -100 gives 0. Raises ValueError where shapes do not fit.
     """
-    pairs = [comparable(mine, theirs, "camkd_feature_loss") for mine, theirs in zip(students, teachers, strict=True)]
+    pairs = [
+        comparable(mine, theirs, "camkd_feature_loss")
+        for mine, theirs in zip(students, teachers, strict=True)
+    ]
     values = torch.stack([squared_error(mine, theirs) for mine, theirs in pairs])
     return reduced((camkd_weights(through, target) * values).sum(0), reduction, target)
 
@@ -94,14 +109,20 @@ class CAMKD(LabelObjective):
         self.adapters, self.plan = nn.ModuleList(), []
         for number, member in enumerate(members(teacher)):
             if missing := [role for role in ("features", "logits", "head") if role not in member]:
-                raise ValueError(f"teacher {number} gives {', '.join(member)}, and no {missing[0]}; name the module that gives it in its taps")
+                raise ValueError(
+                    f"teacher {number} gives {', '.join(member)}, and no {missing[0]}; name the module that gives it in its taps"
+                )
             theirs, (weight, _) = stages(member), member["head"]
             if as_map(theirs[-1]).shape[1] != weight.shape[1]:
                 shapes = f"its head reads {weight.shape[1]} numbers, its deepest stage has {as_map(theirs[-1]).shape[1]} channels"
-                raise ValueError(f"teacher {number} has no classifier of its deepest stage: {shapes}")
+                raise ValueError(
+                    f"teacher {number} has no classifier of its deepest stage: {shapes}"
+                )
             made = adapter(mine[-1], theirs[-1])
             self.adapters.append(made)
-            self.plan.append(plan((len(mine) - 1, len(theirs) - 1), mine[-1], theirs[-1], str(made)))
+            self.plan.append(
+                plan((len(mine) - 1, len(theirs) - 1), mine[-1], theirs[-1], str(made))
+            )
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         several, target = members(teacher), batch["label"]
@@ -111,5 +132,10 @@ class CAMKD(LabelObjective):
             return loss
         mine = [full(made(stages(student)[-1])) for made in self.adapters]
         theirs = [as_map(stages(member)[-1]) for member in several]
-        spoken = [F.linear(stage.mean((2, 3)), *map(full, member["head"])) for stage, member in zip(mine, several, strict=True)]
-        return loss + self.stage * camkd_feature_loss(mine, theirs, torch.stack(spoken), target, "none")
+        spoken = [
+            F.linear(stage.mean((2, 3)), *map(full, member["head"]))
+            for stage, member in zip(mine, several, strict=True)
+        ]
+        return loss + self.stage * camkd_feature_loss(
+            mine, theirs, torch.stack(spoken), target, "none"
+        )

@@ -30,12 +30,20 @@ def class_activation_map(stage: Tensor, weight: Tensor) -> Tensor:
     return torch.einsum("ndhw,cd->nchw", full(stage), full(weight))
 
 
-def cat_kd_loss(student: Tensor, teacher: Tensor, resolution: int = 2, normalize: bool = False, reduction: str = "mean") -> Tensor:
+def cat_kd_loss(
+    student: Tensor,
+    teacher: Tensor,
+    resolution: int = 2,
+    normalize: bool = False,
+    reduction: str = "mean",
+) -> Tensor:
     """Mean squared difference of class activation maps (N, C, H, W), pooled to resolution x resolution (Guo et al. 2023, eq. 5).
 
     ``normalize``: each class's pooled map to unit length first. H and W may differ. Raises ValueError for other classes.
     """
-    mine, theirs = (F.adaptive_avg_pool2d(full(side), resolution).flatten(2) for side in (student, teacher))
+    mine, theirs = (
+        F.adaptive_avg_pool2d(full(side), resolution).flatten(2) for side in (student, teacher)
+    )
     student, teacher = comparable(mine, theirs, "cat_kd_loss")
     if normalize:
         student, teacher = unit(student), unit(teacher)
@@ -78,10 +86,14 @@ class CatKD(Objective):
         cat_kd_loss(maps[0], maps[1], self.resolution)
         for side, found in zip(("student", "teacher"), maps, strict=True):
             if found.shape[2] * found.shape[3] == 1:
-                raise ValueError(f"the {side}'s deepest stage has one position, and says nothing of where a class is; tap an earlier one")
+                raise ValueError(
+                    f"the {side}'s deepest stage has one position, and says nothing of where a class is; tap an earlier one"
+                )
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        return cat_kd_loss(self._map(student), self._map(teacher), self.resolution, self.normalize, "none")
+        return cat_kd_loss(
+            self._map(student), self._map(teacher), self.resolution, self.normalize, "none"
+        )
 
     def _map(self, side: Outputs) -> Tensor:
         return class_activation_map(as_map(stages(side)[-1]), side["head"][0])

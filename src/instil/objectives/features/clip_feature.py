@@ -11,7 +11,13 @@ from instil.objectives.image_text import ImageTextObjective, unit_pair
 from instil.objectives.logit_objective import reduced
 
 
-def clip_feature_loss(image: Tensor, text: Tensor, teacher_image: Tensor, teacher_text: Tensor, reduction: str = "mean") -> Tensor:
+def clip_feature_loss(
+    image: Tensor,
+    text: Tensor,
+    teacher_image: Tensor,
+    teacher_text: Tensor,
+    reduction: str = "mean",
+) -> Tensor:
     """Squared difference of the images' and of the texts' unit embeddings (N, D), mean over their entries (Yang et al. 2024, Eq. 6)."""
     terms = []
     for side, mine, theirs in (("image", image, teacher_image), ("text", text, teacher_text)):

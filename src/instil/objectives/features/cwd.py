@@ -17,7 +17,13 @@ from instil.objectives.pairs import Pairs
 Form = Literal["channel", "spatial"]
 
 
-def cwd_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0, form: Form = "channel", reduction: str = "mean") -> Tensor:
+def cwd_loss(
+    student: Tensor,
+    teacher: Tensor,
+    temperature: float = 4.0,
+    form: Form = "channel",
+    reduction: str = "mean",
+) -> Tensor:
     """KL divergence times temperature^2 of two maps of one shape (N, C, H, W) as distributions (Shu et al. 2021).
 
     ``form="channel"``: each channel is one over the positions; mean over the channels. ``form="spatial"``: each position is one over the channels;
@@ -27,10 +33,15 @@ def cwd_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0, form: F
     student, teacher = comparable(student, teacher, "cwd_loss")
     if form not in ("channel", "spatial"):
         raise ValueError(f"form: no form '{form}'; {closest(form, ('channel', 'spatial'))}")
-    mine, theirs = (stage.flatten(2) if form == "channel" else stage.flatten(2).mT for stage in (student, teacher))
+    mine, theirs = (
+        stage.flatten(2) if form == "channel" else stage.flatten(2).mT
+        for stage in (student, teacher)
+    )
     if mine.shape[2] == 1:
         least = "position" if form == "channel" else "channel"
-        raise ValueError(f"channel-wise distillation (form: '{form}') needs more than one {least}, not {tuple(student.shape)}")
+        raise ValueError(
+            f"channel-wise distillation (form: '{form}') needs more than one {least}, not {tuple(student.shape)}"
+        )
     return reduced(sample_mean(softened_kl(mine, theirs, temperature)) * temperature**2, reduction)
 
 
@@ -64,7 +75,9 @@ class CWD(FeatureObjective):
 
     def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
         made, words = super().connect(student, teacher)
-        cwd_loss(as_map(teacher), as_map(teacher), form=self.form)  # refuses a stage with one position
+        cwd_loss(
+            as_map(teacher), as_map(teacher), form=self.form
+        )  # refuses a stage with one position
         return made, words
 
     def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:

@@ -34,7 +34,12 @@ def diffkd_loss(
     """
     student, teacher = comparable(student, teacher, "diffkd_loss")
     compared = squared_error(student, teacher)
-    return reduced(compared + diffusion_weight * full(noise_error) + autoencoder_weight * full(reconstruction_error), reduction)
+    return reduced(
+        compared
+        + diffusion_weight * full(noise_error)
+        + autoencoder_weight * full(reconstruction_error),
+        reduction,
+    )
 
 
 class Denoiser(nn.Module):
@@ -43,7 +48,10 @@ class Denoiser(nn.Module):
     def __init__(self, source: int, target: int, reduction: int, pointwise: bool, norm: Norm):
         super().__init__()
         latent = max(1, target // reduction)
-        self.encode, self.decode = nn.Sequential(nn.Conv2d(target, latent, 1), NORMS[norm](latent)), nn.Conv2d(latent, target, 1)
+        self.encode, self.decode = (
+            nn.Sequential(nn.Conv2d(target, latent, 1), NORMS[norm](latent)),
+            nn.Conv2d(latent, target, 1),
+        )
         if reduction == 1:
             self.encode, self.decode = nn.Sequential(), nn.Identity()  # type: ignore[assignment]
         self.project = nn.Conv2d(source, latent, 1)
@@ -53,7 +61,9 @@ class Denoiser(nn.Module):
         self.level = nn.Linear(latent, 2)
         self.refine = convolutions((latent, latent), (1,), norm, "norm")
 
-    def forward(self, student: Tensor, teacher: Tensor, batch: Batch, steps: int, salt: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(
+        self, student: Tensor, teacher: Tensor, batch: Batch, steps: int, salt: int
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The refined student and the teacher's latent (N, D, H, W), and each sample's squared error of noise and of reconstruction (N,)."""
         encoded = self.encode(teacher)
         lost = squared_error(self.decode(encoded), teacher)
@@ -117,8 +127,15 @@ class DiffKD(NormedObjective):
     ):
         super().__init__(norm, pairs)
         if steps > TIMES // 2:
-            raise ValueError(f"steps: {steps} steps from the middle of {TIMES} times; at most {TIMES // 2}")
-        self.steps, self.reduction, self.logits, self.temperature = steps, reduction, logits, temperature
+            raise ValueError(
+                f"steps: {steps} steps from the middle of {TIMES} times; at most {TIMES // 2}"
+            )
+        self.steps, self.reduction, self.logits, self.temperature = (
+            steps,
+            reduction,
+            logits,
+            temperature,
+        )
         self.diffusion_weight, self.autoencoder_weight = diffusion_weight, autoencoder_weight
         self.denoiser = nn.ModuleList()  # of the logits
 
@@ -130,12 +147,16 @@ class DiffKD(NormedObjective):
             mine: Tensor = student["logits"]
             require_same_logits(mine, teacher["logits"], 2)
             if mine.ndim != 2:
-                raise ValueError(f"logits of shape {tuple(mine.shape)} cannot be denoised, only (N, C); say logits: false")
+                raise ValueError(
+                    f"logits of shape {tuple(mine.shape)} cannot be denoised, only (N, C); say logits: false"
+                )
             made = Denoiser(mine.shape[1], mine.shape[1], 1, True, self.norm)
             self.denoiser.append(made.to(mine.device, full(mine).dtype))
 
     def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
-        made = Denoiser(as_map(student).shape[1], as_map(teacher).shape[1], self.reduction, False, self.norm)
+        made = Denoiser(
+            as_map(student).shape[1], as_map(teacher).shape[1], self.reduction, False, self.norm
+        )
         return made.to(student.device, full(student).dtype), f"denoised in {self.steps} steps"
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
@@ -144,11 +165,21 @@ class DiffKD(NormedObjective):
         for number, (denoiser, (i, j)) in enumerate(zip(self.adapters, self.matched, strict=True)):
             target = full(as_map(theirs[j]))
             stage = resize(full(as_map(mine[i])), (target.shape[2], target.shape[3]))
-            refined, latent, error, lost = denoiser(like(denoiser, stage), like(denoiser, target), batch, self.steps, 3 * number + 3)
+            refined, latent, error, lost = denoiser(
+                like(denoiser, stage), like(denoiser, target), batch, self.steps, 3 * number + 3
+            )
             terms.append(diffkd_loss(refined, latent, error, lost, *weights, reduction="none"))
         for denoiser in self.denoiser:
-            pair = (like(denoiser, full(side["logits"]))[:, :, None, None] for side in (student, teacher))
+            pair = (
+                like(denoiser, full(side["logits"]))[:, :, None, None]
+                for side in (student, teacher)
+            )
             refined, latent, error, _ = denoiser(*pair, batch, self.steps, 0)
-            log_p, log_q = ((values.flatten(1) / self.temperature).log_softmax(1) for values in (latent, refined))
-            terms.append(kl_divergence(log_p, log_q) * self.temperature**2 + self.diffusion_weight * error)  # nothing is encoded
+            log_p, log_q = (
+                (values.flatten(1) / self.temperature).log_softmax(1)
+                for values in (latent, refined)
+            )
+            terms.append(
+                kl_divergence(log_p, log_q) * self.temperature**2 + self.diffusion_weight * error
+            )  # nothing is encoded
         return self.together(torch.stack(terms).sum(0))

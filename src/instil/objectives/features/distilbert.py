@@ -11,7 +11,9 @@ from instil.objectives.hidden_objective import HiddenObjective, Layers, masked_m
 from instil.objectives.logit_objective import reduced
 
 
-def distilbert_loss(student: Tensor, teacher: Tensor, mask: Tensor | None = None, reduction: str = "mean") -> Tensor:
+def distilbert_loss(
+    student: Tensor, teacher: Tensor, mask: Tensor | None = None, reduction: str = "mean"
+) -> Tensor:
     """One minus the cosine of each token's hidden states (N, L, D) (Sanh et al. 2019, section 2).
 
     ``mask`` (N, L): 1 for a token, 0 for padding. Mean over all tokens; with ``reduction="none"`` one value a sample, the mean over its tokens.
@@ -60,6 +62,9 @@ class DistilBERT(HiddenObjective):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         mask = token_mask(batch, student["hidden_states"][-1])
-        terms = [distilbert_loss(mine, theirs, mask, "none") for mine, theirs in self.paired(student, teacher)]
+        terms = [
+            distilbert_loss(mine, theirs, mask, "none")
+            for mine, theirs in self.paired(student, teacher)
+        ]
         total: Tensor = sum(terms[1:], terms[0])
         return total

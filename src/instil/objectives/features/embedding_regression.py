@@ -16,13 +16,20 @@ ROLES = ("sentence_embedding", "partner_embedding")
 Distance = Literal["squared", "cosine"]
 
 
-def embedding_regression_loss(student: Tensor, teacher: Tensor, distance: Distance = "squared", reduction: str = "mean") -> Tensor:
+def embedding_regression_loss(
+    student: Tensor, teacher: Tensor, distance: Distance = "squared", reduction: str = "mean"
+) -> Tensor:
     """Mean over D of the squared difference of embeddings (N, D) (Reimers & Gurevych 2020, Eq. 1), or 1 - cos of the two.
 
     Gives (N,) for reduction ``none``. Raises ValueError where the shapes differ.
     """
     student, teacher = comparable(student, teacher, "embedding_regression_loss")
-    return reduced(squared_error(student, teacher) if distance == "squared" else 1 - F.cosine_similarity(student, teacher, dim=-1), reduction)
+    return reduced(
+        squared_error(student, teacher)
+        if distance == "squared"
+        else 1 - F.cosine_similarity(student, teacher, dim=-1),
+        reduction,
+    )
 
 
 class EmbeddingRegression(Objective):
@@ -56,9 +63,14 @@ class EmbeddingRegression(Objective):
     def build(self, student: Outputs, teacher: Outputs) -> None:
         mine, theirs = student[ROLES[0]], teacher[ROLES[0]]
         if mine.shape[-1] != theirs.shape[-1]:
-            self.projection = nn.Linear(mine.shape[-1], theirs.shape[-1], device=mine.device, dtype=full(mine).dtype)
+            self.projection = nn.Linear(
+                mine.shape[-1], theirs.shape[-1], device=mine.device, dtype=full(mine).dtype
+            )
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         projected = [self.projection(like(self.projection, full(student[role]))) for role in ROLES]
-        first, second = (embedding_regression_loss(mine, teacher[role], self.distance, "none") for mine, role in zip(projected, ROLES, strict=True))
+        first, second = (
+            embedding_regression_loss(mine, teacher[role], self.distance, "none")
+            for mine, role in zip(projected, ROLES, strict=True)
+        )
         return (first + second) / 2

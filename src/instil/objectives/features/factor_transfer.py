@@ -25,7 +25,12 @@ SLOPE = 0.1  # of the leaky ReLUs
 
 
 def factor_transfer_loss(
-    student: Tensor, teacher: Tensor, form: Form = "paper", distance: Distance = "l1", power: float = 2.0, reduction: str = "mean"
+    student: Tensor,
+    teacher: Tensor,
+    form: Form = "paper",
+    distance: Distance = "l1",
+    power: float = 2.0,
+    reduction: str = "mean",
 ) -> Tensor:
     """Distance of two factors (N, C, H, W) at unit length (Kim et al. 2018).
 
@@ -34,20 +39,35 @@ def factor_transfer_loss(
     Raises ValueError where the shapes differ.
     """
     student, teacher = comparable(student, teacher, "factor_transfer_loss")
-    for name, value, known in (("form", form, ("paper", "attention")), ("distance", distance, ("l1", "l2"))):
+    for name, value, known in (
+        ("form", form, ("paper", "attention")),
+        ("distance", distance, ("l1", "l2")),
+    ):
         if value not in known:
             raise ValueError(f"{name}: no {name} '{value}'; {closest(value, known)}")
-    mine, theirs = (F.normalize(f.flatten(1), dim=1) if form == "paper" else attention_map(f, power) for f in (student, teacher))
+    mine, theirs = (
+        F.normalize(f.flatten(1), dim=1) if form == "paper" else attention_map(f, power)
+        for f in (student, teacher)
+    )
     difference = mine - theirs
     if distance == "l1":
         values = sample_mean(difference.abs())
     else:
-        values = torch.linalg.vector_norm(difference, dim=1) if form == "paper" else difference.square().mean(1)
+        values = (
+            torch.linalg.vector_norm(difference, dim=1)
+            if form == "paper"
+            else difference.square().mean(1)
+        )
     return reduced(values, reduction)
 
 
-def _layers(kind: type[nn.Conv2d] | type[nn.ConvTranspose2d], widths: tuple[int, ...], norm: str) -> nn.Sequential:
-    parts = [(kind(a, b, 3, padding=1), NORMS[norm](b), nn.LeakyReLU(SLOPE)) for a, b in itertools.pairwise(widths)]
+def _layers(
+    kind: type[nn.Conv2d] | type[nn.ConvTranspose2d], widths: tuple[int, ...], norm: str
+) -> nn.Sequential:
+    parts = [
+        (kind(a, b, 3, padding=1), NORMS[norm](b), nn.LeakyReLU(SLOPE))
+        for a, b in itertools.pairwise(widths)
+    ]
     return nn.Sequential(*itertools.chain(*parts))
 
 
@@ -59,7 +79,9 @@ class FactorNets(nn.Module):
         factors = max(1, round(rate * target))
         self.translator = _layers(nn.Conv2d, (source, source, factors, factors), norm)
         self.paraphraser = _layers(nn.Conv2d, (target, target, factors, factors), "none")
-        self.decoder = _layers(nn.ConvTranspose2d, (factors, factors, target, target), "none")[:-1]  # the teacher's stage may be negative
+        self.decoder = _layers(nn.ConvTranspose2d, (factors, factors, target, target), "none")[
+            :-1
+        ]  # the teacher's stage may be negative
 
     def forward(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The factors of both sides, the teacher's without a gradient, and what the decoder makes of the teacher's."""
@@ -107,12 +129,19 @@ class FactorTransfer(NormedObjective):
         pairs: Pairs = "auto",
     ):
         super().__init__(norm, pairs)
-        self.rate, self.distance, self.form, self.reconstruction = rate, distance, form, reconstruction
+        self.rate, self.distance, self.form, self.reconstruction = (
+            rate,
+            distance,
+            form,
+            reconstruction,
+        )
 
     def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
         source, target = as_map(student).shape[1], as_map(teacher).shape[1]
         made = FactorNets(source, target, at_progress(self.rate, {}), self.norm)
-        return made.to(student.device, full(student).dtype), f"{max(1, round(at_progress(self.rate, {}) * target))} factors"
+        return made.to(
+            student.device, full(student).dtype
+        ), f"{max(1, round(at_progress(self.rate, {}) * target))} factors"
 
     def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
         teacher = like(connection, full(as_map(teacher)))

@@ -31,7 +31,13 @@ class Views(NamedTuple):
     relations: Tensor
 
 
-def fbkd_loss(student: Views, teacher: Views, mask: Tensor, weights: Weights = WEIGHTS, reduction: str = "mean") -> Tensor:
+def fbkd_loss(
+    student: Views,
+    teacher: Views,
+    mask: Tensor,
+    weights: Weights = WEIGHTS,
+    reduction: str = "mean",
+) -> Tensor:
     """Lengths of the four differences, weighted (Zhang and Ma 2021); features are weighted by ``mask``, which broadcasts to them.
 
     A length of each sample, mean over these or, with ``reduction="none"``, one value a sample; with ``reduction="batch"`` one of the whole batch.
@@ -39,22 +45,40 @@ def fbkd_loss(student: Views, teacher: Views, mask: Tensor, weights: Weights = W
     differences = [full(a) - full(b) for a, b in zip(student, teacher, strict=True)]
     differences[0] = differences[0] * full(mask).sqrt()
     whole = reduction == "batch"
-    lengths = [torch.linalg.vector_norm(d.flatten() if whole else d.flatten(1), dim=-1) for d in differences]
-    values = torch.stack([weight * length for weight, length in zip(weights, lengths, strict=True)]).sum(0)
+    lengths = [
+        torch.linalg.vector_norm(d.flatten() if whole else d.flatten(1), dim=-1)
+        for d in differences
+    ]
+    values = torch.stack(
+        [weight * length for weight, length in zip(weights, lengths, strict=True)]
+    ).sum(0)
     return values if whole else reduced(values, reduction)
 
 
-def fbkd_mask(student: Tensor, adapted: Tensor, teacher: Tensor, temperature: float = 0.1, form: Form = "paper") -> Tensor:
+def fbkd_mask(
+    student: Tensor,
+    adapted: Tensor,
+    teacher: Tensor,
+    temperature: float = 0.1,
+    form: Form = "paper",
+) -> Tensor:
     """Where both sides' maps (N, C, H, W) are strong, without a gradient (Zhang and Ma 2021).
 
     ``paper``: softmax of both sides' strength together, positions times channels, (N, C, H, W); the student's channels are ``adapted`` ones, before
     which they need not be the teacher's. ``code``: mean of both sides' softmax over the positions, (N, 1, H, W).
     """
     if form == "code":
-        mine, theirs = (attention_weights(position_strength(stage), temperature) for stage in (student, teacher))
+        mine, theirs = (
+            attention_weights(position_strength(stage), temperature) for stage in (student, teacher)
+        )
         return ((mine + theirs) / 2).detach()
-    positions = attention_weights(position_strength(student) + position_strength(teacher), temperature)
-    return (positions * attention_weights(channel_strength(adapted) + channel_strength(teacher), temperature)).detach()
+    positions = attention_weights(
+        position_strength(student) + position_strength(teacher), temperature
+    )
+    return (
+        positions
+        * attention_weights(channel_strength(adapted) + channel_strength(teacher), temperature)
+    ).detach()
 
 
 class NonLocal(nn.Module):
@@ -84,12 +108,24 @@ class DetectionViews(nn.Module):
         super().__init__()
         self.features, self.relations = nn.Conv2d(source, target, 1), nn.Conv2d(source, target, 1)
         self.channels, self.positions = nn.Linear(source, target), nn.Conv2d(1, 1, 3, padding=1)
-        self.student_relations, self.teacher_relations = NonLocal(source, norm, stride), NonLocal(target, norm, stride)
+        self.student_relations, self.teacher_relations = (
+            NonLocal(source, norm, stride),
+            NonLocal(target, norm, stride),
+        )
 
     def forward(self, student: Tensor, teacher: Tensor) -> tuple[Views, Views]:
-        adapted = self.features(student), self.channels(student.mean((2, 3))), self.positions(student.mean(1, keepdim=True))
+        adapted = (
+            self.features(student),
+            self.channels(student.mean((2, 3))),
+            self.positions(student.mean(1, keepdim=True)),
+        )
         mine = Views(*adapted, self.relations(self.student_relations(student)))
-        return mine, Views(teacher, teacher.mean((2, 3)), teacher.mean(1, keepdim=True), self.teacher_relations(teacher))
+        return mine, Views(
+            teacher,
+            teacher.mean((2, 3)),
+            teacher.mean(1, keepdim=True),
+            self.teacher_relations(teacher),
+        )
 
 
 class FBKD(FeatureObjective):
@@ -157,7 +193,9 @@ class FBKD(FeatureObjective):
 
     def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
         teacher = like(connection, full(as_map(teacher)))
-        student = like(connection, resize(full(as_map(student)), (teacher.shape[2], teacher.shape[3])))
+        student = like(
+            connection, resize(full(as_map(student)), (teacher.shape[2], teacher.shape[3]))
+        )
         mine, theirs = connection(student, teacher)
         mask = fbkd_mask(student, mine.features, teacher, self.temperature, self.form)
         weights = (self.features, self.channels, self.positions, self.relations)

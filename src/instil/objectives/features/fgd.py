@@ -54,7 +54,9 @@ def fgd_loss(
     student, teacher = comparable(student, teacher, "fgd_loss")
     squares, apart = (student - teacher).square(), torch.zeros_like(student[:, 0, 0, 0])
     for strength in (position_strength, channel_strength):
-        mine, theirs = (attention_weights(strength(stage), temperature) for stage in (student, teacher))
+        mine, theirs = (
+            attention_weights(strength(stage), temperature) for stage in (student, teacher)
+        )
         squares = squares * theirs
         apart = apart + (mine - theirs).abs().flatten(1).sum(1)
     inside, outside = ((squares * part).flatten(1).sum(1) for part in (foreground, background))
@@ -68,7 +70,12 @@ class GlobalContext(nn.Module):
         super().__init__()
         middle = max(1, channels // 2)
         self.attend = nn.Conv2d(channels, 1, 1, bias=False)  # its softmax would not see a bias
-        self.add = nn.Sequential(nn.Conv2d(channels, middle, 1), nn.GroupNorm(1, middle), nn.ReLU(), nn.Conv2d(middle, channels, 1))
+        self.add = nn.Sequential(
+            nn.Conv2d(channels, middle, 1),
+            nn.GroupNorm(1, middle),
+            nn.ReLU(),
+            nn.Conv2d(middle, channels, 1),
+        )
         nn.init.kaiming_normal_(self.attend.weight, nonlinearity="relu")
         for parameter in self.add[3].parameters():
             nn.init.zeros_(parameter)
@@ -149,7 +156,19 @@ class FGD(FeatureObjective):
             aligned, target = made.align(mine[i]), full(as_map(theirs[j]))
             boxes = batch.get("boxes", aligned.new_zeros(len(aligned), 0, 4))
             masks = box_masks(boxes, (target.shape[2], target.shape[3]))
-            focal = fgd_loss(aligned, target, *masks, self.temperature, (self.foreground, self.background, self.attention), "none")
-            whole = (made.student(aligned) - made.teacher(target.to(aligned.dtype))).square().flatten(1).sum(1)
+            focal = fgd_loss(
+                aligned,
+                target,
+                *masks,
+                self.temperature,
+                (self.foreground, self.background, self.attention),
+                "none",
+            )
+            whole = (
+                (made.student(aligned) - made.teacher(target.to(aligned.dtype)))
+                .square()
+                .flatten(1)
+                .sum(1)
+            )
             terms.append(focal + self.context * whole)
         return torch.stack(terms).sum(0)

@@ -27,11 +27,20 @@ def fsp_matrix(first: Tensor, second: Tensor, pool: Pool = "max") -> Tensor:
         raise ValueError(f"pool: no pool '{pool}'; {closest(pool, ('max', 'average'))}")
     height, width = (min(a, b) for a, b in zip(first.shape[2:], second.shape[2:], strict=True))
     shrink = F.adaptive_max_pool2d if pool == "max" else F.adaptive_avg_pool2d
-    first, second = (stage if stage.shape[2:] == (height, width) else shrink(full(stage), (height, width)) for stage in (first, second))
+    first, second = (
+        stage if stage.shape[2:] == (height, width) else shrink(full(stage), (height, width))
+        for stage in (first, second)
+    )
     return gram(first, second)
 
 
-def fsp_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], pool: Pool = "max", form: Form = "mean", reduction: str = "mean") -> Tensor:
+def fsp_loss(
+    student: Sequence[Tensor],
+    teacher: Sequence[Tensor],
+    pool: Pool = "max",
+    form: Form = "mean",
+    reduction: str = "mean",
+) -> Tensor:
     """Distance of the FSP matrices of consecutive stages, summed over those; stages are maps, shallow to deep, with the teacher's channels.
 
     ``form``: mean over the entries of the squared difference; paper sums it (Yim et al. 2017, eq. 2); columns sums the lengths of its columns.
@@ -41,7 +50,9 @@ def fsp_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], pool: Pool = 
         raise ValueError(f"form: no form '{form}'; {closest(form, ('mean', 'paper', 'columns'))}")
     require_two_stages(len(student), "FSP")
     terms = []
-    for (a, b), (c, d) in zip(itertools.pairwise(student), itertools.pairwise(teacher), strict=True):
+    for (a, b), (c, d) in zip(
+        itertools.pairwise(student), itertools.pairwise(teacher), strict=True
+    ):
         mine, theirs = comparable(fsp_matrix(a, b, pool), fsp_matrix(c, d, pool), "fsp_loss")
         difference = mine - theirs
         if form == "columns":

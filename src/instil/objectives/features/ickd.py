@@ -19,7 +19,9 @@ from instil.objectives.pairs import Pairs
 Form = Literal["code", "paper"]
 
 
-def ickd_loss(student: Tensor, teacher: Tensor, form: Form = "code", grid: int = 1, reduction: str = "mean") -> Tensor:
+def ickd_loss(
+    student: Tensor, teacher: Tensor, form: Form = "code", grid: int = 1, reduction: str = "mean"
+) -> Tensor:
     """Squared difference of the channels' products, of maps (N, C, H, W) with the same channels and any positions.
 
     ``form="code"``: each channel's products have unit length; sum over them, mean over the channels. ``form="paper"``: means over the positions,
@@ -27,21 +29,27 @@ def ickd_loss(student: Tensor, teacher: Tensor, form: Form = "code", grid: int =
     With ``reduction="none"`` one value a sample. Raises ValueError where the channels differ or a map cannot be cut into the cells.
     """
     if student.shape[1] != teacher.shape[1]:
-        raise ValueError(f"ickd_loss: the student has {student.shape[1]} channels where the teacher has {teacher.shape[1]}")
+        raise ValueError(
+            f"ickd_loss: the student has {student.shape[1]} channels where the teacher has {teacher.shape[1]}"
+        )
     if form not in ("code", "paper"):
         raise ValueError(f"form: no form '{form}'; {closest(form, ('code', 'paper'))}")
     mine, theirs = (_cells(full(stage), grid) for stage in (student, teacher))
     mine, theirs = gram(mine, mine), gram(theirs, theirs)
     if form == "code":
         mine, theirs = F.normalize(mine, dim=-1), F.normalize(theirs, dim=-1)
-    return reduced(squared_error(mine, theirs) * (mine.shape[-1] if form == "code" else 1), reduction)
+    return reduced(
+        squared_error(mine, theirs) * (mine.shape[-1] if form == "code" else 1), reduction
+    )
 
 
 def _cells(stage: Tensor, grid: int) -> Tensor:
     """(N, grid * grid, C, H / grid, W / grid)."""
     height, width = stage.shape[2:]
     if height % grid or width % grid:
-        raise ValueError(f"grid: a map of {height}x{width} cannot be cut into {grid}x{grid} equal cells; take a grid that divides both sides")
+        raise ValueError(
+            f"grid: a map of {height}x{width} cannot be cut into {grid}x{grid} equal cells; take a grid that divides both sides"
+        )
     parts = stage.reshape(*stage.shape[:2], grid, height // grid, grid, width // grid)
     return parts.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
 
@@ -72,7 +80,13 @@ class ICKD(NormedObjective):
         "batch size again. The reported 72.19 on ImageNet needed a pretrained student; from scratch torchdistill reached 68.34.",
     )
 
-    def __init__(self, form: Form = "code", grid: Annotated[int, Ge(1)] = 1, norm: Literal["none", "batch"] = "none", pairs: Pairs = "auto"):
+    def __init__(
+        self,
+        form: Form = "code",
+        grid: Annotated[int, Ge(1)] = 1,
+        norm: Literal["none", "batch"] = "none",
+        pairs: Pairs = "auto",
+    ):
         super().__init__(norm, pairs)
         self.form, self.grid = form, grid
 

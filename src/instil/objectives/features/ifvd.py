@@ -6,7 +6,13 @@ import torch
 from torch import Tensor
 
 from instil.core import UNLABELLED, Batch, Card, Outputs
-from instil.objectives.dense import DenseObjective, PixelLabelObjective, on_grid, one_grid, positions
+from instil.objectives.dense import (
+    DenseObjective,
+    PixelLabelObjective,
+    on_grid,
+    one_grid,
+    positions,
+)
 from instil.objectives.directions import cosine
 from instil.objectives.logit_objective import reduced
 from instil.objectives.pairs import stages
@@ -31,7 +37,9 @@ def _same_class(label: Tensor) -> Tensor:
     """(N, P): the number of each position's class among the classes of its image."""
     ordered, order = label.sort(1)
     number = (ordered.diff(dim=1) != 0).cumsum(1)
-    return torch.zeros_like(label).scatter(1, order, torch.cat([torch.zeros_like(label[:, :1]), number], 1))
+    return torch.zeros_like(label).scatter(
+        1, order, torch.cat([torch.zeros_like(label[:, :1]), number], 1)
+    )
 
 
 def _variation(features: Tensor, alike: Tensor) -> Tensor:
@@ -66,4 +74,6 @@ class IFVD(DenseObjective, PixelLabelObjective):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         mine, theirs, label = stages(student), stages(teacher), self.pixels(batch)
-        return torch.stack([ifvd_loss(mine[i], theirs[j], label, reduction="none") for i, j in self.matched]).sum(0)
+        return torch.stack(
+            [ifvd_loss(mine[i], theirs[j], label, reduction="none") for i, j in self.matched]
+        ).sum(0)

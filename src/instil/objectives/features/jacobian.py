@@ -16,7 +16,9 @@ from instil.objectives.logit_objective import reduced, require_same_logits
 from instil.objectives.noise import normal
 
 
-def jacobian_loss(student: Tensor, teacher: Tensor, normalize: bool = False, reduction: str = "mean") -> Tensor:
+def jacobian_loss(
+    student: Tensor, teacher: Tensor, normalize: bool = False, reduction: str = "mean"
+) -> Tensor:
     """Squared distance of gradients by the input (N, P, ...), mean over P directions of the answer (Srinivas and Fleuret 2018, eq. 4).
 
     With directions drawn from a normal distribution it is on average the squared distance of the Jacobians, summed over their rows (Czarnecki et
@@ -29,10 +31,20 @@ def jacobian_loss(student: Tensor, teacher: Tensor, normalize: bool = False, red
     return reduced(squared_error(student, teacher) * student.shape[2], reduction)
 
 
-def projected_jacobian(logits: Tensor, given: Tensor, directions: Tensor, create_graph: bool = False) -> Tensor:
+def projected_jacobian(
+    logits: Tensor, given: Tensor, directions: Tensor, create_graph: bool = False
+) -> Tensor:
     """Gradients (N, P, ...) of logits (N, ...) along directions (N, P, ...) by what they were computed from, ``given`` (N, ...)."""
     along = (full(logits).unsqueeze(1) * directions).flatten(2).sum((0, 2))
-    return full(torch.stack([torch.autograd.grad(one, given, retain_graph=True, create_graph=create_graph)[0] for one in along], 1))
+    return full(
+        torch.stack(
+            [
+                torch.autograd.grad(one, given, retain_graph=True, create_graph=create_graph)[0]
+                for one in along
+            ],
+            1,
+        )
+    )
 
 
 class Jacobian(Objective):
@@ -71,7 +83,9 @@ class Jacobian(Objective):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         if not teacher["logits"].requires_grad:
-            raise ValueError("the teacher cannot be asked for gradients by the input (it is remembered, or out of reach); take a net as the teacher")
+            raise ValueError(
+                "the teacher cannot be asked for gradients by the input (it is remembered, or out of reach); take a net as the teacher"
+            )
         shape = tuple(student["logits"].shape[1:])
         drawn = normal(batch, (self.directions, *shape)).to(full(student["logits"]).dtype)
         mine = projected_jacobian(student["logits"], student["input"], drawn, create_graph=True)

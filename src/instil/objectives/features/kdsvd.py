@@ -28,7 +28,9 @@ def right_vectors(stage: Tensor, number: int) -> tuple[Tensor, Tensor]:
     bounded where singular values come together, at which the derivative of a decomposition is not defined.
     """
     rows = full(stage).flatten(2).mT
-    rows = rows / rows.detach().abs().amax((1, 2), keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)
+    rows = rows / rows.detach().abs().amax((1, 2), keepdim=True).clamp_min(
+        torch.finfo(rows.dtype).tiny
+    )
     _, values, basis = torch.linalg.svd(rows.detach(), full_matrices=False)
     basis, squares = basis.mT, values.square()
     number = min(number, values.shape[1])
@@ -38,11 +40,19 @@ def right_vectors(stage: Tensor, number: int) -> tuple[Tensor, Tensor]:
     narrow = (CLOSEST * squares[:, :1, None]).square().clamp_min(torch.finfo(rows.dtype).tiny)
     gap = own - squares[:, :, None]
     inside = basis.mT @ moved
-    turned = basis @ (inside * gap / (gap.square() + narrow)) + (moved - basis @ inside) * own / (own.square() + narrow)
+    turned = basis @ (inside * gap / (gap.square() + narrow)) + (moved - basis @ inside) * own / (
+        own.square() + narrow
+    )
     return values[:, :number], top + turned
 
 
-def kdsvd_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], vectors: int = 1, signs: Signs = "largest", reduction: str = "mean") -> Tensor:
+def kdsvd_loss(
+    student: Sequence[Tensor],
+    teacher: Sequence[Tensor],
+    vectors: int = 1,
+    signs: Signs = "largest",
+    reduction: str = "mean",
+) -> Tensor:
     """Squared difference of the kernels exp(-(a - b)^2 / 8) between the singular vectors of consecutive stages (Lee et al. 2018), summed.
 
     Stages are maps, shallow to deep, with the teacher's channels. Of each the ``vectors`` main directions count, by their singular values; the
@@ -50,21 +60,31 @@ def kdsvd_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], vectors: in
     positive, or whatever the ``decomposition`` gives. Raises ValueError for fewer than two stages and where the channels differ.
     """
     if signs not in ("largest", "decomposition"):
-        raise ValueError(f"signs: no signs '{signs}'; {closest(signs, ('largest', 'decomposition'))}")
+        raise ValueError(
+            f"signs: no signs '{signs}'; {closest(signs, ('largest', 'decomposition'))}"
+        )
     require_two_stages(len(student), "KDSVD")
     directions = [_directions(a, b, vectors, signs) for a, b in zip(student, teacher, strict=True)]
     terms = []
     for (mine, theirs), (next_mine, next_theirs) in itertools.pairwise(directions):
-        shared = min(mine.shape[2], next_mine.shape[2])  # a stage with few positions has few directions
-        difference = _kernel(next_mine[..., :shared], mine[..., :shared]) - _kernel(next_theirs[..., :shared], theirs[..., :shared])
+        shared = min(
+            mine.shape[2], next_mine.shape[2]
+        )  # a stage with few positions has few directions
+        difference = _kernel(next_mine[..., :shared], mine[..., :shared]) - _kernel(
+            next_theirs[..., :shared], theirs[..., :shared]
+        )
         terms.append(difference.square().flatten(1).sum(1))
     return reduced(torch.stack(terms).sum(0), reduction)
 
 
-def _directions(student: Tensor, teacher: Tensor, vectors: int, signs: Signs) -> tuple[Tensor, Tensor]:
+def _directions(
+    student: Tensor, teacher: Tensor, vectors: int, signs: Signs
+) -> tuple[Tensor, Tensor]:
     """Main directions of both sides, (N, C, k) each, times the teacher's singular values; the student's chosen and turned to them."""
     if student.shape[1] != teacher.shape[1]:
-        raise ValueError(f"kdsvd_loss: the student has {student.shape[1]} channels where the teacher has {teacher.shape[1]}")
+        raise ValueError(
+            f"kdsvd_loss: the student has {student.shape[1]} channels where the teacher has {teacher.shape[1]}"
+        )
     values, theirs = right_vectors(teacher.detach(), vectors)
     if signs == "largest":
         entry = theirs.gather(1, theirs.abs().argmax(1, keepdim=True))
@@ -105,7 +125,9 @@ class KDSVD(StageFlow):
         "leave vectors small, and signs at largest, as otherwise the loss depends on the linear algebra library.",
     )
 
-    def __init__(self, vectors: Annotated[int, Ge(1)] = 1, signs: Signs = "largest", pairs: Pairs = "auto"):
+    def __init__(
+        self, vectors: Annotated[int, Ge(1)] = 1, signs: Signs = "largest", pairs: Pairs = "auto"
+    ):
         super().__init__(pairs)
         self.vectors, self.signs = vectors, signs
 

@@ -21,14 +21,21 @@ def lwm_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> Tenso
     """
     height, width = (min(a, b) for a, b in zip(student.shape[1:], teacher.shape[1:], strict=True))
     if height * width == 1:
-        raise ValueError(f"attention needs more than one position, not maps {tuple(student.shape)} and {tuple(teacher.shape)}")
-    mine, theirs = (unit(resize(full(side).unsqueeze(1), (height, width)).flatten(1)) for side in (student, teacher))
+        raise ValueError(
+            f"attention needs more than one position, not maps {tuple(student.shape)} and {tuple(teacher.shape)}"
+        )
+    mine, theirs = (
+        unit(resize(full(side).unsqueeze(1), (height, width)).flatten(1))
+        for side in (student, teacher)
+    )
     return reduced((mine - theirs).abs().sum(1), reduction)
 
 
 def grad_cam(stage: Tensor, scores: Tensor, create_graph: bool = False) -> Tensor:
     """Where a stage, map or tokens, speaks for the scores (N,) computed from it: (N, H, W) (Selvaraju et al. 2017, eq. 1 and 2)."""
-    (gradient,) = torch.autograd.grad(scores.sum(), stage, retain_graph=True, create_graph=create_graph)
+    (gradient,) = torch.autograd.grad(
+        scores.sum(), stage, retain_graph=True, create_graph=create_graph
+    )
     importance = full(as_map(gradient)).mean((2, 3), keepdim=True)
     return (importance * full(as_map(stage))).sum(1).relu()
 
@@ -60,21 +67,29 @@ class LwM(Objective):
         pitfalls="Where nothing in a map speaks for the class it is zero, and so is its gradient. Deepest stages have few positions and say "
         "little: tap an earlier one. Wrong answers of the teacher are explained as well.",
     )
-    needs: ClassVar = dict.fromkeys(("student", "teacher"), (("features",), ("logits",), ("input",)))
+    needs: ClassVar = dict.fromkeys(
+        ("student", "teacher"), (("features",), ("logits",), ("input",))
+    )
     samples = True
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """Raises ValueError where the answers have different shapes or a stage has one position."""
         require_same_logits(student["logits"], teacher["logits"])
         if student["logits"].ndim != 2:
-            raise ValueError(f"lwm takes the class of a sample, and the logits are {tuple(student['logits'].shape)}; it needs (N, C)")
+            raise ValueError(
+                f"lwm takes the class of a sample, and the logits are {tuple(student['logits'].shape)}; it needs (N, C)"
+            )
         maps = [as_map(explained(side)).mean(1) for side in (student, teacher)]
         lwm_loss(maps[0], maps[1])
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         if not teacher["logits"].requires_grad:
-            raise ValueError("the teacher cannot be asked for gradients (it is remembered, or out of reach); take a net as the teacher")
+            raise ValueError(
+                "the teacher cannot be asked for gradients (it is remembered, or out of reach); take a net as the teacher"
+            )
         answer = teacher["logits"].argmax(1, keepdim=True)
-        mine, theirs = (full(side["logits"]).gather(1, answer).squeeze(1) for side in (student, teacher))
+        mine, theirs = (
+            full(side["logits"]).gather(1, answer).squeeze(1) for side in (student, teacher)
+        )
         looked = grad_cam(explained(teacher), theirs).detach()
         return lwm_loss(grad_cam(explained(student), mine, create_graph=True), looked, "none")

@@ -19,7 +19,13 @@ from instil.objectives.pairs import Pairs, stages
 Mask = Literal["channel", "position"]
 
 
-def mgd_loss(student: Tensor, teacher: Tensor, mask: Tensor, generate: Callable[[Tensor], Tensor], reduction: str = "mean") -> Tensor:
+def mgd_loss(
+    student: Tensor,
+    teacher: Tensor,
+    mask: Tensor,
+    generate: Callable[[Tensor], Tensor],
+    reduction: str = "mean",
+) -> Tensor:
     """Squared difference of what ``generate`` makes of the student's map times ``mask`` from the teacher's (Yang et al. 2022).
 
     Maps (N, C, H, W), the mask broadcasts to them, 0 is masked; mean over the elements. With ``reduction="none"`` one value a sample. Raises
@@ -36,7 +42,11 @@ class Generator(nn.Module):
         super().__init__()
         channels = as_map(teacher).shape[1]
         self.align = Adapter(student, teacher)
-        self.generation = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1))
+        self.generation = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+        )
         self.to(student.device, full(student).dtype)
 
     def forward(self, masked: Tensor) -> Tensor:
@@ -71,7 +81,12 @@ class MGD(FeatureObjective):
         "alone was used.",
     )
 
-    def __init__(self, mask: Mask = "channel", ratio: Annotated[float, Ge(0), Lt(1)] = 0.15, pairs: Pairs = "auto"):
+    def __init__(
+        self,
+        mask: Mask = "channel",
+        ratio: Annotated[float, Ge(0), Lt(1)] = 0.15,
+        pairs: Pairs = "auto",
+    ):
         super().__init__(pairs)
         if mask not in ("channel", "position"):
             raise ValueError(f"mask: no mask '{mask}'; {closest(mask, ('channel', 'position'))}")

@@ -10,7 +10,14 @@ from torch import Tensor
 
 from instil.core import Batch, Card, NonNegative, Outputs
 from instil.objectives.adapters import comparable
-from instil.objectives.hidden_objective import HiddenObjective, Layers, masked_mean, paired_attentions, states, token_mask
+from instil.objectives.hidden_objective import (
+    HiddenObjective,
+    Layers,
+    masked_mean,
+    paired_attentions,
+    states,
+    token_mask,
+)
 from instil.objectives.logit_objective import reduced
 
 NORM_EPSILON = 1e-12
@@ -32,14 +39,18 @@ def mobilebert_feature_loss(
     """
     student, teacher = comparable(student, teacher, "mobilebert_feature_loss")
     width = (student.shape[-1],)
-    normed = F.layer_norm(student, width, eps=NORM_EPSILON) - F.layer_norm(teacher, width, eps=NORM_EPSILON)
+    normed = F.layer_norm(student, width, eps=NORM_EPSILON) - F.layer_norm(
+        teacher, width, eps=NORM_EPSILON
+    )
     means = student.mean(-1) - teacher.mean(-1)
     variances = student.var(-1, correction=0) - teacher.var(-1, correction=0)
     values = feature * normed.square().mean(-1) + mean * means.square() + variance * variances.abs()
     return reduced(masked_mean(values, mask), reduction)
 
 
-def mobilebert_attention_loss(student: Tensor, teacher: Tensor, mask: Tensor | None = None, reduction: str = "mean") -> Tensor:
+def mobilebert_attention_loss(
+    student: Tensor, teacher: Tensor, mask: Tensor | None = None, reduction: str = "mean"
+) -> Tensor:
     """KL(teacher || student) of attention probabilities (N, heads, L, L), mean over heads and a sample's queries (Sun et al. 2020).
 
     ``mask`` (N, L): 1 for a token, 0 for padding. Raises ValueError where the shapes differ.
@@ -97,7 +108,10 @@ class MobileBERT(HiddenObjective):
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         mask = token_mask(batch, states(student, "hidden_states")[-1])
         weights = self.feature, self.mean, self.variance
-        terms = [mobilebert_feature_loss(mine, theirs, *weights, mask, "none") for mine, theirs in self.paired(student, teacher)]
+        terms = [
+            mobilebert_feature_loss(mine, theirs, *weights, mask, "none")
+            for mine, theirs in self.paired(student, teacher)
+        ]
         for mine, theirs in paired_attentions(student, teacher, self.matched):
             terms.append(self.attention * mobilebert_attention_loss(mine, theirs, mask, "none"))
         return torch.stack(terms).sum(0) / len(self.matched)

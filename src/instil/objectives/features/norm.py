@@ -24,9 +24,13 @@ def norm_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> Tens
     student, teacher = full(student), full(teacher)
     segments, left = divmod(student.shape[1], teacher.shape[1])
     if left or not segments or student.shape[2:] != teacher.shape[2:]:
-        raise ValueError(f"norm_loss: the student's map {tuple(student.shape)} is not made of segments like the teacher's, {tuple(teacher.shape)}")
+        raise ValueError(
+            f"norm_loss: the student's map {tuple(student.shape)} is not made of segments like the teacher's, {tuple(teacher.shape)}"
+        )
     student = student.reshape(len(student), segments, *teacher.shape[1:])
-    return reduced(squared_error(student, teacher.unsqueeze(1).expand_as(student)) * segments, reduction)
+    return reduced(
+        squared_error(student, teacher.unsqueeze(1).expand_as(student)) * segments, reduction
+    )
 
 
 class Expansion(nn.Module):
@@ -66,18 +70,29 @@ class NORM(ConnectedObjective):
         pitfalls="Without the scheme only the sum of independent regressions is left. Many segments of a wide teacher are a large matrix.",
     )
 
-    def __init__(self, segments: Annotated[int, Ge(1)] = 8, norm: Literal["none", "batch"] = "none", pairs: Pairs = "auto"):
+    def __init__(
+        self,
+        segments: Annotated[int, Ge(1)] = 8,
+        norm: Literal["none", "batch"] = "none",
+        pairs: Pairs = "auto",
+    ):
         super().__init__(norm, pairs)
         self.segments = segments
 
     def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
-        made = Expansion(as_map(student).shape[1], self.segments * as_map(teacher).shape[1], self.norm)
+        made = Expansion(
+            as_map(student).shape[1], self.segments * as_map(teacher).shape[1], self.norm
+        )
         return made.to(student.device, full(student).dtype), f"conv 1x1, {self.segments} segments"
 
     def compare(self, connected: Tensor, teacher: Tensor) -> Tensor:
         teacher = full(as_map(teacher))
-        height, width = (min(a, b) for a, b in zip(connected.shape[2:], teacher.shape[2:], strict=True))
-        return norm_loss(resize(connected, (height, width)), resize(teacher, (height, width)), "none")
+        height, width = (
+            min(a, b) for a, b in zip(connected.shape[2:], teacher.shape[2:], strict=True)
+        )
+        return norm_loss(
+            resize(connected, (height, width)), resize(teacher, (height, width)), "none"
+        )
 
     def expand(self, student: Outputs) -> tuple[Tensor, Tensor]:
         """The deepest paired stage as a map (N, C, H, W) and its wide view (N, M * C_t, H, W)."""

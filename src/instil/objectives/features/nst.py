@@ -20,7 +20,12 @@ NARROWEST = 1e-6  # squared width of the Gaussian kernel
 
 
 def nst_loss(
-    student: Tensor, teacher: Tensor, kernel: Kernel = "polynomial", degree: int = 2, offset: float = 0.0, reduction: str = "mean"
+    student: Tensor,
+    teacher: Tensor,
+    kernel: Kernel = "polynomial",
+    degree: int = 2,
+    offset: float = 0.0,
+    reduction: str = "mean",
 ) -> Tensor:
     """Squared maximum mean discrepancy of the channels of two stages, maps or tokens (Huang and Wang 2017).
 
@@ -32,18 +37,31 @@ def nst_loss(
         raise ValueError(f"kernel: no kernel '{kernel}'; {closest(kernel, KERNELS)}")
     student, teacher = as_map(student), as_map(teacher)
     grid = smaller_grid(student, teacher, "neuron selectivity transfer")
-    mine, theirs = (F.normalize(resize(full(stage), grid).flatten(2), dim=2) for stage in (student, teacher))
-    width = _squared_distances(mine.detach(), theirs).mean((1, 2), keepdim=True).clamp_min(NARROWEST) if kernel == "gaussian" else 1.0
+    mine, theirs = (
+        F.normalize(resize(full(stage), grid).flatten(2), dim=2) for stage in (student, teacher)
+    )
+    width = (
+        _squared_distances(mine.detach(), theirs).mean((1, 2), keepdim=True).clamp_min(NARROWEST)
+        if kernel == "gaussian"
+        else 1.0
+    )
 
     def similarity(first: Tensor, second: Tensor) -> Tensor:
         if kernel == "gaussian":
             values = (-_squared_distances(first, second) / (2 * width)).exp()
         else:
             values = first @ second.mT
-            values = (values + offset if offset else values) ** degree if kernel == "polynomial" else values
+            values = (
+                (values + offset if offset else values) ** degree
+                if kernel == "polynomial"
+                else values
+            )
         return sample_mean(values)
 
-    return reduced(similarity(theirs, theirs) + similarity(mine, mine) - 2 * similarity(mine, theirs), reduction)
+    return reduced(
+        similarity(theirs, theirs) + similarity(mine, mine) - 2 * similarity(mine, theirs),
+        reduction,
+    )
 
 
 def _squared_distances(first: Tensor, second: Tensor) -> Tensor:
@@ -79,7 +97,9 @@ class NST(FeatureObjective):
         self.kernel = kernel
 
     def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
-        height, width = smaller_grid(as_map(student), as_map(teacher), "neuron selectivity transfer")
+        height, width = smaller_grid(
+            as_map(student), as_map(teacher), "neuron selectivity transfer"
+        )
         return nn.Identity(), f"channels on {height}x{width}"
 
     def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:

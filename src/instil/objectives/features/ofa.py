@@ -22,7 +22,13 @@ FINEST = 7  # positions a side at which tokens are not merged any more
 
 
 def ofa_loss(
-    student: Tensor, teacher: Tensor, target: Tensor, gamma: float = 1.5, temperature: float = 1.0, form: Form = "code", reduction: str = "mean"
+    student: Tensor,
+    teacher: Tensor,
+    target: Tensor,
+    gamma: float = 1.5,
+    temperature: float = 1.0,
+    form: Form = "code",
+    reduction: str = "mean",
 ) -> Tensor:
     """Cross-entropy to the teacher p with an enhanced target y (Hao et al. 2023, section 3.3).
 
@@ -38,7 +44,9 @@ def ofa_loss(
     true = F.one_hot(target.clamp_min(0), student.shape[-1]).to(probability.dtype)
     enhanced = (probability + true) ** gamma
     weight = enhanced - true if form == "code" else torch.where(true > 0, enhanced, probability)
-    return reduced(-(weight * (full(student) / temperature).log_softmax(-1)).sum(-1), reduction, target)
+    return reduced(
+        -(weight * (full(student) / temperature).log_softmax(-1)).sum(-1), reduction, target
+    )
 
 
 def _halving(source: int, target: int, norm: Norm) -> nn.Sequential:
@@ -76,11 +84,20 @@ class TokenExit(nn.Module):
         width, side = stage.shape[2], as_map(stage).shape[2]
         self.merge = nn.ModuleList()
         while side > FINEST and side % 2 == 0:
-            self.merge.append(nn.Sequential(nn.LayerNorm(4 * width), nn.Linear(4 * width, width, bias=False), nn.GELU()))
+            self.merge.append(
+                nn.Sequential(
+                    nn.LayerNorm(4 * width), nn.Linear(4 * width, width, bias=False), nn.GELU()
+                )
+            )
             side //= 2
         heads = 4 if width % 4 == 0 else 1
         self.blocks = nn.Sequential(
-            *(nn.TransformerEncoderLayer(width, heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True) for _ in range(blocks))
+            *(
+                nn.TransformerEncoderLayer(
+                    width, heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True
+                )
+                for _ in range(blocks)
+            )
         )
         self.head = nn.Linear(width, classes)
 
@@ -128,7 +145,13 @@ class OFA(LabelObjective):
     needs: ClassVar = {"student": (("features",), ("logits",)), "teacher": (("logits",),)}
     samples = True
 
-    def __init__(self, gamma: Positive = 1.5, temperature: Positive = 1.0, form: Form = "code", norm: Literal["group", "batch"] = "group"):
+    def __init__(
+        self,
+        gamma: Positive = 1.5,
+        temperature: Positive = 1.0,
+        form: Form = "code",
+        norm: Literal["group", "batch"] = "group",
+    ):
         super().__init__()
         require_norm(norm, "group", "batch")
         if form not in FORMS:
@@ -144,16 +167,25 @@ class OFA(LabelObjective):
         """Make an exit for every stage. Raises ValueError for logits of more than samples and classes."""
         require_same_logits(student["logits"], teacher["logits"], 2)
         if student["logits"].ndim != 2:
-            raise ValueError(f"exits classify samples, and the logits are {tuple(student['logits'].shape)}; ofa needs logits (N, C)")
+            raise ValueError(
+                f"exits classify samples, and the logits are {tuple(student['logits'].shape)}; ofa needs logits (N, C)"
+            )
         mine, classes = stages(student), student["logits"].shape[1]
         self.exits = nn.ModuleList()
         for number, stage in enumerate(mine):
             tokens = stage.ndim == 3
-            made = TokenExit(stage, max(len(mine) - 1 - number, 1), classes) if tokens else MapExit(as_map(stage), mine[-1], classes, self.norm)
+            made = (
+                TokenExit(stage, max(len(mine) - 1 - number, 1), classes)
+                if tokens
+                else MapExit(as_map(stage), mine[-1], classes, self.norm)
+            )
             self.exits.append(made.to(stage.device, full(stage).dtype))
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        spoken = [student["logits"], *(made(stage) for made, stage in zip(self.exits, stages(student), strict=True))]
+        spoken = [
+            student["logits"],
+            *(made(stage) for made, stage in zip(self.exits, stages(student), strict=True)),
+        ]
         options = self.gamma, self.temperature, self.form, "mean" if self.couples else "none"
         terms = [ofa_loss(logits, teacher["logits"], batch["label"], *options) for logits in spoken]
         return torch.stack(terms).sum(0)

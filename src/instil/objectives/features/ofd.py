@@ -24,7 +24,9 @@ def batch_norm_margin(weight: Tensor, bias: Tensor) -> Tensor:
     place = bias / deviation.clamp_min(torch.finfo(bias.dtype).tiny)
     negative = torch.special.ndtr(-place)
     density = (-place.square() / 2).exp() / math.sqrt(2 * math.pi)
-    return torch.where(negative > RARE, bias - deviation * density / negative.clamp_min(RARE), -3 * deviation)
+    return torch.where(
+        negative > RARE, bias - deviation * density / negative.clamp_min(RARE), -3 * deviation
+    )
 
 
 def ofd_loss(student: Tensor, teacher: Tensor, margin: Tensor, reduction: str = "mean") -> Tensor:
@@ -36,7 +38,9 @@ def ofd_loss(student: Tensor, teacher: Tensor, margin: Tensor, reduction: str = 
     student, teacher = comparable(student, teacher, "ofd_loss")
     target = torch.maximum(teacher, full(margin).view(-1, 1, 1))
     now = student.detach()
-    target = torch.where((now > target) | (target > 0), target, now)  # what does not count wants itself: no gradient
+    target = torch.where(
+        (now > target) | (target > 0), target, now
+    )  # what does not count wants itself: no gradient
     return reduced(squared_error(student, target), reduction)
 
 
@@ -87,13 +91,20 @@ class OFD(NormedObjective):
         mine, theirs = stages(student), stages(teacher)
         terms = []
         for number, (made, (i, j)) in enumerate(zip(self.adapters, self.matched, strict=True)):
-            terms.append(ofd_loss(made(mine[i]), as_map(theirs[j]), self.get_buffer(f"margin_{number}"), "none"))
+            terms.append(
+                ofd_loss(
+                    made(mine[i]), as_map(theirs[j]), self.get_buffer(f"margin_{number}"), "none"
+                )
+            )
         return self.together(torch.stack(terms).sum(0))
 
     def keep(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         """The negative responses of every sample that counts."""
         counted = (self.weight(batch) > 0)[:, None, None]
-        return {f"negatives_{n}": torch.where(counted, _negatives(stages(teacher)[j]), 0.0) for n, (_, j) in enumerate(self.matched)}
+        return {
+            f"negatives_{n}": torch.where(counted, _negatives(stages(teacher)[j]), 0.0)
+            for n, (_, j) in enumerate(self.matched)
+        }
 
     def after_step(self, kept: dict[str, Tensor]) -> None:
         """Take this step's negative responses into the margins."""

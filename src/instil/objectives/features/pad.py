@@ -17,7 +17,13 @@ from instil.objectives.logit_objective import reduced
 from instil.objectives.normed_objective import NormedLinear
 
 
-def pad_loss(student: Tensor, teacher: Tensor, log_variance: Tensor, epsilon: float = 1e-6, reduction: str = "mean") -> Tensor:
+def pad_loss(
+    student: Tensor,
+    teacher: Tensor,
+    log_variance: Tensor,
+    epsilon: float = 1e-6,
+    reduction: str = "mean",
+) -> Tensor:
     """Negative log-likelihood of the teacher's embedding under a Gaussian of the student's, twice (Zhang et al. 2020).
 
     Embeddings and ``log_variance`` (N, D); ``epsilon`` is added to the variance that divides; mean over D. With ``reduction="none"`` one value
@@ -25,8 +31,15 @@ def pad_loss(student: Tensor, teacher: Tensor, log_variance: Tensor, epsilon: fl
     """
     student, teacher = comparable(student, teacher, "pad_loss")
     log_variance = full(log_variance)
-    precision = (math.log(epsilon) - log_variance).sigmoid() / epsilon  # 1 / (epsilon + variance), whose variance would overflow
-    return reduced(sample_mean(torch.addcmul(log_variance, F.mse_loss(student, teacher, reduction="none"), precision)), reduction)
+    precision = (
+        math.log(epsilon) - log_variance
+    ).sigmoid() / epsilon  # 1 / (epsilon + variance), whose variance would overflow
+    return reduced(
+        sample_mean(
+            torch.addcmul(log_variance, F.mse_loss(student, teacher, reduction="none"), precision)
+        ),
+        reduction,
+    )
 
 
 class PAD(Objective):
@@ -71,11 +84,15 @@ class PAD(Objective):
         """Make the branch that predicts the variance, and the projection."""
         mine, theirs = student["embedding"], teacher["embedding"]
         source, target = mine.shape[1], theirs.shape[1]
-        self.log_variance = NormedLinear(source, target, self.norm).to(mine.device, full(mine).dtype)
+        self.log_variance = NormedLinear(source, target, self.norm).to(
+            mine.device, full(mine).dtype
+        )
         if source != target:
             self.project = nn.Linear(source, target).to(mine.device, full(mine).dtype)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         mine = like(self.log_variance, full(student["embedding"]))
-        values = pad_loss(self.project(mine), teacher["embedding"], self.log_variance(mine), self.epsilon, "none")
+        values = pad_loss(
+            self.project(mine), teacher["embedding"], self.log_variance(mine), self.epsilon, "none"
+        )
         return values.mean() if self.couples else values

@@ -15,7 +15,9 @@ from instil.objectives.hidden_objective import HiddenObjective, layer_map
 from instil.objectives.logit_objective import reduced
 
 
-def patient_kd_loss(student: Tensor, teacher: Tensor, normalize: bool = True, reduction: str = "mean") -> Tensor:
+def patient_kd_loss(
+    student: Tensor, teacher: Tensor, normalize: bool = True, reduction: str = "mean"
+) -> Tensor:
     """Mean squared difference of [CLS] states (N, layers, D), each divided by its length with ``normalize`` (Sun et al. 2019, section 3.2).
 
     Mean over layers and width, as in the authors' code; the paper sums over both. Raises ValueError where the shapes differ.
@@ -51,7 +53,9 @@ class PatientKD(HiddenObjective):
         "the paper searches the weight among 10, 100, 500 and 1000 for each task.",
     )
 
-    def __init__(self, layers: Literal["skip", "last"] | list[list[int]] = "skip", normalize: bool = True):
+    def __init__(
+        self, layers: Literal["skip", "last"] | list[list[int]] = "skip", normalize: bool = True
+    ):
         super().__init__()
         self.layers = layers  # type: ignore[assignment]
         self.normalize = normalize
@@ -61,12 +65,16 @@ class PatientKD(HiddenObjective):
         if isinstance(rule, list):
             return layer_map(rule, student, teacher, first=0)
         if student < 2 or (rule == "last" and student > teacher):
-            raise ValueError(f"layers: '{rule}' leaves out the last layer, and the student has {student}, the teacher {teacher}; name the pairs")
+            raise ValueError(
+                f"layers: '{rule}' leaves out the last layer, and the student has {student}, the teacher {teacher}; name the pairs"
+            )
         if rule == "last":
             return [(m, teacher - student + m) for m in range(1, student)]
         if rule == "skip":
             return layer_map("uniform", student, teacher)[:-1]
-        raise ValueError(f"layers: {rule!r} is neither 'skip' nor 'last' nor a list of [student layer, teacher layer]")
+        raise ValueError(
+            f"layers: {rule!r} is neither 'skip' nor 'last' nor a list of [student layer, teacher layer]"
+        )
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         first = [(mine[:, 0], theirs[:, 0]) for mine, theirs in self.paired(student, teacher)]

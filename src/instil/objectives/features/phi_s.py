@@ -24,7 +24,9 @@ def phi_s_matrix(features: Tensor) -> tuple[Tensor, Tensor]:
     return rows.mean(0).to(features), phi_s_rotation(covariance).to(features)
 
 
-def phi_s_loss(student: Tensor, teacher: Tensor, mean: Tensor, matrix: Tensor, reduction: str = "mean") -> Tensor:
+def phi_s_loss(
+    student: Tensor, teacher: Tensor, mean: Tensor, matrix: Tensor, reduction: str = "mean"
+) -> Tensor:
     """Mean squared difference of the student's patches (N, L, D) from the teacher's after ``phi_s_matrix``. Raises ValueError where shapes differ."""
     student, teacher = comparable(student, teacher, "phi_s_loss")
     target = (teacher - mean) @ matrix.mT

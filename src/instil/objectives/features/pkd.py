@@ -24,7 +24,9 @@ def pkd_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 def _standardised(stage: Tensor) -> Tensor:
     centred = stage - stage.mean((0, 2, 3), keepdim=True)
-    variance = centred.square().sum((0, 2, 3), keepdim=True) / max(1, stage.numel() // stage.shape[1] - 1)
+    variance = centred.square().sum((0, 2, 3), keepdim=True) / max(
+        1, stage.numel() // stage.shape[1] - 1
+    )
     return centred / (variance.clamp_min(torch.finfo(stage.dtype).tiny).sqrt() + EPSILON)
 
 

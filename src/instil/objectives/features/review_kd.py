@@ -20,7 +20,9 @@ from instil.objectives.pairs import Pairs, plan, stages
 LEVELS = (4, 2, 1)
 
 
-def hcl_loss(student: Tensor, teacher: Tensor, levels: tuple[int, ...] = LEVELS, reduction: str = "mean") -> Tensor:
+def hcl_loss(
+    student: Tensor, teacher: Tensor, levels: tuple[int, ...] = LEVELS, reduction: str = "mean"
+) -> Tensor:
     """Hierarchical context loss of two maps of one shape (N, C, H, W) (Chen et al. 2021).
 
     Squared differences of the maps and of their averages on square grids, each grid (of those in ``levels`` smaller than H) counting half of
@@ -41,16 +43,22 @@ def hcl_loss(student: Tensor, teacher: Tensor, levels: tuple[int, ...] = LEVELS,
 class Fusion(nn.Module):
     """Attention-based fusion: a stage and the residual of the deeper ones, mixed position by position, in the teacher's channels."""
 
-    def __init__(self, source: int, middle: int, target: int, fuses: bool, norm: Callable[[int], nn.Module]):
+    def __init__(
+        self, source: int, middle: int, target: int, fuses: bool, norm: Callable[[int], nn.Module]
+    ):
         super().__init__()
         self.reduce = nn.Sequential(nn.Conv2d(source, middle, 1, bias=False), norm(middle))
-        self.expand = nn.Sequential(nn.Conv2d(middle, target, 3, padding=1, bias=False), norm(target))
+        self.expand = nn.Sequential(
+            nn.Conv2d(middle, target, 3, padding=1, bias=False), norm(target)
+        )
         self.attend = nn.Sequential(nn.Conv2d(2 * middle, 2, 1), nn.Sigmoid()) if fuses else None
         for convolution in (self.reduce[0], self.expand[0]):
             assert isinstance(convolution, nn.Conv2d)
             nn.init.kaiming_uniform_(convolution.weight, a=1)
 
-    def forward(self, student: Tensor, residual: Tensor | None, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, student: Tensor, residual: Tensor | None, grid: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
         """The stage for the loss (N, C_t, *grid) and the residual for the next shallower stage."""
         fused: Tensor = self.reduce(like(self, full(student)))
         if self.attend is not None and residual is not None:
@@ -104,7 +112,14 @@ class ReviewKD(NormedObjective):
             source, target = as_map(mine[i]).shape[1], as_map(theirs[j]).shape[1]
             fusion = Fusion(source, middle, target, place < last, NORMS[self.norm])
             self.adapters.append(fusion.to(deepest.device, full(deepest).dtype))
-            self.plan.append(plan((i, j), mine[i], theirs[j], "fused with the deeper ones" if place < last else "the deepest"))
+            self.plan.append(
+                plan(
+                    (i, j),
+                    mine[i],
+                    theirs[j],
+                    "fused with the deeper ones" if place < last else "the deepest",
+                )
+            )
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         mine, theirs = stages(student), stages(teacher)

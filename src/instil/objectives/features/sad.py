@@ -17,18 +17,24 @@ from instil.objectives.stage_flow import require_two_stages
 Upsample = Literal["attention", "features"]
 
 
-def sad_loss(stage: Tensor, deeper: Tensor, upsample: Upsample = "attention", reduction: str = "mean") -> Tensor:
+def sad_loss(
+    stage: Tensor, deeper: Tensor, upsample: Upsample = "attention", reduction: str = "mean"
+) -> Tensor:
     """Squared difference of the attentions, softmax over positions of the squares' mean over channels, of two stages (Hou et al. 2019).
 
     Maps or tokens of any channels; the deeper one is a target, interpolated to the stage's positions before the softmax (``attention``) or before
     the squares (``features``). Mean over the positions; with ``reduction="none"`` one value a sample. Raises ValueError for one position.
     """
     if upsample not in ("attention", "features"):
-        raise ValueError(f"upsample: no upsample '{upsample}'; {closest(upsample, ('attention', 'features'))}")
+        raise ValueError(
+            f"upsample: no upsample '{upsample}'; {closest(upsample, ('attention', 'features'))}"
+        )
     stage, deeper = full(as_map(stage)), full(as_map(deeper)).detach()
     grid = stage.shape[2:]
     if grid.numel() == 1:
-        raise ValueError(f"self attention distillation needs more than one position, not {tuple(stage.shape)}; tap shallower stages")
+        raise ValueError(
+            f"self attention distillation needs more than one position, not {tuple(stage.shape)}; tap shallower stages"
+        )
     if upsample == "features":
         strength = _upsampled(deeper, grid).square().mean(1, keepdim=True)
     else:
@@ -79,5 +85,7 @@ class SAD(Objective):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         mine = stages(student)
-        terms = [sad_loss(mine[i], mine[i + 1], self.upsample, "none") for i in range(len(mine) - 1)]
+        terms = [
+            sad_loss(mine[i], mine[i + 1], self.upsample, "none") for i in range(len(mine) - 1)
+        ]
         return torch.stack(terms).sum(0)

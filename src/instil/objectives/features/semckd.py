@@ -19,7 +19,9 @@ from instil.objectives.normed_objective import NormedObjective
 from instil.objectives.pairs import Pairs, match, stages
 
 Attention = Literal["sample", "batch"]
-LEAST_WIDTH = 8  # unit vectors of fewer numbers, from narrow stages, leave attention nothing to choose by
+LEAST_WIDTH = (
+    8  # unit vectors of fewer numbers, from narrow stages, leave attention nothing to choose by
+)
 
 
 def semckd_loss(distance: Tensor, attention: Tensor, reduction: str = "mean") -> Tensor:
@@ -30,7 +32,9 @@ def semckd_loss(distance: Tensor, attention: Tensor, reduction: str = "mean") ->
     return reduced((full(attention) * full(distance)).sum(2).mean(1), reduction)
 
 
-def semckd_attention(query: Tensor, key: Tensor, allowed: Tensor, temperature: float = 1.0) -> Tensor:
+def semckd_attention(
+    query: Tensor, key: Tensor, allowed: Tensor, temperature: float = 1.0
+) -> Tensor:
     """How much each student stage's query (N, S, D) looks at each teacher stage's key (N, T, D): softmax over T of those ``allowed`` (S, T)."""
     energy = full(query) @ full(key).mT / temperature
     return energy.masked_fill(~allowed, -torch.inf).softmax(-1)
@@ -86,7 +90,9 @@ class SemCKD(NormedObjective):
     ):
         super().__init__(norm, pairs)
         if attention not in ("sample", "batch"):
-            raise ValueError(f"attention: no attention '{attention}'; {closest(attention, ('sample', 'batch'))}")
+            raise ValueError(
+                f"attention: no attention '{attention}'; {closest(attention, ('sample', 'batch'))}"
+            )
         self.attention, self.factor, self.temperature = attention, factor, temperature
         self.queries, self.keys = nn.ModuleDict(), nn.ModuleDict()
         self.number = 0  # of samples in the first batch
@@ -112,36 +118,64 @@ class SemCKD(NormedObjective):
         smallest = min(values.shape[1] for side in given for values in side.values())
         width = max(LEAST_WIDTH if self.attention == "sample" else 1, smallest // self.factor)
         self.queries, self.keys = (
-            nn.ModuleDict({name: Embedding(values.shape[1], width).to(values.device, values.dtype) for name, values in side.items()})
+            nn.ModuleDict(
+                {
+                    name: Embedding(values.shape[1], width).to(values.device, values.dtype)
+                    for name, values in side.items()
+                }
+            )
             for side in given
         )
 
     def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
         source, target = as_map(student).shape[1], as_map(teacher).shape[1]
         made = convolutions((source, 2 * target, 2 * target, target), (1, 3, 1), self.norm, "plain")
-        return made.to(student.device, full(student).dtype), "convolutions 1x1, 3x3 and 1x1, by attention"
+        return made.to(
+            student.device, full(student).dtype
+        ), "convolutions 1x1, 3x3 and 1x1, by attention"
 
     def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
         student, teacher = full(as_map(student)), full(as_map(teacher))
-        height, width = (min(a, b) for a, b in zip(student.shape[2:], teacher.shape[2:], strict=True))
+        height, width = (
+            min(a, b) for a, b in zip(student.shape[2:], teacher.shape[2:], strict=True)
+        )
         adapted: Tensor = connection(like(connection, resize(student, (height, width))))
         return squared_error(adapted, resize(teacher, (height, width)))
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         mine, theirs = stages(student), stages(teacher)
-        terms = {(i, j): self.loss(mine[i], theirs[j], made) for (i, j), made in zip(self.matched, self.adapters, strict=True)}
+        terms = {
+            (i, j): self.loss(mine[i], theirs[j], made)
+            for (i, j), made in zip(self.matched, self.adapters, strict=True)
+        }
         zero = torch.zeros_like(next(iter(terms.values())))
         shape = len(zero), len(self.queries), len(self.keys)
-        distance = torch.stack([terms.get((int(i), int(j)), zero) for i in self.queries for j in self.keys], 1).view(shape)
-        allowed = torch.tensor([[(int(i), int(j)) in terms for j in self.keys] for i in self.queries], device=zero.device)
-        query, key = (self._embed(made, side, batch) for made, side in ((self.queries, mine), (self.keys, theirs)))
-        return self.together(semckd_loss(distance, semckd_attention(query, key, allowed, self.temperature), "none"))
+        distance = torch.stack(
+            [terms.get((int(i), int(j)), zero) for i in self.queries for j in self.keys], 1
+        ).view(shape)
+        allowed = torch.tensor(
+            [[(int(i), int(j)) in terms for j in self.keys] for i in self.queries],
+            device=zero.device,
+        )
+        query, key = (
+            self._embed(made, side, batch)
+            for made, side in ((self.queries, mine), (self.keys, theirs))
+        )
+        return self.together(
+            semckd_loss(distance, semckd_attention(query, key, allowed, self.temperature), "none")
+        )
 
     def _numbers(self) -> tuple[list[int], list[int]]:
         return [i for i, _ in self.matched], [j for _, j in self.matched]
 
     def _embed(self, embeddings: nn.ModuleDict, side: Sequence[Tensor], batch: Batch) -> Tensor:
-        return torch.stack([made(like(made, self._signature(side[int(name)], batch))) for name, made in embeddings.items()], 1)
+        return torch.stack(
+            [
+                made(like(made, self._signature(side[int(name)], batch)))
+                for name, made in embeddings.items()
+            ],
+            1,
+        )
 
     def _signature(self, stage: Tensor, batch: Batch) -> Tensor:
         """What the attention knows of a stage: (N, C), or (N, number) similarities."""

@@ -31,9 +31,13 @@ class Projector(nn.Module):
     def __init__(self, student: Tensor, teacher: Tensor, factor: int, norm: Norm):
         super().__init__()
         middle = max(1, teacher.shape[1] // factor)
-        height, width = (min(a, b) for a, b in zip(student.shape[2:], teacher.shape[2:], strict=True))
+        height, width = (
+            min(a, b) for a, b in zip(student.shape[2:], teacher.shape[2:], strict=True)
+        )
         self.grid = height, width
-        self.body = convolutions((student.shape[1], middle, middle, teacher.shape[1]), (1, 3, 1), norm, end_of(teacher))
+        self.body = convolutions(
+            (student.shape[1], middle, middle, teacher.shape[1]), (1, 3, 1), norm, end_of(teacher)
+        )
 
     def forward(self, student: Tensor) -> Tensor:
         projected: Tensor = self.body(like(self, resize(full(as_map(student)), self.grid)))
@@ -67,7 +71,12 @@ class SimKD(ConnectedObjective):
         "and the classifier, which matters for small ones: raise factor. What the teacher gets wrong cannot be made good by labels.",
     )
 
-    def __init__(self, factor: Annotated[int, Ge(1)] = 2, norm: Literal["group", "batch"] = "group", pairs: Pairs = "auto"):
+    def __init__(
+        self,
+        factor: Annotated[int, Ge(1)] = 2,
+        norm: Literal["group", "batch"] = "group",
+        pairs: Pairs = "auto",
+    ):
         super().__init__(norm, pairs)
         self.factor = factor
 

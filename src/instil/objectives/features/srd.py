@@ -31,7 +31,9 @@ def srd_loss(student: Tensor, teacher: Tensor, exponent: float = 4.0) -> Tensor:
     return total.clamp_min(torch.finfo(total.dtype).tiny).log()
 
 
-def srd_correlation_loss(student: Tensor, teacher: Tensor, exponent: float = 4.0, epsilon: float = 1e-5) -> Tensor:
+def srd_correlation_loss(
+    student: Tensor, teacher: Tensor, exponent: float = 4.0, epsilon: float = 1e-5
+) -> Tensor:
     """Logarithm of the sum over channels of the distance of each one's correlation from 1 to a power, for normalised features (N, D); a scalar.
 
     The authors' form for transformers. Raises ValueError where the shapes differ.
@@ -71,15 +73,25 @@ class SRD(Objective):
     def __init__(self, exponent: Annotated[float, Ge(1)] = 4.0, form: Form = "difference"):
         super().__init__()
         if form not in ("difference", "correlation"):
-            raise ValueError(f"form: no form '{form}'; {closest(form, ('difference', 'correlation'))}")
+            raise ValueError(
+                f"form: no form '{form}'; {closest(form, ('difference', 'correlation'))}"
+            )
         self.exponent, self.form = exponent, form
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """One linear projector, also where the widths agree."""
         mine, theirs = student["embedding"].flatten(1), teacher["embedding"].flatten(1)
-        self.projector = Projection(mine.shape[1], theirs.shape[1], device=mine.device, dtype=torch.promote_types(mine.dtype, torch.float32))
+        self.projector = Projection(
+            mine.shape[1],
+            theirs.shape[1],
+            device=mine.device,
+            dtype=torch.promote_types(mine.dtype, torch.float32),
+        )
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine, theirs = batch_norm(self.projector(student["embedding"].flatten(1))), batch_norm(teacher["embedding"].flatten(1))
+        mine, theirs = (
+            batch_norm(self.projector(student["embedding"].flatten(1))),
+            batch_norm(teacher["embedding"].flatten(1)),
+        )
         loss = srd_loss if self.form == "difference" else srd_correlation_loss
         return loss(mine, theirs, self.exponent)

@@ -16,17 +16,27 @@ from instil.objectives.pairs import stages
 
 
 def srrl_loss(
-    student: Tensor, teacher: Tensor, student_logits: Tensor, teacher_logits: Tensor, logit_weight: float = 1.0, reduction: str = "mean"
+    student: Tensor,
+    teacher: Tensor,
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    logit_weight: float = 1.0,
+    reduction: str = "mean",
 ) -> Tensor:
     """Squared difference of two features, and ``logit_weight`` times that of their logits by one classifier (Yang et al. 2021, eq. 2 and 6).
 
     Features are vectors (N, D), or maps (N, D, H, W), of which the mean over the positions counts; both differences are means over their last
     dimension. Raises ValueError where the shapes differ.
     """
-    student, teacher = (feature.mean((2, 3)) if feature.ndim == 4 else feature for feature in (full(student), full(teacher)))
+    student, teacher = (
+        feature.mean((2, 3)) if feature.ndim == 4 else feature
+        for feature in (full(student), full(teacher))
+    )
     student, teacher = comparable(student, teacher, "srrl_loss of features")
     mine, theirs = comparable(student_logits, teacher_logits, "srrl_loss of logits")
-    return reduced(squared_error(student, teacher) + logit_weight * squared_error(mine, theirs), reduction)
+    return reduced(
+        squared_error(student, teacher) + logit_weight * squared_error(mine, theirs), reduction
+    )
 
 
 class SRRL(Objective):
@@ -51,7 +61,10 @@ class SRRL(Objective):
         pitfalls="The two terms have units of their own: logit_weight is 1 on ImageNet and 5 on CIFAR-100 in the code of the authors' followers. "
         "The student's own classifier learns nothing from it: add labels or kd.",
     )
-    needs: ClassVar = {"student": (("features", "embedding"),), "teacher": (("embedding",), ("head",), ("logits",))}
+    needs: ClassVar = {
+        "student": (("features", "embedding"),),
+        "teacher": (("embedding",), ("head",), ("logits",)),
+    }
     samples = True
 
     def __init__(self, logit_weight: NonNegative = 1.0, norm: Literal["none", "batch"] = "none"):
@@ -67,19 +80,38 @@ class SRRL(Objective):
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """Make the connector. Raises ValueError where the teacher's classifier does not read its embedding."""
         embedding, (weight, _), logits = teacher["embedding"], teacher["head"], teacher["logits"]
-        if embedding.ndim != 2 or embedding.shape[1] != weight.shape[1] or logits.shape != (len(embedding), len(weight)):
+        if (
+            embedding.ndim != 2
+            or embedding.shape[1] != weight.shape[1]
+            or logits.shape != (len(embedding), len(weight))
+        ):
             shapes = f"embedding {tuple(embedding.shape)}, head {tuple(weight.shape)}, logits {tuple(logits.shape)}"
-            raise ValueError(f"the teacher's head (C, D) must give logits (N, C) of embedding (N, D), not {shapes}")
+            raise ValueError(
+                f"the teacher's head (C, D) must give logits (N, C) of embedding (N, D), not {shapes}"
+            )
         stage = self._stage(student)
-        made = convolutions((stage.shape[1], embedding.shape[1]), (1,), self.norm, end_of(embedding))
+        made = convolutions(
+            (stage.shape[1], embedding.shape[1]), (1,), self.norm, end_of(embedding)
+        )
         self.connector = made.to(stage.device, stage.dtype)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         weight, bias = map(full, teacher["head"])
         adapted = full(self.connector(like(self.connector, self._stage(student)))).mean((2, 3))
         spoken = F.linear(adapted, weight, bias)
-        return srrl_loss(adapted, teacher["embedding"], spoken, teacher["logits"], self.logit_weight, "mean" if self.couples else "none")
+        return srrl_loss(
+            adapted,
+            teacher["embedding"],
+            spoken,
+            teacher["logits"],
+            self.logit_weight,
+            "mean" if self.couples else "none",
+        )
 
     def _stage(self, student: Outputs) -> Tensor:
         """The student's deepest stage, or its embedding, as a map."""
-        return full(as_map(stages(student)[-1] if "features" in self.reads["student"] else student["embedding"]))
+        return full(
+            as_map(
+                stages(student)[-1] if "features" in self.reads["student"] else student["embedding"]
+            )
+        )

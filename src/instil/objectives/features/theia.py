@@ -19,7 +19,13 @@ Over = Literal["image", "patch"]
 
 
 def theia_loss(
-    student: Tensor, teacher: Tensor, cosine: float = 0.9, smooth_l1: float = 0.1, mse: float = 0.0, over: Over = "image", reduction: str = "mean"
+    student: Tensor,
+    teacher: Tensor,
+    cosine: float = 0.9,
+    smooth_l1: float = 0.1,
+    mse: float = 0.0,
+    over: Over = "image",
+    reduction: str = "mean",
 ) -> Tensor:
     """Weighted cosine distance, smooth L1 and squared difference of patches (N, L, D) (Shang et al. 2024).
 
@@ -32,7 +38,9 @@ def theia_loss(
     elif over == "patch":
         distance = cosine_distance(student, teacher).mean(1)
     else:
-        raise ValueError(f"over: the cosine is not over '{over}'; {closest(over, ('image', 'patch'))}")
+        raise ValueError(
+            f"over: the cosine is not over '{over}'; {closest(over, ('image', 'patch'))}"
+        )
     absolute = sample_mean(F.smooth_l1_loss(student, teacher, reduction="none"))
     squared = squared_error(student, teacher) if mse else 0.0
     return reduced(cosine * distance + smooth_l1 * absolute + mse * squared, reduction)
@@ -79,8 +87,16 @@ class Theia(PatchObjective):
     ):
         super().__init__(studies)
         if over not in ("image", "patch"):
-            raise ValueError(f"over: the cosine is not over '{over}'; {closest(over, ('image', 'patch'))}")
-        self.cosine, self.smooth_l1, self.mse, self.over, self.standardize = cosine, smooth_l1, mse, over, standardize
+            raise ValueError(
+                f"over: the cosine is not over '{over}'; {closest(over, ('image', 'patch'))}"
+            )
+        self.cosine, self.smooth_l1, self.mse, self.over, self.standardize = (
+            cosine,
+            smooth_l1,
+            mse,
+            over,
+            standardize,
+        )
 
     def prepare(self, tokens: Tensor) -> nn.Module:
         return Standardization(tokens) if self.standardize else nn.Identity()
@@ -88,4 +104,9 @@ class Theia(PatchObjective):
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         weights = self.cosine, self.smooth_l1, self.mse
         pairs = self.paired(student, teacher)
-        return torch.stack([theia_loss(mine, target(theirs), *weights, self.over, "none") for mine, theirs, target in pairs]).mean(0)
+        return torch.stack(
+            [
+                theia_loss(mine, target(theirs), *weights, self.over, "none")
+                for mine, theirs, target in pairs
+            ]
+        ).mean(0)

@@ -11,22 +11,39 @@ from torch import Tensor
 from instil.core import Batch, Card, NonNegative, Outputs
 from instil.objectives.adapters import comparable
 from instil.objectives.errors import sample_mean
-from instil.objectives.hidden_objective import HiddenObjective, Layers, layer_map, masked_mean, paired_attentions, states, token_mask
+from instil.objectives.hidden_objective import (
+    HiddenObjective,
+    Layers,
+    layer_map,
+    masked_mean,
+    paired_attentions,
+    states,
+    token_mask,
+)
 from instil.objectives.logit_objective import reduced
 
 MASKED_SCORE = -100.0
 
 
-def tinybert_hidden_loss(student: Tensor, teacher: Tensor, mask: Tensor | None = None, reduction: str = "mean") -> Tensor:
+def tinybert_hidden_loss(
+    student: Tensor, teacher: Tensor, mask: Tensor | None = None, reduction: str = "mean"
+) -> Tensor:
     """Mean squared difference of hidden states (N, L, D) over the width and the tokens of a sample (Jiao et al. 2020, Eq. 8 and 9).
 
     ``mask`` (N, L): 1 for a token, 0 for padding; none in the authors' code. Raises ValueError where the shapes differ.
     """
     student, teacher = comparable(student, teacher, "tinybert_hidden_loss")
-    return reduced(masked_mean(F.mse_loss(student, teacher, reduction="none").sum(-1) / max(1, student.shape[-1]), mask), reduction)
+    return reduced(
+        masked_mean(
+            F.mse_loss(student, teacher, reduction="none").sum(-1) / max(1, student.shape[-1]), mask
+        ),
+        reduction,
+    )
 
 
-def tinybert_attention_loss(student: Tensor, teacher: Tensor, mask: Tensor | None = None, reduction: str = "mean") -> Tensor:
+def tinybert_attention_loss(
+    student: Tensor, teacher: Tensor, mask: Tensor | None = None, reduction: str = "mean"
+) -> Tensor:
     """Mean squared difference of attentions (N, heads, L, L), probabilities or raw scores, over heads and pairs of tokens (Jiao et al. 2020, Eq. 7).
 
     A raw score at or below -100 is that of a masked key and taken as 0. ``mask`` (N, L): 1 for a token, 0 for padding.
@@ -84,7 +101,10 @@ class TinyBERT(HiddenObjective):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         mask = token_mask(batch, states(student, "hidden_states")[-1])
-        terms = [tinybert_hidden_loss(mine, theirs, mask, "none") for mine, theirs in self.paired(student, teacher)]
+        terms = [
+            tinybert_hidden_loss(mine, theirs, mask, "none")
+            for mine, theirs in self.paired(student, teacher)
+        ]
         for mine, theirs in paired_attentions(student, teacher, self.matched):
             terms.append(self.attention * tinybert_attention_loss(mine, theirs, mask, "none"))
         return torch.stack(terms).sum(0)

@@ -14,12 +14,21 @@ from instil.objectives.patch_matching import Standardization, cosine_distance, s
 from instil.objectives.summary_matching import SummaryObjective
 
 
-def unic_loss(student: Tensor, teacher: Tensor, cosine: float = 0.5, smooth_l1: float = 0.5, beta: float = 1.0, reduction: str = "mean") -> Tensor:
+def unic_loss(
+    student: Tensor,
+    teacher: Tensor,
+    cosine: float = 0.5,
+    smooth_l1: float = 0.5,
+    beta: float = 1.0,
+    reduction: str = "mean",
+) -> Tensor:
     """``cosine`` times the cosine distance plus ``smooth_l1`` times the smooth L1 difference of each token (Sariyildiz et al. 2024).
 
     Tokens (N, L, D), of which it is the mean, or one token (N, D). Raises ValueError where the shapes differ.
     """
-    values = cosine * cosine_distance(student, teacher) + smooth_l1 * smooth_l1_distance(student, teacher, beta)
+    values = cosine * cosine_distance(student, teacher) + smooth_l1 * smooth_l1_distance(
+        student, teacher, beta
+    )
     return reduced(sample_mean(values) if values.ndim > 1 else values, reduction)
 
 
@@ -61,11 +70,18 @@ class UNIC(SummaryObjective):
         studies: Annotated[int, Ge(0)] = 1000,
     ):
         super().__init__(studies)
-        self.cosine, self.smooth_l1, self.drop, self.standardize = cosine, smooth_l1, drop, standardize
+        self.cosine, self.smooth_l1, self.drop, self.standardize = (
+            cosine,
+            smooth_l1,
+            drop,
+            standardize,
+        )
 
     def prepare(self, tokens: Tensor) -> nn.Module:
         return Standardization(tokens) if self.standardize else nn.Identity()
 
     def distance(self, embedding: Tensor, its: Tensor, patches: Tensor, theirs: Tensor) -> Tensor:
         of_class = unic_loss(embedding, its, self.cosine, self.smooth_l1, reduction="none")
-        return (of_class + unic_loss(patches, theirs, self.cosine, self.smooth_l1, reduction="none")) / 2
+        return (
+            of_class + unic_loss(patches, theirs, self.cosine, self.smooth_l1, reduction="none")
+        ) / 2

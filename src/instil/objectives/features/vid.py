@@ -35,8 +35,12 @@ class Regressor(nn.Module):
         super().__init__()
         widths = [source, middle, middle, target]
         convolutions = [nn.Conv2d(a, b, 1, bias=False) for a, b in itertools.pairwise(widths)]
-        self.regressor = nn.Sequential(convolutions[0], nn.ReLU(), convolutions[1], nn.ReLU(), convolutions[2])
-        self.log_scale = nn.Parameter(torch.full((target,), variance + math.log(-math.expm1(-variance))))  # softplus of it is ``variance``
+        self.regressor = nn.Sequential(
+            convolutions[0], nn.ReLU(), convolutions[1], nn.ReLU(), convolutions[2]
+        )
+        self.log_scale = nn.Parameter(
+            torch.full((target,), variance + math.log(-math.expm1(-variance)))
+        )  # softplus of it is ``variance``
 
     def forward(self, student: Tensor) -> tuple[Tensor, Tensor]:
         mean: Tensor = self.regressor(like(self, full(student)))
@@ -73,7 +77,9 @@ class VID(FeatureObjective):
     def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
         source, target = as_map(student).shape[1], as_map(teacher).shape[1]
         made = Regressor(source, target, target, at_progress(self.variance, {}))
-        return made.to(student.device, full(student).dtype), "three 1x1 convolutions and a variance a channel"
+        return made.to(
+            student.device, full(student).dtype
+        ), "three 1x1 convolutions and a variance a channel"
 
     def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
         teacher = as_map(teacher)

@@ -23,7 +23,9 @@ def vitkd_mimicking_loss(student: Tensor, teacher: Tensor, reduction: str = "mea
     return reduced(F.mse_loss(student, teacher, reduction="none").flatten(1).sum(1), reduction)
 
 
-def vitkd_generation_loss(generated: Tensor, teacher: Tensor, hidden: Tensor, ratio: float = 0.5, reduction: str = "mean") -> Tensor:
+def vitkd_generation_loss(
+    generated: Tensor, teacher: Tensor, hidden: Tensor, ratio: float = 0.5, reduction: str = "mean"
+) -> Tensor:
     """Sum of the squared differences of maps (N, C, H, W) where ``hidden`` (N, H, W) is 1, over ``ratio`` (Yang et al. 2024).
 
     Raises ValueError where the shapes differ.
@@ -99,7 +101,9 @@ class ViTKD(FeatureObjective):
         mine, theirs = stages(student)[i], stages(teacher)[j]
         made = Generation(adapter(mine, theirs), as_map(theirs).shape[1])
         self.adapters[-1] = made.to(mine.device, full(mine).dtype)
-        self.plan[-1] = plan((i, j), mine, theirs, f"{made.align}, generated from what is not hidden")
+        self.plan[-1] = plan(
+            (i, j), mine, theirs, f"{made.align}, generated from what is not hidden"
+        )
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         mine, theirs = stages(student), stages(teacher)
@@ -107,7 +111,13 @@ class ViTKD(FeatureObjective):
         target = as_map(theirs[j])
         noise = uniform(batch, target.shape[2] * target.shape[3]).to(full(target).dtype)
         hidden = hidden_tokens(noise, self.ratio).view(-1, *target.shape[2:])
-        terms = [self.generation * vitkd_generation_loss(made(mine[i], hidden), target, hidden, self.ratio, "none")]
+        terms = [
+            self.generation
+            * vitkd_generation_loss(made(mine[i], hidden), target, hidden, self.ratio, "none")
+        ]
         for connection, (low, teacher_low) in shallow:
-            terms.append(self.mimicking * vitkd_mimicking_loss(connection(mine[low]), as_map(theirs[teacher_low]), "none"))
+            terms.append(
+                self.mimicking
+                * vitkd_mimicking_loss(connection(mine[low]), as_map(theirs[teacher_low]), "none")
+            )
         return torch.stack(terms).sum(0)

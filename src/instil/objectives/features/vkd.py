@@ -20,7 +20,9 @@ Normalize = Literal["layer", "batch"]
 SMALLEST_DEVIATION = 1e-12
 
 
-def vkd_loss(student: Tensor, teacher: Tensor, normalize: Normalize = "layer", reduction: str = "mean") -> Tensor:
+def vkd_loss(
+    student: Tensor, teacher: Tensor, normalize: Normalize = "layer", reduction: str = "mean"
+) -> Tensor:
     """Smooth L1 difference of projected features (N, ..., D) from the teacher's normalised ones, mean over the elements (Miles et al. 2024).
 
     ``normalize="layer"``: each of the teacher's vectors over its channels. ``batch``: both sides' channels over all vectors of the batch, which
@@ -32,7 +34,9 @@ def vkd_loss(student: Tensor, teacher: Tensor, normalize: Normalize = "layer", r
     elif normalize == "batch":
         student, teacher = _standardized(student), _standardized(teacher)
     else:
-        raise ValueError(f"normalize: no norm '{normalize}'; {closest(normalize, ('layer', 'batch'))}")
+        raise ValueError(
+            f"normalize: no norm '{normalize}'; {closest(normalize, ('layer', 'batch'))}"
+        )
     return reduced(sample_mean(F.smooth_l1_loss(student, teacher, reduction="none")), reduction)
 
 
@@ -84,7 +88,9 @@ class VkD(FeatureObjective):
     def __init__(self, normalize: Normalize = "layer", pool: bool = True, pairs: Pairs = "auto"):
         super().__init__(pairs)
         if normalize not in ("layer", "batch"):
-            raise ValueError(f"normalize: no norm '{normalize}'; {closest(normalize, ('layer', 'batch'))}")
+            raise ValueError(
+                f"normalize: no norm '{normalize}'; {closest(normalize, ('layer', 'batch'))}"
+            )
         self.normalize, self.pool = normalize, pool
 
     @property
@@ -97,7 +103,10 @@ class VkD(FeatureObjective):
 
     def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
         teacher = as_map(teacher)
-        mine, theirs = patches(resize(full(as_map(student)), (teacher.shape[2], teacher.shape[3]))), patches(teacher)
+        mine, theirs = (
+            patches(resize(full(as_map(student)), (teacher.shape[2], teacher.shape[3]))),
+            patches(teacher),
+        )
         if self.pool:
             mine, theirs = patches(student).mean(1), theirs.mean(1)
         return vkd_loss(connection(mine), theirs, self.normalize, "none")

@@ -37,21 +37,34 @@ def wkd_feature_loss(
     """
     student, teacher = full(student), full(teacher)
     if student.shape[1] != teacher.shape[1]:
-        raise ValueError(f"wkd_feature_loss: the student has {student.shape[1]} channels, the teacher {teacher.shape[1]}; they must be equal")
+        raise ValueError(
+            f"wkd_feature_loss: the student has {student.shape[1]} channels, the teacher {teacher.shape[1]}; they must be equal"
+        )
     if covariance not in COVARIANCES:
-        raise ValueError(f"covariance: no covariance '{covariance}'; {closest(covariance, COVARIANCES)}")
+        raise ValueError(
+            f"covariance: no covariance '{covariance}'; {closest(covariance, COVARIANCES)}"
+        )
     terms = []
     for mine, theirs in zip(cells(student, grid), cells(teacher, grid), strict=True):
         moved = (mine.mean(2) - theirs.mean(2)).square().sum(1)
-        spread = _diagonal(mine, theirs, epsilon) if covariance == "diagonal" else _bures(mine, theirs)
+        spread = (
+            _diagonal(mine, theirs, epsilon) if covariance == "diagonal" else _bures(mine, theirs)
+        )
         terms.append(mean_weight * moved + spread)
     return reduced(torch.stack(terms).mean(0), reduction)
 
 
 def cells(stage: Tensor, grid: int) -> list[Tensor]:
     """The grid x grid cells of a map (N, C, H, W), row by row, as (N, C, positions); neighbours overlap where the sides do not divide."""
-    edges = [[(n * side // grid, -(-(n + 1) * side // grid)) for n in range(grid)] for side in stage.shape[2:]]
-    found = [stage[:, :, top:bottom, left:right].flatten(2) for top, bottom in edges[0] for left, right in edges[1]]
+    edges = [
+        [(n * side // grid, -(-(n + 1) * side // grid)) for n in range(grid)]
+        for side in stage.shape[2:]
+    ]
+    found = [
+        stage[:, :, top:bottom, left:right].flatten(2)
+        for top, bottom in edges[0]
+        for left, right in edges[1]
+    ]
     if any(cell.shape[2] < 2 for cell in found):
         raise ValueError(
             f"a variance needs two positions, and a cell of {grid}x{grid} in a stage {tuple(stage.shape)} has one; "
@@ -67,7 +80,10 @@ def _diagonal(student: Tensor, teacher: Tensor, epsilon: float) -> Tensor:
 
 def _bures(student: Tensor, teacher: Tensor) -> Tensor:
     """tr(A) + tr(B) - 2 tr((A^1/2 B A^1/2)^1/2) of the covariances A = XX', B = YY'; its last trace is the sum of the singular values of X'Y."""
-    x, y = ((cell - cell.mean(2, keepdim=True)) / math.sqrt(cell.shape[2] - 1) for cell in (student, teacher))
+    x, y = (
+        (cell - cell.mean(2, keepdim=True)) / math.sqrt(cell.shape[2] - 1)
+        for cell in (student, teacher)
+    )
     shared: Tensor = torch.linalg.svdvals(x.mT @ y).sum(1)
     return x.square().sum((1, 2)) + y.square().sum((1, 2)) - 2 * shared
 
@@ -112,16 +128,33 @@ class WKDFeature(NormedObjective):
     ):
         super().__init__(norm, pairs)
         if covariance not in COVARIANCES:
-            raise ValueError(f"covariance: no covariance '{covariance}'; {closest(covariance, COVARIANCES)}")
-        self.covariance, self.mean_weight, self.grid, self.epsilon = covariance, mean_weight, grid, epsilon
+            raise ValueError(
+                f"covariance: no covariance '{covariance}'; {closest(covariance, COVARIANCES)}"
+            )
+        self.covariance, self.mean_weight, self.grid, self.epsilon = (
+            covariance,
+            mean_weight,
+            grid,
+            epsilon,
+        )
 
     def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
         student, teacher = as_map(student), as_map(teacher)
         for stage in (student, teacher):
             cells(stage, self.grid)
         made = convolutions((student.shape[1], teacher.shape[1]), (1,), self.norm, end_of(teacher))
-        return made.to(student.device, full(student).dtype), f"conv 1x1, Gaussians of {self.grid}x{self.grid} cells"
+        return made.to(
+            student.device, full(student).dtype
+        ), f"conv 1x1, Gaussians of {self.grid}x{self.grid} cells"
 
     def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
         adapted = connection(like(connection, full(as_map(student))))
-        return wkd_feature_loss(adapted, as_map(teacher), self.covariance, self.mean_weight, self.grid, self.epsilon, "none")
+        return wkd_feature_loss(
+            adapted,
+            as_map(teacher),
+            self.covariance,
+            self.mean_weight,
+            self.grid,
+            self.epsilon,
+            "none",
+        )

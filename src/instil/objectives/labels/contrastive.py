@@ -18,7 +18,9 @@ def contrastive_loss(image: Tensor, text: Tensor, logit_scale: Tensor | float = 
     Raises ValueError where the shapes differ.
     """
     if image.shape != text.shape or image.ndim != 2:
-        raise ValueError(f"image and text embeddings must be (N, D) alike, not {tuple(image.shape)} and {tuple(text.shape)}")
+        raise ValueError(
+            f"image and text embeddings must be (N, D) alike, not {tuple(image.shape)} and {tuple(text.shape)}"
+        )
     scale = full(logit_scale).reshape(-1)[:1] if isinstance(logit_scale, Tensor) else logit_scale
     logits = scale * F.normalize(full(image), dim=1) @ F.normalize(full(text), dim=1).T
     own = torch.arange(len(logits), device=logits.device)
@@ -52,7 +54,11 @@ class Contrastive(Objective):
         "does not.",
     )
     needs: ClassVar = {
-        "student": (("image_embedding", "sentence_embedding"), ("text_embedding", "partner_embedding"), ("logit_scale",)),
+        "student": (
+            ("image_embedding", "sentence_embedding"),
+            ("text_embedding", "partner_embedding"),
+            ("logit_scale",),
+        ),
         "teacher": (),
     }
 

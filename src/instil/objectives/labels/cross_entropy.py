@@ -23,14 +23,21 @@ def cross_entropy_loss(student: Tensor, target: Tensor, reduction: str = "mean")
     if student.shape[-1] == 1 and target.shape == student.shape[:-1]:
         return _binary(student, target.unsqueeze(-1), reduction)
     require_class_target(student, target)
-    values = F.cross_entropy(full(student).reshape(-1, student.shape[-1]), target.flatten(), reduction="none", ignore_index=UNLABELLED)
+    values = F.cross_entropy(
+        full(student).reshape(-1, student.shape[-1]),
+        target.flatten(),
+        reduction="none",
+        ignore_index=UNLABELLED,
+    )
     return reduced(values.view(target.shape), reduction, target)
 
 
 def _binary(student: Tensor, target: Tensor, reduction: str) -> Tensor:
     labelled = target != UNLABELLED
     student = full(student)
-    values = F.binary_cross_entropy_with_logits(student, target.clamp_min(0).to(student.dtype), reduction="none")
+    values = F.binary_cross_entropy_with_logits(
+        student, target.clamp_min(0).to(student.dtype), reduction="none"
+    )
     values = torch.where(labelled, values, 0.0).sum(-1) / labelled.sum(-1).clamp_min(1)
     return reduced(values, reduction, torch.where(labelled.any(-1), 0, UNLABELLED))
 

@@ -19,15 +19,24 @@ def distribution_focal_loss(student: Tensor, box: Tensor, reduction: str = "mean
     Raises ValueError where the edges do not share the logits evenly, and for fewer than two bins.
     """
     edges = box.shape[-1]
-    if student.shape[:-1] != box.shape[:-1] or student.shape[-1] % edges or student.shape[-1] < 2 * edges:
+    if (
+        student.shape[:-1] != box.shape[:-1]
+        or student.shape[-1] % edges
+        or student.shape[-1] < 2 * edges
+    ):
         shapes = f"logits {tuple(student.shape)} do not fit a box {tuple(box.shape)}"
-        raise ValueError(f"{shapes}; they must be (..., edges * bins) with two or more bins, and (..., edges)")
+        raise ValueError(
+            f"{shapes}; they must be (..., edges * bins) with two or more bins, and (..., edges)"
+        )
     log_probability = full(student).reshape(*box.shape, student.shape[-1] // edges).log_softmax(-1)
     last = log_probability.shape[-1] - 1
     place = box.to(log_probability.dtype).clamp(0, last)
     below = place.floor().clamp_max(last - 1)
     share = place - below
-    near = [log_probability.gather(-1, (below.long() + more).unsqueeze(-1)).squeeze(-1) for more in (0, 1)]
+    near = [
+        log_probability.gather(-1, (below.long() + more).unsqueeze(-1)).squeeze(-1)
+        for more in (0, 1)
+    ]
     values = -((1 - share) * near[0] + share * near[1]).mean(-1)
     return reduced(values, reduction, torch.where(known(box), 0, UNLABELLED))
 
@@ -63,7 +72,9 @@ class DistributionFocal(LabelObjective):
 
     def weight(self, batch: Batch) -> Tensor:
         if "box" not in batch:
-            raise ValueError(f"DistributionFocal needs 'box' in the batch, which has {', '.join(batch)}")
+            raise ValueError(
+                f"DistributionFocal needs 'box' in the batch, which has {', '.join(batch)}"
+            )
         return super().weight(batch) * known(batch["box"])
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:

@@ -11,7 +11,13 @@ from instil.core import Batch, Card, LabelObjective, Outputs, full
 from instil.objectives.logit_objective import reduced, require_class_target, require_classes
 
 
-def label_smoothing_loss(student: Tensor, target: Tensor, smoothing: float = 0.1, others_only: bool = False, reduction: str = "mean") -> Tensor:
+def label_smoothing_loss(
+    student: Tensor,
+    target: Tensor,
+    smoothing: float = 0.1,
+    others_only: bool = False,
+    reduction: str = "mean",
+) -> Tensor:
     """Cross-entropy with (1 - smoothing) of the label plus ``smoothing`` spread over all C classes (Szegedy et al. 2016, section 7).
 
     Logits (..., C), target (...) give (...) for reduction ``none``; -100 gives 0. ``others_only`` spreads over the C - 1 other classes.
@@ -55,4 +61,6 @@ class LabelSmoothing(LabelObjective):
         self.smoothing, self.others_only = smoothing, others_only
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        return label_smoothing_loss(student["logits"], batch["label"], self.smoothing, self.others_only, "none")
+        return label_smoothing_loss(
+            student["logits"], batch["label"], self.smoothing, self.others_only, "none"
+        )

@@ -21,7 +21,9 @@ def mean_squared_error_loss(student: Tensor, target: Tensor, reduction: str = "m
     """
     wanted, known = real_target(student, target)
     squares = F.mse_loss(full(student), wanted, reduction="none").sum(-1)
-    return reduced(squares / known.sum(-1).clamp_min(1), reduction, torch.where(known.any(-1), 0, UNLABELLED))
+    return reduced(
+        squares / known.sum(-1).clamp_min(1), reduction, torch.where(known.any(-1), 0, UNLABELLED)
+    )
 
 
 class MeanSquaredError(RealLabelObjective):

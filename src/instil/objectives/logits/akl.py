@@ -60,7 +60,13 @@ class AKL(TokenObjective):
         pitfalls="Sorts the vocabulary for every token: the slowest of the family. With a long training all directions meet, as the paper shows.",
     )
 
-    def __init__(self, head_mass: Mass = 0.5, temperature: Positive = 1.0, scale: bool = True, vocabulary: Vocabulary = None):
+    def __init__(
+        self,
+        head_mass: Mass = 0.5,
+        temperature: Positive = 1.0,
+        scale: bool = True,
+        vocabulary: Vocabulary = None,
+    ):
         super().__init__(temperature, scale, vocabulary)
         self.head_mass = head_mass
 

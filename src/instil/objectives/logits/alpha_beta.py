@@ -28,7 +28,9 @@ def alpha_beta_loss(
     Raises ValueError where tokens or classes differ, and for an alpha or beta that is not above 0.
     """
     if min(alpha, beta) <= 0:
-        raise ValueError(f"alpha {alpha} and beta {beta} must be above 0; the limits are forward_kl (1, 0) and reverse_kl (0, 1)")
+        raise ValueError(
+            f"alpha {alpha} and beta {beta} must be above 0; the limits are forward_kl (1, 0) and reverse_kl (0, 1)"
+        )
     values = token_divergence(student, teacher, alpha_beta(alpha, beta), temperature, weight)
     return reduced_tokens(values * temperature**2 if scale else values, weight, reduction)
 
@@ -59,7 +61,14 @@ class AlphaBeta(TokenObjective):
         pitfalls="Two options to tune, and each pair has a scale of its own. Near 0 it is a small difference of large numbers: take the KL.",
     )
 
-    def __init__(self, alpha: Positive = 0.2, beta: Positive = 0.7, temperature: Positive = 1.0, scale: bool = True, vocabulary: Vocabulary = None):
+    def __init__(
+        self,
+        alpha: Positive = 0.2,
+        beta: Positive = 0.7,
+        temperature: Positive = 1.0,
+        scale: bool = True,
+        vocabulary: Vocabulary = None,
+    ):
         super().__init__(temperature, scale, vocabulary)
         self.alpha, self.beta = alpha, beta
 

@@ -31,7 +31,13 @@ def amtml_kd_target(teachers: Tensor, log_weights: Tensor, temperature: float = 
     return mixed.clamp_min(torch.finfo(mixed.dtype).tiny).log()
 
 
-def amtml_kd_loss(student: Tensor, teachers: Tensor, log_weights: Tensor, temperature: float = 5.0, reduction: str = "mean") -> Tensor:
+def amtml_kd_loss(
+    student: Tensor,
+    teachers: Tensor,
+    log_weights: Tensor,
+    temperature: float = 5.0,
+    reduction: str = "mean",
+) -> Tensor:
     """T² KL(integrated soft target || student) (Liu et al. 2020); it has a gradient by the weights too.
 
     Student logits (N, C), teacher logits (K, N, C), log weights (K, N) give (N,) for reduction ``none``. Raises ValueError where shapes do not fit.
@@ -44,7 +50,9 @@ def amtml_kd_loss(student: Tensor, teachers: Tensor, log_weights: Tensor, temper
 def amtml_kd_angle_loss(student: Tensor, target: Tensor) -> Tensor:
     """Huber loss of the cosines of the angles that any three samples form in probabilities (N, C), mean over all N * N * N; a scalar."""
     student, target = comparable(student, target.detach(), "amtml_kd_angle_loss")
-    return F.smooth_l1_loss(angles(student), angles(target), reduction="sum") / max(1, len(student) ** 3)
+    return F.smooth_l1_loss(angles(student), angles(target), reduction="sum") / max(
+        1, len(student) ** 3
+    )
 
 
 def amtml_kd_hint_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> Tensor:
@@ -86,10 +94,19 @@ class AMTMLKD(Objective):
         "Angles need memory for N x N x N numbers and couple the samples. The order of the teachers says who guides which stage: put the one whose "
         "shallow stages are best first.",
     )
-    needs: ClassVar = {"student": (("features",), ("logits",)), "teacher": (("members", "features"), ("members", "logits"))}
+    needs: ClassVar = {
+        "student": (("features",), ("logits",)),
+        "teacher": (("members", "features"), ("members", "logits")),
+    }
     samples = True
 
-    def __init__(self, temperature: Positive = 5.0, angle: NonNegative = 1.0, hint: NonNegative = 1.0, decay: NonNegative = 0.1):
+    def __init__(
+        self,
+        temperature: Positive = 5.0,
+        angle: NonNegative = 1.0,
+        hint: NonNegative = 1.0,
+        decay: NonNegative = 0.1,
+    ):
         super().__init__()
         self.temperature, self.angle, self.hint, self.decay = temperature, angle, hint, decay
         self.relates = bool(angle)  # also a schedule that begins at zero
@@ -107,17 +124,22 @@ class AMTMLKD(Objective):
         self.groups, self.plan, self.adapters = [], [], nn.ModuleList()
         for number, member in enumerate(several):
             if "features" not in member:
-                raise ValueError(f"teacher {number} gives {', '.join(member)}, and no features; name the module that gives them in its taps")
+                raise ValueError(
+                    f"teacher {number} gives {', '.join(member)}, and no features; name the module that gives them in its taps"
+                )
             theirs = stages(member)
             self.groups.append(group(match(mine, theirs), number, len(several)))
             made = [adapter(mine[i], theirs[j]) for i, j in self.groups[-1]]
             self.adapters.append(nn.ModuleList(made))
             self.plan += [
-                f"teacher {number}: {plan((i, j), mine[i], theirs[j], str(one))}" for (i, j), one in zip(self.groups[-1], made, strict=True)
+                f"teacher {number}: {plan((i, j), mine[i], theirs[j], str(one))}"
+                for (i, j), one in zip(self.groups[-1], made, strict=True)
             ]
         width = as_map(mine[-1]).shape[1]
         device, dtype = mine[-1].device, full(mine[-1]).dtype
-        self.factors = nn.Parameter(torch.randn(len(several), width, device=device, dtype=dtype) / width**0.5)
+        self.factors = nn.Parameter(
+            torch.randn(len(several), width, device=device, dtype=dtype) / width**0.5
+        )
         self.vector = nn.Parameter(torch.randn(width, device=device, dtype=dtype) / width**0.5)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
@@ -129,7 +151,10 @@ class AMTMLKD(Objective):
             loss = loss + self.hint * self.hints(student, teacher)
         if not self.couples:
             return loss
-        mine, theirs = softened(student["logits"], self.temperature).exp(), amtml_kd_target(teachers, log_weights, self.temperature).exp()
+        mine, theirs = (
+            softened(student["logits"], self.temperature).exp(),
+            amtml_kd_target(teachers, log_weights, self.temperature).exp(),
+        )
         return loss.mean() + self.angle * amtml_kd_angle_loss(mine, theirs)
 
     def log_weights(self, student: Outputs) -> Tensor:
@@ -140,7 +165,9 @@ class AMTMLKD(Objective):
     def hints(self, student: Outputs, teacher: Outputs) -> Tensor:
         """Sum of the hints of all members, (N,)."""
         terms = []
-        for pairs, adapters, member in zip(self.groups, self.adapters, members(teacher), strict=True):
+        for pairs, adapters, member in zip(
+            self.groups, self.adapters, members(teacher), strict=True
+        ):
             assert isinstance(adapters, nn.ModuleList)
             for (i, j), made in zip(pairs, adapters, strict=True):
                 mine = made(like(made, unit(as_map(stages(student)[i]), 1)))

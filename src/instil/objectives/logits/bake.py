@@ -26,14 +26,22 @@ def bake_targets(probability: Tensor, embedding: Tensor, omega: float = 0.5) -> 
     return (1 - omega) * carried
 
 
-def bake_loss(student: Tensor, embedding: Tensor, temperature: float = 4.0, omega: float = 0.5, reduction: str = "mean") -> Tensor:
+def bake_loss(
+    student: Tensor,
+    embedding: Tensor,
+    temperature: float = 4.0,
+    omega: float = 0.5,
+    reduction: str = "mean",
+) -> Tensor:
     """T² KL(Q || student) at temperature T, where Q are the batch's own ensembled predictions, to which no gradient flows (Ge et al. 2021, Eq. 7).
 
     Logits (N, C) and embeddings (N, D) of one batch; (N,) for reduction ``none``. Raises ValueError for one class and where shapes do not fit.
     """
     require_classes(student, 2)
     if student.ndim != 2 or embedding.ndim != 2 or len(student) != len(embedding):
-        raise ValueError(f"logits {tuple(student.shape)} and embeddings {tuple(embedding.shape)}; expected (N, C) and (N, D)")
+        raise ValueError(
+            f"logits {tuple(student.shape)} and embeddings {tuple(embedding.shape)}; expected (N, C) and (N, D)"
+        )
     soft = (full(student) / temperature).log_softmax(-1)
     with torch.no_grad():
         target = bake_targets(soft.exp(), embedding, omega).clamp_min(0).log()

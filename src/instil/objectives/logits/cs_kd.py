@@ -30,7 +30,9 @@ def cs_kd_loss(student: Tensor, partner: Tensor, pairs: Tensor, temperature: flo
     if share.device.type == "cpu" and not torch.compiler.is_compiling():
         share = share.to_sparse()  # few samples of a batch are of one class
     with torch.autocast(student.device.type, enabled=False):
-        values = share @ (probability * log_partner).sum(-1) - (log_student * (share @ probability)).sum(-1)
+        values = share @ (probability * log_partner).sum(-1) - (
+            log_student * (share @ probability)
+        ).sum(-1)
     return temperature**2 * mean(values, (count > 0).to(values.dtype))
 
 

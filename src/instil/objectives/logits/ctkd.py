@@ -10,12 +10,19 @@ from torch import Tensor, nn
 
 from instil.core import Batch, Card, NonNegative, Outputs, Positive, closest, full
 from instil.objectives.adapters import like
-from instil.objectives.logit_objective import LogitObjective, kl_divergence, reduced, require_same_logits
+from instil.objectives.logit_objective import (
+    LogitObjective,
+    kl_divergence,
+    reduced,
+    require_same_logits,
+)
 
 FORMS = ("global", "instance")
 
 
-def ctkd_loss(student: Tensor, teacher: Tensor, temperature: Tensor, reduction: str = "mean") -> Tensor:
+def ctkd_loss(
+    student: Tensor, teacher: Tensor, temperature: Tensor, reduction: str = "mean"
+) -> Tensor:
     """T² KL(teacher || student) at a temperature that may be learned: one number () or one an item (...) (Li et al. 2023).
 
     Logits (..., C) give (...) for reduction ``none``. The factor T² has a gradient too: it keeps the temperature from growing without end.
@@ -23,7 +30,9 @@ def ctkd_loss(student: Tensor, teacher: Tensor, temperature: Tensor, reduction: 
     """
     require_same_logits(student, teacher, classes=2)
     softness = temperature.unsqueeze(-1)
-    values = kl_divergence((full(teacher) / softness).log_softmax(-1), (full(student) / softness).log_softmax(-1))
+    values = kl_divergence(
+        (full(teacher) / softness).log_softmax(-1), (full(student) / softness).log_softmax(-1)
+    )
     return reduced(values * temperature**2, reduction)
 
 
@@ -73,7 +82,13 @@ class CTKD(LogitObjective):
         super().__init__(standardize)
         if form not in FORMS:
             raise ValueError(f"form: no form '{form}'; {closest(form, FORMS)}")
-        self.form, self.lowest, self.span, self.strength, self.width = form, lowest, span, strength, width
+        self.form, self.lowest, self.span, self.strength, self.width = (
+            form,
+            lowest,
+            span,
+            strength,
+            width,
+        )
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """The temperature's level, or the network that gives it. Raises ValueError for the instance form where the classes differ."""
@@ -82,7 +97,9 @@ class CTKD(LogitObjective):
             self.level = nn.Parameter(full(logits).new_ones(1))
             return
         require_same_logits(logits, teacher["logits"], classes=2)
-        network = nn.Sequential(nn.Linear(2 * logits.shape[-1], self.width), nn.ReLU(), nn.Linear(self.width, 1))
+        network = nn.Sequential(
+            nn.Linear(2 * logits.shape[-1], self.width), nn.ReLU(), nn.Linear(self.width, 1)
+        )
         self.network = network.to(logits.device, full(logits).dtype)
 
     def temperature(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -90,7 +107,9 @@ class CTKD(LogitObjective):
         if self.form == "global":
             level = self.level.reshape(())
         else:
-            level = self.network(like(self.network, torch.cat([student.detach(), teacher.detach()], -1))).squeeze(-1)
+            level = self.network(
+                like(self.network, torch.cat([student.detach(), teacher.detach()], -1))
+            ).squeeze(-1)
         return self.lowest + self.span * reversed_gradient(level, self.strength).sigmoid()
 
     def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:

@@ -12,13 +12,17 @@ from instil.objectives.divergences import softened_kl
 from instil.objectives.logit_objective import reduced, require_same_logits
 
 
-def ddgsd_loss(first: Tensor, second: Tensor, temperature: float = 3.0, reduction: str = "mean") -> Tensor:
+def ddgsd_loss(
+    first: Tensor, second: Tensor, temperature: float = 3.0, reduction: str = "mean"
+) -> Tensor:
     """T² KL in both directions of two predictions (..., C) of the same samples; no gradient flows to the one that teaches (Xu & Liu 2019, Eq. 4).
 
     (...) for reduction ``none``. Raises ValueError where the shapes differ.
     """
     require_same_logits(first, second)
-    values = softened_kl(first, second.detach(), temperature) + softened_kl(second, first.detach(), temperature)
+    values = softened_kl(first, second.detach(), temperature) + softened_kl(
+        second, first.detach(), temperature
+    )
     return reduced(values * temperature**2, reduction)
 
 
@@ -63,16 +67,28 @@ class DDGSD(Objective):
         first, second, paired = twins(batch["index"], batch.get("view"))
         logits, embedding = full(student["logits"]), full(student["embedding"])
         count = paired.sum().clamp_min(1)
-        apart = torch.where(paired, ddgsd_loss(logits[first], logits[second], self.temperature, "none"), 0.0).sum() / count
-        means = [torch.where(paired[:, None], embedding[rows], 0.0).sum(0, keepdim=True) / count for rows in (first, second)]
+        apart = (
+            torch.where(
+                paired, ddgsd_loss(logits[first], logits[second], self.temperature, "none"), 0.0
+            ).sum()
+            / count
+        )
+        means = [
+            torch.where(paired[:, None], embedding[rows], 0.0).sum(0, keepdim=True) / count
+            for rows in (first, second)
+        ]
         return apart + self.discrepancy * mean_discrepancy_loss(*means)
 
 
 def twins(index: Tensor, view: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Of samples (M,) in order of index and view each row and the next, (M - 1,), and whether both are one sample, of which these are two rows."""
-    by_view = torch.arange(len(index), device=index.device) if view is None else view.argsort(stable=True)
+    by_view = (
+        torch.arange(len(index), device=index.device) if view is None else view.argsort(stable=True)
+    )
     ordered, place = index[by_view].sort(stable=True)
     row = by_view[place]
     same = ordered[1:] == ordered[:-1]
-    even = ((torch.arange(len(row), device=row.device) - torch.searchsorted(ordered, ordered)) % 2 == 0)[:-1]  # of three rows only two are a pair
+    even = (
+        (torch.arange(len(row), device=row.device) - torch.searchsorted(ordered, ordered)) % 2 == 0
+    )[:-1]  # of three rows only two are a pair
     return row[:-1], row[1:], same & even

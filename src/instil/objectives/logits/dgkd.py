@@ -15,7 +15,13 @@ from instil.objectives.several_teachers import SeveralTeachersObjective, diverge
 LEFT_OUT = 7  # keeps this draw apart from others of the same step
 
 
-def dgkd_loss(student: Tensor, teachers: Tensor, temperature: float = 5.0, kept: Tensor | None = None, reduction: str = "mean") -> Tensor:
+def dgkd_loss(
+    student: Tensor,
+    teachers: Tensor,
+    temperature: float = 5.0,
+    kept: Tensor | None = None,
+    reduction: str = "mean",
+) -> Tensor:
     """Sum over the teacher and its assistants of T² KL(teacher || student) (Son et al. 2021, section 3).
 
     Student logits (..., C), teacher logits (K, ..., C) give (...) for reduction ``none``; ``kept`` (K,) has 0 where a teacher is left out.
@@ -62,7 +68,13 @@ class DGKD(SeveralTeachersObjective):
         self.temperature, self.drop = temperature, drop
 
     def loss(self, student: Tensor, teachers: Tensor, batch: Batch) -> Tensor:
-        return dgkd_loss(student, teachers, self.temperature, self.kept(teachers, batch) if self.drop else None, "none")
+        return dgkd_loss(
+            student,
+            teachers,
+            self.temperature,
+            self.kept(teachers, batch) if self.drop else None,
+            "none",
+        )
 
     def kept(self, teachers: Tensor, batch: Batch) -> Tensor:
         """Who stays in this step: a draw of seed and step, which no sample or rank has part in."""

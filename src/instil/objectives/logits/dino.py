@@ -13,7 +13,12 @@ from instil.objectives.logit_objective import expectation, reduced
 
 
 def dino_loss(
-    student: Tensor, teacher: Tensor, centre: Tensor | float = 0.0, temperature: float = 0.1, sharpness: float = 0.04, reduction: str = "mean"
+    student: Tensor,
+    teacher: Tensor,
+    centre: Tensor | float = 0.0,
+    temperature: float = 0.1,
+    sharpness: float = 0.04,
+    reduction: str = "mean",
 ) -> Tensor:
     """Cross-entropy of the student's views with the teacher's, all pairs of unlike views (Caron et al. 2021, Eq. 3 and Algorithm 1).
 
@@ -23,7 +28,9 @@ def dino_loss(
     (number, views, width), seen = student.shape, teacher.shape[1]
     if teacher.shape != (number, seen, width) or not 1 <= seen <= views or views < 2:
         shapes = f"student {tuple(student.shape)}, teacher {tuple(teacher.shape)}"
-        raise ValueError(f"{shapes}; expected (N, V, K) with two or more views, and (N, G, K) of the first G of them")
+        raise ValueError(
+            f"{shapes}; expected (N, V, K) with two or more views, and (N, G, K) of the first G of them"
+        )
     target = ((full(teacher.detach()) - centre) / sharpness).softmax(-1)
     said = (full(student) / temperature).log_softmax(-1)
     entropies = -expectation(target.unsqueeze(2), said.unsqueeze(1))  # (N, G, V)
@@ -59,7 +66,12 @@ class DINO(Objective):
     needs: ClassVar = {"student": (("view_logits",),), "teacher": (("view_logits",),)}
     samples = True
 
-    def __init__(self, temperature: Positive = 0.1, sharpness: Positive = 0.04, momentum: Annotated[float, Ge(0), Lt(1)] = 0.9):
+    def __init__(
+        self,
+        temperature: Positive = 0.1,
+        sharpness: Positive = 0.04,
+        momentum: Annotated[float, Ge(0), Lt(1)] = 0.9,
+    ):
         super().__init__()
         self.temperature, self.sharpness, self.momentum = temperature, sharpness, momentum
         self.centre: Tensor
@@ -70,7 +82,14 @@ class DINO(Objective):
         self.register_buffer("centre", logits.new_zeros(logits.shape[-1]))
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        return dino_loss(student["view_logits"], teacher["view_logits"], self.centre, self.temperature, self.sharpness, "none")
+        return dino_loss(
+            student["view_logits"],
+            teacher["view_logits"],
+            self.centre,
+            self.temperature,
+            self.sharpness,
+            "none",
+        )
 
     def keep(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         return {"logits": full(teacher["view_logits"]).mean(1), "counted": self.weight(batch)}
@@ -80,4 +99,10 @@ class DINO(Objective):
             counted = kept["counted"].unsqueeze(1).to(kept["logits"].dtype)
             number = counted.sum()
             mean = torch.where(counted > 0, kept["logits"], 0.0).sum(0) / number.clamp_min(1)
-            self.centre.copy_(torch.where(number > 0, self.momentum * self.centre + (1 - self.momentum) * mean, self.centre))
+            self.centre.copy_(
+                torch.where(
+                    number > 0,
+                    self.momentum * self.centre + (1 - self.momentum) * mean,
+                    self.centre,
+                )
+            )

@@ -10,7 +10,13 @@ from instil.objectives.logit_objective import LogitObjective, require_same_logit
 
 
 def dist_loss(
-    student: Tensor, teacher: Tensor, beta: float = 1.0, gamma: float = 1.0, temperature: float = 1.0, scale: bool = True, epsilon: float = 1e-8
+    student: Tensor,
+    teacher: Tensor,
+    beta: float = 1.0,
+    gamma: float = 1.0,
+    temperature: float = 1.0,
+    scale: bool = True,
+    epsilon: float = 1e-8,
 ) -> Tensor:
     """beta (1 - correlation over the classes of an item) + gamma (1 - correlation over the items of a class) (Huang et al. 2022).
 
@@ -18,7 +24,9 @@ def dist_loss(
     product of norms. Raises ValueError for one class and where the shapes differ.
     """
     require_same_logits(student, teacher, classes=2)
-    student, teacher = ((full(logits) / temperature).softmax(-1).flatten(0, -2) for logits in (student, teacher))
+    student, teacher = (
+        (full(logits) / temperature).softmax(-1).flatten(0, -2) for logits in (student, teacher)
+    )
     inter = 1 - _correlation(student, teacher, epsilon).mean()
     intra = 1 - _correlation(student.mT, teacher.mT, epsilon).mean()
     loss = beta * inter + gamma * intra
@@ -61,7 +69,14 @@ class DIST(LogitObjective):
         "beside a label loss of 1, at T = 1 on ImageNet and T = 4 on CIFAR-100; the defaults here are 1, to be doubled by the recipe's weight.",
     )
 
-    def __init__(self, beta: NonNegative = 1.0, gamma: NonNegative = 1.0, temperature: Positive = 1.0, scale: bool = True, standardize: bool = False):
+    def __init__(
+        self,
+        beta: NonNegative = 1.0,
+        gamma: NonNegative = 1.0,
+        temperature: Positive = 1.0,
+        scale: bool = True,
+        standardize: bool = False,
+    ):
         super().__init__(standardize)
         self.beta, self.gamma, self.temperature, self.scale = beta, gamma, temperature, scale
 

@@ -6,7 +6,12 @@ from torch import Tensor
 
 from instil.core import Batch, Card, LabelObjective, NonNegative, Positive
 from instil.objectives.divergences import decoupled_kl
-from instil.objectives.logit_objective import LogitObjective, reduced, require_class_target, require_same_logits
+from instil.objectives.logit_objective import (
+    LogitObjective,
+    reduced,
+    require_class_target,
+    require_same_logits,
+)
 
 
 def dkd_loss(
@@ -55,9 +60,17 @@ class DKD(LogitObjective, LabelObjective):
         "wrong label is taught against the teacher.",
     )
 
-    def __init__(self, alpha: NonNegative = 1.0, beta: NonNegative = 8.0, temperature: Positive = 4.0, standardize: bool = False):
+    def __init__(
+        self,
+        alpha: NonNegative = 1.0,
+        beta: NonNegative = 8.0,
+        temperature: Positive = 4.0,
+        standardize: bool = False,
+    ):
         super().__init__(standardize)
         self.alpha, self.beta, self.temperature = alpha, beta, temperature
 
     def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        return dkd_loss(student, teacher, batch["label"], self.alpha, self.beta, self.temperature, "none")
+        return dkd_loss(
+            student, teacher, batch["label"], self.alpha, self.beta, self.temperature, "none"
+        )

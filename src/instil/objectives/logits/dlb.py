@@ -51,12 +51,17 @@ class DLB(KD):
         logits: Tensor = student["logits"]
         self.owner = self.owner.to(logits.device)
         self.register_buffer("before", full(logits).new_zeros(self.size, *logits.shape[1:]))
-        self.register_buffer("counted", torch.zeros(self.size, *logits.shape[1:-1], dtype=torch.bool, device=logits.device))
+        self.register_buffer(
+            "counted",
+            torch.zeros(self.size, *logits.shape[1:-1], dtype=torch.bool, device=logits.device),
+        )
 
     def find(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Of each sample: its row, and whether the last step had it. Raises ValueError where the batch has no ``index``."""
         if "index" not in batch:
-            raise ValueError(f"{type(self).__name__} needs 'index' in the batch, which has {', '.join(batch)}; let the data set return it")
+            raise ValueError(
+                f"{type(self).__name__} needs 'index' in the batch, which has {', '.join(batch)}; let the data set return it"
+            )
         same = batch["index"][:, None] == self.owner
         return same.int().argmax(1), same.any(1)
 
@@ -72,7 +77,9 @@ class DLB(KD):
 
     def keep(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         logits, counts = student["logits"], items(batch) > 0
-        counts = counts.view(*counts.shape, *[1] * (logits.ndim - 1 - counts.ndim)).expand(logits.shape[:-1])
+        counts = counts.view(*counts.shape, *[1] * (logits.ndim - 1 - counts.ndim)).expand(
+            logits.shape[:-1]
+        )
         return {"index": batch["index"], "logits": logits, "counts": counts}
 
     def after_step(self, kept: dict[str, Tensor]) -> None:
@@ -81,8 +88,14 @@ class DLB(KD):
             return
         number = len(kept["index"])
         if number > self.size:
-            raise ValueError(f"size: a step of {number} samples does not fit into {self.size} rows; set size to {number} or more")
+            raise ValueError(
+                f"size: a step of {number} samples does not fit into {self.size} rows; set size to {number} or more"
+            )
         self.owner.fill_(-1)
-        self.owner[:number] = torch.where(kept["counts"].flatten(1).any(1) if kept["counts"].ndim > 1 else kept["counts"], kept["index"], -1)
+        self.owner[:number] = torch.where(
+            kept["counts"].flatten(1).any(1) if kept["counts"].ndim > 1 else kept["counts"],
+            kept["index"],
+            -1,
+        )
         self.counted[:number] = kept["counts"]
         self.before[:number] = kept["logits"].to(self.before.dtype)

@@ -7,7 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import UNLABELLED, Batch, Card, Outputs
-from instil.objectives.dual_space import Divergence, DualSpace, student_space, teacher_space, through
+from instil.objectives.dual_space import (
+    Divergence,
+    DualSpace,
+    student_space,
+    teacher_space,
+    through,
+)
 from instil.objectives.logit_objective import reduced
 from instil.objectives.span_objective import at, partners, require_same_positions, span_ends
 
@@ -28,7 +34,9 @@ def dskd_loss(
     (..., V') the other way round; ``target`` (...) is -100 where there is none, and the first term 0. Raises ValueError for other shapes.
     """
     labelled, compared = student_space(student, into_student, target, temperature, divergence)
-    return reduced(labelled + compared + teacher_space(teacher, into_teacher, temperature), reduction)
+    return reduced(
+        labelled + compared + teacher_space(teacher, into_teacher, temperature), reduction
+    )
 
 
 class DSKD(DualSpace):
@@ -63,7 +71,9 @@ class DSKD(DualSpace):
         if "teacher_span" not in batch:
             return weight
         span, other = batch["span"], batch["teacher_span"]
-        return (weight if weight.ndim == 2 else weight[:, None]) * (_alone(span) & _alone(other).gather(1, partners(span, other)))
+        return (weight if weight.ndim == 2 else weight[:, None]) * (
+            _alone(span) & _alone(other).gather(1, partners(span, other))
+        )
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         states, logits = teacher["embedding"], teacher["logits"]
@@ -73,8 +83,21 @@ class DSKD(DualSpace):
         require_same_positions(student["logits"], logits)
         of_teacher = through(student["head"], self.projected(self.to_student, states))
         of_student = through(teacher["head"], self.projected(self.to_teacher, student["embedding"]))
-        target = batch["label"] if "label" in batch else torch.full(logits.shape[:-1], UNLABELLED, device=logits.device)
-        return dskd_loss(student["logits"], logits, of_teacher, of_student, target, self.temperature, self.divergence, "none")
+        target = (
+            batch["label"]
+            if "label" in batch
+            else torch.full(logits.shape[:-1], UNLABELLED, device=logits.device)
+        )
+        return dskd_loss(
+            student["logits"],
+            logits,
+            of_teacher,
+            of_student,
+            target,
+            self.temperature,
+            self.divergence,
+            "none",
+        )
 
 
 def _alone(span: Tensor) -> Tensor:

@@ -9,20 +9,31 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Card, Outputs, Positive, full, items, mean
-from instil.objectives.dual_space import Divergence, DualSpace, student_space, teacher_space, through
+from instil.objectives.dual_space import (
+    Divergence,
+    DualSpace,
+    student_space,
+    teacher_space,
+    through,
+)
 from instil.objectives.logit_objective import reduced
 
 
 def cross_attention(query: Tensor, key: Tensor, counted: Tensor, other: Tensor) -> Tensor:
     """Scores (N, T, T') of queries (N, T, D) and keys (N, T', D); very negative where either position does not count."""
     scores: Tensor = query @ key.mT / query.shape[-1] ** 0.5
-    return scores.masked_fill(~(counted[:, :, None] & other[:, None]), torch.finfo(scores.dtype).min)
+    return scores.masked_fill(
+        ~(counted[:, :, None] & other[:, None]), torch.finfo(scores.dtype).min
+    )
 
 
 def embedded(tokens: Tensor, read: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
     """What a model makes (N, T, E) of each token and of the one that follows it; where none follows, of the first of the vocabulary."""
     known = label != UNLABELLED
-    first, second = (F.embedding(torch.where(known, numbers, 0), full(tokens).detach()) for numbers in (read, label))
+    first, second = (
+        F.embedding(torch.where(known, numbers, 0), full(tokens).detach())
+        for numbers in (read, label)
+    )
     return first, second
 
 
@@ -42,12 +53,21 @@ def dskd_cma_loss(
     Logits (N, T, V) and (N, T', V') with labels ``target`` (N, T) and ``other`` (N, T') give (N,) for reduction ``none`` (Zhang et al. 2024,
     section 3.3).
     """
-    counted, right = target != UNLABELLED, (into_student.argmax(-1) == target) & (target != UNLABELLED)
+    counted, right = (
+        target != UNLABELLED,
+        (into_student.argmax(-1) == target) & (target != UNLABELLED),
+    )
     labelled, compared = student_space(student, into_student, target, temperature, divergence)
-    in_teacher = torch.where(other != UNLABELLED, teacher_space(teacher, into_teacher, temperature), 0.0)
+    in_teacher = torch.where(
+        other != UNLABELLED, teacher_space(teacher, into_teacher, temperature), 0.0
+    )
     whole = (labelled + torch.where(right, compared, 0.0)).sum(1) + in_teacher.sum(1)
     number = counted.sum(1).to(whole.dtype)
-    return mean(whole / number.clamp_min(1), number) if reduction == "mean" else reduced(whole / number.clamp_min(1), reduction)
+    return (
+        mean(whole / number.clamp_min(1), number)
+        if reduction == "mean"
+        else reduced(whole / number.clamp_min(1), reduction)
+    )
 
 
 class DSKDCMA(DualSpace):
@@ -59,7 +79,9 @@ class DSKDCMA(DualSpace):
     ``divergence``: in the student's space; in the teacher's it is the forward KL.
     """
 
-    needs: ClassVar = {side: (*roles, ("token_embedding",)) for side, roles in DualSpace.needs.items()}
+    needs: ClassVar = {
+        side: (*roles, ("token_embedding",)) for side, roles in DualSpace.needs.items()
+    }
     samples = True
     card = Card(
         "Dual-Space Knowledge Distillation for Large Language Models (with cross-model attention)",
@@ -86,9 +108,14 @@ class DSKDCMA(DualSpace):
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
         super().build(student, teacher)
-        (mine, theirs), states = (side["token_embedding"].shape[-1] for side in (student, teacher)), teacher["embedding"]
+        (mine, theirs), states = (
+            (side["token_embedding"].shape[-1] for side in (student, teacher)),
+            teacher["embedding"],
+        )
         if theirs != states.shape[-1]:
-            raise ValueError(f"the teacher's embeddings have {theirs} channels, its last states {states.shape[-1]}; dskd_cma adds them up: take dskd")
+            raise ValueError(
+                f"the teacher's embeddings have {theirs} channels, its last states {states.shape[-1]}; dskd_cma adds them up: take dskd"
+            )
         self.query = nn.Linear(2 * mine, 2 * theirs, device=states.device, dtype=full(states).dtype)
 
     def weight(self, batch: Batch) -> Tensor:
@@ -98,8 +125,14 @@ class DSKDCMA(DualSpace):
     def _labels(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Of the student and of the teacher, -100 where nothing counts."""
         counted = items(batch) > 0
-        mine = batch["label"].masked_fill(~(counted if counted.ndim == 2 else counted[:, None]), UNLABELLED)
-        theirs = batch["teacher_label"].masked_fill(~(mine != UNLABELLED).any(1)[:, None], UNLABELLED) if "teacher_label" in batch else mine
+        mine = batch["label"].masked_fill(
+            ~(counted if counted.ndim == 2 else counted[:, None]), UNLABELLED
+        )
+        theirs = (
+            batch["teacher_label"].masked_fill(~(mine != UNLABELLED).any(1)[:, None], UNLABELLED)
+            if "teacher_label" in batch
+            else mine
+        )
         return mine, theirs
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
@@ -108,10 +141,20 @@ class DSKDCMA(DualSpace):
         theirs: Tensor = batch["teacher_input_ids" if "teacher_input_ids" in batch else "input_ids"]
         read, said = embedded(teacher["token_embedding"], theirs, other)
         counted, others = target != UNLABELLED, other != UNLABELLED
-        scores = cross_attention(self.projected(self.query, mine), scaled(torch.cat([read, said], -1), others), counted, others)
+        scores = cross_attention(
+            self.projected(self.query, mine),
+            scaled(torch.cat([read, said], -1), others),
+            counted,
+            others,
+        )
         values = scaled(full(teacher["embedding"]), others) + scaled(said, others)
-        of_teacher = through(student["head"], scores.softmax(-1) @ self.projected(self.to_student, values))
-        of_student = through(teacher["head"], scores.mT.softmax(-1) @ self.projected(self.to_teacher, student["embedding"]))
+        of_teacher = through(
+            student["head"], scores.softmax(-1) @ self.projected(self.to_student, values)
+        )
+        of_student = through(
+            teacher["head"],
+            scores.mT.softmax(-1) @ self.projected(self.to_teacher, student["embedding"]),
+        )
         sides = student["logits"], teacher["logits"], of_teacher, of_student
         return dskd_cma_loss(*sides, target, other, self.temperature, self.divergence, "none")
 

@@ -10,12 +10,16 @@ from instil.objectives.logit_objective import expectation, reduced
 from instil.objectives.several_teachers import SeveralTeachersObjective, divergences, favour_small
 
 
-def ebkd_loss(student: Tensor, teachers: Tensor, temperature: float = 4.0, reduction: str = "mean") -> Tensor:
+def ebkd_loss(
+    student: Tensor, teachers: Tensor, temperature: float = 4.0, reduction: str = "mean"
+) -> Tensor:
     """Sum over K teachers of w T² KL(teacher || student), with the weights of ``ebkd_weights`` (Kwon et al. 2020, as in Zhang et al. 2022).
 
     Student logits (..., C), teacher logits (K, ..., C) give (...) for reduction ``none``. Raises ValueError where shapes do not fit.
     """
-    return reduced((ebkd_weights(teachers) * divergences(student, teachers, temperature)).sum(0), reduction)
+    return reduced(
+        (ebkd_weights(teachers) * divergences(student, teachers, temperature)).sum(0), reduction
+    )
 
 
 def ebkd_weights(teachers: Tensor) -> Tensor:

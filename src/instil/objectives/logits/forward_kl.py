@@ -12,7 +12,12 @@ from instil.objectives.token_terms import Term, forward_kl
 
 
 def forward_kl_loss(
-    student: Signal, teacher: Signal, temperature: float = 1.0, scale: bool = True, weight: Tensor | None = None, reduction: str = "mean"
+    student: Signal,
+    teacher: Signal,
+    temperature: float = 1.0,
+    scale: bool = True,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
 ) -> Tensor:
     """T² KL(teacher || student) of every token (Kim & Rush 2016, Eq. 6 with the teacher's entropy taken off; Hinton et al. 2014 for T).
 

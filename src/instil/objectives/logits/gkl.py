@@ -35,16 +35,26 @@ def gkl_loss(
     require_same_logits(student, teacher, classes=2)
     difference = full(teacher) - full(student)
     tiny = torch.finfo(difference.dtype).tiny
-    logarithm = full(teacher).log_softmax(-1).clamp_min(math.log(tiny)) if prior is None else full(prior).clamp_min(tiny).log()
+    logarithm = (
+        full(teacher).log_softmax(-1).clamp_min(math.log(tiny))
+        if prior is None
+        else full(prior).clamp_min(tiny).log()
+    )
     logarithm = gamma * logarithm
     share = logarithm.softmax(-1)
-    middle = (share * difference.detach()).sum(-1, keepdim=True)  # the spread is least about it: it needs no gradient
-    spread = ((difference - middle).square() * share).sum(-1) / 2  # the sum over pairs, without making them
+    middle = (share * difference.detach()).sum(
+        -1, keepdim=True
+    )  # the spread is least about it: it needs no gradient
+    spread = ((difference - middle).square() * share).sum(
+        -1
+    ) / 2  # the sum over pairs, without making them
     if normalize == "batch":
         size = 2 * logarithm.logsumexp(-1)
         spread = spread * (size - size.amax()).exp() / (size - size.amax()).exp().mean()
     elif normalize != "sample":
-        raise ValueError(f"normalize is 'sample' or 'batch', not '{normalize}'; {closest(normalize, ('sample', 'batch'))}")
+        raise ValueError(
+            f"normalize is 'sample' or 'batch', not '{normalize}'; {closest(normalize, ('sample', 'batch'))}"
+        )
     return reduced(softened_kl(student, teacher, temperature) + beta * spread, reduction)
 
 
@@ -92,7 +102,12 @@ class GKL(LogitObjective):
         normalize: Normalize = "sample",
     ):
         super().__init__()
-        self.temperature, self.weight_temperature, self.beta, self.gamma = temperature, weight_temperature, beta, gamma
+        self.temperature, self.weight_temperature, self.beta, self.gamma = (
+            temperature,
+            weight_temperature,
+            beta,
+            gamma,
+        )
         self.prior, self.normalize = prior, normalize
         self.class_sum: Tensor
         self.class_count: Tensor
@@ -114,13 +129,28 @@ class GKL(LogitObjective):
         if self.prior == "class":
             label = self._label(batch)
             means = self.class_sum / self.class_count.unsqueeze(-1)
-            prior = torch.where((label == UNLABELLED).unsqueeze(-1), prior, means.to(prior.dtype)[label.clamp_min(0)])
+            prior = torch.where(
+                (label == UNLABELLED).unsqueeze(-1),
+                prior,
+                means.to(prior.dtype)[label.clamp_min(0)],
+            )
         reduction = "mean" if self.couples else "none"
-        return gkl_loss(student, teacher, self.temperature, self.beta, self.gamma, prior, self.normalize, reduction)
+        return gkl_loss(
+            student,
+            teacher,
+            self.temperature,
+            self.beta,
+            self.gamma,
+            prior,
+            self.normalize,
+            reduction,
+        )
 
     def _label(self, batch: Batch) -> Tensor:
         if "label" not in batch:
-            raise ValueError(f"prior: class needs 'label' in the batch, which has {', '.join(batch)}; prior: sample does not")
+            raise ValueError(
+                f"prior: class needs 'label' in the batch, which has {', '.join(batch)}; prior: sample does not"
+            )
         label: Tensor = batch["label"]
         return label
 
@@ -128,12 +158,23 @@ class GKL(LogitObjective):
         if self.prior != "class":
             return {}
         label, weight = self._label(batch), self.weight(batch)
-        counts = (label != UNLABELLED) & (weight > 0).view(*weight.shape, *[1] * (label.ndim - weight.ndim))
-        return {"label": label, "probability": (full(teacher["logits"]) / self.weight_temperature).softmax(-1), "counts": counts}
+        counts = (label != UNLABELLED) & (weight > 0).view(
+            *weight.shape, *[1] * (label.ndim - weight.ndim)
+        )
+        return {
+            "label": label,
+            "probability": (full(teacher["logits"]) / self.weight_temperature).softmax(-1),
+            "counts": counts,
+        }
 
     def after_step(self, kept: dict[str, Tensor]) -> None:
         """The means of the classes take in the step's items."""
         if kept:
-            label, probability = kept["label"][kept["counts"]], kept["probability"][kept["counts"]].to(self.class_sum.dtype)
+            label, probability = (
+                kept["label"][kept["counts"]],
+                kept["probability"][kept["counts"]].to(self.class_sum.dtype),
+            )
             self.class_sum.index_add_(0, label, probability)
-            self.class_count.index_add_(0, label, torch.ones_like(label, dtype=self.class_count.dtype))
+            self.class_count.index_add_(
+                0, label, torch.ones_like(label, dtype=self.class_count.dtype)
+            )

@@ -36,12 +36,20 @@ def gold_loss(
     return reduced(hybrid(mine, theirs, same, beta, weights), reduction)
 
 
-def hybrid(student: Tensor, teacher: Tensor, same: Tensor | None, beta: float, weights: tuple[float, float] | None = None) -> Tensor:
+def hybrid(
+    student: Tensor,
+    teacher: Tensor,
+    same: Tensor | None,
+    beta: float,
+    weights: tuple[float, float] | None = None,
+) -> Tensor:
     """The loss (...) of log-probabilities (..., V) and (..., V')."""
     if same is None:
         if student.shape[-1] != teacher.shape[-1]:
             sizes = f"the student has {student.shape[-1]} tokens, the teacher {teacher.shape[-1]}"
-            raise ValueError(f"{sizes}, and nothing says which are the same; the batch needs 'same_tokens', which teacher.tokenizer brings")
+            raise ValueError(
+                f"{sizes}, and nothing says which are the same; the batch needs 'same_tokens', which teacher.tokenizer brings"
+            )
         return partial_jsd(student, teacher, beta)
     share = len(same) / teacher.shape[-1]
     of_same, of_others = weights or (share, 1 - share)
@@ -73,7 +81,9 @@ def partial_jsd(student: Tensor, teacher: Tensor, beta: float) -> Tensor:
 
 
 def _without(values: Tensor, tokens: Tensor) -> Tensor:
-    others = torch.ones(values.shape[-1], dtype=torch.bool, device=values.device).index_fill(0, tokens, False)
+    others = torch.ones(values.shape[-1], dtype=torch.bool, device=values.device).index_fill(
+        0, tokens, False
+    )
     return values[..., others]
 
 
@@ -107,7 +117,9 @@ class GOLD(SpanObjective):
         self.beta, self.temperature = beta, temperature
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine, theirs = self.distributions(student["logits"], teacher["logits"], batch, self.temperature)
+        mine, theirs = self.distributions(
+            student["logits"], teacher["logits"], batch, self.temperature
+        )
         if "same_tokens" not in batch:
             return hybrid(mine, theirs, None, self.beta)
         if not len(mine):

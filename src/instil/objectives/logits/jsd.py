@@ -21,7 +21,9 @@ def jsd_term(beta: float, continuous: bool) -> Term:
     if not continuous:
         if not 0 < beta < 1:
             limit = "forward_kl" if beta == 0 else "reverse_kl"
-            raise ValueError(f"beta is {beta}, where the divergence is 0 for any student; take {limit}, or continuous=True, which has that limit")
+            raise ValueError(
+                f"beta is {beta}, where the divergence is 0 for any student; take {limit}, or continuous=True, which has that limit"
+            )
         return jsd(beta)
     if beta in (0, 1):
         return reverse_kl if beta else forward_kl
@@ -74,7 +76,14 @@ class JSD(TokenObjective):
         "rate as well.",
     )
 
-    def __init__(self, beta: Share = 0.5, continuous: bool = False, temperature: Positive = 1.0, scale: bool = True, vocabulary: Vocabulary = None):
+    def __init__(
+        self,
+        beta: Share = 0.5,
+        continuous: bool = False,
+        temperature: Positive = 1.0,
+        scale: bool = True,
+        vocabulary: Vocabulary = None,
+    ):
         super().__init__(temperature, scale, vocabulary)
         if not isinstance(beta, Schedule):
             jsd_term(beta, continuous)

@@ -11,7 +11,12 @@ from instil.objectives.logit_objective import LogitObjective, reduced, require_s
 
 
 def kd_loss(
-    student: Tensor, teacher: Tensor, temperature: float = 4.0, scale: bool = True, multi_label: bool = False, reduction: str = "mean"
+    student: Tensor,
+    teacher: Tensor,
+    temperature: float = 4.0,
+    scale: bool = True,
+    multi_label: bool = False,
+    reduction: str = "mean",
 ) -> Tensor:
     """T² KL(teacher || student) of the softmax at temperature T (Hinton et al. 2014, Eq. 1 and section 2).
 
@@ -20,7 +25,10 @@ def kd_loss(
     """
     require_same_logits(student, teacher)
     if multi_label or student.shape[-1] == 1:
-        values = _bernoulli_kl(full(teacher) / temperature, full(student) / temperature).sum(-1) / student.shape[-1]
+        values = (
+            _bernoulli_kl(full(teacher) / temperature, full(student) / temperature).sum(-1)
+            / student.shape[-1]
+        )
     else:
         values = softened_kl(student, teacher, temperature)
     return reduced(values * temperature**2 if scale else values, reduction)
@@ -28,7 +36,9 @@ def kd_loss(
 
 def _bernoulli_kl(teacher: Tensor, student: Tensor) -> Tensor:
     """KL of the sigmoids, class by class: log s(t) - log s(u) - (1 - s(t)) (t - u), since log (1 - s(x)) = log s(x) - x."""
-    return F.logsigmoid(teacher) - F.logsigmoid(student) + (-teacher).sigmoid() * (student - teacher)
+    return (
+        F.logsigmoid(teacher) - F.logsigmoid(student) + (-teacher).sigmoid() * (student - teacher)
+    )
 
 
 class KD(LogitObjective):
@@ -55,11 +65,19 @@ class KD(LogitObjective):
         "loss tends to a squared error of centred logits. The teacher must see the student's augmented input.",
     )
 
-    def __init__(self, temperature: Positive = 4.0, scale: bool = True, multi_label: bool = False, standardize: bool = False):
+    def __init__(
+        self,
+        temperature: Positive = 4.0,
+        scale: bool = True,
+        multi_label: bool = False,
+        standardize: bool = False,
+    ):
         super().__init__(standardize)
         self.temperature, self.scale, self.multi_label = temperature, scale, multi_label
         if standardize and multi_label:
-            raise ValueError("standardize removes the level of the logits, which is what multi_label reads; set one of them")
+            raise ValueError(
+                "standardize removes the level of the logits, which is what multi_label reads; set one of them"
+            )
 
     def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         return kd_loss(student, teacher, self.temperature, self.scale, self.multi_label, "none")

@@ -12,7 +12,13 @@ from instil.objectives.divergences import softened_kl
 from instil.objectives.logit_objective import reduced, require_same_logits
 
 
-def localisation_distillation_loss(student: Tensor, teacher: Tensor, edges: int = 4, temperature: float = 10.0, reduction: str = "mean") -> Tensor:
+def localisation_distillation_loss(
+    student: Tensor,
+    teacher: Tensor,
+    edges: int = 4,
+    temperature: float = 10.0,
+    reduction: str = "mean",
+) -> Tensor:
     """T² KL(teacher || student) of the softmax over each edge's bins at temperature T, summed over the edges (Zheng et al. 2022).
 
     Logits (..., edges * bins), the bins of an edge side by side, give (...) for reduction ``none``.
@@ -20,7 +26,9 @@ def localisation_distillation_loss(student: Tensor, teacher: Tensor, edges: int 
     """
     require_same_logits(student, teacher)
     if student.shape[-1] % edges or student.shape[-1] < 2 * edges:
-        raise ValueError(f"{student.shape[-1]} logits are not {edges} edges of two or more bins each; they have shape (..., edges * bins)")
+        raise ValueError(
+            f"{student.shape[-1]} logits are not {edges} edges of two or more bins each; they have shape (..., edges * bins)"
+        )
     shape = (*student.shape[:-1], edges, student.shape[-1] // edges)
     values = softened_kl(student.reshape(shape), teacher.reshape(shape), temperature)
     return reduced(values.sum(-1) * temperature**2, reduction)
@@ -51,7 +59,10 @@ class LocalisationDistillation(Objective):
         "teacher's distributions mean nothing. The authors' weight of 0.25 at T = 10 goes with a mean over 17 bins and 4 edges and is about "
         "0.0037 here.",
     )
-    needs: ClassVar = {"student": (("box_logits", "logits"),), "teacher": (("box_logits", "logits"),)}
+    needs: ClassVar = {
+        "student": (("box_logits", "logits"),),
+        "teacher": (("box_logits", "logits"),),
+    }
 
     def __init__(self, edges: Annotated[int, Ge(1)] = 4, temperature: Positive = 10.0):
         super().__init__()

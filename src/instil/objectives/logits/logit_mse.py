@@ -9,14 +9,19 @@ from instil.core import Batch, Card, full
 from instil.objectives.logit_objective import LogitObjective, reduced, require_same_logits
 
 
-def logit_mse_loss(student: Tensor, teacher: Tensor, smooth: bool = False, reduction: str = "mean") -> Tensor:
+def logit_mse_loss(
+    student: Tensor, teacher: Tensor, smooth: bool = False, reduction: str = "mean"
+) -> Tensor:
     """Mean over the classes of the squared difference of logits (Ba & Caruana 2014, Eq. 1, times 2/C); ``smooth``: of the smooth L1 difference.
 
     Logits (..., C) give (...) for reduction ``none``. Raises ValueError where the shapes differ.
     """
     require_same_logits(student, teacher)
     distance = F.smooth_l1_loss if smooth else F.mse_loss
-    return reduced(distance(full(student), full(teacher), reduction="none").sum(-1) / student.shape[-1], reduction)
+    return reduced(
+        distance(full(student), full(teacher), reduction="none").sum(-1) / student.shape[-1],
+        reduction,
+    )
 
 
 class LogitMSE(LogitObjective):

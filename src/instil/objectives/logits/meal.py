@@ -22,7 +22,12 @@ def meal_discriminator_loss(student: Tensor, teacher: Tensor, reduction: str = "
     (...) for reduction ``none`` (Shen & Savvides 2020, Eq. 4).
     """
     (mine, not_mine), (not_theirs, theirs) = full(student).unbind(-1), full(teacher).unbind(-1)
-    right = F.logsigmoid(mine) + F.logsigmoid(-not_mine) + F.logsigmoid(-not_theirs) + F.logsigmoid(theirs)
+    right = (
+        F.logsigmoid(mine)
+        + F.logsigmoid(-not_mine)
+        + F.logsigmoid(-not_theirs)
+        + F.logsigmoid(theirs)
+    )
     return reduced(right / -4, reduction)
 
 
@@ -50,7 +55,9 @@ class MEAL(LogitObjective):
         "the student hears only noise of it: keep its weight small.",
     )
 
-    def __init__(self, discriminator: NonNegative = 1.0, adversarial: bool = True, standardize: bool = False):
+    def __init__(
+        self, discriminator: NonNegative = 1.0, adversarial: bool = True, standardize: bool = False
+    ):
         super().__init__(standardize)
         self.discriminator, self.adversarial = discriminator, adversarial
         self.critic: nn.Module = nn.Identity()
@@ -59,10 +66,16 @@ class MEAL(LogitObjective):
         """Three layers, each half as wide as the one before, down to two scores."""
         logits = student["logits"]
         widths = [logits.shape[-1], max(2, logits.shape[-1] // 2), max(2, logits.shape[-1] // 4), 2]
-        layers = [part for i in range(3) for part in (nn.Linear(widths[i], widths[i + 1]), nn.ReLU())]
+        layers = [
+            part for i in range(3) for part in (nn.Linear(widths[i], widths[i + 1]), nn.ReLU())
+        ]
         self.critic = nn.Sequential(*layers[:-1]).to(logits.device, full(logits).dtype)
 
     def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        seen = 2 * student.detach() - student if self.adversarial else student  # the same values, and the opposite gradient
+        seen = (
+            2 * student.detach() - student if self.adversarial else student
+        )  # the same values, and the opposite gradient
         scores = self.critic(full(seen)), self.critic(full(teacher))
-        return meal_similarity_loss(student, teacher, "none") + self.discriminator * meal_discriminator_loss(*scores, "none")
+        return meal_similarity_loss(
+            student, teacher, "none"
+        ) + self.discriminator * meal_discriminator_loss(*scores, "none")

@@ -8,12 +8,25 @@ from torch import Tensor
 
 from instil.core import Batch, Card, LabelObjective, NonNegative, Positive, full
 from instil.objectives.divergences import softened
-from instil.objectives.logit_objective import LogitObjective, expectation, reduced, require_class_target, require_same_logits
+from instil.objectives.logit_objective import (
+    LogitObjective,
+    expectation,
+    reduced,
+    require_class_target,
+    require_same_logits,
+)
 
 MIXING_EPSILON = 1e-7
 
 
-def mft_loss(student: Tensor, teacher: Tensor, target: Tensor, threshold: float = 0.2, temperature: float = 1.0, reduction: str = "mean") -> Tensor:
+def mft_loss(
+    student: Tensor,
+    teacher: Tensor,
+    target: Tensor,
+    threshold: float = 0.2,
+    temperature: float = 1.0,
+    reduction: str = "mean",
+) -> Tensor:
     """T² KL(corrected teacher || student) (Belcak et al. 2025), the correction as ``corrected`` makes it.
 
     Logits (..., C), target (...) give (...) for reduction ``none``; -100 gives 0. Raises ValueError for one class and where shapes do not fit.
@@ -33,7 +46,11 @@ def corrected(probability: Tensor, target: Tensor, threshold: float) -> Tensor:
     overtake = (behind + threshold) / (1 + behind + MIXING_EPSILON)
     strengthen = ((label + threshold).clamp_max(1) - label) / (1 - label + MIXING_EPSILON)
     share = torch.where(probability.argmax(-1, keepdim=True) == index, strengthen, overtake)
-    return torch.lerp(probability, F.one_hot(target, probability.shape[-1]).to(probability.dtype), share.clamp_max(1))
+    return torch.lerp(
+        probability,
+        F.one_hot(target, probability.shape[-1]).to(probability.dtype),
+        share.clamp_max(1),
+    )
 
 
 class MFT(LogitObjective, LabelObjective):

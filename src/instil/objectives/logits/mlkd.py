@@ -15,7 +15,11 @@ from instil.objectives.logit_objective import LogitObjective, require_same_logit
 
 
 def mlkd_loss(
-    student: Tensor, teacher: Tensor, temperatures: Sequence[float] = (2.0, 3.0, 4.0, 5.0, 6.0), batch: float = 1.0, classes: float = 1.0
+    student: Tensor,
+    teacher: Tensor,
+    temperatures: Sequence[float] = (2.0, 3.0, 4.0, 5.0, 6.0),
+    batch: float = 1.0,
+    classes: float = 1.0,
 ) -> Tensor:
     """Sum over the temperatures of T² KL(teacher || student) + batch level + class level (Jin et al. 2023).
 
@@ -25,7 +29,9 @@ def mlkd_loss(
     require_same_logits(student, teacher, classes=2)
     student, teacher = full(student).flatten(0, -2), full(teacher).flatten(0, -2)
     levels = [
-        softened_kl(student, teacher, t).mean() * t**2 + batch * mlkd_batch_loss(student, teacher, t) + classes * mlkd_class_loss(student, teacher, t)
+        softened_kl(student, teacher, t).mean() * t**2
+        + batch * mlkd_batch_loss(student, teacher, t)
+        + classes * mlkd_class_loss(student, teacher, t)
         for t in temperatures
     ]
     return torch.stack(levels).sum()
@@ -33,13 +39,19 @@ def mlkd_loss(
 
 def mlkd_batch_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:
     """Squared difference of the similarities P Pᵀ of all pairs of items, summed and divided by N; logits (N, C) give a scalar, without T²."""
-    mine, theirs = (full(student) / temperature).softmax(-1), (full(teacher) / temperature).softmax(-1)
+    mine, theirs = (
+        (full(student) / temperature).softmax(-1),
+        (full(teacher) / temperature).softmax(-1),
+    )
     return (theirs @ theirs.mT - mine @ mine.mT).square().sum() / max(1, len(mine))
 
 
 def mlkd_class_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:
     """Squared difference of the correlations Pᵀ P of all pairs of classes, summed and divided by C; logits (N, C) give a scalar, without T²."""
-    mine, theirs = (full(student) / temperature).softmax(-1), (full(teacher) / temperature).softmax(-1)
+    mine, theirs = (
+        (full(student) / temperature).softmax(-1),
+        (full(teacher) / temperature).softmax(-1),
+    )
     return (theirs.mT @ theirs - mine.mT @ mine).square().sum() / mine.shape[-1]
 
 
@@ -84,8 +96,20 @@ class MLKD(LogitObjective):
         standardize: bool = False,
     ):
         super().__init__(standardize)
-        self.lowest, self.highest, self.count, self.batch, self.classes = lowest, highest, count, batch, classes
+        self.lowest, self.highest, self.count, self.batch, self.classes = (
+            lowest,
+            highest,
+            count,
+            batch,
+            classes,
+        )
 
     def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         apart = (self.highest - self.lowest) / max(1, self.count - 1)
-        return mlkd_loss(student, teacher, [self.lowest + apart * step for step in range(self.count)], self.batch, self.classes)
+        return mlkd_loss(
+            student,
+            teacher,
+            [self.lowest + apart * step for step in range(self.count)],
+            self.batch,
+            self.classes,
+        )

@@ -6,10 +6,22 @@ from torch import Tensor
 
 from instil.core import Batch, Card, LabelObjective, NonNegative, Positive
 from instil.objectives.divergences import rest_cross_entropy, target_cross_entropy
-from instil.objectives.logit_objective import LogitObjective, reduced, require_class_target, require_same_logits
+from instil.objectives.logit_objective import (
+    LogitObjective,
+    reduced,
+    require_class_target,
+    require_same_logits,
+)
 
 
-def nkd_loss(student: Tensor, teacher: Tensor, target: Tensor, temperature: float = 1.0, gamma: float = 1.5, reduction: str = "mean") -> Tensor:
+def nkd_loss(
+    student: Tensor,
+    teacher: Tensor,
+    target: Tensor,
+    temperature: float = 1.0,
+    gamma: float = 1.5,
+    reduction: str = "mean",
+) -> Tensor:
     """Cross-entropy of the target class weighted by the teacher, plus gamma T² times that of the normalized others (Yang et al. 2023).
 
     Logits (..., C), target (...) give (...) for reduction ``none``; -100 gives 0. The temperature acts on the others only.
@@ -46,7 +58,9 @@ class NKD(LogitObjective, LabelObjective):
         "term goes on.",
     )
 
-    def __init__(self, temperature: Positive = 1.0, gamma: NonNegative = 1.5, standardize: bool = False):
+    def __init__(
+        self, temperature: Positive = 1.0, gamma: NonNegative = 1.5, standardize: bool = False
+    ):
         super().__init__(standardize)
         self.temperature, self.gamma = temperature, gamma
 

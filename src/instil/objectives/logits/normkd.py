@@ -6,10 +6,18 @@ from torch import Tensor
 
 from instil.core import Batch, Card, Positive, full
 from instil.objectives.divergences import softened_kl
-from instil.objectives.logit_objective import STANDARD_DEVIATION_EPSILON, LogitObjective, deviation, reduced, require_same_logits
+from instil.objectives.logit_objective import (
+    STANDARD_DEVIATION_EPSILON,
+    LogitObjective,
+    deviation,
+    reduced,
+    require_same_logits,
+)
 
 
-def normkd_loss(student: Tensor, teacher: Tensor, temperature: float = 1.0, reduction: str = "mean") -> Tensor:
+def normkd_loss(
+    student: Tensor, teacher: Tensor, temperature: float = 1.0, reduction: str = "mean"
+) -> Tensor:
     """KL(teacher || student), each side at T times its own standard deviation over the classes (Chi et al. 2023).
 
     The factor is the square of the teacher's temperature. Logits (..., C) give (...) for reduction ``none``.
@@ -18,7 +26,10 @@ def normkd_loss(student: Tensor, teacher: Tensor, temperature: float = 1.0, redu
     require_same_logits(student, teacher)
     student, teacher = full(student), full(teacher)
     mine, theirs = deviation(student), deviation(teacher)
-    student, teacher = student / (mine + STANDARD_DEVIATION_EPSILON), teacher / (theirs + STANDARD_DEVIATION_EPSILON)
+    student, teacher = (
+        student / (mine + STANDARD_DEVIATION_EPSILON),
+        teacher / (theirs + STANDARD_DEVIATION_EPSILON),
+    )
     values = softened_kl(student, teacher, temperature)
     return reduced(values * (temperature * theirs.squeeze(-1)).square(), reduction)
 

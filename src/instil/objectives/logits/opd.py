@@ -9,7 +9,13 @@ from torch import Tensor
 
 from instil.core import Batch, Card, LabelObjective, NonNegative
 from instil.objectives.heads import Signal
-from instil.objectives.token_divergence import constant, leading, reduced_tokens, require_same_tokens, sweep
+from instil.objectives.token_divergence import (
+    constant,
+    leading,
+    reduced_tokens,
+    require_same_tokens,
+    sweep,
+)
 from instil.objectives.token_objective import TokenObjective, Vocabulary
 from instil.objectives.token_support import Said
 
@@ -31,7 +37,9 @@ def opd_loss(
     """
     require_same_tokens(student, teacher, vocabulary)
     if drawn.shape != leading(student):
-        raise ValueError(f"drawn tokens {tuple(drawn.shape)} for tokens {tuple(leading(student))}; expected one for each position")
+        raise ValueError(
+            f"drawn tokens {tuple(drawn.shape)} for tokens {tuple(leading(student))}; expected one for each position"
+        )
     ids = drawn.clamp_min(0).reshape(-1)
     target = Said(constant(teacher, vocabulary), ids, torch.ones(ids.shape, device=ids.device))
     if prefix > 0:
@@ -39,10 +47,14 @@ def opd_loss(
             gap = (2 * sweep(student, target, weight=weight, vocabulary=vocabulary)).sqrt()
         rows = gap.reshape(gap.shape if gap.ndim > 1 else (-1, 1))
         target.factor = prefix_weights(rows, torch.ones_like(rows), prefix).reshape(-1)
-    return reduced_tokens(sweep(student, target, weight=weight, vocabulary=vocabulary), weight, reduction)
+    return reduced_tokens(
+        sweep(student, target, weight=weight, vocabulary=vocabulary), weight, reduction
+    )
 
 
-def prefix_weights(gap: Tensor, mask: Tensor, strength: float = 1.0, epsilon: float = 1e-8) -> Tensor:
+def prefix_weights(
+    gap: Tensor, mask: Tensor, strength: float = 1.0, epsilon: float = 1e-8
+) -> Tensor:
     """1 + strength (1 - s_t), s_t being the share of sum abs(gap) that lies before token t of its row (N, T): early tokens count more."""
     size = torch.where(mask.bool(), gap.detach().abs(), 0.0)
     share = (size.cumsum(1) - size) / size.sum(1, keepdim=True).clamp_min(epsilon)
@@ -79,4 +91,6 @@ class OPD(TokenObjective, LabelObjective):
 
     def values(self, student: Signal, teacher: Any, batch: Batch) -> Tensor:
         weight = self.weight(batch)
-        return opd_loss(student, teacher, batch["label"], self.prefix, weight, self.vocabulary, "none")
+        return opd_loss(
+            student, teacher, batch["label"], self.prefix, weight, self.vocabulary, "none"
+        )

@@ -5,11 +5,22 @@ from __future__ import annotations
 from torch import Tensor
 
 from instil.core import Batch, Card, LabelObjective, Positive, full
-from instil.objectives.logit_objective import LogitObjective, reduced, require_class_target, require_same_logits
+from instil.objectives.logit_objective import (
+    LogitObjective,
+    reduced,
+    require_class_target,
+    require_same_logits,
+)
 from instil.objectives.plackett_luce import choice_surprise
 
 
-def pld_loss(student: Tensor, teacher: Tensor, target: Tensor, temperature: float = 1.0, reduction: str = "mean") -> Tensor:
+def pld_loss(
+    student: Tensor,
+    teacher: Tensor,
+    target: Tensor,
+    temperature: float = 1.0,
+    reduction: str = "mean",
+) -> Tensor:
     """Surprise of every choice of the teacher-optimal ranking, weighted by the teacher's probability of it (Bassam et al. 2025, section 4.2).
 
     The ranking is the label, then the other classes in descending order of the teacher; ``temperature`` softens the weights only.
@@ -18,9 +29,13 @@ def pld_loss(student: Tensor, teacher: Tensor, target: Tensor, temperature: floa
     require_same_logits(student, teacher, classes=2)
     require_class_target(student, target)
     teacher = full(teacher)
-    order = teacher.scatter(-1, target.clamp_min(0).unsqueeze(-1), float("inf")).argsort(dim=-1, descending=True, stable=True)
+    order = teacher.scatter(-1, target.clamp_min(0).unsqueeze(-1), float("inf")).argsort(
+        dim=-1, descending=True, stable=True
+    )
     confidence = (teacher / temperature).softmax(-1).gather(-1, order)
-    return reduced((confidence * choice_surprise(student.gather(-1, order))).sum(-1), reduction, target)
+    return reduced(
+        (confidence * choice_surprise(student.gather(-1, order))).sum(-1), reduction, target
+    )
 
 
 class PLD(LogitObjective, LabelObjective):

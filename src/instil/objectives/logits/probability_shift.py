@@ -10,7 +10,12 @@ from torch import Tensor
 
 from instil.core import Batch, Card, LabelObjective, Positive, closest, full
 from instil.objectives.divergences import kl_from
-from instil.objectives.logit_objective import LogitObjective, reduced, require_class_target, require_same_logits
+from instil.objectives.logit_objective import (
+    LogitObjective,
+    reduced,
+    require_class_target,
+    require_same_logits,
+)
 
 CORRECTIONS = ("shift", "smooth")
 
@@ -33,7 +38,9 @@ def probability_shift_loss(
     require_same_logits(student, teacher, classes=2)
     require_class_target(student, target)
     if correction not in CORRECTIONS:
-        raise ValueError(f"correction: no correction '{correction}'; {closest(correction, CORRECTIONS)}")
+        raise ValueError(
+            f"correction: no correction '{correction}'; {closest(correction, CORRECTIONS)}"
+        )
     teacher, label = full(teacher), target.clamp_min(0).unsqueeze(-1)
     highest, top = teacher.max(-1, keepdim=True)
     if correction == "shift":
@@ -87,4 +94,12 @@ class ProbabilityShift(LogitObjective, LabelObjective):
         self.temperature, self.correction, self.smoothing = temperature, correction, smoothing
 
     def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        return probability_shift_loss(student, teacher, batch["label"], self.temperature, self.correction, self.smoothing, "none")
+        return probability_shift_loss(
+            student,
+            teacher,
+            batch["label"],
+            self.temperature,
+            self.correction,
+            self.smoothing,
+            "none",
+        )

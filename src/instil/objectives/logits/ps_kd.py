@@ -8,10 +8,18 @@ from annotated_types import Ge, Le
 from torch import Tensor
 
 from instil.core import Batch, Card, LabelObjective, full
-from instil.objectives.logit_objective import LogitObjective, expectation, reduced, require_class_target, require_same_logits
+from instil.objectives.logit_objective import (
+    LogitObjective,
+    expectation,
+    reduced,
+    require_class_target,
+    require_same_logits,
+)
 
 
-def ps_kd_loss(student: Tensor, past: Tensor, target: Tensor, alpha: float = 0.8, reduction: str = "mean") -> Tensor:
+def ps_kd_loss(
+    student: Tensor, past: Tensor, target: Tensor, alpha: float = 0.8, reduction: str = "mean"
+) -> Tensor:
     """Cross-entropy with (1 - alpha) of the label and alpha of the past prediction (Kim et al. 2021).
 
     Logits (..., C) of now and of the past, target (...), give (...) for reduction ``none``; -100 gives 0.

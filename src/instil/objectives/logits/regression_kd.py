@@ -13,7 +13,9 @@ from instil.objectives.logit_objective import reduced, require_same_logits
 from instil.objectives.real_labels import RealLabelObjective, real_target
 
 
-def regression_kd_loss(student: Tensor, teacher: Tensor, target: Tensor, margin: float = 0.0, reduction: str = "mean") -> Tensor:
+def regression_kd_loss(
+    student: Tensor, teacher: Tensor, target: Tensor, margin: float = 0.0, reduction: str = "mean"
+) -> Tensor:
     """The student's squared error, summed over D outputs, where with ``margin`` it is above the teacher's, else 0 (Chen et al. 2017, section 3.3).
 
     Outputs (..., D) and a target of their shape, or (...) for one output, give (...) for reduction ``none``. What is -100 or not a number in the
@@ -22,8 +24,14 @@ def regression_kd_loss(student: Tensor, teacher: Tensor, target: Tensor, margin:
     require_same_logits(student, teacher)
     wanted, known = real_target(student, target)
     bounding = torch.where(known, full(teacher), wanted)
-    mine, theirs = (F.mse_loss(side, wanted, reduction="none").sum(-1) for side in (full(student), bounding))
-    return reduced(torch.where(mine + margin > theirs, mine, 0.0), reduction, torch.where(known.any(-1), 0, UNLABELLED))
+    mine, theirs = (
+        F.mse_loss(side, wanted, reduction="none").sum(-1) for side in (full(student), bounding)
+    )
+    return reduced(
+        torch.where(mine + margin > theirs, mine, 0.0),
+        reduction,
+        torch.where(known.any(-1), 0, UNLABELLED),
+    )
 
 
 class RegressionKD(RealLabelObjective):
@@ -58,4 +66,6 @@ class RegressionKD(RealLabelObjective):
         self.margin = margin
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        return regression_kd_loss(student["logits"], teacher["logits"], batch["label"], self.margin, "none")
+        return regression_kd_loss(
+            student["logits"], teacher["logits"], batch["label"], self.margin, "none"
+        )

@@ -12,7 +12,12 @@ from instil.objectives.token_terms import Term, reverse_kl
 
 
 def reverse_kl_loss(
-    student: Signal, teacher: Signal, temperature: float = 1.0, scale: bool = True, weight: Tensor | None = None, reduction: str = "mean"
+    student: Signal,
+    teacher: Signal,
+    temperature: float = 1.0,
+    scale: bool = True,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
 ) -> Tensor:
     """T² KL(student || teacher) of every token (Gu et al. 2024, Eq. 1 for one token).
 

@@ -36,7 +36,10 @@ def rld_loss(
     require_same_logits(student, teacher, classes=2)
     require_class_target(student, target)
     student, teacher = full(student) / temperature, full(teacher) / temperature
-    confidence = kl_divergence(log_two(*without_target(teacher, teacher.argmax(-1))), log_two(*without_target(student, target)))
+    confidence = kl_divergence(
+        log_two(*without_target(teacher, teacher.argmax(-1))),
+        log_two(*without_target(student, target)),
+    )
     label = teacher.gather(-1, target.clamp_min(0).unsqueeze(-1))
     some = teacher.amin(-1, keepdim=True) < label
     left_out = teacher >= torch.where(some, label, torch.inf)
@@ -73,9 +76,17 @@ class RLD(LogitObjective, LabelObjective):
         "teacher's best classes away.",
     )
 
-    def __init__(self, alpha: NonNegative = 1.0, beta: NonNegative = 8.0, temperature: Positive = 4.0, standardize: bool = False):
+    def __init__(
+        self,
+        alpha: NonNegative = 1.0,
+        beta: NonNegative = 8.0,
+        temperature: Positive = 4.0,
+        standardize: bool = False,
+    ):
         super().__init__(standardize)
         self.alpha, self.beta, self.temperature = alpha, beta, temperature
 
     def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        return rld_loss(student, teacher, batch["label"], self.alpha, self.beta, self.temperature, "none")
+        return rld_loss(
+            student, teacher, batch["label"], self.alpha, self.beta, self.temperature, "none"
+        )

@@ -9,12 +9,20 @@ from torch import Tensor
 
 from instil.core import Batch, Card, Sampled, size, uniform
 from instil.objectives.heads import Signal
-from instil.objectives.token_divergence import constant, leading, reduced_tokens, require_same_tokens, sweep
+from instil.objectives.token_divergence import (
+    constant,
+    leading,
+    reduced_tokens,
+    require_same_tokens,
+    sweep,
+)
 from instil.objectives.token_objective import TokenObjective, Vocabulary
 from instil.objectives.token_support import Drawn, require_there
 
 
-def sampled_kd_loss(student: Signal, teacher: Sampled, weight: Tensor | None = None, reduction: str = "mean") -> Tensor:
+def sampled_kd_loss(
+    student: Signal, teacher: Sampled, weight: Tensor | None = None, reduction: str = "mean"
+) -> Tensor:
     """(1/n) sum w (log p - log q) over n drawn classes of every token, w = p / proposal (Anshumann et al. 2025).
 
     Over the draws its mean is KL(teacher || student), and that of its gradient the gradient. Logits (..., V) or a projection of the student and
@@ -48,7 +56,10 @@ class SampledKD(TokenObjective):
         use="A recorded teacher over a large vocabulary, where top_k would leave out a long tail. 50 draws a token are enough in the paper.",
         pitfalls="One value is noisy, and may be negative: only the mean over tokens says something. Other divergences cannot be estimated from it.",
     )
-    needs: ClassVar = {"student": (("projection", "logits"),), "teacher": (("sampled", "projection", "logits"),)}
+    needs: ClassVar = {
+        "student": (("projection", "logits"),),
+        "teacher": (("sampled", "projection", "logits"),),
+    }
     refuses: ClassVar = {
         "top": "the likeliest classes are no draws, and an estimate from them is biased: top_k",
         "text": "one token is drawn of each position, and its probability is not known: cross_entropy",
@@ -61,8 +72,15 @@ class SampledKD(TokenObjective):
     def values(self, student: Signal, teacher: Any, batch: Batch) -> Tensor:
         if isinstance(teacher, Sampled):
             require_there(student, teacher.ids.shape[:-1])
-            return sweep(student, Drawn(teacher, 1.0), weight=self.weight(batch), vocabulary=self.vocabulary)
+            return sweep(
+                student, Drawn(teacher, 1.0), weight=self.weight(batch), vocabulary=self.vocabulary
+            )
         require_same_tokens(student, teacher, self.vocabulary)
         positions = leading(student).numel() // size(batch)
         numbers = uniform(batch, positions * self.draws, salt=23).reshape(-1, self.draws)
-        return sweep(student, Drawn(constant(teacher, self.vocabulary), 1.0, numbers), weight=self.weight(batch), vocabulary=self.vocabulary)
+        return sweep(
+            student,
+            Drawn(constant(teacher, self.vocabulary), 1.0, numbers),
+            weight=self.weight(batch),
+            vocabulary=self.vocabulary,
+        )

@@ -11,7 +11,12 @@ from torch import Tensor
 
 from instil.core import Batch, Card, LabelObjective, NonNegative, Outputs, Positive, closest, full
 from instil.objectives.adapters import as_map
-from instil.objectives.divergences import decoupled_kl, rest_cross_entropy, softened_kl, target_cross_entropy
+from instil.objectives.divergences import (
+    decoupled_kl,
+    rest_cross_entropy,
+    softened_kl,
+    target_cross_entropy,
+)
 from instil.objectives.logit_objective import reduced, require_class_target, require_same_logits
 from instil.objectives.pairs import stages
 
@@ -47,8 +52,12 @@ def sdd_loss(
         rest = rest_cross_entropy(student, teacher, labels, temperature)
         values = target_cross_entropy(student, teacher, labels) + gamma * temperature**2 * rest
     else:
-        raise ValueError(f"loss is kd, dkd or nkd, not '{loss}'; {closest(loss, ('kd', 'dkd', 'nkd'))}")
-    return reduced((values * region_weights(teacher, target, complementary)).mean(1), reduction, target)
+        raise ValueError(
+            f"loss is kd, dkd or nkd, not '{loss}'; {closest(loss, ('kd', 'dkd', 'nkd'))}"
+        )
+    return reduced(
+        (values * region_weights(teacher, target, complementary)).mean(1), reduction, target
+    )
 
 
 def region_weights(teacher: Tensor, target: Tensor, complementary: float = 2.0) -> Tensor:
@@ -63,7 +72,9 @@ def region_logits(stage: Tensor, head: tuple[Tensor, Tensor], scales: int = 3) -
     A map that is smaller than such a grid has some regions more than once.
     """
     grid = full(as_map(stage))
-    regions = torch.cat([F.adaptive_avg_pool2d(grid, 2**scale).flatten(2) for scale in range(scales)], 2)
+    regions = torch.cat(
+        [F.adaptive_avg_pool2d(grid, 2**scale).flatten(2) for scale in range(scales)], 2
+    )
     weight, bias = (part.to(regions.dtype) for part in head)
     return F.linear(regions.mT, weight, bias)
 
@@ -128,6 +139,11 @@ class SDD(LabelObjective):
                 )
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine, theirs = (region_logits(stages(outputs)[-1], outputs["head"], self.scales) for outputs in (student, teacher))
+        mine, theirs = (
+            region_logits(stages(outputs)[-1], outputs["head"], self.scales)
+            for outputs in (student, teacher)
+        )
         weights = {"beta": self.beta, "gamma": self.gamma, "complementary": self.complementary}
-        return sdd_loss(mine, theirs, batch["label"], self.loss, self.temperature, **weights, reduction="none")
+        return sdd_loss(
+            mine, theirs, batch["label"], self.loss, self.temperature, **weights, reduction="none"
+        )

@@ -30,7 +30,9 @@ def skewed_forward_kl_loss(
     Logits (..., V) or projections, in any mixture, give (...) for reduction ``none``; ``weight`` (...) is how much each token counts.
     Raises ValueError where tokens or classes differ.
     """
-    term = PerToken(skewed_forward_kl, skew) if isinstance(skew, Tensor) else skewed_forward_kl(skew)
+    term = (
+        PerToken(skewed_forward_kl, skew) if isinstance(skew, Tensor) else skewed_forward_kl(skew)
+    )
     values = token_divergence(student, teacher, term, temperature, weight)
     return reduced_tokens(values * temperature**2 if scale else values, weight, reduction)
 
@@ -58,7 +60,13 @@ class SkewedForwardKL(TokenObjective):
         pitfalls="The loss shrinks by about (1 - skew)² as the skew grows, so that a skew is a change of the learning rate as well.",
     )
 
-    def __init__(self, skew: Skew = 0.1, temperature: Positive = 1.0, scale: bool = True, vocabulary: Vocabulary = None):
+    def __init__(
+        self,
+        skew: Skew = 0.1,
+        temperature: Positive = 1.0,
+        scale: bool = True,
+        vocabulary: Vocabulary = None,
+    ):
         super().__init__(temperature, scale, vocabulary)
         self.skew = skew
 

@@ -32,7 +32,9 @@ def skewed_reverse_kl_loss(
     reduction ``none``; ``weight`` (...) is how much each token counts. Raises ValueError where tokens or classes differ.
     """
     if isinstance(skew, Tensor):
-        term: Term | PerToken = PerToken(lambda values: skewed_reverse_kl(values, through_mixture), skew)
+        term: Term | PerToken = PerToken(
+            lambda values: skewed_reverse_kl(values, through_mixture), skew
+        )
     else:
         term = skewed_reverse_kl(skew, through_mixture)
     values = token_divergence(student, teacher, term, temperature, weight)

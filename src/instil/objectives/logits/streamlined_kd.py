@@ -11,14 +11,22 @@ from instil.objectives.divergences import softened_kl
 from instil.objectives.logit_objective import LogitObjective, require_same_logits
 
 
-def streamlined_kd_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0, tikhonov: float = 0.1, direction: float = 1.0) -> Tensor:
+def streamlined_kd_loss(
+    student: Tensor,
+    teacher: Tensor,
+    temperature: float = 4.0,
+    tikhonov: float = 0.1,
+    direction: float = 1.0,
+) -> Tensor:
     """KL(teacher || student) at a temperature, without T², plus ``direction`` times ``direction_loss``.
 
     Logits (..., C) of all items together give a scalar. Raises ValueError for one class and where the shapes differ.
     """
     require_same_logits(student, teacher, classes=2)
     student, teacher = full(student).flatten(0, -2), full(teacher).flatten(0, -2)
-    return softened_kl(student, teacher, temperature).mean() + direction * direction_loss(student, teacher, tikhonov)
+    return softened_kl(student, teacher, temperature).mean() + direction * direction_loss(
+        student, teacher, tikhonov
+    )
 
 
 def direction_loss(student: Tensor, teacher: Tensor, tikhonov: float = 0.1) -> Tensor:
@@ -30,10 +38,16 @@ def direction_loss(student: Tensor, teacher: Tensor, tikhonov: float = 0.1) -> T
     difference = mine @ mine.mT - theirs @ theirs.mT
     centred = difference - difference.mean(0, keepdim=True)
     count = len(difference)
-    covariance = centred.mT @ centred / max(1, count - 1) + tikhonov * torch.eye(count, dtype=mine.dtype, device=mine.device)
-    whitened = torch.linalg.solve_triangular(torch.linalg.cholesky(covariance), difference.mT, upper=False)
+    covariance = centred.mT @ centred / max(1, count - 1) + tikhonov * torch.eye(
+        count, dtype=mine.dtype, device=mine.device
+    )
+    whitened = torch.linalg.solve_triangular(
+        torch.linalg.cholesky(covariance), difference.mT, upper=False
+    )
     squared = whitened.square().sum(0)
-    return torch.where(squared > 0, torch.where(squared > 0, squared, 1.0).sqrt(), 0.0).mean()  # a length of 0 has no gradient
+    return torch.where(
+        squared > 0, torch.where(squared > 0, squared, 1.0).sqrt(), 0.0
+    ).mean()  # a length of 0 has no gradient
 
 
 class StreamlinedKD(LogitObjective):
@@ -63,9 +77,13 @@ class StreamlinedKD(LogitObjective):
         "the first term pulls T² times less than kd.",
     )
 
-    def __init__(self, temperature: Positive = 4.0, tikhonov: Positive = 0.1, direction: NonNegative = 1.0):
+    def __init__(
+        self, temperature: Positive = 4.0, tikhonov: Positive = 0.1, direction: NonNegative = 1.0
+    ):
         super().__init__()
         self.temperature, self.tikhonov, self.direction = temperature, tikhonov, direction
 
     def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        return streamlined_kd_loss(student, teacher, self.temperature, self.tikhonov, self.direction)
+        return streamlined_kd_loss(
+            student, teacher, self.temperature, self.tikhonov, self.direction
+        )

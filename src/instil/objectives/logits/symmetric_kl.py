@@ -58,7 +58,13 @@ class SymmetricKL(TokenObjective):
         pitfalls="Each side's impossible classes weigh heavily, unlike in jsd, which is bounded.",
     )
 
-    def __init__(self, forward_share: Share = 0.5, temperature: Positive = 1.0, scale: bool = True, vocabulary: Vocabulary = None):
+    def __init__(
+        self,
+        forward_share: Share = 0.5,
+        temperature: Positive = 1.0,
+        scale: bool = True,
+        vocabulary: Vocabulary = None,
+    ):
         super().__init__(temperature, scale, vocabulary)
         self.forward_share = forward_share
 

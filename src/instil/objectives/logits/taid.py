@@ -36,7 +36,14 @@ def taid_loss(
 
 
 def next_time(
-    time: Tensor, momentum: Tensor, before: Tensor, loss: Tensor, floor: Tensor, end: float, rate: float, smoothing: float
+    time: Tensor,
+    momentum: Tensor,
+    before: Tensor,
+    loss: Tensor,
+    floor: Tensor,
+    end: float,
+    rate: float,
+    smoothing: float,
 ) -> tuple[Tensor, Tensor]:
     """Time and momentum after a step (Shing et al. 2025, Algorithm 1): the faster the loss falls, the further; at least to ``floor``.
 
@@ -44,7 +51,9 @@ def next_time(
     """
     change = (before - loss) / (before + 1e-15)
     moved = smoothing * momentum + (1 - smoothing) * change
-    further = torch.minimum(torch.maximum(floor, time + rate * moved.sigmoid() * (1 - time)), time.new_tensor(end))
+    further = torch.minimum(
+        torch.maximum(floor, time + rate * moved.sigmoid() * (1 - time)), time.new_tensor(end)
+    )
     first = before.isinf()
     return torch.where(first, time, further), torch.where(first, momentum, moved)
 
@@ -90,7 +99,11 @@ class TAID(TokenObjective):
         self.time: Tensor
         self.momentum: Tensor
         self.before: Tensor
-        for name, value in (("time", getattr(start, "start", start)), ("momentum", 0.0), ("before", torch.inf)):
+        for name, value in (
+            ("time", getattr(start, "start", start)),
+            ("momentum", 0.0),
+            ("before", torch.inf),
+        ):
             self.register_buffer(name, torch.tensor([float(value)]))
         self.seen: tuple[Any, Tensor] | None = None
 
@@ -99,17 +112,28 @@ class TAID(TokenObjective):
 
     def values(self, student: Signal, teacher: Any, batch: Batch) -> Tensor:
         values = super().values(student, teacher, batch)
-        self.seen = student, values.detach()  # not state: spares ``keep`` a second pass over the vocabulary
+        self.seen = (
+            student,
+            values.detach(),
+        )  # not state: spares ``keep`` a second pass over the vocabulary
         return values
 
     def keep(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         mine, seen = student[self.reads["student"][0]], self.seen
         self.seen = None
-        values = seen[1] if seen is not None and seen[0] is mine else self.values(mine, teacher[self.reads["teacher"][0]], batch)
+        values = (
+            seen[1]
+            if seen is not None and seen[0] is mine
+            else self.values(mine, teacher[self.reads["teacher"][0]], batch)
+        )
         weight = self.weight(batch).reshape(size(batch), -1)
         progress = float(batch.get("progress", 0.0))
         summed = torch.where(weight > 0, values.reshape(weight.shape) * weight, 0.0).sum(1)
-        return {"loss": summed, "count": weight.sum(1), "progress": torch.full_like(summed, progress)}
+        return {
+            "loss": summed,
+            "count": weight.sum(1),
+            "progress": torch.full_like(summed, progress),
+        }
 
     def after_step(self, kept: dict[str, Tensor]) -> None:
         """Time moves with the loss of the whole step."""
@@ -117,7 +141,9 @@ class TAID(TokenObjective):
             return
         loss = (kept["loss"].sum() / kept["count"].sum().clamp_min(1)).to(self.time)
         floor = self.start + (self.end - self.start) * kept["progress"][:1].to(self.time)
-        time, momentum = next_time(self.time, self.momentum, self.before, loss, floor, self.end, self.rate, self.smoothing)
+        time, momentum = next_time(
+            self.time, self.momentum, self.before, loss, floor, self.end, self.rate, self.smoothing
+        )
         self.time.copy_(time)
         self.momentum.copy_(momentum)
         self.before.copy_(loss.expand(1))

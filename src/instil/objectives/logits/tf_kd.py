@@ -14,7 +14,12 @@ from instil.objectives.logit_objective import reduced, require_class_target, req
 
 
 def tf_kd_loss(
-    student: Tensor, target: Tensor, correct: float = 0.99, temperature: float = 20.0, soften_student: bool = False, reduction: str = "mean"
+    student: Tensor,
+    target: Tensor,
+    correct: float = 0.99,
+    temperature: float = 20.0,
+    soften_student: bool = False,
+    reduction: str = "mean",
 ) -> Tensor:
     """KL(softmax(u / T) || student), u = ``correct`` at the label and the rest shared evenly (Yuan et al. 2020, section 5).
 
@@ -25,7 +30,9 @@ def tf_kd_loss(
     require_class_target(student, target)
     others = student.shape[-1] - 1
     label, other = correct / temperature, (1 - correct) / others / temperature
-    total = max(label, other) + math.log(math.exp(label - max(label, other)) + others * math.exp(other - max(label, other)))
+    total = max(label, other) + math.log(
+        math.exp(label - max(label, other)) + others * math.exp(other - max(label, other))
+    )
     label, other = label - total, other - total  # log-probabilities, the same for all items
     log_probability = softened(student, temperature if soften_student else 1.0)
     hit = log_probability.gather(-1, target.clamp_min(0).unsqueeze(-1)).squeeze(-1)
@@ -59,9 +66,21 @@ class TfKD(LabelObjective):
     )
     needs: ClassVar = {"student": (("logits",),), "teacher": ()}
 
-    def __init__(self, correct: Annotated[float, Gt(0), Lt(1)] = 0.99, temperature: Positive = 20.0, soften_student: bool = False):
+    def __init__(
+        self,
+        correct: Annotated[float, Gt(0), Lt(1)] = 0.99,
+        temperature: Positive = 20.0,
+        soften_student: bool = False,
+    ):
         super().__init__()
         self.correct, self.temperature, self.soften_student = correct, temperature, soften_student
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        return tf_kd_loss(student["logits"], batch["label"], self.correct, self.temperature, self.soften_student, "none")
+        return tf_kd_loss(
+            student["logits"],
+            batch["label"],
+            self.correct,
+            self.temperature,
+            self.soften_student,
+            "none",
+        )

@@ -21,8 +21,15 @@ Share = Annotated[float, Gt(0), Lt(1)]
 def term_of(divergence: Divergence, beta: float) -> Term:
     """The divergence of this name; ValueError for a beta at which jsd is 0 whatever the student says."""
     if not 0 < beta < 1:
-        raise ValueError(f"beta is {beta}; expected a number between 0 and 1, whose limits are forward_kl and reverse_kl")
-    return {"forward_kl": forward_kl, "reverse_kl": reverse_kl, "jsd": jsd(beta), "tvd": total_variation}[divergence]
+        raise ValueError(
+            f"beta is {beta}; expected a number between 0 and 1, whose limits are forward_kl and reverse_kl"
+        )
+    return {
+        "forward_kl": forward_kl,
+        "reverse_kl": reverse_kl,
+        "jsd": jsd(beta),
+        "tvd": total_variation,
+    }[divergence]
 
 
 def top_k_loss(
@@ -44,7 +51,9 @@ def top_k_loss(
     brings its own. Logits (..., V) or projections, in any mixture, give (...) for reduction ``none``; ``weight`` (...) is how much each token
     counts. Raises ValueError where tokens or classes differ, and where a ``Top`` is asked for another temperature than 1 or another support.
     """
-    target = Coarse(likeliest(student, teacher, k, support, tail, temperature), term_of(divergence, beta))
+    target = Coarse(
+        likeliest(student, teacher, k, support, tail, temperature), term_of(divergence, beta)
+    )
     values = sweep(student, target, temperature, weight)
     return reduced_tokens(values * temperature**2 if scale else values, weight, reduction)
 
@@ -81,7 +90,10 @@ class TopK(TokenObjective):
         pitfalls="Inside the tail nothing is compared. tail=False leaves its whole probability free. With support: student the classes change as "
         "the student moves.",
     )
-    needs: ClassVar = {"student": (("projection", "logits"),), "teacher": (("top", "projection", "logits"),)}
+    needs: ClassVar = {
+        "student": (("projection", "logits"),),
+        "teacher": (("top", "projection", "logits"),),
+    }
     refuses: ClassVar = {
         "sampled": "drawn classes are not the likeliest ones: sampled_kd",
         "text": "text says nothing of other classes: cross_entropy",
@@ -99,8 +111,22 @@ class TopK(TokenObjective):
         vocabulary: Vocabulary = None,
     ):
         super().__init__(temperature, scale, vocabulary)
-        self.k, self.divergence, self.beta, self.support, self.tail = k, divergence, beta, support, tail
+        self.k, self.divergence, self.beta, self.support, self.tail = (
+            k,
+            divergence,
+            beta,
+            support,
+            tail,
+        )
 
     def values(self, student: Signal, teacher: Any, batch: Batch) -> Tensor:
-        classes = likeliest(student, teacher, self.k, self.support, self.tail, self.temperature, self.vocabulary)
-        return sweep(student, Coarse(classes, term_of(self.divergence, self.beta)), self.temperature, self.weight(batch), self.vocabulary)
+        classes = likeliest(
+            student, teacher, self.k, self.support, self.tail, self.temperature, self.vocabulary
+        )
+        return sweep(
+            student,
+            Coarse(classes, term_of(self.divergence, self.beta)),
+            self.temperature,
+            self.weight(batch),
+            self.vocabulary,
+        )

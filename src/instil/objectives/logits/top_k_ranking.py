@@ -61,7 +61,10 @@ class TopKRanking(TokenObjective):
         use="Beside a divergence, where the first choice and its alternatives matter more than their exact probability.",
         pitfalls="Alone it settles no probability, and logistic has no minimum: the student's differences grow without end. Work grows by K².",
     )
-    needs: ClassVar = {"student": (("projection", "logits"),), "teacher": (("top", "projection", "logits"),)}
+    needs: ClassVar = {
+        "student": (("projection", "logits"),),
+        "teacher": (("top", "projection", "logits"),),
+    }
     refuses: ClassVar = {
         "sampled": "drawn classes are not the likeliest ones: sampled_kd",
         "text": "text says nothing of other classes: cross_entropy",
@@ -78,5 +81,13 @@ class TopKRanking(TokenObjective):
         self.k, self.kind = k, kind
 
     def values(self, student: Signal, teacher: Any, batch: Batch) -> Tensor:
-        classes = likeliest(student, teacher, self.k, temperature=self.temperature, vocabulary=self.vocabulary)
-        return sweep(student, Ranked(classes, self.kind), self.temperature, self.weight(batch), self.vocabulary)
+        classes = likeliest(
+            student, teacher, self.k, temperature=self.temperature, vocabulary=self.vocabulary
+        )
+        return sweep(
+            student,
+            Ranked(classes, self.kind),
+            self.temperature,
+            self.weight(batch),
+            self.vocabulary,
+        )

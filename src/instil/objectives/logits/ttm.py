@@ -9,7 +9,13 @@ from instil.objectives.divergences import softened_kl
 from instil.objectives.logit_objective import LogitObjective, reduced, require_same_logits
 
 
-def ttm_loss(student: Tensor, teacher: Tensor, gamma: float = 0.1, weighted: bool = False, reduction: str = "mean") -> Tensor:
+def ttm_loss(
+    student: Tensor,
+    teacher: Tensor,
+    gamma: float = 0.1,
+    weighted: bool = False,
+    reduction: str = "mean",
+) -> Tensor:
     """KL(transformed teacher || student), the teacher's probabilities raised to ``gamma`` and normalized (Zheng & Yang 2024).
 
     Logits (..., C) give (...) for reduction ``none``. ``weighted`` multiplies each item by the sum of its powered probabilities, WTTM.
@@ -18,7 +24,10 @@ def ttm_loss(student: Tensor, teacher: Tensor, gamma: float = 0.1, weighted: boo
     require_same_logits(student, teacher, classes=2)
     teacher = full(teacher)
     values = softened_kl(student, gamma * teacher)
-    return reduced(values * (gamma * teacher.log_softmax(-1)).logsumexp(-1).exp() if weighted else values, reduction)
+    return reduced(
+        values * (gamma * teacher.log_softmax(-1)).logsumexp(-1).exp() if weighted else values,
+        reduction,
+    )
 
 
 class TTM(LogitObjective):

@@ -51,7 +51,9 @@ class TVD(TokenObjective):
         "knows nothing yet learns slowly. Add cross_entropy, or begin with forward_kl.",
     )
 
-    def __init__(self, temperature: Positive = 1.0, scale: bool = False, vocabulary: Vocabulary = None):
+    def __init__(
+        self, temperature: Positive = 1.0, scale: bool = False, vocabulary: Vocabulary = None
+    ):
         super().__init__(temperature, scale, vocabulary)
 
     def term(self, batch: Batch) -> Term:

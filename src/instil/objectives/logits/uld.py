@@ -9,13 +9,20 @@ from instil.objectives.logit_objective import reduced
 from instil.objectives.span_objective import SpanObjective, require_same_positions, sorted_distance
 
 
-def uld_loss(student: Tensor, teacher: Tensor, temperature: float = 1.0, reduction: str = "mean") -> Tensor:
+def uld_loss(
+    student: Tensor, teacher: Tensor, temperature: float = 1.0, reduction: str = "mean"
+) -> Tensor:
     """Sum of abs(p_(i) - q_(i)) over the sorted probabilities, the smaller vocabulary filled up with zeros (Boizard et al. 2025, Eq. 6).
 
     Logits (..., V) and (..., V') of the same positions give (...) for reduction ``none``. Raises ValueError for other positions.
     """
     require_same_positions(student, teacher)
-    return reduced(sorted_distance(*((full(logits) / temperature).softmax(-1) for logits in (student, teacher))), reduction)
+    return reduced(
+        sorted_distance(
+            *((full(logits) / temperature).softmax(-1) for logits in (student, teacher))
+        ),
+        reduction,
+    )
 
 
 class ULD(SpanObjective):
@@ -47,5 +54,7 @@ class ULD(SpanObjective):
         self.temperature = temperature
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine, theirs = self.distributions(student["logits"], teacher["logits"], batch, self.temperature)
+        mine, theirs = self.distributions(
+            student["logits"], teacher["logits"], batch, self.temperature
+        )
         return sorted_distance(mine.exp(), theirs.exp())

@@ -17,7 +17,15 @@ NEAREST_TO_SURE = 1e-6  # added to one minus a probability before it divides
 SMOOTHING = 0.1  # of the weak classifier's labels
 
 
-def uskd_loss(student: Tensor, weak: Tensor, target: Tensor, alpha: float = 1.0, beta: float = 0.1, mu: float = 0.005, form: Form = "code") -> Tensor:
+def uskd_loss(
+    student: Tensor,
+    weak: Tensor,
+    target: Tensor,
+    alpha: float = 1.0,
+    beta: float = 0.1,
+    mu: float = 0.005,
+    form: Form = "code",
+) -> Tensor:
     """alpha label part + beta other classes + mu weak classifier's label loss (Yang et al. 2023, unified self-distillation).
 
     Logits of student and weak classifier (N, C) and a target, class indices (N,) or shares of at most two classes (N, C) as mixup makes them, give
@@ -37,12 +45,17 @@ def uskd_loss(student: Tensor, weak: Tensor, target: Tensor, alpha: float = 1.0,
 
     is_label = torch.zeros_like(log_strong).scatter(-1, label, (share > 0).to(log_strong.dtype)) > 0
     zipf = zipf_shares(log_strong.detach(), log_weak.detach(), is_label, form)
-    log_others = full(student).masked_fill(is_label, torch.finfo(log_strong.dtype).min).log_softmax(-1)
+    log_others = (
+        full(student).masked_fill(is_label, torch.finfo(log_strong.dtype).min).log_softmax(-1)
+    )
     of_others = -expectation(zipf, log_others)
 
     smoothed = (1 - SMOOTHING) * soft + SMOOTHING / student.shape[-1]
     of_weak = -(smoothed * log_weak).sum(-1)
-    return mean(torch.where(counted, alpha * of_label + beta * of_others + mu * of_weak, 0.0), counted.to(log_strong.dtype))
+    return mean(
+        torch.where(counted, alpha * of_label + beta * of_others + mu * of_weak, 0.0),
+        counted.to(log_strong.dtype),
+    )
 
 
 def labels(student: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -52,14 +65,22 @@ def labels(student: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         share, label = soft.topk(2)
         return share, label, soft
     require_class_target(student, target)
-    share, label = (target >= 0).to(full(student).dtype).unsqueeze(-1), target.clamp_min(0).unsqueeze(-1)
+    share, label = (
+        (target >= 0).to(full(student).dtype).unsqueeze(-1),
+        target.clamp_min(0).unsqueeze(-1),
+    )
     return share, label, torch.zeros_like(full(student)).scatter(-1, label, share)
 
 
-def zipf_shares(log_strong: Tensor, log_weak: Tensor, is_label: Tensor, form: Form = "code") -> Tensor:
+def zipf_shares(
+    log_strong: Tensor, log_weak: Tensor, is_label: Tensor, form: Form = "code"
+) -> Tensor:
     """(N, C): 1 / rank, normalized over the classes that are not the label, by how likely both classifiers find them among those."""
     strong, weak = log_strong if form == "code" else log_strong.exp(), log_weak.exp()
-    score = sum(each / (1 - (each * is_label).sum(-1, keepdim=True) + NEAREST_TO_SURE) for each in (weak, strong))
+    score = sum(
+        each / (1 - (each * is_label).sum(-1, keepdim=True) + NEAREST_TO_SURE)
+        for each in (weak, strong)
+    )
     assert isinstance(score, Tensor)
     if form == "paper":
         score = score.masked_fill(is_label, -torch.inf)
@@ -105,17 +126,26 @@ class USKD(LabelObjective):
     samples = True
 
     def __init__(
-        self, alpha: NonNegative = 1.0, beta: NonNegative = 0.1, mu: NonNegative = 0.005, stage: int = -2, form: Literal["code", "paper"] = "code"
+        self,
+        alpha: NonNegative = 1.0,
+        beta: NonNegative = 0.1,
+        mu: NonNegative = 0.005,
+        stage: int = -2,
+        form: Literal["code", "paper"] = "code",
     ):
         super().__init__()
         if form not in ("code", "paper"):
-            raise ValueError(f"form is 'code' or 'paper', not '{form}'; {closest(form, ('code', 'paper'))}")
+            raise ValueError(
+                f"form is 'code' or 'paper', not '{form}'; {closest(form, ('code', 'paper'))}"
+            )
         self.alpha, self.beta, self.mu, self.stage, self.form = alpha, beta, mu, stage, form
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """The weak classifier."""
         pooled, classes = self.pooled(student), student["logits"].shape[-1]
-        self.classifier = nn.Linear(pooled.shape[1], classes, device=pooled.device, dtype=pooled.dtype)
+        self.classifier = nn.Linear(
+            pooled.shape[1], classes, device=pooled.device, dtype=pooled.dtype
+        )
 
     def pooled(self, student: Outputs) -> Tensor:
         """(N, D): what the weak classifier reads."""
@@ -123,9 +153,13 @@ class USKD(LabelObjective):
             return full(student["embedding"]).flatten(1)
         features = stages(student)
         if not -len(features) <= self.stage < len(features):
-            raise ValueError(f"stage: the student has no stage {self.stage}; it gives {len(features)}")
+            raise ValueError(
+                f"stage: the student has no stage {self.stage}; it gives {len(features)}"
+            )
         return full(as_map(features[self.stage])).mean((-2, -1))
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         weak: Tensor = self.classifier(like(self.classifier, self.pooled(student)))
-        return uskd_loss(student["logits"], weak, batch["label"], self.alpha, self.beta, self.mu, self.form)
+        return uskd_loss(
+            student["logits"], weak, batch["label"], self.alpha, self.beta, self.mu, self.form
+        )

@@ -9,9 +9,23 @@ import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor
 
-from instil.core import UNLABELLED, Batch, Card, LabelObjective, NonNegative, Outputs, Positive, full
+from instil.core import (
+    UNLABELLED,
+    Batch,
+    Card,
+    LabelObjective,
+    NonNegative,
+    Outputs,
+    Positive,
+    full,
+)
 from instil.objectives.divergences import target_cross_entropy
-from instil.objectives.logit_objective import reduced, require_class_target, require_same_logits, without_target
+from instil.objectives.logit_objective import (
+    reduced,
+    require_class_target,
+    require_same_logits,
+    without_target,
+)
 from instil.objectives.memory import Queue
 from instil.objectives.transport import transport
 
@@ -35,9 +49,16 @@ def wkd_logit_loss(
     require_same_logits(student, teacher, classes=2)
     require_class_target(student, target)
     if cost.shape != (student.shape[-1],) * 2:
-        raise ValueError(f"cost has the shape {tuple(cost.shape)}; expected one cost for each pair of {student.shape[-1]} classes")
-    mine, theirs = (without_target(full(logits) / temperature, target)[1].log_softmax(-1) for logits in (student, teacher))
-    values = target_cross_entropy(student, teacher, target) + gamma * transport(mine, theirs, cost.to(mine.dtype), regularization, iterations)
+        raise ValueError(
+            f"cost has the shape {tuple(cost.shape)}; expected one cost for each pair of {student.shape[-1]} classes"
+        )
+    mine, theirs = (
+        without_target(full(logits) / temperature, target)[1].log_softmax(-1)
+        for logits in (student, teacher)
+    )
+    values = target_cross_entropy(student, teacher, target) + gamma * transport(
+        mine, theirs, cost.to(mine.dtype), regularization, iterations
+    )
     return reduced(values, reduction, target)
 
 
@@ -49,7 +70,9 @@ def class_costs(rows: Tensor, known: Tensor, sharpness: float = 1.0) -> Tensor:
     count = known.sum(1).clamp_min(1)[:, None, None]
     rows = rows * known.unsqueeze(-1)
     centred = (rows - rows.sum(1, keepdim=True) / count) * known.unsqueeze(-1)
-    centred = F.normalize(centred.flatten(1), dim=1).view_as(centred)  # the scale is not in the cosine, and would overflow its squares
+    centred = F.normalize(centred.flatten(1), dim=1).view_as(
+        centred
+    )  # the scale is not in the cosine, and would overflow its squares
     gram = F.normalize((centred @ centred.mT).flatten(1), dim=1)
     alike = (gram @ gram.mT).clamp(0, 1).fill_diagonal_(1)
     return -torch.expm1(-sharpness * (1 - alike))
@@ -99,13 +122,23 @@ class WKDLogit(LabelObjective):
     ):
         super().__init__()
         self.temperature, self.gamma, self.regularization = temperature, gamma, regularization
-        self.iterations, self.sharpness, self.samples_per_class = iterations, sharpness, samples_per_class
+        self.iterations, self.sharpness, self.samples_per_class = (
+            iterations,
+            sharpness,
+            samples_per_class,
+        )
         self.cost: Tensor
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """A queue of embeddings for each class, and no two classes alike."""
         classes, rows = teacher["logits"].shape[-1], full(teacher[self.reads["teacher"][1]])
-        self.memory = Queue(classes * self.samples_per_class, {"teacher": rows.shape[-1]}, classes, rows.device, rows.dtype)
+        self.memory = Queue(
+            classes * self.samples_per_class,
+            {"teacher": rows.shape[-1]},
+            classes,
+            rows.device,
+            rows.dtype,
+        )
         self.register_buffer("cost", class_costs(*self._remembered(), self.sharpness))
 
     def _remembered(self) -> tuple[Tensor, Tensor]:
@@ -114,11 +147,16 @@ class WKDLogit(LabelObjective):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         options = self.temperature, self.gamma, self.regularization, self.iterations
-        return wkd_logit_loss(student["logits"], teacher["logits"], batch["label"], self.cost, *options, "none")
+        return wkd_logit_loss(
+            student["logits"], teacher["logits"], batch["label"], self.cost, *options, "none"
+        )
 
     def keep(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         label = batch["label"]
-        return {"label": torch.where(self.weight(batch) > 0, label, UNLABELLED), "row": full(teacher[self.reads["teacher"][1]])}
+        return {
+            "label": torch.where(self.weight(batch) > 0, label, UNLABELLED),
+            "row": full(teacher[self.reads["teacher"][1]]),
+        }
 
     def after_step(self, kept: dict[str, Tensor]) -> None:
         """The queues take in the step's embeddings, and the costs follow."""

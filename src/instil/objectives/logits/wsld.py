@@ -7,12 +7,23 @@ from torch import Tensor
 
 from instil.core import Batch, Card, LabelObjective, Positive, full
 from instil.objectives.divergences import softened_kl
-from instil.objectives.logit_objective import LogitObjective, reduced, require_class_target, require_same_logits
+from instil.objectives.logit_objective import (
+    LogitObjective,
+    reduced,
+    require_class_target,
+    require_same_logits,
+)
 
 TEACHER_LOSS_EPSILON = 1e-7
 
 
-def wsld_loss(student: Tensor, teacher: Tensor, target: Tensor, temperature: float = 2.0, reduction: str = "mean") -> Tensor:
+def wsld_loss(
+    student: Tensor,
+    teacher: Tensor,
+    target: Tensor,
+    temperature: float = 2.0,
+    reduction: str = "mean",
+) -> Tensor:
     """T² w KL(teacher || student), with the weights of ``wsld_weights`` (Zhou et al. 2021).
 
     Logits (..., C), target (...) give (...) for reduction ``none``; -100 gives 0. Raises ValueError for one class and where shapes do not fit.
@@ -26,7 +37,10 @@ def wsld_loss(student: Tensor, teacher: Tensor, target: Tensor, temperature: flo
 def wsld_weights(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
     """w = 1 - exp(-L_student / L_teacher), L the cross-entropy with the label at temperature 1: (...), in [0, 1] and without gradient."""
     index = target.clamp_min(0).unsqueeze(-1)
-    mine, theirs = (-full(logits).detach().log_softmax(-1).gather(-1, index).squeeze(-1) for logits in (student, teacher))
+    mine, theirs = (
+        -full(logits).detach().log_softmax(-1).gather(-1, index).squeeze(-1)
+        for logits in (student, teacher)
+    )
     return -torch.expm1(-mine / (theirs + TEACHER_LOSS_EPSILON))
 
 

@@ -49,5 +49,7 @@ class AffinityMimicking(Objective):
     needs: ClassVar = WITH_SCALE
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine, theirs = (similarities(*unit_pair(side), side["logit_scale"]) for side in (student, teacher))
+        mine, theirs = (
+            similarities(*unit_pair(side), side["logit_scale"]) for side in (student, teacher)
+        )
         return affinity_mimicking_loss(mine, theirs)

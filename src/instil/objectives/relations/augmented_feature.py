@@ -11,7 +11,15 @@ from instil.core import Batch, Card, Objective, Outputs, full
 from instil.objectives.adapters import like
 from instil.objectives.contrastive import contrastive_both_ways
 from instil.objectives.directions import unit
-from instil.objectives.image_text import BOTH, EMBEDDINGS, Form, LearnedScale, require_form, similarities, unit_pair
+from instil.objectives.image_text import (
+    BOTH,
+    EMBEDDINGS,
+    Form,
+    LearnedScale,
+    require_form,
+    similarities,
+    unit_pair,
+)
 
 
 def augmented_feature_loss(image: Tensor, text: Tensor, scale: Tensor | float) -> Tensor:
@@ -57,13 +65,25 @@ class AugmentedFeature(Objective):
         made = []
         for (role,) in EMBEDDINGS:
             mine, theirs = student[role], teacher[role]
-            made.append(nn.Linear(mine.shape[1] + theirs.shape[1], mine.shape[1], device=mine.device, dtype=full(mine).dtype))
+            made.append(
+                nn.Linear(
+                    mine.shape[1] + theirs.shape[1],
+                    mine.shape[1],
+                    device=mine.device,
+                    dtype=full(mine).dtype,
+                )
+            )
         self.image_fusion, self.text_fusion = made
         self.scale = LearnedScale(self.form, student["image_embedding"])
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         fused = [
             unit(fusion(like(fusion, torch.cat([mine, theirs], 1))))
-            for fusion, mine, theirs in zip((self.image_fusion, self.text_fusion), unit_pair(student), unit_pair(teacher), strict=True)
+            for fusion, mine, theirs in zip(
+                (self.image_fusion, self.text_fusion),
+                unit_pair(student),
+                unit_pair(teacher),
+                strict=True,
+            )
         ]
         return augmented_feature_loss(fused[0], fused[1], self.scale())

@@ -24,13 +24,20 @@ AN_IMAGE = 16
 
 
 def cirkd_memory_loss(
-    student: Tensor, teacher: Tensor, memory: Tensor, temperature: float = 0.1, kd_temperature: float = 1.0, reduction: str = "mean"
+    student: Tensor,
+    teacher: Tensor,
+    memory: Tensor,
+    temperature: float = 0.1,
+    kd_temperature: float = 1.0,
+    reduction: str = "mean",
 ) -> Tensor:
     """KL of the similarities with remembered embeddings (M, D), times ``kd_temperature`` squared (Yang et al. 2022).
 
     Unit embeddings (..., D) give (...) for reduction ``none``; inner products over ``temperature``, their softmax at ``kd_temperature``.
     """
-    divided = (full(side) / (temperature * kd_temperature) for side in (student, teacher))  # few numbers, their products are many
+    divided = (
+        full(side) / (temperature * kd_temperature) for side in (student, teacher)
+    )  # few numbers, their products are many
     mine, theirs = (products(side, memory.to(side.dtype)) for side in divided)
     return reduced(softened_kl(mine, theirs) * kd_temperature**2, reduction)
 
@@ -89,16 +96,29 @@ class CIRKDMemory(PixelLabelObjective, NormedObjective):
         pairs: Pairs = "auto",
     ):
         super().__init__(norm, pairs)
-        self.temperature, self.kd_temperature, self.pixel, self.region = temperature, kd_temperature, pixel, region
+        self.temperature, self.kd_temperature, self.pixel, self.region = (
+            temperature,
+            kd_temperature,
+            pixel,
+            region,
+        )
         self.contrast_pixels, self.contrast_regions = contrast_pixels, contrast_regions
         self.pixel_memory, self.region_memory = pixel_memory, region_memory
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """A projector and two class-wise queues for each pair of stages."""
         super().build(student, teacher)
-        classes, theirs = student["logits"].shape[-1], [as_map(stages(teacher)[j]) for _, j in self.matched]
+        classes, theirs = (
+            student["logits"].shape[-1],
+            [as_map(stages(teacher)[j]) for _, j in self.matched],
+        )
         queues = [
-            nn.ModuleList(Queue(classes * size, {"teacher": one.shape[1]}, classes, one.device, full(one).dtype) for one in theirs)
+            nn.ModuleList(
+                Queue(
+                    classes * size, {"teacher": one.shape[1]}, classes, one.device, full(one).dtype
+                )
+                for one in theirs
+            )
             for size in (self.pixel_memory, self.region_memory)
         ]
         self.pixels_kept, self.regions_kept = queues
@@ -113,7 +133,9 @@ class CIRKDMemory(PixelLabelObjective, NormedObjective):
         total = torch.zeros(len(label), device=label.device)
         for number, (i, j) in enumerate(self.matched):
             one, other = one_grid(mine[i], theirs[j])
-            counted = on_grid(label, other.shape[2:]) != UNLABELLED  # only these are compared with thousands
+            counted = (
+                on_grid(label, other.shape[2:]) != UNLABELLED
+            )  # only these are compared with thousands
             one = unit(positions(self.adapters[number](like(self.adapters[number], one))))[counted]
             other = unit(positions(other))[counted]
             for weight, queues, contrast in (
@@ -123,7 +145,9 @@ class CIRKDMemory(PixelLabelObjective, NormedObjective):
                 queue = queues[number]
                 assert isinstance(queue, Queue)
                 rows = queue["teacher"][self.draw(queue, contrast, batch)]
-                values = cirkd_memory_loss(one, other, rows, self.temperature, self.kd_temperature, reduction="none")
+                values = cirkd_memory_loss(
+                    one, other, rows, self.temperature, self.kd_temperature, reduction="none"
+                )
                 of_image = values.new_zeros(counted.shape).masked_scatter(counted, values).sum(1)
                 total = total + weight * of_image / counted.sum(1).clamp_min(1)
         return self.together(total)
@@ -132,31 +156,45 @@ class CIRKDMemory(PixelLabelObjective, NormedObjective):
         """Rows of the memory, the same places of every class, drawn by (seed, step) for the whole batch."""
         places = torch.arange(queue.length, device=queue.owner.device)
         clock = {key: value for key, value in batch.items() if key in ("seed", "step")}
-        chosen = uniform(clock | {"index": places}, 1)[:, 0].argsort()[: contrast // queue.groups + 1]
+        chosen = uniform(clock | {"index": places}, 1)[:, 0].argsort()[
+            : contrast // queue.groups + 1
+        ]
         starts = torch.arange(queue.groups, device=places.device) * queue.length
         return (starts[:, None] + chosen).flatten()
 
     def keep(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Of each image and class: the region, some pixels drawn by (seed, step, index), and which of them there are."""
         if "index" not in batch:
-            raise ValueError(f"cirkd_memory remembers whose a pixel is: it needs 'index' in the batch, which has {', '.join(batch)}")
+            raise ValueError(
+                f"cirkd_memory remembers whose a pixel is: it needs 'index' in the batch, which has {', '.join(batch)}"
+            )
         label, kept = self.pixels(batch), {"index": batch["index"]}
         for number, (i, j) in enumerate(self.matched):
             _, other = one_grid(stages(student)[i], stages(teacher)[j])
-            vectors, classes = unit(positions(other)), torch.arange(student["logits"].shape[-1], device=label.device)
+            vectors, classes = (
+                unit(positions(other)),
+                torch.arange(student["logits"].shape[-1], device=label.device),
+            )
             among = on_grid(label, other.shape[2:])[:, None] == classes[:, None]  # (N, K, P)
             draws = torch.where(among, uniform(batch, vectors.shape[1])[:, None], -1.0)
             order, where = draws.topk(min(AN_IMAGE, vectors.shape[1]), 2)
-            kept[f"pixel{number}"] = vectors[torch.arange(len(label), device=label.device)[:, None, None], where]
+            kept[f"pixel{number}"] = vectors[
+                torch.arange(len(label), device=label.device)[:, None, None], where
+            ]
             kept[f"pixel{number}_there"] = order >= 0
-            kept[f"region{number}"] = unit(products(among.to(vectors.dtype), vectors.mT))[:, :, None]
+            kept[f"region{number}"] = unit(products(among.to(vectors.dtype), vectors.mT))[
+                :, :, None
+            ]
             kept[f"region{number}_there"] = among.any(2, keepdim=True)
         return kept
 
     def after_step(self, kept: dict[str, Tensor]) -> None:
         """The queues take in the step's pixels and regions, class by class, and forget the oldest."""
         for number in range(len(self.matched) if kept else 0):
-            for name, queue in ((f"pixel{number}", self.pixels_kept[number]), (f"region{number}", self.regions_kept[number])):
+            for name, queue in (
+                (f"pixel{number}", self.pixels_kept[number]),
+                (f"region{number}", self.regions_kept[number]),
+            ):
                 assert isinstance(queue, Queue)
                 there = kept[f"{name}_there"]
                 of_image, of_class, _ = there.nonzero(as_tuple=True)

@@ -15,7 +15,9 @@ from instil.objectives.divergences import softened_kl
 from instil.objectives.pairs import Pairs
 
 
-def cirkd_minibatch_loss(student: Tensor, teacher: Tensor, temperature: float = 0.1, pool: int = 1) -> Tensor:
+def cirkd_minibatch_loss(
+    student: Tensor, teacher: Tensor, temperature: float = 0.1, pool: int = 1
+) -> Tensor:
     """KL of each pixel's similarities with the pixels of each image, mean over pixels and images (Yang et al. 2022); a scalar.
 
     Maps (N, C, H, W) of one grid and any channels; cosines over ``temperature``, without its square. ``pool``: side of the patches of positions
@@ -25,7 +27,9 @@ def cirkd_minibatch_loss(student: Tensor, teacher: Tensor, temperature: float = 
     for side in one_grid(student, teacher):
         pixels = unit(positions(avg_pool2d(side, pool, ceil_mode=True) if pool > 1 else side))
         every = pixels.flatten(0, 1)
-        similarity.append(products(every / temperature, every).view(-1, *pixels.shape[:2]))  # few numbers are divided, not their products
+        similarity.append(
+            products(every / temperature, every).view(-1, *pixels.shape[:2])
+        )  # few numbers are divided, not their products
     return softened_kl(similarity[0], similarity[1]).mean()
 
 
@@ -55,7 +59,9 @@ class CIRKDMinibatch(DenseObjective):
         "batches. Without the factor of the squared temperature its gradients grow as the temperature falls.",
     )
 
-    def __init__(self, temperature: Positive = 0.1, pool: Annotated[int, Ge(1)] = 1, pairs: Pairs = "auto"):
+    def __init__(
+        self, temperature: Positive = 0.1, pool: Annotated[int, Ge(1)] = 1, pairs: Pairs = "auto"
+    ):
         super().__init__(pairs)
         self.temperature, self.pool = temperature, pool
 

@@ -16,7 +16,13 @@ from instil.objectives.similarities import centred, inner_products, squared_dist
 Kernel = Literal["linear", "rbf"]
 
 
-def cka_loss(student: Tensor, teacher: Tensor, kernel: Kernel = "linear", bandwidth: float = 0.5, centre: bool = True) -> Tensor:
+def cka_loss(
+    student: Tensor,
+    teacher: Tensor,
+    kernel: Kernel = "linear",
+    bandwidth: float = 0.5,
+    centre: bool = True,
+) -> Tensor:
     """1 - CKA, the cosine of the two sides' centred kernel matrices (Kornblith et al. 2019); a scalar in [0, 1].
 
     Embeddings (N, ...) of any widths. ``bandwidth`` of the Gaussian, in root mean squared distances between the samples. A side whose samples
@@ -27,15 +33,26 @@ def cka_loss(student: Tensor, teacher: Tensor, kernel: Kernel = "linear", bandwi
     flat = [full(samples).flatten(1) for samples in (student, teacher)]
     if kernel == "linear" and max(side.shape[1] for side in flat) < len(student):
         return 1 - _by_features(*(side - side.mean(0) if centre else side for side in flat))
-    matrices = [inner_products(side) if kernel == "linear" else _gaussian(side, bandwidth) for side in flat]
-    mine, theirs = (F.normalize((centred(matrix) if centre else matrix).flatten(), dim=0) for matrix in matrices)
+    matrices = [
+        inner_products(side) if kernel == "linear" else _gaussian(side, bandwidth) for side in flat
+    ]
+    mine, theirs = (
+        F.normalize((centred(matrix) if centre else matrix).flatten(), dim=0) for matrix in matrices
+    )
     return 1 - (mine * theirs).sum()
 
 
 def _by_features(student: Tensor, teacher: Tensor) -> Tensor:
     """The cosine of the Gram matrices (N, N) of samples (N, D), from matrices (D, D): tr(AA' BB') is the squared length of A'B."""
-    mine, theirs = (side / torch.linalg.vector_norm(side.detach()).clamp_min(torch.finfo(side.dtype).tiny) for side in (student, teacher))
-    between, within, within_teacher = products(theirs.mT, mine.mT), products(mine.mT, mine.mT), products(theirs.mT, theirs.mT)
+    mine, theirs = (
+        side / torch.linalg.vector_norm(side.detach()).clamp_min(torch.finfo(side.dtype).tiny)
+        for side in (student, teacher)
+    )
+    between, within, within_teacher = (
+        products(theirs.mT, mine.mT),
+        products(mine.mT, mine.mT),
+        products(theirs.mT, theirs.mT),
+    )
     lengths = torch.linalg.vector_norm(within) * torch.linalg.vector_norm(within_teacher)
     cosine: Tensor = between.square().sum() / lengths.clamp_min(1e-12)
     return cosine

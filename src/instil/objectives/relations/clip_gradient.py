@@ -11,12 +11,25 @@ from torch import Tensor
 from instil.core import Batch, Card, Outputs
 from instil.objectives.adapters import comparable
 from instil.objectives.directions import products
-from instil.objectives.image_text import WITH_SCALE, Form, ImageTextObjective, require_form, similarities, unit_pair
+from instil.objectives.image_text import (
+    WITH_SCALE,
+    Form,
+    ImageTextObjective,
+    require_form,
+    similarities,
+    unit_pair,
+)
 
 Pair = tuple[Tensor, Tensor]
 
 
-def clip_gradient_loss(student: Pair, teacher: Pair, student_scale: Tensor | float, teacher_scale: Tensor | float, form: Form = "code") -> Tensor:
+def clip_gradient_loss(
+    student: Pair,
+    teacher: Pair,
+    student_scale: Tensor | float,
+    teacher_scale: Tensor | float,
+    form: Form = "code",
+) -> Tensor:
     """Squared difference of the gradients of the image-text contrastive loss by the embeddings (Yang et al. 2024); a scalar.
 
     ``student`` and ``teacher`` are unit embeddings of images and texts (N, D) of one width. Mean over the entries, summed over the gradients by
@@ -27,7 +40,10 @@ def clip_gradient_loss(student: Pair, teacher: Pair, student_scale: Tensor | flo
     for name, mine, theirs in zip(("image", "text"), student, teacher, strict=True):
         comparable(mine, theirs, f"clip_gradient_loss, {name}")
     sides = ((student, student_scale), (teacher, teacher_scale))
-    pulls = [_gradients(image, text, scale if form == "paper" else 1 / scale) for (image, text), scale in sides]
+    pulls = [
+        _gradients(image, text, scale if form == "paper" else 1 / scale)
+        for (image, text), scale in sides
+    ]
     return torch.stack([F.mse_loss(a, b) for a, b in zip(*pulls, strict=True)]).sum()
 
 
@@ -35,8 +51,13 @@ def _gradients(image: Tensor, text: Tensor, scale: Tensor | float) -> tuple[Tens
     """By image and text of the contrastive loss from image to text, and by text and image of the reverse."""
     found = []
     for one, other in ((image, text), (text, image)):
-        error = similarities(one, other, scale).softmax(1) - torch.eye(len(one), dtype=one.dtype, device=one.device)
-        found += [scale * products(error, other.T) / len(one), scale * products(error.T, one.T) / len(one)]
+        error = similarities(one, other, scale).softmax(1) - torch.eye(
+            len(one), dtype=one.dtype, device=one.device
+        )
+        found += [
+            scale * products(error, other.T) / len(one),
+            scale * products(error.T, one.T) / len(one),
+        ]
     return tuple(found)
 
 
@@ -75,4 +96,6 @@ class CLIPGradient(ImageTextObjective):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         scales = student["logit_scale"], teacher["logit_scale"]
-        return clip_gradient_loss(self.projected(student), unit_pair(teacher), *scales, form=self.form)
+        return clip_gradient_loss(
+            self.projected(student), unit_pair(teacher), *scales, form=self.form
+        )

@@ -18,7 +18,12 @@ Queues = Literal["two", "one"]
 
 
 def compress_loss(
-    student: Tensor, teacher: Tensor, student_anchors: Tensor, teacher_anchors: Tensor, temperature: float = 0.04, reduction: str = "mean"
+    student: Tensor,
+    teacher: Tensor,
+    student_anchors: Tensor,
+    teacher_anchors: Tensor,
+    temperature: float = 0.04,
+    reduction: str = "mean",
 ) -> Tensor:
     """KL divergence of the likeness to K anchors, a softmax of cosines over temperature (Abbasi Koohpayegani et al. 2020).
 
@@ -55,7 +60,12 @@ class CompRess(AnchorObjective):
         "full after size samples. A low temperature makes the target nearly one-hot.",
     )
 
-    def __init__(self, queues: Queues = "two", temperature: Positive = 0.04, size: Annotated[int, Ge(1)] = 128000):
+    def __init__(
+        self,
+        queues: Queues = "two",
+        temperature: Positive = 0.04,
+        size: Annotated[int, Ge(1)] = 128000,
+    ):
         super().__init__()
         if queues not in ("two", "one"):
             raise ValueError(f"queues: no queues '{queues}'; {closest(queues, ('two', 'one'))}")

@@ -19,7 +19,12 @@ Kernel = Literal["gaussian", "bilinear"]
 
 
 def correlation_congruence_loss(
-    student: Tensor, teacher: Tensor, kernel: Kernel = "gaussian", gamma: float = 0.4, order: int = 2, normalize: bool = True
+    student: Tensor,
+    teacher: Tensor,
+    kernel: Kernel = "gaussian",
+    gamma: float = 0.4,
+    order: int = 2,
+    normalize: bool = True,
 ) -> Tensor:
     """Squared difference of the two sides' (N, N) correlations, over N squared (Peng et al. 2019); a scalar.
 
@@ -27,7 +32,9 @@ def correlation_congruence_loss(
     which unit length is supposed; the bilinear one is the inner product.
     """
     if kernel not in ("gaussian", "bilinear"):
-        raise ValueError(f"kernel: no kernel '{kernel}'; {closest(kernel, ('gaussian', 'bilinear'))}")
+        raise ValueError(
+            f"kernel: no kernel '{kernel}'; {closest(kernel, ('gaussian', 'bilinear'))}"
+        )
     sides = [inner_products(unit(side) if normalize else side) for side in (student, teacher)]
     if kernel == "gaussian":
         sides = [_gaussian(side, gamma, order) for side in sides]
@@ -36,7 +43,10 @@ def correlation_congruence_loss(
 
 def _gaussian(products: Tensor, gamma: float, order: int) -> Tensor:
     """exp(-gamma * squared distance) of unit vectors with these inner products."""
-    coefficients = [math.exp(-2 * gamma) * (2 * gamma) ** power / math.factorial(power) for power in range(order + 1)]
+    coefficients = [
+        math.exp(-2 * gamma) * (2 * gamma) ** power / math.factorial(power)
+        for power in range(order + 1)
+    ]
     values = coefficients[order] * products
     for coefficient in reversed(coefficients[1:order]):
         values = (values + coefficient) * products
@@ -80,7 +90,9 @@ class CorrelationCongruence(RelationObjective):
         "correlate.",
     )
 
-    def __init__(self, kernel: Kernel = "gaussian", gamma: Positive = 0.4, order: Annotated[int, Ge(1)] = 2):
+    def __init__(
+        self, kernel: Kernel = "gaussian", gamma: Positive = 0.4, order: Annotated[int, Ge(1)] = 2
+    ):
         super().__init__()
         self.kernel, self.gamma, self.order = kernel, gamma, order
 

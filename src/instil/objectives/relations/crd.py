@@ -45,7 +45,9 @@ def log_normaliser(samples: int, dim: int, temperature: float) -> float:
     """Logarithm of ``samples`` times the mean of exp(similarity / temperature) over random unit vectors of ``dim`` entries."""
     half, sharp = (dim - 1) / 2, 1 / temperature
     root = math.hypot(half, sharp)
-    return math.log(samples) + root - half - half * math.log((half + root) / (2 * half))  # the Bessel function's leading term
+    return (
+        math.log(samples) + root - half - half * math.log((half + root) / (2 * half))
+    )  # the Bessel function's leading term
 
 
 class CRD(HeadedObjective):
@@ -95,7 +97,13 @@ class CRD(HeadedObjective):
         super().__init__(dim)
         if memory not in MEMORIES:
             raise ValueError(f"memory: no memory '{memory}'; {closest(memory, MEMORIES)}")
-        self.negatives, self.temperature, self.memory, self.size, self.momentum = negatives, temperature, memory, size, momentum
+        self.negatives, self.temperature, self.memory, self.size, self.momentum = (
+            negatives,
+            temperature,
+            memory,
+            size,
+            momentum,
+        )
         self.remembered: Memory
 
     @property
@@ -107,7 +115,12 @@ class CRD(HeadedObjective):
         super().build(student, teacher)
         if self.memory != "batch":
             kind, mine = Bank if self.memory == "bank" else Queue, self.embed(student, teacher)[0]
-            self.remembered = kind(self.size, {"student": self.dim, "teacher": self.dim}, device=mine.device, dtype=mine.dtype)
+            self.remembered = kind(
+                self.size,
+                {"student": self.dim, "teacher": self.dim},
+                device=mine.device,
+                dtype=mine.dtype,
+            )
 
     def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         if self.memory == "batch":
@@ -117,8 +130,14 @@ class CRD(HeadedObjective):
         terms = []
         for query, side, partner in ((student, "teacher", teacher), (teacher, "student", student)):
             scores = self.scores(query, self.remembered[side])
-            positive = scores.gather(1, own)[:, 0] if self.memory == "bank" else (query * partner.detach()).sum(1) / self.temperature
-            terms.append(crd_loss(positive, scores.gather(1, rows), self.size, normaliser, reduction="none"))
+            positive = (
+                scores.gather(1, own)[:, 0]
+                if self.memory == "bank"
+                else (query * partner.detach()).sum(1) / self.temperature
+            )
+            terms.append(
+                crd_loss(positive, scores.gather(1, rows), self.size, normaliser, reduction="none")
+            )
         return torch.stack(terms).sum(0)
 
     def scores(self, query: Tensor, others: Tensor) -> Tensor:
@@ -129,20 +148,35 @@ class CRD(HeadedObjective):
         """The loss of telling each sample's other side from the N - 1 others' ones; a scalar."""
         count = len(query)
         scores = self.scores(query, others.detach())
-        other = (torch.arange(count, device=query.device)[:, None] + torch.arange(1, count, device=query.device)) % count
-        return crd_loss(scores.diagonal(), scores.gather(1, other), count, log_normaliser(count, self.dim, self.temperature))
+        other = (
+            torch.arange(count, device=query.device)[:, None]
+            + torch.arange(1, count, device=query.device)
+        ) % count
+        return crd_loss(
+            scores.diagonal(),
+            scores.gather(1, other),
+            count,
+            log_normaliser(count, self.dim, self.temperature),
+        )
 
     def keep(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         if self.memory == "batch":
             return {}
         mine, theirs = self.embed(student, teacher)
-        return {"index": batch["index"], "student": mine, "teacher": theirs, "counts": self.weight(batch) > 0}
+        return {
+            "index": batch["index"],
+            "student": mine,
+            "teacher": theirs,
+            "counts": self.weight(batch) > 0,
+        }
 
     def after_step(self, kept: dict[str, Tensor]) -> None:
         """The queue takes in the step's embeddings and forgets the oldest; the bank moves its samples' rows towards them."""
         if not kept:
             return
-        index, mine, theirs = (kept[name][kept["counts"]] for name in ("index", "student", "teacher"))
+        index, mine, theirs = (
+            kept[name][kept["counts"]] for name in ("index", "student", "teacher")
+        )
         rows = {"student": mine, "teacher": theirs}
         if isinstance(self.remembered, Bank):
             self.remembered.move(index, rows, self.momentum)

@@ -19,7 +19,14 @@ from instil.objectives.similarities import distances
 FORMS = ("hard", "soft")
 
 
-def darkrank_loss(student: Tensor, teacher: Tensor, form: str = "hard", alpha: float = 3.0, beta: float = 3.0, length: int = 4) -> Tensor:
+def darkrank_loss(
+    student: Tensor,
+    teacher: Tensor,
+    form: str = "hard",
+    alpha: float = 3.0,
+    beta: float = 3.0,
+    length: int = 4,
+) -> Tensor:
     """How unlikely the teacher's ranking of a sample's ``length`` nearest neighbours is to the student, mean over the samples; a scalar.
 
     The score of a neighbour at distance d is -alpha d^beta, a ranking's probability that of Plackett and Luce (Chen et al. 2018).
@@ -30,13 +37,23 @@ def darkrank_loss(student: Tensor, teacher: Tensor, form: str = "hard", alpha: f
         raise ValueError(f"form: no form '{form}'; {closest(form, FORMS)}")
     theirs = distances(teacher)
     itself = torch.eye(len(theirs), dtype=torch.bool, device=theirs.device)
-    nearest = theirs.masked_fill(itself, torch.inf).topk(min(length, max(0, len(theirs) - 1)), 1, largest=False).indices
+    nearest = (
+        theirs.masked_fill(itself, torch.inf)
+        .topk(min(length, max(0, len(theirs) - 1)), 1, largest=False)
+        .indices
+    )
     scores = -alpha * _distances_to(student, nearest) ** beta
     if form == "hard":
         return choice_surprise(scores).sum(1).mean()
-    rankings = torch.tensor(list(itertools.permutations(range(nearest.shape[1]))), dtype=torch.int64, device=scores.device)
+    rankings = torch.tensor(
+        list(itertools.permutations(range(nearest.shape[1]))),
+        dtype=torch.int64,
+        device=scores.device,
+    )
     wanted = -alpha * theirs.gather(1, nearest) ** beta
-    return kl_divergence(*(-choice_surprise(side[:, rankings]).sum(-1) for side in (wanted, scores))).mean()
+    return kl_divergence(
+        *(-choice_surprise(side[:, rankings]).sum(-1) for side in (wanted, scores))
+    ).mean()
 
 
 def _distances_to(samples: Tensor, others: Tensor) -> Tensor:
@@ -86,7 +103,13 @@ class DarkRank(RelationObjective):
         normalize: bool = True,
     ):
         super().__init__()
-        self.form, self.alpha, self.beta, self.length, self.normalize = form, alpha, beta, length, normalize
+        self.form, self.alpha, self.beta, self.length, self.normalize = (
+            form,
+            alpha,
+            beta,
+            length,
+            normalize,
+        )
 
     def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         if self.normalize:

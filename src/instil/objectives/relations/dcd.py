@@ -14,7 +14,13 @@ from instil.objectives.directions import products, unit
 from instil.objectives.relation_objective import HeadedObjective
 
 
-def dcd_loss(student: Tensor, teacher: Tensor, scale: float | Tensor = 1.0, bias: float | Tensor = 0.0, consistency: float = 0.5) -> Tensor:
+def dcd_loss(
+    student: Tensor,
+    teacher: Tensor,
+    scale: float | Tensor = 1.0,
+    bias: float | Tensor = 0.0,
+    consistency: float = 0.5,
+) -> Tensor:
     """Cross-entropy of finding each sample's teacher embedding among all N, plus ``consistency`` times the KL divergence from the
     distributions of the student over teachers to those of the teacher over students (Giakoumoglou and Stathaki 2024); a scalar.
 
@@ -23,7 +29,9 @@ def dcd_loss(student: Tensor, teacher: Tensor, scale: float | Tensor = 1.0, bias
     scores = products(unit(student), unit(teacher)) * scale + bias
     finds, found = scores.log_softmax(1), scores.log_softmax(0).T
     own = torch.arange(len(scores), device=scores.device)
-    total = F.nll_loss(finds, own, reduction="sum") + consistency * F.kl_div(finds, found, reduction="sum", log_target=True)
+    total = F.nll_loss(finds, own, reduction="sum") + consistency * F.kl_div(
+        finds, found, reduction="sum", log_target=True
+    )
     return total / max(1, len(scores))
 
 
@@ -54,7 +62,12 @@ class DCD(HeadedObjective):
         "loss. The bias leaves the softmaxes as they are and is never trained. Samples of the same class are pushed apart.",
     )
 
-    def __init__(self, dim: Annotated[int, Ge(2)] = 128, consistency: NonNegative = 0.5, max_scale: Positive = 10.0):
+    def __init__(
+        self,
+        dim: Annotated[int, Ge(2)] = 128,
+        consistency: NonNegative = 0.5,
+        max_scale: Positive = 10.0,
+    ):
         super().__init__(dim)
         self.consistency, self.max_scale = consistency, max_scale
 
@@ -66,4 +79,10 @@ class DCD(HeadedObjective):
         self.bias = nn.Parameter(mine.new_zeros(1))
 
     def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        return dcd_loss(student, teacher, self.log_scale.exp().clamp_max(self.max_scale), self.bias, self.consistency)
+        return dcd_loss(
+            student,
+            teacher,
+            self.log_scale.exp().clamp_max(self.max_scale),
+            self.bias,
+            self.consistency,
+        )

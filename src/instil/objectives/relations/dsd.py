@@ -21,32 +21,49 @@ from instil.objectives.logit_objective import reduced
 from instil.objectives.pairs import Pairs, stages
 
 
-def psd_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], power: float = 2.0, reduction: str = "mean") -> Tensor:
+def psd_loss(
+    student: Sequence[Tensor],
+    teacher: Sequence[Tensor],
+    power: float = 2.0,
+    reduction: str = "mean",
+) -> Tensor:
     """Pixel-wise similarity: squared difference of residual attention maps (Feng et al. 2021), mean over positions and pairs of stages.
 
     As many stages (N, C, H, W) on either side, of any channels; all are pooled to the smallest grid. A residual is the difference of two
     stages' unit attention maps, itself of unit length. Raises ValueError for fewer than two stages or another number on each side.
     """
     if len(student) != len(teacher) or len(student) < 2:
-        raise ValueError(f"residual attention needs two or more stages, as many of both sides, not {len(student)} and {len(teacher)}")
+        raise ValueError(
+            f"residual attention needs two or more stages, as many of both sides, not {len(student)} and {len(teacher)}"
+        )
     sides = [[as_map(stage) for stage in side] for side in (student, teacher)]
     height, width = (min(stage.shape[axis] for side in sides for stage in side) for axis in (2, 3))
     earlier, later = torch.triu_indices(len(student), len(student), 1)
     residuals = []
     for side in sides:
-        attention = torch.stack([attention_map(resize(full(stage), (height, width)), power) for stage in side])
+        attention = torch.stack(
+            [attention_map(resize(full(stage), (height, width)), power) for stage in side]
+        )
         residuals.append(unit(attention[later] - attention[earlier]))
     return reduced((residuals[0] - residuals[1]).square().mean((0, 2)), reduction)
 
 
-def csd_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0, pool: int = 2, reduction: str = "mean") -> Tensor:
+def csd_loss(
+    student: Tensor,
+    teacher: Tensor,
+    temperature: float = 4.0,
+    pool: int = 2,
+    reduction: str = "mean",
+) -> Tensor:
     """Category-wise similarity: squared difference of the correlations (C, C) of the channels' softmaxes over positions (Feng et al. 2021).
 
     Maps (N, C, H, W) of the same channels, average-pooled by ``pool`` and divided by ``temperature`` first; mean over the C * C entries.
     Raises ValueError where the channels differ.
     """
     if student.shape[1] != teacher.shape[1]:
-        raise ValueError(f"categories are compared one by one: the student has {student.shape[1]} channels, the teacher {teacher.shape[1]}")
+        raise ValueError(
+            f"categories are compared one by one: the student has {student.shape[1]} channels, the teacher {teacher.shape[1]}"
+        )
     correlations = []
     for side in one_grid(student, teacher):
         shares = (avg_pool2d(side, pool, ceil_mode=True).flatten(2) / temperature).softmax(2)
@@ -83,7 +100,10 @@ class DSD(FeatureObjective):
         "The classes must be the same and in the same order. A change of attention from a stage to a like one has no direction and counts "
         "as zero.",
     )
-    needs: ClassVar = {"student": (("features",), ("logits",)), "teacher": (("features",), ("logits",))}
+    needs: ClassVar = {
+        "student": (("features",), ("logits",)),
+        "teacher": (("features",), ("logits",)),
+    }
 
     def __init__(
         self,
@@ -95,17 +115,32 @@ class DSD(FeatureObjective):
         pairs: Pairs = "auto",
     ):
         super().__init__(pairs)
-        self.pixel, self.category, self.power, self.temperature, self.pool = pixel, category, power, temperature, pool
+        self.pixel, self.category, self.power, self.temperature, self.pool = (
+            pixel,
+            category,
+            power,
+            temperature,
+            pool,
+        )
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """Pair the stages. Raises ValueError for a single pair, and where the logits are no maps."""
         super().build(student, teacher)
         if student["logits"].ndim != 4:
-            raise ValueError(f"dsd correlates the categories over positions: it needs logits (N, H, W, C), not {tuple(student['logits'].shape)}")
+            raise ValueError(
+                f"dsd correlates the categories over positions: it needs logits (N, H, W, C), not {tuple(student['logits'].shape)}"
+            )
         self(student, teacher, {})
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         mine, theirs = stages(student), stages(teacher)
-        attention = psd_loss([mine[i] for i, _ in self.matched], [theirs[j] for _, j in self.matched], self.power, "none")
+        attention = psd_loss(
+            [mine[i] for i, _ in self.matched],
+            [theirs[j] for _, j in self.matched],
+            self.power,
+            "none",
+        )
         logits = student["logits"].movedim(-1, 1), teacher["logits"].movedim(-1, 1)
-        return self.pixel * attention + self.category * csd_loss(*logits, self.temperature, self.pool, "none")
+        return self.pixel * attention + self.category * csd_loss(
+            *logits, self.temperature, self.pool, "none"
+        )

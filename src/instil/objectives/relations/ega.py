@@ -19,9 +19,13 @@ def ega_loss(student: Tensor, teacher: Tensor, node: float = 0.8, edge: float = 
     Embeddings (N, D). Correlations are Pearson's over the D entries; distances are Frobenius norms, not squared. Raises ValueError where the
     shapes differ.
     """
-    mine, theirs = (unit(side - side.mean(1, keepdim=True)) for side in comparable(student, teacher, "ega_loss"))
+    mine, theirs = (
+        unit(side - side.mean(1, keepdim=True)) for side in comparable(student, teacher, "ega_loss")
+    )
     between = products(theirs, mine)
-    nodes = torch.linalg.vector_norm(between - torch.eye(len(between), dtype=between.dtype, device=between.device))
+    nodes = torch.linalg.vector_norm(
+        between - torch.eye(len(between), dtype=between.dtype, device=between.device)
+    )
     edges = torch.linalg.vector_norm(inner_products(mine) - inner_products(theirs))
     loss: Tensor = node * nodes + edge * edges
     return loss

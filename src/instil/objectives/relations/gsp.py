@@ -16,7 +16,9 @@ Kernel = Literal["cosine", "polynomial", "euclidean", "gaussian"]
 KERNELS = ("cosine", "polynomial", "euclidean", "gaussian")
 
 
-def gsp_loss(student: Tensor, teacher: Tensor, kernel: Kernel = "cosine", width: float = 1.0) -> Tensor:
+def gsp_loss(
+    student: Tensor, teacher: Tensor, kernel: Kernel = "cosine", width: float = 1.0
+) -> Tensor:
     """Squared difference of the kernel of any two nodes, mean over the N * N pairs (Joshi et al. 2022); a scalar.
 
     Embeddings (N, D) of any widths. ``polynomial`` is the cosine squared, ``euclidean`` the distance, ``gaussian`` exp(-distance² / (2 width)).

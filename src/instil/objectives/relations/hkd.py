@@ -20,7 +20,12 @@ Divergence = Literal["jeffreys", "kl", "squared"]
 
 
 def hkd_loss(
-    student: Tensor, teacher: Tensor, kernel: str = "combined", divergence: str = "jeffreys", epsilon: float = 0.0, teacher_kernel: str = ""
+    student: Tensor,
+    teacher: Tensor,
+    kernel: str = "combined",
+    divergence: str = "jeffreys",
+    epsilon: float = 0.0,
+    teacher_kernel: str = "",
 ) -> Tensor:
     """Divergence of the probabilities with which samples are neighbours, averaged over the N * N pairs (Passalis et al. 2020).
 
@@ -28,11 +33,16 @@ def hkd_loss(
     ``rbf`` and ``cauchy`` (both of scale 1); ``combined`` sums the losses of cosine and student_t. ``teacher_kernel``: where it is another one.
     ``epsilon``: added inside the logarithm of ``kl``, and to its denominator; in the authors' code 1e-6.
     """
-    for name, value, known in (("kernel", kernel, KERNELS), ("divergence", divergence, DIVERGENCES)):
+    for name, value, known in (
+        ("kernel", kernel, KERNELS),
+        ("divergence", divergence, DIVERGENCES),
+    ):
         if value not in known:
             raise ValueError(f"{name}: no {name} '{value}'; {closest(value, known)}")
     if kernel == "combined":
-        return hkd_loss(student, teacher, "cosine", divergence, epsilon) + hkd_loss(student, teacher, "student_t", divergence, epsilon)
+        return hkd_loss(student, teacher, "cosine", divergence, epsilon) + hkd_loss(
+            student, teacher, "student_t", divergence, epsilon
+        )
     mine, theirs = _neighbours(student, kernel), _neighbours(teacher, teacher_kernel or kernel)
     return _divergence(theirs, mine, divergence, epsilon).sum() / max(1, len(student) ** 2)
 
@@ -41,7 +51,10 @@ def _neighbours(samples: Tensor, kernel: str) -> Tensor:
     """[i, j]: the probability of j, which may be i itself, as the neighbour of i."""
     if kernel == "cosine":
         flat = full(samples).flatten(1)
-        likeness = (inner_products(flat / (torch.linalg.vector_norm(flat, dim=1, keepdim=True) + EPSILON)) + 1) / 2
+        likeness = (
+            inner_products(flat / (torch.linalg.vector_norm(flat, dim=1, keepdim=True) + EPSILON))
+            + 1
+        ) / 2
     else:
         distance = (squared_distances(samples) + EPSILON).sqrt()
         if kernel == "student_t":
@@ -49,8 +62,12 @@ def _neighbours(samples: Tensor, kernel: str) -> Tensor:
         elif kernel == "cauchy":
             likeness = 1 / (1 + distance.square())
         else:
-            likeness = (-distance / (distance.detach().mean() if kernel == "adaptive_rbf" else 1)).exp()
-    likeness = likeness.clamp_min(torch.finfo(likeness.dtype).tiny)  # opposite samples, and those very far apart
+            likeness = (
+                -distance / (distance.detach().mean() if kernel == "adaptive_rbf" else 1)
+            ).exp()
+    likeness = likeness.clamp_min(
+        torch.finfo(likeness.dtype).tiny
+    )  # opposite samples, and those very far apart
     return likeness / likeness.sum(1, keepdim=True)
 
 
@@ -103,13 +120,20 @@ class HKD(FeatureObjective):
         pairs: Pairs = "auto",
     ):
         super().__init__(pairs)
-        self.kernel, self.divergence, self.intermediate, self.decay = kernel, divergence, intermediate, decay
+        self.kernel, self.divergence, self.intermediate, self.decay = (
+            kernel,
+            divergence,
+            intermediate,
+            decay,
+        )
 
     def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
         return nn.Identity(), "neighbours of the samples"
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         mine, theirs = stages(student), stages(teacher)
-        terms = [hkd_loss(mine[i], theirs[j], self.kernel, self.divergence) for i, j in self.matched]
+        terms = [
+            hkd_loss(mine[i], theirs[j], self.kernel, self.divergence) for i, j in self.matched
+        ]
         early = self.intermediate * self.decay ** float(batch.get("progress", 0.0))
         return torch.stack([*(early * term for term in terms[:-1]), terms[-1]]).sum()

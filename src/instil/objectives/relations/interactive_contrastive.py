@@ -6,15 +6,27 @@ from torch import Tensor
 
 from instil.core import Batch, Card, Outputs
 from instil.objectives.contrastive import contrastive
-from instil.objectives.image_text import Form, ImageTextObjective, LearnedScale, require_form, similarities, unit_pair
+from instil.objectives.image_text import (
+    Form,
+    ImageTextObjective,
+    LearnedScale,
+    require_form,
+    similarities,
+    unit_pair,
+)
 
 
-def interactive_contrastive_loss(image: Tensor, text: Tensor, teacher_image: Tensor, teacher_text: Tensor, scale: Tensor | float) -> Tensor:
+def interactive_contrastive_loss(
+    image: Tensor, text: Tensor, teacher_image: Tensor, teacher_text: Tensor, scale: Tensor | float
+) -> Tensor:
     """Mean of the contrastive losses of student images with teacher texts and of student texts with teacher images; a scalar.
 
     Unit embeddings (N, D) of one width, similarities times ``scale`` (Yang et al. 2024).
     """
-    return (contrastive(similarities(image, teacher_text, scale)) + contrastive(similarities(text, teacher_image, scale))) / 2
+    return (
+        contrastive(similarities(image, teacher_text, scale))
+        + contrastive(similarities(text, teacher_image, scale))
+    ) / 2
 
 
 class InteractiveContrastive(ImageTextObjective):
@@ -55,4 +67,6 @@ class InteractiveContrastive(ImageTextObjective):
         self.scale = LearnedScale(self.form, student["image_embedding"])
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        return interactive_contrastive_loss(*self.projected(student), *unit_pair(teacher), self.scale())
+        return interactive_contrastive_loss(
+            *self.projected(student), *unit_pair(teacher), self.scale()
+        )

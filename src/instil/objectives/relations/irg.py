@@ -20,7 +20,9 @@ def irg_graph_loss(student: Tensor, teacher: Tensor) -> Tensor:
     samples themselves) too (Liu et al. 2019); a scalar. Samples (N, ...) of any shapes.
     """
     loss = F.mse_loss(_edges(student), _edges(teacher))
-    return loss + F.mse_loss(full(student), full(teacher)) if student.shape == teacher.shape else loss
+    return (
+        loss + F.mse_loss(full(student), full(teacher)) if student.shape == teacher.shape else loss
+    )
 
 
 def irg_transform_loss(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor]) -> Tensor:
@@ -66,7 +68,10 @@ class IRG(FeatureObjective):
         "stages: the loss then follows the scale of the features, and a change of width changes what is minimised. Each graph is divided "
         "by its largest distance, which one outlier sets. SemCKD's authors run it with weight 0.005.",
     )
-    needs: ClassVar = {"student": (("embedding", "logits"), ("features",)), "teacher": (("embedding", "logits"), ("features",))}
+    needs: ClassVar = {
+        "student": (("embedding", "logits"), ("features",)),
+        "teacher": (("embedding", "logits"), ("features",)),
+    }
 
     def __init__(self, transform: NonNegative = 1.0, pairs: Pairs = "auto"):
         super().__init__(pairs)
@@ -76,7 +81,9 @@ class IRG(FeatureObjective):
         """Pair the stages. Raises ValueError where there are fewer than two pairs to go through."""
         super().build(student, teacher)
         if self.transform and len(self.matched) < 2:
-            raise ValueError("the way through the stages needs two pairs of them at least; name them with pairs, or leave it out with transform: 0")
+            raise ValueError(
+                "the way through the stages needs two pairs of them at least; name them with pairs, or leave it out with transform: 0"
+            )
 
     def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
         return nn.Identity(), "distances of the samples"
@@ -85,5 +92,7 @@ class IRG(FeatureObjective):
         loss = irg_graph_loss(student[self.reads["student"][0]], teacher[self.reads["teacher"][0]])
         mine, theirs = stages(student), stages(teacher)
         for (i, j), (k, m) in itertools.pairwise(self.matched):
-            loss = loss + self.transform * irg_transform_loss((mine[i], mine[k]), (theirs[j], theirs[m]))
+            loss = loss + self.transform * irg_transform_loss(
+                (mine[i], mine[k]), (theirs[j], theirs[m])
+            )
         return loss

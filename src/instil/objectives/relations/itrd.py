@@ -19,9 +19,13 @@ def itrd_correlation_loss(student: Tensor, teacher: Tensor, order: float = 1.01)
 
     Embeddings (N, D); correlations are over the N samples, as the code takes them: covariances over N, deviations over N - 1.
     """
-    mine, theirs = (_standardized(side) for side in comparable(student, teacher, "itrd_correlation_loss"))
+    mine, theirs = (
+        _standardized(side) for side in comparable(student, teacher, "itrd_correlation_loss")
+    )
     correlation = (mine * theirs).sum(0) / max(1, len(mine))
-    return (1 - correlation).abs().pow(2 * order).sum().clamp_min(torch.finfo(mine.dtype).tiny).log2()
+    return (
+        (1 - correlation).abs().pow(2 * order).sum().clamp_min(torch.finfo(mine.dtype).tiny).log2()
+    )
 
 
 def _standardized(samples: Tensor) -> Tensor:
@@ -73,16 +77,23 @@ class ITRD(RelationObjective):
         "two wide ResNets from the numbers here; they use it without kd, with weight 1 on cross-entropy.",
     )
 
-    def __init__(self, correlation: NonNegative = 2.0, mutual: NonNegative = 1.0, order: Positive = 1.01):
+    def __init__(
+        self, correlation: NonNegative = 2.0, mutual: NonNegative = 1.0, order: Positive = 1.01
+    ):
         super().__init__()
         self.correlation, self.mutual, self.order = correlation, mutual, order
         self.head: nn.Module = nn.Identity()
 
     def connect(self, student: Tensor, teacher: Tensor) -> nn.Module:
-        self.head = nn.Linear(student.shape[1], teacher.shape[1], device=student.device, dtype=student.dtype)
+        self.head = nn.Linear(
+            student.shape[1], teacher.shape[1], device=student.device, dtype=student.dtype
+        )
         return super().connect(student, teacher)
 
     def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         aligned = self.head(like(self.head, student))
         mutual = itrd_mutual_loss(student if student.shape == teacher.shape else aligned, teacher)
-        return self.correlation * itrd_correlation_loss(aligned, teacher, self.order) + self.mutual * mutual
+        return (
+            self.correlation * itrd_correlation_loss(aligned, teacher, self.order)
+            + self.mutual * mutual
+        )

@@ -32,14 +32,23 @@ def lsp_loss(
     """
     source, target = edge_index
     kept = torch.ones_like(source, dtype=torch.bool) if counted is None else counted
-    mine, theirs = (log_softmax_into(edge_values(side, edge_index, kernel, width), target, len(side), kept) for side in (student, teacher))
+    mine, theirs = (
+        log_softmax_into(edge_values(side, edge_index, kernel, width), target, len(side), kept)
+        for side in (student, teacher)
+    )
     divergence = torch.where(kept, theirs.exp() * (theirs - mine), 0.0)
-    values = torch.zeros(len(student), dtype=divergence.dtype, device=divergence.device).index_add(0, target, divergence)
-    degree = torch.zeros(len(student), dtype=target.dtype, device=target.device).index_add(0, target, kept.to(target.dtype))
+    values = torch.zeros(len(student), dtype=divergence.dtype, device=divergence.device).index_add(
+        0, target, divergence
+    )
+    degree = torch.zeros(len(student), dtype=target.dtype, device=target.device).index_add(
+        0, target, kept.to(target.dtype)
+    )
     return reduced(values, reduction, torch.where(degree > 0, 0, UNLABELLED))
 
 
-def edge_values(embedding: Tensor, edge_index: Tensor, kernel: Kernel, width: float = 1.0) -> Tensor:
+def edge_values(
+    embedding: Tensor, edge_index: Tensor, kernel: Kernel, width: float = 1.0
+) -> Tensor:
     """How near the nodes (n, D) of each edge are, (E,).
 
     ``laplacian``: exp(-l1 / width); ``gaussian``: exp(-l2² / (2 width)); ``euclidean``: l2; ``cosine``, and ``polynomial``, its square.
@@ -94,4 +103,12 @@ class LSP(EdgeObjective):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         mine, theirs = self.read(student, teacher)
-        return lsp_loss(mine, theirs, edges_of(batch), self.kernel, self.width, self.counted(batch), reduction="none")
+        return lsp_loss(
+            mine,
+            theirs,
+            edges_of(batch),
+            self.kernel,
+            self.width,
+            self.counted(batch),
+            reduction="none",
+        )

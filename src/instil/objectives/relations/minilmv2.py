@@ -24,20 +24,28 @@ PARTS: tuple[tuple[Relations, tuple[tuple[str, str], ...]], ...] = (
 MASKED = -1e30
 
 
-def relation_scores(first: Tensor, second: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
+def relation_scores(
+    first: Tensor, second: Tensor, heads: int, mask: Tensor | None = None
+) -> Tensor:
     """Scaled products of the tokens of two (N, L, D), cut into relation heads of D / heads: (N, heads, L, L) (Wang et al. 2021).
 
     ``mask`` (N, L): a token where it is 0 is related to by none. Raises ValueError where D cannot be cut into so many heads.
     """
     if first.ndim != 3 or first.shape != second.shape or first.shape[-1] % heads:
         shapes = f"{tuple(first.shape)} and {tuple(second.shape)}"
-        raise ValueError(f"{shapes} cannot be related by {heads} heads; expected two of one shape (samples, tokens, width), width divisible by heads")
-    one, other = (full(side).reshape(*side.shape[:2], heads, -1).transpose(1, 2) for side in (first, second))
+        raise ValueError(
+            f"{shapes} cannot be related by {heads} heads; expected two of one shape (samples, tokens, width), width divisible by heads"
+        )
+    one, other = (
+        full(side).reshape(*side.shape[:2], heads, -1).transpose(1, 2) for side in (first, second)
+    )
     scores: Tensor = one @ other.mT / one.shape[-1] ** 0.5
     return scores if mask is None else scores.masked_fill(mask[:, None, None] == 0, MASKED)
 
 
-def minilmv2_loss(student: Tensor, teacher: Tensor, mask: Tensor | None = None, reduction: str = "mean") -> Tensor:
+def minilmv2_loss(
+    student: Tensor, teacher: Tensor, mask: Tensor | None = None, reduction: str = "mean"
+) -> Tensor:
     """KL(teacher || student) of the softmaxes of relation scores (N, heads, L, L) over the last dimension (Wang et al. 2021).
 
     Mean over heads and a sample's tokens; ``mask`` (N, L): 1 for a token, 0 for padding. Raises ValueError where the shapes differ.
@@ -77,10 +85,17 @@ class MiniLMv2(Objective):
     needs: ClassVar = dict.fromkeys(("student", "teacher"), (("queries",), ("keys",), ("values",)))
     samples = True
 
-    def __init__(self, heads: Annotated[int, Ge(1)] = 48, relations: Relations = "qq_kk_vv", layers: Layers = "last"):
+    def __init__(
+        self,
+        heads: Annotated[int, Ge(1)] = 48,
+        relations: Relations = "qq_kk_vv",
+        layers: Layers = "last",
+    ):
         super().__init__()
         if relations not in dict(PARTS):
-            raise ValueError(f"relations: no relations '{relations}'; {closest(relations, dict(PARTS))}")
+            raise ValueError(
+                f"relations: no relations '{relations}'; {closest(relations, dict(PARTS))}"
+            )
         self.heads, self.relations, self.layers = heads, relations, layers
         self.matched: list[tuple[int, int]] = []
         self.plan: list[str] = []
@@ -89,18 +104,34 @@ class MiniLMv2(Objective):
         """Pair the layers. Raises ValueError for a width that the relation heads do not divide, and for other tokens on either side."""
         mine, theirs = states(student, "values"), states(teacher, "values")
         self.matched = layer_map(self.layers, len(mine), len(theirs))
-        self.plan = [plan((i, j), mine[i - 1], theirs[j - 1], f"{self.heads} relation heads") for i, j in self.matched]
+        self.plan = [
+            plan((i, j), mine[i - 1], theirs[j - 1], f"{self.heads} relation heads")
+            for i, j in self.matched
+        ]
         for first, second, of_student, of_teacher in self.related(student, teacher, None):
             comparable(of_student, of_teacher, f"relations of {first} and {second}")
 
-    def related(self, student: Outputs, teacher: Outputs, mask: Tensor | None) -> Iterator[tuple[str, str, Tensor, Tensor]]:
+    def related(
+        self, student: Outputs, teacher: Outputs, mask: Tensor | None
+    ) -> Iterator[tuple[str, str, Tensor, Tensor]]:
         """Every relation of every pair of layers: what it is of, and the scores of student and teacher."""
         for i, j in self.matched:
             for first, second in dict(PARTS)[self.relations]:
-                mine, theirs = ((states(side, first)[n - 1], states(side, second)[n - 1]) for side, n in ((student, i), (teacher, j)))
-                yield first, second, relation_scores(*mine, self.heads, mask), relation_scores(*theirs, self.heads, mask)
+                mine, theirs = (
+                    (states(side, first)[n - 1], states(side, second)[n - 1])
+                    for side, n in ((student, i), (teacher, j))
+                )
+                yield (
+                    first,
+                    second,
+                    relation_scores(*mine, self.heads, mask),
+                    relation_scores(*theirs, self.heads, mask),
+                )
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         mask = token_mask(batch, states(student, "values")[-1])
-        terms = [minilmv2_loss(mine, theirs, mask, "none") for _, _, mine, theirs in self.related(student, teacher, mask)]
+        terms = [
+            minilmv2_loss(mine, theirs, mask, "none")
+            for _, _, mine, theirs in self.related(student, teacher, mask)
+        ]
         return torch.stack(terms).sum(0)

@@ -14,7 +14,9 @@ from instil.objectives.similarities import inner_products
 Form = Literal["code", "paper"]
 
 
-def pkt_loss(student: Tensor, teacher: Tensor, form: Form = "code", epsilon: float = 1e-7) -> Tensor:
+def pkt_loss(
+    student: Tensor, teacher: Tensor, form: Form = "code", epsilon: float = 1e-7
+) -> Tensor:
     """KL divergence of the neighbour probabilities under a cosine kernel (Passalis and Tefas 2018); a scalar.
 
     Embeddings (N, D) of any widths. ``form="code"``: mean over all N * N entries, each sample its own neighbour too, as the authors
@@ -22,7 +24,9 @@ def pkt_loss(student: Tensor, teacher: Tensor, form: Form = "code", epsilon: flo
     """
     if form not in ("code", "paper"):
         raise ValueError(f"form: no form '{form}'; {closest(form, ('code', 'paper'))}")
-    mine, theirs = (_neighbours(full(side.flatten(1)), form == "code", epsilon) for side in (student, teacher))
+    mine, theirs = (
+        _neighbours(full(side.flatten(1)), form == "code", epsilon) for side in (student, teacher)
+    )
     terms = theirs * ((theirs + epsilon) / (mine + epsilon)).log()
     return terms.sum() / (max(1, len(student) ** 2) if form == "code" else 1)
 

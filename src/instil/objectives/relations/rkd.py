@@ -16,7 +16,9 @@ def rkd_distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
     Embeddings (N, D) of any widths; mean over all N * N pairs, with the diagonal.
     """
-    return F.smooth_l1_loss(_in_means(student), _in_means(teacher), reduction="sum") / max(1, len(student) ** 2)
+    return F.smooth_l1_loss(_in_means(student), _in_means(teacher), reduction="sum") / max(
+        1, len(student) ** 2
+    )
 
 
 def rkd_angle_loss(student: Tensor, teacher: Tensor) -> Tensor:

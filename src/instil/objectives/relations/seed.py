@@ -17,7 +17,12 @@ from instil.objectives.relation_objective import ProjectedObjective
 
 
 def seed_loss(
-    student: Tensor, teacher: Tensor, queue: Tensor, temperature: float = 0.2, teacher_temperature: float = 0.01, reduction: str = "mean"
+    student: Tensor,
+    teacher: Tensor,
+    queue: Tensor,
+    temperature: float = 0.2,
+    teacher_temperature: float = 0.01,
+    reduction: str = "mean",
 ) -> Tensor:
     """Cross-entropy of the likeness to the sample's own teacher embedding and to the ``queue`` (K, D) (Fang et al. 2021).
 
@@ -25,8 +30,13 @@ def seed_loss(
     """
     mine, theirs = (unit(side) for side in comparable(student, teacher, "seed_loss"))
     anchors = queue.to(mine.dtype)
-    scores = [torch.cat([(side * theirs).sum(1, keepdim=True), products(side, anchors)], 1) for side in (mine, theirs)]
-    return reduced(soft_cross_entropy(scores[0] / temperature, scores[1] / teacher_temperature), reduction)
+    scores = [
+        torch.cat([(side * theirs).sum(1, keepdim=True), products(side, anchors)], 1)
+        for side in (mine, theirs)
+    ]
+    return reduced(
+        soft_cross_entropy(scores[0] / temperature, scores[1] / teacher_temperature), reduction
+    )
 
 
 class SEED(AnchorObjective, ProjectedObjective):
@@ -55,9 +65,25 @@ class SEED(AnchorObjective, ProjectedObjective):
         "samples.",
     )
 
-    def __init__(self, temperature: Positive = 0.2, teacher_temperature: Positive = 0.01, size: Annotated[int, Ge(1)] = 65536):
+    def __init__(
+        self,
+        temperature: Positive = 0.2,
+        teacher_temperature: Positive = 0.01,
+        size: Annotated[int, Ge(1)] = 65536,
+    ):
         super().__init__()
-        self.temperature, self.teacher_temperature, self.size = temperature, teacher_temperature, size
+        self.temperature, self.teacher_temperature, self.size = (
+            temperature,
+            teacher_temperature,
+            size,
+        )
 
     def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        return seed_loss(student, teacher, self.queue["teacher"], self.temperature, self.teacher_temperature, "none")
+        return seed_loss(
+            student,
+            teacher,
+            self.queue["teacher"],
+            self.temperature,
+            self.teacher_temperature,
+            "none",
+        )

@@ -36,10 +36,16 @@ def skd_pairwise_loss(
         raise ValueError(f"pooling: no pooling '{pooling}'; {closest(pooling, POOLS)}")
     cosines = []
     for side in one_grid(student, teacher):
-        pooled = F.max_pool2d(side, patch, ceil_mode=True) if pooling == "max" else F.avg_pool2d(side, patch, ceil_mode=True)
+        pooled = (
+            F.max_pool2d(side, patch, ceil_mode=True)
+            if pooling == "max"
+            else F.avg_pool2d(side, patch, ceil_mode=True)
+        )
         nodes = unit(positions(pooled), -1, through_length)
         if nodes.shape[1] < 2:
-            raise ValueError(f"patches of {patch[0]}x{patch[1]} leave one node of a map {tuple(side.shape)}; it has no other to be compared with")
+            raise ValueError(
+                f"patches of {patch[0]}x{patch[1]} leave one node of a map {tuple(side.shape)}; it has no other to be compared with"
+            )
         cosines.append(products(nodes, nodes))
     return reduced(squared_error(cosines[0], cosines[1]), reduction)
 
@@ -81,10 +87,14 @@ class SKDPairwise(DenseObjective):
         self.scale, self.pooling, self.through_length = scale, pooling, through_length
 
     def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
-        self.loss(student, teacher, nn.Identity())  # too few nodes are an error now, not in the first step
+        self.loss(
+            student, teacher, nn.Identity()
+        )  # too few nodes are an error now, not in the first step
         return super().connect(student, teacher)
 
     def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
         student, teacher = one_grid(student, teacher)
         height, width = (max(1, int(side * self.scale)) for side in student.shape[2:])
-        return skd_pairwise_loss(student, teacher, (height, width), self.pooling, self.through_length, reduction="none")
+        return skd_pairwise_loss(
+            student, teacher, (height, width), self.pooling, self.through_length, reduction="none"
+        )

@@ -19,7 +19,12 @@ Share = Annotated[float, Ge(0), Le(1)]
 
 
 def sskd_transformed_loss(
-    student: Tensor, teacher: Tensor, target: Tensor | None = None, temperature: float = 4.0, keep: float = 1.0, kept: Tensor | None = None
+    student: Tensor,
+    teacher: Tensor,
+    target: Tensor | None = None,
+    temperature: float = 4.0,
+    keep: float = 1.0,
+    kept: Tensor | None = None,
 ) -> Tensor:
     """KL divergence of the views' softened predictions times temperature squared, mean over the views kept (Xu et al. 2020); a scalar.
 
@@ -36,7 +41,11 @@ def sskd_transformed_loss(
 
 
 def sskd_contrastive_loss(
-    student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor], temperature: float = 0.5, keep: float = 0.75, kept: Tensor | None = None
+    student: tuple[Tensor, Tensor],
+    teacher: tuple[Tensor, Tensor],
+    temperature: float = 0.5,
+    keep: float = 0.75,
+    kept: Tensor | None = None,
 ) -> Tensor:
     """KL divergence of which of the N samples a view resembles, times temperature squared, mean over the views kept (Xu et al. 2020); a scalar.
 
@@ -44,9 +53,13 @@ def sskd_contrastive_loss(
     temperature. ``kept`` (N * V,) says which views learn; without it, where the teacher is wrong, the share ``keep`` of the views whose own
     sample ranks best, and all others.
     """
-    mine, theirs = (products(unit(views.flatten(0, 1)), unit(samples)) for samples, views in (student, teacher))
+    mine, theirs = (
+        products(unit(views.flatten(0, 1)), unit(samples)) for samples, views in (student, teacher)
+    )
     if kept is None:
-        own = torch.arange(len(teacher[0]), device=mine.device)[:, None].expand(teacher[1].shape[:2])
+        own = torch.arange(len(teacher[0]), device=mine.device)[:, None].expand(
+            teacher[1].shape[:2]
+        )
         kept = kept_views(theirs, own.flatten(), keep)
     return _mean_over(kept, softened_kl(mine, theirs, temperature)) * temperature**2
 
@@ -62,7 +75,10 @@ def kept_views(scores: Tensor, own: Tensor, keep: float) -> Tensor:
     order = by_lack[rank[by_lack].argsort(stable=True)]
     wrong = (rank > 0).sum()
     number = len(rank) - wrong + (wrong.double() * keep).floor()
-    return torch.empty_like(order).scatter_(0, order, torch.arange(len(rank), device=rank.device)) < number
+    return (
+        torch.empty_like(order).scatter_(0, order, torch.arange(len(rank), device=rank.device))
+        < number
+    )
 
 
 def _mean_over(kept: Tensor, values: Tensor) -> Tensor:
@@ -127,12 +143,22 @@ class SSKD(Objective):
         """The student's head, of the embedding's width; nothing where the student gives a projection."""
         if self.reads["student"][1] == "embedding":
             embedding, width = student["embedding"], student["embedding"].shape[1]
-            first, second = (nn.Linear(width, width, device=embedding.device, dtype=full(embedding).dtype) for _ in range(2))
+            first, second = (
+                nn.Linear(width, width, device=embedding.device, dtype=full(embedding).dtype)
+                for _ in range(2)
+            )
             self.head = nn.Sequential(first, nn.ReLU(), second)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine, theirs = ([full(side[role]) for role in self.reads[name]] for name, side in (("student", student), ("teacher", teacher)))
-        views = sskd_transformed_loss(mine[0], theirs[0], batch.get("label"), self.temperature, self.keep_transformed)
+        mine, theirs = (
+            [full(side[role]) for role in self.reads[name]]
+            for name, side in (("student", student), ("teacher", teacher))
+        )
+        views = sskd_transformed_loss(
+            mine[0], theirs[0], batch.get("label"), self.temperature, self.keep_transformed
+        )
         projected = self.head(like(self.head, mine[1])), self.head(like(self.head, mine[2]))
-        whose = sskd_contrastive_loss(projected, (theirs[1], theirs[2]), self.contrastive_temperature, self.keep_contrastive)
+        whose = sskd_contrastive_loss(
+            projected, (theirs[1], theirs[2]), self.contrastive_temperature, self.keep_contrastive
+        )
         return self.transformed * views + self.contrastive * whose

@@ -14,7 +14,9 @@ from instil.objectives.relations.crd import CRD
 from instil.objectives.transport import uniform_plan
 
 
-def wcord_transport_loss(student: Tensor, teacher: Tensor, regularization: float = 0.1, iterations: int = 50) -> Tensor:
+def wcord_transport_loss(
+    student: Tensor, teacher: Tensor, regularization: float = 0.1, iterations: int = 50
+) -> Tensor:
     """Cost of moving the N student embeddings onto the N teacher embeddings, (N, D), all with the mass 1 / N (Chen et al. 2021); a scalar.
 
     A cost is one minus the cosine; the entropy-regularized plan is a constant for the gradient.
@@ -28,8 +30,12 @@ class BoundedHeads(nn.Module):
 
     def __init__(self, student: Tensor, teacher: Tensor, dim: int):
         super().__init__()
-        self.student = nn.Linear(student.shape[1], dim, bias=False, device=student.device, dtype=student.dtype)
-        self.teacher = nn.Linear(teacher.shape[1], dim, bias=False, device=student.device, dtype=student.dtype)
+        self.student = nn.Linear(
+            student.shape[1], dim, bias=False, device=student.device, dtype=student.dtype
+        )
+        self.teacher = nn.Linear(
+            teacher.shape[1], dim, bias=False, device=student.device, dtype=student.dtype
+        )
 
     def forward(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         mine, theirs = bounded(self.student, student), bounded(self.teacher, teacher)

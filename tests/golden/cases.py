@@ -35,6 +35,22 @@ ROUNDING = 1e-12
 """Gradients smaller than this share of the case's largest are zero but for float64 rounding, such as a bias before a BatchNorm has."""
 
 
+class ReadOptions(dict[str, Any]):
+    """Options of a case that remember which of them an adapter has read."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        super().__init__(options)
+        self.unread = set(options)
+
+    def __getitem__(self, name: str) -> Any:
+        self.unread.discard(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.unread.discard(name)
+        return super().get(name, default)
+
+
 @dataclass
 class Case:
     """One golden case. ``case["student.logits"]`` is an array of it, ``"target" in case`` asks for one."""
@@ -49,6 +65,9 @@ class Case:
     zero_grads: tuple[str, ...] = ()
     formula: str = ""
 
+    def __post_init__(self) -> None:
+        self.options = ReadOptions(self.options)
+
     def __getitem__(self, name: str) -> Tensor:
         if name not in self.arrays:
             raise KeyError(f"{self.name} has no array '{name}'; it has {', '.join(self.arrays)}")
@@ -60,6 +79,20 @@ class Case:
     def option(self, name: str, default: Any = None) -> Any:
         """One option of the case."""
         return self.options.get(name, default)
+
+    def ignore(self, *names: str) -> None:
+        """Mark options that do not enter the loss, such as the sizes of the arrays, as read."""
+        for name in names:
+            self.option(name)
+
+    def require_read(self) -> None:
+        """Raise NotImplementedError if the case has an option that its adapter has not read."""
+        unread = sorted(self.options.unread) if isinstance(self.options, ReadOptions) else []
+        if unread:
+            values = ", ".join(f"{name}={self.options[name]!r}" for name in unread)
+            raise NotImplementedError(
+                f"{self.method}: the adapter does not know the options {values}"
+            )
 
     def says(self, *words: str) -> bool:
         """Whether the reduction text has one of the words, whatever their case."""
@@ -167,6 +200,7 @@ def relative_error(ours: Tensor, theirs: Tensor) -> float:
 def compare(case: Case, adapter: Adapter) -> dict[str, float]:
     """Relative error of the loss, of every gradient and of the adapter's further outputs."""
     answer = adapter(case)
+    case.require_read()
     loss, outputs = answer if isinstance(answer, tuple) else (answer, {})
     errors = {"loss": relative_error(loss, case["loss"])} | {
         name: relative_error(value, case[name]) for name, value in outputs.items()

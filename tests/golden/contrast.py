@@ -65,6 +65,7 @@ def irg(case: Case) -> Tensor:
 def hkd(case: Case) -> Tensor:
     """One kernel a side; or SemCKD's sum over stages, the first times a weight that does not decay."""
     if "student.embedding" not in case:
+        case.ignore("decay")  # the code never applies it
         weights = [case.option("init_weight", 100), *[1] * (len(case.pairs()) - 1)]
         return torch.stack(
             [
@@ -94,6 +95,7 @@ def hkd(case: Case) -> Tensor:
 
 
 def seed(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
+    case.ignore("K")
     teacher, rows = case["teacher.embedding"], case["queue"].T
     loss = seed_loss(
         case["student.embedding"], teacher, rows, case.option("t", 0.2), case.option("temp", 1e-4)
@@ -106,6 +108,7 @@ def seed(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
 
 def compress(case: Case) -> Tensor:
     """Two banks, or the teacher's for both sides."""
+    case.ignore("queue_size")
     theirs = case["bank.teacher"]
     mine = case.arrays.get("bank.student", theirs)
     return compress_loss(

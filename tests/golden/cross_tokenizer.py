@@ -102,6 +102,8 @@ def _start(side: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, int]:
 def spanned(case: Case, row: int) -> Pair:
     """Log-probabilities of spans, tokens put together by their bytes; the observed merge takes a span's first distribution, at the token itself."""
     late = case.option("token_merge_strategy") == "observed"
+    if case.option("skip_student_eos", False) or case.option("skip_teacher_eos", False):
+        raise NotImplementedError("merged spans without the end token")
     values, ids, sizes = [], [], []
     for prefix, (logits, target) in zip(("", "teacher."), sides(case, row), strict=True):
         start = int((target != UNLABELLED).nonzero()[0])
@@ -124,15 +126,17 @@ def spanned(case: Case, row: int) -> Pair:
     return mine[ends], at(theirs, partners(span, other))[ends]
 
 
+def hybrid_weight(case: Case, kind: str) -> float | None:
+    """Weight of the matched or unmatched tokens, which TRL's versions name differently."""
+    for name in (f"uld_hybrid_{kind}", f"hybrid_{kind}", kind):
+        if name in case.options:
+            return float(case.option(name))
+    return None
+
+
 def gold(case: Case) -> Tensor:
-    given = [
-        next(
-            (case.options[name] for name in (f"uld_hybrid_{kind}", kind) if name in case.options),
-            None,
-        )
-        for kind in WEIGHTS
-    ]
-    weights = None if None in given else (given[0], given[1])
+    matched, unmatched = (hybrid_weight(case, kind) for kind in WEIGHTS)
+    weights = None if matched is None or unmatched is None else (matched, unmatched)
     return of_rows(
         case,
         lambda student, teacher: hybrid(

@@ -29,6 +29,7 @@ def zskt(case: Case) -> Answer:
         case.option("KL_temperature", 1.0),
     )
     if case.says("minus"):
+        case.ignore("AT_beta")  # of the student's loss
         return -disagreement(student / soft, teacher / soft).mean() / student.shape[-1], {}
     attention = [attention_transfer_loss(s, t) for s, t in case.pairs()]
     return kd_loss(student, teacher, soft, scale=False) / student.shape[-1] + case.option(

@@ -66,6 +66,7 @@ def regressed(case: Case, student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def vid(case: Case) -> Tensor:
+    case.ignore("num_input_channels", "num_mid_channel", "num_target_channels")
     (student, teacher), parameters = case.pairs()[0], case.params()
     target, middle, source = (
         parameters[f"regressor.{n}.weight"].shape[i] for n, i in ((4, 0), (0, 0), (0, 1))
@@ -78,6 +79,7 @@ def vid(case: Case) -> Tensor:
 
 
 def reviewkd(case: Case) -> Tensor:
+    case.ignore("in_channels", "out_channels", "shapes")
     levels = tuple(case.option("levels", (4, 2, 1)))
     pairs = case.pairs()
     if "student.embedding" in case:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from instil.schemes.batch_statistics import Statistics, moments, statistics_loss
 from instil.schemes.deep_inversion import competition
-from instil.schemes.image_contrast import bank_contrast, pair_contrast
+from instil.schemes.image_contrast import bank_contrast, view_contrast
 from instil.schemes.image_priors import size, total_variation
 from instil.schemes.inversion import decision_adversarial
 from tests.golden.cases import Case
@@ -59,14 +59,17 @@ def cmi(case: Case) -> Answer:
         )
         return case.option("cr", 1.0) * loss, {}
     if "local_features" in case:
-        if case.option("contrast_mode", "all") != "all":
-            raise NotImplementedError(f"contrast_mode: {case.option('contrast_mode')}")
-        return pair_contrast(
+        anchors = case.option("contrast_mode", "all")
+        if anchors not in ("all", "one"):
+            raise NotImplementedError(f"contrast_mode: {anchors}")
+        loss = view_contrast(
             case["local_features"],
             case["global_features"],
             case.option("temperature"),
             case.option("base_temperature"),
-        ).mean(), {}
+        )
+        # With "one" the code takes the first views alone as anchors.
+        return (loss.mean() if anchors == "all" else loss[: len(loss) // 2].mean()), {}
     teacher, student = case["teacher.logits"], case["student.logits"]
     parts = {
         "part.oh": F.cross_entropy(teacher, case["target"]),

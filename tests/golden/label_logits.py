@@ -84,6 +84,7 @@ def deit_soft(case: Case) -> Tensor:
 
 
 def deit_hard(case: Case) -> Tensor:
+    case.ignore("tau")  # the temperature of the soft form
     alpha = case.option("alpha", 0.5)
     hard = deit_hard_loss(case["student.logits_dist"], case["teacher.logits"])
     return (1 - alpha) * cross_entropy_loss(case["student.logits"], case["target"]) + alpha * hard

@@ -92,6 +92,7 @@ def forward_kl(case: Case) -> Answer:
 
 
 def reverse_kl(case: Case) -> Answer:
+    case.ignore("reverse")
     return answer(case, reverse_kl_loss(*sides(case), temperature(case), False, reduction="none"))
 
 
@@ -277,6 +278,7 @@ def topk_reverse_kl(case: Case) -> Answer:
 def recorded(case: Case) -> tuple[Signal, Top]:
     """The student's logits, and the teacher's record, both at the case's temperature: what is left is then one class, or none."""
     t = temperature(case)
+    case.ignore("top_k")
     values = case["teacher.sparse_log_probs"]
     rest = torch.log1p(-values.exp().sum(-1, keepdim=True).clamp_max(1))
     rest = (

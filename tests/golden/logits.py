@@ -129,7 +129,9 @@ def nkd(case: Case) -> Tensor:
 
 
 def dist(case: Case) -> Tensor:
-    softness = 1.0 if case.says("no temperature") else temperature(case)
+    softness = temperature(case)
+    if case.says("no temperature"):
+        softness = 1.0
     epsilon = (
         0.0 if "torchdistill" in case.source else 1e-8
     )  # torch's cosine similarity clamps instead of adding
@@ -193,11 +195,11 @@ def dml(case: Case) -> Answer:
         if case.says("mean logits"):
             others = [torch.stack(others).mean(0)]
         label = label + cross_entropy_loss(peers[number], case["target"])
-        divergence = (
-            divergence
-            + torch.stack([peer_divergence(case, peers[number], other) for other in others]).mean()
-        )
-    outputs = {"part.ce": label, "part.kl": divergence}
+        terms = torch.stack([peer_divergence(case, peers[number], other) for other in others])
+        divergence = divergence + terms.mean()
+    # The alternating code keeps the sum over the other peers beside the mean that it adds.
+    whole = terms.sum() if "updated_peer" in case.options else divergence
+    outputs = {"part.ce": label, "part.kl": whole}
     return label + divergence, {name: value for name, value in outputs.items() if name in case}
 
 

@@ -95,6 +95,7 @@ def kdsvd(case: Case) -> Tensor:
 def ab(case: Case) -> Tensor:
     """Sums over the elements, and the repositories' weights."""
     only(case, "margin", "stage_weights", "scale", "feat_num")
+    case.ignore("feat_num")
     pairs = case.pairs()
     weights = case.option("stage_weights", halved(len(pairs)))
     margin, scale = case.option("margin", 1.0), case.option("scale", 3 / 1000)
@@ -106,6 +107,7 @@ def ab(case: Case) -> Tensor:
 def ofd(case: Case) -> Tensor:
     """Sums over the elements, the batch too; the margin is given, or comes from the teacher's BatchNorm."""
     only(case, "stage_divisors", "outer_scale", "bn_training")
+    case.ignore("outer_scale")
     terms = []
     for number, (student, teacher) in enumerate(case.pairs()):
         margin = case["margin"].flatten() if "margin" in case else None
@@ -135,6 +137,7 @@ def ickd(case: Case) -> Tensor:
 def mgd(case: Case) -> Tensor:
     """A sum over the elements, with the case's own mask."""
     only(case, "alpha_mgd", "lambda_mgd", "mask_on_channel")
+    case.ignore("lambda_mgd", "mask_on_channel")  # the case holds the mask that they lead to
 
     def generate(masked: Tensor) -> Tensor:
         return convolved(
@@ -210,6 +213,7 @@ def ft(case: Case) -> Tensor:
 def afd(case: Case) -> Tensor:
     """The attention with the official parameters."""
     only(case, "qk_dim", "n_t", "unique_t_shapes", "bn_training")
+    case.ignore("n_t", "unique_t_shapes")
     student, teacher = case.stages("student.features"), case.stages("teacher.features")
     names = (
         ("linear_trans_s.key_layer", "keys"),
@@ -257,11 +261,14 @@ def fbkd(case: Case) -> Tensor:
         )
         mask = ((case["student.spatial_mask"] + case["teacher.spatial_mask"]) / 2).detach()
         return scale * fbkd_loss(student, teacher, mask, weights, "batch")
+    # The code pools channels by their mean whatever channel_T is; reduction is a size.
+    case.ignore("channel_T", "reduction", "maxpool_stride")
     if case.option("mode", "dot_product") != "dot_product":
         raise NotImplementedError(f"a non-local block in mode {case.option('mode')}")
-    stride, first = (
-        (case.option("maxpool_stride", 2), "0.") if case.option("sub_sample", False) else (1, "")
-    )
+    # With sub_sample the code pools twice: 2 x 2 inside the non-local block, then once more.
+    stride, pooled = 1, ""
+    if case.option("sub_sample", False):
+        stride, pooled = 2 * case.option("maxpool_stride", 2), "0.0."
     names = {
         "features": "adaptation_layers",
         "channels": "channel_wise_adaptation",
@@ -272,9 +279,9 @@ def fbkd(case: Case) -> Tensor:
     }
     for side in ("student", "teacher"):
         parts = {
-            "value": f"g.{first}conv",
+            "value": f"g.{pooled}conv",
             "query": "theta.conv",
-            "key": f"phi.{first}conv",
+            "key": f"phi.{pooled}conv",
             "out": "conv_out.conv",
             "norm": "conv_out.bn",
         }

@@ -97,6 +97,7 @@ def cirkd_minibatch(case: Case) -> Tensor:
 
 
 def cirkd_memory(case: Case) -> Answer:
+    case.ignore("num_classes")
     ((student, teacher),) = case.pairs()
     official = {
         name: value.clone() if "running" in name or "num_" in name else value
@@ -206,6 +207,7 @@ def weighted(case: Case, loss: Tensor) -> Tensor:
 
 
 def clipkd_fd(case: Case) -> Tensor:
+    case.ignore("logit_scale", "teacher_logit_scale")
     return weighted(case, clip_feature_loss(*projected(case), *pair(case, "teacher")))
 
 
@@ -214,6 +216,7 @@ def clipkd_gd(case: Case) -> Tensor:
 
 
 def clipkd_icl(case: Case) -> Tensor:
+    case.ignore("logit_scale", "teacher_logit_scale")  # the loss has a scale of its own
     return weighted(
         case,
         interactive_contrastive_loss(
@@ -232,6 +235,7 @@ def clipkd_crd(case: Case) -> Tensor:
 
 
 def clipkd_afd(case: Case) -> Tensor:
+    case.ignore("logit_scale", "teacher_logit_scale")  # the loss has a scale of its own
     fused = []
     for name, mine, theirs in zip(
         ("visual", "text"), projected(case), pair(case, "teacher"), strict=True

@@ -66,6 +66,17 @@ def test_the_last_line_and_the_exit_code(
     assert capsys.readouterr().out.splitlines()[-1] == summary
 
 
+def test_an_option_that_the_adapter_does_not_read_is_a_failure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = folder(tmp_path)
+    entries = json.loads((tmp_path / "index.json").read_text())
+    entries[0]["options"] = {"beta": 1.0, "sharpness": 2}
+    (tmp_path / "index.json").write_text(json.dumps(entries))
+    assert main([path]) == 1
+    assert "does not know the options sharpness=2" in capsys.readouterr().out
+
+
 def test_a_missing_array_file_is_a_failure_and_a_missing_index_bad_usage(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

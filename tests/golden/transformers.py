@@ -57,6 +57,7 @@ def tinybert(case: Case) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         )
     if case.option("mask_threshold", -100.0) != -100.0:
         raise NotImplementedError(f"mask_threshold={case.option('mask_threshold')}")
+    case.ignore("student_layers", "teacher_layers")
     hidden, taught = case.stages("student.hidden_states"), case.stages("teacher.hidden_states")
     attentions, targets = case.stages("student.attentions"), case.stages("teacher.attentions")
     layers, zero = [], torch.zeros((), dtype=torch.float64)
@@ -237,6 +238,7 @@ def srd_features(case: Case, side: str) -> Tensor:
 
 def theia(case: Case) -> Tensor:
     """The mean over the teachers."""
+    case.ignore("teachers")
     weights = {
         "cos_l1": (0.9, 0.1, 0.0),
         "mse": (0.0, 0.0, 1.0),
@@ -298,6 +300,7 @@ def unic(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
 
 def phi_s(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
     """Eigenvectors have a sign each, which is taken from the case."""
+    case.ignore("dim")
     teacher = case["teacher.embedding"]
     mean, matrix = phi_s_matrix(teacher)
     turn = equalizing_rotation(torch.linalg.eigvalsh(torch.cov(teacher.T)))

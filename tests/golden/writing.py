@@ -30,6 +30,7 @@ def minillm(case: Case) -> Answer:
             case["student.logits"],
             case["teacher.logits"],
             case.option("kd_temperature", 1.0),
+            scale=False,
             weight=there,
         )
     return _of_trl(case) if "trl" in case.source else _of_authors(case)

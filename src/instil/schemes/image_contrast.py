@@ -27,19 +27,36 @@ def bank_contrast(
     return rows[:number].sum() / sizes[0] + rows[number:].sum() / sizes[1]
 
 
+def view_contrast(
+    one: Tensor, other: Tensor, temperature: float = 0.1, base_temperature: float = 0.07
+) -> Tensor:
+    """Contrastive loss of each view against all other views of the batch.
+
+    The positive of a view is the other view of the same image; the negatives are the remaining
+    2 N - 2 views. The loss is scaled by ``temperature / base_temperature``, as in the authors' code.
+
+    Args:
+        one: first views (N, D), unit rows.
+        other: second views (N, D), unit rows, in the same order of images.
+        temperature: softmax temperature, > 0.
+        base_temperature: divisor of the scale, > 0.
+
+    Returns:
+        One value per view (2 N,): the first views, then the second ones.
+    """
+    views = torch.cat([full(one), full(other)])
+    num_images = len(one)
+    similarity = (views @ views.T / temperature).fill_diagonal_(-torch.inf)
+    positive = torch.arange(2 * num_images, device=views.device).roll(num_images)
+    values = -similarity.log_softmax(1).gather(1, positive[:, None]).squeeze(1)
+    return temperature / base_temperature * values
+
+
 def pair_contrast(
     one: Tensor, other: Tensor, temperature: float = 0.1, base_temperature: float = 0.07
 ) -> Tensor:
-    """Each of the 2 N views finds the other view of its image among the 2 N - 1 other views: unit rows (N, D) give (N,), the mean over both views.
-
-    Times temperature / base_temperature, as in the authors' code.
-    """
-    views = torch.cat([full(one), full(other)])
-    number = len(one)
-    similar = (views @ views.T / temperature).fill_diagonal_(-torch.inf)
-    partner = torch.arange(2 * number, device=views.device).roll(number)
-    values = -similar.log_softmax(1).gather(1, partner[:, None]).squeeze(1)
-    return temperature / base_temperature * values.view(2, number).mean(0)
+    """Mean of :func:`view_contrast` over the two views of each image: (N, D) give (N,)."""
+    return view_contrast(one, other, temperature, base_temperature).view(2, len(one)).mean(0)
 
 
 def views(image: Tensor, draws: Tensor, smallest: float) -> Tensor:

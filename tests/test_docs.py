@@ -213,7 +213,7 @@ def test_readme_commands(given: dict[str, Any], tmp_path: Path) -> None:
 def test_a_recipe_takes_the_example_method(given: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "own_method.py").write_text((ROOT / "examples" / "own_method.py").read_text())
     (tmp_path / "my.yaml").write_text(
-        "imports: [own_method]\ndata: {name: digits, labels: 100}\nteacher: cnn\nstudent: mlp\n"
+        "imports: [own_method]\ndata: {name: digits, num_labeled: 100}\nteacher: cnn\nstudent: mlp\n"
         "objectives: {cross_entropy: {}, jensen_shannon: {temperature: 2}}\n"
     )
     command("run", "my.yaml", *SHORT, "export=false", "--out", "out", folder=tmp_path)

@@ -85,9 +85,9 @@ def test_run_takes_a_file_and_changes(
     Path("a=b.yaml").write_text(
         "data: {name: digits}\nstudent: networks:mlp\nobjectives: {cross_entropy: }\n"
     )
-    assert called(capsys, "run", "a=b.yaml", "data.labels=7")[0] == 0
+    assert called(capsys, "run", "a=b.yaml", "data.num_labeled=7")[0] == 0
     recipe, out, _ = runs[0]
-    assert (recipe.name, recipe.data.labels) == ("a=b", 7)
+    assert (recipe.name, recipe.data.num_labeled) == ("a=b", 7)
     assert re.fullmatch(r"runs/a=b-\d{8}-\d{6}", out.as_posix())
 
 

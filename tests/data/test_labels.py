@@ -55,7 +55,7 @@ def test_rows_of_several_labels_count_as_one():
 
 @pytest.mark.parametrize("count", [-1, 7])
 def test_more_labels_than_there_are_is_an_error(count):
-    with pytest.raises(ValueError, match=f"labels: {count} of 6"):
+    with pytest.raises(ValueError, match=f"num_labeled: {count} of 6"):
         few_labels(data([0, 1, 2, 3, 0, 1]), count)
 
 

@@ -16,7 +16,7 @@ from instil.recipe.overrides import override
 from instil.recipe.sections import Recipe
 
 SMALL: dict[str, Any] = {
-    "data": {"name": "digits", "labels": 100, "batch_size": 250},
+    "data": {"name": "digits", "num_labeled": 100, "batch_size": 250},
     "teacher": {"model": "cnn", "options": {"width": 2}},
     "student": {"model": "mlp", "options": {"width": 4}},
     "objectives": {"cross_entropy": {}, "kd": {"temperature": 2}},

@@ -410,7 +410,7 @@ def test_a_student_that_goes_on_is_taught_by_what_it_was(
 
 def test_a_stage_may_batch_and_augment_otherwise(fits: dict[str, Spied], tmp_path: Path) -> None:
     stages = [
-        {"data": {"batch_size": 100, "labels": 50}},
+        {"data": {"batch_size": 100, "num_labeled": 50}},
         {"data": {"augment": {"crop": 1}}, "student": "previous"},
     ]
     run_of(recipe("seeds=[0]", "baselines=[]", stages=stages), tmp_path / "run")

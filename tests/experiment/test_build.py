@@ -173,7 +173,7 @@ def test_several_labels_an_image_and_yes_or_no(kind: str, command: Command, here
     np.savez("data.npz", image=image, label=label if kind == "multi" else label[:, :1])
     write(
         task={"name": "classification", "kind": kind},
-        data={"name": "npz:data.npz", "labels": 30, "batch_size": 20},
+        data={"name": "npz:data.npz", "num_labeled": 30, "batch_size": 20},
         objectives={"cross_entropy": {}, "kd": {"multi_label": True}},
         baselines=["alone", "pseudo_labels"],
     )

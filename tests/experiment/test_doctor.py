@@ -87,7 +87,7 @@ def test_values_and_gradients_by_hand() -> None:
         ),
         (["objectives.kd.weight=1e-6"], "objectives.kd: has "),
         (
-            ["data.labels=1", "data.batch_size=2"],
+            ["data.num_labeled=1", "data.batch_size=2"],
             "objectives.cross_entropy: nothing in the batch counts for it",
         ),
         (["objectives.kd.weight={start: 0, end: 1}"], "objectives.kd: its gradient does not reach"),
@@ -207,7 +207,7 @@ def test_it_says_what_a_kept_teacher_really_says(
         "teacher_train.epochs=30",
         "train.epochs=1",
         "data.batch_size=100",
-        "data.labels=null",
+        "data.num_labeled=null",
     )
     run_of(one, tmp_path / "run")
     assert doctor(one)["stages"][0]["match"]["teacher_accuracy"] > 0.6

@@ -133,8 +133,8 @@ CASES: dict[str, tuple[dict[str, Any], list[str], str]] = {
     ),
     "more labels than images": (
         {},
-        ["data.labels=2000"],
-        "data: labels: 2000 of 1000 labelled images cannot keep their label",
+        ["data.num_labeled=2000"],
+        "data: num_labeled: 2000 of 1000 labelled images cannot keep their label",
     ),
     "a cut too fine": (
         {},
@@ -143,7 +143,7 @@ CASES: dict[str, tuple[dict[str, Any], list[str], str]] = {
     ),
     "a cut too fine for the labels": (
         {},
-        ["data.labels=10", "train.accumulate=20"],
+        ["data.num_labeled=10", "train.accumulate=20"],
         "train: a batch of 10 items cannot be cut",
     ),
     "a coupled loss cut": (

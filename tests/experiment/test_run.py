@@ -261,7 +261,7 @@ def stop_at(
 
 
 LONG: dict[str, Any] = {
-    "data": {"name": "digits", "labels": 100, "batch_size": 250, "augment": {"crop": 1}},
+    "data": {"name": "digits", "num_labeled": 100, "batch_size": 250, "augment": {"crop": 1}},
     "train": {"epochs": 4, "optimizer": {"lr": 1e-2}, "checkpoint_every": 2},
 }
 HINT: dict[str, Any] = {

@@ -27,17 +27,23 @@ TEXT = {"model": "text_transformer", "options": {"width": 4, "depth": 1}}
 TOWERS = {"model": "two_towers", "options": {"width": 2, "text_width": 4}}
 SECTIONS: dict[str, dict[str, Any]] = {
     "segmentation": {
-        "data": {"name": "digit_scenes", "scenes": 24, "size": 8, "labels": 8, "batch_size": 8},
+        "data": {
+            "name": "digit_scenes",
+            "scenes": 24,
+            "size": 8,
+            "num_labeled": 8,
+            "batch_size": 8,
+        },
         "teacher": {"model": "segmenter", "options": {"width": 4}},
         "student": {"model": "segmenter", "options": {"width": 2}},
     },
     "text_classification": {
-        "data": {"name": "digit_tokens", "labels": 100, "batch_size": 250},
+        "data": {"name": "digit_tokens", "num_labeled": 100, "batch_size": 250},
         "teacher": TEXT,
         "student": TEXT,
     },
     "node_classification": {
-        "data": {"name": "digit_graph", "labels": 100, "batch_size": 250},
+        "data": {"name": "digit_graph", "num_labeled": 100, "batch_size": 250},
         "teacher": {"model": "gcn", "options": {"width": 4}},
         "student": {"model": "mlp", "options": {"width": 4}},
     },
@@ -48,12 +54,12 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "objectives": {"contrastive": {}, "clip_feature": {"weight": 10}},
     },
     "regression": {
-        "data": {"name": "digit_poses", "labels": 100, "batch_size": 250},
+        "data": {"name": "digit_poses", "num_labeled": 100, "batch_size": 250},
         "teacher": {"model": "cnn", "options": {"width": 4}},
         "objectives": {"mean_squared_error": {}, "logit_mse": {}},
     },
     "detection": {
-        "data": {"name": "digit_boxes", "labels": 100, "batch_size": 250},
+        "data": {"name": "digit_boxes", "num_labeled": 100, "batch_size": 250},
         "teacher": {"model": "detector", "options": {"width": 4}},
         "student": {"model": "detector", "options": {"width": 2}},
         "objectives": {
@@ -216,7 +222,7 @@ def test_what_a_teacher_said_of_a_node_is_what_it_says_of_it() -> None:
 
 
 def test_alone_sees_all_pairs_where_no_label_is_needed() -> None:
-    bench = Bench.of(small("image_text", "data.labels=50"))
+    bench = Bench.of(small("image_text", "data.num_labeled=50"))
     samples = bench.train_data(0)
     assert len(build.learnt_from(label_objectives(bench.recipe, "contrastive"), samples)) == 1000
     assert len(build.learnt_from(label_objectives(bench.recipe, "cross_entropy"), samples)) == 50

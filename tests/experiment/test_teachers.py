@@ -141,7 +141,7 @@ def test_a_teacher_of_other_classes_has_no_score(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
-    data = "data={name: digit_domains, classes: ['5', '6', '7', '8', '9'], labels: 10}"
+    data = "data={name: digit_domains, classes: ['5', '6', '7', '8', '9'], num_labeled: 10}"
     changes = (
         data,
         f"teacher={LOW}",

@@ -73,7 +73,7 @@ def test_what_makes_another_teacher(change: str) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        "data.labels=50",
+        "data.num_labeled=50",
         "data.workers=2",
         "seeds=[5]",
         "objectives.kd.temperature=8",

@@ -171,8 +171,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no such option": ({"images": {"name": "blobs", "cell": 4}}, r"data\.images\.cell"),
     "labels": (
-        {"images": "noise", "data": {"name": "digits", "images": "noise", "labels": 10}},
-        "leave data.labels out",
+        {"images": "noise", "data": {"name": "digits", "images": "noise", "num_labeled": 10}},
+        "leave data.num_labeled out",
     ),
     "a student on labels": (
         {"images": "noise", "baselines": ["alone"]},

@@ -20,7 +20,7 @@ from instil.recipe.overrides import merge, override, parse
 from instil.recipe.sections import Model, TeacherModel
 
 SMALL: dict[str, Any] = {
-    "data": {"name": "digits", "labels": 100},
+    "data": {"name": "digits", "num_labeled": 100},
     "teacher": {"model": "networks:cnn"},
     "student": {"model": "networks:mlp", "options": {"width": 16}},
     "objectives": {"cross_entropy": None, "kd": {"temperature": 4}},

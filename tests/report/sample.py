@@ -26,7 +26,7 @@ ECE = {
 AGREEMENT = {"alone": 0.824, "label_smoothing": 0.839, "pseudo_labels": 0.937, "distilled": 0.959}
 RECIPE = """\
 task: classification
-data: {name: digits, labels: 100, batch_size: 64}
+data: {name: digits, num_labeled: 100, batch_size: 64}
 teacher: {model: networks:cnn, options: {width: 32}}
 student: {model: networks:mlp, options: {width: 16}}
 scheme: offline

@@ -23,7 +23,7 @@ def few_labels(data: Data, count: int, seed: int = 0) -> Data:
     rows = _labelled_rows(data)
     if not 0 <= count <= len(rows):
         raise ValueError(
-            f"labels: {count} of {len(rows)} labelled {data.noun}s cannot keep their label"
+            f"num_labeled: {count} of {len(rows)} labelled {data.noun}s cannot keep their label"
         )
     kept = rows[balanced_order(data.label[rows], seed + APART)[:count]]
     label = torch.full_like(data.label, UNLABELLED)

@@ -114,7 +114,7 @@ class Bench:
 
     def train_data(self, seed: int) -> Samples:
         """The samples that the student learns from, with as many labels as the recipe lets it see, chosen by ``seed``."""
-        count = self.recipe.data.labels
+        count = self.recipe.data.num_labeled
         with at("data"):
             return self.samples if count is None else labels.few_labels(self.samples, count, seed)
 

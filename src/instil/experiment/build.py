@@ -223,7 +223,7 @@ def _check_labels(recipe: Recipe, objectives: Objectives) -> None:
         recipe.data.images is not None
         and not catalogue.find("scheme", recipe.scheme.type).labels_images
     )
-    none = "data.images: such images have none" if made else "data.labels is 0"
+    none = "data.images: such images have none" if made else "data.num_labeled is 0"
     none = (
         "data.augment.mixup: a mixture of two images has none"
         if recipe.data.augment.mixup
@@ -232,7 +232,7 @@ def _check_labels(recipe: Recipe, objectives: Objectives) -> None:
     needing = [
         name for name, objective in objectives.named() if isinstance(objective, LabelObjective)
     ]
-    if needing and (recipe.data.augment.mixup or recipe.data.labels == 0 or made):
+    if needing and (recipe.data.augment.mixup or recipe.data.num_labeled == 0 or made):
         raise RecipeError(
             f"objectives.{needing[0]}: {type(objectives[needing[0]]).__name__} needs labels, and {none}; leave one of the two out"
         )

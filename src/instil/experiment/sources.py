@@ -25,8 +25,8 @@ MAKERS: dict[str, type[Maker]] = {"noise": Noise, "blobs": Blobs, "blank": Blank
 
 def substitutes(images: Images, splits: Splits, recipe: Recipe) -> Samples:
     """What stands for the training samples: as many images that are made, or all training images of another source, without their labels."""
-    if recipe.data.labels is not None:
-        raise ValueError("such images have no labels; leave data.labels out")
+    if recipe.data.num_labeled is not None:
+        raise ValueError("such images have no labels; leave data.num_labeled out")
     if images.name in MAKERS:
         return Made(splits.validation, len(splits.train), maker(images.name, images.options))
     try:

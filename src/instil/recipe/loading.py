@@ -17,6 +17,7 @@ from instil.recipe.checking import methods, read, wrong
 from instil.recipe.errors import RecipeError, unknown
 from instil.recipe.options import defaults, plain
 from instil.recipe.overrides import REPLACED, merge, override, parse
+from instil.recipe.renamed import renamed_keys
 from instil.recipe.sections import Recipe
 
 BASELINES = ("alone",)
@@ -43,7 +44,7 @@ SHORT = (
     ("teacher", "model"),
 )
 """Sections of which one key may stand for the whole."""
-STAGE_DATA = ("images", "labels", "batch_size", "sampler", "workers", "augment")
+STAGE_DATA = ("images", "num_labeled", "batch_size", "sampler", "workers", "augment")
 
 
 def load(where: str | Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -93,7 +94,12 @@ def build(data: Mapping[str, Any]) -> Recipe:
     whole = _resolved(data)
     told: dict[str, str] = {}  # one line a place
     for line in "\n".join(
-        [*wrong(whole), *_no_stage_before(whole), *_wrong_stages(whole)]
+        [
+            *renamed_keys(whole),
+            *wrong(whole),
+            *_no_stage_before(whole),
+            *_wrong_stages(whole),
+        ]
     ).splitlines():
         told.setdefault(line.partition(": ")[0], line)
     lines = [
@@ -279,7 +285,7 @@ def _resolved(data: Mapping[str, Any]) -> dict[str, Any]:
     if (
         whole.get("baselines") is None
         and isinstance(whole.get("data"), Mapping)
-        and whole["data"].get("labels") == 0
+        and whole["data"].get("num_labeled") == 0
     ):
         whole["baselines"] = []
     if whole.get("baselines") is None:

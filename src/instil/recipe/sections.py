@@ -63,16 +63,18 @@ class Images(Open):
 
 
 class Data(Open):
-    """Where samples come from; ``images`` is what the student sees instead of the training samples, which are then not opened for it (null: these),
-    ``labels`` of how many it sees the label (null: all), ``workers`` how many processes decode images.
+    """Source of the samples, and how the student reads them; further keys are options of the source.
 
-    ``sampler``: who comes together in the distilled student's batches; teacher and baselines have shuffled ones, and as many steps.
-    Further keys are the source's own options.
+    ``images`` replaces the training samples of the student, which are then not opened for it (null: no replacement).
+    ``num_labeled`` is the number of training samples whose label the student sees (null: all).
+    ``workers`` is the number of processes that decode images.
+    ``sampler`` composes the batches of the distilled student; teacher and baselines have shuffled batches and the same
+    number of steps.
     """
 
     name: str
     images: Images | None = None
-    labels: Annotated[int, Ge(0)] | None = None
+    num_labeled: Annotated[int, Ge(0)] | None = None
     batch_size: Whole = 64
     sampler: str = "shuffled"
     workers: Annotated[int, Ge(0)] = 0

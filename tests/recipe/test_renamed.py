@@ -1,0 +1,31 @@
+"""Keys with a new name: an old key is refused, and the message names the new one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from instil.recipe import build
+from instil.recipe.errors import RecipeError
+
+RECIPE: dict[str, Any] = {
+    "data": {"name": "digits"},
+    "teacher": "cnn",
+    "student": "mlp",
+    "objectives": {"kd": None},
+}
+
+
+def test_an_old_key_is_refused_with_the_new_name() -> None:
+    with pytest.raises(RecipeError) as caught:
+        build(RECIPE | {"data": {"name": "digits", "labels": 100}})
+    assert str(caught.value) == ("data.labels: unknown key. Its new name is data.num_labeled.")
+
+
+def test_an_old_key_in_a_stage_is_refused_once_with_its_place() -> None:
+    with pytest.raises(RecipeError) as caught:
+        build(RECIPE | {"stages": [{}, {"data": {"labels": 100}}]})
+    assert str(caught.value) == (
+        "stages.1.data.labels: unknown key. Its new name is stages.1.data.num_labeled."
+    )

@@ -167,8 +167,32 @@ def total_variation(student: Side, teacher: Side) -> tuple[Tensor, Tensor]:
 
 
 def alpha_beta(alpha: float, beta: float) -> Term:
-    """The alpha-beta divergence of p and q (Wang et al. 2025), for ``alpha`` and ``beta`` above 0."""
+    """Alpha-beta divergence of teacher p and student q (Wang et al. 2025), with its limits.
 
+    Exponents may be zero or negative. Where ``alpha``, ``beta`` or their sum is 0, the divergence
+    is the limit of the general formula.
+    """
+    if alpha > 0 and beta > 0:
+        return _alpha_beta_above_zero(alpha, beta)
+
+    def term(student: Side, teacher: Side) -> tuple[Tensor, Tensor]:
+        # A class of probability 0 on both sides counts as p = q = 1, which adds 0 to the value
+        # and to the gradient; a negative power of 0 would be infinite.
+        impossible = (student.log <= FLOOR) & (teacher.log <= FLOOR)
+        log_p = teacher.log.masked_fill(impossible, 0.0)
+        log_q = student.log.masked_fill(impossible, 0.0)
+        if alpha == 0:
+            slope = (log_q * beta).exp_().mul_(log_q - log_p)
+        else:
+            powers = (log_q * (alpha + beta)).exp_()
+            slope = powers.sub_((log_p * alpha + log_q * beta).exp_()).div_(alpha)
+        values = _alpha_beta_limit(log_p, log_q, alpha, beta)
+        return values.sum(-1), student.gradient(slope)
+
+    return term
+
+
+def _alpha_beta_above_zero(alpha: float, beta: float) -> Term:
     def term(student: Side, teacher: Side) -> tuple[Tensor, Tensor]:
         cross = (teacher.log * alpha).add_(student.log, alpha=beta).exp_()
         p, q = (teacher.log * (alpha + beta)).exp_(), (student.log * (alpha + beta)).exp_()
@@ -178,6 +202,24 @@ def alpha_beta(alpha: float, beta: float) -> Term:
         return value, student.gradient(q.sub_(cross).div_(alpha))
 
     return term
+
+
+def _alpha_beta_limit(log_p: Tensor, log_q: Tensor, alpha: float, beta: float) -> Tensor:
+    """Summands (n, V) of the divergence for exponents of which one is zero or negative."""
+    ratio = log_p - log_q
+    if alpha == 0 and beta == 0:
+        return ratio**2 / 2
+    if beta == 0:
+        p, q = (log_p * alpha).exp(), (log_q * alpha).exp()
+        return (p * ratio * alpha - p + q) / alpha**2
+    if alpha == 0:
+        p, q = (log_p * beta).exp(), (log_q * beta).exp()
+        return (p - q - q * ratio * beta) / beta**2
+    if alpha + beta == 0:
+        return ((ratio * alpha).expm1() - ratio * alpha) / alpha**2
+    both = alpha + beta
+    p, q = (log_p * both).exp() * (alpha / both), (log_q * both).exp() * (beta / both)
+    return (p + q - (log_p * alpha + log_q * beta).exp()) / (alpha * beta)
 
 
 def times(term: Term, factor: float) -> Term:

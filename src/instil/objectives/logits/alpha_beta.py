@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from instil.core import Batch, Card, Positive
@@ -21,25 +23,47 @@ def alpha_beta_loss(
     weight: Tensor | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """T² times the alpha-beta divergence of teacher and student, of every token (Wang et al. 2025).
+    """Alpha-beta divergence of teacher and student (Wang et al. 2025, Definition 4.1).
 
-    It is -sum(p^alpha q^beta - a p^(alpha + beta) - b q^(alpha + beta)) / (alpha beta), a and b being alpha and beta over their sum.
-    Logits (..., V) or projections, in any mixture, give (...) for reduction ``none``; ``weight`` (...) is how much each token counts.
-    Raises ValueError where tokens or classes differ, and for an alpha or beta that is not above 0.
+    For the teacher's probabilities ``p`` and the student's ``q`` the divergence is
+    ``-sum(p^alpha q^beta - a p^(alpha + beta) - b q^(alpha + beta)) / (alpha beta)`` with
+    ``a = alpha / (alpha + beta)`` and ``b = beta / (alpha + beta)``. Where ``alpha``, ``beta`` or
+    their sum is 0 it is the limit of this formula: (1, 0) is the forward and (0, 1) the reverse
+    KL divergence, (0, 0) half the squared difference of the log-probabilities.
+
+    Args:
+        student: student logits (..., V), or a projection (hidden states and head).
+        teacher: teacher logits (..., V), or a projection.
+        alpha: exponent of the teacher's probability, any finite number.
+        beta: exponent of the student's probability, any finite number.
+        temperature: softmax temperature, > 0.
+        scale: multiply by ``temperature ** 2``.
+        weight: weight of each token (...), 0 for tokens that do not count.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"`` (one value per token).
+
+    Returns:
+        Scalar, or (...) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if tokens or classes differ, or an exponent is not finite.
+
+    Example:
+        >>> import torch
+        >>> student, teacher = torch.zeros(2, 3), torch.eye(3)[:2]
+        >>> alpha_beta_loss(student, teacher, alpha=1.0, beta=0.0)
+        tensor(0.1233)
     """
-    if min(alpha, beta) <= 0:
-        raise ValueError(
-            f"alpha {alpha} and beta {beta} must be above 0; the limits are forward_kl (1, 0) and reverse_kl (0, 1)"
-        )
+    if not (math.isfinite(alpha) and math.isfinite(beta)):
+        raise ValueError(f"alpha, beta: expected finite numbers, got {alpha} and {beta}.")
     values = token_divergence(student, teacher, alpha_beta(alpha, beta), temperature, weight)
     return reduced_tokens(values * temperature**2 if scale else values, weight, reduction)
 
 
 class AlphaBeta(TokenObjective):
-    """What the student says too little of and what it says too much of, weighed apart by two exponents; logits (..., V) or projections.
+    """Alpha-beta divergence: two exponents weigh classes that the student under- and overestimates.
 
-    ``alpha``: the exponent of the teacher's probability.
-    ``beta``: the exponent of the student's.
+    ``alpha``: exponent of the teacher's probability; zero and negative numbers are allowed.
+    ``beta``: exponent of the student's probability; zero and negative numbers are allowed.
     ``temperature``: divides the logits.
     ``scale``: the factor T².
     ``vocabulary``: classes from this number on are padding, of no probability on either side.
@@ -53,18 +77,20 @@ class AlphaBeta(TokenObjective):
         source="logits",
         tasks=("classification", "language"),
         labels=("single",),
-        deviations="Alpha and beta are above 0; the paper's limits at 0 are methods of their own: forward_kl at (1, 0), reverse_kl at (0, 1).",
+        deviations="Where alpha, beta or their sum is 0 the divergence is the limit of the general formula. The authors' code divides these "
+        "limits by the exponent once instead of twice, so it gives alpha (or beta) times this value; at exponent 1 both agree.",
         equation=r"-\frac{T^2}{\alpha \beta} \sum_v \Big( (p^t_v)^\alpha (p^s_v)^\beta - \tfrac{\alpha}{\alpha + \beta} (p^t_v)^{\alpha + \beta} "
         r"- \tfrac{\beta}{\alpha + \beta} (p^s_v)^{\alpha + \beta} \Big)",
         use="Where forward_kl spreads the student out and reverse_kl narrows it down too much: alpha small and beta large lie between them. "
         "alpha = beta = 0.5 is four times the squared Hellinger distance.",
-        pitfalls="Two options to tune, and each pair has a scale of its own. Near 0 it is a small difference of large numbers: take the KL.",
+        pitfalls="Two options to tune, and each pair has a scale of its own. Next to 0 the general formula is a small difference of large numbers: "
+        "set the exponent to exactly 0. With a negative exponent a class of probability 0 on one side makes the loss infinite.",
     )
 
     def __init__(
         self,
-        alpha: Positive = 0.2,
-        beta: Positive = 0.7,
+        alpha: float = 0.2,
+        beta: float = 0.7,
         temperature: Positive = 1.0,
         scale: bool = True,
         vocabulary: Vocabulary = None,

@@ -1,0 +1,21 @@
+"""Adapters for divergences with two exponents or with weights of their own per class."""
+
+from __future__ import annotations
+
+from instil.objectives.logits.alpha_beta import alpha_beta_loss
+from tests.golden.cases import Case
+from tests.golden.language import Answer, answer, sides, temperature
+
+
+def abkd(case: Case) -> Answer:
+    """Where an exponent or their sum is 0, the code divides by the other exponent only once."""
+    alpha, beta = float(case.option("alpha")), float(case.option("beta"))
+    values = alpha_beta_loss(*sides(case), alpha, beta, temperature(case), False, reduction="none")
+    if alpha == 0:
+        values = values * (beta or 1.0)
+    elif beta == 0 or alpha + beta == 0:
+        values = values * alpha
+    return answer(case, values)
+
+
+ADAPTERS = {"abkd": abkd}

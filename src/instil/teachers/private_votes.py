@@ -45,12 +45,12 @@ def epsilon_of(
     Raises ImportError without the extra ``privacy``.
     """
     try:
-        from dp_accounting import (
+        from dp_accounting import (  # type: ignore[import-untyped]
             ComposedDpEvent,
             GaussianDpEvent,
             LaplaceDpEvent,
             SelfComposedDpEvent,
-        )  # type: ignore[import-untyped]
+        )
         from dp_accounting.rdp import RdpAccountant  # type: ignore[import-untyped]
     except ImportError as error:
         raise ImportError(

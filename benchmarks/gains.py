@@ -88,8 +88,10 @@ def line(row: dict[str, Any]) -> str:
     """A row as text."""
     if "error" in row:
         return f"{row['command']:60} {row['error']}"
+    headline = row["headline"]
+    scale = 1 if headline == "perplexity" else 100
     arms = "  ".join(
-        f"{name} {100 * row[name][row['headline']]['mean']:.1f}" for name in ARMS if name in row
+        f"{name} {scale * row[name][headline]['mean']:.1f}" for name in ARMS if name in row
     )
     return f"{row['command']:60} {arms}  ({row['seconds']} s)"
 

@@ -10,6 +10,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 MARK = "<!-- what follows is written by docs/generate.py -->\n"
+UNITLESS = ("perplexity", "bits_per_byte")  # metrics that are shown as they are, not in percent
 NO_TABLE = ("alone", "reference")
 ARMS = ("teacher", "alone", "pseudo_labels", "noise", "blobs", "distilled")
 
@@ -175,7 +176,9 @@ def _number(summary: dict[str, Any] | None) -> str:
 
 
 def _gained(row: dict[str, Any], metric: str, arms: list[str]) -> str:
-    numbers = " | ".join(_percent(row[arm][metric]) if arm in row else "" for arm in arms)
+    unitless = metric in UNITLESS
+    shown = _number if unitless else _percent
+    numbers = " | ".join(shown(row[arm][metric]) if arm in row else "" for arm in arms)
     command = _command(row)
     first = metric == row["headline"]
     gain = (
@@ -184,6 +187,7 @@ def _gained(row: dict[str, Any], metric: str, arms: list[str]) -> str:
         else None
     )
     digits = 2 if row[arms[-1]][row["headline"]]["mean"] < 0.01 else 1
-    told = "" if gain is None else f"{100 * gain['mean']:+.{digits}f}"
+    scale = 1 if unitless else 100
+    told = "" if gain is None else f"{scale * gain['mean']:+.{digits}f}"
     told = f"**{told}**" if gain and gain["significant"] else told
     return f"| {command if first else ''} | {metric.replace('_', ' ')} | {numbers} | {told} |"

@@ -51,3 +51,11 @@ def test_one_seed_has_no_noise_to_compare_with() -> None:
 def test_seeds_that_are_not_pairs() -> None:
     with pytest.raises(ValueError, match="zip"):
         gain([0.5, 0.6], [0.5])
+
+
+def test_a_gain_is_positive_for_an_improvement_whichever_direction_is_better() -> None:
+    lower = gain([668.0, 660.0, 671.0], [709.0, 700.0, 713.0], higher_is_better=False)
+    assert lower["mean"] == pytest.approx(41.0)
+    assert lower["interval"][0] > 0
+    assert lower["significant"]
+    assert gain([0.5], [0.4], higher_is_better=True)["mean"] == pytest.approx(0.1)

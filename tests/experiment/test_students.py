@@ -130,8 +130,8 @@ def test_a_student_of_transformers_is_exported_with_its_adapters_in_it(here: Pat
     export(here / "run", int8=False, gguf="f16")
     found = result(here / "run")
     for name, allowed in (("transformers", 1e-4), ("gguf", 1e-3)):
-        assert found["export"][name]["likelihood"] == pytest.approx(
-            found["distilled"]["likelihood"]["mean"], rel=allowed
+        assert found["export"][name]["perplexity"] == pytest.approx(
+            found["distilled"]["perplexity"]["mean"], rel=allowed
         )
     closing_table.show_export(found, console := Console(record=True, width=120))
     assert "student.gguf" in console.export_text()

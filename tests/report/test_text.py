@@ -1,6 +1,9 @@
+from pathlib import Path
+
 import pytest
 
-from instil.report import text
+from instil.report import tables, text
+from instil.report.record import Record
 
 
 @pytest.mark.parametrize(
@@ -37,3 +40,24 @@ from instil.report import text
 )
 def test_numbers_read_well(found: str, expected: str) -> None:
     assert found.replace("\u202f", " ").replace("\xa0", " ") == expected
+
+
+def test_the_headline_of_a_metric_of_which_less_is_better_says_so(tmp_path: Path) -> None:
+    found = {
+        "headline": "perplexity",
+        "higher_is_better": False,
+        "seeds": [0],
+        "teacher": {"perplexity": {"mean": 11.5, "std": None, "values": [11.5]}},
+        "alone": {"perplexity": {"mean": 709.2, "std": None, "values": [709.2]}},
+        "distilled": {"perplexity": {"mean": 668.2, "std": None, "values": [668.2]}},
+        "gain": {"mean": 41.0, "std": None, "interval": None, "significant": False},
+    }
+    record = Record(tmp_path, found)
+    sentence = text.headline(record).replace("\u202f", " ").replace("\xa0", " ")
+    assert "a perplexity of 668.2 (lower is better)" in sentence
+    assert "41.00 below the same student trained alone" in sentence
+    assert sentence.endswith("; the teacher has 11.50.")
+    assert not record.fraction
+    assert "Perplexity (lower is better)" in tables.arms(record)
+    assert "Gain over alone" in tables.arms(record)
+    assert "+41.00" in tables.arms(record).replace("\u202f", " ")

@@ -9,6 +9,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from instil.report.record import NUMBERS, decimals
+
 NAMES = {
     "teacher": "teacher",
     "alone": "student alone",
@@ -38,19 +40,23 @@ def show(result: Mapping[str, Any], console: Console) -> None:
     )
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("", no_wrap=True)
-    for column in (result["headline"], "gain", "", "parameters", "size", "latency"):
-        table.add_column(column, justify="right" if column else "left", no_wrap=True)
+    headline, secondary = result["headline"], _secondary(result)
+    for column in (headline, "gain", "", *secondary, "parameters", "size", "latency"):
+        title = column.replace("_", " ")
+        table.add_column(title, justify="right" if column else "left", no_wrap=True)
     for name, title in NAMES.items():
         if name in result:
             table.add_row(
                 title,
-                percent(result[name][result["headline"]]),
+                metric_text(headline, result[name][headline]),
                 *_gain(result, name),
+                *(metric_text(other, result[name].get(other)) for other in secondary),
                 *_cost(result, "teacher" if name == "teacher" else "student"),
             )
     console.print(table)
+    _print_direction(result, console)
     if "gain" in result:
-        console.print(_sentence(result["gain"]), highlight=False)
+        console.print(_sentence(result), highlight=False)
     for warning in result["warnings"]:
         console.print(f"[yellow]Beware:[/yellow] {warning}.")
 
@@ -58,21 +64,22 @@ def show(result: Mapping[str, Any], console: Console) -> None:
 def show_export(result: Mapping[str, Any], console: Console) -> None:
     """The exported files with size, latency, accuracy and how far their logits are from PyTorch's."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    headline = result["headline"]
-    for column in ("", "size", "latency", headline, "off by"):
-        table.add_column(column, justify="right" if column else "left", no_wrap=True)
+    shown = (result["headline"], *_secondary(result))
+    for column in ("", "size", "latency", *shown, "off by"):
+        title = column.replace("_", " ")
+        table.add_column(title, justify="right" if column else "left", no_wrap=True)
     for title, arm, net in (
         ("teacher, PyTorch", "teacher", "teacher"),
         ("student, PyTorch", "distilled", "student"),
     ):
         if arm in result and net in result["cost"]:
-            place = result["seeds"].index(result["shipped_seed"]) if net == "student" else 0
-            score = f"{100 * result[arm][headline]['values'][place]:.1f} %"
+            index = result["seeds"].index(result["shipped_seed"]) if net == "student" else 0
+            scores = [_score(name, result[arm].get(name), index) for name in shown]
             table.add_row(
                 title,
                 kilobytes(result["cost"][net]["bytes"]),
                 milliseconds(result["cost"][net]["latency"]),
-                score,
+                *scores,
                 "",
             )
     for one in result["export"].values():
@@ -82,17 +89,52 @@ def show_export(result: Mapping[str, Any], console: Console) -> None:
             one["file"],
             kilobytes(one["bytes"]),
             latency,
-            f"{100 * one[headline]:.1f} %",
+            *(amount(name, one[name]) if name in one else "" for name in shown),
             difference,
         )
     console.print(table)
+    _print_direction(result, console)
 
 
-def percent(metric: Mapping[str, Any]) -> str:
-    """A mean with its standard deviation, in percent."""
-    return f"{100 * metric['mean']:.1f}" + (
-        f" ± {100 * metric['std']:.1f} %" if metric["std"] is not None else " %"
-    )
+def metric_text(name: str, summary: Mapping[str, Any] | None) -> str:
+    """Mean and standard deviation of a metric; in percent, unless the metric is no fraction."""
+    if summary is None:
+        return ""
+    unit = "" if name in NUMBERS else " %"
+    mean, std = (_digits(name, summary[key]) for key in ("mean", "std"))
+    return f"{mean} ± {std}{unit}" if std else f"{mean}{unit}"
+
+
+def amount(name: str, value: float) -> str:
+    """One value of a metric with its unit."""
+    return _digits(name, value) + ("" if name in NUMBERS else " %")
+
+
+def _digits(name: str, value: float | None, sign: str = "") -> str:
+    """The digits without a unit: percent with one decimal, or four significant digits."""
+    if value is None:
+        return ""
+    if name not in NUMBERS:
+        return f"{100 * value:{sign}.1f}"
+    return f"{value:{sign},.{decimals(value)}f}"
+
+
+def _score(name: str, summary: Mapping[str, Any] | None, index: int) -> str:
+    return "" if summary is None else amount(name, summary["values"][index])
+
+
+def _secondary(result: Mapping[str, Any]) -> list[str]:
+    """The secondary metrics that at least one arm has."""
+    arms = [result[name] for name in NAMES if name in result]
+    return [name for name in result.get("secondary", ()) if any(name in arm for arm in arms)]
+
+
+def _print_direction(result: Mapping[str, Any], console: Console) -> None:
+    """Say so where a lower value of the headline metric is better."""
+    if not result.get("higher_is_better", True):
+        headline = result["headline"]
+        text = f"Lower {headline} is better; a positive gain is a reduction of {headline}."
+        console.print(text, highlight=False)
 
 
 def kilobytes(number: float) -> str:
@@ -108,20 +150,21 @@ def milliseconds(latency: Mapping[str, Any]) -> str:
 def _gain(result: Mapping[str, Any], name: str) -> tuple[str, str]:
     """Percentage points over the student alone; of a baseline only the difference of means. Without data the better noise stands for alone."""
     if name == "distilled" and "alone" not in result and result["gains"]:
-        return _points(min(result["gains"].values(), key=lambda gain: gain["mean"]))
+        smallest = min(result["gains"].values(), key=lambda gain: gain["mean"])
+        return _points(smallest, result["headline"])
     if name in ("teacher", "alone") or "alone" not in result:
         return "", ""
+    headline = result["headline"]
     if name != "distilled":
-        return (
-            f"{100 * (result[name][result['headline']]['mean'] - result['alone'][result['headline']]['mean']):+.1f}",
-            "",
-        )
-    return _points(result["gain"])
+        sign = 1 if result.get("higher_is_better", True) else -1
+        difference = result[name][headline]["mean"] - result["alone"][headline]["mean"]
+        return _digits(headline, sign * difference, "+"), ""
+    return _points(result["gain"], headline)
 
 
-def _points(gain: Mapping[str, Any]) -> tuple[str, str]:
+def _points(gain: Mapping[str, Any], headline: str) -> tuple[str, str]:
     noise = "" if gain["std"] is None else "> noise" if gain["significant"] else "in noise"
-    return f"{100 * gain['mean']:+.1f}", noise
+    return _digits(headline, gain["mean"], "+"), noise
 
 
 def _cost(result: Mapping[str, Any], net: str) -> tuple[str, str, str]:
@@ -133,12 +176,19 @@ def _cost(result: Mapping[str, Any], net: str) -> tuple[str, str, str]:
     )
 
 
-def _sentence(gain: Mapping[str, Any]) -> str:
-    verb = "gains" if gain["mean"] >= 0 else "loses"
-    against = "the same student alone (same initial weights, same number of steps)"
-    points = f"Distillation {verb} {100 * abs(gain['mean']):.1f} points against {against}"
+def _sentence(result: Mapping[str, Any]) -> str:
+    gain, headline = result["gain"], result["headline"]
+    size = _digits(headline, abs(gain["mean"]))
+    if result.get("higher_is_better", True):
+        verb = "gains" if gain["mean"] >= 0 else "loses"
+        change = f"{verb} {size}{'' if headline in NUMBERS else ' points'}"
+    else:
+        change = f"{'lowers' if gain['mean'] >= 0 else 'raises'} the {headline} by {size}"
+    control = "the same student alone (same initial weights, same number of steps)"
+    claim = f"Distillation {change} against {control}"
     if gain["interval"] is None:
-        return f"{points}; one seed cannot tell that from noise."
-    low, high = (100 * end for end in gain["interval"])
+        return f"{claim}; one seed cannot tell that from noise."
+    low, high = (_digits(headline, end, "+") for end in gain["interval"])
     verdict = "larger than noise" if gain["significant"] else "within noise"
-    return f"{points}, {100 * gain['level']:.0f} % interval {low:+.1f} to {high:+.1f}: {verdict}."
+    interval = f"{100 * gain['level']:.0f} % interval of the gain {low} to {high}"
+    return f"{claim}, {interval}: {verdict}."

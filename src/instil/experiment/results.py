@@ -60,8 +60,10 @@ def assemble(bench: Bench, teacher: Arm | None, arms: Arms, status: str) -> dict
     if teacher is not None and teacher.spent:
         result["privacy"] = teacher.spent
     headline = result["headline"] = bench.task.headline
+    result["higher_is_better"] = bench.task.higher_is_better
+    result["secondary"] = list(bench.task.secondary)
     gains = {
-        name: gain(*_paired(arms["distilled"], done, headline))
+        name: gain(*_paired(arms["distilled"], done, headline), bench.task.higher_is_better)
         for name, done in arms.items()
         if name != "distilled" and done and arms["distilled"]
     }
@@ -88,10 +90,10 @@ def _paired(
 
 
 def shipped(bench: Bench, distilled: Sequence[Arm]) -> int:
-    """Which seed's student is shipped: the one that does best on the validation split."""
-    return max(
-        range(len(distilled)), key=lambda number: distilled[number].validation[bench.task.headline]
-    )
+    """Index of the seed whose student is shipped: the best one on the validation split."""
+    best = max if bench.task.higher_is_better else min
+    headline = bench.task.headline
+    return best(range(len(distilled)), key=lambda index: distilled[index].validation[headline])
 
 
 def cost(bench: Bench, teacher: Arm | None, arms: Arms) -> dict[str, Any]:
@@ -139,11 +141,9 @@ def warnings(result: Mapping[str, Any]) -> list[str]:
         other = result["gains"].get(name)
         if other is not None and not (other["significant"] and other["mean"] > 0):
             found.append(f"distillation does not do clearly better than {words} here")
-    headline = result["headline"]
-    if (
-        "teacher" in result
-        and "alone" in result
-        and result["teacher"][headline]["mean"] < result["alone"][headline]["mean"]
-    ):
-        found.append("the teacher is worse than the student alone")
+    if "teacher" in result and "alone" in result:
+        means = [result[arm][result["headline"]]["mean"] for arm in ("teacher", "alone")]
+        best = max if result["higher_is_better"] else min
+        if means[0] != best(means):
+            found.append("the teacher is worse than the student alone")
     return found

@@ -213,9 +213,10 @@ def _tokenizer(bench: Bench) -> Any:
 
 
 def _judged(bench: Bench, net: Net) -> dict[str, Any]:
-    """How an exported student does on the test split."""
+    """Headline and secondary metrics of an exported student on the test split."""
     metrics, _ = bench.task.evaluate(net, bench.loader(bench.splits.test, shuffle=False))
-    return {bench.task.headline: metrics[bench.task.headline]}
+    shown = (bench.task.headline, *bench.task.secondary)
+    return {name: metrics[name] for name in shown if name in metrics}
 
 
 def _keep(folder: RunFolder, written: dict[str, Any]) -> None:

@@ -14,12 +14,23 @@ def summary(values: Sequence[float]) -> dict[str, Any]:
     return {"mean": mean, "std": _std(values, mean), "values": list(values)}
 
 
-def gain(treated: Sequence[float], control: Sequence[float]) -> dict[str, Any]:
-    """What is gained, seed by seed: mean, std and Student's interval of the paired differences.
+def gain(
+    treated: Sequence[float], control: Sequence[float], higher_is_better: bool = True
+) -> dict[str, Any]:
+    """Return mean, standard deviation and Student's interval of the paired improvements.
 
-    ``significant``: the interval does not hold zero. One seed has neither std nor interval.
+    Args:
+        treated: one value per seed.
+        control: the values to compare with, of the same seeds.
+        higher_is_better: False for a metric such as perplexity. A positive gain is always an
+            improvement: ``treated - control``, or ``control - treated``.
+
+    Returns:
+        ``mean``, ``std``, ``interval``, ``level``, ``paired`` and ``significant`` (the interval
+        does not contain zero). One seed has neither ``std`` nor ``interval``.
     """
-    differences = [a - b for a, b in zip(treated, control, strict=True)]
+    sign = 1 if higher_is_better else -1
+    differences = [sign * (a - b) for a, b in zip(treated, control, strict=True)]
     mean = sum(differences) / len(differences)
     std = _std(differences, mean)
     interval = None

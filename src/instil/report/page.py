@@ -82,7 +82,9 @@ def _figures(record: Record) -> list[tuple[str, str, str]]:
             (
                 "Gain",
                 text.points(gain, record.fraction),
-                f"{'points of ' if record.fraction else ''}{text.name(record.metric)} over the student alone",
+                f"lower {text.name(record.metric)} than the student alone"
+                if record.lower_is_better
+                else f"{'points of ' if record.fraction else ''}{text.name(record.metric)} over the student alone",
             )
         )
     for term, keys in (("Smaller", ("parameters",)), ("Faster", ("latency", "median_ms"))):

@@ -57,6 +57,7 @@ def gains(record: Record) -> Plot | str:
         return "With one seed, or no student alone, a gain has no interval, so none is drawn."
     data = [_gain(record, arm, mean, ends) for arm, mean, ends in found]
     unit = "percentage points" if record.fraction else text.name(record.metric)
+    unit = f"reduction of {unit}" if record.lower_is_better else unit
     layout = {
         "xaxis": {"title": {"text": unit}, "rangemode": "tozero", "zeroline": True},
         "yaxis": {"autorange": "reversed", "automargin": True, "showgrid": False},
@@ -146,7 +147,9 @@ def trade(record: Record) -> Plot | str:
             "title": {"text": f"test {text.name(record.metric)}"},
         },
     }
-    caption = "Up and to the left is better. Bars: to the 90th percentile of the latency, and one standard deviation between seeds."
+    better = "Down" if record.lower_is_better else "Up"
+    caption = f"{better} and to the left is better. Bars: to the 90th percentile of the latency, "
+    caption += "and one standard deviation between seeds."
     said = "; ".join(
         f"{words} {text.milliseconds(latency[0])} at {text.amount(value[0], record.fraction)}"
         for words, _, latency, value in found

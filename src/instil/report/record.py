@@ -22,6 +22,12 @@ SIDE = (
 NUMBERS = ("perplexity", "bits_per_byte")  # which are no shares of one
 
 
+def decimals(value: float) -> int:
+    """Decimals that leave four significant digits, at most three."""
+    whole_digits = len(str(int(abs(value)))) if abs(value) < 1e15 else 16
+    return max(0, min(3, 4 - whole_digits))
+
+
 @dataclass(frozen=True)
 class Record:
     """``result``, ``metrics`` (a row a line), ``environment`` and the recipe's text; ``unread`` says in sentences what could not be read."""
@@ -83,7 +89,18 @@ class Record:
     def fraction(self) -> bool:
         """Whether the headline metric lies in [0, 1] everywhere, so that it reads as a percentage."""
         values = [self.number(arm, self.metric, "mean") for arm in self.arms]
-        return all(-1 <= value <= 1 for value in values if value is not None)
+        return self.metric not in NUMBERS and all(
+            -1 <= value <= 1 for value in values if value is not None
+        )
+
+    @cached_property
+    def lower_is_better(self) -> bool:
+        """Whether a smaller headline metric is better. Gains are positive for improvements."""
+        return self.at("higher_is_better") is False
+
+    def improvement(self, value: float, control: float) -> float:
+        """How much better one value of the headline metric is than another."""
+        return control - value if self.lower_is_better else value - control
 
     @cached_property
     def classes(self) -> list[str]:

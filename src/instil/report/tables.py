@@ -64,7 +64,10 @@ def arms(record: Record) -> str:
         if record.metric not in text.NAMES
         else _title(record.metric),
     ]
-    header += [titles.get(name, _title(name)) for name in columns] + ["Over alone"]
+    if record.lower_is_better:
+        header[-1] += " (lower is better)"
+    header += [titles.get(name, _title(name)) for name in columns]
+    header.append("Gain over alone" if record.lower_is_better else "Over alone")
     rows: list[list[Cell]] = []
     for arm in record.arms:
         cells: list[Cell] = [_title(arm), _value(record, arm, record.metric, record.fraction)]
@@ -103,7 +106,7 @@ def _over_alone(record: Record, arm: str) -> Cell:
         return text.MISSING
     interval = record.interval("gain")
     if arm != "distilled" or interval is None:
-        return text.points(mine - alone, record.fraction)
+        return text.points(record.improvement(mine, alone), record.fraction)
     ends = [text.points(end, record.fraction, sign=False) for end in interval]
     return text.points(record.number("gain", "mean"), record.fraction), f"{ends[0]} to {ends[1]}"
 
@@ -121,7 +124,9 @@ def seeds(record: Record) -> str:
     for number, seed in enumerate(record.seeds):
         values = {arm: record.values(arm, record.metric)[number] for arm in shown}
         alone, distilled = values.get("alone"), values["distilled"]
-        gain = distilled - alone if alone is not None and distilled is not None else None
+        gain = None
+        if alone is not None and distilled is not None:
+            gain = record.improvement(distilled, alone)
         rows.append(
             [
                 f"{seed}",

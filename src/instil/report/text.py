@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from instil.report.record import Record
+from instil.report.record import Record, decimals
 
 NAMES = {
     "teacher": "Teacher",
@@ -38,13 +38,13 @@ def name(key: str) -> str:
 def amount(
     value: float | None, fraction: bool = True, digits: int | None = None, unit: bool = True
 ) -> str:
-    """A metric: 0.951 as "95.1 %" where it is a fraction, else to three decimals."""
+    """A metric: 0.951 as "95.1 %" where it is a fraction, else with four significant digits."""
     if value is None:
         return MISSING
     text = (
         f"{100 * value:.{1 if digits is None else digits}f}"
         if fraction
-        else f"{value:.{3 if digits is None else digits}f}"
+        else f"{value:,.{decimals(value) if digits is None else digits}f}".replace(",", NARROW)
     )
     return text.replace("-", MINUS) + (f"{NARROW}%" if fraction and unit else "")
 
@@ -149,6 +149,8 @@ def headline(record: Record) -> str:
     if value is None:
         return "This run has no distilled student yet."
     said = f"{spread(value, std, record.fraction)} {name(metric)}"
+    if record.lower_is_better:
+        said = f"a {name(metric)} of {spread(value, std, record.fraction)} (lower is better)"
     gain = record.number("gain", "mean")
     against = (
         f", {_difference(record, gain)} the same student trained alone{_interval(record, 'gain')}"
@@ -182,7 +184,9 @@ def _difference(record: Record, gain: float) -> str:
     size = points(abs(gain), record.fraction)
     if not any(digit in "123456789" for digit in size):
         return "level with"
-    return f"{size.lstrip('+')}{' points' if record.fraction else ''} {'above' if gain > 0 else 'below'}"
+    above = (gain > 0) != record.lower_is_better
+    unit = " points" if record.fraction else ""
+    return f"{size.lstrip('+')}{unit} {'above' if above else 'below'}"
 
 
 def _interval(record: Record, *keys: str) -> str:
@@ -198,6 +202,8 @@ def _interval(record: Record, *keys: str) -> str:
 
 def _kept(record: Record, value: float) -> str:
     teacher, smaller = record.number("teacher", record.metric, "mean"), ratio(record, "parameters")
+    if record.lower_is_better:
+        return "" if teacher is None else f"; the teacher has {amount(teacher, record.fraction)}"
     share = (
         f"keeps {100 * value / teacher:.0f}{NARROW}% of the teacher’s {name(record.metric)}"
         if teacher and teacher > 0

@@ -202,7 +202,9 @@ class Language(Task):
     title = "language modelling"
     names = ("input_ids", "attention_mask", "label")
     inputs = ("input_ids", "attention_mask")
-    headline = "likelihood"
+    headline = "perplexity"
+    higher_is_better = False
+    secondary = ("bits_per_byte",)
     kinds = ("token",)
     baselines: ClassVar = {"token": ("alone",)}
     compared = ("prediction",)
@@ -275,7 +277,7 @@ class Language(Task):
     def evaluate(
         self, net: nn.Module, batches: Iterable[Any], teacher: nn.Module | None = None
     ) -> Evaluation:
-        """Metrics over what is learned: ``loss`` (nats a token), ``perplexity`` and ``likelihood`` = 1 / perplexity, ``accuracy``.
+        """Metrics over what is learned: ``loss`` (nats per token), ``perplexity`` = exp(loss), ``accuracy``.
 
         Where the batches have ``bytes``, ``bits_per_byte``, which compares models of other tokenizers; with a teacher ``agreement``, how often
         both find the same token likeliest. Details: ``tokens_per_second`` of this evaluation. Raises ValueError where no token has a label.
@@ -299,9 +301,8 @@ class Language(Task):
             raise ValueError("no token to evaluate on has a label")
         loss = lost / tokens
         metrics = {
-            "likelihood": math.exp(-loss),
-            "accuracy": right / tokens,
             "perplexity": math.exp(min(loss, 700)),
+            "accuracy": right / tokens,
             "loss": loss,
         }
         metrics |= {"bits_per_byte": lost / math.log(2) / said} if said else {}

@@ -27,7 +27,8 @@ class Task:
 
     ``names``: of the tuples that a user's own loader yields. ``inputs``: what ``call`` reads of a batch. ``roles``: of the outputs, what ``evaluate``
     reads; ``compared``: of the teacher's where it is not the same. ``label_objectives``: what teacher and student alone learn with. ``headline``: the
-    metric that arms are compared by. ``baselines``: of each kind of label, what a gain must beat; all but ``alone`` need a class for each sample.
+    metric that arms are compared by, ``higher_is_better`` its direction, ``secondary`` the metrics shown beside it.
+    ``baselines``: of each kind of label, what a gain must beat; all but ``alone`` need a class for each sample.
     ``exports``: whether a student is a graph of ``inputs`` to ``logits`` that ONNX can hold. ``evaluated``: samples that are judged at once.
     """
 
@@ -39,6 +40,8 @@ class Task:
     compared: ClassVar[tuple[str, ...]] = ()
     label_objectives: ClassVar[tuple[str, ...]] = ("cross_entropy",)
     headline: ClassVar[str] = "accuracy"
+    higher_is_better: ClassVar[bool] = True
+    secondary: ClassVar[tuple[str, ...]] = ()
     kinds: ClassVar[tuple[str, ...]] = ("single",)
     baselines: ClassVar[Mapping[str, tuple[str, ...]]] = {"single": ("alone",)}
     exports: ClassVar[bool] = True

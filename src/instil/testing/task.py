@@ -36,8 +36,8 @@ def check_task(make: Make, batch: Batch, model: nn.Module | None = None) -> None
     """Every contract of a task that ``make`` builds; AssertionError names the one that is broken.
 
     ``batch`` has at least eight samples, some of them labelled; ``model`` is one that the task's ``call`` can ask, by default a linear one of the
-    flat first tensor; of a graph it asks each node alone. Metrics are floats, ``accuracy`` and the headline among them in [0, 1]; of real labels
-    there is only the headline, at most 1.
+    flat first tensor; of a graph it asks each node alone. Metrics are floats, ``accuracy`` and the headline among them in [0, 1] (a headline of which
+    lower is better is at least 0); of real labels there is only the headline, at most 1.
     """
     classes = _classes(batch["label"])
     model = model or Probe(first(batch).flatten(1).shape[1], classes)
@@ -102,7 +102,12 @@ def _metrics_are_floats(make: Make, batch: Batch, model: nn.Module) -> None:
         assert type(value) is float, f"metric '{name}' is a {type(value).__name__}, not a float"
         assert math.isfinite(value), f"metric '{name}' is {value}"
     least, names = (-math.inf, []) if make().kind == "real" else (0, ["accuracy"])
-    for name in (*names, make().headline):
+    if make().higher_is_better:
+        names = [*names, make().headline]
+    else:
+        lowest = metrics[make().headline]
+        assert lowest >= 0, f"{make().headline} is {lowest}, not at least 0"
+    for name in names:
         assert least <= metrics[name] <= 1, f"{name} is {metrics[name]}, not in [{least}, 1]"
 
 

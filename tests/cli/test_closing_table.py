@@ -1,0 +1,66 @@
+"""The closing tables of a metric of which a lower value is better."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+
+from instil.cli import closing_table
+from instil.experiment.statistics import gain, summary
+
+
+def _result(distilled: list[float], alone: list[float]) -> dict[str, Any]:
+    cost = {"parameters": 1000, "bytes": 4000, "latency": {"median_ms": 1.0}}
+    return {
+        "data": {"name": "text", "noun": "row", "train": 8, "labelled": 8, "test": 4},
+        "seeds": list(range(len(alone))),
+        "shipped_seed": 0,
+        "headline": "perplexity",
+        "higher_is_better": False,
+        "secondary": ["bits_per_byte"],
+        "teacher": {"perplexity": summary([11.5]), "bits_per_byte": summary([0.91])},
+        "alone": {"perplexity": summary(alone), "bits_per_byte": summary([2.41] * len(alone))},
+        "distilled": {
+            "perplexity": summary(distilled),
+            "bits_per_byte": summary([2.398] * len(distilled)),
+        },
+        "gain": gain(distilled, alone, higher_is_better=False),
+        "gains": {},
+        "cost": {"teacher": cost, "student": cost},
+        "warnings": [],
+    }
+
+
+def _shown(result: dict[str, Any], show: Any = closing_table.show) -> str:
+    console = Console(record=True, width=140)
+    show(result, console)
+    return console.export_text()
+
+
+def test_perplexity_is_shown_with_its_direction_and_with_bits_per_byte() -> None:
+    text = _shown(_result([668.2], [709.2]))
+    for part in ("709.2", "668.2", "+41.00", "11.50", "bits per byte", "2.398"):
+        assert part in text
+    assert "%" not in text
+    assert "Lower perplexity is better; a positive gain is a reduction of perplexity." in text
+    assert "Distillation lowers the perplexity by 41.00 against the same student alone" in text
+
+
+def test_a_loss_of_three_seeds_is_told_as_one() -> None:
+    text = _shown(_result([712.0, 715.0, 713.0], [668.2, 670.1, 669.0]))
+    assert "Distillation raises the perplexity by" in text
+    assert "larger than noise" in text
+    assert "> noise" in text
+
+
+def test_exported_files_are_told_apart() -> None:
+    result = _result([453.5], [460.0])
+    files = {"f16": (453.6, 2.2461), "q4_0": (482.2, 2.2684)}
+    result["export"] = {
+        name: {"file": name, "bytes": 1000, "perplexity": value, "bits_per_byte": bits}
+        for name, (value, bits) in files.items()
+    }
+    text = _shown(result, closing_table.show_export)
+    for part in ("453.5", "453.6", "482.2", "2.246", "2.268"):
+        assert part in text

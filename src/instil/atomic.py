@@ -5,35 +5,86 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
+
+TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.part(\.[^.]+)?")
 
 
 @contextlib.contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place when the block ends well; otherwise ``path`` stays as it was.
+    """Give a temporary path that replaces ``path`` if the block ends without an error.
 
-    Raises OSError that names ``path`` where the disk is full.
+    The temporary file is new and has a name of its own, so that two processes never share one and
+    a symbolic link is never followed. Its content is on the disk before it is renamed, so that a
+    power cut leaves the old file or the new one.
+
+    Args:
+        path: the file to write; missing folders are made.
+
+    Yields:
+        The path of an empty file in the same folder, with the same suffix.
+
+    Raises:
+        OSError: if the file cannot be written; the message names ``path``.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        descriptor, name = tempfile.mkstemp(
+            prefix=f".{path.stem}.", suffix=f".part{path.suffix}", dir=path.parent
+        )
+    except OSError as error:
+        raise _named(error, path) from error
+    os.close(descriptor)
+    temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(
-            0o666 & ~_umask()
-        )  # some writers (safetensors) make files for the owner alone
+        # Some writers, and mkstemp, make files that only their owner can read.
+        temporary.chmod(0o666 & ~_umask())
+        _flush(temporary)
         os.replace(temporary, path)
+        _flush(path.parent)
     except Exception as error:
-        if not _disk_is_full(error):
+        if not _is_full_disk(error):
             raise
-        kept = "; the older file is unchanged" if path.exists() else ""
-        raise OSError(
-            errno.ENOSPC,
-            f"the disk is full: {path} could not be written{kept}. Make room and try again",
-        ) from error
+        raise _named(error, path) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_temporary_files(folder: Path, older_than: float = 0.0) -> None:
+    """Delete what killed processes left of ``atomic`` in a folder.
+
+    Args:
+        folder: the folder; its subfolders are left alone.
+        older_than: seconds since the last change, for folders that other processes may write to.
+    """
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if TEMPORARY.fullmatch(path.name) and not path.is_dir():
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - path.lstat().st_mtime >= older_than:
+                    path.unlink()
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    if path.is_dir() and os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems cannot sync a folder; the file itself was synced before.
+        if not (path.is_dir() and error.errno in (errno.EINVAL, errno.ENOTSUP, errno.EBADF)):
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _umask() -> int:
@@ -42,10 +93,34 @@ def _umask() -> int:
     return mask
 
 
-def _disk_is_full(error: Exception) -> bool:
-    """Also where a library in another language (safetensors) hands the operating system's error on as text."""
-    return (
-        getattr(error, "errno", None) == errno.ENOSPC
-        or f"(os error {errno.ENOSPC})" in str(error)
-        or "No space left on device" in str(error)
+FULL = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file would be larger than this process may write",
+}
+
+
+def _full_disk_code(error: Exception) -> int | None:
+    """The code of an error that more room would cure, also where a library passes it on as text."""
+    if isinstance(error, OSError) and error.errno in FULL:
+        return error.errno
+    text = str(error)
+    return next(
+        (code for code in FULL if f"(os error {code})" in text or os.strerror(code) in text), None
+    )
+
+
+def _is_full_disk(error: Exception) -> bool:
+    return _full_disk_code(error) is not None
+
+
+def _named(error: Exception, path: Path) -> OSError:
+    """The same error with the path of the file that was to be written."""
+    code = _full_disk_code(error)
+    if code is None:
+        code = getattr(error, "errno", None) or errno.EIO
+        return OSError(code, os.strerror(code), str(path))
+    older = "; the older file is unchanged" if path.exists() else ""
+    return OSError(
+        code, f"{FULL[code]}: {path} could not be written{older}. Make room and try again"
     )

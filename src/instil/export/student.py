@@ -12,9 +12,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from instil.atomic import atomic
+from instil.checksums import NO_DIGEST, TENSORS_KEY, DamagedFileError, check_tensors, seal_tensors
 from instil.core import as_net, closest
 
 TIED = "instil.tied"
+RESERVED = ("format", TIED, TENSORS_KEY)
+REMEDY = "Restore the file from a copy, or delete it and run again"
 
 
 def save_student(
@@ -29,14 +32,17 @@ def save_student(
         key: json.dumps(value) for key, value in {**(description or {}), TIED: tied}.items()
     }
     with atomic(path) as temporary:
-        save_file(tensors, temporary, {"format": "pt", **metadata})
+        save_file(tensors, temporary, {"format": "pt", **metadata, TENSORS_KEY: NO_DIGEST})
+        seal_tensors(temporary)
     return Path(path)
 
 
 def load_student(net: nn.Module, path: str | Path) -> dict[str, Any]:
     """Fill the net's model with the weights in ``path`` and return their description.
 
-    Raises ValueError for a file that cannot be read, and for weights of another model (missing, unknown or differently shaped tensors).
+    Raises DamagedFileError for a file whose content differs from its checksum, ValueError for one
+    that cannot be read and for weights of another model (missing, unknown or differently shaped
+    tensors).
     """
     description, model = read_description(path), _bare(net)
     with safe_open(str(path), "pt") as file:
@@ -53,11 +59,14 @@ def read_description(path: str | Path) -> dict[str, Any]:
     try:
         with safe_open(str(path), "pt") as file:
             metadata: dict[str, str] = file.metadata() or {}
+        # Weights that another program wrote have neither entry.
+        if TIED in metadata or TENSORS_KEY in metadata:
+            check_tensors(path, REMEDY)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
-    return {
-        key: json.loads(value) for key, value in metadata.items() if key not in ("format", TIED)
-    }
+        raise DamagedFileError(
+            f"{path} is not a readable safetensors file: {error}. {REMEDY}."
+        ) from error
+    return {key: json.loads(value) for key, value in metadata.items() if key not in RESERVED}
 
 
 def _bare(net: nn.Module) -> nn.Module:

@@ -48,7 +48,7 @@ OTHER_TASKS = (
 )
 RECIPES = {
     "classification": "digits",
-    **{task: str(ROOT / f"recipes/{task}/{task}.yaml") for task in OTHER_TASKS},
+    **{task: str(ROOT / f"src/instil/recipes/{task}/{task}.yaml") for task in OTHER_TASKS},
 }
 SEEDS = [0, 1, 2]
 HOLD_THE_LABEL = ("ps_kd", "pld")

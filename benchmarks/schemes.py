@@ -60,12 +60,12 @@ MORE = {
 def rows() -> dict[str, tuple[Path, list[str]]]:
     """Of each row a recipe, and overrides: that of the scheme's name, else the first that uses it."""
     found: dict[str, Path] = {}
-    for path in sorted((ROOT / "recipes").rglob("*.yaml")):
+    for path in sorted((ROOT / "src/instil/recipes").rglob("*.yaml")):
         chosen = yaml.safe_load(path.read_text(encoding="utf-8")).get("scheme", "offline")
         name = chosen if isinstance(chosen, str) else chosen.get("type", "offline")
         if path.stem == name or name not in found:
             found[name] = path
-    found["offline"] = ROOT / "recipes/classification/kd.yaml"
+    found["offline"] = ROOT / "src/instil/recipes/classification/kd.yaml"
     plain = {
         name: (found[name], list[str]()) for name in catalogue.names("scheme") if name in found
     }

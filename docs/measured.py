@@ -160,7 +160,7 @@ def _spoken(row: dict[str, Any], arm: str, first: bool) -> str:
 
 def _command(row: dict[str, Any]) -> str:
     name, *options = row["command"].split()
-    return f"[{name.split('/')[1]}](../recipes/{name}.yaml)" + "".join(
+    return f"[{name.split('/')[1]}](../src/instil/recipes/{name}.yaml)" + "".join(
         f" `{option}`" for option in options
     )
 

@@ -148,7 +148,7 @@ def test_the_readme_table_has_the_commands_there_are() -> None:
 def test_readme_snippets(given: dict[str, Any]) -> None:
     made = command(
         "run",
-        str(ROOT / "recipes/classification/kd.yaml"),
+        str(ROOT / "src/instil/recipes/classification/kd.yaml"),
         *SHORT,
         "export=false",
         "--out",

@@ -29,7 +29,7 @@ OTHER_TASKS = (
 )
 RECIPES = {
     "classification": "digits",
-    **{task: str(ROOT / f"recipes/{task}/{task}.yaml") for task in OTHER_TASKS},
+    **{task: str(ROOT / f"src/instil/recipes/{task}/{task}.yaml") for task in OTHER_TASKS},
 }
 MULTI_LABEL = {"multi_label_kd"}
 SCHEMES = {

@@ -17,11 +17,11 @@ from instil import catalogue
 from instil import recipe as recipes
 from instil.data.paths import located
 from instil.experiment.run import run
+from instil.recipe.packaged import packaged_recipes
 from tests.llama_cpp import serving
 
 ROOT = Path(__file__).parents[1]
-PACKAGED = sorted((ROOT / "src" / "instil" / "recipes").glob("*.yaml"))
-SHIPPED = [*PACKAGED, *sorted((ROOT / "recipes").glob("*/*.yaml"))]
+SHIPPED = list(packaged_recipes().values())
 SHORT = ["train.epochs=1", "seeds=[0]", "baselines=[]", "export=false"]
 SMALL = {
     "cross_tokenizer": ["data.rows=32", "data.held_out=8"],

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from instil.cli import app, main
+from instil.cli import app, main, methods_table
+from instil.recipe.packaged import packaged_recipes
 from instil.recipe.sections import Recipe
 
 
@@ -119,7 +120,8 @@ def test_resume_reads_the_recipe_of_the_run(
             "Error: 2 problems\n  train.clip: a number was expected, not 'x'\n  seeds.0: ",
         ),
         (["run", "digits", "mnist"], "Error: one recipe at a time, not digits and mnist"),
-        (["doctor"], "Error: a recipe is missing"),
+        (["run", "classification/kdd"], "Error: there is no recipe classification/kdd"),
+        (["init", "kdd"], "Error: No recipe named 'kdd', and no such file; closest: kd"),
         (["methods", "dkdd"], "Error: No method named 'dkdd'; closest: dkd"),
         (
             ["methods", "--kind", "loss"],
@@ -233,19 +235,26 @@ def test_methods_as_json_is_the_whole_catalogue(capsys: pytest.CaptureFixture[st
     }
 
 
-def test_methods_as_a_table_and_as_a_card(capsys: pytest.CaptureFixture[str]) -> None:
+def test_methods_as_a_list_at_80_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     code, out, _ = called(capsys, "methods")
     assert code == 0
-    for word in (
-        "objectives",
-        "schemes",
-        "cross_entropy",
-        "relations",
-        "contrastive",
-        "ICLR",
-        "2022",
-    ):
-        assert word in out
+    lines = [line.rstrip() for line in out.splitlines()]
+    assert max(map(len, lines)) <= 80
+    assert lines[0] == "objectives on labels"
+    for heading in ("objectives on relations", "schemes, online distillation", "teachers", "tasks"):
+        assert heading in lines
+    (kd,) = [line for line in lines if line.startswith("kd ")]
+    assert kd.split("  ", 1)[1].strip().startswith("Match the teacher's softened distribution.")
+    names = {method["name"] for method in methods_table.select()}
+    first_words = {line.split()[0] for line in lines if line}
+    assert names <= first_words, "every method begins a line"
+    assert not [line for line in lines if 0 < len(line.split(" ")[-1]) < 4 and " " not in line]
+
+
+def test_a_method_as_a_card(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = called(capsys, "methods", "dkd")
     assert code == 0
     for word in (
@@ -273,6 +282,60 @@ def test_doctor_as_json_keeps_stdout_for_it(
     monkeypatch.setitem(sys.modules, "instil.experiment.doctor", stub)
     code, out, err = called(capsys, "doctor", "digits", "--json")
     assert (code, json.loads(out), err) == (0, {"student": "networks:cnn"}, "examining\n")
+
+
+def test_the_command_alone_prints_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = called(capsys)
+    assert (code, err) == (0, "")
+    assert out.startswith("Usage: instil [OPTIONS] COMMAND")
+
+
+def test_doctor_without_a_recipe_examines_the_digits(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub = ModuleType("instil.experiment.doctor")
+    stub.doctor = lambda recipe: {"recipe": recipe.name}  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "instil.experiment.doctor", stub)
+    code, out, _ = called(capsys, "doctor", "--json")
+    assert (code, json.loads(out)) == (0, {"recipe": "digits"})
+
+
+@pytest.mark.parametrize("name", ["kd", "classification/kd"])
+def test_a_shipped_recipe_runs_by_its_name_from_anywhere(
+    name: str,
+    capsys: pytest.CaptureFixture[str],
+    runs: list[Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert called(capsys, "run", name, "train.epochs=3")[0] == 0
+    recipe, out, _ = runs[0]
+    assert (recipe.name, recipe.folder, recipe.train.epochs) == ("kd", ".", 3)
+    assert out.name.startswith("kd-")
+
+
+def test_the_list_of_recipes(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = called(capsys, "recipes", "--json")
+    entries = {entry["name"]: entry["idea"] for entry in json.loads(out)}
+    assert code == 0
+    assert len(entries) == len(packaged_recipes()) > 80
+    assert all(entries.values()), "every recipe says its idea"
+    listed = called(capsys, "recipes")[1]
+    assert all(name.rpartition("/")[2] in listed for name in entries)
+
+
+def test_init_copies_a_recipe_and_overwrites_nothing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = called(capsys, "init", "dkd")
+    assert code == 0
+    assert "instil doctor dkd.yaml" in out
+    assert Path("dkd.yaml").read_text() == packaged_recipes()["classification/dkd"].read_text()
+    code, _, err = called(capsys, "init", "kd", "--out", "dkd.yaml")
+    assert code == 2
+    assert err.startswith("Error: --out: dkd.yaml exists already")
 
 
 def test_help_names_the_commands() -> None:

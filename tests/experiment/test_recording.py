@@ -296,7 +296,7 @@ def test_a_damaged_file_is_refused(
 
 
 def test_answers_to_a_causal_language_model_are_its_hidden_states_and_head(tmp_path: Path) -> None:
-    path = Path(__file__).parents[2] / "recipes/language/language.yaml"
+    path = Path(__file__).parents[2] / "src/instil/recipes/language/language.yaml"
     small = yaml.safe_load(path.read_text()) | {"seeds": [0], "baselines": [], "export": False}
     small["train"] = {"epochs": 1, "optimizer": {"lr": 5e-3}}
     small["data"] |= {"rows": 64, "held_out": 32}

@@ -17,7 +17,7 @@ from instil.experiment.rehearsal import rehearse
 from instil.experiment.run import run
 from instil.recipe.errors import RecipeError
 
-RECIPE = Path(__file__).parents[2] / "recipes/language/cross_tokenizer.yaml"
+RECIPE = Path(__file__).parents[2] / "src/instil/recipes/language/cross_tokenizer.yaml"
 SMALL = [
     *(
         "data.rows=16",

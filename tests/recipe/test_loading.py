@@ -418,7 +418,7 @@ def test_numbers_are_numbers() -> None:
 
 def test_an_unknown_recipe_is_answered_with_the_closest() -> None:
     with pytest.raises(
-        RecipeError, match=r"^No recipe named 'digit', and no such file; closest: digits$"
+        RecipeError, match=r"^No recipe named 'digit', and no such file; closest: digits, "
     ):
         load("digit")
 

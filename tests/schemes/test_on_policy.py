@@ -66,7 +66,7 @@ def test_batches_and_teachers_that_cannot_do() -> None:
 
 def test_a_teacher_that_answered_before_is_refused() -> None:
     recipe = recipes.load(
-        ROOT / "recipes" / "language" / "on_policy.yaml",
+        ROOT / "src/instil/recipes" / "language" / "on_policy.yaml",
         ["data.rows=64", "data.held_out=8", "teacher.plain=true"],
     )
     with pytest.raises(
@@ -78,7 +78,8 @@ def test_a_teacher_that_answered_before_is_refused() -> None:
 
 def test_texts_end_with_the_end_of_the_data() -> None:
     recipe = recipes.load(
-        ROOT / "recipes" / "language" / "on_policy.yaml", ["data.rows=64", "data.held_out=8"]
+        ROOT / "src/instil/recipes" / "language" / "on_policy.yaml",
+        ["data.rows=64", "data.held_out=8"],
     )
     bench = Bench.of(recipe)
     student, teacher = (

@@ -125,7 +125,7 @@ def test_a_recipe_teaches_each_teacher_its_own_domain() -> None:
         for where in ("data", "teacher.0.data", "teacher.1.data")
         for what in ("rows=64", "held_out=8")
     ]
-    path = Path(__file__).parents[2] / "recipes" / "language" / "routed_domains.yaml"
+    path = Path(__file__).parents[2] / "src/instil/recipes" / "language" / "routed_domains.yaml"
     recipe = recipes.load(path, [*small, "seeds=[0]"])
     bench = Bench.of(recipe)
     for number, spec in enumerate(recipe.teachers):

@@ -1,4 +1,4 @@
-"""The command line: run, record, generate, methods, doctor, export, report."""
+"""The command line: run, record, generate, methods, recipes, init, doctor, export, report."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import typer
 if TYPE_CHECKING:
     from instil.recipe import Recipe
 
-BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="instil",
     help="Knowledge distillation: a teacher, a student and data in; the distilled student and the evidence out.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # the plain help is there in a third of the time
@@ -30,7 +30,7 @@ Arguments = Annotated[
     typer.Argument(
         metavar="RECIPE KEY=VALUE",
         show_default=False,
-        help="A YAML file or a packaged recipe; then changes: train.epochs=5",
+        help="A YAML file or a shipped recipe (default: digits; all: instil recipes); then changes: train.epochs=5",
     ),
 ]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
@@ -47,6 +47,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback of an error; may stand anywhere.")
     ] = False,
@@ -55,6 +56,8 @@ def _options(
     ] = False,
 ) -> None:
     """Knowledge distillation: a teacher, a student and data in; the distilled student and the evidence out."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 @app.command()
@@ -90,7 +93,7 @@ def run(
 @app.command()
 def record(arguments: Arguments = None) -> None:
     """Ask a recipe's teacher once about every sample, and keep its answers where store.path says; goes on where it was stopped."""
-    recipe = _recipe(arguments, default="digits")
+    recipe = _recipe(arguments)
     from instil.experiment.recording import record as record_answers
 
     folder = record_answers(recipe, _console())
@@ -215,9 +218,39 @@ def methods(
 
 
 @app.command()
+def recipes(json: AsJson = False) -> None:
+    """List the recipes that the package ships; each runs by its name: instil run kd."""
+    from instil.cli import recipe_list
+
+    if json:
+        _print_json(recipe_list.entries())
+    else:
+        recipe_list.show(_console())
+
+
+@app.command()
+def init(
+    recipe: Annotated[
+        str, typer.Argument(metavar="[RECIPE]", help="A shipped recipe to begin with.")
+    ] = "kd",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", show_default=False, help="The file to write; by default RECIPE.yaml."
+        ),
+    ] = None,
+) -> None:
+    """Copy a shipped recipe into a file of your own, to be edited."""
+    from instil.cli import recipe_list
+
+    path = recipe_list.copy(recipe, out)
+    typer.echo(f"{path} is yours to edit. Check it with: instil doctor {path}")
+
+
+@app.command()
 def doctor(arguments: Arguments = None, json: AsJson = False) -> None:
     """Try a recipe on one batch, training nothing: shapes, taps, losses and their gradients, memory and time."""
-    recipe = _recipe(arguments, default=None)
+    recipe = _recipe(arguments)
     from instil.cli import doctor_page
     from instil.experiment.doctor import doctor as examine
 
@@ -264,7 +297,7 @@ def report(run: Run) -> None:
     typer.echo(str(write_report(folder)))
 
 
-def _recipe(arguments: list[str] | None, default: str | None) -> Recipe:
+def _recipe(arguments: list[str] | None, default: str = "digits") -> Recipe:
     """The recipe that the arguments name, with their changes."""
     changes = [one for one in arguments or [] if "=" in one and not Path(one).exists()]
     named = [one for one in arguments or [] if one not in changes]
@@ -272,11 +305,9 @@ def _recipe(arguments: list[str] | None, default: str | None) -> Recipe:
         raise ValueError(
             f"one recipe at a time, not {' and '.join(named)}; a change is written key=value, without blanks"
         )
-    if not named and default is None:
-        raise ValueError("a recipe is missing: a YAML file, or a packaged recipe such as digits")
     from instil.recipe import load
 
-    return load(named[0] if named else str(default), changes)
+    return load(named[0] if named else default, changes)
 
 
 def _show_result(folder: Path) -> None:
@@ -334,6 +365,8 @@ def main(arguments: list[str] | None = None) -> None:
     """The entry point: runs a command; an error is a message on stderr and the exit code 2 (bad input) or 1 (a failed run)."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     debug = "--debug" in words
+    from instil.cli.errors import exit_code, message_of
+
     try:
         code = app(
             args=[word for word in words if word != "--debug"],
@@ -344,51 +377,10 @@ def main(arguments: list[str] | None = None) -> None:
         typer.echo("\nStopped.", err=True)
         code = INTERRUPTED
     except Exception as error:
-        code = _code(error)
+        code = exit_code(error)
         if debug:
             raise
-        message = _message(error)
+        message = message_of(error)
         if message:
             typer.echo(message, err=True)
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _code(error: Exception) -> int:
-    """2 where the user can put it right in what was typed or named, 1 where a run failed."""
-    if hasattr(error, "format_message"):  # a usage error of the command line's own
-        return BAD_INPUT
-    bad = (
-        ValueError,
-        ImportError,
-        FileNotFoundError,
-        FileExistsError,
-        IsADirectoryError,
-        NotADirectoryError,
-        PermissionError,
-    )
-    return BAD_INPUT if isinstance(error, bad) else FAILED
-
-
-def _message(error: Exception) -> str:
-    if hasattr(error, "format_message"):
-        return _usage(error)
-    text = str(error).strip()
-    lines = text.splitlines()
-    if isinstance(error, OSError) and error.strerror:
-        return f"Error: {error.strerror}{f': {error.filename}' if error.filename else ''}"
-    if not isinstance(error, (ValueError, ImportError, OSError, RuntimeError, ArithmeticError)):
-        return (
-            f"Error: {type(error).__name__}: {text} (this should not happen; --debug shows where)"
-        )
-    if len(lines) > 1 and isinstance(error, ValueError):
-        return f"Error: {len(lines)} problems\n" + "\n".join(f"  {line}" for line in lines)
-    return f"Error: {text or type(error).__name__}"
-
-
-def _usage(error: Any) -> str:
-    """A usage error with the closest command or option."""
-    text = str(error.format_message())
-    context = getattr(error, "ctx", None)
-    if not text or context is None:
-        return f"Error: {text}" if text else ""
-    return f"Error: {text}\nSee: {context.command_path} --help"

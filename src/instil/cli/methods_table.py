@@ -33,29 +33,52 @@ def select(name: str | None = None, kind: str | None = None) -> list[Method]:
 
 
 def show_all(methods: list[Method], console: Console) -> None:
-    """One table a kind, with the axes of the field."""
-    from rich.markup import escape
+    """Print one entry per method, a sentence on what it does, grouped by kind and source.
 
-    for kind, group in groupby(methods, key=lambda method: method["kind"]):
-        table = _table(
-            "name", "source", "algorithms", "labels", "couples", "published", title=f"{kind}s"
-        )
-        for method in sorted(group, key=lambda method: method["source"]):
-            labels = "all" if len(method["labels"]) == 3 else ", ".join(method["labels"])
-            cells = (
-                method["source"],
-                ", ".join(method["algorithms"]),
-                labels,
-                "batch" if method["couples"] else "",
-                _published(method),
-            )
-            table.add_row(f"[bold]{method['name']}[/]", *map(escape, cells))
+    Readable from 60 columns on.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    for title, group in groupby(sorted(methods, key=_rank), key=_group):
+        table = Table.grid(padding=(0, 2, 0, 0))
+        table.add_column(no_wrap=True)
+        table.add_column()
+        for method in sorted(group, key=lambda method: str(method["name"])):
+            mark = " *" if method["couples"] else ""
+            sentence = Text(method["idea"].replace("``", ""))
+            if _published(method):
+                sentence.append(f" ({_published(method)})", style="dim")
+            table.add_row(Text(method["name"], style="bold") + Text(mark), sentence)
+        console.print(f"[bold underline]{title}[/]", highlight=False)
         console.print(table)
+        console.print()
     console.print(
-        "One method: instil methods NAME. For a program: instil methods --json.",
+        "* The loss of one sample depends on the others in its batch.\n"
+        "One method, its options and pitfalls: instil methods NAME. For programs: --json.",
         style="dim",
         highlight=False,
     )
+
+
+KINDS = ("objective", "weighting", "balance", "scheme", "teacher", "task")
+SOURCES = ("labels", "logits", "features", "relations", "offline", "online", "self", "")
+
+
+def _rank(method: Method) -> tuple[int, int]:
+    """Place of a method's group in the list."""
+    source = method["source"] if method["kind"] in ("objective", "scheme") else ""
+    return KINDS.index(method["kind"]), SOURCES.index(source)
+
+
+def _group(method: Method) -> str:
+    """Heading under which a method is listed, such as ``objectives on logits``."""
+    kind, source = method["kind"], method["source"]
+    if kind == "objective":
+        return f"objectives on {source}"
+    if kind == "scheme":
+        return f"schemes, {source} distillation"
+    return f"{kind}s"
 
 
 def show_one(method: Method, console: Console) -> None:

@@ -17,12 +17,12 @@ from instil.recipe.checking import methods, read, wrong
 from instil.recipe.errors import RecipeError, unknown
 from instil.recipe.options import defaults, plain
 from instil.recipe.overrides import REPLACED, merge, override, parse
+from instil.recipe.packaged import find_packaged, is_packaged, packaged_recipes
 from instil.recipe.renamed import renamed_keys
 from instil.recipe.sections import Recipe
 
 BASELINES = ("alone",)
 WITHOUT_DATA = ("noise", "blobs")
-PACKAGED = Path(__file__).parents[1] / "recipes"
 STAGE = (
     "name",
     "data",
@@ -59,10 +59,8 @@ def load(where: str | Path, overrides: Iterable[str] = ()) -> Recipe:
             f"{path}: a recipe is a mapping with the keys data, student, objectives ..., not {data!r}"
         )
     data = _long(override(_long(data), overrides))
-    packaged = path.parent == PACKAGED
-    return build(
-        {"name": path.stem, "folder": "." if packaged else str(path.resolve().parent)} | data
-    )
+    folder = "." if is_packaged(path) else str(path.resolve().parent)
+    return build({"name": path.stem, "folder": folder} | data)
 
 
 def _find(where: str | Path) -> Path:
@@ -71,6 +69,8 @@ def _find(where: str | Path) -> Path:
         path = path / "recipe.yaml"
     if path.is_file():
         return path
+    if str(where) in packaged_recipes():
+        return find_packaged(str(where))
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         near = (
             [file.name for file in path.parent.iterdir() if file.suffix in (".yaml", ".yml")]
@@ -78,12 +78,7 @@ def _find(where: str | Path) -> Path:
             else []
         )
         raise FileNotFoundError(f"there is no recipe {path}; {closest(path.name, near)}")
-    packaged = sorted(file.stem for file in PACKAGED.glob("*.yaml"))
-    if str(where) not in packaged:
-        raise RecipeError(
-            f"No recipe named '{where}', and no such file; {closest(str(where), packaged)}"
-        )
-    return PACKAGED / f"{where}.yaml"
+    return find_packaged(str(where))
 
 
 def build(data: Mapping[str, Any]) -> Recipe:

@@ -1,0 +1,56 @@
+"""The shipped recipes for a terminal: the list, and a copy of one to edit."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from instil.recipe.packaged import find_packaged, packaged_recipes, summary
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def entries() -> list[dict[str, str]]:
+    """Name and summary of every shipped recipe."""
+    return [{"name": name, "idea": summary(path)} for name, path in packaged_recipes().items()]
+
+
+def show(console: Console) -> None:
+    """Print the recipes, grouped by task."""
+    from rich.table import Table
+    from rich.text import Text
+
+    for task, group in groupby(entries(), key=lambda entry: entry["name"].rpartition("/")[0]):
+        table = Table.grid(padding=(0, 2, 0, 0))
+        table.add_column(no_wrap=True)
+        table.add_column()
+        for entry in group:
+            short_name = entry["name"].rpartition("/")[2]
+            table.add_row(Text(short_name, style="bold"), Text(entry["idea"]))
+        console.print(f"[bold underline]{task or 'first look'}[/]", highlight=False)
+        console.print(table)
+        console.print()
+    console.print(
+        "Run one: instil run NAME. Copy one to edit it: instil init NAME.",
+        style="dim",
+        highlight=False,
+    )
+
+
+def copy(name: str, out: Path | None) -> Path:
+    """Copy a shipped recipe to ``out``, by default ``NAME.yaml`` in the current folder.
+
+    Raises:
+        FileExistsError: if the file exists.
+        RecipeError: if no shipped recipe has this name.
+    """
+    source = find_packaged(name)
+    target = out or Path(source.name)
+    if target.exists():
+        raise FileExistsError(
+            f"--out: {target} exists already. Expected a new file; choose another"
+        )
+    target.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    return target

@@ -1,0 +1,56 @@
+"""Recipes that the package ships: their names, files and one-sentence summaries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from instil.core import closest
+from instil.recipe.errors import RecipeError
+
+FOLDER = Path(__file__).parents[1] / "recipes"
+
+
+def packaged_recipes() -> dict[str, Path]:
+    """Files of all shipped recipes by their full name, such as ``classification/kd``.
+
+    The recipe ``digits``, which is the default of ``instil run``, belongs to no task folder and
+    comes first.
+    """
+    top = sorted(FOLDER.glob("*.yaml"))
+    nested = sorted(FOLDER.glob("*/*.yaml"))
+    return {path.relative_to(FOLDER).with_suffix("").as_posix(): path for path in [*top, *nested]}
+
+
+def is_packaged(path: Path) -> bool:
+    """Whether ``path`` is a recipe file of the package."""
+    return FOLDER in path.parents
+
+
+def find_packaged(name: str) -> Path:
+    """Return the file of a shipped recipe.
+
+    Args:
+        name: ``kd`` or, with its task, ``classification/kd``; the suffix ``.yaml`` is optional.
+
+    Raises:
+        RecipeError: if no shipped recipe has this name.
+    """
+    by_name = packaged_recipes()
+    wanted = name.removesuffix(".yaml").removesuffix(".yml")
+    if wanted in by_name:
+        return by_name[wanted]
+    matches = [path for full_name, path in by_name.items() if full_name.endswith(f"/{wanted}")]
+    if len(matches) == 1:
+        return matches[0]
+    short_names = [full_name.rpartition("/")[2] for full_name in by_name]
+    known_names = list(dict.fromkeys([*short_names, *by_name]))
+    raise RecipeError(
+        f"No recipe named '{name}', and no such file; {closest(name, known_names)}. "
+        "All shipped recipes: instil recipes"
+    )
+
+
+def summary(path: Path) -> str:
+    """First comment line of a recipe file, which says its idea; empty if it has none."""
+    first_line = path.read_text(encoding="utf-8").partition("\n")[0]
+    return first_line.removeprefix("#").strip() if first_line.startswith("#") else ""

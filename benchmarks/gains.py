@@ -46,7 +46,9 @@ def measured(command: str) -> dict[str, Any]:
     began = time.perf_counter()
     try:
         with tempfile.TemporaryDirectory() as folder:
-            made = recipe.load(str(HERE.parent / "src/instil/recipes" / f"{name}.yaml"), [*options, *QUIET])
+            made = recipe.load(
+                str(HERE.parent / "src/instil/recipes" / f"{name}.yaml"), [*options, *QUIET]
+            )
             if made.store is not None:
                 made = made.model_copy(
                     update={

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from instil.cli.closing_table import label_counts
 from instil.experiment.bench import Bench
 from instil.experiment.rehearsal import rehearse
 from instil.experiment.teachers import school
 from instil.experiment.trained import place
+from instil.recipe import RecipeError
 from instil.teachers.amalgamated import Amalgamated
 from instil.teachers.ensemble import Ensemble
 from instil.teachers.private_votes import PrivateVotes
@@ -163,3 +166,68 @@ def test_every_one_of_several_students_is_scored_and_kept(
     found = run_of(recipe(scheme, "train.epochs=1", "seeds=[0]", "baselines=[]"), tmp_path / "run")
     assert 0 < found["distilled"]["other0_accuracy"]["mean"] <= 1
     assert (tmp_path / "run" / "other0-0.safetensors").exists()
+
+
+def test_a_teacher_with_as_many_labels_as_the_student_knows_the_same_samples() -> None:
+    bench = Bench.of(recipe("teacher.data={num_labeled: 100}"))
+    teacher = school(bench.stages[0], bench.recipe.teachers[0], 0).splits.train
+    for seed in bench.recipe.seeds:
+        student = bench.train_data(seed)
+        assert torch.equal(student.label, teacher.label)
+        assert int((student.label != -100).sum()) == 100
+
+
+def test_a_student_with_fewer_labels_than_the_teacher_knows_a_part_of_them() -> None:
+    bench = Bench.of(recipe("teacher.data={num_labeled: 300}"))
+    teacher = school(bench.stages[0], bench.recipe.teachers[0], 0).splits.train
+    student = bench.train_data(1)
+    assert int((teacher.label != -100).sum()) == 300
+    known = student.label != -100
+    assert torch.equal(student.label[known], teacher.label[known])
+
+
+def test_without_a_limit_every_seed_has_labels_of_its_own() -> None:
+    bench = Bench.of(recipe())
+    assert not torch.equal(bench.train_data(0).label, bench.train_data(1).label)
+
+
+def test_a_run_says_who_knew_how_many_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
+    changes = ("train.epochs=1", "seeds=[0]", "baselines=[alone]")
+    found = run_of(recipe("teacher.data={num_labeled: 200}", *changes), tmp_path / "run")
+    assert found["labels"] == {
+        "student": 100,
+        "teachers": [
+            {"model": "cnn", "data": "digits", "samples": 1000, "labelled": 200},
+        ],
+        "same_for_all_seeds": True,
+        "samples_seen": {"alone": 100, "distilled": 1000},
+    }
+    everything = run_of(recipe(*changes), tmp_path / "other")
+    assert everything["labels"]["teachers"][0]["labelled"] == 1000
+    assert everything["labels"]["same_for_all_seeds"] is False
+    assert label_counts(found) == "Labels: teacher 200, student 100."
+    # two teachers, not one from the cache: other labels are another training
+    assert len(list((tmp_path / "cache" / "teachers").glob("*.safetensors"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("teacher", "message"),
+    [
+        ({"data": {"num_labeled": 5000}}, "teacher.data: num_labeled: 5000 of 1000 labelled"),
+        ({"data": {"num_labeled": 0}}, "teacher.data.num_labeled: "),
+        ({"data": {"size": 8}}, "teacher.data: size is an option of a source"),
+        (
+            {"data": {"num_labeled": 10}, "trained": True},
+            "teacher: data.num_labeled hides labels from a training, and this teacher is not",
+        ),
+    ],
+)
+def test_labels_that_a_teacher_cannot_have_are_refused(
+    teacher: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        list(rehearse(Bench.of(recipe(teacher={"model": "cnn", **teacher}))))
+    assert message in str(caught.value)

@@ -38,6 +38,8 @@ def show(result: Mapping[str, Any], console: Console) -> None:
         f"{data['name']}: {labelled}, {data['test']:,} to test, {seeds} seed{'s' * (seeds > 1)}",
         highlight=False,
     )
+    if counts := label_counts(result):
+        console.print(counts, highlight=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("", no_wrap=True)
     headline, secondary = result["headline"], _secondary(result)
@@ -59,6 +61,27 @@ def show(result: Mapping[str, Any], console: Console) -> None:
         console.print(_sentence(result), highlight=False)
     for warning in result["warnings"]:
         console.print(f"[yellow]Beware:[/yellow] {warning}.")
+
+
+def label_counts(result: Mapping[str, Any]) -> str:
+    """Sentence on who learned from how many labels; empty where all nets know all labels.
+
+    Args:
+        result: content of ``result.json``.
+
+    Returns:
+        Such as ``Labels: teacher 1,000, student 100.``
+    """
+    labels = result.get("labels")
+    if labels is None:
+        return ""
+    teachers = [one for one in labels["teachers"] if one["labelled"] is not None]
+    complete = all(one["labelled"] == one["samples"] for one in teachers)
+    if complete and labels["student"] == result["data"]["train"]:
+        return ""
+    counts = list(dict.fromkeys(f"{one['labelled']:,}" for one in teachers))
+    teacher = f"teacher {' and '.join(counts)}, " if counts else ""
+    return f"Labels: {teacher}student {labels['student']:,}."
 
 
 def show_export(result: Mapping[str, Any], console: Console) -> None:

@@ -39,6 +39,11 @@ def labelled(data: Data) -> Data:
     return data.subset(rows)
 
 
+def num_labelled(data: Samples) -> int:
+    """Number of samples with a label for at least one of their items."""
+    return len(_labelled_rows(data))
+
+
 def relabel(data: Data, label: Tensor) -> Data:
     """The same samples with other labels, of shape (N,) or (N, C)."""
     return data.relabel(label)

@@ -263,7 +263,8 @@ class Arms:
         training = build.training(
             train, number, learners=list(scheme.learners), until=spec.progress
         )
-        trained = self._fit(name, None, scheme, own.splits.train, training, own)
+        samples = build.learnt_by(scheme, own.splits.train)
+        trained = self._fit(name, None, scheme, samples, training, own)
         if rank() == 0:
             save_student(
                 trained.net, path, {"seconds": trained.seconds, "records": trained.records}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -37,6 +38,8 @@ class Bench:
     sources: dict[str, Splits] = field(
         default_factory=dict
     )  # of teachers that are trained on other data
+    label_seed: int | None = None
+    """Seed of the choice of labelled samples, the same for every run; None: the seed of each run."""
 
     @classmethod
     def of(cls, recipe: Recipe) -> Bench:
@@ -75,12 +78,12 @@ class Bench:
         with at("export"):
             if recipe.export:
                 task.check_export()
-        return cls(recipe, task, splits)
+        return cls(recipe, task, splits, label_seed=_label_seed(recipe))
 
     @property
     def stages(self) -> list[Bench]:
         """The bench of each stage: the same task and data, batched and augmented as the stage says."""
-        return [Bench(stage, self.task, self.splits, self.sources) for stage in stages(self.recipe)]
+        return [dataclasses.replace(self, recipe=stage) for stage in stages(self.recipe)]
 
     @property
     def examples(self) -> Samples:
@@ -110,13 +113,20 @@ class Bench:
     def read_by(self, spec: Model) -> Bench:
         """This bench as a net reads it: of a teacher that has a tokenizer of its own, the same texts in its tokens."""
         own = isinstance(spec, TeacherModel) and spec.tokenizer is not None
-        return Bench(self.recipe, self.task, of_teacher(self.splits)) if own else self
+        return dataclasses.replace(self, splits=of_teacher(self.splits)) if own else self
 
     def train_data(self, seed: int) -> Samples:
-        """The samples that the student learns from, with as many labels as the recipe lets it see, chosen by ``seed``."""
+        """Training samples of the student with ``data.num_labeled`` labels, chosen by ``seed``.
+
+        Where a teacher has ``data.num_labeled``, every seed has the choice of the first one: the
+        teacher is trained once, and its labels must be those of every student.
+        """
         count = self.recipe.data.num_labeled
+        label_seed = seed if self.label_seed is None else self.label_seed
         with at("data"):
-            return self.samples if count is None else labels.few_labels(self.samples, count, seed)
+            if count is None:
+                return self.samples
+            return labels.few_labels(self.samples, count, label_seed)
 
     def loader(
         self,
@@ -177,6 +187,13 @@ class Bench:
             if changes
             else None
         )
+
+
+def _label_seed(recipe: Recipe) -> int | None:
+    """The first seed where a teacher knows a limited number of labels, else None."""
+    teachers = [spec for stage in stages(recipe) for spec in stage.teachers]
+    limited = any(spec.data is not None and spec.data.num_labeled is not None for spec in teachers)
+    return recipe.seeds[0] if limited else None
 
 
 def _teacher_tokenizer(recipe: Recipe) -> str | None:

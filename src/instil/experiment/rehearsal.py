@@ -114,7 +114,8 @@ def _check_schooling(bench: Bench, net: Net, spec: TeacherModel, batch: Batch) -
         scheme.prepare(read_by_teacher(batch) if spec.tokenizer else batch)
     own = stage.teacher_train or stage.train
     path = "train" if own == stage.train else "teacher_train"
-    _check_training(bench, scheme, own, path, bench.splits.train, learners=list(scheme.learners))
+    samples = build.learnt_by(scheme, bench.splits.train)
+    _check_training(bench, scheme, own, path, samples, learners=list(scheme.learners))
 
 
 def _prepare(scheme: Scheme, batch: Batch) -> None:

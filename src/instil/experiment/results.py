@@ -8,6 +8,7 @@ from typing import Any
 from instil.core import UNLABELLED, Batch
 from instil.experiment.arms import Arm
 from instil.experiment.bench import Bench
+from instil.experiment.label_facts import label_facts
 from instil.experiment.statistics import gain, summary
 from instil.export.latency import measure
 
@@ -44,6 +45,7 @@ def assemble(bench: Bench, teacher: Arm | None, arms: Arms, status: str) -> dict
             "test": len(splits.test),
             "images": recipe.data.images.name if recipe.data.images is not None else None,
         },
+        "labels": label_facts(bench),
         "scheme": recipe.scheme.type,
         "objectives": {
             name: goal.model_dump(mode="json") for name, goal in recipe.objectives.items()

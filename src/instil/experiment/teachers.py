@@ -11,6 +11,7 @@ import torch
 
 from instil import catalogue
 from instil.core import Net, Teacher, closest
+from instil.data.labels import few_labels
 from instil.data.splits import numbered
 from instil.engine import join_ranks
 from instil.experiment import build
@@ -27,7 +28,7 @@ def school(stage: Bench, spec: TeacherModel, number: int) -> Bench:
 
     Raises RecipeError for data whose samples or labels are not of the kind of the recipe's.
     """
-    bench = stage if spec.data is None else _own(stage, spec.data.name, spec.data.options)
+    bench = _with_own_labels(_own_data(stage, spec), spec)
     if not kind_of(stage).disjoint or spec.ready:
         return bench
     sharing = [
@@ -44,6 +45,23 @@ def school(stage: Bench, spec: TeacherModel, number: int) -> Bench:
     return dataclasses.replace(
         bench, splits=dataclasses.replace(bench.splits, train=numbered(bench.splits.train, part))
     )
+
+
+def _own_data(stage: Bench, spec: TeacherModel) -> Bench:
+    """The bench with the source that a teacher names; the stage's own without one."""
+    if spec.data is None or spec.data.name is None:
+        return stage
+    return _own(stage, spec.data.name, spec.data.options)
+
+
+def _with_own_labels(bench: Bench, spec: TeacherModel) -> Bench:
+    """The bench with as many labels as ``teacher.data.num_labeled`` lets a teacher see."""
+    if spec.data is None or spec.data.num_labeled is None:
+        return bench
+    seed = bench.recipe.seeds[0] if bench.label_seed is None else bench.label_seed
+    with at("teacher.data"):
+        train = few_labels(bench.splits.train, spec.data.num_labeled, seed)
+    return dataclasses.replace(bench, splits=dataclasses.replace(bench.splits, train=train))
 
 
 def _own(stage: Bench, name: str, options: dict[str, Any]) -> Bench:
@@ -65,20 +83,14 @@ def _own(stage: Bench, name: str, options: dict[str, Any]) -> Bench:
         augment=recipe.data.augment,
         **options,
     )
-    return Bench(recipe.model_copy(update={"data": data}), stage.task, splits, stage.sources)
+    recipe = recipe.model_copy(update={"data": data})
+    return dataclasses.replace(stage, recipe=recipe, splits=splits)
 
 
 def class_names(stage: Bench, number: int) -> Sequence[str]:
     """The classes of a teacher's logits: those that the recipe says, or of what it is trained on."""
     spec = stage.recipe.teachers[number]
-    return (
-        spec.classes
-        or (
-            stage.splits
-            if spec.data is None
-            else _own(stage, spec.data.name, spec.data.options).splits
-        ).classes
-    )
+    return spec.classes or _own_data(stage, spec).splits.classes
 
 
 def kind_of(stage: Bench) -> type[Teacher]:

@@ -47,7 +47,7 @@ def place(stage: Bench, spec: TeacherModel, number: int) -> Path:
         recipe.data.model_dump(
             exclude={
                 "images": True,
-                "labels": True,
+                "num_labeled": True,
                 "sampler": True,
                 "workers": True,
                 "augment": {"mixup"},

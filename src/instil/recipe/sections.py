@@ -152,10 +152,26 @@ class Method(Open):
     type: str = "offline"
 
 
-class Source(Open):
-    """Other samples than the recipe's; further keys are the source's own options."""
+class TeacherData(Open):
+    """Data that a teacher is trained on; further keys are options of the source.
 
-    name: str
+    ``name`` is a source other than the recipe's (null: the recipe's data).
+    ``num_labeled`` is the number of training samples whose label the teacher sees (null: all). With the recipe's data
+    and the student's ``num_labeled``, teacher and student know the labels of the same samples.
+    """
+
+    name: str | None = None
+    num_labeled: Annotated[int, Ge(1)] | None = None
+
+    @model_validator(mode="after")
+    def _options_need_a_source(self) -> TeacherData:
+        if self.name is None and self.options:
+            option = next(iter(self.options))
+            raise ValueError(
+                f"{option} is an option of a source. Expected name beside it, got none; "
+                "the recipe's data has only num_labeled here"
+            )
+        return self
 
 
 class Together(Open):
@@ -167,7 +183,7 @@ class Together(Open):
 class TeacherModel(Model):
     """A teacher, with the ``scheme`` by which it is trained first: one that needs no teacher itself, such as adversarial_training.
 
-    ``data``: the source that it is trained on (null: the recipe's data); ``copies``: so many of it, each from initial weights of its own.
+    ``data``: what it is trained on (null: the recipe's data with all labels); ``copies``: so many of it, each from initial weights of its own.
 
     ``progress`` is the part of its training after which it teaches, at the end of an epoch. A ``plain`` teacher is asked once about each training
     image as it is, before the stage begins, so that the student alone sees shifted and mirrored ones. A teacher of texts may have a ``tokenizer``
@@ -175,7 +191,7 @@ class TeacherModel(Model):
     """
 
     scheme: Method = Method()
-    data: Source | None = None
+    data: TeacherData | None = None
     copies: Whole = 1
     tokenizer: str | None = None
     progress: Annotated[float, Gt(0), Le(1)] = 1.0
@@ -191,6 +207,11 @@ class TeacherModel(Model):
         if self.earlier and (self.data is not None or self.copies > 1):
             raise ValueError(
                 "the net of an earlier stage is one and has been trained; leave data and copies out"
+            )
+        if self.ready and self.data is not None and self.data.num_labeled is not None:
+            raise ValueError(
+                "data.num_labeled hides labels from a training, and this teacher is not trained "
+                "here; leave it out"
             )
         if self.copies > 1 and self.ready:
             raise ValueError(

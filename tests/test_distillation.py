@@ -144,9 +144,203 @@ def test_a_teacher_of_other_classes() -> None:
 def test_three_values_in_a_tuple() -> None:
     three = [(torch.rand(4, 1, 8, 8), torch.zeros(4, dtype=torch.int64), torch.zeros(4))]
     with pytest.raises(
-        ValueError, match=r"the loader gives 3 values, the task names 2 \(image, label\)"
+        ValueError,
+        match=r"loader: a batch has 3 values\. Expected a dict, or a tuple of 2 \(image, label\)",
     ):
         instil.distil(teacher(), student(), three, epochs=1)
+
+
+def test_three_values_with_their_names() -> None:
+    three = [(torch.rand(4, 1, 8, 8), torch.zeros(4, dtype=torch.int64), torch.arange(4))]
+    names = ("image", "label", "index")
+    result = instil.distil(teacher(), student(), three, epochs=1, names=names)
+    assert result.records[-1]["step"] == 1
+
+
+@pytest.mark.parametrize(
+    "objectives",
+    [
+        "kd",
+        ["kd"],
+        ("kd",),
+        {"kd": None},
+        {"kd": {}},
+        {"kd": {"temperature": 4, "weight": 1}},
+        {"soft": {"type": "kd"}},
+        {"soft": {"type": "kd", "weight": {"start": 1.0, "end": 1.0}}},
+    ],
+)
+def test_every_form_of_objectives_means_the_same(objectives: Any) -> None:
+    expected = instil.distil(teacher(), student(), loader(), {"kd": 1.0}, epochs=1)
+    result = instil.distil(teacher(), student(), loader(), objectives, epochs=1)
+    assert torch.equal(weights(result.net), weights(expected.net))
+
+
+def test_options_of_a_recipe_change_the_objective() -> None:
+    def final_weights(objectives: Any) -> Tensor:
+        return weights(instil.distil(teacher(), student(), loader(), objectives, epochs=1).net)
+
+    spec = {"kd": {"temperature": 2, "weight": 0.5}}
+    assert torch.equal(final_weights(spec), final_weights({"kd": (KD(temperature=2), 0.5)}))
+
+
+@pytest.mark.parametrize(
+    ("objectives", "message"),
+    [
+        ({"kd": {"temprature": 2}}, r"objectives\.kd\.temprature: KD has no such option"),
+        ({"kd": "high"}, r"objectives\.kd: unknown form\. Expected a weight, options"),
+        ({}, r"objectives: is empty"),
+        ([], r"objectives: is empty"),
+        ("kdd", "No objective named 'kdd'; closest: kd"),
+    ],
+)
+def test_wrong_objectives_are_named(objectives: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        instil.distil(teacher(), student(), loader(), objectives, epochs=1)
+
+
+def test_several_teachers_are_an_ensemble() -> None:
+    teachers = [teacher(), seeded(lambda: cnn(10, width=3), 4)]
+    expected = instil.distil(Ensemble(copy.deepcopy(teachers)), student(), loader(), epochs=1)
+    result = instil.distil(teachers, student(), loader(), epochs=1)
+    torch.testing.assert_close(weights(result.net), weights(expected.net))
+    with pytest.raises(ValueError, match=r"teacher: unknown type\. Expected a module or a list"):
+        instil.distil("resnet18", student(), loader(), epochs=1)  # type: ignore[arg-type]
+
+
+def test_nets_are_left_in_eval_mode() -> None:
+    own_student, own_teacher = seeded(lambda: cnn(10, width=2)), teacher().train()
+    result = instil.distil(own_teacher, own_student, loader(), epochs=1)
+    for net in (own_student, own_teacher, result.net):
+        assert not any(module.training for module in net.modules())
+
+
+def test_batches_of_hugging_face() -> None:
+    batches = [{"pixel_values": image, "labels": label} for image, label in loader()]
+    plain = [{"image": batch["pixel_values"], "label": batch["labels"]} for batch in batches]
+    expected = instil.distil(teacher(), student(), plain, epochs=1)
+    result = instil.distil(teacher(), student(), batches, epochs=1)
+    assert torch.equal(weights(result.net), weights(expected.net))
+
+
+def test_bytes_are_images() -> None:
+    image = torch.randint(0, 256, (8, 1, 8, 8), dtype=torch.uint8)
+    label = torch.arange(8, dtype=torch.int32)
+    expected = instil.distil(teacher(), student(), [(image / 255, label.long())], epochs=1)
+    result = instil.distil(teacher(), student(), [(image, label)], epochs=1)
+    assert torch.equal(weights(result.net), weights(expected.net))
+
+
+@pytest.mark.parametrize("value", [10, -1])
+@pytest.mark.parametrize("position", [0, 1])
+def test_a_label_that_is_no_class(value: int, position: int) -> None:
+    batches = [(torch.rand(4, 1, 8, 8), torch.arange(4)) for _ in range(2)]
+    batches[position][1][2] = value
+    message = rf"loader: label {value} is no class of the student, which gives 10 logits\. Expected 0 to 9"
+    with pytest.raises(ValueError, match=message):
+        instil.distil(teacher(), student(), batches, epochs=1)
+
+
+def test_one_hot_labels() -> None:
+    one_hot = [(torch.rand(4, 1, 8, 8), torch.eye(10, dtype=torch.int64)[:4])]
+    with pytest.raises(ValueError, match=r"One-hot labels: pass label\.argmax\(1\)"):
+        instil.distil(teacher(), student(), one_hot, epochs=1)
+
+
+def test_a_batch_without_the_input() -> None:
+    with pytest.raises(ValueError, match=r"classification reads 'image' of a batch"):
+        instil.distil(teacher(), student(), [{"picture": torch.rand(2, 1, 8, 8)}], epochs=1)
+
+
+class Masks(nn.Module):
+    """A segmentation net that is no model of the package."""
+
+    def __init__(self, width: int = 4) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, width, 3, padding=1), nn.ReLU())
+        self.pixels = nn.Conv2d(width, 3, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits: Tensor = self.pixels(self.body(image))
+        return logits
+
+
+def test_segmentation_takes_images_and_masks() -> None:
+    torch.manual_seed(0)
+    image = torch.rand(6, 1, 8, 8)
+    mask = (image[:, 0] * 3).long().clamp(0, 2)
+    batches = [(image[:3], mask[:3]), (image[3:], mask[3:])]
+    result = instil.distil(
+        seeded(Masks, 1),
+        seeded(Masks),
+        batches,
+        epochs=2,
+        task="segmentation",
+        validation=batches,
+    )
+    assert 0 <= result.records[-1]["validation"]["miou"] <= 1
+    channel = [(image, mask.unsqueeze(1).to(torch.uint8)) for image, mask in batches]
+    same = instil.distil(seeded(Masks, 1), seeded(Masks), channel, epochs=2, task="segmentation")
+    assert torch.equal(weights(same.net), weights(result.net))
+    void = mask.clone()
+    void[:, 0] = 255
+    with pytest.raises(ValueError, match=r"label 255 is no class .* void pixels, add a boolean"):
+        instil.distil(
+            seeded(Masks, 1), seeded(Masks), [(image, void)], epochs=1, task="segmentation"
+        )
+
+
+class Plain(nn.Module):
+    """A classifier of no known family, with two resolutions and a linear head."""
+
+    def __init__(self, width: int = 4) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(1, width, 3, padding=1), nn.ReLU(inplace=True))
+        self.pool = nn.MaxPool2d(2)
+        self.second = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width))
+        self.classify = nn.Linear(width, 10)
+
+    def forward(self, image: Tensor) -> Tensor:
+        maps = torch.relu_(self.second(self.pool(self.first(image))))
+        logits: Tensor = self.classify(maps.mean((2, 3)))
+        return logits
+
+
+def test_feature_objectives_find_the_stages_of_unknown_models() -> None:
+    objectives = ["fitnet", "similarity_preserving"]
+    result = instil.distil(
+        seeded(lambda: Plain(6), 1), seeded(Plain), loader(), objectives, epochs=1
+    )
+    # ``second`` is changed in place after it ran, so the convolution inside is the last stable map.
+    assert result.net.taps == {
+        "features": ["first", "second.0"],
+        "embedding": "classify:in",
+        "head": "classify:weight",
+    }
+    assert result.records[0]["losses"]["student/fitnet"] > 0
+    plain = instil.distil(seeded(lambda: Plain(6), 1), seeded(Plain), loader(), "kd", epochs=1)
+    assert plain.net.taps == {}, "nothing is recorded that no objective reads"
+
+
+class Broken(nn.Module):
+    """A teacher whose logits become NaN at its second batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.calls = teacher(), 0
+
+    def forward(self, image: Tensor) -> Tensor:
+        self.calls += 1
+        logits: Tensor = self.net(image)
+        return logits if self.calls < 3 else logits * float("nan")
+
+
+def test_nan_of_the_teacher_is_reported_as_the_teachers() -> None:
+    with pytest.raises(RuntimeError, match=r"^teacher: its logits are NaN"):
+        instil.distil(Broken(), student(), loader(), epochs=2)
+    lost = instil.Optimization(options={"lr": 1e30})
+    with pytest.raises(RuntimeError, match=r"loss 'student/"):
+        instil.distil(teacher(), student(), loader(), training=Training(epochs=9, optimizer=lost))
 
 
 def test_validation_tells_accuracy_and_agreement() -> None:

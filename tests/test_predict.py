@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -86,6 +88,69 @@ def test_images_of_another_size_are_resized_to_those_it_was_trained_on(run: Path
 def test_other_images_are_refused(images: torch.Tensor, message: str, run: Path) -> None:
     with pytest.raises(ValueError, match=message):
         instil.load(run)(images)
+
+
+def test_arrays_files_and_pil_images(run: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    student = instil.load(run)
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8), dtype=np.uint8)
+    expected = student(torch.from_numpy(pixels)[:, None])
+    paths = [tmp_path / f"{row}.png" for row in range(3)]
+    pictures = [Image.fromarray(image) for image in pixels]
+    for picture, path in zip(pictures, paths, strict=True):
+        picture.save(path)
+    for inputs in (
+        pixels[:, None],
+        pixels[..., None],
+        pixels,
+        paths,
+        [str(path) for path in paths],
+        pictures,
+        list(pixels),
+    ):
+        assert torch.equal(student(inputs), expected)
+    for one in (str(paths[1]), paths[1], pictures[1], pixels[1], pixels[1][..., None]):
+        torch.testing.assert_close(student(one), expected[1:2])
+        assert student.predict(one) == student.predict(torch.from_numpy(pixels[1])[None, None])
+
+
+def test_files_of_another_size_are_resized_as_a_folder_does(run: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    large = np.random.default_rng(0).integers(0, 256, (20, 12, 3), dtype=np.uint8)
+    path = tmp_path / "large.png"
+    Image.fromarray(large).save(path)
+    small = Image.fromarray(large).convert("L").resize((8, 8), Image.Resampling.BILINEAR)
+    student = instil.load(run)
+    torch.testing.assert_close(student(path), student(np.array(small)))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "error", "message"),
+    [
+        (np.zeros((2, 3, 8, 8), np.uint8), ValueError, r"wrong shape\. Expected \(N, 1, H, W\)"),
+        ("no/such.png", FileNotFoundError, r"there is no file no/such\.png"),
+        (3, ValueError, r"inputs: unknown type\. Expected a tensor or array .* got int"),
+        ([], ValueError, r"inputs: unknown type"),
+        (
+            [np.zeros((8, 8), np.uint8), np.zeros((9, 8), np.uint8)],
+            ValueError,
+            r"images of several sizes\. Expected one size, got \[\(1, 8, 8\), \(1, 9, 8\)\]",
+        ),
+    ],
+)
+def test_inputs_of_another_kind_are_named(
+    inputs: Any, error: type[Exception], message: str, run: Path
+) -> None:
+    with pytest.raises(error, match=message):
+        instil.load(run).predict(inputs)
+
+
+def test_a_file_that_is_no_picture(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("text")
+    with pytest.raises(ValueError, match=r"a\.png"):
+        instil.load(run).predict(tmp_path / "a.png")
 
 
 def test_asking_changes_nothing(run: Path) -> None:

@@ -118,7 +118,8 @@ def test_a_file_is_named_and_introduced(path: Path) -> None:
 def test_functions_are_short_and_typed(path: Path) -> None:
     for function in functions(path):
         where = f"{place(path)}:{function.lineno} {function.name}"
-        length = (function.end_lineno or 0) - function.body[0].lineno + 1
+        code = function.body[1:] if ast.get_docstring(function) else function.body
+        length = (function.end_lineno or 0) - code[0].lineno + 1 if code else 0
         assert length < LONGEST_FUNCTION, f"{where} is too long"
         arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
         bare = [

@@ -260,7 +260,7 @@ def test_too_many_values_in_a_tuple() -> None:
     given = [tuple(one.values()) for one in batches(2)]
     with pytest.raises(
         ValueError,
-        match=r"the loader gives 3 values, the task names 2 \(image, label\); pass names=",
+        match=r"a batch has 3 values\. Expected a dict, or a tuple of 2 \(image, label\)\. Name all values with names=",
     ):
         fit(offline(), given, training())
 

@@ -2,81 +2,204 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from instil import catalogue
-from instil.core import Net, Objective, Objectives, Schedule, Teacher
+from instil.core import Batch, Lazily, Net, Objective, Objectives, Outputs, Schedule, Teacher
 from instil.engine import Optimization
+from instil.networks.inferred_taps import infer_taps
 from instil.networks.presets import taps_for
 from instil.schemes.offline import Offline
+from instil.task_loader import TaskLoader, task_loader
+from instil.tasks.task import Task
+from instil.teachers.ensemble import Ensemble
 from instil.teachers.frozen import Frozen
 from instil.train import Fit, Record, Training, fit
 
-Wanted = Mapping[str, float | Schedule | Objective | tuple[Objective, float | Schedule]]
+ObjectiveSpec = (
+    float | Schedule | Objective | Mapping[str, Any] | tuple[Objective, float | Schedule] | None
+)
+"""A weight, an objective, an objective and its weight, or options and weight as in a recipe."""
+ObjectiveSpecs = str | Sequence[str] | Mapping[str, ObjectiveSpec]
+DEFAULT_OBJECTIVES = {"cross_entropy": 1.0, "kd": 1.0}
 
 
 def distil(
-    teacher: nn.Module,
+    teacher: nn.Module | Sequence[nn.Module],
     student: nn.Module,
     loader: Iterable[Any],
-    objectives: Wanted | None = None,
+    objectives: ObjectiveSpecs | None = None,
     *,
     epochs: int = 20,
     lr: float = 1e-3,
     training: Training | None = None,
     task: str = "classification",
+    names: Sequence[str] | None = None,
     validation: Iterable[Any] | None = None,
     checkpoint: Path | str | None = None,
     report: Callable[[Record], None] | None = None,
 ) -> Fit:
-    """Train ``student`` to do what ``teacher`` does on the batches of ``loader``: dicts, or tuples as the task names them (image, label).
+    """Train ``student`` to reproduce ``teacher`` on the batches of ``loader``.
 
-    ``objectives``: name -> weight (``{"kd": 1.0}``, with the catalogue's defaults), an objective, or (objective, weight); by default
-    cross-entropy on what is labelled (-100: not) and KD on everything. ``training`` replaces ``epochs`` and ``lr`` (AdamW, cosine). With
-    ``validation`` batches every record tells the student's metrics and its agreement with the teacher. The student is trained in place; the
-    net of the answer asks it as the task does.
+    The student is trained in place and left in eval mode, ready to be used; so is the net of the
+    result, which wraps it as the task runs it.
 
-    Raises ValueError for unknown names and for settings that do not fit together.
+    Args:
+        teacher: a module, or several, whose logits are averaged.
+        student: a module. A model of an unknown family gets its taps from one forward pass if an
+            objective reads features; a ``Net`` keeps the taps that it has.
+        loader: yields dicts, or tuples in the order of the task: ``(image, label)`` of
+            classification, ``(image, mask)`` of segmentation. Batches of Hugging Face
+            (``pixel_values``, ``labels``) and uint8 images are accepted. -100 marks a missing label.
+        objectives: ``"kd"``, ``["cross_entropy", "kd"]``, or name -> weight, objective,
+            ``(objective, weight)`` or options as in a recipe (``{"kd": {"temperature": 4, "weight":
+            0.5}}``). Default: cross-entropy on labelled samples and KD on all samples.
+        epochs: passes over the loader.
+        lr: learning rate of AdamW with a cosine schedule.
+        training: replaces ``epochs`` and ``lr``.
+        task: name of the task, such as ``"segmentation"`` or ``"regression"``.
+        names: of the values of a tuple, if the loader yields others than the task expects, such as
+            ``("image", "label", "index")``.
+        validation: batches; each record then has the student's metrics and its agreement with the
+            teacher.
+        checkpoint: file; training continues from it if it exists.
+        report: called with each record.
+
+    Returns:
+        The net, one record per epoch, and the training time.
+
+    Raises:
+        ValueError: for unknown names, wrong options or labels, and settings that contradict each
+            other.
+        RuntimeError: if a loss or the teacher's output is not finite.
     """
-    asked = catalogue.find("task", task)()
-    mine = student if isinstance(student, Net) else Net(student, asked.call, taps_for(student))
-    theirs = (
-        teacher
-        if isinstance(teacher, Teacher)
-        else Frozen(
-            teacher if isinstance(teacher, Net) else Net(teacher, asked.call, taps_for(teacher))
+    task_of_run: Task = catalogue.find("task", task)()
+    built = _objectives(DEFAULT_OBJECTIVES if objectives is None else objectives)
+    task_of_run.check(built)
+    student_net = student if isinstance(student, Net) else Net(student, task_of_run.call)
+    batches = task_loader(loader, task_of_run, student_net, names)
+    if not isinstance(student, Net):
+        student_net = Net(student, task_of_run.call, _taps(student, batches, built, "student"))
+        batches = task_loader(loader, task_of_run, student_net, names)
+    frozen = _teacher(teacher, batches, built)
+    evaluate: Callable[[Net], Mapping[str, float]] | None = None
+    if validation is not None:
+        held_out = task_loader(validation, task_of_run, student_net, names)
+
+        def evaluate(net: Net) -> Mapping[str, float]:
+            return task_of_run.evaluate(net, held_out, frozen)[0]
+
+    with _watched(frozen):
+        return fit(
+            Offline(student_net, frozen, built),
+            batches,
+            training or Training(epochs=epochs, optimizer=Optimization(options={"lr": lr})),
+            names=batches.names,
+            evaluate=evaluate,
+            checkpoint=None if checkpoint is None else Path(checkpoint),
+            report=report,
         )
-    )
-    goals = _objectives(objectives or {"cross_entropy": 1.0, "kd": 1.0})
-    asked.check(goals)
-    return fit(
-        Offline(mine, theirs, goals),
-        loader,
-        training or Training(epochs=epochs, optimizer=Optimization(options={"lr": lr})),
-        names=asked.names,
-        evaluate=None
-        if validation is None
-        else lambda net: asked.evaluate(net, validation, theirs)[0],
-        checkpoint=None if checkpoint is None else Path(checkpoint),
-        report=report,
-    )
 
 
-def _objectives(wanted: Wanted) -> Objectives:
-    made: dict[str, Objective] = {}
+def _teacher(
+    teacher: nn.Module | Sequence[nn.Module], batches: TaskLoader, objectives: Objectives
+) -> Teacher:
+    """One module as a fixed teacher, several as an ensemble, a ``Teacher`` as it is."""
+    if isinstance(teacher, (list, tuple)):
+        return Ensemble([_teacher(member, batches, objectives) for member in teacher])
+    if isinstance(teacher, Teacher):
+        return teacher
+    if isinstance(teacher, Net):
+        return Frozen(teacher)
+    if not isinstance(teacher, nn.Module):
+        raise ValueError(
+            f"teacher: unknown type. Expected a module or a list of modules, got {type(teacher).__name__}"
+        )
+    taps = _taps(teacher, batches, objectives, "teacher")
+    return Frozen(Net(teacher, batches.task.call, taps))
+
+
+def _taps(
+    model: nn.Module, batches: TaskLoader, objectives: Objectives, side: str
+) -> dict[str, str | list[str]]:
+    """Taps of a known family; of another model those found by a forward pass, if one is read."""
+    taps = taps_for(model)
+    roles = {
+        role
+        for _, objective in objectives.named()
+        for need in objective.needs.get(side, ())
+        for role in need
+    }
+    if taps or not roles - {"logits"} or "image" not in batches.task.inputs:
+        return taps
+    return infer_taps(model, batches.task.call, batches.sample(model))
+
+
+def _objectives(specs: ObjectiveSpecs) -> Objectives:
+    """Objectives and weights from any of the forms that ``distil`` takes."""
+    if isinstance(specs, str):
+        specs = [specs]
+    if not isinstance(specs, Mapping):
+        specs = dict.fromkeys(specs, 1.0)
+    if not specs:
+        raise ValueError("objectives: is empty. Expected at least one, such as 'kd'")
+    objectives: dict[str, Objective] = {}
     weights: dict[str, float | Schedule] = {}
-    for name, one in wanted.items():
-        goal, weight = (
-            one
-            if isinstance(one, tuple)
-            else (one, 1.0)
-            if isinstance(one, Objective)
-            else (None, one)
+    for name, spec in specs.items():
+        objectives[name], weights[name] = _objective(name, spec)
+    return Objectives(objectives, weights)
+
+
+def _objective(name: str, spec: ObjectiveSpec) -> tuple[Objective, float | Schedule]:
+    """One objective and its weight."""
+    if isinstance(spec, tuple):
+        return spec
+    if isinstance(spec, Objective):
+        return spec, 1.0
+    if spec is None or isinstance(spec, (int, float, Schedule)):
+        return catalogue.find("objective", name)(), 1.0 if spec is None else spec
+    if not isinstance(spec, Mapping):
+        raise ValueError(
+            f"objectives.{name}: unknown form. Expected a weight, options, an objective or "
+            f"(objective, weight), got {type(spec).__name__}"
         )
-        made[name] = catalogue.find("objective", name)() if goal is None else goal
-        weights[name] = weight
-    return Objectives(made, weights)
+    from instil.recipe import build_options
+
+    options = dict(spec)
+    method = str(options.pop("type", name))
+    weight = options.pop("weight", 1.0)
+    if isinstance(weight, Mapping):
+        weight = Schedule(**weight)
+    checked = build_options("objective", method, options, f"objectives.{name}")
+    return catalogue.find("objective", method)(**checked), weight
+
+
+@contextmanager
+def _watched(teacher: Teacher) -> Iterator[None]:
+    """Name the teacher, not the student's loss, if its logits were NaN when training stopped."""
+    seen: list[Tensor] = []
+
+    def note(_module: nn.Module, _inputs: Any, outputs: Outputs | Batch) -> None:
+        logits = None if isinstance(outputs, Lazily) else outputs.get("logits")
+        if isinstance(logits, Tensor):
+            # Kept on the device: a comparison here would wait for it in every step.
+            is_nan = logits.detach().isnan().any()
+            seen[:] = [is_nan | seen[0] if seen else is_nan]
+
+    hook = teacher.register_forward_hook(note)
+    try:
+        yield
+    except RuntimeError as error:
+        if seen and bool(seen[0]):
+            raise RuntimeError(
+                f"teacher: its logits are NaN. Expected finite logits. Check the teacher in eval "
+                f"mode on these inputs, or its weights ({error})"
+            ) from error
+        raise
+    finally:
+        hook.remove()

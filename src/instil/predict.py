@@ -14,7 +14,9 @@ from instil.core import Net, dry
 from instil.data.samples import Facts
 from instil.experiment import build
 from instil.export.student import load_student, read_description
+from instil.image_inputs import as_images
 from instil.recipe.sections import Recipe
+from instil.tasks.classification import Classification
 
 
 class Student:
@@ -35,12 +37,21 @@ class Student:
         )
         self.task = catalogue.find("task", recipe.task.name)(kind)
 
-    def __call__(self, inputs: Tensor | Mapping[str, Tensor]) -> Tensor:
+    def __call__(self, inputs: Any) -> Tensor:
         """Probabilities (N, C), or (N, H, W, C) of pixels; of a regression its outputs (N, D).
 
-        Images are (N, C, H, W): uint8, or float in [0, 1]; resized and normalised as it expects.
-        Raises ValueError for other inputs than those of its task, and for a task without classes, whose ``net`` is asked with a batch.
+        Args:
+            inputs: images (N, C, H, W) as a tensor or array, uint8 or float in [0, 1], arrays
+                (N, H, W, C), picture files, PIL images or a list of these; other tasks take their
+                input or a batch. Images are resized and normalised as the student expects them.
+
+        Raises:
+            ValueError: for other inputs than those of the task, and for a task without classes,
+                whose ``net`` takes a batch.
         """
+        if self.task.inputs == ("image",) and not isinstance(inputs, Mapping):
+            resized = isinstance(self.task, Classification)
+            inputs = as_images(inputs, self.shape[0], self._size if resized else None)
         if "logits" not in self.task.roles:
             raise ValueError(
                 f"a student of {self.task.title} gives {' and '.join(self.task.roles)}, no classes; ask its net: student.net(batch)"
@@ -55,7 +66,12 @@ class Student:
             else logits.sigmoid()
         )
 
-    def predict(self, inputs: Tensor | Mapping[str, Tensor]) -> list[Any]:
+    @property
+    def _size(self) -> tuple[int, int]:
+        """Height and width of the images that it was trained on."""
+        return self.shape[1], self.shape[2]
+
+    def predict(self, inputs: Any) -> list[Any]:
         """The likeliest class of each sample; where it may have several, the list of them; of pixels, the class numbers (H, W) of each image.
 
         Of a regression, each sample's outputs by their names.

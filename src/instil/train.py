@@ -107,6 +107,8 @@ def fit(
 ) -> Fit:
     """Train ``scheme`` on ``loader`` (dicts, or tuples named by ``names``) and return the net to ship.
 
+    All nets are left in eval mode.
+
     ``evaluate`` is given the exported net. Where the file ``checkpoint`` exists, training goes on from it and ends with the weights of an
     uninterrupted run. ``report`` gets each record, ``tick`` the clock after each step.
 
@@ -162,7 +164,8 @@ def fit(
         ):
             engine.save(scheme, checkpoint, {"clock": asdict(clock), "records": run.records})
     engine.clear()
-    return Fit(scheme.export(), run.records, clock.seconds)
+    scheme.eval()
+    return Fit(scheme.export().eval(), run.records, clock.seconds)
 
 
 def check(scheme: Scheme, training: Training) -> None:
@@ -334,7 +337,8 @@ class _Batches:
         values = item if isinstance(item, (tuple, list)) else (item,)
         if len(values) > len(self.names):
             raise ValueError(
-                f"the loader gives {len(values)} values, the task names {len(self.names)} ({', '.join(self.names)}); pass names="
+                f"loader: a batch has {len(values)} values. Expected a dict, or a tuple of "
+                f"{len(self.names)} ({', '.join(self.names)}). Name all values with names="
             )
         return dict(zip(self.names, values, strict=False))
 

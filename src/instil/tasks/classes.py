@@ -17,6 +17,7 @@ class ClassTask(Task):
     """Base of the tasks with ``logits`` (N, C); labels are int64 (N,) for ``single``, float (N, C) for ``multi``, (N, 1) for ``binary``."""
 
     kinds: ClassVar[tuple[str, ...]] = ("single", "multi", "binary")
+    aliases: ClassVar = {"pixel_values": "image", "labels": "label"}
     baselines: ClassVar = {
         "single": ("alone", "label_smoothing", "pseudo_labels"),
         "multi": ("alone", "pseudo_labels"),
@@ -28,8 +29,15 @@ class ClassTask(Task):
         if batch["label"].ndim > 2 or (
             batch["label"].ndim == 2 and not batch["label"].is_floating_point()
         ):
+            remedy = (
+                " One-hot labels: pass label.argmax(1). Several classes per sample: pass floats"
+                if batch["label"].ndim == 2
+                else ""
+            )
             raise ValueError(
-                f"{self.title} needs one label a sample; these have the shape {tuple(batch['label'].shape)}"
+                f"{self.title} needs one label a sample. Expected whole numbers (N,), or floats "
+                f"(N, C) for several classes per sample, got {batch['label'].dtype} "
+                f"{tuple(batch['label'].shape)}.{remedy}"
             )
 
     def evaluate(

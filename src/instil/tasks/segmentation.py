@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -48,6 +48,18 @@ class Segmentation(Task):
     inputs = ("image",)
     headline = "miou"
     call = staticmethod(call)
+    aliases: ClassVar = {"pixel_values": "image", "labels": "label", "mask": "label"}
+    label_hint = "If 255 marks void pixels, add a boolean 'valid' (N, H, W) that is False there"
+
+    def adapted(self, batch: Batch) -> Batch:
+        """Adds ``valid``, by default True for every pixel; a mask may be (N, 1, H, W)."""
+        adapted = super().adapted(batch)
+        label = adapted.get("label")
+        if label is not None and label.ndim == 4 and label.shape[1] == 1:
+            adapted["label"] = label = label.squeeze(1)
+        if label is not None and "valid" not in adapted:
+            adapted["valid"] = torch.ones_like(label, dtype=torch.bool)
+        return adapted
 
     def asked(self, given: Tensor | Mapping[str, Tensor], shape: Sequence[int]) -> Batch:
         """Images (N, C, H, W): uint8, or float in [0, 1]; of any size that the student takes."""

@@ -47,6 +47,8 @@ class Task:
     exports: ClassVar[bool] = True
     evaluated: ClassVar[int] = 256
     call: ClassVar[Callable[..., Outputs]]
+    aliases: ClassVar[Mapping[str, str]] = {}
+    label_hint: ClassVar[str] = ""
 
     def __init__(self, kind: str = "single"):
         if kind not in self.kinds:
@@ -83,6 +85,23 @@ class Task:
             )
         return dict(zip(self.names, batch, strict=True))
 
+    def adapted(self, batch: Batch) -> Batch:
+        """Batch of a user's loader in the form that this task reads.
+
+        Keys in ``aliases`` (those of Hugging Face) get the task's name, uint8 images become float
+        in [0, 1], whole labels int64.
+        """
+        adapted: Batch = {}
+        for key, value in batch.items():
+            name = self.aliases.get(key, key)
+            adapted[key if name in batch else name] = value
+        image, label = adapted.get("image"), adapted.get("label")
+        if isinstance(image, Tensor) and image.dtype == torch.uint8:
+            adapted["image"] = image.float() / 255
+        if isinstance(label, Tensor) and not label.is_floating_point():
+            adapted["label"] = label.long()
+        return adapted
+
     def check(self, objectives: Mapping[str, Objective] | Objectives) -> None:
         """ValueError for an objective that is not defined for this kind of label."""
         what = f"{KINDS[self.kind]} {self.title}"
@@ -100,12 +119,13 @@ class Task:
 
     def check_data(self, batch: Batch) -> None:
         """ValueError where a batch to learn from has not what this task reads, or labels of another form."""
-        self._check_inputs(batch)
+        self.check_inputs(batch)
 
     def check_model(self, model: nn.Module, facts: Mapping[str, Any]) -> None:
         """ValueError where a model cannot take data of these facts, which would only show in its answers."""
 
-    def _check_inputs(self, batch: Batch) -> None:
+    def check_inputs(self, batch: Batch) -> None:
+        """ValueError where a batch has not all inputs of this task."""
         missing = [key for key in self.inputs if key not in batch]
         if missing:
             raise ValueError(
@@ -161,7 +181,7 @@ class Task:
                 f"a student of {self.title} is asked with a dict of {', '.join(self.inputs)}, not a {type(given).__name__}"
             )
         batch = dict(given) if isinstance(given, Mapping) else {self.inputs[0]: given}
-        self._check_inputs(batch)
+        self.check_inputs(batch)
         return batch
 
     def answers(

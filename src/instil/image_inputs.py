@@ -1,0 +1,81 @@
+"""Images in the forms that users have them, as the tensor that a student reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from instil.data.pictures import Files, Pictures, extensions
+
+FORMS = "a tensor or array (N, C, H, W) or (N, H, W, C), a file, a PIL image, or a list of these"
+
+
+def as_images(inputs: Any, channels: int, size: tuple[int, int] | None) -> Tensor:
+    """Images (N, C, H, W) from arrays, files or PIL images.
+
+    Args:
+        inputs: one or several; an array (H, W) or (H, W, C) is one image.
+        channels: number of channels of the result, 1 or 3 for files and PIL images.
+        size: (height, width) to which files and PIL images are resized; None keeps their size.
+
+    Raises:
+        ValueError: for another type, an array of another shape or a file that is no picture.
+    """
+    if isinstance(inputs, Tensor):
+        return inputs
+    if isinstance(inputs, np.ndarray):
+        return _from_array(inputs, channels)
+    if isinstance(inputs, (list, tuple)) and inputs:
+        images = [as_images(one, channels, size) for one in inputs]
+        images = [image if image.ndim == 4 else image[None] for image in images]
+        if len({image.shape[1:] for image in images}) > 1:
+            shapes = sorted({tuple(image.shape[1:]) for image in images})
+            raise ValueError(f"inputs: images of several sizes. Expected one size, got {shapes}")
+        return torch.cat(images)
+    if isinstance(inputs, (str, Path)):
+        path = Path(inputs)
+        if not path.is_file():
+            raise FileNotFoundError(f"inputs: there is no file {path}. Expected {FORMS}")
+        extensions()  # an error that names the package where PIL is missing
+        return _from_picture(Pictures(Files((path,)), _mode(channels), size))
+    if hasattr(inputs, "convert") and hasattr(inputs, "mode"):
+        return _from_picture(Pictures(lambda _row: inputs, _mode(channels), size))
+    raise ValueError(f"inputs: unknown type. Expected {FORMS}, got {type(inputs).__name__}")
+
+
+def _mode(channels: int) -> str:
+    if channels not in (1, 3):
+        raise ValueError(
+            f"inputs: this student reads {channels} channels, which no picture file has. "
+            f"Expected a tensor or array (N, {channels}, H, W)"
+        )
+    return "L" if channels == 1 else "RGB"
+
+
+def _from_picture(pictures: Pictures) -> Tensor:
+    return _from_array(np.array(pictures(0)), 1 if pictures.mode == "L" else 3)
+
+
+def _from_array(array: np.ndarray[Any, Any], channels: int) -> Tensor:
+    """Channels first; the channels are the axis that has ``channels`` entries."""
+    shape = array.shape
+    if array.ndim == 2 and channels == 1:
+        array = array[None, None]
+    elif array.ndim == 3 and shape[-1] == channels:
+        array = array[None].transpose(0, 3, 1, 2)
+    elif array.ndim == 3 and shape[0] == channels:
+        array = array[None]
+    elif array.ndim == 3 and channels == 1:
+        array = array[:, None]
+    elif array.ndim == 4 and shape[-1] == channels and shape[1] != channels:
+        array = array.transpose(0, 3, 1, 2)
+    if array.ndim != 4 or array.shape[1] != channels:
+        raise ValueError(
+            f"inputs: array of the wrong shape. Expected (N, {channels}, H, W) or "
+            f"(N, H, W, {channels}), got {shape}"
+        )
+    return torch.from_numpy(np.ascontiguousarray(array))

@@ -146,7 +146,7 @@ class Slopes(Objective):
             ]
             for place in (lambda side: side["features"][-1], lambda side: side["input"])
         )
-        assert all(slope.abs().sum() > 0 for slope in (*by_stage, *by_input))
+        assert all(slope.abs().sum() != 0 for slope in (*by_stage, *by_input))
         return (by_input[0] - by_input[1].detach()).flatten(1).square().sum(1)
 
 

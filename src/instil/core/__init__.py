@@ -23,6 +23,7 @@ from instil.core.objectives import Balance, Gather, Objectives, Update
 from instil.core.scheme import Scheme, Trial, dry
 from instil.core.signals import SIGNALS, Projection, Sampled, Top
 from instil.core.teacher import Teacher
+from instil.core.uncounted import every_item_counts, replace_uncounted
 
 __all__ = [
     "SHARED_ROLES",
@@ -54,6 +55,7 @@ __all__ = [
     "at_progress",
     "closest",
     "dry",
+    "every_item_counts",
     "first",
     "full",
     "items",
@@ -62,6 +64,7 @@ __all__ = [
     "nothing",
     "passed",
     "plain_call",
+    "replace_uncounted",
     "size",
     "uniform",
 ]

@@ -88,6 +88,9 @@ class Objective(Reader):
     shards: ClassVar[bool] = (
         True  # what it reads is still there after the forward of a net that is cut in pieces
     )
+    handles_uncounted: ClassVar[bool] = False
+    """Whether ``forward`` and ``keep`` ignore uncounted items whatever they hold, NaN included, so
+    that the outputs need no replacement first (``item_mask``)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -108,6 +111,24 @@ class Objective(Reader):
         weight = items(batch)
         return weight.flatten(1).amax(1) if self.samples and weight.ndim > 1 else weight
 
+    def item_mask(self, batch: Batch) -> Tensor | None:
+        """Return the mask of the items whose outputs may be read, or None if all may be.
+
+        ``Objectives`` replaces the outputs of the other items before ``forward`` and ``keep``
+        read them, so that NaN or inf in them cannot reach the loss, a gradient or a memory.
+
+        Args:
+            batch: the batch of this step.
+
+        Returns:
+            Boolean mask in the shape of the items: positions where ``valid`` has them, else
+            samples.
+        """
+        if "valid" not in batch:
+            return None
+        valid = items(batch) > 0
+        return valid.flatten(1).any(1) if self.samples and valid.ndim > 1 else valid
+
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """One value an item, in the shape of ``weight``; a scalar where it ``couples`` them."""
         raise NotImplementedError
@@ -122,6 +143,16 @@ class Objective(Reader):
 
 class LabelObjective(Objective):
     """A loss that needs the label; items without one (-100) do not count."""
+
+    handles_unlabelled: ClassVar[bool] = False
+    """Whether ``forward`` ignores items without a label whatever their outputs hold, so that only
+    ``valid`` needs a replacement."""
+
+    def item_mask(self, batch: Batch) -> Tensor | None:
+        """Return the mask of the items that have a label and are valid."""
+        if self.handles_unlabelled:
+            return super().item_mask(batch)
+        return self.weight(batch) > 0
 
     def weight(self, batch: Batch) -> Tensor:
         if "label" not in batch:

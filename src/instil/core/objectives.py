@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from instil.core.batch import SHARED_ROLES, Batch, Outputs, first, full, items, mean, nothing
 from instil.core.card import Card, Schedule, at_progress, closest
 from instil.core.objective import LabelObjective, Objective, Reader, Weighting
+from instil.core.uncounted import replace_in_batch, replace_in_outputs
 
 
 @dataclass
@@ -158,16 +159,15 @@ class Objectives(nn.ModuleDict):
             student, teacher = (
                 given if objective.differentiates else raised
             )  # a gradient is by what came out of the net, not by a copy
+            harmless = self._without_uncounted(objective, student, teacher, batch)
             with torch.autocast(first(batch).device.type, enabled=False):
                 losses[name] = at_progress(self.weights[name], batch) * take(
-                    objective, student, teacher, batch
+                    objective,
+                    *((student, teacher, batch) if objective.couples else harmless),
                 )
                 with torch.no_grad():
                     kept.update(
-                        {
-                            f"{name}.{row}": value
-                            for row, value in objective.keep(student, teacher, batch).items()
-                        }
+                        {f"{name}.{row}": value for row, value in objective.keep(*harmless).items()}
                     )
         if self.balance is not None:
             losses, rows = self.balance(losses, self.counts(batch), given[0])
@@ -191,6 +191,33 @@ class Objectives(nn.ModuleDict):
         }
 
     @staticmethod
+    def _without_uncounted(
+        objective: Objective, student: Outputs, teacher: Outputs, batch: Batch
+    ) -> tuple[Outputs, Outputs, Batch]:
+        """Outputs and batch in which nothing of an uncounted item is left that could do harm."""
+        keeps_nothing = type(objective).keep is Objective.keep
+        if objective.handles_uncounted or (objective.couples and keeps_nothing):
+            # A coupled objective reads only the rows that ``_coupled`` picks.
+            return student, teacher, batch
+        counted = objective.item_mask(batch)
+        if counted is None:
+            return student, teacher, batch
+        of_teacher = counted
+        if "teacher_valid" in batch and counted.ndim == 2:
+            # The teacher reads tokens of another tokenizer at other positions.
+            of_teacher = (batch["teacher_valid"] > 0) & counted.any(1, keepdim=True)
+        readers = [part for part in objective.modules() if isinstance(part, Reader)]
+        roles = {
+            side: tuple({role for reader in readers for role in reader.reads.get(side, ())})
+            for side in ("student", "teacher")
+        }
+        if not objective.differentiates:
+            # A copy of the outputs has no gradient by the input: such objectives replace themselves.
+            student = replace_in_outputs(student, roles["student"], counted)
+            teacher = replace_in_outputs(teacher, roles["teacher"], of_teacher)
+        return student, teacher, replace_in_batch(batch, counted)
+
+    @staticmethod
     def _mean(objective: Objective, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         values, weight = objective(student, teacher, batch), objective.weight(batch)
         if objective.sample_weight is not None:
@@ -198,6 +225,8 @@ class Objectives(nn.ModuleDict):
                 factor = objective.sample_weight(student, teacher, batch)
             if factor.ndim > weight.ndim:  # a sample of several positions: their mean
                 factor = mean_of_positions(factor, items(batch))
+            if factor.shape == weight.shape:
+                factor = torch.where(weight > 0, factor, 0.0)
             values = values * factor
         return mean(values, weight)
 

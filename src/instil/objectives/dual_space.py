@@ -34,20 +34,30 @@ TERMS: dict[str, Term] = {
 
 
 def student_space(
-    student: Tensor, projected: Tensor, target: Tensor, temperature: float, divergence: Divergence
+    student: Tensor,
+    projected: Tensor,
+    target: Tensor,
+    temperature: float,
+    divergence: Divergence,
+    weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """(...) each: the cross-entropy of the projected teacher, and the student's divergence from it (Eqs. 7 and 8)."""
+    """(...) each: the cross-entropy of the projected teacher, and the student's divergence from it (Eqs. 7 and 8).
+
+    Where ``weight`` (...) is 0 the divergence is 0, whatever the logits are.
+    """
     labelled = F.cross_entropy(
         full(projected).flatten(0, -2), target.flatten(), reduction="none", ignore_index=UNLABELLED
     )
     return labelled.view(target.shape), token_divergence(
-        student, projected.detach(), TERMS[divergence], temperature
+        student, projected.detach(), TERMS[divergence], temperature, weight
     )
 
 
-def teacher_space(teacher: Tensor, projected: Tensor, temperature: float) -> Tensor:
-    """(...): the projected student's KL divergence from the teacher (Eq. 9)."""
-    return token_divergence(projected, teacher, forward_kl, temperature)
+def teacher_space(
+    teacher: Tensor, projected: Tensor, temperature: float, weight: Tensor | None = None
+) -> Tensor:
+    """(...): the projected student's KL divergence from the teacher (Eq. 9); 0 where ``weight`` (...) is 0."""
+    return token_divergence(projected, teacher, forward_kl, temperature, weight)
 
 
 def through(head: tuple[Tensor, Tensor], states: Tensor) -> Tensor:

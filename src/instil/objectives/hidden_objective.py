@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from instil.core import Batch, Objective, Outputs, full
+from instil.core import Batch, Objective, Outputs, every_item_counts, full, replace_uncounted
 from instil.objectives.adapters import comparable, like
 from instil.objectives.pairs import chosen, plan
 
@@ -91,6 +91,26 @@ def masked_mean(values: Tensor, mask: Tensor | None = None) -> Tensor:
     return torch.where(mask > 0, values * mask, 0.0).sum(1) / mask.sum(1).clamp_min(1)
 
 
+def replace_padding(states: Tensor, mask: Tensor | None) -> Tensor:
+    """Replace what padded tokens hold before arithmetic reads it.
+
+    ``masked_mean`` discards values of padding afterwards, which is too late for gradients where
+    the padding holds NaN or inf.
+
+    Args:
+        states: (N, L, D).
+        mask: (N, L), 0 for padding; None where there is no padding.
+    """
+    return states if mask is None else replace_uncounted(states, mask > 0)
+
+
+def replace_padded_queries(attentions: Tensor, mask: Tensor | None) -> Tensor:
+    """Replace the attention rows of padded queries by zeros: (N, heads, L, L), mask (N, L)."""
+    if mask is None or every_item_counts(mask > 0):
+        return attentions
+    return attentions.masked_fill(mask[:, None, :, None] == 0, 0.0)
+
+
 class Projection(nn.Linear):
     """From the student's width to the teacher's, in the precision of its weight."""
 
@@ -147,9 +167,17 @@ class HiddenObjective(Objective):
             else Projection(*widths, device=student.device, dtype=full(student).dtype)
         )
 
-    def paired(self, student: Outputs, teacher: Outputs) -> Iterator[tuple[Tensor, Tensor]]:
-        """The student's projected state and the teacher's, for every pair of layers."""
+    def paired(
+        self, student: Outputs, teacher: Outputs, mask: Tensor | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the projected student state and the teacher state of every pair of layers.
+
+        Padded tokens, where ``mask`` (N, L) is 0, are replaced before the projection.
+        """
         mine, theirs = states(student, "hidden_states"), states(teacher, "hidden_states")
         for place, (i, j) in enumerate(self.matched):
             projection = self.projections[0 if self.shares else place]
-            yield comparable(projection(mine[i]), theirs[j], "hidden states")
+            state = mine[i]
+            if isinstance(projection, Projection):
+                state = replace_padding(state, mask)
+            yield comparable(projection(state), theirs[j], "hidden states")

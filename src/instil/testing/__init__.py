@@ -1,10 +1,11 @@
 """The contracts that every method keeps, shipped so that a third party can run them on its own: ``check_objective(MyLoss)``."""
 
-from instil.testing.objective import check_objective, loss_and_gradient
+from instil.testing.objective import check_objective
 from instil.testing.samples import sample_outputs
 from instil.testing.scheme import check_scheme
 from instil.testing.task import check_task
 from instil.testing.teacher import check_teacher
+from instil.testing.trials import loss_and_gradient
 
 __all__ = [
     "check_objective",

@@ -9,107 +9,22 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from instil.core import (
-    SHARED_ROLES,
-    UNLABELLED,
-    Batch,
-    LabelObjective,
-    Objective,
-    Objectives,
-    Outputs,
-    size,
-)
+from instil.core import Objective, Objectives, size
 from instil.testing.classes import few_classes
-from instil.testing.samples import (
-    asked,
-    assert_close,
-    flat,
-    leaves,
-    rows_of,
-    sample_outputs,
-    scaled,
-    strided,
-    with_noise,
-)
+from instil.testing.samples import asked, assert_close, flat, leaves, rows_of, scaled, strided
+from instil.testing.trials import built, has_rows, loss_and_gradient, samples
+from instil.testing.uncounted import only_counted_items, only_counted_positions, other_tasks
 
 
 def check_objective(make: Callable[[], Objective]) -> None:
     """Every contract of an objective that ``make`` builds with its options; AssertionError names the one that is broken."""
-    for contract in (
-        _finite_at_extremes,
-        _zero_at_match,
-        _inputs_untouched,
-        _order_of_the_batch,
-        _cut_of_the_batch,
-        _only_counted_items,
-        _empty_and_single,
-        _layout,
-        _state_moves_after_the_step,
-        _parameters_are_seen,
-        _loss_falls,
-        few_classes,
-    ):
+    for contract in CONTRACTS:
         try:
             contract(make)
-        except (AssertionError, RuntimeError) as error:
+        except (AssertionError, RuntimeError, ValueError) as error:
             raise AssertionError(
                 f"{contract.__name__.strip('_').replace('_', ' ')}: {error}"
             ) from error
-
-
-def loss_and_gradient(
-    objective: Objective, student: Outputs, teacher: Outputs, batch: Batch
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The mean loss as the engine would take it, and its gradient by every student tensor read and every parameter that learns."""
-    student = leaves(student)
-    loss = Objectives({"it": objective})(*asked(objective, student, teacher), batch).losses["it"]
-    tensors = dict(flat({role: student[role] for role in objective.reads["student"]}))
-    tensors |= {
-        name: parameter
-        for name, parameter in objective.named_parameters()
-        if parameter.requires_grad
-    }
-    grads = torch.autograd.grad(loss, list(tensors.values()), allow_unused=True)
-    return loss.detach(), {
-        name: torch.zeros_like(t) if g is None else g
-        for (name, t), g in zip(tensors.items(), grads, strict=True)
-    }
-
-
-def built(make: Callable[[], Objective], teacher: Outputs | None = None) -> Objective:
-    """A new objective with its adapters, made on sample outputs or for this teacher."""
-    torch.manual_seed(0)
-    objective = make()
-    student, usual, _ = samples(objective)
-    with torch.no_grad():
-        Objectives({"it": objective}).build(student, usual if teacher is None else teacher)
-        before = sample_outputs(seed=1, task=objective.card.tasks[0])
-        if not bool(
-            objective.weight(before[2]).any()
-        ):  # it learns from the step before: let there be one
-            objective.after_step(objective.keep(*before))
-    return objective.train()
-
-
-def samples(
-    objective: Objective, number: int = 8, dtype: torch.dtype = torch.float32
-) -> tuple[Outputs, Outputs, Batch]:
-    """Sample outputs of the first task on the objective's card."""
-    student, teacher, batch = sample_outputs(number, dtype=dtype, task=objective.card.tasks[0])
-    if objective.looks > 1:
-        batch |= {
-            "index": batch["index"] // objective.looks,
-            "view": batch["index"] % objective.looks,
-        }
-    return student, teacher, batch
-
-
-def has_rows(name: str, objective: Objective) -> bool:
-    """Whether a gradient of ``loss_and_gradient`` has one row a sample: no parameter, and no role that all samples share."""
-    return (
-        name not in dict(objective.named_parameters())
-        and name.partition(".")[0] not in SHARED_ROLES
-    )
 
 
 def _finite_at_extremes(make: Callable[[], Objective]) -> None:
@@ -199,28 +114,6 @@ def _cut_of_the_batch(make: Callable[[], Objective]) -> None:
         )
 
 
-def _only_counted_items(make: Callable[[], Objective]) -> None:
-    """What is marked invalid (or has no label, for a loss of labels) changes nothing, whatever is in it."""
-    objective = built(make)
-    student, teacher, batch = samples(objective)
-    valid = torch.tensor([True, False] * (size(batch) // 2))
-    loss, _ = loss_and_gradient(
-        objective, rows_of(student, valid), rows_of(teacher, valid), rows_of(batch, valid)
-    )
-    noisy = with_noise(student, ~valid)
-    again, grads = loss_and_gradient(objective, noisy, teacher, batch | {"valid": valid})
-    assert_close(loss, again, "an invalid item changes the loss")
-    for name, grad in grads.items():
-        assert not has_rows(name, objective) or grad[~valid].abs().sum() == 0, (
-            f"an invalid item has a gradient in {name}"
-        )
-    if isinstance(objective, LabelObjective):
-        loss, _ = loss_and_gradient(objective, student, teacher, batch)
-        noisy = with_noise(student, (batch["label"] == UNLABELLED).view(size(batch), -1).all(1))
-        again, _ = loss_and_gradient(objective, noisy, teacher, batch)
-        assert_close(loss, again, "an unlabelled item changes the loss")
-
-
 def _empty_and_single(make: Callable[[], Objective]) -> None:
     objective = built(make)
     student, teacher, batch = samples(objective)
@@ -304,3 +197,22 @@ def _loss_falls(make: Callable[[], Objective]) -> None:
 
 def _adapts(make: Callable[[], Objective]) -> bool:
     return any(True for _ in built(make).parameters())
+
+
+CONTRACTS: tuple[Callable[[Callable[[], Objective]], None], ...] = (
+    _finite_at_extremes,
+    _zero_at_match,
+    _inputs_untouched,
+    _order_of_the_batch,
+    _cut_of_the_batch,
+    only_counted_items,
+    only_counted_positions,
+    other_tasks,
+    _empty_and_single,
+    _layout,
+    _state_moves_after_the_step,
+    _parameters_are_seen,
+    _loss_falls,
+    few_classes,
+)
+"""The contracts of an objective, in the order in which ``check_objective`` runs them."""

@@ -7,7 +7,13 @@ from torch import Tensor
 
 from instil.core import Batch, Card, Outputs
 from instil.objectives.adapters import comparable
-from instil.objectives.hidden_objective import HiddenObjective, Layers, masked_mean, token_mask
+from instil.objectives.hidden_objective import (
+    HiddenObjective,
+    Layers,
+    masked_mean,
+    replace_padding,
+    token_mask,
+)
 from instil.objectives.logit_objective import reduced
 
 
@@ -20,6 +26,7 @@ def distilbert_loss(
     Raises ValueError where the shapes differ.
     """
     student, teacher = comparable(student, teacher, "distilbert_loss")
+    student, teacher = replace_padding(student, mask), replace_padding(teacher, mask)
     values = 1 - F.cosine_similarity(student, teacher, dim=-1)
     if mask is None or reduction != "mean":
         return reduced(masked_mean(values, mask), reduction)
@@ -64,7 +71,7 @@ class DistilBERT(HiddenObjective):
         mask = token_mask(batch, student["hidden_states"][-1])
         terms = [
             distilbert_loss(mine, theirs, mask, "none")
-            for mine, theirs in self.paired(student, teacher)
+            for mine, theirs in self.paired(student, teacher, mask)
         ]
         total: Tensor = sum(terms[1:], terms[0])
         return total

@@ -15,6 +15,8 @@ from instil.objectives.hidden_objective import (
     Layers,
     masked_mean,
     paired_attentions,
+    replace_padded_queries,
+    replace_padding,
     states,
     token_mask,
 )
@@ -38,6 +40,7 @@ def mobilebert_feature_loss(
     and ``variance`` times the absolute difference of their variances; mean over a sample's tokens. Raises ValueError where the shapes differ.
     """
     student, teacher = comparable(student, teacher, "mobilebert_feature_loss")
+    student, teacher = replace_padding(student, mask), replace_padding(teacher, mask)
     width = (student.shape[-1],)
     normed = F.layer_norm(student, width, eps=NORM_EPSILON) - F.layer_norm(
         teacher, width, eps=NORM_EPSILON
@@ -56,6 +59,7 @@ def mobilebert_attention_loss(
     ``mask`` (N, L): 1 for a token, 0 for padding. Raises ValueError where the shapes differ.
     """
     student, teacher = comparable(student, teacher, "mobilebert_attention_loss")
+    student, teacher = (replace_padded_queries(side, mask) for side in (student, teacher))
     smallest = torch.finfo(student.dtype).tiny
     apart = student.clamp_min(smallest).log() - teacher.clamp_min(smallest).log()
     return reduced(masked_mean(-(apart * teacher).sum(-1).mean(1), mask), reduction)
@@ -110,7 +114,7 @@ class MobileBERT(HiddenObjective):
         weights = self.feature, self.mean, self.variance
         terms = [
             mobilebert_feature_loss(mine, theirs, *weights, mask, "none")
-            for mine, theirs in self.paired(student, teacher)
+            for mine, theirs in self.paired(student, teacher, mask)
         ]
         for mine, theirs in paired_attentions(student, teacher, self.matched):
             terms.append(self.attention * mobilebert_attention_loss(mine, theirs, mask, "none"))

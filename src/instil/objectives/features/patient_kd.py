@@ -11,7 +11,7 @@ from torch import Tensor
 from instil.core import Batch, Card, Outputs
 from instil.objectives.adapters import comparable
 from instil.objectives.errors import squared_error
-from instil.objectives.hidden_objective import HiddenObjective, layer_map
+from instil.objectives.hidden_objective import HiddenObjective, layer_map, states
 from instil.objectives.logit_objective import reduced
 
 
@@ -77,6 +77,12 @@ class PatientKD(HiddenObjective):
         )
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        first = [(mine[:, 0], theirs[:, 0]) for mine, theirs in self.paired(student, teacher)]
+        # Only the first token is projected: the others may be padding that is not finite.
+        first_of_student, first_of_teacher = (
+            {"hidden_states": tuple(state[:, :1] for state in states(side, "hidden_states"))}
+            for side in (student, teacher)
+        )
+        pairs = self.paired(first_of_student, first_of_teacher)
+        first = [(mine[:, 0], theirs[:, 0]) for mine, theirs in pairs]
         mine, theirs = (torch.stack(side, 1) for side in zip(*first, strict=True))
         return patient_kd_loss(mine, theirs, self.normalize, "none")

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from instil.core import Batch, Card, NonNegative, Outputs
+from instil.core import Batch, Card, NonNegative, Outputs, every_item_counts
 from instil.objectives.adapters import comparable
 from instil.objectives.errors import sample_mean
 from instil.objectives.hidden_objective import (
@@ -17,6 +17,7 @@ from instil.objectives.hidden_objective import (
     layer_map,
     masked_mean,
     paired_attentions,
+    replace_padding,
     states,
     token_mask,
 )
@@ -33,6 +34,7 @@ def tinybert_hidden_loss(
     ``mask`` (N, L): 1 for a token, 0 for padding; none in the authors' code. Raises ValueError where the shapes differ.
     """
     student, teacher = comparable(student, teacher, "tinybert_hidden_loss")
+    student, teacher = replace_padding(student, mask), replace_padding(teacher, mask)
     return reduced(
         masked_mean(
             F.mse_loss(student, teacher, reduction="none").sum(-1) / max(1, student.shape[-1]), mask
@@ -50,12 +52,21 @@ def tinybert_attention_loss(
     Raises ValueError where the shapes differ.
     """
     student, teacher = comparable(student, teacher, "tinybert_attention_loss")
+    student, teacher = (_without_padding(side, mask) for side in (student, teacher))
     student, teacher = (F.threshold(side, MASKED_SCORE, 0.0) for side in (student, teacher))
     squares = F.mse_loss(student, teacher, reduction="none").sum(1) / max(1, student.shape[1])
     if mask is not None:
         pairs = mask[:, :, None] * mask[:, None]
         return reduced(masked_mean(squares.flatten(1), pairs.flatten(1)), reduction)
     return reduced(sample_mean(squares), reduction)
+
+
+def _without_padding(attentions: Tensor, mask: Tensor | None) -> Tensor:
+    """Attentions (N, heads, L, L) with zeros where query or key is padding."""
+    if mask is None or every_item_counts(mask > 0):
+        return attentions
+    padding = mask == 0
+    return attentions.masked_fill((padding[:, :, None] | padding[:, None])[:, None], 0.0)
 
 
 class TinyBERT(HiddenObjective):
@@ -103,7 +114,7 @@ class TinyBERT(HiddenObjective):
         mask = token_mask(batch, states(student, "hidden_states")[-1])
         terms = [
             tinybert_hidden_loss(mine, theirs, mask, "none")
-            for mine, theirs in self.paired(student, teacher)
+            for mine, theirs in self.paired(student, teacher, mask)
         ]
         for mine, theirs in paired_attentions(student, teacher, self.matched):
             terms.append(self.attention * tinybert_attention_loss(mine, theirs, mask, "none"))

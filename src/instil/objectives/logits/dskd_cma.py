@@ -8,7 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instil.core import UNLABELLED, Batch, Card, Outputs, Positive, full, items, mean
+from instil.core import (
+    UNLABELLED,
+    Batch,
+    Card,
+    Outputs,
+    Positive,
+    full,
+    items,
+    mean,
+    replace_uncounted,
+)
 from instil.objectives.dual_space import (
     Divergence,
     DualSpace,
@@ -53,13 +63,17 @@ def dskd_cma_loss(
     Logits (N, T, V) and (N, T', V') with labels ``target`` (N, T) and ``other`` (N, T') give (N,) for reduction ``none`` (Zhang et al. 2024,
     section 3.3).
     """
-    counted, right = (
-        target != UNLABELLED,
-        (into_student.argmax(-1) == target) & (target != UNLABELLED),
+    counted, of_other = target != UNLABELLED, other != UNLABELLED
+    into_student = replace_uncounted(into_student, counted)
+    into_teacher = replace_uncounted(into_teacher, of_other)
+    right = (into_student.argmax(-1) == target) & counted
+    labelled, compared = student_space(
+        student, into_student, target, temperature, divergence, counted.to(full(student).dtype)
     )
-    labelled, compared = student_space(student, into_student, target, temperature, divergence)
     in_teacher = torch.where(
-        other != UNLABELLED, teacher_space(teacher, into_teacher, temperature), 0.0
+        of_other,
+        teacher_space(teacher, into_teacher, temperature, of_other.to(full(teacher).dtype)),
+        0.0,
     )
     whole = (labelled + torch.where(right, compared, 0.0)).sum(1) + in_teacher.sum(1)
     number = counted.sum(1).to(whole.dtype)
@@ -147,13 +161,16 @@ class DSKDCMA(DualSpace):
             counted,
             others,
         )
-        values = scaled(full(teacher["embedding"]), others) + scaled(said, others)
+        # Attention weights of 0 do not keep NaN out of the products, so it is replaced here.
+        teacher_states = replace_uncounted(full(teacher["embedding"]), others)
+        student_states = replace_uncounted(student["embedding"], counted)
+        values = scaled(teacher_states, others) + scaled(said, others)
         of_teacher = through(
             student["head"], scores.softmax(-1) @ self.projected(self.to_student, values)
         )
         of_student = through(
             teacher["head"],
-            scores.mT.softmax(-1) @ self.projected(self.to_teacher, student["embedding"]),
+            scores.mT.softmax(-1) @ self.projected(self.to_teacher, student_states),
         )
         sides = student["logits"], teacher["logits"], of_teacher, of_student
         return dskd_cma_loss(*sides, target, other, self.temperature, self.divergence, "none")

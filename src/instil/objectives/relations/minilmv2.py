@@ -12,7 +12,15 @@ from torch import Tensor
 from instil.core import Batch, Card, Objective, Outputs, closest, full
 from instil.objectives.adapters import comparable
 from instil.objectives.divergences import softened_kl
-from instil.objectives.hidden_objective import Layers, layer_map, masked_mean, states, token_mask
+from instil.objectives.hidden_objective import (
+    Layers,
+    layer_map,
+    masked_mean,
+    replace_padded_queries,
+    replace_padding,
+    states,
+    token_mask,
+)
 from instil.objectives.logit_objective import reduced
 from instil.objectives.pairs import plan
 
@@ -36,6 +44,7 @@ def relation_scores(
         raise ValueError(
             f"{shapes} cannot be related by {heads} heads; expected two of one shape (samples, tokens, width), width divisible by heads"
         )
+    first, second = replace_padding(first, mask), replace_padding(second, mask)
     one, other = (
         full(side).reshape(*side.shape[:2], heads, -1).transpose(1, 2) for side in (first, second)
     )
@@ -51,6 +60,7 @@ def minilmv2_loss(
     Mean over heads and a sample's tokens; ``mask`` (N, L): 1 for a token, 0 for padding. Raises ValueError where the shapes differ.
     """
     student, teacher = comparable(student, teacher, "minilmv2_loss")
+    student, teacher = (replace_padded_queries(side, mask) for side in (student, teacher))
     values = softened_kl(student, teacher).mean(1)
     return reduced(masked_mean(values, mask), reduction)
 

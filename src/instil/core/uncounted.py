@@ -1,0 +1,109 @@
+"""Replacement of the values of items that do not count, before any arithmetic reads them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from instil.core.batch import SHARED_ROLES, UNLABELLED, Batch, Outputs
+
+LABEL_KEYS = ("label", "box")
+"""Batch entries in which -100 stands for an unknown value."""
+
+VALUE_KEYS = ("boxes",)
+"""Other batch entries that hold one floating-point row per sample and that objectives read."""
+
+
+def replace_uncounted(value: Tensor, counted: Tensor) -> Tensor:
+    """Replace the rows of items that do not count by a copy of the first row that counts.
+
+    A value that is not finite makes every gradient NaN that passes through arithmetic on it, also
+    where the result is discarded afterwards (0 * inf). Therefore the value is replaced first. The
+    copy is in the range that the arithmetic expects, for example a probability. If no item counts,
+    the rows become a fixed pattern of different numbers between 0.25 and 0.75.
+
+    Nothing is copied if the mask is on the CPU and every item counts. A mask on another device is
+    not read by the host, so no step waits for the device.
+
+    Args:
+        value: (\\*items, ...), or (N, ...) where items are positions of N samples.
+        counted: (\\*items), True for the items that count.
+
+    Returns:
+        ``value`` itself, or a tensor of the same shape. Replaced rows have no gradient.
+
+    Example:
+        >>> import torch
+        >>> value = torch.tensor([[torch.nan, 1.0], [2.0, 3.0]])
+        >>> replace_uncounted(value, torch.tensor([False, True]))
+        tensor([[2., 3.],
+                [2., 3.]])
+    """
+    if not value.is_floating_point() or value.ndim == 0 or every_item_counts(counted):
+        return value
+    if value.shape[: counted.ndim] != counted.shape:
+        counted = counted.flatten(1).any(1) if counted.ndim > 1 else counted
+    if value.shape[: counted.ndim] != counted.shape or value.numel() == 0:
+        return value
+    first = counted.flatten().int().argmax().view(1)
+    row = value.detach()[torch.unravel_index(first, counted.shape)]
+    row = torch.where(counted.any(), row, _pattern(row))
+    columns = value.ndim - counted.ndim
+    mask = counted.view(*counted.shape, *[1] * columns)
+    return torch.where(mask, value, row.view(*[1] * counted.ndim, *row.shape[1:]))
+
+
+def every_item_counts(counted: Tensor) -> bool:
+    """Whether a mask on the CPU is True everywhere; False for a mask on another device."""
+    on_host = counted.device.type == "cpu" and not torch.compiler.is_compiling()
+    return on_host and bool(counted.all())
+
+
+def replace_in_outputs(outputs: Outputs, roles: tuple[str, ...], counted: Tensor) -> Outputs:
+    """Outputs in which the uncounted items of ``roles`` are replaced; all other roles are the same.
+
+    Args:
+        outputs: outputs of one side.
+        roles: roles that are read. Roles that all samples share are left as they are.
+        counted: mask of the items that count.
+    """
+
+    def replaced(value: Any, role: str = "") -> Any:
+        if role in SHARED_ROLES:
+            return value
+        if isinstance(value, Tensor):
+            return replace_uncounted(value, counted)
+        if isinstance(value, tuple):
+            return tuple(replaced(part) for part in value)
+        if isinstance(value, dict):  # the outputs of one of several teachers
+            return {name: replaced(part, name) for name, part in value.items()}
+        return value
+
+    return outputs | {role: replaced(outputs[role], role) for role in roles if role in outputs}
+
+
+def replace_in_batch(batch: Batch, counted: Tensor) -> Batch:
+    """A batch whose floating-point labels and boxes are replaced where an item does not count."""
+    changed = dict(batch)
+    for key in (*LABEL_KEYS, *VALUE_KEYS):
+        value = batch.get(key)
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            continue
+        if every_item_counts(counted):
+            continue
+        if key in LABEL_KEYS and value.shape[: counted.ndim] == counted.shape:
+            mask = counted.view(*counted.shape, *[1] * (value.ndim - counted.ndim))
+            changed[key] = torch.where(mask, value, UNLABELLED)
+        else:
+            changed[key] = replace_uncounted(value, counted)
+    return changed
+
+
+def _pattern(row: Tensor) -> Tensor:
+    """Fixed numbers between 0.25 and 0.75 in the shape of ``row``."""
+    # A constant row would have no direction after centring and equal singular values.
+    index = torch.arange(row.numel(), device=row.device)
+    mixed = (index * index % 65_521 * 40_503 + index * 30_011) % 65_521
+    return (0.25 + mixed / (2 * 65_521)).to(row.dtype).view(row.shape)

@@ -104,38 +104,22 @@ def add(modules: Iterable[str], folder: Path = Path()) -> None:
 
     Raises ValueError where a module cannot be found, defines no method, or takes a name of the package.
     """
+    from instil.user_code import import_user_module
+
     for name in modules:
-        found = {_key(cls): cls for cls in _cards_in(_user_module(name, folder.resolve()))}
+        try:
+            module = import_user_module(name, folder)
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(f"imports: {error}", name=error.name) from error
+        except ValueError as error:
+            raise ValueError(f"imports: {error}") from error
+        found = {_key(cls): cls for cls in _cards_in(module)}
         if not found:
             raise ValueError(
                 f"imports: '{name}' defines no objective, weighting, balance, scheme, teacher or task with a card"
             )
         _refuse_taken(found, name)
         _imported.update(found)
-
-
-def _user_module(name: str, folder: Path) -> ModuleType:
-    """A module from ``folder``, or from the Python path; afterwards ``folder`` comes last there, so that it hides nothing."""
-    loaded = getattr(sys.modules.get(name), "__file__", None)
-    if loaded and (folder / f"{name}.py").exists() and Path(loaded).resolve().parent != folder:
-        del sys.modules[name]  # the module of another recipe
-    others = [place for place in sys.path if place != str(folder)]
-    sys.path[:] = [str(folder), *others]
-    importlib.invalidate_caches()
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name and not f"{name}.".startswith(f"{error.name}."):
-            raise ModuleNotFoundError(f"imports: {name}: {error}", name=error.name) from error
-        raise ValueError(
-            f"imports: there is no module '{name}' in {folder} or among the installed packages"
-        ) from error
-    except Exception as error:
-        raise ValueError(
-            f"imports: {name} cannot be imported: {type(error).__name__}: {error}"
-        ) from error
-    finally:
-        sys.path[:] = [*others, str(folder)]
 
 
 def describe(kind: str, name: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from instil import catalogue
@@ -89,20 +90,59 @@ class Student:
         ]
 
 
-def load(run: Path | str) -> Student:
-    """The student that a run ships, in eval mode on the CPU. Raises FileNotFoundError where the folder holds none."""
+class Description(BaseModel):
+    """What a student's file says about the student beside its weights."""
+
+    model_config = ConfigDict(strict=False, allow_inf_nan=False)
+
+    classes: list[str]
+    facts: dict[str, int | float | str | bool | None | list[int] | list[str]]
+    shape: list[int]
+    kind: str
+
+
+def load(run: Path | str, *, trust_code: bool = False) -> Student:
+    """Load the student that a run ships, in eval mode on the CPU.
+
+    Nothing of the folder is executed unless ``trust_code`` is set: a run folder from somebody else
+    is data. A student that is built by a function of the user's, or a recipe with ``imports``, needs
+    it.
+
+    Args:
+        run: the run folder.
+        trust_code: execute the modules that the run's recipe names.
+
+    Returns:
+        The student.
+
+    Raises:
+        FileNotFoundError: if the folder holds no student.
+        UntrustedCode: if code of the folder would be executed without ``trust_code``.
+        ValueError: if a file of the run is damaged.
+    """
     path = Path(run) / "student.safetensors"
     if not path.exists():
         raise FileNotFoundError(
             f"{run} has no student.safetensors: it is no run folder, or its run is not complete"
         )
-    recipe, about = recipes.load(Path(run)), read_description(path)
+    recipe = recipes.load(Path(run), trust_code=trust_code)
+    about = _description(path)
     facts: Facts = {
         key: tuple(value) if isinstance(value, list) else value
-        for key, value in about["facts"].items()
+        for key, value in about.facts.items()
     }
-    net = build.bare_net(recipe, facts, about["shape"])
+    net = build.bare_net(recipe, facts, about.shape, trust_code)
     load_student(net, path)
-    return Student(
-        net.eval(), tuple(about["classes"]), about["kind"], recipe, tuple(about["shape"])
-    )
+    return Student(net.eval(), tuple(about.classes), about.kind, recipe, tuple(about.shape))
+
+
+def _description(path: Path) -> Description:
+    try:
+        return Description.model_validate(read_description(path))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ValueError(
+            f"{path}: the description of the student is damaged. {place}: {first['msg']}."
+            " Take an undamaged copy, or run the recipe again"
+        ) from error

@@ -59,13 +59,14 @@ def test_own_networks_by_name():
     assert build("mlp", **DATA).stages[0][0].in_features == 64
 
 
-def test_own_code_from_the_recipes_folder(recipe):
-    before = list(sys.path)
+def test_own_code_from_the_recipes_folder(recipe, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    others = list(sys.path)
     model = build("my_module:build", {"width": 6}, base=recipe, **DATA)
     assert model(torch.rand(2, 1, 8, 8)).shape == (2, 5)
     assert model[1].out_features == 6
     assert build("my_module:narrow", base=recipe, **DATA)[1].in_features == 64
-    assert sys.path == before
+    assert sys.path == [*others, str(recipe)], "the folder comes last: it hides no installed package"
 
 
 def test_the_same_module_name_in_another_folder_is_another_module(recipe, tmp_path_factory):

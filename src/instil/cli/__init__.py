@@ -278,13 +278,19 @@ def export(
             help="Also a file for llama.cpp of a language model's student, with weights f32, f16, q8_0 or q4_0.",
         ),
     ] = None,
+    trust_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-code", help="Execute the Python modules that the run's recipe names."
+        ),
+    ] = False,
 ) -> None:
     """Write the student of a run as safetensors, ONNX and int8, checked against each other, and timed beside the teacher."""
     folder = _run_folder(run)
     from instil.cli import closing_table
     from instil.experiment.run import export as export_run
 
-    export_run(folder, int8, gguf)
+    export_run(folder, int8, gguf, trust_code=trust_code)
     closing_table.show_export(_result(folder), _console())
 
 

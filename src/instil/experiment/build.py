@@ -53,15 +53,20 @@ def net(spec: Model, bench: Bench, path: str, teacher: Net | None = None) -> Net
         return made
 
 
-def bare_net(recipe: Recipe, facts: Facts, shape: Sequence[int] = ()) -> Net:
+def bare_net(
+    recipe: Recipe, facts: Facts, shape: Sequence[int] = (), trust_code: bool = True
+) -> Net:
     """The net that a recipe ships, without its data: for data of these facts, whose samples' first input has this ``shape``.
 
     Where the scheme ships another net than the student, it is prepared once more, with a teacher that knows nothing. Raises ValueError where
-    that teacher was itself made by an earlier stage.
+    that teacher was itself made by an earlier stage, UntrustedCode where code of the recipe would be
+    executed without ``trust_code``.
     """
+    make = functools.partial(_net, fetch=False, trust_code=trust_code)
     every = stages(recipe)
     last, task = every[-1], catalogue.find("task", recipe.task.name)
-    student = _net(every[origin(every)].student, recipe, task.call, facts, fetch=False)
+    with at("student"):
+        student = make(every[origin(every)].student, recipe, task.call, facts)
     kind: type[Scheme] = catalogue.find("scheme", last.scheme.type)
     if not kind.reshapes:
         return student
@@ -69,10 +74,10 @@ def bare_net(recipe: Recipe, facts: Facts, shape: Sequence[int] = ()) -> Net:
         raise ValueError(
             f"the scheme {last.scheme.type} ships parts of a teacher that an earlier stage made; it cannot be put together anew"
         )
+    with at("teacher"):
+        teachers = [make(spec, last, task.call, facts) for spec in last.teachers]
     parts: dict[str, Any] = {
-        "teacher": teacher(
-            [_net(spec, last, task.call, facts, fetch=False) for spec in last.teachers]
-        ),
+        "teacher": teacher(teachers),
         "objectives": build_objectives(last.objectives),
     }
     made: Scheme = kind(
@@ -96,6 +101,7 @@ def _net(
     fetch: bool = True,
     observe: students.Observe = None,
     teacher: Net | None = None,
+    trust_code: bool = True,
 ) -> Net:
     given = {key: value for key, value in spec.input.model_dump().items() if value is not None}
     if other := [key for key in given if key not in inspect.signature(call).parameters]:
@@ -105,14 +111,16 @@ def _net(
     if wanted := given.get("size"):
         facts = facts | {"size": (wanted[0], wanted[-1]) if isinstance(wanted, list) else wanted}
     if spec.model == "teacher":
-        model = _of_teacher(spec, recipe, call, facts, fetch, teacher)
+        model = _of_teacher(spec, recipe, call, facts, fetch, teacher, trust_code)
     else:
         model = factory.build(
             spec.model,
             spec.options,
             base=Path(recipe.folder),
+            imports=recipe.imports,
             pretrained=spec.pretrained,
             fetch=fetch,
+            trust_code=trust_code,
             **facts,
         )
     model = changed(model, spec, observe)
@@ -139,6 +147,7 @@ def _of_teacher(
     facts: Facts,
     fetch: bool,
     teacher: Net | None,
+    trust_code: bool,
 ) -> nn.Module:
     """A copy of the teacher to make a student of."""
     if isinstance(spec, TeacherModel) or not recipe.teachers or recipe.teachers[0].earlier:
@@ -151,7 +160,7 @@ def _of_teacher(
             "model: a student that begins as its teacher reads the same tokens; set data.tokenizer, and leave teacher.tokenizer out"
         )
     if teacher is None:
-        teacher = _net(first_of, recipe, call, facts, fetch)
+        teacher = _net(first_of, recipe, call, facts, fetch, trust_code=trust_code)
         if fetch and first_of.weights is not None:
             load_weights(teacher.model, recipe.locate(first_of.weights))
     return copy.deepcopy(teacher.model).requires_grad_(True)

@@ -155,18 +155,21 @@ def _finish(bench: Bench, folder: RunFolder, distilled: list[Arm]) -> None:
     write_report(folder.path)
 
 
-def export(path: Path, int8: bool, gguf: str | None = None) -> None:
+def export(
+    path: Path, int8: bool, gguf: str | None = None, *, trust_code: bool = False
+) -> None:
     """Write the student of a run as ONNX, checked and timed, and with ``int8`` also quantised, with its accuracy; one of transformers as its folder,
     and as a GGUF file with weights of the type ``gguf``.
 
-    Raises ValueError for a run that is not complete and a student that has not these forms, ImportError without the extra ``export``.
+    Raises ValueError for a run that is not complete and a student that has not these forms, ImportError without the extra ``export``,
+    UntrustedCode where code of the folder would be executed without ``trust_code``.
     """
     folder = RunFolder(path)
     if not (path / "student.safetensors").exists():
         raise ValueError(
             f"{path} has no student.safetensors: the run is not complete; go on with it (instil run --resume {path})"
         )
-    student = load(path)
+    student = load(path, trust_code=trust_code)
     bench = Bench.of(student.recipe)
     known = hasattr(student.net.model, "save_pretrained")
     if gguf is not None:

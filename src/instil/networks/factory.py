@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 import pkgutil
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from instil import networks
 from instil.core import closest
 from instil.networks.inputs import input_of, timm_input, torchvision_input
 from instil.networks.weights import load_weights
+from instil.user_code import UntrustedCode, declared_models, user_function
 
 __all__ = ["build", "input_of", "load_weights", "network_names"]
 
@@ -28,14 +27,19 @@ def build(
     options: Mapping[str, Any] | None = None,
     *,
     base: Path = Path(),
+    imports: Collection[str] = (),
     pretrained: bool = False,
     fetch: bool = True,
+    trust_code: bool = True,
     **facts: Any,
 ) -> nn.Module:
     """The model that ``spec`` names, for data of these ``facts``: ``classes``, and of images ``channels`` and ``size``.
 
-    ``cnn`` or ``networks:cnn`` is a net of ours, ``timm:NAME`` and ``torchvision:NAME`` are theirs, ``module:function`` is the user's own code, found
-    from the folder ``base``. ``options`` go to the builder, with those of ``facts`` that it takes. ``pretrained`` asks
+    ``cnn`` or ``networks:cnn`` is a net of ours, ``timm:NAME`` and ``torchvision:NAME`` are theirs.
+
+    ``module:function`` is a function of a module in the folder ``base`` or among ``imports``, or
+    one that an installed package declares. It is refused (``UntrustedCode``) without ``trust_code``,
+    unless an installed package declares it. ``options`` go to the builder, with those of ``facts`` that it takes. ``pretrained`` asks
     timm or torchvision for their weights; without ``fetch`` it only sets what they expect of their input, for weights that are loaded afterwards.
 
     Raises ValueError for an unknown name or option, with the closest ones, and for a builder that gives no module.
@@ -54,7 +58,12 @@ def build(
         raise ValueError(
             f"pretrained: only timm: and torchvision: models bring weights, not '{spec}'; give `weights`"
         )
-    builder = _own(name) if source in ("", "networks") else _users(source, name, Path(base))
+    if source in ("", "networks"):
+        builder = _own(name)
+    elif trust_code or spec in declared_models():
+        builder = user_function(source, name, Path(base), imports)
+    else:
+        raise UntrustedCode("model", spec, Path(base))
     given = _accepted(
         spec,
         builder,
@@ -99,39 +108,6 @@ def _own(name: str) -> Callable[..., nn.Module]:
         importlib.import_module(f"instil.networks.{name}"), name
     )
     return builder
-
-
-def _users(module: str, name: str, base: Path) -> Callable[..., Any]:
-    """A function of the user's module, imported with ``base`` first on the path."""
-    folder = str(base.resolve())
-    loaded = sys.modules.get(module)
-    if (
-        loaded is not None
-        and Path(getattr(loaded, "__file__", None) or "").parent != Path(folder)
-        and (base / f"{module}.py").exists()
-    ):
-        del sys.modules[module]  # the same name from the folder of another recipe
-    sys.path.insert(0, folder)
-    importlib.invalidate_caches()
-    try:
-        code = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name and (module == error.name or module.startswith(error.name + ".")):
-            raise ValueError(
-                f"there is no module '{module}' in {folder} or among the installed packages"
-            ) from error
-        raise
-    except Exception as error:
-        raise ValueError(f"{module} cannot be imported: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.remove(folder)
-    builder = getattr(code, name, None)
-    if not callable(builder):
-        functions = [
-            key for key, value in vars(code).items() if callable(value) and not key.startswith("_")
-        ]
-        raise ValueError(f"{module} has no function '{name}'; {closest(name, functions)}")
-    return builder  # type: ignore[no-any-return]
 
 
 def _accepted(

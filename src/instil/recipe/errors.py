@@ -8,6 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from instil.user_code import UntrustedCode
+
 NUMBERS = {"float_type", "float_parsing", "decimal_type"}
 WHOLE = {"int_type", "int_parsing", "int_from_float", "int_parsing_size"}
 WORDS = {
@@ -46,6 +48,8 @@ def at(path: str) -> Iterator[None]:
     """Bad input met inside is told with the place in the recipe."""
     try:
         yield
+    except UntrustedCode as error:
+        raise UntrustedCode(f"{path}.{error.path}", error.code, error.folder) from None
     except RecipeError as error:
         raise (RecipeError(f"{path}.{error}") if path.startswith("stages") else error) from error
     except (ValueError, FileNotFoundError, FileExistsError, ImportError) as error:

@@ -20,6 +20,7 @@ from instil.recipe.overrides import REPLACED, merge, override, parse
 from instil.recipe.packaged import find_packaged, is_packaged, packaged_recipes
 from instil.recipe.renamed import renamed_keys
 from instil.recipe.sections import Recipe
+from instil.user_code import UntrustedCode
 
 BASELINES = ("alone",)
 WITHOUT_DATA = ("noise", "blobs")
@@ -47,10 +48,13 @@ SHORT = (
 STAGE_DATA = ("images", "num_labeled", "batch_size", "sampler", "workers", "augment")
 
 
-def load(where: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+def load(where: str | Path, overrides: Iterable[str] = (), trust_code: bool = True) -> Recipe:
     """A recipe from a YAML file, a run folder, or the package's own by name, with ``key=value`` overrides.
 
-    Raises RecipeError with one line a problem, FileNotFoundError for a path that leads nowhere.
+    The modules of ``imports`` are executed; without ``trust_code`` a recipe that has any is refused.
+
+    Raises RecipeError with one line a problem, FileNotFoundError for a path that leads nowhere,
+    UntrustedCode for a recipe with ``imports`` that is not trusted.
     """
     path = _find(where)
     data = parse(path.read_text(encoding="utf-8"), str(path))
@@ -60,7 +64,14 @@ def load(where: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         )
     data = _long(override(_long(data), overrides))
     folder = "." if is_packaged(path) else str(path.resolve().parent)
-    return build({"name": path.stem, "folder": folder} | data)
+    data = {"name": path.stem, "folder": folder} | data
+    if data.get("imports") and not trust_code:
+        raise UntrustedCode(f"{path}: imports", _listed(data["imports"]), Path(str(data["folder"])))
+    return build(data)
+
+
+def _listed(imports: Any) -> str:
+    return ", ".join(map(str, imports)) if isinstance(imports, list) else str(imports)
 
 
 def _find(where: str | Path) -> Path:

@@ -96,7 +96,7 @@ class Description(BaseModel):
     model_config = ConfigDict(strict=False, allow_inf_nan=False)
 
     classes: list[str]
-    facts: dict[str, int | float | str | bool | None | list[int] | list[str]]
+    facts: dict[str, int | float | str | bool | list[int] | list[str] | None]
     shape: list[int]
     kind: str
 

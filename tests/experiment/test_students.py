@@ -125,9 +125,9 @@ def test_a_student_of_transformers_is_exported_with_its_adapters_in_it(here: Pat
     )
     run_of(recipe, here / "run")
     with pytest.raises(ValueError, match="there are no weights of the type 'q8'; closest: q8_0"):
-        export(here / "run", int8=False, gguf="q8")
+        export(here / "run", int8=False, gguf="q8", trust_code=True)
     assert "export" not in result(here / "run")
-    export(here / "run", int8=False, gguf="f16")
+    export(here / "run", int8=False, gguf="f16", trust_code=True)
     found = result(here / "run")
     for name, allowed in (("transformers", 1e-4), ("gguf", 1e-3)):
         assert found["export"][name]["perplexity"] == pytest.approx(
@@ -146,9 +146,9 @@ def test_a_student_of_transformers_is_exported_with_its_adapters_in_it(here: Pat
     with torch.no_grad():
         torch.testing.assert_close(
             model(ids).logits,
-            load(here / "run").net({"input_ids": ids, "attention_mask": torch.ones_like(ids)})[
-                "logits"
-            ],
+            load(here / "run", trust_code=True).net(
+                {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+            )["logits"],
             rtol=1e-4,
             atol=1e-4,
         )

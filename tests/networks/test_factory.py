@@ -66,7 +66,9 @@ def test_own_code_from_the_recipes_folder(recipe, monkeypatch):
     assert model(torch.rand(2, 1, 8, 8)).shape == (2, 5)
     assert model[1].out_features == 6
     assert build("my_module:narrow", base=recipe, **DATA)[1].in_features == 64
-    assert sys.path == [*others, str(recipe)], "the folder comes last: it hides no installed package"
+    assert sys.path == [*others, str(recipe)], (
+        "the folder comes last: it hides no installed package"
+    )
 
 
 def test_the_same_module_name_in_another_folder_is_another_module(recipe, tmp_path_factory):

@@ -155,9 +155,7 @@ def _finish(bench: Bench, folder: RunFolder, distilled: list[Arm]) -> None:
     write_report(folder.path)
 
 
-def export(
-    path: Path, int8: bool, gguf: str | None = None, *, trust_code: bool = False
-) -> None:
+def export(path: Path, int8: bool, gguf: str | None = None, *, trust_code: bool = False) -> None:
     """Write the student of a run as ONNX, checked and timed, and with ``int8`` also quantised, with its accuracy; one of transformers as its folder,
     and as a GGUF file with weights of the type ``gguf``.
 

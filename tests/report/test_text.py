@@ -59,5 +59,5 @@ def test_the_headline_of_a_metric_of_which_less_is_better_says_so(tmp_path: Path
     assert sentence.endswith("; the teacher has 11.50.")
     assert not record.fraction
     assert "Perplexity (lower is better)" in tables.arms(record)
-    assert "Gain over alone" in tables.arms(record)
+    assert "Gain over the student alone" in tables.arms(record)
     assert "+41.00" in tables.arms(record).replace("\u202f", " ")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from instil.report.record import NUMBERS, decimals
+from instil.report import evidence
+from instil.report.record import NUMBERS, Record, decimals
 
 NAMES = {
     "teacher": "teacher",
@@ -59,6 +61,8 @@ def show(result: Mapping[str, Any], console: Console) -> None:
     _print_direction(result, console)
     if "gain" in result:
         console.print(_sentence(result), highlight=False)
+        verdict = evidence.verdict(Record(Path(), dict(result)))
+        console.print(f"[bold]Verdict:[/] {verdict.sentence}", highlight=False)
     for warning in result["warnings"]:
         console.print(f"[yellow]Beware:[/yellow] {warning}.")
 

@@ -141,7 +141,9 @@ def warnings(result: Mapping[str, Any]) -> list[str]:
         found.append("the gain over the student alone is within noise")
     for name, words in SIMPLER.items():
         other = result["gains"].get(name)
-        if other is not None and not (other["significant"] and other["mean"] > 0):
+        if other is not None and other["significant"] and other["mean"] < 0:
+            found.append(f"distillation does clearly worse than {words} here")
+        elif other is not None and not other["significant"]:
             found.append(f"distillation does not do clearly better than {words} here")
     if "teacher" in result and "alone" in result:
         means = [result[arm][result["headline"]]["mean"] for arm in ("teacher", "alone")]

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -14,7 +14,7 @@ from string import Template
 from typing import Any
 
 from instil.atomic import atomic
-from instil.report import curves, plots, quality, tables, text, trust
+from instil.report import curves, evidence, plots, quality, tables, text, trust
 from instil.report.continuations import continuations
 from instil.report.legend import legend
 from instil.report.plots import Plot
@@ -52,18 +52,20 @@ def render(record: Record) -> str:
 
 
 def _opening(record: Record) -> dict[str, str]:
-    tone, words = text.verdict(record)
-    name = str(record.at("data", "name") or record.folder.resolve().name)
+    found = evidence.verdict(record)
+    data_name = str(record.at("data", "name") or "")
+    name = str(record.at("name") or data_name or record.folder.resolve().name)
     about = [
         name,
+        data_name if data_name != name else "",
         str(record.at("task") or ""),
         f"{record.at('scheme') or ''} distillation".strip(),
     ]
     return {
-        "title": escape(f"{name}: {words.lower()} · instil"),
+        "title": escape(f"{name}: {found.badge.lower()} · instil"),
         "about": " · ".join(escape(part) for part in about if part),
-        "tone": tone,
-        "verdict": escape(words),
+        "tone": found.tone,
+        "verdict": escape(found.badge),
         "headline": _aside(escape(text.headline(record))),
         "baselines": _paragraph(text.baselines(record)),
         "figures": "".join(
@@ -75,41 +77,42 @@ def _opening(record: Record) -> dict[str, str]:
 
 
 def _figures(record: Record) -> list[tuple[str, str, str]]:
-    """The few numbers a reader takes away."""
-    gain, found = record.number("gain", "mean"), []
+    """The few numbers a reader takes away: term, value and note."""
+    figures = []
+    gain = record.number("gain", "mean")
     if gain is not None:
-        found.append(
-            (
-                "Gain",
-                text.points(gain, record.fraction),
-                f"lower {text.name(record.metric)} than the student alone"
-                if record.lower_is_better
-                else f"{'points of ' if record.fraction else ''}{text.name(record.metric)} over the student alone",
-            )
-        )
-    for term, keys in (("Smaller", ("parameters",)), ("Faster", ("latency", "median_ms"))):
-        teacher, student = (record.number("cost", side, *keys) for side in ("teacher", "student"))
-        if teacher and student:
-            ratio = teacher / student
-            sides = [
-                text.milliseconds(value) if term == "Faster" else text.count(value)
-                for value in (teacher, student)
-            ]
-            if ratio < 1:
-                term = {"Smaller": "Larger", "Faster": "Slower"}[term]
-            found.append(
-                (
-                    term,
-                    text.times(max(ratio, 1 / ratio)),
-                    f"{sides[0]} to {sides[1]}{' parameters' if len(keys) == 1 else ''}",
-                )
-            )
+        unit = "points of " if record.fraction else ""
+        note = f"{unit}{text.name(record.metric)} over the student alone"
+        figures.append(("Gain", text.points(gain, record.fraction), note))
+    sizes = [record.number("cost", side, "parameters") for side in ("teacher", "student")]
+    figures += _ratio("Smaller", "Larger", sizes, text.count, ("", " parameters"))
+    exported = record.number("export", "onnx", "latency", "median_ms")
+    runtimes = (" in PyTorch", " as the ONNX file") if exported else ("", "")
+    teacher = record.number("cost", "teacher", "latency", "median_ms")
+    student = exported or record.number("cost", "student", "latency", "median_ms")
+    figures += _ratio("Faster", "Slower", [teacher, student], text.milliseconds, runtimes)
     agreement = record.number("distilled", "agreement", "mean")
     if agreement is not None:
-        found.append(
-            ("Agreement", text.amount(agreement), "of test samples get the teacher’s answer")
-        )
-    return found
+        note = "of test samples get the teacher’s answer"
+        figures.append(("Agreement", text.amount(agreement), note))
+    return figures
+
+
+def _ratio(
+    less: str,
+    more: str,
+    values: Sequence[float | None],
+    words: Callable[[float | None], str],
+    notes: tuple[str, str],
+) -> list[tuple[str, str, str]]:
+    """How many times the student is below the teacher; nothing where one value is unknown."""
+    teacher, student = values
+    if not teacher or not student:
+        return []
+    ratio = teacher / student
+    term = less if ratio >= 1 else more
+    note = f"{words(teacher)}{notes[0]} to {words(student)}{notes[1]}"
+    return [(term, text.times(max(ratio, 1 / ratio)), note)]
 
 
 def _warnings(record: Record) -> str:

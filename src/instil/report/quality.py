@@ -121,7 +121,7 @@ def confusion(record: Record) -> Plot | str:
     said = f"Confusion matrix of the distilled student. {worst}"
     return Plot(
         "confusion",
-        "What the distilled student takes for what",
+        "Confusion matrix of the distilled student",
         worst,
         said,
         [_cells(names, counts)],

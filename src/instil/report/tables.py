@@ -67,7 +67,7 @@ def arms(record: Record) -> str:
     if record.lower_is_better:
         header[-1] += " (lower is better)"
     header += [titles.get(name, _title(name)) for name in columns]
-    header.append("Gain over alone" if record.lower_is_better else "Over alone")
+    header.append("Gain over the student alone")
     rows: list[list[Cell]] = []
     for arm in record.arms:
         cells: list[Cell] = [_title(arm), _value(record, arm, record.metric, record.fraction)]
@@ -185,7 +185,7 @@ def _cost_row(record: Record, label: str, place: tuple[str, ...], how: str) -> l
         record.number("cost", "student", "parameters") if place[0] == "export" else None
     )
     p90 = record.number(*place, "latency", "p90_ms")
-    notes = [f"90{text.NARROW}% in {text.milliseconds(p90)}" if p90 is not None else "", how]
+    notes = [f"90th percentile {text.milliseconds(p90)}" if p90 is not None else "", how]
     return [
         label,
         text.count(parameters),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from instil.report.record import Record, decimals
+from instil.report.evidence import teacher_guesses
+from instil.report.record import Record, decimals, finite
 
 NAMES = {
     "teacher": "Teacher",
@@ -122,42 +123,45 @@ def ratio(record: Record, *keys: str) -> float | None:
     return above / below if above and below else None
 
 
-def verdict(record: Record) -> tuple[str, str]:
-    """Did it work: a word for its colour, and the words."""
-    gain, significant = (
-        record.number(*record.decisive, "mean"),
-        record.at(*record.decisive, "significant"),
-    )
-    if record.at("status") not in (None, "complete"):
-        return "open", {"running": "Still running", "failed": "Failed"}.get(
-            str(record.at("status")), "Interrupted"
-        )
-    if gain is None:
-        return "open", "Nothing to compare"
-    if significant is True:
-        return ("good", "It worked") if gain > 0 else ("bad", "It got worse")
-    return "open", "Not more than noise" if len(record.seeds) > 1 else "One seed only"
-
-
 def headline(record: Record) -> str:
-    """The whole result in one sentence."""
-    metric, value, std = (
-        record.metric,
-        record.number("distilled", record.metric, "mean"),
-        record.number("distilled", record.metric, "std"),
-    )
+    """The whole result in one sentence, with the labels that student and teacher knew."""
+    metric = record.metric
+    value, std = (record.number("distilled", metric, key) for key in ("mean", "std"))
     if value is None:
         return "This run has no distilled student yet."
-    said = f"{spread(value, std, record.fraction)} {name(metric)}"
+    reached = f"{spread(value, std, record.fraction)} {name(metric)}"
     if record.lower_is_better:
-        said = f"a {name(metric)} of {spread(value, std, record.fraction)} (lower is better)"
+        reached = f"a {name(metric)} of {spread(value, std, record.fraction)} (lower is better)"
     gain = record.number("gain", "mean")
     against = (
         f", {_difference(record, gain)} the same student trained alone{_interval(record, 'gain')}"
         if gain is not None
         else ""
     )
-    return f"The distilled student reaches {said}{against}{_kept(record, value)}."
+    begin = label_counts(record)
+    subject = f"{begin}, the distilled student" if begin else "The distilled student"
+    return f"{subject} reaches {reached}{against}{_beside_teacher(record, value)}."
+
+
+def label_counts(record: Record) -> str:
+    """Labels that the student and its teacher learned from; empty if both knew all of them."""
+    train = record.number("data", "train")
+    student = record.number("labels", "student")
+    if student is None:
+        student = record.number("data", "labelled")
+    if student is None or train is None or record.at("data", "images") is not None:
+        return ""
+    known = record.at("labels", "teachers")
+    teachers = [one for one in known if isinstance(one, dict)] if isinstance(known, list) else []
+    counts = {finite(one.get("labelled")) for one in teachers} - {None}
+    all_known = all(finite(one.get("labelled")) == finite(one.get("samples")) for one in teachers)
+    if student >= train and all_known:
+        return ""
+    begin = f"With {count(student)} of {count(train)} labels"
+    if not counts:
+        return begin
+    words = " and ".join(count(number) for number in sorted(counts, key=lambda one: one or 0))
+    return f"{begin}, from a teacher that knew {words}"
 
 
 def baselines(record: Record) -> list[str]:
@@ -200,10 +204,15 @@ def _interval(record: Record, *keys: str) -> str:
     return f" ({100 * (record.number(*keys, 'level') or 0.95):.0f}{NARROW}% interval {low} to {high}{f', {seeds} {paired}seeds' if seeds else ''})"
 
 
-def _kept(record: Record, value: float) -> str:
+def _beside_teacher(record: Record, value: float) -> str:
+    """How the student stands beside the teacher: what it keeps, or that the teacher is no good."""
     teacher, smaller = record.number("teacher", record.metric, "mean"), ratio(record, "parameters")
     if record.lower_is_better:
         return "" if teacher is None else f"; the teacher has {amount(teacher, record.fraction)}"
+    if teacher is not None and teacher_guesses(record):
+        return f"; the teacher is no good: {amount(teacher)} is hardly better than guessing"
+    if teacher is not None and value > teacher:
+        return f"; that is more than its teacher has ({amount(teacher, record.fraction)})"
     share = (
         f"keeps {100 * value / teacher:.0f}{NARROW}% of the teacher’s {name(record.metric)}"
         if teacher and teacher > 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from instil.report import text
 from instil.report.plots import shipped
-from instil.report.record import Record
+from instil.report.record import Record, finite
 
 Check = tuple[str, str]
 """good | open, and a sentence."""
@@ -66,6 +66,8 @@ def _against(record: Record) -> list[Check]:
         )
         if gain is not None:
             ahead = "better than" if gain > 0 else "worse than"
+            if gain <= 0 and len(record.seeds) > 1:
+                ahead = "clearly worse than" if sure else "not better than"
             much = (
                 " in this one seed"
                 if len(record.seeds) < 2
@@ -150,15 +152,9 @@ def measured(record: Record) -> list[tuple[str, str]]:
     said.append(
         ("Method", f"{str(record.at('scheme') or 'unnamed').capitalize()} distillation{losses}.")
     )
-    same = "Student alone, simpler methods and distilled student start from the same initial weights, see the same data in the same order and train"
-    if record.at("data", "images") is not None:
-        same = "Simpler methods and distilled student start from the same initial weights and train"
-    said.append(
-        (
-            "Same for all",
-            f"{same} for the same number of steps. They differ in what they learn from.",
-        )
-    )
+    said.append(("Same for all", _same_for_all(record)))
+    if seen := _samples_seen(record):
+        said.append(("Samples seen", seen))
     said.append(
         (
             "Numbers",
@@ -181,6 +177,32 @@ def measured(record: Record) -> list[tuple[str, str]]:
         )
         said.append(("Seeds", f"{', '.join(map(str, record.seeds))}{several}."))
     return said
+
+
+def _same_for_all(record: Record) -> str:
+    """What the arms share; only what holds for each of them."""
+    if record.at("data", "images") is not None:
+        arms = "Simpler methods and the distilled student"
+    else:
+        arms = "The student alone, simpler methods and the distilled student"
+    sentence = f"{arms} start from the same initial weights and train for the same number of steps."
+    seen = record.at("labels", "samples_seen")
+    if isinstance(seen, dict) and len(set(seen.values())) == 1 and len(seen) > 1:
+        sentence += " They see the same samples in the same order."
+    return f"{sentence} They differ in what they learn from."
+
+
+def _samples_seen(record: Record) -> str:
+    """Samples that each arm goes through, where they differ; the others are unlabelled."""
+    seen = record.at("labels", "samples_seen")
+    if not isinstance(seen, dict) or len(set(seen.values())) < 2:
+        return ""
+    groups: dict[float, list[str]] = {}
+    for arm, number in seen.items():
+        if (samples := finite(number)) is not None:
+            groups.setdefault(samples, []).append(text.name(arm).lower())
+    parts = [f"{', '.join(arms)}: {text.count(samples)}" for samples, arms in groups.items()]
+    return f"{'; '.join(parts)}. An arm that learns from labels alone sees the labelled samples."
 
 
 def _data(record: Record) -> str:

@@ -1,0 +1,148 @@
+"""The verdict in three steps, and what the page, the title and the terminal say of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from instil.cli import closing_table
+from instil.experiment.results import warnings
+from instil.report import evidence, text, trust
+from instil.report.page import render
+from instil.report.record import Record, read_run
+from tests.report.sample import change, make_run
+
+BETTER = {"mean": 0.1, "interval": [0.05, 0.15], "significant": True}
+NOISE = {"mean": 0.01, "interval": [-0.02, 0.04], "significant": False}
+WORSE = {"mean": -0.044, "interval": [-0.068, -0.019], "significant": True}
+
+
+def record_of(folder: Path, alone: Any, smoothing: Any, pseudo: Any, **changes: Any) -> Record:
+    def edit(result: dict[str, Any]) -> None:
+        result["gain"] |= alone
+        result["gains"]["label_smoothing"] |= smoothing
+        result["gains"]["pseudo_labels"] |= pseudo
+        result.update(changes)
+
+    return read_run(change(make_run(folder / "run"), edit))
+
+
+@pytest.mark.parametrize(
+    ("alone", "smoothing", "pseudo", "tone", "badge", "sentence"),
+    [
+        (
+            *(BETTER, BETTER, BETTER, "good", "It worked"),
+            "Better than the student alone and than label smoothing and pseudo-labels.",
+        ),
+        (
+            *(BETTER, BETTER, NOISE, "open", "No better than pseudo-labels"),
+            "Better than the student alone, not clearly better than pseudo-labels.",
+        ),
+        (
+            *(BETTER, BETTER, WORSE, "bad", "Worse than pseudo-labels"),
+            "Clearly worse than pseudo-labels, better than the student alone.",
+        ),
+        (
+            *(NOISE, NOISE, WORSE, "bad", "Worse than pseudo-labels"),
+            "Clearly worse than pseudo-labels, without a gain over the student alone.",
+        ),
+        (
+            *(NOISE, BETTER, BETTER, "open", "Not more than noise"),
+            "The gain over the student alone is within the noise.",
+        ),
+        (
+            *(WORSE, BETTER, BETTER, "bad", "Worse than alone"),
+            "Distillation is worse than the student alone.",
+        ),
+    ],
+)
+def test_badge_and_title_follow_the_evidence(
+    tmp_path: Path,
+    alone: Any,
+    smoothing: Any,
+    pseudo: Any,
+    tone: str,
+    badge: str,
+    sentence: str,
+) -> None:
+    record = record_of(tmp_path, alone, smoothing, pseudo)
+    found = evidence.verdict(record)
+    assert (found.tone, found.badge, found.sentence) == (tone, badge, sentence)
+    page = render(record)
+    assert f'<span class="verdict {tone}">{badge}</span>' in page
+    assert f": {badge.lower()} · instil</title>" in page
+
+
+def test_without_a_simpler_method_only_the_student_alone_is_named(tmp_path: Path) -> None:
+    record = record_of(tmp_path, BETTER, BETTER, BETTER, gains={})
+    assert evidence.verdict(record).badge == "Better than alone"
+
+
+def test_the_warning_tells_worse_from_not_better(tmp_path: Path) -> None:
+    record = record_of(tmp_path, BETTER, NOISE, WORSE, headline="accuracy", higher_is_better=True)
+    assert warnings(record.result) == [
+        "distillation does not do clearly better than label smoothing here",
+        "distillation does clearly worse than the teacher's hard pseudo-labels here",
+    ]
+    sentences = [sentence for _, sentence in trust.checks(record)]
+    assert any("clearly worse than pseudo-labels" in sentence for sentence in sentences)
+
+
+def test_the_terminal_says_the_verdict(tmp_path: Path) -> None:
+    record = record_of(tmp_path, BETTER, BETTER, WORSE, headline="accuracy")
+    console = Console(record=True, width=100)
+    closing_table.show(record.result, console)
+    verdict = "Verdict: Clearly worse than pseudo-labels, better than the student alone."
+    assert verdict in console.export_text()
+
+
+def test_the_headline_says_who_knew_how_many_labels(tmp_path: Path) -> None:
+    labels = {
+        "student": 520,
+        "teachers": [{"samples": 3900, "labelled": 3900}],
+        "samples_seen": {"alone": 520, "pseudo_labels": 3900, "distilled": 3900},
+    }
+    data = {"name": "letters", "train": 3900, "labelled": 520}
+    record = record_of(tmp_path, BETTER, BETTER, BETTER, labels=labels, data=data)
+    sentence = text.headline(record).replace("\u202f", " ")
+    assert sentence.startswith(
+        "With 520 of 3 900 labels, from a teacher that knew 3 900, the distilled student reaches"
+    )
+    terms = dict(trust.measured(record))
+    assert "same order" not in terms["Same for all"]
+    seen = terms["Samples seen"].replace("\u202f", " ")
+    assert seen.startswith("student alone: 520; pseudo-labels, distilled student: 3 900.")
+    labels["samples_seen"] = dict.fromkeys(labels["samples_seen"], 3900)
+    record.result["labels"] = labels | {"student": 3900}
+    assert "same samples in the same order" in dict(trust.measured(record))["Same for all"]
+    assert text.headline(record).startswith("The distilled student reaches")
+
+
+@pytest.mark.parametrize(
+    ("level", "words"),
+    [
+        (0.11, "; the teacher is no good: 11.0 % is hardly better than guessing."),
+        (0.7, "; that is more than its teacher has (70.0 %)."),
+        (0.99, "% of the teacher’s accuracy"),
+    ],
+)
+def test_a_teacher_that_knows_nothing_is_not_what_a_student_keeps(
+    tmp_path: Path, level: float, words: str
+) -> None:
+    teacher = {"accuracy": {"mean": level, "std": None, "values": [level]}}
+    record = record_of(tmp_path, BETTER, BETTER, BETTER, teacher=teacher)
+    sentence = text.headline(record).replace("\u202f", " ")
+    assert words in sentence
+    assert ("keeps" in sentence) == (level == 0.99)
+
+
+def test_faster_counts_the_exported_file(tmp_path: Path) -> None:
+    record = record_of(tmp_path, BETTER, BETTER, BETTER)
+    page = render(record).replace("\u202f", " ")
+    assert "<dd>50×<small>0.812 ms in PyTorch to 0.0163 ms as the ONNX file</small></dd>" in page
+    record.result.pop("export")
+    page = render(record).replace("\u202f", " ")
+    assert "<dd>8.5×<small>0.812 ms to 0.0957 ms</small></dd>" in page

@@ -251,6 +251,7 @@ CASES: dict[str, Case] = {
     "jsd_loss": Case(TOKENS, same, tokens.jsd),
     "skewed_forward_kl_loss": Case(LOGITS, same, tokens.skewed_forward_kl),
     "skewed_reverse_kl_loss": Case(LOGITS, same, tokens.skewed_reverse_kl),
+    "todi_loss": Case(LOGITS, same, tokens.todi),
     "tvd_loss": Case(LOGITS, same, tokens.tvd),
     "akl_loss": Case(LOGITS, same, tokens.akl),
     "alpha_beta_loss": Case(LOGITS, same, tokens.alpha_beta),

@@ -81,6 +81,13 @@ def alpha_beta(x: Inputs, alpha: float = 0.2, beta: float = 0.7) -> Tensor:
     return -terms.sum(-1).mean() / (alpha * beta)
 
 
+def todi(x: Inputs, beta: float = 1.0) -> Tensor:
+    student, teacher = logs(x)
+    ratio = teacher - student
+    weight = (beta * ratio.detach()).sigmoid()
+    return ((weight * teacher.exp() - (1 - weight) * student.exp()) * ratio).sum(-1).mean()
+
+
 def taid(x: Inputs) -> Tensor:
     return kl(x.student, (x.student.detach() + x.teacher) / 2)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from instil.objectives.logits.alpha_beta import alpha_beta_loss
+from instil.objectives.logits.todi import todi_loss
 from tests.golden.cases import Case
 from tests.golden.language import Answer, answer, sides, temperature
 
@@ -18,4 +19,9 @@ def abkd(case: Case) -> Answer:
     return answer(case, values)
 
 
-ADAPTERS = {"abkd": abkd}
+def todi(case: Case) -> Answer:
+    beta = float(case.option("beta", 1.0))
+    return answer(case, todi_loss(*sides(case), beta, temperature(case), False, reduction="none"))
+
+
+ADAPTERS = {"abkd": abkd, "todi": todi}

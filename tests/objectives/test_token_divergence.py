@@ -24,6 +24,7 @@ from instil.objectives.logits.skewed_forward_kl import skewed_forward_kl_loss
 from instil.objectives.logits.skewed_reverse_kl import skewed_reverse_kl_loss
 from instil.objectives.logits.symmetric_kl import symmetric_kl_loss
 from instil.objectives.logits.taid import taid_loss
+from instil.objectives.logits.todi import todi_loss
 from instil.objectives.logits.top_k import top_k_loss
 from instil.objectives.logits.top_k_ranking import top_k_ranking_loss
 from instil.objectives.logits.tvd import tvd_loss
@@ -60,6 +61,12 @@ def oracle_alpha_beta(p: Tensor, q: Tensor, a: float, b: float) -> Tensor:
     return -(p**a * q**b - a / (a + b) * p ** (a + b) - b / (a + b) * q ** (a + b)).sum(-1) / (
         a * b
     )
+
+
+def oracle_todi(p: Tensor, q: Tensor) -> Tensor:
+    ratio = (p / q).log()
+    weight = ratio.detach().sigmoid()
+    return ((weight * p - (1 - weight) * q) * ratio).sum(-1)
 
 
 def oracle_taid(p: Tensor, q: Tensor, time: float) -> Tensor:
@@ -122,6 +129,7 @@ FAMILY: dict[str, Pair] = {
         lambda s, t, **k: tvd_loss(s, t, **{"scale": True, **k}),
         lambda p, q: (p - q).abs().sum(-1) / 2,
     ),
+    "todi": (todi_loss, oracle_todi),
     "alpha_beta": (alpha_beta_loss, lambda p, q: oracle_alpha_beta(p, q, 0.2, 0.7)),
     "taid": (lambda s, t, **k: taid_loss(s, t, 0.4, **k), lambda p, q: oracle_taid(p, q, 0.4)),
     "top_k": (
@@ -419,6 +427,7 @@ def test_no_gradient_reaches_the_teacher() -> None:
         "jsd",
         "skewed_forward_kl",
         "akl",
+        "todi",
         "tvd",
         "alpha_beta",
         "taid",
@@ -472,6 +481,7 @@ def test_zeros_in_the_place_of_padding_would_leak_a_fifth_of_the_probability() -
         "skewed_reverse_kl",
         "symmetric_kl",
         "akl",
+        "todi",
         "tvd",
         "alpha_beta",
         "taid",

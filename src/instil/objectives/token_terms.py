@@ -222,6 +222,27 @@ def _alpha_beta_limit(log_p: Tensor, log_q: Tensor, alpha: float, beta: float) -
     return (p + q - (log_p * alpha + log_q * beta).exp()) / (alpha * beta)
 
 
+def token_wise_kl(beta: float) -> Term:
+    """Forward and reverse KL summands, weighted class by class (Jung et al. 2025).
+
+    The weight of the forward summand of class v is ``sigmoid(beta * log(p_v / q_v))``; no gradient
+    passes through it.
+    """
+
+    def term(student: Side, teacher: Side) -> tuple[Tensor, Tensor]:
+        p, q = teacher.probability, student.probability
+        log_ratio = teacher.log - student.log
+        forward = (log_ratio * beta).sigmoid()
+        reverse = (1 - forward).mul_(q)
+        forward.mul_(p)
+        value = torch.linalg.vecdot(forward - reverse, log_ratio)
+        # d/dq of the summands with constant weights, times q.
+        slope = (1 - log_ratio).mul_(reverse).sub_(forward)
+        return value, student.gradient(slope)
+
+    return term
+
+
 def times(term: Term, factor: float) -> Term:
     """A term times a factor."""
 

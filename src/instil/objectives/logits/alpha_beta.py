@@ -39,7 +39,7 @@ def alpha_beta_loss(
         temperature: softmax temperature, > 0.
         scale: multiply by ``temperature ** 2``.
         weight: weight of each token (...), 0 for tokens that do not count.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"`` (one value per token).
+        reduction: ``"mean"`` over the tokens that count, or ``"none"``.
 
     Returns:
         Scalar, or (...) for ``reduction="none"``.

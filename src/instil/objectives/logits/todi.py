@@ -1,0 +1,93 @@
+"""Forward and reverse KL divergence, mixed for each class by the ratio of its probabilities."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from annotated_types import Ge
+from torch import Tensor
+
+from instil.core import Batch, Card, Positive
+from instil.objectives.heads import Signal
+from instil.objectives.token_divergence import reduced_tokens, token_divergence
+from instil.objectives.token_objective import TokenObjective, Vocabulary
+from instil.objectives.token_terms import Term, token_wise_kl
+
+
+def todi_loss(
+    student: Signal,
+    teacher: Signal,
+    beta: float = 1.0,
+    temperature: float = 1.0,
+    scale: bool = True,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """Token-wise distillation loss (Jung et al. 2025, Eq. 7).
+
+    For teacher probabilities ``p`` and student probabilities ``q``, the sum over the classes of
+    ``w p log(p / q) + (1 - w) q log(q / p)`` with ``w = sigmoid(beta * log(p / q))``. The weights
+    are constants for the gradient. ``beta = 0`` gives half of each divergence.
+
+    Args:
+        student: student logits (..., V), or a projection (hidden states and head).
+        teacher: teacher logits (..., V), or a projection.
+        beta: steepness of the weight, >= 0.
+        temperature: softmax temperature, > 0.
+        scale: multiply by ``temperature ** 2``.
+        weight: weight of each token (...), 0 for tokens that do not count.
+        reduction: ``"mean"`` over the tokens that count, or ``"none"``.
+
+    Returns:
+        Scalar, or (...) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if tokens or classes differ.
+
+    Example:
+        >>> import torch
+        >>> todi_loss(torch.zeros(2, 3), torch.eye(3)[:2])
+        tensor(0.2428)
+    """
+    values = token_divergence(student, teacher, token_wise_kl(beta), temperature, weight)
+    return reduced_tokens(values * temperature**2 if scale else values, weight, reduction)
+
+
+class ToDi(TokenObjective):
+    """Token-wise distillation: forward KL where the student underestimates a class, else reverse KL.
+
+    ``beta``: steepness of the weight as a function of the log-ratio of the probabilities.
+    ``temperature``: softmax temperature of both sides.
+    ``scale``: multiply by temperature².
+    ``vocabulary``: number of classes that are no padding; further classes get probability 0.
+    """
+
+    card = Card(
+        "ToDi: Token-wise Distillation via Fine-Grained Divergence Control",
+        "https://arxiv.org/abs/2505.16297",
+        "EMNLP",
+        2025,
+        source="logits",
+        algorithms=("adaptive",),
+        tasks=("classification", "language"),
+        labels=("single",),
+        equation=r"T^2 \sum_v \Big( w_v p^t_v \log \tfrac{p^t_v}{p^s_v} + (1 - w_v) p^s_v \log \tfrac{p^s_v}{p^t_v} \Big), \quad "
+        r"w_v = \sigma\big(\beta \log \tfrac{p^t_v}{p^s_v}\big)",
+        use="Language models whose student has too little mass on some tokens and too much on others: each class gets the divergence with the "
+        "larger gradient. It needs no sorting, unlike akl, which sets one weight per token position.",
+        pitfalls="A class to which the teacher gives probability 0 makes the reverse part infinite unless the student excludes it too. The paper "
+        "reports instruction tuning only; it gives no result for images.",
+    )
+
+    def __init__(
+        self,
+        beta: Annotated[float, Ge(0)] = 1.0,
+        temperature: Positive = 1.0,
+        scale: bool = True,
+        vocabulary: Vocabulary = None,
+    ):
+        super().__init__(temperature, scale, vocabulary)
+        self.beta = beta
+
+    def term(self, batch: Batch) -> Term:
+        return token_wise_kl(self.beta)

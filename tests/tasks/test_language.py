@@ -14,7 +14,7 @@ from instil.networks.causal_transformer import causal_transformer
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.kd import KD
 from instil.objectives.logits.regression_kd import RegressionKD
-from instil.tasks import language
+from instil.tasks import causal_model
 from instil.tasks.language import Language, call
 from instil.teachers.frozen import Frozen
 from tests.tasks.samples import NextTokenProbe, rows
@@ -62,8 +62,10 @@ def test_projection_and_logits_are_those_of_the_model(name: str) -> None:
 
 def test_the_head_is_not_applied_before_logits_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     model, made = causal_transformer(11, width=8), []
-    original = language.projected
-    monkeypatch.setattr(language, "projected", lambda *args: made.append(args) or original(*args))
+    original = causal_model.projected
+    monkeypatch.setattr(
+        causal_model, "projected", lambda *args: made.append(args) or original(*args)
+    )
     outputs = Net(model, call)(IDS)
     assert "logits" in outputs
     assert made == []
@@ -142,7 +144,7 @@ def test_the_metrics_are_of_what_is_learned() -> None:
 def test_metrics_in_pieces_are_those_of_all_logits(monkeypatch: pytest.MonkeyPatch) -> None:
     model, batch = causal_transformer(9, length=5, width=8).eval(), rows()
     whole = Language().evaluate(Net(model, call), [batch])[0]
-    monkeypatch.setattr(language, "CHUNK", 40)
+    monkeypatch.setattr(causal_model, "CHUNK", 40)
     assert Language().evaluate(Net(model, call), [batch])[0] == pytest.approx(whole)
     logits = Language().evaluate(
         Net(

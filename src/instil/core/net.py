@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import functools
+import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,8 +18,11 @@ from instil.core.batch import Batch, Outputs, first
 from instil.core.card import closest
 from instil.core.lazily import Lazily
 
-Call = Callable[[nn.Module, Batch], Outputs]
-"""How a task asks a model: the model and a batch in, its roles out."""
+Call = Callable[..., Outputs]
+"""How a task asks a model: the model and a batch in, its roles out.
+
+A call with a parameter ``roles`` also gets the roles that will be read (None: all), so that it need not compute the others.
+"""
 
 
 def plain_call(model: nn.Module, batch: Batch) -> Outputs:
@@ -46,6 +50,7 @@ class Net(nn.Module):
     ):
         super().__init__()
         self.model, self.call = model, call
+        self._call_takes_roles = _takes_roles(call)
         self.taps = {
             role: paths if isinstance(paths, str) else list(paths)
             for role, paths in (taps or {}).items()
@@ -186,7 +191,7 @@ class Net(nn.Module):
     ) -> Outputs:
         """Outputs of the task's call and of the taps.
 
-        ``call`` asks the same net another way (generate, body only); ``roles``: of the taps read only these, and
+        ``call`` asks the same net another way (generate, body only); ``roles``: read only these (of the taps, and of the call if it takes them), and
         with ``stop`` end the forward after the last of them. ``replace``: path of a module -> what stands in for its output, so that
         the rest of the net runs on other features; ValueError for a path that names no module.
         """
@@ -239,7 +244,8 @@ class Net(nn.Module):
     ) -> tuple[Outputs, _Recording]:
         self._recording = recording = _Recording(roles, stop)
         try:
-            answer = call(self.model, batch)
+            takes_roles = self._call_takes_roles if call is self.call else _takes_roles(call)
+            answer = call(self.model, batch, **({"roles": roles} if takes_roles else {}))
             outputs = answer if isinstance(answer, Lazily) else dict(answer)
         except _Stop:
             outputs = {}
@@ -253,6 +259,10 @@ class Net(nn.Module):
             return False
         fired = self._run(batch, self.call, None, False)[1].fired
         return all(fired.get(tap.number) == 1 and not tap.every for tap in self._among(roles))
+
+
+def _takes_roles(call: Callable[..., Any]) -> bool:
+    return "roles" in inspect.signature(call).parameters
 
 
 class _Stop(Exception):

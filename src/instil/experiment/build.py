@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,9 +135,14 @@ def _net(
     )
 
 
-def _in_its_tokens(call: Callable[..., Any], model: nn.Module, batch: Batch) -> Any:
-    """A teacher with a tokenizer of its own reads its part of the batch."""
-    return call(model, read_by_teacher(batch))
+def _in_its_tokens(
+    call: Callable[..., Any],
+    model: nn.Module,
+    batch: Batch,
+    roles: Collection[str] | None = None,
+) -> Any:
+    """Outputs of a teacher with a tokenizer of its own, for its part of the batch."""
+    return call(model, read_by_teacher(batch), roles=roles)
 
 
 def _of_teacher(

@@ -2,178 +2,22 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instil.core import (
-    UNLABELLED,
-    Batch,
-    Card,
-    Lazily,
-    Objective,
-    Objectives,
-    Outputs,
-    Projection,
-    full,
-)
-from instil.tasks.classification import asks
+from instil.core import UNLABELLED, Batch, Card, Objective, Objectives, Outputs, full
+from instil.tasks.causal_model import call, chunked_logits, require_causal
 from instil.tasks.continuations import texts_after_prompts
 from instil.tasks.task import Evaluation, Task
 
-CHUNK = 2**24
-"""Logits that are made at once where only a number a token is wanted of them."""
-
-
-def call(model: nn.Module, batch: Batch) -> Outputs:
-    """What a causal language model says of ``input_ids`` and ``attention_mask`` (N, T); position t speaks of the token at t + 1.
-
-    ``projection`` (see ``Projection``) is what logits are made of: the last hidden state (N, T, H) and the head. ``logits`` (N, T, V) and
-    ``prediction`` (N, T), the likeliest token, are made from it when they are read. ``hidden_states`` (the embeddings, then each layer; the last
-    after the final norm) and ``attentions`` come where the model gives them; ``embedding`` is the last state, ``token_embedding`` (V, E) that of each
-    token, ``head`` weight and bias where logits are no more than that. A model without ``get_output_embeddings`` is asked for its logits.
-
-    A batch with ``past`` (None at first) holds only the next tokens of texts, at ``position_ids`` (N, T), and the ``attention_mask`` of all: what the
-    model must remember of them comes back as ``past``, if it can; the other hidden states and attentions do not.
-
-    Raises ValueError for rows longer than the model's context.
-    """
-    bare: Any = model
-    if hasattr(bare, "get_base_model"):  # inside the wrapper of peft
-        bare = bare.get_base_model()
-    most = getattr(getattr(bare, "config", None), "max_position_embeddings", None)
-    if most is not None and batch["input_ids"].shape[1] > most:
-        raise ValueError(
-            f"rows of {batch['input_ids'].shape[1]} tokens are longer than the context of {type(model).__name__}, {most} tokens"
-        )
-    wanted = {"attention_mask": batch["attention_mask"]} if "attention_mask" in batch else {}
-    if not hasattr(bare, "get_output_embeddings"):
-        answer = model(input_ids=batch["input_ids"], **wanted)
-        if (
-            isinstance(answer, Mapping) and "logits" not in answer
-        ):  # it says less, such as the likeliest tokens
-            return answer  # type: ignore[return-value]
-        logits = answer["logits"] if isinstance(answer, Mapping) else answer
-        return Lazily({"logits": logits}, {"prediction": lambda: logits.argmax(-1)})
-    wanted |= _next(bare.base_model, batch) if "past" in batch else asks(bare)
-    answer = bare.base_model(input_ids=batch["input_ids"], **wanted)
-    projection = _projection(bare, answer["last_hidden_state"])
-    there = {
-        role: answer[role]
-        for role in ("hidden_states", "attentions")
-        if answer.get(role) is not None and "past" not in batch
-    }
-    there |= (
-        {"past": past}
-        if "past" in batch and (past := answer.get(_cache(bare.base_model))) is not None
-        else {}
-    )
-    grad = torch.is_grad_enabled()
-    later = {
-        "logits": lambda: projected(projection, grad),
-        "prediction": lambda: predicted(projection),
-        **_inside(bare, projection),
-    }
-    return Lazily({"projection": projection, **there}, later)
-
-
-def _inside(model: Any, projection: Projection) -> dict[str, Callable[[], Any]]:
-    """What losses read that go between the spaces of two models; a head that is more than a matrix and a bias is none to them."""
-    weight, bias = projection.weight, projection.bias
-    plain = projection.scale is None and projection.softcap is None and projection.low_rank is None
-    head = (
-        {"head": lambda: (weight, weight.new_zeros(len(weight)) if bias is None else bias)}
-        if plain
-        else {}
-    )
-    tokens = model.get_input_embeddings().weight
-    return {
-        "embedding": lambda: projection.hidden,
-        "token_embedding": lambda: tokens.view_as(tokens),
-        **head,
-    }
-
-
-def _next(body: nn.Module, batch: Batch) -> dict[str, Any]:
-    """What a model that can go on in texts is told of those that it has read."""
-    takes = _takes(body)
-    place = {"position_ids": batch["position_ids"]} if "position_ids" in takes else {}
-    return place | {_cache(body): batch["past"], "use_cache": True} if "use_cache" in takes else {}
-
-
-def _cache(body: nn.Module) -> str:
-    """What this version of transformers calls it."""
-    return "cache" if "cache" in _takes(body) else "past_key_values"
-
-
-def _takes(body: nn.Module) -> frozenset[str]:
-    """What a model can be told; asked for each token, and found once."""
-    return _parameters(
-        getattr(body.forward, "__func__", body.forward)
-    )  # the function: what is remembered holds no model
-
-
-@functools.lru_cache(8)
-def _parameters(function: Callable[..., Any]) -> frozenset[str]:
-    return frozenset(inspect.signature(function).parameters)
-
-
-def _projection(model: Any, hidden: Tensor) -> Projection:
-    """How this model makes logits of its last hidden state."""
-    head, config = model.get_output_embeddings(), getattr(model, "config", None)
-    bias, low_rank = getattr(head, "bias", None), None
-    if isinstance(getattr(head, "down", None), nn.Linear):  # a head of low rank
-        hidden = head.down(hidden)
-    if hasattr(head, "lora_A") and not head.disable_adapters:
-        name = head.active_adapters[0]
-        low_rank = (
-            head.lora_A[name].weight.view_as(head.lora_A[name].weight),
-            head.lora_B[name].weight * head.scaling[name],
-        )
-    scale = getattr(config, "logit_scale", None) or 1 / (
-        getattr(config, "logits_scaling", None) or 1
-    )
-    cap = getattr(config, "final_logit_softcapping", None)
-    weight = head.weight.view_as(head.weight)  # a view: outputs carry no parameter
-    return Projection(
-        hidden,
-        weight,
-        None if bias is None else bias.view_as(bias),
-        None if scale == 1 else float(scale),
-        cap,
-        low_rank,
-    )
-
-
-def projected(projection: Projection, grad: bool = True) -> Tensor:
-    """The logits (..., V), differentiable where this is wanted by ``grad`` and allowed now."""
-    with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
-        return projection.logits()
-
-
-def predicted(projection: Projection) -> Tensor:
-    """The likeliest token (...), some positions at a time; no gradient."""
-    with torch.no_grad():
-        return torch.cat([part.argmax(-1) for part in _parts(projection)]).view(
-            projection.hidden.shape[:-1]
-        )
-
-
-def _parts(projection: Projection) -> Iterator[Tensor]:
-    """The logits of some positions at a time."""
-    flat = projection.hidden.reshape(-1, projection.hidden.shape[-1])
-    step = max(1, CHUNK // len(projection.weight))
-    for start in range(0, len(flat), step):
-        hidden = flat[start : start + step]
-        yield replace(projection, hidden=hidden).logits()
+CAUSAL_TOKENS = 8
+"""Tokens of the row on which a model is tested to be causal."""
 
 
 def judged(outputs: Outputs, label: Tensor) -> tuple[Tensor, Tensor]:
@@ -183,7 +27,9 @@ def judged(outputs: Outputs, label: Tensor) -> tuple[Tensor, Tensor]:
     """
     whole = "projection" not in outputs
     rest, lost, said = label.reshape(-1), [], []
-    for part in [outputs["logits"].flatten(0, -2)] if whole else _parts(outputs["projection"]):
+    for part in (
+        [outputs["logits"].flatten(0, -2)] if whole else chunked_logits(outputs["projection"])
+    ):
         logits, (target, rest) = full(part), rest.tensor_split([len(part)])
         if not logits[target != UNLABELLED].isfinite().all():
             raise ValueError("the net gives logits that are not finite")
@@ -239,18 +85,28 @@ class Language(Task):
             )
 
     def check_model(self, model: nn.Module, facts: Mapping[str, Any]) -> None:
-        """ValueError where the model knows fewer tokens than the data have; more may be padding."""
-        asked: Any = model
-        known = (
-            len(asked.get_input_embeddings().weight)
-            if hasattr(asked, "get_input_embeddings")
-            else facts["vocabulary"]
-        )
-        if known < facts["vocabulary"]:
-            ours = f"it knows {known} tokens, the tokenizer of the data has {facts['vocabulary']}"
+        """Check that a model is a causal language model of the data's tokens; more tokens may be padding.
+
+        Args:
+            model: the model of a student or a teacher.
+            facts: of the data; ``vocabulary`` is the number of tokens of its tokenizer.
+
+        Raises:
+            ValueError: if the model has fewer tokens, is an encoder-decoder or reads later tokens.
+        """
+        embedding = getattr(model, "get_input_embeddings", None)
+        num_tokens = facts["vocabulary"] if embedding is None else len(embedding().weight)
+        if num_tokens < facts["vocabulary"]:
             raise ValueError(
-                f"{ours}; teacher, student and data need one tokenizer (data.tokenizer)"
+                f"it knows {num_tokens} tokens, the tokenizer of the data has {facts['vocabulary']}; "
+                "teacher, student and data need one tokenizer (data.tokenizer)"
             )
+        if embedding is not None:
+            device = next(model.parameters()).device
+            context = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+            length = min(CAUSAL_TOKENS, num_tokens, context or CAUSAL_TOKENS)
+            ids = torch.arange(length, device=device)[None]
+            require_causal(model, {"input_ids": ids})
 
     def check_classes(
         self,

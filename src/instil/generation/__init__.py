@@ -1,0 +1,1 @@
+"""Text generation with language models: sampling of tokens and rollouts after prompts."""

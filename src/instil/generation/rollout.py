@@ -1,0 +1,127 @@
+"""Rollouts: texts that nets write after the prompts of a batch, the same for any cut of the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from instil.core import UNLABELLED, Batch, Net, dry, uniform
+from instil.generation.reader import TEXT_KEYS, Ask, TextReader
+from instil.generation.sampling import sample_tokens
+
+Choose = Callable[[Sequence[Tensor], Tensor], tuple[Tensor, Tensor]]
+"""Maps the logits (N, V) of each net and two uniform numbers (N, 2) to tokens (N,) and the log-probability of each."""
+SALT = 3001
+"""Random stream of the sampled tokens."""
+
+
+def continue_texts(
+    net: Net,
+    batch: Batch,
+    end: int | None = None,
+    prompt: int = 1,
+    max_new_tokens: int | None = None,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    salt: int = SALT,
+    vocabulary: int | None = None,
+) -> Batch:
+    """Replace the text after each prompt by text that ``net`` samples.
+
+    Args:
+        net: the language model; it runs in evaluation mode.
+        temperature: of the samples; 0 takes the most likely token.
+        top_p: see ``sample_tokens``.
+        batch, end, prompt, max_new_tokens, salt, vocabulary: see ``roll_out``.
+
+    Returns:
+        The batch of ``roll_out``.
+    """
+    with dry(net):
+        return roll_out(
+            batch,
+            [net],
+            lambda logits, numbers: sample_tokens(logits[0], numbers[:, 0], temperature, top_p),
+            end,
+            prompt,
+            max_new_tokens,
+            salt,
+            vocabulary,
+        )
+
+
+@torch.no_grad()
+def roll_out(
+    batch: Batch,
+    nets: Sequence[Ask],
+    choose: Choose,
+    end: int | None = None,
+    prompt: int = 1,
+    max_new_tokens: int | None = None,
+    salt: int = SALT,
+    vocabulary: int | None = None,
+) -> Batch:
+    """Write text after each prompt, token by token, chosen from the logits of several nets.
+
+    The text of a row depends on (seed, step, index) of the row, not on the rows beside it.
+
+    Args:
+        batch: rows of tokens with ``input_ids``, ``attention_mask``, ``valid`` (N, T) and ``index``. A prompt
+            ends where ``valid`` begins, or after ``prompt`` tokens if that is later.
+        nets: what reads the text so far.
+        choose: picks the next tokens.
+        end: token that ends a text; None: no token does.
+        prompt: least number of tokens of a prompt.
+        max_new_tokens: most tokens of a text; None: up to the end of the row.
+        salt: random stream.
+        vocabulary: number of tokens that may be written; logits from there on are padding of the model's
+            head. None: all.
+
+    Returns:
+        Rows of the same length. ``valid`` is True where a written token follows, ``token`` (N, T) is that token
+        (-100 elsewhere), ``log_probability`` (N, T) the value of ``choose`` (0 elsewhere); no position has a
+        ``label``. Rows without a valid position get no text.
+    """
+    is_valid = batch["valid"]
+    numbers = uniform(batch, 2 * is_valid.shape[1], salt).view(*is_valid.shape, 2)
+    start = prompt_lengths(batch, prompt)
+    ids = torch.cat([batch["input_ids"], torch.zeros_like(batch["input_ids"][:, :1])], 1)
+    log_probability = torch.zeros(ids.shape, device=ids.device)
+    length, writes = start.clone(), is_valid.any(1)
+    readers = [TextReader(net, batch, start) for net in nets]
+    for turn in range(min(max_new_tokens or is_valid.shape[1], is_valid.shape[1])):
+        writes = writes & (length < ids.shape[1])
+        if not writes.any():
+            break
+        last = (start + turn - 1).clamp_max(ids.shape[1] - 2)
+        logits = [reader(ids, last)[:, :vocabulary] for reader in readers]
+        token, log = choose(logits, numbers[:, turn])
+        _put(ids, torch.where(writes, length, ids.shape[1] - 1), token, writes)
+        _put(log_probability, torch.where(writes, length, ids.shape[1] - 1), log.float(), writes)
+        length = length + writes
+        writes = writes & (token != end) if end is not None else writes
+    column = torch.arange(ids.shape[1], device=ids.device)[None]
+    is_new, is_text = (column >= start[:, None]) & (column < length[:, None]), column < length[:, None]
+    text = {
+        "input_ids": torch.where(is_text, ids, ids.new_full((), end or 0))[:, :-1],
+        "attention_mask": is_text[:, :-1].to(batch["attention_mask"].dtype),
+        "valid": is_new[:, 1:],
+        "label": torch.full_like(ids[:, 1:], UNLABELLED),
+        "token": torch.where(is_new, ids, UNLABELLED)[:, 1:],
+        "log_probability": torch.where(is_new, log_probability, 0.0)[:, 1:],
+    }
+    return {key: value for key, value in batch.items() if key not in TEXT_KEYS} | text
+
+
+def prompt_lengths(batch: Batch, prompt: int = 1) -> Tensor:
+    """Tokens (N,) of each row's prompt: up to the first valid position, at least ``prompt``, at most the row."""
+    lengths: Tensor = (batch["valid"].int().argmax(1) + 1).clamp_min(prompt)
+    return lengths.minimum(batch["attention_mask"].sum(1).clamp_min(1))
+
+
+def _put(rows: Tensor, column: Tensor, values: Tensor, writes: Tensor) -> None:
+    """Write ``values`` (N,) into a column of each row that ``writes``, in place."""
+    before = rows.gather(1, column[:, None])
+    rows.scatter_(1, column[:, None], torch.where(writes[:, None], values[:, None], before))

@@ -1,0 +1,43 @@
+"""Sampling of tokens from distributions over a vocabulary."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from instil.core import full, passed
+
+
+def sample_tokens(
+    logits: Tensor, numbers: Tensor, temperature: float = 1.0, top_p: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Sample one token of each row.
+
+    Args:
+        logits: (N, V).
+        numbers: uniform numbers in [0, 1) (N,). The token is where the cumulated probability passes the number.
+        temperature: divides the logits; 0 takes the most likely token.
+        top_p: share of the probability. The token is one of the most likely tokens that reach it together.
+
+    Returns:
+        Tokens (N,) and their log-probabilities (N,) among all V tokens at the temperature; at temperature 0
+        those of temperature 1.
+
+    Example:
+        >>> logits = torch.tensor([[0.5, 0.25, 0.25]]).log().expand(2, -1)
+        >>> sample_tokens(logits, torch.tensor([0.4, 0.8]))[0]
+        tensor([0, 2])
+    """
+    scaled = full(logits) if temperature in (0, 1) else full(logits) / temperature
+    log = scaled.log_softmax(-1)
+    token = pick_tokens(log.exp(), numbers, top_p) if temperature else log.argmax(-1)
+    return token, log.gather(-1, token[:, None]).squeeze(-1)
+
+
+def pick_tokens(probability: Tensor, numbers: Tensor, top_p: float = 1.0) -> Tensor:
+    """Tokens (N,) of probabilities (N, V) by uniform numbers (N,) in [0, 1), see ``sample_tokens``."""
+    if top_p < 1:
+        ordered, order = probability.sort(dim=-1, descending=True, stable=True)
+        is_likely = ordered.cumsum(-1, dtype=torch.float64) - ordered < top_p
+        probability = probability * torch.zeros_like(is_likely).scatter(-1, order, is_likely)
+    return passed(probability.cumsum(-1, dtype=torch.float64), numbers[:, None]).squeeze(-1)

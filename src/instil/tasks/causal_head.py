@@ -1,0 +1,249 @@
+"""Heads of causal language models: which of them a ``Projection`` represents exactly, decided once by a test on the model."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import product
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from instil.core import Projection, dry
+
+SCALES: tuple[tuple[str, Callable[[float], float]], ...] = (
+    ("logit_scale", lambda value: value),
+    ("logits_scaling", lambda value: 1 / value),
+    ("logits_scaling", lambda value: value),
+    ("lm_head_multiplier", lambda value: value),
+)
+"""Configuration fields that multiply logits, and the factor that each may stand for."""
+SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+"""Configuration fields that limit logits by c tanh(x / c)."""
+PROBE_LIMIT = 60.0
+"""Largest synthetic logit of the test: far enough from 0 to show a soft cap."""
+VERDICTS = "_instil_heads"
+"""Attribute of a model that keeps the result of the test for each state of its head."""
+
+
+class LinearHead(NamedTuple):
+    """A head that is a matrix product: ``down`` is the first factor of a head of low rank, ``lora`` an adapter (A, B)."""
+
+    weight: Tensor
+    bias: Tensor | None = None
+    down: nn.Linear | None = None
+    lora: tuple[Tensor, Tensor] | None = None
+
+    def project(
+        self, hidden: Tensor, scale: float = 1.0, softcap: float | None = None
+    ) -> Projection:
+        """The logits of ``hidden`` (..., H) as a projection whose tensors are views of the parameters."""
+        bias = self.bias
+        return Projection(
+            hidden if self.down is None else self.down(hidden),
+            self.weight.view_as(self.weight),
+            None if bias is None else bias.view_as(bias),
+            None if scale == 1 else scale,
+            softcap,
+            self.lora,
+        )
+
+
+class HeadRule(NamedTuple):
+    """What a model does with the output of its head: softcap(scale x)."""
+
+    scale: float
+    softcap: float | None
+
+
+def linear_head(head: Any) -> LinearHead | None:
+    """Describe an output head as a matrix product.
+
+    Args:
+        head: result of ``get_output_embeddings()``.
+
+    Returns:
+        The parts of the head. None where the product is not exact: other modules, DoRA, an adapter
+        with a bias or with dropout, several active adapters.
+    """
+    if hasattr(head, "modules_to_save"):
+        trained = [name for name in head.active_adapters if name in head.modules_to_save]
+        is_replaced = bool(trained) and not head.disable_adapters
+        return linear_head(
+            head.modules_to_save[trained[0]] if is_replaced else head.original_module
+        )
+    if hasattr(head, "lora_A"):
+        return _lora_head(head)
+    if isinstance(getattr(head, "down", None), nn.Linear) and not list(head.children())[1:]:
+        return LinearHead(head.weight, getattr(head, "bias", None), down=head.down)
+    if isinstance(head, nn.Linear) and type(head).forward is nn.Linear.forward:
+        return LinearHead(head.weight, head.bias)
+    return None
+
+
+def _lora_head(head: Any) -> LinearHead | None:
+    base = linear_head(head.get_base_layer())
+    names = [name for name in head.active_adapters if name in head.lora_A]
+    if base is None or base.down is not None or head.disable_adapters or head.merged or not names:
+        return base if base is None or base.down is None else None
+    name = names[0]
+    down, up, dropout = head.lora_A[name], head.lora_B[name], head.lora_dropout[name]
+    is_variant = name in getattr(head, "lora_variant", {})
+    drops = not isinstance(dropout, nn.Identity) and getattr(dropout, "p", 1.0) > 0
+    if len(names) > 1 or is_variant or drops or up.bias is not None or down.bias is not None:
+        return None
+    return base._replace(lora=(down.weight.view_as(down.weight), up.weight * head.scaling[name]))
+
+
+def body_of(model: Any) -> nn.Module | None:
+    """The part of a transformers model below its head; None where the model does not have one."""
+    body = model.base_model
+    body = getattr(model, "model", None) if body is model else body
+    return body if isinstance(body, nn.Module) else None
+
+
+def head_rule(model: Any, inputs: dict[str, Tensor]) -> HeadRule | None:
+    """Decide whether a ``Projection`` gives the logits of a model; test it once for each state of the head.
+
+    Args:
+        model: a transformers model with ``get_output_embeddings``.
+        inputs: ``input_ids`` (N, T) and optionally ``attention_mask``, on the model's device; a part of the
+            first row is used.
+
+    Returns:
+        What follows the matrix product. None where the model's own logits must be used; a warning names the
+        class of the model.
+    """
+    head = model.get_output_embeddings()
+    state = _state_of(head)
+    verdicts: dict[Any, HeadRule | None] = vars(model).setdefault(VERDICTS, {})
+    if state not in verdicts:
+        verdicts[state] = _tested_rule(model, head, inputs)
+        if verdicts[state] is None:
+            warnings.warn(
+                f"{type(model).__name__}: its logits are not a matrix product of its last hidden state, so "
+                "its own logits are used. Losses keep all logits in memory (tokens x vocabulary)",
+                stacklevel=2,
+            )
+    return verdicts[state]
+
+
+def _state_of(head: Any) -> tuple[Any, ...]:
+    """What may change how a head computes, without its weights; the same for copies and sharded modules."""
+    adapters = tuple(getattr(head, "active_adapters", ()))
+    flags = (getattr(head, "disable_adapters", False), getattr(head, "merged", False))
+    return (hasattr(head, "down"), hasattr(head, "lora_A"), adapters, *flags)
+
+
+@torch.compiler.disable
+def _tested_rule(model: Any, head: Any, inputs: dict[str, Tensor]) -> HeadRule | None:
+    """Compare each stage of the model's own way to logits with a projection.
+
+    The head's output is replaced by synthetic logits. What the model makes of them shows scales and soft caps
+    whatever the size of the weights: at their initial values logits are so small that a soft cap does nothing.
+    """
+    body, linear = body_of(model), linear_head(head)
+    if body is None or linear is None:
+        return None
+    states: list[Tensor] = []
+    calls: list[tuple[Tensor, Tensor]] = []
+
+    def keep_state(_module: nn.Module, _args: Any, output: Any) -> None:
+        states.append(output["last_hidden_state"] if hasattr(output, "keys") else output[0])
+
+    def replace_logits(_module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        calls.append((args[0], output))
+        return synthetic_logits(output)
+
+    with dry(model), ExitStack() as hooks:
+        hooks.callback(body.register_forward_hook(keep_state).remove)
+        hooks.callback(head.register_forward_hook(replace_logits).remove)
+        logits = model(**probe_inputs(inputs))["logits"]
+        if len(states) != 1 or len(calls) != 1:
+            return None
+        (head_input, head_output), state = calls[0], states[0]
+        if not close(head_input, state) or not close(linear.project(state).logits(), head_output):
+            return None
+        synthetic = synthetic_logits(head_output)
+        for rule in _candidates(model):
+            product_logits = synthetic * rule.scale
+            if rule.softcap is not None:
+                product_logits = rule.softcap * torch.tanh(product_logits / rule.softcap)
+            if close(product_logits, logits):
+                return rule
+    return None
+
+
+def _candidates(model: Any) -> Iterator[HeadRule]:
+    """Rules that the configuration may describe, the plain one first."""
+    config = getattr(model, "config", None)
+    scales = [1.0]
+    for field, factor in SCALES:
+        value = getattr(config, field, None)
+        if isinstance(value, (int, float)) and value:
+            scales.append(float(factor(value)))
+    caps: list[float | None] = [None]
+    for field in SOFTCAPS:
+        value = getattr(config, field, None)
+        if isinstance(value, (int, float)) and value:
+            caps.append(float(value))
+    for cap, scale in product(caps, scales):
+        yield HeadRule(scale, cap)
+
+
+def synthetic_logits(like: Tensor) -> Tensor:
+    """Logits from ``-PROBE_LIMIT`` to ``PROBE_LIMIT`` over the vocabulary, of the shape and type of ``like``."""
+    line = torch.linspace(-PROBE_LIMIT, PROBE_LIMIT, like.shape[-1], device=like.device)
+    return line.to(like.dtype).expand_as(like).clone()
+
+
+PROBE_TOKENS = 64
+"""Tokens of the one row on which a model is tested: enough to see its rule, and little memory."""
+
+
+def probe_inputs(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The first tokens of the row with the most tokens, without its padding on the right."""
+    ids, mask = inputs["input_ids"], inputs.get("attention_mask")
+    if mask is None:
+        return {"input_ids": ids[:1, :PROBE_TOKENS]}
+    row = int(mask.sum(1).argmax())
+    end = min(PROBE_TOKENS, max(1, int(mask[row].sum())))
+    return {"input_ids": ids[row : row + 1, :end], "attention_mask": mask[row : row + 1, :end]}
+
+
+def close(left: Tensor, right: Tensor) -> bool:
+    """Whether two tensors differ by rounding only, judged by their root mean square and the less exact type."""
+    if left.shape != right.shape:
+        return False
+    eps = max(torch.finfo(left.dtype).eps, torch.finfo(right.dtype).eps)
+    left, right = left.double(), right.double()
+    is_finite = left.isfinite() & right.isfinite()
+    if not torch.equal(left.isfinite(), right.isfinite()):
+        return False
+    error = torch.where(is_finite, left - right, 0.0).square().mean().sqrt()
+    size = torch.where(is_finite, right, 0.0).square().mean().sqrt()
+    return bool(error <= eps**0.5 / 4 * size)
+
+
+def check_causal(logits: Callable[[Tensor], Tensor], input_ids: Tensor, name: str) -> None:
+    """Check that logits do not depend on later tokens.
+
+    Args:
+        logits: maps ``input_ids`` (1, T) to logits (1, T, V).
+        input_ids: one row of at least two tokens, without padding.
+        name: class of the model, for the message.
+
+    Raises:
+        ValueError: if another last token changes the logits of earlier positions.
+    """
+    changed = input_ids.clone()
+    changed[:, -1] = (input_ids[:, -1] == 0).to(input_ids.dtype)  # token 0, or 1 in place of 0
+    before, after = logits(input_ids)[:, :-1], logits(changed)[:, :-1]
+    if not close(after, before):
+        raise ValueError(
+            f"{name}: the logits of a position depend on later tokens, so the model sees the answers. Expected a "
+            "causal (decoder) language model. For an encoder such as BERT set is_decoder=True in its configuration, "
+            "or choose a decoder"
+        )

@@ -105,12 +105,24 @@ def test_teachers_import_core_and_their_own_folder(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted((SOURCE / "schemes").glob("*.py")), ids=name_of)
-def test_schemes_import_core_and_teachers(path: Path) -> None:
+def test_schemes_import_core_generation_and_teachers(path: Path) -> None:
     assert [
         name
         for name in ours(path)
-        if not within(name, "instil.core", "instil.teachers", "instil.schemes")
+        if not within(name, "instil.core", "instil.generation", "instil.teachers", "instil.schemes")
     ] == []
+
+
+@pytest.mark.parametrize("path", sorted((SOURCE / "generation").glob("*.py")), ids=name_of)
+def test_generation_imports_core_and_its_own_folder(path: Path) -> None:
+    assert [
+        name for name in ours(path) if not within(name, "instil.core", "instil.generation")
+    ] == []
+
+
+@pytest.mark.parametrize("path", sorted((SOURCE / "tasks").glob("*.py")), ids=name_of)
+def test_tasks_import_no_scheme(path: Path) -> None:
+    assert [name for name in ours(path) if within(name, "instil.schemes")] == []
 
 
 def test_nothing_below_imports_what_drives_it() -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from instil.generation.rollout import continue_texts
+from instil.generation.sampling import sample_tokens
 from instil.objectives.logits.forward_kl import ForwardKL
 from instil.schemes.speculative import Speculative, interleaved
-from instil.schemes.writing import continued, drawn
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
 from tests.schemes.texts import END, VOCABULARY, net, prompts, timed
@@ -25,8 +26,8 @@ def test_a_word_out_of_the_teachers_likeliest_is_the_teachers() -> None:
     token, log = interleaved(student, teacher, numbers, 2)
     for row in range(200):
         proposed, other = (
-            int(drawn(student[row, None], numbers[row, :1])[0]),
-            int(drawn(teacher[row, None], numbers[row, 1:])[0]),
+            int(sample_tokens(student[row, None], numbers[row, :1])[0]),
+            int(sample_tokens(teacher[row, None], numbers[row, 1:])[0]),
         )
         stays = proposed in teacher[row].topk(2).indices.tolist()
         assert int(token[row]) == (proposed if stays else other)
@@ -39,8 +40,10 @@ def test_the_ends_are_the_students_text_and_the_teachers() -> None:
     own = Speculative(
         student, Frozen(teacher), {"forward_kl": ForwardKL()}, VOCABULARY, END
     ).before_step(timed())
-    assert torch.equal(own["token"], continued(student, timed(), END)["token"])
+    assert torch.equal(own["token"], continue_texts(student, timed(), END)["token"])
     greedy = Speculative(
         student, Frozen(teacher), {"forward_kl": ForwardKL()}, 1, END, temperature=0
     ).before_step(timed())
-    assert torch.equal(greedy["token"], continued(teacher, timed(), END, temperature=0)["token"])
+    assert torch.equal(
+        greedy["token"], continue_texts(teacher, timed(), END, temperature=0)["token"]
+    )

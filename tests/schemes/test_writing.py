@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 from instil.core import Batch, Net, Outputs
-from instil.schemes.writing import continued, drawn, log_probabilities, written
+from instil.generation.rollout import continue_texts, roll_out
+from instil.generation.sampling import sample_tokens
+from instil.schemes.writing import log_probabilities
 from instil.tasks.language import call
 from instil.teachers.ensemble import Ensemble
 from instil.teachers.frozen import Frozen
@@ -75,7 +77,7 @@ NETS = {
 def test_log_probabilities_are_those_of_training(make) -> None:  # type: ignore[no-untyped-def]
     asked = make()
     for temperature in (1.0, 0.7):
-        text = continued(asked, timed(), END, temperature=temperature)
+        text = continue_texts(asked, timed(), END, temperature=temperature)
         logits = asked(text)["logits"] / temperature
         expected = log_probabilities(logits, text["token"])
         assert text["valid"].sum() > 20
@@ -97,9 +99,12 @@ def test_the_cache_changes_nothing_and_is_used(make) -> None:  # type: ignore[no
         lengths.append(batch["input_ids"].shape[1])
         return call(model, batch)
 
+    noting = Net(asked.model, noted)
+    continue_texts(noting, timed(), END)  # the first time its cache is tested
+    lengths.clear()
     first, second = (
-        continued(Net(asked.model, noted), timed(), END),
-        continued(Net(asked.model, plainly), timed(), END),
+        continue_texts(noting, timed(), END),
+        continue_texts(Net(asked.model, plainly), timed(), END),
     )
     assert torch.equal(first["input_ids"], second["input_ids"])
     assert set(lengths[1:]) == {1}
@@ -107,7 +112,7 @@ def test_the_cache_changes_nothing_and_is_used(make) -> None:  # type: ignore[no
 
 def test_a_text_begins_after_its_prompt_and_ends_with_the_end_or_the_row() -> None:
     given = timed()
-    text = continued(net(8), given, END)
+    text = continue_texts(net(8), given, END)
     for row in range(len(given["valid"])):
         if not given["valid"][row].any():
             assert not text["valid"][row].any()
@@ -127,22 +132,22 @@ def test_a_text_begins_after_its_prompt_and_ends_with_the_end_or_the_row() -> No
 
 def test_it_does_not_depend_on_the_rows_beside_it_but_on_seed_step_and_index() -> None:
     asked, given = net(8), timed()
-    whole = continued(asked, given, END)
+    whole = continue_texts(asked, given, END)
     rows = torch.tensor([5, 2, 9])
-    part = continued(
+    part = continue_texts(
         asked, {key: value[rows] if value.ndim else value for key, value in given.items()}, END
     )
     assert torch.equal(part["input_ids"], whole["input_ids"][rows])
     assert not torch.equal(
-        continued(asked, given | {"step": torch.tensor(1)}, END)["token"], whole["token"]
+        continue_texts(asked, given | {"step": torch.tensor(1)}, END)["token"], whole["token"]
     )
     assert not torch.equal(
-        continued(asked, given | {"seed": torch.tensor(1)}, END)["token"], whole["token"]
+        continue_texts(asked, given | {"seed": torch.tensor(1)}, END)["token"], whole["token"]
     )
 
 
 def test_prompts_are_at_least_so_long_and_texts_at_most() -> None:
-    text = continued(net(8), timed(), None, prompt=5, max_new_tokens=3)
+    text = continue_texts(net(8), timed(), None, prompt=5, max_new_tokens=3)
     counted = text["valid"].any(1)
     read = timed()["attention_mask"].sum(1).clamp_max(5)  # of a row of four tokens all are read
     assert read.unique().tolist() == [4, 5]
@@ -153,30 +158,36 @@ def test_prompts_are_at_least_so_long_and_texts_at_most() -> None:
 def test_tokens_are_drawn_by_their_probability() -> None:
     logits = torch.tensor([0.5, 0.25, 0.15, 0.1]).log()
     numbers = (torch.arange(1000) + 0.5) / 1000
-    token, log = drawn(logits.expand(1000, -1), numbers)
+    token, log = sample_tokens(logits.expand(1000, -1), numbers)
     assert torch.bincount(token).tolist() == [500, 250, 150, 100]
     assert torch.allclose(log, logits[token])
-    assert torch.bincount(drawn(logits.expand(1000, -1), numbers, top_p=0.7)[0]).tolist() == [
+    assert torch.bincount(
+        sample_tokens(logits.expand(1000, -1), numbers, top_p=0.7)[0]
+    ).tolist() == [
         667,
         333,
     ]
-    assert drawn(logits.expand(1000, -1), numbers, temperature=0)[0].unique().tolist() == [0]
-    assert torch.bincount(drawn(logits.expand(1000, -1), numbers, temperature=0.5)[0]).tolist() == [
+    assert sample_tokens(logits.expand(1000, -1), numbers, temperature=0)[0].unique().tolist() == [
+        0
+    ]
+    assert torch.bincount(
+        sample_tokens(logits.expand(1000, -1), numbers, temperature=0.5)[0]
+    ).tolist() == [
         725,
         181,
         65,
         29,
     ]
     impossible = torch.tensor([[-torch.inf, 0.0, -torch.inf]]).expand(2, -1)
-    assert drawn(impossible, torch.tensor([0.0, 1 - 2**-24]))[0].tolist() == [1, 1]
+    assert sample_tokens(impossible, torch.tensor([0.0, 1 - 2**-24]))[0].tolist() == [1, 1]
 
 
 def test_teachers_write_too() -> None:
     given = timed()
-    alone = continued(net(8, 1), given, END)
+    alone = continue_texts(net(8, 1), given, END)
     for teacher in (Frozen(net(8, 1)), Ensemble([net(8, 1), net(8, 1)])):
-        text = written(
-            given, [teacher], lambda logits, numbers: drawn(logits[0], numbers[:, 0]), END
+        text = roll_out(
+            given, [teacher], lambda logits, numbers: sample_tokens(logits[0], numbers[:, 0]), END
         )
         assert torch.equal(text["input_ids"], alone["input_ids"])
 
@@ -186,7 +197,7 @@ def test_a_batch_without_prompts_or_of_nothing() -> None:
         "valid": torch.ones(16, LENGTH, dtype=torch.bool),
         "attention_mask": torch.ones(16, LENGTH, dtype=torch.int64),
     }
-    assert continued(net(8), packed)["valid"].all()
-    nothing = continued(net(8), timed() | {"valid": torch.zeros(16, LENGTH, dtype=torch.bool)})
+    assert continue_texts(net(8), packed)["valid"].all()
+    nothing = continue_texts(net(8), timed() | {"valid": torch.zeros(16, LENGTH, dtype=torch.bool)})
     assert not nothing["valid"].any()
     assert prompts()["valid"].any()

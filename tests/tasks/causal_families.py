@@ -85,9 +85,73 @@ SIZES: dict[str, Any] = {
 }
 """Values that a configuration takes where it has the field."""
 
-NOT_BUILT: dict[str, str] = {}
-
-OWN: dict[str, dict[str, Any]] = {}
+READS_MORE = "its configuration is of a model that also reads pictures, sound or bytes"
+NESTED = (
+    "its sizes are nested or derived from one another, so that these values make no small model"
+)
+NOT_BUILT: dict[str, str] = {
+    **dict.fromkeys(
+        (
+            *("blt", "emu3", "fuyu", "gemma3", "gemma3n", "gemma4", "gemma4_assistant"),
+            *("gemma4_unified", "gemma4_unified_assistant", "got_ocr2", "llama4", "mllama"),
+            *("moss_transcribe_diarize", "musicgen", "musicgen_melody", "phi4_multimodal"),
+            *("dots3_note", "qwen3_5", "qwen3_5_moe", "qwen4_exp"),
+        ),
+        READS_MORE,
+    ),
+    **dict.fromkeys(
+        (
+            *("cohere_compass_text", "dbrx", "dory", "dots3_note_text", "gemma3n_text"),
+            *("gemma4_text", "gemma4_unified_text", "longcat_flash", "qwen4_exp_text", "xlstm"),
+            *("zamba", "zamba2"),
+        ),
+        NESTED,
+    ),
+}
+"""Families that are left out, and why."""
+NOT_CAUSAL = ("cpmant", "xlnet")
+"""Families whose plain forward reads later tokens."""
+OMITTED = object()
+"""Marks a field that keeps the value of the family."""
+LATENT: dict[str, Any] = {"head_dim": OMITTED, "num_key_value_heads": 4}
+LINEAR_AND_FULL: dict[str, Any] = {"layer_types": ["linear_attention", "full_attention"]}
+CONV_AND_FULL: dict[str, Any] = {"layer_types": ["conv", "full_attention"]}
+OWN: dict[str, dict[str, Any]] = {
+    "axk1": LATENT,
+    "axk2": LATENT,
+    "deepseek_v2": LATENT,
+    "deepseek_v3": LATENT,
+    "deepseek_v32": LATENT,
+    "falcon": LATENT,
+    "glm4_moe_lite": LATENT,
+    "glm_moe_dsa": LATENT,
+    "minicpm3": LATENT,
+    "sarvam_mla": LATENT,
+    "youtu": LATENT,
+    "bailing_hybrid": LINEAR_AND_FULL | LATENT,
+    "kimi_linear": LINEAR_AND_FULL | LATENT,
+    "qwen3_5_moe_text": LINEAR_AND_FULL,
+    "qwen3_5_text": LINEAR_AND_FULL,
+    "qwen3_next": LINEAR_AND_FULL,
+    "lfm2_moe": CONV_AND_FULL,
+    "lfm3": CONV_AND_FULL,
+    "codegen": {"rotary_dim": 8},
+    "gptj": {"rotary_dim": 8},
+    "bamba": {"attn_layer_indices": [1]},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": 8},
+    "reformer": {"axial_pos_embds": False, "attn_layers": ["local", "lsh"], "hash_seed": 0},
+    "dots1": {"n_shared_experts": 1},
+    "granitemoehybrid": {"layer_types": ["mamba", "attention"]},
+    "mamba2": {"num_heads": 8},
+    "prophetnet": {"num_hidden_layers": OMITTED},
+    "recurrent_gemma": {"num_hidden_layers": 3},
+    "xlm": {"causal": True},
+    "xlnet": {"max_position_embeddings": OMITTED},
+    "xmod": {"default_language": "en_XX"},
+    "zaya": {"num_experts_per_tok": 1},
+}
+"""What single families need beside or instead of ``SIZES``."""
 
 
 def tiny_model(name: str, **options: Any) -> Any:
@@ -96,7 +160,9 @@ def tiny_model(name: str, **options: Any) -> Any:
 
     default = transformers.CONFIG_MAPPING[name]()
     sizes = {field: value for field, value in SIZES.items() if hasattr(default, field)}
-    config = transformers.CONFIG_MAPPING[name](**(sizes | OWN.get(name, {}) | options))
+    values = sizes | OWN.get(name, {}) | options
+    values = {field: value for field, value in values.items() if value is not OMITTED}
+    config = transformers.CONFIG_MAPPING[name](**values)
     torch.manual_seed(0)
     with contextlib.redirect_stderr(None):
         return transformers.AutoModelForCausalLM.from_config(config).eval()

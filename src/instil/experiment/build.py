@@ -213,10 +213,15 @@ def scheme(bench: Bench, student: Net, teacher: Teacher | None) -> Scheme:
 
 
 def check_texts(recipe: Recipe) -> None:
-    """RecipeError where a teacher cannot have been asked before the texts are written."""
-    if catalogue.find("scheme", recipe.scheme.type).writes and (
-        recipe.store or any(spec.plain for spec in recipe.teachers)
-    ):
+    """RecipeError where a teacher cannot read the texts that are written during training, or cannot read them in time."""
+    writes = catalogue.find("scheme", recipe.scheme.type).writes
+    if writes and any(spec.tokenizer for spec in recipe.teachers):
+        raise RecipeError(
+            f"teacher.tokenizer: the scheme {recipe.scheme.type} writes text in the student's tokens, which a teacher "
+            "with another tokenizer cannot read. Expected one tokenizer for both. Leave teacher.tokenizer out, or use "
+            "scheme: offline"
+        )
+    if writes and (recipe.store or any(spec.plain for spec in recipe.teachers)):
         before = "store" if recipe.store else "teacher.plain"
         raise RecipeError(
             f"{before}: the scheme {recipe.scheme.type} asks the teacher about texts that are written during training; leave it out"
@@ -289,10 +294,10 @@ def _scheme(
             options[name] = [
                 net(one, bench, f"{path}.{name}.{number}") for number, one in enumerate(given)
             ]
-    if (
-        "end" in inspect.signature(kind).parameters and options.get("end") is None
-    ):  # what is written ends as the data's texts do
-        options["end"] = bench.facts.get("end")
+    # What is written ends as the texts of the data do, and consists of their tokens.
+    for name in ("end", "vocabulary") if kind.writes else ():
+        if name in inspect.signature(kind).parameters and options.get(name) is None:
+            options[name] = bench.facts.get(name)
     with at(path):
         made: Scheme = kind(**parts, **options)
     return made

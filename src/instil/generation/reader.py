@@ -105,7 +105,9 @@ def cache_works(ask: Ask, batch: Batch) -> bool:
         length = min(TESTED_TOKENS, int(lengths[row]))
         if length < 3:
             return False
-        verdicts[CACHE_WORKS] = _tested_cache(ask, rows_of(batch, lengths.argmax()[None].expand(2)), length)
+        verdicts[CACHE_WORKS] = _tested_cache(
+            ask, rows_of(batch, lengths.argmax()[None].expand(2)), length
+        )
     works: bool = verdicts[CACHE_WORKS]
     return works
 

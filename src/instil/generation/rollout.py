@@ -103,7 +103,10 @@ def roll_out(
         length = length + writes
         writes = writes & (token != end) if end is not None else writes
     column = torch.arange(ids.shape[1], device=ids.device)[None]
-    is_new, is_text = (column >= start[:, None]) & (column < length[:, None]), column < length[:, None]
+    is_new, is_text = (
+        (column >= start[:, None]) & (column < length[:, None]),
+        column < length[:, None],
+    )
     text = {
         "input_ids": torch.where(is_text, ids, ids.new_full((), end or 0))[:, :-1],
         "attention_mask": is_text[:, :-1].to(batch["attention_mask"].dtype),

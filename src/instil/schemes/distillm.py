@@ -20,9 +20,10 @@ from instil.core import (
     at_progress,
     uniform,
 )
+from instil.generation.reader import rows_of
 from instil.schemes.synthetic_memory import SyntheticMemory
 from instil.schemes.writer import Share, Token, Tokens, Writer
-from instil.schemes.writing import by_step, some
+from instil.schemes.writing import by_step
 
 CHOOSING, REPLAYING, WATCHING = 3201, 3202, 3203
 """Salts."""
@@ -47,6 +48,7 @@ class DistiLLM(Writer):
     ``max_new_tokens``: of a text; null: as many as the row is long.
     ``temperature``: of what is written; 0 is the likeliest token.
     ``top_p``: it is one of the likeliest that have so much probability together.
+    ``vocabulary``: number of tokens that may be written, where heads are padded; in a recipe null is that of the data's tokenizer.
     """
 
     card = Card(
@@ -88,9 +90,18 @@ class DistiLLM(Writer):
         max_new_tokens: Tokens | None = None,
         temperature: NonNegative = 1.0,
         top_p: Share = 1.0,
+        vocabulary: Tokens | None = None,
     ):
         super().__init__(
-            student, teacher, objectives, end, prompt, max_new_tokens, temperature, top_p
+            student,
+            teacher,
+            objectives,
+            end,
+            prompt,
+            max_new_tokens,
+            temperature,
+            top_p,
+            vocabulary,
         )
         self.memory, self.first_chance, self.rise, self.tolerance = (
             memory,
@@ -122,7 +133,7 @@ class DistiLLM(Writer):
         if own:
             learned = self.own_text(learned) if new else self.replayed(learned)
         return learned | {
-            "watched": some(batch, watched.nonzero().squeeze(1)),
+            "watched": rows_of(batch, watched.nonzero().squeeze(1)),
             "written": own and new,
         }
 

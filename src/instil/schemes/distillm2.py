@@ -104,6 +104,7 @@ class DistiLLM2(SequenceLevel):
     ``max_new_tokens``: of a text; null: as many as the row is long.
     ``temperature``: of what both write; 0 is the likeliest token.
     ``top_p``: it is one of the likeliest that have so much probability together.
+    ``vocabulary``: number of tokens that may be written, where heads are padded; in a recipe null is that of the data's tokenizer.
     """
 
     card = Card(
@@ -138,9 +139,18 @@ class DistiLLM2(SequenceLevel):
         max_new_tokens: Tokens | None = None,
         temperature: NonNegative = 1.0,
         top_p: Share = 1.0,
+        vocabulary: Tokens | None = None,
     ):
         super().__init__(
-            student, teacher, objectives, end, prompt, max_new_tokens, temperature, top_p
+            student,
+            teacher,
+            objectives,
+            end,
+            prompt,
+            max_new_tokens,
+            temperature,
+            top_p,
+            vocabulary,
         )
         self.base_skew, self.contrast_weight, self.gradual = base_skew, contrast_weight, gradual
         self.register_buffer("usual", torch.zeros(2))
@@ -157,7 +167,7 @@ class DistiLLM2(SequenceLevel):
         update: Update = self.objectives(student, teacher, batch)
         own_student, own_teacher = self.answers(batch["own"])
         taught, own = (
-            [full(side["logits"]).log_softmax(-1) for side in sides]
+            [full(side["logits"][..., : self.vocabulary]).log_softmax(-1) for side in sides]
             for sides in ((student, teacher), (own_student, own_teacher))
         )
         texts = (*taught, batch["token"]), (*own, batch["own"]["token"])

@@ -23,9 +23,10 @@ from instil.core import (
     items,
     mean,
 )
+from instil.generation.sampling import pick_tokens
 from instil.schemes.two_texts import TwoTexts
 from instil.schemes.writer import Token, Tokens
-from instil.schemes.writing import log_probabilities, picked
+from instil.schemes.writing import log_probabilities
 
 
 def advantages(
@@ -78,6 +79,7 @@ class MiniLLM(TwoTexts):
     ``end``: the token that ends a text; in a recipe null is that of the data's tokenizer.
     ``prompt``: of a row at least so many tokens are read, not written.
     ``max_new_tokens``: of a text; null: as many as the row is long.
+    ``vocabulary``: number of tokens that may be written, where heads are padded; in a recipe null is that of the data's tokenizer.
     """
 
     card = Card(
@@ -111,8 +113,11 @@ class MiniLLM(TwoTexts):
         end: Token | None = None,
         prompt: Tokens = 1,
         max_new_tokens: Tokens | None = None,
+        vocabulary: Tokens | None = None,
     ):
-        super().__init__(student, teacher, objectives, own, end, prompt, max_new_tokens)
+        super().__init__(
+            student, teacher, objectives, own, end, prompt, max_new_tokens, vocabulary=vocabulary
+        )
         self.teacher_mix, self.clip, self.policy_weight = teacher_mix, clip, policy_weight
 
     def before_step(self, batch: Batch) -> Batch:
@@ -122,7 +127,7 @@ class MiniLLM(TwoTexts):
         def choose(logits: Sequence[Tensor], numbers: Tensor) -> tuple[Tensor, Tensor]:
             student, teacher = (full(one).softmax(-1) for one in logits)
             mixture = torch.lerp(student, teacher, share)
-            token = picked(mixture, numbers[:, 0])
+            token = pick_tokens(mixture, numbers[:, 0])
             return token, mixture.gather(-1, token[:, None]).squeeze(-1).log()
 
         assert self.teacher is not None
@@ -136,7 +141,8 @@ class MiniLLM(TwoTexts):
         update, student, teacher = self.on_own(batch)
         own = batch["own"]
         log_s, log_t = (
-            log_probabilities(side["logits"], own["token"]) for side in (student, teacher)
+            log_probabilities(side["logits"][..., : self.vocabulary], own["token"])
+            for side in (student, teacher)
         )
         now = log_s.detach()
         importance = (now - own["log_probability"]).exp()

@@ -27,8 +27,9 @@ from instil.core import (
     at_progress,
     dry,
 )
+from instil.generation.reader import TEXT_KEYS
 from instil.schemes.writer import Share, Token, Tokens, Writer
-from instil.schemes.writing import ROWS, by_step
+from instil.schemes.writing import by_step
 from instil.teachers.ema import Ema
 
 CHOOSING = 3201
@@ -50,6 +51,7 @@ class PrivilegedContext(Writer):
     ``max_new_tokens``: of a text; null: as many as the row is long.
     ``temperature``: of what is written; 0 is the likeliest token.
     ``top_p``: it is one of the likeliest that have so much probability together.
+    ``vocabulary``: number of tokens that may be written, where heads are padded; in a recipe null is that of the data's tokenizer.
     """
 
     card = Card(
@@ -83,6 +85,7 @@ class PrivilegedContext(Writer):
         max_new_tokens: Tokens | None = None,
         temperature: NonNegative = 1.0,
         top_p: Share = 1.0,
+        vocabulary: Tokens | None = None,
     ):
         student = as_net(student)
         teacher = (
@@ -93,7 +96,15 @@ class PrivilegedContext(Writer):
             else AdapterOff(student)
         )
         super().__init__(
-            student, teacher, objectives, end, prompt, max_new_tokens, temperature, top_p
+            student,
+            teacher,
+            objectives,
+            end,
+            prompt,
+            max_new_tokens,
+            temperature,
+            top_p,
+            vocabulary,
         )
         self.share = share
 
@@ -137,7 +148,7 @@ def with_context(batch: Batch) -> Batch:
         "input_ids": ids.gather(1, source),
         "attention_mask": mask.gather(1, source) * (place + gap < ids.shape[1]),
     }
-    return rows | {key: value for key, value in batch.items() if key not in (*ROWS, "bytes")}
+    return rows | {key: value for key, value in batch.items() if key not in TEXT_KEYS}
 
 
 def without_context(outputs: Outputs, batch: Batch) -> Outputs:

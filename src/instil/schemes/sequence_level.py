@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Card, NonNegative, Objective, Objectives, Teacher, Update
+from instil.generation.reader import rows_of
+from instil.generation.sampling import sample_tokens
 from instil.schemes.writer import Share, Token, Tokens, Writer
-from instil.schemes.writing import drawn, some
 
 TEXT = ("input_ids", "attention_mask", "valid", "token")
 """What is remembered of a text."""
@@ -26,6 +27,7 @@ class SequenceLevel(Writer):
     ``max_new_tokens``: of a text; null: as many as the row is long.
     ``temperature``: of what is written; 0 is the likeliest token.
     ``top_p``: it is one of the likeliest that have so much probability together.
+    ``vocabulary``: number of tokens that may be written, where heads are padded; in a recipe null is that of the data's tokenizer.
     """
 
     card = Card(
@@ -53,9 +55,18 @@ class SequenceLevel(Writer):
         max_new_tokens: Tokens | None = None,
         temperature: NonNegative = 0.0,
         top_p: Share = 1.0,
+        vocabulary: Tokens | None = None,
     ):
         super().__init__(
-            student, teacher, objectives, end, prompt, max_new_tokens, temperature, top_p
+            student,
+            teacher,
+            objectives,
+            end,
+            prompt,
+            max_new_tokens,
+            temperature,
+            top_p,
+            vocabulary,
         )
         self.known: dict[
             int, Tensor
@@ -74,7 +85,7 @@ class SequenceLevel(Writer):
             if wanted and index[row] not in self.known
         ]:
             text = self._written(
-                some(batch, torch.tensor(new, device=counts.device)) | {"step": torch.tensor(0)}
+                rows_of(batch, torch.tensor(new, device=counts.device)) | {"step": torch.tensor(0)}
             )
             packed = torch.stack([text[key].long() for key in TEXT], 1).cpu()
             self.known.update(zip((index[row] for row in new), packed, strict=True))
@@ -96,7 +107,7 @@ class SequenceLevel(Writer):
         return self.write(
             batch,
             [self.teacher],
-            lambda logits, numbers: drawn(logits[0], numbers[:, 0], *self.drawing(batch)),
+            lambda logits, numbers: sample_tokens(logits[0], numbers[:, 0], *self.drawing(batch)),
         )
 
     def step(self, batch: Batch) -> Iterator[Update]:

@@ -10,8 +10,8 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, NonNegative, Objective, Objectives, Teacher, Update, dry
+from instil.generation.sampling import sample_tokens
 from instil.schemes.writer import Share, Token, Tokens, Writer
-from instil.schemes.writing import drawn
 
 
 def interleaved(
@@ -26,8 +26,8 @@ def interleaved(
 
     Logits (N, V) of both, two numbers in [0, 1) a row. With them comes each token's log-probability by the net that said it.
     """
-    proposed, log_s = drawn(student, numbers[:, 0], temperature, top_p)
-    other, log_t = drawn(teacher, numbers[:, 1], temperature, top_p)
+    proposed, log_s = sample_tokens(student, numbers[:, 0], temperature, top_p)
+    other, log_t = sample_tokens(teacher, numbers[:, 1], temperature, top_p)
     taken = (teacher > teacher.gather(-1, proposed[:, None])).sum(
         -1
     ) < top_k  # so many are likelier
@@ -45,6 +45,7 @@ class Speculative(Writer):
     ``max_new_tokens``: of a text; null: as many as the row is long.
     ``temperature``: of what is written, by both; 0 is the likeliest token.
     ``top_p``: it is one of the likeliest that have so much probability together.
+    ``vocabulary``: number of tokens that may be written, where heads are padded; in a recipe null is that of the data's tokenizer.
     """
 
     card = Card(
@@ -75,9 +76,18 @@ class Speculative(Writer):
         max_new_tokens: Tokens | None = None,
         temperature: NonNegative = 1.0,
         top_p: Share = 1.0,
+        vocabulary: Tokens | None = None,
     ):
         super().__init__(
-            student, teacher, objectives, end, prompt, max_new_tokens, temperature, top_p
+            student,
+            teacher,
+            objectives,
+            end,
+            prompt,
+            max_new_tokens,
+            temperature,
+            top_p,
+            vocabulary,
         )
         self.top_k = top_k
 

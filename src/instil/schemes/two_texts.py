@@ -24,6 +24,7 @@ class TwoTexts(Writer):
         max_new_tokens: Tokens | None = None,
         temperature: NonNegative = 1.0,
         top_p: Share = 1.0,
+        vocabulary: Tokens | None = None,
     ):
         every = objectives if isinstance(objectives, Objectives) else Objectives(objectives)
         if unknown := [name for name in own if name not in every.weights]:
@@ -35,7 +36,15 @@ class TwoTexts(Writer):
                 f"{type(self).__name__} learns from two texts, whose losses no balance weighs; leave balance out"
             )
         super().__init__(
-            student, teacher, part_of(every, own), end, prompt, max_new_tokens, temperature, top_p
+            student,
+            teacher,
+            part_of(every, own),
+            end,
+            prompt,
+            max_new_tokens,
+            temperature,
+            top_p,
+            vocabulary,
         )
         self.own = tuple(own)
         self.given = part_of(every, [name for name in every.weights if name not in own])

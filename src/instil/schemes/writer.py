@@ -8,8 +8,17 @@ from typing import Annotated, ClassVar
 from annotated_types import Ge, Gt, Le
 from torch import nn
 
-from instil.core import Batch, NonNegative, Objective, Objectives, Scheme, Teacher, at_progress
-from instil.schemes.writing import WRITING, Choose, continued, written
+from instil.core import (
+    Batch,
+    NonNegative,
+    Objective,
+    Objectives,
+    Outputs,
+    Scheme,
+    Teacher,
+    at_progress,
+)
+from instil.generation.rollout import SALT, Choose, continue_texts, roll_out
 
 Tokens = Annotated[int, Ge(1)]
 Token = Annotated[int, Ge(0)]
@@ -17,13 +26,14 @@ Share = Annotated[float, Gt(0), Le(1)]
 
 
 class Writer(Scheme):
-    """Writes after the prompts of a batch of tokens: student, teacher, or both; the options are those of ``written`` and ``drawn``.
+    """Writes after the prompts of a batch of tokens: student, teacher, or both; the options are those of ``roll_out`` and ``sample_tokens``.
 
     ``end``: the token that ends a text; in a recipe null is that of the data's tokenizer.
     ``prompt``: of a row at least so many tokens are read, not written.
     ``max_new_tokens``: of a text; null: as many as the row is long.
     ``temperature``: of what is written; 0 is the likeliest token.
     ``top_p``: it is one of the likeliest that have so much probability together.
+    ``vocabulary``: number of tokens that may be written, where heads are padded; in a recipe null is that of the data's tokenizer.
     """
 
     writes = True
@@ -40,6 +50,7 @@ class Writer(Scheme):
         max_new_tokens: Tokens | None = None,
         temperature: NonNegative = 1.0,
         top_p: Share = 1.0,
+        vocabulary: Tokens | None = None,
     ):
         super().__init__(student, teacher, objectives)
         self.end, self.prompt, self.max_new_tokens, self.temperature, self.top_p = (
@@ -49,6 +60,7 @@ class Writer(Scheme):
             temperature,
             top_p,
         )
+        self.vocabulary = vocabulary
 
     def build(self, batch: Batch) -> None:
         if missing := [
@@ -65,8 +77,31 @@ class Writer(Scheme):
             raise ValueError(
                 f"{type(self).__name__} needs a teacher: nobody else says what is wrong with a text"
             )
+        if "teacher_input_ids" in batch:
+            raise ValueError(
+                f"teacher.tokenizer: {type(self).__name__} writes text in the student's tokens, which a teacher with "
+                "another tokenizer cannot read. Expected one tokenizer for both. Leave teacher.tokenizer out, or use "
+                "the scheme offline"
+            )
+        self._limit_vocabulary(batch)
         super().build(batch)
         self.teacher.wants(self.wanted(), batch)
+
+    def _limit_vocabulary(self, batch: Batch) -> None:
+        """Settle how many tokens may be written: no more than both nets have."""
+        sizes = [size for size in map(vocabulary_of, self.answers(batch)) if size is not None]
+        if not sizes:
+            return
+        if self.vocabulary is not None and self.vocabulary > min(sizes):
+            raise ValueError(
+                f"scheme.vocabulary: a net has fewer tokens. Expected at most {min(sizes)}, got {self.vocabulary}"
+            )
+        self.vocabulary = self.vocabulary or min(sizes)
+        if self.end is not None and self.end >= self.vocabulary:
+            raise ValueError(
+                f"scheme.end: there is no such token. Expected a token from 0 to {self.vocabulary - 1}, got {self.end}. "
+                "Leave end out for the end of the data's tokenizer"
+            )
 
     def wanted(self) -> set[str]:
         """All roles that are read of the teacher."""
@@ -74,8 +109,14 @@ class Writer(Scheme):
 
     def own_text(self, batch: Batch) -> Batch:
         """What the student writes after the prompts."""
-        return continued(
-            self.student, batch, self.end, self.prompt, self.max_new_tokens, *self.drawing(batch)
+        return continue_texts(
+            self.student,
+            batch,
+            self.end,
+            self.prompt,
+            self.max_new_tokens,
+            *self.drawing(batch),
+            vocabulary=self.vocabulary,
         )
 
     def drawing(self, batch: Batch) -> tuple[float, float]:
@@ -83,7 +124,23 @@ class Writer(Scheme):
         return at_progress(self.temperature, batch), at_progress(self.top_p, batch)
 
     def write(
-        self, batch: Batch, asks: Sequence[nn.Module], choose: Choose, salt: int = WRITING
+        self, batch: Batch, asks: Sequence[nn.Module], choose: Choose, salt: int = SALT
     ) -> Batch:
         """What ``choose`` makes of the answers of some nets after the prompts."""
-        return written(batch, asks, choose, self.end, self.prompt, self.max_new_tokens, salt)
+        return roll_out(
+            batch,
+            asks,
+            choose,
+            self.end,
+            self.prompt,
+            self.max_new_tokens,
+            salt,
+            self.vocabulary,
+        )
+
+
+def vocabulary_of(outputs: Outputs) -> int | None:
+    """Number of tokens in the outputs of a net; None where they are not about all tokens."""
+    if "projection" in outputs:
+        return len(outputs["projection"].weight)
+    return int(outputs["logits"].shape[-1]) if "logits" in outputs else None

@@ -118,7 +118,9 @@ def head_rule(model: Any, inputs: dict[str, Tensor]) -> HeadRule | None:
     """
     head = model.get_output_embeddings()
     state = _state_of(head)
-    verdicts: dict[Any, HeadRule | None] = vars(model).setdefault(VERDICTS, {})
+    if not hasattr(model, VERDICTS):
+        setattr(model, VERDICTS, {})
+    verdicts: dict[Any, HeadRule | None] = getattr(model, VERDICTS)
     if state not in verdicts:
         verdicts[state] = _tested_rule(model, head, inputs)
         if verdicts[state] is None:
@@ -137,7 +139,6 @@ def _state_of(head: Any) -> tuple[Any, ...]:
     return (hasattr(head, "down"), hasattr(head, "lora_A"), adapters, *flags)
 
 
-@torch.compiler.disable
 def _tested_rule(model: Any, head: Any, inputs: dict[str, Tensor]) -> HeadRule | None:
     """Compare each stage of the model's own way to logits with a projection.
 
@@ -147,23 +148,20 @@ def _tested_rule(model: Any, head: Any, inputs: dict[str, Tensor]) -> HeadRule |
     body, linear = body_of(model), linear_head(head)
     if body is None or linear is None:
         return None
-    states: list[Tensor] = []
     calls: list[tuple[Tensor, Tensor]] = []
-
-    def keep_state(_module: nn.Module, _args: Any, output: Any) -> None:
-        states.append(output["last_hidden_state"] if hasattr(output, "keys") else output[0])
 
     def replace_logits(_module: nn.Module, args: Any, output: Tensor) -> Tensor:
         calls.append((args[0], output))
         return synthetic_logits(output)
 
+    probe = probe_inputs(inputs)
     with dry(model), ExitStack() as hooks:
-        hooks.callback(body.register_forward_hook(keep_state).remove)
         hooks.callback(head.register_forward_hook(replace_logits).remove)
-        logits = model(**probe_inputs(inputs))["logits"]
-        if len(states) != 1 or len(calls) != 1:
+        logits = model(**probe)["logits"]
+        answer = body(**probe)
+        if len(calls) != 1 or "last_hidden_state" not in answer:
             return None
-        (head_input, head_output), state = calls[0], states[0]
+        (head_input, head_output), state = calls[0], answer["last_hidden_state"]
         if not close(head_input, state) or not close(linear.project(state).logits(), head_output):
             return None
         synthetic = synthetic_logits(head_output)

@@ -50,7 +50,9 @@ def call(model: nn.Module, batch: Batch, roles: Collection[str] | None = None) -
     if hasattr(bare, "get_base_model"):  # inside the wrapper of peft
         bare = bare.get_base_model()
     _check_length(bare, batch)
-    inputs = {key: batch[key] for key in ("input_ids", "attention_mask") if key in batch}
+    inputs: dict[str, Any] = {"input_ids": batch["input_ids"]}
+    if "attention_mask" in batch:
+        inputs["attention_mask"] = batch["attention_mask"]
     if not hasattr(bare, "get_output_embeddings"):
         return _plain_outputs(model, inputs)
     require_causal(bare, inputs)
@@ -58,7 +60,7 @@ def call(model: nn.Module, batch: Batch, roles: Collection[str] | None = None) -
     options = _cache_options(bare if rule is None else _body(bare), batch, roles)
     if rule is None:
         return _own_outputs(bare, inputs | options, batch, roles)
-    answer = _body(bare)(**inputs, **options)
+    answer = _body(bare)(**inputs | options)
     head = causal_head.linear_head(bare.get_output_embeddings())
     assert head is not None
     projection = head.project(answer["last_hidden_state"], *rule)
@@ -80,7 +82,7 @@ def _body(bare: Any) -> nn.Module:
 def _check_length(bare: Any, batch: Batch) -> None:
     length = batch["input_ids"].shape[1]
     context = getattr(getattr(bare, "config", None), "max_position_embeddings", None)
-    if context is not None and length > context:
+    if context is not None and 0 < context < length:
         raise ValueError(
             f"rows of {length} tokens are longer than the context of {type(bare).__name__}, {context} tokens"
         )
@@ -91,7 +93,7 @@ def _plain_outputs(model: nn.Module, inputs: dict[str, Tensor]) -> Outputs:
     answer = model(**inputs)
     if isinstance(answer, Mapping) and "logits" not in answer:
         return answer  # type: ignore[return-value]
-    if not vars(model).get(IS_CAUSAL):
+    if not getattr(model, IS_CAUSAL, False):
         _test_causal(model, inputs)
     logits = answer["logits"] if isinstance(answer, Mapping) else answer
     return Lazily({"logits": logits}, {"prediction": lambda: logits.argmax(-1)})
@@ -155,8 +157,18 @@ def _cache_options(
     names = _parameters_of(module)
     if not ({"use_cache", "cache", "past_key_values"} & names):
         return {}
-    positions = {"position_ids": batch["position_ids"]} if "position_ids" in names else {}
-    return positions | {_cache_name(module): batch["past"], "use_cache": True}
+    options = {_cache_name(module): batch["past"], "use_cache": True}
+    if "position_ids" in names:
+        options["position_ids"] = batch["position_ids"]
+    if "attention_mask" in batch and _is_recurrent(batch["past"]):
+        options["attention_mask"] = batch["attention_mask"][:, -batch["input_ids"].shape[1] :]
+    return options
+
+
+def _is_recurrent(cache: Any) -> bool:
+    """Whether a cache holds states alone: then a mask is one of the new tokens, not of all tokens so far."""
+    layers = getattr(cache, "layers", None) or ()
+    return len(layers) > 0 and not any(hasattr(layer, "keys") for layer in layers)
 
 
 def _cache_name(module: nn.Module) -> str:
@@ -190,11 +202,10 @@ def require_causal(model: Any, inputs: dict[str, Tensor]) -> None:
             f"{type(model).__name__} is an encoder-decoder. Expected a decoder that reads one text, such as the "
             "classes of AutoModelForCausalLM. Choose a decoder; encoder-decoders are not supported"
         )
-    if not vars(model).get(IS_CAUSAL):
+    if not getattr(model, IS_CAUSAL, False):
         _test_causal(model, inputs)
 
 
-@torch.compiler.disable
 def _test_causal(model: Any, inputs: dict[str, Tensor]) -> None:
     probe = causal_head.probe_inputs(inputs)
     if probe["input_ids"].shape[1] < 2:
@@ -207,7 +218,7 @@ def _test_causal(model: Any, inputs: dict[str, Tensor]) -> None:
 
     with dry(model):
         causal_head.check_causal(logits, probe["input_ids"], type(model).__name__)
-    vars(model)[IS_CAUSAL] = True
+    setattr(model, IS_CAUSAL, True)
 
 
 def predicted(projection: Projection) -> Tensor:

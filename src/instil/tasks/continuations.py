@@ -6,11 +6,15 @@ import time
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instil.core import Batch, as_net, dry, full, size
-from instil.schemes.writing import continued, drawn, written
+from instil.core import Batch, Outputs, as_net, dry, size
+from instil.generation.reader import rows_of
+from instil.generation.rollout import continue_texts, roll_out
+from instil.generation.sampling import sample_tokens
+from instil.objectives.heads import Signal
+from instil.objectives.token_divergence import token_divergence, vocabulary_of
+from instil.objectives.token_terms import forward_kl
 from instil.tasks.held import Held
 
 JUDGED, SHOWN, LENGTH = 16, 4, 32
@@ -31,11 +35,9 @@ def texts_after_prompts(
     device = next((parameter.device for parameter in net.parameters()), torch.device("cpu"))
     batch = {key: value.to(device) for key, value in batch.items()}
     with dry(net):
-        said, seconds = _written(net, batch, samples.end, half, None if answers else LENGTH)
+        said, seconds = _written(net, batch, samples, half, None if answers else LENGTH)
         with Held() as held:
-            _written(
-                net, {key: value[:1] for key, value in batch.items()}, samples.end, half, LENGTH
-            )
+            _written(net, {key: value[:1] for key, value in batch.items()}, samples, half, LENGTH)
     rows = [
         _row(samples, batch, said["token"], number, None if answers else LENGTH)
         for number in range(size(batch))
@@ -48,7 +50,13 @@ def texts_after_prompts(
     }
     if teacher is not None:
         details["exposure_bias_gap"] = exposure_bias_gap(
-            net, teacher, batch, samples.end, half, None if answers else LENGTH
+            net,
+            teacher,
+            batch,
+            samples.end,
+            half,
+            None if answers else LENGTH,
+            samples.vocabulary,
         )
     return ({"rouge_l": _rouge(rows)} if answers else {}), details
 
@@ -60,43 +68,77 @@ def exposure_bias_gap(
     batch: Batch,
     end: int | None,
     prompt: int = 1,
-    most: int | None = None,
+    max_new_tokens: int | None = None,
+    vocabulary: int | None = None,
 ) -> float:
-    """Nats a token by which KL(teacher | net) is larger on text that the net draws than on the given text after the same prompts.
+    """How much further a net is from its teacher on text of its own than on the text of the data (Arora et al. 2022).
 
-    The difference of the two rates of Arora et al. 2022, who divide it by the second one; zero for a net that a text of its own leads nowhere worse.
+    The paper divides the difference by the second of the two divergences.
+
+    Args:
+        net: the student.
+        teacher: what it is compared with; it gives logits or a projection.
+        batch: rows of tokens with prompts.
+        end, prompt, max_new_tokens, vocabulary: see ``generation.rollout.roll_out``.
+
+    Returns:
+        KL(teacher | net) on text that the net samples, minus that on the given text after the same prompts, in
+        nats a token; zero where its own text leads the net nowhere worse.
     """
     with dry(net):
-        own = continued(as_net(net), batch, end, prompt, most)
-        place, begin = (
-            torch.arange(batch["valid"].shape[1], device=batch["valid"].device)[None],
-            own["valid"].int().argmax(1, keepdim=True),
+        own = continue_texts(as_net(net), batch, end, prompt, max_new_tokens, vocabulary=vocabulary)
+        column = torch.arange(batch["valid"].shape[1], device=batch["valid"].device)[None]
+        begin = own["valid"].int().argmax(1, keepdim=True)
+        length = max_new_tokens or column.numel()
+        is_compared = batch["valid"] & (column >= begin) & (column < begin + length)
+        own_divergence = _mean_divergence(net, teacher, own, own["valid"])
+        return own_divergence - _mean_divergence(net, teacher, batch, is_compared)
+
+
+def _mean_divergence(
+    net: nn.Module, teacher: nn.Module, batch: Batch, is_compared: Tensor
+) -> float:
+    """KL(teacher | net) in nats a token, over the tokens that both nets have: other ones are padding.
+
+    One row after the other, each through the chunked divergence: logits of many rows would not fit into memory.
+    """
+    total = 0.0
+    for i in range(size(batch)):
+        row = rows_of(batch, torch.tensor([i], device=is_compared.device))
+        student_signal, teacher_signal = _signal(net(row)), _signal(teacher(row))
+        common = min(vocabulary_of(student_signal), vocabulary_of(teacher_signal))
+        divergence = token_divergence(
+            student_signal,
+            teacher_signal,
+            forward_kl,
+            weight=is_compared[i : i + 1].float(),
+            vocabulary=common,
         )
-        given = batch["valid"] & (place >= begin) & (place < begin + (most or place.numel()))
-        return _apart(net, teacher, own, own["valid"]) - _apart(net, teacher, batch, given)
+        total += divergence.double().sum().item()
+    return total / max(int(is_compared.sum()), 1)
 
 
-def _apart(net: nn.Module, teacher: nn.Module, batch: Batch, valid: Tensor) -> float:
-    """KL(teacher | net) in nats a token, over the tokens that both know: what only one of them has is padding."""
-    mine, theirs = (full(one(batch)["logits"][valid]) for one in (net, teacher))
-    known = min(mine.shape[-1], theirs.shape[-1])
-    mine, theirs = (side[:, :known].double().log_softmax(-1) for side in (mine, theirs))
-    return F.kl_div(mine, theirs, reduction="sum", log_target=True).item() / max(len(mine), 1)
+def _signal(outputs: Outputs) -> Signal:
+    """What the chunked divergence reads of a net."""
+    signal: Signal = outputs["projection"] if "projection" in outputs else outputs["logits"]
+    return signal
 
 
 def _written(
-    net: nn.Module, batch: Batch, end: int, prompt: int, most: int | None
+    net: nn.Module, batch: Batch, samples: Any, prompt: int, max_new_tokens: int | None
 ) -> tuple[Batch, float]:
-    began = time.perf_counter()
-    said = written(
+    """The most likely continuations, and the seconds that they took."""
+    start = time.perf_counter()
+    text = roll_out(
         batch,
         [net],
-        lambda logits, numbers: drawn(logits[0], numbers[:, 0], 0.0),
-        end,
+        lambda logits, numbers: sample_tokens(logits[0], numbers[:, 0], 0.0),
+        samples.end,
         prompt,
-        most,
+        max_new_tokens,
+        vocabulary=samples.vocabulary,
     )
-    return said, time.perf_counter() - began
+    return text, time.perf_counter() - start
 
 
 def _row(

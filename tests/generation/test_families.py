@@ -96,6 +96,8 @@ def test_texts_are_those_of_each_prompt_alone(name: str) -> None:
     assert widths[-NEW:] == [max(PROMPTS) - 1, *[1] * (NEW - 1)] or set(widths[1 - NEW :]) == {1}
 
 
+@pytest.mark.filterwarnings("ignore:.*its own logits are used:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*Texts are written without a cache:UserWarning")
 @pytest.mark.parametrize("name", WITHOUT_CACHE)
 def test_a_cache_that_gives_other_logits_is_not_used(name: str) -> None:
     pytest.importorskip("transformers")

@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -35,6 +36,8 @@ class RunFolder:
 
     def __init__(self, path: Path):
         self.path = path
+        self.on_record: Callable[[dict[str, Any]], None] = lambda record: None
+        """Called with every record that is logged, on every rank."""
 
     def write(self, name: str, text: str) -> None:
         """Replace a text file."""
@@ -53,6 +56,7 @@ class RunFolder:
 
     def log(self, record: dict[str, Any]) -> None:
         """Append a line to ``metrics.jsonl``."""
+        self.on_record(record)
         if rank() == 0:
             with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor
 
 from instil.core import Batch, Objectives, Outputs, Teacher, size
@@ -18,11 +17,13 @@ from instil.data.samples import Samples
 from instil.engine import join_ranks, world
 from instil.experiment import build
 from instil.experiment.answers import binding, check_recordable
+from instil.experiment.arm_progress import ArmProgress, trainings
 from instil.experiment.arms import Arm, Arms
 from instil.experiment.bench import Bench
 from instil.experiment.folder import RunFolder
 from instil.experiment.rehearsal import rehearse
 from instil.experiment.results import cost
+from instil.progress import RunProgress
 from instil.recipe.errors import RecipeError, at
 from instil.recipe.sections import Recipe, Store
 from instil.store.codecs import encoded, kept
@@ -54,13 +55,18 @@ def record(recipe: Recipe, console: Console) -> Path:
     _check_codec(scheme.objectives, recipe.store)
     with at("store.path"):
         writer = Writer(Path(recipe.store.path), binding(live, recipe.store))
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "checkpoint").mkdir()
-        teacher = Arms(live, RunFolder(Path(folder)), lambda *_: None).teacher()
-    assert teacher is not None
-    with Progress(console=console, transient=True) as progress:
-        for name, samples, views in _sections(live, bool(teacher.test)):
-            task = progress.add_task(f"recording {name}", total=len(samples) * views)
+    with RunProgress(console, trainings(live).teachers) as progress:
+        shown = ArmProgress(progress)
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "checkpoint").mkdir()
+            run_folder = RunFolder(Path(folder))
+            run_folder.on_record = shown.observe
+            teacher = Arms(live, run_folder, shown).teacher()
+        assert teacher is not None
+        sections = _sections(live, bool(teacher.test))
+        progress.add_jobs(len(sections))
+        for name, samples, views in sections:
+            progress.start(f"recording {name}")
             asked = _Asked(
                 live,
                 teacher,
@@ -69,7 +75,7 @@ def record(recipe: Recipe, console: Console) -> Path:
                 name == "train",
             )
             for done in writer.record(name, samples.index, views, asked.batches(samples), asked):
-                progress.update(task, completed=done)
+                progress.update(done, len(samples) * views)
     writer.finish(_facts(live, teacher))
     return writer.folder
 

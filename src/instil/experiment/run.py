@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import nn
 
 from instil import recipe as recipes
 from instil.core import Batch, Net, Outputs, Scheme
 from instil.engine import join_ranks, rank
 from instil.experiment import results, threads
+from instil.experiment.arm_progress import ArmProgress, trainings
 from instil.experiment.arms import Arm, Arms
 from instil.experiment.bench import Bench
 from instil.experiment.folder import RunFolder, environment
 from instil.experiment.rehearsal import rehearse
 from instil.export.student import save_student
 from instil.predict import load
+from instil.progress import RunProgress
 from instil.recipe import to_yaml
 from instil.recipe.sections import Recipe
 from instil.report.page import write_report
-from instil.train import Clock
 
 LATER = ("seeds", "baselines", "export")
 """What may change when a run is gone on with: arms that are finished stay what they are."""
@@ -57,8 +56,10 @@ def run(recipe: Recipe, out: Path | None, resume: Path | None, console: Console)
     teacher: Arm | None = None
     status = "interrupted"
     try:
-        with _progress(console) as tick:
-            arms = Arms(bench, folder, tick)
+        with RunProgress(console, trainings(bench).total, enabled=rank() == 0) as progress:
+            shown = ArmProgress(progress)
+            folder.on_record = shown.observe
+            arms = Arms(bench, folder, shown)
             teacher = arms.teacher()
             for seed in recipe.seeds:
                 for name in arms.planned():
@@ -105,29 +106,6 @@ def _tell_pairs(scheme: Scheme, console: Console) -> None:
     for name, objective in scheme.objectives.named():
         for line in getattr(objective, "plan", []):
             console.print(f"{name}: {line}", highlight=False, markup=False, soft_wrap=True)
-
-
-@contextmanager
-def _progress(console: Console) -> Iterator[Callable[[str, int | None, Clock], None]]:
-    """A bar for the arm under way."""
-    columns = (
-        TextColumn("{task.description:<24}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("steps"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=rank() != 0) as progress:
-        task = progress.add_task("preparing", total=None)
-
-        def tick(name: str, seed: int | None, clock: Clock) -> None:
-            if clock.step % 20 == 0 or clock.step in (1, clock.steps):
-                description = name.replace("_", " ") + ("" if seed is None else f", seed {seed}")
-                progress.update(
-                    task, description=description, completed=clock.step, total=clock.steps
-                )
-
-        yield tick
 
 
 def _finish(bench: Bench, folder: RunFolder, distilled: list[Arm]) -> None:

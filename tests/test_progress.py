@@ -1,0 +1,92 @@
+"""The display of a run: its clock goes on over all jobs, and a log file gets lines."""
+
+from __future__ import annotations
+
+import io
+import time
+
+import pytest
+from rich.console import Console
+
+from instil.progress import ProgressState, RunProgress
+
+
+class Seconds:
+    """A clock that a test moves."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_the_clock_and_the_estimate_go_on_over_all_jobs() -> None:
+    clock = Seconds()
+    state = ProgressState(total=3, clock=clock)
+    state.start("teacher")
+    state.step, state.steps = 10, 10
+    clock.now = 20.0
+    state.start("alone, seed 0")
+    state.step, state.steps = 5, 10
+    clock.now = 30.0
+    # the current one needs 10 s more; the last one 20 s, as the finished one did
+    assert state.remaining() == pytest.approx(30.0)
+    assert state.text() == (
+        "alone, seed 0 (2 of 3), step 5 of 10, 0:00:30 elapsed, about 0:00:30 left"
+    )
+    state.start("distilled, seed 0")
+    clock.now = 61.0
+    assert state.text() == "distilled, seed 0 (3 of 3), 0:01:01 elapsed"
+
+
+def test_a_first_job_estimates_the_others_by_itself() -> None:
+    clock = Seconds()
+    state = ProgressState(total=2, clock=clock)
+    state.start("teacher")
+    state.step, state.steps = 1, 4
+    clock.now = 5.0
+    assert state.remaining() == pytest.approx(15 + 20)
+
+
+def test_more_jobs_than_expected_are_counted() -> None:
+    state = ProgressState(total=1)
+    state.start("a")
+    state.start("b")
+    assert (state.index, state.total) == (2, 2)
+
+
+def test_a_pipe_gets_a_line_for_every_job_and_in_between() -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=False, width=40)
+    with RunProgress(console, 2, line_seconds=0.02) as progress:
+        progress.start("teacher")
+        progress.update(1, 4)
+        progress.show_losses({"cross_entropy": 2.5})
+        deadline = time.monotonic() + 10
+        while "cross_entropy 2.5" not in stream.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        progress.start("alone, seed 0")
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "teacher (1 of 2), 0:00:00 elapsed"
+    assert any("step 1 of 4, cross_entropy 2.5" in line for line in lines)
+    assert any(line.startswith("alone, seed 0 (2 of 2)") for line in lines)
+
+
+def test_a_terminal_is_redrawn_while_a_step_takes_long() -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=100)
+    with RunProgress(console, 1) as progress:
+        progress.start("teacher")
+        progress.update(1, 4)
+        deadline = time.monotonic() + 10
+        while "0:00:01 elapsed" not in stream.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert "teacher (1 of 1), step 1 of 4, 0:00:01 elapsed" in stream.getvalue()
+
+
+def test_nothing_is_shown_on_other_ranks() -> None:
+    stream = io.StringIO()
+    with RunProgress(Console(file=stream), 1, enabled=False, line_seconds=0.01) as progress:
+        progress.start("teacher")
+        time.sleep(0.05)
+    assert stream.getvalue() == ""

@@ -47,7 +47,7 @@ def browser() -> Iterator[Any]:
 
 
 def visit(
-    browser: Any, page_file: Path, width: int, scheme: str = "light"
+    browser: Any, page_file: Path, width: int, scheme: str = "light", interactive: bool = False
 ) -> tuple[Any, list[str], list[str]]:
     """The open page, what went wrong on it, and what it asked for beside itself."""
     wrong: list[str] = []
@@ -64,10 +64,11 @@ def visit(
     )
     page.on("request", lambda request: asked.append(request.url))
     page.goto(page_file.as_uri())
-    until(
-        page,
-        "document.querySelectorAll('.js-plotly-plot').length === document.querySelectorAll('.plot').length",
-    )
+    if interactive:
+        until(
+            page,
+            "document.querySelectorAll('.js-plotly-plot').length === document.querySelectorAll('.plot').length",
+        )
     return (
         page,
         wrong,
@@ -93,9 +94,36 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(make_run(tmp_path_factory.mktemp("report") / "run"))
 
 
+@pytest.fixture(scope="module")
+def interactive_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = make_run(tmp_path_factory.mktemp("interactive") / "run")
+    return write_report(run, interactive=True)
+
+
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "light"), (390, "dark")])
 def test_the_page_works(browser: Any, page_file: Path, width: int, scheme: str) -> None:
     page, wrong, asked = visit(browser, page_file, width, scheme)
+    assert not wrong
+    assert not asked
+    shown = "[...document.querySelectorAll('.plot svg')].filter(s => s.getBoundingClientRect().width > 0)"
+    assert page.evaluate(f"{shown}.length") == PLOTS
+    marks = f"{shown}.map(s => s.querySelectorAll('polyline, polygon, rect, g g').length)"
+    assert min(page.evaluate(marks)) >= 1
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    inside = f"{shown}.every(s => s.getBoundingClientRect().right <= innerWidth)"
+    assert page.evaluate(inside)
+    outside = f"""{shown}.map(s => [...s.querySelectorAll('text')].filter(t => {{
+        const box = t.getBoundingClientRect(), frame = s.getBoundingClientRect();
+        return box.left < frame.left - 1 || box.right > frame.right + 1 || box.bottom > frame.bottom + 1;
+    }}).map(t => t.textContent)).flat()"""
+    assert page.evaluate(outside) == [], "no label is cut off"
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_the_interactive_page_works(
+    browser: Any, interactive_file: Path, width: int, scheme: str
+) -> None:
+    page, wrong, asked = visit(browser, interactive_file, width, scheme, interactive=True)
     assert not wrong
     assert not asked
     drawn = "[...document.querySelectorAll('.js-plotly-plot')].map(p => p.querySelectorAll('svg path, svg rect, svg image').length)"
@@ -111,7 +139,7 @@ def test_the_page_works(browser: Any, page_file: Path, width: int, scheme: str) 
 def test_text_can_be_read_in_both_schemes(browser: Any, page_file: Path) -> None:
     for scheme in ("light", "dark"):
         page = visit(browser, page_file, 1280, scheme)[0]
-        tick = page.evaluate("getComputedStyle(document.querySelector('.xtick text')).fill")
+        tick = page.evaluate("getComputedStyle(document.querySelector('.plot text')).fill")
         card = page.evaluate("getComputedStyle(document.querySelector('figure')).backgroundColor")
         assert contrast(tick, card) > 4.5
         for where in ("h1", ".about", "caption", "figcaption", "td small", "nav a", ".verdict"):
@@ -122,8 +150,8 @@ def test_text_can_be_read_in_both_schemes(browser: Any, page_file: Path) -> None
             assert contrast(ink, back) > 4.5, (scheme, where)
 
 
-def test_the_scheme_can_change_while_the_page_is_open(browser: Any, page_file: Path) -> None:
-    page, wrong, _ = visit(browser, page_file, 1280)
+def test_the_scheme_can_change_while_the_page_is_open(browser: Any, interactive_file: Path) -> None:
+    page, wrong, _ = visit(browser, interactive_file, 1280, interactive=True)
     fill = "getComputedStyle(document.querySelector('.xtick text')).fill"
     before = page.evaluate(fill)
     page.emulate_media(color_scheme="dark")

@@ -295,12 +295,18 @@ def export(
 
 
 @app.command()
-def report(run: Run) -> None:
+def report(
+    run: Run,
+    interactive: Annotated[
+        bool,
+        typer.Option("--interactive", help="Plots that answer to the mouse; the page has 5 MB."),
+    ] = False,
+) -> None:
     """Rebuild the page of a run."""
     folder = _run_folder(run)
     from instil.report.page import write_report
 
-    typer.echo(str(write_report(folder)))
+    typer.echo(str(write_report(folder, interactive)))
 
 
 def _recipe(arguments: list[str] | None, default: str = "digits") -> Recipe:

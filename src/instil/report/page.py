@@ -14,41 +14,67 @@ from string import Template
 from typing import Any
 
 from instil.atomic import atomic
-from instil.report import curves, evidence, plots, quality, tables, text, trust
+from instil.report import curves, evidence, plots, quality, svg, tables, text, trust
 from instil.report.continuations import continuations
 from instil.report.legend import legend
 from instil.report.plots import Plot
 from instil.report.record import Record, read_run
 
+Draw = Callable[[Plot], str]
+FULL_WIDTH, HALF_WIDTH, NARROW_WIDTH = 980, 470, 330
+"""Widths of the plots in CSS pixels: on a desk, beside another one, and on a phone."""
+BESIDE_ANOTHER = ("agreement", "shares", "calibration", "confusion")
 
-def write_report(run: str | Path) -> Path:
-    """Write ``report.html`` into the run folder, from nothing but that folder; the page needs no network.
 
-    Raises ValueError where ``run`` is no run folder or its result cannot be read; what else is missing is said on the page.
+def write_report(run: str | Path, interactive: bool = False) -> Path:
+    """Write ``report.html`` into the run folder, from nothing but that folder; it needs no network.
+
+    Args:
+        run: the run folder.
+        interactive: draw the plots with plotly, which adds 5 MB to the page; by default they are
+            pictures inside the page.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        ValueError: if ``run`` is no run folder or its result cannot be read. Other missing files
+            are named on the page.
     """
     record = read_run(run)
-    page = render(record)
+    page = render(record, interactive)
     with atomic(record.folder / "report.html") as temporary:
         temporary.write_text(page, "utf-8")
     return record.folder / "report.html"
 
 
-def render(record: Record) -> str:
-    """The whole page."""
-    from plotly.offline import get_plotlyjs  # type: ignore[import-untyped, unused-ignore]
-
+def render(record: Record, interactive: bool = False) -> str:
+    """The whole page as HTML."""
     drawn: list[Plot] = []
-    template = Template(files("instil.report").joinpath("page.html").read_text("utf-8"))
+    draw = _frame if interactive else _pictures_of
     parts = {
         **_opening(record),
-        **_work(record, drawn),
-        **_cost(record, drawn),
-        **_trust(record, drawn),
+        **_work(record, drawn, draw),
+        **_cost(record, drawn, draw),
+        **_trust(record, drawn, draw),
         **_measured(record),
     }
-    return template.substitute(
-        parts, plots=_json([_spec(plot) for plot in drawn]), plotly=get_plotlyjs()
+    return _template("page.html").substitute(
+        parts,
+        scripts=_scripts(drawn) if interactive else "",
+        script_policy="'unsafe-inline'" if interactive else "'none'",
     )
+
+
+def _template(name: str) -> Template:
+    return Template(files("instil.report").joinpath(name).read_text("utf-8"))
+
+
+def _scripts(drawn: Sequence[Plot]) -> str:
+    from plotly.offline import get_plotlyjs  # type: ignore[import-untyped, unused-ignore]
+
+    specs = _json([_spec(plot) for plot in drawn])
+    return _template("interactive.html").substitute(plots=specs, plotly=get_plotlyjs())
 
 
 def _opening(record: Record) -> dict[str, str]:
@@ -131,23 +157,29 @@ def _warnings(record: Record) -> str:
     return f'<aside class="warnings" aria-label="Warnings"><h2>Read this first</h2><ul>{lines}</ul></aside>'
 
 
-def _work(record: Record, drawn: list[Plot]) -> dict[str, str]:
+def _work(record: Record, drawn: list[Plot], draw: Draw) -> dict[str, str]:
     metric = record.metric
     curve = curves.metric_curves(record, metric, "curves", "Learning curves")
-    figures = {"gains": _figure(plots.gains(record), drawn), "curves": _figure(curve, drawn)}
+    figures = {
+        "gains": _figure(plots.gains(record), drawn, draw),
+        "curves": _figure(curve, drawn, draw),
+    }
     return {"arms": tables.arms(record), **figures, "continuations": continuations(record)}
 
 
-def _cost(record: Record, drawn: list[Plot]) -> dict[str, str]:
+def _cost(record: Record, drawn: list[Plot], draw: Draw) -> dict[str, str]:
     exported = ""
     if record.at("exports") is False:
         exported = "<p>A student of this task has no ONNX form.</p>"
     elif not record.at("export", "onnx"):
         exported = "<p>The student was not exported to ONNX; <code>instil export</code> does it and measures it.</p>"
-    return {"cost": tables.cost(record) + exported, "trade": _figure(plots.trade(record), drawn)}
+    return {
+        "cost": tables.cost(record) + exported,
+        "trade": _figure(plots.trade(record), drawn, draw),
+    }
 
 
-def _trust(record: Record, drawn: list[Plot]) -> dict[str, str]:
+def _trust(record: Record, drawn: list[Plot], draw: Draw) -> dict[str, str]:
     agreement = curves.metric_curves(record, "agreement", "agreement", "Agreement with the teacher")
     marks = {"good": "Speaks for it", "open": "Take care"}
     items = (
@@ -157,10 +189,10 @@ def _trust(record: Record, drawn: list[Plot]) -> dict[str, str]:
     return {
         "checks": f'<ul class="checks">{"".join(items)}</ul>',
         "seeds": tables.seeds(record),
-        "calibration": _figure(quality.calibration(record), drawn),
-        "shares": _figure(curves.loss_shares(record), drawn),
-        "agreement": _figure(agreement, drawn),
-        "confusion": _figure(quality.confusion(record), drawn),
+        "calibration": _figure(quality.calibration(record), drawn, draw),
+        "shares": _figure(curves.loss_shares(record), drawn, draw),
+        "agreement": _figure(agreement, drawn, draw),
+        "confusion": _figure(quality.confusion(record), drawn, draw),
     }
 
 
@@ -196,13 +228,32 @@ def _aside(escaped: str) -> str:
     return re.sub(r"\([^()]*\)", lambda found: f'<span class="aside">{found[0]}</span>', escaped)
 
 
-def _figure(plot: Plot | str, drawn: list[Plot]) -> str:
-    """A frame for a plot, or the sentence that says why there is none."""
+def _figure(plot: Plot | str, drawn: list[Plot], draw: Draw) -> str:
+    """A plot with title, legend and caption, or the sentence that says why there is none."""
     if isinstance(plot, str):
         return f'<p class="absent">{escape(plot)}</p>'
     drawn.append(plot)
-    frame = f'<div class="plot" id="plot-{plot.key}" role="img" aria-label="{escape(plot.summary)}" style="height:{plot.height}px"></div>'
-    return f'<figure class="{plot.key}"><h3>{escape(plot.title)}</h3>{legend(plot)}{frame}<figcaption>{escape(plot.caption)}</figcaption></figure>'
+    title, caption = escape(plot.title), escape(plot.caption)
+    return (
+        f'<figure class="{plot.key}"><h3>{title}</h3>{legend(plot)}{draw(plot)}'
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def _frame(plot: Plot) -> str:
+    """An empty frame in which plotly draws."""
+    style = f"height:{plot.height}px"
+    return f'<div class="plot" id="plot-{plot.key}" role="img" aria-label="{escape(plot.summary)}" style="{style}"></div>'
+
+
+def _pictures_of(plot: Plot) -> str:
+    """The plot drawn twice, for wide and for narrow screens; the style sheet shows one of them."""
+    width = HALF_WIDTH if plot.key in BESIDE_ANOTHER else FULL_WIDTH
+    wide, narrow = svg.draw(plot, width), svg.draw(plot, NARROW_WIDTH)
+    return (
+        f'<div class="plot" role="img" aria-label="{escape(plot.summary)}">'
+        f'<div class="wide">{wide}</div><div class="narrow">{narrow}</div></div>'
+    )
 
 
 def _spec(plot: Plot) -> dict[str, Any]:

@@ -87,6 +87,13 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
+def make_readable(folder: Path) -> None:
+    """Give the files of a folder the usual rights; some writers make them for their owner alone."""
+    for path in folder.iterdir():
+        if path.is_file():
+            path.chmod(0o666 & ~_umask())
+
+
 def _umask() -> int:
     mask = os.umask(0o077)
     os.umask(mask)

@@ -104,18 +104,18 @@ def test_texts_that_cannot_be_rows(tmp_path: Path) -> None:
         text(str(lines(tmp_path, good, {"prompt": "a", "completion": " "}, good)))
     with pytest.raises(
         ValueError,
-        match=r"line \d has 1 tokens of prompt and 9 of answer, more than a row of 8; make the rows longer or cut the answer",
+        match=r"line \d has 1 tokens of prompt and 9 of answer, more than a row of 8\. Make the rows longer, cut the answer \(cut=true\), or",
     ):
         text(str(lines(tmp_path, *[{"prompt": "a", "completion": "b" * 9}] * 3)), length=8)
     assert text(str(tmp_path / "answers.jsonl"), length=8, cut=True).train.label[0, -1] == ord("b")
     with pytest.raises(
         ValueError,
-        match=r"9 tokens of prompt and 1 of answer, more than a row of 8; make the rows longer$",
+        match=r"9 tokens of prompt and 1 of answer, more than a row of 8\. Make the rows longer, or say",
     ):
         text(
             str(lines(tmp_path, *[{"prompt": "a" * 9, "completion": "b"}] * 3)), length=8, cut=True
         )
-    with pytest.raises(ValueError, match="line 1 needs 'text', or 'prompt' and 'completion'"):
+    with pytest.raises(ValueError, match=r"line 1: it has the keys prompt\. Expected 'text', or"):
         text(str(lines(tmp_path, {"prompt": "a"}, good, good)))
     with pytest.raises(
         ValueError, match="has 2 documents; train, validation and test need one each"
@@ -208,3 +208,60 @@ def test_a_folder_is_a_domain_whose_rows_have_no_other_text(tmp_path: Path) -> N
     for ids, domain in zip(train.tensors["input_ids"], train.tensors["domain"], strict=True):
         assert set(ids.tolist()) - {Bytes.end} == {ord("ab"[int(domain)])}
     assert set(train.tensors["domain"].tolist()) == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"prompt": "a", "completion": None}, r"'completion' is null\. Expected a text"),
+        ({"prompt": 5, "completion": "b"}, r"'prompt' is number\. Expected a text"),
+        ({"text": 5}, r"'text' is number\. Expected a text"),
+        ({"text": ["a"]}, r"'text' is list\. Expected a text"),
+        (
+            {"prompt": [{"role": "user", "content": "a"}], "completion": "b"},
+            r"'prompt' is a conversation\. Expected a text\. Render it with the chat template",
+        ),
+        (
+            {"messages": [{"role": "user", "content": "a"}]},
+            r"'messages' is a conversation\. Expected a text\. Render it with the chat template",
+        ),
+        ({"instruction": "a", "output": "b"}, r"it has the keys instruction, output\. Expected"),
+        ({"prompt": "a", "completion": "b", "context": 3}, r"'context' is number"),
+    ],
+)
+def test_a_line_of_another_form_is_named(
+    tmp_path: Path, entry: dict[str, Any], message: str
+) -> None:
+    good = {"prompt": "a", "completion": "b"}
+    with pytest.raises(ValueError, match=r"answers\.jsonl, line 2: " + message):
+        text(str(lines(tmp_path, good, entry, good)), length=8)
+
+
+def test_prompts_that_are_too_long_are_left_out_or_lose_their_beginning(tmp_path: Path) -> None:
+    long = {"prompt": "0123456789", "completion": "xyz"}
+    path = str(lines(tmp_path, *[long, {"prompt": "ab", "completion": "xyz"}] * 30))
+    dropped = text(path, length=8, too_long="drop")
+    assert set(dropped.train.tensors["attention_mask"].sum(1).tolist()) == {6}
+    assert dropped.train.notes[0].endswith("were longer than a row and left out")
+    shortened = text(path, length=8, too_long="truncate").train
+    texts = {
+        shortened.text_of(ids[mask.bool()].tolist())
+        for ids, mask in zip(
+            shortened.tensors["input_ids"], shortened.tensors["attention_mask"], strict=True
+        )
+    }
+    assert texts == {"56789xyz", "abxyz"}
+    assert "prompts lost their beginning to fit into a row" in shortened.notes[0]
+    learned = shortened.label[shortened.tensors["valid"]]
+    assert (learned == Bytes.end).sum() == len(shortened), "every answer is whole"
+    with pytest.raises(
+        ValueError, match=r"\d+ tokens of prompt and 3 of answer, more than a row of"
+    ):
+        text(path, length=3, too_long="truncate")
+
+
+def test_without_a_prompt_the_first_token_is_learned_after_an_end(tmp_path: Path) -> None:
+    entries = [{"prompt": "", "completion": "xyz"}] * 3
+    row = text(str(lines(tmp_path, *entries)), length=8).train.__getitems__([0])
+    assert row["input_ids"][0, 0] == Bytes.end
+    assert row["label"][row["valid"]].tolist() == [*b"xyz", Bytes.end]

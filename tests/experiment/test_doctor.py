@@ -32,7 +32,7 @@ def test_the_findings_of_a_healthy_recipe() -> None:
             objectives={"cross_entropy": {}, "kd": {"weight": 2}, "fitnet": {"weight": 0.5}},
         )
     )
-    assert set(found) == {"recipe", "stages", "problems"}
+    assert set(found) == {"recipe", "stages", "notes", "problems"}
     (stage,) = found["stages"]
     assert set(stage) == {
         "scheme",

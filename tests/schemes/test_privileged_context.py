@@ -106,3 +106,18 @@ def test_with_its_adapters_off_the_student_is_what_it_began_as() -> None:
     )
     with pytest.raises(ValueError, match="CausalTransformer has no adapters to switch off"):
         AdapterOff(net())
+
+
+def test_a_token_that_begins_a_text_stays_before_the_context() -> None:
+    batch = with_hints(number=6) | {"num_bos": torch.tensor([1, 0, 1, 1, 0, 1])}
+    rows = with_context(batch)
+    model = informed()
+    outputs = without_context(model(rows), batch)
+    for row, num_bos in enumerate(batch["num_bos"].tolist()):
+        hint = batch["context_ids"][row][batch["context_mask"][row].bool()]
+        text = batch["input_ids"][row][batch["attention_mask"][row].bool()]
+        whole = torch.cat([text[:num_bos], hint, text[num_bos:]])
+        assert torch.equal(rows["input_ids"][row, : len(whole)], whole)
+        assert rows["attention_mask"][row].sum() == len(whole)
+        alone = model({"input_ids": whole[None]})["logits"][0, len(hint) :]
+        torch.testing.assert_close(outputs["logits"][row, : len(text)], alone)

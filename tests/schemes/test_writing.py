@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from instil.core import Batch, Net, Outputs
+from instil.generation.reader import rows_of
 from instil.generation.rollout import continue_texts, roll_out
 from instil.generation.sampling import sample_tokens
 from instil.schemes.writing import log_probabilities
@@ -201,3 +202,19 @@ def test_a_batch_without_prompts_or_of_nothing() -> None:
     nothing = continue_texts(net(8), timed() | {"valid": torch.zeros(16, LENGTH, dtype=torch.bool)})
     assert not nothing["valid"].any()
     assert prompts()["valid"].any()
+
+
+def test_every_one_of_several_ends_stops_a_text() -> None:
+    batch = rows_of(prompts() | timed(), torch.arange(4))
+    script = torch.tensor([[7, 5, 7, 7], [5, 6, 7, 7], [7, 7, 7, 6], [6, 7, 7, 7]])
+    turn = iter(range(4))
+
+    def choose(logits: object, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        token = script[:, next(turn)]
+        return token, torch.zeros(len(token))
+
+    def silent(batch: Batch) -> Outputs:
+        return {"logits": torch.zeros(*batch["input_ids"].shape, VOCABULARY)}
+
+    text = roll_out(batch, [silent], choose, [5, 6], max_new_tokens=4)
+    assert (text["token"] >= 0).sum(1).tolist() == [2, 1, 4, 1]

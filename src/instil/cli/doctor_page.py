@@ -36,6 +36,8 @@ def show(findings: Mapping[str, Any], console: Console) -> None:
                 console.print(f"  {name.partition('/')[2]}: {line}", highlight=False, markup=False)
         _say_match(stage, console)
         _say_forecast(stage["forecast"], console)
+    for note in findings.get("notes", ()):
+        console.print(note, highlight=False, markup=False)
     for problem in findings["problems"]:
         console.print(f"[yellow]Problem:[/yellow] {problem}", highlight=False)
     if not findings["problems"]:

@@ -12,8 +12,9 @@ from torch import Tensor
 from instil.core import Batch
 from instil.data.alignment import same_tokens, spans
 from instil.data.documents import Document
+from instil.data.fitting import REFUSED, Fitted, TooLong
 from instil.data.splits import Splits
-from instil.data.text import Row, TokenRows, pruned, too_long
+from instil.data.text import Row, TokenRows, pruned
 from instil.data.tokenizers import Tokenizer
 
 Side = tuple[list[int], list[int]]
@@ -23,10 +24,11 @@ Span = tuple[Side, Side]
 
 
 class Aligned(NamedTuple):
-    """One row of either side, and the spans of its learned tokens."""
+    """One row of either side, and the spans of its tokens; ``unlearned`` are the indices of spans that are only read."""
 
     rows: tuple[Row, Row]
     spans: list[Span]
+    unlearned: frozenset[int] = frozenset()
 
 
 class AlignedRows(TokenRows):
@@ -48,7 +50,11 @@ class AlignedRows(TokenRows):
         for side, part in enumerate((mine, theirs)):
             part.tensors["span"] = torch.full(part.label.shape, -1)
             for number, row in enumerate(rows):
-                numbers = [place for place, span in enumerate(row.spans) for _ in span[side][0]]
+                numbers = [
+                    -1 if index in row.unlearned else index
+                    for index, span in enumerate(row.spans)
+                    for _ in span[side][0]
+                ]
                 start = (
                     row.rows[side][2] - 1
                 )  # the position whose label is the first that is learned
@@ -98,16 +104,17 @@ def aligned(
     lengths: tuple[int, int],
     limits: Sequence[int | None],
     prune: bool = False,
-    cut: bool = False,
+    too_long: TooLong = REFUSED,
 ) -> Splits:
     """Documents in rows of at most so many tokens of student and teacher, cut only where both have an end.
 
     Every span is learned once, but for those that are longer than a row. The other arguments are those of ``text``.
     """
-    taken = [
-        list(islice(_rows(part, tokenizers, lengths, cut), limit))
-        for part, limit in zip(parts, limits, strict=True)
-    ]
+    taken, notes = [], []
+    for part, limit in zip(parts, limits, strict=True):
+        fitted = (Fitted(too_long), Fitted(too_long))
+        taken.append(list(islice(_rows(part, tokenizers, lengths, fitted), limit)))
+        notes.append(fitted[0].note() or fitted[1].note())
     if not all(taken):
         raise ValueError("the texts of one part have no span that is shorter than a row")
     sides, kept = [], []
@@ -131,6 +138,9 @@ def aligned(
         AlignedRows(rows, mine, theirs, pairs)
         for rows, mine, theirs in zip(taken, *sides, strict=True)
     )
+    names = ("training", "validation", "test")
+    for samples, name, note in zip((train, validation, test), names, notes, strict=True):
+        samples.notes = (f"{name} texts: {note}",) if note else ()
     return Splits(train, validation, test, train.classes, train.kind)
 
 
@@ -138,63 +148,92 @@ def _rows(
     part: Sequence[Document],
     tokenizers: tuple[Tokenizer, Tokenizer],
     lengths: tuple[int, int],
-    cut: bool,
+    fitted: tuple[Fitted, Fitted],
 ) -> Iterator[Aligned]:
-    answers = any(document.prompt is not None for document in part)
-    yield from (
-        _answers(part, tokenizers, lengths, cut) if answers else _packed(part, tokenizers, lengths)
-    )
+    if any(document.prompt is not None for document in part):
+        yield from _answers(part, tokenizers, lengths, fitted)
+    else:
+        yield from _packed(part, tokenizers, lengths)
 
 
 def _packed(
     part: Sequence[Document], tokenizers: tuple[Tokenizer, Tokenizer], lengths: tuple[int, int]
 ) -> Iterator[Aligned]:
     """Texts one after another; a row begins with the last token of what came before it."""
-    found: list[Span] = []
+    row: list[Span] = []
     before, room = [[one.end] for one in tokenizers], list(lengths)
-    for span in (span for document in part for span in _spans(document.text, tokenizers)):
-        needed = [len(tokens) for tokens, _ in span]
-        if found and any(need > free for need, free in zip(needed, room, strict=True)):
-            yield _row(before, found)
-            before, found, room = [tokens[-1:] for tokens, _ in found[-1]], [], list(lengths)
-        if any(need > length for need, length in zip(needed, lengths, strict=True)):
-            before = [tokens[-1:] for tokens, _ in span]
-            continue
-        found.append(span)
-        room = [free - need for need, free in zip(needed, room, strict=True)]
-    if found:
-        yield _row(before, found)
+    begin = _begin(tokenizers)
+    for document in part:
+        for span in (*begin, *_spans(document.text, tokenizers)):
+            needed = [len(tokens) for tokens, _ in span]
+            if row and any(need > free for need, free in zip(needed, room, strict=True)):
+                yield _row(before, row, begin)
+                before, row, room = _last_tokens(before, row), [], list(lengths)
+            if any(need > length for need, length in zip(needed, lengths, strict=True)):
+                before = _last_tokens(before, [span])
+                continue
+            row.append(span)
+            room = [free - need for need, free in zip(needed, room, strict=True)]
+    if row:
+        yield _row(before, row, begin)
+
+
+def _begin(tokenizers: tuple[Tokenizer, Tokenizer]) -> list[Span]:
+    """The tokens before each text as a span that is only read; nothing where neither side has one."""
+    sides: list[Side] = [([], []) if one.bos is None else ([one.bos], [0]) for one in tokenizers]
+    return [(sides[0], sides[1])] if any(tokens for tokens, _ in sides) else []
+
+
+def _last_tokens(before: Sequence[list[int]], row: Sequence[Span]) -> list[list[int]]:
+    """The last token of either side; one side of the token before a text may be empty."""
+    last = []
+    for side, tokens_before in enumerate(before):
+        tokens = [token for span in row for token in span[side][0]]
+        last.append(tokens[-1:] or list(tokens_before))
+    return last
 
 
 def _answers(
     part: Sequence[Document],
     tokenizers: tuple[Tokenizer, Tokenizer],
     lengths: tuple[int, int],
-    cut: bool,
+    fitted: tuple[Fitted, Fitted],
 ) -> Iterator[Aligned]:
     """Each document a row of its own: its prompt is only read."""
     for document in part:
-        read = [one.encode(document.prompt or "")[0] or [one.end] for one in tokenizers]
-        found = list(_spans(document.text, tokenizers))
-        counts = [sum(len(span[side][0]) for span in found) for side in range(2)]
-        for tokens, count, length in zip(read, counts, lengths, strict=True):
-            if len(tokens) > length or (len(tokens) + count > length + 1 and not cut):
-                raise ValueError(too_long(document, len(tokens), count - 1, length))
+        spans_of_answer = list(_spans(document.text, tokenizers))
+        prompts = []
+        for side, (tokenizer, length) in enumerate(zip(tokenizers, lengths, strict=True)):
+            begin = [] if tokenizer.bos is None else [tokenizer.bos]
+            tokens = [*begin, *tokenizer.encode(document.prompt or "")[0]] or [tokenizer.end]
+            answer = sum(len(span[side][0]) for span in spans_of_answer) - 1
+            prompts.append(fitted[side].prompt(document, tokens, answer, length, len(begin)))
+        read = [prompt for prompt in prompts if prompt is not None]
+        if len(read) < len(prompts):
+            continue
         while any(
-            len(read[side]) + sum(len(span[side][0]) for span in found) > lengths[side] + 1
-            for side in range(2)
+            len(read[side]) + sum(len(span[side][0]) for span in spans_of_answer) > length + 1
+            for side, length in enumerate(lengths)
         ):
-            found.pop()
-        if found:
-            yield _row(read, found)
+            spans_of_answer.pop()
+        if spans_of_answer:
+            yield _row(read, spans_of_answer)
 
 
-def _row(read: Sequence[list[int]], found: list[Span]) -> Aligned:
+def _row(read: Sequence[list[int]], row: Sequence[Span], begin: Sequence[Span] = ()) -> Aligned:
+    """One row of either side; spans that are one of ``begin`` are only read."""
+    unlearned = frozenset(index for index, span in enumerate(row) if span in begin)
     rows = []
     for side, before in enumerate(read):
-        tokens, each = ([one for span in found for one in span[side][what]] for what in range(2))
-        rows.append(Row([*before, *tokens], [0] * len(before) + each, len(before)))
-    return Aligned((rows[0], rows[1]), found)
+        tokens, num_bytes = list(before), [0] * len(before)
+        places: list[int] = []
+        for index, span in enumerate(row):
+            if index in unlearned:
+                places += range(len(tokens), len(tokens) + len(span[side][0]))
+            tokens += span[side][0]
+            num_bytes += span[side][1]
+        rows.append(Row(tokens, num_bytes, len(before), unlearned=places))
+    return Aligned((rows[0], rows[1]), list(row), unlearned)
 
 
 def _spans(text: str, tokenizers: tuple[Tokenizer, Tokenizer]) -> Iterator[Span]:

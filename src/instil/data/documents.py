@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from instil.data.paths import located
 
@@ -90,17 +91,59 @@ def _lines(file: Path, domain: str = "") -> Iterator[Document]:
             entry = json.loads(line)
         except json.JSONDecodeError as error:
             raise ValueError(f"{where} is no JSON: {error}") from error
-        if not isinstance(entry, dict) or not (
-            {"text"} <= entry.keys() or {"prompt", "completion"} <= entry.keys()
-        ):
-            raise ValueError(f"{where} needs 'text', or 'prompt' and 'completion'")
-        about = str(entry.get("domain", domain))
-        if "text" in entry:
-            yield Document(where, entry["text"], domain=about)
-        elif not entry["completion"].strip():
-            raise ValueError(f"{where} has an empty completion: there is nothing to learn")
-        else:
-            cut = entry.get("finish_reason") == "length"
-            yield Document(
-                where, entry["completion"], entry["prompt"], cut, entry.get("context") or "", about
-            )
+        yield _document(entry, where, domain)
+
+
+def _document(entry: Any, where: str, domain: str) -> Document:
+    """The document of one line.
+
+    Raises:
+        ValueError: naming file and line, where the line is of another form.
+    """
+    _check_form(entry, where)
+    domain = str(entry.get("domain", domain))
+    if "text" in entry:
+        return Document(where, _text(entry, "text", where), domain=domain)
+    completion = _text(entry, "completion", where)
+    prompt = _text(entry, "prompt", where)
+    context = _text(entry, "context", where) if entry.get("context") is not None else ""
+    if not completion.strip():
+        raise ValueError(f"{where} has an empty completion: there is nothing to learn")
+    cut = entry.get("finish_reason") == "length"
+    return Document(where, completion, prompt, cut, context, domain)
+
+
+CONVERSATION = (
+    "a conversation. Expected a text. Render it with the chat template of the model first: one "
+    "line for each answer, with 'prompt' (all that comes before it) and 'completion'"
+)
+
+
+def _check_form(entry: Any, where: str) -> None:
+    expected = "Expected 'text', or 'prompt' and 'completion'"
+    if not isinstance(entry, dict):
+        raise ValueError(f"{where}: it is a JSON {_kind(entry)}, not an object. {expected}")
+    if {"text"} <= entry.keys() or {"prompt", "completion"} <= entry.keys():
+        return
+    for key in ("messages", "conversations"):
+        if key in entry:
+            raise ValueError(f"{where}: '{key}' is {CONVERSATION}")
+    keys = ", ".join(entry) or "none"
+    raise ValueError(f"{where}: it has the keys {keys}. {expected}")
+
+
+def _text(entry: Mapping[str, Any], key: str, where: str) -> str:
+    value = entry[key]
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+        raise ValueError(f"{where}: '{key}' is {CONVERSATION}")
+    raise ValueError(f"{where}: '{key}' is {_kind(value)}. Expected a text (a JSON string)")
+
+
+def _kind(value: Any) -> str:
+    """The JSON type of a value."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    names = {int: "number", float: "number", str: "string", list: "list", dict: "object"}
+    return names[type(value)]

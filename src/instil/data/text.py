@@ -14,7 +14,9 @@ from torch import Tensor
 
 from instil.core import UNLABELLED, closest
 from instil.data.documents import Document, documents
+from instil.data.fitting import REFUSED, Fitted, TooLong, TooLongPolicy
 from instil.data.samples import Facts, TensorData
+from instil.data.special_tokens import BosOption, EndOption
 from instil.data.splits import Splits
 from instil.data.tokenizers import Tokenizer, tokenizer
 
@@ -23,13 +25,17 @@ Count = Annotated[int, Ge(1)]
 
 
 class Row(NamedTuple):
-    """Tokens, the bytes of each, and how many of them are only read (a prompt); a context that is not among them, and the number of the domain."""
+    """Tokens, the bytes of each, and how many of them are only read (a prompt); a context that is not among them, and the number of the domain.
+
+    ``unlearned``: places of further tokens that are only read, such as the one that begins a text.
+    """
 
     tokens: list[int]
     said: list[int]
     read: int
     context: Sequence[int] = ()
     domain: int = 0
+    unlearned: Sequence[int] = ()
 
 
 class TokenRows(TensorData):
@@ -37,7 +43,10 @@ class TokenRows(TensorData):
 
     ``attention_mask`` is 0 for padding, ``valid`` True where a token is learned, ``bytes`` the UTF-8 bytes of the label's token. ``tokens``: of a
     smaller vocabulary the numbers in the tokenizer's; else empty. Where rows have a context there are ``context_ids`` and ``context_mask`` (N, C),
-    where they are of several domains, ``domain`` (N,).
+    and ``num_bos`` (N,) tokens that begin the row and stay before its context; where they are of several domains, ``domain`` (N,).
+
+    ``end`` is the token that is appended to texts, ``ends`` are all that end one, ``has_prompts`` says whether a row has a prompt, and ``notes``
+    are sentences about what was left out.
     """
 
     noun = "row"
@@ -56,16 +65,24 @@ class TokenRows(TensorData):
             tokenizer,
             tuple(tokens),
         )
-        self.end = list(tokens).index(tokenizer.end) if tokens else tokenizer.end
+        self.ends = tuple(
+            list(tokens).index(end) if tokens else end
+            for end in tokenizer.ends
+            if not tokens or end in tokens
+        )
+        self.end = self.ends[0]
+        self.has_prompts = any(row.read > 1 for row in rows)
+        self.notes: tuple[str, ...] = ()
         ids = torch.full((len(rows), length + 1), self.end)
         said, there = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.bool)
         learned = torch.zeros_like(there)
-        for number, (row, each, read, *_) in enumerate(rows):
-            ids[number, : len(row)], said[number, : len(row)] = (
-                torch.tensor(row),
-                torch.tensor(each),
-            )
-            there[number, : len(row)], learned[number, read : len(row)] = True, True
+        for index, row in enumerate(rows):
+            length_of_row = len(row.tokens)
+            ids[index, :length_of_row] = torch.tensor(row.tokens)
+            said[index, :length_of_row] = torch.tensor(row.said)
+            there[index, :length_of_row] = True
+            learned[index, row.read : length_of_row] = True
+            learned[index, list(row.unlearned)] = False
         valid = learned[:, 1:] & there[:, :-1]
         tensors = {
             "input_ids": ids[:, :-1],
@@ -93,6 +110,8 @@ class TokenRows(TensorData):
                 [[*row.context, *[self.end] * (self.context - len(row.context))] for row in rows]
             )
             found = {"context_ids": ids, "context_mask": there.long()}
+            if any(row.unlearned for row in rows):
+                found["num_bos"] = torch.tensor([len(row.unlearned) for row in rows])
         return found | (
             {"domain": torch.tensor([row.domain for row in rows])}
             if any(row.domain for row in rows)
@@ -106,9 +125,20 @@ class TokenRows(TensorData):
         return {
             "vocabulary": self.vocabulary,
             "length": self.length + self.context,
-            "end": self.end,
+            "end": self.end if len(self.ends) == 1 else list(self.ends),
             **more,
         }
+
+    @property
+    def about(self) -> tuple[str, ...]:
+        """A sentence about the tokens that begin and end a text."""
+        inner = getattr(self.tokenizer, "inner", None)
+        if inner is None:
+            return ()
+        ends = ", ".join(inner.id_to_token(end) for end in self.tokenizer.ends)
+        bos = self.tokenizer.bos
+        begins = "nothing" if bos is None else inner.id_to_token(bos)
+        return (f"Tokens that end a text (the first is appended): {ends}; before it: {begins}.",)
 
     @property
     def kind(self) -> str:
@@ -139,8 +169,12 @@ def text(
     cut: bool = False,
     context: Context = "beside",
     domain: str | None = None,
+    end: EndOption | None = None,
+    bos: BosOption = "auto",
+    too_long: TooLongPolicy = "error",
     teacher_tokenizer: str | None = None,
     teacher_length: int | None = None,
+    teacher_end: EndOption | None = None,
     base: Path = Path(),
 ) -> Splits:
     """Rows of ``length`` tokens of documents (see ``documents``), which are split by document.
@@ -154,21 +188,27 @@ def text(
     the tokens of a teacher too, in rows of at most ``teacher_length`` (null: ``length``), cut where both tokenizers have an end (see
     ``AlignedRows``), without context and domain.
 
+    ``end``: the token that is appended to texts, or a list, of which every one ends a text (null: those of the tokenizer's folder, see
+    ``end_tokens``); ``teacher_end``: that of the teacher's tokenizer. ``bos``: whether each text begins with the tokenizer's token for that,
+    which is read and never learned (``auto``: as the tokenizer does itself). ``too_long``: a prompt and an answer that are longer than a row
+    are an ``error``, are left out (``drop``), or lose the beginning of the prompt (``truncate``).
+
     Raises ValueError for texts shorter than one row, without ``cut`` for a prompt and answer that are longer, and for a domain without rows.
     """
     if length < 2:
         raise ValueError(f"a row needs at least 2 tokens, not {length}")
     parts = documents(path, base)
-    made = _tokenizer(tokenizer, (document.text for document in parts[0]), base)
-    limits = (rows, held_out, held_out)
+    limits, handling = (rows, held_out, held_out), TooLong(too_long, cut)
+    texts = (document.text for document in parts[0])
+    own_tokenizer = _tokenizer(tokenizer, texts, base, end, bos)
     if teacher_tokenizer is not None:
         from instil.data.aligned import aligned
 
-        theirs = _tokenizer(teacher_tokenizer, (document.text for document in parts[0]), base)
-        return aligned(
-            parts, (made, theirs), (length, teacher_length or length), limits, prune, cut
-        )
-    return of_documents(parts, made, length, limits, prune, cut, context, domain)
+        texts = (document.text for document in parts[0])
+        other = _tokenizer(teacher_tokenizer, texts, base, teacher_end, bos)
+        lengths = (length, teacher_length or length)
+        return aligned(parts, (own_tokenizer, other), lengths, limits, prune, handling)
+    return of_documents(parts, own_tokenizer, length, limits, prune, handling, context, domain)
 
 
 def of_documents(
@@ -177,26 +217,33 @@ def of_documents(
     length: int,
     limits: Sequence[int | None] = (None, None, None),
     prune: bool = False,
-    cut: bool = False,
+    too_long: TooLong = REFUSED,
     context: Context = "beside",
     domain: str | None = None,
 ) -> Splits:
-    """Rows of train, validation and test documents, at most so many of each; the other arguments are those of ``text``."""
+    """Rows of train, validation and test documents, at most ``limits`` of each; the other arguments are those of ``text``."""
     names = sorted({document.domain for part in parts for document in part})
-    read = (
+    documents_of = (
         [[_read_context(document) for document in part] for part in parts]
         if context == "read"
         else parts
     )
-    found = [
-        _rows(part, tokenizer, length, limit, cut, names)
-        for part, limit in zip(read, limits, strict=True)
-    ]
-    taken, tokens = pruned(found, tokenizer, prune)
-    taken = taken if domain is None else [_of_domain(part, domain, names) for part in taken]
+    rows_of, notes = [], []
+    for part, limit in zip(documents_of, limits, strict=True):
+        rows, note = _rows(part, tokenizer, length, limit, too_long, names)
+        rows_of.append(rows)
+        notes.append(note)
+    rows_in_vocabulary, tokens = pruned(rows_of, tokenizer, prune)
+    if domain is not None:
+        rows_in_vocabulary = [_of_domain(part, domain, names) for part in rows_in_vocabulary]
+    size = len(tokens) or tokenizer.size
     train, validation, test = (
-        TokenRows(part, length, len(tokens) or tokenizer.size, tokenizer, tokens) for part in taken
+        TokenRows(part, length, size, tokenizer, tokens) for part in rows_in_vocabulary
     )
+    for samples, name, note in zip(
+        (train, validation, test), ("training", "validation", "test"), notes, strict=True
+    ):
+        samples.notes = (f"{name} texts: {note}",) if note else ()
     return Splits(train, validation, test, train.classes, train.kind)
 
 
@@ -243,8 +290,12 @@ def _of_domain(rows: Sequence[Row], domain: str, names: Sequence[str]) -> list[R
     return kept
 
 
-def _tokenizer(name: str, texts: Iterator[str], base: Path) -> Tokenizer:
-    return tokenizer(name, texts, base)  # the option of ``text`` bears the function's name
+def _tokenizer(
+    name: str, texts: Iterator[str], base: Path, end: EndOption | None, bos: BosOption
+) -> Tokenizer:
+    return tokenizer(
+        name, texts, base, end, bos
+    )  # the option of ``text`` bears the function's name
 
 
 def _rows(
@@ -252,63 +303,70 @@ def _rows(
     tokenizer: Tokenizer,
     length: int,
     limit: int | None,
-    cut: bool,
+    too_long: TooLong,
     names: Sequence[str],
-) -> list[Row]:
-    """Rows of ``length`` + 1 tokens: the last is only a label. Of ``limit`` rows of texts, each is from another place, of answers the first ones."""
+) -> tuple[list[Row], str]:
+    """Rows of ``length`` + 1 tokens: the last is only a label; and what was left out, in words.
+
+    Of ``limit`` rows of texts, each is from another place, of answers the first ones.
+    """
+    fitted = Fitted(too_long)
     answers = any(document.prompt is not None for document in part)
-    found = (
-        list(islice(_answers(part, tokenizer, length, cut, names), limit))
-        if answers
-        else _packed(part, tokenizer, length, names)
-    )
-    if not answers and limit is not None and limit < len(found):
-        found = [found[number * len(found) // limit] for number in range(limit)]
-    if not found:
+    if answers:
+        rows = list(islice(_answers(part, tokenizer, length, fitted, names), limit))
+    else:
+        rows = _packed(part, tokenizer, length, names)
+        if limit is not None and limit < len(rows):
+            rows = [rows[index * len(rows) // limit] for index in range(limit)]
+    if not rows:
+        some = ", ".join(document.name for document in part[:3])
+        what = "longer" if fitted.dropped else "shorter"
         raise ValueError(
-            f"the texts of one part ({', '.join(document.name for document in part[:3])} ...) are shorter than a row of {length} tokens"
+            f"the texts of one part ({some} ...) are {what} than a row of {length} tokens"
         )
-    return found
+    return rows, fitted.note()
 
 
 def _packed(
     part: Sequence[Document], tokenizer: Tokenizer, length: int, names: Sequence[str]
 ) -> list[Row]:
     rows: list[Row] = []
-    for number, name in enumerate(names):
+    begin = [] if tokenizer.bos is None else [tokenizer.bos]
+    for index, name in enumerate(names):
         ids: list[int] = []
-        said: list[int] = []
+        num_bytes: list[int] = []
+        begins: set[int] = set()
         for document in (document for document in part if document.domain == name):
-            tokens, each = tokenizer.encode(document.text)
-            ids += [*tokens, tokenizer.end]
-            said += [*each, 0]
-        starts = range(0, len(ids) - length, length)
-        rows += [
-            Row(ids[start : start + length + 1], said[start : start + length + 1], 0, (), number)
-            for start in starts
-        ]
+            tokens, bytes_of_tokens = tokenizer.encode(document.text)
+            begins |= {len(ids)} if begin else set()
+            ids += [*begin, *tokens, tokenizer.end]
+            num_bytes += [*[0] * len(begin), *bytes_of_tokens, 0]
+        for start in range(0, len(ids) - length, length):
+            stop = start + length + 1
+            unlearned = [place - start for place in range(start, stop) if place in begins]
+            rows.append(Row(ids[start:stop], num_bytes[start:stop], 0, (), index, unlearned))
     return rows
 
 
 def _answers(
-    part: Sequence[Document], tokenizer: Tokenizer, length: int, cut: bool, names: Sequence[str]
+    part: Sequence[Document],
+    tokenizer: Tokenizer,
+    length: int,
+    fitted: Fitted,
+    names: Sequence[str],
 ) -> Iterator[Row]:
+    begin = [] if tokenizer.bos is None else [tokenizer.bos]
     for document in part:
-        read, _ = tokenizer.encode(document.prompt or "")
-        tokens, each = tokenizer.encode(document.text)
+        prompt, _ = tokenizer.encode(document.prompt or "")
+        answer, bytes_of_answer = tokenizer.encode(document.text)
         end = [] if document.cut else [tokenizer.end]
-        ids, said = [*read, *tokens, *end], [*[0] * len(read), *each, *[0] * len(end)]
-        if len(read) > length or (len(ids) > length + 1 and not cut):
-            raise ValueError(too_long(document, len(read), len(tokens), length))
+        # Without a prompt the first token of the answer is predicted from an end token.
+        whole = [*begin, *prompt] or [tokenizer.end]
+        read = fitted.prompt(document, whole, len(answer), length, len(begin), len(end))
+        if read is None:
+            continue
+        ids = [*read, *answer, *end][: length + 1]
+        num_bytes = [*[0] * len(read), *bytes_of_answer, *[0] * len(end)][: length + 1]
         context, _ = tokenizer.encode(document.context)
-        yield Row(
-            ids[: length + 1], said[: length + 1], len(read), context, names.index(document.domain)
-        )
-
-
-def too_long(document: Document, prompt: int, answer: int, length: int) -> str:
-    """What is wrong with a prompt and an answer of so many tokens."""
-    what = f"{document.name} has {prompt} tokens of prompt and {answer} of answer"
-    return f"{what}, more than a row of {length}; make the rows longer" + (
-        " or cut the answer (cut=true)" * (prompt <= length)
-    )
+        domain = names.index(document.domain)
+        yield Row(ids, num_bytes, len(read), context, domain, range(len(begin)))

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
 from instil.data.paths import located
+from instil.data.special_tokens import (
+    BosOption,
+    EndOption,
+    SpecialTokenFiles,
+    bos_token,
+    end_tokens,
+)
 
 MISSING = 'the tokenizer {} needs the package {}: pip install "instil[text]"'
 END = "<|endoftext|>"
@@ -25,10 +32,20 @@ TRAINED_ON = 200  # documents
 
 
 class Tokenizer(Protocol):
-    """``size`` tokens, of which ``end`` closes a document; ``start`` is what an encoder reads before it, None where there is nothing."""
+    """Text to token ids and back.
+
+    Attributes:
+        size: number of tokens.
+        end: the token that is appended to a document.
+        ends: every token that ends a text; ``end`` is the first.
+        bos: the token that is put before a document, None where there is none.
+        start: the token that an encoder reads first, None where there is none.
+    """
 
     size: int
     end: int
+    ends: tuple[int, ...]
+    bos: int | None
     start: int | None
 
     def encode(self, text: str) -> tuple[list[int], list[int]]:
@@ -38,13 +55,15 @@ class Tokenizer(Protocol):
         """The text of these tokens."""
 
     def closed(self, tokens: Collection[int]) -> set[int]:
-        """These tokens, the end, and all that is needed to find them in a text and to write any other text without them."""
+        """These tokens, those that begin and end texts, and all that is needed to find them in a text and to write any other text without them."""
 
 
 class Bytes:
     """Every UTF-8 byte is a token; one more ends a document."""
 
     size, end = 257, 256
+    ends: tuple[int, ...] = (256,)
+    bos: int | None = None
     start: int | None = None
 
     def encode(self, text: str) -> tuple[list[int], list[int]]:
@@ -59,10 +78,30 @@ class Bytes:
 
 
 class Learned:
-    """A tokenizer of the library ``tokenizers``."""
+    """A tokenizer of the library ``tokenizers``.
 
-    def __init__(self, inner: Any, end: int, start: int | None = None):
-        self.inner, self.end, self.start, self.size = inner, end, start, inner.get_vocab_size()
+    Args:
+        inner: the library's object.
+        end: id of the token that ends a text, or of several: the first is appended to texts.
+        start: id of the token that an encoder reads first.
+        bos: id of the token that is put before a text.
+        files: what the files beside the tokenizer say.
+        source: the file that it was read from.
+    """
+
+    def __init__(
+        self,
+        inner: Any,
+        end: int | Sequence[int],
+        start: int | None = None,
+        bos: int | None = None,
+        files: SpecialTokenFiles | None = None,
+        source: Path | None = None,
+    ):
+        self.inner, self.start, self.size = inner, start, inner.get_vocab_size()
+        self.ends = (end,) if isinstance(end, int) else tuple(end)
+        self.end, self.bos, self.source = self.ends[0], bos, source
+        self.files = files or SpecialTokenFiles()
 
     def encode(self, text: str) -> tuple[list[int], list[int]]:
         found = self.inner.encode(text, add_special_tokens=False)
@@ -93,7 +132,8 @@ class Learned:
             parts.setdefault(left + right, []).extend((left, right))
         kept = {
             *tokens,
-            self.end,
+            *self.ends,
+            *self._special(),
             *(number for word, number in numbers.items() if len(word) == 1),
         }  # a single sign is a byte
         ahead = list(kept)
@@ -104,6 +144,18 @@ class Learned:
             kept |= new
             ahead.extend(new)
         return kept
+
+    def _special(self) -> set[int]:
+        """Ids of the tokens with a role of their own, such as those that the post-processor adds."""
+        roles = ("bos", "eos", "unk", "pad")
+        words = {word for role in roles if (word := self.files.token(role)) is not None}
+        words |= set(self.files.additional_special_tokens())
+        template = self.files.chat_template or ""
+        added = self.inner.get_added_tokens_decoder().values()
+        words |= {token.content for token in added if token.content in template}
+        ids = {self.inner.token_to_id(word) for word in words} - {None}
+        ids |= set(self.inner.encode("", add_special_tokens=True).ids)
+        return ids | ({self.bos} if self.bos is not None else set())
 
     def pruned(self, tokens: Sequence[int]) -> Learned:
         """The tokenizer of these tokens alone, numbered in this order; they are ``closed``, so that texts of them are cut as before."""
@@ -122,18 +174,55 @@ class Learned:
             for token in whole["added_tokens"]
             if token["content"] in place
         ]
-        return Learned(type(self.inner).from_str(json.dumps(whole)), list(tokens).index(self.end))
+        _renumber_template(whole["post_processor"], place)
+        new = {token: index for index, token in enumerate(tokens)}
+        ends = [new[token] for token in self.ends if token in new]
+        inner = type(self.inner).from_str(json.dumps(whole))
+        start, bos = (None if one is None else new.get(one) for one in (self.start, self.bos))
+        return Learned(inner, ends, start, bos, self.files, self.source)
 
 
-def tokenizer(name: str, texts: Iterable[str], base: Path = Path()) -> Tokenizer:
-    """``bytes``; ``bpe:SIZE``, learned from ``texts`` (byte-level byte pairs); or that of a file: a ``tokenizer.json``, its folder, or a GGUF file.
+def _renumber_template(processor: dict[str, Any] | None, ids: Mapping[str, int]) -> None:
+    """Give the special tokens of a post-processor their ids in a pruned vocabulary, in place."""
+    if processor is None:
+        return
+    for part in processor.get("processors", [processor]):
+        for special in (part.get("special_tokens") or {}).values():
+            special["ids"] = [ids[word] for word in special["tokens"]]
+        for role in ("cls", "sep"):
+            if role in part:
+                part[role] = [part[role][0], ids[part[role][0]]]
 
-    Raises ValueError for an unknown name, a file that holds no tokenizer, and without the packages that it needs.
+
+def tokenizer(
+    name: str,
+    texts: Iterable[str],
+    base: Path = Path(),
+    end: EndOption | None = None,
+    bos: BosOption = "auto",
+) -> Tokenizer:
+    """Return the tokenizer that a name stands for.
+
+    Args:
+        name: ``bytes``; ``bpe:SIZE``, byte-level byte pairs that are learned from ``texts``; or a
+            ``tokenizer.json``, its folder, or a GGUF file.
+        texts: what ``bpe:SIZE`` learns from.
+        base: the folder from which files are looked for.
+        end: the tokens that end a text instead of those that the folder names.
+        bos: whether a text begins with the tokenizer's token for that; ``auto``: as it says itself.
+
+    Raises:
+        ValueError: for an unknown name, a file that holds no tokenizer, a missing package, and a
+            token that the tokenizer does not have.
     """
-    if name == "bytes":
-        return Bytes()
-    if name.startswith("bpe:"):
-        return _learned(name, texts)
+    if name == "bytes" or name.startswith("bpe:"):
+        if end is not None or bos is True:
+            option = "bos" if end is None else "end"
+            raise ValueError(
+                f"{option}: the tokenizer {name} has no special token but its own end. "
+                f"Expected no {option} for it. Leave it out"
+            )
+        return Bytes() if name == "bytes" else _learned(name, texts)
     try:
         path = located(name, base)
     except ValueError as error:
@@ -142,7 +231,8 @@ def tokenizer(name: str, texts: Iterable[str], base: Path = Path()) -> Tokenizer
         ) from error
     if path.is_dir():
         path = located("tokenizer.json", path)
-    return from_gguf(path) if path.suffix == ".gguf" else _from_json(path)
+    read = from_gguf if path.suffix == ".gguf" else _from_json
+    return read(path, end, bos)
 
 
 def _learned(name: str, texts: Iterable[str]) -> Tokenizer:
@@ -161,7 +251,7 @@ def _learned(name: str, texts: Iterable[str]) -> Tokenizer:
     return Learned(inner, inner.token_to_id(END))
 
 
-def _from_json(path: Path) -> Tokenizer:
+def _from_json(path: Path, end: EndOption | None = None, bos: BosOption = "auto") -> Tokenizer:
     library = _library(path.name)
     try:
         inner = library.Tokenizer.from_file(str(path))
@@ -169,16 +259,18 @@ def _from_json(path: Path) -> Tokenizer:
         raise ValueError(f"{path} holds no tokenizer: {error}") from error
     inner.no_truncation()  # a file may say how long a text its model takes: bytes would be lost in silence
     inner.no_padding()
-    ends = (END, "</s>", "<|im_end|>", "<eos>", "[SEP]")
-    end = next((number for word in ends if (number := inner.token_to_id(word)) is not None), None)
-    if end is None:
-        raise ValueError(
-            f"{path} has no token that ends a text; one of {', '.join(ends)} is needed"
-        )
-    return Learned(inner, end, inner.token_to_id("[CLS]"))
+    files = SpecialTokenFiles.of_folder(path.parent)
+    return Learned(
+        inner,
+        end_tokens(inner, files, path.name, end),
+        inner.token_to_id("[CLS]"),
+        bos_token(inner, files, path.name, bos),
+        files,
+        path,
+    )
 
 
-def from_gguf(path: Path) -> Tokenizer:
+def from_gguf(path: Path, end: EndOption | None = None, bos: BosOption = "auto") -> Tokenizer:
     """The tokenizer in the metadata of a GGUF file. Raises ValueError for one of a kind that is not known here."""
     library, fields = _library(path.name), metadata(path)
     kind = fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre")
@@ -202,8 +294,14 @@ def from_gguf(path: Path) -> Tokenizer:
             if kind == CONTROL
         ]
     )
+    files = SpecialTokenFiles.of_gguf(fields)
     return Learned(
-        inner, words.index(END) if END in words else fields["tokenizer.ggml.eos_token_id"]
+        inner,
+        end_tokens(inner, files, path.name, end),
+        None,
+        bos_token(inner, files, path.name, bos),
+        files,
+        path,
     )
 
 

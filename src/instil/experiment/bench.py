@@ -100,6 +100,12 @@ class Bench:
             return substitutes(images, self.splits, self.recipe)
 
     @property
+    def notes(self) -> list[str]:
+        """Sentences about samples that the source left out or changed."""
+        parts = (self.splits.train, self.splits.validation, self.splits.test)
+        return [note for part in parts for note in getattr(part, "notes", ())]
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Of one sample's first input: channels, height and width of an image."""
         inputs = self.examples.inputs(torch.zeros(1, dtype=torch.int64))

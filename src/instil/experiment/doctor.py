@@ -33,6 +33,7 @@ def doctor(recipe: Recipe) -> dict[str, Any]:
     return {
         "recipe": recipe.name,
         "stages": found,
+        "notes": [*getattr(bench.examples, "about", ()), *bench.notes],
         "problems": [problem for stage in found for problem in stage["problems"]],
     }
 

@@ -138,8 +138,11 @@ def export(path: Path, int8: bool, gguf: str | None = None, *, trust_code: bool 
     and as a GGUF file with weights of the type ``gguf``.
 
     Raises ValueError for a run that is not complete and a student that has not these forms, ImportError without the extra ``export``,
-    UntrustedCode where code of the folder would be executed without ``trust_code``.
+    UntrustedCode where code of the folder would be executed without ``trust_code``. A student that
+    has no GGUF form is written as its folder before that is said.
     """
+    from instil.export.gguf import check_type
+
     folder = RunFolder(path)
     if not (path / "student.safetensors").exists():
         raise ValueError(
@@ -147,14 +150,24 @@ def export(path: Path, int8: bool, gguf: str | None = None, *, trust_code: bool 
         )
     student = load(path, trust_code=trust_code)
     bench = Bench.of(student.recipe)
-    known = hasattr(student.net.model, "save_pretrained")
+    is_transformers = hasattr(student.net.model, "save_pretrained")
+    missing = ""
     if gguf is not None:
-        _export_gguf(folder, bench, student.net, gguf)
-    if bench.task.exports or not known:
-        _export(folder, bench, student.net, int8)
-    if known:
+        check_type(gguf)
+    if is_transformers:
         _export_folder(folder, bench, student.net)
+    if gguf is not None:
+        try:
+            _export_gguf(folder, bench, student.net, gguf)
+        except ValueError as error:
+            if not is_transformers:
+                raise
+            missing = f"{error}. {path / 'student'} is written; only student.gguf is missing"
+    if bench.task.exports or not is_transformers:
+        _export(folder, bench, student.net, int8)
     write_report(path)
+    if missing:
+        raise ValueError(missing)
 
 
 def _export_folder(folder: RunFolder, bench: Bench, net: Net) -> None:

@@ -41,10 +41,7 @@ def to_gguf(
     Gives ``file``, ``bytes`` and ``max_difference`` of the logits of ``batch`` by the file as it is read again. Raises ValueError for what GGUF or
     llama.cpp cannot say, where the file holds another model, and without the packages ``gguf`` and ``transformers``.
     """
-    if type not in ROUNDING:
-        raise ValueError(
-            f"gguf: there are no weights of the type '{type}'; {closest(type, ROUNDING)}"
-        )
+    check_type(type)
     made = standard(net.model).cpu().float()
     with atomic(path) as temporary:
         _write(made, tokenizer, temporary, type)
@@ -64,6 +61,14 @@ def to_gguf(
         "max_difference": found,
         "model": again,
     }
+
+
+def check_type(type: str) -> None:
+    """Raise ValueError for a type of weights that cannot be written."""
+    if type not in ROUNDING:
+        raise ValueError(
+            f"gguf: there are no weights of the type '{type}'; {closest(type, ROUNDING)}"
+        )
 
 
 def _write(model: Any, tokenizer: Any, path: Path, type: str) -> None:
@@ -164,14 +169,25 @@ def _add_tokenizer(writer: Any, tokenizer: Any, config: Any) -> None:
     writer.add_token_types(types)
     writer.add_token_merges(merges)
     writer.add_eos_token_id(tokenizer.end)
-    writer.add_bos_token_id(
-        config.bos_token_id if config.bos_token_id in control else tokenizer.end
-    )
-    writer.add_pad_token_id(
-        config.pad_token_id if config.pad_token_id in control else tokenizer.end
-    )
-    writer.add_add_bos_token(False)  # nothing comes before a text in training either
+    if len(tokenizer.ends) > 1:
+        writer.add_eot_token_id(tokenizer.ends[1])
+    bos, pad = (_id_of_role(tokenizer, role, config, control) for role in ("bos", "pad"))
+    writer.add_bos_token_id(bos if tokenizer.bos is None else tokenizer.bos)
+    writer.add_pad_token_id(pad)
+    # llama.cpp puts the same token before a text as training did, or none.
+    writer.add_add_bos_token(tokenizer.bos is not None)
     writer.add_add_space_prefix(False)
+    if tokenizer.files.chat_template is not None:
+        writer.add_chat_template(tokenizer.files.chat_template)
+
+
+def _id_of_role(tokenizer: Any, role: str, config: Any, control: set[int]) -> int:
+    """The special token of a role: the tokenizer's, the configuration's, or the end."""
+    token = tokenizer.files.token(role)
+    index = None if token is None else tokenizer.inner.token_to_id(token)
+    if index is None:
+        index = getattr(config, f"{role}_token_id")
+    return int(index) if index in control else int(tokenizer.end)
 
 
 def _pairs_of_bytes(tokenizer: Any) -> tuple[str, list[str], dict[str, int]]:

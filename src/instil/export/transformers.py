@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from instil.atomic import make_readable
 from instil.core import Batch, Net, dry
+from instil.data.tokenizers import Learned
 from instil.students.low_rank import LowRank
 
 TOLERANCE = 1e-4
@@ -51,7 +52,7 @@ def standard(model: nn.Module) -> Any:
 
 
 def to_transformers(
-    net: Net, batch: Batch, folder: str | Path, tokenizer: Any = None
+    net: Net, batch: Batch, folder: str | Path, tokenizer: Learned | None = None
 ) -> dict[str, Any]:
     """Write configuration, weights and, where there is one of the library ``tokenizers``, the tokenizer; the net itself is left as it is.
 
@@ -60,9 +61,10 @@ def to_transformers(
     """
     folder, made = Path(folder), standard(net.model)
     if tokenizer is not None:
-        _tell_ends(made, tokenizer.end)
+        _set_special_tokens(made, tokenizer)
         _write(tokenizer, folder, made.config)
     made.save_pretrained(folder)
+    make_readable(folder)
     again = type(made).from_pretrained(folder)
     found = difference(net, Net(again, net.call), batch, TOLERANCE, folder)
     size = sum(file.stat().st_size for file in folder.iterdir())
@@ -80,28 +82,74 @@ def difference(net: Net, again: Net, batch: Batch, tolerance: float, place: Path
     return found
 
 
-def _tell_ends(model: Any, end: int) -> None:
-    """The token that ends a text, as the student has learned it."""
+ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+TOKENIZER_OPTIONS = ("model_max_length", "clean_up_tokenization_spaces", "add_bos_token")
+"""Further keys of ``tokenizer_config.json`` that belong to the texts and not to a class."""
+
+
+def _set_special_tokens(model: Any, tokenizer: Learned) -> None:
+    """Write into the configurations which tokens begin, end and pad a text.
+
+    The generation configuration of the folder that the tokenizer comes from stays as it is, but
+    for the ids, which a smaller vocabulary changes.
+    """
+    from transformers import GenerationConfig
+
+    ids = _ids_of_roles(tokenizer)
+    source = {
+        key: value
+        for key, value in tokenizer.files.generation_config.items()
+        if not key.endswith("_token_id") and key != "transformers_version"
+    }
+    if source and hasattr(model, "generation_config"):
+        model.generation_config = GenerationConfig.from_dict(source)
     for config in (model.config, getattr(model, "generation_config", None)):
         if config is not None:
-            config.eos_token_id = end
-            config.pad_token_id = (
-                end if getattr(config, "pad_token_id", None) is None else config.pad_token_id
-            )
+            for name, value in ids.items():
+                setattr(config, name, value)
 
 
-def _write(tokenizer: Any, folder: Path, config: Any) -> None:
+def _ids_of_roles(tokenizer: Learned) -> dict[str, Any]:
+    """``eos_token_id`` (a list where several tokens end a text), ``pad_token_id``, ``bos_token_id``."""
+    ends = list(tokenizer.ends)
+    ids: dict[str, Any] = {"eos_token_id": ends if len(ends) > 1 else ends[0]}
+    for role, default in (("bos", tokenizer.bos), ("pad", tokenizer.end)):
+        token = tokenizer.files.token(role)
+        index = None if token is None else tokenizer.inner.token_to_id(token)
+        ids[f"{role}_token_id"] = default if index is None else index
+    return ids
+
+
+def _write(tokenizer: Learned, folder: Path, config: Any) -> None:
+    """Write the tokenizer with the special tokens and the chat template of its own folder."""
     from transformers import PreTrainedTokenizerFast
 
-    end = tokenizer.inner.id_to_token(tokenizer.end)
-    most = getattr(config, "max_position_embeddings", None)
-    given: Mapping[str, Any] = {
-        "eos_token": end,
-        "pad_token": end,
-        **({"model_max_length": most} if most else {}),
-    }
+    files = tokenizer.files
+    options: dict[str, Any] = {}
+    for role in ROLES:
+        token = files.token(role)
+        if token is not None and tokenizer.inner.token_to_id(token) is not None:
+            options[f"{role}_token"] = token
+    eos_token = options.get("eos_token")
+    if eos_token is None or tokenizer.inner.token_to_id(eos_token) not in tokenizer.ends:
+        options["eos_token"] = tokenizer.inner.id_to_token(tokenizer.end)
+    if tokenizer.bos is not None:
+        options["bos_token"] = tokenizer.inner.id_to_token(tokenizer.bos)
+    options.setdefault("pad_token", options["eos_token"])
+    additional = files.additional_special_tokens()
+    options["additional_special_tokens"] = [
+        token for token in additional if tokenizer.inner.token_to_id(token) is not None
+    ]
+    if (longest := getattr(config, "max_position_embeddings", None)) is not None:
+        options["model_max_length"] = longest
+    for key in TOKENIZER_OPTIONS:
+        if key in files.tokenizer_config:
+            options[key] = files.tokenizer_config[key]
+    options["add_bos_token"] = tokenizer.bos is not None
     fast: Any = PreTrainedTokenizerFast
-    fast(tokenizer_object=tokenizer.inner, **given).save_pretrained(folder)
+    written = fast(tokenizer_object=tokenizer.inner, **options)
+    written.chat_template = files.chat_template
+    written.save_pretrained(folder)
 
 
 def _logits(net: Net, batch: Batch) -> Tensor:

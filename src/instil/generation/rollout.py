@@ -13,6 +13,8 @@ from instil.generation.sampling import sample_tokens
 
 Choose = Callable[[Sequence[Tensor], Tensor], tuple[Tensor, Tensor]]
 """Maps the logits (N, V) of each net and two uniform numbers (N, 2) to tokens (N,) and the log-probability of each."""
+End = int | Sequence[int] | None
+"""The token that ends a text, or several of which every one does; None where no token does."""
 SALT = 3001
 """Random stream of the sampled tokens."""
 
@@ -20,7 +22,7 @@ SALT = 3001
 def continue_texts(
     net: Net,
     batch: Batch,
-    end: int | None = None,
+    end: End = None,
     prompt: int = 1,
     max_new_tokens: int | None = None,
     temperature: float = 1.0,
@@ -57,7 +59,7 @@ def roll_out(
     batch: Batch,
     nets: Sequence[Ask],
     choose: Choose,
-    end: int | None = None,
+    end: End = None,
     prompt: int = 1,
     max_new_tokens: int | None = None,
     salt: int = SALT,
@@ -72,7 +74,7 @@ def roll_out(
             ends where ``valid`` begins, or after ``prompt`` tokens if that is later.
         nets: what reads the text so far.
         choose: picks the next tokens.
-        end: token that ends a text; None: no token does.
+        end: token that ends a text, or several of them; None: no token does.
         prompt: least number of tokens of a prompt.
         max_new_tokens: most tokens of a text; None: up to the end of the row.
         salt: random stream.
@@ -85,6 +87,8 @@ def roll_out(
         ``label``. Rows without a valid position get no text.
     """
     is_valid = batch["valid"]
+    stops = stop_tokens(end)
+    stop = torch.tensor(stops, dtype=torch.int64, device=is_valid.device)
     numbers = uniform(batch, 2 * is_valid.shape[1], salt).view(*is_valid.shape, 2)
     start = prompt_lengths(batch, prompt)
     ids = torch.cat([batch["input_ids"], torch.zeros_like(batch["input_ids"][:, :1])], 1)
@@ -101,14 +105,14 @@ def roll_out(
         _put(ids, torch.where(writes, length, ids.shape[1] - 1), token, writes)
         _put(log_probability, torch.where(writes, length, ids.shape[1] - 1), log.float(), writes)
         length = length + writes
-        writes = writes & (token != end) if end is not None else writes
+        writes = writes & ~torch.isin(token, stop)
     column = torch.arange(ids.shape[1], device=ids.device)[None]
     is_new, is_text = (
         (column >= start[:, None]) & (column < length[:, None]),
         column < length[:, None],
     )
     text = {
-        "input_ids": torch.where(is_text, ids, ids.new_full((), end or 0))[:, :-1],
+        "input_ids": torch.where(is_text, ids, ids.new_full((), next(iter(stops), 0)))[:, :-1],
         "attention_mask": is_text[:, :-1].to(batch["attention_mask"].dtype),
         "valid": is_new[:, 1:],
         "label": torch.full_like(ids[:, 1:], UNLABELLED),
@@ -116,6 +120,13 @@ def roll_out(
         "log_probability": torch.where(is_new, log_probability, 0.0)[:, 1:],
     }
     return {key: value for key, value in batch.items() if key not in TEXT_KEYS} | text
+
+
+def stop_tokens(end: End) -> tuple[int, ...]:
+    """The tokens that end a text, none where there is none."""
+    if end is None:
+        return ()
+    return (end,) if isinstance(end, int) else tuple(end)
 
 
 def prompt_lengths(batch: Batch, prompt: int = 1) -> Tensor:

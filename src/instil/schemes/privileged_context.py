@@ -135,7 +135,10 @@ class PrivilegedContext(Writer):
 
 
 def with_context(batch: Batch) -> Batch:
-    """The batch with each row's context before it, without a gap between them: rows (N, T) and contexts (N, C) give (N, C + T)."""
+    """The batch with each row's context before it, without a gap between them: rows (N, T) and contexts (N, C) give (N, C + T).
+
+    A token that begins a text (``num_bos``) stays in front of the context.
+    """
     ids, mask = (
         torch.cat([batch[before], batch[key]], 1)
         for before, key in (("context_ids", "input_ids"), ("context_mask", "attention_mask"))
@@ -143,7 +146,10 @@ def with_context(batch: Batch) -> Batch:
     length = batch["context_mask"].sum(1, keepdim=True)
     place = torch.arange(ids.shape[1], device=ids.device)[None]
     gap = batch["context_ids"].shape[1] - length
-    source = torch.where(place < length, place, (place + gap).clamp_max(ids.shape[1] - 1))
+    num_bos = batch.get("num_bos", torch.zeros_like(length[:, 0]))[:, None]
+    before = torch.where(place < num_bos, batch["context_ids"].shape[1] + place, place - num_bos)
+    is_row = place >= length + num_bos
+    source = torch.where(is_row, (place + gap).clamp_max(ids.shape[1] - 1), before)
     rows = {
         "input_ids": ids.gather(1, source),
         "attention_mask": mask.gather(1, source) * (place + gap < ids.shape[1]),

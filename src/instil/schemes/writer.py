@@ -18,17 +18,17 @@ from instil.core import (
     Teacher,
     at_progress,
 )
-from instil.generation.rollout import SALT, Choose, continue_texts, roll_out
+from instil.generation.rollout import SALT, Choose, continue_texts, roll_out, stop_tokens
 
 Tokens = Annotated[int, Ge(1)]
-Token = Annotated[int, Ge(0)]
+Token = Annotated[int, Ge(0)] | list[Annotated[int, Ge(0)]]
 Share = Annotated[float, Gt(0), Le(1)]
 
 
 class Writer(Scheme):
     """Writes after the prompts of a batch of tokens: student, teacher, or both; the options are those of ``roll_out`` and ``sample_tokens``.
 
-    ``end``: the token that ends a text; in a recipe null is that of the data's tokenizer.
+    ``end``: the token that ends a text, or a list of them; in a recipe null is that of the data's tokenizer.
     ``prompt``: of a row at least so many tokens are read, not written.
     ``max_new_tokens``: of a text; null: as many as the row is long.
     ``temperature``: of what is written; 0 is the likeliest token.
@@ -97,9 +97,10 @@ class Writer(Scheme):
                 f"scheme.vocabulary: a net has fewer tokens. Expected at most {min(sizes)}, got {self.vocabulary}"
             )
         self.vocabulary = self.vocabulary or min(sizes)
-        if self.end is not None and self.end >= self.vocabulary:
+        wrong = [token for token in stop_tokens(self.end) if token >= self.vocabulary]
+        if wrong:
             raise ValueError(
-                f"scheme.end: there is no such token. Expected a token from 0 to {self.vocabulary - 1}, got {self.end}. "
+                f"scheme.end: there is no such token. Expected a token from 0 to {self.vocabulary - 1}, got {wrong[0]}. "
                 "Leave end out for the end of the data's tokenizer"
             )
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from instil.core import Batch, Outputs, as_net, dry, size
 from instil.generation.reader import rows_of
-from instil.generation.rollout import continue_texts, roll_out
+from instil.generation.rollout import End, continue_texts, roll_out
 from instil.generation.sampling import sample_tokens
 from instil.objectives.heads import Signal
 from instil.objectives.token_divergence import token_divergence, vocabulary_of
@@ -29,7 +29,7 @@ def texts_after_prompts(
     ``samples``: rows of tokens that know what their numbers say (``text_of``).
     """
     batch = samples.__getitems__(range(min(JUDGED, len(samples))))
-    answers = not bool(batch["valid"][:, 0].all())
+    answers = bool(samples.has_prompts)
     batch = batch if answers else {key: value[:SHOWN] for key, value in batch.items()}
     half = 1 if answers else batch["input_ids"].shape[1] // 2
     device = next((parameter.device for parameter in net.parameters()), torch.device("cpu"))
@@ -53,7 +53,7 @@ def texts_after_prompts(
             net,
             teacher,
             batch,
-            samples.end,
+            samples.ends,
             half,
             None if answers else LENGTH,
             samples.vocabulary,
@@ -66,7 +66,7 @@ def exposure_bias_gap(
     net: nn.Module,
     teacher: nn.Module,
     batch: Batch,
-    end: int | None,
+    end: End,
     prompt: int = 1,
     max_new_tokens: int | None = None,
     vocabulary: int | None = None,
@@ -133,7 +133,7 @@ def _written(
         batch,
         [net],
         lambda logits, numbers: sample_tokens(logits[0], numbers[:, 0], 0.0),
-        samples.end,
+        samples.ends,
         prompt,
         max_new_tokens,
         vocabulary=samples.vocabulary,
@@ -151,7 +151,7 @@ def _row(
     new = token[number][token[number] >= 0]
     parts = {"prompt": ids[:start], "text": there, "said": new}
     return {
-        name: samples.text_of([one for one in part.tolist() if one != samples.end])
+        name: samples.text_of([one for one in part.tolist() if one not in samples.ends])
         for name, part in parts.items()
     }
 

@@ -190,6 +190,8 @@ CASES: dict[str, Case] = {
     "deit_hard_loss": Case(
         TOKENS, same, lambda x: F.cross_entropy(x.student, x.teacher.argmax(-1))
     ),
+    "bild_loss": Case(LOGITS, same, tokens.bild),
+    "sinkd_loss": Case(LOGITS, same, tokens.sinkd),
     "dist_loss": Case(LOGITS, same, None, through(sides, lambda m: m.DISTLoss(**WHERE))),
     "dkd_loss": Case(TOKENS, labelled, plain.dkd),
     "gkl_loss": Case(TOKENS, same, plain.gkl),

@@ -88,6 +88,29 @@ def todi(x: Inputs, beta: float = 1.0) -> Tensor:
     return ((weight * teacher.exp() - (1 - weight) * student.exp()) * ratio).sum(-1).mean()
 
 
+def bild(x: Inputs, top_k: int = 8, temperature: float = 3.0) -> Tensor:
+    total = x.student.new_zeros(())
+    first, second = torch.triu_indices(top_k, top_k, 1)
+    for leading in (x.teacher, x.student):
+        index = leading.topk(top_k, -1).indices
+        differences = []
+        for side in (x.student, x.teacher):
+            top = side.gather(-1, index) / temperature
+            differences.append((top[..., first] - top[..., second]).log_softmax(-1))
+        total = total + divergence(differences[1], differences[0])
+    return total
+
+
+def sinkd(x: Inputs, temperature: float = 2.0, epsilon: float = 0.1) -> Tensor:
+    student, teacher = ((side / temperature).softmax(-1) for side in (x.student, x.teacher))
+    cost = torch.cdist(student, teacher, p=1.0)
+    plan = (-cost / epsilon).exp()
+    for _ in range(20):
+        plan = plan / plan.sum(1, keepdim=True)
+        plan = plan / plan.sum(0, keepdim=True)
+    return (plan * cost).sum() / len(cost)
+
+
 def taid(x: Inputs) -> Tensor:
     return kl(x.student, (x.student.detach() + x.teacher) / 2)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from instil.objectives.logits.alpha_beta import alpha_beta_loss
+from instil.objectives.logits.bild import bild_loss
 from instil.objectives.logits.todi import todi_loss
 from tests.golden.cases import Case
 from tests.golden.language import Answer, answer, sides, temperature
@@ -24,4 +25,12 @@ def todi(case: Case) -> Answer:
     return answer(case, todi_loss(*sides(case), beta, temperature(case), False, reduction="none"))
 
 
-ADAPTERS = {"abkd": abkd, "todi": todi}
+def bild(case: Case) -> Answer:
+    """The code computes one direction per call; the loss is the sum of both."""
+    if "student_led" in case.options:
+        raise NotImplementedError("one direction of bild")
+    top_k = case.option("top_k", 8)
+    return answer(case, bild_loss(*sides(case), top_k, temperature(case), "none"))
+
+
+ADAPTERS = {"abkd": abkd, "todi": todi, "bild": bild}

@@ -1,0 +1,114 @@
+"""Differences between the largest logits, compared for the teacher's and for the student's choice."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from annotated_types import Ge
+from torch import Tensor
+
+from instil.core import Batch, Card, Positive, full
+from instil.objectives.logit_objective import (
+    LogitObjective,
+    kl_divergence,
+    reduced,
+    require_same_logits,
+)
+
+EXCLUDED = -1e30
+"""Finite stand-in for the logit of a pair with an impossible class."""
+
+
+def bild_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    top_k: int = 8,
+    temperature: float = 3.0,
+    reduction: str = "mean",
+) -> Tensor:
+    """Bi-directional logits difference loss (Li et al. 2025, Eq. 8).
+
+    The differences ``z_i - z_j`` of all pairs among the ``top_k`` largest teacher logits, divided
+    by the temperature, form a distribution over the pairs. The loss is the KL divergence from the
+    teacher's to the student's distribution, plus the same for the ``top_k`` largest student logits.
+
+    Args:
+        student_logits: (..., C).
+        teacher_logits: (..., C).
+        top_k: number of logits on each side, >= 2; all of them if there are fewer classes.
+        temperature: divisor of the logits, > 0.
+        reduction: ``"mean"`` or ``"none"`` (one value per item).
+
+    Returns:
+        Scalar, or (...) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes differ or there is only one class.
+
+    Example:
+        >>> import torch
+        >>> bild_loss(torch.zeros(2, 3), torch.eye(3)[:2])
+        tensor(0.0350)
+    """
+    require_same_logits(student_logits, teacher_logits, classes=2)
+    student_logits = full(student_logits) / temperature
+    teacher_logits = full(teacher_logits) / temperature
+    top_k = min(top_k, student_logits.shape[-1])
+    values = torch.zeros_like(student_logits[..., 0])
+    for leading in (teacher_logits, student_logits):
+        index = leading.detach().topk(top_k, dim=-1).indices
+        student_top = student_logits.gather(-1, index)
+        teacher_top = teacher_logits.gather(-1, index)
+        values = values + _pairwise_kl(student_top, teacher_top)
+    return reduced(values, reduction)
+
+
+def _pairwise_kl(student_top: Tensor, teacher_top: Tensor) -> Tensor:
+    """KL divergence between the distributions over pairs, (..., K) logits in their common order."""
+    top_k = student_top.shape[-1]
+    first, second = torch.triu_indices(top_k, top_k, 1, device=student_top.device)
+    impossible = torch.isneginf(student_top) | torch.isneginf(teacher_top)
+    excluded = impossible[..., first] | impossible[..., second]
+    log_probabilities = []
+    for logits in (teacher_top, student_top):
+        logits = logits.masked_fill(impossible, 0.0)
+        difference = logits[..., first] - logits[..., second]
+        log_probabilities.append(difference.masked_fill(excluded, EXCLUDED).log_softmax(-1))
+    return kl_divergence(*log_probabilities)
+
+
+class BiLD(LogitObjective):
+    """Bi-directional logits difference: the ranking of the largest logits, without the long tail.
+
+    ``top_k``: number of logits on each side.
+    ``temperature``: divisor of the logits.
+    """
+
+    card = Card(
+        "BiLD: Bi-directional Logits Difference Loss for Large Language Model Distillation",
+        "https://arxiv.org/abs/2406.13555",
+        "COLING",
+        2025,
+        source="logits",
+        tasks=("classification", "language"),
+        labels=("single",),
+        equation=r"\mathrm{KL}(d^t_{T} \Vert d^s_{T}) + \mathrm{KL}(d^t_{S} \Vert d^s_{S}), \quad d_{K} = \mathrm{softmax}_{i < j \in K} "
+        r"\tfrac{z_i - z_j}{\tau}, \quad K \text{ the } k \text{ largest of teacher } T \text{ or student } S",
+        use="Language models fine-tuned for one task, whose tail is noise: only the order and the distances of the likeliest tokens are matched. "
+        "A common shift of all logits changes nothing.",
+        pitfalls="The pairs grow with the square of top_k. Classes outside both choices get no gradient, so use it with the label's cross-entropy; "
+        "the paper does. The values carry no factor of temperature².",
+    )
+
+    def __init__(
+        self,
+        top_k: Annotated[int, Ge(2)] = 8,
+        temperature: Positive = 3.0,
+        standardize: bool = False,
+    ):
+        super().__init__(standardize)
+        self.top_k, self.temperature = top_k, temperature
+
+    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
+        return bild_loss(student, teacher, self.top_k, self.temperature, "none")

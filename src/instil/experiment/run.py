@@ -18,6 +18,7 @@ from instil.experiment.arm_progress import ArmProgress, trainings
 from instil.experiment.arms import Arm, Arms
 from instil.experiment.bench import Bench
 from instil.experiment.folder import RunFolder, environment
+from instil.experiment.mistakes import write_mistakes
 from instil.experiment.rehearsal import rehearse
 from instil.export.student import save_student
 from instil.predict import load
@@ -130,6 +131,7 @@ def _finish(bench: Bench, folder: RunFolder, distilled: list[Arm]) -> None:
             result = folder.read_json("result.json")
             warning = f"the student could not be exported to ONNX: {error}"
             folder.write_json("result.json", result | {"warnings": [*result["warnings"], warning]})
+    write_mistakes(bench, folder)
     write_report(folder.path)
 
 

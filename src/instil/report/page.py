@@ -14,7 +14,7 @@ from string import Template
 from typing import Any
 
 from instil.atomic import atomic
-from instil.report import curves, evidence, plots, quality, svg, tables, text, trust
+from instil.report import curves, evidence, mistakes, plots, quality, svg, tables, text, trust
 from instil.report.continuations import continuations
 from instil.report.legend import legend
 from instil.report.plots import Plot
@@ -193,6 +193,8 @@ def _trust(record: Record, drawn: list[Plot], draw: Draw) -> dict[str, str]:
         "shares": _figure(curves.loss_shares(record), drawn, draw),
         "agreement": _figure(agreement, drawn, draw),
         "confusion": _figure(quality.confusion(record), drawn, draw),
+        "mistakes": mistakes.examples(record),
+        "by_class": mistakes.by_class(record),
     }
 
 
@@ -203,10 +205,30 @@ def _measured(record: Record) -> dict[str, str]:
         else "<p>The recipe is missing from the run folder.</p>"
     )
     return {
+        "files": _files(record),
         "measured": tables.terms([*trust.measured(record), *tables.environment(record)]),
         "pictures": _pictures(record),
         "recipe": recipe,
     }
+
+
+FILES = {
+    "student.safetensors": "the student’s weights",
+    "student.onnx": "the student for ONNX runtimes",
+    "student.int8.onnx": "the same with 8-bit weights",
+    "student.gguf": "the student for llama.cpp",
+    "recipe.yaml": "repeat the run with it",
+    "result.json": "all numbers of this page",
+    "metrics.jsonl": "every record of the trainings",
+    "environment.json": "versions and hardware",
+}
+
+
+def _files(record: Record) -> str:
+    """Links to the files beside the page."""
+    present = [(name, use) for name, use in FILES.items() if (record.folder / name).is_file()]
+    items = "".join(f'<li><a href="{name}">{name}</a>, {use}</li>' for name, use in present)
+    return f"<h3>Files beside this page</h3><ul>{items}</ul>" if items else ""
 
 
 def _pictures(record: Record) -> str:

@@ -92,7 +92,7 @@ def _bins(arm: str, bins: list[dict[str, Any]], most: float) -> dict[str, Any]:
 
 
 def confusion(record: Record) -> Plot | str:
-    """Which class is taken for which, for the distilled student."""
+    """Confusion matrix of the distilled student."""
     counts = record.at("details", "distilled", "confusion")
     n = len(counts) if isinstance(counts, list) else 0
     if not n or not all(
@@ -147,7 +147,7 @@ def _cells(names: list[str], counts: list[list[float]]) -> dict[str, Any]:
         ],
         "text": [[f"{value:g}" if value else "" for value in row] for row in counts],
         "texttemplate": "%{text}" if n <= 20 else "",
-        "hovertemplate": "%{customdata[0]} taken for %{customdata[1]}: %{customdata[2]} (%{customdata[3]:.1%})<extra></extra>",
+        "hovertemplate": "%{customdata[0]} predicted as %{customdata[1]}: %{customdata[2]} (%{customdata[3]:.1%})<extra></extra>",
         "zmin": -1,
         "zmax": 1,
         "xgap": 1 if n <= 30 else 0,
@@ -169,7 +169,7 @@ def _worst(names: list[str], counts: list[list[float]]) -> str:
     return (
         "Most frequent mistakes: "
         + ", ".join(
-            f"{names[true]} taken for {names[guess]} ({value:g})" for value, true, guess in worst
+            f"{names[true]} predicted as {names[guess]} ({value:g})" for value, true, guess in worst
         )
         + "."
     )

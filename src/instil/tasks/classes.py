@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Batch
-from instil.tasks.scores import scores
+from instil.tasks.scores import mistakes, scores
 from instil.tasks.task import Evaluation, Task
 
 
@@ -45,14 +45,22 @@ class ClassTask(Task):
     ) -> Evaluation:
         """Metrics and details (see ``scores``) of a net over what counts in ``batches``, in eval mode; with a teacher also how often both agree."""
         collected: list[tuple[Tensor, ...]] = []
+        seen = 0
         for batch, mine, theirs in self.answers(net, batches, teacher):
-            rows = (
+            rows = torch.arange(seen, seen + len(batch["label"]), device=batch["label"].device)
+            seen += len(rows)
+            parts = (
                 mine["logits"],
                 batch["label"],
+                rows,
                 *([] if teacher is None else [theirs["logits"]]),
             )
             collected.append(
-                tuple(part[batch["valid"]] for part in rows) if "valid" in batch else rows
+                tuple(part[batch["valid"]] for part in parts) if "valid" in batch else parts
             )
-        logits, label, *others = (torch.cat(parts) for parts in zip(*collected, strict=True))
-        return scores(logits, label, others[0] if others else None, self.kind)
+        logits, label, rows, *others = (torch.cat(parts) for parts in zip(*collected, strict=True))
+        metrics, details = scores(logits, label, others[0] if others else None, self.kind)
+        if self.kind == "single" and "image" in self.inputs:
+            teacher_logits = others[0] if others else None
+            details["mistakes"] = mistakes(logits, label, rows, teacher_logits)
+        return metrics, details

@@ -11,6 +11,7 @@ from torch import Tensor
 from instil.core import UNLABELLED, full
 
 BINS = 15
+MISTAKES = 10  # shown as examples
 LARGEST_CONFUSION = 200  # classes; beyond, the table would be megabytes that nobody can look at
 
 
@@ -43,6 +44,33 @@ def scores(
     if teacher_logits is not None:
         metrics["agreement"] = agreement(logits, full(teacher_logits.detach()).cpu(), kind)
     return metrics, details
+
+
+def mistakes(
+    logits: Tensor, label: Tensor, rows: Tensor, teacher_logits: Tensor | None = None
+) -> list[dict[str, Any]]:
+    """The most confident wrong decisions, at most ``MISTAKES`` of them.
+
+    Args:
+        logits: (N, C).
+        label: (N,); -100 where there is none.
+        rows: (N,), position of each sample in its split.
+        teacher_logits: (N, D) of the teacher, if there is one.
+
+    Returns:
+        One entry per mistake with ``row``, ``true``, ``student``, ``teacher`` and ``confidence``.
+    """
+    confidence, predicted = full(logits.detach()).softmax(1).max(1)
+    wrong = ((predicted != label) & (label != UNLABELLED)).nonzero()[:, 0]
+    order = wrong[confidence[wrong].argsort(descending=True, stable=True)][:MISTAKES]
+    answers = [None] * len(order)
+    if teacher_logits is not None and teacher_logits.shape == logits.shape:
+        answers = teacher_logits[order].argmax(1).tolist()
+    columns = (values[order].tolist() for values in (rows, label, predicted, confidence))
+    return [
+        {"row": row, "true": true, "student": student, "teacher": teacher, "confidence": share}
+        for row, true, student, share, teacher in zip(*columns, answers, strict=True)
+    ]
 
 
 def agreement(student: Tensor, teacher: Tensor, kind: str) -> float:

@@ -192,6 +192,7 @@ CASES: dict[str, Case] = {
     ),
     "bild_loss": Case(LOGITS, same, tokens.bild),
     "sinkd_loss": Case(LOGITS, same, tokens.sinkd),
+    "spherical_kd_loss": Case(LOGITS, same, tokens.spherical_kd),
     "dist_loss": Case(LOGITS, same, None, through(sides, lambda m: m.DISTLoss(**WHERE))),
     "dkd_loss": Case(TOKENS, labelled, plain.dkd),
     "gkl_loss": Case(TOKENS, same, plain.gkl),

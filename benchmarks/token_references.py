@@ -111,6 +111,15 @@ def sinkd(x: Inputs, temperature: float = 2.0, epsilon: float = 0.1) -> Tensor:
     return (plan * cost).sum() / len(cost)
 
 
+def spherical_kd(x: Inputs, multiplier: float = 2.0, temperature: float = 4.0) -> Tensor:
+    shape = x.student.shape[-1:]
+    student, teacher = (
+        (F.layer_norm(side, shape, eps=1e-7) * multiplier / temperature).log_softmax(-1)
+        for side in (x.student, x.teacher)
+    )
+    return temperature**2 * divergence(teacher, student)
+
+
 def taid(x: Inputs) -> Tensor:
     return kl(x.student, (x.student.detach() + x.teacher) / 2)
 

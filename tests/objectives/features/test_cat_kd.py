@@ -98,3 +98,19 @@ def test_compiles_whole() -> None:
         assert torch.allclose(
             compiled(student, teacher, 2, normalize), cat_kd_loss(student, teacher, 2, normalize)
         )
+
+
+def test_binarized_teacher_maps_are_one_above_their_mean_absolute_value() -> None:
+    student = torch.randn(2, 3, 4, 4, dtype=torch.float64)
+    teacher = torch.randn(2, 3, 4, 4, dtype=torch.float64)
+    binary = torch.zeros_like(teacher)
+    for n in range(2):
+        for c in range(3):
+            threshold = sum(abs(v) for v in teacher[n, c].flatten().tolist()) / 16
+            for i in range(4):
+                for j in range(4):
+                    binary[n, c, i, j] = float(teacher[n, c, i, j] > threshold)
+    value = cat_kd_loss(student, teacher, 2, reduction="none", binarize=True)
+    assert torch.allclose(value, cat_kd_loss(student, binary, 2, reduction="none"))
+    objective = CatKD(binarize=True)
+    assert objective.binarize

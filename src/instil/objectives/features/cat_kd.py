@@ -36,11 +36,35 @@ def cat_kd_loss(
     resolution: int = 2,
     normalize: bool = False,
     reduction: str = "mean",
+    binarize: bool = False,
 ) -> Tensor:
-    """Mean squared difference of class activation maps (N, C, H, W), pooled to resolution x resolution (Guo et al. 2023, eq. 5).
+    """Class attention transfer loss (Guo et al. 2023, Eq. 5).
 
-    ``normalize``: each class's pooled map to unit length first. H and W may differ. Raises ValueError for other classes.
+    Mean squared difference of class activation maps, pooled to ``resolution`` x ``resolution``.
+
+    Args:
+        student: class activation maps (N, C, H, W) of the student.
+        teacher: class activation maps (N, C, H, W) of the teacher; H and W may differ.
+        resolution: rows and columns after pooling, >= 1.
+        normalize: scale each pooled map to unit length.
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+        binarize: replace the teacher's maps by 1 where they exceed their mean absolute value, and
+            by 0 elsewhere, before pooling.
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the numbers of classes differ.
+
+    Example:
+        >>> import torch
+        >>> cat_kd_loss(torch.zeros(1, 2, 2, 2), torch.ones(1, 2, 4, 4))
+        tensor(1.)
     """
+    if binarize:
+        threshold = full(teacher).abs().mean((2, 3), keepdim=True)
+        teacher = (full(teacher) > threshold).to(threshold.dtype)
     mine, theirs = (
         F.adaptive_avg_pool2d(full(side), resolution).flatten(2) for side in (student, teacher)
     )
@@ -56,6 +80,7 @@ class CatKD(Objective):
     ``resolution``: positions a side that the maps are pooled to (4 for ResNet18 <- ResNet34 on ImageNet, and for ShuffleNets).
     ``normalize``: each class's map to unit length first, as the authors do between nets of different families, and where maps are all that is learnt
     from (the paper's CAT).
+    ``binarize``: replace the teacher's maps by 1 above their mean absolute value and 0 elsewhere, as in the paper's study of what the maps carry.
     """
 
     card = Card(
@@ -76,9 +101,14 @@ class CatKD(Objective):
     needs: ClassVar = dict.fromkeys(("student", "teacher"), (("features",), ("head",)))
     samples = True
 
-    def __init__(self, resolution: Annotated[int, Ge(1)] = 2, normalize: bool = False):
+    def __init__(
+        self,
+        resolution: Annotated[int, Ge(1)] = 2,
+        normalize: bool = False,
+        binarize: bool = False,
+    ):
         super().__init__()
-        self.resolution, self.normalize = resolution, normalize
+        self.resolution, self.normalize, self.binarize = resolution, normalize, binarize
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """Raises ValueError where a classifier does not read the deepest stage, the classes differ, or a map has one position."""
@@ -92,7 +122,12 @@ class CatKD(Objective):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         return cat_kd_loss(
-            self._map(student), self._map(teacher), self.resolution, self.normalize, "none"
+            self._map(student),
+            self._map(teacher),
+            self.resolution,
+            self.normalize,
+            "none",
+            self.binarize,
         )
 
     def _map(self, side: Outputs) -> Tensor:

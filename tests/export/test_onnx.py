@@ -1,4 +1,7 @@
+import functools
+import json
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,9 @@ from instil.export import onnx as export
 from instil.export.int8 import quantize
 from instil.export.latency import measure
 from instil.export.onnx import to_onnx
+from instil.export.onnx_labels import describe
 from instil.export.session import Session
+from instil.tasks.classification import call
 
 
 @pytest.fixture
@@ -174,3 +179,40 @@ def test_warnings_of_the_users_model_are_not_swallowed(
 
     with export._quiet(), pytest.warns(UserWarning, match="mine"):
         warnings.warn("mine", stacklevel=1)
+
+
+def test_axes_and_metadata_have_names(net: Net, batch: Batch, tmp_path: Path) -> None:
+    import onnx
+
+    normalised = Net(net.model, functools.partial(call, size=8, mean=[0.5], std=[0.25]))
+    classes = ["cat", "dog", "eel", "fox", "großer Bär"]
+    metadata = describe(normalised, "classification", classes, (1, 8, 8), ("image",))
+    path, small = tmp_path / "s.onnx", tmp_path / "s.int8.onnx"
+    to_onnx(normalised, batch, path, metadata=metadata)
+    quantize(path, [batch], small)
+    for file in (path, small):
+        model = onnx.load(str(file))
+        found = {entry.key: entry.value for entry in model.metadata_props}
+        assert json.loads(found["classes"]) == classes
+        assert json.loads(found["input_shape"]) == [1, 8, 8]
+        assert json.loads(found["input_range"]) == [0, 1]
+        assert json.loads(found["normalisation"]) == {
+            "where": "inside the graph",
+            "size": 8,
+            "mean": [0.5],
+            "std": [0.25],
+        }
+        assert (found["task"], found["instil_version"]) == ("classification", version("instil"))
+        axes = {
+            value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
+            for value in (*model.graph.input, *model.graph.output)
+        }
+        assert axes == {"image": ["batch", 1, 8, 8], "logits": ["batch", 5]}
+
+
+def test_a_file_without_metadata_still_names_its_axes(file: Path) -> None:
+    import onnx
+
+    model = onnx.load(str(file))
+    assert not model.metadata_props
+    assert model.graph.output[0].type.tensor_type.shape.dim[0].dim_param == "batch"

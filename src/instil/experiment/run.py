@@ -222,12 +222,15 @@ def _export(folder: RunFolder, bench: Bench, net: Net, int8: bool) -> None:
     from instil.export.int8 import quantize
     from instil.export.latency import measure
     from instil.export.onnx import to_onnx
+    from instil.export.onnx_labels import describe
     from instil.export.session import Session
 
     bench.task.check_export()
     batch = next(iter(bench.loader(bench.splits.validation, shuffle=False)))
     graph, small = folder.path / "student.onnx", folder.path / "student.int8.onnx"
-    written: dict[str, Any] = {"onnx": to_onnx(net, batch, graph, bench.task.inputs)}
+    inputs, classes = bench.task.inputs, bench.splits.classes
+    about = describe(net, bench.recipe.task.name, classes, bench.shape, inputs)
+    written: dict[str, Any] = {"onnx": to_onnx(net, batch, graph, inputs, about)}
     if int8:
         written["int8"] = quantize(graph, _calibration(bench), small)
     for name, path in (("onnx", graph), ("int8", small)):

@@ -7,7 +7,7 @@ import copy
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from instil.atomic import atomic
 from instil.core import Batch, Net, size
 from instil.export.latency import resized
+from instil.export.onnx_labels import label_file
 from instil.export.session import Session, arrays
 
 TOLERANCE = 1e-4
@@ -36,28 +37,45 @@ class _Graph(nn.Module):
 
 
 def to_onnx(
-    net: Net, batch: Batch, path: str | Path, names: Sequence[str] = ("image",)
+    net: Net,
+    batch: Batch,
+    path: str | Path,
+    names: Sequence[str] = ("image",),
+    metadata: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Write ``path``: what the batch has under ``names``, any number of rows, to ``logits``; the net itself is left as it is.
+    """Write a graph from the inputs ``names``, any number of rows, to ``logits``.
 
-    An ``image`` is (N, C, H, W), float in [0, 1].
+    Args:
+        net: left as it is.
+        batch: an example. An ``image`` is (N, C, H, W), float in [0, 1].
+        path: of the ONNX file.
+        names: keys of the batch that are the inputs of the graph.
+        metadata: stored in the file as ``metadata_props``, such as that of ``describe``.
 
-    Returns ``file``, ``bytes`` and ``max_difference`` (of the logits between PyTorch and ONNX, over several batch sizes).
-    Raises ImportError without the extra ``export``; ValueError where the model cannot be exported; RuntimeError where the logits differ.
+    Returns:
+        ``file``, ``bytes`` and ``max_difference`` (of the logits between PyTorch and ONNX, over
+        several batch sizes).
+
+    Raises:
+        ImportError: without the extra ``export``.
+        ValueError: if the model cannot be exported.
+        RuntimeError: if the logits differ.
     """
     path = Path(path)
     _needs_export()
+    import onnx
+
     graph = _Graph(copy.deepcopy(net), names).cpu().float().eval()
     inputs = {name: torch.from_numpy(array) for name, array in arrays(batch, names).items()}
     with atomic(path) as temporary:
         _export(graph, resized(inputs, max(2, min(8, size(inputs)))), temporary)
+        label_file(temporary, metadata or {})
+        onnx.checker.check_model(str(temporary), full_check=True)
         difference = _parity(graph, Session(temporary), inputs)
     return {"file": path.name, "bytes": path.stat().st_size, "max_difference": difference}
 
 
 def _export(graph: _Graph, inputs: Batch, path: Path) -> None:
-    import onnx
-
     try:
         with torch.no_grad():
             graph(*inputs.values())
@@ -85,7 +103,6 @@ def _export(graph: _Graph, inputs: Batch, path: Path) -> None:
         for node in program.model.graph:
             node.metadata_props.clear()  # traces of the source code, with the paths of this machine
         program.save(path, external_data=False)
-    onnx.checker.check_model(str(path), full_check=True)
 
 
 def _parity(graph: _Graph, session: Session, inputs: Batch) -> float:

@@ -22,6 +22,7 @@ from pydantic_core import PydanticUndefined
 
 from instil import catalogue
 from instil.cli.methods_table import example
+from instil.experiment.source_docs import describe_sources
 from instil.recipe import STAGE, sections
 from instil.recipe.options import SCHEDULED, type_text
 
@@ -199,6 +200,25 @@ def recipe_page() -> str:
     return "\n".join(lines)
 
 
+def data_page() -> str:
+    """What stands before the mark in ``data.md``, then the options of each source."""
+    kept = (HERE / "data.md").read_text(encoding="utf-8").partition(MARK)[0]
+    lines = [kept + MARK]
+    for source in describe_sources():
+        lines += [f"### `{source['name']}`", "", _plain(source["summary"]), ""]
+        lines += [_plain(source["text"]), ""] if source["text"] else []
+        if source["options"]:
+            lines += ["| option | type | default | meaning |", "|---|---|---|---|"]
+        for option in source["options"]:
+            is_required = option["default"] is None and "null" not in option["type"]
+            default = "required" if is_required else f"`{_json(option['default'])}`"
+            meaning = _cell(_plain(option["description"]))
+            kind = _cell(option["type"])
+            lines.append(f"| `{option['name']}` | {kind} | {default} | {meaning} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
 def _type(field: FieldInfo) -> str:
     signs = {Ge: (">=", "ge"), Gt: (">", "gt"), Lt: ("<", "lt")}
     bounds = [
@@ -309,6 +329,7 @@ PAGES = {
     "../CONTRIBUTING.md": contributing,
     "methods.md": methods_page,
     "recipe.md": recipe_page,
+    "data.md": data_page,
     "results.md": measured.results_page,
     "gains.md": measured.gains_page,
     "language.md": measured.language_page,

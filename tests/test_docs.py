@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from instil import catalogue
 from instil import recipe as recipes
+from instil.experiment.bench import Bench
 from instil.networks.cnn import cnn
 from instil.recipe.options import parameters
 
@@ -108,6 +109,16 @@ def test_the_recipe_shown_is_a_recipe(tmp_path: Path) -> None:
     (shown,) = blocks((ROOT / "docs" / "recipe.md").read_text(), "yaml")
     (tmp_path / "shown.yaml").write_text(shown)
     assert set(recipes.load(tmp_path / "shown.yaml").objectives) == {"cross_entropy", "kd", "deep"}
+
+
+def test_the_function_of_the_data_page_is_a_source(tmp_path: Path) -> None:
+    (snippet,) = blocks((ROOT / "docs" / "data.md").read_text(), "python")
+    (tmp_path / "my_data.py").write_text(snippet)
+    (tmp_path / "my.yaml").write_text(
+        "data: {name: 'my_data:build', count: 80}\nstudent: mlp\nobjectives: {cross_entropy: null}\n"
+    )
+    bench = Bench.of(recipes.load(tmp_path / "my.yaml"))
+    assert sum(map(len, (bench.splits.train, bench.splits.validation, bench.splits.test))) == 80
 
 
 def test_concepts_run(capsys: pytest.CaptureFixture[str]) -> None:

@@ -114,12 +114,23 @@ def add(modules: Iterable[str], folder: Path = Path()) -> None:
         except ValueError as error:
             raise ValueError(f"imports: {error}") from error
         found = {_key(cls): cls for cls in _cards_in(module)}
-        if not found:
+        if not found and not _functions_in(module):
             raise ValueError(
-                f"imports: '{name}' defines no objective, weighting, balance, scheme, teacher or task with a card"
+                f"imports: '{name}' defines no objective, weighting, balance, scheme, teacher or task with a card, and no function"
             )
         _refuse_taken(found, name)
         _imported.update(found)
+
+
+def _functions_in(module: ModuleType) -> list[str]:
+    """Public functions that a module defines, such as a data source or the builder of a model."""
+    return [
+        name
+        for name, value in vars(module).items()
+        if inspect.isfunction(value)
+        and value.__module__ == module.__name__
+        and not name.startswith("_")
+    ]
 
 
 def describe(kind: str, name: str) -> dict[str, Any]:

@@ -99,7 +99,10 @@ def test_layouts(shape, expected):
         ),
         ({"image": pixels(0, 6, 6), "label": LABEL[:0]}, "train set has no images"),
         ({"image": pixels(40, 6), "label": LABEL}, "shape"),
-        ({"image": pixels(40, 6, 6), "label": np.array(["a"] * 40)}, "label|type"),
+        (
+            {"image": pixels(40, 6, 6), "label": np.array([["a"]] * 40)},
+            "class names have the shape",
+        ),
         ({"image": np.array([{}] * 40), "label": LABEL}, "plain arrays"),
     ],
 )

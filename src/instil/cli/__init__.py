@@ -200,13 +200,18 @@ def methods(
         typer.Argument(metavar="[NAME]", show_default=False, help="One method: its card."),
     ] = None,
     kind: Annotated[
-        str | None, typer.Option(help="objective, scheme, teacher or task.", show_default=False)
+        str | None,
+        typer.Option(help="objective, scheme, teacher, task or data.", show_default=False),
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """The catalogue of methods, or one method's card."""
-    from instil.cli import methods_table
+    """The catalogue of methods, or one method's card; of data sources too (--kind data)."""
+    from instil.cli import methods_table, sources_table
 
+    if kind == "data" or (kind is None and name is not None and sources_table.is_source(name)):
+        sources = sources_table.select_sources(name)
+        _print_json(sources) if json else sources_table.show_sources(sources, _console())
+        return
     found = methods_table.select(name, kind)
     if json:
         _print_json(found)

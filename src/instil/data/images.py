@@ -75,7 +75,9 @@ class ArrayData(ImageData):
 
 
 class LazyData(ImageData):
-    """Images decoded on demand: ``read(row)`` gives one as uint8 (H, W) or (H, W, C), as an array or as anything that makes one (a PIL image).
+    """Images decoded on demand: ``read(row)`` gives one as an array, or as anything that makes one (a PIL image).
+
+    An image is (H, W) or (H, W, C): uint8, uint16 (scaled by 65535), or float32 in [0, 1].
 
     Raises ValueError where the images of a batch differ in size.
     """
@@ -98,7 +100,9 @@ class LazyData(ImageData):
             raise ValueError(
                 f"images of one batch differ in shape, for example (C, H, W) = {shapes[0]} and {shapes[-1]}; give `size` to resize them"
             )
-        return torch.stack(read).float().div_(255)
+        if all(image.dtype == torch.uint8 for image in read):
+            return torch.stack(read).float().div_(255)
+        return torch.stack([_unit(image) for image in read])
 
     def _take(self, rows: Tensor) -> None:
         self.rows = self.rows[rows]
@@ -106,11 +110,19 @@ class LazyData(ImageData):
 
 def _channels_first(image: Any) -> Tensor:
     array = np.array(image)
-    if array.dtype != np.uint8 or array.ndim not in (2, 3):
+    if array.dtype == np.uint16:
+        array = array.astype(np.float32) / np.float32(65535)
+    if array.dtype not in (np.uint8, np.float32) or array.ndim not in (2, 3):
         raise ValueError(
-            f"an image must be uint8 of shape (H, W) or (H, W, C), not {array.dtype} {array.shape}"
+            "an image must be uint8, uint16 or float32 in [0, 1], of shape (H, W) or (H, W, C), "
+            f"not {array.dtype} {array.shape}"
         )
     return torch.from_numpy(array if array.ndim == 3 else array[:, :, None]).permute(2, 0, 1)
+
+
+def _unit(image: Tensor) -> Tensor:
+    """An image of either dtype in [0, 1]."""
+    return image.float().div_(255) if image.dtype == torch.uint8 else image
 
 
 def _in_unit_range(image: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from instil.core import UNLABELLED
-from instil.data.samples import Samples
+from instil.data.samples import Samples, labelled_rows
 from instil.data.splits import balanced_order
 
 Data = TypeVar("Data", bound=Samples)
@@ -20,7 +20,7 @@ def few_labels(data: Data, count: int, seed: int = 0) -> Data:
 
     Raises ValueError where fewer than ``count`` are labelled, or ``count`` is below zero.
     """
-    rows = _labelled_rows(data)
+    rows = labelled_rows(data)
     if not 0 <= count <= len(rows):
         raise ValueError(
             f"num_labeled: {count} of {len(rows)} labelled {data.noun}s cannot keep their label"
@@ -33,7 +33,7 @@ def few_labels(data: Data, count: int, seed: int = 0) -> Data:
 
 def labelled(data: Data) -> Data:
     """The samples that have a label, each with its index; ValueError where none has."""
-    rows = _labelled_rows(data)
+    rows = labelled_rows(data)
     if not len(rows):
         raise ValueError(f"no {data.noun} has a label")
     return data.subset(rows)
@@ -41,14 +41,9 @@ def labelled(data: Data) -> Data:
 
 def num_labelled(data: Samples) -> int:
     """Number of samples with a label for at least one of their items."""
-    return len(_labelled_rows(data))
+    return len(labelled_rows(data))
 
 
 def relabel(data: Data, label: Tensor) -> Data:
     """The same samples with other labels, of shape (N,) or (N, C)."""
     return data.relabel(label)
-
-
-def _labelled_rows(data: Samples) -> Tensor:
-    has = data.label != UNLABELLED
-    return (has if has.ndim == 1 else has.flatten(1).any(1)).nonzero().flatten()

@@ -5,16 +5,21 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import Doc
 
-from instil.core import closest
-from instil.data.images import ArrayData, ImageData
+from instil.core import UNLABELLED, closest
+from instil.data.images import ArrayData
+from instil.data.masks import masked_arrays
 from instil.data.paths import located
-from instil.data.splits import Splits, splits
+from instil.data.samples import Samples
+from instil.data.splits import Splits, TestOption, ValidationOption, splits
+from instil.data.targets import RealImages
 
 IMAGES, LABELS = ("image", "images", "x"), ("label", "labels", "y")
 CHANNELS = (1, 3, 4)
@@ -22,31 +27,119 @@ SPLITS = ("train", "validation", "test")
 
 
 def npz(
-    path: str,
-    classes: list[str] | None = None,
-    validation: float = 0.15,
-    test: float = 0.15,
+    path: Annotated[str, Doc("the file, seen from the recipe or from where the command runs")],
+    classes: Annotated[
+        list[str] | None,
+        Doc("names of the classes or outputs; null: those of the file, or their indices"),
+    ] = None,
+    validation: ValidationOption = 0.15,
+    test: TestOption = 0.15,
     base: Path = Path(),
+    task_name: str = "",
 ) -> Splits:
-    """The arrays ``image``, ``label`` and, where they are there, ``split`` and ``classes`` of a ``.npz`` file.
+    """Arrays ``image``, ``label`` and, optionally, ``split`` and ``classes`` of a ``.npz`` file.
 
-    ``image`` (also ``images``, ``x``) is uint8, or floating point in [0, 1], of shape (N, H, W), (N, H, W, C) or (N, C, H, W); ``label`` (``labels``,
-    ``y``) holds class numbers (N,) or one yes or no a class (N, C), -100 for none; ``split`` says 0 train, 1 validation, 2 test; ``classes`` are
-    names. Shares ``validation`` and ``test`` of train are held out where ``split`` gives none.
+    ``image`` (also ``images``, ``x``) is uint8, uint16, or floating point in [0, 1], of shape
+    (N, H, W), (N, H, W, C) or (N, C, H, W). ``split`` (N,) holds 0 train, 1 validation, 2 test.
+    ``label`` (also ``labels``, ``y``) depends on the task:
 
-    Raises ValueError for a file that is missing or no archive, a missing array and data that do not fit.
+    - classification: class indices or names (N,), or one yes or no for each class (N, C); -100,
+      or an empty name, for no label;
+    - segmentation: class indices (N, H, W), 255 for void, -100 for no label;
+    - regression: floating-point targets (N,) or (N, D), -100 or NaN for no label.
+
+    Returns:
+        Train, validation and test data.
+
+    Raises:
+        ValueError: for a file that is missing or no archive, a missing array and data that do not fit.
     """
     file = located(path, base)
     arrays = _read(file)
     try:
-        image, label = (
-            channels_first(_array(arrays, IMAGES)),
-            torch.from_numpy(_array(arrays, LABELS)),
-        )
-        whole = ArrayData(image, label, classes or _classes(arrays, label))
+        whole = _samples(arrays, task_name, classes)
         return splits(_parts(whole, arrays.get("split")), validation, test)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{file}: {error}") from error
+
+
+def _samples(
+    arrays: Mapping[str, NDArray[np.generic]], task_name: str, classes: list[str] | None
+) -> Samples:
+    """All samples of a file, with labels of the kind that the task learns from."""
+    image = channels_first(_unit_range(_array(arrays, IMAGES)))
+    values = _array(arrays, LABELS)
+    names = classes or _names(arrays)
+    if task_name in ("segmentation", "regression"):
+        images = ArrayData(image, torch.full((len(image),), UNLABELLED), names or ())
+        if task_name == "segmentation":
+            return masked_arrays(images, _integers(values), names)
+        return RealImages(images, _real(values), names)
+    if values.dtype.kind in "US":
+        label, names = _named_labels(values, names)
+        return ArrayData(image, label, names)
+    label = torch.from_numpy(values)
+    _check_classes(label)
+    return ArrayData(image, label, names or _indices(label))
+
+
+def _unit_range(image: NDArray[np.generic]) -> NDArray[np.generic]:
+    """16-bit images as float32 in [0, 1]."""
+    if image.dtype != np.uint16:
+        return image
+    scaled: NDArray[np.generic] = image.astype(np.float32) / np.float32(65535)
+    return scaled
+
+
+def _integers(values: NDArray[np.generic]) -> Tensor:
+    if values.ndim != 3 or values.dtype.kind not in "iub":
+        raise ValueError(
+            "label: segmentation needs class indices (N, H, W), got "
+            f"{values.dtype} of shape {values.shape}"
+        )
+    return torch.from_numpy(values.astype(np.int64))
+
+
+def _real(values: NDArray[np.generic]) -> Tensor:
+    if values.ndim not in (1, 2) or values.dtype.kind != "f":
+        raise ValueError(
+            "label: regression needs floating-point targets (N,) or (N, D), got "
+            f"{values.dtype} of shape {values.shape}. Take task: classification for class "
+            "indices, or convert targets that are whole numbers with astype('float32')"
+        )
+    return torch.from_numpy(values.astype(np.float32))
+
+
+def _named_labels(values: NDArray[np.generic], names: list[str] | None) -> tuple[Tensor, list[str]]:
+    """Class indices of names (N,); without ``names`` the classes are in alphabetical order."""
+    if values.ndim != 1:
+        raise ValueError(f"label: class names have the shape {values.shape}. Expected (N,)")
+    labels = [
+        value.decode() if isinstance(value, bytes) else str(value) for value in values.tolist()
+    ]
+    known = names or sorted({label for label in labels if label})
+    indices = {name: index for index, name in enumerate(known)} | {"": UNLABELLED}
+    for label in labels:
+        if label not in indices:
+            raise ValueError(f"label: there is no class '{label}'; {closest(label, known)}")
+    return torch.tensor([indices[label] for label in labels]), known
+
+
+def _check_classes(label: Tensor) -> None:
+    """ValueError for labels of another task, with the task to take."""
+    if label.ndim == 3:
+        raise ValueError(f"label: masks of shape {tuple(label.shape)} need task: segmentation")
+    is_real = label.ndim in (1, 2) and label.is_floating_point()
+    if not is_real:
+        return
+    known = label[label != UNLABELLED]
+    whole = torch.equal(known, known.round()) if label.ndim == 1 else True
+    in_unit = bool(((known >= 0) & (known <= 1)).all()) if label.ndim == 2 else True
+    if not (whole and in_unit):
+        raise ValueError(
+            "label: real numbers are no classes. Take task: regression to learn them, or give "
+            "class indices (N,), or yes and no in [0, 1] for each class (N, C)"
+        )
 
 
 def channels_first(array: NDArray[np.generic] | Tensor) -> Tensor:
@@ -81,10 +174,13 @@ def _array(
     return found
 
 
-def _classes(arrays: Mapping[str, NDArray[np.generic]], label: Tensor) -> list[str]:
-    """Names from the file, or the class numbers."""
-    if "classes" in arrays:
-        return [str(name) for name in arrays["classes"].tolist()]
+def _names(arrays: Mapping[str, NDArray[np.generic]]) -> list[str] | None:
+    """Names from the file, if it has any."""
+    return [str(name) for name in arrays["classes"].tolist()] if "classes" in arrays else None
+
+
+def _indices(label: Tensor) -> list[str]:
+    """Class indices as names."""
     return [
         str(number)
         for number in range(
@@ -93,14 +189,14 @@ def _classes(arrays: Mapping[str, NDArray[np.generic]], label: Tensor) -> list[s
     ]
 
 
-def _parts(whole: ArrayData, split: NDArray[np.generic] | None) -> dict[str, ImageData]:
+def _parts(whole: Samples, split: NDArray[np.generic] | None) -> dict[str, Samples]:
     if split is None:
         return {"train": whole}
     if split.shape != (len(whole),) or not np.isin(split, (0, 1, 2)).all():
         raise ValueError(
             f"'split' must hold 0 (train), 1 (validation) or 2 (test) for each of the {len(whole)} images"
         )
-    parts: dict[str, ImageData] = {}
+    parts: dict[str, Samples] = {}
     for number, name in enumerate(SPLITS):
         rows = torch.from_numpy(np.flatnonzero(split == number))
         if len(rows):

@@ -127,6 +127,14 @@ class Samples:
         return label
 
 
+def labelled_rows(data: Samples) -> Tensor:
+    """Rows of the samples that have a label for at least one of their items."""
+    has_label = data.label != UNLABELLED
+    if has_label.ndim > 1:
+        has_label = has_label.flatten(1).any(1)
+    return has_label.nonzero().flatten()
+
+
 class TensorData(Samples):
     """Samples in memory: ``tensors`` by the key of the batch, each with one row a sample; ``facts`` beside the number of classes.
 

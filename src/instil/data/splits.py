@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import torch
 from torch import Tensor
+from typing_extensions import Doc
 
-from instil.data.samples import Samples
+from instil.data.samples import Samples, labelled_rows
 
 Data = TypeVar("Data", bound=Samples)
+ValidationOption = Annotated[
+    float, Doc("share of the labelled training data to validate on, where there is no such split")
+]
+TestOption = Annotated[
+    float, Doc("share of the labelled training data to test on, where there is no such split")
+]
 HOLD_OUT_SEED = 0  # not the run's: all seeds must be judged on the same images
 
 
@@ -24,6 +31,8 @@ class Splits:
     test: Samples
     classes: tuple[str, ...]
     kind: str
+    notes: tuple[str, ...] = ()
+    """What a user should know of the data, such as files that were left out."""
 
 
 def splits(parts: Mapping[str, Samples], validation: float, test: float) -> Splits:
@@ -45,14 +54,22 @@ def splits(parts: Mapping[str, Samples], validation: float, test: float) -> Spli
 
 
 def hold_out(data: Data, share: float) -> tuple[Data, Data]:
-    """The rest and a ``share`` of ``data`` in which every class has its share; both are numbered anew, in the order of ``data``."""
+    """The rest and a ``share`` of ``data`` in which every class has its share; both are numbered anew, in the order of ``data``.
+
+    Samples without a label stay in the rest: nothing can be judged on them.
+    """
     if not 0 < share < 1:
         raise ValueError(f"the share that is held out must lie between 0 and 1, not {share}")
-    count = round(share * len(data))
-    if not 0 < count < len(data):
-        raise ValueError(f"a share of {share} of {len(data)} {data.noun}s leaves a set empty")
-    order = balanced_order(data.label, HOLD_OUT_SEED, proportional=True)
-    return numbered(data, order[count:]), numbered(data, order[:count])
+    rows = labelled_rows(data)
+    if not len(rows):
+        rows = torch.arange(len(data))
+    count = round(share * len(rows))
+    if not 0 < count < len(rows):
+        raise ValueError(f"a share of {share} of {len(rows)} {data.noun}s leaves a set empty")
+    held_out = rows[balanced_order(data.label[rows], HOLD_OUT_SEED, proportional=True)[:count]]
+    rest = torch.ones(len(data), dtype=torch.bool)
+    rest[held_out] = False
+    return numbered(data, rest.nonzero().flatten()), numbered(data, held_out)
 
 
 def numbered(data: Data, rows: Tensor) -> Data:

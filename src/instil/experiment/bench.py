@@ -42,20 +42,24 @@ class Bench:
     """Seed of the choice of labelled samples, the same for every run; None: the seed of each run."""
 
     @classmethod
-    def of(cls, recipe: Recipe) -> Bench:
-        """Load the data of a recipe; errors begin with ``data`` or ``task``."""
+    def of(cls, recipe: Recipe, trust_code: bool = True) -> Bench:
+        """Load the data of a recipe; errors begin with ``data`` or ``task``.
+
+        Without ``trust_code`` data that a function of the user makes are refused (UntrustedCode).
+        """
         with at("data"):
             splits = data_source(
-                recipe.data.name, recipe.data.options, recipe, tokenizer=_teacher_tokenizer(recipe)
+                recipe.data.name,
+                recipe.data.options,
+                recipe,
+                tokenizer=_teacher_tokenizer(recipe),
+                trust_code=trust_code,
             )
         with at("task"):
             task = catalogue.find("task", recipe.task.name)(
                 **build_options("task", recipe.task.name, recipe.task.options, "task")
             )
-            if task.kind != splits.kind:
-                raise ValueError(
-                    f"kind is '{task.kind}', but the labels of '{recipe.data.name}' are '{splits.kind}'; set task.kind={splits.kind}"
-                )
+            _check_kind(task, splits, recipe)
             task.check_data(cls(recipe, task, splits).examples.__getitems__([0]))
         with at("data"):
             if splits.kind == "single" and len(splits.classes) < 2:
@@ -193,6 +197,19 @@ class Bench:
             if changes
             else None
         )
+
+
+def _check_kind(task: Any, splits: Splits, recipe: Recipe) -> None:
+    """ValueError where the labels are not of the kind that the task learns; names what to change."""
+    if task.kind == splits.kind:
+        return
+    labels_are = f"the labels of '{recipe.data.name}' are '{splits.kind}'"
+    if splits.kind in task.kinds:
+        raise ValueError(f"kind is '{task.kind}', but {labels_are}; set task.kind={splits.kind}")
+    raise ValueError(
+        f"{recipe.task.name} learns labels of the kind {' or '.join(task.kinds)}, but {labels_are}. "
+        "Take another task, or data with such labels"
+    )
 
 
 def _label_seed(recipe: Recipe) -> int | None:

@@ -151,7 +151,7 @@ def export(path: Path, int8: bool, gguf: str | None = None, *, trust_code: bool 
             f"{path} has no student.safetensors: the run is not complete; go on with it (instil run --resume {path})"
         )
     student = load(path, trust_code=trust_code)
-    bench = Bench.of(student.recipe)
+    bench = Bench.of(student.recipe, trust_code)
     is_transformers = hasattr(student.net.model, "save_pretrained")
     missing = ""
     if gguf is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -19,6 +21,7 @@ from instil.data.samples import Samples
 from instil.data.splits import Splits
 from instil.recipe.options import check
 from instil.recipe.sections import Data, Images, Recipe
+from instil.user_code import UntrustedCode, module_file, user_function
 
 MAKERS: dict[str, type[Maker]] = {"noise": Noise, "blobs": Blobs, "blank": Blank}
 
@@ -51,11 +54,31 @@ def data_source(
     recipe: Recipe,
     path: str = "data",
     tokenizer: str | None = None,
+    trust_code: bool = True,
 ) -> Splits:
-    """The three data sets of a source; what follows a colon in its name is its first option. ``tokenizer``: of a teacher that has another one."""
+    """Train, validation and test data of a source.
+
+    Args:
+        name: name of a source of the package, with its first option after a colon, or
+            ``my_module:function`` for a function of the user that returns ``Splits``.
+        given: options of the source.
+        recipe: recipe whose folder paths are seen from, and whose task the labels are for.
+        path: recipe path, for messages.
+        tokenizer: tokenizer of a teacher that has one of its own.
+        trust_code: whether a function of the user may be called.
+
+    Raises:
+        UntrustedCode: for a function of the user without ``trust_code``.
+        UnknownSource: for a name that no source has.
+        ValueError: for options that do not fit, and data that cannot be read.
+    """
     source, _, detail = name.partition(":")
-    function = _source(source)
-    first, *others = inspect.signature(function).parameters or [""]
+    is_builtin = source in source_names() or not detail
+    if not (is_builtin or trust_code):
+        raise UntrustedCode("name", name, Path(recipe.folder))
+    function = source_function(source) if is_builtin else _user_source(source, detail, recipe)
+    signature = inspect.signature(function).parameters
+    first, *others = signature or [""]
     if "teacher_tokenizer" in given:
         raise ValueError("which tokenizer the teacher has is said by teacher.tokenizer")
     if tokenizer is not None and "teacher_tokenizer" not in others:
@@ -63,30 +86,87 @@ def data_source(
             f"'{source}' does not come in the tokens of two tokenizers; leave teacher.tokenizer out"
         )
     beside = Data.model_fields if path == "data" else ("name",)
-    options = check(
-        function, dict(given) | ({first: detail} if detail else {}), path, source, beside=beside
-    )
+    first_option = {first: detail} if detail and is_builtin else {}
+    shown = source if is_builtin else name
+    options = check(function, dict(given) | first_option, path, shown, beside=beside)
     if tokenizer is not None:
         options["teacher_tokenizer"] = tokenizer
-    if "base" in (first, *others):
+    if "base" in signature:
         options.setdefault("base", Path(recipe.folder))
-    splits: Splits = function(**options)
-    return splits
+    if "task_name" in signature:
+        options["task_name"] = recipe.task.name
+    return _called(function, options, name, is_builtin)
+
+
+def _called(
+    function: Callable[..., Splits], options: dict[str, Any], name: str, is_builtin: bool
+) -> Splits:
+    """Result of a source; whatever a user's own function raises is an error of the data."""
+    if is_builtin:
+        return function(**options)
+    try:
+        made = function(**options)
+    except ValueError:
+        raise
+    except Exception as error:  # code of the user may raise anything
+        raise ValueError(f"{name} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(made, Splits):
+        raise ValueError(
+            f"{name} returned {type(made).__name__}. Expected instil.data.splits.Splits, "
+            "for example of splits({'train': ArrayData(image, label, classes)}, 0.15, 0.15)"
+        )
+    return made
 
 
 class UnknownSource(ValueError):
     """A name that no source of data has."""
 
 
-def _source(name: str) -> Callable[..., Splits]:
-    """The function that a file of ``data`` is named after."""
-    known = [module.name for module in pkgutil.iter_modules(data.__path__) if not module.ispkg]
-    sources = [
-        one
-        for one in known
-        if f"def {one}(" in Path(data.__path__[0], f"{one}.py").read_text(encoding="utf-8")
+@functools.cache
+def source_names() -> list[str]:
+    """Names of the package's sources: modules of ``data`` with a function of their own name that returns ``Splits``."""
+    modules = [module.name for module in pkgutil.iter_modules(data.__path__) if not module.ispkg]
+    folder = Path(data.__path__[0])
+    return [
+        name
+        for name in modules
+        if _is_source((folder / f"{name}.py").read_text(encoding="utf-8"), name)
     ]
+
+
+def _is_source(code: str, name: str) -> bool:
+    """Whether a module has a function ``name`` that returns ``Splits`` and that a recipe can call.
+
+    A recipe can give nothing but text as the first option, so what needs anything else is a part of other sources.
+    """
+    for part in ast.parse(code).body:
+        if isinstance(part, ast.FunctionDef) and part.name == name and part.returns is not None:
+            num_required = len(part.args.args) - len(part.args.defaults)
+            required = [one.annotation for one in part.args.args[:num_required]]
+            takes_text = all(
+                one and "str" in ast.unparse(one).split("[")[-1].split(",")[0] for one in required
+            )
+            return ast.unparse(part.returns) == "Splits" and takes_text
+    return False
+
+
+def source_function(name: str) -> Callable[..., Splits]:
+    """The function that a file of ``data`` is named after."""
+    sources = source_names()
     if name not in sources:
-        raise UnknownSource(f"there is no data source '{name}'; {closest(name, sources)}")
+        raise UnknownSource(
+            f"there is no data source '{name}'; {closest(name, sources)}, or my_module:function"
+        )
     function: Callable[..., Splits] = getattr(importlib.import_module(f"instil.data.{name}"), name)
     return function
+
+
+def _user_source(module: str, name: str, recipe: Recipe) -> Callable[..., Splits]:
+    """A function of a module beside the recipe, or of the recipe's ``imports``."""
+    folder = Path(recipe.folder)
+    if module_file(module, folder) is None and module not in recipe.imports:
+        raise UnknownSource(
+            f"there is no data source '{module}', and no module {module}.py in "
+            f"{folder.resolve()} or in imports; {closest(module, source_names())}"
+        )
+    return user_function(module, name, folder, recipe.imports)

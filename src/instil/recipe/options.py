@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.functional_validators import BeforeValidator, WrapValidator
 from torch import nn
+from typing_extensions import Doc
 
 from instil.core import Schedule, Scheme
 from instil.recipe.errors import Place, RecipeError, join, problems
@@ -31,6 +32,7 @@ STRUCTURE = (
     "member_class_names",
     "class_names",
     "teacher_tokenizer",
+    "task_name",
 )
 """Parameters that a recipe fills from its other sections."""
 
@@ -179,10 +181,16 @@ def described(target: Callable[..., Any]) -> list[dict[str, Any]]:
             "name": name,
             "type": type_text(p.annotation),
             "default": _default(p.default),
-            "description": _text(name, target),
+            "description": _documented(p.annotation) or _text(name, target),
         }
         for name, p in parameters(target).items()
     ]
+
+
+def _documented(annotation: Any) -> str:
+    """Text of the ``Doc`` in an annotation; empty where it has none."""
+    parts = get_args(annotation) if get_origin(annotation) is Annotated else ()
+    return next((part.documentation for part in parts if isinstance(part, Doc)), "")
 
 
 def _default(value: Any) -> Any:

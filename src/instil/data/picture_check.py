@@ -1,0 +1,116 @@
+"""Check of picture files before anything is trained on them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated, Literal
+
+from typing_extensions import Doc
+
+from instil.atomic import atomic
+
+BrokenOption = Annotated[
+    Literal["error", "skip"],
+    Doc("what to do with files that cannot be read: stop with their names, or leave them out"),
+]
+NUM_NAMED = 3  # files in a message
+
+
+def broken_pictures(paths: Sequence[Path], root: Path) -> dict[Path, str]:
+    """Read every file once, in threads; a file that was good and has not changed is not read again.
+
+    JPEG files are decoded at an eighth of their size, which finds missing data as well.
+
+    Args:
+        paths: picture files.
+        root: folder of the data, which names the list of good files in the cache.
+
+    Returns:
+        The files that cannot be read, with the reason.
+    """
+    cache = _cache_file(root)
+    good = _read_good(cache)
+    states = {path: _state(path) for path in paths}
+    unknown = [path for path in states if good.get(str(path)) != states[path]]
+    with ThreadPoolExecutor(min(32, 2 * (os.cpu_count() or 1))) as threads:
+        reasons = dict(zip(unknown, threads.map(_reason, unknown), strict=True))
+    broken = {path: reason for path, reason in reasons.items() if reason is not None}
+    if unknown:
+        kept = {str(path): state for path, state in states.items() if path not in broken}
+        with contextlib.suppress(OSError):  # without a cache the next check takes longer
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            with atomic(cache) as temporary:
+                temporary.write_text(json.dumps(kept), encoding="utf-8")
+    return broken
+
+
+def readable_pictures(
+    paths: Sequence[Path], root: Path, on_broken: str
+) -> tuple[set[Path], tuple[str, ...]]:
+    """Files that can be read, and notes on the others.
+
+    Args:
+        paths: picture files.
+        root: folder of the data.
+        on_broken: ``error`` or ``skip``.
+
+    Raises:
+        ValueError: for ``error``, if a file cannot be read.
+    """
+    broken = broken_pictures(paths, root)
+    if broken and on_broken == "error":
+        raise ValueError(_broken_message(broken))
+    return set(paths) - broken.keys(), (_skipped_note(broken),) if broken else ()
+
+
+def _broken_message(broken: dict[Path, str]) -> str:
+    named = [f"{path} cannot be read as a picture: {broken[path]}" for path in broken][:NUM_NAMED]
+    more = len(broken) - len(named)
+    others = f"; and {more} more" if more else ""
+    return f"{'; '.join(named)}{others}. Remove them, or leave them out with data.broken=skip"
+
+
+def _skipped_note(broken: dict[Path, str]) -> str:
+    """Note on files that are left out."""
+    names = ", ".join(str(path) for path in list(broken)[:NUM_NAMED])
+    more = ", ..." if len(broken) > NUM_NAMED else ""
+    return f"{len(broken)} broken pictures are left out: {names}{more}"
+
+
+def _reason(path: Path) -> str | None:
+    """Why a file cannot be read; None where it can."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            picture.draft(None, (max(1, picture.width // 8), max(1, picture.height // 8)))
+            picture.load()
+    except Exception as error:  # plugins of Pillow raise anything for a damaged file
+        return str(error) or type(error).__name__
+    return None
+
+
+def _state(path: Path) -> list[int]:
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def _cache_file(root: Path) -> Path:
+    folder = Path(os.environ.get("INSTIL_CACHE") or Path.home() / ".cache" / "instil")
+    name = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
+    return folder / "pictures" / f"{name}.json"
+
+
+def _read_good(cache: Path) -> dict[str, list[int]]:
+    """Path -> size and time of change of good files; empty where the list cannot be read."""
+    try:
+        good = json.loads(cache.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return good if isinstance(good, dict) else {}

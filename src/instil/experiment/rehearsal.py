@@ -62,12 +62,20 @@ def _prepared(bench: Bench, ready: Mapping[int, Net], earlier: Mapping[str, Net]
         _answers(net, batch, path)
         return net
 
+    def teacher_net(index: int, spec: TeacherModel, school: Bench) -> Net:
+        net = ready.get(index)
+        if net is None:
+            return made(spec, "teacher", bench=school)
+        with at("teacher"):
+            bench.task.check_model(net.model, bench.read_by(spec).facts)
+        return net
+
     specs = [] if stage.store else stage.teachers
     cut = stage.student.model == "teacher" and not any(spec.earlier for spec in specs[:1])
     schools = [school(bench, spec, number) for number, spec in enumerate(specs)]
     nets = (
         [
-            ready.get(n) or made(spec, "teacher", bench=own)
+            teacher_net(n, spec, own)
             for n, (spec, own) in enumerate(zip(specs, schools, strict=True))
         ]
         if cut
@@ -75,8 +83,7 @@ def _prepared(bench: Bench, ready: Mapping[int, Net], earlier: Mapping[str, Net]
     )
     student = made(stage.student, "student", nets[0] if nets else None)
     nets = nets or [
-        ready.get(n) or made(spec, "teacher", bench=own)
-        for n, (spec, own) in enumerate(zip(specs, schools, strict=True))
+        teacher_net(n, spec, own) for n, (spec, own) in enumerate(zip(specs, schools, strict=True))
     ]
     for net, spec, own in zip(nets, specs, schools, strict=True):
         if not (spec.ready or spec.earlier):

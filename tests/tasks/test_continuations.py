@@ -15,6 +15,7 @@ from instil.data.text import text
 from instil.generation.rollout import continue_texts
 from instil.networks.causal_transformer import causal_transformer
 from instil.tasks.continuations import exposure_bias_gap
+from instil.tasks.held import Held
 from instil.tasks.language import Language, call
 from tests.schemes import texts
 
@@ -100,3 +101,19 @@ def test_with_a_teacher_the_gap_is_there(tmp_path: Path) -> None:
         0, abs=1e-9
     )
     assert "exposure_bias_gap" not in Language().written(model, samples)[1]
+
+
+def test_the_gap_takes_less_memory_than_the_logits_of_all_rows() -> None:
+    vocabulary, rows, length = 1000, 16, 16
+    student, teacher = (
+        Net(causal_transformer(vocabulary, length=length, width=8), call) for _ in range(2)
+    )
+    batch = {
+        "input_ids": torch.arange(rows * length).view(rows, length),
+        "attention_mask": torch.ones(rows, length, dtype=torch.int64),
+        "valid": torch.arange(length).expand(rows, -1) >= 1,
+        "index": torch.arange(rows),
+    }
+    with Held() as held:
+        exposure_bias_gap(student, teacher, batch, end=None)
+    assert held.most < 4 * rows * length * vocabulary

@@ -34,6 +34,15 @@ def test_contracts(reader: Literal["average", "teacher"]) -> None:
     check_scheme(lambda: learner(reader), with_hints)
 
 
+def test_layers_that_nobody_reads_are_not_kept() -> None:
+    scheme, batch = learner(), with_hints() | timed()
+    assert "hidden_states" in scheme.ask(batch)
+    scheme.prepare(batch)
+    outputs = scheme.ask(batch)
+    assert "logits" in outputs
+    assert "hidden_states" not in outputs
+
+
 def test_each_row_is_read_as_if_its_context_stood_before_it() -> None:
     model, batch = informed(), with_hints(number=6)
     said = without_context(model(with_context(batch)), batch)

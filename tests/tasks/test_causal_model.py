@@ -58,6 +58,9 @@ def test_other_heads_give_their_own_logits_and_one_warning(name: str) -> None:
         warnings.simplefilter("error")
         call(model, IDS)
         call(copy.deepcopy(model), IDS)
+        assert set(call(model, IDS, roles={"embedding"})) >= {"logits", "embedding"}
+        assert "hidden_states" not in call(model, IDS, roles={"embedding"})
+        assert "embedding" not in call(model, IDS, roles={"logits"})
 
 
 def test_a_cap_is_seen_where_the_logits_are_too_small_to_feel_it() -> None:

@@ -114,6 +114,8 @@ class PrivilegedContext(Writer):
                 f"the teacher reads a context that the batch has not: '{missing[0]}' is none of {', '.join(batch)}; see data.context"
             )
         super().build(batch)
+        if isinstance(self.teacher, (Ema, AdapterOff)):
+            self.teacher.roles = frozenset(self.wanted())
 
     def before_step(self, batch: Batch) -> Batch:
         return (
@@ -191,10 +193,11 @@ class AdapterOff(Teacher):
                 f"reader: {type(net.model).__name__} has no adapters to switch off; give the student some (student.changes.lora)"
             )
         self._net = (net,)  # no part of this teacher: its parameters are the student's
+        self.roles: frozenset[str] | None = None  # the only roles that are read
 
     def forward(self, batch: Batch, grad: bool = False) -> Outputs:
         (net,) = self._net
         model: Any = net.model
         with dry(net), torch.set_grad_enabled(grad), model.disable_adapter():
-            outputs: Outputs = net(batch)
+            outputs: Outputs = net(batch, roles=self.roles)
         return outputs

@@ -64,7 +64,7 @@ def call(model: nn.Module, batch: Batch, roles: Collection[str] | None = None) -
     head = causal_head.linear_head(bare.get_output_embeddings())
     assert head is not None
     projection = head.project(answer["last_hidden_state"], *rule)
-    return _projected_outputs(bare, projection, _extra(_body(bare), answer, batch))
+    return _projected_outputs(bare, projection, _extra(_body(bare), answer, batch, roles))
 
 
 def projected(projection: Projection, grad: bool = True) -> Tensor:
@@ -103,21 +103,22 @@ def _own_outputs(
     bare: Any, arguments: dict[str, Any], batch: Batch, roles: Collection[str] | None
 ) -> Outputs:
     """Outputs of a model whose own logits are used."""
-    reads_layers = roles is None or not LAYERS.isdisjoint(roles) or "embedding" in roles
+    reads_layers = roles is None or not {*LAYERS, "embedding"}.isdisjoint(roles)
     if "past" in batch:
         if "logits_to_keep" in _parameters_of(bare):
             arguments["logits_to_keep"] = 1
     elif reads_layers:
         arguments["output_hidden_states"] = True
     answer = bare(**arguments)
-    logits, extra = answer["logits"], _extra(bare, answer, batch)
+    logits, extra = answer["logits"], _extra(bare, answer, batch, roles)
     tokens = bare.get_input_embeddings().weight
     later: dict[str, Callable[[], Any]] = {
         "prediction": lambda: logits.argmax(-1),
         "token_embedding": lambda: tokens.view_as(tokens),
     }
-    if "hidden_states" in extra:
-        later["embedding"] = lambda: extra["hidden_states"][-1]
+    if "past" not in batch and (states := answer.get("hidden_states")) is not None:
+        last_state = states[-1]
+        later["embedding"] = lambda: last_state
     return Lazily({"logits": logits, **extra}, later)
 
 
@@ -138,12 +139,13 @@ def _projected_outputs(bare: Any, projection: Projection, extra: Outputs) -> Out
     return Lazily({"projection": projection, **extra}, later)
 
 
-def _extra(module: nn.Module, answer: Any, batch: Batch) -> Outputs:
+def _extra(module: nn.Module, answer: Any, batch: Batch, roles: Collection[str] | None) -> Outputs:
     """The cache where texts go on, else what the model gives of its layers."""
     if "past" in batch:
         cache = answer.get(_cache_name(module))
         return {} if cache is None else {"past": cache}
-    return {role: answer[role] for role in sorted(LAYERS) if answer.get(role) is not None}
+    layers = LAYERS if roles is None else LAYERS.intersection(roles)
+    return {role: answer[role] for role in sorted(layers) if answer.get(role) is not None}
 
 
 def _cache_options(

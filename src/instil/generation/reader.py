@@ -88,8 +88,9 @@ class NoCacheError(Exception):
 def cache_works(ask: Ask, batch: Batch) -> bool:
     """Test whether a net that reads padded prompts with its cache gives the logits of a plain forward.
 
-    The test reads the first tokens of one row as a short and as a long prompt beside each other. It runs once
-    for each net. A warning says why a cache is not used.
+    The test reads the first tokens of one row as three prompts of different lengths beside each other, of
+    which the shortest is a single token, so that all it reads with the others is padding. It runs once for
+    each net. A warning says why a cache is not used.
 
     Args:
         ask: a net or a teacher.
@@ -106,7 +107,7 @@ def cache_works(ask: Ask, batch: Batch) -> bool:
         if length < 3:
             return False
         verdicts[CACHE_WORKS] = _tested_cache(
-            ask, rows_of(batch, lengths.argmax()[None].expand(2)), length
+            ask, rows_of(batch, lengths.argmax()[None].expand(3)), length
         )
     works: bool = verdicts[CACHE_WORKS]
     return works
@@ -114,7 +115,7 @@ def cache_works(ask: Ask, batch: Batch) -> bool:
 
 def _tested_cache(ask: Ask, batch: Batch, length: int) -> bool:
     ids = batch["input_ids"][:, :length]
-    prompt_length = torch.tensor([length // 2, length - 1], device=ids.device)
+    prompt_length = torch.tensor([1, length // 2, length - 1], device=ids.device)
     reason = "its cached logits differ from those of a plain forward"
     try:
         reader = TextReader(ask, batch | {"input_ids": ids}, prompt_length, uses_cache=True)

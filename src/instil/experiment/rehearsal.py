@@ -62,20 +62,13 @@ def _prepared(bench: Bench, ready: Mapping[int, Net], earlier: Mapping[str, Net]
         _answers(net, batch, path)
         return net
 
-    def teacher_net(index: int, spec: TeacherModel, school: Bench) -> Net:
-        net = ready.get(index)
-        if net is None:
-            return made(spec, "teacher", bench=school)
-        with at("teacher"):
-            bench.task.check_model(net.model, bench.read_by(spec).facts)
-        return net
-
+    _check_ready(bench, ready)
     specs = [] if stage.store else stage.teachers
     cut = stage.student.model == "teacher" and not any(spec.earlier for spec in specs[:1])
     schools = [school(bench, spec, number) for number, spec in enumerate(specs)]
     nets = (
         [
-            teacher_net(n, spec, own)
+            ready.get(n) or made(spec, "teacher", bench=own)
             for n, (spec, own) in enumerate(zip(specs, schools, strict=True))
         ]
         if cut
@@ -83,7 +76,8 @@ def _prepared(bench: Bench, ready: Mapping[int, Net], earlier: Mapping[str, Net]
     )
     student = made(stage.student, "student", nets[0] if nets else None)
     nets = nets or [
-        teacher_net(n, spec, own) for n, (spec, own) in enumerate(zip(specs, schools, strict=True))
+        ready.get(n) or made(spec, "teacher", bench=own)
+        for n, (spec, own) in enumerate(zip(specs, schools, strict=True))
     ]
     for net, spec, own in zip(nets, specs, schools, strict=True):
         if not (spec.ready or spec.earlier):
@@ -110,6 +104,14 @@ def _prepared(bench: Bench, ready: Mapping[int, Net], earlier: Mapping[str, Net]
         if "logits" in scheme.objectives.reads("teacher") and not kind_of(bench).joins:
             _check_classes(bench, net, batch, "teacher", class_names(bench, number))
     return scheme
+
+
+def _check_ready(bench: Bench, ready: Mapping[int, Net]) -> None:
+    """RecipeError where a teacher that needs no training cannot take data of these facts."""
+    for index, net in ready.items():
+        with at("teacher"):
+            facts = bench.read_by(bench.recipe.teachers[index]).facts
+            bench.task.check_model(net.model, facts)
 
 
 def _check_schooling(bench: Bench, net: Net, spec: TeacherModel, batch: Batch) -> None:

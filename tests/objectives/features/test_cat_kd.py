@@ -114,3 +114,8 @@ def test_binarized_teacher_maps_are_one_above_their_mean_absolute_value() -> Non
     assert torch.allclose(value, cat_kd_loss(student, binary, 2, reduction="none"))
     objective = CatKD(binarize=True)
     assert objective.binarize
+
+
+def test_equal_maps_have_no_loss() -> None:
+    maps = torch.randn(2, 3, 4, 4)
+    assert float(cat_kd_loss(maps, maps, normalize=True)) == 0

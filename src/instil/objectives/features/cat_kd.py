@@ -90,6 +90,7 @@ class CatKD(Objective):
         2023,
         source="features",
         algorithms=("attention",),
+        zero_at_match=False,  # with binarize the teacher's maps are others than its own
         deviations="maps are made of the deepest stage and the classifier's weight, where the authors replace the classifier by a convolution",
         equation=r"\frac{1}{C P} \sum_c \lVert \mathrm{pool}(A^s_c) - \mathrm{pool}(A^t_c) \rVert_2^2, \quad A_c = \sum_d W_{cd} f_d",
         use="Classification with nets that end in average pooling and one linear classifier, of the same classes: it teaches where in the image "

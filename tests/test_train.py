@@ -386,7 +386,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_the_last_good_checkpoint_
         )
     assert ticks[-1] <= 6
     state = torch.load(path, weights_only=True)
-    assert state["clock"]["step"] == 4
+    assert state["extra"]["clock"]["step"] == 4
     assert all(torch.isfinite(value).all() for value in state["scheme"].values())
     made = fit(offline(bad=CrossEntropy()), batches(4), training(epochs=3), checkpoint=path)
     assert made.records[-1]["step"] == 12
@@ -400,7 +400,7 @@ def test_in_the_last_step_too(tmp_path: Path) -> None:
             training(checkpoint_every=1),
             checkpoint=tmp_path / "checkpoint.pt",
         )
-    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["clock"]["step"] == 3
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["extra"]["clock"]["step"] == 3
 
 
 def interrupt(at: int) -> Callable[[Clock], None]:
@@ -458,8 +458,9 @@ def test_a_run_that_was_stopped_ends_bit_for_bit_as_one_that_was_not(
     path = tmp_path / "checkpoint.pt"
     with pytest.raises(KeyboardInterrupt):
         seeded(Dropping(kind), loader(), options, checkpoint=path, tick=interrupt(8), **more)
-    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.pt"]
-    assert torch.load(path, weights_only=True)["clock"]["step"] == 6
+    names = {file.name for file in tmp_path.iterdir()}
+    assert names == {"checkpoint.pt", "checkpoint.previous.pt"}
+    assert torch.load(path, weights_only=True)["extra"]["clock"]["step"] == 6
     torch.manual_seed(99)
     again = Dropping(kind)()
     told: list[dict[str, Any]] = []
@@ -496,7 +497,7 @@ def test_the_last_epoch_is_kept_also_where_it_is_none_of_those_to_keep(tmp_path:
         training(epochs=5, checkpoint_every=3),
         checkpoint=tmp_path / "checkpoint.pt",
     )
-    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["clock"]["epoch"] == 5
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["extra"]["clock"]["epoch"] == 5
 
 
 def test_the_checkpoint_of_a_longer_run(tmp_path: Path) -> None:

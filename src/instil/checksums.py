@@ -99,7 +99,9 @@ def json_with_checksum(content: dict[str, Any]) -> str:
         >>> sorted(json.loads(json_with_checksum({"a": 1})))
         ['a', 'sha256']
     """
-    entries = {key: value for key, value in content.items() if key != JSON_KEY}
+    # Through JSON once: number keys become text and tuples lists before the checksum is taken.
+    entries = json.loads(json.dumps(content, allow_nan=False))
+    entries.pop(JSON_KEY, None)
     whole = {JSON_KEY: _digest_of_json(entries), **entries}
     return json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -82,6 +83,23 @@ def _advance(
     )
 
 
+class NotFiniteError(RuntimeError):
+    """A loss that is NaN or infinite.
+
+    Args:
+        step: of the training.
+        objective: name of the loss.
+        value: the loss.
+        indices: of the samples of the batch, if it has them.
+    """
+
+    def __init__(self, step: int, objective: str, value: float, indices: list[int]):
+        rows = ", ".join(map(str, indices[:64])) + (" ..." if len(indices) > 64 else "")
+        rows = rows or "unknown (the batch has no 'index')"
+        super().__init__(f"step {step}: loss '{objective}' is {value}; batch indices: {rows}")
+        self.step, self.objective, self.value, self.indices = step, objective, value, indices
+
+
 class Watch:
     """Adds up the losses and stops the run where one is not finite; looks one step late, so that the device is never waited for."""
 
@@ -106,7 +124,7 @@ class Watch:
             self.sums[name] = self.sums[name] + value if name in self.sums else value
 
     def check(self) -> None:
-        """RuntimeError with step, objective and batch indices where the last losses seen are not finite."""
+        """NotFiniteError with step, objective and batch indices if the last losses seen are not finite."""
         if self._pending is None:
             return
         values, names, step, indices = self._pending
@@ -118,14 +136,17 @@ class Watch:
             return
         name = names[int((~finite).nonzero()[0])]
         rows = torch.cat(indices).tolist() if indices else []
-        shown = (
-            f"{', '.join(map(str, rows[:64]))}{' ...' if len(rows) > 64 else ''}"
-            if rows
-            else "unknown (the batch has no 'index')"
-        )
-        raise RuntimeError(
-            f"step {step}: loss '{name}' is {float(values[~finite][0])}; batch indices: {shown}"
-        )
+        raise NotFiniteError(step, name, float(values[~finite][0]), rows)
+
+    def state(self) -> dict[str, Any]:
+        """This rank's sums since the last call of ``means``, for a checkpoint."""
+        self.check()
+        return {"sums": {name: sum.cpu() for name, sum in self.sums.items()}, "steps": self.steps}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what ``state`` returned."""
+        self.sums = {name: sum.to(self.engine.device) for name, sum in state["sums"].items()}
+        self.steps = state["steps"]
 
     def means(self) -> dict[str, float]:
         """The mean loss a step since the last call, over all ranks."""

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import asdict, dataclass, field
 from math import ceil, cos, pi
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
-from instil.core import Batch, Net, Objectives, Scheme, closest, dry, size
-from instil.engine import Engine, Optimization, gather_rows, world
+from instil.batches import Batches
+from instil.core import Batch, Net, Objectives, Scheme, closest
+from instil.engine import Engine, Optimization, checkpoints
 from instil.step import Watch, train_step
 
 Record = dict[str, Any]
@@ -26,7 +26,9 @@ class Training:
     Training stops early, at the end of the epoch in which progress reaches ``until``: every schedule is that of the whole length.
 
     ``optimizer`` trains every learner that ``optimizers`` does not name. Evaluation happens every ``evaluate_every`` epochs, or every
-    ``evaluate_steps`` steps, and at the end; ``checkpoint_every`` counts epochs. ``allow_coupled_cut`` lets a loss that couples its batch see only
+    ``evaluate_steps`` steps, and at the end. Checkpoints are written every ``checkpoint_every`` epochs, every ``checkpoint_steps`` steps, and at the
+    end if one of both is set. ``sync_batch_norm``: over several processes, BatchNorm layers use the
+    statistics of the global batch. ``allow_coupled_cut`` lets a loss that couples its batch see only
     a micro-batch of it. ``seed`` is the one of keyed draws (``core.uniform``); the global random state is the caller's.
     """
 
@@ -48,15 +50,23 @@ class Training:
     evaluate_every: int = 1
     evaluate_steps: int | None = None
     checkpoint_every: int | None = None
+    checkpoint_steps: int | None = None
+    sync_batch_norm: bool = True
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("training needs epochs or steps, one of them")
         if self.schedule not in ("cosine", "constant"):
             raise ValueError(f"schedule is cosine or constant, not '{self.schedule}'")
-        for name in ("accumulate", "evaluate_every", "evaluate_steps", "checkpoint_every"):
-            if (number := getattr(self, name)) is not None and number < 1:
-                raise ValueError(f"{name} must be at least 1, not {number}")
+        for name in (
+            "accumulate",
+            "evaluate_every",
+            "evaluate_steps",
+            "checkpoint_every",
+            "checkpoint_steps",
+        ):
+            if (count := getattr(self, name)) is not None and count < 1:
+                raise ValueError(f"{name} must be at least 1, not {count}")
         if not 0 < self.until <= 1:
             raise ValueError(f"until is a share of the steps above 0 and up to 1, not {self.until}")
         if not 0 <= self.warmup <= 1:
@@ -72,11 +82,15 @@ class Training:
 
 @dataclass
 class Clock:
-    """Where a run stands; every schedule is a function of ``progress``."""
+    """Where a run stands; every schedule is a function of ``progress``.
+
+    ``epoch_step``: steps done in this epoch.
+    """
 
     steps: int
     step: int = 0
     epoch: int = 0
+    epoch_step: int = 0
     seconds: float = 0.0
 
     @property
@@ -87,11 +101,15 @@ class Clock:
 
 @dataclass
 class Fit:
-    """What ``fit`` gives back: the net to ship, one record an epoch or evaluation, the seconds spent in steps."""
+    """Result of ``fit``: the net to ship, one record an epoch or evaluation, the seconds spent in steps.
+
+    ``others``: further students that were trained beside the net, by name.
+    """
 
     net: Net
     records: list[Record]
     seconds: float
+    others: dict[str, Net] = field(default_factory=dict)
 
 
 def fit(
@@ -110,12 +128,19 @@ def fit(
     All nets are left in eval mode.
 
     ``evaluate`` is given the exported net. Where the file ``checkpoint`` exists, training goes on from it and ends with the weights of an
-    uninterrupted run. ``report`` gets each record, ``tick`` the clock after each step.
+    uninterrupted run; a damaged one is named in the log, and the one before it is used, or training starts anew. ``report`` gets each record,
+    ``tick`` the clock after each step. Sharded weights are whole again in the net that is returned.
 
-    Raises ValueError for settings that do not fit together, RuntimeError where a loss is not finite (step, objective, batch indices).
+    Raises ValueError for settings that do not fit together, NotFiniteError where a loss is not finite (step, objective, batch indices).
     """
-    engine = Engine(training.device, training.precision, training.shard, training.clip)
-    batches = _Batches(loader, names, training.accumulate, engine)
+    engine = Engine(
+        training.device,
+        training.precision,
+        training.shard,
+        training.clip,
+        training.sync_batch_norm,
+    )
+    batches = Batches(loader, names, training.accumulate, engine)
     clock = Clock(training.steps or (training.epochs or 0) * batches.steps())
     if clock.steps < 1:
         raise ValueError("nothing to train: the loader gives no batch, or epochs is 0")
@@ -126,46 +151,26 @@ def fit(
     if training.compile:
         for net in [part for part in scheme.modules() if isinstance(part, Net)]:
             net.compile()
-    run = _Run(scheme, engine, training, clock, Watch(engine), evaluate, report)
-    if checkpoint is not None and checkpoint.exists():
-        run.resume(checkpoint)
-    else:
+    run = _Run(scheme, engine, training, clock, Watch(engine), evaluate, report, tick, checkpoint)
+    good = None if checkpoint is None else checkpoints.newest_good(checkpoint)
+    if good is None:
         batches.study(scheme)
+    else:
+        run.resume(good)
     end = ceil(round(training.until * clock.steps, 6))
     length = batches.steps() if isinstance(loader, Sized) else None
     while clock.step < end:
-        scheme.train()
-        before = clock.step
-        for micro_batches in batches.epoch(clock.epoch):
-            run.step(
-                micro_batches,
-                {} if length is None else {"epoch_ends": clock.step + 1 - before == length},
-            )
-            if tick is not None:
-                tick(clock)
-            if clock.step == clock.steps:
-                break
-            if training.evaluate_steps and clock.step % training.evaluate_steps == 0:
-                run.note(True)
-        if clock.step == before:
-            where = f"in epoch {clock.epoch}, after {clock.step} of {clock.steps} steps"
-            raise ValueError(
-                f"the loader gave no batch {where}; it must be possible to read it anew each epoch"
-            )
-        clock.epoch += 1
+        run.epoch(batches, length)
         done = clock.step >= end
         run.note(
             done or (not training.evaluate_steps and clock.epoch % training.evaluate_every == 0)
         )
-        if (
-            checkpoint is not None
-            and training.checkpoint_every
-            and (done or clock.epoch % training.checkpoint_every == 0)
-        ):
-            engine.save(scheme, checkpoint, {"clock": asdict(clock), "records": run.records})
-    engine.clear()
+        if run.checkpoint_is_due(done):
+            run.save()
     scheme.eval()
-    return Fit(scheme.export().eval(), run.records, clock.seconds)
+    trained = engine.release(scheme).eval()
+    others = {name: net.eval() for name, net in trained.other_students().items()}
+    return Fit(trained.export().eval(), run.records, clock.seconds, others)
 
 
 def check(scheme: Scheme, training: Training) -> None:
@@ -199,7 +204,61 @@ class _Run:
     watch: Watch
     evaluate: Callable[[Net], Mapping[str, float]] | None
     report: Callable[[Record], None] | None
+    tick: Callable[[Clock], None] | None
+    checkpoint: Path | None
     records: list[Record] = field(default_factory=list)
+    epoch_random: dict[str, Any] | None = None  # random state in which this epoch began
+
+    def epoch(self, batches: Batches, length: int | None) -> None:
+        """Train to the end of the epoch; of one that a checkpoint cut, the rest."""
+        clock, training = self.clock, self.training
+        self.scheme.train()
+        resumed = None
+        if clock.epoch_step and self.epoch_random is not None:
+            # The loader draws the order of an epoch when the epoch begins.
+            resumed = self.engine.random_state()
+            self.engine.set_random_state(self.epoch_random)
+        else:
+            self.epoch_random = self.engine.random_state()
+        for micro_batches in batches.epoch(clock.epoch, clock.epoch_step):
+            if resumed is not None:
+                self.engine.set_random_state(resumed)
+                resumed = None
+            ends = {} if length is None else {"epoch_ends": clock.epoch_step + 1 == length}
+            self.step(micro_batches, ends)
+            if self.tick is not None:
+                self.tick(clock)
+            if clock.step == clock.steps:
+                break
+            if training.evaluate_steps and clock.step % training.evaluate_steps == 0:
+                self.note(True)
+            if training.checkpoint_steps and clock.step % training.checkpoint_steps == 0:
+                self.save()
+        if resumed is not None:
+            self.engine.set_random_state(resumed)
+        if clock.epoch_step == 0:
+            raise ValueError(
+                f"the loader gave no batch in epoch {clock.epoch}, after {clock.step} of "
+                f"{clock.steps} steps; it must be possible to read it anew each epoch"
+            )
+        clock.epoch += 1
+        clock.epoch_step = 0
+
+    def checkpoint_is_due(self, done: bool) -> bool:
+        """Whether the end of an epoch is one of the moments of a checkpoint."""
+        every = self.training.checkpoint_every
+        if done:
+            return bool(every or self.training.checkpoint_steps)
+        return bool(every) and self.clock.epoch % (every or 1) == 0
+
+    def save(self) -> None:
+        """Write a checkpoint, if there is a file for it."""
+        if self.checkpoint is None:
+            return
+        self.engine.agree(self.scheme)
+        extra = {"clock": asdict(self.clock), "records": self.records}
+        own = {"epoch_random": self.epoch_random, "watch": self.watch.state()}
+        self.engine.save(self.scheme, self.checkpoint, extra, own)
 
     def step(self, micro_batches: list[Batch], moment: Mapping[str, bool]) -> None:
         began = time.perf_counter()
@@ -216,10 +275,11 @@ class _Run:
         ]
         self.watch.see(train_step(self.engine, self.scheme, batches), self.clock.step, batches)
         self.clock.step += 1
+        self.clock.epoch_step += 1
         self.clock.seconds += time.perf_counter() - began
 
     def note(self, evaluates: bool) -> None:
-        self.engine.agree()
+        self.engine.agree(self.scheme)
         losses = self.watch.means()
         rate = self.training.rate(self.clock.progress) * self.training.optimizer.options.get(
             "lr", 0.0
@@ -242,108 +302,24 @@ class _Run:
             self.report(record)
 
     def resume(self, checkpoint: Path) -> None:
+        """Go on from a checkpoint; ValueError if it is damaged or of another training."""
         state = self.engine.load(self.scheme, checkpoint)
-        if state["clock"]["steps"] != self.clock.steps:
+        try:
+            clock = Clock(**state["clock"])
+            records = [dict(record) for record in state["records"]]
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                f"checkpoint {checkpoint} is of a run of {state['clock']['steps']} steps, this one has {self.clock.steps}"
+                f"checkpoint {checkpoint}: 'clock' or 'records' are not those of this version "
+                f"({error}). {checkpoints.REMEDY}."
+            ) from error
+        if clock.steps != self.clock.steps:
+            raise ValueError(
+                f"checkpoint {checkpoint} is of a run of {clock.steps} steps, this one has "
+                f"{self.clock.steps}"
             )
-        vars(self.clock).update(state["clock"])
-        for record in state["records"]:
+        vars(self.clock).update(vars(clock))
+        self.epoch_random = state.get("epoch_random")
+        if "watch" in state:
+            self.watch.restore(state["watch"])
+        for record in records:
             self.add(record)
-
-
-@dataclass
-class _Batches:
-    """A loader as steps: lists of ``accumulate`` named batches, as many on every rank."""
-
-    loader: Iterable[Any]
-    names: Sequence[str]
-    accumulate: int
-    engine: Engine
-
-    def steps(self) -> int:
-        """Optimizer steps a pass."""
-        if not isinstance(self.loader, Sized):
-            raise ValueError("a loader without a length needs steps instead of epochs")
-        return ceil(self.engine.most(len(self.loader)) / self.accumulate)
-
-    def sample(self) -> Batch:
-        """A batch to try things on; the random state stays as it was."""
-        states = [generator.get_state() for generator in self.generators()]
-        with dry(torch.nn.Module()):
-            item = next(iter(self.loader), None)
-        for generator, state in zip(self.generators(), states, strict=True):
-            generator.set_state(state)
-        if item is None:
-            raise ValueError("the loader gives no batch")
-        return self.named(item)
-
-    def study(self, scheme: Scheme) -> None:
-        """Show objectives that ask for it what the teacher says of many samples, in the order of an epoch and without their labels.
-
-        Nothing moves but what those objectives keep; the random state stays as it was.
-        """
-        parts = [part for part in scheme.modules() if isinstance(part, Objectives)]
-        wanted = max(
-            (objective.studies for part in parts for _, objective in part.named()), default=0
-        )
-        if not wanted:
-            return
-        states = [generator.get_state() for generator in self.generators()]
-        rows: dict[str, list[Tensor]] = {}
-        seen = 0
-        with dry(scheme):
-            for micro_batches in self.epoch(0):
-                for batch in map(self.engine.move, micro_batches):
-                    known = {key: value for key, value in batch.items() if key != "label"}
-                    with self.engine.autocast():
-                        teacher = scheme.ask(known)
-                    for key, value in scheme.objectives.study(teacher, known).items():
-                        rows.setdefault(key, []).append(value)
-                    seen += size(batch)
-                if self.engine.most(seen) * world() >= wanted:
-                    break
-        for part in parts:
-            part.studied({key: gather_rows(torch.cat(values)) for key, values in rows.items()})
-        for generator, state in zip(self.generators(), states, strict=True):
-            generator.set_state(state)
-
-    def generators(self) -> list[torch.Generator]:
-        """The loader's own source of randomness, where it has one."""
-        generator = getattr(self.loader, "generator", None)
-        return [generator] if isinstance(generator, torch.Generator) else []
-
-    def epoch(self, epoch: int) -> Iterator[list[Batch]]:
-        if hasattr(self.loader, "set_epoch"):
-            self.loader.set_epoch(epoch)
-        items = iter(self.loader)
-        spare: Batch | None = None
-        while True:
-            mine = [
-                self.named(item) for _, item in zip(range(self.accumulate), items, strict=False)
-            ]
-            wanted = self.engine.most(len(mine))
-            if not wanted:
-                return
-            spare = mine[-1] if mine else spare
-            if spare is None:
-                raise ValueError("this rank has no batch at all; give every rank data")
-            yield mine + [self.uncounted(spare)] * (wanted - len(mine))
-
-    def named(self, item: Any) -> Batch:
-        """A batch as a dict; tuples are named in order."""
-        if isinstance(item, Mapping):
-            return dict(item)
-        values = item if isinstance(item, (tuple, list)) else (item,)
-        if len(values) > len(self.names):
-            raise ValueError(
-                f"loader: a batch has {len(values)} values. Expected a dict, or a tuple of "
-                f"{len(self.names)} ({', '.join(self.names)}). Name all values with names="
-            )
-        return dict(zip(self.names, values, strict=False))
-
-    @staticmethod
-    def uncounted(batch: Batch) -> Batch:
-        """The same batch with nothing in it that counts: what a rank adds that has run out of data."""
-        valid = batch["valid"] if "valid" in batch else torch.zeros(size(batch), dtype=torch.bool)
-        return batch | {"valid": torch.zeros_like(valid)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -60,22 +59,36 @@ def _options(
         typer.echo(context.get_help())
 
 
+def _folder(text: str) -> Path:
+    """A folder that is given on the command line; an empty text would be the current folder."""
+    if not text.strip():
+        raise typer.BadParameter("expected a folder, got an empty text")
+    return Path(text)
+
+
 @app.command()
 def run(
     arguments: Arguments = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="The run folder; by default a new one in runs/."),
+        typer.Option(
+            metavar="DIR", parser=_folder, help="The run folder; by default a new one in runs/."
+        ),
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="A stopped run's folder, to go on with.")
+        Path | None,
+        typer.Option(metavar="DIR", parser=_folder, help="A stopped run's folder, to go on with."),
     ] = None,
 ) -> None:
     """Train teacher, student alone and distilled student, and write a run folder (default: the recipe digits)."""
+    from instil.cli import run_folders
+
+    run_folders.check_one(out, resume)
     recipe = _recipe(arguments, default="digits" if resume is None else str(_run_folder(resume)))
     from instil.experiment.run import run as run_recipe
 
-    folder = resume or out or _new_folder(recipe)
+    folder = resume or out or run_folders.new(recipe.name)
+    run_folders.stop_on_termination()
     try:
         run_recipe(recipe, None if resume else folder, resume, _console())
         _show_result(folder)
@@ -343,17 +356,6 @@ def _result(folder: Path) -> Any:
     import json
 
     return json.loads((folder / "result.json").read_text(encoding="utf-8"))
-
-
-def _new_folder(recipe: Recipe) -> Path:
-    wanted = Path("runs") / f"{recipe.name}-{datetime.now():%Y%m%d-%H%M%S}"
-    return next(
-        path
-        for number in range(1, 1000)
-        if not (
-            path := wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
-        ).exists()
-    )
 
 
 def _run_folder(path: Path) -> Path:

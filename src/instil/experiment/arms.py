@@ -13,24 +13,28 @@ import torch
 from torch import nn
 
 from instil import catalogue
-from instil.core import UNLABELLED, Net, Scheme, Teacher, dry
+from instil.atomic import atomic
+from instil.core import UNLABELLED, Net, Scheme, Teacher
 from instil.data.loader import Repeated
 from instil.data.made import Made
 from instil.data.samples import Samples
 from instil.engine import join_ranks, rank, wait_for_ranks
-from instil.experiment import answers, build
+from instil.experiment import answers, build, finished
 from instil.experiment.bench import Bench
+from instil.experiment.divergence import diverged
 from instil.experiment.folder import RunFolder
-from instil.experiment.pictures import png, sheet
+from instil.experiment.pictures import made_images, png, sheet
+from instil.experiment.rehearsal import rehearse
 from instil.experiment.remembered import Remembered
 from instil.experiment.sources import MAKERS
 from instil.experiment.teachers import class_names, introduced, school, together
-from instil.experiment.trained import place, untrained
-from instil.export.student import load_student, save_student
+from instil.experiment.trained import moments_of, place, read_cached, untrained
+from instil.export.student import save_student
 from instil.recipe import build_objectives, label_objectives, origin
 from instil.recipe.loading import WITHOUT_DATA
 from instil.recipe.sections import Model, TeacherModel
 from instil.schemes.offline import Offline
+from instil.step import NotFiniteError
 from instil.tasks.task import moved
 from instil.teachers.frozen import Frozen
 from instil.train import Clock, Fit, Training, fit
@@ -76,6 +80,7 @@ class Arms:
         self._remembered: dict[str, Remembered] = {}
         self._teacher: Teacher | None = None
         self._others: dict[str, Net] = {}
+        self._records: list[dict[str, Any]] = []  # of the arm that is being trained
         self._ready: WeakValueDictionary[str, Net] = (
             WeakValueDictionary()
         )  # as long as somebody else keeps them: they may be large
@@ -150,13 +155,14 @@ class Arms:
 
     def student(self, name: str, seed: int) -> Arm:
         """One arm for one seed: as its files in the run folder tell it, or trained and then written there."""
-        done = self.folder.arm(name, seed, ".json")
-        weights = done.with_suffix(".safetensors")
-        if done.exists() and weights.exists():
-            net = self._new_student(seed)
-            load_student(net, weights)
-            return Arm(net, **self.folder.read_json(f"checkpoint/{done.name}"))
+        done = finished.read(self.folder, name, seed)
+        if done is not None:
+            net = self._untrained(name, seed)
+            if finished.load_weights(self.folder, name, seed, net):
+                self._log_again(name, seed, done.records)
+                return Arm(net, done.test, done.validation, done.details, done.seconds)
         self.folder.forget(name, seed)
+        self._records = []
         net, seconds = self.students[name](seed)
         validation, _ = self._evaluate(net, "validation")
         test, details = self._evaluate(net, "test")
@@ -165,15 +171,24 @@ class Arms:
         )  # where results are put together it goes to the CPU
         test |= self._trials(net) | self._written(net, details, teacher)
         test |= self._beside(seed) if name == "distilled" else {}
-        if rank() == 0:
-            save_student(net, weights)
-        self.folder.write_json(
-            f"checkpoint/{done.name}",
-            {"test": test, "validation": validation, "details": details, "seconds": seconds},
-        )
-        for checkpoint in done.parent.glob(f"{name}-{seed}-stage*.pt"):
-            checkpoint.unlink(missing_ok=True)
+        arm = {"test": test, "validation": validation, "details": details, "seconds": seconds}
+        records = {"records": self._records}
+        finished.write(self.folder, name, seed, net, arm | records, len(self.stages))
         return Arm(net, test, validation, details, seconds)
+
+    def _untrained(self, name: str, seed: int) -> Net:
+        """A net of the architecture that an arm ships, to be filled with its weights."""
+        scheme = self.stages[-1].recipe.scheme.type
+        if name != "distilled" or not catalogue.find("scheme", scheme).reshapes:
+            return self._new_student(seed)
+        *_, (_, rehearsed, _) = rehearse(self.bench)
+        return rehearsed.export()
+
+    def _log_again(self, name: str, seed: int | None, records: Sequence[dict[str, Any]]) -> None:
+        """Put the lines of a finished arm where they stand in an uninterrupted run."""
+        self.folder.forget(name, seed)
+        for record in records:
+            self.folder.log(record)
 
     def _evaluate(
         self, net: nn.Module, split: str, bench: Bench | None = None
@@ -248,12 +263,12 @@ class Arms:
             else f"teacher{number}"
         )
         self.folder.forget(name, None)
-        if path.exists():
-            known = load_student(net, path)
-            for record in known["records"]:
-                self.folder.log({"seed": None, "arm": name, "stage": 0, **record})
-            return net, float(known["seconds"])
-        moments = self._moments(stage, spec, number)
+        if (cached := read_cached(net, path)) is not None:
+            line = {"seed": None, "arm": name, "stage": 0}
+            self._log_again(name, None, [line | record for record in cached.records])
+            finished.delete_checkpoints(self.folder, name, None, 1)
+            return net, cached.seconds
+        moments = moments_of(self.stages, stage, spec, number)
         for earlier in (moment for moment in moments if moment < spec.progress):
             self._teacher_net(stage, spec.model_copy(update={"progress": earlier}), number)
             self.folder.forget(name, None)
@@ -269,9 +284,9 @@ class Arms:
             save_student(
                 trained.net, path, {"seconds": trained.seconds, "records": trained.records}
             )
-            if spec.progress == moments[-1]:
-                self.folder.arm(name, None, "-stage0.pt").unlink(missing_ok=True)
         wait_for_ranks()
+        if spec.progress == moments[-1]:
+            finished.delete_checkpoints(self.folder, name, None, 1)
         return trained.net, trained.seconds
 
     def _ready_net(self, stage: Bench, spec: TeacherModel, number: int) -> Net:
@@ -281,22 +296,6 @@ class Arms:
         if net is None:
             net = self._ready[key] = untrained(stage, spec, number)
         return net
-
-    def _moments(self, stage: Bench, spec: TeacherModel, number: int) -> list[float]:
-        """The parts of this teacher's training after which a stage of the recipe wants it, in order."""
-        wanted = [
-            (other, one, n)
-            for other in self.stages
-            for n, one in enumerate(other.recipe.teachers)
-            if not (one.earlier or one.ready)
-        ]
-        whole = place(stage, spec.model_copy(update={"progress": 1.0}), number)
-        same = [
-            one.progress
-            for other, one, n in wanted
-            if place(other, one.model_copy(update={"progress": 1.0}), n) == whole
-        ]
-        return sorted({spec.progress, *same})
 
     def _on_labels(self, seed: int, objectives: tuple[str, ...], name: str) -> tuple[Net, float]:
         """The student on its labels alone, with as many steps and the same initial weights as the distilled one."""
@@ -361,23 +360,17 @@ class Arms:
             )
             made |= {"previous": trained.net, f"stage:{stage.recipe.name}": trained.net}
             seconds += trained.seconds
-            self._others = scheme.other_students()
+            self._others = trained.others
             if stage.recipe.data.images is not None:
                 self._draw(scheme, stage, seed)
         return made["previous"], seconds
 
     def _draw(self, scheme: Scheme, stage: Bench, seed: int) -> None:
         """Some of the images that a student without training images learnt from, beside its weights."""
-        batch = next(iter(stage.loader(stage.samples, seed)))
-        clock = {
-            "step": torch.tensor(build.steps(stage)),
-            "progress": torch.tensor(1.0),
-            "seed": torch.tensor(seed),
-        }
-        with dry(scheme):
-            images = scheme.pictures(moved(batch, join_ranks()) | clock)
+        images = made_images(scheme, stage, seed)
         if images is not None and rank() == 0:
-            self.folder.arm("distilled", seed, ".png").write_bytes(png(sheet(images[:PICTURES])))
+            with atomic(self.folder.arm("distilled", seed, ".png")) as temporary:
+                temporary.write_bytes(png(sheet(images[:PICTURES])))
 
     def _stage_teacher(self, stage: Bench, made: dict[str, Net]) -> Teacher | None:
         """The teacher of a stage; ``made``: the nets of earlier stages by the names that specifications know them by."""
@@ -458,17 +451,24 @@ class Arms:
         steps = bench.loader(
             whole, accumulate=training.accumulate, sampler=own.get("sampler", "shuffled")
         ).steps
-        return fit(
-            scheme,
-            Repeated(loader, steps) if len(samples) < len(whole) else loader,
-            training,
-            evaluate=lambda net: self._evaluate(net, "validation", bench)[0],
-            checkpoint=self.folder.arm(name, seed, f"-stage{stage}.pt"),
-            report=lambda record: self.folder.log(
-                {"seed": seed, "arm": name, "stage": stage, **record}
-            ),
-            tick=lambda clock: self.tick(name, seed, clock),
-        )
+        try:
+            return fit(
+                scheme,
+                Repeated(loader, steps) if len(samples) < len(whole) else loader,
+                training,
+                evaluate=lambda net: self._evaluate(net, "validation", bench)[0],
+                checkpoint=finished.checkpoint(self.folder, name, seed, stage),
+                report=lambda record: self._log(
+                    {"seed": seed, "arm": name, "stage": stage, **record}
+                ),
+                tick=lambda clock: self.tick(name, seed, clock),
+            )
+        except NotFiniteError as error:
+            raise RuntimeError(diverged(error, name, seed, bench.recipe, training)) from error
+
+    def _log(self, record: dict[str, Any]) -> None:
+        self._records.append(record)
+        self.folder.log(record)
 
 
 def _of_teacher(spec: Model, stage: Bench) -> bool:

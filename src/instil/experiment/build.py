@@ -343,6 +343,8 @@ def training(
         evaluate_every=train.evaluate_every,
         evaluate_steps=train.evaluate_steps,
         checkpoint_every=train.checkpoint_every,
+        checkpoint_steps=train.checkpoint_steps,
+        sync_batch_norm=train.sync_batch_norm,
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from instil.atomic import atomic
+from instil.checksums import json_with_checksum, read_json_with_checksum
 from instil.engine import rank
 
 PACKAGES = (
@@ -29,6 +30,8 @@ PACKAGES = (
     "onnx",
     "onnxruntime",
 )
+
+REWRITE = "Restore it from a copy, or go on with the run (--resume), which writes it again"
 
 
 class RunFolder:
@@ -45,14 +48,25 @@ class RunFolder:
             with atomic(self.path / name) as temporary:
                 temporary.write_text(text, encoding="utf-8")
 
-    def write_json(self, name: str, value: Any) -> None:
-        """Replace a JSON file."""
-        self.write(name, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    def write_json(self, name: str, value: dict[str, Any]) -> None:
+        """Replace a JSON file of an object; it gets a checksum."""
+        self.write(name, json_with_checksum(value))
 
-    def read_json(self, name: str) -> Any:
-        """The value in a JSON file, None where it is not there."""
+    def read_json(self, name: str, remedy: str = REWRITE) -> dict[str, Any] | None:
+        """Read a JSON file and verify its checksum.
+
+        Args:
+            name: of the file.
+            remedy: what the user can do about a damaged file, without a full stop.
+
+        Returns:
+            The object, or None if there is no such file.
+
+        Raises:
+            DamagedFileError: if the file is damaged.
+        """
         path = self.path / name
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        return read_json_with_checksum(path, remedy) if path.exists() else None
 
     def log(self, record: dict[str, Any]) -> None:
         """Append a line to ``metrics.jsonl``."""
@@ -67,7 +81,7 @@ class RunFolder:
         if path.exists():
             kept = [
                 line
-                for line in path.read_text(encoding="utf-8").splitlines()
+                for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
                 if _whose(line) not in (None, (arm, seed))
             ]
             self.write("metrics.jsonl", "".join(line + "\n" for line in kept))
@@ -82,7 +96,7 @@ def _whose(line: str) -> tuple[str, int | None] | None:
     try:
         record = json.loads(line)
         return record["arm"], record["seed"]
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, KeyError):
         return None
 
 

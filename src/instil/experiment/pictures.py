@@ -9,6 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from instil.core import Scheme, dry
+from instil.engine import join_ranks
+from instil.experiment import build
+from instil.experiment.bench import Bench
+from instil.tasks.task import moved
+
 ACROSS, SMALLEST = 8, 48
 """Images in a row, and the least pixels that each is shown in."""
 
@@ -38,3 +44,24 @@ def png(pixels: Tensor) -> bytes:
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
         for name, data in parts
     )
+
+
+def made_images(scheme: Scheme, stage: Bench, seed: int) -> Tensor | None:
+    """Images that a scheme made at the end of its training; all ranks must call it.
+
+    Args:
+        scheme: after training.
+        stage: whose samples give the form of the images.
+        seed: of the arm.
+
+    Returns:
+        (N, C, H, W) in [0, 1], None if it makes none.
+    """
+    batch = next(iter(stage.loader(stage.samples, seed)))
+    clock = {
+        "step": torch.tensor(build.steps(stage)),
+        "progress": torch.tensor(1.0),
+        "seed": torch.tensor(seed),
+    }
+    with dry(scheme):
+        return scheme.pictures(moved(batch, join_ranks()) | clock)

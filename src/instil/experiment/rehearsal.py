@@ -10,7 +10,7 @@ import torch
 from instil.core import Batch, Net, Scheme, dry, first
 from instil.data.aligned import read_by_teacher
 from instil.data.samples import Samples
-from instil.engine import Engine
+from instil.engine import Engine, check_shardable
 from instil.experiment import answers, build
 from instil.experiment.bench import Bench
 from instil.experiment.teachers import class_names, kind_of, school, together
@@ -179,6 +179,8 @@ def _check_training(
     training = build.training(train, 0, learners=learners)
     check(scheme, training)
     with at(path):
+        if train.shard:
+            check_shardable(scheme)
         Engine(precision=train.precision).setup(
             scheme, lambda learner: training.optimizers.get(learner, training.optimizer)
         )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,10 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from instil import recipe as recipes
 from instil.core import Batch, Net, Outputs, Scheme
-from instil.engine import join_ranks, rank
-from instil.experiment import results, threads
+from instil.engine import clear_rank_errors, join_ranks, rank
+from instil.engine.processes import from_first, on_first
+from instil.experiment import begun, results, threads
 from instil.experiment.arm_progress import ArmProgress, trainings
 from instil.experiment.arms import Arm, Arms
 from instil.experiment.bench import Bench
@@ -23,12 +25,10 @@ from instil.experiment.rehearsal import rehearse
 from instil.export.student import save_student
 from instil.predict import load
 from instil.progress import RunProgress
-from instil.recipe import to_yaml
 from instil.recipe.sections import Recipe
 from instil.report.page import write_report
 
-LATER = ("seeds", "baselines", "export")
-"""What may change when a run is gone on with: arms that are finished stay what they are."""
+log = logging.getLogger("instil")
 
 
 def run(recipe: Recipe, out: Path | None, resume: Path | None, console: Console) -> Path:
@@ -38,21 +38,58 @@ def run(recipe: Recipe, out: Path | None, resume: Path | None, console: Console)
     anything is trained; where a run fails or is stopped, its folder stays usable and says so.
     """
     join_ranks()
-    folder = _open(recipe, out, resume)
+    out, resume = from_first((out, resume))
+    if (path := resume or out) is None:
+        raise ValueError("a run needs a folder: out or resume")
+    check = functools.partial(_check_folder, recipe, out, resume)
+    lock = begun.Lock(path)
+    with clear_rank_errors(f"Go on with: instil run --resume {path}"):
+        on_first(check)
+        bench, resumed = _rehearsed(recipe, RunFolder(path), console)
+        try:
+            # Only now: a recipe that is refused leaves no folder.
+            on_first(functools.partial(_enter, path, lock, check))
+            return _run(bench, RunFolder(path), resumed, console)
+        finally:
+            lock.release()
+
+
+def _rehearsed(recipe: Recipe, folder: RunFolder, console: Console) -> tuple[Bench, bool]:
+    """The data of a recipe that was tried, and whether its run was begun before."""
     bench = Bench.of(recipe)
     *_, (_, scheme, _) = rehearse(bench)
-    if before := folder.read_json("environment.json"):
-        torch.set_num_threads(
-            before["hardware"]["threads"]
-        )  # a resumed run must add up in the same order
-    else:
+    resumed = _set_threads(folder)
+    if not resumed:
         threads.choose(scheme, next(iter(bench.loader(bench.samples))))
     if rank() == 0:
         _tell_pairs(scheme, console)
-        (folder.path / "checkpoint").mkdir(parents=True, exist_ok=True)
-    del scheme  # its nets would be there beside those that are trained
-    folder.write("recipe.yaml", to_yaml(recipe))
+    return bench, resumed
+
+
+def _check_folder(recipe: Recipe, out: Path | None, resume: Path | None) -> None:
+    if resume is not None:
+        begun.check_resumable(recipe, resume)
+    elif out is not None:
+        begun.check_new(out)
+
+
+def _enter(path: Path, lock: begun.Lock, check: Callable[[], None]) -> None:
+    """Lock the run folder, and delete what killed processes left there."""
+    lock.take()
+    # Another run may have written there while this one tried its recipe.
+    check()
+    begun.clean(path)
+
+
+def _run(bench: Bench, folder: RunFolder, resumed: bool, console: Console) -> Path:
+    recipe = bench.recipe
+    on_first(functools.partial(begun.write, folder, bench))
     folder.write_json("environment.json", environment(recipe.seeds))
+    if resumed and rank() == 0 and not (folder.path / "metrics.jsonl").exists():
+        log.warning(
+            "%s: metrics.jsonl is missing; the lines of finished arms are written again",
+            folder.path,
+        )
     done: dict[str, list[Arm]] = {name: [] for name in (*recipe.baselines, "distilled")}
     teacher: Arm | None = None
     status = "interrupted"
@@ -65,41 +102,57 @@ def run(recipe: Recipe, out: Path | None, resume: Path | None, console: Console)
             for seed in recipe.seeds:
                 for name in arms.planned():
                     done[name].append(arms.student(name, seed))
-                folder.write_json("result.json", results.assemble(bench, teacher, done, "running"))
+                if rank() == 0:
+                    result = results.assemble(bench, teacher, done, "running")
+                    folder.write_json("result.json", result)
+        if rank() == 0:
+            _finish(bench, folder, done["distilled"])
         status = "complete"
     except Exception:
         status = "failed"
         raise
     finally:
-        folder.write_json("result.json", results.assemble(bench, teacher, done, status))
-    if rank() == 0:
-        _finish(bench, folder, done["distilled"])
+        _conclude(folder, functools.partial(results.assemble, bench, teacher, done), status)
     return folder.path
 
 
-def _open(recipe: Recipe, out: Path | None, resume: Path | None) -> RunFolder:
-    """The run folder; one that holds another run is an error, and so is one that was begun with another recipe."""
-    if resume is not None:
-        if not (resume / "recipe.yaml").exists():
-            raise FileNotFoundError(f"{resume} holds no run to go on with: it has no recipe.yaml")
-        before = recipes.load(resume)
-        changed = [
-            name
-            for name in Recipe.model_fields
-            if name not in LATER and getattr(before, name) != getattr(recipe, name)
-        ]
-        if changed:
-            raise ValueError(
-                f"{changed[0]} is not what the run in {resume} was begun with; go on without the change, or begin another run (--out)"
-            )
-        return RunFolder(resume)
-    if out is None:
-        raise ValueError("a run needs a folder: out or resume")
-    if (out / "recipe.yaml").exists():
-        raise FileExistsError(
-            f"{out} already holds a run; go on with it (--resume {out}) or take another --out"
+def _conclude(folder: RunFolder, assemble: Callable[[str], dict[str, Any]], status: str) -> None:
+    """Write the result with its last status, which is complete only when the page is there too."""
+    if rank() != 0:
+        return
+    if status == "complete":
+        result = folder.read_json("result.json") or {}
+        write_report(folder.path, status=status)
+        folder.write_json("result.json", result | {"status": status})
+    else:
+        folder.write_json("result.json", assemble(status))
+
+
+def _set_threads(folder: RunFolder) -> bool:
+    """Take the number of threads of a run that was stopped: its sums must be added in the same order.
+
+    Args:
+        folder: of the run.
+
+    Returns:
+        Whether there is one.
+
+    Raises:
+        ValueError: if its ``environment.json`` is damaged.
+    """
+    remedy = "Delete it; the number of threads is chosen anew then, and sums may round differently"
+    before = folder.read_json("environment.json", remedy)
+    if before is None:
+        return False
+    hardware = before.get("hardware")
+    count = hardware.get("threads") if isinstance(hardware, dict) else None
+    if not isinstance(count, int) or count < 1:
+        raise ValueError(
+            f"{folder.path / 'environment.json'}: hardware.threads: expected a number above 0, got "
+            f"{count}. {remedy}."
         )
-    return RunFolder(out)
+    torch.set_num_threads(count)
+    return True
 
 
 def _tell_pairs(scheme: Scheme, console: Console) -> None:
@@ -110,7 +163,7 @@ def _tell_pairs(scheme: Scheme, console: Console) -> None:
 
 
 def _finish(bench: Bench, folder: RunFolder, distilled: list[Arm]) -> None:
-    """Ship the student, export it, write the page."""
+    """Ship the student and export it."""
     net = distilled[results.shipped(bench, distilled)].net
     assert isinstance(net, Net)
     about = {
@@ -128,11 +181,10 @@ def _finish(bench: Bench, folder: RunFolder, distilled: list[Arm]) -> None:
             ValueError,
             RuntimeError,
         ) as error:  # what was trained is not lost by it
-            result = folder.read_json("result.json")
+            result = folder.read_json("result.json") or {}
             warning = f"the student could not be exported to ONNX: {error}"
             folder.write_json("result.json", result | {"warnings": [*result["warnings"], warning]})
     write_mistakes(bench, folder)
-    write_report(folder.path)
 
 
 def export(path: Path, int8: bool, gguf: str | None = None, *, trust_code: bool = False) -> None:
@@ -214,7 +266,7 @@ def _judged(bench: Bench, net: Net) -> dict[str, Any]:
 
 
 def _keep(folder: RunFolder, written: dict[str, Any]) -> None:
-    result = folder.read_json("result.json")
+    result = folder.read_json("result.json") or {}
     folder.write_json("result.json", result | {"export": result.get("export", {}) | written})
 
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from instil.checksums import DamagedFileError
 from instil.core import Net
+from instil.data.samples import Samples
+from instil.engine import rank
+from instil.engine.processes import from_first
 from instil.experiment import build
 from instil.experiment.bench import Bench
 from instil.experiment.teachers import school
@@ -18,18 +25,57 @@ from instil.networks.factory import code_of
 from instil.recipe import fingerprint, label_goals
 from instil.recipe.sections import TeacherModel
 
+log = logging.getLogger("instil")
 SAMPLED = 64  # inputs that stand for all of them; labels count all
 
 
 def known(stage: Bench, spec: TeacherModel, number: int) -> Net | None:
     """A teacher that need not be trained: it has weights, is trained as built, or an earlier run trained it; else None."""
     given = spec.ready
-    if spec.earlier or not (given or place(stage, spec, number).exists()):
+    if spec.earlier:
         return None
     net = untrained(stage, spec, number)
-    if not given:
-        load_student(net, place(stage, spec, number))
-    return net
+    if given:
+        return net
+    return None if read_cached(net, place(stage, spec, number)) is None else net
+
+
+class CachedTeacher(BaseModel):
+    """What is kept with the weights of a trained teacher: seconds and records of its training."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    seconds: float
+    records: list[dict[str, Any]]
+
+
+def read_cached(net: Net, path: Path) -> CachedTeacher | None:
+    """Fill a net with the weights of a teacher that an earlier run trained.
+
+    Args:
+        net: the untrained teacher.
+        path: of ``place``.
+
+    Returns:
+        What is known of its training, or None if the file is missing or damaged, which is logged:
+        the teacher is trained again then. All ranks get the same answer.
+    """
+    cached = from_first(_read_cached(net, path) if rank() == 0 else None)
+    if cached is not None and rank() != 0:
+        load_student(net, path)
+    return cached  # type: ignore[no-any-return]
+
+
+def _read_cached(net: Net, path: Path) -> CachedTeacher | None:
+    if not path.exists():
+        return None
+    try:
+        return CachedTeacher.model_validate(load_student(net, path))
+    except (DamagedFileError, ValidationError) as error:
+        reason = "its description is not that of this version"
+        reason = str(error) if isinstance(error, DamagedFileError) else f"{path}: {reason}."
+        log.warning("%s The cached teacher is trained again now.", reason)
+    return None
 
 
 def untrained(stage: Bench, spec: TeacherModel, number: int) -> Net:
@@ -70,11 +116,47 @@ def place(stage: Bench, spec: TeacherModel, number: int) -> Path:
     return cache / "teachers" / f"{fingerprint(*made_of)}.safetensors"
 
 
+def moments_of(
+    stages: Sequence[Bench], stage: Bench, spec: TeacherModel, number: int
+) -> list[float]:
+    """The parts of a teacher's training after which a stage of the recipe wants it.
+
+    Args:
+        stages: of the recipe.
+        stage: whose teacher it is.
+        spec: the teacher.
+        number: its index among the teachers of the stage.
+
+    Returns:
+        Shares of the training in (0, 1], in order.
+    """
+    whole = place(stage, spec.model_copy(update={"progress": 1.0}), number)
+    moments = {spec.progress}
+    for other in stages:
+        for index, teacher in enumerate(other.recipe.teachers):
+            if teacher.earlier or teacher.ready:
+                continue
+            if place(other, teacher.model_copy(update={"progress": 1.0}), index) == whole:
+                moments.add(teacher.progress)
+    return sorted(moments)
+
+
 def contents(stage: Bench) -> str:
-    """What is in the files: two folders may hold different data under one name."""
-    train = stage.splits.train
-    rows = torch.linspace(0, len(train) - 1, min(len(train), SAMPLED)).long()
-    digest = hashlib.sha256(repr((train.classes, len(train))).encode())
-    for values in (train.label, *train.inputs(rows).values()):
+    """Fingerprint of a bench's training samples: two folders may hold different data under one name."""
+    return contents_of(stage.splits.train)
+
+
+def contents_of(samples: Samples) -> str:
+    """Fingerprint of samples: all their labels and some of their inputs.
+
+    Args:
+        samples: of any task.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    rows = torch.linspace(0, len(samples) - 1, min(len(samples), SAMPLED)).long()
+    digest = hashlib.sha256(repr((samples.classes, len(samples))).encode())
+    for values in (samples.label, *samples.inputs(rows).values()):
         digest.update(values.contiguous().numpy().tobytes())
     return digest.hexdigest()

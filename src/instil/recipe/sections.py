@@ -255,7 +255,12 @@ class Optimizer(Open):
 
 
 class Train(Section):
-    """How long and how: a length in epochs or steps, warm-up as a share of it, checkpoints and evaluation every so many epochs."""
+    """How long and how: a length in epochs or steps, warm-up as a share of it, checkpoints and evaluation every so many epochs.
+
+    ``checkpoint_steps`` writes checkpoints within epochs too, every so many steps; a stopped run goes on from the last one.
+    ``sync_batch_norm`` gives BatchNorm layers the statistics of the whole batch if several processes train.
+    ``shard`` spreads weights, gradients and optimizer states over processes.
+    """
 
     epochs: Whole | None = None
     steps: Whole | None = None
@@ -267,11 +272,13 @@ class Train(Section):
     optimizer: Optimizer = Optimizer()
     optimizers: dict[str, dict[str, Any]] = {}
     checkpoint_every: Whole | None = 5
+    checkpoint_steps: Whole | None = None
     evaluate_every: Whole = 1
     evaluate_steps: Whole | None = None
     allow_coupled_cut: bool = False
     compile: bool = False
     shard: bool = False
+    sync_batch_norm: bool = True
 
     @model_validator(mode="after")
     def _one_length(self) -> Train:

@@ -26,13 +26,14 @@ FULL_WIDTH, HALF_WIDTH, NARROW_WIDTH = 980, 470, 330
 BESIDE_ANOTHER = ("agreement", "shares", "calibration", "confusion")
 
 
-def write_report(run: str | Path, interactive: bool = False) -> Path:
+def write_report(run: str | Path, interactive: bool = False, status: str | None = None) -> Path:
     """Write ``report.html`` into the run folder, from nothing but that folder; it needs no network.
 
     Args:
         run: the run folder.
         interactive: draw the plots with plotly, which adds 5 MB to the page; by default they are
             pictures inside the page.
+        status: that of a run whose ``result.json`` gets it only when the page is there.
 
     Returns:
         The path of the page.
@@ -42,6 +43,8 @@ def write_report(run: str | Path, interactive: bool = False) -> Path:
             are named on the page.
     """
     record = read_run(run)
+    if status is not None:
+        record.result["status"] = status
     page = render(record, interactive)
     with atomic(record.folder / "report.html") as temporary:
         temporary.write_text(page, "utf-8")

@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from instil.checksums import JSON_KEY, DamagedFileError, read_json_with_checksum
+
 ARMS = ("teacher", "alone", "label_smoothing", "pseudo_labels", "distilled")
 SIDE = (
     "loss",
@@ -153,6 +155,11 @@ def read_run(folder: str | Path) -> Record:
         )
     try:
         result = json.loads((folder / "result.json").read_text("utf-8"))
+        if isinstance(result, dict) and JSON_KEY in result:
+            remedy = "Restore it from a copy, or go on with the run (--resume)"
+            result = read_json_with_checksum(folder / "result.json", remedy)
+    except DamagedFileError:
+        raise
     except (ValueError, OSError) as error:
         raise ValueError(f"{folder / 'result.json'} cannot be read: {error}") from error
     if not isinstance(result, dict):

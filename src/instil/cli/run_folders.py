@@ -1,0 +1,37 @@
+"""Folder of ``instil run``, and what happens when the system ends the run."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from datetime import datetime
+from pathlib import Path
+
+
+def check_one(out: Path | None, resume: Path | None) -> None:
+    """ValueError where a new folder and that of a stopped run are both named."""
+    if out is not None and resume is not None:
+        raise ValueError(
+            f"--out: a run goes on in its own folder. Expected --resume {resume} alone, got --out "
+            f"{out} too. Leave one of the two out"
+        )
+
+
+def new(name: str) -> Path:
+    """A folder in ``runs/`` that does not exist yet."""
+    first = Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    path, count = first, 1
+    while path.exists():
+        count += 1
+        path = first.with_name(f"{first.name}-{count}")
+    return path
+
+
+def stop_on_termination() -> None:
+    """Treat SIGTERM, which batch systems and containers send, as Ctrl-C: the run can be gone on with."""
+
+    def interrupt(_signal: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    with contextlib.suppress(ValueError):  # outside the main thread
+        signal.signal(signal.SIGTERM, interrupt)

@@ -1,0 +1,28 @@
+"""Devices, precision, processes, sharding and checkpoints: the only package that knows a distributed library."""
+
+from instil.engine.engine import Engine
+from instil.engine.optimization import Optimization, optimizer_named
+from instil.engine.processes import (
+    RankError,
+    clear_rank_errors,
+    gather_rows,
+    join_ranks,
+    rank,
+    wait_for_ranks,
+    world,
+)
+from instil.engine.sharding import check_shardable
+
+__all__ = [
+    "Engine",
+    "Optimization",
+    "RankError",
+    "check_shardable",
+    "clear_rank_errors",
+    "gather_rows",
+    "join_ranks",
+    "optimizer_named",
+    "rank",
+    "wait_for_ranks",
+    "world",
+]

@@ -1,0 +1,144 @@
+"""BatchNorm whose statistics are those of the global batch, over all processes.
+
+``torch.nn.SyncBatchNorm`` has no CPU version, cannot be differentiated twice and is no subclass of
+the layer that it replaces. Here the class of each layer is replaced for the time of a training: its
+parameters, hooks and name stay, and layers with a forward of their own (``timm``) work too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
+
+from instil.core import Teacher
+from instil.engine.processes import differentiable_sum
+
+
+class _OverRanks(_BatchNorm):
+    """Mixin: in training mode, the layer's ``F.batch_norm`` uses the statistics of all processes."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(input)
+        output: Tensor = _synchronised(self, super().forward, input)
+        return output
+
+
+class _Intercepted(TorchFunctionMode):
+    """Replaces ``F.batch_norm`` inside one layer."""
+
+    def __init__(self, layer: _BatchNorm):
+        super().__init__()
+        self.layer = layer
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is not nn.functional.batch_norm:
+            return func(*args, **(kwargs or {}))
+        return _normalised(self.layer, *args, **(kwargs or {}))
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator, unused-ignore]
+def _synchronised(layer: _BatchNorm, forward: Callable[[Tensor], Tensor], input: Tensor) -> Tensor:
+    counter = layer.num_batches_tracked
+    before = None if counter is None else counter.clone()
+    with _Intercepted(layer):
+        output = forward(input)
+    # A layer that uses its running statistics for a lone value does not count the batch, while the
+    # other processes, which have more values, do.
+    if counter is not None and before is not None:
+        counter.copy_(before + 1)
+    return output
+
+
+def _normalised(
+    layer: _BatchNorm,
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """``F.batch_norm`` in training mode, over the rows of all processes.
+
+    Sums are weighted by the number of values of each process, so that uneven and empty parts of a
+    batch give the result of the whole batch. Two sums instead of one of squares: no cancellation.
+    """
+    values = input if input.dtype == torch.float64 else input.float()
+    axes = [axis for axis in range(values.ndim) if axis != 1]
+    shape = [1, -1] + [1] * (values.ndim - 2)
+    own_count = values.new_full((1,), values.numel() / max(values.shape[1], 1))
+    packed = differentiable_sum(torch.cat([values.sum(axes), own_count]))
+    count = packed[-1].detach()
+    mean = packed[:-1] / count.clamp(min=1)
+    centred = values - mean.view(shape)
+    variance = differentiable_sum(centred.square().sum(axes)) / count.clamp(min=1)
+    if running_mean is not None and running_var is not None:
+        # One value a channel has no variance: the running statistics are used and stay.
+        lone = count <= 1
+        _move(layer, running_mean, running_var, mean, variance, count, momentum, training)
+        centred = torch.where(lone, values - running_mean.view(shape), centred)
+        variance = torch.where(lone, running_var, variance)
+    output = centred * torch.rsqrt(variance + eps).view(shape)
+    if weight is not None:
+        output = output * weight.view(shape)
+    if bias is not None:
+        output = output + bias.view(shape)
+    return output.to(input.dtype)
+
+
+@torch.no_grad()
+def _move(
+    layer: _BatchNorm,
+    running_mean: Tensor,
+    running_var: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    count: Tensor,
+    momentum: float,
+    training: bool,
+) -> None:
+    """Move the running statistics towards those of the batch, with the unbiased variance."""
+    # The factor that the layer computed belongs to a call in training mode; a lone value of this
+    # process gives another call, and the other processes move by the layer's own factor.
+    factor = momentum if training or layer.momentum is None else float(layer.momentum)
+    unbiased = variance * (count / (count - 1).clamp(min=1))
+    moving = (count > 1).to(mean.dtype) * factor
+    running_mean.lerp_(mean.to(running_mean.dtype), moving.to(running_mean.dtype))
+    running_var.lerp_(unbiased.to(running_var.dtype), moving.to(running_var.dtype))
+
+
+def synchronise(module: nn.Module) -> None:
+    """Let every BatchNorm layer that trains use the statistics of all processes.
+
+    Args:
+        module: a scheme; the layers of its fixed teachers are left alone.
+    """
+    for layer in _layers(module):
+        kind = type(layer)
+        layer.__class__ = type(kind.__name__, (_OverRanks, kind), {})
+
+
+def separate(module: nn.Module) -> None:
+    """Undo ``synchronise``."""
+    for layer in module.modules():
+        if isinstance(layer, _OverRanks):
+            layer.__class__ = type(layer).__bases__[1]
+
+
+def _layers(module: nn.Module) -> Iterator[_BatchNorm]:
+    if isinstance(module, Teacher) and not module.changes:
+        return
+    if isinstance(module, _BatchNorm) and not isinstance(module, (nn.SyncBatchNorm, _OverRanks)):
+        yield module
+    for child in module.children():
+        yield from _layers(child)

@@ -1,0 +1,67 @@
+"""Optimizers of torch by their name, with options and parameter groups."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from instil.core import closest
+
+Options = dict[str, Any]
+
+
+def optimizer_named(name: str) -> type[Optimizer]:
+    """Find an optimizer of torch by its name in any case.
+
+    Args:
+        name: such as ``adamw``.
+
+    Returns:
+        The class.
+
+    Raises:
+        ValueError: for an unknown name, and for an optimizer that evaluates the loss several
+            times a step.
+    """
+    kinds = {
+        key.lower(): kind
+        for key, kind in vars(torch.optim).items()
+        if isinstance(kind, type) and issubclass(kind, Optimizer)
+    }
+    if name.lower() not in kinds:
+        raise ValueError(
+            f"No optimizer named '{name}' in torch.optim; {closest(name.lower(), kinds)}"
+        )
+    kind = kinds[name.lower()]
+    closure = inspect.signature(kind.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise ValueError(
+            f"{kind.__name__} asks for the loss several times a step, which a step on a global "
+            "batch does not give; take adamw or sgd"
+        )
+    return kind
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """Optimizer of a learner: a name in ``torch.optim`` (any case), its options, and ``groups`` of parameters with options of their own.
+
+    A group is ``{match: pattern, ...options}``; the pattern is matched against the parameter's
+    name in its model (``head.*``).
+    """
+
+    type: str = "adamw"
+    options: Options = field(default_factory=lambda: {"lr": 1e-3})
+    groups: tuple[Mapping[str, Any], ...] = ()
+
+    def make(self, groups: list[Options]) -> Optimizer:
+        """The optimizer over ``groups``; ValueError for an unknown name or option."""
+        try:
+            return optimizer_named(self.type)(groups, **self.options)
+        except TypeError as error:
+            raise ValueError(f"optimizer '{self.type}': {error}") from error

@@ -1,0 +1,160 @@
+"""Weights that are spread over processes (FSDP2), and whole copies of them."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.utils._pytree import tree_map
+
+from instil.core import Net, Objectives, Scheme
+from instil.engine.processes import world
+
+
+def check_shardable(scheme: Scheme) -> None:
+    """Refuse what cannot be sharded.
+
+    Args:
+        scheme: a scheme with its objectives.
+
+    Raises:
+        ValueError: if the scheme or one of its objectives uses weights outside a forward pass.
+    """
+    remedy = "set train.shard: false"
+    if not scheme.shards:
+        why = "uses a part of a net or objective by itself, or differentiates it twice"
+        raise ValueError(f"{type(scheme).__name__} {why}, which sharding forbids; {remedy}")
+    for part in scheme.modules():
+        if not isinstance(part, Objectives):
+            continue
+        if inside := part.inside_the_graph():
+            raise ValueError(
+                f"{inside[0]} takes gradients inside the student's graph, which a sharded net does "
+                f"not have; {remedy}"
+            )
+        for name, objective in part.named():
+            if not objective.shards:
+                raise ValueError(
+                    f"objectives.{name} reads weights of the members, which are gone after their "
+                    f"forward; {remedy}"
+                )
+
+
+def shard(scheme: Scheme, device: torch.device) -> None:
+    """Spread the weights of every part of a scheme over all processes, in place.
+
+    Args:
+        scheme: a prepared scheme that ``check_shardable`` accepts.
+        device: the device of this process.
+    """
+    # Taps return views, and nothing of ours changes an output in place.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
+    mesh = init_device_mesh(device.type, (world(),))
+    for child in scheme.children():
+        _shard(child, mesh)
+
+
+def set_gradient_sync(modules: Iterator[nn.Module], last: bool) -> None:
+    """Exchange gradients after the last micro-batch only."""
+    for module in modules:
+        for part in module.modules():
+            if isinstance(part, FSDPModule):
+                part.set_requires_gradient_sync(last, recurse=False)
+
+
+def reshard(scheme: Scheme) -> None:
+    """Free the whole weights that a forward pass left."""
+    for part in scheme.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()
+
+
+def whole(state: Any) -> Any:
+    """A nested state in which every sharded tensor is whole; all processes must call it."""
+    return tree_map(lambda leaf: leaf.full_tensor() if isinstance(leaf, DTensor) else leaf, state)
+
+
+def distributed_like(tensor: Tensor, reference: Tensor) -> Tensor:
+    """A whole tensor, spread as ``reference`` is."""
+    if not isinstance(reference, DTensor):
+        return tensor
+    return distribute_tensor(tensor, reference.device_mesh, reference.placements)
+
+
+class Blueprint:
+    """A scheme without values: what a sharded scheme is copied into when its training has ended.
+
+    A sharded net can be neither copied nor exported, and its parts of weights cannot be written to
+    one file. The blueprint is taken before sharding and costs no memory.
+    """
+
+    def __init__(self, scheme: Scheme):
+        state = scheme.state_dict(keep_vars=True)
+        # Tensors that the state holds become empty; others, such as tables of positions, are copied.
+        memo: dict[int, Any] = {}
+        for tensor in (*state.values(), *scheme.parameters()):
+            if id(tensor) not in memo:
+                memo[id(tensor)] = _empty(tensor)
+        self._scheme = copy.deepcopy(scheme, memo)
+
+    def filled(self, trained: Scheme, fixed: tuple[str, ...], device: torch.device) -> Scheme:
+        """The scheme with whole weights; all processes must call it.
+
+        Args:
+            trained: the sharded scheme.
+            fixed: prefixes of names that stay empty: teachers that do not change.
+            device: where the weights go; each is gathered, moved and freed by itself.
+        """
+        state = trained.state_dict(keep_vars=True)
+        done: set[int] = set()
+        for name, empty in self._scheme.state_dict(keep_vars=True).items():
+            if name.startswith(fixed) or id(empty) in done:
+                continue
+            done.add(id(empty))
+            value = whole(state[name].detach()).to(device, copy=True)
+            if isinstance(empty, nn.Parameter):
+                value = nn.Parameter(value, empty.requires_grad)
+            # Every reference to the tensor sees the values, so tied weights stay tied.
+            torch.utils.swap_tensors(empty, value)  # type: ignore[no-untyped-call]
+        return self._scheme
+
+
+def _empty(tensor: Tensor) -> Tensor:
+    empty = torch.empty_like(tensor, device="meta")
+    return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+
+
+def _shard(module: nn.Module, mesh: DeviceMesh) -> None:
+    """Repeated blocks are units of their own; the rest (embeddings, head) is in the root's unit."""
+    if type(module) is nn.ModuleList:
+        for child in module:
+            _shard(child, mesh)
+        return
+    for part in module.modules():
+        if isinstance(part, Net):
+            part.stops = False  # a forward that is cut short would leave its weights unsharded
+    # An objective may use a part of its adapter without calling the whole.
+    for block in () if isinstance(module, Objectives) else _blocks(module):
+        fully_shard(block, mesh=mesh)
+    if any(True for _ in module.parameters()):
+        fully_shard(module, mesh=mesh)
+
+
+def _blocks(module: nn.Module) -> Iterator[nn.Module]:
+    """The outermost members of lists and sequences that have parameters and parts of their own."""
+    for child in module.children():
+        if (
+            isinstance(module, (nn.ModuleList, nn.Sequential))
+            and any(True for _ in child.children())
+            and any(True for _ in child.parameters())
+        ):
+            yield child
+        else:
+            yield from _blocks(child)

@@ -84,7 +84,8 @@ def run(
     from instil.cli import run_folders
 
     run_folders.check_one(out, resume)
-    recipe = _recipe(arguments, default="digits" if resume is None else str(_run_folder(resume)))
+    default = "digits" if resume is None else str(run_folders.existing(resume))
+    recipe = _recipe(arguments, default=default)
     from instil.experiment.run import run as run_recipe
 
     folder = resume or out or run_folders.new(recipe.name)
@@ -304,7 +305,9 @@ def export(
     ] = False,
 ) -> None:
     """Write the student of a run as safetensors, ONNX and int8, checked against each other, and timed beside the teacher."""
-    folder = _run_folder(run)
+    from instil.cli import run_folders
+
+    folder = run_folders.existing(run)
     from instil.cli import closing_table
     from instil.experiment.run import export as export_run
 
@@ -321,7 +324,9 @@ def report(
     ] = False,
 ) -> None:
     """Rebuild the page of a run."""
-    folder = _run_folder(run)
+    from instil.cli import run_folders
+
+    folder = run_folders.existing(run)
     from instil.report.page import write_report
 
     typer.echo(str(write_report(folder, interactive)))
@@ -356,16 +361,6 @@ def _result(folder: Path) -> Any:
     import json
 
     return json.loads((folder / "result.json").read_text(encoding="utf-8"))
-
-
-def _run_folder(path: Path) -> Path:
-    if not (path / "recipe.yaml").is_file():
-        raise FileNotFoundError(
-            f"{path} is no run folder: it has no recipe.yaml"
-            if path.exists()
-            else f"there is no run folder {path}"
-        )
-    return path
 
 
 def _console() -> Any:

@@ -17,6 +17,15 @@ def check_one(out: Path | None, resume: Path | None) -> None:
         )
 
 
+def existing(path: Path) -> Path:
+    """The path of a run folder; FileNotFoundError if it is none."""
+    if (path / "recipe.yaml").is_file():
+        return path
+    if path.exists():
+        raise FileNotFoundError(f"{path} is no run folder: it has no recipe.yaml")
+    raise FileNotFoundError(f"there is no run folder {path}")
+
+
 def new(name: str) -> Path:
     """A folder in ``runs/`` that does not exist yet."""
     first = Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"

@@ -144,9 +144,24 @@ class Objective(Reader):
 class LabelObjective(Objective):
     """A loss that needs the label; items without one (-100) do not count."""
 
-    handles_unlabelled: ClassVar[bool] = False
-    """Whether ``forward`` ignores items without a label whatever their outputs hold, so that only
-    ``valid`` needs a replacement."""
+    @property
+    def handles_unlabelled(self) -> bool:
+        """Whether ``forward`` ignores items without a label whatever their outputs hold.
+
+        Only invalid items need a replacement then. The losses of this package with a ``target``
+        ignore unlabelled items (``drop_unlabelled_gradient``).
+        """
+        return False
+
+    def counted_label(self, batch: Batch) -> Tensor:
+        """Return the label with -100 in the place of every item that is not valid."""
+        label: Tensor = batch["label"]
+        valid = items(batch) > 0 if "valid" in batch else None
+        if valid is None or valid.ndim > label.ndim:
+            return label
+        return label.masked_fill(
+            ~valid.view(*valid.shape, *[1] * (label.ndim - valid.ndim)), UNLABELLED
+        )
 
     def item_mask(self, batch: Batch) -> Tensor | None:
         """Return the mask of the items that have a label and are valid."""

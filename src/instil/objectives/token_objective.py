@@ -36,6 +36,8 @@ class TokenObjective(Objective):
         "text": "text says nothing of other classes: cross_entropy",
     }
 
+    handles_uncounted = True  # ``sweep`` skips tokens of weight 0
+
     def __init__(
         self, temperature: Positive = 1.0, scale: bool = True, vocabulary: Vocabulary = None
     ):

@@ -12,9 +12,19 @@ from torch import Tensor, nn
 from instil.core import Batch, Card, LabelObjective, NonNegative, Outputs, Positive, full
 from instil.objectives.adapters import adapter, as_map, comparable
 from instil.objectives.errors import squared_error
-from instil.objectives.logit_objective import reduced, require_class_target
+from instil.objectives.logit_objective import (
+    drop_unlabelled_gradient,
+    reduced,
+    require_class_target,
+)
 from instil.objectives.pairs import plan, stages
-from instil.objectives.several_teachers import divergences, favour_small, members, side_by_side
+from instil.objectives.several_teachers import (
+    divergences,
+    favour_small,
+    members,
+    require_several,
+    side_by_side,
+)
 
 
 def camkd_weights(logits: Tensor, target: Tensor) -> Tensor:
@@ -39,6 +49,10 @@ def camkd_logit_loss(
     Student logits (N, C), teacher logits (K, N, C), target (N,) give (N,) for reduction ``none``; -100 gives 0.
     Raises ValueError where shapes do not fit.
     """
+    require_several(student, teachers)
+    require_class_target(student, target)
+    (student,) = drop_unlabelled_gradient(target, student)
+    (teachers,) = drop_unlabelled_gradient(target.expand(teachers.shape[:-1]), teachers)
     values = divergences(student, teachers, temperature)
     return reduced((camkd_weights(teachers, target) * values).sum(0), reduction, target)
 
@@ -59,6 +73,9 @@ def camkd_feature_loss(
         comparable(mine, theirs, "camkd_feature_loss")
         for mine, theirs in zip(students, teachers, strict=True)
     ]
+    require_class_target(through[0], target)
+    (through,) = drop_unlabelled_gradient(target.expand(through.shape[:-1]), through)
+    pairs = [(drop_unlabelled_gradient(target, mine)[0], theirs) for mine, theirs in pairs]
     values = torch.stack([squared_error(mine, theirs) for mine, theirs in pairs])
     return reduced((camkd_weights(through, target) * values).sum(0), reduction, target)
 

@@ -14,7 +14,7 @@ from instil.objectives.dense import (
     positions,
 )
 from instil.objectives.directions import cosine
-from instil.objectives.logit_objective import reduced
+from instil.objectives.logit_objective import drop_unlabelled_gradient, reduced
 from instil.objectives.pairs import stages
 
 
@@ -28,8 +28,11 @@ def ifvd_loss(student: Tensor, teacher: Tensor, target: Tensor, reduction: str =
     label = on_grid(target, student.shape[2:])
     labelled = (label != UNLABELLED).to(student.dtype)
     alike, number = _same_class(label), labelled.sum(1).clamp_min(1)
-    mine, theirs = (_variation(positions(side), alike) for side in (student, teacher))
-    values = ((mine - theirs).square() * labelled).sum(1) / number
+    mine, theirs = (
+        _variation(drop_unlabelled_gradient(label, positions(side))[0], alike)
+        for side in (student, teacher)
+    )
+    values = torch.where(labelled > 0, (mine - theirs).square(), 0.0).sum(1) / number
     return reduced(values, reduction, label.amax(1))
 
 

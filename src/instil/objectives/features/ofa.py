@@ -13,7 +13,12 @@ from torch import Tensor, nn
 from instil.core import Batch, Card, LabelObjective, Outputs, Positive, closest, full
 from instil.objectives.adapters import as_map, like
 from instil.objectives.connectors import NORMS, Norm, require_norm
-from instil.objectives.logit_objective import reduced, require_class_target, require_same_logits
+from instil.objectives.logit_objective import (
+    drop_unlabelled_gradient,
+    reduced,
+    require_class_target,
+    require_same_logits,
+)
 from instil.objectives.pairs import stages
 
 Form = Literal["code", "paper"]
@@ -38,6 +43,7 @@ def ofa_loss(
     """
     require_same_logits(student, teacher, 2)
     require_class_target(student, target)
+    student, teacher = drop_unlabelled_gradient(target, student, teacher)
     if form not in FORMS:
         raise ValueError(f"form: no form '{form}'; {closest(form, FORMS)}")
     probability = (full(teacher) / temperature).softmax(-1)

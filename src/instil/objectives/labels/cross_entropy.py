@@ -9,7 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import UNLABELLED, Batch, Card, LabelObjective, Outputs, full
-from instil.objectives.logit_objective import reduced, require_class_target
+from instil.objectives.logit_objective import (
+    drop_unlabelled_gradient,
+    reduced,
+    require_class_target,
+)
 
 
 def cross_entropy_loss(student: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
@@ -23,6 +27,7 @@ def cross_entropy_loss(student: Tensor, target: Tensor, reduction: str = "mean")
     if student.shape[-1] == 1 and target.shape == student.shape[:-1]:
         return _binary(student, target.unsqueeze(-1), reduction)
     require_class_target(student, target)
+    (student,) = drop_unlabelled_gradient(target, student)
     values = F.cross_entropy(
         full(student).reshape(-1, student.shape[-1]),
         target.flatten(),
@@ -34,7 +39,7 @@ def cross_entropy_loss(student: Tensor, target: Tensor, reduction: str = "mean")
 
 def _binary(student: Tensor, target: Tensor, reduction: str) -> Tensor:
     labelled = target != UNLABELLED
-    student = full(student)
+    (student,) = drop_unlabelled_gradient(target, full(student))
     values = F.binary_cross_entropy_with_logits(
         student, target.clamp_min(0).to(student.dtype), reduction="none"
     )
@@ -56,6 +61,7 @@ class CrossEntropy(LabelObjective):
         "to 1. With yes or no labels the value is a mean over the classes, so many absent classes make it small.",
     )
     needs: ClassVar = {"student": (("logits",),), "teacher": ()}
+    handles_uncounted = True
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        return cross_entropy_loss(student["logits"], batch["label"], "none")
+        return cross_entropy_loss(student["logits"], self.counted_label(batch), "none")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from instil.core import UNLABELLED, Batch, Card, LabelObjective, Outputs, full
-from instil.objectives.logit_objective import reduced
+from instil.objectives.logit_objective import drop_unlabelled_gradient, reduced
 
 
 def distribution_focal_loss(student: Tensor, box: Tensor, reduction: str = "mean") -> Tensor:
@@ -28,6 +28,8 @@ def distribution_focal_loss(student: Tensor, box: Tensor, reduction: str = "mean
         raise ValueError(
             f"{shapes}; they must be (..., edges * bins) with two or more bins, and (..., edges)"
         )
+    target = torch.where(known(box), 0, UNLABELLED)
+    (student,) = drop_unlabelled_gradient(target, student)
     log_probability = full(student).reshape(*box.shape, student.shape[-1] // edges).log_softmax(-1)
     last = log_probability.shape[-1] - 1
     place = box.to(log_probability.dtype).clamp(0, last)
@@ -38,7 +40,7 @@ def distribution_focal_loss(student: Tensor, box: Tensor, reduction: str = "mean
         for more in (0, 1)
     ]
     values = -((1 - share) * near[0] + share * near[1]).mean(-1)
-    return reduced(values, reduction, torch.where(known(box), 0, UNLABELLED))
+    return reduced(values, reduction, target)
 
 
 def known(box: Tensor) -> Tensor:

@@ -8,7 +8,12 @@ from annotated_types import Ge, Lt
 from torch import Tensor
 
 from instil.core import Batch, Card, LabelObjective, Outputs, full
-from instil.objectives.logit_objective import reduced, require_class_target, require_classes
+from instil.objectives.logit_objective import (
+    drop_unlabelled_gradient,
+    reduced,
+    require_class_target,
+    require_classes,
+)
 
 
 def label_smoothing_loss(
@@ -25,6 +30,7 @@ def label_smoothing_loss(
     """
     require_classes(student, 2)
     require_class_target(student, target)
+    (student,) = drop_unlabelled_gradient(target, student)
     log_probability = full(student).log_softmax(-1)
     hit = -log_probability.gather(-1, target.clamp_min(0).unsqueeze(-1)).squeeze(-1)
     total = -log_probability.sum(-1)
@@ -55,6 +61,7 @@ class LabelSmoothing(LabelObjective):
         "worse (Müller et al., NeurIPS 2019).",
     )
     needs: ClassVar = {"student": (("logits",),), "teacher": ()}
+    handles_uncounted = True
 
     def __init__(self, smoothing: Annotated[float, Ge(0), Lt(1)] = 0.1, others_only: bool = False):
         super().__init__()
@@ -62,5 +69,5 @@ class LabelSmoothing(LabelObjective):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         return label_smoothing_loss(
-            student["logits"], batch["label"], self.smoothing, self.others_only, "none"
+            student["logits"], self.counted_label(batch), self.smoothing, self.others_only, "none"
         )

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import UNLABELLED, Batch, Card, Outputs, full
-from instil.objectives.logit_objective import reduced
+from instil.objectives.logit_objective import drop_gradient, reduced
 from instil.objectives.real_labels import RealLabelObjective, real_target
 
 
@@ -20,7 +20,8 @@ def mean_squared_error_loss(student: Tensor, target: Tensor, reduction: str = "m
     is 0 and does not count. Raises ValueError where shapes do not fit.
     """
     wanted, known = real_target(student, target)
-    squares = F.mse_loss(full(student), wanted, reduction="none").sum(-1)
+    student = drop_gradient(full(student), ~known)
+    squares = F.mse_loss(student, wanted, reduction="none").where(known, 0.0).sum(-1)
     return reduced(
         squares / known.sum(-1).clamp_min(1), reduction, torch.where(known.any(-1), 0, UNLABELLED)
     )

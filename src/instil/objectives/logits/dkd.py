@@ -8,6 +8,7 @@ from instil.core import Batch, Card, LabelObjective, NonNegative, Positive
 from instil.objectives.divergences import decoupled_kl
 from instil.objectives.logit_objective import (
     LogitObjective,
+    drop_unlabelled_gradient,
     reduced,
     require_class_target,
     require_same_logits,
@@ -30,6 +31,7 @@ def dkd_loss(
     """
     require_same_logits(student, teacher, classes=2)
     require_class_target(student, target)
+    student, teacher = drop_unlabelled_gradient(target, student, teacher)
     tckd, nckd = decoupled_kl(student, teacher, target, temperature)
     return reduced((alpha * tckd + beta * nckd) * temperature**2, reduction, target)
 

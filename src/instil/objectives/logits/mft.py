@@ -10,6 +10,7 @@ from instil.core import Batch, Card, LabelObjective, NonNegative, Positive, full
 from instil.objectives.divergences import softened
 from instil.objectives.logit_objective import (
     LogitObjective,
+    drop_unlabelled_gradient,
     expectation,
     reduced,
     require_class_target,
@@ -33,6 +34,7 @@ def mft_loss(
     """
     require_same_logits(student, teacher, classes=2)
     require_class_target(student, target)
+    student, teacher = drop_unlabelled_gradient(target, student, teacher)
     wanted = corrected((full(teacher) / temperature).softmax(-1), target.clamp_min(0), threshold)
     values = -expectation(wanted, softened(student, temperature), wanted.log())
     return reduced(values * temperature**2, reduction, target)

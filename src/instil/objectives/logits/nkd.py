@@ -8,6 +8,7 @@ from instil.core import Batch, Card, LabelObjective, NonNegative, Positive
 from instil.objectives.divergences import rest_cross_entropy, target_cross_entropy
 from instil.objectives.logit_objective import (
     LogitObjective,
+    drop_unlabelled_gradient,
     reduced,
     require_class_target,
     require_same_logits,
@@ -29,6 +30,7 @@ def nkd_loss(
     """
     require_same_logits(student, teacher, classes=2)
     require_class_target(student, target)
+    student, teacher = drop_unlabelled_gradient(target, student, teacher)
     towards_target = target_cross_entropy(student, teacher, target)
     towards_rest = rest_cross_entropy(student, teacher, target, temperature)
     return reduced(towards_target + gamma * temperature**2 * towards_rest, reduction, target)

@@ -7,6 +7,7 @@ from torch import Tensor
 from instil.core import Batch, Card, LabelObjective, Positive, full
 from instil.objectives.logit_objective import (
     LogitObjective,
+    drop_unlabelled_gradient,
     reduced,
     require_class_target,
     require_same_logits,
@@ -28,6 +29,7 @@ def pld_loss(
     """
     require_same_logits(student, teacher, classes=2)
     require_class_target(student, target)
+    student, teacher = drop_unlabelled_gradient(target, student, teacher)
     teacher = full(teacher)
     order = teacher.scatter(-1, target.clamp_min(0).unsqueeze(-1), float("inf")).argsort(
         dim=-1, descending=True, stable=True

@@ -12,6 +12,7 @@ from instil.core import Batch, Card, LabelObjective, Positive, closest, full
 from instil.objectives.divergences import kl_from
 from instil.objectives.logit_objective import (
     LogitObjective,
+    drop_unlabelled_gradient,
     reduced,
     require_class_target,
     require_same_logits,
@@ -37,6 +38,7 @@ def probability_shift_loss(
     """
     require_same_logits(student, teacher, classes=2)
     require_class_target(student, target)
+    student, teacher = drop_unlabelled_gradient(target, student, teacher)
     if correction not in CORRECTIONS:
         raise ValueError(
             f"correction: no correction '{correction}'; {closest(correction, CORRECTIONS)}"

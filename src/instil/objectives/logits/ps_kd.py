@@ -10,6 +10,7 @@ from torch import Tensor
 from instil.core import Batch, Card, LabelObjective, full
 from instil.objectives.logit_objective import (
     LogitObjective,
+    drop_unlabelled_gradient,
     expectation,
     reduced,
     require_class_target,
@@ -27,6 +28,7 @@ def ps_kd_loss(
     """
     require_same_logits(student, past, classes=2)
     require_class_target(student, target)
+    student, past = drop_unlabelled_gradient(target, student, past)
     log_probability, before = full(student).log_softmax(-1), full(past).softmax(-1)
     hit = log_probability.gather(-1, target.clamp_min(0).unsqueeze(-1)).squeeze(-1)
     softened = expectation(before, log_probability)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import UNLABELLED, Batch, Card, NonNegative, Outputs, full
-from instil.objectives.logit_objective import reduced, require_same_logits
+from instil.objectives.logit_objective import drop_gradient, reduced, require_same_logits
 from instil.objectives.real_labels import RealLabelObjective, real_target
 
 
@@ -23,9 +23,11 @@ def regression_kd_loss(
     """
     require_same_logits(student, teacher)
     wanted, known = real_target(student, target)
+    student = drop_gradient(full(student), ~known)
     bounding = torch.where(known, full(teacher), wanted)
     mine, theirs = (
-        F.mse_loss(side, wanted, reduction="none").sum(-1) for side in (full(student), bounding)
+        F.mse_loss(side, wanted, reduction="none").where(known, 0.0).sum(-1)
+        for side in (student, bounding)
     )
     return reduced(
         torch.where(mine + margin > theirs, mine, 0.0),

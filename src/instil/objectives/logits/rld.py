@@ -9,6 +9,7 @@ from instil.core import Batch, Card, LabelObjective, NonNegative, Positive, full
 from instil.objectives.divergences import log_two
 from instil.objectives.logit_objective import (
     LogitObjective,
+    drop_unlabelled_gradient,
     expectation,
     kl_divergence,
     reduced,
@@ -35,6 +36,7 @@ def rld_loss(
     """
     require_same_logits(student, teacher, classes=2)
     require_class_target(student, target)
+    student, teacher = drop_unlabelled_gradient(target, student, teacher)
     student, teacher = full(student) / temperature, full(teacher) / temperature
     confidence = kl_divergence(
         log_two(*without_target(teacher, teacher.argmax(-1))),

@@ -17,7 +17,12 @@ from instil.objectives.divergences import (
     softened_kl,
     target_cross_entropy,
 )
-from instil.objectives.logit_objective import reduced, require_class_target, require_same_logits
+from instil.objectives.logit_objective import (
+    drop_unlabelled_gradient,
+    reduced,
+    require_class_target,
+    require_same_logits,
+)
 from instil.objectives.pairs import stages
 
 Loss = Literal["kd", "dkd", "nkd"]
@@ -42,6 +47,7 @@ def sdd_loss(
     """
     require_same_logits(student, teacher, classes=2)
     require_class_target(student[:, 0], target)
+    student, teacher = drop_unlabelled_gradient(target, student, teacher)
     labels = target.unsqueeze(1).expand(student.shape[:2])
     if loss == "kd":
         values = softened_kl(student, teacher, temperature) * temperature**2

@@ -10,7 +10,12 @@ from torch import Tensor
 
 from instil.core import Batch, Card, LabelObjective, Outputs, Positive
 from instil.objectives.divergences import softened
-from instil.objectives.logit_objective import reduced, require_class_target, require_classes
+from instil.objectives.logit_objective import (
+    drop_unlabelled_gradient,
+    reduced,
+    require_class_target,
+    require_classes,
+)
 
 
 def tf_kd_loss(
@@ -28,6 +33,7 @@ def tf_kd_loss(
     """
     require_classes(student, 2)
     require_class_target(student, target)
+    (student,) = drop_unlabelled_gradient(target, student)
     others = student.shape[-1] - 1
     label, other = correct / temperature, (1 - correct) / others / temperature
     total = max(label, other) + math.log(

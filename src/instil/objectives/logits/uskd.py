@@ -7,7 +7,17 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, LabelObjective, NonNegative, Outputs, closest, full, mean
+from instil.core import (
+    Batch,
+    Card,
+    LabelObjective,
+    NonNegative,
+    Outputs,
+    closest,
+    full,
+    mean,
+    replace_uncounted,
+)
 from instil.objectives.adapters import as_map, like
 from instil.objectives.logit_objective import expectation, require_class_target, require_same_logits
 from instil.objectives.pairs import stages
@@ -36,6 +46,8 @@ def uskd_loss(
     require_same_logits(student, weak, classes=2)
     share, label, soft = labels(student, target)
     counted = share.sum(-1) > 0
+    # The centre below is a mean over the batch, so unlabelled rows are replaced before it.
+    student, weak = replace_uncounted(student, counted), replace_uncounted(weak, counted)
     log_strong, log_weak = full(student).log_softmax(-1), full(weak).log_softmax(-1)
     log_label = log_strong.gather(-1, label)
     confidence = log_label.detach().exp().square()

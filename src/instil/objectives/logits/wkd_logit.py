@@ -21,6 +21,7 @@ from instil.core import (
 )
 from instil.objectives.divergences import target_cross_entropy
 from instil.objectives.logit_objective import (
+    drop_unlabelled_gradient,
     reduced,
     require_class_target,
     require_same_logits,
@@ -48,6 +49,7 @@ def wkd_logit_loss(
     """
     require_same_logits(student, teacher, classes=2)
     require_class_target(student, target)
+    student, teacher = drop_unlabelled_gradient(target, student, teacher)
     if cost.shape != (student.shape[-1],) * 2:
         raise ValueError(
             f"cost has the shape {tuple(cost.shape)}; expected one cost for each pair of {student.shape[-1]} classes"

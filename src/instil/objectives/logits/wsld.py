@@ -9,6 +9,7 @@ from instil.core import Batch, Card, LabelObjective, Positive, full
 from instil.objectives.divergences import softened_kl
 from instil.objectives.logit_objective import (
     LogitObjective,
+    drop_unlabelled_gradient,
     reduced,
     require_class_target,
     require_same_logits,
@@ -30,6 +31,7 @@ def wsld_loss(
     """
     require_same_logits(student, teacher, classes=2)
     require_class_target(student, target)
+    student, teacher = drop_unlabelled_gradient(target, student, teacher)
     values = wsld_weights(student, teacher, target) * softened_kl(student, teacher, temperature)
     return reduced(values * temperature**2, reduction, target)
 

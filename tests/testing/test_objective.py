@@ -18,7 +18,7 @@ from instil.testing.samples import strided
 class Sound(Objective):
     """Half the squared difference; every broken one differs from it in one thing."""
 
-    card = Card("sound")
+    card = Card("sound", finite_logits=True)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         return self.of(student["logits"], teacher["logits"])
@@ -187,6 +187,14 @@ class OutsideOfTheState(Sound):
         return super().of(student, teacher) * self.factor.exp()
 
 
+class ZeroTimesInfinity(Sound):
+    card = Card("zero times infinity")
+
+    def of(self, student: Tensor, teacher: Tensor) -> Tensor:
+        log_student, log_teacher = student.log_softmax(1), teacher.log_softmax(1)
+        return (log_teacher.exp() * (log_teacher - log_student)).sum(1)
+
+
 class Uphill(Sound):
     def of(self, student: Tensor, teacher: Tensor) -> Tensor:
         value = super().of(student, teacher)
@@ -214,6 +222,7 @@ BROKEN: dict[type[Objective], str] = {
     KeepsTooMuch: "state moves after the step: keep returns one row for every sample",
     Scalar: r"parameters are seen: a learned scalar has shape \(1,\), not \(\)",
     OutsideOfTheState: "parameters are seen: a parameter is missing from the state",
+    ZeroTimesInfinity: "impossible class: the loss is nan where a class is minus infinity on both",
     Uphill: "loss falls: the loss does not fall in 20 steps on free outputs",
 }
 

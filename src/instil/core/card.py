@@ -35,6 +35,7 @@ class Card:
     labels: tuple[str, ...] = ("single", "multi", "binary")
     couples: bool = False  # the loss of an item depends on the other items of the batch
     zero_at_match: bool = True  # the loss is zero where student and teacher say the same
+    finite_logits: bool = False  # no logit may be minus infinity, as that of an excluded class is
     holds_graph: bool = False  # the scheme keeps outputs across a yield
     deviations: str = ""
     equation: str = ""  # what is minimised, in LaTeX

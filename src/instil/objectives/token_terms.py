@@ -138,7 +138,11 @@ def adaptive_kl(head_mass: float) -> Term:
     """Both KLs, weighted by how far p and q are apart in the head and in the tail of p (Wu et al. 2025).
 
     The head is the teacher's likeliest classes as long as they have at most ``head_mass`` together, and always the first.
+    With a ``head_mass`` of 1 all classes are in the head, and the term is ``forward_kl``.
     """
+    if head_mass >= 1:
+        # A rounded cumulative sum can pass 1 before the last class, which would leave classes out.
+        return forward_kl
 
     def term(student: Side, teacher: Side) -> tuple[Tensor, Tensor]:
         ordered, order = teacher.probability.sort(-1, descending=True)

@@ -22,6 +22,7 @@ from instil.core import (
     full,
     mean,
 )
+from instil.objectives.logit_objective import drop_unlabelled_gradient
 from instil.schemes.sequence_level import SequenceLevel
 from instil.schemes.writer import Share, Token, Tokens
 
@@ -38,6 +39,7 @@ def skewed_forward(log_q: Tensor, log_p: Tensor, token: Tensor, skew: Tensor) ->
     Log-probabilities (N, T, V), ``token`` (N, T) -100 where none is compared, ``skew`` a (N,).
     """
     share = skew[:, None, None]
+    log_q, log_p = _finite(log_q), _finite(log_p)
     mixed = torch.logaddexp(log_p + share.log(), log_q + (1 - share).log())
     return row_mean((log_p.exp() * (log_p - mixed)).sum(-1), token)
 
@@ -45,8 +47,15 @@ def skewed_forward(log_q: Tensor, log_p: Tensor, token: Tensor, skew: Tensor) ->
 def skewed_reverse(log_q: Tensor, log_p: Tensor, token: Tensor, skew: Tensor) -> Tensor:
     """KL(q || (1 - a) p + a q), no gradient through the second q, mean over the tokens of each row: (N,)."""
     share = skew[:, None, None]
+    log_q, log_p = _finite(log_q), _finite(log_p)
     mixed = torch.logaddexp(log_p + (1 - share).log(), log_q.detach() + share.log())
     return row_mean((log_q.exp() * (log_q - mixed)).sum(-1), token)
+
+
+def _finite(log_probability: Tensor) -> Tensor:
+    """Log-probabilities with the lowest finite number for a token that is impossible."""
+    # It still has probability 0, but the mixture of two of them is no NaN.
+    return log_probability.clamp_min(torch.finfo(log_probability.dtype).min / 2)
 
 
 def row_mean(values: Tensor, token: Tensor) -> Tensor:
@@ -167,8 +176,16 @@ class DistiLLM2(SequenceLevel):
         update: Update = self.objectives(student, teacher, batch)
         own_student, own_teacher = self.answers(batch["own"])
         taught, own = (
-            [full(side["logits"][..., : self.vocabulary]).log_softmax(-1) for side in sides]
-            for sides in ((student, teacher), (own_student, own_teacher))
+            [
+                drop_unlabelled_gradient(token, full(side["logits"][..., : self.vocabulary]))[
+                    0
+                ].log_softmax(-1)
+                for side in sides
+            ]
+            for sides, token in (
+                ((student, teacher), batch["token"]),
+                ((own_student, own_teacher), batch["own"]["token"]),
+            )
         )
         texts = (*taught, batch["token"]), (*own, batch["own"]["token"])
         apart = gaps(*texts)

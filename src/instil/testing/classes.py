@@ -9,6 +9,7 @@ from torch import Tensor
 
 from instil.core import UNLABELLED, Batch, Objective, Objectives, Outputs
 from instil.testing.samples import asked, assert_close, leaves, sample_outputs
+from instil.testing.trials import built, loss_and_gradient, samples
 
 
 def any_rank(make: Callable[[], Objective]) -> None:
@@ -68,6 +69,50 @@ def few_classes(make: Callable[[], Objective]) -> None:
             continue
         assert torch.isfinite(loss), f"the loss of {classes} classes is {loss}"
         assert torch.isfinite(gradient).all(), f"the gradient of {classes} classes is not finite"
+
+
+def impossible_class(make: Callable[[], Objective]) -> None:
+    """Loss and gradient are finite where a class has the logit minus infinity on both sides.
+
+    Such a class is excluded, for example padding of a vocabulary. Not asked of an objective whose
+    card says ``finite_logits``, of real outputs, and with ``standardize``.
+    """
+    objective = make()
+    reads = {role for roles in objective.reads.values() for role in roles}
+    standardizes = getattr(objective, "standardize", False)
+    if not reads & {"logits", "projection", "members"}:
+        return
+    if objective.card.finite_logits or standardizes or "real" in objective.card.labels:
+        return
+    objective = built(make)
+    student, teacher, batch = samples(objective)
+    last = student["logits"].shape[-1] - 1
+    student, teacher = _without_class(student, last), _without_class(teacher, last)
+    if "label" in batch:
+        batch = batch | {"label": batch["label"].masked_fill(batch["label"] == last, 0)}
+    if type(objective).keep is not Objective.keep:
+        # What it remembers of earlier samples must not have the class either.
+        with torch.no_grad():
+            objective.after_step(objective.keep(student, teacher, batch))
+    loss, gradients = loss_and_gradient(objective, student, teacher, batch)
+    assert torch.isfinite(loss), (
+        f"the loss is {loss} where a class is minus infinity on both sides; if it reads logits "
+        "otherwise than through a softmax, its card says so (finite_logits)"
+    )
+    for name, gradient in gradients.items():
+        assert torch.isfinite(gradient).all(), (
+            f"the gradient of {name} is not finite where a class is minus infinity on both sides"
+        )
+
+
+def _without_class(outputs: Outputs, index: int) -> Outputs:
+    """Outputs of one side whose logits exclude a class."""
+    logits = outputs["logits"].clone()
+    logits[..., index] = -torch.inf
+    changed = outputs | {"logits": logits}
+    if "members" in outputs:
+        changed["members"] = tuple(_without_class(member, index) for member in outputs["members"])
+    return changed
 
 
 def _reads_logits_alone(objective: Objective) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from instil.core import Objective, Objectives, size
-from instil.testing.classes import few_classes
+from instil.testing.classes import few_classes, impossible_class
 from instil.testing.samples import asked, assert_close, flat, leaves, rows_of, scaled, strided
 from instil.testing.trials import built, has_rows, loss_and_gradient, samples
 from instil.testing.uncounted import only_counted_items, only_counted_positions, other_tasks
@@ -214,5 +214,6 @@ CONTRACTS: tuple[Callable[[Callable[[], Objective]], None], ...] = (
     _parameters_are_seen,
     _loss_falls,
     few_classes,
+    impossible_class,
 )
 """The contracts of an objective, in the order in which ``check_objective`` runs them."""

@@ -99,6 +99,7 @@ class DiffKD(NormedObjective):
         "NeurIPS",
         2023,
         source="features",
+        finite_logits=True,
         zero_at_match=False,
         deviations="every norm is of a sample alone (norm: 'batch' is the code's); the student is resized to the teacher's grid. As in the code, the "
         "denoiser learns from the comparison too",

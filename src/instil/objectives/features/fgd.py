@@ -119,8 +119,8 @@ class FGD(FeatureObjective):
         source="features",
         algorithms=("attention",),
         tasks=("classification", "detection"),
-        deviations="boxes as in the paper; the code exchanges the two axes of the mask. A box has the positions that it touches, and one more at "
-        "right and below, as in the code. Zero at a match until the two contexts have learned to differ",
+        deviations="A box has the positions that it touches, and one more at right and below, as in the code. "
+        "Zero at a match until the two contexts have learned to differ",
         equation=r"\sum_l \left[ \sum_{c,p} (\alpha F_p + \beta B_p) A^t_p A^t_c \left( f^t - r(f^s) \right)_{cp}^2 + \gamma \sum_{k \in \{p,c\}} "
         r"\lVert A^s_k - A^t_k \rVert_1 + \lambda \lVert g^s(r(f^s)) - g^t(f^t) \rVert_2^2 \right], \quad A_p = HW\, \mathrm{softmax}_p "
         r"\frac{\overline{|f|}_p}{T}, \; A_c = C\, \mathrm{softmax}_c \frac{\overline{|f|}_c}{T}",

@@ -61,6 +61,7 @@ class Jacobian(Objective):
         "ICML",
         2018,
         source="features",
+        finite_logits=True,
         deviations="random directions stand for the whole Jacobian, as in Sobolev training (NeurIPS 2017); the squared difference of the answers "
         "that the paper adds is logit_mse",
         equation=r"\frac{1}{J} \sum_{j=1}^{J} \left\lVert \nabla_x (v_j^\top z^s) - \nabla_x (v_j^\top z^t) \right\rVert_2^2, \quad v_j \sim "

@@ -15,6 +15,7 @@ from instil.objectives.adapters import as_map, like
 from instil.objectives.connectors import NORMS, Norm, require_norm
 from instil.objectives.logit_objective import (
     drop_unlabelled_gradient,
+    expectation,
     reduced,
     require_class_target,
     require_same_logits,
@@ -50,9 +51,8 @@ def ofa_loss(
     true = F.one_hot(target.clamp_min(0), student.shape[-1]).to(probability.dtype)
     enhanced = (probability + true) ** gamma
     weight = enhanced - true if form == "code" else torch.where(true > 0, enhanced, probability)
-    return reduced(
-        -(weight * (full(student) / temperature).log_softmax(-1)).sum(-1), reduction, target
-    )
+    crossed = expectation(weight, (full(student) / temperature).log_softmax(-1))
+    return reduced(-crossed, reduction, target)
 
 
 def _halving(source: int, target: int, norm: Norm) -> nn.Sequential:

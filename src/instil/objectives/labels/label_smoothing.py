@@ -51,6 +51,7 @@ class LabelSmoothing(LabelObjective):
         "CVPR",
         2016,
         source="labels",
+        finite_logits=True,
         labels=("single",),
         zero_at_match=False,
         deviations="The paper spreads over all classes; others_only=True is the form of Tf-KD's code (Yuan et al., CVPR 2020).",

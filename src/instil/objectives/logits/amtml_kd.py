@@ -28,7 +28,8 @@ def amtml_kd_target(teachers: Tensor, log_weights: Tensor, temperature: float = 
     shares = zip(log_weights.exp().unsqueeze(-1), full(teachers), strict=True)
     first, *others = (share * (logits / temperature).softmax(-1) for share, logits in shares)
     mixed: Tensor = sum(others, first)
-    return mixed.clamp_min(torch.finfo(mixed.dtype).tiny).log()
+    log_mixed = mixed.clamp_min(torch.finfo(mixed.dtype).tiny).log()
+    return log_mixed.masked_fill(mixed == 0, -torch.inf)  # a class that no teacher finds possible
 
 
 def amtml_kd_loss(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from instil.core import Batch, Card, LabelObjective, Outputs, Positive, full, mean
-from instil.objectives.logit_objective import require_classes
+from instil.objectives.logit_objective import expectation, require_classes
 
 
 def cs_kd_loss(student: Tensor, partner: Tensor, pairs: Tensor, temperature: float = 4.0) -> Tensor:
@@ -30,9 +30,10 @@ def cs_kd_loss(student: Tensor, partner: Tensor, pairs: Tensor, temperature: flo
     if share.device.type == "cpu" and not torch.compiler.is_compiling():
         share = share.to_sparse()  # few samples of a batch are of one class
     with torch.autocast(student.device.type, enabled=False):
-        values = share @ (probability * log_partner).sum(-1) - (
-            log_student * (share @ probability)
-        ).sum(-1)
+        # ``expectation`` takes a class of probability 0 as 0, even where its logarithm is infinite.
+        values = share @ expectation(probability, log_partner) - expectation(
+            share @ probability, log_student
+        )
     return temperature**2 * mean(values, (count > 0).to(values.dtype))
 
 

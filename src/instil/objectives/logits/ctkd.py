@@ -30,10 +30,18 @@ def ctkd_loss(
     """
     require_same_logits(student, teacher, classes=2)
     softness = temperature.unsqueeze(-1)
-    values = kl_divergence(
-        (full(teacher) / softness).log_softmax(-1), (full(student) / softness).log_softmax(-1)
+    # The gradient of the temperature is a product with the logits, which must be finite for it.
+    log_student, log_teacher = (
+        (_finite(logits) / softness).log_softmax(-1) for logits in (student, teacher)
     )
+    values = kl_divergence(log_teacher, log_student)
     return reduced(values * temperature**2, reduction)
+
+
+def _finite(logits: Tensor) -> Tensor:
+    """Logits whose impossible classes have the lowest finite number in place of minus infinity."""
+    logits = full(logits)
+    return logits.clamp_min(torch.finfo(logits.dtype).min / 2)
 
 
 def reversed_gradient(values: Tensor, strength: float) -> Tensor:
@@ -108,7 +116,9 @@ class CTKD(LogitObjective):
             level = self.level.reshape(())
         else:
             level = self.network(
-                like(self.network, torch.cat([student.detach(), teacher.detach()], -1))
+                like(self.network, torch.cat([student.detach(), teacher.detach()], -1)).masked_fill(
+                    torch.cat([student, teacher], -1) == -torch.inf, 0.0
+                )
             ).squeeze(-1)
         return self.lowest + self.span * reversed_gradient(level, self.strength).sigmoid()
 

@@ -33,14 +33,19 @@ def gkl_loss(
     Raises ValueError for one class and where the shapes differ.
     """
     require_same_logits(student, teacher, classes=2)
-    difference = full(teacher) - full(student)
+    student, teacher = full(student), full(teacher)
+    difference = teacher - student
+    # A class of minus infinity on both sides has no difference and no share in the sums. Inputs that
+    # are NaN themselves still give NaN, through the divergence.
+    missing = difference.detach().isnan()
+    difference = difference.masked_fill(missing, 0.0)
     tiny = torch.finfo(difference.dtype).tiny
     logarithm = (
-        full(teacher).log_softmax(-1).clamp_min(math.log(tiny))
+        teacher.log_softmax(-1).clamp_min(math.log(tiny))
         if prior is None
         else full(prior).clamp_min(tiny).log()
     )
-    logarithm = gamma * logarithm
+    logarithm = (gamma * logarithm).masked_fill(missing, -torch.inf)
     share = logarithm.softmax(-1)
     middle = (share * difference.detach()).sum(
         -1, keepdim=True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -36,6 +37,9 @@ def kd_loss(
 
 def _bernoulli_kl(teacher: Tensor, student: Tensor) -> Tensor:
     """KL of the sigmoids, class by class: log s(t) - log s(u) - (1 - s(t)) (t - u), since log (1 - s(x)) = log s(x) - x."""
+    # Differences of classes that are impossible on both sides are 0 with a finite number, not NaN.
+    lowest = torch.finfo(student.dtype).min / 4
+    teacher, student = teacher.clamp_min(lowest), student.clamp_min(lowest)
     return (
         F.logsigmoid(teacher) - F.logsigmoid(student) + (-teacher).sigmoid() * (student - teacher)
     )

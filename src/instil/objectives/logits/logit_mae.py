@@ -26,6 +26,7 @@ class LogitMAE(LogitObjective):
         "arXiv",
         2019,
         source="logits",
+        finite_logits=True,
         tasks=("classification", "regression"),
         labels=("single", "multi", "binary", "real"),
         equation=r"\frac{1}{C} \sum_{c=1}^{C} \lvert z^s_c - z^t_c \rvert",

@@ -36,6 +36,7 @@ class LogitMSE(LogitObjective):
         "NIPS",
         2014,
         source="logits",
+        finite_logits=True,
         tasks=("classification", "regression"),
         labels=("single", "multi", "binary", "real"),
         deviations="The paper's half sum over the classes is weight C/2 of this mean, which is what Kim et al. (IJCAI 2021) run.",

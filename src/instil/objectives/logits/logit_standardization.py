@@ -19,6 +19,7 @@ class LogitStandardization(KD):
         "CVPR",
         2024,
         source="logits",
+        finite_logits=True,
         labels=("single",),
         deviations="Any loss of logits here takes standardize=True where its card says so; this is KD with it.",
         equation=r"T^2 \mathrm{KL}(\mathrm{softmax}(\tilde{z}^t / T) \Vert \mathrm{softmax}(\tilde{z}^s / T)), \quad \tilde{z} = \frac{z - "

@@ -44,6 +44,7 @@ class MEAL(LogitObjective):
         "NeurIPS Workshop",
         2020,
         source="logits",
+        finite_logits=True,
         algorithms=("adversarial", "multi-teacher"),
         labels=("single",),
         zero_at_match=False,

@@ -46,6 +46,7 @@ class NormKD(LogitObjective):
         "arXiv",
         2023,
         source="logits",
+        finite_logits=True,
         algorithms=("adaptive",),
         labels=("single",),
         deviations="As in the code the factor is the teacher's temperature squared, the student's is not in it.",

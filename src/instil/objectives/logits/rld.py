@@ -43,7 +43,10 @@ def rld_loss(
         log_two(*without_target(student, target)),
     )
     label = teacher.gather(-1, target.clamp_min(0).unsqueeze(-1))
-    some = teacher.amin(-1, keepdim=True) < label
+    # A class that the teacher finds impossible carries none of its probability: it is not enough
+    # for a correlation.
+    possible = teacher.masked_fill(teacher == -torch.inf, torch.inf)
+    some = possible.amin(-1, keepdim=True) < label
     left_out = teacher >= torch.where(some, label, torch.inf)
     mine, theirs = (torch.where(left_out, -torch.inf, logits) for logits in (student, teacher))
     correlation = -expectation(theirs.softmax(-1), mine.log_softmax(-1), theirs.log_softmax(-1))

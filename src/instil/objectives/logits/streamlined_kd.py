@@ -64,6 +64,7 @@ class StreamlinedKD(LogitObjective):
         "CVPR",
         2026,
         source="logits",
+        finite_logits=True,
         labels=("single",),
         couples=True,
         deviations="No factor T², and the gradient passes through the covariance, as in torchdistill's form. SKD is also the name of a structured "

@@ -60,6 +60,7 @@ class TfKD(LabelObjective):
         "CVPR",
         2020,
         source="logits",
+        finite_logits=True,
         labels=("single",),
         zero_at_match=False,
         deviations="The paper writes the student softened too (soften_student=True); the authors' code, which gave the results, leaves it at "

@@ -102,7 +102,8 @@ class WKDLogit(LabelObjective):
         labels=("single",),
         zero_at_match=False,
         deviations="The authors compute the likeness of classes (CKA) before training, over the training set; here it follows the last samples of "
-        "each class, and a fixed cost is what wkd_logit_loss takes. At a match the cross-entropy and the plan's entropy are left.",
+        "each class, and a fixed cost is what wkd_logit_loss takes. Their code adds 1e-8 to the cost and to the denominators of both "
+        "Sinkhorn scalings, here nothing is added. At a match the cross-entropy and the plan's entropy are left.",
         equation=r"-p^t_y \log p^s_y + \gamma \sum_{i,j \ne y} F_{ij} c_{ij}, \quad F \text{ the Sinkhorn plan from } q^s \text{ to } q^t, \quad q "
         r"= \mathrm{softmax}(z / T) \text{ over } c \ne y, \quad c_{ij} = 1 - e^{-\kappa (1 - \mathrm{CKA}_{ij})}",
         use="Where classes are related (fine-grained, hierarchical): giving probability to a class alike to the teacher's costs little, where KL "

@@ -87,6 +87,7 @@ class DSD(FeatureObjective):
         "TIP",
         2021,
         source="relations",
+        finite_logits=True,
         algorithms=("attention",),
         tasks=("segmentation",),
         deviations="weights, pooling and temperature as in the code of CIRKD, which gave the numbers that are compared with; stages of several "

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from instil.core import UNLABELLED, Batch, Card, Outputs, Positive, closest
+from instil.core import UNLABELLED, Batch, Card, Outputs, Positive, closest, replace_uncounted
 from instil.objectives.directions import unit
 from instil.objectives.graph import EdgeObjective, edges_of, log_softmax_into
 from instil.objectives.logit_objective import reduced
@@ -32,6 +32,11 @@ def lsp_loss(
     """
     source, target = edge_index
     kept = torch.ones_like(source, dtype=torch.bool) if counted is None else counted
+    if counted is not None:
+        # Other edges join them to nodes that count, whose gradient would take in what they hold.
+        read = torch.zeros(len(student), dtype=torch.long, device=student.device)
+        read = read.index_add(0, source, counted.long()).index_add(0, target, counted.long()) > 0
+        student, teacher = replace_uncounted(student, read), replace_uncounted(teacher, read)
     mine, theirs = (
         log_softmax_into(edge_values(side, edge_index, kernel, width), target, len(side), kept)
         for side in (student, teacher)

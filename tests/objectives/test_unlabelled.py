@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from instil.core import UNLABELLED
+from instil.core import UNLABELLED, drop_unlabelled_gradient
 from instil.objectives.features.camkd import camkd_feature_loss, camkd_logit_loss
 from instil.objectives.features.ifvd import ifvd_loss
 from instil.objectives.features.ofa import ofa_loss
@@ -16,7 +16,6 @@ from instil.objectives.labels.cross_entropy import cross_entropy_loss
 from instil.objectives.labels.distribution_focal import distribution_focal_loss
 from instil.objectives.labels.label_smoothing import label_smoothing_loss
 from instil.objectives.labels.mean_squared_error import mean_squared_error_loss
-from instil.objectives.logit_objective import drop_unlabelled_gradient
 from instil.objectives.logits.dkd import dkd_loss
 from instil.objectives.logits.dskd_cma import dskd_cma_loss
 from instil.objectives.logits.mft import mft_loss

@@ -127,7 +127,7 @@ def test_where_items_couple_a_shared_role_is_not_gathered() -> None:
 
 
 class Slopes(Objective):
-    card = Card("slopes")
+    card = Card("slopes", finite_logits=True)
     needs: ClassVar = dict.fromkeys(
         ("student", "teacher"), (("logits",), ("features",), ("input",))
     )

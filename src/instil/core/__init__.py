@@ -23,7 +23,12 @@ from instil.core.objectives import Balance, Gather, Objectives, Update
 from instil.core.scheme import Scheme, Trial, dry
 from instil.core.signals import SIGNALS, Projection, Sampled, Top
 from instil.core.teacher import Teacher
-from instil.core.uncounted import every_item_counts, replace_uncounted
+from instil.core.uncounted import (
+    drop_gradient,
+    drop_unlabelled_gradient,
+    every_item_counts,
+    replace_uncounted,
+)
 
 __all__ = [
     "SHARED_ROLES",
@@ -54,6 +59,8 @@ __all__ = [
     "as_net",
     "at_progress",
     "closest",
+    "drop_gradient",
+    "drop_unlabelled_gradient",
     "dry",
     "every_item_counts",
     "first",

@@ -101,6 +101,45 @@ def replace_in_batch(batch: Batch, counted: Tensor) -> Batch:
     return changed
 
 
+def drop_unlabelled_gradient(target: Tensor, *values: Tensor) -> list[Tensor]:
+    """Return ``values`` with a gradient that is 0 at items whose target is -100.
+
+    The mean discards the loss of such an item, but a NaN or inf in its logits would still make
+    the gradient NaN (0 * inf). The forward pass costs nothing; the backward pass costs one
+    ``masked_fill``, and nothing if the target is on the CPU and has no -100.
+
+    Use it where items do not depend on each other and no parameter reads them; elsewhere replace
+    the values (``replace_uncounted``).
+
+    Args:
+        target: class indices (...).
+        values: logits (..., C) or other tensors that begin with the dimensions of ``target``.
+    """
+    counted = target != UNLABELLED
+    if every_item_counts(counted):
+        return list(values)
+    return [drop_gradient(value, ~counted) if value.requires_grad else value for value in values]
+
+
+def drop_gradient(values: Tensor, dropped: Tensor) -> Tensor:
+    """Return ``values`` (..., *) with a gradient of 0 where ``dropped`` (...) is True."""
+    mask = dropped.view(*dropped.shape, *[1] * (values.ndim - dropped.ndim))
+    masked: Tensor = _DroppedGradient.apply(values, mask)
+    return masked
+
+
+class _DroppedGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, mask: Tensor) -> Tensor:
+        ctx.save_for_backward(mask)
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (mask,) = ctx.saved_tensors
+        return gradient.masked_fill(mask, 0.0), None
+
+
 def _pattern(row: Tensor) -> Tensor:
     """Fixed numbers between 0.25 and 0.75 in the shape of ``row``."""
     # A constant row would have no direction after centring and equal singular values.

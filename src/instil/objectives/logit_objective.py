@@ -14,7 +14,6 @@ from instil.core import (
     Objective,
     Outputs,
     closest,
-    every_item_counts,
     full,
     mean,
 )
@@ -112,45 +111,6 @@ def reduced(values: Tensor, reduction: str, target: Tensor | None = None) -> Ten
         values = torch.where(counted, values, 0.0)
         return mean(values, counted.to(values.dtype)) if reduction == "mean" else values
     return values.mean() if reduction == "mean" else values
-
-
-def drop_unlabelled_gradient(target: Tensor, *values: Tensor) -> list[Tensor]:
-    """Return ``values`` with a gradient that is 0 at items whose target is -100.
-
-    ``reduced`` discards the loss of such an item, but a NaN or inf in its logits would still make
-    the gradient NaN (0 * inf). The forward pass costs nothing; the backward pass costs one
-    ``masked_fill``, and nothing if the target is on the CPU and has no -100.
-
-    Use it where items do not depend on each other and no parameter reads them; elsewhere replace
-    the values (``replace_uncounted``).
-
-    Args:
-        target: class indices (...).
-        values: logits (..., C) or other tensors that begin with the dimensions of ``target``.
-    """
-    counted = target != UNLABELLED
-    if every_item_counts(counted):
-        return list(values)
-    return [drop_gradient(value, ~counted) if value.requires_grad else value for value in values]
-
-
-def drop_gradient(values: Tensor, dropped: Tensor) -> Tensor:
-    """Return ``values`` (..., *) with a gradient of 0 where ``dropped`` (...) is True."""
-    mask = dropped.view(*dropped.shape, *[1] * (values.ndim - dropped.ndim))
-    masked: Tensor = _DroppedGradient.apply(values, mask)
-    return masked
-
-
-class _DroppedGradient(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, mask: Tensor) -> Tensor:
-        ctx.save_for_backward(mask)
-        return values.view_as(values)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        (mask,) = ctx.saved_tensors
-        return gradient.masked_fill(mask, 0.0), None
 
 
 def require_same_logits(student: Tensor, teacher: Tensor, classes: int = 1) -> None:

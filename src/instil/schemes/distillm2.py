@@ -19,10 +19,10 @@ from instil.core import (
     Teacher,
     Update,
     at_progress,
+    drop_unlabelled_gradient,
     full,
     mean,
 )
-from instil.objectives.logit_objective import drop_unlabelled_gradient
 from instil.schemes.sequence_level import SequenceLevel
 from instil.schemes.writer import Share, Token, Tokens
 

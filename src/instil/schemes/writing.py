@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from instil.core import UNLABELLED, Batch, full, uniform
-from instil.objectives.logit_objective import drop_unlabelled_gradient
+from instil.core import UNLABELLED, Batch, drop_unlabelled_gradient, full, uniform
 
 
 def by_step(batch: Batch, salt: int) -> float:

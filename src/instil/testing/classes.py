@@ -78,9 +78,8 @@ def impossible_class(make: Callable[[], Objective]) -> None:
     card says ``finite_logits``, of real outputs, and with ``standardize``.
     """
     objective = make()
-    reads = {role for roles in objective.reads.values() for role in roles}
     standardizes = getattr(objective, "standardize", False)
-    if not reads & {"logits", "projection", "members"}:
+    if not set(objective.reads["student"]) & {"logits", "projection"}:
         return
     if objective.card.finite_logits or standardizes or "real" in objective.card.labels:
         return

@@ -9,14 +9,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, LabelObjective, NonNegative, Outputs, Positive, full
+from instil.core import (
+    Batch,
+    Card,
+    LabelObjective,
+    NonNegative,
+    Outputs,
+    Positive,
+    drop_unlabelled_gradient,
+    full,
+)
 from instil.objectives.adapters import adapter, as_map, comparable
 from instil.objectives.errors import squared_error
-from instil.objectives.logit_objective import (
-    drop_unlabelled_gradient,
-    reduced,
-    require_class_target,
-)
+from instil.objectives.logit_objective import reduced, require_class_target
 from instil.objectives.pairs import plan, stages
 from instil.objectives.several_teachers import (
     divergences,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from instil.core import UNLABELLED, Batch, Card, Outputs
+from instil.core import UNLABELLED, Batch, Card, Outputs, drop_unlabelled_gradient
 from instil.objectives.dense import (
     DenseObjective,
     PixelLabelObjective,
@@ -14,7 +14,7 @@ from instil.objectives.dense import (
     positions,
 )
 from instil.objectives.directions import cosine
-from instil.objectives.logit_objective import drop_unlabelled_gradient, reduced
+from instil.objectives.logit_objective import reduced
 from instil.objectives.pairs import stages
 
 

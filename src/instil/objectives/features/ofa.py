@@ -10,11 +10,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, LabelObjective, Outputs, Positive, closest, full
+from instil.core import (
+    Batch,
+    Card,
+    LabelObjective,
+    Outputs,
+    Positive,
+    closest,
+    drop_unlabelled_gradient,
+    full,
+)
 from instil.objectives.adapters import as_map, like
 from instil.objectives.connectors import NORMS, Norm, require_norm
 from instil.objectives.logit_objective import (
-    drop_unlabelled_gradient,
     expectation,
     reduced,
     require_class_target,

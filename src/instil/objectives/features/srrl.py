@@ -52,7 +52,6 @@ class SRRL(Objective):
         "ICLR",
         2021,
         source="features",
-        finite_logits=True,
         zero_at_match=False,
         deviations="the convolution has a bias in place of BatchNorm (norm: 'batch' is the code's), and its ReLU only where the teacher's feature is "
         "nowhere negative; the feature is what the classifier reads, so that any architecture teaches",

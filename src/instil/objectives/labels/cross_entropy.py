@@ -8,12 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from instil.core import UNLABELLED, Batch, Card, LabelObjective, Outputs, full
-from instil.objectives.logit_objective import (
+from instil.core import (
+    UNLABELLED,
+    Batch,
+    Card,
+    LabelObjective,
+    Outputs,
     drop_unlabelled_gradient,
-    reduced,
-    require_class_target,
+    full,
 )
+from instil.objectives.logit_objective import reduced, require_class_target
 
 
 def cross_entropy_loss(student: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:

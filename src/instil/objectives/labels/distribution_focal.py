@@ -7,8 +7,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from instil.core import UNLABELLED, Batch, Card, LabelObjective, Outputs, full
-from instil.objectives.logit_objective import drop_unlabelled_gradient, reduced
+from instil.core import (
+    UNLABELLED,
+    Batch,
+    Card,
+    LabelObjective,
+    Outputs,
+    drop_unlabelled_gradient,
+    full,
+)
+from instil.objectives.logit_objective import reduced
 
 
 def distribution_focal_loss(student: Tensor, box: Tensor, reduction: str = "mean") -> Tensor:

@@ -7,13 +7,8 @@ from typing import Annotated, ClassVar
 from annotated_types import Ge, Lt
 from torch import Tensor
 
-from instil.core import Batch, Card, LabelObjective, Outputs, full
-from instil.objectives.logit_objective import (
-    drop_unlabelled_gradient,
-    reduced,
-    require_class_target,
-    require_classes,
-)
+from instil.core import Batch, Card, LabelObjective, Outputs, drop_unlabelled_gradient, full
+from instil.objectives.logit_objective import reduced, require_class_target, require_classes
 
 
 def label_smoothing_loss(

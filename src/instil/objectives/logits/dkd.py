@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from instil.core import Batch, Card, LabelObjective, NonNegative, Positive
+from instil.core import Batch, Card, LabelObjective, NonNegative, Positive, drop_unlabelled_gradient
 from instil.objectives.divergences import decoupled_kl
 from instil.objectives.logit_objective import (
     LogitObjective,
-    drop_unlabelled_gradient,
     reduced,
     require_class_target,
     require_same_logits,

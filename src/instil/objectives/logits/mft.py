@@ -6,11 +6,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from instil.core import Batch, Card, LabelObjective, NonNegative, Positive, full
+from instil.core import (
+    Batch,
+    Card,
+    LabelObjective,
+    NonNegative,
+    Positive,
+    drop_unlabelled_gradient,
+    full,
+)
 from instil.objectives.divergences import softened
 from instil.objectives.logit_objective import (
     LogitObjective,
-    drop_unlabelled_gradient,
     expectation,
     reduced,
     require_class_target,

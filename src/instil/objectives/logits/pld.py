@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from instil.core import Batch, Card, LabelObjective, Positive, full
+from instil.core import Batch, Card, LabelObjective, Positive, drop_unlabelled_gradient, full
 from instil.objectives.logit_objective import (
     LogitObjective,
-    drop_unlabelled_gradient,
     reduced,
     require_class_target,
     require_same_logits,

@@ -8,11 +8,18 @@ import torch
 from annotated_types import Gt, Lt
 from torch import Tensor
 
-from instil.core import Batch, Card, LabelObjective, Positive, closest, full
+from instil.core import (
+    Batch,
+    Card,
+    LabelObjective,
+    Positive,
+    closest,
+    drop_unlabelled_gradient,
+    full,
+)
 from instil.objectives.divergences import kl_from
 from instil.objectives.logit_objective import (
     LogitObjective,
-    drop_unlabelled_gradient,
     reduced,
     require_class_target,
     require_same_logits,

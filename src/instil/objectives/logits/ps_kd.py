@@ -7,10 +7,9 @@ from typing import Annotated
 from annotated_types import Ge, Le
 from torch import Tensor
 
-from instil.core import Batch, Card, LabelObjective, full
+from instil.core import Batch, Card, LabelObjective, drop_unlabelled_gradient, full
 from instil.objectives.logit_objective import (
     LogitObjective,
-    drop_unlabelled_gradient,
     expectation,
     reduced,
     require_class_target,

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from instil.core import UNLABELLED, Batch, Card, NonNegative, Outputs, full
-from instil.objectives.logit_objective import drop_gradient, reduced, require_same_logits
+from instil.core import UNLABELLED, Batch, Card, NonNegative, Outputs, drop_gradient, full
+from instil.objectives.logit_objective import reduced, require_same_logits
 from instil.objectives.real_labels import RealLabelObjective, real_target
 
 

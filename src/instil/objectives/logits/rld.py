@@ -5,11 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from instil.core import Batch, Card, LabelObjective, NonNegative, Positive, full
+from instil.core import (
+    Batch,
+    Card,
+    LabelObjective,
+    NonNegative,
+    Positive,
+    drop_unlabelled_gradient,
+    full,
+)
 from instil.objectives.divergences import log_two
 from instil.objectives.logit_objective import (
     LogitObjective,
-    drop_unlabelled_gradient,
     expectation,
     kl_divergence,
     reduced,

@@ -9,7 +9,17 @@ import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor
 
-from instil.core import Batch, Card, LabelObjective, NonNegative, Outputs, Positive, closest, full
+from instil.core import (
+    Batch,
+    Card,
+    LabelObjective,
+    NonNegative,
+    Outputs,
+    Positive,
+    closest,
+    drop_unlabelled_gradient,
+    full,
+)
 from instil.objectives.adapters import as_map
 from instil.objectives.divergences import (
     decoupled_kl,
@@ -17,12 +27,7 @@ from instil.objectives.divergences import (
     softened_kl,
     target_cross_entropy,
 )
-from instil.objectives.logit_objective import (
-    drop_unlabelled_gradient,
-    reduced,
-    require_class_target,
-    require_same_logits,
-)
+from instil.objectives.logit_objective import reduced, require_class_target, require_same_logits
 from instil.objectives.pairs import stages
 
 Loss = Literal["kd", "dkd", "nkd"]

@@ -17,11 +17,11 @@ from instil.core import (
     NonNegative,
     Outputs,
     Positive,
+    drop_unlabelled_gradient,
     full,
 )
 from instil.objectives.divergences import target_cross_entropy
 from instil.objectives.logit_objective import (
-    drop_unlabelled_gradient,
     reduced,
     require_class_target,
     require_same_logits,

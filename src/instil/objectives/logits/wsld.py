@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from instil.core import Batch, Card, LabelObjective, Positive, full
+from instil.core import Batch, Card, LabelObjective, Positive, drop_unlabelled_gradient, full
 from instil.objectives.divergences import softened_kl
 from instil.objectives.logit_objective import (
     LogitObjective,
-    drop_unlabelled_gradient,
     reduced,
     require_class_target,
     require_same_logits,

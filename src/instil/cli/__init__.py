@@ -222,13 +222,12 @@ def methods(
     """The catalogue of methods, or one method's card; of data sources too (--kind data)."""
     from instil.cli import methods_table, sources_table
 
-    if kind == "data" or (kind is None and name is not None and sources_table.is_source(name)):
-        sources = sources_table.select_sources(name)
-        _print_json(sources) if json else sources_table.show_sources(sources, _console())
-        return
-    found = methods_table.select(name, kind)
+    of_data = kind == "data" or (kind is None and name and sources_table.is_source(name))
+    found = sources_table.select_sources(name) if of_data else methods_table.select(name, kind)
     if json:
         _print_json(found)
+    elif of_data:
+        sources_table.show_sources(found, _console())
     elif name is None:
         methods_table.show_all(found, _console())
     else:
@@ -268,17 +267,16 @@ def init(
 
 @app.command()
 def doctor(arguments: Arguments = None, json: AsJson = False) -> None:
-    """Try a recipe on one batch, training nothing: shapes, taps, losses and their gradients, memory and time."""
+    """Try a recipe on one batch, training nothing: data, taps, losses, memory and time; exit code 1 for problems."""
     recipe = _recipe(arguments)
     from instil.cli import doctor_page
-    from instil.experiment.doctor import doctor as examine
 
-    with contextlib.redirect_stdout(sys.stderr):  # what the user's own code prints is no JSON
-        findings = examine(recipe)
+    findings = doctor_page.findings_of(recipe)
     if json:
         _print_json(findings)
     else:
         doctor_page.show(findings, _console())
+    raise typer.Exit(1 if findings.get("problems") else 0)
 
 
 @app.command()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -11,9 +13,22 @@ from rich.table import Table
 
 from instil.cli.closing_table import kilobytes
 
+if TYPE_CHECKING:
+    from instil.recipe import Recipe
+
+
+def findings_of(recipe: Recipe) -> dict[str, Any]:
+    """Findings of the doctor; what the user's own code prints goes to stderr, for it is no JSON."""
+    from instil.experiment.doctor import doctor
+
+    with contextlib.redirect_stdout(sys.stderr):
+        return doctor(recipe)
+
 
 def show(findings: Mapping[str, Any], console: Console) -> None:
-    """Each stage: nets and roles, losses with their share of the gradient, forecast; then the problems."""
+    """The data; each stage: nets and roles, losses with their share of the gradient, forecast; the whole run; then the problems."""
+    if "data" in findings:
+        console.print(_data_line(findings["data"]), highlight=False, markup=False)
     for number, stage in enumerate(findings["stages"]):
         if len(findings["stages"]) > 1:
             console.rule(f"stage {number}")
@@ -36,12 +51,14 @@ def show(findings: Mapping[str, Any], console: Console) -> None:
                 console.print(f"  {name.partition('/')[2]}: {line}", highlight=False, markup=False)
         _say_match(stage, console)
         _say_forecast(stage["forecast"], console)
+    if "run" in findings:
+        console.print(_run_line(findings["run"]), highlight=False, markup=False)
     for note in findings.get("notes", ()):
         console.print(note, highlight=False, markup=False)
     for problem in findings["problems"]:
         console.print(f"[yellow]Problem:[/yellow] {problem}", highlight=False)
     if not findings["problems"]:
-        console.print("[green]Nothing is wrong.[/green]")
+        console.print("[green]No problems found.[/green]")
 
 
 def _losses(objectives: Mapping[str, Any]) -> Table:
@@ -66,7 +83,8 @@ def _say_match(stage: Mapping[str, Any], console: Console) -> None:
     match = stage["match"]
     if stage["teacher"] is not None and not stage["teacher_trained"]:
         console.print(
-            "The teacher is not trained yet: what depends on its answers will change.",
+            "The teacher is not trained yet: shares of the gradient are not judged, and what "
+            "depends on its outputs will change.",
             highlight=False,
         )
     words = {
@@ -81,17 +99,41 @@ def _say_match(stage: Mapping[str, Any], console: Console) -> None:
 
 def _say_forecast(forecast: Mapping[str, float], console: Console) -> None:
     step, seconds = 1000 * forecast["seconds_per_step"], forecast["seconds"]
-    duration = (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )
+    duration = _duration(seconds)
     memory = f"{kilobytes(forecast['bytes'])}, of which {kilobytes(forecast['activation_bytes'])} activations"
     console.print(
-        f"{forecast['steps']:,} steps of {step:.1f} ms: about {duration} for the distilled student; memory {memory}.",
+        f"{forecast['steps']:,} steps of {step:.1f} ms: about {duration} for one distilled student; memory {memory}.",
         highlight=False,
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _data_line(data: Mapping[str, Any]) -> str:
+    """Samples and labels of each split, classes, and the labels that the student sees."""
+    counts = []
+    for name in ("train", "validation", "test"):
+        part = data[name]
+        labels = "" if part["labelled"] == part["samples"] else f" ({part['labelled']:,} labelled)"
+        counts.append(f"{name} {part['samples']:,}{labels}")
+    seen = f"; the student sees {data['student_labels']:,} labels"
+    return f"Data: {data['noun']}s: {', '.join(counts)}; {data['classes']:,} classes{seen}."
+
+
+def _run_line(run: Mapping[str, Any]) -> str:
+    """Number of trainings and an estimate of their time."""
+    num_students = run["seeds"] * len(run["arms"])
+    teachers = f"{run['teachers']} teacher" + ("" if run["teachers"] == 1 else "s")
+    cached = f" ({run['cached']} from the cache)" if run["cached"] else ""
+    names = ", ".join(name.replace("_", " ") for name in run["arms"])
+    return (
+        f"`instil run` means {run['trainings']} trainings: {teachers}{cached} and {num_students} "
+        f"students ({run['seeds']} seeds x {names}). About {_duration(run['seconds'])} in all, "
+        "without evaluations."
     )
 
 

@@ -107,7 +107,8 @@ class Bench:
     def notes(self) -> list[str]:
         """Sentences about samples that the source left out or changed."""
         parts = (self.splits.train, self.splits.validation, self.splits.test)
-        return [note for part in parts for note in getattr(part, "notes", ())]
+        of_parts = [note for part in parts for note in getattr(part, "notes", ())]
+        return [*self.splits.notes, *of_parts]
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -13,7 +13,9 @@ from instil.core import UNLABELLED, Batch, Net, Outputs, Projection, Sampled, Sc
 from instil.engine import Engine
 from instil.experiment import build
 from instil.experiment.bench import Bench
+from instil.experiment.data_checks import data_problems, data_summary, weight_problems
 from instil.experiment.rehearsal import rehearse
+from instil.experiment.run_estimate import run_estimate
 from instil.experiment.trained import known
 from instil.recipe.sections import Recipe
 from instil.step import train_step
@@ -30,8 +32,11 @@ def doctor(recipe: Recipe) -> dict[str, Any]:
     """
     bench = Bench.of(recipe)
     found = [examine(stage, scheme, trained) for stage, scheme, trained in rehearse(bench, known)]
+    student_seconds = sum(stage["forecast"]["seconds"] for stage in found)
     return {
         "recipe": recipe.name,
+        "data": data_summary(bench),
+        "run": run_estimate(bench, student_seconds),
         "stages": found,
         "notes": [*getattr(bench.examples, "about", ()), *bench.notes],
         "problems": [problem for stage in found for problem in stage["problems"]],
@@ -69,7 +74,12 @@ def examine(bench: Bench, scheme: Scheme, trained: bool) -> dict[str, Any]:
         "match": _match(student, teacher, batch) if bench.task.kind != "real" else {},
         "forecast": _forecast(bench, scheme, engine, batch),
     }
-    return stage_found | {"problems": list(_problems(stage_found, scheme))}
+    problems = [
+        *data_problems(bench, samples, batch, scheme),
+        *weight_problems(bench),
+        *_problems(stage_found, scheme),
+    ]
+    return stage_found | {"problems": problems}
 
 
 def _side(net: nn.Module, outputs: Outputs) -> dict[str, Any]:
@@ -239,7 +249,7 @@ def _problems(found: Mapping[str, Any], scheme: Scheme) -> Iterator[str]:
             yield f"{name}: the loss is {entry['value']}"
         elif entry["gradient"] == 0 and scheme.card.source != "self":
             yield f"{name}: its gradient does not reach learner '{entry['learner']}'"
-        elif entry["share"] < FAINT and entry["gradient"] > 0:
+        elif found["teacher_trained"] and entry["share"] < FAINT and entry["gradient"] > 0:
             yield f"{name}: has {100 * entry['share']:.2g} % of the gradient; raise its weight or leave it out"
     if scheme.teacher is not None and any(part.training for part in scheme.teacher.modules()):
         yield "teacher: a part of it is in train mode"

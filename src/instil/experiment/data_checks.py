@@ -1,0 +1,127 @@
+"""Checks of a recipe's data and weights, before anything is trained on them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from instil.core import UNLABELLED, Batch, LabelObjective, Schedule, Scheme
+from instil.data.labels import num_labelled
+from instil.data.samples import Samples
+from instil.experiment.bench import Bench
+
+MAX_NAMED = 5  # classes in a message
+
+
+def data_summary(bench: Bench) -> dict[str, Any]:
+    """Number of samples, labels and classes that were found.
+
+    Returns:
+        ``noun`` (such as image), ``classes`` and, for each of ``train``, ``validation`` and
+        ``test``, ``samples`` and ``labelled``. ``student_labels`` is the number of labels that the student sees.
+    """
+    splits = bench.splits
+    parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    seen = bench.stages[-1].train_data(bench.recipe.seeds[0])
+    return {
+        "noun": splits.train.noun,
+        "classes": len(splits.classes),
+        "student_labels": num_labelled(seen),
+        **{
+            name: {"samples": len(part), "labelled": num_labelled(part)}
+            for name, part in parts.items()
+        },
+    }
+
+
+def data_problems(bench: Bench, samples: Samples, batch: Batch, scheme: Scheme) -> Iterator[str]:
+    """Problems of the data of one stage, each with its recipe path.
+
+    Args:
+        bench: the bench of the stage.
+        samples: what the distilled student goes through.
+        batch: a batch of it.
+        scheme: the prepared scheme of the stage.
+    """
+    image = batch.get("image")
+    if isinstance(image, Tensor) and bench.recipe.data.images is None:
+        yield from _image_problems(bench, image)
+    if bench.recipe.data.images is None:
+        yield from _class_problems(bench, samples)
+        yield from _labelled_share_problems(bench, samples, scheme)
+
+
+def weight_problems(bench: Bench) -> Iterator[str]:
+    """Objectives whose weight is negative at some time."""
+    for name, goal in bench.recipe.objectives.items():
+        weight = goal.weight
+        ends = (weight.start, weight.end) if isinstance(weight, Schedule) else (weight,)
+        if min(ends) < 0:
+            yield (
+                f"objectives.{name}.weight: {min(ends):g} is negative, so that training makes the "
+                "loss larger. Expected a weight of at least 0"
+            )
+
+
+def _image_problems(bench: Bench, image: Tensor) -> Iterator[str]:
+    if len(image) > 1 and bool((image == image[:1]).all()):
+        yield (
+            f"data: all {len(image)} images of the first batch are equal. Expected images that "
+            "differ; look at how they are read"
+        )
+    crop = bench.recipe.data.augment.crop
+    height, width = image.shape[-2:]
+    if crop >= min(height, width):
+        yield (
+            f"data.augment.crop: shifts of up to {crop} pixels move images of {height} x {width} "
+            f"out of sight. Expected less than {min(height, width)}"
+        )
+
+
+def _class_problems(bench: Bench, samples: Samples) -> Iterator[str]:
+    """Classes without any sample in a split, or without a label that the student sees."""
+    splits = bench.splits
+    if splits.kind != "single" or splits.train.label.ndim != 1 or len(splits.classes) < 2:
+        return
+    parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    for name, part in parts.items():
+        if missing := _missing_classes(part, splits.classes):
+            yield f"data: {_listed(missing, splits.classes)} no {part.noun} in {name}"
+    lacking = _missing_classes(samples, splits.classes)
+    count = bench.recipe.data.num_labeled
+    if count and lacking and not _missing_classes(splits.train, splits.classes):
+        yield (
+            f"data.num_labeled: with {count} labels {_listed(lacking, splits.classes)} no label "
+            f"for the student. Expected at least {len(splits.classes)}, one a class"
+        )
+
+
+def _missing_classes(part: Samples, classes: tuple[str, ...]) -> list[str]:
+    known = part.label[part.label != UNLABELLED].to(torch.int64)
+    counts = torch.bincount(known, minlength=len(classes))
+    return [classes[index] for index in (counts == 0).nonzero().flatten().tolist()]
+
+
+def _listed(missing: list[str], classes: tuple[str, ...]) -> str:
+    names = ", ".join(missing[:MAX_NAMED]) + (", ..." if len(missing) > MAX_NAMED else "")
+    verb = "has" if len(missing) == 1 else "have"
+    return f"{len(missing)} of {len(classes)} classes ({names}) {verb}"
+
+
+def _labelled_share_problems(bench: Bench, samples: Samples, scheme: Scheme) -> Iterator[str]:
+    """Batches without any label, where an objective needs labels and goes through all samples."""
+    needing = [name for name, one in scheme.objectives.named() if isinstance(one, LabelObjective)]
+    labelled = num_labelled(samples)
+    if not needing or not labelled:
+        return
+    mean = bench.recipe.data.batch_size * labelled / len(samples)
+    if mean < 1:
+        yield (
+            f"data.num_labeled: {labelled} of {len(samples)} {samples.noun}s have a label, "
+            f"{mean:.2g} a batch, so that about {100 * math.exp(-mean):.0f} % of the batches have "
+            f"nothing for objectives.{needing[0]}. Take a larger data.batch_size, or more labels"
+        )

@@ -120,14 +120,35 @@ def read_json_with_checksum(path: str | Path, remedy: str) -> dict[str, Any]:
         DamagedFileError: if the file is no such JSON or its content differs.
         OSError: if the file cannot be read.
     """
+    return parse_json_with_checksum(Path(path).read_bytes(), path, remedy)
+
+
+def parse_json_with_checksum(data: bytes, path: str | Path, remedy: str) -> dict[str, Any]:
+    """Parse what ``json_with_checksum`` wrote, wherever it was read from.
+
+    Args:
+        data: the content of the file.
+        path: path or URL of the file, for messages.
+        remedy: the last sentence of the error, without a full stop.
+
+    Returns:
+        The dictionary, without its checksum.
+
+    Raises:
+        DamagedFileError: if the data are no such JSON or differ from their checksum.
+    """
     try:
-        content = json.loads(Path(path).read_bytes())
+        content = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise DamagedFileError(f"{path}: the file is not valid JSON ({error}). {remedy}.") from None
     if not isinstance(content, dict) or not isinstance(content.get(JSON_KEY), str):
         raise DamagedFileError(f"{path}: the file has no checksum '{JSON_KEY}'. {remedy}.")
     expected = content.pop(JSON_KEY)
-    _compare(path, expected, _digest_of_json(content), remedy)
+    try:
+        digest = _digest_of_json(content)
+    except (ValueError, RecursionError):  # NaN, a lone surrogate, or nested too deeply
+        digest = "of no JSON value"
+    _compare(path, expected, digest, remedy)
     return content
 
 

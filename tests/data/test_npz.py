@@ -1,9 +1,12 @@
+import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from instil.data import archive
 from instil.data.npz import channels_first, npz
 
 
@@ -123,3 +126,55 @@ def test_missing_and_broken_files(tmp_path):
     for name in ("broken.npz", "text.npz", "one.npy"):
         with pytest.raises(ValueError, match=f"{name} cannot be read"):
             npz(name, base=tmp_path)
+
+
+def _header_claims(shape, size=100):
+    """An array file whose header claims a shape, and which has so many bytes."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        buffer, {"descr": "|u1", "fortran_order": False, "shape": shape}
+    )
+    return buffer.getvalue() + bytes(size)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (_header_claims((2**46,)), "claims the shape"),
+        (_header_claims((2**62, 2**62)), "claims the shape"),
+        (_header_claims((-10, -10)), "claims the shape"),
+        (_header_claims((99,)), "claims the shape"),
+        (b"\x93NUMPY\x03\x00" + bytes(100), "unknown format"),
+        (b"not numpy at all", "plain arrays"),
+        (b"", "plain arrays"),
+    ],
+)
+def test_a_header_is_not_believed(tmp_path, image, message):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as packed:
+        packed.writestr("image.npy", image)
+    with pytest.raises(ValueError, match=message) as caught:
+        npz(str(tmp_path / "a.npz"))
+    assert "a.npz cannot be read as a .npz archive of plain arrays" in str(caught.value)
+
+
+def test_an_archive_that_unpacks_to_far_more_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "ALWAYS_ALLOWED", 2**20)
+    np.savez_compressed(tmp_path / "a.npz", image=np.zeros((2**14, 2**10), np.uint8))
+    with pytest.raises(ValueError, match=r"claim to unpack to 16777\d+, more than 200 times"):
+        npz(str(tmp_path / "a.npz"))
+
+
+def test_a_damaged_archive_is_named(tmp_path):
+    np.savez_compressed(tmp_path / "good.npz", image=pixels(40, 6, 6), label=LABEL)
+    content = (tmp_path / "good.npz").read_bytes()
+    messages = []
+    for position in range(0, len(content), 5):
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << position % 8
+        (tmp_path / "a.npz").write_bytes(damaged)
+        try:
+            npz(str(tmp_path / "a.npz"))
+        except ValueError as error:
+            messages.append(str(error))
+    assert len(messages) > len(content) // 5 * 0.8
+    assert all("a.npz" in message for message in messages)

@@ -73,7 +73,7 @@ def test_answers_come_back_bit_by_bit(tmp_path: Path, monkeypatch: pytest.Monkey
     assert torch.equal(got["projection"].hidden, expected["projection"].hidden)
     assert torch.equal(got["projection"].weight, HEAD)
     assert (got["projection"].scale, got["projection"].bias) == (0.5, None)
-    assert Store(str(tmp_path / "s")).manifest.teacher == {"test": {"accuracy": 0.5}}
+    assert Store(str(tmp_path / "s")).manifest.teacher.test == {"accuracy": 0.5}
 
 
 def test_another_input_than_the_one_answered_is_refused(tmp_path: Path) -> None:

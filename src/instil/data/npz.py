@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +13,7 @@ from torch import Tensor
 from typing_extensions import Doc
 
 from instil.core import UNLABELLED, closest
+from instil.data.archive import read_arrays
 from instil.data.images import ArrayData
 from instil.data.masks import masked_arrays
 from instil.data.paths import located
@@ -55,7 +55,7 @@ def npz(
         ValueError: for a file that is missing or no archive, a missing array and data that do not fit.
     """
     file = located(path, base)
-    arrays = _read(file)
+    arrays = read_arrays(file)
     try:
         whole = _samples(arrays, task_name, classes)
         return splits(_parts(whole, arrays.get("split")), validation, test)
@@ -150,16 +150,6 @@ def channels_first(array: NDArray[np.generic] | Tensor) -> Tensor:
     if image.ndim == 4 and image.shape[3] in CHANNELS and image.shape[1] not in CHANNELS:
         return image.permute(0, 3, 1, 2)
     return image
-
-
-def _read(file: Path) -> dict[str, NDArray[np.generic]]:
-    try:
-        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (ValueError, AttributeError, EOFError, OSError, TypeError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{file} cannot be read as a .npz archive of plain arrays: {error}"
-        ) from error
 
 
 def _array(

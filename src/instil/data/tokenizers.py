@@ -28,6 +28,7 @@ CONTROL, USER_DEFINED, UNUSED = (
 _LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
 PRE = {"gpt-2": [_LEVEL], "smollm": [{"type": "Digits", "individual_digits": True}, _LEVEL]}
 """What llama.cpp calls the ways a text is cut into words, and what the library ``tokenizers`` makes them of."""
+LARGEST_LEARNED = 1_000_000  # tokens; the trainer reserves memory for all of them
 TRAINED_ON = 200  # documents
 
 
@@ -238,9 +239,10 @@ def tokenizer(
 def _learned(name: str, texts: Iterable[str]) -> Tokenizer:
     library = _library(name)
     size = name.removeprefix("bpe:")
-    if not size.isdigit() or int(size) < 257:
+    if not (size.isascii() and size.isdecimal() and 257 <= int(size[:9]) <= LARGEST_LEARNED):
         raise ValueError(
-            f"bpe: takes the number of tokens, at least 257 (256 bytes and the end), not '{size}'"
+            f"bpe: takes the number of tokens, at least 257 (256 bytes and the end) and at most"
+            f" {LARGEST_LEARNED}, not '{size[:40]}'"
         )
     alphabet = library.pre_tokenizers.ByteLevel.alphabet()
     trainer = library.trainers.BpeTrainer(

@@ -135,7 +135,7 @@ class Arms:
 
     def _recorded(self) -> Arm:
         """The teacher whose answers are recorded, with the scores and the cost that it had then."""
-        facts = answers.opened(self.bench).manifest.teacher
+        facts = answers.opened(self.bench).manifest.teacher.model_dump()
         splits = self.bench.splits
         parts = (
             {"train": ("plain", splits.train)}

@@ -5,19 +5,24 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import fsspec  # type: ignore[import-untyped]
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from instil.atomic import atomic
+from instil.checksums import BLOCK_BYTES, DamagedFileError, check_sha256
+from instil.store.manifest import StoredFile
 from instil.store.outputs import Tensors
 
 LEVEL = 3  # more costs time and gains little: these are noisy numbers
+LARGEST_WINDOW = 2**27  # bytes of memory that a frame may make the decompressor use
+REMEDY = "Record again (instil record RECIPE), which makes missing and damaged files anew"
 
 
-def _zstandard() -> object:
+def _zstandard() -> Any:
     try:
         import zstandard
     except ImportError as error:
@@ -27,45 +32,116 @@ def _zstandard() -> object:
     return zstandard
 
 
-def write(path: Path, tensors: Tensors) -> str:
-    """Write a file whole or not at all; returns the SHA-256 of its content before compression."""
+def write(path: Path, tensors: Tensors) -> StoredFile:
+    """Write a file whole or not at all.
+
+    Args:
+        path: the file.
+        tensors: its content.
+
+    Returns:
+        Checksum and size of the content before compression.
+    """
     data = save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()})
     with atomic(path) as temporary:
-        temporary.write_bytes(_zstandard().ZstdCompressor(level=LEVEL).compress(data))  # type: ignore[attr-defined]
-    return hashlib.sha256(data).hexdigest()
+        temporary.write_bytes(_zstandard().ZstdCompressor(level=LEVEL).compress(data))
+    return StoredFile(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
 
 
-def fetched(url: str, checksum: str) -> Path:
-    """The content of a file at a path or URL, unpacked once into ``$INSTIL_CACHE`` or ``~/.cache/instil`` under its checksum.
+def is_intact(path: Path, expected: StoredFile) -> bool:
+    """Whether a compressed file is there and holds what the manifest says.
 
-    Raises ValueError where it is damaged, FileNotFoundError where it is not there.
+    Args:
+        path: the file.
+        expected: checksum and size of its content.
+    """
+    try:
+        with path.open("rb") as file:
+            _unpack(file, None, expected)
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
+
+
+def fetched(url: str, expected: StoredFile) -> Path:
+    """Unpack a file at a path or URL into ``$INSTIL_CACHE`` or ``~/.cache/instil``, once.
+
+    An unpacked file is verified whenever it is opened; a damaged one is unpacked again.
+
+    Args:
+        url: path or URL of the compressed file.
+        expected: checksum and size of its content.
+
+    Returns:
+        The unpacked file.
+
+    Raises:
+        ValueError: if the compressed file is damaged, or unpacks to more than the manifest says.
+        FileNotFoundError: if it is not there.
     """
     cache = Path(os.environ.get("INSTIL_CACHE") or Path.home() / ".cache" / "instil")
-    place = cache / "stores" / f"{checksum}.safetensors"
-    if place.exists():
-        return place
-    zstandard = _zstandard()
+    unpacked = cache / "stores" / f"{expected.sha256}.safetensors"
+    if unpacked.exists():
+        try:
+            check_sha256(unpacked, expected.sha256, REMEDY)
+            return unpacked
+        except DamagedFileError:
+            unpacked.unlink(missing_ok=True)
     try:
-        with fsspec.open(url, "rb") as file:
-            data = zstandard.ZstdDecompressor().decompress(file.read())  # type: ignore[attr-defined]
+        with (
+            fsspec.open(url, "rb") as source,
+            atomic(unpacked) as temporary,
+            temporary.open("wb") as target,
+        ):
+            _unpack(source, target, expected)
     except FileNotFoundError:
         raise FileNotFoundError(
-            f"the store lacks {url}; its manifest names it, so it was lost: record again, which makes what is missing"
+            f"the store lacks {url}; its manifest names it, so it was lost. {REMEDY}"
         ) from None
-    except zstandard.ZstdError as error:  # type: ignore[attr-defined]
+    except ValueError as error:
+        raise ValueError(f"{url} is damaged: {error}. {REMEDY}") from error
+    return unpacked
+
+
+def _unpack(source: BinaryIO, target: BinaryIO | None, expected: StoredFile) -> None:
+    """Decompress block by block, never more than expected; ValueError for other content."""
+    zstandard = _zstandard()
+    decompressor = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW)
+    hasher, size = hashlib.sha256(), 0
+    try:
+        with decompressor.stream_reader(source, closefd=False) as reader:
+            while block := reader.read(BLOCK_BYTES):
+                size += len(block)
+                if size > expected.size:
+                    raise ValueError(
+                        f"it unpacks to more than the {expected.size} bytes of the manifest"
+                    )
+                hasher.update(block)
+                if target is not None:
+                    target.write(block)
+    except zstandard.ZstdError as error:
+        raise ValueError(str(error)) from error
+    if hasher.hexdigest() != expected.sha256:
         raise ValueError(
-            f"{url} is damaged ({error}); delete it and record again, which makes what is missing"
-        ) from error
-    if (found := hashlib.sha256(data).hexdigest()) != checksum:
-        raise ValueError(
-            f"{url} is damaged: its checksum is {found[:12]}, the manifest says {checksum[:12]}; delete it and record again"
+            f"its checksum is {hasher.hexdigest()[:12]}, the manifest says {expected.sha256[:12]}"
         )
-    with atomic(place) as temporary:
-        temporary.write_bytes(data)
-    return place
 
 
-def mapped(path: Path) -> dict[str, Tensor]:
-    """The tensors of an unpacked file, mapped into memory: only what is read of them is loaded."""
-    with safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+def mapped(path: Path, url: str) -> dict[str, Tensor]:
+    """Map the tensors of an unpacked file into memory: only what is read of them is loaded.
+
+    Args:
+        path: the unpacked file.
+        url: where it came from, for messages.
+
+    Returns:
+        The tensors by name.
+
+    Raises:
+        ValueError: if it is no safetensors file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+    except SafetensorError as error:
+        raise ValueError(f"{url} holds no tensors: {error}. {REMEDY}") from error

@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import fsspec  # type: ignore[import-untyped]
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from instil.atomic import atomic
+from instil.checksums import json_with_checksum, parse_json_with_checksum
+from instil.store.outputs import check_description
 
-FORMAT = 1
+FORMAT: Literal[2] = 2
 NAME = "manifest.json"
+REMEDY = "Delete the folder and record it again (instil record RECIPE)"
+LARGEST_MANIFEST = 2**28  # bytes
+LARGEST_FILE = 2**36  # bytes of a file after decompression
+LARGEST_COUNT = 2**40  # samples, views, rows
 HASH = re.compile("[0-9a-f]{16,}")
 HASHED = {
     "weights": "the teacher's weights, or how and on what it is trained",
@@ -22,43 +28,65 @@ HASHED = {
 }
 """What a hash in each part of a binding is of."""
 
+# Names of files have no separator and no leading dot, so that none leads out of the store.
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=200)]
+SectionName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=100)]
+Count = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
 
-@dataclass
-class Section:
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class StoredFile(_Strict):
+    """What a file holds before compression: its SHA-256 and its size in bytes."""
+
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    size: Annotated[int, Field(ge=0, le=LARGEST_FILE)]
+
+
+class Section(_Strict):
     """The answers to one set of samples, in ``views`` views of each: the same ``index`` (a file) in every view, ``rows`` samples a shard.
 
     ``outputs`` says how the tensors in a shard become outputs again (``outputs.put_together``); ``constants`` is the file of what all rows share.
     """
 
-    index: str
-    count: int
-    views: int
-    rows: int
-    outputs: dict[str, Any]
-    constants: str | None = None
+    index: FileName
+    count: Count
+    views: Count
+    rows: Count
+    outputs: Annotated[dict[str, Any], AfterValidator(check_description)]
+    constants: FileName | None = None
 
     def shard(self, name: str, view: int, start: int) -> str:
         """The file with the rows from ``start`` on of one view."""
         return f"{name}-{view:05d}-{start:010d}.safetensors.zst"
 
 
-@dataclass
-class Manifest:
-    """``binding``: what the answers depend on, by name; ``files``: the SHA-256 of each file before compression; ``teacher``: its scores and cost."""
+class TeacherFacts(_Strict):
+    """Scores and cost of the teacher that answered; empty until the recording is finished."""
+
+    test: dict[str, float] = {}
+    validation: dict[str, float] = {}
+    details: dict[str, Any] = {}
+    seconds: float = 0.0
+    cost: dict[str, Any] | None = None
+
+
+class Manifest(_Strict):
+    """``binding``: what the answers depend on, by name; ``files``: the content of each file; ``teacher``: its scores and cost."""
 
     binding: dict[str, Any]
-    sections: dict[str, Section] = field(default_factory=dict)
-    files: dict[str, str] = field(default_factory=dict)
-    teacher: dict[str, Any] = field(default_factory=dict)
+    sections: dict[SectionName, Section] = {}
+    files: dict[FileName, StoredFile] = {}
+    teacher: TeacherFacts = TeacherFacts()
     complete: bool = False
-    format: int = FORMAT
+    format: Literal[2] = FORMAT
 
     def write(self, folder: str) -> None:
         """Replace the manifest in a local folder."""
         with atomic(f"{folder}/{NAME}") as temporary:
-            temporary.write_text(
-                json.dumps(asdict(self), indent=1, allow_nan=False) + "\n", encoding="utf-8"
-            )
+            temporary.write_text(json_with_checksum(self.model_dump(mode="json")), encoding="utf-8")
 
     def differences(self, wanted: Mapping[str, Any]) -> list[str]:
         """What is not as ``wanted``: name, what it was when it was recorded, and what it is."""
@@ -66,24 +94,58 @@ class Manifest:
 
 
 def read_manifest(folder: str) -> Manifest:
-    """The manifest in a folder or at a URL. Raises FileNotFoundError where there is none, ValueError for one that cannot be read."""
+    """Read the manifest in a folder or at a URL.
+
+    Args:
+        folder: path or URL of the store.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is damaged, of another format, or holds what no store holds.
+    """
+    path = f"{folder.rstrip('/')}/{NAME}"
     try:
-        with fsspec.open(f"{folder.rstrip('/')}/{NAME}", "rt", encoding="utf-8") as file:
-            found = json.load(file)
+        with fsspec.open(path, "rb") as file:
+            data = file.read(LARGEST_MANIFEST + 1)
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(
             f"{folder} is no store: it has no {NAME}; make one with: instil record RECIPE"
         ) from None
-    except json.JSONDecodeError as error:
+    if len(data) > LARGEST_MANIFEST:
+        raise ValueError(f"{path}: the file is larger than any manifest. {REMEDY}.")
+    _check_format(data, path)
+    content = parse_json_with_checksum(data, path, REMEDY)
+    try:
+        return Manifest.model_validate(content)
+    except ValidationError as error:
+        raise ValueError(f"{path}: {_first_problem(error)}. {REMEDY}.") from None
+    except RecursionError:
+        raise ValueError(f"{path}: the file is nested too deeply. {REMEDY}.") from None
+
+
+def _check_format(data: bytes, path: str) -> None:
+    """ValueError for a manifest of another version, which has another checksum, or none."""
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError):
+        return  # told with the checksum
+    found = content.get("format", FORMAT) if isinstance(content, dict) else FORMAT
+    if found != FORMAT:
         raise ValueError(
-            f"the manifest of the store {folder} cannot be read: {error}; delete the folder and record it anew"
-        ) from error
-    if found.get("format") != FORMAT:
-        raise ValueError(
-            f"the store {folder} has format {found.get('format')}, this version reads format {FORMAT}; record it anew"
+            f"{path}: the store has format {str(found)[:20]}, this version reads format {FORMAT}."
+            f" {REMEDY}."
         )
-    sections = {name: Section(**section) for name, section in found.pop("sections").items()}
-    return Manifest(**found, sections=sections)
+
+
+def _first_problem(error: ValidationError) -> str:
+    """The first entry that pydantic refused, and how many there are."""
+    problems = error.errors(include_url=False, include_context=False)
+    place = ".".join(str(part) for part in problems[0]["loc"]) or "the manifest"
+    others = f" ({len(problems) - 1} more entries are wrong)" if len(problems) > 1 else ""
+    return f"{place[:200]}: {problems[0]['msg']}{others}"
 
 
 def _unlike(before: Any, now: Any, place: str = "") -> Iterator[tuple[str, Any, Any]]:

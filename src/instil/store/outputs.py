@@ -79,3 +79,66 @@ def put_together(how: Mapping[str, Any], tensors: Tensors) -> Any:
     if kind == "tuple":
         return tuple(put_together(part, tensors) for part in what)
     return what
+
+
+def check_description(outputs: dict[str, Any]) -> dict[str, Any]:
+    """Check that every entry of ``outputs`` is a description as ``taken_apart`` writes it.
+
+    Args:
+        outputs: role -> description.
+
+    Returns:
+        The same dictionary.
+
+    Raises:
+        ValueError: if an entry is none.
+    """
+    for role, how in outputs.items():
+        _check_part(how, role)
+    return outputs
+
+
+def tensor_names(how: Any, kind: str) -> set[str]:
+    """Names of the tensors that a description needs.
+
+    Args:
+        how: a checked description, or a mapping or list of them.
+        kind: ``"rows"`` or ``"constant"``.
+
+    Returns:
+        The names.
+    """
+    if isinstance(how, Mapping) and isinstance(how.get(kind), str):
+        return {how[kind]}
+    parts = how.values() if isinstance(how, Mapping) else how if isinstance(how, list) else ()
+    return {name for part in parts for name in tensor_names(part, kind)}
+
+
+def _check_part(how: Any, path: str) -> None:
+    kinds = set(how) if isinstance(how, Mapping) else set()
+    if kinds in ({"rows"}, {"constant"}) and all(isinstance(name, str) for name in how.values()):
+        return
+    if kinds == {"value"} and isinstance(how["value"], (bool, int, float, str, type(None))):
+        return
+    parts: Any = None
+    if kinds == {"mapping"}:
+        parts = how["mapping"]
+    elif kinds == {"signal", "fields"} and _is_signal(how):
+        parts = how["fields"]
+    elif kinds == {"tuple"} and isinstance(how["tuple"], list):
+        parts = {str(index): part for index, part in enumerate(how["tuple"])}
+    if not isinstance(parts, Mapping):
+        raise ValueError(f"'{path}' is no description of an output")
+    for name, part in parts.items():
+        _check_part(part, f"{path}.{name}")
+
+
+def _is_signal(how: Mapping[str, Any]) -> bool:
+    """Whether the fields are exactly those of the signal that is named."""
+    signal = SIGNALS.get(how["signal"]) if isinstance(how["signal"], str) else None
+    given = how["fields"]
+    return (
+        signal is not None
+        and isinstance(given, Mapping)
+        and set(given) == {field.name for field in fields(signal)}
+    )

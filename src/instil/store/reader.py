@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,8 +11,9 @@ from torch import Tensor
 
 from instil.core import Outputs
 from instil.store import files
+from instil.store.files import REMEDY
 from instil.store.manifest import Section, read_manifest
-from instil.store.outputs import Tensors, put_together
+from instil.store.outputs import Tensors, put_together, tensor_names
 
 
 class Store:
@@ -27,7 +29,8 @@ class Store:
                 f"the store {place} is not complete: its recording was stopped; go on with it by the same command (instil record)"
             )
         self._open: dict[str, Tensors] = {}
-        self._rows: dict[str, Tensor] = {}
+        # Of each section the sample numbers in ascending order, and where each of them stands.
+        self._rows: dict[str, tuple[Tensor, Tensor]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_open": {}, "_rows": {}}
@@ -41,41 +44,50 @@ class Store:
 
     def roles(self, section: str) -> set[str]:
         """What the answers of a section hold."""
-        return set(self.manifest.sections[section].outputs)
+        return set(self._section(section).outputs)
 
     def read(self, name: str, index: Tensor, view: Tensor) -> tuple[Outputs, Tensor]:
         """The answers to samples ``index`` (N,) in their ``view`` (N,), and the checksum (N,) of the input that each answers.
 
-        Raises ValueError for a sample or view that was not recorded.
+        Raises ValueError for a sample or view that was not recorded, and for damaged files.
         """
-        section = self.manifest.sections[name]
+        section = self._section(name)
         rows = self._row(name, section, index, view)
         shards = torch.div(rows, section.rows, rounding_mode="floor")
         parts: dict[str, Tensor] = {}
         keys = torch.stack([view, shards], 1)
         for one in torch.unique(keys, dim=0):
             among = (keys == one).all(1)
-            tensors = self._tensors(section.shard(name, int(one[0]), int(one[1]) * section.rows))
-            local = rows[among] - one[1] * section.rows
+            start = int(one[1]) * section.rows
+            file = section.shard(name, int(one[0]), start)
+            tensors = self._shard(file, section, start)
+            local = rows[among] - start
             for key, tensor in tensors.items():
                 if key not in parts:
                     parts[key] = tensor.new_empty(len(rows), *tensor.shape[1:])
+                if tensor.shape[1:] != parts[key].shape[1:]:
+                    raise self._inconsistent(file, f"'{key}' has another shape than elsewhere")
                 parts[key][among] = tensor[local]
         checksum = parts.pop("checksum")
-        if section.constants:
-            parts |= self._tensors(section.constants)
+        parts |= self._constants(section)
         return {role: put_together(how, parts) for role, how in section.outputs.items()}, checksum
+
+    def _section(self, name: str) -> Section:
+        sections = self.manifest.sections
+        if name not in sections:
+            raise ValueError(
+                f"the store {self.place} has no section '{name}', only {', '.join(sections)}."
+                f" {REMEDY}"
+            )
+        return sections[name]
 
     def _row(self, name: str, section: Section, index: Tensor, view: Tensor) -> Tensor:
         """Where in a view each sample stands."""
         if name not in self._rows:
-            known = self._tensors(section.index)["index"]
-            self._rows[name] = torch.full((int(known.max()) + 1,), -1).index_copy_(
-                0, known, torch.arange(len(known))
-            )
-        place = self._rows[name]
-        found = torch.where(index < len(place), place[index.clamp_max(len(place) - 1)], -1)
-        if len(lost := index[found < 0]):
+            self._rows[name] = self._recorded_index(section).sort()
+        recorded, order = self._rows[name]
+        position = torch.searchsorted(recorded, index).clamp_max(len(recorded) - 1)
+        if len(lost := index[recorded[position] != index]):
             raise ValueError(
                 f"sample {int(lost[0])} is not in the store {self.place}, which has {section.count} samples; record it anew"
             )
@@ -84,14 +96,58 @@ class Store:
                 f"view {int(later[0])} is not in the store {self.place}, which has {section.views}; "
                 "set data.augment.views to the number of views to record, and record them"
             )
-        return found
+        return order[position]
+
+    def _recorded_index(self, section: Section) -> Tensor:
+        index = self._tensors(section.index).get("index")
+        if index is None or index.dtype != torch.int64 or index.shape != (section.count,):
+            raise self._inconsistent(section.index, f"there are no {section.count} sample numbers")
+        return index
+
+    def _shard(self, file: str, section: Section, start: int) -> Tensors:
+        """The tensors of a shard, of which each has a row for each of its samples."""
+        tensors = self._tensors(file)
+        count = min(section.rows, section.count - start)
+        for name in {"checksum", *tensor_names(section.outputs, "rows")}:
+            if name not in tensors or tensors[name].ndim < 1 or len(tensors[name]) != count:
+                raise self._inconsistent(file, f"'{name}' does not have {count} rows")
+        if tensors["checksum"].dtype != torch.int64 or tensors["checksum"].ndim != 1:
+            raise self._inconsistent(file, "'checksum' does not hold a number for each row")
+        return {name: tensor for name, tensor in tensors.items() if tensor.ndim}
+
+    def _constants(self, section: Section) -> Tensors:
+        """The tensors that all rows share."""
+        tensors = {} if section.constants is None else self._tensors(section.constants)
+        for name in tensor_names(section.outputs, "constant"):
+            if name not in tensors:
+                file = section.constants or "manifest.json"
+                raise self._inconsistent(file, f"there is no '{name}'")
+        return tensors
 
     def _tensors(self, file: str) -> Tensors:
         if file not in self._open:
-            self._open[file] = files.mapped(
-                files.fetched(f"{self.place}/{file}", self.manifest.files[file])
-            )
+            if file not in self.manifest.files:
+                raise ValueError(f"the store {self.place} does not list {file}. {REMEDY}")
+            url = f"{self.place}/{file}"
+            _check_inside(self.place, file)
+            path = files.fetched(url, self.manifest.files[file])
+            self._open[file] = files.mapped(path, url)
         return self._open[file]
+
+    def _inconsistent(self, file: str, problem: str) -> ValueError:
+        return ValueError(f"{self.place}/{file} does not fit its manifest: {problem}. {REMEDY}")
+
+
+def _check_inside(place: str, file: str) -> None:
+    """ValueError where a file of a local store is a link to a file outside it."""
+    if "://" in place and not place.startswith("file://"):
+        return
+    folder = Path(place.removeprefix("file://")).expanduser().resolve()
+    if (folder / file).resolve().parent != folder:
+        raise ValueError(
+            f"{place}/{file}: the file is a link out of the store. Expected a file of its own;"
+            " put a copy in its place"
+        )
 
 
 def checksums(values: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from instil.core import Batch, Outputs, first, size
 from instil.store import files
-from instil.store.manifest import NAME, Manifest, Section, read_manifest
+from instil.store.manifest import NAME, Manifest, Section, TeacherFacts, read_manifest
 from instil.store.outputs import Tensors, taken_apart
 from instil.store.reader import checksums
 
@@ -40,7 +40,7 @@ class Writer:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             what = "is not empty and no store" if folder.is_dir() else "is a file"
             raise FileExistsError(f"{folder} {what}; take another folder")
-        self.manifest = Manifest(dict(binding))
+        self.manifest = Manifest(binding=dict(binding))
 
     def record(
         self,
@@ -69,7 +69,8 @@ class Writer:
 
     def finish(self, teacher: Mapping[str, Any]) -> None:
         """Say that all is there, and what the teacher scored and cost."""
-        self.manifest.teacher, self.manifest.complete = dict(teacher), True
+        self.manifest.teacher = TeacherFacts.model_validate(dict(teacher))
+        self.manifest.complete = True
         self._save()
 
     def _begun(
@@ -80,19 +81,21 @@ class Writer:
         batches: Batches,
         answer: Callable[[Batch], Outputs],
     ) -> Section:
-        if name in self.manifest.sections:
-            return self.manifest.sections[name]
+        section = self.manifest.sections.get(name)
+        if section is not None and self._has(section.index) and self._has(section.constants):
+            return section
         batch = next(iter(batches(0, 0, len(index))))
         rows, constants, outputs = _apart(answer(batch))
         each = sum(tensor[0].numel() * tensor.element_size() for tensor in rows.values())
         self._save()  # the folder is a store from here on; before the first answer it is nothing
-        section = Section(
-            f"{name}-index.safetensors.zst",
-            len(index),
-            views,
-            max(1, SHARD // max(each, 1)),
-            outputs,
-        )
+        if section is None:
+            section = Section(
+                index=f"{name}-index.safetensors.zst",
+                count=len(index),
+                views=views,
+                rows=max(1, SHARD // max(each, 1)),
+                outputs=outputs,
+            )
         self._write(section.index, {"index": index})
         if constants:
             section.constants = f"{name}-constants.safetensors.zst"
@@ -128,8 +131,12 @@ class Writer:
     def _write(self, file: str, tensors: Tensors) -> None:
         self.manifest.files[file] = files.write(self.folder / file, tensors)
 
-    def _has(self, file: str) -> bool:
-        return file in self.manifest.files and (self.folder / file).exists()
+    def _has(self, file: str | None) -> bool:
+        """Whether a file is there and undamaged; no file is always there."""
+        if file is None:
+            return True
+        expected = self.manifest.files.get(file)
+        return expected is not None and files.is_intact(self.folder / file, expected)
 
     def _save(self) -> None:
         self.manifest.write(str(self.folder))

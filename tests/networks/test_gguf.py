@@ -97,3 +97,42 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         ValueError, match="holds a model of the family 'bert'; only llama can be read"
     ):
         gguf(str(tmp_path / "bert.gguf"))
+
+
+@pytest.mark.parametrize(
+    ("claim", "message"),
+    [
+        ({"block_count": 2**31}, "llama.block_count is 2147483648, the file has 1 layers"),
+        ({"embedding_length": 2**31}, "'token_embd.weight' of the shape"),
+        ({"feed_forward_length": 2**31}, "'blk.0.ffn_gate.weight' of the shape"),
+        ({"head_count": 2**31}, "llama.attention.key_length: Expected a number of at least 1"),
+        ({"head_count": 0}, "llama.attention.head_count: Expected a number of at least 1, got 0"),
+        ({"head_count_kv": 2**20}, "'blk.0.attn_k.weight' of the shape"),
+        ({"context_length": 0}, "llama.context_length: Expected a number of at least 1, got 0"),
+        ({"tokens": ["a"]}, "'token_embd.weight' of the shape"),
+        ({"left_out": "blk.0.attn_q.weight"}, "'blk.0.attn_q.weight' of the shape .* no such"),
+    ],
+)
+def test_a_file_that_claims_more_than_it_holds_is_not_built(
+    tmp_path: Path, claim: dict[str, Any], message: str
+) -> None:
+    library = pytest.importorskip("gguf")
+    pytest.importorskip("transformers")
+    claims = {"block_count": 1, "embedding_length": 8, "feed_forward_length": 12}
+    claims |= {"head_count": 2, "head_count_kv": 2, "context_length": 16}
+    claims |= {key: value for key, value in claim.items() if key in claims}
+    writer = library.GGUFWriter(tmp_path / "a.gguf", "llama")
+    for key, value in claims.items():
+        getattr(writer, f"add_{key}")(value)
+    writer.add_token_list(claim.get("tokens", ["a", "b", "c"]))
+    shapes = {"token_embd": (3, 8), "blk.0.ffn_gate": (12, 8), "blk.0.attn_q": (8, 8)}
+    for name, shape in (shapes | {"blk.0.attn_k": (8, 8)}).items():
+        if f"{name}.weight" != claim.get("left_out"):
+            writer.add_tensor(f"{name}.weight", torch.zeros(shape).numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(ValueError, match=message) as caught:
+        gguf(str(tmp_path / "a.gguf"))
+    assert "a.gguf" in str(caught.value)

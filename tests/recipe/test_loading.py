@@ -150,7 +150,10 @@ def problem(*changes: str, **sections: Any) -> str:
             "stages=[{trane: {}}]",
             "stages.0.trane: a stage has no such option; closest: train, name",
         ),
-        ("stages=[{repeat: 0}]", "stages.0.repeat: a number of at least 1 was expected, not 0"),
+        (
+            "stages=[{repeat: 0}]",
+            "stages.0.repeat: a number of at least 1 and at most 10000 was expected, not 0",
+        ),
         (
             "stages=[{teacher: previous}]",
             "stages.0.teacher.model: 'previous' is the net of the stage before, and there is none",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,26 +70,67 @@ def _config(reader: Any, path: Path) -> Any:
     family = value("general.architecture")
     if family != "llama":
         raise ValueError(f"{path} holds a model of the family '{family}'; only llama can be read")
-    heads, width = value("llama.attention.head_count"), value("llama.embedding_length")
-    return LlamaConfig(
-        vocab_size=len(reader.get_field("tokenizer.ggml.tokens").data),
-        hidden_size=width,
-        intermediate_size=value("llama.feed_forward_length"),
-        num_hidden_layers=value("llama.block_count"),
-        num_attention_heads=heads,
-        num_key_value_heads=value("llama.attention.head_count_kv", heads),
-        head_dim=value("llama.attention.key_length", width // heads),
-        max_position_embeddings=value("llama.context_length"),
-        rms_norm_eps=value("llama.attention.layer_norm_rms_epsilon"),
-        rope_parameters={
-            "rope_type": "default",
-            "rope_theta": float(value("llama.rope.freq_base", 10_000.0)),
-        },
-        bos_token_id=value("tokenizer.ggml.bos_token_id"),
-        eos_token_id=value("tokenizer.ggml.eos_token_id"),
-        pad_token_id=value("tokenizer.ggml.padding_token_id"),
-        tie_word_embeddings="output.weight" not in {tensor.name for tensor in reader.tensors},
-    )
+    sizes = _sizes(reader, value, path)
+    try:
+        return LlamaConfig(
+            **sizes,
+            rms_norm_eps=value("llama.attention.layer_norm_rms_epsilon"),
+            rope_parameters={
+                "rope_type": "default",
+                "rope_theta": float(value("llama.rope.freq_base", 10_000.0)),
+            },
+            bos_token_id=value("tokenizer.ggml.bos_token_id"),
+            eos_token_id=value("tokenizer.ggml.eos_token_id"),
+            pad_token_id=value("tokenizer.ggml.padding_token_id"),
+            tie_word_embeddings="output.weight" not in {tensor.name for tensor in reader.tensors},
+        )
+    except Exception as error:  # transformers checks its entries in many ways
+        raise ValueError(f"{path} describes no model of the family llama: {error}") from error
+
+
+def _sizes(reader: Any, value: Callable[..., Any], path: Path) -> dict[str, int]:
+    """Sizes of the model, each compared with a tensor: a file that claims more than it holds must not be built."""
+
+    def count(key: str, default: Any = None) -> int:
+        claimed = value(f"llama.{key}", default)
+        if isinstance(claimed, bool) or not isinstance(claimed, int) or claimed < 1:
+            raise ValueError(f"{path}: llama.{key}: Expected a number of at least 1, got {claimed}")
+        return claimed
+
+    shapes = {tensor.name: [int(size) for size in tensor.shape] for tensor in reader.tensors}
+    layers = {name.split(".")[1] for name in shapes if name.startswith("blk.")}
+    tokens = reader.get_field("tokenizer.ggml.tokens")
+    width, heads = count("embedding_length"), count("attention.head_count")
+    key_heads = count("attention.head_count_kv", heads)
+    head_width = count("attention.key_length", width // heads)
+    vocabulary = 0 if tokens is None else len(tokens.data)
+    inner = count("feed_forward_length")
+    claims = {
+        "token_embd.weight": [width, vocabulary],
+        "blk.0.ffn_gate.weight": [width, inner],
+        "blk.0.attn_q.weight": [width, heads * head_width],
+        "blk.0.attn_k.weight": [width, key_heads * head_width],
+    }
+    for name, claimed in claims.items():
+        if shapes.get(name) != claimed:
+            raise ValueError(
+                f"{path}: its description needs '{name}' of the shape {claimed}, the file has"
+                f" {shapes.get(name, 'no such tensor')}"
+            )
+    if count("block_count") != len(layers):
+        raise ValueError(
+            f"{path}: llama.block_count is {count('block_count')}, the file has {len(layers)} layers"
+        )
+    return {
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "intermediate_size": inner,
+        "num_hidden_layers": len(layers),
+        "num_attention_heads": heads,
+        "num_key_value_heads": key_heads,
+        "head_dim": head_width,
+        "max_position_embeddings": count("context_length"),
+    }
 
 
 def _tensors(reader: Any, config: Any) -> Iterator[tuple[str, Tensor]]:

@@ -16,13 +16,15 @@ from instil.core import closest
 from instil.recipe.checking import methods, read, wrong
 from instil.recipe.errors import RecipeError, unknown
 from instil.recipe.options import defaults, plain
-from instil.recipe.overrides import REPLACED, merge, override, parse
+from instil.recipe.overrides import REPLACED, merge, override
 from instil.recipe.packaged import find_packaged, is_packaged, packaged_recipes
 from instil.recipe.renamed import renamed_keys
 from instil.recipe.sections import Recipe
+from instil.recipe.yaml_text import check_keys, read_yaml
 from instil.user_code import UntrustedCode
 
 BASELINES = ("alone",)
+MOST_REPEATS = 10_000  # of a stage; each becomes a recipe of its own
 WITHOUT_DATA = ("noise", "blobs")
 STAGE = (
     "name",
@@ -57,7 +59,7 @@ def load(where: str | Path, overrides: Iterable[str] = (), trust_code: bool = Tr
     UntrustedCode for a recipe with ``imports`` that is not trusted.
     """
     path = _find(where)
-    data = parse(path.read_text(encoding="utf-8"), str(path))
+    data = read_yaml(path)
     if not isinstance(data, dict):
         raise RecipeError(
             f"{path}: a recipe is a mapping with the keys data, student, objectives ..., not {data!r}"
@@ -94,6 +96,7 @@ def _find(where: str | Path) -> Path:
 
 def build(data: Mapping[str, Any]) -> Recipe:
     """A recipe from plain data: what was left out is filled in, everything is checked, all problems are told at once."""
+    check_keys(data, "recipe")
     data = _long(data)
     if isinstance(data.get("imports"), list):
         _import(data["imports"], Path(data.get("folder", ".")))
@@ -193,9 +196,14 @@ def _wrong_stages(whole: Mapping[str, Any]) -> list[str]:
             for key in other
         ]
         repeat = stage.get("repeat", 1)
-        if isinstance(repeat, bool) or not isinstance(repeat, int) or repeat < 1:
+        if (
+            isinstance(repeat, bool)
+            or not isinstance(repeat, int)
+            or not 1 <= repeat <= MOST_REPEATS
+        ):
             found.append(
-                f"stages.{number}.repeat: a number of at least 1 was expected, not {repeat!r}"
+                f"stages.{number}.repeat: a number of at least 1 and at most {MOST_REPEATS} was"
+                f" expected, not {repeat!r}"
             )
         if "name" in stage and (
             not isinstance(stage["name"], str)

@@ -3,52 +3,16 @@
 from __future__ import annotations
 
 import copy
-import re
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import yaml
-
 from instil.recipe.errors import RecipeError, join
+from instil.recipe.yaml_text import parse
 
 REPLACED = ("objectives", "scheme", "teacher", "together", "student")
 """Sections that a stage gives anew instead of changing single entries."""
 INSTEAD = {"epochs": "steps", "steps": "epochs"}
 """Keys of which a later one takes the place of an earlier one."""
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML in which a key given twice is an error and ``1e-3`` is a number, as in YAML 1.2."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Any] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the key '{key.value}' is given twice", key.start_mark
-                    )
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
-
-
-def parse(text: str, where: str) -> Any:
-    """YAML as plain data; RecipeError with ``where`` and the line for text that is no YAML."""
-    try:
-        return yaml.load(text, _Loader)
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        context = f" {error.context}" if error.context else ""
-        raise RecipeError(f"{where}{line}: {error.problem}{context}") from None
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{where}: {error}") from None
 
 
 def override(data: Mapping[str, Any], changes: Iterable[str]) -> dict[str, Any]:

@@ -301,6 +301,15 @@ def _different(seeds: list[int]) -> list[int]:
     return seeds
 
 
+def _at_least_one(objectives: dict[str, Goal]) -> dict[str, Goal]:
+    if not objectives:
+        raise ValueError(
+            "there is no loss to learn from. Expected at least one, such as {kd: {}};"
+            " `instil methods` lists them"
+        )
+    return objectives
+
+
 class Recipe(Section):
     """A whole experiment. ``folder`` is where relative paths and the user's own modules are looked for."""
 
@@ -314,7 +323,7 @@ class Recipe(Section):
     store: Store | None = None
     student: Model
     scheme: Method = Method()
-    objectives: dict[Name, Goal]
+    objectives: Annotated[dict[Name, Goal], AfterValidator(_at_least_one)]
     balance: Factor | None = None
     train: Train = Train()
     teacher_train: Train | None = None

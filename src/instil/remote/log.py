@@ -8,6 +8,7 @@ import json
 import os
 import re
 import threading
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,10 @@ try:
 except ImportError:  # Windows has no such locks; there one process at a time may write
     fcntl = None  # type: ignore[assignment]
 
-LINE = re.compile(rb'\{"key":"([0-9a-f]{64})","tokens":(-?\d+),"answer":.*\}\n', re.DOTALL)
+LINE = re.compile(
+    rb'\{"key":"([0-9a-f]{64})","tokens":(-1|\d{1,18}),(?:"sum":"([0-9a-f]{16})",)?"answer":(.*)\}\n',
+    re.DOTALL,
+)
 
 
 NOTE = -1
@@ -34,14 +38,15 @@ class Log:
     A note is kept like an answer, and counts for nothing.
 
     A line is on the disk, whole, before its answer is used; half a line that a killed process left is taken away. Several processes may share a
-    file: each reads what others have added. Raises ValueError for a line that is none of such a log.
+    file: each reads what others have added. A line carries a checksum; one that is damaged is left out with a warning, and its question is asked
+    again. Raises ValueError for a file that is no such log.
     """
 
     def __init__(self, path: Path | None):
         self.path, self.requests, self.tokens = path, 0, 0
         self._places: dict[str, int] = {}
         self._memory: dict[str, Any] = {}
-        self._read, self._lock = 0, threading.RLock()
+        self._read, self._lines, self._lock = 0, 0, threading.RLock()
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
         self.refresh()
@@ -59,8 +64,10 @@ class Log:
                 file.seek(self._places[key])
                 return json.loads(file.readline())["answer"]
 
-    def put(self, key: str, answer: Any, tokens: int) -> None:
-        """Keep an answer that took so many tokens; one that is there already stays."""
+    def put(self, key: str, answer: Any, tokens: int, replace: bool = False) -> None:
+        """Keep an answer that took so many tokens; one that is there already stays, unless ``replace``."""
+        if tokens < 0 and tokens != NOTE:
+            raise ValueError(f"tokens: Expected a number of at least 0, got {tokens}")
         with self._lock:
             if self.path is None:
                 self._memory[key] = answer
@@ -68,18 +75,13 @@ class Log:
                 return
             with self._opened() as file:
                 self._take(file)
-                if key in self._places:
+                if key in self._places and not replace:
                     return
                 file.truncate(
                     self._read
                 )  # all writers hold the lock: what is left over is half a line of one that was killed
                 file.seek(self._read)
-                file.write(
-                    json.dumps(
-                        {"key": key, "tokens": tokens, "answer": answer}, separators=(",", ":")
-                    ).encode()
-                    + b"\n"
-                )
+                file.write(_line(key, tokens, json.dumps(answer, separators=(",", ":")).encode()))
                 file.flush()
                 os.fsync(file.fileno())
                 self._take(file)
@@ -105,20 +107,43 @@ class Log:
             yield file
 
     def _take(self, file: Any) -> None:
+        """Read the lines from the last known end on."""
         file.seek(self._read)
         for line in file:
             if not line.endswith(b"\n"):
                 break
             found = LINE.fullmatch(line)
-            if found is None:
-                number = len(self._places) + 1
+            self._lines += 1
+            if found is None and self._lines == 1:
+                self._lines = 0
                 raise ValueError(
-                    f"log: line {number} of {self.path} is no answer of a server: {line[:40]!r}; take another file"
+                    f"log: line 1 of {self.path} is no answer of a server: {line[:40]!r}; take another file"
                 )
-            self._count(found[1].decode(), self._read, int(found[2]))
+            if found is not None and found[3] in (None, _sum(found[1], found[2], found[4])):
+                self._count(found[1].decode(), self._read, int(found[2]))
+            else:
+                warnings.warn(
+                    f"log: line {self._lines} of {self.path} is damaged; its question is asked again",
+                    stacklevel=2,
+                )
             self._read += len(line)
 
     def _count(self, key: str, place: int, tokens: int) -> None:
         self._places[key] = place
         if tokens != NOTE:
             self.requests, self.tokens = self.requests + 1, self.tokens + tokens
+
+
+def _line(key: str, tokens: int, answer: bytes) -> bytes:
+    """A line of the file, with a checksum of its other entries."""
+    number = str(tokens).encode()
+    return b'{"key":"%b","tokens":%b,"sum":"%b","answer":%b}\n' % (
+        key.encode(),
+        number,
+        _sum(key.encode(), number, answer),
+        answer,
+    )
+
+
+def _sum(key: bytes, tokens: bytes, answer: bytes) -> bytes:
+    return hashlib.sha256(b" ".join((key, tokens, answer))).hexdigest()[:16].encode()

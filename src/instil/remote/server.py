@@ -3,21 +3,39 @@
 from __future__ import annotations
 
 import concurrent.futures as futures
-import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
+
+from annotated_types import Len
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
 from instil.core import Top, closest
+from instil.remote.answers import (
+    POSITIONS,
+    TEXT,
+    model_names,
+    text_of,
+    used_tokens,
+    whole_characters,
+)
 from instil.remote.budget import Budget
 from instil.remote.connection import Connection, Refused, Unreachable
 from instil.remote.log import NOTE, Log, key_of
-from instil.remote.tops import WAYS, Position, Question, Way, positions, top_of, usage
+from instil.remote.tops import WAYS, Position, Question, Way, positions, top_of
 
 KEY = "INSTIL_REMOTE_KEY"
 WHOLE = {"top_p": 1.0, "top_k": -1, "min_p": 0.0}
 """Draw from all tokens: servers have other defaults, such as the 40 likeliest."""
+
+GRACE = 1.0
+"""Seconds that an interrupt waits for answers that are under way."""
+FIRST: TypeAdapter[Any] = TypeAdapter(
+    tuple[Annotated[list[int], Len(1, 1)], Annotated[list[FiniteFloat], Len(1, 1)]]
+)
+"""Form of the answer to the first question, which tells one model from another."""
 
 One = TypeVar("One")
 Made = TypeVar("Made")
@@ -36,7 +54,7 @@ class Server:
 
     ``key`` is the environment variable with the server's key. Every answer is kept in the file ``log`` (None: in memory) and never asked for again,
     by this process or another. ``concurrency`` requests are under way at a time; ``request_budget`` and ``token_budget`` count all answers in the
-    log. ``retries`` and ``timeout`` (seconds) are of one request.
+    log, and of whatever shares it just now. ``retries`` is of one request, ``timeout`` the seconds for one whole answer.
 
     Raises ValueError, which names the argument, where nothing answers at the URL, the key is wrong, or there is no such model.
     """
@@ -57,9 +75,7 @@ class Server:
             raise ValueError(f"concurrency: at least one request at a time, not {concurrency}")
         self.connection = Connection(url, key, timeout, retries)
         self.log, self.concurrency = Log(None if log is None else Path(log)), concurrency
-        self.budget = Budget(self.log, request_budget, token_budget)
-        self._under_way: dict[str, threading.Event] = {}
-        self._lock = threading.Lock()
+        self.budget = Budget(self.log, request_budget, token_budget, self.connection.stopped)
         self._way: Way | None = None
         self.name = self._found(name)
 
@@ -104,10 +120,11 @@ class Server:
                 else {"messages": [*before, {"role": "user", "content": prompt}]}
             )
             question = Question(
-                address, given | asked, len(prompt.encode()) + len((system or "").encode()) + length
+                address, given | asked, _bytes(prompt) + _bytes(system or "") + length
             )
             try:
-                return Completion(*self._answer(question, _text_of))
+                text, reason = self._answer(question, text_of, TEXT)
+                return Completion(whole_characters(text), reason)
             except Refused as refusal:
                 return refusal
 
@@ -127,7 +144,9 @@ class Server:
             each = len(row) // len(questions)
             found: list[Position] = []
             for question in questions:
-                found += self._answer(question, lambda answer: positions(way, answer, each, size))
+                found += self._answer(
+                    question, lambda answer: positions(way, answer, each, size), POSITIONS
+                )
             return top_of(found)
 
         try:
@@ -141,7 +160,7 @@ class Server:
         """The model that is meant, after a first look at the server."""
         try:
             listed = self.connection.get(f"{self.connection.url}/models")
-            known = [str(one["id"]) for one in listed["data"]]
+            known = model_names(listed)
         except Unreachable as error:
             raise ValueError(f"url: {error}; start the server, or correct the address") from error
         except Refused as error:
@@ -155,7 +174,7 @@ class Server:
             raise ValueError(
                 f"url: {self.connection.url} is no OpenAI-compatible server ({error}){hint}"
             ) from error
-        except (KeyError, TypeError) as error:
+        except ValueError as error:
             raise ValueError(
                 f"url: {self.connection.url}/models lists no models; is this an OpenAI-compatible server?"
             ) from error
@@ -187,9 +206,9 @@ class Server:
                 pass
             else:
                 key = key_of("first", {"model": self.name} | question.body)
-                before = self.log.get(key)
+                before = self._kept(key, FIRST)
                 if before is None:
-                    self.log.put(key, [ids, values], NOTE)
+                    self.log.put(key, [ids, values], NOTE, replace=True)
                 elif before[0] != ids or abs(before[1][0] - values[0]) > 0.05:
                     raise ValueError(
                         f"log: {self.log.path} has answers of another model than '{self.name}' at the server now; take another file"
@@ -207,66 +226,80 @@ class Server:
     def _each(
         self, answered: Callable[[One], Made], questions: Iterable[One]
     ) -> Iterator[tuple[int, Made]]:
-        """Some at a time; what is under way when one fails is still waited for, so that its answer is kept."""
+        """Some at a time; what is under way when one fails is still waited for, so that its answer is kept.
+
+        An interrupt waits one second for them, and then closes their connections.
+        """
         self.connection.stopped.clear()
         pool = futures.ThreadPoolExecutor(self.concurrency)
+        under_way: dict[futures.Future[Made], int] = {}
         try:
-            under_way = {
-                pool.submit(answered, question): number for number, question in enumerate(questions)
-            }
+            for number, question in enumerate(questions):
+                under_way[pool.submit(answered, question)] = number
             for done in futures.as_completed(under_way):
                 yield under_way[done], done.result()
-        except BaseException:
+            pool.shutdown()
+        except BaseException as error:
             self.connection.stopped.set()  # nobody begins another attempt
+            pool.shutdown(wait=False, cancel_futures=True)
+            self._end(under_way, isinstance(error, Exception))
             raise
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
-    def _answer(self, question: Question, read: Callable[[Any], Any]) -> Any:
+    def _end(self, under_way: Iterable[futures.Future[Made]], in_peace: bool) -> None:
+        """Wait for the running requests: as long as they take, or one second and no longer."""
+        running = [future for future in under_way if future.running()]
+        try:
+            futures.wait(running, timeout=None if in_peace else GRACE)
+        finally:
+            self.connection.cut()
+            futures.wait(running)
+
+    def _answer(
+        self, question: Question, read: Callable[[Any], Any], schema: TypeAdapter[Any]
+    ) -> Any:
         """What ``read`` makes of the answer: from the log, from whoever asks the same just now, or from the server."""
         key = key_of(
             question.address.removeprefix(self.connection.root),
             {"model": self.name} | question.body,
         )
-        while (kept := self.log.get(key)) is None:
-            with self._lock:
-                other = self._under_way.get(key)
-                if other is None and (kept := self.log.get(key)) is None:
-                    mine = self._under_way[key] = threading.Event()
-            if kept is not None:
-                break
-            if other is not None:
-                other.wait()
-                continue
-            try:
-                return self._asked(key, question, read)
-            finally:
-                with self._lock:
-                    del self._under_way[key]
-                mine.set()
-        return kept
+        if (kept := self._kept(key, schema)) is not None:
+            return kept
+        with self.budget.claims.question(key, self.connection.stopped):
+            if (kept := self._kept(key, schema)) is not None:
+                return kept
+            return self._asked(key, question, read)
+
+    def _kept(self, key: str, schema: TypeAdapter[Any]) -> Any:
+        """The answer in the log; None where there is none, or one that another version could not use."""
+        try:
+            kept = self.log.get(key)
+            return None if kept is None else schema.validate_python(kept)
+        except ValidationError:
+            return None
 
     def _asked(self, key: str, question: Question, read: Callable[[Any], Any]) -> Any:
         with self.budget.spending(question.tokens):
             answer = self.connection.post(question.address, question.body)
-            if not isinstance(answer, dict):
-                raise ValueError(
-                    f"{question.address} answered a {type(answer).__name__}, not an object"
-                )
-            tokens = usage(answer)
-            if tokens is None and self.budget.tokens is not None:
+            used = used_tokens(answer) if isinstance(answer, dict) else None
+            # Whoever does not say what an answer took is counted with the most that it can be.
+            tokens = question.tokens if used is None else used
+            try:
+                if not isinstance(answer, dict):
+                    raise ValueError(
+                        f"{question.address} answered a {type(answer).__name__}, not an object"
+                    )
+                made = read(answer)
+            except ValueError:
+                # It is of no use, but it was answered and counts.
+                self.log.put(key_of("useless", {"key": key, "of": time.time_ns()}), None, tokens)
+                raise
+            self.log.put(key, made, tokens, replace=True)
+            if used is None and self.budget.tokens is not None:
                 raise ValueError(
                     "token_budget: this server does not say how many tokens it used; set request_budget instead"
                 )
-            made = read(answer)
-            self.log.put(key, made, tokens or 0)
             return made
 
 
-def _text_of(answer: Any) -> tuple[str, str]:
-    try:
-        choice = answer["choices"][0]
-        text = choice["message"]["content"] if "message" in choice else choice["text"]
-    except (KeyError, IndexError, TypeError) as error:
-        raise ValueError(f"the server's answer holds no text: {str(answer)[:200]}") from error
-    return text or "", str(choice.get("finish_reason") or "stop")
+def _bytes(text: str) -> int:
+    return len(text.encode(errors="surrogatepass"))

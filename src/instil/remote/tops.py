@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -108,11 +108,17 @@ WAYS = (
 )
 
 
+BAD_ANSWERS = (
+    *(KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, RecursionError),
+)
+"""Exceptions of a reader for an answer of another form."""
+
+
 def positions(way: Way, answer: Any, count: int, size: int) -> list[Position]:
     """The ``size`` likeliest tokens of each of ``count`` positions, likeliest first. Raises ValueError for an answer that does not say them."""
     try:
         found = way.read(answer)
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+    except BAD_ANSWERS as error:
         raise ValueError(
             f"the answer has no log-probabilities as {way.name} gives them: {type(error).__name__}: {error}"
         ) from error
@@ -125,7 +131,9 @@ def positions(way: Way, answer: Any, count: int, size: int) -> list[Position]:
             raise ValueError(
                 f"{way.name} gave {len(order)} log-probabilities of a token, {size} were asked for"
             )
-        if sum(math.exp(values[one]) for one in order) > 1.001:
+        if not all(0 <= tokens[one] < 2**31 for one in order):
+            raise ValueError(f"{way.name} gave the token number {min(tokens)}, which no token has")
+        if values[order[0]] > 0.01 or sum(math.exp(values[one]) for one in order) > 1.001:
             raise ValueError(
                 f"{way.name} gave probabilities that sum to more than 1: they are not of a whole softmax at temperature 1"
             )
@@ -143,15 +151,3 @@ def top_of(found: Sequence[Position]) -> Top:
     return Top(
         values.float(), torch.tensor([ids for ids, _ in found], dtype=torch.int32), tail.float()
     )
-
-
-def usage(answer: Mapping[str, Any]) -> int | None:
-    """The tokens that an answer took, as any of the servers says it; None where it does not."""
-    if isinstance(said := answer.get("usage"), Mapping) and "total_tokens" in said:
-        return int(said["total_tokens"])
-    if isinstance(said := answer.get("meta_info"), Mapping) and "prompt_tokens" in said:
-        return int(said["prompt_tokens"]) + int(said.get("completion_tokens", 0))
-    if "tokens_evaluated" in answer:  # of which llama.cpp need not read again what it kept
-        kept = int(answer.get("timings", {}).get("cache_n", 0))
-        return int(answer["tokens_evaluated"]) - kept + int(answer.get("tokens_predicted", 0))
-    return None

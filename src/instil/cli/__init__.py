@@ -40,7 +40,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        typer.echo(f"instil {version('instil')}")
+        _echo(f"instil {version('instil')}")
         raise typer.Exit
 
 
@@ -56,7 +56,7 @@ def _options(
 ) -> None:
     """Knowledge distillation: a teacher, a student and data in; the distilled student and the evidence out."""
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+        _echo(context.get_help())
 
 
 def _folder(text: str) -> Path:
@@ -95,13 +95,13 @@ def run(
         _show_result(folder)
     except KeyboardInterrupt:
         begun = (folder / "recipe.yaml").exists()
-        typer.echo(
-            f"\nStopped. Go on with: instil run --resume {folder}"
+        remedy = (
+            f". Go on with: instil run --resume {folder}"
             if begun
-            else "\nStopped before anything was written.",
-            err=True,
+            else " before anything was written."
         )
-        raise typer.Exit(INTERRUPTED) from None
+        _echo(f"\nStopped{remedy}", err=True)
+        sys.exit(INTERRUPTED)
 
 
 @app.command()
@@ -112,7 +112,7 @@ def record(arguments: Arguments = None) -> None:
 
     folder = record_answers(recipe, _console())
     size = sum(file.stat().st_size for file in folder.iterdir())
-    typer.echo(
+    _echo(
         f"The answers are in {folder} ({size / 1e6:.1f} MB). Learn from them with the same recipe: instil run ... store.path={folder}"
     )
 
@@ -201,8 +201,12 @@ def generate(
         "plain": plain,
         "system": system,
     }
-    generation.generate(prompts, out, url, name, server, asked, options or [], _console())
-    typer.echo(
+    try:
+        generation.generate(prompts, out, url, name, server, asked, options or [], _console())
+    except KeyboardInterrupt:
+        _echo(f"\nStopped. The answers are in {server['log']}; give the command again.", err=True)
+        sys.exit(INTERRUPTED)
+    _echo(
         f"The answers are in {out}. Learn from them with a recipe of the task language: instil run ... data.name=text data.path={out}"
     )
 
@@ -262,7 +266,7 @@ def init(
     from instil.cli import recipe_list
 
     path = recipe_list.copy(recipe, out)
-    typer.echo(f"{path} is yours to edit. Check it with: instil doctor {path}")
+    _echo(f"{path} is yours to edit. Check it with: instil doctor {path}")
 
 
 @app.command()
@@ -327,7 +331,7 @@ def report(
     folder = run_folders.existing(run)
     from instil.report.page import write_report
 
-    typer.echo(str(write_report(folder, interactive)))
+    _echo(str(write_report(folder, interactive)))
 
 
 def _recipe(arguments: list[str] | None, default: str = "digits") -> Recipe:
@@ -367,10 +371,17 @@ def _console() -> Any:
     return Console()
 
 
+def _echo(text: str, err: bool = False) -> None:
+    """Print text in which names of files and messages of servers cannot steer the terminal."""
+    from instil.printable import printable
+
+    typer.echo(printable(text), err=err)
+
+
 def _print_json(value: Any) -> None:
     import json
 
-    typer.echo(json.dumps(value, indent=2, default=str))
+    _echo(json.dumps(value, indent=2, default=str))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -386,7 +397,6 @@ def main(arguments: list[str] | None = None) -> None:
             standalone_mode=False,
         )
     except (KeyboardInterrupt, typer.Abort):
-        typer.echo("\nStopped.", err=True)
         code = INTERRUPTED
     except Exception as error:
         code = exit_code(error)
@@ -394,5 +404,7 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         message = message_of(error)
         if message:
-            typer.echo(message, err=True)
+            _echo(message, err=True)
+    if code == INTERRUPTED:  # typer returns it, too, where a command did not handle Ctrl-C
+        _echo("\nStopped.", err=True)
     sys.exit(code if isinstance(code, int) else 0)

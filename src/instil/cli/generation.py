@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.progress import Progress
 
+from instil.recipe.yaml_text import parse
 from instil.remote import Server
 from instil.remote.generation import generate as answer
 from instil.remote.generation import read_prompts
@@ -31,9 +32,8 @@ def generate(
         raise ValueError(
             f"--set {wrong[0]}: a key of the request and its value, such as --set top_p=0.9"
         )
-    further = {
-        key: yaml.safe_load(value) for key, _, value in (one.partition("=") for one in options)
-    }
+    pairs = (one.partition("=") for one in options)
+    further = {key: _json_value(value, f"--set {key}") for key, _, value in pairs}
     with Progress(console=shown, transient=True) as progress:
         task = progress.add_task("asking", total=None)
         answer(
@@ -44,3 +44,12 @@ def generate(
             **asked,
             options=further,
         )
+
+
+def _json_value(text: str, where: str) -> Any:
+    value = parse(text, where)
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {error}. Expected a value that JSON has") from error
+    return value

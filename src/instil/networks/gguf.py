@@ -88,7 +88,7 @@ def _config(reader: Any, path: Path) -> Any:
         raise ValueError(f"{path} describes no model of the family llama: {error}") from error
 
 
-def _sizes(reader: Any, value: Callable[..., Any], path: Path) -> dict[str, int]:
+def _sizes(reader: Any, value: Callable[..., Any], path: Path) -> dict[str, Any]:
     """Sizes of the model, each compared with a tensor: a file that claims more than it holds must not be built."""
 
     def count(key: str, default: Any = None) -> int:

@@ -18,7 +18,7 @@ AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
 LONGEST = 60.0
 """Seconds between two attempts, unless the server asks for more."""
 LONGEST_TIMEOUT = 86_400.0
-SECRET = re.compile(r"(sk|pk|hf|gsk|ghp|xai|r8|key|AKIA|AIza)[-_A-Z0-9]", re.IGNORECASE)
+SECRET = re.compile(r"(sk|pk|hf|gsk|ghp|xai|r8|key)[-_]|AKIA[A-Z0-9]|AIza")
 """How keys of services begin."""
 PATIENCE = 3600.0
 """Seconds that a server may ask us to wait before we give up."""

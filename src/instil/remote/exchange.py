@@ -38,18 +38,21 @@ class Exchange:
     def __init__(self) -> None:
         self.is_cut = False
         self._connection: Any = None
+        self._socket: Any = None
         self._lock = threading.Lock()
 
     def uses(self, connection: Any) -> None:
-        """Note the connection that the request is sent over."""
+        """Note the connection that the request is sent over, and its socket where there is one."""
         with self._lock:
             self._connection = connection
+            # Of an answer that ends with its connection, only the socket is left to be closed.
+            self._socket = getattr(connection, "sock", None) or self._socket
 
     def cut(self) -> None:
         """Close the connection, so that whoever reads from it stops at once."""
         with self._lock:
             self.is_cut = True
-            sock = getattr(self._connection, "sock", None)
+            sock = getattr(self._connection, "sock", None) or self._socket
             if sock is not None:
                 with contextlib.suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)
@@ -57,7 +60,7 @@ class Exchange:
     def finish(self) -> None:
         """The connection belongs to others from here on."""
         with self._lock:
-            self._connection = None
+            self._connection = self._socket = None
 
 
 class Exchanges:
@@ -101,11 +104,11 @@ class Exchanges:
             Undecodable: if its compression is damaged, or none that was asked for.
             urllib3.exceptions.HTTPError: if the connection breaks.
         """
-        exchanges = urllib3().exceptions
+        errors = urllib3().exceptions
         with self._watched(timeout) as exchange:
             try:
                 answer = self._sent(method, address, body, headers, timeout)
-            except exchanges.HTTPError as error:
+            except errors.HTTPError as error:
                 if exchange.is_cut:
                     raise TimeoutError from error
                 raise
@@ -184,11 +187,13 @@ def _watched_pools() -> dict[str, Any]:
 
     def watched(pool: Any) -> Any:
         class Connection(pool.ConnectionCls):  # type: ignore[misc]
-            def request(self, *arguments: Any, **options: Any) -> Any:
+            def request(self, *arguments: Any, **options: Any) -> None:
                 exchange = getattr(_thread, "exchange", None)
                 if exchange is not None:
                     exchange.uses(self)
-                return super().request(*arguments, **options)
+                super().request(*arguments, **options)
+                if exchange is not None:
+                    exchange.uses(self)
 
         return type(pool.__name__, (pool,), {"ConnectionCls": Connection})
 

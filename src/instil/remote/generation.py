@@ -68,14 +68,23 @@ def _said(answer: Completion | Refused) -> dict[str, str]:
 
 
 def read_prompts(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """The lines of a file with their numbers. Raises ValueError where one has no ``prompt``, FileNotFoundError where there is no file."""
+    """The lines of a file with their numbers.
+
+    Raises ValueError where one has no ``prompt`` or is no text that can be written again, FileNotFoundError where there is no file.
+    """
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path.name}: byte {error.start} is no UTF-8. Expected JSON lines in UTF-8"
+        ) from error
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             entry = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path.name}, line {number} is no JSON: {error}") from error
         if (
             not isinstance(entry, dict)
@@ -83,6 +92,13 @@ def read_prompts(path: Path) -> list[tuple[int, dict[str, Any]]]:
             or not entry["prompt"].strip()
         ):
             raise ValueError(f"{path.name}, line {number} needs a 'prompt', a text")
+        try:
+            json.dumps(entry, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"{path.name}, line {number} holds half a character (a lone surrogate). Expected whole"
+                " characters; take it out"
+            ) from error
         found.append((number, entry))
     if not found:
         raise ValueError(f"{path.name} has no prompts")

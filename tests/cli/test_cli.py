@@ -205,7 +205,7 @@ def test_an_interrupted_run_says_how_to_go_on(
 ) -> None:
     failing(monkeypatch, KeyboardInterrupt())
     code, _, err = called(capsys, "run", "--out", str(tmp_path / "here"))
-    assert (code, err) == (130, "\nStopped before anything was written.\n")
+    assert (code, err) == (130, "\nStopped. Nothing was written.\n")
     (tmp_path / "recipe.yaml").touch()
     code, _, err = called(capsys, "run", "--out", str(tmp_path))
     assert code == 130

@@ -95,12 +95,8 @@ def run(
         _show_result(folder)
     except KeyboardInterrupt:
         begun = (folder / "recipe.yaml").exists()
-        remedy = (
-            f". Go on with: instil run --resume {folder}"
-            if begun
-            else " before anything was written."
-        )
-        _echo(f"\nStopped{remedy}", err=True)
+        hint = f"Go on with: instil run --resume {folder}" if begun else "Nothing was written."
+        _echo(f"\nStopped. {hint}", err=True)
         sys.exit(INTERRUPTED)
 
 
@@ -201,11 +197,7 @@ def generate(
         "plain": plain,
         "system": system,
     }
-    try:
-        generation.generate(prompts, out, url, name, server, asked, options or [], _console())
-    except KeyboardInterrupt:
-        _echo(f"\nStopped. The answers are in {server['log']}; give the command again.", err=True)
-        sys.exit(INTERRUPTED)
+    generation.generate(prompts, out, url, name, server, asked, options or [], _console())
     _echo(
         f"The answers are in {out}. Learn from them with a recipe of the task language: instil run ... data.name=text data.path={out}"
     )
@@ -307,12 +299,10 @@ def export(
     ] = False,
 ) -> None:
     """Write the student of a run as safetensors, ONNX and int8, checked against each other, and timed beside the teacher."""
-    from instil.cli import run_folders
-
-    folder = run_folders.existing(run)
-    from instil.cli import closing_table
+    from instil.cli import closing_table, run_folders
     from instil.experiment.run import export as export_run
 
+    folder = run_folders.existing(run)
     export_run(folder, int8, gguf, trust_code=trust_code)
     closing_table.show_export(_result(folder), _console())
 
@@ -327,11 +317,9 @@ def report(
 ) -> None:
     """Rebuild the page of a run."""
     from instil.cli import run_folders
-
-    folder = run_folders.existing(run)
     from instil.report.page import write_report
 
-    _echo(str(write_report(folder, interactive)))
+    _echo(str(write_report(run_folders.existing(run), interactive)))
 
 
 def _recipe(arguments: list[str] | None, default: str = "digits") -> Recipe:
@@ -402,8 +390,7 @@ def main(arguments: list[str] | None = None) -> None:
         code = exit_code(error)
         if debug:
             raise
-        message = message_of(error)
-        if message:
+        if message := message_of(error):
             _echo(message, err=True)
     if code == INTERRUPTED:  # typer returns it, too, where a command did not handle Ctrl-C
         _echo("\nStopped.", err=True)

@@ -299,9 +299,10 @@ def export(
 ) -> None:
     """Write the student of a run as safetensors, ONNX and int8, checked against each other, and timed beside the teacher."""
     from instil.cli import closing_table, run_folders
-    from instil.experiment.run import export as export_run
 
     folder = run_folders.existing(run)
+    from instil.experiment.run import export as export_run
+
     export_run(folder, int8, gguf, trust_code=trust_code)
     closing_table.show_export(_result(folder), _console())
 
@@ -316,9 +317,11 @@ def report(
 ) -> None:
     """Rebuild the page of a run."""
     from instil.cli import run_folders
+
+    folder = run_folders.existing(run)
     from instil.report.page import write_report
 
-    _echo(str(write_report(run_folders.existing(run), interactive)))
+    _echo(str(write_report(folder, interactive)))
 
 
 def _recipe(arguments: list[str] | None, default: str = "digits") -> Recipe:

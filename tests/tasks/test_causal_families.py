@@ -16,8 +16,8 @@ QUICK = (
     *("granitemoehybrid", "deepseek_v3", "bloom", "t5gemma", "phi3", "cohere2", "olmo2"),
 )
 OWN_LOGITS = {
-    *("bert", "big_bird", "camembert", "data2vec-text", "electra", "ernie", "inkling_text"),
-    *("megatron-bert", "minicpm3", "modernbert-decoder", "prophetnet", "rembert", "roberta"),
+    *("bert", "big_bird", "camembert", "data2vec-text", "electra", "ernie"),
+    *("megatron-bert", "modernbert-decoder", "prophetnet", "rembert", "roberta"),
     *("roberta-prelayernorm", "roc_bert", "roformer", "xlm-roberta", "xlm-roberta-xl", "xmod"),
 }
 """Families with more than a matrix, a scale and a soft cap between the last hidden state and the logits."""

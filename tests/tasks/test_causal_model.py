@@ -27,6 +27,8 @@ PROJECTED: dict[str, dict[str, Any]] = {
     "falcon_h1": {"lm_head_multiplier": 0.5},
     "hyperclovax": {"logits_scaling": 3.0},
     "granite": {"logits_scaling": 3.0},
+    "minicpm3": {"dim_model_base": 8},
+    "inkling_text": {"logits_mup_width_multiplier": 3.0},
     "recurrent_gemma": {"logits_soft_cap": 0.01, "num_hidden_layers": 3},
     "llama4_text": {},
     "opt": {},

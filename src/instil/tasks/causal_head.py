@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import product
 from typing import Any, NamedTuple
@@ -13,14 +13,21 @@ from torch import Tensor, nn
 
 from instil.core import Projection, dry
 
-SCALES: tuple[tuple[str, Callable[[float], float]], ...] = (
+Fields = tuple[tuple[str, Callable[[float], float]], ...]
+"""Names of configuration fields, each with the number that it stands for."""
+SCALES: Fields = (
     ("logit_scale", lambda value: value),
     ("logits_scaling", lambda value: 1 / value),
     ("logits_scaling", lambda value: value),
     ("lm_head_multiplier", lambda value: value),
+    ("logits_mup_width_multiplier", lambda value: 1 / value),
 )
-"""Configuration fields that multiply logits, and the factor that each may stand for."""
-SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+"""Configuration fields that multiply logits or the head's input, and the factor that each may stand for."""
+SOFTCAPS: Fields = (
+    ("final_logit_softcapping", lambda value: value),
+    ("logits_soft_cap", lambda value: value),
+    ("output_logit_soft_cap", lambda value: value),
+)
 """Configuration fields that limit logits by c tanh(x / c)."""
 PROBE_LIMIT = 60.0
 """Largest synthetic logit of the test: far enough from 0 to show a soft cap."""
@@ -162,33 +169,31 @@ def _tested_rule(model: Any, head: Any, inputs: dict[str, Tensor]) -> HeadRule |
         if len(calls) != 1 or "last_hidden_state" not in answer:
             return None
         (head_input, head_output), state = calls[0], answer["last_hidden_state"]
-        if not close(head_input, state) or not close(linear.project(state).logits(), head_output):
+        scales = _fields(model, SCALES)
+        before = next((scale for scale in scales if close(head_input, state * scale)), None)
+        if before is None or (before != 1 and linear.bias is not None):
+            return None
+        if not close(linear.project(head_input).logits(), head_output):
             return None
         synthetic = synthetic_logits(head_output)
-        for rule in _candidates(model):
-            product_logits = synthetic * rule.scale
-            if rule.softcap is not None:
-                product_logits = rule.softcap * torch.tanh(product_logits / rule.softcap)
-            if close(product_logits, logits):
-                return rule
+        for cap, after in product([None, *_fields(model, SOFTCAPS)[1:]], scales):
+            expected = synthetic * after
+            if cap is not None:
+                expected = cap * torch.tanh(expected / cap)
+            if close(expected, logits):
+                return HeadRule(before * after, cap)
     return None
 
 
-def _candidates(model: Any) -> Iterator[HeadRule]:
-    """Rules that the configuration may describe, the plain one first."""
+def _fields(model: Any, fields: Fields) -> list[float]:
+    """1 for a model that has none of the fields, then what the configuration says."""
     config = getattr(model, "config", None)
-    scales = [1.0]
-    for field, factor in SCALES:
+    values = [1.0]
+    for field, value_of in fields:
         value = getattr(config, field, None)
         if isinstance(value, (int, float)) and value:
-            scales.append(float(factor(value)))
-    caps: list[float | None] = [None]
-    for field in SOFTCAPS:
-        value = getattr(config, field, None)
-        if isinstance(value, (int, float)) and value:
-            caps.append(float(value))
-    for cap, scale in product(caps, scales):
-        yield HeadRule(scale, cap)
+            values.append(float(value_of(value)))
+    return values
 
 
 def synthetic_logits(like: Tensor) -> Tensor:

@@ -125,7 +125,8 @@ def test_feature_objectives_find_the_stages_of_known_models() -> None:
         ({"objectives": {"kdd": 1.0}}, "No objective named 'kdd'; closest: kd"),
         (
             {"objectives": {"fitnet": 1.0}},
-            "objectives.fitnet: FitNet needs features of the student, which gives embedding, head, logits",
+            "objectives.fitnet: FitNet needs features of the student, which gives embedding, head, logits.*"
+            "Its modules: stages, head, stages.0, stages.1",
         ),
         ({"task": "clasification"}, "No task named 'clasification'; closest: classification"),
         ({"epochs": 0}, "nothing to train|training needs epochs or steps"),

@@ -75,6 +75,7 @@ class Objectives(nn.ModuleDict):
         self.balance: Balance | None = None
         self.gather: Gather | None = None  # set by the engine where there are several ranks
         self.remedy: str | None = None  # set by the scheme: the teacher's
+        self.student_modules = ""  # set by the scheme: what the student taps could name
         for name in objectives:
             if not name or "." in name or hasattr(self, name):
                 raise ValueError(
@@ -108,7 +109,8 @@ class Objectives(nn.ModuleDict):
                     objective.sample_weight.resolve(student, teacher, self.remedy)
                 objective.build(student, teacher)
             except ValueError as error:
-                raise ValueError(f"objectives.{name}: {error}") from error
+                where = f". {self.student_modules}" if "student taps" in str(error) else ""
+                raise ValueError(f"objectives.{name}: {error}{where}") from error
 
     def reads(self, side: str) -> set[str]:
         """All roles that are read of ``side``."""

@@ -17,6 +17,8 @@ from instil.core.objective import Objective
 from instil.core.objectives import Objectives, Update
 from instil.core.teacher import Teacher
 
+MOST_MODULES = 12
+"""Modules that an error about missing taps lists."""
 Trial = Callable[[nn.Module, Batch], Batch]
 """Of a net (or teacher) that is evaluated and a batch of test samples a harder batch, for this net."""
 
@@ -53,6 +55,7 @@ class Scheme(nn.Module):
             objectives if isinstance(objectives, Objectives) else Objectives(objectives)
         )
         self.objectives.remedy = None if teacher is None else teacher.remedy
+        self.objectives.student_modules = _modules(self.student)
         self.prepared = False
 
     def ask(self, batch: Batch, grad: bool = False) -> Outputs:
@@ -129,6 +132,17 @@ class Scheme(nn.Module):
         Its name becomes that of a metric: the task's headline on the harder batches.
         """
         return {}
+
+
+def _modules(net: Net) -> str:
+    """Names that taps of a net can have, the outer modules first."""
+    names = sorted((name for name, _ in net.model.named_modules() if name), key=_depth)
+    listed = ", ".join(names[:MOST_MODULES]) + (" ..." if len(names) > MOST_MODULES else "")
+    return f"Its modules: {listed}" if names else "It has no modules inside"
+
+
+def _depth(name: str) -> int:
+    return name.count(".")
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from instil.engine import Optimization
 from instil.experiment.bench import Bench
 from instil.experiment.changes import changed, observer
 from instil.networks import factory
+from instil.networks.inferred_taps import infer_taps
 from instil.networks.inputs import input_of
 from instil.networks.presets import taps_for
 from instil.networks.weights import load_weights
@@ -46,6 +47,7 @@ def net(spec: Model, bench: Bench, path: str, teacher: Net | None = None) -> Net
             bench.read_by(spec).facts,
             observe=observe,
             teacher=teacher,
+            example=functools.partial(bench.examples.__getitems__, [0]),
         )
         if spec.weights is not None:
             load_weights(made.model, bench.recipe.locate(spec.weights))
@@ -62,9 +64,14 @@ def bare_net(
     that teacher was itself made by an earlier stage, UntrustedCode where code of the recipe would be
     executed without ``trust_code``.
     """
-    make = functools.partial(_net, fetch=False, trust_code=trust_code)
     every = stages(recipe)
     last, task = every[-1], catalogue.find("task", recipe.task.name)
+    example = {
+        task.inputs[0]: torch.rand(2, *shape),
+        "label": torch.zeros(2, dtype=torch.int64),
+        "index": torch.arange(2),
+    }
+    make = functools.partial(_net, fetch=False, trust_code=trust_code, example=lambda: example)
     with at("student"):
         student = make(every[origin(every)].student, recipe, task.call, facts)
     kind: type[Scheme] = catalogue.find("scheme", last.scheme.type)
@@ -83,13 +90,7 @@ def bare_net(
     made: Scheme = kind(
         student, **parts, **build_options("scheme", last.scheme.type, last.scheme.options, "scheme")
     )
-    made.prepare(
-        {
-            task.inputs[0]: torch.rand(2, *shape),
-            "label": torch.zeros(2, dtype=torch.int64),
-            "index": torch.arange(2),
-        }
-    )
+    made.prepare(example)
     return made.export()
 
 
@@ -102,6 +103,7 @@ def _net(
     observe: students.Observe = None,
     teacher: Net | None = None,
     trust_code: bool = True,
+    example: Callable[[], Batch] | None = None,
 ) -> Net:
     given = {key: value for key, value in spec.input.model_dump().items() if value is not None}
     if other := [key for key in given if key not in inspect.signature(call).parameters]:
@@ -124,8 +126,13 @@ def _net(
             **facts,
         )
     model = changed(model, spec, observe)
-    taps = taps_for(model) | {role: _paths(where) for role, where in spec.taps.items()}
     asked = functools.partial(call, **{**input_of(model), **given})
+    taps = taps_for(model)
+    if not taps and example is not None and _reads_inside(recipe, spec):
+        batch = example()
+        # Maps of other inputs than images have no stages to tell apart by their resolution.
+        taps = infer_taps(model, asked, batch) if "image" in batch else taps
+    taps = taps | {role: _paths(where) for role, where in spec.taps.items()}
     return Net(
         model,
         functools.partial(_in_its_tokens, asked)
@@ -133,6 +140,15 @@ def _net(
         else asked,
         taps,
     )
+
+
+def _reads_inside(recipe: Recipe, spec: Model) -> bool:
+    """Whether an objective of the recipe, or its scheme, reads more of this net than its logits."""
+    side = "teacher" if isinstance(spec, TeacherModel) else "student"
+    if recipe.scheme.type != "offline":
+        return True
+    kinds = [catalogue.find("objective", goal.type) for goal in recipe.objectives.values()]
+    return any(set(need) - {"logits"} for kind in kinds for need in kind.needs.get(side, ()))
 
 
 def _in_its_tokens(

@@ -11,14 +11,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from instil import catalogue
-from instil import recipe as recipes
-from instil.experiment.bench import Bench
 from instil.networks.cnn import cnn
 from instil.recipe.options import parameters
 
@@ -105,36 +102,6 @@ def test_no_page_names_the_machine_it_was_written_on(page: Path) -> None:
     assert re.findall(r"/work\b|\.\./shared|/tmp/", page.read_text()) == []
 
 
-def test_the_recipe_shown_is_a_recipe(tmp_path: Path) -> None:
-    (shown,) = blocks((ROOT / "docs" / "recipe.md").read_text(), "yaml")
-    (tmp_path / "shown.yaml").write_text(shown)
-    assert set(recipes.load(tmp_path / "shown.yaml").objectives) == {"cross_entropy", "kd", "deep"}
-
-
-def test_the_function_of_the_data_page_is_a_source(tmp_path: Path) -> None:
-    (snippet,) = blocks((ROOT / "docs" / "data.md").read_text(), "python")
-    (tmp_path / "my_data.py").write_text(snippet)
-    (tmp_path / "my.yaml").write_text(
-        "data: {name: 'my_data:build', count: 80}\nstudent: mlp\nobjectives: {cross_entropy: null}\n"
-    )
-    bench = Bench.of(recipes.load(tmp_path / "my.yaml"))
-    assert sum(map(len, (bench.splits.train, bench.splits.validation, bench.splits.test))) == 80
-
-
-def test_concepts_run(capsys: pytest.CaptureFixture[str]) -> None:
-    for snippet in blocks((ROOT / "docs" / "concepts.md").read_text(), "python"):
-        exec(compile(snippet, "concepts.md", "exec"), {"__name__": "concepts"})
-    assert "embedding" in capsys.readouterr().out
-
-
-def test_the_loop_of_signals_runs() -> None:
-    (snippet,) = blocks((ROOT / "docs" / "signals.md").read_text(), "python")
-    given: dict[str, Any] = {"__name__": "signals"}
-    exec(compile(snippet, "signals.md", "exec"), given)
-    assert given["hidden"].grad[:5].abs().sum() > 0
-    assert given["hidden"].grad[5:].abs().sum() == 0
-
-
 def test_signals_name_methods_and_options_that_there_are() -> None:
     """Each ``method: {option, ...}`` in the tables."""
     text = (ROOT / "docs" / "signals.md").read_text()
@@ -153,49 +120,6 @@ def test_the_readme_table_has_the_commands_there_are() -> None:
 
     told = re.findall(r"^\| `instil (\w+)", README, re.MULTILINE)
     assert sorted(told) == sorted(get_command(app).commands)  # type: ignore[attr-defined]
-
-
-@pytest.mark.slow
-def test_readme_snippets(given: dict[str, Any]) -> None:
-    made = command(
-        "run",
-        str(ROOT / "src/instil/recipes/classification/kd.yaml"),
-        *SHORT,
-        "export=false",
-        "--out",
-        "runs/mine",
-        folder=Path.cwd(),
-    )
-    assert "distilled" in made
-    snippets = [re.sub(r"epochs=20", "epochs=2", snippet) for snippet in blocks(README, "python")]
-    for snippet in snippets:
-        exec(compile(snippet, "README.md", "exec"), given)
-    assert len(given["names"]) == len(given["images"])
-    assert given["done"].records[-1]["step"] == 4
-    assert given["checkpoint"].exists()
-    given["loss"].backward()
-
-
-@pytest.mark.slow
-def test_readme_recipe(given: dict[str, Any], tmp_path: Path) -> None:
-    (text,) = blocks(README, "yaml")
-    (tmp_path / "my.yaml").write_text(text)
-    (tmp_path / "my_models.py").write_text(
-        "from instil.networks.cnn import cnn\n\ndef tiny(classes, channels):\n    return cnn(classes, channels, width=4)\n"
-    )
-    generator = np.random.default_rng(0)
-    label = np.arange(200) % 4
-    image = generator.integers(0, 128, (200, 32, 32, 3)) + 32 * label[:, None, None, None]
-    np.savez(
-        tmp_path / "animals.npz",
-        image=image.astype(np.uint8),
-        label=label,
-        classes=np.array(["cat", "dog", "eel", "fox"]),
-    )
-    plan = command("doctor", "my.yaml", folder=tmp_path)
-    assert "fitnet" in plan
-    command("run", "my.yaml", *SHORT, "export=false", "--out", "out", folder=tmp_path)
-    assert json.loads((tmp_path / "out" / "result.json").read_text())["status"] == "complete"
 
 
 @pytest.mark.slow

@@ -26,8 +26,9 @@ class LogitStandardization(KD):
         r"\mathrm{mean}_c(z)}{\mathrm{std}_c(z)}",
         use="For a student whose logits cannot or should not have the teacher's range: only how the classes relate is matched. No parameters; the "
         "label loss alone sets the student's confidence, so it wants one beside it.",
-        pitfalls="Temperature and weight of kd do not carry over, since the logits have deviation 1: they were published for this loss, and tuned "
-        "for each pair. It is undefined for two classes. Deviations are taken over the classes of one item, so items without any preference are "
+        pitfalls="Temperature and weight of kd do not carry over, since the logits have deviation 1. Published on CIFAR-100: temperature 2 and "
+        "weight 9 beside 0.1 of the label loss, tuned for each pair. A weight that makes its first gradient as long as that of kd is far too "
+        "small. It is undefined for two classes. Deviations are taken over the classes of one item, so items without any preference are "
         "blown up to the same scale as sure ones.",
     )
 

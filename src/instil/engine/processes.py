@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any
 
@@ -36,7 +37,7 @@ def join_ranks(device: str = "auto") -> torch.device:
     """Join the processes that ``torchrun`` started, if there are several.
 
     Args:
-        device: name of a torch device; ``auto`` takes CUDA or MPS where there is one.
+        device: name of a torch device; ``auto`` takes that of the recipe, or CUDA or MPS where there is one.
 
     Returns:
         The device of this process.
@@ -216,11 +217,50 @@ def differentiable_sum(values: Tensor) -> Tensor:
     return total
 
 
+@contextlib.contextmanager
+def default_device(name: str) -> Iterator[None]:
+    """Inside, ``auto`` means the device ``name`` in this process; ``auto`` itself changes nothing."""
+    token = _DEFAULT_DEVICE.set(name)
+    try:
+        yield
+    finally:
+        _DEFAULT_DEVICE.reset(token)
+
+
+def check_device(name: str) -> None:
+    """Check that a device is there.
+
+    Args:
+        name: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+
+    Raises:
+        ValueError: with the devices that are there.
+    """
+    present = ["auto", "cpu"]
+    if torch.cuda.is_available():
+        present += ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        present.append("mps")
+    if name not in present:
+        raise ValueError(
+            f"device: this machine has no such device. Expected {', '.join(present)}, got {name}"
+        )
+    if ":" in name and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ValueError(
+            f"device: several processes cannot share one device. Expected auto or "
+            f"{name.partition(':')[0]}, got {name}. Each process then takes its own"
+        )
+
+
+_DEFAULT_DEVICE: ContextVar[str] = ContextVar("default_device", default="auto")
+
+
 def _device(name: str) -> torch.device:
+    name = _DEFAULT_DEVICE.get() if name == "auto" else name
+    if name == "cuda" or (name == "auto" and torch.cuda.is_available()):
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     if name != "auto":
         return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 

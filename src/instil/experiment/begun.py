@@ -23,7 +23,7 @@ from instil.recipe.sections import Model, Recipe
 
 STATE = "checkpoint/run.json"
 LOCK = "checkpoint/lock"
-LATER = ("seeds", "baselines", "export")
+LATER = ("seeds", "baselines", "export", "device")
 """Keys of a recipe that may change on --resume: arms that are finished stay what they are."""
 
 

@@ -14,6 +14,7 @@ from instil.engine import Engine
 from instil.experiment import build
 from instil.experiment.bench import Bench
 from instil.experiment.data_checks import data_problems, data_summary, weight_problems
+from instil.experiment.device import on_device_of_recipe
 from instil.experiment.rehearsal import rehearse
 from instil.experiment.run_estimate import run_estimate
 from instil.experiment.trained import known
@@ -25,6 +26,7 @@ TRIED_STEPS = 8
 FAINT = 0.01  # an objective with less than this share of the gradient does next to nothing
 
 
+@on_device_of_recipe
 def doctor(recipe: Recipe) -> dict[str, Any]:
     """Shapes, taps, adapters, losses with their share of the gradient, teacher against student, memory and time.
 

@@ -20,6 +20,7 @@ from instil.experiment.answers import binding, check_recordable
 from instil.experiment.arm_progress import ArmProgress, trainings
 from instil.experiment.arms import Arm, Arms
 from instil.experiment.bench import Bench
+from instil.experiment.device import on_device_of_recipe
 from instil.experiment.folder import RunFolder
 from instil.experiment.rehearsal import rehearse
 from instil.experiment.results import cost
@@ -31,6 +32,7 @@ from instil.store.writer import Writer
 from instil.tasks.task import moved
 
 
+@on_device_of_recipe
 def record(recipe: Recipe, console: Console) -> Path:
     """Record the answers of the recipe's teacher, trained first where it must be, into the folder that ``store`` names; go on where it stopped.
 

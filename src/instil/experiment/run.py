@@ -19,6 +19,7 @@ from instil.experiment import begun, results, threads
 from instil.experiment.arm_progress import ArmProgress, trainings
 from instil.experiment.arms import Arm, Arms
 from instil.experiment.bench import Bench
+from instil.experiment.device import on_device_of_recipe
 from instil.experiment.folder import RunFolder, environment
 from instil.experiment.mistakes import write_mistakes
 from instil.experiment.rehearsal import rehearse
@@ -31,6 +32,7 @@ from instil.report.page import write_report
 log = logging.getLogger("instil")
 
 
+@on_device_of_recipe
 def run(recipe: Recipe, out: Path | None, resume: Path | None, console: Console) -> Path:
     """Train the teacher, then for every seed the baselines and the distilled student; write everything down.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -310,6 +311,14 @@ def _at_least_one(objectives: dict[str, Goal]) -> dict[str, Goal]:
     return objectives
 
 
+def _device(name: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+        raise ValueError(
+            f"auto, cpu, cuda, cuda:1 (the second GPU) or mps was expected, not '{name}'"
+        )
+    return name
+
+
 class Recipe(Section):
     """A whole experiment. ``folder`` is where relative paths and the user's own modules are looked for."""
 
@@ -328,6 +337,7 @@ class Recipe(Section):
     train: Train = Train()
     teacher_train: Train | None = None
     stages: list[dict[str, Any]] = []
+    device: Annotated[str, AfterValidator(_device)] = "auto"
     seeds: Annotated[
         list[Annotated[int, Ge(0)]], Field(min_length=1), AfterValidator(_different)
     ] = [0, 1, 2]

@@ -6,8 +6,11 @@ import io
 import time
 
 import pytest
+import torch
 from rich.console import Console
+from torch import nn
 
+from instil import distil
 from instil.progress import ProgressState, RunProgress
 
 
@@ -90,3 +93,21 @@ def test_nothing_is_shown_on_other_ranks() -> None:
         progress.start("teacher")
         time.sleep(0.05)
     assert stream.getvalue() == ""
+
+
+def test_distil_shows_step_and_losses_on_stderr(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("instil.progress.LINE_SECONDS", 0.01)
+    torch.manual_seed(0)
+    batch = {"image": torch.rand(8, 1, 4, 4), "label": torch.arange(8) % 2}
+
+    def net() -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+
+    records: list[dict[str, object]] = []
+    for is_shown in (True, False):
+        distil(net(), net(), [batch], epochs=400, report=records.append, progress=is_shown)
+        error = capsys.readouterr().err
+        assert ("of 400, cross_entropy" in error) == is_shown
+    assert len(records) == 800

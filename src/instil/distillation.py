@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from instil import catalogue
 from instil.core import Batch, Lazily, Net, Objective, Objectives, Outputs, Schedule, Teacher
-from instil.engine import Optimization
+from instil.engine import Optimization, rank
 from instil.networks.inferred_taps import infer_taps
 from instil.networks.presets import taps_for
+from instil.progress import RunProgress
 from instil.schemes.offline import Offline
 from instil.task_loader import TaskLoader, task_loader
 from instil.tasks.task import Task
@@ -43,6 +44,7 @@ def distil(
     validation: Iterable[Any] | None = None,
     checkpoint: Path | str | None = None,
     report: Callable[[Record], None] | None = None,
+    progress: bool = True,
 ) -> Fit:
     """Train ``student`` to reproduce ``teacher`` on the batches of ``loader``.
 
@@ -69,6 +71,8 @@ def distil(
             teacher.
         checkpoint: file; training continues from it if it exists.
         report: called with each record.
+        progress: show step, losses and the time left on stderr; without a terminal one line every
+            30 seconds.
 
     Returns:
         The net, one record per epoch, and the training time.
@@ -94,7 +98,7 @@ def distil(
         def evaluate(net: Net) -> Mapping[str, float]:
             return task_of_run.evaluate(net, held_out, frozen)[0]
 
-    with _watched(frozen):
+    with _watched(frozen), _progress(progress) as shown:
         return fit(
             Offline(student_net, frozen, built),
             batches,
@@ -102,8 +106,16 @@ def distil(
             names=batches.names,
             evaluate=evaluate,
             checkpoint=None if checkpoint is None else Path(checkpoint),
-            report=report,
+            report=shown.reporting(report),
+            tick=lambda clock: shown.update(clock.step, clock.steps),
         )
+
+
+def _progress(is_shown: bool) -> RunProgress:
+    """Display of one training on stderr, of the first process only."""
+    from rich.console import Console
+
+    return RunProgress(Console(stderr=True), 1, enabled=is_shown and rank() == 0)
 
 
 def _teacher(

@@ -93,7 +93,8 @@ class RunProgress:
         console: console to write to.
         total: number of jobs, such as trainings.
         enabled: False to show nothing, on the ranks beside the first.
-        line_seconds: longest time between two lines where there is no terminal.
+        line_seconds: longest time between two lines where there is no terminal; by default
+            ``LINE_SECONDS``.
     """
 
     def __init__(
@@ -101,12 +102,12 @@ class RunProgress:
         console: Console,
         total: int,
         enabled: bool = True,
-        line_seconds: float = LINE_SECONDS,
+        line_seconds: float | None = None,
     ):
         self.console = console
         self.state = ProgressState(total)
         self.enabled = enabled and not console.quiet
-        self.line_seconds = line_seconds
+        self.line_seconds = LINE_SECONDS if line_seconds is None else line_seconds
         self._live: AbstractContextManager[Any] | None = None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -150,6 +151,19 @@ class RunProgress:
         """Set the position in the current job."""
         self.state.step = step
         self.state.steps = steps
+
+    def reporting(
+        self, report: Callable[[dict[str, Any]], None] | None
+    ) -> Callable[[dict[str, Any]], None]:
+        """Callback for the records of ``fit``: shows their losses, then calls ``report``."""
+
+        def show_and_report(record: dict[str, Any]) -> None:
+            losses = {name.rpartition("/")[2]: value for name, value in record["losses"].items()}
+            self.show_losses(losses)
+            if report is not None:
+                report(record)
+
+        return show_and_report
 
     def show_losses(self, losses: Mapping[str, float]) -> None:
         """Show these losses until the next ones, or the next job."""

@@ -129,4 +129,4 @@ def test_a_broken_picture_of_the_test_split_is_found(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"test/ant/empty\.jpg cannot be read as a picture"):
         doctor(recipe(data=data))
     found = doctor(recipe(data={**data, "broken": "skip"}))
-    assert found["notes"][0].startswith("1 broken pictures are left out: ")
+    assert found["notes"][0].startswith("1 broken picture is left out: ")

@@ -80,7 +80,8 @@ def _skipped_note(broken: dict[Path, str]) -> str:
     """Note on files that are left out."""
     names = ", ".join(str(path) for path in list(broken)[:NUM_NAMED])
     more = ", ..." if len(broken) > NUM_NAMED else ""
-    return f"{len(broken)} broken pictures are left out: {names}{more}"
+    what = "1 broken picture is" if len(broken) == 1 else f"{len(broken)} broken pictures are"
+    return f"{what} left out: {names}{more}"
 
 
 def _reason(path: Path) -> str | None:

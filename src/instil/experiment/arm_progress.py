@@ -75,5 +75,4 @@ class ArmProgress:
 
     def observe(self, record: Mapping[str, Any]) -> None:
         """Show the losses of an epoch, without the learner in their names."""
-        losses = {name.rpartition("/")[2]: value for name, value in record["losses"].items()}
-        self.progress.show_losses(losses)
+        self.progress.reporting(None)(dict(record))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
+from instil.checksums import append_checksum
 from instil.core import Batch, LabelObjective, Net, Objective, Objectives, Outputs, Schedule, Scheme
 from instil.engine import Engine, Optimization
 from instil.objectives.labels.cross_entropy import CrossEntropy
@@ -471,6 +473,142 @@ def test_a_run_that_was_stopped_ends_bit_for_bit_as_one_that_was_not(
         {**record, "seconds": 0} for record in straight.records
     ]
     assert told == resumed.records
+
+
+def shuffled(generator: bool) -> DataLoader[Any]:
+    """Five batches of 24 samples, in another order each epoch."""
+    own = torch.Generator().manual_seed(1) if generator else None
+    return DataLoader(TensorDataset(*batch(24).values()), 5, shuffle=True, generator=own)
+
+
+WITHIN = {"epochs": 4, "accumulate": 2, "warmup": 0.2, "checkpoint_steps": 4}
+"""Three steps an epoch: checkpoints after one step of the second epoch and two of the third."""
+
+
+@pytest.mark.parametrize("generator", [False, True])
+@pytest.mark.parametrize("kind", ["offline", "ema", "adversarial", "crd"])
+@pytest.mark.parametrize("at", [5, 7, 9, 11])
+def test_a_run_that_was_stopped_within_an_epoch_is_resumed_bit_for_bit(
+    at: int, kind: str, generator: bool, tmp_path: Path
+) -> None:
+    """Weights, order of the samples, dropout and the mean losses of the epoch that was cut."""
+    options, path = training(**WITHIN), tmp_path / "checkpoint.pt"
+    scheme, straight = seeded(Dropping(kind), shuffled(generator), options, names=NAMES)
+    more: dict[str, Any] = {"names": NAMES, "checkpoint": path}
+    with pytest.raises(KeyboardInterrupt):
+        seeded(Dropping(kind), shuffled(generator), options, tick=interrupt(at), **more)
+    clock = torch.load(path, weights_only=True)["extra"]["clock"]
+    assert (clock["step"], clock["epoch_step"]) == ((4, 1) if at < 9 else (8, 2))
+    torch.manual_seed(99)
+    again = Dropping(kind)()
+    resumed = fit(again, shuffled(generator), options, **more)
+    for (name, a), b in zip(scheme.state_dict().items(), again.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    records = [[{**record, "seconds": 0} for record in one.records] for one in (straight, resumed)]
+    assert records[0] == records[1]
+
+
+def test_a_run_of_one_epoch_has_checkpoints(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    with pytest.raises(KeyboardInterrupt):
+        fit(
+            offline(),
+            batches(6),
+            training(epochs=1, checkpoint_steps=2),
+            checkpoint=path,
+            tick=interrupt(3),
+        )
+    assert torch.load(path, weights_only=True)["extra"]["clock"]["step"] == 2
+
+
+@pytest.fixture
+def stopped(tmp_path: Path) -> tuple[Path, dict[str, torch.Tensor]]:
+    """A checkpoint with the one before it, and the weights of the run that was not stopped."""
+    options, path = training(**WITHIN), tmp_path / "checkpoint.pt"
+    scheme, _ = seeded(Dropping("ema"), shuffled(True), options, names=NAMES)
+    with pytest.raises(KeyboardInterrupt):
+        seeded(
+            Dropping("ema"),
+            shuffled(True),
+            options,
+            tick=interrupt(9),
+            names=NAMES,
+            checkpoint=path,
+        )
+    return path, scheme.state_dict()
+
+
+def resumed_from(path: Path) -> dict[str, torch.Tensor]:
+    scheme, _ = seeded(
+        Dropping("ema"), shuffled(True), training(**WITHIN), names=NAMES, checkpoint=path
+    )
+    return scheme.state_dict()
+
+
+def flip(path: Path, bit: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_no_flipped_bit_of_a_checkpoint_changes_the_result(
+    both: bool, stopped: tuple[Path, dict[str, torch.Tensor]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The checkpoint before it is used, or the training starts anew; 33 of 60 flips passed once."""
+    path, expected = stopped
+    before = path.with_name("checkpoint.previous.pt")
+    contents = {file: file.read_bytes() for file in (path, before)}
+    for bit in random.Random(0).sample(range(8 * path.stat().st_size), 12):
+        for file, content in contents.items():
+            file.write_bytes(content)
+        flip(path, bit)
+        if both:
+            flip(before, bit % (8 * before.stat().st_size))
+        caplog.clear()
+        found = resumed_from(path)
+        assert all(torch.equal(value, found[name]) for name, value in expected.items())
+        words = "starts anew" if both else "goes on from the checkpoint before it"
+        assert (
+            "checkpoint.pt: the file is damaged" in caplog.text or "has no checksum" in caplog.text
+        )
+        assert words in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"PK" * 200])
+def test_a_checkpoint_that_is_none_is_named_and_passed_over(
+    content: bytes,
+    stopped: tuple[Path, dict[str, torch.Tensor]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    path, expected = stopped
+    path.write_bytes(content)
+    found = resumed_from(path)
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())
+    assert "checkpoint.pt: the file is cut off or has no checksum" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda state: state["extra"].pop("clock"), "'clock' or 'records' are not those"),
+        (lambda state: state.pop("optimizers"), "optimizers: Field required"),
+        (lambda state: state.update(more=1), "more: Extra inputs"),
+        (lambda state: state["extra"]["clock"].update(hour=3), "'clock' or 'records'"),
+    ],
+)
+def test_other_contents_of_a_checkpoint_are_one_clear_error(
+    spoil: Callable[[dict[str, Any]], object],
+    message: str,
+    stopped: tuple[Path, dict[str, torch.Tensor]],
+) -> None:
+    path, _ = stopped
+    state = torch.load(path, weights_only=True)
+    spoil(state)
+    torch.save(state, path)
+    append_checksum(path)
+    with pytest.raises(ValueError, match=rf"checkpoint\.pt: .*{message}.*Delete it"):
+        resumed_from(path)
 
 
 def test_a_run_that_was_done_is_not_run_again(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -83,12 +83,15 @@ class Batches:
         generator = getattr(self.loader, "generator", None)
         return [generator] if isinstance(generator, torch.Generator) else []
 
-    def epoch(self, epoch: int, skip: int = 0) -> Iterator[list[Batch]]:
+    def epoch(
+        self, epoch: int, skip: int = 0, after_skip: Callable[[], None] | None = None
+    ) -> Iterator[list[Batch]]:
         """The steps of an epoch.
 
         Args:
             epoch: its index; a loader with ``set_epoch`` is told it.
             skip: steps that an interrupted training has done: they are read and left out.
+            after_skip: called before the first other step is read, which may draw random numbers.
 
         Yields:
             The micro-batches of a step.
@@ -98,6 +101,8 @@ class Batches:
         items = iter(self.loader)
         spare: Batch | None = None
         for step in itertools.count():
+            if step == skip and after_skip is not None:
+                after_skip()
             own = [self.named(item) for _, item in zip(range(self.accumulate), items, strict=False)]
             most = self.engine.most(len(own))
             if not most:

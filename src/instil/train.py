@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import asdict, dataclass, field
@@ -213,17 +214,15 @@ class _Run:
         """Train to the end of the epoch; of one that a checkpoint cut, the rest."""
         clock, training = self.clock, self.training
         self.scheme.train()
-        resumed = None
+        after_skip: Callable[[], None] | None = None
         if clock.epoch_step and self.epoch_random is not None:
-            # The loader draws the order of an epoch when the epoch begins.
-            resumed = self.engine.random_state()
+            # The loader draws the order of an epoch when the epoch begins; the state of now is
+            # that of the step after which the checkpoint was written.
+            after_skip = functools.partial(self.engine.set_random_state, self.engine.random_state())
             self.engine.set_random_state(self.epoch_random)
         else:
             self.epoch_random = self.engine.random_state()
-        for micro_batches in batches.epoch(clock.epoch, clock.epoch_step):
-            if resumed is not None:
-                self.engine.set_random_state(resumed)
-                resumed = None
+        for micro_batches in batches.epoch(clock.epoch, clock.epoch_step, after_skip):
             ends = {} if length is None else {"epoch_ends": clock.epoch_step + 1 == length}
             self.step(micro_batches, ends)
             if self.tick is not None:
@@ -234,8 +233,6 @@ class _Run:
                 self.note(True)
             if training.checkpoint_steps and clock.step % training.checkpoint_steps == 0:
                 self.save()
-        if resumed is not None:
-            self.engine.set_random_state(resumed)
         if clock.epoch_step == 0:
             raise ValueError(
                 f"the loader gave no batch in epoch {clock.epoch}, after {clock.step} of "

@@ -6,6 +6,7 @@ import copy
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -28,11 +29,11 @@ from instil.experiment.rehearsal import rehearse
 from instil.experiment.remembered import Remembered
 from instil.experiment.sources import MAKERS
 from instil.experiment.teachers import class_names, introduced, school, together
-from instil.experiment.trained import moments_of, place, read_cached, untrained
+from instil.experiment.trained import begins_as_teacher, moments_of, place, read_cached, untrained
 from instil.export.student import save_student
 from instil.recipe import build_objectives, label_objectives, origin
 from instil.recipe.loading import WITHOUT_DATA
-from instil.recipe.sections import Model, TeacherModel
+from instil.recipe.sections import TeacherModel
 from instil.schemes.offline import Offline
 from instil.step import NotFiniteError
 from instil.tasks.task import moved
@@ -81,6 +82,7 @@ class Arms:
         self._teacher: Teacher | None = None
         self._others: dict[str, Net] = {}
         self._records: list[dict[str, Any]] = []  # of the arm that is being trained
+        self._logged: dict[str, Path] = {}  # whose lines of a teacher are in metrics.jsonl
         self._ready: WeakValueDictionary[str, Net] = (
             WeakValueDictionary()
         )  # as long as somebody else keeps them: they may be large
@@ -160,6 +162,7 @@ class Arms:
             net = self._untrained(name, seed)
             if finished.load_weights(self.folder, name, seed, net):
                 self._log_again(name, seed, done.records)
+                finished.delete_checkpoints(self.folder, name, seed, len(self.stages))
                 return Arm(net, done.test, done.validation, done.details, done.seconds)
         self.folder.forget(name, seed)
         self._records = []
@@ -262,12 +265,15 @@ class Arms:
             if sum(not one.earlier for one in stage.recipe.teachers) == 1
             else f"teacher{number}"
         )
-        self.folder.forget(name, None)
         if (cached := read_cached(net, path)) is not None:
-            line = {"seed": None, "arm": name, "stage": 0}
-            self._log_again(name, None, [line | record for record in cached.records])
+            if self._logged.get(name) != path:
+                line = {"seed": None, "arm": name, "stage": 0}
+                self._log_again(name, None, [line | record for record in cached.records])
+                self._logged[name] = path
             finished.delete_checkpoints(self.folder, name, None, 1)
             return net, cached.seconds
+        self.folder.forget(name, None)
+        self._logged[name] = path
         moments = moments_of(self.stages, stage, spec, number)
         for earlier in (moment for moment in moments if moment < spec.progress):
             self._teacher_net(stage, spec.model_copy(update={"progress": earlier}), number)
@@ -416,7 +422,7 @@ class Arms:
         spec, stage = recipes[number if number >= 0 else began].student, self.stages[number]
         teacher = (
             self._teacher_net(stage, stage.recipe.teachers[0], 0)[0]
-            if _of_teacher(spec, stage)
+            if begins_as_teacher(spec, stage)
             else None
         )
         torch.manual_seed(
@@ -469,12 +475,3 @@ class Arms:
     def _log(self, record: dict[str, Any]) -> None:
         self._records.append(record)
         self.folder.log(record)
-
-
-def _of_teacher(spec: Model, stage: Bench) -> bool:
-    """Whether a student begins as its teacher."""
-    return (
-        spec.model == "teacher"
-        and bool(stage.recipe.teachers)
-        and not stage.recipe.teachers[0].earlier
-    )

@@ -23,7 +23,7 @@ from instil.experiment.teachers import school
 from instil.export.student import load_student
 from instil.networks.factory import code_of
 from instil.recipe import fingerprint, label_goals
-from instil.recipe.sections import TeacherModel
+from instil.recipe.sections import Model, TeacherModel
 
 log = logging.getLogger("instil")
 SAMPLED = 64  # inputs that stand for all of them; labels count all
@@ -114,6 +114,12 @@ def place(stage: Bench, spec: TeacherModel, number: int) -> Path:
     ]
     cache = Path(os.environ.get("INSTIL_CACHE") or Path.home() / ".cache" / "instil")
     return cache / "teachers" / f"{fingerprint(*made_of)}.safetensors"
+
+
+def begins_as_teacher(spec: Model, stage: Bench) -> bool:
+    """Whether a student is made of its teacher, which no earlier stage made."""
+    teachers = stage.recipe.teachers
+    return spec.model == "teacher" and bool(teachers) and not teachers[0].earlier
 
 
 def moments_of(

@@ -19,7 +19,7 @@ from instil.recipe.sections import Recipe
 from instil.store import files, writer
 from instil.teachers.frozen import Frozen
 from tests.cli.test_cli import called
-from tests.experiment.small import SMALL, lines, numbers, recipe, run_of
+from tests.experiment.small import SMALL, among_texts, lines, numbers, recipe, run_of
 
 VIEWS = (
     *(
@@ -89,6 +89,46 @@ def test_losses_and_scores_are_those_of_the_live_teacher_to_the_last_bit(
         "distilled",
     }
     assert recorded["cost"]["teacher"]["parameters"] == live["cost"]["teacher"]["parameters"]
+
+
+def losses_of(out: Path) -> list[Any]:
+    return [line["losses"] for line in lines(out) if line["arm"] == "distilled"]
+
+
+def test_precision_reaches_the_recorded_and_the_plain_teacher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    among_texts(tmp_path, monkeypatch)
+    sections: dict[str, Any] = {
+        "task": "language",
+        "data": {"name": "text", "path": "texts", "length": 16, "rows": 16, "held_out": 4}
+        | {"batch_size": 4},
+        "teacher": {"model": "causal_transformer", "options": {"width": 32, "depth": 2}},
+        "student": {"model": "causal_transformer", "options": {"width": 16, "depth": 1}},
+        "objectives": {"forward_kl": {}},
+        "train": {"epochs": 1, "precision": "bfloat16"},
+        "teacher_train": {"epochs": 2, "optimizer": {"lr": 1e-2}},
+        "seeds": [0],
+        "baselines": [],
+    }
+    live = run_of(recipe(**sections), tmp_path / "live")
+    record(recipe("store.path=store", **sections), Console(quiet=True))
+    recorded = run_of(recipe("store.path=store", **sections), tmp_path / "recorded")
+    run_of(recipe("teacher.plain=true", **sections), tmp_path / "plain")
+    assert losses_of(tmp_path / "recorded") == losses_of(tmp_path / "live")
+    assert losses_of(tmp_path / "plain") == losses_of(tmp_path / "live")
+    assert recorded["teacher"] == live["teacher"]
+    in_full = run_of(recipe("train.precision=float32", **sections), tmp_path / "float32")
+    assert losses_of(tmp_path / "float32") != losses_of(tmp_path / "live")
+    assert in_full["teacher"] != live["teacher"], "the teacher is scored as it teaches"
+    with pytest.raises(RecipeError, match='precision was "bfloat16" and is "float32"'):
+        run_of(recipe("store.path=store", "train.precision=float32", **sections), tmp_path / "no")
+
+
+def test_the_teacher_of_images_is_scored_in_bfloat16(tmp_path: Path) -> None:
+    changes = ("train.precision=bfloat16", "train.epochs=1", "seeds=[0]", "teacher.plain=true")
+    scores = run_of(recipe(*changes), tmp_path / "run")["teacher"]
+    assert 0 < scores["accuracy"]["mean"] <= 1
 
 
 def test_two_micro_batches_and_reading_processes_get_the_same_answers(

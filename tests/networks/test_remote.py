@@ -174,7 +174,8 @@ def test_a_server_that_only_writes_is_refused_before_training(texts: Path) -> No
     with (
         stub("text") as server,
         pytest.raises(
-            ValueError, match=r"gives no log-probabilities of given text.*instil generate"
+            ValueError,
+            match=r"^teacher: .*http.* gives no log-probabilities of given text.*instil generate",
         ),
     ):
         list(rehearse(Bench.of(taught(server, texts))))

@@ -556,3 +556,10 @@ def test_a_file_that_is_not_there_is_answered_with_the_closest(tmp_path: Path) -
         FileNotFoundError, match=r"there is no recipe .*langage\.yml; closest: language\.yaml"
     ):
         load(tmp_path / "langage.yml")
+
+
+def test_a_change_reaches_into_a_section_that_the_change_before_it_named() -> None:
+    read = load("digits", ["scheme=ema", "scheme.decay=0.5", "data=digits"])
+    assert read.scheme.type == "ema"
+    assert read.scheme.options == {"decay": 0.5}
+    assert read.data.name == "digits"

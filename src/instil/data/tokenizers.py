@@ -307,6 +307,14 @@ def from_gguf(path: Path, end: EndOption | None = None, bos: BosOption = "auto")
     )
 
 
+def vocabulary_of_file(path: Path) -> dict[int, str]:
+    """The tokens of a ``tokenizer.json`` or a GGUF file by their ids."""
+    if path.suffix == ".gguf":
+        return dict(enumerate(metadata(path)["tokenizer.ggml.tokens"]))
+    inner = _library(path.name).Tokenizer.from_file(str(path))
+    return {index: word for word, index in inner.get_vocab().items()}
+
+
 def metadata(path: Path) -> dict[str, Any]:
     """The fields of a GGUF file, without its tensors. Raises ValueError for another file, and without the package ``gguf``."""
     return {

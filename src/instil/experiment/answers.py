@@ -67,6 +67,7 @@ def binding(stage: Bench, store: Store) -> dict[str, Any]:
         "weights": [_weights(stage, spec, number) for number, spec in enumerate(recipe.teachers)],
         "code": [code_of(spec.model, Path(recipe.folder)) for spec in recipe.teachers],
         "store": store.model_dump(exclude={"path"}),
+        "precision": recipe.train.precision,
     }
 
 

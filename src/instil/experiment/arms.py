@@ -123,16 +123,14 @@ class Arms:
             return Arm(teacher, {}, {}, {}, seconds, spent=teacher.spent())
         parts = {"train": splits.train} if "pseudo_labels" in self.bench.recipe.baselines else {}
         parts |= {"validation": splits.validation, "test": splits.test}
-        self._remembered = {
-            name: self._remember(teacher, samples) for name, samples in parts.items()
-        }
-        validation, _ = self.bench.task.evaluate(
-            teacher, self.bench.loader(splits.validation, shuffle=False)
-        )
-        test, details = self.bench.task.evaluate(
-            teacher, self.bench.loader(splits.test, shuffle=False)
-        )
-        test |= self._trials(teacher) | self._written(teacher, details)
+        load = functools.partial(self.bench.loader, shuffle=False)
+        with build.autocast(self.stages[last].recipe.train):
+            self._remembered = {
+                name: self._remember(teacher, samples) for name, samples in parts.items()
+            }
+            validation, _ = self.bench.task.evaluate(teacher, load(splits.validation))
+            test, details = self.bench.task.evaluate(teacher, load(splits.test))
+            test |= self._trials(teacher) | self._written(teacher, details)
         return Arm(teacher, test, validation, details, seconds)
 
     def _recorded(self) -> Arm:
@@ -409,7 +407,8 @@ class Arms:
             for roles in needs
             if there.keys() & set(roles)
         ]
-        return self._remember(teacher, stage.samples, read)
+        with build.autocast(stage.recipe.train):
+            return self._remember(teacher, stage.samples, read)
 
     def _remember(self, teacher: Teacher, samples: Samples, read: Sequence[str] = ()) -> Remembered:
         roles = dict.fromkeys([*read, *(self.bench.task.compared or self.bench.task.roles)])

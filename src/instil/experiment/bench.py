@@ -38,6 +38,8 @@ class Bench:
     sources: dict[str, Splits] = field(
         default_factory=dict
     )  # of teachers that are trained on other data
+    doubts: list[str] = field(default_factory=list)
+    """Sentences on what is probably a mistake in the recipe, found on the first batch."""
     label_seed: int | None = None
     """Seed of the choice of labelled samples, the same for every run; None: the seed of each run."""
 

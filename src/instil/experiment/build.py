@@ -6,6 +6,7 @@ import copy
 import functools
 import inspect
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from instil.core import Batch, LabelObjective, Net, Objectives, Scheme, Teacher
 from instil.data import labels
 from instil.data.aligned import read_by_teacher
 from instil.data.samples import Facts, Samples
-from instil.engine import Optimization
+from instil.engine import Engine, Optimization
 from instil.experiment.bench import Bench
 from instil.experiment.changes import changed, observer
 from instil.networks import factory
@@ -195,6 +196,11 @@ def teacher(nets: Sequence[Net | Teacher]) -> Teacher | None:
     """One net as a fixed teacher, several as an ensemble, none as None."""
     members = [member if isinstance(member, Teacher) else Frozen(member) for member in nets]
     return None if not members else members[0] if len(members) == 1 else Ensemble(members)
+
+
+def autocast(train: Train) -> AbstractContextManager[Any]:
+    """The context in which a teacher is asked outside of training, so that it computes as in it."""
+    return Engine(precision=train.precision).autocast()
 
 
 def learnt_from(objectives: Objectives, samples: Samples) -> Samples:

@@ -41,7 +41,10 @@ def doctor(recipe: Recipe) -> dict[str, Any]:
         "run": run_estimate(bench, student_seconds),
         "stages": found,
         "notes": [*getattr(bench.examples, "about", ()), *bench.notes],
-        "problems": [problem for stage in found for problem in stage["problems"]],
+        "problems": [
+            *(problem for stage in found for problem in stage["problems"]),
+            *bench.doubts,
+        ],
     }
 
 

@@ -154,7 +154,8 @@ class _Asked:
             else value
             for key, value in batch.items()
         }
-        outputs = self.teacher(moved(whole, join_ranks()))
+        with build.autocast(self.bench.recipe.train):
+            outputs = self.teacher(moved(whole, join_ranks()))
         codec = self.store.codec if self.trained_on else "exact"
         with at("store.size"):
             return encoded(

@@ -14,6 +14,7 @@ from instil.engine import Engine, check_shardable
 from instil.experiment import answers, build
 from instil.experiment.bench import Bench
 from instil.experiment.teachers import class_names, kind_of, school, together
+from instil.experiment.vocabularies import check_vocabulary, note_doubts
 from instil.recipe import at, label_objectives
 from instil.recipe.errors import RecipeError
 from instil.recipe.sections import Model, Recipe, TeacherModel, Train
@@ -59,6 +60,7 @@ def _prepared(bench: Bench, ready: Mapping[int, Net], earlier: Mapping[str, Net]
         with at(path):
             net.freeze(spec.freeze)
             bench.task.check_model(net.model, bench.read_by(spec).facts)
+        check_vocabulary(net, bench.read_by(spec), spec, path)
         _answers(net, batch, path)
         return net
 
@@ -81,9 +83,9 @@ def _prepared(bench: Bench, ready: Mapping[int, Net], earlier: Mapping[str, Net]
     ]
     for net, spec, own in zip(nets, specs, schools, strict=True):
         if not (spec.ready or spec.earlier):
-            _check_schooling(
-                own, net, spec, batch if own is bench else next(iter(own.loader(own.splits.train)))
-            )
+            own_batch = batch if own is bench else next(iter(own.loader(own.splits.train)))
+            _check_schooling(own, net, spec, own_batch)
+    note_doubts(bench, [*zip(nets, specs, strict=True), (student, stage.student)], batch)
     if any(spec.plain for spec in specs):
         _check_plain(bench)
     with at(""):
@@ -92,18 +94,21 @@ def _prepared(bench: Bench, ready: Mapping[int, Net], earlier: Mapping[str, Net]
         teacher.meet([batch])
     scheme = build.scheme(bench, student, teacher)
     _prepare(scheme, batch)
-    on_labels = {"alone": bench.task.label_objectives, "label_smoothing": ("label_smoothing",)}
-    seen = [
-        build.learnt_from(label_objectives(stage, *goals), samples)
-        for name, goals in on_labels.items()
-        if name in stage.baselines
-    ]
-    _check_training(bench, scheme, stage.train, "train", build.learnt_by(scheme, samples), *seen)
+    sets = [build.learnt_by(scheme, samples), *_samples_of_baselines(bench, samples)]
+    _check_training(bench, scheme, stage.train, "train", *sets)
     _check_classes(bench, student, batch, "student", stage.student.classes)
-    for number, net in enumerate(nets):
-        if "logits" in scheme.objectives.reads("teacher") and not kind_of(bench).joins:
-            _check_classes(bench, net, batch, "teacher", class_names(bench, number))
+    if "logits" in scheme.objectives.reads("teacher") and not kind_of(bench).joins:
+        for index, net in enumerate(nets):
+            _check_classes(bench, net, batch, "teacher", class_names(bench, index))
     return scheme
+
+
+def _samples_of_baselines(bench: Bench, samples: Samples) -> Iterator[Samples]:
+    """The samples from which the baselines on labels learn."""
+    goals = {"alone": bench.task.label_objectives, "label_smoothing": ("label_smoothing",)}
+    for name in goals:
+        if name in bench.recipe.baselines:
+            yield build.learnt_from(label_objectives(bench.recipe, *goals[name]), samples)
 
 
 def _check_ready(bench: Bench, ready: Mapping[int, Net]) -> None:
@@ -112,6 +117,8 @@ def _check_ready(bench: Bench, ready: Mapping[int, Net]) -> None:
         with at("teacher"):
             facts = bench.read_by(bench.recipe.teachers[index]).facts
             bench.task.check_model(net.model, facts)
+        spec = bench.recipe.teachers[index]
+        check_vocabulary(net, bench.read_by(spec), spec, "teacher")
 
 
 def _check_schooling(bench: Bench, net: Net, spec: TeacherModel, batch: Batch) -> None:
@@ -133,7 +140,9 @@ def _prepare(scheme: Scheme, batch: Batch) -> None:
         scheme.prepare(batch)
     except ValueError as error:
         named = str(error).partition(":")[0].partition(".")[0] in Recipe.model_fields
-        raise RecipeError(str(error) if named else f"scheme: {error}") from error
+        of_server = str(error).startswith(("http://", "https://"))
+        place = "teacher" if of_server else "scheme"
+        raise RecipeError(str(error) if named else f"{place}: {error}") from error
 
 
 def _check_plain(bench: Bench) -> None:

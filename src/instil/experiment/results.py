@@ -80,7 +80,7 @@ def assemble(bench: Bench, teacher: Arm | None, arms: Arms, status: str) -> dict
         if done
     }
     result["shipped_seed"] = recipe.seeds[drawn] if arms["distilled"] else None
-    result["warnings"] = [*warnings(result), *bench.notes]
+    result["warnings"] = [*warnings(result), *bench.notes, *bench.doubts]
     return result
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from torch import nn
 
 from instil.core import Batch, Net, Outputs, Scheme
@@ -64,6 +65,8 @@ def _rehearsed(recipe: Recipe, folder: RunFolder, console: Console) -> tuple[Ben
     if not resumed:
         threads.choose(scheme, next(iter(bench.loader(bench.samples))))
     if rank() == 0:
+        for sentence in bench.doubts:
+            console.print(f"[yellow]Beware:[/yellow] {escape(sentence)}.", highlight=False)
         _tell_pairs(scheme, console)
     return bench, resumed
 

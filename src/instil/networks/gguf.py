@@ -57,6 +57,7 @@ def gguf(file: str, tokens: Sequence[int] = (), base: Path = Path()) -> nn.Modul
     model.tie_weights()
     model.model.rotary_emb = LlamaRotaryEmbedding(config)  # its buffers are in no file
     model.train(False)
+    object.__setattr__(model, "tokenizer_file", path)  # the weights are made for its ids
     return keep_tokens(model, tokens) if tokens else model
 
 

@@ -64,7 +64,9 @@ def load(where: str | Path, overrides: Iterable[str] = (), trust_code: bool = Tr
         raise RecipeError(
             f"{path}: a recipe is a mapping with the keys data, student, objectives ..., not {data!r}"
         )
-    data = _long(override(_long(data), overrides))
+    data = _long(data)
+    for change in overrides:  # one after another: scheme=on_policy makes room for scheme.share=1
+        data = _long(override(data, [change]))
     folder = "." if is_packaged(path) else str(path.resolve().parent)
     data = {"name": path.stem, "folder": folder} | data
     if data.get("imports") and not trust_code:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,8 @@ REMEDY = "Delete the folder and record it again (instil record RECIPE)"
 LARGEST_MANIFEST = 2**28  # bytes
 LARGEST_FILE = 2**36  # bytes of a file after decompression
 LARGEST_COUNT = 2**40  # samples, views, rows
+SHOWN_CHANGES = 2
+"""Changes of a text that a message shows."""
 HASH = re.compile("[0-9a-f]{16,}")
 HASHED = {
     "weights": "the teacher's weights, or how and on what it is trained",
@@ -165,7 +168,35 @@ def _difference(place: str, before: Any, now: Any) -> str:
     meaning = HASHED.get(place.partition(".")[0])
     if meaning and all(isinstance(value, str) and HASH.fullmatch(value) for value in (before, now)):
         return f"{place} ({meaning}) has changed"
+    if isinstance(before, str) and isinstance(now, str) and "\n" in before + now:
+        return f"{place} has changed: {changed_lines(before, now)}"
     return f"{place} was {_short(before)} and is {_short(now)}"
+
+
+def changed_lines(before: str, now: str) -> str:
+    """Return the first lines that differ between two texts, with their numbers.
+
+    Args:
+        before: the older text.
+        now: the newer text.
+
+    Returns:
+        Such as ``line 3 was 'a = 1' and is 'a = 2'``, with the number of further changes.
+    """
+    old, new = before.splitlines(), now.splitlines()
+    blocks = difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
+    changes = [block for block in blocks if block[0] != "equal"]
+    sentences = []
+    for _, start, stop, new_start, new_stop in changes[:SHOWN_CHANGES]:
+        if stop > start and new_stop > new_start:
+            change = f"was {_short(old[start])} and is {_short(new[new_start])}"
+        elif stop > start:
+            change = f"{_short(old[start])} is gone"
+        else:
+            change = f"{_short(new[new_start])} is new"
+        sentences.append(f"line {start + 1 if stop > start else new_start + 1} {change}")
+    more = len(changes) - len(sentences)
+    return ", ".join(sentences) + (f", and {more} further changes" if more else "")
 
 
 def _short(value: Any) -> str:

@@ -38,6 +38,13 @@ def judged(outputs: Outputs, label: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(lost).view(label.shape), torch.cat(said).view(label.shape)
 
 
+def vocabulary_size(outputs: Outputs) -> int:
+    """Number of tokens that a language model chooses from."""
+    if "projection" in outputs:
+        return len(outputs["projection"].weight)
+    return int(outputs["logits"].shape[-1])
+
+
 class Language(Task):
     """What the loop and the command line ask of the task.
 
@@ -116,6 +123,23 @@ class Language(Task):
         whose: str = "teacher",
     ) -> None:
         """The classes are the tokens, of which ``check_model`` counts."""
+
+    def doubt(self, outputs: Outputs, batch: Batch) -> str:
+        """Sentence on a net that expects the text less than a uniform distribution would."""
+        if "projection" not in outputs and "logits" not in outputs:
+            return ""
+        label = batch["label"]
+        label = label.masked_fill(~batch["valid"], UNLABELLED) if "valid" in batch else label
+        num_tokens = int((label != UNLABELLED).sum())
+        loss = judged(outputs, label)[0].double().sum().item() / max(num_tokens, 1)
+        size = vocabulary_size(outputs)
+        if loss <= math.log(size):
+            return ""
+        return (
+            f"on the first batch its loss is {loss:.3g} nats per token, worse than a uniform "
+            f"distribution over its {size:,} tokens ({math.log(size):.3g}). Probably its tokenizer "
+            "is another one than that of the data (data.tokenizer)"
+        )
 
     def can_score(self, outputs: Outputs, classes: Sequence[str]) -> bool:
         return "logits" in outputs

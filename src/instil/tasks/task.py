@@ -165,6 +165,10 @@ class Task:
             f"the classes of {whose} and data are {what}: class {where} is '{theirs}' for the {whose} and '{ours}' in the data"
         )
 
+    def doubt(self, outputs: Outputs, batch: Batch) -> str:
+        """Sentence on outputs of a trained net that suggest a mistake in the recipe; else empty."""
+        return ""
+
     def can_score(self, outputs: Outputs, classes: Sequence[str]) -> bool:
         """Whether these outputs can be judged by this task's metrics: all its roles, and logits of the data's classes."""
         return all(role in outputs for role in self.roles) and (

@@ -1,0 +1,106 @@
+"""A model of other tokens than the data's is noticed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from instil.experiment.bench import Bench
+from instil.experiment.doctor import doctor
+from instil.experiment.rehearsal import rehearse
+from instil.recipe import RecipeError
+from instil.recipe.sections import Recipe
+from tests.data.small_tokenizer import folder_of
+from tests.experiment.small import among_texts, recipe, run_of
+from tests.students.nets import llama
+
+MODULE = """
+from transformers import AutoModelForCausalLM
+
+
+def build(folder):
+    return AutoModelForCausalLM.from_pretrained(folder)
+"""
+SIZE = 300
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with texts, a model with its tokenizer, and another tokenizer of the same size."""
+    pytest.importorskip("transformers")
+    among_texts(tmp_path, monkeypatch)
+    (tmp_path / "own_model.py").write_text(MODULE)
+    folder_of(tmp_path / "model", ["<s>", "</s>"])
+    llama(vocab_size=SIZE, num_hidden_layers=2).save_pretrained(tmp_path / "model")
+    whole = json.loads((tmp_path / "model" / "tokenizer.json").read_text())
+    vocab = whole["model"]["vocab"]
+    first, second = sorted(vocab, key=vocab.__getitem__)[40:42]
+    vocab[first], vocab[second] = vocab[second], vocab[first]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "tokenizer.json").write_text(json.dumps(whole))
+    return tmp_path
+
+
+def taught(tokenizer: str, **sections: Any) -> Recipe:
+    data = {"name": "text", "path": "texts", "length": 16, "rows": 8, "held_out": 4}
+    whole: dict[str, Any] = {
+        "task": "language",
+        "data": data | {"batch_size": 4, "tokenizer": tokenizer},
+        "teacher": {"model": "own_model:build", "options": {"folder": "model"}, "trained": True},
+        "student": {"model": "causal_transformer", "options": {"width": 8, "depth": 1}},
+        "objectives": {"forward_kl": {}},
+        "train": {"epochs": 1},
+        "seeds": [0],
+        "baselines": [],
+    }
+    return recipe(**whole | sections)
+
+
+def test_another_tokenizer_of_the_same_size_is_refused_by_its_token() -> None:
+    list(rehearse(Bench.of(taught("model"))))
+    message = (
+        r"^data\.tokenizer: token 40 is '.+' here and '.+' for the teacher, whose tokenizer is in"
+    )
+    with pytest.raises(RecipeError, match=message):
+        list(rehearse(Bench.of(taught("other"))))
+    with pytest.raises(RecipeError, match=r"data\.tokenizer: token 0 is 'byte 0' here and '<s>'"):
+        list(rehearse(Bench.of(taught("bytes"))))
+
+
+def test_the_doctor_refuses_it_too() -> None:
+    with pytest.raises(RecipeError, match=r"data\.tokenizer: token 40 is"):
+        doctor(taught("other"))
+
+
+def test_the_student_is_compared_too() -> None:
+    sections: dict[str, Any] = {
+        "teacher": None,
+        "objectives": {"cross_entropy": {}},
+        "student": {"model": "own_model:build", "options": {"folder": "model"}},
+    }
+    with pytest.raises(RecipeError, match="for the student, whose tokenizer is in"):
+        list(rehearse(Bench.of(taught("other", **sections))))
+
+
+def test_a_teacher_that_guesses_worse_than_chance_is_named_by_doctor_and_run(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(here / "model", here / "moved")
+    (here / "model" / "tokenizer.json").unlink()
+    found = doctor(taught("moved"))
+    (problem,) = [one for one in found["problems"] if "uniform" in one]
+    assert problem.startswith("teacher: on the first batch its loss is ")
+    assert "worse than a uniform distribution over its 300 tokens (5.7)" in problem
+    assert problem.endswith("another one than that of the data (data.tokenizer)")
+    result = run_of(taught("moved"), here / "run")
+    assert [one for one in result["warnings"] if "uniform" in one] == [problem]
+
+
+def test_a_net_that_knows_the_text_raises_no_doubt() -> None:
+    bench = Bench.of(taught("bytes", teacher={"model": "causal_transformer"}))
+    list(rehearse(bench))
+    assert bench.doubts == [], "what is trained later may guess now"

@@ -126,7 +126,7 @@ def test_feature_objectives_find_the_stages_of_known_models() -> None:
         (
             {"objectives": {"fitnet": 1.0}},
             "objectives.fitnet: FitNet needs features of the student, which gives embedding, head, logits.*"
-            "Its modules: stages, head, stages.0, stages.1",
+            "Its modules: stages, head, stages.0, stages.0.0",
         ),
         ({"task": "clasification"}, "No task named 'clasification'; closest: classification"),
         ({"epochs": 0}, "nothing to train|training needs epochs or steps"),

@@ -147,9 +147,10 @@ def _taps(
         for need in objective.needs.get(side, ())
         for role in need
     }
-    if taps or not roles - {"logits"} or "image" not in batches.task.inputs:
+    is_known = "features" in taps or not roles - {"logits"}
+    if is_known or "image" not in batches.task.inputs:
         return taps
-    return infer_taps(model, batches.task.call, batches.sample(model))
+    return infer_taps(model, batches.task.call, batches.sample(model)) | taps
 
 
 def _objectives(specs: ObjectiveSpecs) -> Objectives:

@@ -129,10 +129,10 @@ def _net(
     model = changed(model, spec, observe)
     asked = functools.partial(call, **{**input_of(model), **given})
     taps = taps_for(model)
-    if not taps and example is not None and _reads_inside(recipe, spec):
+    if "features" not in taps and example is not None and _reads_inside(recipe, spec):
         batch = example()
         # Maps of other inputs than images have no stages to tell apart by their resolution.
-        taps = infer_taps(model, asked, batch) if "image" in batch else taps
+        taps = infer_taps(model, asked, batch) | taps if "image" in batch else taps
     taps = taps | {role: _paths(where) for role, where in spec.taps.items()}
     return Net(
         model,

@@ -24,7 +24,7 @@ def on_device_of_recipe(
     """
 
     @functools.wraps(command)
-    def on_device(recipe: Recipe, *args: Options.args, **kwargs: Options.kwargs) -> Result:
+    def on_device(recipe: Recipe, /, *args: Options.args, **kwargs: Options.kwargs) -> Result:
         try:
             check_device(recipe.device)
         except ValueError as error:

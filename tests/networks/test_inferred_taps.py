@@ -1,0 +1,101 @@
+"""Taps of models of no known family: the last stable map of each resolution, the input of the head."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from instil import recipe as recipes
+from instil.core import Net
+from instil.experiment import build
+from instil.experiment.bench import Bench
+from instil.networks.cnn import cnn
+from instil.networks.inferred_taps import infer_taps
+from instil.networks.mlp import mlp
+from instil.networks.presets import taps_for
+from instil.tasks.classification import call
+
+BATCH = {"image": torch.rand(2, 3, 32, 32)}
+
+
+def test_the_stages_of_a_known_model_are_found_without_its_preset() -> None:
+    torch.manual_seed(0)
+    model = cnn(10, 3, width=4)
+    found = infer_taps(model, call, BATCH)
+    known = taps_for(model)
+    assert found["embedding"] == known["embedding"]
+    assert found["head"] == known["head"]
+    features = (
+        Net(model, call, {"features": taps["features"]})(BATCH)["features"]
+        for taps in (found, known)
+    )
+    sizes = [{maps.shape[2:] for maps in side} for side in features]
+    assert sizes[0] >= sizes[1]
+
+
+def test_a_torchvision_model_that_has_no_preset_of_its_stages() -> None:
+    models = pytest.importorskip("torchvision.models")
+    model = models.squeezenet1_1(num_classes=5).eval()
+    assert "features" not in taps_for(model)
+    taps = infer_taps(model, call, {"image": torch.rand(2, 3, 64, 64)})
+    outputs = Net(model, call, taps)({"image": torch.rand(2, 3, 64, 64)})
+    resolutions = [maps.shape[-1] for maps in outputs["features"]]
+    assert resolutions == sorted(set(resolutions), reverse=True)
+    assert len(resolutions) >= 4
+
+
+class Shared(nn.Module):
+    """A module that runs twice, a map that is changed in place, and an answer that no linear layer gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3, padding=1)
+        self.twice = nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        maps = torch.relu_(self.first(image))
+        return self.twice(self.twice(maps)).mean((2, 3)) * 2
+
+
+def test_what_cannot_be_tapped_is_left_out() -> None:
+    assert infer_taps(Shared(), call, BATCH) == {}
+    assert "features" not in infer_taps(mlp(10, 3, size=32), call, BATCH)
+
+
+def test_the_model_and_its_mode_stay_as_they_are() -> None:
+    model = cnn(10, 3, width=2).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    infer_taps(model, call, BATCH)
+    assert model.training
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_a_recipe_finds_the_stages_of_a_users_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my_models.py").write_text(
+        "from torch import nn\n\n\ndef tiny(classes, channels):\n"
+        "    return nn.Sequential(nn.Conv2d(channels, 4, 3), nn.MaxPool2d(2), nn.Conv2d(4, 6, 1),\n"
+        "                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, classes))\n"
+    )
+
+    def taps(objectives: str) -> dict[str, object]:
+        Path("my.yaml").write_text(
+            f"data: digits\nteacher: cnn\nstudent: 'my_models:tiny'\nobjectives: {objectives}\n"
+        )
+        bench = Bench.of(recipes.load("my.yaml"))
+        return dict(build.net(bench.recipe.student, bench, "student").taps)
+
+    assert taps("{cross_entropy: {}, fitnet: {}}") == {
+        "features": ["0", "2"],
+        "embedding": "5:in",
+        "head": "5:weight",
+    }
+    assert taps("{cross_entropy: {}, kd: {}}") == {}

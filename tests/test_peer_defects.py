@@ -21,7 +21,7 @@ from instil.core import Batch, Net, Objectives, Outputs
 from instil.data.digits import digits
 from instil.data.loader import Loader
 from instil.objectives.logits.kd import KD
-from instil.recipe import loading
+from instil.recipe.packaged import packaged_recipes
 from instil.schemes.offline import Offline
 from instil.teachers.frozen import Frozen
 from instil.testing import loss_and_gradient, sample_outputs
@@ -108,11 +108,9 @@ def test_d5_the_golden_runner_fails_where_a_number_is_missing_and_writes_nothing
     } == before
 
 
-@pytest.mark.parametrize(
-    "path", sorted(loading.PACKAGED.glob("*.yaml")), ids=lambda path: path.stem
-)
-def test_d6_every_shipped_recipe_loads_and_its_methods_can_be_made(path: Path) -> None:
-    loaded = recipe.load(path.stem)
+@pytest.mark.parametrize("name", sorted(packaged_recipes()))
+def test_d6_every_shipped_recipe_loads_and_its_methods_can_be_made(name: str) -> None:
+    loaded = recipe.load(name)
     for stage in recipe.stages(loaded):
         assert len(recipe.build_objectives(stage.objectives)) == len(stage.objectives)
         catalogue.find("scheme", stage.scheme.type)
@@ -121,4 +119,4 @@ def test_d6_every_shipped_recipe_loads_and_its_methods_can_be_made(path: Path) -
 
 
 def test_d6_there_are_shipped_recipes() -> None:
-    assert list(loading.PACKAGED.glob("*.yaml"))
+    assert packaged_recipes()

@@ -244,7 +244,8 @@ def test_alone_sees_all_pairs_where_no_label_is_needed() -> None:
         (
             "segmentation",
             ["task=classification"],
-            r"task: classification needs one label a sample; these have the shape \(1, 8, 8\)",
+            r"task: classification needs one label a sample\. Expected whole numbers \(N,\), .*"
+            r"got torch.int64 \(1, 8, 8\)",
         ),
         (
             "segmentation",

@@ -332,6 +332,7 @@ PAGES = {
     "data.md": data_page,
     "results.md": measured.results_page,
     "gains.md": measured.gains_page,
+    "defaults.md": measured.defaults_page,
     "language.md": measured.language_page,
     "costs.md": measured.costs_page,
     "../README.md": readme,

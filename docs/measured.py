@@ -8,6 +8,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from instil.experiment.statistics import gain
+
 HERE = Path(__file__).parent
 MARK = "<!-- what follows is written by docs/generate.py -->\n"
 UNITLESS = ("perplexity", "bits_per_byte")  # metrics that are shown as they are, not in percent
@@ -95,6 +97,55 @@ def gains_page() -> str:
         lines += [_gained(row, metric, arms) for row in rows for metric in row["metrics"]]
         lines.append("")
     return "\n".join(lines)
+
+
+CONDITIONS = {
+    "all_labels": "Teacher with all labels",
+    "student_labels": "Teacher with the student's labels",
+    "tenth": "Teacher with a tenth of the labels, student with all",
+}
+DEFAULT_ARM = "batch_t2"
+COMPARED = ("alone", "label_smoothing", "pseudo_labels", "labelled_t4", DEFAULT_ARM, "kd_t2")
+
+
+def defaults_page() -> str:
+    """The tables of ``benchmarks/defaults.json``: one per teacher and length, seeds that confirm."""
+    path = HERE.parent / "benchmarks" / "defaults.json"
+    rows = json.loads(path.read_text(encoding="utf-8"))["confirm"]
+    lines = [_kept("defaults.md")]
+    for teacher, title in CONDITIONS.items():
+        for steps in sorted({row["steps"] for row in rows if row["teacher"] == teacher}):
+            group = [row for row in rows if (row["teacher"], row["steps"]) == (teacher, steps)]
+            lines += ["", f"### {title}, {steps} steps", ""]
+            lines += [
+                "| task | labels | teacher | alone | label smoothing | pseudo-labels | "
+                "old default | default | KD alone, T = 2 | default to pseudo-labels | "
+                "default to alone |",
+                "|---|---|---|---|---|---|---|---|---|---|---|",
+            ]
+            ordered = sorted(group, key=lambda row: (row["share"], row["task"]))
+            lines += [_default_row(row) for row in ordered]
+    return "\n".join(lines) + "\n"
+
+
+def _default_row(row: dict[str, Any]) -> str:
+    """Means over the seeds in percent, and two paired differences with their intervals."""
+    values = {arm: next(iter(row["arms"][arm].values())) for arm in COMPARED}
+    means = " | ".join(f"{100 * sum(v) / len(v):.1f}" for v in values.values())
+    differences = " | ".join(
+        _paired_difference(values[DEFAULT_ARM], values[arm]) for arm in ("pseudo_labels", "alone")
+    )
+    labels = f"{row['labels']} ({100 * row['share']:g} %)"
+    teacher = f"{100 * row['teacher_test_accuracy']:.1f}"
+    return f"| {row['task']} | {labels} | {teacher} | {means} | {differences} |"
+
+
+def _paired_difference(treated: list[float], control: list[float]) -> str:
+    """Mean paired difference in points and the half width of its interval; bold outside noise."""
+    found = gain(treated, control)
+    half = 100 * (found["interval"][1] - found["mean"])
+    text = f"{100 * found['mean']:+.1f}"
+    return f"{f'**{text}**' if found['significant'] else text} ± {half:.1f}"
 
 
 def costs_page() -> str:

@@ -166,7 +166,7 @@ def test_three_values_with_their_names() -> None:
         ("kd",),
         {"kd": None},
         {"kd": {}},
-        {"kd": {"temperature": 4, "weight": 1}},
+        {"kd": {"temperature": 2, "weight": 1}},
         {"soft": {"type": "kd"}},
         {"soft": {"type": "kd", "weight": {"start": 1.0, "end": 1.0}}},
     ],

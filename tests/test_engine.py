@@ -264,7 +264,7 @@ def test_each_learner_has_an_optimizer_of_its_own_and_rates_move_together() -> N
 def test_precision() -> None:
     with pytest.raises(ValueError, match="precision is float32 or bfloat16, not 'float16'"):
         Engine("cpu", "float16")
-    scheme = offline(CrossEntropy(), KD())
+    scheme = offline(CrossEntropy(average="labelled"), KD())
     engine = ready(scheme, Optimization("adam", {"lr": 0.02}), precision="bfloat16")
     seen: list[torch.dtype] = []
     scheme.student.model.head.register_forward_hook(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from instil.core import Batch, Scheme, Update, items, mean
+from instil.core import Average, Batch, Scheme, Update, items, mean
 from instil.engine import Engine, Optimization
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.kd import KD
@@ -216,3 +216,46 @@ def test_the_watch_gives_means_a_step_since_the_last_look() -> None:
     assert watch.means() == {}
     watch.see({"a": torch.tensor(5.0)}, 4, [])
     assert watch.means() == {"a": 5.0}
+
+
+def _weights_after_a_step(average: Average, *batches: Batch) -> Tensor:
+    objectives = {"cross_entropy": CrossEntropy(average=average), "kd": KD()}
+    scheme = Offline(net(4), Frozen(net(8, 1)), objectives)
+    stepped(scheme, *batches)
+    return torch.cat([parameter.detach().flatten() for parameter in scheme.student.parameters()])
+
+
+@pytest.mark.parametrize("average", ["batch", "labelled"])
+def test_label_loss_does_not_depend_on_which_micro_batch_has_the_labels(average: Average) -> None:
+    whole = timed()
+    whole["label"] = torch.where(torch.arange(16) < 3, torch.arange(16) % 5, -100)
+    # All three labels are in the first of the micro-batches; the others have none.
+    pieces = []
+    for rows in torch.arange(16).split([5, 1, 10]):
+        own = {key: whole[key][rows] for key in ("x", "label", "index")}
+        pieces.append(whole | own)
+    expected = _weights_after_a_step(average, whole)
+    torch.testing.assert_close(_weights_after_a_step(average, *pieces), expected)
+    other: Average = "labelled" if average == "batch" else "batch"
+    assert not torch.allclose(_weights_after_a_step(other, whole), expected)
+
+
+def test_label_loss_over_the_batch_is_the_labelled_share_of_that_over_the_labels() -> None:
+    whole = timed()
+    whole["label"] = torch.where(torch.arange(16) < 4, 1, -100)
+    losses = []
+    for average in ("batch", "labelled"):
+        objectives = {"cross_entropy": CrossEntropy(average=average), "kd": KD()}
+        scheme = Offline(net(4), Frozen(net(8, 1)), objectives)
+        losses.append(stepped(scheme, whole)["student/cross_entropy"])
+    torch.testing.assert_close(losses[0], losses[1] * 4 / 16)
+
+
+def test_batch_without_any_label_is_a_step_of_the_other_losses() -> None:
+    whole = timed()
+    whole["label"] = torch.full((16,), -100)
+    losses = stepped(
+        Offline(net(4), Frozen(net(8, 1)), {"cross_entropy": CrossEntropy(), "kd": KD()}), whole
+    )
+    assert losses["student/cross_entropy"] == 0
+    assert losses["student/kd"] > 0

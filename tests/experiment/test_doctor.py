@@ -70,10 +70,12 @@ def test_values_and_gradients_by_hand() -> None:
     batch = next(iter(bench.loader(bench.train_data(0), 0)))
     logits = scheme.student.train()(batch)["logits"]
     known = batch["label"] != -100
-    loss = torch.nn.functional.cross_entropy(logits[known], batch["label"][known])
+    loss = torch.nn.functional.cross_entropy(
+        logits[known], batch["label"][known], reduction="sum"
+    ) / len(known)
     entry = found["student/cross_entropy"]
     assert entry["value"] == pytest.approx(loss.item(), rel=1e-5)
-    assert entry["count"] == known.sum()
+    assert entry["count"] == len(known)
     norms = [grad.norm() for grad in torch.autograd.grad(loss, list(scheme.student.parameters()))]
     assert entry["gradient"] == pytest.approx(float(torch.stack(norms).norm()), rel=1e-4)
 
@@ -94,6 +96,14 @@ def test_values_and_gradients_by_hand() -> None:
 )
 def test_ailments(changes: list[str], message: str) -> None:
     assert message in ailments(*changes)
+
+
+def test_few_labels_may_have_a_small_share_of_the_gradient() -> None:
+    few = ["data.num_labeled=10", "objectives.cross_entropy.weight=1e-4"]
+    assert "objectives.cross_entropy" not in ailments(*few)
+    labelled = [*few, "objectives.cross_entropy.average=labelled"]
+    assert "objectives.cross_entropy: has " in ailments(*labelled)
+    assert "objectives.cross_entropy.average: labelled gives 10 labels" in ailments(*labelled)
 
 
 def test_a_teacher_that_knows_less_than_chance(tmp_path: Path) -> None:

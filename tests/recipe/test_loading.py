@@ -226,7 +226,7 @@ def test_shorthands_and_defaults_are_written_out() -> None:
     )
     assert recipe.scheme.type == "offline"
     assert recipe.objectives["kd"].weight == 0.5
-    assert recipe.objectives["kd"].options["temperature"] == 4.0
+    assert recipe.objectives["kd"].options["temperature"] == 2.0
     assert recipe.baselines == ["alone", "label_smoothing", "pseudo_labels"]
     assert recipe.teacher_train == recipe.train
     assert build(SMALL | {"teacher": None}).teacher_train is None

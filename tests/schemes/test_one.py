@@ -18,7 +18,9 @@ from tests.schemes.stages import images, staged, timed
 
 def made(**options: Any) -> ONE:
     torch.manual_seed(0)
-    scheme = ONE(staged(), {"cross_entropy": CrossEntropy(), "kd": KD(3)}, **options)
+    scheme = ONE(
+        staged(), {"cross_entropy": CrossEntropy(average="labelled"), "kd": KD(3)}, **options
+    )
     scheme.train().prepare(images())
     return scheme
 

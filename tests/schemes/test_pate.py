@@ -30,7 +30,7 @@ def test_contracts() -> None:
 
 
 def test_the_votes_are_the_labels_and_the_true_ones_are_not_seen() -> None:
-    scheme = PATE(net(4), votes(), {"cross_entropy": CrossEntropy()})
+    scheme = PATE(net(4), votes(), {"cross_entropy": CrossEntropy(average="labelled")})
     scheme.prepare(batch())
     given = scheme.before_step(timed())
     label = votes()(timed())["label"]

@@ -16,7 +16,8 @@ from tests.schemes.stages import images, staged, timed
 
 def made(**options: float) -> SFTN:
     torch.manual_seed(0)
-    return SFTN(staged(6), {"cross_entropy": CrossEntropy()}, branch=staged(3), **options)  # type: ignore[arg-type]
+    objectives = {"cross_entropy": CrossEntropy(average="labelled")}
+    return SFTN(staged(6), objectives, branch=staged(3), **options)  # type: ignore[arg-type]
 
 
 def prepared(**options: float) -> SFTN:

@@ -69,7 +69,11 @@ def test_contracts(prior: float) -> None:
     """With a prior against the teacher the push to distil moves in, too."""
 
     def make() -> SpotAdaptive:
-        parts = {"cross_entropy": CrossEntropy(), "kd": KD(), "deep": FitNet(pairs=[[1, 1]])}
+        parts = {
+            "cross_entropy": CrossEntropy(average="labelled"),
+            "kd": KD(),
+            "deep": FitNet(pairs=[[1, 1]]),
+        }
         return SpotAdaptive(net(2), Frozen(net(3, 1)), parts, prior=prior)
 
     check_scheme(make, lambda step: images(step))
@@ -134,7 +138,7 @@ def test_the_choice_is_drawn_with_the_policys_probability_and_its_gradient_passe
 
 def test_an_objective_counts_where_its_spot_is_on() -> None:
     parts = {
-        "cross_entropy": CrossEntropy(),
+        "cross_entropy": CrossEntropy(average="labelled"),
         "kd": KD(),
         "shallow": FitNet(pairs=[[0, 0]]),
         "deep": FitNet(pairs=[[1, 1]]),

@@ -18,7 +18,7 @@ from instil.core.batch import (
 from instil.core.card import Card, NonNegative, Positive, Schedule, at_progress, closest
 from instil.core.lazily import Lazily
 from instil.core.net import Call, Net, as_net, plain_call
-from instil.core.objective import LabelObjective, Objective, Weighting
+from instil.core.objective import Average, LabelObjective, Objective, Weighting
 from instil.core.objectives import Balance, Gather, Objectives, Update
 from instil.core.scheme import Scheme, Trial, dry
 from instil.core.signals import SIGNALS, Projection, Sampled, Top
@@ -34,6 +34,7 @@ __all__ = [
     "SHARED_ROLES",
     "SIGNALS",
     "UNLABELLED",
+    "Average",
     "Balance",
     "Batch",
     "Call",

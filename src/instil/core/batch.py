@@ -46,17 +46,29 @@ def items(batch: Batch) -> Tensor:
     return torch.ones(size(batch), device=first(batch).device) if valid is None else valid.float()
 
 
-def mean(values: Tensor, weight: Tensor) -> Tensor:
-    """Weighted mean in float32 or better; zero, with its graph, where nothing counts; a scalar (coupled) as it is."""
+def mean(values: Tensor, weight: Tensor, num_items: Tensor | None = None) -> Tensor:
+    """Weighted sum of the values divided by the number of items, in float32 or better.
+
+    Args:
+        values: one loss per item, or a scalar of a coupled loss, which is returned as it is.
+        weight: item weights of the same shape; items with weight 0 are left out.
+        num_items: divisor (scalar). Defaults to the sum of the weights.
+
+    Returns:
+        Scalar; zero, with its graph, where no item counts.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
     if values.ndim == 0:
         return values
     if values.shape != weight.shape:
         shapes = f"loss values {tuple(values.shape)} for items {tuple(weight.shape)}"
         raise ValueError(f"{shapes}; where a sample has several items, the batch needs 'valid'")
     values = full(values)
-    return torch.where(weight > 0, values * weight, 0.0).sum() / weight.sum().clamp_min(
-        torch.finfo(torch.float32).tiny
-    )
+    divisor = weight.sum() if num_items is None else num_items
+    total = torch.where(weight > 0, values * weight, 0.0).sum()
+    return total / divisor.clamp_min(torch.finfo(torch.float32).tiny)
 
 
 def nothing(outputs: Outputs, roles: Iterable[str]) -> Tensor:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
 from instil.core.batch import UNLABELLED, Batch, Outputs, items
 from instil.core.card import Card
+
+Average = Literal["batch", "labelled"]
+"""Items that a label loss is averaged over: all items of the batch, or those with a label."""
 
 
 class Reader(nn.Module):
@@ -129,6 +132,10 @@ class Objective(Reader):
         valid = items(batch) > 0
         return valid.flatten(1).any(1) if self.samples and valid.ndim > 1 else valid
 
+    def num_items(self, batch: Batch) -> Tensor:
+        """Number of items (scalar) that the loss of the batch is divided by."""
+        return self.weight(batch).sum()
+
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """One value an item, in the shape of ``weight``; a scalar where it ``couples`` them."""
         raise NotImplementedError
@@ -142,7 +149,16 @@ class Objective(Reader):
 
 
 class LabelObjective(Objective):
-    """A loss that needs the label; items without one (-100) do not count."""
+    """Base class of losses that need the label; items without one (-100) have no loss.
+
+    Attributes:
+        average: ``"batch"`` divides the sum over the labelled items by the number of all items,
+            so that the labelled share of the batch is the weight of the loss; ``"labelled"``
+            divides it by the number of labelled items, so that a few labels weigh as much as a
+            batch of them.
+    """
+
+    average: Average = "labelled"
 
     @property
     def handles_unlabelled(self) -> bool:
@@ -180,3 +196,8 @@ class LabelObjective(Objective):
             labelled.flatten(weight.ndim).any(-1) if labelled.ndim > weight.ndim else labelled
         )
         return counted
+
+    def num_items(self, batch: Batch) -> Tensor:
+        if self.average == "batch":
+            return super().weight(batch).sum()
+        return self.weight(batch).sum()

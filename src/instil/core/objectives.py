@@ -230,7 +230,7 @@ class Objectives(nn.ModuleDict):
             if factor.shape == weight.shape:
                 factor = torch.where(weight > 0, factor, 0.0)
             values = values * factor
-        return mean(values, weight)
+        return mean(values, weight, objective.num_items(batch))
 
     def _coupled(
         self, objective: Objective, student: Outputs, teacher: Outputs, batch: Batch
@@ -271,8 +271,8 @@ class Objectives(nn.ModuleDict):
         return loss
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        """How many items stand behind each loss."""
-        return {name: objective.weight(batch).sum() for name, objective in self.named()}
+        """Number of items that each loss is divided by."""
+        return {name: objective.num_items(batch) for name, objective in self.named()}
 
     def after_step(self, kept: dict[str, Tensor]) -> None:
         """Hand every objective, and the balance, its own rows."""

@@ -9,7 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from instil.core import UNLABELLED, Batch, Net, Outputs, Projection, Sampled, Scheme, Top, Update
+from instil.core import (
+    UNLABELLED,
+    Batch,
+    LabelObjective,
+    Net,
+    Outputs,
+    Projection,
+    Sampled,
+    Scheme,
+    Top,
+    Update,
+)
 from instil.engine import Engine
 from instil.experiment import build
 from instil.experiment.bench import Bench
@@ -18,6 +29,7 @@ from instil.experiment.device import on_device_of_recipe
 from instil.experiment.rehearsal import rehearse
 from instil.experiment.run_estimate import run_estimate
 from instil.experiment.trained import known
+from instil.experiment.weighting_advice import weighting_advice
 from instil.recipe.sections import Recipe
 from instil.step import train_step
 
@@ -83,6 +95,7 @@ def examine(bench: Bench, scheme: Scheme, trained: bool) -> dict[str, Any]:
         *data_problems(bench, samples, batch, scheme),
         *weight_problems(bench),
         *_problems(stage_found, scheme),
+        *weighting_advice(bench),
     ]
     return stage_found | {"problems": problems}
 
@@ -246,7 +259,9 @@ def _problems(found: Mapping[str, Any], scheme: Scheme) -> Iterator[str]:
             if key.partition("/")[2] in scheme.objectives
             else key
         )
-        if not entry["count"]:
+        # A label loss over the whole batch has a count where no item has a label: its value is 0.
+        on_labels = _label_objective(scheme, key)
+        if not entry["count"] or (entry["value"] == 0 and on_labels is not None):
             yield f"{name}: nothing in the batch counts for it (no labels, or nothing valid)"
         elif entry["constant"]:
             yield f"{name}: the loss is constant, it does not depend on learner '{entry['learner']}'"
@@ -254,6 +269,8 @@ def _problems(found: Mapping[str, Any], scheme: Scheme) -> Iterator[str]:
             yield f"{name}: the loss is {entry['value']}"
         elif entry["gradient"] == 0 and scheme.card.source != "self":
             yield f"{name}: its gradient does not reach learner '{entry['learner']}'"
+        elif on_labels is not None and on_labels.average == "batch":
+            continue  # few labels are meant to have a small share of the gradient
         elif found["teacher_trained"] and entry["share"] < FAINT and entry["gradient"] > 0:
             yield f"{name}: has {100 * entry['share']:.2g} % of the gradient; raise its weight or leave it out"
     if scheme.teacher is not None and any(part.training for part in scheme.teacher.modules()):
@@ -268,3 +285,9 @@ def _problems(found: Mapping[str, Any], scheme: Scheme) -> Iterator[str]:
         and match.get("teacher_accuracy", 1.0) < match.get("student_accuracy", 0.0)
     ):
         yield "teacher: it is right less often than the untrained student on this batch; are its classes in the data's order, its inputs normalised?"
+
+
+def _label_objective(scheme: Scheme, key: str) -> LabelObjective | None:
+    """The objective behind the loss ``learner/name`` if it counts labelled items only."""
+    objective = dict(scheme.objectives.named()).get(key.partition("/")[2])
+    return objective if isinstance(objective, LabelObjective) else None

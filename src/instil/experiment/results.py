@@ -10,6 +10,7 @@ from instil.experiment.arms import Arm
 from instil.experiment.bench import Bench
 from instil.experiment.label_facts import label_facts
 from instil.experiment.statistics import gain, summary
+from instil.experiment.weighting_advice import weighting_advice
 from instil.export.latency import measure
 
 Arms = Mapping[str, Sequence[Arm]]
@@ -80,7 +81,9 @@ def assemble(bench: Bench, teacher: Arm | None, arms: Arms, status: str) -> dict
         if done
     }
     result["shipped_seed"] = recipe.seeds[drawn] if arms["distilled"] else None
-    result["warnings"] = [*warnings(result), *bench.notes, *bench.doubts]
+    advice = [sentence for stage in bench.stages for sentence in weighting_advice(stage)]
+    notes = [*bench.notes, *bench.doubts, *dict.fromkeys(advice)]
+    result["warnings"] = [*warnings(result), *notes]
     return result
 
 

@@ -24,6 +24,7 @@ from instil.experiment.device import on_device_of_recipe
 from instil.experiment.folder import RunFolder, environment
 from instil.experiment.mistakes import write_mistakes
 from instil.experiment.rehearsal import rehearse
+from instil.experiment.weighting_advice import weighting_advice
 from instil.export.student import save_student
 from instil.predict import load
 from instil.progress import RunProgress
@@ -68,6 +69,9 @@ def _rehearsed(recipe: Recipe, folder: RunFolder, console: Console) -> tuple[Ben
         for sentence in bench.doubts:
             console.print(f"[yellow]Beware:[/yellow] {escape(sentence)}.", highlight=False)
         _tell_pairs(scheme, console)
+        for stage in bench.stages:
+            for sentence in weighting_advice(stage):
+                console.print(f"[yellow]Beware:[/yellow] {sentence}.", highlight=False)
     return bench, resumed
 
 

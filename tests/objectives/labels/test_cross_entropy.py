@@ -77,7 +77,7 @@ def test_a_yes_or_no_a_class_is_averaged_over_the_labelled_classes() -> None:
 )
 def test_as_an_objective_unlabelled_items_do_not_count(target: Tensor) -> None:
     logits = randn(3, 4)
-    update = Objectives({"cross_entropy": CrossEntropy()})(
+    update = Objectives({"cross_entropy": CrossEntropy(average="labelled")})(
         {"logits": logits}, {}, {"image": logits, "label": target}
     )
     torch.testing.assert_close(
@@ -115,3 +115,27 @@ def test_wrong_targets_are_told() -> None:
         cross_entropy_loss(torch.zeros(2, 5), torch.zeros(3, dtype=torch.long))
     with pytest.raises(ValueError, match=r"target is torch\.float32"):
         cross_entropy_loss(torch.zeros(2, 5), torch.zeros(2))
+
+
+def test_by_default_the_labelled_share_of_the_batch_is_the_weight() -> None:
+    logits = randn(8, 4)
+    label = torch.tensor([0, -100, 2, -100, -100, -100, -100, -100])
+    batch = {"image": logits, "label": label}
+    objectives = Objectives({"cross_entropy": CrossEntropy()})
+    loss = objectives({"logits": logits}, {}, batch).losses["cross_entropy"]
+    expected = 2 / 8 * cross_entropy_loss(logits[[0, 2]], label[[0, 2]])
+    torch.testing.assert_close(loss, expected, check_dtype=False)
+    assert objectives.counts(batch)["cross_entropy"].item() == 8
+
+
+def test_padding_is_no_item_of_the_batch() -> None:
+    logits = randn(4, 3)
+    batch = {
+        "image": logits,
+        "label": torch.tensor([0, -100, 2, 1]),
+        "valid": torch.tensor([True, True, False, False]),
+    }
+    objectives = Objectives({"cross_entropy": CrossEntropy()})
+    loss = objectives({"logits": logits}, {}, batch).losses["cross_entropy"]
+    expected = cross_entropy_loss(logits[:1], torch.tensor([0])) / 2
+    torch.testing.assert_close(loss, expected, check_dtype=False)

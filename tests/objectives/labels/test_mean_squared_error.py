@@ -45,12 +45,20 @@ def test_what_is_unknown_has_no_gradient() -> None:
 
 
 def test_as_an_objective_samples_without_any_label_do_not_count() -> None:
-    update = Objectives({"it": MeanSquaredError()})(
+    update = Objectives({"it": MeanSquaredError(average="labelled")})(
         {"logits": OUTPUTS}, {}, {"image": OUTPUTS, "label": TARGET}
     )
     torch.testing.assert_close(
         update.losses["it"], mean_squared_error_loss(OUTPUTS, TARGET), check_dtype=False
     )
+
+
+def test_by_default_the_labelled_share_of_the_batch_is_the_weight() -> None:
+    update = Objectives({"it": MeanSquaredError()})(
+        {"logits": OUTPUTS}, {}, {"image": OUTPUTS, "label": TARGET}
+    )
+    expected = 3 / 4 * mean_squared_error_loss(OUTPUTS, TARGET)
+    torch.testing.assert_close(update.losses["it"], expected, check_dtype=False)
 
 
 def test_one_output_may_leave_its_dimension_out() -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from instil.core import (
     UNLABELLED,
+    Average,
     Batch,
     Card,
     LabelObjective,
@@ -52,7 +53,10 @@ def _binary(student: Tensor, target: Tensor, reduction: str) -> Tensor:
 
 
 class CrossEntropy(LabelObjective):
-    """The student's logits (..., C) against the label: class indices (...), or one yes or no a class (..., C)."""
+    """The student's logits (..., C) against the label: class indices (...), or one yes or no a class (..., C).
+
+    ``average``: items that the loss is divided by, all of the batch or the labelled ones.
+    """
 
     card = Card(
         "Cross-entropy with the label",
@@ -66,6 +70,10 @@ class CrossEntropy(LabelObjective):
     )
     needs: ClassVar = {"student": (("logits",),), "teacher": ()}
     handles_uncounted = True
+
+    def __init__(self, average: Average = "batch") -> None:
+        super().__init__()
+        self.average = average
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         return cross_entropy_loss(student["logits"], self.counted_label(batch), "none")

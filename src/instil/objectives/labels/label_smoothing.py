@@ -7,7 +7,15 @@ from typing import Annotated, ClassVar
 from annotated_types import Ge, Lt
 from torch import Tensor
 
-from instil.core import Batch, Card, LabelObjective, Outputs, drop_unlabelled_gradient, full
+from instil.core import (
+    Average,
+    Batch,
+    Card,
+    LabelObjective,
+    Outputs,
+    drop_unlabelled_gradient,
+    full,
+)
 from instil.objectives.logit_objective import reduced, require_class_target, require_classes
 
 
@@ -38,6 +46,7 @@ class LabelSmoothing(LabelObjective):
 
     ``smoothing``: the share that is spread.
     ``others_only``: spread over the C - 1 other classes, as a virtual teacher does, not over all C.
+    ``average``: items that the loss is divided by, all of the batch or the labelled ones.
     """
 
     card = Card(
@@ -59,9 +68,16 @@ class LabelSmoothing(LabelObjective):
     needs: ClassVar = {"student": (("logits",),), "teacher": ()}
     handles_uncounted = True
 
-    def __init__(self, smoothing: Annotated[float, Ge(0), Lt(1)] = 0.1, others_only: bool = False):
+    def __init__(
+        self,
+        smoothing: Annotated[float, Ge(0), Lt(1)] = 0.1,
+        others_only: bool = False,
+        average: Average = "batch",
+    ) -> None:
         super().__init__()
-        self.smoothing, self.others_only = smoothing, others_only
+        self.smoothing = smoothing
+        self.others_only = others_only
+        self.average = average
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         return label_smoothing_loss(

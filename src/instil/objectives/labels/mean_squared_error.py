@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from instil.core import UNLABELLED, Batch, Card, Outputs, drop_gradient, full
+from instil.core import UNLABELLED, Average, Batch, Card, Outputs, drop_gradient, full
 from instil.objectives.logit_objective import reduced
 from instil.objectives.real_labels import RealLabelObjective, real_target
 
@@ -28,7 +28,10 @@ def mean_squared_error_loss(student: Tensor, target: Tensor, reduction: str = "m
 
 
 class MeanSquaredError(RealLabelObjective):
-    """The student's real outputs ``logits`` (..., D) against a ``label`` of their shape; -100 or NaN for unknown."""
+    """The student's real outputs ``logits`` (..., D) against a ``label`` of their shape; -100 or NaN for unknown.
+
+    ``average``: samples that the loss is divided by, all of the batch or the labelled ones.
+    """
 
     card = Card(
         "Mean squared error with the label",
@@ -43,6 +46,10 @@ class MeanSquaredError(RealLabelObjective):
         "batch as well. regression_kd sums over the D outputs where this averages.",
     )
     needs: ClassVar = {"student": (("logits",),), "teacher": ()}
+
+    def __init__(self, average: Average = "batch") -> None:
+        super().__init__()
+        self.average = average
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         return mean_squared_error_loss(student["logits"], batch["label"], "none")

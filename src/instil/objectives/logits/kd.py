@@ -14,7 +14,7 @@ from instil.objectives.logit_objective import LogitObjective, reduced, require_s
 def kd_loss(
     student: Tensor,
     teacher: Tensor,
-    temperature: float = 4.0,
+    temperature: float = 2.0,
     scale: bool = True,
     multi_label: bool = False,
     reduction: str = "mean",
@@ -71,7 +71,7 @@ class KD(LogitObjective):
 
     def __init__(
         self,
-        temperature: Positive = 4.0,
+        temperature: Positive = 2.0,
         scale: bool = True,
         multi_label: bool = False,
         standardize: bool = False,

@@ -265,3 +265,12 @@ def test_without_a_prompt_the_first_token_is_learned_after_an_end(tmp_path: Path
     row = text(str(lines(tmp_path, *entries)), length=8).train.__getitems__([0])
     assert row["input_ids"][0, 0] == Bytes.end
     assert row["label"][row["valid"]].tolist() == [*b"xyz", Bytes.end]
+
+
+@pytest.mark.parametrize(
+    "name", ["bpe:99999999999", "bpe:1000001", "bpe:256", "bpe:\u00b2", "bpe:"]
+)
+def test_a_vocabulary_that_cannot_be_learned_is_refused(name: str) -> None:
+    pytest.importorskip("tokenizers")
+    with pytest.raises(ValueError, match=r"at least 257 .* and at most 1000000, not "):
+        tokenizer(name, ["a text"])

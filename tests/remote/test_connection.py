@@ -52,6 +52,9 @@ def test_the_server_says_how_long_to_wait() -> None:
         began = time.perf_counter()
         teacher.complete(["hello"])
         assert 1 <= time.perf_counter() - began < 2
+        for odd in ("Fri, 31 Dec 99999 23:59:59 GMT", "-5", "soon"):
+            server.faults = [status(429, Retry_After=odd)]
+            assert teacher.complete([odd])[0].text == f"re: {odd} (0)"
         server.faults = [status(429, Retry_After="7200")]
         with pytest.raises(
             Unreachable, match="in 1 attempt; it asks to wait 7200 s; the last: 429 busy"

@@ -30,7 +30,9 @@ def opened(stage: Bench) -> reader.Store:
         found = reader.Store(recipe.store.path)
     wanted = binding(stage, recipe.store)
     theirs = found.manifest.binding.get("weights", [])
-    if len(theirs) == len(wanted["weights"]):  # the file of a teacher's weights need not be here
+    if isinstance(theirs, list) and len(theirs) == len(
+        wanted["weights"]
+    ):  # the file of a teacher's weights need not be here
         wanted["weights"] = [
             mine or their for mine, their in zip(wanted["weights"], theirs, strict=True)
         ]

@@ -16,6 +16,17 @@ from instil.core import closest
 
 PREFIXES = ("module.", "_orig_mod.")
 KEYS = ("state_dict", "model")
+DAMAGED = (
+    RuntimeError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    IndexError,
+    AttributeError,
+    OSError,
+)
+"""Exceptions of PyTorch for files that are none of its own."""
 
 
 def load_weights(model: nn.Module, path: str | Path, base: Path = Path()) -> None:
@@ -77,10 +88,15 @@ def _read(file: Path) -> dict[str, Tensor]:
         raise ValueError(f"weights come as .safetensors, .pt or .pth, not {file.name}")
     try:
         content: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except pickle.UnpicklingError as error:
+        # PyTorch's text recommends to load the file with its code, which is not for strangers' files.
         raise ValueError(
-            f"{file} cannot be read as plain weights (code in it is not run): {(str(error) or 'it is cut off').splitlines()[0]}"
+            f"{file} cannot be read as plain weights: it is damaged or holds more than tensors, and"
+            " code in it is not run. Expected a state_dict; save it as .safetensors"
         ) from error
+    except DAMAGED as error:
+        reason = (str(error) or "it is cut off").splitlines()[0]
+        raise ValueError(f"{file} cannot be read as plain weights: {reason}") from error
     return _state(content, file)
 
 

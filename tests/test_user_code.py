@@ -175,10 +175,10 @@ def test_a_builder_that_gives_no_module_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_module_of_a_package_beside_the_recipe(tmp_path: Path) -> None:
-    for number in (1, 2):
-        package = tmp_path / str(number) / "stranger_package"
+    for value in (1, 2):
+        package = tmp_path / str(value) / "stranger_package"
         package.mkdir(parents=True)
         (package / "__init__.py").touch()
-        (package / "nets.py").write_text(f"def build():\n    return {number}\n")
-        found = user_function("stranger_package.nets", "build", tmp_path / str(number))
-        assert found() == number, "the same name in another folder is another package"
+        (package / "nets.py").write_text(f"def build():\n    return {value}\n")
+        builder = user_function("stranger_package.nets", "build", tmp_path / str(value))
+        assert builder() == value, "the same name in another folder is another package"

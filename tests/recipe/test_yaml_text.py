@@ -142,10 +142,10 @@ def places(value: Any, path: Keys = ()) -> list[Keys]:
     """The paths of all entries inside a value."""
     if not isinstance(value, (dict, list)):
         return []
-    found: list[Keys] = []
+    inner_places: list[Keys] = []
     for key in value if isinstance(value, dict) else range(len(value)):
-        found += [(*path, key), *places(value[key], (*path, key))]
-    return found
+        inner_places += [(*path, key), *places(value[key], (*path, key))]
+    return inner_places
 
 
 ODD = [None, True, -1, 2**70, 1.5, "\ud800", [], {}, [[]], {"a": [1]}, float("nan")]

@@ -206,7 +206,7 @@ class Server:
                 pass
             else:
                 key = key_of("first", {"model": self.name} | question.body)
-                before = self._kept(key, FIRST)
+                before = self._logged(key, FIRST)
                 if before is None:
                     self.log.put(key, [ids, values], NOTE, replace=True)
                 elif before[0] != ids or abs(before[1][0] - values[0]) > 0.05:
@@ -262,18 +262,18 @@ class Server:
             question.address.removeprefix(self.connection.root),
             {"model": self.name} | question.body,
         )
-        if (kept := self._kept(key, schema)) is not None:
-            return kept
+        if (logged := self._logged(key, schema)) is not None:
+            return logged
         with self.budget.claims.question(key, self.connection.stopped):
-            if (kept := self._kept(key, schema)) is not None:
-                return kept
+            if (logged := self._logged(key, schema)) is not None:
+                return logged
             return self._asked(key, question, read)
 
-    def _kept(self, key: str, schema: TypeAdapter[Any]) -> Any:
+    def _logged(self, key: str, schema: TypeAdapter[Any]) -> Any:
         """The answer in the log; None where there is none, or one that another version could not use."""
         try:
-            kept = self.log.get(key)
-            return None if kept is None else schema.validate_python(kept)
+            logged = self.log.get(key)
+            return None if logged is None else schema.validate_python(logged)
         except ValidationError:
             return None
 
@@ -288,17 +288,17 @@ class Server:
                     raise ValueError(
                         f"{question.address} answered a {type(answer).__name__}, not an object"
                     )
-                made = read(answer)
+                result = read(answer)
             except ValueError:
                 # It is of no use, but it was answered and counts.
                 self.log.put(key_of("useless", {"key": key, "of": time.time_ns()}), None, tokens)
                 raise
-            self.log.put(key, made, tokens, replace=True)
+            self.log.put(key, result, tokens, replace=True)
             if used is None and self.budget.tokens is not None:
                 raise ValueError(
                     "token_budget: this server does not say how many tokens it used; set request_budget instead"
                 )
-            return made
+            return result
 
 
 def _bytes(text: str) -> int:

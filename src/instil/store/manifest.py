@@ -135,10 +135,10 @@ def _check_format(data: bytes, path: str) -> None:
         content = json.loads(data)
     except (ValueError, RecursionError):
         return  # told with the checksum
-    found = content.get("format", FORMAT) if isinstance(content, dict) else FORMAT
-    if found != FORMAT:
+    stored_format = content.get("format", FORMAT) if isinstance(content, dict) else FORMAT
+    if stored_format != FORMAT:
         raise ValueError(
-            f"{path}: the store has format {str(found)[:20]}, this version reads format {FORMAT}."
+            f"{path}: the store has format {str(stored_format)[:20]}, this version reads format {FORMAT}."
             f" {REMEDY}."
         )
 

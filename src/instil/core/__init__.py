@@ -27,6 +27,7 @@ from instil.core.uncounted import (
     drop_gradient,
     drop_unlabelled_gradient,
     every_item_counts,
+    replace_invalid,
     replace_uncounted,
 )
 
@@ -72,6 +73,7 @@ __all__ = [
     "nothing",
     "passed",
     "plain_call",
+    "replace_invalid",
     "replace_uncounted",
     "size",
     "uniform",

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from instil.core.batch import SHARED_ROLES, UNLABELLED, Batch, Outputs
+from instil.core.batch import SHARED_ROLES, UNLABELLED, Batch, Outputs, items
 
 LABEL_KEYS = ("label", "box")
 """Batch entries in which -100 stands for an unknown value."""
@@ -53,6 +53,18 @@ def replace_uncounted(value: Tensor, counted: Tensor) -> Tensor:
     columns = value.ndim - counted.ndim
     mask = counted.view(*counted.shape, *[1] * columns)
     return torch.where(mask, value, row.view(*[1] * counted.ndim, *row.shape[1:]))
+
+
+def replace_invalid(value: Tensor, batch: Batch) -> Tensor:
+    r"""Replace the items that ``valid`` excludes (``replace_uncounted``).
+
+    For the losses that a scheme computes itself, without an objective.
+
+    Args:
+        value: (N, ...), or (\*items, ...) where ``valid`` has one entry per position.
+        batch: the batch of the step.
+    """
+    return replace_uncounted(value, items(batch) > 0) if "valid" in batch else value
 
 
 def every_item_counts(counted: Tensor) -> bool:

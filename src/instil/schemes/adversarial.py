@@ -24,6 +24,7 @@ from instil.core import (
     full,
     items,
     mean,
+    replace_invalid,
 )
 from instil.schemes.critics import (
     Form,
@@ -154,8 +155,9 @@ class Adversarial(Scheme):
 
     def step(self, batch: Batch) -> Iterator[Update]:
         teacher, student, weight = self.ask(batch), self.student(batch), items(batch)
-        fake = self.bridge(self._seen(student))
-        yield Update(self._judged(self._seen(teacher), fake.detach(), batch), "critic")
+        fake = self.bridge(replace_invalid(self._seen(student), batch))
+        real = replace_invalid(self._seen(teacher), batch)
+        yield Update(self._judged(real, fake.detach(), batch), "critic")
         update = self.objectives(student, teacher, batch)
         update.losses["fool"] = self.weight * mean(
             fool_loss(self._score(fake, batch), self.form), weight

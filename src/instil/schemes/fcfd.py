@@ -26,6 +26,7 @@ from instil.core import (
     full,
     items,
     mean,
+    replace_invalid,
 )
 from instil.schemes.spots import Bridge, Spots, averaged, places, stage_paths
 from instil.teachers.frozen import Frozen
@@ -33,7 +34,8 @@ from instil.teachers.frozen import Frozen
 
 def bridge(source: Tensor, target: Tensor) -> nn.Sequential:
     """A 3x3 convolution, or a linear map, and where the target is nowhere negative a leaky ReLU: the rest of a net expects what it usually gets."""
-    end = nn.LeakyReLU(0.1) if bool((target >= 0).all()) else nn.Identity()
+    is_negative = bool((target < 0).any())  # False for the NaN of an invalid sample
+    end = nn.Identity() if is_negative else nn.LeakyReLU(0.1)
     return nn.Sequential(Bridge(source, target, kernel=3), end)
 
 
@@ -121,18 +123,22 @@ class FCFD(Scheme):
         teacher, student = self.ask(batch), self.student(batch)
         update: Update = self.objectives(student, teacher, batch)
         mine, theirs, weight = (
-            _stages(student, "student"),
-            _stages(teacher, "teacher"),
+            tuple(replace_invalid(stage, batch) for stage in _stages(student, "student")),
+            tuple(replace_invalid(stage, batch) for stage in _stages(teacher, "teacher")),
             items(batch),
         )
+        teacher_logits = replace_invalid(full(teacher["logits"]), batch)
         bridged = [
             full(made(mine[i])) for made, (i, _) in zip(self.to_teacher, self.matched, strict=True)
         ]
         apart = appearance(bridged, [full(theirs[j]) for _, j in self.matched])
-        answers = [self._answer(batch, *path, bridged, theirs) for path in self._drawn(batch)]
+        answers = [
+            replace_invalid(self._answer(batch, *path, bridged, theirs), batch)
+            for path in self._drawn(batch)
+        ]
         update.losses["appearance"] = self.appearance_weight * mean(apart, weight)
         update.losses["function"] = self.function_weight * mean(
-            self._function(answers, full(teacher["logits"])), weight
+            self._function(answers, teacher_logits), weight
         )
         return update
 

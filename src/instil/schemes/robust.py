@@ -25,6 +25,7 @@ from instil.core import (
     full,
     items,
     mean,
+    replace_invalid,
     uniform,
 )
 from instil.schemes.attacks import Threat, at_rest, fgsm, pgd
@@ -186,9 +187,15 @@ class Robust(Attacked):
         """The objectives' update with the loss ``robust``."""
         student, teacher = self.student(batch), batch["taught"]
         update: Update = self.objectives(student, teacher, batch)
-        values = self.robust(
-            batch, self.learn(batch, batch["attacked"]), student["logits"], teacher["logits"]
+        attacked, student_logits, teacher_logits = (
+            replace_invalid(logits, batch)
+            for logits in (
+                self.learn(batch, batch["attacked"]),
+                student["logits"],
+                teacher["logits"],
+            )
         )
+        values = self.robust(batch, attacked, student_logits, teacher_logits)
         update.losses["robust"] = self.weight * mean(values, items(batch))
         return update
 

@@ -8,7 +8,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from instil.core import UNLABELLED, Batch, Card, NonNegative, Outputs, Positive, closest, full
+from instil.core import (
+    UNLABELLED,
+    Batch,
+    Card,
+    NonNegative,
+    Outputs,
+    Positive,
+    closest,
+    every_item_counts,
+    full,
+)
 from instil.objectives.divergences import softened_kl
 from instil.objectives.logit_objective import LogitObjective, reduced, require_same_logits
 
@@ -38,14 +48,18 @@ def gkl_loss(
     # A class of minus infinity on both sides has no difference and no share in the sums. Inputs that
     # are NaN themselves still give NaN, through the divergence.
     missing = difference.detach().isnan()
-    difference = difference.masked_fill(missing, 0.0)
+    excludes = not every_item_counts(~missing)
+    if excludes:
+        difference = difference.masked_fill(missing, 0.0)
     tiny = torch.finfo(difference.dtype).tiny
     logarithm = (
         teacher.log_softmax(-1).clamp_min(math.log(tiny))
         if prior is None
         else full(prior).clamp_min(tiny).log()
     )
-    logarithm = (gamma * logarithm).masked_fill(missing, -torch.inf)
+    logarithm = gamma * logarithm
+    if excludes:
+        logarithm = logarithm.masked_fill(missing, -torch.inf)
     share = logarithm.softmax(-1)
     middle = (share * difference.detach()).sum(
         -1, keepdim=True

@@ -79,6 +79,7 @@ class SphericalKD(LogitObjective):
         "arXiv",
         2021,
         source="logits",
+        finite_logits=True,
         tasks=("classification",),
         labels=("single",),
         deviations="The paper scales the logits to the teacher's average norm; the authors' code scales them to a standard deviation of 2, which is "

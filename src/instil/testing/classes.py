@@ -15,6 +15,8 @@ from instil.testing.trials import built, loss_and_gradient, samples
 def any_rank(make: Callable[[], Objective]) -> None:
     """Logits (3, 4, C) of positions give the loss of logits (12, C): classes, pixels, tokens and nodes are one code.
 
+    Positions that are not valid hold NaN on both sides, which changes nothing.
+
     A promise of the package's own losses on logits, which ``check_objective`` does not ask of others.
     """
     if not _reads_logits_alone(make()):
@@ -29,7 +31,11 @@ def any_rank(make: Callable[[], Objective]) -> None:
             return
         raise
     grid = {key: value.view(3, 4) if value.ndim else value for key, value in whole.items()}
-    again, other = _by_logits(make, _gridded(student), _gridded(teacher), grid)
+    positions = [
+        {"logits": side["logits"].masked_fill(~grid["valid"][..., None], torch.nan)}
+        for side in (_gridded(student), _gridded(teacher))
+    ]
+    again, other = _by_logits(make, positions[0], positions[1], grid)
     assert_close(loss, again, "the loss of positions (3, 4) is not that of 12 items")
     assert_close(
         gradient, other.flatten(0, 1), "the gradient of positions (3, 4) is not that of 12 items"

@@ -118,7 +118,11 @@ def _data_line(data: Mapping[str, Any]) -> str:
     counts = []
     for name in ("train", "validation", "test"):
         part = data[name]
-        labels = "" if part["labelled"] == part["samples"] else f" ({part['labelled']:,} labelled)"
+        labels = (
+            ""
+            if part["labelled"] in (None, part["samples"])
+            else f" ({part['labelled']:,} labelled)"
+        )
         counts.append(f"{name} {part['samples']:,}{labels}")
     seen = f"; the student sees {data['student_labels']:,} labels"
     return f"Data: {data['noun']}s: {', '.join(counts)}; {data['classes']:,} classes{seen}."

@@ -22,17 +22,19 @@ def data_summary(bench: Bench) -> dict[str, Any]:
 
     Returns:
         ``noun`` (such as image), ``classes`` and, for each of ``train``, ``validation`` and
-        ``test``, ``samples`` and ``labelled``. ``student_labels`` is the number of labels that the student sees.
+        ``test``, ``samples`` and ``labelled`` (None where ``data.images`` replaces the training data). ``student_labels`` is the number of labels that the student sees.
     """
     splits = bench.splits
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     seen = bench.stages[-1].train_data(bench.recipe.seeds[0])
+    # a student without training data must not open their labels, not even to count them
+    is_closed = bench.recipe.data.images is not None
     return {
         "noun": splits.train.noun,
         "classes": len(splits.classes),
         "student_labels": num_labelled(seen),
         **{
-            name: {"samples": len(part), "labelled": num_labelled(part)}
+            name: {"samples": len(part), "labelled": None if is_closed else num_labelled(part)}
             for name, part in parts.items()
         },
     }

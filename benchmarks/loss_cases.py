@@ -255,6 +255,8 @@ CASES: dict[str, Case] = {
     "skewed_forward_kl_loss": Case(LOGITS, same, tokens.skewed_forward_kl),
     "skewed_reverse_kl_loss": Case(LOGITS, same, tokens.skewed_reverse_kl),
     "todi_loss": Case(LOGITS, same, tokens.todi),
+    "bdkd_loss": Case(LOGITS, same, tokens.bdkd),
+    "alphanet_loss": Case(LOGITS, same, tokens.alphanet),
     "tvd_loss": Case(LOGITS, same, tokens.tvd),
     "akl_loss": Case(LOGITS, same, tokens.akl),
     "alpha_beta_loss": Case(LOGITS, same, tokens.alpha_beta),

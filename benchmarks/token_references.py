@@ -88,6 +88,26 @@ def todi(x: Inputs, beta: float = 1.0) -> Tensor:
     return ((weight * teacher.exp() - (1 - weight) * student.exp()) * ratio).sum(-1).mean()
 
 
+def bdkd(x: Inputs, factor: float = 3.0) -> Tensor:
+    student, teacher = logs(x)
+    student_entropy, teacher_entropy = (-(log.exp() * log).sum(-1) for log in (student, teacher))
+    forward = (teacher.exp() * (teacher - student)).sum(-1)
+    reverse = (student.exp() * (student - teacher)).sum(-1)
+    forward = forward * torch.where(teacher_entropy > student_entropy, factor, 1.0)
+    return (forward + reverse * torch.where(student_entropy > teacher_entropy, factor, 1.0)).mean()
+
+
+def alphanet(x: Inputs, clip: float = 5.0) -> Tensor:
+    student, teacher = logs(x)
+    q = student.detach().exp()
+    powers = (student - teacher).detach().exp().clamp(max=clip)
+    low = (q * (powers - 1) / 2).sum(-1)
+    high = (teacher.exp() * (teacher - student)).sum(-1)
+    surrogate = -(q * (0.5 - powers) * student).sum(-1)
+    low = low + surrogate - surrogate.detach()
+    return torch.where(low > high, low, high).mean()
+
+
 def bild(x: Inputs, top_k: int = 8, temperature: float = 3.0) -> Tensor:
     total = x.student.new_zeros(())
     first, second = torch.triu_indices(top_k, top_k, 1)

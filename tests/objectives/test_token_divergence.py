@@ -16,6 +16,8 @@ from instil.core import Batch, Objectives, Projection, Sampled, Top
 from instil.objectives import token_divergence as engine
 from instil.objectives.logits.akl import akl_loss
 from instil.objectives.logits.alpha_beta import alpha_beta_loss
+from instil.objectives.logits.alphanet import alphanet_loss
+from instil.objectives.logits.bdkd import bdkd_loss
 from instil.objectives.logits.forward_kl import ForwardKL, forward_kl_loss
 from instil.objectives.logits.jsd import JSD, jsd_loss
 from instil.objectives.logits.reverse_kl import reverse_kl_loss
@@ -67,6 +69,22 @@ def oracle_todi(p: Tensor, q: Tensor) -> Tensor:
     ratio = (p / q).log()
     weight = ratio.detach().sigmoid()
     return ((weight * p - (1 - weight) * q) * ratio).sum(-1)
+
+
+def oracle_bdkd(p: Tensor, q: Tensor, factor: float) -> Tensor:
+    p_entropy, q_entropy = (torch.special.entr(side).sum(-1) for side in (p, q))
+    forward = torch.where(p_entropy > q_entropy, factor, 1.0)
+    reverse = torch.where(q_entropy > p_entropy, factor, 1.0)
+    return forward * kl(p, q) + reverse * kl(q, p)
+
+
+def oracle_alphanet(p: Tensor, q: Tensor) -> Tensor:
+    """Divergences of the orders -1 and 1, the first clipped at 5, with the surrogate's gradient."""
+    powers = (q / p).detach().clamp(max=5)
+    low = (q.detach() * (powers - 1) / 2).sum(-1)
+    high = kl(p, q)
+    surrogate = -(q.detach() * (0.5 - powers) * q.log()).sum(-1)
+    return torch.where(low > high.detach(), low + surrogate - surrogate.detach(), high)
 
 
 def oracle_taid(p: Tensor, q: Tensor, time: float) -> Tensor:
@@ -130,6 +148,8 @@ FAMILY: dict[str, Pair] = {
         lambda p, q: (p - q).abs().sum(-1) / 2,
     ),
     "todi": (todi_loss, oracle_todi),
+    "bdkd": (bdkd_loss, lambda p, q: oracle_bdkd(p, q, 3.0)),
+    "alphanet": (alphanet_loss, oracle_alphanet),
     "alpha_beta": (alpha_beta_loss, lambda p, q: oracle_alpha_beta(p, q, 0.2, 0.7)),
     "taid": (lambda s, t, **k: taid_loss(s, t, 0.4, **k), lambda p, q: oracle_taid(p, q, 0.4)),
     "top_k": (
@@ -428,6 +448,8 @@ def test_no_gradient_reaches_the_teacher() -> None:
         "skewed_forward_kl",
         "akl",
         "todi",
+        "bdkd",
+        "alphanet",
         "tvd",
         "alpha_beta",
         "taid",
@@ -482,6 +504,8 @@ def test_zeros_in_the_place_of_padding_would_leak_a_fifth_of_the_probability() -
         "symmetric_kl",
         "akl",
         "todi",
+        "bdkd",
+        "alphanet",
         "tvd",
         "alpha_beta",
         "taid",

@@ -1,0 +1,121 @@
+"""Forward and reverse KL, balanced token by token by the entropies of both sides, in constant memory."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from annotated_types import Ge
+from torch import Tensor
+
+from instil.core import Batch, Card, Positive
+from instil.objectives.heads import Signal
+from instil.objectives.token_divergence import reduced_tokens, token_divergence
+from instil.objectives.token_objective import TokenObjective, Vocabulary
+from instil.objectives.token_terms import Side, Term, forward_kl, reverse_kl
+
+AtLeastOne = Annotated[float, Ge(1)]
+
+
+def entropy_balanced_kl(factor: float) -> Term:
+    """Sum of both KL divergences, one of them times ``factor`` (Amara et al. 2022).
+
+    The forward divergence has the factor where the teacher's entropy is larger, the reverse one
+    where the student's is. The factors are constants for the gradient.
+    """
+
+    def term(student: Side, teacher: Side) -> tuple[Tensor, Tensor]:
+        student_entropy = -torch.linalg.vecdot(student.probability, student.log)
+        teacher_entropy = -torch.linalg.vecdot(teacher.probability, teacher.log)
+        forward_value, forward_gradient = forward_kl(student, teacher)
+        reverse_value, reverse_gradient = reverse_kl(student, teacher)
+        forward = 1 + (factor - 1) * (teacher_entropy > student_entropy).to(forward_value.dtype)
+        reverse = 1 + (factor - 1) * (student_entropy > teacher_entropy).to(reverse_value.dtype)
+        value = forward * forward_value + reverse * reverse_value
+        gradient = forward_gradient.mul_(forward.unsqueeze(-1))
+        return value, gradient.add_(reverse_gradient.mul_(reverse.unsqueeze(-1)))
+
+    return term
+
+
+def bdkd_loss(
+    student: Signal,
+    teacher: Signal,
+    factor: float = 3.0,
+    temperature: float = 1.0,
+    scale: bool = True,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """Balanced divergence of teacher p and student q (Amara et al. 2022).
+
+    ``a KL(p || q) + b KL(q || p)`` for each token, with ``a = factor`` where the teacher's entropy
+    is larger than the student's, ``b = factor`` where it is smaller, and 1 otherwise.
+
+    Args:
+        student: student logits (..., V), or a projection (hidden states and head).
+        teacher: teacher logits (..., V), or a projection.
+        factor: weight of the emphasised divergence, >= 1; 1 is twice the symmetric KL.
+        temperature: softmax temperature, > 0, of the divergences and of the entropies.
+        scale: multiply by ``temperature ** 2``.
+        weight: weight of each token (...), 0 for tokens that do not count.
+        reduction: ``"mean"`` over the tokens that count, or ``"none"``.
+
+    Returns:
+        Scalar, or (...) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if tokens or classes differ, or ``factor`` is below 1.
+
+    Example:
+        >>> import torch
+        >>> bdkd_loss(torch.zeros(2, 3), torch.eye(3)[:2])
+        tensor(0.4818)
+    """
+    if not factor >= 1:
+        raise ValueError(f"factor: the weight is too small. Expected 1 or more, got {factor}.")
+    term = entropy_balanced_kl(factor)
+    values = token_divergence(student, teacher, term, temperature, weight)
+    return reduced_tokens(values * temperature**2 if scale else values, weight, reduction)
+
+
+class BDKD(TokenObjective):
+    """Sum of forward and reverse KL; the entropies of both sides choose which one weighs more.
+
+    ``factor``: weight of the emphasised divergence; the other one has weight 1.
+    ``temperature``: softmax temperature of the divergences and of the entropies.
+    ``scale``: the factor T².
+    ``vocabulary``: classes from this number on are padding, of no probability on either side.
+    """
+
+    card = Card(
+        "BD-KD: Balancing the Divergences for Online Knowledge Distillation",
+        "https://arxiv.org/abs/2212.12965",
+        "arXiv",
+        2022,
+        source="logits",
+        tasks=("classification", "language"),
+        labels=("single",),
+        deviations="The paper trains the teacher beside the student (scheme mutual); this is the student's loss, for any teacher. The weights are "
+        "those of the re-implementation in the ABKD repository, whose code has 3 where its comment has 2 and leaves out the teacher's entropy, "
+        "which has no gradient.",
+        equation=r"T^2 \big( a \, \mathrm{KL}(p^t \Vert p^s) + b \, \mathrm{KL}(p^s \Vert p^t) \big), \quad (a, b) = \begin{cases} (\lambda, 1) & "
+        r"H(p^t) > H(p^s) \\ (1, \lambda) & H(p^t) < H(p^s) \\ (1, 1) & \text{otherwise} \end{cases}",
+        use="Where the student's calibration matters: an overconfident student is spread out by the forward divergence, an underconfident one is "
+        "sharpened by the reverse divergence.",
+        pitfalls="The loss jumps by a factor where the entropies cross, so it is no smooth function of the logits. The sum is two to four times as "
+        "large as forward_kl: lower its weight.",
+    )
+
+    def __init__(
+        self,
+        factor: AtLeastOne = 3.0,
+        temperature: Positive = 1.0,
+        scale: bool = True,
+        vocabulary: Vocabulary = None,
+    ):
+        super().__init__(temperature, scale, vocabulary)
+        self.factor = factor
+
+    def term(self, batch: Batch) -> Term:
+        return entropy_balanced_kl(self.factor)

@@ -22,7 +22,8 @@ def data_summary(bench: Bench) -> dict[str, Any]:
 
     Returns:
         ``noun`` (such as image), ``classes`` and, for each of ``train``, ``validation`` and
-        ``test``, ``samples`` and ``labelled`` (None where ``data.images`` replaces the training data). ``student_labels`` is the number of labels that the student sees.
+        ``test``, ``samples`` and ``labelled`` (None where ``data.images`` replaces the training
+        data). ``student_labels`` is the number of labels that the student sees.
     """
     splits = bench.splits
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}

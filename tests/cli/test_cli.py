@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from instil.cli import app, main, methods_table
+from instil.objectives.logits.kd import KD
 from instil.recipe.packaged import packaged_recipes
 from instil.recipe.sections import Recipe
 
@@ -230,7 +231,7 @@ def test_methods_as_json_is_the_whole_catalogue(capsys: pytest.CaptureFixture[st
     assert kd[0]["options"][0] | {"description": ""} == {
         "name": "temperature",
         "type": "float > 0",
-        "default": 4.0,
+        "default": KD().temperature,
         "description": "",
     }
 

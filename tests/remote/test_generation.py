@@ -15,7 +15,8 @@ import pytest
 
 from instil.data.text import text
 from instil.remote import Server
-from instil.remote.generation import generate
+from instil.remote.generation import _useless, generate
+from instil.remote.server import Completion
 from tests.cli.test_cli import called
 from tests.remote.stub import Stub, saying, status, stub
 
@@ -152,6 +153,10 @@ def test_the_command_says_what_is_wrong(
         )
         assert (code, "--set top_k: a key of the request and its value" in error) == (2, True)
         code, _, error = called(
+            capsys, "generate", str(prompts), "--url", server.url, "--out", str(out), "--set", "n=4"
+        )
+        assert (code, "--set n: one answer of each request is kept" in error) == (2, True)
+        code, _, error = called(
             capsys,
             "generate",
             str(prompts),
@@ -217,3 +222,10 @@ def test_a_killed_command_goes_on_and_asks_nothing_twice(prompts: Path, tmp_path
         f"re: question {number}? (0)" for number in range(30)
     ]
     assert len((tmp_path / "taught.jsonl.log").read_text().splitlines()) == 30
+
+
+def test_an_empty_answer_at_the_limit_says_what_spent_the_tokens() -> None:
+    cut = _useless(Completion("", "length"))
+    assert cut.startswith("the answer is empty although it reached the limit of tokens")
+    assert _useless(Completion(" ", "stop")) == "the answer is empty"
+    assert _useless(Completion("yes", "length")) == ""

@@ -34,6 +34,11 @@ def generate(
         )
     pairs = (one.partition("=") for one in options)
     further = {key: _json_value(value, f"--set {key}") for key, _, value in pairs}
+    if further.get("n") not in (None, 1):
+        raise ValueError(
+            f"--set n: one answer of each request is kept. Expected 1, got {further['n']}. "
+            "Call generate once for each --seed"
+        )
     with Progress(console=shown, transient=True) as progress:
         task = progress.add_task("asking", total=None)
         answer(

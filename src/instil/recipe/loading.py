@@ -15,6 +15,7 @@ from instil import catalogue
 from instil.core import closest
 from instil.recipe.checking import methods, read, wrong
 from instil.recipe.errors import RecipeError, unknown
+from instil.recipe.learning_rate import default_learning_rate
 from instil.recipe.options import defaults, plain
 from instil.recipe.overrides import REPLACED, merge, override
 from instil.recipe.packaged import find_packaged, is_packaged, packaged_recipes
@@ -294,6 +295,8 @@ def _resolved(data: Mapping[str, Any]) -> dict[str, Any]:
         and isinstance(own, Mapping)
     ):
         whole["teacher_train"] = merge(whole["train"], own)
+    if (rate := default_learning_rate(whole)) is not None:
+        whole["train"] = merge(whole["train"], {"optimizer": {"lr": rate}})
     task = _task(whole["task"])
     images = whole["data"].get("images") if isinstance(whole.get("data"), Mapping) else None
     if whole.get("baselines") is None and isinstance(images, Mapping):

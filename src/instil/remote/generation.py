@@ -53,13 +53,16 @@ def generate(
 
 def _useless(answer: Completion | Refused) -> str:
     """Why there is nothing to learn of an answer, or nothing."""
-    return (
-        str(answer)
-        if isinstance(answer, Refused)
-        else ""
-        if answer.text.strip()
-        else "the answer is empty"
-    )
+    if isinstance(answer, Refused):
+        return str(answer)
+    if answer.text.strip():
+        return ""
+    if answer.finish_reason == "length":
+        return (
+            "the answer is empty although it reached the limit of tokens; a model that reasons "
+            "spends them before it answers. Raise --length"
+        )
+    return "the answer is empty"
 
 
 def _said(answer: Completion | Refused) -> dict[str, str]:

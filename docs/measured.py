@@ -109,10 +109,11 @@ COMPARED = ("alone", "label_smoothing", "pseudo_labels", "labelled_t4", DEFAULT_
 
 
 def defaults_page() -> str:
-    """The tables of ``benchmarks/defaults.json``: one per teacher and length, seeds that confirm."""
+    """The tables of ``benchmarks/defaults.json``: the choice, then one per teacher and length."""
     path = HERE.parent / "benchmarks" / "defaults.json"
-    rows = json.loads(path.read_text(encoding="utf-8"))["confirm"]
-    lines = [_kept("defaults.md")]
+    table = json.loads(path.read_text(encoding="utf-8"))
+    rows = table["confirm"]
+    lines = [_kept("defaults.md"), *_choice(table["choose"])]
     for teacher, title in CONDITIONS.items():
         for steps in sorted({row["steps"] for row in rows if row["teacher"] == teacher}):
             group = [row for row in rows if (row["teacher"], row["steps"]) == (teacher, steps)]
@@ -126,6 +127,44 @@ def defaults_page() -> str:
             ordered = sorted(group, key=lambda row: (row["share"], row["task"]))
             lines += [_default_row(row) for row in ordered]
     return "\n".join(lines) + "\n"
+
+
+ARM_TITLES = {
+    "alone": "student alone",
+    "label_smoothing": "label smoothing",
+    "pseudo_labels": "pseudo-labels",
+    "labelled_t1": "labels averaged over labelled items, KD T = 1",
+    "labelled_t4": "labels averaged over labelled items, KD T = 4 (old default)",
+    "batch_t1": "labels averaged over the batch, KD T = 1",
+    "batch_t2": "labels averaged over the batch, KD T = 2 (default)",
+    "batch_t4": "labels averaged over the batch, KD T = 4",
+    "batch_entropy": "labels averaged over the batch, KD, T by the teacher's entropy",
+    "kd_t1": "KD alone, T = 1",
+    "kd_t2": "KD alone, T = 2",
+    "pseudo_t1": "labels and pseudo-labels, KD T = 1",
+    "pseudo_t2": "labels and pseudo-labels, KD T = 2",
+}
+
+
+def _choice(rows: list[dict[str, Any]]) -> list[str]:
+    """Mean over the tasks of the difference to pseudo-labels on validation data."""
+    conditions = sorted({(row["teacher"], row["share"]) for row in rows})
+    titles = [f"{CONDITIONS[teacher]}, {100 * share:g} %" for teacher, share in conditions]
+    lines = ["", "### Choice: points above pseudo-labels on validation data, mean of the tasks", ""]
+    lines += [f"| arm | {' | '.join(titles)} |", f"|---|{'---|' * len(titles)}"]
+    for arm, title in ARM_TITLES.items():
+        means = []
+        for condition in conditions:
+            group = [row for row in rows if (row["teacher"], row["share"]) == condition]
+            gains = [_best(row, arm) - _best(row, "pseudo_labels") for row in group]
+            means.append(f"{100 * sum(gains) / len(gains):+.1f}")
+        lines.append(f"| {title} | {' | '.join(means)} |")
+    return lines
+
+
+def _best(row: dict[str, Any], arm: str) -> float:
+    """Mean accuracy of an arm at its best learning rate."""
+    return max(sum(values) / len(values) for values in row["arms"][arm].values())
 
 
 def _default_row(row: dict[str, Any]) -> str:

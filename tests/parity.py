@@ -78,6 +78,7 @@ from instil.schemes.okddip import OKDDip
 from instil.schemes.on_policy import OnPolicy
 from instil.schemes.one import ONE
 from instil.schemes.pate import PATE
+from instil.schemes.pcl import PCL
 from instil.schemes.previous_epoch import PreviousEpoch
 from instil.schemes.privileged_context import PrivilegedContext
 from instil.schemes.reused_classifier import ReusedClassifier
@@ -386,6 +387,7 @@ SCHEMES: dict[str, Callable[[], Scheme]] = {
     "sftn": lambda: SFTN(pixels(4, 1), {"cross_entropy": CrossEntropy()}, branch=pixels(3, 2)),
     "one": lambda: ONE(pixels(3, 1), plain()),
     "okddip": lambda: OKDDip(pixels(3, 1), plain()),
+    "pcl": lambda: PCL(pixels(3, 1), plain(), decay=0.6),
     "ema": lambda: Ema(net(16, 1), plain(), decay=0.9),
     "previous_epoch": lambda: PreviousEpoch(net(16, 1), {"ps_kd": PSKD(alpha=0.5)}),
     "crops": lambda: DINOScheme(

@@ -18,7 +18,9 @@ from tests.schemes.stages import images, staged, timed
 
 def made(hint_weight: float = 0.01) -> BYOT:
     torch.manual_seed(0)
-    scheme = BYOT(staged(), {"cross_entropy": CrossEntropy(), "kd": KD(3)}, hint_weight)
+    scheme = BYOT(
+        staged(), {"cross_entropy": CrossEntropy(average="labelled"), "kd": KD(3)}, hint_weight
+    )
     scheme.train().prepare(images())
     return scheme
 

@@ -58,6 +58,18 @@ class Branched(Scheme):
         """The teachers of each end, the student's own first, and losses of the scheme's own."""
         raise NotImplementedError
 
+    def combine(self, name: str, losses: Tensor) -> Tensor:
+        """Reduce the losses of one end against its teachers to one.
+
+        Args:
+            name: name of the objective.
+            losses: one loss per teacher, in the order of ``taught``.
+
+        Returns:
+            Scalar loss of the end.
+        """
+        return losses.mean()
+
     def build(self, batch: Batch) -> None:
         outputs = self.student(batch)
         stages = stages_of(outputs)
@@ -96,7 +108,8 @@ class Branched(Scheme):
         losses = {}
         for name in updates[0][0].losses:
             first, *others = (
-                torch.stack([update.losses[name] for update in of]).mean() for of in updates
+                self.combine(name, torch.stack([update.losses[name] for update in of]))
+                for of in updates
             )
             losses[name] = first + self.further_weight * torch.stack(others).sum()
         return Update(losses | own, "student", updates[0][0].keep)

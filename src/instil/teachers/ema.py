@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from instil.core import Batch, Card, Outputs, Teacher, as_net
 
@@ -30,9 +30,18 @@ class Ema(Teacher):
         return outputs
 
     @torch.no_grad()
-    def follow(self, net: nn.Module) -> None:
-        """Move towards ``net``, of the same architecture."""
+    def follow(self, net: nn.Module, decay: Tensor | None = None) -> None:
+        """Move towards ``net``.
+
+        Args:
+            net: network of the same architecture.
+            decay: decay of this update (scalar) instead of the one of the constructor.
+        """
         for slow, fast in zip(self.net.parameters(), net.parameters(), strict=True):
-            slow.lerp_(fast, 1 - self.decay)
+            if decay is None:
+                slow.lerp_(fast, 1 - self.decay)
+            else:
+                # A weight that is a tensor stays on the device; a number would wait for it.
+                slow.lerp_(fast, (1 - decay).to(slow.dtype))
         for kept, moved in zip(self.net.buffers(), net.buffers(), strict=True):
             kept.copy_(moved)

@@ -128,7 +128,7 @@ def test_the_test_above_would_fail_for_a_student_that_sees_them(
 def test_a_run_on_training_images_shows_none(tmp_path: Path) -> None:
     run_of(recipe("seeds=[0]", "baselines=[]", "train.epochs=1"), tmp_path / "with")
     assert "What the student learnt from" not in (tmp_path / "with" / "report.html").read_text()
-    assert not list((tmp_path / "with").rglob("*.png"))
+    assert not list((tmp_path / "with").rglob("distilled-*.png"))
 
 
 def test_images_of_another_source_are_borrowed_without_their_labels(tmp_path: Path) -> None:

@@ -145,8 +145,7 @@ def fingerprints(bench: Bench) -> dict[str, str]:
     recipe, splits = bench.recipe, bench.splits
     base = Path(recipe.folder)
     inputs = {
-        f"data ({name} split)": contents_of(getattr(splits, name))
-        for name in ("train", "validation", "test")
+        f"data ({name} split)": contents_of(getattr(splits, name)) for name in _opened_splits(bench)
     }
     for module in recipe.imports:
         inputs[f"imports ({module})"] = _digest(code_of(f"{module}:", base))
@@ -155,6 +154,14 @@ def fingerprints(bench: Bench) -> dict[str, str]:
         if spec.weights is not None:
             inputs[f"{path}.weights ({spec.weights})"] = file_sha256(recipe.locate(spec.weights))
     return inputs
+
+
+def _opened_splits(bench: Bench) -> tuple[str, ...]:
+    """Splits that a run reads: not the training images where the student must do without them."""
+    teachers = [spec for stage in bench.stages for spec in stage.recipe.teachers]
+    if bench.recipe.data.images is not None and all(spec.ready for spec in teachers):
+        return ("validation", "test")
+    return ("train", "validation", "test")
 
 
 def clean(folder: Path) -> None:

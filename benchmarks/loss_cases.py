@@ -274,6 +274,7 @@ CASES: dict[str, Case] = {
     "sampled_kd_loss": Case(("tokens",), lambda f, x: f(x.student, x.drawn), tokens.sampled),
     "opd_loss": Case(LOGITS, labelled, tokens.opd),
     "uld_loss": Case(LOGITS, same, tokens.uld),
+    "multilevel_ot_loss": Case(("regions",), same, tokens.multilevel_ot),
     "gold_loss": Case(LOGITS, same, tokens.jsd),
     "gold_loss apart": Case(
         LOGITS, lambda f, x: f(x.student, x.teacher, first_half(x), 0.5, (0.5, 0.5)), tokens.gold

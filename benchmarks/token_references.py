@@ -166,6 +166,22 @@ def uld(x: Inputs) -> Tensor:
     return (mine - theirs).abs().sum(-1).mean()
 
 
+def multilevel_ot(x: Inputs, top_k: int = 50, epsilon: float = 0.1) -> Tensor:
+    ranked = []
+    for side in (x.student, x.teacher):
+        probs = (side / (side.std(-1, keepdim=True) + 1e-4)).softmax(-1)
+        order = probs.detach().sum(1).argsort(-1, descending=True)[:, :top_k]
+        ranked.append(torch.take_along_dim(probs, order[:, None], -1))
+    student, teacher = ranked
+    cost = (student[:, :, None] - teacher[:, None]).abs().sum(-1)
+    plan = (-cost / epsilon).exp()
+    for _ in range(10):
+        plan = plan / plan.sum(2, keepdim=True)
+        plan = plan / plan.sum(1, keepdim=True)
+    values = (student - teacher).abs().sum(-1) - 0.1 * (teacher * student.log()).sum(-1)
+    return (values + 0.1 * (plan * cost).sum(-1)).mean()
+
+
 def opd(x: Inputs) -> Tensor:
     mine, theirs = (side.gather(-1, x.label[:, None]) for side in logs(x))
     return (mine - theirs).square().mean() / 2

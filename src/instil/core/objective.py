@@ -95,6 +95,9 @@ class Objective(Reader):
     """Whether ``forward`` and ``keep`` ignore uncounted items whatever they hold, NaN included, so
     that the outputs need no replacement first (``item_mask``)."""
 
+    relates_positions: ClassVar[bool] = False
+    """Whether the value of a position depends on the other positions of its sample."""
+
     def __init__(self) -> None:
         super().__init__()
         self.sample_weight: Weighting | None = None

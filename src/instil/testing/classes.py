@@ -19,7 +19,7 @@ def any_rank(make: Callable[[], Objective]) -> None:
 
     A promise of the package's own losses on logits, which ``check_objective`` does not ask of others.
     """
-    if not _reads_logits_alone(make()):
+    if not _reads_logits_alone(make()) or make().relates_positions:
         return
     student, teacher, batch = sample_outputs(12)
     valid = torch.arange(12) % 5 > 0

@@ -380,6 +380,8 @@ CASES: dict[str, Case] = {
     "factor_transfer_loss": Case(
         MAPS, same, None, lambda losses, x: plain.factor_transfer(losses, x)
     ),
+    "kta_loss": Case(MAPS, same, plain.kta),
+    "kta_affinity_loss": Case(MAPS, same, plain.kta_affinity),
     "fbkd_loss": Case(MAPS, lambda f, x: f(views(x, True), views(x, False), x.mask), plain.fbkd),
     "fgd_loss": Case(MAPS, lambda f, x: f(x.student, x.teacher, x.mask, 1 - x.mask), plain.fgd),
     "fitnet_loss": Case(MAPS, same, mse),

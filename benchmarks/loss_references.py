@@ -578,6 +578,20 @@ def diffkd(x: Inputs) -> Tensor:
     )
 
 
+def kta(x: Inputs) -> Tensor:
+    student, teacher = (side.flatten(1) for side in sides(x))
+    student = student / student.norm(dim=1, keepdim=True)
+    return F.l1_loss(student, teacher / teacher.norm(dim=1, keepdim=True))
+
+
+def kta_affinity(x: Inputs) -> Tensor:
+    student, teacher = (
+        F.cosine_similarity(side.flatten(2)[..., None], side.flatten(2)[..., None, :], dim=1)
+        for side in sides(x)
+    )
+    return F.mse_loss(student, teacher)
+
+
 def factor_transfer(losses: ModuleType, x: Inputs) -> Callable[[], Tensor]:
     loss = losses.FTLoss(paraphraser_path="m", translator_path="m")
     return lambda: loss({"m": {"output": x.student}}, {"m": {"output": x.teacher}})

@@ -107,8 +107,8 @@ def test_gradients_are_those_of_central_differences(standardize: bool) -> None:
 
 def test_an_impossible_token_has_no_rank_and_no_part_in_the_deviation() -> None:
     column = torch.full((2, 3, 1), -torch.inf, dtype=torch.float64)
-    padded = [torch.cat([side, column], -1) for side in (STUDENT, TEACHER)]
-    value = multilevel_ot_loss(*padded, 4)
+    student, teacher = (torch.cat([side, column], -1) for side in (STUDENT, TEACHER))
+    value = multilevel_ot_loss(student, teacher, 4)
     assert torch.allclose(value, multilevel_ot_loss(STUDENT, TEACHER, 4))
     flat = torch.zeros(1, 1, 4, requires_grad=True)
     (gradient,) = torch.autograd.grad(unit_deviation(flat).sum(), flat)

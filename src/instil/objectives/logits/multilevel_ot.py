@@ -210,8 +210,11 @@ class MultilevelOT(SpanObjective):
         self.epsilon, self.iterations = epsilon, iterations
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        logits = (_scaled(side["logits"], self.standardize) for side in (student, teacher))
-        log_student, log_teacher = self.distributions(*logits, batch, self.temperature)
+        student_logits = _scaled(student["logits"], self.standardize)
+        teacher_logits = _scaled(teacher["logits"], self.standardize)
+        log_student, log_teacher = self.distributions(
+            student_logits, teacher_logits, batch, self.temperature
+        )
         weight = self.weight(batch)
         counted = (weight > 0).view(*weight.shape, *[1] * (log_student.ndim - 1 - weight.ndim))
         terms = multilevel_terms(

@@ -33,8 +33,8 @@ def weighting_advice(stage: Bench) -> list[str]:
     counts = f"{num_labels:,} labels of {len(samples):,} {samples.noun}s"
     return [
         f"objectives.{name}.average: labelled gives {counts} the weight of all of them. "
-        "With 1 and 10 % of the labels that was below pseudo-labels in 12 of 14 measured cases, "
-        "and average: batch clearly in none (docs/defaults.md). Use average: batch"
+        "With 1 and 10 % of the labels and a teacher that knows all, that was below pseudo-labels "
+        "in 12 of 14 cases, average: batch clearly in none (docs/defaults.md). Use average: batch"
         for name, objective in objectives.items()
         if _is_label_loss(objective) and objective.average == "labelled"
     ]

@@ -80,6 +80,8 @@ class DLB(KD):
         counts = counts.view(*counts.shape, *[1] * (logits.ndim - 1 - counts.ndim)).expand(
             logits.shape[:-1]
         )
+        # Rows that do not count hold stand-ins that depend on the micro-batch: they are not kept.
+        logits = torch.where(counts.unsqueeze(-1), logits, 0.0)
         return {"index": batch["index"], "logits": logits, "counts": counts}
 
     def after_step(self, kept: dict[str, Tensor]) -> None:

@@ -51,7 +51,7 @@ def test_a_clear_gain_has_no_warning() -> None:
         ),
         (
             {"pseudo_labels": [0.8, 0.81, 0.82], "distilled": [0.7, 0.71, 0.72]},
-            "distillation does not do clearly better than the teacher's hard pseudo-labels here",
+            "distillation does clearly worse than the teacher's hard pseudo-labels here",
         ),
         (
             {"teacher": [0.3], "alone": [0.5, 0.5, 0.5], "distilled": [0.7, 0.71, 0.72]},

@@ -257,6 +257,7 @@ CASES: dict[str, Case] = {
     "todi_loss": Case(LOGITS, same, tokens.todi),
     "bdkd_loss": Case(LOGITS, same, tokens.bdkd),
     "alphanet_loss": Case(LOGITS, same, tokens.alphanet),
+    "sparse_soft_labels_loss": Case(LOGITS, same, tokens.sparse_soft_labels),
     "tvd_loss": Case(LOGITS, same, tokens.tvd),
     "akl_loss": Case(LOGITS, same, tokens.akl),
     "alpha_beta_loss": Case(LOGITS, same, tokens.alpha_beta),

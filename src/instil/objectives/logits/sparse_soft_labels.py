@@ -1,0 +1,125 @@
+"""Soft labels from the few likeliest classes of the teacher, as they are recovered from a small record."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Ge
+from torch import Tensor
+
+from instil.core import Batch, Card, Positive, closest, full
+from instil.objectives.logit_objective import (
+    LogitObjective,
+    kl_divergence,
+    reduced,
+    require_same_logits,
+)
+
+Form = Literal["smoothing", "renormalize"]
+FORMS = ("smoothing", "renormalize")
+
+
+def recovered_labels(teacher_probs: Tensor, k: int, form: Form = "smoothing") -> Tensor:
+    """Soft labels that keep only the ``k`` likeliest classes.
+
+    Args:
+        teacher_probs: class probabilities (..., C).
+        k: number of classes that are kept; all of them where there are fewer.
+        form: ``"smoothing"`` spreads the rest of the probability evenly over the other classes of
+            probability above 0; ``"renormalize"`` divides the kept probabilities by their sum.
+
+    Returns:
+        Probabilities (..., C).
+    """
+    values, index = teacher_probs.topk(min(k, teacher_probs.shape[-1]), -1)
+    total = values.sum(-1, keepdim=True)
+    if form == "renormalize":
+        return torch.zeros_like(teacher_probs).scatter(-1, index, values / total)
+    possible = teacher_probs > 0
+    others = (possible.sum(-1, keepdim=True) - values.shape[-1]).clamp_min(1)
+    share = (1 - total).clamp_min(0) / others
+    spread = torch.where(possible, share, 0.0)
+    return spread.scatter(-1, index, values)
+
+
+def sparse_soft_labels_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    k: int = 5,
+    form: Form = "smoothing",
+    temperature: float = 1.0,
+    reduction: str = "mean",
+) -> Tensor:
+    """Distillation from sparse soft labels (Shen and Xing 2022).
+
+    ``temperature ** 2`` times the KL divergence from the recovered labels to the student.
+
+    Args:
+        student_logits: (..., C).
+        teacher_logits: (..., C).
+        k: number of the teacher's classes that are kept, >= 1.
+        form: ``"smoothing"`` (Marginal Smoothing) or ``"renormalize"`` (Marginal Re-Norm).
+        temperature: softmax temperature of both sides, > 0.
+        reduction: ``"mean"`` or ``"none"`` (one value per item).
+
+    Returns:
+        Scalar, or (...) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes differ, or the form or the reduction is unknown.
+
+    Example:
+        >>> import torch
+        >>> sparse_soft_labels_loss(torch.zeros(2, 3), torch.eye(3)[:2], k=1)
+        tensor(0.1233)
+    """
+    require_same_logits(student_logits, teacher_logits)
+    if form not in FORMS:
+        raise ValueError(f"form: unknown value. Expected one of {FORMS}; {closest(form, FORMS)}")
+    teacher_probs = (full(teacher_logits) / temperature).softmax(-1)
+    student = (full(student_logits) / temperature).log_softmax(-1)
+    target = recovered_labels(teacher_probs, k, form).log()
+    return reduced(temperature**2 * kl_divergence(target, student), reduction)
+
+
+class SparseSoftLabels(LogitObjective):
+    """Knowledge distillation from the teacher's few likeliest classes, the rest filled in.
+
+    ``k``: number of the teacher's classes that are kept.
+    ``form``: smoothing spreads the rest of the probability evenly; renormalize scales the kept probabilities to sum to 1.
+    ``temperature``: softmax temperature of both sides.
+    """
+
+    card = Card(
+        "A Fast Knowledge Distillation Framework for Visual Recognition",
+        "https://arxiv.org/abs/2112.01528",
+        "ECCV",
+        2022,
+        source="logits",
+        tasks=("classification", "language"),
+        labels=("single",),
+        zero_at_match=False,
+        deviations="The authors record the labels of many crops before training; here they are cut from the teacher's logits of the same view. The "
+        "constant entropy of the labels is subtracted. Only classes of probability above 0 share the rest.",
+        equation=r"T^2 \, \mathrm{KL}(\hat p \Vert p^s), \quad \hat p_c = \begin{cases} p^t_c & c \in \mathrm{top}_k \\ "
+        r"\frac{1 - \sum_{j \in \mathrm{top}_k} p^t_j}{C - k} & \text{otherwise} \end{cases}",
+        use="To see what a record of k classes would lose, or to drop the teacher's noisy tail: the paper keeps 5 to 10 of 1000 classes.",
+        pitfalls="renormalize asks for no probability outside the k classes, so the student becomes overconfident. Over a large vocabulary the even "
+        "rest is far from the teacher's: top_k counts it as one class, and sampled_kd (Sparse Logit Sampling) has no bias.",
+    )
+
+    def __init__(
+        self,
+        k: Annotated[int, Ge(1)] = 5,
+        form: Form = "smoothing",
+        temperature: Positive = 1.0,
+        standardize: bool = False,
+    ):
+        super().__init__(standardize)
+        self.k, self.form, self.temperature = k, form, temperature
+
+    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
+        return sparse_soft_labels_loss(
+            student, teacher, self.k, self.form, self.temperature, "none"
+        )

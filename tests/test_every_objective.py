@@ -60,7 +60,7 @@ LENGTH = {
     "language": 3,
     "sentence_embedding": 3,
 }
-ON_THEIR_OWN = {"bake", "cs_kd", "ctkd", "ddgsd", "sad", "tf_kd", "ttm", "wttm"}
+ON_THEIR_OWN = {"bake", "cs_kd", "ctkd", "ddgsd", "multilevel_ot", "sad", "tf_kd", "ttm", "wttm"}
 """Losses that begin near zero with an untrained student, or whose learned part pulls the other way: beside a label loss they rise."""
 
 

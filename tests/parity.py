@@ -66,6 +66,7 @@ from instil.schemes.dks import DKS
 from instil.schemes.ema import Ema
 from instil.schemes.fast_data_free import FastDataFree
 from instil.schemes.fcfd import FCFD
+from instil.schemes.ffl import FFL
 from instil.schemes.folded_transform import FoldedTransform
 from instil.schemes.frskd import FRSKD
 from instil.schemes.iad import IAD
@@ -387,6 +388,7 @@ SCHEMES: dict[str, Callable[[], Scheme]] = {
     "sftn": lambda: SFTN(pixels(4, 1), {"cross_entropy": CrossEntropy()}, branch=pixels(3, 2)),
     "one": lambda: ONE(pixels(3, 1), plain()),
     "okddip": lambda: OKDDip(pixels(3, 1), plain()),
+    "ffl": lambda: FFL(pixels(3, 1), plain()),
     "pcl": lambda: PCL(pixels(3, 1), plain(), decay=0.6),
     "ema": lambda: Ema(net(16, 1), plain(), decay=0.9),
     "previous_epoch": lambda: PreviousEpoch(net(16, 1), {"ps_kd": PSKD(alpha=0.5)}),

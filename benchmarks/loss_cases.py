@@ -159,17 +159,17 @@ CASES: dict[str, Case] = {
     "kd_loss": Case(
         TOKENS,
         same,
-        lambda x: 16 * kl(x.student, x.teacher, 4),
-        through(sides, lambda m: m.KDLoss(**WHERE, temperature=4.0, alpha=0.0)),
+        lambda x: 4 * kl(x.student, x.teacher, 2),
+        through(sides, lambda m: m.KDLoss(**WHERE, temperature=2.0, alpha=0.0)),
     ),
     "kd_loss multi_label": Case(
         LOGITS,
         lambda f, x: f(x.student, x.teacher, multi_label=True),
         lambda x: (
-            16
+            4
             * (
-                F.binary_cross_entropy_with_logits(x.student / 4, torch.sigmoid(x.teacher / 4))
-                - plain.bernoulli_entropy(x.teacher / 4)
+                F.binary_cross_entropy_with_logits(x.student / 2, torch.sigmoid(x.teacher / 2))
+                - plain.bernoulli_entropy(x.teacher / 2)
             )
         ),
     ),

@@ -110,13 +110,15 @@ def alphanet(x: Inputs, clip: float = 5.0) -> Tensor:
 
 def sparse_soft_labels(x: Inputs, k: int = 5) -> Tensor:
     probs = x.teacher.softmax(-1)
+    k = min(k, probs.shape[-1])
     values, index = probs.topk(k, -1)
-    rest = (1 - values.sum(-1, keepdim=True)) / (probs.shape[-1] - k)
+    rest = (1 - values.sum(-1, keepdim=True)) / max(probs.shape[-1] - k, 1)
     return kl(x.student, rest.expand_as(probs).scatter(-1, index, values).log())
 
 
 def bild(x: Inputs, top_k: int = 8, temperature: float = 3.0) -> Tensor:
     total = x.student.new_zeros(())
+    top_k = min(top_k, x.student.shape[-1])
     first, second = torch.triu_indices(top_k, top_k, 1)
     for leading in (x.teacher, x.student):
         index = leading.topk(top_k, -1).indices

@@ -47,6 +47,27 @@ def test_contracts(peers: int) -> None:
     )
 
 
+def test_contracts_with_a_crop_for_each_peer() -> None:
+    objectives = {"cross_entropy": CrossEntropy(), "kd": KD()}
+    check_scheme(lambda: PCL(staged(), objectives, crop_scale=0.5, flip=True), images)
+
+
+def test_each_peer_and_its_average_see_the_crop_of_the_peer() -> None:
+    scheme = prepared_scheme(crop_scale=0.3)
+    batch = scheme.before_step(timed())
+    views = batch["views"]
+    assert views.shape == (16, 3, 1, 6, 6)
+    assert not torch.equal(views[:, 0], views[:, 1])
+    ends, _ = scheme.observe(batch)
+    means = scheme.mean_logits(batch)
+    for peer in range(3):
+        alone = scheme.ends(scheme.student({"image": views[:, peer]}))[peer]
+        for role in ("logits", "embedding"):
+            assert torch.allclose(ends[peer][role], alone[role], atol=1e-6)
+        # The averages start as copies of the peers.
+        assert torch.allclose(means[peer], alone["logits"], atol=1e-6)
+
+
 def test_losses_match_the_formula_of_the_paper() -> None:
     scheme, batch = prepared_scheme(), timed()
     for average in (scheme.mean_student, *scheme.mean_branches):
@@ -125,3 +146,8 @@ def test_errors_name_what_is_missing() -> None:
         PCL(nets.net(), {"cross_entropy": CrossEntropy()}).prepare(nets.batch())
     with pytest.raises(ValueError, match="Expected 'label' in the batch, got image"):
         PCL(staged(), {"kd": KD()}).prepare({"image": images()["image"]})
+    scheme = PCL(nets.net(), {"cross_entropy": CrossEntropy()}, crop_scale=0.5)
+    with pytest.raises(ValueError, match=r"scheme.crop_scale: .* Set crop_scale: null"):
+        scheme.before_step(nets.batch())
+    with pytest.raises(ValueError, match=r"scheme.flip: .* Expected crop_scale in"):
+        PCL(staged(), {"kd": KD()}, flip=True)

@@ -93,13 +93,24 @@ class Branched(Scheme):
             *(branch(stages[origin]) for branch, origin in zip(self.further, origins, strict=True)),
         ]
 
+    def observe(self, batch: Batch) -> tuple[list[Outputs], tuple[Tensor, ...]]:
+        """Run the student and the branches on the batch of a step.
+
+        Args:
+            batch: the batch of this step.
+
+        Returns:
+            Outputs of the ends, the student's first, and the stages of the student.
+        """
+        outputs = self.student(batch)
+        return self.ends(outputs), stages_of(outputs)
+
     def step(self, batch: Batch) -> Iterator[Update]:
         yield self.compare(batch)
 
     def compare(self, batch: Batch) -> Update:
         """The objectives' update, over all ends and their teachers, with the scheme's own losses."""
-        outputs = self.student(batch)
-        ends, stages = self.ends(outputs), stages_of(outputs)
+        ends, stages = self.observe(batch)
         teachers, own = self.taught(ends, stages, batch)
         updates = [
             [self.objectives(end, teacher, batch) for teacher in of]

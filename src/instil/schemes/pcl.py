@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Lt
+from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from instil.core import UNLABELLED, Batch, Card, Objective, Objectives, Outputs, full, items, mean
 from instil.schemes.branches import Branched, stages_of
+from instil.schemes.crops import random_crops
+from instil.schemes.spots import averaged
 from instil.teachers.ema import Ema
 
 
@@ -49,6 +51,11 @@ class PCL(Branched):
 
     ``peers``: number of peers, the student included (3 in the paper).
     ``decay``: upper limit of the decay of the moving averages; it is 1 - 1 / g at step g before.
+    ``crop_scale``: each peer sees a crop of its own with at least this share of the image, as in the
+    paper; null: all peers see the image of the batch.
+    ``flip``: mirror half of the crops.
+
+    Raises ValueError for ``crop_scale`` where the batch has no ``image`` (N, C, H, W).
     """
 
     card = Card(
@@ -59,14 +66,15 @@ class PCL(Branched):
         source="online",
         algorithms=("multi-teacher", "adaptive"),
         labels=("single",),
-        deviations="All peers see the same view of an image; the paper augments it anew for each peer. A branch is two convolutions without "
-        "BatchNorm and a linear layer; the paper repeats the last stage. The ramp-up of the distillation weight is a schedule in the recipe. "
-        "The averages are evaluated with the running statistics of BatchNorm.",
+        deviations="All peers see the same view of an image unless crop_scale is set; the paper augments it anew for each peer. "
+        "A branch is two convolutions without BatchNorm and a linear layer; the paper repeats the last stage. The ramp-up of "
+        "the distillation weight is a schedule in the recipe. The averages are evaluated with the running statistics of "
+        "BatchNorm.",
         equation=r"\sum_j \mathrm{CE}(z^j, y) + \mathrm{CE}(z^e, y) + T^2 \sum_j \left( \mathrm{KL}(p^e_T \Vert p^j_T) + "
         r"\frac{1}{m-1} \sum_{l \ne j} \mathrm{KL}(\bar p^l_T \Vert p^j_T) \right), \quad z^e = W [f^1, \ldots, f^m]",
         use="One network, no teacher, one run, where the ensemble of `one` stops improving: the ensemble has a classifier of its own.",
-        pitfalls="Each step has a second forward pass, of the averages, without gradients. Untrained peers teach noise: raise the weight of kd "
-        "from 0 by a schedule. The ensemble needs labels.",
+        pitfalls="Each step has a second forward pass, of the averages, without gradients; crop_scale multiplies both passes by "
+        "the number of peers. Untrained peers teach noise: raise the weight of kd from 0 by a schedule. The ensemble needs labels.",
     )
 
     def __init__(
@@ -75,9 +83,17 @@ class PCL(Branched):
         objectives: Objectives | Mapping[str, Objective],
         peers: Annotated[int, Ge(2)] = 3,
         decay: Annotated[float, Ge(0), Lt(1)] = 0.999,
+        crop_scale: Annotated[float, Gt(0), Le(1)] | None = None,
+        flip: bool = False,
     ):
         super().__init__(student, objectives)
+        if flip and crop_scale is None:
+            raise ValueError(
+                "scheme.flip: only crops are mirrored. Expected crop_scale in (0, 1], got null. Set "
+                "crop_scale, or flip: false"
+            )
         self.peers, self.decay = peers, decay
+        self.crop_scale, self.flip = crop_scale, flip
         self.ensemble_head: nn.Linear | None = None
         self.mean_student: Ema | None = None
         self.mean_branches = nn.ModuleList()
@@ -97,6 +113,45 @@ class PCL(Branched):
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         return {**super().counts(batch), "ensemble": _labelled_items(batch).sum()}
+
+    def before_step(self, batch: Batch) -> Batch:
+        """Add one crop per peer as ``views`` (N, peers, C, H, W) where ``crop_scale`` is set."""
+        if self.crop_scale is None:
+            return batch
+        if "image" not in batch or batch["image"].ndim != 4:
+            raise ValueError(
+                f"scheme.crop_scale: crops need images. Expected 'image' (N, C, H, W) in the batch, got "
+                f"{', '.join(batch)}. Set crop_scale: null"
+            )
+        crops = random_crops(batch, self.peers, (self.crop_scale, 1.0), flip=self.flip, salt=21)
+        return batch | {"views": crops}
+
+    def observe(self, batch: Batch) -> tuple[list[Outputs], tuple[Tensor, ...]]:
+        outputs = self._outputs_per_peer(self.student, batch)
+        stages = stages_of(outputs[0])
+        student_end: Outputs = {
+            "logits": outputs[0]["logits"],
+            "embedding": averaged(full(stages[-1])),
+        }
+        origins = self.origins(len(stages))
+        branches = [
+            branch(own["features"][origin])
+            for branch, own, origin in zip(self.further, outputs[1:], origins, strict=True)
+        ]
+        return [student_end, *branches], stages
+
+    def _outputs_per_peer(self, net: nn.Module, batch: Batch) -> list[Outputs]:
+        """Outputs of ``net`` for the image that each peer sees."""
+        views: Tensor | None = batch.get("views")
+        if views is None:
+            return [net(batch)] * self.peers
+        outputs = net({"image": views.transpose(0, 1).flatten(0, 1)})
+        logits = outputs["logits"].chunk(self.peers)
+        stages = [stage.chunk(self.peers) for stage in stages_of(outputs)]
+        return [
+            {"logits": logits[peer], "features": tuple(stage[peer] for stage in stages)}
+            for peer in range(self.peers)
+        ]
 
     def ensemble_logits(self, ends: list[Outputs]) -> Tensor:
         """Compute the logits (N, C) of the ensemble from the embeddings of all peers.
@@ -122,14 +177,13 @@ class PCL(Branched):
             One tensor a peer, the student's first.
         """
         assert self.mean_student is not None
-        outputs = self.mean_student(batch)
-        stages = stages_of(outputs)
-        origins = self.origins(len(stages))
+        outputs = self._outputs_per_peer(self.mean_student, batch)
+        origins = self.origins(len(stages_of(outputs[0])))
         branches = [
-            branch({"stage": stages[origin]})["logits"]
-            for branch, origin in zip(self.mean_branches, origins, strict=True)
+            branch({"stage": own["features"][origin]})["logits"]
+            for branch, own, origin in zip(self.mean_branches, outputs[1:], origins, strict=True)
         ]
-        return [outputs["logits"], *branches]
+        return [outputs[0]["logits"], *branches]
 
     def taught(
         self, ends: list[Outputs], stages: tuple[Tensor, ...], batch: Batch

@@ -98,7 +98,7 @@ class BDKD(TokenObjective):
         labels=("single",),
         deviations="The paper trains the teacher beside the student (scheme mutual); this is the student's loss, for any teacher. The weights are "
         "those of the re-implementation in the ABKD repository, whose code has 3 where its comment has 2 and leaves out the teacher's entropy, "
-        "which has no gradient.",
+        "which has no gradient. Not yet compared with the text of the paper or numbers of its authors' code.",
         equation=r"T^2 \big( a \, \mathrm{KL}(p^t \Vert p^s) + b \, \mathrm{KL}(p^s \Vert p^t) \big), \quad (a, b) = \begin{cases} (\lambda, 1) & "
         r"H(p^t) > H(p^s) \\ (1, \lambda) & H(p^t) < H(p^s) \\ (1, 1) & \text{otherwise} \end{cases}",
         use="Where the student's calibration matters: an overconfident student is spread out by the forward divergence, an underconfident one is "

@@ -101,7 +101,8 @@ class SparseSoftLabels(LogitObjective):
         labels=("single",),
         zero_at_match=False,
         deviations="The authors record the labels of many crops before training; here they are cut from the teacher's logits of the same view. The "
-        "constant entropy of the labels is subtracted. Only classes of probability above 0 share the rest.",
+        "constant entropy of the labels is subtracted. Only classes of probability above 0 share the rest. "
+        "Not yet compared with the text of the paper or numbers of its authors' code.",
         equation=r"T^2 \, \mathrm{KL}(\hat p \Vert p^s), \quad \hat p_c = \begin{cases} p^t_c & c \in \mathrm{top}_k \\ "
         r"\frac{1 - \sum_{j \in \mathrm{top}_k} p^t_j}{C - k} & \text{otherwise} \end{cases}",
         use="To see what a record of k classes would lose, or to drop the teacher's noisy tail: the paper keeps 5 to 10 of 1000 classes.",

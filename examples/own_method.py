@@ -16,8 +16,10 @@ def jensen_shannon_loss(
     student: Tensor, teacher: Tensor, temperature: float = 2.0, reduction: str = "mean"
 ) -> Tensor:
     """T² times the Jensen-Shannon divergence of the softened distributions; logits (..., C) give (...) for reduction ``none``."""
+    # A finite floor: a class of probability 0 on both sides adds 0, where -inf would give NaN.
     student, teacher = (
-        (full(logits) / temperature).log_softmax(-1) for logits in (student, teacher)
+        (full(logits) / temperature).log_softmax(-1).clamp_min(-1e30)
+        for logits in (student, teacher)
     )
     middle = torch.logaddexp(student, teacher) - torch.tensor(2.0).log()
     values = (

@@ -270,7 +270,7 @@ def test_a_file_that_was_just_put_there_is_found(
         "from torch import Tensor\n"
         "from instil.core import Card, Objective\n\n"
         "class LateLoss(Objective):\n"
-        '    card = Card("late")\n\n'
+        '    card = Card("late", finite_logits=True)\n\n'
         "    def forward(self, student, teacher, batch) -> Tensor:\n"
         "        return (student['logits'] - teacher['logits']).square().sum(1)\n"
     )

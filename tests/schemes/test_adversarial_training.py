@@ -19,7 +19,7 @@ from tests.schemes.robust import images, net, timed
 def make(**options: float) -> AdversarialTraining:
     scheme = AdversarialTraining(
         net(2),
-        {"cross_entropy": CrossEntropy()},
+        {"cross_entropy": CrossEntropy(average="labelled")},
         **{"epsilon": 0.2, "step_size": 0.05, "attack_steps": 3} | options,
     )
     scheme.prepare(images())

@@ -14,7 +14,7 @@ from tests.schemes.stages import images, staged, timed
 
 def made(weight: float = 0.25) -> DeepSupervision:
     torch.manual_seed(0)
-    return DeepSupervision(staged(), {"cross_entropy": CrossEntropy()}, weight)
+    return DeepSupervision(staged(), {"cross_entropy": CrossEntropy(average="labelled")}, weight)
 
 
 def test_contracts() -> None:

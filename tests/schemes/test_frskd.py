@@ -20,7 +20,11 @@ def made() -> FRSKD:
     torch.manual_seed(0)
     return FRSKD(
         staged(),
-        {"cross_entropy": CrossEntropy(), "kd": KD(4), "attention_transfer": AttentionTransfer()},
+        {
+            "cross_entropy": CrossEntropy(average="labelled"),
+            "kd": KD(4),
+            "attention_transfer": AttentionTransfer(),
+        },
     )
 
 

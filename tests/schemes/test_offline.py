@@ -38,7 +38,10 @@ def test_its_losses_are_those_of_its_objectives_with_their_weights() -> None:
     scheme = Offline(
         student,
         Frozen(teacher),
-        Objectives({"cross_entropy": CrossEntropy(), "kd": KD(temperature=3)}, {"kd": 0.25}),
+        Objectives(
+            {"cross_entropy": CrossEntropy(average="labelled"), "kd": KD(temperature=3)},
+            {"kd": 0.25},
+        ),
     )
     scheme.prepare(batch())
     engine = Engine("cpu")

@@ -42,7 +42,7 @@ def test_labels_are_those_of_given_text_alone() -> None:
     scheme = OnPolicy(
         net(8),
         Frozen(net(8, 1)),
-        {"reverse_kl": ReverseKL(), "cross_entropy": CrossEntropy()},
+        {"reverse_kl": ReverseKL(), "cross_entropy": CrossEntropy(average="labelled")},
         1.0,
         END,
     )

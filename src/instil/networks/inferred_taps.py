@@ -37,6 +37,10 @@ def infer_taps(model: nn.Module, call: Callable[[nn.Module, Batch], Outputs], ba
     try:
         with dry(model):
             outputs = call(model, batch)
+    except (RuntimeError, ValueError, TypeError, IndexError, KeyError):
+        # A model that does not read this batch, such as a generator of images, has no taps to
+        # find; where it ought to read it, the first forward pass names the error.
+        return {}
     finally:
         for hook in hooks:
             hook.remove()

@@ -108,7 +108,7 @@ def test_one_teacher_is_kd_and_a_hint() -> None:
     hint = (student["features"][0] - teacher["features"][0]).square().flatten(1).mean(1)
     assert torch.allclose(
         objective(student, teacher, batch),
-        kd_loss(student["logits"], teacher["logits"], reduction="none") + 2 * hint,
+        kd_loss(student["logits"], teacher["logits"], 4.0, reduction="none") + 2 * hint,
     )
 
 

@@ -60,13 +60,13 @@ def test_a_teacher_that_is_right_is_left_alone_and_the_unlabelled_do_not_count(
     right = teacher.argmax(1)
     torch.testing.assert_close(
         probability_shift_loss(student, teacher, right, correction=correction),
-        kd_loss(student, teacher),
+        kd_loss(student, teacher, temperature=4.0),
     )
     right[2] = -100
     rest = torch.tensor([0, 1, 3, 4])
     torch.testing.assert_close(
         probability_shift_loss(student, teacher, right, correction=correction),
-        kd_loss(student[rest], teacher[rest]),
+        kd_loss(student[rest], teacher[rest], temperature=4.0),
     )
 
 

@@ -466,7 +466,13 @@ def started(out: Path, cache: Path) -> subprocess.Popen[str]:
     ]
     environment = os.environ | {"INSTIL_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        # A test run in the background of a shell ignores SIGINT, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     until = time.monotonic() + 60
     while (

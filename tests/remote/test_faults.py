@@ -321,7 +321,11 @@ def test_an_interrupt_ends_at_once(tmp_path: Path) -> None:
     with stub(delay=30.0) as server:
         arguments = [str(prompts), "--url", server.url, "--out", str(tmp_path / "out")]
         process = subprocess.Popen(
-            [sys.executable, "-c", HANGING, *arguments], stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", HANGING, *arguments],
+            stderr=subprocess.PIPE,
+            text=True,
+            # A test run in the background of a shell ignores SIGINT, and so would its children.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         while server.open < 8:
             assert process.poll() is None

@@ -114,8 +114,7 @@ class Objectives(nn.ModuleDict):
 
     def reads(self, side: str) -> set[str]:
         """All roles that are read of ``side``."""
-        readers = [part for part in self.modules() if isinstance(part, Reader)]
-        return {role for reader in readers for role in reader.reads.get(side, ())}
+        return _roles_read(self, side)
 
     @property
     def differentiates(self) -> bool:
@@ -208,15 +207,10 @@ class Objectives(nn.ModuleDict):
         if "teacher_valid" in batch and counted.ndim == 2:
             # The teacher reads tokens of another tokenizer at other positions.
             of_teacher = (batch["teacher_valid"] > 0) & counted.any(1, keepdim=True)
-        readers = [part for part in objective.modules() if isinstance(part, Reader)]
-        roles = {
-            side: tuple({role for reader in readers for role in reader.reads.get(side, ())})
-            for side in ("student", "teacher")
-        }
         if not objective.differentiates:
             # A copy of the outputs has no gradient by the input: such objectives replace themselves.
-            student = replace_in_outputs(student, roles["student"], counted)
-            teacher = replace_in_outputs(teacher, roles["teacher"], of_teacher)
+            student = replace_in_outputs(student, _roles_read(objective, "student"), counted)
+            teacher = replace_in_outputs(teacher, _roles_read(objective, "teacher"), of_teacher)
         return student, teacher, replace_in_batch(batch, counted)
 
     @staticmethod
@@ -328,3 +322,9 @@ def mean_of_positions(factor: Tensor, valid: Tensor) -> Tensor:
     counts = valid if valid.shape == factor.shape else torch.ones_like(factor)
     total = counts.flatten(1).sum(1).clamp_min(1)
     return torch.where(counts > 0, factor * counts, 0.0).flatten(1).sum(1) / total
+
+
+def _roles_read(module: nn.Module, side: str) -> set[str]:
+    """Roles of ``side`` that a module and its parts, such as sample weights, read."""
+    readers = [part for part in module.modules() if isinstance(part, Reader)]
+    return {role for reader in readers for role in reader.reads.get(side, ())}

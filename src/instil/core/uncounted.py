@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -73,7 +74,7 @@ def every_item_counts(counted: Tensor) -> bool:
     return on_host and bool(counted.all())
 
 
-def replace_in_outputs(outputs: Outputs, roles: tuple[str, ...], counted: Tensor) -> Outputs:
+def replace_in_outputs(outputs: Outputs, roles: Iterable[str], counted: Tensor) -> Outputs:
     """Outputs in which the uncounted items of ``roles`` are replaced; all other roles are the same.
 
     Args:

@@ -15,9 +15,7 @@ from instil.objectives.logit_objective import (
     reduced,
     require_same_logits,
 )
-
-EXCLUDED = -1e30
-"""Finite stand-in for the logit of a pair with an impossible class."""
+from instil.objectives.token_terms import FLOOR
 
 
 def bild_loss(
@@ -74,7 +72,7 @@ def _pairwise_kl(student_top: Tensor, teacher_top: Tensor) -> Tensor:
     for logits in (teacher_top, student_top):
         logits = logits.masked_fill(impossible, 0.0)
         difference = logits[..., first] - logits[..., second]
-        log_probabilities.append(difference.masked_fill(excluded, EXCLUDED).log_softmax(-1))
+        log_probabilities.append(difference.masked_fill(excluded, FLOOR).log_softmax(-1))
     return kl_divergence(*log_probabilities)
 
 

@@ -1,4 +1,4 @@
-"""Fingerprint of the numbers of the package, to prove that a change of names or layout changes no number.
+"""Fingerprint of the package's numbers: proof that a change of names or layout changes none.
 
 ``python -m tests.fingerprint record FILE`` writes hashes of three kinds of numbers, and
 ``python -m tests.fingerprint compare FILE`` computes them again and lists the differences:
@@ -7,8 +7,9 @@
 - ``parity``: final weights of every scheme in the parity table, trained in one process;
 - ``recipes``: weights of the student of every packaged recipe after two steps with seed 0.
 
-``compare`` ignores names that the file does not have. ``--only golden`` (or ``parity``, ``recipes``) restricts both commands to one kind. The hashes hold
-for one machine and one version of torch.
+``compare`` ignores names that the file does not have. ``--only golden`` (or ``parity``,
+``recipes``) restricts both commands to one kind. The hashes hold for one machine and one version
+of torch.
 """
 
 from __future__ import annotations

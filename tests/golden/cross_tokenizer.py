@@ -11,8 +11,8 @@ from torch import Tensor
 from instil.core import UNLABELLED
 from instil.data.alignment import spans
 from instil.objectives.dual_space import Divergence, student_space, teacher_space, through
-from instil.objectives.logits.dskd_cma import cross_attention, embedded
-from instil.objectives.logits.gold import hybrid
+from instil.objectives.logits.dskd_cma import cross_attention, token_pair_embeddings
+from instil.objectives.logits.gold import hybrid_divergence
 from instil.objectives.logits.uld import uld_loss
 from instil.objectives.span_objective import at, merged, partners, sorted_distance, span_ends
 from tests.golden.cases import Case
@@ -139,7 +139,7 @@ def gold(case: Case) -> Tensor:
     weights = None if matched is None or unmatched is None else (matched, unmatched)
     return of_rows(
         case,
-        lambda student, teacher: hybrid(
+        lambda student, teacher: hybrid_divergence(
             student, teacher, case["vocabulary_map"], case.option("beta", 0.5), weights
         ),
     )
@@ -200,8 +200,8 @@ def dskd(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
 def dskd_cma(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
     """The code divides by deviations over the whole batch."""
     target, other, states = case["target"], case["teacher.target"], case["teacher.hidden_states.0"]
-    mine = torch.cat(embedded(case.param("embed.stu.weight"), case["input_ids"], target), -1)
-    read, said = embedded(case.param("embed.tea.weight"), case["teacher.input_ids"], other)
+    mine = torch.cat(token_pair_embeddings(case.param("embed.stu.weight"), case["input_ids"], target), -1)
+    read, said = token_pair_embeddings(case.param("embed.tea.weight"), case["teacher.input_ids"], other)
     keys = torch.cat([read, said], -1)
     scores = cross_attention(
         linear(case, "query", mine), keys / keys.std(), target != UNLABELLED, other != UNLABELLED

@@ -13,7 +13,7 @@ from instil.objectives.logits.amtml_kd import (
     amtml_kd_loss,
     amtml_kd_target,
     amtml_kd_weights,
-    group,
+    pairs_of_member,
 )
 from instil.objectives.logits.kd import kd_loss
 from instil.testing import check_objective
@@ -88,13 +88,13 @@ def test_one_teacher_is_kd() -> None:
 
 def test_every_member_guides_its_group_of_stages() -> None:
     pairs = [(0, 0), (1, 2), (2, 3), (3, 5)]
-    assert [group(pairs, number, 1) for number in range(1)] == [pairs]
-    assert [group(pairs, number, 3) for number in range(3)] == [
+    assert [pairs_of_member(pairs, number, 1) for number in range(1)] == [pairs]
+    assert [pairs_of_member(pairs, number, 3) for number in range(3)] == [
         [(0, 0)],
         [(1, 2)],
         [(2, 3), (3, 5)],
     ]
-    assert [group(pairs[:2], number, 3) for number in range(3)] == [[(0, 0)], [(0, 0)], [(1, 2)]]
+    assert [pairs_of_member(pairs[:2], number, 3) for number in range(3)] == [[(0, 0)], [(0, 0)], [(1, 2)]]
 
 
 def outputs(seed: int, channels: int, number: int = 6) -> Outputs:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from instil.objectives.logits.ddgsd import DDGSD, ddgsd_loss, mean_discrepancy_loss, twins
+from instil.objectives.logits.ddgsd import DDGSD, ddgsd_loss, mean_discrepancy_loss, paired_views
 from instil.objectives.logits.kd import kd_loss
 
 
@@ -35,7 +35,7 @@ def test_only_samples_that_are_there_twice_count_in_any_order() -> None:
 
 
 def test_of_three_rows_of_a_sample_two_are_a_pair() -> None:
-    first, second, paired = twins(torch.tensor([5, 5, 5, 2, 5, 2, 5]))
+    first, second, paired = paired_views(torch.tensor([5, 5, 5, 2, 5, 2, 5]))
     assert sorted(zip(first[paired].tolist(), second[paired].tolist(), strict=True)) == [
         (0, 1),
         (2, 4),

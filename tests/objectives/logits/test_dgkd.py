@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from instil.core import Batch
-from instil.objectives.logits.dgkd import DGKD, dgkd_loss, left_in
+from instil.objectives.logits.dgkd import DGKD, dgkd_loss, active_members
 from instil.objectives.logits.kd import kd_loss
 
 
@@ -33,13 +33,13 @@ def test_agrees_with_a_plain_loop() -> None:
 
 def test_the_smallest_are_left_out_and_one_stays() -> None:
     noise = torch.tensor([0.4, 0.1, 0.9])
-    assert [left_in(noise, drop).tolist() for drop in (0, 1, 2, 3)] == [
+    assert [active_members(noise, drop).tolist() for drop in (0, 1, 2, 3)] == [
         [1, 1, 1],
         [1, 0, 1],
         [0, 0, 1],
         [0, 0, 1],
     ]
-    assert left_in(torch.tensor([0.3]), 1).tolist() == [1]
+    assert active_members(torch.tensor([0.3]), 1).tolist() == [1]
 
 
 def at(step: int, seed: int = 0, rows: int = 4) -> Batch:

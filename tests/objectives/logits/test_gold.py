@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from instil.objectives.logits.gold import LEAST, gold_loss
+from instil.objectives.logits.gold import PROBABILITY_FLOOR, gold_loss
 
 
 def jsd(student: np.ndarray, teacher: np.ndarray, beta: float) -> float:
     total = 0.0
-    for q, p in zip(np.maximum(student, LEAST), np.maximum(teacher, LEAST), strict=True):
+    for q, p in zip(np.maximum(student, PROBABILITY_FLOOR), np.maximum(teacher, PROBABILITY_FLOOR), strict=True):
         middle = beta * p + (1 - beta) * q
         if beta == 0:
             total += p * math.log(p / q)

@@ -36,7 +36,7 @@ def distribution_focal_loss(student: Tensor, box: Tensor, reduction: str = "mean
         raise ValueError(
             f"{shapes}; they must be (..., edges * bins) with two or more bins, and (..., edges)"
         )
-    target = torch.where(known(box), 0, UNLABELLED)
+    target = torch.where(has_all_edges(box), 0, UNLABELLED)
     (student,) = drop_unlabelled_gradient(target, student)
     log_probability = full(student).reshape(*box.shape, student.shape[-1] // edges).log_softmax(-1)
     last = log_probability.shape[-1] - 1
@@ -51,7 +51,7 @@ def distribution_focal_loss(student: Tensor, box: Tensor, reduction: str = "mean
     return reduced(values, reduction, target)
 
 
-def known(box: Tensor) -> Tensor:
+def has_all_edges(box: Tensor) -> Tensor:
     """(...): True where no edge of a box (..., E) is -100."""
     return (box != UNLABELLED).all(-1)
 
@@ -85,7 +85,7 @@ class DistributionFocal(LabelObjective):
             raise ValueError(
                 f"DistributionFocal needs 'box' in the batch, which has {', '.join(batch)}"
             )
-        return super().weight(batch) * known(batch["box"])
+        return super().weight(batch) * has_all_edges(batch["box"])
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         return distribution_focal_loss(student["box_logits"], batch["box"], "none")

@@ -129,7 +129,7 @@ class AMTMLKD(Objective):
                     f"teacher {number} gives {', '.join(member)}, and no features; name the module that gives them in its taps"
                 )
             theirs = stages(member)
-            self.groups.append(group(match(mine, theirs), number, len(several)))
+            self.groups.append(pairs_of_member(match(mine, theirs), number, len(several)))
             made = [adapter(mine[i], theirs[j]) for i, j in self.groups[-1]]
             self.adapters.append(nn.ModuleList(made))
             self.plan += [
@@ -176,7 +176,7 @@ class AMTMLKD(Objective):
         return torch.stack(terms).sum(0)
 
 
-def group(pairs: list[tuple[int, int]], number: int, count: int) -> list[tuple[int, int]]:
+def pairs_of_member(pairs: list[tuple[int, int]], number: int, count: int) -> list[tuple[int, int]]:
     """The part of the paired stages that belongs to one of ``count`` members: cut in order, at least one each."""
     start = number * len(pairs) // count
     return pairs[start : max(start + 1, (number + 1) * len(pairs) // count)]

@@ -64,7 +64,7 @@ class DDGSD(Objective):
         self.temperature, self.discrepancy = temperature, discrepancy
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        first, second, paired = twins(batch["index"], batch.get("view"))
+        first, second, paired = paired_views(batch["index"], batch.get("view"))
         logits, embedding = full(student["logits"]), full(student["embedding"])
         count = paired.sum().clamp_min(1)
         apart = (
@@ -80,7 +80,7 @@ class DDGSD(Objective):
         return apart + self.discrepancy * mean_discrepancy_loss(*means)
 
 
-def twins(index: Tensor, view: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+def paired_views(index: Tensor, view: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Of samples (M,) in order of index and view each row and the next, (M - 1,), and whether both are one sample, of which these are two rows."""
     by_view = (
         torch.arange(len(index), device=index.device) if view is None else view.argsort(stable=True)

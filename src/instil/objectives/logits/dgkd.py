@@ -12,7 +12,7 @@ from instil.core import Batch, Card, Positive, uniform
 from instil.objectives.logit_objective import reduced
 from instil.objectives.several_teachers import SeveralTeachersObjective, divergences
 
-LEFT_OUT = 7  # keeps this draw apart from others of the same step
+MEMBERS_STREAM = 7  # keeps this draw apart from others of the same step
 
 
 def dgkd_loss(
@@ -33,7 +33,7 @@ def dgkd_loss(
     return reduced(values.sum(0), reduction)
 
 
-def left_in(noise: Tensor, drop: int) -> Tensor:
+def active_members(noise: Tensor, drop: int) -> Tensor:
     """Which of K teachers stay, 1 or 0, by numbers (K,): all but the ``drop`` smallest, and always one."""
     return (noise.argsort().argsort() >= min(drop, len(noise) - 1)).to(noise.dtype)
 
@@ -80,4 +80,4 @@ class DGKD(SeveralTeachersObjective):
         """Who stays in this step: a draw of seed and step, which no sample or rank has part in."""
         clock: Batch = {key: batch[key] for key in ("seed", "step") if key in batch}
         everyone = {"index": torch.zeros(1, dtype=torch.int64, device=teachers.device)}
-        return left_in(uniform(everyone | clock, len(teachers), LEFT_OUT)[0], self.drop)
+        return active_members(uniform(everyone | clock, len(teachers), MEMBERS_STREAM)[0], self.drop)

@@ -37,7 +37,7 @@ def cross_attention(query: Tensor, key: Tensor, counted: Tensor, other: Tensor) 
     )
 
 
-def embedded(tokens: Tensor, read: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+def token_pair_embeddings(tokens: Tensor, read: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
     """What a model makes (N, T, E) of each token and of the one that follows it; where none follows, of the first of the vocabulary."""
     known = label != UNLABELLED
     first, second = (
@@ -151,20 +151,20 @@ class DSKDCMA(DualSpace):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         target, other = self._labels(batch)
-        mine = torch.cat(embedded(student["token_embedding"], batch["input_ids"], target), -1)
+        mine = torch.cat(token_pair_embeddings(student["token_embedding"], batch["input_ids"], target), -1)
         theirs: Tensor = batch["teacher_input_ids" if "teacher_input_ids" in batch else "input_ids"]
-        read, said = embedded(teacher["token_embedding"], theirs, other)
+        read, said = token_pair_embeddings(teacher["token_embedding"], theirs, other)
         counted, others = target != UNLABELLED, other != UNLABELLED
         scores = cross_attention(
             self.projected(self.query, mine),
-            scaled(torch.cat([read, said], -1), others),
+            divide_by_row_deviation(torch.cat([read, said], -1), others),
             counted,
             others,
         )
         # Attention weights of 0 do not keep NaN out of the products, so it is replaced here.
         teacher_states = replace_uncounted(full(teacher["embedding"]), others)
         student_states = replace_uncounted(student["embedding"], counted)
-        values = scaled(teacher_states, others) + scaled(said, others)
+        values = divide_by_row_deviation(teacher_states, others) + divide_by_row_deviation(said, others)
         of_teacher = through(
             student["head"], scores.softmax(-1) @ self.projected(self.to_student, values)
         )
@@ -176,7 +176,7 @@ class DSKDCMA(DualSpace):
         return dskd_cma_loss(*sides, target, other, self.temperature, self.divergence, "none")
 
 
-def scaled(values: Tensor, counted: Tensor) -> Tensor:
+def divide_by_row_deviation(values: Tensor, counted: Tensor) -> Tensor:
     """(N, T, D) over the standard deviation of each row's positions that count."""
     weight = counted[..., None].to(values.dtype)
     number = weight.sum((1, 2), keepdim=True).clamp_min(1) * values.shape[-1]

@@ -13,7 +13,7 @@ from instil.core import Batch, Card, Outputs, Positive, full
 from instil.objectives.logit_objective import reduced, with_slope
 from instil.objectives.span_objective import SpanObjective, require_same_positions, sorted_distance
 
-LEAST = 1e-8
+PROBABILITY_FLOOR = 1e-8
 """A probability below this one counts as this one inside the logarithm."""
 
 
@@ -33,10 +33,10 @@ def gold_loss(
     """
     require_same_positions(student, teacher)
     mine, theirs = ((full(logits) / temperature).log_softmax(-1) for logits in (student, teacher))
-    return reduced(hybrid(mine, theirs, same, beta, weights), reduction)
+    return reduced(hybrid_divergence(mine, theirs, same, beta, weights), reduction)
 
 
-def hybrid(
+def hybrid_divergence(
     student: Tensor,
     teacher: Tensor,
     same: Tensor | None,
@@ -63,7 +63,7 @@ def partial_jsd(student: Tensor, teacher: Tensor, beta: float) -> Tensor:
 
     With beta 0 it is sum p log p/q, with beta 1 sum q log q/p. No gradient reaches the teacher.
     """
-    least = math.log(LEAST)
+    least = math.log(PROBABILITY_FLOOR)
     theirs = teacher.detach().clamp_min(least)
     p, share = theirs.exp(), 1 if beta == 1 else 1 - beta
 
@@ -121,7 +121,7 @@ class GOLD(SpanObjective):
             student["logits"], teacher["logits"], batch, self.temperature
         )
         if "same_tokens" not in batch:
-            return hybrid(mine, theirs, None, self.beta)
+            return hybrid_divergence(mine, theirs, None, self.beta)
         if not len(mine):
             return mine.sum(-1)
-        return hybrid(mine, theirs, batch["same_tokens"][0], self.beta)
+        return hybrid_divergence(mine, theirs, batch["same_tokens"][0], self.beta)

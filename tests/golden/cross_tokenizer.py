@@ -200,8 +200,12 @@ def dskd(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
 def dskd_cma(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
     """The code divides by deviations over the whole batch."""
     target, other, states = case["target"], case["teacher.target"], case["teacher.hidden_states.0"]
-    mine = torch.cat(token_pair_embeddings(case.param("embed.stu.weight"), case["input_ids"], target), -1)
-    read, said = token_pair_embeddings(case.param("embed.tea.weight"), case["teacher.input_ids"], other)
+    mine = torch.cat(
+        token_pair_embeddings(case.param("embed.stu.weight"), case["input_ids"], target), -1
+    )
+    read, said = token_pair_embeddings(
+        case.param("embed.tea.weight"), case["teacher.input_ids"], other
+    )
     keys = torch.cat([read, said], -1)
     scores = cross_attention(
         linear(case, "query", mine), keys / keys.std(), target != UNLABELLED, other != UNLABELLED

@@ -94,7 +94,11 @@ def test_every_member_guides_its_group_of_stages() -> None:
         [(1, 2)],
         [(2, 3), (3, 5)],
     ]
-    assert [pairs_of_member(pairs[:2], number, 3) for number in range(3)] == [[(0, 0)], [(0, 0)], [(1, 2)]]
+    assert [pairs_of_member(pairs[:2], number, 3) for number in range(3)] == [
+        [(0, 0)],
+        [(0, 0)],
+        [(1, 2)],
+    ]
 
 
 def outputs(seed: int, channels: int, number: int = 6) -> Outputs:

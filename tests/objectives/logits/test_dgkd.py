@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from instil.core import Batch
-from instil.objectives.logits.dgkd import DGKD, dgkd_loss, active_members
+from instil.objectives.logits.dgkd import DGKD, active_members, dgkd_loss
 from instil.objectives.logits.kd import kd_loss
 
 

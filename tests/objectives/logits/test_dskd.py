@@ -10,7 +10,12 @@ from torch import Tensor
 from instil.core import Objectives
 from instil.objectives.dual_space import DualSpace
 from instil.objectives.logits.dskd import DSKD, dskd_loss
-from instil.objectives.logits.dskd_cma import DSKDCMA, cross_attention, dskd_cma_loss, divide_by_row_deviation
+from instil.objectives.logits.dskd_cma import (
+    DSKDCMA,
+    cross_attention,
+    divide_by_row_deviation,
+    dskd_cma_loss,
+)
 from tests.objectives.test_span_objective import OTHER, SPAN, aligned
 
 
@@ -136,7 +141,9 @@ def test_what_counts_is_scaled_to_unit_deviation() -> None:
         torch.randn(1, 5, 3, generator=torch.Generator().manual_seed(0)) * 7,
         torch.tensor([[True, True, True, False, False]]),
     )
-    assert float(divide_by_row_deviation(values, counted)[0, :3].std(correction=0)) == pytest.approx(1, abs=1e-5)
+    assert float(
+        divide_by_row_deviation(values, counted)[0, :3].std(correction=0)
+    ) == pytest.approx(1, abs=1e-5)
 
 
 def test_a_projected_teacher_that_is_wrong_teaches_nothing_in_the_student_s_space() -> None:

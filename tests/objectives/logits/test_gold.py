@@ -13,7 +13,9 @@ from instil.objectives.logits.gold import PROBABILITY_FLOOR, gold_loss
 
 def jsd(student: np.ndarray, teacher: np.ndarray, beta: float) -> float:
     total = 0.0
-    for q, p in zip(np.maximum(student, PROBABILITY_FLOOR), np.maximum(teacher, PROBABILITY_FLOOR), strict=True):
+    for q, p in zip(
+        np.maximum(student, PROBABILITY_FLOOR), np.maximum(teacher, PROBABILITY_FLOOR), strict=True
+    ):
         middle = beta * p + (1 - beta) * q
         if beta == 0:
             total += p * math.log(p / q)

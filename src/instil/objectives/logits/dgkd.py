@@ -80,4 +80,6 @@ class DGKD(SeveralTeachersObjective):
         """Who stays in this step: a draw of seed and step, which no sample or rank has part in."""
         clock: Batch = {key: batch[key] for key in ("seed", "step") if key in batch}
         everyone = {"index": torch.zeros(1, dtype=torch.int64, device=teachers.device)}
-        return active_members(uniform(everyone | clock, len(teachers), MEMBERS_STREAM)[0], self.drop)
+        return active_members(
+            uniform(everyone | clock, len(teachers), MEMBERS_STREAM)[0], self.drop
+        )

@@ -151,7 +151,9 @@ class DSKDCMA(DualSpace):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         target, other = self._labels(batch)
-        mine = torch.cat(token_pair_embeddings(student["token_embedding"], batch["input_ids"], target), -1)
+        mine = torch.cat(
+            token_pair_embeddings(student["token_embedding"], batch["input_ids"], target), -1
+        )
         theirs: Tensor = batch["teacher_input_ids" if "teacher_input_ids" in batch else "input_ids"]
         read, said = token_pair_embeddings(teacher["token_embedding"], theirs, other)
         counted, others = target != UNLABELLED, other != UNLABELLED
@@ -164,7 +166,9 @@ class DSKDCMA(DualSpace):
         # Attention weights of 0 do not keep NaN out of the products, so it is replaced here.
         teacher_states = replace_uncounted(full(teacher["embedding"]), others)
         student_states = replace_uncounted(student["embedding"], counted)
-        values = divide_by_row_deviation(teacher_states, others) + divide_by_row_deviation(said, others)
+        values = divide_by_row_deviation(teacher_states, others) + divide_by_row_deviation(
+            said, others
+        )
         of_teacher = through(
             student["head"], scores.softmax(-1) @ self.projected(self.to_student, values)
         )

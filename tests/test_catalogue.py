@@ -20,7 +20,7 @@ from instil.cli import methods_table
 from instil.core import Card, Objective, Positive, Schedule, Scheme, Teacher
 from instil.objectives.logits.dkd import DKD, dkd_loss
 from instil.recipe import options
-from instil.schemes.ema import Ema as EmaScheme
+from instil.schemes.self_distillation.ema import Ema as EmaScheme
 from instil.teachers.ema import Ema as EmaTeacher
 
 LOSSES = """

@@ -19,10 +19,10 @@ from instil.objectives.features.fitnet import FitNet
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.kd import KD
 from instil.objectives.relations.crd import CRD
-from instil.schemes.adversarial import Adversarial
-from instil.schemes.ema import Ema
-from instil.schemes.mutual import Mutual
-from instil.schemes.offline import Offline
+from instil.schemes.adversarial.adversarial import Adversarial
+from instil.schemes.offline.offline import Offline
+from instil.schemes.online.mutual import Mutual
+from instil.schemes.self_distillation.ema import Ema
 from instil.step import train_step
 from instil.teachers.frozen import Frozen
 from tests.nets import Body, batch, call, net, timed

@@ -223,7 +223,7 @@ def checked_on_their_own(kind: str) -> set[str]:
     check = f"check_{kind}("
     return {
         path.stem.removeprefix("test_")
-        for path in Path(__file__).parent.glob(f"{kind}s/test_*.py")
+        for path in (Path(__file__).parent / f"{kind}s").rglob("test_*.py")
         if check in path.read_text(encoding="utf-8")
     }
 

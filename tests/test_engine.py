@@ -17,8 +17,8 @@ from instil.objectives.features.camkd import CAMKD
 from instil.objectives.features.fitnet import FitNet
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.kd import KD
-from instil.schemes.adversarial import Adversarial
-from instil.schemes.offline import Offline
+from instil.schemes.adversarial.adversarial import Adversarial
+from instil.schemes.offline.offline import Offline
 from instil.step import train_step
 from instil.teachers.ensemble import Ensemble
 from instil.teachers.frozen import Frozen

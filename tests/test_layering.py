@@ -104,13 +104,26 @@ def test_teachers_import_core_and_their_own_folder(path: Path) -> None:
     ] == []
 
 
-@pytest.mark.parametrize("path", sorted((SOURCE / "schemes").glob("*.py")), ids=name_of)
+@pytest.mark.parametrize("path", sorted((SOURCE / "schemes").rglob("*.py")), ids=name_of)
 def test_schemes_import_core_generation_and_teachers(path: Path) -> None:
     assert [
         name
         for name in ours(path)
-        if not within(name, "instil.core", "instil.generation", "instil.teachers", "instil.schemes")
+        if not within(
+            name,
+            "instil.core",
+            "instil.functional",
+            "instil.modules",
+            "instil.generation",
+            "instil.teachers",
+            "instil.schemes",
+        )
     ] == []
+
+
+@pytest.mark.parametrize("path", sorted((SOURCE / "schemes").glob("[!b_]*/[!_]*.py")), ids=name_of)
+def test_scheme_folders_hold_methods_only(path: Path) -> None:
+    assert "    card = Card(" in path.read_text(), "shared parts belong to schemes/bases or below"
 
 
 @pytest.mark.parametrize("path", sorted((SOURCE / "generation").glob("*.py")), ids=name_of)

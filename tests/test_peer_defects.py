@@ -22,7 +22,7 @@ from instil.data.digits import digits
 from instil.data.loader import Loader
 from instil.objectives.logits.kd import KD
 from instil.recipe.packaged import packaged_recipes
-from instil.schemes.offline import Offline
+from instil.schemes.offline.offline import Offline
 from instil.teachers.frozen import Frozen
 from instil.testing import loss_and_gradient, sample_outputs
 from instil.train import Training, fit

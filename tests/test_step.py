@@ -13,7 +13,7 @@ from instil.core import Average, Batch, Scheme, Update, items, mean
 from instil.engine import Engine, Optimization
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.kd import KD
-from instil.schemes.offline import Offline
+from instil.schemes.offline.offline import Offline
 from instil.step import Watch, train_step
 from instil.teachers.frozen import Frozen
 from tests.nets import batch, net, timed

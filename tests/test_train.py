@@ -20,9 +20,9 @@ from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.dist import DIST
 from instil.objectives.logits.kd import KD
 from instil.objectives.relations.crd import CRD
-from instil.schemes.adversarial import Adversarial
-from instil.schemes.ema import Ema
-from instil.schemes.offline import Offline
+from instil.schemes.adversarial.adversarial import Adversarial
+from instil.schemes.offline.offline import Offline
+from instil.schemes.self_distillation.ema import Ema
 from instil.teachers.frozen import Frozen
 from instil.train import Clock, Fit, Training, fit
 from tests.nets import batch, call, net

@@ -24,7 +24,15 @@ FOLDERS = {
     ),
     "weighting": ("weightings",),
     "balance": ("balances",),
-    "scheme": ("schemes",),
+    "scheme": (
+        "schemes.offline",
+        "schemes.online",
+        "schemes.self_distillation",
+        "schemes.adversarial",
+        "schemes.robust",
+        "schemes.data_free",
+        "schemes.language",
+    ),
     "teacher": ("teachers",),
     "task": ("tasks",),
 }

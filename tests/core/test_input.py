@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, Objective, Outputs
-from instil.schemes.offline import Offline
+from instil.schemes.offline.offline import Offline
 from instil.teachers.frozen import Frozen
 
 

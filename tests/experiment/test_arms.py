@@ -20,7 +20,7 @@ from instil.experiment import arms as module
 from instil.experiment import build
 from instil.experiment.bench import Bench
 from instil.experiment.remembered import Remembered
-from instil.schemes.offline import Offline
+from instil.schemes.offline.offline import Offline
 from instil.tasks.classification import Classification
 from tests.experiment.small import lines, recipe, result, run_of
 

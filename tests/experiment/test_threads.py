@@ -10,7 +10,7 @@ import torch
 
 from instil.experiment import threads
 from instil.objectives.labels.cross_entropy import CrossEntropy
-from instil.schemes.offline import Offline
+from instil.schemes.offline.offline import Offline
 from tests.nets import batch, net
 
 

@@ -9,7 +9,12 @@ from torch import Tensor
 from instil.objectives.features.attention_transfer import attention_transfer_loss
 from instil.objectives.logits.kd import kd_loss
 from instil.objectives.logits.logit_mae import logit_mae_loss
-from instil.schemes.generator_terms import activation_loss, balance_loss, disagreement, one_hot_loss
+from instil.schemes.bases.generator_terms import (
+    activation_loss,
+    balance_loss,
+    disagreement,
+    one_hot_loss,
+)
 from tests.golden.cases import Case
 from tests.golden.logits import Answer
 from tests.golden.online import given

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from instil.schemes.batch_statistics import Statistics, moments, statistics_loss
-from instil.schemes.deep_inversion import competition
-from instil.schemes.image_contrast import bank_contrast, view_contrast
-from instil.schemes.image_priors import size, total_variation
-from instil.schemes.inversion import decision_adversarial
+from instil.functional.image_contrast import bank_contrast, view_contrast
+from instil.functional.image_priors import size, total_variation
+from instil.modules.batch_statistics import Statistics, moments, statistics_loss
+from instil.schemes.bases.inversion import decision_adversarial
+from instil.schemes.data_free.deep_inversion import competition
 from tests.golden.cases import Case
 from tests.golden.logits import Answer, temperature
 

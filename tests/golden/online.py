@@ -8,11 +8,11 @@ from torch.func import functional_call
 
 from instil.objectives.labels.cross_entropy import cross_entropy_loss
 from instil.objectives.logits.kd import kd_loss
-from instil.schemes.byot import byot_hint_loss
-from instil.schemes.kdcl import best_logits, minimum_logits
-from instil.schemes.mutual import averaged_logits
-from instil.schemes.okddip import mixed_logits, peer_attention
-from instil.schemes.one import Gate, gated_logits
+from instil.schemes.online.kdcl import best_logits, minimum_logits
+from instil.schemes.online.mutual import averaged_logits
+from instil.schemes.online.okddip import mixed_logits, peer_attention
+from instil.schemes.online.one import Gate, gated_logits
+from instil.schemes.self_distillation.byot import byot_hint_loss
 from tests.golden.cases import Case
 from tests.golden.logits import Answer, temperature
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from instil.core import UNLABELLED
 from instil.objectives.logits.reverse_kl import reverse_kl_loss
-from instil.schemes.distillm2 import (
+from instil.schemes.language.distillm2 import (
     adaptive_skew,
     contrastive_loss,
     emphasis,
@@ -15,7 +15,7 @@ from instil.schemes.distillm2 import (
     skewed_forward,
     skewed_reverse,
 )
-from instil.schemes.minillm import advantages, policy_gradient_loss
+from instil.schemes.language.minillm import advantages, policy_gradient_loss
 from tests.golden.cases import Case
 from tests.golden.logits import Answer
 

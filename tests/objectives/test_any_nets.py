@@ -12,7 +12,7 @@ from instil.networks.cnn import cnn
 from instil.networks.presets import taps_for
 from instil.networks.vit import vit
 from instil.objectives.logits.kd import KD
-from instil.schemes.offline import Offline
+from instil.schemes.offline.offline import Offline
 from instil.tasks.classification import call
 from instil.teachers.frozen import Frozen
 from tests.test_contracts import smaller

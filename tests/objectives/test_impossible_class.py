@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from instil.core import UNLABELLED
+from instil.functional.token_log_probs import log_probabilities
 from instil.objectives.features.ofa import ofa_loss
 from instil.objectives.logits.akl import akl_loss
 from instil.objectives.logits.amtml_kd import amtml_kd_loss, amtml_kd_target
@@ -20,8 +21,7 @@ from instil.objectives.logits.kd import kd_loss
 from instil.objectives.logits.listmle import listmle_loss
 from instil.objectives.logits.pld import pld_loss
 from instil.objectives.logits.rld import rld_loss
-from instil.schemes.distillm2 import likelihood, skewed_forward, skewed_reverse
-from instil.schemes.writing import log_probabilities
+from instil.schemes.language.distillm2 import likelihood, skewed_forward, skewed_reverse
 
 N, C = 4, 5
 TARGET = torch.tensor([0, 2, UNLABELLED, 4])

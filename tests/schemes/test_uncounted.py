@@ -12,17 +12,18 @@ from instil.core import Batch, Outputs, Scheme, size
 from instil.engine import Engine, Optimization
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.kd import KD
-from instil.schemes.adaad import AdaAD
-from instil.schemes.adversarial import Adversarial
-from instil.schemes.ard import ARD
-from instil.schemes.fcfd import FCFD
-from instil.schemes.iad import IAD
-from instil.schemes.rslad import RSLAD
+from instil.schemes.adversarial.adversarial import Adversarial
+from instil.schemes.offline.fcfd import FCFD
+from instil.schemes.robust.adaad import AdaAD
+from instil.schemes.robust.ard import ARD
+from instil.schemes.robust.iad import IAD
+from instil.schemes.robust.rslad import RSLAD
 from instil.step import train_step
 from instil.teachers.frozen import Frozen
 from instil.testing.samples import mapped
 from tests import nets
-from tests.schemes import robust, test_fcfd
+from tests.schemes import image_nets as robust
+from tests.schemes.offline import test_fcfd
 
 
 class NotFinite(Frozen):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from instil.core import Batch, Net
 from instil.objectives.logits.logit_mse import LogitMSE
-from instil.schemes.offline import Offline
+from instil.schemes.offline.offline import Offline
 from instil.teachers.amalgamated import Amalgamated, places
 from instil.testing import check_teacher
 from tests.nets import batch, net

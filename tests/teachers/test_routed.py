@@ -15,7 +15,7 @@ from instil.experiment.bench import Bench
 from instil.experiment.teachers import school
 from instil.objectives.logits.ebkd import EBKD
 from instil.objectives.logits.kd import KD
-from instil.schemes.offline import Offline
+from instil.schemes.offline.offline import Offline
 from instil.teachers.ema import Ema
 from instil.teachers.frozen import Frozen
 from instil.teachers.routed import By, Routed

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from instil.core import Batch, Card, Net, Outputs, Scheme, Teacher, Update, items, mean
 from instil.objectives.logits.kd import KD
-from instil.schemes.adversarial import Adversarial
-from instil.schemes.offline import Offline
+from instil.schemes.adversarial.adversarial import Adversarial
+from instil.schemes.offline.offline import Offline
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
 from tests.nets import batch, net

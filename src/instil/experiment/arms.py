@@ -34,7 +34,7 @@ from instil.export.student import save_student
 from instil.recipe import build_objectives, label_objectives, origin
 from instil.recipe.loading import WITHOUT_DATA
 from instil.recipe.sections import TeacherModel
-from instil.schemes.offline import Offline
+from instil.schemes.offline.offline import Offline
 from instil.step import NotFiniteError
 from instil.tasks.task import moved
 from instil.teachers.frozen import Frozen

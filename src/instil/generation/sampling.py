@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from instil.core import full, passed
+from instil.core import Batch, full, passed, uniform
 
 
 def sample_tokens(
@@ -41,3 +41,15 @@ def pick_tokens(probability: Tensor, numbers: Tensor, top_p: float = 1.0) -> Ten
         is_likely = ordered.cumsum(-1, dtype=torch.float64) - ordered < top_p
         probability = probability * torch.zeros_like(is_likely).scatter(-1, order, is_likely)
     return passed(probability.cumsum(-1, dtype=torch.float64), numbers[:, None]).squeeze(-1)
+
+
+def by_step(batch: Batch, salt: int) -> float:
+    """A number in [0, 1) of (seed, step) alone, alike for all micro-batches and ranks."""
+    return float(
+        uniform(
+            {key: batch[key] for key in ("seed", "step") if key in batch}
+            | {"index": torch.zeros(1, dtype=torch.int64)},
+            1,
+            salt,
+        )
+    )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from instil.core import Batch, Net, Outputs
 from instil.objectives.features.lwm import LwM, grad_cam, lwm_loss
-from instil.schemes.offline import Offline
+from instil.schemes.offline.offline import Offline
 from instil.teachers.frozen import Frozen
 from instil.testing import check_objective, sample_outputs
 

@@ -1,0 +1,1 @@
+"""Building blocks of methods: modules with parameters or buffers."""

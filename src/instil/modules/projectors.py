@@ -1,0 +1,19 @@
+"""Projection heads."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from instil.core import full
+
+
+class UnitProjector(nn.Module):
+    """Two layers onto the unit sphere, by which the discriminator compares: (N, D) gives (N, width)."""
+
+    def __init__(self, inputs: int, width: int):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, width))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.normalize(full(self.layers(features)), dim=1)

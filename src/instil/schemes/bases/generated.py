@@ -1,0 +1,178 @@
+"""What schemes without data share whose images come from a generator that learns beside the student."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, ClassVar
+
+import torch
+from annotated_types import Ge
+from torch import Tensor, nn
+
+from instil.core import (
+    Batch,
+    Net,
+    Objective,
+    Objectives,
+    Outputs,
+    Scheme,
+    Teacher,
+    Update,
+    as_net,
+    items,
+    normal,
+    uniform,
+)
+from instil.modules.batch_statistics import Statistics, reading, statistics_loss
+from instil.modules.eval_mode import eval_mode
+from instil.modules.synthetic_memory import SyntheticMemory
+
+Images = Annotated[int, Ge(0)]
+REPLAYED = 0.5
+"""Of the images that the student learns from, where there is a memory."""
+CODES, REPLAY = 21, 1021
+"""Salts: of the codes of turn t of a step, CODES + t."""
+
+
+class Generated(Scheme):
+    """Two learners: ``generator``, by ``terms`` that teacher and student give its images, and ``student``, by the objectives on such images.
+
+    Subclasses say in ``step`` who learns when. ``generator``: a net that has a width ``latent`` and makes of codes (N, latent) images of the size of
+    the batch's, of which only their shape counts. Random codes depend on seed, step, sample and turn alone.
+
+    ``memory``: how many of the images made last are kept; if any, half of those that the student learns from come from there.
+    """
+
+    makes_images: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: Teacher | None,
+        objectives: Objectives | Mapping[str, Objective],
+        generator: nn.Module,
+        terms: Objectives,
+        memory: Images = 0,
+    ):
+        super().__init__(student, teacher, objectives)
+        self.generator, self.terms, self.memory = as_net(generator), terms, memory
+        self.replay: SyntheticMemory | None = None
+        self.learners["generator"] = ("generator", "terms")
+
+    def build(self, batch: Batch) -> None:
+        if self.teacher is None:
+            raise ValueError(
+                f"{type(self).__name__} needs a teacher: nothing else is known of the data"
+            )
+        if self.objectives.differentiates:
+            raise ValueError(
+                f"{self.objectives.inside_the_graph()[0]} takes gradients by the input, which {type(self).__name__} cannot give"
+            )
+        image, wanted = self.make(batch), tuple(batch["image"].shape)
+        if tuple(image.shape) != wanted:
+            raise ValueError(
+                f"scheme.generator: it makes images of shape {tuple(image.shape)}; the data's have {wanted}"
+            )
+        student, teacher = self.answers(
+            batch | {"image": image}
+        )  # asked first: the objectives may want less of the teacher than the terms
+        super().build(batch | {"image": image})
+        self.terms.build(student, teacher | {"statistics": items(batch)})
+        self.teacher.wants(
+            (self.objectives.reads("teacher") | self.terms.reads("teacher") | {"logits"})
+            - {"statistics"},
+            batch,
+        )
+        if self.memory:
+            self.replay = SyntheticMemory(self.memory, image=image)
+
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        return {**super().counts(batch), **self.terms.counts(batch)}
+
+    def make(self, batch: Batch, turn: int = 0) -> Tensor:
+        """Images (N, C, H, W) of new codes."""
+        image: Tensor = images_of(
+            self.generator, normal(batch, width_of_codes(self.generator), CODES + turn)
+        )
+        return image
+
+    def challenge(self, batch: Batch, turn: int = 0) -> Update:
+        """The generator's update, through both nets, the student as it is at evaluation, so that its BatchNorm neither scales these images by
+        themselves nor remembers them.
+        """
+        seen = batch | {"image": self.make(batch, turn)}
+        with eval_mode(self.student):
+            student = self.student(seen)
+        update: Update = self.terms(student, self._judgement(seen), seen, "generator")
+        return update
+
+    def _judgement(self, seen: Batch) -> Outputs:
+        """The teacher's outputs, with the role ``statistics`` where a term reads it."""
+        if "statistics" not in self.terms.reads("teacher"):
+            return self.ask(seen, grad=True)
+        with reading(self.teacher or self, items(seen)) as read:
+            teacher = self.ask(seen, grad=True)
+        return teacher | {"statistics": self.unfamiliar(read).expand(len(seen["image"]))}
+
+    def unfamiliar(self, read: list[Statistics]) -> Tensor:
+        """How far the images are from what the teacher's BatchNorms remember, a scalar."""
+        return statistics_loss(read)
+
+    def imitate(self, batch: Batch, turns: int, fresh: bool) -> Iterator[Update]:
+        """The student's updates on images that the generator makes: ``fresh`` ones in each turn, or the same ones."""
+        for turn in range(turns):
+            if fresh or not turn:
+                with torch.no_grad():
+                    image = self.make(batch, turn)
+            seen = batch | {"image": self._mixed(batch, image)}
+            update = self.objectives(self.student(seen), self.ask(seen), seen)
+            if self.replay is not None and turn == turns - 1:
+                update.keep["made"] = image
+            yield update
+            del update
+
+    def after_step(self, kept: dict[str, Tensor]) -> None:
+        made = kept.pop("made", None)
+        super().after_step(kept)
+        if self.replay is not None and made is not None:
+            self.replay.push(image=made)
+
+    def pictures(self, batch: Batch) -> Tensor:
+        return self.make(batch)
+
+    def _mixed(self, batch: Batch, image: Tensor) -> Tensor:
+        if self.replay is None:
+            return image
+        old = (uniform(batch, 1, REPLAY).squeeze(1) < REPLAYED) & (self.replay.pushed > 0)
+        return torch.where(
+            old[:, None, None, None], self.replay.draw(batch, REPLAY + 1)["image"], image
+        )
+
+
+def weighted(terms: Mapping[str, tuple[Objective, float]]) -> Objectives:
+    """The generator's terms with their weights, without those of weight 0."""
+    used = {name: (term, weight) for name, (term, weight) in terms.items() if weight}
+    return Objectives(
+        {name: term for name, (term, _) in used.items()},
+        {name: weight for name, (_, weight) in used.items()},
+    )
+
+
+def width_of_codes(generator: Net) -> int:
+    """What the generator's model says in ``latent``; ValueError where it does not."""
+    latent = getattr(generator.model, "latent", None)
+    if not isinstance(latent, int):
+        raise ValueError(
+            f"scheme.generator: {type(generator.model).__name__} does not say in 'latent' how wide its codes are"
+        )
+    return latent
+
+
+def images_of(generator: Net, codes: Tensor) -> Tensor:
+    """The images (N, C, H, W) that a generator makes of codes (N, L)."""
+    image: Tensor = generator({"latent": codes}, call=_generate)["image"]
+    return image
+
+
+def _generate(model: nn.Module, batch: Batch) -> Outputs:
+    return {"image": model(batch["latent"])}

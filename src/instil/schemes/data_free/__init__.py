@@ -1,0 +1,1 @@
+"""Schemes that train the student on synthetic images, without real data."""

@@ -1,0 +1,155 @@
+"""Images optimised pixel by pixel until a teacher names them and its BatchNorms find in them what they remember; then they teach the student."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from instil.core import (
+    Batch,
+    Card,
+    NonNegative,
+    Objective,
+    Objectives,
+    Positive,
+    Teacher,
+    Update,
+    full,
+    items,
+    uniform,
+)
+from instil.functional.image_priors import size, total_variation
+from instil.modules.batch_statistics import reading, statistics_loss
+from instil.modules.eval_mode import eval_mode
+from instil.schemes.bases.inversion import IMAGES, Inversion, Number, Share, made, shifted
+
+LEAST, MOST = 0.01, 0.99
+"""Between these the authors' code keeps the probabilities of the competition."""
+
+
+def competition(
+    student: Tensor,
+    teacher: Tensor,
+    temperature: float = 3.0,
+    form: Literal["paper", "code"] = "paper",
+) -> Tensor:
+    """1 - JS(teacher, student) of the softmax at temperature T: logits (N, C) give (N,) (Yin et al. 2020).
+
+    ``form``: paper is the Jensen-Shannon divergence, (KL(p || m) + KL(q || m)) / 2 with m = (p + q) / 2; code takes KL(m || p) and KL(m || q) of
+    probabilities that are clamped to [0.01, 0.99] first, and clamps what comes out to [0, 1]: over the whole batch, so it gives a scalar.
+    """
+    log_p, log_q = ((full(logits) / temperature).log_softmax(-1) for logits in (student, teacher))
+    if form == "paper":
+        log_m = torch.logaddexp(log_p, log_q) - math.log(2)
+        return 1 - torch.stack(
+            [
+                F.kl_div(log_m, one, reduction="none", log_target=True).sum(-1)
+                for one in (log_p, log_q)
+            ]
+        ).mean(0)
+    p, q = log_p.exp(), log_q.exp()
+    p, q, middle = (values.clamp(LEAST, MOST) for values in (p, q, (p + q) / 2))
+    apart = [F.kl_div(values.log(), middle, reduction="none").sum(-1).mean() for values in (p, q)]
+    return 1 - (torch.stack(apart).sum() / 2).clamp(0, 1)
+
+
+class DeepInversion(Inversion):
+    """Every image starts as noise and is optimised by itself for the cross-entropy of a drawn class, the statistics of the teacher's BatchNorms,
+    and priors of images; with ``competition`` also for what student and teacher disagree about (Yin et al. 2020: DeepInversion, and Adaptive
+    DeepInversion). Defaults as the authors' code has them for CIFAR-10.
+
+    ``iterations``: steps of Adam on a batch of images.
+    ``learning_rate``: of these steps.
+    ``statistics_weight``: of the BatchNorms' statistics; 0 for a teacher without BatchNorm.
+    ``variation_weight``: of the total variation, ``size_weight`` of the images' norm.
+    ``competition_weight``: of 1 - JS(teacher, student), the student being the one of that moment.
+    ``shift``: by how many pixels the images are rolled at random in each iteration.
+    """
+
+    card = Card(
+        "Dreaming to distill: data-free knowledge transfer via DeepInversion",
+        "https://arxiv.org/abs/1912.08795",
+        "CVPR",
+        2020,
+        source="offline",
+        algorithms=("data-free",),
+        labels=("single",),
+        equation=r"\min_{\hat x} \mathrm{CE}(p^t(\hat x), y) + \alpha_{f} \sum_l (\Vert \mu_l(\hat x) - \mu_l \Vert_2 + "
+        r"\Vert \sigma_l^2(\hat x) - \sigma_l^2 \Vert_2) + \alpha_{tv} R_{TV}(\hat x) + \alpha_2 \Vert \hat x \Vert_2 + "
+        r"\alpha_c (1 - \mathrm{JS}(p^t(\hat x), p^s(\hat x)))",
+        use="No data at all, but the teacher itself with its BatchNorms; no generator to balance.",
+        pitfalls="A batch of images costs as many passes forth and back through the teacher as there are iterations. The statistics are those of a "
+        "micro-batch: with a small one, or with accumulation, they are noisier than the running ones that they must match.",
+        deviations="Total variation and norm are taken image by image, in the authors' code the former over the whole batch; the competition is the "
+        "paper's Jensen-Shannon divergence, whose two arguments the code swaps; images start as uniform noise and are kept in [0, 1]; they are not "
+        "mirrored.",
+    )
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: Teacher | None,
+        objectives: Objectives | Mapping[str, Objective],
+        memory: Number = 1024,
+        every: Number = 1,
+        until: Share = 0.25,
+        iterations: Number = 200,
+        learning_rate: Positive = 0.1,
+        statistics_weight: NonNegative = 10.0,
+        variation_weight: NonNegative = 2.5e-5,
+        size_weight: NonNegative = 0.0,
+        competition_weight: NonNegative = 0.0,
+        shift: int = 0,
+    ):
+        super().__init__(student, teacher, objectives, memory, every, until)
+        self.iterations, self.learning_rate, self.shift = iterations, learning_rate, shift
+        self.statistics_weight, self.variation_weight = statistics_weight, variation_weight
+        self.size_weight, self.competition_weight = size_weight, competition_weight
+
+    def before_step(self, batch: Batch) -> Batch:
+        """The batch with images: recovered for drawn classes, or remembered."""
+        if not self.makes(batch):
+            return self.recall(batch)
+        batch = batch | {"label": self.targets(batch)}
+        return batch | {"image": self.invert(batch)}
+
+    def invert(self, batch: Batch) -> Tensor:
+        """Images of the classes ``label``, from noise."""
+        like: Tensor = batch["image"]
+        image = (
+            uniform(batch, like[0].numel(), IMAGES).view_as(like).to(like.dtype).requires_grad_()
+        )
+        optimizer = torch.optim.Adam([image], self.learning_rate)
+        with eval_mode(self.student), torch.enable_grad():
+            for turn in range(self.iterations):
+                loss = self.energy(shifted(image, batch, self.shift, turn), batch)
+                (image.grad,) = torch.autograd.grad(loss, image)
+                optimizer.step()
+                image.data.clamp_(0, 1)
+        return image.detach()
+
+    def energy(self, image: Tensor, batch: Batch) -> Tensor:
+        """What images (N, C, H, W) of the classes ``label`` are optimised for, summed over them."""
+        with reading(self.teacher or self, items(batch)) as read:
+            teacher = full(self.ask(batch | {"image": image}, grad=True)["logits"])
+        values = F.cross_entropy(teacher, batch["label"], reduction="none")
+        values = (
+            values + self.variation_weight * total_variation(image) + self.size_weight * size(image)
+        )
+        if self.competition_weight:
+            student = self.student(batch | {"image": image})["logits"]
+            values = values + self.competition_weight * competition(student, teacher)
+        if self.statistics_weight:
+            values = values + self.statistics_weight * statistics_loss(read)
+        return values.sum()
+
+    def step(self, batch: Batch) -> Iterator[Update]:
+        update = self.compare(batch)
+        if self.makes(batch):
+            update.keep |= made(image=batch["image"], label=batch["label"])
+        yield update

@@ -1,0 +1,1 @@
+"""Schemes for language models that train on generated text."""

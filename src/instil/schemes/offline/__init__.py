@@ -1,0 +1,1 @@
+"""Schemes with a fixed teacher: how the student is trained by it."""

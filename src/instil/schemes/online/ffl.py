@@ -1,0 +1,148 @@
+"""Branches on one trunk learn from the classifier of their fused feature maps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+import torch
+from annotated_types import Ge
+from torch import Tensor, nn
+
+from instil.core import Batch, Card, Objective, Objectives, Outputs, full
+from instil.functional.pooling import global_average_pool
+from instil.schemes.bases.branches import Branch, Branched, stages_of
+
+
+class MapBranch(Branch):
+    """A branch that also returns its feature map, as the only level of ``features``."""
+
+    def forward(self, stage: Tensor) -> Outputs:
+        feature_map = self.body(stage)
+        embedding = global_average_pool(feature_map)
+        return {
+            "logits": self.head(embedding),
+            "embedding": embedding,
+            "features": (feature_map,),
+        }
+
+
+class Fusion(nn.Module):
+    """Classifier of the concatenated feature maps of several sub-networks (Kim et al. 2020).
+
+    A depthwise 3x3 convolution and a 1x1 convolution, each followed by ReLU, reduce the
+    concatenation to the channels of one sub-network; the mean over positions is classified. Tokens
+    and vectors have no neighbours on a grid, so that one linear map replaces both convolutions.
+
+    Args:
+        feature_map: map of one sub-network, (N, C, H, W), (N, L, C) or (N, C).
+        num_maps: number of sub-networks.
+        num_classes: number of classes.
+    """
+
+    def __init__(self, feature_map: Tensor, num_maps: int, num_classes: int):
+        super().__init__()
+        self.axis = 1 if feature_map.ndim == 4 else -1
+        channels = feature_map.shape[self.axis]
+        width = num_maps * channels
+        self.body = (
+            nn.Sequential(
+                nn.Conv2d(width, width, 3, padding=1, groups=width),
+                nn.ReLU(),
+                nn.Conv2d(width, channels, 1),
+                nn.ReLU(),
+            )
+            if feature_map.ndim == 4
+            else nn.Sequential(nn.Linear(width, channels), nn.ReLU())
+        )
+        self.head = nn.Linear(channels, num_classes)
+        self.to(feature_map.device, full(feature_map).dtype)
+
+    def forward(self, feature_maps: Sequence[Tensor]) -> Outputs:
+        """Classify the fused maps.
+
+        Args:
+            feature_maps: one map a sub-network, all of one shape.
+
+        Returns:
+            ``logits`` (N, num_classes) and ``embedding`` (N, C).
+        """
+        fused = self.body(torch.cat(list(feature_maps), self.axis))
+        embedding = global_average_pool(fused)
+        return {"logits": self.head(embedding), "embedding": embedding}
+
+
+class FFL(Branched):
+    """Sub-networks on the student's trunk learn from the classifier of their fused features (Kim et al. 2020).
+
+    The student and ``branches`` - 1 branches share all stages but the last. A fusion module
+    classifies their concatenated feature maps. The mean of the sub-networks' logits teaches the
+    fused classifier, and the fused classifier teaches each sub-network; no gradient reaches a
+    teacher. The student is exported as it is.
+
+    The objectives are those of the sub-networks and of the fused classifier: cross_entropy and
+    kd (T = 3).
+
+    ``branches``: number of sub-networks, the student included (2 in the paper).
+    """
+
+    card = Card(
+        "Feature Fusion for Online Mutual Knowledge Distillation",
+        "https://arxiv.org/abs/1904.09058",
+        "ICPR",
+        2020,
+        source="online",
+        algorithms=("multi-teacher",),
+        deviations="The form with a shared trunk, as in the authors' code; the paper also fuses separate networks. A branch is two convolutions and "
+        "a linear layer, where the paper repeats the last stage. Neither branches nor fusion have BatchNorm, which couples the samples. The code "
+        "trains the fusion with a weight decay of its own and ramps the distillation weight up; here that is a schedule in the recipe.",
+        equation=r"\sum_i \mathrm{CE}(z^i, y) + \mathrm{CE}(z^f, y) + T^2 \mathrm{KL}(p_T(\bar z) \Vert p^f_T) + "
+        r"T^2 \sum_i \mathrm{KL}(p^f_T \Vert p^i_T)",
+        use="One network, no teacher, one run, where an ensemble of logits is a weak teacher: the fusion sees the feature maps.",
+        pitfalls="The sub-networks become alike, and then the fusion adds little. Untrained sub-networks teach noise: raise the weight of kd from 0 "
+        "by a schedule. The fusion is not exported.",
+    )
+
+    def __init__(
+        self,
+        student: nn.Module,
+        objectives: Objectives | Mapping[str, Objective],
+        branches: Annotated[int, Ge(2)] = 2,
+    ):
+        super().__init__(student, objectives)
+        self.branches = branches
+        self.fusion: Fusion | None = None
+        self.learners["student"] += ("fusion",)
+
+    def origins(self, stages: int) -> list[int]:
+        return [stages - 2] * (self.branches - 1)
+
+    def made(self, stages: tuple[Tensor, ...], classes: int) -> Sequence[nn.Module]:
+        # The fused classifier is an end too, but it reads the maps of all others.
+        self.fusion = Fusion(stages[-1], self.branches, classes)
+        origins = self.origins(len(stages))
+        return [MapBranch(stages[origin], stages[-1], classes) for origin in origins]
+
+    def ends(self, outputs: Outputs) -> list[Outputs]:
+        """Compute the outputs of the sub-networks, the student's first, and of the fused classifier.
+
+        Args:
+            outputs: outputs of the student.
+
+        Returns:
+            ``branches`` + 1 outputs, the fused classifier's last.
+        """
+        assert self.fusion is not None
+        ends = super().ends(outputs)
+        deepest = stages_of(outputs)[-1]
+        feature_maps = [deepest, *(end["features"][-1] for end in ends[1:])]
+        return [*ends, self.fusion(feature_maps)]
+
+    def taught(
+        self, ends: list[Outputs], stages: tuple[Tensor, ...], batch: Batch
+    ) -> tuple[list[list[Outputs]], dict[str, Tensor]]:
+        *sub_networks, fused = ends
+        logits = torch.stack([full(end["logits"]) for end in sub_networks])
+        ensemble: Outputs = {"logits": logits.mean(0).detach()}
+        fused_teacher: Outputs = {"logits": full(fused["logits"]).detach()}
+        return [*([fused_teacher] for _ in sub_networks), [ensemble]], {}

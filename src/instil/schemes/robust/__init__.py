@@ -1,0 +1,1 @@
+"""Schemes that train a student to resist adversarial attacks."""

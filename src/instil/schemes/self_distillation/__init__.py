@@ -1,0 +1,1 @@
+"""Schemes in which the student is its own teacher."""

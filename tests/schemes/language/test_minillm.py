@@ -1,0 +1,104 @@
+"""A policy gradient of the reverse KL of texts: its parts, and that they add up to it."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+from instil.objectives.labels.cross_entropy import CrossEntropy
+from instil.objectives.logits.reverse_kl import ReverseKL
+from instil.schemes.language.minillm import MiniLLM, advantages, policy_gradient_loss
+from instil.teachers.frozen import Frozen
+from instil.testing import check_scheme
+from tests.schemes.texts import END, net, prompts, timed
+
+
+@pytest.mark.parametrize("mix", [0.0, 0.2])
+def test_contracts(mix: float) -> None:
+    goals = {"reverse_kl": ReverseKL(), "cross_entropy": CrossEntropy()}
+    check_scheme(
+        lambda: MiniLLM(net(8), Frozen(net(8, 1)), dict(goals), teacher_mix=mix, end=END), prompts
+    )
+
+
+def test_advantages_are_the_mean_of_later_rewards_of_the_text_alone() -> None:
+    reward = torch.tensor([[0.0, 1.0, 2.0, 6.0, 0.0]])
+    mask = torch.tensor([[0, 1, 1, 1, 0]])
+    assert advantages(reward, mask)[0, 1:4].tolist() == [4.0, 6.0, 0.0]
+    assert advantages(reward, mask, normalised=False)[0, 1:4].tolist() == [8.0, 6.0, 0.0]
+    assert advantages(reward, mask, own=True)[0, 1:4].tolist() == [3.0, 4.0, 6.0]
+    assert advantages(reward, mask, 0.5, normalised=False)[0, 1:4].tolist() == [
+        0.5 * 2 + 0.25 * 6,
+        3.0,
+        0.0,
+    ]
+
+
+def test_the_expected_gradient_of_both_parts_is_that_of_the_reverse_kl_of_texts() -> None:
+    """All texts of two tokens of three words, each with the probability of being written."""
+    generator = torch.Generator().manual_seed(0)
+    first, second, first_t, second_t = (
+        torch.randn(*shape, dtype=torch.float64, generator=generator)
+        for shape in ((3,), (3, 3), (3,), (3, 3))
+    )
+    first.requires_grad_()
+    second.requires_grad_()
+
+    def log(text: tuple[int, int], one: Tensor, two: Tensor) -> Tensor:
+        return torch.stack([one.log_softmax(-1)[text[0]], two.log_softmax(-1)[text[0], text[1]]])
+
+    def kl(one: Tensor, other: Tensor) -> Tensor:
+        return (one.softmax(-1) * (one.log_softmax(-1) - other.log_softmax(-1))).sum(-1)
+
+    texts = list(itertools.product(range(3), range(3)))
+    of_texts = torch.zeros((), dtype=torch.float64)
+    estimated = torch.zeros((), dtype=torch.float64)
+    for text in texts:
+        log_s, log_t = log(text, first, second), log(text, first_t, second_t)
+        probability = log_s.sum().exp()
+        of_texts = of_texts + probability * (log_s - log_t).sum()
+        now, mask = log_s.detach()[None], torch.ones(1, 2)
+        advantage = advantages(log_t[None] - now, mask, normalised=False)
+        policy = policy_gradient_loss(log_s[None], now, advantage, mask, reduction="none").sum()
+        single = kl(first, first_t) + kl(second[text[0]], second_t[text[0]])
+        estimated = estimated + probability.detach() * (policy + single)
+    wanted = torch.autograd.grad(of_texts, [first, second], retain_graph=True)
+    found = torch.autograd.grad(estimated, [first, second])
+    for one, other in zip(found, wanted, strict=True):
+        assert torch.allclose(one, other, atol=1e-12)
+
+
+def test_importance_is_what_the_student_would_write_over_what_was_written() -> None:
+    student, teacher = net(8), net(8, 1)
+    scheme = MiniLLM(
+        student, Frozen(teacher), {"reverse_kl": ReverseKL()}, teacher_mix=0.3, end=END
+    )
+    own = scheme.before_step(timed())["own"]
+    p, q = (
+        side(own)["logits"].softmax(-1).gather(-1, own["token"].clamp_min(0)[..., None]).squeeze(-1)
+        for side in (teacher, student)
+    )
+    mixed = (0.3 * p + 0.7 * q)[own["valid"]]
+    assert torch.allclose(own["log_probability"][own["valid"]].exp(), mixed, atol=1e-6)
+
+
+def test_objectives_see_their_own_text() -> None:
+    scheme = MiniLLM(
+        net(8),
+        Frozen(net(8, 1)),
+        {"reverse_kl": ReverseKL(), "cross_entropy": CrossEntropy()},
+        end=END,
+    )
+    batch = scheme.before_step(timed())
+    counts = scheme.counts(batch)
+    assert float(counts["cross_entropy"]) == float((timed()["label"] != -100).sum())
+    assert (
+        float(counts["reverse_kl"]) == float(counts["policy"]) == float(batch["own"]["valid"].sum())
+    )
+    with pytest.raises(
+        ValueError, match="own: there is no objective 'reverse_k'; closest: reverse_kl"
+    ):
+        MiniLLM(net(8), Frozen(net(8, 1)), {"reverse_kl": ReverseKL()}, own=["reverse_k"])

@@ -1,0 +1,91 @@
+"""The student's own text, and how often it is learned from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from instil import recipe as recipes
+from instil.experiment import build
+from instil.experiment.bench import Bench
+from instil.experiment.doctor import doctor
+from instil.objectives.labels.cross_entropy import CrossEntropy
+from instil.objectives.logits.jsd import JSD
+from instil.objectives.logits.reverse_kl import ReverseKL
+from instil.schemes.language.on_policy import OnPolicy
+from instil.teachers.frozen import Frozen
+from instil.testing import check_scheme
+from tests import nets
+from tests.schemes.texts import END, net, prompts, timed
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.6, 1.0])
+def test_contracts(share: float) -> None:
+    check_scheme(
+        lambda: OnPolicy(
+            net(8), Frozen(net(8, 1)), {"jsd": JSD(), "cross_entropy": CrossEntropy()}, share, END
+        ),
+        prompts,
+    )
+
+
+def test_a_share_of_the_steps_is_on_own_text() -> None:
+    scheme = OnPolicy(net(8), Frozen(net(8, 1)), {"reverse_kl": ReverseKL()}, 0.3, END)
+    own = [bool((scheme.before_step(timed(step))["label"] == -100).all()) for step in range(60)]
+    assert 8 <= sum(own) <= 28
+
+
+def test_labels_are_those_of_given_text_alone() -> None:
+    scheme = OnPolicy(
+        net(8),
+        Frozen(net(8, 1)),
+        {"reverse_kl": ReverseKL(), "cross_entropy": CrossEntropy(average="labelled")},
+        1.0,
+        END,
+    )
+    counts = scheme.counts(scheme.before_step(timed()))
+    assert float(counts["cross_entropy"]) == 0
+    assert float(counts["reverse_kl"]) > 0
+
+
+def test_batches_and_teachers_that_cannot_do() -> None:
+    with pytest.raises(ValueError, match="needs a teacher"):
+        OnPolicy(net(8), None, {"cross_entropy": CrossEntropy()}).prepare(prompts())
+    with pytest.raises(ValueError, match="needs rows of tokens with 'input_ids'"):
+        OnPolicy(nets.net(8), Frozen(nets.net(8)), {"jsd": JSD()}).prepare(nets.batch())
+    length = prompts()["input_ids"].shape[1]
+    with pytest.raises(
+        ValueError,
+        match=rf"scheme\.prompt: of rows of {length} tokens {length} are read, and nothing is left to write",
+    ):
+        OnPolicy(net(8), Frozen(net(8)), {"jsd": JSD()}, prompt=length).prepare(prompts())
+
+
+def test_a_teacher_that_answered_before_is_refused() -> None:
+    recipe = recipes.load(
+        ROOT / "src/instil/recipes" / "language" / "on_policy.yaml",
+        ["data.rows=64", "data.held_out=8", "teacher.plain=true"],
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"teacher\.plain: the scheme on_policy asks the teacher about texts that are written during training",
+    ):
+        doctor(recipe)
+
+
+def test_texts_end_with_the_end_of_the_data() -> None:
+    recipe = recipes.load(
+        ROOT / "src/instil/recipes" / "language" / "on_policy.yaml",
+        ["data.rows=64", "data.held_out=8"],
+    )
+    bench = Bench.of(recipe)
+    student, teacher = (
+        build.net(spec, bench, "student") for spec in (recipe.student, *recipe.teachers)
+    )
+    scheme = build.scheme(bench, student, Frozen(teacher))
+    assert isinstance(scheme, OnPolicy)
+    assert scheme.end == bench.facts["end"]
+    assert bench.splits.train.text_of([scheme.end]) == ""

@@ -1,0 +1,52 @@
+"""The teacher's texts as data."""
+
+from __future__ import annotations
+
+import torch
+
+from instil.objectives.labels.cross_entropy import CrossEntropy
+from instil.objectives.logits.forward_kl import ForwardKL
+from instil.schemes.language.sequence_level import SequenceLevel
+from instil.teachers.frozen import Frozen
+from instil.testing import check_scheme
+from tests.nets import count_calls
+from tests.schemes.texts import END, net, prompts, timed
+
+
+def test_contracts() -> None:
+    check_scheme(
+        lambda: SequenceLevel(net(8), Frozen(net(8, 1)), {"cross_entropy": CrossEntropy()}, END),
+        prompts,
+    )
+
+
+def test_drawn_texts_and_word_level_beside_them() -> None:
+    goals = {"cross_entropy": CrossEntropy(), "forward_kl": ForwardKL()}
+    check_scheme(
+        lambda: SequenceLevel(net(8), Frozen(net(8, 1)), dict(goals), END, temperature=1.0), prompts
+    )
+
+
+def test_labels_are_the_likeliest_words_of_the_teacher() -> None:
+    teacher = net(8, 1)
+    scheme = SequenceLevel(net(8), Frozen(teacher), {"cross_entropy": CrossEntropy()}, END)
+    text = scheme.before_step(timed())
+    said = teacher(text)["logits"].argmax(-1)
+    assert text["valid"].sum() > 20
+    assert torch.equal(text["label"], torch.where(text["valid"], said, -100))
+
+
+def test_a_text_is_written_once_and_rows_that_do_not_count_spoil_nothing() -> None:
+    teacher = Frozen(net(8, 1))
+    scheme = SequenceLevel(net(8), teacher, {"cross_entropy": CrossEntropy()}, END, temperature=1.0)
+    calls = count_calls(teacher)
+    spare = timed() | {"valid": torch.zeros_like(timed()["valid"])}
+    assert not scheme.before_step(spare)["valid"].any()
+    assert calls() == 0
+    first = scheme.before_step(timed())
+    written = calls()
+    assert written > 0
+    again = scheme.before_step(timed() | {"step": torch.tensor(7)})
+    assert calls() == written
+    assert torch.equal(first["label"], again["label"])
+    assert not scheme.before_step(spare)["valid"].any()

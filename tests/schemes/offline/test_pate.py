@@ -1,0 +1,52 @@
+"""A student that learns from noisy votes alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from instil.objectives.labels.cross_entropy import CrossEntropy
+from instil.schemes.offline.pate import PATE
+from instil.teachers.frozen import Frozen
+from instil.teachers.private_votes import PrivateVotes
+from instil.testing import check_scheme
+from tests.nets import batch, net, timed
+
+
+def votes() -> PrivateVotes:
+    teacher = PrivateVotes(
+        [net(seed=seed) for seed in range(9)], 1.0, threshold=3.0, threshold_noise=1.0
+    )
+    teacher.meet([batch()])
+    return teacher
+
+
+def test_contracts() -> None:
+    check_scheme(
+        lambda: PATE(net(4), votes(), {"cross_entropy": CrossEntropy()}),
+        lambda step: batch(seed=step),
+    )
+
+
+def test_the_votes_are_the_labels_and_the_true_ones_are_not_seen() -> None:
+    scheme = PATE(net(4), votes(), {"cross_entropy": CrossEntropy(average="labelled")})
+    scheme.prepare(batch())
+    given = scheme.before_step(timed())
+    label = votes()(timed())["label"]
+    assert torch.equal(given["label"], label)
+    assert 0 < (label != -100).sum() < 16
+    assert scheme.counts(given)["cross_entropy"] == (label != -100).sum()
+    (update,) = scheme.step(given)
+    wanted = F.cross_entropy(scheme.student(timed())["logits"], label, ignore_index=-100)
+    assert torch.allclose(update.losses["cross_entropy"], wanted, atol=1e-6)
+
+
+def test_other_teachers_are_refused() -> None:
+    with pytest.raises(ValueError, match="give it the teacher private_votes"):
+        PATE(net(), None, {"cross_entropy": CrossEntropy()})
+    with pytest.raises(
+        ValueError,
+        match="the teacher gives logits, embedding, and no label; the teacher that votes is private_votes",
+    ):
+        PATE(net(), Frozen(net()), {"cross_entropy": CrossEntropy()}).prepare(batch())

@@ -1,0 +1,73 @@
+"""One answer of the teacher for several students, each of which ends as it would alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from instil.core import Batch, Objectives
+from instil.engine import Engine, Optimization
+from instil.objectives.features.jacobian import Jacobian
+from instil.objectives.labels.cross_entropy import CrossEntropy
+from instil.objectives.logits.kd import KD
+from instil.schemes.offline.offline import Offline
+from instil.schemes.offline.several_students import SeveralStudents
+from instil.step import train_step
+from instil.teachers.frozen import Frozen
+from instil.testing import check_scheme
+from tests.nets import batch, count_calls, net, timed
+
+
+def goals() -> Objectives:
+    return Objectives({"kd": KD(), "cross_entropy": CrossEntropy()})
+
+
+def made() -> SeveralStudents:
+    return SeveralStudents(net(4), Frozen(net(8, 1)), [net(6, 2), net(3, 3)], goals())
+
+
+def trained(scheme: Offline | SeveralStudents) -> Offline | SeveralStudents:
+    scheme.prepare(batch())
+    engine = Engine("cpu")
+    engine.setup(scheme, lambda learner: Optimization("sgd", {"lr": 0.1}))
+    for step in range(4):
+        train_step(engine, scheme, [timed(step)])
+    return scheme
+
+
+def test_contracts() -> None:
+    check_scheme(made, lambda step: batch(seed=step))
+
+
+def test_the_teacher_is_asked_once_a_step() -> None:
+    scheme = made()
+    scheme.prepare(batch())
+    assert scheme.teacher is not None
+    calls = [count_calls(one) for one in (scheme.teacher, scheme.student, *scheme.others)]
+    assert [update.learner for update in scheme.step(timed())] == ["student", "other0", "other1"]
+    assert [number() for number in calls] == [1, 1, 1, 1]
+
+
+def test_each_ends_as_it_would_alone() -> None:
+    several = trained(made())
+    assert isinstance(several, SeveralStudents)
+    for one, (width, seed) in zip(
+        (several.student, *several.others), ((4, 0), (6, 2), (3, 3)), strict=True
+    ):
+        alone = trained(Offline(net(width, seed), Frozen(net(8, 1)), goals())).student
+        for mine, theirs in zip(one.parameters(), alone.parameters(), strict=True):
+            assert torch.equal(mine, theirs)
+
+
+def test_the_first_is_exported_and_the_others_are_named() -> None:
+    scheme = made()
+    assert scheme.export() is scheme.student
+    assert list(scheme.other_students()) == ["other0", "other1"]
+
+
+def test_what_does_not_fit_is_told() -> None:
+    with pytest.raises(ValueError, match="several students need at least one other"):
+        SeveralStudents(net(), None, [], goals())
+    given: Batch = batch()
+    with pytest.raises(ValueError, match=r"objectives\.jacobian takes gradients by the input"):
+        SeveralStudents(net(), Frozen(net(8, 1)), [net(4)], {"jacobian": Jacobian()}).prepare(given)

@@ -1,0 +1,95 @@
+"""Branches on one trunk learn from their gated ensemble."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from instil.objectives.labels.cross_entropy import CrossEntropy
+from instil.objectives.logits.kd import KD
+from instil.schemes.online.one import ONE, Gate, gated_logits
+from instil.testing import check_scheme
+from tests import nets
+from tests.schemes.stages import images, staged, timed
+
+
+def made(**options: Any) -> ONE:
+    torch.manual_seed(0)
+    scheme = ONE(
+        staged(), {"cross_entropy": CrossEntropy(average="labelled"), "kd": KD(3)}, **options
+    )
+    scheme.train().prepare(images())
+    return scheme
+
+
+@pytest.mark.parametrize("branches", [2, 3])
+def test_contracts(branches: int) -> None:
+    check_scheme(
+        lambda: ONE(staged(), {"cross_entropy": CrossEntropy(), "kd": KD()}, branches), images
+    )
+
+
+def test_the_ensemble_is_weighed_by_the_gate_sample_by_sample() -> None:
+    logits, gate = torch.randn(4, 3, 5), torch.rand(4, 3)
+    for n in range(4):
+        assert torch.allclose(
+            gated_logits(logits, gate)[n], sum(gate[n, i] * logits[n, i] for i in range(3))
+        )  # type: ignore[arg-type]
+    torch.manual_seed(0)
+    weights = Gate(6, 3, "batch")(torch.randn(8, 6))
+    assert torch.allclose(weights.sum(1), torch.ones(8))
+    assert (weights < torch.e**3 / (torch.e**3 + 2)).all()
+
+
+def test_each_branch_learns_from_label_and_ensemble_and_the_ensemble_from_the_label() -> None:
+    scheme, batch = made(), timed()
+    (update,) = scheme.step(batch)
+    outputs = scheme.student(batch)
+    logits = [end["logits"] for end in scheme.ends(outputs)]
+    assert len(logits) == 3
+    assert scheme.gate is not None
+    together = gated_logits(
+        torch.stack(logits, 1), scheme.gate(outputs["features"][1].mean((2, 3)))
+    )
+    label = batch["label"]
+    assert torch.allclose(
+        update.losses["ensemble"], F.cross_entropy(together, label, ignore_index=-100), atol=1e-6
+    )
+    hard = torch.stack([F.cross_entropy(one, label, ignore_index=-100) for one in logits]).sum()
+    assert torch.allclose(update.losses["cross_entropy"], hard, atol=1e-6)
+    soft = [
+        9 * F.kl_div((one / 3).log_softmax(1), (together / 3).softmax(1), reduction="batchmean")
+        for one in logits
+    ]
+    assert torch.allclose(update.losses["kd"], torch.stack(soft).sum(), atol=1e-6)
+    assert scheme.counts(batch)["ensemble"] == (label >= 0).sum()
+
+
+def test_the_gate_learns_from_the_label_alone() -> None:
+    scheme = made(norm="batch")
+    assert scheme.gate is not None
+    (update,) = scheme.step(timed())
+    update.losses["kd"].backward(retain_graph=True)
+    assert all(parameter.grad is None for parameter in scheme.gate.parameters())
+    update.losses["ensemble"].backward()
+    assert scheme.gate.score.weight.grad is not None
+    assert scheme.gate.score.weight.grad.abs().sum() > 0
+
+
+def test_branches_differ_and_only_the_student_is_shipped() -> None:
+    scheme = made()
+    first, second = (end["logits"] for end in scheme.ends(scheme.student(images()))[1:])
+    assert not torch.allclose(first, second)
+    assert scheme.export() is scheme.student
+
+
+def test_needs_stages() -> None:
+    with pytest.raises(ValueError, match="further ends start from the stages before the last"):
+        ONE(nets.net(), {"cross_entropy": CrossEntropy()}).prepare(nets.batch())
+    with pytest.raises(
+        ValueError, match="the gate of one learns from 'label', and the batch has image"
+    ):
+        ONE(staged(), {"kd": KD()}).prepare({"image": images()["image"]})

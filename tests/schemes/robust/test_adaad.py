@@ -1,0 +1,47 @@
+"""The attack adapts to the teacher, and so does what is learnt."""
+
+from __future__ import annotations
+
+import torch
+
+from instil.objectives.logits.kd import KD
+from instil.schemes.bases.robust import soft_label_loss
+from instil.schemes.robust.adaad import AdaAD
+from instil.teachers.frozen import Frozen
+from instil.testing import check_scheme
+from tests.schemes.image_nets import images, net, timed
+
+
+def make() -> AdaAD:
+    return AdaAD(
+        net(2), Frozen(net(3, 1)), {"kd": KD(1.0)}, 0.9, epsilon=0.2, step_size=0.05, attack_steps=2
+    )
+
+
+def test_contracts() -> None:
+    check_scheme(make, images)
+
+
+def test_the_teacher_answers_the_attacked_image() -> None:
+    scheme, batch = make(), timed()
+    scheme.prepare(batch)
+    found = scheme.before_step(batch)
+    at = {"image": found["attacked"]}
+    wanted = 0.9 * soft_label_loss(scheme.student(at)["logits"], scheme.ask(at)["logits"]).mean()
+    assert torch.allclose(next(iter(scheme.step(found))).losses["robust"], wanted)
+
+
+def test_the_attack_follows_the_gradient_of_both_nets() -> None:
+    scheme, batch = make(), timed()
+    scheme.prepare(batch)
+    leaf = batch["image"].clone().requires_grad_()
+    apart = soft_label_loss(
+        scheme.student({"image": leaf})["logits"], scheme.ask({"image": leaf}, grad=True)["logits"]
+    )
+    (wanted,) = torch.autograd.grad(apart.sum(), leaf)
+    leaf = batch["image"].clone().requires_grad_()
+    (found,) = torch.autograd.grad(scheme.threat(batch)(leaf).sum(), leaf)
+    assert torch.allclose(found, wanted)
+    alone = soft_label_loss(scheme.student({"image": leaf})["logits"], scheme.ask(batch)["logits"])
+    (of_one,) = torch.autograd.grad(alone.sum(), leaf)
+    assert not torch.allclose(found, of_one)

@@ -1,0 +1,57 @@
+"""A second teacher that was never attacked."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from instil.objectives.labels.cross_entropy import CrossEntropy
+from instil.schemes.bases.robust import soft_label_loss
+from instil.schemes.robust.iad_ii import IADII
+from instil.teachers.ensemble import Ensemble
+from instil.teachers.frozen import Frozen
+from instil.testing import check_scheme
+from tests.schemes.image_nets import images, net, timed
+
+
+def make(**options: float) -> IADII:
+    teacher = Ensemble([net(3, 1), net(4, 2)])
+    scheme = IADII(
+        net(2),
+        teacher,
+        {"cross_entropy": CrossEntropy()},
+        epsilon=0.2,
+        step_size=0.05,
+        attack_steps=2,
+        **options,
+    )
+    scheme.prepare(images())
+    return scheme
+
+
+def test_contracts() -> None:
+    check_scheme(make, images)
+
+
+def test_the_weights_are_those_of_the_authors_code() -> None:
+    """1/2 of what is learnt from the robust teacher, in part from oneself, and 1/4 of what is learnt from the other, all of attacked images."""
+    scheme, batch = make(temperature=2.0), timed(progress=0.5)
+    found = scheme.before_step(batch)
+    at = {"image": found["attacked"]}
+    mine, own = scheme.student(at)["logits"], scheme.student(batch)["logits"]
+    robust, natural = (member["logits"] for member in scheme.ask(at)["members"])
+    target = torch.where(
+        batch["label"] < 0, scheme.ask(batch)["members"][0]["logits"].argmax(1), batch["label"]
+    )
+    trust = robust.softmax(1).gather(1, target[:, None])[:, 0] ** 0.1
+    first = trust * soft_label_loss(mine, robust, 2.0) + (1 - trust) * soft_label_loss(mine, own)
+    wanted = 0.5 * first + 0.25 * soft_label_loss(mine, natural, 2.0)
+    (update,) = scheme.step(found)
+    assert torch.allclose(update.losses["robust"], wanted.mean())
+    assert torch.equal(scheme.ask(batch)["logits"], scheme.ask(batch)["members"][0]["logits"])
+
+
+def test_two_teachers_are_needed() -> None:
+    for teacher in (Frozen(net(3, 1)), Ensemble([net(3, 1)])):
+        with pytest.raises(ValueError, match="IADII learns from two teachers"):
+            IADII(net(2), teacher, {"cross_entropy": CrossEntropy()}).prepare(images())

@@ -16,8 +16,8 @@ from loss_references import WHERE, contrastive, kl, kl_values, sides, through, u
 from torch import Tensor, nn
 
 from instil.core import Sampled
+from instil.functional.logits import standardize
 from instil.objectives.features.fbkd import Views
-from instil.objectives.logit_objective import standardize
 
 SIZES: dict[str, dict[str, Any]] = {
     "logits": {"shape": (1024, 1000)},

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from instil.objectives.token_divergence import CHUNK
+from instil.functional.tokens.divergence import CHUNK
 
 STEP = Path(__file__).parents[1] / "benchmarks" / "step.py"
 

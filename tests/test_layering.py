@@ -70,19 +70,57 @@ def test_core_imports_nothing_else_of_ours(path: Path) -> None:
     assert [name for name in ours(path) if not within(name, "instil.core")] == []
 
 
-@pytest.mark.parametrize("path", sorted((SOURCE / "objectives").rglob("*.py")), ids=name_of)
-def test_objectives_import_core_and_their_own_folder(path: Path) -> None:
+METHODS = sorted(
+    path for path in (SOURCE / "objectives").glob("*/[!_]*.py") if path.parent.name != "bases"
+)
+MAY_IMPORT = {
+    "functional": ("core", "functional"),
+    "modules": ("core", "functional", "modules"),
+    "generation": ("core", "functional", "modules", "generation"),
+    "objectives/bases": ("core", "functional", "modules", "objectives.bases"),
+    "objectives": ("core", "functional", "modules", "objectives"),
+    "schemes": ("core", "functional", "modules", "generation", "teachers", "schemes"),
+}
+"""Layers, and the layers that each of them may import."""
+
+
+@pytest.mark.parametrize("layer", MAY_IMPORT)
+def test_imports_go_down(layer: str) -> None:
+    below = tuple(f"instil.{name}" for name in MAY_IMPORT[layer])
+    assert {
+        name_of(path): up
+        for path in sorted((SOURCE / layer).rglob("*.py"))
+        if (up := [name for name in ours(path) if not within(name, *below)])
+    } == {}
+
+
+@pytest.mark.parametrize("layer", ["functional", "modules", "objectives"])
+def test_losses_need_torch_alone(layer: str) -> None:
+    allowed = {"instil", "torch", "annotated_types", "typing_extensions", *sys.stdlib_module_names}
+    assert {
+        name_of(path): others
+        for path in sorted((SOURCE / layer).rglob("*.py"))
+        if (others := at_the_top(path) - allowed)
+    } == {}
+
+
+def test_functions_are_no_modules() -> None:
+    """No class of ``functional`` has parameters or a state."""
     assert [
-        name for name in ours(path) if not within(name, "instil.core", "instil.objectives")
+        name_of(path)
+        for path in sorted((SOURCE / "functional").rglob("*.py"))
+        if "nn.Module)" in path.read_text()
     ] == []
-    third = at_the_top(path) - {"instil", "torch", "annotated_types"} - sys.stdlib_module_names
-    assert third == set()
 
 
-@pytest.mark.parametrize("path", sorted((SOURCE / "objectives").glob("*/[!_]*.py")), ids=name_of)
+def test_the_root_of_the_objectives_holds_folders_only() -> None:
+    assert [path.name for path in (SOURCE / "objectives").glob("*.py")] == ["__init__.py"]
+
+
+@pytest.mark.parametrize("path", METHODS, ids=name_of)
 def test_a_method_imports_no_other_method(path: Path) -> None:
-    """But an alias, which is another method with other settings: its one class builds on that method's."""
-    methods = {name_of(other) for other in (SOURCE / "objectives").glob("*/[!_]*.py")}
+    """Except an alias, a method with other settings: its one class builds on that method's class."""
+    methods = {name_of(other) for other in METHODS}
     bases = {
         ast.unparse(base)
         for node in ast.parse(path.read_text()).body
@@ -101,35 +139,6 @@ def test_teachers_import_core_and_their_own_folder(path: Path) -> None:
     lazily = {"instil.catalogue.named"} if path.name == "__init__.py" else set()
     assert [
         name for name in ours(path) - lazily if not within(name, "instil.core", "instil.teachers")
-    ] == []
-
-
-@pytest.mark.parametrize("path", sorted((SOURCE / "schemes").rglob("*.py")), ids=name_of)
-def test_schemes_import_core_generation_and_teachers(path: Path) -> None:
-    assert [
-        name
-        for name in ours(path)
-        if not within(
-            name,
-            "instil.core",
-            "instil.functional",
-            "instil.modules",
-            "instil.generation",
-            "instil.teachers",
-            "instil.schemes",
-        )
-    ] == []
-
-
-@pytest.mark.parametrize("path", sorted((SOURCE / "schemes").glob("[!b_]*/[!_]*.py")), ids=name_of)
-def test_scheme_folders_hold_methods_only(path: Path) -> None:
-    assert "    card = Card(" in path.read_text(), "shared parts belong to schemes/bases or below"
-
-
-@pytest.mark.parametrize("path", sorted((SOURCE / "generation").glob("*.py")), ids=name_of)
-def test_generation_imports_core_and_its_own_folder(path: Path) -> None:
-    assert [
-        name for name in ours(path) if not within(name, "instil.core", "instil.generation")
     ] == []
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import UNLABELLED
-from instil.objectives.divergences import softened_kl, target_cross_entropy
+from instil.functional.divergences import softened_kl, target_cross_entropy
 from instil.objectives.labels.cross_entropy import cross_entropy_loss
 from instil.objectives.logits.gkl import gkl_loss
 from instil.objectives.logits.mft import mft_loss

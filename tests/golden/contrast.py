@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from instil.objectives.logit_objective import kl_divergence
-from instil.objectives.memory import Queue
+from instil.functional.divergences import kl_divergence
+from instil.modules.memory import Queue
 from instil.objectives.relations.compress import compress_loss
 from instil.objectives.relations.correlation_congruence import (
     correlation_congruence_loss,

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from instil.core import UNLABELLED
 from instil.data.alignment import spans
-from instil.objectives.dual_space import Divergence, student_space, teacher_space, through
+from instil.functional.tokens.dual_space import Divergence, student_space, teacher_space, through
+from instil.functional.tokens.spans import at, merged, partners, sorted_distance, span_ends
 from instil.objectives.logits.dskd_cma import cross_attention, token_pair_embeddings
 from instil.objectives.logits.gold import hybrid_divergence
 from instil.objectives.logits.uld import uld_loss
-from instil.objectives.span_objective import at, merged, partners, sorted_distance, span_ends
 from tests.golden.cases import Case
 
 Pair = tuple[Tensor, Tensor]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from instil.functional.tokens.terms import Side
 from instil.objectives.logits.alpha_beta import alpha_beta_loss
 from instil.objectives.logits.alphanet import clipped_alpha_divergence
 from instil.objectives.logits.bdkd import bdkd_loss
 from instil.objectives.logits.bild import bild_loss
 from instil.objectives.logits.todi import todi_loss
-from instil.objectives.token_terms import Side
 from tests.golden.cases import Case
 from tests.golden.language import Answer, answer, entropy, sides, temperature
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from instil.core import UNLABELLED, Top
-from instil.objectives.heads import Signal
+from instil.functional.tokens.heads import Signal
+from instil.functional.tokens.support import Support
 from instil.objectives.logits.akl import akl_loss
 from instil.objectives.logits.forward_kl import forward_kl_loss
 from instil.objectives.logits.jsd import jsd_loss
@@ -16,10 +17,9 @@ from instil.objectives.logits.skewed_forward_kl import skewed_forward_kl_loss
 from instil.objectives.logits.skewed_reverse_kl import skewed_reverse_kl_loss
 from instil.objectives.logits.symmetric_kl import symmetric_kl_loss
 from instil.objectives.logits.taid import next_time, taid_loss
-from instil.objectives.logits.top_k import Divergence, top_k_loss
-from instil.objectives.logits.top_k_ranking import Kind, top_k_ranking_loss
+from instil.objectives.logits.top_k import DivergenceName, top_k_loss
+from instil.objectives.logits.top_k_ranking import PairwiseLoss, top_k_ranking_loss
 from instil.objectives.logits.tvd import tvd_loss
-from instil.objectives.token_support import Support
 from tests.golden.cases import Case
 
 Answer = tuple[Tensor, dict[str, Tensor]]
@@ -222,7 +222,7 @@ def moved(case: Case) -> Tensor:
 
 def topk_jsd(case: Case) -> Answer:
     """The support is the teacher's for beta 0, the student's for beta 1, else both."""
-    ends: dict[float, tuple[Divergence, Support]] = {
+    ends: dict[float, tuple[DivergenceName, Support]] = {
         0: ("forward_kl", "teacher"),
         1: ("reverse_kl", "student"),
     }
@@ -246,7 +246,7 @@ def topk_jsd(case: Case) -> Answer:
 
 def topk_kl(case: Case) -> Answer:
     """Both sides on the teacher's K classes alone."""
-    divergence: Divergence = "reverse_kl" if case.option("reverse", False) else "forward_kl"
+    divergence: DivergenceName = "reverse_kl" if case.option("reverse", False) else "forward_kl"
     tail = bool(case.option("add_tail", False))
     values = top_k_loss(
         *sides(case),
@@ -293,9 +293,11 @@ def recorded(case: Case) -> tuple[Signal, Top]:
 
 
 def sparse(case: Case) -> Answer:
-    divergence: Divergence = {"sparse_kl": "forward_kl", "sparse_jsd": "jsd", "sparse_tvd": "tvd"}[
-        case.method
-    ]  # type: ignore[assignment]
+    divergence: DivergenceName = {
+        "sparse_kl": "forward_kl",
+        "sparse_jsd": "jsd",
+        "sparse_tvd": "tvd",
+    }[case.method]  # type: ignore[assignment]
     if divergence != "forward_kl" and str(case.option("missing", "")).upper().endswith("ZERO"):
         raise NotImplementedError(f"{case.method} with the missing mass counted as zero")
     return answer(case, top_k_loss(*recorded(case), divergence=divergence, reduction="none"))
@@ -303,7 +305,7 @@ def sparse(case: Case) -> Answer:
 
 def sparse_ranking(case: Case) -> Answer:
     """The code divides by the pairs that are no ties, of all tokens that count."""
-    kind: Kind = "hinge" if case.method == "sparse_hinge" else "logistic"
+    kind: PairwiseLoss = "hinge" if case.method == "sparse_hinge" else "logistic"
     student, teacher = recorded(case)
     values = top_k_ranking_loss(
         student, teacher, kind=kind, margin=case.option("margin"), reduction="none"

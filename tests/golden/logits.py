@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from instil.core import UNLABELLED
+from instil.functional.logits import standardize
 from instil.objectives.labels.cross_entropy import cross_entropy_loss
 from instil.objectives.labels.label_smoothing import label_smoothing_loss
-from instil.objectives.logit_objective import standardize
 from instil.objectives.logits.dist import dist_loss
 from instil.objectives.logits.dkd import dkd_loss
 from instil.objectives.logits.kd import kd_loss

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from instil.objectives.adapters import resize
+from instil.functional.feature_maps import resize
 from instil.objectives.features.activation_boundary import activation_boundary_loss
 from instil.objectives.features.afd import StageAttention, afd_loss
 from instil.objectives.features.cwd import cwd_loss

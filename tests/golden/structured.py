@@ -7,14 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import UNLABELLED
-from instil.objectives.connectors import convolutions
-from instil.objectives.dense import on_grid, positions
-from instil.objectives.directions import unit
+from instil.functional.directions import unit
+from instil.functional.feature_maps import on_grid, positions
+from instil.functional.graph import log_softmax_into
+from instil.functional.similarities import similarities
+from instil.modules.connectors import convolutions
 from instil.objectives.features.attention_transfer import attention_transfer_loss
 from instil.objectives.features.clip_feature import clip_feature_loss
 from instil.objectives.features.ifvd import ifvd_loss
-from instil.objectives.graph import log_softmax_into
-from instil.objectives.image_text import similarities
 from instil.objectives.relations.affinity_mimicking import affinity_mimicking_loss
 from instil.objectives.relations.augmented_feature import augmented_feature_loss
 from instil.objectives.relations.cirkd_memory import cirkd_memory_loss

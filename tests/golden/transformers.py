@@ -6,7 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from instil.objectives.adapters import adapter, as_map
+from instil.functional.ensembles import kept_teachers
+from instil.functional.feature_maps import as_map
+from instil.functional.hadamard import equalizing_rotation, hadamard
+from instil.functional.hidden_states import layer_map
+from instil.modules.adapters import adapter
 from instil.objectives.features.distilbert import distilbert_loss
 from instil.objectives.features.patient_kd import patient_kd_loss
 from instil.objectives.features.phi_s import phi_s_loss, phi_s_matrix
@@ -21,12 +25,9 @@ from instil.objectives.features.vitkd import (
     vitkd_mimicking_loss,
 )
 from instil.objectives.features.vkd import OrthogonalProjection, vkd_loss
-from instil.objectives.hadamard import equalizing_rotation, hadamard
-from instil.objectives.hidden_objective import layer_map
 from instil.objectives.labels.cross_entropy import cross_entropy_loss
 from instil.objectives.logits.kd import kd_loss
 from instil.objectives.relations.minilmv2 import minilmv2_loss, relation_scores
-from instil.objectives.summary_matching import kept_teachers
 from tests.golden.cases import Case
 
 RELATED = {"1": "query", "2": "key", "3": "value"}

@@ -1,1 +1,1 @@
-"""Pure functions of tensors."""
+"""Pure functions of tensors that objectives and schemes share."""

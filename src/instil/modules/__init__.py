@@ -1,1 +1,1 @@
-"""Building blocks of methods: modules with parameters or buffers."""
+"""Neural network modules that objectives and schemes share."""

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Batch, Outputs, as_net, dry, size
+from instil.functional.tokens.divergence import token_divergence, vocabulary_of
+from instil.functional.tokens.heads import Signal
+from instil.functional.tokens.terms import forward_kl
 from instil.generation.reader import rows_of
 from instil.generation.rollout import End, continue_texts, roll_out
 from instil.generation.sampling import sample_tokens
-from instil.objectives.heads import Signal
-from instil.objectives.token_divergence import token_divergence, vocabulary_of
-from instil.objectives.token_terms import forward_kl
 from instil.tasks.held import Held
 
 JUDGED, SHOWN, LENGTH = 16, 4, 32

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from instil.core import Objective
-from instil.objectives.attention_maps import attention_map
+from instil.functional.attention_maps import attention_map
 from instil.objectives.features.attention_transfer import AttentionTransfer, attention_transfer_loss
 from instil.testing import check_objective
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Objective, uniform
-from instil.objectives.diffusion import denoised, noised
+from instil.functional.diffusion import denoised, noised
+from instil.functional.noise import normal
 from instil.objectives.features.diffkd import DiffKD, diffkd_loss
-from instil.objectives.noise import normal
 from instil.testing import check_objective, sample_outputs
 
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from instil.core import Outputs
+from instil.functional.ensembles import kept_teachers
 from instil.objectives.features.unic import UNIC, unic_loss
-from instil.objectives.summary_matching import kept_teachers
 
 
 def test_agrees_with_a_plain_loop_over_tokens() -> None:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import Objectives
-from instil.objectives.dual_space import DualSpace
+from instil.objectives.bases.dual_space_objective import DualSpace
 from instil.objectives.logits.dskd import DSKD, dskd_loss
 from instil.objectives.logits.dskd_cma import (
     DSKDCMA,

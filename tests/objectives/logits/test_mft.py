@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from instil.objectives.logits.mft import MFT, corrected, mft_loss
+from instil.objectives.logits.mft import MFT, correct_probs, mft_loss
 
 
 def case() -> tuple[Tensor, Tensor, Tensor]:
@@ -51,7 +51,7 @@ def test_equals_the_formula(threshold: float, temperature: float) -> None:
 def test_the_label_leads_by_the_threshold_and_the_others_keep_their_ratios() -> None:
     _, teacher, target = case()
     before = teacher.softmax(-1)
-    after = corrected(before, target, 0.3)
+    after = correct_probs(before, target, 0.3)
     torch.testing.assert_close(after.sum(-1), torch.ones(6, dtype=torch.float64))
     label = torch.nn.functional.one_hot(target, 5).bool()
     lead = after[label] - after.masked_fill(label, 0).amax(-1)

@@ -9,8 +9,8 @@ import torch
 
 from instil.objectives.logits.forward_kl import forward_kl_loss
 from instil.objectives.logits.sparse_soft_labels import (
-    Form,
-    recovered_labels,
+    RecoveryForm,
+    recover_labels,
     sparse_soft_labels_loss,
 )
 
@@ -18,7 +18,7 @@ STUDENT = torch.tensor([[0.3, -1.0, 2.0, 0.5], [1.0, 0.0, -2.0, 0.4]], dtype=tor
 TEACHER = torch.tensor([[1.3, 0.2, -0.7, 0.1], [0.2, 2.0, -1.0, 0.0]], dtype=torch.float64)
 
 
-def labels_of(probs: list[float], k: int, form: Form) -> list[float]:
+def labels_of(probs: list[float], k: int, form: RecoveryForm) -> list[float]:
     order = sorted(range(len(probs)), key=lambda i: -probs[i])[:k]
     total = sum(probs[i] for i in order)
     if form == "renormalize":
@@ -29,7 +29,7 @@ def labels_of(probs: list[float], k: int, form: Form) -> list[float]:
 
 @pytest.mark.parametrize("form", ["smoothing", "renormalize"])
 @pytest.mark.parametrize(("k", "temperature"), [(1, 1.0), (2, 2.0), (3, 0.5), (4, 1.0)])
-def test_values_are_those_of_lists(form: Form, k: int, temperature: float) -> None:
+def test_values_are_those_of_lists(form: RecoveryForm, k: int, temperature: float) -> None:
     values = sparse_soft_labels_loss(STUDENT, TEACHER, k, form, temperature, "none")
     expected = []
     for student, teacher in zip(STUDENT, TEACHER, strict=True):
@@ -41,7 +41,7 @@ def test_values_are_those_of_lists(form: Form, k: int, temperature: float) -> No
 
 
 @pytest.mark.parametrize("form", ["smoothing", "renormalize"])
-def test_gradients_are_those_of_central_differences(form: Form) -> None:
+def test_gradients_are_those_of_central_differences(form: RecoveryForm) -> None:
     student = STUDENT.clone().requires_grad_()
     assert torch.autograd.gradcheck(
         lambda logits: sparse_soft_labels_loss(logits, TEACHER, 2, form, 1.5), student
@@ -49,18 +49,18 @@ def test_gradients_are_those_of_central_differences(form: Form) -> None:
 
 
 @pytest.mark.parametrize("form", ["smoothing", "renormalize"])
-def test_all_classes_are_the_forward_kl(form: Form) -> None:
+def test_all_classes_are_the_forward_kl(form: RecoveryForm) -> None:
     value = sparse_soft_labels_loss(STUDENT, TEACHER, 9, form)
     assert torch.allclose(value, forward_kl_loss(STUDENT, TEACHER))
 
 
 @pytest.mark.parametrize("form", ["smoothing", "renormalize"])
-def test_an_impossible_class_gets_no_probability(form: Form) -> None:
+def test_an_impossible_class_gets_no_probability(form: RecoveryForm) -> None:
     column = torch.full((2, 1), -torch.inf, dtype=torch.float64)
     student, teacher = (torch.cat([side, column], -1) for side in (STUDENT, TEACHER))
     value = sparse_soft_labels_loss(student, teacher, 2, form)
     assert torch.allclose(value, sparse_soft_labels_loss(STUDENT, TEACHER, 2, form))
-    labels = recovered_labels(teacher.softmax(-1), 5, form)
+    labels = recover_labels(teacher.softmax(-1), 5, form)
     assert torch.allclose(labels.sum(-1), torch.ones(2, dtype=torch.float64))
 
 

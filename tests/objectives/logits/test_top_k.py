@@ -12,7 +12,7 @@ from torch import Tensor
 from instil.core import Projection, Top
 from instil.objectives.logits.forward_kl import forward_kl_loss
 from instil.objectives.logits.reverse_kl import reverse_kl_loss
-from instil.objectives.logits.top_k import Divergence, TopK, top_k_loss
+from instil.objectives.logits.top_k import DivergenceName, TopK, top_k_loss
 from instil.objectives.logits.top_k_ranking import top_k_ranking_loss
 
 
@@ -30,7 +30,7 @@ def record(logits: Tensor, k: int) -> Top:
 
 @pytest.mark.parametrize("divergence", ["forward_kl", "reverse_kl", "jsd", "tvd"])
 @pytest.mark.parametrize("tail", [True, False])
-def test_a_record_gives_what_the_live_teacher_gives(divergence: Divergence, tail: bool) -> None:
+def test_a_record_gives_what_the_live_teacher_gives(divergence: DivergenceName, tail: bool) -> None:
     student, teacher = draw(2, 3, 20).requires_grad_(), draw(2, 3, 20, seed=1)
     found = []
     for signal in (teacher, record(teacher, 4)):

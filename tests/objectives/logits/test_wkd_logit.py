@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from instil.core import Objectives
+from instil.functional.transport import transport
 from instil.objectives.logits.wkd_logit import WKDLogit, class_costs, wkd_logit_loss
-from instil.objectives.transport import transport
 
 
 def case() -> tuple[Tensor, Tensor, Tensor, Tensor]:

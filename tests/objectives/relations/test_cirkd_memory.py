@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import UNLABELLED, Batch, Objectives, Outputs
-from instil.objectives.memory import Queue
+from instil.modules.memory import Queue
 from instil.objectives.relations.cirkd_memory import AN_IMAGE, CIRKDMemory, cirkd_memory_loss
 
 CLASSES = 3

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from instil.core import Batch, Outputs
-from instil.objectives.directions import unit
+from instil.functional.directions import unit
 from instil.objectives.relations.crd import crd_loss, log_normaliser
 from instil.objectives.relations.wcord import BoundedHeads, WCoRD, wcord_transport_loss
 from instil.testing import check_objective

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Card, Positive
-from instil.objectives.adapters import as_map, comparable
-from instil.objectives.errors import squared_error
-from instil.objectives.logit_objective import reduced
-from instil.objectives.normed_objective import NormedObjective
-from instil.objectives.pairs import Pairs
+from instil.functional.errors import squared_error
+from instil.functional.feature_maps import as_map, comparable
+from instil.functional.logits import reduced
+from instil.functional.pairs import Pairs
+from instil.objectives.bases.normed_objective import NormedObjective
 
 
 def activation_boundary_loss(

@@ -12,13 +12,14 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, Outputs, full
-from instil.objectives.adapters import as_map, like
-from instil.objectives.attention_maps import FAINTEST, attention_map
-from instil.objectives.connectors import Norm
-from instil.objectives.errors import squared_error
-from instil.objectives.logit_objective import reduced
-from instil.objectives.normed_objective import NormedLinear, NormedObjective
-from instil.objectives.pairs import stages
+from instil.functional.attention_maps import FAINTEST, attention_map
+from instil.functional.errors import squared_error
+from instil.functional.feature_maps import as_map
+from instil.functional.logits import reduced
+from instil.functional.pairs import stages
+from instil.modules.adapters import like
+from instil.modules.connectors import Norm, NormedLinear
+from instil.objectives.bases.normed_objective import NormedObjective
 
 
 def afd_loss(

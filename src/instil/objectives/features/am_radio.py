@@ -8,11 +8,10 @@ from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from instil.core import Card, NonNegative
-from instil.objectives.errors import sample_mean
-from instil.objectives.logit_objective import reduced
-from instil.objectives.patch_matching import Standardization, cosine_distance, smooth_l1_distance
-from instil.objectives.phi_standard import Standard
-from instil.objectives.summary_matching import SummaryObjective
+from instil.functional.errors import cosine_distance, sample_mean, smooth_l1_distance
+from instil.functional.logits import reduced
+from instil.modules.normalizers import Standard, Standardization
+from instil.objectives.bases.summary_objective import SummaryObjective
 
 Scale = Literal["phi_s", "channels", "none"]
 

@@ -9,11 +9,11 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from instil.core import Card, closest
-from instil.objectives.adapters import as_map, resize, smaller_grid
-from instil.objectives.attention_maps import attention_map
-from instil.objectives.feature_objective import FeatureObjective
-from instil.objectives.logit_objective import reduced
-from instil.objectives.pairs import Pairs
+from instil.functional.attention_maps import attention_map
+from instil.functional.feature_maps import as_map, resize, smaller_grid
+from instil.functional.logits import reduced
+from instil.functional.pairs import Pairs
+from instil.objectives.bases.feature_objective import FeatureObjective
 
 Form = Literal["code", "paper"]
 

@@ -19,17 +19,18 @@ from instil.core import (
     drop_unlabelled_gradient,
     full,
 )
-from instil.objectives.adapters import adapter, as_map, comparable
-from instil.objectives.errors import squared_error
-from instil.objectives.logit_objective import reduced, require_class_target
-from instil.objectives.pairs import plan, stages
-from instil.objectives.several_teachers import (
+from instil.functional.ensembles import (
     divergences,
     favour_small,
     members,
     require_several,
     side_by_side,
 )
+from instil.functional.errors import squared_error
+from instil.functional.feature_maps import as_map, comparable
+from instil.functional.logits import reduced, require_class_target
+from instil.functional.pairs import plan, stages
+from instil.modules.adapters import adapter
 
 
 def camkd_weights(logits: Tensor, target: Tensor) -> Tensor:

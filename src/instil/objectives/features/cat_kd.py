@@ -10,11 +10,11 @@ from annotated_types import Ge
 from torch import Tensor
 
 from instil.core import Batch, Card, Objective, Outputs, full
-from instil.objectives.adapters import as_map, comparable
-from instil.objectives.attention_maps import unit
-from instil.objectives.errors import squared_error
-from instil.objectives.logit_objective import reduced
-from instil.objectives.pairs import stages
+from instil.functional.attention_maps import unit
+from instil.functional.errors import squared_error
+from instil.functional.feature_maps import as_map, comparable
+from instil.functional.logits import reduced
+from instil.functional.pairs import stages
 
 
 def class_activation_map(stage: Tensor, weight: Tensor) -> Tensor:

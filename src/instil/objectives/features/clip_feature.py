@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from instil.core import Batch, Card, Outputs
-from instil.objectives.adapters import comparable
-from instil.objectives.errors import squared_error
-from instil.objectives.image_text import ImageTextObjective, unit_pair
-from instil.objectives.logit_objective import reduced
+from instil.functional.errors import squared_error
+from instil.functional.feature_maps import comparable
+from instil.functional.logits import reduced
+from instil.objectives.bases.image_text_objective import ImageTextObjective, unit_pair
 
 
 def clip_feature_loss(

@@ -7,12 +7,12 @@ from typing import Literal
 from torch import Tensor, nn
 
 from instil.core import Card, Positive, closest
-from instil.objectives.adapters import as_map, comparable
-from instil.objectives.divergences import softened_kl
-from instil.objectives.errors import sample_mean
-from instil.objectives.feature_objective import FeatureObjective
-from instil.objectives.logit_objective import reduced
-from instil.objectives.pairs import Pairs
+from instil.functional.divergences import softened_kl
+from instil.functional.errors import sample_mean
+from instil.functional.feature_maps import as_map, comparable
+from instil.functional.logits import reduced
+from instil.functional.pairs import Pairs
+from instil.objectives.bases.feature_objective import FeatureObjective
 
 Form = Literal["channel", "spatial"]
 

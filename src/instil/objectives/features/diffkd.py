@@ -9,14 +9,17 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, NonNegative, Outputs, Positive, full, uniform
-from instil.objectives.adapters import as_map, comparable, like, resize
-from instil.objectives.connectors import NORMS, Norm, convolutions
-from instil.objectives.diffusion import TIMES, Bottleneck, NoiseModel, denoised, noised
-from instil.objectives.errors import squared_error
-from instil.objectives.logit_objective import kl_divergence, reduced, require_same_logits
-from instil.objectives.noise import normal
-from instil.objectives.normed_objective import NormedObjective
-from instil.objectives.pairs import Pairs, stages
+from instil.functional.diffusion import TIMES, denoised, noised
+from instil.functional.divergences import kl_divergence
+from instil.functional.errors import squared_error
+from instil.functional.feature_maps import as_map, comparable, resize
+from instil.functional.logits import reduced, require_same_logits
+from instil.functional.noise import normal
+from instil.functional.pairs import Pairs, stages
+from instil.modules.adapters import like
+from instil.modules.connectors import NORMS, Norm, convolutions
+from instil.modules.noise_model import Bottleneck, NoiseModel
+from instil.objectives.bases.normed_objective import NormedObjective
 
 
 def diffkd_loss(

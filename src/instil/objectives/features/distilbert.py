@@ -6,15 +6,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import Batch, Card, Outputs
-from instil.objectives.adapters import comparable
-from instil.objectives.hidden_objective import (
-    HiddenObjective,
-    Layers,
-    masked_mean,
-    replace_padding,
-    token_mask,
-)
-from instil.objectives.logit_objective import reduced
+from instil.functional.feature_maps import comparable
+from instil.functional.hidden_states import Layers, masked_mean, replace_padding, token_mask
+from instil.functional.logits import reduced
+from instil.objectives.bases.hidden_objective import HiddenObjective
 
 
 def distilbert_loss(

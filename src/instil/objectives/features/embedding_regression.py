@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, Objective, Outputs, full
-from instil.objectives.adapters import comparable, like
-from instil.objectives.errors import squared_error
-from instil.objectives.logit_objective import reduced
+from instil.functional.errors import squared_error
+from instil.functional.feature_maps import comparable
+from instil.functional.logits import reduced
+from instil.modules.adapters import like
 
 ROLES = ("sentence_embedding", "partner_embedding")
 Distance = Literal["squared", "cosine"]

@@ -11,13 +11,14 @@ from annotated_types import Gt, Le
 from torch import Tensor, nn
 
 from instil.core import Card, NonNegative, at_progress, closest, full
-from instil.objectives.adapters import as_map, comparable, like, resize
-from instil.objectives.attention_maps import attention_map
-from instil.objectives.connectors import NORMS
-from instil.objectives.errors import sample_mean, squared_error
-from instil.objectives.logit_objective import reduced
-from instil.objectives.normed_objective import NormedObjective
-from instil.objectives.pairs import Pairs
+from instil.functional.attention_maps import attention_map
+from instil.functional.errors import sample_mean, squared_error
+from instil.functional.feature_maps import as_map, comparable, resize
+from instil.functional.logits import reduced
+from instil.functional.pairs import Pairs
+from instil.modules.adapters import like
+from instil.modules.connectors import NORMS
+from instil.objectives.bases.normed_objective import NormedObjective
 
 Form = Literal["paper", "attention"]
 Distance = Literal["l1", "l2"]

@@ -10,12 +10,13 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from instil.core import Card, NonNegative, Positive, closest, full
-from instil.objectives.adapters import as_map, like, resize
-from instil.objectives.attention_maps import attention_weights, channel_strength, position_strength
-from instil.objectives.connectors import NORMS
-from instil.objectives.feature_objective import FeatureObjective
-from instil.objectives.logit_objective import reduced
-from instil.objectives.pairs import Pairs
+from instil.functional.attention_maps import attention_weights, channel_strength, position_strength
+from instil.functional.feature_maps import as_map, resize
+from instil.functional.logits import reduced
+from instil.functional.pairs import Pairs
+from instil.modules.adapters import like
+from instil.modules.connectors import NORMS
+from instil.objectives.bases.feature_objective import FeatureObjective
 
 Form = Literal["paper", "code"]
 Weights = tuple[float, float, float, float]

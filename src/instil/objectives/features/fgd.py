@@ -7,11 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, NonNegative, Outputs, Positive, full
-from instil.objectives.adapters import Adapter, as_map, comparable
-from instil.objectives.attention_maps import attention_weights, channel_strength, position_strength
-from instil.objectives.feature_objective import FeatureObjective
-from instil.objectives.logit_objective import reduced
-from instil.objectives.pairs import Pairs, stages
+from instil.functional.attention_maps import attention_weights, channel_strength, position_strength
+from instil.functional.feature_maps import as_map, comparable
+from instil.functional.logits import reduced
+from instil.functional.pairs import Pairs, stages
+from instil.modules.adapters import Adapter
+from instil.objectives.bases.feature_objective import FeatureObjective
 
 Weights = tuple[float, float, float]
 

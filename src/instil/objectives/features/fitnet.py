@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from instil.core import Card
-from instil.objectives.adapters import as_map, comparable
-from instil.objectives.errors import squared_error
-from instil.objectives.feature_objective import FeatureObjective
-from instil.objectives.logit_objective import reduced
+from instil.functional.errors import squared_error
+from instil.functional.feature_maps import as_map, comparable
+from instil.functional.logits import reduced
+from instil.objectives.bases.feature_objective import FeatureObjective
 
 
 def fitnet_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> Tensor:

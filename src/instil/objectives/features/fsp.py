@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import Card, closest, full
-from instil.objectives.adapters import comparable
-from instil.objectives.gram import gram
-from instil.objectives.logit_objective import reduced
-from instil.objectives.pairs import Pairs
-from instil.objectives.stage_flow import StageFlow, require_two_stages
+from instil.functional.feature_maps import comparable
+from instil.functional.gram import gram
+from instil.functional.logits import reduced
+from instil.functional.pairs import Pairs
+from instil.objectives.bases.stage_flow_objective import StageFlow, require_two_stages
 
 Pool = Literal["max", "average"]
 Form = Literal["mean", "paper", "columns"]

@@ -9,12 +9,12 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from instil.core import Card, closest, full
-from instil.objectives.adapters import as_map
-from instil.objectives.errors import squared_error
-from instil.objectives.gram import gram
-from instil.objectives.logit_objective import reduced
-from instil.objectives.normed_objective import NormedObjective
-from instil.objectives.pairs import Pairs
+from instil.functional.errors import squared_error
+from instil.functional.feature_maps import as_map
+from instil.functional.gram import gram
+from instil.functional.logits import reduced
+from instil.functional.pairs import Pairs
+from instil.objectives.bases.normed_objective import NormedObjective
 
 Form = Literal["code", "paper"]
 

@@ -6,16 +6,11 @@ import torch
 from torch import Tensor
 
 from instil.core import UNLABELLED, Batch, Card, Outputs, drop_unlabelled_gradient
-from instil.objectives.dense import (
-    DenseObjective,
-    PixelLabelObjective,
-    on_grid,
-    one_grid,
-    positions,
-)
-from instil.objectives.directions import cosine
-from instil.objectives.logit_objective import reduced
-from instil.objectives.pairs import stages
+from instil.functional.directions import cosine
+from instil.functional.feature_maps import on_grid, one_grid, positions
+from instil.functional.logits import reduced
+from instil.functional.pairs import stages
+from instil.objectives.bases.dense_objective import DenseObjective, PixelLabelObjective
 
 
 def ifvd_loss(student: Tensor, teacher: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:

@@ -9,11 +9,11 @@ from annotated_types import Ge
 from torch import Tensor
 
 from instil.core import Batch, Card, Objective, Outputs, full
-from instil.objectives.adapters import comparable
-from instil.objectives.attention_maps import unit
-from instil.objectives.errors import squared_error
-from instil.objectives.logit_objective import reduced, require_same_logits
-from instil.objectives.noise import normal
+from instil.functional.attention_maps import unit
+from instil.functional.errors import squared_error
+from instil.functional.feature_maps import comparable
+from instil.functional.logits import reduced, require_same_logits
+from instil.functional.noise import normal
 
 
 def jacobian_loss(

@@ -12,9 +12,9 @@ from annotated_types import Ge
 from torch import Tensor
 
 from instil.core import Card, closest, full
-from instil.objectives.logit_objective import reduced
-from instil.objectives.pairs import Pairs
-from instil.objectives.stage_flow import StageFlow, require_two_stages
+from instil.functional.logits import reduced
+from instil.functional.pairs import Pairs
+from instil.objectives.bases.stage_flow_objective import StageFlow, require_two_stages
 
 Signs = Literal["largest", "decomposition"]
 SPARE = 3  # student vectors beyond those of the teacher, among which each of the teacher's finds its own

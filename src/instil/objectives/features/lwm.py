@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from instil.core import Batch, Card, Objective, Outputs, full
-from instil.objectives.adapters import as_map, resize
-from instil.objectives.attention_maps import unit
-from instil.objectives.logit_objective import reduced, require_same_logits
-from instil.objectives.pairs import stages
+from instil.functional.attention_maps import unit
+from instil.functional.feature_maps import as_map, resize
+from instil.functional.logits import reduced, require_same_logits
+from instil.functional.pairs import stages
 
 
 def lwm_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> Tensor:

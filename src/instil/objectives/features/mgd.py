@@ -10,11 +10,12 @@ from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, Outputs, closest, full, uniform
-from instil.objectives.adapters import Adapter, as_map, comparable, like
-from instil.objectives.errors import squared_error
-from instil.objectives.feature_objective import FeatureObjective
-from instil.objectives.logit_objective import reduced
-from instil.objectives.pairs import Pairs, stages
+from instil.functional.errors import squared_error
+from instil.functional.feature_maps import as_map, comparable
+from instil.functional.logits import reduced
+from instil.functional.pairs import Pairs, stages
+from instil.modules.adapters import Adapter, like
+from instil.objectives.bases.feature_objective import FeatureObjective
 
 Mask = Literal["channel", "position"]
 

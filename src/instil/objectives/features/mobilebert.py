@@ -9,9 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import Batch, Card, NonNegative, Outputs
-from instil.objectives.adapters import comparable
-from instil.objectives.hidden_objective import (
-    HiddenObjective,
+from instil.functional.feature_maps import comparable
+from instil.functional.hidden_states import (
     Layers,
     masked_mean,
     paired_attentions,
@@ -20,7 +19,8 @@ from instil.objectives.hidden_objective import (
     states,
     token_mask,
 )
-from instil.objectives.logit_objective import reduced
+from instil.functional.logits import reduced
+from instil.objectives.bases.hidden_objective import HiddenObjective
 
 NORM_EPSILON = 1e-12
 

@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.core import Card, closest, full
-from instil.objectives.adapters import as_map, resize, smaller_grid
-from instil.objectives.errors import sample_mean
-from instil.objectives.feature_objective import FeatureObjective
-from instil.objectives.logit_objective import reduced
-from instil.objectives.pairs import Pairs
+from instil.functional.errors import sample_mean
+from instil.functional.feature_maps import as_map, resize, smaller_grid
+from instil.functional.logits import reduced
+from instil.functional.pairs import Pairs
+from instil.objectives.bases.feature_objective import FeatureObjective
 
 Kernel = Literal["polynomial", "gaussian", "linear"]
 KERNELS = ("polynomial", "gaussian", "linear")

@@ -20,15 +20,12 @@ from instil.core import (
     drop_unlabelled_gradient,
     full,
 )
-from instil.objectives.adapters import as_map, like
-from instil.objectives.connectors import NORMS, Norm, require_norm
-from instil.objectives.logit_objective import (
-    expectation,
-    reduced,
-    require_class_target,
-    require_same_logits,
-)
-from instil.objectives.pairs import stages
+from instil.functional.divergences import expectation
+from instil.functional.feature_maps import as_map
+from instil.functional.logits import reduced, require_class_target, require_same_logits
+from instil.functional.pairs import stages
+from instil.modules.adapters import like
+from instil.modules.connectors import NORMS, Norm, require_norm
 
 Form = Literal["code", "paper"]
 FORMS = ("code", "paper")

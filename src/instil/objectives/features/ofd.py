@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from instil.core import Batch, Card, Outputs, full
-from instil.objectives.adapters import as_map, comparable
-from instil.objectives.errors import squared_error
-from instil.objectives.logit_objective import reduced
-from instil.objectives.normed_objective import NormedObjective
-from instil.objectives.pairs import Pairs, stages
+from instil.functional.errors import squared_error
+from instil.functional.feature_maps import as_map, comparable
+from instil.functional.logits import reduced
+from instil.functional.pairs import Pairs, stages
+from instil.objectives.bases.normed_objective import NormedObjective
 
 RARE = 1e-3  # a channel that is negative less often than this has its margin three standard deviations below zero
 

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, Objective, Outputs, Positive, full
-from instil.objectives.adapters import comparable, like
-from instil.objectives.connectors import require_norm
-from instil.objectives.errors import sample_mean
-from instil.objectives.logit_objective import reduced
-from instil.objectives.normed_objective import NormedLinear
+from instil.functional.errors import sample_mean
+from instil.functional.feature_maps import comparable
+from instil.functional.logits import reduced
+from instil.modules.adapters import like
+from instil.modules.connectors import NormedLinear, require_norm
 
 
 def pad_loss(

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import Batch, Card, Outputs
-from instil.objectives.adapters import comparable
-from instil.objectives.errors import squared_error
-from instil.objectives.hidden_objective import HiddenObjective, layer_map, states
-from instil.objectives.logit_objective import reduced
+from instil.functional.errors import squared_error
+from instil.functional.feature_maps import comparable
+from instil.functional.hidden_states import layer_map, states
+from instil.functional.logits import reduced
+from instil.objectives.bases.hidden_objective import HiddenObjective
 
 
 def patient_kd_loss(

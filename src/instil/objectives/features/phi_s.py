@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, Outputs
-from instil.objectives.adapters import comparable
-from instil.objectives.errors import squared_error
-from instil.objectives.logit_objective import reduced
-from instil.objectives.patch_matching import PatchObjective
-from instil.objectives.phi_standard import Standard, phi_s_rotation
+from instil.functional.errors import squared_error
+from instil.functional.feature_maps import comparable
+from instil.functional.logits import reduced
+from instil.functional.phi_standard import phi_s_rotation
+from instil.modules.normalizers import Standard
+from instil.objectives.bases.patch_objective import PatchObjective
 
 
 def phi_s_matrix(features: Tensor) -> tuple[Tensor, Tensor]:

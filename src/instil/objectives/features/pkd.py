@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Card
-from instil.objectives.adapters import as_map, comparable
-from instil.objectives.feature_objective import FeatureObjective
+from instil.functional.feature_maps import as_map, comparable
+from instil.objectives.bases.feature_objective import FeatureObjective
 
 EPSILON = 1e-6
 

@@ -10,12 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, Outputs, full
-from instil.objectives.adapters import as_map, comparable, like
-from instil.objectives.connectors import NORMS
-from instil.objectives.errors import sample_mean
-from instil.objectives.logit_objective import reduced
-from instil.objectives.normed_objective import NormedObjective
-from instil.objectives.pairs import Pairs, plan, stages
+from instil.functional.errors import sample_mean
+from instil.functional.feature_maps import as_map, comparable
+from instil.functional.logits import reduced
+from instil.functional.pairs import Pairs, plan, stages
+from instil.modules.adapters import like
+from instil.modules.connectors import NORMS
+from instil.objectives.bases.normed_objective import NormedObjective
 
 LEVELS = (4, 2, 1)
 

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import Batch, Card, Objective, Outputs, closest, full
-from instil.objectives.adapters import as_map
-from instil.objectives.logit_objective import reduced
-from instil.objectives.pairs import stages
-from instil.objectives.stage_flow import require_two_stages
+from instil.functional.feature_maps import as_map
+from instil.functional.logits import reduced
+from instil.functional.pairs import stages
+from instil.objectives.bases.stage_flow_objective import require_two_stages
 
 Upsample = Literal["attention", "features"]
 

@@ -11,12 +11,13 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, Outputs, Positive, closest, full
-from instil.objectives.adapters import as_map, like, resize
-from instil.objectives.connectors import convolutions
-from instil.objectives.errors import squared_error
-from instil.objectives.logit_objective import reduced
-from instil.objectives.normed_objective import NormedObjective
-from instil.objectives.pairs import Pairs, match, stages
+from instil.functional.errors import squared_error
+from instil.functional.feature_maps import as_map, resize
+from instil.functional.logits import reduced
+from instil.functional.pairs import Pairs, match, stages
+from instil.modules.adapters import like
+from instil.modules.connectors import convolutions
+from instil.objectives.bases.normed_objective import NormedObjective
 
 Attention = Literal["sample", "batch"]
 LEAST_WIDTH = (

@@ -8,12 +8,13 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from instil.core import Card, Outputs, full
-from instil.objectives.adapters import as_map, comparable, like, resize
-from instil.objectives.connectors import Norm, convolutions, end_of
-from instil.objectives.errors import squared_error
-from instil.objectives.logit_objective import reduced
-from instil.objectives.normed_objective import ConnectedObjective
-from instil.objectives.pairs import Pairs
+from instil.functional.errors import squared_error
+from instil.functional.feature_maps import as_map, comparable, resize
+from instil.functional.logits import reduced
+from instil.functional.pairs import Pairs
+from instil.modules.adapters import like
+from instil.modules.connectors import Norm, convolutions, end_of
+from instil.objectives.bases.normed_objective import ConnectedObjective
 
 
 def simkd_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> Tensor:

@@ -9,8 +9,8 @@ from annotated_types import Ge
 from torch import Tensor
 
 from instil.core import Batch, Card, Objective, Outputs, closest
-from instil.objectives.adapters import comparable
-from instil.objectives.hidden_objective import Projection
+from instil.functional.feature_maps import comparable
+from instil.modules.adapters import Projection
 
 Form = Literal["difference", "correlation"]
 

@@ -8,11 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, NonNegative, Objective, Outputs, full
-from instil.objectives.adapters import as_map, comparable, like
-from instil.objectives.connectors import convolutions, end_of, require_norm
-from instil.objectives.errors import squared_error
-from instil.objectives.logit_objective import reduced
-from instil.objectives.pairs import stages
+from instil.functional.errors import squared_error
+from instil.functional.feature_maps import as_map, comparable
+from instil.functional.logits import reduced
+from instil.functional.pairs import stages
+from instil.modules.adapters import like
+from instil.modules.connectors import convolutions, end_of, require_norm
 
 
 def srrl_loss(

@@ -10,10 +10,11 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, NonNegative, Outputs, closest
-from instil.objectives.adapters import comparable
-from instil.objectives.errors import sample_mean, squared_error
-from instil.objectives.logit_objective import reduced
-from instil.objectives.patch_matching import PatchObjective, Standardization, cosine_distance
+from instil.functional.errors import cosine_distance, sample_mean, squared_error
+from instil.functional.feature_maps import comparable
+from instil.functional.logits import reduced
+from instil.modules.normalizers import Standardization
+from instil.objectives.bases.patch_objective import PatchObjective
 
 Over = Literal["image", "patch"]
 

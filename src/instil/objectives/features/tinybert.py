@@ -9,10 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import Batch, Card, NonNegative, Outputs, every_item_counts
-from instil.objectives.adapters import comparable
-from instil.objectives.errors import sample_mean
-from instil.objectives.hidden_objective import (
-    HiddenObjective,
+from instil.functional.errors import sample_mean
+from instil.functional.feature_maps import comparable
+from instil.functional.hidden_states import (
     Layers,
     layer_map,
     masked_mean,
@@ -21,7 +20,8 @@ from instil.objectives.hidden_objective import (
     states,
     token_mask,
 )
-from instil.objectives.logit_objective import reduced
+from instil.functional.logits import reduced
+from instil.objectives.bases.hidden_objective import HiddenObjective
 
 MASKED_SCORE = -100.0
 

@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.core import Card, Positive, at_progress, full
-from instil.objectives.adapters import as_map, comparable, like, resize
-from instil.objectives.errors import sample_mean
-from instil.objectives.feature_objective import FeatureObjective
-from instil.objectives.logit_objective import reduced
-from instil.objectives.pairs import Pairs
+from instil.functional.errors import sample_mean
+from instil.functional.feature_maps import as_map, comparable, resize
+from instil.functional.logits import reduced
+from instil.functional.pairs import Pairs
+from instil.modules.adapters import like
+from instil.objectives.bases.feature_objective import FeatureObjective
 
 
 def vid_loss(mean: Tensor, teacher: Tensor, variance: Tensor, reduction: str = "mean") -> Tensor:

@@ -11,10 +11,11 @@ from annotated_types import Gt, Le
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, NonNegative, Outputs, full, uniform
-from instil.objectives.adapters import adapter, as_map, comparable, like
-from instil.objectives.feature_objective import FeatureObjective
-from instil.objectives.logit_objective import reduced
-from instil.objectives.pairs import Pairs, plan, stages
+from instil.functional.feature_maps import as_map, comparable
+from instil.functional.logits import reduced
+from instil.functional.pairs import Pairs, plan, stages
+from instil.modules.adapters import adapter, like
+from instil.objectives.bases.feature_objective import FeatureObjective
 
 
 def vitkd_mimicking_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> Tensor:

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import orthogonal
 
 from instil.core import Batch, Card, Outputs, closest, full
-from instil.objectives.adapters import as_map, comparable, like, resize
-from instil.objectives.errors import sample_mean
-from instil.objectives.feature_objective import FeatureObjective
-from instil.objectives.logit_objective import reduced
-from instil.objectives.pairs import Pairs
-from instil.objectives.patch_matching import patches
+from instil.functional.errors import sample_mean
+from instil.functional.feature_maps import as_map, comparable, patches, resize
+from instil.functional.logits import reduced
+from instil.functional.pairs import Pairs
+from instil.modules.adapters import like
+from instil.objectives.bases.feature_objective import FeatureObjective
 
 Normalize = Literal["layer", "batch"]
 SMALLEST_DEVIATION = 1e-12

@@ -10,11 +10,12 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from instil.core import Card, NonNegative, Positive, closest, full
-from instil.objectives.adapters import as_map, like
-from instil.objectives.connectors import convolutions, end_of
-from instil.objectives.logit_objective import reduced
-from instil.objectives.normed_objective import NormedObjective
-from instil.objectives.pairs import Pairs
+from instil.functional.feature_maps import as_map
+from instil.functional.logits import reduced
+from instil.functional.pairs import Pairs
+from instil.modules.adapters import like
+from instil.modules.connectors import convolutions, end_of
+from instil.objectives.bases.normed_objective import NormedObjective
 
 Covariance = Literal["diagonal", "full"]
 COVARIANCES = ("diagonal", "full")

@@ -18,7 +18,7 @@ from instil.core import (
     drop_unlabelled_gradient,
     full,
 )
-from instil.objectives.logit_objective import reduced, require_class_target
+from instil.functional.logits import reduced, require_class_target
 
 
 def cross_entropy_loss(student: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:

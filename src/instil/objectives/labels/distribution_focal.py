@@ -16,7 +16,7 @@ from instil.core import (
     drop_unlabelled_gradient,
     full,
 )
-from instil.objectives.logit_objective import reduced
+from instil.functional.logits import reduced
 
 
 def distribution_focal_loss(student: Tensor, box: Tensor, reduction: str = "mean") -> Tensor:

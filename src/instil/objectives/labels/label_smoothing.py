@@ -16,7 +16,7 @@ from instil.core import (
     drop_unlabelled_gradient,
     full,
 )
-from instil.objectives.logit_objective import reduced, require_class_target, require_classes
+from instil.functional.logits import reduced, require_class_target, require_classes
 
 
 def label_smoothing_loss(

@@ -7,10 +7,10 @@ import math
 from torch import Tensor
 
 from instil.core import Batch, Card, Positive
-from instil.objectives.heads import Signal
-from instil.objectives.token_divergence import reduced_tokens, token_divergence
-from instil.objectives.token_objective import TokenObjective, Vocabulary
-from instil.objectives.token_terms import Term, alpha_beta
+from instil.functional.tokens.divergence import reduced_tokens, token_divergence
+from instil.functional.tokens.heads import Signal
+from instil.functional.tokens.terms import Term, alpha_beta
+from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
 
 
 def alpha_beta_loss(

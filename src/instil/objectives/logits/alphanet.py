@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from instil.core import Batch, Card, Positive
-from instil.objectives.heads import Signal
-from instil.objectives.token_divergence import reduced_tokens, token_divergence
-from instil.objectives.token_objective import TokenObjective, Vocabulary
-from instil.objectives.token_terms import Side, Term
+from instil.functional.tokens.divergence import reduced_tokens, token_divergence
+from instil.functional.tokens.heads import Signal
+from instil.functional.tokens.terms import Side, Term
+from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
 
 NEAR_A_LIMIT = 1e-3
 """Distance from 0 and 1 below which an alpha-divergence is taken as its limit."""

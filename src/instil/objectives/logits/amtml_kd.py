@@ -9,13 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, NonNegative, Objective, Outputs, Positive, full
-from instil.objectives.adapters import adapter, as_map, comparable, like
-from instil.objectives.directions import angles, unit
-from instil.objectives.divergences import kl_from, softened
-from instil.objectives.errors import squared_error
-from instil.objectives.logit_objective import reduced
-from instil.objectives.pairs import match, plan, stages
-from instil.objectives.several_teachers import members, require_several, side_by_side
+from instil.functional.directions import angles, unit
+from instil.functional.divergences import kl_from, softened
+from instil.functional.ensembles import members, require_several, side_by_side
+from instil.functional.errors import squared_error
+from instil.functional.feature_maps import as_map, comparable
+from instil.functional.logits import reduced
+from instil.functional.pairs import match, plan, stages
+from instil.modules.adapters import adapter, like
 
 
 def amtml_kd_weights(pooled: Tensor, factors: Tensor, vector: Tensor) -> Tensor:

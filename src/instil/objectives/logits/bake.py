@@ -10,7 +10,8 @@ from annotated_types import Ge, Lt
 from torch import Tensor
 
 from instil.core import Batch, Card, Objective, Outputs, Positive, full
-from instil.objectives.logit_objective import kl_divergence, reduced, require_classes
+from instil.functional.divergences import kl_divergence
+from instil.functional.logits import reduced, require_classes
 
 
 def bake_targets(probability: Tensor, embedding: Tensor, omega: float = 0.5) -> Tensor:

@@ -9,13 +9,10 @@ from annotated_types import Ge
 from torch import Tensor
 
 from instil.core import Batch, Card, Positive, full
-from instil.objectives.logit_objective import (
-    LogitObjective,
-    kl_divergence,
-    reduced,
-    require_same_logits,
-)
-from instil.objectives.token_terms import FLOOR
+from instil.functional.divergences import kl_divergence
+from instil.functional.logits import reduced, require_same_logits
+from instil.functional.tokens.terms import FLOOR
+from instil.objectives.bases.logit_objective import LogitObjective
 
 
 def bild_loss(

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from instil.core import Batch, Card, LabelObjective, Outputs, Positive, full, mean
-from instil.objectives.logit_objective import expectation, require_classes
+from instil.functional.divergences import expectation
+from instil.functional.logits import require_classes
 
 
 def cs_kd_loss(student: Tensor, partner: Tensor, pairs: Tensor, temperature: float = 4.0) -> Tensor:

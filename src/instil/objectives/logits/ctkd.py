@@ -9,13 +9,10 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, NonNegative, Outputs, Positive, closest, full
-from instil.objectives.adapters import like
-from instil.objectives.logit_objective import (
-    LogitObjective,
-    kl_divergence,
-    reduced,
-    require_same_logits,
-)
+from instil.functional.divergences import kl_divergence
+from instil.functional.logits import reduced, require_same_logits
+from instil.modules.adapters import like
+from instil.objectives.bases.logit_objective import LogitObjective
 
 FORMS = ("global", "instance")
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from instil.core import Batch, Card, NonNegative, Objective, Outputs, Positive, full
-from instil.objectives.divergences import softened_kl
-from instil.objectives.logit_objective import reduced, require_same_logits
+from instil.functional.divergences import softened_kl
+from instil.functional.logits import reduced, require_same_logits
 
 
 def ddgsd_loss(

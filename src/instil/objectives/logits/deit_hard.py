@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from instil.core import Batch, Card, Objective, Outputs, full
-from instil.objectives.logit_objective import reduced, require_same_logits
+from instil.functional.logits import reduced, require_same_logits
 
 
 def deit_hard_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> Tensor:

@@ -9,8 +9,9 @@ from annotated_types import Ge
 from torch import Tensor
 
 from instil.core import Batch, Card, Positive, uniform
-from instil.objectives.logit_objective import reduced
-from instil.objectives.several_teachers import SeveralTeachersObjective, divergences
+from instil.functional.ensembles import divergences
+from instil.functional.logits import reduced
+from instil.objectives.bases.several_teachers_objective import SeveralTeachersObjective
 
 MEMBERS_STREAM = 7  # keeps this draw apart from others of the same step
 

@@ -9,7 +9,8 @@ from annotated_types import Ge, Lt
 from torch import Tensor
 
 from instil.core import Batch, Card, Objective, Outputs, Positive, full
-from instil.objectives.logit_objective import expectation, reduced
+from instil.functional.divergences import expectation
+from instil.functional.logits import reduced
 
 
 def dino_loss(

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from instil.core import Batch, Card, NonNegative, Positive, full
-from instil.objectives.logit_objective import LogitObjective, require_same_logits
+from instil.functional.logits import require_same_logits
+from instil.objectives.bases.logit_objective import LogitObjective
 
 
 def dist_loss(

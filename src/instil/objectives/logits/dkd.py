@@ -5,13 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from instil.core import Batch, Card, LabelObjective, NonNegative, Positive, drop_unlabelled_gradient
-from instil.objectives.divergences import decoupled_kl
-from instil.objectives.logit_objective import (
-    LogitObjective,
-    reduced,
-    require_class_target,
-    require_same_logits,
-)
+from instil.functional.divergences import decoupled_kl
+from instil.functional.logits import reduced, require_class_target, require_same_logits
+from instil.objectives.bases.logit_objective import LogitObjective
 
 
 def dkd_loss(

@@ -7,15 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import UNLABELLED, Batch, Card, Outputs
-from instil.objectives.dual_space import (
-    Divergence,
-    DualSpace,
-    student_space,
-    teacher_space,
-    through,
-)
-from instil.objectives.logit_objective import reduced
-from instil.objectives.span_objective import at, partners, require_same_positions, span_ends
+from instil.functional.logits import reduced
+from instil.functional.tokens.dual_space import Divergence, student_space, teacher_space, through
+from instil.functional.tokens.spans import at, partners, require_same_positions, span_ends
+from instil.objectives.bases.dual_space_objective import DualSpace
 
 
 def dskd_loss(

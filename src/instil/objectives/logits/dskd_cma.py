@@ -19,14 +19,9 @@ from instil.core import (
     mean,
     replace_uncounted,
 )
-from instil.objectives.dual_space import (
-    Divergence,
-    DualSpace,
-    student_space,
-    teacher_space,
-    through,
-)
-from instil.objectives.logit_objective import reduced
+from instil.functional.logits import reduced
+from instil.functional.tokens.dual_space import Divergence, student_space, teacher_space, through
+from instil.objectives.bases.dual_space_objective import DualSpace
 
 
 def cross_attention(query: Tensor, key: Tensor, counted: Tensor, other: Tensor) -> Tensor:

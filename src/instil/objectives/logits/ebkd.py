@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 from instil.core import Batch, Card, Positive, full
-from instil.objectives.logit_objective import expectation, reduced
-from instil.objectives.several_teachers import SeveralTeachersObjective, divergences, favour_small
+from instil.functional.divergences import expectation
+from instil.functional.ensembles import divergences, favour_small
+from instil.functional.logits import reduced
+from instil.objectives.bases.several_teachers_objective import SeveralTeachersObjective
 
 
 def ebkd_loss(

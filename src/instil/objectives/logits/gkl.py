@@ -19,8 +19,9 @@ from instil.core import (
     every_item_counts,
     full,
 )
-from instil.objectives.divergences import softened_kl
-from instil.objectives.logit_objective import LogitObjective, reduced, require_same_logits
+from instil.functional.divergences import softened_kl
+from instil.functional.logits import reduced, require_same_logits
+from instil.objectives.bases.logit_objective import LogitObjective
 
 Normalize = Literal["sample", "batch"]
 

@@ -10,8 +10,10 @@ from annotated_types import Ge, Le
 from torch import Tensor
 
 from instil.core import Batch, Card, Outputs, Positive, full
-from instil.objectives.logit_objective import reduced, with_slope
-from instil.objectives.span_objective import SpanObjective, require_same_positions, sorted_distance
+from instil.functional.autograd import with_slope
+from instil.functional.logits import reduced
+from instil.functional.tokens.spans import require_same_positions, sorted_distance
+from instil.objectives.bases.span_objective import SpanObjective
 
 PROBABILITY_FLOOR = 1e-8
 """A probability below this one counts as this one inside the logarithm."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from instil.core import Batch, Card
-from instil.objectives.logit_objective import LogitObjective, reduced, require_same_logits
-from instil.objectives.plackett_luce import choice_surprise
+from instil.functional.logits import reduced, require_same_logits
+from instil.functional.plackett_luce import choice_surprise
+from instil.objectives.bases.logit_objective import LogitObjective
 
 
 def listmle_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> Tensor:

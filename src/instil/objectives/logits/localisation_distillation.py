@@ -8,8 +8,8 @@ from annotated_types import Ge
 from torch import Tensor
 
 from instil.core import Batch, Card, Objective, Outputs, Positive
-from instil.objectives.divergences import softened_kl
-from instil.objectives.logit_objective import reduced, require_same_logits
+from instil.functional.divergences import softened_kl
+from instil.functional.logits import reduced, require_same_logits
 
 
 def localisation_distillation_loss(

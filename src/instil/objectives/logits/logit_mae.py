@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from instil.core import Batch, Card, full
-from instil.objectives.logit_objective import LogitObjective, reduced, require_same_logits
+from instil.functional.logits import reduced, require_same_logits
+from instil.objectives.bases.logit_objective import LogitObjective
 
 
 def logit_mae_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> Tensor:

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import Batch, Card, full
-from instil.objectives.logit_objective import LogitObjective, reduced, require_same_logits
+from instil.functional.logits import reduced, require_same_logits
+from instil.objectives.bases.logit_objective import LogitObjective
 
 
 def logit_mse_loss(

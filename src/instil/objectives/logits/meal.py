@@ -6,8 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, NonNegative, Outputs, full
-from instil.objectives.divergences import softened_kl
-from instil.objectives.logit_objective import LogitObjective, reduced, require_same_logits
+from instil.functional.divergences import softened_kl
+from instil.functional.logits import reduced, require_same_logits
+from instil.objectives.bases.logit_objective import LogitObjective
 
 
 def meal_similarity_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> Tensor:

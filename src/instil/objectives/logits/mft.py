@@ -15,14 +15,9 @@ from instil.core import (
     drop_unlabelled_gradient,
     full,
 )
-from instil.objectives.divergences import softened
-from instil.objectives.logit_objective import (
-    LogitObjective,
-    expectation,
-    reduced,
-    require_class_target,
-    require_same_logits,
-)
+from instil.functional.divergences import expectation, softened
+from instil.functional.logits import reduced, require_class_target, require_same_logits
+from instil.objectives.bases.logit_objective import LogitObjective
 
 MIXING_EPSILON = 1e-7
 
@@ -35,19 +30,21 @@ def mft_loss(
     temperature: float = 1.0,
     reduction: str = "mean",
 ) -> Tensor:
-    """T² KL(corrected teacher || student) (Belcak et al. 2025), the correction as ``corrected`` makes it.
+    """T² KL(corrected teacher || student) (Belcak et al. 2025), the correction as ``correct_probs`` makes it.
 
     Logits (..., C), target (...) give (...) for reduction ``none``; -100 gives 0. Raises ValueError for one class and where shapes do not fit.
     """
     require_same_logits(student, teacher, classes=2)
     require_class_target(student, target)
     student, teacher = drop_unlabelled_gradient(target, student, teacher)
-    wanted = corrected((full(teacher) / temperature).softmax(-1), target.clamp_min(0), threshold)
+    wanted = correct_probs(
+        (full(teacher) / temperature).softmax(-1), target.clamp_min(0), threshold
+    )
     values = -expectation(wanted, softened(student, temperature), wanted.log())
     return reduced(values * temperature**2, reduction, target)
 
 
-def corrected(probability: Tensor, target: Tensor, threshold: float) -> Tensor:
+def correct_probs(probability: Tensor, target: Tensor, threshold: float) -> Tensor:
     """Probabilities (..., C) mixed with the label's one-hot so that the label leads by ``threshold``, or has that much more, up to 1, if it led."""
     index = target.unsqueeze(-1)
     label, top = probability.gather(-1, index), probability.amax(-1, keepdim=True)

@@ -9,8 +9,9 @@ from annotated_types import Ge
 from torch import Tensor
 
 from instil.core import Batch, Card, NonNegative, Outputs, Positive, full
-from instil.objectives.logit_objective import expectation
-from instil.objectives.span_objective import SpanObjective, require_same_positions
+from instil.functional.divergences import expectation
+from instil.functional.tokens.spans import require_same_positions
+from instil.objectives.bases.span_objective import SpanObjective
 
 DEVIATION_EPSILON = 1e-4
 APART = -1e4
@@ -29,7 +30,7 @@ def unit_deviation(logits: Tensor) -> Tensor:
     return logits / (variance.clamp_min(DEVIATION_EPSILON**2).sqrt() + DEVIATION_EPSILON)
 
 
-def ranked(log_probs: Tensor, counted: Tensor, size: int) -> Tensor:
+def rank_by_sequence(log_probs: Tensor, counted: Tensor, size: int) -> Tensor:
     """Log-probabilities of the likeliest tokens of each sequence, in one order for all positions.
 
     Args:
@@ -84,7 +85,9 @@ def multilevel_terms(
         of_one_token = multilevel_terms(*sides, top_k, epsilon, iterations)
         return of_one_token[0][:, 0], of_one_token[1][:, 0], of_one_token[2][:, 0]
     size = min(top_k, student.shape[-1], teacher.shape[-1])
-    log_student, log_teacher = (ranked(side, counted, size) for side in (student, teacher))
+    log_student, log_teacher = (
+        rank_by_sequence(side, counted, size) for side in (student, teacher)
+    )
     probs, target = log_student.exp(), log_teacher.exp()
     transport = sequence_transport(probs, target, counted, epsilon, iterations)
     return (probs - target).abs().sum(-1), -expectation(target, log_student), transport

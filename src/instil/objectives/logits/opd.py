@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from instil.core import Batch, Card, LabelObjective, NonNegative
-from instil.objectives.heads import Signal
-from instil.objectives.token_divergence import (
+from instil.functional.tokens.divergence import (
     constant,
     leading,
     reduced_tokens,
     require_same_tokens,
     sweep,
 )
-from instil.objectives.token_objective import TokenObjective, Vocabulary
-from instil.objectives.token_support import Said
+from instil.functional.tokens.heads import Signal
+from instil.functional.tokens.support import Said
+from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
 
 
 def opd_loss(

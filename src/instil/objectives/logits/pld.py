@@ -5,13 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from instil.core import Batch, Card, LabelObjective, Positive, drop_unlabelled_gradient, full
-from instil.objectives.logit_objective import (
-    LogitObjective,
-    reduced,
-    require_class_target,
-    require_same_logits,
-)
-from instil.objectives.plackett_luce import choice_surprise
+from instil.functional.logits import reduced, require_class_target, require_same_logits
+from instil.functional.plackett_luce import choice_surprise
+from instil.objectives.bases.logit_objective import LogitObjective
 
 
 def pld_loss(

@@ -17,13 +17,9 @@ from instil.core import (
     drop_unlabelled_gradient,
     full,
 )
-from instil.objectives.divergences import kl_from
-from instil.objectives.logit_objective import (
-    LogitObjective,
-    reduced,
-    require_class_target,
-    require_same_logits,
-)
+from instil.functional.divergences import kl_from
+from instil.functional.logits import reduced, require_class_target, require_same_logits
+from instil.objectives.bases.logit_objective import LogitObjective
 
 CORRECTIONS = ("shift", "smooth")
 

@@ -8,13 +8,9 @@ from annotated_types import Ge, Le
 from torch import Tensor
 
 from instil.core import Batch, Card, LabelObjective, drop_unlabelled_gradient, full
-from instil.objectives.logit_objective import (
-    LogitObjective,
-    expectation,
-    reduced,
-    require_class_target,
-    require_same_logits,
-)
+from instil.functional.divergences import expectation
+from instil.functional.logits import reduced, require_class_target, require_same_logits
+from instil.objectives.bases.logit_objective import LogitObjective
 
 
 def ps_kd_loss(

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import UNLABELLED, Batch, Card, NonNegative, Outputs, drop_gradient, full
-from instil.objectives.logit_objective import reduced, require_same_logits
-from instil.objectives.real_labels import RealLabelObjective, real_target
+from instil.functional.logits import reduced, require_same_logits
+from instil.functional.real_labels import real_target
+from instil.objectives.bases.real_label_objective import RealLabelObjective
 
 
 def regression_kd_loss(

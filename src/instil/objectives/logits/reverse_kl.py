@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from instil.core import Batch, Card
-from instil.objectives.heads import Signal
-from instil.objectives.token_divergence import reduced_tokens, token_divergence
-from instil.objectives.token_objective import TokenObjective
-from instil.objectives.token_terms import Term, reverse_kl
+from instil.functional.tokens.divergence import reduced_tokens, token_divergence
+from instil.functional.tokens.heads import Signal
+from instil.functional.tokens.terms import Term, reverse_kl
+from instil.objectives.bases.token_objective import TokenObjective
 
 
 def reverse_kl_loss(

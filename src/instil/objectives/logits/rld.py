@@ -14,16 +14,14 @@ from instil.core import (
     drop_unlabelled_gradient,
     full,
 )
-from instil.objectives.divergences import log_two
-from instil.objectives.logit_objective import (
-    LogitObjective,
-    expectation,
-    kl_divergence,
+from instil.functional.divergences import expectation, kl_divergence, log_two
+from instil.functional.logits import (
     reduced,
     require_class_target,
     require_same_logits,
     without_target,
 )
+from instil.objectives.bases.logit_objective import LogitObjective
 
 
 def rld_loss(

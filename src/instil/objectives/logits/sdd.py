@@ -20,24 +20,24 @@ from instil.core import (
     drop_unlabelled_gradient,
     full,
 )
-from instil.objectives.adapters import as_map
-from instil.objectives.divergences import (
+from instil.functional.divergences import (
     decoupled_kl,
     rest_cross_entropy,
     softened_kl,
     target_cross_entropy,
 )
-from instil.objectives.logit_objective import reduced, require_class_target, require_same_logits
-from instil.objectives.pairs import stages
+from instil.functional.feature_maps import as_map
+from instil.functional.logits import reduced, require_class_target, require_same_logits
+from instil.functional.pairs import stages
 
-Loss = Literal["kd", "dkd", "nkd"]
+RegionLoss = Literal["kd", "dkd", "nkd"]
 
 
 def sdd_loss(
     student: Tensor,
     teacher: Tensor,
     target: Tensor,
-    loss: Loss = "kd",
+    loss: RegionLoss = "kd",
     temperature: float = 4.0,
     alpha: float = 1.0,
     beta: float = 8.0,
@@ -128,7 +128,7 @@ class SDD(LabelObjective):
 
     def __init__(
         self,
-        loss: Loss = "kd",
+        loss: RegionLoss = "kd",
         scales: Annotated[int, Ge(1)] = 3,
         temperature: Positive = 4.0,
         beta: NonNegative = 8.0,

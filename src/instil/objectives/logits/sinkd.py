@@ -9,7 +9,8 @@ from annotated_types import Ge
 from torch import Tensor
 
 from instil.core import Batch, Card, Positive, full
-from instil.objectives.logit_objective import LogitObjective, require_same_logits
+from instil.functional.logits import require_same_logits
+from instil.objectives.bases.logit_objective import LogitObjective
 
 
 def sinkd_loss(

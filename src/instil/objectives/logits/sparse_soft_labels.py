@@ -9,18 +9,15 @@ from annotated_types import Ge
 from torch import Tensor
 
 from instil.core import Batch, Card, Positive, closest, full
-from instil.objectives.logit_objective import (
-    LogitObjective,
-    kl_divergence,
-    reduced,
-    require_same_logits,
-)
+from instil.functional.divergences import kl_divergence
+from instil.functional.logits import reduced, require_same_logits
+from instil.objectives.bases.logit_objective import LogitObjective
 
-Form = Literal["smoothing", "renormalize"]
+RecoveryForm = Literal["smoothing", "renormalize"]
 FORMS = ("smoothing", "renormalize")
 
 
-def recovered_labels(teacher_probs: Tensor, k: int, form: Form = "smoothing") -> Tensor:
+def recover_labels(teacher_probs: Tensor, k: int, form: RecoveryForm = "smoothing") -> Tensor:
     """Soft labels that keep only the ``k`` likeliest classes.
 
     Args:
@@ -47,7 +44,7 @@ def sparse_soft_labels_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
     k: int = 5,
-    form: Form = "smoothing",
+    form: RecoveryForm = "smoothing",
     temperature: float = 1.0,
     reduction: str = "mean",
 ) -> Tensor:
@@ -79,7 +76,7 @@ def sparse_soft_labels_loss(
         raise ValueError(f"form: unknown value. Expected one of {FORMS}; {closest(form, FORMS)}")
     teacher_probs = (full(teacher_logits) / temperature).softmax(-1)
     student = (full(student_logits) / temperature).log_softmax(-1)
-    target = recovered_labels(teacher_probs, k, form).log()
+    target = recover_labels(teacher_probs, k, form).log()
     return reduced(temperature**2 * kl_divergence(target, student), reduction)
 
 
@@ -113,7 +110,7 @@ class SparseSoftLabels(LogitObjective):
     def __init__(
         self,
         k: Annotated[int, Ge(1)] = 5,
-        form: Form = "smoothing",
+        form: RecoveryForm = "smoothing",
         temperature: Positive = 1.0,
         standardize: bool = False,
     ):

@@ -6,12 +6,9 @@ import torch
 from torch import Tensor
 
 from instil.core import Batch, Card, Positive, full
-from instil.objectives.logit_objective import (
-    LogitObjective,
-    kl_divergence,
-    reduced,
-    require_same_logits,
-)
+from instil.functional.divergences import kl_divergence
+from instil.functional.logits import reduced, require_same_logits
+from instil.objectives.bases.logit_objective import LogitObjective
 
 VARIANCE_EPSILON = 1e-7
 

@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import Batch, Card, NonNegative, Positive, full
-from instil.objectives.divergences import softened_kl
-from instil.objectives.logit_objective import LogitObjective, require_same_logits
+from instil.functional.divergences import softened_kl
+from instil.functional.logits import require_same_logits
+from instil.objectives.bases.logit_objective import LogitObjective
 
 
 def streamlined_kd_loss(

@@ -9,10 +9,10 @@ from annotated_types import Ge, Le, Lt
 from torch import Tensor
 
 from instil.core import Batch, Card, NonNegative, Outputs, Positive, size
-from instil.objectives.heads import Signal
-from instil.objectives.token_divergence import reduced_tokens, token_divergence
-from instil.objectives.token_objective import TokenObjective, Vocabulary
-from instil.objectives.token_terms import Term, interpolated_kl
+from instil.functional.tokens.divergence import reduced_tokens, token_divergence
+from instil.functional.tokens.heads import Signal
+from instil.functional.tokens.terms import Term, interpolated_kl
+from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
 
 Share = Annotated[float, Ge(0), Le(1)]
 

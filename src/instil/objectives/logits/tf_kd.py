@@ -9,8 +9,8 @@ from annotated_types import Gt, Lt
 from torch import Tensor
 
 from instil.core import Batch, Card, LabelObjective, Outputs, Positive, drop_unlabelled_gradient
-from instil.objectives.divergences import softened
-from instil.objectives.logit_objective import reduced, require_class_target, require_classes
+from instil.functional.divergences import softened
+from instil.functional.logits import reduced, require_class_target, require_classes
 
 
 def tf_kd_loss(

@@ -8,10 +8,10 @@ from annotated_types import Ge
 from torch import Tensor
 
 from instil.core import Batch, Card, Positive
-from instil.objectives.heads import Signal
-from instil.objectives.token_divergence import reduced_tokens, token_divergence
-from instil.objectives.token_objective import TokenObjective, Vocabulary
-from instil.objectives.token_terms import Term, token_wise_kl
+from instil.functional.tokens.divergence import reduced_tokens, token_divergence
+from instil.functional.tokens.heads import Signal
+from instil.functional.tokens.terms import Term, token_wise_kl
+from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
 
 
 def todi_loss(

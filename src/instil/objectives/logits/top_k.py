@@ -8,17 +8,17 @@ from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 
 from instil.core import Batch, Card, Positive, Top
-from instil.objectives.heads import Signal
-from instil.objectives.token_divergence import reduced_tokens, sweep
-from instil.objectives.token_objective import TokenObjective, Vocabulary
-from instil.objectives.token_support import Coarse, Support, likeliest
-from instil.objectives.token_terms import Term, forward_kl, jsd, reverse_kl, total_variation
+from instil.functional.tokens.divergence import reduced_tokens, sweep
+from instil.functional.tokens.heads import Signal
+from instil.functional.tokens.support import Coarse, Support, likeliest
+from instil.functional.tokens.terms import Term, forward_kl, jsd, reverse_kl, total_variation
+from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
 
-Divergence = Literal["forward_kl", "reverse_kl", "jsd", "tvd"]
+DivergenceName = Literal["forward_kl", "reverse_kl", "jsd", "tvd"]
 Share = Annotated[float, Gt(0), Lt(1)]
 
 
-def term_of(divergence: Divergence, beta: float) -> Term:
+def divergence_by_name(divergence: DivergenceName, beta: float) -> Term:
     """The divergence of this name; ValueError for a beta at which jsd is 0 whatever the student says."""
     if not 0 < beta < 1:
         raise ValueError(
@@ -36,7 +36,7 @@ def top_k_loss(
     student: Signal,
     teacher: Signal | Top,
     k: int = 64,
-    divergence: Divergence = "forward_kl",
+    divergence: DivergenceName = "forward_kl",
     beta: float = 0.5,
     support: Support = "teacher",
     tail: bool = True,
@@ -52,7 +52,8 @@ def top_k_loss(
     counts. Raises ValueError where tokens or classes differ, and where a ``Top`` is asked for another temperature than 1 or another support.
     """
     target = Coarse(
-        likeliest(student, teacher, k, support, tail, temperature), term_of(divergence, beta)
+        likeliest(student, teacher, k, support, tail, temperature),
+        divergence_by_name(divergence, beta),
     )
     values = sweep(student, target, temperature, weight)
     return reduced_tokens(values * temperature**2 if scale else values, weight, reduction)
@@ -102,7 +103,7 @@ class TopK(TokenObjective):
     def __init__(
         self,
         k: Annotated[int, Ge(1)] = 64,
-        divergence: Divergence = "forward_kl",
+        divergence: DivergenceName = "forward_kl",
         beta: Share = 0.5,
         support: Support = "teacher",
         tail: bool = True,
@@ -125,7 +126,7 @@ class TopK(TokenObjective):
         )
         return sweep(
             student,
-            Coarse(classes, term_of(self.divergence, self.beta)),
+            Coarse(classes, divergence_by_name(self.divergence, self.beta)),
             self.temperature,
             self.weight(batch),
             self.vocabulary,

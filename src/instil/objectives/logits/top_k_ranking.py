@@ -8,19 +8,19 @@ from annotated_types import Ge
 from torch import Tensor
 
 from instil.core import Batch, Card, Positive, Top
-from instil.objectives.heads import Signal
-from instil.objectives.token_divergence import reduced_tokens, sweep
-from instil.objectives.token_objective import TokenObjective, Vocabulary
-from instil.objectives.token_support import Ranked, likeliest
+from instil.functional.tokens.divergence import reduced_tokens, sweep
+from instil.functional.tokens.heads import Signal
+from instil.functional.tokens.support import Ranked, likeliest
+from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
 
-Kind = Literal["logistic", "hinge"]
+PairwiseLoss = Literal["logistic", "hinge"]
 
 
 def top_k_ranking_loss(
     student: Signal,
     teacher: Signal | Top,
     k: int = 16,
-    kind: Kind = "logistic",
+    kind: PairwiseLoss = "logistic",
     margin: float | None = None,
     temperature: float = 1.0,
     weight: Tensor | None = None,
@@ -73,7 +73,7 @@ class TopKRanking(TokenObjective):
     def __init__(
         self,
         k: Annotated[int, Ge(2)] = 16,
-        kind: Kind = "logistic",
+        kind: PairwiseLoss = "logistic",
         temperature: Positive = 1.0,
         vocabulary: Vocabulary = None,
     ):

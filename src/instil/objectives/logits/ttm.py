@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from instil.core import Batch, Card, Positive, full
-from instil.objectives.divergences import softened_kl
-from instil.objectives.logit_objective import LogitObjective, reduced, require_same_logits
+from instil.functional.divergences import softened_kl
+from instil.functional.logits import reduced, require_same_logits
+from instil.objectives.bases.logit_objective import LogitObjective
 
 
 def ttm_loss(

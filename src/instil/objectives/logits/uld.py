@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from instil.core import Batch, Card, Outputs, Positive, full
-from instil.objectives.logit_objective import reduced
-from instil.objectives.span_objective import SpanObjective, require_same_positions, sorted_distance
+from instil.functional.logits import reduced
+from instil.functional.tokens.spans import require_same_positions, sorted_distance
+from instil.objectives.bases.span_objective import SpanObjective
 
 
 def uld_loss(

@@ -18,11 +18,13 @@ from instil.core import (
     mean,
     replace_uncounted,
 )
-from instil.objectives.adapters import as_map, like
-from instil.objectives.logit_objective import expectation, require_class_target, require_same_logits
-from instil.objectives.pairs import stages
+from instil.functional.divergences import expectation
+from instil.functional.feature_maps import as_map
+from instil.functional.logits import require_class_target, require_same_logits
+from instil.functional.pairs import stages
+from instil.modules.adapters import like
 
-Form = Literal["code", "paper"]
+ZipfForm = Literal["code", "paper"]
 NEAREST_TO_SURE = 1e-6  # added to one minus a probability before it divides
 SMOOTHING = 0.1  # of the weak classifier's labels
 
@@ -34,7 +36,7 @@ def uskd_loss(
     alpha: float = 1.0,
     beta: float = 0.1,
     mu: float = 0.005,
-    form: Form = "code",
+    form: ZipfForm = "code",
 ) -> Tensor:
     """alpha label part + beta other classes + mu weak classifier's label loss (Yang et al. 2023, unified self-distillation).
 
@@ -44,7 +46,7 @@ def uskd_loss(
     Raises ValueError for one class and where shapes do not fit.
     """
     require_same_logits(student, weak, classes=2)
-    share, label, soft = labels(student, target)
+    share, label, soft = label_shares(student, target)
     counted = share.sum(-1) > 0
     # The centre below is a mean over the batch, so unlabelled rows are replaced before it.
     student, weak = replace_uncounted(student, counted), replace_uncounted(weak, counted)
@@ -70,7 +72,7 @@ def uskd_loss(
     )
 
 
-def labels(student: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def label_shares(student: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Shares and indices of the label's classes, (N, K) both, a share of 0 meaning none; and the whole soft label (N, C)."""
     if target.shape == student.shape:
         soft = target.to(full(student).dtype).clamp_min(0)
@@ -85,7 +87,7 @@ def labels(student: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def zipf_shares(
-    log_strong: Tensor, log_weak: Tensor, is_label: Tensor, form: Form = "code"
+    log_strong: Tensor, log_weak: Tensor, is_label: Tensor, form: ZipfForm = "code"
 ) -> Tensor:
     """(N, C): 1 / rank, normalized over the classes that are not the label, by how likely both classifiers find them among those."""
     strong, weak = log_strong if form == "code" else log_strong.exp(), log_weak.exp()

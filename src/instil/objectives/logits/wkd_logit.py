@@ -20,15 +20,15 @@ from instil.core import (
     drop_unlabelled_gradient,
     full,
 )
-from instil.objectives.divergences import target_cross_entropy
-from instil.objectives.logit_objective import (
+from instil.functional.divergences import target_cross_entropy
+from instil.functional.logits import (
     reduced,
     require_class_target,
     require_same_logits,
     without_target,
 )
-from instil.objectives.memory import Queue
-from instil.objectives.transport import transport
+from instil.functional.transport import transport
+from instil.modules.memory import Queue
 
 
 def wkd_logit_loss(

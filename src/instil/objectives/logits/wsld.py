@@ -6,13 +6,9 @@ import torch
 from torch import Tensor
 
 from instil.core import Batch, Card, LabelObjective, Positive, drop_unlabelled_gradient, full
-from instil.objectives.divergences import softened_kl
-from instil.objectives.logit_objective import (
-    LogitObjective,
-    reduced,
-    require_class_target,
-    require_same_logits,
-)
+from instil.functional.divergences import softened_kl
+from instil.functional.logits import reduced, require_class_target, require_same_logits
+from instil.objectives.bases.logit_objective import LogitObjective
 
 TEACHER_LOSS_EPSILON = 1e-7
 

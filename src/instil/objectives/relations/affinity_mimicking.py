@@ -7,9 +7,10 @@ from typing import ClassVar
 from torch import Tensor
 
 from instil.core import Batch, Card, Objective, Outputs
-from instil.objectives.divergences import softened_kl
-from instil.objectives.image_text import WITH_SCALE, similarities, unit_pair
-from instil.objectives.logit_objective import require_same_logits
+from instil.functional.divergences import softened_kl
+from instil.functional.logits import require_same_logits
+from instil.functional.similarities import similarities
+from instil.objectives.bases.image_text_objective import WITH_SCALE, unit_pair
 
 
 def affinity_mimicking_loss(student: Tensor, teacher: Tensor) -> Tensor:

@@ -8,18 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, Objective, Outputs, full
-from instil.objectives.adapters import like
-from instil.objectives.contrastive import contrastive_both_ways
-from instil.objectives.directions import unit
-from instil.objectives.image_text import (
-    BOTH,
-    EMBEDDINGS,
-    Form,
-    LearnedScale,
-    require_form,
-    similarities,
-    unit_pair,
-)
+from instil.functional.contrastive import contrastive_both_ways
+from instil.functional.directions import unit
+from instil.functional.similarities import similarities
+from instil.modules.adapters import like
+from instil.modules.learned_scale import Form, LearnedScale, require_form
+from instil.objectives.bases.image_text_objective import BOTH, EMBEDDINGS, unit_pair
 
 
 def augmented_feature_loss(image: Tensor, text: Tensor, scale: Tensor | float) -> Tensor:

@@ -9,15 +9,16 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Card, NonNegative, Outputs, Positive, full, uniform
-from instil.objectives.adapters import as_map, like
-from instil.objectives.connectors import convolutions
-from instil.objectives.dense import PixelLabelObjective, on_grid, one_grid, positions
-from instil.objectives.directions import products, unit
-from instil.objectives.divergences import softened_kl
-from instil.objectives.logit_objective import reduced
-from instil.objectives.memory import Queue
-from instil.objectives.normed_objective import NormedObjective
-from instil.objectives.pairs import Pairs, stages
+from instil.functional.directions import products, unit
+from instil.functional.divergences import softened_kl
+from instil.functional.feature_maps import as_map, on_grid, one_grid, positions
+from instil.functional.logits import reduced
+from instil.functional.pairs import Pairs, stages
+from instil.modules.adapters import like
+from instil.modules.connectors import convolutions
+from instil.modules.memory import Queue
+from instil.objectives.bases.dense_objective import PixelLabelObjective
+from instil.objectives.bases.normed_objective import NormedObjective
 
 AN_IMAGE = 16
 """At most so many pixels of a class are remembered of one image."""

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from instil.core import Card, Positive
-from instil.objectives.dense import DenseObjective, one_grid, positions
-from instil.objectives.directions import products, unit
-from instil.objectives.divergences import softened_kl
-from instil.objectives.pairs import Pairs
+from instil.functional.directions import products, unit
+from instil.functional.divergences import softened_kl
+from instil.functional.feature_maps import one_grid, positions
+from instil.functional.pairs import Pairs
+from instil.objectives.bases.dense_objective import DenseObjective
 
 
 def cirkd_minibatch_loss(

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import Batch, Card, Positive, closest, full
-from instil.objectives.directions import products
-from instil.objectives.relation_objective import RelationObjective
-from instil.objectives.similarities import centred, inner_products, squared_distances
+from instil.functional.directions import products
+from instil.functional.similarities import centred, inner_products, squared_distances
+from instil.objectives.bases.relation_objective import RelationObjective
 
 Kernel = Literal["linear", "rbf"]
 

@@ -9,16 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import Batch, Card, Outputs
-from instil.objectives.adapters import comparable
-from instil.objectives.directions import products
-from instil.objectives.image_text import (
-    WITH_SCALE,
-    Form,
-    ImageTextObjective,
-    require_form,
-    similarities,
-    unit_pair,
-)
+from instil.functional.directions import products
+from instil.functional.feature_maps import comparable
+from instil.functional.similarities import similarities
+from instil.modules.learned_scale import Form, require_form
+from instil.objectives.bases.image_text_objective import WITH_SCALE, ImageTextObjective, unit_pair
 
 Pair = tuple[Tensor, Tensor]
 

@@ -8,11 +8,11 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, Positive, closest
-from instil.objectives.anchors import AnchorObjective
-from instil.objectives.directions import products, unit
-from instil.objectives.divergences import softened_kl
-from instil.objectives.logit_objective import reduced
-from instil.objectives.relation_objective import Plain, Projector
+from instil.functional.directions import products, unit
+from instil.functional.divergences import softened_kl
+from instil.functional.logits import reduced
+from instil.modules.adapters import Plain, Projector
+from instil.objectives.bases.anchor_objective import AnchorObjective
 
 Queues = Literal["two", "one"]
 

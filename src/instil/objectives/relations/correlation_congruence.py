@@ -10,10 +10,10 @@ from annotated_types import Ge
 from torch import Tensor
 
 from instil.core import Batch, Card, Positive, closest, full
-from instil.objectives.adapters import comparable
-from instil.objectives.directions import unit
-from instil.objectives.relation_objective import RelationObjective
-from instil.objectives.similarities import inner_products
+from instil.functional.directions import unit
+from instil.functional.feature_maps import comparable
+from instil.functional.similarities import inner_products
+from instil.objectives.bases.relation_objective import RelationObjective
 
 Kernel = Literal["gaussian", "bilinear"]
 

@@ -11,10 +11,10 @@ from annotated_types import Ge, Lt
 from torch import Tensor
 
 from instil.core import Batch, Card, NonNegative, Outputs, Positive, closest, full
-from instil.objectives.directions import products
-from instil.objectives.logit_objective import reduced
-from instil.objectives.memory import Bank, Memory, Queue
-from instil.objectives.relation_objective import HeadedObjective
+from instil.functional.directions import products
+from instil.functional.logits import reduced
+from instil.modules.memory import Bank, Memory, Queue
+from instil.objectives.bases.relation_objective import HeadedObjective
 
 MEMORIES = ("queue", "bank", "batch")
 

@@ -10,11 +10,11 @@ from annotated_types import Ge, Le
 from torch import Tensor
 
 from instil.core import Batch, Card, Positive, closest, full
-from instil.objectives.directions import unit
-from instil.objectives.logit_objective import kl_divergence
-from instil.objectives.plackett_luce import choice_surprise
-from instil.objectives.relation_objective import RelationObjective
-from instil.objectives.similarities import distances
+from instil.functional.directions import unit
+from instil.functional.divergences import kl_divergence
+from instil.functional.plackett_luce import choice_surprise
+from instil.functional.similarities import distances
+from instil.objectives.bases.relation_objective import RelationObjective
 
 FORMS = ("hard", "soft")
 

@@ -10,8 +10,8 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, NonNegative, Outputs, Positive
-from instil.objectives.directions import products, unit
-from instil.objectives.relation_objective import HeadedObjective
+from instil.functional.directions import products, unit
+from instil.objectives.bases.relation_objective import HeadedObjective
 
 
 def dcd_loss(

@@ -11,14 +11,13 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from instil.core import Batch, Card, NonNegative, Outputs, Positive, full
-from instil.objectives.adapters import as_map, resize
-from instil.objectives.attention_maps import attention_map
-from instil.objectives.dense import one_grid
-from instil.objectives.directions import products, unit
-from instil.objectives.errors import squared_error
-from instil.objectives.feature_objective import FeatureObjective
-from instil.objectives.logit_objective import reduced
-from instil.objectives.pairs import Pairs, stages
+from instil.functional.attention_maps import attention_map
+from instil.functional.directions import products, unit
+from instil.functional.errors import squared_error
+from instil.functional.feature_maps import as_map, one_grid, resize
+from instil.functional.logits import reduced
+from instil.functional.pairs import Pairs, stages
+from instil.objectives.bases.feature_objective import FeatureObjective
 
 
 def psd_loss(

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from instil.core import Batch, Card, NonNegative
-from instil.objectives.adapters import comparable
-from instil.objectives.directions import products, unit
-from instil.objectives.relation_objective import ProjectedObjective
-from instil.objectives.similarities import inner_products
+from instil.functional.directions import products, unit
+from instil.functional.feature_maps import comparable
+from instil.functional.similarities import inner_products
+from instil.objectives.bases.relation_objective import ProjectedObjective
 
 
 def ega_loss(student: Tensor, teacher: Tensor, node: float = 0.8, edge: float = 0.3) -> Tensor:

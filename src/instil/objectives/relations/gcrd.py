@@ -8,9 +8,9 @@ from annotated_types import Ge
 from torch import Tensor
 
 from instil.core import Batch, Card, Positive
-from instil.objectives.contrastive import contrastive
-from instil.objectives.directions import products
-from instil.objectives.relation_objective import HeadedObjective
+from instil.functional.contrastive import contrastive
+from instil.functional.directions import products
+from instil.objectives.bases.relation_objective import HeadedObjective
 
 
 def gcrd_loss(student: Tensor, teacher: Tensor, temperature: float = 0.075) -> Tensor:

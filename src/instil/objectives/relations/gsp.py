@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import Batch, Card, Positive, closest
-from instil.objectives.directions import unit
-from instil.objectives.relation_objective import RelationObjective
-from instil.objectives.similarities import distances, inner_products, squared_distances
+from instil.functional.directions import unit
+from instil.functional.similarities import distances, inner_products, squared_distances
+from instil.objectives.bases.relation_objective import RelationObjective
 
 Kernel = Literal["cosine", "polynomial", "euclidean", "gaussian"]
 KERNELS = ("cosine", "polynomial", "euclidean", "gaussian")

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, NonNegative, Outputs, Positive, closest, full
-from instil.objectives.feature_objective import FeatureObjective
-from instil.objectives.pairs import Pairs, stages
-from instil.objectives.similarities import inner_products, squared_distances
+from instil.functional.pairs import Pairs, stages
+from instil.functional.similarities import inner_products, squared_distances
+from instil.objectives.bases.feature_objective import FeatureObjective
 
 KERNELS = ("combined", "cosine", "student_t", "adaptive_rbf", "rbf", "cauchy")
 DIVERGENCES = ("jeffreys", "kl", "squared", "abs", "exponential", "kagan")

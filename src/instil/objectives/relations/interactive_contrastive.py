@@ -5,15 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from instil.core import Batch, Card, Outputs
-from instil.objectives.contrastive import contrastive
-from instil.objectives.image_text import (
-    Form,
-    ImageTextObjective,
-    LearnedScale,
-    require_form,
-    similarities,
-    unit_pair,
-)
+from instil.functional.contrastive import contrastive
+from instil.functional.similarities import similarities
+from instil.modules.learned_scale import Form, LearnedScale, require_form
+from instil.objectives.bases.image_text_objective import ImageTextObjective, unit_pair
 
 
 def interactive_contrastive_loss(

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, NonNegative, Outputs, full
-from instil.objectives.feature_objective import FeatureObjective
-from instil.objectives.pairs import Pairs, stages
-from instil.objectives.similarities import squared_distances
+from instil.functional.pairs import Pairs, stages
+from instil.functional.similarities import squared_distances
+from instil.objectives.bases.feature_objective import FeatureObjective
 
 
 def irg_graph_loss(student: Tensor, teacher: Tensor) -> Tensor:

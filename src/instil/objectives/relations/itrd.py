@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, NonNegative, Positive
-from instil.objectives.adapters import comparable, like
-from instil.objectives.directions import unit
-from instil.objectives.relation_objective import RelationObjective
-from instil.objectives.similarities import inner_products
+from instil.functional.directions import unit
+from instil.functional.feature_maps import comparable
+from instil.functional.similarities import inner_products
+from instil.modules.adapters import like
+from instil.objectives.bases.relation_objective import RelationObjective
 
 VARIANCE_EPSILON = 1e-12
 

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from instil.core import UNLABELLED, Batch, Card, Outputs, Positive, closest, replace_uncounted
-from instil.objectives.directions import unit
-from instil.objectives.graph import EdgeObjective, edges_of, log_softmax_into
-from instil.objectives.logit_objective import reduced
+from instil.functional.directions import unit
+from instil.functional.graph import edges_of, log_softmax_into
+from instil.functional.logits import reduced
+from instil.objectives.bases.graph_objective import EdgeObjective
 
 Kernel = Literal["laplacian", "gaussian", "euclidean", "cosine", "polynomial"]
 KERNELS = ("laplacian", "gaussian", "euclidean", "cosine", "polynomial")

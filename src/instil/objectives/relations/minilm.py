@@ -7,7 +7,7 @@ from typing import Annotated
 from annotated_types import Ge
 
 from instil.core import Card
-from instil.objectives.hidden_objective import Layers
+from instil.functional.hidden_states import Layers
 from instil.objectives.relations.minilmv2 import MiniLMv2
 
 

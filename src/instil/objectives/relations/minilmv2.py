@@ -10,9 +10,9 @@ from annotated_types import Ge
 from torch import Tensor
 
 from instil.core import Batch, Card, Objective, Outputs, closest, full
-from instil.objectives.adapters import comparable
-from instil.objectives.divergences import softened_kl
-from instil.objectives.hidden_objective import (
+from instil.functional.divergences import softened_kl
+from instil.functional.feature_maps import comparable
+from instil.functional.hidden_states import (
     Layers,
     layer_map,
     masked_mean,
@@ -21,8 +21,8 @@ from instil.objectives.hidden_objective import (
     states,
     token_mask,
 )
-from instil.objectives.logit_objective import reduced
-from instil.objectives.pairs import plan
+from instil.functional.logits import reduced
+from instil.functional.pairs import plan
 
 Relations = Literal["qq_kk_vv", "qk_vv"]
 PARTS: tuple[tuple[Relations, tuple[tuple[str, str], ...]], ...] = (

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from instil.core import Batch, Card, Positive, closest, full
-from instil.objectives.relation_objective import RelationObjective
-from instil.objectives.similarities import inner_products
+from instil.functional.similarities import inner_products
+from instil.objectives.bases.relation_objective import RelationObjective
 
 Form = Literal["code", "paper"]
 

@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import Batch, Card, NonNegative, full
-from instil.objectives.directions import angles
-from instil.objectives.relation_objective import RelationObjective
-from instil.objectives.similarities import NEAREST, distances
+from instil.functional.directions import angles
+from instil.functional.similarities import NEAREST, distances
+from instil.objectives.bases.relation_objective import RelationObjective
 
 
 def rkd_distance_loss(student: Tensor, teacher: Tensor) -> Tensor:

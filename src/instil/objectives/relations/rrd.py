@@ -8,7 +8,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from instil.core import Card, Positive
-from instil.objectives.relation_objective import Heads
+from instil.modules.adapters import Heads
 from instil.objectives.relations.seed import SEED
 
 

@@ -9,11 +9,12 @@ from annotated_types import Ge
 from torch import Tensor
 
 from instil.core import Batch, Card, Positive
-from instil.objectives.adapters import comparable
-from instil.objectives.anchors import AnchorObjective, soft_cross_entropy
-from instil.objectives.directions import products, unit
-from instil.objectives.logit_objective import reduced
-from instil.objectives.relation_objective import ProjectedObjective
+from instil.functional.directions import products, unit
+from instil.functional.divergences import soft_cross_entropy
+from instil.functional.feature_maps import comparable
+from instil.functional.logits import reduced
+from instil.objectives.bases.anchor_objective import AnchorObjective
+from instil.objectives.bases.relation_objective import ProjectedObjective
 
 
 def seed_loss(

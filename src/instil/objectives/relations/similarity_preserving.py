@@ -9,9 +9,9 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from instil.core import Card
-from instil.objectives.feature_objective import FeatureObjective
-from instil.objectives.pairs import Pairs
-from instil.objectives.similarities import inner_products
+from instil.functional.pairs import Pairs
+from instil.functional.similarities import inner_products
+from instil.objectives.bases.feature_objective import FeatureObjective
 
 
 def similarity_preserving_loss(student: Tensor, teacher: Tensor, norm: float = 2.0) -> Tensor:

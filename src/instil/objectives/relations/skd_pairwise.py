@@ -9,11 +9,12 @@ from annotated_types import Gt, Le
 from torch import Tensor, nn
 
 from instil.core import Card, closest
-from instil.objectives.dense import DenseObjective, one_grid, positions
-from instil.objectives.directions import products, unit
-from instil.objectives.errors import squared_error
-from instil.objectives.logit_objective import reduced
-from instil.objectives.pairs import Pairs
+from instil.functional.directions import products, unit
+from instil.functional.errors import squared_error
+from instil.functional.feature_maps import one_grid, positions
+from instil.functional.logits import reduced
+from instil.functional.pairs import Pairs
+from instil.objectives.bases.dense_objective import DenseObjective
 
 Pooling = Literal["max", "average"]
 POOLS = ("max", "average")

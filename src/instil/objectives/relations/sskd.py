@@ -9,10 +9,10 @@ from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Card, NonNegative, Objective, Outputs, Positive, full
-from instil.objectives.adapters import like
-from instil.objectives.directions import products, unit
-from instil.objectives.divergences import softened_kl
-from instil.objectives.logit_objective import require_same_logits
+from instil.functional.directions import products, unit
+from instil.functional.divergences import softened_kl
+from instil.functional.logits import require_same_logits
+from instil.modules.adapters import like
 
 READ = (("view_logits",), ("projection", "embedding"), ("view_projection", "view_embedding"))
 Share = Annotated[float, Ge(0), Le(1)]

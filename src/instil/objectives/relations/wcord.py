@@ -9,9 +9,9 @@ from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, NonNegative, Positive
-from instil.objectives.directions import products, unit
+from instil.functional.directions import products, unit
+from instil.functional.transport import uniform_plan
 from instil.objectives.relations.crd import CRD
-from instil.objectives.transport import uniform_plan
 
 
 def wcord_transport_loss(

@@ -1,0 +1,19 @@
+"""Rotation that gives all channels the same variance (PHI-S)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from instil.functional.hadamard import equalizing_rotation
+
+SMALLEST_DEVIATION = 1e-6
+
+
+def phi_s_rotation(covariance: Tensor) -> Tensor:
+    """The matrix W (D, D) of ``phi_s_matrix`` by the covariance (D, D), in float64 on the CPU."""
+    values, vectors = torch.linalg.eigh(covariance)
+    values = values.clamp_min(0)
+    deviation = values.mean().sqrt().clamp_min(SMALLEST_DEVIATION)
+    rotation: Tensor = equalizing_rotation(values) @ vectors.T / deviation
+    return rotation

@@ -1,0 +1,38 @@
+"""Base class of losses with projections between two hidden spaces."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from instil.core import Objective, Outputs, Positive, full
+from instil.functional.tokens.dual_space import Divergence
+from instil.modules.adapters import like
+
+
+class DualSpace(Objective):
+    """What has a projection each way: states of the teacher to the student's width, and of the student to the teacher's."""
+
+    needs: ClassVar = dict.fromkeys(
+        ("student", "teacher"), (("logits",), ("embedding",), ("head",))
+    )
+
+    aligns = True
+
+    def __init__(self, temperature: Positive = 2.0, divergence: Divergence = "forward_kl"):
+        super().__init__()
+        self.temperature, self.divergence = temperature, divergence
+        self.to_student: nn.Module = nn.Identity()
+        self.to_teacher: nn.Module = nn.Identity()
+
+    def build(self, student: Outputs, teacher: Outputs) -> None:
+        mine, theirs = student["embedding"], teacher["embedding"]
+        where = {"device": mine.device, "dtype": full(mine).dtype}
+        self.to_student = nn.Linear(theirs.shape[-1], mine.shape[-1], **where)
+        self.to_teacher = nn.Linear(mine.shape[-1], theirs.shape[-1], **where)
+
+    def projected(self, module: nn.Module, states: Tensor) -> Tensor:
+        """States in the other's space."""
+        moved: Tensor = module(like(module, full(states)))
+        return moved

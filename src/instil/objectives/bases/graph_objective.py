@@ -1,0 +1,44 @@
+"""Base classes of losses on the nodes and edges of graphs."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from instil.core import Batch, Objective, Outputs, full, items
+from instil.functional.graph import edges_of
+
+
+class NodeObjective(Objective):
+    """A loss on one vector a node: the embedding, or the last of the features."""
+
+    needs: ClassVar = {
+        "student": (("embedding", "features"),),
+        "teacher": (("embedding", "features"),),
+    }
+
+    def read(self, student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
+        """Both sides' vectors (n, D)."""
+        mine, theirs = student[self.reads["student"][0]], teacher[self.reads["teacher"][0]]
+        return full(mine[-1] if isinstance(mine, tuple) else mine), full(
+            theirs[-1] if isinstance(theirs, tuple) else theirs
+        )
+
+
+class EdgeObjective(NodeObjective):
+    """A loss on the edges into each node; nodes without a valid neighbour do not count."""
+
+    def counted(self, batch: Batch) -> Tensor:
+        """Which edges join two valid nodes, (E,)."""
+        source, target = edges_of(batch)
+        valid = items(batch) > 0
+        return valid[source] & valid[target]
+
+    def weight(self, batch: Batch) -> Tensor:
+        weight = super().weight(batch)
+        found = torch.zeros_like(weight).index_add(
+            0, edges_of(batch)[1], self.counted(batch).to(weight.dtype)
+        )
+        return torch.where(found > 0, weight, 0.0)

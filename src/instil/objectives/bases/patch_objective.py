@@ -1,0 +1,92 @@
+"""Base class of losses on the patch tokens of several teachers."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from annotated_types import Ge
+from torch import Tensor, nn
+
+from instil.core import Batch, Objective, Outputs, items
+from instil.functional.ensembles import members
+from instil.functional.feature_maps import patches
+from instil.functional.pairs import plan, stages
+from instil.modules.adapters import adapter
+from instil.modules.normalizers import Statistics
+
+
+class PatchObjective(Objective):
+    """A loss of the student's deepest stage, through an adapter for each teacher, and the deepest stage of each teacher; mean over the teachers.
+
+    ``studies``: samples of which the teachers' statistics are taken before training; 0: those of the first batch.
+
+    Several teachers are an ``Ensemble``'s ``members``. ``plan`` says in words, after ``build``, how each teacher is met.
+    """
+
+    needs: ClassVar = {"student": (("features",),), "teacher": (("members", "features"),)}
+    samples = True
+
+    def __init__(self, studies: Annotated[int, Ge(0)] = 1000) -> None:
+        super().__init__()
+        self.studies = studies
+        self.matched: list[tuple[int, int]] = []  # of each teacher: student stage, teacher stage
+        self.plan: list[str] = []
+        self.adapters = nn.ModuleList()
+        self.targets = nn.ModuleList()
+
+    def build(self, student: Outputs, teacher: Outputs) -> None:
+        """One adapter and one preparation of the target a teacher. Raises ValueError for a teacher that gives no features."""
+        mine = stages(student)
+        self.matched, self.plan, self.adapters, self.targets = (
+            [],
+            [],
+            nn.ModuleList(),
+            nn.ModuleList(),
+        )
+        for number, member in enumerate(members(teacher)):
+            if "features" not in member:
+                raise ValueError(
+                    f"teacher {number} gives {', '.join(member)}, and no features; name the module that gives them in its taps"
+                )
+            theirs = stages(member)
+            pair = len(mine) - 1, len(theirs) - 1
+            made = adapter(mine[-1], theirs[-1])
+            self.matched.append(pair)
+            self.adapters.append(made)
+            self.targets.append(self.prepare(patches(theirs[-1])))
+            self.plan.append(plan(pair, mine[-1], theirs[-1], str(made)))
+
+    def prepare(self, tokens: Tensor) -> nn.Module:
+        """What a teacher's patches (N, L, D) go through before they are compared."""
+        return nn.Identity()
+
+    def scales(self) -> list[nn.Module]:
+        """What brings the teachers' outputs to a common scale, in the order of ``spoken``."""
+        return list(self.targets)
+
+    def spoken(self, teacher: Outputs) -> list[Tensor]:
+        """The tokens (N, ..., D) that ``scales`` are for."""
+        return [patches(stages(member)[-1]) for member in members(teacher)]
+
+    def study(self, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+        counted = items(batch).flatten(1).amax(1) > 0 if items(batch).ndim > 1 else items(batch) > 0
+        sides = enumerate(zip(self.scales(), self.spoken(teacher), strict=True))
+        return {
+            str(number): scale.moments(tokens[counted])
+            for number, (scale, tokens) in sides
+            if isinstance(scale, Statistics)
+        }
+
+    def studied(self, rows: dict[str, Tensor]) -> None:
+        for number, scale in enumerate(self.scales()):
+            if isinstance(scale, Statistics):
+                scale.settle(rows[str(number)])
+
+    def paired(self, student: Outputs, teacher: Outputs) -> list[tuple[Tensor, Tensor, nn.Module]]:
+        """Of each teacher: the student's adapted patches and the teacher's (N, L, D), and what ``prepare`` made for the teacher's."""
+        mine = stages(student)[-1]
+        sides = zip(self.adapters, self.targets, members(teacher), strict=True)
+        return [
+            (patches(made(mine)), patches(stages(member)[-1]), target)
+            for made, target, member in sides
+        ]

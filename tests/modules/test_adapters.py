@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from instil.functional.feature_maps import as_map, comparable, resize
+from instil.modules.adapters import adapter
+
+STAGES = {
+    "map": (5, 8, 8),
+    "small map": (6, 4, 4),
+    "wide map": (5, 6, 10),
+    "tokens": (16, 7),
+    "class token": (17, 7),
+    "registers": (1 + 4 + 64, 5),
+    "vector": (9,),
+}
+
+
+def stage(name: str, number: int = 2) -> Tensor:
+    return torch.randn(number, *STAGES[name], generator=torch.Generator().manual_seed(1))
+
+
+def test_tokens_become_a_square_grid_without_the_leading_ones() -> None:
+    tokens = torch.arange(2 * 11 * 3.0).reshape(2, 11, 3)  # two leading tokens, then 3 x 3
+    grid = as_map(tokens)
+    assert grid.shape == (2, 3, 3, 3)
+    for row in range(3):
+        for column in range(3):
+            assert torch.equal(grid[:, :, row, column], tokens[:, 2 + 3 * row + column])
+
+
+def test_maps_stay_and_vectors_are_one_position() -> None:
+    image, vector = stage("map"), stage("vector")
+    assert as_map(image) is image
+    assert torch.equal(as_map(vector)[:, :, 0, 0], vector)
+    with pytest.raises(ValueError, match=r"\(2, 3, 4, 5, 6\).*expected a map"):
+        as_map(torch.zeros(2, 3, 4, 5, 6))
+
+
+@pytest.mark.parametrize("student", STAGES)
+@pytest.mark.parametrize("teacher", STAGES)
+@pytest.mark.parametrize("number", [1, 2])
+def test_the_students_stage_gets_the_teachers_shape(
+    student: str, teacher: str, number: int
+) -> None:
+    made = adapter(stage(student), stage(teacher))
+    given = stage(student, number).requires_grad_()
+    adapted = made(given)
+    assert adapted.shape == as_map(stage(teacher, number)).shape
+    adapted.square().sum().backward()
+    assert given.grad is not None
+    assert given.grad.abs().sum() > 0
+    for parameter in made.parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.abs().sum() > 0
+
+
+def test_nothing_is_learned_where_the_shapes_agree() -> None:
+    image = stage("map")
+    made = adapter(image, torch.zeros_like(image))
+    assert not list(made.parameters())
+    assert torch.equal(made(image), image)
+    assert str(made) == "as it is"
+
+
+def test_words_say_what_is_done() -> None:
+    assert str(adapter(stage("map"), stage("small map"))) == "8x8 -> 4x4, conv 1x1"
+    assert str(adapter(stage("map"), stage("registers"))) == "as it is"
+
+
+def test_smaller_grids_are_averages_and_larger_ones_interpolated() -> None:
+    image = torch.randn(1, 1, 4, 4)
+    pooled = resize(image, (2, 2))
+    for row in range(2):
+        for column in range(2):
+            assert torch.isclose(
+                pooled[0, 0, row, column],
+                image[0, 0, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2].mean(),
+            )
+    assert torch.allclose(resize(torch.full((1, 2, 3, 3), 5.0), (7, 7)), torch.tensor(5.0))
+    assert resize(image, (6, 2)).shape == (1, 1, 6, 2)
+    assert resize(image, (4, 4)) is image
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (torch.float64, torch.float64),
+        (torch.bfloat16, torch.float32),
+        (torch.float16, torch.float32),
+    ],
+)
+def test_half_precision_is_raised_and_double_kept(given: torch.dtype, kept: torch.dtype) -> None:
+    student, teacher = stage("map").to(given), stage("small map").to(given)
+    made = adapter(student, teacher)
+    assert all(parameter.dtype == kept for parameter in made.parameters())
+    assert made(student).dtype == kept
+
+
+def test_comparable_refuses_what_broadcasting_would_hide() -> None:
+    with pytest.raises(ValueError, match=r"\(1, 3\) is not the teacher's, \(4, 3\)"):
+        comparable(torch.zeros(1, 3), torch.zeros(4, 3), "it")

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from instil.modules.connectors import BatchNorm, Norm, convolutions, end_of, require_norm
+
+
+@pytest.mark.parametrize(
+    ("norm", "kinds"),
+    [
+        ("none", (nn.Identity, nn.Identity)),
+        ("group", (nn.GroupNorm, nn.Identity)),
+        ("batch", (BatchNorm,) * 2),
+    ],
+)
+def test_each_convolution_has_its_norm_and_relu(
+    norm: Norm, kinds: tuple[type[nn.Module], ...]
+) -> None:
+    made = convolutions((3, 4, 5), (1, 3), norm)
+    assert [type(module) for module in made] == [
+        nn.Conv2d,
+        kinds[0],
+        nn.ReLU,
+        nn.Conv2d,
+        kinds[1],
+        nn.ReLU,
+    ]
+    assert made(torch.randn(2, 3, 6, 5)).shape == (2, 5, 6, 5)
+    assert [made[n].bias is None for n in (0, 3)] == [
+        kind is not nn.Identity for kind in kinds
+    ]  # a norm has a bias of its own
+
+
+def test_the_last_convolution_ends_as_told() -> None:
+    plain, norm = (
+        convolutions((3, 4), (1,), "batch", "plain"),
+        convolutions((3, 4), (1,), "batch", "norm"),
+    )
+    assert [type(module) for module in plain] == [nn.Conv2d]
+    assert plain[0].bias is None
+    assert [type(module) for module in norm] == [nn.Conv2d, BatchNorm]
+
+
+def test_how_strong_a_sample_is_survives() -> None:
+    made, image = convolutions((3, 4), (1,), "group", "norm"), torch.randn(1, 3, 4, 4)
+    made[0].bias.data.zero_()
+    assert torch.allclose(made(10 * image), 10 * made(image), rtol=1e-5)
+
+
+def test_a_relu_stands_where_the_teacher_has_one() -> None:
+    assert end_of(torch.rand(2, 3)) == "relu"
+    assert end_of(torch.rand(2, 3) - 0.5) == "norm"
+
+
+def test_unknown_norms_are_refused() -> None:
+    require_norm("batch", "group", "batch")
+    with pytest.raises(ValueError, match="no norm 'bath'; closest: batch"):
+        require_norm("bath", "group", "batch")
+
+
+def test_batch_norm_survives_a_batch_of_one_value_a_channel() -> None:
+    norm = BatchNorm(3)
+    norm.running_mean.fill_(1.0)
+    image = torch.randn(1, 3, 1, 1)
+    assert torch.allclose(norm(image), (image - 1) / (1 + 1e-5) ** 0.5)
+    several = torch.randn(4, 3, 1, 1)
+    assert torch.allclose(norm(several), nn.BatchNorm2d(3)(several))

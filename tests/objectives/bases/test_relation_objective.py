@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from instil.core import Batch
+from instil.modules.adapters import Heads
+from instil.objectives.bases.relation_objective import (
+    HeadedObjective,
+    ProjectedObjective,
+    RelationObjective,
+)
+
+
+class Difference(RelationObjective):
+    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
+        return (student.square().sum(1) - teacher.square().sum(1)).abs()
+
+
+def test_the_embedding_comes_before_the_logits_and_may_be_a_map() -> None:
+    student, teacher = (
+        {"logits": torch.randn(5, 3)},
+        {"embedding": torch.randn(5, 2, 2).bfloat16(), "logits": torch.randn(5, 3)},
+    )
+    objective = Difference()
+    objective.resolve(student, teacher)
+    mine, theirs = objective.read(student, teacher)
+    assert torch.equal(mine, student["logits"])
+    assert theirs.shape == (5, 4)
+    assert theirs.dtype == torch.float32
+    assert torch.equal(objective(student, teacher, {}), objective.loss(mine, theirs, {}))
+
+
+def test_heads_give_unit_vectors_of_one_width() -> None:
+    objective = HeadedObjective(dim=6)
+    student, teacher = {"embedding": torch.randn(5, 3)}, {"embedding": torch.randn(5, 4)}
+    objective.build(student, teacher)
+    assert isinstance(objective.connection, Heads)
+    for name, side, embedded in zip(
+        ("student", "teacher"), (student, teacher), objective.embed(student, teacher), strict=True
+    ):
+        head = getattr(objective.connection, name)
+        expected = side["embedding"] @ head.weight.T + head.bias
+        assert torch.allclose(embedded, expected / expected.norm(dim=1, keepdim=True), atol=1e-6)
+
+
+def test_a_projection_is_learned_where_the_widths_differ() -> None:
+    for width, count in ((3, 2), (4, 0)):
+        objective = ProjectedObjective()
+        student, teacher = {"embedding": torch.randn(5, width)}, {"embedding": torch.randn(5, 4)}
+        objective.build(student, teacher)
+        mine, theirs = objective.embed(student, teacher)
+        assert mine.shape == (5, 4)
+        assert torch.equal(theirs, teacher["embedding"])
+        assert len(list(objective.parameters())) == count

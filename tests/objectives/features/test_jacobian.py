@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from instil.core import Batch, Outputs
 from instil.functional.noise import normal
 from instil.objectives.features.jacobian import Jacobian, jacobian_loss, projected_jacobian
-from instil.schemes.offline import Offline
+from instil.schemes.offline.offline import Offline
 from instil.teachers.frozen import Frozen
 from instil.testing import check_objective, sample_outputs
 

@@ -47,50 +47,51 @@ from instil.objectives.relations.crd import CRD
 from instil.objectives.relations.pkt import PKT
 from instil.objectives.relations.sskd import SSKD
 from instil.recipe.options import parameters
-from instil.schemes.adversarial.adversarial import Adversarial
-from instil.schemes.adversarial.boundary_samples import BoundarySamples
-from instil.schemes.data_free.cmi import CMI
-from instil.schemes.data_free.dafl import DAFL
-from instil.schemes.data_free.deep_inversion import DeepInversion
-from instil.schemes.data_free.dfad import DFAD
-from instil.schemes.data_free.dfq import DFQ
-from instil.schemes.data_free.fast_data_free import FastDataFree
-from instil.schemes.data_free.zskt import ZSKT
-from instil.schemes.language.distillm import DistiLLM
-from instil.schemes.language.distillm2 import DistiLLM2
-from instil.schemes.language.minillm import MiniLLM
-from instil.schemes.language.on_policy import OnPolicy
-from instil.schemes.language.privileged_context import PrivilegedContext
-from instil.schemes.language.sequence_level import SequenceLevel
-from instil.schemes.language.speculative import Speculative
-from instil.schemes.offline.fcfd import FCFD
-from instil.schemes.offline.folded_transform import FoldedTransform
-from instil.schemes.offline.offline import Offline
-from instil.schemes.offline.pate import PATE
-from instil.schemes.offline.reused_classifier import ReusedClassifier
-from instil.schemes.offline.several_students import SeveralStudents
-from instil.schemes.offline.sftn import SFTN
-from instil.schemes.offline.spot_adaptive import SpotAdaptive
-from instil.schemes.offline.views import Views
-from instil.schemes.online.ffl import FFL
-from instil.schemes.online.kdcl import KDCL
-from instil.schemes.online.mutual import Mutual
-from instil.schemes.online.okddip import OKDDip
-from instil.schemes.online.one import ONE
-from instil.schemes.online.pcl import PCL
-from instil.schemes.robust.adaad import AdaAD
-from instil.schemes.robust.adversarial_training import AdversarialTraining
-from instil.schemes.robust.ard import ARD
-from instil.schemes.robust.iad import IAD
-from instil.schemes.robust.iad_ii import IADII
-from instil.schemes.robust.rslad import RSLAD
-from instil.schemes.self_distillation.byot import BYOT
-from instil.schemes.self_distillation.deep_supervision import DeepSupervision
-from instil.schemes.self_distillation.dino import DINO as DINOScheme
-from instil.schemes.self_distillation.dks import DKS
-from instil.schemes.self_distillation.ema import Ema
-from instil.schemes.self_distillation.frskd import FRSKD
-from instil.schemes.self_distillation.previous_epoch import PreviousEpoch
+from instil.schemes.adaad import AdaAD
+from instil.schemes.adversarial import Adversarial
+from instil.schemes.adversarial_training import AdversarialTraining
+from instil.schemes.ard import ARD
+from instil.schemes.boundary_samples import BoundarySamples
+from instil.schemes.byot import BYOT
+from instil.schemes.cmi import CMI
+from instil.schemes.dafl import DAFL
+from instil.schemes.deep_inversion import DeepInversion
+from instil.schemes.deep_supervision import DeepSupervision
+from instil.schemes.dfad import DFAD
+from instil.schemes.dfq import DFQ
+from instil.schemes.dino import DINO as DINOScheme
+from instil.schemes.distillm import DistiLLM
+from instil.schemes.distillm2 import DistiLLM2
+from instil.schemes.dks import DKS
+from instil.schemes.ema import Ema
+from instil.schemes.fast_data_free import FastDataFree
+from instil.schemes.fcfd import FCFD
+from instil.schemes.ffl import FFL
+from instil.schemes.filter_kd import FilterKD
+from instil.schemes.folded_transform import FoldedTransform
+from instil.schemes.frskd import FRSKD
+from instil.schemes.iad import IAD
+from instil.schemes.iad_ii import IADII
+from instil.schemes.kdcl import KDCL
+from instil.schemes.minillm import MiniLLM
+from instil.schemes.mutual import Mutual
+from instil.schemes.offline import Offline
+from instil.schemes.okddip import OKDDip
+from instil.schemes.on_policy import OnPolicy
+from instil.schemes.one import ONE
+from instil.schemes.pate import PATE
+from instil.schemes.pcl import PCL
+from instil.schemes.previous_epoch import PreviousEpoch
+from instil.schemes.privileged_context import PrivilegedContext
+from instil.schemes.reused_classifier import ReusedClassifier
+from instil.schemes.rslad import RSLAD
+from instil.schemes.sequence_level import SequenceLevel
+from instil.schemes.several_students import SeveralStudents
+from instil.schemes.sftn import SFTN
+from instil.schemes.speculative import Speculative
+from instil.schemes.spot_adaptive import SpotAdaptive
+from instil.schemes.views import Views
+from instil.schemes.zskt import ZSKT
 from instil.step import train_step
 from instil.teachers.ensemble import Ensemble
 from instil.teachers.frozen import Frozen
@@ -390,6 +391,9 @@ SCHEMES: dict[str, Callable[[], Scheme]] = {
     "okddip": lambda: OKDDip(pixels(3, 1), plain()),
     "ffl": lambda: FFL(pixels(3, 1), plain()),
     "pcl": lambda: PCL(pixels(3, 1), plain(), decay=0.6),
+    "filter_kd": lambda: FilterKD(
+        net(16, 1), {"cross_entropy": CrossEntropy()}, smoothing=0.3, num_samples=64
+    ),
     "ema": lambda: Ema(net(16, 1), plain(), decay=0.9),
     "previous_epoch": lambda: PreviousEpoch(net(16, 1), {"ps_kd": PSKD(alpha=0.5)}),
     "crops": lambda: DINOScheme(

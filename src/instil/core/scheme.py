@@ -41,6 +41,8 @@ class Scheme(nn.Module):
     reshapes: ClassVar[bool] = (
         False  # ``export`` gives another architecture than the student's, made of parts of the scheme
     )
+    # It trains a teacher whose outputs belong to the training samples by their index.
+    predicts_by_index: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -29,7 +29,14 @@ from instil.experiment.rehearsal import rehearse
 from instil.experiment.remembered import Remembered
 from instil.experiment.sources import MAKERS
 from instil.experiment.teachers import class_names, introduced, school, together
-from instil.experiment.trained import begins_as_teacher, moments_of, place, read_cached, untrained
+from instil.experiment.trained import (
+    begins_as_teacher,
+    moments_of,
+    place,
+    read_cached,
+    trained_form,
+    untrained,
+)
 from instil.export.student import save_student
 from instil.recipe import build_objectives, label_objectives, origin
 from instil.recipe.loading import WITHOUT_DATA
@@ -255,7 +262,7 @@ class Arms:
         """
         if spec.ready:
             return self._ready_net(stage, spec, number), 0.0
-        net = untrained(stage, spec, number)
+        net = trained_form(stage, spec, number)
         train = stage.recipe.teacher_train or stage.recipe.train
         path = place(stage, spec, number)
         name = (
@@ -276,6 +283,8 @@ class Arms:
         for earlier in (moment for moment in moments if moment < spec.progress):
             self._teacher_net(stage, spec.model_copy(update={"progress": earlier}), number)
             self.folder.forget(name, None)
+        if len(moments) > 1 or catalogue.find("scheme", spec.scheme.type).reshapes:
+            # Built again: training starts from the bare network, with the random state of its seed.
             net = untrained(stage, spec, number)
         own = school(stage, spec, number).read_by(spec)
         scheme = build.teacher_scheme(own, net, spec)

@@ -231,6 +231,7 @@ def scheme(bench: Bench, student: Net, teacher: Teacher | None) -> Scheme:
         )
         raise RecipeError(f"data.images: the scheme {recipe.scheme.type} {wrong}")
     check_texts(recipe)
+    check_predictions_by_index(recipe)
     return _scheme(recipe.scheme, bench, student, teacher, objectives, "scheme")
 
 
@@ -248,6 +249,43 @@ def check_texts(recipe: Recipe) -> None:
         raise RecipeError(
             f"{before}: the scheme {recipe.scheme.type} asks the teacher about texts that are written during training; leave it out"
         )
+
+
+def check_predictions_by_index(recipe: Recipe) -> None:
+    """Check the recipe of a teacher that returns predictions recorded during its training.
+
+    Args:
+        recipe: one stage.
+
+    Raises:
+        RecipeError: if the student's scheme is one for teachers, or if the student sees other
+            samples than those whose predictions were recorded.
+    """
+    if catalogue.find("scheme", recipe.scheme.type).predicts_by_index:
+        raise RecipeError(
+            f"scheme: {recipe.scheme.type} trains a teacher. Expected it in teacher.scheme, got it for "
+            f"the student. Set teacher.scheme: {recipe.scheme.type}"
+        )
+    specs = [spec for spec in recipe.teachers if not (spec.ready or spec.earlier)]
+    recording = [
+        spec for spec in specs if catalogue.find("scheme", spec.scheme.type).predicts_by_index
+    ]
+    if not recording:
+        return
+    conflicts = {
+        "store": recipe.store is not None,
+        "teacher.plain": any(spec.plain for spec in recording),
+        "teacher.data.name": any(spec.data is not None and spec.data.name for spec in recording),
+        "data.images": recipe.data.images is not None,
+        "data.augment.mixup": recipe.data.augment.mixup,
+    }
+    for key, is_set in conflicts.items():
+        if is_set:
+            raise RecipeError(
+                f"{key}: the teacher's scheme {recording[0].scheme.type} returns predictions recorded "
+                "for the recipe's training samples in training steps. Expected no other samples. "
+                f"Remove {key}"
+            )
 
 
 def _check_labels(recipe: Recipe, objectives: Objectives) -> None:
@@ -320,6 +358,9 @@ def _scheme(
     for name in ("end", "vocabulary") if kind.writes else ():
         if name in inspect.signature(kind).parameters and options.get(name) is None:
             options[name] = bench.facts.get(name)
+    # A table per training sample has a row for every index of the data.
+    if "num_samples" in inspect.signature(kind).parameters and options.get("num_samples") is None:
+        options["num_samples"] = int(bench.splits.train.index.max()) + 1
     with at(path):
         made: Scheme = kind(**parts, **options)
     return made

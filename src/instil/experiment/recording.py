@@ -51,6 +51,7 @@ def record(recipe: Recipe, console: Console) -> Path:
         raise RecipeError("teacher: there is none whose answers could be recorded")
     check_recordable(recipe)
     build.check_texts(recipe)
+    build.check_predictions_by_index(recipe)
     live = Bench.of(recipe.model_copy(update={"store": None}))
     *_, (_, scheme, _) = rehearse(live)
     roles = scheme.objectives.reads("teacher") - {"input"}

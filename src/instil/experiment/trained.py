@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from instil import catalogue
 from instil.checksums import DamagedFileError
 from instil.core import Net
+from instil.data.aligned import read_by_teacher
 from instil.data.samples import Samples
 from instil.engine import rank
 from instil.engine.processes import from_first
@@ -34,7 +36,7 @@ def known(stage: Bench, spec: TeacherModel, number: int) -> Net | None:
     given = spec.ready
     if spec.earlier:
         return None
-    net = untrained(stage, spec, number)
+    net = trained_form(stage, spec, number)
     if given:
         return net
     return None if read_cached(net, place(stage, spec, number)) is None else net
@@ -82,6 +84,26 @@ def untrained(stage: Bench, spec: TeacherModel, number: int) -> Net:
     """A teacher as it is built, with the weights that the recipe gives it."""
     torch.manual_seed(number)
     return build.net(spec, school(stage, spec, number), "teacher")
+
+
+def trained_form(stage: Bench, spec: TeacherModel, index: int) -> Net:
+    """Build a network of the architecture that the training of a teacher returns.
+
+    It is the teacher as it is built, unless its scheme exports another architecture.
+
+    Args:
+        stage: whose teacher it is.
+        spec: the teacher.
+        index: index of the teacher among those of the stage.
+    """
+    net = untrained(stage, spec, index)
+    if spec.ready or not catalogue.find("scheme", spec.scheme.type).reshapes:
+        return net
+    own = school(stage, spec, index).read_by(spec)
+    scheme = build.teacher_scheme(own, net, spec)
+    batch = next(iter(own.loader(own.splits.train)))
+    scheme.prepare(read_by_teacher(batch) if spec.tokenizer else batch)
+    return scheme.export()
 
 
 def place(stage: Bench, spec: TeacherModel, number: int) -> Path:

@@ -1,0 +1,176 @@
+"""A teacher records the moving average of its predictions for each training sample."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from instil import recipe
+from instil.core import Batch, Objectives
+from instil.experiment import build, trained
+from instil.experiment.bench import Bench
+from instil.export.student import load_student, save_student
+from instil.objectives.labels.cross_entropy import CrossEntropy
+from instil.objectives.logits.kd import KD
+from instil.recipe import RecipeError
+from instil.schemes.filter_kd import FilterKD, smoothed_predictions
+from instil.teachers.frozen import Frozen
+from instil.testing import check_scheme
+from tests.nets import batch, net
+
+
+def scheme(**options: float) -> FilterKD:
+    torch.manual_seed(0)
+    arguments = {"num_samples": 20} | options
+    return FilterKD(net(8), {"cross_entropy": CrossEntropy()}, **arguments)  # type: ignore[arg-type]
+
+
+def clocked(step: int, valid: list[bool] | None = None) -> Batch:
+    given = batch(seed=step)
+    given["index"] = (given["index"] + step) % 20
+    marked = {} if valid is None else {"valid": torch.tensor(valid)}
+    clock = {"step": torch.tensor(step), "progress": torch.tensor(0.0), "seed": torch.tensor(0)}
+    return given | marked | clock
+
+
+def probabilities(logits: list[float], temperature: float) -> list[float]:
+    powers = [math.exp(value / temperature) for value in logits]
+    return [power / sum(powers) for power in powers]
+
+
+def test_contracts() -> None:
+    check_scheme(scheme, lambda step: batch(seed=step))
+
+
+def test_table_matches_a_loop_over_steps_and_samples() -> None:
+    teacher = scheme(smoothing=0.3, temperature=2.0)
+    teacher.train().prepare(batch())
+    expected: dict[int, list[float]] = {}
+    for step in range(4):
+        given = clocked(step, [row != 3 for row in range(16)])
+        (update,) = teacher.step(given)
+        rows = teacher.student(given)["logits"].tolist()
+        for row, (index, logits) in enumerate(zip(given["index"].tolist(), rows, strict=True)):
+            if row == 3:  # not valid
+                continue
+            prediction = probabilities(logits, 2.0)
+            before = expected.get(index)
+            if before is None:
+                expected[index] = prediction
+            else:
+                pairs = zip(before, prediction, strict=True)
+                expected[index] = [0.7 * old + 0.3 * new for old, new in pairs]
+        teacher.after_step(update.keep)
+        with torch.no_grad():
+            for parameter in teacher.student.parameters():
+                parameter.add_(0.1)
+    assert teacher.table is not None
+    table = teacher.table.average.tolist()
+    assert 16 < len(expected) < 20
+    for index, row in enumerate(table):
+        assert row == pytest.approx(expected.get(index, [0.0] * 5), abs=1e-6)
+
+
+def test_student_learns_from_the_table_by_the_loss_of_the_paper() -> None:
+    scheme_of_teacher = scheme(smoothing=0.5)
+    scheme_of_teacher.train().prepare(batch())
+    for step in range(2):
+        (update,) = scheme_of_teacher.step(clocked(step))
+        scheme_of_teacher.after_step(update.keep)
+        with torch.no_grad():
+            for parameter in scheme_of_teacher.student.parameters():
+                parameter.mul_(1.5)
+    teacher = Frozen(scheme_of_teacher.export())
+    student, given = net(4, 1), clocked(1)
+    outputs = student(given)
+    objectives = Objectives({"kd": KD(temperature=1.0)}, {"kd": 2.0})
+    objectives.build(outputs, teacher(given))
+    loss = objectives(outputs, teacher(given), given).losses["kd"]
+    assert scheme_of_teacher.table is not None
+    total = 0.0
+    for index, logits in zip(given["index"].tolist(), outputs["logits"].tolist(), strict=True):
+        target = scheme_of_teacher.table.average[index].tolist()
+        pairs = zip(target, probabilities(logits, 1.0), strict=True)
+        total += sum(p * math.log(p / q) for p, q in pairs)
+    # The authors' code: batchmean KL divergence times 2.
+    assert loss.item() == pytest.approx(2 * total / 16, abs=1e-5)
+
+
+def test_other_inputs_get_the_logits_of_the_network() -> None:
+    teacher = scheme(temperature=3.0)
+    teacher.train().prepare(batch())
+    (update,) = teacher.step(clocked(0))
+    teacher.after_step(update.keep)
+    exported = teacher.export()
+    given = clocked(2)  # indices 2 to 17: 16 and 17 have no prediction yet
+    own = teacher.student(given)
+    outputs = exported(given)
+    assert torch.equal(outputs["logits"][14:], own["logits"][14:])
+    assert teacher.table is not None
+    recorded = (outputs["logits"][:14] / 3).softmax(1)
+    assert torch.allclose(recorded, teacher.table.average[2:16], atol=1e-6)
+    assert torch.equal(outputs["embedding"], own["embedding"])
+    plain = {key: value for key, value in given.items() if key != "step"}
+    assert torch.equal(exported(plain)["logits"], own["logits"])
+
+
+def test_errors_name_the_place() -> None:
+    with pytest.raises(ValueError, match=r"scheme.num_samples: .* got null"):
+        FilterKD(net(8), {"cross_entropy": CrossEntropy()}).prepare(batch())
+    given = batch()
+    given["label"] = torch.zeros(16, 5)
+    with pytest.raises(ValueError, match=r"got logits \(16, 5\) and labels \(16, 5\)"):
+        scheme().prepare(given)
+    with pytest.raises(ValueError, match=r"Expected \(2, 3\), got \(2, 2\)"):
+        smoothed_predictions(torch.zeros(2, 3), torch.zeros(2, 2), 0.1)
+    teacher = scheme()
+    teacher.prepare(batch())
+    without = {key: value for key, value in clocked(0).items() if key != "index"}
+    with pytest.raises(ValueError, match="Expected 'index' in the batch"):
+        next(teacher.step(without))
+
+
+def settings(**more: object) -> dict[str, object]:
+    return {
+        "name": "it",
+        "data": {"name": "digits"},
+        "teacher": {"model": "cnn", "options": {"width": 2}, "scheme": "filter_kd"},
+        "student": {"model": "cnn", "options": {"width": 2}},
+        "objectives": {"kd": {"temperature": 1}},
+        "train": {"epochs": 1},
+    } | more
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"data": {"name": "digits", "augment": {"mixup": True}}},
+            "data.augment.mixup: the teacher's",
+        ),
+        ({"data": {"name": "digits", "images": "noise"}}, "data.images: the teacher's scheme"),
+        ({"scheme": "filter_kd", "teacher": None}, "scheme: filter_kd trains a teacher"),
+        (
+            {"teacher": {"model": "cnn", "plain": True, "scheme": "filter_kd"}},
+            "teacher.plain: the teacher's scheme filter_kd",
+        ),
+    ],
+)
+def test_a_recipe_with_other_samples_is_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        build.check_predictions_by_index(recipe.build(settings(**change)))
+
+
+def test_weights_of_the_teacher_are_read_into_the_form_that_was_saved(tmp_path: object) -> None:
+    bench = Bench.of(recipe.build(settings())).stages[0]
+    spec = bench.recipe.teachers[0]
+    first = trained.trained_form(bench, spec, 0)
+    table = first.model.table.average
+    assert table.shape == (int(bench.splits.train.index.max()) + 1, 10)
+    table[3] = 0.1
+    path = save_student(first, f"{tmp_path}/teacher.safetensors")
+    second = trained.trained_form(bench, spec, 0)
+    load_student(second, path)
+    assert torch.equal(second.model.table.average, table)

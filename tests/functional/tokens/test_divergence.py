@@ -638,7 +638,7 @@ def test_jsd_is_no_interpolation_of_the_two_kls_unless_continuous() -> None:
     near = jsd_loss(student, teacher, 1e-9, continuous=True)
     assert abs(near / forward - 1) < 0.02
     for beta, instead in ((0, "forward_kl"), (1, "reverse_kl")):
-        with pytest.raises(ValueError, match=f"take {instead}, or continuous=True"):
+        with pytest.raises(ValueError, match=f"Use {instead}, or continuous=True"):
             JSD(beta=beta)
 
 

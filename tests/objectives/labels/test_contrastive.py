@@ -50,7 +50,7 @@ def test_texts_that_are_all_alike_tell_nothing() -> None:
 
 
 def test_shapes() -> None:
-    with pytest.raises(ValueError, match=r"\(N, D\) alike, not \(2, 3\) and \(2, 4\)"):
+    with pytest.raises(ValueError, match=r"Expected \(N, D\) for both, got \(2, 3\) and \(2, 4\)"):
         contrastive_loss(torch.ones(2, 3), torch.ones(2, 4))
 
 

@@ -89,5 +89,5 @@ def test_a_class_that_both_sides_exclude_adds_nothing(alpha: float, beta: float)
 
 
 def test_an_infinite_exponent_is_refused() -> None:
-    with pytest.raises(ValueError, match="expected finite numbers"):
+    with pytest.raises(ValueError, match="Expected finite numbers"):
         alpha_beta_loss(STUDENT, TEACHER, math.inf, 0.5)

@@ -171,7 +171,9 @@ def test_without_angles_the_samples_do_not_depend_on_each_other() -> None:
 
 
 def test_a_member_without_features_is_named() -> None:
-    with pytest.raises(ValueError, match="teacher 1 gives logits, and no features"):
+    with pytest.raises(
+        ValueError, match=r"teacher 1: features are missing\. Expected features, got logits"
+    ):
         AMTMLKD().build(outputs(0, 4), {"members": (outputs(1, 3), {"logits": torch.zeros(6, 5)})})
 
 

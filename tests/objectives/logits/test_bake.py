@@ -49,6 +49,6 @@ def test_without_others_nothing_is_learnt_and_targets_have_no_gradient() -> None
 
 def test_shapes_that_do_not_fit_say_so() -> None:
     with pytest.raises(
-        ValueError, match=r"logits \(5, 4\) and embeddings \(4, 3\); expected \(N, C\) and \(N, D\)"
+        ValueError, match=r"Expected \(N, C\) and \(N, D\), got \(5, 4\) and \(4, 3\)"
     ):
         bake_loss(drawn(5, 4), drawn(4, 3))

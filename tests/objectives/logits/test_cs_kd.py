@@ -98,7 +98,7 @@ def test_compiles_whole_and_refuses_what_does_not_fit() -> None:
     torch.testing.assert_close(
         compiled(logits, logits.flip(0), pairs), cs_kd_loss(logits, logits.flip(0), pairs)
     )
-    with pytest.raises(ValueError, match=r"expected \(N, C\), \(M, C\) and \(N, M\)"):
+    with pytest.raises(ValueError, match=r"Expected \(N, C\), \(M, C\) and \(N, M\)"):
         cs_kd_loss(logits, logits[:2], pairs)
     with pytest.raises(ValueError, match="defined for 2 or more"):
         cs_kd_loss(logits[:, :1], logits[:, :1], pairs)

@@ -48,13 +48,16 @@ def at(step: int, seed: int = 0, rows: int = 4) -> Batch:
 
 def test_a_step_leaves_out_the_same_for_every_sample_and_rank() -> None:
     objective, teachers = DGKD(drop=1), torch.zeros(3, 4, 5)
-    found = [tuple(objective.kept(teachers, at(step)).tolist()) for step in range(60)]
+    found = [tuple(objective.draw_active(teachers, at(step)).tolist()) for step in range(60)]
     assert found == [
-        tuple(objective.kept(torch.zeros(3, 1, 5), at(step, rows=1)).tolist()) for step in range(60)
+        tuple(objective.draw_active(torch.zeros(3, 1, 5), at(step, rows=1)).tolist())
+        for step in range(60)
     ]
     assert set(found) == {(0, 1, 1), (1, 0, 1), (1, 1, 0)}
     assert all(found.count(one) > 8 for one in set(found))
-    assert found != [tuple(objective.kept(teachers, at(step, 1)).tolist()) for step in range(60)]
+    assert found != [
+        tuple(objective.draw_active(teachers, at(step, 1)).tolist()) for step in range(60)
+    ]
 
 
 def test_members_of_an_ensemble_that_stay_are_summed() -> None:
@@ -66,7 +69,7 @@ def test_members_of_an_ensemble_that_stay_are_summed() -> None:
     every = torch.stack([kd_loss(student, teacher, 5.0, reduction="none") for teacher in teachers])
     assert torch.allclose(DGKD(drop=0)({"logits": student}, outputs, at(3)), every.sum(0))
     objective = DGKD(drop=2)
-    stays = objective.kept(teachers, at(3)).argmax()
+    stays = objective.draw_active(teachers, at(3)).argmax()
     assert torch.allclose(objective({"logits": student}, outputs, at(3)), every[stays])
 
 

@@ -68,5 +68,5 @@ def test_views_that_do_not_fit_say_so() -> None:
         ((2, 2, 4), (2, 3, 4)),
         ((2, 2, 4), (2, 2, 5)),
     ):
-        with pytest.raises(ValueError, match="expected \\(N, V, K\\) with two or more views"):
+        with pytest.raises(ValueError, match=r"Expected \(N, V, K\) with two or more views"):
             dino_loss(drawn(*student), drawn(*teacher))

@@ -85,7 +85,7 @@ def test_wrong_input() -> None:
     objective = DLB(size=2)
     objective.build({"logits": logits}, {})
     with pytest.raises(
-        ValueError, match="a step of 3 samples does not fit into 2 rows; set size to 3 or more"
+        ValueError, match="size: .* Expected 3 or more for a step of 3 samples, got 2"
     ):
         objective.after_step(objective.keep({"logits": logits}, {}, batch))
     with pytest.raises(ValueError, match="DLB needs 'index' in the batch, which has x"):

@@ -183,7 +183,5 @@ def test_other_divergences_are_of_the_student_s_space_alone(divergence: str) -> 
 def test_embeddings_of_another_width_than_the_states_are_refused() -> None:
     student, teacher, _ = models()
     teacher["token_embedding"] = teacher["token_embedding"][:, :3]
-    with pytest.raises(
-        ValueError, match="the teacher's embeddings have 3 channels, its last states 6"
-    ):
+    with pytest.raises(ValueError, match="token embeddings .* Expected 6 channels, got 3"):
         DSKDCMA().build(student, teacher)

@@ -119,9 +119,11 @@ def test_wrong_arguments_are_told() -> None:
     student, teacher, _ = case()
     objective = GKL()
     objective.build({"logits": student}, {"logits": teacher})
-    with pytest.raises(ValueError, match="prior: class needs 'label' in the batch"):
+    with pytest.raises(
+        ValueError, match="prior: class weights need labels. Expected 'label' in the batch"
+    ):
         objective({"logits": student}, {"logits": teacher}, {"image": student})
-    with pytest.raises(ValueError, match="normalize is 'sample' or 'batch', not 'items'"):
+    with pytest.raises(ValueError, match="normalize: .* Expected 'sample' or 'batch', got 'items'"):
         gkl_loss(student, teacher, normalize="items")  # type: ignore[arg-type]
 
 

@@ -185,5 +185,5 @@ def test_wrong_arguments_are_told() -> None:
         ValueError, match="reduction is 'mean' or 'none', not 'meen'; closest: mean"
     ):
         kd_loss(torch.zeros(2, 3), torch.zeros(2, 3), reduction="meen")
-    with pytest.raises(ValueError, match="standardize removes the level"):
+    with pytest.raises(ValueError, match="standardize, multi_label: standardize removes the level"):
         KD(standardize=True, multi_label=True)

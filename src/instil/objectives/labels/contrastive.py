@@ -1,4 +1,4 @@
-"""An image and its own text are drawn together, apart from all others in the batch."""
+"""Contrastive label loss of image-text or text-text pairs."""
 
 from __future__ import annotations
 
@@ -11,28 +11,51 @@ from torch import Tensor
 from instil.core import Batch, Card, Objective, Outputs, full
 
 
-def contrastive_loss(image: Tensor, text: Tensor, logit_scale: Tensor | float = 1 / 0.07) -> Tensor:
-    """Mean of two cross-entropies over N pairs: of each image among all texts and of each text among all images (CLIP, section 2.3, figure 3).
+def contrastive_loss(
+    image_embedding: Tensor,
+    text_embedding: Tensor,
+    logit_scale: Tensor | float = 1 / 0.07,
+) -> Tensor:
+    """Symmetric contrastive loss of N pairs (Radford et al. 2021, section 2.3, figure 3).
 
-    ``image`` and ``text`` are (N, D) of any length; logits are ``logit_scale`` (exponentiated) times their cosines. A scalar, 0 for one pair.
-    Raises ValueError where the shapes differ.
+    Mean of two cross-entropies: of each image over all texts, and of each text over all images.
+    The logits are ``logit_scale`` times the cosine similarities.
+
+    Args:
+        image_embedding: (N, D), of any length.
+        text_embedding: (N, D), of any length; row n belongs to image n.
+        logit_scale: factor of the cosine similarities, after the exponential. A number or (1,).
+
+    Returns:
+        Scalar, 0 for one pair.
+
+    Raises:
+        ValueError: if the shapes differ or are not (N, D).
+
+    Example:
+        >>> import torch
+        >>> contrastive_loss(torch.eye(2), torch.eye(2), logit_scale=1.0)
+        tensor(0.3133)
     """
-    if image.shape != text.shape or image.ndim != 2:
+    shapes = image_embedding.shape, text_embedding.shape
+    if shapes[0] != shapes[1] or len(shapes[0]) != 2:
         raise ValueError(
-            f"image and text embeddings must be (N, D) alike, not {tuple(image.shape)} and {tuple(text.shape)}"
+            "image_embedding, text_embedding: the shapes do not fit. Expected (N, D) for both, "
+            f"got {tuple(shapes[0])} and {tuple(shapes[1])}."
         )
     scale = full(logit_scale).reshape(-1)[:1] if isinstance(logit_scale, Tensor) else logit_scale
-    logits = scale * F.normalize(full(image), dim=1) @ F.normalize(full(text), dim=1).T
-    own = torch.arange(len(logits), device=logits.device)
-    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+    image_direction = F.normalize(full(image_embedding), dim=1)
+    text_direction = F.normalize(full(text_embedding), dim=1)
+    logits = scale * image_direction @ text_direction.T
+    pair_index = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, pair_index) + F.cross_entropy(logits.T, pair_index)) / 2
 
 
 class Contrastive(Objective):
-    """The student's image_embedding (N, D) against its text_embedding (N, D), with its logit_scale (1,): the pairs are the labels.
+    """Contrastive loss of the student's image and text embeddings; the pairs are the labels.
 
-    Of pairs of texts, sentence_embedding and partner_embedding.
-
-    Zero for one pair alone.
+    Reads ``image_embedding`` (N, D), ``text_embedding`` (N, D) and ``logit_scale`` (1,), or
+    ``sentence_embedding`` and ``partner_embedding`` for pairs of texts. The loss of one pair is 0.
     """
 
     card = Card(
@@ -45,12 +68,15 @@ class Contrastive(Objective):
         tasks=("image_text", "sentence_embedding"),
         couples=True,
         zero_at_match=False,
-        equation=r"\frac{1}{2N} \sum_{n=1}^{N} \Big( -\log \frac{e^{s \cos(u_n, v_n)}}{\sum_m e^{s \cos(u_n, v_m)}} - \log \frac{e^{s \cos(u_n, "
-        r"v_n)}}{\sum_m e^{s \cos(u_m, v_n)}} \Big), \quad u \text{ images}, v \text{ texts}, s \text{ the scale}",
-        use="The label loss of training on images with their texts: beside a distillation loss for such a student, or alone as its baseline. No "
-        "class labels are read; the other pairs of the batch are the negatives, so it costs an N x N table and gains from large batches.",
-        pitfalls="Two pairs that mean the same are pushed apart when they meet in a batch. The loss grows with the batch (about log N at the "
-        "start), so a weight beside it does not carry over to another batch size. The paper keeps the learned scale at 100 or less; this loss "
+        equation=r"\frac{1}{2N} \sum_{n=1}^{N} \Big( -\log \frac{e^{s \cos(u_n, v_n)}}{\sum_m e^{s "
+        r"\cos(u_n, v_m)}} - \log \frac{e^{s \cos(u_n, v_n)}}{\sum_m e^{s \cos(u_m, v_n)}} \Big), "
+        r"\quad u \text{ images}, v \text{ texts}, s \text{ the scale}",
+        use="The label loss of image-text training: combined with a distillation loss, or alone as "
+        "its baseline. It uses no class labels. The other pairs of the batch are the negatives, so "
+        "it costs an N x N table and benefits from large batches.",
+        pitfalls="Two pairs with the same meaning are pushed apart if they are in one batch. The "
+        "loss grows with the batch size (about log N at the start), so the weights of a recipe do "
+        "not transfer to another batch size. The paper limits the learned scale to 100; this loss "
         "does not.",
     )
     needs: ClassVar = {

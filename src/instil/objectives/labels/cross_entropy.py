@@ -1,12 +1,13 @@
-"""The label loss: single-label, multi-label or binary, told apart by the shapes."""
+"""Cross-entropy with single-label, multi-label or binary targets."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import (
     UNLABELLED,
@@ -21,20 +22,37 @@ from instil.core import (
 from instil.functional.logits import reduced, require_class_target
 
 
-def cross_entropy_loss(student: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
-    """Cross-entropy of logits (..., C) with class indices (...); (...) for reduction ``none``, where -100 gives 0.
+def cross_entropy_loss(student_logits: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """Cross-entropy of logits with a label.
 
-    One class, or a target of the logits' shape: binary cross-entropy of the sigmoid, averaged over the labelled classes of the item.
-    Raises ValueError where the target's shape fits neither.
+    Class indices use the softmax. A target in the shape of the logits, or logits of one class, use
+    the binary cross-entropy of the sigmoid, averaged over the labelled classes of an item.
+
+    Args:
+        student_logits: (..., C).
+        target: class indices (...), or 0 and 1 for each class (..., C). ``-100`` marks an
+            unlabelled item or class, whose loss is 0.
+        reduction: ``"mean"`` over the labelled items, or ``"none"`` (one value per item).
+
+    Returns:
+        Scalar, or (...) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shape of the target does not fit.
+
+    Example:
+        >>> import torch
+        >>> cross_entropy_loss(torch.eye(3)[:2], torch.tensor([0, 2]))
+        tensor(1.0514)
     """
-    if target.shape == student.shape:
-        return _binary(student, target, reduction)
-    if student.shape[-1] == 1 and target.shape == student.shape[:-1]:
-        return _binary(student, target.unsqueeze(-1), reduction)
-    require_class_target(student, target)
-    (student,) = drop_unlabelled_gradient(target, student)
+    if target.shape == student_logits.shape:
+        return _binary_loss(student_logits, target, reduction)
+    if student_logits.shape[-1] == 1 and target.shape == student_logits.shape[:-1]:
+        return _binary_loss(student_logits, target.unsqueeze(-1), reduction)
+    require_class_target(student_logits, target)
+    (student_logits,) = drop_unlabelled_gradient(target, student_logits)
     values = F.cross_entropy(
-        full(student).reshape(-1, student.shape[-1]),
+        full(student_logits).reshape(-1, student_logits.shape[-1]),
         target.flatten(),
         reduction="none",
         ignore_index=UNLABELLED,
@@ -42,20 +60,20 @@ def cross_entropy_loss(student: Tensor, target: Tensor, reduction: str = "mean")
     return reduced(values.view(target.shape), reduction, target)
 
 
-def _binary(student: Tensor, target: Tensor, reduction: str) -> Tensor:
+def _binary_loss(student_logits: Tensor, target: Tensor, reduction: str) -> Tensor:
+    """Binary cross-entropy of logits and target (..., C), averaged over the labelled classes."""
     labelled = target != UNLABELLED
-    (student,) = drop_unlabelled_gradient(target, full(student))
-    values = F.binary_cross_entropy_with_logits(
-        student, target.clamp_min(0).to(student.dtype), reduction="none"
-    )
+    (student_logits,) = drop_unlabelled_gradient(target, full(student_logits))
+    label = target.clamp_min(0).to(student_logits.dtype)
+    values = F.binary_cross_entropy_with_logits(student_logits, label, reduction="none")
     values = torch.where(labelled, values, 0.0).sum(-1) / labelled.sum(-1).clamp_min(1)
     return reduced(values, reduction, torch.where(labelled.any(-1), 0, UNLABELLED))
 
 
 class CrossEntropy(LabelObjective):
-    """The student's logits (..., C) against the label: class indices (...), or one yes or no a class (..., C).
+    """Cross-entropy of the student's logits (..., C) with the label.
 
-    ``average``: items that the loss is divided by, all of the batch or the labelled ones.
+    The label holds class indices (...), or 0 and 1 for each class (..., C).
     """
 
     card = Card(
@@ -63,15 +81,22 @@ class CrossEntropy(LabelObjective):
         source="labels",
         zero_at_match=False,
         equation=r"-\log p^s_y",
-        use="The supervised part of most recipes, beside any distillation loss that does not hold the label's part itself. Class indices take the "
-        "softmax, yes or no for each class takes the sigmoid, and one logit is a binary label.",
-        pitfalls="ps_kd, pld and mft stand in place of it: do not add both. Published weights beside kd go from 0.1 (with 0.9 on kd, CIFAR-100) "
-        "to 1. With yes or no labels the value is a mean over the classes, so many absent classes make it small.",
+        use="The supervised part of most recipes, combined with any distillation loss that does "
+        "not contain the label's part itself. Class indices use the softmax, 0 and 1 for each "
+        "class use the sigmoid, and one logit is a binary label.",
+        pitfalls="ps_kd, pld and mft replace it: do not add both. Published weights next to kd "
+        "range from 0.1 (with 0.9 for kd, CIFAR-100) to 1. With 0 and 1 for each class the value "
+        "is a mean over the classes, so many absent classes make it small.",
     )
     needs: ClassVar = {"student": (("logits",),), "teacher": ()}
     handles_uncounted = True
 
-    def __init__(self, average: Average = "batch") -> None:
+    def __init__(
+        self,
+        average: Annotated[
+            Average, Doc("divisor of the loss: all items of the batch, or the labelled ones")
+        ] = "batch",
+    ) -> None:
         super().__init__()
         self.average = average
 

@@ -1,4 +1,4 @@
-"""The label, softened evenly: a teacher that knows nothing, which distillation must beat."""
+"""Label smoothing: cross-entropy with a uniformly softened label, a baseline for distillation."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Lt
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import (
     Average,
@@ -20,33 +21,49 @@ from instil.functional.logits import reduced, require_class_target, require_clas
 
 
 def label_smoothing_loss(
-    student: Tensor,
+    student_logits: Tensor,
     target: Tensor,
     smoothing: float = 0.1,
     others_only: bool = False,
     reduction: str = "mean",
 ) -> Tensor:
-    """Cross-entropy with (1 - smoothing) of the label plus ``smoothing`` spread over all C classes (Szegedy et al. 2016, section 7).
+    """Cross-entropy with a smoothed label (Szegedy et al. 2016, section 7).
 
-    Logits (..., C), target (...) give (...) for reduction ``none``; -100 gives 0. ``others_only`` spreads over the C - 1 other classes.
-    Raises ValueError for one class and where the target's shape does not fit.
+    The label has probability ``1 - smoothing``; ``smoothing`` is spread over all C classes.
+
+    Args:
+        student_logits: (..., C).
+        target: class indices (...); ``-100`` marks an unlabelled item, whose loss is 0.
+        smoothing: probability that is spread over the classes, in [0, 1).
+        others_only: spread over the C - 1 other classes instead.
+        reduction: ``"mean"`` over the labelled items, or ``"none"`` (one value per item).
+
+    Returns:
+        Scalar, or (...) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the target's shape does not fit or there is only one class.
+
+    Example:
+        >>> import torch
+        >>> label_smoothing_loss(torch.eye(3)[:2], torch.tensor([0, 2]))
+        tensor(1.0681)
     """
-    require_classes(student, 2)
-    require_class_target(student, target)
-    (student,) = drop_unlabelled_gradient(target, student)
-    log_probability = full(student).log_softmax(-1)
-    hit = -log_probability.gather(-1, target.clamp_min(0).unsqueeze(-1)).squeeze(-1)
+    require_classes(student_logits, 2)
+    require_class_target(student_logits, target)
+    (student_logits,) = drop_unlabelled_gradient(target, student_logits)
+    num_classes = student_logits.shape[-1]
+    log_probability = full(student_logits).log_softmax(-1)
+    label_loss = -log_probability.gather(-1, target.clamp_min(0).unsqueeze(-1)).squeeze(-1)
     total = -log_probability.sum(-1)
-    spread = (total - hit) / (student.shape[-1] - 1) if others_only else total / student.shape[-1]
-    return reduced((1 - smoothing) * hit + smoothing * spread, reduction, target)
+    spread = (total - label_loss) / (num_classes - 1) if others_only else total / num_classes
+    return reduced((1 - smoothing) * label_loss + smoothing * spread, reduction, target)
 
 
 class LabelSmoothing(LabelObjective):
-    """The student's logits (..., C) against class indices (...) of which every class gets a small share.
+    """Cross-entropy with class indices (...) whose probability is partly spread over all classes.
 
-    ``smoothing``: the share that is spread.
-    ``others_only``: spread over the C - 1 other classes, as a virtual teacher does, not over all C.
-    ``average``: items that the loss is divided by, all of the batch or the labelled ones.
+    Logits are (..., C).
     """
 
     card = Card(
@@ -58,21 +75,30 @@ class LabelSmoothing(LabelObjective):
         finite_logits=True,
         labels=("single",),
         zero_at_match=False,
-        deviations="The paper spreads over all classes; others_only=True is the form of Tf-KD's code (Yuan et al., CVPR 2020).",
+        deviations="The paper spreads over all classes; others_only=True is the form of Tf-KD's "
+        "code (Yuan et al., CVPR 2020).",
         equation=r"-(1 - \varepsilon) \log p^s_y - \frac{\varepsilon}{C} \sum_{c=1}^{C} \log p^s_c",
-        use="The baseline that distillation has to beat: its target is as soft as a teacher's, but knows nothing of the sample. No teacher, and "
-        "no cost beyond cross-entropy.",
-        pitfalls="It stands in place of cross-entropy, do not add both. A teacher trained with it says less about the wrong classes and can teach "
-        "worse (Müller et al., NeurIPS 2019).",
+        use="The baseline that distillation has to beat: its target is as soft as a teacher's, but "
+        "independent of the sample. It needs no teacher and costs no more than cross-entropy.",
+        pitfalls="It replaces cross-entropy: do not add both. A teacher trained with it has less "
+        "information about the wrong classes and can be a worse teacher (Müller et al., NeurIPS "
+        "2019).",
     )
     needs: ClassVar = {"student": (("logits",),), "teacher": ()}
     handles_uncounted = True
 
     def __init__(
         self,
-        smoothing: Annotated[float, Ge(0), Lt(1)] = 0.1,
-        others_only: bool = False,
-        average: Average = "batch",
+        smoothing: Annotated[
+            float, Ge(0), Lt(1), Doc("probability that is spread over the classes")
+        ] = 0.1,
+        others_only: Annotated[
+            bool,
+            Doc("spread over the C - 1 other classes, as a virtual teacher does, instead of all C"),
+        ] = False,
+        average: Annotated[
+            Average, Doc("divisor of the loss: all items of the batch, or the labelled ones")
+        ] = "batch",
     ) -> None:
         super().__init__()
         self.smoothing = smoothing

@@ -1,12 +1,13 @@
-"""The label loss of real outputs: the mean of their squared errors."""
+"""Mean squared error with real labels."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import UNLABELLED, Average, Batch, Card, Outputs, drop_gradient, full
 from instil.functional.logits import reduced
@@ -14,24 +15,40 @@ from instil.functional.real_labels import real_target
 from instil.objectives.bases.real_label_objective import RealLabelObjective
 
 
-def mean_squared_error_loss(student: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
-    """Squared errors of outputs (..., D), averaged over the known ones of an item; (...) for reduction ``none``.
+def mean_squared_error_loss(
+    student_outputs: Tensor, target: Tensor, reduction: str = "mean"
+) -> Tensor:
+    """Squared error, averaged over the labelled outputs of each item.
 
-    The target has the outputs' shape, or (...) for one output. What is -100 or not a number in it is unknown; an item without any known output
-    is 0 and does not count. Raises ValueError where shapes do not fit.
+    Args:
+        student_outputs: (..., D).
+        target: labels (..., D), or (...) for one output; -100 or NaN for an unlabelled output. The
+            loss of an item without any labelled output is 0.
+        reduction: ``"mean"`` over the items with a labelled output, or ``"none"`` (one value per
+            item).
+
+    Returns:
+        Scalar, or (...) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes do not fit.
+
+    Example:
+        >>> import torch
+        >>> mean_squared_error_loss(torch.zeros(2, 2), torch.tensor([[1.0, 2.0], [3.0, -100.0]]))
+        tensor(5.7500)
     """
-    wanted, known = real_target(student, target)
-    student = drop_gradient(full(student), ~known)
-    squares = F.mse_loss(student, wanted, reduction="none").where(known, 0.0).sum(-1)
-    return reduced(
-        squares / known.sum(-1).clamp_min(1), reduction, torch.where(known.any(-1), 0, UNLABELLED)
-    )
+    label, labelled = real_target(student_outputs, target)
+    student_outputs = drop_gradient(full(student_outputs), ~labelled)
+    squares = F.mse_loss(student_outputs, label, reduction="none").where(labelled, 0.0).sum(-1)
+    values = squares / labelled.sum(-1).clamp_min(1)
+    return reduced(values, reduction, torch.where(labelled.any(-1), 0, UNLABELLED))
 
 
 class MeanSquaredError(RealLabelObjective):
-    """The student's real outputs ``logits`` (..., D) against a ``label`` of their shape; -100 or NaN for unknown.
+    """Mean squared error of the student's real outputs ``logits`` (..., D).
 
-    ``average``: samples that the loss is divided by, all of the batch or the labelled ones.
+    The ``label`` has the same shape; -100 or NaN marks an unlabelled output.
     """
 
     card = Card(
@@ -41,14 +58,21 @@ class MeanSquaredError(RealLabelObjective):
         labels=("real",),
         zero_at_match=False,
         equation=r"\frac{1}{D} \sum_{d=1}^{D} (z^s_d - y_d)^2",
-        use="The supervised part of a recipe for real outputs (poses, depths, prices), beside a loss that learns from the teacher, or alone as its "
-        "baseline. Outputs that are unknown for a sample are left out of its mean.",
-        pitfalls="Squared errors carry the square of the labels' unit: standardize every output, or the largest rules. A few wrong labels rule the "
-        "batch as well. regression_kd sums over the D outputs where this averages.",
+        use="The supervised part of a recipe for real outputs (poses, depths, prices), combined "
+        "with a loss that learns from the teacher, or alone as its baseline. Unlabelled outputs of "
+        "a sample are excluded from its mean.",
+        pitfalls="Squared errors have the square of the labels' unit: standardize every output, or "
+        "the largest one dominates. A few wrong labels dominate the batch as well. regression_kd "
+        "sums over the D outputs; this loss averages.",
     )
     needs: ClassVar = {"student": (("logits",),), "teacher": ()}
 
-    def __init__(self, average: Average = "batch") -> None:
+    def __init__(
+        self,
+        average: Annotated[
+            Average, Doc("divisor of the loss: all samples of the batch, or the labelled ones")
+        ] = "batch",
+    ) -> None:
         super().__init__()
         self.average = average
 

@@ -1,11 +1,13 @@
-"""Larger of two alpha-divergences, token by token, in constant memory."""
+"""Larger of two alpha-divergences for each token."""
 
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Positive
 from instil.functional.tokens.divergence import reduced_tokens, token_divergence
@@ -46,13 +48,23 @@ def clipped_alpha_divergence(
         log_ratio = log_ratio.clamp(max=log_clip)
         return -torch.linalg.vecdot(q, log_ratio), (log_ratio - 1).mul_(q)
     scale = alpha * (alpha - 1)
+    # Clip in log space, before the exponential can overflow.
     powers = (log_ratio * alpha).clamp_(max=log_clip).exp_()
     value = torch.linalg.vecdot(q, (powers - 1).div_(scale))
     return value, powers.div_(alpha).add_(1 / scale).mul_(q)
 
 
 def larger_alpha_divergence(alpha_min: float, alpha_max: float, clip: float) -> Term:
-    """Larger of two clipped alpha-divergences for each item (Wang et al. 2021)."""
+    """Larger of two clipped alpha-divergences for each item (Wang et al. 2021).
+
+    Args:
+        alpha_min: order of the first divergence.
+        alpha_max: order of the second divergence.
+        clip: largest value of ``(p / q) ** alpha``.
+
+    Returns:
+        A term: function of student and teacher distributions that returns values and gradients.
+    """
 
     def term(student: Side, teacher: Side) -> tuple[Tensor, Tensor]:
         low, low_weights = clipped_alpha_divergence(student, teacher, alpha_min, clip)
@@ -64,8 +76,8 @@ def larger_alpha_divergence(alpha_min: float, alpha_max: float, clip: float) -> 
 
 
 def alphanet_loss(
-    student: Signal,
-    teacher: Signal,
+    student_logits: Signal,
+    teacher_logits: Signal,
     alpha_min: float = -1.0,
     alpha_max: float = 1.0,
     clip: float = 5.0,
@@ -82,8 +94,8 @@ def alphanet_loss(
     as constants, so it is not the derivative of the value where the clip is active.
 
     Args:
-        student: student logits (..., V), or a projection (hidden states and head).
-        teacher: teacher logits (..., V), or a projection.
+        student_logits: student logits (..., V), or a projection (hidden states and head).
+        teacher_logits: teacher logits (..., V), or a projection.
         alpha_min: order of the first divergence; a negative order penalises a student that is
             confident where the teacher is not.
         alpha_max: order of the second divergence; a positive order penalises a student that
@@ -111,19 +123,14 @@ def alphanet_loss(
     if not clip > 0:
         raise ValueError(f"clip: the bound is too small. Expected a number above 0, got {clip}.")
     term = larger_alpha_divergence(alpha_min, alpha_max, clip)
-    values = token_divergence(student, teacher, term, temperature, weight)
+    values = token_divergence(student_logits, teacher_logits, term, temperature, weight)
     return reduced_tokens(values * temperature**2 if scale else values, weight, reduction)
 
 
 class AlphaNet(TokenObjective):
     """Larger of two alpha-divergences: penalises both over- and underestimated classes.
 
-    ``alpha_min``: order of the divergence that penalises a student more confident than the teacher.
-    ``alpha_max``: order of the divergence that penalises a student that misses classes.
-    ``clip``: largest value of the power of the ratio of teacher and student probability.
-    ``temperature``: softmax temperature of both sides.
-    ``scale``: the factor T².
-    ``vocabulary``: classes from this number on are padding, of no probability on either side.
+    Logits are (..., V), or projections.
     """
 
     card = Card(
@@ -134,28 +141,48 @@ class AlphaNet(TokenObjective):
         source="logits",
         tasks=("classification", "language"),
         labels=("single",),
-        deviations="The authors' code returns the surrogate whose gradient is used; here the value is the larger divergence and the gradient is the "
-        "same. The paper trains the subnets of a supernet with it, the largest subnet being the teacher; here any teacher may be used. As in the "
+        deviations="The authors' code returns the surrogate whose gradient is used; here the value "
+        "is the larger divergence and the gradient is the same. The paper trains the subnets of a "
+        "supernet with the largest subnet as teacher; here any teacher may be used. As in the "
         "code, the order 1 is not clipped.",
-        equation=r"T^2 \max\big( D_{\alpha_-}(p^t \Vert p^s), D_{\alpha_+}(p^t \Vert p^s) \big), \quad D_\alpha(p \Vert q) = "
-        r"\frac{1}{\alpha (\alpha - 1)} \Big( \sum_v q_v \min\big( (p_v / q_v)^\alpha, c \big) - 1 \Big)",
-        use="Students of one set of shared weights, or a teacher that is itself uncertain: forward_kl alone lets the student overestimate the "
-        "teacher's uncertainty, and reverse_kl alone lets it underestimate it.",
-        pitfalls="The gradient treats the clipped ratios as constants, so the value may rise while the surrogate falls. A large clip with a negative "
-        "order gives large gradients where the teacher excludes a class.",
+        equation=r"T^2 \max\big( D_{\alpha_-}(p^t \Vert p^s), D_{\alpha_+}(p^t \Vert p^s) \big), "
+        r"\quad D_\alpha(p \Vert q) = \frac{1}{\alpha (\alpha - 1)} \Big( \sum_v q_v \min\big( "
+        r"(p_v / q_v)^\alpha, c \big) - 1 \Big)",
+        use="Students that share one set of weights, or a teacher that is itself uncertain. "
+        "forward_kl alone lets the student overestimate the teacher's uncertainty, and reverse_kl "
+        "alone lets it underestimate it.",
+        pitfalls="The gradient treats the clipped ratios as constants, so the value may rise while "
+        "the surrogate falls. A large clip with a negative order gives large gradients where the "
+        "teacher excludes a class.",
     )
 
     def __init__(
         self,
-        alpha_min: float = -1.0,
-        alpha_max: float = 1.0,
-        clip: Positive = 5.0,
-        temperature: Positive = 1.0,
-        scale: bool = True,
-        vocabulary: Vocabulary = None,
+        alpha_min: Annotated[
+            float,
+            Doc("order of the divergence that penalises overconfidence of the student"),
+        ] = -1.0,
+        alpha_max: Annotated[
+            float, Doc("order of the divergence that penalises a student that misses classes")
+        ] = 1.0,
+        clip: Annotated[
+            Positive,
+            Doc("largest value of (p / q)^alpha for teacher p and student q"),
+        ] = 5.0,
+        temperature: Annotated[Positive, Doc("softmax temperature of both sides")] = 1.0,
+        scale: Annotated[bool, Doc("multiply the loss by temperature²")] = True,
+        vocabulary: Annotated[
+            Vocabulary,
+            Doc(
+                "number of classes without padding; later ones have probability 0 on both sides. "
+                "None: all"
+            ),
+        ] = None,
     ):
         super().__init__(temperature, scale, vocabulary)
-        self.alpha_min, self.alpha_max, self.clip = alpha_min, alpha_max, clip
+        self.alpha_min = alpha_min
+        self.alpha_max = alpha_max
+        self.clip = clip
 
     def term(self, batch: Batch) -> Term:
         return larger_alpha_divergence(self.alpha_min, self.alpha_max, self.clip)

@@ -1,12 +1,13 @@
-"""Adaptive teachers: how much each of several says about a sample is learned, from what the student sees in it; hints come from all of them."""
+"""Several teachers with learned sample-wise weights, feature hints and angle relations."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, Objective, Outputs, Positive, full
 from instil.functional.directions import angles, unit
@@ -20,58 +21,135 @@ from instil.modules.adapters import adapter, like
 
 
 def amtml_kd_weights(pooled: Tensor, factors: Tensor, vector: Tensor) -> Tensor:
-    """Log of the softmax over K teachers of v · (theta * beta): beta (N, D), theta (K, D) and v (D,) give (K, N) (Liu et al. 2020)."""
+    """Log-weights of K teachers for each sample (Liu et al. 2020).
+
+    Log-softmax over the teachers of ``v . (theta * beta)``.
+
+    Args:
+        pooled: pooled features beta of the student (N, D).
+        factors: one latent vector theta for each teacher (K, D).
+        vector: scoring vector v (D,).
+
+    Returns:
+        Log-weights (K, N).
+    """
     return (factors * vector @ pooled.mT).log_softmax(0)
 
 
-def amtml_kd_target(teachers: Tensor, log_weights: Tensor, temperature: float = 5.0) -> Tensor:
-    """The integrated soft target: log of the weighted mean of the teachers' softmaxes; (K, N, C) and log weights (K, N) give (N, C)."""
-    shares = zip(log_weights.exp().unsqueeze(-1), full(teachers), strict=True)
-    first, *others = (share * (logits / temperature).softmax(-1) for share, logits in shares)
-    mixed: Tensor = sum(others, first)
-    log_mixed = mixed.clamp_min(torch.finfo(mixed.dtype).tiny).log()
-    return log_mixed.masked_fill(mixed == 0, -torch.inf)  # a class that no teacher finds possible
+def amtml_kd_target(
+    teacher_logits: Tensor, log_weights: Tensor, temperature: float = 5.0
+) -> Tensor:
+    """Integrated soft target: log of the weighted mean of the teachers' softmax outputs.
+
+    Args:
+        teacher_logits: (K, N, C).
+        log_weights: log-weights of the teachers (K, N).
+        temperature: softmax temperature, > 0.
+
+    Returns:
+        Log-probabilities (N, C), -inf for a class that no teacher considers possible.
+    """
+    shares = zip(log_weights.exp().unsqueeze(-1), full(teacher_logits), strict=True)
+    terms = [share * (logits / temperature).softmax(-1) for share, logits in shares]
+    mixture: Tensor = sum(terms[1:], terms[0])
+    log_mixture = mixture.clamp_min(torch.finfo(mixture.dtype).tiny).log()
+    return log_mixture.masked_fill(mixture == 0, -torch.inf)
 
 
 def amtml_kd_loss(
-    student: Tensor,
-    teachers: Tensor,
+    student_logits: Tensor,
+    teacher_logits: Tensor,
     log_weights: Tensor,
     temperature: float = 5.0,
     reduction: str = "mean",
 ) -> Tensor:
-    """T² KL(integrated soft target || student) (Liu et al. 2020); it has a gradient by the weights too.
+    """KL divergence from the integrated soft target to the student (Liu et al. 2020).
 
-    Student logits (N, C), teacher logits (K, N, C), log weights (K, N) give (N,) for reduction ``none``. Raises ValueError where shapes do not fit.
+    The divergence is multiplied by ``temperature ** 2``; the weights have a gradient too.
+
+    Args:
+        student_logits: (N, C).
+        teacher_logits: (K, N, C), one entry for each teacher.
+        log_weights: log-weights of the teachers (K, N).
+        temperature: softmax temperature, > 0.
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes do not fit.
+
+    Example:
+        >>> import torch
+        >>> teacher_logits = torch.stack([torch.eye(3)[:2], 2 * torch.eye(3)[:2]])
+        >>> log_weights = torch.full((2, 2), 0.5).log()
+        >>> amtml_kd_loss(torch.zeros(2, 3), teacher_logits, log_weights)
+        tensor(0.2663)
     """
-    require_several(student, teachers)
-    values = kl_from(amtml_kd_target(teachers, log_weights, temperature), student, temperature)
+    require_several(student_logits, teacher_logits)
+    target = amtml_kd_target(teacher_logits, log_weights, temperature)
+    values = kl_from(target, student_logits, temperature)
     return reduced(values * temperature**2, reduction)
 
 
-def amtml_kd_angle_loss(student: Tensor, target: Tensor) -> Tensor:
-    """Huber loss of the cosines of the angles that any three samples form in probabilities (N, C), mean over all N * N * N; a scalar."""
-    student, target = comparable(student, target.detach(), "amtml_kd_angle_loss")
-    return F.smooth_l1_loss(angles(student), angles(target), reduction="sum") / max(
-        1, len(student) ** 3
+def amtml_kd_angle_loss(student_probability: Tensor, target: Tensor) -> Tensor:
+    """Huber loss of the cosines of the angles between any three samples.
+
+    Args:
+        student_probability: student probabilities (N, C).
+        target: target probabilities (N, C); no gradient flows to them.
+
+    Returns:
+        Scalar, the mean over all N * N * N triplets.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> amtml_kd_angle_loss(torch.eye(3), torch.eye(3).cumsum(1))
+        tensor(0.0124)
+    """
+    student_probability, target = comparable(
+        student_probability, target.detach(), "amtml_kd_angle_loss"
     )
+    total = F.smooth_l1_loss(angles(student_probability), angles(target), reduction="sum")
+    return total / max(1, len(student_probability) ** 3)
 
 
-def amtml_kd_hint_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> Tensor:
-    """Mean squared difference of two stages (N, C, H, W), the teacher's at length 1 over the channels of each position."""
-    student, teacher = comparable(student, teacher, "amtml_kd_hint_loss")
-    return reduced(squared_error(student, unit(teacher, 1)), reduction)
+def amtml_kd_hint_loss(
+    student_features: Tensor, teacher_features: Tensor, reduction: str = "mean"
+) -> Tensor:
+    """Mean squared difference of two feature maps, the teacher's normalised at each position.
+
+    Args:
+        student_features: (N, C, H, W).
+        teacher_features: (N, C, H, W); each position is scaled to length 1 over the channels.
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> amtml_kd_hint_loss(torch.zeros(1, 2, 1, 1), torch.ones(1, 2, 1, 1))
+        tensor(0.5000)
+    """
+    student_features, teacher_features = comparable(
+        student_features, teacher_features, "amtml_kd_hint_loss"
+    )
+    return reduced(squared_error(student_features, unit(teacher_features, 1)), reduction)
 
 
 class AMTMLKD(Objective):
-    """Logits near the mean of an ensemble's members under learned weights, each stage near that of its member, and angles as in the mean.
+    """Adaptive multi-teacher KD: weighted soft targets, hints from all members, and angles.
 
-    ``temperature``: divides all logits.
-    ``angle``: weight of the angles between the samples of a batch; 0 leaves them out, and the samples do not depend on each other.
-    ``hint``: weight of the stages.
-    ``decay``: of the squared length of what the weights are learned by, which is in the loss also where student and teachers agree.
-
-    The paired stages are cut into one group a member, shallow to deep. ``plan`` says in words, after ``build``, who guides which stage.
+    The paired feature levels are split into one group for each member, from shallow to deep. After
+    ``build`` the attribute ``plan`` describes which member guides which level.
     """
 
     card = Card(
@@ -83,18 +161,24 @@ class AMTMLKD(Objective):
         algorithms=("multi-teacher", "adaptive"),
         labels=("single",),
         zero_at_match=False,
-        deviations="The weights are learned beside the student to the end, in the code in epochs of their own; KL is summed over the classes, in the "
-        "code averaged; angles are between probabilities of both sides, in the code the student's are logarithms, with distances beside them; each "
-        "member guides the stages of its group (the paper's multi-group hints), in the released code all guide one.",
-        equation=r"T^2 \mathrm{KL}\Big( \sum_k w_k p^{t_k}_T \Big\Vert p^s_T \Big) + \lambda_a \mathcal{L}_{angle} + \lambda_h \sum_k "
-        r"\sum_{l \in G_k} \frac{1}{CHW} \lVert r_{kl}(\bar f^s_l) - \bar f^{t_k}_l \rVert_2^2, \quad w_k = "
-        r"\mathrm{softmax}_k \, v^\top (\theta_k \odot \beta)",
-        use="Several teachers that know unlike things, without labels: the weights look at each sample. It costs their forward passes, a 1x1 "
-        "convolution a stage and one vector a teacher.",
-        pitfalls="The released code weighs the labels' cross-entropy 0.3, the KL 1.4 over the number of classes, angles, distances and hints 1. "
-        "The loss falls also when the weights move to the teacher that the student agrees with already: compare with the plain ensemble. "
-        "Angles need memory for N x N x N numbers and couple the samples. The order of the teachers says who guides which stage: put the one whose "
-        "shallow stages are best first.",
+        deviations="The weights are trained together with the student to the end; the code trains "
+        "them in separate epochs. KL is summed over the classes; the code averages it. Angles are "
+        "between probabilities of both sides; in the code the student's are logarithms, and there "
+        "are distances too. Each member guides the levels of its group (the paper's multi-group "
+        "hints); in the released code all members guide one level.",
+        equation=r"T^2 \mathrm{KL}\Big( \sum_k w_k p^{t_k}_T \Big\Vert p^s_T \Big) + \lambda_a "
+        r"\mathcal{L}_{angle} + \lambda_h \sum_k \sum_{l \in G_k} \frac{1}{CHW} \lVert r_{kl}(\bar "
+        r"f^s_l) - \bar f^{t_k}_l \rVert_2^2, \quad w_k = \mathrm{softmax}_k \, v^\top (\theta_k "
+        r"\odot \beta)",
+        use="Several teachers with different knowledge, without labels: the weights depend on the "
+        "sample. It costs the teachers' forward passes, a 1x1 convolution for each level and one "
+        "vector for each teacher.",
+        pitfalls="The released code uses weight 0.3 for cross-entropy on the labels, 1.4 over the "
+        "number of classes for the KL, and 1 for angles, distances and hints. The loss also falls "
+        "when the weights move to the teacher that the student already agrees with: compare with "
+        "the plain ensemble. Angles need memory for N x N x N numbers and couple the samples. The "
+        "order of the teachers determines who guides which level: list the one with the best "
+        "shallow levels first.",
     )
     needs: ClassVar = {
         "student": (("features",), ("logits",)),
@@ -104,15 +188,29 @@ class AMTMLKD(Objective):
 
     def __init__(
         self,
-        temperature: Positive = 5.0,
-        angle: NonNegative = 1.0,
-        hint: NonNegative = 1.0,
-        decay: NonNegative = 0.1,
+        temperature: Annotated[Positive, Doc("softmax temperature of all logits")] = 5.0,
+        angle: Annotated[
+            NonNegative,
+            Doc(
+                "weight of the angles between samples of a batch. 0: none, samples are independent"
+            ),
+        ] = 1.0,
+        hint: Annotated[NonNegative, Doc("weight of the feature hints")] = 1.0,
+        decay: Annotated[
+            NonNegative,
+            Doc(
+                "weight of the squared norm of the weight predictor, which keeps the loss above 0 "
+                "at a match"
+            ),
+        ] = 0.1,
     ):
         super().__init__()
-        self.temperature, self.angle, self.hint, self.decay = temperature, angle, hint, decay
-        self.relates = bool(angle)  # also a schedule that begins at zero
-        self.groups: list[list[tuple[int, int]]] = []  # of each member: student stage, its stage
+        self.temperature = temperature
+        self.angle = angle
+        self.hint = hint
+        self.decay = decay
+        self.relates = bool(angle)  # true for a schedule that starts at zero
+        self.groups: list[list[tuple[int, int]]] = []  # per member: (student level, member's level)
         self.plan: list[str] = []
         self.adapters = nn.ModuleList()
 
@@ -121,63 +219,93 @@ class AMTMLKD(Objective):
         return self.relates
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
-        """Make factors and adapters. Raises ValueError for a member without features."""
-        mine, several = stages(student), members(teacher)
-        self.groups, self.plan, self.adapters = [], [], nn.ModuleList()
-        for number, member in enumerate(several):
-            if "features" not in member:
-                raise ValueError(
-                    f"teacher {number} gives {', '.join(member)}, and no features; name the module that gives them in its taps"
-                )
-            theirs = stages(member)
-            self.groups.append(pairs_of_member(match(mine, theirs), number, len(several)))
-            made = [adapter(mine[i], theirs[j]) for i, j in self.groups[-1]]
-            self.adapters.append(nn.ModuleList(made))
-            self.plan += [
-                f"teacher {number}: {plan((i, j), mine[i], theirs[j], str(one))}"
-                for (i, j), one in zip(self.groups[-1], made, strict=True)
-            ]
-        width = as_map(mine[-1]).shape[1]
-        device, dtype = mine[-1].device, full(mine[-1]).dtype
-        self.factors = nn.Parameter(
-            torch.randn(len(several), width, device=device, dtype=dtype) / width**0.5
-        )
-        self.vector = nn.Parameter(torch.randn(width, device=device, dtype=dtype) / width**0.5)
+        """Create the factors and the adapters.
+
+        Raises:
+            ValueError: if a member has no features.
+        """
+        student_levels = stages(student)
+        member_outputs = members(teacher)
+        self.groups = []
+        self.plan = []
+        self.adapters = nn.ModuleList()
+        for index, member in enumerate(member_outputs):
+            self._add_member(index, len(member_outputs), student_levels, member)
+        deepest = student_levels[-1]
+        width = as_map(deepest).shape[1]
+        dtype = full(deepest).dtype
+        shape = (len(member_outputs), width)
+        factors = torch.randn(shape, device=deepest.device, dtype=dtype) / width**0.5
+        self.factors = nn.Parameter(factors)
+        vector = torch.randn(width, device=deepest.device, dtype=dtype) / width**0.5
+        self.vector = nn.Parameter(vector)
+
+    def _add_member(
+        self, index: int, num_members: int, student_levels: tuple[Tensor, ...], member: Outputs
+    ) -> None:
+        """Pair the levels of one member with the student's and create their adapters."""
+        if "features" not in member:
+            raise ValueError(
+                f"teacher {index}: features are missing. Expected features, got "
+                f"{', '.join(member)}. Name their module in the taps of the teacher."
+            )
+        member_levels = stages(member)
+        pairs = pairs_of_member(match(student_levels, member_levels), index, num_members)
+        level_adapters = [adapter(student_levels[i], member_levels[j]) for i, j in pairs]
+        self.groups.append(pairs)
+        self.adapters.append(nn.ModuleList(level_adapters))
+        for (i, j), level_adapter in zip(pairs, level_adapters, strict=True):
+            line = plan((i, j), student_levels[i], member_levels[j], str(level_adapter))
+            self.plan.append(f"teacher {index}: {line}")
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        teachers = side_by_side(student["logits"], members(teacher))
+        student_logits = student["logits"]
+        teacher_logits = side_by_side(student_logits, members(teacher))
         log_weights = self.log_weights(student)
-        loss = amtml_kd_loss(student["logits"], teachers, log_weights, self.temperature, "none")
+        loss = amtml_kd_loss(student_logits, teacher_logits, log_weights, self.temperature, "none")
         loss = loss + self.decay * (self.factors.square().sum() + self.vector.square().sum())
         if self.hint:
             loss = loss + self.hint * self.hints(student, teacher)
         if not self.couples:
             return loss
-        mine, theirs = (
-            softened(student["logits"], self.temperature).exp(),
-            amtml_kd_target(teachers, log_weights, self.temperature).exp(),
-        )
-        return loss.mean() + self.angle * amtml_kd_angle_loss(mine, theirs)
+        probability = softened(student_logits, self.temperature).exp()
+        target = amtml_kd_target(teacher_logits, log_weights, self.temperature).exp()
+        return loss.mean() + self.angle * amtml_kd_angle_loss(probability, target)
 
     def log_weights(self, student: Outputs) -> Tensor:
-        """Log of how much each member counts for each sample, (K, N), by the largest values of the student's deepest stage."""
+        """Log-weights (K, N) of the members, from the max-pooled deepest level of the student."""
         pooled = full(as_map(stages(student)[-1])).amax((2, 3)).to(self.factors.dtype)
         return amtml_kd_weights(pooled, self.factors, self.vector)
 
     def hints(self, student: Outputs, teacher: Outputs) -> Tensor:
-        """Sum of the hints of all members, (N,)."""
+        """Sum of the hint losses of all members, (N,)."""
+        student_levels = stages(student)
         terms = []
-        for pairs, adapters, member in zip(
-            self.groups, self.adapters, members(teacher), strict=True
-        ):
-            assert isinstance(adapters, nn.ModuleList)
-            for (i, j), made in zip(pairs, adapters, strict=True):
-                mine = made(like(made, unit(as_map(stages(student)[i]), 1)))
-                terms.append(amtml_kd_hint_loss(mine, as_map(stages(member)[j]), "none"))
+        groups = zip(self.groups, self.adapters, members(teacher), strict=True)
+        for pairs, level_adapters, member in groups:
+            assert isinstance(level_adapters, nn.ModuleList)
+            member_levels = stages(member)
+            for (i, j), level_adapter in zip(pairs, level_adapters, strict=True):
+                direction = unit(as_map(student_levels[i]), 1)
+                student_features = level_adapter(like(level_adapter, direction))
+                teacher_features = as_map(member_levels[j])
+                terms.append(amtml_kd_hint_loss(student_features, teacher_features, "none"))
         return torch.stack(terms).sum(0)
 
 
-def pairs_of_member(pairs: list[tuple[int, int]], number: int, count: int) -> list[tuple[int, int]]:
-    """The part of the paired stages that belongs to one of ``count`` members: cut in order, at least one each."""
-    start = number * len(pairs) // count
-    return pairs[start : max(start + 1, (number + 1) * len(pairs) // count)]
+def pairs_of_member(
+    pairs: list[tuple[int, int]], index: int, num_members: int
+) -> list[tuple[int, int]]:
+    """Contiguous part of the paired levels that belongs to one member, at least one pair.
+
+    Args:
+        pairs: all pairs (student level, member's level), from shallow to deep.
+        index: index of the member.
+        num_members: number of members.
+
+    Returns:
+        Pairs of this member.
+    """
+    start = index * len(pairs) // num_members
+    stop = (index + 1) * len(pairs) // num_members
+    return pairs[start : max(start + 1, stop)]

@@ -1,4 +1,4 @@
-"""Batch knowledge ensembling: what a sample's likenesses in the batch are predicted to be becomes part of its target."""
+"""Batch knowledge ensembling: targets propagated between similar samples of a batch."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from annotated_types import Ge, Lt
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Objective, Outputs, Positive, full
 from instil.functional.divergences import kl_divergence
@@ -15,45 +16,76 @@ from instil.functional.logits import reduced, require_classes
 
 
 def bake_targets(probability: Tensor, embedding: Tensor, omega: float = 0.5) -> Tensor:
-    """(1 - omega) (I - omega A)^-1 P: probabilities (N, C) carried on along the affinities A of embeddings (N, D) (Ge et al. 2021, Eq. 5).
+    """Propagate predictions along the affinities of a batch (Ge et al. 2021, Eq. 5).
 
-    A row of A is a softmax over the cosines to the other samples.
+    ``(1 - omega) (I - omega A)^-1 P``, where each row of the affinity matrix A is a softmax over
+    the cosine similarities to the other samples.
+
+    Args:
+        probability: predictions P (N, C).
+        embedding: (N, D).
+        omega: weight of the other samples, in [0, 1).
+
+    Returns:
+        Targets (N, C).
     """
     direction = F.normalize(full(embedding), dim=1)
+    # -1e9 removes a sample's affinity with itself and stays finite in the softmax.
     affinity = (direction @ direction.T).fill_diagonal_(-1e9).softmax(1)
     system = -omega * affinity
     system.diagonal().add_(1)
-    carried: Tensor = torch.linalg.solve(system, full(probability))
-    return (1 - omega) * carried
+    propagated: Tensor = torch.linalg.solve(system, full(probability))
+    return (1 - omega) * propagated
 
 
 def bake_loss(
-    student: Tensor,
-    embedding: Tensor,
+    student_logits: Tensor,
+    student_embedding: Tensor,
     temperature: float = 4.0,
     omega: float = 0.5,
     reduction: str = "mean",
 ) -> Tensor:
-    """T² KL(Q || student) at temperature T, where Q are the batch's own ensembled predictions, to which no gradient flows (Ge et al. 2021, Eq. 7).
+    """KL divergence from the batch's ensembled predictions to the student (Ge et al. 2021, Eq. 7).
 
-    Logits (N, C) and embeddings (N, D) of one batch; (N,) for reduction ``none``. Raises ValueError for one class and where shapes do not fit.
+    The ensembled predictions are those of ``bake_targets``; no gradient flows to them. The
+    divergence is multiplied by ``temperature ** 2``.
+
+    Args:
+        student_logits: (N, C), of one batch.
+        student_embedding: (N, D), of the same batch.
+        temperature: softmax temperature, > 0.
+        omega: weight of the other samples in a target, in [0, 1).
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes do not fit or there is only one class.
+
+    Example:
+        >>> import torch
+        >>> bake_loss(torch.eye(3), torch.eye(3))
+        tensor(0.0407)
     """
-    require_classes(student, 2)
-    if student.ndim != 2 or embedding.ndim != 2 or len(student) != len(embedding):
+    require_classes(student_logits, 2)
+    shapes = student_logits.shape, student_embedding.shape
+    if len(shapes[0]) != 2 or len(shapes[1]) != 2 or shapes[0][0] != shapes[1][0]:
         raise ValueError(
-            f"logits {tuple(student.shape)} and embeddings {tuple(embedding.shape)}; expected (N, C) and (N, D)"
+            "student_logits, student_embedding: the shapes do not fit. Expected (N, C) and (N, D), "
+            f"got {tuple(shapes[0])} and {tuple(shapes[1])}."
         )
-    soft = (full(student) / temperature).log_softmax(-1)
+    log_probability = (full(student_logits) / temperature).log_softmax(-1)
     with torch.no_grad():
-        target = bake_targets(soft.exp(), embedding, omega).clamp_min(0).log()
-    return reduced(temperature**2 * kl_divergence(target, soft), reduction)
+        targets = bake_targets(log_probability.exp(), student_embedding, omega)
+        log_targets = targets.clamp_min(0).log()
+    return reduced(temperature**2 * kl_divergence(log_targets, log_probability), reduction)
 
 
 class BAKE(Objective):
-    """Each sample's prediction follows those of the batch that are like it, and of those that are like them; logits (N, C), embedding (N, D).
+    """KL divergence from predictions propagated between similar samples of the batch.
 
-    ``temperature``: divides the logits.
-    ``omega``: how much of a target comes from the other samples.
+    Logits are (N, C), embeddings (N, D).
     """
 
     card = Card(
@@ -65,18 +97,27 @@ class BAKE(Objective):
         labels=("single",),
         couples=True,
         zero_at_match=False,
-        equation=r"T^2 \mathrm{KL}(Q \Vert p_T), \quad Q = (1 - \omega) (I - \omega A)^{-1} p_T, \quad A_{nm} = \mathrm{softmax}_{m \ne n} "
-        r"\cos(f_n, f_m)",
-        use="Self-distillation without a teacher, memory or second forward pass, where classes are alike. The paper draws for each sample "
-        "another of its class: data.sampler class_pairs.",
-        pitfalls="The affinities are a softmax of plain cosines, which is nearly flat: in a batch of random samples the targets come near the "
-        "batch's mean prediction. It needs a label loss beside it, and a batch with likenesses in it.",
+        equation=r"T^2 \mathrm{KL}(Q \Vert p_T), \quad Q = (1 - \omega) (I - \omega A)^{-1} p_T, "
+        r"\quad A_{nm} = \mathrm{softmax}_{m \ne n} \cos(f_n, f_m)",
+        use="Self-distillation without a teacher, memory or second forward pass, for data with "
+        "similar classes. The paper samples a second image of the same class for each sample: "
+        "data.sampler class_pairs.",
+        pitfalls="The affinities are a softmax of plain cosines, which is nearly flat: in a batch "
+        "of random samples the targets are close to the batch's mean prediction. Combine it with a "
+        "label loss, and use batches that contain similar samples.",
     )
     needs: ClassVar = {"student": (("logits",), ("embedding",)), "teacher": ()}
 
-    def __init__(self, temperature: Positive = 4.0, omega: Annotated[float, Ge(0), Lt(1)] = 0.5):
+    def __init__(
+        self,
+        temperature: Annotated[
+            Positive, Doc("softmax temperature of predictions and targets")
+        ] = 4.0,
+        omega: Annotated[float, Ge(0), Lt(1), Doc("weight of the other samples in a target")] = 0.5,
+    ):
         super().__init__()
-        self.temperature, self.omega = temperature, omega
+        self.temperature = temperature
+        self.omega = omega
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         return bake_loss(student["logits"], student["embedding"], self.temperature, self.omega)

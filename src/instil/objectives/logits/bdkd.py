@@ -1,4 +1,4 @@
-"""Forward and reverse KL, balanced token by token by the entropies of both sides, in constant memory."""
+"""Forward plus reverse KL of tokens, weighted by the entropies of both sides."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 import torch
 from annotated_types import Ge
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Positive
 from instil.functional.tokens.divergence import reduced_tokens, token_divergence
@@ -22,6 +23,12 @@ def entropy_balanced_kl(factor: float) -> Term:
 
     The forward divergence has the factor where the teacher's entropy is larger, the reverse one
     where the student's is. The factors are constants for the gradient.
+
+    Args:
+        factor: weight of the emphasised divergence.
+
+    Returns:
+        A term: function of student and teacher distributions that returns values and gradients.
     """
 
     def term(student: Side, teacher: Side) -> tuple[Tensor, Tensor]:
@@ -39,8 +46,8 @@ def entropy_balanced_kl(factor: float) -> Term:
 
 
 def bdkd_loss(
-    student: Signal,
-    teacher: Signal,
+    student_logits: Signal,
+    teacher_logits: Signal,
     factor: float = 3.0,
     temperature: float = 1.0,
     scale: bool = True,
@@ -53,8 +60,8 @@ def bdkd_loss(
     is larger than the student's, ``b = factor`` where it is smaller, and 1 otherwise.
 
     Args:
-        student: student logits (..., V), or a projection (hidden states and head).
-        teacher: teacher logits (..., V), or a projection.
+        student_logits: student logits (..., V), or a projection (hidden states and head).
+        teacher_logits: teacher logits (..., V), or a projection.
         factor: weight of the emphasised divergence, >= 1; 1 is twice the symmetric KL.
         temperature: softmax temperature, > 0, of the divergences and of the entropies.
         scale: multiply by ``temperature ** 2``.
@@ -75,17 +82,14 @@ def bdkd_loss(
     if not factor >= 1:
         raise ValueError(f"factor: the weight is too small. Expected 1 or more, got {factor}.")
     term = entropy_balanced_kl(factor)
-    values = token_divergence(student, teacher, term, temperature, weight)
+    values = token_divergence(student_logits, teacher_logits, term, temperature, weight)
     return reduced_tokens(values * temperature**2 if scale else values, weight, reduction)
 
 
 class BDKD(TokenObjective):
     """Sum of forward and reverse KL; the entropies of both sides choose which one weighs more.
 
-    ``factor``: weight of the emphasised divergence; the other one has weight 1.
-    ``temperature``: softmax temperature of the divergences and of the entropies.
-    ``scale``: the factor T².
-    ``vocabulary``: classes from this number on are padding, of no probability on either side.
+    Logits are (..., V), or projections.
     """
 
     card = Card(
@@ -96,23 +100,37 @@ class BDKD(TokenObjective):
         source="logits",
         tasks=("classification", "language"),
         labels=("single",),
-        deviations="The paper trains the teacher beside the student (scheme mutual); this is the student's loss, for any teacher. The weights are "
-        "those of the re-implementation in the ABKD repository, whose code has 3 where its comment has 2 and leaves out the teacher's entropy, "
-        "which has no gradient. Not yet compared with the text of the paper or numbers of its authors' code.",
-        equation=r"T^2 \big( a \, \mathrm{KL}(p^t \Vert p^s) + b \, \mathrm{KL}(p^s \Vert p^t) \big), \quad (a, b) = \begin{cases} (\lambda, 1) & "
-        r"H(p^t) > H(p^s) \\ (1, \lambda) & H(p^t) < H(p^s) \\ (1, 1) & \text{otherwise} \end{cases}",
-        use="Where the student's calibration matters: an overconfident student is spread out by the forward divergence, an underconfident one is "
-        "sharpened by the reverse divergence.",
-        pitfalls="The loss jumps by a factor where the entropies cross, so it is no smooth function of the logits. The sum is two to four times as "
-        "large as forward_kl: lower its weight.",
+        deviations="The paper trains the teacher together with the student (scheme mutual); this "
+        "is the student's loss, for any teacher. The weights are those of the re-implementation in "
+        "the ABKD repository. Its code has 3 where its comment has 2, and omits the teacher's "
+        "entropy, which has no gradient. Not yet compared with the text of the paper or numbers of "
+        "its authors' code.",
+        equation=r"T^2 \big( a \, \mathrm{KL}(p^t \Vert p^s) + b \, \mathrm{KL}(p^s \Vert p^t) "
+        r"\big), \quad (a, b) = \begin{cases} (\lambda, 1) & H(p^t) > H(p^s) \\ (1, \lambda) & "
+        r"H(p^t) < H(p^s) \\ (1, 1) & \text{otherwise} \end{cases}",
+        use="When the student's calibration matters. The forward divergence spreads out an "
+        "overconfident student, and the reverse divergence sharpens an underconfident one.",
+        pitfalls="The loss jumps by a factor where the entropies cross, so it is not a smooth "
+        "function of the logits. The sum is two to four times as large as forward_kl: lower its "
+        "weight.",
     )
 
     def __init__(
         self,
-        factor: AtLeastOne = 3.0,
-        temperature: Positive = 1.0,
-        scale: bool = True,
-        vocabulary: Vocabulary = None,
+        factor: Annotated[
+            AtLeastOne, Doc("weight of the emphasised divergence; the other one has weight 1")
+        ] = 3.0,
+        temperature: Annotated[
+            Positive, Doc("softmax temperature of the divergences and of the entropies")
+        ] = 1.0,
+        scale: Annotated[bool, Doc("multiply the loss by temperature²")] = True,
+        vocabulary: Annotated[
+            Vocabulary,
+            Doc(
+                "number of classes without padding; later ones have probability 0 on both sides. "
+                "None: all"
+            ),
+        ] = None,
     ):
         super().__init__(temperature, scale, vocabulary)
         self.factor = factor

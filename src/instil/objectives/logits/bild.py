@@ -1,4 +1,4 @@
-"""Differences between the largest logits, compared for the teacher's and for the student's choice."""
+"""Pairwise differences of the largest logits, for the top classes of teacher and student."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 import torch
 from annotated_types import Ge
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Positive, full
 from instil.functional.divergences import kl_divergence
@@ -76,8 +77,7 @@ def _pairwise_kl(student_top: Tensor, teacher_top: Tensor) -> Tensor:
 class BiLD(LogitObjective):
     """Bi-directional logits difference: the ranking of the largest logits, without the long tail.
 
-    ``top_k``: number of logits on each side.
-    ``temperature``: divisor of the logits.
+    Logits are (..., C).
     """
 
     card = Card(
@@ -88,22 +88,28 @@ class BiLD(LogitObjective):
         source="logits",
         tasks=("classification", "language"),
         labels=("single",),
-        equation=r"\mathrm{KL}(d^t_{T} \Vert d^s_{T}) + \mathrm{KL}(d^t_{S} \Vert d^s_{S}), \quad d_{K} = \mathrm{softmax}_{i < j \in K} "
-        r"\tfrac{z_i - z_j}{\tau}, \quad K \text{ the } k \text{ largest of teacher } T \text{ or student } S",
-        use="Language models fine-tuned for one task, whose tail is noise: only the order and the distances of the likeliest tokens are matched. "
-        "A common shift of all logits changes nothing.",
-        pitfalls="The pairs grow with the square of top_k. Classes outside both choices get no gradient, so use it with the label's cross-entropy; "
-        "the paper does. The values carry no factor of temperature².",
+        equation=r"\mathrm{KL}(d^t_{T} \Vert d^s_{T}) + \mathrm{KL}(d^t_{S} \Vert d^s_{S}), \quad "
+        r"d_{K} = \mathrm{softmax}_{i < j \in K} \tfrac{z_i - z_j}{\tau}, \quad K \text{ the } k "
+        r"\text{ largest of teacher } T \text{ or student } S",
+        use="Language models fine-tuned for one task, whose tail is noise: only the order and the "
+        "distances of the most probable tokens are matched. Adding a constant to all logits "
+        "changes nothing.",
+        pitfalls="The number of pairs grows with the square of top_k. Classes outside both top "
+        "sets get no gradient, so combine it with cross-entropy on the label, as the paper does. "
+        "The values carry no factor temperature².",
     )
 
     def __init__(
         self,
-        top_k: Annotated[int, Ge(2)] = 8,
-        temperature: Positive = 3.0,
-        standardize: bool = False,
+        top_k: Annotated[int, Ge(2), Doc("number of largest logits of each side")] = 8,
+        temperature: Annotated[Positive, Doc("divisor of the logits")] = 3.0,
+        standardize: Annotated[
+            bool, Doc("standardize the logits of both sides over the classes first")
+        ] = False,
     ):
         super().__init__(standardize)
-        self.top_k, self.temperature = top_k, temperature
+        self.top_k = top_k
+        self.temperature = temperature
 
-    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        return bild_loss(student, teacher, self.top_k, self.temperature, "none")
+    def loss(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
+        return bild_loss(student_logits, teacher_logits, self.top_k, self.temperature, "none")

@@ -1,4 +1,4 @@
-"""Curriculum temperature: a learned temperature makes the student's task harder, by a gradient turned round."""
+"""Curriculum temperature: a softmax temperature trained adversarially to the student."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import torch
 from annotated_types import Ge
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, Outputs, Positive, closest, full
 from instil.functional.divergences import kl_divergence
@@ -18,42 +19,65 @@ FORMS = ("global", "instance")
 
 
 def ctkd_loss(
-    student: Tensor, teacher: Tensor, temperature: Tensor, reduction: str = "mean"
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    temperature: Tensor,
+    reduction: str = "mean",
 ) -> Tensor:
-    """T² KL(teacher || student) at a temperature that may be learned: one number () or one an item (...) (Li et al. 2023).
+    """KL divergence at a temperature that may be learned (Li et al. 2023).
 
-    Logits (..., C) give (...) for reduction ``none``. The factor T² has a gradient too: it keeps the temperature from growing without end.
-    Raises ValueError for one class and where the shapes differ.
+    The divergence is multiplied by ``temperature ** 2``. This factor has a gradient too, which
+    keeps the temperature from growing without bound.
+
+    Args:
+        student_logits: (..., C).
+        teacher_logits: (..., C).
+        temperature: softmax temperature, scalar or one per item (...), > 0.
+        reduction: ``"mean"`` or ``"none"`` (one value per item).
+
+    Returns:
+        Scalar, or (...) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes differ or there is only one class.
+
+    Example:
+        >>> import torch
+        >>> ctkd_loss(torch.zeros(2, 3), torch.eye(3)[:2], torch.tensor(4.0))
+        tensor(0.1166)
     """
-    require_same_logits(student, teacher, classes=2)
-    softness = temperature.unsqueeze(-1)
+    require_same_logits(student_logits, teacher_logits, classes=2)
+    divisor = temperature.unsqueeze(-1)
     # The gradient of the temperature is a product with the logits, which must be finite for it.
-    log_student, log_teacher = (
-        (_finite(logits) / softness).log_softmax(-1) for logits in (student, teacher)
-    )
+    log_student = (_finite(student_logits) / divisor).log_softmax(-1)
+    log_teacher = (_finite(teacher_logits) / divisor).log_softmax(-1)
     values = kl_divergence(log_teacher, log_student)
     return reduced(values * temperature**2, reduction)
 
 
 def _finite(logits: Tensor) -> Tensor:
-    """Logits whose impossible classes have the lowest finite number in place of minus infinity."""
+    """Replace logits of -inf by a finite lower bound."""
     logits = full(logits)
     return logits.clamp_min(torch.finfo(logits.dtype).min / 2)
 
 
 def reversed_gradient(values: Tensor, strength: float) -> Tensor:
-    """The same values; the gradient through them is multiplied by -``strength``."""
+    """Gradient reversal: identity in the forward pass, a factor of ``-strength`` in the backward.
+
+    Args:
+        values: tensor of any shape.
+        strength: factor of the reversed gradient.
+
+    Returns:
+        The same values.
+    """
     return values.detach() - strength * (values - values.detach())
 
 
 class CTKD(LogitObjective):
-    """KD at a temperature that is learned against the student; logits (..., C).
+    """KD at a temperature that is trained to increase the student's loss.
 
-    ``form``: one temperature for all, or one an item, which a small network reads off both sides' logits.
-    ``lowest``: where the temperature's range begins.
-    ``span``: how wide the range is; the temperature lies between ``lowest`` and ``lowest`` + ``span``.
-    ``strength``: how much of the reversed gradient the temperature gets, the paper's lambda, which rises from 0 to 1 in the first epochs.
-    ``width``: hidden units of the instance form's network.
+    Logits are (..., C).
     """
 
     card = Card(
@@ -64,39 +88,55 @@ class CTKD(LogitObjective):
         source="logits",
         algorithms=("adversarial", "adaptive"),
         labels=("single",),
-        deviations="The paper's curriculum is half a cosine over the first 10 of 240 epochs; here it is a schedule of strength, {start: 0, end: 1, "
-        "until: 0.04}. The instance form's code is not in the official repository: two layers on both logits, as the paper says, of a width of ours; "
-        "no gradient of the temperature reaches the student.",
-        equation=r"\min_{s} \max_{\theta} T^2 \mathrm{KL}(p^t_T \Vert p^s_T), \quad T = T_0 + \frac{S}{1 + e^{-\theta}}",
-        use="kd without a search for the temperature: it is learned during training, and made to keep the student's task hard. The global form "
-        "has one parameter, the instance form a small network on the logits of both sides.",
-        pitfalls="With the default range the temperature starts at 15.6. Let strength rise from 0 as published. It moves at the student's "
-        "learning rate, so another optimizer gives another curriculum. Published weights are 0.9 beside 0.1 of the label loss on CIFAR-100 and 1 "
-        "beside 1 on ImageNet. A port has been seen that multiplies the gradient by a positive number, which does not reverse it.",
+        deviations="The paper's curriculum is half a cosine over the first 10 of 240 epochs; here "
+        "it is a schedule of strength, {start: 0, end: 1, until: 0.04}. The code of the instance "
+        "form is not in the official repository. Here it has two layers on both logits, as in the "
+        "paper, and a width chosen by us; no gradient of the temperature reaches the student.",
+        equation=r"\min_{s} \max_{\theta} T^2 \mathrm{KL}(p^t_T \Vert p^s_T), \quad T = T_0 + "
+        r"\frac{S}{1 + e^{-\theta}}",
+        use="kd without a search for the temperature. The temperature is learned during training, "
+        "and keeps the student's task hard. The global form has one parameter, the instance form a "
+        "small network on the logits of both sides.",
+        pitfalls="With the default range the temperature starts at 15.6. Increase strength from 0 "
+        "as published. The temperature uses the student's learning rate, so another optimizer "
+        "gives another curriculum. Published weights are 0.9 with 0.1 for the label loss on "
+        "CIFAR-100, and 1 with 1 on ImageNet. One known port multiplies the gradient by a positive "
+        "number, which does not reverse it.",
     )
 
     def __init__(
         self,
-        form: Literal["global", "instance"] = "global",
-        lowest: Positive = 1.0,
-        span: Positive = 20.0,
-        strength: NonNegative = 1.0,
-        width: Annotated[int, Ge(1)] = 64,
-        standardize: bool = False,
+        form: Annotated[
+            Literal["global", "instance"],
+            Doc("one temperature for all items, or one per item from a small network"),
+        ] = "global",
+        lowest: Annotated[Positive, Doc("lower end of the temperature's range")] = 1.0,
+        span: Annotated[Positive, Doc("width of the temperature's range, above lowest")] = 20.0,
+        strength: Annotated[
+            NonNegative,
+            Doc("factor of the reversed gradient; the paper raises it from 0 to 1 at the start"),
+        ] = 1.0,
+        width: Annotated[int, Ge(1), Doc("hidden units of the network of the instance form")] = 64,
+        standardize: Annotated[
+            bool, Doc("standardize the logits of both sides over the classes first")
+        ] = False,
     ):
         super().__init__(standardize)
         if form not in FORMS:
-            raise ValueError(f"form: no form '{form}'; {closest(form, FORMS)}")
-        self.form, self.lowest, self.span, self.strength, self.width = (
-            form,
-            lowest,
-            span,
-            strength,
-            width,
-        )
+            expected = f"Expected 'global' or 'instance', got '{form}'"
+            raise ValueError(f"form: unknown value. {expected}; {closest(form, FORMS)}.")
+        self.form = form
+        self.lowest = lowest
+        self.span = span
+        self.strength = strength
+        self.width = width
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
-        """The temperature's level, or the network that gives it. Raises ValueError for the instance form where the classes differ."""
+        """Create the parameter of the temperature, or the network that predicts it.
+
+        Raises:
+            ValueError: if the classes differ in the instance form.
+        """
         logits: Tensor = student["logits"]
         if self.form == "global":
             self.level = nn.Parameter(full(logits).new_ones(1))
@@ -107,17 +147,25 @@ class CTKD(LogitObjective):
         )
         self.network = network.to(logits.device, full(logits).dtype)
 
-    def temperature(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """One temperature () or one an item (...), between ``lowest`` and ``lowest`` + ``span``."""
+    def temperature(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+        """Current temperature, between ``lowest`` and ``lowest + span``.
+
+        Args:
+            student_logits: (..., C).
+            teacher_logits: (..., C).
+
+        Returns:
+            Scalar, or one temperature per item (...) in the instance form.
+        """
         if self.form == "global":
             level = self.level.reshape(())
         else:
-            level = self.network(
-                like(self.network, torch.cat([student.detach(), teacher.detach()], -1)).masked_fill(
-                    torch.cat([student, teacher], -1) == -torch.inf, 0.0
-                )
-            ).squeeze(-1)
+            logits = torch.cat([student_logits, teacher_logits], -1)
+            inputs = torch.cat([student_logits.detach(), teacher_logits.detach()], -1)
+            inputs = like(self.network, inputs).masked_fill(logits == -torch.inf, 0.0)
+            level = self.network(inputs).squeeze(-1)
         return self.lowest + self.span * reversed_gradient(level, self.strength).sigmoid()
 
-    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        return ctkd_loss(student, teacher, self.temperature(student, teacher), "none")
+    def loss(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
+        temperature = self.temperature(student_logits, teacher_logits)
+        return ctkd_loss(student_logits, teacher_logits, temperature, "none")

@@ -1,11 +1,12 @@
-"""Data-distortion guided self-distillation: two versions of one image teach each other."""
+"""Data-distortion guided self-distillation: two augmentations of one image teach each other."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, Objective, Outputs, Positive, full
 from instil.functional.divergences import softened_kl
@@ -13,31 +14,63 @@ from instil.functional.logits import reduced, require_same_logits
 
 
 def ddgsd_loss(
-    first: Tensor, second: Tensor, temperature: float = 3.0, reduction: str = "mean"
+    first_logits: Tensor,
+    second_logits: Tensor,
+    temperature: float = 3.0,
+    reduction: str = "mean",
 ) -> Tensor:
-    """T² KL in both directions of two predictions (..., C) of the same samples; no gradient flows to the one that teaches (Xu & Liu 2019, Eq. 4).
+    """KL divergence in both directions between two predictions (Xu & Liu 2019, Eq. 4).
 
-    (...) for reduction ``none``. Raises ValueError where the shapes differ.
+    In each direction no gradient flows to the prediction that acts as teacher. The sum is
+    multiplied by ``temperature ** 2``.
+
+    Args:
+        first_logits: (..., C), of the first view of each sample.
+        second_logits: (..., C), of the second view of the same samples.
+        temperature: softmax temperature, > 0.
+        reduction: ``"mean"`` or ``"none"`` (one value per item).
+
+    Returns:
+        Scalar, or (...) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> ddgsd_loss(torch.zeros(2, 3), torch.eye(3)[:2])
+        tensor(0.2330)
     """
-    require_same_logits(first, second)
-    values = softened_kl(first, second.detach(), temperature) + softened_kl(
-        second, first.detach(), temperature
-    )
-    return reduced(values * temperature**2, reduction)
+    require_same_logits(first_logits, second_logits)
+    towards_second = softened_kl(first_logits, second_logits.detach(), temperature)
+    towards_first = softened_kl(second_logits, first_logits.detach(), temperature)
+    return reduced((towards_second + towards_first) * temperature**2, reduction)
 
 
-def mean_discrepancy_loss(first: Tensor, second: Tensor) -> Tensor:
-    """Squared distance of the mean embeddings of two versions of a batch, (N, D) each; a scalar (Xu & Liu 2019, Eq. 3)."""
-    return (full(first).mean(0) - full(second).mean(0)).square().sum()
+def mean_discrepancy_loss(first_embedding: Tensor, second_embedding: Tensor) -> Tensor:
+    """Squared distance between the mean embeddings of two views (Xu & Liu 2019, Eq. 3).
+
+    Args:
+        first_embedding: (N, D), of the first view of a batch.
+        second_embedding: (N, D), of the second view.
+
+    Returns:
+        Scalar.
+
+    Example:
+        >>> import torch
+        >>> mean_discrepancy_loss(torch.zeros(2, 3), torch.ones(2, 3))
+        tensor(3.)
+    """
+    difference = full(first_embedding).mean(0) - full(second_embedding).mean(0)
+    return difference.square().sum()
 
 
 class DDGSD(Objective):
-    """The two versions of a sample, in one batch under one ``index``, teach each other; logits (N, C) and embedding (N, D).
+    """Mutual distillation between the two views of a sample, matched by ``index`` in one batch.
 
-    ``temperature``: divides the logits.
-    ``discrepancy``: weight of the squared distance between the mean embeddings of all first and all second versions.
-
-    The sampler two_views brings every sample twice; zero where none is there twice.
+    Logits are (N, C), embeddings (N, D). The sampler two_views repeats every sample; the loss is 0
+    if no sample appears twice.
     """
 
     card = Card(
@@ -48,47 +81,65 @@ class DDGSD(Objective):
         source="logits",
         labels=("single",),
         couples=True,
-        deviations="A re-implementation measures the discrepancy between single numbers, the means of all features of all samples; here it is "
-        "between mean vectors. Formulas were checked against that code, not against the paper's text.",
-        equation=r"T^2 \left( \mathrm{KL}(p_T(x'') \Vert p_T(x')) + \mathrm{KL}(p_T(x') \Vert p_T(x'')) \right) + \lambda \Vert \bar f(x') - "
-        r"\bar f(x'') \Vert^2",
-        use="Self-distillation without a teacher, where images can be distorted at random and must be told apart all the same.",
-        pitfalls="Without data.augment the two versions are one and the loss is zero; without the sampler two_views no sample has two. A batch "
-        "holds half as many different samples, so compare at equal steps.",
+        deviations="A re-implementation measures the discrepancy between two scalars, the means of "
+        "all features of all samples; here it is between mean vectors. The formulas were checked "
+        "against that code, not against the paper's text.",
+        equation=r"T^2 \left( \mathrm{KL}(p_T(x'') \Vert p_T(x')) + \mathrm{KL}(p_T(x') \Vert "
+        r"p_T(x'')) \right) + \lambda \Vert \bar f(x') - \bar f(x'') \Vert^2",
+        use="Self-distillation without a teacher, for images that can be augmented at random "
+        "without changing their class.",
+        pitfalls="Without data.augment the two views are identical and the loss is zero; without "
+        "the sampler two_views no sample has two views. A batch holds half as many different "
+        "samples, so compare at equal steps.",
     )
     needs: ClassVar = {"student": (("logits",), ("embedding",)), "teacher": ()}
     looks = 2
 
-    def __init__(self, temperature: Positive = 3.0, discrepancy: NonNegative = 5e-4):
+    def __init__(
+        self,
+        temperature: Annotated[Positive, Doc("softmax temperature of both views")] = 3.0,
+        discrepancy: Annotated[
+            NonNegative,
+            Doc("weight of the squared distance between the mean embeddings of both views"),
+        ] = 5e-4,
+    ):
         super().__init__()
-        self.temperature, self.discrepancy = temperature, discrepancy
+        self.temperature = temperature
+        self.discrepancy = discrepancy
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         first, second, paired = paired_views(batch["index"], batch.get("view"))
-        logits, embedding = full(student["logits"]), full(student["embedding"])
+        logits = full(student["logits"])
+        embedding = full(student["embedding"])
         count = paired.sum().clamp_min(1)
-        apart = (
-            torch.where(
-                paired, ddgsd_loss(logits[first], logits[second], self.temperature, "none"), 0.0
-            ).sum()
-            / count
-        )
-        means = [
-            torch.where(paired[:, None], embedding[rows], 0.0).sum(0, keepdim=True) / count
-            for rows in (first, second)
-        ]
-        return apart + self.discrepancy * mean_discrepancy_loss(*means)
+        values = ddgsd_loss(logits[first], logits[second], self.temperature, "none")
+        divergence = torch.where(paired, values, 0.0).sum() / count
+        means = []
+        for rows in (first, second):
+            total = torch.where(paired[:, None], embedding[rows], 0.0).sum(0, keepdim=True)
+            means.append(total / count)
+        return divergence + self.discrepancy * mean_discrepancy_loss(*means)
 
 
 def paired_views(index: Tensor, view: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """Of samples (M,) in order of index and view each row and the next, (M - 1,), and whether both are one sample, of which these are two rows."""
-    by_view = (
-        torch.arange(len(index), device=index.device) if view is None else view.argsort(stable=True)
-    )
-    ordered, place = index[by_view].sort(stable=True)
-    row = by_view[place]
+    """Match the two views of each sample in a batch.
+
+    Rows are sorted by index and view, and each row is compared with the next one.
+
+    Args:
+        index: sample index of each row (M,).
+        view: view number of each row (M,). None: the rows of a sample are in the order of views.
+
+    Returns:
+        Row, next row, and whether both are the two views of one sample, each (M - 1,).
+    """
+    by_view = torch.arange(len(index), device=index.device)
+    if view is not None:
+        by_view = view.argsort(stable=True)
+    ordered, order = index[by_view].sort(stable=True)
+    row = by_view[order]
     same = ordered[1:] == ordered[:-1]
-    even = (
-        (torch.arange(len(row), device=row.device) - torch.searchsorted(ordered, ordered)) % 2 == 0
-    )[:-1]  # of three rows only two are a pair
-    return row[:-1], row[1:], same & even
+    # Of three rows of one sample only the first two form a pair.
+    rank = torch.arange(len(row), device=row.device) - torch.searchsorted(ordered, ordered)
+    is_even = (rank % 2 == 0)[:-1]
+    return row[:-1], row[1:], same & is_even

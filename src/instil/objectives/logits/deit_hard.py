@@ -1,4 +1,4 @@
-"""A token of its own asks the teacher: the distillation token's head takes the teacher's decision for the label."""
+"""Hard distillation of the teacher's top class through a distillation token."""
 
 from __future__ import annotations
 
@@ -10,20 +10,39 @@ from instil.core import Batch, Card, Objective, Outputs, full
 from instil.functional.logits import reduced, require_same_logits
 
 
-def deit_hard_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> Tensor:
-    """Cross-entropy with the teacher's likeliest class (Touvron et al. 2021, Eq. 3, its second term).
+def deit_hard_loss(
+    student_logits: Tensor, teacher_logits: Tensor, reduction: str = "mean"
+) -> Tensor:
+    """Cross-entropy with the teacher's top class (Touvron et al. 2021, Eq. 3, second term).
 
-    Logits (..., C) give (...) for reduction ``none``. Raises ValueError for one class and where the shapes differ.
+    Args:
+        student_logits: (..., C).
+        teacher_logits: (..., C).
+        reduction: ``"mean"`` or ``"none"`` (one value per item).
+
+    Returns:
+        Scalar, or (...) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes differ or there is only one class.
+
+    Example:
+        >>> import torch
+        >>> deit_hard_loss(torch.eye(3)[:2], torch.eye(3)[1:])
+        tensor(1.5514)
     """
-    require_same_logits(student, teacher, classes=2)
-    decision = teacher.argmax(-1, keepdim=True)
-    return reduced(-full(student).log_softmax(-1).gather(-1, decision).squeeze(-1), reduction)
+    require_same_logits(student_logits, teacher_logits, classes=2)
+    top_class = teacher_logits.argmax(-1, keepdim=True)
+    log_probability = full(student_logits).log_softmax(-1)
+    return reduced(-log_probability.gather(-1, top_class).squeeze(-1), reduction)
 
 
 class DeiTHard(Objective):
-    """The teacher's decision as a label for ``distillation_logits`` (..., C), the head of the student's distillation token, or for ``logits``.
+    """Cross-entropy of the student's distillation token with the teacher's top class.
 
-    The paper gives this loss and the class token's cross-entropy half of the weight each. At a match the loss is that of the student's own decision.
+    The student's ``distillation_logits`` (..., C) are used if it has them, otherwise ``logits``.
+    The paper gives this loss and the class token's cross-entropy weight 0.5 each. At a match the
+    value is the cross-entropy with the student's own top class, not 0.
     """
 
     card = Card(
@@ -34,12 +53,15 @@ class DeiTHard(Objective):
         source="logits",
         labels=("single",),
         zero_at_match=False,
-        equation=r"-\log p^s_{k}, \quad k = \arg\max_c z^t_c, \quad p^s = \mathrm{softmax}(z^s) \text{ of the distillation token}",
-        use="For a vision transformer with a distillation token, under a teacher of another family (a convolutional net in the paper, which "
-        "reports this form above the soft one). Only the teacher's decision is used, so no temperature and no calibrated teacher is needed. "
+        equation=r"-\log p^s_{k}, \quad k = \arg\max_c z^t_c, \quad p^s = \mathrm{softmax}(z^s) "
+        r"\text{ of the distillation token}",
+        use="For a vision transformer with a distillation token and a teacher of another family (a "
+        "convolutional network in the paper, which reports this form above the soft one). Only the "
+        "teacher's top class is used, so it needs neither a temperature nor a calibrated teacher. "
         "Without such a token it is training on the teacher's hard pseudo-labels.",
-        pitfalls="The decision belongs to the augmented image: the teacher must see the same crop and mix as the student. A wrong decision is "
-        "taught as firmly as a right one. At inference the paper adds the softmax of both heads.",
+        pitfalls="The teacher must receive the same crop and mix as the student, because its top "
+        "class belongs to the augmented image. A wrong top class has the same weight as a correct "
+        "one. At inference the paper adds the softmax outputs of both heads.",
     )
     needs: ClassVar = {"student": (("distillation_logits", "logits"),), "teacher": (("logits",),)}
 

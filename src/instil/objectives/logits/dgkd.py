@@ -1,4 +1,4 @@
-"""Densely guided: the student learns from the teacher and from all its assistants at once, some of whom are left out at each step."""
+"""Densely guided distillation from a teacher and its assistants, with random members left out."""
 
 from __future__ import annotations
 
@@ -7,43 +7,68 @@ from typing import Annotated
 import torch
 from annotated_types import Ge
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Positive, uniform
 from instil.functional.ensembles import divergences
 from instil.functional.logits import reduced
 from instil.objectives.bases.several_teachers_objective import SeveralTeachersObjective
 
-MEMBERS_STREAM = 7  # keeps this draw apart from others of the same step
+MEMBERS_STREAM = 7
+"""Random stream of the members that are left out of a step."""
 
 
 def dgkd_loss(
-    student: Tensor,
-    teachers: Tensor,
+    student_logits: Tensor,
+    teacher_logits: Tensor,
     temperature: float = 5.0,
-    kept: Tensor | None = None,
+    active: Tensor | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """Sum over the teacher and its assistants of T² KL(teacher || student) (Son et al. 2021, section 3).
+    """Sum of the KD losses from a teacher and its assistants (Son et al. 2021, section 3).
 
-    Student logits (..., C), teacher logits (K, ..., C) give (...) for reduction ``none``; ``kept`` (K,) has 0 where a teacher is left out.
-    Raises ValueError where shapes do not fit.
+    Args:
+        student_logits: (..., C).
+        teacher_logits: (K, ..., C), one entry for each member.
+        temperature: softmax temperature, > 0; each term is multiplied by ``temperature ** 2``.
+        active: (K,), 0 for members that are left out and 1 for the others. None: all members.
+        reduction: ``"mean"`` or ``"none"`` (one value per item).
+
+    Returns:
+        Scalar, or (...) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes do not fit.
+
+    Example:
+        >>> import torch
+        >>> teacher_logits = torch.stack([torch.eye(3)[:2], 2 * torch.eye(3)[:2]])
+        >>> dgkd_loss(torch.zeros(2, 3), teacher_logits, active=torch.tensor([1, 0]))
+        tensor(0.1156)
     """
-    values = divergences(student, teachers, temperature)
-    if kept is not None:
-        values = values * kept.view(-1, *[1] * (values.ndim - 1)).to(values.dtype)
+    values = divergences(student_logits, teacher_logits, temperature)
+    if active is not None:
+        values = values * active.view(-1, *[1] * (values.ndim - 1)).to(values.dtype)
     return reduced(values.sum(0), reduction)
 
 
 def active_members(noise: Tensor, drop: int) -> Tensor:
-    """Which of K teachers stay, 1 or 0, by numbers (K,): all but the ``drop`` smallest, and always one."""
+    """Mask of the members that stay: all but those with the ``drop`` smallest numbers.
+
+    Args:
+        noise: one random number for each member (K,).
+        drop: number of members to leave out; at least one member always stays.
+
+    Returns:
+        Mask (K,) of 1 and 0.
+    """
     return (noise.argsort().argsort() >= min(drop, len(noise) - 1)).to(noise.dtype)
 
 
 class DGKD(SeveralTeachersObjective):
-    """KD from each member of an ensemble, a teacher and its assistants; logits (..., C).
+    """KD from each member of an ensemble: a teacher and its assistants.
 
-    ``temperature``: divides the logits.
-    ``drop``: how many members are left out of each step, drawn anew and alike for all samples; one always stays.
+    Logits are (..., C).
     """
 
     card = Card(
@@ -54,33 +79,40 @@ class DGKD(SeveralTeachersObjective):
         source="logits",
         algorithms=("multi-teacher",),
         labels=("single",),
-        deviations="KL is summed over the classes as in the paper, the code divides by their number. A fixed number of members is left out of a "
-        "step, as in the code.",
-        equation=r"\sum_{k \in \mathcal{K}} T^2 \mathrm{KL}(p^{t_k}_T \Vert p^s_T), \quad \mathcal{K} \sim \text{all } K \text{ members but some}",
-        use="A student much smaller than its teacher: train assistants of the sizes between, list them all under teacher, and none of their errors "
-        "is handed down alone. It costs a forward pass of each member.",
-        pitfalls="The loss is a sum: it grows with the members that stay, so a weight found for one teacher is too large for five. The paper trains "
-        "each assistant by the larger ones; recipes with a plain list train them from labels. Leaving out makes the loss noisy: none for a "
-        "teacher and one assistant.",
+        deviations="KL is summed over the classes as in the paper; the code divides by their "
+        "number. A fixed number of members is left out of each step, as in the code.",
+        equation=r"\sum_{k \in \mathcal{K}} T^2 \mathrm{KL}(p^{t_k}_T \Vert p^s_T), \quad "
+        r"\mathcal{K} \sim \text{all } K \text{ members but some}",
+        use="A student much smaller than its teacher: train assistants of the sizes in between and "
+        "list them all under teacher. The student then does not inherit the errors of a single "
+        "one. It costs a forward pass of each member.",
+        pitfalls="The loss is a sum: it grows with the number of active members, so a weight tuned "
+        "for one teacher is too large for five. The paper trains each assistant with the larger "
+        "ones; recipes with a plain list train them from labels. Leaving out members makes the "
+        "loss noisy: leave out none for a teacher and one assistant.",
     )
 
-    def __init__(self, temperature: Positive = 5.0, drop: Annotated[int, Ge(0)] = 1):
+    def __init__(
+        self,
+        temperature: Annotated[Positive, Doc("softmax temperature of all members")] = 5.0,
+        drop: Annotated[
+            int,
+            Ge(0),
+            Doc("number of members left out of each step at random; at least one stays"),
+        ] = 1,
+    ):
         super().__init__()
-        self.temperature, self.drop = temperature, drop
+        self.temperature = temperature
+        self.drop = drop
 
-    def loss(self, student: Tensor, teachers: Tensor, batch: Batch) -> Tensor:
-        return dgkd_loss(
-            student,
-            teachers,
-            self.temperature,
-            self.kept(teachers, batch) if self.drop else None,
-            "none",
-        )
+    def loss(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
+        active = self.draw_active(teacher_logits, batch) if self.drop else None
+        return dgkd_loss(student_logits, teacher_logits, self.temperature, active, "none")
 
-    def kept(self, teachers: Tensor, batch: Batch) -> Tensor:
-        """Who stays in this step: a draw of seed and step, which no sample or rank has part in."""
+    def draw_active(self, teacher_logits: Tensor, batch: Batch) -> Tensor:
+        """Mask (K,) of the members that are active in this step."""
+        # Seed and step only, no sample index: all micro-batches and ranks leave out the same ones.
         clock: Batch = {key: batch[key] for key in ("seed", "step") if key in batch}
-        everyone = {"index": torch.zeros(1, dtype=torch.int64, device=teachers.device)}
-        return active_members(
-            uniform(everyone | clock, len(teachers), MEMBERS_STREAM)[0], self.drop
-        )
+        index = torch.zeros(1, dtype=torch.int64, device=teacher_logits.device)
+        noise = uniform({"index": index} | clock, len(teacher_logits), MEMBERS_STREAM)
+        return active_members(noise[0], self.drop)

@@ -1,4 +1,4 @@
-"""Self-distillation with no labels: of one view the student says what a slow copy of it says of another."""
+"""Self-distillation without labels: match the views of a sample with a centred EMA teacher."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 import torch
 from annotated_types import Ge, Lt
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Objective, Outputs, Positive, full
 from instil.functional.divergences import expectation
@@ -14,39 +15,56 @@ from instil.functional.logits import reduced
 
 
 def dino_loss(
-    student: Tensor,
-    teacher: Tensor,
+    student_logits: Tensor,
+    teacher_logits: Tensor,
     centre: Tensor | float = 0.0,
     temperature: float = 0.1,
     sharpness: float = 0.04,
     reduction: str = "mean",
 ) -> Tensor:
-    """Cross-entropy of the student's views with the teacher's, all pairs of unlike views (Caron et al. 2021, Eq. 3 and Algorithm 1).
+    """DINO cross-entropy over all pairs of different views (Caron et al. 2021, Eq. 3, Algorithm 1).
 
-    ``student`` (N, V, K) of V views, ``teacher`` (N, G, K) of the first G of them; the teacher's logits less the ``centre`` (K,) are divided by
-    ``sharpness``, the student's by ``temperature``. (N,) for reduction ``none``. Raises ValueError for one view, or more of the teacher's.
+    Args:
+        student_logits: (N, V, K), K prototypes of V views.
+        teacher_logits: (N, G, K), of the first G views.
+        centre: centre (K,), or a number, that is subtracted from the teacher's logits.
+        temperature: softmax temperature of the student, > 0.
+        sharpness: softmax temperature of the teacher, > 0.
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes do not fit or there is only one view.
+
+    Example:
+        >>> import torch
+        >>> dino_loss(torch.eye(3, 2)[None], torch.eye(2)[None])
+        tensor(5.3466)
     """
-    (number, views, width), seen = student.shape, teacher.shape[1]
-    if teacher.shape != (number, seen, width) or not 1 <= seen <= views or views < 2:
-        shapes = f"student {tuple(student.shape)}, teacher {tuple(teacher.shape)}"
+    num_samples, num_views, width = student_logits.shape
+    num_global = teacher_logits.shape[1]
+    fits = teacher_logits.shape == (num_samples, num_global, width)
+    if not fits or not 1 <= num_global <= num_views or num_views < 2:
+        shapes = f"{tuple(student_logits.shape)} and {tuple(teacher_logits.shape)}"
         raise ValueError(
-            f"{shapes}; expected (N, V, K) with two or more views, and (N, G, K) of the first G of them"
+            "student_logits, teacher_logits: the views do not fit. Expected (N, V, K) with two or "
+            f"more views, and (N, G, K) for the first G views, got {shapes}."
         )
-    target = ((full(teacher.detach()) - centre) / sharpness).softmax(-1)
-    said = (full(student) / temperature).log_softmax(-1)
-    entropies = -expectation(target.unsqueeze(2), said.unsqueeze(1))  # (N, G, V)
-    apart = ~torch.eye(seen, views, dtype=torch.bool, device=student.device)
-    return reduced(torch.where(apart, entropies, 0.0).sum((1, 2)) / apart.sum(), reduction)
+    target = ((full(teacher_logits.detach()) - centre) / sharpness).softmax(-1)
+    log_student = (full(student_logits) / temperature).log_softmax(-1)
+    entropies = -expectation(target.unsqueeze(2), log_student.unsqueeze(1))  # (N, G, V)
+    device = student_logits.device
+    different = ~torch.eye(num_global, num_views, dtype=torch.bool, device=device)
+    values = torch.where(different, entropies, 0.0).sum((1, 2)) / different.sum()
+    return reduced(values, reduction)
 
 
 class DINO(Objective):
-    """The student's ``view_logits`` (N, V, K) of all views against the teacher's of the global ones, which are centred and sharpened.
+    """Cross-entropy of the student's views with the teacher's global views, centred and sharpened.
 
-    ``temperature``: of the student.
-    ``sharpness``: the temperature of the teacher, lower than the student's.
-    ``momentum``: how much of itself the centre, the mean of what the teacher says, keeps at each step.
-
-    The views, the heads and the teacher are those of the scheme dino.
+    ``view_logits`` are (N, V, K). The scheme dino provides views, heads and teacher.
     """
 
     card = Card(
@@ -58,27 +76,39 @@ class DINO(Objective):
         algorithms=("contrastive",),
         tasks=("view_classification", "classification"),
         zero_at_match=False,
-        equation=r"-\frac{1}{\vert P \vert} \sum_{(g, v) \in P} \mathrm{softmax}\left((z^t_g - c) / \tau_t\right)^\top \log \mathrm{softmax}(z^s_v / "
-        r"\tau_s), \quad P = \lbrace g \ne v \rbrace, \quad c \leftarrow m c + (1 - m) \bar z^t",
-        use="Pretraining without any label, or a teacher; what is learned is read off the embedding afterwards, by a linear head or neighbours.",
-        pitfalls="Without the centre one prototype takes all, without sharpness below the temperature all become alike; watch that the loss "
-        "leaves log K without falling to zero. The paper warms sharpness up from 0.04 to 0.07: a schedule.",
+        equation=r"-\frac{1}{\vert P \vert} \sum_{(g, v) \in P} \mathrm{softmax}\left((z^t_g - c) "
+        r"/ \tau_t\right)^\top \log \mathrm{softmax}(z^s_v / \tau_s), \quad P = \lbrace g \ne v "
+        r"\rbrace, \quad c \leftarrow m c + (1 - m) \bar z^t",
+        use="Pretraining without labels and without a pretrained teacher. Evaluate the embedding "
+        "afterwards with a linear head or nearest neighbours.",
+        pitfalls="Without the centre one prototype dominates; without a sharpness below the "
+        "temperature all outputs become uniform. Check that the loss falls below log K but not to "
+        "zero. The paper warms sharpness up from 0.04 to 0.07: use a schedule.",
     )
     needs: ClassVar = {"student": (("view_logits",),), "teacher": (("view_logits",),)}
     samples = True
 
     def __init__(
         self,
-        temperature: Positive = 0.1,
-        sharpness: Positive = 0.04,
-        momentum: Annotated[float, Ge(0), Lt(1)] = 0.9,
+        temperature: Annotated[Positive, Doc("softmax temperature of the student")] = 0.1,
+        sharpness: Annotated[
+            Positive, Doc("softmax temperature of the teacher, lower than the student's")
+        ] = 0.04,
+        momentum: Annotated[
+            float,
+            Ge(0),
+            Lt(1),
+            Doc("share of the old centre, a moving mean of the teacher's logits, in each update"),
+        ] = 0.9,
     ):
         super().__init__()
-        self.temperature, self.sharpness, self.momentum = temperature, sharpness, momentum
+        self.temperature = temperature
+        self.sharpness = sharpness
+        self.momentum = momentum
         self.centre: Tensor
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
-        """The centre begins at zero."""
+        """Create the centre, which starts at zero."""
         logits = full(teacher["view_logits"])
         self.register_buffer("centre", logits.new_zeros(logits.shape[-1]))
 
@@ -95,15 +125,14 @@ class DINO(Objective):
     def keep(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         return {"logits": full(teacher["view_logits"]).mean(1), "counted": self.weight(batch)}
 
-    def after_step(self, kept: dict[str, Tensor]) -> None:
-        if kept and len(kept["logits"]):
-            counted = kept["counted"].unsqueeze(1).to(kept["logits"].dtype)
-            number = counted.sum()
-            mean = torch.where(counted > 0, kept["logits"], 0.0).sum(0) / number.clamp_min(1)
-            self.centre.copy_(
-                torch.where(
-                    number > 0,
-                    self.momentum * self.centre + (1 - self.momentum) * mean,
-                    self.centre,
-                )
-            )
+    def after_step(self, rows: dict[str, Tensor]) -> None:
+        """Move the centre towards the mean of the teacher's logits."""
+        if not rows or not len(rows["logits"]):
+            return
+        counted = rows["counted"].unsqueeze(1).to(rows["logits"].dtype)
+        total = counted.sum()
+        # Uncounted rows may hold NaN, which a product with weight 0 would keep.
+        row_sum = torch.where(counted > 0, rows["logits"], 0.0).sum(0)
+        mean_logits = row_sum / total.clamp_min(1)
+        centre = self.momentum * self.centre + (1 - self.momentum) * mean_logits
+        self.centre.copy_(torch.where(total > 0, centre, self.centre))

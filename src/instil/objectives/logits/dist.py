@@ -1,9 +1,12 @@
-"""Match a stronger teacher's preferences, not its probabilities: Pearson correlation over classes and over samples."""
+"""Pearson correlation of predictions, over classes and over samples."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, Positive, full
 from instil.functional.logits import require_same_logits
@@ -11,23 +14,43 @@ from instil.objectives.bases.logit_objective import LogitObjective
 
 
 def dist_loss(
-    student: Tensor,
-    teacher: Tensor,
+    student_logits: Tensor,
+    teacher_logits: Tensor,
     beta: float = 1.0,
     gamma: float = 1.0,
     temperature: float = 1.0,
     scale: bool = True,
     epsilon: float = 1e-8,
 ) -> Tensor:
-    """beta (1 - correlation over the classes of an item) + gamma (1 - correlation over the items of a class) (Huang et al. 2022).
+    """DIST loss: correlation of student and teacher predictions (Huang et al. 2022).
 
-    Logits (..., C) of all items together give a scalar; ``scale`` is the factor T²; ``epsilon`` is added to the
-    product of norms. Raises ValueError for one class and where the shapes differ.
+    ``beta`` times the mean of 1 - correlation over the classes of an item (inter-class relation),
+    plus ``gamma`` times the mean of 1 - correlation over the items of a class (intra-class
+    relation).
+
+    Args:
+        student_logits: (..., C); all leading dimensions count as items.
+        teacher_logits: (..., C).
+        beta: weight of the inter-class relation.
+        gamma: weight of the intra-class relation.
+        temperature: softmax temperature, > 0.
+        scale: multiply by ``temperature ** 2``.
+        epsilon: number added to the product of norms in the correlation.
+
+    Returns:
+        Scalar.
+
+    Raises:
+        ValueError: if the shapes differ or there is only one class.
+
+    Example:
+        >>> import torch
+        >>> dist_loss(torch.eye(3), torch.eye(3).roll(1, 0))
+        tensor(3.)
     """
-    require_same_logits(student, teacher, classes=2)
-    student, teacher = (
-        (full(logits) / temperature).softmax(-1).flatten(0, -2) for logits in (student, teacher)
-    )
+    require_same_logits(student_logits, teacher_logits, classes=2)
+    student = (full(student_logits) / temperature).softmax(-1).flatten(0, -2)
+    teacher = (full(teacher_logits) / temperature).softmax(-1).flatten(0, -2)
     inter = 1 - _correlation(student, teacher, epsilon).mean()
     intra = 1 - _correlation(student.mT, teacher.mT, epsilon).mean()
     loss = beta * inter + gamma * intra
@@ -35,19 +58,18 @@ def dist_loss(
 
 
 def _correlation(a: Tensor, b: Tensor, epsilon: float) -> Tensor:
-    """Pearson correlation of the rows: (M, C) and (M, C) -> (M,); 0 for a constant row."""
-    length = torch.linalg.vector_norm
-    a, b = a - a.mean(-1, keepdim=True), b - b.mean(-1, keepdim=True)
-    correlation: Tensor = (a * b).sum(-1) / (length(a, dim=-1) * length(b, dim=-1) + epsilon)
+    """Pearson correlation of the rows of two (M, C) tensors: (M,); 0 for a constant row."""
+    a = a - a.mean(-1, keepdim=True)
+    b = b - b.mean(-1, keepdim=True)
+    norms = torch.linalg.vector_norm(a, dim=-1) * torch.linalg.vector_norm(b, dim=-1)
+    correlation: Tensor = (a * b).sum(-1) / (norms + epsilon)
     return correlation
 
 
 class DIST(LogitObjective):
-    """The order the teacher sees, among classes and among samples, whatever its confidence; logits (..., C).
+    """Correlation of predictions, among classes and among samples, regardless of confidence.
 
-    ``beta``: weight of the relation among the classes of an item.
-    ``gamma``: weight of the relation among the items of a class.
-    ``temperature``: divides the logits first.
+    Logits are (..., C).
     """
 
     card = Card(
@@ -58,28 +80,44 @@ class DIST(LogitObjective):
         source="logits",
         labels=("single",),
         couples=True,
-        deviations="The authors' code multiplies both relations by T², which the paper's appendix does not: scale=False leaves it out. "
-        "As in their code 1e-8 is added to the product of norms, so a match costs nothing only up to that.",
-        equation=r"T^2 \Big( \beta \big( 1 - \frac{1}{N} \sum_{n} \rho(p^s_{n \cdot}, p^t_{n \cdot}) \big) + \gamma \big( 1 - \frac{1}{C} \sum_{c} "
-        r"\rho(p^s_{\cdot c}, p^t_{\cdot c}) \big) \Big), \quad p = \mathrm{softmax}(z / T), \quad \rho \text{ Pearson correlation}",
-        use="For a teacher much stronger than the student, or trained with a stronger recipe: correlation asks for the same relations up to a "
-        "shift and a scale, which a weak student can meet where it cannot match the probabilities. No labels, no parameters, and no table of "
-        "pairs.",
-        pitfalls="The relation among items needs a batch in which every class varies; with one item it has no gradient, and with two classes the "
-        "relation among classes is 1 or -1 and has none (it is reported less effective for two-class segmentation). Published: beta = gamma = 2 "
-        "beside a label loss of 1, at T = 1 on ImageNet and T = 4 on CIFAR-100; the defaults here are 1, to be doubled by the recipe's weight.",
+        deviations="The authors' code multiplies both relations by T², which the paper's appendix "
+        "does not: scale=False omits it. As in their code 1e-8 is added to the product of norms, "
+        "so at a match the loss is 0 only up to that number.",
+        equation=r"T^2 \Big( \beta \big( 1 - \frac{1}{N} \sum_{n} \rho(p^s_{n \cdot}, p^t_{n "
+        r"\cdot}) \big) + \gamma \big( 1 - \frac{1}{C} \sum_{c} \rho(p^s_{\cdot c}, p^t_{\cdot c}) "
+        r"\big) \Big), \quad p = \mathrm{softmax}(z / T), \quad \rho \text{ Pearson correlation}",
+        use="For a teacher much stronger than the student, or trained with a stronger recipe. "
+        "Correlation requires the same relations only up to a shift and a scale, which a weak "
+        "student can reach where it cannot match the probabilities. It needs no labels, no "
+        "parameters and no table of pairs.",
+        pitfalls="The relation among items needs a batch in which every class varies; with one "
+        "item it has no gradient. With two classes the relation among classes is 1 or -1 and has "
+        "no gradient (it is reported less effective for two-class segmentation). Published: beta = "
+        "gamma = 2 with a label loss of weight 1, at T = 1 on ImageNet and T = 4 on CIFAR-100. The "
+        "defaults here are 1; double them with the weight in the recipe.",
     )
 
     def __init__(
         self,
-        beta: NonNegative = 1.0,
-        gamma: NonNegative = 1.0,
-        temperature: Positive = 1.0,
-        scale: bool = True,
-        standardize: bool = False,
+        beta: Annotated[
+            NonNegative, Doc("weight of the relation among the classes of an item")
+        ] = 1.0,
+        gamma: Annotated[
+            NonNegative, Doc("weight of the relation among the items of a class")
+        ] = 1.0,
+        temperature: Annotated[Positive, Doc("softmax temperature of both sides")] = 1.0,
+        scale: Annotated[bool, Doc("multiply the loss by temperature²")] = True,
+        standardize: Annotated[
+            bool, Doc("standardize the logits of both sides over the classes first")
+        ] = False,
     ):
         super().__init__(standardize)
-        self.beta, self.gamma, self.temperature, self.scale = beta, gamma, temperature, scale
+        self.beta = beta
+        self.gamma = gamma
+        self.temperature = temperature
+        self.scale = scale
 
-    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        return dist_loss(student, teacher, self.beta, self.gamma, self.temperature, self.scale)
+    def loss(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
+        return dist_loss(
+            student_logits, teacher_logits, self.beta, self.gamma, self.temperature, self.scale
+        )

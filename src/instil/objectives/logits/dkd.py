@@ -1,8 +1,11 @@
-"""Decoupled distillation: how sure of the target, and how the rest is shared, each with its own weight."""
+"""Decoupled distillation: separate weights for target-class and non-target-class knowledge."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, LabelObjective, NonNegative, Positive, drop_unlabelled_gradient
 from instil.functional.divergences import decoupled_kl
@@ -11,32 +14,52 @@ from instil.objectives.bases.logit_objective import LogitObjective
 
 
 def dkd_loss(
-    student: Tensor,
-    teacher: Tensor,
+    student_logits: Tensor,
+    teacher_logits: Tensor,
     target: Tensor,
     alpha: float = 1.0,
     beta: float = 8.0,
     temperature: float = 4.0,
     reduction: str = "mean",
 ) -> Tensor:
-    """T² (alpha TCKD + beta NCKD), Eq. 7 of Zhao et al. 2022: KL of (target, not target), and KL among the other classes.
+    """Decoupled knowledge distillation loss (Zhao et al. 2022, Eq. 7).
 
-    Logits (..., C), target (...) give (...) for reduction ``none``; -100 gives 0. With two classes NCKD is 0.
-    Raises ValueError for one class and where shapes do not fit.
+    Weighted sum of the KL divergence between (target, non-target) probabilities and the KL
+    divergence among the non-target classes, multiplied by ``temperature ** 2``.
+
+    Args:
+        student_logits: (..., C).
+        teacher_logits: (..., C).
+        target: class indices (...); ``-100`` marks an unlabelled item, whose loss is 0.
+        alpha: weight of the target-class term.
+        beta: weight of the non-target-class term. With two classes the term is 0.
+        temperature: softmax temperature, > 0.
+        reduction: ``"mean"`` or ``"none"`` (one value per item).
+
+    Returns:
+        Scalar, or (...) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes differ or there is only one class.
+
+    Example:
+        >>> import torch
+        >>> dkd_loss(torch.zeros(2, 3), torch.eye(3)[:2], torch.tensor([0, 1]))
+        tensor(0.1166)
     """
-    require_same_logits(student, teacher, classes=2)
-    require_class_target(student, target)
-    student, teacher = drop_unlabelled_gradient(target, student, teacher)
-    tckd, nckd = decoupled_kl(student, teacher, target, temperature)
+    require_same_logits(student_logits, teacher_logits, classes=2)
+    require_class_target(student_logits, target)
+    student_logits, teacher_logits = drop_unlabelled_gradient(
+        target, student_logits, teacher_logits
+    )
+    tckd, nckd = decoupled_kl(student_logits, teacher_logits, target, temperature)
     return reduced((alpha * tckd + beta * nckd) * temperature**2, reduction, target)
 
 
 class DKD(LogitObjective, LabelObjective):
-    """KD taken apart at the target class, so that a sure teacher does not silence what it knows of the others; logits (..., C).
+    """KD split at the target class, so that a confident teacher still transfers the other classes.
 
-    ``alpha``: weight of the divergence of (target, not target).
-    ``beta``: weight of the divergence among the other classes.
-    ``temperature``: divides all logits first.
+    Logits are (..., C).
     """
 
     card = Card(
@@ -46,28 +69,44 @@ class DKD(LogitObjective, LabelObjective):
         2022,
         source="logits",
         labels=("single",),
-        deviations="The authors' code lowers the target's logit by 1000 and takes the log of a softmax, infinite where the teacher is sure; "
-        "here the class is left out exactly, in log space. Their warm-up over 20 epochs is a schedule of the weight.",
-        equation=r"T^2 \big( \alpha \mathrm{KL}(b^t \Vert b^s) + \beta \mathrm{KL}(q^t \Vert q^s) \big), \quad b = (p_y, 1 - p_y), \quad q_c = "
-        r"\frac{p_c}{1 - p_y} \text{ for } c \ne y, \quad p = \mathrm{softmax}(z / T)",
-        use="Where a sure teacher makes kd weak: kd weighs what the teacher says of the other classes by 1 - p_y, and here that part has a weight "
-        "of its own. It needs labels and costs no more than kd.",
-        pitfalls="beta is tuned for each pair: 2 for ResNet-56 to ResNet-20, 8 for ResNet-32x4 to ResNet-8x4 on CIFAR-100, 0.5 at T = 1 on "
-        "ImageNet. A large beta from the first step is unstable: raise the weight over the first epochs. With two classes beta has no effect. A "
-        "wrong label is taught against the teacher.",
+        deviations="The authors' code lowers the target's logit by 1000 and takes the logarithm of "
+        "a softmax, which is infinite where the teacher is certain. Here the class is excluded "
+        "exactly, in log space. Their warm-up over 20 epochs is a schedule of the weight.",
+        equation=r"T^2 \big( \alpha \mathrm{KL}(b^t \Vert b^s) + \beta \mathrm{KL}(q^t \Vert q^s) "
+        r"\big), \quad b = (p_y, 1 - p_y), \quad q_c = \frac{p_c}{1 - p_y} \text{ for } c \ne y, "
+        r"\quad p = \mathrm{softmax}(z / T)",
+        use="When a confident teacher makes kd weak. kd multiplies the knowledge about the other "
+        "classes by 1 - p_y; here that part has its own weight. It needs labels and costs no more "
+        "than kd.",
+        pitfalls="Tune beta for each pair of networks: 2 for ResNet-56 to ResNet-20, 8 for "
+        "ResNet-32x4 to ResNet-8x4 on CIFAR-100, 0.5 at T = 1 on ImageNet. A large beta from the "
+        "first step is unstable: raise the weight over the first epochs. With two classes beta has "
+        "no effect. A wrong label overrides the teacher.",
     )
 
     def __init__(
         self,
-        alpha: NonNegative = 1.0,
-        beta: NonNegative = 8.0,
-        temperature: Positive = 4.0,
-        standardize: bool = False,
+        alpha: Annotated[NonNegative, Doc("weight of the target-class term")] = 1.0,
+        beta: Annotated[
+            NonNegative, Doc("weight of the non-target-class term; no effect with two classes")
+        ] = 8.0,
+        temperature: Annotated[Positive, Doc("softmax temperature of both sides")] = 4.0,
+        standardize: Annotated[
+            bool, Doc("standardize the logits of both sides over the classes first")
+        ] = False,
     ):
         super().__init__(standardize)
-        self.alpha, self.beta, self.temperature = alpha, beta, temperature
+        self.alpha = alpha
+        self.beta = beta
+        self.temperature = temperature
 
-    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
+    def loss(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
         return dkd_loss(
-            student, teacher, batch["label"], self.alpha, self.beta, self.temperature, "none"
+            student_logits,
+            teacher_logits,
+            batch["label"],
+            self.alpha,
+            self.beta,
+            self.temperature,
+            "none",
         )

@@ -1,4 +1,4 @@
-"""Each model speaks through the other's head: the two are compared in the space of either, whatever their vocabularies."""
+"""Dual-space distillation: compare two language models through each other's output head."""
 
 from __future__ import annotations
 
@@ -14,33 +14,56 @@ from instil.objectives.bases.dual_space_objective import DualSpace
 
 
 def dskd_loss(
-    student: Tensor,
-    teacher: Tensor,
-    into_student: Tensor,
-    into_teacher: Tensor,
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    teacher_in_student: Tensor,
+    student_in_teacher: Tensor,
     target: Tensor,
     temperature: float = 2.0,
     divergence: Divergence = "forward_kl",
     reduction: str = "mean",
 ) -> Tensor:
-    """Both terms of ``student_space`` and that of ``teacher_space`` (Zhang et al. 2024, Eq. 10), for logits of the same positions.
+    """Dual-space knowledge distillation loss (Zhang et al. 2024, Eq. 10).
 
-    Logits (..., V) and (..., V'): ``into_student`` (..., V) is what the student's head makes of the teacher's projected states, ``into_teacher``
-    (..., V') the other way round; ``target`` (...) is -100 where there is none, and the first term 0. Raises ValueError for other shapes.
+    Cross-entropy of the projected teacher and divergence of the student from it, both in the
+    student's space, plus the KL divergence of the projected student in the teacher's space.
+
+    Args:
+        student_logits: (..., V).
+        teacher_logits: (..., V'), of the same positions.
+        teacher_in_student: (..., V), the student's head applied to the teacher's projected states.
+        student_in_teacher: (..., V'), the teacher's head applied to the student's projected states.
+        target: class indices (...); ``-100`` marks a position without a label, whose
+            cross-entropy is 0.
+        temperature: softmax temperature of the divergences, > 0.
+        divergence: divergence in the student's space.
+        reduction: ``"mean"`` or ``"none"`` (one value per position).
+
+    Returns:
+        Scalar, or (...) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes do not fit.
+
+    Example:
+        >>> import torch
+        >>> student_logits, teacher_logits = torch.zeros(2, 3), torch.eye(4)[:2]
+        >>> target = torch.tensor([0, 1])
+        >>> dskd_loss(student_logits, teacher_logits, torch.eye(3)[:2], torch.zeros(2, 4), target)
+        tensor(0.6086)
     """
-    labelled, compared = student_space(student, into_student, target, temperature, divergence)
-    return reduced(
-        labelled + compared + teacher_space(teacher, into_teacher, temperature), reduction
+    label_loss, student_divergence = student_space(
+        student_logits, teacher_in_student, target, temperature, divergence
     )
+    teacher_divergence = teacher_space(teacher_logits, student_in_teacher, temperature)
+    return reduced(label_loss + student_divergence + teacher_divergence, reduction)
 
 
 class DSKD(DualSpace):
-    """The teacher's projected states, through the student's head, are what the student's logits are compared with, and the other way round.
+    """Student and teacher compared in both spaces, through a projection and the other side's head.
 
-    With a teacher of another tokenizer (``teacher.tokenizer``) those tokens count that both tokenizers have at the same bytes.
-
-    ``temperature``: divides the logits.
-    ``divergence``: in the student's space; in the teacher's it is the forward KL.
+    Logits are (..., V) and (..., V'). With a teacher of another tokenizer (``teacher.tokenizer``)
+    only tokens that cover the same bytes in both tokenizers count.
     """
 
     card = Card(
@@ -52,42 +75,47 @@ class DSKD(DualSpace):
         tasks=("classification", "language"),
         labels=("single",),
         zero_at_match=False,
-        deviations="Tokens of two tokenizers are aligned exactly, by bytes (as in the authors' second version, arXiv 2504.11426); their first way is "
-        "dskd_cma. There is no factor T², as in their code.",
-        equation=r"\mathrm{CE}\!\left(y, p^{t \to s}\right) + D\!\left(\mathrm{sg}\, p^{t \to s}, p^s\right) "
-        r"+ \mathrm{KL}\!\left(p^t \,\|\, p^{s \to t}\right)",
-        use="A teacher of another width or vocabulary whose head can be read. Both distributions come from one head, so that they can be alike.",
-        pitfalls="The student learns from projected logits that are themselves learned: the first steps teach little. With tokenizers that rarely "
-        "agree on a whole token few positions count; there uld counts all.",
+        deviations="Tokens of two tokenizers are aligned exactly, by bytes (as in the authors' "
+        "second version, arXiv 2504.11426); their first method is dskd_cma. There is no factor T², "
+        "as in their code.",
+        equation=r"\mathrm{CE}\!\left(y, p^{t \to s}\right) + D\!\left(\mathrm{sg}\, p^{t \to s}, "
+        r"p^s\right) + \mathrm{KL}\!\left(p^t \,\|\, p^{s \to t}\right)",
+        use="A teacher of another width or vocabulary whose head is accessible. Both distributions "
+        "come from one head, so they can match.",
+        pitfalls="The student learns from projected logits that are themselves learned, so the "
+        "first steps transfer little. If the tokenizers rarely share a whole token, few positions "
+        "count; uld uses all of them.",
     )
 
     def weight(self, batch: Batch) -> Tensor:
         weight = super().weight(batch)
         if "teacher_span" not in batch:
             return weight
-        span, other = batch["span"], batch["teacher_span"]
-        return (weight if weight.ndim == 2 else weight[:, None]) * (
-            _alone(span) & _alone(other).gather(1, partners(span, other))
-        )
+        student_span = batch["span"]
+        teacher_span = batch["teacher_span"]
+        positions = partners(student_span, teacher_span)
+        is_single = _is_whole_span(teacher_span).gather(1, positions)
+        token_weight = weight if weight.ndim == 2 else weight[:, None]
+        return token_weight * (_is_whole_span(student_span) & is_single)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        states, logits = teacher["embedding"], teacher["logits"]
+        teacher_states = teacher["embedding"]
+        teacher_logits = teacher["logits"]
         if "teacher_span" in batch:
-            place = partners(batch["span"], batch["teacher_span"])
-            states, logits = at(states, place), at(logits, place)
-        require_same_positions(student["logits"], logits)
-        of_teacher = through(student["head"], self.projected(self.to_student, states))
-        of_student = through(teacher["head"], self.projected(self.to_teacher, student["embedding"]))
-        target = (
-            batch["label"]
-            if "label" in batch
-            else torch.full(logits.shape[:-1], UNLABELLED, device=logits.device)
-        )
+            positions = partners(batch["span"], batch["teacher_span"])
+            teacher_states = at(teacher_states, positions)
+            teacher_logits = at(teacher_logits, positions)
+        require_same_positions(student["logits"], teacher_logits)
+        teacher_projected = self.projected(self.to_student, teacher_states)
+        student_projected = self.projected(self.to_teacher, student["embedding"])
+        target = batch.get("label")
+        if target is None:
+            target = torch.full(teacher_logits.shape[:-1], UNLABELLED, device=teacher_logits.device)
         return dskd_loss(
             student["logits"],
-            logits,
-            of_teacher,
-            of_student,
+            teacher_logits,
+            through(student["head"], teacher_projected),
+            through(teacher["head"], student_projected),
             target,
             self.temperature,
             self.divergence,
@@ -95,6 +123,6 @@ class DSKD(DualSpace):
         )
 
 
-def _alone(span: Tensor) -> Tensor:
-    """(N, T): whether a position is all of its span."""
+def _is_whole_span(span: Tensor) -> Tensor:
+    """Whether a position is the only one of its span, (N, T)."""
     return span_ends(span) & (span != F.pad(span[:, :-1], (1, 0), value=-1))

@@ -1,12 +1,13 @@
-"""Each model speaks through the other's head, and attention between their tokens finds what belongs together."""
+"""Dual-space distillation with cross-model attention between the tokens of two models."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import (
     UNLABELLED,
@@ -24,68 +25,110 @@ from instil.functional.tokens.dual_space import Divergence, student_space, teach
 from instil.objectives.bases.dual_space_objective import DualSpace
 
 
-def cross_attention(query: Tensor, key: Tensor, counted: Tensor, other: Tensor) -> Tensor:
-    """Scores (N, T, T') of queries (N, T, D) and keys (N, T', D); very negative where either position does not count."""
+def cross_attention(
+    query: Tensor, key: Tensor, query_counted: Tensor, key_counted: Tensor
+) -> Tensor:
+    """Attention scores between the tokens of two models.
+
+    Args:
+        query: (N, T, D).
+        key: (N, T', D).
+        query_counted: boolean (N, T), True for positions that count.
+        key_counted: boolean (N, T').
+
+    Returns:
+        Scores (N, T, T'), the lowest finite number where either position does not count.
+    """
     scores: Tensor = query @ key.mT / query.shape[-1] ** 0.5
-    return scores.masked_fill(
-        ~(counted[:, :, None] & other[:, None]), torch.finfo(scores.dtype).min
-    )
+    counted = query_counted[:, :, None] & key_counted[:, None]
+    return scores.masked_fill(~counted, torch.finfo(scores.dtype).min)
 
 
-def token_pair_embeddings(tokens: Tensor, read: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """What a model makes (N, T, E) of each token and of the one that follows it; where none follows, of the first of the vocabulary."""
-    known = label != UNLABELLED
-    first, second = (
-        F.embedding(torch.where(known, numbers, 0), full(tokens).detach())
-        for numbers in (read, label)
-    )
-    return first, second
+def token_pair_embeddings(
+    embedding_weight: Tensor, input_ids: Tensor, label: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Embeddings of each token and of the token that follows it, without a gradient.
+
+    Args:
+        embedding_weight: token embeddings of a model (V, E).
+        input_ids: token ids (N, T).
+        label: ids of the following tokens (N, T); ``-100`` where there is none, for which both
+            embeddings are those of token 0.
+
+    Returns:
+        Embeddings of the tokens (N, T, E) and of their labels (N, T, E).
+    """
+    labelled = label != UNLABELLED
+    weight = full(embedding_weight).detach()
+    current = F.embedding(torch.where(labelled, input_ids, 0), weight)
+    following = F.embedding(torch.where(labelled, label, 0), weight)
+    return current, following
 
 
 def dskd_cma_loss(
-    student: Tensor,
-    teacher: Tensor,
-    into_student: Tensor,
-    into_teacher: Tensor,
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    teacher_in_student: Tensor,
+    student_in_teacher: Tensor,
     target: Tensor,
-    other: Tensor,
+    teacher_target: Tensor,
     temperature: float = 2.0,
     divergence: Divergence = "forward_kl",
     reduction: str = "mean",
 ) -> Tensor:
-    """The terms of ``dskd_loss`` over the labelled tokens of a row, by the number of the student's; the projected teacher counts where it is right.
+    """Terms of ``dskd_loss``, summed over a row's labelled tokens (Zhang et al. 2024, section 3.3).
 
-    Logits (N, T, V) and (N, T', V') with labels ``target`` (N, T) and ``other`` (N, T') give (N,) for reduction ``none`` (Zhang et al. 2024,
-    section 3.3).
+    The sum is divided by the number of the student's labelled tokens. The divergence in the
+    student's space counts only where the projected teacher predicts the label.
+
+    Args:
+        student_logits: (N, T, V).
+        teacher_logits: (N, T', V').
+        teacher_in_student: (N, T, V), the student's head applied to the teacher's attended states.
+        student_in_teacher: (N, T', V'), the teacher's head applied to the student's.
+        target: labels of the student's tokens (N, T), ``-100`` for none.
+        teacher_target: labels of the teacher's tokens (N, T'), ``-100`` for none.
+        temperature: softmax temperature of the divergences, > 0.
+        divergence: divergence in the student's space.
+        reduction: ``"mean"`` over the labelled tokens, or ``"none"`` (one value per row).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Example:
+        >>> import torch
+        >>> student_logits, teacher_logits = torch.zeros(1, 2, 3), torch.eye(4)[None, :2]
+        >>> projected = torch.eye(3)[None, :2], torch.zeros(1, 2, 4)
+        >>> target = torch.tensor([[0, 2]])
+        >>> dskd_cma_loss(student_logits, teacher_logits, *projected, target, target)
+        tensor(1.0936)
     """
-    counted, of_other = target != UNLABELLED, other != UNLABELLED
-    into_student = replace_uncounted(into_student, counted)
-    into_teacher = replace_uncounted(into_teacher, of_other)
-    right = (into_student.argmax(-1) == target) & counted
-    labelled, compared = student_space(
-        student, into_student, target, temperature, divergence, counted.to(full(student).dtype)
+    counted = target != UNLABELLED
+    teacher_counted = teacher_target != UNLABELLED
+    teacher_in_student = replace_uncounted(teacher_in_student, counted)
+    student_in_teacher = replace_uncounted(student_in_teacher, teacher_counted)
+    correct = (teacher_in_student.argmax(-1) == target) & counted
+    student_weight = counted.to(full(student_logits).dtype)
+    label_loss, student_divergence = student_space(
+        student_logits, teacher_in_student, target, temperature, divergence, student_weight
     )
-    in_teacher = torch.where(
-        of_other,
-        teacher_space(teacher, into_teacher, temperature, of_other.to(full(teacher).dtype)),
-        0.0,
+    teacher_weight = teacher_counted.to(full(teacher_logits).dtype)
+    teacher_divergence = teacher_space(
+        teacher_logits, student_in_teacher, temperature, teacher_weight
     )
-    whole = (labelled + torch.where(right, compared, 0.0)).sum(1) + in_teacher.sum(1)
-    number = counted.sum(1).to(whole.dtype)
-    return (
-        mean(whole / number.clamp_min(1), number)
-        if reduction == "mean"
-        else reduced(whole / number.clamp_min(1), reduction)
-    )
+    teacher_divergence = torch.where(teacher_counted, teacher_divergence, 0.0)
+    token_values = label_loss + torch.where(correct, student_divergence, 0.0)
+    total = token_values.sum(1) + teacher_divergence.sum(1)
+    num_tokens = counted.sum(1).to(total.dtype)
+    values = total / num_tokens.clamp_min(1)
+    return mean(values, num_tokens) if reduction == "mean" else reduced(values, reduction)
 
 
 class DSKDCMA(DualSpace):
-    """As dskd, but every student token attends to all tokens of the teacher's row and every teacher token to the student's.
+    """DSKD in which each token attends to all tokens of the other model's row.
 
-    An item is a row, which counts by its labelled tokens. Queries and keys are the embeddings of a token and of its label.
-
-    ``temperature``: divides the logits.
-    ``divergence``: in the student's space; in the teacher's it is the forward KL.
+    An item is a row, weighted by its number of labelled tokens. Queries and keys are the embeddings
+    of a token and of its label.
     """
 
     needs: ClassVar = {
@@ -101,84 +144,109 @@ class DSKDCMA(DualSpace):
         tasks=("language",),
         labels=("single",),
         zero_at_match=False,
-        deviations="Keys, states and embeddings are divided by their standard deviation over the row, not over the batch, so that no row depends on "
-        "another. The code divides the projected logits by the temperature twice; here once.",
-        equation=r"a = \mathrm{softmax}\!\left(\frac{q\, k^\top}{\sqrt{2E}}\right), \quad h^{t \to s} = a\, P h^t, \quad "
-        r"h^{s \to t} = a^\top P' h^s, \quad \mathrm{CE}\!\left(y, p^{t \to s}\right) + D\!\left(\mathrm{sg}\, p^{t \to s}, p^s\right) "
-        r"+ \mathrm{KL}\!\left(p^t \,\|\, p^{s \to t}\right)",
-        use="A teacher of another tokenizer whose tokens rarely begin and end where the student's do.",
-        pitfalls="The attention sees the whole row, the label too, and must be learned before it says anything; on texts that align well dskd is "
-        "quicker. It costs T x T' scores a row.",
+        deviations="Keys, states and embeddings are divided by their standard deviation over the "
+        "row, not over the batch, so that rows are independent. The code divides the projected "
+        "logits by the temperature twice; here once.",
+        equation=r"a = \mathrm{softmax}\!\left(\frac{q\, k^\top}{\sqrt{2E}}\right), \quad h^{t \to "
+        r"s} = a\, P h^t, \quad h^{s \to t} = a^\top P' h^s, \quad \mathrm{CE}\!\left(y, p^{t \to "
+        r"s}\right) + D\!\left(\mathrm{sg}\, p^{t \to s}, p^s\right) + \mathrm{KL}\!\left(p^t "
+        r"\,\|\, p^{s \to t}\right)",
+        use="A teacher with another tokenizer whose token boundaries rarely coincide with the "
+        "student's.",
+        pitfalls="The attention covers the whole row, including the label, and must be trained "
+        "before it is useful. For texts whose tokens align well, dskd learns faster. It costs T x "
+        "T' scores for each row.",
     )
 
-    def __init__(self, temperature: Positive = 2.0, divergence: Divergence = "forward_kl"):
+    def __init__(
+        self,
+        temperature: Annotated[Positive, Doc("softmax temperature of the divergences")] = 2.0,
+        divergence: Annotated[
+            Divergence,
+            Doc("divergence in the student's space; the teacher's space uses the forward KL"),
+        ] = "forward_kl",
+    ):
         super().__init__(temperature, divergence)
         self.query: nn.Module = nn.Identity()
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
         super().build(student, teacher)
-        (mine, theirs), states = (
-            (side["token_embedding"].shape[-1] for side in (student, teacher)),
-            teacher["embedding"],
-        )
-        if theirs != states.shape[-1]:
+        student_width = student["token_embedding"].shape[-1]
+        teacher_width = teacher["token_embedding"].shape[-1]
+        states = teacher["embedding"]
+        if teacher_width != states.shape[-1]:
             raise ValueError(
-                f"the teacher's embeddings have {theirs} channels, its last states {states.shape[-1]}; dskd_cma adds them up: take dskd"
+                "dskd_cma: the teacher's token embeddings cannot be added to its last states. "
+                f"Expected {states.shape[-1]} channels, got {teacher_width}. Use dskd."
             )
-        self.query = nn.Linear(2 * mine, 2 * theirs, device=states.device, dtype=full(states).dtype)
+        self.query = nn.Linear(
+            2 * student_width,
+            2 * teacher_width,
+            device=states.device,
+            dtype=full(states).dtype,
+        )
 
     def weight(self, batch: Batch) -> Tensor:
-        """The labelled tokens of each row."""
+        """Number of labelled tokens of each row."""
         return self._labels(batch)[0].ne(UNLABELLED).sum(1).float()
 
     def _labels(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Of the student and of the teacher, -100 where nothing counts."""
+        """Labels of student and teacher, -100 for tokens that do not count."""
         counted = items(batch) > 0
-        mine = batch["label"].masked_fill(
-            ~(counted if counted.ndim == 2 else counted[:, None]), UNLABELLED
-        )
-        theirs = (
-            batch["teacher_label"].masked_fill(~(mine != UNLABELLED).any(1)[:, None], UNLABELLED)
-            if "teacher_label" in batch
-            else mine
-        )
-        return mine, theirs
+        token_counted = counted if counted.ndim == 2 else counted[:, None]
+        student_label = batch["label"].masked_fill(~token_counted, UNLABELLED)
+        if "teacher_label" not in batch:
+            return student_label, student_label
+        empty_row = ~(student_label != UNLABELLED).any(1)[:, None]
+        return student_label, batch["teacher_label"].masked_fill(empty_row, UNLABELLED)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        target, other = self._labels(batch)
-        mine = torch.cat(
-            token_pair_embeddings(student["token_embedding"], batch["input_ids"], target), -1
-        )
-        theirs: Tensor = batch["teacher_input_ids" if "teacher_input_ids" in batch else "input_ids"]
-        read, said = token_pair_embeddings(teacher["token_embedding"], theirs, other)
-        counted, others = target != UNLABELLED, other != UNLABELLED
+        target, teacher_target = self._labels(batch)
+        counted = target != UNLABELLED
+        teacher_counted = teacher_target != UNLABELLED
+        student_pair = token_pair_embeddings(student["token_embedding"], batch["input_ids"], target)
+        ids = batch["teacher_input_ids" if "teacher_input_ids" in batch else "input_ids"]
+        current, following = token_pair_embeddings(teacher["token_embedding"], ids, teacher_target)
         scores = cross_attention(
-            self.projected(self.query, mine),
-            divide_by_row_deviation(torch.cat([read, said], -1), others),
+            self.projected(self.query, torch.cat(student_pair, -1)),
+            divide_by_row_deviation(torch.cat([current, following], -1), teacher_counted),
             counted,
-            others,
+            teacher_counted,
         )
         # Attention weights of 0 do not keep NaN out of the products, so it is replaced here.
-        teacher_states = replace_uncounted(full(teacher["embedding"]), others)
+        teacher_states = replace_uncounted(full(teacher["embedding"]), teacher_counted)
         student_states = replace_uncounted(student["embedding"], counted)
-        values = divide_by_row_deviation(teacher_states, others) + divide_by_row_deviation(
-            said, others
+        values = divide_by_row_deviation(teacher_states, teacher_counted)
+        values = values + divide_by_row_deviation(following, teacher_counted)
+        teacher_projected = self.projected(self.to_student, values)
+        teacher_in_student = through(student["head"], scores.softmax(-1) @ teacher_projected)
+        student_projected = self.projected(self.to_teacher, student_states)
+        student_in_teacher = through(teacher["head"], scores.mT.softmax(-1) @ student_projected)
+        return dskd_cma_loss(
+            student["logits"],
+            teacher["logits"],
+            teacher_in_student,
+            student_in_teacher,
+            target,
+            teacher_target,
+            self.temperature,
+            self.divergence,
+            "none",
         )
-        of_teacher = through(
-            student["head"], scores.softmax(-1) @ self.projected(self.to_student, values)
-        )
-        of_student = through(
-            teacher["head"],
-            scores.mT.softmax(-1) @ self.projected(self.to_teacher, student_states),
-        )
-        sides = student["logits"], teacher["logits"], of_teacher, of_student
-        return dskd_cma_loss(*sides, target, other, self.temperature, self.divergence, "none")
 
 
 def divide_by_row_deviation(values: Tensor, counted: Tensor) -> Tensor:
-    """(N, T, D) over the standard deviation of each row's positions that count."""
+    """Divide by the standard deviation over the counted positions and channels of each row.
+
+    Args:
+        values: (N, T, D).
+        counted: boolean (N, T), True for positions that count.
+
+    Returns:
+        Scaled values (N, T, D).
+    """
     weight = counted[..., None].to(values.dtype)
-    number = weight.sum((1, 2), keepdim=True).clamp_min(1) * values.shape[-1]
-    centre = (values * weight).sum((1, 2), keepdim=True) / number
-    spread = ((values - centre).square() * weight).sum((1, 2), keepdim=True) / number
-    return values / (spread + torch.finfo(values.dtype).eps).sqrt()
+    total = weight.sum((1, 2), keepdim=True).clamp_min(1) * values.shape[-1]
+    centre = (values * weight).sum((1, 2), keepdim=True) / total
+    variance = ((values - centre).square() * weight).sum((1, 2), keepdim=True) / total
+    return values / (variance + torch.finfo(values.dtype).eps).sqrt()

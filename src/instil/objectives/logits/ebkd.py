@@ -1,9 +1,12 @@
-"""Entropy-weighted teachers: of several, the one that is surest of a sample says most about it."""
+"""Several teachers, weighted for each sample by their entropy."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Positive, full
 from instil.functional.divergences import expectation
@@ -13,33 +16,63 @@ from instil.objectives.bases.several_teachers_objective import SeveralTeachersOb
 
 
 def ebkd_loss(
-    student: Tensor, teachers: Tensor, temperature: float = 4.0, reduction: str = "mean"
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    temperature: float = 4.0,
+    reduction: str = "mean",
 ) -> Tensor:
-    """Sum over K teachers of w T² KL(teacher || student), with the weights of ``ebkd_weights`` (Kwon et al. 2020, as in Zhang et al. 2022).
+    """Entropy-weighted sum of KD losses from K teachers (Kwon et al. 2020).
 
-    Student logits (..., C), teacher logits (K, ..., C) give (...) for reduction ``none``. Raises ValueError where shapes do not fit.
+    ``w * temperature ** 2 * KL(teacher || student)``, summed over the teachers, with the weights
+    of ``ebkd_weights`` as in Zhang et al. 2022.
+
+    Args:
+        student_logits: (..., C).
+        teacher_logits: (K, ..., C), one entry for each teacher.
+        temperature: softmax temperature of the divergences, > 0.
+        reduction: ``"mean"`` or ``"none"`` (one value per item).
+
+    Returns:
+        Scalar, or (...) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes do not fit.
+
+    Example:
+        >>> import torch
+        >>> teacher_logits = torch.stack([torch.eye(3)[:2], 2 * torch.eye(3)[:2]])
+        >>> ebkd_loss(torch.zeros(2, 3), teacher_logits)
+        tensor(0.3342)
     """
-    return reduced(
-        (ebkd_weights(teachers) * divergences(student, teachers, temperature)).sum(0), reduction
-    )
+    weights = ebkd_weights(teacher_logits)
+    values = divergences(student_logits, teacher_logits, temperature)
+    return reduced((weights * values).sum(0), reduction)
 
 
-def ebkd_weights(teachers: Tensor) -> Tensor:
-    """w = (1 - H / sum H) / (K - 1), H the entropy of each teacher at temperature 1: logits (K, ..., C) give (K, ...), which sum to 1.
+def ebkd_weights(teacher_logits: Tensor) -> Tensor:
+    """Weights of K teachers, larger for a lower entropy: ``w = (1 - H / sum(H)) / (K - 1)``.
 
-    Teachers that are all sure have equal weights.
+    H is the entropy of each teacher at temperature 1.
+
+    Args:
+        teacher_logits: (K, ..., C).
+
+    Returns:
+        Weights (K, ...) that sum to 1 over the teachers; equal ones where all entropies are 0.
     """
-    log_probability = full(teachers).log_softmax(-1)
+    log_probability = full(teacher_logits).log_softmax(-1)
     entropy = -expectation(log_probability.exp(), log_probability)
     total = entropy.sum(0)
-    shares = torch.where(total > 0, entropy / torch.where(total > 0, total, 1.0), 1 / len(teachers))
+    # The inner where keeps 0 / 0 out of the graph: NaN would reach the gradient through where.
+    normalised = entropy / torch.where(total > 0, total, 1.0)
+    shares = torch.where(total > 0, normalised, 1 / len(teacher_logits))
     return favour_small(shares)
 
 
 class EBKD(SeveralTeachersObjective):
-    """KD from each teacher of an ensemble, weighted sample by sample by how sure the teacher is; logits (..., C).
+    """KD from each teacher of an ensemble, weighted for each sample by the teacher's confidence.
 
-    ``temperature``: divides the logits of the divergences; the entropies are at temperature 1.
+    Logits are (..., C).
     """
 
     card = Card(
@@ -50,20 +83,28 @@ class EBKD(SeveralTeachersObjective):
         source="logits",
         algorithms=("multi-teacher", "adaptive"),
         labels=("single",),
-        deviations="The weights are those under which CA-MKD's authors compare with it, here divided by their sum K - 1, there by K; the paper is on "
-        "speech recognition and has no public code.",
-        equation=r"\sum_k w_k T^2 \mathrm{KL}(p^{t_k}_T \Vert p^s_T), \quad w_k = \frac{1}{K - 1} \Big( 1 - \frac{H(p^{t_k})}{\sum_j H(p^{t_j})} "
-        r"\Big)",
-        use="Several teachers of unlike strengths and no labels for part of the samples: list them under teacher. It costs their forward passes "
-        "and one divergence each; with one teacher it is kd.",
-        pitfalls="Sure is not right: a teacher that errs with confidence is followed, where camkd asks the label. Teachers that fit the training set "
-        "are all sure of it, so their small entropies decide: look at held-out samples, or use augmentation. Of many teachers the weights are "
-        "nearly equal, between 0 and 1 / (K - 1).",
+        deviations="The weights are those with which the authors of CA-MKD compare their method, "
+        "here divided by their sum K - 1, there by K. The paper is on speech recognition and has "
+        "no public code.",
+        equation=r"\sum_k w_k T^2 \mathrm{KL}(p^{t_k}_T \Vert p^s_T), \quad w_k = \frac{1}{K - 1} "
+        r"\Big( 1 - \frac{H(p^{t_k})}{\sum_j H(p^{t_j})} \Big)",
+        use="Several teachers of different strength, and no labels for part of the samples: list "
+        "them under teacher. It costs their forward passes and one divergence for each. With one "
+        "teacher it is kd.",
+        pitfalls="Confidence is not correctness: the student follows a teacher that is confidently "
+        "wrong, where camkd uses the label. Teachers that fit the training set are all confident "
+        "on it, so their small entropies decide: check held-out samples, or use augmentation. With "
+        "many teachers the weights are nearly equal, between 0 and 1 / (K - 1).",
     )
 
-    def __init__(self, temperature: Positive = 4.0):
+    def __init__(
+        self,
+        temperature: Annotated[
+            Positive, Doc("softmax temperature of the divergences; the entropies use 1")
+        ] = 4.0,
+    ):
         super().__init__()
         self.temperature = temperature
 
-    def loss(self, student: Tensor, teachers: Tensor, batch: Batch) -> Tensor:
-        return ebkd_loss(student, teachers, self.temperature, "none")
+    def loss(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
+        return ebkd_loss(student_logits, teacher_logits, self.temperature, "none")

@@ -1,4 +1,4 @@
-"""Cover all of what the teacher says: the KL divergence from it, of tokens, in constant memory."""
+"""Forward KL divergence of tokens, which covers all modes of the teacher."""
 
 from __future__ import annotations
 
@@ -12,28 +12,45 @@ from instil.objectives.bases.token_objective import TokenObjective
 
 
 def forward_kl_loss(
-    student: Signal,
-    teacher: Signal,
+    student_logits: Signal,
+    teacher_logits: Signal,
     temperature: float = 1.0,
     scale: bool = True,
     weight: Tensor | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """T² KL(teacher || student) of every token (Kim & Rush 2016, Eq. 6 with the teacher's entropy taken off; Hinton et al. 2014 for T).
+    """KL(teacher || student) of each token (Kim & Rush 2016, Eq. 6; Hinton et al. 2014).
 
-    Logits (..., V) or projections, in any mixture, give (...) for reduction ``none``; ``weight`` (...) is how much each token counts.
-    Raises ValueError where tokens or classes differ.
+    Equation 6 minus the teacher's entropy, at the temperature of Hinton et al. Memory does not
+    grow with tokens times vocabulary if both sides are projections.
+
+    Args:
+        student_logits: student logits (..., V), or a projection (hidden states and head).
+        teacher_logits: teacher logits (..., V), or a projection.
+        temperature: softmax temperature, > 0.
+        scale: multiply by ``temperature ** 2``.
+        weight: weight of each token (...), 0 for tokens that do not count.
+        reduction: ``"mean"`` over the tokens that count, or ``"none"``.
+
+    Returns:
+        Scalar, or (...) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if tokens or classes differ.
+
+    Example:
+        >>> import torch
+        >>> forward_kl_loss(torch.zeros(2, 3), torch.eye(3)[:2])
+        tensor(0.1233)
     """
-    values = token_divergence(student, teacher, forward_kl, temperature, weight)
+    values = token_divergence(student_logits, teacher_logits, forward_kl, temperature, weight)
     return reduced_tokens(values * temperature**2 if scale else values, weight, reduction)
 
 
 class ForwardKL(TokenObjective):
-    """The student gives probability to all that the teacher holds possible; logits (..., V) or projections.
+    """KL(teacher || student): the student covers every class that the teacher considers possible.
 
-    ``temperature``: divides the logits.
-    ``scale``: the factor T².
-    ``vocabulary``: classes from this number on are padding, of no probability on either side.
+    Logits are (..., V), or projections.
     """
 
     card = Card(
@@ -44,13 +61,17 @@ class ForwardKL(TokenObjective):
         source="logits",
         tasks=("classification", "language"),
         labels=("single",),
-        deviations="The paper's word-level loss is a cross-entropy; here the teacher's entropy is taken off, which leaves the gradient and makes the "
-        "value 0 at a match. torchtune and DistiLLM keep it. The default temperature is 1, as language models use it; kd has 4.",
+        deviations="The paper's word-level loss is a cross-entropy. Here the teacher's entropy is "
+        "subtracted, which keeps the gradient and makes the value 0 at a match; torchtune and "
+        "DistiLLM do not subtract it. The default temperature is 1, as is usual for language "
+        "models; kd has 2.",
         equation=r"T^2 \sum_v p^t_v \log \frac{p^t_v}{p^s_v}",
-        use="The first thing to try between language models of one vocabulary, on given text. With projections (hidden state and head) of both sides "
-        "the memory does not grow with the tokens times the vocabulary.",
-        pitfalls="A small student spreads itself over all modes of the teacher, and then generates what neither would say: reverse_kl or jsd on the "
-        "student's own text does not. Published weights of code that averages over the vocabulary must be divided by its size.",
+        use="The first method to try between language models with one vocabulary, on given text. "
+        "With projections (hidden states and head) of both sides the memory does not grow with "
+        "tokens times vocabulary.",
+        pitfalls="A small student spreads over all modes of the teacher, and then generates text "
+        "that neither model finds probable. reverse_kl or jsd on the student's own text avoids "
+        "this. Divide published weights of code that averages over the vocabulary by its size.",
     )
 
     def term(self, batch: Batch) -> Term:

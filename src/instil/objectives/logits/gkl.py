@@ -1,12 +1,13 @@
-"""KL taken apart into a weighted squared error and a cross-entropy, so that both teach the student, with weights smoothed and shared by a class."""
+"""Generalized KL: KL divergence plus a weighted squared error with class-wise weights."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import (
     UNLABELLED,
@@ -27,8 +28,8 @@ Normalize = Literal["sample", "batch"]
 
 
 def gkl_loss(
-    student: Tensor,
-    teacher: Tensor,
+    student_logits: Tensor,
+    teacher_logits: Tensor,
     temperature: float = 4.0,
     beta: float = 16.0,
     gamma: float = 0.05,
@@ -36,59 +37,79 @@ def gkl_loss(
     normalize: Normalize = "sample",
     reduction: str = "mean",
 ) -> Tensor:
-    """KL(teacher || student) at a temperature, without T², plus beta wMSE (Cui et al. 2026).
+    """Generalized Kullback-Leibler loss (Cui et al. 2026).
 
-    wMSE = 1/4 sum_ij w_ij (Δ_ij teacher - Δ_ij student)² / sum_ij w_ij, Δ_ij the difference of the logits of two classes, w_ij the product of their
-    probabilities in ``prior`` (..., C) to the power ``gamma``; without a prior, in the teacher's softmax at temperature 1. ``normalize``: the second
-    sum is over the item itself, or over the batch and divided by its size. Logits (..., C) give (...) for reduction ``none``.
-    Raises ValueError for one class and where the shapes differ.
+    KL divergence at a temperature, without a factor ``temperature ** 2``, plus ``beta`` times the
+    weighted squared error ``1/4 sum_ij w_ij (D_ij teacher - D_ij student)^2 / sum_ij w_ij``. Here
+    ``D_ij`` is the difference of the logits of two classes, and ``w_ij`` the product of their prior
+    probabilities to the power ``gamma``.
+
+    Args:
+        student_logits: (..., C).
+        teacher_logits: (..., C).
+        temperature: softmax temperature of the divergence, > 0.
+        beta: weight of the squared error.
+        gamma: exponent of the probabilities in the weights.
+        prior: class probabilities (..., C) of the weights. None: the teacher's softmax at
+            temperature 1.
+        normalize: ``"sample"`` divides by the sum of the item's weights, ``"batch"`` by the mean of
+            this sum over the batch.
+        reduction: ``"mean"`` or ``"none"`` (one value per item).
+
+    Returns:
+        Scalar, or (...) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes differ, there is only one class, or ``normalize`` is unknown.
+
+    Example:
+        >>> import torch
+        >>> gkl_loss(torch.zeros(2, 3), torch.eye(3)[:2])
+        tensor(1.8139)
     """
-    require_same_logits(student, teacher, classes=2)
-    student, teacher = full(student), full(teacher)
-    difference = teacher - student
-    # A class of minus infinity on both sides has no difference and no share in the sums. Inputs that
-    # are NaN themselves still give NaN, through the divergence.
+    require_same_logits(student_logits, teacher_logits, classes=2)
+    student_logits = full(student_logits)
+    teacher_logits = full(teacher_logits)
+    difference = teacher_logits - student_logits
+    # A class of minus infinity on both sides has no difference and no share in the sums. Inputs
+    # that are NaN themselves still give NaN, through the divergence.
     missing = difference.detach().isnan()
-    excludes = not every_item_counts(~missing)
-    if excludes:
+    log_weight = _log_class_weight(teacher_logits, prior, gamma)
+    if not every_item_counts(~missing):
         difference = difference.masked_fill(missing, 0.0)
-    tiny = torch.finfo(difference.dtype).tiny
-    logarithm = (
-        teacher.log_softmax(-1).clamp_min(math.log(tiny))
-        if prior is None
-        else full(prior).clamp_min(tiny).log()
-    )
-    logarithm = gamma * logarithm
-    if excludes:
-        logarithm = logarithm.masked_fill(missing, -torch.inf)
-    share = logarithm.softmax(-1)
-    middle = (share * difference.detach()).sum(
-        -1, keepdim=True
-    )  # the spread is least about it: it needs no gradient
-    spread = ((difference - middle).square() * share).sum(
-        -1
-    ) / 2  # the sum over pairs, without making them
+        log_weight = log_weight.masked_fill(missing, -torch.inf)
+    share = log_weight.softmax(-1)
+    # The sum over pairs is twice the variance, which needs no table of pairs. The variance is
+    # minimal about its mean, so the mean needs no gradient.
+    centre = (share * difference.detach()).sum(-1, keepdim=True)
+    squared_error = ((difference - centre).square() * share).sum(-1) / 2
     if normalize == "batch":
-        size = 2 * logarithm.logsumexp(-1)
-        spread = spread * (size - size.amax()).exp() / (size - size.amax()).exp().mean()
+        size = 2 * log_weight.logsumexp(-1)
+        scale = (size - size.amax()).exp()
+        squared_error = squared_error * scale / (size - size.amax()).exp().mean()
     elif normalize != "sample":
-        raise ValueError(
-            f"normalize is 'sample' or 'batch', not '{normalize}'; {closest(normalize, ('sample', 'batch'))}"
-        )
-    return reduced(softened_kl(student, teacher, temperature) + beta * spread, reduction)
+        expected = f"Expected 'sample' or 'batch', got '{normalize}'"
+        hint = closest(normalize, ("sample", "batch"))
+        raise ValueError(f"normalize: unknown value. {expected}; {hint}.")
+    divergence = softened_kl(student_logits, teacher_logits, temperature)
+    return reduced(divergence + beta * squared_error, reduction)
+
+
+def _log_class_weight(teacher_logits: Tensor, prior: Tensor | None, gamma: float) -> Tensor:
+    """Unnormalised log-weight of each class (..., C): gamma times the log of its probability."""
+    tiny = torch.finfo(teacher_logits.dtype).tiny
+    if prior is None:
+        return gamma * teacher_logits.log_softmax(-1).clamp_min(math.log(tiny))
+    return gamma * full(prior).clamp_min(tiny).log()
 
 
 class GKL(LogitObjective):
-    """Generalized KL: the squared error that KL hides from a student under a frozen teacher is taught too; logits (..., C).
+    """Generalized KL: restores the squared error of KL that a frozen teacher would remove.
 
-    ``temperature``: divides the logits of the divergence.
-    ``weight_temperature``: divides the teacher's logits of the weights of the squared error.
-    ``beta``: weight of the squared error.
-    ``gamma``: power of the probabilities in those weights; the lower, the more evenly all classes count. 0.05 on CIFAR-100, 0.6 on ImageNet.
-    ``prior``: the weights are those of the item itself, or the mean of all items of its class so far; an item without a label keeps its own.
-    ``normalize``: the weights sum to 1 in each item, or over the batch, as the code has it; that couples its items.
+    Logits are (..., C).
 
-    Raises ValueError where ``prior`` is class and the batch has no label.
+    Raises:
+        ValueError: if ``prior`` is ``"class"`` and the batch has no label.
     """
 
     card = Card(
@@ -98,37 +119,62 @@ class GKL(LogitObjective):
         2026,
         source="logits",
         labels=("single",),
-        deviations="The code divides by the weights of the whole batch: normalize=batch. Its soft term is a cross-entropy; ours is the divergence, "
-        "with the same gradient and zero at a match. Its class means are those of the last epoch; ours are of all items so far, after one uniform "
-        "item a class.",
-        equation=r"\mathrm{KL}(p^t_T \Vert p^s_T) + \frac{\beta}{4} \sum_{i,j} w_{ij} (\Delta^t_{ij} - \Delta^s_{ij})^2, \quad \Delta_{ij} = z_i - "
-        r"z_j, \quad w_{ij} = \frac{(a_i a_j)^\gamma}{\sum_{k,l} (a_k a_l)^\gamma}, \quad a = \text{mean of } \mathrm{softmax}(z^t / T_w) \text{ "
-        r"over the class } y",
-        use="For peaked teachers: kd hardly moves a class to which the teacher gives almost nothing, and the second term does, with weights "
-        "shared by a class so that a single bad prediction does not set them. It needs labels for the class weights and keeps a C x C table, but "
-        "makes no table of pairs.",
-        pitfalls="There is no factor T², so at T = 4 the divergence alone pulls 16 times less than kd. beta stands before squared differences of "
-        "raw logits and belongs to one setting: 16 with T = T_w = 4 and gamma 0.05 on CIFAR-100, 0.5 with T = T_w = 1 and gamma 0.6 on ImageNet, "
-        "where 16 would be far too large. The authors raise the loss over the first 20 epochs on CIFAR-100.",
+        deviations="The code divides by the weights of the whole batch: normalize=batch. Its soft "
+        "term is a cross-entropy; here it is the divergence, with the same gradient and zero at a "
+        "match. Its class means are those of the last epoch; here they cover all items so far, "
+        "after one uniform item for each class.",
+        equation=r"\mathrm{KL}(p^t_T \Vert p^s_T) + \frac{\beta}{4} \sum_{i,j} w_{ij} "
+        r"(\Delta^t_{ij} - \Delta^s_{ij})^2, \quad \Delta_{ij} = z_i - z_j, \quad w_{ij} = "
+        r"\frac{(a_i a_j)^\gamma}{\sum_{k,l} (a_k a_l)^\gamma}, \quad a = \text{mean of } "
+        r"\mathrm{softmax}(z^t / T_w) \text{ over the class } y",
+        use="For confident teachers: kd hardly moves a class to which the teacher gives almost no "
+        "probability, and the second term does. Its weights are shared by a class, so a single "
+        "wrong prediction does not determine them. It needs labels for the class weights and keeps "
+        "a C x C table, but no table of pairs.",
+        pitfalls="There is no factor T², so at T = 4 the gradient of the divergence alone is 16 "
+        "times smaller than that of kd. beta multiplies squared differences of raw logits and "
+        "belongs to one setting: 16 with T = T_w = 4 and gamma 0.05 on CIFAR-100, 0.5 with T = T_w "
+        "= 1 and gamma 0.6 on ImageNet, where 16 would be far too large. The authors increase the "
+        "loss over the first 20 epochs on CIFAR-100.",
     )
 
     def __init__(
         self,
-        temperature: Positive = 4.0,
-        weight_temperature: Positive = 4.0,
-        beta: NonNegative = 16.0,
-        gamma: NonNegative = 0.05,
-        prior: Literal["sample", "class"] = "class",
-        normalize: Normalize = "sample",
+        temperature: Annotated[Positive, Doc("softmax temperature of the divergence")] = 4.0,
+        weight_temperature: Annotated[
+            Positive, Doc("softmax temperature of the teacher in the weights of the squared error")
+        ] = 4.0,
+        beta: Annotated[NonNegative, Doc("weight of the squared error")] = 16.0,
+        gamma: Annotated[
+            NonNegative,
+            Doc(
+                "exponent of the probabilities in the weights; lower values weigh classes more "
+                "evenly "
+                "(0.05 on CIFAR-100, 0.6 on ImageNet)"
+            ),
+        ] = 0.05,
+        prior: Annotated[
+            Literal["sample", "class"],
+            Doc(
+                "weights of the item itself, or the mean over all items of its class so far; "
+                "unlabelled items use their own"
+            ),
+        ] = "class",
+        normalize: Annotated[
+            Normalize,
+            Doc(
+                "weights that sum to 1 in each item, or over the batch as in the authors' code; "
+                "the latter couples the items"
+            ),
+        ] = "sample",
     ):
         super().__init__()
-        self.temperature, self.weight_temperature, self.beta, self.gamma = (
-            temperature,
-            weight_temperature,
-            beta,
-            gamma,
-        )
-        self.prior, self.normalize = prior, normalize
+        self.temperature = temperature
+        self.weight_temperature = weight_temperature
+        self.beta = beta
+        self.gamma = gamma
+        self.prior = prior
+        self.normalize = normalize
         self.class_sum: Tensor
         self.class_count: Tensor
 
@@ -137,39 +183,36 @@ class GKL(LogitObjective):
         return self.normalize == "batch"
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
-        """Class means start as one uniform item each."""
+        """Create the class means, which start with one uniform item each."""
         logits = full(teacher["logits"])
         classes = logits.shape[-1]
         if self.prior == "class":
             self.register_buffer("class_sum", logits.new_full((classes, classes), 1 / classes))
             self.register_buffer("class_count", logits.new_ones(classes))
 
-    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        prior = (full(teacher) / self.weight_temperature).softmax(-1)
+    def loss(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
+        prior = (full(teacher_logits) / self.weight_temperature).softmax(-1)
         if self.prior == "class":
             label = self._label(batch)
             means = self.class_sum / self.class_count.unsqueeze(-1)
-            prior = torch.where(
-                (label == UNLABELLED).unsqueeze(-1),
-                prior,
-                means.to(prior.dtype)[label.clamp_min(0)],
-            )
-        reduction = "mean" if self.couples else "none"
+            class_prior = means.to(prior.dtype)[label.clamp_min(0)]
+            prior = torch.where((label == UNLABELLED).unsqueeze(-1), prior, class_prior)
         return gkl_loss(
-            student,
-            teacher,
+            student_logits,
+            teacher_logits,
             self.temperature,
             self.beta,
             self.gamma,
             prior,
             self.normalize,
-            reduction,
+            "mean" if self.couples else "none",
         )
 
     def _label(self, batch: Batch) -> Tensor:
         if "label" not in batch:
             raise ValueError(
-                f"prior: class needs 'label' in the batch, which has {', '.join(batch)}; prior: sample does not"
+                "prior: class weights need labels. Expected 'label' in the batch, got "
+                f"{', '.join(batch)}. Set prior: sample for data without labels."
             )
         label: Tensor = batch["label"]
         return label
@@ -177,24 +220,21 @@ class GKL(LogitObjective):
     def keep(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         if self.prior != "class":
             return {}
-        label, weight = self._label(batch), self.weight(batch)
-        counts = (label != UNLABELLED) & (weight > 0).view(
-            *weight.shape, *[1] * (label.ndim - weight.ndim)
-        )
+        label = self._label(batch)
+        weight = self.weight(batch)
+        counted = (weight > 0).view(*weight.shape, *[1] * (label.ndim - weight.ndim))
         return {
             "label": label,
             "probability": (full(teacher["logits"]) / self.weight_temperature).softmax(-1),
-            "counts": counts,
+            "counts": (label != UNLABELLED) & counted,
         }
 
-    def after_step(self, kept: dict[str, Tensor]) -> None:
-        """The means of the classes take in the step's items."""
-        if kept:
-            label, probability = (
-                kept["label"][kept["counts"]],
-                kept["probability"][kept["counts"]].to(self.class_sum.dtype),
-            )
-            self.class_sum.index_add_(0, label, probability)
-            self.class_count.index_add_(
-                0, label, torch.ones_like(label, dtype=self.class_count.dtype)
-            )
+    def after_step(self, rows: dict[str, Tensor]) -> None:
+        """Add the items of the step to the means of their classes."""
+        if not rows:
+            return
+        label = rows["label"][rows["counts"]]
+        probability = rows["probability"][rows["counts"]].to(self.class_sum.dtype)
+        self.class_sum.index_add_(0, label, probability)
+        ones = torch.ones_like(label, dtype=self.class_count.dtype)
+        self.class_count.index_add_(0, label, ones)

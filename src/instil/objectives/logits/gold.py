@@ -1,4 +1,4 @@
-"""Compare tokens that both vocabularies have by a divergence, and all others by their sorted probabilities."""
+"""Divergence of the tokens that two vocabularies share, and sorted distance of the others."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 import torch
 from annotated_types import Ge, Le
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Outputs, Positive, full
 from instil.functional.autograd import with_slope
@@ -16,114 +17,180 @@ from instil.functional.tokens.spans import require_same_positions, sorted_distan
 from instil.objectives.bases.span_objective import SpanObjective
 
 PROBABILITY_FLOOR = 1e-8
-"""A probability below this one counts as this one inside the logarithm."""
+"""Lower bound of a probability inside a logarithm."""
 
 
 def gold_loss(
-    student: Tensor,
-    teacher: Tensor,
-    same: Tensor | None = None,
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    same_tokens: Tensor | None = None,
     beta: float = 0.5,
     weights: tuple[float, float] | None = None,
     temperature: float = 1.0,
     reduction: str = "mean",
 ) -> Tensor:
-    """w JSD_beta of the tokens in ``same`` (P, 2), numbers (teacher, student), plus (1 - w) times uld of the others; w = P / V' (TRL, 2025).
+    """General on-policy logit distillation loss (TRL, 2025).
 
-    Logits (..., V) and (..., V') of the same positions give (...) for reduction ``none``. Without ``same`` all tokens are the same. ``weights`` take
-    the place of (w, 1 - w). Raises ValueError for other positions, and without ``same`` for vocabularies of other sizes.
+    ``w`` times the Jensen-Shannon divergence of the shared tokens plus ``1 - w`` times the ULD
+    distance of the others, where ``w`` is the number of shared tokens divided by the size of the
+    teacher's vocabulary.
+
+    Args:
+        student_logits: (..., V).
+        teacher_logits: (..., V'), of the same positions.
+        same_tokens: ids (P, 2) of the shared tokens, teacher first. None: all tokens are shared.
+        beta: teacher's share of the mixture in the divergence, in [0, 1].
+        weights: weights that replace (w, 1 - w).
+        temperature: softmax temperature, > 0.
+        reduction: ``"mean"`` or ``"none"`` (one value per position).
+
+    Returns:
+        Scalar, or (...) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the positions differ, or the vocabularies differ in size and ``same_tokens``
+            is None.
+
+    Example:
+        >>> import torch
+        >>> same_tokens = torch.tensor([[0, 0], [1, 2]])
+        >>> gold_loss(torch.zeros(2, 3), torch.eye(4)[:2], same_tokens)
+        tensor(0.1761)
     """
-    require_same_positions(student, teacher)
-    mine, theirs = ((full(logits) / temperature).log_softmax(-1) for logits in (student, teacher))
-    return reduced(hybrid_divergence(mine, theirs, same, beta, weights), reduction)
+    require_same_positions(student_logits, teacher_logits)
+    log_student = (full(student_logits) / temperature).log_softmax(-1)
+    log_teacher = (full(teacher_logits) / temperature).log_softmax(-1)
+    values = hybrid_divergence(log_student, log_teacher, same_tokens, beta, weights)
+    return reduced(values, reduction)
 
 
 def hybrid_divergence(
-    student: Tensor,
-    teacher: Tensor,
-    same: Tensor | None,
+    log_student: Tensor,
+    log_teacher: Tensor,
+    same_tokens: Tensor | None,
     beta: float,
     weights: tuple[float, float] | None = None,
 ) -> Tensor:
-    """The loss (...) of log-probabilities (..., V) and (..., V')."""
-    if same is None:
-        if student.shape[-1] != teacher.shape[-1]:
-            sizes = f"the student has {student.shape[-1]} tokens, the teacher {teacher.shape[-1]}"
-            raise ValueError(
-                f"{sizes}, and nothing says which are the same; the batch needs 'same_tokens', which teacher.tokenizer brings"
-            )
-        return partial_jsd(student, teacher, beta)
-    share = len(same) / teacher.shape[-1]
-    of_same, of_others = weights or (share, 1 - share)
-    matched = partial_jsd(student[..., same[:, 1]], teacher[..., same[:, 0]], beta)
-    rest = [_without(side, same[:, column]).exp() for side, column in ((student, 1), (teacher, 0))]
-    return of_same * matched + of_others * sorted_distance(rest[0], rest[1])
+    """Loss of ``gold_loss`` for log-probabilities.
 
+    Args:
+        log_student: log-probabilities (..., V).
+        log_teacher: log-probabilities (..., V').
+        same_tokens: ids (P, 2) of the shared tokens, teacher first. None: all tokens are shared.
+        beta: teacher's share of the mixture.
+        weights: weights of shared and other tokens. None: by the share of shared tokens.
 
-def partial_jsd(student: Tensor, teacher: Tensor, beta: float) -> Tensor:
-    """beta sum p log p/m + (1 - beta) sum q log q/m, m = beta p + (1 - beta) q, of some log-probabilities that need not sum to 1.
+    Returns:
+        One value per position (...).
 
-    With beta 0 it is sum p log p/q, with beta 1 sum q log q/p. No gradient reaches the teacher.
+    Raises:
+        ValueError: if ``same_tokens`` is None and the vocabularies differ in size.
     """
-    least = math.log(PROBABILITY_FLOOR)
-    theirs = teacher.detach().clamp_min(least)
-    p, share = theirs.exp(), 1 if beta == 1 else 1 - beta
+    if same_tokens is None:
+        if log_student.shape[-1] != log_teacher.shape[-1]:
+            sizes = f"{log_student.shape[-1]} (student) and {log_teacher.shape[-1]} (teacher)"
+            raise ValueError(
+                "same_tokens: the shared tokens are missing. Expected vocabularies of one size, "
+                f"got {sizes}. Set teacher.tokenizer, which adds 'same_tokens' to the batch."
+            )
+        return partial_jsd(log_student, log_teacher, beta)
+    teacher_ids = same_tokens[:, 0]
+    student_ids = same_tokens[:, 1]
+    share = len(same_tokens) / log_teacher.shape[-1]
+    shared_weight, other_weight = weights or (share, 1 - share)
+    shared = partial_jsd(log_student[..., student_ids], log_teacher[..., teacher_ids], beta)
+    student_rest = _without(log_student, student_ids).exp()
+    teacher_rest = _without(log_teacher, teacher_ids).exp()
+    return shared_weight * shared + other_weight * sorted_distance(student_rest, teacher_rest)
 
-    def divergence(student: Tensor) -> tuple[Tensor, Tensor]:
-        mine = student.clamp_min(least)
-        q, learns = mine.exp(), (mine - least).sign()
+
+def partial_jsd(log_student: Tensor, log_teacher: Tensor, beta: float) -> Tensor:
+    """Jensen-Shannon divergence of some classes, whose probabilities need not sum to 1.
+
+    ``beta sum(p log(p / m)) + (1 - beta) sum(q log(q / m))`` for teacher p, student q and
+    ``m = beta p + (1 - beta) q``. With beta 0 it is ``sum(p log(p / q))``, with beta 1
+    ``sum(q log(q / p))``. No gradient flows to the teacher.
+
+    Args:
+        log_student: log-probabilities (..., P).
+        log_teacher: log-probabilities (..., P).
+        beta: teacher's share of the mixture, in [0, 1].
+
+    Returns:
+        One value per position (...).
+    """
+    log_floor = math.log(PROBABILITY_FLOOR)
+    log_p = log_teacher.detach().clamp_min(log_floor)
+    p = log_p.exp()
+    share = 1 if beta == 1 else 1 - beta
+
+    def divergence(log_student: Tensor) -> tuple[Tensor, Tensor]:
+        log_q = log_student.clamp_min(log_floor)
+        q = log_q.exp()
+        # Classes at the floor have no gradient.
+        above_floor = (log_q - log_floor).sign()
         if beta == 0:
-            return torch.linalg.vecdot(p, theirs - mine), -p * learns
-        middle = theirs if beta == 1 else torch.lerp(q, p, beta).log()
-        surplus = q * (mine - middle)
-        value = beta * torch.linalg.vecdot(p, theirs - middle) + share * surplus.sum(-1)
-        return value, share * (surplus + q if beta == 1 else surplus) * learns
+            return torch.linalg.vecdot(p, log_p - log_q), -p * above_floor
+        log_mixture = log_p if beta == 1 else torch.lerp(q, p, beta).log()
+        surplus = q * (log_q - log_mixture)
+        value = beta * torch.linalg.vecdot(p, log_p - log_mixture) + share * surplus.sum(-1)
+        return value, share * (surplus + q if beta == 1 else surplus) * above_floor
 
-    return with_slope(divergence, student)
+    return with_slope(divergence, log_student)
 
 
-def _without(values: Tensor, tokens: Tensor) -> Tensor:
-    others = torch.ones(values.shape[-1], dtype=torch.bool, device=values.device).index_fill(
-        0, tokens, False
-    )
-    return values[..., others]
+def _without(values: Tensor, token_ids: Tensor) -> Tensor:
+    """Remove the columns of some tokens."""
+    others = torch.ones(values.shape[-1], dtype=torch.bool, device=values.device)
+    return values[..., others.index_fill(0, token_ids, False)]
 
 
 class GOLD(SpanObjective):
-    """Tokens that are the same text in both vocabularies are compared one by one, the others as uld has it; logits (..., V) and (..., V').
+    """Jensen-Shannon divergence of tokens with the same text, and the ULD distance of the others.
 
-    With a teacher of another tokenizer (``teacher.tokenizer``) an item is a span of bytes that both tokenizers end. ``beta``: the teacher's share
-    of the mixture in the divergence. ``temperature``: divides the logits.
+    Logits are (..., V) and (..., V'). With a teacher of another tokenizer (``teacher.tokenizer``)
+    an item is a span of bytes whose end is a token boundary of both tokenizers.
     """
 
     card = Card(
-        "Unlocking On-Policy Distillation for Any Model Family (General On-Policy Logit Distillation)",
+        "Unlocking On-Policy Distillation for Any Model Family (General On-Policy Logit "
+        "Distillation)",
         "https://huggingface.co/spaces/HuggingFaceH4/on-policy-distillation",
         "Hugging Face",
         2025,
         source="logits",
         tasks=("classification", "language"),
         labels=("single",),
-        deviations="TRL's default merge takes a span's first distribution, one position late, times the later tokens' probabilities; here it is "
-        "always the last one times those of the earlier tokens (its bayesian merge). The published method learns on the student's own text: a matter "
-        "of the scheme.",
-        equation=r"w\, \mathrm{JSD}_\beta\!\left(p^t_{\cap}, p^s_{\cap}\right) + (1-w) \sum_i \left| p^t_{(i)} - p^s_{(i)} \right|_{\setminus \cap}, "
-        r"\quad w = \frac{|\cap|}{V^t}",
-        use="A teacher with another tokenizer that shares many tokens with the student's, as byte-level ones of the same languages do.",
-        pitfalls="Few shared tokens make it uld, which does not know which token is which. Probabilities of the shared tokens are not scaled to sum "
-        "to 1, so a teacher that is sure of another token asks the student for little.",
+        deviations="TRL's default merge multiplies a span's first distribution, one position late, "
+        "by the probabilities of the later tokens. Here the last distribution is multiplied by "
+        "those of the earlier tokens (its bayesian merge). The published method trains on the "
+        "student's own text, which is a choice of the scheme.",
+        equation=r"w\, \mathrm{JSD}_\beta\!\left(p^t_{\cap}, p^s_{\cap}\right) + (1-w) \sum_i "
+        r"\left| p^t_{(i)} - p^s_{(i)} \right|_{\setminus \cap}, \quad w = \frac{|\cap|}{V^t}",
+        use="A teacher with another tokenizer that shares many tokens with the student's, as "
+        "byte-level tokenizers of the same languages do.",
+        pitfalls="With few shared tokens it is almost uld, which ignores the identity of tokens. "
+        "The probabilities of the shared tokens are not normalised, so a teacher that is confident "
+        "of another token gives the student only a weak signal.",
     )
 
-    def __init__(self, beta: Annotated[float, Ge(0), Le(1)] = 0.5, temperature: Positive = 1.0):
+    def __init__(
+        self,
+        beta: Annotated[
+            float, Ge(0), Le(1), Doc("teacher's share of the mixture in the divergence")
+        ] = 0.5,
+        temperature: Annotated[Positive, Doc("softmax temperature of both sides")] = 1.0,
+    ):
         super().__init__()
-        self.beta, self.temperature = beta, temperature
+        self.beta = beta
+        self.temperature = temperature
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine, theirs = self.distributions(
+        log_student, log_teacher = self.distributions(
             student["logits"], teacher["logits"], batch, self.temperature
         )
         if "same_tokens" not in batch:
-            return hybrid_divergence(mine, theirs, None, self.beta)
-        if not len(mine):
-            return mine.sum(-1)
-        return hybrid_divergence(mine, theirs, batch["same_tokens"][0], self.beta)
+            return hybrid_divergence(log_student, log_teacher, None, self.beta)
+        if not len(log_student):
+            return log_student.sum(-1)
+        return hybrid_divergence(log_student, log_teacher, batch["same_tokens"][0], self.beta)

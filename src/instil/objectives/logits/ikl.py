@@ -1,22 +1,22 @@
-"""KL taken apart into a weighted squared error and a cross-entropy, both of which teach the student (improved KL)."""
+"""Improved KL: KL divergence plus a weighted squared error, with the probabilities as weights."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from typing_extensions import Doc
 
 from instil.core import Card, NonNegative, Positive
 from instil.objectives.logits.gkl import GKL
 
 
 class IKL(GKL):
-    """GKL whose weights are the probabilities themselves: the squared error is half the variance of the logits' difference; logits (..., C).
+    """GKL with plain probabilities as weights: half the variance of the logit differences.
 
-    ``temperature``: divides the logits of the divergence.
-    ``weight_temperature``: divides the teacher's logits of the weights of the squared error: 100 on CIFAR-100, 1 on ImageNet.
-    ``beta``: weight of the squared error.
-    ``prior``: the weights are those of the item itself, or the mean of all items of its class so far; an item without a label keeps its own.
+    Logits are (..., C).
 
-    Raises ValueError where ``prior`` is class and the batch has no label.
+    Raises:
+        ValueError: if ``prior`` is ``"class"`` and the batch has no label.
     """
 
     card = Card(
@@ -26,22 +26,38 @@ class IKL(GKL):
         2024,
         source="logits",
         labels=("single",),
-        deviations="As for GKL. The paper's DKL without the improvements is KL: under a frozen teacher its squared error has no gradient.",
-        equation=r"\mathrm{KL}(p^t_T \Vert p^s_T) + \frac{\beta}{4} \sum_{i,j} a_i a_j (\Delta^t_{ij} - \Delta^s_{ij})^2, \quad \Delta_{ij} = z_i "
-        r"- z_j, \quad a = \mathrm{softmax}(z^t / T_w)",
-        use="The simpler form of gkl, without a table of classes and without labels while prior is sample. At the default weight_temperature of "
-        "100 the weights are almost even, and the second term is half the variance of the logits' difference over the classes: kd together with "
-        "logit regression that ignores the level.",
-        pitfalls="There is no factor T². beta belongs to one setting: 8 for ResNet-32x4 to ResNet-8x4 and 4 for ResNet-56 to ResNet-20 on "
-        "CIFAR-100; on ImageNet 0.5 with T = 1, weight_temperature 1 and prior class. The authors raise the loss over the first 20 epochs on "
-        "CIFAR-100.",
+        deviations="As for GKL. The paper's DKL without the improvements is KL: with a frozen "
+        "teacher its squared error has no gradient.",
+        equation=r"\mathrm{KL}(p^t_T \Vert p^s_T) + \frac{\beta}{4} \sum_{i,j} a_i a_j "
+        r"(\Delta^t_{ij} - \Delta^s_{ij})^2, \quad \Delta_{ij} = z_i - z_j, \quad a = "
+        r"\mathrm{softmax}(z^t / T_w)",
+        use="The simpler form of gkl, without a table of classes, and without labels if prior is "
+        "sample. At the default weight_temperature of 100 the weights are almost even. The second "
+        "term is then half the variance of the logit differences over the classes: kd plus a logit "
+        "regression that ignores the level.",
+        pitfalls="There is no factor T². beta belongs to one setting: 8 for ResNet-32x4 to "
+        "ResNet-8x4 and 4 for ResNet-56 to ResNet-20 on CIFAR-100; 0.5 with T = 1, "
+        "weight_temperature 1 and prior class on ImageNet. The authors increase the loss over the "
+        "first 20 epochs on CIFAR-100.",
     )
 
     def __init__(
         self,
-        temperature: Positive = 4.0,
-        weight_temperature: Positive = 100.0,
-        beta: NonNegative = 8.0,
-        prior: Literal["sample", "class"] = "sample",
+        temperature: Annotated[Positive, Doc("softmax temperature of the divergence")] = 4.0,
+        weight_temperature: Annotated[
+            Positive,
+            Doc(
+                "softmax temperature of the teacher in the weights of the squared error "
+                "(100 on CIFAR-100, 1 on ImageNet)"
+            ),
+        ] = 100.0,
+        beta: Annotated[NonNegative, Doc("weight of the squared error")] = 8.0,
+        prior: Annotated[
+            Literal["sample", "class"],
+            Doc(
+                "weights of the item itself, or the mean over all items of its class so far; "
+                "unlabelled items use their own"
+            ),
+        ] = "sample",
     ):
         super().__init__(temperature, weight_temperature, beta, gamma=1.0, prior=prior)

@@ -1,4 +1,4 @@
-"""Meet the teacher in between: the generalised Jensen-Shannon divergence of tokens, in constant memory."""
+"""Generalised Jensen-Shannon divergence of tokens: both sides against a mixture of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Le
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Positive, Schedule
 from instil.functional.tokens.divergence import reduced_tokens, token_divergence
@@ -17,12 +18,26 @@ Share = Annotated[float, Ge(0), Le(1)]
 
 
 def jsd_term(beta: float, continuous: bool) -> Term:
-    """The divergence, over beta (1 - beta) if ``continuous``. Raises ValueError for a beta at which it is zero whatever the student says."""
+    """Return the Jensen-Shannon divergence as a term of ``token_divergence``.
+
+    Args:
+        beta: teacher's share of the mixture, in [0, 1].
+        continuous: divide by ``beta * (1 - beta)``, so that 0 and 1 give the forward and the
+            reverse KL divergence.
+
+    Returns:
+        A term: function of student and teacher distributions that returns values and gradients.
+
+    Raises:
+        ValueError: if ``beta`` is not strictly between 0 and 1 and ``continuous`` is false; the
+            divergence would be 0 for any student.
+    """
     if not continuous:
         if not 0 < beta < 1:
             limit = "forward_kl" if beta == 0 else "reverse_kl"
             raise ValueError(
-                f"beta is {beta}, where the divergence is 0 for any student; take {limit}, or continuous=True, which has that limit"
+                f"beta: the divergence is 0 for any student. Expected a number between 0 and 1, "
+                f"got {beta}. Use {limit}, or continuous=True, which has that limit."
             )
         return jsd(beta)
     if beta in (0, 1):
@@ -31,8 +46,8 @@ def jsd_term(beta: float, continuous: bool) -> Term:
 
 
 def jsd_loss(
-    student: Signal,
-    teacher: Signal,
+    student_logits: Signal,
+    teacher_logits: Signal,
     beta: float = 0.5,
     continuous: bool = False,
     temperature: float = 1.0,
@@ -40,23 +55,42 @@ def jsd_loss(
     weight: Tensor | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """T² (beta KL(teacher || m) + (1 - beta) KL(student || m)), m = beta teacher + (1 - beta) student (Agarwal et al. 2024, section 2).
+    """Generalised Jensen-Shannon divergence of teacher p and student q (Agarwal et al. 2024).
 
-    Logits (..., V) or projections, in any mixture, give (...) for reduction ``none``; ``weight`` (...) is how much each token counts.
-    Raises ValueError where tokens or classes differ, and for beta 0 or 1 unless ``continuous``.
+    ``beta KL(p || m) + (1 - beta) KL(q || m)`` for each token, with the mixture
+    ``m = beta p + (1 - beta) q`` (section 2). Memory does not grow with tokens times vocabulary if
+    both sides are projections.
+
+    Args:
+        student_logits: student logits (..., V), or a projection (hidden states and head).
+        teacher_logits: teacher logits (..., V), or a projection.
+        beta: teacher's share of the mixture, in (0, 1), or in [0, 1] if ``continuous``.
+        continuous: divide by ``beta * (1 - beta)``.
+        temperature: softmax temperature, > 0.
+        scale: multiply by ``temperature ** 2``.
+        weight: weight of each token (...), 0 for tokens that do not count.
+        reduction: ``"mean"`` over the tokens that count, or ``"none"``.
+
+    Returns:
+        Scalar, or (...) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if tokens or classes differ, or ``beta`` is 0 or 1 without ``continuous``.
+
+    Example:
+        >>> import torch
+        >>> jsd_loss(torch.zeros(2, 3), torch.eye(3)[:2])
+        tensor(0.0300)
     """
-    values = token_divergence(student, teacher, jsd_term(beta, continuous), temperature, weight)
+    term = jsd_term(beta, continuous)
+    values = token_divergence(student_logits, teacher_logits, term, temperature, weight)
     return reduced_tokens(values * temperature**2 if scale else values, weight, reduction)
 
 
 class JSD(TokenObjective):
-    """Both sides are compared with a mixture of them, so that the loss stays finite whatever either holds impossible; logits or projections.
+    """Divergence of both sides from their mixture; finite even where one side has probability 0.
 
-    ``beta``: the teacher's share of the mixture.
-    ``continuous``: divides by beta (1 - beta), so that beta 0 is forward_kl, beta 1 is reverse_kl, and nothing jumps in between.
-    ``temperature``: divides the logits.
-    ``scale``: the factor T².
-    ``vocabulary``: classes from this number on are padding, of no probability on either side.
+    Logits are (..., V), or projections.
     """
 
     card = Card(
@@ -67,27 +101,41 @@ class JSD(TokenObjective):
         source="logits",
         tasks=("classification", "language"),
         labels=("single",),
-        deviations="TRL and Liger have forward KL for beta 0 and reverse KL for beta 1, a jump: the formula is 0 there, and 0.001 beside it is a "
-        "thousandth of them. Here the ends are an error, or the limits of the divergence over beta (1 - beta) with continuous=True. "
-        "DistiLLM's and KDFlow's parameter is the student's share, 1 - beta.",
-        equation=r"T^2 \big( \beta \mathrm{KL}(p^t \Vert m) + (1 - \beta) \mathrm{KL}(p^s \Vert m) \big), \quad m = \beta p^t + (1 - \beta) p^s",
-        use="Between language models, above all on text of the student's own; a small beta behaves like forward_kl, a large one like reverse_kl.",
-        pitfalls="It is bounded (by log 2 at beta 0.5) and small near the ends: without continuous=True a change of beta is a change of the learning "
-        "rate as well.",
+        deviations="TRL and Liger use forward KL for beta 0 and reverse KL for beta 1. That is a "
+        "jump: the formula is 0 there, and at a distance of 0.001 it is a thousandth of them. Here "
+        "the ends are an error, or, with continuous=True, the limits of the divergence divided by "
+        "beta (1 - beta). The parameter of DistiLLM and KDFlow is the student's share, 1 - beta.",
+        equation=r"T^2 \big( \beta \mathrm{KL}(p^t \Vert m) + (1 - \beta) \mathrm{KL}(p^s \Vert m) "
+        r"\big), \quad m = \beta p^t + (1 - \beta) p^s",
+        use="Between language models, above all on text that the student generates. A small beta "
+        "behaves like forward_kl, a large one like reverse_kl.",
+        pitfalls="It is bounded (by log 2 at beta 0.5) and small near the ends. Without "
+        "continuous=True a change of beta therefore also changes the effective learning rate.",
     )
 
     def __init__(
         self,
-        beta: Share = 0.5,
-        continuous: bool = False,
-        temperature: Positive = 1.0,
-        scale: bool = True,
-        vocabulary: Vocabulary = None,
+        beta: Annotated[
+            Share, Doc("teacher's share of the mixture; 0 and 1 need continuous")
+        ] = 0.5,
+        continuous: Annotated[
+            bool, Doc("divide by beta (1 - beta): beta 0 is then forward_kl and beta 1 reverse_kl")
+        ] = False,
+        temperature: Annotated[Positive, Doc("softmax temperature of both sides")] = 1.0,
+        scale: Annotated[bool, Doc("multiply the loss by temperature²")] = True,
+        vocabulary: Annotated[
+            Vocabulary,
+            Doc(
+                "number of classes without padding; later ones have probability 0 on both sides. "
+                "None: all"
+            ),
+        ] = None,
     ):
         super().__init__(temperature, scale, vocabulary)
         if not isinstance(beta, Schedule):
             jsd_term(beta, continuous)
-        self.beta, self.continuous = beta, continuous
+        self.beta = beta
+        self.continuous = continuous
 
     def term(self, batch: Batch) -> Term:
         return jsd_term(self.beta, self.continuous)

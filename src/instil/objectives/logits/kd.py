@@ -1,10 +1,13 @@
-"""Match the teacher's softened distribution."""
+"""Knowledge distillation: match the teacher's softened distribution."""
 
 from __future__ import annotations
+
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Positive, full
 from instil.functional.divergences import softened_kl
@@ -13,45 +16,68 @@ from instil.objectives.bases.logit_objective import LogitObjective
 
 
 def kd_loss(
-    student: Tensor,
-    teacher: Tensor,
+    student_logits: Tensor,
+    teacher_logits: Tensor,
     temperature: float = 2.0,
     scale: bool = True,
     multi_label: bool = False,
     reduction: str = "mean",
 ) -> Tensor:
-    """T² KL(teacher || student) of the softmax at temperature T (Hinton et al. 2014, Eq. 1 and section 2).
+    """Knowledge distillation loss (Hinton et al. 2014, Eq. 1 and section 2).
 
-    Logits (..., C) give (...) for reduction ``none``. One class, or ``multi_label``: the KL of each class's sigmoid, averaged over the classes.
-    ``scale`` is the factor T². Raises ValueError where the shapes differ.
+    KL divergence from the teacher's to the student's softmax at a temperature, multiplied by
+    ``temperature ** 2``.
+
+    Args:
+        student_logits: (..., C).
+        teacher_logits: (..., C).
+        temperature: softmax temperature, > 0.
+        scale: multiply by ``temperature ** 2``.
+        multi_label: use the KL divergence of each class's sigmoid, averaged over the classes,
+            instead of the softmax. One class is always treated this way.
+        reduction: ``"mean"`` or ``"none"`` (one value per item).
+
+    Returns:
+        Scalar, or (...) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> kd_loss(torch.zeros(2, 3), torch.eye(3)[:2])
+        tensor(0.1207)
     """
-    require_same_logits(student, teacher)
-    if multi_label or student.shape[-1] == 1:
-        values = (
-            _bernoulli_kl(full(teacher) / temperature, full(student) / temperature).sum(-1)
-            / student.shape[-1]
-        )
+    require_same_logits(student_logits, teacher_logits)
+    if multi_label or student_logits.shape[-1] == 1:
+        student_scaled = full(student_logits) / temperature
+        teacher_scaled = full(teacher_logits) / temperature
+        class_values = _bernoulli_kl(teacher_scaled, student_scaled)
+        values = class_values.sum(-1) / student_logits.shape[-1]
     else:
-        values = softened_kl(student, teacher, temperature)
+        values = softened_kl(student_logits, teacher_logits, temperature)
     return reduced(values * temperature**2 if scale else values, reduction)
 
 
 def _bernoulli_kl(teacher: Tensor, student: Tensor) -> Tensor:
-    """KL of the sigmoids, class by class: log s(t) - log s(u) - (1 - s(t)) (t - u), since log (1 - s(x)) = log s(x) - x."""
-    # Differences of classes that are impossible on both sides are 0 with a finite number, not NaN.
+    """KL divergence of the sigmoids, class by class.
+
+    With s the sigmoid it is ``log s(t) - log s(u) - (1 - s(t)) (t - u)`` for teacher logit t and
+    student logit u, because ``log(1 - s(x)) = log s(x) - x``.
+    """
+    # A finite floor makes the difference of two logits of -inf 0 instead of NaN.
     lowest = torch.finfo(student.dtype).min / 4
-    teacher, student = teacher.clamp_min(lowest), student.clamp_min(lowest)
+    teacher = teacher.clamp_min(lowest)
+    student = student.clamp_min(lowest)
     return (
         F.logsigmoid(teacher) - F.logsigmoid(student) + (-teacher).sigmoid() * (student - teacher)
     )
 
 
 class KD(LogitObjective):
-    """The student's softened distribution follows the teacher's; logits (..., C): classes, pixels or tokens.
+    """KL divergence from the teacher's to the student's softened distribution.
 
-    ``temperature``: divides the logits; the higher, the more the small probabilities count.
-    ``scale``: the factor T², which keeps the gradient's size.
-    ``multi_label``: each class is a yes or no of its own (a single logit always is).
+    Logits are (..., C), with one item per sample, pixel or token.
     """
 
     card = Card(
@@ -60,29 +86,53 @@ class KD(LogitObjective):
         "NIPS Workshop",
         2014,
         source="logits",
-        deviations="KL is summed over the classes as in the paper; code built on KLDivLoss's default also divides by their number. "
-        "Code that leaves out T² is scale=False. The sigmoid form for multi-label and binary outputs is not in the paper.",
+        deviations="KL is summed over the classes as in the paper; code that uses the default of "
+        "KLDivLoss also divides by their number. scale=False gives the loss of code that omits T². "
+        "The sigmoid form for multi-label and binary outputs is not in the paper.",
         equation=r"T^2 \mathrm{KL}(p^t_T \Vert p^s_T), \quad p_T = \mathrm{softmax}(z / T)",
-        use="The baseline, and what to try first: any two nets with the same classes in the same order, with labels or without, also on "
-        "unlabelled samples. No parameters, and no more cost than a softmax.",
-        pitfalls="A weight from code that averages over the classes must be divided by C, one from code without T² must be divided by T². The "
-        "common setting on CIFAR-100 is T = 4 with 0.9 beside 0.1 of the label loss. Weight and temperature depend on each other: at a high T the "
-        "loss tends to a squared error of centred logits. The teacher must see the student's augmented input.",
+        use="The baseline, and the first method to try. It works for any two networks with the "
+        "same classes in the same order, with or without labels, also on unlabelled samples. It "
+        "has no parameters and costs no more than a softmax.",
+        pitfalls="Divide a weight from code that averages over the classes by C, and one from code "
+        "without T² by T². The common setting on CIFAR-100 is T = 4 with weight 0.9, and 0.1 for "
+        "the label loss. Weight and temperature depend on each other: at a high T the loss tends "
+        "to a squared error of centred logits. The teacher must receive the student's augmented "
+        "input.",
     )
 
     def __init__(
         self,
-        temperature: Positive = 2.0,
-        scale: bool = True,
-        multi_label: bool = False,
-        standardize: bool = False,
+        temperature: Annotated[
+            Positive,
+            Doc("softmax temperature; higher values give small probabilities more influence"),
+        ] = 2.0,
+        scale: Annotated[
+            bool, Doc("multiply the loss by temperature², which preserves the gradient's magnitude")
+        ] = True,
+        multi_label: Annotated[
+            bool, Doc("treat each class as an independent yes/no label; always so for one logit")
+        ] = False,
+        standardize: Annotated[
+            bool, Doc("standardize the logits of both sides over the classes first")
+        ] = False,
     ):
         super().__init__(standardize)
-        self.temperature, self.scale, self.multi_label = temperature, scale, multi_label
+        self.temperature = temperature
+        self.scale = scale
+        self.multi_label = multi_label
         if standardize and multi_label:
+            reason = "standardize removes the level of the logits, which multi_label needs"
             raise ValueError(
-                "standardize removes the level of the logits, which is what multi_label reads; set one of them"
+                f"standardize, multi_label: {reason}. Expected at most one of them to be true, "
+                "got both. Set one of them to false."
             )
 
-    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        return kd_loss(student, teacher, self.temperature, self.scale, self.multi_label, "none")
+    def loss(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
+        return kd_loss(
+            student_logits,
+            teacher_logits,
+            self.temperature,
+            self.scale,
+            self.multi_label,
+            "none",
+        )

@@ -1,4 +1,4 @@
-"""The label loss in its three forms, against plain loops and torch."""
+"""Single-label, multi-label and binary cross-entropy against plain loops and torch."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_one_logit_is_binary(shape: tuple[int, ...]) -> None:
     torch.testing.assert_close(mean, torch.tensor(sum(expected) / 3, dtype=torch.float64))
 
 
-def test_a_yes_or_no_a_class_is_averaged_over_the_labelled_classes() -> None:
+def test_multi_label_targets_are_averaged_over_the_labelled_classes() -> None:
     logits = randn(3, 4)
     target = torch.tensor([[1, 0, -100, 1], [0, -100, -100, -100], [-100] * 4])
     expected = []
@@ -90,7 +90,7 @@ def test_as_an_objective_unlabelled_items_do_not_count(target: Tensor) -> None:
     )
 
 
-def test_no_label_at_all_is_zero_with_its_graph() -> None:
+def test_without_any_label_the_loss_is_zero_and_differentiable() -> None:
     logits = randn(3, 4).requires_grad_()
     loss = cross_entropy_loss(logits, torch.full((3,), -100))
     assert loss == 0
@@ -107,7 +107,7 @@ def test_extreme_logits_stay_finite(dtype: torch.dtype, target: Tensor) -> None:
     assert torch.autograd.grad(values.sum(), logits)[0].isfinite().all()
 
 
-def test_wrong_targets_are_told() -> None:
+def test_wrong_targets_are_refused() -> None:
     with pytest.raises(
         ValueError,
         match=r"target is torch.int64 of shape \(3,\); expected class indices .* of shape \(2,\)",
@@ -128,7 +128,7 @@ def test_by_default_the_labelled_share_of_the_batch_is_the_weight() -> None:
     assert objectives.counts(batch)["cross_entropy"].item() == 8
 
 
-def test_padding_is_no_item_of_the_batch() -> None:
+def test_padding_does_not_count_as_an_item_of_the_batch() -> None:
     logits = randn(4, 3)
     batch = {
         "image": logits,

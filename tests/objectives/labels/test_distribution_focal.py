@@ -1,4 +1,4 @@
-"""The label loss of boxes against loops over the paper's equation 6."""
+"""Distribution focal loss against loops over the paper's equation 6."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ BOX = torch.tensor(
 )
 
 
-def slow(logits: list[float], box: list[float]) -> float:
+def loop_loss(logits: list[float], box: list[float]) -> float:
     total = 0.0
-    for edge, given in enumerate(box):
-        place = min(max(given, 0.0), 4.0)
+    for edge, edge_position in enumerate(box):
+        position = min(max(edge_position, 0.0), 4.0)
         bins = logits[5 * edge : 5 * edge + 5]
-        mass = math.log(sum(math.exp(z) for z in bins))
-        for number, z in enumerate(bins):
-            total -= max(0.0, 1 - abs(place - number)) * (z - mass)
+        log_total = math.log(sum(math.exp(z) for z in bins))
+        for bin_index, z in enumerate(bins):
+            total -= max(0.0, 1 - abs(position - bin_index)) * (z - log_total)
     return total / 4
 
 
 def test_values() -> None:
-    expected = [slow(z, y) for z, y in zip(LOGITS.tolist(), BOX.tolist(), strict=True)]
+    expected = [loop_loss(z, y) for z, y in zip(LOGITS.tolist(), BOX.tolist(), strict=True)]
     values = distribution_focal_loss(LOGITS, BOX, "none")
     torch.testing.assert_close(values, torch.tensor([*expected[:2], 0.0], dtype=torch.float64))
     assert distribution_focal_loss(LOGITS, BOX).item() == pytest.approx(sum(expected[:2]) / 2)
@@ -37,19 +37,21 @@ def test_values() -> None:
     )
 
 
-def test_the_least_loss_is_that_of_the_two_bins_by_their_nearness() -> None:
+def test_the_minimum_is_the_entropy_of_the_two_nearest_bins() -> None:
     probability = torch.tensor([0.0, 0.25, 0.75, 0.0]).repeat(4)
-    least = distribution_focal_loss(
+    minimum = distribution_focal_loss(
         probability.clamp_min(1e-30).log()[None], torch.full((1, 4), 1.75)
     )
-    assert least.item() == pytest.approx(-0.25 * math.log(0.25) - 0.75 * math.log(0.75), rel=1e-5)
+    assert minimum.item() == pytest.approx(-0.25 * math.log(0.25) - 0.75 * math.log(0.75), rel=1e-5)
 
 
-def test_without_a_label_or_a_box_it_does_not_count() -> None:
+def test_items_without_a_label_or_with_an_unlabelled_edge_do_not_count() -> None:
     update = Objectives({"it": DistributionFocal()})(
         {"box_logits": LOGITS}, {}, {"box": BOX, "label": torch.tensor([-100, 3, 1])}
     )
-    assert update.losses["it"].item() == pytest.approx(slow(LOGITS[1].tolist(), BOX[1].tolist()))
+    assert update.losses["it"].item() == pytest.approx(
+        loop_loss(LOGITS[1].tolist(), BOX[1].tolist())
+    )
     with pytest.raises(
         ValueError, match="DistributionFocal needs 'box' in the batch, which has label"
     ):
@@ -57,7 +59,7 @@ def test_without_a_label_or_a_box_it_does_not_count() -> None:
 
 
 @pytest.mark.parametrize("shape", [(3, 19), (3, 4), (2, 20)])
-def test_shapes(shape: tuple[int, int]) -> None:
+def test_shapes_that_do_not_fit_are_refused(shape: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match=r"the shapes do not fit.* and \(3, 4\)"):
         distribution_focal_loss(torch.zeros(shape), BOX)
 

@@ -15,7 +15,7 @@ LOGITS = torch.randn(4, 5, generator=torch.Generator().manual_seed(0), dtype=tor
 TARGET = torch.tensor([0, 4, -100, 2])
 
 
-def test_the_papers_form_is_that_of_torch() -> None:
+def test_the_form_of_the_paper_agrees_with_torch() -> None:
     expected = F.cross_entropy(LOGITS, TARGET, label_smoothing=0.2)
     torch.testing.assert_close(label_smoothing_loss(LOGITS, TARGET, 0.2), expected)
     values = LabelSmoothing(0.2)({"logits": LOGITS}, {}, {"label": TARGET})
@@ -24,7 +24,7 @@ def test_the_papers_form_is_that_of_torch() -> None:
     )
 
 
-def test_others_only_leaves_the_label_out_of_the_share() -> None:
+def test_others_only_gives_the_label_no_share_of_the_smoothing() -> None:
     expected = []
     for row, label in zip(LOGITS.tolist(), TARGET.tolist(), strict=True):
         mass = math.log(sum(math.exp(z) for z in row))
@@ -46,7 +46,7 @@ def test_no_smoothing_is_cross_entropy_and_items_may_have_any_shape() -> None:
         )
 
 
-def test_one_class_and_a_yes_or_no_a_class_are_refused() -> None:
+def test_one_class_and_multi_label_targets_are_refused() -> None:
     with pytest.raises(ValueError, match="defined for 2 or more"):
         label_smoothing_loss(torch.zeros(3, 1), torch.zeros(3, dtype=torch.long))
     with pytest.raises(ValueError, match="expected class indices"):

@@ -1,4 +1,4 @@
-"""The squared error of real outputs against loops, with what is unknown left out."""
+"""Mean squared error against loops that skip unlabelled outputs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TARGET = torch.tensor(
 )
 
 
-def slow() -> list[float]:
+def loop_losses() -> list[float]:
     values = []
     for row, labels in zip(OUTPUTS.tolist(), TARGET.tolist(), strict=True):
         squares = [(z - y) ** 2 for z, y in zip(row, labels, strict=True) if y == y and y != -100]
@@ -27,21 +27,22 @@ def slow() -> list[float]:
 
 def test_values() -> None:
     torch.testing.assert_close(
-        mean_squared_error_loss(OUTPUTS, TARGET, "none"), torch.tensor(slow(), dtype=torch.float64)
+        mean_squared_error_loss(OUTPUTS, TARGET, "none"),
+        torch.tensor(loop_losses(), dtype=torch.float64),
     )
-    assert mean_squared_error_loss(OUTPUTS, TARGET).item() == pytest.approx(sum(slow()) / 3)
+    assert mean_squared_error_loss(OUTPUTS, TARGET).item() == pytest.approx(sum(loop_losses()) / 3)
     assert mean_squared_error_loss(OUTPUTS.view(2, 2, 3), TARGET.view(2, 2, 3), "none").shape == (
         2,
         2,
     )
 
 
-def test_what_is_unknown_has_no_gradient() -> None:
+def test_unlabelled_outputs_have_no_gradient() -> None:
     outputs = OUTPUTS.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(mean_squared_error_loss(outputs, TARGET), outputs)
-    unknown = TARGET.isnan() | (TARGET == -100)
-    assert (gradient[unknown] == 0).all()
-    assert (gradient[~unknown] != 0).all()
+    unlabelled = TARGET.isnan() | (TARGET == -100)
+    assert (gradient[unlabelled] == 0).all()
+    assert (gradient[~unlabelled] != 0).all()
 
 
 def test_as_an_objective_samples_without_any_label_do_not_count() -> None:
@@ -61,7 +62,7 @@ def test_by_default_the_labelled_share_of_the_batch_is_the_weight() -> None:
     torch.testing.assert_close(update.losses["it"], expected, check_dtype=False)
 
 
-def test_one_output_may_leave_its_dimension_out() -> None:
+def test_the_label_of_one_output_may_omit_the_last_dimension() -> None:
     assert torch.equal(
         mean_squared_error_loss(OUTPUTS[:, :1], TARGET[:, 0], "none"),
         mean_squared_error_loss(OUTPUTS[:, :1], TARGET[:, :1], "none"),

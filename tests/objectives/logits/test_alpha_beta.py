@@ -43,13 +43,13 @@ EXPONENTS = [(0, 0), (0.7, 0), (0, 0.6), (0.5, -0.5), (-0.5, 0.5), (-0.3, 0.8), 
 
 
 @pytest.mark.parametrize(("alpha", "beta"), EXPONENTS)
-def test_values_are_those_of_the_definition(alpha: float, beta: float) -> None:
+def test_values_agree_with_the_definition(alpha: float, beta: float) -> None:
     values = alpha_beta_loss(STUDENT, TEACHER, alpha, beta, reduction="none")
     assert values.tolist() == pytest.approx(by_hand(STUDENT, TEACHER, alpha, beta), rel=1e-10)
 
 
 @pytest.mark.parametrize(("alpha", "beta"), EXPONENTS)
-def test_gradients_are_those_of_central_differences(alpha: float, beta: float) -> None:
+def test_gradients_agree_with_central_differences(alpha: float, beta: float) -> None:
     student = STUDENT.clone().requires_grad_()
     assert torch.autograd.gradcheck(
         lambda logits: alpha_beta_loss(logits, TEACHER, alpha, beta, 1.5, reduction="none"), student
@@ -60,7 +60,7 @@ def test_gradients_are_those_of_central_differences(alpha: float, beta: float) -
     ("limit", "near"),
     [((0.7, 0), (0.7, 1e-6)), ((0, 0.6), (1e-6, 0.6)), ((0.5, -0.5), (0.5, -0.5 + 1e-6))],
 )
-def test_the_limit_is_what_the_general_formula_approaches(
+def test_the_general_formula_approaches_the_limits(
     limit: tuple[float, float], near: tuple[float, float]
 ) -> None:
     exact = alpha_beta_loss(STUDENT, TEACHER, *limit, reduction="none")

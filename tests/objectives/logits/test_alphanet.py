@@ -30,7 +30,7 @@ def divergence(p: list[float], q: list[float], alpha: float, clip: float) -> flo
 
 
 def surrogate_slope(p: list[float], q: list[float], alpha: float, clip: float) -> list[float]:
-    """Derivative of the surrogate by the student's logits."""
+    """Derivative of the surrogate with respect to the student's logits."""
     weights = []
     for a, b in zip(p, q, strict=True):
         if alpha == 1:
@@ -44,7 +44,7 @@ def surrogate_slope(p: list[float], q: list[float], alpha: float, clip: float) -
 
 
 @pytest.mark.parametrize(("low", "high", "clip"), ORDERS)
-def test_values_and_gradients_are_those_of_lists(low: float, high: float, clip: float) -> None:
+def test_values_and_gradients_agree_with_plain_lists(low: float, high: float, clip: float) -> None:
     student = STUDENT.clone().requires_grad_()
     values = alphanet_loss(student, TEACHER, low, high, clip, reduction="none")
     (gradient,) = torch.autograd.grad(values.sum(), student)
@@ -57,7 +57,7 @@ def test_values_and_gradients_are_those_of_lists(low: float, high: float, clip: 
 
 
 @pytest.mark.parametrize("alpha", [-1.0, -0.3, 0.0, 0.4, 1.0, 1.7])
-def test_without_a_clip_the_gradient_is_that_of_central_differences(alpha: float) -> None:
+def test_without_a_clip_the_gradient_agrees_with_central_differences(alpha: float) -> None:
     student = STUDENT.clone().requires_grad_()
     assert torch.autograd.gradcheck(
         lambda logits: alphanet_loss(logits, TEACHER, alpha, alpha, NO_CLIP, 2.0), student

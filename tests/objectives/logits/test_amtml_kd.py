@@ -1,3 +1,5 @@
+"""AMTML-KD against plain loops, and its groups of feature levels."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -55,7 +57,7 @@ def test_agrees_with_a_plain_loop() -> None:
         )
 
 
-def test_the_angles_of_any_three_samples() -> None:
+def test_the_angle_loss_agrees_with_a_loop_over_triplets() -> None:
     student, target = torch.rand(4, 3, dtype=torch.float64), torch.rand(4, 3, dtype=torch.float64)
 
     def cosine(x: np.ndarray, i: int, j: int, k: int) -> float:
@@ -66,12 +68,12 @@ def test_the_angles_of_any_three_samples() -> None:
     for i in range(4):
         for j in range(4):
             for k in range(4):
-                apart = abs(cosine(student.numpy(), i, j, k) - cosine(target.numpy(), i, j, k))
-                terms.append(apart**2 / 2 if apart < 1 else apart - 0.5)
+                difference = abs(cosine(student.numpy(), i, j, k) - cosine(target.numpy(), i, j, k))
+                terms.append(difference**2 / 2 if difference < 1 else difference - 0.5)
     assert np.isclose(amtml_kd_angle_loss(student, target), np.mean(terms), rtol=1e-10)
 
 
-def test_a_hint_is_of_the_teachers_directions() -> None:
+def test_the_hint_ignores_the_norm_of_the_teachers_features() -> None:
     student, teacher = torch.randn(2, 3, 2, 2), torch.randn(2, 3, 2, 2)
     assert torch.allclose(
         amtml_kd_hint_loss(student, teacher), amtml_kd_hint_loss(student, 5 * teacher)
@@ -86,33 +88,33 @@ def test_one_teacher_is_kd() -> None:
     )
 
 
-def test_every_member_guides_its_group_of_stages() -> None:
+def test_every_member_guides_its_group_of_levels() -> None:
     pairs = [(0, 0), (1, 2), (2, 3), (3, 5)]
-    assert [pairs_of_member(pairs, number, 1) for number in range(1)] == [pairs]
-    assert [pairs_of_member(pairs, number, 3) for number in range(3)] == [
+    assert [pairs_of_member(pairs, index, 1) for index in range(1)] == [pairs]
+    assert [pairs_of_member(pairs, index, 3) for index in range(3)] == [
         [(0, 0)],
         [(1, 2)],
         [(2, 3), (3, 5)],
     ]
-    assert [pairs_of_member(pairs[:2], number, 3) for number in range(3)] == [
+    assert [pairs_of_member(pairs[:2], index, 3) for index in range(3)] == [
         [(0, 0)],
         [(0, 0)],
         [(1, 2)],
     ]
 
 
-def outputs(seed: int, channels: int, number: int = 6) -> Outputs:
+def outputs(seed: int, channels: int, num_samples: int = 6) -> Outputs:
     generator = torch.Generator().manual_seed(seed)
     stages = tuple(
-        torch.randn(number, channels, size, size, generator=generator) for size in (4, 2)
+        torch.randn(num_samples, channels, size, size, generator=generator) for size in (4, 2)
     )
-    return {"features": stages, "logits": torch.randn(number, 5, generator=generator)}
+    return {"features": stages, "logits": torch.randn(num_samples, 5, generator=generator)}
 
 
 BATCH: Batch = {"label": torch.zeros(6, dtype=torch.int64)}
 
 
-def test_the_parts_of_the_loss() -> None:
+def test_the_loss_is_the_weighted_sum_of_its_terms() -> None:
     student, teacher = outputs(0, 4), {"members": (outputs(1, 3), outputs(2, 4))}
     objective = AMTMLKD(temperature=2.0, angle=0.0, hint=0.0, decay=0.0)
     objective.build(student, teacher)
@@ -143,7 +145,7 @@ def test_the_parts_of_the_loss() -> None:
     )
 
 
-def test_the_weights_learn() -> None:
+def test_the_weights_have_a_gradient() -> None:
     student, teacher = outputs(0, 4), {"members": (outputs(1, 3), outputs(2, 4))}
     objective = AMTMLKD(decay=0.0)
     objective.build(student, teacher)
@@ -170,7 +172,7 @@ def test_without_angles_the_samples_do_not_depend_on_each_other() -> None:
     check_objective(lambda: AMTMLKD(angle=0.0))
 
 
-def test_a_member_without_features_is_named() -> None:
+def test_a_member_without_features_is_refused_by_its_index() -> None:
     with pytest.raises(
         ValueError, match=r"teacher 1: features are missing\. Expected features, got logits"
     ):
@@ -181,7 +183,7 @@ def test_a_member_without_features_is_named() -> None:
     "name", ["amtml_kd_weights", "amtml_kd_loss", "amtml_kd_angle_loss", "amtml_kd_hint_loss"]
 )
 def test_compiles_whole(name: str) -> None:
-    given = {
+    arguments = {
         "amtml_kd_weights": (torch.randn(4, 6), torch.randn(3, 6), torch.randn(6)),
         "amtml_kd_loss": (
             torch.randn(4, 5),
@@ -193,5 +195,5 @@ def test_compiles_whole(name: str) -> None:
     }[name]
     function = getattr(amtml_kd, name)
     assert torch.allclose(
-        torch.compile(function, fullgraph=True, backend="eager")(*given), function(*given)
+        torch.compile(function, fullgraph=True, backend="eager")(*arguments), function(*arguments)
     )

@@ -1,4 +1,4 @@
-"""BAKE against a series."""
+"""BAKE against the power series of its matrix inverse."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def affinity(embedding: np.ndarray) -> np.ndarray:
     return powers / powers.sum(1, keepdims=True)
 
 
-def test_predictions_are_carried_on_again_and_again() -> None:
+def test_targets_agree_with_the_series_of_repeated_propagation() -> None:
     probability, embedding = drawn(5, 4).softmax(-1).numpy(), drawn(5, 3, seed=1).numpy()
     step, carried = 0.6 * affinity(embedding), probability
     for _ in range(200):
@@ -31,15 +31,15 @@ def test_predictions_are_carried_on_again_and_again() -> None:
     )
 
 
-def test_is_the_divergence_from_them() -> None:
+def test_the_loss_is_the_divergence_from_the_targets() -> None:
     logits, embedding = drawn(5, 4), drawn(5, 3, seed=1)
     soft = (logits / 3).softmax(-1)
     target = bake_targets(soft, embedding, 0.5)
-    wanted = 9 * (target * (target.log() - soft.log())).sum(1).mean()
-    assert bake_loss(logits, embedding, 3.0).item() == pytest.approx(wanted.item())
+    expected = 9 * (target * (target.log() - soft.log())).sum(1).mean()
+    assert bake_loss(logits, embedding, 3.0).item() == pytest.approx(expected.item())
 
 
-def test_without_others_nothing_is_learnt_and_targets_have_no_gradient() -> None:
+def test_the_loss_is_zero_for_omega_zero_and_targets_have_no_gradient() -> None:
     logits, embedding = drawn(5, 4).requires_grad_(), drawn(5, 3, seed=1).requires_grad_()
     assert bake_loss(logits, embedding, omega=0.0).item() == pytest.approx(0.0, abs=1e-12)
     bake_loss(logits, embedding).backward()
@@ -47,7 +47,7 @@ def test_without_others_nothing_is_learnt_and_targets_have_no_gradient() -> None
     assert embedding.grad is None
 
 
-def test_shapes_that_do_not_fit_say_so() -> None:
+def test_shapes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(
         ValueError, match=r"Expected \(N, C\) and \(N, D\), got \(5, 4\) and \(4, 3\)"
     ):

@@ -12,7 +12,7 @@ from instil.objectives.logits.symmetric_kl import symmetric_kl_loss
 
 STUDENT = torch.tensor([[0.3, -1.0, 3.0, 0.5], [0.5, 0.0, -0.2, 0.4]], dtype=torch.float64)
 TEACHER = torch.tensor([[1.3, 0.2, -0.7, 0.1], [0.2, 4.0, -1.0, 0.0]], dtype=torch.float64)
-"""The student of the first row is more certain than its teacher, that of the second row less."""
+"""The student is more confident than the teacher in the first row, and less in the second row."""
 
 
 def entropy(row: list[float]) -> float:
@@ -24,7 +24,7 @@ def kl(first: list[float], second: list[float]) -> float:
 
 
 @pytest.mark.parametrize(("factor", "temperature"), [(3.0, 1.0), (2.0, 2.0), (1.0, 1.0)])
-def test_values_are_those_of_lists(factor: float, temperature: float) -> None:
+def test_values_agree_with_plain_lists(factor: float, temperature: float) -> None:
     values = bdkd_loss(STUDENT, TEACHER, factor, temperature, reduction="none")
     expected = []
     directions = []
@@ -39,7 +39,7 @@ def test_values_are_those_of_lists(factor: float, temperature: float) -> None:
     assert values.tolist() == pytest.approx(expected, rel=1e-9)
 
 
-def test_gradients_are_those_of_central_differences() -> None:
+def test_gradients_agree_with_central_differences() -> None:
     student = STUDENT.clone().requires_grad_()
     assert torch.autograd.gradcheck(lambda logits: bdkd_loss(logits, TEACHER, 2.5, 1.5), student)
 

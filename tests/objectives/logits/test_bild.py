@@ -30,19 +30,19 @@ def by_hand(student: list[float], teacher: list[float], top_k: int, temperature:
 
 
 @pytest.mark.parametrize(("top_k", "temperature"), [(3, 1.0), (8, 3.0), (2, 2.0)])
-def test_values_are_those_of_loops_over_pairs(top_k: int, temperature: float) -> None:
+def test_values_agree_with_loops_over_pairs(top_k: int, temperature: float) -> None:
     values = bild_loss(STUDENT, TEACHER, top_k, temperature, "none")
     rows = zip(STUDENT.tolist(), TEACHER.tolist(), strict=True)
     expected = [by_hand(student, teacher, top_k, temperature) for student, teacher in rows]
     assert values.tolist() == pytest.approx(expected, rel=1e-9)
 
 
-def test_gradients_are_those_of_central_differences() -> None:
+def test_gradients_agree_with_central_differences() -> None:
     student = STUDENT.clone().requires_grad_()
     assert torch.autograd.gradcheck(lambda z: bild_loss(z, TEACHER, 3, 2.0, "none"), student)
 
 
-def test_an_impossible_class_leaves_its_pairs_out() -> None:
+def test_pairs_with_an_impossible_class_are_excluded() -> None:
     padding = torch.full((2, 1), -torch.inf, dtype=torch.float64)
     student = STUDENT.clone().requires_grad_()
     padded = bild_loss(

@@ -19,8 +19,12 @@ def softmax(row: list[float], temperature: float) -> list[float]:
 
 def reference(logits: Tensor, label: list[int], temperature: float) -> float:
     rows = []
-    for n, mine in enumerate(label):
-        partners = [m for m, theirs in enumerate(label) if m != n and mine == theirs != -100]
+    for n, own_label in enumerate(label):
+        partners = [
+            m
+            for m, partner_label in enumerate(label)
+            if m != n and own_label == partner_label != -100
+        ]
         terms = []
         for m in partners:
             p, q = (
@@ -50,24 +54,24 @@ def test_equals_the_formula(temperature: float) -> None:
         )
 
 
-def test_the_partner_is_a_teacher_and_the_lonely_learn_nothing() -> None:
+def test_partners_get_no_gradient_and_samples_without_partner_do_not_count() -> None:
     logits = torch.randn(
         8, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True
     )
     objectives = Objectives({"it": CSKD(2.0)})
     objectives.build({"logits": logits}, {})
     label = torch.tensor(LABELS)
-    (ours,) = torch.autograd.grad(
+    (gradient,) = torch.autograd.grad(
         objectives({"logits": logits}, {}, {"label": label}).losses["it"], logits
     )
-    assert ours[[3, 4, 7]].abs().sum() == 0
-    number, step = 6, 1e-6  # its only partner is sample 1, whose prediction stays as it was
+    assert gradient[[3, 4, 7]].abs().sum() == 0
+    row, step = 6, 1e-6  # its only partner is sample 1, whose prediction stays as it was
     fixed = softmax(logits[1].tolist(), 2.0)
     slopes = []
     for entry in range(5):
         values = []
         for sign in (1, -1):
-            moved = logits[number].tolist()
+            moved = logits[row].tolist()
             moved[entry] += sign * step
             values.append(
                 4
@@ -76,7 +80,7 @@ def test_the_partner_is_a_teacher_and_the_lonely_learn_nothing() -> None:
             )
         slopes.append((values[0] - values[1]) / (2 * step))
     torch.testing.assert_close(
-        ours[number], torch.tensor(slopes, dtype=torch.float64), rtol=1e-6, atol=1e-9
+        gradient[row], torch.tensor(slopes, dtype=torch.float64), rtol=1e-6, atol=1e-9
     )
 
 
@@ -92,7 +96,7 @@ def test_tokens_of_one_class_are_pairs_too() -> None:
     )
 
 
-def test_compiles_whole_and_refuses_what_does_not_fit() -> None:
+def test_compiles_without_graph_breaks_and_refuses_wrong_shapes() -> None:
     logits, pairs = torch.randn(4, 3), torch.eye(4, dtype=torch.bool)
     compiled = torch.compile(cs_kd_loss, fullgraph=True, backend="eager")
     torch.testing.assert_close(

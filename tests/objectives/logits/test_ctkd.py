@@ -1,4 +1,4 @@
-"""CTKD against a plain loop, and its temperature's gradient against finite differences, turned round."""
+"""CTKD against a plain loop, and its reversed gradient against finite differences."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def divergence(student: list[float], teacher: list[float], temperature: float) -
     return temperature**2 * sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
 
 
-def test_one_temperature_an_item_equals_the_formula() -> None:
+def test_one_temperature_per_item_equals_the_formula() -> None:
     student, teacher = pair(4, 5)
     temperature = torch.tensor([1.0, 2.5, 4.0, 20.0], dtype=torch.float64)
     expected = [
@@ -51,7 +51,7 @@ def test_one_temperature_an_item_equals_the_formula() -> None:
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.3, 1.0])
-def test_the_temperature_climbs_the_loss_that_the_student_descends(strength: float) -> None:
+def test_the_temperature_maximises_the_loss_that_the_student_minimises(strength: float) -> None:
     student, teacher = pair(6, 5)
     objective = CTKD(lowest=2.0, span=10.0, strength=strength)
     objective.build({"logits": student}, {"logits": teacher})
@@ -76,7 +76,7 @@ def test_the_temperature_climbs_the_loss_that_the_student_descends(strength: flo
     assert float(gradient) == pytest.approx(-strength * slope, rel=1e-6, abs=1e-9)
 
 
-def test_the_instance_form_reads_both_sides_and_leaves_the_student_alone() -> None:
+def test_the_instance_form_reads_both_sides_and_gives_the_student_no_gradient() -> None:
     student, teacher = pair(3, 4, 5)
     objective = CTKD("instance", lowest=2.0, span=10.0, width=7).double()
     objective.build({"logits": student}, {"logits": teacher})
@@ -100,7 +100,7 @@ def test_the_instance_form_reads_both_sides_and_leaves_the_student_alone() -> No
     torch.testing.assert_close(through, fixed)
 
 
-def test_the_strength_may_rise_with_the_training() -> None:
+def test_the_strength_may_follow_a_schedule() -> None:
     student, teacher, batch = sample_outputs()
     objectives = Objectives({"ctkd": CTKD(strength=Schedule(0, 1, until=0.5))})
     objectives.build(student, teacher)
@@ -115,8 +115,8 @@ def test_the_strength_may_rise_with_the_training() -> None:
     assert gradients[3] == gradients[2] == pytest.approx(2 * gradients[1])
 
 
-def test_wrong_input() -> None:
-    with pytest.raises(ValueError, match="form: unknown value.*got 'glob'; closest: global"):
+def test_wrong_input_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"form: unknown value.*got 'glob'; closest: global"):
         CTKD("glob")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="defined for 2 or more"):
         ctkd_loss(torch.zeros(3, 1), torch.zeros(3, 1), torch.ones(()))

@@ -20,9 +20,9 @@ def softmax(values: np.ndarray) -> np.ndarray:
     return powers / powers.sum()
 
 
-def test_is_the_mean_over_pairs_of_unlike_views() -> None:
+def test_is_the_mean_over_pairs_of_different_views() -> None:
     student, teacher, centre = drawn(3, 4, 6), drawn(3, 2, 6, seed=1), drawn(6, seed=2)
-    wanted = [
+    expected = [
         np.mean(
             [
                 -(
@@ -36,10 +36,12 @@ def test_is_the_mean_over_pairs_of_unlike_views() -> None:
         )
         for n in range(3)
     ]
-    assert dino_loss(student, teacher, centre, 0.2, 0.07, "none").tolist() == pytest.approx(wanted)
+    assert dino_loss(student, teacher, centre, 0.2, 0.07, "none").tolist() == pytest.approx(
+        expected
+    )
 
 
-def test_the_centre_follows_the_mean_of_what_counts() -> None:
+def test_the_centre_follows_the_mean_of_the_counted_samples() -> None:
     objectives = Objectives({"dino": DINO(momentum=0.75)})
     student, teacher = {"view_logits": drawn(4, 3, 5)}, {"view_logits": drawn(4, 2, 5, seed=1)}
     objectives.build(student, teacher)
@@ -62,7 +64,7 @@ def test_no_gradient_reaches_the_teacher() -> None:
     assert teacher.grad is None
 
 
-def test_views_that_do_not_fit_say_so() -> None:
+def test_views_that_do_not_fit_are_refused() -> None:
     for student, teacher in (
         ((2, 1, 4), (2, 1, 4)),
         ((2, 2, 4), (2, 3, 4)),

@@ -38,7 +38,7 @@ def test_equals_the_formula(beta: float, gamma: float, temperature: float) -> No
     torch.testing.assert_close(loss, expected * temperature**2, **tolerance)
 
 
-def test_a_match_costs_nothing_and_order_does_not_matter() -> None:
+def test_is_zero_at_a_match_and_ignores_the_order_of_items() -> None:
     student, teacher = pair(6, 5)
     assert dist_loss(teacher, teacher) == pytest.approx(0.0, abs=1e-6)
     order = torch.tensor([3, 1, 5, 0, 2, 4])

@@ -1,4 +1,4 @@
-"""DKD against a plain loop, and where a log of a softmax would break."""
+"""DKD against a plain loop, and where the logarithm of a softmax would overflow."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_equals_the_formula(alpha: float, beta: float, temperature: float) -> No
     torch.testing.assert_close(values, expected)
 
 
-def test_its_parts_add_up_to_kd() -> None:
+def test_the_terms_sum_to_kd() -> None:
     """Eq. 6 of the paper: KD = TCKD + (1 - p_target) NCKD."""
     student, teacher, target = case()
     tckd = dkd_loss(student, teacher, target, 1.0, 0.0, 1.0, "none")
@@ -65,7 +65,7 @@ def test_its_parts_add_up_to_kd() -> None:
     torch.testing.assert_close(tckd + rest * nckd, kd_loss(student, teacher, 1.0, reduction="none"))
 
 
-def test_with_two_classes_the_others_cost_exactly_nothing() -> None:
+def test_with_two_classes_the_non_target_term_is_exactly_zero() -> None:
     student, teacher, target = case(2)
     student.requires_grad_()
     loss = dkd_loss(student, teacher, target, alpha=0.0, beta=8.0)
@@ -78,7 +78,7 @@ def test_with_two_classes_the_others_cost_exactly_nothing() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
-def test_d10_loss_and_gradient_are_finite_where_either_is_sure(
+def test_d10_loss_and_gradient_are_finite_where_either_side_is_certain(
     dtype: torch.dtype, temperature: float
 ) -> None:
     sure = torch.full((4, 5), -1e4, dtype=dtype)
@@ -94,7 +94,7 @@ def test_d10_loss_and_gradient_are_finite_where_either_is_sure(
             assert torch.autograd.grad(values.sum(), leaf)[0].isfinite().all()
 
 
-def test_d10_a_sure_student_still_learns_that_it_is_wrong() -> None:
+def test_d10_a_certain_and_wrong_student_has_a_gradient() -> None:
     student = torch.tensor(
         [[200.0, 0.0, 0.0]]
     ).requires_grad_()  # a softmax of this is 1 and 0, and its log is infinite
@@ -115,7 +115,7 @@ def test_items_without_a_label_do_not_count() -> None:
     assert dkd_loss(student, teacher, torch.full((5,), -100)) == 0
 
 
-def test_wrong_arguments_are_told() -> None:
+def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="have 1 classes, and this loss is defined for 2 or more"):
         dkd_loss(torch.zeros(3, 1), torch.zeros(3, 1), torch.zeros(3, dtype=torch.long))
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""DLB over steps, against what a dictionary would remember."""
+"""DLB over several steps, against a dictionary of the previous logits."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from instil.objectives.logits.dlb import DLB
 from instil.objectives.logits.kd import kd_loss
 
 
-def step(number: int, index: list[int], *shape: int) -> tuple[Tensor, Batch]:
+def step(seed: int, index: list[int], *shape: int) -> tuple[Tensor, Batch]:
     logits = torch.randn(
-        len(index), *shape, generator=torch.Generator().manual_seed(number), dtype=torch.float64
+        len(index), *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
     )
     return logits, {"x": torch.zeros(len(index)), "index": torch.tensor(index)}
 
 
-def test_only_the_last_steps_samples_count_and_find_their_own_logits() -> None:
+def test_only_samples_of_the_previous_step_count_with_their_own_logits() -> None:
     objectives = Objectives({"dlb": DLB(2.0, size=8)})
     objectives.build({"logits": step(0, [0, 1, 2, 3], 5)[0]}, {})
     remembered: dict[int, Tensor] = {}
-    for number, index in enumerate([[3, 7, 1, 4], [4, 9, 3, 0, 5], [9, 4], [8, 6]]):
-        logits, batch = step(number, index, 5)
+    for seed, index in enumerate([[3, 7, 1, 4], [4, 9, 3, 0, 5], [9, 4], [8, 6]]):
+        logits, batch = step(seed, index, 5)
         seen = [row for row, sample in enumerate(index) if sample in remembered]
         expected = [kd_loss(logits[row], remembered[index[row]], 2.0) for row in seen]
         assert objectives.counts(batch)["dlb"] == len(seen)
@@ -35,7 +35,7 @@ def test_only_the_last_steps_samples_count_and_find_their_own_logits() -> None:
         remembered = dict(zip(index, logits, strict=True))
 
 
-def test_micro_batches_give_what_one_batch_gives() -> None:
+def test_micro_batches_and_one_batch_agree() -> None:
     first, second = step(0, [5, 2, 8], 4), step(1, [8, 5, 1, 2], 4)
     objectives = Objectives({"dlb": DLB(size=4)})
     objectives.build({"logits": first[0]}, {})
@@ -50,7 +50,7 @@ def test_micro_batches_give_what_one_batch_gives() -> None:
     torch.testing.assert_close(whole, kd_loss(second[0][[0, 1, 3]], first[0][[2, 0, 1]], 3.0))
 
 
-def test_padding_is_not_remembered() -> None:
+def test_padding_is_not_stored() -> None:
     logits, batch = step(0, [5, 2, 8], 2, 4)
     valid = torch.tensor([[True, False], [True, True], [False, False]])
     objectives = Objectives({"dlb": DLB(size=4)})
@@ -67,7 +67,7 @@ def test_padding_is_not_remembered() -> None:
     )
 
 
-def test_what_it_remembers_is_in_a_checkpoint() -> None:
+def test_the_stored_logits_are_in_the_checkpoint() -> None:
     logits, batch = step(0, [5, 2, 8], 4)
     one, other = DLB(size=4), DLB(size=4)
     for objective in (one, other):
@@ -80,12 +80,12 @@ def test_what_it_remembers_is_in_a_checkpoint() -> None:
     )
 
 
-def test_wrong_input() -> None:
+def test_wrong_input_is_refused() -> None:
     logits, batch = step(0, [5, 2, 8], 4)
     objective = DLB(size=2)
     objective.build({"logits": logits}, {})
     with pytest.raises(
-        ValueError, match="size: .* Expected 3 or more for a step of 3 samples, got 2"
+        ValueError, match=r"size: .* Expected 3 or more for a step of 3 samples, got 2"
     ):
         objective.after_step(objective.keep({"logits": logits}, {}, batch))
     with pytest.raises(ValueError, match="DLB needs 'index' in the batch, which has x"):

@@ -1,4 +1,4 @@
-"""Both spaces of dual-space distillation, aligned by bytes or by attention."""
+"""Dual-space distillation in both spaces, aligned by bytes or by attention."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ def models(seed: int = 0) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[st
     student, teacher, batch = aligned(seed)
     generator = torch.Generator().manual_seed(seed)
 
-    def more(outputs: dict[str, Tensor], width: int) -> None:
+    def add_states(outputs: dict[str, Tensor], width: int) -> None:
         rows, length, size = outputs["logits"].shape
-        drawn = [
+        tensors = [
             torch.randn(*shape, generator=generator).double()
             for shape in ((rows, length, width), (size, width), (size,), (size, width))
         ]
         outputs |= {
-            "embedding": drawn[0],
-            "head": (drawn[1], drawn[2]),
-            "token_embedding": drawn[3],
+            "embedding": tensors[0],
+            "head": (tensors[1], tensors[2]),
+            "token_embedding": tensors[3],
         }
 
-    more(student, 4)
-    more(teacher, 6)
+    add_states(student, 4)
+    add_states(teacher, 6)
     ids = {
         "input_ids": batch["label"].clamp_min(0).roll(1, 1),
         "teacher_input_ids": batch["teacher_label"].clamp_min(0).roll(1, 1),
@@ -45,7 +45,7 @@ def models(seed: int = 0) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[st
     return student, teacher, batch | ids
 
 
-def made(
+def built(
     objective: DualSpace, seed: int = 0
 ) -> tuple[Objectives, tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]]:
     sides = models(seed)
@@ -60,8 +60,8 @@ def kl(p: Tensor, q: Tensor, temperature: float) -> Tensor:
     return (p * (p / q).log()).sum()
 
 
-def test_only_tokens_alone_in_their_span_on_both_sides_count() -> None:
-    objectives, (student, teacher, batch) = made(DSKD())
+def test_only_single_token_spans_of_both_sides_count() -> None:
+    objectives, (student, teacher, batch) = built(DSKD())
     objective = objectives["it"]
     assert isinstance(objective, DSKD)
     assert objective.weight(batch).tolist() == [[0.0] * 6, [0.0] * 6], (
@@ -69,13 +69,15 @@ def test_only_tokens_alone_in_their_span_on_both_sides_count() -> None:
     )
     batch["teacher_span"] = torch.tensor([[0, 1, 2, -1, -1], [0, 1, -1, -1, -1]])
     assert objective.weight(batch).nonzero().tolist() == [[0, 2], [1, 0]]
-    (weight, bias), (theirs, other) = student["head"], teacher["head"]
+    (weight, bias), (teacher_weight, other) = student["head"], teacher["head"]
     expected = []
-    for row, place, partner in ((0, 2, 1), (1, 0, 0)):
+    for row, position, partner in ((0, 2, 1), (1, 0, 0)):
         into_student = weight @ objective.to_student(teacher["embedding"][row, partner]) + bias
-        into_teacher = theirs @ objective.to_teacher(student["embedding"][row, place]) + other
-        labelled = F.cross_entropy(into_student, batch["label"][row, place])
-        compared = kl(into_student, student["logits"][row, place], 2.0) + kl(
+        into_teacher = (
+            teacher_weight @ objective.to_teacher(student["embedding"][row, position]) + other
+        )
+        labelled = F.cross_entropy(into_student, batch["label"][row, position])
+        compared = kl(into_student, student["logits"][row, position], 2.0) + kl(
             teacher["logits"][row, partner], into_teacher, 2.0
         )
         expected.append(labelled + compared)
@@ -83,9 +85,9 @@ def test_only_tokens_alone_in_their_span_on_both_sides_count() -> None:
     torch.testing.assert_close(loss, torch.stack(expected).mean(), check_dtype=False)
 
 
-def test_heads_learn_nothing_and_projections_learn() -> None:
+def test_projections_have_a_gradient_and_heads_have_none() -> None:
     for objective in (DSKD(), DSKDCMA()):
-        objectives, (student, teacher, batch) = made(objective)
+        objectives, (student, teacher, batch) = built(objective)
         batch["teacher_span"], leaves = torch.tensor([[0, 1, 2, -1, -1], [0, 1, -1, -1, -1]]), {}
         for side, outputs in (("student", student), ("teacher", teacher)):
             leaves[side] = [outputs[role].requires_grad_() for role in ("logits", "embedding")]
@@ -105,8 +107,8 @@ def test_heads_learn_nothing_and_projections_learn() -> None:
         )
 
 
-def test_rows_of_attention_do_not_depend_on_each_other_or_on_padding() -> None:
-    objectives, (student, teacher, batch) = made(DSKDCMA())
+def test_rows_with_attention_are_independent_of_each_other_and_of_padding() -> None:
+    objectives, (student, teacher, batch) = built(DSKDCMA())
     objective = objectives["it"]
     whole = objective(student, teacher, batch)
     alone = [
@@ -128,7 +130,7 @@ def test_rows_of_attention_do_not_depend_on_each_other_or_on_padding() -> None:
     assert objective.weight(batch).tolist() == [5, 4]
 
 
-def test_attention_sees_only_what_counts() -> None:
+def test_attention_ignores_positions_that_do_not_count() -> None:
     counted, other = torch.tensor([[True, False]]), torch.tensor([[True, True, False]])
     scores = cross_attention(torch.ones(1, 2, 4), torch.ones(1, 3, 4), counted, other)
     assert scores[0, 0, :2].tolist() == [2.0, 2.0]
@@ -136,7 +138,7 @@ def test_attention_sees_only_what_counts() -> None:
     assert scores.softmax(-1).isfinite().all()
 
 
-def test_what_counts_is_scaled_to_unit_deviation() -> None:
+def test_counted_positions_are_scaled_to_unit_deviation() -> None:
     values, counted = (
         torch.randn(1, 5, 3, generator=torch.Generator().manual_seed(0)) * 7,
         torch.tensor([[True, True, True, False, False]]),
@@ -146,7 +148,7 @@ def test_what_counts_is_scaled_to_unit_deviation() -> None:
     ) == pytest.approx(1, abs=1e-5)
 
 
-def test_a_projected_teacher_that_is_wrong_teaches_nothing_in_the_student_s_space() -> None:
+def test_a_wrong_projected_teacher_adds_no_divergence_in_the_students_space() -> None:
     student, right = torch.zeros(1, 1, 3), torch.tensor([[[0.0, 5.0, 0.0]]])
     target, zeros = torch.tensor([[1]]), torch.zeros(1, 1, 2)
     values = [
@@ -162,7 +164,7 @@ def test_a_projected_teacher_that_is_wrong_teaches_nothing_in_the_student_s_spac
 @pytest.mark.parametrize(
     "divergence", ["reverse_kl", "jsd", "skewed_forward_kl", "skewed_reverse_kl", "adaptive_kl"]
 )
-def test_other_divergences_are_of_the_student_s_space_alone(divergence: str) -> None:
+def test_the_divergence_option_changes_only_the_students_space(divergence: str) -> None:
     generator = torch.Generator().manual_seed(0)
     first, second, third, fourth = (
         torch.randn(3, size, generator=generator) for size in (4, 5, 4, 5)

@@ -23,22 +23,22 @@ def test_agrees_with_a_plain_loop() -> None:
         entropies = [
             -sum(p * np.log(p) for p in softmax(teacher[n].numpy())) for teacher in teachers
         ]
-        wanted = 0.0
+        expected = 0.0
         for teacher, entropy in zip(teachers, entropies, strict=True):
             p, q = softmax(teacher[n].numpy() / 3), softmax(student[n].numpy() / 3)
-            wanted += (1 - entropy / sum(entropies)) / 3 * 9 * sum(p * np.log(p / q))
-        assert np.isclose(values[n], wanted, rtol=1e-10)
+            expected += (1 - entropy / sum(entropies)) / 3 * 9 * sum(p * np.log(p / q))
+        assert np.isclose(values[n], expected, rtol=1e-10)
     assert torch.allclose(ebkd_loss(student, teachers, 3.0), values.mean())
 
 
-def test_the_surer_teacher_says_more() -> None:
+def test_the_more_confident_teacher_has_the_larger_weight() -> None:
     teachers = torch.tensor([[[5.0, 0, 0]], [[1.0, 0, 0]], [[0.0, 0, 0]]])
     weights = ebkd_weights(teachers).squeeze(1)
     assert (weights.diff() < 0).all()
     assert torch.isclose(weights.sum(), torch.tensor(1.0))
 
 
-def test_teachers_that_are_all_sure_are_equal() -> None:
+def test_teachers_without_entropy_have_equal_weights() -> None:
     sure = torch.tensor([[[1e4, 0.0, 0.0]], [[0.0, 1e4, 0.0]]])
     assert ebkd_weights(sure).tolist() == [[0.5], [0.5]]
 
@@ -64,12 +64,12 @@ def test_positions_are_items() -> None:
     )
 
 
-def test_shapes_that_do_not_fit() -> None:
+def test_shapes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match=r"expected \(K, \*\(4, 5\)\)"):
         ebkd_loss(torch.zeros(4, 5), torch.zeros(4, 5))
 
 
-def test_compiles_whole() -> None:
+def test_compiles_without_graph_breaks() -> None:
     student, teachers = torch.randn(4, 5), torch.randn(3, 4, 5)
     compiled = torch.compile(ebkd_loss, fullgraph=True, backend="eager")
     assert torch.allclose(compiled(student, teachers), ebkd_loss(student, teachers))

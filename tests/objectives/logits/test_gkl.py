@@ -1,4 +1,4 @@
-"""GKL against loops over pairs of classes; its class means; and that it holds KL."""
+"""GKL against loops over pairs of classes, its class means, and its relation to KL."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def case() -> tuple[Tensor, Tensor, Tensor]:
 def squared_errors(
     student: Tensor, teacher: Tensor, prior: Tensor, gamma: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Of each item, the weighted sum over pairs of classes and the sum of the weights."""
+    """Weighted sum over pairs of classes and sum of the weights, for each item."""
     sums, weights = [], []
     for s, t, p in zip(student.numpy(), teacher.numpy(), prior.numpy() ** gamma, strict=True):
         pairs = [(i, j) for i in range(len(s)) for j in range(len(s))]
@@ -55,8 +55,8 @@ def test_equals_the_formula(temperature: float, beta: float, gamma: float) -> No
         assert values.ndim == (normalize == "sample")
 
 
-def test_the_squared_error_is_what_moves_the_teacher_in_kl() -> None:
-    """The theorem behind it: with p as its constant weights, wMSE has the gradient of KL(p || q) by p's logits."""
+def test_the_squared_error_has_the_gradient_of_kl_with_respect_to_the_teacher() -> None:
+    """Theorem of the paper: with p as constant weights, wMSE has the teacher's gradient of KL."""
     student, teacher, _ = case()
     teacher.requires_grad_()
     (whole,) = torch.autograd.grad(kd_loss(student, teacher, 1.0), teacher)
@@ -66,7 +66,7 @@ def test_the_squared_error_is_what_moves_the_teacher_in_kl() -> None:
     torch.testing.assert_close(ours, whole)
 
 
-def test_class_means_are_those_of_the_items_so_far() -> None:
+def test_class_means_cover_all_items_so_far() -> None:
     student, teacher, label = case()
     objective = GKL(4.0, 2.0, 16.0, 0.5)
     objectives = Objectives({"it": objective})
@@ -115,15 +115,17 @@ def test_invalid_items_do_not_move_the_means() -> None:
     assert torch.equal(objective.class_sum, before)
 
 
-def test_wrong_arguments_are_told() -> None:
+def test_wrong_arguments_are_refused() -> None:
     student, teacher, _ = case()
     objective = GKL()
     objective.build({"logits": student}, {"logits": teacher})
     with pytest.raises(
-        ValueError, match="prior: class weights need labels. Expected 'label' in the batch"
+        ValueError, match=r"prior: class weights need labels\. Expected 'label' in the batch"
     ):
         objective({"logits": student}, {"logits": teacher}, {"image": student})
-    with pytest.raises(ValueError, match="normalize: .* Expected 'sample' or 'batch', got 'items'"):
+    with pytest.raises(
+        ValueError, match=r"normalize: .* Expected 'sample' or 'batch', got 'items'"
+    ):
         gkl_loss(student, teacher, normalize="items")  # type: ignore[arg-type]
 
 

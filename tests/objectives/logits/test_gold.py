@@ -1,4 +1,4 @@
-"""GOLD against a plain loop, and its gradient against finite differences, at the ends of beta too."""
+"""GOLD against a plain loop, and its gradient against finite differences, for beta in [0, 1]."""
 
 from __future__ import annotations
 
@@ -35,15 +35,20 @@ def test_agrees_with_a_plain_loop(beta: float) -> None:
     student[0, 0] = -40  # less likely than the least that counts
     same = torch.tensor([[6, 0], [1, 3], [2, 2]])
     values = gold_loss(student, teacher, same, beta, reduction="none")
-    mine, theirs = student.softmax(-1).numpy(), teacher.softmax(-1).numpy()
+    student_probability, teacher_probability = (
+        student.softmax(-1).numpy(),
+        teacher.softmax(-1).numpy(),
+    )
     for n in range(5):
         rest = [
             np.sort(np.delete(side[n], same[:, column]))[::-1]
-            for side, column in ((mine, 1), (theirs, 0))
+            for side, column in ((student_probability, 1), (teacher_probability, 0))
         ]
         rest = [np.pad(side, (0, 4 - len(side))) for side in rest]
         expected = (
-            3 / 7 * jsd(mine[n, same[:, 1]], theirs[n, same[:, 0]], beta)
+            3
+            / 7
+            * jsd(student_probability[n, same[:, 1]], teacher_probability[n, same[:, 0]], beta)
             + 4 / 7 * np.abs(rest[0] - rest[1]).sum()
         )
         assert np.isclose(values[n], expected, rtol=1e-10)

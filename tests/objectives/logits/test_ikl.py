@@ -8,7 +8,7 @@ from instil.objectives.logits.ikl import IKL
 from instil.objectives.logits.kd import kd_loss
 
 
-def test_is_kl_and_half_the_variance_of_the_difference_of_the_logits() -> None:
+def test_is_kl_plus_half_the_variance_of_the_logit_differences() -> None:
     generator = torch.Generator().manual_seed(0)
     student, teacher = (
         torch.randn(5, 4, generator=generator, dtype=torch.float64) for _ in range(2)
@@ -27,7 +27,7 @@ def test_is_kl_and_half_the_variance_of_the_difference_of_the_logits() -> None:
     )
 
 
-def test_a_class_mean_may_stand_for_the_sample() -> None:
+def test_class_means_can_replace_the_weights_of_the_sample() -> None:
     objective = IKL(prior="class")
     logits = {"logits": torch.randn(3, 4, generator=torch.Generator().manual_seed(0))}
     objective.build(logits, logits)

@@ -1,4 +1,4 @@
-"""KD against a plain loop, its properties, and what other libraries got wrong about it."""
+"""KD against a plain loop, its properties, and known defects of other libraries."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_any_leading_shape_gives_the_same_values() -> None:
     )
 
 
-def test_a_class_the_teacher_excludes_costs_nothing() -> None:
+def test_a_class_that_the_teacher_excludes_adds_nothing() -> None:
     student, teacher = pair(3, 4)
     student, teacher = (
         student.index_fill(1, torch.tensor([1]), -torch.inf),
@@ -136,7 +136,7 @@ def test_d3_it_is_a_divergence_and_not_the_squared_error_of_probabilities() -> N
     )  # the squared error of two sure opposites has no gradient at all
 
 
-def test_d16_the_loss_listens_to_the_student_and_to_the_teacher() -> None:
+def test_d16_the_loss_depends_on_the_student_and_on_the_teacher() -> None:
     student, teacher = pair(5, 7)
     objective = KD()
     loss = objective({"logits": student.requires_grad_()}, {"logits": teacher}, {})
@@ -152,7 +152,7 @@ def test_d16_the_loss_listens_to_the_student_and_to_the_teacher() -> None:
     assert abs(float(forward - backward)) > 1e-3
 
 
-def test_d17_gradient_does_not_fade_with_temperature_or_with_more_classes() -> None:
+def test_d17_the_gradient_does_not_shrink_with_temperature_or_number_of_classes() -> None:
     student, teacher = pair(16, 10, spread=0.5)
 
     def strength(temperature: float, scale: bool = True) -> float:
@@ -170,7 +170,7 @@ def test_d17_gradient_does_not_fade_with_temperature_or_with_more_classes() -> N
     torch.testing.assert_close(wider, kd_loss(student, teacher, 1.0))
 
 
-def test_options_are_read_when_it_runs() -> None:
+def test_options_are_read_at_every_call() -> None:
     student, teacher = pair(4, 5)
     objectives = Objectives({"kd": KD(temperature=Schedule(4.0, 2.0))})
     batch = {"image": torch.zeros(4, 1), "progress": torch.tensor(0.5)}
@@ -178,7 +178,7 @@ def test_options_are_read_when_it_runs() -> None:
     torch.testing.assert_close(losses["kd"], kd_loss(student, teacher, 3.0), check_dtype=False)
 
 
-def test_wrong_arguments_are_told() -> None:
+def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match=r"student logits are \(2, 3\), teacher logits \(2, 4\)"):
         kd_loss(torch.zeros(2, 3), torch.zeros(2, 4))
     with pytest.raises(

@@ -185,5 +185,5 @@ def test_the_divergence_option_changes_only_the_students_space(divergence: str) 
 def test_embeddings_of_another_width_than_the_states_are_refused() -> None:
     student, teacher, _ = models()
     teacher["token_embedding"] = teacher["token_embedding"][:, :3]
-    with pytest.raises(ValueError, match="token embeddings .* Expected 6 channels, got 3"):
+    with pytest.raises(ValueError, match=r"token embeddings .* Expected 6 channels, got 3"):
         DSKDCMA().build(student, teacher)

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from instil import cross_entropy_loss, kd_loss, label_smoothing_loss
-from instil.atomic import atomic
+from instil.files.atomic import atomic
 
 LEARNING_RATES = (3e-3, 1e-2, 3e-2)
 SHARES = (0.01, 0.1, 1.0)

@@ -23,9 +23,9 @@ import yaml
 from rich.console import Console
 
 from instil import catalogue, recipe
-from instil.atomic import atomic
 from instil.experiment.recording import record
 from instil.experiment.run import run
+from instil.files.atomic import atomic
 
 HERE = Path(__file__).parent
 QUIET = ["export=false", "train.evaluate_every=1000"]

@@ -26,7 +26,6 @@ import torch
 from torch import Tensor
 
 from instil import catalogue, recipe
-from instil.atomic import atomic
 from instil.core import Batch, Scheme
 from instil.engine import Engine, Optimization
 from instil.experiment import build
@@ -34,6 +33,7 @@ from instil.experiment.arms import Arms
 from instil.experiment.bench import Bench
 from instil.experiment.folder import RunFolder
 from instil.experiment.teachers import introduced, school, together
+from instil.files.atomic import atomic
 from instil.recipe.sections import Recipe
 from instil.step import train_step
 

@@ -27,9 +27,9 @@ from methods import ROOT, prepared
 from torch import Tensor, nn
 
 from instil import catalogue, recipe
-from instil.atomic import atomic
 from instil.core import Net, Objective, Objectives, Scheme, Teacher, first
 from instil.engine import Engine, Optimization
+from instil.files.atomic import atomic
 from instil.recipe.overrides import override, parse
 from instil.step import train_step
 

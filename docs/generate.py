@@ -21,10 +21,11 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from instil import catalogue
+from instil.catalogue.signatures import type_text
 from instil.cli.methods_table import example
 from instil.experiment.source_docs import describe_sources
 from instil.recipe import STAGE, sections
-from instil.recipe.options import SCHEDULED, type_text
+from instil.recipe.options import SCHEDULED
 
 HERE = Path(__file__).parent
 SECTIONS = {

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import instil
-from instil.data.digits import digits
+from instil.data.sources.digits import digits
 from instil.networks.cnn import cnn
 from instil.networks.mlp import mlp
 

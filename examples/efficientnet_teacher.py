@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil import CrossEntropy, Net, Offline, Optimization, Training, distil, fit
-from instil.data.digits import digits
 from instil.data.labels import few_labels, labelled
 from instil.data.loader import Loader
-from instil.data.npz import npz
+from instil.data.sources.digits import digits
+from instil.data.sources.npz import npz
 from instil.networks.cnn import cnn
 from instil.networks.weights import load_weights
 from instil.tasks.classification import call, prepared

@@ -21,7 +21,7 @@ from instil import (
     Training,
     fit,
 )
-from instil.data.digits import digits
+from instil.data.sources.digits import digits
 
 data = digits()
 

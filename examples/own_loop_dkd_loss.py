@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from instil import dkd_loss
-from instil.data.digits import digits
+from instil.data.sources.digits import digits
 from instil.networks.cnn import cnn
 from instil.networks.mlp import mlp
 

@@ -49,9 +49,9 @@ class JensenShannon(Objective):
 
 
 if __name__ == "__main__":
-    from instil.data.digits import digits
     from instil.data.labels import few_labels, labelled
     from instil.data.loader import Loader
+    from instil.data.sources.digits import digits
     from instil.networks.mlp import mlp
     from instil.testing import check_objective
 

@@ -16,6 +16,7 @@ from torch import nn
 
 import instil
 from instil import catalogue
+from instil.catalogue import signatures
 from instil.cli import methods_table
 from instil.core import Card, Objective, Positive, Schedule, Scheme, Teacher
 from instil.objectives.logits.dkd import DKD, dkd_loss
@@ -190,7 +191,7 @@ class WithNets(Scheme):
 
 
 def test_options_are_read_off_the_signature_and_the_docstring() -> None:
-    assert options.described(Documented) == [
+    assert signatures.described(Documented) == [
         {
             "name": "power",
             "type": "float > 0",
@@ -211,7 +212,7 @@ def test_options_are_read_off_the_signature_and_the_docstring() -> None:
         },
         {"name": "sizes", "type": "list[int] | null", "default": None, "description": ""},
     ]
-    assert [(o["name"], o["type"]) for o in options.described(WithNets)] == [
+    assert [(o["name"], o["type"]) for o in signatures.described(WithNets)] == [
         ("helper", "network"),
         ("depth", "int"),
     ]

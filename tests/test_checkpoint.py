@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from instil.checksums import DamagedFileError, append_checksum
 from instil.core import Net, Scheme
 from instil.engine import Engine, Optimization
+from instil.files.checksums import DamagedFileError, append_checksum
 from instil.objectives.features.fitnet import FitNet
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.kd import KD

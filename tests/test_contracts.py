@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from instil import catalogue, recipe
+from instil.catalogue.signatures import parameters
 from instil.core import Batch, Card, Net, Objective, Objectives, Schedule, Scheme, Teacher
 from instil.objectives.logits.kd import KD
 from instil.objectives.logits.logit_mse import LogitMSE
-from instil.recipe.options import parameters
 from instil.recipe.overrides import parse
 from instil.teachers.frozen import Frozen
 from instil.testing import check_objective, check_scheme, check_task, check_teacher

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import instil
 from instil.core import UNLABELLED, Net, Schedule
-from instil.data.digits import digits
+from instil.data.sources.digits import digits
 from instil.networks.cnn import cnn
 from instil.networks.mlp import mlp
 from instil.objectives.logits.kd import KD

@@ -16,8 +16,8 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from instil import catalogue
+from instil.catalogue.signatures import parameters
 from instil.networks.cnn import cnn
-from instil.recipe.options import parameters
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -12,9 +12,9 @@ from rich.console import Console
 
 from instil import catalogue
 from instil import recipe as recipes
-from instil.data.digits import digits
+from instil.catalogue.signatures import parameters
+from instil.data.sources.digits import digits
 from instil.experiment.run import run
-from instil.recipe.options import parameters
 
 ROOT = Path(__file__).parents[1]
 OTHER_TASKS = (

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from instil import catalogue, recipe
 from instil.core import Batch, Net, Objectives, Outputs
-from instil.data.digits import digits
 from instil.data.loader import Loader
+from instil.data.sources.digits import digits
 from instil.objectives.logits.kd import KD
 from instil.recipe.packaged import packaged_recipes
 from instil.schemes.offline.offline import Offline

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from instil.checksums import append_checksum
 from instil.core import Batch, LabelObjective, Net, Objective, Objectives, Outputs, Schedule, Scheme
 from instil.engine import Engine, Optimization
+from instil.files.checksums import append_checksum
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.dist import DIST
 from instil.objectives.logits.kd import KD

@@ -10,12 +10,12 @@ import pytest
 import yaml
 
 import instil
-from instil import user_code
+from instil.catalogue import user_code
+from instil.catalogue.user_code import UntrustedCode, import_user_module, user_function
 from instil.cli import main
 from instil.experiment.run import export
 from instil.networks.factory import build
 from instil.recipe import RecipeError, load
-from instil.user_code import UntrustedCode, import_user_module, user_function
 from tests.experiment.small import recipe, run_of
 
 DATA = {"classes": 10, "channels": 1, "size": 8}

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from instil.core import Card, Net, Objective, Objectives, Schedule, Scheme, Teacher, Update
+    from instil.deployment.predict import load
     from instil.distillation import distil
     from instil.engine import Optimization
-    from instil.predict import load
     from instil.train import Training, fit
 
 __version__ = "0.1.0"

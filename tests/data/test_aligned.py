@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from instil.data.aligned import AlignedRows, of_teacher, read_by_teacher
-from instil.data.text import text
-from tests.data.test_text import folder, lines
+from instil.data.sources.text import text
+from tests.data.sources.test_text import folder, lines
 
 __all__ = ["folder"]
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from instil.data.folder import folder
-from instil.data.npz import npz
+from instil.data.sources.folder import folder
+from instil.data.sources.npz import npz
 
 
 @pytest.fixture(autouse=True)

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from instil.data import picture_check
-from instil.data.folder import folder
 from instil.data.images import LazyData
 from instil.data.pictures import Files, pictures
+from instil.data.sources.folder import folder
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from instil.data.text import text
+from instil.data.sources.text import text
 from instil.data.tokenizers import Learned, tokenizer
 from tests.data.small_tokenizer import folder_of
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from instil.core import UNLABELLED, Batch, Scheme
-from instil.data.digits import digits
+from instil.data.sources.digits import digits
 from instil.experiment import arms as module
 from instil.experiment import build
 from instil.experiment.bench import Bench

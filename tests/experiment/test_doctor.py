@@ -112,7 +112,7 @@ def test_a_teacher_that_knows_less_than_chance(tmp_path: Path) -> None:
         "class Good(nn.Module):\n"
         "    def __init__(self, shift):\n        super().__init__()\n        self.scale, self.shift = nn.Parameter(torch.ones(1)), shift\n"
         "    def forward(self, image):\n"
-        "        from instil.data.digits import digits\n        train = digits().train\n"
+        "        from instil.data.sources.digits import digits\n        train = digits().train\n"
         "        near = torch.cdist(image.flatten(1), train.image.flatten(1)).argmin(1)\n"
         "        label = (train.label[near] + self.shift) % 10\n"
         "        return self.scale * 5 * nn.functional.one_hot(label, 10)\n"

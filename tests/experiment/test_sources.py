@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from instil.catalogue.user_code import UntrustedCode
 from instil.cli import main
 from instil.experiment.bench import Bench
 from instil.experiment.sources import source_names
 from instil.recipe import RecipeError, build
 from instil.recipe.sections import Recipe
-from instil.user_code import UntrustedCode
 from tests.experiment.small import run_of
 
 MY_DATA = """

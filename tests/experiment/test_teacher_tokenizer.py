@@ -11,7 +11,7 @@ from rich.console import Console
 
 from instil import recipe as recipes
 from instil.data.aligned import AlignedRows
-from instil.data.text import TokenRows
+from instil.data.token_rows import TokenRows
 from instil.experiment.bench import Bench
 from instil.experiment.rehearsal import rehearse
 from instil.experiment.run import run

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from instil import catalogue
 from instil.core import Batch
-from instil.data.digits import digits
 from instil.data.samples import Samples
+from instil.data.sources.digits import digits
 from instil.data.splits import Splits
 from instil.experiment import bench
 from instil.experiment.bench import Bench

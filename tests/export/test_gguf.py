@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Batch, Net
-from instil.data.text import text
+from instil.data.sources.text import text
 from instil.data.tokenizers import Bytes, Learned, metadata, tokenizer
 from instil.export import gguf as export
 from instil.export.gguf import to_gguf

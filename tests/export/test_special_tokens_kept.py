@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from instil.core import Net
-from instil.data.text import text
+from instil.data.sources.text import text
 from instil.data.tokenizers import from_gguf
 from instil.export.gguf import to_gguf
 from instil.export.transformers import to_transformers

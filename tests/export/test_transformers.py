@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from instil.core import Net
-from instil.data.text import text
+from instil.data.sources.text import text
 from instil.export.transformers import to_transformers
 from instil.networks.causal_transformer import causal_transformer
 from instil.students.depth import depth

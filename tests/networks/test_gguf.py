@@ -11,7 +11,7 @@ import torch
 
 from instil.core import Net
 from instil.data.loader import Loader
-from instil.data.text import text
+from instil.data.sources.text import text
 from instil.data.tokenizers import tokenizer
 from instil.networks.gguf import _halves, gguf
 from instil.tasks.language import Language, call

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from instil.printable import printable
+from instil.files.printable import printable
 from instil.remote import Refused, Server, Unreachable, exchange
 from instil.remote.budget import Budget, Spent
 from instil.remote.claims import Claims

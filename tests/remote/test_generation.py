@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from instil.data.text import text
+from instil.data.sources.text import text
 from instil.remote import Server
 from instil.remote.generation import _useless, generate
 from instil.remote.server import Completion

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from instil.data.paths import located
-from instil.data.text import text
+from instil.data.sources.text import text
 from instil.data.tokenizers import Tokenizer, tokenizer
 from instil.experiment.recording import record
 from instil.networks.gguf import gguf

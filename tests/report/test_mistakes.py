@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import instil
-from instil.data.digits import digits
+from instil.data.sources.digits import digits
 from instil.experiment.mistakes import thumbnail
 from instil.report.mistakes import by_class, examples
 from instil.report.page import render
 from instil.report.record import read_run
-from instil.tasks.scores import mistakes
+from instil.tasks.bases.scores import mistakes
 from tests.experiment.small import recipe, run_of
 from tests.report.sample import change, make_run
 

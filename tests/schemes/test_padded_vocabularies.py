@@ -14,7 +14,7 @@ from instil.engine import Engine, Optimization
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.reverse_kl import ReverseKL
 from instil.step import train_step
-from instil.tasks.causal_model import call
+from instil.tasks.bases.causal_model import call
 from instil.teachers.frozen import Frozen
 
 TOKENS, STUDENT, TEACHER = 58, 60, 64

@@ -14,7 +14,7 @@ import torch
 import zstandard
 from safetensors.torch import save, save_file
 
-from instil.checksums import json_with_checksum
+from instil.files.checksums import json_with_checksum
 from instil.store.files import StoredFile, fetched, write
 from instil.store.reader import Store, checksums
 from instil.store.writer import Writer

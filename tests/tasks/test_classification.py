@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from instil.core import Card, Net, Objective, Objectives
-from instil.data.digits import digits
 from instil.data.loader import Loader
+from instil.data.sources.digits import digits
 from instil.networks.cnn import cnn
 from instil.tasks.classification import Classification, call
 from instil.teachers.frozen import Frozen

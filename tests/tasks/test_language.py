@@ -14,7 +14,7 @@ from instil.networks.causal_transformer import causal_transformer
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.kd import KD
 from instil.objectives.logits.regression_kd import RegressionKD
-from instil.tasks import causal_model
+from instil.tasks.bases import causal_model
 from instil.tasks.language import Language, call
 from instil.teachers.frozen import Frozen
 from tests.tasks.samples import NextTokenProbe, rows

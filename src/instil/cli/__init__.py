@@ -363,7 +363,7 @@ def _console() -> Any:
 
 def _echo(text: str, err: bool = False) -> None:
     """Print text in which names of files and messages of servers cannot steer the terminal."""
-    from instil.printable import printable
+    from instil.files.printable import printable
 
     typer.echo(printable(text), err=err)
 

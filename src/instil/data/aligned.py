@@ -14,7 +14,7 @@ from instil.data.alignment import same_tokens, spans
 from instil.data.documents import Document
 from instil.data.fitting import REFUSED, Fitted, TooLong
 from instil.data.splits import Splits
-from instil.data.text import Row, TokenRows, pruned
+from instil.data.token_rows import Row, TokenRows, pruned
 from instil.data.tokenizers import Tokenizer
 
 Side = tuple[list[int], list[int]]

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from typing_extensions import Doc
 
-from instil.atomic import atomic
+from instil.files.atomic import atomic
 
 BrokenOption = Annotated[
     Literal["error", "skip"],

@@ -14,11 +14,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 from torch.optim import Optimizer
 
-from instil.atomic import atomic
-from instil.checksums import DamagedFileError, append_checksum, check_appended
 from instil.core import Scheme, Teacher
 from instil.engine.processes import from_first, of_every_rank, rank, world
 from instil.engine.sharding import distributed_like, whole
+from instil.files.atomic import atomic
+from instil.files.checksums import DamagedFileError, append_checksum, check_appended
 
 REMEDY = "Delete it, and the training starts from the checkpoint before it or anew"
 log = logging.getLogger("instil")

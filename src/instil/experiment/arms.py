@@ -14,11 +14,10 @@ import torch
 from torch import nn
 
 from instil import catalogue
-from instil.atomic import atomic
 from instil.core import UNLABELLED, Net, Scheme, Teacher
 from instil.data.loader import Repeated
-from instil.data.made import Made
 from instil.data.samples import Samples
+from instil.data.surrogate_images import Made
 from instil.engine import join_ranks, rank, wait_for_ranks
 from instil.experiment import answers, build, finished
 from instil.experiment.bench import Bench
@@ -38,12 +37,13 @@ from instil.experiment.trained import (
     untrained,
 )
 from instil.export.student import save_student
+from instil.files.atomic import atomic
 from instil.recipe import build_objectives, label_objectives, origin
 from instil.recipe.loading import WITHOUT_DATA
 from instil.recipe.sections import TeacherModel
 from instil.schemes.offline.offline import Offline
 from instil.step import NotFiniteError
-from instil.tasks.task import moved
+from instil.tasks.bases.task import moved
 from instil.teachers.frozen import Frozen
 from instil.train import Clock, Fit, Training, fit
 

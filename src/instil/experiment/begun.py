@@ -11,11 +11,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from instil import recipe as recipes
-from instil.atomic import remove_temporary_files
-from instil.checksums import file_sha256
 from instil.experiment.bench import Bench
 from instil.experiment.folder import RunFolder
 from instil.experiment.trained import contents_of
+from instil.files.atomic import remove_temporary_files
+from instil.files.checksums import file_sha256
 from instil.networks.factory import code_of
 from instil.recipe import to_yaml
 from instil.recipe.errors import RecipeError

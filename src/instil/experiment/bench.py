@@ -17,10 +17,10 @@ from instil.data import augmentation, labels, samplers
 from instil.data.aligned import of_teacher
 from instil.data.images import ImageData
 from instil.data.loader import Loader
-from instil.data.made import Made, Substitute
 from instil.data.mixup import Mixup
 from instil.data.samples import Facts, Samples
 from instil.data.splits import Splits
+from instil.data.surrogate_images import Made, Substitute
 from instil.engine import rank, world
 from instil.experiment.sources import data_source, substitutes
 from instil.recipe import RecipeError, at, build_options, label_objectives, stages

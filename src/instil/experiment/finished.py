@@ -9,12 +9,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
-from instil.checksums import DamagedFileError, read_json_with_checksum
 from instil.engine import rank, wait_for_ranks
 from instil.engine.checkpoints import delete
 from instil.engine.processes import from_first
 from instil.experiment.folder import RunFolder
 from instil.export.student import load_student, save_student
+from instil.files.checksums import DamagedFileError, read_json_with_checksum
 
 log = logging.getLogger("instil")
 REMEDY = "Delete it, and this arm is trained again"

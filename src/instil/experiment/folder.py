@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from instil.atomic import atomic
-from instil.checksums import json_with_checksum, read_json_with_checksum
 from instil.engine import rank
+from instil.files.atomic import atomic
+from instil.files.checksums import json_with_checksum, read_json_with_checksum
 
 PACKAGES = (
     "instil",

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from instil.atomic import atomic
 from instil.experiment.bench import Bench
 from instil.experiment.folder import RunFolder
 from instil.experiment.pictures import png
+from instil.files.atomic import atomic
 
 SMALLEST, LARGEST = 64, 128
 """Pixels of the longer side: smaller images are enlarged, larger ones reduced."""

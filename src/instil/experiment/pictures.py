@@ -13,7 +13,7 @@ from instil.core import Scheme, dry
 from instil.engine import join_ranks
 from instil.experiment import build
 from instil.experiment.bench import Bench
-from instil.tasks.task import moved
+from instil.tasks.bases.task import moved
 
 ACROSS, SMALLEST = 8, 48
 """Images in a row, and the least pixels that each is shown in."""

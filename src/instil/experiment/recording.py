@@ -29,7 +29,7 @@ from instil.recipe.errors import RecipeError, at
 from instil.recipe.sections import Recipe, Store
 from instil.store.codecs import encoded, kept
 from instil.store.writer import Writer
-from instil.tasks.task import moved
+from instil.tasks.bases.task import moved
 
 
 @on_device_of_recipe

@@ -11,7 +11,7 @@ from torch import Tensor
 from instil.core import Batch, Outputs, Teacher
 from instil.engine import join_ranks
 from instil.store.outputs import put_together, taken_apart
-from instil.tasks.task import moved
+from instil.tasks.bases.task import moved
 
 
 class Remembered(Teacher):

@@ -14,6 +14,7 @@ from rich.markup import escape
 from torch import nn
 
 from instil.core import Batch, Net, Outputs, Scheme
+from instil.deployment.predict import load
 from instil.engine import clear_rank_errors, join_ranks, rank
 from instil.engine.processes import from_first, on_first
 from instil.experiment import begun, results, threads
@@ -26,7 +27,6 @@ from instil.experiment.mistakes import write_mistakes
 from instil.experiment.rehearsal import rehearse
 from instil.experiment.weighting_advice import weighting_advice
 from instil.export.student import save_student
-from instil.predict import load
 from instil.progress import RunProgress
 from instil.recipe.sections import Recipe
 from instil.report.page import write_report

@@ -6,8 +6,8 @@ import inspect
 import re
 from typing import Any
 
+from instil.catalogue.signatures import described
 from instil.experiment.sources import source_function, source_names
-from instil.recipe.options import described
 
 
 def describe_source(name: str) -> dict[str, Any]:

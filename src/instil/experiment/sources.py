@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import functools
 import importlib
 import inspect
@@ -11,17 +10,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from instil import data
+from instil.catalogue.user_code import UntrustedCode, module_file, user_function
 from instil.core import closest
-from instil.data.blank import Blank
-from instil.data.blobs import Blobs
-from instil.data.made import Borrowed, Made, Maker
-from instil.data.noise import Noise
+from instil.data import sources
 from instil.data.samples import Samples
 from instil.data.splits import Splits
+from instil.data.surrogate_images import Borrowed, Made, Maker
+from instil.data.surrogates.blank import Blank
+from instil.data.surrogates.blobs import Blobs
+from instil.data.surrogates.noise import Noise
 from instil.recipe.options import check
 from instil.recipe.sections import Data, Images, Recipe
-from instil.user_code import UntrustedCode, module_file, user_function
 
 MAKERS: dict[str, type[Maker]] = {"noise": Noise, "blobs": Blobs, "blank": Blank}
 
@@ -124,40 +123,19 @@ class UnknownSource(ValueError):
 
 @functools.cache
 def source_names() -> list[str]:
-    """Names of the package's sources: modules of ``data`` with a function of their own name that returns ``Splits``."""
-    modules = [module.name for module in pkgutil.iter_modules(data.__path__) if not module.ispkg]
-    folder = Path(data.__path__[0])
-    return [
-        name
-        for name in modules
-        if _is_source((folder / f"{name}.py").read_text(encoding="utf-8"), name)
-    ]
-
-
-def _is_source(code: str, name: str) -> bool:
-    """Whether a module has a function ``name`` that returns ``Splits`` and that a recipe can call.
-
-    A recipe can give nothing but text as the first option, so what needs anything else is a part of other sources.
-    """
-    for part in ast.parse(code).body:
-        if isinstance(part, ast.FunctionDef) and part.name == name and part.returns is not None:
-            num_required = len(part.args.args) - len(part.args.defaults)
-            required = [one.annotation for one in part.args.args[:num_required]]
-            takes_text = all(
-                one and "str" in ast.unparse(one).split("[")[-1].split(",")[0] for one in required
-            )
-            return ast.unparse(part.returns) == "Splits" and takes_text
-    return False
+    """Return the names of the package's data sources: the files of ``data/sources``."""
+    return sorted(module.name for module in pkgutil.iter_modules(sources.__path__))
 
 
 def source_function(name: str) -> Callable[..., Splits]:
-    """The function that a file of ``data`` is named after."""
-    sources = source_names()
-    if name not in sources:
+    """Return the function of a data source."""
+    names = source_names()
+    if name not in names:
         raise UnknownSource(
-            f"there is no data source '{name}'; {closest(name, sources)}, or my_module:function"
+            f"there is no data source '{name}'; {closest(name, names)}, or my_module:function"
         )
-    function: Callable[..., Splits] = getattr(importlib.import_module(f"instil.data.{name}"), name)
+    module = importlib.import_module(f"instil.data.sources.{name}")
+    function: Callable[..., Splits] = getattr(module, name)
     return function
 
 

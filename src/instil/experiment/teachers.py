@@ -19,7 +19,7 @@ from instil.experiment.bench import Bench
 from instil.experiment.sources import data_source
 from instil.recipe import RecipeError, at, build_options
 from instil.recipe.sections import Data, TeacherModel
-from instil.tasks.task import moved
+from instil.tasks.bases.task import moved
 from instil.teachers.ensemble import Ensemble
 
 

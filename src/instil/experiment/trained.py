@@ -12,8 +12,6 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from instil import catalogue
-from instil.checksums import DamagedFileError
 from instil.core import Net
 from instil.data.aligned import read_by_teacher
 from instil.data.samples import Samples
@@ -23,6 +21,7 @@ from instil.experiment import build
 from instil.experiment.bench import Bench
 from instil.experiment.teachers import school
 from instil.export.student import load_student
+from instil.files.checksums import DamagedFileError
 from instil.networks.factory import code_of
 from instil.recipe import fingerprint, label_goals
 from instil.recipe.sections import Model, TeacherModel

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from instil.atomic import atomic
 from instil.core import Batch, Net, closest
 from instil.data.tokenizers import CONTROL, PRE, UNUSED, USER_DEFINED
 from instil.export.transformers import TOLERANCE, difference, standard
+from instil.files.atomic import atomic
 from instil.networks.gguf import MISSING, NAMES, gguf
 
 ROUNDING = {"f32": 0.0, "f16": 5e-4, "q8_0": 5e-3, "q4_0": 0.13}

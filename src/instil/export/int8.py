@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from instil.atomic import atomic
 from instil.core import Batch
 from instil.export.session import Session, arrays
+from instil.files.atomic import atomic
 
 OPERATIONS = ["Conv", "Gemm", "MatMul"]
 """Where the arithmetic is; the rest (norms, gates, sums) loses accuracy in int8 and gains no time."""

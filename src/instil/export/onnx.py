@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from instil.atomic import atomic
 from instil.core import Batch, Net, size
 from instil.export.latency import resized
 from instil.export.onnx_labels import label_file
 from instil.export.session import Session, arrays
+from instil.files.atomic import atomic
 
 TOLERANCE = 1e-4
 """Largest difference between the two runtimes' logits, as a share of the largest logit."""

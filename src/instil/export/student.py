@@ -11,9 +11,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from instil.atomic import atomic
-from instil.checksums import NO_DIGEST, TENSORS_KEY, DamagedFileError, check_tensors, seal_tensors
 from instil.core import as_net, closest
+from instil.files.atomic import atomic
+from instil.files.checksums import (
+    NO_DIGEST,
+    TENSORS_KEY,
+    DamagedFileError,
+    check_tensors,
+    seal_tensors,
+)
 
 TIED = "instil.tied"
 RESERVED = ("format", TIED, TENSORS_KEY)

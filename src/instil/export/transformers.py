@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from instil.atomic import make_readable
 from instil.core import Batch, Net, dry
 from instil.data.tokenizers import Learned
+from instil.files.atomic import make_readable
 from instil.students.low_rank import LowRank
 
 TOLERANCE = 1e-4

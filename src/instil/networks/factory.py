@@ -12,10 +12,10 @@ from typing import Any
 from torch import nn
 
 from instil import networks
+from instil.catalogue.user_code import UntrustedCode, declared_models, user_function
 from instil.core import closest
 from instil.networks.inputs import input_of, timm_input, torchvision_input
 from instil.networks.weights import load_weights
-from instil.user_code import UntrustedCode, declared_models, user_function
 
 __all__ = ["build", "input_of", "load_weights", "network_names"]
 

@@ -9,9 +9,10 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from instil import catalogue
+from instil.catalogue.signatures import plain
 from instil.engine import optimizer_named
 from instil.recipe.errors import Place, RecipeError, join, problems
-from instil.recipe.options import check, plain
+from instil.recipe.options import check
 from instil.recipe.overrides import merge
 from instil.recipe.sections import Recipe
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from instil.user_code import UntrustedCode
+from instil.catalogue.user_code import UntrustedCode
 
 NUMBERS = {"float_type", "float_parsing", "decimal_type"}
 WHOLE = {"int_type", "int_parsing", "int_from_float", "int_parsing_size"}

@@ -12,17 +12,17 @@ import yaml
 from pydantic import BaseModel
 
 from instil import catalogue
+from instil.catalogue.signatures import defaults, plain
+from instil.catalogue.user_code import UntrustedCode
 from instil.core import closest
 from instil.recipe.checking import methods, read, wrong
 from instil.recipe.errors import RecipeError, unknown
 from instil.recipe.learning_rate import default_learning_rate
-from instil.recipe.options import defaults, plain
 from instil.recipe.overrides import REPLACED, merge, override
 from instil.recipe.packaged import find_packaged, is_packaged, packaged_recipes
 from instil.recipe.renamed import renamed_keys
 from instil.recipe.sections import Recipe
 from instil.recipe.yaml_text import check_keys, read_yaml
-from instil.user_code import UntrustedCode
 
 BASELINES = ("alone",)
 MOST_REPEATS = 10_000  # of a stage; each becomes a recipe of its own

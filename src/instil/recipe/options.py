@@ -1,4 +1,4 @@
-"""Options of methods and functions: read off the signature and the docstring, checked, and made into Python values."""
+"""Options of methods and functions: validated and converted to Python values."""
 
 from __future__ import annotations
 
@@ -6,58 +6,17 @@ import dataclasses
 import functools
 import inspect
 import json
-import re
-import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.functional_validators import BeforeValidator, WrapValidator
-from torch import nn
-from typing_extensions import Doc
 
-from instil.core import Schedule, Scheme
+from instil.catalogue.signatures import is_net, parameters, plain, takes_net
+from instil.core import Schedule
 from instil.recipe.errors import Place, RecipeError, join, problems
-
-STRUCTURE = (
-    "self",
-    "student",
-    "teacher",
-    "objectives",
-    "params",
-    "observe",
-    "member_class_names",
-    "class_names",
-    "teacher_tokenizer",
-    "task_name",
-)
-"""Parameters that a recipe fills from its other sections."""
-
-
-def parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The parameters of a class or function that a recipe may set: no ``Path``, which is the recipe's folder, and networks only of a scheme."""
-    found = inspect.signature(target, eval_str=True).parameters.values()
-    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    nets = inspect.isclass(target) and issubclass(target, Scheme)
-    mine = (
-        p
-        for p in found
-        if p.kind not in variadic and p.name not in STRUCTURE and p.annotation is not Path
-    )
-    return {p.name: p for p in mine if nets or not _takes_net(p.annotation)}
-
-
-def _is_net(annotation: Any) -> bool:
-    return inspect.isclass(annotation) and issubclass(annotation, nn.Module)
-
-
-def _takes_net(annotation: Any) -> bool:
-    return _is_net(annotation) or any(
-        _takes_net(part) for part in get_args(annotation) if not isinstance(part, (str, list))
-    )
 
 
 def check(
@@ -93,11 +52,6 @@ def check(
     return {option: getattr(checked, f"option_{option}") for option in options}
 
 
-def plain(value: Any) -> Any:
-    """What JSON cannot hold, as data or text."""
-    return dataclasses.asdict(value) if isinstance(value, Schedule) else str(value)
-
-
 @functools.cache
 def _model(target: Callable[..., Any], schedules: bool) -> type[BaseModel]:
     """A pydantic model with a field for each option; the prefix keeps options such as ``copy`` apart from pydantic's own attributes."""
@@ -122,9 +76,9 @@ def _with_models(annotation: Any) -> Any:
     """``annotation`` with the section that describes a network in the place of networks."""
     from instil.recipe.sections import Model
 
-    if not _takes_net(annotation):
+    if not takes_net(annotation):
         return annotation
-    if _is_net(annotation):
+    if is_net(annotation):
         return Annotated[
             Model,
             BeforeValidator(lambda given: {"model": given} if isinstance(given, str) else given),
@@ -163,93 +117,3 @@ def _number_or_schedule(value: Any, number: Callable[[Any], Any]) -> Any:
 
 SCHEDULED = WrapValidator(_number_or_schedule)
 """Beside a type that takes a float: lets a schedule with both ends of that type stand in its place."""
-
-
-def defaults(target: Callable[..., Any]) -> dict[str, Any]:
-    """The defaults of the options that have one, as plain data."""
-    return {
-        name: _default(p.default)
-        for name, p in parameters(target).items()
-        if p.default is not inspect.Parameter.empty
-    }
-
-
-def described(target: Callable[..., Any]) -> list[dict[str, Any]]:
-    """Name, type, default and description of each option; the description is the docstring's sentence that names ``option``."""
-    return [
-        {
-            "name": name,
-            "type": type_text(p.annotation),
-            "default": _default(p.default),
-            "description": _documented(p.annotation) or _text(name, target),
-        }
-        for name, p in parameters(target).items()
-    ]
-
-
-def _documented(annotation: Any) -> str:
-    """Text of the ``Doc`` in an annotation; empty where it has none."""
-    parts = get_args(annotation) if get_origin(annotation) is Annotated else ()
-    return next((part.documentation for part in parts if isinstance(part, Doc)), "")
-
-
-def _default(value: Any) -> Any:
-    """A default as JSON can hold it; None where there is none."""
-    if value is inspect.Parameter.empty:
-        return None
-    if isinstance(value, Schedule):
-        return plain(value)
-    return json.loads(json.dumps(value, default=str))
-
-
-def _text(option: str, target: Callable[..., Any]) -> str:
-    """The sentence about ``option`` in the docstring of the class, of the loss function beside it, or of a class that it is built on."""
-    module = sys.modules.get(target.__module__)
-    losses = [
-        value
-        for name, value in vars(module).items()
-        if name.endswith("_loss")
-        and inspect.isfunction(value)
-        and value.__module__ == target.__module__
-    ]
-    for source in (target, *losses, *getattr(target, "__mro__", ())):
-        for paragraph in inspect.cleandoc(_own_doc(source)).split("\n\n"):
-            for sentence in re.split(r"(?<=[.;])\s+(?=[A-Z`])", " ".join(paragraph.split())):
-                if f"``{option}``" in sentence:
-                    return re.sub(rf"^``{option}``:\s*", "", sentence).rstrip(".;")
-    return ""
-
-
-def _own_doc(source: Any) -> str:
-    """The docstring of a function, or of a class without those that it inherits."""
-    text = vars(source).get("__doc__") if inspect.isclass(source) else source.__doc__
-    return text or ""
-
-
-def type_text(annotation: Any) -> str:
-    """An annotation as a reader would write it."""
-    if annotation is inspect.Parameter.empty or annotation is Any:
-        return "any"
-    if annotation is None or annotation is type(None):
-        return "null"
-    origin, parts = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        bounds = [
-            f"{sign} {getattr(m, key):g}"
-            for m in parts[1:]
-            for key, sign in _SIGNS.items()
-            if hasattr(m, key)
-        ]
-        return " ".join([type_text(parts[0]), *bounds])
-    if _is_net(annotation):
-        return "network"
-    if origin is Literal:
-        return " | ".join(repr(part) for part in parts)
-    if origin in (typing.Union, types.UnionType):
-        return " | ".join(type_text(part) for part in parts if part is not Schedule)
-    if origin is not None and inspect.isclass(origin):
-        return f"{origin.__name__}[{', '.join('...' if part is Ellipsis else type_text(part) for part in parts)}]"
-    return getattr(annotation, "__name__", str(annotation))
-
-
-_SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}

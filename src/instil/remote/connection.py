@@ -10,7 +10,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from instil.printable import printable
+from instil.files.printable import printable
 from instil.remote.exchange import Exchanges, TooLarge, Undecodable, urllib3
 
 AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504, 529})

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from instil.atomic import atomic
+from instil.files.atomic import atomic
 from instil.remote.connection import Refused
 from instil.remote.server import Completion, Server
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from instil.atomic import atomic
+from instil.files.atomic import atomic
 from instil.report import curves, evidence, mistakes, plots, quality, svg, tables, text, trust
 from instil.report.continuations import continuations
 from instil.report.legend import legend

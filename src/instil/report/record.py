@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from instil.checksums import JSON_KEY, DamagedFileError, read_json_with_checksum
+from instil.files.checksums import JSON_KEY, DamagedFileError, read_json_with_checksum
 
 ARMS = ("teacher", "alone", "label_smoothing", "pseudo_labels", "distilled")
 SIDE = (

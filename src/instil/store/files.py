@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from instil.atomic import atomic
-from instil.checksums import BLOCK_BYTES, DamagedFileError, check_sha256
+from instil.files.atomic import atomic
+from instil.files.checksums import BLOCK_BYTES, DamagedFileError, check_sha256
 from instil.store.manifest import StoredFile
 from instil.store.outputs import Tensors
 

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 import fsspec  # type: ignore[import-untyped]
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from instil.atomic import atomic
-from instil.checksums import json_with_checksum, parse_json_with_checksum
+from instil.files.atomic import atomic
+from instil.files.checksums import json_with_checksum, parse_json_with_checksum
 from instil.store.outputs import check_description
 
 FORMAT: Literal[2] = 2

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, Outputs
-from instil.tasks.classes import ClassTask
+from instil.tasks.bases.classes import ClassTask
 
 
 def call(

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Card, Outputs, full
+from instil.tasks.bases.scores import scores
+from instil.tasks.bases.task import Evaluation, Task
 from instil.tasks.classification import checked_images, prepared
-from instil.tasks.scores import scores
-from instil.tasks.task import Evaluation, Task
 
 
 def call(

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Card, Outputs, full
+from instil.tasks.bases.scores import LARGEST_CONFUSION
+from instil.tasks.bases.task import Evaluation, Task
 from instil.tasks.classification import prepared
-from instil.tasks.scores import LARGEST_CONFUSION
-from instil.tasks.task import Evaluation, Task
 
 THEIRS = {"image_embeds": "image_embedding", "text_embeds": "text_embedding"}
 """What transformers calls the embeddings."""

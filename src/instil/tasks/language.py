@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Card, Objective, Objectives, Outputs, full
-from instil.tasks.causal_model import call, chunked_logits, require_causal
-from instil.tasks.continuations import texts_after_prompts
-from instil.tasks.task import Evaluation, Task
+from instil.tasks.bases.causal_model import call, chunked_logits, require_causal
+from instil.tasks.bases.continuations import texts_after_prompts
+from instil.tasks.bases.task import Evaluation, Task
 
 CAUSAL_TOKENS = 8
 """Tokens of the row on which a model is tested to be causal."""

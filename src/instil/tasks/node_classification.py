@@ -7,7 +7,7 @@ import inspect
 from torch import nn
 
 from instil.core import Batch, Card, Outputs
-from instil.tasks.classes import ClassTask
+from instil.tasks.bases.classes import ClassTask
 
 
 def call(model: nn.Module, batch: Batch) -> Outputs:

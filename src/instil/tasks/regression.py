@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Card, LabelObjective, Objective, Objectives, full
+from instil.tasks.bases.task import Evaluation, Task
 from instil.tasks.classification import Classification, call
-from instil.tasks.task import Evaluation, Task
 
 
 class Regression(Classification):

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Card, Outputs, full
+from instil.tasks.bases.task import Evaluation, Task
 from instil.tasks.classification import checked_images, prepared
-from instil.tasks.task import Evaluation, Task
 
 
 def call(

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Card, Objective, Objectives, Outputs, full
+from instil.tasks.bases.task import Evaluation, Task
 from instil.tasks.classification import asks
-from instil.tasks.task import Evaluation, Task
 
 SCALE = 20.0
 """What cosines are multiplied with in a contrast of pairs, as in sentence-transformers."""

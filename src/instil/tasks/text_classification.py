@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, Outputs
-from instil.tasks.classes import ClassTask
+from instil.tasks.bases.classes import ClassTask
 from instil.tasks.classification import asks
 
 ROLES = ("logits", "hidden_states", "attentions", "embedding")

@@ -1,0 +1,170 @@
+"""Options of methods and functions, read from their signatures."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import re
+import sys
+import types
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from torch import nn
+from typing_extensions import Doc
+
+from instil.core import Schedule, Scheme
+
+STRUCTURE = (
+    "self",
+    "student",
+    "teacher",
+    "objectives",
+    "params",
+    "observe",
+    "member_class_names",
+    "class_names",
+    "teacher_tokenizer",
+    "task_name",
+)
+"""Parameters that a recipe fills from its other sections."""
+
+VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+BOUND_SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+
+
+def parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Return the parameters of a class or function that a recipe may set.
+
+    A parameter of type ``Path`` is the recipe's folder and is left out. Networks are options of
+    schemes only.
+    """
+    accepts_nets = inspect.isclass(target) and issubclass(target, Scheme)
+    options = {}
+    for name, parameter in inspect.signature(target, eval_str=True).parameters.items():
+        is_structure = name in STRUCTURE or parameter.annotation is Path
+        if parameter.kind in VARIADIC or is_structure:
+            continue
+        if accepts_nets or not takes_net(parameter.annotation):
+            options[name] = parameter
+    return options
+
+
+def is_net(annotation: Any) -> bool:
+    """Whether an annotation is a class of networks."""
+    return inspect.isclass(annotation) and issubclass(annotation, nn.Module)
+
+
+def takes_net(annotation: Any) -> bool:
+    """Whether an annotation is a class of networks, or a container or union with one."""
+    if is_net(annotation):
+        return True
+    parts = (part for part in get_args(annotation) if not isinstance(part, (str, list)))
+    return any(takes_net(part) for part in parts)
+
+
+def plain(value: Any) -> Any:
+    """Convert a value that JSON cannot hold to data or text."""
+    return dataclasses.asdict(value) if isinstance(value, Schedule) else str(value)
+
+
+def defaults(target: Callable[..., Any]) -> dict[str, Any]:
+    """Return the defaults of the options that have one, as plain data."""
+    return {
+        name: _json_default(parameter.default)
+        for name, parameter in parameters(target).items()
+        if parameter.default is not inspect.Parameter.empty
+    }
+
+
+def described(target: Callable[..., Any]) -> list[dict[str, Any]]:
+    """Return name, type, default and description of each option.
+
+    The description is the text of the ``Doc`` in the option's annotation.
+    """
+    return [
+        {
+            "name": name,
+            "type": type_text(parameter.annotation),
+            "default": _json_default(parameter.default),
+            "description": _documented(parameter.annotation) or _sentence(name, target),
+        }
+        for name, parameter in parameters(target).items()
+    ]
+
+
+def _documented(annotation: Any) -> str:
+    """Return the text of the ``Doc`` in an annotation, also inside a union; empty without one."""
+    if get_origin(annotation) is Annotated:
+        for part in get_args(annotation)[1:]:
+            if isinstance(part, Doc):
+                return part.documentation
+    if get_origin(annotation) in (typing.Union, types.UnionType, Annotated):
+        texts = (_documented(part) for part in get_args(annotation))
+        return next((text for text in texts if text), "")
+    return ""
+
+
+def _json_default(value: Any) -> Any:
+    if value is inspect.Parameter.empty:
+        return None
+    if isinstance(value, Schedule):
+        return plain(value)
+    return json.loads(json.dumps(value, default=str))
+
+
+def _sentence(option: str, target: Callable[..., Any]) -> str:
+    """Return the sentence about an option in the docstring of a class, its loss, or its bases."""
+    module = sys.modules.get(target.__module__)
+    losses = [
+        value
+        for name, value in vars(module).items()
+        if name.endswith("_loss")
+        and inspect.isfunction(value)
+        and value.__module__ == target.__module__
+    ]
+    for source in (target, *losses, *getattr(target, "__mro__", ())):
+        for paragraph in inspect.cleandoc(_own_doc(source)).split("\n\n"):
+            for sentence in re.split(r"(?<=[.;])\s+(?=[A-Z`])", " ".join(paragraph.split())):
+                if f"``{option}``" in sentence:
+                    return re.sub(rf"^``{option}``:\s*", "", sentence).rstrip(".;")
+    return ""
+
+
+def _own_doc(source: Any) -> str:
+    text = vars(source).get("__doc__") if inspect.isclass(source) else source.__doc__
+    return text or ""
+
+
+def type_text(annotation: Any) -> str:
+    """Return an annotation as text for readers, such as ``float > 0`` or ``int | null``."""
+    if annotation is inspect.Parameter.empty or annotation is Any:
+        return "any"
+    if annotation is None or annotation is type(None):
+        return "null"
+    if is_net(annotation):
+        return "network"
+    origin = get_origin(annotation)
+    parts = get_args(annotation)
+    if origin is Annotated:
+        return " ".join([type_text(parts[0]), *_bounds(parts[1:])])
+    if origin is Literal:
+        return " | ".join(repr(part) for part in parts)
+    if origin in (typing.Union, types.UnionType):
+        return " | ".join(type_text(part) for part in parts if part is not Schedule)
+    if origin is not None and inspect.isclass(origin):
+        names = ["..." if part is Ellipsis else type_text(part) for part in parts]
+        return f"{origin.__name__}[{', '.join(names)}]"
+    return getattr(annotation, "__name__", str(annotation))
+
+
+def _bounds(metadata: tuple[Any, ...]) -> list[str]:
+    return [
+        f"{sign} {getattr(bound, name):g}"
+        for bound in metadata
+        for name, sign in BOUND_SIGNS.items()
+        if hasattr(bound, name)
+    ]

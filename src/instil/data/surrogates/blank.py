@@ -1,0 +1,16 @@
+"""Nothing: for schemes that make the images which they learn from."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from instil.core import Batch, size
+from instil.data.surrogate_images import Maker
+
+
+class Blank(Maker):
+    """Black images of the right shape."""
+
+    def __call__(self, moment: Batch, shape: tuple[int, int, int]) -> Tensor:
+        return torch.zeros(1, *shape).expand(size(moment), -1, -1, -1)

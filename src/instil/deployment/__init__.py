@@ -1,0 +1,1 @@
+"""The student of a finished run: loading, prediction and export."""

@@ -1,0 +1,148 @@
+"""The shipped student, asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor
+
+from instil import catalogue
+from instil import recipe as recipes
+from instil.core import Net, dry
+from instil.data.samples import Facts
+from instil.deployment.image_inputs import as_images
+from instil.experiment import build
+from instil.export.student import load_student, read_description
+from instil.recipe.sections import Recipe
+from instil.tasks.classification import Classification
+
+
+class Student:
+    """A distilled student: ``student(images)`` gives probabilities, ``student.predict(images)`` class names.
+
+    Of other tasks it is asked with their input (``input_ids``), or with a batch where they have several.
+    """
+
+    def __init__(
+        self, net: Net, classes: tuple[str, ...], kind: str, recipe: Recipe, shape: tuple[int, ...]
+    ):
+        self.net, self.classes, self.kind, self.recipe, self.shape = (
+            net,
+            classes,
+            kind,
+            recipe,
+            shape,
+        )
+        self.task = catalogue.find("task", recipe.task.name)(kind)
+
+    def __call__(self, inputs: Any) -> Tensor:
+        """Probabilities (N, C), or (N, H, W, C) of pixels; of a regression its outputs (N, D).
+
+        Args:
+            inputs: images (N, C, H, W) as a tensor or array, uint8 or float in [0, 1], arrays
+                (N, H, W, C), picture files, PIL images or a list of these; other tasks take their
+                input or a batch. Images are resized and normalised as the student expects them.
+
+        Raises:
+            ValueError: for other inputs than those of the task, and for a task without classes,
+                whose ``net`` takes a batch.
+        """
+        if self.task.inputs == ("image",) and not isinstance(inputs, Mapping):
+            resized = isinstance(self.task, Classification)
+            inputs = as_images(inputs, self.shape[0], self._size if resized else None)
+        if "logits" not in self.task.roles:
+            raise ValueError(
+                f"a student of {self.task.title} gives {' and '.join(self.task.roles)}, no classes; ask its net: student.net(batch)"
+            )
+        with dry(self.net):
+            logits: Tensor = self.net(self.task.asked(inputs, self.shape))["logits"].float()
+        return (
+            logits
+            if self.kind == "real"
+            else logits.softmax(-1)
+            if self.kind == "single"
+            else logits.sigmoid()
+        )
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        """Height and width of the images that it was trained on."""
+        return self.shape[1], self.shape[2]
+
+    def predict(self, inputs: Any) -> list[Any]:
+        """The likeliest class of each sample; where it may have several, the list of them; of pixels, the class numbers (H, W) of each image.
+
+        Of a regression, each sample's outputs by their names.
+        """
+        probability = self(inputs)
+        if self.kind == "real":
+            return [dict(zip(self.classes, row, strict=True)) for row in probability.tolist()]
+        if probability.ndim > 2:
+            return list(probability.argmax(-1))
+        if self.kind == "single":
+            return [self.classes[number] for number in probability.argmax(-1).tolist()]
+        return [
+            [name for name, p in zip(self.classes, row, strict=True) if p > 0.5]
+            for row in probability.tolist()
+        ]
+
+
+class Description(BaseModel):
+    """What a student's file says about the student beside its weights."""
+
+    model_config = ConfigDict(strict=False, allow_inf_nan=False)
+
+    classes: list[str]
+    facts: dict[str, int | float | str | bool | list[int] | list[str] | None]
+    shape: list[int]
+    kind: str
+
+
+def load(run: Path | str, *, trust_code: bool = False) -> Student:
+    """Load the student that a run ships, in eval mode on the CPU.
+
+    Nothing of the folder is executed unless ``trust_code`` is set: a run folder from somebody else
+    is data. A student that is built by a function of the user's, or a recipe with ``imports``, needs
+    it.
+
+    Args:
+        run: the run folder.
+        trust_code: execute the modules that the run's recipe names.
+
+    Returns:
+        The student.
+
+    Raises:
+        FileNotFoundError: if the folder holds no student.
+        UntrustedCode: if code of the folder would be executed without ``trust_code``.
+        ValueError: if a file of the run is damaged.
+    """
+    path = Path(run) / "student.safetensors"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{run} has no student.safetensors: it is no run folder, or its run is not complete"
+        )
+    recipe = recipes.load(Path(run), trust_code=trust_code)
+    about = _description(path)
+    facts: Facts = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in about.facts.items()
+    }
+    net = build.bare_net(recipe, facts, about.shape, trust_code)
+    load_student(net, path)
+    return Student(net.eval(), tuple(about.classes), about.kind, recipe, tuple(about.shape))
+
+
+def _description(path: Path) -> Description:
+    try:
+        return Description.model_validate(read_description(path))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ValueError(
+            f"{path}: the description of the student is damaged. {place}: {first['msg']}."
+            " Take an undamaged copy, or run the recipe again"
+        ) from error

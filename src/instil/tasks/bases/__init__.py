@@ -1,0 +1,1 @@
+"""Base classes of tasks, and the metrics that they share."""

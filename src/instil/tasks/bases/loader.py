@@ -1,0 +1,116 @@
+"""A user's own loader, with its batches in the form that a task reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from instil.core import UNLABELLED, Batch, Net, dry
+from instil.tasks.bases.task import Task, moved
+
+
+class TaskLoader:
+    """Batches of ``loader`` as dicts that ``task`` reads; the first one is checked against the student.
+
+    Attributes of the loader, such as ``generator`` and ``set_epoch``, stay reachable.
+
+    Args:
+        loader: yields dicts, or tuples named by ``names``.
+        task: decides on keys, dtypes and labels.
+        student: tells the number of classes.
+        names: of the values of a tuple; by default those of the task.
+    """
+
+    def __init__(
+        self, loader: Iterable[Any], task: Task, student: Net, names: Sequence[str] | None = None
+    ) -> None:
+        self.loader, self.task, self.student = loader, task, student
+        self.names = tuple(names or task.names)
+        self.num_classes: int | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "loader":  # while a copy or an unpickled one has no attributes yet
+            raise AttributeError(name)
+        return getattr(self.loader, name)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for item in self.loader:
+            batch = self.task.adapted(self._named(item))
+            if self.num_classes is None:
+                self.task.check_inputs(batch)
+                if "label" in batch:
+                    self.task.check_data(batch)
+                self.num_classes = self._count_classes(batch)
+                self._check_labels(batch)
+            elif "label" in batch and batch["label"].device.type == "cpu":
+                # On an accelerator the check would wait for the device in every step.
+                self._check_labels(batch)
+            yield batch
+
+    def sample(self, model: nn.Module) -> Batch:
+        """First batch on the device of ``model``; the random state stays as it was."""
+        generator = getattr(self.loader, "generator", None)
+        state = generator.get_state() if isinstance(generator, torch.Generator) else None
+        with dry(nn.Module()):
+            item = next(iter(self.loader), None)
+        if isinstance(generator, torch.Generator) and state is not None:
+            generator.set_state(state)
+        if item is None:
+            raise ValueError("loader: it has no batch. Expected at least one")
+        return moved(self.task.adapted(self._named(item)), _device(model))
+
+    def _named(self, item: Any) -> Batch:
+        if isinstance(item, Mapping):
+            return dict(item)
+        values = item if isinstance(item, (tuple, list)) else (item,)
+        if len(values) > len(self.names):
+            raise ValueError(
+                f"loader: a batch has {len(values)} values. Expected a dict, or a tuple of "
+                f"{len(self.names)} ({', '.join(self.names)}). Name all values, for example "
+                f"names={(*self.names, 'index')[: len(values)]}"
+            )
+        return dict(zip(self.names, values, strict=False))
+
+    def _count_classes(self, batch: Batch) -> int:
+        with dry(self.student):
+            outputs = self.student(moved(batch, _device(self.student)))
+        logits = outputs.get("logits")
+        return logits.shape[-1] if isinstance(logits, Tensor) else 0
+
+    def _check_labels(self, batch: Batch) -> None:
+        label = batch.get("label")
+        classes = self.num_classes or 0
+        if not isinstance(label, Tensor) or label.is_floating_point() or classes < 2:
+            return
+        known = label != UNLABELLED
+        if "valid" in batch and batch["valid"].shape == label.shape:
+            known = known & batch["valid"]
+        wrong = label[known & ((label < 0) | (label >= classes))]
+        if len(wrong):
+            raise ValueError(
+                f"loader: label {int(wrong[0])} is no class of the student, which gives {classes} "
+                f"logits. Expected 0 to {classes - 1}, or {UNLABELLED} for no label, got "
+                f"{int(wrong.min())} to {int(wrong.max())}. {self.task.label_hint}".rstrip()
+            )
+
+
+class SizedTaskLoader(TaskLoader):
+    """A ``TaskLoader`` of a loader that knows its length."""
+
+    def __len__(self) -> int:
+        return len(self.loader)  # type: ignore[arg-type]
+
+
+def task_loader(
+    loader: Iterable[Any], task: Task, student: Net, names: Sequence[str] | None = None
+) -> TaskLoader:
+    """Wrap a user's loader for ``task``; with a length only if ``loader`` has one."""
+    kind = SizedTaskLoader if isinstance(loader, Sized) else TaskLoader
+    return kind(loader, task, student, names)
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))

@@ -1,0 +1,177 @@
+"""The shipped student, asked: it answers as the arm that was trained, in its own class names, about images such as it knows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import instil
+from instil.data.sources.digits import digits
+from instil.experiment import build
+from instil.experiment.bench import Bench
+from instil.export.student import load_student
+from tests.experiment.small import recipe, result, run_of
+
+CNN = {"model": "cnn", "options": {"width": 3}, "input": {"size": 8, "mean": [0.3], "std": [0.4]}}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("predict") / "run"
+    run_of(recipe("baselines=[]", student=CNN), out)
+    return out
+
+
+def test_it_answers_as_the_arm_that_is_shipped(run: Path) -> None:
+    bench = Bench.of(recipe(student=CNN))
+    net = build.net(bench.recipe.student, bench, "student")
+    load_student(net, run / "checkpoint" / f"distilled-{result(run)['shipped_seed']}.safetensors")
+    image = digits().test.image[:7]
+    with torch.no_grad():
+        expected = net.eval()({"image": image})["logits"].softmax(-1)
+    student = instil.load(run)
+    torch.testing.assert_close(student(image), expected, rtol=0, atol=0)
+    assert student.predict(image) == [str(number) for number in expected.argmax(-1).tolist()]
+    assert not student(image).requires_grad
+
+
+def test_its_accuracy_is_the_one_in_the_result(run: Path) -> None:
+    found, student, test = result(run), instil.load(str(run)), digits().test
+    right = student(test.image).argmax(-1) == test.label
+    place = found["seeds"].index(found["shipped_seed"])
+    assert right.double().mean().item() == pytest.approx(
+        found["distilled"]["accuracy"]["values"][place]
+    )
+
+
+def test_bytes_and_fractions_and_halves(run: Path) -> None:
+    student = instil.load(run)
+    whole = torch.randint(0, 256, (4, 1, 8, 8), dtype=torch.uint8)
+    torch.testing.assert_close(student(whole), student(whole / 255))
+    torch.testing.assert_close(student(whole), student((whole / 255).double()))
+    torch.testing.assert_close(student(whole), student((whole / 255).half()), atol=1e-2, rtol=0)
+    assert student(whole[:1]).shape == (1, 10)
+    assert student(whole[:0]).shape == (0, 10)
+
+
+def test_images_of_another_size_are_resized_to_those_it_was_trained_on(run: Path) -> None:
+    student = instil.load(run)
+    image = torch.rand(2, 1, 20, 12)
+    small = torch.nn.functional.interpolate(image, (8, 8), mode="bilinear", antialias=True)
+    torch.testing.assert_close(student(image), student(small.clamp(0, 1)))
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.rand(8, 8), r"images must have the shape \(N, 1, H, W\), not \(8, 8\)"),
+        (torch.rand(1, 8, 8), r"images must have the shape \(N, 1, H, W\), not \(1, 8, 8\)"),
+        (torch.rand(2, 3, 8, 8), r"images must have the shape \(N, 1, H, W\), not \(2, 3, 8, 8\)"),
+        (
+            torch.rand(2, 1, 8, 8) * 255,
+            r"images must be uint8, or floating point in \[0, 1\], not float32",
+        ),
+        (
+            torch.full((2, 1, 8, 8), float("nan")),
+            r"images must be uint8, or floating point in \[0, 1\], not float32",
+        ),
+        (
+            torch.ones(2, 1, 8, 8, dtype=torch.int64),
+            r"images must be uint8, or floating point in \[0, 1\], not int64",
+        ),
+    ],
+)
+def test_other_images_are_refused(images: torch.Tensor, message: str, run: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        instil.load(run)(images)
+
+
+def test_arrays_files_and_pil_images(run: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    student = instil.load(run)
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8), dtype=np.uint8)
+    expected = student(torch.from_numpy(pixels)[:, None])
+    paths = [tmp_path / f"{row}.png" for row in range(3)]
+    pictures = [Image.fromarray(image) for image in pixels]
+    for picture, path in zip(pictures, paths, strict=True):
+        picture.save(path)
+    for inputs in (
+        pixels[:, None],
+        pixels[..., None],
+        pixels,
+        paths,
+        [str(path) for path in paths],
+        pictures,
+        list(pixels),
+    ):
+        assert torch.equal(student(inputs), expected)
+    for one in (str(paths[1]), paths[1], pictures[1], pixels[1], pixels[1][..., None]):
+        torch.testing.assert_close(student(one), expected[1:2])
+        assert student.predict(one) == student.predict(torch.from_numpy(pixels[1])[None, None])
+
+
+def test_files_of_another_size_are_resized_as_a_folder_does(run: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    large = np.random.default_rng(0).integers(0, 256, (20, 12, 3), dtype=np.uint8)
+    path = tmp_path / "large.png"
+    Image.fromarray(large).save(path)
+    small = Image.fromarray(large).convert("L").resize((8, 8), Image.Resampling.BILINEAR)
+    student = instil.load(run)
+    torch.testing.assert_close(student(path), student(np.array(small)))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "error", "message"),
+    [
+        (np.zeros((2, 3, 8, 8), np.uint8), ValueError, r"wrong shape\. Expected \(N, 1, H, W\)"),
+        ("no/such.png", FileNotFoundError, r"there is no file no/such\.png"),
+        (3, ValueError, r"inputs: unknown type\. Expected a tensor or array .* got int"),
+        ([], ValueError, r"inputs: unknown type"),
+        (
+            [np.zeros((8, 8), np.uint8), np.zeros((9, 8), np.uint8)],
+            ValueError,
+            r"images of several sizes\. Expected one size, got \[\(1, 8, 8\), \(1, 9, 8\)\]",
+        ),
+    ],
+)
+def test_inputs_of_another_kind_are_named(
+    inputs: Any, error: type[Exception], message: str, run: Path
+) -> None:
+    with pytest.raises(error, match=message):
+        instil.load(run).predict(inputs)
+
+
+def test_a_file_that_is_no_picture(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("text")
+    with pytest.raises(ValueError, match=r"a\.png"):
+        instil.load(run).predict(tmp_path / "a.png")
+
+
+def test_asking_changes_nothing(run: Path) -> None:
+    student = instil.load(run)
+    assert not any(part.training for part in student.net.modules())
+    before = {name: value.clone() for name, value in student.net.state_dict().items()}
+    image = torch.rand(3, 1, 8, 8)
+    assert torch.equal(student(image), student(image))
+    assert all(torch.equal(value, before[name]) for name, value in student.net.state_dict().items())
+
+
+def test_the_student_of_the_last_stage(tmp_path: Path) -> None:
+    """Not that of the recipe, which a stage may replace."""
+    stages = [{}, {"student": {"model": "cnn", "options": {"width": 5}}, "teacher": "previous"}]
+    run_of(recipe("seeds=[0]", "baselines=[]", stages=stages), tmp_path / "run")
+    assert instil.load(tmp_path / "run").net.model.stages[0][0].out_channels == 5
+
+
+def test_a_folder_without_a_student(tmp_path: Path) -> None:
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"has no student\.safetensors: it is no run folder, or its run is not complete",
+    ):
+        instil.load(tmp_path)

@@ -23,7 +23,7 @@ _PLACES = {
     **dict.fromkeys(("Training", "fit"), "train"),
     "Optimization": "engine",
     "distil": "distillation",
-    "load": "predict",
+    "load": "deployment.predict",
 }
 _KINDS = (
     "scheme",

@@ -15,7 +15,7 @@ from instil.engine import Optimization, rank
 from instil.networks.inferred_taps import infer_taps
 from instil.networks.presets import taps_for
 from instil.progress import RunProgress
-from instil.schemes.offline import Offline
+from instil.schemes.offline.offline import Offline
 from instil.tasks.bases.loader import TaskLoader, task_loader
 from instil.tasks.bases.task import Task
 from instil.teachers.ensemble import Ensemble

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from instil.core import Net
 from instil.objectives.logits.forward_kl import ForwardKL
-from instil.schemes.offline import Offline
+from instil.schemes.offline.offline import Offline
 from instil.tasks.bases.causal_model import call
 from instil.tasks.language import Language
 from instil.teachers.frozen import Frozen

@@ -15,9 +15,6 @@ from instil.functional.tokens.terms import forward_kl
 from instil.generation.reader import rows_of
 from instil.generation.rollout import End, continue_texts, roll_out
 from instil.generation.sampling import sample_tokens
-from instil.objectives.heads import Signal
-from instil.objectives.token_divergence import token_divergence, vocabulary_of
-from instil.objectives.token_terms import forward_kl
 from instil.tasks.bases.peak_memory import Held
 
 JUDGED, SHOWN, LENGTH = 16, 4, 32

@@ -56,6 +56,7 @@ from instil.schemes.data_free.dfad import DFAD
 from instil.schemes.data_free.dfq import DFQ
 from instil.schemes.data_free.fast_data_free import FastDataFree
 from instil.schemes.data_free.zskt import ZSKT
+from instil.schemes.filter_kd import FilterKD
 from instil.schemes.language.distillm import DistiLLM
 from instil.schemes.language.distillm2 import DistiLLM2
 from instil.schemes.language.minillm import MiniLLM

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from instil import catalogue
 from instil.core import Net
 from instil.data.aligned import read_by_teacher
 from instil.data.samples import Samples

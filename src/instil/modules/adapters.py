@@ -39,11 +39,6 @@ class Adapter(nn.Module):
         return self.words
 
 
-def adapter(student: Tensor, teacher: Tensor) -> Adapter:
-    """The module that takes stages like ``student`` to the shape of ``as_map(teacher)``; without parameters where the channels agree."""
-    return Adapter(student, teacher)
-
-
 def like(module: nn.Module, values: Tensor) -> Tensor:
     """``values`` in the precision of the module's parameters."""
     parameter = next(module.parameters(), None)

@@ -9,22 +9,23 @@ from instil.core import full
 from instil.functional.phi_standard import SMALLEST_DEVIATION, phi_s_rotation
 
 
-class Statistics(nn.Module):
-    """What a teacher's tokens go through, by their mean and spread: those of a dry batch, until ``settle`` is given the moments of many samples.
+class Normalizer(nn.Module):
+    """Normalizer of a teacher's tokens by statistics of these tokens.
 
-    Nothing of it moves in training, so that the target does not.
+    The statistics are those of a dry batch until ``load_statistics`` replaces them by statistics of
+    many samples. They are constant during training, so that the target does not move.
     """
 
     def moments(self, tokens: Tensor) -> Tensor:
         """One row that can be added up over batches: how many tokens, their sum, and the sum of their squares or products; float64."""
         raise NotImplementedError
 
-    def settle(self, moments: Tensor) -> None:
+    def load_statistics(self, moments: Tensor) -> None:
         """Take the statistics of rows of moments instead of those of the dry batch."""
         raise NotImplementedError
 
 
-class Standardization(Statistics):
+class StandardizeChannels(Normalizer):
     """Takes what is like the tokens that it knows to mean 0 and standard deviation 1 in each channel."""
 
     def __init__(self, tokens: Tensor):
@@ -34,7 +35,7 @@ class Standardization(Statistics):
         self.register_buffer("scale", like.new_zeros(width))
         self.mean: Tensor
         self.scale: Tensor
-        self.settle(self.moments(tokens))
+        self.load_statistics(self.moments(tokens))
 
     def forward(self, tokens: Tensor) -> Tensor:
         return (full(tokens) - self.mean) * self.scale
@@ -43,7 +44,7 @@ class Standardization(Statistics):
         rows = tokens.detach().flatten(0, -2).double()
         return torch.cat([rows.new_tensor([len(rows)]), rows.sum(0), rows.square().sum(0)])[None]
 
-    def settle(self, moments: Tensor) -> None:
+    def load_statistics(self, moments: Tensor) -> None:
         count, total, squares = torch.split(moments.sum(0), [1, len(self.mean), len(self.mean)])
         mean = total / count
         deviation = (squares / count - mean.square()).clamp_min(0).sqrt()
@@ -51,7 +52,7 @@ class Standardization(Statistics):
         self.scale.copy_(deviation.clamp_min(SMALLEST_DEVIATION).reciprocal())
 
 
-class Standard(Statistics):
+class PHIStandardize(Normalizer):
     """Takes what is like the tokens that it knows to mean 0 and, in every channel, variance 1."""
 
     def __init__(self, tokens: Tensor):
@@ -61,7 +62,7 @@ class Standard(Statistics):
         self.register_buffer("matrix", like.new_zeros(width, width))
         self.mean: Tensor
         self.matrix: Tensor
-        self.settle(self.moments(tokens))
+        self.load_statistics(self.moments(tokens))
 
     def forward(self, tokens: Tensor) -> Tensor:
         return (full(tokens) - self.mean) @ self.matrix.mT
@@ -72,7 +73,7 @@ class Standard(Statistics):
             None
         ]
 
-    def settle(self, moments: Tensor) -> None:
+    def load_statistics(self, moments: Tensor) -> None:
         width = len(self.mean)
         count, total, products = torch.split(moments.sum(0).cpu(), [1, width, width**2])
         covariance = (products.view(width, width) - torch.outer(total, total) / count) / (

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Batch, Outputs
-from instil.functional.pairs import Pairs, stages
+from instil.functional.pairs import Pairs, feature_levels
 from instil.modules.connectors import NORMS, Connector, Norm, require_norm
 from instil.objectives.bases.feature_objective import FeatureObjective
 
@@ -35,27 +35,28 @@ class NormedObjective(FeatureObjective):
         ), "conv 1x1 and BatchNorm" if self.couples else "conv 1x1"
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        return self.together(super().forward(student, teacher, batch))
+        return self.reduce_if_coupled(super().forward(student, teacher, batch))
 
-    def together(self, values: Tensor) -> Tensor:
+    def reduce_if_coupled(self, values: Tensor) -> Tensor:
         """One value a sample (N,) as it is, or its mean where the samples are coupled."""
         return values.mean() if self.couples else values
 
 
 class ConnectedObjective(NormedObjective):
-    """A loss of connected stages, of which a scheme uses the last beside it: it hands it back under the role ``connected``, so that it is made once.
+    """Loss of projected student features, of which a scheme also uses the last one.
 
-    A subclass gives ``compare`` of a connected stage and the teacher's. Where the samples are coupled the loss makes its own, of all that count
-    on all ranks.
+    The scheme returns the last projected features under the role "connected", so that they are
+    computed once. Where the loss couples the samples, it computes them itself from the counted
+    samples of all ranks. Subclasses define ``compare``.
     """
 
     def compare(self, connected: Tensor, teacher: Tensor) -> Tensor:
         """The loss of one pair, (N,)."""
         raise NotImplementedError
 
-    def connected(self, student: Outputs) -> Tensor:
+    def projected_stage(self, student: Outputs) -> Tensor:
         """The student's stage of the last pair, connected, in full precision under autocast too: (N, D, H, W)."""
-        stage = stages(student)[self.matched[-1][0]]
+        stage = feature_levels(student)[self.matched[-1][0]]
         device = stage.device.type
         precise = (
             torch.autocast(device, enabled=False)
@@ -70,10 +71,10 @@ class ConnectedObjective(NormedObjective):
         return self.compare(connection(student), teacher)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine, theirs = stages(student), stages(teacher)
+        mine, theirs = feature_levels(student), feature_levels(teacher)
         pairs = zip(self.adapters[:-1], self.matched[:-1], strict=True)
         terms = [self.loss(mine[i], theirs[j], made) for made, (i, j) in pairs]
-        last = student["connected"] if "connected" in student else self.connected(student)
-        return self.together(
+        last = student["connected"] if "connected" in student else self.projected_stage(student)
+        return self.reduce_if_coupled(
             torch.stack([*terms, self.compare(last, theirs[self.matched[-1][1]])]).sum(0)
         )

@@ -5,14 +5,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from instil.functional.diffusion import denoised, noised, signal
+from instil.functional.diffusion import add_noise, denoise, signal_variance
 from instil.modules.noise_model import NoiseModel
 
 
 def test_the_schedule_is_a_product_of_linear_betas() -> None:
     kept = np.cumprod([1 - (1e-4 + (0.02 - 1e-4) * n / 999) for n in range(1000)])
-    assert np.allclose(signal(torch.arange(1000)), kept, rtol=1e-10)
-    assert signal(torch.tensor([-3])) == 1
+    assert np.allclose(signal_variance(torch.arange(1000)), kept, rtol=1e-10)
+    assert signal_variance(torch.tensor([-3])) == 1
     clean, noise, time = (
         torch.randn(3, 2, 2, dtype=torch.float64),
         torch.randn(3, 2, 2, dtype=torch.float64),
@@ -20,7 +20,7 @@ def test_the_schedule_is_a_product_of_linear_betas() -> None:
     )
     for n, t in enumerate(time.tolist()):
         expected = np.sqrt(kept[t]) * clean[n].numpy() + np.sqrt(1 - kept[t]) * noise[n].numpy()
-        assert np.allclose(noised(clean, noise, time)[n], expected, rtol=1e-12)
+        assert np.allclose(add_noise(clean, noise, time)[n], expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 7])
@@ -33,11 +33,11 @@ def test_who_knows_the_noise_finds_the_clean_map(steps: int) -> None:
 
     def predict(values: Tensor, time: Tensor) -> Tensor:
         seen.append(int(time))
-        assert torch.allclose(values, noised(clean, noise, time.expand(3)), rtol=1e-9)
+        assert torch.allclose(values, add_noise(clean, noise, time.expand(3)), rtol=1e-9)
         return noise
 
     first = torch.full((3,), (steps - 1) * (1000 // (2 * steps)))
-    assert torch.allclose(denoised(noised(clean, noise, first), predict, steps), clean, rtol=1e-9)
+    assert torch.allclose(denoise(add_noise(clean, noise, first), predict, steps), clean, rtol=1e-9)
     assert seen == [n * (1000 // (2 * steps)) for n in range(steps)][::-1]
 
 

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import torch
 
-from instil.functional.noise import normal
+from instil.functional.noise import box_muller
 
 
 def test_is_normal_and_independent() -> None:
-    values = normal({"index": torch.arange(200)}, (5, 9, 3))
+    values = box_muller({"index": torch.arange(200)}, (5, 9, 3))
     assert values.shape == (200, 5, 9, 3)
     assert values.isfinite().all()
     flat = values.flatten()
@@ -17,11 +17,13 @@ def test_is_normal_and_independent() -> None:
 
 
 def test_belongs_to_the_sample_and_the_step() -> None:
-    whole = normal({"index": torch.arange(6), "step": torch.tensor(2)}, (3,))
+    whole = box_muller({"index": torch.arange(6), "step": torch.tensor(2)}, (3,))
     assert torch.equal(
-        normal({"index": torch.tensor([4, 1]), "step": torch.tensor(2)}, (3,)), whole[[4, 1]]
+        box_muller({"index": torch.tensor([4, 1]), "step": torch.tensor(2)}, (3,)), whole[[4, 1]]
     )
-    assert not torch.equal(normal({"index": torch.arange(6), "step": torch.tensor(3)}, (3,)), whole)
     assert not torch.equal(
-        normal({"index": torch.arange(6), "step": torch.tensor(2)}, (3,), salt=1), whole
+        box_muller({"index": torch.arange(6), "step": torch.tensor(3)}, (3,)), whole
+    )
+    assert not torch.equal(
+        box_muller({"index": torch.arange(6), "step": torch.tensor(2)}, (3,), salt=1), whole
     )

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from instil.functional.pairs import match, plan, stages
+from instil.functional.pairs import describe_pair, feature_levels, match_levels
 from instil.objectives.features.fitnet import FitNet
 
 
@@ -20,27 +20,31 @@ def tokens(depth: int, length: int = 197) -> list[Tensor]:
 
 
 def test_equal_pyramids_are_paired_stage_by_stage() -> None:
-    assert match(pyramid(32, 16, 8), pyramid(32, 16, 8)) == [(0, 0), (1, 1), (2, 2)]
+    assert match_levels(pyramid(32, 16, 8), pyramid(32, 16, 8)) == [(0, 0), (1, 1), (2, 2)]
 
 
 def test_the_deepest_stage_of_each_size_is_taken() -> None:
-    assert match(pyramid(32, 32, 16, 8), pyramid(32, 16, 16, 16, 8)) == [(1, 0), (2, 3), (3, 4)]
+    assert match_levels(pyramid(32, 32, 16, 8), pyramid(32, 16, 16, 16, 8)) == [
+        (1, 0),
+        (2, 3),
+        (3, 4),
+    ]
 
 
 def test_size_decides_between_pyramids_of_different_depth() -> None:
-    assert match(pyramid(16, 8), pyramid(64, 32, 16, 8)) == [(0, 2), (1, 3)]
-    assert match(pyramid(64, 32, 16, 8), pyramid(16, 8)) == [(2, 0), (3, 1)]
+    assert match_levels(pyramid(16, 8), pyramid(64, 32, 16, 8)) == [(0, 2), (1, 3)]
+    assert match_levels(pyramid(64, 32, 16, 8), pyramid(16, 8)) == [(2, 0), (3, 1)]
 
 
 def test_relative_depth_decides_where_the_size_never_changes() -> None:
-    assert match(tokens(4), tokens(12)) == [(0, 2), (1, 5), (2, 8), (3, 11)]
-    assert match(pyramid(32, 16, 8), tokens(12)) == [(0, 3), (1, 7), (2, 11)]
-    assert match(tokens(12), pyramid(32, 16, 8)) == [(3, 0), (7, 1), (11, 2)]
-    assert match(tokens(3), tokens(3)) == [(0, 0), (1, 1), (2, 2)]
+    assert match_levels(tokens(4), tokens(12)) == [(0, 2), (1, 5), (2, 8), (3, 11)]
+    assert match_levels(pyramid(32, 16, 8), tokens(12)) == [(0, 3), (1, 7), (2, 11)]
+    assert match_levels(tokens(12), pyramid(32, 16, 8)) == [(3, 0), (7, 1), (11, 2)]
+    assert match_levels(tokens(3), tokens(3)) == [(0, 0), (1, 1), (2, 2)]
 
 
 def test_one_stage_is_paired_with_the_deepest() -> None:
-    assert match(tokens(1), tokens(5)) == [(0, 4)]
+    assert match_levels(tokens(1), tokens(5)) == [(0, 4)]
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -62,7 +66,7 @@ def test_automatic_pairs_are_the_cheapest_in_order(seed: int) -> None:
         return sum(terms)
 
     least = min(cost(chosen) for chosen in itertools.combinations(range(len(many)), len(few)))
-    found = match(pyramid(*few), pyramid(*many))
+    found = match_levels(pyramid(*few), pyramid(*many))
     assert [i for i, _ in found] == list(range(len(few)))
     partners = tuple(j for _, j in found)
     assert list(partners) == sorted(set(partners))
@@ -70,7 +74,7 @@ def test_automatic_pairs_are_the_cheapest_in_order(seed: int) -> None:
 
 
 def test_given_pairs_are_taken_as_they_are() -> None:
-    assert match(pyramid(8, 4), tokens(3), [[1, 2], [0, 0]]) == [(1, 2), (0, 0)]
+    assert match_levels(pyramid(8, 4), tokens(3), [[1, 2], [0, 0]]) == [(1, 2), (0, 0)]
 
 
 @pytest.mark.parametrize(
@@ -86,18 +90,18 @@ def test_given_pairs_are_taken_as_they_are() -> None:
 )
 def test_bad_pairs_are_refused(pairs: object, says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        match(pyramid(8, 4), tokens(3), pairs)  # type: ignore[arg-type]
+        match_levels(pyramid(8, 4), tokens(3), pairs)  # type: ignore[arg-type]
 
 
 def test_one_tensor_is_one_stage() -> None:
     """KD_Lib's attention loss is zero unless the model returns a tuple."""
-    assert len(stages({"features": torch.zeros(2, 3, 4, 4)})) == 1
+    assert len(feature_levels({"features": torch.zeros(2, 3, 4, 4)})) == 1
 
 
 def test_the_plan_is_readable() -> None:
     student, teacher = torch.zeros(2, 64, 8, 8), torch.zeros(2, 256, 8, 8)
     assert (
-        plan((2, 3), student, teacher, "conv 1x1")
+        describe_pair((2, 3), student, teacher, "conv 1x1")
         == "student 2 (64x8x8) <- teacher 3 (256x8x8): conv 1x1"
     )
     fitnet = FitNet(pairs=[[1, 0]])

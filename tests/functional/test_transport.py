@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from instil.functional.transport import transport, uniform_plan
+from instil.functional.transport import sinkhorn_cost, uniform_transport_plan
 
 
 def by_hand(cost: np.ndarray, regularization: float, iterations: int) -> np.ndarray:
@@ -25,7 +25,7 @@ def test_plan_agrees_with_plain_scaling(
 ) -> None:
     cost = 2 * torch.rand(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     torch.testing.assert_close(
-        uniform_plan(cost, regularization, iterations),
+        uniform_transport_plan(cost, regularization, iterations),
         torch.tensor(by_hand(cost.numpy(), regularization, iterations)),
     )
 
@@ -39,7 +39,7 @@ def test_plan_tends_to_the_cheapest_matching() -> None:
         )
         / 5
     )
-    plan = uniform_plan(cost, 0.03, 2000)
+    plan = uniform_transport_plan(cost, 0.03, 2000)
     assert float((plan * cost).sum()) == pytest.approx(cheapest, rel=0.02)
     torch.testing.assert_close(plan.sum(0), torch.full((5,), 0.2, dtype=torch.float64))
     torch.testing.assert_close(plan.sum(1), torch.full((5,), 0.2, dtype=torch.float64))
@@ -49,7 +49,8 @@ def test_both_forms_agree_on_equal_masses() -> None:
     cost = torch.rand(4, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     equal = torch.full((4,), 0.25, dtype=torch.float64).log()
     torch.testing.assert_close(
-        transport(equal, equal, cost, 0.1, 9), (uniform_plan(cost, 0.1, 9) * cost).sum()
+        sinkhorn_cost(equal, equal, cost, 0.1, 9),
+        (uniform_transport_plan(cost, 0.1, 9) * cost).sum(),
     )
 
 
@@ -58,5 +59,5 @@ def test_opposites_are_finite_in_float32() -> None:
     cost[0, 1:] = 0
     exact = by_hand(cost.double().numpy(), 0.05, 50)
     torch.testing.assert_close(
-        uniform_plan(cost, 0.05, 50), torch.tensor(exact).float(), atol=1e-6, rtol=1e-4
+        uniform_transport_plan(cost, 0.05, 50), torch.tensor(exact).float(), atol=1e-6, rtol=1e-4
     )

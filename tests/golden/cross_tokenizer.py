@@ -10,8 +10,19 @@ from torch import Tensor
 
 from instil.core import UNLABELLED
 from instil.data.alignment import spans
-from instil.functional.tokens.dual_space import Divergence, student_space, teacher_space, through
-from instil.functional.tokens.spans import at, merged, partners, sorted_distance, span_ends
+from instil.functional.tokens.dual_space import (
+    DualSpaceDivergence,
+    frozen_head_logits,
+    student_space,
+    teacher_space,
+)
+from instil.functional.tokens.spans import (
+    aligned_positions,
+    gather_positions,
+    merge_span_log_probs,
+    sorted_distance,
+    span_ends,
+)
 from instil.objectives.logits.dskd_cma import cross_attention, token_pair_embeddings
 from instil.objectives.logits.gold import hybrid_divergence
 from instil.objectives.logits.uld import uld_loss
@@ -118,12 +129,12 @@ def spanned(case: Case, row: int) -> Pair:
         values, ids = [side.flip(0) for side in values], [side.flip(0) for side in ids]
         numbers = [number.max() - number.flip(0) for number in numbers]
     mine, theirs = (
-        merged(side[None], one[None], number[None])
+        merge_span_log_probs(side[None], one[None], number[None])
         for side, one, number in zip(values, ids, numbers, strict=True)
     )
     span, other = numbers[0][None], numbers[1][None]
     ends = span_ends(span)
-    return mine[ends], at(theirs, partners(span, other))[ends]
+    return mine[ends], gather_positions(theirs, aligned_positions(span, other))[ends]
 
 
 def hybrid_weight(case: Case, kind: str) -> float | None:
@@ -145,7 +156,7 @@ def gold(case: Case) -> Tensor:
     )
 
 
-DIVERGENCES: dict[str, Divergence] = {"js_divergence": "jsd"}
+DIVERGENCES: dict[str, DualSpaceDivergence] = {"js_divergence": "jsd"}
 
 
 def linear(case: Case, name: str, values: Tensor) -> Tensor:
@@ -192,8 +203,12 @@ def dual(
 
 
 def dskd(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
-    into_student = through(head(case, "s"), linear(case, "t2s", case["teacher.hidden_states.0"]))
-    into_teacher = through(head(case, "t"), linear(case, "s2t", case["student.hidden_states.0"]))
+    into_student = frozen_head_logits(
+        head(case, "s"), linear(case, "t2s", case["teacher.hidden_states.0"])
+    )
+    into_teacher = frozen_head_logits(
+        head(case, "t"), linear(case, "s2t", case["student.hidden_states.0"])
+    )
     return dual(case, into_student, into_teacher, case["target"])
 
 
@@ -212,7 +227,12 @@ def dskd_cma(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
     )
     attended = scores.softmax(-1) @ linear(case, "t2s", states / states.std() + said / said.std())
     back = scores.mT.softmax(-1) @ linear(case, "s2t", case["student.hidden_states.0"])
-    return dual(case, through(head(case, "s"), attended), through(head(case, "t"), back), other)
+    return dual(
+        case,
+        frozen_head_logits(head(case, "s"), attended),
+        frozen_head_logits(head(case, "t"), back),
+        other,
+    )
 
 
 ADAPTERS = {"uld": uld, "gold": gold, "dskd": dskd, "dskd_cma": dskd_cma}

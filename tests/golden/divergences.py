@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from instil.functional.tokens.terms import Side
+from instil.functional.tokens.terms import TokenDistribution
 from instil.objectives.logits.alpha_beta import alpha_beta_loss
 from instil.objectives.logits.alphanet import clipped_alpha_divergence
 from instil.objectives.logits.bdkd import bdkd_loss
@@ -62,7 +62,7 @@ def alphanet(case: Case) -> Answer:
             values = alpha_beta_loss(*sides(case), order, 1 - order, reduction="none")
             means.append(answer(case, values)[0])
         return torch.stack(means).amax(), {}
-    student, teacher = (Side(side / temperature(case)) for side in sides(case))
+    student, teacher = (TokenDistribution(side / temperature(case)) for side in sides(case))
     clip = float(case.option("iw_clip", 5.0))
     divergences, surrogates = [], []
     for name, default in (("alpha_min", -1.0), ("alpha_max", 1.0)):

@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import UNLABELLED
-from instil.functional.directions import unit
-from instil.functional.feature_maps import on_grid, positions
+from instil.functional.directions import l2_normalize
+from instil.functional.feature_maps import downsample_labels, flatten_spatial
 from instil.functional.graph import log_softmax_into
-from instil.functional.similarities import similarities
+from instil.functional.similarities import scaled_similarities
 from instil.modules.connectors import convolutions
 from instil.objectives.features.attention_transfer import attention_transfer_loss
 from instil.objectives.features.clip_feature import clip_feature_loss
@@ -81,7 +81,7 @@ def ifvd(case: Case) -> Tensor:
     """The official mean is over all positions, also those without a label, whose difference is 0."""
     target, terms = labels(case), []
     for student, teacher in case.pairs():
-        share = (on_grid(target, student.shape[2:]) != UNLABELLED).double().mean(1)
+        share = (downsample_labels(target, student.shape[2:]) != UNLABELLED).double().mean(1)
         terms.append((ifvd_loss(student, teacher, target, reduction="none") * share).mean())
     return torch.stack(terms).sum()
 
@@ -108,9 +108,11 @@ def cirkd_memory(case: Case) -> Answer:
         [source, official["0.weight"].shape[0], target], [1, 1], "batch", "plain"
     ).double()
     projector.train(case.option("bn_training", True))
-    counted = on_grid(labels(case), student.shape[2:]) != UNLABELLED
-    mine = unit(positions(torch.func.functional_call(projector, official, (student,))))[counted]
-    theirs = unit(positions(teacher))[counted]
+    counted = downsample_labels(labels(case), student.shape[2:]) != UNLABELLED
+    mine = l2_normalize(
+        flatten_spatial(torch.func.functional_call(projector, official, (student,)))
+    )[counted]
+    theirs = l2_normalize(flatten_spatial(teacher))[counted]
     terms = {}
     for name in ("pixel", "region"):
         memory = case[f"{name}_queue"][:, case[f"{name}_index"]].flatten(0, 1)
@@ -179,8 +181,8 @@ def gsp(case: Case) -> Tensor:
 
 def gcrd(case: Case) -> Tensor:
     return gcrd_loss(
-        unit(case["student.embedding"]),
-        unit(case["teacher.embedding"]),
+        l2_normalize(case["student.embedding"]),
+        l2_normalize(case["teacher.embedding"]),
         case.option("nce_T", 0.075),
     )
 
@@ -195,7 +197,7 @@ def projected(case: Case) -> tuple[Tensor, Tensor]:
     if "param.visual_proj.weight" in case:
         image = F.linear(image, case.param("visual_proj.weight"), case.param("visual_proj.bias"))
         text = F.linear(text, case.param("text_proj.weight"), case.param("text_proj.bias"))
-    return unit(image), unit(text)
+    return l2_normalize(image), l2_normalize(text)
 
 
 def scales(case: Case) -> tuple[float, float]:
@@ -229,7 +231,8 @@ def clipkd_crd(case: Case) -> Tensor:
     image, text = pair(case, "student")
     mine, theirs = scales(case)
     loss = affinity_mimicking_loss(
-        similarities(unit(image), unit(text), mine), similarities(*pair(case, "teacher"), theirs)
+        scaled_similarities(l2_normalize(image), l2_normalize(text), mine),
+        scaled_similarities(*pair(case, "teacher"), theirs),
     )
     return weighted(case, loss)
 
@@ -244,7 +247,7 @@ def clipkd_afd(case: Case) -> Tensor:
             case.param(f"{name}_fusion_proj.weight"),
             case.param(f"{name}_fusion_proj.bias"),
         )
-        fused.append(unit(F.linear(torch.cat([mine, theirs], 1), *parameters)))
+        fused.append(l2_normalize(F.linear(torch.cat([mine, theirs], 1), *parameters)))
     return weighted(
         case, augmented_feature_loss(fused[0], fused[1], case.param("fusion_logit_scale"))
     )
@@ -253,7 +256,7 @@ def clipkd_afd(case: Case) -> Tensor:
 def tinyclip(case: Case) -> Tensor:
     """Ours plus the teacher's entropy, which theirs leaves in."""
     mine, theirs = (
-        similarities(*pair(case, side), scale)
+        scaled_similarities(*pair(case, side), scale)
         for side, scale in zip(("student", "teacher"), scales(case), strict=True)
     )
     loss = affinity_mimicking_loss(mine, theirs)

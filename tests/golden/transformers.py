@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from instil.functional.ensembles import kept_teachers
+from instil.functional.ensembles import sample_teacher_mask
 from instil.functional.feature_maps import as_map
 from instil.functional.hadamard import equalizing_rotation, hadamard
 from instil.functional.hidden_states import layer_map
-from instil.modules.adapters import adapter
+from instil.modules.adapters import Adapter
 from instil.objectives.features.distilbert import distilbert_loss
 from instil.objectives.features.patient_kd import patient_kd_loss
 from instil.objectives.features.phi_s import phi_s_loss, phi_s_matrix
@@ -153,7 +153,7 @@ def vitkd(case: Case) -> Tensor:
     )
     if noise is None:
         raise NotImplementedError("tokens hidden at random, without the noise they were drawn by")
-    made = Generation(adapter(student, teacher), teacher.shape[2]).double()
+    made = Generation(Adapter(student, teacher), teacher.shape[2]).double()
     target = as_map(teacher)
     hidden = hidden_tokens(noise, ratio).view(-1, *target.shape[2:])
     named = {"mask_token": parameters["mask_token"].view(1, -1, 1, 1)} | {
@@ -291,7 +291,7 @@ def unic(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
             .bool()
         )
         noise = torch.ones_like(together).masked_scatter(others, case["drop_noise"].flatten())
-        kept = kept_teachers(together, noise, drop)
+        kept = sample_teacher_mask(together, noise, drop)
     shares = kept / kept.sum()
     outputs = (
         {"out.teacher_coefficients": shares.sum(0)} if "out.teacher_coefficients" in case else {}

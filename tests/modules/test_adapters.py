@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from instil.functional.feature_maps import as_map, comparable, resize
-from instil.modules.adapters import adapter
+from instil.functional.feature_maps import as_map, require_same_shape, resize
+from instil.modules.adapters import Adapter
 
 STAGES = {
     "map": (5, 8, 8),
@@ -45,7 +45,7 @@ def test_maps_stay_and_vectors_are_one_position() -> None:
 def test_the_students_stage_gets_the_teachers_shape(
     student: str, teacher: str, number: int
 ) -> None:
-    made = adapter(stage(student), stage(teacher))
+    made = Adapter(stage(student), stage(teacher))
     given = stage(student, number).requires_grad_()
     adapted = made(given)
     assert adapted.shape == as_map(stage(teacher, number)).shape
@@ -59,15 +59,15 @@ def test_the_students_stage_gets_the_teachers_shape(
 
 def test_nothing_is_learned_where_the_shapes_agree() -> None:
     image = stage("map")
-    made = adapter(image, torch.zeros_like(image))
+    made = Adapter(image, torch.zeros_like(image))
     assert not list(made.parameters())
     assert torch.equal(made(image), image)
     assert str(made) == "as it is"
 
 
 def test_words_say_what_is_done() -> None:
-    assert str(adapter(stage("map"), stage("small map"))) == "8x8 -> 4x4, conv 1x1"
-    assert str(adapter(stage("map"), stage("registers"))) == "as it is"
+    assert str(Adapter(stage("map"), stage("small map"))) == "8x8 -> 4x4, conv 1x1"
+    assert str(Adapter(stage("map"), stage("registers"))) == "as it is"
 
 
 def test_smaller_grids_are_averages_and_larger_ones_interpolated() -> None:
@@ -94,11 +94,11 @@ def test_smaller_grids_are_averages_and_larger_ones_interpolated() -> None:
 )
 def test_half_precision_is_raised_and_double_kept(given: torch.dtype, kept: torch.dtype) -> None:
     student, teacher = stage("map").to(given), stage("small map").to(given)
-    made = adapter(student, teacher)
+    made = Adapter(student, teacher)
     assert all(parameter.dtype == kept for parameter in made.parameters())
     assert made(student).dtype == kept
 
 
 def test_comparable_refuses_what_broadcasting_would_hide() -> None:
     with pytest.raises(ValueError, match=r"\(1, 3\) is not the teacher's, \(4, 3\)"):
-        comparable(torch.zeros(1, 3), torch.zeros(4, 3), "it")
+        require_same_shape(torch.zeros(1, 3), torch.zeros(4, 3), "it")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from instil.modules.connectors import BatchNorm, Norm, convolutions, end_of, require_norm
+from instil.modules.connectors import BatchNorm, Norm, connector_end, convolutions, require_norm
 
 
 @pytest.mark.parametrize(
@@ -50,8 +50,8 @@ def test_how_strong_a_sample_is_survives() -> None:
 
 
 def test_a_relu_stands_where_the_teacher_has_one() -> None:
-    assert end_of(torch.rand(2, 3)) == "relu"
-    assert end_of(torch.rand(2, 3) - 0.5) == "norm"
+    assert connector_end(torch.rand(2, 3)) == "relu"
+    assert connector_end(torch.rand(2, 3) - 0.5) == "norm"
 
 
 def test_unknown_norms_are_refused() -> None:

@@ -43,7 +43,7 @@ def attention_weights(strength: Tensor, temperature: float) -> Tensor:
     ].numel()
 
 
-def unit(values: Tensor) -> Tensor:
+def scaled_l2_normalize(values: Tensor) -> Tensor:
     """Vectors (..., P) of unit length; those of zeros as they are, with a finite gradient."""
     largest = values.detach().abs().amax(-1, keepdim=True)
     return F.normalize(

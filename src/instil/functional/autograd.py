@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-def with_slope(
+def with_precomputed_grad(
     function: Callable[[Tensor], tuple[Tensor, Tensor]], logits: Tensor, constant: bool = False
 ) -> Tensor:
     """What a function makes of logits (..., C), (...), where it gives the derivative (..., C) too: nothing else is kept, and one pass applies it.

@@ -10,6 +10,6 @@ def contrastive(similarity: Tensor) -> Tensor:
     return -similarity.log_softmax(1).diagonal().mean()
 
 
-def contrastive_both_ways(similarity: Tensor) -> Tensor:
+def symmetric_contrastive(similarity: Tensor) -> Tensor:
     """Mean of the contrastive losses of the rows and of the columns of (N, N)."""
     return (contrastive(similarity) + contrastive(similarity.T)) / 2

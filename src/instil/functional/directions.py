@@ -11,7 +11,7 @@ SHORTEST = 1e-6
 """A vector shorter than this has no direction: dead units must not get a gradient that their length divides."""
 
 
-def unit(values: Tensor, dim: int = -1, through_length: bool = True) -> Tensor:
+def l2_normalize(values: Tensor, dim: int = -1, through_length: bool = True) -> Tensor:
     """Vectors along ``dim`` at length 1, in full precision; one without a direction becomes zero, without a gradient.
 
     ``through_length=False``: the lengths are constants for the gradient.
@@ -33,13 +33,13 @@ def cosine(one: Tensor, two: Tensor) -> Tensor:
     )
 
 
-def products(one: Tensor, two: Tensor) -> Tensor:
+def pairwise_dot(one: Tensor, two: Tensor) -> Tensor:
     """Inner products of all rows of ``one`` (..., M, D) with all rows of ``two`` (..., K, D), in full precision under autocast too: (..., M, K)."""
     with torch.autocast(one.device.type, enabled=False):
         return full(one) @ full(two).mT
 
 
-def angles(samples: Tensor) -> Tensor:
+def angle_cosines(samples: Tensor) -> Tensor:
     """[i, j, k]: the cosine of the angle at row i of (N, D) between rows j and k; 0 where two of them are one."""
-    directions = unit(samples[None] - samples[:, None])
-    return products(directions, directions)
+    directions = l2_normalize(samples[None] - samples[:, None])
+    return pairwise_dot(directions, directions)

@@ -8,7 +8,7 @@ from torch import Tensor
 from instil.core import (
     full,
 )
-from instil.functional.autograd import with_slope
+from instil.functional.autograd import with_precomputed_grad
 from instil.functional.logits import without_target
 
 
@@ -20,25 +20,30 @@ def soft_cross_entropy(student: Tensor, teacher: Tensor) -> Tensor:
 def softened_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
     """KL(teacher || student) of the softmaxes at a temperature: logits (..., C) give (...)."""
     if teacher.requires_grad or isinstance(temperature, Tensor):
-        return kl_divergence(softened(teacher, temperature), softened(student, temperature))
-    return with_slope(
-        lambda logits: _kl_and_slope(softened(teacher, temperature), logits, temperature), student
+        return kl_divergence(
+            tempered_log_softmax(teacher, temperature), tempered_log_softmax(student, temperature)
+        )
+    return with_precomputed_grad(
+        lambda logits: _kl_and_slope(
+            tempered_log_softmax(teacher, temperature), logits, temperature
+        ),
+        student,
     )
 
 
 def kl_from(target: Tensor, student: Tensor, temperature: float = 1.0) -> Tensor:
     """KL(target || student) of log-probabilities and of the softmax of logits at a temperature, both (..., C): (...)."""
     if target.requires_grad or isinstance(temperature, Tensor):
-        return kl_divergence(target, softened(student, temperature))
-    return with_slope(lambda logits: _kl_and_slope(target, logits, temperature), student)
+        return kl_divergence(target, tempered_log_softmax(student, temperature))
+    return with_precomputed_grad(lambda logits: _kl_and_slope(target, logits, temperature), student)
 
 
 def _kl_and_slope(target: Tensor, student: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    mine, weight = softened(student, temperature), target.exp()
+    mine, weight = tempered_log_softmax(student, temperature), target.exp()
     return -expectation(weight, mine, target), _divided(mine.exp() - weight, temperature)
 
 
-def softened(logits: Tensor, temperature: float = 1.0) -> Tensor:
+def tempered_log_softmax(logits: Tensor, temperature: float = 1.0) -> Tensor:
     """Log-probabilities of logits (..., C) at a temperature, in full precision."""
     return _divided(logits, temperature).log_softmax(-1)
 
@@ -82,10 +87,10 @@ def rest_cross_entropy(
 
     def crossed(student: Tensor) -> tuple[Tensor, Tensor]:
         shares = _divided(without_target(full(teacher), target)[1], temperature).softmax(-1)
-        mine = softened(without_target(full(student), target)[1], temperature)
+        mine = tempered_log_softmax(without_target(full(student), target)[1], temperature)
         return -expectation(shares, mine), _divided(mine.exp() - shares, temperature)
 
-    return crossed(student)[0] if teacher.requires_grad else with_slope(crossed, student)
+    return crossed(student)[0] if teacher.requires_grad else with_precomputed_grad(crossed, student)
 
 
 def kl_divergence(teacher: Tensor, student: Tensor) -> Tensor:
@@ -106,4 +111,4 @@ def expectation(weight: Tensor, values: Tensor, less: Tensor | None = None) -> T
             return (values.clamp(-most, most) * weight).sum(-1), weight
         return (values - less.clamp(-most, most)).clamp_(-most, most).mul_(weight).sum(-1), weight
 
-    return with_slope(weighted, values, constant=True)
+    return with_precomputed_grad(weighted, values, constant=True)

@@ -15,7 +15,7 @@ def members(teacher: Outputs) -> tuple[Outputs, ...]:
     return found
 
 
-def side_by_side(student: Tensor, teachers: tuple[Outputs, ...]) -> Tensor:
+def stack_teacher_logits(student: Tensor, teachers: tuple[Outputs, ...]) -> Tensor:
     """Logits of K teachers as (K, ..., C). Raises ValueError where a teacher gives none, or others than the student's (..., C) in shape."""
     for number, member in enumerate(teachers):
         if "logits" not in member:
@@ -28,7 +28,7 @@ def side_by_side(student: Tensor, teachers: tuple[Outputs, ...]) -> Tensor:
     return torch.stack([full(member["logits"]) for member in teachers])
 
 
-def require_several(student: Tensor, teachers: Tensor) -> None:
+def require_teacher_stack(student: Tensor, teachers: Tensor) -> None:
     """ValueError unless the teachers' logits are (K, ..., C), K of at least one, for student logits (..., C)."""
     if teachers.shape[1:] != student.shape or not len(teachers):
         expected = f"(K, *{tuple(student.shape)}) for student logits {tuple(student.shape)}"
@@ -37,18 +37,18 @@ def require_several(student: Tensor, teachers: Tensor) -> None:
         )
 
 
-def divergences(student: Tensor, teachers: Tensor, temperature: float) -> Tensor:
+def teacher_divergences(student: Tensor, teachers: Tensor, temperature: float) -> Tensor:
     """T² KL(teacher || student) of each teacher: student logits (..., C) and teacher logits (K, ..., C) give (K, ...)."""
-    require_several(student, teachers)
+    require_teacher_stack(student, teachers)
     return softened_kl(student, teachers, temperature) * temperature**2
 
 
-def favour_small(shares: Tensor) -> Tensor:
+def inverse_share_weights(shares: Tensor) -> Tensor:
     """Weights of K teachers that sum to 1, (1 - share) / (K - 1), by shares (K, ...) that sum to 1; a teacher without others has weight 1."""
     return torch.ones_like(shares) if len(shares) == 1 else (1 - shares) / (len(shares) - 1)
 
 
-def kept_teachers(losses: Tensor, noise: Tensor, drop: float) -> Tensor:
+def sample_teacher_mask(losses: Tensor, noise: Tensor, drop: float) -> Tensor:
     """Which teachers each sample learns from, 1 or 0, by its losses (N, T): the one of the largest loss, and others where ``noise`` >= ``drop``."""
     largest = torch.nn.functional.one_hot(losses.detach().argmax(1), losses.shape[1])
     return torch.where(noise >= drop, 1, largest).to(losses.dtype)

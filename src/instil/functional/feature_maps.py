@@ -55,7 +55,7 @@ def smaller_grid(student: Tensor, teacher: Tensor, what: str) -> tuple[int, int]
     return height, width
 
 
-def comparable(student: Tensor, teacher: Tensor, what: str) -> tuple[Tensor, Tensor]:
+def require_same_shape(student: Tensor, teacher: Tensor, what: str) -> tuple[Tensor, Tensor]:
     """Both in full precision; a ValueError where their shapes differ, which broadcasting would hide."""
     if student.shape != teacher.shape:
         raise ValueError(
@@ -64,19 +64,19 @@ def comparable(student: Tensor, teacher: Tensor, what: str) -> tuple[Tensor, Ten
     return full(student), full(teacher)
 
 
-def one_grid(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+def resize_to_common(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     """Both stages as maps in full precision on the smaller grid of the two: (N, C, H, W) and (N, D, H, W)."""
     student, teacher = full(as_map(student)), full(as_map(teacher))
     height, width = (min(a, b) for a, b in zip(student.shape[2:], teacher.shape[2:], strict=True))
     return resize(student, (height, width)), resize(teacher, (height, width))
 
 
-def positions(stage: Tensor) -> Tensor:
+def flatten_spatial(stage: Tensor) -> Tensor:
     """A map (N, C, H, W) as vectors (N, H * W, C)."""
     return stage.flatten(2).mT
 
 
-def on_grid(label: Tensor, grid: Sequence[int]) -> Tensor:
+def downsample_labels(label: Tensor, grid: Sequence[int]) -> Tensor:
     """Labels (N, H, W) at the positions of a coarser grid, each that of the nearest pixel: (N, h * w)."""
     if tuple(label.shape[1:]) == tuple(grid):
         return label.flatten(1)
@@ -87,6 +87,6 @@ def on_grid(label: Tensor, grid: Sequence[int]) -> Tensor:
     )
 
 
-def patches(stage: Tensor) -> Tensor:
+def patch_tokens(stage: Tensor) -> Tensor:
     """A stage, map or tokens, as patch tokens (N, H * W, C) without class and register tokens."""
     return as_map(stage).flatten(2).mT

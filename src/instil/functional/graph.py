@@ -8,7 +8,7 @@ from torch import Tensor
 from instil.core import Batch
 
 
-def edges_of(batch: Batch) -> Tensor:
+def edge_index(batch: Batch) -> Tensor:
     """``edge_index`` (2, E), source and target of every edge. Raises ValueError where the batch has none."""
     edges: Tensor | None = batch.get("edge_index")
     if edges is None or edges.ndim != 2 or edges.shape[0] != 2:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from instil.core import Batch, Outputs, every_item_counts, full, replace_uncounted
-from instil.functional.pairs import chosen
+from instil.functional.pairs import checked_pairs
 
 Layers = Literal["uniform", "last"] | list[list[int]]
 """``uniform``, ``last``, or [[student layer, teacher layer], ...]; the first layer is 1, the embedding output 0."""
@@ -26,7 +26,7 @@ def layer_map(layers: Layers, student: int, teacher: int, first: int = 1) -> lis
         ]
     if layers == "last":
         return [(student, teacher)]
-    return chosen(
+    return checked_pairs(
         layers,
         student + 1 - first,
         teacher + 1 - first,
@@ -37,7 +37,7 @@ def layer_map(layers: Layers, student: int, teacher: int, first: int = 1) -> lis
     )
 
 
-def states(outputs: Outputs, role: str) -> tuple[Tensor, ...]:
+def layer_tensors(outputs: Outputs, role: str) -> tuple[Tensor, ...]:
     """The tensors of a role, shallow to deep; one tensor is one layer."""
     found = outputs[role]
     return (found,) if isinstance(found, Tensor) else tuple(found)
@@ -50,7 +50,7 @@ def paired_attentions(
 
     Raises ValueError where the two sides have not the same heads and tokens, or not an attention for every layer.
     """
-    mine, theirs = states(student, "attentions"), states(teacher, "attentions")
+    mine, theirs = layer_tensors(student, "attentions"), layer_tensors(teacher, "attentions")
     layers = [(i - 1, j - 1) for i, j in matched if i and j]
     for i, j in layers:
         if i >= len(mine) or j >= len(theirs):

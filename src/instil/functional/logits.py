@@ -22,11 +22,11 @@ def standardize(logits: Tensor) -> Tensor:
     """
     logits = full(logits)
     return (logits - logits.mean(-1, keepdim=True)) / (
-        deviation(logits) + STANDARD_DEVIATION_EPSILON
+        class_deviation(logits) + STANDARD_DEVIATION_EPSILON
     )
 
 
-def deviation(logits: Tensor) -> Tensor:
+def class_deviation(logits: Tensor) -> Tensor:
     """Unbiased standard deviation over the classes: (..., C) gives (..., 1). Raises ValueError for fewer than three classes."""
     if logits.shape[-1] < 3:
         raise ValueError(
@@ -41,7 +41,7 @@ def without_target(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return logits.gather(-1, index).squeeze(-1), logits.scatter(-1, index, -torch.inf)
 
 
-def reduced(values: Tensor, reduction: str, target: Tensor | None = None) -> Tensor:
+def apply_reduction(values: Tensor, reduction: str, target: Tensor | None = None) -> Tensor:
     """``mean`` or ``none`` of values, one an item; an item whose target is -100 is 0 and does not count in the mean."""
     if reduction not in ("mean", "none"):
         raise ValueError(

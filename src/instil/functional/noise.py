@@ -10,7 +10,7 @@ from torch import Tensor
 from instil.core import Batch, uniform
 
 
-def normal(batch: Batch, shape: tuple[int, ...], salt: int = 0) -> Tensor:
+def box_muller(batch: Batch, shape: tuple[int, ...], salt: int = 0) -> Tensor:
     """(N, *shape) standard normal numbers (Box-Muller) that depend on seed, step and sample alone, as ``uniform`` does; up to 5.8."""
     number = math.prod(shape)
     radius, angle = uniform(batch, 2 * ((number + 1) // 2), salt).chunk(2, 1)

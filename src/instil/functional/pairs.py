@@ -16,13 +16,13 @@ Pairs = Literal["auto"] | list[list[int]]
 """``auto``, or [[student stage, teacher stage], ...], stages counted from 0, shallow to deep."""
 
 
-def stages(outputs: Outputs) -> tuple[Tensor, ...]:
+def feature_levels(outputs: Outputs) -> tuple[Tensor, ...]:
     """The stages of ``features``, shallow to deep; one tensor is one stage."""
     features = outputs["features"]
     return (features,) if isinstance(features, Tensor) else tuple(features)
 
 
-def match(
+def match_levels(
     student: Sequence[Tensor], teacher: Sequence[Tensor], pairs: Pairs = "auto"
 ) -> list[tuple[int, int]]:
     """(student stage, teacher stage) pairs: those given, or ``auto``.
@@ -34,10 +34,10 @@ def match(
     """
     if pairs == "auto":
         return _automatic(student, teacher)
-    return chosen(pairs, len(student), len(teacher))
+    return checked_pairs(pairs, len(student), len(teacher))
 
 
-def chosen(
+def checked_pairs(
     pairs: str | list[list[int]],
     student: int,
     teacher: int,
@@ -62,7 +62,7 @@ def chosen(
     return [(mine, theirs) for mine, theirs in pairs]
 
 
-def plan(stage: tuple[int, int], student: Tensor, teacher: Tensor, how: str) -> str:
+def describe_pair(stage: tuple[int, int], student: Tensor, teacher: Tensor, how: str) -> str:
     """One pair in words: ``student 2 (64x8x8) <- teacher 3 (256x8x8): conv 1x1``."""
     mine, theirs = ("x".join(str(n) for n in tensor.shape[1:]) for tensor in (student, teacher))
     return f"student {stage[0]} ({mine}) <- teacher {stage[1]} ({theirs}): {how}"

@@ -8,7 +8,7 @@ from torch import Tensor
 from instil.core import full
 
 
-def choice_surprise(scores: Tensor) -> Tensor:
+def choice_nll(scores: Tensor) -> Tensor:
     """Minus log-probability that each is chosen before all that follow: scores (..., K) in order of rank give (..., K), the last one 0.
 
     Their sum is minus the log-probability of the ranking (Plackett 1975; Luce 1959). Scores of minus infinity at the end of the ranking are of

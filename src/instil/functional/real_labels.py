@@ -8,7 +8,7 @@ from torch import Tensor
 from instil.core import UNLABELLED, full
 
 
-def unknown(target: Tensor) -> Tensor:
+def unlabelled_mask(target: Tensor) -> Tensor:
     """True where a target says nothing: -100, or not a number."""
     return target.nan_to_num(UNLABELLED, torch.inf, -torch.inf) == UNLABELLED
 
@@ -25,6 +25,6 @@ def real_target(outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
             " (the last may be left out)" if outputs.shape[-1] == 1 else ""
         )
         raise ValueError(f"target has shape {tuple(target.shape)}; expected {expected}")
-    known = ~unknown(target)
+    known = ~unlabelled_mask(target)
     outputs = full(outputs).detach()
     return torch.where(known, target.to(outputs.dtype), outputs), known

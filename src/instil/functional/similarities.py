@@ -9,30 +9,30 @@ import torch
 from torch import Tensor
 
 from instil.core import full
-from instil.functional.directions import products
+from instil.functional.directions import pairwise_dot
 
 NEAREST = 1e-6
 """A mean distance below this is not divided by."""
 
 
-def similarities(image: Tensor, text: Tensor, scale: Tensor | float = 1.0) -> Tensor:
+def scaled_similarities(image: Tensor, text: Tensor, scale: Tensor | float = 1.0) -> Tensor:
     """``scale`` times the inner products of all images (N, D) with all texts (M, D): (N, M)."""
-    return scale * products(image, text)
+    return scale * pairwise_dot(image, text)
 
 
 def inner_products(samples: Tensor) -> Tensor:
     """[i, j]: the inner product of samples i and j (N, ...)."""
     flat = samples.flatten(1)
-    return products(flat, flat)
+    return pairwise_dot(flat, flat)
 
 
-def distances(samples: Tensor) -> Tensor:
-    """[i, j]: the Euclidean distance of samples i and j (N, ...), which coincide where ``squared_distances`` says so."""
+def pairwise_distances(samples: Tensor) -> Tensor:
+    """[i, j]: the Euclidean distance of samples i and j (N, ...), which coincide where ``pairwise_squared_distances`` says so."""
     found: Tensor = _Distances.apply(_near_the_origin(samples))
     return found
 
 
-def squared_distances(samples: Tensor) -> Tensor:
+def pairwise_squared_distances(samples: Tensor) -> Tensor:
     """[i, j]: the squared Euclidean distance of samples i and j (N, ...), from one matrix product of the samples less their mean.
 
     Exactly 0, without a gradient, on the diagonal and where it is less than the rounding errors of that product, which are proportional to the

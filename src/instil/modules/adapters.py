@@ -32,34 +32,34 @@ class Adapter(nn.Module):
 
     def forward(self, student: Tensor) -> Tensor:
         stage = resize(full(as_map(student)), self.grid)
-        adapted: Tensor = self.project(like(self.project, stage))
+        adapted: Tensor = self.project(match_dtype(self.project, stage))
         return adapted
 
     def __str__(self) -> str:
         return self.words
 
 
-def like(module: nn.Module, values: Tensor) -> Tensor:
+def match_dtype(module: nn.Module, values: Tensor) -> Tensor:
     """``values`` in the precision of the module's parameters."""
     parameter = next(module.parameters(), None)
     return values if parameter is None else values.to(parameter.dtype)
 
 
-class Projection(nn.Linear):
+class LinearAdapter(nn.Linear):
     """From the student's width to the teacher's, in the precision of its weight."""
 
     def forward(self, student: Tensor) -> Tensor:
-        return super().forward(like(self, full(student)))
+        return super().forward(match_dtype(self, full(student)))
 
 
-class Plain(nn.Module):
+class IdentityPair(nn.Module):
     """Both sides' vectors as they are."""
 
     def forward(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         return student, teacher
 
 
-class Heads(nn.Module):
+class NormalizedProjections(nn.Module):
     """A learned linear head a side, to one width and unit length: vectors (N, dim)."""
 
     def __init__(self, student: Tensor, teacher: Tensor, dim: int):
@@ -75,7 +75,7 @@ class Heads(nn.Module):
         return F.normalize(mine, dim=1), F.normalize(theirs, dim=1)
 
 
-class Projector(nn.Module):
+class StudentProjection(nn.Module):
     """A learned linear map of the student's vectors to the teacher's width, nothing where the widths agree; the teacher's as they are."""
 
     def __init__(self, student: Tensor, teacher: Tensor):
@@ -86,4 +86,4 @@ class Projector(nn.Module):
             self.student = nn.Linear(*widths, device=student.device, dtype=student.dtype)
 
     def forward(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        return self.student(like(self.student, student)), teacher
+        return self.student(match_dtype(self.student, student)), teacher

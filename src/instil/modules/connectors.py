@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from instil.core import closest, full
 from instil.functional.feature_maps import as_map, resize
-from instil.modules.adapters import like
+from instil.modules.adapters import match_dtype
 
 Norm = Literal["none", "group", "batch"]
 """``group`` normalises each sample (all channels are one group), ``batch`` over the batch, which couples the samples."""
 
 
-End = Literal["plain", "norm", "relu"]
+ConnectorEnd = Literal["plain", "norm", "relu"]
 """What the last convolution ends with."""
 
 
@@ -54,7 +54,7 @@ def require_norm(norm: str, *norms: str) -> None:
 
 
 def convolutions(
-    widths: Sequence[int], kernels: Sequence[int], norm: Norm = "group", end: End = "relu"
+    widths: Sequence[int], kernels: Sequence[int], norm: Norm = "group", end: ConnectorEnd = "relu"
 ) -> nn.Sequential:
     """Convolutions from each width to the next, each followed by a norm and a ReLU; ``end``: how much of that follows the last one.
 
@@ -75,7 +75,7 @@ def convolutions(
     return nn.Sequential(*modules[: len(modules) - {"plain": 2, "norm": 1, "relu": 0}[end]])
 
 
-def end_of(teacher: Tensor) -> End:
+def connector_end(teacher: Tensor) -> ConnectorEnd:
     """``relu`` for a teacher stage of a dry batch that is nowhere negative; else ``norm``, as a ReLU could not reach it."""
     return "relu" if bool((full(teacher) >= 0).all()) else "norm"
 
@@ -93,7 +93,7 @@ class Connector(nn.Module):
 
     def forward(self, student: Tensor) -> Tensor:
         connected: Tensor = self.project(
-            like(self.project, full(resize(as_map(student), self.grid)))
+            match_dtype(self.project, full(resize(as_map(student), self.grid)))
         )
         return connected
 

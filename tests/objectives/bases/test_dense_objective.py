@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from instil.core import UNLABELLED, Batch, Card
-from instil.functional.feature_maps import on_grid, one_grid
+from instil.functional.feature_maps import downsample_labels, resize_to_common
 from instil.objectives.bases.dense_objective import DenseObjective, PixelLabelObjective
 
 
@@ -13,10 +13,10 @@ class Labelled(PixelLabelObjective):
 
 
 def test_both_sides_come_to_the_smaller_grid() -> None:
-    mine, theirs = one_grid(torch.randn(2, 3, 8, 4), torch.randn(2, 17, 5))
+    mine, theirs = resize_to_common(torch.randn(2, 3, 8, 4), torch.randn(2, 17, 5))
     assert mine.shape == (2, 3, 4, 4)
     assert theirs.shape == (2, 5, 4, 4)
-    assert one_grid(torch.randn(2, 3, 4, 4).bfloat16(), theirs)[0].dtype == torch.float32
+    assert resize_to_common(torch.randn(2, 3, 4, 4).bfloat16(), theirs)[0].dtype == torch.float32
 
 
 @pytest.mark.parametrize(("fine", "coarse"), [((8, 6), (4, 3)), ((7, 9), (3, 4)), ((4, 4), (4, 4))])
@@ -24,7 +24,7 @@ def test_a_position_has_the_label_of_the_nearest_pixel(
     fine: tuple[int, int], coarse: tuple[int, int]
 ) -> None:
     label = torch.randint(-100, 200, (2, *fine))
-    found = on_grid(label, coarse).view(2, *coarse)
+    found = downsample_labels(label, coarse).view(2, *coarse)
     for row in range(coarse[0]):
         for column in range(coarse[1]):
             assert torch.equal(

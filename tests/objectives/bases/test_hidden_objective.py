@@ -77,7 +77,7 @@ def test_states_are_projected_where_widths_differ() -> None:
         "student 1 (5x4) <- teacher 2 (5x6): projected",
         "student 2 (5x4) <- teacher 4 (5x6): projected",
     ]
-    student, teacher = next(objective.paired(outputs(4, 2), outputs(6, 4)))
+    student, teacher = next(objective.matched_pairs(outputs(4, 2), outputs(6, 4)))
     assert student.shape == teacher.shape == (3, 5, 6)
     objective.build(outputs(6, 2), outputs(6, 4))
     assert [type(part) for part in objective.projections] == [nn.Identity, nn.Identity]

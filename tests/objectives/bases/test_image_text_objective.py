@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from instil.core import Outputs
-from instil.functional.contrastive import contrastive, contrastive_both_ways
-from instil.functional.similarities import similarities
+from instil.functional.contrastive import contrastive, symmetric_contrastive
+from instil.functional.similarities import scaled_similarities
 from instil.modules.learned_scale import LearnedScale, require_form
 from instil.objectives.features.clip_feature import CLIPFeature
 from instil.objectives.relations.augmented_feature import AugmentedFeature
@@ -31,14 +31,15 @@ def test_contrastive_agrees_with_a_plain_loop() -> None:
         -np.log(np.exp(row[n]) / np.exp(row).sum()) for n, row in enumerate(similarity.numpy().T)
     ]
     assert np.isclose(float(contrastive(similarity)), np.mean(rows))
-    assert np.isclose(float(contrastive_both_ways(similarity)), np.mean(rows + columns))
+    assert np.isclose(float(symmetric_contrastive(similarity)), np.mean(rows + columns))
     assert float(contrastive(torch.randn(1, 1))) == 0
 
 
 def test_similarities_are_of_all_images_with_all_texts() -> None:
     image, text = torch.randn(3, 5), torch.randn(4, 5)
     assert torch.allclose(
-        similarities(image, text, torch.tensor([2.0])), 2 * torch.einsum("nd,md->nm", image, text)
+        scaled_similarities(image, text, torch.tensor([2.0])),
+        2 * torch.einsum("nd,md->nm", image, text),
     )
 
 

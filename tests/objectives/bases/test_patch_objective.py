@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from instil.core import Batch, Outputs
 from instil.functional.errors import cosine_distance, smooth_l1_distance
-from instil.functional.feature_maps import patches
-from instil.modules.normalizers import Standardization
+from instil.functional.feature_maps import patch_tokens
+from instil.modules.normalizers import StandardizeChannels
 from instil.objectives.bases.patch_objective import PatchObjective
 
 
@@ -18,7 +18,7 @@ class Squares(PatchObjective):
         return torch.stack(
             [
                 (mine - target(theirs)).square().mean((1, 2))
-                for mine, theirs, target in self.paired(student, teacher)
+                for mine, theirs, target in self.matched_pairs(student, teacher)
             ]
         ).mean(0)
 
@@ -55,9 +55,9 @@ def test_a_member_without_features_is_named() -> None:
 
 def test_patches_are_the_positions_of_a_map_and_the_tokens_but_the_class_token() -> None:
     stage = torch.randn(2, 3, 2, 4)
-    assert torch.equal(patches(stage)[1, 5], stage[1, :, 1, 1])
+    assert torch.equal(patch_tokens(stage)[1, 5], stage[1, :, 1, 1])
     tokens = torch.randn(2, 10, 3)
-    assert torch.equal(patches(tokens), tokens[:, 1:])
+    assert torch.equal(patch_tokens(tokens), tokens[:, 1:])
 
 
 def test_distances_are_those_of_single_vectors() -> None:
@@ -75,7 +75,7 @@ def test_distances_are_those_of_single_vectors() -> None:
 
 def test_standardization_is_by_the_first_batch() -> None:
     tokens = torch.randn(4, 5, 3) * torch.tensor([1.0, 10, 0]) + 2
-    made = Standardization(tokens)
+    made = StandardizeChannels(tokens)
     rows = made(tokens).flatten(0, 1)
     assert torch.allclose(rows.mean(0), torch.zeros(3), atol=1e-5)
     assert torch.allclose(rows.std(0, correction=0), torch.tensor([1.0, 1, 0]), atol=1e-5)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from instil.core import Batch
-from instil.modules.adapters import Heads
+from instil.modules.adapters import NormalizedProjections
 from instil.objectives.bases.relation_objective import (
     HeadedObjective,
     ProjectedObjective,
@@ -35,7 +35,7 @@ def test_heads_give_unit_vectors_of_one_width() -> None:
     objective = HeadedObjective(dim=6)
     student, teacher = {"embedding": torch.randn(5, 3)}, {"embedding": torch.randn(5, 4)}
     objective.build(student, teacher)
-    assert isinstance(objective.connection, Heads)
+    assert isinstance(objective.connection, NormalizedProjections)
     for name, side, embedded in zip(
         ("student", "teacher"), (student, teacher), objective.embed(student, teacher), strict=True
     ):

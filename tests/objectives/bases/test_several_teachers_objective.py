@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from instil.functional.ensembles import (
-    divergences,
-    favour_small,
+    inverse_share_weights,
     members,
-    require_several,
-    side_by_side,
+    require_teacher_stack,
+    stack_teacher_logits,
+    teacher_divergences,
 )
 from instil.objectives.logits.kd import kd_loss
 
@@ -23,7 +23,7 @@ def test_one_teacher_is_a_member_of_its_own() -> None:
 
 def test_logits_stand_side_by_side_in_full_precision() -> None:
     student = torch.zeros(2, 3, dtype=torch.bfloat16)
-    found = side_by_side(student, ({"logits": student + 1}, {"logits": student + 2}))
+    found = stack_teacher_logits(student, ({"logits": student + 1}, {"logits": student + 2}))
     assert found.dtype == torch.float32
     assert found[:, 0, 0].tolist() == [1, 2]
 
@@ -31,22 +31,23 @@ def test_logits_stand_side_by_side_in_full_precision() -> None:
 def test_misfits_are_named() -> None:
     student = torch.zeros(2, 3)
     with pytest.raises(ValueError, match="teacher 1 gives features, and no logits"):
-        side_by_side(student, ({"logits": student}, {"features": student}))
+        stack_teacher_logits(student, ({"logits": student}, {"features": student}))
     with pytest.raises(ValueError, match=r"teacher 0 has logits \(2, 4\), the student \(2, 3\)"):
-        side_by_side(student, ({"logits": torch.zeros(2, 4)},))
+        stack_teacher_logits(student, ({"logits": torch.zeros(2, 4)},))
     for wrong in (torch.zeros(2, 3), torch.zeros(0, 2, 3), torch.zeros(2, 2, 4)):
         with pytest.raises(ValueError, match=r"expected \(K, \*\(2, 3\)\)"):
-            require_several(student, wrong)
+            require_teacher_stack(student, wrong)
 
 
 def test_each_teacher_has_its_divergence() -> None:
     student, teachers = torch.randn(4, 2, 5), torch.randn(3, 4, 2, 5)
     wanted = torch.stack([kd_loss(student, teacher, 2.0, reduction="none") for teacher in teachers])
-    assert torch.allclose(divergences(student, teachers, 2.0), wanted)
+    assert torch.allclose(teacher_divergences(student, teachers, 2.0), wanted)
 
 
 def test_small_shares_are_favoured() -> None:
     assert torch.allclose(
-        favour_small(torch.tensor([[0.2], [0.3], [0.5]])), torch.tensor([[0.4], [0.35], [0.25]])
+        inverse_share_weights(torch.tensor([[0.2], [0.3], [0.5]])),
+        torch.tensor([[0.4], [0.35], [0.25]]),
     )
-    assert favour_small(torch.tensor([[1.0, 1.0]])).tolist() == [[1, 1]]
+    assert inverse_share_weights(torch.tensor([[1.0, 1.0]])).tolist() == [[1, 1]]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from instil.core import Objectives
-from instil.functional.tokens.spans import merged, partners, span_ends
+from instil.functional.tokens.spans import aligned_positions, merge_span_log_probs, span_ends
 from instil.objectives.logits.gold import GOLD, gold_loss
 from instil.objectives.logits.uld import ULD, uld_loss
 
@@ -56,7 +56,7 @@ def sorted_difference(p: list[float], q: list[float]) -> float:
 def test_a_span_is_as_likely_as_all_its_tokens() -> None:
     student, _, batch = aligned()
     log_p = student["logits"].log_softmax(-1)
-    whole = merged(log_p, batch["label"], SPAN)
+    whole = merge_span_log_probs(log_p, batch["label"], SPAN)
     ends = span_ends(SPAN)
     assert ends.nonzero().tolist() == [[0, 1], [0, 2], [0, 4], [1, 0], [1, 3]]
     said = log_p.gather(-1, batch["label"].clamp_min(0)[..., None])[..., 0]
@@ -66,9 +66,9 @@ def test_a_span_is_as_likely_as_all_its_tokens() -> None:
 
 
 def test_partners_end_the_same_span() -> None:
-    found = partners(SPAN, OTHER)
+    found = aligned_positions(SPAN, OTHER)
     assert found.tolist() == [[1, 1, 3, 4, 4, 0], [1, 2, 2, 2, 0, 0]]
-    assert partners(OTHER, SPAN)[0].tolist() == [0, 1, 2, 2, 4]
+    assert aligned_positions(OTHER, SPAN)[0].tolist() == [0, 1, 2, 2, 4]
 
 
 def test_uld_of_spans_is_the_loop() -> None:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Objective, uniform
-from instil.functional.diffusion import denoised, noised
-from instil.functional.noise import normal
+from instil.functional.diffusion import add_noise, denoise
+from instil.functional.noise import box_muller
 from instil.objectives.features.diffkd import DiffKD, diffkd_loss
 from instil.testing import check_objective, sample_outputs
 
@@ -24,19 +24,19 @@ def test_is_the_sum_of_its_three_errors(
     target = teacher["features"][1]
     latent = made.encode(target).detach()
     assert latent.shape == (4, 3, 4, 4)
-    noise, other = (normal(batch, (3, 4, 4), salt) for salt in (3, 4))
+    noise, other = (box_muller(batch, (3, 4, 4), salt) for salt in (3, 4))
     time = (uniform(batch, 1, 5)[:, 0] * 1000).long()
     projected = made.project(student["features"][0])
     level = made.level(made.look(projected).mean((2, 3))).softmax(1)[:, 0]
     for n, value in enumerate(objective(student, teacher, batch)):
         row = slice(n, n + 1)
         mixed = level[n] * projected[row] + (1 - level[n]) * other[row]
-        refined = made.refine(denoised(mixed, made.model, 5))
+        refined = made.refine(denoise(mixed, made.model, 5))
         expected = (refined - latent[row]).square().mean()
         expected = (
             expected
             + 0.3
-            * (made.model(noised(latent[row], noise[row], time[row]), time[row]) - noise[row])
+            * (made.model(add_noise(latent[row], noise[row], time[row]), time[row]) - noise[row])
             .square()
             .mean()
         )
@@ -116,7 +116,7 @@ def test_contracts() -> None:
 
 def test_compiles_whole() -> None:
     def whole(values: Tensor) -> Tensor:
-        return denoised(values, lambda x, time: x.tanh() * (1 + time), 3)
+        return denoise(values, lambda x, time: x.tanh() * (1 + time), 3)
 
     values = torch.randn(2, 3, 2, 2)
     assert torch.allclose(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Batch, Outputs
-from instil.functional.noise import normal
+from instil.functional.noise import box_muller
 from instil.objectives.features.jacobian import Jacobian, jacobian_loss, projected_jacobian
 from instil.schemes.offline.offline import Offline
 from instil.teachers.frozen import Frozen
@@ -56,7 +56,7 @@ def test_is_on_average_the_distance_of_the_jacobians() -> None:
     (update,) = scheme.step(batch)
     expected = (student.weight - teacher.weight).square().sum()
     assert torch.allclose(update.losses["jacobian"], expected, rtol=0.05)
-    drawn = normal(batch, (20, 2))
+    drawn = box_muller(batch, (20, 2))
     exact = ((drawn @ (student.weight - teacher.weight)) ** 2).sum(2).mean()
     assert torch.allclose(update.losses["jacobian"], exact, rtol=1e-4)
     update.losses["jacobian"].backward()
@@ -73,7 +73,7 @@ def test_other_dimensions_of_the_answer_are_directions_too() -> None:
     values = objective(
         outputs, {"logits": given.view(2, 2, 2), "input": given}, {"index": torch.arange(2)}
     )
-    expected = 4 * normal({"index": torch.arange(2)}, (4,)).square().sum(1)
+    expected = 4 * box_muller({"index": torch.arange(2)}, (4,)).square().sum(1)
     assert torch.allclose(values, expected)
 
 

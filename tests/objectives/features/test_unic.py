@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from instil.core import Outputs
-from instil.functional.ensembles import kept_teachers
+from instil.functional.ensembles import sample_teacher_mask
 from instil.objectives.features.unic import UNIC, unic_loss
 
 
@@ -35,9 +35,9 @@ def test_the_teacher_of_the_largest_loss_is_never_dropped() -> None:
         torch.tensor([[1.0, 3, 2], [4, 0, 0]]),
         torch.tensor([[0.9, 0.1, 0.2], [0.1, 0.5, 0.49]]),
     )
-    assert kept_teachers(losses, noise, 0.5).tolist() == [[1, 1, 0], [1, 1, 0]]
-    assert kept_teachers(losses, noise, 1.0).tolist() == [[0, 1, 0], [1, 0, 0]]
-    assert kept_teachers(losses, noise, 0.0).tolist() == [[1, 1, 1], [1, 1, 1]]
+    assert sample_teacher_mask(losses, noise, 0.5).tolist() == [[1, 1, 0], [1, 1, 0]]
+    assert sample_teacher_mask(losses, noise, 1.0).tolist() == [[0, 1, 0], [1, 0, 0]]
+    assert sample_teacher_mask(losses, noise, 0.0).tolist() == [[1, 1, 1], [1, 1, 1]]
 
 
 def outputs(seed: int, channels: int, number: int = 6) -> Outputs:
@@ -108,6 +108,6 @@ def test_compiles_whole() -> None:
     assert torch.allclose(compiled(student, teacher), unic_loss(student, teacher))
     losses, noise = torch.rand(4, 3), torch.rand(4, 3)
     assert torch.equal(
-        torch.compile(kept_teachers, fullgraph=True, backend="eager")(losses, noise, 0.5),
-        kept_teachers(losses, noise, 0.5),
+        torch.compile(sample_teacher_mask, fullgraph=True, backend="eager")(losses, noise, 0.5),
+        sample_teacher_mask(losses, noise, 0.5),
     )

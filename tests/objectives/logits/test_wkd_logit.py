@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from instil.core import Objectives
-from instil.functional.transport import transport
+from instil.functional.transport import sinkhorn_cost
 from instil.objectives.logits.wkd_logit import WKDLogit, class_costs, wkd_logit_loss
 
 
@@ -73,14 +73,14 @@ def test_tends_to_the_exact_transport() -> None:
     )
     exact = (a.cumsum(-1) - b.cumsum(-1)).abs()[:, :-1].sum(-1) / 10
     torch.testing.assert_close(
-        transport(a.log(), b.log(), cost, 0.004, 3000), exact, rtol=1e-2, atol=1e-4
+        sinkhorn_cost(a.log(), b.log(), cost, 0.004, 3000), exact, rtol=1e-2, atol=1e-4
     )
 
 
 def test_moving_to_a_class_that_is_alike_costs_less() -> None:
     cost = torch.tensor([[0.0, 0.1, 0.6], [0.1, 0.0, 0.6], [0.6, 0.6, 0.0]])
     sure = torch.tensor([[9.0, 0.0, 0.0], [0.0, 9.0, 0.0], [0.0, 0.0, 9.0]]).log_softmax(-1)
-    same, near, far = (float(transport(sure[:1], sure[n : n + 1], cost)) for n in range(3))
+    same, near, far = (float(sinkhorn_cost(sure[:1], sure[n : n + 1], cost)) for n in range(3))
     assert same < near < far
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from instil.core import Batch, Outputs
-from instil.functional.directions import unit
+from instil.functional.directions import l2_normalize
 from instil.objectives.relations.crd import crd_loss, log_normaliser
 from instil.objectives.relations.wcord import BoundedHeads, WCoRD, wcord_transport_loss
 from instil.testing import check_objective
@@ -68,10 +68,10 @@ def test_the_critic_is_one_lipschitz() -> None:
     torch.manual_seed(0)
     heads = BoundedHeads(torch.zeros(1, 3), torch.zeros(1, 2), 2)
     heads.student.weight.mul_(50)
-    student, teacher = unit(torch.randn(20000, 3)), unit(torch.randn(20000, 2))
+    student, teacher = l2_normalize(torch.randn(20000, 3)), l2_normalize(torch.randn(20000, 2))
     others = (
-        unit(student + 0.05 * torch.randn(20000, 3)),
-        unit(teacher + 0.05 * torch.randn(20000, 2)),
+        l2_normalize(student + 0.05 * torch.randn(20000, 3)),
+        l2_normalize(teacher + 0.05 * torch.randn(20000, 2)),
     )
     one, two = (
         (mine * theirs).sum(1) for mine, theirs in (heads(student, teacher), heads(*others))

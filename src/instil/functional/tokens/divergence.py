@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from instil.core import Projection, full, mean
-from instil.functional.tokens.heads import Given, Head, Rows, Signal, Source
-from instil.functional.tokens.terms import PerToken, Side, Term
+from instil.functional.tokens.heads import DenseLogits, HeadLogits, LogitSource, Rows, Signal
+from instil.functional.tokens.terms import Divergence, PerTokenDivergence, TokenDistribution
 
 CHUNK = {"cpu": 3 * 2**22, "cuda": 2**27}
 """Logits that are held at a time, of each side, where a matrix product makes them."""
@@ -23,41 +23,53 @@ BLOCK = {"cpu": 2**18, "cuda": 2**27}
 """Logits that are worked on at a time, and held where they are given."""
 
 
-class Target(Protocol):
+class TokenTarget(Protocol):
     """What a student's distribution is compared with; it keeps nothing between two chunks."""
 
     @property
-    def source(self) -> Source | None:
+    def source(self) -> LogitSource | None:
         """What makes its logits, if it has them."""
 
-    def against(self, student: Side, rows: Rows, loaded: Tensor | None) -> tuple[Tensor, Tensor]:
+    def loss_and_grad(
+        self, student: TokenDistribution, rows: Rows, loaded: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """The loss (n,) of a block of rows, with the source's logits for it, and its gradient (n, V) by the student's logits at temperature."""
 
 
-class Dense:
+class DenseTarget:
     """A teacher of which all logits are known, compared by a term."""
 
-    def __init__(self, source: Source, term: Term | PerToken, temperature: float):
+    def __init__(
+        self, source: LogitSource, term: Divergence | PerTokenDivergence, temperature: float
+    ):
         self.source, self.term, self.temperature = source, term, temperature
 
-    def against(self, student: Side, rows: Rows, loaded: Tensor | None) -> tuple[Tensor, Tensor]:
-        term = self.term.of(rows) if isinstance(self.term, PerToken) else self.term
-        return term(student, tempered(self.source, loaded, self.temperature))
+    def loss_and_grad(
+        self, student: TokenDistribution, rows: Rows, loaded: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        term = self.term.of(rows) if isinstance(self.term, PerTokenDivergence) else self.term
+        return term(student, at_temperature(self.source, loaded, self.temperature))
 
 
-def tempered(source: Source | None, loaded: Tensor | None, temperature: float = 1.0) -> Side:
+def at_temperature(
+    source: LogitSource | None, loaded: Tensor | None, temperature: float = 1.0
+) -> TokenDistribution:
     """The distributions of a source that does not learn, of what it loaded."""
     assert source is not None
     assert loaded is not None
-    return Side(divided(capped(loaded, source.softcap, False)[0], temperature))
+    return TokenDistribution(
+        scale_logits(apply_softcap(loaded, source.softcap, False)[0], temperature)
+    )
 
 
-def divided(logits: Tensor, temperature: float) -> Tensor:
+def scale_logits(logits: Tensor, temperature: float) -> Tensor:
     """Logits at a temperature."""
     return logits if temperature == 1 else logits / temperature
 
 
-def capped(logits: Tensor, softcap: float | None, learns: bool) -> tuple[Tensor, Tensor | None]:
+def apply_softcap(
+    logits: Tensor, softcap: float | None, learns: bool
+) -> tuple[Tensor, Tensor | None]:
     """The soft-capped logits, in place, and the derivative of the cap if it is wanted."""
     if softcap is None:
         return logits, None
@@ -66,11 +78,11 @@ def capped(logits: Tensor, softcap: float | None, learns: bool) -> tuple[Tensor,
     return bent.mul_(softcap), slope
 
 
-class _Plan(NamedTuple):
+class _ChunkPlan(NamedTuple):
     """How the tokens are gone over; ``source`` makes the student's logits out of its tensors."""
 
-    source: Callable[[Sequence[Tensor], Sequence[bool]], Given | Head]
-    target: Target
+    source: Callable[[Sequence[Tensor], Sequence[bool]], DenseLogits | HeadLogits]
+    target: TokenTarget
     temperature: float
 
     def run(
@@ -111,11 +123,13 @@ class _Plan(NamedTuple):
         return values, student.summed()
 
     def _step(
-        self, student: Source, rows: Rows, logits: Tensor, loaded: Tensor | None, learns: bool
+        self, student: LogitSource, rows: Rows, logits: Tensor, loaded: Tensor | None, learns: bool
     ) -> tuple[Tensor, Tensor]:
         """The loss of a block and its gradient by the logits."""
-        logits, slope = capped(logits, student.softcap, learns)
-        value, gradient = self.target.against(Side(divided(logits, self.temperature)), rows, loaded)
+        logits, slope = apply_softcap(logits, student.softcap, learns)
+        value, gradient = self.target.loss_and_grad(
+            TokenDistribution(scale_logits(logits, self.temperature)), rows, loaded
+        )
         gradient = gradient if self.temperature == 1 else gradient.div_(self.temperature)
         return value, gradient if slope is None else gradient.mul_(slope)
 
@@ -138,14 +152,14 @@ def _blocks(logits: Tensor) -> Iterator[slice]:
         yield slice(start, min(start + step, len(logits)))
 
 
-class _Sweep(torch.autograd.Function):
+class _ChunkedLoss(torch.autograd.Function):
     """One pass makes values and gradients. What rows share has one gradient, made for the weights that the rows were said to have.
 
     Where the backward pass brings others, that gradient is made again for them.
     """
 
     @staticmethod
-    def forward(ctx: Any, plan: _Plan, weight: Tensor, *tensors: Tensor) -> Tensor:
+    def forward(ctx: Any, plan: _ChunkPlan, weight: Tensor, *tensors: Tensor) -> Tensor:
         values, ctx.gradients = plan.run(tensors, weight, ctx.needs_input_grad[2:])
         ctx.plan = plan
         ctx.save_for_backward(weight, *tensors)
@@ -192,9 +206,9 @@ def _of_rows(tensors: Sequence[Tensor], number: int) -> bool:
     return number % 2 == 0 and not (number == len(tensors) - 1 and len(tensors) > 1)
 
 
-def sweep(
+def chunked_loss(
     student: Signal,
-    target: Target,
+    target: TokenTarget,
     temperature: float = 1.0,
     weight: Tensor | None = None,
     vocabulary: int | None = None,
@@ -204,7 +218,7 @@ def sweep(
     ``weight`` (...) is how much each token will count in the mean or sum that is taken: where it is 0 the loss is 0 and costs nothing. The gradient
     of the head is made for it in the forward pass; if the backward pass brings weights not proportional to it, it is made once more for those.
     """
-    shape = leading(student)
+    shape = token_shape(student)
     if temperature <= 0:
         raise ValueError(
             f"temperature is {temperature}; expected a number above 0, 1 for the distribution as it is"
@@ -213,34 +227,34 @@ def sweep(
         raise ValueError(
             f"weights {tuple(weight.shape)} for tokens {tuple(shape)}; expected one for each token"
         )
-    source, tensors = flat(student, vocabulary)
+    source, tensors = flatten_tokens(student, vocabulary)
     dtype, device = full(tensors[0]).dtype, tensors[0].device
     weights = (
         torch.ones(shape.numel(), dtype=dtype, device=device)
         if weight is None
         else weight.detach().reshape(-1).to(device, dtype)
     )
-    values: Tensor = _Sweep.apply(_Plan(source, target, temperature), weights, *tensors)
+    values: Tensor = _ChunkedLoss.apply(_ChunkPlan(source, target, temperature), weights, *tensors)
     return values.view(shape)
 
 
-def leading(signal: Signal) -> torch.Size:
+def token_shape(signal: Signal) -> torch.Size:
     """The shape of a signal's tokens."""
     return (signal.hidden if isinstance(signal, Projection) else signal).shape[:-1]
 
 
-def vocabulary_of(signal: Signal) -> int:
+def num_classes(signal: Signal) -> int:
     """How many classes a signal tells apart."""
     return len(signal.weight) if isinstance(signal, Projection) else signal.shape[-1]
 
 
-def flat(
+def flatten_tokens(
     signal: Signal, vocabulary: int | None = None
-) -> tuple[Callable[[Sequence[Tensor], Sequence[bool]], Given | Head], list[Tensor]]:
+) -> tuple[Callable[[Sequence[Tensor], Sequence[bool]], DenseLogits | HeadLogits], list[Tensor]]:
     """What makes logits out of a signal's tensors, and these, of N tokens and the first ``vocabulary`` classes."""
-    end = vocabulary_of(signal) if vocabulary is None else vocabulary
+    end = num_classes(signal) if vocabulary is None else vocabulary
     if not isinstance(signal, Projection):
-        return Given, [signal.reshape(-1, signal.shape[-1])[:, :end]]
+        return DenseLogits, [signal.reshape(-1, signal.shape[-1])[:, :end]]
     hidden, bias = signal.hidden.flatten(0, -2), signal.bias
     if signal.scale is not None:
         hidden, bias = hidden * signal.scale, bias if bias is None else bias * signal.scale
@@ -250,18 +264,18 @@ def flat(
         tensors += [hidden @ down.mT.to(hidden.dtype), up[:end]]
     tensors += [] if bias is None else [bias[:end]]
 
-    def head(parts: Sequence[Tensor], learns: Sequence[bool]) -> Head:
-        return Head(parts, learns, signal.softcap)
+    def head(parts: Sequence[Tensor], learns: Sequence[bool]) -> HeadLogits:
+        return HeadLogits(parts, learns, signal.softcap)
 
     return head, tensors
 
 
 def require_same_tokens(student: Signal, teacher: Signal, vocabulary: int | None) -> None:
     """ValueError unless both sides speak of the same tokens and classes, or ``vocabulary`` says how many classes are no padding."""
-    mine, theirs = vocabulary_of(student), vocabulary_of(teacher)
-    if leading(student) != leading(teacher):
+    mine, theirs = num_classes(student), num_classes(teacher)
+    if token_shape(student) != token_shape(teacher):
         raise ValueError(
-            f"the student has tokens {tuple(leading(student))}, the teacher {tuple(leading(teacher))}; both must have seen the same ones"
+            f"the student has tokens {tuple(token_shape(student))}, the teacher {tuple(token_shape(teacher))}; both must have seen the same ones"
         )
     if vocabulary is None and mine != theirs:
         also = "if both know the same tokens and the rest is padding, say vocabulary=<number of tokens>: padding is left out of both softmaxes"
@@ -277,33 +291,33 @@ def require_same_tokens(student: Signal, teacher: Signal, vocabulary: int | None
 def token_divergence(
     student: Signal,
     teacher: Signal,
-    term: Term | PerToken,
+    term: Divergence | PerTokenDivergence,
     temperature: float = 1.0,
     weight: Tensor | None = None,
     vocabulary: int | None = None,
 ) -> Tensor:
-    """The divergence ``term`` of the softmaxes at a temperature, one value a token; the other arguments are those of ``sweep``.
+    """The divergence ``term`` of the softmaxes at a temperature, one value a token; the other arguments are those of ``chunked_loss``.
 
     ``vocabulary``: classes from there on are padding and have no probability on either side. Raises ValueError where tokens or classes differ.
     """
     require_same_tokens(student, teacher, vocabulary)
-    return sweep(
+    return chunked_loss(
         student,
-        Dense(constant(teacher, vocabulary), term, temperature),
+        DenseTarget(as_constant(teacher, vocabulary), term, temperature),
         temperature,
         weight,
         vocabulary,
     )
 
 
-def constant(signal: Signal, vocabulary: int | None = None) -> Source:
+def as_constant(signal: Signal, vocabulary: int | None = None) -> LogitSource:
     """The logits of a signal that does not learn."""
     with torch.no_grad():
-        make, tensors = flat(signal, vocabulary)
+        make, tensors = flatten_tokens(signal, vocabulary)
     return make([tensor.detach() for tensor in tensors], [False] * len(tensors))
 
 
-def reduced_tokens(values: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
+def reduce_tokens(values: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
     """``mean`` or ``none`` of one value a token; the mean is over the tokens that count."""
     if reduction not in ("mean", "none"):
         raise ValueError(f"reduction is 'mean' or 'none', not '{reduction}'")

@@ -10,7 +10,7 @@ from torch import Tensor
 from instil.core import UNLABELLED, full
 from instil.functional.tokens.divergence import token_divergence
 from instil.functional.tokens.terms import (
-    Term,
+    Divergence,
     adaptive_kl,
     forward_kl,
     jsd,
@@ -19,12 +19,12 @@ from instil.functional.tokens.terms import (
     skewed_reverse_kl,
 )
 
-Divergence = Literal[
+DualSpaceDivergence = Literal[
     "forward_kl", "reverse_kl", "jsd", "skewed_forward_kl", "skewed_reverse_kl", "adaptive_kl"
 ]
 
 
-TERMS: dict[str, Term] = {
+TERMS: dict[str, Divergence] = {
     "forward_kl": forward_kl,
     "reverse_kl": reverse_kl,
     "jsd": jsd(0.5),
@@ -39,7 +39,7 @@ def student_space(
     projected: Tensor,
     target: Tensor,
     temperature: float,
-    divergence: Divergence,
+    divergence: DualSpaceDivergence,
     weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """(...) each: the cross-entropy of the projected teacher, and the student's divergence from it (Eqs. 7 and 8).
@@ -61,7 +61,7 @@ def teacher_space(
     return token_divergence(projected, teacher, forward_kl, temperature, weight)
 
 
-def through(head: tuple[Tensor, Tensor], states: Tensor) -> Tensor:
+def frozen_head_logits(head: tuple[Tensor, Tensor], states: Tensor) -> Tensor:
     """Logits that a head (weight, bias) makes of states, without learning from them."""
     weight, bias = (full(part).detach() for part in head)
     return F.linear(states, weight, bias)

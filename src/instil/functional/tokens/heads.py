@@ -18,7 +18,7 @@ Rows = Tensor | slice
 """Numbers of tokens, or a run of them that is read and written where it stands."""
 
 
-class Source(Protocol):
+class LogitSource(Protocol):
     """Logits (N, V) of which some rows are made at a time."""
 
     items: int
@@ -37,7 +37,7 @@ class Source(Protocol):
         """The gradients by the tensors, of all that was collected; None for those that do not learn."""
 
 
-class Given:
+class DenseLogits:
     """Logits that are there, (N, V); ``tensors`` holds them alone."""
 
     softcap: float | None = None
@@ -68,7 +68,7 @@ class Given:
         ]
 
 
-class Head:
+class HeadLogits:
     """Logits as the sum of products hidden (N, H) weight (V, H)', and a bias (V,) if ``tensors`` are odd in number: hidden, weight, ..., bias.
 
     Gradients of weights and bias are added up in full precision.

@@ -15,7 +15,7 @@ def span_ends(span: Tensor) -> Tensor:
     return (span >= 0) & (span != following)
 
 
-def merged(log_probability: Tensor, label: Tensor, span: Tensor) -> Tensor:
+def merge_span_log_probs(log_probability: Tensor, label: Tensor, span: Tensor) -> Tensor:
     """(N, T, V): at the last token of a span, the logarithm of how likely the span's earlier tokens are and then each token.
 
     By the chain rule: the sum of the earlier labels' log-probabilities is added to log-probabilities (N, T, V), of ``label`` (N, T); the entry of the
@@ -29,7 +29,7 @@ def merged(log_probability: Tensor, label: Tensor, span: Tensor) -> Tensor:
     return log_probability + (whole.gather(1, place) - said)[..., None]
 
 
-def partners(span: Tensor, other: Tensor) -> Tensor:
+def aligned_positions(span: Tensor, other: Tensor) -> Tensor:
     """(N, T): the position at which the other side's tokens (N, T') end the span of each position; 0 where there is none."""
     place = torch.arange(other.shape[1], device=other.device).expand_as(other)
     last = other.new_zeros(len(other), max(span.shape[1], other.shape[1]) + 1).scatter_reduce(
@@ -38,7 +38,7 @@ def partners(span: Tensor, other: Tensor) -> Tensor:
     return torch.where(span >= 0, last.gather(1, span + 1), 0)
 
 
-def at(values: Tensor, position: Tensor) -> Tensor:
+def gather_positions(values: Tensor, position: Tensor) -> Tensor:
     """(N, T, D): the rows of values (N, T', D) at these positions (N, T)."""
     return values.gather(1, position[..., None].expand(*position.shape, values.shape[-1]))
 

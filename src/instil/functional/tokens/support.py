@@ -10,25 +10,25 @@ from torch import Tensor
 
 from instil.core import Sampled, Top, full, passed
 from instil.functional.tokens.divergence import (
-    constant,
-    leading,
+    as_constant,
+    at_temperature,
+    num_classes,
     require_same_tokens,
-    tempered,
-    vocabulary_of,
+    token_shape,
 )
-from instil.functional.tokens.heads import Rows, Signal, Source
-from instil.functional.tokens.terms import FLOOR, Side, Term
+from instil.functional.tokens.heads import LogitSource, Rows, Signal
+from instil.functional.tokens.terms import FLOOR, Divergence, TokenDistribution
 
 Support = Literal["teacher", "student", "both"]
 """Whose likeliest classes are told apart."""
 
 
-class Likeliest:
+class TopKSupport:
     """The classes that are told apart, of a record or of logits: ``size`` of each token, and with ``tail`` all others as one more."""
 
     def __init__(
         self,
-        teacher: Source | Top,
+        teacher: LogitSource | Top,
         temperature: float,
         size: int,
         support: Support = "teacher",
@@ -39,12 +39,12 @@ class Likeliest:
         self.top = _rows(teacher) if isinstance(teacher, Top) else None
 
     def of(
-        self, student: Side, rows: Rows, loaded: Tensor | None
+        self, student: TokenDistribution, rows: Rows, loaded: Tensor | None
     ) -> tuple[Tensor | None, Tensor, Tensor | None]:
         """The teacher's logits unless there is a record, the classes (n, K), and which of these stand there for the second time."""
         if self.top is not None:
             return None, self.top[1][rows], None
-        logits = tempered(self.source, loaded, self.temperature).logits
+        logits = at_temperature(self.source, loaded, self.temperature).logits
         sides = {
             "teacher": (logits,),
             "student": (student.logits,),
@@ -80,7 +80,7 @@ class Likeliest:
         return torch.cat([values, tail], -1) if self.tail else values
 
 
-def likeliest(
+def top_k_support(
     student: Signal,
     teacher: Signal | Top,
     size: int,
@@ -88,7 +88,7 @@ def likeliest(
     tail: bool = True,
     temperature: float = 1.0,
     vocabulary: int | None = None,
-) -> Likeliest:
+) -> TopKSupport:
     """The classes that a teacher finds likeliest, ``size`` of them (or all there are), or those of a ``Top``.
 
     Raises ValueError where tokens or classes differ, and where a ``Top`` is asked for what it does not hold: another temperature, or classes that
@@ -96,9 +96,9 @@ def likeliest(
     """
     if not isinstance(teacher, Top):
         require_same_tokens(student, teacher, vocabulary)
-        size = min(size, vocabulary_of(student) if vocabulary is None else vocabulary)
-        return Likeliest(constant(teacher, vocabulary), temperature, size, support, tail)
-    require_there(student, teacher.log_tail.shape)
+        size = min(size, num_classes(student) if vocabulary is None else vocabulary)
+        return TopKSupport(as_constant(teacher, vocabulary), temperature, size, support, tail)
+    require_teacher_tokens(student, teacher.log_tail.shape)
     if temperature != 1:
         raise ValueError(
             f"temperature {temperature} of a recorded top: how its tail would be at another temperature than 1 is not known"
@@ -107,40 +107,46 @@ def likeliest(
         raise ValueError(
             f"support '{support}' of a recorded top, which holds the teacher's likeliest classes alone; expected 'teacher'"
         )
-    return Likeliest(teacher, temperature, size, tail=tail)
+    return TopKSupport(teacher, temperature, size, tail=tail)
 
 
-class Coarse:
+class TopKWithTailKL:
     """Target: the likeliest classes of each token, and all others as one, compared by a term; a coarser distribution, exactly.
 
     The student's tail is the log-sum-exp over the others' logits, which loses nothing where it is small.
     """
 
-    def __init__(self, classes: Likeliest, term: Term):
+    def __init__(self, classes: TopKSupport, term: Divergence):
         self.source, self.classes, self.term = classes.source, classes, term
 
-    def against(self, student: Side, rows: Rows, loaded: Tensor | None) -> tuple[Tensor, Tensor]:
+    def loss_and_grad(
+        self, student: TokenDistribution, rows: Rows, loaded: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         logits, ids, again = self.classes.of(student, rows, loaded)
-        teacher = Side(self.classes.coarse(rows, logits, ids, again).to(student.logits.dtype))
+        teacher = TokenDistribution(
+            self.classes.coarse(rows, logits, ids, again).to(student.logits.dtype)
+        )
         chosen, others, total = _coarse(student.logits, ids, again, self.classes.tail)
-        value, gradient = self.term(Side(chosen), teacher)
+        value, gradient = self.term(TokenDistribution(chosen), teacher)
         if others is None or total is None:
             return value, torch.zeros_like(student.logits).scatter_add_(-1, ids, gradient)
         return value, others.mul_(gradient[:, -1:] / total).scatter_add_(-1, ids, gradient[:, :-1])
 
 
-class Ranked:
+class PairwiseRanking:
     """Target: pairs of the likeliest classes in the teacher's order, over K (K - 1) / 2.
 
     ``hinge``: max(0, margin - (q_k - q_l)), the margin p_k - p_l where none is given; ``logistic``: log(1 + q_l / q_k).
     """
 
     def __init__(
-        self, classes: Likeliest, kind: Literal["hinge", "logistic"], margin: float | None = None
+        self, classes: TopKSupport, kind: Literal["hinge", "logistic"], margin: float | None = None
     ):
         self.source, self.classes, self.kind, self.margin = classes.source, classes, kind, margin
 
-    def against(self, student: Side, rows: Rows, loaded: Tensor | None) -> tuple[Tensor, Tensor]:
+    def loss_and_grad(
+        self, student: TokenDistribution, rows: Rows, loaded: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         theirs, ids, _ = self.classes.of(student, rows, loaded)
         p, size = self.classes.log(rows, theirs, ids).exp().to(student.logits.dtype), ids.shape[1]
         gap = p[:, :, None] - p[:, None]
@@ -185,20 +191,22 @@ def _rows(top: Top) -> tuple[Tensor, Tensor, Tensor]:
     return values.clamp_min(FLOOR), top.indices.reshape(-1, size).long(), tail.clamp_min(FLOOR)
 
 
-class Drawn:
+class SampledForwardKL:
     """Target: the forward KL as drawn classes estimate it, sum w (log p - log q) over them, w = p / proposal / n; unbiased, as its gradient is.
 
     Of a ``Sampled``, or of a teacher's logits with ``numbers`` (N, n) in [0, 1) to draw by.
     """
 
     def __init__(
-        self, teacher: Source | Sampled, temperature: float, numbers: Tensor | None = None
+        self, teacher: LogitSource | Sampled, temperature: float, numbers: Tensor | None = None
     ):
         self.temperature, self.numbers = temperature, numbers
         self.source = None if isinstance(teacher, Sampled) else teacher
         self.sampled = _drawn_rows(teacher) if isinstance(teacher, Sampled) else None
 
-    def against(self, student: Side, rows: Rows, loaded: Tensor | None) -> tuple[Tensor, Tensor]:
+    def loss_and_grad(
+        self, student: TokenDistribution, rows: Rows, loaded: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         ids, log_p, share = (
             (part[rows] for part in self.sampled)
             if self.sampled is not None
@@ -212,7 +220,7 @@ class Drawn:
 
     def _draw(self, rows: Rows, loaded: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         assert self.numbers is not None
-        teacher = tempered(self.source, loaded, self.temperature)
+        teacher = at_temperature(self.source, loaded, self.temperature)
         numbers = self.numbers[rows].to(teacher.logits)
         ids = passed(teacher.probability.cumsum(-1), numbers)
         return ids, teacher.log.gather(-1, ids), torch.full_like(numbers, 1 / numbers.shape[1])
@@ -229,15 +237,17 @@ def _drawn_rows(sampled: Sampled) -> tuple[Tensor, Tensor, Tensor]:
     return sampled.ids.reshape(-1, size).long(), log_p, share / size
 
 
-class Said:
+class SampledReverseKL:
     """Target: factor (log q - log p)² / 2 of one token each, the one at ``ids`` (N,): drawn by q, its gradient is that of KL(q || p) in the mean."""
 
-    def __init__(self, source: Source, ids: Tensor, factor: Tensor):
+    def __init__(self, source: LogitSource, ids: Tensor, factor: Tensor):
         self.source, self.ids, self.factor = source, ids, factor
 
-    def against(self, student: Side, rows: Rows, loaded: Tensor | None) -> tuple[Tensor, Tensor]:
+    def loss_and_grad(
+        self, student: TokenDistribution, rows: Rows, loaded: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         ids, factor = self.ids[rows].unsqueeze(1), self.factor[rows].to(student.logits)
-        theirs, _, _ = _log_at(tempered(self.source, loaded).logits, ids)
+        theirs, _, _ = _log_at(at_temperature(self.source, loaded).logits, ids)
         mine, exponentials, total = _log_at(student.logits, ids)
         gap = (mine - theirs).squeeze(1)
         pull = (factor * gap).unsqueeze(1)
@@ -254,9 +264,9 @@ def _log_at(logits: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return (logits.gather(-1, ids) - top - total.log()).clamp_min_(FLOOR), exponentials, total
 
 
-def require_there(student: Signal, shape: torch.Size) -> None:
+def require_teacher_tokens(student: Signal, shape: torch.Size) -> None:
     """ValueError unless the teacher speaks of the student's tokens."""
-    if leading(student) != shape:
+    if token_shape(student) != shape:
         raise ValueError(
-            f"the student has tokens {tuple(leading(student))}, the teacher {tuple(shape)}; both must have seen the same ones"
+            f"the student has tokens {tuple(token_shape(student))}, the teacher {tuple(shape)}; both must have seen the same ones"
         )

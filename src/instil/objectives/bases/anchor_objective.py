@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from instil.core import Batch, Outputs
-from instil.functional.directions import unit
+from instil.functional.directions import l2_normalize
 from instil.modules.memory import Queue
 from instil.objectives.bases.relation_objective import RelationObjective
 
@@ -37,7 +37,7 @@ class AnchorObjective(RelationObjective):
     def keep(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         sides = dict(zip(("student", "teacher"), self.embed(student, teacher), strict=True))
         return {"counts": self.weight(batch) > 0} | {
-            side: unit(sides[side]) for side in self.remembers
+            side: l2_normalize(sides[side]) for side in self.remembers
         }
 
     def after_step(self, kept: dict[str, Tensor]) -> None:

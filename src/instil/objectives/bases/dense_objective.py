@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, LabelObjective
-from instil.functional.feature_maps import one_grid
+from instil.functional.feature_maps import resize_to_common
 from instil.objectives.bases.feature_objective import FeatureObjective
 
 
@@ -15,7 +15,7 @@ class DenseObjective(FeatureObjective):
     deepest = True
 
     def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
-        mine, _ = one_grid(student, teacher)
+        mine, _ = resize_to_common(student, teacher)
         return nn.Identity(), f"on {mine.shape[2]}x{mine.shape[3]}"
 
 

@@ -7,8 +7,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from instil.core import Objective, Outputs, Positive, full
-from instil.functional.tokens.dual_space import Divergence
-from instil.modules.adapters import like
+from instil.functional.tokens.dual_space import DualSpaceDivergence
+from instil.modules.adapters import match_dtype
 
 
 class DualSpace(Objective):
@@ -20,7 +20,7 @@ class DualSpace(Objective):
 
     aligns = True
 
-    def __init__(self, temperature: Positive = 2.0, divergence: Divergence = "forward_kl"):
+    def __init__(self, temperature: Positive = 2.0, divergence: DualSpaceDivergence = "forward_kl"):
         super().__init__()
         self.temperature, self.divergence = temperature, divergence
         self.to_student: nn.Module = nn.Identity()
@@ -34,5 +34,5 @@ class DualSpace(Objective):
 
     def projected(self, module: nn.Module, states: Tensor) -> Tensor:
         """States in the other's space."""
-        moved: Tensor = module(like(module, full(states)))
+        moved: Tensor = module(match_dtype(module, full(states)))
         return moved

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Batch, Objective, Outputs
-from instil.functional.pairs import Pairs, match, plan, stages
-from instil.modules.adapters import adapter
+from instil.functional.pairs import Pairs, describe_pair, feature_levels, match_levels
+from instil.modules.adapters import Adapter
 
 
 class FeatureObjective(Objective):
@@ -18,7 +18,7 @@ class FeatureObjective(Objective):
 
     ``pairs``: [[student stage, teacher stage], ...], counted from 0, shallow to deep; auto pairs by size and depth.
 
-    ``plan`` says in words, after ``build``, which stages were paired and how. A subclass gives ``loss`` and, where it wants another adapter
+    ``describe_pair`` says in words, after ``build``, which stages were paired and how. A subclass gives ``loss`` and, where it wants another adapter
     than the shared one, ``connect``.
     """
 
@@ -35,23 +35,23 @@ class FeatureObjective(Objective):
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """Pair the stages of a dry batch and make the adapters. Raises ValueError for an impossible pair."""
-        mine, theirs = stages(student), stages(teacher)
+        mine, theirs = feature_levels(student), feature_levels(teacher)
         self.matched = self.choose(mine, theirs)
         connected = [self.connect(mine[i], theirs[j]) for i, j in self.matched]
         self.adapters = nn.ModuleList(module for module, _ in connected)
         self.plan = [
-            plan((i, j), mine[i], theirs[j], how)
+            describe_pair((i, j), mine[i], theirs[j], how)
             for (i, j), (_, how) in zip(self.matched, connected, strict=True)
         ]
 
     def choose(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> list[tuple[int, int]]:
         """Which stages are paired."""
-        found = match(student, teacher, self.pairs)
+        found = match_levels(student, teacher, self.pairs)
         return found[-1:] if self.deepest and self.pairs == "auto" else found
 
     def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
         """The module that prepares a student stage for this teacher stage, and what it does in words."""
-        made = adapter(student, teacher)
+        made = Adapter(student, teacher)
         return made, str(made)
 
     def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
@@ -59,7 +59,7 @@ class FeatureObjective(Objective):
         raise NotImplementedError
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine, theirs = stages(student), stages(teacher)
+        mine, theirs = feature_levels(student), feature_levels(teacher)
         terms = [
             self.loss(mine[i], theirs[j], made)
             for made, (i, j) in zip(self.adapters, self.matched, strict=True)

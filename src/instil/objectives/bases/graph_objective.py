@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from instil.core import Batch, Objective, Outputs, full, items
-from instil.functional.graph import edges_of
+from instil.functional.graph import edge_index
 
 
 class NodeObjective(Objective):
@@ -32,13 +32,13 @@ class EdgeObjective(NodeObjective):
 
     def counted(self, batch: Batch) -> Tensor:
         """Which edges join two valid nodes, (E,)."""
-        source, target = edges_of(batch)
+        source, target = edge_index(batch)
         valid = items(batch) > 0
         return valid[source] & valid[target]
 
     def weight(self, batch: Batch) -> Tensor:
         weight = super().weight(batch)
         found = torch.zeros_like(weight).index_add(
-            0, edges_of(batch)[1], self.counted(batch).to(weight.dtype)
+            0, edge_index(batch)[1], self.counted(batch).to(weight.dtype)
         )
         return torch.where(found > 0, weight, 0.0)

@@ -8,10 +8,10 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from instil.core import Objective, Outputs, full
-from instil.functional.feature_maps import comparable
-from instil.functional.hidden_states import Layers, layer_map, replace_padding, states
-from instil.functional.pairs import plan
-from instil.modules.adapters import Projection
+from instil.functional.feature_maps import require_same_shape
+from instil.functional.hidden_states import Layers, layer_map, layer_tensors, replace_padding
+from instil.functional.pairs import describe_pair
+from instil.modules.adapters import LinearAdapter
 
 
 class HiddenObjective(Objective):
@@ -20,7 +20,7 @@ class HiddenObjective(Objective):
     ``layers``: uniform spreads the student's layers over the teacher's, last pairs the last ones, or [[student layer, teacher layer], ...]; the
     first layer is 1, the embedding output 0.
 
-    ``plan`` says in words, after ``build``, which layers were paired and how.
+    ``describe_pair`` says in words, after ``build``, which layers were paired and how.
     """
 
     needs: ClassVar = {"student": (("hidden_states",),), "teacher": (("hidden_states",),)}
@@ -36,7 +36,10 @@ class HiddenObjective(Objective):
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """Pair the layers of a dry batch and make the projections. Raises ValueError for an impossible pair, and other tokens on either side."""
-        mine, theirs = states(student, "hidden_states"), states(teacher, "hidden_states")
+        mine, theirs = (
+            layer_tensors(student, "hidden_states"),
+            layer_tensors(teacher, "hidden_states"),
+        )
         self.matched = self.choose(len(mine) - 1, len(theirs) - 1)
         self.projections, self.plan = nn.ModuleList(), []
         for i, j in self.matched:
@@ -47,8 +50,8 @@ class HiddenObjective(Objective):
                 )
             if not (self.shares and len(self.projections)):
                 self.projections.append(self.connect(mine[i], theirs[j]))
-            how = "projected" if isinstance(self.projections[-1], Projection) else "as it is"
-            self.plan.append(plan((i, j), mine[i], theirs[j], how))
+            how = "projected" if isinstance(self.projections[-1], LinearAdapter) else "as it is"
+            self.plan.append(describe_pair((i, j), mine[i], theirs[j], how))
 
     def choose(self, student: int, teacher: int) -> list[tuple[int, int]]:
         """The pairs of layers of nets that have so many."""
@@ -60,20 +63,23 @@ class HiddenObjective(Objective):
         return (
             nn.Identity()
             if widths[0] == widths[1]
-            else Projection(*widths, device=student.device, dtype=full(student).dtype)
+            else LinearAdapter(*widths, device=student.device, dtype=full(student).dtype)
         )
 
-    def paired(
+    def matched_pairs(
         self, student: Outputs, teacher: Outputs, mask: Tensor | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the projected student state and the teacher state of every pair of layers.
 
         Padded tokens, where ``mask`` (N, L) is 0, are replaced before the projection.
         """
-        mine, theirs = states(student, "hidden_states"), states(teacher, "hidden_states")
+        mine, theirs = (
+            layer_tensors(student, "hidden_states"),
+            layer_tensors(teacher, "hidden_states"),
+        )
         for place, (i, j) in enumerate(self.matched):
             projection = self.projections[0 if self.shares else place]
             state = mine[i]
-            if isinstance(projection, Projection):
+            if isinstance(projection, LinearAdapter):
                 state = replace_padding(state, mask)
-            yield comparable(projection(state), theirs[j], "hidden states")
+            yield require_same_shape(projection(state), theirs[j], "hidden states")

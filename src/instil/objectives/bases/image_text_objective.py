@@ -7,8 +7,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from instil.core import Objective, Outputs, full
-from instil.functional.directions import unit
-from instil.modules.adapters import like
+from instil.functional.directions import l2_normalize
+from instil.modules.adapters import match_dtype
 
 Needs = dict[str, tuple[tuple[str, ...], ...]]
 
@@ -26,7 +26,7 @@ WITH_SCALE: Needs = dict.fromkeys(("student", "teacher"), (*EMBEDDINGS, ("logit_
 
 def unit_pair(outputs: Outputs) -> tuple[Tensor, Tensor]:
     """Image and text embeddings (N, D) of one side as unit vectors."""
-    return unit(outputs["image_embedding"]), unit(outputs["text_embedding"])
+    return l2_normalize(outputs["image_embedding"]), l2_normalize(outputs["text_embedding"])
 
 
 class ImageTextObjective(Objective):
@@ -50,11 +50,11 @@ class ImageTextObjective(Objective):
     def projected(self, student: Outputs) -> tuple[Tensor, Tensor]:
         """The student's image and text embeddings as unit vectors of the teacher's width."""
         image, text = (self._project(role, student[role]) for (role,) in EMBEDDINGS)
-        return unit(image), unit(text)
+        return l2_normalize(image), l2_normalize(text)
 
     def _project(self, role: str, embedding: Tensor) -> Tensor:
         if role not in self.projections:
             return embedding
         layer = self.projections[role]
-        projected: Tensor = layer(like(layer, full(embedding)))
+        projected: Tensor = layer(match_dtype(layer, full(embedding)))
         return projected

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from instil.core import Batch, Objective, Outputs, items
 from instil.functional.ensembles import members
-from instil.functional.feature_maps import patches
-from instil.functional.pairs import plan, stages
-from instil.modules.adapters import adapter
-from instil.modules.normalizers import Statistics
+from instil.functional.feature_maps import patch_tokens
+from instil.functional.pairs import describe_pair, feature_levels
+from instil.modules.adapters import Adapter
+from instil.modules.normalizers import Normalizer
 
 
 class PatchObjective(Objective):
@@ -20,7 +20,7 @@ class PatchObjective(Objective):
 
     ``studies``: samples of which the teachers' statistics are taken before training; 0: those of the first batch.
 
-    Several teachers are an ``Ensemble``'s ``members``. ``plan`` says in words, after ``build``, how each teacher is met.
+    Several teachers are an ``Ensemble``'s ``members``. ``describe_pair`` says in words, after ``build``, how each teacher is met.
     """
 
     needs: ClassVar = {"student": (("features",),), "teacher": (("members", "features"),)}
@@ -36,7 +36,7 @@ class PatchObjective(Objective):
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """One adapter and one preparation of the target a teacher. Raises ValueError for a teacher that gives no features."""
-        mine = stages(student)
+        mine = feature_levels(student)
         self.matched, self.plan, self.adapters, self.targets = (
             [],
             [],
@@ -48,45 +48,47 @@ class PatchObjective(Objective):
                 raise ValueError(
                     f"teacher {number} gives {', '.join(member)}, and no features; name the module that gives them in its taps"
                 )
-            theirs = stages(member)
+            theirs = feature_levels(member)
             pair = len(mine) - 1, len(theirs) - 1
-            made = adapter(mine[-1], theirs[-1])
+            made = Adapter(mine[-1], theirs[-1])
             self.matched.append(pair)
             self.adapters.append(made)
-            self.targets.append(self.prepare(patches(theirs[-1])))
-            self.plan.append(plan(pair, mine[-1], theirs[-1], str(made)))
+            self.targets.append(self.make_normalizer(patch_tokens(theirs[-1])))
+            self.plan.append(describe_pair(pair, mine[-1], theirs[-1], str(made)))
 
-    def prepare(self, tokens: Tensor) -> nn.Module:
+    def make_normalizer(self, tokens: Tensor) -> nn.Module:
         """What a teacher's patches (N, L, D) go through before they are compared."""
         return nn.Identity()
 
-    def scales(self) -> list[nn.Module]:
-        """What brings the teachers' outputs to a common scale, in the order of ``spoken``."""
+    def normalizers(self) -> list[nn.Module]:
+        """What brings the teachers' outputs to a common scale, in the order of ``teacher_features``."""
         return list(self.targets)
 
-    def spoken(self, teacher: Outputs) -> list[Tensor]:
-        """The tokens (N, ..., D) that ``scales`` are for."""
-        return [patches(stages(member)[-1]) for member in members(teacher)]
+    def teacher_features(self, teacher: Outputs) -> list[Tensor]:
+        """The tokens (N, ..., D) that ``normalizers`` are for."""
+        return [patch_tokens(feature_levels(member)[-1]) for member in members(teacher)]
 
     def study(self, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         counted = items(batch).flatten(1).amax(1) > 0 if items(batch).ndim > 1 else items(batch) > 0
-        sides = enumerate(zip(self.scales(), self.spoken(teacher), strict=True))
+        sides = enumerate(zip(self.normalizers(), self.teacher_features(teacher), strict=True))
         return {
             str(number): scale.moments(tokens[counted])
             for number, (scale, tokens) in sides
-            if isinstance(scale, Statistics)
+            if isinstance(scale, Normalizer)
         }
 
     def studied(self, rows: dict[str, Tensor]) -> None:
-        for number, scale in enumerate(self.scales()):
-            if isinstance(scale, Statistics):
-                scale.settle(rows[str(number)])
+        for number, scale in enumerate(self.normalizers()):
+            if isinstance(scale, Normalizer):
+                scale.load_statistics(rows[str(number)])
 
-    def paired(self, student: Outputs, teacher: Outputs) -> list[tuple[Tensor, Tensor, nn.Module]]:
-        """Of each teacher: the student's adapted patches and the teacher's (N, L, D), and what ``prepare`` made for the teacher's."""
-        mine = stages(student)[-1]
+    def matched_pairs(
+        self, student: Outputs, teacher: Outputs
+    ) -> list[tuple[Tensor, Tensor, nn.Module]]:
+        """Of each teacher: the student's adapted patches and the teacher's (N, L, D), and what ``make_normalizer`` made for the teacher's."""
+        mine = feature_levels(student)[-1]
         sides = zip(self.adapters, self.targets, members(teacher), strict=True)
         return [
-            (patches(made(mine)), patches(stages(member)[-1]), target)
+            (patch_tokens(made(mine)), patch_tokens(feature_levels(member)[-1]), target)
             for made, target, member in sides
         ]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from instil.core import UNLABELLED, Batch, LabelObjective
-from instil.functional.real_labels import unknown
+from instil.functional.real_labels import unlabelled_mask
 
 
 class RealLabelObjective(LabelObjective):
@@ -15,6 +15,6 @@ class RealLabelObjective(LabelObjective):
     def weight(self, batch: Batch) -> Tensor:
         if "label" in batch:
             batch = batch | {
-                "label": torch.where(unknown(batch["label"]), UNLABELLED, batch["label"])
+                "label": torch.where(unlabelled_mask(batch["label"]), UNLABELLED, batch["label"])
             }
         return super().weight(batch)

@@ -8,7 +8,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from instil.core import Batch, Objective, Outputs, full
-from instil.modules.adapters import Heads, Plain, Projector
+from instil.modules.adapters import IdentityPair, NormalizedProjections, StudentProjection
 
 
 class RelationObjective(Objective):
@@ -22,11 +22,11 @@ class RelationObjective(Objective):
 
     def __init__(self) -> None:
         super().__init__()
-        self.connection: nn.Module = Plain()
+        self.connection: nn.Module = IdentityPair()
 
     def connect(self, student: Tensor, teacher: Tensor) -> nn.Module:
         """The module that takes both sides' vectors to those that ``loss`` compares."""
-        return Plain()
+        return IdentityPair()
 
     def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         """One value a sample from vectors (N, D); a scalar where the objective couples."""
@@ -61,11 +61,11 @@ class HeadedObjective(RelationObjective):
         self.dim = dim
 
     def connect(self, student: Tensor, teacher: Tensor) -> nn.Module:
-        return Heads(student, teacher, self.dim)
+        return NormalizedProjections(student, teacher, self.dim)
 
 
 class ProjectedObjective(RelationObjective):
     """A loss on vectors of the teacher's width."""
 
     def connect(self, student: Tensor, teacher: Tensor) -> nn.Module:
-        return Projector(student, teacher)
+        return StudentProjection(student, teacher)

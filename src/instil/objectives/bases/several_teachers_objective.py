@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from instil.core import Batch, Objective, Outputs
-from instil.functional.ensembles import members, side_by_side
+from instil.functional.ensembles import members, stack_teacher_logits
 
 
 class SeveralTeachersObjective(Objective):
@@ -24,5 +24,5 @@ class SeveralTeachersObjective(Objective):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         return self.loss(
-            student["logits"], side_by_side(student["logits"], members(teacher)), batch
+            student["logits"], stack_teacher_logits(student["logits"], members(teacher)), batch
         )

@@ -5,7 +5,13 @@ from __future__ import annotations
 from torch import Tensor
 
 from instil.core import Batch, Objective, full, items
-from instil.functional.tokens.spans import at, merged, partners, require_same_positions, span_ends
+from instil.functional.tokens.spans import (
+    aligned_positions,
+    gather_positions,
+    merge_span_log_probs,
+    require_same_positions,
+    span_ends,
+)
 
 
 class SpanObjective(Objective):
@@ -33,5 +39,8 @@ class SpanObjective(Objective):
             require_same_positions(student, teacher)
             return mine, theirs
         span, other = batch["span"], batch["teacher_span"]
-        mine = merged(mine, batch["label"], span)
-        return mine, at(merged(theirs, batch["teacher_label"], other), partners(span, other))
+        mine = merge_span_log_probs(mine, batch["label"], span)
+        return mine, gather_positions(
+            merge_span_log_probs(theirs, batch["teacher_label"], other),
+            aligned_positions(span, other),
+        )

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from instil.core import Batch, Outputs
 from instil.functional.feature_maps import as_map
-from instil.functional.pairs import match, stages
+from instil.functional.pairs import feature_levels, match_levels
 from instil.objectives.bases.feature_objective import FeatureObjective
 
 
@@ -25,7 +25,7 @@ class StageFlow(FeatureObjective):
 
     def choose(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> list[tuple[int, int]]:
         """The pairs, shallow to deep. Raises ValueError for fewer than two."""
-        found = sorted(match(student, teacher, self.pairs))
+        found = sorted(match_levels(student, teacher, self.pairs))
         require_two_stages(len(found), type(self).__name__)
         return found
 
@@ -34,6 +34,6 @@ class StageFlow(FeatureObjective):
         raise NotImplementedError
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine, theirs = stages(student), stages(teacher)
+        mine, theirs = feature_levels(student), feature_levels(teacher)
         adapted = [made(mine[i]) for made, (i, _) in zip(self.adapters, self.matched, strict=True)]
         return self.flow(adapted, [as_map(theirs[j]) for _, j in self.matched])

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Batch, Outputs, full, uniform
-from instil.functional.ensembles import kept_teachers, members
-from instil.modules.adapters import Projection
+from instil.functional.ensembles import members, sample_teacher_mask
+from instil.modules.adapters import LinearAdapter
 from instil.objectives.bases.patch_objective import PatchObjective
 
 
@@ -37,30 +37,33 @@ class SummaryObjective(PatchObjective):
             self.heads.append(
                 nn.Identity()
                 if same
-                else Projection(*widths, device=mine.device, dtype=full(mine).dtype)
+                else LinearAdapter(*widths, device=mine.device, dtype=full(mine).dtype)
             )
-            self.class_targets.append(self.prepare(member["embedding"]))
+            self.class_targets.append(self.make_normalizer(member["embedding"]))
 
     def distance(self, embedding: Tensor, its: Tensor, patches: Tensor, theirs: Tensor) -> Tensor:
         """One value a sample for one teacher: embeddings (N, D) and patches (N, L, D) of both, the teacher's on the common scale."""
         raise NotImplementedError
 
-    def scales(self) -> list[nn.Module]:
+    def normalizers(self) -> list[nn.Module]:
         return [*self.targets, *self.class_targets]
 
-    def spoken(self, teacher: Outputs) -> list[Tensor]:
-        return [*super().spoken(teacher), *(member["embedding"] for member in members(teacher))]
+    def teacher_features(self, teacher: Outputs) -> list[Tensor]:
+        return [
+            *super().teacher_features(teacher),
+            *(member["embedding"] for member in members(teacher)),
+        ]
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         losses = torch.stack(list(self._distances(student, teacher)), 1)
         if losses.shape[1] == 1 or not self.drop:
             return losses.mean(1)
-        kept = kept_teachers(losses, uniform(batch, losses.shape[1]), self.drop)
+        kept = sample_teacher_mask(losses, uniform(batch, losses.shape[1]), self.drop)
         return (losses * kept).sum(1) / kept.sum(1)
 
     def _distances(self, student: Outputs, teacher: Outputs) -> Iterator[Tensor]:
         sides = zip(
-            self.paired(student, teacher),
+            self.matched_pairs(student, teacher),
             self.heads,
             self.class_targets,
             members(teacher),

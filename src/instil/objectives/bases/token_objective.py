@@ -10,7 +10,7 @@ from torch import Tensor
 from instil.core import Batch, Objective, Outputs, Positive
 from instil.functional.tokens.divergence import token_divergence
 from instil.functional.tokens.heads import Signal
-from instil.functional.tokens.terms import Term
+from instil.functional.tokens.terms import Divergence
 
 Vocabulary = Annotated[int, Ge(1)] | None
 """How many classes are no padding; None: all, of which both sides must have as many."""
@@ -44,7 +44,7 @@ class TokenObjective(Objective):
         super().__init__()
         self.temperature, self.scale, self.vocabulary = temperature, scale, vocabulary
 
-    def term(self, batch: Batch) -> Term:
+    def term(self, batch: Batch) -> Divergence:
         """The divergence."""
         raise NotImplementedError
 

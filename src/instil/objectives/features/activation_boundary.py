@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from instil.core import Card, Positive
 from instil.functional.errors import squared_error
-from instil.functional.feature_maps import as_map, comparable
-from instil.functional.logits import reduced
+from instil.functional.feature_maps import as_map, require_same_shape
+from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
 from instil.objectives.bases.normed_objective import NormedObjective
 
@@ -23,12 +23,12 @@ def activation_boundary_loss(
     Responses of one shape (N, ...) before the ReLU (Heo et al. 2019); the teacher's may be taken after it. With ``reduction="none"`` one
     value a sample. Raises ValueError where the shapes differ.
     """
-    student, teacher = comparable(student, teacher, "activation_boundary_loss")
+    student, teacher = require_same_shape(student, teacher, "activation_boundary_loss")
     now = student.detach()
     wanted = torch.where(
         teacher > 0, now.clamp_min(margin), now.clamp_max(-margin)
     )  # what is there already wants itself: no gradient
-    return reduced(squared_error(student, wanted), reduction)
+    return apply_reduction(squared_error(student, wanted), reduction)
 
 
 class ActivationBoundary(NormedObjective):

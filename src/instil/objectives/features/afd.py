@@ -15,9 +15,9 @@ from instil.core import Batch, Card, Outputs, full
 from instil.functional.attention_maps import FAINTEST, attention_map
 from instil.functional.errors import squared_error
 from instil.functional.feature_maps import as_map
-from instil.functional.logits import reduced
-from instil.functional.pairs import stages
-from instil.modules.adapters import like
+from instil.functional.logits import apply_reduction
+from instil.functional.pairs import feature_levels
+from instil.modules.adapters import match_dtype
 from instil.modules.connectors import Norm, NormedLinear
 from instil.objectives.bases.normed_objective import NormedObjective
 
@@ -43,7 +43,7 @@ def afd_loss(
         ]
         apart = torch.stack([squared_error(each, theirs) for each in mine], 1)
         terms.append((attention[:, number] * apart).sum(1))
-    return reduced(torch.stack(terms).sum(0), reduction)
+    return apply_reduction(torch.stack(terms).sum(0), reduction)
 
 
 def _strength(stage: Tensor) -> Tensor:
@@ -118,7 +118,9 @@ class AFD(NormedObjective):
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """Make the attention over all stages of both sides."""
         super().build(student, teacher)
-        mine, theirs = ([as_map(stage) for stage in stages(side)] for side in (student, teacher))
+        mine, theirs = (
+            [as_map(stage) for stage in feature_levels(side)] for side in (student, teacher)
+        )
         made = StageAttention(
             [s.shape[1] for s in mine], [t.shape[1] for t in theirs], self.width, self.norm
         )
@@ -127,7 +129,7 @@ class AFD(NormedObjective):
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         attend = self.adapters[0]
         mine, theirs = (
-            [like(attend, full(as_map(stage))) for stage in stages(side)]
+            [match_dtype(attend, full(as_map(stage))) for stage in feature_levels(side)]
             for side in (student, teacher)
         )
-        return self.together(afd_loss(mine, theirs, attend(mine, theirs), "none"))
+        return self.reduce_if_coupled(afd_loss(mine, theirs, attend(mine, theirs), "none"))

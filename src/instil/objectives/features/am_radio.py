@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from instil.core import Card, NonNegative
 from instil.functional.errors import cosine_distance, sample_mean, smooth_l1_distance
-from instil.functional.logits import reduced
-from instil.modules.normalizers import Standard, Standardization
+from instil.functional.logits import apply_reduction
+from instil.modules.normalizers import PHIStandardize, StandardizeChannels
 from instil.objectives.bases.summary_objective import SummaryObjective
 
 Scale = Literal["phi_s", "channels", "none"]
@@ -18,7 +18,7 @@ Scale = Literal["phi_s", "channels", "none"]
 
 def am_radio_summary_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> Tensor:
     """Cosine distance of summaries (N, D) (Ranzinger et al. 2024, section 3.4). Raises ValueError where the shapes differ."""
-    return reduced(cosine_distance(student, teacher), reduction)
+    return apply_reduction(cosine_distance(student, teacher), reduction)
 
 
 def am_radio_spatial_loss(
@@ -35,7 +35,7 @@ def am_radio_spatial_loss(
     values = cosine * cosine_distance(student, teacher) + smooth_l1 * smooth_l1_distance(
         student, teacher
     )
-    return reduced(sample_mean(values), reduction)
+    return apply_reduction(sample_mean(values), reduction)
 
 
 class AMRADIO(SummaryObjective):
@@ -87,10 +87,10 @@ class AMRADIO(SummaryObjective):
             drop,
         )
 
-    def prepare(self, tokens: Tensor) -> nn.Module:
+    def make_normalizer(self, tokens: Tensor) -> nn.Module:
         if self.standardize == "phi_s":
-            return Standard(tokens)
-        return Standardization(tokens) if self.standardize == "channels" else nn.Identity()
+            return PHIStandardize(tokens)
+        return StandardizeChannels(tokens) if self.standardize == "channels" else nn.Identity()
 
     def distance(self, embedding: Tensor, its: Tensor, patches: Tensor, theirs: Tensor) -> Tensor:
         spatial = am_radio_spatial_loss(patches, theirs, self.cosine, self.smooth_l1, "none")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from instil.core import Card, closest
 from instil.functional.attention_maps import attention_map
 from instil.functional.feature_maps import as_map, resize, smaller_grid
-from instil.functional.logits import reduced
+from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
 from instil.objectives.bases.feature_objective import FeatureObjective
 
@@ -42,7 +42,7 @@ def attention_transfer_loss(
         values = torch.linalg.vector_norm(difference, dim=1)
     else:
         raise ValueError(f"form: no form '{form}'; {closest(form, ('code', 'paper'))}")
-    return reduced(values, reduction)
+    return apply_reduction(values, reduction)
 
 
 class AttentionTransfer(FeatureObjective):

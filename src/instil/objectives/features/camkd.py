@@ -20,17 +20,17 @@ from instil.core import (
     full,
 )
 from instil.functional.ensembles import (
-    divergences,
-    favour_small,
+    inverse_share_weights,
     members,
-    require_several,
-    side_by_side,
+    require_teacher_stack,
+    stack_teacher_logits,
+    teacher_divergences,
 )
 from instil.functional.errors import squared_error
-from instil.functional.feature_maps import as_map, comparable
-from instil.functional.logits import reduced, require_class_target
-from instil.functional.pairs import plan, stages
-from instil.modules.adapters import adapter
+from instil.functional.feature_maps import as_map, require_same_shape
+from instil.functional.logits import apply_reduction, require_class_target
+from instil.functional.pairs import describe_pair, feature_levels
+from instil.modules.adapters import Adapter
 
 
 def camkd_weights(logits: Tensor, target: Tensor) -> Tensor:
@@ -40,7 +40,9 @@ def camkd_weights(logits: Tensor, target: Tensor) -> Tensor:
     """
     require_class_target(logits[0], target)
     index = target.clamp_min(0).expand(logits.shape[:-1]).unsqueeze(-1)
-    return favour_small((-full(logits).log_softmax(-1).gather(-1, index).squeeze(-1)).softmax(0))
+    return inverse_share_weights(
+        (-full(logits).log_softmax(-1).gather(-1, index).squeeze(-1)).softmax(0)
+    )
 
 
 def camkd_logit_loss(
@@ -55,12 +57,12 @@ def camkd_logit_loss(
     Student logits (N, C), teacher logits (K, N, C), target (N,) give (N,) for reduction ``none``; -100 gives 0.
     Raises ValueError where shapes do not fit.
     """
-    require_several(student, teachers)
+    require_teacher_stack(student, teachers)
     require_class_target(student, target)
     (student,) = drop_unlabelled_gradient(target, student)
     (teachers,) = drop_unlabelled_gradient(target.expand(teachers.shape[:-1]), teachers)
-    values = divergences(student, teachers, temperature)
-    return reduced((camkd_weights(teachers, target) * values).sum(0), reduction, target)
+    values = teacher_divergences(student, teachers, temperature)
+    return apply_reduction((camkd_weights(teachers, target) * values).sum(0), reduction, target)
 
 
 def camkd_feature_loss(
@@ -76,14 +78,14 @@ def camkd_feature_loss(
     each teacher, target (N,), -100 gives 0. Raises ValueError where shapes do not fit.
     """
     pairs = [
-        comparable(mine, theirs, "camkd_feature_loss")
+        require_same_shape(mine, theirs, "camkd_feature_loss")
         for mine, theirs in zip(students, teachers, strict=True)
     ]
     require_class_target(through[0], target)
     (through,) = drop_unlabelled_gradient(target.expand(through.shape[:-1]), through)
     pairs = [(drop_unlabelled_gradient(target, mine)[0], theirs) for mine, theirs in pairs]
     values = torch.stack([squared_error(mine, theirs) for mine, theirs in pairs])
-    return reduced((camkd_weights(through, target) * values).sum(0), reduction, target)
+    return apply_reduction((camkd_weights(through, target) * values).sum(0), reduction, target)
 
 
 class CAMKD(LabelObjective):
@@ -92,7 +94,7 @@ class CAMKD(LabelObjective):
     ``temperature``: divides the logits of the divergences; the weights are at temperature 1.
     ``stage``: weight of the stages beside the logits.
 
-    ``plan`` says in words, after ``build``, how each teacher's stage is met.
+    ``describe_pair`` says in words, after ``build``, how each teacher's stage is met.
     """
 
     card = Card(
@@ -128,33 +130,33 @@ class CAMKD(LabelObjective):
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """One adapter a teacher. Raises ValueError for a teacher whose classifier does not read its deepest stage."""
-        mine = stages(student)
+        mine = feature_levels(student)
         self.adapters, self.plan = nn.ModuleList(), []
         for number, member in enumerate(members(teacher)):
             if missing := [role for role in ("features", "logits", "head") if role not in member]:
                 raise ValueError(
                     f"teacher {number} gives {', '.join(member)}, and no {missing[0]}; name the module that gives it in its taps"
                 )
-            theirs, (weight, _) = stages(member), member["head"]
+            theirs, (weight, _) = feature_levels(member), member["head"]
             if as_map(theirs[-1]).shape[1] != weight.shape[1]:
                 shapes = f"its head reads {weight.shape[1]} numbers, its deepest stage has {as_map(theirs[-1]).shape[1]} channels"
                 raise ValueError(
                     f"teacher {number} has no classifier of its deepest stage: {shapes}"
                 )
-            made = adapter(mine[-1], theirs[-1])
+            made = Adapter(mine[-1], theirs[-1])
             self.adapters.append(made)
             self.plan.append(
-                plan((len(mine) - 1, len(theirs) - 1), mine[-1], theirs[-1], str(made))
+                describe_pair((len(mine) - 1, len(theirs) - 1), mine[-1], theirs[-1], str(made))
             )
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         several, target = members(teacher), batch["label"]
-        logits = side_by_side(student["logits"], several)
+        logits = stack_teacher_logits(student["logits"], several)
         loss = camkd_logit_loss(student["logits"], logits, target, self.temperature, "none")
         if not self.stage:
             return loss
-        mine = [full(made(stages(student)[-1])) for made in self.adapters]
-        theirs = [as_map(stages(member)[-1]) for member in several]
+        mine = [full(made(feature_levels(student)[-1])) for made in self.adapters]
+        theirs = [as_map(feature_levels(member)[-1]) for member in several]
         spoken = [
             F.linear(stage.mean((2, 3)), *map(full, member["head"]))
             for stage, member in zip(mine, several, strict=True)

@@ -10,11 +10,11 @@ from annotated_types import Ge
 from torch import Tensor
 
 from instil.core import Batch, Card, Objective, Outputs, full
-from instil.functional.attention_maps import unit
+from instil.functional.attention_maps import scaled_l2_normalize
 from instil.functional.errors import squared_error
-from instil.functional.feature_maps import as_map, comparable
-from instil.functional.logits import reduced
-from instil.functional.pairs import stages
+from instil.functional.feature_maps import as_map, require_same_shape
+from instil.functional.logits import apply_reduction
+from instil.functional.pairs import feature_levels
 
 
 def class_activation_map(stage: Tensor, weight: Tensor) -> Tensor:
@@ -68,10 +68,10 @@ def cat_kd_loss(
     mine, theirs = (
         F.adaptive_avg_pool2d(full(side), resolution).flatten(2) for side in (student, teacher)
     )
-    student, teacher = comparable(mine, theirs, "cat_kd_loss")
+    student, teacher = require_same_shape(mine, theirs, "cat_kd_loss")
     if normalize:
-        student, teacher = unit(student), unit(teacher)
-    return reduced(squared_error(student, teacher), reduction)
+        student, teacher = scaled_l2_normalize(student), scaled_l2_normalize(teacher)
+    return apply_reduction(squared_error(student, teacher), reduction)
 
 
 class CatKD(Objective):
@@ -132,4 +132,4 @@ class CatKD(Objective):
         )
 
     def _map(self, side: Outputs) -> Tensor:
-        return class_activation_map(as_map(stages(side)[-1]), side["head"][0])
+        return class_activation_map(as_map(feature_levels(side)[-1]), side["head"][0])

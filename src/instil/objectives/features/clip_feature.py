@@ -6,8 +6,8 @@ from torch import Tensor
 
 from instil.core import Batch, Card, Outputs
 from instil.functional.errors import squared_error
-from instil.functional.feature_maps import comparable
-from instil.functional.logits import reduced
+from instil.functional.feature_maps import require_same_shape
+from instil.functional.logits import apply_reduction
 from instil.objectives.bases.image_text_objective import ImageTextObjective, unit_pair
 
 
@@ -21,9 +21,9 @@ def clip_feature_loss(
     """Squared difference of the images' and of the texts' unit embeddings (N, D), mean over their entries (Yang et al. 2024, Eq. 6)."""
     terms = []
     for side, mine, theirs in (("image", image, teacher_image), ("text", text, teacher_text)):
-        mine, theirs = comparable(mine, theirs, f"clip_feature_loss, {side}")
+        mine, theirs = require_same_shape(mine, theirs, f"clip_feature_loss, {side}")
         terms.append(squared_error(mine, theirs))
-    return reduced(terms[0] + terms[1], reduction)
+    return apply_reduction(terms[0] + terms[1], reduction)
 
 
 class CLIPFeature(ImageTextObjective):

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from instil.core import Card, Positive, closest
 from instil.functional.divergences import softened_kl
 from instil.functional.errors import sample_mean
-from instil.functional.feature_maps import as_map, comparable
-from instil.functional.logits import reduced
+from instil.functional.feature_maps import as_map, require_same_shape
+from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
 from instil.objectives.bases.feature_objective import FeatureObjective
 
@@ -30,7 +30,7 @@ def cwd_loss(
     mean over the positions. With ``reduction="none"`` one value a sample. Raises ValueError where the shapes differ, and where a distribution
     has one entry only: it would be 1 whatever the student does.
     """
-    student, teacher = comparable(student, teacher, "cwd_loss")
+    student, teacher = require_same_shape(student, teacher, "cwd_loss")
     if form not in ("channel", "spatial"):
         raise ValueError(f"form: no form '{form}'; {closest(form, ('channel', 'spatial'))}")
     mine, theirs = (
@@ -42,7 +42,9 @@ def cwd_loss(
         raise ValueError(
             f"channel-wise distillation (form: '{form}') needs more than one {least}, not {tuple(student.shape)}"
         )
-    return reduced(sample_mean(softened_kl(mine, theirs, temperature)) * temperature**2, reduction)
+    return apply_reduction(
+        sample_mean(softened_kl(mine, theirs, temperature)) * temperature**2, reduction
+    )
 
 
 class CWD(FeatureObjective):

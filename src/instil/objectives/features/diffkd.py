@@ -9,14 +9,14 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, NonNegative, Outputs, Positive, full, uniform
-from instil.functional.diffusion import TIMES, denoised, noised
+from instil.functional.diffusion import TIMES, add_noise, denoise
 from instil.functional.divergences import kl_divergence
 from instil.functional.errors import squared_error
-from instil.functional.feature_maps import as_map, comparable, resize
-from instil.functional.logits import reduced, require_same_logits
-from instil.functional.noise import normal
-from instil.functional.pairs import Pairs, stages
-from instil.modules.adapters import like
+from instil.functional.feature_maps import as_map, require_same_shape, resize
+from instil.functional.logits import apply_reduction, require_same_logits
+from instil.functional.noise import box_muller
+from instil.functional.pairs import Pairs, feature_levels
+from instil.modules.adapters import match_dtype
 from instil.modules.connectors import NORMS, Norm, convolutions
 from instil.modules.noise_model import Bottleneck, NoiseModel
 from instil.objectives.bases.normed_objective import NormedObjective
@@ -35,9 +35,9 @@ def diffkd_loss(
 
     Huang et al. 2023, eq. 7 with the squared difference as the distance. Raises ValueError where the shapes differ.
     """
-    student, teacher = comparable(student, teacher, "diffkd_loss")
+    student, teacher = require_same_shape(student, teacher, "diffkd_loss")
     compared = squared_error(student, teacher)
-    return reduced(
+    return apply_reduction(
         compared
         + diffusion_weight * full(noise_error)
         + autoencoder_weight * full(reconstruction_error),
@@ -72,13 +72,15 @@ class Denoiser(nn.Module):
         lost = squared_error(self.decode(encoded), teacher)
         latent = encoded.detach()
         shape = latent.shape[1], latent.shape[2], latent.shape[3]
-        noise, other = (normal(batch, shape, salt + number).to(latent.dtype) for number in (0, 1))
+        noise, other = (
+            box_muller(batch, shape, salt + number).to(latent.dtype) for number in (0, 1)
+        )
         time = (uniform(batch, 1, salt + 2)[:, 0] * TIMES).long()
-        error = squared_error(self.model(noised(latent, noise, time), time), noise)
+        error = squared_error(self.model(add_noise(latent, noise, time), time), noise)
         projected = self.project(student)
         level = self.level(self.look(projected).mean((2, 3))).softmax(1)[:, 0, None, None, None]
         mixed = level * projected + (1 - level) * other
-        return self.refine(denoised(mixed, self.model, steps)), latent, error, lost
+        return self.refine(denoise(mixed, self.model, steps)), latent, error, lost
 
 
 class DiffKD(NormedObjective):
@@ -164,18 +166,22 @@ class DiffKD(NormedObjective):
         return made.to(student.device, full(student).dtype), f"denoised in {self.steps} steps"
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine, theirs = stages(student), stages(teacher)
+        mine, theirs = feature_levels(student), feature_levels(teacher)
         terms, weights = [], (self.diffusion_weight, self.autoencoder_weight)
         for number, (denoiser, (i, j)) in enumerate(zip(self.adapters, self.matched, strict=True)):
             target = full(as_map(theirs[j]))
             stage = resize(full(as_map(mine[i])), (target.shape[2], target.shape[3]))
             refined, latent, error, lost = denoiser(
-                like(denoiser, stage), like(denoiser, target), batch, self.steps, 3 * number + 3
+                match_dtype(denoiser, stage),
+                match_dtype(denoiser, target),
+                batch,
+                self.steps,
+                3 * number + 3,
             )
             terms.append(diffkd_loss(refined, latent, error, lost, *weights, reduction="none"))
         for denoiser in self.denoiser:
             pair = (
-                like(denoiser, full(side["logits"]))[:, :, None, None]
+                match_dtype(denoiser, full(side["logits"]))[:, :, None, None]
                 for side in (student, teacher)
             )
             refined, latent, error, _ = denoiser(*pair, batch, self.steps, 0)
@@ -186,4 +192,4 @@ class DiffKD(NormedObjective):
             terms.append(
                 kl_divergence(log_p, log_q) * self.temperature**2 + self.diffusion_weight * error
             )  # nothing is encoded
-        return self.together(torch.stack(terms).sum(0))
+        return self.reduce_if_coupled(torch.stack(terms).sum(0))

@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import Batch, Card, Outputs
-from instil.functional.feature_maps import comparable
+from instil.functional.feature_maps import require_same_shape
 from instil.functional.hidden_states import Layers, masked_mean, replace_padding, token_mask
-from instil.functional.logits import reduced
+from instil.functional.logits import apply_reduction
 from instil.objectives.bases.hidden_objective import HiddenObjective
 
 
@@ -20,11 +20,11 @@ def distilbert_loss(
     ``mask`` (N, L): 1 for a token, 0 for padding. Mean over all tokens; with ``reduction="none"`` one value a sample, the mean over its tokens.
     Raises ValueError where the shapes differ.
     """
-    student, teacher = comparable(student, teacher, "distilbert_loss")
+    student, teacher = require_same_shape(student, teacher, "distilbert_loss")
     student, teacher = replace_padding(student, mask), replace_padding(teacher, mask)
     values = 1 - F.cosine_similarity(student, teacher, dim=-1)
     if mask is None or reduction != "mean":
-        return reduced(masked_mean(values, mask), reduction)
+        return apply_reduction(masked_mean(values, mask), reduction)
     return masked_mean(values.flatten()[None], mask.flatten()[None])[0]
 
 
@@ -66,7 +66,7 @@ class DistilBERT(HiddenObjective):
         mask = token_mask(batch, student["hidden_states"][-1])
         terms = [
             distilbert_loss(mine, theirs, mask, "none")
-            for mine, theirs in self.paired(student, teacher, mask)
+            for mine, theirs in self.matched_pairs(student, teacher, mask)
         ]
         total: Tensor = sum(terms[1:], terms[0])
         return total

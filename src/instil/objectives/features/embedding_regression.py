@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from instil.core import Batch, Card, Objective, Outputs, full
 from instil.functional.errors import squared_error
-from instil.functional.feature_maps import comparable
-from instil.functional.logits import reduced
-from instil.modules.adapters import like
+from instil.functional.feature_maps import require_same_shape
+from instil.functional.logits import apply_reduction
+from instil.modules.adapters import match_dtype
 
 ROLES = ("sentence_embedding", "partner_embedding")
 Distance = Literal["squared", "cosine"]
@@ -24,8 +24,8 @@ def embedding_regression_loss(
 
     Gives (N,) for reduction ``none``. Raises ValueError where the shapes differ.
     """
-    student, teacher = comparable(student, teacher, "embedding_regression_loss")
-    return reduced(
+    student, teacher = require_same_shape(student, teacher, "embedding_regression_loss")
+    return apply_reduction(
         squared_error(student, teacher)
         if distance == "squared"
         else 1 - F.cosine_similarity(student, teacher, dim=-1),
@@ -69,7 +69,9 @@ class EmbeddingRegression(Objective):
             )
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        projected = [self.projection(like(self.projection, full(student[role]))) for role in ROLES]
+        projected = [
+            self.projection(match_dtype(self.projection, full(student[role]))) for role in ROLES
+        ]
         first, second = (
             embedding_regression_loss(mine, teacher[role], self.distance, "none")
             for mine, role in zip(projected, ROLES, strict=True)

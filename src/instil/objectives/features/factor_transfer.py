@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from instil.core import Card, NonNegative, at_progress, closest, full
 from instil.functional.attention_maps import attention_map
 from instil.functional.errors import sample_mean, squared_error
-from instil.functional.feature_maps import as_map, comparable, resize
-from instil.functional.logits import reduced
+from instil.functional.feature_maps import as_map, require_same_shape, resize
+from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
-from instil.modules.adapters import like
+from instil.modules.adapters import match_dtype
 from instil.modules.connectors import NORMS
 from instil.objectives.bases.normed_objective import NormedObjective
 
@@ -39,7 +39,7 @@ def factor_transfer_loss(
     ``power`` over the channels; ``l1`` and ``l2`` are the mean absolute and squared difference. With ``reduction="none"`` one value a sample.
     Raises ValueError where the shapes differ.
     """
-    student, teacher = comparable(student, teacher, "factor_transfer_loss")
+    student, teacher = require_same_shape(student, teacher, "factor_transfer_loss")
     for name, value, known in (
         ("form", form, ("paper", "attention")),
         ("distance", distance, ("l1", "l2")),
@@ -59,7 +59,7 @@ def factor_transfer_loss(
             if form == "paper"
             else difference.square().mean(1)
         )
-    return reduced(values, reduction)
+    return apply_reduction(values, reduction)
 
 
 def _layers(
@@ -145,9 +145,9 @@ class FactorTransfer(NormedObjective):
         ), f"{max(1, round(at_progress(self.rate, {}) * target))} factors"
 
     def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
-        teacher = like(connection, full(as_map(teacher)))
+        teacher = match_dtype(connection, full(as_map(teacher)))
         resized = resize(full(as_map(student)), (teacher.shape[2], teacher.shape[3]))
-        mine, theirs, again = connection(like(connection, resized), teacher)
+        mine, theirs, again = connection(match_dtype(connection, resized), teacher)
         transfer = factor_transfer_loss(mine, theirs, self.form, self.distance, reduction="none")
         error: Tensor = squared_error(again, teacher)
         return transfer + self.reconstruction * error

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from instil.core import Card, NonNegative, Positive, closest, full
 from instil.functional.attention_maps import attention_weights, channel_strength, position_strength
 from instil.functional.feature_maps import as_map, resize
-from instil.functional.logits import reduced
+from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
-from instil.modules.adapters import like
+from instil.modules.adapters import match_dtype
 from instil.modules.connectors import NORMS
 from instil.objectives.bases.feature_objective import FeatureObjective
 
@@ -53,7 +53,7 @@ def fbkd_loss(
     values = torch.stack(
         [weight * length for weight, length in zip(weights, lengths, strict=True)]
     ).sum(0)
-    return values if whole else reduced(values, reduction)
+    return values if whole else apply_reduction(values, reduction)
 
 
 def fbkd_mask(
@@ -193,8 +193,8 @@ class FBKD(FeatureObjective):
         return made.to(student.device, full(student).dtype), "adaptations and two non-local blocks"
 
     def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
-        teacher = like(connection, full(as_map(teacher)))
-        student = like(
+        teacher = match_dtype(connection, full(as_map(teacher)))
+        student = match_dtype(
             connection, resize(full(as_map(student)), (teacher.shape[2], teacher.shape[3]))
         )
         mine, theirs = connection(student, teacher)

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from instil.core import Batch, Card, NonNegative, Outputs, Positive, full
 from instil.functional.attention_maps import attention_weights, channel_strength, position_strength
-from instil.functional.feature_maps import as_map, comparable
-from instil.functional.logits import reduced
-from instil.functional.pairs import Pairs, stages
+from instil.functional.feature_maps import as_map, require_same_shape
+from instil.functional.logits import apply_reduction
+from instil.functional.pairs import Pairs, feature_levels
 from instil.modules.adapters import Adapter
 from instil.objectives.bases.feature_objective import FeatureObjective
 
@@ -52,7 +52,7 @@ def fgd_loss(
     Maps of one shape (N, C, H, W), position weights (N, 1, H, W) of both parts of the image, and the weights of foreground, background and
     attention; sums over the elements. With ``reduction="none"`` one value a sample. Raises ValueError where the shapes differ.
     """
-    student, teacher = comparable(student, teacher, "fgd_loss")
+    student, teacher = require_same_shape(student, teacher, "fgd_loss")
     squares, apart = (student - teacher).square(), torch.zeros_like(student[:, 0, 0, 0])
     for strength in (position_strength, channel_strength):
         mine, theirs = (
@@ -61,7 +61,9 @@ def fgd_loss(
         squares = squares * theirs
         apart = apart + (mine - theirs).abs().flatten(1).sum(1)
     inside, outside = ((squares * part).flatten(1).sum(1) for part in (foreground, background))
-    return reduced(weights[0] * inside + weights[1] * outside + weights[2] * apart, reduction)
+    return apply_reduction(
+        weights[0] * inside + weights[1] * outside + weights[2] * apart, reduction
+    )
 
 
 class GlobalContext(nn.Module):
@@ -150,7 +152,7 @@ class FGD(FeatureObjective):
         return made, f"{made.align}, and a global context on both sides"
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine, theirs = stages(student), stages(teacher)
+        mine, theirs = feature_levels(student), feature_levels(teacher)
         terms = []
         for made, (i, j) in zip(self.adapters, self.matched, strict=True):
             assert isinstance(made, Contexts)

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from instil.core import Card
 from instil.functional.errors import squared_error
-from instil.functional.feature_maps import as_map, comparable
-from instil.functional.logits import reduced
+from instil.functional.feature_maps import as_map, require_same_shape
+from instil.functional.logits import apply_reduction
 from instil.objectives.bases.feature_objective import FeatureObjective
 
 
@@ -16,8 +16,8 @@ def fitnet_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> Te
 
     The paper has half the sum over the elements, the authors' followers the mean, as here. Raises ValueError where the shapes differ.
     """
-    student, teacher = comparable(student, teacher, "fitnet_loss")
-    return reduced(squared_error(student, teacher), reduction)
+    student, teacher = require_same_shape(student, teacher, "fitnet_loss")
+    return apply_reduction(squared_error(student, teacher), reduction)
 
 
 class FitNet(FeatureObjective):

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import Card, closest, full
-from instil.functional.feature_maps import comparable
+from instil.functional.feature_maps import require_same_shape
 from instil.functional.gram import gram
-from instil.functional.logits import reduced
+from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
 from instil.objectives.bases.stage_flow_objective import StageFlow, require_two_stages
 
@@ -53,14 +53,16 @@ def fsp_loss(
     for (a, b), (c, d) in zip(
         itertools.pairwise(student), itertools.pairwise(teacher), strict=True
     ):
-        mine, theirs = comparable(fsp_matrix(a, b, pool), fsp_matrix(c, d, pool), "fsp_loss")
+        mine, theirs = require_same_shape(
+            fsp_matrix(a, b, pool), fsp_matrix(c, d, pool), "fsp_loss"
+        )
         difference = mine - theirs
         if form == "columns":
             terms.append(torch.linalg.vector_norm(difference, dim=1).sum(1))
         else:
             squares = difference.square().flatten(1)
             terms.append(squares.mean(1) if form == "mean" else squares.sum(1))
-    return reduced(torch.stack(terms).sum(0), reduction)
+    return apply_reduction(torch.stack(terms).sum(0), reduction)
 
 
 class FSP(StageFlow):

@@ -12,7 +12,7 @@ from instil.core import Card, closest, full
 from instil.functional.errors import squared_error
 from instil.functional.feature_maps import as_map
 from instil.functional.gram import gram
-from instil.functional.logits import reduced
+from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
 from instil.objectives.bases.normed_objective import NormedObjective
 
@@ -38,7 +38,7 @@ def ickd_loss(
     mine, theirs = gram(mine, mine), gram(theirs, theirs)
     if form == "code":
         mine, theirs = F.normalize(mine, dim=-1), F.normalize(theirs, dim=-1)
-    return reduced(
+    return apply_reduction(
         squared_error(mine, theirs) * (mine.shape[-1] if form == "code" else 1), reduction
     )
 

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from instil.core import UNLABELLED, Batch, Card, Outputs, drop_unlabelled_gradient
 from instil.functional.directions import cosine
-from instil.functional.feature_maps import on_grid, one_grid, positions
-from instil.functional.logits import reduced
-from instil.functional.pairs import stages
+from instil.functional.feature_maps import downsample_labels, flatten_spatial, resize_to_common
+from instil.functional.logits import apply_reduction
+from instil.functional.pairs import feature_levels
 from instil.objectives.bases.dense_objective import DenseObjective, PixelLabelObjective
 
 
@@ -19,16 +19,16 @@ def ifvd_loss(student: Tensor, teacher: Tensor, target: Tensor, reduction: str =
     Maps (N, C, H, W) of one grid and any channels, ``target`` (N, H', W') of classes, -100 for none, read at the nearest pixel. A prototype is
     the mean of the class's features in the image. Mean over the labelled positions of an image, then over the images that have any.
     """
-    student, teacher = one_grid(student, teacher)
-    label = on_grid(target, student.shape[2:])
+    student, teacher = resize_to_common(student, teacher)
+    label = downsample_labels(target, student.shape[2:])
     labelled = (label != UNLABELLED).to(student.dtype)
     alike, number = _same_class(label), labelled.sum(1).clamp_min(1)
     mine, theirs = (
-        _variation(drop_unlabelled_gradient(label, positions(side))[0], alike)
+        _variation(drop_unlabelled_gradient(label, flatten_spatial(side))[0], alike)
         for side in (student, teacher)
     )
     values = torch.where(labelled > 0, (mine - theirs).square(), 0.0).sum(1) / number
-    return reduced(values, reduction, label.amax(1))
+    return apply_reduction(values, reduction, label.amax(1))
 
 
 def _same_class(label: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ class IFVD(DenseObjective, PixelLabelObjective):
     )
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine, theirs, label = stages(student), stages(teacher), self.pixels(batch)
+        mine, theirs, label = feature_levels(student), feature_levels(teacher), self.pixels(batch)
         return torch.stack(
             [ifvd_loss(mine[i], theirs[j], label, reduction="none") for i, j in self.matched]
         ).sum(0)

@@ -9,11 +9,11 @@ from annotated_types import Ge
 from torch import Tensor
 
 from instil.core import Batch, Card, Objective, Outputs, full
-from instil.functional.attention_maps import unit
+from instil.functional.attention_maps import scaled_l2_normalize
 from instil.functional.errors import squared_error
-from instil.functional.feature_maps import comparable
-from instil.functional.logits import reduced, require_same_logits
-from instil.functional.noise import normal
+from instil.functional.feature_maps import require_same_shape
+from instil.functional.logits import apply_reduction, require_same_logits
+from instil.functional.noise import box_muller
 
 
 def jacobian_loss(
@@ -24,11 +24,11 @@ def jacobian_loss(
     With directions drawn from a normal distribution it is on average the squared distance of the Jacobians, summed over their rows (Czarnecki et
     al. 2017, eq. 3). ``normalize``: each gradient to unit length first. Raises ValueError where the shapes differ.
     """
-    student, teacher = comparable(student, teacher, "jacobian_loss")
+    student, teacher = require_same_shape(student, teacher, "jacobian_loss")
     student, teacher = student.flatten(2), teacher.flatten(2)
     if normalize:
-        student, teacher = unit(student), unit(teacher)
-    return reduced(squared_error(student, teacher) * student.shape[2], reduction)
+        student, teacher = scaled_l2_normalize(student), scaled_l2_normalize(teacher)
+    return apply_reduction(squared_error(student, teacher) * student.shape[2], reduction)
 
 
 def projected_jacobian(
@@ -88,7 +88,7 @@ class Jacobian(Objective):
                 "the teacher cannot be asked for gradients by the input (it is remembered, or out of reach); take a net as the teacher"
             )
         shape = tuple(student["logits"].shape[1:])
-        drawn = normal(batch, (self.directions, *shape)).to(full(student["logits"]).dtype)
+        drawn = box_muller(batch, (self.directions, *shape)).to(full(student["logits"]).dtype)
         mine = projected_jacobian(student["logits"], student["input"], drawn, create_graph=True)
         theirs = projected_jacobian(teacher["logits"], teacher["input"], drawn).detach()
         return jacobian_loss(mine, theirs, self.normalize, "none")

@@ -12,7 +12,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from instil.core import Card, closest, full
-from instil.functional.logits import reduced
+from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
 from instil.objectives.bases.stage_flow_objective import StageFlow, require_two_stages
 
@@ -74,7 +74,7 @@ def kdsvd_loss(
             next_theirs[..., :shared], theirs[..., :shared]
         )
         terms.append(difference.square().flatten(1).sum(1))
-    return reduced(torch.stack(terms).sum(0), reduction)
+    return apply_reduction(torch.stack(terms).sum(0), reduction)
 
 
 def _directions(

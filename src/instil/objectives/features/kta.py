@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from instil.core import Card, NonNegative, at_progress, closest, full
 from instil.functional.errors import sample_mean, squared_error
-from instil.functional.feature_maps import as_map, comparable, resize
-from instil.functional.logits import reduced
+from instil.functional.feature_maps import as_map, require_same_shape, resize
+from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
-from instil.modules.adapters import like
+from instil.modules.adapters import match_dtype
 from instil.objectives.bases.normed_objective import NormedObjective
 from instil.objectives.features.factor_transfer import FactorNets
 
@@ -53,14 +53,14 @@ def kta_loss(
         >>> kta_loss(torch.ones(1, 1, 2, 2), torch.eye(2)[None, None])
         tensor(0.3536)
     """
-    student, teacher = comparable(student, teacher, "kta_loss")
+    student, teacher = require_same_shape(student, teacher, "kta_loss")
     unit_student, unit_teacher = (
         F.normalize(side.flatten(1), p=q, dim=1) for side in (student, teacher)
     )
     difference = unit_student - unit_teacher
     if p == 1:
-        return reduced(sample_mean(difference.abs()), reduction)
-    return reduced(torch.linalg.vector_norm(difference, p, dim=1), reduction)
+        return apply_reduction(sample_mean(difference.abs()), reduction)
+    return apply_reduction(torch.linalg.vector_norm(difference, p, dim=1), reduction)
 
 
 def kta_affinity_loss(
@@ -90,7 +90,7 @@ def kta_affinity_loss(
         >>> kta_affinity_loss(torch.ones(1, 2, 1, 2), torch.eye(2).view(1, 2, 1, 2))
         tensor(0.5000)
     """
-    student, teacher = comparable(student, teacher, "kta_affinity_loss")
+    student, teacher = require_same_shape(student, teacher, "kta_affinity_loss")
     if form not in FORMS:
         raise ValueError(f"form: unknown value. Expected one of {FORMS}; {closest(form, FORMS)}")
     if form == "positions":
@@ -98,14 +98,14 @@ def kta_affinity_loss(
         for side in (student, teacher):
             unit = F.normalize(side.flatten(2), dim=1)
             affinities.append(unit.mT @ unit)
-        return reduced(squared_error(affinities[0], affinities[1]), reduction)
+        return apply_reduction(squared_error(affinities[0], affinities[1]), reduction)
     unit_student, unit_teacher = (
         F.normalize(side.flatten(2), dim=2) for side in (student, teacher)
     )
     # ||u u' - v v'|| = sqrt(2) ||u - (u'v) v|| for unit vectors: no matrix of pairs is needed.
     cosine = (unit_student * unit_teacher).sum(2, keepdim=True)
     rest = torch.linalg.vector_norm(unit_student - cosine * unit_teacher, dim=2)
-    return reduced(math.sqrt(2) * rest.sum(1) / unit_student.shape[2], reduction)
+    return apply_reduction(math.sqrt(2) * rest.sum(1) / unit_student.shape[2], reduction)
 
 
 class AdaptationNets(FactorNets):
@@ -189,9 +189,9 @@ class KTA(NormedObjective):
 
     def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
         assert isinstance(connection, AdaptationNets)
-        teacher = like(connection, full(as_map(teacher)))
+        teacher = match_dtype(connection, full(as_map(teacher)))
         grid = (teacher.shape[2], teacher.shape[3])
-        resized = like(connection, resize(full(as_map(student)), grid))
+        resized = match_dtype(connection, resize(full(as_map(student)), grid))
         adapted, compressed, decoded = connection(resized, teacher)
         related = connection.affinity_adapter(resized)
         values = kta_loss(adapted, compressed, self.p, self.q, "none")

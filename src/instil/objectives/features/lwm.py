@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from instil.core import Batch, Card, Objective, Outputs, full
-from instil.functional.attention_maps import unit
+from instil.functional.attention_maps import scaled_l2_normalize
 from instil.functional.feature_maps import as_map, resize
-from instil.functional.logits import reduced, require_same_logits
-from instil.functional.pairs import stages
+from instil.functional.logits import apply_reduction, require_same_logits
+from instil.functional.pairs import feature_levels
 
 
 def lwm_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> Tensor:
@@ -25,10 +25,10 @@ def lwm_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> Tenso
             f"attention needs more than one position, not maps {tuple(student.shape)} and {tuple(teacher.shape)}"
         )
     mine, theirs = (
-        unit(resize(full(side).unsqueeze(1), (height, width)).flatten(1))
+        scaled_l2_normalize(resize(full(side).unsqueeze(1), (height, width)).flatten(1))
         for side in (student, teacher)
     )
-    return reduced((mine - theirs).abs().sum(1), reduction)
+    return apply_reduction((mine - theirs).abs().sum(1), reduction)
 
 
 def grad_cam(stage: Tensor, scores: Tensor, create_graph: bool = False) -> Tensor:
@@ -42,7 +42,7 @@ def grad_cam(stage: Tensor, scores: Tensor, create_graph: bool = False) -> Tenso
 
 def explained(outputs: Outputs) -> Tensor:
     """The deepest stage; of tokens the one before it, since a classifier may read the last block's class token alone."""
-    found = stages(outputs)
+    found = feature_levels(outputs)
     return found[-2] if found[-1].ndim == 3 and len(found) > 1 else found[-1]
 
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from instil.core import Batch, Card, Outputs, closest, full, uniform
 from instil.functional.errors import squared_error
-from instil.functional.feature_maps import as_map, comparable
-from instil.functional.logits import reduced
-from instil.functional.pairs import Pairs, stages
-from instil.modules.adapters import Adapter, like
+from instil.functional.feature_maps import as_map, require_same_shape
+from instil.functional.logits import apply_reduction
+from instil.functional.pairs import Pairs, feature_levels
+from instil.modules.adapters import Adapter, match_dtype
 from instil.objectives.bases.feature_objective import FeatureObjective
 
 Mask = Literal["channel", "position"]
@@ -32,8 +32,8 @@ def mgd_loss(
     Maps (N, C, H, W), the mask broadcasts to them, 0 is masked; mean over the elements. With ``reduction="none"`` one value a sample. Raises
     ValueError where the shapes differ.
     """
-    made, teacher = comparable(generate(student * mask), teacher, "mgd_loss")
-    return reduced(squared_error(made, teacher), reduction)
+    made, teacher = require_same_shape(generate(student * mask), teacher, "mgd_loss")
+    return apply_reduction(squared_error(made, teacher), reduction)
 
 
 class Generator(nn.Module):
@@ -51,7 +51,7 @@ class Generator(nn.Module):
         self.to(student.device, full(student).dtype)
 
     def forward(self, masked: Tensor) -> Tensor:
-        generated: Tensor = self.generation(like(self.generation, masked))
+        generated: Tensor = self.generation(match_dtype(self.generation, masked))
         return generated
 
 
@@ -98,7 +98,7 @@ class MGD(FeatureObjective):
         return made, f"{made.align}, two masked convolutions 3x3"
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine, theirs = stages(student), stages(teacher)
+        mine, theirs = feature_levels(student), feature_levels(teacher)
         terms = []
         for number, (made, (i, j)) in enumerate(zip(self.adapters, self.matched, strict=True)):
             assert isinstance(made, Generator)

@@ -9,17 +9,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import Batch, Card, NonNegative, Outputs
-from instil.functional.feature_maps import comparable
+from instil.functional.feature_maps import require_same_shape
 from instil.functional.hidden_states import (
     Layers,
+    layer_tensors,
     masked_mean,
     paired_attentions,
     replace_padded_queries,
     replace_padding,
-    states,
     token_mask,
 )
-from instil.functional.logits import reduced
+from instil.functional.logits import apply_reduction
 from instil.objectives.bases.hidden_objective import HiddenObjective
 
 NORM_EPSILON = 1e-12
@@ -39,7 +39,7 @@ def mobilebert_feature_loss(
     Per token ``feature`` times the mean squared difference of the states after a layer norm, ``mean`` times the squared difference of their means
     and ``variance`` times the absolute difference of their variances; mean over a sample's tokens. Raises ValueError where the shapes differ.
     """
-    student, teacher = comparable(student, teacher, "mobilebert_feature_loss")
+    student, teacher = require_same_shape(student, teacher, "mobilebert_feature_loss")
     student, teacher = replace_padding(student, mask), replace_padding(teacher, mask)
     width = (student.shape[-1],)
     normed = F.layer_norm(student, width, eps=NORM_EPSILON) - F.layer_norm(
@@ -48,7 +48,7 @@ def mobilebert_feature_loss(
     means = student.mean(-1) - teacher.mean(-1)
     variances = student.var(-1, correction=0) - teacher.var(-1, correction=0)
     values = feature * normed.square().mean(-1) + mean * means.square() + variance * variances.abs()
-    return reduced(masked_mean(values, mask), reduction)
+    return apply_reduction(masked_mean(values, mask), reduction)
 
 
 def mobilebert_attention_loss(
@@ -58,11 +58,11 @@ def mobilebert_attention_loss(
 
     ``mask`` (N, L): 1 for a token, 0 for padding. Raises ValueError where the shapes differ.
     """
-    student, teacher = comparable(student, teacher, "mobilebert_attention_loss")
+    student, teacher = require_same_shape(student, teacher, "mobilebert_attention_loss")
     student, teacher = (replace_padded_queries(side, mask) for side in (student, teacher))
     smallest = torch.finfo(student.dtype).tiny
     apart = student.clamp_min(smallest).log() - teacher.clamp_min(smallest).log()
-    return reduced(masked_mean(-(apart * teacher).sum(-1).mean(1), mask), reduction)
+    return apply_reduction(masked_mean(-(apart * teacher).sum(-1).mean(1), mask), reduction)
 
 
 class MobileBERT(HiddenObjective):
@@ -110,11 +110,11 @@ class MobileBERT(HiddenObjective):
         paired_attentions(student, teacher, self.matched)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mask = token_mask(batch, states(student, "hidden_states")[-1])
+        mask = token_mask(batch, layer_tensors(student, "hidden_states")[-1])
         weights = self.feature, self.mean, self.variance
         terms = [
             mobilebert_feature_loss(mine, theirs, *weights, mask, "none")
-            for mine, theirs in self.paired(student, teacher, mask)
+            for mine, theirs in self.matched_pairs(student, teacher, mask)
         ]
         for mine, theirs in paired_attentions(student, teacher, self.matched):
             terms.append(self.attention * mobilebert_attention_loss(mine, theirs, mask, "none"))

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from instil.core import Card, Outputs, full
 from instil.functional.errors import squared_error
 from instil.functional.feature_maps import as_map, resize
-from instil.functional.logits import reduced
-from instil.functional.pairs import Pairs, stages
-from instil.modules.adapters import like
+from instil.functional.logits import apply_reduction
+from instil.functional.pairs import Pairs, feature_levels
+from instil.modules.adapters import match_dtype
 from instil.modules.connectors import Norm, convolutions
 from instil.objectives.bases.normed_objective import ConnectedObjective
 
@@ -29,7 +29,7 @@ def norm_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> Tens
             f"norm_loss: the student's map {tuple(student.shape)} is not made of segments like the teacher's, {tuple(teacher.shape)}"
         )
     student = student.reshape(len(student), segments, *teacher.shape[1:])
-    return reduced(
+    return apply_reduction(
         squared_error(student, teacher.unsqueeze(1).expand_as(student)) * segments, reduction
     )
 
@@ -42,7 +42,7 @@ class Expansion(nn.Module):
         self.body = convolutions((source, target), (1,), norm, "norm")
 
     def forward(self, student: Tensor) -> Tensor:
-        expanded: Tensor = self.body(like(self, full(as_map(student))))
+        expanded: Tensor = self.body(match_dtype(self, full(as_map(student))))
         return expanded
 
 
@@ -97,4 +97,6 @@ class NORM(ConnectedObjective):
 
     def expand(self, student: Outputs) -> tuple[Tensor, Tensor]:
         """The deepest paired stage as a map (N, C, H, W) and its wide view (N, M * C_t, H, W)."""
-        return full(as_map(stages(student)[self.matched[-1][0]])), self.connected(student)
+        return full(as_map(feature_levels(student)[self.matched[-1][0]])), self.projected_stage(
+            student
+        )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from instil.core import Card, closest, full
 from instil.functional.errors import sample_mean
 from instil.functional.feature_maps import as_map, resize, smaller_grid
-from instil.functional.logits import reduced
+from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
 from instil.objectives.bases.feature_objective import FeatureObjective
 
@@ -58,7 +58,7 @@ def nst_loss(
             )
         return sample_mean(values)
 
-    return reduced(
+    return apply_reduction(
         similarity(theirs, theirs) + similarity(mine, mine) - 2 * similarity(mine, theirs),
         reduction,
     )

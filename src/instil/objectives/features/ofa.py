@@ -22,9 +22,9 @@ from instil.core import (
 )
 from instil.functional.divergences import expectation
 from instil.functional.feature_maps import as_map
-from instil.functional.logits import reduced, require_class_target, require_same_logits
-from instil.functional.pairs import stages
-from instil.modules.adapters import like
+from instil.functional.logits import apply_reduction, require_class_target, require_same_logits
+from instil.functional.pairs import feature_levels
+from instil.modules.adapters import match_dtype
 from instil.modules.connectors import NORMS, Norm, require_norm
 
 Form = Literal["code", "paper"]
@@ -57,7 +57,7 @@ def ofa_loss(
     enhanced = (probability + true) ** gamma
     weight = enhanced - true if form == "code" else torch.where(true > 0, enhanced, probability)
     crossed = expectation(weight, (full(student) / temperature).log_softmax(-1))
-    return reduced(-crossed, reduction, target)
+    return apply_reduction(-crossed, reduction, target)
 
 
 def _halving(source: int, target: int, norm: Norm) -> nn.Sequential:
@@ -83,7 +83,7 @@ class MapExit(nn.Module):
         self.head = nn.Linear(width, classes)
 
     def forward(self, stage: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.body(like(self, full(as_map(stage)))).mean((2, 3)))
+        logits: Tensor = self.head(self.body(match_dtype(self, full(as_map(stage)))).mean((2, 3)))
         return logits
 
 
@@ -113,7 +113,7 @@ class TokenExit(nn.Module):
         self.head = nn.Linear(width, classes)
 
     def forward(self, stage: Tensor) -> Tensor:
-        stage = like(self, full(stage))
+        stage = match_dtype(self, full(stage))
         grid = as_map(stage)
         leading = stage.shape[1] - grid.shape[2] * grid.shape[3]
         for merge in self.merge:
@@ -181,7 +181,7 @@ class OFA(LabelObjective):
             raise ValueError(
                 f"exits classify samples, and the logits are {tuple(student['logits'].shape)}; ofa needs logits (N, C)"
             )
-        mine, classes = stages(student), student["logits"].shape[1]
+        mine, classes = feature_levels(student), student["logits"].shape[1]
         self.exits = nn.ModuleList()
         for number, stage in enumerate(mine):
             tokens = stage.ndim == 3
@@ -195,7 +195,7 @@ class OFA(LabelObjective):
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         spoken = [
             student["logits"],
-            *(made(stage) for made, stage in zip(self.exits, stages(student), strict=True)),
+            *(made(stage) for made, stage in zip(self.exits, feature_levels(student), strict=True)),
         ]
         options = self.gamma, self.temperature, self.form, "mean" if self.couples else "none"
         terms = [ofa_loss(logits, teacher["logits"], batch["label"], *options) for logits in spoken]

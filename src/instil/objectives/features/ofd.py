@@ -10,9 +10,9 @@ from torch import Tensor
 
 from instil.core import Batch, Card, Outputs, full
 from instil.functional.errors import squared_error
-from instil.functional.feature_maps import as_map, comparable
-from instil.functional.logits import reduced
-from instil.functional.pairs import Pairs, stages
+from instil.functional.feature_maps import as_map, require_same_shape
+from instil.functional.logits import apply_reduction
+from instil.functional.pairs import Pairs, feature_levels
 from instil.objectives.bases.normed_objective import NormedObjective
 
 RARE = 1e-3  # a channel that is negative less often than this has its margin three standard deviations below zero
@@ -35,13 +35,13 @@ def ofd_loss(student: Tensor, teacher: Tensor, margin: Tensor, reduction: str = 
     Responses of one shape (N, C, H, W) before the ReLU and a negative ``margin`` (C,); mean over the elements. With ``reduction="none"`` one value
     a sample. Raises ValueError where the shapes differ.
     """
-    student, teacher = comparable(student, teacher, "ofd_loss")
+    student, teacher = require_same_shape(student, teacher, "ofd_loss")
     target = torch.maximum(teacher, full(margin).view(-1, 1, 1))
     now = student.detach()
     target = torch.where(
         (now > target) | (target > 0), target, now
     )  # what does not count wants itself: no gradient
-    return reduced(squared_error(student, target), reduction)
+    return apply_reduction(squared_error(student, target), reduction)
 
 
 def _negatives(stage: Tensor) -> Tensor:
@@ -83,12 +83,12 @@ class OFD(NormedObjective):
         """Pair the stages, make the connectors, and take the margins of the dry batch."""
         super().build(student, teacher)
         for number, (_, j) in enumerate(self.matched):
-            total, count = _negatives(stages(teacher)[j]).sum(0)
+            total, count = _negatives(feature_levels(teacher)[j]).sum(0)
             self.register_buffer(f"margin_{number}", total / count.clamp_min(1))
             self.register_buffer(f"seen_{number}", torch.zeros_like(count))
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine, theirs = stages(student), stages(teacher)
+        mine, theirs = feature_levels(student), feature_levels(teacher)
         terms = []
         for number, (made, (i, j)) in enumerate(zip(self.adapters, self.matched, strict=True)):
             terms.append(
@@ -96,13 +96,13 @@ class OFD(NormedObjective):
                     made(mine[i]), as_map(theirs[j]), self.get_buffer(f"margin_{number}"), "none"
                 )
             )
-        return self.together(torch.stack(terms).sum(0))
+        return self.reduce_if_coupled(torch.stack(terms).sum(0))
 
     def keep(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         """The negative responses of every sample that counts."""
         counted = (self.weight(batch) > 0)[:, None, None]
         return {
-            f"negatives_{n}": torch.where(counted, _negatives(stages(teacher)[j]), 0.0)
+            f"negatives_{n}": torch.where(counted, _negatives(feature_levels(teacher)[j]), 0.0)
             for n, (_, j) in enumerate(self.matched)
         }
 

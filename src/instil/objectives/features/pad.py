@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from instil.core import Batch, Card, Objective, Outputs, Positive, full
 from instil.functional.errors import sample_mean
-from instil.functional.feature_maps import comparable
-from instil.functional.logits import reduced
-from instil.modules.adapters import like
+from instil.functional.feature_maps import require_same_shape
+from instil.functional.logits import apply_reduction
+from instil.modules.adapters import match_dtype
 from instil.modules.connectors import NormedLinear, require_norm
 
 
@@ -29,12 +29,12 @@ def pad_loss(
     Embeddings and ``log_variance`` (N, D); ``epsilon`` is added to the variance that divides; mean over D. With ``reduction="none"`` one value
     a sample. Raises ValueError where the shapes differ.
     """
-    student, teacher = comparable(student, teacher, "pad_loss")
+    student, teacher = require_same_shape(student, teacher, "pad_loss")
     log_variance = full(log_variance)
     precision = (
         math.log(epsilon) - log_variance
     ).sigmoid() / epsilon  # 1 / (epsilon + variance), whose variance would overflow
-    return reduced(
+    return apply_reduction(
         sample_mean(
             torch.addcmul(log_variance, F.mse_loss(student, teacher, reduction="none"), precision)
         ),
@@ -91,7 +91,7 @@ class PAD(Objective):
             self.project = nn.Linear(source, target).to(mine.device, full(mine).dtype)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine = like(self.log_variance, full(student["embedding"]))
+        mine = match_dtype(self.log_variance, full(student["embedding"]))
         values = pad_loss(
             self.project(mine), teacher["embedding"], self.log_variance(mine), self.epsilon, "none"
         )

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from instil.core import Batch, Card, Outputs
 from instil.functional.errors import squared_error
-from instil.functional.feature_maps import comparable
-from instil.functional.hidden_states import layer_map, states
-from instil.functional.logits import reduced
+from instil.functional.feature_maps import require_same_shape
+from instil.functional.hidden_states import layer_map, layer_tensors
+from instil.functional.logits import apply_reduction
 from instil.objectives.bases.hidden_objective import HiddenObjective
 
 
@@ -23,10 +23,10 @@ def patient_kd_loss(
 
     Mean over layers and width, as in the authors' code; the paper sums over both. Raises ValueError where the shapes differ.
     """
-    student, teacher = comparable(student, teacher, "patient_kd_loss")
+    student, teacher = require_same_shape(student, teacher, "patient_kd_loss")
     if normalize:
         student, teacher = F.normalize(student, dim=-1), F.normalize(teacher, dim=-1)
-    return reduced(squared_error(student, teacher), reduction)
+    return apply_reduction(squared_error(student, teacher), reduction)
 
 
 class PatientKD(HiddenObjective):
@@ -80,10 +80,10 @@ class PatientKD(HiddenObjective):
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         # Only the first token is projected: the others may be padding that is not finite.
         first_of_student, first_of_teacher = (
-            {"hidden_states": tuple(state[:, :1] for state in states(side, "hidden_states"))}
+            {"hidden_states": tuple(state[:, :1] for state in layer_tensors(side, "hidden_states"))}
             for side in (student, teacher)
         )
-        pairs = self.paired(first_of_student, first_of_teacher)
+        pairs = self.matched_pairs(first_of_student, first_of_teacher)
         first = [(mine[:, 0], theirs[:, 0]) for mine, theirs in pairs]
         mine, theirs = (torch.stack(side, 1) for side in zip(*first, strict=True))
         return patient_kd_loss(mine, theirs, self.normalize, "none")

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from instil.core import Batch, Card, Outputs
 from instil.functional.errors import squared_error
-from instil.functional.feature_maps import comparable
-from instil.functional.logits import reduced
+from instil.functional.feature_maps import require_same_shape
+from instil.functional.logits import apply_reduction
 from instil.functional.phi_standard import phi_s_rotation
-from instil.modules.normalizers import Standard
+from instil.modules.normalizers import PHIStandardize
 from instil.objectives.bases.patch_objective import PatchObjective
 
 
@@ -29,9 +29,9 @@ def phi_s_loss(
     student: Tensor, teacher: Tensor, mean: Tensor, matrix: Tensor, reduction: str = "mean"
 ) -> Tensor:
     """Mean squared difference of the student's patches (N, L, D) from the teacher's after ``phi_s_matrix``. Raises ValueError where shapes differ."""
-    student, teacher = comparable(student, teacher, "phi_s_loss")
+    student, teacher = require_same_shape(student, teacher, "phi_s_loss")
     target = (teacher - mean) @ matrix.mT
-    return reduced(squared_error(student, target), reduction)
+    return apply_reduction(squared_error(student, target), reduction)
 
 
 class PhiS(PatchObjective):
@@ -61,12 +61,12 @@ class PhiS(PatchObjective):
         "a teacher's head reads it.",
     )
 
-    def prepare(self, tokens: Tensor) -> nn.Module:
-        return Standard(tokens)
+    def make_normalizer(self, tokens: Tensor) -> nn.Module:
+        return PHIStandardize(tokens)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         terms = []
-        for mine, theirs, target in self.paired(student, teacher):
-            assert isinstance(target, Standard)
+        for mine, theirs, target in self.matched_pairs(student, teacher):
+            assert isinstance(target, PHIStandardize)
             terms.append(phi_s_loss(mine, theirs, target.mean, target.matrix, "none"))
         return torch.stack(terms).mean(0)

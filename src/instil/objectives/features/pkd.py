@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Card
-from instil.functional.feature_maps import as_map, comparable
+from instil.functional.feature_maps import as_map, require_same_shape
 from instil.objectives.bases.feature_objective import FeatureObjective
 
 EPSILON = 1e-6
@@ -18,7 +18,7 @@ def pkd_loss(student: Tensor, teacher: Tensor) -> Tensor:
     That is one minus Pearson's correlation of the channels, up to the factor (n - 1) / n of the unbiased deviation (Cao et al. 2022).
     Raises ValueError where the shapes differ.
     """
-    student, teacher = comparable(student, teacher, "pkd_loss")
+    student, teacher = require_same_shape(student, teacher, "pkd_loss")
     return (_standardised(student) - _standardised(teacher)).square().mean() / 2
 
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from instil.core import Batch, Card, Outputs, full
 from instil.functional.errors import sample_mean
-from instil.functional.feature_maps import as_map, comparable
-from instil.functional.logits import reduced
-from instil.functional.pairs import Pairs, plan, stages
-from instil.modules.adapters import like
+from instil.functional.feature_maps import as_map, require_same_shape
+from instil.functional.logits import apply_reduction
+from instil.functional.pairs import Pairs, describe_pair, feature_levels
+from instil.modules.adapters import match_dtype
 from instil.modules.connectors import NORMS
 from instil.objectives.bases.normed_objective import NormedObjective
 
@@ -29,7 +29,7 @@ def hcl_loss(
     Squared differences of the maps and of their averages on square grids, each grid (of those in ``levels`` smaller than H) counting half of
     the one before; weighted mean over the grids, mean over the elements. Raises ValueError where the shapes differ.
     """
-    student, teacher = comparable(student, teacher, "hcl_loss")
+    student, teacher = require_same_shape(student, teacher, "hcl_loss")
     difference = student - teacher
     values, weight, total = sample_mean(difference.square()), 1.0, 1.0
     for level in levels:
@@ -38,7 +38,7 @@ def hcl_loss(
             total += weight
             pooled = F.adaptive_avg_pool2d(difference, level)
             values = values + weight * sample_mean(pooled.square())
-    return reduced(values / total, reduction)
+    return apply_reduction(values / total, reduction)
 
 
 class Fusion(nn.Module):
@@ -61,7 +61,7 @@ class Fusion(nn.Module):
         self, student: Tensor, residual: Tensor | None, grid: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
         """The stage for the loss (N, C_t, *grid) and the residual for the next shallower stage."""
-        fused: Tensor = self.reduce(like(self, full(student)))
+        fused: Tensor = self.reduce(match_dtype(self, full(student)))
         if self.attend is not None and residual is not None:
             residual = F.interpolate(residual, fused.shape[-2:], mode="nearest")
             mix = self.attend(torch.cat([fused, residual], 1))
@@ -104,7 +104,7 @@ class ReviewKD(NormedObjective):
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """Pair the stages and make one fusion a pair, shallow to deep."""
         super().build(student, teacher)
-        mine, theirs = stages(student), stages(teacher)
+        mine, theirs = feature_levels(student), feature_levels(teacher)
         self.matched.sort()
         deepest = mine[self.matched[-1][0]]
         middle, last = min(512, as_map(deepest).shape[1]), len(self.matched) - 1
@@ -114,7 +114,7 @@ class ReviewKD(NormedObjective):
             fusion = Fusion(source, middle, target, place < last, NORMS[self.norm])
             self.adapters.append(fusion.to(deepest.device, full(deepest).dtype))
             self.plan.append(
-                plan(
+                describe_pair(
                     (i, j),
                     mine[i],
                     theirs[j],
@@ -123,10 +123,10 @@ class ReviewKD(NormedObjective):
             )
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine, theirs = stages(student), stages(teacher)
+        mine, theirs = feature_levels(student), feature_levels(teacher)
         residual, terms = None, []
         for fusion, (i, j) in reversed(list(zip(self.adapters, self.matched, strict=True))):
             target = as_map(theirs[j])
             fused, residual = fusion(as_map(mine[i]), residual, (target.shape[2], target.shape[3]))
             terms.append(hcl_loss(fused, target, reduction="none"))
-        return self.together(torch.stack(terms).sum(0))
+        return self.reduce_if_coupled(torch.stack(terms).sum(0))

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from instil.core import Batch, Card, Objective, Outputs, closest, full
 from instil.functional.feature_maps import as_map
-from instil.functional.logits import reduced
-from instil.functional.pairs import stages
+from instil.functional.logits import apply_reduction
+from instil.functional.pairs import feature_levels
 from instil.objectives.bases.stage_flow_objective import require_two_stages
 
 Upsample = Literal["attention", "features"]
@@ -40,7 +40,7 @@ def sad_loss(
     else:
         strength = _upsampled(deeper.square().mean(1, keepdim=True), grid)
     difference = stage.square().mean(1).flatten(1).softmax(1) - strength.flatten(1).softmax(1)
-    return reduced(difference.square().mean(1), reduction)
+    return apply_reduction(difference.square().mean(1), reduction)
 
 
 def _upsampled(stage: Tensor, grid: torch.Size) -> Tensor:
@@ -81,10 +81,10 @@ class SAD(Objective):
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """Raises ValueError for fewer than two stages."""
-        require_two_stages(len(stages(student)), "SAD")
+        require_two_stages(len(feature_levels(student)), "SAD")
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine = stages(student)
+        mine = feature_levels(student)
         terms = [
             sad_loss(mine[i], mine[i + 1], self.upsample, "none") for i in range(len(mine) - 1)
         ]

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from instil.core import Batch, Card, Outputs, Positive, closest, full
 from instil.functional.errors import squared_error
 from instil.functional.feature_maps import as_map, resize
-from instil.functional.logits import reduced
-from instil.functional.pairs import Pairs, match, stages
-from instil.modules.adapters import like
+from instil.functional.logits import apply_reduction
+from instil.functional.pairs import Pairs, feature_levels, match_levels
+from instil.modules.adapters import match_dtype
 from instil.modules.connectors import convolutions
 from instil.objectives.bases.normed_objective import NormedObjective
 
@@ -30,7 +30,7 @@ def semckd_loss(distance: Tensor, attention: Tensor, reduction: str = "mean") ->
 
     With ``reduction="none"`` one value a sample.
     """
-    return reduced((full(attention) * full(distance)).sum(2).mean(1), reduction)
+    return apply_reduction((full(attention) * full(distance)).sum(2).mean(1), reduction)
 
 
 def semckd_attention(
@@ -105,12 +105,12 @@ class SemCKD(NormedObjective):
     def choose(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> list[tuple[int, int]]:
         if self.pairs == "auto":
             return [(i, j) for i in range(len(student)) for j in range(len(teacher))]
-        return match(student, teacher, self.pairs)
+        return match_levels(student, teacher, self.pairs)
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """Make the regressors, and a query or key for every stage that is in a pair."""
         super().build(student, teacher)
-        mine, theirs = stages(student), stages(teacher)
+        mine, theirs = feature_levels(student), feature_levels(teacher)
         self.number = len(mine[0])
         given = [
             {str(n): self._signature(side[n], {}) for n in sorted(set(numbers))}
@@ -140,11 +140,11 @@ class SemCKD(NormedObjective):
         height, width = (
             min(a, b) for a, b in zip(student.shape[2:], teacher.shape[2:], strict=True)
         )
-        adapted: Tensor = connection(like(connection, resize(student, (height, width))))
+        adapted: Tensor = connection(match_dtype(connection, resize(student, (height, width))))
         return squared_error(adapted, resize(teacher, (height, width)))
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine, theirs = stages(student), stages(teacher)
+        mine, theirs = feature_levels(student), feature_levels(teacher)
         terms = {
             (i, j): self.loss(mine[i], theirs[j], made)
             for (i, j), made in zip(self.matched, self.adapters, strict=True)
@@ -162,7 +162,7 @@ class SemCKD(NormedObjective):
             self._embed(made, side, batch)
             for made, side in ((self.queries, mine), (self.keys, theirs))
         )
-        return self.together(
+        return self.reduce_if_coupled(
             semckd_loss(distance, semckd_attention(query, key, allowed, self.temperature), "none")
         )
 
@@ -172,7 +172,7 @@ class SemCKD(NormedObjective):
     def _embed(self, embeddings: nn.ModuleDict, side: Sequence[Tensor], batch: Batch) -> Tensor:
         return torch.stack(
             [
-                made(like(made, self._signature(side[int(name)], batch)))
+                made(match_dtype(made, self._signature(side[int(name)], batch)))
                 for name, made in embeddings.items()
             ],
             1,

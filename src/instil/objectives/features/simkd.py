@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from instil.core import Card, Outputs, full
 from instil.functional.errors import squared_error
-from instil.functional.feature_maps import as_map, comparable, resize
-from instil.functional.logits import reduced
+from instil.functional.feature_maps import as_map, require_same_shape, resize
+from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
-from instil.modules.adapters import like
-from instil.modules.connectors import Norm, convolutions, end_of
+from instil.modules.adapters import match_dtype
+from instil.modules.connectors import Norm, connector_end, convolutions
 from instil.objectives.bases.normed_objective import ConnectedObjective
 
 
@@ -22,8 +22,8 @@ def simkd_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> Ten
 
     With ``reduction="none"`` one value a sample. Raises ValueError where the shapes differ.
     """
-    student, teacher = comparable(student, teacher, "simkd_loss")
-    return reduced(squared_error(student, teacher), reduction)
+    student, teacher = require_same_shape(student, teacher, "simkd_loss")
+    return apply_reduction(squared_error(student, teacher), reduction)
 
 
 class Projector(nn.Module):
@@ -37,11 +37,14 @@ class Projector(nn.Module):
         )
         self.grid = height, width
         self.body = convolutions(
-            (student.shape[1], middle, middle, teacher.shape[1]), (1, 3, 1), norm, end_of(teacher)
+            (student.shape[1], middle, middle, teacher.shape[1]),
+            (1, 3, 1),
+            norm,
+            connector_end(teacher),
         )
 
     def forward(self, student: Tensor) -> Tensor:
-        projected: Tensor = self.body(like(self, resize(full(as_map(student)), self.grid)))
+        projected: Tensor = self.body(match_dtype(self, resize(full(as_map(student)), self.grid)))
         return projected
 
 
@@ -91,4 +94,4 @@ class SimKD(ConnectedObjective):
 
     def project(self, student: Outputs) -> Tensor:
         """What the teacher's classifier reads the mean of: the student's deepest paired stage, projected, (N, D, H, W)."""
-        return self.connected(student)
+        return self.projected_stage(student)

@@ -9,8 +9,8 @@ from annotated_types import Ge
 from torch import Tensor
 
 from instil.core import Batch, Card, Objective, Outputs, closest
-from instil.functional.feature_maps import comparable
-from instil.modules.adapters import Projection
+from instil.functional.feature_maps import require_same_shape
+from instil.modules.adapters import LinearAdapter
 
 Form = Literal["difference", "correlation"]
 
@@ -26,7 +26,7 @@ def srd_loss(student: Tensor, teacher: Tensor, exponent: float = 4.0) -> Tensor:
 
     A scalar, below zero for small differences. Raises ValueError where the shapes differ.
     """
-    student, teacher = comparable(student, teacher, "srd_loss")
+    student, teacher = require_same_shape(student, teacher, "srd_loss")
     total = (student - teacher).abs().pow(exponent).sum()
     return total.clamp_min(torch.finfo(total.dtype).tiny).log()
 
@@ -38,7 +38,7 @@ def srd_correlation_loss(
 
     The authors' form for transformers. Raises ValueError where the shapes differ.
     """
-    student, teacher = comparable(student, teacher, "srd_correlation_loss")
+    student, teacher = require_same_shape(student, teacher, "srd_correlation_loss")
     correlation = (student * teacher).mean(0)
     return ((correlation - 1).abs().pow(exponent).sum() + epsilon).log()
 
@@ -81,7 +81,7 @@ class SRD(Objective):
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """One linear projector, also where the widths agree."""
         mine, theirs = student["embedding"].flatten(1), teacher["embedding"].flatten(1)
-        self.projector = Projection(
+        self.projector = LinearAdapter(
             mine.shape[1],
             theirs.shape[1],
             device=mine.device,

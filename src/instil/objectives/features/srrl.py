@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from instil.core import Batch, Card, NonNegative, Objective, Outputs, full
 from instil.functional.errors import squared_error
-from instil.functional.feature_maps import as_map, comparable
-from instil.functional.logits import reduced
-from instil.functional.pairs import stages
-from instil.modules.adapters import like
-from instil.modules.connectors import convolutions, end_of, require_norm
+from instil.functional.feature_maps import as_map, require_same_shape
+from instil.functional.logits import apply_reduction
+from instil.functional.pairs import feature_levels
+from instil.modules.adapters import match_dtype
+from instil.modules.connectors import connector_end, convolutions, require_norm
 
 
 def srrl_loss(
@@ -33,9 +33,9 @@ def srrl_loss(
         feature.mean((2, 3)) if feature.ndim == 4 else feature
         for feature in (full(student), full(teacher))
     )
-    student, teacher = comparable(student, teacher, "srrl_loss of features")
-    mine, theirs = comparable(student_logits, teacher_logits, "srrl_loss of logits")
-    return reduced(
+    student, teacher = require_same_shape(student, teacher, "srrl_loss of features")
+    mine, theirs = require_same_shape(student_logits, teacher_logits, "srrl_loss of logits")
+    return apply_reduction(
         squared_error(student, teacher) + logit_weight * squared_error(mine, theirs), reduction
     )
 
@@ -92,13 +92,15 @@ class SRRL(Objective):
             )
         stage = self._stage(student)
         made = convolutions(
-            (stage.shape[1], embedding.shape[1]), (1,), self.norm, end_of(embedding)
+            (stage.shape[1], embedding.shape[1]), (1,), self.norm, connector_end(embedding)
         )
         self.connector = made.to(stage.device, stage.dtype)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         weight, bias = map(full, teacher["head"])
-        adapted = full(self.connector(like(self.connector, self._stage(student)))).mean((2, 3))
+        adapted = full(self.connector(match_dtype(self.connector, self._stage(student)))).mean(
+            (2, 3)
+        )
         spoken = F.linear(adapted, weight, bias)
         return srrl_loss(
             adapted,
@@ -113,6 +115,8 @@ class SRRL(Objective):
         """The student's deepest stage, or its embedding, as a map."""
         return full(
             as_map(
-                stages(student)[-1] if "features" in self.reads["student"] else student["embedding"]
+                feature_levels(student)[-1]
+                if "features" in self.reads["student"]
+                else student["embedding"]
             )
         )

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from instil.core import Batch, Card, NonNegative, Outputs, closest
 from instil.functional.errors import cosine_distance, sample_mean, squared_error
-from instil.functional.feature_maps import comparable
-from instil.functional.logits import reduced
-from instil.modules.normalizers import Standardization
+from instil.functional.feature_maps import require_same_shape
+from instil.functional.logits import apply_reduction
+from instil.modules.normalizers import StandardizeChannels
 from instil.objectives.bases.patch_objective import PatchObjective
 
 Over = Literal["image", "patch"]
@@ -33,7 +33,7 @@ def theia_loss(
     ``over="image"``: one cosine of all patches of an image, as in the authors' code; ``patch``: one a patch. The other two are means over the
     elements. Raises ValueError where the shapes differ.
     """
-    student, teacher = comparable(student, teacher, "theia_loss")
+    student, teacher = require_same_shape(student, teacher, "theia_loss")
     if over == "image":
         distance = cosine_distance(student.flatten(1), teacher.flatten(1))
     elif over == "patch":
@@ -44,7 +44,7 @@ def theia_loss(
         )
     absolute = sample_mean(F.smooth_l1_loss(student, teacher, reduction="none"))
     squared = squared_error(student, teacher) if mse else 0.0
-    return reduced(cosine * distance + smooth_l1 * absolute + mse * squared, reduction)
+    return apply_reduction(cosine * distance + smooth_l1 * absolute + mse * squared, reduction)
 
 
 class Theia(PatchObjective):
@@ -99,12 +99,12 @@ class Theia(PatchObjective):
             standardize,
         )
 
-    def prepare(self, tokens: Tensor) -> nn.Module:
-        return Standardization(tokens) if self.standardize else nn.Identity()
+    def make_normalizer(self, tokens: Tensor) -> nn.Module:
+        return StandardizeChannels(tokens) if self.standardize else nn.Identity()
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         weights = self.cosine, self.smooth_l1, self.mse
-        pairs = self.paired(student, teacher)
+        pairs = self.matched_pairs(student, teacher)
         return torch.stack(
             [
                 theia_loss(mine, target(theirs), *weights, self.over, "none")

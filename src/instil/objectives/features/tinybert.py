@@ -10,17 +10,17 @@ from torch import Tensor
 
 from instil.core import Batch, Card, NonNegative, Outputs, every_item_counts
 from instil.functional.errors import sample_mean
-from instil.functional.feature_maps import comparable
+from instil.functional.feature_maps import require_same_shape
 from instil.functional.hidden_states import (
     Layers,
     layer_map,
+    layer_tensors,
     masked_mean,
     paired_attentions,
     replace_padding,
-    states,
     token_mask,
 )
-from instil.functional.logits import reduced
+from instil.functional.logits import apply_reduction
 from instil.objectives.bases.hidden_objective import HiddenObjective
 
 MASKED_SCORE = -100.0
@@ -33,9 +33,9 @@ def tinybert_hidden_loss(
 
     ``mask`` (N, L): 1 for a token, 0 for padding; none in the authors' code. Raises ValueError where the shapes differ.
     """
-    student, teacher = comparable(student, teacher, "tinybert_hidden_loss")
+    student, teacher = require_same_shape(student, teacher, "tinybert_hidden_loss")
     student, teacher = replace_padding(student, mask), replace_padding(teacher, mask)
-    return reduced(
+    return apply_reduction(
         masked_mean(
             F.mse_loss(student, teacher, reduction="none").sum(-1) / max(1, student.shape[-1]), mask
         ),
@@ -51,14 +51,14 @@ def tinybert_attention_loss(
     A raw score at or below -100 is that of a masked key and taken as 0. ``mask`` (N, L): 1 for a token, 0 for padding.
     Raises ValueError where the shapes differ.
     """
-    student, teacher = comparable(student, teacher, "tinybert_attention_loss")
+    student, teacher = require_same_shape(student, teacher, "tinybert_attention_loss")
     student, teacher = (_without_padding(side, mask) for side in (student, teacher))
     student, teacher = (F.threshold(side, MASKED_SCORE, 0.0) for side in (student, teacher))
     squares = F.mse_loss(student, teacher, reduction="none").sum(1) / max(1, student.shape[1])
     if mask is not None:
         pairs = mask[:, :, None] * mask[:, None]
-        return reduced(masked_mean(squares.flatten(1), pairs.flatten(1)), reduction)
-    return reduced(sample_mean(squares), reduction)
+        return apply_reduction(masked_mean(squares.flatten(1), pairs.flatten(1)), reduction)
+    return apply_reduction(sample_mean(squares), reduction)
 
 
 def _without_padding(attentions: Tensor, mask: Tensor | None) -> Tensor:
@@ -111,10 +111,10 @@ class TinyBERT(HiddenObjective):
         paired_attentions(student, teacher, self.matched)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mask = token_mask(batch, states(student, "hidden_states")[-1])
+        mask = token_mask(batch, layer_tensors(student, "hidden_states")[-1])
         terms = [
             tinybert_hidden_loss(mine, theirs, mask, "none")
-            for mine, theirs in self.paired(student, teacher, mask)
+            for mine, theirs in self.matched_pairs(student, teacher, mask)
         ]
         for mine, theirs in paired_attentions(student, teacher, self.matched):
             terms.append(self.attention * tinybert_attention_loss(mine, theirs, mask, "none"))

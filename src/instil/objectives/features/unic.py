@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from instil.core import Card, NonNegative
 from instil.functional.errors import cosine_distance, sample_mean, smooth_l1_distance
-from instil.functional.logits import reduced
-from instil.modules.normalizers import Standardization
+from instil.functional.logits import apply_reduction
+from instil.modules.normalizers import StandardizeChannels
 from instil.objectives.bases.summary_objective import SummaryObjective
 
 
@@ -29,7 +29,7 @@ def unic_loss(
     values = cosine * cosine_distance(student, teacher) + smooth_l1 * smooth_l1_distance(
         student, teacher, beta
     )
-    return reduced(sample_mean(values) if values.ndim > 1 else values, reduction)
+    return apply_reduction(sample_mean(values) if values.ndim > 1 else values, reduction)
 
 
 class UNIC(SummaryObjective):
@@ -77,8 +77,8 @@ class UNIC(SummaryObjective):
             standardize,
         )
 
-    def prepare(self, tokens: Tensor) -> nn.Module:
-        return Standardization(tokens) if self.standardize else nn.Identity()
+    def make_normalizer(self, tokens: Tensor) -> nn.Module:
+        return StandardizeChannels(tokens) if self.standardize else nn.Identity()
 
     def distance(self, embedding: Tensor, its: Tensor, patches: Tensor, theirs: Tensor) -> Tensor:
         of_class = unic_loss(embedding, its, self.cosine, self.smooth_l1, reduction="none")

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from instil.core import Card, Positive, at_progress, full
 from instil.functional.errors import sample_mean
-from instil.functional.feature_maps import as_map, comparable, resize
-from instil.functional.logits import reduced
+from instil.functional.feature_maps import as_map, require_same_shape, resize
+from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
-from instil.modules.adapters import like
+from instil.modules.adapters import match_dtype
 from instil.objectives.bases.feature_objective import FeatureObjective
 
 
@@ -23,10 +23,10 @@ def vid_loss(mean: Tensor, teacher: Tensor, variance: Tensor, reduction: str = "
 
     Mean over the elements; with ``reduction="none"`` one value a sample (Ahn et al. 2019). Raises ValueError where the shapes differ.
     """
-    mean, teacher = comparable(mean, teacher, "vid_loss")
+    mean, teacher = require_same_shape(mean, teacher, "vid_loss")
     variance = full(variance)[:, None, None]
     values = sample_mean((mean - teacher).square() / variance + variance.log()) / 2
-    return reduced(values, reduction)
+    return apply_reduction(values, reduction)
 
 
 class Regressor(nn.Module):
@@ -44,7 +44,7 @@ class Regressor(nn.Module):
         )  # softplus of it is ``variance``
 
     def forward(self, student: Tensor) -> tuple[Tensor, Tensor]:
-        mean: Tensor = self.regressor(like(self, full(student)))
+        mean: Tensor = self.regressor(match_dtype(self, full(student)))
         return mean, F.softplus(self.log_scale)
 
 

@@ -11,17 +11,19 @@ from annotated_types import Gt, Le
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, NonNegative, Outputs, full, uniform
-from instil.functional.feature_maps import as_map, comparable
-from instil.functional.logits import reduced
-from instil.functional.pairs import Pairs, plan, stages
-from instil.modules.adapters import adapter, like
+from instil.functional.feature_maps import as_map, require_same_shape
+from instil.functional.logits import apply_reduction
+from instil.functional.pairs import Pairs, describe_pair, feature_levels
+from instil.modules.adapters import Adapter, match_dtype
 from instil.objectives.bases.feature_objective import FeatureObjective
 
 
 def vitkd_mimicking_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> Tensor:
     """Sum of the squared differences of a sample's aligned shallow features (N, ...) (Yang et al. 2024). Raises ValueError where shapes differ."""
-    student, teacher = comparable(student, teacher, "vitkd_mimicking_loss")
-    return reduced(F.mse_loss(student, teacher, reduction="none").flatten(1).sum(1), reduction)
+    student, teacher = require_same_shape(student, teacher, "vitkd_mimicking_loss")
+    return apply_reduction(
+        F.mse_loss(student, teacher, reduction="none").flatten(1).sum(1), reduction
+    )
 
 
 def vitkd_generation_loss(
@@ -31,9 +33,9 @@ def vitkd_generation_loss(
 
     Raises ValueError where the shapes differ.
     """
-    generated, teacher = comparable(generated, teacher, "vitkd_generation_loss")
+    generated, teacher = require_same_shape(generated, teacher, "vitkd_generation_loss")
     squares = F.mse_loss(generated, teacher, reduction="none").sum(1)
-    return reduced((squares * hidden).flatten(1).sum(1) / ratio, reduction)
+    return apply_reduction((squares * hidden).flatten(1).sum(1) / ratio, reduction)
 
 
 def hidden_tokens(noise: Tensor, ratio: float) -> Tensor:
@@ -54,7 +56,7 @@ class Generation(nn.Module):
 
     def forward(self, student: Tensor, hidden: Tensor) -> Tensor:
         hidden = hidden[:, None]
-        aligned = like(self, full(self.align(student)))
+        aligned = match_dtype(self, full(self.align(student)))
         generated: Tensor = self.generation(aligned * (1 - hidden) + self.mask_token * hidden)
         return generated
 
@@ -99,15 +101,15 @@ class ViTKD(FeatureObjective):
     def build(self, student: Outputs, teacher: Outputs) -> None:
         super().build(student, teacher)
         i, j = self.matched[-1]
-        mine, theirs = stages(student)[i], stages(teacher)[j]
-        made = Generation(adapter(mine, theirs), as_map(theirs).shape[1])
+        mine, theirs = feature_levels(student)[i], feature_levels(teacher)[j]
+        made = Generation(Adapter(mine, theirs), as_map(theirs).shape[1])
         self.adapters[-1] = made.to(mine.device, full(mine).dtype)
-        self.plan[-1] = plan(
+        self.plan[-1] = describe_pair(
             (i, j), mine, theirs, f"{made.align}, generated from what is not hidden"
         )
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine, theirs = stages(student), stages(teacher)
+        mine, theirs = feature_levels(student), feature_levels(teacher)
         *shallow, (made, (i, j)) = zip(self.adapters, self.matched, strict=True)
         target = as_map(theirs[j])
         noise = uniform(batch, target.shape[2] * target.shape[3]).to(full(target).dtype)

@@ -10,10 +10,10 @@ from torch.nn.utils.parametrizations import orthogonal
 
 from instil.core import Batch, Card, Outputs, closest, full
 from instil.functional.errors import sample_mean
-from instil.functional.feature_maps import as_map, comparable, patches, resize
-from instil.functional.logits import reduced
+from instil.functional.feature_maps import as_map, patch_tokens, require_same_shape, resize
+from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
-from instil.modules.adapters import like
+from instil.modules.adapters import match_dtype
 from instil.objectives.bases.feature_objective import FeatureObjective
 
 Normalize = Literal["layer", "batch"]
@@ -28,7 +28,7 @@ def vkd_loss(
     ``normalize="layer"``: each of the teacher's vectors over its channels. ``batch``: both sides' channels over all vectors of the batch, which
     couples them. Raises ValueError where the shapes differ.
     """
-    student, teacher = comparable(student, teacher, "vkd_loss")
+    student, teacher = require_same_shape(student, teacher, "vkd_loss")
     if normalize == "layer":
         teacher = F.layer_norm(teacher, teacher.shape[-1:])
     elif normalize == "batch":
@@ -37,7 +37,9 @@ def vkd_loss(
         raise ValueError(
             f"normalize: no norm '{normalize}'; {closest(normalize, ('layer', 'batch'))}"
         )
-    return reduced(sample_mean(F.smooth_l1_loss(student, teacher, reduction="none")), reduction)
+    return apply_reduction(
+        sample_mean(F.smooth_l1_loss(student, teacher, reduction="none")), reduction
+    )
 
 
 def _standardized(features: Tensor) -> Tensor:
@@ -55,7 +57,7 @@ class OrthogonalProjection(nn.Module):
         self.projector = orthogonal(nn.Linear(source, target, bias=False))
 
     def forward(self, features: Tensor) -> Tensor:
-        projected: Tensor = self.projector(like(self, full(features)))
+        projected: Tensor = self.projector(match_dtype(self, full(features)))
         return projected
 
 
@@ -104,11 +106,11 @@ class VkD(FeatureObjective):
     def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
         teacher = as_map(teacher)
         mine, theirs = (
-            patches(resize(full(as_map(student)), (teacher.shape[2], teacher.shape[3]))),
-            patches(teacher),
+            patch_tokens(resize(full(as_map(student)), (teacher.shape[2], teacher.shape[3]))),
+            patch_tokens(teacher),
         )
         if self.pool:
-            mine, theirs = patches(student).mean(1), theirs.mean(1)
+            mine, theirs = patch_tokens(student).mean(1), theirs.mean(1)
         return vkd_loss(connection(mine), theirs, self.normalize, "none")
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from instil.core import Card, NonNegative, Positive, closest, full
 from instil.functional.feature_maps import as_map
-from instil.functional.logits import reduced
+from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
-from instil.modules.adapters import like
-from instil.modules.connectors import convolutions, end_of
+from instil.modules.adapters import match_dtype
+from instil.modules.connectors import connector_end, convolutions
 from instil.objectives.bases.normed_objective import NormedObjective
 
 Covariance = Literal["diagonal", "full"]
@@ -52,7 +52,7 @@ def wkd_feature_loss(
             _diagonal(mine, theirs, epsilon) if covariance == "diagonal" else _bures(mine, theirs)
         )
         terms.append(mean_weight * moved + spread)
-    return reduced(torch.stack(terms).mean(0), reduction)
+    return apply_reduction(torch.stack(terms).mean(0), reduction)
 
 
 def cells(stage: Tensor, grid: int) -> list[Tensor]:
@@ -143,13 +143,15 @@ class WKDFeature(NormedObjective):
         student, teacher = as_map(student), as_map(teacher)
         for stage in (student, teacher):
             cells(stage, self.grid)
-        made = convolutions((student.shape[1], teacher.shape[1]), (1,), self.norm, end_of(teacher))
+        made = convolutions(
+            (student.shape[1], teacher.shape[1]), (1,), self.norm, connector_end(teacher)
+        )
         return made.to(
             student.device, full(student).dtype
         ), f"conv 1x1, Gaussians of {self.grid}x{self.grid} cells"
 
     def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
-        adapted = connection(like(connection, full(as_map(student))))
+        adapted = connection(match_dtype(connection, full(as_map(student))))
         return wkd_feature_loss(
             adapted,
             as_map(teacher),

@@ -19,7 +19,7 @@ from instil.core import (
     drop_unlabelled_gradient,
     full,
 )
-from instil.functional.logits import reduced, require_class_target
+from instil.functional.logits import apply_reduction, require_class_target
 
 
 def cross_entropy_loss(student_logits: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
@@ -57,7 +57,7 @@ def cross_entropy_loss(student_logits: Tensor, target: Tensor, reduction: str = 
         reduction="none",
         ignore_index=UNLABELLED,
     )
-    return reduced(values.view(target.shape), reduction, target)
+    return apply_reduction(values.view(target.shape), reduction, target)
 
 
 def _binary_loss(student_logits: Tensor, target: Tensor, reduction: str) -> Tensor:
@@ -67,7 +67,7 @@ def _binary_loss(student_logits: Tensor, target: Tensor, reduction: str) -> Tens
     label = target.clamp_min(0).to(student_logits.dtype)
     values = F.binary_cross_entropy_with_logits(student_logits, label, reduction="none")
     values = torch.where(labelled, values, 0.0).sum(-1) / labelled.sum(-1).clamp_min(1)
-    return reduced(values, reduction, torch.where(labelled.any(-1), 0, UNLABELLED))
+    return apply_reduction(values, reduction, torch.where(labelled.any(-1), 0, UNLABELLED))
 
 
 class CrossEntropy(LabelObjective):

@@ -16,7 +16,7 @@ from instil.core import (
     drop_unlabelled_gradient,
     full,
 )
-from instil.functional.logits import reduced
+from instil.functional.logits import apply_reduction
 
 
 def distribution_focal_loss(student_logits: Tensor, box: Tensor, reduction: str = "mean") -> Tensor:
@@ -55,7 +55,7 @@ def distribution_focal_loss(student_logits: Tensor, box: Tensor, reduction: str 
     lower_log = log_probability.gather(-1, lower_index).squeeze(-1)
     upper_log = log_probability.gather(-1, lower_index + 1).squeeze(-1)
     values = -((1 - upper_weight) * lower_log + upper_weight * upper_log).mean(-1)
-    return reduced(values, reduction, target)
+    return apply_reduction(values, reduction, target)
 
 
 def _require_bins(student_logits: Tensor, box: Tensor) -> None:

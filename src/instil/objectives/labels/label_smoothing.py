@@ -17,7 +17,7 @@ from instil.core import (
     drop_unlabelled_gradient,
     full,
 )
-from instil.functional.logits import reduced, require_class_target, require_classes
+from instil.functional.logits import apply_reduction, require_class_target, require_classes
 
 
 def label_smoothing_loss(
@@ -57,7 +57,7 @@ def label_smoothing_loss(
     label_loss = -log_probability.gather(-1, target.clamp_min(0).unsqueeze(-1)).squeeze(-1)
     total = -log_probability.sum(-1)
     spread = (total - label_loss) / (num_classes - 1) if others_only else total / num_classes
-    return reduced((1 - smoothing) * label_loss + smoothing * spread, reduction, target)
+    return apply_reduction((1 - smoothing) * label_loss + smoothing * spread, reduction, target)
 
 
 class LabelSmoothing(LabelObjective):

@@ -10,7 +10,7 @@ from torch import Tensor
 from typing_extensions import Doc
 
 from instil.core import UNLABELLED, Average, Batch, Card, Outputs, drop_gradient, full
-from instil.functional.logits import reduced
+from instil.functional.logits import apply_reduction
 from instil.functional.real_labels import real_target
 from instil.objectives.bases.real_label_objective import RealLabelObjective
 
@@ -42,7 +42,7 @@ def mean_squared_error_loss(
     student_outputs = drop_gradient(full(student_outputs), ~labelled)
     squares = F.mse_loss(student_outputs, label, reduction="none").where(labelled, 0.0).sum(-1)
     values = squares / labelled.sum(-1).clamp_min(1)
-    return reduced(values, reduction, torch.where(labelled.any(-1), 0, UNLABELLED))
+    return apply_reduction(values, reduction, torch.where(labelled.any(-1), 0, UNLABELLED))
 
 
 class MeanSquaredError(RealLabelObjective):

@@ -9,9 +9,9 @@ from torch import Tensor
 from typing_extensions import Doc
 
 from instil.core import Batch, Card, Positive
-from instil.functional.tokens.divergence import reduced_tokens, token_divergence
+from instil.functional.tokens.divergence import reduce_tokens, token_divergence
 from instil.functional.tokens.heads import Signal
-from instil.functional.tokens.terms import Term, adaptive_kl
+from instil.functional.tokens.terms import Divergence, adaptive_kl
 from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
 
 Mass = Annotated[float, Gt(0), Le(1)]
@@ -55,7 +55,7 @@ def akl_loss(
     """
     term = adaptive_kl(head_mass)
     values = token_divergence(student_logits, teacher_logits, term, temperature, weight)
-    return reduced_tokens(values * temperature**2 if scale else values, weight, reduction)
+    return reduce_tokens(values * temperature**2 if scale else values, weight, reduction)
 
 
 class AKL(TokenObjective):
@@ -102,5 +102,5 @@ class AKL(TokenObjective):
         super().__init__(temperature, scale, vocabulary)
         self.head_mass = head_mass
 
-    def term(self, batch: Batch) -> Term:
+    def term(self, batch: Batch) -> Divergence:
         return adaptive_kl(self.head_mass)

@@ -9,9 +9,9 @@ from torch import Tensor
 from typing_extensions import Doc
 
 from instil.core import Batch, Card, Positive
-from instil.functional.tokens.divergence import reduced_tokens, token_divergence
+from instil.functional.tokens.divergence import reduce_tokens, token_divergence
 from instil.functional.tokens.heads import Signal
-from instil.functional.tokens.terms import Term, alpha_beta
+from instil.functional.tokens.terms import Divergence, alpha_beta
 from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
 
 
@@ -60,7 +60,7 @@ def alpha_beta_loss(
         raise ValueError(f"alpha, beta: an exponent is not finite. {expected}")
     term = alpha_beta(alpha, beta)
     values = token_divergence(student_logits, teacher_logits, term, temperature, weight)
-    return reduced_tokens(values * temperature**2 if scale else values, weight, reduction)
+    return reduce_tokens(values * temperature**2 if scale else values, weight, reduction)
 
 
 class AlphaBeta(TokenObjective):
@@ -114,5 +114,5 @@ class AlphaBeta(TokenObjective):
         self.alpha = alpha
         self.beta = beta
 
-    def term(self, batch: Batch) -> Term:
+    def term(self, batch: Batch) -> Divergence:
         return alpha_beta(self.alpha, self.beta)

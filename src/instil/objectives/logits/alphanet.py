@@ -10,9 +10,9 @@ from torch import Tensor
 from typing_extensions import Doc
 
 from instil.core import Batch, Card, Positive
-from instil.functional.tokens.divergence import reduced_tokens, token_divergence
+from instil.functional.tokens.divergence import reduce_tokens, token_divergence
 from instil.functional.tokens.heads import Signal
-from instil.functional.tokens.terms import Side, Term
+from instil.functional.tokens.terms import Divergence, TokenDistribution
 from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
 
 NEAR_A_LIMIT = 1e-3
@@ -22,7 +22,7 @@ LARGEST_LOG_CLIP = 80.0
 
 
 def clipped_alpha_divergence(
-    student: Side, teacher: Side, alpha: float, clip: float
+    student: TokenDistribution, teacher: TokenDistribution, alpha: float, clip: float
 ) -> tuple[Tensor, Tensor]:
     """Alpha-divergence of teacher p and student q, and the weights of its surrogate gradient.
 
@@ -54,7 +54,7 @@ def clipped_alpha_divergence(
     return value, powers.div_(alpha).add_(1 / scale).mul_(q)
 
 
-def larger_alpha_divergence(alpha_min: float, alpha_max: float, clip: float) -> Term:
+def larger_alpha_divergence(alpha_min: float, alpha_max: float, clip: float) -> Divergence:
     """Larger of two clipped alpha-divergences for each item (Wang et al. 2021).
 
     Args:
@@ -66,11 +66,11 @@ def larger_alpha_divergence(alpha_min: float, alpha_max: float, clip: float) -> 
         A term: function of student and teacher distributions that returns values and gradients.
     """
 
-    def term(student: Side, teacher: Side) -> tuple[Tensor, Tensor]:
+    def term(student: TokenDistribution, teacher: TokenDistribution) -> tuple[Tensor, Tensor]:
         low, low_weights = clipped_alpha_divergence(student, teacher, alpha_min, clip)
         high, high_weights = clipped_alpha_divergence(student, teacher, alpha_max, clip)
         weights = torch.where((low > high).unsqueeze(-1), low_weights, high_weights)
-        return torch.maximum(low, high), student.gradient(weights.neg())
+        return torch.maximum(low, high), student.softmax_backward(weights.neg())
 
     return term
 
@@ -124,7 +124,7 @@ def alphanet_loss(
         raise ValueError(f"clip: the bound is too small. Expected a number above 0, got {clip}.")
     term = larger_alpha_divergence(alpha_min, alpha_max, clip)
     values = token_divergence(student_logits, teacher_logits, term, temperature, weight)
-    return reduced_tokens(values * temperature**2 if scale else values, weight, reduction)
+    return reduce_tokens(values * temperature**2 if scale else values, weight, reduction)
 
 
 class AlphaNet(TokenObjective):
@@ -184,5 +184,5 @@ class AlphaNet(TokenObjective):
         self.alpha_max = alpha_max
         self.clip = clip
 
-    def term(self, batch: Batch) -> Term:
+    def term(self, batch: Batch) -> Divergence:
         return larger_alpha_divergence(self.alpha_min, self.alpha_max, self.clip)

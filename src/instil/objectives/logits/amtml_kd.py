@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, Objective, Outputs, Positive, full
-from instil.functional.directions import angles, unit
-from instil.functional.divergences import kl_from, softened
-from instil.functional.ensembles import members, require_several, side_by_side
+from instil.functional.directions import angle_cosines, l2_normalize
+from instil.functional.divergences import kl_from, tempered_log_softmax
+from instil.functional.ensembles import members, require_teacher_stack, stack_teacher_logits
 from instil.functional.errors import squared_error
-from instil.functional.feature_maps import as_map, comparable
-from instil.functional.logits import reduced
-from instil.functional.pairs import match, plan, stages
-from instil.modules.adapters import adapter, like
+from instil.functional.feature_maps import as_map, require_same_shape
+from instil.functional.logits import apply_reduction
+from instil.functional.pairs import describe_pair, feature_levels, match_levels
+from instil.modules.adapters import Adapter, match_dtype
 
 
 def amtml_kd_weights(pooled: Tensor, factors: Tensor, vector: Tensor) -> Tensor:
@@ -87,10 +87,10 @@ def amtml_kd_loss(
         >>> amtml_kd_loss(torch.zeros(2, 3), teacher_logits, log_weights)
         tensor(0.2663)
     """
-    require_several(student_logits, teacher_logits)
+    require_teacher_stack(student_logits, teacher_logits)
     target = amtml_kd_target(teacher_logits, log_weights, temperature)
     values = kl_from(target, student_logits, temperature)
-    return reduced(values * temperature**2, reduction)
+    return apply_reduction(values * temperature**2, reduction)
 
 
 def amtml_kd_angle_loss(student_probability: Tensor, target: Tensor) -> Tensor:
@@ -111,10 +111,12 @@ def amtml_kd_angle_loss(student_probability: Tensor, target: Tensor) -> Tensor:
         >>> amtml_kd_angle_loss(torch.eye(3), torch.eye(3).cumsum(1))
         tensor(0.0124)
     """
-    student_probability, target = comparable(
+    student_probability, target = require_same_shape(
         student_probability, target.detach(), "amtml_kd_angle_loss"
     )
-    total = F.smooth_l1_loss(angles(student_probability), angles(target), reduction="sum")
+    total = F.smooth_l1_loss(
+        angle_cosines(student_probability), angle_cosines(target), reduction="sum"
+    )
     return total / max(1, len(student_probability) ** 3)
 
 
@@ -139,17 +141,19 @@ def amtml_kd_hint_loss(
         >>> amtml_kd_hint_loss(torch.zeros(1, 2, 1, 1), torch.ones(1, 2, 1, 1))
         tensor(0.5000)
     """
-    student_features, teacher_features = comparable(
+    student_features, teacher_features = require_same_shape(
         student_features, teacher_features, "amtml_kd_hint_loss"
     )
-    return reduced(squared_error(student_features, unit(teacher_features, 1)), reduction)
+    return apply_reduction(
+        squared_error(student_features, l2_normalize(teacher_features, 1)), reduction
+    )
 
 
 class AMTMLKD(Objective):
     """Adaptive multi-teacher KD: weighted soft targets, hints from all members, and angles.
 
     The paired feature levels are split into one group for each member, from shallow to deep. After
-    ``build`` the attribute ``plan`` describes which member guides which level.
+    ``build`` the attribute ``describe_pair`` describes which member guides which level.
     """
 
     card = Card(
@@ -224,7 +228,7 @@ class AMTMLKD(Objective):
         Raises:
             ValueError: if a member has no features.
         """
-        student_levels = stages(student)
+        student_levels = feature_levels(student)
         member_outputs = members(teacher)
         self.groups = []
         self.plan = []
@@ -249,18 +253,18 @@ class AMTMLKD(Objective):
                 f"teacher {index}: features are missing. Expected features, got "
                 f"{', '.join(member)}. Name their module in the taps of the teacher."
             )
-        member_levels = stages(member)
-        pairs = pairs_of_member(match(student_levels, member_levels), index, num_members)
-        level_adapters = [adapter(student_levels[i], member_levels[j]) for i, j in pairs]
+        member_levels = feature_levels(member)
+        pairs = pairs_of_member(match_levels(student_levels, member_levels), index, num_members)
+        level_adapters = [Adapter(student_levels[i], member_levels[j]) for i, j in pairs]
         self.groups.append(pairs)
         self.adapters.append(nn.ModuleList(level_adapters))
         for (i, j), level_adapter in zip(pairs, level_adapters, strict=True):
-            line = plan((i, j), student_levels[i], member_levels[j], str(level_adapter))
+            line = describe_pair((i, j), student_levels[i], member_levels[j], str(level_adapter))
             self.plan.append(f"teacher {index}: {line}")
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         student_logits = student["logits"]
-        teacher_logits = side_by_side(student_logits, members(teacher))
+        teacher_logits = stack_teacher_logits(student_logits, members(teacher))
         log_weights = self.log_weights(student)
         loss = amtml_kd_loss(student_logits, teacher_logits, log_weights, self.temperature, "none")
         loss = loss + self.decay * (self.factors.square().sum() + self.vector.square().sum())
@@ -268,26 +272,26 @@ class AMTMLKD(Objective):
             loss = loss + self.hint * self.hints(student, teacher)
         if not self.couples:
             return loss
-        probability = softened(student_logits, self.temperature).exp()
+        probability = tempered_log_softmax(student_logits, self.temperature).exp()
         target = amtml_kd_target(teacher_logits, log_weights, self.temperature).exp()
         return loss.mean() + self.angle * amtml_kd_angle_loss(probability, target)
 
     def log_weights(self, student: Outputs) -> Tensor:
         """Log-weights (K, N) of the members, from the max-pooled deepest level of the student."""
-        pooled = full(as_map(stages(student)[-1])).amax((2, 3)).to(self.factors.dtype)
+        pooled = full(as_map(feature_levels(student)[-1])).amax((2, 3)).to(self.factors.dtype)
         return amtml_kd_weights(pooled, self.factors, self.vector)
 
     def hints(self, student: Outputs, teacher: Outputs) -> Tensor:
         """Sum of the hint losses of all members, (N,)."""
-        student_levels = stages(student)
+        student_levels = feature_levels(student)
         terms = []
         groups = zip(self.groups, self.adapters, members(teacher), strict=True)
         for pairs, level_adapters, member in groups:
             assert isinstance(level_adapters, nn.ModuleList)
-            member_levels = stages(member)
+            member_levels = feature_levels(member)
             for (i, j), level_adapter in zip(pairs, level_adapters, strict=True):
-                direction = unit(as_map(student_levels[i]), 1)
-                student_features = level_adapter(like(level_adapter, direction))
+                direction = l2_normalize(as_map(student_levels[i]), 1)
+                student_features = level_adapter(match_dtype(level_adapter, direction))
                 teacher_features = as_map(member_levels[j])
                 terms.append(amtml_kd_hint_loss(student_features, teacher_features, "none"))
         return torch.stack(terms).sum(0)

@@ -12,7 +12,7 @@ from typing_extensions import Doc
 
 from instil.core import Batch, Card, Objective, Outputs, Positive, full
 from instil.functional.divergences import kl_divergence
-from instil.functional.logits import reduced, require_classes
+from instil.functional.logits import apply_reduction, require_classes
 
 
 def bake_targets(probability: Tensor, embedding: Tensor, omega: float = 0.5) -> Tensor:
@@ -79,7 +79,7 @@ def bake_loss(
     with torch.no_grad():
         targets = bake_targets(log_probability.exp(), student_embedding, omega)
         log_targets = targets.clamp_min(0).log()
-    return reduced(temperature**2 * kl_divergence(log_targets, log_probability), reduction)
+    return apply_reduction(temperature**2 * kl_divergence(log_targets, log_probability), reduction)
 
 
 class BAKE(Objective):

@@ -10,15 +10,15 @@ from torch import Tensor
 from typing_extensions import Doc
 
 from instil.core import Batch, Card, Positive
-from instil.functional.tokens.divergence import reduced_tokens, token_divergence
+from instil.functional.tokens.divergence import reduce_tokens, token_divergence
 from instil.functional.tokens.heads import Signal
-from instil.functional.tokens.terms import Side, Term, forward_kl, reverse_kl
+from instil.functional.tokens.terms import Divergence, TokenDistribution, forward_kl, reverse_kl
 from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
 
 AtLeastOne = Annotated[float, Ge(1)]
 
 
-def entropy_balanced_kl(factor: float) -> Term:
+def entropy_balanced_kl(factor: float) -> Divergence:
     """Sum of both KL divergences, one of them times ``factor`` (Amara et al. 2022).
 
     The forward divergence has the factor where the teacher's entropy is larger, the reverse one
@@ -31,7 +31,7 @@ def entropy_balanced_kl(factor: float) -> Term:
         A term: function of student and teacher distributions that returns values and gradients.
     """
 
-    def term(student: Side, teacher: Side) -> tuple[Tensor, Tensor]:
+    def term(student: TokenDistribution, teacher: TokenDistribution) -> tuple[Tensor, Tensor]:
         student_entropy = -torch.linalg.vecdot(student.probability, student.log)
         teacher_entropy = -torch.linalg.vecdot(teacher.probability, teacher.log)
         forward_value, forward_gradient = forward_kl(student, teacher)
@@ -83,7 +83,7 @@ def bdkd_loss(
         raise ValueError(f"factor: the weight is too small. Expected 1 or more, got {factor}.")
     term = entropy_balanced_kl(factor)
     values = token_divergence(student_logits, teacher_logits, term, temperature, weight)
-    return reduced_tokens(values * temperature**2 if scale else values, weight, reduction)
+    return reduce_tokens(values * temperature**2 if scale else values, weight, reduction)
 
 
 class BDKD(TokenObjective):
@@ -135,5 +135,5 @@ class BDKD(TokenObjective):
         super().__init__(temperature, scale, vocabulary)
         self.factor = factor
 
-    def term(self, batch: Batch) -> Term:
+    def term(self, batch: Batch) -> Divergence:
         return entropy_balanced_kl(self.factor)

@@ -11,7 +11,7 @@ from typing_extensions import Doc
 
 from instil.core import Batch, Card, Positive, full
 from instil.functional.divergences import kl_divergence
-from instil.functional.logits import reduced, require_same_logits
+from instil.functional.logits import apply_reduction, require_same_logits
 from instil.functional.tokens.terms import FLOOR
 from instil.objectives.bases.logit_objective import LogitObjective
 
@@ -57,7 +57,7 @@ def bild_loss(
         student_top = student_logits.gather(-1, index)
         teacher_top = teacher_logits.gather(-1, index)
         values = values + _pairwise_kl(student_top, teacher_top)
-    return reduced(values, reduction)
+    return apply_reduction(values, reduction)
 
 
 def _pairwise_kl(student_top: Tensor, teacher_top: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, Outputs, Positive, closest, full
 from instil.functional.divergences import kl_divergence
-from instil.functional.logits import reduced, require_same_logits
-from instil.modules.adapters import like
+from instil.functional.logits import apply_reduction, require_same_logits
+from instil.modules.adapters import match_dtype
 from instil.objectives.bases.logit_objective import LogitObjective
 
 FORMS = ("global", "instance")
@@ -52,7 +52,7 @@ def ctkd_loss(
     log_student = (_finite(student_logits) / divisor).log_softmax(-1)
     log_teacher = (_finite(teacher_logits) / divisor).log_softmax(-1)
     values = kl_divergence(log_teacher, log_student)
-    return reduced(values * temperature**2, reduction)
+    return apply_reduction(values * temperature**2, reduction)
 
 
 def _finite(logits: Tensor) -> Tensor:
@@ -162,7 +162,7 @@ class CTKD(LogitObjective):
         else:
             logits = torch.cat([student_logits, teacher_logits], -1)
             inputs = torch.cat([student_logits.detach(), teacher_logits.detach()], -1)
-            inputs = like(self.network, inputs).masked_fill(logits == -torch.inf, 0.0)
+            inputs = match_dtype(self.network, inputs).masked_fill(logits == -torch.inf, 0.0)
             level = self.network(inputs).squeeze(-1)
         return self.lowest + self.span * reversed_gradient(level, self.strength).sigmoid()
 

@@ -10,7 +10,7 @@ from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, Objective, Outputs, Positive, full
 from instil.functional.divergences import softened_kl
-from instil.functional.logits import reduced, require_same_logits
+from instil.functional.logits import apply_reduction, require_same_logits
 
 
 def ddgsd_loss(
@@ -44,7 +44,7 @@ def ddgsd_loss(
     require_same_logits(first_logits, second_logits)
     towards_second = softened_kl(first_logits, second_logits.detach(), temperature)
     towards_first = softened_kl(second_logits, first_logits.detach(), temperature)
-    return reduced((towards_second + towards_first) * temperature**2, reduction)
+    return apply_reduction((towards_second + towards_first) * temperature**2, reduction)
 
 
 def mean_discrepancy_loss(first_embedding: Tensor, second_embedding: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ from torch import Tensor
 from typing_extensions import Doc
 
 from instil.core import Batch, Card, Positive, uniform
-from instil.functional.ensembles import divergences
-from instil.functional.logits import reduced
+from instil.functional.ensembles import teacher_divergences
+from instil.functional.logits import apply_reduction
 from instil.objectives.bases.several_teachers_objective import SeveralTeachersObjective
 
 MEMBERS_STREAM = 7
@@ -46,10 +46,10 @@ def dgkd_loss(
         >>> dgkd_loss(torch.zeros(2, 3), teacher_logits, active=torch.tensor([1, 0]))
         tensor(0.1156)
     """
-    values = divergences(student_logits, teacher_logits, temperature)
+    values = teacher_divergences(student_logits, teacher_logits, temperature)
     if active is not None:
         values = values * active.view(-1, *[1] * (values.ndim - 1)).to(values.dtype)
-    return reduced(values.sum(0), reduction)
+    return apply_reduction(values.sum(0), reduction)
 
 
 def active_members(noise: Tensor, drop: int) -> Tensor:

@@ -11,7 +11,7 @@ from typing_extensions import Doc
 
 from instil.core import Batch, Card, Objective, Outputs, Positive, full
 from instil.functional.divergences import expectation
-from instil.functional.logits import reduced
+from instil.functional.logits import apply_reduction
 
 
 def dino_loss(
@@ -58,7 +58,7 @@ def dino_loss(
     device = student_logits.device
     different = ~torch.eye(num_global, num_views, dtype=torch.bool, device=device)
     values = torch.where(different, entropies, 0.0).sum((1, 2)) / different.sum()
-    return reduced(values, reduction)
+    return apply_reduction(values, reduction)
 
 
 class DINO(Objective):

@@ -9,7 +9,7 @@ from typing_extensions import Doc
 
 from instil.core import Batch, Card, LabelObjective, NonNegative, Positive, drop_unlabelled_gradient
 from instil.functional.divergences import decoupled_kl
-from instil.functional.logits import reduced, require_class_target, require_same_logits
+from instil.functional.logits import apply_reduction, require_class_target, require_same_logits
 from instil.objectives.bases.logit_objective import LogitObjective
 
 
@@ -53,7 +53,7 @@ def dkd_loss(
         target, student_logits, teacher_logits
     )
     tckd, nckd = decoupled_kl(student_logits, teacher_logits, target, temperature)
-    return reduced((alpha * tckd + beta * nckd) * temperature**2, reduction, target)
+    return apply_reduction((alpha * tckd + beta * nckd) * temperature**2, reduction, target)
 
 
 class DKD(LogitObjective, LabelObjective):

@@ -7,9 +7,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import UNLABELLED, Batch, Card, Outputs
-from instil.functional.logits import reduced
-from instil.functional.tokens.dual_space import Divergence, student_space, teacher_space, through
-from instil.functional.tokens.spans import at, partners, require_same_positions, span_ends
+from instil.functional.logits import apply_reduction
+from instil.functional.tokens.dual_space import (
+    DualSpaceDivergence,
+    frozen_head_logits,
+    student_space,
+    teacher_space,
+)
+from instil.functional.tokens.spans import (
+    aligned_positions,
+    gather_positions,
+    require_same_positions,
+    span_ends,
+)
 from instil.objectives.bases.dual_space_objective import DualSpace
 
 
@@ -20,7 +30,7 @@ def dskd_loss(
     student_in_teacher: Tensor,
     target: Tensor,
     temperature: float = 2.0,
-    divergence: Divergence = "forward_kl",
+    divergence: DualSpaceDivergence = "forward_kl",
     reduction: str = "mean",
 ) -> Tensor:
     """Dual-space knowledge distillation loss (Zhang et al. 2024, Eq. 10).
@@ -56,7 +66,7 @@ def dskd_loss(
         student_logits, teacher_in_student, target, temperature, divergence
     )
     teacher_divergence = teacher_space(teacher_logits, student_in_teacher, temperature)
-    return reduced(label_loss + student_divergence + teacher_divergence, reduction)
+    return apply_reduction(label_loss + student_divergence + teacher_divergence, reduction)
 
 
 class DSKD(DualSpace):
@@ -93,7 +103,7 @@ class DSKD(DualSpace):
             return weight
         student_span = batch["span"]
         teacher_span = batch["teacher_span"]
-        positions = partners(student_span, teacher_span)
+        positions = aligned_positions(student_span, teacher_span)
         is_single = _is_whole_span(teacher_span).gather(1, positions)
         token_weight = weight if weight.ndim == 2 else weight[:, None]
         return token_weight * (_is_whole_span(student_span) & is_single)
@@ -102,9 +112,9 @@ class DSKD(DualSpace):
         teacher_states = teacher["embedding"]
         teacher_logits = teacher["logits"]
         if "teacher_span" in batch:
-            positions = partners(batch["span"], batch["teacher_span"])
-            teacher_states = at(teacher_states, positions)
-            teacher_logits = at(teacher_logits, positions)
+            positions = aligned_positions(batch["span"], batch["teacher_span"])
+            teacher_states = gather_positions(teacher_states, positions)
+            teacher_logits = gather_positions(teacher_logits, positions)
         require_same_positions(student["logits"], teacher_logits)
         teacher_projected = self.projected(self.to_student, teacher_states)
         student_projected = self.projected(self.to_teacher, student["embedding"])
@@ -114,8 +124,8 @@ class DSKD(DualSpace):
         return dskd_loss(
             student["logits"],
             teacher_logits,
-            through(student["head"], teacher_projected),
-            through(teacher["head"], student_projected),
+            frozen_head_logits(student["head"], teacher_projected),
+            frozen_head_logits(teacher["head"], student_projected),
             target,
             self.temperature,
             self.divergence,

@@ -20,8 +20,13 @@ from instil.core import (
     mean,
     replace_uncounted,
 )
-from instil.functional.logits import reduced
-from instil.functional.tokens.dual_space import Divergence, student_space, teacher_space, through
+from instil.functional.logits import apply_reduction
+from instil.functional.tokens.dual_space import (
+    DualSpaceDivergence,
+    frozen_head_logits,
+    student_space,
+    teacher_space,
+)
 from instil.objectives.bases.dual_space_objective import DualSpace
 
 
@@ -73,7 +78,7 @@ def dskd_cma_loss(
     target: Tensor,
     teacher_target: Tensor,
     temperature: float = 2.0,
-    divergence: Divergence = "forward_kl",
+    divergence: DualSpaceDivergence = "forward_kl",
     reduction: str = "mean",
 ) -> Tensor:
     """Terms of ``dskd_loss``, summed over a row's labelled tokens (Zhang et al. 2024, section 3.3).
@@ -121,7 +126,7 @@ def dskd_cma_loss(
     total = token_values.sum(1) + teacher_divergence.sum(1)
     num_tokens = counted.sum(1).to(total.dtype)
     values = total / num_tokens.clamp_min(1)
-    return mean(values, num_tokens) if reduction == "mean" else reduced(values, reduction)
+    return mean(values, num_tokens) if reduction == "mean" else apply_reduction(values, reduction)
 
 
 class DSKDCMA(DualSpace):
@@ -162,7 +167,7 @@ class DSKDCMA(DualSpace):
         self,
         temperature: Annotated[Positive, Doc("softmax temperature of the divergences")] = 2.0,
         divergence: Annotated[
-            Divergence,
+            DualSpaceDivergence,
             Doc("divergence in the student's space; the teacher's space uses the forward KL"),
         ] = "forward_kl",
     ):
@@ -219,9 +224,13 @@ class DSKDCMA(DualSpace):
         values = divide_by_row_deviation(teacher_states, teacher_counted)
         values = values + divide_by_row_deviation(following, teacher_counted)
         teacher_projected = self.projected(self.to_student, values)
-        teacher_in_student = through(student["head"], scores.softmax(-1) @ teacher_projected)
+        teacher_in_student = frozen_head_logits(
+            student["head"], scores.softmax(-1) @ teacher_projected
+        )
         student_projected = self.projected(self.to_teacher, student_states)
-        student_in_teacher = through(teacher["head"], scores.mT.softmax(-1) @ student_projected)
+        student_in_teacher = frozen_head_logits(
+            teacher["head"], scores.mT.softmax(-1) @ student_projected
+        )
         return dskd_cma_loss(
             student["logits"],
             teacher["logits"],

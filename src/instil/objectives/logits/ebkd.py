@@ -10,8 +10,8 @@ from typing_extensions import Doc
 
 from instil.core import Batch, Card, Positive, full
 from instil.functional.divergences import expectation
-from instil.functional.ensembles import divergences, favour_small
-from instil.functional.logits import reduced
+from instil.functional.ensembles import inverse_share_weights, teacher_divergences
+from instil.functional.logits import apply_reduction
 from instil.objectives.bases.several_teachers_objective import SeveralTeachersObjective
 
 
@@ -45,8 +45,8 @@ def ebkd_loss(
         tensor(0.3342)
     """
     weights = ebkd_weights(teacher_logits)
-    values = divergences(student_logits, teacher_logits, temperature)
-    return reduced((weights * values).sum(0), reduction)
+    values = teacher_divergences(student_logits, teacher_logits, temperature)
+    return apply_reduction((weights * values).sum(0), reduction)
 
 
 def ebkd_weights(teacher_logits: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ def ebkd_weights(teacher_logits: Tensor) -> Tensor:
     # The inner where keeps 0 / 0 out of the graph: NaN would reach the gradient through where.
     normalised = entropy / torch.where(total > 0, total, 1.0)
     shares = torch.where(total > 0, normalised, 1 / len(teacher_logits))
-    return favour_small(shares)
+    return inverse_share_weights(shares)
 
 
 class EBKD(SeveralTeachersObjective):

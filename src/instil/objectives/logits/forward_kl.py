@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from instil.core import Batch, Card
-from instil.functional.tokens.divergence import reduced_tokens, token_divergence
+from instil.functional.tokens.divergence import reduce_tokens, token_divergence
 from instil.functional.tokens.heads import Signal
-from instil.functional.tokens.terms import Term, forward_kl
+from instil.functional.tokens.terms import Divergence, forward_kl
 from instil.objectives.bases.token_objective import TokenObjective
 
 
@@ -44,7 +44,7 @@ def forward_kl_loss(
         tensor(0.1233)
     """
     values = token_divergence(student_logits, teacher_logits, forward_kl, temperature, weight)
-    return reduced_tokens(values * temperature**2 if scale else values, weight, reduction)
+    return reduce_tokens(values * temperature**2 if scale else values, weight, reduction)
 
 
 class ForwardKL(TokenObjective):
@@ -74,5 +74,5 @@ class ForwardKL(TokenObjective):
         "this. Divide published weights of code that averages over the vocabulary by its size.",
     )
 
-    def term(self, batch: Batch) -> Term:
+    def term(self, batch: Batch) -> Divergence:
         return forward_kl

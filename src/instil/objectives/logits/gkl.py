@@ -21,7 +21,7 @@ from instil.core import (
     full,
 )
 from instil.functional.divergences import softened_kl
-from instil.functional.logits import reduced, require_same_logits
+from instil.functional.logits import apply_reduction, require_same_logits
 from instil.objectives.bases.logit_objective import LogitObjective
 
 Normalize = Literal["sample", "batch"]
@@ -92,7 +92,7 @@ def gkl_loss(
         hint = closest(normalize, ("sample", "batch"))
         raise ValueError(f"normalize: unknown value. {expected}; {hint}.")
     divergence = softened_kl(student_logits, teacher_logits, temperature)
-    return reduced(divergence + beta * squared_error, reduction)
+    return apply_reduction(divergence + beta * squared_error, reduction)
 
 
 def _log_class_weight(teacher_logits: Tensor, prior: Tensor | None, gamma: float) -> Tensor:

@@ -11,8 +11,8 @@ from torch import Tensor
 from typing_extensions import Doc
 
 from instil.core import Batch, Card, Outputs, Positive, full
-from instil.functional.autograd import with_slope
-from instil.functional.logits import reduced
+from instil.functional.autograd import with_precomputed_grad
+from instil.functional.logits import apply_reduction
 from instil.functional.tokens.spans import require_same_positions, sorted_distance
 from instil.objectives.bases.span_objective import SpanObjective
 
@@ -61,7 +61,7 @@ def gold_loss(
     log_student = (full(student_logits) / temperature).log_softmax(-1)
     log_teacher = (full(teacher_logits) / temperature).log_softmax(-1)
     values = hybrid_divergence(log_student, log_teacher, same_tokens, beta, weights)
-    return reduced(values, reduction)
+    return apply_reduction(values, reduction)
 
 
 def hybrid_divergence(
@@ -136,7 +136,7 @@ def partial_jsd(log_student: Tensor, log_teacher: Tensor, beta: float) -> Tensor
         value = beta * torch.linalg.vecdot(p, log_p - log_mixture) + share * surplus.sum(-1)
         return value, share * (surplus + q if beta == 1 else surplus) * above_floor
 
-    return with_slope(divergence, log_student)
+    return with_precomputed_grad(divergence, log_student)
 
 
 def _without(values: Tensor, token_ids: Tensor) -> Tensor:

@@ -9,15 +9,21 @@ from torch import Tensor
 from typing_extensions import Doc
 
 from instil.core import Batch, Card, Positive, Schedule
-from instil.functional.tokens.divergence import reduced_tokens, token_divergence
+from instil.functional.tokens.divergence import reduce_tokens, token_divergence
 from instil.functional.tokens.heads import Signal
-from instil.functional.tokens.terms import Term, forward_kl, jsd, reverse_kl, times
+from instil.functional.tokens.terms import (
+    Divergence,
+    forward_kl,
+    jsd,
+    reverse_kl,
+    scaled_divergence,
+)
 from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
 
 Share = Annotated[float, Ge(0), Le(1)]
 
 
-def jsd_term(beta: float, continuous: bool) -> Term:
+def jsd_term(beta: float, continuous: bool) -> Divergence:
     """Return the Jensen-Shannon divergence as a term of ``token_divergence``.
 
     Args:
@@ -42,7 +48,7 @@ def jsd_term(beta: float, continuous: bool) -> Term:
         return jsd(beta)
     if beta in (0, 1):
         return reverse_kl if beta else forward_kl
-    return times(jsd(beta), 1 / (beta * (1 - beta)))
+    return scaled_divergence(jsd(beta), 1 / (beta * (1 - beta)))
 
 
 def jsd_loss(
@@ -84,7 +90,7 @@ def jsd_loss(
     """
     term = jsd_term(beta, continuous)
     values = token_divergence(student_logits, teacher_logits, term, temperature, weight)
-    return reduced_tokens(values * temperature**2 if scale else values, weight, reduction)
+    return reduce_tokens(values * temperature**2 if scale else values, weight, reduction)
 
 
 class JSD(TokenObjective):
@@ -137,5 +143,5 @@ class JSD(TokenObjective):
         self.beta = beta
         self.continuous = continuous
 
-    def term(self, batch: Batch) -> Term:
+    def term(self, batch: Batch) -> Divergence:
         return jsd_term(self.beta, self.continuous)

@@ -11,7 +11,7 @@ from typing_extensions import Doc
 
 from instil.core import Batch, Card, Positive, full
 from instil.functional.divergences import softened_kl
-from instil.functional.logits import reduced, require_same_logits
+from instil.functional.logits import apply_reduction, require_same_logits
 from instil.objectives.bases.logit_objective import LogitObjective
 
 
@@ -56,7 +56,7 @@ def kd_loss(
         values = class_values.sum(-1) / student_logits.shape[-1]
     else:
         values = softened_kl(student_logits, teacher_logits, temperature)
-    return reduced(values * temperature**2 if scale else values, reduction)
+    return apply_reduction(values * temperature**2 if scale else values, reduction)
 
 
 def _bernoulli_kl(teacher: Tensor, student: Tensor) -> Tensor:

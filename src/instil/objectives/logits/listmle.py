@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from instil.core import Batch, Card
-from instil.functional.logits import reduced, require_same_logits
-from instil.functional.plackett_luce import choice_surprise
+from instil.functional.logits import apply_reduction, require_same_logits
+from instil.functional.plackett_luce import choice_nll
 from instil.objectives.bases.logit_objective import LogitObjective
 
 
@@ -18,7 +18,7 @@ def listmle_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> T
     """
     require_same_logits(student, teacher, classes=2)
     order = teacher.argsort(dim=-1, descending=True, stable=True)
-    return reduced(choice_surprise(student.gather(-1, order)).sum(-1), reduction)
+    return apply_reduction(choice_nll(student.gather(-1, order)).sum(-1), reduction)
 
 
 class ListMLE(LogitObjective):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from instil.core import Batch, Card, Objective, Outputs, Positive
 from instil.functional.divergences import softened_kl
-from instil.functional.logits import reduced, require_same_logits
+from instil.functional.logits import apply_reduction, require_same_logits
 
 
 def localisation_distillation_loss(
@@ -31,7 +31,7 @@ def localisation_distillation_loss(
         )
     shape = (*student.shape[:-1], edges, student.shape[-1] // edges)
     values = softened_kl(student.reshape(shape), teacher.reshape(shape), temperature)
-    return reduced(values.sum(-1) * temperature**2, reduction)
+    return apply_reduction(values.sum(-1) * temperature**2, reduction)
 
 
 class LocalisationDistillation(Objective):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from instil.core import Batch, Card, full
-from instil.functional.logits import reduced, require_same_logits
+from instil.functional.logits import apply_reduction, require_same_logits
 from instil.objectives.bases.logit_objective import LogitObjective
 
 
@@ -15,7 +15,7 @@ def logit_mae_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") ->
     Logits (..., C) give (...) for reduction ``none``. Raises ValueError where the shapes differ.
     """
     require_same_logits(student, teacher)
-    return reduced((full(student) - full(teacher)).abs().mean(-1), reduction)
+    return apply_reduction((full(student) - full(teacher)).abs().mean(-1), reduction)
 
 
 class LogitMAE(LogitObjective):

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import Batch, Card, full
-from instil.functional.logits import reduced, require_same_logits
+from instil.functional.logits import apply_reduction, require_same_logits
 from instil.objectives.bases.logit_objective import LogitObjective
 
 
@@ -19,7 +19,7 @@ def logit_mse_loss(
     """
     require_same_logits(student, teacher)
     distance = F.smooth_l1_loss if smooth else F.mse_loss
-    return reduced(
+    return apply_reduction(
         distance(full(student), full(teacher), reduction="none").sum(-1) / student.shape[-1],
         reduction,
     )

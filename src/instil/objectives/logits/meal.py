@@ -7,14 +7,14 @@ from torch import Tensor, nn
 
 from instil.core import Batch, Card, NonNegative, Outputs, full
 from instil.functional.divergences import softened_kl
-from instil.functional.logits import reduced, require_same_logits
+from instil.functional.logits import apply_reduction, require_same_logits
 from instil.objectives.bases.logit_objective import LogitObjective
 
 
 def meal_similarity_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> Tensor:
     """KL(teacher || student) of logits (..., C) at temperature 1 (Shen & Savvides 2020, Eq. 2, less the teacher's entropy, which is constant)."""
     require_same_logits(student, teacher)
-    return reduced(softened_kl(student, teacher), reduction)
+    return apply_reduction(softened_kl(student, teacher), reduction)
 
 
 def meal_discriminator_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> Tensor:
@@ -29,7 +29,7 @@ def meal_discriminator_loss(student: Tensor, teacher: Tensor, reduction: str = "
         + F.logsigmoid(-not_theirs)
         + F.logsigmoid(theirs)
     )
-    return reduced(right / -4, reduction)
+    return apply_reduction(right / -4, reduction)
 
 
 class MEAL(LogitObjective):

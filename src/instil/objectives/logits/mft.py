@@ -15,8 +15,8 @@ from instil.core import (
     drop_unlabelled_gradient,
     full,
 )
-from instil.functional.divergences import expectation, softened
-from instil.functional.logits import reduced, require_class_target, require_same_logits
+from instil.functional.divergences import expectation, tempered_log_softmax
+from instil.functional.logits import apply_reduction, require_class_target, require_same_logits
 from instil.objectives.bases.logit_objective import LogitObjective
 
 MIXING_EPSILON = 1e-7
@@ -40,8 +40,8 @@ def mft_loss(
     wanted = correct_probs(
         (full(teacher) / temperature).softmax(-1), target.clamp_min(0), threshold
     )
-    values = -expectation(wanted, softened(student, temperature), wanted.log())
-    return reduced(values * temperature**2, reduction, target)
+    values = -expectation(wanted, tempered_log_softmax(student, temperature), wanted.log())
+    return apply_reduction(values * temperature**2, reduction, target)
 
 
 def correct_probs(probability: Tensor, target: Tensor, threshold: float) -> Tensor:

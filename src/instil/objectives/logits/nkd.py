@@ -6,7 +6,7 @@ from torch import Tensor
 
 from instil.core import Batch, Card, LabelObjective, NonNegative, Positive, drop_unlabelled_gradient
 from instil.functional.divergences import rest_cross_entropy, target_cross_entropy
-from instil.functional.logits import reduced, require_class_target, require_same_logits
+from instil.functional.logits import apply_reduction, require_class_target, require_same_logits
 from instil.objectives.bases.logit_objective import LogitObjective
 
 
@@ -28,7 +28,9 @@ def nkd_loss(
     student, teacher = drop_unlabelled_gradient(target, student, teacher)
     towards_target = target_cross_entropy(student, teacher, target)
     towards_rest = rest_cross_entropy(student, teacher, target, temperature)
-    return reduced(towards_target + gamma * temperature**2 * towards_rest, reduction, target)
+    return apply_reduction(
+        towards_target + gamma * temperature**2 * towards_rest, reduction, target
+    )
 
 
 class NKD(LogitObjective, LabelObjective):

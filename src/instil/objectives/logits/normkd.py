@@ -8,8 +8,8 @@ from instil.core import Batch, Card, Positive, full
 from instil.functional.divergences import softened_kl
 from instil.functional.logits import (
     STANDARD_DEVIATION_EPSILON,
-    deviation,
-    reduced,
+    apply_reduction,
+    class_deviation,
     require_same_logits,
 )
 from instil.objectives.bases.logit_objective import LogitObjective
@@ -25,13 +25,13 @@ def normkd_loss(
     """
     require_same_logits(student, teacher)
     student, teacher = full(student), full(teacher)
-    mine, theirs = deviation(student), deviation(teacher)
+    mine, theirs = class_deviation(student), class_deviation(teacher)
     student, teacher = (
         student / (mine + STANDARD_DEVIATION_EPSILON),
         teacher / (theirs + STANDARD_DEVIATION_EPSILON),
     )
     values = softened_kl(student, teacher, temperature)
-    return reduced(values * (temperature * theirs.squeeze(-1)).square(), reduction)
+    return apply_reduction(values * (temperature * theirs.squeeze(-1)).square(), reduction)
 
 
 class NormKD(LogitObjective):

@@ -9,14 +9,14 @@ from torch import Tensor
 
 from instil.core import Batch, Card, LabelObjective, NonNegative
 from instil.functional.tokens.divergence import (
-    constant,
-    leading,
-    reduced_tokens,
+    as_constant,
+    chunked_loss,
+    reduce_tokens,
     require_same_tokens,
-    sweep,
+    token_shape,
 )
 from instil.functional.tokens.heads import Signal
-from instil.functional.tokens.support import Said
+from instil.functional.tokens.support import SampledReverseKL
 from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
 
 
@@ -36,19 +36,21 @@ def opd_loss(
     give (...) for reduction ``none``; ``weight`` (...) is how much each token counts. Raises ValueError where tokens or classes differ.
     """
     require_same_tokens(student, teacher, vocabulary)
-    if drawn.shape != leading(student):
+    if drawn.shape != token_shape(student):
         raise ValueError(
-            f"drawn tokens {tuple(drawn.shape)} for tokens {tuple(leading(student))}; expected one for each position"
+            f"drawn tokens {tuple(drawn.shape)} for tokens {tuple(token_shape(student))}; expected one for each position"
         )
     ids = drawn.clamp_min(0).reshape(-1)
-    target = Said(constant(teacher, vocabulary), ids, torch.ones(ids.shape, device=ids.device))
+    target = SampledReverseKL(
+        as_constant(teacher, vocabulary), ids, torch.ones(ids.shape, device=ids.device)
+    )
     if prefix > 0:
         with torch.no_grad():
-            gap = (2 * sweep(student, target, weight=weight, vocabulary=vocabulary)).sqrt()
+            gap = (2 * chunked_loss(student, target, weight=weight, vocabulary=vocabulary)).sqrt()
         rows = gap.reshape(gap.shape if gap.ndim > 1 else (-1, 1))
         target.factor = prefix_weights(rows, torch.ones_like(rows), prefix).reshape(-1)
-    return reduced_tokens(
-        sweep(student, target, weight=weight, vocabulary=vocabulary), weight, reduction
+    return reduce_tokens(
+        chunked_loss(student, target, weight=weight, vocabulary=vocabulary), weight, reduction
     )
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from instil.core import Batch, Card, LabelObjective, Positive, drop_unlabelled_gradient, full
-from instil.functional.logits import reduced, require_class_target, require_same_logits
-from instil.functional.plackett_luce import choice_surprise
+from instil.functional.logits import apply_reduction, require_class_target, require_same_logits
+from instil.functional.plackett_luce import choice_nll
 from instil.objectives.bases.logit_objective import LogitObjective
 
 
@@ -30,8 +30,8 @@ def pld_loss(
         dim=-1, descending=True, stable=True
     )
     confidence = (teacher / temperature).softmax(-1).gather(-1, order)
-    return reduced(
-        (confidence * choice_surprise(student.gather(-1, order))).sum(-1), reduction, target
+    return apply_reduction(
+        (confidence * choice_nll(student.gather(-1, order))).sum(-1), reduction, target
     )
 
 

@@ -18,7 +18,7 @@ from instil.core import (
     full,
 )
 from instil.functional.divergences import kl_from
-from instil.functional.logits import reduced, require_class_target, require_same_logits
+from instil.functional.logits import apply_reduction, require_class_target, require_same_logits
 from instil.objectives.bases.logit_objective import LogitObjective
 
 CORRECTIONS = ("shift", "smooth")
@@ -56,7 +56,7 @@ def probability_shift_loss(
         smooth = torch.full_like(teacher, share).scatter(-1, label, 1 - smoothing + share).log()
         log_teacher = torch.where(top == label, (teacher / temperature).log_softmax(-1), smooth)
     values = kl_from(log_teacher, student, temperature)
-    return reduced(values * temperature**2, reduction, target)
+    return apply_reduction(values * temperature**2, reduction, target)
 
 
 class ProbabilityShift(LogitObjective, LabelObjective):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from instil.core import Batch, Card, LabelObjective, drop_unlabelled_gradient, full
 from instil.functional.divergences import expectation
-from instil.functional.logits import reduced, require_class_target, require_same_logits
+from instil.functional.logits import apply_reduction, require_class_target, require_same_logits
 from instil.objectives.bases.logit_objective import LogitObjective
 
 
@@ -27,7 +27,7 @@ def ps_kd_loss(
     log_probability, before = full(student).log_softmax(-1), full(past).softmax(-1)
     hit = log_probability.gather(-1, target.clamp_min(0).unsqueeze(-1)).squeeze(-1)
     softened = expectation(before, log_probability)
-    return reduced(-(1 - alpha) * hit - alpha * softened, reduction, target)
+    return apply_reduction(-(1 - alpha) * hit - alpha * softened, reduction, target)
 
 
 class PSKD(LogitObjective, LabelObjective):

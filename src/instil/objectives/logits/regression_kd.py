@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import UNLABELLED, Batch, Card, NonNegative, Outputs, drop_gradient, full
-from instil.functional.logits import reduced, require_same_logits
+from instil.functional.logits import apply_reduction, require_same_logits
 from instil.functional.real_labels import real_target
 from instil.objectives.bases.real_label_objective import RealLabelObjective
 
@@ -30,7 +30,7 @@ def regression_kd_loss(
         F.mse_loss(side, wanted, reduction="none").where(known, 0.0).sum(-1)
         for side in (student, bounding)
     )
-    return reduced(
+    return apply_reduction(
         torch.where(mine + margin > theirs, mine, 0.0),
         reduction,
         torch.where(known.any(-1), 0, UNLABELLED),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from instil.core import Batch, Card
-from instil.functional.tokens.divergence import reduced_tokens, token_divergence
+from instil.functional.tokens.divergence import reduce_tokens, token_divergence
 from instil.functional.tokens.heads import Signal
-from instil.functional.tokens.terms import Term, reverse_kl
+from instil.functional.tokens.terms import Divergence, reverse_kl
 from instil.objectives.bases.token_objective import TokenObjective
 
 
@@ -25,7 +25,7 @@ def reverse_kl_loss(
     Raises ValueError where tokens or classes differ.
     """
     values = token_divergence(student, teacher, reverse_kl, temperature, weight)
-    return reduced_tokens(values * temperature**2 if scale else values, weight, reduction)
+    return reduce_tokens(values * temperature**2 if scale else values, weight, reduction)
 
 
 class ReverseKL(TokenObjective):
@@ -53,5 +53,5 @@ class ReverseKL(TokenObjective):
         "student gives no probability, so begin from a student that has been trained. Where the teacher's logit is minus infinity the loss is too.",
     )
 
-    def term(self, batch: Batch) -> Term:
+    def term(self, batch: Batch) -> Divergence:
         return reverse_kl

@@ -16,7 +16,7 @@ from instil.core import (
 )
 from instil.functional.divergences import expectation, kl_divergence, log_two
 from instil.functional.logits import (
-    reduced,
+    apply_reduction,
     require_class_target,
     require_same_logits,
     without_target,
@@ -56,7 +56,9 @@ def rld_loss(
     mine, theirs = (torch.where(left_out, -torch.inf, logits) for logits in (student, teacher))
     correlation = -expectation(theirs.softmax(-1), mine.log_softmax(-1), theirs.log_softmax(-1))
     correlation = torch.where(some.squeeze(-1), correlation, 0.0)
-    return reduced((alpha * confidence + beta * correlation) * temperature**2, reduction, target)
+    return apply_reduction(
+        (alpha * confidence + beta * correlation) * temperature**2, reduction, target
+    )
 
 
 class RLD(LogitObjective, LabelObjective):

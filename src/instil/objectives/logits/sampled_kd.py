@@ -9,14 +9,14 @@ from torch import Tensor
 
 from instil.core import Batch, Card, Sampled, size, uniform
 from instil.functional.tokens.divergence import (
-    constant,
-    leading,
-    reduced_tokens,
+    as_constant,
+    chunked_loss,
+    reduce_tokens,
     require_same_tokens,
-    sweep,
+    token_shape,
 )
 from instil.functional.tokens.heads import Signal
-from instil.functional.tokens.support import Drawn, require_there
+from instil.functional.tokens.support import SampledForwardKL, require_teacher_tokens
 from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
 
 
@@ -29,8 +29,10 @@ def sampled_kd_loss(
     ids (..., n) of the teacher give (...) for reduction ``none``; ``weight`` (...) is how much each token counts. Raises ValueError where the
     tokens differ.
     """
-    require_there(student, teacher.ids.shape[:-1])
-    return reduced_tokens(sweep(student, Drawn(teacher, 1.0), weight=weight), weight, reduction)
+    require_teacher_tokens(student, teacher.ids.shape[:-1])
+    return reduce_tokens(
+        chunked_loss(student, SampledForwardKL(teacher, 1.0), weight=weight), weight, reduction
+    )
 
 
 class SampledKD(TokenObjective):
@@ -71,16 +73,19 @@ class SampledKD(TokenObjective):
 
     def values(self, student: Signal, teacher: Any, batch: Batch) -> Tensor:
         if isinstance(teacher, Sampled):
-            require_there(student, teacher.ids.shape[:-1])
-            return sweep(
-                student, Drawn(teacher, 1.0), weight=self.weight(batch), vocabulary=self.vocabulary
+            require_teacher_tokens(student, teacher.ids.shape[:-1])
+            return chunked_loss(
+                student,
+                SampledForwardKL(teacher, 1.0),
+                weight=self.weight(batch),
+                vocabulary=self.vocabulary,
             )
         require_same_tokens(student, teacher, self.vocabulary)
-        positions = leading(student).numel() // size(batch)
+        positions = token_shape(student).numel() // size(batch)
         numbers = uniform(batch, positions * self.draws, salt=23).reshape(-1, self.draws)
-        return sweep(
+        return chunked_loss(
             student,
-            Drawn(constant(teacher, self.vocabulary), 1.0, numbers),
+            SampledForwardKL(as_constant(teacher, self.vocabulary), 1.0, numbers),
             weight=self.weight(batch),
             vocabulary=self.vocabulary,
         )

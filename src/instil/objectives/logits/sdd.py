@@ -27,8 +27,8 @@ from instil.functional.divergences import (
     target_cross_entropy,
 )
 from instil.functional.feature_maps import as_map
-from instil.functional.logits import reduced, require_class_target, require_same_logits
-from instil.functional.pairs import stages
+from instil.functional.logits import apply_reduction, require_class_target, require_same_logits
+from instil.functional.pairs import feature_levels
 
 RegionLoss = Literal["kd", "dkd", "nkd"]
 
@@ -66,7 +66,7 @@ def sdd_loss(
         raise ValueError(
             f"loss is kd, dkd or nkd, not '{loss}'; {closest(loss, ('kd', 'dkd', 'nkd'))}"
         )
-    return reduced(
+    return apply_reduction(
         (values * region_weights(teacher, target, complementary)).mean(1), reduction, target
     )
 
@@ -142,7 +142,10 @@ class SDD(LabelObjective):
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """Check that head and last stage fit."""
         for side, outputs in (("student", student), ("teacher", teacher)):
-            channels, width = as_map(stages(outputs)[-1]).shape[1], outputs["head"][0].shape[1]
+            channels, width = (
+                as_map(feature_levels(outputs)[-1]).shape[1],
+                outputs["head"][0].shape[1],
+            )
             if channels != width:
                 raise ValueError(
                     f"the {side}'s head reads {width} numbers and its last stage has {channels} channels; "
@@ -151,7 +154,7 @@ class SDD(LabelObjective):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         mine, theirs = (
-            region_logits(stages(outputs)[-1], outputs["head"], self.scales)
+            region_logits(feature_levels(outputs)[-1], outputs["head"], self.scales)
             for outputs in (student, teacher)
         )
         weights = {"beta": self.beta, "gamma": self.gamma, "complementary": self.complementary}

@@ -8,9 +8,9 @@ from annotated_types import Ge, Lt
 from torch import Tensor
 
 from instil.core import Batch, Card, Positive
-from instil.functional.tokens.divergence import reduced_tokens, token_divergence
+from instil.functional.tokens.divergence import reduce_tokens, token_divergence
 from instil.functional.tokens.heads import Signal
-from instil.functional.tokens.terms import PerToken, Term, skewed_forward_kl
+from instil.functional.tokens.terms import Divergence, PerTokenDivergence, skewed_forward_kl
 from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
 
 Skew = Annotated[float, Ge(0), Lt(1)]
@@ -31,10 +31,12 @@ def skewed_forward_kl_loss(
     Raises ValueError where tokens or classes differ.
     """
     term = (
-        PerToken(skewed_forward_kl, skew) if isinstance(skew, Tensor) else skewed_forward_kl(skew)
+        PerTokenDivergence(skewed_forward_kl, skew)
+        if isinstance(skew, Tensor)
+        else skewed_forward_kl(skew)
     )
     values = token_divergence(student, teacher, term, temperature, weight)
-    return reduced_tokens(values * temperature**2 if scale else values, weight, reduction)
+    return reduce_tokens(values * temperature**2 if scale else values, weight, reduction)
 
 
 class SkewedForwardKL(TokenObjective):
@@ -70,5 +72,5 @@ class SkewedForwardKL(TokenObjective):
         super().__init__(temperature, scale, vocabulary)
         self.skew = skew
 
-    def term(self, batch: Batch) -> Term:
+    def term(self, batch: Batch) -> Divergence:
         return skewed_forward_kl(self.skew)

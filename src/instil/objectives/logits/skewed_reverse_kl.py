@@ -8,9 +8,9 @@ from annotated_types import Ge, Lt
 from torch import Tensor
 
 from instil.core import Batch, Card, Positive
-from instil.functional.tokens.divergence import reduced_tokens, token_divergence
+from instil.functional.tokens.divergence import reduce_tokens, token_divergence
 from instil.functional.tokens.heads import Signal
-from instil.functional.tokens.terms import PerToken, Term, skewed_reverse_kl
+from instil.functional.tokens.terms import Divergence, PerTokenDivergence, skewed_reverse_kl
 from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
 
 Skew = Annotated[float, Ge(0), Lt(1)]
@@ -32,13 +32,13 @@ def skewed_reverse_kl_loss(
     reduction ``none``; ``weight`` (...) is how much each token counts. Raises ValueError where tokens or classes differ.
     """
     if isinstance(skew, Tensor):
-        term: Term | PerToken = PerToken(
+        term: Divergence | PerTokenDivergence = PerTokenDivergence(
             lambda values: skewed_reverse_kl(values, through_mixture), skew
         )
     else:
         term = skewed_reverse_kl(skew, through_mixture)
     values = token_divergence(student, teacher, term, temperature, weight)
-    return reduced_tokens(values * temperature**2 if scale else values, weight, reduction)
+    return reduce_tokens(values * temperature**2 if scale else values, weight, reduction)
 
 
 class SkewedReverseKL(TokenObjective):
@@ -76,5 +76,5 @@ class SkewedReverseKL(TokenObjective):
         super().__init__(temperature, scale, vocabulary)
         self.skew, self.through_mixture = skew, through_mixture
 
-    def term(self, batch: Batch) -> Term:
+    def term(self, batch: Batch) -> Divergence:
         return skewed_reverse_kl(self.skew, self.through_mixture)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from instil.core import Batch, Card, Positive, closest, full
 from instil.functional.divergences import kl_divergence
-from instil.functional.logits import reduced, require_same_logits
+from instil.functional.logits import apply_reduction, require_same_logits
 from instil.objectives.bases.logit_objective import LogitObjective
 
 RecoveryForm = Literal["smoothing", "renormalize"]
@@ -77,7 +77,7 @@ def sparse_soft_labels_loss(
     teacher_probs = (full(teacher_logits) / temperature).softmax(-1)
     student = (full(student_logits) / temperature).log_softmax(-1)
     target = recover_labels(teacher_probs, k, form).log()
-    return reduced(temperature**2 * kl_divergence(target, student), reduction)
+    return apply_reduction(temperature**2 * kl_divergence(target, student), reduction)
 
 
 class SparseSoftLabels(LogitObjective):

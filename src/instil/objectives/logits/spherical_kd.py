@@ -7,7 +7,7 @@ from torch import Tensor
 
 from instil.core import Batch, Card, Positive, full
 from instil.functional.divergences import kl_divergence
-from instil.functional.logits import reduced, require_same_logits
+from instil.functional.logits import apply_reduction, require_same_logits
 from instil.objectives.bases.logit_objective import LogitObjective
 
 VARIANCE_EPSILON = 1e-7
@@ -60,7 +60,7 @@ def spherical_kd_loss(
         (spherical_logits(logits, multiplier) / temperature).log_softmax(-1)
         for logits in (student_logits, teacher_logits)
     )
-    return reduced(temperature**2 * kl_divergence(teacher, student), reduction)
+    return apply_reduction(temperature**2 * kl_divergence(teacher, student), reduction)
 
 
 class SphericalKD(LogitObjective):

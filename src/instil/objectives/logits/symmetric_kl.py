@@ -8,9 +8,9 @@ from annotated_types import Ge, Le
 from torch import Tensor
 
 from instil.core import Batch, Card, Positive
-from instil.functional.tokens.divergence import reduced_tokens, token_divergence
+from instil.functional.tokens.divergence import reduce_tokens, token_divergence
 from instil.functional.tokens.heads import Signal
-from instil.functional.tokens.terms import Term, symmetric_kl
+from instil.functional.tokens.terms import Divergence, symmetric_kl
 from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
 
 Share = Annotated[float, Ge(0), Le(1)]
@@ -31,7 +31,7 @@ def symmetric_kl_loss(
     Raises ValueError where tokens or classes differ.
     """
     values = token_divergence(student, teacher, symmetric_kl(forward_share), temperature, weight)
-    return reduced_tokens(values * temperature**2 if scale else values, weight, reduction)
+    return reduce_tokens(values * temperature**2 if scale else values, weight, reduction)
 
 
 class SymmetricKL(TokenObjective):
@@ -68,5 +68,5 @@ class SymmetricKL(TokenObjective):
         super().__init__(temperature, scale, vocabulary)
         self.forward_share = forward_share
 
-    def term(self, batch: Batch) -> Term:
+    def term(self, batch: Batch) -> Divergence:
         return symmetric_kl(self.forward_share)

@@ -9,9 +9,9 @@ from annotated_types import Ge, Le, Lt
 from torch import Tensor
 
 from instil.core import Batch, Card, NonNegative, Outputs, Positive, size
-from instil.functional.tokens.divergence import reduced_tokens, token_divergence
+from instil.functional.tokens.divergence import reduce_tokens, token_divergence
 from instil.functional.tokens.heads import Signal
-from instil.functional.tokens.terms import Term, interpolated_kl
+from instil.functional.tokens.terms import Divergence, interpolated_kl
 from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
 
 Share = Annotated[float, Ge(0), Le(1)]
@@ -32,7 +32,7 @@ def taid_loss(
     Raises ValueError where tokens or classes differ.
     """
     values = token_divergence(student, teacher, interpolated_kl(time), temperature, weight)
-    return reduced_tokens(values * temperature**2 if scale else values, weight, reduction)
+    return reduce_tokens(values * temperature**2 if scale else values, weight, reduction)
 
 
 def next_time(
@@ -107,7 +107,7 @@ class TAID(TokenObjective):
             self.register_buffer(name, torch.tensor([float(value)]))
         self.seen: tuple[Any, Tensor] | None = None
 
-    def term(self, batch: Batch) -> Term:
+    def term(self, batch: Batch) -> Divergence:
         return interpolated_kl(self.time)
 
     def values(self, student: Signal, teacher: Any, batch: Batch) -> Tensor:

@@ -9,8 +9,8 @@ from annotated_types import Gt, Lt
 from torch import Tensor
 
 from instil.core import Batch, Card, LabelObjective, Outputs, Positive, drop_unlabelled_gradient
-from instil.functional.divergences import softened
-from instil.functional.logits import reduced, require_class_target, require_classes
+from instil.functional.divergences import tempered_log_softmax
+from instil.functional.logits import apply_reduction, require_class_target, require_classes
 
 
 def tf_kd_loss(
@@ -35,10 +35,12 @@ def tf_kd_loss(
         math.exp(label - max(label, other)) + others * math.exp(other - max(label, other))
     )
     label, other = label - total, other - total  # log-probabilities, the same for all items
-    log_probability = softened(student, temperature if soften_student else 1.0)
+    log_probability = tempered_log_softmax(student, temperature if soften_student else 1.0)
     hit = log_probability.gather(-1, target.clamp_min(0).unsqueeze(-1)).squeeze(-1)
     rest = others * other - (log_probability.sum(-1) - hit)
-    return reduced(math.exp(label) * (label - hit) + math.exp(other) * rest, reduction, target)
+    return apply_reduction(
+        math.exp(label) * (label - hit) + math.exp(other) * rest, reduction, target
+    )
 
 
 class TfKD(LabelObjective):

@@ -8,9 +8,9 @@ from annotated_types import Ge
 from torch import Tensor
 
 from instil.core import Batch, Card, Positive
-from instil.functional.tokens.divergence import reduced_tokens, token_divergence
+from instil.functional.tokens.divergence import reduce_tokens, token_divergence
 from instil.functional.tokens.heads import Signal
-from instil.functional.tokens.terms import Term, token_wise_kl
+from instil.functional.tokens.terms import Divergence, token_wise_kl
 from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
 
 
@@ -50,7 +50,7 @@ def todi_loss(
         tensor(0.2428)
     """
     values = token_divergence(student, teacher, token_wise_kl(beta), temperature, weight)
-    return reduced_tokens(values * temperature**2 if scale else values, weight, reduction)
+    return reduce_tokens(values * temperature**2 if scale else values, weight, reduction)
 
 
 class ToDi(TokenObjective):
@@ -89,5 +89,5 @@ class ToDi(TokenObjective):
         super().__init__(temperature, scale, vocabulary)
         self.beta = beta
 
-    def term(self, batch: Batch) -> Term:
+    def term(self, batch: Batch) -> Divergence:
         return token_wise_kl(self.beta)

@@ -8,17 +8,17 @@ from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 
 from instil.core import Batch, Card, Positive, Top
-from instil.functional.tokens.divergence import reduced_tokens, sweep
+from instil.functional.tokens.divergence import chunked_loss, reduce_tokens
 from instil.functional.tokens.heads import Signal
-from instil.functional.tokens.support import Coarse, Support, likeliest
-from instil.functional.tokens.terms import Term, forward_kl, jsd, reverse_kl, total_variation
+from instil.functional.tokens.support import Support, TopKWithTailKL, top_k_support
+from instil.functional.tokens.terms import Divergence, forward_kl, jsd, reverse_kl, total_variation
 from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
 
 DivergenceName = Literal["forward_kl", "reverse_kl", "jsd", "tvd"]
 Share = Annotated[float, Gt(0), Lt(1)]
 
 
-def divergence_by_name(divergence: DivergenceName, beta: float) -> Term:
+def divergence_by_name(divergence: DivergenceName, beta: float) -> Divergence:
     """The divergence of this name; ValueError for a beta at which jsd is 0 whatever the student says."""
     if not 0 < beta < 1:
         raise ValueError(
@@ -51,12 +51,12 @@ def top_k_loss(
     brings its own. Logits (..., V) or projections, in any mixture, give (...) for reduction ``none``; ``weight`` (...) is how much each token
     counts. Raises ValueError where tokens or classes differ, and where a ``Top`` is asked for another temperature than 1 or another support.
     """
-    target = Coarse(
-        likeliest(student, teacher, k, support, tail, temperature),
+    target = TopKWithTailKL(
+        top_k_support(student, teacher, k, support, tail, temperature),
         divergence_by_name(divergence, beta),
     )
-    values = sweep(student, target, temperature, weight)
-    return reduced_tokens(values * temperature**2 if scale else values, weight, reduction)
+    values = chunked_loss(student, target, temperature, weight)
+    return reduce_tokens(values * temperature**2 if scale else values, weight, reduction)
 
 
 class TopK(TokenObjective):
@@ -121,12 +121,12 @@ class TopK(TokenObjective):
         )
 
     def values(self, student: Signal, teacher: Any, batch: Batch) -> Tensor:
-        classes = likeliest(
+        classes = top_k_support(
             student, teacher, self.k, self.support, self.tail, self.temperature, self.vocabulary
         )
-        return sweep(
+        return chunked_loss(
             student,
-            Coarse(classes, divergence_by_name(self.divergence, self.beta)),
+            TopKWithTailKL(classes, divergence_by_name(self.divergence, self.beta)),
             self.temperature,
             self.weight(batch),
             self.vocabulary,

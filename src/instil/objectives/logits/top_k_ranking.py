@@ -8,9 +8,9 @@ from annotated_types import Ge
 from torch import Tensor
 
 from instil.core import Batch, Card, Positive, Top
-from instil.functional.tokens.divergence import reduced_tokens, sweep
+from instil.functional.tokens.divergence import chunked_loss, reduce_tokens
 from instil.functional.tokens.heads import Signal
-from instil.functional.tokens.support import Ranked, likeliest
+from instil.functional.tokens.support import PairwiseRanking, top_k_support
 from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
 
 PairwiseLoss = Literal["logistic", "hinge"]
@@ -32,9 +32,11 @@ def top_k_ranking_loss(
     Logits (..., V) or projections, in any mixture, give (...) for reduction ``none``; ``weight`` (...) is how much each token counts.
     Raises ValueError where tokens or classes differ, and where a ``Top`` is asked for another temperature than 1.
     """
-    target = Ranked(likeliest(student, teacher, k, temperature=temperature), kind, margin)
-    values = sweep(student, target, temperature, weight)
-    return reduced_tokens(values, weight, reduction)
+    target = PairwiseRanking(
+        top_k_support(student, teacher, k, temperature=temperature), kind, margin
+    )
+    values = chunked_loss(student, target, temperature, weight)
+    return reduce_tokens(values, weight, reduction)
 
 
 class TopKRanking(TokenObjective):
@@ -81,12 +83,12 @@ class TopKRanking(TokenObjective):
         self.k, self.kind = k, kind
 
     def values(self, student: Signal, teacher: Any, batch: Batch) -> Tensor:
-        classes = likeliest(
+        classes = top_k_support(
             student, teacher, self.k, temperature=self.temperature, vocabulary=self.vocabulary
         )
-        return sweep(
+        return chunked_loss(
             student,
-            Ranked(classes, self.kind),
+            PairwiseRanking(classes, self.kind),
             self.temperature,
             self.weight(batch),
             self.vocabulary,

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from instil.core import Batch, Card, Positive, full
 from instil.functional.divergences import softened_kl
-from instil.functional.logits import reduced, require_same_logits
+from instil.functional.logits import apply_reduction, require_same_logits
 from instil.objectives.bases.logit_objective import LogitObjective
 
 
@@ -25,7 +25,7 @@ def ttm_loss(
     require_same_logits(student, teacher, classes=2)
     teacher = full(teacher)
     values = softened_kl(student, gamma * teacher)
-    return reduced(
+    return apply_reduction(
         values * (gamma * teacher.log_softmax(-1)).logsumexp(-1).exp() if weighted else values,
         reduction,
     )

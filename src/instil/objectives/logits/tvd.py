@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from instil.core import Batch, Card, Positive
-from instil.functional.tokens.divergence import reduced_tokens, token_divergence
+from instil.functional.tokens.divergence import reduce_tokens, token_divergence
 from instil.functional.tokens.heads import Signal
-from instil.functional.tokens.terms import Term, total_variation
+from instil.functional.tokens.terms import Divergence, total_variation
 from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
 
 
@@ -25,7 +25,7 @@ def tvd_loss(
     Raises ValueError where tokens or classes differ.
     """
     values = token_divergence(student, teacher, total_variation, temperature, weight)
-    return reduced_tokens(values * temperature**2 if scale else values, weight, reduction)
+    return reduce_tokens(values * temperature**2 if scale else values, weight, reduction)
 
 
 class TVD(TokenObjective):
@@ -56,5 +56,5 @@ class TVD(TokenObjective):
     ):
         super().__init__(temperature, scale, vocabulary)
 
-    def term(self, batch: Batch) -> Term:
+    def term(self, batch: Batch) -> Divergence:
         return total_variation

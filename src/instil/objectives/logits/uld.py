@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from instil.core import Batch, Card, Outputs, Positive, full
-from instil.functional.logits import reduced
+from instil.functional.logits import apply_reduction
 from instil.functional.tokens.spans import require_same_positions, sorted_distance
 from instil.objectives.bases.span_objective import SpanObjective
 
@@ -18,7 +18,7 @@ def uld_loss(
     Logits (..., V) and (..., V') of the same positions give (...) for reduction ``none``. Raises ValueError for other positions.
     """
     require_same_positions(student, teacher)
-    return reduced(
+    return apply_reduction(
         sorted_distance(
             *((full(logits) / temperature).softmax(-1) for logits in (student, teacher))
         ),

@@ -21,8 +21,8 @@ from instil.core import (
 from instil.functional.divergences import expectation
 from instil.functional.feature_maps import as_map
 from instil.functional.logits import require_class_target, require_same_logits
-from instil.functional.pairs import stages
-from instil.modules.adapters import like
+from instil.functional.pairs import feature_levels
+from instil.modules.adapters import match_dtype
 
 ZipfForm = Literal["code", "paper"]
 NEAREST_TO_SURE = 1e-6  # added to one minus a probability before it divides
@@ -165,7 +165,7 @@ class USKD(LabelObjective):
         """(N, D): what the weak classifier reads."""
         if self.reads["student"][1] == "embedding":
             return full(student["embedding"]).flatten(1)
-        features = stages(student)
+        features = feature_levels(student)
         if not -len(features) <= self.stage < len(features):
             raise ValueError(
                 f"stage: the student has no stage {self.stage}; it gives {len(features)}"
@@ -173,7 +173,7 @@ class USKD(LabelObjective):
         return full(as_map(features[self.stage])).mean((-2, -1))
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        weak: Tensor = self.classifier(like(self.classifier, self.pooled(student)))
+        weak: Tensor = self.classifier(match_dtype(self.classifier, self.pooled(student)))
         return uskd_loss(
             student["logits"], weak, batch["label"], self.alpha, self.beta, self.mu, self.form
         )

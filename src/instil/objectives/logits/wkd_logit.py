@@ -22,12 +22,12 @@ from instil.core import (
 )
 from instil.functional.divergences import target_cross_entropy
 from instil.functional.logits import (
-    reduced,
+    apply_reduction,
     require_class_target,
     require_same_logits,
     without_target,
 )
-from instil.functional.transport import transport
+from instil.functional.transport import sinkhorn_cost
 from instil.modules.memory import Queue
 
 
@@ -45,7 +45,7 @@ def wkd_logit_loss(
     """Label's cross-entropy weighted by the teacher, plus gamma times the transport of the other classes at a temperature (Lv et al. 2024).
 
     Logits (..., C), target (...), ``cost`` (C, C) in [0, 1] from a student's class to a teacher's, give (...) for reduction ``none``; -100 gives 0.
-    The rest is as for ``transport``. Raises ValueError for one class and where shapes do not fit.
+    The rest is as for ``sinkhorn_cost``. Raises ValueError for one class and where shapes do not fit.
     """
     require_same_logits(student, teacher, classes=2)
     require_class_target(student, target)
@@ -58,10 +58,10 @@ def wkd_logit_loss(
         without_target(full(logits) / temperature, target)[1].log_softmax(-1)
         for logits in (student, teacher)
     )
-    values = target_cross_entropy(student, teacher, target) + gamma * transport(
+    values = target_cross_entropy(student, teacher, target) + gamma * sinkhorn_cost(
         mine, theirs, cost.to(mine.dtype), regularization, iterations
     )
-    return reduced(values, reduction, target)
+    return apply_reduction(values, reduction, target)
 
 
 def class_costs(rows: Tensor, known: Tensor, sharpness: float = 1.0) -> Tensor:

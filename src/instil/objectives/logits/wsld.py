@@ -7,7 +7,7 @@ from torch import Tensor
 
 from instil.core import Batch, Card, LabelObjective, Positive, drop_unlabelled_gradient, full
 from instil.functional.divergences import softened_kl
-from instil.functional.logits import reduced, require_class_target, require_same_logits
+from instil.functional.logits import apply_reduction, require_class_target, require_same_logits
 from instil.objectives.bases.logit_objective import LogitObjective
 
 TEACHER_LOSS_EPSILON = 1e-7
@@ -28,7 +28,7 @@ def wsld_loss(
     require_class_target(student, target)
     student, teacher = drop_unlabelled_gradient(target, student, teacher)
     values = wsld_weights(student, teacher, target) * softened_kl(student, teacher, temperature)
-    return reduced(values * temperature**2, reduction, target)
+    return apply_reduction(values * temperature**2, reduction, target)
 
 
 def wsld_weights(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:

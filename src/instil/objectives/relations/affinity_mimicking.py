@@ -9,7 +9,7 @@ from torch import Tensor
 from instil.core import Batch, Card, Objective, Outputs
 from instil.functional.divergences import softened_kl
 from instil.functional.logits import require_same_logits
-from instil.functional.similarities import similarities
+from instil.functional.similarities import scaled_similarities
 from instil.objectives.bases.image_text_objective import WITH_SCALE, unit_pair
 
 
@@ -51,6 +51,7 @@ class AffinityMimicking(Objective):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         mine, theirs = (
-            similarities(*unit_pair(side), side["logit_scale"]) for side in (student, teacher)
+            scaled_similarities(*unit_pair(side), side["logit_scale"])
+            for side in (student, teacher)
         )
         return affinity_mimicking_loss(mine, theirs)

@@ -8,17 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, Objective, Outputs, full
-from instil.functional.contrastive import contrastive_both_ways
-from instil.functional.directions import unit
-from instil.functional.similarities import similarities
-from instil.modules.adapters import like
+from instil.functional.contrastive import symmetric_contrastive
+from instil.functional.directions import l2_normalize
+from instil.functional.similarities import scaled_similarities
+from instil.modules.adapters import match_dtype
 from instil.modules.learned_scale import Form, LearnedScale, require_form
 from instil.objectives.bases.image_text_objective import BOTH, EMBEDDINGS, unit_pair
 
 
 def augmented_feature_loss(image: Tensor, text: Tensor, scale: Tensor | float) -> Tensor:
     """Contrastive loss of fused unit embeddings (N, D), both ways, times ``scale`` (Yang et al. 2024); a scalar."""
-    return contrastive_both_ways(similarities(image, text, scale))
+    return symmetric_contrastive(scaled_similarities(image, text, scale))
 
 
 class AugmentedFeature(Objective):
@@ -72,7 +72,7 @@ class AugmentedFeature(Objective):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         fused = [
-            unit(fusion(like(fusion, torch.cat([mine, theirs], 1))))
+            l2_normalize(fusion(match_dtype(fusion, torch.cat([mine, theirs], 1))))
             for fusion, mine, theirs in zip(
                 (self.image_fusion, self.text_fusion),
                 unit_pair(student),

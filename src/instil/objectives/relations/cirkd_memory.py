@@ -9,12 +9,17 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Card, NonNegative, Outputs, Positive, full, uniform
-from instil.functional.directions import products, unit
+from instil.functional.directions import l2_normalize, pairwise_dot
 from instil.functional.divergences import softened_kl
-from instil.functional.feature_maps import as_map, on_grid, one_grid, positions
-from instil.functional.logits import reduced
-from instil.functional.pairs import Pairs, stages
-from instil.modules.adapters import like
+from instil.functional.feature_maps import (
+    as_map,
+    downsample_labels,
+    flatten_spatial,
+    resize_to_common,
+)
+from instil.functional.logits import apply_reduction
+from instil.functional.pairs import Pairs, feature_levels
+from instil.modules.adapters import match_dtype
 from instil.modules.connectors import convolutions
 from instil.modules.memory import Queue
 from instil.objectives.bases.dense_objective import PixelLabelObjective
@@ -39,8 +44,8 @@ def cirkd_memory_loss(
     divided = (
         full(side) / (temperature * kd_temperature) for side in (student, teacher)
     )  # few numbers, their products are many
-    mine, theirs = (products(side, memory.to(side.dtype)) for side in divided)
-    return reduced(softened_kl(mine, theirs) * kd_temperature**2, reduction)
+    mine, theirs = (pairwise_dot(side, memory.to(side.dtype)) for side in divided)
+    return apply_reduction(softened_kl(mine, theirs) * kd_temperature**2, reduction)
 
 
 class CIRKDMemory(PixelLabelObjective, NormedObjective):
@@ -111,7 +116,7 @@ class CIRKDMemory(PixelLabelObjective, NormedObjective):
         super().build(student, teacher)
         classes, theirs = (
             student["logits"].shape[-1],
-            [as_map(stages(teacher)[j]) for _, j in self.matched],
+            [as_map(feature_levels(teacher)[j]) for _, j in self.matched],
         )
         queues = [
             nn.ModuleList(
@@ -130,15 +135,17 @@ class CIRKDMemory(PixelLabelObjective, NormedObjective):
         return made.to(student.device, full(student).dtype), "two 1x1 convolutions"
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine, theirs, label = stages(student), stages(teacher), self.pixels(batch)
+        mine, theirs, label = feature_levels(student), feature_levels(teacher), self.pixels(batch)
         total = torch.zeros(len(label), device=label.device)
         for number, (i, j) in enumerate(self.matched):
-            one, other = one_grid(mine[i], theirs[j])
+            one, other = resize_to_common(mine[i], theirs[j])
             counted = (
-                on_grid(label, other.shape[2:]) != UNLABELLED
+                downsample_labels(label, other.shape[2:]) != UNLABELLED
             )  # only these are compared with thousands
-            one = unit(positions(self.adapters[number](like(self.adapters[number], one))))[counted]
-            other = unit(positions(other))[counted]
+            one = l2_normalize(
+                flatten_spatial(self.adapters[number](match_dtype(self.adapters[number], one)))
+            )[counted]
+            other = l2_normalize(flatten_spatial(other))[counted]
             for weight, queues, contrast in (
                 (self.pixel, self.pixels_kept, self.contrast_pixels),
                 (self.region, self.regions_kept, self.contrast_regions),
@@ -151,7 +158,7 @@ class CIRKDMemory(PixelLabelObjective, NormedObjective):
                 )
                 of_image = values.new_zeros(counted.shape).masked_scatter(counted, values).sum(1)
                 total = total + weight * of_image / counted.sum(1).clamp_min(1)
-        return self.together(total)
+        return self.reduce_if_coupled(total)
 
     def draw(self, queue: Queue, contrast: int, batch: Batch) -> Tensor:
         """Rows of the memory, the same places of every class, drawn by (seed, step) for the whole batch."""
@@ -171,21 +178,23 @@ class CIRKDMemory(PixelLabelObjective, NormedObjective):
             )
         label, kept = self.pixels(batch), {"index": batch["index"]}
         for number, (i, j) in enumerate(self.matched):
-            _, other = one_grid(stages(student)[i], stages(teacher)[j])
+            _, other = resize_to_common(feature_levels(student)[i], feature_levels(teacher)[j])
             vectors, classes = (
-                unit(positions(other)),
+                l2_normalize(flatten_spatial(other)),
                 torch.arange(student["logits"].shape[-1], device=label.device),
             )
-            among = on_grid(label, other.shape[2:])[:, None] == classes[:, None]  # (N, K, P)
+            among = (
+                downsample_labels(label, other.shape[2:])[:, None] == classes[:, None]
+            )  # (N, K, P)
             draws = torch.where(among, uniform(batch, vectors.shape[1])[:, None], -1.0)
             order, where = draws.topk(min(AN_IMAGE, vectors.shape[1]), 2)
             kept[f"pixel{number}"] = vectors[
                 torch.arange(len(label), device=label.device)[:, None, None], where
             ]
             kept[f"pixel{number}_there"] = order >= 0
-            kept[f"region{number}"] = unit(products(among.to(vectors.dtype), vectors.mT))[
-                :, :, None
-            ]
+            kept[f"region{number}"] = l2_normalize(
+                pairwise_dot(among.to(vectors.dtype), vectors.mT)
+            )[:, :, None]
             kept[f"region{number}_there"] = among.any(2, keepdim=True)
         return kept
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from instil.core import Card, Positive
-from instil.functional.directions import products, unit
+from instil.functional.directions import l2_normalize, pairwise_dot
 from instil.functional.divergences import softened_kl
-from instil.functional.feature_maps import one_grid, positions
+from instil.functional.feature_maps import flatten_spatial, resize_to_common
 from instil.functional.pairs import Pairs
 from instil.objectives.bases.dense_objective import DenseObjective
 
@@ -25,11 +25,13 @@ def cirkd_minibatch_loss(
     that are averaged first. Memory grows with (N * H * W) ** 2.
     """
     similarity = []
-    for side in one_grid(student, teacher):
-        pixels = unit(positions(avg_pool2d(side, pool, ceil_mode=True) if pool > 1 else side))
+    for side in resize_to_common(student, teacher):
+        pixels = l2_normalize(
+            flatten_spatial(avg_pool2d(side, pool, ceil_mode=True) if pool > 1 else side)
+        )
         every = pixels.flatten(0, 1)
         similarity.append(
-            products(every / temperature, every).view(-1, *pixels.shape[:2])
+            pairwise_dot(every / temperature, every).view(-1, *pixels.shape[:2])
         )  # few numbers are divided, not their products
     return softened_kl(similarity[0], similarity[1]).mean()
 

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import Batch, Card, Positive, closest, full
-from instil.functional.directions import products
-from instil.functional.similarities import centred, inner_products, squared_distances
+from instil.functional.directions import pairwise_dot
+from instil.functional.similarities import centred, inner_products, pairwise_squared_distances
 from instil.objectives.bases.relation_objective import RelationObjective
 
 Kernel = Literal["linear", "rbf"]
@@ -49,9 +49,9 @@ def _by_features(student: Tensor, teacher: Tensor) -> Tensor:
         for side in (student, teacher)
     )
     between, within, within_teacher = (
-        products(theirs.mT, mine.mT),
-        products(mine.mT, mine.mT),
-        products(theirs.mT, theirs.mT),
+        pairwise_dot(theirs.mT, mine.mT),
+        pairwise_dot(mine.mT, mine.mT),
+        pairwise_dot(theirs.mT, theirs.mT),
     )
     lengths = torch.linalg.vector_norm(within) * torch.linalg.vector_norm(within_teacher)
     cosine: Tensor = between.square().sum() / lengths.clamp_min(1e-12)
@@ -59,7 +59,7 @@ def _by_features(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def _gaussian(samples: Tensor, bandwidth: float) -> Tensor:
-    squared = squared_distances(samples)
+    squared = pairwise_squared_distances(samples)
     mean = squared.detach().sum() / max(1, len(samples) * (len(samples) - 1))
     return (-squared / (2 * bandwidth**2 * mean).clamp_min(1e-12)).exp()
 

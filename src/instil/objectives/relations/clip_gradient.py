@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import Batch, Card, Outputs
-from instil.functional.directions import products
-from instil.functional.feature_maps import comparable
-from instil.functional.similarities import similarities
+from instil.functional.directions import pairwise_dot
+from instil.functional.feature_maps import require_same_shape
+from instil.functional.similarities import scaled_similarities
 from instil.modules.learned_scale import Form, require_form
 from instil.objectives.bases.image_text_objective import WITH_SCALE, ImageTextObjective, unit_pair
 
@@ -33,7 +33,7 @@ def clip_gradient_loss(
     """
     require_form(form)
     for name, mine, theirs in zip(("image", "text"), student, teacher, strict=True):
-        comparable(mine, theirs, f"clip_gradient_loss, {name}")
+        require_same_shape(mine, theirs, f"clip_gradient_loss, {name}")
     sides = ((student, student_scale), (teacher, teacher_scale))
     pulls = [
         _gradients(image, text, scale if form == "paper" else 1 / scale)
@@ -46,12 +46,12 @@ def _gradients(image: Tensor, text: Tensor, scale: Tensor | float) -> tuple[Tens
     """By image and text of the contrastive loss from image to text, and by text and image of the reverse."""
     found = []
     for one, other in ((image, text), (text, image)):
-        error = similarities(one, other, scale).softmax(1) - torch.eye(
+        error = scaled_similarities(one, other, scale).softmax(1) - torch.eye(
             len(one), dtype=one.dtype, device=one.device
         )
         found += [
-            scale * products(error, other.T) / len(one),
-            scale * products(error.T, one.T) / len(one),
+            scale * pairwise_dot(error, other.T) / len(one),
+            scale * pairwise_dot(error.T, one.T) / len(one),
         ]
     return tuple(found)
 

@@ -8,10 +8,10 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, Positive, closest
-from instil.functional.directions import products, unit
+from instil.functional.directions import l2_normalize, pairwise_dot
 from instil.functional.divergences import softened_kl
-from instil.functional.logits import reduced
-from instil.modules.adapters import Plain, Projector
+from instil.functional.logits import apply_reduction
+from instil.modules.adapters import IdentityPair, StudentProjection
 from instil.objectives.bases.anchor_objective import AnchorObjective
 
 Queues = Literal["two", "one"]
@@ -29,9 +29,9 @@ def compress_loss(
 
     Embeddings (N, Ds) and (N, Dt), to unit length; anchors (K, Ds) and (K, Dt) of the same K samples.
     """
-    sides = (unit(student), student_anchors), (unit(teacher), teacher_anchors)
-    mine, theirs = (products(side, anchors.to(side.dtype)) for side, anchors in sides)
-    return reduced(softened_kl(mine, theirs, temperature), reduction)
+    sides = (l2_normalize(student), student_anchors), (l2_normalize(teacher), teacher_anchors)
+    mine, theirs = (pairwise_dot(side, anchors.to(side.dtype)) for side, anchors in sides)
+    return apply_reduction(softened_kl(mine, theirs, temperature), reduction)
 
 
 class CompRess(AnchorObjective):
@@ -76,7 +76,7 @@ class CompRess(AnchorObjective):
         return ("student", "teacher") if self.queues == "two" else ("teacher",)
 
     def connect(self, student: Tensor, teacher: Tensor) -> nn.Module:
-        return Plain() if self.queues == "two" else Projector(student, teacher)
+        return IdentityPair() if self.queues == "two" else StudentProjection(student, teacher)
 
     def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         anchors = self.queue[self.remembers[0]], self.queue["teacher"]

@@ -10,8 +10,8 @@ from annotated_types import Ge
 from torch import Tensor
 
 from instil.core import Batch, Card, Positive, closest, full
-from instil.functional.directions import unit
-from instil.functional.feature_maps import comparable
+from instil.functional.directions import l2_normalize
+from instil.functional.feature_maps import require_same_shape
 from instil.functional.similarities import inner_products
 from instil.objectives.bases.relation_objective import RelationObjective
 
@@ -35,7 +35,9 @@ def correlation_congruence_loss(
         raise ValueError(
             f"kernel: no kernel '{kernel}'; {closest(kernel, ('gaussian', 'bilinear'))}"
         )
-    sides = [inner_products(unit(side) if normalize else side) for side in (student, teacher)]
+    sides = [
+        inner_products(l2_normalize(side) if normalize else side) for side in (student, teacher)
+    ]
     if kernel == "gaussian":
         sides = [_gaussian(side, gamma, order) for side in sides]
     return F.mse_loss(sides[0], sides[1], reduction="sum") / max(1, len(student) ** 2)
@@ -59,7 +61,7 @@ def neighbour_congruence_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
     It depends on the order of the batch, so that no objective offers it. Raises ValueError where the shapes differ.
     """
-    mine, theirs = comparable(student, teacher, "neighbour_congruence_loss")
+    mine, theirs = require_same_shape(student, teacher, "neighbour_congruence_loss")
     difference = full(mine - theirs).abs()
     return (difference[:-1] * difference[1:]).sum(1).mean()
 

@@ -11,8 +11,8 @@ from annotated_types import Ge, Lt
 from torch import Tensor
 
 from instil.core import Batch, Card, NonNegative, Outputs, Positive, closest, full
-from instil.functional.directions import products
-from instil.functional.logits import reduced
+from instil.functional.directions import pairwise_dot
+from instil.functional.logits import apply_reduction
 from instil.modules.memory import Bank, Memory, Queue
 from instil.objectives.bases.relation_objective import HeadedObjective
 
@@ -38,7 +38,7 @@ def crd_loss(
     pull = F.softplus(floor - (full(positive) - log_normaliser))
     push = F.softplus(full(negative) - log_normaliser - floor) + (floor - math.log(noise))
     values = pull + push.sum(1)
-    return reduced(values, reduction)
+    return apply_reduction(values, reduction)
 
 
 def log_normaliser(samples: int, dim: int, temperature: float) -> float:
@@ -142,7 +142,7 @@ class CRD(HeadedObjective):
 
     def scores(self, query: Tensor, others: Tensor) -> Tensor:
         """(N, M): similarities over temperature of embeddings with others (M, dim)."""
-        return products(query, others.to(query.dtype)) / self.temperature
+        return pairwise_dot(query, others.to(query.dtype)) / self.temperature
 
     def in_batch(self, query: Tensor, others: Tensor) -> Tensor:
         """The loss of telling each sample's other side from the N - 1 others' ones; a scalar."""

@@ -10,10 +10,10 @@ from annotated_types import Ge, Le
 from torch import Tensor
 
 from instil.core import Batch, Card, Positive, closest, full
-from instil.functional.directions import unit
+from instil.functional.directions import l2_normalize
 from instil.functional.divergences import kl_divergence
-from instil.functional.plackett_luce import choice_surprise
-from instil.functional.similarities import distances
+from instil.functional.plackett_luce import choice_nll
+from instil.functional.similarities import pairwise_distances
 from instil.objectives.bases.relation_objective import RelationObjective
 
 FORMS = ("hard", "soft")
@@ -35,7 +35,7 @@ def darkrank_loss(
     """
     if form not in FORMS:
         raise ValueError(f"form: no form '{form}'; {closest(form, FORMS)}")
-    theirs = distances(teacher)
+    theirs = pairwise_distances(teacher)
     itself = torch.eye(len(theirs), dtype=torch.bool, device=theirs.device)
     nearest = (
         theirs.masked_fill(itself, torch.inf)
@@ -44,7 +44,7 @@ def darkrank_loss(
     )
     scores = -alpha * _distances_to(student, nearest) ** beta
     if form == "hard":
-        return choice_surprise(scores).sum(1).mean()
+        return choice_nll(scores).sum(1).mean()
     rankings = torch.tensor(
         list(itertools.permutations(range(nearest.shape[1]))),
         dtype=torch.int64,
@@ -52,7 +52,7 @@ def darkrank_loss(
     )
     wanted = -alpha * theirs.gather(1, nearest) ** beta
     return kl_divergence(
-        *(-choice_surprise(side[:, rankings]).sum(-1) for side in (wanted, scores))
+        *(-choice_nll(side[:, rankings]).sum(-1) for side in (wanted, scores))
     ).mean()
 
 
@@ -113,5 +113,5 @@ class DarkRank(RelationObjective):
 
     def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         if self.normalize:
-            student, teacher = unit(student), unit(teacher)
+            student, teacher = l2_normalize(student), l2_normalize(teacher)
         return darkrank_loss(student, teacher, self.form, self.alpha, self.beta, self.length)

@@ -10,7 +10,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, NonNegative, Outputs, Positive
-from instil.functional.directions import products, unit
+from instil.functional.directions import l2_normalize, pairwise_dot
 from instil.objectives.bases.relation_objective import HeadedObjective
 
 
@@ -26,7 +26,7 @@ def dcd_loss(
 
     Embeddings (N, D); scores are cosines times ``scale`` plus ``bias``.
     """
-    scores = products(unit(student), unit(teacher)) * scale + bias
+    scores = pairwise_dot(l2_normalize(student), l2_normalize(teacher)) * scale + bias
     finds, found = scores.log_softmax(1), scores.log_softmax(0).T
     own = torch.arange(len(scores), device=scores.device)
     total = F.nll_loss(finds, own, reduction="sum") + consistency * F.kl_div(

@@ -12,11 +12,11 @@ from torch.nn.functional import avg_pool2d
 
 from instil.core import Batch, Card, NonNegative, Outputs, Positive, full
 from instil.functional.attention_maps import attention_map
-from instil.functional.directions import products, unit
+from instil.functional.directions import l2_normalize, pairwise_dot
 from instil.functional.errors import squared_error
-from instil.functional.feature_maps import as_map, one_grid, resize
-from instil.functional.logits import reduced
-from instil.functional.pairs import Pairs, stages
+from instil.functional.feature_maps import as_map, resize, resize_to_common
+from instil.functional.logits import apply_reduction
+from instil.functional.pairs import Pairs, feature_levels
 from instil.objectives.bases.feature_objective import FeatureObjective
 
 
@@ -43,8 +43,8 @@ def psd_loss(
         attention = torch.stack(
             [attention_map(resize(full(stage), (height, width)), power) for stage in side]
         )
-        residuals.append(unit(attention[later] - attention[earlier]))
-    return reduced((residuals[0] - residuals[1]).square().mean((0, 2)), reduction)
+        residuals.append(l2_normalize(attention[later] - attention[earlier]))
+    return apply_reduction((residuals[0] - residuals[1]).square().mean((0, 2)), reduction)
 
 
 def csd_loss(
@@ -64,10 +64,10 @@ def csd_loss(
             f"categories are compared one by one: the student has {student.shape[1]} channels, the teacher {teacher.shape[1]}"
         )
     correlations = []
-    for side in one_grid(student, teacher):
+    for side in resize_to_common(student, teacher):
         shares = (avg_pool2d(side, pool, ceil_mode=True).flatten(2) / temperature).softmax(2)
-        correlations.append(products(shares, shares))
-    return reduced(squared_error(correlations[0], correlations[1]), reduction)
+        correlations.append(pairwise_dot(shares, shares))
+    return apply_reduction(squared_error(correlations[0], correlations[1]), reduction)
 
 
 class DSD(FeatureObjective):
@@ -133,7 +133,7 @@ class DSD(FeatureObjective):
         self(student, teacher, {})
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine, theirs = stages(student), stages(teacher)
+        mine, theirs = feature_levels(student), feature_levels(teacher)
         attention = psd_loss(
             [mine[i] for i, _ in self.matched],
             [theirs[j] for _, j in self.matched],

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from instil.core import Batch, Card, NonNegative
-from instil.functional.directions import products, unit
-from instil.functional.feature_maps import comparable
+from instil.functional.directions import l2_normalize, pairwise_dot
+from instil.functional.feature_maps import require_same_shape
 from instil.functional.similarities import inner_products
 from instil.objectives.bases.relation_objective import ProjectedObjective
 
@@ -20,9 +20,10 @@ def ega_loss(student: Tensor, teacher: Tensor, node: float = 0.8, edge: float = 
     shapes differ.
     """
     mine, theirs = (
-        unit(side - side.mean(1, keepdim=True)) for side in comparable(student, teacher, "ega_loss")
+        l2_normalize(side - side.mean(1, keepdim=True))
+        for side in require_same_shape(student, teacher, "ega_loss")
     )
-    between = products(theirs, mine)
+    between = pairwise_dot(theirs, mine)
     nodes = torch.linalg.vector_norm(
         between - torch.eye(len(between), dtype=between.dtype, device=between.device)
     )

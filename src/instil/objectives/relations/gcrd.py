@@ -9,7 +9,7 @@ from torch import Tensor
 
 from instil.core import Batch, Card, Positive
 from instil.functional.contrastive import contrastive
-from instil.functional.directions import products
+from instil.functional.directions import pairwise_dot
 from instil.objectives.bases.relation_objective import HeadedObjective
 
 
@@ -18,7 +18,7 @@ def gcrd_loss(student: Tensor, teacher: Tensor, temperature: float = 0.075) -> T
 
     Unit embeddings (N, D); inner products over ``temperature``.
     """
-    return contrastive(products(student, teacher) / temperature)
+    return contrastive(pairwise_dot(student, teacher) / temperature)
 
 
 class GCRD(HeadedObjective):

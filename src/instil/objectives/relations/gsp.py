@@ -8,8 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import Batch, Card, Positive, closest
-from instil.functional.directions import unit
-from instil.functional.similarities import distances, inner_products, squared_distances
+from instil.functional.directions import l2_normalize
+from instil.functional.similarities import (
+    inner_products,
+    pairwise_distances,
+    pairwise_squared_distances,
+)
 from instil.objectives.bases.relation_objective import RelationObjective
 
 Kernel = Literal["cosine", "polynomial", "euclidean", "gaussian"]
@@ -29,12 +33,12 @@ def gsp_loss(
 
 def _nearness(embedding: Tensor, kernel: Kernel, width: float) -> Tensor:
     if kernel in ("cosine", "polynomial"):
-        cosine = inner_products(unit(embedding))
+        cosine = inner_products(l2_normalize(embedding))
         return cosine if kernel == "cosine" else cosine.square()
     if kernel == "euclidean":
-        return distances(embedding)
+        return pairwise_distances(embedding)
     if kernel == "gaussian":
-        return (squared_distances(embedding) / (-2 * width)).exp()
+        return (pairwise_squared_distances(embedding) / (-2 * width)).exp()
     raise ValueError(f"kernel: no kernel '{kernel}'; {closest(kernel, KERNELS)}")
 
 

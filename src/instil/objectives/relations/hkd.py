@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, NonNegative, Outputs, Positive, closest, full
-from instil.functional.pairs import Pairs, stages
-from instil.functional.similarities import inner_products, squared_distances
+from instil.functional.pairs import Pairs, feature_levels
+from instil.functional.similarities import inner_products, pairwise_squared_distances
 from instil.objectives.bases.feature_objective import FeatureObjective
 
 KERNELS = ("combined", "cosine", "student_t", "adaptive_rbf", "rbf", "cauchy")
@@ -56,7 +56,7 @@ def _neighbours(samples: Tensor, kernel: str) -> Tensor:
             + 1
         ) / 2
     else:
-        distance = (squared_distances(samples) + EPSILON).sqrt()
+        distance = (pairwise_squared_distances(samples) + EPSILON).sqrt()
         if kernel == "student_t":
             likeness = 1 / (1 + distance)
         elif kernel == "cauchy":
@@ -131,7 +131,7 @@ class HKD(FeatureObjective):
         return nn.Identity(), "neighbours of the samples"
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine, theirs = stages(student), stages(teacher)
+        mine, theirs = feature_levels(student), feature_levels(teacher)
         terms = [
             hkd_loss(mine[i], theirs[j], self.kernel, self.divergence) for i, j in self.matched
         ]

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from instil.core import Batch, Card, Outputs
 from instil.functional.contrastive import contrastive
-from instil.functional.similarities import similarities
+from instil.functional.similarities import scaled_similarities
 from instil.modules.learned_scale import Form, LearnedScale, require_form
 from instil.objectives.bases.image_text_objective import ImageTextObjective, unit_pair
 
@@ -19,8 +19,8 @@ def interactive_contrastive_loss(
     Unit embeddings (N, D) of one width, similarities times ``scale`` (Yang et al. 2024).
     """
     return (
-        contrastive(similarities(image, teacher_text, scale))
-        + contrastive(similarities(text, teacher_image, scale))
+        contrastive(scaled_similarities(image, teacher_text, scale))
+        + contrastive(scaled_similarities(text, teacher_image, scale))
     ) / 2
 
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, NonNegative, Outputs, full
-from instil.functional.pairs import Pairs, stages
-from instil.functional.similarities import squared_distances
+from instil.functional.pairs import Pairs, feature_levels
+from instil.functional.similarities import pairwise_squared_distances
 from instil.objectives.bases.feature_objective import FeatureObjective
 
 
@@ -40,7 +40,7 @@ def irg_transform_loss(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Te
 
 
 def _edges(samples: Tensor) -> Tensor:
-    squared = squared_distances(samples)
+    squared = pairwise_squared_distances(samples)
     return squared / squared.amax().clamp_min(torch.finfo(squared.dtype).tiny)
 
 
@@ -90,7 +90,7 @@ class IRG(FeatureObjective):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         loss = irg_graph_loss(student[self.reads["student"][0]], teacher[self.reads["teacher"][0]])
-        mine, theirs = stages(student), stages(teacher)
+        mine, theirs = feature_levels(student), feature_levels(teacher)
         for (i, j), (k, m) in itertools.pairwise(self.matched):
             loss = loss + self.transform * irg_transform_loss(
                 (mine[i], mine[k]), (theirs[j], theirs[m])

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, NonNegative, Positive
-from instil.functional.directions import unit
-from instil.functional.feature_maps import comparable
+from instil.functional.directions import l2_normalize
+from instil.functional.feature_maps import require_same_shape
 from instil.functional.similarities import inner_products
-from instil.modules.adapters import like
+from instil.modules.adapters import match_dtype
 from instil.objectives.bases.relation_objective import RelationObjective
 
 VARIANCE_EPSILON = 1e-12
@@ -21,7 +21,8 @@ def itrd_correlation_loss(student: Tensor, teacher: Tensor, order: float = 1.01)
     Embeddings (N, D); correlations are over the N samples, as the code takes them: covariances over N, deviations over N - 1.
     """
     mine, theirs = (
-        _standardized(side) for side in comparable(student, teacher, "itrd_correlation_loss")
+        _standardized(side)
+        for side in require_same_shape(student, teacher, "itrd_correlation_loss")
     )
     correlation = (mine * theirs).sum(0) / max(1, len(mine))
     return (
@@ -41,8 +42,8 @@ def itrd_mutual_loss(student: Tensor, teacher: Tensor) -> Tensor:
     Embeddings (N, D) of any widths, to unit length; both matrices have trace 1. It is a bound on the mutual information's Renyi entropies of order
     2, without their logarithm.
     """
-    mine = inner_products(unit(student))
-    both = mine * inner_products(unit(teacher))
+    mine = inner_products(l2_normalize(student))
+    both = mine * inner_products(l2_normalize(teacher))
     return _squares_at_trace_one(mine) - _squares_at_trace_one(both)
 
 
@@ -92,7 +93,7 @@ class ITRD(RelationObjective):
         return super().connect(student, teacher)
 
     def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        aligned = self.head(like(self.head, student))
+        aligned = self.head(match_dtype(self.head, student))
         mutual = itrd_mutual_loss(student if student.shape == teacher.shape else aligned, teacher)
         return (
             self.correlation * itrd_correlation_loss(aligned, teacher, self.order)

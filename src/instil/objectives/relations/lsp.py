@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from instil.core import UNLABELLED, Batch, Card, Outputs, Positive, closest, replace_uncounted
-from instil.functional.directions import unit
-from instil.functional.graph import edges_of, log_softmax_into
-from instil.functional.logits import reduced
+from instil.functional.directions import l2_normalize
+from instil.functional.graph import edge_index, log_softmax_into
+from instil.functional.logits import apply_reduction
 from instil.objectives.bases.graph_objective import EdgeObjective
 
 Kernel = Literal["laplacian", "gaussian", "euclidean", "cosine", "polynomial"]
@@ -49,7 +49,7 @@ def lsp_loss(
     degree = torch.zeros(len(student), dtype=target.dtype, device=target.device).index_add(
         0, target, kept.to(target.dtype)
     )
-    return reduced(values, reduction, torch.where(degree > 0, 0, UNLABELLED))
+    return apply_reduction(values, reduction, torch.where(degree > 0, 0, UNLABELLED))
 
 
 def edge_values(
@@ -61,7 +61,7 @@ def edge_values(
     """
     source, target = edge_index
     if kernel in ("cosine", "polynomial"):
-        directions = unit(embedding)
+        directions = l2_normalize(embedding)
         cosine: Tensor = (directions[source] * directions[target]).sum(1)
         return cosine if kernel == "cosine" else cosine.square()
     difference: Tensor = embedding[source] - embedding[target]
@@ -112,7 +112,7 @@ class LSP(EdgeObjective):
         return lsp_loss(
             mine,
             theirs,
-            edges_of(batch),
+            edge_index(batch),
             self.kernel,
             self.width,
             self.counted(batch),

@@ -11,18 +11,18 @@ from torch import Tensor
 
 from instil.core import Batch, Card, Objective, Outputs, closest, full
 from instil.functional.divergences import softened_kl
-from instil.functional.feature_maps import comparable
+from instil.functional.feature_maps import require_same_shape
 from instil.functional.hidden_states import (
     Layers,
     layer_map,
+    layer_tensors,
     masked_mean,
     replace_padded_queries,
     replace_padding,
-    states,
     token_mask,
 )
-from instil.functional.logits import reduced
-from instil.functional.pairs import plan
+from instil.functional.logits import apply_reduction
+from instil.functional.pairs import describe_pair
 
 Relations = Literal["qq_kk_vv", "qk_vv"]
 PARTS: tuple[tuple[Relations, tuple[tuple[str, str], ...]], ...] = (
@@ -59,10 +59,10 @@ def minilmv2_loss(
 
     Mean over heads and a sample's tokens; ``mask`` (N, L): 1 for a token, 0 for padding. Raises ValueError where the shapes differ.
     """
-    student, teacher = comparable(student, teacher, "minilmv2_loss")
+    student, teacher = require_same_shape(student, teacher, "minilmv2_loss")
     student, teacher = (replace_padded_queries(side, mask) for side in (student, teacher))
     values = softened_kl(student, teacher).mean(1)
-    return reduced(masked_mean(values, mask), reduction)
+    return apply_reduction(masked_mean(values, mask), reduction)
 
 
 class MiniLMv2(Objective):
@@ -112,14 +112,14 @@ class MiniLMv2(Objective):
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """Pair the layers. Raises ValueError for a width that the relation heads do not divide, and for other tokens on either side."""
-        mine, theirs = states(student, "values"), states(teacher, "values")
+        mine, theirs = layer_tensors(student, "values"), layer_tensors(teacher, "values")
         self.matched = layer_map(self.layers, len(mine), len(theirs))
         self.plan = [
-            plan((i, j), mine[i - 1], theirs[j - 1], f"{self.heads} relation heads")
+            describe_pair((i, j), mine[i - 1], theirs[j - 1], f"{self.heads} relation heads")
             for i, j in self.matched
         ]
         for first, second, of_student, of_teacher in self.related(student, teacher, None):
-            comparable(of_student, of_teacher, f"relations of {first} and {second}")
+            require_same_shape(of_student, of_teacher, f"relations of {first} and {second}")
 
     def related(
         self, student: Outputs, teacher: Outputs, mask: Tensor | None
@@ -128,7 +128,7 @@ class MiniLMv2(Objective):
         for i, j in self.matched:
             for first, second in dict(PARTS)[self.relations]:
                 mine, theirs = (
-                    (states(side, first)[n - 1], states(side, second)[n - 1])
+                    (layer_tensors(side, first)[n - 1], layer_tensors(side, second)[n - 1])
                     for side, n in ((student, i), (teacher, j))
                 )
                 yield (
@@ -139,7 +139,7 @@ class MiniLMv2(Objective):
                 )
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mask = token_mask(batch, states(student, "values")[-1])
+        mask = token_mask(batch, layer_tensors(student, "values")[-1])
         terms = [
             minilmv2_loss(mine, theirs, mask, "none")
             for _, _, mine, theirs in self.related(student, teacher, mask)

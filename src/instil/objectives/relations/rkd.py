@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import Batch, Card, NonNegative, full
-from instil.functional.directions import angles
-from instil.functional.similarities import NEAREST, distances
+from instil.functional.directions import angle_cosines
+from instil.functional.similarities import NEAREST, pairwise_distances
 from instil.objectives.bases.relation_objective import RelationObjective
 
 
@@ -26,13 +26,13 @@ def rkd_angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
     Embeddings (N, D) of any widths; mean over all N * N * N triplets, degenerate ones included. Memory grows with N ** 3.
     """
-    mine, theirs = (angles(full(side).flatten(1)) for side in (student, teacher))
+    mine, theirs = (angle_cosines(full(side).flatten(1)) for side in (student, teacher))
     return F.smooth_l1_loss(mine, theirs, reduction="sum") / max(1, len(student) ** 3)
 
 
 def _in_means(samples: Tensor) -> Tensor:
     """The distances in units of their mean."""
-    apart = distances(samples)
+    apart = pairwise_distances(samples)
     return apart / (apart.sum() / max(1, len(samples) * (len(samples) - 1))).clamp_min(NEAREST)
 
 

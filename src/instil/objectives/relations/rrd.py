@@ -8,7 +8,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from instil.core import Card, Positive
-from instil.modules.adapters import Heads
+from instil.modules.adapters import NormalizedProjections
 from instil.objectives.relations.seed import SEED
 
 
@@ -53,6 +53,6 @@ class RRD(SEED):
         self.dim = dim
 
     def connect(self, student: Tensor, teacher: Tensor) -> nn.Module:
-        heads = Heads(student, teacher, self.dim)
+        heads = NormalizedProjections(student, teacher, self.dim)
         heads.teacher.requires_grad_(False)
         return heads

@@ -9,10 +9,10 @@ from annotated_types import Ge
 from torch import Tensor
 
 from instil.core import Batch, Card, Positive
-from instil.functional.directions import products, unit
+from instil.functional.directions import l2_normalize, pairwise_dot
 from instil.functional.divergences import soft_cross_entropy
-from instil.functional.feature_maps import comparable
-from instil.functional.logits import reduced
+from instil.functional.feature_maps import require_same_shape
+from instil.functional.logits import apply_reduction
 from instil.objectives.bases.anchor_objective import AnchorObjective
 from instil.objectives.bases.relation_objective import ProjectedObjective
 
@@ -29,13 +29,15 @@ def seed_loss(
 
     Embeddings (N, D), to unit length; the softmax over K + 1 cosines has each side's own temperature. Raises ValueError where the shapes differ.
     """
-    mine, theirs = (unit(side) for side in comparable(student, teacher, "seed_loss"))
+    mine, theirs = (
+        l2_normalize(side) for side in require_same_shape(student, teacher, "seed_loss")
+    )
     anchors = queue.to(mine.dtype)
     scores = [
-        torch.cat([(side * theirs).sum(1, keepdim=True), products(side, anchors)], 1)
+        torch.cat([(side * theirs).sum(1, keepdim=True), pairwise_dot(side, anchors)], 1)
         for side in (mine, theirs)
     ]
-    return reduced(
+    return apply_reduction(
         soft_cross_entropy(scores[0] / temperature, scores[1] / teacher_temperature), reduction
     )
 

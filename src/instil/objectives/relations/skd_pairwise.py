@@ -9,10 +9,10 @@ from annotated_types import Gt, Le
 from torch import Tensor, nn
 
 from instil.core import Card, closest
-from instil.functional.directions import products, unit
+from instil.functional.directions import l2_normalize, pairwise_dot
 from instil.functional.errors import squared_error
-from instil.functional.feature_maps import one_grid, positions
-from instil.functional.logits import reduced
+from instil.functional.feature_maps import flatten_spatial, resize_to_common
+from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
 from instil.objectives.bases.dense_objective import DenseObjective
 
@@ -36,19 +36,19 @@ def skd_pairwise_loss(
     if pooling not in POOLS:
         raise ValueError(f"pooling: no pooling '{pooling}'; {closest(pooling, POOLS)}")
     cosines = []
-    for side in one_grid(student, teacher):
+    for side in resize_to_common(student, teacher):
         pooled = (
             F.max_pool2d(side, patch, ceil_mode=True)
             if pooling == "max"
             else F.avg_pool2d(side, patch, ceil_mode=True)
         )
-        nodes = unit(positions(pooled), -1, through_length)
+        nodes = l2_normalize(flatten_spatial(pooled), -1, through_length)
         if nodes.shape[1] < 2:
             raise ValueError(
                 f"patches of {patch[0]}x{patch[1]} leave one node of a map {tuple(side.shape)}; it has no other to be compared with"
             )
-        cosines.append(products(nodes, nodes))
-    return reduced(squared_error(cosines[0], cosines[1]), reduction)
+        cosines.append(pairwise_dot(nodes, nodes))
+    return apply_reduction(squared_error(cosines[0], cosines[1]), reduction)
 
 
 class SKDPairwise(DenseObjective):
@@ -94,7 +94,7 @@ class SKDPairwise(DenseObjective):
         return super().connect(student, teacher)
 
     def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
-        student, teacher = one_grid(student, teacher)
+        student, teacher = resize_to_common(student, teacher)
         height, width = (max(1, int(side * self.scale)) for side in student.shape[2:])
         return skd_pairwise_loss(
             student, teacher, (height, width), self.pooling, self.through_length, reduction="none"

@@ -9,10 +9,10 @@ from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Card, NonNegative, Objective, Outputs, Positive, full
-from instil.functional.directions import products, unit
+from instil.functional.directions import l2_normalize, pairwise_dot
 from instil.functional.divergences import softened_kl
 from instil.functional.logits import require_same_logits
-from instil.modules.adapters import like
+from instil.modules.adapters import match_dtype
 
 READ = (("view_logits",), ("projection", "embedding"), ("view_projection", "view_embedding"))
 Share = Annotated[float, Ge(0), Le(1)]
@@ -54,7 +54,8 @@ def sskd_contrastive_loss(
     sample ranks best, and all others.
     """
     mine, theirs = (
-        products(unit(views.flatten(0, 1)), unit(samples)) for samples, views in (student, teacher)
+        pairwise_dot(l2_normalize(views.flatten(0, 1)), l2_normalize(samples))
+        for samples, views in (student, teacher)
     )
     if kept is None:
         own = torch.arange(len(teacher[0]), device=mine.device)[:, None].expand(
@@ -157,7 +158,10 @@ class SSKD(Objective):
         views = sskd_transformed_loss(
             mine[0], theirs[0], batch.get("label"), self.temperature, self.keep_transformed
         )
-        projected = self.head(like(self.head, mine[1])), self.head(like(self.head, mine[2]))
+        projected = (
+            self.head(match_dtype(self.head, mine[1])),
+            self.head(match_dtype(self.head, mine[2])),
+        )
         whose = sskd_contrastive_loss(
             projected, (theirs[1], theirs[2]), self.contrastive_temperature, self.keep_contrastive
         )

@@ -9,8 +9,8 @@ from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, NonNegative, Positive
-from instil.functional.directions import products, unit
-from instil.functional.transport import uniform_plan
+from instil.functional.directions import l2_normalize, pairwise_dot
+from instil.functional.transport import uniform_transport_plan
 from instil.objectives.relations.crd import CRD
 
 
@@ -21,8 +21,8 @@ def wcord_transport_loss(
 
     A cost is one minus the cosine; the entropy-regularized plan is a constant for the gradient.
     """
-    cost = 1 - products(unit(student), unit(teacher))
-    return (uniform_plan(cost.detach(), regularization, iterations) * cost).sum()
+    cost = 1 - pairwise_dot(l2_normalize(student), l2_normalize(teacher))
+    return (uniform_transport_plan(cost.detach(), regularization, iterations) * cost).sum()
 
 
 class BoundedHeads(nn.Module):
@@ -45,7 +45,7 @@ class BoundedHeads(nn.Module):
 def bounded(head: nn.Linear, vectors: Tensor) -> Tensor:
     """(N, dim): unit vectors through the head's weight over its largest singular value."""
     largest = torch.linalg.matrix_norm(head.weight, 2).clamp_min(torch.finfo(head.weight.dtype).eps)
-    return products(unit(vectors.to(head.weight.dtype)), head.weight / largest)
+    return pairwise_dot(l2_normalize(vectors.to(head.weight.dtype)), head.weight / largest)
 
 
 class WCoRD(CRD):

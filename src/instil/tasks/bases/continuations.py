@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Batch, Outputs, as_net, dry, size
-from instil.functional.tokens.divergence import token_divergence, vocabulary_of
+from instil.functional.tokens.divergence import num_classes, token_divergence
 from instil.functional.tokens.heads import Signal
 from instil.functional.tokens.terms import forward_kl
 from instil.generation.reader import rows_of
@@ -106,7 +106,7 @@ def _mean_divergence(
     for i in range(size(batch)):
         row = rows_of(batch, torch.tensor([i], device=is_compared.device))
         student_signal, teacher_signal = _signal(net(row)), _signal(teacher(row))
-        common = min(vocabulary_of(student_signal), vocabulary_of(teacher_signal))
+        common = min(num_classes(student_signal), num_classes(teacher_signal))
         divergence = token_divergence(
             student_signal,
             teacher_signal,

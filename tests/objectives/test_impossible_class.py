@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from instil.core import UNLABELLED
+from instil.functional.teacher_mixture import mixture_log_probability
 from instil.functional.token_log_probs import log_probabilities
 from instil.objectives.features.ofa import ofa_loss
 from instil.objectives.logits.akl import akl_loss
-from instil.objectives.logits.amtml_kd import amtml_kd_loss, amtml_kd_target
+from instil.objectives.logits.amtml_kd import amtml_kd_loss
 from instil.objectives.logits.cs_kd import cs_kd_loss
 from instil.objectives.logits.ctkd import CTKD, ctkd_loss
 from instil.objectives.logits.forward_kl import forward_kl_loss
@@ -32,7 +33,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 def of_three_teachers(student: Tensor, teacher: Tensor) -> Tensor:
     teachers = torch.stack([teacher, teacher / 2, teacher * 2])
     log_weights = torch.full((3, len(student)), 1 / 3).log().requires_grad_()
-    assert amtml_kd_target(teachers, log_weights).shape == student.shape
+    assert mixture_log_probability(teachers, log_weights).shape == student.shape
     return amtml_kd_loss(student, teachers, log_weights)
 
 

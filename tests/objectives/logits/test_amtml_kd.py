@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from instil.core import Batch, Outputs, Schedule
+from instil.functional import teacher_mixture
+from instil.functional.teacher_mixture import mixture_log_probability, teacher_log_weights
 from instil.objectives.logits import amtml_kd
 from instil.objectives.logits.amtml_kd import (
     AMTMLKD,
+    _pairs_of_member,
     amtml_kd_angle_loss,
     amtml_kd_hint_loss,
     amtml_kd_loss,
-    amtml_kd_target,
-    amtml_kd_weights,
-    pairs_of_member,
 )
 from instil.objectives.logits.kd import kd_loss
 from instil.testing import check_objective
@@ -36,7 +36,7 @@ def test_agrees_with_a_plain_loop() -> None:
         torch.randn(4, 6).double(),
         torch.randn(6).double(),
     )
-    log_weights = amtml_kd_weights(pooled, factors, vector)
+    log_weights = teacher_log_weights(pooled, factors, vector)
     values = amtml_kd_loss(student, teachers, log_weights, 3.0, "none")
     for n in range(3):
         weights = softmax(
@@ -49,7 +49,9 @@ def test_agrees_with_a_plain_loop() -> None:
             w * softmax(teacher[n].numpy() / 3)
             for w, teacher in zip(weights, teachers, strict=True)
         )
-        assert np.allclose(amtml_kd_target(teachers, log_weights, 3.0)[n].exp(), target, rtol=1e-10)
+        assert np.allclose(
+            mixture_log_probability(teachers, log_weights, 3.0)[n].exp(), target, rtol=1e-10
+        )
         assert np.isclose(
             values[n],
             9 * sum(target * np.log(target / softmax(student[n].numpy() / 3))),
@@ -90,13 +92,13 @@ def test_one_teacher_is_kd() -> None:
 
 def test_every_member_guides_its_group_of_levels() -> None:
     pairs = [(0, 0), (1, 2), (2, 3), (3, 5)]
-    assert [pairs_of_member(pairs, index, 1) for index in range(1)] == [pairs]
-    assert [pairs_of_member(pairs, index, 3) for index in range(3)] == [
+    assert [_pairs_of_member(pairs, index, 1) for index in range(1)] == [pairs]
+    assert [_pairs_of_member(pairs, index, 3) for index in range(3)] == [
         [(0, 0)],
         [(1, 2)],
         [(2, 3), (3, 5)],
     ]
-    assert [pairs_of_member(pairs[:2], index, 3) for index in range(3)] == [
+    assert [_pairs_of_member(pairs[:2], index, 3) for index in range(3)] == [
         [(0, 0)],
         [(0, 0)],
         [(1, 2)],
@@ -123,7 +125,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms() -> None:
         "teacher 1: student 1",
     ]
     teachers = torch.stack([member["logits"] for member in teacher["members"]])
-    log_weights = amtml_kd_weights(
+    log_weights = teacher_log_weights(
         student["features"][1].amax((2, 3)), objective.factors, objective.vector
     )
     soft = amtml_kd_loss(student["logits"], teachers, log_weights, 2.0, "none")
@@ -138,7 +140,8 @@ def test_the_loss_is_the_weighted_sum_of_its_terms() -> None:
     whole.build(student, teacher)
     whole.load_state_dict(objective.state_dict())
     angle = amtml_kd_angle_loss(
-        (student["logits"] / 2).softmax(1), amtml_kd_target(teachers, log_weights, 2.0).exp()
+        (student["logits"] / 2).softmax(1),
+        mixture_log_probability(teachers, log_weights, 2.0).exp(),
     )
     assert torch.allclose(
         whole(student, teacher, BATCH), objective(student, teacher, BATCH).mean() + 7 * angle
@@ -180,11 +183,11 @@ def test_a_member_without_features_is_refused_by_its_index() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["amtml_kd_weights", "amtml_kd_loss", "amtml_kd_angle_loss", "amtml_kd_hint_loss"]
+    "name", ["teacher_log_weights", "amtml_kd_loss", "amtml_kd_angle_loss", "amtml_kd_hint_loss"]
 )
 def test_compiles_whole(name: str) -> None:
     arguments = {
-        "amtml_kd_weights": (torch.randn(4, 6), torch.randn(3, 6), torch.randn(6)),
+        "teacher_log_weights": (torch.randn(4, 6), torch.randn(3, 6), torch.randn(6)),
         "amtml_kd_loss": (
             torch.randn(4, 5),
             torch.randn(3, 4, 5),
@@ -193,7 +196,8 @@ def test_compiles_whole(name: str) -> None:
         "amtml_kd_angle_loss": (torch.rand(4, 5), torch.rand(4, 5)),
         "amtml_kd_hint_loss": (torch.randn(4, 5, 2, 2), torch.randn(4, 5, 2, 2)),
     }[name]
-    function = getattr(amtml_kd, name)
+    module = teacher_mixture if name == "teacher_log_weights" else amtml_kd
+    function = getattr(module, name)
     assert torch.allclose(
         torch.compile(function, fullgraph=True, backend="eager")(*arguments), function(*arguments)
     )

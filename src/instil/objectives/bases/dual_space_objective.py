@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import Objective, Outputs, Positive, full
 from instil.functional.tokens.dual_space import DualSpaceDivergence
@@ -20,7 +21,14 @@ class DualSpace(Objective):
 
     aligns = True
 
-    def __init__(self, temperature: Positive = 2.0, divergence: DualSpaceDivergence = "forward_kl"):
+    def __init__(
+        self,
+        temperature: Annotated[Positive, Doc("softmax temperature of the divergences")] = 2.0,
+        divergence: Annotated[
+            Divergence,
+            Doc("divergence in the student's space; the teacher's space uses the forward KL"),
+        ] = "forward_kl",
+    ):
         super().__init__()
         self.temperature, self.divergence = temperature, divergence
         self.to_student: nn.Module = nn.Identity()

@@ -75,9 +75,9 @@ class Contrastive(Objective):
         "its baseline. It uses no class labels. The other pairs of the batch are the negatives, so "
         "it costs an N x N table and benefits from large batches.",
         pitfalls="Two pairs with the same meaning are pushed apart if they are in one batch. The "
-        "loss grows with the batch size (about log N at the start), so the weights of a recipe do "
-        "not transfer to another batch size. The paper limits the learned scale to 100; this loss "
-        "does not.",
+        "loss grows with the batch size (about log N at the start). The weights of a recipe do not "
+        "transfer to another batch size. The paper limits the learned scale to 100; this loss does "
+        "not.",
     )
     needs: ClassVar = {
         "student": (

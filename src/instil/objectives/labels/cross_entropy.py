@@ -25,8 +25,8 @@ from instil.functional.logits import apply_reduction, require_class_target
 def cross_entropy_loss(student_logits: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """Cross-entropy of logits with a label.
 
-    Class indices use the softmax. A target in the shape of the logits, or logits of one class, use
-    the binary cross-entropy of the sigmoid, averaged over the labelled classes of an item.
+    Class indices use the softmax. A target in the shape of the logits uses the binary cross-entropy
+    of the sigmoid, averaged over the labelled classes of an item. So do logits of one class.
 
     Args:
         student_logits: (..., C).

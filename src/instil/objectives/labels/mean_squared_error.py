@@ -58,9 +58,9 @@ class MeanSquaredError(RealLabelObjective):
         labels=("real",),
         zero_at_match=False,
         equation=r"\frac{1}{D} \sum_{d=1}^{D} (z^s_d - y_d)^2",
-        use="The supervised part of a recipe for real outputs (poses, depths, prices), combined "
-        "with a loss that learns from the teacher, or alone as its baseline. Unlabelled outputs of "
-        "a sample are excluded from its mean.",
+        use="The supervised part of a recipe for real outputs (poses, depths, prices). Combine it "
+        "with a loss that learns from the teacher, or use it alone as the baseline. Unlabelled "
+        "outputs of a sample are excluded from its mean.",
         pitfalls="Squared errors have the square of the labels' unit: standardize every output, or "
         "the largest one dominates. A few wrong labels dominate the batch as well. regression_kd "
         "sums over the D outputs; this loss averages.",

@@ -28,7 +28,7 @@ def akl_loss(
 ) -> Tensor:
     """Adaptive KL divergence of teacher p and student q (Wu et al. 2025).
 
-    ``h KL(p || q) + (1 - h) KL(q || p)`` for each token, where ``h`` is the share of
+    ``h KL(p || q) + (1 - h) KL(q || p)`` for each token. The share ``h`` is the part of
     ``sum(abs(p - q))`` that lies in the head. The head holds the teacher's most probable classes
     while their total probability is at most ``head_mass``, and always the first one. The gradient
     treats ``h`` as a constant. Memory does not grow with tokens times vocabulary.

@@ -27,8 +27,8 @@ def alpha_beta_loss(
 ) -> Tensor:
     """Alpha-beta divergence of teacher and student (Wang et al. 2025, Definition 4.1).
 
-    For the teacher's probabilities ``p`` and the student's ``q`` the divergence is
-    ``-sum(p^alpha q^beta - a p^(alpha + beta) - b q^(alpha + beta)) / (alpha beta)`` with
+    ``-sum(p^alpha q^beta - a p^(alpha + beta) - b q^(alpha + beta)) / (alpha beta)``, with the
+    teacher's probabilities ``p`` and the student's ``q``. The factors are
     ``a = alpha / (alpha + beta)`` and ``b = beta / (alpha + beta)``. Where ``alpha``, ``beta`` or
     their sum is 0 it is the limit of this formula: (1, 0) is the forward and (0, 1) the reverse
     KL divergence, (0, 0) half the squared difference of the log-probabilities.

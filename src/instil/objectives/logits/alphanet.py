@@ -90,8 +90,9 @@ def alphanet_loss(
 
     The alpha-divergence is ``(sum(q (p / q)^alpha) - 1) / (alpha (alpha - 1))``; it is the forward
     KL divergence at 1 and the reverse one at 0. Each token takes the larger of the divergences of
-    ``alpha_min`` and ``alpha_max``. Powers of ``p / q`` are clipped, and the gradient treats them
-    as constants, so it is not the derivative of the value where the clip is active.
+    ``alpha_min`` and ``alpha_max``. The gradient treats the
+    clipped powers of ``p / q`` as constants. It is not the derivative of the value where the clip
+    is active.
 
     Args:
         student_logits: student logits (..., V), or a projection (hidden states and head).

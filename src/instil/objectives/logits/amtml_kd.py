@@ -14,46 +14,11 @@ from instil.functional.directions import angle_cosines, l2_normalize
 from instil.functional.divergences import kl_from, tempered_log_softmax
 from instil.functional.ensembles import members, require_teacher_stack, stack_teacher_logits
 from instil.functional.errors import squared_error
-from instil.functional.feature_maps import as_map, require_same_shape
-from instil.functional.logits import apply_reduction
-from instil.functional.pairs import describe_pair, feature_levels, match_levels
-from instil.modules.adapters import Adapter, match_dtype
-
-
-def amtml_kd_weights(pooled: Tensor, factors: Tensor, vector: Tensor) -> Tensor:
-    """Log-weights of K teachers for each sample (Liu et al. 2020).
-
-    Log-softmax over the teachers of ``v . (theta * beta)``.
-
-    Args:
-        pooled: pooled features beta of the student (N, D).
-        factors: one latent vector theta for each teacher (K, D).
-        vector: scoring vector v (D,).
-
-    Returns:
-        Log-weights (K, N).
-    """
-    return (factors * vector @ pooled.mT).log_softmax(0)
-
-
-def amtml_kd_target(
-    teacher_logits: Tensor, log_weights: Tensor, temperature: float = 5.0
-) -> Tensor:
-    """Integrated soft target: log of the weighted mean of the teachers' softmax outputs.
-
-    Args:
-        teacher_logits: (K, N, C).
-        log_weights: log-weights of the teachers (K, N).
-        temperature: softmax temperature, > 0.
-
-    Returns:
-        Log-probabilities (N, C), -inf for a class that no teacher considers possible.
-    """
-    shares = zip(log_weights.exp().unsqueeze(-1), full(teacher_logits), strict=True)
-    terms = [share * (logits / temperature).softmax(-1) for share, logits in shares]
-    mixture: Tensor = sum(terms[1:], terms[0])
-    log_mixture = mixture.clamp_min(torch.finfo(mixture.dtype).tiny).log()
-    return log_mixture.masked_fill(mixture == 0, -torch.inf)
+from instil.functional.feature_maps import as_map, comparable
+from instil.functional.logits import reduced
+from instil.functional.pairs import match, plan, stages
+from instil.functional.teacher_mixture import mixture_log_probability, teacher_log_weights
+from instil.modules.adapters import adapter, like
 
 
 def amtml_kd_loss(
@@ -83,12 +48,11 @@ def amtml_kd_loss(
     Example:
         >>> import torch
         >>> teacher_logits = torch.stack([torch.eye(3)[:2], 2 * torch.eye(3)[:2]])
-        >>> log_weights = torch.full((2, 2), 0.5).log()
-        >>> amtml_kd_loss(torch.zeros(2, 3), teacher_logits, log_weights)
+        >>> amtml_kd_loss(torch.zeros(2, 3), teacher_logits, torch.full((2, 2), 0.5).log())
         tensor(0.2663)
     """
-    require_teacher_stack(student_logits, teacher_logits)
-    target = amtml_kd_target(teacher_logits, log_weights, temperature)
+    require_several(student_logits, teacher_logits)
+    target = mixture_log_probability(teacher_logits, log_weights, temperature)
     values = kl_from(target, student_logits, temperature)
     return apply_reduction(values * temperature**2, reduction)
 
@@ -177,11 +141,11 @@ class AMTMLKD(Objective):
         use="Several teachers with different knowledge, without labels: the weights depend on the "
         "sample. It costs the teachers' forward passes, a 1x1 convolution for each level and one "
         "vector for each teacher.",
-        pitfalls="The released code uses weight 0.3 for cross-entropy on the labels, 1.4 over the "
-        "number of classes for the KL, and 1 for angles, distances and hints. The loss also falls "
-        "when the weights move to the teacher that the student already agrees with: compare with "
-        "the plain ensemble. Angles need memory for N x N x N numbers and couple the samples. The "
-        "order of the teachers determines who guides which level: list the one with the best "
+        pitfalls="The released code has weight 0.3 for cross-entropy, 1.4 divided by the number of "
+        "classes for the KL, and 1 for angles, distances and hints. The loss also "
+        "falls when the weights move to the teacher that the student already agrees with: compare "
+        "with the plain ensemble. Angles need memory for N x N x N numbers and couple the samples. "
+        "The order of the teachers determines who guides which level: list the one with the best "
         "shallow levels first.",
     )
     needs: ClassVar = {
@@ -194,18 +158,12 @@ class AMTMLKD(Objective):
         self,
         temperature: Annotated[Positive, Doc("softmax temperature of all logits")] = 5.0,
         angle: Annotated[
-            NonNegative,
-            Doc(
-                "weight of the angles between samples of a batch. 0: none, samples are independent"
-            ),
+            NonNegative, Doc("weight of the angles between samples. 0: samples are independent")
         ] = 1.0,
         hint: Annotated[NonNegative, Doc("weight of the feature hints")] = 1.0,
         decay: Annotated[
             NonNegative,
-            Doc(
-                "weight of the squared norm of the weight predictor, which keeps the loss above 0 "
-                "at a match"
-            ),
+            Doc("weight decay of the weight predictor; keeps the loss above 0 at a match"),
         ] = 0.1,
     ):
         super().__init__()
@@ -223,12 +181,8 @@ class AMTMLKD(Objective):
         return self.relates
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
-        """Create the factors and the adapters.
-
-        Raises:
-            ValueError: if a member has no features.
-        """
-        student_levels = feature_levels(student)
+        """Create the factors and the adapters; ValueError if a member has no features."""
+        student_levels = stages(student)
         member_outputs = members(teacher)
         self.groups = []
         self.plan = []
@@ -241,8 +195,9 @@ class AMTMLKD(Objective):
         shape = (len(member_outputs), width)
         factors = torch.randn(shape, device=deepest.device, dtype=dtype) / width**0.5
         self.factors = nn.Parameter(factors)
-        vector = torch.randn(width, device=deepest.device, dtype=dtype) / width**0.5
-        self.vector = nn.Parameter(vector)
+        self.vector = nn.Parameter(
+            torch.randn(width, device=deepest.device, dtype=dtype) / width**0.5
+        )
 
     def _add_member(
         self, index: int, num_members: int, student_levels: tuple[Tensor, ...], member: Outputs
@@ -253,9 +208,9 @@ class AMTMLKD(Objective):
                 f"teacher {index}: features are missing. Expected features, got "
                 f"{', '.join(member)}. Name their module in the taps of the teacher."
             )
-        member_levels = feature_levels(member)
-        pairs = pairs_of_member(match_levels(student_levels, member_levels), index, num_members)
-        level_adapters = [Adapter(student_levels[i], member_levels[j]) for i, j in pairs]
+        member_levels = stages(member)
+        pairs = _pairs_of_member(match(student_levels, member_levels), index, num_members)
+        level_adapters = [adapter(student_levels[i], member_levels[j]) for i, j in pairs]
         self.groups.append(pairs)
         self.adapters.append(nn.ModuleList(level_adapters))
         for (i, j), level_adapter in zip(pairs, level_adapters, strict=True):
@@ -272,14 +227,14 @@ class AMTMLKD(Objective):
             loss = loss + self.hint * self.hints(student, teacher)
         if not self.couples:
             return loss
-        probability = tempered_log_softmax(student_logits, self.temperature).exp()
-        target = amtml_kd_target(teacher_logits, log_weights, self.temperature).exp()
+        probability = softened(student_logits, self.temperature).exp()
+        target = mixture_log_probability(teacher_logits, log_weights, self.temperature).exp()
         return loss.mean() + self.angle * amtml_kd_angle_loss(probability, target)
 
     def log_weights(self, student: Outputs) -> Tensor:
         """Log-weights (K, N) of the members, from the max-pooled deepest level of the student."""
-        pooled = full(as_map(feature_levels(student)[-1])).amax((2, 3)).to(self.factors.dtype)
-        return amtml_kd_weights(pooled, self.factors, self.vector)
+        pooled = full(as_map(stages(student)[-1])).amax((2, 3)).to(self.factors.dtype)
+        return teacher_log_weights(pooled, self.factors, self.vector)
 
     def hints(self, student: Outputs, teacher: Outputs) -> Tensor:
         """Sum of the hint losses of all members, (N,)."""
@@ -290,26 +245,15 @@ class AMTMLKD(Objective):
             assert isinstance(level_adapters, nn.ModuleList)
             member_levels = feature_levels(member)
             for (i, j), level_adapter in zip(pairs, level_adapters, strict=True):
-                direction = l2_normalize(as_map(student_levels[i]), 1)
-                student_features = level_adapter(match_dtype(level_adapter, direction))
-                teacher_features = as_map(member_levels[j])
-                terms.append(amtml_kd_hint_loss(student_features, teacher_features, "none"))
+                direction = unit(as_map(student_levels[i]), 1)
+                student_features = level_adapter(like(level_adapter, direction))
+                values = amtml_kd_hint_loss(student_features, as_map(member_levels[j]), "none")
+                terms.append(values)
         return torch.stack(terms).sum(0)
 
 
-def pairs_of_member(
-    pairs: list[tuple[int, int]], index: int, num_members: int
-) -> list[tuple[int, int]]:
-    """Contiguous part of the paired levels that belongs to one member, at least one pair.
-
-    Args:
-        pairs: all pairs (student level, member's level), from shallow to deep.
-        index: index of the member.
-        num_members: number of members.
-
-    Returns:
-        Pairs of this member.
-    """
-    start = index * len(pairs) // num_members
-    stop = (index + 1) * len(pairs) // num_members
+def _pairs_of_member(pairs: list[tuple[int, int]], index: int, count: int) -> list[tuple[int, int]]:
+    """Contiguous part of the paired levels that belongs to one of ``count`` members, at least one."""
+    start = index * len(pairs) // count
+    stop = (index + 1) * len(pairs) // count
     return pairs[start : max(start + 1, stop)]

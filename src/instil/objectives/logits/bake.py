@@ -18,7 +18,7 @@ from instil.functional.logits import apply_reduction, require_classes
 def bake_targets(probability: Tensor, embedding: Tensor, omega: float = 0.5) -> Tensor:
     """Propagate predictions along the affinities of a batch (Ge et al. 2021, Eq. 5).
 
-    ``(1 - omega) (I - omega A)^-1 P``, where each row of the affinity matrix A is a softmax over
+    ``(1 - omega) (I - omega A)^-1 P`` with the affinity matrix A. Each row of A is a softmax over
     the cosine similarities to the other samples.
 
     Args:
@@ -102,9 +102,9 @@ class BAKE(Objective):
         use="Self-distillation without a teacher, memory or second forward pass, for data with "
         "similar classes. The paper samples a second image of the same class for each sample: "
         "data.sampler class_pairs.",
-        pitfalls="The affinities are a softmax of plain cosines, which is nearly flat: in a batch "
-        "of random samples the targets are close to the batch's mean prediction. Combine it with a "
-        "label loss, and use batches that contain similar samples.",
+        pitfalls="The affinities are a softmax of plain cosines, which is nearly flat. In a batch "
+        "of random samples the targets are therefore close to the batch's mean prediction. Combine "
+        "it with a label loss, and use batches that contain similar samples.",
     )
     needs: ClassVar = {"student": (("logits",), ("embedding",)), "teacher": ()}
 

@@ -56,8 +56,8 @@ def bdkd_loss(
 ) -> Tensor:
     """Balanced divergence of teacher p and student q (Amara et al. 2022).
 
-    ``a KL(p || q) + b KL(q || p)`` for each token, with ``a = factor`` where the teacher's entropy
-    is larger than the student's, ``b = factor`` where it is smaller, and 1 otherwise.
+    ``a KL(p || q) + b KL(q || p)`` for each token. ``a`` is ``factor`` where the teacher's entropy
+    is larger than the student's, ``b`` where it is smaller; otherwise they are 1.
 
     Args:
         student_logits: student logits (..., V), or a projection (hidden states and head).

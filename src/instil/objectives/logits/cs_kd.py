@@ -90,7 +90,7 @@ class CSKD(LabelObjective):
         "within a class. It costs no second network and no second forward pass, only an N x N "
         "table.",
         pitfalls="In a shuffled batch of many classes few samples have a partner, and the loss "
-        "depends on those few: put several samples of a class into each batch. The paper uses "
+        "depends on those few. Put several samples of a class into each batch. The paper uses "
         "weight 1 at T = 4 together with cross-entropy. It needs a label loss: one prediction for "
         "all classes has loss 0 here.",
     )

@@ -88,10 +88,10 @@ class CTKD(LogitObjective):
         source="logits",
         algorithms=("adversarial", "adaptive"),
         labels=("single",),
-        deviations="The paper's curriculum is half a cosine over the first 10 of 240 epochs; here "
+        deviations="The paper's curriculum is half a cosine over the first 10 of 240 epochs. Here "
         "it is a schedule of strength, {start: 0, end: 1, until: 0.04}. The code of the instance "
         "form is not in the official repository. Here it has two layers on both logits, as in the "
-        "paper, and a width chosen by us; no gradient of the temperature reaches the student.",
+        "paper, and a width chosen by us. No gradient of the temperature reaches the student.",
         equation=r"\min_{s} \max_{\theta} T^2 \mathrm{KL}(p^t_T \Vert p^s_T), \quad T = T_0 + "
         r"\frac{S}{1 + e^{-\theta}}",
         use="kd without a search for the temperature. The temperature is learned during training, "

@@ -55,10 +55,11 @@ class DeiTHard(Objective):
         zero_at_match=False,
         equation=r"-\log p^s_{k}, \quad k = \arg\max_c z^t_c, \quad p^s = \mathrm{softmax}(z^s) "
         r"\text{ of the distillation token}",
-        use="For a vision transformer with a distillation token and a teacher of another family (a "
-        "convolutional network in the paper, which reports this form above the soft one). Only the "
-        "teacher's top class is used, so it needs neither a temperature nor a calibrated teacher. "
-        "Without such a token it is training on the teacher's hard pseudo-labels.",
+        use="For a vision transformer with a distillation token and a teacher of another family, a "
+        "convolutional network in the paper. The paper reports better results for this form than "
+        "for the soft one. Only the teacher's top class is used, so it needs neither a temperature "
+        "nor a calibrated teacher. Without such a token it is training on the teacher's hard "
+        "pseudo-labels.",
         pitfalls="The teacher must receive the same crop and mix as the student, because its top "
         "class belongs to the augmented image. A wrong top class has the same weight as a correct "
         "one. At inference the paper adds the softmax outputs of both heads.",

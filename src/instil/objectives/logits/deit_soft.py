@@ -33,8 +33,8 @@ class DeiTSoft(KD):
         use="For a transformer with a distillation token, when the teacher's probabilities of the "
         "other classes should be transferred too. Without such a token it is kd at temperature 3.",
         pitfalls="Divide a weight from the authors' code by the number of classes. The teacher "
-        "must receive the student's crop and mix of images. The paper reports the hard form above "
-        "this one.",
+        "must receive the student's crop and mix of images. The paper reports better results for "
+        "the hard form.",
     )
     needs: ClassVar = {"student": (("distillation_logits", "logits"),), "teacher": (("logits",),)}
 

@@ -24,9 +24,9 @@ def dist_loss(
 ) -> Tensor:
     """DIST loss: correlation of student and teacher predictions (Huang et al. 2022).
 
-    ``beta`` times the mean of 1 - correlation over the classes of an item (inter-class relation),
-    plus ``gamma`` times the mean of 1 - correlation over the items of a class (intra-class
-    relation).
+    ``beta * inter + gamma * intra``. The inter-class relation is the mean over the items of 1 minus
+    the correlation over the classes. The intra-class relation is the mean over the classes of 1
+    minus the correlation over the items.
 
     Args:
         student_logits: (..., C); all leading dimensions count as items.

@@ -75,13 +75,13 @@ class DKD(LogitObjective, LabelObjective):
         equation=r"T^2 \big( \alpha \mathrm{KL}(b^t \Vert b^s) + \beta \mathrm{KL}(q^t \Vert q^s) "
         r"\big), \quad b = (p_y, 1 - p_y), \quad q_c = \frac{p_c}{1 - p_y} \text{ for } c \ne y, "
         r"\quad p = \mathrm{softmax}(z / T)",
-        use="When a confident teacher makes kd weak. kd multiplies the knowledge about the other "
-        "classes by 1 - p_y; here that part has its own weight. It needs labels and costs no more "
+        use="When a confident teacher makes kd weak. In kd the knowledge about the other classes "
+        "is multiplied by 1 - p_y; here it has its own weight. It needs labels and costs no more "
         "than kd.",
         pitfalls="Tune beta for each pair of networks: 2 for ResNet-56 to ResNet-20, 8 for "
-        "ResNet-32x4 to ResNet-8x4 on CIFAR-100, 0.5 at T = 1 on ImageNet. A large beta from the "
-        "first step is unstable: raise the weight over the first epochs. With two classes beta has "
-        "no effect. A wrong label overrides the teacher.",
+        "ResNet-32x4 to ResNet-8x4 on CIFAR-100. On ImageNet it is 0.5 at T = 1. A large beta from "
+        "the first step is unstable: raise the weight over the first epochs. With two classes beta "
+        "has no effect. A wrong label overrides the teacher.",
     )
 
     def __init__(

@@ -35,8 +35,9 @@ def dskd_loss(
 ) -> Tensor:
     """Dual-space knowledge distillation loss (Zhang et al. 2024, Eq. 10).
 
-    Cross-entropy of the projected teacher and divergence of the student from it, both in the
-    student's space, plus the KL divergence of the projected student in the teacher's space.
+    Two terms in the student's space: the cross-entropy of the projected teacher, and the divergence
+    of the student from it. One term in the teacher's space: the KL divergence of the projected
+    student.
 
     Args:
         student_logits: (..., V).

@@ -83,8 +83,8 @@ def dskd_cma_loss(
 ) -> Tensor:
     """Terms of ``dskd_loss``, summed over a row's labelled tokens (Zhang et al. 2024, section 3.3).
 
-    The sum is divided by the number of the student's labelled tokens. The divergence in the
-    student's space counts only where the projected teacher predicts the label.
+    The sum is divided by the number of the student's labelled tokens. In the student's space the
+    divergence counts only where the projected teacher predicts the label.
 
     Args:
         student_logits: (N, T, V).
@@ -185,10 +185,7 @@ class DSKDCMA(DualSpace):
                 f"Expected {states.shape[-1]} channels, got {teacher_width}. Use dskd."
             )
         self.query = nn.Linear(
-            2 * student_width,
-            2 * teacher_width,
-            device=states.device,
-            dtype=full(states).dtype,
+            2 * student_width, 2 * teacher_width, device=states.device, dtype=full(states).dtype
         )
 
     def weight(self, batch: Batch) -> Tensor:

@@ -39,9 +39,9 @@ def gkl_loss(
 ) -> Tensor:
     """Generalized Kullback-Leibler loss (Cui et al. 2026).
 
-    KL divergence at a temperature, without a factor ``temperature ** 2``, plus ``beta`` times the
-    weighted squared error ``1/4 sum_ij w_ij (D_ij teacher - D_ij student)^2 / sum_ij w_ij``. Here
-    ``D_ij`` is the difference of the logits of two classes, and ``w_ij`` the product of their prior
+    KL divergence at a temperature, without a factor ``temperature ** 2``, plus ``beta`` times a
+    squared error. The error is ``1/4 sum_ij w_ij (D_ij teacher - D_ij student)^2 / sum_ij w_ij``.
+    ``D_ij`` is the difference of the logits of two classes. ``w_ij`` is the product of their prior
     probabilities to the power ``gamma``.
 
     Args:
@@ -132,10 +132,10 @@ class GKL(LogitObjective):
         "wrong prediction does not determine them. It needs labels for the class weights and keeps "
         "a C x C table, but no table of pairs.",
         pitfalls="There is no factor T², so at T = 4 the gradient of the divergence alone is 16 "
-        "times smaller than that of kd. beta multiplies squared differences of raw logits and "
-        "belongs to one setting: 16 with T = T_w = 4 and gamma 0.05 on CIFAR-100, 0.5 with T = T_w "
-        "= 1 and gamma 0.6 on ImageNet, where 16 would be far too large. The authors increase the "
-        "loss over the first 20 epochs on CIFAR-100.",
+        "times smaller than that of kd. The weight beta multiplies squared differences of raw "
+        "logits, so it belongs to one setting. It is 16 with T = T_w = 4 and gamma 0.05 on "
+        "CIFAR-100. On ImageNet, where 16 would be far too large, it is 0.5 with T = T_w = 1 and "
+        "gamma 0.6. The authors increase the loss over the first 20 epochs on CIFAR-100.",
     )
 
     def __init__(

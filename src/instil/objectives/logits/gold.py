@@ -32,7 +32,7 @@ def gold_loss(
     """General on-policy logit distillation loss (TRL, 2025).
 
     ``w`` times the Jensen-Shannon divergence of the shared tokens plus ``1 - w`` times the ULD
-    distance of the others, where ``w`` is the number of shared tokens divided by the size of the
+    distance of the others. ``w`` is the number of shared tokens divided by the size of the
     teacher's vocabulary.
 
     Args:

@@ -35,10 +35,10 @@ class IKL(GKL):
         "sample. At the default weight_temperature of 100 the weights are almost even. The second "
         "term is then half the variance of the logit differences over the classes: kd plus a logit "
         "regression that ignores the level.",
-        pitfalls="There is no factor T². beta belongs to one setting: 8 for ResNet-32x4 to "
-        "ResNet-8x4 and 4 for ResNet-56 to ResNet-20 on CIFAR-100; 0.5 with T = 1, "
-        "weight_temperature 1 and prior class on ImageNet. The authors increase the loss over the "
-        "first 20 epochs on CIFAR-100.",
+        pitfalls="There is no factor T². The weight beta belongs to one setting. On CIFAR-100 it "
+        "is 8 for ResNet-32x4 to ResNet-8x4 and 4 for ResNet-56 to ResNet-20. On ImageNet it is "
+        "0.5 with T = 1, weight_temperature 1 and prior class. The authors increase the loss over "
+        "the first 20 epochs on CIFAR-100.",
     )
 
     def __init__(

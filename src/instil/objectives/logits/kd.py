@@ -62,8 +62,8 @@ def kd_loss(
 def _bernoulli_kl(teacher: Tensor, student: Tensor) -> Tensor:
     """KL divergence of the sigmoids, class by class.
 
-    With s the sigmoid it is ``log s(t) - log s(u) - (1 - s(t)) (t - u)`` for teacher logit t and
-    student logit u, because ``log(1 - s(x)) = log s(x) - x``.
+    ``log s(t) - log s(u) - (1 - s(t)) (t - u)`` for teacher logit t, student logit u and sigmoid
+    s. It uses ``log(1 - s(x)) = log s(x) - x``.
     """
     # A finite floor makes the difference of two logits of -inf 0 instead of NaN.
     lowest = torch.finfo(student.dtype).min / 4

@@ -12,7 +12,7 @@ from instil.functional.teacher_mixture import mixture_log_probability, teacher_l
 from instil.objectives.logits import amtml_kd
 from instil.objectives.logits.amtml_kd import (
     AMTMLKD,
-    _pairs_of_member,
+    _member_pairs,
     amtml_kd_angle_loss,
     amtml_kd_hint_loss,
     amtml_kd_loss,
@@ -92,13 +92,13 @@ def test_one_teacher_is_kd() -> None:
 
 def test_every_member_guides_its_group_of_levels() -> None:
     pairs = [(0, 0), (1, 2), (2, 3), (3, 5)]
-    assert [_pairs_of_member(pairs, index, 1) for index in range(1)] == [pairs]
-    assert [_pairs_of_member(pairs, index, 3) for index in range(3)] == [
+    assert [_member_pairs(pairs, index, 1) for index in range(1)] == [pairs]
+    assert [_member_pairs(pairs, index, 3) for index in range(3)] == [
         [(0, 0)],
         [(1, 2)],
         [(2, 3), (3, 5)],
     ]
-    assert [_pairs_of_member(pairs[:2], index, 3) for index in range(3)] == [
+    assert [_member_pairs(pairs[:2], index, 3) for index in range(3)] == [
         [(0, 0)],
         [(0, 0)],
         [(1, 2)],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.objectives.test_span_objective import OTHER, SPAN, aligned
+from tests.objectives.bases.test_span_objective import OTHER, SPAN, aligned
 from torch import Tensor
 
 from instil.core import Objectives

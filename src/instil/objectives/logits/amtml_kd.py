@@ -75,13 +75,9 @@ def amtml_kd_angle_loss(student_probability: Tensor, target: Tensor) -> Tensor:
         >>> amtml_kd_angle_loss(torch.eye(3), torch.eye(3).cumsum(1))
         tensor(0.0124)
     """
-    student_probability, target = require_same_shape(
-        student_probability, target.detach(), "amtml_kd_angle_loss"
-    )
-    total = F.smooth_l1_loss(
-        angle_cosines(student_probability), angle_cosines(target), reduction="sum"
-    )
-    return total / max(1, len(student_probability) ** 3)
+    student, target = comparable(student_probability, target.detach(), "amtml_kd_angle_loss")
+    total = F.smooth_l1_loss(angles(student), angles(target), reduction="sum")
+    return total / max(1, len(student) ** 3)
 
 
 def amtml_kd_hint_loss(
@@ -105,12 +101,8 @@ def amtml_kd_hint_loss(
         >>> amtml_kd_hint_loss(torch.zeros(1, 2, 1, 1), torch.ones(1, 2, 1, 1))
         tensor(0.5000)
     """
-    student_features, teacher_features = require_same_shape(
-        student_features, teacher_features, "amtml_kd_hint_loss"
-    )
-    return apply_reduction(
-        squared_error(student_features, l2_normalize(teacher_features, 1)), reduction
-    )
+    student, teacher = comparable(student_features, teacher_features, "amtml_kd_hint_loss")
+    return reduced(squared_error(student, unit(teacher, 1)), reduction)
 
 
 class AMTMLKD(Objective):
@@ -183,17 +175,16 @@ class AMTMLKD(Objective):
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """Create the factors and the adapters; ValueError if a member has no features."""
         student_levels = stages(student)
-        member_outputs = members(teacher)
+        outputs = members(teacher)
         self.groups = []
         self.plan = []
         self.adapters = nn.ModuleList()
-        for index, member in enumerate(member_outputs):
-            self._add_member(index, len(member_outputs), student_levels, member)
+        for index, member in enumerate(outputs):
+            self._add_member(index, len(outputs), student_levels, member)
         deepest = student_levels[-1]
         width = as_map(deepest).shape[1]
         dtype = full(deepest).dtype
-        shape = (len(member_outputs), width)
-        factors = torch.randn(shape, device=deepest.device, dtype=dtype) / width**0.5
+        factors = torch.randn(len(outputs), width, device=deepest.device, dtype=dtype) / width**0.5
         self.factors = nn.Parameter(factors)
         self.vector = nn.Parameter(
             torch.randn(width, device=deepest.device, dtype=dtype) / width**0.5
@@ -209,7 +200,7 @@ class AMTMLKD(Objective):
                 f"{', '.join(member)}. Name their module in the taps of the teacher."
             )
         member_levels = stages(member)
-        pairs = _pairs_of_member(match(student_levels, member_levels), index, num_members)
+        pairs = _member_pairs(match(student_levels, member_levels), index, num_members)
         level_adapters = [adapter(student_levels[i], member_levels[j]) for i, j in pairs]
         self.groups.append(pairs)
         self.adapters.append(nn.ModuleList(level_adapters))
@@ -252,7 +243,7 @@ class AMTMLKD(Objective):
         return torch.stack(terms).sum(0)
 
 
-def _pairs_of_member(pairs: list[tuple[int, int]], index: int, count: int) -> list[tuple[int, int]]:
+def _member_pairs(pairs: list[tuple[int, int]], index: int, count: int) -> list[tuple[int, int]]:
     """Contiguous part of the paired levels that belongs to one of ``count`` members, at least one."""
     start = index * len(pairs) // count
     stop = (index + 1) * len(pairs) // count

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.objectives.bases.test_span_objective import OTHER, SPAN, aligned
 from torch import Tensor
 
 from instil.core import Objectives
@@ -17,6 +16,7 @@ from instil.objectives.logits.dskd_cma import (
     divide_by_row_deviation,
     dskd_cma_loss,
 )
+from tests.objectives.bases.test_span_objective import OTHER, SPAN, aligned
 
 
 def models(seed: int = 0) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:

@@ -25,7 +25,7 @@ class DualSpace(Objective):
         self,
         temperature: Annotated[Positive, Doc("softmax temperature of the divergences")] = 2.0,
         divergence: Annotated[
-            Divergence,
+            DualSpaceDivergence,
             Doc("divergence in the student's space; the teacher's space uses the forward KL"),
         ] = "forward_kl",
     ):

@@ -14,11 +14,11 @@ from instil.functional.directions import angle_cosines, l2_normalize
 from instil.functional.divergences import kl_from, tempered_log_softmax
 from instil.functional.ensembles import members, require_teacher_stack, stack_teacher_logits
 from instil.functional.errors import squared_error
-from instil.functional.feature_maps import as_map, comparable
-from instil.functional.logits import reduced
-from instil.functional.pairs import match, plan, stages
+from instil.functional.feature_maps import as_map, require_same_shape
+from instil.functional.logits import apply_reduction
+from instil.functional.pairs import describe_pair, feature_levels, match_levels
 from instil.functional.teacher_mixture import mixture_log_probability, teacher_log_weights
-from instil.modules.adapters import adapter, like
+from instil.modules.adapters import Adapter, match_dtype
 
 
 def amtml_kd_loss(
@@ -51,7 +51,7 @@ def amtml_kd_loss(
         >>> amtml_kd_loss(torch.zeros(2, 3), teacher_logits, torch.full((2, 2), 0.5).log())
         tensor(0.2663)
     """
-    require_several(student_logits, teacher_logits)
+    require_teacher_stack(student_logits, teacher_logits)
     target = mixture_log_probability(teacher_logits, log_weights, temperature)
     values = kl_from(target, student_logits, temperature)
     return apply_reduction(values * temperature**2, reduction)
@@ -75,8 +75,10 @@ def amtml_kd_angle_loss(student_probability: Tensor, target: Tensor) -> Tensor:
         >>> amtml_kd_angle_loss(torch.eye(3), torch.eye(3).cumsum(1))
         tensor(0.0124)
     """
-    student, target = comparable(student_probability, target.detach(), "amtml_kd_angle_loss")
-    total = F.smooth_l1_loss(angles(student), angles(target), reduction="sum")
+    student, target = require_same_shape(
+        student_probability, target.detach(), "amtml_kd_angle_loss"
+    )
+    total = F.smooth_l1_loss(angle_cosines(student), angle_cosines(target), reduction="sum")
     return total / max(1, len(student) ** 3)
 
 
@@ -101,8 +103,8 @@ def amtml_kd_hint_loss(
         >>> amtml_kd_hint_loss(torch.zeros(1, 2, 1, 1), torch.ones(1, 2, 1, 1))
         tensor(0.5000)
     """
-    student, teacher = comparable(student_features, teacher_features, "amtml_kd_hint_loss")
-    return reduced(squared_error(student, unit(teacher, 1)), reduction)
+    student, teacher = require_same_shape(student_features, teacher_features, "amtml_kd_hint_loss")
+    return apply_reduction(squared_error(student, l2_normalize(teacher, 1)), reduction)
 
 
 class AMTMLKD(Objective):
@@ -174,7 +176,7 @@ class AMTMLKD(Objective):
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """Create the factors and the adapters; ValueError if a member has no features."""
-        student_levels = stages(student)
+        student_levels = feature_levels(student)
         outputs = members(teacher)
         self.groups = []
         self.plan = []
@@ -199,9 +201,9 @@ class AMTMLKD(Objective):
                 f"teacher {index}: features are missing. Expected features, got "
                 f"{', '.join(member)}. Name their module in the taps of the teacher."
             )
-        member_levels = stages(member)
-        pairs = _member_pairs(match(student_levels, member_levels), index, num_members)
-        level_adapters = [adapter(student_levels[i], member_levels[j]) for i, j in pairs]
+        member_levels = feature_levels(member)
+        pairs = _member_pairs(match_levels(student_levels, member_levels), index, num_members)
+        level_adapters = [Adapter(student_levels[i], member_levels[j]) for i, j in pairs]
         self.groups.append(pairs)
         self.adapters.append(nn.ModuleList(level_adapters))
         for (i, j), level_adapter in zip(pairs, level_adapters, strict=True):
@@ -218,13 +220,13 @@ class AMTMLKD(Objective):
             loss = loss + self.hint * self.hints(student, teacher)
         if not self.couples:
             return loss
-        probability = softened(student_logits, self.temperature).exp()
+        probability = tempered_log_softmax(student_logits, self.temperature).exp()
         target = mixture_log_probability(teacher_logits, log_weights, self.temperature).exp()
         return loss.mean() + self.angle * amtml_kd_angle_loss(probability, target)
 
     def log_weights(self, student: Outputs) -> Tensor:
         """Log-weights (K, N) of the members, from the max-pooled deepest level of the student."""
-        pooled = full(as_map(stages(student)[-1])).amax((2, 3)).to(self.factors.dtype)
+        pooled = full(as_map(feature_levels(student)[-1])).amax((2, 3)).to(self.factors.dtype)
         return teacher_log_weights(pooled, self.factors, self.vector)
 
     def hints(self, student: Outputs, teacher: Outputs) -> Tensor:
@@ -236,8 +238,8 @@ class AMTMLKD(Objective):
             assert isinstance(level_adapters, nn.ModuleList)
             member_levels = feature_levels(member)
             for (i, j), level_adapter in zip(pairs, level_adapters, strict=True):
-                direction = unit(as_map(student_levels[i]), 1)
-                student_features = level_adapter(like(level_adapter, direction))
+                direction = l2_normalize(as_map(student_levels[i]), 1)
+                student_features = level_adapter(match_dtype(level_adapter, direction))
                 values = amtml_kd_hint_loss(student_features, as_map(member_levels[j]), "none")
                 terms.append(values)
         return torch.stack(terms).sum(0)

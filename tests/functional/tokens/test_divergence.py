@@ -559,8 +559,8 @@ def test_a_pair_of_signal_and_objective_that_cannot_be_is_refused_with_the_reaso
             "sampled",
             "sampled cannot stand in: of drawn classes it can only be estimated: sampled_kd",
         ): sampled,
-        ("top_k", "sampled", "drawn classes are not the likeliest ones: sampled_kd"): sampled,
-        ("sampled_kd", "top", "an estimate from them is biased: top_k"): top,
+        ("top_k", "sampled", "sampled classes are not the top classes: use sampled_kd"): sampled,
+        ("sampled_kd", "top", "the estimate would be biased: use top_k"): top,
         ("reverse_kl", "text", "text says nothing of other classes: cross_entropy"): ("one", "two"),
     }
     for (name, role, reason), signal in cases.items():

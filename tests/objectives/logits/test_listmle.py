@@ -12,11 +12,13 @@ from instil.objectives.logits.listmle import ListMLE, listmle_loss
 
 
 def ranking_probability(scores: list[float], order: list[int]) -> float:
-    chance, left = 1.0, list(order)
+    probability, remaining = 1.0, list(order)
     for choice in order:
-        chance *= math.exp(scores[choice]) / sum(math.exp(scores[other]) for other in left)
-        left.remove(choice)
-    return chance
+        probability *= math.exp(scores[choice]) / sum(
+            math.exp(scores[other]) for other in remaining
+        )
+        remaining.remove(choice)
+    return probability
 
 
 @pytest.mark.parametrize("classes", [2, 5])
@@ -28,7 +30,7 @@ def test_equals_the_formula(classes: int) -> None:
     expected = []
     for s, t in zip(student.tolist(), teacher.tolist(), strict=True):
         expected.append(
-            -math.log(ranking_probability(s, sorted(range(classes), key=lambda number: -t[number])))
+            -math.log(ranking_probability(s, sorted(range(classes), key=lambda index: -t[index])))
         )
     values = ListMLE()({"logits": student}, {"logits": teacher}, {})
     torch.testing.assert_close(values, torch.tensor(expected, dtype=torch.float64))
@@ -37,14 +39,14 @@ def test_equals_the_formula(classes: int) -> None:
     torch.testing.assert_close(compiled(student, teacher), values.mean())
 
 
-def test_the_chances_of_all_rankings_add_up_to_one() -> None:
+def test_the_probabilities_of_all_rankings_sum_to_one() -> None:
     student = torch.randn(4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     rankings = torch.tensor(list(itertools.permutations(range(4))))
     teachers = torch.zeros(24, 4, dtype=torch.float64).scatter(
         1, rankings, -torch.arange(4.0, dtype=torch.float64).expand(24, 4)
     )
-    chances = torch.exp(-listmle_loss(student.expand(24, 4), teachers, "none"))
-    assert float(chances.sum()) == pytest.approx(1)
+    probabilities = torch.exp(-listmle_loss(student.expand(24, 4), teachers, "none"))
+    assert float(probabilities.sum()) == pytest.approx(1)
 
 
 def test_only_the_order_of_the_teacher_matters() -> None:
@@ -55,7 +57,7 @@ def test_only_the_order_of_the_teacher_matters() -> None:
 
 
 @pytest.mark.parametrize("size", [1.0, 1e4])
-def test_the_gradient_in_float32_is_that_in_float64(size: float) -> None:
+def test_the_float32_gradient_equals_the_float64_gradient(size: float) -> None:
     student, teacher = size * torch.randn(3, 100), torch.randn(3, 100)
     gradients = []
     for dtype in (torch.float32, torch.float64):
@@ -66,6 +68,6 @@ def test_the_gradient_in_float32_is_that_in_float64(size: float) -> None:
     assert (gradients[0] - gradients[1]).abs().max() < 2e-3 * gradients[1].abs().max()
 
 
-def test_one_class_is_refused() -> None:
+def test_one_class_raises() -> None:
     with pytest.raises(ValueError, match="defined for 2 or more"):
         listmle_loss(torch.zeros(3, 1), torch.zeros(3, 1))

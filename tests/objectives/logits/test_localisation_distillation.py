@@ -60,8 +60,6 @@ def test_locations_that_are_not_valid_do_not_count() -> None:
 
 
 @pytest.mark.parametrize("width", [7, 4])
-def test_logits_that_the_edges_cannot_share_are_refused(width: int) -> None:
-    with pytest.raises(
-        ValueError, match=f"{width} logits are not 4 edges of two or more bins each"
-    ):
+def test_logits_that_cannot_be_split_into_edges_raise(width: int) -> None:
+    with pytest.raises(ValueError, match=f"{width} logits cannot be split into 4 edges"):
         localisation_distillation_loss(torch.zeros(3, width), torch.zeros(3, width))

@@ -1,4 +1,4 @@
-"""Logit regression by absolute differences, against a plain loop."""
+"""Mean absolute error of logits against a plain loop."""
 
 from __future__ import annotations
 

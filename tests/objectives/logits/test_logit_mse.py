@@ -1,4 +1,4 @@
-"""Logit regression against a plain loop."""
+"""Mean squared error of logits against a plain loop."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_equals_the_formula(smooth: bool) -> None:
     torch.testing.assert_close(values, torch.tensor(expected, dtype=torch.float64))
 
 
-def test_it_sees_the_level_that_a_softmax_does_not() -> None:
+def test_it_depends_on_the_mean_of_the_logits() -> None:
     teacher = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(logit_mse_loss(teacher + 2, teacher), torch.tensor(4.0))
 

@@ -1,4 +1,4 @@
-"""Logit standardization is KD of z-scores."""
+"""Logit standardization against KD of z-scores."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from instil.objectives.logits.kd import KD, kd_loss
 from instil.objectives.logits.logit_standardization import LogitStandardization
 
 
-def test_is_kd_of_z_scores() -> None:
+def test_equals_kd_of_z_scores() -> None:
     generator = torch.Generator().manual_seed(0)
     student, teacher = (
         torch.randn(5, 6, generator=generator, dtype=torch.float64) * 3 for _ in range(2)
@@ -25,7 +25,7 @@ def test_is_kd_of_z_scores() -> None:
         )
 
 
-def test_the_student_need_not_have_the_teachers_range() -> None:
+def test_the_range_of_the_student_does_not_matter() -> None:
     teacher = torch.tensor([[4.0, 1.0, -2.0, 0.5]])
     narrow = teacher / 10 + 3
     assert LogitStandardization()({"logits": narrow}, {"logits": teacher}, {}) < 1e-6

@@ -1,4 +1,4 @@
-"""MFT against a plain loop, and what its correction promises."""
+"""MFT against a plain loop, and properties of its correction."""
 
 from __future__ import annotations
 
@@ -34,9 +34,10 @@ def test_equals_the_formula(threshold: float, temperature: float) -> None:
             share = (min(1, p[y] + threshold) - p[y]) / (1 - p[y] + 1e-7)
         else:
             share = (p.max() - p[y] + threshold) / (1 + p.max() - p[y] + 1e-7)
-        wanted = [(1 - share) * a + share * (i == y) for i, a in enumerate(p)]
+        corrected = [(1 - share) * a + share * (i == y) for i, a in enumerate(p)]
         expected.append(
-            temperature**2 * sum(a * np.log(a / b) for a, b in zip(wanted, q, strict=True) if a > 0)
+            temperature**2
+            * sum(a * np.log(a / b) for a, b in zip(corrected, q, strict=True) if a > 0)
         )
     values = torch.tensor(expected, dtype=torch.float64)
     torch.testing.assert_close(
@@ -69,7 +70,7 @@ def test_the_label_leads_by_the_threshold_and_the_others_keep_their_ratios() -> 
     torch.testing.assert_close(*others)
 
 
-def test_a_sure_teacher_is_finite() -> None:
+def test_a_confident_teacher_is_finite() -> None:
     sure = torch.tensor([[1e4, 0.0, 0.0], [0.0, 1e4, 0.0]])
     student = (-sure).requires_grad_()
     values = mft_loss(student, sure, torch.tensor([0, 0]), threshold=0.5, reduction="none")

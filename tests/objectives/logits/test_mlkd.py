@@ -40,7 +40,7 @@ def test_levels_equal_the_formulas() -> None:
 @pytest.mark.parametrize(
     ("count", "temperatures"), [(5, [2.0, 3.0, 4.0, 5.0, 6.0]), (2, [2.0, 6.0]), (1, [2.0])]
 )
-def test_temperatures_are_spread_evenly(count: int, temperatures: list[float]) -> None:
+def test_temperatures_are_evenly_spaced(count: int, temperatures: list[float]) -> None:
     student, teacher = pair()
     loss = MLKD(count=count)({"logits": student}, {"logits": teacher}, {})
     torch.testing.assert_close(loss, mlkd_loss(student, teacher, temperatures))
@@ -58,7 +58,7 @@ def test_pixels_are_items_and_their_order_does_not_matter() -> None:
     )
 
 
-def test_wrong_arguments_are_told() -> None:
+def test_wrong_arguments_raise() -> None:
     with pytest.raises(ValueError, match="defined for 2 or more"):
         mlkd_loss(torch.zeros(3, 1), torch.zeros(3, 1))
 

@@ -7,7 +7,7 @@ import torch
 from instil.objectives.logits.multi_label_kd import MultiLabelKD
 
 
-def test_every_class_is_a_yes_or_no_of_its_own() -> None:
+def test_classes_are_independent_binary_decisions() -> None:
     generator = torch.Generator().manual_seed(0)
     student, teacher = (
         2 * torch.randn(3, 4, generator=generator, dtype=torch.float64) for _ in range(2)

@@ -61,7 +61,7 @@ def by_hand(
 @pytest.mark.parametrize(
     ("top_k", "standardize", "temperature"), [(4, True, 1.0), (2, False, 2.0), (50, True, 0.5)]
 )
-def test_values_are_those_of_loops(top_k: int, standardize: bool, temperature: float) -> None:
+def test_values_equal_plain_loops(top_k: int, standardize: bool, temperature: float) -> None:
     values = multilevel_ot_loss(
         STUDENT, TEACHER, top_k, 0.3, 0.7, temperature, standardize, 0.2, 4, reduction="none"
     )
@@ -72,7 +72,7 @@ def test_values_are_those_of_loops(top_k: int, standardize: bool, temperature: f
         assert values[row].tolist() == pytest.approx(expected, rel=1e-9)
 
 
-def test_one_token_is_a_sequence_of_its_own() -> None:
+def test_one_token_is_a_sequence() -> None:
     values = multilevel_ot_loss(STUDENT[:, 0], TEACHER[:, 0], 4, reduction="none")
     expected = multilevel_ot_loss(STUDENT[:, :1], TEACHER[:, :1], 4, reduction="none")
     assert torch.allclose(values, expected[:, 0])
@@ -98,14 +98,14 @@ def test_the_objective_is_the_function() -> None:
 
 
 @pytest.mark.parametrize("standardize", [True, False])
-def test_gradients_are_those_of_central_differences(standardize: bool) -> None:
+def test_gradients_equal_central_differences(standardize: bool) -> None:
     student = STUDENT.clone().requires_grad_()
     assert torch.autograd.gradcheck(
         lambda logits: multilevel_ot_loss(logits, TEACHER, 3, standardize=standardize), student
     )
 
 
-def test_an_impossible_token_has_no_rank_and_no_part_in_the_deviation() -> None:
+def test_an_impossible_token_changes_neither_ranks_nor_deviation() -> None:
     column = torch.full((2, 3, 1), -torch.inf, dtype=torch.float64)
     student, teacher = (torch.cat([side, column], -1) for side in (STUDENT, TEACHER))
     value = multilevel_ot_loss(student, teacher, 4)
@@ -115,7 +115,7 @@ def test_an_impossible_token_has_no_rank_and_no_part_in_the_deviation() -> None:
     assert torch.isfinite(gradient).all()
 
 
-def test_other_shapes_are_refused() -> None:
+def test_other_shapes_raise() -> None:
     with pytest.raises(ValueError, match="which belong together"):
         multilevel_ot_loss(STUDENT, TEACHER[:, :2])
     with pytest.raises(ValueError, match="student_logits: wrong number of dimensions"):

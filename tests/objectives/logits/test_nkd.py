@@ -56,6 +56,6 @@ def test_items_without_a_label_do_not_count() -> None:
     )
 
 
-def test_one_class_is_refused() -> None:
+def test_one_class_raises() -> None:
     with pytest.raises(ValueError, match="defined for 2 or more"):
         nkd_loss(torch.zeros(3, 1), torch.zeros(3, 1), torch.zeros(3, dtype=torch.long))

@@ -1,4 +1,4 @@
-"""NormKD against a plain loop, and what a temperature of one's own makes it blind to."""
+"""NormKD against a plain loop, and its invariance to the scale of logits."""
 
 from __future__ import annotations
 
@@ -27,22 +27,27 @@ def test_equals_the_formula(temperature: float) -> None:
     student, teacher = pair()
     expected = []
     for s, t in zip(student.numpy(), teacher.numpy(), strict=True):
-        mine, theirs = temperature * np.std(s, ddof=1), temperature * np.std(t, ddof=1)
-        p, q = softmax(t / theirs), softmax(s / mine)
-        expected.append(theirs**2 * sum(a * np.log(a / b) for a, b in zip(p, q, strict=True)))
-    wanted = torch.tensor(expected, dtype=torch.float64)
+        student_temperature, teacher_temperature = (
+            temperature * np.std(s, ddof=1),
+            temperature * np.std(t, ddof=1),
+        )
+        p, q = softmax(t / teacher_temperature), softmax(s / student_temperature)
+        expected.append(
+            teacher_temperature**2 * sum(a * np.log(a / b) for a, b in zip(p, q, strict=True))
+        )
+    expected_values = torch.tensor(expected, dtype=torch.float64)
     torch.testing.assert_close(
-        normkd_loss(student, teacher, temperature, "none"), wanted, rtol=1e-6, atol=1e-9
+        normkd_loss(student, teacher, temperature, "none"), expected_values, rtol=1e-6, atol=1e-9
     )
     torch.testing.assert_close(
         NormKD(temperature)({"logits": student}, {"logits": teacher}, {}),
-        wanted,
+        expected_values,
         rtol=1e-6,
         atol=1e-9,
     )
 
 
-def test_the_students_scale_and_level_do_not_matter() -> None:
+def test_scale_and_mean_of_the_student_do_not_matter() -> None:
     student, teacher = pair()
     torch.testing.assert_close(
         normkd_loss(3 * student + 7, teacher), normkd_loss(student, teacher), rtol=1e-6, atol=1e-9
@@ -59,7 +64,7 @@ def test_a_constant_row_is_finite() -> None:
     assert normkd_loss(torch.eye(4)[:2], torch.zeros(2, 4)) == 0
 
 
-def test_two_classes_are_refused() -> None:
+def test_two_classes_raise() -> None:
     with pytest.raises(ValueError, match="at least 3 classes, not 2"):
         normkd_loss(torch.zeros(3, 2), torch.zeros(3, 2))
 

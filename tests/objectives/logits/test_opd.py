@@ -1,4 +1,4 @@
-"""Estimates from drawn tokens: whose gradient they have, by enumeration, and how the first tokens of a row weigh more."""
+"""OPD: gradients against enumeration over tokens, and weights of early tokens."""
 
 from __future__ import annotations
 
@@ -16,18 +16,16 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def test_its_gradient_is_that_of_the_reverse_kl_where_k1_has_none_and_k3_that_of_the_forward_kl() -> (
-    None
-):
+def test_expected_gradients_of_the_estimators_k1_k2_and_k3() -> None:
     student, teacher = draw(12).requires_grad_(), draw(12, seed=1)
     every, other = student.expand(12, 12), teacher.expand(12, 12)
     reverse = torch.autograd.grad(reverse_kl_loss(student, teacher), student)[0]
     forward = torch.autograd.grad(forward_kl_loss(student, teacher), student)[0]
     chance = student.detach().softmax(-1)
-    found = torch.autograd.grad(
+    gradient = torch.autograd.grad(
         (chance * opd_loss(every, other, torch.arange(12), reduction="none")).sum(), student
     )[0]
-    torch.testing.assert_close(found, reverse, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(gradient, reverse, rtol=1e-6, atol=1e-9)
     gap = student.log_softmax(-1) - teacher.log_softmax(-1)
     k1 = torch.autograd.grad((chance * gap).sum(), student, retain_graph=True)[0]
     assert k1.abs().max() < 1e-15
@@ -36,29 +34,29 @@ def test_its_gradient_is_that_of_the_reverse_kl_where_k1_has_none_and_k3_that_of
     assert (forward - reverse).abs().max() > 0.01
 
 
-def test_it_is_the_policy_gradient_with_weights_that_fall_along_the_row() -> None:
+def test_it_equals_the_policy_gradient_with_decreasing_weights() -> None:
     hidden, weight = draw(2, 5, 4).requires_grad_(), draw(9, 4, seed=1).requires_grad_()
     teacher = draw(2, 5, 9, seed=2)
     drawn = torch.randint(0, 9, (2, 5), generator=torch.Generator().manual_seed(0))
     counted = torch.tensor([[1.0, 1, 1, 0, 0], [1, 1, 1, 1, 1]], dtype=torch.float64)
-    said, theirs = (
+    log_student, log_teacher = (
         (logits.log_softmax(-1).gather(-1, drawn[..., None])[..., 0])
         for logits in (hidden @ weight.T, teacher)
     )
-    advantage = (theirs - said).detach()
+    advantage = (log_teacher - log_student).detach()
     for prefix in (0.0, 0.7):
         policy = (
-            -(prefix_weights(advantage, counted, prefix) * advantage * said * counted).sum()
+            -(prefix_weights(advantage, counted, prefix) * advantage * log_student * counted).sum()
             / counted.sum()
         )
         loss = opd_loss(Projection(hidden, weight), teacher, drawn, prefix, counted)
-        wanted = torch.autograd.grad(policy, (hidden, weight), retain_graph=True)
+        expected = torch.autograd.grad(policy, (hidden, weight), retain_graph=True)
         torch.testing.assert_close(
-            torch.autograd.grad(loss, (hidden, weight)), wanted, rtol=1e-6, atol=1e-9
+            torch.autograd.grad(loss, (hidden, weight)), expected, rtol=1e-6, atol=1e-9
         )
 
 
-def test_early_tokens_weigh_more_and_padding_enters_nothing() -> None:
+def test_early_tokens_have_more_weight_and_padding_has_no_effect() -> None:
     gap, mask = torch.tensor([[1.0, -1, 2, 9]]), torch.tensor([[1, 1, 1, 0]])
     assert prefix_weights(gap, mask)[0, :3].tolist() == pytest.approx([2, 1.75, 1.5])
     assert prefix_weights(torch.zeros(1, 2), torch.ones(1, 2)).tolist() == [[2, 2]]
@@ -78,5 +76,5 @@ def test_prompts_and_padding_do_not_count() -> None:
         objectives({"logits": student}, {"logits": teacher}, batch).losses["it"],
         (gap.square() / 2).mean(),
     )
-    with pytest.raises(ValueError, match=r"drawn tokens \(2, 3\) for tokens \(2, 4\)"):
+    with pytest.raises(ValueError, match=r"sampled_ids.*Expected shape \(2, 4\), got \(2, 3\)"):
         opd_loss(student, teacher, label[:, 1:])

@@ -22,15 +22,15 @@ def test_equals_the_formula(classes: int, temperature: float) -> None:
         order = [
             label,
             *sorted(
-                (number for number in range(classes) if number != label),
-                key=lambda number: -t[number],
+                (index for index in range(classes) if index != label),
+                key=lambda index: -t[index],
             ),
         ]
         total = sum(math.exp(z / temperature) for z in t)
         value = 0.0
-        for place, choice in enumerate(order):
-            left = sum(math.exp(s[other]) for other in order[place:])
-            value += math.exp(t[choice] / temperature) / total * (math.log(left) - s[choice])
+        for rank, choice in enumerate(order):
+            remaining = sum(math.exp(s[other]) for other in order[rank:])
+            value += math.exp(t[choice] / temperature) / total * (math.log(remaining) - s[choice])
         expected.append(value)
     values = PLD(temperature)({"logits": student}, {"logits": teacher}, {"label": target})
     torch.testing.assert_close(values, torch.tensor(expected, dtype=torch.float64))
@@ -41,7 +41,7 @@ def test_equals_the_formula(classes: int, temperature: float) -> None:
     )
 
 
-def test_a_sure_teacher_leaves_the_cross_entropy() -> None:
+def test_a_confident_teacher_gives_the_cross_entropy() -> None:
     student, target = torch.randn(4, 5), torch.tensor([0, 3, -100, 4])
     teacher = torch.full((4, 5), -40.0).scatter(1, target.clamp_min(0)[:, None], 40.0)
     torch.testing.assert_close(
@@ -49,6 +49,6 @@ def test_a_sure_teacher_leaves_the_cross_entropy() -> None:
     )
 
 
-def test_one_class_is_refused() -> None:
+def test_one_class_raises() -> None:
     with pytest.raises(ValueError, match="defined for 2 or more"):
         pld_loss(torch.zeros(3, 1), torch.zeros(3, 1), torch.zeros(3, dtype=torch.long))

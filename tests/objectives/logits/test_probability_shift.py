@@ -18,7 +18,7 @@ def softmax(row: list[float], temperature: float) -> list[float]:
 
 
 def inputs() -> tuple[Tensor, Tensor, Tensor]:
-    """Two items that the teacher has right and three that it has wrong."""
+    """Two items that the teacher classifies correctly and three that it does not."""
     generator = torch.Generator().manual_seed(0)
     student, teacher = (
         2 * torch.randn(5, 4, generator=generator, dtype=torch.float64) for _ in range(2)
@@ -38,7 +38,7 @@ def test_equals_the_formula(correction: str, temperature: float) -> None:
         if top != label and correction == "shift":
             p[top], p[label] = p[label], p[top]
         elif top != label:
-            p = [0.2 / 4 + (0.8 if number == label else 0) for number in range(4)]
+            p = [0.2 / 4 + (0.8 if index == label else 0) for index in range(4)]
         expected.append(
             temperature**2 * sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
         )
@@ -53,7 +53,7 @@ def test_equals_the_formula(correction: str, temperature: float) -> None:
 
 
 @pytest.mark.parametrize("correction", ["shift", "smooth"])
-def test_a_teacher_that_is_right_is_left_alone_and_the_unlabelled_do_not_count(
+def test_correct_teacher_predictions_are_unchanged_and_unlabelled_items_do_not_count(
     correction: str,
 ) -> None:
     student, teacher, _ = inputs()
@@ -70,7 +70,7 @@ def test_a_teacher_that_is_right_is_left_alone_and_the_unlabelled_do_not_count(
     )
 
 
-def test_compiles_whole() -> None:
+def test_compiles_without_graph_breaks() -> None:
     compiled = torch.compile(probability_shift_loss, fullgraph=True, backend="eager")
     for correction in ("shift", "smooth"):
         torch.testing.assert_close(
@@ -79,9 +79,9 @@ def test_compiles_whole() -> None:
         )
 
 
-def test_wrong_input() -> None:
+def test_invalid_input_raises() -> None:
     student, teacher, target = inputs()
-    with pytest.raises(ValueError, match="no correction 'swap'"):
+    with pytest.raises(ValueError, match=r"correction: unknown value.*got 'swap'"):
         probability_shift_loss(student, teacher, target, correction="swap")
     with pytest.raises(ValueError, match="defined for 2 or more"):
         probability_shift_loss(student[:, :1], teacher[:, :1], target)

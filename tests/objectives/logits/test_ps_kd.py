@@ -26,7 +26,7 @@ def test_equals_the_formula(alpha: float) -> None:
     target = torch.tensor([0, 4, 1, 2])
     expected = []
     for s, t, label in zip(student.tolist(), past.tolist(), target.tolist(), strict=True):
-        soft = [alpha * p + (1 - alpha) * (number == label) for number, p in enumerate(softmax(t))]
+        soft = [alpha * p + (1 - alpha) * (index == label) for index, p in enumerate(softmax(t))]
         expected.append(-sum(p * math.log(q) for p, q in zip(soft, softmax(s), strict=True)))
     values = PSKD(alpha)({"logits": student}, {"logits": past}, {"label": target})
     torch.testing.assert_close(values, torch.tensor(expected, dtype=torch.float64))
@@ -35,7 +35,7 @@ def test_equals_the_formula(alpha: float) -> None:
     torch.testing.assert_close(compiled(student, past, target, alpha), values.mean())
 
 
-def test_the_past_gains_weight_as_training_goes_on() -> None:
+def test_a_schedule_increases_the_weight_of_the_past() -> None:
     generator = torch.Generator().manual_seed(0)
     student, past = ({"logits": torch.randn(4, 5, generator=generator)} for _ in range(2))
     batch = {"label": torch.tensor([0, 4, -100, 2])}
@@ -52,6 +52,6 @@ def test_the_past_gains_weight_as_training_goes_on() -> None:
     )
 
 
-def test_a_class_that_the_past_excludes_is_no_trouble() -> None:
+def test_a_class_with_past_probability_zero_is_finite() -> None:
     student = torch.tensor([[1.0, -torch.inf, 0.5]])
     assert torch.isfinite(ps_kd_loss(student, student, torch.tensor([0])))

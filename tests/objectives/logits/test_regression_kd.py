@@ -1,4 +1,4 @@
-"""The teacher-bounded regression loss against a plain loop, and what a real label means."""
+"""Teacher-bounded regression loss against a plain loop, and unlabelled outputs."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ def test_equals_the_formula(outputs: int, margin: float) -> None:
     )
     expected = []
     for s, t, y in zip(student.tolist(), teacher.tolist(), target.tolist(), strict=True):
-        mine, theirs = (sum((a - b) ** 2 for a, b in zip(side, y, strict=True)) for side in (s, t))
-        expected.append(mine if mine + margin > theirs else 0.0)
+        student_error, teacher_error = (
+            sum((a - b) ** 2 for a, b in zip(side, y, strict=True)) for side in (s, t)
+        )
+        expected.append(student_error if student_error + margin > teacher_error else 0.0)
     assert 0 < sum(value > 0 for value in expected) < 12
     values = regression_kd_loss(student, teacher, target, margin, "none")
     torch.testing.assert_close(values, torch.tensor(expected, dtype=torch.float64))
@@ -32,7 +34,7 @@ def test_equals_the_formula(outputs: int, margin: float) -> None:
     torch.testing.assert_close(compiled(student, teacher, target, margin), values.mean())
 
 
-def test_one_output_may_leave_out_its_dimension() -> None:
+def test_the_dimension_of_one_output_is_optional() -> None:
     student, teacher, target = torch.randn(5, 1), torch.randn(5, 1), torch.randn(5)
     assert torch.equal(
         regression_kd_loss(student, teacher, target),
@@ -40,10 +42,10 @@ def test_one_output_may_leave_out_its_dimension() -> None:
     )
 
 
-@pytest.mark.parametrize("none", [-100.0, NAN])
-def test_what_is_unknown_does_not_count_and_has_no_gradient(none: float) -> None:
+@pytest.mark.parametrize("unlabelled", [-100.0, NAN])
+def test_unlabelled_outputs_do_not_count_and_have_no_gradient(unlabelled: float) -> None:
     student = torch.tensor([[1.0, 9.0], [2.0, 9.0], [9.0, 9.0]], requires_grad=True)
-    label = torch.tensor([[0.0, 9.0], [0.0, none], [none, none]])
+    label = torch.tensor([[0.0, 9.0], [0.0, unlabelled], [unlabelled, unlabelled]])
     objectives = Objectives({"it": RegressionKD(margin=100.0)})
     objectives.build({"logits": student}, {"logits": torch.zeros(3, 2)})
     batch = {"x": torch.zeros(3), "label": label}
@@ -55,7 +57,7 @@ def test_what_is_unknown_does_not_count_and_has_no_gradient(none: float) -> None
     torch.testing.assert_close(regression_kd_loss(student, torch.zeros(3, 2), label, 100.0), loss)
 
 
-def test_positions_have_a_label_each() -> None:
+def test_each_position_has_a_label() -> None:
     generator = torch.Generator().manual_seed(0)
     student, teacher, label = (torch.randn(2, 3, 2, generator=generator) for _ in range(3))
     label[0, 1] = NAN
@@ -72,7 +74,7 @@ def test_positions_have_a_label_each() -> None:
     )
 
 
-def test_wrong_shapes_are_refused() -> None:
+def test_wrong_shapes_raise() -> None:
     with pytest.raises(
         ValueError, match=r"target has shape \(4,\); expected the outputs' shape \(4, 3\)"
     ):

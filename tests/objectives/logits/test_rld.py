@@ -1,4 +1,4 @@
-"""RLD against a plain loop, and the cases in which its mask is all or nothing."""
+"""RLD against a plain loop, and masks that remove all or no classes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_equals_the_formula(alpha: float, beta: float, temperature: float) -> No
     )
 
 
-def test_is_dkd_where_the_teacher_is_right() -> None:
+def test_equals_dkd_for_a_correct_teacher() -> None:
     student, teacher, _ = case()
     torch.testing.assert_close(
         rld_loss(student, teacher, teacher.argmax(-1)),
@@ -61,7 +61,7 @@ def test_is_dkd_where_the_teacher_is_right() -> None:
     )
 
 
-def test_a_label_that_the_teacher_puts_last_has_no_correlation_and_no_gradient_from_it() -> None:
+def test_a_label_that_the_teacher_ranks_last_has_neither_correlation_nor_gradient() -> None:
     student, teacher, _ = case()
     student.requires_grad_()
     values = rld_loss(student, teacher, teacher.argmin(-1), alpha=0.0, reduction="none")

@@ -25,7 +25,7 @@ def head(width: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     return draw(5, width, seed=seed), draw(5, seed=seed + 1)
 
 
-def test_regions_are_means_of_the_map_through_the_head_row_by_row() -> None:
+def test_region_logits_are_the_head_of_region_means_row_by_row() -> None:
     stage, (weight, bias) = draw(2, 3, 4, 4), head(3)
     logits = region_logits(stage, (weight, bias), 3)
     assert logits.shape == (2, 1 + 4 + 16, 5)
@@ -44,12 +44,16 @@ def test_equals_the_formula(loss: str, complementary: float) -> None:
     for n, label in enumerate(TARGET):
         total = 0.0
         for region in range(5):
-            row, theirs, target = student[n, region][None], teacher[n, region][None], label[None]
+            row, teacher_head, target = (
+                student[n, region][None],
+                teacher[n, region][None],
+                label[None],
+            )
             value = {
                 "kd": lambda s, t, y: kd_loss(s, t, 3.0),
                 "dkd": lambda s, t, y: dkd_loss(s, t, y, 1.0, 2.0, 3.0),
                 "nkd": lambda s, t, y: nkd_loss(s, t, y, 3.0, 0.7),
-            }[loss](row, theirs, target)
+            }[loss](row, teacher_head, target)
             disagrees = (teacher[n, 0].argmax() == label) != (teacher[n, region].argmax() == label)
             total = total + value * (complementary if disagrees else 1.0)
         expected.append(total / 5)
@@ -57,38 +61,43 @@ def test_equals_the_formula(loss: str, complementary: float) -> None:
     torch.testing.assert_close(values, torch.stack(expected))
 
 
-def test_the_whole_counts_once_and_contradicting_regions_more() -> None:
+def test_complementary_regions_have_more_weight() -> None:
     teacher = torch.zeros(2, 3, 4)
     teacher[0, [0, 1, 2], [1, 1, 2]] = (
-        1  # the whole and region 1 say class 1, region 2 says class 2
+        1  # the whole map and region 1 predict class 1, region 2 predicts class 2
     )
-    teacher[1, [0, 1, 2], [2, 1, 3]] = 1  # only region 1 says class 1
+    teacher[1, [0, 1, 2], [2, 1, 3]] = 1  # only region 1 predicts class 1
     assert region_weights(teacher, torch.tensor([1, 1])).tolist() == [[1, 1, 2], [1, 2, 1]]
 
 
-def test_one_scale_is_the_loss_of_the_logits() -> None:
-    student, teacher, mine, theirs = draw(4, 3, 4, 4), draw(4, 6, 2, 2), head(3), head(6, 3)
+def test_one_scale_equals_kd() -> None:
+    student, teacher, student_head, teacher_head = (
+        draw(4, 3, 4, 4),
+        draw(4, 6, 2, 2),
+        head(3),
+        head(6, 3),
+    )
     values = SDD(scales=1)(
-        {"features": (student,), "head": mine},
-        {"features": (teacher,), "head": theirs},
+        {"features": (student,), "head": student_head},
+        {"features": (teacher,), "head": teacher_head},
         {"label": TARGET},
     )
     logits = [
         stage.mean((2, 3)) @ weight.T + bias
-        for stage, (weight, bias) in ((student, mine), (teacher, theirs))
+        for stage, (weight, bias) in ((student, student_head), (teacher, teacher_head))
     ]
     torch.testing.assert_close(values, kd_loss(*logits, temperature=4.0, reduction="none"))
 
 
 @pytest.mark.parametrize("loss", ["kd", "dkd"])
-def test_a_match_costs_nothing(loss: str) -> None:
+def test_the_loss_is_zero_at_a_match(loss: str) -> None:
     side = {"features": (draw(4, 3, 4, 4),), "head": head(3)}
     torch.testing.assert_close(
         SDD(loss)(side, side, {"label": TARGET}), torch.zeros(4, dtype=torch.float64)
     )  # type: ignore[arg-type]
 
 
-def test_a_head_is_tapped_and_learns() -> None:
+def test_gradients_reach_a_tapped_head() -> None:
     model = nn.Sequential(
         nn.Conv2d(1, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5)
     )
@@ -102,13 +111,13 @@ def test_a_head_is_tapped_and_learns() -> None:
     assert model[0].weight.grad.abs().sum() > 0
 
 
-def test_wrong_arguments_are_told() -> None:
+def test_wrong_arguments_raise() -> None:
     fits = {"features": (draw(4, 3, 4, 4),), "head": head(3)}
     with pytest.raises(
-        ValueError, match="the teacher's head reads 6 numbers and its last stage has 3 channels"
+        ValueError, match=r"teacher: the head does not fit.*Expected 6 channels, got 3"
     ):
         SDD().build(fits, {"features": fits["features"], "head": head(6)})
-    with pytest.raises(ValueError, match="loss is kd, dkd or nkd, not 'dk'; closest: dkd"):
+    with pytest.raises(ValueError, match=r"loss: unknown value.*got 'dk'; closest: dkd"):
         sdd_loss(draw(4, 5, 5), draw(4, 5, 5), TARGET, "dk")  # type: ignore[arg-type]
 
 

@@ -31,23 +31,23 @@ def by_hand(temperature: float, epsilon: float, iterations: int) -> float:
 @pytest.mark.parametrize(
     ("temperature", "epsilon", "iterations"), [(2.0, 0.1, 20), (1.0, 0.5, 1), (4.0, 0.05, 7)]
 )
-def test_values_are_those_of_loops(temperature: float, epsilon: float, iterations: int) -> None:
+def test_values_equal_plain_loops(temperature: float, epsilon: float, iterations: int) -> None:
     value = sinkd_loss(STUDENT, TEACHER, temperature, epsilon, iterations)
     assert float(value) == pytest.approx(by_hand(temperature, epsilon, iterations), rel=1e-9)
 
 
-def test_gradients_are_those_of_central_differences() -> None:
+def test_gradients_equal_central_differences() -> None:
     student = STUDENT.clone().requires_grad_()
     assert torch.autograd.gradcheck(lambda logits: sinkd_loss(logits, TEACHER), student)
 
 
-def test_one_item_has_the_l1_distance() -> None:
+def test_one_item_gives_the_l1_distance() -> None:
     value = sinkd_loss(STUDENT[:1], TEACHER[:1], 1.0)
     expected = (STUDENT[0].softmax(0) - TEACHER[0].softmax(0)).abs().sum()
     assert torch.allclose(value, expected)
 
 
-def test_gradients_stay_finite_where_both_sides_agree() -> None:
+def test_gradients_are_finite_at_a_match() -> None:
     student = STUDENT.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(sinkd_loss(student, STUDENT), student)
     assert torch.isfinite(gradient).all()

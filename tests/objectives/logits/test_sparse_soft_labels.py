@@ -29,7 +29,7 @@ def labels_of(probs: list[float], k: int, form: RecoveryForm) -> list[float]:
 
 @pytest.mark.parametrize("form", ["smoothing", "renormalize"])
 @pytest.mark.parametrize(("k", "temperature"), [(1, 1.0), (2, 2.0), (3, 0.5), (4, 1.0)])
-def test_values_are_those_of_lists(form: RecoveryForm, k: int, temperature: float) -> None:
+def test_values_equal_plain_lists(form: RecoveryForm, k: int, temperature: float) -> None:
     values = sparse_soft_labels_loss(STUDENT, TEACHER, k, form, temperature, "none")
     expected = []
     for student, teacher in zip(STUDENT, TEACHER, strict=True):
@@ -41,7 +41,7 @@ def test_values_are_those_of_lists(form: RecoveryForm, k: int, temperature: floa
 
 
 @pytest.mark.parametrize("form", ["smoothing", "renormalize"])
-def test_gradients_are_those_of_central_differences(form: RecoveryForm) -> None:
+def test_gradients_equal_central_differences(form: RecoveryForm) -> None:
     student = STUDENT.clone().requires_grad_()
     assert torch.autograd.gradcheck(
         lambda logits: sparse_soft_labels_loss(logits, TEACHER, 2, form, 1.5), student
@@ -49,7 +49,7 @@ def test_gradients_are_those_of_central_differences(form: RecoveryForm) -> None:
 
 
 @pytest.mark.parametrize("form", ["smoothing", "renormalize"])
-def test_all_classes_are_the_forward_kl(form: RecoveryForm) -> None:
+def test_all_classes_give_the_forward_kl(form: RecoveryForm) -> None:
     value = sparse_soft_labels_loss(STUDENT, TEACHER, 9, form)
     assert torch.allclose(value, forward_kl_loss(STUDENT, TEACHER))
 
@@ -64,7 +64,7 @@ def test_an_impossible_class_gets_no_probability(form: RecoveryForm) -> None:
     assert torch.allclose(labels.sum(-1), torch.ones(2, dtype=torch.float64))
 
 
-def test_wrong_inputs_are_refused() -> None:
+def test_wrong_inputs_raise() -> None:
     with pytest.raises(ValueError, match="form: unknown value"):
         sparse_soft_labels_loss(STUDENT, TEACHER, 2, "smooth")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="the same items and classes"):

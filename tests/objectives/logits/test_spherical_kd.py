@@ -22,7 +22,7 @@ def softmax_on_sphere(logits: list[float], multiplier: float, temperature: float
 
 
 @pytest.mark.parametrize(("multiplier", "temperature"), [(2.0, 4.0), (0.5, 1.0)])
-def test_values_are_those_of_lists(multiplier: float, temperature: float) -> None:
+def test_values_equal_plain_lists(multiplier: float, temperature: float) -> None:
     values = spherical_kd_loss(STUDENT, TEACHER, multiplier, temperature, "none")
     expected = []
     for student, teacher in zip(STUDENT.tolist(), TEACHER.tolist(), strict=True):
@@ -43,11 +43,11 @@ def test_all_items_have_one_length() -> None:
     assert torch.allclose(lengths, torch.full_like(lengths, 3.0 * 2.0), rtol=1e-6)
 
 
-def test_gradients_are_those_of_central_differences() -> None:
+def test_gradients_equal_central_differences() -> None:
     student = STUDENT.clone().requires_grad_()
     assert torch.autograd.gradcheck(lambda z: spherical_kd_loss(z, TEACHER, 2.0, 3.0), student)
 
 
-def test_two_classes_are_refused() -> None:
-    with pytest.raises(ValueError, match="at least 3 classes"):
+def test_two_classes_raise() -> None:
+    with pytest.raises(ValueError, match="Expected 3 classes or more"):
         spherical_kd_loss(STUDENT[:, :2], TEACHER[:, :2])

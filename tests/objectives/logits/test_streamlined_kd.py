@@ -50,7 +50,7 @@ def test_lengths_of_logits_do_not_matter_to_directions() -> None:
 
 
 @pytest.mark.parametrize("student", [torch.zeros(4, 3), torch.eye(4, 3)])
-def test_no_difference_and_no_direction_are_finite(student: Tensor) -> None:
+def test_zero_differences_and_zero_logits_are_finite(student: Tensor) -> None:
     leaf = student.clone().requires_grad_()
     loss = direction_loss(leaf, torch.eye(4, 3))
     assert torch.autograd.grad(loss, leaf)[0].isfinite().all()

@@ -1,4 +1,4 @@
-"""TAID's time: where it begins, that it moves with the loss of a whole step, and that it is saved."""
+"""TAID: initial time, updates from the loss of a whole step, and the state dict."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 def moved(
     start: float, end: float, rate: float, smoothing: float, losses: list[float], steps: int
 ) -> list[float]:
-    """The paper's rule, one step after the other."""
-    time, momentum, found = start, 0.0, []
+    """Update rule of the paper, step by step."""
+    time, momentum, times = start, 0.0, []
     for step, (loss, before) in enumerate(zip(losses, [math.inf, *losses], strict=False)):
         if before < math.inf:
             momentum = smoothing * momentum + (1 - smoothing) * (before - loss) / (before + 1e-15)
             further = time + rate * (1 - time) / (1 + math.exp(-momentum))
             time = min(end, max(start + (end - start) * step / steps, further))
-        found.append(time)
-    return found
+        times.append(time)
+    return times
 
 
 def test_time_is_the_share_of_the_teacher() -> None:
     student, teacher = draw(4, 5), draw(4, 5, seed=1)
     torch.testing.assert_close(taid_loss(student, teacher, 1.0), forward_kl_loss(student, teacher))
     assert taid_loss(student, teacher, 0.0).abs() < 1e-6
-    wanted = forward_kl_loss(student, (0.7 * student + 0.3 * teacher).detach())
-    torch.testing.assert_close(taid_loss(student, teacher, 0.3), wanted)
+    expected = forward_kl_loss(student, (0.7 * student + 0.3 * teacher).detach())
+    torch.testing.assert_close(taid_loss(student, teacher, 0.3), expected)
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.5])
 def test_time_moves_with_the_loss_of_the_step(rate: float) -> None:
-    """Three micro-batches of a step move it once, by their common mean."""
+    """Three micro-batches of a step give one update, with their common mean."""
     objective = TAID(0.2, 0.9, rate, 0.5)
     objectives = Objectives({"it": objective})
     objectives.build({"logits": draw(1, 5)}, {"logits": draw(1, 5)})
@@ -66,7 +66,7 @@ def test_time_moves_with_the_loss_of_the_step(rate: float) -> None:
     assert {"time", "momentum", "before"} <= set(objective.state_dict())
 
 
-def test_keep_asks_the_vocabulary_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keep_reuses_the_values_of_the_forward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     objective = TAID()
     objective.resolve({"logits"}, {"logits"})
     student, teacher, batch = (
@@ -74,17 +74,19 @@ def test_keep_asks_the_vocabulary_once(monkeypatch: pytest.MonkeyPatch) -> None:
         {"logits": draw(3, 5, seed=1)},
         {"index": torch.arange(3)},
     )
-    asked = []
+    calls = []
     original = TAID.term
-    monkeypatch.setattr(TAID, "term", lambda self, given: asked.append(1) or original(self, given))
+    monkeypatch.setattr(
+        TAID, "term", lambda self, batch_: calls.append(1) or original(self, batch_)
+    )
     values = objective(student, teacher, batch)
-    kept = objective.keep(student, teacher, batch)
-    torch.testing.assert_close(kept["loss"], values)
-    assert len(asked) == 1
+    rows = objective.keep(student, teacher, batch)
+    torch.testing.assert_close(rows["loss"], values)
+    assert len(calls) == 1
     torch.testing.assert_close(
         objective.keep({"logits": student["logits"] + 1}, teacher, batch)["loss"], values
     )
-    assert len(asked) == 2
+    assert len(calls) == 2
     copy.deepcopy(objective)
 
 

@@ -26,8 +26,7 @@ def test_equals_the_formula(classes: int, correct: float, temperature: float, so
     expected = []
     for row, label in zip(student.tolist(), target.tolist(), strict=True):
         u = [
-            correct if number == label else (1 - correct) / (classes - 1)
-            for number in range(classes)
+            correct if index == label else (1 - correct) / (classes - 1) for index in range(classes)
         ]
         p, q = (
             softmax([value / temperature for value in u]),
@@ -43,8 +42,8 @@ def test_equals_the_formula(classes: int, correct: float, temperature: float, so
     torch.testing.assert_close(compiled(student, target), tf_kd_loss(student, target))
 
 
-def test_its_gradient_is_that_of_label_smoothing() -> None:
-    """A virtual teacher is a smoothed label: for one correct probability softened to c, smoothing over the others by 1 - c."""
+def test_the_gradient_equals_that_of_label_smoothing() -> None:
+    """A virtual teacher with label probability c equals label smoothing with 1 - c."""
     student = torch.randn(
         5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True
     )
@@ -58,6 +57,6 @@ def test_its_gradient_is_that_of_label_smoothing() -> None:
     assert ours[4].abs().sum() == 0
 
 
-def test_one_class_is_refused() -> None:
+def test_one_class_raises() -> None:
     with pytest.raises(ValueError, match="defined for 2 or more"):
         tf_kd_loss(torch.zeros(3, 1), torch.zeros(3, dtype=torch.long))

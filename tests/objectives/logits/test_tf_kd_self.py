@@ -6,7 +6,7 @@ from instil.objectives.logits.kd import KD
 from instil.objectives.logits.tf_kd_self import TfKDSelf
 
 
-def test_it_is_kd_with_its_own_temperature() -> None:
+def test_equals_kd_with_another_default_temperature() -> None:
     generator = torch.Generator().manual_seed(0)
     student, teacher = ({"logits": torch.randn(4, 6, generator=generator)} for _ in range(2))
     assert torch.equal(TfKDSelf()(student, teacher, {}), KD(6.0)(student, teacher, {}))

@@ -1,4 +1,4 @@
-"""Token-wise distillation against a sum over classes written out."""
+"""Token-wise distillation against an explicit sum over classes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TEACHER = torch.tensor([[1.3, 0.2, -0.7, 0.1], [0.2, 2.0, -1.0, 0.0]], dtype=tor
 
 
 def by_hand(student: Tensor, teacher: Tensor, beta: float, temperature: float) -> list[float]:
-    """The loss of each row from the definition in the paper."""
+    """Loss of each row by the definition in the paper."""
     pairs = zip(
         (student / temperature).softmax(-1).tolist(),
         (teacher / temperature).softmax(-1).tolist(),
@@ -33,13 +33,13 @@ def by_hand(student: Tensor, teacher: Tensor, beta: float, temperature: float) -
 
 
 @pytest.mark.parametrize(("beta", "temperature"), [(1.0, 1.0), (0.0, 1.0), (2.5, 2.0)])
-def test_values_are_those_of_the_definition(beta: float, temperature: float) -> None:
+def test_values_equal_the_definition(beta: float, temperature: float) -> None:
     values = todi_loss(STUDENT, TEACHER, beta, temperature, scale=False, reduction="none")
     expected = by_hand(STUDENT, TEACHER, beta, temperature)
     assert values.tolist() == pytest.approx(expected, rel=1e-10)
 
 
-def test_the_gradient_takes_the_weights_as_constants() -> None:
+def test_the_weights_are_constants_for_the_gradient() -> None:
     student = STUDENT.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(todi_loss(student, TEACHER, reduction="none").sum(), student)
     log_q, log_p = student.log_softmax(-1), TEACHER.log_softmax(-1)

@@ -1,4 +1,4 @@
-"""The K likeliest classes: recorded and live teachers, the tail, and what truncated divergences of others do."""
+"""Top K: recorded and live teachers, the tail class, and truncated divergences for comparison."""
 
 from __future__ import annotations
 
@@ -30,13 +30,15 @@ def record(logits: Tensor, k: int) -> Top:
 
 @pytest.mark.parametrize("divergence", ["forward_kl", "reverse_kl", "jsd", "tvd"])
 @pytest.mark.parametrize("tail", [True, False])
-def test_a_record_gives_what_the_live_teacher_gives(divergence: DivergenceName, tail: bool) -> None:
+def test_recorded_and_live_teacher_give_equal_values(
+    divergence: DivergenceName, tail: bool
+) -> None:
     student, teacher = draw(2, 3, 20).requires_grad_(), draw(2, 3, 20, seed=1)
-    found = []
+    actual = []
     for signal in (teacher, record(teacher, 4)):
         loss = top_k_loss(student, signal, 4, divergence, tail=tail)
-        found.append((loss, torch.autograd.grad(loss, student)[0]))
-    torch.testing.assert_close(found[1], found[0])
+        actual.append((loss, torch.autograd.grad(loss, student)[0]))
+    torch.testing.assert_close(actual[1], actual[0])
     logits, batch = {"logits": student}, {"valid": torch.ones(2, 3)}
     live, recorded = TopK(4, divergence, tail=tail), TopK(9, divergence, tail=tail)
     live.resolve({"logits"}, {"logits"})
@@ -48,15 +50,15 @@ def test_a_record_gives_what_the_live_teacher_gives(divergence: DivergenceName, 
     )
 
 
-def test_a_coarser_distribution_has_no_larger_divergence_and_all_classes_have_the_whole() -> None:
+def test_the_divergence_grows_with_k_up_to_that_of_all_classes() -> None:
     student, teacher = draw(5, 50), draw(5, 50, seed=1)
     values = [top_k_loss(student, teacher, k) for k in (1, 4, 16, 49, 50, 64)]
     assert all(one < other + 1e-12 for one, other in itertools.pairwise(values))
     torch.testing.assert_close(values[-2:], [forward_kl_loss(student, teacher)] * 2)
 
 
-def test_the_tail_makes_it_a_divergence_where_the_truncated_sum_is_none() -> None:
-    """At a match the sum over K alone still pulls, and its minimum is below 0: it wants the tail's mass inside K."""
+def test_with_a_tail_it_is_a_divergence_unlike_the_truncated_sum() -> None:
+    """At a match the truncated sum has a gradient, and its minimum is below 0."""
     student = draw(4, 30).requires_grad_()
     loss = top_k_loss(student, student.detach(), 4)
     assert abs(float(loss.detach())) < 1e-12
@@ -70,7 +72,7 @@ def test_the_tail_makes_it_a_divergence_where_the_truncated_sum_is_none() -> Non
     assert top_k_loss(moved, student.detach(), 4) > 0
 
 
-def test_without_the_tail_its_probability_is_free() -> None:
+def test_without_a_tail_the_probability_of_the_tail_is_unconstrained() -> None:
     student = draw(4, 30)
     ids = student.topk(4).indices
     other = (student + 2).scatter(-1, ids, student.gather(-1, ids))
@@ -78,8 +80,8 @@ def test_without_the_tail_its_probability_is_free() -> None:
     assert top_k_loss(other, student, 4) > 1e-3
 
 
-def test_a_tail_of_less_than_float32_can_subtract_keeps_its_gradient() -> None:
-    """1 - the sum of the others is 0 here, or rounding; the tail is the log-sum-exp over the other classes."""
+def test_a_tail_below_float32_resolution_keeps_its_gradient() -> None:
+    """The tail is a log-sum-exp over its classes; 1 - sum(top) is 0 or a rounding error."""
     teacher = torch.tensor([[30.0, 28, 0, -1, 1]])
     student = torch.tensor([[30.0, 28, 6, -1, 1]]).requires_grad_()
     log_p = teacher.double().log_softmax(-1)
@@ -89,30 +91,30 @@ def test_a_tail_of_less_than_float32_can_subtract_keeps_its_gradient() -> None:
         torch.stack([*x.softmax(-1)[0, :2], x.softmax(-1)[0, 2:].sum()])
         for x in (teacher.double(), student.detach().double())
     )
-    wanted = (q * (q / p).log()).sum()
-    assert abs(loss.detach() - wanted) < 1e-6  # float32 rounding of numbers near 1
-    slope = q[2] * ((q[2] / p[2]).log() - wanted)
+    expected = (q * (q / p).log()).sum()
+    assert abs(loss.detach() - expected) < 1e-6  # float32 rounding of numbers near 1
+    slope = q[2] * ((q[2] / p[2]).log() - expected)
     assert float(torch.autograd.grad(loss, student)[0][0, 2]) == pytest.approx(
         float(slope), rel=0.02
     )
 
 
-def test_the_logarithms_are_of_all_classes_not_of_the_top_alone() -> None:
+def test_probabilities_are_normalised_over_all_classes() -> None:
     student, teacher = draw(1, 6), draw(1, 6, seed=1)
     p, q = teacher.softmax(-1)[0].tolist(), student.softmax(-1)[0].tolist()
     best = sorted(range(6), key=lambda v: -p[v])[:2]
-    inside, mine = sum(p[v] for v in best), sum(q[v] for v in best)
-    wanted = sum(p[v] * math.log(p[v] / q[v]) for v in best) + (1 - inside) * math.log(
-        (1 - inside) / (1 - mine)
+    inside, student_inside = sum(p[v] for v in best), sum(q[v] for v in best)
+    expected = sum(p[v] * math.log(p[v] / q[v]) for v in best) + (1 - inside) * math.log(
+        (1 - inside) / (1 - student_inside)
     )
-    assert float(top_k_loss(student, teacher, 2)) == pytest.approx(wanted)
+    assert float(top_k_loss(student, teacher, 2)) == pytest.approx(expected)
 
 
-def test_reverse_kl_does_not_collapse_as_the_truncated_one_does() -> None:
-    """Steps down the reverse KL with a tail bring the student to the teacher's mass inside K; without one the sum shrinks the student's own mass."""
+def test_reverse_kl_with_a_tail_does_not_collapse() -> None:
+    """With a tail the student reaches the teacher's mass inside K; without it, the mass shrinks."""
     teacher = draw(1, 12, seed=1) / 3
     ids = teacher.topk(3).indices
-    wanted = teacher.softmax(-1).gather(-1, ids).sum()
+    expected = teacher.softmax(-1).gather(-1, ids).sum()
     for kind in ("tail", "truncated"):
         student = torch.zeros(1, 12, dtype=torch.float64, requires_grad=True)
         optimizer = torch.optim.Adam([student], 0.3)
@@ -127,10 +129,12 @@ def test_reverse_kl_does_not_collapse_as_the_truncated_one_does() -> None:
             loss.backward()
             optimizer.step()
         inside = student.detach().softmax(-1).gather(-1, ids).sum()
-        assert (abs(inside - wanted) < 0.01) == (kind == "tail"), f"{kind}: {inside} of {wanted}"
+        assert (abs(inside - expected) < 0.01) == (kind == "tail"), (
+            f"{kind}: {inside} of {expected}"
+        )
 
 
-def test_the_union_of_both_sides_counts_a_class_once() -> None:
+def test_support_both_counts_a_class_once() -> None:
     student, teacher = draw(1, 8), draw(1, 8, seed=1)
     ids = sorted({*student.topk(3).indices[0].tolist(), *teacher.topk(3).indices[0].tolist()})
     assert len(ids) < 6
@@ -144,7 +148,7 @@ def test_the_union_of_both_sides_counts_a_class_once() -> None:
     )
 
 
-def test_what_a_record_cannot_answer_is_refused() -> None:
+def test_options_that_a_record_does_not_support_raise() -> None:
     student, top = draw(2, 20), record(draw(2, 20, seed=1), 4)
     with pytest.raises(
         ValueError, match=r"temperature 2\.0 of a recorded top: how its tail would be"
@@ -157,18 +161,19 @@ def test_what_a_record_cannot_answer_is_refused() -> None:
 
 
 def test_a_projection_of_the_student_and_a_record() -> None:
-    """What a recorded teacher is for: no logits of either side."""
+    """With a recorded teacher, no side needs logits."""
     hidden, weight = draw(5, 4).requires_grad_(), draw(20, 4, seed=2).requires_grad_()
     top = record(draw(5, 20, seed=1), 4)
-    found = top_k_loss(Projection(hidden, weight), top)
-    wanted = top_k_loss(hidden @ weight.T, top)
-    torch.testing.assert_close(found, wanted)
+    actual = top_k_loss(Projection(hidden, weight), top)
+    expected = top_k_loss(hidden @ weight.T, top)
+    torch.testing.assert_close(actual, expected)
     torch.testing.assert_close(
-        torch.autograd.grad(found, (hidden, weight)), torch.autograd.grad(wanted, (hidden, weight))
+        torch.autograd.grad(actual, (hidden, weight)),
+        torch.autograd.grad(expected, (hidden, weight)),
     )
 
 
-def test_a_ranking_asks_for_order_not_for_probability() -> None:
+def test_the_ranking_loss_depends_on_order_only() -> None:
     teacher = draw(3, 10, seed=1)
     right, wrong = 5 * teacher, -teacher
     for kind in ("logistic", "hinge"):
@@ -181,6 +186,6 @@ def test_a_ranking_asks_for_order_not_for_probability() -> None:
     assert reverse_kl_loss(right, teacher) > 0.1
 
 
-def test_classes_of_one_probability_are_no_pair() -> None:
+def test_classes_with_equal_probability_form_no_pair() -> None:
     even = torch.zeros(2, 6, dtype=torch.float64)
     assert top_k_ranking_loss(draw(2, 6), even, 3) == 0

@@ -31,14 +31,14 @@ def test_equals_the_formula(gamma: float, weighted: bool) -> None:
             sum(a * np.log(a / b) for a, b in zip(p, q, strict=True))
             * (powered.sum() if weighted else 1)
         )
-    wanted = torch.tensor(expected, dtype=torch.float64)
-    torch.testing.assert_close(ttm_loss(student, teacher, gamma, weighted, "none"), wanted)
+    expected_values = torch.tensor(expected, dtype=torch.float64)
+    torch.testing.assert_close(ttm_loss(student, teacher, gamma, weighted, "none"), expected_values)
     torch.testing.assert_close(
-        TTM(gamma, weighted)({"logits": student}, {"logits": teacher}, {}), wanted
+        TTM(gamma, weighted)({"logits": student}, {"logits": teacher}, {}), expected_values
     )
 
 
-def test_a_power_of_one_is_kd_and_weighs_nothing() -> None:
+def test_a_power_of_one_equals_kd_with_weight_one() -> None:
     student, teacher = pair()
     torch.testing.assert_close(ttm_loss(student, teacher, 1.0), kd_loss(student, teacher, 1.0))
     torch.testing.assert_close(
@@ -46,7 +46,7 @@ def test_a_power_of_one_is_kd_and_weighs_nothing() -> None:
     )
 
 
-def test_a_power_is_a_temperature_of_the_teacher_alone() -> None:
+def test_a_power_is_a_temperature_of_the_teacher_only() -> None:
     student, teacher = pair()
     torch.testing.assert_close(
         ttm_loss(student, teacher, 0.25), kd_loss(4 * student, teacher, 4.0, scale=False)
@@ -56,7 +56,7 @@ def test_a_power_is_a_temperature_of_the_teacher_alone() -> None:
     )
 
 
-def test_one_class_is_refused() -> None:
+def test_one_class_raises() -> None:
     with pytest.raises(ValueError, match="defined for 2 or more"):
         ttm_loss(torch.zeros(3, 1), torch.zeros(3, 1))
 

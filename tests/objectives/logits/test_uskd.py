@@ -44,7 +44,7 @@ def reference(
     mu: float,
     form: str,
 ) -> float:
-    """``target`` (N, C), its classes by falling share."""
+    """Loss for shares ``target`` (N, C), with the classes sorted by decreasing share."""
     strong_rows, weak_rows = (
         [softmax(row) for row in student.numpy()],
         [softmax(row) for row in weak.numpy()],
@@ -52,11 +52,11 @@ def reference(
     classes = [[c for c in np.argsort(-row, kind="stable") if row[c] > 0] for row in target]
     total = 0.0
     for n, (s, w, own) in enumerate(zip(strong_rows, weak_rows, classes, strict=True)):
-        for place, c in enumerate(own):
+        for rank, c in enumerate(own):
             centre = np.mean(
                 [
-                    other[theirs[place]] ** 2
-                    for other, theirs in zip(strong_rows, classes, strict=True)
+                    other[other_classes[rank]] ** 2
+                    for other, other_classes in zip(strong_rows, classes, strict=True)
                 ]
             )
             total -= alpha * (s[c] ** 2 + target[n][c] - centre) * np.log(s[c])
@@ -86,14 +86,14 @@ def test_equals_the_formula(mixed: bool, alpha: float, beta: float, mu: float, f
     torch.testing.assert_close(loss, torch.tensor(expected, dtype=torch.float64))
 
 
-def test_a_label_that_is_all_one_class_is_that_class() -> None:
+def test_a_one_hot_label_equals_a_class_index() -> None:
     student, weak = pair()
     torch.testing.assert_close(
         uskd_loss(student, weak, torch.eye(6)[HARD]), uskd_loss(student, weak, HARD)
     )
 
 
-def test_made_up_labels_are_constants() -> None:
+def test_generated_labels_are_constants() -> None:
     student, weak = pair()
     weak.requires_grad_()
     (gradient,) = torch.autograd.grad(
@@ -111,7 +111,7 @@ def test_made_up_labels_are_constants() -> None:
         assert (shares[is_label] == 0).all()
 
 
-def test_two_classes_that_are_both_the_label_have_no_others() -> None:
+def test_a_label_with_both_of_two_classes_is_finite() -> None:
     student = torch.randn(3, 2, requires_grad=True)
     loss = uskd_loss(student, torch.zeros(3, 2), torch.tensor([[0.5, 0.5], [0.3, 0.7], [1.0, 0.0]]))
     assert torch.autograd.grad(loss, student)[0].isfinite().all()
@@ -140,12 +140,12 @@ def test_the_weak_classifier_reads_an_earlier_stage_or_the_embedding(role: str) 
     assert objective.classifier.weight.grad.abs().sum() > 0  # type: ignore[union-attr]
 
 
-def test_wrong_arguments_are_told() -> None:
-    with pytest.raises(ValueError, match="no stage -3; it gives 2"):
+def test_wrong_arguments_raise() -> None:
+    with pytest.raises(ValueError, match=r"no stage -3\. Expected an index into 2 stages"):
         Objectives({"it": USKD(stage=-3)}).build(
             {"logits": torch.zeros(2, 3), "features": (torch.zeros(2, 3, 2, 2),) * 2}, {}
         )
-    with pytest.raises(ValueError, match="form is 'code' or 'paper'"):
+    with pytest.raises(ValueError, match=r"form: unknown value\. Expected code or paper"):
         USKD(form="papers")  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""WKD of logits: Sinkhorn in plain loops, the exact transport it tends to, and what its costs remember."""
+"""WKD for logits: Sinkhorn in plain loops, the exact transport as its limit, and stored costs."""
 
 from __future__ import annotations
 
@@ -27,11 +27,15 @@ def softmax(row: np.ndarray) -> np.ndarray:
 
 
 def plan(
-    source: np.ndarray, goal: np.ndarray, cost: np.ndarray, regularization: float, iterations: int
+    source: np.ndarray,
+    destination: np.ndarray,
+    cost: np.ndarray,
+    regularization: float,
+    iterations: int,
 ) -> np.ndarray:
     kernel, rows = np.exp(-cost / regularization), np.ones(len(source)) / len(source)
     for _ in range(iterations):
-        columns = goal / (kernel.T @ rows)
+        columns = destination / (kernel.T @ rows)
         rows = source / (kernel @ columns)
     return rows[:, None] * kernel * columns[None]
 
@@ -64,7 +68,7 @@ def test_equals_the_formula(
 
 
 def test_tends_to_the_exact_transport() -> None:
-    """On a line the cheapest plan is the area between the two cumulated distributions."""
+    """On a line, the optimal cost is the area between the two cumulative distributions."""
     position = torch.arange(6, dtype=torch.float64) / 10
     cost = (position[:, None] - position).abs()
     generator = torch.Generator().manual_seed(1)
@@ -77,19 +81,21 @@ def test_tends_to_the_exact_transport() -> None:
     )
 
 
-def test_moving_to_a_class_that_is_alike_costs_less() -> None:
+def test_transport_to_a_similar_class_costs_less() -> None:
     cost = torch.tensor([[0.0, 0.1, 0.6], [0.1, 0.0, 0.6], [0.6, 0.6, 0.0]])
-    sure = torch.tensor([[9.0, 0.0, 0.0], [0.0, 9.0, 0.0], [0.0, 0.0, 9.0]]).log_softmax(-1)
-    same, near, far = (float(sinkhorn_cost(sure[:1], sure[n : n + 1], cost)) for n in range(3))
+    confident = torch.tensor([[9.0, 0.0, 0.0], [0.0, 9.0, 0.0], [0.0, 0.0, 9.0]]).log_softmax(-1)
+    same, near, far = (
+        float(transport(confident[:1], confident[n : n + 1], cost)) for n in range(3)
+    )
     assert same < near < far
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_sure_logits_are_finite(dtype: torch.dtype) -> None:
+def test_confident_logits_have_finite_loss_and_gradient(dtype: torch.dtype) -> None:
     cost = 1 - torch.eye(4)
-    sure = torch.full((4, 4), -1e4, dtype=dtype).fill_diagonal_(1e4)
-    for teacher in (sure, sure.roll(1, 0), -sure, torch.zeros_like(sure)):
-        leaf = sure.clone().requires_grad_()
+    confident = torch.full((4, 4), -1e4, dtype=dtype).fill_diagonal_(1e4)
+    for teacher in (confident, confident.roll(1, 0), -confident, torch.zeros_like(confident)):
+        leaf = confident.clone().requires_grad_()
         values = wkd_logit_loss(
             leaf, teacher, torch.tensor([1, 2, 3, 3]), cost, regularization=0.02, reduction="none"
         )
@@ -97,16 +103,16 @@ def test_sure_logits_are_finite(dtype: torch.dtype) -> None:
         assert torch.autograd.grad(values.sum(), leaf)[0].isfinite().all()
 
 
-def test_costs_are_one_minus_the_alignment_of_kernels() -> None:
+def test_costs_equal_the_formula_with_kernel_alignment() -> None:
     rows = torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    known = torch.tensor([[True] * 4, [True] * 4, [True, False, False, False]])
+    valid = torch.tensor([[True] * 4, [True] * 4, [True, False, False, False]])
     centred = [x - x.mean(0) for x in rows[:2].numpy()]
     cross, first, second = (
         np.linalg.norm(a.T @ b)
         for a, b in ((centred[1], centred[0]), (centred[0],) * 2, (centred[1],) * 2)
     )
     expected = 1 - np.exp(-2 * (1 - cross**2 / (first * second)))
-    cost = class_costs(rows, known, 2.0)
+    cost = class_costs(rows, valid, 2.0)
     torch.testing.assert_close(cost[0, 1], torch.tensor(expected))
     torch.testing.assert_close(cost[2], torch.tensor([1 - np.exp(-2), 1 - np.exp(-2), 0.0]))
 
@@ -130,7 +136,7 @@ def test_costs_follow_the_labelled_samples() -> None:
     )
     update = objectives(student, teacher, {"image": torch.zeros(9, 1), "label": label})
     objectives.after_step(update.keep)
-    assert objective.cost[0, 1] < 1e-6  # the same rows but for their length
+    assert objective.cost[0, 1] < 1e-6  # equal rows up to their length
     assert 0.01 < objective.cost[0, 2] < apart
 
 
@@ -143,11 +149,11 @@ def test_items_without_a_label_do_not_count() -> None:
     )
 
 
-def test_wrong_arguments_are_told() -> None:
+def test_wrong_arguments_raise() -> None:
     student, teacher, target, cost = case()
     with pytest.raises(
         ValueError,
-        match=r"cost has the shape \(4, 4\); expected one cost for each pair of 5 classes",
+        match=r"cost.*Expected shape \(5, 5\), got \(4, 4\)",
     ):
         wkd_logit_loss(student, teacher, target, cost[:4, :4])
 

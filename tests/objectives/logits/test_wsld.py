@@ -1,4 +1,4 @@
-"""WSLD against a plain loop, and what its weights do."""
+"""WSLD against a plain loop, and properties of its weights."""
 
 from __future__ import annotations
 
@@ -35,14 +35,17 @@ def test_equals_the_formula(temperature: float) -> None:
             * temperature**2
             * sum(a * np.log(a / b) for a, b in zip(p, q, strict=True))
         )
-    wanted = torch.tensor(expected, dtype=torch.float64)
-    torch.testing.assert_close(wsld_loss(student, teacher, target, temperature, "none"), wanted)
+    expected_values = torch.tensor(expected, dtype=torch.float64)
     torch.testing.assert_close(
-        WSLD(temperature)({"logits": student}, {"logits": teacher}, {"label": target}), wanted
+        wsld_loss(student, teacher, target, temperature, "none"), expected_values
+    )
+    torch.testing.assert_close(
+        WSLD(temperature)({"logits": student}, {"logits": teacher}, {"label": target}),
+        expected_values,
     )
 
 
-def test_the_weights_have_no_gradient_and_no_influence_but_their_size() -> None:
+def test_the_weights_have_no_gradient() -> None:
     student, teacher, target = case()
     student.requires_grad_()
     (ours,) = torch.autograd.grad(wsld_loss(student, teacher, target), student)
@@ -50,7 +53,7 @@ def test_the_weights_have_no_gradient_and_no_influence_but_their_size() -> None:
     torch.testing.assert_close(ours, plain * wsld_weights(student, teacher, target)[:, None])
 
 
-def test_a_student_that_is_surer_of_the_label_than_the_teacher_is_left_alone() -> None:
+def test_a_student_with_more_label_confidence_than_the_teacher_has_weight_zero() -> None:
     sure, unsure, target = (
         torch.tensor([[20.0, 0.0, 0.0]]),
         torch.tensor([[0.0, 1.0, 0.0]]),

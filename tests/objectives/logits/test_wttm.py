@@ -8,7 +8,7 @@ from instil.objectives.logits.ttm import TTM, ttm_loss
 from instil.objectives.logits.wttm import WTTM
 
 
-def test_is_the_weighted_form_of_ttm() -> None:
+def test_equals_the_weighted_form_of_ttm() -> None:
     generator = torch.Generator().manual_seed(0)
     student, teacher = (torch.randn(4, 6, generator=generator) for _ in range(2))
     values = WTTM(0.3)({"logits": student}, {"logits": teacher}, {})
@@ -18,7 +18,7 @@ def test_is_the_weighted_form_of_ttm() -> None:
     assert (values > TTM(0.3)({"logits": student}, {"logits": teacher}, {})).all()
 
 
-def test_counts_an_item_more_the_less_sure_the_teacher_is() -> None:
+def test_items_with_an_uncertain_teacher_have_more_weight() -> None:
     student = torch.zeros(2, 4)
     teacher = torch.tensor([[50.0, 0.0, 0.0, 0.0], [0.1, 0.0, 0.0, 0.0]])
     ratio = WTTM(0.5)({"logits": student}, {"logits": teacher}, {}) / TTM(0.5)(

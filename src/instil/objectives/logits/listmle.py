@@ -1,4 +1,4 @@
-"""Rank the classes as the teacher does: its order is made the likeliest under the student."""
+"""Listwise ranking loss: maximise the student's likelihood of the teacher's class ranking."""
 
 from __future__ import annotations
 
@@ -10,21 +10,39 @@ from instil.functional.plackett_luce import choice_nll
 from instil.objectives.bases.logit_objective import LogitObjective
 
 
-def listmle_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> Tensor:
-    """Minus log-probability, under the student, of the classes in descending order of the teacher (Xia et al. 2008).
+def listmle_loss(student_logits: Tensor, teacher_logits: Tensor, reduction: str = "mean") -> Tensor:
+    """ListMLE loss (Xia et al. 2008).
 
-    Logits (..., C) give (...) for reduction ``none``. Of equal teacher logits the lower class comes first.
-    Raises ValueError for one class and where the shapes differ.
+    Negative log-likelihood, under the student's Plackett-Luce model, of the classes sorted by
+    decreasing teacher logit. Classes with equal teacher logits are sorted by index.
+
+    Args:
+        student_logits: (..., C).
+        teacher_logits: (..., C).
+        reduction: ``"mean"`` or ``"none"`` (one value per item).
+
+    Returns:
+        Scalar, or (...) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes differ or there is only one class.
+
+    Example:
+        >>> import torch
+        >>> listmle_loss(torch.zeros(2, 3), torch.eye(3)[:2])
+        tensor(1.7918)
     """
-    require_same_logits(student, teacher, classes=2)
-    order = teacher.argsort(dim=-1, descending=True, stable=True)
-    return apply_reduction(choice_nll(student.gather(-1, order)).sum(-1), reduction)
+    require_same_logits(student_logits, teacher_logits, classes=2)
+    # A stable sort keeps the result deterministic for ties.
+    order = teacher_logits.argsort(dim=-1, descending=True, stable=True)
+    return reduced(choice_surprise(student_logits.gather(-1, order)).sum(-1), reduction)
 
 
 class ListMLE(LogitObjective):
-    """The student ranks all classes as the teacher does, whatever the teacher's confidence; logits (..., C).
+    """Ranking loss that matches the order of the teacher's classes and ignores its confidence.
 
-    At a match the loss is the surprise of the student's own order, zero only where it is sure of it.
+    When the logits match, the loss is the negative log-likelihood of the student's own ranking. It
+    approaches zero only as the gaps between the logits grow.
     """
 
     card = Card(
@@ -35,14 +53,19 @@ class ListMLE(LogitObjective):
         source="logits",
         labels=("single",),
         zero_at_match=False,
-        deviations="A loss for documents of a query; here the classes of an item are ranked, by the teacher.",
-        equation=r"\sum_{k=1}^{C} \Big( \log \sum_{l \ge k} e^{z^s_{\pi_l}} - z^s_{\pi_k} \Big), \quad z^t_{\pi_1} \ge \dots \ge z^t_{\pi_C}",
-        use="To transfer the order of the classes alone, where the teacher's confidence means little: another loss, an uncalibrated net, logits "
-        "of another scale. No labels and no temperature; the cost is a sort of the classes.",
-        pitfalls="The order of the last, meaningless classes counts as much as that of the first; pld weighs each place by the teacher's "
-        "confidence. The sum grows as log C! (364 at equal logits of 100 classes), so the weight must be small, and it pushes the student's "
-        "logits apart without end.",
+        deviations="The paper ranks documents for a query. This loss ranks the classes of an "
+        "item by the teacher's logits.",
+        equation=r"\sum_{k=1}^{C} \Big( \log \sum_{l \ge k} e^{z^s_{\pi_l}} - z^s_{\pi_k} "
+        r"\Big), \quad z^t_{\pi_1} \ge \dots \ge z^t_{\pi_C}",
+        use="To transfer only the order of the classes, when the teacher's confidence carries "
+        "little information. Examples are a teacher trained with another loss, an uncalibrated "
+        "teacher, or logits on another scale. It needs no labels and no temperature. The cost "
+        "is one sort of the classes.",
+        pitfalls="The order of the last, meaningless classes counts as much as the order of the "
+        "first ones; pld weights each rank by the teacher's confidence. The sum grows like log "
+        "C! (364 for equal logits of 100 classes), so use a small weight. The gaps between the "
+        "student's logits grow without bound.",
     )
 
-    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        return listmle_loss(student, teacher, "none")
+    def loss(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
+        return listmle_loss(student_logits, teacher_logits, "none")

@@ -1,4 +1,4 @@
-"""Localisation distillation: where the teacher sees each edge of a box, and how sure it is."""
+"""Localisation distillation: KL divergence between the distributions of box edge positions."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar
 
 from annotated_types import Ge
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Objective, Outputs, Positive
 from instil.functional.divergences import softened_kl
@@ -13,34 +14,53 @@ from instil.functional.logits import apply_reduction, require_same_logits
 
 
 def localisation_distillation_loss(
-    student: Tensor,
-    teacher: Tensor,
+    student_logits: Tensor,
+    teacher_logits: Tensor,
     edges: int = 4,
     temperature: float = 10.0,
     reduction: str = "mean",
 ) -> Tensor:
-    """T² KL(teacher || student) of the softmax over each edge's bins at temperature T, summed over the edges (Zheng et al. 2022).
+    """Localisation distillation loss (Zheng et al. 2022).
 
-    Logits (..., edges * bins), the bins of an edge side by side, give (...) for reduction ``none``.
-    Raises ValueError where the shapes differ, where the edges do not share the logits evenly, and for fewer than two bins.
+    ``temperature ** 2`` times the KL divergence from the teacher's to the student's softmax over
+    the bins of each edge, summed over the edges.
+
+    Args:
+        student_logits: (..., edges * bins); the bins of one edge are adjacent.
+        teacher_logits: (..., edges * bins).
+        edges: number of edge distributions per item, >= 1.
+        temperature: softmax temperature, > 0.
+        reduction: ``"mean"`` or ``"none"`` (one value per item).
+
+    Returns:
+        Scalar, or (...) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes differ, or the last dimension is not ``edges`` times an equal
+            number of bins, at least two.
+
+    Example:
+        >>> import torch
+        >>> localisation_distillation_loss(torch.zeros(1, 8), torch.eye(8)[:1], temperature=1.0)
+        tensor(0.1109)
     """
-    require_same_logits(student, teacher)
-    if student.shape[-1] % edges or student.shape[-1] < 2 * edges:
+    require_same_logits(student_logits, teacher_logits)
+    size = student_logits.shape[-1]
+    if size % edges or size < 2 * edges:
         raise ValueError(
-            f"{student.shape[-1]} logits are not {edges} edges of two or more bins each; they have shape (..., edges * bins)"
+            f"student_logits: {size} logits cannot be split into {edges} edges. Expected shape "
+            f"(..., edges * bins) with 2 bins or more, got {tuple(student_logits.shape)}."
         )
-    shape = (*student.shape[:-1], edges, student.shape[-1] // edges)
-    values = softened_kl(student.reshape(shape), teacher.reshape(shape), temperature)
-    return apply_reduction(values.sum(-1) * temperature**2, reduction)
+    shape = (*student_logits.shape[:-1], edges, size // edges)
+    values = softened_kl(student_logits.reshape(shape), teacher_logits.reshape(shape), temperature)
+    return reduced(values.sum(-1) * temperature**2, reduction)
 
 
 class LocalisationDistillation(Objective):
-    """Each edge of a box is a distribution over discrete distances, and the student's follows the teacher's; ``box_logits`` (..., 4 * bins).
+    """KL divergence between box edge distributions; reads ``box_logits`` (..., 4 * bins).
 
-    ``edges``: how many distributions an item has.
-    ``temperature``: divides the logits.
-
-    Items are locations; ``valid`` says at which of them to learn (the paper: where there is an object, and near one).
+    Items are locations. ``valid`` in the batch selects the locations to learn from; the paper uses
+    those on or near an object.
     """
 
     card = Card(
@@ -50,24 +70,36 @@ class LocalisationDistillation(Objective):
         2022,
         source="logits",
         tasks=("detection",),
-        deviations="The authors' code divides by the number of bins and of edges too. The region in which to learn is the batch's.",
-        equation=r"T^2 \sum_{e=1}^{4} \mathrm{KL}(p^t_{T,e} \Vert p^s_{T,e}), \quad p_{T,e} = \mathrm{softmax}(z_e / T) \text{ over the bins of "
-        r"edge } e",
-        use="For detectors whose box edges are distributions over bins (GFL and those built on it): it transfers where an edge may lie and how "
-        "sure the teacher is, which a loss on corner coordinates cannot. No parameters, no labels.",
-        pitfalls="Both detectors need the same bins, range and locations. Mark with valid the locations at or near an object: elsewhere the "
-        "teacher's distributions mean nothing. The authors' weight of 0.25 at T = 10 goes with a mean over 17 bins and 4 edges and is about "
-        "0.0037 here.",
+        deviations="The authors' code also divides by the number of bins and of edges. The "
+        "batch defines the region to learn from.",
+        equation=r"T^2 \sum_{e=1}^{4} \mathrm{KL}(p^t_{T,e} \Vert p^s_{T,e}), \quad p_{T,e} = "
+        r"\mathrm{softmax}(z_e / T) \text{ over the bins of edge } e",
+        use="For detectors whose box edges are distributions over bins (GFL and its "
+        "descendants). It transfers the possible positions of an edge and the teacher's "
+        "uncertainty, which a loss on corner coordinates cannot. It has no parameters and needs "
+        "no labels.",
+        pitfalls="Both detectors need the same bins, range and locations. Mark the locations on "
+        "or near an object with valid, because the teacher's distributions carry no information "
+        "elsewhere. The authors' weight of 0.25 at T = 10 belongs to a mean over 17 bins and 4 "
+        "edges; it corresponds to about 0.0037 here.",
     )
     needs: ClassVar = {
         "student": (("box_logits", "logits"),),
         "teacher": (("box_logits", "logits"),),
     }
 
-    def __init__(self, edges: Annotated[int, Ge(1)] = 4, temperature: Positive = 10.0):
+    def __init__(
+        self,
+        edges: Annotated[int, Ge(1), Doc("number of edge distributions per item")] = 4,
+        temperature: Annotated[Positive, Doc("softmax temperature")] = 10.0,
+    ):
         super().__init__()
-        self.edges, self.temperature = edges, temperature
+        self.edges = edges
+        self.temperature = temperature
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine, theirs = student[self.reads["student"][0]], teacher[self.reads["teacher"][0]]
-        return localisation_distillation_loss(mine, theirs, self.edges, self.temperature, "none")
+    def forward(self, student_outputs: Outputs, teacher_outputs: Outputs, batch: Batch) -> Tensor:
+        student_logits = student_outputs[self.reads["student"][0]]
+        teacher_logits = teacher_outputs[self.reads["teacher"][0]]
+        return localisation_distillation_loss(
+            student_logits, teacher_logits, self.edges, self.temperature, "none"
+        )

@@ -1,4 +1,4 @@
-"""Regress the teacher's logits by the size of the differences."""
+"""Mean absolute error between the logits of student and teacher."""
 
 from __future__ import annotations
 
@@ -9,17 +9,36 @@ from instil.functional.logits import apply_reduction, require_same_logits
 from instil.objectives.bases.logit_objective import LogitObjective
 
 
-def logit_mae_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> Tensor:
-    """Mean over the classes of the absolute difference of logits (Fang et al. 2019, the student's loss of the imitation stage).
+def logit_mae_loss(
+    student_logits: Tensor, teacher_logits: Tensor, reduction: str = "mean"
+) -> Tensor:
+    """Mean absolute error of logits (Fang et al. 2019, student loss of the imitation stage).
 
-    Logits (..., C) give (...) for reduction ``none``. Raises ValueError where the shapes differ.
+    Args:
+        student_logits: (..., C).
+        teacher_logits: (..., C).
+        reduction: ``"mean"`` or ``"none"`` (one value per item, the mean over its classes).
+
+    Returns:
+        Scalar, or (...) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> logit_mae_loss(torch.zeros(2, 3), torch.eye(3)[:2])
+        tensor(0.3333)
     """
-    require_same_logits(student, teacher)
-    return apply_reduction((full(student) - full(teacher)).abs().mean(-1), reduction)
+    require_same_logits(student_logits, teacher_logits)
+    return reduced((full(student_logits) - full(teacher_logits)).abs().mean(-1), reduction)
 
 
 class LogitMAE(LogitObjective):
-    """The student's logits (..., C) regress the teacher's: no softmax, no temperature, and gradients of one size."""
+    """Mean absolute error between logits (..., C), without softmax or temperature.
+
+    The gradient has the same size for every non-zero difference.
+    """
 
     card = Card(
         "Data-free adversarial distillation",
@@ -31,11 +50,13 @@ class LogitMAE(LogitObjective):
         tasks=("classification", "regression"),
         labels=("single", "multi", "binary", "real"),
         equation=r"\frac{1}{C} \sum_{c=1}^{C} \lvert z^s_c - z^t_c \rvert",
-        use="With the scheme dfad, where images are sought on which both nets differ: the gradient does not fade when they nearly agree. Elsewhere "
-        "where a few images with large differences would rule the squares of logit_mse.",
-        pitfalls="The gradient is as large beside the match as far from it, so that the learning rate must fall at the end. The level of the logits "
-        "is matched too, which a softmax never reads, and unlikely classes count as much as likely ones.",
+        use="With the scheme dfad, which searches for images on which both networks differ: the "
+        "gradient does not fade when they nearly agree. Also for data where a few images with "
+        "large differences would dominate the squares of logit_mse.",
+        pitfalls="The gradient is as large near a match as far from it, so the learning rate "
+        "must decay at the end. The loss also matches the mean of the logits, which a softmax "
+        "ignores. Unlikely classes count as much as likely ones.",
     )
 
-    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        return logit_mae_loss(student, teacher, "none")
+    def loss(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
+        return logit_mae_loss(student_logits, teacher_logits, "none")

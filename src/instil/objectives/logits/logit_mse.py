@@ -1,9 +1,12 @@
-"""Regress the teacher's logits."""
+"""Mean squared error between the logits of student and teacher."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, full
 from instil.functional.logits import apply_reduction, require_same_logits
@@ -11,25 +14,35 @@ from instil.objectives.bases.logit_objective import LogitObjective
 
 
 def logit_mse_loss(
-    student: Tensor, teacher: Tensor, smooth: bool = False, reduction: str = "mean"
+    student_logits: Tensor, teacher_logits: Tensor, smooth: bool = False, reduction: str = "mean"
 ) -> Tensor:
-    """Mean over the classes of the squared difference of logits (Ba & Caruana 2014, Eq. 1, times 2/C); ``smooth``: of the smooth L1 difference.
+    """Mean squared error of logits (Ba & Caruana 2014, Eq. 1, times 2/C).
 
-    Logits (..., C) give (...) for reduction ``none``. Raises ValueError where the shapes differ.
+    Args:
+        student_logits: (..., C).
+        teacher_logits: (..., C).
+        smooth: use the smooth L1 error instead of the squared error.
+        reduction: ``"mean"`` or ``"none"`` (one value per item, the mean over its classes).
+
+    Returns:
+        Scalar, or (...) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> logit_mse_loss(torch.zeros(2, 3), 2 * torch.eye(3)[:2])
+        tensor(1.3333)
     """
-    require_same_logits(student, teacher)
+    require_same_logits(student_logits, teacher_logits)
     distance = F.smooth_l1_loss if smooth else F.mse_loss
-    return apply_reduction(
-        distance(full(student), full(teacher), reduction="none").sum(-1) / student.shape[-1],
-        reduction,
-    )
+    errors = distance(full(student_logits), full(teacher_logits), reduction="none")
+    return reduced(errors.sum(-1) / student_logits.shape[-1], reduction)
 
 
 class LogitMSE(LogitObjective):
-    """The student's logits (..., C) regress the teacher's: no softmax, no temperature.
-
-    ``smooth``: the smooth L1 difference instead of the squared one.
-    """
+    """Mean squared error between logits (..., C), without softmax or temperature."""
 
     card = Card(
         "Do Deep Nets Really Need to be Deep?",
@@ -40,17 +53,29 @@ class LogitMSE(LogitObjective):
         finite_logits=True,
         tasks=("classification", "regression"),
         labels=("single", "multi", "binary", "real"),
-        deviations="The paper's half sum over the classes is weight C/2 of this mean, which is what Kim et al. (IJCAI 2021) run.",
+        deviations="The paper's half sum over the classes is this mean with weight C/2, which "
+        "Kim et al. (IJCAI 2021) use.",
         equation=r"\frac{1}{C} \sum_{c=1}^{C} (z^s_c - z^t_c)^2",
-        use="Where the student can reach the teacher's logits and nothing is to be tuned but the weight: no temperature, no labels, and defined "
-        "for single-label, multi-label, binary and real outputs. Kim et al. (IJCAI 2021) report it above kd on CIFAR-100.",
-        pitfalls="The level of the logits is matched too, which a softmax never reads, and unlikely classes count as much as likely ones. Squares "
-        "of large logits rule the batch: smooth bounds the gradient, standardize takes level and scale off.",
+        use="When the student can reach the teacher's logits and only the weight should need "
+        "tuning. It has no temperature and needs no labels. It is defined for single-label, "
+        "multi-label, binary and real outputs. Kim et al. (IJCAI 2021) report better results "
+        "than with kd on CIFAR-100.",
+        pitfalls="The loss also matches the mean of the logits, which a softmax ignores. "
+        "Unlikely classes count as much as likely ones. Squares of large logits dominate the "
+        "batch: smooth bounds the gradient, and standardize removes mean and scale.",
     )
 
-    def __init__(self, smooth: bool = False, standardize: bool = False):
+    def __init__(
+        self,
+        smooth: Annotated[
+            bool, Doc("use the smooth L1 error instead of the squared error")
+        ] = False,
+        standardize: Annotated[
+            bool, Doc("standardize the logits of each side over the classes first")
+        ] = False,
+    ):
         super().__init__(standardize)
         self.smooth = smooth
 
-    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        return logit_mse_loss(student, teacher, self.smooth, "none")
+    def loss(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
+        return logit_mse_loss(student_logits, teacher_logits, self.smooth, "none")

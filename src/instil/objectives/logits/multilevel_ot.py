@@ -1,4 +1,4 @@
-"""Optimal transport between tokens ranked over a whole sequence, for teachers of any vocabulary."""
+"""Optimal transport between ranked tokens of a sequence, for teachers with any vocabulary."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 import torch
 from annotated_types import Ge
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, Outputs, Positive, full
 from instil.functional.divergences import expectation
@@ -14,8 +15,8 @@ from instil.functional.tokens.spans import require_same_positions
 from instil.objectives.bases.span_objective import SpanObjective
 
 DEVIATION_EPSILON = 1e-4
-APART = -1e4
-"""Logarithm of a transport that does not happen; its exponential is 0 in every precision."""
+NO_TRANSPORT = -1e4
+"""Log of a plan entry without transport; its exponential is 0 in every precision."""
 
 
 def unit_deviation(logits: Tensor) -> Tensor:
@@ -31,11 +32,11 @@ def unit_deviation(logits: Tensor) -> Tensor:
 
 
 def rank_by_sequence(log_probs: Tensor, counted: Tensor, size: int) -> Tensor:
-    """Log-probabilities of the likeliest tokens of each sequence, in one order for all positions.
+    """Log-probabilities of the top tokens of each sequence, in one order for all positions.
 
     Args:
         log_probs: (N, T, V).
-        counted: positions (N, T) that the ranks are taken over.
+        counted: positions (N, T) that determine the ranks.
         size: number of ranks, at most V.
 
     Returns:
@@ -47,50 +48,66 @@ def rank_by_sequence(log_probs: Tensor, counted: Tensor, size: int) -> Tensor:
 
 
 def sequence_transport(
-    student: Tensor, teacher: Tensor, counted: Tensor, epsilon: float, iterations: int
+    student_probs: Tensor,
+    teacher_probs: Tensor,
+    counted: Tensor,
+    epsilon: float,
+    iterations: int,
 ) -> Tensor:
-    """Cost of the Sinkhorn transport of each position of the student: (N, T).
+    """Cost of the Sinkhorn transport of each student position.
 
     Args:
-        student: ranked probabilities (N, T, K).
-        teacher: ranked probabilities (N, T, K).
-        counted: positions (N, T) that take part; the others are transported to themselves.
+        student_probs: ranked probabilities (N, T, K).
+        teacher_probs: ranked probabilities (N, T, K).
+        counted: positions (N, T) that take part; each other position is transported to itself.
         epsilon: entropic regularisation of the plan, > 0.
         iterations: number of row and column normalisations.
+
+    Returns:
+        (N, T).
     """
-    together = counted[:, :, None] & counted[:, None, :]
-    cost = torch.cdist(student, teacher, p=1.0).masked_fill(~together, 0.0)
-    itself = torch.eye(cost.shape[-1], dtype=torch.bool, device=cost.device)
-    log_plan = (-cost / epsilon).masked_fill(~together & ~itself, APART)
+    both_counted = counted[:, :, None] & counted[:, None, :]
+    cost = torch.cdist(student_probs, teacher_probs, p=1.0).masked_fill(~both_counted, 0.0)
+    diagonal = torch.eye(cost.shape[-1], dtype=torch.bool, device=cost.device)
+    log_plan = (-cost / epsilon).masked_fill(~both_counted & ~diagonal, NO_TRANSPORT)
     for _ in range(iterations):
         log_plan = log_plan.log_softmax(-1).log_softmax(-2)
     return (log_plan.exp() * cost).sum(-1)
 
 
 def multilevel_terms(
-    student: Tensor, teacher: Tensor, counted: Tensor, top_k: int, epsilon: float, iterations: int
+    log_student: Tensor,
+    log_teacher: Tensor,
+    counted: Tensor,
+    top_k: int,
+    epsilon: float,
+    iterations: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Absolute difference, logarithmic and Sinkhorn terms, each (N, T) or (N,).
+    """Absolute difference, cross-entropy and Sinkhorn terms of the loss.
 
     Args:
-        student: log-probabilities (N, T, V), or (N, V) for sequences of one token.
-        teacher: log-probabilities (N, T, V') or (N, V') of the same positions.
+        log_student: log-probabilities (N, T, V), or (N, V) for sequences of one token.
+        log_teacher: log-probabilities (N, T, V') or (N, V') of the same positions.
         counted: positions (N, T) or (N,) that count.
-        top_k: number of ranks; the smaller vocabulary where that has fewer tokens.
+        top_k: number of ranks, limited to the smaller vocabulary.
         epsilon: entropic regularisation of the transport plan.
         iterations: number of row and column normalisations.
+
+    Returns:
+        Three tensors (N, T) or (N,).
     """
-    if student.ndim == 2:
-        sides = student[:, None], teacher[:, None], counted[:, None]
-        of_one_token = multilevel_terms(*sides, top_k, epsilon, iterations)
-        return of_one_token[0][:, 0], of_one_token[1][:, 0], of_one_token[2][:, 0]
-    size = min(top_k, student.shape[-1], teacher.shape[-1])
-    log_student, log_teacher = (
-        rank_by_sequence(side, counted, size) for side in (student, teacher)
-    )
-    probs, target = log_student.exp(), log_teacher.exp()
-    transport = sequence_transport(probs, target, counted, epsilon, iterations)
-    return (probs - target).abs().sum(-1), -expectation(target, log_student), transport
+    if log_student.ndim == 2:
+        one_token = log_student[:, None], log_teacher[:, None], counted[:, None]
+        terms = multilevel_terms(*one_token, top_k, epsilon, iterations)
+        return terms[0][:, 0], terms[1][:, 0], terms[2][:, 0]
+    size = min(top_k, log_student.shape[-1], log_teacher.shape[-1])
+    ranked_student = rank_by_sequence(log_student, counted, size)
+    ranked_teacher = rank_by_sequence(log_teacher, counted, size)
+    student_probs = ranked_student.exp()
+    teacher_probs = ranked_teacher.exp()
+    transport = sequence_transport(student_probs, teacher_probs, counted, epsilon, iterations)
+    difference = (student_probs - teacher_probs).abs().sum(-1)
+    return difference, -expectation(teacher_probs, ranked_student), transport
 
 
 def multilevel_ot_loss(
@@ -144,12 +161,10 @@ def multilevel_ot_loss(
         raise ValueError(f"student_logits: wrong number of dimensions. {expected}")
     if reduction not in ("mean", "none"):
         raise ValueError(f"reduction: unknown value. Expected 'mean' or 'none', got '{reduction}'.")
-    student, teacher = (
-        (_scaled(logits, standardize) / temperature).log_softmax(-1)
-        for logits in (student_logits, teacher_logits)
-    )
-    weight = student.new_ones(student.shape[:-1]) if weight is None else weight
-    terms = multilevel_terms(student, teacher, weight > 0, top_k, epsilon, iterations)
+    log_student = (_scaled(student_logits, standardize) / temperature).log_softmax(-1)
+    log_teacher = (_scaled(teacher_logits, standardize) / temperature).log_softmax(-1)
+    weight = log_student.new_ones(log_student.shape[:-1]) if weight is None else weight
+    terms = multilevel_terms(log_student, log_teacher, weight > 0, top_k, epsilon, iterations)
     values = terms[0] + logarithmic * terms[1] + sinkhorn * terms[2]
     if reduction == "none":
         return values
@@ -161,23 +176,16 @@ def _scaled(logits: Tensor, standardize: bool) -> Tensor:
 
 
 class MultilevelOT(SpanObjective):
-    """Ranked probabilities of student and teacher agree, token by token and over each sequence.
+    """Optimal transport between ranked probabilities, per token and over each sequence.
 
-    With a teacher of another tokenizer (``teacher.tokenizer``) a position is a span of bytes that
-    both tokenizers end.
-
-    ``top_k``: number of ranks that are compared.
-    ``logarithmic``: weight of the cross-entropy of the ranked probabilities.
-    ``sinkhorn``: weight of the transport cost between the positions of a sequence.
-    ``temperature``: softmax temperature of both sides.
-    ``standardize``: divide the logits of each position by their standard deviation first.
-    ``epsilon``: entropic regularisation of the transport plan.
-    ``iterations``: number of row and column normalisations of the plan.
+    With a teacher that has another tokenizer (``teacher.tokenizer``), a position is a span of bytes
+    that ends at a token boundary of both tokenizers.
     """
 
     relates_positions = True
     card = Card(
-        "Multi-Level Optimal Transport for Universal Cross-Tokenizer Knowledge Distillation on Language Models",
+        "Multi-Level Optimal Transport for Universal Cross-Tokenizer Knowledge Distillation on "
+        "Language Models",
         "https://arxiv.org/abs/2412.14528",
         "AAAI",
         2025,
@@ -185,40 +193,59 @@ class MultilevelOT(SpanObjective):
         tasks=("classification", "language"),
         labels=("single",),
         zero_at_match=False,
-        deviations="The authors' code ranks the vocabulary over the whole batch; here each sequence has its own ranks, so that the loss does not "
-        "depend on how the batch is cut. In the code the logarithmic term has student and teacher exchanged and takes a second softmax of the "
-        "ranked probabilities, and so does the transport; here they are the probabilities themselves. The code multiplies the summed transport "
-        "by 0.001; here it is a mean over the positions. Positions belong together that end at the same byte, as for uld.",
-        equation=r"\sum_{r \le k} | p^t_{(r)} - p^s_{(r)} | - \beta \sum_{r \le k} p^t_{(r)} \log p^s_{(r)} + \gamma \sum_j P_{ij} \lVert p^s_i - "
-        r"p^t_j \rVert_1",
-        use="A teacher with another vocabulary: uld ranks the tokens of each position by themselves, here a rank is one token for a whole sequence, "
-        "and the transport compares positions that are out of step.",
-        pitfalls="The ranks do not know which token is which: keep the label's loss beside it (the paper weighs this one 0.15). The transport takes "
-        "memory with the square of the length, and needs all logits of both sides at once.",
+        deviations="The authors' code ranks the vocabulary over the whole batch. Here each "
+        "sequence has its own ranks, so the loss does not depend on how the batch is split. In "
+        "the code, the logarithmic term exchanges student and teacher and applies a second "
+        "softmax to the ranked probabilities; so does the transport. Here they are the "
+        "probabilities themselves. The code multiplies the summed transport by 0.001; here it "
+        "is a mean over the positions. Positions that end at the same byte are compared, as in "
+        "uld.",
+        equation=r"\sum_{r \le k} | p^t_{(r)} - p^s_{(r)} | - \beta \sum_{r \le k} p^t_{(r)} "
+        r"\log p^s_{(r)} + \gamma \sum_j P_{ij} \lVert p^s_i - p^t_j \rVert_1",
+        use="A teacher with another vocabulary. uld ranks the tokens of each position "
+        "independently. Here a rank is one token for a whole sequence, and the transport "
+        "compares positions that are out of step.",
+        pitfalls="The ranks do not identify the tokens, so combine the loss with the label loss "
+        "(the paper gives this loss the weight 0.15). The memory of the transport grows with "
+        "the square of the length. The loss needs all logits of both sides at once.",
     )
 
     def __init__(
         self,
-        top_k: Annotated[int, Ge(1)] = 50,
-        logarithmic: NonNegative = 0.1,
-        sinkhorn: NonNegative = 0.1,
-        temperature: Positive = 1.0,
-        standardize: bool = True,
-        epsilon: Positive = 0.1,
-        iterations: Annotated[int, Ge(1)] = 10,
+        top_k: Annotated[int, Ge(1), Doc("number of ranks that are compared")] = 50,
+        logarithmic: Annotated[
+            NonNegative, Doc("weight of the cross-entropy of the ranked probabilities")
+        ] = 0.1,
+        sinkhorn: Annotated[
+            NonNegative, Doc("weight of the transport cost between the positions of a sequence")
+        ] = 0.1,
+        temperature: Annotated[Positive, Doc("softmax temperature of both sides")] = 1.0,
+        standardize: Annotated[
+            bool, Doc("divide the logits of each position by their standard deviation first")
+        ] = True,
+        epsilon: Annotated[Positive, Doc("entropic regularisation of the transport plan")] = 0.1,
+        iterations: Annotated[
+            int, Ge(1), Doc("number of row and column normalisations of the plan")
+        ] = 10,
     ):
         super().__init__()
-        self.top_k, self.logarithmic, self.sinkhorn = top_k, logarithmic, sinkhorn
-        self.temperature, self.standardize = temperature, standardize
-        self.epsilon, self.iterations = epsilon, iterations
+        self.top_k = top_k
+        self.logarithmic = logarithmic
+        self.sinkhorn = sinkhorn
+        self.temperature = temperature
+        self.standardize = standardize
+        self.epsilon = epsilon
+        self.iterations = iterations
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        student_logits = _scaled(student["logits"], self.standardize)
-        teacher_logits = _scaled(teacher["logits"], self.standardize)
+    def forward(self, student_outputs: Outputs, teacher_outputs: Outputs, batch: Batch) -> Tensor:
         log_student, log_teacher = self.distributions(
-            student_logits, teacher_logits, batch, self.temperature
+            _scaled(student_outputs["logits"], self.standardize),
+            _scaled(teacher_outputs["logits"], self.standardize),
+            batch,
+            self.temperature,
         )
         weight = self.weight(batch)
+        # One weight per sample holds for all positions of the sample.
         counted = (weight > 0).view(*weight.shape, *[1] * (log_student.ndim - 1 - weight.ndim))
         terms = multilevel_terms(
             log_student,

@@ -1,8 +1,11 @@
-"""A temperature for each sample: the spread of its own logits."""
+"""KD with one temperature per sample, proportional to the spread of its logits."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Positive, full
 from instil.functional.divergences import softened_kl
@@ -16,28 +19,50 @@ from instil.objectives.bases.logit_objective import LogitObjective
 
 
 def normkd_loss(
-    student: Tensor, teacher: Tensor, temperature: float = 1.0, reduction: str = "mean"
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    temperature: float = 1.0,
+    reduction: str = "mean",
 ) -> Tensor:
-    """KL(teacher || student), each side at T times its own standard deviation over the classes (Chi et al. 2023).
+    """NormKD loss (Chi et al. 2023).
 
-    The factor is the square of the teacher's temperature. Logits (..., C) give (...) for reduction ``none``.
-    Raises ValueError for fewer than three classes and where the shapes differ.
+    KL divergence from teacher to student. The softmax temperature of each side is ``temperature``
+    times the standard deviation of its logits. The value is multiplied by the square of the
+    teacher's temperature.
+
+    Args:
+        student_logits: (..., C).
+        teacher_logits: (..., C).
+        temperature: factor of the standard deviation, > 0.
+        reduction: ``"mean"`` or ``"none"`` (one value per item).
+
+    Returns:
+        Scalar, or (...) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes differ or there are fewer than three classes.
+
+    Example:
+        >>> import torch
+        >>> normkd_loss(torch.eye(4)[1:3], torch.eye(4)[:2])
+        tensor(0.3075)
     """
-    require_same_logits(student, teacher)
-    student, teacher = full(student), full(teacher)
-    mine, theirs = class_deviation(student), class_deviation(teacher)
-    student, teacher = (
-        student / (mine + STANDARD_DEVIATION_EPSILON),
-        teacher / (theirs + STANDARD_DEVIATION_EPSILON),
+    require_same_logits(student_logits, teacher_logits)
+    student_logits, teacher_logits = full(student_logits), full(teacher_logits)
+    student_deviation = deviation(student_logits)
+    teacher_deviation = deviation(teacher_logits)
+    values = softened_kl(
+        student_logits / (student_deviation + STANDARD_DEVIATION_EPSILON),
+        teacher_logits / (teacher_deviation + STANDARD_DEVIATION_EPSILON),
+        temperature,
     )
-    values = softened_kl(student, teacher, temperature)
-    return apply_reduction(values * (temperature * theirs.squeeze(-1)).square(), reduction)
+    return reduced(values * (temperature * teacher_deviation.squeeze(-1)).square(), reduction)
 
 
 class NormKD(LogitObjective):
-    """KD with a temperature of its own for every item and side, so that all are softened alike; logits (..., C).
+    """KD with a separate temperature for each item and side, so that all are equally soft.
 
-    ``temperature``: multiplies the standard deviation of an item's logits; 1 on ImageNet, with weight 0.5 beside half of the label loss.
+    The authors use temperature 1 and weight 0.5, with weight 0.5 for the label loss, on ImageNet.
     """
 
     card = Card(
@@ -49,19 +74,28 @@ class NormKD(LogitObjective):
         finite_logits=True,
         algorithms=("adaptive",),
         labels=("single",),
-        deviations="As in the code the factor is the teacher's temperature squared, the student's is not in it.",
-        equation=r"(T d^t)^2 \mathrm{KL}\big( \mathrm{softmax}(z^t / (T d^t)) \Vert \mathrm{softmax}(z^s / (T d^s)) \big), \quad d = "
-        r"\mathrm{std}_c(z)",
-        use="kd without one temperature for all: where the spread of the logits differs much between samples or between the nets, each is "
-        "softened alike. It is logit_standardization with a factor that follows the teacher's spread. No labels, no parameters.",
-        pitfalls="The factor makes samples with widely spread teacher logits count more, with the square of the spread, so a teacher of another "
-        "logit scale needs another weight. Published: T = 1 with 0.5 beside 0.5 of the label loss on ImageNet, T = 2 with 0.9 beside 0.1 on "
-        "CIFAR-100. It needs three classes or more.",
+        deviations="As in the code, the factor is the square of the teacher's temperature; the "
+        "student's temperature is not part of it.",
+        equation=r"(T d^t)^2 \mathrm{KL}\big( \mathrm{softmax}(z^t / (T d^t)) \Vert "
+        r"\mathrm{softmax}(z^s / (T d^s)) \big), \quad d = \mathrm{std}_c(z)",
+        use="kd without one temperature for all samples. If the spread of the logits differs "
+        "much between samples or networks, each distribution is softened equally. It is "
+        "logit_standardization with a factor that follows the teacher's spread. It needs no "
+        "labels and has no parameters.",
+        pitfalls="Samples with widely spread teacher logits count more, with the square of the "
+        "spread, so a teacher with another logit scale needs another weight. Published: T = 1 "
+        "with weight 0.5 and weight 0.5 for the label loss on ImageNet. On CIFAR-100: T = 2 "
+        "with 0.9 and 0.1. It needs at least three classes.",
     )
 
-    def __init__(self, temperature: Positive = 1.0):
+    def __init__(
+        self,
+        temperature: Annotated[
+            Positive, Doc("softmax temperature in standard deviations of the item's logits")
+        ] = 1.0,
+    ):
         super().__init__()
         self.temperature = temperature
 
-    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        return normkd_loss(student, teacher, self.temperature, "none")
+    def loss(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
+        return normkd_loss(student_logits, teacher_logits, self.temperature, "none")

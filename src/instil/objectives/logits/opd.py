@@ -1,11 +1,12 @@
-"""The reverse KL divergence as the tokens that the student drew itself estimate it, in constant memory."""
+"""Reverse KL divergence estimated from tokens that the student sampled, in constant memory."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, LabelObjective, NonNegative
 from instil.functional.tokens.divergence import (
@@ -21,53 +22,88 @@ from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
 
 
 def opd_loss(
-    student: Signal,
-    teacher: Signal,
-    drawn: Tensor,
+    student_logits: Signal,
+    teacher_logits: Signal,
+    sampled_ids: Tensor,
     prefix: float = 0.0,
     weight: Tensor | None = None,
     vocabulary: int | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """(log q - log p)² / 2 of the tokens ``drawn`` (...) by the student: over its draws the gradient is that of KL(student || teacher).
+    """On-policy distillation loss: ``(log q - log p) ** 2 / 2`` of the sampled tokens.
 
-    That of log q - log p itself is 0 over the draws, and that of p / q - 1 + log q - log p is the forward KL's. ``prefix``: weights
-    1 + prefix (1 - s), s the share of a row's sum of abs(log q - log p) that lies before the token. Logits (..., V) or projections, in any mixture,
-    give (...) for reduction ``none``; ``weight`` (...) is how much each token counts. Raises ValueError where tokens or classes differ.
+    ``q`` and ``p`` are the probabilities of student and teacher. Over the student's samples, the
+    expected gradient is that of KL(student || teacher). In contrast, the expected gradient of
+    ``log q - log p`` is 0, and that of ``p / q - 1 + log q - log p`` belongs to the forward KL.
+
+    Args:
+        student_logits: logits (..., V), or a projection (hidden states and head).
+        teacher_logits: logits (..., V), or a projection.
+        sampled_ids: token indices (...) sampled from the student.
+        prefix: additional weight of early tokens, see ``prefix_weights``; 0: equal weights.
+        weight: weight of each token (...), 0 for tokens that do not count.
+        vocabulary: number of classes without padding; None: all classes.
+        reduction: ``"mean"`` over the tokens that count, or ``"none"``.
+
+    Returns:
+        Scalar, or (...) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the tokens or the classes differ.
+
+    Example:
+        >>> import torch
+        >>> opd_loss(torch.zeros(2, 3), torch.eye(3)[:2], torch.tensor([0, 2]))
+        tensor(0.1261)
     """
-    require_same_tokens(student, teacher, vocabulary)
-    if drawn.shape != token_shape(student):
+    require_same_tokens(student_logits, teacher_logits, vocabulary)
+    positions = leading(student_logits)
+    if sampled_ids.shape != positions:
         raise ValueError(
-            f"drawn tokens {tuple(drawn.shape)} for tokens {tuple(token_shape(student))}; expected one for each position"
+            "sampled_ids: one token index per position is required. "
+            f"Expected shape {tuple(positions)}, got {tuple(sampled_ids.shape)}."
         )
-    ids = drawn.clamp_min(0).reshape(-1)
-    target = SampledReverseKL(
-        as_constant(teacher, vocabulary), ids, torch.ones(ids.shape, device=ids.device)
+    ids = sampled_ids.clamp_min(0).reshape(-1)
+    target = Said(
+        constant(teacher_logits, vocabulary), ids, torch.ones(ids.shape, device=ids.device)
     )
     if prefix > 0:
+        # The weights depend on the gap of all tokens of a row, which takes one more pass.
         with torch.no_grad():
-            gap = (2 * chunked_loss(student, target, weight=weight, vocabulary=vocabulary)).sqrt()
+            values = sweep(student_logits, target, weight=weight, vocabulary=vocabulary)
+            gap = (2 * values).sqrt()
         rows = gap.reshape(gap.shape if gap.ndim > 1 else (-1, 1))
         target.factor = prefix_weights(rows, torch.ones_like(rows), prefix).reshape(-1)
-    return reduce_tokens(
-        chunked_loss(student, target, weight=weight, vocabulary=vocabulary), weight, reduction
-    )
+    values = sweep(student_logits, target, weight=weight, vocabulary=vocabulary)
+    return reduced_tokens(values, weight, reduction)
 
 
 def prefix_weights(
     gap: Tensor, mask: Tensor, strength: float = 1.0, epsilon: float = 1e-8
 ) -> Tensor:
-    """1 + strength (1 - s_t), s_t being the share of sum abs(gap) that lies before token t of its row (N, T): early tokens count more."""
+    """Token weights that decrease along a row with the accumulated log-probability gap.
+
+    The weight is ``1 + strength * (1 - s)``, where ``s`` is the share of the row's sum of ``gap``
+    that precedes the token.
+
+    Args:
+        gap: absolute log-probability differences (N, T); no gradient passes through them.
+        mask: positions (N, T) that count.
+        strength: additional weight of the first token.
+        epsilon: lower bound of the sum.
+
+    Returns:
+        Weights (N, T).
+    """
     size = torch.where(mask.bool(), gap.detach().abs(), 0.0)
     share = (size.cumsum(1) - size) / size.sum(1, keepdim=True).clamp_min(epsilon)
     return 1 + strength * (1 - share)
 
 
 class OPD(TokenObjective, LabelObjective):
-    """reverse_kl of the labels alone, which must be tokens that the student drew; logits (..., V) or projections.
+    """Single-sample estimate of the reverse KL divergence; the labels are sampled by the student.
 
-    ``prefix``: how much more the first tokens of a row count, where the student has not yet left the teacher's way.
-    ``vocabulary``: classes from this number on are padding, of no probability on either side.
+    Reads logits (..., V) or projections.
     """
 
     card = Card(
@@ -78,21 +114,41 @@ class OPD(TokenObjective, LabelObjective):
         source="logits",
         tasks=("classification", "language"),
         labels=("single",),
-        deviations="Backpropagated as half a square, which has the gradient of their policy gradient with log p - log q as advantage, and is zero at "
-        "a match. The weights of prefix are those of TRL's IW-OPD.",
+        deviations="The loss is half a square. Its gradient is that of the authors' policy "
+        "gradient with log p - log q as advantage, and it is zero at a match. The weights of "
+        "prefix are those of IW-OPD in TRL.",
         equation=r"\tfrac{1}{2} \big(\log p^s_y - \log p^t_y\big)^2, \quad y \sim p^s",
-        use="On the student's own text, where the teacher tells no more than how likely it finds what was written. With whole distributions "
-        "reverse_kl is the same without the noise.",
-        pitfalls="Only with the scheme on_policy, all of whose text is the student's: on given text it is no divergence, and pulls the student's "
-        "probability of a label down to the teacher's.",
+        use="On text of the student, if the teacher only returns the probability of each "
+        "written token. With whole distributions, reverse_kl is the same loss without the noise.",
+        pitfalls="Use it only with the scheme on_policy, whose texts are all sampled by the "
+        "student. On given text it is not a divergence, and it lowers the student's probability "
+        "of a label to the teacher's.",
     )
 
-    def __init__(self, prefix: NonNegative = 0.0, vocabulary: Vocabulary = None):
+    def __init__(
+        self,
+        prefix: Annotated[
+            NonNegative,
+            Doc(
+                "additional weight of the first tokens of a row, where the student is still "
+                "close to the teacher"
+            ),
+        ] = 0.0,
+        vocabulary: Annotated[
+            Vocabulary, Doc("number of classes without padding; None: all classes")
+        ] = None,
+    ):
         super().__init__(1.0, False, vocabulary)
         self.prefix = prefix
 
-    def values(self, student: Signal, teacher: Any, batch: Batch) -> Tensor:
+    def values(self, student_logits: Signal, teacher_logits: Any, batch: Batch) -> Tensor:
         weight = self.weight(batch)
         return opd_loss(
-            student, teacher, batch["label"], self.prefix, weight, self.vocabulary, "none"
+            student_logits,
+            teacher_logits,
+            batch["label"],
+            self.prefix,
+            weight,
+            self.vocabulary,
+            "none",
         )

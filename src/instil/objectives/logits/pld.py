@@ -1,8 +1,11 @@
-"""Plackett-Luce distillation: the label first, then the teacher's order, each choice as weighty as the teacher is confident in it."""
+"""Plackett-Luce distillation: a ranking loss weighted by the teacher's confidence."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, LabelObjective, Positive, drop_unlabelled_gradient, full
 from instil.functional.logits import apply_reduction, require_class_target, require_same_logits
@@ -11,36 +14,55 @@ from instil.objectives.bases.logit_objective import LogitObjective
 
 
 def pld_loss(
-    student: Tensor,
-    teacher: Tensor,
+    student_logits: Tensor,
+    teacher_logits: Tensor,
     target: Tensor,
     temperature: float = 1.0,
     reduction: str = "mean",
 ) -> Tensor:
-    """Surprise of every choice of the teacher-optimal ranking, weighted by the teacher's probability of it (Bassam et al. 2025, section 4.2).
+    """Plackett-Luce distillation loss (Bassam et al. 2025, section 4.2).
 
-    The ranking is the label, then the other classes in descending order of the teacher; ``temperature`` softens the weights only.
-    Logits (..., C), target (...) give (...) for reduction ``none``; -100 gives 0. Raises ValueError for one class and where shapes do not fit.
+    Negative log-likelihood of each choice of a ranking under the student, weighted by the teacher's
+    probability of the chosen class. The ranking starts with the label; the other classes follow by
+    decreasing teacher logit.
+
+    Args:
+        student_logits: (..., C).
+        teacher_logits: (..., C).
+        target: class indices (...); ``-100`` marks an unlabelled item, whose loss is 0.
+        temperature: softmax temperature of the weights, > 0.
+        reduction: ``"mean"`` over the labelled items, or ``"none"`` (one value per item).
+
+    Returns:
+        Scalar, or (...) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes do not fit or there is only one class.
+
+    Example:
+        >>> import torch
+        >>> pld_loss(torch.zeros(2, 3), torch.eye(3)[:2], torch.tensor([0, 2]))
+        tensor(0.7060)
     """
-    require_same_logits(student, teacher, classes=2)
-    require_class_target(student, target)
-    student, teacher = drop_unlabelled_gradient(target, student, teacher)
-    teacher = full(teacher)
-    order = teacher.scatter(-1, target.clamp_min(0).unsqueeze(-1), float("inf")).argsort(
-        dim=-1, descending=True, stable=True
+    require_same_logits(student_logits, teacher_logits, classes=2)
+    require_class_target(student_logits, target)
+    student_logits, teacher_logits = drop_unlabelled_gradient(
+        target, student_logits, teacher_logits
     )
-    confidence = (teacher / temperature).softmax(-1).gather(-1, order)
-    return apply_reduction(
-        (confidence * choice_nll(student.gather(-1, order))).sum(-1), reduction, target
-    )
+    teacher_logits = full(teacher_logits)
+    # An infinite logit puts the label first.
+    scores = teacher_logits.scatter(-1, target.clamp_min(0).unsqueeze(-1), float("inf"))
+    order = scores.argsort(dim=-1, descending=True, stable=True)
+    confidence = (teacher_logits / temperature).softmax(-1).gather(-1, order)
+    values = (confidence * choice_surprise(student_logits.gather(-1, order))).sum(-1)
+    return reduced(values, reduction, target)
 
 
 class PLD(LogitObjective, LabelObjective):
-    """A whole ranking of the classes instead of cross-entropy and KD; logits (..., C).
+    """Ranking loss that replaces both cross-entropy and KD; logits (..., C).
 
-    ``temperature``: divides the teacher's logits where they give the weights of the choices.
-
-    This is the whole loss: its first choice is the label's cross-entropy. At a match the surprise of the student's own order is left.
+    The first choice of the ranking is the cross-entropy of the label. At a match the negative
+    log-likelihood of the student's own ranking remains.
     """
 
     card = Card(
@@ -51,18 +73,30 @@ class PLD(LogitObjective, LabelObjective):
         source="logits",
         labels=("single",),
         zero_at_match=False,
-        equation=r"\sum_{k=1}^{C} p^t_{\pi_k} \Big( \log \sum_{l \ge k} e^{z^s_{\pi_l}} - z^s_{\pi_k} \Big), \quad \pi_1 = y, \quad z^t_{\pi_2} "
-        r"\ge \dots \ge z^t_{\pi_C}, \quad p^t = \mathrm{softmax}(z^t / T)",
-        use="One loss in place of cross-entropy and kd, so that no weight between them has to be tuned: the student ranks the classes as the "
-        "teacher does, with the label first. It needs labels; the cost is a sort of the classes.",
-        pitfalls="The label's term is weighed by p^t_y: where the teacher is sure of another class, the label is hardly taught. The student's "
-        "confidence is not matched, so its calibration is not the teacher's. At a high temperature the weights even out and the order of the last "
-        "classes counts, as in listmle.",
+        equation=r"\sum_{k=1}^{C} p^t_{\pi_k} \Big( \log \sum_{l \ge k} e^{z^s_{\pi_l}} - "
+        r"z^s_{\pi_k} \Big), \quad \pi_1 = y, \quad z^t_{\pi_2} \ge \dots \ge z^t_{\pi_C}, "
+        r"\quad p^t = \mathrm{softmax}(z^t / T)",
+        use="One loss instead of cross-entropy and kd, so no weight between them has to be "
+        "tuned. The student ranks the classes like the teacher, with the label first. It needs "
+        "labels; the cost is one sort of the classes.",
+        pitfalls="The label term is weighted by p^t_y: if the teacher is confident of another "
+        "class, the label has almost no influence. The loss does not match the student's "
+        "confidence, so its calibration differs from the teacher's. A high temperature makes "
+        "the weights equal, and the order of the last classes counts, as in listmle.",
     )
 
-    def __init__(self, temperature: Positive = 1.0, standardize: bool = False):
+    def __init__(
+        self,
+        temperature: Annotated[
+            Positive,
+            Doc("softmax temperature of the teacher probabilities that weight the choices"),
+        ] = 1.0,
+        standardize: Annotated[
+            bool, Doc("standardize the logits of each side over the classes first")
+        ] = False,
+    ):
         super().__init__(standardize)
         self.temperature = temperature
 
-    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        return pld_loss(student, teacher, batch["label"], self.temperature, "none")
+    def loss(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
+        return pld_loss(student_logits, teacher_logits, batch["label"], self.temperature, "none")

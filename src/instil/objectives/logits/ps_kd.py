@@ -1,4 +1,4 @@
-"""Progressive self-distillation: what the student said an epoch ago softens the label, more and more."""
+"""Progressive self-distillation: the label is softened by the student's earlier predictions."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Le
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, LabelObjective, drop_unlabelled_gradient, full
 from instil.functional.divergences import expectation
@@ -14,28 +15,50 @@ from instil.objectives.bases.logit_objective import LogitObjective
 
 
 def ps_kd_loss(
-    student: Tensor, past: Tensor, target: Tensor, alpha: float = 0.8, reduction: str = "mean"
+    student_logits: Tensor,
+    past_logits: Tensor,
+    target: Tensor,
+    alpha: float = 0.8,
+    reduction: str = "mean",
 ) -> Tensor:
-    """Cross-entropy with (1 - alpha) of the label and alpha of the past prediction (Kim et al. 2021).
+    """Progressive self-knowledge distillation loss (Kim et al. 2021).
 
-    Logits (..., C) of now and of the past, target (...), give (...) for reduction ``none``; -100 gives 0.
-    Raises ValueError for one class and where shapes do not fit.
+    Cross-entropy with a mixture of the label (``1 - alpha``) and the student's earlier prediction
+    (``alpha``).
+
+    Args:
+        student_logits: (..., C).
+        past_logits: logits (..., C) of the student one epoch earlier.
+        target: class indices (...); ``-100`` marks an unlabelled item, whose loss is 0.
+        alpha: share of the earlier prediction, in [0, 1].
+        reduction: ``"mean"`` over the labelled items, or ``"none"`` (one value per item).
+
+    Returns:
+        Scalar, or (...) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes do not fit or there is only one class.
+
+    Example:
+        >>> import torch
+        >>> ps_kd_loss(torch.eye(3)[:2], torch.zeros(2, 3), torch.tensor([0, 2]))
+        tensor(1.1848)
     """
-    require_same_logits(student, past, classes=2)
-    require_class_target(student, target)
-    student, past = drop_unlabelled_gradient(target, student, past)
-    log_probability, before = full(student).log_softmax(-1), full(past).softmax(-1)
-    hit = log_probability.gather(-1, target.clamp_min(0).unsqueeze(-1)).squeeze(-1)
-    softened = expectation(before, log_probability)
-    return apply_reduction(-(1 - alpha) * hit - alpha * softened, reduction, target)
+    require_same_logits(student_logits, past_logits, classes=2)
+    require_class_target(student_logits, target)
+    student_logits, past_logits = drop_unlabelled_gradient(target, student_logits, past_logits)
+    log_student = full(student_logits).log_softmax(-1)
+    past_probs = full(past_logits).softmax(-1)
+    log_label = log_student.gather(-1, target.clamp_min(0).unsqueeze(-1)).squeeze(-1)
+    log_past = expectation(past_probs, log_student)
+    return reduced(-(1 - alpha) * log_label - alpha * log_past, reduction, target)
 
 
 class PSKD(LogitObjective, LabelObjective):
-    """The label and the student's own earlier prediction as one soft target; the teacher is the student of the last epoch; logits (..., C).
+    """Cross-entropy with a mixture of the label and the student's own earlier prediction.
 
-    ``alpha``: the past's share of the target; the paper raises it evenly from 0 to 0.8, the schedule {start: 0, end: 0.8}.
-
-    This is the whole loss: it holds the label's part. A cross-entropy: at a match the entropies are left.
+    The teacher is the student of the previous epoch. The loss includes the label loss. At a match
+    the entropy of the target remains.
     """
 
     card = Card(
@@ -46,17 +69,34 @@ class PSKD(LogitObjective, LabelObjective):
         source="logits",
         labels=("single",),
         zero_at_match=False,
-        equation=r"-(1 - \alpha) \log p^s_y - \alpha \sum_{c=1}^{C} p^t_c \log p^s_c, \quad p^t \text{ the student's own of the last epoch}",
-        use="Self-distillation in the place of label smoothing: the targets soften as the student gets better, and no larger net is needed. The "
-        "teacher is the student as it was an epoch ago, at the cost of its forward pass.",
-        pitfalls="It stands in place of cross-entropy, do not add both. alpha must start near 0, since early predictions are noise; the default "
-        "of 0.8 is where the paper's schedule ends. There is no temperature. With a moving average of the student as the teacher it is a "
-        "different method, and the value has the entropies as its floor.",
+        equation=r"-(1 - \alpha) \log p^s_y - \alpha \sum_{c=1}^{C} p^t_c \log p^s_c, \quad p^t "
+        r"\text{ the student's own of the last epoch}",
+        use="Self-distillation instead of label smoothing: the targets become softer as the "
+        "student improves, and no larger network is needed. The teacher is the student of the "
+        "previous epoch; it costs one more forward pass.",
+        pitfalls="The loss replaces cross-entropy; do not add both. Start alpha near 0, because "
+        "early predictions are noise; the default of 0.8 is the end of the paper's schedule. "
+        "There is no temperature. With a moving average of the student as the teacher, it is a "
+        "different method. The lower bound of the value is the entropy of the target.",
     )
 
-    def __init__(self, alpha: Annotated[float, Ge(0), Le(1)] = 0.8, standardize: bool = False):
+    def __init__(
+        self,
+        alpha: Annotated[
+            float,
+            Ge(0),
+            Le(1),
+            Doc(
+                "share of the earlier prediction in the target; the paper increases it "
+                "linearly, schedule {start: 0, end: 0.8}"
+            ),
+        ] = 0.8,
+        standardize: Annotated[
+            bool, Doc("standardize the logits of each side over the classes first")
+        ] = False,
+    ):
         super().__init__(standardize)
         self.alpha = alpha
 
-    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        return ps_kd_loss(student, teacher, batch["label"], self.alpha, "none")
+    def loss(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
+        return ps_kd_loss(student_logits, teacher_logits, batch["label"], self.alpha, "none")

@@ -1,12 +1,13 @@
-"""Teacher-bounded regression: learn from the label until the teacher is beaten."""
+"""Teacher-bounded regression loss: squared error of samples not yet better than the teacher."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import UNLABELLED, Batch, Card, NonNegative, Outputs, drop_gradient, full
 from instil.functional.logits import apply_reduction, require_same_logits
@@ -15,60 +16,102 @@ from instil.objectives.bases.real_label_objective import RealLabelObjective
 
 
 def regression_kd_loss(
-    student: Tensor, teacher: Tensor, target: Tensor, margin: float = 0.0, reduction: str = "mean"
+    student_predictions: Tensor,
+    teacher_predictions: Tensor,
+    target: Tensor,
+    margin: float = 0.0,
+    reduction: str = "mean",
 ) -> Tensor:
-    """The student's squared error, summed over D outputs, where with ``margin`` it is above the teacher's, else 0 (Chen et al. 2017, section 3.3).
+    """Teacher-bounded regression loss (Chen et al. 2017, section 3.3).
 
-    Outputs (..., D) and a target of their shape, or (...) for one output, give (...) for reduction ``none``. What is -100 or not a number in the
-    target is unknown and left out; an item without any known output is 0 and does not count. Raises ValueError where shapes do not fit.
+    The student's squared error, summed over the outputs, if the error plus ``margin`` exceeds the
+    teacher's error; 0 otherwise.
+
+    Args:
+        student_predictions: (..., D).
+        teacher_predictions: (..., D).
+        target: (..., D), or (...) for one output; ``-100`` and NaN mark unlabelled outputs, which
+            are left out.
+        margin: margin by which the student must be better than the teacher, >= 0.
+        reduction: ``"mean"`` over the items with a label, or ``"none"`` (one value per item).
+
+    Returns:
+        Scalar, or (...) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes do not fit.
+
+    Example:
+        >>> import torch
+        >>> target = torch.tensor([[1.0], [2.0]])
+        >>> regression_kd_loss(torch.zeros(2, 1), torch.tensor([[3.0], [2.0]]), target)
+        tensor(2.)
     """
-    require_same_logits(student, teacher)
-    wanted, known = real_target(student, target)
-    student = drop_gradient(full(student), ~known)
-    bounding = torch.where(known, full(teacher), wanted)
-    mine, theirs = (
-        F.mse_loss(side, wanted, reduction="none").where(known, 0.0).sum(-1)
-        for side in (student, bounding)
-    )
-    return apply_reduction(
-        torch.where(mine + margin > theirs, mine, 0.0),
+    require_same_logits(student_predictions, teacher_predictions)
+    real, labelled = real_target(student_predictions, target)
+    student_predictions = drop_gradient(full(student_predictions), ~labelled)
+    # An unlabelled teacher output is replaced, so that NaN or inf in it has no effect.
+    bound = torch.where(labelled, full(teacher_predictions), real)
+    student_error = _squared_error(student_predictions, real, labelled)
+    teacher_error = _squared_error(bound, real, labelled)
+    return reduced(
+        torch.where(student_error + margin > teacher_error, student_error, 0.0),
         reduction,
-        torch.where(known.any(-1), 0, UNLABELLED),
+        torch.where(labelled.any(-1), 0, UNLABELLED),
     )
+
+
+def _squared_error(predictions: Tensor, target: Tensor, labelled: Tensor) -> Tensor:
+    errors = F.mse_loss(predictions, target, reduction="none")
+    return errors.where(labelled, 0.0).sum(-1)
 
 
 class RegressionKD(RealLabelObjective):
-    """The error to the label, for the samples of which the student is not yet better than the teacher; ``logits`` (..., D) are the D outputs.
+    """Squared error of the samples on which the student is not yet better than the teacher.
 
-    ``margin``: by how much the student must beat the teacher's squared error.
-
-    ``label`` is real, of the outputs' shape; -100 or NaN for unknown. At a match the loss is zero for margin 0, else the student's error.
+    Reads ``logits`` (..., D) as D real outputs, and ``label`` of the same shape. At a match the
+    loss is zero for margin 0, otherwise the student's error.
     """
 
     card = Card(
         "Learning Efficient Object Detection Models with Knowledge Distillation",
-        "https://papers.nips.cc/paper/6676-learning-efficient-object-detection-models-with-knowledge-distillation",
+        "https://papers.nips.cc/paper/"
+        "6676-learning-efficient-object-detection-models-with-knowledge-distillation",
         "NIPS",
         2017,
         source="logits",
         tasks=("regression",),
         labels=("real",),
-        deviations="The paper adds it to the smooth L1 loss of the label with weight 0.5; the default margin is ours. "
-        "Its class-balanced soft cross-entropy is not part of it.",
-        equation=r"\Vert z^s - y \Vert_2^2 \cdot \mathbb{1} \lbrace \Vert z^s - y \Vert_2^2 + m \gt \Vert z^t - y \Vert_2^2 \rbrace",
-        use="For real outputs (boxes, poses, depths), which have no soft targets: the teacher is a bound, and samples on which the student beats "
-        "it by the margin m teach nothing more. It needs labels.",
-        pitfalls="The teacher only selects samples, it is not imitated: keep the label loss beside it (published weight 0.5 beside a smooth L1 "
-        "loss). The value jumps between zero and the error at the bound. Squared errors carry the square of the labels' unit, so standardize the "
-        "labels. A teacher that is worse than the student switches it off.",
+        deviations="The paper adds it to the smooth L1 loss of the label with weight 0.5; the "
+        "default margin is our choice. The paper's class-balanced soft cross-entropy is not "
+        "included.",
+        equation=r"\Vert z^s - y \Vert_2^2 \cdot \mathbb{1} \lbrace \Vert z^s - y \Vert_2^2 + m "
+        r"\gt \Vert z^t - y \Vert_2^2 \rbrace",
+        use="For real outputs (boxes, poses, depths), which have no soft targets. The teacher "
+        "is a bound: samples on which the student is better by the margin m contribute nothing. "
+        "It needs labels.",
+        pitfalls="The teacher only selects samples and is not imitated, so keep the label loss "
+        "(published: weight 0.5, with a smooth L1 loss). The value jumps between zero and the "
+        "error at the bound. Squared errors have the squared unit of the labels, so standardize "
+        "the labels. A teacher that is worse than the student disables the loss.",
     )
     needs: ClassVar = {"student": (("logits",),), "teacher": (("logits",),)}
 
-    def __init__(self, margin: NonNegative = 0.0):
+    def __init__(
+        self,
+        margin: Annotated[
+            NonNegative,
+            Doc("margin by which the student's squared error must be below the teacher's"),
+        ] = 0.0,
+    ):
         super().__init__()
         self.margin = margin
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+    def forward(self, student_outputs: Outputs, teacher_outputs: Outputs, batch: Batch) -> Tensor:
         return regression_kd_loss(
-            student["logits"], teacher["logits"], batch["label"], self.margin, "none"
+            student_outputs["logits"],
+            teacher_outputs["logits"],
+            batch["label"],
+            self.margin,
+            "none",
         )

@@ -1,4 +1,4 @@
-"""Say only what the teacher would say: the KL divergence to it, of tokens, in constant memory."""
+"""Reverse KL divergence of token distributions, in constant memory."""
 
 from __future__ import annotations
 
@@ -12,28 +12,42 @@ from instil.objectives.bases.token_objective import TokenObjective
 
 
 def reverse_kl_loss(
-    student: Signal,
-    teacher: Signal,
+    student_logits: Signal,
+    teacher_logits: Signal,
     temperature: float = 1.0,
     scale: bool = True,
     weight: Tensor | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """T² KL(student || teacher) of every token (Gu et al. 2024, Eq. 1 for one token).
+    """Reverse KL divergence, KL(student || teacher) (Gu et al. 2024, Eq. 1 for one token).
 
-    Logits (..., V) or projections, in any mixture, give (...) for reduction ``none``; ``weight`` (...) is how much each token counts.
-    Raises ValueError where tokens or classes differ.
+    Args:
+        student_logits: logits (..., V), or a projection (hidden states and head).
+        teacher_logits: logits (..., V), or a projection.
+        temperature: softmax temperature, > 0.
+        scale: multiply by ``temperature ** 2``.
+        weight: weight of each token (...), 0 for tokens that do not count.
+        reduction: ``"mean"`` over the tokens that count, or ``"none"``.
+
+    Returns:
+        Scalar, or (...) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the tokens or the classes differ.
+
+    Example:
+        >>> import torch
+        >>> reverse_kl_loss(torch.zeros(2, 3), torch.eye(3)[:2])
+        tensor(0.1195)
     """
-    values = token_divergence(student, teacher, reverse_kl, temperature, weight)
-    return reduce_tokens(values * temperature**2 if scale else values, weight, reduction)
+    values = token_divergence(student_logits, teacher_logits, reverse_kl, temperature, weight)
+    return reduced_tokens(values * temperature**2 if scale else values, weight, reduction)
 
 
 class ReverseKL(TokenObjective):
-    """The student keeps to what the teacher holds likely, and may leave out the rest; logits (..., V) or projections.
+    """Reverse KL divergence, which is mode seeking; reads logits (..., V) or projections.
 
-    ``temperature``: divides the logits.
-    ``scale``: the factor T².
-    ``vocabulary``: classes from this number on are padding, of no probability on either side.
+    The student concentrates on classes that the teacher considers likely, and may omit others.
     """
 
     card = Card(
@@ -44,13 +58,17 @@ class ReverseKL(TokenObjective):
         source="logits",
         tasks=("classification", "language"),
         labels=("single",),
-        deviations="The paper minimises the divergence of whole sequences by a policy gradient, of which this is the single-step part, exact over "
-        "the vocabulary: the divergence at each position of the given text, without the effect of a token on later ones.",
+        deviations="The paper minimises the divergence of whole sequences by a policy gradient. "
+        "This loss is its single-step part, exact over the vocabulary. It is the divergence at "
+        "each position of the given text, without the effect of a token on later ones.",
         equation=r"T^2 \sum_v p^s_v \log \frac{p^s_v}{p^t_v}",
-        use="A student that is too small for all of the teacher, above all on text that the student wrote itself, where it is what on-policy "
-        "distillation minimises.",
-        pitfalls="It seeks modes: on given text alone the student may drop what the teacher says less often. Its gradient nearly vanishes where the "
-        "student gives no probability, so begin from a student that has been trained. Where the teacher's logit is minus infinity the loss is too.",
+        use="For a student that is too small to match the whole teacher distribution, "
+        "especially on text sampled by the student. There it is the objective of on-policy "
+        "distillation.",
+        pitfalls="The loss is mode seeking: on given text alone the student may drop less "
+        "frequent outputs of the teacher. Its gradient nearly vanishes for classes to which the "
+        "student gives no probability, so start from a trained student. The loss is infinite if "
+        "the student gives probability to a class whose teacher logit is minus infinity.",
     )
 
     def term(self, batch: Batch) -> Divergence:

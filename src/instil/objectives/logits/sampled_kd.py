@@ -1,4 +1,4 @@
-"""The forward KL divergence as a few drawn classes estimate it, without bias, of tokens, in constant memory."""
+"""Unbiased estimate of the forward KL divergence from sampled classes, in constant memory."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Sampled, size, uniform
 from instil.functional.tokens.divergence import (
@@ -21,27 +22,48 @@ from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
 
 
 def sampled_kd_loss(
-    student: Signal, teacher: Sampled, weight: Tensor | None = None, reduction: str = "mean"
+    student_logits: Signal,
+    teacher_samples: Sampled,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
 ) -> Tensor:
-    """(1/n) sum w (log p - log q) over n drawn classes of every token, w = p / proposal (Anshumann et al. 2025).
+    """Sampled knowledge distillation loss (Anshumann et al. 2025).
 
-    Over the draws its mean is KL(teacher || student), and that of its gradient the gradient. Logits (..., V) or a projection of the student and
-    ids (..., n) of the teacher give (...) for reduction ``none``; ``weight`` (...) is how much each token counts. Raises ValueError where the
-    tokens differ.
+    Mean of ``w * (log p - log q)`` over the sampled classes of each token, with the teacher
+    probability ``p``, the student probability ``q`` and the importance weight ``w = p / proposal``.
+    Its expectation is KL(teacher || student), for the value and for the gradient.
+
+    Args:
+        student_logits: logits (..., V), or a projection (hidden states and head).
+        teacher_samples: sampled classes (..., n) with the teacher's log-probabilities.
+        weight: weight of each token (...), 0 for tokens that do not count.
+        reduction: ``"mean"`` over the tokens that count, or ``"none"``.
+
+    Returns:
+        Scalar, or (...) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the tokens differ.
+
+    Example:
+        >>> import torch
+        >>> from instil.core import Sampled
+        >>> ids = torch.tensor([[0, 0, 2], [1, 1, 1]])
+        >>> teacher = Sampled(ids, torch.eye(3)[:2].log_softmax(-1).gather(-1, ids))
+        >>> sampled_kd_loss(torch.zeros(2, 3), teacher)
+        tensor(0.3805)
     """
-    require_teacher_tokens(student, teacher.ids.shape[:-1])
-    return reduce_tokens(
-        chunked_loss(student, SampledForwardKL(teacher, 1.0), weight=weight), weight, reduction
-    )
+    require_there(student_logits, teacher_samples.ids.shape[:-1])
+    values = sweep(student_logits, Drawn(teacher_samples, 1.0), weight=weight)
+    return reduced_tokens(values, weight, reduction)
 
 
 class SampledKD(TokenObjective):
-    """forward_kl from classes that were drawn by the teacher: a record of it that is as small as the top K, and not biased.
+    """Forward KL divergence estimated from classes sampled by the teacher.
 
-    Reads ``sampled`` (recorded, of any number), or draws from a live teacher's logits or projection by (seed, step, index).
-
-    ``draws``: how many classes are drawn of a live teacher.
-    ``vocabulary``: classes from this number on are padding, of no probability on either side.
+    A record of samples is as small as one of the top K classes, and the estimate is unbiased. Reads
+    ``sampled`` (recorded, any number of samples). From a live teacher's logits or projection it
+    samples by seed, step and sample index.
     """
 
     card = Card(
@@ -52,40 +74,45 @@ class SampledKD(TokenObjective):
         source="logits",
         tasks=("classification", "language"),
         labels=("single",),
-        deviations="The log-probabilities of the drawn classes are subtracted, so that the value estimates the KL divergence and not the "
-        "cross-entropy, with the same gradient.",
-        equation=r"\frac{1}{n} \sum_{i=1}^n w_i \log \frac{p^t_{v_i}}{p^s_{v_i}}, \quad v_i \sim \pi, \quad w_i = p^t_{v_i} / \pi_{v_i}",
-        use="A recorded teacher over a large vocabulary, where top_k would leave out a long tail. 50 draws a token are enough in the paper.",
-        pitfalls="One value is noisy, and may be negative: only the mean over tokens says something. Other divergences cannot be estimated from it.",
+        deviations="The log-probabilities of the sampled classes are subtracted, so the value "
+        "estimates the KL divergence and not the cross-entropy. The gradient is the same.",
+        equation=r"\frac{1}{n} \sum_{i=1}^n w_i \log \frac{p^t_{v_i}}{p^s_{v_i}}, \quad v_i "
+        r"\sim \pi, \quad w_i = p^t_{v_i} / \pi_{v_i}",
+        use="For a recorded teacher with a large vocabulary, where top_k would drop a long "
+        "tail. In the paper, 50 samples per token are enough.",
+        pitfalls="A single value is noisy and may be negative; only the mean over tokens is "
+        "meaningful. Other divergences cannot be estimated from these samples.",
     )
     needs: ClassVar = {
         "student": (("projection", "logits"),),
         "teacher": (("sampled", "projection", "logits"),),
     }
     refuses: ClassVar = {
-        "top": "the likeliest classes are no draws, and an estimate from them is biased: top_k",
-        "text": "one token is drawn of each position, and its probability is not known: cross_entropy",
+        "top": "top classes are not random samples, so the estimate would be biased: use top_k",
+        "text": "text holds one sampled token per position without its probability: "
+        "use cross_entropy",
     }
 
-    def __init__(self, draws: Annotated[int, Ge(1)] = 50, vocabulary: Vocabulary = None):
+    def __init__(
+        self,
+        draws: Annotated[
+            int, Ge(1), Doc("number of classes sampled per token from a live teacher")
+        ] = 50,
+        vocabulary: Annotated[
+            Vocabulary, Doc("number of classes without padding; None: all classes")
+        ] = None,
+    ):
         super().__init__(1.0, False, vocabulary)
         self.draws = draws
 
-    def values(self, student: Signal, teacher: Any, batch: Batch) -> Tensor:
-        if isinstance(teacher, Sampled):
-            require_teacher_tokens(student, teacher.ids.shape[:-1])
-            return chunked_loss(
-                student,
-                SampledForwardKL(teacher, 1.0),
-                weight=self.weight(batch),
-                vocabulary=self.vocabulary,
-            )
-        require_same_tokens(student, teacher, self.vocabulary)
-        positions = token_shape(student).numel() // size(batch)
-        numbers = uniform(batch, positions * self.draws, salt=23).reshape(-1, self.draws)
-        return chunked_loss(
-            student,
-            SampledForwardKL(as_constant(teacher, self.vocabulary), 1.0, numbers),
-            weight=self.weight(batch),
-            vocabulary=self.vocabulary,
-        )
+    def values(self, student_logits: Signal, teacher_signal: Any, batch: Batch) -> Tensor:
+        if isinstance(teacher_signal, Sampled):
+            require_there(student_logits, teacher_signal.ids.shape[:-1])
+            target = Drawn(teacher_signal, 1.0)
+        else:
+            require_same_tokens(student_logits, teacher_signal, self.vocabulary)
+            positions = leading(student_logits).numel() // size(batch)
+            # Keyed by sample and step: the samples do not depend on how the batch is split.
+            uniforms = uniform(batch, positions * self.draws, salt=23).reshape(-1, self.draws)
+            target = Drawn(constant(teacher_signal, self.vocabulary), 1.0, uniforms)
+        return sweep(student_logits, target, weight=self.weight(batch), vocabulary=self.vocabulary)

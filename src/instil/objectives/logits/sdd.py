@@ -1,4 +1,4 @@
-"""Scale-decoupled distillation: the head's logits of every region of the last map are distilled, not only those of the whole."""
+"""Scale-decoupled distillation: a logit loss for each region of the last feature map."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import (
     Batch,
@@ -34,8 +35,8 @@ RegionLoss = Literal["kd", "dkd", "nkd"]
 
 
 def sdd_loss(
-    student: Tensor,
-    teacher: Tensor,
+    student_logits: Tensor,
+    teacher_logits: Tensor,
     target: Tensor,
     loss: RegionLoss = "kd",
     temperature: float = 4.0,
@@ -45,64 +46,98 @@ def sdd_loss(
     complementary: float = 2.0,
     reduction: str = "mean",
 ) -> Tensor:
-    """Mean over the regions of a loss of logits, times ``complementary`` in complementary regions (Wei et al. 2024).
+    """Scale-decoupled distillation loss (Wei et al. 2024).
 
-    ``loss``: T² KL; DKD with ``alpha`` and ``beta``; or NKD with ``gamma``. Logits (N, R, C) of R regions, the first of them the whole map, and
-    target (N,) give (N,) for reduction ``none``; -100 gives 0. Raises ValueError for one class and where shapes do not fit.
+    Mean over the regions of a logit loss; complementary regions are multiplied by
+    ``complementary`` (see ``region_weights``).
+
+    Args:
+        student_logits: (N, R, C), logits of R regions; the first region is the whole map.
+        teacher_logits: (N, R, C).
+        target: class indices (N,); ``-100`` marks an unlabelled item, whose loss is 0.
+        loss: ``"kd"``, ``"dkd"`` (with ``alpha`` and ``beta``) or ``"nkd"`` (with ``gamma``).
+        temperature: softmax temperature, > 0.
+        alpha: weight of the target class in DKD.
+        beta: weight of the non-target classes in DKD.
+        gamma: weight of the non-target classes in NKD.
+        complementary: weight of complementary regions.
+        reduction: ``"mean"`` over the labelled items, or ``"none"`` (one value per item).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes do not fit, there is only one class, or the loss is unknown.
+
+    Example:
+        >>> import torch
+        >>> sdd_loss(torch.zeros(1, 3, 3), torch.eye(3)[None], torch.tensor([0]))
+        tensor(0.1944)
     """
-    require_same_logits(student, teacher, classes=2)
-    require_class_target(student[:, 0], target)
-    student, teacher = drop_unlabelled_gradient(target, student, teacher)
-    labels = target.unsqueeze(1).expand(student.shape[:2])
+    require_same_logits(student_logits, teacher_logits, classes=2)
+    require_class_target(student_logits[:, 0], target)
+    student_logits, teacher_logits = drop_unlabelled_gradient(
+        target, student_logits, teacher_logits
+    )
+    labels = target.unsqueeze(1).expand(student_logits.shape[:2])
     if loss == "kd":
-        values = softened_kl(student, teacher, temperature) * temperature**2
+        values = softened_kl(student_logits, teacher_logits, temperature) * temperature**2
     elif loss == "dkd":
-        tckd, nckd = decoupled_kl(student, teacher, labels, temperature)
+        tckd, nckd = decoupled_kl(student_logits, teacher_logits, labels, temperature)
         values = (alpha * tckd + beta * nckd) * temperature**2
     elif loss == "nkd":
-        rest = rest_cross_entropy(student, teacher, labels, temperature)
-        values = target_cross_entropy(student, teacher, labels) + gamma * temperature**2 * rest
+        rest = rest_cross_entropy(student_logits, teacher_logits, labels, temperature)
+        target_loss = target_cross_entropy(student_logits, teacher_logits, labels)
+        values = target_loss + gamma * temperature**2 * rest
     else:
-        raise ValueError(
-            f"loss is kd, dkd or nkd, not '{loss}'; {closest(loss, ('kd', 'dkd', 'nkd'))}"
-        )
-    return apply_reduction(
-        (values * region_weights(teacher, target, complementary)).mean(1), reduction, target
-    )
+        hint = closest(loss, ("kd", "dkd", "nkd"))
+        raise ValueError(f"loss: unknown value. Expected kd, dkd or nkd, got '{loss}'; {hint}")
+    weights = region_weights(teacher_logits, target, complementary)
+    return reduced((values * weights).mean(1), reduction, target)
 
 
-def region_weights(teacher: Tensor, target: Tensor, complementary: float = 2.0) -> Tensor:
-    """(N, R): ``complementary`` where the teacher is right about a region and wrong about the whole map, or the reverse; 1 elsewhere."""
-    right = teacher.argmax(-1) == target.unsqueeze(1)
-    return torch.where(right == right[:, :1], 1.0, complementary).to(full(teacher).dtype)
+def region_weights(teacher_logits: Tensor, target: Tensor, complementary: float = 2.0) -> Tensor:
+    """Weights of regions: ``complementary`` where region and whole map differ in correctness.
 
+    Args:
+        teacher_logits: (N, R, C); the first region is the whole map.
+        target: class indices (N,).
+        complementary: weight of regions that the teacher classifies correctly although it
+            misclassifies the whole map, or the reverse. All other regions have weight 1.
 
-def region_logits(stage: Tensor, head: tuple[Tensor, Tensor], scales: int = 3) -> Tensor:
-    """(N, R, C): the head (weight (C, D), bias (C,)) on the means of a map's regions: the whole, then 2 x 2, 4 x 4 ... of them, row by row.
-
-    A map that is smaller than such a grid has some regions more than once.
+    Returns:
+        (N, R).
     """
-    grid = full(as_map(stage))
-    regions = torch.cat(
-        [F.adaptive_avg_pool2d(grid, 2**scale).flatten(2) for scale in range(scales)], 2
-    )
+    is_correct = teacher_logits.argmax(-1) == target.unsqueeze(1)
+    weights = torch.where(is_correct == is_correct[:, :1], 1.0, complementary)
+    return weights.to(full(teacher_logits).dtype)
+
+
+def region_logits(features: Tensor, head: tuple[Tensor, Tensor], scales: int = 3) -> Tensor:
+    """Logits of the regions of a feature map, on grids of 1 x 1, 2 x 2, 4 x 4, ... regions.
+
+    A map that is smaller than a grid contributes some regions more than once.
+
+    Args:
+        features: feature map (N, D, H, W), or tokens (N, T, D).
+        head: weight (C, D) and bias (C,) of the classifier, applied to the mean of each region.
+        scales: number of grids.
+
+    Returns:
+        (N, R, C), grid by grid and row by row.
+    """
+    grid = full(as_map(features))
+    pooled = [F.adaptive_avg_pool2d(grid, 2**scale).flatten(2) for scale in range(scales)]
+    regions = torch.cat(pooled, 2)
     weight, bias = (part.to(regions.dtype) for part in head)
     return F.linear(regions.mT, weight, bias)
 
 
 class SDD(LabelObjective):
-    """A logit loss of every region at several scales; regions that contradict the whole image count more.
+    """Logit loss for each region at several scales, with more weight on complementary regions.
 
-    Reads the last stage of ``features``, map or tokens, and the ``head`` that follows its mean, on both sides.
-
-    ``loss``: what is distilled of each region: kd (T² KL), dkd or nkd (whose published temperature is 1).
-    ``scales``: how many grids of regions: 1 x 1, 2 x 2, 4 x 4 ...
-    ``temperature``: divides the logits.
-    ``beta``: of dkd, the weight of the other classes.
-    ``gamma``: of nkd, the weight of the other classes.
-    ``complementary``: weight of the regions of which the teacher is right where it is wrong of the whole, or the reverse.
-
-    Raises ValueError where the head does not take what the last stage gives.
+    Reads the last stage of ``features`` (map or tokens), and the ``head`` that is applied to its
+    mean, on both sides.
     """
 
     card = Card(
@@ -113,51 +148,81 @@ class SDD(LabelObjective):
         source="logits",
         labels=("single",),
         zero_at_match=False,
-        deviations="The weight of complementary regions is an option in the paper and 2 in the code. In the code's NKD the other classes include the "
-        "label, by a mask that leaves nothing out; here they do not. kd and dkd are zero at a match; nkd leaves the teacher's entropy.",
-        equation=r"\frac{1}{R} \sum_{r=1}^{R} w_r T^2 \mathrm{KL}(p^t_{T,r} \Vert p^s_{T,r}), \quad w_r = 2 \text{ if the teacher is right on "
-        r"either region } r \text{ or the whole map, not both}, \quad w_r = 1 \text{ else}",
-        use="For images with several things or with fine parts: the logits of every region say what the teacher sees where, still without "
-        "comparing features. No parameters; labels choose the weights, and the head is read at 21 regions at the default scales.",
-        pitfalls="Both nets must end in a mean over the map and a linear head. The whole image is one of R regions and has 1 / R of the loss. "
-        "Small maps have fewer than 4 x 4 positions and repeat regions: lower scales there. The authors raise the loss of the dkd form over the "
-        "first epochs; use temperature 1 with nkd.",
+        deviations="The weight of complementary regions is an option in the paper and 2 in the "
+        "code. In the code's NKD, the other classes include the label, because its mask removes "
+        "nothing; here they do not. At a match kd and dkd are zero; nkd leaves the teacher's "
+        "entropy.",
+        equation=r"\frac{1}{R} \sum_{r=1}^{R} w_r T^2 \mathrm{KL}(p^t_{T,r} \Vert p^s_{T,r}), "
+        r"\quad w_r = 2 \text{ if the teacher is right on either region } r \text{ or the whole "
+        r"map, not both}, \quad w_r = 1 \text{ else}",
+        use="For images with several objects or with fine parts. The logits of each region "
+        "transfer what the teacher detects at each location, without comparing features. It has "
+        "no parameters. Labels determine the weights, and the head is applied to 21 regions at "
+        "the default scales.",
+        pitfalls="Both networks must end with a mean over the map and a linear head. The whole "
+        "image is one of R regions and contributes 1 / R of the loss. Maps smaller than 4 x 4 "
+        "positions repeat regions; use fewer scales for them. The authors increase the weight "
+        "of the dkd form over the first epochs. Use temperature 1 with nkd.",
     )
     needs: ClassVar = {"student": (("features",), ("head",)), "teacher": (("features",), ("head",))}
     samples = True
 
     def __init__(
         self,
-        loss: RegionLoss = "kd",
-        scales: Annotated[int, Ge(1)] = 3,
-        temperature: Positive = 4.0,
-        beta: NonNegative = 8.0,
-        gamma: NonNegative = 1.5,
-        complementary: NonNegative = 2.0,
+        loss: Annotated[
+            RegionLoss,
+            Doc("loss of each region: kd (T² KL), dkd or nkd (published with temperature 1)"),
+        ] = "kd",
+        scales: Annotated[
+            int, Ge(1), Doc("number of grids of regions: 1 x 1, 2 x 2, 4 x 4, ...")
+        ] = 3,
+        temperature: Annotated[Positive, Doc("softmax temperature")] = 4.0,
+        beta: Annotated[NonNegative, Doc("weight of the non-target classes in dkd")] = 8.0,
+        gamma: Annotated[NonNegative, Doc("weight of the non-target classes in nkd")] = 1.5,
+        complementary: Annotated[
+            NonNegative,
+            Doc(
+                "weight of regions that the teacher classifies correctly although it "
+                "misclassifies the whole map, or the reverse"
+            ),
+        ] = 2.0,
     ):
         super().__init__()
-        self.loss, self.scales, self.temperature = loss, scales, temperature
-        self.beta, self.gamma, self.complementary = beta, gamma, complementary
+        self.loss = loss
+        self.scales = scales
+        self.temperature = temperature
+        self.beta = beta
+        self.gamma = gamma
+        self.complementary = complementary
 
-    def build(self, student: Outputs, teacher: Outputs) -> None:
-        """Check that head and last stage fit."""
-        for side, outputs in (("student", student), ("teacher", teacher)):
-            channels, width = (
-                as_map(feature_levels(outputs)[-1]).shape[1],
-                outputs["head"][0].shape[1],
-            )
+    def build(self, student_outputs: Outputs, teacher_outputs: Outputs) -> None:
+        """Check that the head fits the last stage on both sides.
+
+        Raises:
+            ValueError: if the input width of a head differs from the channels of the last stage.
+        """
+        for side, outputs in (("student", student_outputs), ("teacher", teacher_outputs)):
+            channels = as_map(stages(outputs)[-1]).shape[1]
+            width = outputs["head"][0].shape[1]
             if channels != width:
                 raise ValueError(
-                    f"the {side}'s head reads {width} numbers and its last stage has {channels} channels; "
-                    f"end features with the stage whose mean the head reads"
+                    f"{side}: the head does not fit the last stage of features. Expected {width} "
+                    f"channels, got {channels}. End features with the input of the head."
                 )
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine, theirs = (
-            region_logits(feature_levels(outputs)[-1], outputs["head"], self.scales)
-            for outputs in (student, teacher)
+    def forward(self, student_outputs: Outputs, teacher_outputs: Outputs, batch: Batch) -> Tensor:
+        student_logits, teacher_logits = (
+            region_logits(stages(outputs)[-1], outputs["head"], self.scales)
+            for outputs in (student_outputs, teacher_outputs)
         )
-        weights = {"beta": self.beta, "gamma": self.gamma, "complementary": self.complementary}
         return sdd_loss(
-            mine, theirs, batch["label"], self.loss, self.temperature, **weights, reduction="none"
+            student_logits,
+            teacher_logits,
+            batch["label"],
+            self.loss,
+            self.temperature,
+            beta=self.beta,
+            gamma=self.gamma,
+            complementary=self.complementary,
+            reduction="none",
         )

@@ -1,4 +1,4 @@
-"""Optimal transport between the predictions of a batch: Sinkhorn distance of student and teacher."""
+"""Sinkhorn distance between the predictions of student and teacher for a batch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 import torch
 from annotated_types import Ge
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Positive, full
 from instil.functional.logits import require_same_logits
@@ -34,7 +35,7 @@ def sinkd_loss(
         iterations: number of row and column normalisations, >= 1.
 
     Returns:
-        Scalar: the total cost divided by the number of items. It is above 0 where both sides agree.
+        Scalar: the total cost divided by the number of items. It is above 0 at a match.
 
     Raises:
         ValueError: if the shapes differ or there is only one class.
@@ -45,10 +46,8 @@ def sinkd_loss(
         tensor(0.2371)
     """
     require_same_logits(student_logits, teacher_logits, classes=2)
-    student_probs, teacher_probs = (
-        (full(logits) / temperature).softmax(-1).flatten(0, -2)
-        for logits in (student_logits, teacher_logits)
-    )
+    student_probs = (full(student_logits) / temperature).softmax(-1).flatten(0, -2)
+    teacher_probs = (full(teacher_logits) / temperature).softmax(-1).flatten(0, -2)
     cost = torch.cdist(student_probs, teacher_probs, p=1.0)
     log_plan = -cost / epsilon
     for _ in range(iterations):
@@ -57,12 +56,7 @@ def sinkd_loss(
 
 
 class SinKD(LogitObjective):
-    """Sinkhorn distance between the predictions of student and teacher for a whole batch.
-
-    ``temperature``: softmax temperature of both sides.
-    ``epsilon``: entropic regularisation of the transport plan.
-    ``iterations``: number of row and column normalisations.
-    """
+    """Sinkhorn distance between the predictions of student and teacher for a whole batch."""
 
     card = Card(
         "SinKD: Sinkhorn Distance Minimization for Knowledge Distillation",
@@ -74,23 +68,34 @@ class SinKD(LogitObjective):
         labels=("single",),
         couples=True,
         zero_at_match=False,
-        deviations="The authors' code sums the cost over the batch and multiplies it by 0.002; here it is divided by the number of items.",
-        equation=r"\frac{1}{N} \sum_{ij} P_{ij} D_{ij}, \quad D_{ij} = \lVert p^s_i - p^t_j \rVert_1, \quad P = \mathrm{Sinkhorn}(e^{-D / \epsilon})",
-        use="Text classification where KL is unstable because teacher and student overlap little: the cost stays bounded, and the comparison "
-        "across the items of a batch adds what a loss per item does not see.",
-        pitfalls="With one item the plan is 1 and the loss is the L1 distance. A larger epsilon matches every item with every other one. The paper "
-        "adds it to the label's loss and to kd.",
+        deviations="The authors' code sums the cost over the batch and multiplies it by 0.002; "
+        "here it is divided by the number of items.",
+        equation=r"\frac{1}{N} \sum_{ij} P_{ij} D_{ij}, \quad D_{ij} = \lVert p^s_i - p^t_j "
+        r"\rVert_1, \quad P = \mathrm{Sinkhorn}(e^{-D / \epsilon})",
+        use="Text classification where KL is unstable because teacher and student overlap "
+        "little. The cost stays bounded, and the comparison across the items of a batch adds "
+        "information that a loss per item ignores.",
+        pitfalls="With one item the plan is 1 and the loss is the L1 distance. A larger epsilon "
+        "matches every item with every other one. The paper adds it to the label loss and to kd.",
     )
 
     def __init__(
         self,
-        temperature: Positive = 2.0,
-        epsilon: Positive = 0.1,
-        iterations: Annotated[int, Ge(1)] = 20,
-        standardize: bool = False,
+        temperature: Annotated[Positive, Doc("softmax temperature of both sides")] = 2.0,
+        epsilon: Annotated[Positive, Doc("entropic regularisation of the transport plan")] = 0.1,
+        iterations: Annotated[
+            int, Ge(1), Doc("number of row and column normalisations of the plan")
+        ] = 20,
+        standardize: Annotated[
+            bool, Doc("standardize the logits of each side over the classes first")
+        ] = False,
     ):
         super().__init__(standardize)
-        self.temperature, self.epsilon, self.iterations = temperature, epsilon, iterations
+        self.temperature = temperature
+        self.epsilon = epsilon
+        self.iterations = iterations
 
-    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        return sinkd_loss(student, teacher, self.temperature, self.epsilon, self.iterations)
+    def loss(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
+        return sinkd_loss(
+            student_logits, teacher_logits, self.temperature, self.epsilon, self.iterations
+        )

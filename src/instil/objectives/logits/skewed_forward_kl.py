@@ -1,4 +1,4 @@
-"""Forward KL to a student that has a little of the teacher mixed in, of tokens, in constant memory."""
+"""Forward KL divergence from the teacher to a student mixed with the teacher, for tokens."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Lt
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Positive
 from instil.functional.tokens.divergence import reduce_tokens, token_divergence
@@ -13,39 +14,52 @@ from instil.functional.tokens.heads import Signal
 from instil.functional.tokens.terms import Divergence, PerTokenDivergence, skewed_forward_kl
 from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
 
-Skew = Annotated[float, Ge(0), Lt(1)]
-
 
 def skewed_forward_kl_loss(
-    student: Signal,
-    teacher: Signal,
+    student_logits: Signal,
+    teacher_logits: Signal,
     skew: float | Tensor = 0.1,
     temperature: float = 1.0,
     scale: bool = True,
     weight: Tensor | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """T² KL(teacher || skew teacher + (1 - skew) student) of every token (Ko et al. 2024); ``skew`` is one number, or (...) of each token.
+    """Skewed KL divergence, KL(p || skew * p + (1 - skew) * q) (Ko et al. 2024).
 
-    Logits (..., V) or projections, in any mixture, give (...) for reduction ``none``; ``weight`` (...) is how much each token counts.
-    Raises ValueError where tokens or classes differ.
+    ``p`` is the teacher's distribution and ``q`` the student's. Computed in constant memory.
+
+    Args:
+        student_logits: logits (..., V), or a projection (hidden states and head).
+        teacher_logits: logits (..., V), or a projection.
+        skew: share of the teacher in the mixture, in [0, 1); scalar, or one value per token (...).
+        temperature: softmax temperature, > 0.
+        scale: multiply by ``temperature ** 2``.
+        weight: weight of each token (...), 0 for tokens that do not count.
+        reduction: ``"mean"`` over the tokens that count, or ``"none"``.
+
+    Returns:
+        Scalar, or (...) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the tokens or the classes differ.
+
+    Example:
+        >>> import torch
+        >>> skewed_forward_kl_loss(torch.zeros(2, 3), torch.eye(3)[:2])
+        tensor(0.0985)
     """
-    term = (
-        PerTokenDivergence(skewed_forward_kl, skew)
-        if isinstance(skew, Tensor)
-        else skewed_forward_kl(skew)
-    )
-    values = token_divergence(student, teacher, term, temperature, weight)
-    return reduce_tokens(values * temperature**2 if scale else values, weight, reduction)
+    if isinstance(skew, Tensor):
+        term: Term | PerToken = PerToken(skewed_forward_kl, skew)
+    else:
+        term = skewed_forward_kl(skew)
+    values = token_divergence(student_logits, teacher_logits, term, temperature, weight)
+    return reduced_tokens(values * temperature**2 if scale else values, weight, reduction)
 
 
 class SkewedForwardKL(TokenObjective):
-    """forward_kl that stays finite where the student holds impossible what the teacher says; logits (..., V) or projections.
+    """Forward KL that stays finite for classes with student probability 0.
 
-    ``skew``: the teacher's share of what the student is taken to say.
-    ``temperature``: divides the logits.
-    ``scale``: the factor T².
-    ``vocabulary``: classes from this number on are padding, of no probability on either side.
+    Reads logits (..., V) or projections.
     """
 
     card = Card(
@@ -56,18 +70,23 @@ class SkewedForwardKL(TokenObjective):
         source="logits",
         tasks=("classification", "language"),
         labels=("single",),
-        deviations="The authors' code leaves the teacher's entropy in, which changes the value and no gradient.",
+        deviations="The authors' code includes the teacher's entropy, which changes the value "
+        "but not the gradient.",
         equation=r"T^2 \mathrm{KL}\big(p^t \Vert \lambda p^t + (1 - \lambda) p^s\big)",
-        use="Given text, where plain forward_kl is ruled by the tokens that the student finds nearly impossible: the mixture bounds its gradient.",
-        pitfalls="The loss shrinks by about (1 - skew)² as the skew grows, so that a skew is a change of the learning rate as well.",
+        use="On given text, where plain forward_kl is dominated by tokens to which the student "
+        "gives almost no probability: the mixture bounds its gradient.",
+        pitfalls="The loss shrinks by about (1 - skew)² as the skew grows, so a larger skew "
+        "also acts like a lower learning rate.",
     )
 
     def __init__(
         self,
-        skew: Skew = 0.1,
-        temperature: Positive = 1.0,
-        scale: bool = True,
-        vocabulary: Vocabulary = None,
+        skew: Annotated[float, Ge(0), Lt(1), Doc("share of the teacher in the mixture")] = 0.1,
+        temperature: Annotated[Positive, Doc("softmax temperature")] = 1.0,
+        scale: Annotated[bool, Doc("multiply the loss by temperature ** 2")] = True,
+        vocabulary: Annotated[
+            Vocabulary, Doc("number of classes without padding; None: all classes")
+        ] = None,
     ):
         super().__init__(temperature, scale, vocabulary)
         self.skew = skew

@@ -1,4 +1,4 @@
-"""Reverse KL to a teacher that has a little of the student mixed in, of tokens, in constant memory."""
+"""Reverse KL divergence from the student to a teacher mixed with the student, for tokens."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Lt
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Positive
 from instil.functional.tokens.divergence import reduce_tokens, token_divergence
@@ -13,12 +14,10 @@ from instil.functional.tokens.heads import Signal
 from instil.functional.tokens.terms import Divergence, PerTokenDivergence, skewed_reverse_kl
 from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
 
-Skew = Annotated[float, Ge(0), Lt(1)]
-
 
 def skewed_reverse_kl_loss(
-    student: Signal,
-    teacher: Signal,
+    student_logits: Signal,
+    teacher_logits: Signal,
     skew: float | Tensor = 0.1,
     through_mixture: bool = True,
     temperature: float = 1.0,
@@ -26,10 +25,30 @@ def skewed_reverse_kl_loss(
     weight: Tensor | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """T² KL(student || (1 - skew) teacher + skew student) of every token (Ko et al. 2024); ``skew``: one number, or (...) of each token.
+    """Skewed reverse KL divergence, KL(q || (1 - skew) * p + skew * q) (Ko et al. 2024).
 
-    ``through_mixture``: whether the student inside the mixture gets a gradient. Logits (..., V) or projections, in any mixture, give (...) for
-    reduction ``none``; ``weight`` (...) is how much each token counts. Raises ValueError where tokens or classes differ.
+    ``p`` is the teacher's distribution and ``q`` the student's. Computed in constant memory.
+
+    Args:
+        student_logits: logits (..., V), or a projection (hidden states and head).
+        teacher_logits: logits (..., V), or a projection.
+        skew: share of the student in the mixture, in [0, 1); scalar, or one value per token (...).
+        through_mixture: let the gradient pass through the student in the mixture.
+        temperature: softmax temperature, > 0.
+        scale: multiply by ``temperature ** 2``.
+        weight: weight of each token (...), 0 for tokens that do not count.
+        reduction: ``"mean"`` over the tokens that count, or ``"none"``.
+
+    Returns:
+        Scalar, or (...) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the tokens or the classes differ.
+
+    Example:
+        >>> import torch
+        >>> skewed_reverse_kl_loss(torch.zeros(2, 3), torch.eye(3)[:2])
+        tensor(0.0967)
     """
     if isinstance(skew, Tensor):
         term: Divergence | PerTokenDivergence = PerTokenDivergence(
@@ -37,18 +56,14 @@ def skewed_reverse_kl_loss(
         )
     else:
         term = skewed_reverse_kl(skew, through_mixture)
-    values = token_divergence(student, teacher, term, temperature, weight)
-    return reduce_tokens(values * temperature**2 if scale else values, weight, reduction)
+    values = token_divergence(student_logits, teacher_logits, term, temperature, weight)
+    return reduced_tokens(values * temperature**2 if scale else values, weight, reduction)
 
 
 class SkewedReverseKL(TokenObjective):
-    """reverse_kl that stays finite where the teacher holds impossible what the student says; logits (..., V) or projections.
+    """Reverse KL that stays finite for classes with teacher probability 0.
 
-    ``skew``: the student's share of what the teacher is taken to say.
-    ``through_mixture``: the student inside the mixture gets a gradient too.
-    ``temperature``: divides the logits.
-    ``scale``: the factor T².
-    ``vocabulary``: classes from this number on are padding, of no probability on either side.
+    Reads logits (..., V) or projections.
     """
 
     card = Card(
@@ -59,22 +74,30 @@ class SkewedReverseKL(TokenObjective):
         source="logits",
         tasks=("classification", "language"),
         labels=("single",),
-        deviations="The paper and its first code let the gradient pass through the mixture; DistiLLM-2's code does not: through_mixture=False.",
+        deviations="In the paper and its first code, the gradient passes through the mixture. "
+        "In the code of DistiLLM-2 it does not: through_mixture=False.",
         equation=r"T^2 \mathrm{KL}\big(p^s \Vert (1 - \lambda) p^t + \lambda p^s\big)",
-        use="On the student's own text, as DistiLLM does: mode seeking like reverse_kl, and bounded by log(1 / skew).",
-        pitfalls="Where the student says what the teacher never would, the loss stands at its bound and hardly pulls: train the student first.",
+        use="On text of the student, as in DistiLLM: mode seeking like reverse_kl, and bounded "
+        "by log(1 / skew).",
+        pitfalls="For tokens to which the teacher gives no probability, the loss is near its "
+        "bound and its gradient is small: train the student first.",
     )
 
     def __init__(
         self,
-        skew: Skew = 0.1,
-        through_mixture: bool = True,
-        temperature: Positive = 1.0,
-        scale: bool = True,
-        vocabulary: Vocabulary = None,
+        skew: Annotated[float, Ge(0), Lt(1), Doc("share of the student in the mixture")] = 0.1,
+        through_mixture: Annotated[
+            bool, Doc("let the gradient pass through the student in the mixture")
+        ] = True,
+        temperature: Annotated[Positive, Doc("softmax temperature")] = 1.0,
+        scale: Annotated[bool, Doc("multiply the loss by temperature ** 2")] = True,
+        vocabulary: Annotated[
+            Vocabulary, Doc("number of classes without padding; None: all classes")
+        ] = None,
     ):
         super().__init__(temperature, scale, vocabulary)
-        self.skew, self.through_mixture = skew, through_mixture
+        self.skew = skew
+        self.through_mixture = through_mixture
 
     def term(self, batch: Batch) -> Divergence:
         return skewed_reverse_kl(self.skew, self.through_mixture)

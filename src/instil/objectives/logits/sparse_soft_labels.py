@@ -1,4 +1,4 @@
-"""Soft labels from the few likeliest classes of the teacher, as they are recovered from a small record."""
+"""Soft labels recovered from the teacher's top classes, as from a small record."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import torch
 from annotated_types import Ge
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Positive, closest, full
 from instil.functional.divergences import kl_divergence
@@ -22,7 +23,7 @@ def recover_labels(teacher_probs: Tensor, k: int, form: RecoveryForm = "smoothin
 
     Args:
         teacher_probs: class probabilities (..., C).
-        k: number of classes that are kept; all of them where there are fewer.
+        k: number of classes to keep; all of them if there are fewer.
         form: ``"smoothing"`` spreads the rest of the probability evenly over the other classes of
             probability above 0; ``"renormalize"`` divides the kept probabilities by their sum.
 
@@ -35,6 +36,7 @@ def recover_labels(teacher_probs: Tensor, k: int, form: RecoveryForm = "smoothin
         return torch.zeros_like(teacher_probs).scatter(-1, index, values / total)
     possible = teacher_probs > 0
     others = (possible.sum(-1, keepdim=True) - values.shape[-1]).clamp_min(1)
+    # Rounding can make the sum of the top probabilities larger than 1.
     share = (1 - total).clamp_min(0) / others
     spread = torch.where(possible, share, 0.0)
     return spread.scatter(-1, index, values)
@@ -55,7 +57,7 @@ def sparse_soft_labels_loss(
     Args:
         student_logits: (..., C).
         teacher_logits: (..., C).
-        k: number of the teacher's classes that are kept, >= 1.
+        k: number of teacher classes to keep, >= 1.
         form: ``"smoothing"`` (Marginal Smoothing) or ``"renormalize"`` (Marginal Re-Norm).
         temperature: softmax temperature of both sides, > 0.
         reduction: ``"mean"`` or ``"none"`` (one value per item).
@@ -73,20 +75,17 @@ def sparse_soft_labels_loss(
     """
     require_same_logits(student_logits, teacher_logits)
     if form not in FORMS:
-        raise ValueError(f"form: unknown value. Expected one of {FORMS}; {closest(form, FORMS)}")
+        raise ValueError(
+            f"form: unknown value. Expected one of {FORMS}, got '{form}'; {closest(form, FORMS)}"
+        )
     teacher_probs = (full(teacher_logits) / temperature).softmax(-1)
-    student = (full(student_logits) / temperature).log_softmax(-1)
-    target = recover_labels(teacher_probs, k, form).log()
-    return apply_reduction(temperature**2 * kl_divergence(target, student), reduction)
+    log_student = (full(student_logits) / temperature).log_softmax(-1)
+    log_target = recover_labels(teacher_probs, k, form).log()
+    return reduced(temperature**2 * kl_divergence(log_target, log_student), reduction)
 
 
 class SparseSoftLabels(LogitObjective):
-    """Knowledge distillation from the teacher's few likeliest classes, the rest filled in.
-
-    ``k``: number of the teacher's classes that are kept.
-    ``form``: smoothing spreads the rest of the probability evenly; renormalize scales the kept probabilities to sum to 1.
-    ``temperature``: softmax temperature of both sides.
-    """
+    """KD from the teacher's top classes, with the other probabilities filled in."""
 
     card = Card(
         "A Fast Knowledge Distillation Framework for Visual Recognition",
@@ -97,27 +96,42 @@ class SparseSoftLabels(LogitObjective):
         tasks=("classification", "language"),
         labels=("single",),
         zero_at_match=False,
-        deviations="The authors record the labels of many crops before training; here they are cut from the teacher's logits of the same view. The "
-        "constant entropy of the labels is subtracted. Only classes of probability above 0 share the rest. "
-        "Not yet compared with the text of the paper or numbers of its authors' code.",
-        equation=r"T^2 \, \mathrm{KL}(\hat p \Vert p^s), \quad \hat p_c = \begin{cases} p^t_c & c \in \mathrm{top}_k \\ "
-        r"\frac{1 - \sum_{j \in \mathrm{top}_k} p^t_j}{C - k} & \text{otherwise} \end{cases}",
-        use="To see what a record of k classes would lose, or to drop the teacher's noisy tail: the paper keeps 5 to 10 of 1000 classes.",
-        pitfalls="renormalize asks for no probability outside the k classes, so the student becomes overconfident. Over a large vocabulary the even "
-        "rest is far from the teacher's: top_k counts it as one class, and sampled_kd (Sparse Logit Sampling) has no bias.",
+        deviations="The authors record the labels of many crops before training; here they are "
+        "cut from the teacher's logits of the same view. The constant entropy of the labels is "
+        "subtracted. Only classes of probability above 0 share the rest. Not yet compared with "
+        "the text of the paper or numbers of its authors' code.",
+        equation=r"T^2 \, \mathrm{KL}(\hat p \Vert p^s), \quad \hat p_c = \begin{cases} p^t_c & "
+        r"c \in \mathrm{top}_k \\ \frac{1 - \sum_{j \in \mathrm{top}_k} p^t_j}{C - k} & "
+        r"\text{otherwise} \end{cases}",
+        use="To measure the loss of information in a record of k classes, or to remove the "
+        "teacher's noisy tail. The paper keeps 5 to 10 of 1000 classes.",
+        pitfalls="renormalize targets probability 0 outside the k classes, so the student "
+        "becomes overconfident. With a large vocabulary the even rest is far from the teacher's "
+        "tail. The method top_k counts the tail as one class, and sampled_kd (Sparse Logit "
+        "Sampling) has no bias.",
     )
 
     def __init__(
         self,
-        k: Annotated[int, Ge(1)] = 5,
-        form: RecoveryForm = "smoothing",
-        temperature: Positive = 1.0,
-        standardize: bool = False,
+        k: Annotated[int, Ge(1), Doc("number of the teacher's classes to keep")] = 5,
+        form: Annotated[
+            RecoveryForm,
+            Doc(
+                "smoothing: spread the rest of the probability evenly; renormalize: scale "
+                "the kept probabilities to sum to 1"
+            ),
+        ] = "smoothing",
+        temperature: Annotated[Positive, Doc("softmax temperature of both sides")] = 1.0,
+        standardize: Annotated[
+            bool, Doc("standardize the logits of each side over the classes first")
+        ] = False,
     ):
         super().__init__(standardize)
-        self.k, self.form, self.temperature = k, form, temperature
+        self.k = k
+        self.form = form
+        self.temperature = temperature
 
-    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
+    def loss(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
         return sparse_soft_labels_loss(
-            student, teacher, self.k, self.form, self.temperature, "none"
+            student_logits, teacher_logits, self.k, self.form, self.temperature, "none"
         )

@@ -1,9 +1,12 @@
-"""Knowledge distillation on logits of one length, so that confidence does not count."""
+"""KD on logits scaled to one length, so that confidence has no influence."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Positive, full
 from instil.functional.divergences import kl_divergence
@@ -20,7 +23,9 @@ def spherical_logits(logits: Tensor, multiplier: float = 2.0) -> Tensor:
         ValueError: for fewer than three classes, where all centred logits have one direction.
     """
     if logits.shape[-1] < 3:
-        raise ValueError(f"spherical logits need at least 3 classes, got {logits.shape[-1]}.")
+        raise ValueError(
+            f"logits: too few classes. Expected 3 classes or more, got {logits.shape[-1]}."
+        )
     variance, mean = torch.var_mean(full(logits), dim=-1, correction=0, keepdim=True)
     return multiplier * (full(logits) - mean) * (variance + VARIANCE_EPSILON).rsqrt()
 
@@ -56,19 +61,13 @@ def spherical_kd_loss(
         tensor(6.5555)
     """
     require_same_logits(student_logits, teacher_logits)
-    student, teacher = (
-        (spherical_logits(logits, multiplier) / temperature).log_softmax(-1)
-        for logits in (student_logits, teacher_logits)
-    )
-    return apply_reduction(temperature**2 * kl_divergence(teacher, student), reduction)
+    log_student = (spherical_logits(student_logits, multiplier) / temperature).log_softmax(-1)
+    log_teacher = (spherical_logits(teacher_logits, multiplier) / temperature).log_softmax(-1)
+    return reduced(temperature**2 * kl_divergence(log_teacher, log_student), reduction)
 
 
 class SphericalKD(LogitObjective):
-    """Knowledge distillation after the logits of both sides are projected onto one sphere.
-
-    ``multiplier``: standard deviation of the logits after scaling.
-    ``temperature``: softmax temperature of both sides.
-    """
+    """KD after the logits of both sides are projected onto one sphere."""
 
     card = Card(
         "Reducing the Teacher-Student Gap via Spherical Knowledge Disitllation",
@@ -79,19 +78,31 @@ class SphericalKD(LogitObjective):
         finite_logits=True,
         tasks=("classification",),
         labels=("single",),
-        deviations="The paper scales the logits to the teacher's average norm; the authors' code scales them to a standard deviation of 2, which is "
-        "the default here. multiplier = average norm / sqrt(C) is the paper's form.",
-        equation=r"T^2 \mathrm{KL}\big( \sigma(\hat z^t / T) \Vert \sigma(\hat z^s / T) \big), \quad \hat z = m \, "
-        r"\frac{z - \bar z}{\sqrt{\mathrm{var}(z) + 10^{-7}}}",
-        use="A teacher that is much larger and more confident than the student: the student matches the direction of the logits and keeps its own "
-        "confidence.",
-        pitfalls="The student's confidence gets no gradient from this loss, so add the label's cross-entropy; the paper applies that to the scaled "
-        "logits too. logit_standardization is the same idea with the unbiased deviation, published later with other weights.",
+        deviations="The paper scales the logits to the teacher's average norm; the authors' "
+        "code scales them to a standard deviation of 2, which is the default here. The paper's "
+        "form is multiplier = average norm / sqrt(C).",
+        equation=r"T^2 \mathrm{KL}\big( \sigma(\hat z^t / T) \Vert \sigma(\hat z^s / T) \big), "
+        r"\quad \hat z = m \, \frac{z - \bar z}{\sqrt{\mathrm{var}(z) + 10^{-7}}}",
+        use="For a teacher that is much larger and more confident than the student. The student "
+        "matches the direction of the logits and keeps its own confidence.",
+        pitfalls="The student's confidence gets no gradient from this loss, so add the label's "
+        "cross-entropy; the paper applies that to the scaled logits too. The method "
+        "logit_standardization is the same idea with the unbiased deviation, published later "
+        "with other weights.",
     )
 
-    def __init__(self, multiplier: Positive = 2.0, temperature: Positive = 4.0):
+    def __init__(
+        self,
+        multiplier: Annotated[
+            Positive, Doc("standard deviation of the logits after scaling")
+        ] = 2.0,
+        temperature: Annotated[Positive, Doc("softmax temperature of both sides")] = 4.0,
+    ):
         super().__init__()
-        self.multiplier, self.temperature = multiplier, temperature
+        self.multiplier = multiplier
+        self.temperature = temperature
 
-    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        return spherical_kd_loss(student, teacher, self.multiplier, self.temperature, "none")
+    def loss(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
+        return spherical_kd_loss(
+            student_logits, teacher_logits, self.multiplier, self.temperature, "none"
+        )

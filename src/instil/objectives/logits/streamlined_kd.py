@@ -1,10 +1,13 @@
-"""Two kinds of knowledge are enough: each prediction, and the directions of the predictions of a batch to each other."""
+"""Streamlined KD: KL divergence per item, and directions between the items of a batch."""
 
 from __future__ import annotations
+
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, Positive, full
 from instil.functional.divergences import softened_kl
@@ -13,51 +16,79 @@ from instil.objectives.bases.logit_objective import LogitObjective
 
 
 def streamlined_kd_loss(
-    student: Tensor,
-    teacher: Tensor,
+    student_logits: Tensor,
+    teacher_logits: Tensor,
     temperature: float = 4.0,
     tikhonov: float = 0.1,
     direction: float = 1.0,
 ) -> Tensor:
-    """KL(teacher || student) at a temperature, without T², plus ``direction`` times ``direction_loss``.
+    """Streamlined knowledge distillation loss (CVPR 2026).
 
-    Logits (..., C) of all items together give a scalar. Raises ValueError for one class and where the shapes differ.
+    Mean KL divergence from teacher to student, without the factor ``temperature ** 2``, plus
+    ``direction`` times ``direction_loss``.
+
+    Args:
+        student_logits: (..., C), all items of the batch.
+        teacher_logits: (..., C).
+        temperature: softmax temperature of the KL divergence, > 0.
+        tikhonov: value added to the diagonal of the covariance, > 0.
+        direction: weight of the direction loss.
+
+    Returns:
+        Scalar.
+
+    Raises:
+        ValueError: if the shapes differ or there is only one class.
+
+    Example:
+        >>> import torch
+        >>> streamlined_kd_loss(torch.eye(3)[[0, 0, 1]], torch.eye(3))
+        tensor(1.1115)
     """
-    require_same_logits(student, teacher, classes=2)
-    student, teacher = full(student).flatten(0, -2), full(teacher).flatten(0, -2)
-    return softened_kl(student, teacher, temperature).mean() + direction * direction_loss(
-        student, teacher, tikhonov
-    )
+    require_same_logits(student_logits, teacher_logits, classes=2)
+    student_logits = full(student_logits).flatten(0, -2)
+    teacher_logits = full(teacher_logits).flatten(0, -2)
+    divergence = softened_kl(student_logits, teacher_logits, temperature).mean()
+    return divergence + direction * direction_loss(student_logits, teacher_logits, tikhonov)
 
 
-def direction_loss(student: Tensor, teacher: Tensor, tikhonov: float = 0.1) -> Tensor:
-    """Mean Mahalanobis length of the rows of D, the difference of the cosines of all pairs of items; logits (N, C) give a scalar.
+def direction_loss(student_logits: Tensor, teacher_logits: Tensor, tikhonov: float = 0.1) -> Tensor:
+    """Mean Mahalanobis length of the differences between pairwise cosines.
 
-    The covariance is that of D's columns over its rows, plus ``tikhonov`` on the diagonal.
+    The rows of ``D`` (N, N) are the differences of the cosines of all pairs of items. The
+    covariance is that of the columns of ``D``.
+
+    Args:
+        student_logits: (N, C).
+        teacher_logits: (N, C).
+        tikhonov: value added to the diagonal of the covariance, > 0.
+
+    Returns:
+        Scalar.
+
+    Example:
+        >>> import torch
+        >>> direction_loss(torch.eye(3)[[0, 0, 1]], torch.eye(3))
+        tensor(1.0971)
     """
-    mine, theirs = F.normalize(full(student), dim=-1), F.normalize(full(teacher), dim=-1)
-    difference = mine @ mine.mT - theirs @ theirs.mT
+    student_unit = F.normalize(full(student_logits), dim=-1)
+    teacher_unit = F.normalize(full(teacher_logits), dim=-1)
+    difference = student_unit @ student_unit.mT - teacher_unit @ teacher_unit.mT
     centred = difference - difference.mean(0, keepdim=True)
     count = len(difference)
-    covariance = centred.mT @ centred / max(1, count - 1) + tikhonov * torch.eye(
-        count, dtype=mine.dtype, device=mine.device
-    )
+    identity = torch.eye(count, dtype=difference.dtype, device=difference.device)
+    covariance = centred.mT @ centred / max(1, count - 1) + tikhonov * identity
     whitened = torch.linalg.solve_triangular(
         torch.linalg.cholesky(covariance), difference.mT, upper=False
     )
     squared = whitened.square().sum(0)
-    return torch.where(
-        squared > 0, torch.where(squared > 0, squared, 1.0).sqrt(), 0.0
-    ).mean()  # a length of 0 has no gradient
+    # The inner `where` keeps the infinite derivative of sqrt at 0 out of the gradient.
+    lengths = torch.where(squared > 0, squared, 1.0).sqrt()
+    return torch.where(squared > 0, lengths, 0.0).mean()
 
 
 class StreamlinedKD(LogitObjective):
-    """Instances by their divergence, directions by cosines in a whitened space; logits (..., C).
-
-    ``temperature``: divides the logits of the divergence.
-    ``tikhonov``: what is added to the diagonal of the covariance.
-    ``direction``: weight of the directions relative to the instances; their memory grows with the square of the items.
-    """
+    """KL divergence per item, plus whitened cosine differences between items; logits (..., C)."""
 
     card = Card(
         "Streamlined Knowledge Distillation",
@@ -68,24 +99,41 @@ class StreamlinedKD(LogitObjective):
         finite_logits=True,
         labels=("single",),
         couples=True,
-        deviations="No factor T², and the gradient passes through the covariance, as in torchdistill's form. SKD is also the name of a structured "
-        "distillation for segmentation (CVPR 2019), hence the long name.",
-        equation=r"\frac{1}{N} \sum_{n=1}^{N} \mathrm{KL}(p^t_{T,n} \Vert p^s_{T,n}) + \frac{\lambda}{N} \sum_{n=1}^{N} \sqrt{d_n^\top (\Sigma + "
-        r"\epsilon I)^{-1} d_n}, \quad d_n = \big( \cos(z^s_n, z^s_m) - \cos(z^t_n, z^t_m) \big)_{m=1}^{N}, \quad \Sigma = \mathrm{cov}(d)",
-        use="kd with the relations of a batch's predictions added, in two terms and without adapters. No labels, no parameters; an N x N table "
-        "and its Cholesky factor, of order N^3.",
-        pitfalls="The covariance is of N numbers from N rows: it has no full rank without tikhonov, which therefore sets the scale of the second "
-        "term, and the value depends on the batch size. Lengths are not squared, so the pull does not fade near a match. There is no factor T²: "
-        "the first term pulls T² times less than kd.",
+        deviations="No factor T², and the gradient passes through the covariance, as in the "
+        "form of torchdistill. SKD is also the name of a structured distillation for "
+        "segmentation (CVPR 2019), hence the long name.",
+        equation=r"\frac{1}{N} \sum_{n=1}^{N} \mathrm{KL}(p^t_{T,n} \Vert p^s_{T,n}) + "
+        r"\frac{\lambda}{N} \sum_{n=1}^{N} \sqrt{d_n^\top (\Sigma + \epsilon I)^{-1} d_n}, "
+        r"\quad d_n = \big( \cos(z^s_n, z^s_m) - \cos(z^t_n, z^t_m) \big)_{m=1}^{N}, \quad "
+        r"\Sigma = \mathrm{cov}(d)",
+        use="kd plus the relations between the predictions of a batch, in two terms and without "
+        "adapters. It needs no labels and has no parameters. It takes an N x N matrix and its "
+        "Cholesky factor, of order N^3.",
+        pitfalls="The covariance of N values is estimated from N rows and has no full rank "
+        "without tikhonov. This option therefore sets the scale of the second term, and the "
+        "value depends on the batch size. Lengths are not squared, so the gradient does not "
+        "fade near a match. There is no factor T²: the gradient of the first term is T² times "
+        "smaller than in kd.",
     )
 
     def __init__(
-        self, temperature: Positive = 4.0, tikhonov: Positive = 0.1, direction: NonNegative = 1.0
+        self,
+        temperature: Annotated[Positive, Doc("softmax temperature of the KL divergence")] = 4.0,
+        tikhonov: Annotated[Positive, Doc("value added to the diagonal of the covariance")] = 0.1,
+        direction: Annotated[
+            NonNegative,
+            Doc(
+                "weight of the directions relative to the KL divergence; their memory grows "
+                "with the square of the number of items"
+            ),
+        ] = 1.0,
     ):
         super().__init__()
-        self.temperature, self.tikhonov, self.direction = temperature, tikhonov, direction
+        self.temperature = temperature
+        self.tikhonov = tikhonov
+        self.direction = direction
 
-    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
+    def loss(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
         return streamlined_kd_loss(
-            student, teacher, self.temperature, self.tikhonov, self.direction
+            student_logits, teacher_logits, self.temperature, self.tikhonov, self.direction
         )

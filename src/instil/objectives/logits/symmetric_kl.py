@@ -1,4 +1,4 @@
-"""Both directions of the KL divergence at once, of tokens, in constant memory."""
+"""Weighted mean of forward and reverse KL divergence, for tokens, in constant memory."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Le
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Positive
 from instil.functional.tokens.divergence import reduce_tokens, token_divergence
@@ -13,34 +14,50 @@ from instil.functional.tokens.heads import Signal
 from instil.functional.tokens.terms import Divergence, symmetric_kl
 from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
 
-Share = Annotated[float, Ge(0), Le(1)]
-
 
 def symmetric_kl_loss(
-    student: Signal,
-    teacher: Signal,
+    student_logits: Signal,
+    teacher_logits: Signal,
     forward_share: float = 0.5,
     temperature: float = 1.0,
     scale: bool = True,
     weight: Tensor | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """T² (f KL(teacher || student) + (1 - f) KL(student || teacher)) of every token (Kullback & Leibler 1951, halved for f = 0.5).
+    """Symmetric KL divergence (Kullback & Leibler 1951, halved for a share of 0.5).
 
-    Logits (..., V) or projections, in any mixture, give (...) for reduction ``none``; ``weight`` (...) is how much each token counts.
-    Raises ValueError where tokens or classes differ.
+    ``forward_share * KL(p || q) + (1 - forward_share) * KL(q || p)`` for the teacher's distribution
+    ``p`` and the student's ``q``.
+
+    Args:
+        student_logits: logits (..., V), or a projection (hidden states and head).
+        teacher_logits: logits (..., V), or a projection.
+        forward_share: weight of the forward KL divergence, in [0, 1].
+        temperature: softmax temperature, > 0.
+        scale: multiply by ``temperature ** 2``.
+        weight: weight of each token (...), 0 for tokens that do not count.
+        reduction: ``"mean"`` over the tokens that count, or ``"none"``.
+
+    Returns:
+        Scalar, or (...) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the tokens or the classes differ.
+
+    Example:
+        >>> import torch
+        >>> symmetric_kl_loss(torch.zeros(2, 3), torch.eye(3)[:2])
+        tensor(0.1214)
     """
-    values = token_divergence(student, teacher, symmetric_kl(forward_share), temperature, weight)
-    return reduce_tokens(values * temperature**2 if scale else values, weight, reduction)
+    term = symmetric_kl(forward_share)
+    values = token_divergence(student_logits, teacher_logits, term, temperature, weight)
+    return reduced_tokens(values * temperature**2 if scale else values, weight, reduction)
 
 
 class SymmetricKL(TokenObjective):
-    """A weighted mean of forward_kl and reverse_kl in one pass; logits (..., V) or projections.
+    """Weighted mean of forward and reverse KL divergence in one pass.
 
-    ``forward_share``: the share of the forward KL.
-    ``temperature``: divides the logits.
-    ``scale``: the factor T².
-    ``vocabulary``: classes from this number on are padding, of no probability on either side.
+    Reads logits (..., V) or projections.
     """
 
     card = Card(
@@ -51,19 +68,30 @@ class SymmetricKL(TokenObjective):
         source="logits",
         tasks=("classification", "language"),
         labels=("single",),
-        deviations="torchtune and DistiLLM add a cross-entropy, which has the teacher's entropy left in, to a true reverse KL: the same gradient. "
-        "torchtune's ratio is this share, DistiLLM's lam is what is left of it.",
-        equation=r"T^2 \big( w \mathrm{KL}(p^t \Vert p^s) + (1 - w) \mathrm{KL}(p^s \Vert p^t) \big)",
-        use="Where neither covering all modes nor seeking one is wanted alone; akl sets the share by itself, token by token.",
-        pitfalls="Each side's impossible classes weigh heavily, unlike in jsd, which is bounded.",
+        deviations="The code of torchtune and DistiLLM adds a cross-entropy, which includes the "
+        "teacher's entropy, to a true reverse KL: the gradient is the same. The option ratio of "
+        "torchtune is forward_share; lam of DistiLLM is 1 - forward_share.",
+        equation=r"T^2 \big( w \mathrm{KL}(p^t \Vert p^s) + (1 - w) \mathrm{KL}(p^s \Vert p^t) "
+        r"\big)",
+        use="A compromise between mode covering (forward) and mode seeking (reverse). akl sets "
+        "the share by itself for each token.",
+        pitfalls="Classes to which one side gives almost no probability dominate the loss, "
+        "unlike in jsd, which is bounded.",
     )
 
     def __init__(
         self,
-        forward_share: Share = 0.5,
-        temperature: Positive = 1.0,
-        scale: bool = True,
-        vocabulary: Vocabulary = None,
+        forward_share: Annotated[
+            float,
+            Ge(0),
+            Le(1),
+            Doc("weight of the forward KL divergence; the reverse one has the rest"),
+        ] = 0.5,
+        temperature: Annotated[Positive, Doc("softmax temperature")] = 1.0,
+        scale: Annotated[bool, Doc("multiply the loss by temperature ** 2")] = True,
+        vocabulary: Annotated[
+            Vocabulary, Doc("number of classes without padding; None: all classes")
+        ] = None,
     ):
         super().__init__(temperature, scale, vocabulary)
         self.forward_share = forward_share

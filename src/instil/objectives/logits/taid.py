@@ -1,4 +1,4 @@
-"""A teacher that moves from the student to itself while the student follows, of tokens, in constant memory."""
+"""Temporally adaptive interpolated distillation: the target moves from student to teacher."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import torch
 from annotated_types import Ge, Le, Lt
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, Outputs, Positive, size
 from instil.functional.tokens.divergence import reduce_tokens, token_divergence
@@ -14,63 +15,90 @@ from instil.functional.tokens.heads import Signal
 from instil.functional.tokens.terms import Divergence, interpolated_kl
 from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
 
-Share = Annotated[float, Ge(0), Le(1)]
-
 
 def taid_loss(
-    student: Signal,
-    teacher: Signal,
+    student_logits: Signal,
+    teacher_logits: Signal,
     time: float | Tensor = 1.0,
     temperature: float = 1.0,
     scale: bool = True,
     weight: Tensor | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """T² KL(softmax((1 - time) z_s + time z_t) || student) of every token, the student in the target constant (Shing et al. 2025).
+    """KL divergence from interpolated logits to the student (Shing et al. 2025).
 
-    Logits (..., V) or projections, in any mixture, give (...) for reduction ``none``; ``weight`` (...) is how much each token counts.
-    Raises ValueError where tokens or classes differ.
+    The target is ``softmax((1 - time) * student_logits + time * teacher_logits)``. The student is
+    a constant in it.
+
+    Args:
+        student_logits: logits (..., V), or a projection (hidden states and head).
+        teacher_logits: logits (..., V), or a projection.
+        time: share of the teacher in the target, in [0, 1].
+        temperature: softmax temperature, > 0.
+        scale: multiply by ``temperature ** 2``.
+        weight: weight of each token (...), 0 for tokens that do not count.
+        reduction: ``"mean"`` over the tokens that count, or ``"none"``.
+
+    Returns:
+        Scalar, or (...) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the tokens or the classes differ.
+
+    Example:
+        >>> import torch
+        >>> taid_loss(torch.zeros(2, 3), torch.eye(3)[:2], time=0.5)
+        tensor(0.0302)
     """
-    values = token_divergence(student, teacher, interpolated_kl(time), temperature, weight)
-    return reduce_tokens(values * temperature**2 if scale else values, weight, reduction)
+    term = interpolated_kl(time)
+    values = token_divergence(student_logits, teacher_logits, term, temperature, weight)
+    return reduced_tokens(values * temperature**2 if scale else values, weight, reduction)
 
 
 def next_time(
     time: Tensor,
     momentum: Tensor,
-    before: Tensor,
+    previous_loss: Tensor,
     loss: Tensor,
     floor: Tensor,
     end: float,
     rate: float,
     smoothing: float,
 ) -> tuple[Tensor, Tensor]:
-    """Time and momentum after a step (Shing et al. 2025, Algorithm 1): the faster the loss falls, the further; at least to ``floor``.
+    """Update of the interpolation time after a step (Shing et al. 2025, Algorithm 1).
 
-    ``before`` is the loss of the step before, infinite where there was none, after which time stands still.
+    The time increases faster if the loss decreases faster. After the first step it does not change.
+
+    Args:
+        time: current share of the teacher.
+        momentum: moving average of the relative decrease of the loss.
+        previous_loss: loss of the previous step; infinite if there was none.
+        loss: loss of this step.
+        floor: lower bound of the new time.
+        end: upper bound of the new time.
+        rate: maximum increase, relative to the remaining share of the student.
+        smoothing: decay of the moving average, in [0, 1).
+
+    Returns:
+        New time and new momentum.
     """
-    change = (before - loss) / (before + 1e-15)
-    moved = smoothing * momentum + (1 - smoothing) * change
-    further = torch.minimum(
-        torch.maximum(floor, time + rate * moved.sigmoid() * (1 - time)), time.new_tensor(end)
-    )
-    first = before.isinf()
-    return torch.where(first, time, further), torch.where(first, momentum, moved)
+    decrease = (previous_loss - loss) / (previous_loss + 1e-15)
+    new_momentum = smoothing * momentum + (1 - smoothing) * decrease
+    new_time = time + rate * new_momentum.sigmoid() * (1 - time)
+    new_time = torch.minimum(torch.maximum(floor, new_time), time.new_tensor(end))
+    is_first = previous_loss.isinf()
+    return torch.where(is_first, time, new_time), torch.where(is_first, momentum, new_momentum)
 
 
 class TAID(TokenObjective):
-    """forward_kl to a mixture of both sides' logits, in which the teacher's share grows with the training; logits (..., V) or projections.
+    """Forward KL to a mixture of both logits, in which the teacher's share grows during training.
 
-    ``start``, ``end``: the teacher's share in the first step and at the end; in between it is at least on the line.
-    ``rate``: how far a step goes beyond the line at most; 0: the line alone.
-    ``smoothing``: how much of its earlier changes is kept in the change of the loss.
-    ``temperature``: divides the logits.
-    ``scale``: the factor T².
-    ``vocabulary``: classes from this number on are padding, of no probability on either side.
+    Reads logits (..., V) or projections.
     """
 
     card = Card(
-        "TAID: Temporally Adaptive Interpolated Distillation for Efficient Knowledge Transfer in Language Models",
+        "TAID: Temporally Adaptive Interpolated Distillation for Efficient Knowledge Transfer "
+        "in Language Models",
         "https://arxiv.org/abs/2501.16937",
         "ICLR",
         2025,
@@ -78,69 +106,88 @@ class TAID(TokenObjective):
         algorithms=("adaptive",),
         tasks=("classification", "language"),
         labels=("single",),
-        deviations="A true KL, zero at a match; the authors' code leaves the target's entropy in, and measures the change of the loss with it.",
+        deviations="A true KL divergence, zero at a match. The authors' code includes the "
+        "entropy of the target, also when it measures the change of the loss.",
         equation=r"T^2 \mathrm{KL}\big(\mathrm{softmax}((1 - t) z^s + t z^t) \Vert p^s\big)",
-        use="A student much smaller than the teacher, on given text: it is first asked for what it can nearly do.",
-        pitfalls="The loss is scaled by about t², so it rises while t grows, although the student improves; watch another metric.",
+        use="For a student much smaller than the teacher, on given text: it starts with a "
+        "target that it can nearly match.",
+        pitfalls="The loss is scaled by about t², so it rises while t grows, although the "
+        "student improves. Monitor another metric.",
     )
 
     def __init__(
         self,
-        start: Share = 0.4,
-        end: Share = 1.0,
-        rate: NonNegative = 5e-4,
-        smoothing: Annotated[float, Ge(0), Lt(1)] = 0.99,
-        temperature: Positive = 1.0,
-        scale: bool = True,
-        vocabulary: Vocabulary = None,
+        start: Annotated[float, Ge(0), Le(1), Doc("share of the teacher in the first step")] = 0.4,
+        end: Annotated[
+            float,
+            Ge(0),
+            Le(1),
+            Doc(
+                "share of the teacher at the end; between start and end, linear "
+                "interpolation is the lower bound"
+            ),
+        ] = 1.0,
+        rate: Annotated[
+            NonNegative, Doc("maximum adaptive increase of the share per step; 0: linear schedule")
+        ] = 5e-4,
+        smoothing: Annotated[
+            float, Ge(0), Lt(1), Doc("decay of the moving average of loss changes")
+        ] = 0.99,
+        temperature: Annotated[Positive, Doc("softmax temperature")] = 1.0,
+        scale: Annotated[bool, Doc("multiply the loss by temperature ** 2")] = True,
+        vocabulary: Annotated[
+            Vocabulary, Doc("number of classes without padding; None: all classes")
+        ] = None,
     ):
         super().__init__(temperature, scale, vocabulary)
-        self.start, self.end, self.rate, self.smoothing = start, end, rate, smoothing
+        self.start = start
+        self.end = end
+        self.rate = rate
+        self.smoothing = smoothing
         self.time: Tensor
         self.momentum: Tensor
         self.before: Tensor
-        for name, value in (
-            ("time", getattr(start, "start", start)),
-            ("momentum", 0.0),
-            ("before", torch.inf),
-        ):
-            self.register_buffer(name, torch.tensor([float(value)]))
-        self.seen: tuple[Any, Tensor] | None = None
+        # `start` may be a schedule, which starts at its own `start`.
+        self.register_buffer("time", torch.tensor([float(getattr(start, "start", start))]))
+        self.register_buffer("momentum", torch.tensor([0.0]))
+        self.register_buffer("before", torch.tensor([torch.inf]))
+        self.last_values: tuple[Any, Tensor] | None = None
 
     def term(self, batch: Batch) -> Divergence:
         return interpolated_kl(self.time)
 
-    def values(self, student: Signal, teacher: Any, batch: Batch) -> Tensor:
-        values = super().values(student, teacher, batch)
-        self.seen = (
-            student,
-            values.detach(),
-        )  # not state: spares ``keep`` a second pass over the vocabulary
+    def values(self, student_logits: Signal, teacher_logits: Any, batch: Batch) -> Tensor:
+        values = super().values(student_logits, teacher_logits, batch)
+        # A cache, not state: it saves `keep` a second pass over the vocabulary.
+        self.last_values = student_logits, values.detach()
         return values
 
-    def keep(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
-        mine, seen = student[self.reads["student"][0]], self.seen
-        self.seen = None
-        values = (
-            seen[1]
-            if seen is not None and seen[0] is mine
-            else self.values(mine, teacher[self.reads["teacher"][0]], batch)
-        )
+    def keep(
+        self, student_outputs: Outputs, teacher_outputs: Outputs, batch: Batch
+    ) -> dict[str, Tensor]:
+        student_logits = student_outputs[self.reads["student"][0]]
+        cache = self.last_values
+        self.last_values = None
+        if cache is not None and cache[0] is student_logits:
+            values = cache[1]
+        else:
+            teacher_logits = teacher_outputs[self.reads["teacher"][0]]
+            values = self.values(student_logits, teacher_logits, batch)
         weight = self.weight(batch).reshape(size(batch), -1)
         progress = float(batch.get("progress", 0.0))
-        summed = torch.where(weight > 0, values.reshape(weight.shape) * weight, 0.0).sum(1)
+        loss = torch.where(weight > 0, values.reshape(weight.shape) * weight, 0.0).sum(1)
         return {
-            "loss": summed,
+            "loss": loss,
             "count": weight.sum(1),
-            "progress": torch.full_like(summed, progress),
+            "progress": torch.full_like(loss, progress),
         }
 
-    def after_step(self, kept: dict[str, Tensor]) -> None:
-        """Time moves with the loss of the whole step."""
-        if not kept or not len(kept["loss"]):
+    def after_step(self, rows: dict[str, Tensor]) -> None:
+        """Update the time with the mean loss of the whole step."""
+        if not rows or not len(rows["loss"]):
             return
-        loss = (kept["loss"].sum() / kept["count"].sum().clamp_min(1)).to(self.time)
-        floor = self.start + (self.end - self.start) * kept["progress"][:1].to(self.time)
+        loss = (rows["loss"].sum() / rows["count"].sum().clamp_min(1)).to(self.time)
+        floor = self.start + (self.end - self.start) * rows["progress"][:1].to(self.time)
         time, momentum = next_time(
             self.time, self.momentum, self.before, loss, floor, self.end, self.rate, self.smoothing
         )

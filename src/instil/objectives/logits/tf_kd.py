@@ -1,4 +1,4 @@
-"""Teacher-free distillation: a virtual teacher that is always right and nearly sure, softened."""
+"""Teacher-free KD: a virtual teacher whose prediction is always the label."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 
 from annotated_types import Gt, Lt
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, LabelObjective, Outputs, Positive, drop_unlabelled_gradient
 from instil.functional.divergences import tempered_log_softmax
@@ -14,42 +15,61 @@ from instil.functional.logits import apply_reduction, require_class_target, requ
 
 
 def tf_kd_loss(
-    student: Tensor,
+    student_logits: Tensor,
     target: Tensor,
     correct: float = 0.99,
     temperature: float = 20.0,
     soften_student: bool = False,
     reduction: str = "mean",
 ) -> Tensor:
-    """KL(softmax(u / T) || student), u = ``correct`` at the label and the rest shared evenly (Yuan et al. 2020, section 5).
+    """Teacher-free distillation loss with a virtual teacher (Yuan et al. 2020, section 5).
 
-    Logits (..., C), target (...) give (...) for reduction ``none``; -100 gives 0. As in paper and code the softmax is of the probabilities u
-    themselves, not of their logarithms. Raises ValueError for one class and where the target's shape does not fit.
+    KL divergence from ``softmax(u / temperature)`` to the student. ``u`` is ``correct`` for the
+    label; the other classes share the rest evenly. As in paper and code, the softmax is applied to
+    the probabilities ``u`` themselves, not to their logarithms.
+
+    Args:
+        student_logits: (..., C).
+        target: class indices (...); ``-100`` marks an unlabelled item, whose loss is 0.
+        correct: probability of the label, in (0, 1).
+        temperature: softmax temperature of the virtual teacher, > 0.
+        soften_student: apply the temperature to the student too.
+        reduction: ``"mean"`` over the labelled items, or ``"none"`` (one value per item).
+
+    Returns:
+        Scalar, or (...) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shape of the target does not fit or there is only one class.
+
+    Example:
+        >>> import torch
+        >>> tf_kd_loss(torch.eye(3)[:2], torch.tensor([0, 2]))
+        tensor(0.1170)
     """
-    require_classes(student, 2)
-    require_class_target(student, target)
-    (student,) = drop_unlabelled_gradient(target, student)
-    others = student.shape[-1] - 1
-    label, other = correct / temperature, (1 - correct) / others / temperature
-    total = max(label, other) + math.log(
-        math.exp(label - max(label, other)) + others * math.exp(other - max(label, other))
-    )
-    label, other = label - total, other - total  # log-probabilities, the same for all items
-    log_probability = tempered_log_softmax(student, temperature if soften_student else 1.0)
-    hit = log_probability.gather(-1, target.clamp_min(0).unsqueeze(-1)).squeeze(-1)
-    rest = others * other - (log_probability.sum(-1) - hit)
-    return apply_reduction(
-        math.exp(label) * (label - hit) + math.exp(other) * rest, reduction, target
-    )
+    require_classes(student_logits, 2)
+    require_class_target(student_logits, target)
+    (student_logits,) = drop_unlabelled_gradient(target, student_logits)
+    others = student_logits.shape[-1] - 1
+    log_label, log_other = _virtual_teacher(correct, others, temperature)
+    log_student = softened(student_logits, temperature if soften_student else 1.0)
+    log_hit = log_student.gather(-1, target.clamp_min(0).unsqueeze(-1)).squeeze(-1)
+    rest = others * log_other - (log_student.sum(-1) - log_hit)
+    values = math.exp(log_label) * (log_label - log_hit) + math.exp(log_other) * rest
+    return reduced(values, reduction, target)
+
+
+def _virtual_teacher(correct: float, others: int, temperature: float) -> tuple[float, float]:
+    """Log-probabilities of the label and of each other class, which are the same for all items."""
+    label = correct / temperature
+    other = (1 - correct) / others / temperature
+    highest = max(label, other)
+    total = highest + math.log(math.exp(label - highest) + others * math.exp(other - highest))
+    return label - total, other - total
 
 
 class TfKD(LabelObjective):
-    """Distillation without a teacher, from a hand-made one; logits (..., C), class indices (...).
-
-    ``correct``: the virtual teacher's probability of the label; the other classes share the rest.
-    ``temperature``: divides the virtual teacher's probabilities before their softmax.
-    ``soften_student``: divides the student's logits by the temperature too.
-    """
+    """KD from a virtual teacher, without a network; logits (..., C) and class indices (...)."""
 
     card = Card(
         "Revisiting Knowledge Distillation via Label Smoothing Regularization",
@@ -60,28 +80,43 @@ class TfKD(LabelObjective):
         finite_logits=True,
         labels=("single",),
         zero_at_match=False,
-        deviations="The paper writes the student softened too (soften_student=True); the authors' code, which gave the results, leaves it at "
-        "temperature 1, averages over the classes too, and multiplies by up to 100, which is a weight here.",
-        equation=r"\mathrm{KL}(\mathrm{softmax}(u / T) \Vert p^s), \quad u_y = a, \quad u_c = \frac{1 - a}{C - 1} \text{ for } c \ne y",
-        use="A baseline without a teacher: what distillation gains from soft targets alone. It needs nothing but labels and costs no more than "
-        "cross-entropy.",
-        pitfalls="The softmax is of probabilities: at T = 20 the label's share is only 1.05 times that of another class, so the target is almost "
-        "uniform and says hardly anything of the label. Keep cross-entropy beside it, and expect the effect of strong label smoothing.",
+        deviations="In the paper's formula the student is softened too (soften_student=True). "
+        "The authors' code, which produced the results, leaves it at temperature 1. It also "
+        "averages over the classes and multiplies by up to 100, which is a weight here.",
+        equation=r"\mathrm{KL}(\mathrm{softmax}(u / T) \Vert p^s), \quad u_y = a, \quad u_c = "
+        r"\frac{1 - a}{C - 1} \text{ for } c \ne y",
+        use="A baseline without a teacher: the gain of distillation from soft targets alone. It "
+        "needs only labels and costs no more than cross-entropy.",
+        pitfalls="The softmax is applied to probabilities: at T = 20 the label's share is only "
+        "1.05 times that of another class. The target is almost uniform and carries little "
+        "information about the label. Keep the cross-entropy, and expect the effect of strong "
+        "label smoothing.",
     )
     needs: ClassVar = {"student": (("logits",),), "teacher": ()}
 
     def __init__(
         self,
-        correct: Annotated[float, Gt(0), Lt(1)] = 0.99,
-        temperature: Positive = 20.0,
-        soften_student: bool = False,
+        correct: Annotated[
+            float,
+            Gt(0),
+            Lt(1),
+            Doc("virtual teacher's probability of the label; the other classes share the rest"),
+        ] = 0.99,
+        temperature: Annotated[
+            Positive, Doc("softmax temperature of the virtual teacher's probabilities")
+        ] = 20.0,
+        soften_student: Annotated[
+            bool, Doc("apply the temperature to the student's logits too")
+        ] = False,
     ):
         super().__init__()
-        self.correct, self.temperature, self.soften_student = correct, temperature, soften_student
+        self.correct = correct
+        self.temperature = temperature
+        self.soften_student = soften_student
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+    def forward(self, student_outputs: Outputs, teacher_outputs: Outputs, batch: Batch) -> Tensor:
         return tf_kd_loss(
-            student["logits"],
+            student_outputs["logits"],
             batch["label"],
             self.correct,
             self.temperature,

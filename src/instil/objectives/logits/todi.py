@@ -6,6 +6,7 @@ from typing import Annotated
 
 from annotated_types import Ge
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Positive
 from instil.functional.tokens.divergence import reduce_tokens, token_divergence
@@ -15,8 +16,8 @@ from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
 
 
 def todi_loss(
-    student: Signal,
-    teacher: Signal,
+    student_logits: Signal,
+    teacher_logits: Signal,
     beta: float = 1.0,
     temperature: float = 1.0,
     scale: bool = True,
@@ -30,8 +31,8 @@ def todi_loss(
     are constants for the gradient. ``beta = 0`` gives half of each divergence.
 
     Args:
-        student: student logits (..., V), or a projection (hidden states and head).
-        teacher: teacher logits (..., V), or a projection.
+        student_logits: logits (..., V), or a projection (hidden states and head).
+        teacher_logits: logits (..., V), or a projection.
         beta: steepness of the weight, >= 0.
         temperature: softmax temperature, > 0.
         scale: multiply by ``temperature ** 2``.
@@ -42,24 +43,22 @@ def todi_loss(
         Scalar, or (...) for ``reduction="none"``.
 
     Raises:
-        ValueError: if tokens or classes differ.
+        ValueError: if the tokens or the classes differ.
 
     Example:
         >>> import torch
         >>> todi_loss(torch.zeros(2, 3), torch.eye(3)[:2])
         tensor(0.2428)
     """
-    values = token_divergence(student, teacher, token_wise_kl(beta), temperature, weight)
-    return reduce_tokens(values * temperature**2 if scale else values, weight, reduction)
+    term = token_wise_kl(beta)
+    values = token_divergence(student_logits, teacher_logits, term, temperature, weight)
+    return reduced_tokens(values * temperature**2 if scale else values, weight, reduction)
 
 
 class ToDi(TokenObjective):
-    """Token-wise distillation: forward KL where the student underestimates a class, else reverse KL.
+    """Forward KL where the student underestimates a class, reverse KL where it overestimates it.
 
-    ``beta``: steepness of the weight as a function of the log-ratio of the probabilities.
-    ``temperature``: softmax temperature of both sides.
-    ``scale``: multiply by temperature².
-    ``vocabulary``: number of classes that are no padding; further classes get probability 0.
+    Reads logits (..., V) or projections.
     """
 
     card = Card(
@@ -71,20 +70,29 @@ class ToDi(TokenObjective):
         algorithms=("adaptive",),
         tasks=("classification", "language"),
         labels=("single",),
-        equation=r"T^2 \sum_v \Big( w_v p^t_v \log \tfrac{p^t_v}{p^s_v} + (1 - w_v) p^s_v \log \tfrac{p^s_v}{p^t_v} \Big), \quad "
-        r"w_v = \sigma\big(\beta \log \tfrac{p^t_v}{p^s_v}\big)",
-        use="Language models whose student has too little mass on some tokens and too much on others: each class gets the divergence with the "
-        "larger gradient. It needs no sorting, unlike akl, which sets one weight per token position.",
-        pitfalls="A class to which the teacher gives probability 0 makes the reverse part infinite unless the student excludes it too. The paper "
-        "reports instruction tuning only; it gives no result for images.",
+        equation=r"T^2 \sum_v \Big( w_v p^t_v \log \tfrac{p^t_v}{p^s_v} + (1 - w_v) p^s_v \log "
+        r"\tfrac{p^s_v}{p^t_v} \Big), \quad w_v = \sigma\big(\beta \log "
+        r"\tfrac{p^t_v}{p^s_v}\big)",
+        use="For language models whose student has too little mass on some tokens and too much "
+        "on others. Each class gets the divergence with the larger gradient. It needs no "
+        "sorting, unlike akl, which sets one weight per token position.",
+        pitfalls="A class to which the teacher gives probability 0 makes the reverse part "
+        "infinite unless the student excludes it too. The paper reports instruction tuning "
+        "only; it gives no result for images.",
     )
 
     def __init__(
         self,
-        beta: Annotated[float, Ge(0)] = 1.0,
-        temperature: Positive = 1.0,
-        scale: bool = True,
-        vocabulary: Vocabulary = None,
+        beta: Annotated[
+            float,
+            Ge(0),
+            Doc("steepness of the weight as a function of the log-ratio of the probabilities"),
+        ] = 1.0,
+        temperature: Annotated[Positive, Doc("softmax temperature of both sides")] = 1.0,
+        scale: Annotated[bool, Doc("multiply the loss by temperature ** 2")] = True,
+        vocabulary: Annotated[
+            Vocabulary, Doc("number of classes without padding; None: all classes")
+        ] = None,
     ):
         super().__init__(temperature, scale, vocabulary)
         self.beta = beta

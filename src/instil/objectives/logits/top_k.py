@@ -1,4 +1,4 @@
-"""The classes that the teacher finds likeliest, and all others together as one, of tokens, in constant memory."""
+"""Divergence between the teacher's top K classes, with the other classes as one tail class."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Positive, Top
 from instil.functional.tokens.divergence import chunked_loss, reduce_tokens
@@ -15,14 +16,18 @@ from instil.functional.tokens.terms import Divergence, forward_kl, jsd, reverse_
 from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
 
 DivergenceName = Literal["forward_kl", "reverse_kl", "jsd", "tvd"]
-Share = Annotated[float, Gt(0), Lt(1)]
 
 
-def divergence_by_name(divergence: DivergenceName, beta: float) -> Divergence:
-    """The divergence of this name; ValueError for a beta at which jsd is 0 whatever the student says."""
+def divergence_by_name(divergence: DivergenceName, beta: float) -> Term:
+    """Divergence with this name; ``beta`` is the teacher's share of the mixture in ``"jsd"``.
+
+    Raises:
+        ValueError: if ``beta`` is not in (0, 1); at the limits the JSD is constantly 0.
+    """
     if not 0 < beta < 1:
         raise ValueError(
-            f"beta is {beta}; expected a number between 0 and 1, whose limits are forward_kl and reverse_kl"
+            f"beta: value out of range. Expected a number between 0 and 1, got {beta}. "
+            "Use forward_kl or reverse_kl for the limits."
         )
     return {
         "forward_kl": forward_kl,
@@ -33,8 +38,8 @@ def divergence_by_name(divergence: DivergenceName, beta: float) -> Divergence:
 
 
 def top_k_loss(
-    student: Signal,
-    teacher: Signal | Top,
+    student_logits: Signal,
+    teacher_logits: Signal | Top,
     k: int = 64,
     divergence: DivergenceName = "forward_kl",
     beta: float = 0.5,
@@ -45,33 +50,48 @@ def top_k_loss(
     weight: Tensor | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """T² times a divergence of the distributions over K classes and, with ``tail``, all others as one, of every token.
+    """Divergence between distributions over the top K classes and a tail class.
 
-    Without ``tail`` of both sides' distributions on the K classes alone, made to add up to 1. ``support``: whose K likeliest classes; a ``Top``
-    brings its own. Logits (..., V) or projections, in any mixture, give (...) for reduction ``none``; ``weight`` (...) is how much each token
-    counts. Raises ValueError where tokens or classes differ, and where a ``Top`` is asked for another temperature than 1 or another support.
+    Computed for each token in constant memory.
+
+    Args:
+        student_logits: logits (..., V), or a projection (hidden states and head).
+        teacher_logits: logits (..., V), a projection, or a ``Top`` record with its own classes.
+        k: number of top classes.
+        divergence: ``"forward_kl"``, ``"reverse_kl"``, ``"jsd"`` or ``"tvd"``.
+        beta: share of the teacher in the mixture of ``"jsd"``, in (0, 1).
+        support: ``"teacher"``, ``"student"`` or ``"both"``: source of the top classes.
+        tail: add all other classes as one class. If False, the probabilities of the top classes
+            are renormalised to sum to 1.
+        temperature: softmax temperature, > 0; 1 for a ``Top``.
+        scale: multiply by ``temperature ** 2``.
+        weight: weight of each token (...), 0 for tokens that do not count.
+        reduction: ``"mean"`` over the tokens that count, or ``"none"``.
+
+    Returns:
+        Scalar, or (...) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if tokens or classes differ, or if a ``Top`` is combined with another
+            temperature than 1 or another support than ``"teacher"``.
+
+    Example:
+        >>> import torch
+        >>> top_k_loss(torch.zeros(2, 4), torch.eye(4)[:2], k=1)
+        tensor(0.1180)
     """
-    target = TopKWithTailKL(
-        top_k_support(student, teacher, k, support, tail, temperature),
-        divergence_by_name(divergence, beta),
-    )
-    values = chunked_loss(student, target, temperature, weight)
-    return reduce_tokens(values * temperature**2 if scale else values, weight, reduction)
+    classes = likeliest(student_logits, teacher_logits, k, support, tail, temperature)
+    target = Coarse(classes, divergence_by_name(divergence, beta))
+    values = sweep(student_logits, target, temperature, weight)
+    return reduced_tokens(values * temperature**2 if scale else values, weight, reduction)
 
 
 class TopK(TokenObjective):
-    """A divergence from what a small record of the teacher holds, exactly: no more than that of all classes, and zero only where K and tail agree.
+    """Divergence of distributions over the teacher's top K classes and one tail class.
 
-    Reads ``top`` (recorded, of any K), or takes the K likeliest of a live teacher's logits or projection.
-
-    ``k``: how many classes are told apart.
-    ``divergence``: forward_kl, reverse_kl, jsd or tvd.
-    ``beta``: of jsd, the teacher's share of the mixture.
-    ``support``: whose likeliest classes; student and both need a live teacher.
-    ``tail``: all other classes count as one; without it nothing is asked of their probability.
-    ``temperature``: divides the logits; 1 for a recorded teacher.
-    ``scale``: the factor T².
-    ``vocabulary``: classes from this number on are padding, of no probability on either side.
+    The value is a lower bound of the divergence over all classes. It is zero only if the top K
+    classes and the tail agree. Reads ``top`` (recorded, any K), or the top K classes of a live
+    teacher's logits or projection.
     """
 
     card = Card(
@@ -82,51 +102,70 @@ class TopK(TokenObjective):
         source="logits",
         tasks=("classification", "language"),
         labels=("single",),
-        deviations="The paper shows that the top K alone are biased, and samples (sampled_kd). The tail as one more class, as in the caches of "
-        "Megatron-LM and DistillKit, makes it a divergence of a coarser distribution: its minimum is the teacher's own.",
-        equation=r"T^2 \Big( \sum_{v \in K} p^t_v \log \frac{p^t_v}{p^s_v} + (1 - P^t) \log \frac{1 - P^t}{1 - P^s} \Big), \quad "
-        r"P = \sum_{v \in K} p_v",
-        use="A teacher that is recorded, or that a server gives by its top log-probabilities. Hidden states, where they can be kept, are exact "
-        "and of like size.",
-        pitfalls="Inside the tail nothing is compared. tail=False leaves its whole probability free. With support: student the classes change as "
-        "the student moves.",
+        deviations="The paper shows that the top K classes alone are biased, and samples "
+        "classes instead (sampled_kd). Here the tail is one more class, as in the caches of "
+        "Megatron-LM and DistillKit. This is a divergence of a coarser distribution, whose "
+        "minimum is the teacher itself.",
+        equation=r"T^2 \Big( \sum_{v \in K} p^t_v \log \frac{p^t_v}{p^s_v} + (1 - P^t) \log "
+        r"\frac{1 - P^t}{1 - P^s} \Big), \quad P = \sum_{v \in K} p_v",
+        use="For a recorded teacher, or a server that returns its top log-probabilities. Hidden "
+        "states, if they can be stored, are exact and of similar size.",
+        pitfalls="Classes inside the tail are not compared. With tail=False, the total "
+        "probability of the tail is unconstrained. With support: student, the classes change "
+        "with the student.",
     )
     needs: ClassVar = {
         "student": (("projection", "logits"),),
         "teacher": (("top", "projection", "logits"),),
     }
     refuses: ClassVar = {
-        "sampled": "drawn classes are not the likeliest ones: sampled_kd",
-        "text": "text says nothing of other classes: cross_entropy",
+        "sampled": "sampled classes are not the top classes: use sampled_kd",
+        "text": "text has no probabilities of other classes: use cross_entropy",
     }
 
     def __init__(
         self,
-        k: Annotated[int, Ge(1)] = 64,
-        divergence: DivergenceName = "forward_kl",
-        beta: Share = 0.5,
-        support: Support = "teacher",
-        tail: bool = True,
-        temperature: Positive = 1.0,
-        scale: bool = True,
-        vocabulary: Vocabulary = None,
+        k: Annotated[int, Ge(1), Doc("number of top classes")] = 64,
+        divergence: Annotated[
+            DivergenceName, Doc("divergence of the coarse distributions")
+        ] = "forward_kl",
+        beta: Annotated[
+            float, Gt(0), Lt(1), Doc("share of the teacher in the mixture of jsd")
+        ] = 0.5,
+        support: Annotated[
+            Support, Doc("source of the top classes; student and both need a live teacher")
+        ] = "teacher",
+        tail: Annotated[
+            bool, Doc("add all other classes as one class; false: ignore their probability")
+        ] = True,
+        temperature: Annotated[
+            Positive, Doc("softmax temperature; 1 for a recorded teacher")
+        ] = 1.0,
+        scale: Annotated[bool, Doc("multiply the loss by temperature ** 2")] = True,
+        vocabulary: Annotated[
+            Vocabulary, Doc("number of classes without padding; None: all classes")
+        ] = None,
     ):
         super().__init__(temperature, scale, vocabulary)
-        self.k, self.divergence, self.beta, self.support, self.tail = (
-            k,
-            divergence,
-            beta,
-            support,
-            tail,
-        )
+        self.k = k
+        self.divergence = divergence
+        self.beta = beta
+        self.support = support
+        self.tail = tail
 
-    def values(self, student: Signal, teacher: Any, batch: Batch) -> Tensor:
-        classes = top_k_support(
-            student, teacher, self.k, self.support, self.tail, self.temperature, self.vocabulary
+    def values(self, student_logits: Signal, teacher_signal: Any, batch: Batch) -> Tensor:
+        classes = likeliest(
+            student_logits,
+            teacher_signal,
+            self.k,
+            self.support,
+            self.tail,
+            self.temperature,
+            self.vocabulary,
         )
-        return chunked_loss(
-            student,
-            TopKWithTailKL(classes, divergence_by_name(self.divergence, self.beta)),
+        return sweep(
+            student_logits,
+            Coarse(classes, divergence_by_name(self.divergence, self.beta)),
             self.temperature,
             self.weight(batch),
             self.vocabulary,

@@ -1,4 +1,4 @@
-"""The order of the classes that the teacher finds likeliest, of tokens, in constant memory."""
+"""Pairwise ranking loss on the teacher's top classes, for tokens, in constant memory."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Positive, Top
 from instil.functional.tokens.divergence import chunked_loss, reduce_tokens
@@ -17,8 +18,8 @@ PairwiseLoss = Literal["logistic", "hinge"]
 
 
 def top_k_ranking_loss(
-    student: Signal,
-    teacher: Signal | Top,
+    student_logits: Signal,
+    teacher_logits: Signal | Top,
     k: int = 16,
     kind: PairwiseLoss = "logistic",
     margin: float | None = None,
@@ -26,26 +27,42 @@ def top_k_ranking_loss(
     weight: Tensor | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """Pairs of the teacher's K likeliest classes that the student has the other way round (Burges et al. 2005, Eq. 3), over K (K - 1) / 2.
+    """Pairwise ranking loss on the teacher's top K classes (Burges et al. 2005, Eq. 3).
 
-    ``kind``: log(1 + q_l / q_k) for each pair p_k > p_l, or max(0, margin - (q_k - q_l)), the margin p_k - p_l where none is given.
-    Logits (..., V) or projections, in any mixture, give (...) for reduction ``none``; ``weight`` (...) is how much each token counts.
-    Raises ValueError where tokens or classes differ, and where a ``Top`` is asked for another temperature than 1.
+    Sum over the pairs ``p_k > p_l`` of the teacher, divided by ``K * (K - 1) / 2``. The logistic
+    loss of a pair is ``log(1 + q_l / q_k)``, the hinge loss ``max(0, margin - (q_k - q_l))``.
+
+    Args:
+        student_logits: logits (..., V), or a projection (hidden states and head).
+        teacher_logits: logits (..., V), a projection, or a ``Top`` record.
+        k: number of top classes, >= 2.
+        kind: ``"logistic"`` or ``"hinge"``.
+        margin: margin of the hinge loss; None: the teacher's difference ``p_k - p_l``.
+        temperature: softmax temperature, > 0; 1 for a ``Top``.
+        weight: weight of each token (...), 0 for tokens that do not count.
+        reduction: ``"mean"`` over the tokens that count, or ``"none"``.
+
+    Returns:
+        Scalar, or (...) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if tokens or classes differ, or if a ``Top`` is combined with another
+            temperature than 1.
+
+    Example:
+        >>> import torch
+        >>> top_k_ranking_loss(torch.zeros(1, 3), torch.tensor([[2.0, 1.0, 0.0]]), k=2)
+        tensor(0.6931)
     """
-    target = PairwiseRanking(
-        top_k_support(student, teacher, k, temperature=temperature), kind, margin
-    )
-    values = chunked_loss(student, target, temperature, weight)
-    return reduce_tokens(values, weight, reduction)
+    classes = likeliest(student_logits, teacher_logits, k, temperature=temperature)
+    values = sweep(student_logits, Ranked(classes, kind, margin), temperature, weight)
+    return reduced_tokens(values, weight, reduction)
 
 
 class TopKRanking(TokenObjective):
-    """Which of the likeliest classes comes before which; how likely they are is not matched. Reads ``top``, logits or projections.
+    """Ranking loss on the order of the teacher's top classes; their probabilities are not matched.
 
-    ``k``: how many classes are ranked.
-    ``kind``: logistic on the logits, or hinge on the probabilities, which are to be as far apart as the teacher's.
-    ``temperature``: divides the logits; 1 for a recorded teacher.
-    ``vocabulary``: classes from this number on are padding, of no probability on either side.
+    Reads ``top``, logits or projections.
     """
 
     card = Card(
@@ -57,38 +74,57 @@ class TopKRanking(TokenObjective):
         tasks=("classification", "language"),
         labels=("single",),
         zero_at_match=False,
-        deviations="Pairs among the teacher's K likeliest classes alone, as DistillKit has them; the mean is over tokens and K (K - 1) / 2 pairs, "
-        "where DistillKit divides by the pairs without ties of the whole batch.",
-        equation=r"\frac{2}{K (K - 1)} \sum_{k, l \in K: p^t_k > p^t_l} \log\Big(1 + \frac{p^s_l}{p^s_k}\Big)",
-        use="Beside a divergence, where the first choice and its alternatives matter more than their exact probability.",
-        pitfalls="Alone it settles no probability, and logistic has no minimum: the student's differences grow without end. Work grows by K².",
+        deviations="Only pairs among the teacher's top K classes are used, as in DistillKit. "
+        "The mean is over tokens and K (K - 1) / 2 pairs. DistillKit divides by the number of "
+        "pairs without ties in the whole batch.",
+        equation=r"\frac{2}{K (K - 1)} \sum_{k, l \in K: p^t_k > p^t_l} \log\Big(1 + "
+        r"\frac{p^s_l}{p^s_k}\Big)",
+        use="In addition to a divergence, if the order of the first choice and its alternatives "
+        "matters more than their exact probabilities.",
+        pitfalls="The loss alone determines no probabilities. logistic has no minimum: the "
+        "student's differences grow without bound. The cost grows like K².",
     )
     needs: ClassVar = {
         "student": (("projection", "logits"),),
         "teacher": (("top", "projection", "logits"),),
     }
     refuses: ClassVar = {
-        "sampled": "drawn classes are not the likeliest ones: sampled_kd",
-        "text": "text says nothing of other classes: cross_entropy",
+        "sampled": "sampled classes are not the top classes: use sampled_kd",
+        "text": "text has no probabilities of other classes: use cross_entropy",
     }
 
     def __init__(
         self,
-        k: Annotated[int, Ge(2)] = 16,
-        kind: PairwiseLoss = "logistic",
-        temperature: Positive = 1.0,
-        vocabulary: Vocabulary = None,
+        k: Annotated[int, Ge(2), Doc("number of top classes")] = 16,
+        kind: Annotated[
+            PairwiseLoss,
+            Doc(
+                "logistic: loss on the logits; hinge: loss on the probabilities, with the "
+                "teacher's differences as margins"
+            ),
+        ] = "logistic",
+        temperature: Annotated[
+            Positive, Doc("softmax temperature; 1 for a recorded teacher")
+        ] = 1.0,
+        vocabulary: Annotated[
+            Vocabulary, Doc("number of classes without padding; None: all classes")
+        ] = None,
     ):
         super().__init__(temperature, False, vocabulary)
-        self.k, self.kind = k, kind
+        self.k = k
+        self.kind = kind
 
-    def values(self, student: Signal, teacher: Any, batch: Batch) -> Tensor:
-        classes = top_k_support(
-            student, teacher, self.k, temperature=self.temperature, vocabulary=self.vocabulary
+    def values(self, student_logits: Signal, teacher_signal: Any, batch: Batch) -> Tensor:
+        classes = likeliest(
+            student_logits,
+            teacher_signal,
+            self.k,
+            temperature=self.temperature,
+            vocabulary=self.vocabulary,
         )
-        return chunked_loss(
-            student,
-            PairwiseRanking(classes, self.kind),
+        return sweep(
+            student_logits,
+            Ranked(classes, self.kind),
             self.temperature,
             self.weight(batch),
             self.vocabulary,

@@ -1,8 +1,11 @@
-"""Soften the teacher alone: dropping the student's temperature adds an entropy that regularizes it."""
+"""Transformed teacher matching: KD with a temperature for the teacher only."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Positive, full
 from instil.functional.divergences import softened_kl
@@ -11,31 +14,47 @@ from instil.objectives.bases.logit_objective import LogitObjective
 
 
 def ttm_loss(
-    student: Tensor,
-    teacher: Tensor,
+    student_logits: Tensor,
+    teacher_logits: Tensor,
     gamma: float = 0.1,
     weighted: bool = False,
     reduction: str = "mean",
 ) -> Tensor:
-    """KL(transformed teacher || student), the teacher's probabilities raised to ``gamma`` and normalized (Zheng & Yang 2024).
+    """Transformed teacher matching loss (Zheng & Yang 2024).
 
-    Logits (..., C) give (...) for reduction ``none``. ``weighted`` multiplies each item by the sum of its powered probabilities, WTTM.
-    Raises ValueError for one class and where the shapes differ.
+    KL divergence from the transformed teacher to the student. The transformed teacher has the
+    probabilities of the teacher raised to the power ``gamma`` and normalised.
+
+    Args:
+        student_logits: (..., C).
+        teacher_logits: (..., C).
+        gamma: exponent of the teacher's probabilities (the inverse of a temperature), > 0.
+        weighted: multiply each item by the sum of its powered probabilities (WTTM).
+        reduction: ``"mean"`` or ``"none"`` (one value per item).
+
+    Returns:
+        Scalar, or (...) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes differ or there is only one class.
+
+    Example:
+        >>> import torch
+        >>> ttm_loss(torch.zeros(2, 3), 10 * torch.eye(3)[:2])
+        tensor(0.1233)
     """
-    require_same_logits(student, teacher, classes=2)
-    teacher = full(teacher)
-    values = softened_kl(student, gamma * teacher)
-    return apply_reduction(
-        values * (gamma * teacher.log_softmax(-1)).logsumexp(-1).exp() if weighted else values,
-        reduction,
-    )
+    require_same_logits(student_logits, teacher_logits, classes=2)
+    teacher_logits = full(teacher_logits)
+    values = softened_kl(student_logits, gamma * teacher_logits)
+    if weighted:
+        values = values * (gamma * teacher_logits.log_softmax(-1)).logsumexp(-1).exp()
+    return reduced(values, reduction)
 
 
 class TTM(LogitObjective):
-    """The student at temperature 1 follows the teacher at temperature 1 / gamma; logits (..., C).
+    """KL from the teacher at temperature 1 / gamma to the student at temperature 1.
 
-    ``gamma``: exponent of the teacher's probabilities, 1 / temperature; tuned for each pair, 0.1 (with weight 45) for VGG13 -> VGG8 on CIFAR-100.
-    ``weighted``: items of which the teacher is unsure count more: the sum over the classes of its powered probabilities (WTTM).
+    The paper tunes gamma for each pair: 0.1 (with weight 45) for VGG13 -> VGG8 on CIFAR-100.
     """
 
     card = Card(
@@ -46,18 +65,35 @@ class TTM(LogitObjective):
         source="logits",
         labels=("single",),
         zero_at_match=False,
-        deviations="No factor T², as in paper and code. At a match the divergence of the softened teacher from itself is left.",
-        equation=r"\mathrm{KL}(\tilde{p}^t \Vert p^s), \quad \tilde{p}^t_c = \frac{(p^t_c)^\gamma}{\sum_k (p^t_k)^\gamma}",
-        use="kd with the temperature on the teacher's side alone: the student's own predictions are softened, which the paper shows to be kd with "
-        "a Rényi entropy added, a regularizer. No labels, no parameters, no more cost than kd.",
-        pitfalls="gamma is tuned for each pair together with the weight, which is large for small gamma since there is no T². The target is "
-        "softer than any label: the label loss beside it (weight 1 as published) pulls the other way, and the student ends less sure than under "
-        "kd.",
+        deviations="No factor T², as in paper and code. At a match the divergence of the "
+        "student from the softened teacher remains.",
+        equation=r"\mathrm{KL}(\tilde{p}^t \Vert p^s), \quad \tilde{p}^t_c = "
+        r"\frac{(p^t_c)^\gamma}{\sum_k (p^t_k)^\gamma}",
+        use="kd with the temperature on the teacher's side only, so the student's own "
+        "predictions become softer. The paper shows that this is kd plus a Rényi entropy, a "
+        "regularizer. It needs no labels, has no parameters and costs no more than kd.",
+        pitfalls="Tune gamma for each pair together with the weight, which is large for small "
+        "gamma because there is no T². The target is softer than any label. The label loss "
+        "(published with weight 1) has the opposite effect, and the student ends less confident "
+        "than with kd.",
     )
 
-    def __init__(self, gamma: Positive = 0.1, weighted: bool = False):
+    def __init__(
+        self,
+        gamma: Annotated[
+            Positive, Doc("exponent of the teacher's probabilities, 1 / temperature")
+        ] = 0.1,
+        weighted: Annotated[
+            bool,
+            Doc(
+                "multiply each item by the sum of its powered probabilities, so that items "
+                "with an uncertain teacher count more (WTTM)"
+            ),
+        ] = False,
+    ):
         super().__init__()
-        self.gamma, self.weighted = gamma, weighted
+        self.gamma = gamma
+        self.weighted = weighted
 
-    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        return ttm_loss(student, teacher, self.gamma, self.weighted, "none")
+    def loss(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
+        return ttm_loss(student_logits, teacher_logits, self.gamma, self.weighted, "none")

@@ -1,8 +1,11 @@
-"""The total variation between what student and teacher say, of tokens, in constant memory."""
+"""Total variation distance between token distributions, in constant memory."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Positive
 from instil.functional.tokens.divergence import reduce_tokens, token_divergence
@@ -12,28 +15,42 @@ from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
 
 
 def tvd_loss(
-    student: Signal,
-    teacher: Signal,
+    student_logits: Signal,
+    teacher_logits: Signal,
     temperature: float = 1.0,
     scale: bool = False,
     weight: Tensor | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """Half the sum of abs(teacher - student) of every token's probabilities (Wen et al. 2023), times T² with ``scale``.
+    """Total variation distance (Wen et al. 2023): half the L1 distance of the probabilities.
 
-    Logits (..., V) or projections, in any mixture, give (...) for reduction ``none``; ``weight`` (...) is how much each token counts.
-    Raises ValueError where tokens or classes differ.
+    Args:
+        student_logits: logits (..., V), or a projection (hidden states and head).
+        teacher_logits: logits (..., V), or a projection.
+        temperature: softmax temperature, > 0.
+        scale: multiply by ``temperature ** 2``.
+        weight: weight of each token (...), 0 for tokens that do not count.
+        reduction: ``"mean"`` over the tokens that count, or ``"none"``.
+
+    Returns:
+        Scalar, or (...) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the tokens or the classes differ.
+
+    Example:
+        >>> import torch
+        >>> tvd_loss(torch.zeros(2, 3), torch.eye(3)[:2])
+        tensor(0.2428)
     """
-    values = token_divergence(student, teacher, total_variation, temperature, weight)
-    return reduce_tokens(values * temperature**2 if scale else values, weight, reduction)
+    values = token_divergence(student_logits, teacher_logits, total_variation, temperature, weight)
+    return reduced_tokens(values * temperature**2 if scale else values, weight, reduction)
 
 
 class TVD(TokenObjective):
-    """How much probability would have to be moved: symmetric, between 0 and 1, and no logarithm in it; logits (..., V) or projections.
+    """Total variation distance: symmetric, between 0 and 1, and without logarithm.
 
-    ``temperature``: divides the logits.
-    ``scale``: the factor T².
-    ``vocabulary``: classes from this number on are padding, of no probability on either side.
+    Reads logits (..., V) or projections.
     """
 
     card = Card(
@@ -44,15 +61,23 @@ class TVD(TokenObjective):
         source="logits",
         tasks=("classification", "language"),
         labels=("single",),
-        deviations="No factor T², unlike DistillKit: the gradient of this divergence does not fall by T², so that the factor would keep nothing.",
+        deviations="No factor T², unlike DistillKit. The gradient of this divergence does not "
+        "decrease like 1 / T², so the factor would not preserve its size.",
         equation=r"\tfrac{1}{2} \sum_v |p^t_v - p^s_v|",
-        use="A bounded divergence that treats both sides alike, where outliers of a noisy teacher rule the KL divergences.",
-        pitfalls="Its gradient keeps its size up to the match and nearly vanishes for classes that the student holds improbable: a student that "
-        "knows nothing yet learns slowly. Add cross_entropy, or begin with forward_kl.",
+        use="A bounded and symmetric divergence, for data where outliers of a noisy teacher "
+        "dominate the KL divergences.",
+        pitfalls="Its gradient keeps its size up to the match and nearly vanishes for classes "
+        "with low student probability, so an untrained student learns slowly. Add "
+        "cross_entropy, or start with forward_kl.",
     )
 
     def __init__(
-        self, temperature: Positive = 1.0, scale: bool = False, vocabulary: Vocabulary = None
+        self,
+        temperature: Annotated[Positive, Doc("softmax temperature")] = 1.0,
+        scale: Annotated[bool, Doc("multiply the loss by temperature ** 2")] = False,
+        vocabulary: Annotated[
+            Vocabulary, Doc("number of classes without padding; None: all classes")
+        ] = None,
     ):
         super().__init__(temperature, scale, vocabulary)
 

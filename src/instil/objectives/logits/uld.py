@@ -1,8 +1,11 @@
-"""Compare how probabilities fall from the likeliest token on, whatever the tokens are: vocabularies need not be the same."""
+"""Universal logit distillation: distance of sorted probabilities, for any two vocabularies."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Outputs, Positive, full
 from instil.functional.logits import apply_reduction
@@ -11,26 +14,43 @@ from instil.objectives.bases.span_objective import SpanObjective
 
 
 def uld_loss(
-    student: Tensor, teacher: Tensor, temperature: float = 1.0, reduction: str = "mean"
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    temperature: float = 1.0,
+    reduction: str = "mean",
 ) -> Tensor:
-    """Sum of abs(p_(i) - q_(i)) over the sorted probabilities, the smaller vocabulary filled up with zeros (Boizard et al. 2025, Eq. 6).
+    """Universal logit distillation loss (Boizard et al. 2025, Eq. 6).
 
-    Logits (..., V) and (..., V') of the same positions give (...) for reduction ``none``. Raises ValueError for other positions.
+    L1 distance of the sorted probabilities. The smaller vocabulary is padded with zeros.
+
+    Args:
+        student_logits: (..., V).
+        teacher_logits: (..., V'), of the same positions.
+        temperature: softmax temperature, > 0.
+        reduction: ``"mean"`` or ``"none"`` (one value per position).
+
+    Returns:
+        Scalar, or (...) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the positions differ.
+
+    Example:
+        >>> import torch
+        >>> uld_loss(torch.zeros(2, 3), torch.eye(4)[:2])
+        tensor(0.6338)
     """
-    require_same_positions(student, teacher)
-    return apply_reduction(
-        sorted_distance(
-            *((full(logits) / temperature).softmax(-1) for logits in (student, teacher))
-        ),
-        reduction,
-    )
+    require_same_positions(student_logits, teacher_logits)
+    student_probs = (full(student_logits) / temperature).softmax(-1)
+    teacher_probs = (full(teacher_logits) / temperature).softmax(-1)
+    return reduced(sorted_distance(student_probs, teacher_probs), reduction)
 
 
 class ULD(SpanObjective):
-    """The student's sorted probabilities follow the teacher's; logits (..., V) and (..., V').
+    """L1 distance of sorted probabilities; logits (..., V) and (..., V').
 
-    With a teacher of another tokenizer (``teacher.tokenizer``) an item is a span of bytes that both tokenizers end. ``temperature``: divides the
-    logits.
+    With a teacher that has another tokenizer (``teacher.tokenizer``), an item is a span of bytes
+    that ends at a token boundary of both tokenizers.
     """
 
     card = Card(
@@ -41,21 +61,26 @@ class ULD(SpanObjective):
         source="logits",
         tasks=("classification", "language"),
         labels=("single",),
-        deviations="The authors compare the n-th token of the answer with the n-th, whatever text each stands for; here positions belong together "
-        "that end at the same byte, and a span of several tokens has the probability of all of them (TRL's GOLD calls this bayesian). The paper's "
-        "weight of 1.5 beside the cross-entropy is the recipe's.",
+        deviations="The authors compare the n-th tokens of both answers, whatever their text. "
+        "Here positions that end at the same byte are compared. A span of several tokens has "
+        "the product of their probabilities (TRL's GOLD calls this bayesian). The paper's "
+        "weight of 1.5, in addition to the cross-entropy, belongs in the recipe.",
         equation=r"\sum_i \left| p^t_{(i)} - p^s_{(i)} \right|",
-        use="A teacher with another vocabulary of which nothing is known but its probabilities. Where many tokens are the same text, gold says more; "
-        "where its head can be read, dskd_cma.",
-        pitfalls="It learns how sure to be, not of what: keep a cross-entropy beside it. Sorting needs all logits of both sides at once.",
+        use="For a teacher with another vocabulary of which only the probabilities are "
+        "available. If many tokens have the same text, gold uses more information; if the "
+        "teacher's head is available, dskd_cma does.",
+        pitfalls="The loss transfers confidence, not the choice of token: keep a cross-entropy. "
+        "Sorting needs all logits of both sides at once.",
     )
 
-    def __init__(self, temperature: Positive = 1.0):
+    def __init__(
+        self, temperature: Annotated[Positive, Doc("softmax temperature of both sides")] = 1.0
+    ):
         super().__init__()
         self.temperature = temperature
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine, theirs = self.distributions(
-            student["logits"], teacher["logits"], batch, self.temperature
+    def forward(self, student_outputs: Outputs, teacher_outputs: Outputs, batch: Batch) -> Tensor:
+        log_student, log_teacher = self.distributions(
+            student_outputs["logits"], teacher_outputs["logits"], batch, self.temperature
         )
-        return sorted_distance(mine.exp(), theirs.exp())
+        return sorted_distance(log_student.exp(), log_teacher.exp())

@@ -1,11 +1,12 @@
-"""Self-distillation by made-up soft labels: the student's own confidence for the label, Zipf's law by rank for the others."""
+"""Unified self-distillation: soft labels from the student's confidence and Zipf's law."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import (
     Batch,
@@ -25,100 +26,134 @@ from instil.functional.pairs import feature_levels
 from instil.modules.adapters import match_dtype
 
 ZipfForm = Literal["code", "paper"]
-NEAREST_TO_SURE = 1e-6  # added to one minus a probability before it divides
-SMOOTHING = 0.1  # of the weak classifier's labels
+DENOMINATOR_EPSILON = 1e-6
+"""Added to ``1 - probability`` before a division."""
+SMOOTHING = 0.1
+"""Label smoothing of the weak classifier's loss."""
 
 
 def uskd_loss(
-    student: Tensor,
-    weak: Tensor,
+    student_logits: Tensor,
+    weak_logits: Tensor,
     target: Tensor,
     alpha: float = 1.0,
     beta: float = 0.1,
     mu: float = 0.005,
     form: ZipfForm = "code",
 ) -> Tensor:
-    """alpha label part + beta other classes + mu weak classifier's label loss (Yang et al. 2023, unified self-distillation).
+    """Unified self-knowledge distillation loss (Yang et al. 2023).
 
-    Logits of student and weak classifier (N, C) and a target, class indices (N,) or shares of at most two classes (N, C) as mixup makes them, give
-    a scalar: the label part subtracts a mean over the batch. Rows without a label (-100) do not count. ``form``: the code ranks the other classes by
-    a sum of probabilities of the weak and log-probabilities of the strong classifier, the label among them; the paper by probabilities, without it.
-    Raises ValueError for one class and where shapes do not fit.
+    Weighted sum of the label term, the cross-entropy of the other classes with Zipf labels, and the
+    label loss of a weak classifier. The label term subtracts a mean over the batch.
+
+    Args:
+        student_logits: (N, C).
+        weak_logits: logits (N, C) of the weak classifier.
+        target: class indices (N,), or shares (N, C) of at most two classes, as in mixup; items
+            without a label (``-100``) do not count.
+        alpha: weight of the label term.
+        beta: weight of the other classes.
+        mu: weight of the weak classifier's label loss.
+        form: ranking of the other classes, see ``zipf_shares``.
+
+    Returns:
+        Scalar.
+
+    Raises:
+        ValueError: if the shapes do not fit or there is only one class.
+
+    Example:
+        >>> import torch
+        >>> uskd_loss(torch.eye(3)[:2], torch.zeros(2, 3), torch.tensor([0, 2]))
+        tensor(1.0522)
     """
-    require_same_logits(student, weak, classes=2)
-    share, label, soft = label_shares(student, target)
+    require_same_logits(student_logits, weak_logits, classes=2)
+    share, label, soft_label = label_shares(student_logits, target)
     counted = share.sum(-1) > 0
     # The centre below is a mean over the batch, so unlabelled rows are replaced before it.
-    student, weak = replace_uncounted(student, counted), replace_uncounted(weak, counted)
-    log_strong, log_weak = full(student).log_softmax(-1), full(weak).log_softmax(-1)
+    student_logits = replace_uncounted(student_logits, counted)
+    weak_logits = replace_uncounted(weak_logits, counted)
+    log_strong, log_weak = full(student_logits).log_softmax(-1), full(weak_logits).log_softmax(-1)
     log_label = log_strong.gather(-1, label)
     confidence = log_label.detach().exp().square()
     centre = (confidence * counted.unsqueeze(-1)).sum(0) / counted.sum().clamp_min(1)
-    wanted = torch.where(share > 0, confidence + share - centre, 0.0)
-    of_label = -(wanted * log_label).sum(-1)
+    label_weight = torch.where(share > 0, confidence + share - centre, 0.0)
+    label_loss = -(label_weight * log_label).sum(-1)
 
-    is_label = torch.zeros_like(log_strong).scatter(-1, label, (share > 0).to(log_strong.dtype)) > 0
+    has_share = (share > 0).to(log_strong.dtype)
+    is_label = torch.zeros_like(log_strong).scatter(-1, label, has_share) > 0
     zipf = zipf_shares(log_strong.detach(), log_weak.detach(), is_label, form)
-    log_others = (
-        full(student).masked_fill(is_label, torch.finfo(log_strong.dtype).min).log_softmax(-1)
-    )
-    of_others = -expectation(zipf, log_others)
+    # The lowest finite logit instead of -inf: if all classes are labels, no NaN arises.
+    lowest = torch.finfo(log_strong.dtype).min
+    log_others = full(student_logits).masked_fill(is_label, lowest).log_softmax(-1)
+    others_loss = -expectation(zipf, log_others)
 
-    smoothed = (1 - SMOOTHING) * soft + SMOOTHING / student.shape[-1]
-    of_weak = -(smoothed * log_weak).sum(-1)
-    return mean(
-        torch.where(counted, alpha * of_label + beta * of_others + mu * of_weak, 0.0),
-        counted.to(log_strong.dtype),
-    )
+    smoothed = (1 - SMOOTHING) * soft_label + SMOOTHING / student_logits.shape[-1]
+    weak_loss = -(smoothed * log_weak).sum(-1)
+    values = alpha * label_loss + beta * others_loss + mu * weak_loss
+    return mean(torch.where(counted, values, 0.0), counted.to(log_strong.dtype))
 
 
-def label_shares(student: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Shares and indices of the label's classes, (N, K) both, a share of 0 meaning none; and the whole soft label (N, C)."""
-    if target.shape == student.shape:
-        soft = target.to(full(student).dtype).clamp_min(0)
-        share, label = soft.topk(2)
-        return share, label, soft
-    require_class_target(student, target)
-    share, label = (
-        (target >= 0).to(full(student).dtype).unsqueeze(-1),
-        target.clamp_min(0).unsqueeze(-1),
-    )
-    return share, label, torch.zeros_like(full(student)).scatter(-1, label, share)
+def label_shares(student_logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Sparse and dense form of hard or mixed labels.
+
+    Args:
+        student_logits: (N, C).
+        target: class indices (N,), or shares (N, C) of at most two classes.
+
+    Returns:
+        Shares (N, K), class indices (N, K) and soft labels (N, C); K is 1 for class indices, else
+        2. A share of 0 marks an unused entry.
+    """
+    if target.shape == student_logits.shape:
+        soft_label = target.to(full(student_logits).dtype).clamp_min(0)
+        share, label = soft_label.topk(2)
+        return share, label, soft_label
+    require_class_target(student_logits, target)
+    share = (target >= 0).to(full(student_logits).dtype).unsqueeze(-1)
+    label = target.clamp_min(0).unsqueeze(-1)
+    return share, label, torch.zeros_like(full(student_logits)).scatter(-1, label, share)
 
 
 def zipf_shares(
     log_strong: Tensor, log_weak: Tensor, is_label: Tensor, form: ZipfForm = "code"
 ) -> Tensor:
-    """(N, C): 1 / rank, normalized over the classes that are not the label, by how likely both classifiers find them among those."""
-    strong, weak = log_strong if form == "code" else log_strong.exp(), log_weak.exp()
-    score = sum(
-        each / (1 - (each * is_label).sum(-1, keepdim=True) + NEAREST_TO_SURE)
-        for each in (weak, strong)
-    )
-    assert isinstance(score, Tensor)
+    """Soft labels by Zipf's law: 1 / rank, normalised over the non-label classes.
+
+    Args:
+        log_strong: log-probabilities (N, C) of the student.
+        log_weak: log-probabilities (N, C) of the weak classifier.
+        is_label: mask (N, C) of the label's classes.
+        form: ``"code"`` ranks all classes by the sum of the weak classifier's probabilities and
+            the student's log-probabilities; ``"paper"`` ranks the other classes by probabilities.
+
+    Returns:
+        (N, C), 0 for the label's classes.
+    """
+    strong = log_strong if form == "code" else log_strong.exp()
+    score = _relative(log_weak.exp(), is_label) + _relative(strong, is_label)
     if form == "paper":
         score = score.masked_fill(is_label, -torch.inf)
     rank = score.argsort(-1, descending=True).argsort(-1)
-    share = torch.where(is_label, 0.0, 1 / (1 + rank.to(weak.dtype)))
+    share = torch.where(is_label, 0.0, 1 / (1 + rank.to(log_weak.dtype)))
     return share / share.sum(-1, keepdim=True).clamp_min(torch.finfo(share.dtype).tiny)
 
 
+def _relative(values: Tensor, is_label: Tensor) -> Tensor:
+    """Values (N, C) divided by 1 minus the label's values."""
+    return values / (1 - (values * is_label).sum(-1, keepdim=True) + DENOMINATOR_EPSILON)
+
+
 class USKD(LabelObjective):
-    """NKD without a teacher: soft labels from the student's own logits and from a weak classifier on an earlier stage.
+    """Self-distillation with soft labels from the student and a weak classifier on an early stage.
 
-    The label may be shares of two classes (N, C), as mixup and cutmix make them. The label loss itself is not in it.
-
-    ``alpha``: weight of the label part; 1 on ImageNet, 0.1 on CIFAR-100.
-    ``beta``: weight of the other classes.
-    ``mu``: weight of the weak classifier's label loss; 0.005 on ImageNet, 0.1 on CIFAR-100.
-    ``stage``: the stage of ``features`` that the weak classifier reads, from the end if negative; a student without features gives its embedding.
-    ``form``: how the other classes are ranked: ``code`` sums probabilities and log-probabilities, ``paper`` two probabilities.
-
-    Raises ValueError for a stage that is not there.
+    The label may be shares of two classes (N, C), as in mixup and cutmix. The label loss is not
+    included.
     """
 
     card = Card(
-        "From Knowledge Distillation to Self-Knowledge Distillation: A Unified Approach with Normalized Loss and Customized Soft Labels",
+        "From Knowledge Distillation to Self-Knowledge Distillation: A Unified Approach with "
+        "Normalized Loss and Customized Soft Labels",
         "https://arxiv.org/abs/2303.13005",
         "ICCV",
         2023,
@@ -126,54 +161,93 @@ class USKD(LabelObjective):
         labels=("single",),
         couples=True,
         zero_at_match=False,
-        deviations="The code, of which the published results are, ranks by a sum of a probability and a log-probability, and ranks the label too; "
-        "form=paper ranks by two probabilities among the other classes. Of a label that is all one class, the code leaves out a second class, too.",
-        equation=r"-\alpha \Big( 1 + p_y^2 - \frac{1}{N} \sum_{m} p_{m,y_m}^2 \Big) \log p_y - \beta \sum_{c \ne y} \zeta_c \log q_c - \mu "
-        r"\sum_{c} \tilde{y}_c \log w_c, \quad \zeta_c \propto \frac{1}{\mathrm{rank}(c)}, \quad q \text{ is } p \text{ over } c \ne y, \quad w "
-        r"\text{ the weak classifier}",
-        use="Self-distillation for one training of one net: no teacher, no second forward pass, only a linear classifier on an earlier stage. For "
-        "classifiers with labels, also with mixed ones.",
-        pitfalls="The plain cross-entropy goes beside it. Weights differ tenfold and more between data sets. Mean and ranks make it depend on the "
-        "batch. The target of the other classes depends on their ranks alone, however likely they are.",
+        deviations="The published results are from the code. It ranks by the sum of a "
+        "probability and a log-probability, and ranks the label too. With form=paper, only the "
+        "other classes are ranked, by the sum of two probabilities. For a label that is "
+        "entirely one class, the code also leaves out a second class.",
+        equation=r"-\alpha \Big( 1 + p_y^2 - \frac{1}{N} \sum_{m} p_{m,y_m}^2 \Big) \log p_y - "
+        r"\beta \sum_{c \ne y} \zeta_c \log q_c - \mu \sum_{c} \tilde{y}_c \log w_c, \quad "
+        r"\zeta_c \propto \frac{1}{\mathrm{rank}(c)}, \quad q \text{ is } p \text{ over } c \ne "
+        r"y, \quad w \text{ the weak classifier}",
+        use="Self-distillation in a single training of one network: no teacher and no second "
+        "forward pass, only a linear classifier on an early stage. For classifiers with labels, "
+        "including mixed ones.",
+        pitfalls="Add the plain cross-entropy. The published weights differ by a factor of ten "
+        "or more between data sets. The mean and the ranks make the loss depend on the batch. "
+        "The target of the other classes depends only on their ranks, not on their "
+        "probabilities.",
     )
     needs: ClassVar = {"student": (("logits",), ("features", "embedding")), "teacher": ()}
     samples = True
 
     def __init__(
         self,
-        alpha: NonNegative = 1.0,
-        beta: NonNegative = 0.1,
-        mu: NonNegative = 0.005,
-        stage: int = -2,
-        form: Literal["code", "paper"] = "code",
+        alpha: Annotated[
+            NonNegative, Doc("weight of the label term; 1 on ImageNet, 0.1 on CIFAR-100")
+        ] = 1.0,
+        beta: Annotated[NonNegative, Doc("weight of the other classes")] = 0.1,
+        mu: Annotated[
+            NonNegative,
+            Doc("weight of the weak classifier's label loss; 0.005 on ImageNet, 0.1 on CIFAR-100"),
+        ] = 0.005,
+        stage: Annotated[
+            int,
+            Doc(
+                "index of the stage of features for the weak classifier, negative: from the "
+                "end; without features, the embedding is used"
+            ),
+        ] = -2,
+        form: Annotated[
+            ZipfForm,
+            Doc(
+                "ranking of the other classes: code sums probabilities and "
+                "log-probabilities, paper two probabilities"
+            ),
+        ] = "code",
     ):
         super().__init__()
         if form not in ("code", "paper"):
-            raise ValueError(
-                f"form is 'code' or 'paper', not '{form}'; {closest(form, ('code', 'paper'))}"
-            )
-        self.alpha, self.beta, self.mu, self.stage, self.form = alpha, beta, mu, stage, form
+            hint = closest(form, ("code", "paper"))
+            raise ValueError(f"form: unknown value. Expected code or paper, got '{form}'; {hint}")
+        self.alpha = alpha
+        self.beta = beta
+        self.mu = mu
+        self.stage = stage
+        self.form = form
 
-    def build(self, student: Outputs, teacher: Outputs) -> None:
-        """The weak classifier."""
-        pooled, classes = self.pooled(student), student["logits"].shape[-1]
+    def build(self, student_outputs: Outputs, teacher_outputs: Outputs) -> None:
+        """Create the weak classifier.
+
+        Raises:
+            ValueError: if the student has no stage with the index ``stage``.
+        """
+        pooled = self.pooled(student_outputs)
+        classes = student_outputs["logits"].shape[-1]
         self.classifier = nn.Linear(
             pooled.shape[1], classes, device=pooled.device, dtype=pooled.dtype
         )
 
-    def pooled(self, student: Outputs) -> Tensor:
-        """(N, D): what the weak classifier reads."""
+    def pooled(self, student_outputs: Outputs) -> Tensor:
+        """Input of the weak classifier (N, D)."""
         if self.reads["student"][1] == "embedding":
-            return full(student["embedding"]).flatten(1)
-        features = feature_levels(student)
+            return full(student_outputs["embedding"]).flatten(1)
+        features = stages(student_outputs)
         if not -len(features) <= self.stage < len(features):
             raise ValueError(
-                f"stage: the student has no stage {self.stage}; it gives {len(features)}"
+                f"stage: the student has no stage {self.stage}. "
+                f"Expected an index into {len(features)} stages."
             )
         return full(as_map(features[self.stage])).mean((-2, -1))
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        weak: Tensor = self.classifier(match_dtype(self.classifier, self.pooled(student)))
+    def forward(self, student_outputs: Outputs, teacher_outputs: Outputs, batch: Batch) -> Tensor:
+        pooled = self.pooled(student_outputs)
+        weak_logits: Tensor = self.classifier(like(self.classifier, pooled))
         return uskd_loss(
-            student["logits"], weak, batch["label"], self.alpha, self.beta, self.mu, self.form
+            student_outputs["logits"],
+            weak_logits,
+            batch["label"],
+            self.alpha,
+            self.beta,
+            self.mu,
+            self.form,
         )

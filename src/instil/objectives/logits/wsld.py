@@ -1,9 +1,12 @@
-"""Soft labels count less where the student already does better than the teacher: the weight trades bias for variance, sample by sample."""
+"""Weighted soft labels: KD with sample weights from the label losses of student and teacher."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, LabelObjective, Positive, drop_unlabelled_gradient, full
 from instil.functional.divergences import softened_kl
@@ -14,38 +17,68 @@ TEACHER_LOSS_EPSILON = 1e-7
 
 
 def wsld_loss(
-    student: Tensor,
-    teacher: Tensor,
+    student_logits: Tensor,
+    teacher_logits: Tensor,
     target: Tensor,
     temperature: float = 2.0,
     reduction: str = "mean",
 ) -> Tensor:
-    """T² w KL(teacher || student), with the weights of ``wsld_weights`` (Zhou et al. 2021).
+    """Weighted soft label distillation loss (Zhou et al. 2021).
 
-    Logits (..., C), target (...) give (...) for reduction ``none``; -100 gives 0. Raises ValueError for one class and where shapes do not fit.
+    ``temperature ** 2`` times the KL divergence from teacher to student, with the sample weights of
+    ``wsld_weights``.
+
+    Args:
+        student_logits: (..., C).
+        teacher_logits: (..., C).
+        target: class indices (...); ``-100`` marks an unlabelled item, whose loss is 0.
+        temperature: softmax temperature of the KL divergence, > 0.
+        reduction: ``"mean"`` over the labelled items, or ``"none"`` (one value per item).
+
+    Returns:
+        Scalar, or (...) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes do not fit or there is only one class.
+
+    Example:
+        >>> import torch
+        >>> wsld_loss(torch.zeros(2, 3), torch.eye(3)[:2], torch.tensor([0, 1]))
+        tensor(0.1042)
     """
-    require_same_logits(student, teacher, classes=2)
-    require_class_target(student, target)
-    student, teacher = drop_unlabelled_gradient(target, student, teacher)
-    values = wsld_weights(student, teacher, target) * softened_kl(student, teacher, temperature)
-    return apply_reduction(values * temperature**2, reduction, target)
-
-
-def wsld_weights(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
-    """w = 1 - exp(-L_student / L_teacher), L the cross-entropy with the label at temperature 1: (...), in [0, 1] and without gradient."""
-    index = target.clamp_min(0).unsqueeze(-1)
-    mine, theirs = (
-        -full(logits).detach().log_softmax(-1).gather(-1, index).squeeze(-1)
-        for logits in (student, teacher)
+    require_same_logits(student_logits, teacher_logits, classes=2)
+    require_class_target(student_logits, target)
+    student_logits, teacher_logits = drop_unlabelled_gradient(
+        target, student_logits, teacher_logits
     )
-    return -torch.expm1(-mine / (theirs + TEACHER_LOSS_EPSILON))
+    weights = wsld_weights(student_logits, teacher_logits, target)
+    values = weights * softened_kl(student_logits, teacher_logits, temperature)
+    return reduced(values * temperature**2, reduction, target)
+
+
+def wsld_weights(student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
+    """Sample weights ``1 - exp(-student_loss / teacher_loss)``, without gradient.
+
+    Args:
+        student_logits: (..., C).
+        teacher_logits: (..., C).
+        target: class indices (...); the losses are cross-entropies at temperature 1.
+
+    Returns:
+        (...), in [0, 1].
+    """
+    index = target.clamp_min(0).unsqueeze(-1)
+    student_loss = _label_loss(student_logits, index)
+    teacher_loss = _label_loss(teacher_logits, index)
+    return -torch.expm1(-student_loss / (teacher_loss + TEACHER_LOSS_EPSILON))
+
+
+def _label_loss(logits: Tensor, index: Tensor) -> Tensor:
+    return -full(logits).detach().log_softmax(-1).gather(-1, index).squeeze(-1)
 
 
 class WSLD(LogitObjective, LabelObjective):
-    """KD whose samples are weighted by how much worse the student's label loss is than the teacher's; logits (..., C).
-
-    ``temperature``: divides the logits of the divergence: 2 on ImageNet (with weight 2.5), 4 on CIFAR-100 (with weight 2.25).
-    """
+    """KD with a weight per sample: larger if the student's label loss exceeds the teacher's."""
 
     card = Card(
         "Rethinking Soft Labels for Knowledge Distillation: A Bias-Variance Tradeoff Perspective",
@@ -55,18 +88,32 @@ class WSLD(LogitObjective, LabelObjective):
         source="logits",
         algorithms=("adaptive",),
         labels=("single",),
-        deviations="The code's soft term is a cross-entropy; ours is the divergence, which differs by the teacher's entropy and has the same "
-        "gradient, since the weights have none.",
-        equation=r"T^2 \big( 1 - e^{-L^s / L^t} \big) \mathrm{KL}(p^t_T \Vert p^s_T), \quad L = -\log p_y",
-        use="kd that lets go of samples on which the student already does better than the teacher, where soft labels bring more bias than they "
-        "save variance. It needs labels and costs no more than kd.",
-        pitfalls="A teacher that fits its training set has a loss near zero on it: then nearly all weights are 1, and this is kd. The weights "
-        "fall as the student learns, so the balance shifts to the label loss. A noisy label makes a right teacher look bad and takes its weight.",
+        deviations="The code's soft term is a cross-entropy. This loss is the divergence, which "
+        "differs by the teacher's entropy and has the same gradient, because no gradient passes "
+        "through the weights.",
+        equation=r"T^2 \big( 1 - e^{-L^s / L^t} \big) \mathrm{KL}(p^t_T \Vert p^s_T), \quad L = "
+        r"-\log p_y",
+        use="kd with less weight on samples where the student is already better than the "
+        "teacher. There, soft labels add more bias than they reduce variance. It needs labels "
+        "and costs no more than kd.",
+        pitfalls="A teacher that fits its training set has a loss near zero on it. Then nearly "
+        "all weights are 1, and the loss equals kd. The weights decrease as the student learns, "
+        "so the balance shifts to the label loss. A noisy label increases the loss of a correct "
+        "teacher and removes its weight.",
     )
 
-    def __init__(self, temperature: Positive = 2.0):
+    def __init__(
+        self,
+        temperature: Annotated[
+            Positive,
+            Doc(
+                "softmax temperature of the KL divergence; 2 on ImageNet (with weight 2.5), "
+                "4 on CIFAR-100 (with weight 2.25)"
+            ),
+        ] = 2.0,
+    ):
         super().__init__()
         self.temperature = temperature
 
-    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        return wsld_loss(student, teacher, batch["label"], self.temperature, "none")
+    def loss(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
+        return wsld_loss(student_logits, teacher_logits, batch["label"], self.temperature, "none")

@@ -1,15 +1,20 @@
-"""Transformed teacher matching that counts an item more, the less sure the teacher is of it."""
+"""Weighted transformed teacher matching: TTM with more weight on uncertain teacher predictions."""
 
 from __future__ import annotations
+
+from typing import Annotated
+
+from typing_extensions import Doc
 
 from instil.core import Card, Positive
 from instil.objectives.logits.ttm import TTM
 
 
 class WTTM(TTM):
-    """TTM, each item times the sum of the teacher's powered probabilities, which is 1 where it is sure; logits (..., C).
+    """TTM with each item weighted by the sum of the teacher's powered probabilities.
 
-    ``gamma``: exponent of the teacher's probabilities, 1 / temperature; tuned for each pair, 0.2 (with weight 4) beside CRD on CIFAR-100.
+    The weight is 1 for a fully confident teacher. The paper tunes gamma for each pair: 0.2 (with
+    weight 4), together with CRD, on CIFAR-100.
     """
 
     card = Card(
@@ -21,14 +26,21 @@ class WTTM(TTM):
         algorithms=("adaptive",),
         labels=("single",),
         zero_at_match=False,
-        deviations="As for TTM, of which it is the weighted form.",
-        equation=r"\Big( \sum_{c=1}^{C} (p^t_c)^\gamma \Big) \mathrm{KL}(\tilde{p}^t \Vert p^s), \quad \tilde{p}^t_c = "
-        r"\frac{(p^t_c)^\gamma}{\sum_k (p^t_k)^\gamma}",
-        use="ttm where samples of which the teacher is unsure should count more; the form that the paper combines with crd and itrd. No labels, "
-        "no parameters, no more cost than kd.",
-        pitfalls="The factor goes from 1 for a sure teacher to C^(1 - gamma) for an even one (40 at 100 classes and gamma 0.2): weights of ttm "
-        "are too large for it, and ambiguous or mislabelled samples can rule the loss.",
+        deviations="As for TTM; this is its weighted form.",
+        equation=r"\Big( \sum_{c=1}^{C} (p^t_c)^\gamma \Big) \mathrm{KL}(\tilde{p}^t \Vert "
+        r"p^s), \quad \tilde{p}^t_c = \frac{(p^t_c)^\gamma}{\sum_k (p^t_k)^\gamma}",
+        use="ttm with more weight on samples where the teacher is uncertain; the form that the "
+        "paper combines with crd and itrd. It needs no labels, has no parameters and costs no "
+        "more than kd.",
+        pitfalls="The weight is between 1 for a confident teacher and C^(1 - gamma) for a "
+        "uniform one (40 for 100 classes and gamma 0.2). Loss weights of ttm are too large for "
+        "it, and ambiguous or mislabelled samples can dominate the loss.",
     )
 
-    def __init__(self, gamma: Positive = 0.2):
+    def __init__(
+        self,
+        gamma: Annotated[
+            Positive, Doc("exponent of the teacher's probabilities, 1 / temperature")
+        ] = 0.2,
+    ):
         super().__init__(gamma, weighted=True)

@@ -85,7 +85,7 @@ def test_transport_to_a_similar_class_costs_less() -> None:
     cost = torch.tensor([[0.0, 0.1, 0.6], [0.1, 0.0, 0.6], [0.6, 0.6, 0.0]])
     confident = torch.tensor([[9.0, 0.0, 0.0], [0.0, 9.0, 0.0], [0.0, 0.0, 9.0]]).log_softmax(-1)
     same, near, far = (
-        float(transport(confident[:1], confident[n : n + 1], cost)) for n in range(3)
+        float(sinkhorn_cost(confident[:1], confident[n : n + 1], cost)) for n in range(3)
     )
     assert same < near < far
 

@@ -35,7 +35,7 @@ def listmle_loss(student_logits: Tensor, teacher_logits: Tensor, reduction: str 
     require_same_logits(student_logits, teacher_logits, classes=2)
     # A stable sort keeps the result deterministic for ties.
     order = teacher_logits.argsort(dim=-1, descending=True, stable=True)
-    return reduced(choice_surprise(student_logits.gather(-1, order)).sum(-1), reduction)
+    return apply_reduction(choice_nll(student_logits.gather(-1, order)).sum(-1), reduction)
 
 
 class ListMLE(LogitObjective):

@@ -53,7 +53,7 @@ def localisation_distillation_loss(
         )
     shape = (*student_logits.shape[:-1], edges, size // edges)
     values = softened_kl(student_logits.reshape(shape), teacher_logits.reshape(shape), temperature)
-    return reduced(values.sum(-1) * temperature**2, reduction)
+    return apply_reduction(values.sum(-1) * temperature**2, reduction)
 
 
 class LocalisationDistillation(Objective):

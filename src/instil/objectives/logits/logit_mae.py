@@ -31,7 +31,7 @@ def logit_mae_loss(
         tensor(0.3333)
     """
     require_same_logits(student_logits, teacher_logits)
-    return reduced((full(student_logits) - full(teacher_logits)).abs().mean(-1), reduction)
+    return apply_reduction((full(student_logits) - full(teacher_logits)).abs().mean(-1), reduction)
 
 
 class LogitMAE(LogitObjective):

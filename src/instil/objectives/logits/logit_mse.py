@@ -38,7 +38,7 @@ def logit_mse_loss(
     require_same_logits(student_logits, teacher_logits)
     distance = F.smooth_l1_loss if smooth else F.mse_loss
     errors = distance(full(student_logits), full(teacher_logits), reduction="none")
-    return reduced(errors.sum(-1) / student_logits.shape[-1], reduction)
+    return apply_reduction(errors.sum(-1) / student_logits.shape[-1], reduction)
 
 
 class LogitMSE(LogitObjective):

@@ -38,7 +38,7 @@ def meal_similarity_loss(
         tensor(0.1233)
     """
     require_same_logits(student_logits, teacher_logits)
-    return reduced(softened_kl(student_logits, teacher_logits), reduction)
+    return apply_reduction(softened_kl(student_logits, teacher_logits), reduction)
 
 
 def meal_discriminator_loss(
@@ -70,7 +70,7 @@ def meal_discriminator_loss(
         + F.logsigmoid(-teacher_is_student)
         + F.logsigmoid(teacher_is_teacher)
     )
-    return reduced(log_likelihood / -4, reduction)
+    return apply_reduction(log_likelihood / -4, reduction)
 
 
 class MEAL(LogitObjective):

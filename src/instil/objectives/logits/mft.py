@@ -64,9 +64,9 @@ def mft_loss(
     )
     teacher_probs = (full(teacher_logits) / temperature).softmax(-1)
     target_probs = correct_probs(teacher_probs, target.clamp_min(0), threshold)
-    log_student = softened(student_logits, temperature)
+    log_student = tempered_log_softmax(student_logits, temperature)
     values = -expectation(target_probs, log_student, target_probs.log())
-    return reduced(values * temperature**2, reduction, target)
+    return apply_reduction(values * temperature**2, reduction, target)
 
 
 def correct_probs(probs: Tensor, target: Tensor, threshold: float) -> Tensor:

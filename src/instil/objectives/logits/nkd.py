@@ -52,7 +52,7 @@ def nkd_loss(
     )
     target_loss = target_cross_entropy(student_logits, teacher_logits, target)
     rest_loss = rest_cross_entropy(student_logits, teacher_logits, target, temperature)
-    return reduced(target_loss + gamma * temperature**2 * rest_loss, reduction, target)
+    return apply_reduction(target_loss + gamma * temperature**2 * rest_loss, reduction, target)
 
 
 class NKD(LogitObjective, LabelObjective):

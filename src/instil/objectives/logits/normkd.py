@@ -49,14 +49,16 @@ def normkd_loss(
     """
     require_same_logits(student_logits, teacher_logits)
     student_logits, teacher_logits = full(student_logits), full(teacher_logits)
-    student_deviation = deviation(student_logits)
-    teacher_deviation = deviation(teacher_logits)
+    student_deviation = class_deviation(student_logits)
+    teacher_deviation = class_deviation(teacher_logits)
     values = softened_kl(
         student_logits / (student_deviation + STANDARD_DEVIATION_EPSILON),
         teacher_logits / (teacher_deviation + STANDARD_DEVIATION_EPSILON),
         temperature,
     )
-    return reduced(values * (temperature * teacher_deviation.squeeze(-1)).square(), reduction)
+    return apply_reduction(
+        values * (temperature * teacher_deviation.squeeze(-1)).square(), reduction
+    )
 
 
 class NormKD(LogitObjective):

@@ -57,25 +57,25 @@ def opd_loss(
         tensor(0.1261)
     """
     require_same_tokens(student_logits, teacher_logits, vocabulary)
-    positions = leading(student_logits)
+    positions = token_shape(student_logits)
     if sampled_ids.shape != positions:
         raise ValueError(
             "sampled_ids: one token index per position is required. "
             f"Expected shape {tuple(positions)}, got {tuple(sampled_ids.shape)}."
         )
     ids = sampled_ids.clamp_min(0).reshape(-1)
-    target = Said(
-        constant(teacher_logits, vocabulary), ids, torch.ones(ids.shape, device=ids.device)
+    target = SampledReverseKL(
+        as_constant(teacher_logits, vocabulary), ids, torch.ones(ids.shape, device=ids.device)
     )
     if prefix > 0:
         # The weights depend on the gap of all tokens of a row, which takes one more pass.
         with torch.no_grad():
-            values = sweep(student_logits, target, weight=weight, vocabulary=vocabulary)
+            values = chunked_loss(student_logits, target, weight=weight, vocabulary=vocabulary)
             gap = (2 * values).sqrt()
         rows = gap.reshape(gap.shape if gap.ndim > 1 else (-1, 1))
         target.factor = prefix_weights(rows, torch.ones_like(rows), prefix).reshape(-1)
-    values = sweep(student_logits, target, weight=weight, vocabulary=vocabulary)
-    return reduced_tokens(values, weight, reduction)
+    values = chunked_loss(student_logits, target, weight=weight, vocabulary=vocabulary)
+    return reduce_tokens(values, weight, reduction)
 
 
 def prefix_weights(

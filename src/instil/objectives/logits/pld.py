@@ -54,8 +54,8 @@ def pld_loss(
     scores = teacher_logits.scatter(-1, target.clamp_min(0).unsqueeze(-1), float("inf"))
     order = scores.argsort(dim=-1, descending=True, stable=True)
     confidence = (teacher_logits / temperature).softmax(-1).gather(-1, order)
-    values = (confidence * choice_surprise(student_logits.gather(-1, order))).sum(-1)
-    return reduced(values, reduction, target)
+    values = (confidence * choice_nll(student_logits.gather(-1, order))).sum(-1)
+    return apply_reduction(values, reduction, target)
 
 
 class PLD(LogitObjective, LabelObjective):

@@ -81,7 +81,7 @@ def probability_shift_loss(
         log_teacher = (teacher_logits / temperature).log_softmax(-1)
         log_target = torch.where(is_correct, log_teacher, smooth.log())
     values = kl_from(log_target, student_logits, temperature)
-    return reduced(values * temperature**2, reduction, target)
+    return apply_reduction(values * temperature**2, reduction, target)
 
 
 def exchange_top(logits: Tensor, label: Tensor) -> Tensor:

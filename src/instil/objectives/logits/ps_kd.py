@@ -51,7 +51,7 @@ def ps_kd_loss(
     past_probs = full(past_logits).softmax(-1)
     log_label = log_student.gather(-1, target.clamp_min(0).unsqueeze(-1)).squeeze(-1)
     log_past = expectation(past_probs, log_student)
-    return reduced(-(1 - alpha) * log_label - alpha * log_past, reduction, target)
+    return apply_reduction(-(1 - alpha) * log_label - alpha * log_past, reduction, target)
 
 
 class PSKD(LogitObjective, LabelObjective):

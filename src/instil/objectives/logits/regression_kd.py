@@ -54,7 +54,7 @@ def regression_kd_loss(
     bound = torch.where(labelled, full(teacher_predictions), real)
     student_error = _squared_error(student_predictions, real, labelled)
     teacher_error = _squared_error(bound, real, labelled)
-    return reduced(
+    return apply_reduction(
         torch.where(student_error + margin > teacher_error, student_error, 0.0),
         reduction,
         torch.where(labelled.any(-1), 0, UNLABELLED),

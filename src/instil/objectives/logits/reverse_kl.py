@@ -41,7 +41,7 @@ def reverse_kl_loss(
         tensor(0.1195)
     """
     values = token_divergence(student_logits, teacher_logits, reverse_kl, temperature, weight)
-    return reduced_tokens(values * temperature**2 if scale else values, weight, reduction)
+    return reduce_tokens(values * temperature**2 if scale else values, weight, reduction)
 
 
 class ReverseKL(TokenObjective):

@@ -73,7 +73,9 @@ def rld_loss(
         log_two(*without_target(student, target)),
     )
     correlation = _masked_correlation(student, teacher, target)
-    return reduced((alpha * confidence + beta * correlation) * temperature**2, reduction, target)
+    return apply_reduction(
+        (alpha * confidence + beta * correlation) * temperature**2, reduction, target
+    )
 
 
 def _masked_correlation(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:

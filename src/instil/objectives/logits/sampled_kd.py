@@ -53,9 +53,9 @@ def sampled_kd_loss(
         >>> sampled_kd_loss(torch.zeros(2, 3), teacher)
         tensor(0.3805)
     """
-    require_there(student_logits, teacher_samples.ids.shape[:-1])
-    values = sweep(student_logits, Drawn(teacher_samples, 1.0), weight=weight)
-    return reduced_tokens(values, weight, reduction)
+    require_teacher_tokens(student_logits, teacher_samples.ids.shape[:-1])
+    values = chunked_loss(student_logits, SampledForwardKL(teacher_samples, 1.0), weight=weight)
+    return reduce_tokens(values, weight, reduction)
 
 
 class SampledKD(TokenObjective):
@@ -107,12 +107,14 @@ class SampledKD(TokenObjective):
 
     def values(self, student_logits: Signal, teacher_signal: Any, batch: Batch) -> Tensor:
         if isinstance(teacher_signal, Sampled):
-            require_there(student_logits, teacher_signal.ids.shape[:-1])
-            target = Drawn(teacher_signal, 1.0)
+            require_teacher_tokens(student_logits, teacher_signal.ids.shape[:-1])
+            target = SampledForwardKL(teacher_signal, 1.0)
         else:
             require_same_tokens(student_logits, teacher_signal, self.vocabulary)
-            positions = leading(student_logits).numel() // size(batch)
+            positions = token_shape(student_logits).numel() // size(batch)
             # Keyed by sample and step: the samples do not depend on how the batch is split.
             uniforms = uniform(batch, positions * self.draws, salt=23).reshape(-1, self.draws)
-            target = Drawn(constant(teacher_signal, self.vocabulary), 1.0, uniforms)
-        return sweep(student_logits, target, weight=self.weight(batch), vocabulary=self.vocabulary)
+            target = SampledForwardKL(as_constant(teacher_signal, self.vocabulary), 1.0, uniforms)
+        return chunked_loss(
+            student_logits, target, weight=self.weight(batch), vocabulary=self.vocabulary
+        )

@@ -93,7 +93,7 @@ def sdd_loss(
         hint = closest(loss, ("kd", "dkd", "nkd"))
         raise ValueError(f"loss: unknown value. Expected kd, dkd or nkd, got '{loss}'; {hint}")
     weights = region_weights(teacher_logits, target, complementary)
-    return reduced((values * weights).mean(1), reduction, target)
+    return apply_reduction((values * weights).mean(1), reduction, target)
 
 
 def region_weights(teacher_logits: Tensor, target: Tensor, complementary: float = 2.0) -> Tensor:
@@ -202,7 +202,7 @@ class SDD(LabelObjective):
             ValueError: if the input width of a head differs from the channels of the last stage.
         """
         for side, outputs in (("student", student_outputs), ("teacher", teacher_outputs)):
-            channels = as_map(stages(outputs)[-1]).shape[1]
+            channels = as_map(feature_levels(outputs)[-1]).shape[1]
             width = outputs["head"][0].shape[1]
             if channels != width:
                 raise ValueError(
@@ -212,7 +212,7 @@ class SDD(LabelObjective):
 
     def forward(self, student_outputs: Outputs, teacher_outputs: Outputs, batch: Batch) -> Tensor:
         student_logits, teacher_logits = (
-            region_logits(stages(outputs)[-1], outputs["head"], self.scales)
+            region_logits(feature_levels(outputs)[-1], outputs["head"], self.scales)
             for outputs in (student_outputs, teacher_outputs)
         )
         return sdd_loss(

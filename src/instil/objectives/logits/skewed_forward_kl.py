@@ -49,11 +49,11 @@ def skewed_forward_kl_loss(
         tensor(0.0985)
     """
     if isinstance(skew, Tensor):
-        term: Term | PerToken = PerToken(skewed_forward_kl, skew)
+        term: Divergence | PerTokenDivergence = PerTokenDivergence(skewed_forward_kl, skew)
     else:
         term = skewed_forward_kl(skew)
     values = token_divergence(student_logits, teacher_logits, term, temperature, weight)
-    return reduced_tokens(values * temperature**2 if scale else values, weight, reduction)
+    return reduce_tokens(values * temperature**2 if scale else values, weight, reduction)
 
 
 class SkewedForwardKL(TokenObjective):

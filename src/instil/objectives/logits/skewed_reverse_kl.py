@@ -57,7 +57,7 @@ def skewed_reverse_kl_loss(
     else:
         term = skewed_reverse_kl(skew, through_mixture)
     values = token_divergence(student_logits, teacher_logits, term, temperature, weight)
-    return reduced_tokens(values * temperature**2 if scale else values, weight, reduction)
+    return reduce_tokens(values * temperature**2 if scale else values, weight, reduction)
 
 
 class SkewedReverseKL(TokenObjective):

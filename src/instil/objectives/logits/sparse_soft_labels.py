@@ -81,7 +81,7 @@ def sparse_soft_labels_loss(
     teacher_probs = (full(teacher_logits) / temperature).softmax(-1)
     log_student = (full(student_logits) / temperature).log_softmax(-1)
     log_target = recover_labels(teacher_probs, k, form).log()
-    return reduced(temperature**2 * kl_divergence(log_target, log_student), reduction)
+    return apply_reduction(temperature**2 * kl_divergence(log_target, log_student), reduction)
 
 
 class SparseSoftLabels(LogitObjective):

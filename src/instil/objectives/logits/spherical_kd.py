@@ -63,7 +63,7 @@ def spherical_kd_loss(
     require_same_logits(student_logits, teacher_logits)
     log_student = (spherical_logits(student_logits, multiplier) / temperature).log_softmax(-1)
     log_teacher = (spherical_logits(teacher_logits, multiplier) / temperature).log_softmax(-1)
-    return reduced(temperature**2 * kl_divergence(log_teacher, log_student), reduction)
+    return apply_reduction(temperature**2 * kl_divergence(log_teacher, log_student), reduction)
 
 
 class SphericalKD(LogitObjective):

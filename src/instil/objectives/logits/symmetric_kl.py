@@ -51,7 +51,7 @@ def symmetric_kl_loss(
     """
     term = symmetric_kl(forward_share)
     values = token_divergence(student_logits, teacher_logits, term, temperature, weight)
-    return reduced_tokens(values * temperature**2 if scale else values, weight, reduction)
+    return reduce_tokens(values * temperature**2 if scale else values, weight, reduction)
 
 
 class SymmetricKL(TokenObjective):

@@ -52,7 +52,7 @@ def taid_loss(
     """
     term = interpolated_kl(time)
     values = token_divergence(student_logits, teacher_logits, term, temperature, weight)
-    return reduced_tokens(values * temperature**2 if scale else values, weight, reduction)
+    return reduce_tokens(values * temperature**2 if scale else values, weight, reduction)
 
 
 def next_time(

@@ -52,11 +52,11 @@ def tf_kd_loss(
     (student_logits,) = drop_unlabelled_gradient(target, student_logits)
     others = student_logits.shape[-1] - 1
     log_label, log_other = _virtual_teacher(correct, others, temperature)
-    log_student = softened(student_logits, temperature if soften_student else 1.0)
+    log_student = tempered_log_softmax(student_logits, temperature if soften_student else 1.0)
     log_hit = log_student.gather(-1, target.clamp_min(0).unsqueeze(-1)).squeeze(-1)
     rest = others * log_other - (log_student.sum(-1) - log_hit)
     values = math.exp(log_label) * (log_label - log_hit) + math.exp(log_other) * rest
-    return reduced(values, reduction, target)
+    return apply_reduction(values, reduction, target)
 
 
 def _virtual_teacher(correct: float, others: int, temperature: float) -> tuple[float, float]:

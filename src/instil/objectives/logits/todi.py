@@ -52,7 +52,7 @@ def todi_loss(
     """
     term = token_wise_kl(beta)
     values = token_divergence(student_logits, teacher_logits, term, temperature, weight)
-    return reduced_tokens(values * temperature**2 if scale else values, weight, reduction)
+    return reduce_tokens(values * temperature**2 if scale else values, weight, reduction)
 
 
 class ToDi(TokenObjective):

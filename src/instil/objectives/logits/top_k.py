@@ -18,7 +18,7 @@ from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
 DivergenceName = Literal["forward_kl", "reverse_kl", "jsd", "tvd"]
 
 
-def divergence_by_name(divergence: DivergenceName, beta: float) -> Term:
+def divergence_by_name(divergence: DivergenceName, beta: float) -> Divergence:
     """Divergence with this name; ``beta`` is the teacher's share of the mixture in ``"jsd"``.
 
     Raises:
@@ -80,10 +80,10 @@ def top_k_loss(
         >>> top_k_loss(torch.zeros(2, 4), torch.eye(4)[:2], k=1)
         tensor(0.1180)
     """
-    classes = likeliest(student_logits, teacher_logits, k, support, tail, temperature)
-    target = Coarse(classes, divergence_by_name(divergence, beta))
-    values = sweep(student_logits, target, temperature, weight)
-    return reduced_tokens(values * temperature**2 if scale else values, weight, reduction)
+    classes = top_k_support(student_logits, teacher_logits, k, support, tail, temperature)
+    target = TopKWithTailKL(classes, divergence_by_name(divergence, beta))
+    values = chunked_loss(student_logits, target, temperature, weight)
+    return reduce_tokens(values * temperature**2 if scale else values, weight, reduction)
 
 
 class TopK(TokenObjective):
@@ -154,7 +154,7 @@ class TopK(TokenObjective):
         self.tail = tail
 
     def values(self, student_logits: Signal, teacher_signal: Any, batch: Batch) -> Tensor:
-        classes = likeliest(
+        classes = top_k_support(
             student_logits,
             teacher_signal,
             self.k,
@@ -163,9 +163,9 @@ class TopK(TokenObjective):
             self.temperature,
             self.vocabulary,
         )
-        return sweep(
+        return chunked_loss(
             student_logits,
-            Coarse(classes, divergence_by_name(self.divergence, self.beta)),
+            TopKWithTailKL(classes, divergence_by_name(self.divergence, self.beta)),
             self.temperature,
             self.weight(batch),
             self.vocabulary,

@@ -54,9 +54,11 @@ def top_k_ranking_loss(
         >>> top_k_ranking_loss(torch.zeros(1, 3), torch.tensor([[2.0, 1.0, 0.0]]), k=2)
         tensor(0.6931)
     """
-    classes = likeliest(student_logits, teacher_logits, k, temperature=temperature)
-    values = sweep(student_logits, Ranked(classes, kind, margin), temperature, weight)
-    return reduced_tokens(values, weight, reduction)
+    classes = top_k_support(student_logits, teacher_logits, k, temperature=temperature)
+    values = chunked_loss(
+        student_logits, PairwiseRanking(classes, kind, margin), temperature, weight
+    )
+    return reduce_tokens(values, weight, reduction)
 
 
 class TopKRanking(TokenObjective):
@@ -115,16 +117,16 @@ class TopKRanking(TokenObjective):
         self.kind = kind
 
     def values(self, student_logits: Signal, teacher_signal: Any, batch: Batch) -> Tensor:
-        classes = likeliest(
+        classes = top_k_support(
             student_logits,
             teacher_signal,
             self.k,
             temperature=self.temperature,
             vocabulary=self.vocabulary,
         )
-        return sweep(
+        return chunked_loss(
             student_logits,
-            Ranked(classes, self.kind),
+            PairwiseRanking(classes, self.kind),
             self.temperature,
             self.weight(batch),
             self.vocabulary,

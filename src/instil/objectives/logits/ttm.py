@@ -48,7 +48,7 @@ def ttm_loss(
     values = softened_kl(student_logits, gamma * teacher_logits)
     if weighted:
         values = values * (gamma * teacher_logits.log_softmax(-1)).logsumexp(-1).exp()
-    return reduced(values, reduction)
+    return apply_reduction(values, reduction)
 
 
 class TTM(LogitObjective):

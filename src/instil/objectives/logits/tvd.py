@@ -44,7 +44,7 @@ def tvd_loss(
         tensor(0.2428)
     """
     values = token_divergence(student_logits, teacher_logits, total_variation, temperature, weight)
-    return reduced_tokens(values * temperature**2 if scale else values, weight, reduction)
+    return reduce_tokens(values * temperature**2 if scale else values, weight, reduction)
 
 
 class TVD(TokenObjective):

@@ -43,7 +43,7 @@ def uld_loss(
     require_same_positions(student_logits, teacher_logits)
     student_probs = (full(student_logits) / temperature).softmax(-1)
     teacher_probs = (full(teacher_logits) / temperature).softmax(-1)
-    return reduced(sorted_distance(student_probs, teacher_probs), reduction)
+    return apply_reduction(sorted_distance(student_probs, teacher_probs), reduction)
 
 
 class ULD(SpanObjective):

@@ -231,7 +231,7 @@ class USKD(LabelObjective):
         """Input of the weak classifier (N, D)."""
         if self.reads["student"][1] == "embedding":
             return full(student_outputs["embedding"]).flatten(1)
-        features = stages(student_outputs)
+        features = feature_levels(student_outputs)
         if not -len(features) <= self.stage < len(features):
             raise ValueError(
                 f"stage: the student has no stage {self.stage}. "
@@ -241,7 +241,7 @@ class USKD(LabelObjective):
 
     def forward(self, student_outputs: Outputs, teacher_outputs: Outputs, batch: Batch) -> Tensor:
         pooled = self.pooled(student_outputs)
-        weak_logits: Tensor = self.classifier(like(self.classifier, pooled))
+        weak_logits: Tensor = self.classifier(match_dtype(self.classifier, pooled))
         return uskd_loss(
             student_outputs["logits"],
             weak_logits,

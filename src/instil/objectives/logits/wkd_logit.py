@@ -87,10 +87,10 @@ def wkd_logit_loss(
     log_student = student_rest.log_softmax(-1)
     log_teacher = teacher_rest.log_softmax(-1)
     target_loss = target_cross_entropy(student_logits, teacher_logits, target)
-    distance = transport(
+    distance = sinkhorn_cost(
         log_student, log_teacher, cost.to(log_student.dtype), regularization, iterations
     )
-    return reduced(target_loss + gamma * distance, reduction, target)
+    return apply_reduction(target_loss + gamma * distance, reduction, target)
 
 
 def class_costs(rows: Tensor, valid: Tensor, sharpness: float = 1.0) -> Tensor:

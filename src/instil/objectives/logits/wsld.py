@@ -53,7 +53,7 @@ def wsld_loss(
     )
     weights = wsld_weights(student_logits, teacher_logits, target)
     values = weights * softened_kl(student_logits, teacher_logits, temperature)
-    return reduced(values * temperature**2, reduction, target)
+    return apply_reduction(values * temperature**2, reduction, target)
 
 
 def wsld_weights(student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:

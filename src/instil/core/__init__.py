@@ -28,6 +28,7 @@ from instil.core.uncounted import (
     drop_unlabelled_gradient,
     every_item_counts,
     replace_invalid,
+    replace_invalid_outputs,
     replace_uncounted,
 )
 
@@ -74,6 +75,7 @@ __all__ = [
     "passed",
     "plain_call",
     "replace_invalid",
+    "replace_invalid_outputs",
     "replace_uncounted",
     "size",
     "uniform",

@@ -68,6 +68,20 @@ def replace_invalid(value: Tensor, batch: Batch) -> Tensor:
     return replace_uncounted(value, items(batch) > 0) if "valid" in batch else value
 
 
+def replace_invalid_outputs(outputs: Outputs, batch: Batch, roles: Iterable[str]) -> Outputs:
+    """Outputs in which ``roles`` hold no value of an item that ``valid`` excludes.
+
+    For schemes that pass the outputs of one network on to another module, whose parameters would
+    get a NaN gradient (0 * NaN) from such an item.
+
+    Args:
+        outputs: outputs of one network.
+        batch: the batch of the step.
+        roles: roles that the scheme reads itself. Roles that are not there are ignored.
+    """
+    return replace_in_outputs(outputs, roles, items(batch) > 0) if "valid" in batch else outputs
+
+
 def every_item_counts(counted: Tensor) -> bool:
     """Whether a mask on the CPU is True everywhere; False for a mask on another device."""
     on_host = counted.device.type == "cpu" and not torch.compiler.is_compiling()

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import copy
+import functools
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from instil.core import Batch, Net, Scheme, Teacher, size
+from instil.core import SHARED_ROLES, Batch, Net, Outputs, Scheme, Teacher, items, size
 from instil.engine import Engine, Optimization
 from instil.step import train_step
 from instil.testing.samples import rows_of, tensors
@@ -29,6 +30,7 @@ def check_scheme(make: Callable[[], Scheme], batches: Callable[[int], Batch]) ->
         _resumes_exactly,
         _learns,
         _teachers_get_no_gradient,
+        _uncounted_samples_change_nothing,
         _exports_a_net,
     ):
         try:
@@ -162,6 +164,69 @@ def _teachers_get_no_gradient(make: Callable[[], Scheme], batches: Callable[[int
             assert all(parameter.grad is None for parameter in part.parameters()), (
                 f"a gradient leaked into teacher '{name}'"
             )
+
+
+def _uncounted_samples_change_nothing(
+    make: Callable[[], Scheme], batches: Callable[[int], Batch]
+) -> None:
+    """Invalid samples whose outputs are not finite do not change the trained state.
+
+    Schemes that make their images are left out: none of their items is invalid.
+    """
+    if make().makes_images:
+        return
+
+    def masked(step: int) -> Batch:
+        batch = batches(step)
+        shape = batch["valid"].shape if "valid" in batch else (size(batch),)
+        valid = torch.ones(shape, dtype=torch.bool)
+        valid[2::3] = False
+        return batch | {"valid": valid & (items(batch) > 0)}
+
+    expected = _run(make, masked, 2)[0].state_dict()
+    for poison in (torch.nan, torch.inf):
+        poisoned = functools.partial(_poisoned, make, poison)
+        state = _run(poisoned, masked, 2)[0].state_dict()
+        for name, tensor in expected.items():
+            assert torch.allclose(tensor, state[name], rtol=0, atol=1e-5), (
+                f"'{name}' changes with an invalid sample whose outputs are {poison}"
+            )
+
+
+def _poisoned(make: Callable[[], Scheme], poison: float) -> Scheme:
+    """Add ``poison`` to the outputs of every network at invalid samples, after the dry run.
+
+    Gradients pass the sum unchanged, so that a gradient that is not 0 reaches the network.
+    """
+    scheme = make()
+
+    def hook(module: nn.Module, arguments: tuple[Any, ...], outputs: Outputs) -> Outputs:
+        batch: Batch = arguments[0]
+        if "valid" not in batch or not scheme.prepared:
+            return outputs
+        invalid = items(batch) <= 0
+        invalid = invalid.flatten(1).all(1) if invalid.ndim > 1 else invalid
+
+        def changed(value: Any, role: str = "") -> Any:
+            if isinstance(value, tuple):
+                return tuple(changed(part) for part in value)
+            if (
+                role in SHARED_ROLES
+                or not isinstance(value, Tensor)
+                or not value.is_floating_point()
+            ):
+                return value
+            if value.shape[:1] != invalid.shape:
+                return value
+            added = torch.zeros(len(value), dtype=value.dtype).masked_fill(invalid, poison)
+            return value + added.view(-1, *[1] * (value.ndim - 1))
+
+        return {role: changed(value, role) for role, value in outputs.items()}
+
+    for part in scheme.modules():
+        if isinstance(part, Net):
+            part.register_forward_hook(hook)
+    return scheme
 
 
 def _exports_a_net(make: Callable[[], Scheme], batches: Callable[[int], Batch]) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from instil.core import Batch, Net, Objective, Objectives
+from instil.core import Batch, Net, Objective, Objectives, Outputs
 from instil.engine import Engine, Optimization
 from instil.modules.stage_adapter import StageAdapter
 from instil.networks.cnn import cnn
@@ -94,15 +94,17 @@ def test_samples_go_through_the_blocks_that_were_chosen() -> None:
             expected.append(
                 (teacher.head(theirs.mean((2, 3))) if last else student.head(mine.mean((2, 3))))[0]
             )
-        assert torch.allclose(scheme.routed(images(), action), torch.stack(expected), atol=1e-6)
+        labelled = images() | {"label": torch.zeros(16, dtype=torch.long)}
+        assert torch.allclose(scheme.routed(labelled, action), torch.stack(expected), atol=1e-6)
 
 
 @pytest.mark.parametrize("side", [0, 1])
 def test_one_choice_for_all_is_one_net(side: int) -> None:
     scheme = made()
-    alone = (scheme.student, scheme.fixed)[side](images())["logits"]
+    labelled = images() | {"label": torch.zeros(16, dtype=torch.long)}
+    alone = (scheme.student, scheme.fixed)[side](labelled)["logits"]
     assert torch.allclose(
-        scheme.routed(images(), torch.full((16, 3), float(side))), alone, atol=1e-6
+        scheme.routed(labelled, torch.full((16, 3), float(side))), alone, atol=1e-6
     )
 
 
@@ -134,6 +136,27 @@ def test_the_choice_is_drawn_with_the_policys_probability_and_its_gradient_passe
     assert float(scheme.policy.bias.grad[1]) / number == pytest.approx(
         float((soft * (1 - soft) / 3).mean()), rel=0.02
     )
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_stages_of_an_unlabelled_sample_do_not_reach_the_policy(value: float) -> None:
+    scheme, batch = made(), timed()
+    unlabelled = torch.where(batch["label"] < 0, value, 0.0)
+    student, teacher = scheme.answers(batch)
+    action = scheme.decide(student, teacher, batch)
+
+    def poison(module: nn.Module, arguments: tuple[Any, ...], outputs: Outputs) -> Outputs:
+        stages = tuple(stage + unlabelled.view(-1, 1, 1, 1) for stage in outputs["features"])
+        return {"features": stages, "logits": outputs["logits"] + unlabelled.view(-1, 1)}
+
+    for net in (scheme.student, scheme.fixed):
+        net.register_forward_hook(poison)
+    logits = scheme.routed(batch, action)
+    F.cross_entropy(logits, batch["label"], ignore_index=-100).backward()
+    learner = [*scheme.policy.parameters(), *scheme.to_student.parameters()]
+    for parameter in learner:
+        assert parameter.grad is not None
+        assert parameter.grad.isfinite().all()
 
 
 def test_an_objective_counts_where_its_spot_is_on() -> None:

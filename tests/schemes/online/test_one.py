@@ -45,7 +45,7 @@ def test_the_ensemble_is_weighed_by_the_gate_sample_by_sample() -> None:
 
 
 def test_each_branch_learns_from_label_and_ensemble_and_the_ensemble_from_the_label() -> None:
-    scheme, batch = made(), timed()
+    scheme, batch = made(average="labelled"), timed()
     (update,) = scheme.step(batch)
     outputs = scheme.student(batch)
     logits = [end["logits"] for end in scheme.ends(outputs)]
@@ -66,6 +66,31 @@ def test_each_branch_learns_from_label_and_ensemble_and_the_ensemble_from_the_la
     ]
     assert torch.allclose(update.losses["kd"], torch.stack(soft).sum(), atol=1e-6)
     assert scheme.counts(batch)["ensemble"] == (label >= 0).sum()
+
+
+def test_the_labelled_share_weighs_the_loss_of_the_ensemble() -> None:
+    batch = timed()
+    share = float((batch["label"] >= 0).float().mean())
+    (update,) = made().step(batch)
+    (labelled,) = made(average="labelled").step(batch)
+    expected = share * labelled.losses["ensemble"]
+    assert torch.allclose(update.losses["ensemble"], expected, rtol=1e-6)
+    assert made().counts(batch)["ensemble"] == len(batch["label"])
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_logits_of_an_unlabelled_sample_do_not_reach_the_gate(value: float) -> None:
+    scheme, batch = made(), timed()
+    unlabelled = (batch["label"] < 0).float().unsqueeze(1)
+    outputs = scheme.student(batch)
+    ends = scheme.ends(outputs)
+    for end in ends:
+        end["logits"] = end["logits"] + torch.where(unlabelled > 0, value, 0.0)
+    _, losses = scheme.taught(ends, outputs["features"], batch)
+    losses["ensemble"].backward()
+    gradients = [p.grad for p in scheme.parameters() if p.grad is not None]
+    assert gradients
+    assert all(gradient.isfinite().all() for gradient in gradients)
 
 
 def test_the_gate_learns_from_the_label_alone() -> None:

@@ -69,7 +69,7 @@ def test_each_peer_and_its_average_see_the_crop_of_the_peer() -> None:
 
 
 def test_losses_match_the_formula_of_the_paper() -> None:
-    scheme, batch = prepared_scheme(), timed()
+    scheme, batch = prepared_scheme(average="labelled"), timed()
     for average in (scheme.mean_student, *scheme.mean_branches):
         for parameter in average.parameters():  # type: ignore[union-attr]
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -91,6 +91,15 @@ def test_losses_match_the_formula_of_the_paper() -> None:
         soft += divergence(peers[j], ensemble.tolist())
         soft += sum(divergence(peers[j], means[other]) for other in range(3) if other != j) / 2
     assert update.losses["kd"].item() == pytest.approx(soft, abs=1e-5)
+
+
+def test_the_labelled_share_weighs_the_loss_of_the_ensemble() -> None:
+    batch = timed()
+    share = float((batch["label"] >= 0).float().mean())
+    (update,) = prepared_scheme().step(batch)
+    (labelled,) = prepared_scheme(average="labelled").step(batch)
+    expected = share * labelled.losses["ensemble"]
+    assert torch.allclose(update.losses["ensemble"], expected, rtol=1e-6)
 
 
 def test_no_gradient_passes_into_a_teacher() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import (
     UNLABELLED,
+    Average,
     Batch,
     Card,
     LabelObjective,
@@ -105,6 +107,19 @@ class DistributionFocal(LabelObjective):
         "loss with eight times the weight (2 against 0.25).",
     )
     needs: ClassVar = {"student": (("box_logits",),), "teacher": ()}
+
+    def __init__(
+        self,
+        average: Annotated[
+            Average,
+            Doc(
+                "items that the loss is divided by: all of the batch, or the labelled ones. Take "
+                "labelled for a detector where only locations with an object have a box"
+            ),
+        ] = "batch",
+    ) -> None:
+        super().__init__()
+        self.average = average
 
     def weight(self, batch: Batch) -> Tensor:
         if "box" not in batch:

@@ -26,6 +26,8 @@ from instil.core import (
     full,
     items,
     mean,
+    replace_invalid,
+    replace_uncounted,
     uniform,
 )
 from instil.modules.eval_mode import eval_mode
@@ -146,8 +148,10 @@ class BoundarySamples(Scheme):
         )
         chosen = apart.masked_fill(~right, -1.0).topk(ceil(self.share * len(base))).indices
         target = other_class(teacher, base, uniform(batch, 1, CLASSES))
+        image = self.led(batch | {"valid": right[chosen]}, base[chosen], target[chosen], chosen)
         return batch | {
-            "boundary": self.led(batch, base[chosen], target[chosen], chosen),
+            # The image of a sample that does not count may hold NaN after the attack.
+            "boundary": replace_uncounted(image, right[chosen]),
             "begun": right[chosen].to(teacher.dtype),
         }
 
@@ -182,8 +186,9 @@ class BoundarySamples(Scheme):
         """The objectives' update with the loss ``boundary``."""
         update = super().compare(batch)
         if self.seeks(batch):
-            led = batch | {"image": batch["boundary"]}
-            student, teacher = self.student(led, roles=NO_TAPS)["logits"], self.ask(led)["logits"]
+            led = batch | {"image": batch["boundary"], "valid": batch["begun"]}
+            student = replace_invalid(self.student(led, roles=NO_TAPS)["logits"], led)
+            teacher = replace_invalid(self.ask(led)["logits"], led)
             values = soft_label_loss(student, teacher, self.temperature) / self.temperature**2
             update.losses["boundary"] = at_progress(self.weight, batch) * mean(
                 values, batch["begun"]

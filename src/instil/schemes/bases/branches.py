@@ -7,9 +7,20 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from instil.core import Batch, Objective, Objectives, Outputs, Scheme, Update, full
-from instil.functional.pooling import global_average_pool
-from instil.modules.stage_adapter import StageAdapter
+from instil.core import (
+    Batch,
+    Objective,
+    Objectives,
+    Outputs,
+    Scheme,
+    Update,
+    full,
+    replace_invalid_outputs,
+)
+from instil.schemes.spots import Bridge, averaged
+
+TRUNK_ROLES = ("logits", "features")
+"""Roles of the trunk that further ends and their teachers are made of."""
 
 
 class Branch(nn.Module):
@@ -103,7 +114,7 @@ class Branched(Scheme):
         Returns:
             Outputs of the ends, the student's first, and the stages of the student.
         """
-        outputs = self.student(batch)
+        outputs = replace_invalid_outputs(self.student(batch), batch, TRUNK_ROLES)
         return self.ends(outputs), stages_of(outputs)
 
     def step(self, batch: Batch) -> Iterator[Update]:

@@ -21,8 +21,12 @@ from instil.core import (
     Teacher,
     Update,
     full,
+    replace_invalid_outputs,
 )
 from instil.functional.pooling import global_average_pool
+
+ROLES = ("logits", "features", "embedding")
+"""Roles that are passed on to other modules than the objectives."""
 
 
 class Expands(Protocol):
@@ -100,7 +104,8 @@ class FoldedTransform(Scheme):
 
     def compare(self, batch: Batch) -> Update:
         """The objectives' update, with the logits of the transformed features in the place of the student's own."""
-        teacher, student = self.ask(batch), self.student(batch)
+        teacher = self.ask(batch)
+        student = replace_invalid_outputs(self.student(batch), batch, ROLES)
         stage, view = self._objective().expand(student)
         embedding = global_average_pool(stage + self.contract(view))
         logits = F.linear(embedding, *(full(part) for part in student["head"]))

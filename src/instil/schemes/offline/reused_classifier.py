@@ -20,8 +20,12 @@ from instil.core import (
     Teacher,
     Update,
     full,
+    replace_invalid_outputs,
 )
 from instil.functional.pooling import global_average_pool
+
+ROLES = ("logits", "features", "embedding")
+"""Roles that are passed on to other modules than the objectives."""
 
 
 class Projects(Protocol):
@@ -114,7 +118,8 @@ class ReusedClassifier(Scheme):
 
     def compare(self, batch: Batch) -> Update:
         """The objectives' update, with the logits of the reused classifier in the place of the student's own."""
-        teacher, student = self.ask(batch), self.student(batch)
+        teacher = self.ask(batch)
+        student = replace_invalid_outputs(self.student(batch), batch, ROLES)
         projected = cast(Projects, self._objective()).project(student)
         embedding = global_average_pool(projected)
         logits = F.linear(embedding.to(self.weight.dtype), self.weight, self.bias)

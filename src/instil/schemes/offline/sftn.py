@@ -22,10 +22,10 @@ from instil.core import (
     full,
     items,
     mean,
+    replace_invalid_outputs,
 )
-from instil.modules.stage_adapter import StageAdapter
-from instil.schemes.bases.branches import stages_of
-from instil.schemes.bases.spots import Spots, places, stage_paths
+from instil.schemes.branches import TRUNK_ROLES, stages_of
+from instil.schemes.spots import Bridge, Spots, places, stage_paths
 
 
 def sftn_loss(
@@ -133,8 +133,9 @@ class SFTN(Scheme):
 
     def compare(self, batch: Batch) -> Update:
         """The objectives' update of the net and, by their mean, its branches, with the loss ``friendly``."""
-        outputs = self.student(batch)
+        outputs = replace_invalid_outputs(self.student(batch), batch, TRUNK_ROLES)
         ends = self.ends(stages_of(outputs), batch)
+        ends = [replace_invalid_outputs(end, batch, TRUNK_ROLES) for end in ends]
         update: Update = self.objectives(outputs, {}, batch)
         others: list[Update] = [self.objectives(end, {}, batch) for end in ends]
         for name, own in update.losses.items():

@@ -24,12 +24,12 @@ from instil.core import (
     full,
     items,
     mean,
+    replace_invalid_outputs,
+    replace_uncounted,
     uniform,
 )
-from instil.functional.pooling import global_average_pool
-from instil.modules.eval_mode import eval_mode
-from instil.modules.stage_adapter import StageAdapter
-from instil.schemes.bases.spots import Gate, Spots, places, stage_paths
+from instil.schemes.branches import TRUNK_ROLES
+from instil.schemes.spots import Bridge, Gate, Spots, averaged, evaluating, places, stage_paths
 from instil.teachers.frozen import Frozen
 
 SALT = 2205
@@ -72,7 +72,9 @@ class SpotAdaptive(Scheme):
         deviations="After the authors' code; of the paper only the abstract was read. Adapters are 1 x 1 convolutions (linear maps of tokens), "
         "resized, without BatchNorm and ReLU. The code's factor on the policy's loss is left at 1, as it sets it for FitNet. It adds to that loss "
         "max(0, N/2 - samples distilled at the output) of the batch at hand; here the share of the step before says whether to push, so that no "
-        "cut of the batch matters. Losses that couple the batch, which it computes over the samples chosen, are refused.",
+        "cut of the batch matters. Losses that couple the batch, which it computes over the samples chosen, are refused. "
+        "The loss route is a mean over the labelled samples. It is the only loss of the policy, so "
+        "the labelled share of the batch would only scale its learning rate.",
     )
     share: Tensor
 
@@ -189,9 +191,13 @@ class SpotAdaptive(Scheme):
         return (soft > 0.5).to(soft.dtype) + (soft - soft.detach())  # exactly 0 or 1
 
     def routed(self, batch: Batch, action: Tensor) -> Tensor:
-        """(N, C): logits of the net of many paths, both nets in eval mode."""
+        """(N, C): logits of the net of many paths, both nets in eval mode.
+
+        Rows of samples that have no label, or are not valid, hold those of another sample.
+        """
         mine: dict[str, Tensor] = {}
         theirs: dict[str, Tensor] = {}
+        counted = self._labelled(batch) > 0
         with (
             eval_mode(self.student),
             torch.compiler.set_stance("force_eager"),
@@ -201,6 +207,7 @@ class SpotAdaptive(Scheme):
                     self.student(batch, replace=mine)["features"][i],
                     self.fixed(batch, replace=theirs)["features"][j],
                 )
+                own, other = replace_uncounted(own, counted), replace_uncounted(other, counted)
                 taken = action[:, spot].view(-1, *[1] * (own.ndim - 1))
                 mine[self.paths[0][i]] = (1 - taken) * own + taken * self.to_student[spot](other)
                 theirs[self.paths[1][j]] = (1 - taken) * self.to_teacher[spot](own) + taken * other
@@ -208,6 +215,7 @@ class SpotAdaptive(Scheme):
                 self.student(batch, replace=mine)["logits"],
                 self.fixed(batch, replace=theirs)["logits"],
             )
+        own, other = replace_uncounted(own, counted), replace_uncounted(other, counted)
         return (1 - action[:, -1:]) * full(own) + action[:, -1:] * full(other)
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
@@ -219,7 +227,9 @@ class SpotAdaptive(Scheme):
         return labelled
 
     def step(self, batch: Batch) -> Iterator[Update]:
-        student, teacher = self.answers(batch)
+        student, teacher = (
+            replace_invalid_outputs(outputs, batch, TRUNK_ROLES) for outputs in self.answers(batch)
+        )
         action = self.decide(student, teacher, batch)
         wrong = F.cross_entropy(
             self.routed(batch, action), batch["label"], ignore_index=UNLABELLED, reduction="none"

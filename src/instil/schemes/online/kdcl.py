@@ -153,7 +153,9 @@ class KDCL(Peers):
         if self.target != "general":
             return {}
         counted = items(batch) * (batch["label"] != UNLABELLED)
-        products = error_products(_stacked(outputs), batch["label"]) * counted.view(-1, 1, 1)
+        weight = counted.view(-1, 1, 1)
+        products = error_products(_stacked(outputs), batch["label"])
+        products = torch.where(weight > 0, products * weight, 0.0)
         return {"errors": products, "counted": counted}
 
     def after_step(self, kept: dict[str, Tensor]) -> None:

@@ -9,10 +9,23 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import Doc
 
-from instil.core import UNLABELLED, Batch, Card, Objective, Objectives, Outputs, full, items, mean
-from instil.functional.pooling import global_average_pool
-from instil.schemes.bases.branches import Branched
+from instil.core import (
+    UNLABELLED,
+    Average,
+    Batch,
+    Card,
+    Objective,
+    Objectives,
+    Outputs,
+    full,
+    items,
+    mean,
+    replace_uncounted,
+)
+from instil.schemes.branches import Branched
+from instil.schemes.spots import averaged
 
 
 class Gate(nn.Module):
@@ -65,9 +78,14 @@ class ONE(Branched):
         objectives: Objectives | Mapping[str, Objective],
         branches: Annotated[int, Ge(2)] = 3,
         norm: Literal["none", "batch"] = "none",
+        average: Annotated[
+            Average, Doc("items that the ensemble's label loss is divided by: all, or the labelled")
+        ] = "batch",
     ):
         super().__init__(student, objectives)
-        self.branches, self.norm = branches, norm
+        self.branches = branches
+        self.norm = norm
+        self.average = average
         self.gate: Gate | None = None
         self.learners["student"] += ("gate",)
 
@@ -79,21 +97,26 @@ class ONE(Branched):
         self.gate = Gate(trunk.shape[1], self.branches, self.norm).to(trunk.device, trunk.dtype)
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        return {**super().counts(batch), "ensemble": _labelled(batch).sum()}
+        return {**super().counts(batch), "ensemble": self._num_items(batch)}
+
+    def _num_items(self, batch: Batch) -> Tensor:
+        """Number of items that the label loss of the ensemble is divided by."""
+        labelled = _labelled(batch)
+        return (items(batch) if self.average == "batch" else labelled).sum()
 
     def taught(
         self, ends: list[Outputs], stages: tuple[Tensor, ...], batch: Batch
     ) -> tuple[list[list[Outputs]], dict[str, Tensor]]:
         assert self.gate is not None
-        together = gated_logits(
-            torch.stack([full(end["logits"]) for end in ends], 1),
-            full(self.gate(global_average_pool(full(stages[-2])))),
-        )
+        logits = torch.stack([full(end["logits"]) for end in ends], 1)
+        gate = full(self.gate(averaged(full(stages[-2]))))
         counted = _labelled(batch)
-        own = {
-            "ensemble": mean(F.cross_entropy(together, batch["label"], reduction="none"), counted)
+        labelled = gated_logits(replace_uncounted(logits, counted > 0), gate)
+        values = F.cross_entropy(labelled, batch["label"], reduction="none")
+        ensemble = gated_logits(logits, gate).detach()
+        return [[{"logits": ensemble}] for _ in ends], {
+            "ensemble": mean(values, counted, self._num_items(batch))
         }
-        return [[{"logits": together.detach()}] for _ in ends], own
 
 
 def _labelled(batch: Batch) -> Tensor:

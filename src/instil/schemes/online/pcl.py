@@ -9,11 +9,24 @@ import torch
 from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import Doc
 
-from instil.core import UNLABELLED, Batch, Card, Objective, Objectives, Outputs, full, items, mean
-from instil.functional.crops import random_crops
-from instil.functional.pooling import global_average_pool
-from instil.schemes.bases.branches import Branched, stages_of
+from instil.core import (
+    UNLABELLED,
+    Average,
+    Batch,
+    Card,
+    Objective,
+    Objectives,
+    Outputs,
+    full,
+    items,
+    mean,
+    replace_invalid_outputs,
+)
+from instil.schemes.branches import TRUNK_ROLES, Branched, stages_of
+from instil.schemes.crops import random_crops
+from instil.schemes.spots import averaged
 from instil.teachers.ema import Ema
 
 
@@ -85,6 +98,9 @@ class PCL(Branched):
         decay: Annotated[float, Ge(0), Lt(1)] = 0.999,
         crop_scale: Annotated[float, Gt(0), Le(1)] | None = None,
         flip: bool = False,
+        average: Annotated[
+            Average, Doc("items that the ensemble's label loss is divided by: all, or the labelled")
+        ] = "batch",
     ):
         super().__init__(student, objectives)
         if flip and crop_scale is None:
@@ -94,6 +110,7 @@ class PCL(Branched):
             )
         self.peers, self.decay = peers, decay
         self.crop_scale, self.flip = crop_scale, flip
+        self.average = average
         self.ensemble_head: nn.Linear | None = None
         self.mean_student: Ema | None = None
         self.mean_branches = nn.ModuleList()
@@ -112,7 +129,7 @@ class PCL(Branched):
         self.mean_branches.extend(Ema(branch, self.decay) for branch in self.further)
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        return {**super().counts(batch), "ensemble": _labelled_items(batch).sum()}
+        return {**super().counts(batch), "ensemble": self._num_items(batch)}
 
     def before_step(self, batch: Batch) -> Batch:
         """Add one crop per peer as ``views`` (N, peers, C, H, W) where ``crop_scale`` is set."""
@@ -144,14 +161,15 @@ class PCL(Branched):
         """Outputs of ``net`` for the image that each peer sees."""
         views: Tensor | None = batch.get("views")
         if views is None:
-            return [net(batch)] * self.peers
+            return [replace_invalid_outputs(net(batch), batch, TRUNK_ROLES)] * self.peers
         outputs = net({"image": views.transpose(0, 1).flatten(0, 1)})
         logits = outputs["logits"].chunk(self.peers)
         stages = [stage.chunk(self.peers) for stage in stages_of(outputs)]
-        return [
+        per_peer: list[Outputs] = [
             {"logits": logits[peer], "features": tuple(stage[peer] for stage in stages)}
             for peer in range(self.peers)
         ]
+        return [replace_invalid_outputs(own, batch, TRUNK_ROLES) for own in per_peer]
 
     def ensemble_logits(self, ends: list[Outputs]) -> Tensor:
         """Compute the logits (N, C) of the ensemble from the embeddings of all peers.
@@ -185,6 +203,11 @@ class PCL(Branched):
         ]
         return [outputs[0]["logits"], *branches]
 
+    def _num_items(self, batch: Batch) -> Tensor:
+        """Number of items that the label loss of the ensemble is divided by."""
+        labelled = _labelled_items(batch)
+        return (items(batch) if self.average == "batch" else labelled).sum()
+
     def taught(
         self, ends: list[Outputs], stages: tuple[Tensor, ...], batch: Batch
     ) -> tuple[list[list[Outputs]], dict[str, Tensor]]:
@@ -197,7 +220,7 @@ class PCL(Branched):
             teachers.append([{"logits": values} for values in logits])
         weight = _labelled_items(batch)
         values = F.cross_entropy(ensemble, batch["label"], reduction="none")
-        return teachers, {"ensemble": mean(values, weight)}
+        return teachers, {"ensemble": mean(values, weight, self._num_items(batch))}
 
     def combine(self, name: str, losses: Tensor) -> Tensor:
         objective = self.objectives[name]

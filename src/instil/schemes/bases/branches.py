@@ -17,7 +17,8 @@ from instil.core import (
     full,
     replace_invalid_outputs,
 )
-from instil.schemes.spots import Bridge, averaged
+from instil.functional.pooling import global_average_pool
+from instil.modules.stage_adapter import StageAdapter
 
 TRUNK_ROLES = ("logits", "features")
 """Roles of the trunk that further ends and their teachers are made of."""

@@ -24,8 +24,9 @@ from instil.core import (
     mean,
     replace_invalid_outputs,
 )
-from instil.schemes.branches import TRUNK_ROLES, stages_of
-from instil.schemes.spots import Bridge, Spots, places, stage_paths
+from instil.modules.stage_adapter import StageAdapter
+from instil.schemes.bases.branches import TRUNK_ROLES, stages_of
+from instil.schemes.bases.spots import Spots, places, stage_paths
 
 
 def sftn_loss(

@@ -28,8 +28,11 @@ from instil.core import (
     replace_uncounted,
     uniform,
 )
-from instil.schemes.branches import TRUNK_ROLES
-from instil.schemes.spots import Bridge, Gate, Spots, averaged, evaluating, places, stage_paths
+from instil.functional.pooling import global_average_pool
+from instil.modules.eval_mode import eval_mode
+from instil.modules.stage_adapter import StageAdapter
+from instil.schemes.bases.branches import TRUNK_ROLES
+from instil.schemes.bases.spots import Gate, Spots, places, stage_paths
 from instil.teachers.frozen import Frozen
 
 SALT = 2205

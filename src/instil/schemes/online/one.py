@@ -24,8 +24,8 @@ from instil.core import (
     mean,
     replace_uncounted,
 )
-from instil.schemes.branches import Branched
-from instil.schemes.spots import averaged
+from instil.functional.pooling import global_average_pool
+from instil.schemes.bases.branches import Branched
 
 
 class Gate(nn.Module):
@@ -109,7 +109,7 @@ class ONE(Branched):
     ) -> tuple[list[list[Outputs]], dict[str, Tensor]]:
         assert self.gate is not None
         logits = torch.stack([full(end["logits"]) for end in ends], 1)
-        gate = full(self.gate(averaged(full(stages[-2]))))
+        gate = full(self.gate(global_average_pool(full(stages[-2]))))
         counted = _labelled(batch)
         labelled = gated_logits(replace_uncounted(logits, counted > 0), gate)
         values = F.cross_entropy(labelled, batch["label"], reduction="none")

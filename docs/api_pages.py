@@ -1,0 +1,63 @@
+"""Pages of the API reference: one per public package, filled by mkdocstrings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import instil
+from instil import catalogue
+
+ROOT = Path(instil.__file__).parent
+INTERNAL = {"cli", "experiment", "report", "recipes"}
+"""Folders without an API of their own: the command line, its jobs, its reports and YAML files."""
+
+
+def pages() -> dict[str, str]:
+    """Text of every page of the reference by its path below ``docs``."""
+    texts = {"api/index.md": _index()}
+    for package, modules in _packages().items():
+        lines = [f"# instil.{package}", ""]
+        for module in modules:
+            lines += [f"::: {module}", "    options:", "      heading_level: 2", ""]
+        texts[f"api/{package}.md"] = "\n".join(lines)
+    return texts
+
+
+def navigation() -> list[Any]:
+    """Navigation of the reference."""
+    entries: list[Any] = [{"Overview": "api/index.md"}]
+    return entries + [{package: f"api/{package}.md"} for package in _packages()]
+
+
+def _index() -> str:
+    """Objects that ``import instil`` offers, and the packages."""
+    lines = [
+        "# API",
+        "",
+        "`instil` offers the names below, the class of every [method](../methods.md) and every",
+        "`*_loss` function. The pages of the methods document these.",
+        "",
+    ]
+    for name in instil.__all__:
+        item = getattr(instil, name)
+        lines.append(f"- [`instil.{name}`][{item.__module__}.{item.__qualname__}]")
+    lines += ["", "## Packages", ""]
+    lines += [f"- [`instil.{package}`]({package}.md)" for package in _packages()]
+    lines.append("")
+    return "\n".join(lines)
+
+
+def _packages() -> dict[str, list[str]]:
+    """Public packages with their modules, without the modules of methods, which have own pages."""
+    methods = {module for kind in catalogue.kinds() for module in catalogue.files(kind).values()}
+    packages: dict[str, list[str]] = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        module = ".".join(("instil", *parts)).removesuffix(".__init__")
+        is_private = parts[-1].startswith("_") and parts[-1] != "__init__"
+        if is_private or parts[0] in INTERNAL or module in methods or module == "instil":
+            continue
+        if path.read_text(encoding="utf-8").strip():
+            packages.setdefault(parts[0], []).append(module)
+    return packages

@@ -1,0 +1,33 @@
+"""Markdown for generated pages: tables, cells and values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table, with an empty line after it."""
+    lines = [_row(header), _row(["---"] * len(header))]
+    lines += [_row(row) for row in rows]
+    return [*lines, ""]
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def plain(text: str) -> str:
+    """Docstring text as Markdown: double backticks become single ones."""
+    return text.replace("``", "`")
+
+
+def cell(text: str) -> str:
+    """Text that can stand in a table cell: one line, pipes escaped."""
+    return plain(" ".join(text.split())).replace("|", "\\|")
+
+
+def value(item: Any) -> str:
+    """A default or option value as YAML shows it."""
+    return json.dumps(item).strip('"')

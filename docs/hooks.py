@@ -1,0 +1,37 @@
+"""MkDocs hook that adds the generated pages and their navigation to the site."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import generate
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Fill the empty sections of the navigation."""
+    sections: dict[str, list[Any]] = generate.navigation()
+    for entry in config.nav or []:
+        for title in entry:
+            if title in sections:
+                entry[title] = sections[title]
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the generated pages, which exist only in the built site."""
+    for path, text in generate.pages().items():
+        files.append(File.generated(config, path, content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Link the names of methods in the guide to their choice."""
+    return generate.link_methods(markdown) if page.file.src_uri == "choose.md" else markdown

@@ -15,9 +15,10 @@ from pydantic_core import PydanticUndefined
 from typing_extensions import Doc
 
 from instil import recipe
+from instil.catalogue.signatures import type_text
 from instil.experiment.source_docs import describe_sources
 from instil.recipe import packaged
-from instil.recipe.options import SCHEDULED, type_text
+from instil.recipe.options import SCHEDULED
 
 BOUNDS = {Ge: (">=", "ge"), Gt: (">", "gt"), Le: ("<=", "le"), Lt: ("<", "lt")}
 COMPUTED = {

@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 
 from instil import catalogue
-from instil.recipe.options import parameters
+from instil.catalogue.signatures import parameters
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -75,7 +75,7 @@ def test_a_method_page_shows_the_card(generated: dict[str, str]) -> None:
     card = catalogue.describe("objective", "dkd")
     page = generated["methods/dkd.md"]
     for part in (card["use"], card["pitfalls"], card["deviations"], card["equation"]):
-        assert part.replace("``", "`") in page
+        assert part.replace("``", "`") in page, part
     assert [f"| `{option['name']}` |" in page for option in card["options"]] == [True] * 4
     assert "::: instil.objectives.logits.dkd.dkd_loss\n" in page
 

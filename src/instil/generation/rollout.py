@@ -34,9 +34,14 @@ def continue_texts(
 
     Args:
         net: the language model; it runs in evaluation mode.
-        temperature: of the samples; 0 takes the most likely token.
+        batch: see ``roll_out``.
+        end: see ``roll_out``.
+        prompt: see ``roll_out``.
+        max_new_tokens: see ``roll_out``.
+        temperature: sampling temperature; 0 takes the most likely token.
         top_p: see ``sample_tokens``.
-        batch, end, prompt, max_new_tokens, salt, vocabulary: see ``roll_out``.
+        salt: see ``roll_out``.
+        vocabulary: see ``roll_out``.
 
     Returns:
         The batch of ``roll_out``.

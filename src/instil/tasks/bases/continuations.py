@@ -79,7 +79,10 @@ def exposure_bias_gap(
         net: the student.
         teacher: what it is compared with; it gives logits or a projection.
         batch: rows of tokens with prompts.
-        end, prompt, max_new_tokens, vocabulary: see ``generation.rollout.roll_out``.
+        end: see ``generation.rollout.roll_out``.
+        prompt: see ``generation.rollout.roll_out``.
+        max_new_tokens: see ``generation.rollout.roll_out``.
+        vocabulary: see ``generation.rollout.roll_out``.
 
     Returns:
         KL(teacher | net) on text that the net samples, minus that on the given text after the same prompts, in

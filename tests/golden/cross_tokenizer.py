@@ -10,6 +10,7 @@ from torch import Tensor
 
 from instil.core import UNLABELLED
 from instil.data.alignment import spans
+from instil.functional.tokens.cross_attention import cross_attention, token_pair_embeddings
 from instil.functional.tokens.dual_space import (
     DualSpaceDivergence,
     frozen_head_logits,
@@ -23,7 +24,6 @@ from instil.functional.tokens.spans import (
     sorted_distance,
     span_ends,
 )
-from instil.objectives.logits.dskd_cma import cross_attention, token_pair_embeddings
 from instil.objectives.logits.gold import hybrid_divergence
 from instil.objectives.logits.uld import uld_loss
 from tests.golden.cases import Case

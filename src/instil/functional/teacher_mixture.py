@@ -1,4 +1,4 @@
-"""Mixture of several teachers with learned weights for each sample."""
+"""Mixture of several teachers with learned weights, and their shares of the feature levels."""
 
 from __future__ import annotations
 
@@ -54,3 +54,25 @@ def mixture_log_probability(
     mixture: Tensor = sum(terms[1:], terms[0])
     log_mixture = mixture.clamp_min(torch.finfo(mixture.dtype).tiny).log()
     return log_mixture.masked_fill(mixture == 0, -torch.inf)
+
+
+def levels_of_member(
+    pairs: list[tuple[int, int]], index: int, num_members: int
+) -> list[tuple[int, int]]:
+    """Contiguous part of the paired feature levels that belongs to one teacher.
+
+    Args:
+        pairs: all pairs (student level, teacher level), from shallow to deep.
+        index: index of the teacher.
+        num_members: number of teachers.
+
+    Returns:
+        Pairs of this teacher, at least one.
+
+    Example:
+        >>> levels_of_member([(0, 0), (1, 1), (2, 2)], index=1, num_members=2)
+        [(1, 1), (2, 2)]
+    """
+    start = index * len(pairs) // num_members
+    stop = (index + 1) * len(pairs) // num_members
+    return pairs[start : max(start + 1, stop)]

@@ -8,11 +8,14 @@ import torch
 
 from instil.core import Batch, Outputs, Schedule
 from instil.functional import teacher_mixture
-from instil.functional.teacher_mixture import mixture_log_probability, teacher_log_weights
+from instil.functional.teacher_mixture import (
+    levels_of_member,
+    mixture_log_probability,
+    teacher_log_weights,
+)
 from instil.objectives.logits import amtml_kd
 from instil.objectives.logits.amtml_kd import (
     AMTMLKD,
-    _member_pairs,
     amtml_kd_angle_loss,
     amtml_kd_hint_loss,
     amtml_kd_loss,
@@ -92,13 +95,13 @@ def test_one_teacher_is_kd() -> None:
 
 def test_every_member_guides_its_group_of_levels() -> None:
     pairs = [(0, 0), (1, 2), (2, 3), (3, 5)]
-    assert [_member_pairs(pairs, index, 1) for index in range(1)] == [pairs]
-    assert [_member_pairs(pairs, index, 3) for index in range(3)] == [
+    assert [levels_of_member(pairs, index, 1) for index in range(1)] == [pairs]
+    assert [levels_of_member(pairs, index, 3) for index in range(3)] == [
         [(0, 0)],
         [(1, 2)],
         [(2, 3), (3, 5)],
     ]
-    assert [_member_pairs(pairs[:2], index, 3) for index in range(3)] == [
+    assert [levels_of_member(pairs[:2], index, 3) for index in range(3)] == [
         [(0, 0)],
         [(0, 0)],
         [(1, 2)],

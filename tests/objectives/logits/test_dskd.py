@@ -8,14 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instil.core import Objectives
+from instil.functional.tokens.cross_attention import cross_attention, divide_by_row_deviation
 from instil.objectives.bases.dual_space_objective import DualSpace
 from instil.objectives.logits.dskd import DSKD, dskd_loss
-from instil.objectives.logits.dskd_cma import (
-    DSKDCMA,
-    cross_attention,
-    divide_by_row_deviation,
-    dskd_cma_loss,
-)
+from instil.objectives.logits.dskd_cma import DSKDCMA, dskd_cma_loss
 from tests.objectives.bases.test_span_objective import OTHER, SPAN, aligned
 
 

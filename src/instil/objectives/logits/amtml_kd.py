@@ -17,7 +17,11 @@ from instil.functional.errors import squared_error
 from instil.functional.feature_maps import as_map, require_same_shape
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import describe_pair, feature_levels, match_levels
-from instil.functional.teacher_mixture import mixture_log_probability, teacher_log_weights
+from instil.functional.teacher_mixture import (
+    levels_of_member,
+    mixture_log_probability,
+    teacher_log_weights,
+)
 from instil.modules.adapters import Adapter, match_dtype
 
 
@@ -202,7 +206,7 @@ class AMTMLKD(Objective):
                 f"{', '.join(member)}. Name their module in the taps of the teacher."
             )
         member_levels = feature_levels(member)
-        pairs = _member_pairs(match_levels(student_levels, member_levels), index, num_members)
+        pairs = levels_of_member(match_levels(student_levels, member_levels), index, num_members)
         level_adapters = [Adapter(student_levels[i], member_levels[j]) for i, j in pairs]
         self.groups.append(pairs)
         self.adapters.append(nn.ModuleList(level_adapters))
@@ -243,10 +247,3 @@ class AMTMLKD(Objective):
                 values = amtml_kd_hint_loss(student_features, as_map(member_levels[j]), "none")
                 terms.append(values)
         return torch.stack(terms).sum(0)
-
-
-def _member_pairs(pairs: list[tuple[int, int]], index: int, count: int) -> list[tuple[int, int]]:
-    """Contiguous part of the paired levels that belongs to one of ``count`` members, at least one."""
-    start = index * len(pairs) // count
-    stop = (index + 1) * len(pairs) // count
-    return pairs[start : max(start + 1, stop)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Doc
 
@@ -21,6 +20,11 @@ from instil.core import (
     replace_uncounted,
 )
 from instil.functional.logits import apply_reduction
+from instil.functional.tokens.cross_attention import (
+    cross_attention,
+    divide_by_row_deviation,
+    token_pair_embeddings,
+)
 from instil.functional.tokens.dual_space import (
     DualSpaceDivergence,
     frozen_head_logits,
@@ -28,46 +32,6 @@ from instil.functional.tokens.dual_space import (
     teacher_space,
 )
 from instil.objectives.bases.dual_space_objective import DualSpace
-
-
-def cross_attention(
-    query: Tensor, key: Tensor, query_counted: Tensor, key_counted: Tensor
-) -> Tensor:
-    """Attention scores between the tokens of two models.
-
-    Args:
-        query: (N, T, D).
-        key: (N, T', D).
-        query_counted: boolean (N, T), True for positions that count.
-        key_counted: boolean (N, T').
-
-    Returns:
-        Scores (N, T, T'), the lowest finite number where either position does not count.
-    """
-    scores: Tensor = query @ key.mT / query.shape[-1] ** 0.5
-    counted = query_counted[:, :, None] & key_counted[:, None]
-    return scores.masked_fill(~counted, torch.finfo(scores.dtype).min)
-
-
-def token_pair_embeddings(
-    embedding_weight: Tensor, input_ids: Tensor, label: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Embeddings of each token and of the token that follows it, without a gradient.
-
-    Args:
-        embedding_weight: token embeddings of a model (V, E).
-        input_ids: token ids (N, T).
-        label: ids of the following tokens (N, T); ``-100`` where there is none, for which both
-            embeddings are those of token 0.
-
-    Returns:
-        Embeddings of the tokens (N, T, E) and of their labels (N, T, E).
-    """
-    labelled = label != UNLABELLED
-    weight = full(embedding_weight).detach()
-    current = F.embedding(torch.where(labelled, input_ids, 0), weight)
-    following = F.embedding(torch.where(labelled, label, 0), weight)
-    return current, following
 
 
 def dskd_cma_loss(
@@ -239,20 +203,3 @@ class DSKDCMA(DualSpace):
             self.divergence,
             "none",
         )
-
-
-def divide_by_row_deviation(values: Tensor, counted: Tensor) -> Tensor:
-    """Divide by the standard deviation over the counted positions and channels of each row.
-
-    Args:
-        values: (N, T, D).
-        counted: boolean (N, T), True for positions that count.
-
-    Returns:
-        Scaled values (N, T, D).
-    """
-    weight = counted[..., None].to(values.dtype)
-    total = weight.sum((1, 2), keepdim=True).clamp_min(1) * values.shape[-1]
-    centre = (values * weight).sum((1, 2), keepdim=True) / total
-    variance = ((values - centre).square() * weight).sum((1, 2), keepdim=True) / total
-    return values / (variance + torch.finfo(values.dtype).eps).sqrt()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from instil.functional.tokens.divergence import CHUNK
+from instil.functional.tokens.chunks import CHUNK
 
 STEP = Path(__file__).parents[1] / "benchmarks" / "step.py"
 

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from instil import catalogue
 from instil.core import Batch, Objectives, Projection, Sampled, Top
-from instil.functional.tokens import divergence as engine
+from instil.functional.tokens import chunks
 from instil.objectives.bases.token_objective import TokenObjective
 from instil.objectives.logits.akl import akl_loss
 from instil.objectives.logits.alpha_beta import alpha_beta_loss
@@ -260,8 +260,8 @@ def close(ours: Tensor, theirs: Tensor, what: str = "", rtol: float = 2e-5) -> N
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four tokens a chunk, three a block: the last ones are shorter."""
-    monkeypatch.setitem(engine.CHUNK, "cpu", 4 * VOCABULARY)
-    monkeypatch.setitem(engine.BLOCK, "cpu", 3 * VOCABULARY)
+    monkeypatch.setitem(chunks.CHUNK, "cpu", 4 * VOCABULARY)
+    monkeypatch.setitem(chunks.BLOCK, "cpu", 3 * VOCABULARY)
 
 
 HEADS: dict[str, dict[str, Any]] = {

@@ -152,7 +152,7 @@ def test_positions_that_nobody_has_aligned_are_refused() -> None:
     student, teacher, _ = aligned()
     with pytest.raises(
         ValueError,
-        match=r"student speaks of \(2, 6\) tokens, the teacher of \(2, 5\).*name teacher\.tokenizer",
+        match=r"student has \(2, 6\) tokens, the teacher \(2, 5\).*name teacher\.tokenizer",
     ):
         ULD()(student, teacher, {"valid": torch.ones(2, 6)})
     with pytest.raises(ValueError, match="which belong together"):

@@ -22,8 +22,6 @@ from instil.functional.tokens.terms import (
 DualSpaceDivergence = Literal[
     "forward_kl", "reverse_kl", "jsd", "skewed_forward_kl", "skewed_reverse_kl", "adaptive_kl"
 ]
-
-
 TERMS: dict[str, Divergence] = {
     "forward_kl": forward_kl,
     "reverse_kl": reverse_kl,
@@ -42,26 +40,46 @@ def student_space(
     divergence: DualSpaceDivergence,
     weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """(...) each: the cross-entropy of the projected teacher, and the student's divergence from it (Eqs. 7 and 8).
+    """Losses in the hidden space of the student (Zhang et al. 2024, Eqs. 7 and 8).
 
-    Where ``weight`` (...) is 0 the divergence is 0, whatever the logits are.
+    Args:
+        student: student logits (..., V).
+        projected: logits (..., V) of the student's head for projected teacher states.
+        target: token ids (...); -100 for none.
+        temperature: softmax temperature of the divergence.
+        divergence: name of the divergence.
+        weight: (...), weight of each token; the divergence is 0 where it is 0.
+
+    Returns:
+        Cross-entropy (...) of the projected teacher, and divergence (...) of the student from it.
     """
-    labelled = F.cross_entropy(
+    cross_entropy = F.cross_entropy(
         full(projected).flatten(0, -2), target.flatten(), reduction="none", ignore_index=UNLABELLED
     )
-    return labelled.view(target.shape), token_divergence(
+    divergences = token_divergence(
         student, projected.detach(), TERMS[divergence], temperature, weight
     )
+    return cross_entropy.view(target.shape), divergences
 
 
 def teacher_space(
     teacher: Tensor, projected: Tensor, temperature: float, weight: Tensor | None = None
 ) -> Tensor:
-    """(...): the projected student's KL divergence from the teacher (Eq. 9); 0 where ``weight`` (...) is 0."""
+    """KL divergence in the hidden space of the teacher (Zhang et al. 2024, Eq. 9).
+
+    Args:
+        teacher: teacher logits (..., V).
+        projected: logits (..., V) of the teacher's head for projected student states.
+        temperature: softmax temperature.
+        weight: (...), weight of each token; the divergence is 0 where it is 0.
+
+    Returns:
+        (...).
+    """
     return token_divergence(projected, teacher, forward_kl, temperature, weight)
 
 
 def frozen_head_logits(head: tuple[Tensor, Tensor], states: Tensor) -> Tensor:
-    """Logits that a head (weight, bias) makes of states, without learning from them."""
+    """Logits (..., V) of states (..., H) and a head (weight, bias) that gets no gradient."""
     weight, bias = (full(part).detach() for part in head)
     return F.linear(states, weight, bias)

@@ -1,9 +1,9 @@
-"""Logits of a chunk of tokens at a time: given ones, or made from hidden states and a head, whose gradients are added up over the chunks."""
+"""Logits of some tokens at a time, from dense logits or from hidden states and a linear head."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -11,135 +11,183 @@ from torch import Tensor
 from instil.core import Projection, full
 
 Signal = Tensor | Projection
-"""Logits (..., V), or what they are made from."""
-
-
+"""Logits (..., V), or the hidden states and the linear head that give them."""
 Rows = Tensor | slice
-"""Numbers of tokens, or a run of them that is read and written where it stands."""
+"""Token indices, or a contiguous range of tokens, which is read and written as a view."""
+
+
+class LinearHeadTensors(NamedTuple):
+    """Tensors of a linear head over N tokens and V classes.
+
+    The logits are ``hidden @ weight.T + low_rank_hidden @ up.T + bias``. Tensors with one row per
+    token (``hidden``, ``low_rank_hidden``) come from one network output; the others are parameters
+    that all tokens share.
+    """
+
+    hidden: Tensor
+    """(N, H)."""
+    weight: Tensor
+    """(V, H)."""
+    low_rank_hidden: Tensor | None = None
+    """(N, R): hidden states after the down projection of a low-rank adapter."""
+    up: Tensor | None = None
+    """(V, R): up projection of the low-rank adapter."""
+    bias: Tensor | None = None
+    """(V,)."""
 
 
 class LogitSource(Protocol):
-    """Logits (N, V) of which some rows are made at a time."""
+    """Logits (N, V) that are computed for some tokens at a time."""
 
-    items: int
-    classes: int
+    num_tokens: int
+    num_classes: int
     softcap: float | None
     multiplies: bool
-    """Whether matrix products make the logits, which are fast for many rows at a time."""
+    """True where matrix products give the logits, which are fast for many tokens at a time."""
+    has_token_rows: tuple[bool, ...]
+    """For each tensor: True where it has one row per token, False for a shared parameter."""
 
-    def load(self, rows: Rows, room: Tensor | None) -> Tensor:
-        """The logits of these rows, in full precision, before the soft-cap; products are written over ``room``, what was loaded before, if any."""
+    def compute(self, rows: Rows, out: Tensor | None) -> Tensor:
+        """Compute the logits of some tokens in float32 or better, before the soft-cap.
 
-    def collect(self, rows: Rows, gradient: Tensor, weight: Tensor) -> None:
-        """Take in the gradient (n, V) of the rows' losses by their logits; a row counts by its ``weight`` where rows are added up."""
+        Args:
+            rows: tokens of the chunk.
+            out: result of an earlier call, which matrix products overwrite to save memory.
+        """
 
-    def summed(self) -> list[Tensor | None]:
-        """The gradients by the tensors, of all that was collected; None for those that do not learn."""
+    def accumulate_grad(self, rows: Rows, grad: Tensor, weight: Tensor) -> None:
+        """Add the gradients of some tokens.
+
+        Args:
+            rows: tokens of the chunk.
+            grad: (n, V), gradient of each token's loss with respect to its logits.
+            weight: (n,), factors of the tokens in gradients of shared parameters.
+        """
+
+    def gradients(self) -> list[Tensor | None]:
+        """Accumulated gradient of each tensor; None for a tensor that needs none."""
 
 
 class DenseLogits:
-    """Logits that are there, (N, V); ``tensors`` holds them alone."""
+    """Source of logits (N, V) that exist as one tensor."""
 
     softcap: float | None = None
     multiplies = False
+    has_token_rows: tuple[bool, ...] = (True,)
 
-    def __init__(self, tensors: Sequence[Tensor], learns: Sequence[bool]):
-        (self.logits,), (self.learns,) = tensors, learns
-        self.items, self.classes = self.logits.shape
-        self.gradient: Tensor | None = None
+    def __init__(self, tensors: Sequence[Tensor | None], needs_grad: Sequence[bool]):
+        (logits,) = tensors
+        assert logits is not None
+        self.logits = logits
+        (self.needs_grad,) = needs_grad
+        self.num_tokens, self.num_classes = logits.shape
+        self.grad: Tensor | None = None
 
-    def load(self, rows: Rows, room: Tensor | None) -> Tensor:
+    def compute(self, rows: Rows, out: Tensor | None) -> Tensor:
         return self.logits[rows].to(full(self.logits).dtype)
 
-    def collect(self, rows: Rows, gradient: Tensor, weight: Tensor) -> None:
-        if self.gradient is None:  # runs of rows are all that there are, and leave nothing out
-            self.gradient = (
-                torch.empty_like(self.logits)
-                if isinstance(rows, slice)
-                else torch.zeros_like(self.logits)
-            )
-        self.gradient[rows] = gradient.to(self.logits.dtype)
+    def accumulate_grad(self, rows: Rows, grad: Tensor, weight: Tensor) -> None:
+        if self.grad is None:
+            # Slices come only where every token counts, so they write every row.
+            every_row = isinstance(rows, slice)
+            create = torch.empty_like if every_row else torch.zeros_like
+            self.grad = create(self.logits)
+        self.grad[rows] = grad.to(self.logits.dtype)
 
-    def summed(self) -> list[Tensor | None]:
-        return [
-            torch.zeros_like(self.logits)
-            if self.learns and self.gradient is None
-            else self.gradient
-        ]
+    def gradients(self) -> list[Tensor | None]:
+        if self.needs_grad and self.grad is None:
+            return [torch.zeros_like(self.logits)]
+        return [self.grad]
 
 
 class HeadLogits:
-    """Logits as the sum of products hidden (N, H) weight (V, H)', and a bias (V,) if ``tensors`` are odd in number: hidden, weight, ..., bias.
+    """Source of logits that a linear head computes from hidden states.
 
-    Gradients of weights and bias are added up in full precision.
+    Gradients of the shared parameters are accumulated in float32 or better.
     """
 
     multiplies = True
+    has_token_rows: tuple[bool, ...] = (True, False, True, False, False)
 
     def __init__(
-        self, tensors: Sequence[Tensor], learns: Sequence[bool], softcap: float | None = None
+        self,
+        tensors: Sequence[Tensor | None],
+        needs_grad: Sequence[bool],
+        softcap: float | None = None,
     ):
-        self.tensors, self.softcap = tensors, softcap
-        self.pairs = list(zip(tensors[0:-1:2], tensors[1::2], strict=True))
-        self.bias = tensors[-1] if len(tensors) % 2 else None
-        self.items, self.classes = len(tensors[0]), len(tensors[1])
-        self.weights = [weight.to(hidden.dtype) for hidden, weight in self.pairs]
-        hidden = set(range(0, 2 * len(self.pairs), 2))
-        self.gradients = [
-            torch.zeros_like(tensor)
-            if learned and number in hidden
-            else torch.empty_like(tensor, dtype=full(tensor).dtype)
-            if learned
-            else None
-            for number, (tensor, learned) in enumerate(zip(tensors, learns, strict=True))
+        head = LinearHeadTensors(*tensors)  # type: ignore[arg-type]
+        self.softcap = softcap
+        self.hidden, self.bias = head.hidden, head.bias
+        self.num_tokens, self.num_classes = len(head.hidden), len(head.weight)
+        # (field of the token rows, field of the parameter, token rows, parameter)
+        self.products = [(0, 1, head.hidden, head.weight.to(head.hidden.dtype))]
+        if head.low_rank_hidden is not None and head.up is not None:
+            rows = head.low_rank_hidden
+            self.products.append((2, 3, rows, head.up.to(rows.dtype)))
+        self.grads = [
+            _grad_buffer(tensor, is_row) if tensor is not None and needed else None
+            for tensor, is_row, needed in zip(tensors, self.has_token_rows, needs_grad, strict=True)
         ]
-        self.begun = False
+        self.has_grads = False
 
-    def load(self, rows: Rows, room: Tensor | None) -> Tensor:
+    def compute(self, rows: Rows, out: Tensor | None) -> Tensor:
         size = (rows.stop - rows.start) if isinstance(rows, slice) else len(rows)
-        hidden = self.tensors[0]
-        room = (
-            torch.empty(size, self.classes, dtype=full(hidden).dtype, device=hidden.device)
-            if room is None
-            else room[:size]
-        )
-        for number, ((hidden, _), weight) in enumerate(zip(self.pairs, self.weights, strict=True)):
-            _multiply(hidden[rows], weight, room, add=number > 0)
+        if out is None:
+            dtype, device = full(self.hidden).dtype, self.hidden.device
+            out = torch.empty(size, self.num_classes, dtype=dtype, device=device)
+        out = out[:size]
+        for index, (_, _, hidden, weight) in enumerate(self.products):
+            _multiply(hidden[rows], weight, out, add=index > 0)
         if self.bias is not None:
-            room.add_(self.bias)
-        return room
+            out.add_(self.bias)
+        return out
 
-    def collect(self, rows: Rows, gradient: Tensor, weight: Tensor) -> None:
-        keep = float(self.begun)
-        for number, ((hidden, _), matrix) in enumerate(zip(self.pairs, self.weights, strict=True)):
-            of_hidden, of_weight = self.gradients[2 * number : 2 * number + 2]
-            low = gradient.to(hidden.dtype)
-            if of_hidden is not None:
-                of_hidden[rows] = low @ matrix
-            if of_weight is not None:
+    def accumulate_grad(self, rows: Rows, grad: Tensor, weight: Tensor) -> None:
+        # Buffers of parameters are uninitialized: with beta = 0 the first product overwrites them.
+        beta = float(self.has_grads)
+        for row_field, parameter_field, hidden, matrix in self.products:
+            row_grad, parameter_grad = self.grads[row_field], self.grads[parameter_field]
+            low_precision = grad.to(hidden.dtype)
+            if row_grad is not None:
+                row_grad[rows] = low_precision @ matrix
+            if parameter_grad is not None:
                 weighted = hidden[rows] * weight.to(hidden.dtype)[:, None]
-                if low.dtype == of_weight.dtype:
-                    of_weight.addmm_(low.mT, weighted, beta=keep)
+                if low_precision.dtype == parameter_grad.dtype:
+                    parameter_grad.addmm_(low_precision.mT, weighted, beta=beta)
                 else:
-                    product = low.mT @ weighted
-                    of_weight.add_(product) if self.begun else of_weight.copy_(product)
-        if self.bias is not None and self.gradients[-1] is not None:
-            self.gradients[-1].addmv_(gradient.mT, weight.to(gradient.dtype), beta=keep)
-        self.begun = True
+                    product = low_precision.mT @ weighted
+                    _write(parameter_grad, product, add=self.has_grads)
+        bias_grad = self.grads[-1]
+        if bias_grad is not None:
+            bias_grad.addmv_(grad.mT, weight.to(grad.dtype), beta=beta)
+        self.has_grads = True
 
-    def summed(self) -> list[Tensor | None]:
-        if not self.begun:
-            for gradient in self.gradients:
-                if gradient is not None:
-                    gradient.zero_()
-        return self.gradients
+    def gradients(self) -> list[Tensor | None]:
+        if not self.has_grads:
+            for grad in self.grads:
+                if grad is not None:
+                    grad.zero_()
+        return self.grads
 
 
-def _multiply(hidden: Tensor, weight: Tensor, into: Tensor, add: bool) -> None:
-    if hidden.dtype != into.dtype:
-        product = hidden @ weight.mT
-        into.add_(product) if add else into.copy_(product)
+def _grad_buffer(tensor: Tensor, has_token_rows: bool) -> Tensor:
+    # Tokens of weight 0 are skipped, so their rows must start at 0; parameters are overwritten.
+    if has_token_rows:
+        return torch.zeros_like(tensor)
+    return torch.empty_like(tensor, dtype=full(tensor).dtype)
+
+
+def _multiply(hidden: Tensor, weight: Tensor, out: Tensor, add: bool) -> None:
+    if hidden.dtype != out.dtype:
+        _write(out, hidden @ weight.mT, add)
     elif add:
-        into.addmm_(hidden, weight.mT)
+        out.addmm_(hidden, weight.mT)
     else:
-        torch.mm(hidden, weight.mT, out=into)
+        torch.mm(hidden, weight.mT, out=out)
+
+
+def _write(out: Tensor, values: Tensor, add: bool) -> None:
+    if add:
+        out.add_(values)
+    else:
+        out.copy_(values)

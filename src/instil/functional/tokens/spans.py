@@ -1,4 +1,8 @@
-"""Spans of tokens shared by two tokenizers, and their log-probabilities."""
+"""Spans of tokens shared by two tokenizers, and their log-probabilities.
+
+A span is a piece of text that both tokenizers end with a token. ``span`` (N, T) holds the index of
+each token's span in its row, counted from 0; -1 for a token of no span.
+"""
 
 from __future__ import annotations
 
@@ -10,53 +14,70 @@ from instil.core import UNLABELLED
 
 
 def span_ends(span: Tensor) -> Tensor:
-    """(N, T): whether a position is the last of its span; ``span`` (N, T) numbers the spans of a row from 0 on, -1 where there is none."""
+    """Mask (N, T) of the tokens that are the last of their span, for span indices (N, T)."""
     following = torch.nn.functional.pad(span[:, 1:], (0, 1), value=-1)
     return (span >= 0) & (span != following)
 
 
 def merge_span_log_probs(log_probability: Tensor, label: Tensor, span: Tensor) -> Tensor:
-    """(N, T, V): at the last token of a span, the logarithm of how likely the span's earlier tokens are and then each token.
+    """Log-probabilities of whole spans, by the chain rule.
 
-    By the chain rule: the sum of the earlier labels' log-probabilities is added to log-probabilities (N, T, V), of ``label`` (N, T); the entry of the
-    last label is the log-probability of the whole span. Elsewhere values mean nothing.
+    Args:
+        log_probability: (N, T, V).
+        label: token ids (N, T); -100 for none.
+        span: span indices (N, T); -1 for none.
+
+    Returns:
+        (N, T, V). At the last token of a span: ``log_probability`` plus the log-probabilities of
+        the labels of the earlier tokens. The entry of the last label is the log-probability of
+        the whole span. Values at other tokens have no meaning.
     """
-    known = (label != UNLABELLED) & (span >= 0)
-    said = log_probability.gather(-1, torch.where(known, label, 0)[..., None]).squeeze(-1)
-    said = torch.where(known, said, 0.0)
-    place = span + 1  # those of no span together in the first
-    whole = said.new_zeros(len(said), said.shape[1] + 1).scatter_add(1, place, said)
-    return log_probability + (whole.gather(1, place) - said)[..., None]
+    has_label = (label != UNLABELLED) & (span >= 0)
+    index = torch.where(has_label, label, 0)[..., None]
+    label_log_prob = log_probability.gather(-1, index).squeeze(-1)
+    label_log_prob = torch.where(has_label, label_log_prob, 0.0)
+    slot = span + 1  # tokens of no span share slot 0
+    sums = label_log_prob.new_zeros(len(span), span.shape[1] + 1)
+    sums = sums.scatter_add(1, slot, label_log_prob)
+    return log_probability + (sums.gather(1, slot) - label_log_prob)[..., None]
 
 
 def aligned_positions(span: Tensor, other: Tensor) -> Tensor:
-    """(N, T): the position at which the other side's tokens (N, T') end the span of each position; 0 where there is none."""
-    place = torch.arange(other.shape[1], device=other.device).expand_as(other)
-    last = other.new_zeros(len(other), max(span.shape[1], other.shape[1]) + 1).scatter_reduce(
-        1, other + 1, place, "amax", include_self=False
-    )
+    """Positions at which the other tokenizer ends the same spans.
+
+    Args:
+        span: span indices (N, T).
+        other: span indices (N, T') of the other tokenizer.
+
+    Returns:
+        (N, T), position of the last token of each token's span among the T' tokens; 0 for none.
+    """
+    positions = torch.arange(other.shape[1], device=other.device).expand_as(other)
+    last = other.new_zeros(len(other), max(span.shape[1], other.shape[1]) + 1)
+    last = last.scatter_reduce(1, other + 1, positions, "amax", include_self=False)
     return torch.where(span >= 0, last.gather(1, span + 1), 0)
 
 
 def gather_positions(values: Tensor, position: Tensor) -> Tensor:
-    """(N, T, D): the rows of values (N, T', D) at these positions (N, T)."""
+    """Rows (N, T, D) of values (N, T', D) at positions (N, T)."""
     return values.gather(1, position[..., None].expand(*position.shape, values.shape[-1]))
 
 
 def require_same_positions(student: Tensor, teacher: Tensor) -> None:
-    """ValueError where both sides speak of other positions and no span says which belong together."""
+    """Raise ValueError unless logits of a batch without spans have the same tokens."""
     if student.shape[:-1] != teacher.shape[:-1]:
-        shapes = f"the student speaks of {tuple(student.shape[:-1])} tokens, the teacher of {tuple(teacher.shape[:-1])}"
         raise ValueError(
-            f"{shapes}, and the batch has no 'span' and 'teacher_span' that say which belong together; name teacher.tokenizer"
+            f"the student has {tuple(student.shape[:-1])} tokens, the teacher "
+            f"{tuple(teacher.shape[:-1])}, and the batch has no 'span' and 'teacher_span' that show "
+            "which belong together; name teacher.tokenizer"
         )
 
 
 def sorted_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """(...): the sum of absolute differences of probabilities (..., V) and (..., V'), each sorted."""
+    """Sum (...) of absolute differences of sorted probabilities (..., V) and (..., V')."""
     size = max(student.shape[-1], teacher.shape[-1])
-    mine, theirs = (
+    student_sorted, teacher_sorted = (
         F.pad(side.sort(-1, descending=True).values, (0, size - side.shape[-1]))
         for side in (student, teacher)
     )
-    return (mine - theirs).abs().sum(-1)
+    return (student_sorted - teacher_sorted).abs().sum(-1)

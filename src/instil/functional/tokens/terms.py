@@ -1,4 +1,4 @@
-"""Divergences of two distributions with their derivatives: the one family that losses on tokens are made of."""
+"""Divergences of two token distributions together with their gradients."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ import torch
 from torch import Tensor
 
 FLOOR = -1e30
-"""The logit of what is impossible: finite, so that nothing times it is nothing."""
-
-
+"""Finite stand-in for the logit -inf of an impossible class, so that 0 * FLOOR is 0, not NaN."""
 MIXTURE_EDGE = 0.02
-"""From here on a mixture is nearly one of its parts, and a logarithm of it would lose the other."""
+"""Smallest share of a distribution in a mixture for which the mixture's logarithm is accurate."""
 
 
 class TokenDistribution:
-    """One side's distributions over V classes, of logits (n, V); both forms are made when they are first read, and finite."""
+    """Softmax distributions over V classes, from logits (n, V). All values are finite."""
 
     def __init__(self, logits: Tensor):
         self.logits = logits
@@ -30,27 +28,40 @@ class TokenDistribution:
 
     @cached_property
     def probability(self) -> Tensor:
-        """Probabilities (n, V); of the logarithms, which are cheaper to make than a softmax."""
+        """Probabilities (n, V)."""
+        # The exponential of the log-probabilities is cheaper than a second softmax.
         return self.log.exp()
 
     def softmax_backward(self, slope: Tensor, total: Tensor | None = None) -> Tensor:
-        """The derivative by the logits where ``slope``, in place, is the probability times that by it; ``total`` (n,): the sum of the slope."""
+        """Gradient with respect to the logits, in place.
+
+        Args:
+            slope: (n, V), probability times the derivative with respect to it. Overwritten.
+            total: (n,), sum of ``slope`` over the classes, if already known.
+
+        Returns:
+            (n, V), ``slope - probability * total``.
+        """
         total = slope.sum(-1) if total is None else total
         return slope.addcmul_(self.probability, total.unsqueeze(-1), value=-1)
 
 
 Divergence = Callable[[TokenDistribution, TokenDistribution], tuple[Tensor, Tensor]]
-"""Of student and teacher: the divergence (n,), and its gradient (n, V) by the student's logits. Neither side is changed."""
+"""Function ``(student, teacher) -> (values (n,), gradient (n, V) with respect to student logits)``.
+
+It changes neither distribution."""
 
 
 class PerTokenDivergence(NamedTuple):
-    """A term with an option of its own for each token; ``values`` (...) has the tokens' shape."""
+    """Divergence with one option value per token."""
 
     make: Callable[[Tensor], Divergence]
+    """Function of the option values (n, 1) that returns the divergence."""
     values: Tensor
+    """(...), option value of each token."""
 
     def of(self, rows: Tensor | slice) -> Divergence:
-        """The term of these tokens."""
+        """Divergence of the tokens ``rows``."""
         return self.make(self.values.flatten()[rows].unsqueeze(1))
 
 
@@ -61,33 +72,40 @@ def forward_kl(student: TokenDistribution, teacher: TokenDistribution) -> tuple[
 
 
 def reverse_kl(student: TokenDistribution, teacher: TokenDistribution) -> tuple[Tensor, Tensor]:
-    """KL(q || p)."""
-    difference, q = student.log - teacher.log, student.probability
+    """KL(q || p) of teacher p and student q."""
+    difference = student.log - teacher.log
+    q = student.probability
     value = torch.linalg.vecdot(q, difference)
     return value, difference.sub_(value.unsqueeze(-1)).mul_(q)
 
 
 def jsd(beta: float) -> Divergence:
-    """beta KL(p || m) + (1 - beta) KL(q || m), m = beta p + (1 - beta) q (Agarwal et al. 2024, section 2): ``beta`` is the teacher's side."""
+    """Generalized Jensen-Shannon divergence (Agarwal et al. 2024, section 2).
 
-    def term(student: TokenDistribution, teacher: TokenDistribution) -> tuple[Tensor, Tensor]:
-        log_p_m, log_q_m = _against_mixture(student, teacher, beta)
-        of_student = torch.linalg.vecdot(student.probability, log_q_m) * (1 - beta)
-        value = torch.linalg.vecdot(teacher.probability, log_p_m) * beta + of_student
-        return value, log_q_m.mul_(1 - beta).sub_(of_student.unsqueeze(-1)).mul_(
-            student.probability
-        )
+    ``beta * KL(p || m) + (1 - beta) * KL(q || m)`` with ``m = beta * p + (1 - beta) * q``.
 
-    return term
+    Args:
+        beta: share of the teacher p in the mixture, in (0, 1).
+    """
+
+    def divergence(student: TokenDistribution, teacher: TokenDistribution) -> tuple[Tensor, Tensor]:
+        log_p_m, log_q_m = _log_ratios_to_mixture(student, teacher, beta)
+        student_part = torch.linalg.vecdot(student.probability, log_q_m) * (1 - beta)
+        value = torch.linalg.vecdot(teacher.probability, log_p_m) * beta + student_part
+        grad = log_q_m.mul_(1 - beta).sub_(student_part.unsqueeze(-1)).mul_(student.probability)
+        return value, grad
+
+    return divergence
 
 
-def _against_mixture(
+def _log_ratios_to_mixture(
     student: TokenDistribution, teacher: TokenDistribution, share: float
 ) -> tuple[Tensor, Tensor]:
-    """log p / m and log q / m of the mixture m with this share of the teacher's p."""
+    """log(p / m) and log(q / m) for a mixture m with ``share`` of the teacher's p."""
     if min(share, 1 - share) > MIXTURE_EDGE:
         log_m = _mixture(student, teacher, share).log_()
         return teacher.log - log_m, torch.sub(student.log, log_m, out=log_m)
+    # m is nearly one of its parts: its rounded logarithm would lose the other part.
     ratio = (teacher.log - student.log).clamp_(-80, 80)
     log_q_m = -(ratio.expm1() * share).log1p_()
     return ratio + log_q_m, log_q_m
@@ -101,20 +119,26 @@ def _mixture(
 
 
 def skewed_forward_kl(skew: float | Tensor) -> Divergence:
-    """KL(p || skew p + (1 - skew) q) (Ko et al. 2024)."""
+    """KL(p || skew * p + (1 - skew) * q) (Ko et al. 2024)."""
 
-    def term(student: TokenDistribution, teacher: TokenDistribution) -> tuple[Tensor, Tensor]:
+    def divergence(student: TokenDistribution, teacher: TokenDistribution) -> tuple[Tensor, Tensor]:
         p, mixed = teacher.probability, _mixture(student, teacher, skew)
         slope = (student.probability / mixed).mul_(p).mul_(skew - 1)
-        return torch.linalg.vecdot(p, teacher.log - mixed.log_()), student.softmax_backward(slope)
+        value = torch.linalg.vecdot(p, teacher.log - mixed.log_())
+        return value, student.softmax_backward(slope)
 
-    return term
+    return divergence
 
 
 def skewed_reverse_kl(skew: float | Tensor, through_mixture: bool = True) -> Divergence:
-    """KL(q || (1 - skew) p + skew q) (Ko et al. 2024); the gradient passes through the mixture, or takes it as constant."""
+    """KL(q || (1 - skew) * p + skew * q) (Ko et al. 2024).
 
-    def term(student: TokenDistribution, teacher: TokenDistribution) -> tuple[Tensor, Tensor]:
+    Args:
+        skew: share of the student q in the mixture.
+        through_mixture: True: the gradient passes through the mixture. False: it is a constant.
+    """
+
+    def divergence(student: TokenDistribution, teacher: TokenDistribution) -> tuple[Tensor, Tensor]:
         q, mixed = student.probability, _mixture(student, teacher, 1 - skew)
         inner = q / mixed if through_mixture else None
         log_ratio = student.log - mixed.log_()
@@ -122,116 +146,57 @@ def skewed_reverse_kl(skew: float | Tensor, through_mixture: bool = True) -> Div
         slope = log_ratio if inner is None else log_ratio.sub_(inner.mul_(skew))
         return value, student.softmax_backward(slope.mul_(q))
 
-    return term
+    return divergence
 
 
 def symmetric_kl(forward: float) -> Divergence:
-    """forward KL(p || q) + (1 - forward) KL(q || p)."""
+    """``forward * KL(p || q) + (1 - forward) * KL(q || p)``."""
 
-    def term(student: TokenDistribution, teacher: TokenDistribution) -> tuple[Tensor, Tensor]:
-        (covering, first), (seeking, second) = (
-            forward_kl(student, teacher),
-            reverse_kl(student, teacher),
-        )
-        return covering * forward + seeking * (1 - forward), first.mul_(forward).add_(
-            second, alpha=1 - forward
-        )
+    def divergence(student: TokenDistribution, teacher: TokenDistribution) -> tuple[Tensor, Tensor]:
+        forward_value, forward_grad = forward_kl(student, teacher)
+        reverse_value, reverse_grad = reverse_kl(student, teacher)
+        value = forward_value * forward + reverse_value * (1 - forward)
+        return value, forward_grad.mul_(forward).add_(reverse_grad, alpha=1 - forward)
 
-    return term
+    return divergence
 
 
 def adaptive_kl(head_mass: float) -> Divergence:
-    """Both KLs, weighted by how far p and q are apart in the head and in the tail of p (Wu et al. 2025).
+    """Forward and reverse KL, weighted by the gaps in the head and tail of p (Wu et al. 2025).
 
-    The head is the teacher's likeliest classes as long as they have at most ``head_mass`` together, and always the first.
-    With a ``head_mass`` of 1 all classes are in the head, and the term is ``forward_kl``.
+    Args:
+        head_mass: The head is the teacher's most likely classes whose cumulative probability is at
+            most ``head_mass``, and always the first one. With 1 all classes are in the head, and
+            the divergence is ``forward_kl``.
     """
     if head_mass >= 1:
-        # A rounded cumulative sum can pass 1 before the last class, which would leave classes out.
+        # A rounded cumulative sum can exceed 1 before the last class, which would drop classes.
         return forward_kl
 
-    def term(student: TokenDistribution, teacher: TokenDistribution) -> tuple[Tensor, Tensor]:
+    def divergence(student: TokenDistribution, teacher: TokenDistribution) -> tuple[Tensor, Tensor]:
         ordered, order = teacher.probability.sort(-1, descending=True)
         head = ordered.cumsum(-1) <= head_mass
         head[:, 0] = True
         gap = (teacher.probability - student.probability).abs_()
-        of_head = torch.linalg.vecdot(gap.gather(-1, order), head.to(gap.dtype))
-        share = (of_head / gap.sum(-1).clamp_min(torch.finfo(gap.dtype).tiny)).clamp_max(1)
-        (covering, first), (seeking, second) = (
-            forward_kl(student, teacher),
-            reverse_kl(student, teacher),
-        )
-        return covering * share + seeking * (1 - share), first.mul_(share[:, None]).add_(
-            second.mul_(1 - share[:, None])
-        )
+        head_gap = torch.linalg.vecdot(gap.gather(-1, order), head.to(gap.dtype))
+        share = (head_gap / gap.sum(-1).clamp_min(torch.finfo(gap.dtype).tiny)).clamp_max(1)
+        forward_value, forward_grad = forward_kl(student, teacher)
+        reverse_value, reverse_grad = reverse_kl(student, teacher)
+        value = forward_value * share + reverse_value * (1 - share)
+        reverse_part = reverse_grad.mul_(1 - share[:, None])
+        return value, forward_grad.mul_(share[:, None]).add_(reverse_part)
 
-    return term
+    return divergence
 
 
 def total_variation(
     student: TokenDistribution, teacher: TokenDistribution
 ) -> tuple[Tensor, Tensor]:
-    """Half the sum of abs(p - q)."""
+    """Total variation distance: half the sum of abs(p - q)."""
     difference = student.probability - teacher.probability
-    return difference.abs().sum(-1) / 2, student.softmax_backward(
-        difference.sign_().mul_(student.probability).div_(2)
-    )
-
-
-def alpha_beta(alpha: float, beta: float) -> Divergence:
-    """Alpha-beta divergence of teacher p and student q (Wang et al. 2025), with its limits.
-
-    Exponents may be zero or negative. Where ``alpha``, ``beta`` or their sum is 0, the divergence
-    is the limit of the general formula.
-    """
-    if alpha > 0 and beta > 0:
-        return _alpha_beta_above_zero(alpha, beta)
-
-    def term(student: TokenDistribution, teacher: TokenDistribution) -> tuple[Tensor, Tensor]:
-        # A class of probability 0 on both sides counts as p = q = 1, which adds 0 to the value
-        # and to the gradient; a negative power of 0 would be infinite.
-        impossible = (student.log <= FLOOR) & (teacher.log <= FLOOR)
-        log_p = teacher.log.masked_fill(impossible, 0.0)
-        log_q = student.log.masked_fill(impossible, 0.0)
-        if alpha == 0:
-            slope = (log_q * beta).exp_().mul_(log_q - log_p)
-        else:
-            powers = (log_q * (alpha + beta)).exp_()
-            slope = powers.sub_((log_p * alpha + log_q * beta).exp_()).div_(alpha)
-        values = _alpha_beta_limit(log_p, log_q, alpha, beta)
-        return values.sum(-1), student.softmax_backward(slope)
-
-    return term
-
-
-def _alpha_beta_above_zero(alpha: float, beta: float) -> Divergence:
-    def term(student: TokenDistribution, teacher: TokenDistribution) -> tuple[Tensor, Tensor]:
-        cross = (teacher.log * alpha).add_(student.log, alpha=beta).exp_()
-        p, q = (teacher.log * (alpha + beta)).exp_(), (student.log * (alpha + beta)).exp_()
-        value = (p * (alpha / (alpha + beta))).add_(q, alpha=beta / (alpha + beta)).sub_(cross).sum(
-            -1
-        ) / (alpha * beta)
-        return value, student.softmax_backward(q.sub_(cross).div_(alpha))
-
-    return term
-
-
-def _alpha_beta_limit(log_p: Tensor, log_q: Tensor, alpha: float, beta: float) -> Tensor:
-    """Summands (n, V) of the divergence for exponents of which one is zero or negative."""
-    ratio = log_p - log_q
-    if alpha == 0 and beta == 0:
-        return ratio**2 / 2
-    if beta == 0:
-        p, q = (log_p * alpha).exp(), (log_q * alpha).exp()
-        return (p * ratio * alpha - p + q) / alpha**2
-    if alpha == 0:
-        p, q = (log_p * beta).exp(), (log_q * beta).exp()
-        return (p - q - q * ratio * beta) / beta**2
-    if alpha + beta == 0:
-        return ((ratio * alpha).expm1() - ratio * alpha) / alpha**2
-    both = alpha + beta
-    p, q = (log_p * both).exp() * (alpha / both), (log_q * both).exp() * (beta / both)
-    return (p + q - (log_p * alpha + log_q * beta).exp()) / (alpha * beta)
+    value = difference.abs().sum(-1) / 2
+    slope = difference.sign_().mul_(student.probability).div_(2)
+    return value, student.softmax_backward(slope)
 
 
 def token_wise_kl(beta: float) -> Divergence:
@@ -241,7 +206,7 @@ def token_wise_kl(beta: float) -> Divergence:
     passes through it.
     """
 
-    def term(student: TokenDistribution, teacher: TokenDistribution) -> tuple[Tensor, Tensor]:
+    def divergence(student: TokenDistribution, teacher: TokenDistribution) -> tuple[Tensor, Tensor]:
         p, q = teacher.probability, student.probability
         log_ratio = teacher.log - student.log
         forward = (log_ratio * beta).sigmoid()
@@ -252,24 +217,28 @@ def token_wise_kl(beta: float) -> Divergence:
         slope = (1 - log_ratio).mul_(reverse).sub_(forward)
         return value, student.softmax_backward(slope)
 
-    return term
+    return divergence
 
 
 def scaled_divergence(term: Divergence, factor: float) -> Divergence:
-    """A term times a factor."""
+    """A divergence times a factor."""
 
-    def multiplied(student: TokenDistribution, teacher: TokenDistribution) -> tuple[Tensor, Tensor]:
-        value, gradient = term(student, teacher)
-        return value * factor, gradient.mul_(factor)
+    def divergence(student: TokenDistribution, teacher: TokenDistribution) -> tuple[Tensor, Tensor]:
+        value, grad = term(student, teacher)
+        return value * factor, grad.mul_(factor)
 
-    return multiplied
+    return divergence
 
 
 def interpolated_kl(time: Tensor | float) -> Divergence:
-    """KL(softmax((1 - t) log q + t log p) || q), the first q constant (Shing et al. 2025)."""
+    """KL of a time-dependent target (Shing et al. 2025).
 
-    def term(student: TokenDistribution, teacher: TokenDistribution) -> tuple[Tensor, Tensor]:
+    ``KL(softmax((1 - time) * log q + time * log p) || q)``; the first q is a constant.
+    """
+
+    def divergence(student: TokenDistribution, teacher: TokenDistribution) -> tuple[Tensor, Tensor]:
         share = time.to(student.logits.dtype) if isinstance(time, Tensor) else time
-        return forward_kl(student, TokenDistribution(torch.lerp(student.log, teacher.log, share)))
+        target = TokenDistribution(torch.lerp(student.log, teacher.log, share))
+        return forward_kl(student, target)
 
-    return term
+    return divergence

@@ -9,9 +9,10 @@ from torch import Tensor
 from typing_extensions import Doc
 
 from instil.core import Batch, Card, Positive
+from instil.functional.tokens.alpha_beta import alpha_beta
 from instil.functional.tokens.divergence import reduce_tokens, token_divergence
 from instil.functional.tokens.heads import Signal
-from instil.functional.tokens.terms import Divergence, alpha_beta
+from instil.functional.tokens.terms import Divergence
 from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
 
 

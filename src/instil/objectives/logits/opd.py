@@ -9,15 +9,11 @@ from torch import Tensor
 from typing_extensions import Doc
 
 from instil.core import Batch, Card, LabelObjective, NonNegative
-from instil.functional.tokens.divergence import (
-    as_constant,
-    chunked_loss,
-    reduce_tokens,
-    require_same_tokens,
-    token_shape,
-)
+from instil.functional.tokens.chunks import chunked_loss
+from instil.functional.tokens.divergence import reduce_tokens
 from instil.functional.tokens.heads import Signal
-from instil.functional.tokens.support import SampledReverseKL
+from instil.functional.tokens.sampled import SampledReverseKL
+from instil.functional.tokens.signals import as_constant, require_same_tokens, token_shape
 from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
 
 

@@ -9,15 +9,16 @@ from torch import Tensor
 from typing_extensions import Doc
 
 from instil.core import Batch, Card, Sampled, size, uniform
-from instil.functional.tokens.divergence import (
+from instil.functional.tokens.chunks import chunked_loss
+from instil.functional.tokens.divergence import reduce_tokens
+from instil.functional.tokens.heads import Signal
+from instil.functional.tokens.sampled import SampledForwardKL
+from instil.functional.tokens.signals import (
     as_constant,
-    chunked_loss,
-    reduce_tokens,
     require_same_tokens,
+    require_teacher_tokens,
     token_shape,
 )
-from instil.functional.tokens.heads import Signal
-from instil.functional.tokens.support import SampledForwardKL, require_teacher_tokens
 from instil.objectives.bases.token_objective import TokenObjective, Vocabulary
 
 

@@ -9,7 +9,8 @@ from torch import Tensor
 from typing_extensions import Doc
 
 from instil.core import Batch, Card, Positive, Top
-from instil.functional.tokens.divergence import chunked_loss, reduce_tokens
+from instil.functional.tokens.chunks import chunked_loss
+from instil.functional.tokens.divergence import reduce_tokens
 from instil.functional.tokens.heads import Signal
 from instil.functional.tokens.support import PairwiseRanking, top_k_support
 from instil.objectives.bases.token_objective import TokenObjective, Vocabulary

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Batch, Outputs, as_net, dry, size
-from instil.functional.tokens.divergence import num_classes, token_divergence
+from instil.functional.tokens.divergence import token_divergence
 from instil.functional.tokens.heads import Signal
+from instil.functional.tokens.signals import num_classes
 from instil.functional.tokens.terms import forward_kl
 from instil.generation.reader import rows_of
 from instil.generation.rollout import End, continue_texts, roll_out

@@ -51,6 +51,7 @@ def localisation_distillation_loss(
             f"student_logits: {size} logits cannot be split into {edges} edges. Expected shape "
             f"(..., edges * bins) with 2 bins or more, got {tuple(student_logits.shape)}."
         )
+    # The bins of one edge become the last dimension, over which the softmax is taken.
     shape = (*student_logits.shape[:-1], edges, size // edges)
     values = softened_kl(student_logits.reshape(shape), teacher_logits.reshape(shape), temperature)
     return apply_reduction(values.sum(-1) * temperature**2, reduction)

@@ -31,6 +31,7 @@ def logit_mae_loss(
         tensor(0.3333)
     """
     require_same_logits(student_logits, teacher_logits)
+    # float32 before the subtraction: differences of half-precision logits lose digits.
     return apply_reduction((full(student_logits) - full(teacher_logits)).abs().mean(-1), reduction)
 
 

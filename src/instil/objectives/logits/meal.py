@@ -122,6 +122,7 @@ class MEAL(LogitObjective):
         logits = student_outputs["logits"]
         classes = logits.shape[-1]
         widths = [classes, max(2, classes // 2), max(2, classes // 4), 2]
+        # Without the last ReLU, so that scores can be negative.
         layers: list[nn.Module] = []
         for i in range(3):
             layers += [nn.Linear(widths[i], widths[i + 1]), nn.ReLU()]

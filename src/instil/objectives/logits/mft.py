@@ -62,6 +62,7 @@ def mft_loss(
     student_logits, teacher_logits = drop_unlabelled_gradient(
         target, student_logits, teacher_logits
     )
+    # -100 is not a valid index; the loss of these items is dropped by the reduction.
     teacher_probs = (full(teacher_logits) / temperature).softmax(-1)
     target_probs = correct_probs(teacher_probs, target.clamp_min(0), threshold)
     log_student = tempered_log_softmax(student_logits, temperature)
@@ -89,6 +90,7 @@ def correct_probs(probs: Tensor, target: Tensor, threshold: float) -> Tensor:
     overtake = (gap + threshold) / (1 + gap + MIXING_EPSILON)
     increase = (label_prob + threshold).clamp_max(1) - label_prob
     strengthen = increase / (1 - label_prob + MIXING_EPSILON)
+    # At a tie, argmax decides which of the two rules applies.
     share = torch.where(probs.argmax(-1, keepdim=True) == index, strengthen, overtake)
     one_hot = F.one_hot(target, probs.shape[-1]).to(probs.dtype)
     return torch.lerp(probs, one_hot, share.clamp_max(1))

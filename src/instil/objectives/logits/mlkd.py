@@ -165,6 +165,7 @@ class MLKD(LogitObjective):
         self.classes = classes
 
     def loss(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
+        # With one temperature the step is unused; the maximum avoids a division by 0.
         step = (self.highest - self.lowest) / max(1, self.count - 1)
         temperatures = [self.lowest + step * i for i in range(self.count)]
         return mlkd_loss(student_logits, teacher_logits, temperatures, self.batch, self.classes)

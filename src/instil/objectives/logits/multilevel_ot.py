@@ -42,17 +42,14 @@ def rank_by_sequence(log_probs: Tensor, counted: Tensor, size: int) -> Tensor:
     Returns:
         (N, T, size), by decreasing sum of probabilities over the counted positions.
     """
+    # The ranks are constants, and only counted positions determine them.
     probs = log_probs.detach().exp().masked_fill(~counted[..., None], 0.0)
     index = probs.sum(1).topk(size, -1).indices
     return log_probs.gather(-1, index[:, None].expand(-1, log_probs.shape[1], -1))
 
 
 def sequence_transport(
-    student_probs: Tensor,
-    teacher_probs: Tensor,
-    counted: Tensor,
-    epsilon: float,
-    iterations: int,
+    student_probs: Tensor, teacher_probs: Tensor, counted: Tensor, epsilon: float, iterations: int
 ) -> Tensor:
     """Cost of the Sinkhorn transport of each student position.
 
@@ -70,6 +67,7 @@ def sequence_transport(
     cost = torch.cdist(student_probs, teacher_probs, p=1.0).masked_fill(~both_counted, 0.0)
     diagonal = torch.eye(cost.shape[-1], dtype=torch.bool, device=cost.device)
     log_plan = (-cost / epsilon).masked_fill(~both_counted & ~diagonal, NO_TRANSPORT)
+    # In log space, because exp(-cost / epsilon) underflows for a small epsilon.
     for _ in range(iterations):
         log_plan = log_plan.log_softmax(-1).log_softmax(-2)
     return (log_plan.exp() * cost).sum(-1)
@@ -213,20 +211,12 @@ class MultilevelOT(SpanObjective):
     def __init__(
         self,
         top_k: Annotated[int, Ge(1), Doc("number of ranks that are compared")] = 50,
-        logarithmic: Annotated[
-            NonNegative, Doc("weight of the cross-entropy of the ranked probabilities")
-        ] = 0.1,
-        sinkhorn: Annotated[
-            NonNegative, Doc("weight of the transport cost between the positions of a sequence")
-        ] = 0.1,
+        logarithmic: Annotated[NonNegative, Doc("weight of the ranked cross-entropy")] = 0.1,
+        sinkhorn: Annotated[NonNegative, Doc("weight of the transport cost")] = 0.1,
         temperature: Annotated[Positive, Doc("softmax temperature of both sides")] = 1.0,
-        standardize: Annotated[
-            bool, Doc("divide the logits of each position by their standard deviation first")
-        ] = True,
+        standardize: Annotated[bool, Doc("divide logits by their standard deviation first")] = True,
         epsilon: Annotated[Positive, Doc("entropic regularisation of the transport plan")] = 0.1,
-        iterations: Annotated[
-            int, Ge(1), Doc("number of row and column normalisations of the plan")
-        ] = 10,
+        iterations: Annotated[int, Ge(1), Doc("number of normalisations of the plan")] = 10,
     ):
         super().__init__()
         self.top_k = top_k

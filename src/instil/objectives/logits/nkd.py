@@ -50,6 +50,7 @@ def nkd_loss(
     student_logits, teacher_logits = drop_unlabelled_gradient(
         target, student_logits, teacher_logits
     )
+    # The label term is at temperature 1, so only the other term is multiplied by T².
     target_loss = target_cross_entropy(student_logits, teacher_logits, target)
     rest_loss = rest_cross_entropy(student_logits, teacher_logits, target, temperature)
     return apply_reduction(target_loss + gamma * temperature**2 * rest_loss, reduction, target)

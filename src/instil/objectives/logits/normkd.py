@@ -56,6 +56,7 @@ def normkd_loss(
         teacher_logits / (teacher_deviation + STANDARD_DEVIATION_EPSILON),
         temperature,
     )
+    # The factor has no epsilon: items with constant teacher logits have loss 0.
     return apply_reduction(
         values * (temperature * teacher_deviation.squeeze(-1)).square(), reduction
     )

@@ -59,6 +59,7 @@ def opd_loss(
             "sampled_ids: one token index per position is required. "
             f"Expected shape {tuple(positions)}, got {tuple(sampled_ids.shape)}."
         )
+    # -100 is not a valid index; such tokens must have weight 0.
     ids = sampled_ids.clamp_min(0).reshape(-1)
     target = SampledReverseKL(
         as_constant(teacher_logits, vocabulary), ids, torch.ones(ids.shape, device=ids.device)

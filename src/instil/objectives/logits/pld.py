@@ -50,7 +50,7 @@ def pld_loss(
         target, student_logits, teacher_logits
     )
     teacher_logits = full(teacher_logits)
-    # An infinite logit puts the label first.
+    # An infinite logit puts the label first; a stable sort keeps ties deterministic.
     scores = teacher_logits.scatter(-1, target.clamp_min(0).unsqueeze(-1), float("inf"))
     order = scores.argsort(dim=-1, descending=True, stable=True)
     confidence = (teacher_logits / temperature).softmax(-1).gather(-1, order)

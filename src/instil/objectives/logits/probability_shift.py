@@ -86,6 +86,7 @@ def probability_shift_loss(
 
 def exchange_top(logits: Tensor, label: Tensor) -> Tensor:
     """Exchange the largest logit of (..., C) and the logit of class ``label`` (..., 1)."""
+    # If the label is the top class, both scatters write the logit that is already there.
     highest, top = logits.max(-1, keepdim=True)
     return logits.scatter(-1, top, logits.gather(-1, label)).scatter(-1, label, highest)
 

@@ -50,6 +50,7 @@ def ps_kd_loss(
     log_student = full(student_logits).log_softmax(-1)
     past_probs = full(past_logits).softmax(-1)
     log_label = log_student.gather(-1, target.clamp_min(0).unsqueeze(-1)).squeeze(-1)
+    # A class with past probability 0 contributes 0, even if its log-probability is -inf.
     log_past = expectation(past_probs, log_student)
     return apply_reduction(-(1 - alpha) * log_label - alpha * log_past, reduction, target)
 

@@ -128,6 +128,7 @@ def region_logits(features: Tensor, head: tuple[Tensor, Tensor], scales: int = 3
     """
     grid = full(as_map(features))
     pooled = [F.adaptive_avg_pool2d(grid, 2**scale).flatten(2) for scale in range(scales)]
+    # The 1 x 1 grid comes first: region 0 is the whole map.
     regions = torch.cat(pooled, 2)
     weight, bias = (part.to(regions.dtype) for part in head)
     return F.linear(regions.mT, weight, bias)

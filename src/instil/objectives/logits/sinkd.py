@@ -50,6 +50,7 @@ def sinkd_loss(
     teacher_probs = (full(teacher_logits) / temperature).softmax(-1).flatten(0, -2)
     cost = torch.cdist(student_probs, teacher_probs, p=1.0)
     log_plan = -cost / epsilon
+    # In log space, because exp(-cost / epsilon) underflows for a small epsilon.
     for _ in range(iterations):
         log_plan = log_plan.log_softmax(1).log_softmax(0)
     return (log_plan.exp() * cost).sum() / len(cost)

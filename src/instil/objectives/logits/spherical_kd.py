@@ -26,6 +26,7 @@ def spherical_logits(logits: Tensor, multiplier: float = 2.0) -> Tensor:
         raise ValueError(
             f"logits: too few classes. Expected 3 classes or more, got {logits.shape[-1]}."
         )
+    # The epsilon is inside the root: constant logits have a finite gradient.
     variance, mean = torch.var_mean(full(logits), dim=-1, correction=0, keepdim=True)
     return multiplier * (full(logits) - mean) * (variance + VARIANCE_EPSILON).rsqrt()
 

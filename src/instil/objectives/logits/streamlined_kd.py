@@ -76,6 +76,7 @@ def direction_loss(student_logits: Tensor, teacher_logits: Tensor, tikhonov: flo
     difference = student_unit @ student_unit.mT - teacher_unit @ teacher_unit.mT
     centred = difference - difference.mean(0, keepdim=True)
     count = len(difference)
+    # The covariance has rank N - 1 at most; the Cholesky factor needs the added diagonal.
     identity = torch.eye(count, dtype=difference.dtype, device=difference.device)
     covariance = centred.mT @ centred / max(1, count - 1) + tikhonov * identity
     whitened = torch.linalg.solve_triangular(

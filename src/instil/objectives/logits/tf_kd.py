@@ -63,6 +63,7 @@ def _virtual_teacher(correct: float, others: int, temperature: float) -> tuple[f
     """Log-probabilities of the label and of each other class, which are the same for all items."""
     label = correct / temperature
     other = (1 - correct) / others / temperature
+    # Subtracting the maximum keeps exp finite at very low temperatures.
     highest = max(label, other)
     total = highest + math.log(math.exp(label - highest) + others * math.exp(other - highest))
     return label - total, other - total

@@ -47,6 +47,7 @@ def ttm_loss(
     teacher_logits = full(teacher_logits)
     values = softened_kl(student_logits, gamma * teacher_logits)
     if weighted:
+        # Sum of the powered probabilities, computed in log space.
         values = values * (gamma * teacher_logits.log_softmax(-1)).logsumexp(-1).exp()
     return apply_reduction(values, reduction)
 

@@ -134,6 +134,7 @@ def zipf_shares(
     score = _relative(log_weak.exp(), is_label) + _relative(strong, is_label)
     if form == "paper":
         score = score.masked_fill(is_label, -torch.inf)
+    # A double argsort turns scores into ranks.
     rank = score.argsort(-1, descending=True).argsort(-1)
     share = torch.where(is_label, 0.0, 1 / (1 + rank.to(log_weak.dtype)))
     return share / share.sum(-1, keepdim=True).clamp_min(torch.finfo(share.dtype).tiny)
@@ -147,8 +148,8 @@ def _relative(values: Tensor, is_label: Tensor) -> Tensor:
 class USKD(LabelObjective):
     """Self-distillation with soft labels from the student and a weak classifier on an early stage.
 
-    The label may be shares of two classes (N, C), as in mixup and cutmix. The label loss is not
-    included.
+    Without ``features`` the weak classifier reads the embedding. The label may be shares of two
+    classes (N, C), as in mixup and cutmix. The label loss is not included.
     """
 
     card = Card(
@@ -192,16 +193,12 @@ class USKD(LabelObjective):
         ] = 0.005,
         stage: Annotated[
             int,
-            Doc(
-                "index of the stage of features for the weak classifier, negative: from the "
-                "end; without features, the embedding is used"
-            ),
+            Doc("index of the feature stage for the weak classifier; negative: from the end"),
         ] = -2,
         form: Annotated[
             ZipfForm,
             Doc(
-                "ranking of the other classes: code sums probabilities and "
-                "log-probabilities, paper two probabilities"
+                "ranking of the other classes: sum as in the code, or of two probabilities (paper)"
             ),
         ] = "code",
     ):

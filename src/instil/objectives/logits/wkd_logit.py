@@ -219,6 +219,7 @@ class WKDLogit(LabelObjective):
 
     def after_step(self, rows: dict[str, Tensor]) -> None:
         """Add the embeddings of the step to the queues and update the costs."""
+        # Costs move only here, so that micro-batches of a step have the same costs.
         if not rows:
             return
         label = rows["label"].flatten()

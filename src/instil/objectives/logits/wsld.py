@@ -68,12 +68,13 @@ def wsld_weights(student_logits: Tensor, teacher_logits: Tensor, target: Tensor)
         (...), in [0, 1].
     """
     index = target.clamp_min(0).unsqueeze(-1)
-    student_loss = _label_loss(student_logits, index)
-    teacher_loss = _label_loss(teacher_logits, index)
+    student_loss = _label_cross_entropy(student_logits, index)
+    teacher_loss = _label_cross_entropy(teacher_logits, index)
+    # expm1 keeps the precision of small ratios.
     return -torch.expm1(-student_loss / (teacher_loss + TEACHER_LOSS_EPSILON))
 
 
-def _label_loss(logits: Tensor, index: Tensor) -> Tensor:
+def _label_cross_entropy(logits: Tensor, index: Tensor) -> Tensor:
     return -full(logits).detach().log_softmax(-1).gather(-1, index).squeeze(-1)
 
 

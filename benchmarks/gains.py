@@ -65,7 +65,7 @@ def measured(command: str) -> dict[str, Any]:
             )
     except Exception as error:  # one recipe must not cost the table
         return {"command": command, "error": f"{type(error).__name__}: {error}"}
-    trials = catalogue.find("scheme", made.scheme.type).trials(made.scheme.options)
+    trials = catalogue.find("scheme", made.scheme.type).robustness_evaluations(made.scheme.options)
     metrics = [result["headline"], *(metric for metric in trials if metric in result["distilled"])]
     kept = {
         key: result[key]

@@ -164,7 +164,7 @@ def pull(made: Recipe, loss: str) -> float:
         gradients = torch.autograd.grad(update.losses[loss], parameters, allow_unused=True)
         length = sum(float(g.square().sum()) for g in gradients if g is not None) ** 0.5
         with torch.no_grad():
-            scheme.after_step(update.keep)
+            scheme.after_step(update.state_updates)
         if length > 0:
             return length
     raise RuntimeError(f"{loss} gives the student no gradient")

@@ -27,7 +27,7 @@ from methods import ROOT, prepared
 from torch import Tensor, nn
 
 from instil import catalogue, recipe
-from instil.core import Net, Objective, Objectives, Scheme, Teacher, first
+from instil.core import Net, Objective, Objectives, Scheme, Teacher, first_tensor
 from instil.engine import Engine, Optimization
 from instil.files.atomic import atomic
 from instil.recipe.overrides import override, parse
@@ -134,7 +134,7 @@ class Passes:
     ) -> Callable[..., Any]:
         def timed(*given: Any, **options: Any) -> Any:
             if net:
-                self.asked[name] += len(first(given[0]))
+                self.asked[name] += len(first_tensor(given[0]))
             with self.timing():
                 return run(*given, **options)
 
@@ -218,7 +218,8 @@ def cost(made: recipe.Recipe, steps: int) -> dict[str, Any]:
         "memory": round(sum(size for size, _ in sizes) / of_passes, 3),
         "ms": round(1000 * min(whole for whole, _ in found), 1),
         "passes": {
-            name: round(seen / len(first(batches[0])), 2) for name, seen in passes.asked.items()
+            name: round(seen / len(first_tensor(batches[0])), 2)
+            for name, seen in passes.asked.items()
         },
     }
 

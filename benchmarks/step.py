@@ -235,7 +235,7 @@ def ours(
         steps=length * blocks, optimizer=Optimization("sgd", SGD), schedule="constant"
     )
     timed = Blocks(theirs, batches_of(size), length)
-    fit(scheme, Endless(batches_of(size), length * blocks), training, tick=timed.tick)
+    fit(scheme, Endless(batches_of(size), length * blocks), training, on_step=timed.tick)
     return timed.ratio()
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from instil import Card, CrossEntropy, Objective, Offline, Optimization, Training, distil, fit
-from instil.core import Batch, Outputs, Positive, full
+from instil.core import Batch, Outputs, Positive, to_float32
 
 
 def jensen_shannon_loss(
@@ -18,7 +18,7 @@ def jensen_shannon_loss(
     """T² times the Jensen-Shannon divergence of the softened distributions; logits (..., C) give (...) for reduction ``none``."""
     # A finite floor: a class of probability 0 on both sides adds 0, where -inf would give NaN.
     student, teacher = (
-        (full(logits) / temperature).log_softmax(-1).clamp_min(-1e30)
+        (to_float32(logits) / temperature).log_softmax(-1).clamp_min(-1e30)
         for logits in (student, teacher)
     )
     middle = torch.logaddexp(student, teacher) - torch.tensor(2.0).log()

@@ -217,7 +217,7 @@ class Pixels(nn.Module):
 
 def votes() -> PrivateVotes:
     teacher = PrivateVotes([net(8, seed) for seed in range(5)], noise=1.0)
-    teacher.meet([batch(0)])
+    teacher.precompute([batch(0)])
     return teacher
 
 
@@ -512,7 +512,7 @@ for method in catalogue.names("objective"):
         # where one role is differentiated by another, they must depend on each other
         make = (
             functools.partial(differentiated, method)
-            if objective.differentiates
+            if objective.needs_input_grad
             else on_roles(method)
         )
         (COUPLED if objective.couples else SCHEMES)[method] = make
@@ -554,7 +554,7 @@ def batch(seed: int, number: int = 64, task: str = "classification") -> Batch:
 
 def task_of(scheme: Scheme) -> str:
     """The task on the cards of its objectives, or writing."""
-    if scheme.writes:
+    if scheme.on_policy_text:
         return "writing"
     parts = [part for part in scheme.modules() if isinstance(part, Objective)]
     return next(iter(part.card.tasks[0] for part in parts), "classification")

@@ -212,7 +212,7 @@ def test_balance(name: str) -> None:
     assert torch.allclose(update.losses["kd"], KD()(student, teacher, given).mean())
     assert all(torch.equal(value, before[key]) for key, value in balance.state_dict().items())
     assert dict(objectives.items()).keys() == {"kd", "mse"}
-    objectives.after_step(update.keep)
+    objectives.after_step(update.state_updates)
     assert list(balance.parameters()) or any(
         not torch.equal(value, before[key]) for key, value in balance.state_dict().items()
     )
@@ -294,7 +294,12 @@ def test_d7_nothing_that_can_change_is_shared_on_a_class(kind: str, name: str) -
             continue
         for attribute, value in vars(owner).items():
             mutable = isinstance(value, (list, set, bytearray, torch.Tensor, nn.Module, dict))
-            declared = attribute in ("needs", "refuses", "__annotations__", "__annotations_cache__")
+            declared = attribute in (
+                "needs",
+                "unsupported_roles",
+                "__annotations__",
+                "__annotations_cache__",
+            )
             assert not mutable or declared, f"{owner.__name__}.{attribute} is shared"
 
 

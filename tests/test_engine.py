@@ -11,8 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from instil.balances.gradient_norm import GradientNorm
-from instil.core import Batch, Net, Objective, Objectives, Scheme, Teacher, Update, items, mean
-from instil.engine import Engine, Optimization, gather_rows, rank, world
+from instil.core import (
+    Batch,
+    Net,
+    Objective,
+    Objectives,
+    Scheme,
+    Teacher,
+    Update,
+    item_weights,
+    mean,
+)
+from instil.engine import Engine, Optimization, gather_rows, rank, world_size
 from instil.objectives.features.camkd import CAMKD
 from instil.objectives.features.fitnet import FitNet
 from instil.objectives.labels.cross_entropy import CrossEntropy
@@ -71,10 +81,10 @@ def ready(
 
 
 def test_one_process_without_torchrun() -> None:
-    assert (world(), rank()) == (1, 0)
+    assert (world_size(), rank()) == (1, 0)
     rows = torch.ones(2)
     assert gather_rows(rows) is rows
-    assert Engine("cpu").most(5) == 5
+    assert Engine("cpu").all_reduce_max(5) == 5
 
 
 def test_a_parameter_of_two_learners_or_of_none() -> None:
@@ -214,7 +224,9 @@ def test_clips_as_torch_does() -> None:
     plain, clipped = offline(), offline()
     engine = ready(clipped, clip=0.01)
     plain.prepare(batch())
-    plain.objectives(plain.student(batch()), plain.ask(batch()), batch()).losses["kd"].backward()
+    plain.objectives(plain.student(batch()), plain.teacher_outputs(batch()), batch()).losses[
+        "kd"
+    ].backward()
     nn.utils.clip_grad_norm_(plain.student.parameters(), 0.01)
     train_step(engine, clipped, [timed()])
     for a, b in zip(plain.student.parameters(), clipped.student.parameters(), strict=True):
@@ -253,8 +265,8 @@ def test_each_learner_has_an_optimizer_of_its_own_and_rates_move_together() -> N
         scheme,
         lambda learner: Optimization("sgd", {"lr": {"student": 0.1, "critic": 0.02}[learner]}),
     )
-    engine.rate(0.5)
-    engine.rate(0.25)
+    engine.set_lr_factor(0.5)
+    engine.set_lr_factor(0.25)
     assert {name: one.param_groups[0]["lr"] for name, one in engine.optimizers.items()} == {
         "student": 0.025,
         "critic": 0.005,
@@ -284,7 +296,7 @@ def test_the_share_of_each_micro_batch_in_each_loss() -> None:
         {"a": torch.tensor(3.0), "b": torch.tensor([1.0, 0.0])},
         {"a": torch.tensor(1.0), "b": torch.tensor([3.0, 0.0])},
     ]
-    first, second = Engine("cpu").shares(counts)
+    first, second = Engine("cpu").loss_weights(counts)
     assert {name: share.tolist() for name, share in first.items()} == {
         "a": [0.75],
         "b": [0.25, 0.0],
@@ -337,7 +349,7 @@ def test_no_gradient_leaks_into_a_teacher_that_is_asked_for_gradients() -> None:
         def before_step(self, batch: Batch) -> Batch:
             x = batch["x"].clone().requires_grad_()
             (gradient,) = torch.autograd.grad(
-                self.ask({**batch, "x": x}, grad=True)["logits"].logsumexp(1).sum(), x
+                self.teacher_outputs({**batch, "x": x}, grad=True)["logits"].logsumexp(1).sum(), x
             )
             return batch | {"x": (x + gradient).detach()}
 
@@ -365,7 +377,7 @@ def test_moves_only_tensors() -> None:
 def test_an_objective_of_ones_own_weight() -> None:
     class Odd(KD):
         def weight(self, batch: Batch) -> Tensor:
-            return items(batch) * (batch["index"] % 2 + 0.5)
+            return item_weights(batch) * (batch["index"] % 2 + 0.5)
 
     whole, parts = offline(Odd()), offline(Odd())
     one = train_step(ready(whole), whole, [timed()])["student/odd"]
@@ -377,7 +389,9 @@ def test_an_objective_of_ones_own_weight() -> None:
     assert torch.allclose(one, two, atol=1e-6)
     with torch.no_grad():
         fresh = offline(Odd())
-        values = fresh.objectives["odd"](fresh.student(batch()), fresh.ask(batch()), batch())
+        values = fresh.objectives["odd"](
+            fresh.student(batch()), fresh.teacher_outputs(batch()), batch()
+        )
     assert torch.allclose(one, mean(values, batch()["index"] % 2 + 0.5), atol=1e-6)
 
 

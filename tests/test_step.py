@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from instil.core import Average, Batch, Scheme, Update, items, mean
+from instil.core import Average, Batch, Scheme, Update, item_weights, mean
 from instil.engine import Engine, Optimization
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.kd import KD
 from instil.schemes.offline.offline import Offline
-from instil.step import Watch, train_step
+from instil.step import LossMonitor, train_step
 from instil.teachers.frozen import Frozen
 from tests.nets import batch, net, timed
 
@@ -29,17 +29,17 @@ class Free(Scheme):
         self.plan, self.counted, self.kept = plan, counts, {}
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        return dict.fromkeys(self.counted, items(batch).sum())
+        return dict.fromkeys(self.counted, item_weights(batch).sum())
 
     def step(self, batch: Batch) -> Iterator[Update]:
         yield from self.plan(self, batch)
 
-    def after_step(self, kept: dict[str, Tensor]) -> None:
-        self.kept = kept
+    def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
+        self.kept = gathered_rows
 
 
 def loss(scheme: Free, batch: Batch, of: str = "student") -> Tensor:
-    return mean(getattr(scheme, of)(batch)["logits"].square().sum(1), items(batch))
+    return mean(getattr(scheme, of)(batch)["logits"].square().sum(1), item_weights(batch))
 
 
 def stepped(scheme: Scheme, *batches: Batch) -> dict[str, Tensor]:
@@ -119,7 +119,9 @@ def test_a_count_for_each_update_of_a_loss() -> None:
 
     class Turns(Free):
         def counts(self, batch: Batch) -> dict[str, Tensor]:
-            return {"loss": torch.stack([items(batch).sum(), (batch["index"] < 4).float().sum()])}
+            return {
+                "loss": torch.stack([item_weights(batch).sum(), (batch["index"] < 4).float().sum()])
+            }
 
     def plan(scheme: Free, batch: Batch) -> Iterator[Update]:
         yield Update({"loss": loss(scheme, batch)})
@@ -145,7 +147,7 @@ def test_a_count_for_each_update_of_a_loss() -> None:
 def test_rows_come_back_from_all_micro_batches_in_order() -> None:
     scheme = Free(
         lambda scheme, batch: [
-            Update({"loss": loss(scheme, batch)}, keep={"index": batch["index"]})
+            Update({"loss": loss(scheme, batch)}, state_updates={"index": batch["index"]})
         ]
     )
     pieces = [
@@ -180,7 +182,7 @@ def test_before_step_makes_what_the_step_sees() -> None:
 
 
 def test_the_watch_says_step_objective_and_samples_one_look_late() -> None:
-    watch = Watch(Engine("cpu"))
+    watch = LossMonitor(Engine("cpu"))
     watch.see(
         {"student/kd": torch.tensor(1.0), "student/ce": torch.tensor(torch.nan)},
         7,
@@ -194,13 +196,13 @@ def test_the_watch_says_step_objective_and_samples_one_look_late() -> None:
 
 
 def test_the_watch_without_index_and_with_many() -> None:
-    watch = Watch(Engine("cpu"))
+    watch = LossMonitor(Engine("cpu"))
     watch.see({"a": torch.tensor(torch.inf)}, 0, [{}])
     with pytest.raises(
         RuntimeError, match=r"loss 'a' is inf; batch indices: unknown \(the batch has no 'index'\)"
     ):
         watch.see({"a": torch.tensor(0.0)}, 1, [{}])
-    watch = Watch(Engine("cpu"))
+    watch = LossMonitor(Engine("cpu"))
     watch.see({"a": torch.tensor(-torch.inf)}, 0, [batch(100)])
     with pytest.raises(
         RuntimeError, match=r"loss 'a' is -inf; batch indices: 0, 1, .*, 63 \.\.\.$"
@@ -209,7 +211,7 @@ def test_the_watch_without_index_and_with_many() -> None:
 
 
 def test_the_watch_gives_means_a_step_since_the_last_look() -> None:
-    watch = Watch(Engine("cpu"))
+    watch = LossMonitor(Engine("cpu"))
     for step in range(4):
         watch.see({"a": torch.tensor(float(step))}, step, [])
     assert watch.means() == {"a": 1.5}

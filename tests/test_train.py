@@ -24,7 +24,7 @@ from instil.schemes.adversarial.adversarial import Adversarial
 from instil.schemes.offline.offline import Offline
 from instil.schemes.self_distillation.ema import Ema
 from instil.teachers.frozen import Frozen
-from instil.train import Clock, Fit, Training, fit
+from instil.train import FitResult, Training, TrainState, fit
 from tests.nets import batch, call, net
 
 NAMES = ("x", "label", "index")
@@ -54,7 +54,7 @@ def training(**options: Any) -> Training:
 
 def seeded(
     scheme: Callable[[], Scheme], loader: Any, options: Training, **more: Any
-) -> tuple[Scheme, Fit]:
+) -> tuple[Scheme, FitResult]:
     torch.manual_seed(0)
     made = scheme()
     return made, fit(made, loader, options, **more)
@@ -111,13 +111,13 @@ def test_an_optimizer_for_one_learner() -> None:
 
 def test_warm_up_and_cosine() -> None:
     cosine, constant = training(warmup=0.2), training(warmup=0.2, schedule="constant")
-    assert [cosine.rate(p) for p in (0.0, 0.1, 0.2)] == [0.0, 0.5, 1.0]
-    assert cosine.rate(0.6) == pytest.approx(0.5)
-    assert cosine.rate(0.4) == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
-    assert cosine.rate(1.0) == pytest.approx(0)
-    assert [constant.rate(p) for p in (0.1, 0.2, 0.9)] == [0.5, 1.0, 1.0]
-    assert training(warmup=1.0).rate(1.0) == pytest.approx(0)
-    assert training().rate(0.0) == 1.0
+    assert [cosine.lr_factor(p) for p in (0.0, 0.1, 0.2)] == [0.0, 0.5, 1.0]
+    assert cosine.lr_factor(0.6) == pytest.approx(0.5)
+    assert cosine.lr_factor(0.4) == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
+    assert cosine.lr_factor(1.0) == pytest.approx(0)
+    assert [constant.lr_factor(p) for p in (0.1, 0.2, 0.9)] == [0.5, 1.0, 1.0]
+    assert training(warmup=1.0).lr_factor(1.0) == pytest.approx(0)
+    assert training().lr_factor(0.0) == 1.0
 
 
 def test_the_rate_reaches_the_optimizer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +180,7 @@ def test_stops_after_the_steps_in_the_middle_of_an_epoch() -> None:
         offline(),
         batches(3),
         training(steps=5),
-        tick=lambda clock: clocks.append((clock.epoch, clock.step, clock.progress)),
+        on_step=lambda clock: clocks.append((clock.epoch, clock.step, clock.progress)),
     )
     assert clocks == [(0, 1, 0.2), (0, 2, 0.4), (0, 3, 0.6), (1, 4, 0.8), (1, 5, 1.0)]
 
@@ -195,7 +195,7 @@ def test_d2_the_student_is_in_train_mode_again_after_each_evaluation_and_the_tea
         shipped.eval()
         return {}
 
-    def tick(clock: Clock) -> None:
+    def tick(clock: TrainState) -> None:
         modes.append(
             (
                 scheme.student.training,
@@ -204,7 +204,7 @@ def test_d2_the_student_is_in_train_mode_again_after_each_evaluation_and_the_tea
             )
         )  # type: ignore[union-attr]
 
-    fit(scheme, batches(3), training(epochs=3, evaluate_steps=2), evaluate=evaluate, tick=tick)
+    fit(scheme, batches(3), training(epochs=3, evaluate_steps=2), evaluate=evaluate, on_step=tick)
     assert modes == [(True, True, False)] * 9
 
 
@@ -215,7 +215,7 @@ def test_d2_a_student_in_eval_mode_is_trained_in_train_mode_from_the_first_step(
         scheme,
         batches(2),
         training(epochs=1),
-        tick=lambda clock: modes.append(scheme.student.model.drop.training),
+        on_step=lambda clock: modes.append(scheme.student.model.drop.training),
     )
     assert modes == [True, True]
 
@@ -384,7 +384,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_the_last_good_checkpoint_
             batches(4),
             training(epochs=3, checkpoint_every=1),
             checkpoint=path,
-            tick=lambda clock: ticks.append(clock.step),
+            on_step=lambda clock: ticks.append(clock.step),
         )
     assert ticks[-1] <= 6
     state = torch.load(path, weights_only=True)
@@ -405,8 +405,8 @@ def test_in_the_last_step_too(tmp_path: Path) -> None:
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["extra"]["clock"]["step"] == 3
 
 
-def interrupt(at: int) -> Callable[[Clock], None]:
-    def tick(clock: Clock) -> None:
+def interrupt(at: int) -> Callable[[TrainState], None]:
+    def tick(clock: TrainState) -> None:
         if clock.step == at:
             raise KeyboardInterrupt
 
@@ -459,7 +459,7 @@ def test_a_run_that_was_stopped_ends_bit_for_bit_as_one_that_was_not(
     scheme, straight = seeded(Dropping(kind), loader(), options, **more)
     path = tmp_path / "checkpoint.pt"
     with pytest.raises(KeyboardInterrupt):
-        seeded(Dropping(kind), loader(), options, checkpoint=path, tick=interrupt(8), **more)
+        seeded(Dropping(kind), loader(), options, checkpoint=path, on_step=interrupt(8), **more)
     names = {file.name for file in tmp_path.iterdir()}
     assert names == {"checkpoint.pt", "checkpoint.previous.pt"}
     assert torch.load(path, weights_only=True)["extra"]["clock"]["step"] == 6
@@ -496,7 +496,7 @@ def test_a_run_that_was_stopped_within_an_epoch_is_resumed_bit_for_bit(
     scheme, straight = seeded(Dropping(kind), shuffled(generator), options, names=NAMES)
     more: dict[str, Any] = {"names": NAMES, "checkpoint": path}
     with pytest.raises(KeyboardInterrupt):
-        seeded(Dropping(kind), shuffled(generator), options, tick=interrupt(at), **more)
+        seeded(Dropping(kind), shuffled(generator), options, on_step=interrupt(at), **more)
     clock = torch.load(path, weights_only=True)["extra"]["clock"]
     assert (clock["step"], clock["epoch_step"]) == ((4, 1) if at < 9 else (8, 2))
     torch.manual_seed(99)
@@ -516,7 +516,7 @@ def test_a_run_of_one_epoch_has_checkpoints(tmp_path: Path) -> None:
             batches(6),
             training(epochs=1, checkpoint_steps=2),
             checkpoint=path,
-            tick=interrupt(3),
+            on_step=interrupt(3),
         )
     assert torch.load(path, weights_only=True)["extra"]["clock"]["step"] == 2
 
@@ -531,7 +531,7 @@ def stopped(tmp_path: Path) -> tuple[Path, dict[str, torch.Tensor]]:
             Dropping("ema"),
             shuffled(True),
             options,
-            tick=interrupt(9),
+            on_step=interrupt(9),
             names=NAMES,
             checkpoint=path,
         )
@@ -620,7 +620,7 @@ def test_a_run_that_was_done_is_not_run_again(tmp_path: Path) -> None:
         batches(2),
         training(checkpoint_every=1),
         checkpoint=path,
-        tick=lambda clock: pytest.fail("a step"),
+        on_step=lambda clock: pytest.fail("a step"),
     )
     assert made.records == done.records
     assert all(

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from instil.core import Batch, Objectives, Scheme, dry, size
-from instil.engine import Engine, gather_rows, world
+from instil.core import Batch, Objectives, Scheme, batch_size, side_effect_free
+from instil.engine import Engine, gather_rows, world_size
 
 
 @dataclass
@@ -35,12 +35,12 @@ class Batches:
         """Optimizer steps a pass."""
         if not isinstance(self.loader, Sized):
             raise ValueError("a loader without a length needs steps instead of epochs")
-        return ceil(self.engine.most(len(self.loader)) / self.accumulate)
+        return ceil(self.engine.all_reduce_max(len(self.loader)) / self.accumulate)
 
     def sample(self) -> Batch:
         """A batch to try things on; the random state stays as it was."""
         states = [generator.get_state() for generator in self.generators()]
-        with dry(torch.nn.Module()):
+        with side_effect_free(torch.nn.Module()):
             item = next(iter(self.loader), None)
         for generator, state in zip(self.generators(), states, strict=True):
             generator.set_state(state)
@@ -48,33 +48,36 @@ class Batches:
             raise ValueError("the loader gives no batch")
         return self.named(item)
 
-    def study(self, scheme: Scheme) -> None:
+    def collect_statistics(self, scheme: Scheme) -> None:
         """Show objectives that ask for it what the teacher says of many samples, in the order of an epoch and without their labels.
 
         Nothing moves but what those objectives keep; the random state stays as it was.
         """
         parts = [part for part in scheme.modules() if isinstance(part, Objectives)]
         wanted = max(
-            (objective.studies for part in parts for _, objective in part.named()), default=0
+            (objective.calibration_samples for part in parts for _, objective in part.named()),
+            default=0,
         )
         if not wanted:
             return
         states = [generator.get_state() for generator in self.generators()]
         rows: dict[str, list[Tensor]] = {}
         seen = 0
-        with dry(scheme):
+        with side_effect_free(scheme):
             for micro_batches in self.epoch(0):
                 for batch in map(self.engine.move, micro_batches):
                     known = {key: value for key, value in batch.items() if key != "label"}
                     with self.engine.autocast():
-                        teacher = scheme.ask(known)
-                    for key, value in scheme.objectives.study(teacher, known).items():
+                        teacher = scheme.teacher_outputs(known)
+                    for key, value in scheme.objectives.collect_statistics(teacher, known).items():
                         rows.setdefault(key, []).append(value)
-                    seen += size(batch)
-                if self.engine.most(seen) * world() >= wanted:
+                    seen += batch_size(batch)
+                if self.engine.all_reduce_max(seen) * world_size() >= wanted:
                     break
         for part in parts:
-            part.studied({key: gather_rows(torch.cat(values)) for key, values in rows.items()})
+            part.load_statistics(
+                {key: gather_rows(torch.cat(values)) for key, values in rows.items()}
+            )
         for generator, state in zip(self.generators(), states, strict=True):
             generator.set_state(state)
 
@@ -104,14 +107,14 @@ class Batches:
             if step == skip and after_skip is not None:
                 after_skip()
             own = [self.named(item) for _, item in zip(range(self.accumulate), items, strict=False)]
-            most = self.engine.most(len(own))
+            most = self.engine.all_reduce_max(len(own))
             if not most:
                 return
             spare = own[-1] if own else spare
             if spare is None:
                 raise ValueError("this rank has no batch at all; give every rank data")
             if step >= skip:
-                yield own + [self.uncounted(spare)] * (most - len(own))
+                yield own + [self.empty_like(spare)] * (most - len(own))
 
     def named(self, item: Any) -> Batch:
         """A batch as a dict; tuples are named in order."""
@@ -126,7 +129,9 @@ class Batches:
         return dict(zip(self.names, values, strict=False))
 
     @staticmethod
-    def uncounted(batch: Batch) -> Batch:
+    def empty_like(batch: Batch) -> Batch:
         """The same batch with nothing in it that counts: what a rank adds that has run out of data."""
-        valid = batch["valid"] if "valid" in batch else torch.zeros(size(batch), dtype=torch.bool)
+        valid = (
+            batch["valid"] if "valid" in batch else torch.zeros(batch_size(batch), dtype=torch.bool)
+        )
         return batch | {"valid": torch.zeros_like(valid)}

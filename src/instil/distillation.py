@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from instil import catalogue
-from instil.core import Batch, Lazily, Net, Objective, Objectives, Outputs, Schedule, Teacher
+from instil.core import Batch, LazyOutputs, Net, Objective, Objectives, Outputs, Schedule, Teacher
 from instil.engine import Optimization, rank
 from instil.networks.inferred_taps import infer_taps
 from instil.networks.presets import taps_for
@@ -20,7 +20,7 @@ from instil.tasks.bases.loader import TaskLoader, task_loader
 from instil.tasks.bases.task import Task
 from instil.teachers.ensemble import Ensemble
 from instil.teachers.frozen import Frozen
-from instil.train import Fit, Record, Training, fit
+from instil.train import FitResult, Record, Training, fit
 
 ObjectiveSpec = (
     float | Schedule | Objective | Mapping[str, Any] | tuple[Objective, float | Schedule] | None
@@ -45,7 +45,7 @@ def distil(
     checkpoint: Path | str | None = None,
     report: Callable[[Record], None] | None = None,
     progress: bool = True,
-) -> Fit:
+) -> FitResult:
     """Train ``student`` to reproduce ``teacher`` on the batches of ``loader``.
 
     The student is trained in place and left in eval mode, ready to be used; so is the net of the
@@ -107,7 +107,7 @@ def distil(
             evaluate=evaluate,
             checkpoint=None if checkpoint is None else Path(checkpoint),
             report=shown.reporting(report),
-            tick=lambda clock: shown.update(clock.step, clock.steps),
+            on_step=lambda clock: shown.update(clock.step, clock.steps),
         )
 
 
@@ -198,7 +198,7 @@ def _watched(teacher: Teacher) -> Iterator[None]:
     seen: list[Tensor] = []
 
     def note(_module: nn.Module, _inputs: Any, outputs: Outputs | Batch) -> None:
-        logits = None if isinstance(outputs, Lazily) else outputs.get("logits")
+        logits = None if isinstance(outputs, LazyOutputs) else outputs.get("logits")
         if isinstance(logits, Tensor):
             # Kept on the device: a comparison here would wait for it in every step.
             is_nan = logits.detach().isnan().any()

@@ -20,7 +20,7 @@ def train_step(engine: Engine, scheme: Scheme, batches: list[Batch]) -> dict[str
     """
     with engine.autocast():
         batches = [scheme.before_step(batch) for batch in batches]
-    shares = engine.shares([scheme.counts(batch) for batch in batches])
+    shares = engine.loss_weights([scheme.counts(batch) for batch in batches])
     runs = [scheme.step(batch) for batch in batches]
     parts: dict[str, list[Tensor]] = {}
     kept: dict[str, list[Tensor]] = {}
@@ -33,7 +33,7 @@ def train_step(engine: Engine, scheme: Scheme, batches: list[Batch]) -> dict[str
         raise RuntimeError(
             f"{type(scheme).__name__} counts items of '{idle[0]}', but no update has that loss"
         )
-    engine.finish(scheme, kept)
+    engine.finish_step(scheme, kept)
     return {name: torch.stack(values).sum() for name, values in parts.items()}
 
 
@@ -74,7 +74,7 @@ def _advance(
                 [],
             ).append(loss.detach() * share[name])
         engine.backward(update, share, last=number == len(runs) - 1)
-        for name, rows in update.keep.items():
+        for name, rows in update.state_updates.items():
             kept.setdefault(name, []).append(rows)
     return (
         None
@@ -100,7 +100,7 @@ class NotFiniteError(RuntimeError):
         self.step, self.objective, self.value, self.indices = step, objective, value, indices
 
 
-class Watch:
+class LossMonitor:
     """Adds up the losses and stops the run where one is not finite; looks one step late, so that the device is never waited for."""
 
     def __init__(self, engine: Engine):

@@ -15,7 +15,7 @@ import torch
 from instil.batches import Batches
 from instil.core import Batch, Net, Objectives, Scheme, closest
 from instil.engine import Engine, Optimization, checkpoints
-from instil.step import Watch, train_step
+from instil.step import LossMonitor, train_step
 
 Record = dict[str, Any]
 
@@ -73,7 +73,7 @@ class Training:
         if not 0 <= self.warmup <= 1:
             raise ValueError(f"warmup is a share of the steps between 0 and 1, not {self.warmup}")
 
-    def rate(self, progress: float) -> float:
+    def lr_factor(self, progress: float) -> float:
         """The factor on every learning rate at ``progress``: a linear warm-up, then the schedule."""
         if progress < self.warmup:
             return progress / self.warmup
@@ -82,7 +82,7 @@ class Training:
 
 
 @dataclass
-class Clock:
+class TrainState:
     """Where a run stands; every schedule is a function of ``progress``.
 
     ``epoch_step``: steps done in this epoch.
@@ -101,7 +101,7 @@ class Clock:
 
 
 @dataclass
-class Fit:
+class FitResult:
     """Result of ``fit``: the net to ship, one record an epoch or evaluation, the seconds spent in steps.
 
     ``others``: further students that were trained beside the net, by name.
@@ -122,15 +122,15 @@ def fit(
     evaluate: Callable[[Net], Mapping[str, float]] | None = None,
     checkpoint: Path | None = None,
     report: Callable[[Record], None] | None = None,
-    tick: Callable[[Clock], None] | None = None,
-) -> Fit:
+    on_step: Callable[[TrainState], None] | None = None,
+) -> FitResult:
     """Train ``scheme`` on ``loader`` (dicts, or tuples named by ``names``) and return the net to ship.
 
     All nets are left in eval mode.
 
     ``evaluate`` is given the exported net. Where the file ``checkpoint`` exists, training goes on from it and ends with the weights of an
     uninterrupted run; a damaged one is named in the log, and the one before it is used, or training starts anew. ``report`` gets each record,
-    ``tick`` the clock after each step. Sharded weights are whole again in the net that is returned.
+    ``on_step`` the clock after each step. Sharded weights are whole again in the net that is returned.
 
     Raises ValueError for settings that do not fit together, NotFiniteError where a loss is not finite (step, objective, batch indices).
     """
@@ -142,7 +142,7 @@ def fit(
         training.sync_batch_norm,
     )
     batches = Batches(loader, names, training.accumulate, engine)
-    clock = Clock(training.steps or (training.epochs or 0) * batches.steps())
+    clock = TrainState(training.steps or (training.epochs or 0) * batches.steps())
     if clock.steps < 1:
         raise ValueError("nothing to train: the loader gives no batch, or epochs is 0")
     check(scheme, training)
@@ -152,10 +152,12 @@ def fit(
     if training.compile:
         for net in [part for part in scheme.modules() if isinstance(part, Net)]:
             net.compile()
-    run = _Run(scheme, engine, training, clock, Watch(engine), evaluate, report, tick, checkpoint)
+    run = _Run(
+        scheme, engine, training, clock, LossMonitor(engine), evaluate, report, on_step, checkpoint
+    )
     good = None if checkpoint is None else checkpoints.newest_good(checkpoint)
     if good is None:
-        batches.study(scheme)
+        batches.collect_statistics(scheme)
     else:
         run.resume(good)
     end = ceil(round(training.until * clock.steps, 6))
@@ -171,7 +173,7 @@ def fit(
     scheme.eval()
     trained = engine.release(scheme).eval()
     others = {name: net.eval() for name, net in trained.other_students().items()}
-    return Fit(trained.export().eval(), run.records, clock.seconds, others)
+    return FitResult(trained.export().eval(), run.records, clock.seconds, others)
 
 
 def check(scheme: Scheme, training: Training) -> None:
@@ -201,11 +203,11 @@ class _Run:
     scheme: Scheme
     engine: Engine
     training: Training
-    clock: Clock
-    watch: Watch
+    clock: TrainState
+    watch: LossMonitor
     evaluate: Callable[[Net], Mapping[str, float]] | None
     report: Callable[[Record], None] | None
-    tick: Callable[[Clock], None] | None
+    on_step: Callable[[TrainState], None] | None
     checkpoint: Path | None
     records: list[Record] = field(default_factory=list)
     epoch_random: dict[str, Any] | None = None  # random state in which this epoch began
@@ -225,8 +227,8 @@ class _Run:
         for micro_batches in batches.epoch(clock.epoch, clock.epoch_step, after_skip):
             ends = {} if length is None else {"epoch_ends": clock.epoch_step + 1 == length}
             self.step(micro_batches, ends)
-            if self.tick is not None:
-                self.tick(clock)
+            if self.on_step is not None:
+                self.on_step(clock)
             if clock.step == clock.steps:
                 break
             if training.evaluate_steps and clock.step % training.evaluate_steps == 0:
@@ -252,14 +254,14 @@ class _Run:
         """Write a checkpoint, if there is a file for it."""
         if self.checkpoint is None:
             return
-        self.engine.agree(self.scheme)
+        self.engine.sync_buffers(self.scheme)
         extra = {"clock": asdict(self.clock), "records": self.records}
         own = {"epoch_random": self.epoch_random, "watch": self.watch.state()}
         self.engine.save(self.scheme, self.checkpoint, extra, own)
 
     def step(self, micro_batches: list[Batch], moment: Mapping[str, bool]) -> None:
         began = time.perf_counter()
-        self.engine.rate(self.training.rate(self.clock.progress))
+        self.engine.set_lr_factor(self.training.lr_factor(self.clock.progress))
         clock = {
             "step": self.clock.step,
             "progress": self.clock.progress,
@@ -276,9 +278,9 @@ class _Run:
         self.clock.seconds += time.perf_counter() - began
 
     def note(self, evaluates: bool) -> None:
-        self.engine.agree(self.scheme)
+        self.engine.sync_buffers(self.scheme)
         losses = self.watch.means()
-        rate = self.training.rate(self.clock.progress) * self.training.optimizer.options.get(
+        rate = self.training.lr_factor(self.clock.progress) * self.training.optimizer.options.get(
             "lr", 0.0
         )
         record: Record = {
@@ -302,7 +304,7 @@ class _Run:
         """Go on from a checkpoint; ValueError if it is damaged or of another training."""
         state = self.engine.load(self.scheme, checkpoint)
         try:
-            clock = Clock(**state["clock"])
+            clock = TrainState(**state["clock"])
             records = [dict(record) for record in state["records"]]
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(

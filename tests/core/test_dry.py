@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from instil.core import dry
+from instil.core import side_effect_free
 
 
 def test_modes_random_state_and_gradients_are_as_before() -> None:
@@ -14,7 +14,7 @@ def test_modes_random_state_and_gradients_are_as_before() -> None:
     module[1][0].eval()
     modes, state = [part.training for part in module.modules()], torch.get_rng_state()
     statistics = module[1][0].running_mean.clone()
-    with dry(module):
+    with side_effect_free(module):
         assert not any(part.training for part in module.modules())
         assert not torch.is_grad_enabled()
         module(torch.randn(3, 2))
@@ -32,7 +32,7 @@ def test_also_where_it_fails() -> None:
         torch.randn(3)
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), dry(module):
+    with pytest.raises(KeyboardInterrupt), side_effect_free(module):
         stop()
     assert module.training
     assert torch.equal(torch.get_rng_state(), state)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from instil.core import Lazily
+from instil.core import LazyOutputs
 
 
 class Made:
@@ -18,7 +18,7 @@ class Made:
 
 def test_a_role_is_there_before_it_is_made_and_is_made_once() -> None:
     make = Made()
-    outputs = Lazily({"hidden": 1}, {"logits": make})
+    outputs = LazyOutputs({"hidden": 1}, {"logits": make})
     assert "logits" in outputs
     assert set(outputs) == {"hidden", "logits"}
     assert len(outputs) == 2
@@ -33,7 +33,7 @@ def test_a_role_is_there_before_it_is_made_and_is_made_once() -> None:
 
 def test_a_union_makes_nothing_and_shares_what_is_made_later() -> None:
     make = Made()
-    outputs = Lazily({}, {"logits": make})
+    outputs = LazyOutputs({}, {"logits": make})
     both = outputs | {"tap": 2}
     assert make.times == 0
     assert (both["logits"], outputs["logits"], both["tap"]) == ("made", "made", 2)
@@ -51,10 +51,10 @@ def test_a_union_makes_nothing_and_shares_what_is_made_later() -> None:
     ],
 )
 def test_copies_hold_values(copied) -> None:
-    assert copied(Lazily({"hidden": 1}, {"logits": Made()})) == {"hidden": 1, "logits": "made"}
+    assert copied(LazyOutputs({"hidden": 1}, {"logits": Made()})) == {"hidden": 1, "logits": "made"}
 
 
 def test_what_is_set_is_what_is_read() -> None:
-    outputs = Lazily({}, {"logits": Made()})
+    outputs = LazyOutputs({}, {"logits": Made()})
     outputs["logits"] = 7
     assert outputs["logits"] == 7

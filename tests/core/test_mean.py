@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instil.core import full, items, mean, nothing, size
+from instil.core import batch_size, graph_preserving_zero, item_weights, mean, to_float32
 
 
 def test_weights() -> None:
@@ -74,7 +74,7 @@ def test_full_keeps_what_is_full_already() -> None:
         (torch.float32,) * 2,
         (torch.float64,) * 2,
     ):
-        assert full(torch.ones(1, dtype=dtype)).dtype == wanted
+        assert to_float32(torch.ones(1, dtype=dtype)).dtype == wanted
 
 
 def test_nothing_hangs_on_its_outputs() -> None:
@@ -82,20 +82,20 @@ def test_nothing_hangs_on_its_outputs() -> None:
         torch.full((0, 3), 1.0, requires_grad=True),
         torch.tensor([torch.nan, torch.inf], requires_grad=True),
     )
-    loss = nothing({"a": one, "b": (two,), "c": torch.ones(1)}, ("a", "b"))
+    loss = graph_preserving_zero({"a": one, "b": (two,), "c": torch.ones(1)}, ("a", "b"))
     assert float(loss.detach()) == 0
     assert torch.equal(torch.autograd.grad(loss, two)[0], torch.zeros(2))
 
 
 def test_items_and_size() -> None:
     batch = {"name": "x", "step": torch.tensor(3), "image": torch.zeros(4, 2)}
-    assert size(batch) == 4
-    assert torch.equal(items(batch), torch.ones(4))
+    assert batch_size(batch) == 4
+    assert torch.equal(item_weights(batch), torch.ones(4))
     assert torch.equal(
-        items(batch | {"valid": torch.tensor([True, False, True, True])}),
+        item_weights(batch | {"valid": torch.tensor([True, False, True, True])}),
         torch.tensor([1.0, 0, 1, 1]),
     )
     with pytest.raises(
         ValueError, match="the batch has no tensor with dimensions; its keys are name, step"
     ):
-        size({"name": "x", "step": torch.tensor(3)})
+        batch_size({"name": "x", "step": torch.tensor(3)})

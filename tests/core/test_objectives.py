@@ -202,15 +202,17 @@ def test_autocast_does_not_reach_a_loss(dtype: torch.dtype) -> None:
 
 def test_rows_are_kept_under_their_objective_and_handed_back() -> None:
     class Keeps(Size):
-        def keep(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+        def state_updates(
+            self, student: Outputs, teacher: Outputs, batch: Batch
+        ) -> dict[str, Tensor]:
             assert not torch.is_grad_enabled()
             return {"rows": student["logits"] * self.factor}
 
-        def after_step(self, kept: dict[str, Tensor]) -> None:
-            self.kept = kept
+        def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
+            self.kept = gathered_rows
 
     objectives = Objectives({"a": Keeps(), "b": Keeps(2.0)})
     update = objectives(outputs(), {}, at(0))
-    assert set(update.keep) == {"a.rows", "b.rows"}
-    objectives.after_step(update.keep)
+    assert set(update.state_updates) == {"a.rows", "b.rows"}
+    objectives.after_step(update.state_updates)
     assert torch.equal(objectives["b"].kept["rows"], 2 * outputs()["logits"])

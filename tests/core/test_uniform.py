@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from instil.core import Batch, uniform
+from instil.core import Batch, keyed_uniform
 
 
 def batch(number: int = 1000, step: int = 0, seed: int = 0) -> Batch:
@@ -13,7 +13,7 @@ def batch(number: int = 1000, step: int = 0, seed: int = 0) -> Batch:
 
 
 def test_in_range_and_uniform() -> None:
-    draws = uniform(batch(20_000), 8)
+    draws = keyed_uniform(batch(20_000), 8)
     assert draws.shape == (20_000, 8)
     assert draws.dtype == torch.float32
     assert 0 <= float(draws.min()) < 1e-4
@@ -24,26 +24,26 @@ def test_in_range_and_uniform() -> None:
 
 
 def test_columns_neighbours_and_steps_do_not_correlate() -> None:
-    draws = uniform(batch(20_000), 4)
+    draws = keyed_uniform(batch(20_000), 4)
     others = [
         draws[:, 1],
         draws[1:, 0],
-        uniform(batch(20_000, step=1), 1)[:, 0],
-        uniform(batch(20_000, seed=1), 1)[:, 0],
+        keyed_uniform(batch(20_000, step=1), 1)[:, 0],
+        keyed_uniform(batch(20_000, seed=1), 1)[:, 0],
     ]
     for other in others:
         assert abs(float(torch.corrcoef(torch.stack([draws[: len(other), 0], other]))[0, 1])) < 0.03
 
 
 def test_does_not_depend_on_cut_or_order() -> None:
-    whole = uniform(batch(), 3)
+    whole = keyed_uniform(batch(), 3)
     order = torch.randperm(1000, generator=torch.Generator().manual_seed(0))
     clock = {key: value for key, value in batch().items() if key != "index"}
-    assert torch.equal(uniform({"index": order} | clock, 3), whole[order])
+    assert torch.equal(keyed_uniform({"index": order} | clock, 3), whole[order])
     assert torch.equal(
         torch.cat(
             [
-                uniform({"index": part} | clock, 3)
+                keyed_uniform({"index": part} | clock, 3)
                 for part in torch.arange(1000).split([1, 600, 399])
             ]
         ),
@@ -52,7 +52,7 @@ def test_does_not_depend_on_cut_or_order() -> None:
 
 
 def test_more_columns_do_not_change_the_first() -> None:
-    assert torch.equal(uniform(batch(), 5)[:, :2], uniform(batch(), 2))
+    assert torch.equal(keyed_uniform(batch(), 5)[:, :2], keyed_uniform(batch(), 2))
 
 
 @pytest.mark.parametrize(
@@ -60,22 +60,24 @@ def test_more_columns_do_not_change_the_first() -> None:
 )
 def test_differs_by_step_seed_and_salt(step: int, seed: int, salt: int) -> None:
     assert (
-        uniform(batch(), 2) == uniform(batch(step=step, seed=seed), 2, salt)
+        keyed_uniform(batch(), 2) == keyed_uniform(batch(step=step, seed=seed), 2, salt)
     ).float().mean() < 0.01
 
 
 def test_salt_is_not_a_later_step() -> None:
-    assert (uniform(batch(step=1), 2) == uniform(batch(), 2, salt=1)).float().mean() < 0.01
+    assert (
+        keyed_uniform(batch(step=1), 2) == keyed_uniform(batch(), 2, salt=1)
+    ).float().mean() < 0.01
 
 
 def test_no_draw_of_a_million_samples_comes_too_often() -> None:
-    draws = (uniform(batch(1_000_000), 1) * 2**24).long().unique()
+    draws = (keyed_uniform(batch(1_000_000), 1) * 2**24).long().unique()
     assert len(draws) == pytest.approx(2**24 * (1 - (1 - 2**-24) ** 1_000_000), rel=2e-3)
 
 
 def test_leaves_the_random_state() -> None:
     before = torch.get_rng_state()
-    uniform(batch(), 4)
+    keyed_uniform(batch(), 4)
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -90,11 +92,11 @@ def test_known_numbers() -> None:
         x = (x ^ (x >> 27)) * 0x94D049BB133111EB & mask
         wanted.append(((x >> 11) & (2**24 - 1)) / 2**24)
     given = {"index": torch.tensor([0, 3, 10**9]), "step": torch.tensor(7), "seed": torch.tensor(5)}
-    assert uniform(given, 2, salt=2)[:, 1].tolist() == wanted
+    assert keyed_uniform(given, 2, salt=2)[:, 1].tolist() == wanted
 
 
 def test_needs_index() -> None:
     with pytest.raises(
         ValueError, match="per-sample randomness needs 'index' in the batch, which has x, step"
     ):
-        uniform({"x": torch.zeros(2), "step": torch.tensor(0)}, 1)
+        keyed_uniform({"x": torch.zeros(2), "step": torch.tensor(0)}, 1)

@@ -69,16 +69,22 @@ def fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Spied]:
     original, found = module.fit, {}
 
     def fit(
-        scheme: Scheme, loader: Any, training: Any, *, checkpoint: Path, tick: Any, **options: Any
+        scheme: Scheme,
+        loader: Any,
+        training: Any,
+        *,
+        checkpoint: Path,
+        on_step: Any,
+        **options: Any,
     ) -> Any:
         spied = found[checkpoint.stem] = Spied(scheme, copy.deepcopy(scheme.student.state_dict()))
 
         def count(clock: Any) -> None:
             spied.steps = clock.step
-            tick(clock)
+            on_step(clock)
 
         answer = original(
-            scheme, Seen(loader, spied), training, checkpoint=checkpoint, tick=count, **options
+            scheme, Seen(loader, spied), training, checkpoint=checkpoint, on_step=count, **options
         )
         spied.end = copy.deepcopy(answer.net.state_dict())
         return answer
@@ -227,7 +233,7 @@ def test_d4_d15_the_teacher_is_asked_about_the_view_that_the_student_sees(
     fits: dict[str, Spied], tmp_path: Path
 ) -> None:
     asked: list[tuple[Tensor, Tensor]] = []
-    compare = Offline.compare
+    compare = Offline.compute_losses
 
     def spy(self: Offline, batch: Batch) -> Any:
         if self.teacher is not None:
@@ -244,7 +250,7 @@ def test_d4_d15_the_teacher_is_asked_about_the_view_that_the_student_sees(
         return compare(self, batch)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Offline, "compare", spy)
+        patch.setattr(Offline, "compute_losses", spy)
         run_of(
             recipe("seeds=[0]", "baselines=[]", "data.augment={crop: 1, flip: true}"),
             tmp_path / "run",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from instil.engine import join_ranks
+from instil.engine import init_distributed
 from instil.engine.processes import check_device, default_device
 from instil.experiment.device import on_device_of_recipe
 from instil.experiment.doctor import doctor
@@ -18,14 +18,14 @@ from tests.experiment.small import recipe, run_of
 def test_auto_is_the_device_of_the_recipe_inside_its_command() -> None:
     @on_device_of_recipe
     def command(_recipe: object) -> torch.device:
-        return join_ranks()
+        return init_distributed()
 
     assert command(recipe("device=cpu")) == torch.device("cpu")
-    before = join_ranks()
+    before = init_distributed()
     with default_device("meta"):
-        assert join_ranks() == torch.device("meta")
-        assert join_ranks("cpu") == torch.device("cpu"), "what is named is meant"
-    assert join_ranks() == before
+        assert init_distributed() == torch.device("meta")
+        assert init_distributed("cpu") == torch.device("cpu"), "what is named is meant"
+    assert init_distributed() == before
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")

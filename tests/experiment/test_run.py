@@ -255,7 +255,7 @@ def stop_at(
     """Raise in the middle of the training of an arm."""
     original = experiment.Arms
 
-    def arms(bench: Any, folder: Any, tick: Any) -> Any:
+    def arms(bench: Any, folder: Any, on_step: Any) -> Any:
         def bomb(name: str, at: int | None, clock: Any) -> None:
             if (name, at, clock.step) == (arm, seed, step):
                 raise error

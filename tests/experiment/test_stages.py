@@ -58,7 +58,7 @@ def test_stopped_in_the_middle_of_any_stage_it_ends_bit_for_bit_alike(
     seen: list[int] = []
     fit = arms.fit
 
-    def stopped(*given: Any, tick: Any, **options: Any) -> Any:
+    def stopped(*given: Any, on_step: Any, **options: Any) -> Any:
         name = options["checkpoint"].stem
 
         def counted(clock: Any) -> None:
@@ -66,9 +66,9 @@ def test_stopped_in_the_middle_of_any_stage_it_ends_bit_for_bit_alike(
                 seen.append(clock.step)
                 if clock.step == wanted[0] + 1:
                     raise KeyboardInterrupt
-            tick(clock)
+            on_step(clock)
 
-        return fit(*given, tick=counted, **options)
+        return fit(*given, on_step=counted, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(arms, "fit", stopped)

@@ -40,14 +40,14 @@ def test_teacher_and_student_read_the_same_texts_in_their_own_tokens() -> None:
     assert bench.read_by(bench.recipe.student) is bench
     assert (bench.facts["vocabulary"], bench.read_by(spec).facts["vocabulary"]) == (300, 257)
     batch = next(iter(stage.loader(stage.samples, 0)))
-    student, teacher = scheme.student(batch), scheme.ask(batch)
+    student, teacher = scheme.student(batch), scheme.teacher_outputs(batch)
     assert student["logits"].shape == (8, 48, 300)
     assert teacher["logits"].shape == (8, 128, 257)
     changed = batch | {"teacher_input_ids": batch["teacher_input_ids"].flip(1)}
     assert torch.equal(scheme.student(changed)["logits"], student["logits"]), (
         "the student reads nothing of the teacher's"
     )
-    assert not torch.equal(scheme.ask(changed)["logits"], teacher["logits"])
+    assert not torch.equal(scheme.teacher_outputs(changed)["logits"], teacher["logits"])
 
 
 @pytest.mark.slow

@@ -71,7 +71,9 @@ class Closed(Samples):
 
 def test_every_scheme_that_makes_images_is_tried_here() -> None:
     assert {
-        name for name in catalogue.names("scheme") if catalogue.find("scheme", name).makes_images
+        name
+        for name in catalogue.names("scheme")
+        if catalogue.find("scheme", name).synthetic_inputs
     } == set(SCHEMES)
 
 

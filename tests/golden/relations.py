@@ -83,7 +83,7 @@ def crd(case: Case) -> tuple[Tensor, dict[str, Tensor]]:
             crd_loss(scores[:, 0], scores[:, 1:], samples, log_z, case.option("eps", 1e-7))
         )
     with torch.no_grad():
-        ours.after_step(ours.keep(student, teacher, {"index": index}))
+        ours.after_step(ours.state_updates(student, teacher, {"index": index}))
     after = {
         "out.memory_v1_after": memory["student"],
         "out.memory_v2_after": memory["teacher"],

@@ -44,7 +44,7 @@ def test_features_are_tapped_and_a_tapped_forward_stops_early(teacher):
     assert outputs["embedding"].shape == (2, 1280)
     assert outputs["logits"].shape == (2, 1000)
     torch.testing.assert_close(teacher.net.model._fc(outputs["embedding"]), outputs["logits"])
-    teacher.wants(["features"], batch)
+    teacher.select_roles(["features"], batch)
     early = teacher(batch)
     assert set(early) == {"features"}
     torch.testing.assert_close(early["features"][-1], outputs["features"][-1])

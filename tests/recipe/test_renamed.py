@@ -29,3 +29,12 @@ def test_an_old_key_in_a_stage_is_refused_once_with_its_place() -> None:
     assert str(caught.value) == (
         "stages.1.data.labels: unknown key. Its new name is stages.1.data.num_labeled."
     )
+
+
+def test_an_old_option_of_an_objective_is_refused_with_the_new_name() -> None:
+    with pytest.raises(RecipeError) as caught:
+        build(RECIPE | {"objectives": {"tokens": {"type": "phi_s", "studies": 64}}})
+    assert str(caught.value) == (
+        "objectives.tokens.studies: unknown option. "
+        "Its new name is objectives.tokens.calibration_samples."
+    )

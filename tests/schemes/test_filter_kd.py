@@ -62,7 +62,7 @@ def test_table_matches_a_loop_over_steps_and_samples() -> None:
             else:
                 pairs = zip(before, prediction, strict=True)
                 expected[index] = [0.7 * old + 0.3 * new for old, new in pairs]
-        teacher.after_step(update.keep)
+        teacher.after_step(update.state_updates)
         with torch.no_grad():
             for parameter in teacher.student.parameters():
                 parameter.add_(0.1)
@@ -78,7 +78,7 @@ def test_student_learns_from_the_table_by_the_loss_of_the_paper() -> None:
     scheme_of_teacher.train().prepare(batch())
     for step in range(2):
         (update,) = scheme_of_teacher.step(clocked(step))
-        scheme_of_teacher.after_step(update.keep)
+        scheme_of_teacher.after_step(update.state_updates)
         with torch.no_grad():
             for parameter in scheme_of_teacher.student.parameters():
                 parameter.mul_(1.5)
@@ -102,7 +102,7 @@ def test_other_inputs_get_the_logits_of_the_network() -> None:
     teacher = scheme(temperature=3.0)
     teacher.train().prepare(batch())
     (update,) = teacher.step(clocked(0))
-    teacher.after_step(update.keep)
+    teacher.after_step(update.state_updates)
     exported = teacher.export()
     given = clocked(2)  # indices 2 to 17: 16 and 17 have no prediction yet
     own = teacher.student(given)

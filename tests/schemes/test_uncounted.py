@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from instil.core import Batch, Outputs, Scheme, size
+from instil.core import Batch, Outputs, Scheme, batch_size
 from instil.engine import Engine, Optimization
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.kd import KD
@@ -69,7 +69,7 @@ def weights_after_a_step(name: str, teacher: type[Frozen]) -> Outputs:
     torch.manual_seed(0)
     scheme = SCHEMES[name](teacher)
     batch = nets.timed() if name in ("adversarial", "penalty", "fcfd") else robust.timed()
-    batch["valid"] = torch.arange(size(batch)) % 4 > 0
+    batch["valid"] = torch.arange(batch_size(batch)) % 4 > 0
     scheme.train().prepare(batch)
     engine = Engine("cpu")
     engine.setup(scheme, lambda learner: Optimization("sgd", {"lr": 0.05}))

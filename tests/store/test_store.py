@@ -101,7 +101,7 @@ def test_what_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match="'embedding' was not recorded, only features, logits, projection"
     ):
-        teacher.wants(["logits", "embedding"], {})
+        teacher.select_roles(["logits", "embedding"], {})
     with pytest.raises(ValueError, match="cannot be differentiated"):
         teacher(asked([3], [0]), grad=True)
     with pytest.raises(ValueError, match="no 'view'"):

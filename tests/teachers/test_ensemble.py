@@ -54,7 +54,7 @@ def test_members_may_be_teachers_of_any_kind() -> None:
 def test_members_give_all_roles_whatever_is_wanted() -> None:
     inner = net()
     ensemble = Ensemble([Net(inner.model, inner.call, {"early": "stem"})])
-    ensemble.wants({"members"}, batch())
+    ensemble.select_roles({"members"}, batch())
     assert set(ensemble(batch())["members"][0]) == {"logits", "early"}
 
 

@@ -80,7 +80,7 @@ def test_stops_after_the_last_tap_that_is_wanted(
         model.add_module(name, nn.Linear(6, 6))
     whole = Net(model, taps=taps)(batch())
     teacher = Frozen(Net(model, taps=taps))
-    teacher.wants(roles, batch())
+    teacher.select_roles(roles, batch())
     counts = [count_calls(part) for part in model]
     outputs = teacher(batch())
     assert [count() for count in counts] == called
@@ -98,7 +98,7 @@ def test_runs_to_its_end_where_a_tapped_module_is_called_twice(path: str) -> Non
     model = Twice()
     teacher = Frozen(Net(model, taps={"early": path}))
     whole = teacher(batch())["early"]
-    teacher.wants({"early"}, batch())
+    teacher.select_roles({"early"}, batch())
     assert all(
         torch.equal(a, b)
         for a, b in zip(_tuple(teacher(batch())["early"]), _tuple(whole), strict=True)
@@ -111,9 +111,9 @@ def test_runs_to_its_end_where_a_tapped_module_is_called_twice(path: str) -> Non
 def test_runs_to_its_end_where_the_engine_shards() -> None:
     inner = net()
     teacher = Frozen(Net(inner.model, inner.call, {"early": "stem"}))
-    teacher.wants({"early"}, batch())
+    teacher.select_roles({"early"}, batch())
     assert set(teacher(batch())) == {"early"}
-    teacher.net.stops = False
+    teacher.net.early_stop = False
     count = count_calls(inner.model.head)
     assert "early" in teacher(batch())
     assert count() == 1
@@ -123,9 +123,9 @@ def test_after_a_stop_the_next_forward_is_whole() -> None:
     inner = net()
     teacher = Frozen(Net(inner.model, inner.call, {"early": "stem"}))
     before = teacher(batch())
-    teacher.wants({"early"}, batch())
+    teacher.select_roles({"early"}, batch())
     teacher(batch())
-    teacher.wants({"logits"}, batch())
+    teacher.select_roles({"logits"}, batch())
     assert torch.equal(teacher(batch())["logits"], before["logits"])
 
 

@@ -18,7 +18,7 @@ from tests.nets import batch, net
 
 def cast(**options: object) -> PrivateVotes:
     teacher = PrivateVotes([net(seed=seed) for seed in range(9)], **options)  # type: ignore[arg-type]
-    teacher.meet([part(range(8)), part(range(8, 16))])
+    teacher.precompute([part(range(8)), part(range(8, 16))])
     return teacher
 
 
@@ -58,7 +58,7 @@ def test_only_clear_votes_are_answered_and_at_most_so_many() -> None:
     assert torch.equal(
         (few(batch())["label"] != -100).nonzero().flatten(), clear.nonzero().flatten()[:2]
     )
-    assert few.spent()["answered"] == 2
+    assert few.privacy_cost()["answered"] == 2
 
 
 def test_each_question_is_answered_once() -> None:
@@ -66,9 +66,9 @@ def test_each_question_is_answered_once() -> None:
     before = teacher(batch())["label"]
     other = batch(seed=5) | {"index": torch.arange(16)}  # an augmented view of the same samples
     assert torch.equal(teacher(other)["label"], before)
-    assert teacher.spent()["questions"] == 16
+    assert teacher.privacy_cost()["questions"] == 16
     with pytest.raises(RuntimeError, match="these votes are cast"):
-        teacher.meet([batch()])
+        teacher.precompute([batch()])
 
 
 @pytest.mark.parametrize("mechanism", ["gaussian", "laplace"])
@@ -89,15 +89,15 @@ def test_the_budget_is_the_librarys() -> None:
     def told(*events: object) -> float:
         return float(RdpAccountant().compose(ComposedDpEvent(list(events))).get_epsilon(1e-6))  # type: ignore[arg-type]
 
-    assert cast(noise=7.0, delta=1e-6).spent()["epsilon"] == told(
+    assert cast(noise=7.0, delta=1e-6).privacy_cost()["epsilon"] == told(
         SelfComposedDpEvent(GaussianDpEvent(7 / math.sqrt(2)), 16)
     )
-    assert cast(noise=7.0, mechanism="laplace", delta=1e-6).spent()["epsilon"] == told(
+    assert cast(noise=7.0, mechanism="laplace", delta=1e-6).privacy_cost()["epsilon"] == told(
         SelfComposedDpEvent(LaplaceDpEvent(3.5), 16)
     )
-    confident = cast(noise=7.0, threshold=3.0, threshold_noise=9.0, answers=5, delta=1e-6).spent()[
-        "epsilon"
-    ]
+    confident = cast(
+        noise=7.0, threshold=3.0, threshold_noise=9.0, answers=5, delta=1e-6
+    ).privacy_cost()["epsilon"]
     votes, comparisons = (
         SelfComposedDpEvent(GaussianDpEvent(7 / math.sqrt(2)), 5),
         SelfComposedDpEvent(GaussianDpEvent(9.0), 16),
@@ -118,10 +118,10 @@ def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="private votes need members"):
         PrivateVotes([])
     unmet = PrivateVotes([net()])
-    for ask in (lambda: unmet(batch()), unmet.spent):
+    for ask in (lambda: unmet(batch()), unmet.privacy_cost):
         with pytest.raises(RuntimeError, match="no vote was cast"):
             ask()
     with pytest.raises(ValueError, match="sample 16 was not asked about"):
         cast()({"index": torch.tensor([16])})
     with pytest.raises(ValueError, match="a sample is there twice"):
-        PrivateVotes([net()]).meet([batch(), batch()])
+        PrivateVotes([net()]).precompute([batch(), batch()])

@@ -116,7 +116,7 @@ class ReadsPadding(Objective):
 
     card = Card("padding", tasks=("text_classification",))
     needs: ClassVar = dict.fromkeys(("student", "teacher"), (("hidden_states",),))
-    samples = True
+    per_sample = True
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         mine, theirs = student["hidden_states"][-1], teacher["hidden_states"][-1]
@@ -160,7 +160,7 @@ class MovesInForward(Sound):
 
 
 class KeepsTooMuch(Sound):
-    def keep(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+    def state_updates(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         return {"mean": student["logits"].mean(0)}
 
 

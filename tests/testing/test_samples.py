@@ -131,7 +131,7 @@ class Slopes(Objective):
     needs: ClassVar = dict.fromkeys(
         ("student", "teacher"), (("logits",), ("features",), ("input",))
     )
-    samples = True
+    per_sample = True
 
     def forward(
         self, student: dict[str, Tensor], teacher: dict[str, Tensor], batch: Batch

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, Net, Outputs, Scheme, Teacher, Update, items, mean
+from instil.core import Batch, Card, Net, Outputs, Scheme, Teacher, Update, item_weights, mean
 from instil.objectives.logits.kd import KD
 from instil.schemes.adversarial.adversarial import Adversarial
 from instil.schemes.offline.offline import Offline
@@ -30,7 +30,7 @@ class CutMatters(Broken):
     def step(self, batch: Batch) -> Iterator[Update]:
         outputs = self.student(batch)
         outputs["logits"] = outputs["logits"] - outputs["logits"].mean(0)
-        yield self.objectives(outputs, self.ask(batch), batch)
+        yield self.objectives(outputs, self.teacher_outputs(batch), batch)
 
 
 class WrongCount(Broken):
@@ -75,18 +75,19 @@ class MovesAnother(Broken):
         self.learners["critic"] = ("critic",)
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        return super().counts(batch) | {"critic": items(batch).sum()}
+        return super().counts(batch) | {"critic": item_weights(batch).sum()}
 
     def step(self, batch: Batch) -> Iterator[Update]:
         yield Update(
             {
                 "critic": mean(
-                    self.critic(self.student(batch)["logits"].detach()).square()[:, 0], items(batch)
+                    self.critic(self.student(batch)["logits"].detach()).square()[:, 0],
+                    item_weights(batch),
                 )
             },
             "critic",
         )
-        update = self.objectives(self.student(batch), self.ask(batch), batch)
+        update = self.objectives(self.student(batch), self.teacher_outputs(batch), batch)
         update.losses["kd"].register_hook(self.push)
         del batch
         yield update
@@ -98,7 +99,7 @@ class MovesAnother(Broken):
 class Holds(Broken):
     def step(self, batch: Batch) -> Iterator[Update]:
         outputs = self.student(batch)
-        yield self.objectives(outputs, self.ask(batch), batch)
+        yield self.objectives(outputs, self.teacher_outputs(batch), batch)
 
 
 class Forgets(Broken):
@@ -109,18 +110,18 @@ class Forgets(Broken):
         self.steps = 0
 
     def step(self, batch: Batch) -> Iterator[Update]:
-        update = self.objectives(self.student(batch), self.ask(batch), batch)
+        update = self.objectives(self.student(batch), self.teacher_outputs(batch), batch)
         update.losses["kd"] = update.losses["kd"] * (1 + self.steps)
         del batch
         yield update
 
-    def after_step(self, kept: dict[str, Tensor]) -> None:
+    def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
         self.steps += 1
 
 
 class Uphill(Broken):
     def step(self, batch: Batch) -> Iterator[Update]:
-        update = self.objectives(self.student(batch), self.ask(batch), batch)
+        update = self.objectives(self.student(batch), self.teacher_outputs(batch), batch)
         update.losses["kd"] = 2 * update.losses["kd"].detach() - update.losses["kd"]
         del batch
         yield update

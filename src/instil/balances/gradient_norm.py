@@ -37,7 +37,7 @@ class GradientNorm(Balance):
         "role. Losses that start near zero, or rise, make the ratio to the first step unreliable. Training must not be sharded.",
     )
 
-    differentiates = True
+    needs_input_grad = True
 
     def __init__(
         self, role: str = "features", asymmetry: NonNegative = 1.5, rate: Positive = 0.025
@@ -86,11 +86,11 @@ class GradientNorm(Balance):
         pull: Tensor = torch.linalg.vector_norm(gradient.float())
         return pull
 
-    def after_step(self, kept: dict[str, Tensor]) -> None:
+    def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
         """One gradient step of the weights on the distance between the pulls and their targets (Eq. 2)."""
-        if not kept:
+        if not gathered_rows:
             return
-        pull, loss = self._global(kept["rows"])
+        pull, loss = self._global(gathered_rows["rows"])
         self.first = torch.where(self.first == 0, loss, self.first)
         ratio = loss / self.first.where(self.first != 0, 1.0)
         lag = (ratio / ratio.mean().clamp_min(1e-12)).clamp_min(0) ** self.asymmetry

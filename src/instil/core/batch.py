@@ -25,7 +25,7 @@ SHARED_ROLES = frozenset({"head", "logit_scale", "token_embedding"})
 ``token_embedding`` (V, E) what the model makes of each token."""
 
 
-def first(batch: Batch) -> Tensor:
+def first_tensor(batch: Batch) -> Tensor:
     """The first tensor of the batch that has dimensions; its first dimension is the batch size."""
     for value in batch.values():
         if isinstance(value, Tensor) and value.ndim:
@@ -35,15 +35,19 @@ def first(batch: Batch) -> Tensor:
     )
 
 
-def size(batch: Batch) -> int:
+def batch_size(batch: Batch) -> int:
     """How many samples a batch has."""
-    return len(first(batch))
+    return len(first_tensor(batch))
 
 
-def items(batch: Batch) -> Tensor:
+def item_weights(batch: Batch) -> Tensor:
     """How much each item counts: ``valid`` as float, ones for every sample where there is none."""
     valid: Tensor | None = batch.get("valid")
-    return torch.ones(size(batch), device=first(batch).device) if valid is None else valid.float()
+    return (
+        torch.ones(batch_size(batch), device=first_tensor(batch).device)
+        if valid is None
+        else valid.float()
+    )
 
 
 def mean(values: Tensor, weight: Tensor, num_items: Tensor | None = None) -> Tensor:
@@ -65,28 +69,28 @@ def mean(values: Tensor, weight: Tensor, num_items: Tensor | None = None) -> Ten
     if values.shape != weight.shape:
         shapes = f"loss values {tuple(values.shape)} for items {tuple(weight.shape)}"
         raise ValueError(f"{shapes}; where a sample has several items, the batch needs 'valid'")
-    values = full(values)
+    values = to_float32(values)
     divisor = weight.sum() if num_items is None else num_items
     total = torch.where(weight > 0, values * weight, 0.0).sum()
     return total / divisor.clamp_min(torch.finfo(torch.float32).tiny)
 
 
-def nothing(outputs: Outputs, roles: Iterable[str]) -> Tensor:
+def graph_preserving_zero(outputs: Outputs, roles: Iterable[str]) -> Tensor:
     """A zero that hangs on these outputs: the loss of no items."""
     parts = [
         part
         for role in roles
         for part in (outputs[role] if isinstance(outputs[role], tuple) else (outputs[role],))
     ]
-    return torch.stack([full(part).nan_to_num(0, 0, 0).sum() * 0 for part in parts]).sum()
+    return torch.stack([to_float32(part).nan_to_num(0, 0, 0).sum() * 0 for part in parts]).sum()
 
 
-def full(values: Tensor) -> Tensor:
+def to_float32(values: Tensor) -> Tensor:
     """Half precision raised to float32; float32 and float64 as they are."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
-def uniform(batch: Batch, n: int, salt: int = 0) -> Tensor:
+def keyed_uniform(batch: Batch, n: int, salt: int = 0) -> Tensor:
     """(N, n) numbers in [0, 1) that depend on seed, step and sample alone, not on cut, rank or device."""
     if "index" not in batch:
         raise ValueError(
@@ -111,16 +115,18 @@ def uniform(batch: Batch, n: int, salt: int = 0) -> Tensor:
     return ((x >> 11) & (2**24 - 1)).float() / 2**24
 
 
-def passed(cumulated: Tensor, numbers: Tensor) -> Tensor:
+def inverse_cdf_sample(cumulated: Tensor, numbers: Tensor) -> Tensor:
     """The classes (N, n) drawn by numbers (N, n) in [0, 1): where the probabilities, ``cumulated`` over C classes (N, C), pass them."""
     return torch.searchsorted(
         cumulated, numbers.to(cumulated) * cumulated[:, -1:], right=True
     ).clamp_max(cumulated.shape[-1] - 1)
 
 
-def normal(batch: Batch, n: int, salt: int = 0) -> Tensor:
+def keyed_normal(batch: Batch, n: int, salt: int = 0) -> Tensor:
     """(N, n) standard normal numbers that depend on seed, step and sample alone."""
-    draws = 2 * uniform(batch, n, salt) - 1 + 2**-24  # the middle of its cell: none is infinite
+    draws = (
+        2 * keyed_uniform(batch, n, salt) - 1 + 2**-24
+    )  # the middle of its cell: none is infinite
     return draws.erfinv() * 2**0.5
 
 

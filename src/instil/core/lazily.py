@@ -6,7 +6,7 @@ from collections.abc import Callable, ItemsView, Iterator, Mapping, ValuesView
 from typing import Any
 
 
-class Lazily(dict[str, Any]):
+class LazyOutputs(dict[str, Any]):
     """Outputs of which the roles in ``later`` are made, once, when they are read; whether a role is there can be asked without making it.
 
     What looks at all values, such as ``items``, makes all of them; ``|`` makes none.
@@ -42,10 +42,10 @@ class Lazily(dict[str, Any]):
     def values(self) -> ValuesView[Any]:  # type: ignore[override]
         return {role: self[role] for role in self}.values()
 
-    def __or__(self, other: Mapping[str, Any]) -> Lazily:  # type: ignore[override]
-        raw = {role: super(Lazily, self).__getitem__(role) for role in self}
+    def __or__(self, other: Mapping[str, Any]) -> LazyOutputs:  # type: ignore[override]
+        raw = {role: super(LazyOutputs, self).__getitem__(role) for role in self}
         made, later = self._parted(raw)
-        return Lazily(
+        return LazyOutputs(
             {**made, **other}, {role: call for role, call in later.items() if role not in other}
         )
 

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from instil.core.batch import Batch, Outputs, first
+from instil.core.batch import Batch, Outputs, first_tensor
 from instil.core.card import closest
-from instil.core.lazily import Lazily
+from instil.core.lazily import LazyOutputs
 
 Call = Callable[..., Outputs]
 """How a task asks a model: the model and a batch in, its roles out.
@@ -27,7 +27,7 @@ A call with a parameter ``roles`` also gets the roles that will be read (None: a
 
 def plain_call(model: nn.Module, batch: Batch) -> Outputs:
     """The first tensor of the batch goes in; a tensor that comes out is ``logits``, a mapping is taken as it is."""
-    answer = model(first(batch))
+    answer = model(first_tensor(batch))
     return dict(answer) if isinstance(answer, Mapping) else {"logits": answer}
 
 
@@ -55,12 +55,12 @@ class Net(nn.Module):
             role: paths if isinstance(paths, str) else list(paths)
             for role, paths in (taps or {}).items()
         }
-        self.stops = (
+        self.early_stop = (
             True  # the engine turns this off where every forward must run to its end (sharding)
         )
         self._recording: _Recording | None = None
         self._frozen: list[nn.Parameter] = []
-        self._still: list[nn.Module] = []
+        self._frozen_modules: list[nn.Module] = []
         self._places = list(self._parse())
         names = {_unwrapped(name): module for name, module in model.named_modules()}
         for tap in self._places:
@@ -97,7 +97,7 @@ class Net(nn.Module):
                 )
         for parameter in self._frozen:
             parameter.requires_grad_(True)
-        self._still = [
+        self._frozen_modules = [
             module
             for name, module in modules.items()
             if any(fnmatch.fnmatchcase(name, path) for path in paths)
@@ -107,7 +107,7 @@ class Net(nn.Module):
             for name, parameter in parameters.items()
             if any(fnmatch.fnmatchcase(name, path) for path in paths)
         ]
-        inside = [parameter for module in self._still for parameter in module.parameters()]
+        inside = [parameter for module in self._frozen_modules for parameter in module.parameters()]
         self._frozen = list(
             {
                 id(parameter): parameter
@@ -122,7 +122,7 @@ class Net(nn.Module):
     def train(self, mode: bool = True) -> Net:
         """The mode of every part but the frozen modules, which stay in eval mode."""
         super().train(mode)
-        for module in self._still:
+        for module in self._frozen_modules:
             module.eval()
         return self
 
@@ -196,7 +196,9 @@ class Net(nn.Module):
         the rest of the net runs on other features; ValueError for a path that names no module.
         """
         with self._replaced(replace or {}):
-            outputs, recording = self._run(batch, call or self.call, roles, stop and self.stops)
+            outputs, recording = self._run(
+                batch, call or self.call, roles, stop and self.early_stop
+            )
         tapped: Outputs = {}
         for tap in self._among(roles):
             calls = recording.tensors.get(tap.number)
@@ -246,7 +248,7 @@ class Net(nn.Module):
         try:
             takes_roles = self._call_takes_roles if call is self.call else _takes_roles(call)
             answer = call(self.model, batch, **({"roles": roles} if takes_roles else {}))
-            outputs = answer if isinstance(answer, Lazily) else dict(answer)
+            outputs = answer if isinstance(answer, LazyOutputs) else dict(answer)
         except _Stop:
             outputs = {}
         finally:

@@ -7,22 +7,23 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from instil.core.batch import UNLABELLED, Batch, Outputs, items
+from instil.core.batch import UNLABELLED, Batch, Outputs, item_weights
 from instil.core.card import Card
 
 Average = Literal["batch", "labelled"]
 """Items that a label loss is averaged over: all items of the batch, or those with a label."""
 
 
-class Reader(nn.Module):
+class RoleConsumer(nn.Module):
     """What reads roles of student and teacher.
 
     ``needs`` lists, for each side, what it reads; each need is a tuple of roles, best first, of which one must be there.
-    ``reads`` holds the roles chosen. ``refuses``: role -> why it cannot stand in for what is needed, which the error says where it is there.
+    ``reads`` holds the roles chosen. ``unsupported_roles``: role -> why it cannot stand in for what is needed, which the error says where
+    it is there.
     """
 
     card: ClassVar[Card]
-    refuses: ClassVar[dict[str, str]] = {}
+    unsupported_roles: ClassVar[dict[str, str]] = {}
     needs: ClassVar[dict[str, tuple[tuple[str, ...], ...]]] = {
         "student": (("logits",),),
         "teacher": (("logits",),),
@@ -40,14 +41,15 @@ class Reader(nn.Module):
         return self.card.couples
 
     @property
-    def differentiates(self) -> bool:
+    def needs_input_grad(self) -> bool:
         """Whether it takes gradients by the batch's first tensor, or by what the nets make of it: it reads ``input``."""
         return any("input" in roles for roles in self.reads.values())
 
     def resolve(
-        self, student: Iterable[str], teacher: Iterable[str], remedy: str | None = None
+        self, student: Iterable[str], teacher: Iterable[str], missing_role_hint: str | None = None
     ) -> None:
-        """Choose the roles to read among those there are; a miss is a ValueError that shows both lists; ``remedy``: what helps at the teacher's."""
+        """Choose the roles to read among those there are; a miss is a ValueError that shows both lists; ``missing_role_hint``: what helps
+        at the teacher's."""
         there = {"student": set(student), "teacher": set(teacher)}
         for side, needs in self.needs.items():
             for roles in needs:
@@ -56,17 +58,17 @@ class Reader(nn.Module):
                         "nothing (there is no teacher)" if side == "teacher" else "nothing"
                     )
                     why = "; ".join(
-                        f"{role} cannot stand in: {self.refuses[role]}"
-                        for role in sorted(there[side] & set(self.refuses))
+                        f"{role} cannot stand in: {self.unsupported_roles[role]}"
+                        for role in sorted(there[side] & set(self.unsupported_roles))
                     )
                     raise ValueError(
                         f"{type(self).__name__} needs {' or '.join(roles)} of the {side}, which gives {given}; "
-                        f"{why or (side == 'teacher' and remedy) or f'name the module that gives it in the {side} taps'}"
+                        f"{why or (side == 'teacher' and missing_role_hint) or f'name the module that gives it in the {side} taps'}"
                     )
             self.reads[side] = tuple(next(r for r in roles if r in there[side]) for roles in needs)
 
 
-class Weighting(Reader):
+class Weighting(RoleConsumer):
     """How much each sample counts in a loss, from what both sides say about it; options are kept as attributes of the same name."""
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
@@ -74,25 +76,27 @@ class Weighting(Reader):
         raise NotImplementedError
 
 
-class Objective(Reader):
+class Objective(RoleConsumer):
     """A loss of the student given the teacher, one value an item. May own trainable adapters and moving buffers.
 
     Options are kept as attributes of the same name. ``sample_weight``: what the value of each item is multiplied with, before the mean.
     """
 
-    samples: ClassVar[bool] = (
+    per_sample: ClassVar[bool] = (
         False  # its items are samples, also where ``valid`` has one entry a position
     )
-    looks: ClassVar[int] = 1  # rows of one sample that a batch must have for it to say anything
-    studies: int = 0  # how many samples ``study`` is shown
-    aligns: ClassVar[bool] = (
+    views_per_sample: ClassVar[int] = (
+        1  # rows of one sample that a batch must have for it to say anything
+    )
+    calibration_samples: int = 0  # how many samples ``collect_statistics`` is shown
+    handles_token_alignment: ClassVar[bool] = (
         False  # it finds what belongs together where the teacher reads other tokens than the student
     )
-    shards: ClassVar[bool] = (
+    supports_sharding: ClassVar[bool] = (
         True  # what it reads is still there after the forward of a net that is cut in pieces
     )
     handles_uncounted: ClassVar[bool] = False
-    """Whether ``forward`` and ``keep`` ignore uncounted items whatever they hold, NaN included, so
+    """Whether ``forward`` and ``state_updates`` ignore uncounted items whatever they hold, NaN included, so
     that the outputs need no replacement first (``item_mask``)."""
 
     relates_positions: ClassVar[bool] = False
@@ -105,22 +109,23 @@ class Objective(Reader):
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """Make adapters; called once, on a dry batch, before the optimizer exists."""
 
-    def study(self, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
-        """Rows of what is to be known of the teacher before training, from a batch without its label; all of them come back in ``studied``."""
+    def collect_statistics(self, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+        """Rows of what is to be known of the teacher before training, from a batch without its label; all of them come back in
+        ``load_statistics``."""
         return {}
 
-    def studied(self, rows: dict[str, Tensor]) -> None:
+    def load_statistics(self, rows: dict[str, Tensor]) -> None:
         """The place to settle what was studied, before the first step."""
 
     def weight(self, batch: Batch) -> Tensor:
         """How much each item counts, 0 for not at all: positions where ``valid`` has their shape, samples otherwise."""
-        weight = items(batch)
-        return weight.flatten(1).amax(1) if self.samples and weight.ndim > 1 else weight
+        weight = item_weights(batch)
+        return weight.flatten(1).amax(1) if self.per_sample and weight.ndim > 1 else weight
 
     def item_mask(self, batch: Batch) -> Tensor | None:
         """Return the mask of the items whose outputs may be read, or None if all may be.
 
-        ``Objectives`` replaces the outputs of the other items before ``forward`` and ``keep``
+        ``Objectives`` replaces the outputs of the other items before ``forward`` and ``state_updates``
         read them, so that NaN or inf in them cannot reach the loss, a gradient or a memory.
 
         Args:
@@ -132,8 +137,8 @@ class Objective(Reader):
         """
         if "valid" not in batch:
             return None
-        valid = items(batch) > 0
-        return valid.flatten(1).any(1) if self.samples and valid.ndim > 1 else valid
+        valid = item_weights(batch) > 0
+        return valid.flatten(1).any(1) if self.per_sample and valid.ndim > 1 else valid
 
     def num_items(self, batch: Batch) -> Tensor:
         """Number of items (scalar) that the loss of the batch is divided by."""
@@ -143,11 +148,11 @@ class Objective(Reader):
         """One value an item, in the shape of ``weight``; a scalar where it ``couples`` them."""
         raise NotImplementedError
 
-    def keep(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+    def state_updates(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Rows that banks, queues and centres need; they come back, from all micro-batches and ranks, in ``after_step``."""
         return {}
 
-    def after_step(self, kept: dict[str, Tensor]) -> None:
+    def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
         """The only place where buffers move."""
 
 
@@ -175,7 +180,7 @@ class LabelObjective(Objective):
     def counted_label(self, batch: Batch) -> Tensor:
         """Return the label with -100 in the place of every item that is not valid."""
         label: Tensor = batch["label"]
-        valid = items(batch) > 0 if "valid" in batch else None
+        valid = item_weights(batch) > 0 if "valid" in batch else None
         if valid is None or valid.ndim > label.ndim:
             return label
         return label.masked_fill(

@@ -9,9 +9,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from instil.core.batch import SHARED_ROLES, Batch, Outputs, first, full, items, mean, nothing
+from instil.core.batch import (
+    SHARED_ROLES,
+    Batch,
+    Outputs,
+    first_tensor,
+    graph_preserving_zero,
+    item_weights,
+    mean,
+    to_float32,
+)
 from instil.core.card import Card, Schedule, at_progress, closest
-from instil.core.objective import LabelObjective, Objective, Reader, Weighting
+from instil.core.objective import LabelObjective, Objective, RoleConsumer, Weighting
 from instil.core.uncounted import replace_in_batch, replace_in_outputs
 
 
@@ -21,7 +30,7 @@ class Update:
 
     losses: dict[str, Tensor]
     learner: str | tuple[str, ...] = "student"
-    keep: dict[str, Tensor] = field(default_factory=dict)
+    state_updates: dict[str, Tensor] = field(default_factory=dict)
 
 
 Gather = Callable[[Tensor], Tensor]
@@ -31,7 +40,7 @@ class Balance(nn.Module):
     """Moves the weights of several losses while they are trained; options are kept as attributes of the same name."""
 
     card: ClassVar[Card]
-    differentiates: ClassVar[bool] = False  # it takes gradients inside the student's graph
+    needs_input_grad: ClassVar[bool] = False  # it takes gradients inside the student's graph
 
     def build(self, couples: Mapping[str, bool]) -> None:
         """Make what it learns or keeps, once: the names of the losses, and which of them couple the batch."""
@@ -42,7 +51,7 @@ class Balance(nn.Module):
         """The balanced losses, and rows for ``after_step``; ``counts`` are this micro-batch's items behind each loss."""
         raise NotImplementedError
 
-    def after_step(self, kept: dict[str, Tensor]) -> None:
+    def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
         """The only place where its buffers move."""
 
 
@@ -74,7 +83,7 @@ class Objectives(nn.ModuleDict):
             )
         self.balance: Balance | None = None
         self.gather: Gather | None = None  # set by the engine where there are several ranks
-        self.remedy: str | None = None  # set by the scheme: the teacher's
+        self.missing_role_hint: str | None = None  # set by the scheme: the teacher's
         self.student_modules = ""  # set by the scheme: what the student taps could name
         for name in objectives:
             if not name or "." in name or hasattr(self, name):
@@ -104,9 +113,9 @@ class Objectives(nn.ModuleDict):
             self.balance.build({name: objective.couples for name, objective in self.named()})
         for name, objective in self.named():
             try:
-                objective.resolve(student, teacher, self.remedy)
+                objective.resolve(student, teacher, self.missing_role_hint)
                 if objective.sample_weight is not None:
-                    objective.sample_weight.resolve(student, teacher, self.remedy)
+                    objective.sample_weight.resolve(student, teacher, self.missing_role_hint)
                 objective.build(student, teacher)
             except ValueError as error:
                 where = f". {self.student_modules}" if "student taps" in str(error) else ""
@@ -117,26 +126,28 @@ class Objectives(nn.ModuleDict):
         return _roles_read(self, side)
 
     @property
-    def differentiates(self) -> bool:
+    def needs_input_grad(self) -> bool:
         """Whether an objective reads ``input``, by which it takes gradients."""
         return "input" in self.reads("student") | self.reads("teacher")
 
-    def inside_the_graph(self) -> list[str]:
+    def requires_double_backward(self) -> list[str]:
         """What takes gradients before the backward pass, which nets cut in pieces cannot give."""
         found = [
-            f"objectives.{name}" for name, objective in self.named() if objective.differentiates
+            f"objectives.{name}" for name, objective in self.named() if objective.needs_input_grad
         ]
         return (
             [*found, "balance"]
-            if self.balance is not None and self.balance.differentiates
+            if self.balance is not None and self.balance.needs_input_grad
             else found
         )
 
-    def leaf(self, batch: Batch) -> Batch:
+    def input_leaf(self, batch: Batch) -> Batch:
         """The batch's first tensor as a leaf that gradients reach, under its key, where an objective reads ``input``; else nothing."""
-        if not self.differentiates:
+        if not self.needs_input_grad:
             return {}
-        key, value = next((key, value) for key, value in batch.items() if value is first(batch))
+        key, value = next(
+            (key, value) for key, value in batch.items() if value is first_tensor(batch)
+        )
         if not value.is_floating_point():
             raise ValueError(
                 f"an objective reads the gradient by the input, but '{key}', the batch's first tensor, is {value.dtype}"
@@ -158,17 +169,20 @@ class Objectives(nn.ModuleDict):
         for name, objective in self.named():
             take = self._coupled if objective.couples else self._mean
             student, teacher = (
-                given if objective.differentiates else raised
+                given if objective.needs_input_grad else raised
             )  # a gradient is by what came out of the net, not by a copy
             harmless = self._without_uncounted(objective, student, teacher, batch)
-            with torch.autocast(first(batch).device.type, enabled=False):
+            with torch.autocast(first_tensor(batch).device.type, enabled=False):
                 losses[name] = at_progress(self.weights[name], batch) * take(
                     objective,
                     *((student, teacher, batch) if objective.couples else harmless),
                 )
                 with torch.no_grad():
                     kept.update(
-                        {f"{name}.{row}": value for row, value in objective.keep(*harmless).items()}
+                        {
+                            f"{name}.{row}": value
+                            for row, value in objective.state_updates(*harmless).items()
+                        }
                     )
         if self.balance is not None:
             losses, rows = self.balance(losses, self.counts(batch), given[0])
@@ -182,7 +196,7 @@ class Objectives(nn.ModuleDict):
             return (
                 tuple(map(raised, value))
                 if isinstance(value, tuple)
-                else full(value)
+                else to_float32(value)
                 if isinstance(value, Tensor)
                 else value
             )
@@ -196,7 +210,7 @@ class Objectives(nn.ModuleDict):
         objective: Objective, student: Outputs, teacher: Outputs, batch: Batch
     ) -> tuple[Outputs, Outputs, Batch]:
         """Outputs and batch in which nothing of an uncounted item is left that could do harm."""
-        keeps_nothing = type(objective).keep is Objective.keep
+        keeps_nothing = type(objective).state_updates is Objective.state_updates
         if objective.handles_uncounted or (objective.couples and keeps_nothing):
             # A coupled objective reads only the rows that ``_coupled`` picks.
             return student, teacher, batch
@@ -207,7 +221,7 @@ class Objectives(nn.ModuleDict):
         if "teacher_valid" in batch and counted.ndim == 2:
             # The teacher reads tokens of another tokenizer at other positions.
             of_teacher = (batch["teacher_valid"] > 0) & counted.any(1, keepdim=True)
-        if not objective.differentiates:
+        if not objective.needs_input_grad:
             # A copy of the outputs has no gradient by the input: such objectives replace themselves.
             student = replace_in_outputs(student, _roles_read(objective, "student"), counted)
             teacher = replace_in_outputs(teacher, _roles_read(objective, "teacher"), of_teacher)
@@ -220,7 +234,7 @@ class Objectives(nn.ModuleDict):
             with torch.no_grad():
                 factor = objective.sample_weight(student, teacher, batch)
             if factor.ndim > weight.ndim:  # a sample of several positions: their mean
-                factor = mean_of_positions(factor, items(batch))
+                factor = mean_of_positions(factor, item_weights(batch))
             if factor.shape == weight.shape:
                 factor = torch.where(weight > 0, factor, 0.0)
             values = values * factor
@@ -260,7 +274,7 @@ class Objectives(nn.ModuleDict):
         clock = {key: batch[key] for key in ("step", "progress", "seed") if key in batch}
         anchor = next(value for role, value in mine.items() if role not in SHARED_ROLES)
         if not len(anchor[0] if isinstance(anchor, tuple) else anchor):
-            return nothing(mine, mine)
+            return graph_preserving_zero(mine, mine)
         loss: Tensor = objective(mine, theirs, known | clock)
         return loss
 
@@ -268,7 +282,7 @@ class Objectives(nn.ModuleDict):
         """Number of items that each loss is divided by."""
         return {name: objective.num_items(batch) for name, objective in self.named()}
 
-    def after_step(self, kept: dict[str, Tensor]) -> None:
+    def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
         """Hand every objective, and the balance, its own rows."""
         parts: list[tuple[str, Any]] = [
             *self.named(),
@@ -278,26 +292,26 @@ class Objectives(nn.ModuleDict):
             part.after_step(
                 {
                     key[len(name) + 1 :]: rows
-                    for key, rows in kept.items()
+                    for key, rows in gathered_rows.items()
                     if key.startswith(name + ".")
                 }
             )
 
-    def study(self, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+    def collect_statistics(self, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Rows of every objective that studies the teacher before training."""
         teacher = self._raised("teacher", teacher)
         found = [
-            (name, objective.study(teacher, batch))
+            (name, objective.collect_statistics(teacher, batch))
             for name, objective in self.named()
-            if objective.studies
+            if objective.calibration_samples
         ]
         return {f"{name}.{row}": value for name, rows in found for row, value in rows.items()}
 
-    def studied(self, rows: dict[str, Tensor]) -> None:
+    def load_statistics(self, rows: dict[str, Tensor]) -> None:
         """Hand every objective its own rows."""
         for name, objective in self.named():
-            if objective.studies:
-                objective.studied(
+            if objective.calibration_samples:
+                objective.load_statistics(
                     {
                         key[len(name) + 1 :]: value
                         for key, value in rows.items()
@@ -326,5 +340,5 @@ def mean_of_positions(factor: Tensor, valid: Tensor) -> Tensor:
 
 def _roles_read(module: nn.Module, side: str) -> set[str]:
     """Roles of ``side`` that a module and its parts, such as sample weights, read."""
-    readers = [part for part in module.modules() if isinstance(part, Reader)]
+    readers = [part for part in module.modules() if isinstance(part, RoleConsumer)]
     return {role for reader in readers for role in reader.reads.get(side, ())}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from instil.core.batch import Batch, Outputs, first
+from instil.core.batch import Batch, Outputs, first_tensor
 from instil.core.card import Card
 from instil.core.net import Net, as_net
 from instil.core.objective import Objective
@@ -19,7 +19,7 @@ from instil.core.teacher import Teacher
 
 MOST_MODULES = 12
 """Modules that an error about missing taps lists."""
-Trial = Callable[[nn.Module, Batch], Batch]
+Perturbation = Callable[[nn.Module, Batch], Batch]
 """Of a net (or teacher) that is evaluated and a batch of test samples a harder batch, for this net."""
 
 
@@ -30,15 +30,17 @@ class Scheme(nn.Module):
     """
 
     card: ClassVar[Card]
-    shards: bool = True  # no part of it is used but through its forward, or differentiated twice
-    makes_images: ClassVar[bool] = (
+    supports_sharding: bool = (
+        True  # no part of it is used but through its forward, or differentiated twice
+    )
+    synthetic_inputs: ClassVar[bool] = (
         False  # it learns from images that it makes itself, in the shape of the batch's
     )
-    labels_images: ClassVar[bool] = False  # and it knows of each which class it is
-    writes: ClassVar[bool] = (
+    synthetic_labels: ClassVar[bool] = False  # and it knows of each which class it is
+    on_policy_text: ClassVar[bool] = (
         False  # it learns from texts that are written during training, about which nobody can be asked before
     )
-    reshapes: ClassVar[bool] = (
+    exports_new_architecture: ClassVar[bool] = (
         False  # ``export`` gives another architecture than the student's, made of parts of the scheme
     )
     # It trains a teacher whose outputs belong to the training samples by their index.
@@ -56,47 +58,47 @@ class Scheme(nn.Module):
         self.objectives = (
             objectives if isinstance(objectives, Objectives) else Objectives(objectives)
         )
-        self.objectives.remedy = None if teacher is None else teacher.remedy
+        self.objectives.missing_role_hint = None if teacher is None else teacher.missing_role_hint
         self.objectives.student_modules = _modules(self.student)
         self.prepared = False
 
-    def ask(self, batch: Batch, grad: bool = False) -> Outputs:
+    def teacher_outputs(self, batch: Batch, grad: bool = False) -> Outputs:
         """The teacher's outputs, {} where there is none."""
         return {} if self.teacher is None else self.teacher(batch, grad=grad)
 
-    def answers(self, batch: Batch, grad: bool = False) -> tuple[Outputs, Outputs]:
+    def forward_both(self, batch: Batch, grad: bool = False) -> tuple[Outputs, Outputs]:
         """Outputs of student and teacher; the teacher is asked first, so that its temporaries are gone before the student's graph is kept."""
-        teacher = self.ask(batch, grad)
+        teacher = self.teacher_outputs(batch, grad)
         return self.student(batch), teacher
 
-    def compare(self, batch: Batch) -> Update:
+    def compute_losses(self, batch: Batch) -> Update:
         """The objectives' update.
 
         Where an objective reads ``input``, both sides are differentiable by one leaf that stands for the batch's first tensor.
         """
-        leaf = self.objectives.leaf(batch)
-        inputs = {"input": first(batch | leaf)} if leaf else {}
+        leaf = self.objectives.input_leaf(batch)
+        inputs = {"input": first_tensor(batch | leaf)} if leaf else {}
         with (
             sdpa_kernel(SDPBackend.MATH) if leaf else contextlib.nullcontext()
         ):  # fused attention has no second derivative
-            student, teacher = self.answers(batch | leaf, grad=bool(leaf))
+            student, teacher = self.forward_both(batch | leaf, grad=bool(leaf))
         update: Update = self.objectives(student | inputs, teacher | inputs, batch)
         return update
 
     def prepare(self, batch: Batch) -> None:
         """Build what depends on shapes, once, on a dry batch: eval mode, no gradients, random state as it was."""
         if not self.prepared:
-            with dry(self):
+            with side_effect_free(self):
                 self.build(batch)
             self.prepared = True
 
     def build(self, batch: Batch) -> None:
         """What ``prepare`` does inside the dry run."""
-        inputs = {"input": first(batch)} if self.objectives.differentiates else {}
-        student, teacher = self.answers(batch)
+        inputs = {"input": first_tensor(batch)} if self.objectives.needs_input_grad else {}
+        student, teacher = self.forward_both(batch)
         self.objectives.build(student | inputs, teacher | (inputs if self.teacher else {}))
         if self.teacher is not None:
-            self.teacher.wants(self.objectives.reads("teacher") - {"input"}, batch)
+            self.teacher.select_roles(self.objectives.reads("teacher") - {"input"}, batch)
 
     def before_step(self, batch: Batch) -> Batch:
         """What the step learns from (rollouts, attacks, made images); leaves no gradient on any learner."""
@@ -110,9 +112,9 @@ class Scheme(nn.Module):
         """Changes no state; every micro-batch and rank must yield the same learners in the same order."""
         raise NotImplementedError
 
-    def after_step(self, kept: dict[str, Tensor]) -> None:
+    def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
         """The only place where state moves, apart from the optimizers."""
-        self.objectives.after_step(kept)
+        self.objectives.after_step(gathered_rows)
 
     def export(self) -> Net:
         """What is evaluated, timed and shipped."""
@@ -128,7 +130,7 @@ class Scheme(nn.Module):
         return image
 
     @classmethod
-    def trials(cls, options: Mapping[str, Any]) -> dict[str, Trial]:
+    def robustness_evaluations(cls, options: Mapping[str, Any]) -> dict[str, Perturbation]:
         """What every net of an experiment must stand beside the plain test samples, by the options of the recipe's scheme.
 
         Its name becomes that of a metric: the task's headline on the harder batches.
@@ -148,7 +150,7 @@ def _depth(name: str) -> int:
 
 
 @contextlib.contextmanager
-def dry(module: nn.Module) -> Iterator[None]:
+def side_effect_free(module: nn.Module) -> Iterator[None]:
     """Eval mode, no gradients, a forked random state: nothing that happens inside is felt outside."""
     modes = {part: part.training for part in module.modules()}
     devices = {p.device.index for p in module.parameters() if p.device.type == "cuda"}

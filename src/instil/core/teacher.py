@@ -18,11 +18,13 @@ class Teacher(nn.Module):
     """
 
     changes: ClassVar[bool] = False
-    joins: ClassVar[bool] = False  # members may know other classes than the student, by name
-    disjoint: ClassVar[bool] = (
+    merges_class_spaces: ClassVar[bool] = (
+        False  # members may know other classes than the student, by name
+    )
+    disjoint_training_data: ClassVar[bool] = (
         False  # each member is trained on a part of its data that no other member sees
     )
-    remedy: ClassVar[str] = (
+    missing_role_hint: ClassVar[str] = (
         "name the module that gives it in the teacher taps"  # where an objective wants more of it than it gives
     )
     card: ClassVar[Card]
@@ -36,12 +38,12 @@ class Teacher(nn.Module):
         """The teacher's outputs; with ``grad``, differentiable with respect to the batch."""
         raise NotImplementedError
 
-    def wants(self, roles: Iterable[str], batch: Batch) -> None:
+    def select_roles(self, roles: Iterable[str], batch: Batch) -> None:
         """Told once which roles will be read, so that it need not make the others."""
 
-    def meet(self, batches: Iterable[Batch]) -> None:
+    def precompute(self, batches: Iterable[Batch]) -> None:
         """Shown once, before training, every training sample as it is, without augmentation: the place to settle answers."""
 
-    def spent(self) -> dict[str, Any]:
+    def privacy_cost(self) -> dict[str, Any]:
         """What the answers to what it met cost, for the report; nothing where they are free."""
         return {}

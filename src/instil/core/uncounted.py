@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from instil.core.batch import SHARED_ROLES, UNLABELLED, Batch, Outputs, items
+from instil.core.batch import SHARED_ROLES, UNLABELLED, Batch, Outputs, item_weights
 
 LABEL_KEYS = ("label", "box")
 """Batch entries in which -100 stands for an unknown value."""
@@ -65,7 +65,7 @@ def replace_invalid(value: Tensor, batch: Batch) -> Tensor:
         value: (N, ...), or (\*items, ...) where ``valid`` has one entry per position.
         batch: the batch of the step.
     """
-    return replace_uncounted(value, items(batch) > 0) if "valid" in batch else value
+    return replace_uncounted(value, item_weights(batch) > 0) if "valid" in batch else value
 
 
 def replace_invalid_outputs(outputs: Outputs, batch: Batch, roles: Iterable[str]) -> Outputs:
@@ -79,7 +79,9 @@ def replace_invalid_outputs(outputs: Outputs, batch: Batch, roles: Iterable[str]
         batch: the batch of the step.
         roles: roles that the scheme reads itself. Roles that are not there are ignored.
     """
-    return replace_in_outputs(outputs, roles, items(batch) > 0) if "valid" in batch else outputs
+    return (
+        replace_in_outputs(outputs, roles, item_weights(batch) > 0) if "valid" in batch else outputs
+    )
 
 
 def every_item_counts(counted: Tensor) -> bool:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from instil.core import Batch, uniform
+from instil.core import Batch, keyed_uniform
 
 SALT = 7
 
@@ -25,7 +25,7 @@ class Augmentation:
     def __call__(self, batch: Batch) -> Batch:
         """The batch with other images; ``image`` is (B, C, H, W), ``index`` and ``view`` are int64 (B,)."""
         moment = {"index": batch["index"] + (batch["view"] << 40), "seed": self.seed}
-        vertical, horizontal, mirror = uniform(moment, 3, SALT).unbind(1)
+        vertical, horizontal, mirror = keyed_uniform(moment, 3, SALT).unbind(1)
         image: Tensor = batch["image"]
         down = (vertical * (2 * self.crop + 1)).long()
         right = (horizontal * (2 * self.crop + 1)).long()

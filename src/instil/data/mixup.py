@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from instil.core import UNLABELLED, Batch, uniform
+from instil.core import UNLABELLED, Batch, keyed_uniform
 from instil.data.samples import Samples
 
 SALT = 11
@@ -28,7 +28,7 @@ class Mixup:
     def __call__(self, batch: Batch) -> Batch:
         """The batch with mixed images (B, C, H, W) and without labels; ``index`` and ``view`` are int64 (B,)."""
         moment = {"index": batch["index"] + (batch["view"] << 40), "seed": self.seed}
-        share, choice = uniform(moment, 2, SALT).unbind(1)
+        share, choice = keyed_uniform(moment, 2, SALT).unbind(1)
         others = self.samples.__getitems__((choice * len(self.samples)).long()) | {
             "view": batch["view"]
         }

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from instil import catalogue
 from instil import recipe as recipes
-from instil.core import Net, dry
+from instil.core import Net, side_effect_free
 from instil.data.samples import Facts
 from instil.deployment.image_inputs import as_images
 from instil.experiment import build
@@ -57,7 +57,7 @@ class Student:
             raise ValueError(
                 f"a student of {self.task.title} gives {' and '.join(self.task.roles)}, no classes; ask its net: student.net(batch)"
             )
-        with dry(self.net):
+        with side_effect_free(self.net):
             logits: Tensor = self.net(self.task.asked(inputs, self.shape))["logits"].float()
         return (
             logits

@@ -6,10 +6,10 @@ from instil.engine.processes import (
     RankError,
     clear_rank_errors,
     gather_rows,
-    join_ranks,
+    init_distributed,
     rank,
     wait_for_ranks,
-    world,
+    world_size,
 )
 from instil.engine.sharding import check_shardable
 
@@ -20,9 +20,9 @@ __all__ = [
     "check_shardable",
     "clear_rank_errors",
     "gather_rows",
-    "join_ranks",
+    "init_distributed",
     "optimizer_named",
     "rank",
     "wait_for_ranks",
-    "world",
+    "world_size",
 ]

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from instil.core import Scheme, Teacher
-from instil.engine.processes import from_first, of_every_rank, rank, world
-from instil.engine.sharding import distributed_like, whole
+from instil.engine.processes import from_first, of_every_rank, rank, world_size
+from instil.engine.sharding import gather_full, shard_like
 from instil.files.atomic import atomic
 from instil.files.checksums import DamagedFileError, append_checksum, check_appended
 
@@ -96,8 +96,8 @@ def save(
         OSError: if the file cannot be written; the last good one stays.
     """
     contents = {
-        "scheme": whole(changing(scheme)),
-        "optimizers": {name: whole(one.state_dict()) for name, one in optimizers.items()},
+        "scheme": gather_full(trainable_state(scheme)),
+        "optimizers": {name: gather_full(one.state_dict()) for name, one in optimizers.items()},
         "ranks": of_every_rank(own),
         "extra": extra,
     }
@@ -173,7 +173,7 @@ def restore(
     Raises:
         ValueError: if the checkpoint is of another scheme; nothing has changed then.
     """
-    state = changing(scheme)
+    state = trainable_state(scheme)
     if differing := sorted(set(contents.scheme) ^ set(state)):
         raise ValueError(
             f"checkpoint {path} is of another scheme: it differs in {len(differing)} tensors, "
@@ -186,10 +186,10 @@ def restore(
     if differing := sorted(set(contents.optimizers) ^ set(optimizers)):
         raise ValueError(f"checkpoint {path} is of another scheme: learner '{differing[0]}'")
     for name, saved in contents.scheme.items():
-        state[name].copy_(distributed_like(saved, state[name]))
+        state[name].copy_(shard_like(saved, state[name]))
     for name, optimizer in optimizers.items():
         _restore_optimizer(optimizer, contents.optimizers[name], path)
-    return contents.ranks[rank()] if len(contents.ranks) == world() else None
+    return contents.ranks[rank()] if len(contents.ranks) == world_size() else None
 
 
 def _restore_optimizer(optimizer: Optimizer, saved: dict[str, Any], path: Path) -> None:
@@ -198,7 +198,7 @@ def _restore_optimizer(optimizer: Optimizer, saved: dict[str, Any], path: Path) 
         for index, moments in saved["state"].items():
             for key, moment in moments.items():
                 if isinstance(moment, Tensor) and moment.shape == parameters[index].shape:
-                    moments[key] = distributed_like(moment, parameters[index])
+                    moments[key] = shard_like(moment, parameters[index])
         optimizer.load_state_dict(saved)
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
@@ -215,7 +215,7 @@ def fixed_teachers(scheme: Scheme) -> tuple[str, ...]:
     )
 
 
-def changing(scheme: Scheme) -> dict[str, Tensor]:
+def trainable_state(scheme: Scheme) -> dict[str, Tensor]:
     """The state of what training changes: all but the teachers that stay."""
     fixed = fixed_teachers(scheme)
     return {

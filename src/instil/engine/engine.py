@@ -37,10 +37,10 @@ class Engine:
     ):
         if precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision is float32 or bfloat16, not '{precision}'")
-        self.device = processes.join_ranks(device)
+        self.device = processes.init_distributed(device)
         self.precision, self.clip = precision, clip
-        self.shard = shard and processes.world() > 1
-        self.sync_batch_norm = sync_batch_norm and processes.world() > 1
+        self.shard = shard and processes.world_size() > 1
+        self.sync_batch_norm = sync_batch_norm and processes.world_size() > 1
         self.nets: dict[str, list[nn.Parameter]] = {}
         self.parameters: dict[str, list[nn.Parameter]] = {}
         self.optimizers: dict[str, Optimizer] = {}
@@ -62,7 +62,7 @@ class Engine:
         """
         scheme.to(self.device)
         processes.send_from_first([*scheme.parameters(), *scheme.buffers()])
-        if processes.world() > 1:
+        if processes.world_size() > 1:
             for part in scheme.modules():
                 if isinstance(part, Objectives):
                     part.gather = processes.gather_rows
@@ -76,7 +76,7 @@ class Engine:
         owner: dict[nn.Parameter, str] = {}
         for name, paths in scheme.learners.items():
             self.modules[name] = [scheme.get_submodule(path) for path in paths]
-            learner = learners.adopt(name, paths, scheme, optimizations(name), owner)
+            learner = learners.create_learner(name, paths, scheme, optimizations(name), owner)
             self.nets[name], self.parameters[name] = learner.nets, learner.parameters
             self.optimizers[name] = learner.optimizer
         learners.check_owners(scheme, owner)
@@ -94,7 +94,7 @@ class Engine:
             for key, value in batch.items()
         }
 
-    def shares(self, counts: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+    def loss_weights(self, counts: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
         """The part of each micro-batch in the mean over all micro-batches of all ranks, loss by loss, update by update."""
         if not counts[0]:
             return [{} for _ in counts]
@@ -115,7 +115,7 @@ class Engine:
         """The sum over ranks."""
         return processes.sum_over_ranks(values)
 
-    def most(self, number: int) -> int:
+    def all_reduce_max(self, number: int) -> int:
         """The largest of the ranks' numbers."""
         return processes.largest(number, self.device)
 
@@ -130,14 +130,14 @@ class Engine:
             sharding.set_gradient_sync(every, last)
         loss = torch.stack([value * share[name] for name, value in update.losses.items()]).sum()
         # FSDP averages over ranks, but a share asks for the sum.
-        loss = loss * processes.world() if self.shard else loss
+        loss = loss * processes.world_size() if self.shard else loss
         loss.backward()  # type: ignore[no-untyped-call]
 
     def step(self, learner: str | tuple[str, ...]) -> None:
         """One optimizer step of the learner (or learners) on the gradients added since the update before."""
         for name in (learner,) if isinstance(learner, str) else learner:
             parameters = self.parameters[name]
-            if processes.world() > 1 and not self.shard:
+            if processes.world_size() > 1 and not self.shard:
                 processes.sum_gradients(parameters)
             if all(parameter.grad is None for parameter in parameters):
                 raise RuntimeError(
@@ -154,7 +154,7 @@ class Engine:
             optimizer.zero_grad()
         self._gradients_are_old = False
 
-    def finish(self, scheme: Scheme, kept: dict[str, list[Tensor]]) -> None:
+    def finish_step(self, scheme: Scheme, kept: dict[str, list[Tensor]]) -> None:
         """Hand the rows of all micro-batches of all ranks, in global order, to ``after_step``."""
         if self.shard:
             sharding.reshard(scheme)
@@ -163,7 +163,7 @@ class Engine:
                 {key: processes.gather_rows(torch.cat(rows)) for key, rows in kept.items()}
             )
 
-    def agree(self, scheme: Scheme) -> None:
+    def sync_buffers(self, scheme: Scheme) -> None:
         """Average over ranks what each moved by itself: buffers of learners and of teachers that move."""
         fixed = checkpoints.fixed_teachers(scheme)
         processes.average_over_ranks(
@@ -191,7 +191,7 @@ class Engine:
         fixed = checkpoints.fixed_teachers(scheme)
         return self._blueprint.filled(scheme, fixed, self.device)
 
-    def rate(self, factor: float) -> None:
+    def set_lr_factor(self, factor: float) -> None:
         """Set every learning rate to ``factor`` times its initial value."""
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:

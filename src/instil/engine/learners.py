@@ -23,7 +23,7 @@ class Learner:
     optimizer: Optimizer
 
 
-def adopt(
+def create_learner(
     name: str,
     paths: Sequence[str],
     scheme: Scheme,

@@ -23,7 +23,7 @@ class RankError(RuntimeError):
     """Another process of the same training ended or no longer answers."""
 
 
-def world() -> int:
+def world_size() -> int:
     """Number of processes that take part, 1 without ``torchrun``."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
@@ -33,7 +33,7 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def join_ranks(device: str = "auto") -> torch.device:
+def init_distributed(device: str = "auto") -> torch.device:
     """Join the processes that ``torchrun`` started, if there are several.
 
     Args:
@@ -54,13 +54,13 @@ def join_ranks(device: str = "auto") -> torch.device:
 
 def wait_for_ranks() -> None:
     """Wait until every process is here: files that the first process wrote are there for all."""
-    if world() > 1:
+    if world_size() > 1:
         dist.barrier()
 
 
 def from_first(value: Any) -> Any:
     """The value that the first process has; it must be picklable."""
-    if world() == 1:
+    if world_size() == 1:
         return value
     values = [value]
     dist.broadcast_object_list(values, src=0)
@@ -89,8 +89,8 @@ def on_first(action: Callable[[], None]) -> None:
 def of_every_rank(value: Any) -> list[Any]:
     """The values of all processes in order; they must be picklable."""
     values: list[Any] = [value]
-    if world() > 1:
-        values = [None] * world()
+    if world_size() > 1:
+        values = [None] * world_size()
         dist.all_gather_object(values, value)
     return values
 
@@ -109,24 +109,24 @@ def clear_rank_errors(advice: str) -> Iterator[None]:
         yield
     except RuntimeError as error:
         lost = isinstance(error, dist.DistError) or any(mark in str(error) for mark in LOST)
-        if world() == 1 or not lost:
+        if world_size() == 1 or not lost:
             raise
         raise RankError(
-            f"rank {rank()}: another of the {world()} processes ended, or did not answer within "
+            f"rank {rank()}: another of the {world_size()} processes ended, or did not answer within "
             f"{_timeout():g} s ({TIMEOUT_VARIABLE}). Look for its error above. {advice}."
         ) from error
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:
     """Sum a tensor over processes, in place."""
-    if world() > 1:
+    if world_size() > 1:
         dist.all_reduce(values)
     return values
 
 
 def largest(number: int, device: torch.device) -> int:
     """The largest of the processes' numbers."""
-    if world() == 1:
+    if world_size() == 1:
         return number
     numbers = torch.tensor([number], device=device)
     dist.all_reduce(numbers, dist.ReduceOp.MAX)
@@ -135,17 +135,17 @@ def largest(number: int, device: torch.device) -> int:
 
 def send_from_first(tensors: Sequence[Tensor]) -> None:
     """Overwrite tensors with those of the first process."""
-    if world() > 1:
+    if world_size() > 1:
         for tensor in tensors:
             dist.broadcast(tensor.data, 0)
 
 
 def average_over_ranks(tensors: Sequence[Tensor]) -> None:
     """Average tensors over processes, in place."""
-    if world() > 1:
+    if world_size() > 1:
         for tensor in tensors:
             dist.all_reduce(tensor)
-            tensor /= world()
+            tensor /= world_size()
 
 
 def sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
@@ -170,12 +170,14 @@ class _GatherRows(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
-        lengths = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(world())]
+        lengths = [
+            torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(world_size())
+        ]
         dist.all_gather(lengths, torch.tensor([len(rows)], device=rows.device))
         ctx.lengths = [int(length) for length in lengths]
         padded = rows.new_zeros((max(ctx.lengths), *rows.shape[1:]))
         padded[: len(rows)] = rows
-        parts = [torch.zeros_like(padded) for _ in range(world())]
+        parts = [torch.zeros_like(padded) for _ in range(world_size())]
         dist.all_gather(parts, padded)
         return torch.cat([part[:length] for part, length in zip(parts, ctx.lengths, strict=True)])
 
@@ -188,7 +190,7 @@ class _GatherRows(torch.autograd.Function):
 
 def gather_rows(rows: Tensor) -> Tensor:
     """Rows of all processes in global order, differentiable."""
-    if world() == 1:
+    if world_size() == 1:
         return rows
     if rows.dtype == torch.bool:
         return gather_rows(rows.byte()).bool()

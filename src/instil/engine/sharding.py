@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_map
 
 from instil.core import Net, Objectives, Scheme
-from instil.engine.processes import world
+from instil.engine.processes import world_size
 
 
 def check_shardable(scheme: Scheme) -> None:
@@ -28,19 +28,19 @@ def check_shardable(scheme: Scheme) -> None:
         ValueError: if the scheme or one of its objectives uses weights outside a forward pass.
     """
     remedy = "set train.shard: false"
-    if not scheme.shards:
+    if not scheme.supports_sharding:
         why = "uses a part of a net or objective by itself, or differentiates it twice"
         raise ValueError(f"{type(scheme).__name__} {why}, which sharding forbids; {remedy}")
     for part in scheme.modules():
         if not isinstance(part, Objectives):
             continue
-        if inside := part.inside_the_graph():
+        if inside := part.requires_double_backward():
             raise ValueError(
                 f"{inside[0]} takes gradients inside the student's graph, which a sharded net does "
                 f"not have; {remedy}"
             )
         for name, objective in part.named():
-            if not objective.shards:
+            if not objective.supports_sharding:
                 raise ValueError(
                     f"objectives.{name} reads weights of the members, which are gone after their "
                     f"forward; {remedy}"
@@ -56,7 +56,7 @@ def shard(scheme: Scheme, device: torch.device) -> None:
     """
     # Taps return views, and nothing of ours changes an output in place.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
-    mesh = init_device_mesh(device.type, (world(),))
+    mesh = init_device_mesh(device.type, (world_size(),))
     for child in scheme.children():
         _shard(child, mesh)
 
@@ -76,12 +76,12 @@ def reshard(scheme: Scheme) -> None:
             part.reshard()
 
 
-def whole(state: Any) -> Any:
+def gather_full(state: Any) -> Any:
     """A nested state in which every sharded tensor is whole; all processes must call it."""
     return tree_map(lambda leaf: leaf.full_tensor() if isinstance(leaf, DTensor) else leaf, state)
 
 
-def distributed_like(tensor: Tensor, reference: Tensor) -> Tensor:
+def shard_like(tensor: Tensor, reference: Tensor) -> Tensor:
     """A whole tensor, spread as ``reference`` is."""
     if not isinstance(reference, DTensor):
         return tensor
@@ -118,7 +118,7 @@ class Blueprint:
             if name.startswith(fixed) or id(empty) in done:
                 continue
             done.add(id(empty))
-            value = whole(state[name].detach()).to(device, copy=True)
+            value = gather_full(state[name].detach()).to(device, copy=True)
             if isinstance(empty, nn.Parameter):
                 value = nn.Parameter(value, empty.requires_grad)
             # Every reference to the tensor sees the values, so tied weights stay tied.
@@ -139,7 +139,7 @@ def _shard(module: nn.Module, mesh: DeviceMesh) -> None:
         return
     for part in module.modules():
         if isinstance(part, Net):
-            part.stops = False  # a forward that is cut short would leave its weights unsharded
+            part.early_stop = False  # a forward that is cut short would leave its weights unsharded
     # An objective may use a part of its adapter without calling the whole.
     for block in () if isinstance(module, Objectives) else _blocks(module):
         fully_shard(block, mesh=mesh)

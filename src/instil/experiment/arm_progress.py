@@ -9,7 +9,7 @@ from typing import Any
 from instil.experiment.bench import Bench
 from instil.experiment.trained import place
 from instil.progress import RunProgress
-from instil.train import Clock
+from instil.train import TrainState
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class ArmProgress:
     progress: RunProgress
     _current: tuple[str, int | None] | None = field(default=None, init=False)
 
-    def __call__(self, name: str, seed: int | None, clock: Clock) -> None:
+    def __call__(self, name: str, seed: int | None, clock: TrainState) -> None:
         """Show one more step of the training ``name`` with ``seed`` (None for a teacher)."""
         if (name, seed) != self._current:
             self._current = name, seed

@@ -18,7 +18,7 @@ from instil.core import UNLABELLED, Net, Scheme, Teacher
 from instil.data.loader import Repeated
 from instil.data.samples import Samples
 from instil.data.surrogate_images import Made
-from instil.engine import join_ranks, rank, wait_for_ranks
+from instil.engine import init_distributed, rank, wait_for_ranks
 from instil.experiment import answers, build, finished
 from instil.experiment.bench import Bench
 from instil.experiment.divergence import diverged
@@ -45,17 +45,18 @@ from instil.schemes.offline.offline import Offline
 from instil.step import NotFiniteError
 from instil.tasks.bases.task import moved
 from instil.teachers.frozen import Frozen
-from instil.train import Clock, Fit, Training, fit
+from instil.train import FitResult, Training, TrainState, fit
 
 PICTURES = 16
-Tick = Callable[[str, "int | None", Clock], None]
+Tick = Callable[[str, "int | None", TrainState], None]
 
 
 @dataclass
 class Arm:
     """A trained net, its metrics on the test and validation splits, what there is to draw, and the seconds that its training took.
 
-    ``cost``: what it costs, where that cannot be measured on ``net``; ``spent``: what its answers to the training samples cost; ``latency``: of one
+    ``cost``: what it costs, where that cannot be measured on ``net``; ``privacy_cost``: what its answers to the training samples cost;
+    ``latency``: of one
     answer, once it was measured.
     """
 
@@ -65,15 +66,15 @@ class Arm:
     details: dict[str, Any]
     seconds: float
     cost: dict[str, Any] | None = None
-    spent: dict[str, Any] = field(default_factory=dict)
+    privacy_cost: dict[str, Any] = field(default_factory=dict)
     latency: dict[str, Any] | None = None
 
 
 class Arms:
     """Trains the arms of one experiment into its run folder; what is finished there is taken from there."""
 
-    def __init__(self, bench: Bench, folder: RunFolder, tick: Tick):
-        self.bench, self.folder, self.tick = bench, folder, tick
+    def __init__(self, bench: Bench, folder: RunFolder, on_step: Tick):
+        self.bench, self.folder, self.on_step = bench, folder, on_step
         self.stages = bench.stages
         self.steps = [build.steps(stage) for stage in self.stages]
         self.students: dict[str, Callable[[int], tuple[Net, float]]] = {
@@ -127,7 +128,7 @@ class Arms:
             spec.tokenizer for _, spec in named[last]
         )  # scores of other tokens do not compare
         if other or not self._can_be_scored(teacher, self.stages[last]):
-            return Arm(teacher, {}, {}, {}, seconds, spent=teacher.spent())
+            return Arm(teacher, {}, {}, {}, seconds, privacy_cost=teacher.privacy_cost())
         parts = {"train": splits.train} if "pseudo_labels" in self.bench.recipe.baselines else {}
         parts |= {"validation": splits.validation, "test": splits.test}
         load = functools.partial(self.bench.loader, shuffle=False)
@@ -175,7 +176,7 @@ class Arms:
         validation, _ = self._evaluate(net, "validation")
         test, details = self._evaluate(net, "test")
         teacher = (
-            self._teacher.to(join_ranks()) if self._teacher and self._remembered else None
+            self._teacher.to(init_distributed()) if self._teacher and self._remembered else None
         )  # where results are put together it goes to the CPU
         test |= self._trials(net) | self._written(net, details, teacher)
         test |= self._beside(seed) if name == "distilled" else {}
@@ -187,7 +188,7 @@ class Arms:
     def _untrained(self, name: str, seed: int) -> Net:
         """A net of the architecture that an arm ships, to be filled with its weights."""
         scheme = self.stages[-1].recipe.scheme.type
-        if name != "distilled" or not catalogue.find("scheme", scheme).reshapes:
+        if name != "distilled" or not catalogue.find("scheme", scheme).exports_new_architecture:
             return self._new_student(seed)
         *_, (_, rehearsed, _) = rehearse(self.bench)
         return rehearsed.export()
@@ -234,24 +235,28 @@ class Arms:
         task, scheme = self.bench.task, self.stages[-1].recipe.scheme
         kind: type[Scheme] = catalogue.find("scheme", scheme.type)
         found = {}
-        for name, trial in kind.trials(scheme.options).items():
+        for name, trial in kind.robustness_evaluations(scheme.options).items():
             batches = (
-                trial(net, moved(task.named(batch), join_ranks()))
+                trial(net, moved(task.named(batch), init_distributed()))
                 for batch in self.bench.loader(self.bench.splits.test, shuffle=False)
             )
             found[name] = task.evaluate(net, batches)[0][task.headline]
         return found
 
     def _can_be_scored(self, teacher: Teacher, stage: Bench) -> bool:
-        if teacher.disjoint:  # it answers what it met alone, and every answer has its price
+        if (
+            teacher.disjoint_training_data
+        ):  # it answers what it met alone, and every answer has its price
             return False
         named = [tuple(class_names(stage, number)) for number in range(len(stage.recipe.teachers))]
-        if not teacher.joins and any(names != tuple(self.bench.splits.classes) for names in named):
+        if not teacher.merges_class_spaces and any(
+            names != tuple(self.bench.splits.classes) for names in named
+        ):
             return False
         batch = next(iter(self.bench.loader(self.bench.splits.validation, shuffle=False)))
         return bool(
             self.bench.task.can_score(
-                teacher(moved(batch, join_ranks())), self.bench.splits.classes
+                teacher(moved(batch, init_distributed())), self.bench.splits.classes
             )
         )
 
@@ -283,7 +288,7 @@ class Arms:
         for earlier in (moment for moment in moments if moment < spec.progress):
             self._teacher_net(stage, spec.model_copy(update={"progress": earlier}), number)
             self.folder.forget(name, None)
-        if len(moments) > 1 or catalogue.find("scheme", spec.scheme.type).reshapes:
+        if len(moments) > 1 or catalogue.find("scheme", spec.scheme.type).exports_new_architecture:
             # Built again: training starts from the bare network, with the random state of its seed.
             net = untrained(stage, spec, number)
         own = school(stage, spec, number).read_by(spec)
@@ -397,14 +402,14 @@ class Arms:
                 else self._teacher_net(stage, spec, number)[0]
             )
             members.append(
-                self._asked_once(Frozen(net).to(join_ranks()), stage) if spec.plain else net
+                self._asked_once(Frozen(net).to(init_distributed()), stage) if spec.plain else net
             )
         return introduced(together(stage, members), stage)
 
     def _asked_once(self, teacher: Teacher, stage: Bench) -> Remembered:
         """A plain teacher's answers about the training samples: what the stage's objectives read, and what the task compares."""
         there = teacher(
-            moved(next(iter(self.bench.loader(stage.samples, shuffle=False))), join_ranks())
+            moved(next(iter(self.bench.loader(stage.samples, shuffle=False))), init_distributed())
         )
         needs = [
             roles
@@ -455,7 +460,7 @@ class Arms:
         training: Training,
         bench: Bench,
         stage: int = 0,
-    ) -> Fit:
+    ) -> FitResult:
         """One fit of an arm: logged, checkpointed, and resumed where it stopped."""
         own: dict[str, Any] = (
             {"sampler": bench.recipe.data.sampler, "mixes": True} if name == "distilled" else {}
@@ -475,7 +480,7 @@ class Arms:
                 report=lambda record: self._log(
                     {"seed": seed, "arm": name, "stage": stage, **record}
                 ),
-                tick=lambda clock: self.tick(name, seed, clock),
+                on_step=lambda clock: self.on_step(name, seed, clock),
             )
         except NotFiniteError as error:
             raise RuntimeError(diverged(error, name, seed, bench.recipe, training)) from error

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from instil import catalogue
-from instil.core import Batch, first
+from instil.core import Batch, first_tensor
 from instil.data import augmentation, labels, samplers
 from instil.data.aligned import of_teacher
 from instil.data.images import ImageData
@@ -21,7 +21,7 @@ from instil.data.mixup import Mixup
 from instil.data.samples import Facts, Samples
 from instil.data.splits import Splits
 from instil.data.surrogate_images import Made, Substitute
-from instil.engine import rank, world
+from instil.engine import rank, world_size
 from instil.experiment.sources import data_source, substitutes
 from instil.recipe import RecipeError, at, build_options, label_objectives, stages
 from instil.recipe.loading import WITHOUT_DATA
@@ -116,7 +116,7 @@ class Bench:
     def shape(self) -> tuple[int, ...]:
         """Of one sample's first input: channels, height and width of an image."""
         inputs = self.examples.inputs(torch.zeros(1, dtype=torch.int64))
-        return tuple(first(inputs).shape[1:])
+        return tuple(first_tensor(inputs).shape[1:])
 
     @property
     def facts(self) -> Facts:
@@ -167,7 +167,7 @@ class Bench:
                 self.recipe.data.batch_size,
                 seed,
                 rank(),
-                world(),
+                world_size(),
                 accumulate,
                 workers=workers,
                 augment=changed,

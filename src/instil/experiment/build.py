@@ -76,7 +76,7 @@ def bare_net(
     with at("student"):
         student = make(every[origin(every)].student, recipe, task.call, facts)
     kind: type[Scheme] = catalogue.find("scheme", last.scheme.type)
-    if not kind.reshapes:
+    if not kind.exports_new_architecture:
         return student
     if any(spec.earlier for spec in last.teachers):
         raise ValueError(
@@ -222,7 +222,10 @@ def scheme(bench: Bench, student: Net, teacher: Teacher | None) -> Scheme:
     objectives = build_objectives(recipe.objectives, recipe.balance)
     bench.task.check(objectives)
     _check_labels(recipe, objectives)
-    makes, images = catalogue.find("scheme", recipe.scheme.type).makes_images, recipe.data.images
+    makes, images = (
+        catalogue.find("scheme", recipe.scheme.type).synthetic_inputs,
+        recipe.data.images,
+    )
     if makes != (images is not None and images.name == "blank"):
         wrong = (
             "makes its images itself, so this must be blank"
@@ -237,7 +240,7 @@ def scheme(bench: Bench, student: Net, teacher: Teacher | None) -> Scheme:
 
 def check_texts(recipe: Recipe) -> None:
     """RecipeError where a teacher cannot read the texts that are written during training, or cannot read them in time."""
-    writes = catalogue.find("scheme", recipe.scheme.type).writes
+    writes = catalogue.find("scheme", recipe.scheme.type).on_policy_text
     if writes and any(spec.tokenizer for spec in recipe.teachers):
         raise RecipeError(
             f"teacher.tokenizer: the scheme {recipe.scheme.type} writes text in the student's tokens, which a teacher "
@@ -291,7 +294,9 @@ def check_predictions_by_index(recipe: Recipe) -> None:
 def _check_labels(recipe: Recipe, objectives: Objectives) -> None:
     """RecipeError for an objective that would look for labels where there are none."""
     other = [
-        name for name, one in objectives.named() if any(one.needs["teacher"]) and not one.aligns
+        name
+        for name, one in objectives.named()
+        if any(one.needs["teacher"]) and not one.handles_token_alignment
     ]
     if other and any(spec.tokenizer for spec in recipe.teachers):
         what = f"{type(objectives[other[0]]).__name__} compares token by token, and the teacher has a tokenizer of its own"
@@ -300,7 +305,7 @@ def _check_labels(recipe: Recipe, objectives: Objectives) -> None:
         )
     made = (
         recipe.data.images is not None
-        and not catalogue.find("scheme", recipe.scheme.type).labels_images
+        and not catalogue.find("scheme", recipe.scheme.type).synthetic_labels
     )
     none = "data.images: such images have none" if made else "data.num_labeled is 0"
     none = (
@@ -355,7 +360,7 @@ def _scheme(
                 net(one, bench, f"{path}.{name}.{number}") for number, one in enumerate(given)
             ]
     # What is written ends as the texts of the data do, and consists of their tokens.
-    for name in ("end", "vocabulary") if kind.writes else ():
+    for name in ("end", "vocabulary") if kind.on_policy_text else ():
         if name in inspect.signature(kind).parameters and options.get(name) is None:
             options[name] = bench.facts.get(name)
     # A table per training sample has a row for every index of the data.

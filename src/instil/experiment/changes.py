@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from torch import nn
 
 from instil import students
-from instil.core import Batch, Outputs, dry
+from instil.core import Batch, Outputs, side_effect_free
 from instil.data.samples import Samples
 from instil.recipe import RecipeError
 from instil.recipe.options import check
@@ -40,7 +40,7 @@ def observer(
 
     def observe(model: nn.Module) -> Iterator[Outputs]:
         rows = range(min(OBSERVED, len(samples)))
-        with dry(model):
+        with side_effect_free(model):
             for begin in range(0, len(rows), AT_ONCE):
                 yield call(model, samples.__getitems__(rows[begin : begin + AT_ONCE]))
 

@@ -79,7 +79,7 @@ def examine(bench: Bench, scheme: Scheme, trained: bool) -> dict[str, Any]:
     )
     batch = engine.move(next(iter(loader))) | clock
     with torch.no_grad():
-        student, teacher = scheme.student(batch), scheme.ask(batch)
+        student, teacher = scheme.student(batch), scheme.teacher_outputs(batch)
     scheme.train()
     losses = _losses_of_steps(scheme, engine, batch)
     stage_found: dict[str, Any] = {

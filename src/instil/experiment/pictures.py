@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from instil.core import Scheme, dry
-from instil.engine import join_ranks
+from instil.core import Scheme, side_effect_free
+from instil.engine import init_distributed
 from instil.experiment import build
 from instil.experiment.bench import Bench
 from instil.tasks.bases.task import moved
@@ -63,5 +63,5 @@ def made_images(scheme: Scheme, stage: Bench, seed: int) -> Tensor | None:
         "progress": torch.tensor(1.0),
         "seed": torch.tensor(seed),
     }
-    with dry(scheme):
-        return scheme.pictures(moved(batch, join_ranks()) | clock)
+    with side_effect_free(scheme):
+        return scheme.pictures(moved(batch, init_distributed()) | clock)

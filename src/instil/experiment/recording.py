@@ -11,10 +11,10 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from instil.core import Batch, Objectives, Outputs, Teacher, size
+from instil.core import Batch, Objectives, Outputs, Teacher, batch_size
 from instil.data.loader import Loader
 from instil.data.samples import Samples
-from instil.engine import join_ranks, world
+from instil.engine import init_distributed, world_size
 from instil.experiment import build
 from instil.experiment.answers import binding, check_recordable
 from instil.experiment.arm_progress import ArmProgress, trainings
@@ -38,14 +38,14 @@ def record(recipe: Recipe, console: Console) -> Path:
 
     Raises ValueError for a recipe without ``store`` or teacher, or whose answers cannot be recorded.
     """
-    join_ranks()
+    init_distributed()
     if recipe.store is None:
         raise RecipeError("store: say where the answers are to be kept: store.path=answers")
     if "://" in recipe.store.path:
         raise RecipeError(
             f"store.path: answers are recorded into a folder of this machine, not to {recipe.store.path}; copy the folder there"
         )
-    if world() > 1:
+    if world_size() > 1:
         raise ValueError("answers are recorded by one process; start it without a launcher")
     if not recipe.teachers:
         raise RecipeError("teacher: there is none whose answers could be recorded")
@@ -148,15 +148,15 @@ class _Asked:
         return of
 
     def __call__(self, batch: Batch) -> Outputs:
-        rows = torch.arange(max(self.size, size(batch))) % size(batch)
+        rows = torch.arange(max(self.size, batch_size(batch))) % batch_size(batch)
         whole = {
             key: value[rows]
-            if isinstance(value, Tensor) and value.ndim and len(value) == size(batch)
+            if isinstance(value, Tensor) and value.ndim and len(value) == batch_size(batch)
             else value
             for key, value in batch.items()
         }
         with build.autocast(self.bench.recipe.train):
-            outputs = self.teacher(moved(whole, join_ranks()))
+            outputs = self.teacher(moved(whole, init_distributed()))
         codec = self.store.codec if self.trained_on else "exact"
         with at("store.size"):
             return encoded(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 
-from instil.core import Batch, Net, Scheme, dry, first
+from instil.core import Batch, Net, Scheme, first_tensor, side_effect_free
 from instil.data.aligned import read_by_teacher
 from instil.data.samples import Samples
 from instil.engine import Engine, check_shardable
@@ -91,13 +91,13 @@ def _prepared(bench: Bench, ready: Mapping[int, Net], earlier: Mapping[str, Net]
     with at(""):
         teacher = answers.recorded(bench) if stage.store else together(bench, nets)
     if teacher is not None:
-        teacher.meet([batch])
+        teacher.precompute([batch])
     scheme = build.scheme(bench, student, teacher)
     _prepare(scheme, batch)
     sets = [build.learnt_by(scheme, samples), *_samples_of_baselines(bench, samples)]
     _check_training(bench, scheme, stage.train, "train", *sets)
     _check_classes(bench, student, batch, "student", stage.student.classes)
-    if "logits" in scheme.objectives.reads("teacher") and not kind_of(bench).joins:
+    if "logits" in scheme.objectives.reads("teacher") and not kind_of(bench).merges_class_spaces:
         for index, net in enumerate(nets):
             _check_classes(bench, net, batch, "teacher", class_names(bench, index))
     return scheme
@@ -157,11 +157,11 @@ def _check_plain(bench: Bench) -> None:
 def _answers(net: Net, batch: Batch, whose: str) -> None:
     """RecipeError where a model cannot take the inputs at all, in the words of whoever raised."""
     try:
-        with dry(net):
+        with side_effect_free(net):
             net(batch)
     except Exception as error:  # somebody else's model
         inputs = "images" if "image" in batch else next(iter(batch))
-        shape = " x ".join(str(number) for number in first(batch).shape[1:])
+        shape = " x ".join(str(number) for number in first_tensor(batch).shape[1:])
         raise RecipeError(
             f"{whose}: {type(net.model).__name__} fails on {inputs} of {shape}: {error}"
         ) from error
@@ -170,7 +170,7 @@ def _answers(net: Net, batch: Batch, whose: str) -> None:
 def _check_classes(
     bench: Bench, net: Net, batch: Batch, whose: str, names: Sequence[str] | None
 ) -> None:
-    with dry(net), at(whose):
+    with side_effect_free(net), at(whose):
         outputs = net(batch)
         if "logits" in outputs:
             bench.task.check_classes(outputs, bench.splits.classes, names=names, whose=whose)

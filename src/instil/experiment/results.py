@@ -60,8 +60,8 @@ def assemble(bench: Bench, teacher: Arm | None, arms: Arms, status: str) -> dict
             result[name] = {
                 metric: summary([arm.test[metric] for arm in done]) for metric in done[0].test
             }
-    if teacher is not None and teacher.spent:
-        result["privacy"] = teacher.spent
+    if teacher is not None and teacher.privacy_cost:
+        result["privacy"] = teacher.privacy_cost
     headline = result["headline"] = bench.task.headline
     result["higher_is_better"] = bench.task.higher_is_better
     result["secondary"] = list(bench.task.secondary)

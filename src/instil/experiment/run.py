@@ -15,7 +15,7 @@ from torch import nn
 
 from instil.core import Batch, Net, Outputs, Scheme
 from instil.deployment.predict import load
-from instil.engine import clear_rank_errors, join_ranks, rank
+from instil.engine import clear_rank_errors, init_distributed, rank
 from instil.engine.processes import from_first, on_first
 from instil.experiment import begun, results, threads
 from instil.experiment.arm_progress import ArmProgress, trainings
@@ -41,7 +41,7 @@ def run(recipe: Recipe, out: Path | None, resume: Path | None, console: Console)
     ``resume`` is the folder of a run that was stopped: what is finished there is not trained again. Raises ValueError for bad input before
     anything is trained; where a run fails or is stopped, its folder stays usable and says so.
     """
-    join_ranks()
+    init_distributed()
     out, resume = from_first((out, resume))
     if (path := resume or out) is None:
         raise ValueError("a run needs a folder: out or resume")

@@ -13,7 +13,7 @@ from instil import catalogue
 from instil.core import Net, Teacher, closest
 from instil.data.labels import few_labels
 from instil.data.splits import numbered
-from instil.engine import join_ranks
+from instil.engine import init_distributed
 from instil.experiment import build
 from instil.experiment.bench import Bench
 from instil.experiment.sources import data_source
@@ -29,7 +29,7 @@ def school(stage: Bench, spec: TeacherModel, number: int) -> Bench:
     Raises RecipeError for data whose samples or labels are not of the kind of the recipe's.
     """
     bench = _with_own_labels(_own_data(stage, spec), spec)
-    if not kind_of(stage).disjoint or spec.ready:
+    if not kind_of(stage).disjoint_training_data or spec.ready:
         return bench
     sharing = [
         n
@@ -115,7 +115,7 @@ def together(stage: Bench, nets: Sequence[Net | Teacher]) -> Teacher | None:
     if asked is None or not nets:
         return build.teacher(nets)
     options = build_options("teacher", asked.type, asked.options, "together")
-    if kind.joins:
+    if kind.merges_class_spaces:
         options |= {
             "member_class_names": [class_names(stage, number) for number in range(len(nets))],
             "class_names": stage.splits.classes,
@@ -128,7 +128,9 @@ def together(stage: Bench, nets: Sequence[Net | Teacher]) -> Teacher | None:
 def introduced(teacher: Teacher | None, stage: Bench) -> Teacher | None:
     """The teacher, on its device, after it has met what it will be asked about."""
     if teacher is not None:
-        device = join_ranks()
+        device = init_distributed()
         teacher = teacher.to(device)
-        teacher.meet(moved(batch, device) for batch in stage.loader(stage.samples, shuffle=False))
+        teacher.precompute(
+            moved(batch, device) for batch in stage.loader(stage.samples, shuffle=False)
+        )
     return teacher

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from instil.core import Batch, Scheme, full
+from instil.core import Batch, Scheme, to_float32
 
 REPEATS = 7
 SMALL = 0.02  # seconds of a pass: below, threads that wait for each other cost minutes where other work has a core
@@ -32,11 +32,11 @@ def choose(scheme: Scheme, batch: Batch) -> int:
             if "logits" in outputs
             else [value for value in outputs.values() if isinstance(value, Tensor)]
         )
-        loss = torch.stack([full(value).sum() for value in answer]).sum()
+        loss = torch.stack([to_float32(value).sum() for value in answer]).sum()
         torch.autograd.grad(
             loss, [p for p in scheme.student.parameters() if p.requires_grad], allow_unused=True
         )
-        scheme.ask(batch)
+        scheme.teacher_outputs(batch)
 
     one = _seconds(ask, 1)
     if one > SMALL:

@@ -97,7 +97,7 @@ def trained_form(stage: Bench, spec: TeacherModel, index: int) -> Net:
         index: index of the teacher among those of the stage.
     """
     net = untrained(stage, spec, index)
-    if spec.ready or not catalogue.find("scheme", spec.scheme.type).reshapes:
+    if spec.ready or not catalogue.find("scheme", spec.scheme.type).exports_new_architecture:
         return net
     own = school(stage, spec, index).read_by(spec)
     scheme = build.teacher_scheme(own, net, spec)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from instil.core import Batch, Net, dry
+from instil.core import Batch, Net, side_effect_free
 from instil.data.aligned import read_by_teacher
 from instil.data.tokenizers import Tokenizer, vocabulary_of_file
 from instil.experiment.bench import Bench
@@ -87,7 +87,7 @@ def note_doubts(bench: Bench, nets: Sequence[tuple[Net, Model]], batch: Batch) -
             continue
         own = isinstance(spec, TeacherModel) and spec.tokenizer is not None
         own_batch = read_by_teacher(batch) if own else batch
-        with dry(net):
+        with side_effect_free(net):
             sentence = bench.task.doubt(net(own_batch), own_batch)
         if sentence and (line := f"{whose}: {sentence}") not in bench.doubts:
             bench.doubts.append(line)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from instil.core import Batch, dry, first, size
+from instil.core import Batch, batch_size, first_tensor, side_effect_free
 
 LONGEST = 3000.0
 """Milliseconds after which no more repeats are begun."""
@@ -35,8 +35,12 @@ def measure(
             f"batch_size and repeats are at least 1, warm_up at least 0; not {batch_size}, {repeats} and {warm_up}"
         )
     sample = batch if whole else resized(batch, batch_size)
-    wait: Callable[[], None] = torch.cuda.synchronize if first(sample).is_cuda else lambda: None
-    quiet: AbstractContextManager[Any] = dry(ask) if isinstance(ask, nn.Module) else torch.no_grad()
+    wait: Callable[[], None] = (
+        torch.cuda.synchronize if first_tensor(sample).is_cuda else lambda: None
+    )
+    quiet: AbstractContextManager[Any] = (
+        side_effect_free(ask) if isinstance(ask, nn.Module) else torch.no_grad()
+    )
     times = []
     with quiet:
         for turn in range(warm_up + repeats):
@@ -59,7 +63,7 @@ def measure(
 
 def resized(batch: Batch, n: int) -> Batch:
     """The batch with ``n`` samples: cut, or gone round again."""
-    there = size(batch)
+    there = batch_size(batch)
     rows = torch.arange(n) % there
     return {
         k: v[rows.to(v.device)] if isinstance(v, Tensor) and v.ndim and len(v) == there else v

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from instil.core import Batch, Net, size
+from instil.core import Batch, Net, batch_size
 from instil.export.latency import resized
 from instil.export.onnx_labels import label_file
 from instil.export.session import Session, arrays
@@ -68,7 +68,7 @@ def to_onnx(
     graph = _Graph(copy.deepcopy(net), names).cpu().float().eval()
     inputs = {name: torch.from_numpy(array) for name, array in arrays(batch, names).items()}
     with atomic(path) as temporary:
-        _export(graph, resized(inputs, max(2, min(8, size(inputs)))), temporary)
+        _export(graph, resized(inputs, max(2, min(8, batch_size(inputs)))), temporary)
         label_file(temporary, metadata or {})
         onnx.checker.check_model(str(temporary), full_check=True)
         difference = _parity(graph, Session(temporary), inputs)
@@ -107,7 +107,7 @@ def _export(graph: _Graph, inputs: Batch, path: Path) -> None:
 
 def _parity(graph: _Graph, session: Session, inputs: Batch) -> float:
     worst = 0.0
-    for n in (1, 2, 3, max(4, size(inputs))):
+    for n in (1, 2, 3, max(4, batch_size(inputs))):
         sample = resized(inputs, n)
         with torch.no_grad():
             expected = graph(*sample.values())

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from instil.core import Batch, Outputs, first
+from instil.core import Batch, Outputs, first_tensor
 
 
 class Session(nn.Module):
@@ -47,7 +47,7 @@ class Session(nn.Module):
     def forward(self, batch: Batch) -> Outputs:
         """``logits`` of what the file takes, by its names in the batch: ``image`` (N, C, H, W) in [0, 1], or ``input_ids`` ..."""
         (logits,) = self.session.run(["logits"], arrays(batch, self.names))
-        return {"logits": torch.from_numpy(logits).to(first(batch).device)}
+        return {"logits": torch.from_numpy(logits).to(first_tensor(batch).device)}
 
 
 def arrays(batch: Batch, names: Sequence[str]) -> dict[str, Any]:

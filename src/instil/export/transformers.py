@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from instil.core import Batch, Net, dry
+from instil.core import Batch, Net, side_effect_free
 from instil.data.tokenizers import Learned
 from instil.files.atomic import make_readable
 from instil.students.low_rank import LowRank
@@ -153,6 +153,6 @@ def _write(tokenizer: Learned, folder: Path, config: Any) -> None:
 
 
 def _logits(net: Net, batch: Batch) -> Tensor:
-    with dry(net):
+    with side_effect_free(net):
         logits: Tensor = net(batch)["logits"]
     return torch.as_tensor(logits).double()

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from instil.core import full
+from instil.core import to_float32
 
 FAINTEST = 1e-20
 """A strength below this is not scaled up: the gradient would overflow."""
@@ -14,7 +14,7 @@ FAINTEST = 1e-20
 
 def attention_map(stage: Tensor, power: float = 2.0) -> Tensor:
     """Where a map (N, C, H, W) is strong: the channels' mean of abs(x) ** power, flat and of unit length, (N, H * W)."""
-    stage = full(stage)
+    stage = to_float32(stage)
     if power != 2:
         largest = stage.detach().abs().amax((1, 2, 3), keepdim=True)
         stage = stage / largest.clamp_min(
@@ -28,12 +28,12 @@ def attention_map(stage: Tensor, power: float = 2.0) -> Tensor:
 
 def position_strength(stage: Tensor) -> Tensor:
     """The channels' mean of abs(x) of a map (N, C, H, W): (N, 1, H, W)."""
-    return full(stage).abs().mean(1, keepdim=True)
+    return to_float32(stage).abs().mean(1, keepdim=True)
 
 
 def channel_strength(stage: Tensor) -> Tensor:
     """The positions' mean of abs(x) of a map (N, C, H, W): (N, C, 1, 1)."""
-    return full(stage).abs().mean((2, 3), keepdim=True)
+    return to_float32(stage).abs().mean((2, 3), keepdim=True)
 
 
 def attention_weights(strength: Tensor, temperature: float) -> Tensor:

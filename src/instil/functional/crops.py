@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from instil.core import Batch, uniform
+from instil.core import Batch, keyed_uniform
 
 
 def random_crops(
@@ -24,7 +24,7 @@ def random_crops(
     """
     image: Tensor = batch["image"]
     area, ratio, right, down, contrast, brightness, mirror = (
-        uniform(batch, 7 * number, salt).view(-1, number, 7).unbind(-1)
+        keyed_uniform(batch, 7 * number, salt).view(-1, number, 7).unbind(-1)
     )
     share = (scale[0] + (scale[1] - scale[0]) * area).sqrt()
     stretch = (4 / 3) ** (ratio - 0.5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from instil.core import full
+from instil.core import to_float32
 
 SHORTEST = 1e-6
 """A vector shorter than this has no direction: dead units must not get a gradient that their length divides."""
@@ -16,7 +16,7 @@ def l2_normalize(values: Tensor, dim: int = -1, through_length: bool = True) -> 
 
     ``through_length=False``: the lengths are constants for the gradient.
     """
-    values = full(values)
+    values = to_float32(values)
     length = torch.linalg.vector_norm(values, dim=dim, keepdim=True)
     if not through_length:
         length = length.detach()
@@ -25,7 +25,7 @@ def l2_normalize(values: Tensor, dim: int = -1, through_length: bool = True) -> 
 
 def cosine(one: Tensor, two: Tensor) -> Tensor:
     """Inner product of the directions of two tensors of vectors (..., D): (...). Zero, without a gradient, where one has no direction."""
-    one, two = full(one), full(two)
+    one, two = to_float32(one), to_float32(two)
     lengths = [torch.linalg.vector_norm(side, dim=-1) for side in (one, two)]
     there = (lengths[0] > SHORTEST) & (lengths[1] > SHORTEST)
     return (one * two).sum(-1) * torch.where(
@@ -36,7 +36,7 @@ def cosine(one: Tensor, two: Tensor) -> Tensor:
 def pairwise_dot(one: Tensor, two: Tensor) -> Tensor:
     """Inner products of all rows of ``one`` (..., M, D) with all rows of ``two`` (..., K, D), in full precision under autocast too: (..., M, K)."""
     with torch.autocast(one.device.type, enabled=False):
-        return full(one) @ full(two).mT
+        return to_float32(one) @ to_float32(two).mT
 
 
 def angle_cosines(samples: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from instil.core import (
-    full,
+    to_float32,
 )
 from instil.functional.autograd import with_precomputed_grad
 from instil.functional.logits import without_target
@@ -49,7 +49,7 @@ def tempered_log_softmax(logits: Tensor, temperature: float = 1.0) -> Tensor:
 
 
 def _divided(logits: Tensor, temperature: float) -> Tensor:
-    return full(logits) if temperature == 1 else full(logits) / temperature
+    return to_float32(logits) if temperature == 1 else to_float32(logits) / temperature
 
 
 def decoupled_kl(
@@ -74,7 +74,7 @@ def log_two(target: Tensor, rest: Tensor) -> Tensor:
 
 def target_cross_entropy(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
     """The student's cross-entropy with the label, times the teacher's probability of the label (Yang et al. 2023): (...)."""
-    student, teacher = full(student), full(teacher)
+    student, teacher = to_float32(student), to_float32(teacher)
     index = target.clamp_min(0).unsqueeze(-1)
     confidence = teacher.log_softmax(-1).gather(-1, index).exp()
     return -(confidence * student.log_softmax(-1).gather(-1, index)).squeeze(-1)
@@ -86,8 +86,8 @@ def rest_cross_entropy(
     """Cross-entropy of the classes other than the label, normalized among themselves, at a temperature (Yang et al. 2023): (...)."""
 
     def crossed(student: Tensor) -> tuple[Tensor, Tensor]:
-        shares = _divided(without_target(full(teacher), target)[1], temperature).softmax(-1)
-        mine = tempered_log_softmax(without_target(full(student), target)[1], temperature)
+        shares = _divided(without_target(to_float32(teacher), target)[1], temperature).softmax(-1)
+        mine = tempered_log_softmax(without_target(to_float32(student), target)[1], temperature)
         return -expectation(shares, mine), _divided(mine.exp() - shares, temperature)
 
     return crossed(student)[0] if teacher.requires_grad else with_precomputed_grad(crossed, student)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from instil.core import Outputs, full
+from instil.core import Outputs, to_float32
 from instil.functional.divergences import softened_kl
 
 
@@ -25,7 +25,7 @@ def stack_teacher_logits(student: Tensor, teachers: tuple[Outputs, ...]) -> Tens
             raise ValueError(
                 f"{shapes}; all must be (..., classes) with the same items and classes"
             )
-    return torch.stack([full(member["logits"]) for member in teachers])
+    return torch.stack([to_float32(member["logits"]) for member in teachers])
 
 
 def require_teacher_stack(student: Tensor, teachers: Tensor) -> None:

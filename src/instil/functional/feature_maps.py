@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-from instil.core import full
+from instil.core import to_float32
 
 
 def as_map(stage: Tensor) -> Tensor:
@@ -61,12 +61,12 @@ def require_same_shape(student: Tensor, teacher: Tensor, what: str) -> tuple[Ten
         raise ValueError(
             f"{what}: the student's shape {tuple(student.shape)} is not the teacher's, {tuple(teacher.shape)}"
         )
-    return full(student), full(teacher)
+    return to_float32(student), to_float32(teacher)
 
 
 def resize_to_common(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     """Both stages as maps in full precision on the smaller grid of the two: (N, C, H, W) and (N, D, H, W)."""
-    student, teacher = full(as_map(student)), full(as_map(teacher))
+    student, teacher = to_float32(as_map(student)), to_float32(as_map(teacher))
     height, width = (min(a, b) for a, b in zip(student.shape[2:], teacher.shape[2:], strict=True))
     return resize(student, (height, width)), resize(teacher, (height, width))
 

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from instil.core import Batch, Outputs, every_item_counts, full, replace_uncounted
+from instil.core import Batch, Outputs, every_item_counts, replace_uncounted, to_float32
 from instil.functional.pairs import checked_pairs
 
 Layers = Literal["uniform", "last"] | list[list[int]]
@@ -78,7 +78,11 @@ def token_mask(batch: Batch, tokens: Tensor) -> Tensor | None:
             raise ValueError(
                 f"a mask of shape {tuple(mask.shape)} for tokens {tuple(tokens.shape)}; both begin with (samples, tokens)"
             )
-    return torch.stack([mask.to(full(tokens).dtype) for mask in masks]).prod(0) if masks else None
+    return (
+        torch.stack([mask.to(to_float32(tokens).dtype) for mask in masks]).prod(0)
+        if masks
+        else None
+    )
 
 
 def masked_mean(values: Tensor, mask: Tensor | None = None) -> Tensor:

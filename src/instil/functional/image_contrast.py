@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from instil.core import full
+from instil.core import to_float32
 
 
 def bank_contrast(
@@ -20,7 +20,7 @@ def bank_contrast(
     there = (
         torch.ones(len(local), dtype=torch.bool, device=local.device) if there is None else there
     )
-    similar = full(local) @ full(whole).detach().T / temperature
+    similar = to_float32(local) @ to_float32(whole).detach().T / temperature
     rows = -similar.masked_fill(~there, -torch.inf).log_softmax(1).diagonal()
     rows = rows.masked_fill(~there, 0.0)
     sizes = [part.sum().clamp_min(1) for part in (there[:number], there[number:])]
@@ -44,7 +44,7 @@ def view_contrast(
     Returns:
         One value per view (2 N,): the first views, then the second ones.
     """
-    views = torch.cat([full(one), full(other)])
+    views = torch.cat([to_float32(one), to_float32(other)])
     num_images = len(one)
     similarity = (views @ views.T / temperature).fill_diagonal_(-torch.inf)
     positive = torch.arange(2 * num_images, device=views.device).roll(num_images)

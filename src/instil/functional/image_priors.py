@@ -7,12 +7,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from instil.core import full
+from instil.core import to_float32
 
 
 def differences(image: Tensor) -> list[Tensor]:
     """Of images (N, C, H, W) each pixel less its neighbour to the right, below, and on both diagonals."""
-    image = full(image)
+    image = to_float32(image)
     return [
         image[..., :, :-1] - image[..., :, 1:],
         image[..., :-1, :] - image[..., 1:, :],
@@ -41,5 +41,5 @@ def total_variation(
 
 def size(image: Tensor) -> Tensor:
     """The Euclidean norm of each image (N, ...): (N,)."""
-    norms: Tensor = torch.linalg.vector_norm(full(image).flatten(1), dim=1)
+    norms: Tensor = torch.linalg.vector_norm(to_float32(image).flatten(1), dim=1)
     return norms

@@ -8,8 +8,8 @@ from torch import Tensor
 from instil.core import (
     UNLABELLED,
     closest,
-    full,
     mean,
+    to_float32,
 )
 
 STANDARD_DEVIATION_EPSILON = 1e-7
@@ -20,7 +20,7 @@ def standardize(logits: Tensor) -> Tensor:
 
     Raises ValueError for fewer than three classes: two standardized logits are always the same two numbers.
     """
-    logits = full(logits)
+    logits = to_float32(logits)
     return (logits - logits.mean(-1, keepdim=True)) / (
         class_deviation(logits) + STANDARD_DEVIATION_EPSILON
     )
@@ -32,7 +32,7 @@ def class_deviation(logits: Tensor) -> Tensor:
         raise ValueError(
             f"standardize needs at least 3 classes, not {logits.shape[-1]}: nothing of two logits is left after it"
         )
-    return full(logits).std(-1, keepdim=True)
+    return to_float32(logits).std(-1, keepdim=True)
 
 
 def without_target(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from instil.core import UNLABELLED, full
+from instil.core import UNLABELLED, to_float32
 
 
 def unlabelled_mask(target: Tensor) -> Tensor:
@@ -26,5 +26,5 @@ def real_target(outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         )
         raise ValueError(f"target has shape {tuple(target.shape)}; expected {expected}")
     known = ~unlabelled_mask(target)
-    outputs = full(outputs).detach()
+    outputs = to_float32(outputs).detach()
     return torch.where(known, target.to(outputs.dtype), outputs), known

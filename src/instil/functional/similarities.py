@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from instil.core import full
+from instil.core import to_float32
 from instil.functional.directions import pairwise_dot
 
 NEAREST = 1e-6
@@ -67,7 +67,7 @@ class _Distances(torch.autograd.Function):
 
 def _near_the_origin(samples: Tensor) -> Tensor:
     """Vectors (N, D) in full precision, less their mean: no distance changes, and the numbers are smaller."""
-    flat = full(samples).flatten(1)
+    flat = to_float32(samples).flatten(1)
     return flat - flat.detach().mean(0)
 
 

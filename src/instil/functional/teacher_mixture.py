@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from instil.core import full
+from instil.core import to_float32
 
 
 def teacher_log_weights(pooled: Tensor, factors: Tensor, vector: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ def mixture_log_probability(
         >>> mixture_log_probability(torch.eye(2)[:, None], log_weights).exp()
         tensor([[0.5000, 0.5000]])
     """
-    shares = zip(log_weights.exp().unsqueeze(-1), full(teacher_logits), strict=True)
+    shares = zip(log_weights.exp().unsqueeze(-1), to_float32(teacher_logits), strict=True)
     terms = [share * (logits / temperature).softmax(-1) for share, logits in shares]
     mixture: Tensor = sum(terms[1:], terms[0])
     log_mixture = mixture.clamp_min(torch.finfo(mixture.dtype).tiny).log()

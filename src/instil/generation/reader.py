@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from instil.core import Batch, Outputs, first, full
+from instil.core import Batch, Outputs, first_tensor, to_float32
 
 Ask = Callable[[Batch], Outputs]
 """A net or a teacher: outputs of a batch."""
@@ -144,14 +144,14 @@ def _is_close(left: Tensor, right: Tensor, ask: Ask) -> bool:
     if torch.is_autocast_enabled(left.device.type):
         dtypes.append(torch.get_autocast_dtype(left.device.type))
     eps = max(torch.finfo(dtype).eps for dtype in dtypes)
-    left, right = full(left), full(right)
+    left, right = to_float32(left), to_float32(right)
     error = (left - right).square().mean().sqrt()
     return bool(error <= eps**0.5 * right.square().mean().sqrt())
 
 
 def rows_of(batch: Batch, rows: Tensor) -> Batch:
     """Some rows of a batch; values that have no rows stay as they are."""
-    size = len(first(batch))
+    size = len(first_tensor(batch))
     return {
         key: value[rows]
         if isinstance(value, Tensor) and value.ndim and len(value) == size

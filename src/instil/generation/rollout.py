@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from instil.core import UNLABELLED, Batch, Net, dry, uniform
+from instil.core import UNLABELLED, Batch, Net, keyed_uniform, side_effect_free
 from instil.generation.reader import TEXT_KEYS, Ask, TextReader
 from instil.generation.sampling import sample_tokens
 
@@ -46,7 +46,7 @@ def continue_texts(
     Returns:
         The batch of ``roll_out``.
     """
-    with dry(net):
+    with side_effect_free(net):
         return roll_out(
             batch,
             [net],
@@ -94,7 +94,7 @@ def roll_out(
     is_valid = batch["valid"]
     stops = stop_tokens(end)
     stop = torch.tensor(stops, dtype=torch.int64, device=is_valid.device)
-    numbers = uniform(batch, 2 * is_valid.shape[1], salt).view(*is_valid.shape, 2)
+    numbers = keyed_uniform(batch, 2 * is_valid.shape[1], salt).view(*is_valid.shape, 2)
     start = prompt_lengths(batch, prompt)
     ids = torch.cat([batch["input_ids"], torch.zeros_like(batch["input_ids"][:, :1])], 1)
     log_probability = torch.zeros(ids.shape, device=ids.device)

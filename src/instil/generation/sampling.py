@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from instil.core import Batch, full, passed, uniform
+from instil.core import Batch, inverse_cdf_sample, keyed_uniform, to_float32
 
 
 def sample_tokens(
@@ -28,7 +28,7 @@ def sample_tokens(
         >>> sample_tokens(logits, torch.tensor([0.4, 0.8]))[0]
         tensor([0, 2])
     """
-    scaled = full(logits) if temperature in (0, 1) else full(logits) / temperature
+    scaled = to_float32(logits) if temperature in (0, 1) else to_float32(logits) / temperature
     log = scaled.log_softmax(-1)
     token = pick_tokens(log.exp(), numbers, top_p) if temperature else log.argmax(-1)
     return token, log.gather(-1, token[:, None]).squeeze(-1)
@@ -40,13 +40,15 @@ def pick_tokens(probability: Tensor, numbers: Tensor, top_p: float = 1.0) -> Ten
         ordered, order = probability.sort(dim=-1, descending=True, stable=True)
         is_likely = ordered.cumsum(-1, dtype=torch.float64) - ordered < top_p
         probability = probability * torch.zeros_like(is_likely).scatter(-1, order, is_likely)
-    return passed(probability.cumsum(-1, dtype=torch.float64), numbers[:, None]).squeeze(-1)
+    return inverse_cdf_sample(
+        probability.cumsum(-1, dtype=torch.float64), numbers[:, None]
+    ).squeeze(-1)
 
 
 def by_step(batch: Batch, salt: int) -> float:
     """A number in [0, 1) of (seed, step) alone, alike for all micro-batches and ranks."""
     return float(
-        uniform(
+        keyed_uniform(
             {key: batch[key] for key in ("seed", "step") if key in batch}
             | {"index": torch.zeros(1, dtype=torch.int64)},
             1,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instil.core import full
+from instil.core import to_float32
 from instil.functional.feature_maps import as_map, resize
 
 
@@ -25,13 +25,13 @@ class Adapter(nn.Module):
             words.append(f"{before[0]}x{before[1]} -> {height}x{width}")
         if channels != wanted:
             self.project = nn.Conv2d(
-                channels, wanted, 1, device=student.device, dtype=full(student).dtype
+                channels, wanted, 1, device=student.device, dtype=to_float32(student).dtype
             )
             words.append("conv 1x1")
         self.words = ", ".join(words) or "as it is"
 
     def forward(self, student: Tensor) -> Tensor:
-        stage = resize(full(as_map(student)), self.grid)
+        stage = resize(to_float32(as_map(student)), self.grid)
         adapted: Tensor = self.project(match_dtype(self.project, stage))
         return adapted
 
@@ -49,7 +49,7 @@ class LinearAdapter(nn.Linear):
     """From the student's width to the teacher's, in the precision of its weight."""
 
     def forward(self, student: Tensor) -> Tensor:
-        return super().forward(match_dtype(self, full(student)))
+        return super().forward(match_dtype(self, to_float32(student)))
 
 
 class IdentityPair(nn.Module):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from instil.core import full
+from instil.core import to_float32
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Statistics:
 
 def moments(values: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Mean and biased variance (C,) of values (N, C, ...) over samples and positions; ``weight`` (N,): how much each sample counts."""
-    values = full(values).flatten(2) if values.ndim > 2 else full(values).unsqueeze(-1)
+    values = to_float32(values).flatten(2) if values.ndim > 2 else to_float32(values).unsqueeze(-1)
     counts = torch.ones_like(values[:, 0, 0]) if weight is None else weight.to(values.dtype)
     share = (counts / (counts.sum() * values.shape[2]).clamp_min(torch.finfo(torch.float32).tiny))[
         :, None, None
@@ -67,10 +67,17 @@ def reading(net: nn.Module, weight: Tensor | None = None) -> Iterator[list[Stati
         assert isinstance(norm, _BatchNorm)
         assert norm.running_mean is not None
         assert norm.running_var is not None
-        each = full(inputs[0]).flatten(2).mean(2) if inputs[0].ndim > 2 else full(inputs[0])
+        each = (
+            to_float32(inputs[0]).flatten(2).mean(2)
+            if inputs[0].ndim > 2
+            else to_float32(inputs[0])
+        )
         read.append(
             Statistics(
-                *moments(inputs[0], weight), full(norm.running_mean), full(norm.running_var), each
+                *moments(inputs[0], weight),
+                to_float32(norm.running_mean),
+                to_float32(norm.running_var),
+                each,
             )
         )
 

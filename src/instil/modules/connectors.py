@@ -9,7 +9,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instil.core import closest, full
+from instil.core import closest, to_float32
 from instil.functional.feature_maps import as_map, resize
 from instil.modules.adapters import match_dtype
 
@@ -77,7 +77,7 @@ def convolutions(
 
 def connector_end(teacher: Tensor) -> ConnectorEnd:
     """``relu`` for a teacher stage of a dry batch that is nowhere negative; else ``norm``, as a ReLU could not reach it."""
-    return "relu" if bool((full(teacher) >= 0).all()) else "norm"
+    return "relu" if bool((to_float32(teacher) >= 0).all()) else "norm"
 
 
 class Connector(nn.Module):
@@ -88,12 +88,12 @@ class Connector(nn.Module):
         (source, *_), (target, height, width) = as_map(student).shape[1:], as_map(teacher).shape[1:]
         self.grid = (height, width)
         self.project = convolutions((source, target), (1,), norm, "norm").to(
-            student.device, full(student).dtype
+            student.device, to_float32(student).dtype
         )
 
     def forward(self, student: Tensor) -> Tensor:
         connected: Tensor = self.project(
-            match_dtype(self.project, full(resize(as_map(student), self.grid)))
+            match_dtype(self.project, to_float32(resize(as_map(student), self.grid)))
         )
         return connected
 

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from instil.core import closest, full
+from instil.core import closest, to_float32
 
 Form = Literal["code", "paper"]
 
@@ -30,7 +30,7 @@ class LearnedScale(nn.Module):
         self.form = form
         self.value = nn.Parameter(
             torch.full(
-                (1,), math.log(1 / 0.07), device=embedding.device, dtype=full(embedding).dtype
+                (1,), math.log(1 / 0.07), device=embedding.device, dtype=to_float32(embedding).dtype
             )
         )
 

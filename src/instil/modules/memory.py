@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instil.core import Batch, uniform
+from instil.core import Batch, keyed_uniform
 
 
 class Memory(nn.Module):
@@ -42,7 +42,7 @@ class Memory(nn.Module):
 
         At most as many as there are.
         """
-        rows = (uniform(batch, min(number, self.size)) * self.size).long()
+        rows = (keyed_uniform(batch, min(number, self.size)) * self.size).long()
         return torch.where(
             self.owner[rows] == batch["index"][:, None], (rows + 1) % self.size, rows
         )

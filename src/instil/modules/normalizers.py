@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from instil.core import full
+from instil.core import to_float32
 from instil.functional.phi_standard import SMALLEST_DEVIATION, phi_s_rotation
 
 
@@ -30,7 +30,7 @@ class StandardizeChannels(Normalizer):
 
     def __init__(self, tokens: Tensor):
         super().__init__()
-        width, like = tokens.shape[-1], full(tokens)
+        width, like = tokens.shape[-1], to_float32(tokens)
         self.register_buffer("mean", like.new_zeros(width))
         self.register_buffer("scale", like.new_zeros(width))
         self.mean: Tensor
@@ -38,7 +38,7 @@ class StandardizeChannels(Normalizer):
         self.load_statistics(self.moments(tokens))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return (full(tokens) - self.mean) * self.scale
+        return (to_float32(tokens) - self.mean) * self.scale
 
     def moments(self, tokens: Tensor) -> Tensor:
         rows = tokens.detach().flatten(0, -2).double()
@@ -57,7 +57,7 @@ class PHIStandardize(Normalizer):
 
     def __init__(self, tokens: Tensor):
         super().__init__()
-        width, like = tokens.shape[-1], full(tokens)
+        width, like = tokens.shape[-1], to_float32(tokens)
         self.register_buffer("mean", like.new_zeros(width))
         self.register_buffer("matrix", like.new_zeros(width, width))
         self.mean: Tensor
@@ -65,7 +65,7 @@ class PHIStandardize(Normalizer):
         self.load_statistics(self.moments(tokens))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return (full(tokens) - self.mean) @ self.matrix.mT
+        return (to_float32(tokens) - self.mean) @ self.matrix.mT
 
     def moments(self, tokens: Tensor) -> Tensor:
         rows = tokens.detach().flatten(0, -2).double()

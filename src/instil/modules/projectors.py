@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instil.core import full
+from instil.core import to_float32
 
 
 class UnitProjector(nn.Module):
@@ -16,4 +16,4 @@ class UnitProjector(nn.Module):
         self.layers = nn.Sequential(nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, width))
 
     def forward(self, features: Tensor) -> Tensor:
-        return F.normalize(full(self.layers(features)), dim=1)
+        return F.normalize(to_float32(self.layers(features)), dim=1)

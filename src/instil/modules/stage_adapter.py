@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from instil.core import full
+from instil.core import to_float32
 
 
 class StageAdapter(nn.Module):
@@ -30,7 +30,7 @@ class StageAdapter(nn.Module):
             if self.grid is None
             else nn.Conv2d(*widths, kernel, padding=kernel // 2)
         )
-        self.project = project.to(source.device, full(source).dtype)
+        self.project = project.to(source.device, to_float32(source).dtype)
 
     def forward(self, stage: Tensor) -> Tensor:
         made: Tensor = self.project(stage)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from instil.core import Batch, uniform
+from instil.core import Batch, keyed_uniform
 
 
 class SyntheticMemory(nn.Module):
@@ -36,7 +36,7 @@ class SyntheticMemory(nn.Module):
 
     def draw(self, batch: Batch, salt: int = 0) -> dict[str, Tensor]:
         """One row for each sample, drawn by (seed, step, index) with replacement; zeros where nothing was pushed yet."""
-        rows = (uniform(batch, 1, salt).squeeze(1) * self.filled).long()
+        rows = (keyed_uniform(batch, 1, salt).squeeze(1) * self.filled).long()
         return {name: self[name][rows] for name in self.names}
 
     def some(self, batch: Batch, number: int) -> tuple[dict[str, Tensor], Tensor]:

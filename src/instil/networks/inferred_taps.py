@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from instil.core import Batch, Outputs, dry, first
+from instil.core import Batch, Outputs, first_tensor, side_effect_free
 from instil.networks.presets import Taps
 
 
@@ -28,14 +28,14 @@ def infer_taps(model: nn.Module, call: Callable[[nn.Module, Batch], Outputs], ba
         ``features`` (shallow to deep) if there are maps; ``embedding`` and ``head`` if the logits
         are the output of a linear layer.
     """
-    recorder = _Recorder(len(first(batch)))
+    recorder = _Recorder(len(first_tensor(batch)))
     hooks = [
         module.register_forward_hook(recorder.hook(name))
         for name, module in model.named_modules()
         if name
     ]
     try:
-        with dry(model):
+        with side_effect_free(model):
             outputs = call(model, batch)
     except (RuntimeError, ValueError, TypeError, IndexError, KeyError):
         # A model that does not read this batch, such as a generator of images, has no taps to

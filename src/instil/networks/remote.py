@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from instil.core import Lazily, Outputs, Top
+from instil.core import LazyOutputs, Outputs, Top
 from instil.remote.log import NOTE, key_of
 from instil.remote.server import KEY, Server
 
@@ -33,7 +33,7 @@ class RemoteModel(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Outputs:
         there = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         self._look(input_ids, there)
-        return Lazily({}, {"top": lambda: self._top(input_ids, there)})
+        return LazyOutputs({}, {"top": lambda: self._top(input_ids, there)})
 
     def _look(self, ids: Tensor, there: Tensor) -> None:
         """The first rows are asked about at once, so that what cannot be is known before anything is trained."""

@@ -8,6 +8,11 @@ from typing import Any
 RENAMED = {"data": {"labels": "num_labeled"}}
 """Section -> old key -> new key."""
 
+RENAMED_OPTIONS = {
+    name: {"studies": "calibration_samples"} for name in ("am_radio", "phi_s", "theia", "unic")
+}
+"""Objective -> old option -> new option."""
+
 
 def renamed_keys(recipe: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     """One message for each old key in a recipe and in its stages.
@@ -24,6 +29,13 @@ def renamed_keys(recipe: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
         for old, new in keys.items():
             if isinstance(entries, Mapping) and old in entries:
                 yield f"{prefix}{section}.{old}: unknown key. Its new name is {prefix}{section}.{new}."
+    objectives = recipe.get("objectives")
+    for name, options in objectives.items() if isinstance(objectives, Mapping) else ():
+        method = options.get("type", name) if isinstance(options, Mapping) else name
+        for old, new in RENAMED_OPTIONS.get(str(method), {}).items():
+            if isinstance(options, Mapping) and old in options:
+                path = f"{prefix}objectives.{name}"
+                yield f"{path}.{old}: unknown option. Its new name is {path}.{new}."
     stages = recipe.get("stages")
     for index, stage in enumerate(stages if isinstance(stages, list) else ()):
         if isinstance(stage, Mapping):

@@ -22,8 +22,8 @@ from instil.core import (
     Positive,
     Scheme,
     Update,
-    full,
-    items,
+    item_weights,
+    to_float32,
 )
 
 
@@ -135,7 +135,7 @@ class FilterKD(Scheme):
         "the predictions of the first epochs dominate otherwise. The table ignores how the student's image is augmented. "
         "Only logits come from the table; features are those of the trained teacher.",
     )
-    reshapes = True
+    exports_new_architecture = True
     predicts_by_index = True
 
     def __init__(
@@ -181,9 +181,9 @@ class FilterKD(Scheme):
         self.objectives.build(outputs, {})
 
     def step(self, batch: Batch) -> Iterator[Update]:
-        yield self.compare(batch)
+        yield self.compute_losses(batch)
 
-    def compare(self, batch: Batch) -> Update:
+    def compute_losses(self, batch: Batch) -> Update:
         """Update of the objectives, with the predictions of this step to record."""
         outputs = self.student(batch)
         update: Update = self.objectives(outputs, {}, batch)
@@ -192,19 +192,19 @@ class FilterKD(Scheme):
                 "scheme: predictions are recorded per sample. Expected 'index' in the batch, got "
                 f"{', '.join(batch)}. Let the data set return it"
             )
-        logits = full(outputs["logits"]).detach()
-        update.keep["table.index"] = batch["index"]
-        update.keep["table.probabilities"] = (logits / self.temperature).softmax(-1)
-        update.keep["table.counted"] = items(batch) > 0
+        logits = to_float32(outputs["logits"]).detach()
+        update.state_updates["table.index"] = batch["index"]
+        update.state_updates["table.probabilities"] = (logits / self.temperature).softmax(-1)
+        update.state_updates["table.counted"] = item_weights(batch) > 0
         return update
 
-    def after_step(self, kept: dict[str, Tensor]) -> None:
-        super().after_step(kept)
+    def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
+        super().after_step(gathered_rows)
         assert self.table is not None
         self.table.update(
-            kept["table.index"],
-            kept["table.probabilities"],
-            kept["table.counted"],
+            gathered_rows["table.index"],
+            gathered_rows["table.probabilities"],
+            gathered_rows["table.counted"],
             self.smoothing,
         )
 
@@ -236,7 +236,7 @@ def _call_with_table(
     if "step" not in batch or "logits" not in outputs:
         return outputs
     average = model.table(batch["index"])
-    logits = full(outputs["logits"])
+    logits = to_float32(outputs["logits"])
     recorded = temperature * average.clamp_min(torch.finfo(average.dtype).tiny).log()
     has_prediction = average.sum(-1, keepdim=True) > 0
     return {**outputs, "logits": torch.where(has_prediction, recorded.to(logits), logits)}

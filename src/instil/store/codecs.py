@@ -10,7 +10,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from instil.core import Batch, Outputs, Projection, Sampled, Top, full, passed, uniform
+from instil.core import (
+    Batch,
+    Outputs,
+    Projection,
+    Sampled,
+    Top,
+    inverse_cdf_sample,
+    keyed_uniform,
+    to_float32,
+)
 
 Codec = Literal["exact", "float16", "top", "sampled"]
 WHOLE = ("logits", "projection")
@@ -70,7 +79,7 @@ def _log_probabilities(given: Tensor | Projection) -> Iterator[Tensor]:
             if isinstance(given, Projection)
             else part
         )
-        yield full(logits).log_softmax(-1)
+        yield to_float32(logits).log_softmax(-1)
 
 
 def _largest(log_p: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -84,12 +93,14 @@ def _largest(log_p: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
 def drawn(given: Tensor | Projection, batch: Batch, size: int) -> Sampled:
     """``size`` classes drawn for each item from logits (..., C), with their log-probabilities: (..., S) each."""
     *shape, _ = _items(given).shape
-    numbers = uniform(
+    numbers = keyed_uniform(
         {"index": batch["index"] + (batch["view"] << 40)}, math.prod(shape[1:]) * size, salt=11
     ).view(-1, size)
     found, done = [], 0
     for log_p in _log_probabilities(given):
-        ids = passed(log_p.exp().cumsum(-1), numbers[done : (done := done + len(log_p))])
+        ids = inverse_cdf_sample(
+            log_p.exp().cumsum(-1), numbers[done : (done := done + len(log_p))]
+        )
         found.append((ids.int(), log_p.gather(-1, ids)))
     ids, log_p = (torch.cat(parts) for parts in zip(*found, strict=True))
     return Sampled(ids.view(*shape, size), log_p.view(*shape, size))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from instil.core import Batch, Outputs, first, size
+from instil.core import Batch, Outputs, batch_size, first_tensor
 from instil.store import files
 from instil.store.manifest import NAME, Manifest, Section, TeacherFacts, read_manifest
 from instil.store.outputs import Tensors, taken_apart
@@ -118,8 +118,8 @@ class Writer:
                 raise ValueError(
                     f"the teacher's outputs changed their kind during recording: {outputs}, before {section.outputs}"
                 )
-            for key, tensor in (rows | {"checksum": checksums(first(batch))}).items():
-                parts.setdefault(key, []).append(tensor[: size(batch)].cpu())
+            for key, tensor in (rows | {"checksum": checksums(first_tensor(batch))}).items():
+                parts.setdefault(key, []).append(tensor[: batch_size(batch)].cpu())
         try:
             self._write(file, {key: torch.cat(values) for key, values in parts.items()})
         except RuntimeError as error:

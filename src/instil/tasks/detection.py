@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from instil.core import UNLABELLED, Batch, Card, Outputs, full
+from instil.core import UNLABELLED, Batch, Card, Outputs, to_float32
 from instil.tasks.bases.scores import scores
 from instil.tasks.bases.task import Evaluation, Task
 from instil.tasks.classification import checked_images, prepared
@@ -99,7 +99,7 @@ class Detection(Task):
         counted = (label != UNLABELLED) & (box != UNLABELLED).all(1)
         if not counted.any():
             raise ValueError("no sample to evaluate on has a box")
-        shared = overlap(boxes(box_logits), box.to(full(box_logits)))[counted]
+        shared = overlap(boxes(box_logits), box.to(to_float32(box_logits)))[counted]
         right = (logits.argmax(1) == label)[counted]
         return {
             "iou": shared.mean().item(),
@@ -111,7 +111,9 @@ class Detection(Task):
 def boxes(box_logits: Tensor) -> Tensor:
     """Boxes (..., 4) in bins: of each edge the mean of its distribution over the bins; logits (..., 4 * bins)."""
     probability = (
-        full(box_logits).reshape(*box_logits.shape[:-1], 4, box_logits.shape[-1] // 4).softmax(-1)
+        to_float32(box_logits)
+        .reshape(*box_logits.shape[:-1], 4, box_logits.shape[-1] // 4)
+        .softmax(-1)
     )
     places = torch.arange(probability.shape[-1], device=probability.device, dtype=probability.dtype)
     return (probability * places).sum(-1)

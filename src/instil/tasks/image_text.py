@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instil.core import UNLABELLED, Batch, Card, Outputs, full
+from instil.core import UNLABELLED, Batch, Card, Outputs, to_float32
 from instil.tasks.bases.scores import LARGEST_CONFUSION
 from instil.tasks.bases.task import Evaluation, Task
 from instil.tasks.classification import prepared
@@ -127,7 +127,7 @@ def _unit(embedding: Tensor) -> Tensor:
         raise ValueError(
             f"{int((~embedding.isfinite()).any(-1).sum())} of {len(embedding)} items have embeddings that are not finite"
         )
-    return F.normalize(full(embedding), dim=-1)
+    return F.normalize(to_float32(embedding), dim=-1)
 
 
 def _numbered(ids: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instil.core import UNLABELLED, Batch, Card, Objective, Objectives, Outputs, full
+from instil.core import UNLABELLED, Batch, Card, Objective, Objectives, Outputs, to_float32
 from instil.tasks.bases.causal_model import call, chunked_logits, require_causal
 from instil.tasks.bases.continuations import texts_after_prompts
 from instil.tasks.bases.task import Evaluation, Task
@@ -30,7 +30,7 @@ def judged(outputs: Outputs, label: Tensor) -> tuple[Tensor, Tensor]:
     for part in (
         [outputs["logits"].flatten(0, -2)] if whole else chunked_logits(outputs["projection"])
     ):
-        logits, (target, rest) = full(part), rest.tensor_split([len(part)])
+        logits, (target, rest) = to_float32(part), rest.tensor_split([len(part)])
         if not logits[target != UNLABELLED].isfinite().all():
             raise ValueError("the net gives logits that are not finite")
         lost.append(F.cross_entropy(logits, target, reduction="none", ignore_index=UNLABELLED))

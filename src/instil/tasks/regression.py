@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from instil.core import UNLABELLED, Batch, Card, LabelObjective, Objective, Objectives, full
+from instil.core import UNLABELLED, Batch, Card, LabelObjective, Objective, Objectives, to_float32
 from instil.tasks.bases.task import Evaluation, Task
 from instil.tasks.classification import Classification, call
 
@@ -57,7 +57,7 @@ class Regression(Classification):
         collected: list[tuple[Tensor, ...]] = []
         for batch, mine, theirs in self.answers(net, batches, teacher):
             rows = (
-                full(mine["logits"]),
+                to_float32(mine["logits"]),
                 batch["label"],
                 *([] if teacher is None else [theirs["logits"]]),
             )

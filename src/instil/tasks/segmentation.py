@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instil.core import UNLABELLED, Batch, Card, Outputs, full
+from instil.core import UNLABELLED, Batch, Card, Outputs, to_float32
 from instil.tasks.bases.task import Evaluation, Task
 from instil.tasks.classification import checked_images, prepared
 
@@ -85,7 +85,7 @@ class Segmentation(Task):
         overlap: MulticlassJaccardIndex | None = None
         loss, alike = 0.0, torch.zeros(2, dtype=torch.float64)
         for batch, mine, theirs in self.answers(net, batches, teacher):
-            logits, label = full(mine["logits"]), batch["label"]
+            logits, label = to_float32(mine["logits"]), batch["label"]
             valid = batch.get("valid", torch.ones_like(label, dtype=torch.bool))
             if not logits.isfinite().all():
                 raise ValueError(

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instil.core import UNLABELLED, Batch, Card, Objective, Objectives, Outputs, full
+from instil.core import UNLABELLED, Batch, Card, Objective, Objectives, Outputs, to_float32
 from instil.tasks.bases.task import Evaluation, Task
 from instil.tasks.classification import asks
 
@@ -129,7 +129,7 @@ def _closeness(first: Tensor, partner: Tensor) -> Tensor:
             raise ValueError(
                 f"{int((~side.isfinite()).any(-1).sum())} of {len(side)} texts have embeddings that are not finite"
             )
-    return F.normalize(full(first), dim=-1) @ F.normalize(full(partner), dim=-1).T
+    return F.normalize(to_float32(first), dim=-1) @ F.normalize(to_float32(partner), dim=-1).T
 
 
 def _ranks(closeness: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, Outputs, Teacher, closest, full
+from instil.core import Batch, Card, Outputs, Teacher, closest, to_float32
 from instil.teachers.frozen import Frozen
 
 
@@ -36,7 +36,7 @@ class Amalgamated(Teacher):
         pitfalls="No member has seen the classes of the others: on them it is sure of something wrong, and nothing says which member to trust. "
         "The scales of the members' logits must be alike: train them alike. A few labels help more than any temperature.",
     )
-    joins: ClassVar = True
+    merges_class_spaces: ClassVar = True
 
     def __init__(
         self,
@@ -65,10 +65,10 @@ class Amalgamated(Teacher):
                 raise ValueError(
                     f"member {number} gives {outputs['logits'].shape[-1]} logits and knows {count} classes by name"
                 )
-        logits = torch.cat([full(outputs["logits"]) for outputs in members], -1)
+        logits = torch.cat([to_float32(outputs["logits"]) for outputs in members], -1)
         return {"logits": logits[..., self.order], "members": members}
 
-    def wants(self, roles: Iterable[str], batch: Batch) -> None:
+    def select_roles(self, roles: Iterable[str], batch: Batch) -> None:
         """All of the members: their logits are always read."""
 
 

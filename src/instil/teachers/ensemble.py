@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, Lazily, Outputs, Teacher, full
+from instil.core import Batch, Card, LazyOutputs, Outputs, Teacher, to_float32
 from instil.teachers.frozen import Frozen
 
 
@@ -47,14 +47,14 @@ class Ensemble(Teacher):
             len(given) < len(members) or len({each.shape for each in given}) > 1
         ):  # foundation models, each with an answer of its own kind
             return {"members": members}
-        logits = torch.stack([full(each) for each in given])
+        logits = torch.stack([to_float32(each) for each in given])
         among = torch.tensor(len(members)).log()
         answer = (
             logits.mean(0) if self.mean == "logits" else logits.log_softmax(-1).logsumexp(0) - among
         )
-        return Lazily({"logits": answer, "members": members}, likeliest(answer, members))
+        return LazyOutputs({"logits": answer, "members": members}, likeliest(answer, members))
 
-    def wants(self, roles: Iterable[str], batch: Batch) -> None:
+    def select_roles(self, roles: Iterable[str], batch: Batch) -> None:
         """All of the members: their logits are always read."""
 
 

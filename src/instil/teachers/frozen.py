@@ -32,6 +32,6 @@ class Frozen(Teacher):
             outputs: Outputs = self.net(batch, roles=self._roles, stop=self._stop)
         return outputs
 
-    def wants(self, roles: Iterable[str], batch: Batch) -> None:
+    def select_roles(self, roles: Iterable[str], batch: Batch) -> None:
         self._roles = frozenset(roles)
         self._stop = self.net.can_stop(self._roles, batch)

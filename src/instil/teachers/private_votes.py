@@ -66,7 +66,8 @@ def epsilon_of(
 class PrivateVotes(Teacher):
     """The class that most members vote for after noise on their counts, as ``label`` (N,), -100 where there is no answer.
 
-    Every training sample is asked about once, before training (``meet``), and what was answered is remembered by ``index``. Members are trained on
+    Every training sample is asked about once, before training (``precompute``), and what was answered is remembered by ``index``. Members
+    are trained on
     disjoint parts of their data.
 
     ``noise``: standard deviation (Gaussian) or scale (Laplace) of the noise on each count, in votes.
@@ -95,7 +96,7 @@ class PrivateVotes(Teacher):
         "scores are not protected, and noise of floating-point numbers is not that of the proof. Many members are needed: the noise must be smaller "
         "than the lead of the first class.",
     )
-    disjoint: ClassVar = True
+    disjoint_training_data: ClassVar = True
 
     def __init__(
         self,
@@ -124,7 +125,7 @@ class PrivateVotes(Teacher):
         self.known: Tensor | None = None  # of each index the answer; -100 for none
 
     @torch.no_grad()
-    def meet(self, batches: Iterable[Batch]) -> None:
+    def precompute(self, batches: Iterable[Batch]) -> None:
         """Ask about each sample once, in the order of ``batches``. Raises RuntimeError the second time: it would cost as much again."""
         if self.known is not None:
             raise RuntimeError(
@@ -171,7 +172,7 @@ class PrivateVotes(Teacher):
         self.known = self.known.to(index.device)
         return {"label": self.known[index]}
 
-    def spent(self) -> dict[str, Any]:
+    def privacy_cost(self) -> dict[str, Any]:
         """What the answers cost: ``epsilon`` and ``delta``, the questions and how many were answered. Raises RuntimeError before there are any."""
         if self.known is None:
             raise RuntimeError("no vote was cast: let the teacher meet the training samples first")

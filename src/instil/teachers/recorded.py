@@ -9,7 +9,17 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from instil.core import Batch, Card, Outputs, Projection, Sampled, Teacher, Top, closest, first
+from instil.core import (
+    Batch,
+    Card,
+    Outputs,
+    Projection,
+    Sampled,
+    Teacher,
+    Top,
+    closest,
+    first_tensor,
+)
 
 
 class Answers(Protocol):
@@ -44,7 +54,9 @@ class Recorded(Teacher):
         pitfalls="Every view of a sample that training sees must have been recorded. What is mixed or changed after the loader cannot be.",
     )
 
-    remedy = "the store does not hold it: record anew with this objective (instil record)"
+    missing_role_hint = (
+        "the store does not hold it: record anew with this objective (instil record)"
+    )
 
     def __init__(self, answers: Answers, checksums: Checksums, section: str = "train"):
         super().__init__()
@@ -61,14 +73,14 @@ class Recorded(Teacher):
             )
         index, view = batch["index"].cpu(), batch["view"].cpu()
         outputs, expected = self.answers.read(self.section, index, view)
-        if len(other := index[self.checksums(first(batch)) != expected]):
+        if len(other := index[self.checksums(first_tensor(batch)) != expected]):
             raise ValueError(
                 f"the input of sample {int(other[0])} is not the one that the teacher answered: it was augmented otherwise, or mixed or attacked "
                 "after the loader, which cannot be recorded; ask the live teacher (leave store out of the recipe)"
             )
-        return {role: _on(value, first(batch).device) for role, value in outputs.items()}
+        return {role: _on(value, first_tensor(batch).device) for role, value in outputs.items()}
 
-    def wants(self, roles: Iterable[str], batch: Batch) -> None:
+    def select_roles(self, roles: Iterable[str], batch: Batch) -> None:
         there = self.answers.roles(self.section)
         if missing := sorted(set(roles) - there):
             raise ValueError(

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from instil.core import UNLABELLED, Batch, Card, Lazily, Outputs, Teacher, closest, full
+from instil.core import UNLABELLED, Batch, Card, LazyOutputs, Outputs, Teacher, closest, to_float32
 from instil.teachers.ensemble import likeliest
 from instil.teachers.frozen import Frozen
 
@@ -51,11 +51,11 @@ class Routed(Teacher):
             raise ValueError(
                 f"member {missing[0]} gives {', '.join(members[missing[0]])}, and no logits to choose from"
             )
-        logits = torch.stack([full(outputs["logits"]) for outputs in members])
+        logits = torch.stack([to_float32(outputs["logits"]) for outputs in members])
         chosen = self.choose(logits.detach(), batch)
         index = chosen[None, ..., None].expand(1, *logits.shape[1:])
         answer = logits.gather(0, index).squeeze(0)
-        return Lazily(
+        return LazyOutputs(
             {"logits": answer, "member": chosen, "members": members}, likeliest(answer, members)
         )
 
@@ -75,7 +75,7 @@ class Routed(Teacher):
         rightest = logits.log_softmax(-1).gather(-1, index).squeeze(-1).argmax(0)
         return torch.where(label != UNLABELLED, rightest, surest(logits))
 
-    def wants(self, roles: Iterable[str], batch: Batch) -> None:
+    def select_roles(self, roles: Iterable[str], batch: Batch) -> None:
         """All of the members: their logits are always read."""
 
 

@@ -95,10 +95,10 @@ def impossible_class(make: Callable[[], Objective]) -> None:
     student, teacher = _without_class(student, last), _without_class(teacher, last)
     if "label" in batch:
         batch = batch | {"label": batch["label"].masked_fill(batch["label"] == last, 0)}
-    if type(objective).keep is not Objective.keep:
+    if type(objective).state_updates is not Objective.state_updates:
         # What it remembers of earlier samples must not have the class either.
         with torch.no_grad():
-            objective.after_step(objective.keep(student, teacher, batch))
+            objective.after_step(objective.state_updates(student, teacher, batch))
     loss, gradients = loss_and_gradient(objective, student, teacher, batch)
     assert torch.isfinite(loss), (
         f"the loss is {loss} where a class is minus infinity on both sides; if it reads logits "
@@ -124,7 +124,7 @@ def _reads_logits_alone(objective: Objective) -> bool:
     reads = {role for roles in objective.reads.values() for role in roles}
     return (
         reads == {"logits"}
-        and not objective.samples
+        and not objective.per_sample
         and objective.card.tasks[0] == "classification"
     )
 

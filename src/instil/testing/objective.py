@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from instil.core import Objective, Objectives, size
+from instil.core import Objective, Objectives, batch_size
 from instil.testing.classes import few_classes, impossible_class
 from instil.testing.samples import asked, assert_close, flat, leaves, rows_of, scaled, strided
 from instil.testing.trials import built, has_rows, loss_and_gradient, samples
@@ -69,7 +69,7 @@ def _inputs_untouched(make: Callable[[], Objective]) -> None:
 def _order_of_the_batch(make: Callable[[], Objective]) -> None:
     objective = built(make)
     student, teacher, batch = samples(objective)
-    order = torch.randperm(size(batch), generator=torch.Generator().manual_seed(1))
+    order = torch.randperm(batch_size(batch), generator=torch.Generator().manual_seed(1))
     loss, grads = loss_and_gradient(objective, student, teacher, batch)
     again, moved = loss_and_gradient(
         objective, *(rows_of(part, order) for part in (student, teacher, batch))
@@ -117,7 +117,7 @@ def _cut_of_the_batch(make: Callable[[], Objective]) -> None:
 def _empty_and_single(make: Callable[[], Objective]) -> None:
     objective = built(make)
     student, teacher, batch = samples(objective)
-    nothing = batch | {"valid": torch.zeros(size(batch), dtype=torch.bool)}
+    nothing = batch | {"valid": torch.zeros(batch_size(batch), dtype=torch.bool)}
     loss, grads = loss_and_gradient(objective, student, teacher, nothing)
     assert loss == 0, f"the loss of no items is {loss}, not 0"
     assert all(torch.isfinite(grad).all() for grad in grads.values()), (
@@ -147,13 +147,13 @@ def _state_moves_after_the_step(make: Callable[[], Objective]) -> None:
     before = copy.deepcopy(objective.state_dict())
     loss_and_gradient(objective, student, teacher, batch)
     with torch.no_grad():
-        kept = objective.keep(student, teacher, batch)
+        kept = objective.state_updates(student, teacher, batch)
     for name, value in objective.state_dict().items():
         if "running_" not in name and "num_batches" not in name:
             assert torch.equal(value, before[name]), (
                 f"forward or keep moved the state '{name}'; only after_step may"
             )
-    assert all(len(rows) == size(batch) for rows in kept.values()), (
+    assert all(len(rows) == batch_size(batch) for rows in kept.values()), (
         "keep returns one row for every sample"
     )
     objective.after_step(kept)

@@ -8,7 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from instil.core import SHARED_ROLES, UNLABELLED, Batch, Objective, Outputs, closest, full, size
+from instil.core import (
+    SHARED_ROLES,
+    UNLABELLED,
+    Batch,
+    Objective,
+    Outputs,
+    batch_size,
+    closest,
+    to_float32,
+)
 
 CLASSES = 7
 WIDTHS = {"student": 12, "teacher": 16}
@@ -79,7 +88,7 @@ def linked(outputs: Outputs) -> Outputs:
 
     For objectives that take gradients: the dependence is smooth, bounded, of each sample alone and the same for equal outputs.
     """
-    given = full(outputs["input"]).flatten(1)
+    given = to_float32(outputs["input"]).flatten(1)
 
     def waves(values: Tensor, width: int) -> Tensor:
         weight = (7 * torch.arange(values.shape[1] * width, dtype=values.dtype)).cos().view(
@@ -89,17 +98,19 @@ def linked(outputs: Outputs) -> Outputs:
         return waved
 
     features = tuple(
-        (full(stage) * (1 + waves(given, stage[0].numel()).view(stage.shape) / 2)).to(stage.dtype)
+        (to_float32(stage) * (1 + waves(given, stage[0].numel()).view(stage.shape) / 2)).to(
+            stage.dtype
+        )
         for stage in outputs["features"]
     )
-    deepest = waves(full(features[-1]).flatten(1), outputs["logits"].shape[1])
-    logits = full(outputs["logits"]) * (1 + waves(given, deepest.shape[1]) / 2) + deepest
+    deepest = waves(to_float32(features[-1]).flatten(1), outputs["logits"].shape[1])
+    logits = to_float32(outputs["logits"]) * (1 + waves(given, deepest.shape[1]) / 2) + deepest
     return outputs | {"features": features, "logits": logits.to(outputs["logits"].dtype)}
 
 
 def asked(objective: Objective, student: Outputs, teacher: Outputs) -> tuple[Outputs, Outputs]:
     """The outputs; for an objective that takes gradients by the input, as nets give them that were asked about one leaf."""
-    if not objective.differentiates:
+    if not objective.needs_input_grad:
         return student, teacher
     return linked(student), linked(teacher | {"input": student["input"]})
 
@@ -297,8 +308,8 @@ def rows_of(outputs: dict[str, Any], rows: Tensor) -> dict[str, Any]:
     if "members" in outputs:
         chosen["members"] = tuple(rows_of(member, rows) for member in outputs["members"])
     if "edge_index" in outputs:
-        number = torch.full((size(outputs),), -1)
-        number[rows] = torch.arange(size(chosen))
+        number = torch.full((batch_size(outputs),), -1)
+        number[rows] = torch.arange(batch_size(chosen))
         edges = number[outputs["edge_index"]]
         chosen["edge_index"] = edges[:, (edges >= 0).all(0)]
     return chosen

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from instil.core import SHARED_ROLES, Batch, Net, Outputs, Scheme, Teacher, items, size
+from instil.core import SHARED_ROLES, Batch, Net, Outputs, Scheme, Teacher, batch_size, item_weights
 from instil.engine import Engine, Optimization
 from instil.step import train_step
 from instil.testing.samples import rows_of, tensors
@@ -59,7 +59,7 @@ def _run(
     losses = []
     for step in range(start, steps):
         whole = batches(step)
-        rows = torch.split(torch.arange(size(whole)), [*cut, size(whole) - sum(cut)])
+        rows = torch.split(torch.arange(batch_size(whole)), [*cut, batch_size(whole) - sum(cut)])
         clock = {
             "step": torch.tensor(step),
             "progress": torch.tensor(step / 100),
@@ -91,7 +91,7 @@ def _each_learner_moves_in_its_own_update(
     assert all(parameter.grad is None for parameter in scheme.parameters()), (
         "before_step left a gradient behind"
     )
-    shares = engine.shares([scheme.counts(batch)])[0]
+    shares = engine.loss_weights([scheme.counts(batch)])[0]
     updated: set[str] = set()
     before = copy.deepcopy(scheme.state_dict())
     for update in scheme.step(batch):
@@ -173,15 +173,15 @@ def _uncounted_samples_change_nothing(
 
     Schemes that make their images are left out: none of their items is invalid.
     """
-    if make().makes_images:
+    if make().synthetic_inputs:
         return
 
     def masked(step: int) -> Batch:
         batch = batches(step)
-        shape = batch["valid"].shape if "valid" in batch else (size(batch),)
+        shape = batch["valid"].shape if "valid" in batch else (batch_size(batch),)
         valid = torch.ones(shape, dtype=torch.bool)
         valid[2::3] = False
-        return batch | {"valid": valid & (items(batch) > 0)}
+        return batch | {"valid": valid & (item_weights(batch) > 0)}
 
     expected = _run(make, masked, 2)[0].state_dict()
     for poison in (torch.nan, torch.inf):
@@ -204,7 +204,7 @@ def _poisoned(make: Callable[[], Scheme], poison: float) -> Scheme:
         batch: Batch = arguments[0]
         if "valid" not in batch or not scheme.prepared:
             return outputs
-        invalid = items(batch) <= 0
+        invalid = item_weights(batch) <= 0
         invalid = invalid.flatten(1).all(1) if invalid.ndim > 1 else invalid
 
         def changed(value: Any, role: str = "") -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from instil.core import UNLABELLED, Batch, Net, first, size
+from instil.core import UNLABELLED, Batch, Net, batch_size, first_tensor
 from instil.testing.samples import rows_of, spoiled
 
 Make = Callable[[], Any]
@@ -40,7 +40,7 @@ def check_task(make: Make, batch: Batch, model: nn.Module | None = None) -> None
     lower is better is at least 0); of real labels there is only the headline, at most 1.
     """
     classes = _classes(batch["label"])
-    model = model or Probe(first(batch).flatten(1).shape[1], classes)
+    model = model or Probe(first_tensor(batch).flatten(1).shape[1], classes)
     for contract in (
         _call_gives_its_roles,
         _metrics_are_floats,
@@ -66,8 +66,8 @@ def _part(batch: Batch, rows: Tensor) -> Batch:
     edges: Tensor | None = batch.get("edge_index")
     if edges is None:
         return rows_of(batch, rows)
-    kept = torch.arange(size(batch))[rows]
-    place = torch.full((size(batch),), -1)
+    kept = torch.arange(batch_size(batch))[rows]
+    place = torch.full((batch_size(batch),), -1)
     place[kept] = torch.arange(len(kept))
     edges = place[edges]
     return rows_of({key: value for key, value in batch.items() if key != "edge_index"}, rows) | {
@@ -90,8 +90,8 @@ def _call_gives_its_roles(make: Make, batch: Batch, model: nn.Module) -> None:
         assert len(shape) >= 2, (
             f"{role} have shape {tuple(shape)}; expected (samples, ..., classes)"
         )
-        assert shape[0] == size(batch), (
-            f"call gives {role} {tuple(shape)} for {size(batch)} samples"
+        assert shape[0] == batch_size(batch), (
+            f"call gives {role} {tuple(shape)} for {batch_size(batch)} samples"
         )
     make().check_data(batch)
 
@@ -199,7 +199,7 @@ def _evaluation_leaves_no_trace(make: Make, batch: Batch, model: nn.Module) -> N
 
 def _only_labelled_items(make: Make, batch: Batch, model: nn.Module) -> None:
     """What has no label changes no metric of labels, whatever is in it."""
-    net, rows = Net(model, make().call), torch.arange(size(batch)) % 3 == 0
+    net, rows = Net(model, make().call), torch.arange(batch_size(batch)) % 3 == 0
     label = batch["label"].masked_fill(rows.view(-1, *[1] * (batch["label"].ndim - 1)), UNLABELLED)
     inputs = {
         key: spoiled(value, rows)
@@ -216,7 +216,7 @@ def _only_labelled_items(make: Make, batch: Batch, model: nn.Module) -> None:
 
 
 def _cut_into_batches(make: Make, batch: Batch, model: nn.Module) -> None:
-    net, number = Net(model, make().call), size(batch)
+    net, number = Net(model, make().call), batch_size(batch)
     pieces = [_part(batch, rows) for rows in torch.split(torch.arange(number), [1, 4, number - 5])]
     _same(
         _measured(make, net, [batch]), _measured(make, net, pieces), "the cut into batches changes"

@@ -49,7 +49,7 @@ def built(
         if not bool(
             objective.weight(before[2]).any()
         ):  # it learns from the step before: let there be one
-            objective.after_step(objective.keep(*before))
+            objective.after_step(objective.state_updates(*before))
     return objective.train()
 
 
@@ -62,10 +62,10 @@ def samples(
     """Sample outputs of a task; of the first one on the objective's card if it is None."""
     task = task or objective.card.tasks[0]
     student, teacher, batch = sample_outputs(number, dtype=dtype, task=task)
-    if objective.looks > 1:
+    if objective.views_per_sample > 1:
         batch |= {
-            "index": batch["index"] // objective.looks,
-            "view": batch["index"] % objective.looks,
+            "index": batch["index"] // objective.views_per_sample,
+            "view": batch["index"] % objective.views_per_sample,
         }
     return student, teacher, batch
 

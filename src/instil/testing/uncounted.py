@@ -17,7 +17,7 @@ from instil.core import (
     Objective,
     Objectives,
     Outputs,
-    size,
+    batch_size,
 )
 from instil.testing.samples import assert_close, rows_of
 from instil.testing.trials import built, has_rows, loss_and_gradient, samples
@@ -58,7 +58,7 @@ def _only_valid_samples(
 ) -> None:
     objective = built(make, task=task)
     trial = _trial_of(objective, task)
-    rows = torch.tensor([True, False] * (size(trial[2]) // 2))
+    rows = torch.tensor([True, False] * (batch_size(trial[2]) // 2))
     student, teacher, batch = (rows_of(part, rows) for part in trial)
     valid = rows
     if "valid" in batch:
@@ -78,7 +78,7 @@ def _only_valid_samples(
             assert_close(
                 grad, other[name][rows], f"{message} changes the gradient of other rows of {name}"
             )
-            if not objective.differentiates:
+            if not objective.needs_input_grad:
                 # Such a gradient runs through the net itself, which the noise is part of.
                 assert (other[name][~rows] == 0).all(), f"{message} has a gradient in {name}"
         for name, value in _next_state(objective, poisoned).items():
@@ -91,7 +91,7 @@ def _trial_of(objective: Objective, task: str | None) -> Trial:
     """Sample outputs of a task, with ``valid`` where the items of the objective are positions."""
     student, teacher, batch = samples(objective, task=task)
     items = student["logits"].shape[:-1] if "logits" in student else ()
-    if task is not None and not objective.samples and len(items) > 1:
+    if task is not None and not objective.per_sample and len(items) > 1:
         # Without "valid" the objective would take the samples for its items.
         batch = batch | {"valid": torch.ones(items, dtype=torch.bool)}
     return student, teacher, batch
@@ -126,7 +126,7 @@ def only_counted_positions(make: Callable[[], Objective]) -> None:
         noisy, _ = loss_and_gradient(
             objective, *_poisoned_trial(objective, trial, ~counted, "noise")
         )
-        if objective.samples and not torch.equal(loss, noisy):
+        if objective.per_sample and not torch.equal(loss, noisy):
             continue
         assert_close(loss, noisy, f"noise at a position without {name} changes the loss")
         for poison in NOT_FINITE:
@@ -151,12 +151,12 @@ def _with_positions(trial: Trial) -> Iterator[tuple[str, Trial, Tensor]]:
 
 def _next_state(objective: Objective, trial: Trial) -> dict[str, Tensor]:
     """State after a step; nothing for an objective that keeps nothing."""
-    if type(objective).keep is Objective.keep:
+    if type(objective).state_updates is Objective.state_updates:
         return {}
     moved = copy.deepcopy(objective)
     objectives = Objectives({"it": moved})
     with torch.no_grad():
-        objectives.after_step(objectives(*trial).keep)
+        objectives.after_step(objectives(*trial).state_updates)
     return moved.state_dict()
 
 
@@ -164,7 +164,7 @@ def _poisoned_trial(objective: Objective, trial: Trial, rows: Tensor, poison: Po
     """The trial with ``poison`` in these items of both sides and of real labels."""
     student, teacher, batch = trial
     labels: dict[str, Any] = {key: batch[key] for key in ("label", "box") if key in batch}
-    if objective.differentiates:
+    if objective.needs_input_grad:
         # NaN in the student would be NaN inside the net, which no objective can undo.
         return student, poisoned(teacher, rows, poison), batch
     return (

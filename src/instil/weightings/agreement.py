@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from instil.core import UNLABELLED, Batch, Card, NonNegative, Outputs, Weighting, full
+from instil.core import UNLABELLED, Batch, Card, NonNegative, Outputs, Weighting, to_float32
 
 
 class Agreement(Weighting):
@@ -43,7 +43,7 @@ class Agreement(Weighting):
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         label: Tensor = batch["label"]
         log_probability = (
-            full(teacher["logits"])
+            to_float32(teacher["logits"])
             .log_softmax(-1)
             .gather(-1, label.clamp_min(0).unsqueeze(-1))
             .squeeze(-1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from instil.core import Batch, Card, NonNegative, Outputs, Weighting, full
+from instil.core import Batch, Card, NonNegative, Outputs, Weighting, to_float32
 
 
 class Difficulty(Weighting):
@@ -33,5 +33,8 @@ class Difficulty(Weighting):
         self.focus = focus
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine, theirs = full(student["logits"]).softmax(-1), full(teacher["logits"]).softmax(-1)
+        mine, theirs = (
+            to_float32(student["logits"]).softmax(-1),
+            to_float32(teacher["logits"]).softmax(-1),
+        )
         return ((mine - theirs).abs().sum(-1) / 2).clamp_max(1) ** self.focus

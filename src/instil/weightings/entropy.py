@@ -8,12 +8,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from instil.core import Batch, Card, Outputs, Positive, Weighting, full
+from instil.core import Batch, Card, Outputs, Positive, Weighting, to_float32
 
 
 def entropy(logits: Tensor, temperature: float = 1.0) -> Tensor:
     """Entropy in nats (...) of the softmax of logits (..., C) at a temperature; of one class, that of its sigmoid."""
-    logits = full(logits) / temperature
+    logits = to_float32(logits) / temperature
     logits = torch.cat([logits, torch.zeros_like(logits)], -1) if logits.shape[-1] == 1 else logits
     log_probability = logits.log_softmax(-1)
     return -(log_probability.exp() * log_probability).sum(-1).clamp_max(0)

@@ -83,7 +83,9 @@ def test_fit_studies_the_teacher_over_many_samples_and_sees_no_label() -> None:
     loader, teacher = [images(seed) for seed in range(4)], Frozen(staged(6))
     asked: list[set[str]] = []
     teacher.register_forward_pre_hook(lambda _, given: asked.append(set(given[0])))
-    objectives = Objectives({"phi_s": PhiS(studies=64), "cross_entropy": CrossEntropy()})
+    objectives = Objectives(
+        {"phi_s": PhiS(calibration_samples=64), "cross_entropy": CrossEntropy()}
+    )
     scheme = Offline(staged(3), teacher, objectives)
     training = Training(steps=1, device="cpu", optimizer=Optimization("sgd", {"lr": 0.0}))
     before = torch.get_rng_state()
@@ -111,7 +113,7 @@ def test_as_many_are_studied_as_were_asked_for() -> None:
         loader, teacher, objective = (
             [images(seed) for seed in range(4)],
             Frozen(embedding(6)),
-            AMRADIO(studies=studies, standardize="channels"),
+            AMRADIO(calibration_samples=studies, standardize="channels"),
         )
         fit(
             Offline(embedding(3), teacher, {"it": objective}),
@@ -130,7 +132,9 @@ def test_what_does_not_count_is_not_studied() -> None:
     objective = AMRADIO(standardize="channels")
     objective.build(outputs(0, 4), teacher)
     valid = torch.tensor([True, True, False, True, False, True])
-    objective.studied(objective.study(teacher, {"index": torch.arange(6), "valid": valid}))
+    objective.load_statistics(
+        objective.collect_statistics(teacher, {"index": torch.arange(6), "valid": valid})
+    )
     assert torch.allclose(
         objective.class_targets[0].mean, teacher["embedding"][valid].mean(0), atol=1e-6
     )  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from instil.core import Objective, uniform
+from instil.core import Objective, keyed_uniform
 from instil.functional.diffusion import add_noise, denoise
 from instil.functional.noise import box_muller
 from instil.objectives.features.diffkd import DiffKD, diffkd_loss
@@ -25,7 +25,7 @@ def test_is_the_sum_of_its_three_errors(
     latent = made.encode(target).detach()
     assert latent.shape == (4, 3, 4, 4)
     noise, other = (box_muller(batch, (3, 4, 4), salt) for salt in (3, 4))
-    time = (uniform(batch, 1, 5)[:, 0] * 1000).long()
+    time = (keyed_uniform(batch, 1, 5)[:, 0] * 1000).long()
     projected = made.project(student["features"][0])
     level = made.level(made.look(projected).mean((2, 3))).softmax(1)[:, 0]
     for n, value in enumerate(objective(student, teacher, batch)):

@@ -62,7 +62,7 @@ def test_margins_are_the_mean_negative_responses_of_the_dry_batch_and_then_of_al
     later = [features("cnn", seed=seed) for seed in (2, 3)]
     for number, side in enumerate(later):
         batch = {"index": torch.arange(4), "valid": torch.tensor([True, True, True, number == 0])}
-        objective.after_step(objective.keep(student, side, batch))
+        objective.after_step(objective.state_updates(student, side, batch))
     seen = [later[0]["features"][0], later[1]["features"][0][:3]]
     assert objective.get_buffer("margin_0").tolist() == pytest.approx(expected(*seen), rel=1e-5)
 
@@ -74,7 +74,7 @@ def test_a_teacher_tapped_after_its_relu_has_margin_zero(features: Features) -> 
     )
     objective = OFD()
     objective.build(student, teacher)
-    objective.after_step(objective.keep(student, teacher, {"index": torch.arange(4)}))
+    objective.after_step(objective.state_updates(student, teacher, {"index": torch.arange(4)}))
     assert all(objective.get_buffer(f"margin_{number}").abs().sum() == 0 for number in range(3))
     assert torch.isfinite(objective(student, teacher, {})).all()
 

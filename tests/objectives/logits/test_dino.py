@@ -48,11 +48,13 @@ def test_the_centre_follows_the_mean_of_the_counted_samples() -> None:
     batch = {"image": torch.zeros(4, 1), "valid": torch.tensor([True, False, True, True])}
     centre = objectives["dino"].centre
     assert not centre.any()
-    objectives.after_step(objectives(student, teacher, batch).keep)
+    objectives.after_step(objectives(student, teacher, batch).state_updates)
     first = 0.25 * teacher["view_logits"][[0, 2, 3]].mean((0, 1))
     torch.testing.assert_close(objectives["dino"].centre, first)
     objectives.after_step(
-        objectives(student, teacher, batch | {"valid": torch.zeros(4, dtype=torch.bool)}).keep
+        objectives(
+            student, teacher, batch | {"valid": torch.zeros(4, dtype=torch.bool)}
+        ).state_updates
     )
     torch.testing.assert_close(objectives["dino"].centre, first)
 

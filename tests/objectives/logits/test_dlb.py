@@ -31,7 +31,7 @@ def test_only_samples_of_the_previous_step_count_with_their_own_logits() -> None
         torch.testing.assert_close(
             update.losses["dlb"], torch.stack(expected).mean() if seen else logits.new_zeros(())
         )
-        objectives.after_step(update.keep)
+        objectives.after_step(update.state_updates)
         remembered = dict(zip(index, logits, strict=True))
 
 
@@ -42,7 +42,7 @@ def test_micro_batches_and_one_batch_agree() -> None:
     pieces = [
         objectives(
             {"logits": first[0][a:b]}, {}, {key: value[a:b] for key, value in first[1].items()}
-        ).keep
+        ).state_updates
         for a, b in ((0, 1), (1, 3))
     ]
     objectives.after_step({key: torch.cat([piece[key] for piece in pieces]) for key in pieces[0]})
@@ -55,7 +55,9 @@ def test_padding_is_not_stored() -> None:
     valid = torch.tensor([[True, False], [True, True], [False, False]])
     objectives = Objectives({"dlb": DLB(size=4)})
     objectives.build({"logits": logits}, {})
-    objectives.after_step(objectives({"logits": logits}, {}, batch | {"valid": valid}).keep)
+    objectives.after_step(
+        objectives({"logits": logits}, {}, batch | {"valid": valid}).state_updates
+    )
     again = batch | {"valid": torch.tensor([[True, True], [False, True], [True, True]])}
     weight = objectives["dlb"].weight(again)
     assert weight.tolist() == [[1, 0], [0, 1], [0, 0]]
@@ -72,7 +74,7 @@ def test_the_stored_logits_are_in_the_checkpoint() -> None:
     one, other = DLB(size=4), DLB(size=4)
     for objective in (one, other):
         objective.build({"logits": logits}, {})
-    one.after_step(one.keep({"logits": logits}, {}, batch))
+    one.after_step(one.state_updates({"logits": logits}, {}, batch))
     other.load_state_dict(one.state_dict())
     assert other.weight(batch).tolist() == [1, 1, 1]
     torch.testing.assert_close(
@@ -87,6 +89,6 @@ def test_wrong_input_is_refused() -> None:
     with pytest.raises(
         ValueError, match=r"size: .* Expected 3 or more for a step of 3 samples, got 2"
     ):
-        objective.after_step(objective.keep({"logits": logits}, {}, batch))
+        objective.after_step(objective.state_updates({"logits": logits}, {}, batch))
     with pytest.raises(ValueError, match="DLB needs 'index' in the batch, which has x"):
         objective.weight({"x": torch.zeros(3)})

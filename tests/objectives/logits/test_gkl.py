@@ -80,7 +80,7 @@ def test_class_means_cover_all_items_so_far() -> None:
         objective({"logits": student}, {"logits": teacher}, batch),
         gkl_loss(student, teacher, 4.0, 16.0, 0.5, prior, reduction="none"),
     )
-    objectives.after_step(update.keep)
+    objectives.after_step(update.state_updates)
     mean = (
         torch.stack(
             [
@@ -106,7 +106,7 @@ def test_invalid_items_do_not_move_the_means() -> None:
     before = objective.class_sum.clone()
     valid = torch.zeros(5, dtype=torch.bool)
     objective.after_step(
-        objective.keep(
+        objective.state_updates(
             {"logits": student},
             {"logits": teacher},
             {"image": torch.zeros(5, 1), "label": label, "valid": valid},

@@ -32,7 +32,7 @@ def test_class_means_can_replace_the_weights_of_the_sample() -> None:
     logits = {"logits": torch.randn(3, 4, generator=torch.Generator().manual_seed(0))}
     objective.build(logits, logits)
     objective.after_step(
-        objective.keep(
+        objective.state_updates(
             logits, logits, {"image": logits["logits"], "label": torch.tensor([1, 1, -100])}
         )
     )

@@ -58,7 +58,9 @@ def test_time_moves_with_the_loss_of_the_step(rate: float) -> None:
         rows = []
         for cut in (slice(0, 1), slice(1, 4), slice(4, 6)):
             part = {key: value[cut] if value.ndim else value for key, value in batch.items()}
-            rows.append(objectives({"logits": student[cut]}, {"logits": teacher[cut]}, part).keep)
+            rows.append(
+                objectives({"logits": student[cut]}, {"logits": teacher[cut]}, part).state_updates
+            )
         objectives.after_step({key: torch.cat([row[key] for row in rows]) for key in rows[0]})
         times.append(float(objective.time))
     assert times == pytest.approx(moved(0.2, 0.9, rate, 0.5, losses, steps), abs=1e-5)
@@ -80,11 +82,11 @@ def test_keep_reuses_the_values_of_the_forward_pass(monkeypatch: pytest.MonkeyPa
         TAID, "term", lambda self, batch_: calls.append(1) or original(self, batch_)
     )
     values = objective(student, teacher, batch)
-    rows = objective.keep(student, teacher, batch)
+    rows = objective.state_updates(student, teacher, batch)
     torch.testing.assert_close(rows["loss"], values)
     assert len(calls) == 1
     torch.testing.assert_close(
-        objective.keep({"logits": student["logits"] + 1}, teacher, batch)["loss"], values
+        objective.state_updates({"logits": student["logits"] + 1}, teacher, batch)["loss"], values
     )
     assert len(calls) == 2
     copy.deepcopy(objective)

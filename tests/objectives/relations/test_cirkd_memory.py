@@ -115,7 +115,7 @@ def test_regions_and_pixels_of_each_class_are_remembered() -> None:
     objective, (student, teacher, batch) = make(), sample()
     pixels, regions = queues(objective)
     before = regions["teacher"].clone()
-    objective.after_step(objective.keep(student, teacher, batch))
+    objective.after_step(objective.state_updates(student, teacher, batch))
     directions = F.normalize(teacher["features"], dim=1)
     for label in range(CLASSES - 1):
         for image in range(4):
@@ -153,7 +153,7 @@ def test_the_cut_of_the_batch_does_not_matter(cuts: list[int]) -> None:
                 ]
                 update = objectives(*part)
                 total = total + update.losses["it"].detach() * len(rows) / 8
-                for name, value in update.keep.items():
+                for name, value in update.state_updates.items():
                     kept.setdefault(name, []).append(value)
             objectives.after_step({name: torch.cat(values) for name, values in kept.items()})
             losses.append(total)
@@ -169,9 +169,9 @@ def test_invalid_pixels_are_not_remembered() -> None:
     objective, other, (student, teacher, batch) = make(), make(), sample()
     valid = torch.ones(4, 8, 8, dtype=torch.bool)
     valid[:, 4:] = False
-    objective.after_step(objective.keep(student, teacher, batch | {"valid": valid}))
+    objective.after_step(objective.state_updates(student, teacher, batch | {"valid": valid}))
     label = batch["label"].masked_fill(~valid, UNLABELLED)
-    other.after_step(other.keep(student, teacher, batch | {"label": label}))
+    other.after_step(other.state_updates(student, teacher, batch | {"label": label}))
     for name, value in objective.state_dict().items():
         assert torch.equal(value, other.state_dict()[name]), name
     assert not torch.equal(queues(objective)[0]["teacher"], queues(make())[0]["teacher"])
@@ -199,7 +199,7 @@ def test_errors_are_clear() -> None:
     objective, (student, teacher, batch) = make(), sample()
     del batch["index"]
     with pytest.raises(ValueError, match="needs 'index' in the batch, which has label, step"):
-        objective.keep(student, teacher, batch)
+        objective.state_updates(student, teacher, batch)
     with pytest.raises(ValueError, match="no norm 'layer'"):
         CIRKDMemory(norm="layer")  # type: ignore[arg-type]
 

@@ -39,7 +39,7 @@ def test_what_is_remembered_and_compared(
     objective.build(*outputs)
     assert len(list(objective.parameters())) == parameters
     assert {name: objective.queue[name].shape[1] for name in objective.queue.names} == widths
-    objective.after_step(objective.keep(*outputs, {"image": torch.zeros(4, 1)}))
+    objective.after_step(objective.state_updates(*outputs, {"image": torch.zeros(4, 1)}))
     mine, theirs = objective.embed(*outputs)
     for name, side in {"student": mine, "teacher": theirs}.items():
         if name in widths:

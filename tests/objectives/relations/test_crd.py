@@ -155,7 +155,7 @@ def steps(memory: str, cuts: list[int]) -> tuple[list[Tensor], dict[str, Tensor]
                 torch.equal(value, before[name]) for name, value in objective.state_dict().items()
             )
             total = total + update.losses["crd"].detach() * len(part) / 10
-            for name, rows in update.keep.items():
+            for name, rows in update.state_updates.items():
                 kept.setdefault(name, []).append(rows)
         objectives.after_step({name: torch.cat(rows) for name, rows in kept.items()})
         losses.append(total)
@@ -179,14 +179,14 @@ def test_the_queue_is_first_in_first_out() -> None:
     for step in range(3):
         index = list(range(10 * step, 10 * step + 10))
         student, teacher, batch = sample(index)
-        objective.after_step(objective.keep(student, teacher, batch))
+        objective.after_step(objective.state_updates(student, teacher, batch))
     assert objective.remembered.owner.tolist() == [24, 25, 26, 27, 28, 29, *range(6, 24)]
     student, teacher, _ = sample(objective.remembered.owner.tolist())
     mine, theirs = objective.embed(student, teacher)
     assert torch.allclose(objective.remembered["student"], mine, atol=1e-6)
     assert torch.allclose(objective.remembered["teacher"], theirs, atol=1e-6)
     student, teacher, batch = sample(list(range(40, 80)))  # more than the queue holds
-    objective.after_step(objective.keep(student, teacher, batch))
+    objective.after_step(objective.state_updates(student, teacher, batch))
     assert sorted(objective.remembered.owner.tolist()) == list(range(56, 80))
 
 
@@ -212,14 +212,14 @@ def test_items_that_do_not_count_are_not_remembered(memory: str) -> None:
     with_padding, without = make(memory), make(memory)
     student, teacher, batch = sample([3, 20, 7, 9])
     valid = torch.tensor([True, False, True, False])
-    with_padding.after_step(with_padding.keep(student, teacher, batch | {"valid": valid}))
+    with_padding.after_step(with_padding.state_updates(student, teacher, batch | {"valid": valid}))
     student, teacher, batch = sample([3, 7])
-    without.after_step(without.keep(student, teacher, batch))
+    without.after_step(without.state_updates(student, teacher, batch))
     for name, value in without.state_dict().items():
         assert torch.allclose(value, with_padding.state_dict()[name], atol=1e-6), name
     before = copy.deepcopy(without.state_dict())
     without.after_step(
-        without.keep(student, teacher, batch | {"valid": torch.zeros(2, dtype=torch.bool)})
+        without.state_updates(student, teacher, batch | {"valid": torch.zeros(2, dtype=torch.bool)})
     )
     without.after_step({})
     assert all(torch.equal(value, before[name]) for name, value in without.state_dict().items())
@@ -259,7 +259,7 @@ def test_the_batch_instead_of_a_memory() -> None:
                 + crd_loss(positive[None], negative[None], 3, log_normaliser(3, 8, 0.07)) / 3
             )
     assert torch.allclose(objective(student, teacher, batch), expected, rtol=1e-4)
-    assert objective.keep(student, teacher, batch) == {}
+    assert objective.state_updates(student, teacher, batch) == {}
     objective.after_step({})
 
 

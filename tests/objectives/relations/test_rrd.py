@@ -22,5 +22,5 @@ def test_it_is_seed_behind_two_heads() -> None:
     expected = seed_loss(mine, theirs, objective.queue["teacher"], 0.1, 0.02, "none")
     assert torch.equal(objective(*outputs, {}), expected)
     batch = {"index": torch.arange(4)}
-    objective.after_step(objective.keep(*outputs, {**batch, "image": torch.zeros(4, 1)}))
+    objective.after_step(objective.state_updates(*outputs, {**batch, "image": torch.zeros(4, 1)}))
     assert torch.allclose(objective.queue["teacher"][:4], theirs, atol=1e-6)

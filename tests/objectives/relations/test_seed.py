@@ -43,7 +43,7 @@ def test_the_queue_holds_the_last_teacher_embeddings() -> None:
     assert not objective.couples
     before = objective.queue["teacher"].clone()
     batch = {"valid": torch.tensor([True, True, False, True])}
-    kept = objective.keep(*outputs, batch)
+    kept = objective.state_updates(*outputs, batch)
     assert torch.equal(objective.queue["teacher"], before)
     objective.after_step(kept)
     counted = outputs[1]["embedding"][batch["valid"]]

@@ -96,7 +96,7 @@ def test_the_other_class_is_drawn_by_the_teachers_probability_of_it() -> None:
 
 def test_only_what_the_teacher_has_right_begins_and_of_it_the_most_different() -> None:
     it, batch = scheme(share=0.25), timed()
-    teacher, student = it.ask(batch)["logits"], it.student(batch)["logits"]
+    teacher, student = it.teacher_outputs(batch)["logits"], it.student(batch)["logits"]
     label = teacher.argmax(1).clone()
     label[::2] = (label[::2] + 1) % 5
     label[1] = -100
@@ -119,7 +119,7 @@ def test_the_loss_is_the_softened_kl_there_with_the_weight_of_the_moment() -> No
     batch = it.before_step(timed(progress=0.375) | {"label": torch.full((16,), -100)})
     led = {"image": batch["boundary"]}
     p, q = (
-        (it.ask(led)["logits"] / 3).log_softmax(1),
+        (it.teacher_outputs(led)["logits"] / 3).log_softmax(1),
         (it.student(led)["logits"] / 3).log_softmax(1),
     )
     losses = next(iter(it.step(batch))).losses

@@ -77,8 +77,8 @@ def test_made_images_are_remembered_and_then_learnt_from() -> None:
     for step in range(5):
         batch = it.before_step(blank(step))
         (update,) = it.step(batch)
-        assert ("made.image" in update.keep) == (step in (0, 2))
-        it.after_step(update.keep)
+        assert ("made.image" in update.state_updates) == (step in (0, 2))
+        it.after_step(update.state_updates)
         learnt.append(batch)
     made = torch.cat([learnt[0]["image"], learnt[2]["image"]])
     for batch in (learnt[3], learnt[4]):
@@ -97,7 +97,9 @@ def test_competition_makes_the_student_disagree() -> None:
     for weight, it in images.items():
         batch = it.before_step(blank())
         apart[weight] = float(
-            competition(it.student(batch)["logits"], it.ask(batch)["logits"]).mean().detach()
+            competition(it.student(batch)["logits"], it.teacher_outputs(batch)["logits"])
+            .mean()
+            .detach()
         )
     assert apart[5.0] < apart[0.0]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from instil.core import normal
+from instil.core import keyed_normal
 from instil.engine import Engine, Optimization
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.kd import KD
@@ -65,7 +65,7 @@ def test_one_inner_update_and_the_way_back_by_hand() -> None:
         name: value.detach().clone() for name, value in it.generator.model.named_parameters()
     }
     wanted = {name: value.clone().requires_grad_() for name, value in parameters.items()}
-    image = torch.func.functional_call(it.generator.model, wanted, (normal(batch, 4, CODES),))
+    image = torch.func.functional_call(it.generator.model, wanted, (keyed_normal(batch, 4, CODES),))
     teacher, student = (
         it.teacher({"image": image}, grad=True)["logits"],
         it.student({"image": image})["logits"],
@@ -118,7 +118,8 @@ def test_the_codes_learn_too() -> None:
         it = scheme(False, latent_rate=rate, iterations=3)
         trained(it, 1, lr=1e-6)
         made[rate] = F.cross_entropy(
-            it.ask({"image": it.memory["image"][:16]})["logits"], it.memory["label"][:16]
+            it.teacher_outputs({"image": it.memory["image"][:16]})["logits"],
+            it.memory["label"][:16],
         )
     assert made[1.0] < made[1e-6]
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from instil.core import Net, normal
+from instil.core import Net, keyed_normal
 from instil.engine import Engine, Optimization
 from instil.objectives.features.jacobian import Jacobian
 from instil.objectives.logits.kd import KD
@@ -41,7 +41,7 @@ def test_the_generator_climbs_what_the_student_then_descends() -> None:
     }
 
     def apart(generator: dict[str, torch.Tensor]) -> torch.Tensor:
-        image = torch.func.functional_call(model, generator, (normal(blank(), 4, CODES),))
+        image = torch.func.functional_call(model, generator, (keyed_normal(blank(), 4, CODES),))
         p, q = (
             it.teacher({"image": image}, grad=True)["logits"].softmax(1),
             it.student({"image": image})["logits"].softmax(1),

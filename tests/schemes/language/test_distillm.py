@@ -64,7 +64,7 @@ def test_own_text_is_new_until_the_memory_is_full_and_less_and_less_after() -> N
         batch = scheme.before_step(timed(step, 1.0))
         assert batch["written"] is (step < 2)
         for update in scheme.step(batch):
-            rows = update.keep
+            rows = update.state_updates
         scheme.after_step(rows)
     given = timed(5, 1.0)
     text = scheme.before_step(given)

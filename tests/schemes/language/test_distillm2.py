@@ -67,7 +67,7 @@ def test_both_divergences_by_plain_sums() -> None:
 def test_the_pull_is_the_objective_of_that_name() -> None:
     scheme = make()
     batch = scheme.before_step(timed())
-    student, teacher = scheme.answers(batch)
+    student, teacher = scheme.forward_both(batch)
     own = skewed_forward(
         *(side["logits"].log_softmax(-1) for side in (student, teacher)),
         batch["token"],
@@ -98,12 +98,12 @@ def test_the_loss_is_that_of_both_texts_and_the_usual_gap_follows() -> None:
     batch = scheme.before_step(timed(progress=0.25))
     (update,) = scheme.step(batch)
     texts = [
-        (*(side["logits"].log_softmax(-1) for side in scheme.answers(text)), text["token"])
+        (*(side["logits"].log_softmax(-1) for side in scheme.forward_both(text)), text["token"])
         for text in (batch, batch["own"])
     ]
     counts = batch["valid"].any(1)
     values = contrastive_loss(*texts, torch.full((16, 2), 0.1), 1.25)[counts]
     assert torch.allclose(update.losses["contrast"], values.mean(), atol=1e-6)
-    scheme.after_step(dict(update.keep))
+    scheme.after_step(dict(update.state_updates))
     assert torch.allclose(scheme.usual, gaps(*texts)[counts].mean(0), atol=1e-6)
     assert float(scheme.usual[0]) > 0

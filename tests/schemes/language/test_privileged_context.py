@@ -36,9 +36,9 @@ def test_contracts(reader: Literal["average", "teacher"]) -> None:
 
 def test_layers_that_nobody_reads_are_not_kept() -> None:
     scheme, batch = learner(), with_hints() | timed()
-    assert "hidden_states" in scheme.ask(batch)
+    assert "hidden_states" in scheme.teacher_outputs(batch)
     scheme.prepare(batch)
-    outputs = scheme.ask(batch)
+    outputs = scheme.teacher_outputs(batch)
     assert "logits" in outputs
     assert "hidden_states" not in outputs
 
@@ -68,7 +68,9 @@ def test_the_student_does_not_see_the_context() -> None:
     torch.testing.assert_close(
         scheme.student(one)["logits"], scheme.student(two)["logits"], rtol=0, atol=0
     )
-    assert not torch.equal(scheme.ask(one)["logits"], scheme.ask(two)["logits"])
+    assert not torch.equal(
+        scheme.teacher_outputs(one)["logits"], scheme.teacher_outputs(two)["logits"]
+    )
 
 
 def test_who_reads() -> None:
@@ -76,12 +78,12 @@ def test_who_reads() -> None:
     average = learner(decay=0.5)
     for scheme in (kept, average):
         scheme.prepare(batch)
-        before = scheme.ask(batch)["logits"]
+        before = scheme.teacher_outputs(batch)["logits"]
         with torch.no_grad():
             for parameter in scheme.student.parameters():
                 parameter.add_(torch.randn_like(parameter))
         scheme.after_step({})
-        assert torch.equal(scheme.ask(batch)["logits"], before) == (scheme is kept)
+        assert torch.equal(scheme.teacher_outputs(batch)["logits"], before) == (scheme is kept)
     with pytest.raises(ValueError, match="needs a teacher"):
         PrivilegedContext(informed(), None, {"reverse_kl": ReverseKL()}, "teacher").prepare(batch)
     with pytest.raises(ValueError, match="reads a context that the batch has not: 'context_ids'"):
@@ -101,12 +103,12 @@ def test_with_its_adapters_off_the_student_is_what_it_began_as() -> None:
     student = Net(lora(llama(), rank=2), call)
     scheme = PrivilegedContext(student, None, {"reverse_kl": ReverseKL()}, "adapter_off", end=END)
     scheme.prepare(batch)
-    before, mode = scheme.ask(batch)["logits"], student.training
+    before, mode = scheme.teacher_outputs(batch)["logits"], student.training
     adapters = [parameter for name, parameter in student.named_parameters() if "lora_B" in name]
     with torch.no_grad():
         for parameter in adapters:
             parameter.add_(1.0)
-    assert torch.equal(scheme.ask(batch)["logits"], before)
+    assert torch.equal(scheme.teacher_outputs(batch)["logits"], before)
     assert not torch.allclose(student(with_context(batch))["logits"][:, :8], before)
     assert all(parameter.requires_grad for parameter in adapters)
     assert student.training == mode

@@ -91,7 +91,7 @@ def test_the_other_objectives_see_what_is_shipped() -> None:
     made = trained(scheme(), 1)
     (update,) = made.step(timed())
     assert made.teacher is not None
-    expected = KD()(made.export()(timed()), made.ask(timed()), timed()).mean()
+    expected = KD()(made.export()(timed()), made.teacher_outputs(timed()), timed()).mean()
     assert torch.allclose(update.losses["kd"], expected, rtol=1e-4)
 
 
@@ -102,7 +102,9 @@ def test_loss_and_transform_read_one_view() -> None:
     assert len(views) == 1
     assert torch.allclose(
         update.losses["norm"],
-        made.objectives(made.student(timed()), made.ask(timed()), timed()).losses["norm"],
+        made.objectives(made.student(timed()), made.teacher_outputs(timed()), timed()).losses[
+            "norm"
+        ],
     )
 
 

@@ -18,7 +18,7 @@ def votes() -> PrivateVotes:
     teacher = PrivateVotes(
         [net(seed=seed) for seed in range(9)], 1.0, threshold=3.0, threshold_noise=1.0
     )
-    teacher.meet([batch()])
+    teacher.precompute([batch()])
     return teacher
 
 

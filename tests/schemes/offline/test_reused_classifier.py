@@ -97,7 +97,7 @@ def test_the_other_objectives_see_what_is_shipped() -> None:
     made = trained(scheme(), 0)
     (update,) = made.step(timed())
     exported = made.export()(timed())["logits"]
-    expected = KD()({"logits": exported}, made.ask(timed()), timed()).mean()
+    expected = KD()({"logits": exported}, made.teacher_outputs(timed()), timed()).mean()
     assert torch.allclose(update.losses["kd"], expected)
 
 
@@ -110,7 +110,9 @@ def test_loss_and_classifier_read_one_projection() -> None:
     assert len(projections) == 1
     assert torch.allclose(
         update.losses["simkd"],
-        made.objectives(made.student(timed()), made.ask(timed()), timed()).losses["simkd"],
+        made.objectives(made.student(timed()), made.teacher_outputs(timed()), timed()).losses[
+            "simkd"
+        ],
     )
 
 

@@ -142,7 +142,7 @@ def test_the_choice_is_drawn_with_the_policys_probability_and_its_gradient_passe
 def test_stages_of_an_unlabelled_sample_do_not_reach_the_policy(value: float) -> None:
     scheme, batch = made(), timed()
     unlabelled = torch.where(batch["label"] < 0, value, 0.0)
-    student, teacher = scheme.answers(batch)
+    student, teacher = scheme.forward_both(batch)
     action = scheme.decide(student, teacher, batch)
 
     def poison(module: nn.Module, arguments: tuple[Any, ...], outputs: Outputs) -> Outputs:
@@ -167,7 +167,7 @@ def test_an_objective_counts_where_its_spot_is_on() -> None:
         "deep": FitNet(pairs=[[1, 1]]),
     }
     scheme, batch = made(Objectives(parts, sample_weights={"kd": Entropy()})), timed()
-    student, teacher = scheme.student(batch), scheme.ask(batch)
+    student, teacher = scheme.student(batch), scheme.teacher_outputs(batch)
     action = scheme.decide(student, teacher, batch).detach()
     assert 0 < action.mean() < 1
     update = list(scheme.step(batch))[1]
@@ -188,7 +188,7 @@ def test_an_objective_counts_where_its_spot_is_on() -> None:
 
 def test_the_policys_loss_is_that_of_the_routed_net() -> None:
     scheme, batch = made(balance=8.0), timed()
-    action = scheme.decide(scheme.student(batch), scheme.ask(batch), batch)
+    action = scheme.decide(scheme.student(batch), scheme.teacher_outputs(batch), batch)
     labelled = batch["label"] >= 0
     wanted = F.cross_entropy(scheme.routed(batch, action)[labelled], batch["label"][labelled])
     for share, push in ((0.75, 0.0), (0.25, 8.0)):
@@ -206,7 +206,7 @@ def test_the_share_is_that_of_the_last_step_among_the_items_that_count() -> None
     scheme, engine = made(), Engine("cpu")
     engine.setup(scheme, lambda learner: Optimization("sgd", {"lr": 0.1}))
     batch = timed() | {"valid": torch.arange(16) < 10}
-    action = scheme.decide(scheme.student(batch), scheme.ask(batch), batch)
+    action = scheme.decide(scheme.student(batch), scheme.teacher_outputs(batch), batch)
     train_step(engine, scheme, [batch])
     assert torch.allclose(scheme.share, action[:10, -1].mean())
     train_step(engine, scheme, [batch | {"valid": torch.zeros(16)}])

@@ -49,7 +49,7 @@ def test_contracts() -> None:
 def test_the_views_are_the_answers_to_the_turned_images() -> None:
     student, teacher, batch = net(2), net(3, 1), images()
     scheme = Views(student, Frozen(teacher), {"sskd": SSKD()})
-    for one, outputs in zip((student, teacher), scheme.answers(batch), strict=True):
+    for one, outputs in zip((student, teacher), scheme.forward_both(batch), strict=True):
         assert torch.allclose(outputs["logits"], one(batch)["logits"], atol=1e-6)
         for view in range(3):
             expected = one(
@@ -89,7 +89,7 @@ def test_each_net_is_asked_once_and_the_teacher_for_what_is_read() -> None:
     scheme = Views(student, Frozen(teacher), {"sskd": SSKD()})
     scheme.prepare(images())
     calls = [count_calls(one.model) for one in (student, teacher)]
-    assert set(scheme.answers(images())[1]) == {
+    assert set(scheme.forward_both(images())[1]) == {
         "logits",
         "view_logits",
         "embedding",
@@ -100,7 +100,7 @@ def test_each_net_is_asked_once_and_the_teacher_for_what_is_read() -> None:
 
 def test_batch_norm_takes_its_statistics_over_images_and_views() -> None:
     student, batch = net(2, norm="batch").train(), images()
-    Views(student, Frozen(net(3, 1)), {"kd": KD()}).answers(batch)
+    Views(student, Frozen(net(3, 1)), {"kd": KD()}).forward_both(batch)
     first = next(part for part in student.modules() if isinstance(part, nn.BatchNorm2d))
     convolution = next(part for part in student.modules() if isinstance(part, nn.Conv2d))
     assert first.running_mean is not None
@@ -112,7 +112,9 @@ def test_batch_norm_takes_its_statistics_over_images_and_views() -> None:
 
 
 def test_members_of_an_ensemble_have_views_too() -> None:
-    outputs = Views(net(2), Ensemble([net(3, 1), net(4, 2)]), {"kd": KD()}).answers(images())[1]
+    outputs = Views(net(2), Ensemble([net(3, 1), net(4, 2)]), {"kd": KD()}).forward_both(images())[
+        1
+    ]
     assert [member["logits"].shape for member in outputs["members"]] == [(16, 5)] * 2
     assert [member["logits"].shape for member in outputs["view_members"]] == [(16, 3, 5)] * 2
     assert outputs["members"][0]["head"][0].shape == (5, 6)

@@ -27,7 +27,10 @@ def test_the_teacher_answers_the_attacked_image() -> None:
     scheme.prepare(batch)
     found = scheme.before_step(batch)
     at = {"image": found["attacked"]}
-    wanted = 0.9 * soft_label_loss(scheme.student(at)["logits"], scheme.ask(at)["logits"]).mean()
+    wanted = (
+        0.9
+        * soft_label_loss(scheme.student(at)["logits"], scheme.teacher_outputs(at)["logits"]).mean()
+    )
     assert torch.allclose(next(iter(scheme.step(found))).losses["robust"], wanted)
 
 
@@ -36,12 +39,15 @@ def test_the_attack_follows_the_gradient_of_both_nets() -> None:
     scheme.prepare(batch)
     leaf = batch["image"].clone().requires_grad_()
     apart = soft_label_loss(
-        scheme.student({"image": leaf})["logits"], scheme.ask({"image": leaf}, grad=True)["logits"]
+        scheme.student({"image": leaf})["logits"],
+        scheme.teacher_outputs({"image": leaf}, grad=True)["logits"],
     )
     (wanted,) = torch.autograd.grad(apart.sum(), leaf)
     leaf = batch["image"].clone().requires_grad_()
     (found,) = torch.autograd.grad(scheme.threat(batch)(leaf).sum(), leaf)
     assert torch.allclose(found, wanted)
-    alone = soft_label_loss(scheme.student({"image": leaf})["logits"], scheme.ask(batch)["logits"])
+    alone = soft_label_loss(
+        scheme.student({"image": leaf})["logits"], scheme.teacher_outputs(batch)["logits"]
+    )
     (of_one,) = torch.autograd.grad(alone.sum(), leaf)
     assert not torch.allclose(found, of_one)

@@ -88,7 +88,7 @@ def test_the_teachers_clean_answer_is_learnt_from_the_attacked_image() -> None:
     update = next(iter(scheme.step(batch)))
     attacked, teacher = (
         scheme.student({"image": batch["attacked"]})["logits"],
-        scheme.ask(batch)["logits"],
+        scheme.teacher_outputs(batch)["logits"],
     )
     assert torch.allclose(
         update.losses["robust"], 0.7 * soft_label_loss(attacked, teacher, 4.0).mean()
@@ -98,7 +98,9 @@ def test_the_teachers_clean_answer_is_learnt_from_the_attacked_image() -> None:
 
 def test_the_attack_raises_the_cross_entropy_with_the_label_or_the_teachers_class() -> None:
     scheme, batch = made(ARD), timed()
-    target = torch.where(batch["label"] < 0, scheme.ask(batch)["logits"].argmax(1), batch["label"])
+    target = torch.where(
+        batch["label"] < 0, scheme.teacher_outputs(batch)["logits"].argmax(1), batch["label"]
+    )
     attacked = scheme.before_step(batch)["attacked"]
     worse, better = (
         nn.functional.cross_entropy(
@@ -192,7 +194,7 @@ def test_the_student_comes_to_withstand_attacks(kind: Kind) -> None:
                 torch.stack(list(update.losses.values())).sum().backward()
                 optimizer.step()
         test = task(500)
-        for name, trial in kind.trials(options).items():
+        for name, trial in kind.robustness_evaluations(options).items():
             accuracy[name, weight] = float(
                 (student(trial(Net(student), test)["image"]).argmax(1) == test["label"])
                 .float()
@@ -204,7 +206,7 @@ def test_the_student_comes_to_withstand_attacks(kind: Kind) -> None:
 
 def test_trials_attack_on_the_labels_there_are_within_the_recipes_epsilon() -> None:
     student, teacher, batch = net(2), Frozen(net(3, 1)), images()
-    for trial in ARD.trials({"epsilon": 0.2}).values():
+    for trial in ARD.robustness_evaluations({"epsilon": 0.2}).values():
         for judged in (student, teacher):
             with torch.no_grad():
                 changed = trial(judged, batch)["image"]
@@ -212,10 +214,11 @@ def test_trials_attack_on_the_labels_there_are_within_the_recipes_epsilon() -> N
             assert (apart[batch["label"] >= 0] > 0.1).all()
             assert apart.max() <= 0.2 + 1e-6
     assert (
-        ARD.trials({})["fgsm"](student, batch)["image"] - batch["image"]
+        ARD.robustness_evaluations({})["fgsm"](student, batch)["image"] - batch["image"]
     ).abs().max() == pytest.approx(8 / 255, abs=1e-6)
     assert torch.equal(
-        ARD.trials({"epsilon": 0.2})["fgsm"](student, batch)["image"][1], batch["image"][1]
+        ARD.robustness_evaluations({"epsilon": 0.2})["fgsm"](student, batch)["image"][1],
+        batch["image"][1],
     ), "it has no label"
 
 

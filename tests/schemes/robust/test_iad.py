@@ -67,8 +67,8 @@ def test_the_loss_and_its_start(answers_to: str, partial: bool) -> None:
     attacked, clean, under_attack, teacher = (
         scheme.student(at),
         scheme.student(batch),
-        scheme.ask(at),
-        scheme.ask(batch),
+        scheme.teacher_outputs(at),
+        scheme.teacher_outputs(batch),
     )
     target = torch.where(batch["label"] < 0, teacher["logits"].argmax(1), batch["label"])
     a = under_attack["logits"].softmax(1).gather(1, target[:, None])[:, 0].sqrt()

@@ -39,16 +39,21 @@ def test_the_weights_are_those_of_the_authors_code() -> None:
     found = scheme.before_step(batch)
     at = {"image": found["attacked"]}
     mine, own = scheme.student(at)["logits"], scheme.student(batch)["logits"]
-    robust, natural = (member["logits"] for member in scheme.ask(at)["members"])
+    robust, natural = (member["logits"] for member in scheme.teacher_outputs(at)["members"])
     target = torch.where(
-        batch["label"] < 0, scheme.ask(batch)["members"][0]["logits"].argmax(1), batch["label"]
+        batch["label"] < 0,
+        scheme.teacher_outputs(batch)["members"][0]["logits"].argmax(1),
+        batch["label"],
     )
     trust = robust.softmax(1).gather(1, target[:, None])[:, 0] ** 0.1
     first = trust * soft_label_loss(mine, robust, 2.0) + (1 - trust) * soft_label_loss(mine, own)
     wanted = 0.5 * first + 0.25 * soft_label_loss(mine, natural, 2.0)
     (update,) = scheme.step(found)
     assert torch.allclose(update.losses["robust"], wanted.mean())
-    assert torch.equal(scheme.ask(batch)["logits"], scheme.ask(batch)["members"][0]["logits"])
+    assert torch.equal(
+        scheme.teacher_outputs(batch)["logits"],
+        scheme.teacher_outputs(batch)["members"][0]["logits"],
+    )
 
 
 def test_two_teachers_are_needed() -> None:

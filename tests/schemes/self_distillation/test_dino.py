@@ -44,7 +44,7 @@ def test_the_teacher_sees_the_large_views_alone_and_the_student_all() -> None:
     scheme.train().prepare(images())
     batch = scheme.before_step(timed())
     assert batch["views"].shape == (16, 3, 1, 6, 6)
-    student, teacher = scheme.answers(batch)
+    student, teacher = scheme.forward_both(batch)
     assert student["view_logits"].shape == (16, 3, 12)
     assert teacher["view_logits"].shape == (16, 2, 12)
     assert torch.allclose(student["view_logits"][:, :2], teacher["view_logits"], atol=1e-5), (

@@ -41,4 +41,4 @@ def test_the_average_moves_once_a_step_after_the_student() -> None:
 def test_a_plain_module_is_taken_as_a_net() -> None:
     scheme = Ema(nn.Linear(6, 5), {"kd": KD()})
     assert isinstance(scheme.export(), Net)
-    assert torch.equal(scheme.student(batch())["logits"], scheme.ask(batch())["logits"])
+    assert torch.equal(scheme.student(batch())["logits"], scheme.teacher_outputs(batch())["logits"])

@@ -214,5 +214,5 @@ def test_a_teacher_keeps_the_layers_only_where_they_are_read() -> None:
     assert requests == [False]
     assert "hidden_states" not in outputs
     assert outputs["embedding"].shape == (2, 6, 32)
-    teacher.wants({"hidden_states"}, batch)
+    teacher.select_roles({"hidden_states"}, batch)
     assert len(teacher(batch)["hidden_states"]) == 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from instil.core import Batch, size
+from instil.core import Batch, batch_size
 from instil.data.surrogate_images import Maker
 
 
@@ -13,4 +13,4 @@ class Blank(Maker):
     """Black images of the right shape."""
 
     def __call__(self, moment: Batch, shape: tuple[int, int, int]) -> Tensor:
-        return torch.zeros(1, *shape).expand(size(moment), -1, -1, -1)
+        return torch.zeros(1, *shape).expand(batch_size(moment), -1, -1, -1)

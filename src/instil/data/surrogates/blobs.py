@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor
 
-from instil.core import Batch, normal
+from instil.core import Batch, keyed_normal
 from instil.data.surrogate_images import Maker
 
 SALT = 12
@@ -26,5 +26,7 @@ class Blobs(Maker):
     def __call__(self, moment: Batch, shape: tuple[int, int, int]) -> Tensor:
         channels, *size = shape
         height, width = (max(1, round(self.cells * length / max(size))) for length in size)
-        noise = normal(moment, channels * height * width, SALT).view(-1, channels, height, width)
+        noise = keyed_normal(moment, channels * height * width, SALT).view(
+            -1, channels, height, width
+        )
         return (4 * F.interpolate(noise, size, mode="bicubic") - 3).sigmoid()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from instil.core import Batch, uniform
+from instil.core import Batch, keyed_uniform
 from instil.data.surrogate_images import Maker
 
 SALT = 11
@@ -15,4 +15,4 @@ class Noise(Maker):
 
     def __call__(self, moment: Batch, shape: tuple[int, int, int]) -> Tensor:
         channels, height, width = shape
-        return uniform(moment, channels * height * width, SALT).view(-1, *shape)
+        return keyed_uniform(moment, channels * height * width, SALT).view(-1, *shape)

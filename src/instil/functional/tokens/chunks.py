@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from instil.core import full
+from instil.core import to_float32
 from instil.functional.tokens.heads import LogitSource, Rows, Signal
 from instil.functional.tokens.signals import (
     FlatSignal,
@@ -230,7 +230,7 @@ def chunked_loss(
     assert rows is not None
     if weight is None:
         weight = torch.ones(shape, device=rows.device)
-    weights = weight.detach().reshape(-1).to(rows.device, full(rows).dtype)
+    weights = weight.detach().reshape(-1).to(rows.device, to_float32(rows).dtype)
     # The plan must not hold the tensors: autograd frees them after the backward pass.
     plan = _ChunkPlan(flat._replace(tensors=[]), target, temperature)
     values: Tensor = _ChunkedLoss.apply(plan, weights, *flat.tensors)

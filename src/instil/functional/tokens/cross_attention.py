@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from instil.core import UNLABELLED, full
+from instil.core import UNLABELLED, to_float32
 
 
 def cross_attention(
@@ -43,7 +43,7 @@ def token_pair_embeddings(
         Embeddings of the tokens (N, T, E) and of their labels (N, T, E).
     """
     labelled = label != UNLABELLED
-    weight = full(embedding_weight).detach()
+    weight = to_float32(embedding_weight).detach()
     current = F.embedding(torch.where(labelled, input_ids, 0), weight)
     following = F.embedding(torch.where(labelled, label, 0), weight)
     return current, following

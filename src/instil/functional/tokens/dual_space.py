@@ -7,7 +7,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-from instil.core import UNLABELLED, full
+from instil.core import UNLABELLED, to_float32
 from instil.functional.tokens.divergence import token_divergence
 from instil.functional.tokens.terms import (
     Divergence,
@@ -54,7 +54,10 @@ def student_space(
         Cross-entropy (...) of the projected teacher, and divergence (...) of the student from it.
     """
     cross_entropy = F.cross_entropy(
-        full(projected).flatten(0, -2), target.flatten(), reduction="none", ignore_index=UNLABELLED
+        to_float32(projected).flatten(0, -2),
+        target.flatten(),
+        reduction="none",
+        ignore_index=UNLABELLED,
     )
     divergences = token_divergence(
         student, projected.detach(), TERMS[divergence], temperature, weight
@@ -81,5 +84,5 @@ def teacher_space(
 
 def frozen_head_logits(head: tuple[Tensor, Tensor], states: Tensor) -> Tensor:
     """Logits (..., V) of states (..., H) and a head (weight, bias) that gets no gradient."""
-    weight, bias = (full(part).detach() for part in head)
+    weight, bias = (to_float32(part).detach() for part in head)
     return F.linear(states, weight, bias)

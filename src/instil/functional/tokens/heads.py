@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from instil.core import Projection, full
+from instil.core import Projection, to_float32
 
 Signal = Tensor | Projection
 """Logits (..., V), or the hidden states and the linear head that give them."""
@@ -84,7 +84,7 @@ class DenseLogits:
         self.grad: Tensor | None = None
 
     def compute(self, rows: Rows, out: Tensor | None) -> Tensor:
-        return self.logits[rows].to(full(self.logits).dtype)
+        return self.logits[rows].to(to_float32(self.logits).dtype)
 
     def accumulate_grad(self, rows: Rows, grad: Tensor, weight: Tensor) -> None:
         if self.grad is None:
@@ -133,7 +133,7 @@ class HeadLogits:
     def compute(self, rows: Rows, out: Tensor | None) -> Tensor:
         size = (rows.stop - rows.start) if isinstance(rows, slice) else len(rows)
         if out is None:
-            dtype, device = full(self.hidden).dtype, self.hidden.device
+            dtype, device = to_float32(self.hidden).dtype, self.hidden.device
             out = torch.empty(size, self.num_classes, dtype=dtype, device=device)
         out = out[:size]
         for index, (_, _, hidden, weight) in enumerate(self.products):
@@ -174,7 +174,7 @@ def _grad_buffer(tensor: Tensor, has_token_rows: bool) -> Tensor:
     # Tokens of weight 0 are skipped, so their rows must start at 0; parameters are overwritten.
     if has_token_rows:
         return torch.zeros_like(tensor)
-    return torch.empty_like(tensor, dtype=full(tensor).dtype)
+    return torch.empty_like(tensor, dtype=to_float32(tensor).dtype)
 
 
 def _multiply(hidden: Tensor, weight: Tensor, out: Tensor, add: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from instil.core import Sampled, full, passed
+from instil.core import Sampled, inverse_cdf_sample, to_float32
 from instil.functional.tokens.heads import LogitSource, Rows
 from instil.functional.tokens.signals import at_temperature
 from instil.functional.tokens.terms import FLOOR, TokenDistribution
@@ -51,17 +51,17 @@ class SampledForwardKL:
         assert self.uniforms is not None
         teacher = at_temperature(self.source, teacher_logits, self.temperature)
         uniforms = self.uniforms[rows].to(teacher.logits)
-        ids = passed(teacher.probability.cumsum(-1), uniforms)
+        ids = inverse_cdf_sample(teacher.probability.cumsum(-1), uniforms)
         share = torch.full_like(uniforms, 1 / uniforms.shape[1])
         return ids, teacher.log.gather(-1, ids), share
 
 
 def _flatten_samples(sampled: Sampled) -> tuple[Tensor, Tensor, Tensor]:
     size = sampled.ids.shape[-1]
-    log_p = full(sampled.log_p).reshape(-1, size)
+    log_p = to_float32(sampled.log_p).reshape(-1, size)
     ratio = torch.ones_like(log_p)
     if sampled.log_q is not None:
-        ratio = (log_p - full(sampled.log_q).reshape(-1, size)).exp()
+        ratio = (log_p - to_float32(sampled.log_q).reshape(-1, size)).exp()
     return sampled.ids.reshape(-1, size).long(), log_p, ratio / size
 
 

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from instil.core import Top, full
+from instil.core import Top, to_float32
 from instil.functional.tokens.heads import LogitSource, Rows, Signal
 from instil.functional.tokens.sampled import log_probs_at
 from instil.functional.tokens.signals import (
@@ -233,5 +233,5 @@ def _coarse_logits(
 
 def _flatten_top(top: Top) -> tuple[Tensor, Tensor, Tensor]:
     size = top.values.shape[-1]
-    values, tail = full(top.values).reshape(-1, size), full(top.log_tail).reshape(-1, 1)
+    values, tail = to_float32(top.values).reshape(-1, size), to_float32(top.log_tail).reshape(-1, 1)
     return values.clamp_min(FLOOR), top.indices.reshape(-1, size).long(), tail.clamp_min(FLOOR)

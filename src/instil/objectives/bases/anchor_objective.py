@@ -34,16 +34,16 @@ class AnchorObjective(RelationObjective):
             self.size, widths, device=sides["student"].device, dtype=sides["student"].dtype
         )
 
-    def keep(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+    def state_updates(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         sides = dict(zip(("student", "teacher"), self.embed(student, teacher), strict=True))
         return {"counts": self.weight(batch) > 0} | {
             side: l2_normalize(sides[side]) for side in self.remembers
         }
 
-    def after_step(self, kept: dict[str, Tensor]) -> None:
+    def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
         """The queue takes in the step's vectors and forgets the oldest."""
-        if kept:
-            rows = {side: kept[side][kept["counts"]] for side in self.remembers}
+        if gathered_rows:
+            rows = {side: gathered_rows[side][gathered_rows["counts"]] for side in self.remembers}
             self.queue.push(
                 torch.zeros(
                     len(rows["teacher"]), dtype=torch.int64, device=self.queue.owner.device

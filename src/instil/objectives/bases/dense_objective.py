@@ -22,7 +22,7 @@ class DenseObjective(FeatureObjective):
 class PixelLabelObjective(LabelObjective):
     """A loss that needs the label of every pixel, (N, H, W); images without a labelled valid pixel do not count."""
 
-    samples = True
+    per_sample = True
 
     def pixels(self, batch: Batch) -> Tensor:
         """The labels (N, H, W), -100 where a pixel is invalid. Raises ValueError for a batch without labels, or with one an image."""

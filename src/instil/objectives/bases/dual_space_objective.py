@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Objective, Outputs, Positive, full
+from instil.core import Objective, Outputs, Positive, to_float32
 from instil.functional.tokens.dual_space import DualSpaceDivergence
 from instil.modules.adapters import match_dtype
 
@@ -19,7 +19,7 @@ class DualSpace(Objective):
         ("student", "teacher"), (("logits",), ("embedding",), ("head",))
     )
 
-    aligns = True
+    handles_token_alignment = True
 
     def __init__(
         self,
@@ -36,11 +36,11 @@ class DualSpace(Objective):
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
         mine, theirs = student["embedding"], teacher["embedding"]
-        where = {"device": mine.device, "dtype": full(mine).dtype}
+        where = {"device": mine.device, "dtype": to_float32(mine).dtype}
         self.to_student = nn.Linear(theirs.shape[-1], mine.shape[-1], **where)
         self.to_teacher = nn.Linear(mine.shape[-1], theirs.shape[-1], **where)
 
     def projected(self, module: nn.Module, states: Tensor) -> Tensor:
         """States in the other's space."""
-        moved: Tensor = module(match_dtype(module, full(states)))
+        moved: Tensor = module(match_dtype(module, to_float32(states)))
         return moved

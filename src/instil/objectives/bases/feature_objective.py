@@ -23,7 +23,7 @@ class FeatureObjective(Objective):
     """
 
     needs: ClassVar = {"student": (("features",),), "teacher": (("features",),)}
-    samples = True
+    per_sample = True
     deepest: ClassVar[bool] = False  # auto is the deepest pair alone
 
     def __init__(self, pairs: Pairs = "auto"):

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from instil.core import Batch, Objective, Outputs, full, items
+from instil.core import Batch, Objective, Outputs, item_weights, to_float32
 from instil.functional.graph import edge_index
 
 
@@ -22,7 +22,7 @@ class NodeObjective(Objective):
     def read(self, student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
         """Both sides' vectors (n, D)."""
         mine, theirs = student[self.reads["student"][0]], teacher[self.reads["teacher"][0]]
-        return full(mine[-1] if isinstance(mine, tuple) else mine), full(
+        return to_float32(mine[-1] if isinstance(mine, tuple) else mine), to_float32(
             theirs[-1] if isinstance(theirs, tuple) else theirs
         )
 
@@ -33,7 +33,7 @@ class EdgeObjective(NodeObjective):
     def counted(self, batch: Batch) -> Tensor:
         """Which edges join two valid nodes, (E,)."""
         source, target = edge_index(batch)
-        valid = items(batch) > 0
+        valid = item_weights(batch) > 0
         return valid[source] & valid[target]
 
     def weight(self, batch: Batch) -> Tensor:

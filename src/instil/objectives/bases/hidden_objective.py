@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from instil.core import Objective, Outputs, full
+from instil.core import Objective, Outputs, to_float32
 from instil.functional.feature_maps import require_same_shape
 from instil.functional.hidden_states import Layers, layer_map, layer_tensors, replace_padding
 from instil.functional.pairs import describe_pair
@@ -24,7 +24,7 @@ class HiddenObjective(Objective):
     """
 
     needs: ClassVar = {"student": (("hidden_states",),), "teacher": (("hidden_states",),)}
-    samples = True
+    per_sample = True
     shares: ClassVar[bool] = False  # one projection for all layers
 
     def __init__(self, layers: Layers = "uniform"):
@@ -63,7 +63,7 @@ class HiddenObjective(Objective):
         return (
             nn.Identity()
             if widths[0] == widths[1]
-            else LinearAdapter(*widths, device=student.device, dtype=full(student).dtype)
+            else LinearAdapter(*widths, device=student.device, dtype=to_float32(student).dtype)
         )
 
     def matched_pairs(

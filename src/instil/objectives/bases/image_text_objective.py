@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from instil.core import Objective, Outputs, full
+from instil.core import Objective, Outputs, to_float32
 from instil.functional.directions import l2_normalize
 from instil.modules.adapters import match_dtype
 
@@ -44,7 +44,7 @@ class ImageTextObjective(Objective):
             mine, theirs = student[role], teacher[role]
             if mine.shape[1] != theirs.shape[1]:
                 self.projections[role] = nn.Linear(
-                    mine.shape[1], theirs.shape[1], device=mine.device, dtype=full(mine).dtype
+                    mine.shape[1], theirs.shape[1], device=mine.device, dtype=to_float32(mine).dtype
                 )
 
     def projected(self, student: Outputs) -> tuple[Tensor, Tensor]:
@@ -56,5 +56,5 @@ class ImageTextObjective(Objective):
         if role not in self.projections:
             return embedding
         layer = self.projections[role]
-        projected: Tensor = layer(match_dtype(layer, full(embedding)))
+        projected: Tensor = layer(match_dtype(layer, to_float32(embedding)))
         return projected

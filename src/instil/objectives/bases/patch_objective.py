@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from instil.core import Batch, Objective, Outputs, items
+from instil.core import Batch, Objective, Outputs, item_weights
 from instil.functional.ensembles import members
 from instil.functional.feature_maps import patch_tokens
 from instil.functional.pairs import describe_pair, feature_levels
@@ -18,17 +18,17 @@ from instil.modules.normalizers import Normalizer
 class PatchObjective(Objective):
     """A loss of the student's deepest stage, through an adapter for each teacher, and the deepest stage of each teacher; mean over the teachers.
 
-    ``studies``: samples of which the teachers' statistics are taken before training; 0: those of the first batch.
+    ``calibration_samples``: samples of which the teachers' statistics are taken before training; 0: those of the first batch.
 
     Several teachers are an ``Ensemble``'s ``members``. ``describe_pair`` says in words, after ``build``, how each teacher is met.
     """
 
     needs: ClassVar = {"student": (("features",),), "teacher": (("members", "features"),)}
-    samples = True
+    per_sample = True
 
-    def __init__(self, studies: Annotated[int, Ge(0)] = 1000) -> None:
+    def __init__(self, calibration_samples: Annotated[int, Ge(0)] = 1000) -> None:
         super().__init__()
-        self.studies = studies
+        self.calibration_samples = calibration_samples
         self.matched: list[tuple[int, int]] = []  # of each teacher: student stage, teacher stage
         self.plan: list[str] = []
         self.adapters = nn.ModuleList()
@@ -68,8 +68,12 @@ class PatchObjective(Objective):
         """The tokens (N, ..., D) that ``normalizers`` are for."""
         return [patch_tokens(feature_levels(member)[-1]) for member in members(teacher)]
 
-    def study(self, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
-        counted = items(batch).flatten(1).amax(1) > 0 if items(batch).ndim > 1 else items(batch) > 0
+    def collect_statistics(self, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+        counted = (
+            item_weights(batch).flatten(1).amax(1) > 0
+            if item_weights(batch).ndim > 1
+            else item_weights(batch) > 0
+        )
         sides = enumerate(zip(self.normalizers(), self.teacher_features(teacher), strict=True))
         return {
             str(number): scale.moments(tokens[counted])
@@ -77,7 +81,7 @@ class PatchObjective(Objective):
             if isinstance(scale, Normalizer)
         }
 
-    def studied(self, rows: dict[str, Tensor]) -> None:
+    def load_statistics(self, rows: dict[str, Tensor]) -> None:
         for number, scale in enumerate(self.normalizers()):
             if isinstance(scale, Normalizer):
                 scale.load_statistics(rows[str(number)])

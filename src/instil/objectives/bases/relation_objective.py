@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from instil.core import Batch, Objective, Outputs, full
+from instil.core import Batch, Objective, Outputs, to_float32
 from instil.modules.adapters import IdentityPair, NormalizedProjections, StudentProjection
 
 
@@ -18,7 +18,7 @@ class RelationObjective(Objective):
     """
 
     needs: ClassVar = {"student": (("embedding", "logits"),), "teacher": (("embedding", "logits"),)}
-    samples = True
+    per_sample = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class RelationObjective(Objective):
     def read(self, student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
         """Both sides' vectors (N, D), in float32 or better."""
         mine, theirs = student[self.reads["student"][0]], teacher[self.reads["teacher"][0]]
-        return full(mine).flatten(1), full(theirs).flatten(1)
+        return to_float32(mine).flatten(1), to_float32(theirs).flatten(1)
 
     def embed(self, student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
         """Both sides' vectors after the connection."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from instil.core import Batch, Objective, full, items
+from instil.core import Batch, Objective, item_weights, to_float32
 from instil.functional.tokens.spans import (
     aligned_positions,
     gather_positions,
@@ -20,12 +20,12 @@ class SpanObjective(Objective):
     Where the batch has ``span`` and ``teacher_span``, the distributions are put together by the chain rule; else both sides have the same positions.
     """
 
-    aligns = True
+    handles_token_alignment = True
 
     def weight(self, batch: Batch) -> Tensor:
         if "teacher_span" not in batch:
             return super().weight(batch)
-        weight = items(batch)
+        weight = item_weights(batch)
         return (weight if weight.ndim == 2 else weight[:, None]) * span_ends(batch["span"])
 
     def distributions(
@@ -33,7 +33,7 @@ class SpanObjective(Objective):
     ) -> tuple[Tensor, Tensor]:
         """Log-probabilities (..., V) and (..., V') at temperature, of the same spans; logits are raised to full precision."""
         mine, theirs = (
-            (full(logits) / temperature).log_softmax(-1) for logits in (student, teacher)
+            (to_float32(logits) / temperature).log_softmax(-1) for logits in (student, teacher)
         )
         if "teacher_span" not in batch:
             require_same_positions(student, teacher)

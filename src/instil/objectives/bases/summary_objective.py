@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from instil.core import Batch, Outputs, full, uniform
+from instil.core import Batch, Outputs, keyed_uniform, to_float32
 from instil.functional.ensembles import members, sample_teacher_mask
 from instil.modules.adapters import LinearAdapter
 from instil.objectives.bases.patch_objective import PatchObjective
@@ -37,7 +37,7 @@ class SummaryObjective(PatchObjective):
             self.heads.append(
                 nn.Identity()
                 if same
-                else LinearAdapter(*widths, device=mine.device, dtype=full(mine).dtype)
+                else LinearAdapter(*widths, device=mine.device, dtype=to_float32(mine).dtype)
             )
             self.class_targets.append(self.make_normalizer(member["embedding"]))
 
@@ -58,7 +58,7 @@ class SummaryObjective(PatchObjective):
         losses = torch.stack(list(self._distances(student, teacher)), 1)
         if losses.shape[1] == 1 or not self.drop:
             return losses.mean(1)
-        kept = sample_teacher_mask(losses, uniform(batch, losses.shape[1]), self.drop)
+        kept = sample_teacher_mask(losses, keyed_uniform(batch, losses.shape[1]), self.drop)
         return (losses * kept).sum(1) / kept.sum(1)
 
     def _distances(self, student: Outputs, teacher: Outputs) -> Iterator[Tensor]:

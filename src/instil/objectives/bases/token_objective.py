@@ -30,7 +30,7 @@ class TokenObjective(Objective):
         "student": (("projection", "logits"),),
         "teacher": (("projection", "logits"),),
     }
-    refuses: ClassVar = {
+    unsupported_roles: ClassVar = {
         "top": "it holds only some classes, and a divergence of those is another loss: top_k",
         "sampled": "of drawn classes it can only be estimated: sampled_kd",
         "text": "text says nothing of other classes: cross_entropy",

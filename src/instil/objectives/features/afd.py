@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, Outputs, full
+from instil.core import Batch, Card, Outputs, to_float32
 from instil.functional.attention_maps import FAINTEST, attention_map
 from instil.functional.errors import squared_error
 from instil.functional.feature_maps import as_map
@@ -34,7 +34,7 @@ def afd_loss(
         raise ValueError(
             "attention-based feature distillation needs a teacher stage with more than one position"
         )
-    terms, strengths = [], [_strength(full(each)) for each in student]
+    terms, strengths = [], [_strength(to_float32(each)) for each in student]
     for number, stage in enumerate(teacher):
         theirs, grid = attention_map(stage), (stage.shape[2], stage.shape[3])
         mine = [
@@ -124,12 +124,12 @@ class AFD(NormedObjective):
         made = StageAttention(
             [s.shape[1] for s in mine], [t.shape[1] for t in theirs], self.width, self.norm
         )
-        self.adapters = nn.ModuleList([made.to(mine[0].device, full(mine[0]).dtype)])
+        self.adapters = nn.ModuleList([made.to(mine[0].device, to_float32(mine[0]).dtype)])
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         attend = self.adapters[0]
         mine, theirs = (
-            [match_dtype(attend, full(as_map(stage))) for stage in feature_levels(side)]
+            [match_dtype(attend, to_float32(as_map(stage))) for stage in feature_levels(side)]
             for side in (student, teacher)
         )
         return self.reduce_if_coupled(afd_loss(mine, theirs, attend(mine, theirs), "none"))

@@ -46,7 +46,7 @@ class AMRADIO(SummaryObjective):
     ``summary``: weight of the summary's cosine distance.
     ``standardize``: a teacher's outputs first by phi_s (all channels of variance 1, directions alike), channel by channel, or not at all.
     ``drop``: probability, for each sample, of leaving out a teacher that is not the one of the largest loss; needs an index.
-    ``studies``: samples of which a teacher's statistics are taken before training, without their labels; 0: those of the first batch.
+    ``calibration_samples``: samples of which a teacher's statistics are taken before training, without their labels; 0: those of the first batch.
     """
 
     card = Card(
@@ -76,9 +76,9 @@ class AMRADIO(SummaryObjective):
         summary: NonNegative = 1.0,
         standardize: Scale = "phi_s",
         drop: Annotated[float, Ge(0), Le(1)] = 0.0,
-        studies: Annotated[int, Ge(0)] = 1000,
+        calibration_samples: Annotated[int, Ge(0)] = 1000,
     ):
-        super().__init__(studies)
+        super().__init__(calibration_samples)
         self.cosine, self.smooth_l1, self.summary, self.standardize, self.drop = (
             cosine,
             smooth_l1,

@@ -17,7 +17,7 @@ from instil.core import (
     Outputs,
     Positive,
     drop_unlabelled_gradient,
-    full,
+    to_float32,
 )
 from instil.functional.ensembles import (
     inverse_share_weights,
@@ -41,7 +41,7 @@ def camkd_weights(logits: Tensor, target: Tensor) -> Tensor:
     require_class_target(logits[0], target)
     index = target.clamp_min(0).expand(logits.shape[:-1]).unsqueeze(-1)
     return inverse_share_weights(
-        (-full(logits).log_softmax(-1).gather(-1, index).squeeze(-1)).softmax(0)
+        (-to_float32(logits).log_softmax(-1).gather(-1, index).squeeze(-1)).softmax(0)
     )
 
 
@@ -119,8 +119,8 @@ class CAMKD(LabelObjective):
         "student": (("features",), ("logits",)),
         "teacher": (("members", "features"), ("members", "logits"), ("members", "head")),
     }
-    samples = True
-    shards: ClassVar = False
+    per_sample = True
+    supports_sharding: ClassVar = False
 
     def __init__(self, temperature: Positive = 4.0, stage: NonNegative = 50.0):
         super().__init__()
@@ -155,10 +155,10 @@ class CAMKD(LabelObjective):
         loss = camkd_logit_loss(student["logits"], logits, target, self.temperature, "none")
         if not self.stage:
             return loss
-        mine = [full(made(feature_levels(student)[-1])) for made in self.adapters]
+        mine = [to_float32(made(feature_levels(student)[-1])) for made in self.adapters]
         theirs = [as_map(feature_levels(member)[-1]) for member in several]
         spoken = [
-            F.linear(stage.mean((2, 3)), *map(full, member["head"]))
+            F.linear(stage.mean((2, 3)), *map(to_float32, member["head"]))
             for stage, member in zip(mine, several, strict=True)
         ]
         return loss + self.stage * camkd_feature_loss(

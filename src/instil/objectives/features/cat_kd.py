@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor
 
-from instil.core import Batch, Card, Objective, Outputs, full
+from instil.core import Batch, Card, Objective, Outputs, to_float32
 from instil.functional.attention_maps import scaled_l2_normalize
 from instil.functional.errors import squared_error
 from instil.functional.feature_maps import as_map, require_same_shape
@@ -27,7 +27,7 @@ def class_activation_map(stage: Tensor, weight: Tensor) -> Tensor:
             f"a class activation map needs a classifier that reads the deepest stage: it has {stage.shape[1]} channels, "
             f"the classifier's weight is {tuple(weight.shape)}"
         )
-    return torch.einsum("ndhw,cd->nchw", full(stage), full(weight))
+    return torch.einsum("ndhw,cd->nchw", to_float32(stage), to_float32(weight))
 
 
 def cat_kd_loss(
@@ -63,10 +63,11 @@ def cat_kd_loss(
         tensor(1.)
     """
     if binarize:
-        threshold = full(teacher).abs().mean((2, 3), keepdim=True)
-        teacher = (full(teacher) > threshold).to(threshold.dtype)
+        threshold = to_float32(teacher).abs().mean((2, 3), keepdim=True)
+        teacher = (to_float32(teacher) > threshold).to(threshold.dtype)
     mine, theirs = (
-        F.adaptive_avg_pool2d(full(side), resolution).flatten(2) for side in (student, teacher)
+        F.adaptive_avg_pool2d(to_float32(side), resolution).flatten(2)
+        for side in (student, teacher)
     )
     student, teacher = require_same_shape(mine, theirs, "cat_kd_loss")
     if normalize:
@@ -100,7 +101,7 @@ class CatKD(Objective):
         "loss, without kd.",
     )
     needs: ClassVar = dict.fromkeys(("student", "teacher"), (("features",), ("head",)))
-    samples = True
+    per_sample = True
 
     def __init__(
         self,

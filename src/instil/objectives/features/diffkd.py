@@ -8,7 +8,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, NonNegative, Outputs, Positive, full, uniform
+from instil.core import Batch, Card, NonNegative, Outputs, Positive, keyed_uniform, to_float32
 from instil.functional.diffusion import TIMES, add_noise, denoise
 from instil.functional.divergences import kl_divergence
 from instil.functional.errors import squared_error
@@ -39,8 +39,8 @@ def diffkd_loss(
     compared = squared_error(student, teacher)
     return apply_reduction(
         compared
-        + diffusion_weight * full(noise_error)
-        + autoencoder_weight * full(reconstruction_error),
+        + diffusion_weight * to_float32(noise_error)
+        + autoencoder_weight * to_float32(reconstruction_error),
         reduction,
     )
 
@@ -75,7 +75,7 @@ class Denoiser(nn.Module):
         noise, other = (
             box_muller(batch, shape, salt + number).to(latent.dtype) for number in (0, 1)
         )
-        time = (uniform(batch, 1, salt + 2)[:, 0] * TIMES).long()
+        time = (keyed_uniform(batch, 1, salt + 2)[:, 0] * TIMES).long()
         error = squared_error(self.model(add_noise(latent, noise, time), time), noise)
         projected = self.project(student)
         level = self.level(self.look(projected).mean((2, 3))).softmax(1)[:, 0, None, None, None]
@@ -157,20 +157,20 @@ class DiffKD(NormedObjective):
                     f"logits of shape {tuple(mine.shape)} cannot be denoised, only (N, C); say logits: false"
                 )
             made = Denoiser(mine.shape[1], mine.shape[1], 1, True, self.norm)
-            self.denoiser.append(made.to(mine.device, full(mine).dtype))
+            self.denoiser.append(made.to(mine.device, to_float32(mine).dtype))
 
     def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
         made = Denoiser(
             as_map(student).shape[1], as_map(teacher).shape[1], self.reduction, False, self.norm
         )
-        return made.to(student.device, full(student).dtype), f"denoised in {self.steps} steps"
+        return made.to(student.device, to_float32(student).dtype), f"denoised in {self.steps} steps"
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         mine, theirs = feature_levels(student), feature_levels(teacher)
         terms, weights = [], (self.diffusion_weight, self.autoencoder_weight)
         for number, (denoiser, (i, j)) in enumerate(zip(self.adapters, self.matched, strict=True)):
-            target = full(as_map(theirs[j]))
-            stage = resize(full(as_map(mine[i])), (target.shape[2], target.shape[3]))
+            target = to_float32(as_map(theirs[j]))
+            stage = resize(to_float32(as_map(mine[i])), (target.shape[2], target.shape[3]))
             refined, latent, error, lost = denoiser(
                 match_dtype(denoiser, stage),
                 match_dtype(denoiser, target),
@@ -181,7 +181,7 @@ class DiffKD(NormedObjective):
             terms.append(diffkd_loss(refined, latent, error, lost, *weights, reduction="none"))
         for denoiser in self.denoiser:
             pair = (
-                match_dtype(denoiser, full(side["logits"]))[:, :, None, None]
+                match_dtype(denoiser, to_float32(side["logits"]))[:, :, None, None]
                 for side in (student, teacher)
             )
             refined, latent, error, _ = denoiser(*pair, batch, self.steps, 0)

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, Objective, Outputs, full
+from instil.core import Batch, Card, Objective, Outputs, to_float32
 from instil.functional.errors import squared_error
 from instil.functional.feature_maps import require_same_shape
 from instil.functional.logits import apply_reduction
@@ -65,12 +65,13 @@ class EmbeddingRegression(Objective):
         mine, theirs = student[ROLES[0]], teacher[ROLES[0]]
         if mine.shape[-1] != theirs.shape[-1]:
             self.projection = nn.Linear(
-                mine.shape[-1], theirs.shape[-1], device=mine.device, dtype=full(mine).dtype
+                mine.shape[-1], theirs.shape[-1], device=mine.device, dtype=to_float32(mine).dtype
             )
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         projected = [
-            self.projection(match_dtype(self.projection, full(student[role]))) for role in ROLES
+            self.projection(match_dtype(self.projection, to_float32(student[role])))
+            for role in ROLES
         ]
         first, second = (
             embedding_regression_loss(mine, teacher[role], self.distance, "none")

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from annotated_types import Gt, Le
 from torch import Tensor, nn
 
-from instil.core import Card, NonNegative, at_progress, closest, full
+from instil.core import Card, NonNegative, at_progress, closest, to_float32
 from instil.functional.attention_maps import attention_map
 from instil.functional.errors import sample_mean, squared_error
 from instil.functional.feature_maps import as_map, require_same_shape, resize
@@ -141,12 +141,12 @@ class FactorTransfer(NormedObjective):
         source, target = as_map(student).shape[1], as_map(teacher).shape[1]
         made = FactorNets(source, target, at_progress(self.rate, {}), self.norm)
         return made.to(
-            student.device, full(student).dtype
+            student.device, to_float32(student).dtype
         ), f"{max(1, round(at_progress(self.rate, {}) * target))} factors"
 
     def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
-        teacher = match_dtype(connection, full(as_map(teacher)))
-        resized = resize(full(as_map(student)), (teacher.shape[2], teacher.shape[3]))
+        teacher = match_dtype(connection, to_float32(as_map(teacher)))
+        resized = resize(to_float32(as_map(student)), (teacher.shape[2], teacher.shape[3]))
         mine, theirs, again = connection(match_dtype(connection, resized), teacher)
         transfer = factor_transfer_loss(mine, theirs, self.form, self.distance, reduction="none")
         error: Tensor = squared_error(again, teacher)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from instil.core import Card, NonNegative, Positive, closest, full
+from instil.core import Card, NonNegative, Positive, closest, to_float32
 from instil.functional.attention_maps import attention_weights, channel_strength, position_strength
 from instil.functional.feature_maps import as_map, resize
 from instil.functional.logits import apply_reduction
@@ -43,8 +43,8 @@ def fbkd_loss(
 
     A length of each sample, mean over these or, with ``reduction="none"``, one value a sample; with ``reduction="batch"`` one of the whole batch.
     """
-    differences = [full(a) - full(b) for a, b in zip(student, teacher, strict=True)]
-    differences[0] = differences[0] * full(mask).sqrt()
+    differences = [to_float32(a) - to_float32(b) for a, b in zip(student, teacher, strict=True)]
+    differences[0] = differences[0] * to_float32(mask).sqrt()
     whole = reduction == "batch"
     lengths = [
         torch.linalg.vector_norm(d.flatten() if whole else d.flatten(1), dim=-1)
@@ -190,12 +190,14 @@ class FBKD(FeatureObjective):
     def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
         source, target = as_map(student).shape[1], as_map(teacher).shape[1]
         made = DetectionViews(source, target, "batch" if self.couples else "group", self.stride)
-        return made.to(student.device, full(student).dtype), "adaptations and two non-local blocks"
+        return made.to(
+            student.device, to_float32(student).dtype
+        ), "adaptations and two non-local blocks"
 
     def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
-        teacher = match_dtype(connection, full(as_map(teacher)))
+        teacher = match_dtype(connection, to_float32(as_map(teacher)))
         student = match_dtype(
-            connection, resize(full(as_map(student)), (teacher.shape[2], teacher.shape[3]))
+            connection, resize(to_float32(as_map(student)), (teacher.shape[2], teacher.shape[3]))
         )
         mine, theirs = connection(student, teacher)
         mask = fbkd_mask(student, mine.features, teacher, self.temperature, self.form)

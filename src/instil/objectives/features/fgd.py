@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, NonNegative, Outputs, Positive, full
+from instil.core import Batch, Card, NonNegative, Outputs, Positive, to_float32
 from instil.functional.attention_maps import attention_weights, channel_strength, position_strength
 from instil.functional.feature_maps import as_map, require_same_shape
 from instil.functional.logits import apply_reduction
@@ -24,7 +24,7 @@ def box_masks(boxes: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
     the number of these, the largest where boxes overlap; every other has one over the number of those.
     """
     height, width = grid
-    boxes = F.pad(full(boxes), (0, 0, 0, 1))  # one more without an area, so that there is one
+    boxes = F.pad(to_float32(boxes), (0, 0, 0, 1))  # one more without an area, so that there is one
     low, high = boxes[..., :2], boxes[..., 2:]
     size = torch.tensor([width, height], dtype=low.dtype, device=low.device)
     first, last = (low * size).floor(), (high * size).ceil()
@@ -97,7 +97,7 @@ class Contexts(nn.Module):
         channels = as_map(teacher).shape[1]
         self.align = Adapter(student, teacher)
         self.student, self.teacher = GlobalContext(channels), GlobalContext(channels)
-        self.to(student.device, full(student).dtype)
+        self.to(student.device, to_float32(student).dtype)
 
 
 class FGD(FeatureObjective):
@@ -156,7 +156,7 @@ class FGD(FeatureObjective):
         terms = []
         for made, (i, j) in zip(self.adapters, self.matched, strict=True):
             assert isinstance(made, Contexts)
-            aligned, target = made.align(mine[i]), full(as_map(theirs[j]))
+            aligned, target = made.align(mine[i]), to_float32(as_map(theirs[j]))
             boxes = batch.get("boxes", aligned.new_zeros(len(aligned), 0, 4))
             masks = box_masks(boxes, (target.shape[2], target.shape[3]))
             focal = fgd_loss(

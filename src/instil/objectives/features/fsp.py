@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from instil.core import Card, closest, full
+from instil.core import Card, closest, to_float32
 from instil.functional.feature_maps import require_same_shape
 from instil.functional.gram import gram
 from instil.functional.logits import apply_reduction
@@ -28,7 +28,7 @@ def fsp_matrix(first: Tensor, second: Tensor, pool: Pool = "max") -> Tensor:
     height, width = (min(a, b) for a, b in zip(first.shape[2:], second.shape[2:], strict=True))
     shrink = F.adaptive_max_pool2d if pool == "max" else F.adaptive_avg_pool2d
     first, second = (
-        stage if stage.shape[2:] == (height, width) else shrink(full(stage), (height, width))
+        stage if stage.shape[2:] == (height, width) else shrink(to_float32(stage), (height, width))
         for stage in (first, second)
     )
     return gram(first, second)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from instil.core import Card, closest, full
+from instil.core import Card, closest, to_float32
 from instil.functional.errors import squared_error
 from instil.functional.feature_maps import as_map
 from instil.functional.gram import gram
@@ -34,7 +34,7 @@ def ickd_loss(
         )
     if form not in ("code", "paper"):
         raise ValueError(f"form: no form '{form}'; {closest(form, ('code', 'paper'))}")
-    mine, theirs = (_cells(full(stage), grid) for stage in (student, teacher))
+    mine, theirs = (_cells(to_float32(stage), grid) for stage in (student, teacher))
     mine, theirs = gram(mine, mine), gram(theirs, theirs)
     if form == "code":
         mine, theirs = F.normalize(mine, dim=-1), F.normalize(theirs, dim=-1)

@@ -8,7 +8,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from instil.core import Batch, Card, Objective, Outputs, full
+from instil.core import Batch, Card, Objective, Outputs, to_float32
 from instil.functional.attention_maps import scaled_l2_normalize
 from instil.functional.errors import squared_error
 from instil.functional.feature_maps import require_same_shape
@@ -35,8 +35,8 @@ def projected_jacobian(
     logits: Tensor, given: Tensor, directions: Tensor, create_graph: bool = False
 ) -> Tensor:
     """Gradients (N, P, ...) of logits (N, ...) along directions (N, P, ...) by what they were computed from, ``given`` (N, ...)."""
-    along = (full(logits).unsqueeze(1) * directions).flatten(2).sum((0, 2))
-    return full(
+    along = (to_float32(logits).unsqueeze(1) * directions).flatten(2).sum((0, 2))
+    return to_float32(
         torch.stack(
             [
                 torch.autograd.grad(one, given, retain_graph=True, create_graph=create_graph)[0]
@@ -72,7 +72,7 @@ class Jacobian(Objective):
         "is a noisy estimate; drawing needs an index. In nets of ReLUs it reaches weights but no biases.",
     )
     needs: ClassVar = dict.fromkeys(("student", "teacher"), (("logits",), ("input",)))
-    samples = True
+    per_sample = True
 
     def __init__(self, directions: Annotated[int, Ge(1)] = 1, normalize: bool = False):
         super().__init__()
@@ -88,7 +88,7 @@ class Jacobian(Objective):
                 "the teacher cannot be asked for gradients by the input (it is remembered, or out of reach); take a net as the teacher"
             )
         shape = tuple(student["logits"].shape[1:])
-        drawn = box_muller(batch, (self.directions, *shape)).to(full(student["logits"]).dtype)
+        drawn = box_muller(batch, (self.directions, *shape)).to(to_float32(student["logits"]).dtype)
         mine = projected_jacobian(student["logits"], student["input"], drawn, create_graph=True)
         theirs = projected_jacobian(teacher["logits"], teacher["input"], drawn).detach()
         return jacobian_loss(mine, theirs, self.normalize, "none")

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor
 
-from instil.core import Card, closest, full
+from instil.core import Card, closest, to_float32
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
 from instil.objectives.bases.stage_flow_objective import StageFlow, require_two_stages
@@ -27,7 +27,7 @@ def right_vectors(stage: Tensor, number: int) -> tuple[Tensor, Tensor]:
     k is ``number``, or what there is. Values are relative and without gradient; the gradient of the vectors is that of first order perturbation,
     bounded where singular values come together, at which the derivative of a decomposition is not defined.
     """
-    rows = full(stage).flatten(2).mT
+    rows = to_float32(stage).flatten(2).mT
     rows = rows / rows.detach().abs().amax((1, 2), keepdim=True).clamp_min(
         torch.finfo(rows.dtype).tiny
     )

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from annotated_types import Gt, Le
 from torch import Tensor, nn
 
-from instil.core import Card, NonNegative, at_progress, closest, full
+from instil.core import Card, NonNegative, at_progress, closest, to_float32
 from instil.functional.errors import sample_mean, squared_error
 from instil.functional.feature_maps import as_map, require_same_shape, resize
 from instil.functional.logits import apply_reduction
@@ -185,13 +185,13 @@ class KTA(NormedObjective):
         rate = at_progress(self.rate, {})
         nets = AdaptationNets(student.shape[1], teacher.shape[1], rate, self.norm)
         words = f"{nets.affinity_adapter.out_channels} channels"
-        return nets.to(student.device, full(student).dtype), words
+        return nets.to(student.device, to_float32(student).dtype), words
 
     def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
         assert isinstance(connection, AdaptationNets)
-        teacher = match_dtype(connection, full(as_map(teacher)))
+        teacher = match_dtype(connection, to_float32(as_map(teacher)))
         grid = (teacher.shape[2], teacher.shape[3])
-        resized = match_dtype(connection, resize(full(as_map(student)), grid))
+        resized = match_dtype(connection, resize(to_float32(as_map(student)), grid))
         adapted, compressed, decoded = connection(resized, teacher)
         related = connection.affinity_adapter(resized)
         values = kta_loss(adapted, compressed, self.p, self.q, "none")

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from instil.core import Batch, Card, Objective, Outputs, full
+from instil.core import Batch, Card, Objective, Outputs, to_float32
 from instil.functional.attention_maps import scaled_l2_normalize
 from instil.functional.feature_maps import as_map, resize
 from instil.functional.logits import apply_reduction, require_same_logits
@@ -25,7 +25,7 @@ def lwm_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> Tenso
             f"attention needs more than one position, not maps {tuple(student.shape)} and {tuple(teacher.shape)}"
         )
     mine, theirs = (
-        scaled_l2_normalize(resize(full(side).unsqueeze(1), (height, width)).flatten(1))
+        scaled_l2_normalize(resize(to_float32(side).unsqueeze(1), (height, width)).flatten(1))
         for side in (student, teacher)
     )
     return apply_reduction((mine - theirs).abs().sum(1), reduction)
@@ -36,8 +36,8 @@ def grad_cam(stage: Tensor, scores: Tensor, create_graph: bool = False) -> Tenso
     (gradient,) = torch.autograd.grad(
         scores.sum(), stage, retain_graph=True, create_graph=create_graph
     )
-    importance = full(as_map(gradient)).mean((2, 3), keepdim=True)
-    return (importance * full(as_map(stage))).sum(1).relu()
+    importance = to_float32(as_map(gradient)).mean((2, 3), keepdim=True)
+    return (importance * to_float32(as_map(stage))).sum(1).relu()
 
 
 def explained(outputs: Outputs) -> Tensor:
@@ -70,7 +70,7 @@ class LwM(Objective):
     needs: ClassVar = dict.fromkeys(
         ("student", "teacher"), (("features",), ("logits",), ("input",))
     )
-    samples = True
+    per_sample = True
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """Raises ValueError where the answers have different shapes or a stage has one position."""
@@ -89,7 +89,7 @@ class LwM(Objective):
             )
         answer = teacher["logits"].argmax(1, keepdim=True)
         mine, theirs = (
-            full(side["logits"]).gather(1, answer).squeeze(1) for side in (student, teacher)
+            to_float32(side["logits"]).gather(1, answer).squeeze(1) for side in (student, teacher)
         )
         looked = grad_cam(explained(teacher), theirs).detach()
         return lwm_loss(grad_cam(explained(student), mine, create_graph=True), looked, "none")

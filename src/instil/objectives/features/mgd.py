@@ -9,7 +9,7 @@ import torch
 from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, Outputs, closest, full, uniform
+from instil.core import Batch, Card, Outputs, closest, keyed_uniform, to_float32
 from instil.functional.errors import squared_error
 from instil.functional.feature_maps import as_map, require_same_shape
 from instil.functional.logits import apply_reduction
@@ -48,7 +48,7 @@ class Generator(nn.Module):
             nn.ReLU(),
             nn.Conv2d(channels, channels, 3, padding=1),
         )
-        self.to(student.device, full(student).dtype)
+        self.to(student.device, to_float32(student).dtype)
 
     def forward(self, masked: Tensor) -> Tensor:
         generated: Tensor = self.generation(match_dtype(self.generation, masked))
@@ -111,4 +111,4 @@ class MGD(FeatureObjective):
         """1 where the map is kept: (N, C, 1, 1) or (N, 1, H, W)."""
         shape = (-1, stage.shape[1], 1, 1) if self.mask == "channel" else (-1, 1, *stage.shape[2:])
         count = stage.shape[1] if self.mask == "channel" else stage.shape[2] * stage.shape[3]
-        return (uniform(batch, count, number) >= self.ratio).to(stage.dtype).view(shape)
+        return (keyed_uniform(batch, count, number) >= self.ratio).to(stage.dtype).view(shape)

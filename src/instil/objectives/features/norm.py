@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from instil.core import Card, Outputs, full
+from instil.core import Card, Outputs, to_float32
 from instil.functional.errors import squared_error
 from instil.functional.feature_maps import as_map, resize
 from instil.functional.logits import apply_reduction
@@ -22,7 +22,7 @@ def norm_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> Tens
 
     The student's channels go through the teacher's M times. Raises ValueError where its channels are no multiple of the teacher's, or H and W differ.
     """
-    student, teacher = full(student), full(teacher)
+    student, teacher = to_float32(student), to_float32(teacher)
     segments, left = divmod(student.shape[1], teacher.shape[1])
     if left or not segments or student.shape[2:] != teacher.shape[2:]:
         raise ValueError(
@@ -42,7 +42,7 @@ class Expansion(nn.Module):
         self.body = convolutions((source, target), (1,), norm, "norm")
 
     def forward(self, student: Tensor) -> Tensor:
-        expanded: Tensor = self.body(match_dtype(self, full(as_map(student))))
+        expanded: Tensor = self.body(match_dtype(self, to_float32(as_map(student))))
         return expanded
 
 
@@ -84,10 +84,12 @@ class NORM(ConnectedObjective):
         made = Expansion(
             as_map(student).shape[1], self.segments * as_map(teacher).shape[1], self.norm
         )
-        return made.to(student.device, full(student).dtype), f"conv 1x1, {self.segments} segments"
+        return made.to(
+            student.device, to_float32(student).dtype
+        ), f"conv 1x1, {self.segments} segments"
 
     def compare(self, connected: Tensor, teacher: Tensor) -> Tensor:
-        teacher = full(as_map(teacher))
+        teacher = to_float32(as_map(teacher))
         height, width = (
             min(a, b) for a, b in zip(connected.shape[2:], teacher.shape[2:], strict=True)
         )
@@ -97,6 +99,6 @@ class NORM(ConnectedObjective):
 
     def expand(self, student: Outputs) -> tuple[Tensor, Tensor]:
         """The deepest paired stage as a map (N, C, H, W) and its wide view (N, M * C_t, H, W)."""
-        return full(as_map(feature_levels(student)[self.matched[-1][0]])), self.projected_stage(
-            student
-        )
+        return to_float32(
+            as_map(feature_levels(student)[self.matched[-1][0]])
+        ), self.projected_stage(student)

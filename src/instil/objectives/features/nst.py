@@ -7,7 +7,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instil.core import Card, closest, full
+from instil.core import Card, closest, to_float32
 from instil.functional.errors import sample_mean
 from instil.functional.feature_maps import as_map, resize, smaller_grid
 from instil.functional.logits import apply_reduction
@@ -38,7 +38,8 @@ def nst_loss(
     student, teacher = as_map(student), as_map(teacher)
     grid = smaller_grid(student, teacher, "neuron selectivity transfer")
     mine, theirs = (
-        F.normalize(resize(full(stage), grid).flatten(2), dim=2) for stage in (student, teacher)
+        F.normalize(resize(to_float32(stage), grid).flatten(2), dim=2)
+        for stage in (student, teacher)
     )
     width = (
         _squared_distances(mine.detach(), theirs).mean((1, 2), keepdim=True).clamp_min(NARROWEST)

@@ -18,7 +18,7 @@ from instil.core import (
     Positive,
     closest,
     drop_unlabelled_gradient,
-    full,
+    to_float32,
 )
 from instil.functional.divergences import expectation
 from instil.functional.feature_maps import as_map
@@ -52,11 +52,11 @@ def ofa_loss(
     student, teacher = drop_unlabelled_gradient(target, student, teacher)
     if form not in FORMS:
         raise ValueError(f"form: no form '{form}'; {closest(form, FORMS)}")
-    probability = (full(teacher) / temperature).softmax(-1)
+    probability = (to_float32(teacher) / temperature).softmax(-1)
     true = F.one_hot(target.clamp_min(0), student.shape[-1]).to(probability.dtype)
     enhanced = (probability + true) ** gamma
     weight = enhanced - true if form == "code" else torch.where(true > 0, enhanced, probability)
-    crossed = expectation(weight, (full(student) / temperature).log_softmax(-1))
+    crossed = expectation(weight, (to_float32(student) / temperature).log_softmax(-1))
     return apply_reduction(-crossed, reduction, target)
 
 
@@ -83,7 +83,9 @@ class MapExit(nn.Module):
         self.head = nn.Linear(width, classes)
 
     def forward(self, stage: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.body(match_dtype(self, full(as_map(stage)))).mean((2, 3)))
+        logits: Tensor = self.head(
+            self.body(match_dtype(self, to_float32(as_map(stage)))).mean((2, 3))
+        )
         return logits
 
 
@@ -113,7 +115,7 @@ class TokenExit(nn.Module):
         self.head = nn.Linear(width, classes)
 
     def forward(self, stage: Tensor) -> Tensor:
-        stage = match_dtype(self, full(stage))
+        stage = match_dtype(self, to_float32(stage))
         grid = as_map(stage)
         leading = stage.shape[1] - grid.shape[2] * grid.shape[3]
         for merge in self.merge:
@@ -154,7 +156,7 @@ class OFA(LabelObjective):
         "values do not come near 0.",
     )
     needs: ClassVar = {"student": (("features",), ("logits",)), "teacher": (("logits",),)}
-    samples = True
+    per_sample = True
 
     def __init__(
         self,
@@ -190,7 +192,7 @@ class OFA(LabelObjective):
                 if tokens
                 else MapExit(as_map(stage), mine[-1], classes, self.norm)
             )
-            self.exits.append(made.to(stage.device, full(stage).dtype))
+            self.exits.append(made.to(stage.device, to_float32(stage).dtype))
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         spoken = [

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from instil.core import Batch, Card, Outputs, full
+from instil.core import Batch, Card, Outputs, to_float32
 from instil.functional.errors import squared_error
 from instil.functional.feature_maps import as_map, require_same_shape
 from instil.functional.logits import apply_reduction
@@ -20,7 +20,7 @@ RARE = 1e-3  # a channel that is negative less often than this has its margin th
 
 def batch_norm_margin(weight: Tensor, bias: Tensor) -> Tensor:
     """The mean of a channel's negative responses, (C,), where BatchNorm makes it normal with mean ``bias`` and deviation ``weight``."""
-    bias, deviation = full(bias), full(weight).abs()
+    bias, deviation = to_float32(bias), to_float32(weight).abs()
     place = bias / deviation.clamp_min(torch.finfo(bias.dtype).tiny)
     negative = torch.special.ndtr(-place)
     density = (-place.square() / 2).exp() / math.sqrt(2 * math.pi)
@@ -36,7 +36,7 @@ def ofd_loss(student: Tensor, teacher: Tensor, margin: Tensor, reduction: str = 
     a sample. Raises ValueError where the shapes differ.
     """
     student, teacher = require_same_shape(student, teacher, "ofd_loss")
-    target = torch.maximum(teacher, full(margin).view(-1, 1, 1))
+    target = torch.maximum(teacher, to_float32(margin).view(-1, 1, 1))
     now = student.detach()
     target = torch.where(
         (now > target) | (target > 0), target, now
@@ -46,7 +46,7 @@ def ofd_loss(student: Tensor, teacher: Tensor, margin: Tensor, reduction: str = 
 
 def _negatives(stage: Tensor) -> Tensor:
     """Sum and number of the negative responses of each sample's channels: (N, 2, C)."""
-    stage = full(as_map(stage)).flatten(2)
+    stage = to_float32(as_map(stage)).flatten(2)
     return torch.stack([stage.clamp_max(0).sum(2), (stage < 0).to(stage.dtype).sum(2)], 1)
 
 
@@ -98,7 +98,7 @@ class OFD(NormedObjective):
             )
         return self.reduce_if_coupled(torch.stack(terms).sum(0))
 
-    def keep(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+    def state_updates(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         """The negative responses of every sample that counts."""
         counted = (self.weight(batch) > 0)[:, None, None]
         return {
@@ -106,10 +106,10 @@ class OFD(NormedObjective):
             for n, (_, j) in enumerate(self.matched)
         }
 
-    def after_step(self, kept: dict[str, Tensor]) -> None:
+    def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
         """Take this step's negative responses into the margins."""
         for number in range(len(self.matched)):
             margin, seen = self.get_buffer(f"margin_{number}"), self.get_buffer(f"seen_{number}")
-            total, count = kept[f"negatives_{number}"].sum(0)
+            total, count = gathered_rows[f"negatives_{number}"].sum(0)
             seen += count
             margin += torch.where(count > 0, (total - count * margin) / seen.clamp_min(1), 0.0)

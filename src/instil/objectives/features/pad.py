@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, Objective, Outputs, Positive, full
+from instil.core import Batch, Card, Objective, Outputs, Positive, to_float32
 from instil.functional.errors import sample_mean
 from instil.functional.feature_maps import require_same_shape
 from instil.functional.logits import apply_reduction
@@ -30,7 +30,7 @@ def pad_loss(
     a sample. Raises ValueError where the shapes differ.
     """
     student, teacher = require_same_shape(student, teacher, "pad_loss")
-    log_variance = full(log_variance)
+    log_variance = to_float32(log_variance)
     precision = (
         math.log(epsilon) - log_variance
     ).sigmoid() / epsilon  # 1 / (epsilon + variance), whose variance would overflow
@@ -66,7 +66,7 @@ class PAD(Objective):
         "exactly its variance falls and small differences count very much; clip gradients. torchdistill's weight is 1.",
     )
     needs: ClassVar = {"student": (("embedding",),), "teacher": (("embedding",),)}
-    samples = True
+    per_sample = True
 
     def __init__(self, epsilon: Positive = 1e-6, norm: Literal["none", "batch"] = "none"):
         super().__init__()
@@ -85,13 +85,13 @@ class PAD(Objective):
         mine, theirs = student["embedding"], teacher["embedding"]
         source, target = mine.shape[1], theirs.shape[1]
         self.log_variance = NormedLinear(source, target, self.norm).to(
-            mine.device, full(mine).dtype
+            mine.device, to_float32(mine).dtype
         )
         if source != target:
-            self.project = nn.Linear(source, target).to(mine.device, full(mine).dtype)
+            self.project = nn.Linear(source, target).to(mine.device, to_float32(mine).dtype)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine = match_dtype(self.log_variance, full(student["embedding"]))
+        mine = match_dtype(self.log_variance, to_float32(student["embedding"]))
         values = pad_loss(
             self.project(mine), teacher["embedding"], self.log_variance(mine), self.epsilon, "none"
         )

@@ -37,7 +37,7 @@ def phi_s_loss(
 class PhiS(PatchObjective):
     """The deepest stage, through a 1x1 convolution for each teacher, regresses that teacher's standardized patches; mean over the teachers.
 
-    ``studies``: samples of which a teacher's statistics are taken before training, without their labels; 0: those of the first batch.
+    ``calibration_samples``: samples of which a teacher's statistics are taken before training, without their labels; 0: those of the first batch.
 
     The standardization takes the place of weights a teacher.
     """

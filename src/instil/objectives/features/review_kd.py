@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, Outputs, full
+from instil.core import Batch, Card, Outputs, to_float32
 from instil.functional.errors import sample_mean
 from instil.functional.feature_maps import as_map, require_same_shape
 from instil.functional.logits import apply_reduction
@@ -61,7 +61,7 @@ class Fusion(nn.Module):
         self, student: Tensor, residual: Tensor | None, grid: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
         """The stage for the loss (N, C_t, *grid) and the residual for the next shallower stage."""
-        fused: Tensor = self.reduce(match_dtype(self, full(student)))
+        fused: Tensor = self.reduce(match_dtype(self, to_float32(student)))
         if self.attend is not None and residual is not None:
             residual = F.interpolate(residual, fused.shape[-2:], mode="nearest")
             mix = self.attend(torch.cat([fused, residual], 1))
@@ -112,7 +112,7 @@ class ReviewKD(NormedObjective):
         for place, (i, j) in enumerate(self.matched):
             source, target = as_map(mine[i]).shape[1], as_map(theirs[j]).shape[1]
             fusion = Fusion(source, middle, target, place < last, NORMS[self.norm])
-            self.adapters.append(fusion.to(deepest.device, full(deepest).dtype))
+            self.adapters.append(fusion.to(deepest.device, to_float32(deepest).dtype))
             self.plan.append(
                 describe_pair(
                     (i, j),

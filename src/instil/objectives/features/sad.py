@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from instil.core import Batch, Card, Objective, Outputs, closest, full
+from instil.core import Batch, Card, Objective, Outputs, closest, to_float32
 from instil.functional.feature_maps import as_map
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import feature_levels
@@ -29,7 +29,7 @@ def sad_loss(
         raise ValueError(
             f"upsample: no upsample '{upsample}'; {closest(upsample, ('attention', 'features'))}"
         )
-    stage, deeper = full(as_map(stage)), full(as_map(deeper)).detach()
+    stage, deeper = to_float32(as_map(stage)), to_float32(as_map(deeper)).detach()
     grid = stage.shape[2:]
     if grid.numel() == 1:
         raise ValueError(
@@ -73,7 +73,7 @@ class SAD(Objective):
         "0.1 is of a sum. Squares inside a softmax saturate: where activations are large one position takes all, and the gradient is gone.",
     )
     needs: ClassVar = {"student": (("features",),), "teacher": ()}
-    samples = True
+    per_sample = True
 
     def __init__(self, upsample: Upsample = "attention"):
         super().__init__()

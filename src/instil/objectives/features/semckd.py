@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, Outputs, Positive, closest, full
+from instil.core import Batch, Card, Outputs, Positive, closest, to_float32
 from instil.functional.errors import squared_error
 from instil.functional.feature_maps import as_map, resize
 from instil.functional.logits import apply_reduction
@@ -30,14 +30,14 @@ def semckd_loss(distance: Tensor, attention: Tensor, reduction: str = "mean") ->
 
     With ``reduction="none"`` one value a sample.
     """
-    return apply_reduction((full(attention) * full(distance)).sum(2).mean(1), reduction)
+    return apply_reduction((to_float32(attention) * to_float32(distance)).sum(2).mean(1), reduction)
 
 
 def semckd_attention(
     query: Tensor, key: Tensor, allowed: Tensor, temperature: float = 1.0
 ) -> Tensor:
     """How much each student stage's query (N, S, D) looks at each teacher stage's key (N, T, D): softmax over T of those ``allowed`` (S, T)."""
-    energy = full(query) @ full(key).mT / temperature
+    energy = to_float32(query) @ to_float32(key).mT / temperature
     return energy.masked_fill(~allowed, -torch.inf).softmax(-1)
 
 
@@ -132,11 +132,11 @@ class SemCKD(NormedObjective):
         source, target = as_map(student).shape[1], as_map(teacher).shape[1]
         made = convolutions((source, 2 * target, 2 * target, target), (1, 3, 1), self.norm, "plain")
         return made.to(
-            student.device, full(student).dtype
+            student.device, to_float32(student).dtype
         ), "convolutions 1x1, 3x3 and 1x1, by attention"
 
     def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
-        student, teacher = full(as_map(student)), full(as_map(teacher))
+        student, teacher = to_float32(as_map(student)), to_float32(as_map(teacher))
         height, width = (
             min(a, b) for a, b in zip(student.shape[2:], teacher.shape[2:], strict=True)
         )
@@ -181,11 +181,11 @@ class SemCKD(NormedObjective):
     def _signature(self, stage: Tensor, batch: Batch) -> Tensor:
         """What the attention knows of a stage: (N, C), or (N, number) similarities."""
         if self.attention == "sample":
-            return full(as_map(stage)).mean((2, 3))
+            return to_float32(as_map(stage)).mean((2, 3))
         if len(stage) > self.number:
             raise ValueError(
                 f"attention: 'batch' was built for {self.number} samples and is given {len(stage)}; keep the batch size, or take 'sample'"
             )
-        values = full(stage).flatten(1)
+        values = to_float32(stage).flatten(1)
         others = values[batch["index"].argsort()] if "index" in batch else values
         return F.pad(values @ others.mT, (0, self.number - len(stage)))

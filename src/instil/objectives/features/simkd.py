@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from instil.core import Card, Outputs, full
+from instil.core import Card, Outputs, to_float32
 from instil.functional.errors import squared_error
 from instil.functional.feature_maps import as_map, require_same_shape, resize
 from instil.functional.logits import apply_reduction
@@ -44,7 +44,9 @@ class Projector(nn.Module):
         )
 
     def forward(self, student: Tensor) -> Tensor:
-        projected: Tensor = self.body(match_dtype(self, resize(full(as_map(student)), self.grid)))
+        projected: Tensor = self.body(
+            match_dtype(self, resize(to_float32(as_map(student)), self.grid))
+        )
         return projected
 
 
@@ -86,11 +88,11 @@ class SimKD(ConnectedObjective):
 
     def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
         made = Projector(as_map(student), as_map(teacher), self.factor, self.norm)
-        return made.to(student.device, full(student).dtype), "convolutions 1x1, 3x3 and 1x1"
+        return made.to(student.device, to_float32(student).dtype), "convolutions 1x1, 3x3 and 1x1"
 
     def compare(self, connected: Tensor, teacher: Tensor) -> Tensor:
         _, _, height, width = connected.shape
-        return simkd_loss(connected, resize(full(as_map(teacher)), (height, width)), "none")
+        return simkd_loss(connected, resize(to_float32(as_map(teacher)), (height, width)), "none")
 
     def project(self, student: Outputs) -> Tensor:
         """What the teacher's classifier reads the mean of: the student's deepest paired stage, projected, (N, D, H, W)."""

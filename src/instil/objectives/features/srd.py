@@ -68,7 +68,7 @@ class SRD(Objective):
         "lower end, and near a match its gradient grows as one over the difference. Values shift with the batch size and the width, gradients less.",
     )
     needs: ClassVar = {"student": (("embedding",),), "teacher": (("embedding",),)}
-    samples = True
+    per_sample = True
 
     def __init__(self, exponent: Annotated[float, Ge(1)] = 4.0, form: Form = "difference"):
         super().__init__()

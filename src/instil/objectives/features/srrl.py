@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, NonNegative, Objective, Outputs, full
+from instil.core import Batch, Card, NonNegative, Objective, Outputs, to_float32
 from instil.functional.errors import squared_error
 from instil.functional.feature_maps import as_map, require_same_shape
 from instil.functional.logits import apply_reduction
@@ -31,7 +31,7 @@ def srrl_loss(
     """
     student, teacher = (
         feature.mean((2, 3)) if feature.ndim == 4 else feature
-        for feature in (full(student), full(teacher))
+        for feature in (to_float32(student), to_float32(teacher))
     )
     student, teacher = require_same_shape(student, teacher, "srrl_loss of features")
     mine, theirs = require_same_shape(student_logits, teacher_logits, "srrl_loss of logits")
@@ -66,7 +66,7 @@ class SRRL(Objective):
         "student": (("features", "embedding"),),
         "teacher": (("embedding",), ("head",), ("logits",)),
     }
-    samples = True
+    per_sample = True
 
     def __init__(self, logit_weight: NonNegative = 1.0, norm: Literal["none", "batch"] = "none"):
         super().__init__()
@@ -97,10 +97,10 @@ class SRRL(Objective):
         self.connector = made.to(stage.device, stage.dtype)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        weight, bias = map(full, teacher["head"])
-        adapted = full(self.connector(match_dtype(self.connector, self._stage(student)))).mean(
-            (2, 3)
-        )
+        weight, bias = map(to_float32, teacher["head"])
+        adapted = to_float32(
+            self.connector(match_dtype(self.connector, self._stage(student)))
+        ).mean((2, 3))
         spoken = F.linear(adapted, weight, bias)
         return srrl_loss(
             adapted,
@@ -113,7 +113,7 @@ class SRRL(Objective):
 
     def _stage(self, student: Outputs) -> Tensor:
         """The student's deepest stage, or its embedding, as a map."""
-        return full(
+        return to_float32(
             as_map(
                 feature_levels(student)[-1]
                 if "features" in self.reads["student"]

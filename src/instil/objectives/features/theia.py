@@ -55,7 +55,7 @@ class Theia(PatchObjective):
     ``mse``: weight of the squared difference (1 alone is the paper's other loss).
     ``over``: the cosine is of a whole image, as in the code, or of each patch.
     ``standardize``: a teacher's channels to mean 0 and standard deviation 1 first.
-    ``studies``: samples of which these are taken before training, without their labels; 0: those of the first batch.
+    ``calibration_samples``: samples of which these are taken before training, without their labels; 0: those of the first batch.
     """
 
     card = Card(
@@ -84,9 +84,9 @@ class Theia(PatchObjective):
         mse: NonNegative = 0.0,
         over: Over = "image",
         standardize: bool = True,
-        studies: Annotated[int, Ge(0)] = 1000,
+        calibration_samples: Annotated[int, Ge(0)] = 1000,
     ):
-        super().__init__(studies)
+        super().__init__(calibration_samples)
         if over not in ("image", "patch"):
             raise ValueError(
                 f"over: the cosine is not over '{over}'; {closest(over, ('image', 'patch'))}"

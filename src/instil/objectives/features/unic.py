@@ -39,7 +39,7 @@ class UNIC(SummaryObjective):
     ``smooth_l1``: weight of the smooth L1 difference.
     ``drop``: probability, for each sample, of leaving out a teacher that is not the one of the largest loss; needs an index.
     ``standardize``: a teacher's channels to mean 0 and standard deviation 1 first.
-    ``studies``: samples of which these are taken before training, without their labels; 0: those of the first batch.
+    ``calibration_samples``: samples of which these are taken before training, without their labels; 0: those of the first batch.
     """
 
     card = Card(
@@ -67,9 +67,9 @@ class UNIC(SummaryObjective):
         smooth_l1: NonNegative = 0.5,
         drop: Annotated[float, Ge(0), Le(1)] = 0.5,
         standardize: bool = True,
-        studies: Annotated[int, Ge(0)] = 1000,
+        calibration_samples: Annotated[int, Ge(0)] = 1000,
     ):
-        super().__init__(studies)
+        super().__init__(calibration_samples)
         self.cosine, self.smooth_l1, self.drop, self.standardize = (
             cosine,
             smooth_l1,

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instil.core import Card, Positive, at_progress, full
+from instil.core import Card, Positive, at_progress, to_float32
 from instil.functional.errors import sample_mean
 from instil.functional.feature_maps import as_map, require_same_shape, resize
 from instil.functional.logits import apply_reduction
@@ -24,7 +24,7 @@ def vid_loss(mean: Tensor, teacher: Tensor, variance: Tensor, reduction: str = "
     Mean over the elements; with ``reduction="none"`` one value a sample (Ahn et al. 2019). Raises ValueError where the shapes differ.
     """
     mean, teacher = require_same_shape(mean, teacher, "vid_loss")
-    variance = full(variance)[:, None, None]
+    variance = to_float32(variance)[:, None, None]
     values = sample_mean((mean - teacher).square() / variance + variance.log()) / 2
     return apply_reduction(values, reduction)
 
@@ -44,7 +44,7 @@ class Regressor(nn.Module):
         )  # softplus of it is ``variance``
 
     def forward(self, student: Tensor) -> tuple[Tensor, Tensor]:
-        mean: Tensor = self.regressor(match_dtype(self, full(student)))
+        mean: Tensor = self.regressor(match_dtype(self, to_float32(student)))
         return mean, F.softplus(self.log_scale)
 
 
@@ -79,7 +79,7 @@ class VID(FeatureObjective):
         source, target = as_map(student).shape[1], as_map(teacher).shape[1]
         made = Regressor(source, target, target, at_progress(self.variance, {}))
         return made.to(
-            student.device, full(student).dtype
+            student.device, to_float32(student).dtype
         ), "three 1x1 convolutions and a variance a channel"
 
     def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from annotated_types import Gt, Le
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, NonNegative, Outputs, full, uniform
+from instil.core import Batch, Card, NonNegative, Outputs, keyed_uniform, to_float32
 from instil.functional.feature_maps import as_map, require_same_shape
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs, describe_pair, feature_levels
@@ -56,7 +56,7 @@ class Generation(nn.Module):
 
     def forward(self, student: Tensor, hidden: Tensor) -> Tensor:
         hidden = hidden[:, None]
-        aligned = match_dtype(self, full(self.align(student)))
+        aligned = match_dtype(self, to_float32(self.align(student)))
         generated: Tensor = self.generation(aligned * (1 - hidden) + self.mask_token * hidden)
         return generated
 
@@ -103,7 +103,7 @@ class ViTKD(FeatureObjective):
         i, j = self.matched[-1]
         mine, theirs = feature_levels(student)[i], feature_levels(teacher)[j]
         made = Generation(Adapter(mine, theirs), as_map(theirs).shape[1])
-        self.adapters[-1] = made.to(mine.device, full(mine).dtype)
+        self.adapters[-1] = made.to(mine.device, to_float32(mine).dtype)
         self.plan[-1] = describe_pair(
             (i, j), mine, theirs, f"{made.align}, generated from what is not hidden"
         )
@@ -112,7 +112,7 @@ class ViTKD(FeatureObjective):
         mine, theirs = feature_levels(student), feature_levels(teacher)
         *shallow, (made, (i, j)) = zip(self.adapters, self.matched, strict=True)
         target = as_map(theirs[j])
-        noise = uniform(batch, target.shape[2] * target.shape[3]).to(full(target).dtype)
+        noise = keyed_uniform(batch, target.shape[2] * target.shape[3]).to(to_float32(target).dtype)
         hidden = hidden_tokens(noise, self.ratio).view(-1, *target.shape[2:])
         terms = [
             self.generation

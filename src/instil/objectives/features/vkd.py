@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import orthogonal
 
-from instil.core import Batch, Card, Outputs, closest, full
+from instil.core import Batch, Card, Outputs, closest, to_float32
 from instil.functional.errors import sample_mean
 from instil.functional.feature_maps import as_map, patch_tokens, require_same_shape, resize
 from instil.functional.logits import apply_reduction
@@ -57,7 +57,7 @@ class OrthogonalProjection(nn.Module):
         self.projector = orthogonal(nn.Linear(source, target, bias=False))
 
     def forward(self, features: Tensor) -> Tensor:
-        projected: Tensor = self.projector(match_dtype(self, full(features)))
+        projected: Tensor = self.projector(match_dtype(self, to_float32(features)))
         return projected
 
 
@@ -101,12 +101,12 @@ class VkD(FeatureObjective):
 
     def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
         made = OrthogonalProjection(as_map(student).shape[1], as_map(teacher).shape[1])
-        return made.to(student.device, full(student).dtype), "projected orthogonally"
+        return made.to(student.device, to_float32(student).dtype), "projected orthogonally"
 
     def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
         teacher = as_map(teacher)
         mine, theirs = (
-            patch_tokens(resize(full(as_map(student)), (teacher.shape[2], teacher.shape[3]))),
+            patch_tokens(resize(to_float32(as_map(student)), (teacher.shape[2], teacher.shape[3]))),
             patch_tokens(teacher),
         )
         if self.pool:

@@ -9,7 +9,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from instil.core import Card, NonNegative, Positive, closest, full
+from instil.core import Card, NonNegative, Positive, closest, to_float32
 from instil.functional.feature_maps import as_map
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
@@ -33,10 +33,10 @@ def wkd_feature_loss(
     """Squared Wasserstein distance of the Gaussians of two maps (N, C, H, W), mean over grid x grid cells (Lv et al. 2024, eq. 8-10).
 
     ``mean_weight`` times the squared distance of the means, and the squared distance of the standard deviations (square roots of the unbiased
-    variances plus ``epsilon``), or with the ``full`` covariances their Bures distance. H and W may differ between the maps. Raises ValueError for
+    variances plus ``epsilon``), or with the ``"full"`` covariances their Bures distance. H and W may differ between the maps. Raises ValueError for
     other channels, and where a cell holds only one position.
     """
-    student, teacher = full(student), full(teacher)
+    student, teacher = to_float32(student), to_float32(teacher)
     if student.shape[1] != teacher.shape[1]:
         raise ValueError(
             f"wkd_feature_loss: the student has {student.shape[1]} channels, the teacher {teacher.shape[1]}; they must be equal"
@@ -147,11 +147,11 @@ class WKDFeature(NormedObjective):
             (student.shape[1], teacher.shape[1]), (1,), self.norm, connector_end(teacher)
         )
         return made.to(
-            student.device, full(student).dtype
+            student.device, to_float32(student).dtype
         ), f"conv 1x1, Gaussians of {self.grid}x{self.grid} cells"
 
     def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
-        adapted = connection(match_dtype(connection, full(as_map(student))))
+        adapted = connection(match_dtype(connection, to_float32(as_map(student))))
         return wkd_feature_loss(
             adapted,
             as_map(teacher),

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from instil.core import Batch, Card, Objective, Outputs, full
+from instil.core import Batch, Card, Objective, Outputs, to_float32
 
 
 def contrastive_loss(
@@ -43,9 +43,11 @@ def contrastive_loss(
             "image_embedding, text_embedding: the shapes do not fit. Expected (N, D) for both, "
             f"got {tuple(shapes[0])} and {tuple(shapes[1])}."
         )
-    scale = full(logit_scale).reshape(-1)[:1] if isinstance(logit_scale, Tensor) else logit_scale
-    image_direction = F.normalize(full(image_embedding), dim=1)
-    text_direction = F.normalize(full(text_embedding), dim=1)
+    scale = (
+        to_float32(logit_scale).reshape(-1)[:1] if isinstance(logit_scale, Tensor) else logit_scale
+    )
+    image_direction = F.normalize(to_float32(image_embedding), dim=1)
+    text_direction = F.normalize(to_float32(text_embedding), dim=1)
     logits = scale * image_direction @ text_direction.T
     pair_index = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, pair_index) + F.cross_entropy(logits.T, pair_index)) / 2

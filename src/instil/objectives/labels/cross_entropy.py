@@ -17,7 +17,7 @@ from instil.core import (
     LabelObjective,
     Outputs,
     drop_unlabelled_gradient,
-    full,
+    to_float32,
 )
 from instil.functional.logits import apply_reduction, require_class_target
 
@@ -52,7 +52,7 @@ def cross_entropy_loss(student_logits: Tensor, target: Tensor, reduction: str = 
     require_class_target(student_logits, target)
     (student_logits,) = drop_unlabelled_gradient(target, student_logits)
     values = F.cross_entropy(
-        full(student_logits).reshape(-1, student_logits.shape[-1]),
+        to_float32(student_logits).reshape(-1, student_logits.shape[-1]),
         target.flatten(),
         reduction="none",
         ignore_index=UNLABELLED,
@@ -63,7 +63,7 @@ def cross_entropy_loss(student_logits: Tensor, target: Tensor, reduction: str = 
 def _binary_loss(student_logits: Tensor, target: Tensor, reduction: str) -> Tensor:
     """Binary cross-entropy of logits and target (..., C), averaged over the labelled classes."""
     labelled = target != UNLABELLED
-    (student_logits,) = drop_unlabelled_gradient(target, full(student_logits))
+    (student_logits,) = drop_unlabelled_gradient(target, to_float32(student_logits))
     label = target.clamp_min(0).to(student_logits.dtype)
     values = F.binary_cross_entropy_with_logits(student_logits, label, reduction="none")
     values = torch.where(labelled, values, 0.0).sum(-1) / labelled.sum(-1).clamp_min(1)

@@ -16,7 +16,7 @@ from instil.core import (
     LabelObjective,
     Outputs,
     drop_unlabelled_gradient,
-    full,
+    to_float32,
 )
 from instil.functional.logits import apply_reduction
 
@@ -48,7 +48,7 @@ def distribution_focal_loss(student_logits: Tensor, box: Tensor, reduction: str 
     target = torch.where(has_all_edges(box), 0, UNLABELLED)
     (student_logits,) = drop_unlabelled_gradient(target, student_logits)
     num_bins = student_logits.shape[-1] // box.shape[-1]
-    log_probability = full(student_logits).reshape(*box.shape, num_bins).log_softmax(-1)
+    log_probability = to_float32(student_logits).reshape(*box.shape, num_bins).log_softmax(-1)
     position = box.to(log_probability.dtype).clamp(0, num_bins - 1)
     # The lower bin is never the last one, so that the upper bin exists.
     lower = position.floor().clamp_max(num_bins - 2)

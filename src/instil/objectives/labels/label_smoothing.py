@@ -15,7 +15,7 @@ from instil.core import (
     LabelObjective,
     Outputs,
     drop_unlabelled_gradient,
-    full,
+    to_float32,
 )
 from instil.functional.logits import apply_reduction, require_class_target, require_classes
 
@@ -53,7 +53,7 @@ def label_smoothing_loss(
     require_class_target(student_logits, target)
     (student_logits,) = drop_unlabelled_gradient(target, student_logits)
     num_classes = student_logits.shape[-1]
-    log_probability = full(student_logits).log_softmax(-1)
+    log_probability = to_float32(student_logits).log_softmax(-1)
     label_loss = -log_probability.gather(-1, target.clamp_min(0).unsqueeze(-1)).squeeze(-1)
     total = -log_probability.sum(-1)
     spread = (total - label_loss) / (num_classes - 1) if others_only else total / num_classes

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import UNLABELLED, Average, Batch, Card, Outputs, drop_gradient, full
+from instil.core import UNLABELLED, Average, Batch, Card, Outputs, drop_gradient, to_float32
 from instil.functional.logits import apply_reduction
 from instil.functional.real_labels import real_target
 from instil.objectives.bases.real_label_objective import RealLabelObjective
@@ -39,7 +39,7 @@ def mean_squared_error_loss(
         tensor(5.7500)
     """
     label, labelled = real_target(student_outputs, target)
-    student_outputs = drop_gradient(full(student_outputs), ~labelled)
+    student_outputs = drop_gradient(to_float32(student_outputs), ~labelled)
     squares = F.mse_loss(student_outputs, label, reduction="none").where(labelled, 0.0).sum(-1)
     values = squares / labelled.sum(-1).clamp_min(1)
     return apply_reduction(values, reduction, torch.where(labelled.any(-1), 0, UNLABELLED))

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Objective, Outputs, Positive, full
+from instil.core import Batch, Card, NonNegative, Objective, Outputs, Positive, to_float32
 from instil.functional.directions import angle_cosines, l2_normalize
 from instil.functional.divergences import kl_from, tempered_log_softmax
 from instil.functional.ensembles import members, require_teacher_stack, stack_teacher_logits
@@ -150,7 +150,7 @@ class AMTMLKD(Objective):
         "student": (("features",), ("logits",)),
         "teacher": (("members", "features"), ("members", "logits")),
     }
-    samples = True
+    per_sample = True
 
     def __init__(
         self,
@@ -189,7 +189,7 @@ class AMTMLKD(Objective):
             self._add_member(index, len(outputs), student_levels, member)
         deepest = student_levels[-1]
         width = as_map(deepest).shape[1]
-        dtype = full(deepest).dtype
+        dtype = to_float32(deepest).dtype
         factors = torch.randn(len(outputs), width, device=deepest.device, dtype=dtype) / width**0.5
         self.factors = nn.Parameter(factors)
         self.vector = nn.Parameter(
@@ -230,7 +230,7 @@ class AMTMLKD(Objective):
 
     def log_weights(self, student: Outputs) -> Tensor:
         """Log-weights (K, N) of the members, from the max-pooled deepest level of the student."""
-        pooled = full(as_map(feature_levels(student)[-1])).amax((2, 3)).to(self.factors.dtype)
+        pooled = to_float32(as_map(feature_levels(student)[-1])).amax((2, 3)).to(self.factors.dtype)
         return teacher_log_weights(pooled, self.factors, self.vector)
 
     def hints(self, student: Outputs, teacher: Outputs) -> Tensor:

@@ -10,7 +10,7 @@ from annotated_types import Ge, Lt
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Objective, Outputs, Positive, full
+from instil.core import Batch, Card, Objective, Outputs, Positive, to_float32
 from instil.functional.divergences import kl_divergence
 from instil.functional.logits import apply_reduction, require_classes
 
@@ -29,12 +29,12 @@ def bake_targets(probability: Tensor, embedding: Tensor, omega: float = 0.5) -> 
     Returns:
         Targets (N, C).
     """
-    direction = F.normalize(full(embedding), dim=1)
+    direction = F.normalize(to_float32(embedding), dim=1)
     # -1e9 removes a sample's affinity with itself and stays finite in the softmax.
     affinity = (direction @ direction.T).fill_diagonal_(-1e9).softmax(1)
     system = -omega * affinity
     system.diagonal().add_(1)
-    propagated: Tensor = torch.linalg.solve(system, full(probability))
+    propagated: Tensor = torch.linalg.solve(system, to_float32(probability))
     return (1 - omega) * propagated
 
 
@@ -75,7 +75,7 @@ def bake_loss(
             "student_logits, student_embedding: the shapes do not fit. Expected (N, C) and (N, D), "
             f"got {tuple(shapes[0])} and {tuple(shapes[1])}."
         )
-    log_probability = (full(student_logits) / temperature).log_softmax(-1)
+    log_probability = (to_float32(student_logits) / temperature).log_softmax(-1)
     with torch.no_grad():
         targets = bake_targets(log_probability.exp(), student_embedding, omega)
         log_targets = targets.clamp_min(0).log()

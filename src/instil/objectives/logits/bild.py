@@ -9,7 +9,7 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive, full
+from instil.core import Batch, Card, Positive, to_float32
 from instil.functional.divergences import kl_divergence
 from instil.functional.logits import apply_reduction, require_same_logits
 from instil.functional.tokens.terms import FLOOR
@@ -48,8 +48,8 @@ def bild_loss(
         tensor(0.0350)
     """
     require_same_logits(student_logits, teacher_logits, classes=2)
-    student_logits = full(student_logits) / temperature
-    teacher_logits = full(teacher_logits) / temperature
+    student_logits = to_float32(student_logits) / temperature
+    teacher_logits = to_float32(teacher_logits) / temperature
     top_k = min(top_k, student_logits.shape[-1])
     values = torch.zeros_like(student_logits[..., 0])
     for leading in (teacher_logits, student_logits):

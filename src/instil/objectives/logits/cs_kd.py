@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, LabelObjective, Outputs, Positive, full, mean
+from instil.core import Batch, Card, LabelObjective, Outputs, Positive, mean, to_float32
 from instil.functional.divergences import expectation
 from instil.functional.logits import require_classes
 
@@ -49,8 +49,8 @@ def cs_kd_loss(
             "student_logits, partner_logits, pairs: the shapes do not fit. "
             f"Expected (N, C), (M, C) and (N, M), got {shapes}."
         )
-    log_student = (full(student_logits) / temperature).log_softmax(-1)
-    log_partner = (full(partner_logits.detach()) / temperature).log_softmax(-1)
+    log_student = (to_float32(student_logits) / temperature).log_softmax(-1)
+    log_partner = (to_float32(partner_logits.detach()) / temperature).log_softmax(-1)
     probability = log_partner.exp()
     share = pairs.to(log_student.dtype)
     count = share.sum(1)

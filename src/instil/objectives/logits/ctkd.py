@@ -9,7 +9,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Outputs, Positive, closest, full
+from instil.core import Batch, Card, NonNegative, Outputs, Positive, closest, to_float32
 from instil.functional.divergences import kl_divergence
 from instil.functional.logits import apply_reduction, require_same_logits
 from instil.modules.adapters import match_dtype
@@ -57,7 +57,7 @@ def ctkd_loss(
 
 def _finite(logits: Tensor) -> Tensor:
     """Replace logits of -inf by a finite lower bound."""
-    logits = full(logits)
+    logits = to_float32(logits)
     return logits.clamp_min(torch.finfo(logits.dtype).min / 2)
 
 
@@ -139,13 +139,13 @@ class CTKD(LogitObjective):
         """
         logits: Tensor = student["logits"]
         if self.form == "global":
-            self.level = nn.Parameter(full(logits).new_ones(1))
+            self.level = nn.Parameter(to_float32(logits).new_ones(1))
             return
         require_same_logits(logits, teacher["logits"], classes=2)
         network = nn.Sequential(
             nn.Linear(2 * logits.shape[-1], self.width), nn.ReLU(), nn.Linear(self.width, 1)
         )
-        self.network = network.to(logits.device, full(logits).dtype)
+        self.network = network.to(logits.device, to_float32(logits).dtype)
 
     def temperature(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         """Current temperature, between ``lowest`` and ``lowest + span``.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Objective, Outputs, Positive, full
+from instil.core import Batch, Card, NonNegative, Objective, Outputs, Positive, to_float32
 from instil.functional.divergences import softened_kl
 from instil.functional.logits import apply_reduction, require_same_logits
 
@@ -62,7 +62,7 @@ def mean_discrepancy_loss(first_embedding: Tensor, second_embedding: Tensor) -> 
         >>> mean_discrepancy_loss(torch.zeros(2, 3), torch.ones(2, 3))
         tensor(3.)
     """
-    difference = full(first_embedding).mean(0) - full(second_embedding).mean(0)
+    difference = to_float32(first_embedding).mean(0) - to_float32(second_embedding).mean(0)
     return difference.square().sum()
 
 
@@ -93,7 +93,7 @@ class DDGSD(Objective):
         "samples, so compare at equal steps.",
     )
     needs: ClassVar = {"student": (("logits",), ("embedding",)), "teacher": ()}
-    looks = 2
+    views_per_sample = 2
 
     def __init__(
         self,
@@ -109,8 +109,8 @@ class DDGSD(Objective):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         first, second, paired = paired_views(batch["index"], batch.get("view"))
-        logits = full(student["logits"])
-        embedding = full(student["embedding"])
+        logits = to_float32(student["logits"])
+        embedding = to_float32(student["embedding"])
         count = paired.sum().clamp_min(1)
         values = ddgsd_loss(logits[first], logits[second], self.temperature, "none")
         divergence = torch.where(paired, values, 0.0).sum() / count

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from instil.core import Batch, Card, Objective, Outputs, full
+from instil.core import Batch, Card, Objective, Outputs, to_float32
 from instil.functional.logits import apply_reduction, require_same_logits
 
 
@@ -33,7 +33,7 @@ def deit_hard_loss(
     """
     require_same_logits(student_logits, teacher_logits, classes=2)
     top_class = teacher_logits.argmax(-1, keepdim=True)
-    log_probability = full(student_logits).log_softmax(-1)
+    log_probability = to_float32(student_logits).log_softmax(-1)
     return apply_reduction(-log_probability.gather(-1, top_class).squeeze(-1), reduction)
 
 

@@ -9,7 +9,7 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive, uniform
+from instil.core import Batch, Card, Positive, keyed_uniform
 from instil.functional.ensembles import teacher_divergences
 from instil.functional.logits import apply_reduction
 from instil.objectives.bases.several_teachers_objective import SeveralTeachersObjective
@@ -114,5 +114,5 @@ class DGKD(SeveralTeachersObjective):
         # Seed and step only, no sample index: all micro-batches and ranks leave out the same ones.
         clock: Batch = {key: batch[key] for key in ("seed", "step") if key in batch}
         index = torch.zeros(1, dtype=torch.int64, device=teacher_logits.device)
-        noise = uniform({"index": index} | clock, len(teacher_logits), MEMBERS_STREAM)
+        noise = keyed_uniform({"index": index} | clock, len(teacher_logits), MEMBERS_STREAM)
         return active_members(noise[0], self.drop)

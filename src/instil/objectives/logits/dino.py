@@ -9,7 +9,7 @@ from annotated_types import Ge, Lt
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Objective, Outputs, Positive, full
+from instil.core import Batch, Card, Objective, Outputs, Positive, to_float32
 from instil.functional.divergences import expectation
 from instil.functional.logits import apply_reduction
 
@@ -52,8 +52,8 @@ def dino_loss(
             "student_logits, teacher_logits: the views do not fit. Expected (N, V, K) with two or "
             f"more views, and (N, G, K) for the first G views, got {shapes}."
         )
-    target = ((full(teacher_logits.detach()) - centre) / sharpness).softmax(-1)
-    log_student = (full(student_logits) / temperature).log_softmax(-1)
+    target = ((to_float32(teacher_logits.detach()) - centre) / sharpness).softmax(-1)
+    log_student = (to_float32(student_logits) / temperature).log_softmax(-1)
     entropies = -expectation(target.unsqueeze(2), log_student.unsqueeze(1))  # (N, G, V)
     device = student_logits.device
     different = ~torch.eye(num_global, num_views, dtype=torch.bool, device=device)
@@ -86,7 +86,7 @@ class DINO(Objective):
         "zero. The paper warms sharpness up from 0.04 to 0.07: use a schedule.",
     )
     needs: ClassVar = {"student": (("view_logits",),), "teacher": (("view_logits",),)}
-    samples = True
+    per_sample = True
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class DINO(Objective):
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """Create the centre, which starts at zero."""
-        logits = full(teacher["view_logits"])
+        logits = to_float32(teacher["view_logits"])
         self.register_buffer("centre", logits.new_zeros(logits.shape[-1]))
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
@@ -122,8 +122,8 @@ class DINO(Objective):
             "none",
         )
 
-    def keep(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
-        return {"logits": full(teacher["view_logits"]).mean(1), "counted": self.weight(batch)}
+    def state_updates(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+        return {"logits": to_float32(teacher["view_logits"]).mean(1), "counted": self.weight(batch)}
 
     def after_step(self, rows: dict[str, Tensor]) -> None:
         """Move the centre towards the mean of the teacher's logits."""

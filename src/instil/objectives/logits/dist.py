@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Positive, full
+from instil.core import Batch, Card, NonNegative, Positive, to_float32
 from instil.functional.logits import require_same_logits
 from instil.objectives.bases.logit_objective import LogitObjective
 
@@ -49,8 +49,8 @@ def dist_loss(
         tensor(3.)
     """
     require_same_logits(student_logits, teacher_logits, classes=2)
-    student = (full(student_logits) / temperature).softmax(-1).flatten(0, -2)
-    teacher = (full(teacher_logits) / temperature).softmax(-1).flatten(0, -2)
+    student = (to_float32(student_logits) / temperature).softmax(-1).flatten(0, -2)
+    teacher = (to_float32(teacher_logits) / temperature).softmax(-1).flatten(0, -2)
     inter = 1 - _correlation(student, teacher, epsilon).mean()
     intra = 1 - _correlation(student.mT, teacher.mT, epsilon).mean()
     loss = beta * inter + gamma * intra

@@ -9,7 +9,7 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Outputs, Positive, full, items
+from instil.core import Batch, Card, Outputs, Positive, item_weights, to_float32
 from instil.objectives.logits.kd import KD
 
 
@@ -57,7 +57,7 @@ class DLB(KD):
         """Create the buffers of a step's logits, empty so that the first step counts no item."""
         logits: Tensor = student["logits"]
         self.owner = self.owner.to(logits.device)
-        self.register_buffer("before", full(logits).new_zeros(self.size, *logits.shape[1:]))
+        self.register_buffer("before", to_float32(logits).new_zeros(self.size, *logits.shape[1:]))
         counted_shape = (self.size, *logits.shape[1:-1])
         counted = torch.zeros(counted_shape, dtype=torch.bool, device=logits.device)
         self.register_buffer("counted", counted)
@@ -94,9 +94,9 @@ class DLB(KD):
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         return super().forward(student, {"logits": self.before[self.find(batch)[0]]}, batch)
 
-    def keep(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+    def state_updates(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         logits = student["logits"]
-        counts = items(batch) > 0
+        counts = item_weights(batch) > 0
         counts = counts.view(*counts.shape, *[1] * (logits.ndim - 1 - counts.ndim))
         counts = counts.expand(logits.shape[:-1])
         # Uncounted rows hold stand-ins that depend on the micro-batch, so they are not stored.

@@ -14,10 +14,10 @@ from instil.core import (
     Card,
     Outputs,
     Positive,
-    full,
-    items,
+    item_weights,
     mean,
     replace_uncounted,
+    to_float32,
 )
 from instil.functional.logits import apply_reduction
 from instil.functional.tokens.cross_attention import (
@@ -77,11 +77,11 @@ def dskd_cma_loss(
     teacher_in_student = replace_uncounted(teacher_in_student, counted)
     student_in_teacher = replace_uncounted(student_in_teacher, teacher_counted)
     correct = (teacher_in_student.argmax(-1) == target) & counted
-    student_weight = counted.to(full(student_logits).dtype)
+    student_weight = counted.to(to_float32(student_logits).dtype)
     label_loss, student_divergence = student_space(
         student_logits, teacher_in_student, target, temperature, divergence, student_weight
     )
-    teacher_weight = teacher_counted.to(full(teacher_logits).dtype)
+    teacher_weight = teacher_counted.to(to_float32(teacher_logits).dtype)
     teacher_divergence = teacher_space(
         teacher_logits, student_in_teacher, temperature, teacher_weight
     )
@@ -103,7 +103,7 @@ class DSKDCMA(DualSpace):
     needs: ClassVar = {
         side: (*roles, ("token_embedding",)) for side, roles in DualSpace.needs.items()
     }
-    samples = True
+    per_sample = True
     card = Card(
         "Dual-Space Knowledge Distillation for Large Language Models (with cross-model attention)",
         "https://arxiv.org/abs/2406.17328",
@@ -149,7 +149,10 @@ class DSKDCMA(DualSpace):
                 f"Expected {states.shape[-1]} channels, got {teacher_width}. Use dskd."
             )
         self.query = nn.Linear(
-            2 * student_width, 2 * teacher_width, device=states.device, dtype=full(states).dtype
+            2 * student_width,
+            2 * teacher_width,
+            device=states.device,
+            dtype=to_float32(states).dtype,
         )
 
     def weight(self, batch: Batch) -> Tensor:
@@ -158,7 +161,7 @@ class DSKDCMA(DualSpace):
 
     def _labels(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Labels of student and teacher, -100 for tokens that do not count."""
-        counted = items(batch) > 0
+        counted = item_weights(batch) > 0
         token_counted = counted if counted.ndim == 2 else counted[:, None]
         student_label = batch["label"].masked_fill(~token_counted, UNLABELLED)
         if "teacher_label" not in batch:
@@ -180,7 +183,7 @@ class DSKDCMA(DualSpace):
             teacher_counted,
         )
         # Attention weights of 0 do not keep NaN out of the products, so it is replaced here.
-        teacher_states = replace_uncounted(full(teacher["embedding"]), teacher_counted)
+        teacher_states = replace_uncounted(to_float32(teacher["embedding"]), teacher_counted)
         student_states = replace_uncounted(student["embedding"], counted)
         values = divide_by_row_deviation(teacher_states, teacher_counted)
         values = values + divide_by_row_deviation(following, teacher_counted)

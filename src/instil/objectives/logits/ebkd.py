@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive, full
+from instil.core import Batch, Card, Positive, to_float32
 from instil.functional.divergences import expectation
 from instil.functional.ensembles import inverse_share_weights, teacher_divergences
 from instil.functional.logits import apply_reduction
@@ -60,7 +60,7 @@ def ebkd_weights(teacher_logits: Tensor) -> Tensor:
     Returns:
         Weights (K, ...) that sum to 1 over the teachers; equal ones where all entropies are 0.
     """
-    log_probability = full(teacher_logits).log_softmax(-1)
+    log_probability = to_float32(teacher_logits).log_softmax(-1)
     entropy = -expectation(log_probability.exp(), log_probability)
     total = entropy.sum(0)
     # The inner where keeps 0 / 0 out of the graph: NaN would reach the gradient through where.

@@ -18,7 +18,7 @@ from instil.core import (
     Positive,
     closest,
     every_item_counts,
-    full,
+    to_float32,
 )
 from instil.functional.divergences import softened_kl
 from instil.functional.logits import apply_reduction, require_same_logits
@@ -68,8 +68,8 @@ def gkl_loss(
         tensor(1.8139)
     """
     require_same_logits(student_logits, teacher_logits, classes=2)
-    student_logits = full(student_logits)
-    teacher_logits = full(teacher_logits)
+    student_logits = to_float32(student_logits)
+    teacher_logits = to_float32(teacher_logits)
     difference = teacher_logits - student_logits
     # A class of minus infinity on both sides has no difference and no share in the sums. Inputs
     # that are NaN themselves still give NaN, through the divergence.
@@ -100,7 +100,7 @@ def _log_class_weight(teacher_logits: Tensor, prior: Tensor | None, gamma: float
     tiny = torch.finfo(teacher_logits.dtype).tiny
     if prior is None:
         return gamma * teacher_logits.log_softmax(-1).clamp_min(math.log(tiny))
-    return gamma * full(prior).clamp_min(tiny).log()
+    return gamma * to_float32(prior).clamp_min(tiny).log()
 
 
 class GKL(LogitObjective):
@@ -184,14 +184,14 @@ class GKL(LogitObjective):
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
         """Create the class means, which start with one uniform item each."""
-        logits = full(teacher["logits"])
+        logits = to_float32(teacher["logits"])
         classes = logits.shape[-1]
         if self.prior == "class":
             self.register_buffer("class_sum", logits.new_full((classes, classes), 1 / classes))
             self.register_buffer("class_count", logits.new_ones(classes))
 
     def loss(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
-        prior = (full(teacher_logits) / self.weight_temperature).softmax(-1)
+        prior = (to_float32(teacher_logits) / self.weight_temperature).softmax(-1)
         if self.prior == "class":
             label = self._label(batch)
             means = self.class_sum / self.class_count.unsqueeze(-1)
@@ -217,7 +217,7 @@ class GKL(LogitObjective):
         label: Tensor = batch["label"]
         return label
 
-    def keep(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+    def state_updates(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         if self.prior != "class":
             return {}
         label = self._label(batch)
@@ -225,7 +225,7 @@ class GKL(LogitObjective):
         counted = (weight > 0).view(*weight.shape, *[1] * (label.ndim - weight.ndim))
         return {
             "label": label,
-            "probability": (full(teacher["logits"]) / self.weight_temperature).softmax(-1),
+            "probability": (to_float32(teacher["logits"]) / self.weight_temperature).softmax(-1),
             "counts": (label != UNLABELLED) & counted,
         }
 

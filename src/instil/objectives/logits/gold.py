@@ -10,7 +10,7 @@ from annotated_types import Ge, Le
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Outputs, Positive, full
+from instil.core import Batch, Card, Outputs, Positive, to_float32
 from instil.functional.autograd import with_precomputed_grad
 from instil.functional.logits import apply_reduction
 from instil.functional.tokens.spans import require_same_positions, sorted_distance
@@ -58,8 +58,8 @@ def gold_loss(
         tensor(0.1761)
     """
     require_same_positions(student_logits, teacher_logits)
-    log_student = (full(student_logits) / temperature).log_softmax(-1)
-    log_teacher = (full(teacher_logits) / temperature).log_softmax(-1)
+    log_student = (to_float32(student_logits) / temperature).log_softmax(-1)
+    log_teacher = (to_float32(teacher_logits) / temperature).log_softmax(-1)
     values = hybrid_divergence(log_student, log_teacher, same_tokens, beta, weights)
     return apply_reduction(values, reduction)
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive, full
+from instil.core import Batch, Card, Positive, to_float32
 from instil.functional.divergences import softened_kl
 from instil.functional.logits import apply_reduction, require_same_logits
 from instil.objectives.bases.logit_objective import LogitObjective
@@ -50,8 +50,8 @@ def kd_loss(
     """
     require_same_logits(student_logits, teacher_logits)
     if multi_label or student_logits.shape[-1] == 1:
-        student_scaled = full(student_logits) / temperature
-        teacher_scaled = full(teacher_logits) / temperature
+        student_scaled = to_float32(student_logits) / temperature
+        teacher_scaled = to_float32(teacher_logits) / temperature
         class_values = _bernoulli_kl(teacher_scaled, student_scaled)
         values = class_values.sum(-1) / student_logits.shape[-1]
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from instil.core import Batch, Card, full
+from instil.core import Batch, Card, to_float32
 from instil.functional.logits import apply_reduction, require_same_logits
 from instil.objectives.bases.logit_objective import LogitObjective
 
@@ -32,7 +32,9 @@ def logit_mae_loss(
     """
     require_same_logits(student_logits, teacher_logits)
     # float32 before the subtraction: differences of half-precision logits lose digits.
-    return apply_reduction((full(student_logits) - full(teacher_logits)).abs().mean(-1), reduction)
+    return apply_reduction(
+        (to_float32(student_logits) - to_float32(teacher_logits)).abs().mean(-1), reduction
+    )
 
 
 class LogitMAE(LogitObjective):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, full
+from instil.core import Batch, Card, to_float32
 from instil.functional.logits import apply_reduction, require_same_logits
 from instil.objectives.bases.logit_objective import LogitObjective
 
@@ -37,7 +37,7 @@ def logit_mse_loss(
     """
     require_same_logits(student_logits, teacher_logits)
     distance = F.smooth_l1_loss if smooth else F.mse_loss
-    errors = distance(full(student_logits), full(teacher_logits), reduction="none")
+    errors = distance(to_float32(student_logits), to_float32(teacher_logits), reduction="none")
     return apply_reduction(errors.sum(-1) / student_logits.shape[-1], reduction)
 
 

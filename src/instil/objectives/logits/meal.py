@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Outputs, full
+from instil.core import Batch, Card, NonNegative, Outputs, to_float32
 from instil.functional.divergences import softened_kl
 from instil.functional.logits import apply_reduction, require_same_logits
 from instil.objectives.bases.logit_objective import LogitObjective
@@ -62,8 +62,8 @@ def meal_discriminator_loss(
         >>> meal_discriminator_loss(torch.tensor([[2.0, -2.0]]), torch.tensor([[-2.0, 2.0]]))
         tensor(0.1269)
     """
-    student_is_student, student_is_teacher = full(student_scores).unbind(-1)
-    teacher_is_student, teacher_is_teacher = full(teacher_scores).unbind(-1)
+    student_is_student, student_is_teacher = to_float32(student_scores).unbind(-1)
+    teacher_is_student, teacher_is_teacher = to_float32(teacher_scores).unbind(-1)
     log_likelihood = (
         F.logsigmoid(student_is_student)
         + F.logsigmoid(-student_is_teacher)
@@ -126,15 +126,15 @@ class MEAL(LogitObjective):
         layers: list[nn.Module] = []
         for i in range(3):
             layers += [nn.Linear(widths[i], widths[i + 1]), nn.ReLU()]
-        self.critic = nn.Sequential(*layers[:-1]).to(logits.device, full(logits).dtype)
+        self.critic = nn.Sequential(*layers[:-1]).to(logits.device, to_float32(logits).dtype)
 
     def loss(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
         critic_input = student_logits
         if self.adversarial:
             # Gradient reversal: the same values with the opposite gradient.
             critic_input = 2 * student_logits.detach() - student_logits
-        student_scores = self.critic(full(critic_input))
-        teacher_scores = self.critic(full(teacher_logits))
+        student_scores = self.critic(to_float32(critic_input))
+        teacher_scores = self.critic(to_float32(teacher_logits))
         similarity = meal_similarity_loss(student_logits, teacher_logits, "none")
         return similarity + self.discriminator * meal_discriminator_loss(
             student_scores, teacher_scores, "none"

@@ -16,7 +16,7 @@ from instil.core import (
     NonNegative,
     Positive,
     drop_unlabelled_gradient,
-    full,
+    to_float32,
 )
 from instil.functional.divergences import expectation, tempered_log_softmax
 from instil.functional.logits import apply_reduction, require_class_target, require_same_logits
@@ -63,7 +63,7 @@ def mft_loss(
         target, student_logits, teacher_logits
     )
     # -100 is not a valid index; the loss of these items is dropped by the reduction.
-    teacher_probs = (full(teacher_logits) / temperature).softmax(-1)
+    teacher_probs = (to_float32(teacher_logits) / temperature).softmax(-1)
     target_probs = correct_probs(teacher_probs, target.clamp_min(0), threshold)
     log_student = tempered_log_softmax(student_logits, temperature)
     values = -expectation(target_probs, log_student, target_probs.log())

@@ -10,7 +10,7 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Positive, full
+from instil.core import Batch, Card, NonNegative, Positive, to_float32
 from instil.functional.divergences import softened_kl
 from instil.functional.logits import require_same_logits
 from instil.objectives.bases.logit_objective import LogitObjective
@@ -47,8 +47,8 @@ def mlkd_loss(
         tensor(0.5962)
     """
     require_same_logits(student_logits, teacher_logits, classes=2)
-    student_logits = full(student_logits).flatten(0, -2)
-    teacher_logits = full(teacher_logits).flatten(0, -2)
+    student_logits = to_float32(student_logits).flatten(0, -2)
+    teacher_logits = to_float32(teacher_logits).flatten(0, -2)
     values = [
         softened_kl(student_logits, teacher_logits, temperature).mean() * temperature**2
         + batch * mlkd_batch_loss(student_logits, teacher_logits, temperature)
@@ -76,8 +76,8 @@ def mlkd_batch_loss(
         >>> mlkd_batch_loss(torch.zeros(2, 3), 9 * torch.eye(3)[:2])
         tensor(0.1656)
     """
-    student_probs = (full(student_logits) / temperature).softmax(-1)
-    teacher_probs = (full(teacher_logits) / temperature).softmax(-1)
+    student_probs = (to_float32(student_logits) / temperature).softmax(-1)
+    teacher_probs = (to_float32(teacher_logits) / temperature).softmax(-1)
     difference = teacher_probs @ teacher_probs.mT - student_probs @ student_probs.mT
     return difference.square().sum() / max(1, len(student_probs))
 
@@ -100,8 +100,8 @@ def mlkd_class_loss(
         >>> mlkd_class_loss(torch.zeros(2, 3), 9 * torch.eye(3)[:2])
         tensor(0.1912)
     """
-    student_probs = (full(student_logits) / temperature).softmax(-1)
-    teacher_probs = (full(teacher_logits) / temperature).softmax(-1)
+    student_probs = (to_float32(student_logits) / temperature).softmax(-1)
+    teacher_probs = (to_float32(teacher_logits) / temperature).softmax(-1)
     difference = teacher_probs.mT @ teacher_probs - student_probs.mT @ student_probs
     return difference.square().sum() / student_probs.shape[-1]
 

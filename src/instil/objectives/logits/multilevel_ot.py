@@ -9,7 +9,7 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Outputs, Positive, full
+from instil.core import Batch, Card, NonNegative, Outputs, Positive, to_float32
 from instil.functional.divergences import expectation
 from instil.functional.tokens.spans import require_same_positions
 from instil.objectives.bases.span_objective import SpanObjective
@@ -21,7 +21,7 @@ NO_TRANSPORT = -1e4
 
 def unit_deviation(logits: Tensor) -> Tensor:
     """Logits (..., V) divided by their standard deviation over the classes that are not -inf."""
-    logits = full(logits)
+    logits = to_float32(logits)
     possible = logits.detach() > -torch.inf
     values = logits.masked_fill(~possible, 0.0)
     count = possible.sum(-1, keepdim=True)
@@ -170,7 +170,7 @@ def multilevel_ot_loss(
 
 
 def _scaled(logits: Tensor, standardize: bool) -> Tensor:
-    return unit_deviation(logits) if standardize else full(logits)
+    return unit_deviation(logits) if standardize else to_float32(logits)
 
 
 class MultilevelOT(SpanObjective):

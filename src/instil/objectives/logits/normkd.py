@@ -7,7 +7,7 @@ from typing import Annotated
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive, full
+from instil.core import Batch, Card, Positive, to_float32
 from instil.functional.divergences import softened_kl
 from instil.functional.logits import (
     STANDARD_DEVIATION_EPSILON,
@@ -48,7 +48,7 @@ def normkd_loss(
         tensor(0.3075)
     """
     require_same_logits(student_logits, teacher_logits)
-    student_logits, teacher_logits = full(student_logits), full(teacher_logits)
+    student_logits, teacher_logits = to_float32(student_logits), to_float32(teacher_logits)
     student_deviation = class_deviation(student_logits)
     teacher_deviation = class_deviation(teacher_logits)
     values = softened_kl(

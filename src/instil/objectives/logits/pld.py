@@ -7,7 +7,7 @@ from typing import Annotated
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, LabelObjective, Positive, drop_unlabelled_gradient, full
+from instil.core import Batch, Card, LabelObjective, Positive, drop_unlabelled_gradient, to_float32
 from instil.functional.logits import apply_reduction, require_class_target, require_same_logits
 from instil.functional.plackett_luce import choice_nll
 from instil.objectives.bases.logit_objective import LogitObjective
@@ -49,7 +49,7 @@ def pld_loss(
     student_logits, teacher_logits = drop_unlabelled_gradient(
         target, student_logits, teacher_logits
     )
-    teacher_logits = full(teacher_logits)
+    teacher_logits = to_float32(teacher_logits)
     # An infinite logit puts the label first; a stable sort keeps ties deterministic.
     scores = teacher_logits.scatter(-1, target.clamp_min(0).unsqueeze(-1), float("inf"))
     order = scores.argsort(dim=-1, descending=True, stable=True)

@@ -16,7 +16,7 @@ from instil.core import (
     Positive,
     closest,
     drop_unlabelled_gradient,
-    full,
+    to_float32,
 )
 from instil.functional.divergences import kl_from
 from instil.functional.logits import apply_reduction, require_class_target, require_same_logits
@@ -70,7 +70,7 @@ def probability_shift_loss(
             f"correction: unknown value. Expected 'shift' or 'smooth', got '{correction}'; "
             f"{closest(correction, CORRECTIONS)}"
         )
-    teacher_logits = full(teacher_logits)
+    teacher_logits = to_float32(teacher_logits)
     label = target.clamp_min(0).unsqueeze(-1)
     if correction == "shift":
         log_target = (exchange_top(teacher_logits, label) / temperature).log_softmax(-1)

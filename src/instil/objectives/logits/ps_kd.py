@@ -8,7 +8,7 @@ from annotated_types import Ge, Le
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, LabelObjective, drop_unlabelled_gradient, full
+from instil.core import Batch, Card, LabelObjective, drop_unlabelled_gradient, to_float32
 from instil.functional.divergences import expectation
 from instil.functional.logits import apply_reduction, require_class_target, require_same_logits
 from instil.objectives.bases.logit_objective import LogitObjective
@@ -47,8 +47,8 @@ def ps_kd_loss(
     require_same_logits(student_logits, past_logits, classes=2)
     require_class_target(student_logits, target)
     student_logits, past_logits = drop_unlabelled_gradient(target, student_logits, past_logits)
-    log_student = full(student_logits).log_softmax(-1)
-    past_probs = full(past_logits).softmax(-1)
+    log_student = to_float32(student_logits).log_softmax(-1)
+    past_probs = to_float32(past_logits).softmax(-1)
     log_label = log_student.gather(-1, target.clamp_min(0).unsqueeze(-1)).squeeze(-1)
     # A class with past probability 0 contributes 0, even if its log-probability is -inf.
     log_past = expectation(past_probs, log_student)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import UNLABELLED, Batch, Card, NonNegative, Outputs, drop_gradient, full
+from instil.core import UNLABELLED, Batch, Card, NonNegative, Outputs, drop_gradient, to_float32
 from instil.functional.logits import apply_reduction, require_same_logits
 from instil.functional.real_labels import real_target
 from instil.objectives.bases.real_label_objective import RealLabelObjective
@@ -49,9 +49,9 @@ def regression_kd_loss(
     """
     require_same_logits(student_predictions, teacher_predictions)
     real, labelled = real_target(student_predictions, target)
-    student_predictions = drop_gradient(full(student_predictions), ~labelled)
+    student_predictions = drop_gradient(to_float32(student_predictions), ~labelled)
     # An unlabelled teacher output is replaced, so that NaN or inf in it has no effect.
-    bound = torch.where(labelled, full(teacher_predictions), real)
+    bound = torch.where(labelled, to_float32(teacher_predictions), real)
     student_error = _squared_error(student_predictions, real, labelled)
     teacher_error = _squared_error(bound, real, labelled)
     return apply_reduction(

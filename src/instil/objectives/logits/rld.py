@@ -15,7 +15,7 @@ from instil.core import (
     NonNegative,
     Positive,
     drop_unlabelled_gradient,
-    full,
+    to_float32,
 )
 from instil.functional.divergences import expectation, kl_divergence, log_two
 from instil.functional.logits import (
@@ -67,7 +67,10 @@ def rld_loss(
     student_logits, teacher_logits = drop_unlabelled_gradient(
         target, student_logits, teacher_logits
     )
-    student, teacher = full(student_logits) / temperature, full(teacher_logits) / temperature
+    student, teacher = (
+        to_float32(student_logits) / temperature,
+        to_float32(teacher_logits) / temperature,
+    )
     confidence = kl_divergence(
         log_two(*without_target(teacher, teacher.argmax(-1))),
         log_two(*without_target(student, target)),

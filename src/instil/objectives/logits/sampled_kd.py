@@ -8,7 +8,7 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Sampled, size, uniform
+from instil.core import Batch, Card, Sampled, batch_size, keyed_uniform
 from instil.functional.tokens.chunks import chunked_loss
 from instil.functional.tokens.divergence import reduce_tokens
 from instil.functional.tokens.heads import Signal
@@ -88,7 +88,7 @@ class SampledKD(TokenObjective):
         "student": (("projection", "logits"),),
         "teacher": (("sampled", "projection", "logits"),),
     }
-    refuses: ClassVar = {
+    unsupported_roles: ClassVar = {
         "top": "top classes are not random samples, so the estimate would be biased: use top_k",
         "text": "text holds one sampled token per position without its probability: "
         "use cross_entropy",
@@ -112,9 +112,9 @@ class SampledKD(TokenObjective):
             target = SampledForwardKL(teacher_signal, 1.0)
         else:
             require_same_tokens(student_logits, teacher_signal, self.vocabulary)
-            positions = token_shape(student_logits).numel() // size(batch)
+            positions = token_shape(student_logits).numel() // batch_size(batch)
             # Keyed by sample and step: the samples do not depend on how the batch is split.
-            uniforms = uniform(batch, positions * self.draws, salt=23).reshape(-1, self.draws)
+            uniforms = keyed_uniform(batch, positions * self.draws, salt=23).reshape(-1, self.draws)
             target = SampledForwardKL(as_constant(teacher_signal, self.vocabulary), 1.0, uniforms)
         return chunked_loss(
             student_logits, target, weight=self.weight(batch), vocabulary=self.vocabulary

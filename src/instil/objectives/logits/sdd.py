@@ -19,7 +19,7 @@ from instil.core import (
     Positive,
     closest,
     drop_unlabelled_gradient,
-    full,
+    to_float32,
 )
 from instil.functional.divergences import (
     decoupled_kl,
@@ -110,7 +110,7 @@ def region_weights(teacher_logits: Tensor, target: Tensor, complementary: float 
     """
     is_correct = teacher_logits.argmax(-1) == target.unsqueeze(1)
     weights = torch.where(is_correct == is_correct[:, :1], 1.0, complementary)
-    return weights.to(full(teacher_logits).dtype)
+    return weights.to(to_float32(teacher_logits).dtype)
 
 
 def region_logits(features: Tensor, head: tuple[Tensor, Tensor], scales: int = 3) -> Tensor:
@@ -126,7 +126,7 @@ def region_logits(features: Tensor, head: tuple[Tensor, Tensor], scales: int = 3
     Returns:
         (N, R, C), grid by grid and row by row.
     """
-    grid = full(as_map(features))
+    grid = to_float32(as_map(features))
     pooled = [F.adaptive_avg_pool2d(grid, 2**scale).flatten(2) for scale in range(scales)]
     # The 1 x 1 grid comes first: region 0 is the whole map.
     regions = torch.cat(pooled, 2)
@@ -166,7 +166,7 @@ class SDD(LabelObjective):
         "of the dkd form over the first epochs. Use temperature 1 with nkd.",
     )
     needs: ClassVar = {"student": (("features",), ("head",)), "teacher": (("features",), ("head",))}
-    samples = True
+    per_sample = True
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive, full
+from instil.core import Batch, Card, Positive, to_float32
 from instil.functional.logits import require_same_logits
 from instil.objectives.bases.logit_objective import LogitObjective
 
@@ -46,8 +46,8 @@ def sinkd_loss(
         tensor(0.2371)
     """
     require_same_logits(student_logits, teacher_logits, classes=2)
-    student_probs = (full(student_logits) / temperature).softmax(-1).flatten(0, -2)
-    teacher_probs = (full(teacher_logits) / temperature).softmax(-1).flatten(0, -2)
+    student_probs = (to_float32(student_logits) / temperature).softmax(-1).flatten(0, -2)
+    teacher_probs = (to_float32(teacher_logits) / temperature).softmax(-1).flatten(0, -2)
     cost = torch.cdist(student_probs, teacher_probs, p=1.0)
     log_plan = -cost / epsilon
     # In log space, because exp(-cost / epsilon) underflows for a small epsilon.

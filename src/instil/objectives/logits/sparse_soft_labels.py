@@ -9,7 +9,7 @@ from annotated_types import Ge
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive, closest, full
+from instil.core import Batch, Card, Positive, closest, to_float32
 from instil.functional.divergences import kl_divergence
 from instil.functional.logits import apply_reduction, require_same_logits
 from instil.objectives.bases.logit_objective import LogitObjective
@@ -78,8 +78,8 @@ def sparse_soft_labels_loss(
         raise ValueError(
             f"form: unknown value. Expected one of {FORMS}, got '{form}'; {closest(form, FORMS)}"
         )
-    teacher_probs = (full(teacher_logits) / temperature).softmax(-1)
-    log_student = (full(student_logits) / temperature).log_softmax(-1)
+    teacher_probs = (to_float32(teacher_logits) / temperature).softmax(-1)
+    log_student = (to_float32(student_logits) / temperature).log_softmax(-1)
     log_target = recover_labels(teacher_probs, k, form).log()
     return apply_reduction(temperature**2 * kl_divergence(log_target, log_student), reduction)
 

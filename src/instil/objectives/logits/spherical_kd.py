@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive, full
+from instil.core import Batch, Card, Positive, to_float32
 from instil.functional.divergences import kl_divergence
 from instil.functional.logits import apply_reduction, require_same_logits
 from instil.objectives.bases.logit_objective import LogitObjective
@@ -27,8 +27,8 @@ def spherical_logits(logits: Tensor, multiplier: float = 2.0) -> Tensor:
             f"logits: too few classes. Expected 3 classes or more, got {logits.shape[-1]}."
         )
     # The epsilon is inside the root: constant logits have a finite gradient.
-    variance, mean = torch.var_mean(full(logits), dim=-1, correction=0, keepdim=True)
-    return multiplier * (full(logits) - mean) * (variance + VARIANCE_EPSILON).rsqrt()
+    variance, mean = torch.var_mean(to_float32(logits), dim=-1, correction=0, keepdim=True)
+    return multiplier * (to_float32(logits) - mean) * (variance + VARIANCE_EPSILON).rsqrt()
 
 
 def spherical_kd_loss(

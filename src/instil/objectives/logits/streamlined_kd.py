@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Positive, full
+from instil.core import Batch, Card, NonNegative, Positive, to_float32
 from instil.functional.divergences import softened_kl
 from instil.functional.logits import require_same_logits
 from instil.objectives.bases.logit_objective import LogitObjective
@@ -46,8 +46,8 @@ def streamlined_kd_loss(
         tensor(1.1115)
     """
     require_same_logits(student_logits, teacher_logits, classes=2)
-    student_logits = full(student_logits).flatten(0, -2)
-    teacher_logits = full(teacher_logits).flatten(0, -2)
+    student_logits = to_float32(student_logits).flatten(0, -2)
+    teacher_logits = to_float32(teacher_logits).flatten(0, -2)
     divergence = softened_kl(student_logits, teacher_logits, temperature).mean()
     return divergence + direction * direction_loss(student_logits, teacher_logits, tikhonov)
 
@@ -71,8 +71,8 @@ def direction_loss(student_logits: Tensor, teacher_logits: Tensor, tikhonov: flo
         >>> direction_loss(torch.eye(3)[[0, 0, 1]], torch.eye(3))
         tensor(1.0971)
     """
-    student_unit = F.normalize(full(student_logits), dim=-1)
-    teacher_unit = F.normalize(full(teacher_logits), dim=-1)
+    student_unit = F.normalize(to_float32(student_logits), dim=-1)
+    teacher_unit = F.normalize(to_float32(teacher_logits), dim=-1)
     difference = student_unit @ student_unit.mT - teacher_unit @ teacher_unit.mT
     centred = difference - difference.mean(0, keepdim=True)
     count = len(difference)

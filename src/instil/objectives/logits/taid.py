@@ -9,7 +9,7 @@ from annotated_types import Ge, Le, Lt
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Outputs, Positive, size
+from instil.core import Batch, Card, NonNegative, Outputs, Positive, batch_size
 from instil.functional.tokens.divergence import reduce_tokens, token_divergence
 from instil.functional.tokens.heads import Signal
 from instil.functional.tokens.terms import Divergence, interpolated_kl
@@ -162,7 +162,7 @@ class TAID(TokenObjective):
         self.last_values = student_logits, values.detach()
         return values
 
-    def keep(
+    def state_updates(
         self, student_outputs: Outputs, teacher_outputs: Outputs, batch: Batch
     ) -> dict[str, Tensor]:
         student_logits = student_outputs[self.reads["student"][0]]
@@ -173,7 +173,7 @@ class TAID(TokenObjective):
         else:
             teacher_logits = teacher_outputs[self.reads["teacher"][0]]
             values = self.values(student_logits, teacher_logits, batch)
-        weight = self.weight(batch).reshape(size(batch), -1)
+        weight = self.weight(batch).reshape(batch_size(batch), -1)
         progress = float(batch.get("progress", 0.0))
         loss = torch.where(weight > 0, values.reshape(weight.shape) * weight, 0.0).sum(1)
         return {

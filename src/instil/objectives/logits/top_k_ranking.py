@@ -91,7 +91,7 @@ class TopKRanking(TokenObjective):
         "student": (("projection", "logits"),),
         "teacher": (("top", "projection", "logits"),),
     }
-    refuses: ClassVar = {
+    unsupported_roles: ClassVar = {
         "sampled": "sampled classes are not the top classes: use sampled_kd",
         "text": "text has no probabilities of other classes: use cross_entropy",
     }

@@ -7,7 +7,7 @@ from typing import Annotated
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Positive, full
+from instil.core import Batch, Card, Positive, to_float32
 from instil.functional.divergences import softened_kl
 from instil.functional.logits import apply_reduction, require_same_logits
 from instil.objectives.bases.logit_objective import LogitObjective
@@ -44,7 +44,7 @@ def ttm_loss(
         tensor(0.1233)
     """
     require_same_logits(student_logits, teacher_logits, classes=2)
-    teacher_logits = full(teacher_logits)
+    teacher_logits = to_float32(teacher_logits)
     values = softened_kl(student_logits, gamma * teacher_logits)
     if weighted:
         # Sum of the powered probabilities, computed in log space.

@@ -7,7 +7,7 @@ from typing import Annotated
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, Outputs, Positive, full
+from instil.core import Batch, Card, Outputs, Positive, to_float32
 from instil.functional.logits import apply_reduction
 from instil.functional.tokens.spans import require_same_positions, sorted_distance
 from instil.objectives.bases.span_objective import SpanObjective
@@ -41,8 +41,8 @@ def uld_loss(
         tensor(0.6338)
     """
     require_same_positions(student_logits, teacher_logits)
-    student_probs = (full(student_logits) / temperature).softmax(-1)
-    teacher_probs = (full(teacher_logits) / temperature).softmax(-1)
+    student_probs = (to_float32(student_logits) / temperature).softmax(-1)
+    teacher_probs = (to_float32(teacher_logits) / temperature).softmax(-1)
     return apply_reduction(sorted_distance(student_probs, teacher_probs), reduction)
 
 

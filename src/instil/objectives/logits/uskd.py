@@ -15,9 +15,9 @@ from instil.core import (
     NonNegative,
     Outputs,
     closest,
-    full,
     mean,
     replace_uncounted,
+    to_float32,
 )
 from instil.functional.divergences import expectation
 from instil.functional.feature_maps import as_map
@@ -73,7 +73,10 @@ def uskd_loss(
     # The centre below is a mean over the batch, so unlabelled rows are replaced before it.
     student_logits = replace_uncounted(student_logits, counted)
     weak_logits = replace_uncounted(weak_logits, counted)
-    log_strong, log_weak = full(student_logits).log_softmax(-1), full(weak_logits).log_softmax(-1)
+    log_strong, log_weak = (
+        to_float32(student_logits).log_softmax(-1),
+        to_float32(weak_logits).log_softmax(-1),
+    )
     log_label = log_strong.gather(-1, label)
     confidence = log_label.detach().exp().square()
     centre = (confidence * counted.unsqueeze(-1)).sum(0) / counted.sum().clamp_min(1)
@@ -85,7 +88,7 @@ def uskd_loss(
     zipf = zipf_shares(log_strong.detach(), log_weak.detach(), is_label, form)
     # The lowest finite logit instead of -inf: if all classes are labels, no NaN arises.
     lowest = torch.finfo(log_strong.dtype).min
-    log_others = full(student_logits).masked_fill(is_label, lowest).log_softmax(-1)
+    log_others = to_float32(student_logits).masked_fill(is_label, lowest).log_softmax(-1)
     others_loss = -expectation(zipf, log_others)
 
     smoothed = (1 - SMOOTHING) * soft_label + SMOOTHING / student_logits.shape[-1]
@@ -106,13 +109,13 @@ def label_shares(student_logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor
         2. A share of 0 marks an unused entry.
     """
     if target.shape == student_logits.shape:
-        soft_label = target.to(full(student_logits).dtype).clamp_min(0)
+        soft_label = target.to(to_float32(student_logits).dtype).clamp_min(0)
         share, label = soft_label.topk(2)
         return share, label, soft_label
     require_class_target(student_logits, target)
-    share = (target >= 0).to(full(student_logits).dtype).unsqueeze(-1)
+    share = (target >= 0).to(to_float32(student_logits).dtype).unsqueeze(-1)
     label = target.clamp_min(0).unsqueeze(-1)
-    return share, label, torch.zeros_like(full(student_logits)).scatter(-1, label, share)
+    return share, label, torch.zeros_like(to_float32(student_logits)).scatter(-1, label, share)
 
 
 def zipf_shares(
@@ -179,7 +182,7 @@ class USKD(LabelObjective):
         "probabilities.",
     )
     needs: ClassVar = {"student": (("logits",), ("features", "embedding")), "teacher": ()}
-    samples = True
+    per_sample = True
 
     def __init__(
         self,
@@ -227,14 +230,14 @@ class USKD(LabelObjective):
     def pooled(self, student_outputs: Outputs) -> Tensor:
         """Input of the weak classifier (N, D)."""
         if self.reads["student"][1] == "embedding":
-            return full(student_outputs["embedding"]).flatten(1)
+            return to_float32(student_outputs["embedding"]).flatten(1)
         features = feature_levels(student_outputs)
         if not -len(features) <= self.stage < len(features):
             raise ValueError(
                 f"stage: the student has no stage {self.stage}. "
                 f"Expected an index into {len(features)} stages."
             )
-        return full(as_map(features[self.stage])).mean((-2, -1))
+        return to_float32(as_map(features[self.stage])).mean((-2, -1))
 
     def forward(self, student_outputs: Outputs, teacher_outputs: Outputs, batch: Batch) -> Tensor:
         pooled = self.pooled(student_outputs)

@@ -19,7 +19,7 @@ from instil.core import (
     Outputs,
     Positive,
     drop_unlabelled_gradient,
-    full,
+    to_float32,
 )
 from instil.functional.divergences import target_cross_entropy
 from instil.functional.logits import (
@@ -82,8 +82,8 @@ def wkd_logit_loss(
             "cost: one value per pair of classes is required. "
             f"Expected shape {(classes, classes)}, got {tuple(cost.shape)}."
         )
-    student_rest = without_target(full(student_logits) / temperature, target)[1]
-    teacher_rest = without_target(full(teacher_logits) / temperature, target)[1]
+    student_rest = without_target(to_float32(student_logits) / temperature, target)[1]
+    teacher_rest = without_target(to_float32(teacher_logits) / temperature, target)[1]
     log_student = student_rest.log_softmax(-1)
     log_teacher = teacher_rest.log_softmax(-1)
     target_loss = target_cross_entropy(student_logits, teacher_logits, target)
@@ -182,7 +182,7 @@ class WKDLogit(LabelObjective):
     def build(self, student_outputs: Outputs, teacher_outputs: Outputs) -> None:
         """Create a queue of embeddings for each class, and equal costs for all pairs of classes."""
         classes = teacher_outputs["logits"].shape[-1]
-        rows = full(teacher_outputs[self.reads["teacher"][1]])
+        rows = to_float32(teacher_outputs[self.reads["teacher"][1]])
         self.memory = Queue(
             classes * self.samples_per_class,
             {"teacher": rows.shape[-1]},
@@ -209,12 +209,12 @@ class WKDLogit(LabelObjective):
             "none",
         )
 
-    def keep(
+    def state_updates(
         self, student_outputs: Outputs, teacher_outputs: Outputs, batch: Batch
     ) -> dict[str, Tensor]:
         return {
             "label": torch.where(self.weight(batch) > 0, batch["label"], UNLABELLED),
-            "row": full(teacher_outputs[self.reads["teacher"][1]]),
+            "row": to_float32(teacher_outputs[self.reads["teacher"][1]]),
         }
 
     def after_step(self, rows: dict[str, Tensor]) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Doc
 
-from instil.core import Batch, Card, LabelObjective, Positive, drop_unlabelled_gradient, full
+from instil.core import Batch, Card, LabelObjective, Positive, drop_unlabelled_gradient, to_float32
 from instil.functional.divergences import softened_kl
 from instil.functional.logits import apply_reduction, require_class_target, require_same_logits
 from instil.objectives.bases.logit_objective import LogitObjective
@@ -75,7 +75,7 @@ def wsld_weights(student_logits: Tensor, teacher_logits: Tensor, target: Tensor)
 
 
 def _label_cross_entropy(logits: Tensor, index: Tensor) -> Tensor:
-    return -full(logits).detach().log_softmax(-1).gather(-1, index).squeeze(-1)
+    return -to_float32(logits).detach().log_softmax(-1).gather(-1, index).squeeze(-1)
 
 
 class WSLD(LogitObjective, LabelObjective):

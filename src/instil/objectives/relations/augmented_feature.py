@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, Objective, Outputs, full
+from instil.core import Batch, Card, Objective, Outputs, to_float32
 from instil.functional.contrastive import symmetric_contrastive
 from instil.functional.directions import l2_normalize
 from instil.functional.similarities import scaled_similarities
@@ -64,7 +64,7 @@ class AugmentedFeature(Objective):
                     mine.shape[1] + theirs.shape[1],
                     mine.shape[1],
                     device=mine.device,
-                    dtype=full(mine).dtype,
+                    dtype=to_float32(mine).dtype,
                 )
             )
         self.image_fusion, self.text_fusion = made

@@ -8,7 +8,16 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from instil.core import UNLABELLED, Batch, Card, NonNegative, Outputs, Positive, full, uniform
+from instil.core import (
+    UNLABELLED,
+    Batch,
+    Card,
+    NonNegative,
+    Outputs,
+    Positive,
+    keyed_uniform,
+    to_float32,
+)
 from instil.functional.directions import l2_normalize, pairwise_dot
 from instil.functional.divergences import softened_kl
 from instil.functional.feature_maps import (
@@ -42,7 +51,7 @@ def cirkd_memory_loss(
     Unit embeddings (..., D) give (...) for reduction ``none``; inner products over ``temperature``, their softmax at ``kd_temperature``.
     """
     divided = (
-        full(side) / (temperature * kd_temperature) for side in (student, teacher)
+        to_float32(side) / (temperature * kd_temperature) for side in (student, teacher)
     )  # few numbers, their products are many
     mine, theirs = (pairwise_dot(side, memory.to(side.dtype)) for side in divided)
     return apply_reduction(softened_kl(mine, theirs) * kd_temperature**2, reduction)
@@ -121,7 +130,11 @@ class CIRKDMemory(PixelLabelObjective, NormedObjective):
         queues = [
             nn.ModuleList(
                 Queue(
-                    classes * size, {"teacher": one.shape[1]}, classes, one.device, full(one).dtype
+                    classes * size,
+                    {"teacher": one.shape[1]},
+                    classes,
+                    one.device,
+                    to_float32(one).dtype,
                 )
                 for one in theirs
             )
@@ -132,7 +145,7 @@ class CIRKDMemory(PixelLabelObjective, NormedObjective):
     def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
         source, target = as_map(student).shape[1], as_map(teacher).shape[1]
         made = convolutions([source, target, target], [1, 1], self.norm, "plain")
-        return made.to(student.device, full(student).dtype), "two 1x1 convolutions"
+        return made.to(student.device, to_float32(student).dtype), "two 1x1 convolutions"
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         mine, theirs, label = feature_levels(student), feature_levels(teacher), self.pixels(batch)
@@ -164,13 +177,13 @@ class CIRKDMemory(PixelLabelObjective, NormedObjective):
         """Rows of the memory, the same places of every class, drawn by (seed, step) for the whole batch."""
         places = torch.arange(queue.length, device=queue.owner.device)
         clock = {key: value for key, value in batch.items() if key in ("seed", "step")}
-        chosen = uniform(clock | {"index": places}, 1)[:, 0].argsort()[
+        chosen = keyed_uniform(clock | {"index": places}, 1)[:, 0].argsort()[
             : contrast // queue.groups + 1
         ]
         starts = torch.arange(queue.groups, device=places.device) * queue.length
         return (starts[:, None] + chosen).flatten()
 
-    def keep(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+    def state_updates(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Of each image and class: the region, some pixels drawn by (seed, step, index), and which of them there are."""
         if "index" not in batch:
             raise ValueError(
@@ -186,7 +199,7 @@ class CIRKDMemory(PixelLabelObjective, NormedObjective):
             among = (
                 downsample_labels(label, other.shape[2:])[:, None] == classes[:, None]
             )  # (N, K, P)
-            draws = torch.where(among, uniform(batch, vectors.shape[1])[:, None], -1.0)
+            draws = torch.where(among, keyed_uniform(batch, vectors.shape[1])[:, None], -1.0)
             order, where = draws.topk(min(AN_IMAGE, vectors.shape[1]), 2)
             kept[f"pixel{number}"] = vectors[
                 torch.arange(len(label), device=label.device)[:, None, None], where
@@ -198,14 +211,18 @@ class CIRKDMemory(PixelLabelObjective, NormedObjective):
             kept[f"region{number}_there"] = among.any(2, keepdim=True)
         return kept
 
-    def after_step(self, kept: dict[str, Tensor]) -> None:
+    def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
         """The queues take in the step's pixels and regions, class by class, and forget the oldest."""
-        for number in range(len(self.matched) if kept else 0):
+        for number in range(len(self.matched) if gathered_rows else 0):
             for name, queue in (
                 (f"pixel{number}", self.pixels_kept[number]),
                 (f"region{number}", self.regions_kept[number]),
             ):
                 assert isinstance(queue, Queue)
-                there = kept[f"{name}_there"]
+                there = gathered_rows[f"{name}_there"]
                 of_image, of_class, _ = there.nonzero(as_tuple=True)
-                queue.push(kept["index"][of_image], {"teacher": kept[name][there]}, of_class)
+                queue.push(
+                    gathered_rows["index"][of_image],
+                    {"teacher": gathered_rows[name][there]},
+                    of_class,
+                )

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from instil.core import Batch, Card, Positive, closest, full
+from instil.core import Batch, Card, Positive, closest, to_float32
 from instil.functional.directions import pairwise_dot
 from instil.functional.similarities import centred, inner_products, pairwise_squared_distances
 from instil.objectives.bases.relation_objective import RelationObjective
@@ -30,7 +30,7 @@ def cka_loss(
     """
     if kernel not in ("linear", "rbf"):
         raise ValueError(f"kernel: no kernel '{kernel}'; {closest(kernel, ('linear', 'rbf'))}")
-    flat = [full(samples).flatten(1) for samples in (student, teacher)]
+    flat = [to_float32(samples).flatten(1) for samples in (student, teacher)]
     if kernel == "linear" and max(side.shape[1] for side in flat) < len(student):
         return 1 - _by_features(*(side - side.mean(0) if centre else side for side in flat))
     matrices = [

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor
 
-from instil.core import Batch, Card, Positive, closest, full
+from instil.core import Batch, Card, Positive, closest, to_float32
 from instil.functional.directions import l2_normalize
 from instil.functional.feature_maps import require_same_shape
 from instil.functional.similarities import inner_products
@@ -62,7 +62,7 @@ def neighbour_congruence_loss(student: Tensor, teacher: Tensor) -> Tensor:
     It depends on the order of the batch, so that no objective offers it. Raises ValueError where the shapes differ.
     """
     mine, theirs = require_same_shape(student, teacher, "neighbour_congruence_loss")
-    difference = full(mine - theirs).abs()
+    difference = to_float32(mine - theirs).abs()
     return (difference[:-1] * difference[1:]).sum(1).mean()
 
 

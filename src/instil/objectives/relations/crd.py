@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from annotated_types import Ge, Lt
 from torch import Tensor
 
-from instil.core import Batch, Card, NonNegative, Outputs, Positive, closest, full
+from instil.core import Batch, Card, NonNegative, Outputs, Positive, closest, to_float32
 from instil.functional.directions import pairwise_dot
 from instil.functional.logits import apply_reduction
 from instil.modules.memory import Bank, Memory, Queue
@@ -35,8 +35,8 @@ def crd_loss(
     """
     noise = max(1, negative.shape[1]) / samples
     floor = math.log(noise + epsilon)
-    pull = F.softplus(floor - (full(positive) - log_normaliser))
-    push = F.softplus(full(negative) - log_normaliser - floor) + (floor - math.log(noise))
+    pull = F.softplus(floor - (to_float32(positive) - log_normaliser))
+    push = F.softplus(to_float32(negative) - log_normaliser - floor) + (floor - math.log(noise))
     values = pull + push.sum(1)
     return apply_reduction(values, reduction)
 
@@ -159,7 +159,7 @@ class CRD(HeadedObjective):
             log_normaliser(count, self.dim, self.temperature),
         )
 
-    def keep(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
+    def state_updates(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         if self.memory == "batch":
             return {}
         mine, theirs = self.embed(student, teacher)
@@ -170,12 +170,12 @@ class CRD(HeadedObjective):
             "counts": self.weight(batch) > 0,
         }
 
-    def after_step(self, kept: dict[str, Tensor]) -> None:
+    def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
         """The queue takes in the step's embeddings and forgets the oldest; the bank moves its samples' rows towards them."""
-        if not kept:
+        if not gathered_rows:
             return
         index, mine, theirs = (
-            kept[name][kept["counts"]] for name in ("index", "student", "teacher")
+            gathered_rows[name][gathered_rows["counts"]] for name in ("index", "student", "teacher")
         )
         rows = {"student": mine, "teacher": theirs}
         if isinstance(self.remembered, Bank):

@@ -9,7 +9,7 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
-from instil.core import Batch, Card, Positive, closest, full
+from instil.core import Batch, Card, Positive, closest, to_float32
 from instil.functional.directions import l2_normalize
 from instil.functional.divergences import kl_divergence
 from instil.functional.plackett_luce import choice_nll
@@ -58,7 +58,7 @@ def darkrank_loss(
 
 def _distances_to(samples: Tensor, others: Tensor) -> Tensor:
     """From each sample (N, ...) to some of them (N, K): (N, K), without a gradient where they coincide."""
-    flat = full(samples).flatten(1)
+    flat = to_float32(samples).flatten(1)
     squared = (flat.unsqueeze(1) - flat[others]).square().sum(-1)
     same = squared == 0
     return squared.masked_fill(same, 1.0).sqrt().masked_fill(same, 0.0)

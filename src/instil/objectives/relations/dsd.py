@@ -10,7 +10,7 @@ from annotated_types import Ge
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from instil.core import Batch, Card, NonNegative, Outputs, Positive, full
+from instil.core import Batch, Card, NonNegative, Outputs, Positive, to_float32
 from instil.functional.attention_maps import attention_map
 from instil.functional.directions import l2_normalize, pairwise_dot
 from instil.functional.errors import squared_error
@@ -41,7 +41,7 @@ def psd_loss(
     residuals = []
     for side in sides:
         attention = torch.stack(
-            [attention_map(resize(full(stage), (height, width)), power) for stage in side]
+            [attention_map(resize(to_float32(stage), (height, width)), power) for stage in side]
         )
         residuals.append(l2_normalize(attention[later] - attention[earlier]))
     return apply_reduction((residuals[0] - residuals[1]).square().mean((0, 2)), reduction)

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, NonNegative, Outputs, Positive, closest, full
+from instil.core import Batch, Card, NonNegative, Outputs, Positive, closest, to_float32
 from instil.functional.pairs import Pairs, feature_levels
 from instil.functional.similarities import inner_products, pairwise_squared_distances
 from instil.objectives.bases.feature_objective import FeatureObjective
@@ -50,7 +50,7 @@ def hkd_loss(
 def _neighbours(samples: Tensor, kernel: str) -> Tensor:
     """[i, j]: the probability of j, which may be i itself, as the neighbour of i."""
     if kernel == "cosine":
-        flat = full(samples).flatten(1)
+        flat = to_float32(samples).flatten(1)
         likeness = (
             inner_products(flat / (torch.linalg.vector_norm(flat, dim=1, keepdim=True) + EPSILON))
             + 1

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, NonNegative, Outputs, full
+from instil.core import Batch, Card, NonNegative, Outputs, to_float32
 from instil.functional.pairs import Pairs, feature_levels
 from instil.functional.similarities import pairwise_squared_distances
 from instil.objectives.bases.feature_objective import FeatureObjective
@@ -21,7 +21,9 @@ def irg_graph_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """
     loss = F.mse_loss(_edges(student), _edges(teacher))
     return (
-        loss + F.mse_loss(full(student), full(teacher)) if student.shape == teacher.shape else loss
+        loss + F.mse_loss(to_float32(student), to_float32(teacher))
+        if student.shape == teacher.shape
+        else loss
     )
 
 
@@ -34,7 +36,10 @@ def irg_transform_loss(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Te
     moved = [F.mse_loss(_edges(before), _edges(after)) for before, after in (student, teacher)]
     loss = (moved[0] - moved[1]).square()
     if student[0].shape == student[1].shape and teacher[0].shape == teacher[1].shape:
-        moved = [F.mse_loss(full(before), full(after)) for before, after in (student, teacher)]
+        moved = [
+            F.mse_loss(to_float32(before), to_float32(after))
+            for before, after in (student, teacher)
+        ]
         loss = loss + (moved[0] - moved[1]).square()
     return loss
 

@@ -9,7 +9,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from instil.core import Batch, Card, Objective, Outputs, closest, full
+from instil.core import Batch, Card, Objective, Outputs, closest, to_float32
 from instil.functional.divergences import softened_kl
 from instil.functional.feature_maps import require_same_shape
 from instil.functional.hidden_states import (
@@ -46,7 +46,8 @@ def relation_scores(
         )
     first, second = replace_padding(first, mask), replace_padding(second, mask)
     one, other = (
-        full(side).reshape(*side.shape[:2], heads, -1).transpose(1, 2) for side in (first, second)
+        to_float32(side).reshape(*side.shape[:2], heads, -1).transpose(1, 2)
+        for side in (first, second)
     )
     scores: Tensor = one @ other.mT / one.shape[-1] ** 0.5
     return scores if mask is None else scores.masked_fill(mask[:, None, None] == 0, MASKED)
@@ -93,7 +94,7 @@ class MiniLMv2(Objective):
         "128. Memory grows with relation heads times the square of the length.",
     )
     needs: ClassVar = dict.fromkeys(("student", "teacher"), (("queries",), ("keys",), ("values",)))
-    samples = True
+    per_sample = True
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from instil.core import Batch, Card, Positive, closest, full
+from instil.core import Batch, Card, Positive, closest, to_float32
 from instil.functional.similarities import inner_products
 from instil.objectives.bases.relation_objective import RelationObjective
 
@@ -25,7 +25,8 @@ def pkt_loss(
     if form not in ("code", "paper"):
         raise ValueError(f"form: no form '{form}'; {closest(form, ('code', 'paper'))}")
     mine, theirs = (
-        _neighbours(full(side.flatten(1)), form == "code", epsilon) for side in (student, teacher)
+        _neighbours(to_float32(side.flatten(1)), form == "code", epsilon)
+        for side in (student, teacher)
     )
     terms = theirs * ((theirs + epsilon) / (mine + epsilon)).log()
     return terms.sum() / (max(1, len(student) ** 2) if form == "code" else 1)

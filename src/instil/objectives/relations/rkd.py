@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from instil.core import Batch, Card, NonNegative, full
+from instil.core import Batch, Card, NonNegative, to_float32
 from instil.functional.directions import angle_cosines
 from instil.functional.similarities import NEAREST, pairwise_distances
 from instil.objectives.bases.relation_objective import RelationObjective
@@ -26,7 +26,7 @@ def rkd_angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
     Embeddings (N, D) of any widths; mean over all N * N * N triplets, degenerate ones included. Memory grows with N ** 3.
     """
-    mine, theirs = (angle_cosines(full(side).flatten(1)) for side in (student, teacher))
+    mine, theirs = (angle_cosines(to_float32(side).flatten(1)) for side in (student, teacher))
     return F.smooth_l1_loss(mine, theirs, reduction="sum") / max(1, len(student) ** 3)
 
 

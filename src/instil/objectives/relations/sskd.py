@@ -8,7 +8,16 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor, nn
 
-from instil.core import UNLABELLED, Batch, Card, NonNegative, Objective, Outputs, Positive, full
+from instil.core import (
+    UNLABELLED,
+    Batch,
+    Card,
+    NonNegative,
+    Objective,
+    Outputs,
+    Positive,
+    to_float32,
+)
 from instil.functional.directions import l2_normalize, pairwise_dot
 from instil.functional.divergences import softened_kl
 from instil.functional.logits import require_same_logits
@@ -33,7 +42,7 @@ def sskd_transformed_loss(
     Raises ValueError where the shapes differ.
     """
     require_same_logits(student, teacher)
-    mine, theirs = (full(side).flatten(0, 1) for side in (student, teacher))
+    mine, theirs = (to_float32(side).flatten(0, 1) for side in (student, teacher))
     if kept is None and target is not None:
         kept = kept_views(theirs, target[:, None].expand(student.shape[:2]).flatten(), keep)
     values = softened_kl(mine, theirs, temperature)
@@ -123,7 +132,7 @@ class SSKD(Objective):
         "for images without an up. Which wrong views are kept depends on the batch, as do the samples that a view is compared with.",
     )
     needs: ClassVar = {"student": READ, "teacher": READ}
-    samples = True
+    per_sample = True
 
     def __init__(
         self,
@@ -145,14 +154,14 @@ class SSKD(Objective):
         if self.reads["student"][1] == "embedding":
             embedding, width = student["embedding"], student["embedding"].shape[1]
             first, second = (
-                nn.Linear(width, width, device=embedding.device, dtype=full(embedding).dtype)
+                nn.Linear(width, width, device=embedding.device, dtype=to_float32(embedding).dtype)
                 for _ in range(2)
             )
             self.head = nn.Sequential(first, nn.ReLU(), second)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         mine, theirs = (
-            [full(side[role]) for role in self.reads[name]]
+            [to_float32(side[role]) for role in self.reads[name]]
             for name, side in (("student", student), ("teacher", teacher))
         )
         views = sskd_transformed_loss(

@@ -21,10 +21,10 @@ from instil.core import (
     Scheme,
     Teacher,
     Update,
-    full,
-    items,
+    item_weights,
     mean,
     replace_invalid,
+    to_float32,
 )
 from instil.functional.critic_losses import Form, critic_loss, fool_loss, gradient_penalty
 from instil.modules.critics import default_critic, normalize_spectrum, spectra
@@ -93,14 +93,14 @@ class Adversarial(Scheme):
         self.spectral_norm, self.penalty, self.penalty_every = spectral_norm, penalty, penalty_every
         self.bridge: nn.Module = nn.Identity()
         self.classes = 0
-        self.shards = not penalty  # it differentiates the critic twice
+        self.supports_sharding = not penalty  # it differentiates the critic twice
         self.learners["student"] += ("bridge",)
         self.learners["critic"] = ("critic",)
 
     def build(self, batch: Batch) -> None:
         student, teacher = (
             self.student(batch),
-            self.ask(batch),
+            self.teacher_outputs(batch),
         )  # asked first: the objectives may want less of the teacher than the critic
         super().build(batch)
         for side, outputs in (("student", student), ("teacher", teacher)):
@@ -135,10 +135,10 @@ class Adversarial(Scheme):
         if self.spectral_norm:
             normalize_spectrum(self.critic)
         if self.teacher is not None:
-            self.teacher.wants(self.objectives.reads("teacher") | {self.role}, batch)
+            self.teacher.select_roles(self.objectives.reads("teacher") | {self.role}, batch)
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        number = items(batch).sum()
+        number = item_weights(batch).sum()
         return {
             **super().counts(batch),
             "critic": number,
@@ -147,7 +147,11 @@ class Adversarial(Scheme):
         }
 
     def step(self, batch: Batch) -> Iterator[Update]:
-        teacher, student, weight = self.ask(batch), self.student(batch), items(batch)
+        teacher, student, weight = (
+            self.teacher_outputs(batch),
+            self.student(batch),
+            item_weights(batch),
+        )
         fake = self.bridge(replace_invalid(self._seen(student), batch))
         real = replace_invalid(self._seen(teacher), batch)
         yield Update(self._judged(real, fake.detach(), batch), "critic")
@@ -157,15 +161,15 @@ class Adversarial(Scheme):
         )
         yield update
 
-    def after_step(self, kept: dict[str, Tensor]) -> None:
-        super().after_step(kept)
+    def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
+        super().after_step(gathered_rows)
         assert self.critic is not None
         for norm, original in spectra(self.critic):
             norm.follow(original)
 
     def _judged(self, real: Tensor, fake: Tensor, batch: Batch) -> dict[str, Tensor]:
         """The critic's losses."""
-        weight, penalized = items(batch), self._penalized(batch)
+        weight, penalized = item_weights(batch), self._penalized(batch)
         real = real.detach().requires_grad_(penalized)
         score = self._score(real, batch)
         losses = {"critic": mean(critic_loss(score, self._score(fake, batch), self.form), weight)}
@@ -183,7 +187,7 @@ class Adversarial(Scheme):
     def _seen(self, outputs: Outputs) -> Tensor:
         """What the critic sees of one side, in full precision."""
         value = outputs[self.role]
-        return full(value[-1] if isinstance(value, tuple) else value)
+        return to_float32(value[-1] if isinstance(value, tuple) else value)
 
     def _conditioned(self, values: Tensor, batch: Batch) -> Tensor:
         """With the class of each item as further channels, where the critic is shown it."""
@@ -207,5 +211,5 @@ class Adversarial(Scheme):
     def _score(self, values: Tensor, batch: Batch) -> Tensor:
         """The critic's score of each item; of features the mean over their places."""
         assert self.critic is not None
-        score = full(self.critic(self._conditioned(values, batch)))
+        score = to_float32(self.critic(self._conditioned(values, batch)))
         return score.flatten(1).mean(1) if self.role == "features" else score.squeeze(-1)

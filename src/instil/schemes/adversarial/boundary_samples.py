@@ -23,12 +23,12 @@ from instil.core import (
     Teacher,
     Update,
     at_progress,
-    full,
-    items,
+    item_weights,
+    keyed_uniform,
     mean,
     replace_invalid,
     replace_uncounted,
-    uniform,
+    to_float32,
 )
 from instil.modules.eval_mode import eval_mode
 from instil.schemes.bases.robust import soft_label_loss
@@ -115,11 +115,11 @@ class BoundarySamples(Scheme):
     def build(self, batch: Batch) -> None:
         if self.teacher is None:
             raise ValueError("BoundarySamples needs a teacher, whose boundary it seeks")
-        if self.objectives.differentiates:
+        if self.objectives.needs_input_grad:
             raise ValueError(
-                f"{self.objectives.inside_the_graph()[0]} takes gradients by the input, which BoundarySamples cannot give"
+                f"{self.objectives.requires_double_backward()[0]} takes gradients by the input, which BoundarySamples cannot give"
             )
-        image, theirs = batch.get("image", torch.empty(0)), self.ask(batch)["logits"]
+        image, theirs = batch.get("image", torch.empty(0)), self.teacher_outputs(batch)["logits"]
         if not image.is_floating_point() or image.ndim < 2:
             raise ValueError(
                 f"'image', floating point in [0, 1], is led to the boundary; the batch has {', '.join(batch)}"
@@ -130,7 +130,7 @@ class BoundarySamples(Scheme):
                 f"{shapes}; BoundarySamples needs (N, C) with two classes or more, and one class an image"
             )
         super().build(batch)
-        self.teacher.wants(self.objectives.reads("teacher") | {"logits"}, batch)
+        self.teacher.select_roles(self.objectives.reads("teacher") | {"logits"}, batch)
 
     def before_step(self, batch: Batch) -> Batch:
         """The batch with ``boundary``, images that were led to the boundary, and ``begun``, 1 for those that count."""
@@ -138,16 +138,18 @@ class BoundarySamples(Scheme):
             return batch
         with torch.no_grad(), eval_mode(self.student):
             teacher, student = (
-                full(self.ask(batch)["logits"]),
-                full(self.student(batch, roles=NO_TAPS)["logits"]),
+                to_float32(self.teacher_outputs(batch)["logits"]),
+                to_float32(self.student(batch, roles=NO_TAPS)["logits"]),
             )
         base = teacher.argmax(1)
-        right = (items(batch) > 0) & ((batch["label"] == base) | (batch["label"] == UNLABELLED))
+        right = (item_weights(batch) > 0) & (
+            (batch["label"] == base) | (batch["label"] == UNLABELLED)
+        )
         apart = (
             (teacher.softmax(1) - student.softmax(1)).square().scatter(1, base[:, None], 0.0).sum(1)
         )
         chosen = apart.masked_fill(~right, -1.0).topk(ceil(self.share * len(base))).indices
-        target = other_class(teacher, base, uniform(batch, 1, CLASSES))
+        target = other_class(teacher, base, keyed_uniform(batch, 1, CLASSES))
         image = self.led(batch | {"valid": right[chosen]}, base[chosen], target[chosen], chosen)
         return batch | {
             # The image of a sample that does not count may hold NaN after the attack.
@@ -165,7 +167,9 @@ class BoundarySamples(Scheme):
         for _ in range(self.attack_steps):
             with torch.enable_grad():
                 leaf = image.detach().requires_grad_()
-                logits = full(self.ask(batch | {"image": leaf}, grad=True)["logits"])
+                logits = to_float32(
+                    self.teacher_outputs(batch | {"image": leaf}, grad=True)["logits"]
+                )
                 apart = logits.gather(1, base[:, None]) - logits.gather(1, target[:, None])
                 (gradient,) = torch.autograd.grad(apart.sum(), leaf)
             image = boundary_step(
@@ -180,15 +184,15 @@ class BoundarySamples(Scheme):
         }
 
     def step(self, batch: Batch) -> Iterator[Update]:
-        yield self.compare(batch)
+        yield self.compute_losses(batch)
 
-    def compare(self, batch: Batch) -> Update:
+    def compute_losses(self, batch: Batch) -> Update:
         """The objectives' update with the loss ``boundary``."""
-        update = super().compare(batch)
+        update = super().compute_losses(batch)
         if self.seeks(batch):
             led = batch | {"image": batch["boundary"], "valid": batch["begun"]}
             student = replace_invalid(self.student(led, roles=NO_TAPS)["logits"], led)
-            teacher = replace_invalid(self.ask(led)["logits"], led)
+            teacher = replace_invalid(self.teacher_outputs(led)["logits"], led)
             values = soft_label_loss(student, teacher, self.temperature) / self.temperature**2
             update.losses["boundary"] = at_progress(self.weight, batch) * mean(
                 values, batch["begun"]

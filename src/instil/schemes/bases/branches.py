@@ -14,8 +14,8 @@ from instil.core import (
     Outputs,
     Scheme,
     Update,
-    full,
     replace_invalid_outputs,
+    to_float32,
 )
 from instil.functional.pooling import global_average_pool
 from instil.modules.stage_adapter import StageAdapter
@@ -34,7 +34,7 @@ class Branch(nn.Module):
             StageAdapter(stage, deepest, 3), nn.ReLU(), StageAdapter(deepest, deepest, 3), nn.ReLU()
         )
         self.head = nn.Linear(global_average_pool(deepest).shape[1], classes).to(
-            deepest.device, full(deepest).dtype
+            deepest.device, to_float32(deepest).dtype
         )
 
     def forward(self, stage: Tensor) -> Outputs:
@@ -99,7 +99,10 @@ class Branched(Scheme):
     def ends(self, outputs: Outputs) -> list[Outputs]:
         """What each end says, the student's own first."""
         stages = stages_of(outputs)
-        own = {"logits": outputs["logits"], "embedding": global_average_pool(full(stages[-1]))}
+        own = {
+            "logits": outputs["logits"],
+            "embedding": global_average_pool(to_float32(stages[-1])),
+        }
         origins = self.origins(len(stages))
         return [
             own,
@@ -119,9 +122,9 @@ class Branched(Scheme):
         return self.ends(outputs), stages_of(outputs)
 
     def step(self, batch: Batch) -> Iterator[Update]:
-        yield self.compare(batch)
+        yield self.compute_losses(batch)
 
-    def compare(self, batch: Batch) -> Update:
+    def compute_losses(self, batch: Batch) -> Update:
         """The objectives' update, over all ends and their teachers, with the scheme's own losses."""
         ends, stages = self.observe(batch)
         teachers, own = self.taught(ends, stages, batch)
@@ -136,7 +139,7 @@ class Branched(Scheme):
                 for of in updates
             )
             losses[name] = first + self.further_weight * torch.stack(others).sum()
-        return Update(losses | own, "student", updates[0][0].keep)
+        return Update(losses | own, "student", updates[0][0].state_updates)
 
 
 def stages_of(outputs: Outputs) -> tuple[Tensor, ...]:

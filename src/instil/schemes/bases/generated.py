@@ -19,9 +19,9 @@ from instil.core import (
     Teacher,
     Update,
     as_net,
-    items,
-    normal,
-    uniform,
+    item_weights,
+    keyed_normal,
+    keyed_uniform,
 )
 from instil.modules.batch_statistics import Statistics, reading, statistics_loss
 from instil.modules.eval_mode import eval_mode
@@ -43,7 +43,7 @@ class Generated(Scheme):
     ``memory``: how many of the images made last are kept; if any, half of those that the student learns from come from there.
     """
 
-    makes_images: ClassVar[bool] = True
+    synthetic_inputs: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -64,21 +64,21 @@ class Generated(Scheme):
             raise ValueError(
                 f"{type(self).__name__} needs a teacher: nothing else is known of the data"
             )
-        if self.objectives.differentiates:
+        if self.objectives.needs_input_grad:
             raise ValueError(
-                f"{self.objectives.inside_the_graph()[0]} takes gradients by the input, which {type(self).__name__} cannot give"
+                f"{self.objectives.requires_double_backward()[0]} takes gradients by the input, which {type(self).__name__} cannot give"
             )
         image, wanted = self.make(batch), tuple(batch["image"].shape)
         if tuple(image.shape) != wanted:
             raise ValueError(
                 f"scheme.generator: it makes images of shape {tuple(image.shape)}; the data's have {wanted}"
             )
-        student, teacher = self.answers(
+        student, teacher = self.forward_both(
             batch | {"image": image}
         )  # asked first: the objectives may want less of the teacher than the terms
         super().build(batch | {"image": image})
-        self.terms.build(student, teacher | {"statistics": items(batch)})
-        self.teacher.wants(
+        self.terms.build(student, teacher | {"statistics": item_weights(batch)})
+        self.teacher.select_roles(
             (self.objectives.reads("teacher") | self.terms.reads("teacher") | {"logits"})
             - {"statistics"},
             batch,
@@ -92,7 +92,7 @@ class Generated(Scheme):
     def make(self, batch: Batch, turn: int = 0) -> Tensor:
         """Images (N, C, H, W) of new codes."""
         image: Tensor = images_of(
-            self.generator, normal(batch, width_of_codes(self.generator), CODES + turn)
+            self.generator, keyed_normal(batch, width_of_codes(self.generator), CODES + turn)
         )
         return image
 
@@ -109,9 +109,9 @@ class Generated(Scheme):
     def _judgement(self, seen: Batch) -> Outputs:
         """The teacher's outputs, with the role ``statistics`` where a term reads it."""
         if "statistics" not in self.terms.reads("teacher"):
-            return self.ask(seen, grad=True)
-        with reading(self.teacher or self, items(seen)) as read:
-            teacher = self.ask(seen, grad=True)
+            return self.teacher_outputs(seen, grad=True)
+        with reading(self.teacher or self, item_weights(seen)) as read:
+            teacher = self.teacher_outputs(seen, grad=True)
         return teacher | {"statistics": self.unfamiliar(read).expand(len(seen["image"]))}
 
     def unfamiliar(self, read: list[Statistics]) -> Tensor:
@@ -125,15 +125,15 @@ class Generated(Scheme):
                 with torch.no_grad():
                     image = self.make(batch, turn)
             seen = batch | {"image": self._mixed(batch, image)}
-            update = self.objectives(self.student(seen), self.ask(seen), seen)
+            update = self.objectives(self.student(seen), self.teacher_outputs(seen), seen)
             if self.replay is not None and turn == turns - 1:
-                update.keep["made"] = image
+                update.state_updates["made"] = image
             yield update
             del update
 
-    def after_step(self, kept: dict[str, Tensor]) -> None:
-        made = kept.pop("made", None)
-        super().after_step(kept)
+    def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
+        made = gathered_rows.pop("made", None)
+        super().after_step(gathered_rows)
         if self.replay is not None and made is not None:
             self.replay.push(image=made)
 
@@ -143,7 +143,7 @@ class Generated(Scheme):
     def _mixed(self, batch: Batch, image: Tensor) -> Tensor:
         if self.replay is None:
             return image
-        old = (uniform(batch, 1, REPLAY).squeeze(1) < REPLAYED) & (self.replay.pushed > 0)
+        old = (keyed_uniform(batch, 1, REPLAY).squeeze(1) < REPLAYED) & (self.replay.pushed > 0)
         return torch.where(
             old[:, None, None, None], self.replay.draw(batch, REPLAY + 1)["image"], image
         )

@@ -18,10 +18,10 @@ from instil.core import (
     Teacher,
     Update,
     as_net,
-    full,
-    items,
+    item_weights,
+    keyed_normal,
     mean,
-    normal,
+    to_float32,
 )
 from instil.modules.batch_statistics import Statistics, reading, statistics_loss
 from instil.modules.eval_mode import eval_mode
@@ -99,7 +99,9 @@ class GeneratedInversion(Inversion):
         return batch | {"label": self.targets(batch)} if self.makes(batch) else self.recall(batch)
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        inverted = {name: items(batch).sum() for name in self.terms} if self.makes(batch) else {}
+        inverted = (
+            {name: item_weights(batch).sum() for name in self.terms} if self.makes(batch) else {}
+        )
         return {**super().counts(batch), **inverted}
 
     @property
@@ -109,7 +111,7 @@ class GeneratedInversion(Inversion):
 
     def step(self, batch: Batch) -> Iterator[Update]:
         if not self.makes(batch):
-            yield self.compare(batch)
+            yield self.compute_losses(batch)
             return
         latent = self.codes(batch).requires_grad_()
         optimizer = torch.optim.Adam([latent], self.latent_rate, betas=(0.5, 0.999), eps=NOTHING)
@@ -126,19 +128,19 @@ class GeneratedInversion(Inversion):
 
     def codes(self, batch: Batch) -> Tensor:
         """Latent codes (N, L), drawn by (seed, step, index)."""
-        return normal(batch, width_of_codes(self.generator), CODES)
+        return keyed_normal(batch, width_of_codes(self.generator), CODES)
 
     def inversion(self, batch: Batch, image: Tensor) -> dict[str, Tensor]:
         """The generator's losses on images of the classes ``label``."""
         asked = batch | {"image": image}
-        with reading(self.teacher or self, items(batch)) as read:
-            teacher = full(self.ask(asked, grad=True)["logits"])
+        with reading(self.teacher or self, item_weights(batch)) as read:
+            teacher = to_float32(self.teacher_outputs(asked, grad=True)["logits"])
         values = self.label_weight * F.cross_entropy(teacher, batch["label"], reduction="none")
         if self.adversarial_weight:
             with eval_mode(self.student):
                 student = self.student(asked)["logits"]
             values = values + self.adversarial_weight * decision_adversarial(student, teacher)
-        loss = mean(values, items(batch))
+        loss = mean(values, item_weights(batch))
         if self.statistics_weight:
             loss = loss + self.statistics_weight * statistics_loss(read)
         return {"inversion": loss, **self.others(batch, image, read)}
@@ -152,13 +154,13 @@ class GeneratedInversion(Inversion):
         with torch.no_grad():
             batch = batch | {"image": images_of(self.generator, latent)}
             rows = self.remembered(batch)
-        update = self.compare(batch)
-        update.keep |= made(**rows)
+        update = self.compute_losses(batch)
+        update.state_updates |= made(**rows)
         return update
 
-    def after_step(self, kept: dict[str, Tensor]) -> None:
-        super().after_step(kept)
-        if "made.image" in kept:
+    def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
+        super().after_step(gathered_rows)
+        if "made.image" in gathered_rows:
             for start, came in zip(
                 self.start.parameters(), self.generator.parameters(), strict=True
             ):

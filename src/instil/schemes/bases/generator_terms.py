@@ -8,19 +8,19 @@ from typing import ClassVar, Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-from instil.core import Batch, Card, Objective, Outputs, full
+from instil.core import Batch, Card, Objective, Outputs, to_float32
 
 Apart = Literal["kl", "mae", "log_mae"]
 
 
 def one_hot_loss(teacher: Tensor, reduction: str = "mean") -> Tensor:
     """The teacher is sure of each image: cross-entropy of its logits (N, C) with the class that it finds likeliest (Chen et al. 2019, eq. 2)."""
-    return F.cross_entropy(full(teacher), teacher.argmax(-1), reduction=reduction)
+    return F.cross_entropy(to_float32(teacher), teacher.argmax(-1), reduction=reduction)
 
 
 def activation_loss(embedding: Tensor) -> Tensor:
     """Images excite the teacher: minus the mean size of its embedding (N, D), one value an image (Chen et al. 2019, eq. 3)."""
-    size: Tensor = full(embedding).abs().mean(-1)
+    size: Tensor = to_float32(embedding).abs().mean(-1)
     return -size
 
 
@@ -29,13 +29,13 @@ def balance_loss(teacher: Tensor, base: float = math.e) -> Tensor:
 
     ``base``: of the logarithm.
     """
-    log_share = full(teacher).log_softmax(-1).logsumexp(0) - math.log(len(teacher))
+    log_share = to_float32(teacher).log_softmax(-1).logsumexp(0) - math.log(len(teacher))
     return (log_share.exp() * log_share).sum() / math.log(base)
 
 
 def entropy_loss(teacher: Tensor) -> Tensor:
     """The teacher is sure of each image: the entropy of its softmax, logits (N, C) give (N,)."""
-    log_p = full(teacher).log_softmax(-1)
+    log_p = to_float32(teacher).log_softmax(-1)
     return -(log_p.exp() * log_p).sum(-1)
 
 
@@ -43,12 +43,12 @@ def disagreement(student: Tensor, teacher: Tensor, apart: Apart = "kl") -> Tenso
     """How far two nets' logits (N, C) are apart, (N,): KL(teacher || student), or the mean size of the differences. Gradients reach both."""
     if apart == "kl":
         return F.kl_div(
-            full(student).log_softmax(-1),
-            full(teacher).log_softmax(-1),
+            to_float32(student).log_softmax(-1),
+            to_float32(teacher).log_softmax(-1),
             reduction="none",
             log_target=True,
         ).sum(-1)
-    return (full(student) - full(teacher)).abs().mean(-1)
+    return (to_float32(student) - to_float32(teacher)).abs().mean(-1)
 
 
 class Term(Objective):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from annotated_types import Ge, Le
 from torch import Tensor, nn
 
-from instil.core import Batch, Objective, Objectives, Scheme, Teacher, full, uniform
+from instil.core import Batch, Objective, Objectives, Scheme, Teacher, keyed_uniform, to_float32
 from instil.modules.synthetic_memory import SyntheticMemory
 
 Number = Annotated[int, Ge(1)]
@@ -24,7 +24,7 @@ def decision_adversarial(student: Tensor, teacher: Tensor) -> Tensor:
 
     Minimised by the image: it seeks the teacher's decision boundary as the student does not see it. Gradients reach both.
     """
-    mine, theirs = full(student).log_softmax(-1), full(teacher).log_softmax(-1)
+    mine, theirs = to_float32(student).log_softmax(-1), to_float32(teacher).log_softmax(-1)
     agree = student.argmax(-1) == teacher.argmax(-1)
     return -F.kl_div(mine, theirs, reduction="none", log_target=True).sum(-1) * agree
 
@@ -40,8 +40,8 @@ class Inversion(Scheme):
     ``until``: the share of the training after which no more are made.
     """
 
-    makes_images: ClassVar[bool] = True
-    labels_images: ClassVar[bool] = True
+    synthetic_inputs: ClassVar[bool] = True
+    synthetic_labels: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Inversion(Scheme):
             )
         if self.teacher is None:
             raise ValueError(f"{type(self).__name__} needs a teacher")
-        logits = self.ask(batch)["logits"]
+        logits = self.teacher_outputs(batch)["logits"]
         if logits.ndim != 2 or logits.shape[1] < 2:
             raise ValueError(
                 f"images are recovered by class; the teacher's logits are {tuple(logits.shape)}, not (N, C) with two classes or more"
@@ -73,7 +73,7 @@ class Inversion(Scheme):
         self.classes = logits.shape[1]
         self.memory = SyntheticMemory(self.size, **self.remembered(batch))
         super().build(batch)
-        self.teacher.wants(self.objectives.reads("teacher") | {"logits"}, batch)
+        self.teacher.select_roles(self.objectives.reads("teacher") | {"logits"}, batch)
 
     def remembered(self, batch: Batch) -> dict[str, Tensor]:
         """Of each name what is remembered of an image, as rows of this batch."""
@@ -88,7 +88,7 @@ class Inversion(Scheme):
 
     def targets(self, batch: Batch) -> Tensor:
         """A class for each sample, drawn by (seed, step, index)."""
-        return (uniform(batch, 1, TARGETS).squeeze(1) * self.classes).long()
+        return (keyed_uniform(batch, 1, TARGETS).squeeze(1) * self.classes).long()
 
     def recall(self, batch: Batch) -> Batch:
         """The batch with remembered images."""
@@ -101,11 +101,11 @@ class Inversion(Scheme):
         image: Tensor = self.recall(batch)["image"]
         return image
 
-    def after_step(self, kept: dict[str, Tensor]) -> None:
-        super().after_step(kept)
+    def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
+        super().after_step(gathered_rows)
         assert isinstance(self.memory, SyntheticMemory)
-        if "made.image" in kept:
-            self.memory.push(**{name: kept[f"made.{name}"] for name in self.memory.names})
+        if "made.image" in gathered_rows:
+            self.memory.push(**{name: gathered_rows[f"made.{name}"] for name in self.memory.names})
 
 
 def made(**rows: Tensor) -> dict[str, Tensor]:

@@ -79,7 +79,7 @@ class Peers(Scheme):
             kept = {
                 f"{learner}/{number}/{key}": value
                 for number, update in enumerate(updates)
-                for key, value in update.keep.items()
+                for key, value in update.state_updates.items()
             }
             yield Update(losses, learner, kept | ({} if i else rows))
             if self.sequential and i < len(self.peers):
@@ -89,14 +89,14 @@ class Peers(Scheme):
                     )  # the weights of the others have not moved since they were asked
                     teachers = self.taught(fixed, batch)
 
-    def after_step(self, kept: dict[str, Tensor]) -> None:
+    def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
         for learner, each in self._sides():
             for number, objectives in enumerate(each):
                 start = f"{learner}/{number}/"
                 objectives.after_step(
                     {
                         key.removeprefix(start): rows
-                        for key, rows in kept.items()
+                        for key, rows in gathered_rows.items()
                         if key.startswith(start)
                     }
                 )

@@ -17,16 +17,16 @@ from instil.core import (
     NonNegative,
     Objective,
     Objectives,
+    Perturbation,
     Positive,
     Scheme,
     Teacher,
-    Trial,
     Update,
-    full,
-    items,
+    item_weights,
+    keyed_uniform,
     mean,
     replace_invalid,
-    uniform,
+    to_float32,
 )
 from instil.functional.attacks import Threat, fgsm, pgd
 from instil.modules.eval_mode import eval_mode
@@ -37,13 +37,15 @@ NO_TAPS: frozenset[str] = frozenset()
 
 def soft_label_loss(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
     """T² KL(teacher || student) of the softmax at temperature T: logits (N, C) give (N,). Gradients reach both."""
-    mine, theirs = ((full(logits) / temperature).log_softmax(-1) for logits in (student, teacher))
+    mine, theirs = (
+        (to_float32(logits) / temperature).log_softmax(-1) for logits in (student, teacher)
+    )
     return F.kl_div(mine, theirs, reduction="none", log_target=True).sum(-1) * temperature**2
 
 
 def label_loss(logits: Tensor, target: Tensor) -> Tensor:
     """The cross-entropy with class indices (N,): (N,)."""
-    return F.cross_entropy(full(logits), target, reduction="none")
+    return F.cross_entropy(to_float32(logits), target, reduction="none")
 
 
 class Attacked(Scheme):
@@ -75,8 +77,8 @@ class Attacked(Scheme):
             raise ValueError(
                 f"attacks change 'image', floating point in [0, 1]; the batch has {', '.join(batch)}"
             )
-        if self.objectives.differentiates:
-            inside = self.objectives.inside_the_graph()[0]
+        if self.objectives.needs_input_grad:
+            inside = self.objectives.requires_double_backward()[0]
             raise ValueError(
                 f"{inside} takes gradients by the input, which {type(self).__name__} cannot give"
             )
@@ -95,7 +97,7 @@ class Attacked(Scheme):
     def before_step(self, batch: Batch) -> Batch:
         """The batch with ``attacked``, its images after the attack."""
         image: Tensor = batch["image"]
-        start = uniform(batch, image[0].numel()).view_as(image).to(image.dtype)
+        start = keyed_uniform(batch, image[0].numel()).view_as(image).to(image.dtype)
         with eval_mode(self.student):
             attacked = pgd(
                 self.threat(batch), image, self.epsilon, self.step_size, self.attack_steps, start
@@ -103,7 +105,7 @@ class Attacked(Scheme):
         return batch | {"attacked": attacked}
 
     def step(self, batch: Batch) -> Iterator[Update]:
-        yield self.compare(batch)
+        yield self.compute_losses(batch)
 
     def threat(self, batch: Batch) -> Threat:
         """What the attack makes larger."""
@@ -129,7 +131,7 @@ class Attacked(Scheme):
         return torch.where(label == UNLABELLED, guess, label)
 
     @classmethod
-    def trials(cls, options: Mapping[str, Any]) -> dict[str, Trial]:
+    def robustness_evaluations(cls, options: Mapping[str, Any]) -> dict[str, Perturbation]:
         """FGSM, and PGD of 20 steps from a random start, on the label and within the ``epsilon`` of the recipe."""
         epsilon, step_size = options.get("epsilon", EPSILON), options.get("step_size", STEP_SIZE)
         return {
@@ -162,12 +164,12 @@ class Robust(Attacked):
     def build(self, batch: Batch) -> None:
         super().build(batch)
         assert self.teacher is not None
-        self.teacher.wants(self.objectives.reads("teacher") | {"logits"}, batch)
+        self.teacher.select_roles(self.objectives.reads("teacher") | {"logits"}, batch)
 
     def check_logits(self, batch: Batch) -> None:
         if self.teacher is None:
             raise ValueError(f"{type(self).__name__} needs a teacher")
-        mine, theirs = self.student(batch)["logits"], self.ask(batch)["logits"]
+        mine, theirs = self.student(batch)["logits"], self.teacher_outputs(batch)["logits"]
         if mine.ndim != 2 or mine.shape != theirs.shape or mine.shape[1] < 2:
             shapes = (
                 f"the student's logits are {tuple(mine.shape)}, the teacher's {tuple(theirs.shape)}"
@@ -179,12 +181,12 @@ class Robust(Attacked):
 
     def before_step(self, batch: Batch) -> Batch:
         """The batch with ``attacked``, and with ``taught``, the teacher's outputs for the images as they are, so that it is asked once."""
-        return super().before_step(batch | {"taught": self.ask(batch)})
+        return super().before_step(batch | {"taught": self.teacher_outputs(batch)})
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        return {**super().counts(batch), "robust": items(batch).sum()}
+        return {**super().counts(batch), "robust": item_weights(batch).sum()}
 
-    def compare(self, batch: Batch) -> Update:
+    def compute_losses(self, batch: Batch) -> Update:
         """The objectives' update with the loss ``robust``."""
         student, teacher = self.student(batch), batch["taught"]
         update: Update = self.objectives(student, teacher, batch)
@@ -197,7 +199,7 @@ class Robust(Attacked):
             )
         )
         values = self.robust(batch, attacked, student_logits, teacher_logits)
-        update.losses["robust"] = self.weight * mean(values, items(batch))
+        update.losses["robust"] = self.weight * mean(values, item_weights(batch))
         return update
 
     def robust(self, batch: Batch, attacked: Tensor, student: Tensor, teacher: Tensor) -> Tensor:
@@ -206,7 +208,7 @@ class Robust(Attacked):
 
     def teach(self, batch: Batch, image: Tensor, grad: bool = False) -> Tensor:
         """The teacher's logits for other images."""
-        logits: Tensor = self.ask(batch | {"image": image}, grad)["logits"]
+        logits: Tensor = self.teacher_outputs(batch | {"image": image}, grad)["logits"]
         return logits
 
     def away_from_labels(self, batch: Batch) -> Threat:
@@ -221,7 +223,7 @@ def tried(epsilon: float, net: nn.Module, batch: Batch, step_size: float | None 
 
     def threat(changed: Tensor) -> Tensor:
         return F.cross_entropy(
-            full(ask(batch | {"image": changed})["logits"]),
+            to_float32(ask(batch | {"image": changed})["logits"]),
             label,
             ignore_index=UNLABELLED,
             reduction="none",
@@ -230,7 +232,7 @@ def tried(epsilon: float, net: nn.Module, batch: Batch, step_size: float | None 
     if step_size is None:
         return batch | {"image": fgsm(threat, image, epsilon)}
     start = (
-        uniform(batch, image[0].numel()).view_as(image).to(image.dtype)
+        keyed_uniform(batch, image[0].numel()).view_as(image).to(image.dtype)
         if "index" in batch
         else None
     )

@@ -42,11 +42,11 @@ class Gate(Weighting):
         self.inner, self.spot = inner, -1
 
     def resolve(
-        self, student: Iterable[str], teacher: Iterable[str], remedy: str | None = None
+        self, student: Iterable[str], teacher: Iterable[str], missing_role_hint: str | None = None
     ) -> None:
-        super().resolve(student, teacher, remedy)
+        super().resolve(student, teacher, missing_role_hint)
         if self.inner is not None:
-            self.inner.resolve(student, teacher, remedy)
+            self.inner.resolve(student, teacher, missing_role_hint)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         switched: Tensor = teacher["spots"][:, self.spot]

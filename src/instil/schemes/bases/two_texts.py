@@ -51,7 +51,9 @@ class TwoTexts(Writer):
         self.learners["student"] = (*self.learners["student"], "given")
 
     def build(self, batch: Batch) -> None:
-        student, teacher = self.answers(batch)  # asked first: not all of it is wanted afterwards
+        student, teacher = self.forward_both(
+            batch
+        )  # asked first: not all of it is wanted afterwards
         self.given.build(student, teacher)
         super().build(batch)
 
@@ -63,20 +65,20 @@ class TwoTexts(Writer):
 
     def on_own(self, batch: Batch) -> tuple[Update, Outputs, Outputs]:
         """The update on the written text, and what student and teacher say of it."""
-        student, teacher = self.answers(batch["own"])
+        student, teacher = self.forward_both(batch["own"])
         return self.objectives(student, teacher, batch["own"]), student, teacher
 
     def add_given(self, update: Update, batch: Batch) -> None:
         """Add the losses on the given text."""
         if self.given.weights:
-            teacher = self.ask(batch) if self.given.reads("teacher") else {}
+            teacher = self.teacher_outputs(batch) if self.given.reads("teacher") else {}
             other: Update = self.given(self.student(batch), teacher, batch)
             update.losses |= other.losses
-            update.keep |= other.keep
+            update.state_updates |= other.state_updates
 
-    def after_step(self, kept: dict[str, Tensor]) -> None:
-        super().after_step(kept)
-        self.given.after_step(kept)
+    def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
+        super().after_step(gathered_rows)
+        self.given.after_step(gathered_rows)
 
 
 def part_of(every: Objectives, names: Iterable[str]) -> Objectives:

@@ -17,8 +17,8 @@ from instil.core import (
     Objectives,
     Positive,
     Teacher,
-    items,
-    uniform,
+    item_weights,
+    keyed_uniform,
 )
 from instil.functional.image_contrast import bank_contrast, pair_contrast, views
 from instil.modules.batch_statistics import Statistics, reading
@@ -116,12 +116,12 @@ class CMI(GeneratedInversion):
     def describe(self, batch: Batch, image: Tensor) -> Tensor:
         """(N, D): what reaches the teacher's BatchNorms, as means over each image."""
         with reading(self.teacher or self) as read:
-            self.ask(batch | {"image": image}, grad=torch.is_grad_enabled())
+            self.teacher_outputs(batch | {"image": image}, grad=torch.is_grad_enabled())
         return joined(read)
 
     def local(self, batch: Batch, image: Tensor) -> Tensor:
         """(N, D): the same of a window of each image."""
-        return self.describe(batch, views(image, uniform(batch, 3, WINDOWS), SMALLEST))
+        return self.describe(batch, views(image, keyed_uniform(batch, 3, WINDOWS), SMALLEST))
 
     def remembered(self, batch: Batch) -> dict[str, Tensor]:
         if not self.contrast_weight:
@@ -153,8 +153,10 @@ class CMI(GeneratedInversion):
             self.projector(torch.cat(parts))
             for parts in ((local, before["local"]), (whole, before["whole"]))
         )
-        counted = torch.cat([items(batch) > 0, there])
-        return bank_contrast(local, whole, len(items(batch)), self.contrast_temperature, counted)
+        counted = torch.cat([item_weights(batch) > 0, there])
+        return bank_contrast(
+            local, whole, len(item_weights(batch)), self.contrast_temperature, counted
+        )
 
 
 def joined(read: Sequence[Statistics]) -> Tensor:

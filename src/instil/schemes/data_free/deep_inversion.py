@@ -19,9 +19,9 @@ from instil.core import (
     Positive,
     Teacher,
     Update,
-    full,
-    items,
-    uniform,
+    item_weights,
+    keyed_uniform,
+    to_float32,
 )
 from instil.functional.image_priors import size, total_variation
 from instil.modules.batch_statistics import reading, statistics_loss
@@ -43,7 +43,9 @@ def competition(
     ``form``: paper is the Jensen-Shannon divergence, (KL(p || m) + KL(q || m)) / 2 with m = (p + q) / 2; code takes KL(m || p) and KL(m || q) of
     probabilities that are clamped to [0.01, 0.99] first, and clamps what comes out to [0, 1]: over the whole batch, so it gives a scalar.
     """
-    log_p, log_q = ((full(logits) / temperature).log_softmax(-1) for logits in (student, teacher))
+    log_p, log_q = (
+        (to_float32(logits) / temperature).log_softmax(-1) for logits in (student, teacher)
+    )
     if form == "paper":
         log_m = torch.logaddexp(log_p, log_q) - math.log(2)
         return 1 - torch.stack(
@@ -122,7 +124,10 @@ class DeepInversion(Inversion):
         """Images of the classes ``label``, from noise."""
         like: Tensor = batch["image"]
         image = (
-            uniform(batch, like[0].numel(), IMAGES).view_as(like).to(like.dtype).requires_grad_()
+            keyed_uniform(batch, like[0].numel(), IMAGES)
+            .view_as(like)
+            .to(like.dtype)
+            .requires_grad_()
         )
         optimizer = torch.optim.Adam([image], self.learning_rate)
         with eval_mode(self.student), torch.enable_grad():
@@ -135,8 +140,10 @@ class DeepInversion(Inversion):
 
     def energy(self, image: Tensor, batch: Batch) -> Tensor:
         """What images (N, C, H, W) of the classes ``label`` are optimised for, summed over them."""
-        with reading(self.teacher or self, items(batch)) as read:
-            teacher = full(self.ask(batch | {"image": image}, grad=True)["logits"])
+        with reading(self.teacher or self, item_weights(batch)) as read:
+            teacher = to_float32(
+                self.teacher_outputs(batch | {"image": image}, grad=True)["logits"]
+            )
         values = F.cross_entropy(teacher, batch["label"], reduction="none")
         values = (
             values + self.variation_weight * total_variation(image) + self.size_weight * size(image)
@@ -149,7 +156,7 @@ class DeepInversion(Inversion):
         return values.sum()
 
     def step(self, batch: Batch) -> Iterator[Update]:
-        update = self.compare(batch)
+        update = self.compute_losses(batch)
         if self.makes(batch):
-            update.keep |= made(image=batch["image"], label=batch["label"])
+            update.state_updates |= made(image=batch["image"], label=batch["label"])
         yield update

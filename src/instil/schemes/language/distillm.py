@@ -18,7 +18,7 @@ from instil.core import (
     Teacher,
     Update,
     at_progress,
-    uniform,
+    keyed_uniform,
 )
 from instil.generation.reader import rows_of
 from instil.generation.sampling import by_step
@@ -122,7 +122,9 @@ class DistiLLM(Writer):
 
     def before_step(self, batch: Batch) -> Batch:
         assert self.replay is not None
-        watched = uniform(batch | {"step": torch.tensor(0)}, 1, WATCHING).squeeze(1) < self.held_out
+        watched = (
+            keyed_uniform(batch | {"step": torch.tensor(0)}, 1, WATCHING).squeeze(1) < self.held_out
+        )
         learned = batch | {"valid": batch["valid"] & ~watched[:, None]}
         draw, chance = by_step(batch, CHOOSING), float(self.chance)
         own, new = (
@@ -152,10 +154,10 @@ class DistiLLM(Writer):
         )
 
     def step(self, batch: Batch) -> Iterator[Update]:
-        update = self.compare(batch)
-        update.keep["watched"] = self.watch(batch["watched"])[None]
+        update = self.compute_losses(batch)
+        update.state_updates["watched"] = self.watch(batch["watched"])[None]
         if batch["written"]:
-            update.keep |= {f"written.{key}": batch[key] for key in TEXT}
+            update.state_updates |= {f"written.{key}": batch[key] for key in TEXT}
         yield update
         del update
 
@@ -164,7 +166,7 @@ class DistiLLM(Writer):
         """Of each objective on these rows the sum and the count."""
         if not len(batch["input_ids"]):
             return torch.zeros_like(self.seen)
-        counts, losses = self.objectives.counts(batch), self.compare(batch).losses
+        counts, losses = self.objectives.counts(batch), self.compute_losses(batch).losses
         return torch.stack(
             [
                 torch.stack([losses[name] * counts[name], counts[name]])
@@ -172,10 +174,14 @@ class DistiLLM(Writer):
             ]
         )
 
-    def after_step(self, kept: dict[str, Tensor]) -> None:
-        written = {key: kept.pop(f"written.{key}") for key in TEXT if f"written.{key}" in kept}
-        watched = kept.pop("watched").sum(0)
-        super().after_step(kept)
+    def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
+        written = {
+            key: gathered_rows.pop(f"written.{key}")
+            for key in TEXT
+            if f"written.{key}" in gathered_rows
+        }
+        watched = gathered_rows.pop("watched").sum(0)
+        super().after_step(gathered_rows)
         if written and self.replay is not None:
             counts = written["valid"].any(1)
             self.replay.push(**{key: rows[counts] for key, rows in written.items()})

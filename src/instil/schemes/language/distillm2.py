@@ -20,8 +20,8 @@ from instil.core import (
     Update,
     at_progress,
     drop_unlabelled_gradient,
-    full,
     mean,
+    to_float32,
 )
 from instil.schemes.bases.writer import Share, Token, Tokens
 from instil.schemes.language.sequence_level import SequenceLevel
@@ -172,12 +172,12 @@ class DistiLLM2(SequenceLevel):
         return {**super().counts(batch), "contrast": pairs(batch).sum()}
 
     def step(self, batch: Batch) -> Iterator[Update]:
-        student, teacher = self.answers(batch)
+        student, teacher = self.forward_both(batch)
         update: Update = self.objectives(student, teacher, batch)
-        own_student, own_teacher = self.answers(batch["own"])
+        own_student, own_teacher = self.forward_both(batch["own"])
         taught, own = (
             [
-                drop_unlabelled_gradient(token, full(side["logits"][..., : self.vocabulary]))[
+                drop_unlabelled_gradient(token, to_float32(side["logits"][..., : self.vocabulary]))[
                     0
                 ].log_softmax(-1)
                 for side in sides
@@ -197,14 +197,14 @@ class DistiLLM2(SequenceLevel):
         update.losses["contrast"] = at_progress(self.contrast_weight, batch) * mean(
             values, pairs(batch)
         )
-        update.keep["gaps"] = torch.cat([apart, pairs(batch)[:, None]], 1)
+        update.state_updates["gaps"] = torch.cat([apart, pairs(batch)[:, None]], 1)
         del student, teacher, own_student, own_teacher, taught, own, texts, values
         yield update
         del update
 
-    def after_step(self, kept: dict[str, Tensor]) -> None:
-        rows = kept.pop("gaps")
-        super().after_step(kept)
+    def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
+        rows = gathered_rows.pop("gaps")
+        super().after_step(gathered_rows)
         counts = rows[:, 2:]
         now = (rows[:, :2] * counts).sum(0) / counts.sum().clamp_min(1)
         moved = torch.where(self.looks > 0, KEPT * self.usual + (1 - KEPT) * now, now)

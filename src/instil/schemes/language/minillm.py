@@ -18,10 +18,10 @@ from instil.core import (
     Teacher,
     Update,
     at_progress,
-    dry,
-    full,
-    items,
+    item_weights,
     mean,
+    side_effect_free,
+    to_float32,
 )
 from instil.functional.token_log_probs import log_probabilities
 from instil.generation.sampling import pick_tokens
@@ -125,17 +125,17 @@ class MiniLLM(TwoTexts):
             return batch | {"own": self.own_text(batch)}
 
         def choose(logits: Sequence[Tensor], numbers: Tensor) -> tuple[Tensor, Tensor]:
-            student, teacher = (full(one).softmax(-1) for one in logits)
+            student, teacher = (to_float32(one).softmax(-1) for one in logits)
             mixture = torch.lerp(student, teacher, share)
             token = pick_tokens(mixture, numbers[:, 0])
             return token, mixture.gather(-1, token[:, None]).squeeze(-1).log()
 
         assert self.teacher is not None
-        with dry(self.student):
+        with side_effect_free(self.student):
             return batch | {"own": self.write(batch, [self.student, self.teacher], choose)}
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        return {**super().counts(batch), "policy": items(batch["own"]).sum()}
+        return {**super().counts(batch), "policy": item_weights(batch["own"]).sum()}
 
     def step(self, batch: Batch) -> Iterator[Update]:
         update, student, teacher = self.on_own(batch)

@@ -92,4 +92,4 @@ class OnPolicy(Writer):
         )
 
     def step(self, batch: Batch) -> Iterator[Update]:
-        yield self.compare(batch)
+        yield self.compute_losses(batch)

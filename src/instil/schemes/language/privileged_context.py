@@ -14,7 +14,7 @@ from instil.core import (
     SHARED_ROLES,
     Batch,
     Card,
-    Lazily,
+    LazyOutputs,
     Net,
     NonNegative,
     Objective,
@@ -25,7 +25,7 @@ from instil.core import (
     Update,
     as_net,
     at_progress,
-    dry,
+    side_effect_free,
 )
 from instil.generation.reader import TEXT_KEYS
 from instil.generation.sampling import by_step
@@ -124,14 +124,14 @@ class PrivilegedContext(Writer):
             else batch
         )
 
-    def ask(self, batch: Batch, grad: bool = False) -> Outputs:
-        return without_context(super().ask(with_context(batch), grad), batch)
+    def teacher_outputs(self, batch: Batch, grad: bool = False) -> Outputs:
+        return without_context(super().teacher_outputs(with_context(batch), grad), batch)
 
     def step(self, batch: Batch) -> Iterator[Update]:
-        yield self.compare(batch)
+        yield self.compute_losses(batch)
 
-    def after_step(self, kept: dict[str, Tensor]) -> None:
-        super().after_step(kept)
+    def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
+        super().after_step(gathered_rows)
         if isinstance(self.teacher, Ema):
             self.teacher.follow(self.student)
 
@@ -177,7 +177,7 @@ def without_context(outputs: Outputs, batch: Batch) -> Outputs:
         for role in outputs
         if role != "attentions"
     }
-    return Lazily({}, later)
+    return LazyOutputs({}, later)
 
 
 class AdapterOff(Teacher):
@@ -198,6 +198,6 @@ class AdapterOff(Teacher):
     def forward(self, batch: Batch, grad: bool = False) -> Outputs:
         (net,) = self._net
         model: Any = net.model
-        with dry(net), torch.set_grad_enabled(grad), model.disable_adapter():
+        with side_effect_free(net), torch.set_grad_enabled(grad), model.disable_adapter():
             outputs: Outputs = net(batch, roles=self.roles)
         return outputs

@@ -111,6 +111,6 @@ class SequenceLevel(Writer):
         )
 
     def step(self, batch: Batch) -> Iterator[Update]:
-        teacher = self.ask(batch) if self.objectives.reads("teacher") else {}
+        teacher = self.teacher_outputs(batch) if self.objectives.reads("teacher") else {}
         update: Update = self.objectives(self.student(batch), teacher, batch)
         yield update

@@ -9,7 +9,16 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, NonNegative, Objective, Objectives, Teacher, Update, dry
+from instil.core import (
+    Batch,
+    Card,
+    NonNegative,
+    Objective,
+    Objectives,
+    Teacher,
+    Update,
+    side_effect_free,
+)
 from instil.generation.sampling import sample_tokens
 from instil.schemes.bases.writer import Share, Token, Tokens, Writer
 
@@ -97,8 +106,8 @@ class Speculative(Writer):
             return interleaved(student, teacher, numbers, self.top_k, *self.drawing(batch))
 
         assert self.teacher is not None
-        with dry(self.student):
+        with side_effect_free(self.student):
             return self.write(batch, [self.student, self.teacher], choose)
 
     def step(self, batch: Batch) -> Iterator[Update]:
-        yield self.compare(batch)
+        yield self.compute_losses(batch)

@@ -23,10 +23,10 @@ from instil.core import (
     Scheme,
     Teacher,
     Update,
-    full,
-    items,
+    item_weights,
     mean,
     replace_invalid,
+    to_float32,
 )
 from instil.functional.pooling import global_average_pool
 from instil.modules.stage_adapter import StageAdapter
@@ -97,7 +97,10 @@ class FCFD(Scheme):
             raise ValueError(
                 "function-consistent features run through the teacher's last stages: the teacher must be one net, at hand"
             )
-        mine, theirs = _stages(self.student(batch), "student"), _stages(self.ask(batch), "teacher")
+        mine, theirs = (
+            _stages(self.student(batch), "student"),
+            _stages(self.teacher_outputs(batch), "teacher"),
+        )
         self.matched = places(self.spots, len(mine), len(theirs))
         if len(self.matched) < 2:
             raise ValueError(
@@ -111,29 +114,30 @@ class FCFD(Scheme):
         if self.direction != "to_teacher":
             self.to_student.extend(bridge(theirs[j], mine[i]) for i, j in self.matched[:-1])
         super().build(batch)
-        self.teacher.wants(self.objectives.reads("teacher") | {"features", "logits"}, batch)
+        self.teacher.select_roles(self.objectives.reads("teacher") | {"features", "logits"}, batch)
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        number = items(batch).sum()
+        number = item_weights(batch).sum()
         return {**super().counts(batch), "appearance": number, "function": number}
 
     def step(self, batch: Batch) -> Iterator[Update]:
-        yield self.compare(batch)
+        yield self.compute_losses(batch)
 
-    def compare(self, batch: Batch) -> Update:
+    def compute_losses(self, batch: Batch) -> Update:
         """The objectives' update with the losses of appearance and function."""
-        teacher, student = self.ask(batch), self.student(batch)
+        teacher, student = self.teacher_outputs(batch), self.student(batch)
         update: Update = self.objectives(student, teacher, batch)
         mine, theirs, weight = (
             tuple(replace_invalid(stage, batch) for stage in _stages(student, "student")),
             tuple(replace_invalid(stage, batch) for stage in _stages(teacher, "teacher")),
-            items(batch),
+            item_weights(batch),
         )
-        teacher_logits = replace_invalid(full(teacher["logits"]), batch)
+        teacher_logits = replace_invalid(to_float32(teacher["logits"]), batch)
         bridged = [
-            full(made(mine[i])) for made, (i, _) in zip(self.to_teacher, self.matched, strict=True)
+            to_float32(made(mine[i]))
+            for made, (i, _) in zip(self.to_teacher, self.matched, strict=True)
         ]
-        apart = appearance(bridged, [full(theirs[j]) for _, j in self.matched])
+        apart = appearance(bridged, [to_float32(theirs[j]) for _, j in self.matched])
         answers = [
             replace_invalid(self._answer(batch, *path, bridged, theirs), batch)
             for path in self._drawn(batch)
@@ -170,7 +174,7 @@ class FCFD(Scheme):
                     roles=none,
                     replace={self.at["student"][i]: self.to_student[number](theirs[j])},
                 )["logits"]
-        return full(logits)
+        return to_float32(logits)
 
     def _function(self, answers: list[Tensor], teacher: Tensor) -> Tensor:
         target = (teacher.detach() / self.temperature).log_softmax(-1)
@@ -189,12 +193,12 @@ class FCFD(Scheme):
 def appearance(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
     """Mean squared differences of stages (N, ...), summed, and that of the deepest maps' averages after a ReLU: (N,)."""
     terms = [
-        (full(mine) - theirs).square().flatten(1).mean(1)
+        (to_float32(mine) - theirs).square().flatten(1).mean(1)
         for mine, theirs in zip(student, teacher, strict=True)
     ]
     if student[-1].ndim == 4:
         mine, theirs = (
-            global_average_pool(full(stage).relu()) for stage in (student[-1], teacher[-1])
+            global_average_pool(to_float32(stage).relu()) for stage in (student[-1], teacher[-1])
         )
         terms.append((mine - theirs).square().mean(1))
     return torch.stack(terms).sum(0)

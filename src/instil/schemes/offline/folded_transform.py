@@ -20,8 +20,8 @@ from instil.core import (
     Scheme,
     Teacher,
     Update,
-    full,
     replace_invalid_outputs,
+    to_float32,
 )
 from instil.functional.pooling import global_average_pool
 
@@ -57,7 +57,7 @@ class FoldedTransform(Scheme):
         pitfalls="The student's classifier must be linear on the mean of its deepest stage: no layer norm, no hidden layer in between.",
     )
 
-    shards = False
+    supports_sharding = False
 
     def __init__(
         self,
@@ -81,14 +81,14 @@ class FoldedTransform(Scheme):
                     f"the transform is folded into the student's classifier, and its '{role}' is not known; name it in the student's taps"
                 )
         stage, view = objective.expand(student)
-        weight, bias = (full(part) for part in student["head"])
+        weight, bias = (to_float32(part) for part in student["head"])
         read = (
             F.linear(global_average_pool(stage), weight, bias)
             if stage.shape[1] == weight.shape[1]
             else None
         )
         if read is None or not torch.allclose(
-            read, full(student["logits"]), rtol=1e-2, atol=1e-2 * float(read.abs().max())
+            read, to_float32(student["logits"]), rtol=1e-2, atol=1e-2 * float(read.abs().max())
         ):
             raise ValueError(
                 "the student's classifier does not read the mean of its deepest stage, so nothing before it can be folded into it"
@@ -100,15 +100,15 @@ class FoldedTransform(Scheme):
         self._head()
 
     def step(self, batch: Batch) -> Iterator[Update]:
-        yield self.compare(batch)
+        yield self.compute_losses(batch)
 
-    def compare(self, batch: Batch) -> Update:
+    def compute_losses(self, batch: Batch) -> Update:
         """The objectives' update, with the logits of the transformed features in the place of the student's own."""
-        teacher = self.ask(batch)
+        teacher = self.teacher_outputs(batch)
         student = replace_invalid_outputs(self.student(batch), batch, ROLES)
         stage, view = self._objective().expand(student)
         embedding = global_average_pool(stage + self.contract(view))
-        logits = F.linear(embedding, *(full(part) for part in student["head"]))
+        logits = F.linear(embedding, *(to_float32(part) for part in student["head"]))
         update: Update = self.objectives(
             student | {"connected": view, "embedding": embedding, "logits": logits}, teacher, batch
         )
@@ -121,7 +121,7 @@ class FoldedTransform(Scheme):
         head = net.model.get_submodule(self._head())
         assert isinstance(head, (nn.Linear, nn.Conv2d))
         with torch.no_grad():
-            weight = full(head.weight).flatten(1)
+            weight = to_float32(head.weight).flatten(1)
             moved = weight @ (back[0] @ wide[1] + back[1])
             head.weight.add_((weight @ back[0] @ wide[0]).view_as(head.weight))
             assert head.bias is not None

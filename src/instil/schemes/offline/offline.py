@@ -24,4 +24,4 @@ class Offline(Scheme):
     )
 
     def step(self, batch: Batch) -> Iterator[Update]:
-        yield self.compare(batch)
+        yield self.compute_losses(batch)

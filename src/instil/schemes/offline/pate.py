@@ -42,7 +42,7 @@ class PATE(Scheme):
             raise ValueError("the student learns from votes: give it the teacher private_votes")
 
     def build(self, batch: Batch) -> None:
-        answers = self.ask(batch)
+        answers = self.teacher_outputs(batch)
         if "label" not in answers:
             raise ValueError(
                 f"the teacher gives {', '.join(answers)}, and no label; the teacher that votes is private_votes"
@@ -50,7 +50,7 @@ class PATE(Scheme):
         self.objectives.build(self.student(batch), {})
 
     def before_step(self, batch: Batch) -> Batch:
-        return batch | {"label": self.ask(batch)["label"]}
+        return batch | {"label": self.teacher_outputs(batch)["label"]}
 
     def step(self, batch: Batch) -> Iterator[Update]:
         update: Update = self.objectives(self.student(batch), {}, batch)

@@ -19,8 +19,8 @@ from instil.core import (
     Scheme,
     Teacher,
     Update,
-    full,
     replace_invalid_outputs,
+    to_float32,
 )
 from instil.functional.pooling import global_average_pool
 
@@ -75,8 +75,8 @@ class ReusedClassifier(Scheme):
         pitfalls="The shipped student has the projector's weights more than the student. The teacher's classifier must be linear on the mean of the "
         "stage that simkd learns from.",
     )
-    shards = False
-    reshapes = True
+    supports_sharding = False
+    exports_new_architecture = True
 
     def __init__(
         self,
@@ -92,21 +92,25 @@ class ReusedClassifier(Scheme):
 
     def build(self, batch: Batch) -> None:
         self._objective()
-        teacher = self.ask(batch)  # asked first: the objectives may want less of the teacher
+        teacher = self.teacher_outputs(
+            batch
+        )  # asked first: the objectives may want less of the teacher
         super().build(batch)
         for role in ("head", "logits", "features"):
             if role not in teacher:
                 raise ValueError(
                     f"the teacher's classifier is to be reused, and its '{role}' is not known; name it in the teacher's taps"
                 )
-        self.weight, self.bias = (full(part).clone() for part in teacher["head"])
+        self.weight, self.bias = (to_float32(part).clone() for part in teacher["head"])
         stages = teacher["features"]
-        embedding = full(global_average_pool(stages[-1] if isinstance(stages, tuple) else stages))
+        embedding = to_float32(
+            global_average_pool(stages[-1] if isinstance(stages, tuple) else stages)
+        )
         read = embedding.shape[1] == self.weight.shape[1] and F.linear(
             embedding, self.weight, self.bias
         )
         if not isinstance(read, Tensor) or not torch.allclose(
-            read, full(teacher["logits"]), rtol=1e-2, atol=1e-2 * float(read.abs().max())
+            read, to_float32(teacher["logits"]), rtol=1e-2, atol=1e-2 * float(read.abs().max())
         ):
             raise ValueError(
                 "the teacher's classifier does not read the mean of its deepest stage, so it cannot read the student's; "
@@ -114,11 +118,11 @@ class ReusedClassifier(Scheme):
             )
 
     def step(self, batch: Batch) -> Iterator[Update]:
-        yield self.compare(batch)
+        yield self.compute_losses(batch)
 
-    def compare(self, batch: Batch) -> Update:
+    def compute_losses(self, batch: Batch) -> Update:
         """The objectives' update, with the logits of the reused classifier in the place of the student's own."""
-        teacher = self.ask(batch)
+        teacher = self.teacher_outputs(batch)
         student = replace_invalid_outputs(self.student(batch), batch, ROLES)
         projected = cast(Projects, self._objective()).project(student)
         embedding = global_average_pool(projected)

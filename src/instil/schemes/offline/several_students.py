@@ -61,31 +61,33 @@ class SeveralStudents(Scheme):
         }
 
     def build(self, batch: Batch) -> None:
-        if self.objectives.differentiates:
-            inside = self.objectives.inside_the_graph()[0]
+        if self.objectives.needs_input_grad:
+            inside = self.objectives.requires_double_backward()[0]
             raise ValueError(
                 f"{inside} takes gradients by the input, for which each student needs an answer of its own"
             )
-        teacher = self.ask(batch)
+        teacher = self.teacher_outputs(batch)
         for _, net, objectives in self._sides():
             objectives.build(net(batch), teacher)
         if self.teacher is not None:
-            self.teacher.wants(self.objectives.reads("teacher"), batch)
+            self.teacher.select_roles(self.objectives.reads("teacher"), batch)
 
     def step(self, batch: Batch) -> Iterator[Update]:
-        teacher: Outputs = self.ask(batch)
+        teacher: Outputs = self.teacher_outputs(batch)
         for learner, net, objectives in self._sides():
             update = objectives(net(batch), teacher, batch, learner)
-            update.keep = {f"{learner}/{key}": rows for key, rows in update.keep.items()}
+            update.state_updates = {
+                f"{learner}/{key}": rows for key, rows in update.state_updates.items()
+            }
             yield update
             del update  # its graph ends with its step
 
-    def after_step(self, kept: dict[str, Tensor]) -> None:
+    def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
         for learner, _, objectives in self._sides():
             objectives.after_step(
                 {
                     key.removeprefix(f"{learner}/"): rows
-                    for key, rows in kept.items()
+                    for key, rows in gathered_rows.items()
                     if key.startswith(f"{learner}/")
                 }
             )

@@ -19,10 +19,10 @@ from instil.core import (
     Scheme,
     Update,
     as_net,
-    full,
-    items,
+    item_weights,
     mean,
     replace_invalid_outputs,
+    to_float32,
 )
 from instil.modules.stage_adapter import StageAdapter
 from instil.schemes.bases.branches import TRUNK_ROLES, stages_of
@@ -40,7 +40,7 @@ def sftn_loss(
         raise ValueError(
             f"logits are {tuple(branch.shape)} of the branch and {tuple(net.shape)} of the net; both must know the same classes"
         )
-    mine, theirs = ((full(logits) / temperature).log_softmax(-1) for logits in (branch, net))
+    mine, theirs = ((to_float32(logits) / temperature).log_softmax(-1) for logits in (branch, net))
     values = temperature**2 * (mine.exp() * (mine - theirs)).sum(-1)
     return values.mean() if reduction == "mean" else values
 
@@ -127,12 +127,12 @@ class SFTN(Scheme):
         ]
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        return {**super().counts(batch), "friendly": items(batch).sum()}
+        return {**super().counts(batch), "friendly": item_weights(batch).sum()}
 
     def step(self, batch: Batch) -> Iterator[Update]:
-        yield self.compare(batch)
+        yield self.compute_losses(batch)
 
-    def compare(self, batch: Batch) -> Update:
+    def compute_losses(self, batch: Batch) -> Update:
         """The objectives' update of the net and, by their mean, its branches, with the loss ``friendly``."""
         outputs = replace_invalid_outputs(self.student(batch), batch, TRUNK_ROLES)
         ends = self.ends(stages_of(outputs), batch)
@@ -147,7 +147,7 @@ class SFTN(Scheme):
         apart = torch.stack(
             [sftn_loss(end["logits"], outputs["logits"], self.temperature, "none") for end in ends]
         ).mean(0)
-        update.losses["friendly"] = self.kl_weight * mean(apart, items(batch))
+        update.losses["friendly"] = self.kl_weight * mean(apart, item_weights(batch))
         return update
 
 

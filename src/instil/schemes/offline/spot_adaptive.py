@@ -21,12 +21,12 @@ from instil.core import (
     Scheme,
     Teacher,
     Update,
-    full,
-    items,
+    item_weights,
+    keyed_uniform,
     mean,
     replace_invalid_outputs,
     replace_uncounted,
-    uniform,
+    to_float32,
 )
 from instil.functional.pooling import global_average_pool
 from instil.modules.eval_mode import eval_mode
@@ -142,7 +142,7 @@ class SpotAdaptive(Scheme):
         for name, gate in gates.items():
             gate.spot = self._spot_of(name)
         assert self.teacher is not None
-        self.teacher.wants(
+        self.teacher.select_roles(
             self.objectives.reads("teacher") - {"spots"} | {"features", "logits"}, batch
         )
 
@@ -177,7 +177,7 @@ class SpotAdaptive(Scheme):
         """(N, D): what the policy sees, the means over positions of both deepest stages."""
         return torch.cat(
             [
-                global_average_pool(full(side["features"][-1].detach()))
+                global_average_pool(to_float32(side["features"][-1].detach()))
                 for side in (student, teacher)
             ],
             1,
@@ -188,8 +188,8 @@ class SpotAdaptive(Scheme):
 
         The Gumbel softmax of two choices: the sigmoid of their scores' difference with logistic noise.
         """
-        score = full(self.policy(self._seen(student, teacher)))
-        chance = uniform(batch, score.shape[1], SALT) + 2**-25  # never 0 or 1
+        score = to_float32(self.policy(self._seen(student, teacher)))
+        chance = keyed_uniform(batch, score.shape[1], SALT) + 2**-25  # never 0 or 1
         soft = ((score + chance.log() - (-chance).log1p()) / self.temperature).sigmoid()
         return (soft > 0.5).to(soft.dtype) + (soft - soft.detach())  # exactly 0 or 1
 
@@ -219,25 +219,26 @@ class SpotAdaptive(Scheme):
                 self.fixed(batch, replace=theirs)["logits"],
             )
         own, other = replace_uncounted(own, counted), replace_uncounted(other, counted)
-        return (1 - action[:, -1:]) * full(own) + action[:, -1:] * full(other)
+        return (1 - action[:, -1:]) * to_float32(own) + action[:, -1:] * to_float32(other)
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         return {**super().counts(batch), "route": self._labelled(batch).sum()}
 
     @staticmethod
     def _labelled(batch: Batch) -> Tensor:
-        labelled: Tensor = items(batch) * (batch["label"] != UNLABELLED)
+        labelled: Tensor = item_weights(batch) * (batch["label"] != UNLABELLED)
         return labelled
 
     def step(self, batch: Batch) -> Iterator[Update]:
         student, teacher = (
-            replace_invalid_outputs(outputs, batch, TRUNK_ROLES) for outputs in self.answers(batch)
+            replace_invalid_outputs(outputs, batch, TRUNK_ROLES)
+            for outputs in self.forward_both(batch)
         )
         action = self.decide(student, teacher, batch)
         wrong = F.cross_entropy(
             self.routed(batch, action), batch["label"], ignore_index=UNLABELLED, reduction="none"
         )
-        at_output, weight = action[:, -1], items(batch)
+        at_output, weight = action[:, -1], item_weights(batch)
         missing = self.balance * (self.share < 0.5) * (0.5 - at_output)
         kept = torch.stack([at_output.detach() * weight, weight], 1)
         yield Update(
@@ -245,7 +246,7 @@ class SpotAdaptive(Scheme):
         )
         yield self.objectives(student, teacher | {"spots": action.detach()}, batch)
 
-    def after_step(self, kept: dict[str, Tensor]) -> None:
-        super().after_step(kept)
-        taken, counted = kept["routing"].sum(0)
+    def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
+        super().after_step(gathered_rows)
+        taken, counted = gathered_rows["routing"].sum(0)
         self.share.copy_(torch.where(counted > 0, taken / counted.clamp_min(1), self.share))

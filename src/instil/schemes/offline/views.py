@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from instil.core import SHARED_ROLES, Batch, Card, Outputs, Scheme, Update, size
+from instil.core import SHARED_ROLES, Batch, Card, Outputs, Scheme, Update, batch_size
 
 TURNS = (1, 2, 3)
 """Of 90 degrees: the V = 3 views of an image."""
@@ -39,18 +39,18 @@ class Views(Scheme):
         "train a head of the teacher on the views; a teacher that has it gives it as the role projection, others are taken without.",
     )
 
-    def answers(self, batch: Batch, grad: bool = False) -> tuple[Outputs, Outputs]:
-        student, teacher = super().answers(with_views(batch), grad)
-        return parted(student, size(batch)), parted(teacher, size(batch))
+    def forward_both(self, batch: Batch, grad: bool = False) -> tuple[Outputs, Outputs]:
+        student, teacher = super().forward_both(with_views(batch), grad)
+        return parted(student, batch_size(batch)), parted(teacher, batch_size(batch))
 
     def build(self, batch: Batch) -> None:
         super().build(batch)
         if self.teacher is not None:
             read = {role.removeprefix("view_") for role in self.objectives.reads("teacher")}
-            self.teacher.wants(read - {"input"}, batch)
+            self.teacher.select_roles(read - {"input"}, batch)
 
     def step(self, batch: Batch) -> Iterator[Update]:
-        yield self.compare(batch)
+        yield self.compute_losses(batch)
 
 
 def with_views(batch: Batch) -> Batch:
@@ -65,7 +65,7 @@ def with_views(batch: Batch) -> Batch:
         raise ValueError(
             f"views are turned images, so 'image' must be square, (N, C, H, H); {found}"
         )
-    number = size(batch)
+    number = batch_size(batch)
     rows = {
         key: value
         for key, value in batch.items()

@@ -9,7 +9,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, Objective, Objectives, Outputs, full
+from instil.core import Batch, Card, Objective, Objectives, Outputs, to_float32
 from instil.functional.pooling import global_average_pool
 from instil.schemes.bases.branches import Branch, Branched, stages_of
 
@@ -56,7 +56,7 @@ class Fusion(nn.Module):
             else nn.Sequential(nn.Linear(width, channels), nn.ReLU())
         )
         self.head = nn.Linear(channels, num_classes)
-        self.to(feature_map.device, full(feature_map).dtype)
+        self.to(feature_map.device, to_float32(feature_map).dtype)
 
     def forward(self, feature_maps: Sequence[Tensor]) -> Outputs:
         """Classify the fused maps.
@@ -142,7 +142,7 @@ class FFL(Branched):
         self, ends: list[Outputs], stages: tuple[Tensor, ...], batch: Batch
     ) -> tuple[list[list[Outputs]], dict[str, Tensor]]:
         *sub_networks, fused = ends
-        logits = torch.stack([full(end["logits"]) for end in sub_networks])
+        logits = torch.stack([to_float32(end["logits"]) for end in sub_networks])
         ensemble: Outputs = {"logits": logits.mean(0).detach()}
-        fused_teacher: Outputs = {"logits": full(fused["logits"]).detach()}
+        fused_teacher: Outputs = {"logits": to_float32(fused["logits"]).detach()}
         return [*([fused_teacher] for _ in sub_networks), [ensemble]], {}

@@ -11,7 +11,16 @@ from annotated_types import Ge, Lt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from instil.core import UNLABELLED, Batch, Card, Objective, Objectives, Outputs, full, items
+from instil.core import (
+    UNLABELLED,
+    Batch,
+    Card,
+    Objective,
+    Objectives,
+    Outputs,
+    item_weights,
+    to_float32,
+)
 from instil.schemes.bases.peers import Peers
 
 
@@ -74,9 +83,9 @@ def error_products(logits: Tensor, target: Tensor) -> Tensor:
     """Of K nets' logits (K, N, C) the inner products of what their probabilities are off the label: (N, K, K)."""
     index = target.clamp_min(0).view(1, -1, 1).expand(len(logits), -1, 1)
     wrong = (
-        full(logits)
+        to_float32(logits)
         .softmax(-1)
-        .scatter_add(-1, index, -torch.ones_like(index, dtype=full(logits).dtype))
+        .scatter_add(-1, index, -torch.ones_like(index, dtype=to_float32(logits).dtype))
     )
     return torch.einsum("knc,lnc->nkl", wrong, wrong)
 
@@ -152,17 +161,17 @@ class KDCL(Peers):
     def rows(self, outputs: list[Outputs], batch: Batch) -> dict[str, Tensor]:
         if self.target != "general":
             return {}
-        counted = items(batch) * (batch["label"] != UNLABELLED)
+        counted = item_weights(batch) * (batch["label"] != UNLABELLED)
         weight = counted.view(-1, 1, 1)
         products = error_products(_stacked(outputs), batch["label"])
         products = torch.where(weight > 0, products * weight, 0.0)
         return {"errors": products, "counted": counted}
 
-    def after_step(self, kept: dict[str, Tensor]) -> None:
-        super().after_step(kept)
-        if "errors" in kept:
-            number = kept["counted"].sum()
-            found = kept["errors"].sum(0) / number.clamp_min(1)
+    def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
+        super().after_step(gathered_rows)
+        if "errors" in gathered_rows:
+            number = gathered_rows["counted"].sum()
+            found = gathered_rows["errors"].sum(0) / number.clamp_min(1)
             self.errors.copy_(
                 torch.where(
                     number > 0,
@@ -173,7 +182,7 @@ class KDCL(Peers):
 
 
 def _stacked(outputs: list[Outputs]) -> Tensor:
-    logits = torch.stack([full(one["logits"]) for one in outputs])
+    logits = torch.stack([to_float32(one["logits"]) for one in outputs])
     if logits.ndim != 3:
         raise ValueError(
             f"collaborative learning makes one teacher of logits (N, C), not of {tuple(logits.shape[1:])}"

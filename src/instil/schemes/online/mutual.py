@@ -9,13 +9,13 @@ import torch
 from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, Objective, Objectives, Outputs, full
+from instil.core import Batch, Card, Objective, Objectives, Outputs, to_float32
 from instil.schemes.bases.peers import Peers
 
 
 def averaged_logits(logits: Sequence[Tensor], of: str = "probabilities") -> Tensor:
     """Logits (..., C) of one net that stands for several: the log of their mean probability, or their mean."""
-    stacked = full(torch.stack(list(logits)))
+    stacked = to_float32(torch.stack(list(logits)))
     return (
         stacked.mean(0)
         if of == "logits"

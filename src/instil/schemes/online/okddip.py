@@ -9,18 +9,18 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, Objective, Objectives, Outputs, full
+from instil.core import Batch, Card, Objective, Objectives, Outputs, to_float32
 from instil.schemes.bases.branches import Branched
 
 
 def peer_attention(queries: Tensor, keys: Tensor) -> Tensor:
     """How much each peer learns from each, (N, peers, peers): a softmax over the inner products of (N, peers, D), itself among them."""
-    return (full(queries) @ full(keys).mT).softmax(-1)
+    return (to_float32(queries) @ to_float32(keys).mT).softmax(-1)
 
 
 def mixed_logits(logits: Tensor, attention: Tensor) -> Tensor:
     """Each peer's teacher: logits (N, peers, C) and their weights (N, peers, peers) give (N, peers, C)."""
-    return attention @ full(logits)
+    return attention @ to_float32(logits)
 
 
 class OKDDip(Branched):
@@ -67,7 +67,7 @@ class OKDDip(Branched):
         return [stages - 2] * self.peers
 
     def equip(self, ends: list[Outputs], stages: tuple[Tensor, ...]) -> None:
-        embedding = full(ends[1]["embedding"])
+        embedding = to_float32(ends[1]["embedding"])
         width = embedding.shape[1]
         self.query, self.key = (
             nn.Linear(width, max(1, width // self.reduction), bias=False).to(
@@ -82,7 +82,7 @@ class OKDDip(Branched):
         assert self.query is not None
         assert self.key is not None
         embeddings = torch.stack([end["embedding"] for end in ends[1:]], 1)
-        logits = torch.stack([full(end["logits"]) for end in ends[1:]], 1)
+        logits = torch.stack([to_float32(end["logits"]) for end in ends[1:]], 1)
         mixed = mixed_logits(logits, peer_attention(self.query(embeddings), self.key(embeddings)))
         return [
             [{"logits": logits.mean(1)}],

@@ -19,10 +19,10 @@ from instil.core import (
     Objective,
     Objectives,
     Outputs,
-    full,
-    items,
+    item_weights,
     mean,
     replace_uncounted,
+    to_float32,
 )
 from instil.functional.pooling import global_average_pool
 from instil.schemes.bases.branches import Branched
@@ -93,7 +93,7 @@ class ONE(Branched):
         return [stages - 2] * (self.branches - 1)
 
     def equip(self, ends: list[Outputs], stages: tuple[Tensor, ...]) -> None:
-        trunk = global_average_pool(full(stages[-2]))
+        trunk = global_average_pool(to_float32(stages[-2]))
         self.gate = Gate(trunk.shape[1], self.branches, self.norm).to(trunk.device, trunk.dtype)
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
@@ -102,14 +102,14 @@ class ONE(Branched):
     def _num_items(self, batch: Batch) -> Tensor:
         """Number of items that the label loss of the ensemble is divided by."""
         labelled = _labelled(batch)
-        return (items(batch) if self.average == "batch" else labelled).sum()
+        return (item_weights(batch) if self.average == "batch" else labelled).sum()
 
     def taught(
         self, ends: list[Outputs], stages: tuple[Tensor, ...], batch: Batch
     ) -> tuple[list[list[Outputs]], dict[str, Tensor]]:
         assert self.gate is not None
-        logits = torch.stack([full(end["logits"]) for end in ends], 1)
-        gate = full(self.gate(global_average_pool(full(stages[-2]))))
+        logits = torch.stack([to_float32(end["logits"]) for end in ends], 1)
+        gate = to_float32(self.gate(global_average_pool(to_float32(stages[-2]))))
         counted = _labelled(batch)
         labelled = gated_logits(replace_uncounted(logits, counted > 0), gate)
         values = F.cross_entropy(labelled, batch["label"], reduction="none")
@@ -125,5 +125,5 @@ def _labelled(batch: Batch) -> Tensor:
         raise ValueError(
             f"the gate of one learns from 'label', and the batch has {', '.join(batch)}"
         )
-    counted: Tensor = items(batch) * (batch["label"] != UNLABELLED)
+    counted: Tensor = item_weights(batch) * (batch["label"] != UNLABELLED)
     return counted

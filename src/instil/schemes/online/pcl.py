@@ -19,10 +19,10 @@ from instil.core import (
     Objective,
     Objectives,
     Outputs,
-    full,
-    items,
+    item_weights,
     mean,
     replace_invalid_outputs,
+    to_float32,
 )
 from instil.functional.crops import random_crops
 from instil.functional.pooling import global_average_pool
@@ -122,7 +122,7 @@ class PCL(Branched):
         return [stages - 2] * (self.peers - 1)
 
     def equip(self, ends: list[Outputs], stages: tuple[Tensor, ...]) -> None:
-        embedding, logits = full(ends[0]["embedding"]), ends[0]["logits"]
+        embedding, logits = to_float32(ends[0]["embedding"]), ends[0]["logits"]
         head = nn.Linear(self.peers * embedding.shape[1], logits.shape[1])
         self.ensemble_head = head.to(embedding.device, embedding.dtype)
         self.mean_student = Ema(self.student, self.decay)
@@ -148,7 +148,7 @@ class PCL(Branched):
         stages = stages_of(outputs[0])
         student_end: Outputs = {
             "logits": outputs[0]["logits"],
-            "embedding": global_average_pool(full(stages[-1])),
+            "embedding": global_average_pool(to_float32(stages[-1])),
         }
         origins = self.origins(len(stages))
         branches = [
@@ -181,8 +181,8 @@ class PCL(Branched):
             Logits of the classifier of the concatenated embeddings.
         """
         assert self.ensemble_head is not None
-        embeddings = [full(end["embedding"]) for end in ends]
-        return full(self.ensemble_head(torch.cat(embeddings, 1)))
+        embeddings = [to_float32(end["embedding"]) for end in ends]
+        return to_float32(self.ensemble_head(torch.cat(embeddings, 1)))
 
     @torch.no_grad()
     def mean_logits(self, batch: Batch) -> list[Tensor]:
@@ -206,7 +206,7 @@ class PCL(Branched):
     def _num_items(self, batch: Batch) -> Tensor:
         """Number of items that the label loss of the ensemble is divided by."""
         labelled = _labelled_items(batch)
-        return (items(batch) if self.average == "batch" else labelled).sum()
+        return (item_weights(batch) if self.average == "batch" else labelled).sum()
 
     def taught(
         self, ends: list[Outputs], stages: tuple[Tensor, ...], batch: Batch
@@ -230,8 +230,8 @@ class PCL(Branched):
         # The first teacher is the ensemble, the others are the averages.
         return losses[0] + losses[1:].mean()
 
-    def after_step(self, kept: dict[str, Tensor]) -> None:
-        super().after_step(kept)
+    def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
+        super().after_step(gathered_rows)
         assert self.mean_student is not None
         self.num_updates += 1
         decay = ramped_decay(self.num_updates, self.decay)
@@ -248,5 +248,5 @@ def _labelled_items(batch: Batch) -> Tensor:
             f"scheme: the ensemble of pcl is trained on labels. Expected 'label' in the batch, got "
             f"{', '.join(batch)}. Add labels, or use scheme mutual"
         )
-    weight: Tensor = items(batch) * (batch["label"] != UNLABELLED)
+    weight: Tensor = item_weights(batch) * (batch["label"] != UNLABELLED)
     return weight

@@ -51,6 +51,6 @@ class AdversarialTraining(Attacked):
             self.targets(batch, self.learn(batch, batch["image"]).detach()), batch
         )
 
-    def compare(self, batch: Batch) -> Update:
+    def compute_losses(self, batch: Batch) -> Update:
         """The objectives' update on the attacked images."""
-        return super().compare(batch | {"image": batch["attacked"]})
+        return super().compute_losses(batch | {"image": batch["attacked"]})

@@ -18,7 +18,7 @@ from instil.core import (
     Outputs,
     Positive,
     Teacher,
-    full,
+    to_float32,
 )
 from instil.functional.attacks import Threat
 from instil.schemes.bases.robust import EPSILON, STEP_SIZE, Robust, soft_label_loss
@@ -26,7 +26,9 @@ from instil.schemes.bases.robust import EPSILON, STEP_SIZE, Robust, soft_label_l
 
 def trust(teacher: Tensor, target: Tensor, beta: float = 0.1) -> Tensor:
     """The teacher's probability of the class to the power ``beta``: logits (N, C) for attacked images and class indices (N,) give (N,)."""
-    return (beta * full(teacher).log_softmax(-1).gather(-1, target.unsqueeze(-1)).squeeze(-1)).exp()
+    return (
+        beta * to_float32(teacher).log_softmax(-1).gather(-1, target.unsqueeze(-1)).squeeze(-1)
+    ).exp()
 
 
 def iad_loss(
@@ -103,7 +105,7 @@ class IAD(Robust):
         return self.away_from_labels(batch)
 
     def robust(self, batch: Batch, attacked: Tensor, student: Tensor, teacher: Tensor) -> Tensor:
-        answers = self.ask(batch | {"image": batch["attacked"]})
+        answers = self.teacher_outputs(batch | {"image": batch["attacked"]})
         under_attack = answers["logits"]
         trusted = trust(under_attack, self.targets(batch, teacher), self.beta)
         if float(batch.get("progress", 0.0)) < self.trusting:

@@ -70,9 +70,9 @@ class IADII(IAD):
         )
         self.natural = natural
 
-    def ask(self, batch: Batch, grad: bool = False) -> Outputs:
+    def teacher_outputs(self, batch: Batch, grad: bool = False) -> Outputs:
         """The robust teacher's outputs, and both teachers' as ``members``."""
-        answers = super().ask(batch, grad)
+        answers = super().teacher_outputs(batch, grad)
         members = answers.get("members", ())
         if len(members) != 2:
             raise ValueError(

@@ -7,7 +7,17 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, NonNegative, Objective, Objectives, Outputs, full, items, mean
+from instil.core import (
+    Batch,
+    Card,
+    NonNegative,
+    Objective,
+    Objectives,
+    Outputs,
+    item_weights,
+    mean,
+    to_float32,
+)
 from instil.schemes.bases.branches import Branched
 from instil.schemes.bases.peers import detached
 
@@ -23,7 +33,7 @@ def byot_hint_loss(
         raise ValueError(
             f"features are {tuple(shallow.shape)} and {tuple(deepest.shape)}; both must have one shape"
         )
-    shallow, deepest = full(shallow), full(deepest).detach()
+    shallow, deepest = to_float32(shallow), to_float32(deepest).detach()
     squares = (shallow - deepest).square()
     if positive:
         squares = torch.where((shallow > 0) | (deepest > 0), squares, 0.0)
@@ -71,7 +81,7 @@ class BYOT(Branched):
         return list(range(stages - 1))
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        return {**super().counts(batch), "hint": items(batch).sum()}
+        return {**super().counts(batch), "hint": item_weights(batch).sum()}
 
     def taught(
         self, ends: list[Outputs], stages: tuple[Tensor, ...], batch: Batch
@@ -84,5 +94,5 @@ class BYOT(Branched):
             ]
         ).sum(0)
         return [[detached(deepest)], *([detached(deepest)] for _ in shallow)], {
-            "hint": self.hint_weight * mean(apart, items(batch))
+            "hint": self.hint_weight * mean(apart, item_weights(batch))
         }

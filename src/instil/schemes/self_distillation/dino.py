@@ -21,8 +21,8 @@ from instil.core import (
     Scheme,
     Update,
     as_net,
-    first,
-    full,
+    first_tensor,
+    to_float32,
 )
 from instil.functional.crops import random_crops
 from instil.teachers.ema import Ema
@@ -117,10 +117,10 @@ class DINO(Scheme):
     def build(self, batch: Batch) -> None:
         embedding = _embedding(self.student(batch))
         self.head = Head(embedding.shape[1], self.hidden, self.narrow, self.prototypes).to(
-            embedding.device, full(embedding).dtype
+            embedding.device, to_float32(embedding).dtype
         )
         self.teacher_head = Ema(self.head, self.momentum)
-        self.objectives.build(*self.answers(self.before_step(batch)))
+        self.objectives.build(*self.forward_both(self.before_step(batch)))
 
     def before_step(self, batch: Batch) -> Batch:
         """The batch with its ``views`` (N, 2 + local_views, C, H, W), the large ones first."""
@@ -141,36 +141,43 @@ class DINO(Scheme):
         )
         return batch | {"views": torch.cat([large, small], 1)}
 
-    def answers(self, batch: Batch, grad: bool = False) -> tuple[Outputs, Outputs]:
+    def forward_both(self, batch: Batch, grad: bool = False) -> tuple[Outputs, Outputs]:
         assert self.head is not None
         assert self.teacher_head is not None
         views: Tensor = batch["views"]
         seen = self.teacher({"image": views[:, :2].flatten(0, 1)})
-        taught: Tensor = self.teacher_head({"embedding": full(_embedding(seen))})["logits"]
-        said: Tensor = self.head(full(_embedding(self.student({"image": views.flatten(0, 1)}))))
+        taught: Tensor = self.teacher_head({"embedding": to_float32(_embedding(seen))})["logits"]
+        said: Tensor = self.head(
+            to_float32(_embedding(self.student({"image": views.flatten(0, 1)})))
+        )
         number = len(views)
         return {"view_logits": said.view(number, -1, self.prototypes)}, {
             "view_logits": taught.view(number, -1, self.prototypes)
         }
 
     def step(self, batch: Batch) -> Iterator[Update]:
-        yield self.compare(batch)
+        yield self.compute_losses(batch)
 
-    def compare(self, batch: Batch) -> Update:
+    def compute_losses(self, batch: Batch) -> Update:
         """The objectives' update; of the clock it keeps the progress."""
-        update = super().compare(batch)
-        update.keep["progress"] = (
+        update = super().compute_losses(batch)
+        update.state_updates["progress"] = (
             torch.as_tensor(batch.get("progress", 0.0), dtype=torch.float32)
-            .to(first(batch).device)
+            .to(first_tensor(batch).device)
             .view(1)
         )
         return update
 
-    def after_step(self, kept: dict[str, Tensor]) -> None:
-        super().after_step(kept)
+    def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
+        super().after_step(gathered_rows)
         assert self.head is not None
         assert self.teacher_head is not None
-        decay = 1 - (1 - self.momentum) * (math.cos(math.pi * float(kept["progress"][0])) + 1) / 2
+        decay = (
+            1
+            - (1 - self.momentum)
+            * (math.cos(math.pi * float(gathered_rows["progress"][0])) + 1)
+            / 2
+        )
         for slow, fast in ((self.teacher, self.student), (self.teacher_head, self.head)):
             slow.decay = decay
             slow.follow(fast)

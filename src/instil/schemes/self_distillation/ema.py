@@ -43,8 +43,8 @@ class Ema(Scheme):
         super().__init__(student, EmaTeacher(student, decay), objectives)
 
     def step(self, batch: Batch) -> Iterator[Update]:
-        yield self.compare(batch)
+        yield self.compute_losses(batch)
 
-    def after_step(self, kept: dict[str, Tensor]) -> None:
-        super().after_step(kept)
+    def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
+        super().after_step(gathered_rows)
         self.teacher.follow(self.student)

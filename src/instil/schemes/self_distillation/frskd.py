@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, Outputs, full
+from instil.core import Batch, Card, Outputs, to_float32
 from instil.functional.pooling import global_average_pool
 from instil.modules.stage_adapter import StageAdapter
 from instil.schemes.bases.branches import Branched, stages_of
@@ -24,7 +24,7 @@ class Refiner(nn.Module):
         self.up = nn.ModuleList(StageAdapter(stage, deeper) for stage, deeper in pairwise(stages))
         self.after_down = nn.ModuleList(StageAdapter(stage, stage, 3) for stage in stages[:-1])
         self.after_up = nn.ModuleList(StageAdapter(stage, stage, 3) for stage in stages[1:])
-        deepest = global_average_pool(full(stages[-1]))
+        deepest = global_average_pool(to_float32(stages[-1]))
         self.head = nn.Linear(deepest.shape[1], classes).to(deepest.device, deepest.dtype)
 
     def forward(self, stages: tuple[Tensor, ...]) -> Outputs:
@@ -78,7 +78,7 @@ class FRSKD(Branched):
         stages = stages_of(outputs)
         own = {
             "logits": outputs["logits"],
-            "embedding": global_average_pool(full(stages[-1])),
+            "embedding": global_average_pool(to_float32(stages[-1])),
             "features": stages,
         }
         return [own, self.further[0](stages)]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, Objective, Objectives, Scheme, Update, as_net, first
+from instil.core import Batch, Card, Objective, Objectives, Scheme, Update, as_net, first_tensor
 from instil.teachers.previous_epoch import PreviousEpoch as PreviousEpochTeacher
 
 
@@ -40,20 +40,22 @@ class PreviousEpoch(Scheme):
         super().__init__(student, PreviousEpochTeacher(student), objectives)
 
     def step(self, batch: Batch) -> Iterator[Update]:
-        yield self.compare(batch)
+        yield self.compute_losses(batch)
 
-    def compare(self, batch: Batch) -> Update:
+    def compute_losses(self, batch: Batch) -> Update:
         """The objectives' update; of the clock it keeps whether the epoch ends."""
-        update = super().compare(batch)
+        update = super().compute_losses(batch)
         if "epoch_ends" in batch:
-            update.keep["epoch_ends"] = batch["epoch_ends"].to(first(batch).device).view(1)
+            update.state_updates["epoch_ends"] = (
+                batch["epoch_ends"].to(first_tensor(batch).device).view(1)
+            )
         return update
 
-    def after_step(self, kept: dict[str, Tensor]) -> None:
-        super().after_step(kept)
-        if "epoch_ends" not in kept:
+    def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
+        super().after_step(gathered_rows)
+        if "epoch_ends" not in gathered_rows:
             raise ValueError(
                 "previous_epoch must be told where an epoch ends, by 'epoch_ends' in the batch: give fit a loader that has a length"
             )
-        if kept["epoch_ends"].any():
+        if gathered_rows["epoch_ends"].any():
             self.teacher.follow(self.student)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from instil.core import Projection, dry
+from instil.core import Projection, side_effect_free
 
 Fields = tuple[tuple[str, Callable[[float], float]], ...]
 """Names of configuration fields, each with the number that it stands for."""
@@ -162,7 +162,7 @@ def _tested_rule(model: Any, head: Any, inputs: dict[str, Tensor]) -> HeadRule |
         return synthetic_logits(output)
 
     probe = probe_inputs(inputs)
-    with dry(model), ExitStack() as hooks:
+    with side_effect_free(model), ExitStack() as hooks:
         hooks.callback(head.register_forward_hook(replace_logits).remove)
         logits = model(**probe)["logits"]
         answer = body(**probe)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from instil.core import Batch, Lazily, Outputs, Projection, dry
+from instil.core import Batch, LazyOutputs, Outputs, Projection, side_effect_free
 from instil.tasks.bases import causal_head
 
 CHUNK = 2**24
@@ -96,7 +96,7 @@ def _plain_outputs(model: nn.Module, inputs: dict[str, Tensor]) -> Outputs:
     if not getattr(model, IS_CAUSAL, False):
         _test_causal(model, inputs)
     logits = answer["logits"] if isinstance(answer, Mapping) else answer
-    return Lazily({"logits": logits}, {"prediction": lambda: logits.argmax(-1)})
+    return LazyOutputs({"logits": logits}, {"prediction": lambda: logits.argmax(-1)})
 
 
 def _own_outputs(
@@ -119,7 +119,7 @@ def _own_outputs(
     if "past" not in batch and (states := answer.get("hidden_states")) is not None:
         last_state = states[-1]
         later["embedding"] = lambda: last_state
-    return Lazily({"logits": logits, **extra}, later)
+    return LazyOutputs({"logits": logits, **extra}, later)
 
 
 def _projected_outputs(bare: Any, projection: Projection, extra: Outputs) -> Outputs:
@@ -136,7 +136,7 @@ def _projected_outputs(bare: Any, projection: Projection, extra: Outputs) -> Out
     if projection.scale is None and projection.softcap is None and projection.low_rank is None:
         zeros = len(weight)
         later["head"] = lambda: (weight, weight.new_zeros(zeros) if bias is None else bias)
-    return Lazily({"projection": projection, **extra}, later)
+    return LazyOutputs({"projection": projection, **extra}, later)
 
 
 def _extra(module: nn.Module, answer: Any, batch: Batch, roles: Collection[str] | None) -> Outputs:
@@ -218,7 +218,7 @@ def _test_causal(model: Any, inputs: dict[str, Tensor]) -> None:
         own: Tensor = answer["logits"] if isinstance(answer, Mapping) else answer
         return own
 
-    with dry(model):
+    with side_effect_free(model):
         causal_head.check_causal(logits, probe["input_ids"], type(model).__name__)
     setattr(model, IS_CAUSAL, True)
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from instil.core import Batch, Outputs, as_net, dry, size
+from instil.core import Batch, Outputs, as_net, batch_size, side_effect_free
 from instil.functional.tokens.divergence import token_divergence
 from instil.functional.tokens.heads import Signal
 from instil.functional.tokens.signals import num_classes
@@ -35,13 +35,13 @@ def texts_after_prompts(
     half = 1 if answers else batch["input_ids"].shape[1] // 2
     device = next((parameter.device for parameter in net.parameters()), torch.device("cpu"))
     batch = {key: value.to(device) for key, value in batch.items()}
-    with dry(net):
+    with side_effect_free(net):
         said, seconds = _written(net, batch, samples, half, None if answers else LENGTH)
         with Held() as held:
             _written(net, {key: value[:1] for key, value in batch.items()}, samples, half, LENGTH)
     rows = [
         _row(samples, batch, said["token"], number, None if answers else LENGTH)
-        for number in range(size(batch))
+        for number in range(batch_size(batch))
     ]
     speed = (said["token"] >= 0).sum().item() / seconds
     details = {
@@ -89,7 +89,7 @@ def exposure_bias_gap(
         KL(teacher | net) on text that the net samples, minus that on the given text after the same prompts, in
         nats a token; zero where its own text leads the net nowhere worse.
     """
-    with dry(net):
+    with side_effect_free(net):
         own = continue_texts(as_net(net), batch, end, prompt, max_new_tokens, vocabulary=vocabulary)
         column = torch.arange(batch["valid"].shape[1], device=batch["valid"].device)[None]
         begin = own["valid"].int().argmax(1, keepdim=True)
@@ -107,7 +107,7 @@ def _mean_divergence(
     One row after the other, each through the chunked divergence: logits of many rows would not fit into memory.
     """
     total = 0.0
-    for i in range(size(batch)):
+    for i in range(batch_size(batch)):
         row = rows_of(batch, torch.tensor([i], device=is_compared.device))
         student_signal, teacher_signal = _signal(net(row)), _signal(teacher(row))
         common = min(num_classes(student_signal), num_classes(teacher_signal))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from instil.core import UNLABELLED, Batch, Net, dry
+from instil.core import UNLABELLED, Batch, Net, side_effect_free
 from instil.tasks.bases.task import Task, moved
 
 
@@ -54,7 +54,7 @@ class TaskLoader:
         """First batch on the device of ``model``; the random state stays as it was."""
         generator = getattr(self.loader, "generator", None)
         state = generator.get_state() if isinstance(generator, torch.Generator) else None
-        with dry(nn.Module()):
+        with side_effect_free(nn.Module()):
             item = next(iter(self.loader), None)
         if isinstance(generator, torch.Generator) and state is not None:
             generator.set_state(state)
@@ -75,7 +75,7 @@ class TaskLoader:
         return dict(zip(self.names, values, strict=False))
 
     def _count_classes(self, batch: Batch) -> int:
-        with dry(self.student):
+        with side_effect_free(self.student):
             outputs = self.student(moved(batch, _device(self.student)))
         logits = outputs.get("logits")
         return logits.shape[-1] if isinstance(logits, Tensor) else 0

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from instil.core import UNLABELLED, full
+from instil.core import UNLABELLED, to_float32
 
 BINS = 15
 MISTAKES = 10  # shown as examples
@@ -27,7 +27,7 @@ def scores(
 
     Raises ValueError where nothing is labelled or a logit is not finite.
     """
-    logits = full(logits.detach()).cpu()
+    logits = to_float32(logits.detach()).cpu()
     label = label.detach().cpu()
     if kind != "single":
         logits, label = logits.reshape(len(logits), -1), label.reshape(len(label), -1)
@@ -42,7 +42,7 @@ def scores(
         _single(logits[known], label[known]) if kind == "single" else _several(logits, label, known)
     )
     if teacher_logits is not None:
-        metrics["agreement"] = agreement(logits, full(teacher_logits.detach()).cpu(), kind)
+        metrics["agreement"] = agreement(logits, to_float32(teacher_logits.detach()).cpu(), kind)
     return metrics, details
 
 
@@ -60,7 +60,7 @@ def mistakes(
     Returns:
         One entry per mistake with ``row``, ``true``, ``student``, ``teacher`` and ``confidence``.
     """
-    confidence, predicted = full(logits.detach()).softmax(1).max(1)
+    confidence, predicted = to_float32(logits.detach()).softmax(1).max(1)
     wrong = ((predicted != label) & (label != UNLABELLED)).nonzero()[:, 0]
     order = wrong[confidence[wrong].argsort(descending=True, stable=True)][:MISTAKES]
     answers = [None] * len(order)

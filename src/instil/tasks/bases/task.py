@@ -8,8 +8,17 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, Net, Objective, Objectives, Outputs, Teacher, dry
-from instil.core import size as batch_size
+from instil.core import (
+    Batch,
+    Card,
+    Net,
+    Objective,
+    Objectives,
+    Outputs,
+    Teacher,
+    batch_size,
+    side_effect_free,
+)
 
 Evaluation = tuple[dict[str, float], dict[str, Any]]
 """Metrics, and details to draw."""
@@ -198,7 +207,7 @@ class Task:
         net = net if isinstance(net, (Net, Teacher)) else Net(net, type(self).call)
         device = next((p.device for p in net.parameters()), torch.device("cpu"))
         found = False
-        with dry(nn.ModuleList([net] if teacher is None else [net, teacher])):
+        with side_effect_free(nn.ModuleList([net] if teacher is None else [net, teacher])):
             for batch in map(self.named, batches):
                 if batch_size(batch):
                     found, batch = True, moved(batch, device)

@@ -63,7 +63,7 @@ def larger_alpha_divergence(alpha_min: float, alpha_max: float, clip: float) -> 
         clip: largest value of ``(p / q) ** alpha``.
 
     Returns:
-        A term: function of student and teacher distributions that returns values and gradients.
+        Function of student and teacher distributions that returns values and gradients.
     """
 
     def term(student: TokenDistribution, teacher: TokenDistribution) -> tuple[Tensor, Tensor]:

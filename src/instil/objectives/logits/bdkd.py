@@ -28,7 +28,7 @@ def entropy_balanced_kl(factor: float) -> Divergence:
         factor: weight of the emphasised divergence.
 
     Returns:
-        A term: function of student and teacher distributions that returns values and gradients.
+        Function of student and teacher distributions that returns values and gradients.
     """
 
     def term(student: TokenDistribution, teacher: TokenDistribution) -> tuple[Tensor, Tensor]:

@@ -107,8 +107,8 @@ def hybrid_divergence(
 def partial_jsd(log_student: Tensor, log_teacher: Tensor, beta: float) -> Tensor:
     """Jensen-Shannon divergence of some classes, whose probabilities need not sum to 1.
 
-    ``beta sum(p log(p / m)) + (1 - beta) sum(q log(q / m))`` for teacher p, student q and
-    ``m = beta p + (1 - beta) q``. With beta 0 it is ``sum(p log(p / q))``, with beta 1
+    ``beta sum(p log(p / m)) + (1 - beta) sum(q log(q / m))`` for teacher p and student q. The
+    mixture is ``m = beta p + (1 - beta) q``. With beta 0 it is ``sum(p log(p / q))``, with beta 1
     ``sum(q log(q / p))``. No gradient flows to the teacher.
 
     Args:

@@ -24,7 +24,7 @@ Share = Annotated[float, Ge(0), Le(1)]
 
 
 def jsd_term(beta: float, continuous: bool) -> Divergence:
-    """Return the Jensen-Shannon divergence as a term of ``token_divergence``.
+    """Jensen-Shannon divergence as an argument of ``token_divergence``.
 
     Args:
         beta: teacher's share of the mixture, in [0, 1].
@@ -32,7 +32,7 @@ def jsd_term(beta: float, continuous: bool) -> Divergence:
             reverse KL divergence.
 
     Returns:
-        A term: function of student and teacher distributions that returns values and gradients.
+        Function of student and teacher distributions that returns values and gradients.
 
     Raises:
         ValueError: if ``beta`` is not strictly between 0 and 1 and ``continuous`` is false; the
@@ -63,8 +63,8 @@ def jsd_loss(
 ) -> Tensor:
     """Generalised Jensen-Shannon divergence of teacher p and student q (Agarwal et al. 2024).
 
-    ``beta KL(p || m) + (1 - beta) KL(q || m)`` for each token, with the mixture
-    ``m = beta p + (1 - beta) q`` (section 2). Memory does not grow with tokens times vocabulary if
+    ``beta KL(p || m) + (1 - beta) KL(q || m)`` for each token (section 2). The mixture is
+    ``m = beta p + (1 - beta) q``. Memory does not grow with tokens times vocabulary if
     both sides are projections.
 
     Args:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 import random
 from collections.abc import Callable, Iterator
@@ -14,7 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from instil.core import Batch, LabelObjective, Net, Objective, Objectives, Outputs, Schedule, Scheme
-from instil.engine import Engine, Optimization
+from instil.engine import Engine, Optimization, checkpoint_timer
+from instil.engine.checkpoint_timer import CheckpointTimer
 from instil.files.checksums import append_checksum
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.dist import DIST
@@ -506,6 +509,57 @@ def test_a_run_that_was_stopped_within_an_epoch_is_resumed_bit_for_bit(
         assert torch.equal(a, b), name
     records = [[{**record, "seconds": 0} for record in one.records] for one in (straight, resumed)]
     assert records[0] == records[1]
+
+
+@pytest.mark.parametrize("kind", ["offline", "ema"])
+@pytest.mark.parametrize("minutes", [1.5, 2.5])
+@pytest.mark.parametrize("at", [4, 5, 8, 10])
+def test_a_run_with_checkpoints_by_the_clock_is_resumed_bit_for_bit(
+    at: int, minutes: float, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three steps an epoch, of one minute each. With 2.5 minutes checkpoints end the epochs."""
+    seconds = itertools.count(step=60)
+    timer = functools.partial(CheckpointTimer, clock=lambda: float(next(seconds)))
+    monkeypatch.setattr("instil.train.CheckpointTimer", timer)
+    options = training(epochs=4, accumulate=2, warmup=0.2, checkpoint_minutes=minutes)
+    path = tmp_path / "checkpoint.pt"
+    scheme, straight = seeded(Dropping(kind), shuffled(True), options, names=NAMES)
+    more: dict[str, Any] = {"names": NAMES, "checkpoint": path}
+    with pytest.raises(KeyboardInterrupt):
+        seeded(Dropping(kind), shuffled(True), options, tick=interrupt(at), **more)
+    interval = 2 if minutes == 1.5 else 3
+    step = torch.load(path, weights_only=True)["extra"]["clock"]["step"]
+    assert step == (at - 1) // interval * interval
+    torch.manual_seed(99)
+    again = Dropping(kind)()
+    resumed = fit(again, shuffled(True), options, **more)
+    for (name, a), b in zip(scheme.state_dict().items(), again.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    records = [[{**record, "seconds": 0} for record in one.records] for one in (straight, resumed)]
+    assert records[0] == records[1]
+
+
+def test_several_ranks_look_at_the_clock_rarely_and_in_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks = []
+
+    def sent(answer: tuple[bool, int]) -> tuple[bool, int]:
+        looks.append(answer)
+        return answer
+
+    monkeypatch.setattr(checkpoint_timer, "world", lambda: 2)
+    monkeypatch.setattr(checkpoint_timer, "from_first", sent)
+    seconds = [0.0]
+    timer = CheckpointTimer(10, lambda: seconds[0])
+    due = []
+    for step in range(1, 1301):
+        seconds[0] = float(step)
+        if timer.is_due():
+            due.append(step)
+            timer.restart()
+    assert due == [600, 1200]
+    assert len(looks) < 40
 
 
 def test_a_run_of_one_epoch_has_checkpoints(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ import torch
 from instil.batches import Batches
 from instil.core import Batch, Net, Objectives, Scheme, closest
 from instil.engine import Engine, Optimization, checkpoints
-from instil.step import LossMonitor, train_step
+from instil.engine.checkpoint_timer import CheckpointTimer
+from instil.step import Watch, train_step
 
 Record = dict[str, Any]
 
@@ -28,8 +29,8 @@ class Training:
 
     ``optimizer`` trains every learner that ``optimizers`` does not name. Evaluation happens every ``evaluate_every`` epochs, or every
     ``evaluate_steps`` steps, and at the end. Checkpoints are written every ``checkpoint_every`` epochs, every ``checkpoint_steps`` steps, and at the
-    end if one of both is set. ``sync_batch_norm``: over several processes, BatchNorm layers use the
-    statistics of the global batch. ``allow_coupled_cut`` lets a loss that couples its batch see only
+    end if one of both is set; ``checkpoint_minutes`` adds one whenever the last is older. ``sync_batch_norm``: over several processes,
+    BatchNorm layers use the statistics of the global batch. ``allow_coupled_cut`` lets a loss that couples its batch see only
     a micro-batch of it. ``seed`` is the one of keyed draws (``core.uniform``); the global random state is the caller's.
     """
 
@@ -52,6 +53,7 @@ class Training:
     evaluate_steps: int | None = None
     checkpoint_every: int | None = None
     checkpoint_steps: int | None = None
+    checkpoint_minutes: float | None = None
     sync_batch_norm: bool = True
 
     def __post_init__(self) -> None:
@@ -68,6 +70,10 @@ class Training:
         ):
             if (count := getattr(self, name)) is not None and count < 1:
                 raise ValueError(f"{name} must be at least 1, not {count}")
+        if self.checkpoint_minutes is not None and not self.checkpoint_minutes > 0:
+            raise ValueError(
+                f"checkpoint_minutes: expected a number above 0 or None, got {self.checkpoint_minutes}"
+            )
         if not 0 < self.until <= 1:
             raise ValueError(f"until is a share of the steps above 0 and up to 1, not {self.until}")
         if not 0 <= self.warmup <= 1:
@@ -211,6 +217,10 @@ class _Run:
     checkpoint: Path | None
     records: list[Record] = field(default_factory=list)
     epoch_random: dict[str, Any] | None = None  # random state in which this epoch began
+    timer: CheckpointTimer = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.timer = CheckpointTimer(self.training.checkpoint_minutes)
 
     def epoch(self, batches: Batches, length: int | None) -> None:
         """Train to the end of the epoch; of one that a checkpoint cut, the rest."""
@@ -233,7 +243,7 @@ class _Run:
                 break
             if training.evaluate_steps and clock.step % training.evaluate_steps == 0:
                 self.note(True)
-            if training.checkpoint_steps and clock.step % training.checkpoint_steps == 0:
+            if self.checkpoint_is_due_within_epoch():
                 self.save()
         if clock.epoch_step == 0:
             raise ValueError(
@@ -242,6 +252,12 @@ class _Run:
             )
         clock.epoch += 1
         clock.epoch_step = 0
+
+    def checkpoint_is_due_within_epoch(self) -> bool:
+        """Whether a checkpoint is due after this step. Every rank must ask after every step."""
+        steps = self.training.checkpoint_steps
+        is_over = self.timer.is_due()
+        return is_over or bool(steps and self.clock.step % steps == 0)
 
     def checkpoint_is_due(self, done: bool) -> bool:
         """Whether the end of an epoch is one of the moments of a checkpoint."""
@@ -252,6 +268,7 @@ class _Run:
 
     def save(self) -> None:
         """Write a checkpoint, if there is a file for it."""
+        self.timer.restart()
         if self.checkpoint is None:
             return
         self.engine.sync_buffers(self.scheme)

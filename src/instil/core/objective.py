@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from instil.core.batch import UNLABELLED, Batch, Outputs, item_weights
 from instil.core.card import Card
+from instil.core.keywords import ClearKeywords
 
 Average = Literal["batch", "labelled"]
 """Items that a label loss is averaged over: all items of the batch, or those with a label."""
 
 
-class RoleConsumer(nn.Module):
+class Reader(ClearKeywords, nn.Module):
     """What reads roles of student and teacher.
 
     ``needs`` lists, for each side, what it reads; each need is a tuple of roles, best first, of which one must be there.

@@ -20,7 +20,8 @@ from instil.core.batch import (
     to_float32,
 )
 from instil.core.card import Card, Schedule, at_progress, closest
-from instil.core.objective import LabelObjective, Objective, RoleConsumer, Weighting
+from instil.core.keywords import ClearKeywords
+from instil.core.objective import LabelObjective, Objective, Reader, Weighting
 from instil.core.uncounted import replace_in_batch, replace_in_outputs
 
 
@@ -36,7 +37,7 @@ class Update:
 Gather = Callable[[Tensor], Tensor]
 
 
-class Balance(nn.Module):
+class Balance(ClearKeywords, nn.Module):
     """Moves the weights of several losses while they are trained; options are kept as attributes of the same name."""
 
     card: ClassVar[Card]

@@ -12,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from instil.core.batch import Batch, Outputs, first_tensor
 from instil.core.card import Card
+from instil.core.keywords import ClearKeywords
 from instil.core.net import Net, as_net
 from instil.core.objective import Objective
 from instil.core.objectives import Objectives, Update
@@ -23,7 +24,7 @@ Perturbation = Callable[[nn.Module, Batch], Batch]
 """Of a net (or teacher) that is evaluated and a batch of test samples a harder batch, for this net."""
 
 
-class Scheme(nn.Module):
+class Scheme(ClearKeywords, nn.Module):
     """Who learns from whom, in which order: ``step`` is a generator and every ``yield`` is one optimizer step.
 
     ``learners`` maps a name to the submodules it trains; they must partition the trainable parameters. ``teacher`` may be None (a student alone).

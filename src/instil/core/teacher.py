@@ -9,9 +9,10 @@ from torch import nn
 
 from instil.core.batch import Batch, Outputs
 from instil.core.card import Card
+from instil.core.keywords import ClearKeywords
 
 
-class Teacher(nn.Module):
+class Teacher(ClearKeywords, nn.Module):
     """Anything that answers a batch and is not trained by gradients: in eval mode whatever its parent does.
 
     ``changes`` says that training moves its state, so that a checkpoint must hold it.

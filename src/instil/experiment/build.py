@@ -412,6 +412,7 @@ def training(
         evaluate_steps=train.evaluate_steps,
         checkpoint_every=train.checkpoint_every,
         checkpoint_steps=train.checkpoint_steps,
+        checkpoint_minutes=train.checkpoint_minutes,
         sync_batch_norm=train.sync_batch_norm,
     )
 

@@ -259,6 +259,7 @@ class Train(Section):
     """How long and how: a length in epochs or steps, warm-up as a share of it, checkpoints and evaluation every so many epochs.
 
     ``checkpoint_steps`` writes checkpoints within epochs too, every so many steps; a stopped run goes on from the last one.
+    ``checkpoint_minutes`` writes one whenever the last is older, so that a stopped run loses at most this time and one step.
     ``sync_batch_norm`` gives BatchNorm layers the statistics of the whole batch if several processes train.
     ``shard`` spreads weights, gradients and optimizer states over processes.
     """
@@ -274,6 +275,7 @@ class Train(Section):
     optimizers: dict[str, dict[str, Any]] = {}
     checkpoint_every: Whole | None = 5
     checkpoint_steps: Whole | None = None
+    checkpoint_minutes: Positive | None = 10
     evaluate_every: Whole = 1
     evaluate_steps: Whole | None = None
     allow_coupled_cut: bool = False

@@ -1,0 +1,56 @@
+"""Errors for misspelled keyword arguments of classes with options."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+
+class ClearKeywords:
+    """Base class whose subclasses name the closest option if they get an unknown keyword argument.
+
+    The check runs only after a constructor has failed. Signatures and annotations stay those of
+    the class.
+    """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__init__" in vars(cls):
+            cls.__init__ = _with_clear_error(cls.__init__)  # type: ignore[method-assign]
+
+
+def _with_clear_error(constructor: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(constructor)
+    def construct(self: Any, *arguments: Any, **options: Any) -> None:
+        try:
+            constructor(self, *arguments, **options)
+        except TypeError as error:
+            # Constructors call those of their base classes; only the outermost one explains.
+            is_outermost = getattr(type(self), "__init__", None) is construct
+            message = _explanation(type(self).__name__, constructor, options)
+            if not is_outermost or message is None:
+                raise
+            raise TypeError(message) from error
+
+    return construct
+
+
+def _explanation(name: str, constructor: Callable[..., None], options: Iterable[str]) -> str | None:
+    """Message about the first keyword that the constructor does not have, None if it has all."""
+    _, *parameters = inspect.signature(constructor).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    names = [
+        parameter.name
+        for parameter in parameters
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    ]
+    unknown = [option for option in options if option not in names]
+    if not unknown:
+        return None
+    message = f"{name}.{unknown[0]}: unknown option. {name} has {', '.join(names) or 'no options'}."
+    close = difflib.get_close_matches(unknown[0], names, 1)
+    return f"{message} Did you mean {close[0]}?" if close else message

@@ -1,0 +1,54 @@
+"""Wall-clock times at which checkpoints are due."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from instil.engine.processes import from_first, world
+
+MOST_STEPS = 1000  # between two looks at the clock of several processes
+
+
+class CheckpointTimer:
+    """Decides after each step whether a checkpoint is due, with the same answer on every rank.
+
+    The first rank looks at its clock and sends the answer. Several ranks do so rarely while there
+    is time, and at every step near the end of the interval.
+
+    Args:
+        minutes: longest time without a checkpoint; None: never due.
+        clock: seconds of a clock that never goes back.
+    """
+
+    def __init__(self, minutes: float | None, clock: Callable[[], float] = time.monotonic):
+        self.seconds = None if minutes is None else 60 * minutes
+        self._clock = clock
+        self.restart()
+
+    def restart(self) -> None:
+        """Start the interval again, after a checkpoint."""
+        self._start = self._clock()
+        self._num_steps = 0
+        self._next_look = 1
+
+    def is_due(self) -> bool:
+        """Whether the interval is over. Call it once after each step, on every rank."""
+        if self.seconds is None:
+            return False
+        self._num_steps += 1
+        if self._num_steps < self._next_look:
+            return False
+        is_over, steps = from_first(self._look(self.seconds))
+        self._next_look = self._num_steps + steps
+        return bool(is_over)
+
+    def _look(self, seconds: float) -> tuple[bool, int]:
+        """Whether the interval is over, and the number of steps until the next look."""
+        elapsed = self._clock() - self._start
+        if elapsed >= seconds or world() == 1:
+            return elapsed >= seconds, 1
+        # Half of the remaining steps at the mean speed: a step that is slower than the mean does
+        # not make the checkpoint late.
+        remaining_steps = (seconds - elapsed) * self._num_steps / max(elapsed, 1e-6)
+        return False, min(max(int(remaining_steps / 2), 1), MOST_STEPS)

@@ -20,6 +20,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+import instil
 from instil import recipe as recipes
 from instil.experiment.begun import Lock
 from tests.experiment.small import SMALL, lines, numbers, recipe, result, run_of
@@ -102,6 +103,8 @@ def test_a_recipe_that_was_edited_by_hand_is_refused(tmp_path: Path) -> None:
     text = (out / "recipe.yaml").read_text()
     (out / "recipe.yaml").write_text(text.replace("seeds:\n- 0", "seeds:\n- 1"))
     assert recipes.load(out).seeds == [1]
+    with pytest.raises(ValueError, match=r"recipe\.yaml: the file was edited or damaged"):
+        instil.load(out)
     with pytest.raises(ValueError, match=r"recipe\.yaml: the file was edited or damaged"):
         run_of(recipes.load(out), out, resume=True)
 

@@ -14,7 +14,7 @@ from instil import recipe as recipes
 from instil.core import Net, side_effect_free
 from instil.data.samples import Facts
 from instil.deployment.image_inputs import as_images
-from instil.experiment import build
+from instil.experiment import begun, build
 from instil.export.student import load_student, read_description
 from instil.recipe.sections import Recipe
 from instil.tasks.classification import Classification
@@ -125,6 +125,7 @@ def load(run: Path | str, *, trust_code: bool = False) -> Student:
         raise FileNotFoundError(
             f"{run} has no student.safetensors: it is no run folder, or its run is not complete"
         )
+    begun.check_recipe_file(Path(run))
     recipe = recipes.load(Path(run), trust_code=trust_code)
     about = _description(path)
     facts: Facts = {

@@ -86,6 +86,18 @@ def check_resumable(recipe: Recipe, folder: Path) -> None:
             f"{path} is not what the run in {folder} was begun with. Expected {_short(old)}, got "
             f"{_short(new)}. Go on without the change, or begin another run (--out)"
         )
+    check_recipe_file(folder)
+
+
+def check_recipe_file(folder: Path) -> None:
+    """Compare the recipe of a run with the checksum that the run wrote beside it, if there is one.
+
+    Args:
+        folder: of the run.
+
+    Raises:
+        ValueError: if the recipe was edited or damaged.
+    """
     state = read(RunFolder(folder))
     if state is not None and file_sha256(folder / "recipe.yaml") not in state.recipes:
         raise ValueError(

@@ -20,6 +20,7 @@ from instil.engine import rank
 from instil.engine.processes import from_first
 from instil.experiment import build
 from instil.experiment.bench import Bench
+from instil.experiment.sample_digest import sample_digest
 from instil.experiment.teachers import school
 from instil.export.student import load_student
 from instil.files.checksums import DamagedFileError
@@ -28,7 +29,6 @@ from instil.recipe import fingerprint, label_goals
 from instil.recipe.sections import Model, TeacherModel
 
 log = logging.getLogger("instil")
-SAMPLED = 64  # inputs that stand for all of them; labels count all
 
 
 def known(stage: Bench, spec: TeacherModel, number: int) -> Net | None:
@@ -175,16 +175,5 @@ def contents(stage: Bench) -> str:
 
 
 def contents_of(samples: Samples) -> str:
-    """Fingerprint of samples: all their labels and some of their inputs.
-
-    Args:
-        samples: of any task.
-
-    Returns:
-        64 hexadecimal digits.
-    """
-    rows = torch.linspace(0, len(samples) - 1, min(len(samples), SAMPLED)).long()
-    digest = hashlib.sha256(repr((samples.classes, len(samples))).encode())
-    for values in (samples.label, *samples.inputs(rows).values()):
-        digest.update(values.contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    """Fingerprint of samples (``sample_digest``)."""
+    return sample_digest(samples)

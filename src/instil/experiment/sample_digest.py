@@ -1,0 +1,100 @@
+"""SHA-256 of data sets, in bounded time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from instil.data.images import ArrayData, LazyData
+from instil.data.masks import MaskedImages
+from instil.data.pictures import Files, Pictures
+from instil.data.samples import Samples, TensorData
+
+LARGEST_BYTES = 1 << 30  # of inputs that are read of one split: about a second
+FEWEST_SAMPLES = 64
+MOST_COMPUTED = 2048  # samples of a source that decodes or computes its inputs
+ROWS = 256  # samples that are in memory at the same time
+
+_digests: WeakKeyDictionary[Samples, str] = WeakKeyDictionary()
+
+
+def sample_digest(samples: Samples) -> str:
+    """SHA-256 of samples: all labels, and all inputs if they have at most 1 GiB.
+
+    Of larger inputs evenly spread samples are read, 1 GiB of them. Of picture files the bytes of
+    the files count, and the sizes of all of them whatever their number. Sources that decode or
+    compute their inputs in another way are read at no more than 2048 samples.
+
+    Args:
+        samples: of any task. They must not change afterwards: the digest is remembered.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    if samples not in _digests:
+        _digests[samples] = _digest(samples)
+    return _digests[samples]
+
+
+def _digest(samples: Samples) -> str:
+    digest = hashlib.sha256(repr((samples.classes, len(samples))).encode())
+    _update(digest, samples.label)
+    files = _files(samples)
+    if files is not None:
+        sizes = [path.stat().st_size for path in files]
+        digest.update(repr(sizes).encode())
+        for row in _spread(len(files), _affordable(len(files), sum(sizes))).tolist():
+            digest.update(hashlib.sha256(files[row].read_bytes()).digest())
+    elif len(samples):
+        for rows in torch.split(_rows(samples), ROWS):
+            for value in samples.inputs(rows).values():
+                _update(digest, value)
+    return digest.hexdigest()
+
+
+def _update(digest: hashlib._Hash, value: Tensor) -> None:
+    digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+
+
+def _rows(samples: Samples) -> Tensor:
+    """Rows whose inputs are read."""
+    one = samples.inputs(torch.zeros(1, dtype=torch.long))
+    num_bytes = sum(value.numel() * value.element_size() for value in one.values())
+    num_rows = _affordable(len(samples), num_bytes * len(samples))
+    images = _images(samples)
+    if not isinstance(images, (TensorData, ArrayData)):
+        num_rows = min(num_rows, MOST_COMPUTED)
+    return _spread(len(samples), num_rows)
+
+
+def _affordable(num_samples: int, num_bytes: int) -> int:
+    """Number of samples that are read of a split whose inputs have ``num_bytes`` in all."""
+    if num_bytes <= LARGEST_BYTES:
+        return num_samples
+    return min(max(num_samples * LARGEST_BYTES // num_bytes, FEWEST_SAMPLES), num_samples)
+
+
+def _spread(num_samples: int, num_rows: int) -> Tensor:
+    if num_rows == num_samples:
+        return torch.arange(num_samples)
+    return torch.linspace(0, num_samples - 1, num_rows, dtype=torch.float64).long()
+
+
+def _images(samples: Samples) -> Samples:
+    return samples.images if isinstance(samples, MaskedImages) else samples
+
+
+def _files(samples: Samples) -> Sequence[Path] | None:
+    """Picture files of the samples, None if they have other inputs."""
+    images = _images(samples)
+    if not isinstance(images, LazyData) or not isinstance(images.read, Pictures):
+        return None
+    source = images.read.open
+    if not isinstance(source, Files):
+        return None
+    return [Path(source.paths[row]) for row in images.rows.tolist()]

@@ -30,6 +30,7 @@ from instil.experiment.rehearsal import rehearse
 from instil.experiment.run_estimate import run_estimate
 from instil.experiment.trained import known
 from instil.experiment.weighting_advice import weighting_advice
+from instil.recipe.learning_rate import learning_rate_note
 from instil.recipe.sections import Recipe
 from instil.step import train_step
 
@@ -52,12 +53,19 @@ def doctor(recipe: Recipe) -> dict[str, Any]:
         "data": data_summary(bench),
         "run": run_estimate(bench, student_seconds),
         "stages": found,
-        "notes": [*getattr(bench.examples, "about", ()), *bench.notes],
+        "notes": [*getattr(bench.examples, "about", ()), *bench.notes, *_learning_rates(bench)],
         "problems": [
             *(problem for stage in found for problem in stage["problems"]),
             *bench.doubts,
         ],
     }
+
+
+def _learning_rates(bench: Bench) -> list[str]:
+    """One note per stage with another learning rate or reason."""
+    has_stages = bool(bench.recipe.stages)
+    notes = [learning_rate_note(stage.recipe, has_stages) for stage in bench.stages]
+    return list(dict.fromkeys(notes))
 
 
 def examine(bench: Bench, scheme: Scheme, trained: bool) -> dict[str, Any]:

@@ -296,7 +296,7 @@ def _resolved(data: Mapping[str, Any]) -> dict[str, Any]:
     ):
         whole["teacher_train"] = merge(whole["train"], own)
     if (rate := default_learning_rate(whole)) is not None:
-        whole["train"] = merge(whole["train"], {"optimizer": {"lr": rate}})
+        whole["train"] = merge(whole["train"], {"optimizer": {"lr": rate.value}})
     task = _task(whole["task"])
     images = whole["data"].get("images") if isinstance(whole.get("data"), Mapping) else None
     if whole.get("baselines") is None and isinstance(images, Mapping):

@@ -33,6 +33,9 @@ def test_the_findings_of_a_healthy_recipe() -> None:
         )
     )
     assert set(found) == {"recipe", "data", "run", "stages", "notes", "problems"}
+    assert found["notes"][-1] == (
+        "Learning rate of the student: 0.01 (adamw), as the recipe sets it."
+    )
     (stage,) = found["stages"]
     assert set(stage) == {
         "scheme",

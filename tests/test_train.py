@@ -526,7 +526,7 @@ def test_a_run_with_checkpoints_by_the_clock_is_resumed_bit_for_bit(
     scheme, straight = seeded(Dropping(kind), shuffled(True), options, names=NAMES)
     more: dict[str, Any] = {"names": NAMES, "checkpoint": path}
     with pytest.raises(KeyboardInterrupt):
-        seeded(Dropping(kind), shuffled(True), options, tick=interrupt(at), **more)
+        seeded(Dropping(kind), shuffled(True), options, on_step=interrupt(at), **more)
     interval = 2 if minutes == 1.5 else 3
     step = torch.load(path, weights_only=True)["extra"]["clock"]["step"]
     assert step == (at - 1) // interval * interval

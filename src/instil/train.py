@@ -16,7 +16,7 @@ from instil.batches import Batches
 from instil.core import Batch, Net, Objectives, Scheme, closest
 from instil.engine import Engine, Optimization, checkpoints
 from instil.engine.checkpoint_timer import CheckpointTimer
-from instil.step import Watch, train_step
+from instil.step import LossMonitor, train_step
 
 Record = dict[str, Any]
 

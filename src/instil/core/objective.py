@@ -15,7 +15,7 @@ Average = Literal["batch", "labelled"]
 """Items that a label loss is averaged over: all items of the batch, or those with a label."""
 
 
-class Reader(ClearKeywords, nn.Module):
+class RoleConsumer(ClearKeywords, nn.Module):
     """What reads roles of student and teacher.
 
     ``needs`` lists, for each side, what it reads; each need is a tuple of roles, best first, of which one must be there.

@@ -21,7 +21,7 @@ from instil.core.batch import (
 )
 from instil.core.card import Card, Schedule, at_progress, closest
 from instil.core.keywords import ClearKeywords
-from instil.core.objective import LabelObjective, Objective, Reader, Weighting
+from instil.core.objective import LabelObjective, Objective, RoleConsumer, Weighting
 from instil.core.uncounted import replace_in_batch, replace_in_outputs
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from instil.engine.processes import from_first, world
+from instil.engine.processes import from_first, world_size
 
 MOST_STEPS = 1000  # between two looks at the clock of several processes
 
@@ -46,7 +46,7 @@ class CheckpointTimer:
     def _look(self, seconds: float) -> tuple[bool, int]:
         """Whether the interval is over, and the number of steps until the next look."""
         elapsed = self._clock() - self._start
-        if elapsed >= seconds or world() == 1:
+        if elapsed >= seconds or world_size() == 1:
             return elapsed >= seconds, 1
         # Half of the remaining steps at the mean speed: a step that is slower than the mean does
         # not make the checkpoint late.

@@ -56,7 +56,6 @@ from instil.schemes.data_free.dfad import DFAD
 from instil.schemes.data_free.dfq import DFQ
 from instil.schemes.data_free.fast_data_free import FastDataFree
 from instil.schemes.data_free.zskt import ZSKT
-from instil.schemes.filter_kd import FilterKD
 from instil.schemes.language.distillm import DistiLLM
 from instil.schemes.language.distillm2 import DistiLLM2
 from instil.schemes.language.minillm import MiniLLM
@@ -65,6 +64,7 @@ from instil.schemes.language.privileged_context import PrivilegedContext
 from instil.schemes.language.sequence_level import SequenceLevel
 from instil.schemes.language.speculative import Speculative
 from instil.schemes.offline.fcfd import FCFD
+from instil.schemes.offline.filter_kd import FilterKD
 from instil.schemes.offline.folded_transform import FoldedTransform
 from instil.schemes.offline.offline import Offline
 from instil.schemes.offline.pate import PATE
@@ -91,6 +91,7 @@ from instil.schemes.self_distillation.dino import DINO as DINOScheme
 from instil.schemes.self_distillation.dks import DKS
 from instil.schemes.self_distillation.ema import Ema
 from instil.schemes.self_distillation.frskd import FRSKD
+from instil.schemes.self_distillation.mixskd import MixSKD
 from instil.schemes.self_distillation.previous_epoch import PreviousEpoch
 from instil.step import train_step
 from instil.teachers.ensemble import Ensemble
@@ -381,6 +382,7 @@ SCHEMES: dict[str, Callable[[], Scheme]] = {
     "kdcl_general": lambda: KDCL(net(16, 1), [net(24, 3)], plain(), "general", 0.5),
     "byot": lambda: BYOT(pixels(3, 1), plain(), 0.1),
     "dks": lambda: DKS(pixels(3, 1), plain()),
+    "mixskd": lambda: MixSKD(pixels(3, 1), {"cross_entropy": CrossEntropy(), "kd": KD()}),
     "deep_supervision": lambda: DeepSupervision(pixels(3, 1), {"cross_entropy": CrossEntropy()}),
     "frskd": lambda: FRSKD(
         pixels(3, 1),
@@ -542,6 +544,7 @@ def batch(seed: int, number: int = 64, task: str = "classification") -> Batch:
     valid = torch.rand(label.shape, generator=generator) < 0.9
     more = {key: value for key, value in given.items() if value.ndim}
     x = torch.randn(number, 20, generator=generator)
+    partner = torch.randperm(number, generator=torch.Generator().manual_seed(seed + 1))
     return {
         "x": x,
         **more,
@@ -549,6 +552,8 @@ def batch(seed: int, number: int = 64, task: str = "classification") -> Batch:
         "label": label,
         "index": torch.arange(number),
         "valid": valid,
+        "partner_x": x[partner],
+        "partner_label": label[partner],
     }
 
 

@@ -122,7 +122,7 @@ def problem(*changes: str, **sections: Any) -> str:
         ),
         (
             "data.augment.crops=1",
-            "data.augment.crops: data.augment has no such option; its options are crop, flip, mixup, views",
+            "data.augment.crops: data.augment has no such option; its options are crop, flip, mixup, partner, views",
         ),
         ("data=null", "data: a mapping was expected, not None"),
         ("student.taps=[1]", "student.taps: a mapping was expected, not [1]"),

@@ -63,7 +63,7 @@ def binding(stage: Bench, store: Store) -> dict[str, Any]:
     return {
         "task": recipe.task.model_dump(mode="json"),
         "data": {"name": recipe.data.name, **recipe.data.options, "contents": contents(stage)},
-        "augmentation": recipe.data.augment.model_dump(),
+        "augmentation": recipe.data.augment.model_dump(exclude={"partner"}),
         "teacher": teachers[0] if len(teachers) == 1 else teachers,
         "together": None if recipe.together is None else recipe.together.model_dump(mode="json"),
         "weights": [_weights(stage, spec, number) for number, spec in enumerate(recipe.teachers)],

@@ -18,6 +18,7 @@ from instil.data.aligned import of_teacher
 from instil.data.images import ImageData
 from instil.data.loader import Loader
 from instil.data.mixup import Mixup
+from instil.data.partners import Partners
 from instil.data.samples import Facts, Samples
 from instil.data.splits import Splits
 from instil.data.surrogate_images import Made, Substitute
@@ -159,7 +160,10 @@ class Bench:
             return Loader(samples, self.task.evaluated, shuffle=False, workers=workers)
         augment = self.recipe.data.augment
         changed = self.changes(samples, seed)
-        changed = Mixup(samples, changed, seed) if mixes and augment.mixup else changed
+        if mixes and augment.mixup:
+            changed = Mixup(samples, changed, seed)
+        if mixes and augment.partner:
+            changed = Partners(samples, changed, seed)
         with contextlib.nullcontext() if sampler == "shuffled" else at("data.sampler"):
             drawn = samplers.find(sampler)
             return Loader(
@@ -180,9 +184,8 @@ class Bench:
     def changes(self, samples: Samples, seed: int = 0) -> Callable[[Batch], Batch] | None:
         """What happens to a batch of training samples by ``index`` and ``view``; where the views are numbered, the same for every seed."""
         augment = self.recipe.data.augment
-        if (augment.crop or augment.flip or augment.mixup) and not isinstance(
-            samples, (ImageData, Substitute)
-        ):
+        changed = any((augment.crop, augment.flip, augment.mixup, augment.partner))
+        if changed and not isinstance(samples, (ImageData, Substitute)):
             raise RecipeError(
                 f"data.augment: only images with a label for the whole can be shifted, mirrored and mixed; '{self.recipe.data.name}' has others"
             )

@@ -118,7 +118,7 @@ def place(stage: Bench, spec: TeacherModel, number: int) -> Path:
                 "num_labeled": True,
                 "sampler": True,
                 "workers": True,
-                "augment": {"mixup"},
+                "augment": {"mixup", "partner"},
             }
         ),
         contents(stage),

@@ -46,12 +46,23 @@ class Augment(Section):
 
     ``views``: how many versions there are of an image, the same for every seed; they come round again (null: a new one in every epoch).
     A mixture has no label: losses of labels refuse it, and what is trained by labels alone (a teacher first, a baseline) sees no mixtures.
+    ``partner`` adds another training image and its label to each image of the distilled student, for schemes that mix them (``mixskd``).
     """
 
     crop: Annotated[int, Ge(0)] = 0
     flip: bool = False
     mixup: bool = False
+    partner: bool = False
     views: Whole | None = None
+
+    @model_validator(mode="after")
+    def _mixed_once(self) -> Augment:
+        if self.mixup and self.partner:
+            raise ValueError(
+                "partner: mixtures of mixtures are not supported. Expected mixup or partner, got both. "
+                "Remove mixup"
+            )
+        return self
 
 
 class Images(Open):

@@ -436,6 +436,7 @@ CASES: dict[str, Case] = {
         lambda x: F.mse_loss(x.student, F.linear(x.teacher - x.matrix[0], x.matrix)),
     ),
     "pkd_loss": Case(MAPS, same, plain.pkd),
+    "dist_plus_loss": Case(MAPS, same, plain.dist_plus),
     "hcl_loss": Case(MAPS, same, None, plain.hierarchical_context),
     "sad_loss": Case(MAPS, lambda f, x: f(x.student, x.other), plain.sad),
     "norm_loss": Case(MAPS, same, mse),

@@ -270,6 +270,17 @@ def pkd(x: Inputs) -> Tensor:
     return F.mse_loss(mine, theirs) / 2
 
 
+def dist_plus(x: Inputs) -> Tensor:
+    def correlation(student: Tensor, teacher: Tensor, dim: int) -> Tensor:
+        centred = (side - side.mean(dim, keepdim=True) for side in (student, teacher))
+        return F.cosine_similarity(*centred, dim=dim)
+
+    student, teacher = sides(x)
+    channels = correlation(student, teacher, 1)
+    samples = correlation(student.sum(1), teacher.sum(1), 0)
+    return 2 - channels.mean() - samples.mean()
+
+
 def sad(x: Inputs) -> Tensor:
     mine, theirs = (
         F.softmax((side**2).mean(1).flatten(1), 1) for side in (x.student, x.other.detach())

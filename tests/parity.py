@@ -29,6 +29,7 @@ from instil.core import (
     Scheme,
 )
 from instil.engine import Engine, Optimization, rank
+from instil.networks.slimmable_cnn import slimmable_cnn
 from instil.objectives.features.attention_transfer import AttentionTransfer
 from instil.objectives.features.fitnet import FitNet
 from instil.objectives.features.norm import NORM
@@ -36,6 +37,7 @@ from instil.objectives.features.simkd import SimKD
 from instil.objectives.features.vid import VID
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.labels.label_smoothing import LabelSmoothing
+from instil.objectives.logits.alphanet import AlphaNet
 from instil.objectives.logits.dino import DINO
 from instil.objectives.logits.dist import DIST
 from instil.objectives.logits.dkd import DKD
@@ -93,6 +95,7 @@ from instil.schemes.self_distillation.ema import Ema
 from instil.schemes.self_distillation.frskd import FRSKD
 from instil.schemes.self_distillation.mixskd import MixSKD
 from instil.schemes.self_distillation.previous_epoch import PreviousEpoch
+from instil.schemes.self_distillation.sandwich import Sandwich
 from instil.step import train_step
 from instil.teachers.ensemble import Ensemble
 from instil.teachers.frozen import Frozen
@@ -282,6 +285,13 @@ class Roles(nn.Module):
         )
 
 
+def slimmable() -> Net:
+    """A supernet; of the 20 numbers it makes a picture of 4 x 5."""
+    torch.manual_seed(1)
+    model = slimmable_cnn(10, width=4, stages=2)
+    return Net(model, lambda net, batch: {"logits": net(batch["x"].view(-1, 1, 4, 5))})
+
+
 STEEP = ("kdsvd",)
 """Losses whose gradient magnifies rounding, where singular values are close."""
 
@@ -395,6 +405,9 @@ SCHEMES: dict[str, Callable[[], Scheme]] = {
     "pcl": lambda: PCL(pixels(3, 1), plain(), decay=0.6),
     "filter_kd": lambda: FilterKD(
         net(16, 1), {"cross_entropy": CrossEntropy()}, smoothing=0.3, num_samples=64
+    ),
+    "sandwich": lambda: Sandwich(
+        slimmable(), {"cross_entropy": CrossEntropy(), "alphanet": AlphaNet()}
     ),
     "ema": lambda: Ema(net(16, 1), plain(), decay=0.9),
     "previous_epoch": lambda: PreviousEpoch(net(16, 1), {"ps_kd": PSKD(alpha=0.5)}),
@@ -519,6 +532,7 @@ for method in catalogue.names("objective"):
         )
         (COUPLED if objective.couples else SCHEMES)[method] = make
 WHOLE = (
+    "sandwich",
     *WRITING,
     "adversarial_maps",
     "balanced",

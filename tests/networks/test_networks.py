@@ -8,6 +8,7 @@ from instil.networks.gcn import gcn
 from instil.networks.mlp import mlp
 from instil.networks.resnet import resnet
 from instil.networks.segmenter import segmenter
+from instil.networks.slimmable_cnn import slimmable_cnn
 from instil.networks.text_transformer import text_transformer
 from instil.networks.two_towers import two_towers
 from instil.networks.vit import vit
@@ -15,6 +16,7 @@ from instil.networks.vit import vit
 NETWORKS = [
     (cnn, 94_186, (1, 8, 8)),
     (mlp, 2_410, (1, 8, 8)),
+    (slimmable_cnn, 72_666, (1, 8, 8)),
     (resnet, 272_474, (3, 32, 32)),
     (vit, 202_186, (1, 8, 8)),
 ]

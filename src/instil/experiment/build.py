@@ -84,10 +84,9 @@ def bare_net(
         )
     with at("teacher"):
         teachers = [make(spec, last, task.call, facts) for spec in last.teachers]
-    parts: dict[str, Any] = {
-        "teacher": teacher(teachers),
-        "objectives": build_objectives(last.objectives),
-    }
+    parts: dict[str, Any] = {"objectives": build_objectives(last.objectives)}
+    if "teacher" in inspect.signature(kind).parameters:
+        parts["teacher"] = teacher(teachers)
     made: Scheme = kind(
         student, **parts, **build_options("scheme", last.scheme.type, last.scheme.options, "scheme")
     )

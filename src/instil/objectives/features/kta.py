@@ -147,7 +147,8 @@ class KTA(NormedObjective):
         zero_at_match=False,
         deviations="The autoencoder is trained beside the student, not in a stage before it, and no gradient of the other terms reaches it. The "
         "student stage is resized to the teacher's grid before the adapters. torchdistill's affinity is that of channels, not of positions: form. "
-        "The form with positions is not yet compared with the text of the paper.",
+        "Of the paper only the abstract was available: it has a pre-trained autoencoder, and affinities over the whole image, as in the form "
+        "with positions.",
         equation=r"\left\lVert \frac{A(f^s)}{\lVert A(f^s) \rVert_q} - \frac{E(f^t)}{\lVert E(f^t) \rVert_q} \right\rVert_p + \lambda "
         r"\frac{1}{(HW)^2} \sum_{ij} \big( \cos(B(f^s)_i, B(f^s)_j) - \cos(E(f^t)_i, E(f^t)_j) \big)^2 + \mu \lVert D(E(f^t)) - f^t \rVert_2^2",
         use="Segmentation with a student of another architecture: the compressed stage drops what the student cannot hold, and the affinities "

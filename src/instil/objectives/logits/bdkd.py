@@ -103,8 +103,9 @@ class BDKD(TokenObjective):
         deviations="The paper trains the teacher together with the student (scheme mutual); this "
         "is the student's loss, for any teacher. The weights are those of the re-implementation in "
         "the ABKD repository. Its code has 3 where its comment has 2, and omits the teacher's "
-        "entropy, which has no gradient. Not yet compared with the text of the paper or numbers of "
-        "its authors' code.",
+        "entropy, which has no gradient. Of the paper only the abstract was "
+        "available. It confirms that the two divergences are weighted per sample, but has neither "
+        "the rule nor the factor.",
         equation=r"T^2 \big( a \, \mathrm{KL}(p^t \Vert p^s) + b \, \mathrm{KL}(p^s \Vert p^t) "
         r"\big), \quad (a, b) = \begin{cases} (\lambda, 1) & H(p^t) > H(p^s) \\ (1, \lambda) & "
         r"H(p^t) < H(p^s) \\ (1, 1) & \text{otherwise} \end{cases}",

@@ -73,8 +73,10 @@ class Sandwich(Scheme):
         equation=r"\mathrm{CE}(z_{\max}, y) + \sum_{a \in \{\min, r_1, \ldots, r_k\}} D_\alpha(p_{\max} \Vert p_a)",
         use="One training for several sizes: deploy the width and depth that fit a device, without training again.",
         pitfalls="A step costs as much as its networks together: with two random sub-networks up to four forward and backward passes. "
-        "The other arms of a run train the whole supernet on the labels, so compare an exported sub-network with a network of its own "
-        "size. The losses of the sub-networks grow with their number.",
+        "With few labels the sub-networks outweigh the label loss: on digits with 100 of 1,000 labels the largest network reached 40 % "
+        "instead of 90 %. Give the objective of the sub-networks a smaller weight then. The other arms of a run train the whole supernet "
+        "on the labels, and the table shows the size of the exported network for all of them: compare an exported sub-network with a "
+        "network of its own size.",
     )
     # It calls a method of the model other than its forward pass.
     shards = False

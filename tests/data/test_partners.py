@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from instil import recipe
-from instil.data import digits
 from instil.data.augmentation import Augmentation
 from instil.data.partners import Partners
+from instil.data.sources import digits
 from instil.recipe import RecipeError
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from instil.core import Batch, uniform
+from instil.core import Batch, keyed_uniform
 from instil.data.samples import Samples
 
 SALT = 13
@@ -32,7 +32,7 @@ class Partners:
     def __call__(self, batch: Batch) -> Batch:
         """Return the augmented batch with ``partner_image`` (N, C, H, W) and ``partner_label`` (N,)."""
         moment = {"index": batch["index"] + (batch["view"] << 40), "seed": self.seed}
-        rows = (uniform(moment, 1, SALT)[:, 0] * len(self.samples)).long()
+        rows = (keyed_uniform(moment, 1, SALT)[:, 0] * len(self.samples)).long()
         partners = self.samples.__getitems__(rows) | {"view": batch["view"]}
         if self.augment is not None:
             batch, partners = self.augment(batch), self.augment(partners)

@@ -21,6 +21,7 @@ from instil.data.samples import Facts, Samples
 from instil.engine import Engine, Optimization
 from instil.experiment.bench import Bench
 from instil.experiment.changes import changed, observer
+from instil.experiment.filtered_teachers import check_predictions_by_index
 from instil.networks import factory
 from instil.networks.inferred_taps import infer_taps
 from instil.networks.inputs import input_of
@@ -251,43 +252,6 @@ def check_texts(recipe: Recipe) -> None:
         raise RecipeError(
             f"{before}: the scheme {recipe.scheme.type} asks the teacher about texts that are written during training; leave it out"
         )
-
-
-def check_predictions_by_index(recipe: Recipe) -> None:
-    """Check the recipe of a teacher that returns predictions recorded during its training.
-
-    Args:
-        recipe: one stage.
-
-    Raises:
-        RecipeError: if the student's scheme is one for teachers, or if the student sees other
-            samples than those whose predictions were recorded.
-    """
-    if catalogue.find("scheme", recipe.scheme.type).predicts_by_index:
-        raise RecipeError(
-            f"scheme: {recipe.scheme.type} trains a teacher. Expected it in teacher.scheme, got it for "
-            f"the student. Set teacher.scheme: {recipe.scheme.type}"
-        )
-    specs = [spec for spec in recipe.teachers if not (spec.ready or spec.earlier)]
-    recording = [
-        spec for spec in specs if catalogue.find("scheme", spec.scheme.type).predicts_by_index
-    ]
-    if not recording:
-        return
-    conflicts = {
-        "store": recipe.store is not None,
-        "teacher.plain": any(spec.plain for spec in recording),
-        "teacher.data.name": any(spec.data is not None and spec.data.name for spec in recording),
-        "data.images": recipe.data.images is not None,
-        "data.augment.mixup": recipe.data.augment.mixup,
-    }
-    for key, is_set in conflicts.items():
-        if is_set:
-            raise RecipeError(
-                f"{key}: the teacher's scheme {recording[0].scheme.type} returns predictions recorded "
-                "for the recipe's training samples in training steps. Expected no other samples. "
-                f"Remove {key}"
-            )
 
 
 def _check_labels(recipe: Recipe, objectives: Objectives) -> None:

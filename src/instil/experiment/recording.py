@@ -21,6 +21,7 @@ from instil.experiment.arm_progress import ArmProgress, trainings
 from instil.experiment.arms import Arm, Arms
 from instil.experiment.bench import Bench
 from instil.experiment.device import on_device_of_recipe
+from instil.experiment.filtered_teachers import check_predictions_by_index
 from instil.experiment.folder import RunFolder
 from instil.experiment.rehearsal import rehearse
 from instil.experiment.results import cost
@@ -51,7 +52,7 @@ def record(recipe: Recipe, console: Console) -> Path:
         raise RecipeError("teacher: there is none whose answers could be recorded")
     check_recordable(recipe)
     build.check_texts(recipe)
-    build.check_predictions_by_index(recipe)
+    check_predictions_by_index(recipe)
     live = Bench.of(recipe.model_copy(update={"store": None}))
     *_, (_, scheme, _) = rehearse(live)
     roles = scheme.objectives.reads("teacher") - {"input"}

@@ -9,8 +9,9 @@ import torch
 
 from instil import recipe
 from instil.core import Batch, Objectives
-from instil.experiment import build, trained
+from instil.experiment import trained
 from instil.experiment.bench import Bench
+from instil.experiment.filtered_teachers import check_predictions_by_index
 from instil.export.student import load_student, save_student
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.kd import KD
@@ -160,7 +161,7 @@ def settings(**more: object) -> dict[str, object]:
 )
 def test_a_recipe_with_other_samples_is_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        build.check_predictions_by_index(recipe.build(settings(**change)))
+        check_predictions_by_index(recipe.build(settings(**change)))
 
 
 def test_weights_of_the_teacher_are_read_into_the_form_that_was_saved(tmp_path: object) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from typing_extensions import Doc
 
 from instil.core import Card, NonNegative
-from instil.functional.feature_maps import as_map, comparable
+from instil.functional.feature_maps import as_map, require_same_shape
 from instil.functional.pairs import Pairs
 from instil.objectives.bases.feature_objective import FeatureObjective
 
@@ -47,7 +47,7 @@ def dist_plus_loss(
         >>> dist_plus_loss(student_features, student_features.roll(1, 1))
         tensor(1.5084)
     """
-    student, teacher = comparable(student_features, teacher_features, "dist_plus_loss")
+    student, teacher = require_same_shape(student_features, teacher_features, "dist_plus_loss")
     if student.ndim != 4:
         raise ValueError(
             f"dist_plus_loss: features are no maps. Expected (N, C, H, W), got {tuple(student.shape)}"

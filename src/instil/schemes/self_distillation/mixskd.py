@@ -22,11 +22,11 @@ from instil.core import (
     Outputs,
     Positive,
     Update,
-    first,
-    full,
-    items,
+    first_tensor,
+    item_weights,
     mean,
     replace_invalid,
+    to_float32,
 )
 from instil.functional.pooling import global_average_pool
 from instil.schemes.bases.branches import Branch, Branched, stages_of
@@ -56,7 +56,7 @@ def mixed_label_loss(
         >>> mixed_label_loss(logits, torch.tensor([0]), torch.tensor([2]), 0.75)
         tensor(0.8014)
     """
-    log_probs = full(logits).log_softmax(-1)
+    log_probs = to_float32(logits).log_softmax(-1)
     has_labels = (target != UNLABELLED) & (partner_target != UNLABELLED)
     own = F.nll_loss(log_probs, target.where(has_labels, 0), reduction="none")
     partner = F.nll_loss(log_probs, partner_target.where(has_labels, 0), reduction="none")
@@ -84,7 +84,9 @@ def discriminator_loss(
     """
     # softplus(-z) is the loss of target 1, softplus(z) of target 0.
     signs = mixed_scores.new_tensor([-1.0, 1.0])
-    terms = F.softplus(full(mixed_scores) * signs) + F.softplus(-full(mixture_scores) * signs)
+    terms = F.softplus(to_float32(mixed_scores) * signs) + F.softplus(
+        -to_float32(mixture_scores) * signs
+    )
     values = terms.mean(-1) / 2
     return values if reduction == "none" else values.mean()
 
@@ -173,7 +175,7 @@ class MixSKD(Branched):
                     f"or a teacher, got {type(objective).__name__}, which reads both. Use kd"
                 )
         outputs = self.student(batch)
-        stages, logits = stages_of(outputs), full(outputs["logits"])
+        stages, logits = stages_of(outputs), to_float32(outputs["logits"])
         if logits.ndim != 2:
             raise ValueError(
                 f"scheme: branches classify whole samples. Expected logits (N, C), got {tuple(logits.shape)}"
@@ -194,7 +196,7 @@ class MixSKD(Branched):
     def ends(self, outputs: Outputs) -> list[Outputs]:
         """Logits, pooled embedding and feature map of the student's end and the branches."""
         stages = stages_of(outputs)
-        logits, maps = [outputs["logits"]], [full(stages[-1])]
+        logits, maps = [outputs["logits"]], [to_float32(stages[-1])]
         for branch, stage in zip(self.further, stages[:-1], strict=True):
             assert isinstance(branch, Branch)
             maps.append(branch.body(stage))
@@ -220,7 +222,7 @@ class MixSKD(Branched):
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         counts = super().counts(batch)
-        num_items = items(batch).sum()
+        num_items = item_weights(batch).sum()
         if self.mixture_label_weight:
             counts["mixture_labels"] = num_items
         if self.feature_weight:
@@ -229,7 +231,7 @@ class MixSKD(Branched):
             counts["discriminator"] = num_items
         return counts
 
-    def compare(self, batch: Batch) -> Update:
+    def compute_losses(self, batch: Batch) -> Update:
         key, share = _first_key(batch), float(batch["share"])
         # One forward pass: BatchNorm sees samples, partners and mixtures together.
         inputs = torch.cat([batch[key], batch[f"partner_{key}"], batch["mixture"]])
@@ -264,12 +266,12 @@ class MixSKD(Branched):
         for name, objective in self.objectives.named():
             updates = between if any(objective.needs["teacher"]) else on_samples
             losses[name] = torch.stack([update.losses[name] for update in updates]).sum()
-        return Update(losses, "student", on_samples[0].keep)
+        return Update(losses, "student", on_samples[0].state_updates)
 
     def _own_losses(
         self, mixed: list[Outputs], mixtures: list[Outputs], share: float, batch: Batch
     ) -> dict[str, Tensor]:
-        weight = items(batch)
+        weight = item_weights(batch)
         losses = {}
         if self.mixture_label_weight:
             logits = [end["logits"] for end in mixtures]
@@ -301,7 +303,7 @@ class MixSKD(Branched):
 
 def _first_key(batch: Batch) -> str:
     """Key of the first tensor of the batch, which the network reads."""
-    value = first(batch)
+    value = first_tensor(batch)
     return next(key for key, other in batch.items() if other is value)
 
 

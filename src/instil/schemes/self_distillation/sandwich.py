@@ -79,8 +79,8 @@ class Sandwich(Scheme):
         "network of its own size.",
     )
     # It calls a method of the model other than its forward pass.
-    shards = False
-    reshapes = True
+    supports_sharding = False
+    exports_new_architecture = True
 
     def __init__(
         self,
@@ -148,9 +148,9 @@ class Sandwich(Scheme):
         return sizes
 
     def step(self, batch: Batch) -> Iterator[Update]:
-        yield self.compare(batch)
+        yield self.compute_losses(batch)
 
-    def compare(self, batch: Batch) -> Update:
+    def compute_losses(self, batch: Batch) -> Update:
         """Update of the largest network by labels, and of the sub-networks by its logits."""
         largest = _logits(self.student(batch))
         teacher = {"logits": largest["logits"].detach()}

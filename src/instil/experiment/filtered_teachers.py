@@ -1,0 +1,44 @@
+"""Check of recipes whose teacher returns predictions recorded during its training."""
+
+from __future__ import annotations
+
+from instil import catalogue
+from instil.recipe.errors import RecipeError
+from instil.recipe.sections import Recipe
+
+
+def check_predictions_by_index(recipe: Recipe) -> None:
+    """Check the recipe of a teacher that returns predictions recorded during its training.
+
+    Args:
+        recipe: one stage.
+
+    Raises:
+        RecipeError: if the student's scheme is one for teachers, or if the student sees other
+            samples than those whose predictions were recorded.
+    """
+    if catalogue.find("scheme", recipe.scheme.type).predicts_by_index:
+        raise RecipeError(
+            f"scheme: {recipe.scheme.type} trains a teacher. Expected it in teacher.scheme, got it for "
+            f"the student. Set teacher.scheme: {recipe.scheme.type}"
+        )
+    specs = [spec for spec in recipe.teachers if not (spec.ready or spec.earlier)]
+    recording = [
+        spec for spec in specs if catalogue.find("scheme", spec.scheme.type).predicts_by_index
+    ]
+    if not recording:
+        return
+    conflicts = {
+        "store": recipe.store is not None,
+        "teacher.plain": any(spec.plain for spec in recording),
+        "teacher.data.name": any(spec.data is not None and spec.data.name for spec in recording),
+        "data.images": recipe.data.images is not None,
+        "data.augment.mixup": recipe.data.augment.mixup,
+    }
+    for key, is_set in conflicts.items():
+        if is_set:
+            raise RecipeError(
+                f"{key}: the teacher's scheme {recording[0].scheme.type} returns predictions recorded "
+                "for the recipe's training samples in training steps. Expected no other samples. "
+                f"Remove {key}"
+            )

@@ -20,6 +20,7 @@ from instil.data.samples import Samples
 from instil.data.surrogate_images import Made
 from instil.engine import init_distributed, rank, wait_for_ranks
 from instil.experiment import answers, build, finished
+from instil.experiment import trained as trained_teachers
 from instil.experiment.bench import Bench
 from instil.experiment.divergence import diverged
 from instil.experiment.folder import RunFolder
@@ -28,14 +29,6 @@ from instil.experiment.rehearsal import rehearse
 from instil.experiment.remembered import Remembered
 from instil.experiment.sources import MAKERS
 from instil.experiment.teachers import class_names, introduced, school, together
-from instil.experiment.trained import (
-    begins_as_teacher,
-    moments_of,
-    place,
-    read_cached,
-    trained_form,
-    untrained,
-)
 from instil.export.student import save_student
 from instil.files.atomic import atomic
 from instil.recipe import build_objectives, label_objectives, origin
@@ -55,9 +48,8 @@ Tick = Callable[[str, "int | None", TrainState], None]
 class Arm:
     """A trained net, its metrics on the test and validation splits, what there is to draw, and the seconds that its training took.
 
-    ``cost``: what it costs, where that cannot be measured on ``net``; ``privacy_cost``: what its answers to the training samples cost;
-    ``latency``: of one
-    answer, once it was measured.
+    ``cost``: what it costs, where that cannot be measured on ``net``; ``privacy_cost``: what its answers to the
+    training samples cost; ``latency``: of one answer, once it was measured.
     """
 
     net: nn.Module
@@ -267,15 +259,12 @@ class Arms:
         """
         if spec.ready:
             return self._ready_net(stage, spec, number), 0.0
-        net = trained_form(stage, spec, number)
+        net = trained_teachers.trained_form(stage, spec, number)
         train = stage.recipe.teacher_train or stage.recipe.train
-        path = place(stage, spec, number)
-        name = (
-            "teacher"
-            if sum(not one.earlier for one in stage.recipe.teachers) == 1
-            else f"teacher{number}"
-        )
-        if (cached := read_cached(net, path)) is not None:
+        path = trained_teachers.place(stage, spec, number)
+        is_only = sum(not one.earlier for one in stage.recipe.teachers) == 1
+        name = "teacher" if is_only else f"teacher{number}"
+        if (cached := trained_teachers.read_cached(net, path)) is not None:
             if self._logged.get(name) != path:
                 line = {"seed": None, "arm": name, "stage": 0}
                 self._log_again(name, None, [line | record for record in cached.records])
@@ -284,13 +273,13 @@ class Arms:
             return net, cached.seconds
         self.folder.forget(name, None)
         self._logged[name] = path
-        moments = moments_of(self.stages, stage, spec, number)
+        moments = trained_teachers.moments_of(self.stages, stage, spec, number)
         for earlier in (moment for moment in moments if moment < spec.progress):
             self._teacher_net(stage, spec.model_copy(update={"progress": earlier}), number)
             self.folder.forget(name, None)
         if len(moments) > 1 or catalogue.find("scheme", spec.scheme.type).exports_new_architecture:
             # Built again: training starts from the bare network, with the random state of its seed.
-            net = untrained(stage, spec, number)
+            net = trained_teachers.untrained(stage, spec, number)
         own = school(stage, spec, number).read_by(spec)
         scheme = build.teacher_scheme(own, net, spec)
         training = build.training(
@@ -312,7 +301,7 @@ class Arms:
         key = repr((spec, number, stage.recipe.data))
         net = None if stage.recipe.train.shard else self._ready.get(key)
         if net is None:
-            net = self._ready[key] = untrained(stage, spec, number)
+            net = self._ready[key] = trained_teachers.untrained(stage, spec, number)
         return net
 
     def _on_labels(self, seed: int, objectives: tuple[str, ...], name: str) -> tuple[Net, float]:
@@ -435,7 +424,7 @@ class Arms:
         spec, stage = recipes[number if number >= 0 else began].student, self.stages[number]
         teacher = (
             self._teacher_net(stage, stage.recipe.teachers[0], 0)[0]
-            if begins_as_teacher(spec, stage)
+            if trained_teachers.begins_as_teacher(spec, stage)
             else None
         )
         torch.manual_seed(

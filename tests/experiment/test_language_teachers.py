@@ -10,7 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from instil.experiment import arms
+from instil.experiment import trained
 from instil.experiment.arms import Arms
 from instil.experiment.bench import Bench
 from instil.experiment.folder import RunFolder
@@ -58,7 +58,9 @@ def test_a_teacher_that_is_not_trained_is_loaded_once_and_let_go(
 ) -> None:
     loaded = []
     monkeypatch.setattr(
-        arms, "untrained", lambda *given, make=arms.untrained: loaded.append(1) or make(*given)
+        trained,
+        "untrained",
+        lambda *given, make=trained.untrained: loaded.append(1) or make(*given),
     )
     bench = Bench.of(spoken(student={"model": "teacher", "changes": {"lora": {"rank": 2}}}))
     made = Arms(bench, RunFolder(here / "run"), lambda *_: None)

@@ -151,7 +151,7 @@ def test_support_both_counts_a_class_once() -> None:
 def test_options_that_a_record_does_not_support_raise() -> None:
     student, top = draw(2, 20), record(draw(2, 20, seed=1), 4)
     with pytest.raises(
-        ValueError, match=r"temperature 2\.0 of a recorded top: how its tail would be"
+        ValueError, match=r"temperature 2\.0 of a recorded top: the tail at a temperature"
     ):
         top_k_loss(student, top, temperature=2.0)
     with pytest.raises(ValueError, match="support 'both' of a recorded top"):

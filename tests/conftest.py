@@ -6,16 +6,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from instil import catalogue
+from instil.catalogue import plugins
 
 
 @pytest.fixture(autouse=True)
 def only_the_packages_methods() -> Iterator[None]:
     """Methods that a test imports do not meet the next test."""
-    before = dict(catalogue._imported)
+    before = dict(plugins.imported)
     yield
-    catalogue._imported.clear()
-    catalogue._imported.update(before)
+    plugins.imported.clear()
+    plugins.imported.update(before)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -16,7 +16,7 @@ from torch import nn
 
 import instil
 from instil import catalogue
-from instil.catalogue import signatures
+from instil.catalogue import plugins, signatures
 from instil.cli import methods_table
 from instil.core import Card, Objective, Positive, Schedule, Scheme, Teacher
 from instil.objectives.logits.dkd import DKD, dkd_loss
@@ -48,11 +48,11 @@ class NoMethod:
 @pytest.fixture
 def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test adds is gone after it."""
-    monkeypatch.setattr(catalogue, "_imported", {})
+    monkeypatch.setattr(plugins, "imported", {})
     monkeypatch.setattr(sys, "path", [*sys.path])
-    catalogue._installed.cache_clear()
+    plugins.installed.cache_clear()
     yield
-    catalogue._installed.cache_clear()
+    plugins.installed.cache_clear()
 
 
 def module(folder: Path, name: str, text: str) -> str:
@@ -308,12 +308,12 @@ def test_entry_points_add_methods_and_a_broken_one_only_warns(
     monkeypatch.syspath_prepend(str(tmp_path))
     module(tmp_path, "installed_losses", LOSSES)
     entries = [
-        EntryPoint("soft", "installed_losses:GentleLoss", catalogue.GROUP),
-        EntryPoint("all", "installed_losses", catalogue.GROUP),
-        EntryPoint("gone", "not_installed_losses", catalogue.GROUP),
+        EntryPoint("soft", "installed_losses:GentleLoss", plugins.GROUP),
+        EntryPoint("all", "installed_losses", plugins.GROUP),
+        EntryPoint("gone", "not_installed_losses", plugins.GROUP),
     ]
     monkeypatch.setattr(
-        catalogue, "entry_points", lambda group: entries if group == catalogue.GROUP else []
+        plugins, "entry_points", lambda group: entries if group == plugins.GROUP else []
     )
     with pytest.warns(
         UserWarning, match=r"entry point 'gone' \(not_installed_losses\) were left out"

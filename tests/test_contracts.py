@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from instil import catalogue, recipe
+from instil.catalogue import plugins
 from instil.catalogue.signatures import parameters
 from instil.core import Batch, Card, Net, Objective, Objectives, Schedule, Scheme, Teacher
 from instil.objectives.logits.kd import KD
@@ -274,7 +275,7 @@ def test_a_file_that_was_just_put_there_is_found(
         "    def forward(self, student, teacher, batch) -> Tensor:\n"
         "        return (student['logits'] - teacher['logits']).square().sum(1)\n"
     )
-    monkeypatch.setattr(catalogue, "_imported", {})
+    monkeypatch.setattr(plugins, "imported", {})
     monkeypatch.syspath_prepend(tmp_path)
     catalogue.add(["late_loss"])
     assert "late_loss" in catalogue.names("objective")

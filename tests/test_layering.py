@@ -1,4 +1,4 @@
-"""Who may import whom, read from the source."""
+"""Layers of the package: which package may import which."""
 
 from __future__ import annotations
 
@@ -10,197 +10,260 @@ from pathlib import Path
 
 import pytest
 
+from instil.catalogue import FOLDERS
+
 SOURCE = Path(__file__).parents[1] / "src" / "instil"
 FILES = sorted(SOURCE.rglob("*.py"))
+
+LAYERS = (
+    ("core",),
+    ("files",),
+    ("functional",),
+    ("modules",),
+    ("generation",),
+    ("catalogue",),
+    ("objectives", "weightings", "balances"),
+    ("teachers", "students", "store", "remote"),
+    ("schemes",),
+    ("engine",),
+    ("training",),
+    ("data",),
+    ("networks",),
+    ("tasks",),
+    ("recipe",),
+    ("export", "report"),
+    ("experiment",),
+    ("deployment",),
+    ("distillation",),
+    ("testing",),
+    ("cli",),
+    ("instil",),
+)
+"""Packages from the lowest layer to the highest. Packages of one layer do not import each other."""
+
 OPTIONAL = {
-    *("timm", "torchvision", "transformers", "datasets", "PIL", "onnx", "onnxscript"),
-    *(
-        "onnxruntime",
-        "dp_accounting",
-        "zstandard",
-        "urllib3",
-        "xllamacpp",
-        "pytest",
-        "hypothesis",
-        "torchdistill",
-    ),
+    "PIL",
+    "datasets",
+    "dp_accounting",
+    "hypothesis",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "pytest",
+    "timm",
+    "torchdistill",
+    "torchvision",
+    "transformers",
+    "urllib3",
+    "xllamacpp",
+    "zstandard",
 }
+TORCH_ONLY = {"torch", "annotated_types", "typing_extensions"}
 
 
 def name_of(path: Path) -> str:
-    """``instil.objectives.logits.kd`` of its file."""
-    return ".".join(["instil", *path.relative_to(SOURCE).with_suffix("").parts]).removesuffix(
-        ".__init__"
-    )
+    """Name of a module, such as ``instil.objectives.logits.kd``."""
+    parts = ["instil", *path.relative_to(SOURCE).with_suffix("").parts]
+    return ".".join(parts).removesuffix(".__init__")
 
 
-def imports(tree: ast.AST) -> Iterator[tuple[ast.stmt, str]]:
-    """Each import statement with the full name of each module, or name in a module, that it loads."""
+MODULES = {name_of(path): path for path in FILES}
+
+
+def package_of(module: str) -> str:
+    """Package or top-level module that stands in the list of layers."""
+    _, _, rest = module.partition(".")
+    name = rest.partition(".")[0] or "instil"
+    return "training" if name in ("train", "step", "batches", "progress") else name
+
+
+def imported_names(tree: ast.AST) -> Iterator[str]:
+    """Full name of each module, or name in a module, that the code imports."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from ((node, alias.name) for alias in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"relative import, line {node.lineno}"
-            yield from ((node, f"{node.module}.{alias.name}") for alias in node.names)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def ours(path: Path) -> set[str]:
-    return {
-        name for _, name in imports(ast.parse(path.read_text())) if name.split(".")[0] == "instil"
-    }
+def module_of(name: str) -> str:
+    """Module that defines an imported name."""
+    return name if name in MODULES else name.rpartition(".")[0]
 
 
-def at_the_top(path: Path) -> set[str]:
-    """First parts of what a file imports when it is itself imported: not in functions, not for type checkers."""
+def imported_modules(path: Path) -> set[str]:
+    """Modules of the package that a file imports anywhere, also inside functions.
+
+    A package that the file lies in has been imported before, so it does not count.
+    """
+    modules = set()
+    for name in imported_names(ast.parse(path.read_text())):
+        if name.split(".")[0] == "instil":
+            # ``from package import module`` also runs the ``__init__`` of the package
+            modules |= {module_of(name), name.rpartition(".")[0]} & MODULES.keys()
+    own = name_of(path)
+    return {module for module in modules - {"instil"} if not own.startswith(f"{module}.")}
+
+
+GRAPH = {name: imported_modules(path) - {name} for name, path in MODULES.items()}
+LEVELS = {package: level for level, packages in enumerate(LAYERS) for package in packages}
+
+
+def upward_imports(graph: dict[str, set[str]]) -> list[str]:
+    """Imports of a module of a higher layer, or of another package of the same layer."""
+    upward = []
+    for module, targets in graph.items():
+        for target in targets:
+            source, other = package_of(module), package_of(target)
+            if source != other and LEVELS[other] >= LEVELS[source]:
+                upward.append(f"{module} imports {target}")
+    return upward
+
+
+def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of modules that import each other, directly or through others."""
+    reached = {module: reachable(graph, module) for module in graph}
+    groups = []
+    for module in graph:
+        group = sorted(other for other in reached[module] if module in reached.get(other, ()))
+        if group and group not in groups:
+            groups.append(group)
+    return groups
+
+
+def reachable(graph: dict[str, set[str]], start: str) -> set[str]:
+    """Modules that can be reached by at least one import."""
+    pending = list(graph[start])
+    reached: set[str] = set()
+    while pending:
+        module = pending.pop()
+        if module not in reached:
+            reached.add(module)
+            pending.extend(graph.get(module, ()))
+    return reached
+
+
+def top_level_imports(path: Path) -> set[str]:
+    """First parts of the names that are imported with the file: not in functions or for types."""
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) or (
-            isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-        ):
+        is_function = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        if is_function or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)):
             node.body = []
-    return {name.split(".")[0] for _, name in imports(tree)}
+    return {name.split(".")[0] for name in imported_names(tree)}
 
 
-def within(name: str, *places: str) -> bool:
-    return any(name == place or name.startswith(place + ".") for place in places)
+def test_every_package_has_a_layer() -> None:
+    assert {package_of(module) for module in MODULES} == set(LEVELS)
 
 
-@pytest.mark.parametrize("path", sorted((SOURCE / "core").glob("*.py")), ids=name_of)
-def test_core_imports_nothing_else_of_ours(path: Path) -> None:
-    assert [name for name in ours(path) if not within(name, "instil.core")] == []
+def test_imports_go_down() -> None:
+    assert upward_imports(GRAPH) == []
 
 
-METHODS = sorted(
-    path for path in (SOURCE / "objectives").glob("*/[!_]*.py") if path.parent.name != "bases"
-)
-MAY_IMPORT = {
-    "functional": ("core", "functional"),
-    "modules": ("core", "functional", "modules"),
-    "generation": ("core", "functional", "modules", "generation"),
-    "objectives/bases": ("core", "functional", "modules", "objectives.bases"),
-    "objectives": ("core", "functional", "modules", "objectives"),
-    "schemes": ("core", "functional", "modules", "generation", "teachers", "schemes"),
+def test_modules_do_not_import_each_other_in_a_circle() -> None:
+    assert cycles(GRAPH) == []
+
+
+def test_violations_are_found() -> None:
+    graph = {
+        "instil.core.net": {"instil.schemes.offline.offline"},
+        "instil.schemes.offline.offline": {"instil.schemes.bases.peers"},
+        "instil.schemes.bases.peers": {"instil.schemes.offline.offline"},
+        "instil.store.reader": {"instil.remote.log"},
+        "instil.remote.log": set(),
+    }
+    assert upward_imports(graph) == [
+        "instil.core.net imports instil.schemes.offline.offline",
+        "instil.store.reader imports instil.remote.log",
+    ]
+    assert cycles(graph) == [["instil.schemes.bases.peers", "instil.schemes.offline.offline"]]
+
+
+METHODS = {
+    name_of(path): kind
+    for kind in ("objective", "scheme")
+    for folder in FOLDERS[kind]
+    for path in sorted((SOURCE / folder.replace(".", "/")).glob("[!_]*.py"))
 }
-"""Layers, and the layers that each of them may import."""
 
 
-@pytest.mark.parametrize("layer", MAY_IMPORT)
-def test_imports_go_down(layer: str) -> None:
-    below = tuple(f"instil.{name}" for name in MAY_IMPORT[layer])
-    assert {
-        name_of(path): up
-        for path in sorted((SOURCE / layer).rglob("*.py"))
-        if (up := [name for name in ours(path) if not within(name, *below)])
-    } == {}
-
-
-@pytest.mark.parametrize("layer", ["functional", "modules", "objectives"])
-def test_losses_need_torch_alone(layer: str) -> None:
-    allowed = {"instil", "torch", "annotated_types", "typing_extensions", *sys.stdlib_module_names}
-    assert {
-        name_of(path): others
-        for path in sorted((SOURCE / layer).rglob("*.py"))
-        if (others := at_the_top(path) - allowed)
-    } == {}
-
-
-def test_functions_are_no_modules() -> None:
-    """No class of ``functional`` has parameters or a state."""
-    assert [
-        name_of(path)
-        for path in sorted((SOURCE / "functional").rglob("*.py"))
-        if "nn.Module)" in path.read_text()
-    ] == []
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_imports_no_other_method_of_its_kind(method: str) -> None:
+    """An alias, whose one class builds on that of another method, is the exception."""
+    tree = ast.parse(MODULES[method].read_text())
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    bases = {ast.unparse(base) for node in classes for base in node.bases}
+    others = [
+        name
+        for name in imported_names(tree)
+        if METHODS.get(module_of(name)) == METHODS[method]
+        and name.rpartition(".")[2] not in {*bases, MODULES[method].stem}
+    ]
+    assert others == []
 
 
 def test_the_root_of_the_objectives_holds_folders_only() -> None:
     assert [path.name for path in (SOURCE / "objectives").glob("*.py")] == ["__init__.py"]
 
 
-@pytest.mark.parametrize("path", METHODS, ids=name_of)
-def test_a_method_imports_no_other_method(path: Path) -> None:
-    """Except an alias, a method with other settings: its one class builds on that method's class."""
-    methods = {name_of(other) for other in METHODS}
-    bases = {
-        ast.unparse(base)
-        for node in ast.parse(path.read_text()).body
+def test_functional_defines_no_module() -> None:
+    classes = [
+        node
+        for path in sorted((SOURCE / "functional").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.ClassDef)
-        for base in node.bases
-    }
-    assert [
-        name
-        for name in ours(path)
-        if any(within(name, method) for method in methods) and name.rpartition(".")[2] not in bases
-    ] == []
-
-
-@pytest.mark.parametrize("path", sorted((SOURCE / "teachers").glob("*.py")), ids=name_of)
-def test_teachers_import_core_and_their_own_folder(path: Path) -> None:
-    lazily = {"instil.catalogue.named"} if path.name == "__init__.py" else set()
-    assert [
-        name for name in ours(path) - lazily if not within(name, "instil.core", "instil.teachers")
-    ] == []
-
-
-@pytest.mark.parametrize("path", sorted((SOURCE / "tasks").glob("*.py")), ids=name_of)
-def test_tasks_import_no_scheme(path: Path) -> None:
-    assert [name for name in ours(path) if within(name, "instil.schemes")] == []
-
-
-def test_nothing_below_imports_what_drives_it() -> None:
-    above = (
-        "instil.cli",
-        "instil.experiment.run",
-        "instil.experiment.doctor",
-        "instil.experiment.bench",
-        "instil.experiment.build",
-        "instil.train",
-        "instil.recipe",
-        "instil.recipe.sections",
-    )
-    below = [
-        path
-        for folder in ("objectives", "schemes", "teachers", "networks", "data", "tasks")
-        for path in (SOURCE / folder).rglob("*.py")
     ]
-    assert {
-        name_of(path): found
-        for path in below
-        if (found := [name for name in ours(path) if within(name, *above)])
-    } == {}
+    bases = {ast.unparse(base) for node in classes for base in node.bases}
+    assert not bases & {"nn.Module", "Module"}
 
 
-def test_only_the_engine_knows_a_distributed_library() -> None:
-    def distributed(path: Path) -> list[str]:
+@pytest.mark.parametrize(
+    "path",
+    [path for path in FILES if package_of(name_of(path)) in ("core", "functional", "objectives")],
+    ids=name_of,
+)
+def test_the_lower_layers_need_torch_alone(path: Path) -> None:
+    others = top_level_imports(path) - {"instil"} - TORCH_ONLY - sys.stdlib_module_names
+    assert others == set()
+
+
+def test_only_the_engine_uses_a_distributed_library() -> None:
+    users = set()
+    for path in FILES:
         text = path.read_text()
-        named = [
-            name
-            for _, name in imports(ast.parse(text))
-            if within(name, "torch.distributed", "lightning_fabric")
-        ]
-        return named + (["torch.distributed"] if "torch.distributed." in text else [])
-
-    engine = SOURCE / "engine"
-    others = [path for path in FILES if path.parent != engine and distributed(path)]
-    assert [name_of(path) for path in others] == []
+        names = imported_names(ast.parse(text))
+        imports_it = any(
+            name.startswith(("torch.distributed", "lightning_fabric")) for name in names
+        )
+        if imports_it or "torch.distributed." in text:
+            users.add(package_of(name_of(path)))
+    assert users == {"engine"}
 
 
-def test_the_command_line_loads_nothing_but_typer() -> None:
-    assert at_the_top(SOURCE / "cli" / "__init__.py") - sys.stdlib_module_names <= {"typer"}
-    assert at_the_top(SOURCE / "catalogue" / "__init__.py") - sys.stdlib_module_names == set()
-    assert at_the_top(SOURCE / "__init__.py") - sys.stdlib_module_names == set()
+def test_the_command_line_loads_typer_alone() -> None:
+    standard = sys.stdlib_module_names
+    assert top_level_imports(SOURCE / "cli" / "__init__.py") - standard <= {"typer"}
+    assert top_level_imports(SOURCE / "__init__.py") - standard <= {"instil", "lazy_loader"}
+    for path in (SOURCE / "catalogue").glob("*.py"):
+        if path.name != "signatures.py":
+            assert top_level_imports(path) - standard <= {"instil"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_optional_packages_are_imported_where_they_are_used(path: Path) -> None:
-    assert at_the_top(path) & OPTIONAL == set(), (
+    assert top_level_imports(path) & OPTIONAL == set(), (
         "import an optional package inside the function that needs it"
     )
 
 
 def test_importing_the_package_does_not_load_torch() -> None:
-    code = "import sys, instil, instil.catalogue, instil.cli; dir(instil); instil.catalogue.names('objective'); print('torch' in sys.modules)"
-    answer = subprocess.run(
+    code = (
+        "import sys, instil, instil.catalogue, instil.cli; dir(instil); "
+        "instil.catalogue.names('objective'); print('torch' in sys.modules)"
+    )
+    process = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
-    assert answer.stdout.strip() == "False"
+    assert process.stdout.strip() == "False"

@@ -13,7 +13,7 @@ import instil
 from instil.catalogue import user_code
 from instil.catalogue.user_code import UntrustedCode, import_user_module, user_function
 from instil.cli import main
-from instil.experiment.run import export
+from instil.deployment.export import export
 from instil.networks.factory import build
 from instil.recipe import RecipeError, load
 from tests.experiment.small import recipe, run_of

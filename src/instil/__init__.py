@@ -1,81 +1,49 @@
-"""Knowledge distillation for PyTorch: a teacher, a student and data in; the distilled student and the evidence out."""
+"""Knowledge distillation for PyTorch.
+
+Public names are listed in ``__init__.pyi`` and are loaded on first use.
+"""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from instil.core import Card, Net, Objective, Objectives, Schedule, Scheme, Teacher, Update
-    from instil.deployment.predict import load
-    from instil.distillation import distil
-    from instil.engine import Optimization
-    from instil.train import Training, fit
+import lazy_loader
 
 __version__ = "0.1.0"
 
-_PLACES = {
-    **dict.fromkeys(
-        ("Card", "Net", "Objective", "Objectives", "Schedule", "Scheme", "Teacher", "Update"),
-        "core",
-    ),
-    **dict.fromkeys(("Training", "fit"), "train"),
-    "Optimization": "engine",
-    "distil": "distillation",
-    "load": "deployment.predict",
-}
-_KINDS = (
-    "scheme",
-    "objective",
-    "teacher",
-    "task",
-)  # where two have one name, the first is meant: Ema is the scheme
-
-__all__ = [
-    "Card",
-    "Net",
-    "Objective",
-    "Objectives",
-    "Optimization",
-    "Schedule",
-    "Scheme",
-    "Teacher",
-    "Training",
-    "Update",
-    "distil",
-    "fit",
-    "load",
-]
+_load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 def __getattr__(name: str) -> Any:
-    """Public names, loaded on first use: the core, ``fit``, ``distil``, ``load``, every method's class and its plain ``..._loss``."""
-    if name in _PLACES:
-        value = getattr(importlib.import_module(f"instil.{_PLACES[name]}"), name)
-    elif not name.startswith("_") and importlib.util.find_spec(f"instil.{name}"):
-        value = importlib.import_module(f"instil.{name}")
-    else:
-        value = _method(name)
+    """Load a public name, a submodule, or a method that is not in the stub yet.
+
+    Raises:
+        AttributeError: with the closest public names.
+    """
+    try:
+        return _load(name)
+    except AttributeError:
+        value = _find(name)
+    if value is None:
+        message = f"module 'instil' has no attribute '{name}'"
+        if not name.startswith("_"):
+            closest = importlib.import_module("instil.core").closest
+            message = f"{message}; {closest(name, __dir__())}"
+        raise AttributeError(message)
     globals()[name] = value
     return value
 
 
-def _method(name: str) -> Any:
-    """A method's class or plain function; AttributeError with the closest names where there is none."""
+def _find(name: str) -> Any:
+    """Find a submodule, or the class or loss function of a method; None without one."""
+    if name.startswith("_"):
+        return None
+    if importlib.util.find_spec(f"instil.{name}"):
+        return importlib.import_module(f"instil.{name}")
     catalogue = importlib.import_module("instil.catalogue")
     if module := catalogue.losses().get(name):
         return getattr(importlib.import_module(module), name)
-    for kind in _KINDS:
-        if found := catalogue.named(kind, name):
-            return found
-    message = f"module 'instil' has no attribute '{name}'"
-    if name.startswith("_"):
-        raise AttributeError(message)
-    raise AttributeError(
-        f"{message}; {importlib.import_module('instil.core').closest(name, __dir__())}"
-    )
-
-
-def __dir__() -> list[str]:
-    return sorted([*__all__, *importlib.import_module("instil.catalogue").losses()])
+    methods = (catalogue.named(kind, name) for kind in catalogue.kinds())
+    return next((method for method in methods if method is not None), None)

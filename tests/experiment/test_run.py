@@ -23,6 +23,7 @@ from scipy import stats
 
 from instil import recipe as recipes
 from instil.cli import main
+from instil.deployment.export import export
 from instil.experiment import run as experiment
 from instil.recipe import to_yaml
 from tests.experiment.small import SMALL, lines, numbers, recipe, result, run_of
@@ -212,7 +213,7 @@ def test_without_the_extra_the_run_is_complete_and_says_what_is_missing(
         "pip install &quot;instil[export]&quot;" in (tmp_path / "run" / "report.html").read_text()
     )
     with pytest.raises(ImportError, match=r'pip install "instil\[export\]"'):
-        experiment.export(tmp_path / "run", int8=True)
+        export(tmp_path / "run", int8=True)
 
 
 # --- where it may be written -------------------------------------------------------------------------------------------------------------------

@@ -12,9 +12,9 @@ from rich.console import Console
 
 from instil import load
 from instil.cli import closing_table
+from instil.deployment.export import export
 from instil.experiment import build
 from instil.experiment.bench import Bench
-from instil.experiment.run import export
 from instil.networks.gguf import gguf
 from instil.recipe import RecipeError
 from instil.recipe import build as read

@@ -14,8 +14,8 @@ from rich.console import Console
 import instil
 from instil import recipe as recipes
 from instil.cli import closing_table
+from instil.deployment.export import export
 from instil.experiment import build
-from instil.experiment import run as experiment
 from instil.experiment.bench import Bench
 from instil.experiment.doctor import doctor
 from instil.experiment.remembered import Remembered
@@ -144,7 +144,7 @@ def test_the_exported_file_scores_as_the_student_does(task: str, runs: dict[str,
 
 def test_int8_of_texts_and_pixels(runs: dict[str, Path]) -> None:
     for task in ("segmentation", "text_classification"):
-        experiment.export(runs[task], int8=True)
+        export(runs[task], int8=True)
         assert result(runs[task])["export"]["int8"][EXPECTED[task][2]] >= 0
 
 
@@ -158,7 +158,7 @@ def test_what_cannot_be_exported_says_so_before_and_after(
     with pytest.raises(RecipeError, match=f"^export: a student of .* {message}"):
         Bench.of(small(task, "export=true"))
     with pytest.raises(ValueError, match=message):
-        experiment.export(runs[task], int8=False)
+        export(runs[task], int8=False)
 
 
 def test_the_shipped_student_answers(runs: dict[str, Path]) -> None:

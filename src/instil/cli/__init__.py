@@ -301,7 +301,7 @@ def export(
     from instil.cli import closing_table, run_folders
 
     folder = run_folders.existing(run)
-    from instil.experiment.run import export as export_run
+    from instil.deployment.export import export as export_run
 
     export_run(folder, int8, gguf, trust_code=trust_code)
     closing_table.show_export(_result(folder), _console())

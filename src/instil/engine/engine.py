@@ -11,8 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+import instil.engine.batch_norm as batch_norm
+import instil.engine.checkpoints as checkpoints
+import instil.engine.learners as learners
+import instil.engine.processes as processes
+import instil.engine.sharding as sharding
 from instil.core import Batch, Objectives, Scheme, Update
-from instil.engine import batch_norm, checkpoints, learners, processes, sharding
 from instil.engine.optimization import Optimization, Options
 
 

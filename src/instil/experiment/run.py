@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.markup import escape
-from torch import nn
 
-from instil.core import Batch, Net, Outputs, Scheme
-from instil.deployment.predict import load
-from instil.engine import clear_rank_errors, init_distributed, rank
+from instil.core import Net, Scheme
+from instil.engine import clear_rank_errors, join_ranks, rank
 from instil.engine.processes import from_first, on_first
 from instil.experiment import begun, results, threads
 from instil.experiment.arm_progress import ArmProgress, trainings
@@ -24,6 +22,7 @@ from instil.experiment.bench import Bench
 from instil.experiment.device import on_device_of_recipe
 from instil.experiment.folder import RunFolder, environment
 from instil.experiment.mistakes import write_mistakes
+from instil.experiment.onnx_export import export_onnx
 from instil.experiment.rehearsal import rehearse
 from instil.experiment.weighting_advice import weighting_advice
 from instil.export.student import save_student
@@ -184,7 +183,7 @@ def _finish(bench: Bench, folder: RunFolder, distilled: list[Arm]) -> None:
     save_student(net, folder.path / "student.safetensors", about)
     if bench.recipe.export:
         try:
-            _export(folder, bench, net, int8=False)
+            export_onnx(folder, bench, net, int8=False)
         except (
             ImportError,
             ValueError,
@@ -194,120 +193,3 @@ def _finish(bench: Bench, folder: RunFolder, distilled: list[Arm]) -> None:
             warning = f"the student could not be exported to ONNX: {error}"
             folder.write_json("result.json", result | {"warnings": [*result["warnings"], warning]})
     write_mistakes(bench, folder)
-
-
-def export(path: Path, int8: bool, gguf: str | None = None, *, trust_code: bool = False) -> None:
-    """Write the student of a run as ONNX, checked and timed, and with ``int8`` also quantised, with its accuracy; one of transformers as its folder,
-    and as a GGUF file with weights of the type ``gguf``.
-
-    Raises ValueError for a run that is not complete and a student that has not these forms, ImportError without the extra ``export``,
-    UntrustedCode where code of the folder would be executed without ``trust_code``. A student that
-    has no GGUF form is written as its folder before that is said.
-    """
-    from instil.export.gguf import check_type
-
-    folder = RunFolder(path)
-    if not (path / "student.safetensors").exists():
-        raise ValueError(
-            f"{path} has no student.safetensors: the run is not complete; go on with it (instil run --resume {path})"
-        )
-    student = load(path, trust_code=trust_code)
-    bench = Bench.of(student.recipe, trust_code)
-    is_transformers = hasattr(student.net.model, "save_pretrained")
-    missing = ""
-    if gguf is not None:
-        check_type(gguf)
-    if is_transformers:
-        _export_folder(folder, bench, student.net)
-    if gguf is not None:
-        try:
-            _export_gguf(folder, bench, student.net, gguf)
-        except ValueError as error:
-            if not is_transformers:
-                raise
-            missing = f"{error}. {path / 'student'} is written; only student.gguf is missing"
-    if bench.task.exports or not is_transformers:
-        _export(folder, bench, student.net, int8)
-    write_report(path)
-    if missing:
-        raise ValueError(missing)
-
-
-def _export_folder(folder: RunFolder, bench: Bench, net: Net) -> None:
-    from instil.export.latency import measure
-    from instil.export.transformers import to_transformers
-
-    batch = next(iter(bench.loader(bench.splits.validation, shuffle=False)))
-    written = to_transformers(net, batch, folder.path / "student", _tokenizer(bench))
-    again = Net(written.pop("model"), net.call)
-    _keep(
-        folder,
-        {"transformers": written | _judged(bench, again) | {"latency": measure(again, batch)}},
-    )
-
-
-def _export_gguf(folder: RunFolder, bench: Bench, net: Net, type: str) -> None:
-    from instil.export.gguf import to_gguf
-
-    batch = next(iter(bench.loader(bench.splits.validation, shuffle=False)))
-    written = to_gguf(net, batch, folder.path / "student.gguf", _tokenizer(bench), type)
-    again = Net(written.pop("model"), net.call)
-    _keep(folder, {"gguf": written | _judged(bench, again)})
-
-
-def _tokenizer(bench: Bench) -> Any:
-    """That of the data's tokens, where it is one of the library ``tokenizers``."""
-    samples: Any = bench.splits.test
-    tokenizer: Any = getattr(samples, "tokenizer", None)
-    tokenizer = (
-        tokenizer.pruned(samples.tokens)
-        if hasattr(tokenizer, "pruned") and samples.tokens
-        else tokenizer
-    )
-    return tokenizer if hasattr(tokenizer, "inner") else None
-
-
-def _judged(bench: Bench, net: Net) -> dict[str, Any]:
-    """Headline and secondary metrics of an exported student on the test split."""
-    metrics, _ = bench.task.evaluate(net, bench.loader(bench.splits.test, shuffle=False))
-    shown = (bench.task.headline, *bench.task.secondary)
-    return {name: metrics[name] for name in shown if name in metrics}
-
-
-def _keep(folder: RunFolder, written: dict[str, Any]) -> None:
-    result = folder.read_json("result.json") or {}
-    folder.write_json("result.json", result | {"export": result.get("export", {}) | written})
-
-
-def _export(folder: RunFolder, bench: Bench, net: Net, int8: bool) -> None:
-    from instil.export.int8 import quantize
-    from instil.export.latency import measure
-    from instil.export.onnx import to_onnx
-    from instil.export.onnx_labels import describe
-    from instil.export.session import Session
-
-    bench.task.check_export()
-    batch = next(iter(bench.loader(bench.splits.validation, shuffle=False)))
-    graph, small = folder.path / "student.onnx", folder.path / "student.int8.onnx"
-    inputs, classes = bench.task.inputs, bench.splits.classes
-    about = describe(net, bench.recipe.task.name, classes, bench.shape, inputs)
-    written: dict[str, Any] = {"onnx": to_onnx(net, batch, graph, inputs, about)}
-    if int8:
-        written["int8"] = quantize(graph, _calibration(bench), small)
-    for name, path in (("onnx", graph), ("int8", small)):
-        if name in written:
-            session = Session(path)
-            written[name] |= _judged(bench, Net(session, _ask)) | {
-                "latency": measure(session, batch)
-            }
-    _keep(folder, written)
-
-
-def _ask(model: nn.Module, batch: Batch) -> Outputs:
-    outputs: Outputs = model(batch)
-    return outputs
-
-
-def _calibration(bench: Bench, batches: int = 8) -> Iterator[dict[str, Any]]:
-    for _, batch in zip(range(batches), bench.loader(bench.examples), strict=False):
-        yield batch

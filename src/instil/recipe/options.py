@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import inspect
 import json
@@ -12,11 +11,15 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
-from pydantic.functional_validators import BeforeValidator, WrapValidator
+from pydantic.functional_validators import BeforeValidator
 
 from instil.catalogue.signatures import is_net, parameters, plain, takes_net
-from instil.core import Schedule
 from instil.recipe.errors import Place, RecipeError, join, problems
+from instil.recipe.schedules import SCHEDULED
+from instil.recipe.sections import Model
+
+PREFIX = "option_"
+"""Prefix of the fields, so that an option ``copy`` does not hide the pydantic method."""
 
 
 def check(
@@ -27,93 +30,81 @@ def check(
     schedules: bool = True,
     beside: Iterable[str] = (),
 ) -> dict[str, Any]:
-    """The options as the Python values that ``target`` takes; where it takes a float, ``{start, end, until, after}`` is a ``Schedule``.
+    """Validate options against the signature of a class or function.
 
-    A network comes back as a ``sections.Model``. Only what is given comes back, so that defaults stay with the class. ``name`` is what messages
-    call ``target``, ``beside`` what may stand in the same section. Raises RecipeError with one line for each wrong option.
+    Args:
+        target: class or function that takes the options.
+        options: options as read from a recipe.
+        path: recipe path, for messages.
+        name: name of ``target`` in messages; the default is its Python name.
+        schedules: whether ``{start, end, until, after}`` may stand for a float.
+        beside: other keys of the same section, for messages.
+
+    Returns:
+        The given options as Python values. A network is returned as ``sections.Model``.
+
+    Raises:
+        RecipeError: with one line per wrong option.
     """
-    known = [*parameters(target), *beside]
+    known_names = [*parameters(target), *beside]
 
     def owner(place: Place) -> tuple[str, list[str]]:
-        from instil.recipe.sections import Model
+        if len(place) == 1:
+            return name or target.__name__, known_names
+        return join(path, *place[:-1]), list(Model.model_fields)
 
-        return (
-            (name or target.__name__, known)
-            if len(place) == 1
-            else (join(path, *place[:-1]), list(Model.model_fields))
-        )
-
+    text = json.dumps(dict(options), default=plain)
     try:
-        checked = _model(target, schedules).model_validate_json(
-            json.dumps(dict(options), default=plain), strict=True
-        )
+        checked = _model(target, schedules).model_validate_json(text, strict=True)
     except ValidationError as error:
         raise RecipeError("\n".join(problems(error, dict(options), owner, path))) from None
-    return {option: getattr(checked, f"option_{option}") for option in options}
+    return {option: getattr(checked, PREFIX + option) for option in options}
 
 
 @functools.cache
 def _model(target: Callable[..., Any], schedules: bool) -> type[BaseModel]:
-    """A pydantic model with a field for each option; the prefix keeps options such as ``copy`` apart from pydantic's own attributes."""
+    """Return a pydantic model with a field for each option."""
     fields: dict[str, Any] = {}
     for name, parameter in parameters(target).items():
-        annotation = (
-            Any if parameter.annotation is inspect.Parameter.empty else parameter.annotation
-        )
+        annotation = parameter.annotation
+        if annotation is inspect.Parameter.empty:
+            annotation = Any
+        if schedules and _takes_float(annotation):
+            annotation = Annotated[annotation, SCHEDULED]
+        else:
+            annotation = _with_models(annotation)
         default = ... if parameter.default is inspect.Parameter.empty else parameter.default
-        wanted = (
-            Annotated[annotation, SCHEDULED]
-            if schedules and _takes_float(annotation)
-            else _with_models(annotation)
-        )
-        fields[f"option_{name}"] = (wanted, Field(default, alias=name))
+        fields[PREFIX + name] = (annotation, Field(default, alias=name))
     config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
     model: type[BaseModel] = create_model(target.__name__, __config__=config, **fields)
     return model
 
 
 def _with_models(annotation: Any) -> Any:
-    """``annotation`` with the section that describes a network in the place of networks."""
-    from instil.recipe.sections import Model
-
+    """Replace networks in an annotation by the recipe section that describes a network."""
     if not takes_net(annotation):
         return annotation
     if is_net(annotation):
-        return Annotated[
-            Model,
-            BeforeValidator(lambda given: {"model": given} if isinstance(given, str) else given),
-        ]
-    parts = tuple(_with_models(part) for part in get_args(annotation))
-    if get_origin(annotation) in (typing.Union, types.UnionType):
-        return typing.Union[parts]  # noqa: UP007 - of a tuple
+        return Annotated[Model, BeforeValidator(_model_from_name)]
+    origin = get_origin(annotation)
+    arguments = get_args(annotation)
+    if origin is Annotated:
+        with_models: Any = (_with_models(arguments[0]), *arguments[1:])
+        return Annotated[with_models]
+    parts = tuple(_with_models(part) for part in arguments)
+    if origin in (typing.Union, types.UnionType):
+        return typing.Union[parts]  # noqa: UP007 - the members are in a tuple
     return list[parts[0]]  # type: ignore[valid-type]
 
 
+def _model_from_name(value: Any) -> Any:
+    return {"model": value} if isinstance(value, str) else value
+
+
 def _takes_float(annotation: Any) -> bool:
-    if get_origin(annotation) is Annotated:
+    origin = get_origin(annotation)
+    if origin is Annotated:
         return _takes_float(get_args(annotation)[0])
-    if get_origin(annotation) in (typing.Union, types.UnionType):
+    if origin in (typing.Union, types.UnionType):
         return any(_takes_float(part) for part in get_args(annotation))
     return annotation is float
-
-
-def _number_or_schedule(value: Any, number: Callable[[Any], Any]) -> Any:
-    if isinstance(value, Schedule):
-        value = dataclasses.asdict(value)
-    if not isinstance(value, Mapping):
-        return number(value)
-    if not {"start", "end"} <= set(value) <= {"start", "end", "until", "after"}:
-        raise ValueError(
-            f"a schedule has start, end and, if you like, after and until, not {', '.join(map(str, value)) or 'nothing'}"
-        )
-    shares = {key: value[key] for key in ("until", "after") if key in value}
-    for key, share in shares.items():
-        if isinstance(share, bool) or not isinstance(share, (int, float)):
-            raise ValueError(
-                f"{key} of a schedule is a share of the training between 0 and 1, not {share!r}"
-            )
-    return Schedule(number(value["start"]), number(value["end"]), **shares)
-
-
-SCHEDULED = WrapValidator(_number_or_schedule)
-"""Beside a type that takes a float: lets a schedule with both ends of that type stand in its place."""

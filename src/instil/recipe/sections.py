@@ -10,8 +10,8 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from instil.core import Positive, Schedule
-from instil.recipe.options import SCHEDULED
 from instil.recipe.overrides import merge
+from instil.recipe.schedules import SCHEDULED
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
 Whole = Annotated[int, Ge(1)]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
+from annotated_types import Ge
 from torch import nn
 
 from instil.core import Batch, Card, Objective, Objectives, Teacher, Update
 from instil.schemes.bases.generated import Generated, Images
 from instil.schemes.bases.generator_terms import Challenging
-from instil.schemes.data_free.zskt import Turns
 
 
 class DFAD(Generated):
@@ -43,7 +43,7 @@ class DFAD(Generated):
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
         generator: nn.Module,
-        student_steps: Turns = 5,
+        student_steps: Annotated[int, Ge(1)] = 5,
         apart: Literal["mae", "log_mae"] = "mae",
         memory: Images = 0,
     ):

@@ -1,0 +1,80 @@
+"""Descriptions of methods as plain data, for the command line, the docs and the report."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from typing import Any
+
+from instil.catalogue.folders import kinds
+from instil.catalogue.registry import find, names
+
+CARD_FIELDS = (
+    "title",
+    "source",
+    "couples",
+    "paper",
+    "venue",
+    "year",
+    "deviations",
+    "equation",
+    "use",
+    "pitfalls",
+)
+CARD_LISTS = ("algorithms", "tasks", "labels")
+
+
+def describe(kind: str, name: str) -> dict[str, Any]:
+    """Return card, options, needs and functions of one method.
+
+    Raises:
+        ValueError: if there is no such method.
+    """
+    from instil.catalogue.signatures import described
+
+    cls = find(kind, name)
+    needs = getattr(cls, "needs", {})
+    return {
+        "name": name,
+        "kind": kind,
+        **{field: getattr(cls.card, field) for field in CARD_FIELDS},
+        **{field: list(getattr(cls.card, field)) for field in CARD_LISTS},
+        "options": described(cls),
+        "needs": {side: [" or ".join(roles) for roles in groups] for side, groups in needs.items()},
+        "idea": inspect.cleandoc(sys.modules[cls.__module__].__doc__ or ""),
+        "text": inspect.cleandoc(cls.__dict__.get("__doc__") or ""),
+        "functions": _functions(cls),
+        "defined": f"{cls.__module__}.{cls.__qualname__}",
+    }
+
+
+def cards(kind: str | None = None) -> list[dict[str, Any]]:
+    """Return the descriptions of all methods, or of all of one kind."""
+    selected = [kind] if kind else kinds()
+    return [describe(each, name) for each in selected for name in names(each)]
+
+
+def _functions(cls: type[Any]) -> list[dict[str, str]]:
+    """Return the loss functions of a method; those of its base if the class is an alias."""
+    losses = [
+        value
+        for name, value in vars(sys.modules[cls.__module__]).items()
+        if name.endswith("_loss") and inspect.isfunction(value)
+    ]
+    own = [function for function in losses if function.__module__ == cls.__module__]
+    if not own and cls.__base__ is not None and "card" in vars(cls.__base__):
+        return _functions(cls.__base__)
+    return [
+        {
+            "name": function.__name__,
+            "signature": _without_quotes(str(inspect.signature(function))),
+            "text": inspect.getdoc(function) or "",
+        }
+        for function in own
+    ]
+
+
+def _without_quotes(signature: str) -> str:
+    """Return a signature whose postponed annotations stand without quotes."""
+    return re.sub(r"(: |-> )'([^']*)'", r"\1\2", signature)

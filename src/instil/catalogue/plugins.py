@@ -1,0 +1,144 @@
+"""Methods of other packages and of users: entry points, and the modules that a recipe imports."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import pkgutil
+import re
+import warnings
+from collections.abc import Iterable, Iterator
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from instil.catalogue.folders import files
+
+GROUP = "instil.methods"
+"""Entry point group in which an installed package declares methods."""
+
+Key = tuple[str, str]
+"""Kind and name of a method."""
+
+imported: dict[Key, type[Any]] = {}
+"""Methods of the modules that recipes have imported."""
+
+
+def methods() -> dict[Key, type[Any]]:
+    """Return all methods that are not the package's own. Those of recipes hide installed ones."""
+    return {**installed(), **imported}
+
+
+def add(modules: Iterable[str], folder: Path = Path()) -> None:
+    """Import modules and add the methods that they define.
+
+    Args:
+        modules: names of modules in ``folder`` or on the Python path.
+        folder: folder of the recipe, which is searched first.
+
+    Raises:
+        ValueError: if there is no such module, it defines no method and no function, or a method
+            has a name of the package.
+        ModuleNotFoundError: if the module itself imports a module that does not exist.
+    """
+    from instil.catalogue.user_code import import_user_module
+
+    for name in modules:
+        try:
+            module = import_user_module(name, folder)
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(f"imports: {error}", name=error.name) from error
+        except ValueError as error:
+            raise ValueError(f"imports: {error}") from error
+        new = {_key(cls): cls for cls in classes_with_card(module)}
+        if not new and not _public_functions(module):
+            raise ValueError(
+                f"imports: '{name}' defines no objective, weighting, balance, scheme, teacher or "
+                "task with a card, and no function"
+            )
+        _refuse_names_of_package(new, name)
+        imported.update(new)
+
+
+@functools.cache
+def installed() -> dict[Key, type[Any]]:
+    """Return the methods of other distributions; a broken entry point is skipped with a warning."""
+    new: dict[Key, type[Any]] = {}
+    for entry in entry_points(group=GROUP):
+        try:
+            new.update(_methods_of(entry))
+        except Exception as error:  # the code of another package may raise anything
+            warnings.warn(
+                f"the methods of entry point '{entry.name}' ({entry.value}) were left out: {error}",
+                stacklevel=2,
+            )
+    return new
+
+
+def classes_with_card(module: ModuleType) -> list[type[Any]]:
+    """Return the classes that a module itself defines with a card of their own."""
+    return [
+        cls
+        for cls in vars(module).values()
+        if inspect.isclass(cls) and cls.__module__ == module.__name__ and "card" in vars(cls)
+    ]
+
+
+def _methods_of(entry: EntryPoint) -> dict[Key, type[Any]]:
+    """Return a class under its entry point's name, or all methods of a module or package."""
+    value = entry.load()
+    if isinstance(value, ModuleType):
+        classes = (cls for module in _modules(value) for cls in classes_with_card(module))
+        new = {_key(cls): cls for cls in classes}
+    else:
+        new = {(_key(value)[0], entry.name): value}
+    _refuse_names_of_package(new, entry.value)
+    return new
+
+
+def _modules(package: ModuleType) -> Iterator[ModuleType]:
+    yield package
+    path = getattr(package, "__path__", [])
+    for part in pkgutil.walk_packages(path, package.__name__ + "."):
+        yield importlib.import_module(part.name)
+
+
+def _public_functions(module: ModuleType) -> list[str]:
+    """Return the functions that a module defines, such as a data source or a model builder."""
+    return [
+        name
+        for name, value in vars(module).items()
+        if inspect.isfunction(value)
+        and value.__module__ == module.__name__
+        and not name.startswith("_")
+    ]
+
+
+def _refuse_names_of_package(keys: Iterable[Key], origin: str) -> None:
+    for kind, name in keys:
+        if name in files(kind):
+            raise ValueError(
+                f"{origin} defines the {kind} '{name}', which is one of the package's own; "
+                "rename the class"
+            )
+
+
+def _key(cls: type[Any]) -> Key:
+    """Return kind and name of a class: the file's name if they agree, else its snake case."""
+    from instil.core import Balance, Objective, Scheme, Teacher, Weighting
+
+    bases = {
+        "objective": Objective,
+        "weighting": Weighting,
+        "balance": Balance,
+        "scheme": Scheme,
+        "teacher": Teacher,
+    }
+    kind = next((kind for kind, base in bases.items() if issubclass(cls, base)), "task")
+    file = cls.__module__.rpartition(".")[2]
+    if file.replace("_", "") == cls.__name__.lower():
+        return kind, file
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__)
+    return kind, words.lower()

@@ -1,0 +1,91 @@
+"""Export of the student of a finished run: ONNX, a folder of transformers, GGUF."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from instil.core import Net
+from instil.deployment.predict import load
+from instil.experiment.bench import Bench
+from instil.experiment.folder import RunFolder
+from instil.experiment.onnx_export import add_exports, evaluate_export, export_onnx
+from instil.report.page import write_report
+
+
+def export(path: Path, int8: bool, gguf: str | None = None, *, trust_code: bool = False) -> None:
+    """Export the student of a run, check and time the files, and write the report again.
+
+    A student of transformers is written as its folder, other students as ONNX. The folder is
+    written before a missing GGUF form is reported.
+
+    Args:
+        path: run folder.
+        int8: also write a quantised ONNX file, with its metrics.
+        gguf: also write a GGUF file with weights of this type.
+        trust_code: execute the modules that the run's recipe names.
+
+    Raises:
+        ValueError: if the run is not complete, or the student does not have one of these forms.
+        ImportError: without the extra ``export``.
+        UntrustedCode: if code of the folder would be executed without ``trust_code``.
+    """
+    from instil.export.gguf import check_type
+
+    folder = RunFolder(path)
+    if not (path / "student.safetensors").exists():
+        raise ValueError(
+            f"{path} has no student.safetensors: the run is not complete; go on with it "
+            f"(instil run --resume {path})"
+        )
+    student = load(path, trust_code=trust_code)
+    bench = Bench.of(student.recipe, trust_code)
+    is_transformers = hasattr(student.net.model, "save_pretrained")
+    missing = ""
+    if gguf is not None:
+        check_type(gguf)
+    if is_transformers:
+        _export_folder(folder, bench, student.net)
+    if gguf is not None:
+        try:
+            _export_gguf(folder, bench, student.net, gguf)
+        except ValueError as error:
+            if not is_transformers:
+                raise
+            missing = f"{error}. {path / 'student'} is written; only student.gguf is missing"
+    if bench.task.exports or not is_transformers:
+        export_onnx(folder, bench, student.net, int8)
+    write_report(path)
+    if missing:
+        raise ValueError(missing)
+
+
+def _export_folder(folder: RunFolder, bench: Bench, net: Net) -> None:
+    from instil.export.latency import measure
+    from instil.export.transformers import to_transformers
+
+    batch = next(iter(bench.loader(bench.splits.validation, shuffle=False)))
+    facts = to_transformers(net, batch, folder.path / "student", _tokenizer(bench))
+    exported = Net(facts.pop("model"), net.call)
+    facts |= evaluate_export(bench, exported)
+    facts["latency"] = measure(exported, batch)
+    add_exports(folder, {"transformers": facts})
+
+
+def _export_gguf(folder: RunFolder, bench: Bench, net: Net, weight_type: str) -> None:
+    from instil.export.gguf import to_gguf
+
+    batch = next(iter(bench.loader(bench.splits.validation, shuffle=False)))
+    path = folder.path / "student.gguf"
+    facts = to_gguf(net, batch, path, _tokenizer(bench), weight_type)
+    exported = Net(facts.pop("model"), net.call)
+    add_exports(folder, {"gguf": facts | evaluate_export(bench, exported)})
+
+
+def _tokenizer(bench: Bench) -> Any:
+    """Return the tokenizer of the data if it is one of the library ``tokenizers``."""
+    samples: Any = bench.splits.test
+    tokenizer: Any = getattr(samples, "tokenizer", None)
+    if hasattr(tokenizer, "pruned") and samples.tokens:
+        tokenizer = tokenizer.pruned(samples.tokens)
+    return tokenizer if hasattr(tokenizer, "inner") else None

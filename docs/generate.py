@@ -6,15 +6,23 @@ To read the pages as Markdown: python docs/generate.py FOLDER
 
 from __future__ import annotations
 
+import json
 import re
 import sys
+from inspect import cleandoc, isclass
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import api_pages
 import measured
 import method_pages
 import recipe_pages
+from annotated_types import Ge, Gt, Lt
+from measured import MARK
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
 from instil import catalogue
 from instil.catalogue.signatures import type_text

@@ -1,411 +1,387 @@
 # Written by tools/public_stub.py.
-from .balances.gradient_norm import GradientNorm as GradientNorm
-from .balances.uncertainty import Uncertainty as Uncertainty
+from .objectives.features.afd import AFD as AFD
+from .objectives.logits.akl import AKL as AKL
+from .objectives.features.am_radio import AMRADIO as AMRADIO
+from .objectives.logits.amtml_kd import AMTMLKD as AMTMLKD
+from .schemes.robust.ard import ARD as ARD
+from .objectives.features.activation_boundary import ActivationBoundary as ActivationBoundary
+from .schemes.robust.adaad import AdaAD as AdaAD
+from .schemes.adversarial.adversarial import Adversarial as Adversarial
+from .schemes.robust.adversarial_training import AdversarialTraining as AdversarialTraining
+from .objectives.relations.affinity_mimicking import AffinityMimicking as AffinityMimicking
+from .weightings.agreement import Agreement as Agreement
+from .objectives.logits.alpha_beta import AlphaBeta as AlphaBeta
+from .objectives.logits.alphanet import AlphaNet as AlphaNet
+from .teachers.amalgamated import Amalgamated as Amalgamated
+from .objectives.features.attention_transfer import AttentionTransfer as AttentionTransfer
+from .objectives.relations.augmented_feature import AugmentedFeature as AugmentedFeature
+from .objectives.logits.bake import BAKE as BAKE
+from .objectives.logits.bdkd import BDKD as BDKD
+from .schemes.self_distillation.byot import BYOT as BYOT
+from .objectives.logits.bild import BiLD as BiLD
+from .schemes.adversarial.boundary_samples import BoundarySamples as BoundarySamples
+from .objectives.features.camkd import CAMKD as CAMKD
+from .objectives.relations.cirkd_memory import CIRKDMemory as CIRKDMemory
+from .objectives.relations.cirkd_minibatch import CIRKDMinibatch as CIRKDMinibatch
+from .objectives.relations.cka import CKA as CKA
+from .objectives.features.clip_feature import CLIPFeature as CLIPFeature
+from .objectives.relations.clip_gradient import CLIPGradient as CLIPGradient
+from .schemes.data_free.cmi import CMI as CMI
+from .objectives.relations.crd import CRD as CRD
+from .objectives.logits.cs_kd import CSKD as CSKD
+from .objectives.logits.ctkd import CTKD as CTKD
+from .objectives.features.cwd import CWD as CWD
 from .core import Card as Card
+from .objectives.features.cat_kd import CatKD as CatKD
+from .tasks.classification import Classification as Classification
+from .objectives.relations.compress import CompRess as CompRess
+from .objectives.labels.contrastive import Contrastive as Contrastive
+from .objectives.relations.contrastive_relation import ContrastiveRelation as ContrastiveRelation
+from .objectives.relations.correlation_congruence import CorrelationCongruence as CorrelationCongruence
+from .objectives.labels.cross_entropy import CrossEntropy as CrossEntropy
+from .schemes.data_free.dafl import DAFL as DAFL
+from .objectives.relations.dcd import DCD as DCD
+from .objectives.logits.ddgsd import DDGSD as DDGSD
+from .schemes.data_free.dfad import DFAD as DFAD
+from .schemes.data_free.dfq import DFQ as DFQ
+from .objectives.logits.dgkd import DGKD as DGKD
+from .schemes.self_distillation.dino import DINO as DINO
+from .objectives.logits.dist import DIST as DIST
+from .objectives.logits.dkd import DKD as DKD
+from .schemes.self_distillation.dks import DKS as DKS
+from .objectives.logits.dlb import DLB as DLB
+from .objectives.relations.dsd import DSD as DSD
+from .objectives.logits.dskd import DSKD as DSKD
+from .objectives.logits.dskd_cma import DSKDCMA as DSKDCMA
+from .objectives.relations.darkrank import DarkRank as DarkRank
+from .schemes.data_free.deep_inversion import DeepInversion as DeepInversion
+from .schemes.self_distillation.deep_supervision import DeepSupervision as DeepSupervision
+from .objectives.logits.deit_hard import DeiTHard as DeiTHard
+from .objectives.logits.deit_soft import DeiTSoft as DeiTSoft
+from .tasks.detection import Detection as Detection
+from .objectives.features.diffkd import DiffKD as DiffKD
+from .weightings.difficulty import Difficulty as Difficulty
+from .schemes.language.distillm import DistiLLM as DistiLLM
+from .schemes.language.distillm2 import DistiLLM2 as DistiLLM2
+from .objectives.features.distilbert import DistilBERT as DistilBERT
+from .objectives.labels.distribution_focal import DistributionFocal as DistributionFocal
+from .objectives.logits.ebkd import EBKD as EBKD
+from .objectives.relations.ega import EGA as EGA
+from .schemes.self_distillation.ema import Ema as Ema
+from .objectives.features.embedding_regression import EmbeddingRegression as EmbeddingRegression
+from .teachers.ensemble import Ensemble as Ensemble
+from .weightings.entropy import Entropy as Entropy
+from .objectives.features.fbkd import FBKD as FBKD
+from .schemes.offline.fcfd import FCFD as FCFD
+from .schemes.online.ffl import FFL as FFL
+from .objectives.features.fgd import FGD as FGD
+from .schemes.self_distillation.frskd import FRSKD as FRSKD
+from .objectives.features.fsp import FSP as FSP
+from .objectives.features.factor_transfer import FactorTransfer as FactorTransfer
+from .schemes.data_free.fast_data_free import FastDataFree as FastDataFree
+from .schemes.offline.filter_kd import FilterKD as FilterKD
+from .objectives.features.fitnet import FitNet as FitNet
+from .schemes.offline.folded_transform import FoldedTransform as FoldedTransform
+from .objectives.logits.forward_kl import ForwardKL as ForwardKL
+from .teachers.frozen import Frozen as Frozen
+from .objectives.relations.gcrd import GCRD as GCRD
+from .objectives.logits.gkl import GKL as GKL
+from .objectives.logits.gold import GOLD as GOLD
+from .objectives.relations.gsp import GSP as GSP
+from .balances.gradient_norm import GradientNorm as GradientNorm
+from .objectives.relations.hkd import HKD as HKD
+from .schemes.robust.iad import IAD as IAD
+from .schemes.robust.iad_ii import IADII as IADII
+from .objectives.features.ickd import ICKD as ICKD
+from .objectives.features.ifvd import IFVD as IFVD
+from .objectives.logits.ikl import IKL as IKL
+from .objectives.relations.irg import IRG as IRG
+from .objectives.relations.itrd import ITRD as ITRD
+from .tasks.image_text import ImageText as ImageText
+from .objectives.relations.interactive_contrastive import InteractiveContrastive as InteractiveContrastive
+from .objectives.logits.jsd import JSD as JSD
+from .objectives.features.jacobian import Jacobian as Jacobian
+from .objectives.logits.kd import KD as KD
+from .schemes.online.kdcl import KDCL as KDCL
+from .objectives.features.kdsvd import KDSVD as KDSVD
+from .objectives.features.kta import KTA as KTA
+from .objectives.relations.lsp import LSP as LSP
+from .objectives.labels.label_smoothing import LabelSmoothing as LabelSmoothing
+from .tasks.language import Language as Language
+from .objectives.logits.listmle import ListMLE as ListMLE
+from .objectives.logits.localisation_distillation import LocalisationDistillation as LocalisationDistillation
+from .objectives.logits.logit_mae import LogitMAE as LogitMAE
+from .objectives.logits.logit_mse import LogitMSE as LogitMSE
+from .objectives.logits.logit_standardization import LogitStandardization as LogitStandardization
+from .objectives.features.lwm import LwM as LwM
+from .objectives.logits.meal import MEAL as MEAL
+from .objectives.logits.mft import MFT as MFT
+from .objectives.features.mgd import MGD as MGD
+from .objectives.logits.mlkd import MLKD as MLKD
+from .objectives.labels.mean_squared_error import MeanSquaredError as MeanSquaredError
+from .schemes.language.minillm import MiniLLM as MiniLLM
+from .objectives.relations.minilm import MiniLM as MiniLM
+from .objectives.relations.minilmv2 import MiniLMv2 as MiniLMv2
+from .objectives.features.mobilebert import MobileBERT as MobileBERT
+from .objectives.logits.multi_label_kd import MultiLabelKD as MultiLabelKD
+from .objectives.logits.multilevel_ot import MultilevelOT as MultilevelOT
+from .schemes.online.mutual import Mutual as Mutual
+from .objectives.logits.nkd import NKD as NKD
+from .objectives.features.norm import NORM as NORM
+from .objectives.features.nst import NST as NST
 from .core import Net as Net
+from .tasks.node_classification import NodeClassification as NodeClassification
+from .objectives.logits.normkd import NormKD as NormKD
+from .objectives.features.ofa import OFA as OFA
+from .objectives.features.ofd import OFD as OFD
+from .schemes.online.okddip import OKDDip as OKDDip
+from .schemes.online.one import ONE as ONE
+from .objectives.logits.opd import OPD as OPD
 from .core import Objective as Objective
 from .core import Objectives as Objectives
+from .schemes.offline.offline import Offline as Offline
+from .schemes.language.on_policy import OnPolicy as OnPolicy
+from .engine import Optimization as Optimization
+from .objectives.features.pad import PAD as PAD
+from .schemes.offline.pate import PATE as PATE
+from .schemes.online.pcl import PCL as PCL
+from .objectives.features.pkd import PKD as PKD
+from .objectives.relations.pkt import PKT as PKT
+from .objectives.logits.pld import PLD as PLD
+from .objectives.logits.ps_kd import PSKD as PSKD
+from .objectives.features.patient_kd import PatientKD as PatientKD
+from .objectives.features.phi_s import PhiS as PhiS
+from .schemes.self_distillation.previous_epoch import PreviousEpoch as PreviousEpoch
+from .teachers.private_votes import PrivateVotes as PrivateVotes
+from .schemes.language.privileged_context import PrivilegedContext as PrivilegedContext
+from .objectives.logits.probability_shift import ProbabilityShift as ProbabilityShift
+from .objectives.relations.rkd import RKD as RKD
+from .objectives.logits.rld import RLD as RLD
+from .objectives.relations.rrd import RRD as RRD
+from .schemes.robust.rslad import RSLAD as RSLAD
+from .teachers.recorded import Recorded as Recorded
+from .tasks.regression import Regression as Regression
+from .objectives.logits.regression_kd import RegressionKD as RegressionKD
+from .schemes.offline.reused_classifier import ReusedClassifier as ReusedClassifier
+from .objectives.logits.reverse_kl import ReverseKL as ReverseKL
+from .objectives.features.review_kd import ReviewKD as ReviewKD
+from .teachers.routed import Routed as Routed
+from .objectives.features.sad import SAD as SAD
+from .objectives.logits.sdd import SDD as SDD
+from .objectives.relations.seed import SEED as SEED
+from .schemes.offline.sftn import SFTN as SFTN
+from .objectives.relations.skd_pairwise import SKDPairwise as SKDPairwise
+from .objectives.features.srd import SRD as SRD
+from .objectives.features.srrl import SRRL as SRRL
+from .objectives.relations.sskd import SSKD as SSKD
+from .objectives.logits.sampled_kd import SampledKD as SampledKD
 from .core import Schedule as Schedule
 from .core import Scheme as Scheme
+from .tasks.segmentation import Segmentation as Segmentation
+from .objectives.features.semckd import SemCKD as SemCKD
+from .tasks.sentence_embedding import SentenceEmbedding as SentenceEmbedding
+from .schemes.language.sequence_level import SequenceLevel as SequenceLevel
+from .schemes.offline.several_students import SeveralStudents as SeveralStudents
+from .objectives.features.simkd import SimKD as SimKD
+from .objectives.relations.similarity_preserving import SimilarityPreserving as SimilarityPreserving
+from .objectives.logits.sinkd import SinKD as SinKD
+from .objectives.logits.skewed_forward_kl import SkewedForwardKL as SkewedForwardKL
+from .objectives.logits.skewed_reverse_kl import SkewedReverseKL as SkewedReverseKL
+from .objectives.logits.sparse_soft_labels import SparseSoftLabels as SparseSoftLabels
+from .schemes.language.speculative import Speculative as Speculative
+from .objectives.logits.spherical_kd import SphericalKD as SphericalKD
+from .schemes.offline.spot_adaptive import SpotAdaptive as SpotAdaptive
+from .objectives.logits.streamlined_kd import StreamlinedKD as StreamlinedKD
+from .objectives.logits.symmetric_kl import SymmetricKL as SymmetricKL
+from .objectives.logits.taid import TAID as TAID
+from .objectives.logits.ttm import TTM as TTM
+from .objectives.logits.tvd import TVD as TVD
 from .core import Teacher as Teacher
+from .tasks.text_classification import TextClassification as TextClassification
+from .objectives.logits.tf_kd import TfKD as TfKD
+from .objectives.logits.tf_kd_self import TfKDSelf as TfKDSelf
+from .objectives.features.theia import Theia as Theia
+from .objectives.features.tinybert import TinyBERT as TinyBERT
+from .objectives.logits.todi import ToDi as ToDi
+from .objectives.logits.top_k import TopK as TopK
+from .objectives.logits.top_k_ranking import TopKRanking as TopKRanking
+from .train import Training as Training
+from .objectives.logits.uld import ULD as ULD
+from .objectives.features.unic import UNIC as UNIC
+from .objectives.logits.uskd import USKD as USKD
+from .balances.uncertainty import Uncertainty as Uncertainty
 from .core import Update as Update
-from .deployment.predict import load as load
-from .distillation import distil as distil
-from .engine import Optimization as Optimization
-from .objectives.features.activation_boundary import ActivationBoundary as ActivationBoundary
-from .objectives.features.activation_boundary import (
-    activation_boundary_loss as activation_boundary_loss,
-)
-from .objectives.features.afd import AFD as AFD
+from .objectives.features.vid import VID as VID
+from .objectives.features.vitkd import ViTKD as ViTKD
+from .schemes.offline.views import Views as Views
+from .objectives.features.vkd import VkD as VkD
+from .objectives.relations.wcord import WCoRD as WCoRD
+from .objectives.features.wkd_feature import WKDFeature as WKDFeature
+from .objectives.logits.wkd_logit import WKDLogit as WKDLogit
+from .objectives.logits.wsld import WSLD as WSLD
+from .objectives.logits.wttm import WTTM as WTTM
+from .schemes.data_free.zskt import ZSKT as ZSKT
+from .objectives.features.activation_boundary import activation_boundary_loss as activation_boundary_loss
 from .objectives.features.afd import afd_loss as afd_loss
-from .objectives.features.am_radio import AMRADIO as AMRADIO
+from .objectives.relations.affinity_mimicking import affinity_mimicking_loss as affinity_mimicking_loss
+from .objectives.logits.akl import akl_loss as akl_loss
+from .objectives.logits.alpha_beta import alpha_beta_loss as alpha_beta_loss
+from .objectives.logits.alphanet import alphanet_loss as alphanet_loss
 from .objectives.features.am_radio import am_radio_spatial_loss as am_radio_spatial_loss
 from .objectives.features.am_radio import am_radio_summary_loss as am_radio_summary_loss
-from .objectives.features.attention_transfer import AttentionTransfer as AttentionTransfer
-from .objectives.features.attention_transfer import (
-    attention_transfer_loss as attention_transfer_loss,
-)
-from .objectives.features.camkd import CAMKD as CAMKD
-from .objectives.features.camkd import camkd_feature_loss as camkd_feature_loss
-from .objectives.features.camkd import camkd_logit_loss as camkd_logit_loss
-from .objectives.features.cat_kd import CatKD as CatKD
-from .objectives.features.cat_kd import cat_kd_loss as cat_kd_loss
-from .objectives.features.clip_feature import CLIPFeature as CLIPFeature
-from .objectives.features.clip_feature import clip_feature_loss as clip_feature_loss
-from .objectives.features.cwd import CWD as CWD
-from .objectives.features.cwd import cwd_loss as cwd_loss
-from .objectives.features.diffkd import DiffKD as DiffKD
-from .objectives.features.diffkd import diffkd_loss as diffkd_loss
-from .objectives.features.distilbert import DistilBERT as DistilBERT
-from .objectives.features.distilbert import distilbert_loss as distilbert_loss
-from .objectives.features.embedding_regression import EmbeddingRegression as EmbeddingRegression
-from .objectives.features.embedding_regression import (
-    embedding_regression_loss as embedding_regression_loss,
-)
-from .objectives.features.factor_transfer import FactorTransfer as FactorTransfer
-from .objectives.features.factor_transfer import factor_transfer_loss as factor_transfer_loss
-from .objectives.features.fbkd import FBKD as FBKD
-from .objectives.features.fbkd import fbkd_loss as fbkd_loss
-from .objectives.features.fgd import FGD as FGD
-from .objectives.features.fgd import fgd_loss as fgd_loss
-from .objectives.features.fitnet import FitNet as FitNet
-from .objectives.features.fitnet import fitnet_loss as fitnet_loss
-from .objectives.features.fsp import FSP as FSP
-from .objectives.features.fsp import fsp_loss as fsp_loss
-from .objectives.features.ickd import ICKD as ICKD
-from .objectives.features.ickd import ickd_loss as ickd_loss
-from .objectives.features.ifvd import IFVD as IFVD
-from .objectives.features.ifvd import ifvd_loss as ifvd_loss
-from .objectives.features.jacobian import Jacobian as Jacobian
-from .objectives.features.jacobian import jacobian_loss as jacobian_loss
-from .objectives.features.kdsvd import KDSVD as KDSVD
-from .objectives.features.kdsvd import kdsvd_loss as kdsvd_loss
-from .objectives.features.kta import KTA as KTA
-from .objectives.features.kta import kta_affinity_loss as kta_affinity_loss
-from .objectives.features.kta import kta_loss as kta_loss
-from .objectives.features.lwm import LwM as LwM
-from .objectives.features.lwm import lwm_loss as lwm_loss
-from .objectives.features.mgd import MGD as MGD
-from .objectives.features.mgd import mgd_loss as mgd_loss
-from .objectives.features.mobilebert import MobileBERT as MobileBERT
-from .objectives.features.mobilebert import mobilebert_attention_loss as mobilebert_attention_loss
-from .objectives.features.mobilebert import mobilebert_feature_loss as mobilebert_feature_loss
-from .objectives.features.norm import NORM as NORM
-from .objectives.features.norm import norm_loss as norm_loss
-from .objectives.features.nst import NST as NST
-from .objectives.features.nst import nst_loss as nst_loss
-from .objectives.features.ofa import OFA as OFA
-from .objectives.features.ofa import ofa_loss as ofa_loss
-from .objectives.features.ofd import OFD as OFD
-from .objectives.features.ofd import ofd_loss as ofd_loss
-from .objectives.features.pad import PAD as PAD
-from .objectives.features.pad import pad_loss as pad_loss
-from .objectives.features.patient_kd import PatientKD as PatientKD
-from .objectives.features.patient_kd import patient_kd_loss as patient_kd_loss
-from .objectives.features.phi_s import PhiS as PhiS
-from .objectives.features.phi_s import phi_s_loss as phi_s_loss
-from .objectives.features.pkd import PKD as PKD
-from .objectives.features.pkd import pkd_loss as pkd_loss
-from .objectives.features.review_kd import ReviewKD as ReviewKD
-from .objectives.features.review_kd import hcl_loss as hcl_loss
-from .objectives.features.sad import SAD as SAD
-from .objectives.features.sad import sad_loss as sad_loss
-from .objectives.features.semckd import SemCKD as SemCKD
-from .objectives.features.semckd import semckd_loss as semckd_loss
-from .objectives.features.simkd import SimKD as SimKD
-from .objectives.features.simkd import simkd_loss as simkd_loss
-from .objectives.features.srd import SRD as SRD
-from .objectives.features.srd import srd_correlation_loss as srd_correlation_loss
-from .objectives.features.srd import srd_loss as srd_loss
-from .objectives.features.srrl import SRRL as SRRL
-from .objectives.features.srrl import srrl_loss as srrl_loss
-from .objectives.features.theia import Theia as Theia
-from .objectives.features.theia import theia_loss as theia_loss
-from .objectives.features.tinybert import TinyBERT as TinyBERT
-from .objectives.features.tinybert import tinybert_attention_loss as tinybert_attention_loss
-from .objectives.features.tinybert import tinybert_hidden_loss as tinybert_hidden_loss
-from .objectives.features.unic import UNIC as UNIC
-from .objectives.features.unic import unic_loss as unic_loss
-from .objectives.features.vid import VID as VID
-from .objectives.features.vid import vid_loss as vid_loss
-from .objectives.features.vitkd import ViTKD as ViTKD
-from .objectives.features.vitkd import vitkd_generation_loss as vitkd_generation_loss
-from .objectives.features.vitkd import vitkd_mimicking_loss as vitkd_mimicking_loss
-from .objectives.features.vkd import VkD as VkD
-from .objectives.features.vkd import vkd_loss as vkd_loss
-from .objectives.features.wkd_feature import WKDFeature as WKDFeature
-from .objectives.features.wkd_feature import wkd_feature_loss as wkd_feature_loss
-from .objectives.labels.contrastive import Contrastive as Contrastive
-from .objectives.labels.contrastive import contrastive_loss as contrastive_loss
-from .objectives.labels.cross_entropy import CrossEntropy as CrossEntropy
-from .objectives.labels.cross_entropy import cross_entropy_loss as cross_entropy_loss
-from .objectives.labels.distribution_focal import DistributionFocal as DistributionFocal
-from .objectives.labels.distribution_focal import distribution_focal_loss as distribution_focal_loss
-from .objectives.labels.label_smoothing import LabelSmoothing as LabelSmoothing
-from .objectives.labels.label_smoothing import label_smoothing_loss as label_smoothing_loss
-from .objectives.labels.mean_squared_error import MeanSquaredError as MeanSquaredError
-from .objectives.labels.mean_squared_error import mean_squared_error_loss as mean_squared_error_loss
-from .objectives.logits.akl import AKL as AKL
-from .objectives.logits.akl import akl_loss as akl_loss
-from .objectives.logits.alpha_beta import AlphaBeta as AlphaBeta
-from .objectives.logits.alpha_beta import alpha_beta_loss as alpha_beta_loss
-from .objectives.logits.alphanet import AlphaNet as AlphaNet
-from .objectives.logits.alphanet import alphanet_loss as alphanet_loss
-from .objectives.logits.amtml_kd import AMTMLKD as AMTMLKD
 from .objectives.logits.amtml_kd import amtml_kd_angle_loss as amtml_kd_angle_loss
 from .objectives.logits.amtml_kd import amtml_kd_hint_loss as amtml_kd_hint_loss
 from .objectives.logits.amtml_kd import amtml_kd_loss as amtml_kd_loss
-from .objectives.logits.bake import BAKE as BAKE
+from .objectives.features.attention_transfer import attention_transfer_loss as attention_transfer_loss
+from .objectives.relations.augmented_feature import augmented_feature_loss as augmented_feature_loss
 from .objectives.logits.bake import bake_loss as bake_loss
-from .objectives.logits.bdkd import BDKD as BDKD
 from .objectives.logits.bdkd import bdkd_loss as bdkd_loss
-from .objectives.logits.bild import BiLD as BiLD
 from .objectives.logits.bild import bild_loss as bild_loss
-from .objectives.logits.cs_kd import CSKD as CSKD
+from .objectives.features.camkd import camkd_feature_loss as camkd_feature_loss
+from .objectives.features.camkd import camkd_logit_loss as camkd_logit_loss
+from .objectives.features.cat_kd import cat_kd_loss as cat_kd_loss
+from .objectives.relations.cirkd_memory import cirkd_memory_loss as cirkd_memory_loss
+from .objectives.relations.cirkd_minibatch import cirkd_minibatch_loss as cirkd_minibatch_loss
+from .objectives.relations.cka import cka_loss as cka_loss
+from .objectives.features.clip_feature import clip_feature_loss as clip_feature_loss
+from .objectives.relations.clip_gradient import clip_gradient_loss as clip_gradient_loss
+from .objectives.relations.compress import compress_loss as compress_loss
+from .objectives.labels.contrastive import contrastive_loss as contrastive_loss
+from .objectives.relations.correlation_congruence import correlation_congruence_loss as correlation_congruence_loss
+from .objectives.relations.crd import crd_loss as crd_loss
+from .objectives.labels.cross_entropy import cross_entropy_loss as cross_entropy_loss
 from .objectives.logits.cs_kd import cs_kd_loss as cs_kd_loss
-from .objectives.logits.ctkd import CTKD as CTKD
+from .objectives.relations.dsd import csd_loss as csd_loss
 from .objectives.logits.ctkd import ctkd_loss as ctkd_loss
-from .objectives.logits.ddgsd import DDGSD as DDGSD
+from .objectives.features.cwd import cwd_loss as cwd_loss
+from .objectives.relations.darkrank import darkrank_loss as darkrank_loss
+from .objectives.relations.dcd import dcd_loss as dcd_loss
 from .objectives.logits.ddgsd import ddgsd_loss as ddgsd_loss
-from .objectives.logits.ddgsd import mean_discrepancy_loss as mean_discrepancy_loss
-from .objectives.logits.deit_hard import DeiTHard as DeiTHard
 from .objectives.logits.deit_hard import deit_hard_loss as deit_hard_loss
-from .objectives.logits.deit_soft import DeiTSoft as DeiTSoft
-from .objectives.logits.dgkd import DGKD as DGKD
 from .objectives.logits.dgkd import dgkd_loss as dgkd_loss
+from .objectives.features.diffkd import diffkd_loss as diffkd_loss
 from .objectives.logits.dino import dino_loss as dino_loss
-from .objectives.logits.dist import DIST as DIST
+from .objectives.logits.streamlined_kd import direction_loss as direction_loss
 from .objectives.logits.dist import dist_loss as dist_loss
-from .objectives.logits.dkd import DKD as DKD
+from .distillation import distil as distil
+from .objectives.features.distilbert import distilbert_loss as distilbert_loss
+from .objectives.labels.distribution_focal import distribution_focal_loss as distribution_focal_loss
 from .objectives.logits.dkd import dkd_loss as dkd_loss
-from .objectives.logits.dlb import DLB as DLB
-from .objectives.logits.dskd import DSKD as DSKD
-from .objectives.logits.dskd import dskd_loss as dskd_loss
-from .objectives.logits.dskd_cma import DSKDCMA as DSKDCMA
 from .objectives.logits.dskd_cma import dskd_cma_loss as dskd_cma_loss
-from .objectives.logits.ebkd import EBKD as EBKD
+from .objectives.logits.dskd import dskd_loss as dskd_loss
 from .objectives.logits.ebkd import ebkd_loss as ebkd_loss
-from .objectives.logits.forward_kl import ForwardKL as ForwardKL
+from .objectives.relations.ega import ega_loss as ega_loss
+from .objectives.features.embedding_regression import embedding_regression_loss as embedding_regression_loss
+from .objectives.features.factor_transfer import factor_transfer_loss as factor_transfer_loss
+from .objectives.features.fbkd import fbkd_loss as fbkd_loss
+from .objectives.features.fgd import fgd_loss as fgd_loss
+from .train import fit as fit
+from .objectives.features.fitnet import fitnet_loss as fitnet_loss
 from .objectives.logits.forward_kl import forward_kl_loss as forward_kl_loss
-from .objectives.logits.gkl import GKL as GKL
+from .objectives.features.fsp import fsp_loss as fsp_loss
+from .objectives.relations.gcrd import gcrd_loss as gcrd_loss
 from .objectives.logits.gkl import gkl_loss as gkl_loss
-from .objectives.logits.gold import GOLD as GOLD
 from .objectives.logits.gold import gold_loss as gold_loss
-from .objectives.logits.ikl import IKL as IKL
-from .objectives.logits.jsd import JSD as JSD
+from .objectives.relations.gsp import gsp_loss as gsp_loss
+from .objectives.features.review_kd import hcl_loss as hcl_loss
+from .objectives.relations.hkd import hkd_loss as hkd_loss
+from .objectives.features.ickd import ickd_loss as ickd_loss
+from .objectives.features.ifvd import ifvd_loss as ifvd_loss
+from .objectives.relations.interactive_contrastive import interactive_contrastive_loss as interactive_contrastive_loss
+from .objectives.relations.irg import irg_graph_loss as irg_graph_loss
+from .objectives.relations.irg import irg_transform_loss as irg_transform_loss
+from .objectives.relations.itrd import itrd_correlation_loss as itrd_correlation_loss
+from .objectives.relations.itrd import itrd_mutual_loss as itrd_mutual_loss
+from .objectives.features.jacobian import jacobian_loss as jacobian_loss
 from .objectives.logits.jsd import jsd_loss as jsd_loss
-from .objectives.logits.kd import KD as KD
 from .objectives.logits.kd import kd_loss as kd_loss
-from .objectives.logits.listmle import ListMLE as ListMLE
+from .objectives.features.kdsvd import kdsvd_loss as kdsvd_loss
+from .objectives.features.kta import kta_affinity_loss as kta_affinity_loss
+from .objectives.features.kta import kta_loss as kta_loss
+from .objectives.labels.label_smoothing import label_smoothing_loss as label_smoothing_loss
 from .objectives.logits.listmle import listmle_loss as listmle_loss
-from .objectives.logits.localisation_distillation import (
-    LocalisationDistillation as LocalisationDistillation,
-)
-from .objectives.logits.localisation_distillation import (
-    localisation_distillation_loss as localisation_distillation_loss,
-)
-from .objectives.logits.logit_mae import LogitMAE as LogitMAE
+from .deployment.predict import load as load
+from .objectives.logits.localisation_distillation import localisation_distillation_loss as localisation_distillation_loss
 from .objectives.logits.logit_mae import logit_mae_loss as logit_mae_loss
-from .objectives.logits.logit_mse import LogitMSE as LogitMSE
 from .objectives.logits.logit_mse import logit_mse_loss as logit_mse_loss
-from .objectives.logits.logit_standardization import LogitStandardization as LogitStandardization
-from .objectives.logits.meal import MEAL as MEAL
+from .objectives.relations.lsp import lsp_loss as lsp_loss
+from .objectives.features.lwm import lwm_loss as lwm_loss
 from .objectives.logits.meal import meal_discriminator_loss as meal_discriminator_loss
 from .objectives.logits.meal import meal_similarity_loss as meal_similarity_loss
-from .objectives.logits.mft import MFT as MFT
+from .objectives.logits.ddgsd import mean_discrepancy_loss as mean_discrepancy_loss
+from .objectives.labels.mean_squared_error import mean_squared_error_loss as mean_squared_error_loss
 from .objectives.logits.mft import mft_loss as mft_loss
-from .objectives.logits.mlkd import MLKD as MLKD
+from .objectives.features.mgd import mgd_loss as mgd_loss
+from .objectives.relations.minilmv2 import minilmv2_loss as minilmv2_loss
 from .objectives.logits.mlkd import mlkd_batch_loss as mlkd_batch_loss
 from .objectives.logits.mlkd import mlkd_class_loss as mlkd_class_loss
 from .objectives.logits.mlkd import mlkd_loss as mlkd_loss
-from .objectives.logits.multi_label_kd import MultiLabelKD as MultiLabelKD
-from .objectives.logits.multilevel_ot import MultilevelOT as MultilevelOT
+from .objectives.features.mobilebert import mobilebert_attention_loss as mobilebert_attention_loss
+from .objectives.features.mobilebert import mobilebert_feature_loss as mobilebert_feature_loss
 from .objectives.logits.multilevel_ot import multilevel_ot_loss as multilevel_ot_loss
-from .objectives.logits.nkd import NKD as NKD
+from .objectives.relations.correlation_congruence import neighbour_congruence_loss as neighbour_congruence_loss
 from .objectives.logits.nkd import nkd_loss as nkd_loss
-from .objectives.logits.normkd import NormKD as NormKD
+from .objectives.features.norm import norm_loss as norm_loss
 from .objectives.logits.normkd import normkd_loss as normkd_loss
-from .objectives.logits.opd import OPD as OPD
+from .objectives.features.nst import nst_loss as nst_loss
+from .objectives.features.ofa import ofa_loss as ofa_loss
+from .objectives.features.ofd import ofd_loss as ofd_loss
 from .objectives.logits.opd import opd_loss as opd_loss
-from .objectives.logits.pld import PLD as PLD
-from .objectives.logits.pld import pld_loss as pld_loss
-from .objectives.logits.probability_shift import ProbabilityShift as ProbabilityShift
-from .objectives.logits.probability_shift import probability_shift_loss as probability_shift_loss
-from .objectives.logits.ps_kd import PSKD as PSKD
-from .objectives.logits.ps_kd import ps_kd_loss as ps_kd_loss
-from .objectives.logits.regression_kd import RegressionKD as RegressionKD
-from .objectives.logits.regression_kd import regression_kd_loss as regression_kd_loss
-from .objectives.logits.reverse_kl import ReverseKL as ReverseKL
-from .objectives.logits.reverse_kl import reverse_kl_loss as reverse_kl_loss
-from .objectives.logits.rld import RLD as RLD
-from .objectives.logits.rld import rld_loss as rld_loss
-from .objectives.logits.sampled_kd import SampledKD as SampledKD
-from .objectives.logits.sampled_kd import sampled_kd_loss as sampled_kd_loss
-from .objectives.logits.sdd import SDD as SDD
-from .objectives.logits.sdd import sdd_loss as sdd_loss
-from .objectives.logits.sinkd import SinKD as SinKD
-from .objectives.logits.sinkd import sinkd_loss as sinkd_loss
-from .objectives.logits.skewed_forward_kl import SkewedForwardKL as SkewedForwardKL
-from .objectives.logits.skewed_forward_kl import skewed_forward_kl_loss as skewed_forward_kl_loss
-from .objectives.logits.skewed_reverse_kl import SkewedReverseKL as SkewedReverseKL
-from .objectives.logits.skewed_reverse_kl import skewed_reverse_kl_loss as skewed_reverse_kl_loss
-from .objectives.logits.sparse_soft_labels import SparseSoftLabels as SparseSoftLabels
-from .objectives.logits.sparse_soft_labels import sparse_soft_labels_loss as sparse_soft_labels_loss
-from .objectives.logits.spherical_kd import SphericalKD as SphericalKD
-from .objectives.logits.spherical_kd import spherical_kd_loss as spherical_kd_loss
-from .objectives.logits.streamlined_kd import StreamlinedKD as StreamlinedKD
-from .objectives.logits.streamlined_kd import direction_loss as direction_loss
-from .objectives.logits.streamlined_kd import streamlined_kd_loss as streamlined_kd_loss
-from .objectives.logits.symmetric_kl import SymmetricKL as SymmetricKL
-from .objectives.logits.symmetric_kl import symmetric_kl_loss as symmetric_kl_loss
-from .objectives.logits.taid import TAID as TAID
-from .objectives.logits.taid import taid_loss as taid_loss
-from .objectives.logits.tf_kd import TfKD as TfKD
-from .objectives.logits.tf_kd import tf_kd_loss as tf_kd_loss
-from .objectives.logits.tf_kd_self import TfKDSelf as TfKDSelf
-from .objectives.logits.todi import ToDi as ToDi
-from .objectives.logits.todi import todi_loss as todi_loss
-from .objectives.logits.top_k import TopK as TopK
-from .objectives.logits.top_k import top_k_loss as top_k_loss
-from .objectives.logits.top_k_ranking import TopKRanking as TopKRanking
-from .objectives.logits.top_k_ranking import top_k_ranking_loss as top_k_ranking_loss
-from .objectives.logits.ttm import TTM as TTM
-from .objectives.logits.ttm import ttm_loss as ttm_loss
-from .objectives.logits.tvd import TVD as TVD
-from .objectives.logits.tvd import tvd_loss as tvd_loss
-from .objectives.logits.uld import ULD as ULD
-from .objectives.logits.uld import uld_loss as uld_loss
-from .objectives.logits.uskd import USKD as USKD
-from .objectives.logits.uskd import uskd_loss as uskd_loss
-from .objectives.logits.wkd_logit import WKDLogit as WKDLogit
-from .objectives.logits.wkd_logit import wkd_logit_loss as wkd_logit_loss
-from .objectives.logits.wsld import WSLD as WSLD
-from .objectives.logits.wsld import wsld_loss as wsld_loss
-from .objectives.logits.wttm import WTTM as WTTM
-from .objectives.relations.affinity_mimicking import AffinityMimicking as AffinityMimicking
-from .objectives.relations.affinity_mimicking import (
-    affinity_mimicking_loss as affinity_mimicking_loss,
-)
-from .objectives.relations.augmented_feature import AugmentedFeature as AugmentedFeature
-from .objectives.relations.augmented_feature import augmented_feature_loss as augmented_feature_loss
-from .objectives.relations.cirkd_memory import CIRKDMemory as CIRKDMemory
-from .objectives.relations.cirkd_memory import cirkd_memory_loss as cirkd_memory_loss
-from .objectives.relations.cirkd_minibatch import CIRKDMinibatch as CIRKDMinibatch
-from .objectives.relations.cirkd_minibatch import cirkd_minibatch_loss as cirkd_minibatch_loss
-from .objectives.relations.cka import CKA as CKA
-from .objectives.relations.cka import cka_loss as cka_loss
-from .objectives.relations.clip_gradient import CLIPGradient as CLIPGradient
-from .objectives.relations.clip_gradient import clip_gradient_loss as clip_gradient_loss
-from .objectives.relations.compress import CompRess as CompRess
-from .objectives.relations.compress import compress_loss as compress_loss
-from .objectives.relations.contrastive_relation import ContrastiveRelation as ContrastiveRelation
-from .objectives.relations.correlation_congruence import (
-    CorrelationCongruence as CorrelationCongruence,
-)
-from .objectives.relations.correlation_congruence import (
-    correlation_congruence_loss as correlation_congruence_loss,
-)
-from .objectives.relations.correlation_congruence import (
-    neighbour_congruence_loss as neighbour_congruence_loss,
-)
-from .objectives.relations.crd import CRD as CRD
-from .objectives.relations.crd import crd_loss as crd_loss
-from .objectives.relations.darkrank import DarkRank as DarkRank
-from .objectives.relations.darkrank import darkrank_loss as darkrank_loss
-from .objectives.relations.dcd import DCD as DCD
-from .objectives.relations.dcd import dcd_loss as dcd_loss
-from .objectives.relations.dsd import DSD as DSD
-from .objectives.relations.dsd import csd_loss as csd_loss
-from .objectives.relations.dsd import psd_loss as psd_loss
-from .objectives.relations.ega import EGA as EGA
-from .objectives.relations.ega import ega_loss as ega_loss
-from .objectives.relations.gcrd import GCRD as GCRD
-from .objectives.relations.gcrd import gcrd_loss as gcrd_loss
-from .objectives.relations.gsp import GSP as GSP
-from .objectives.relations.gsp import gsp_loss as gsp_loss
-from .objectives.relations.hkd import HKD as HKD
-from .objectives.relations.hkd import hkd_loss as hkd_loss
-from .objectives.relations.interactive_contrastive import (
-    InteractiveContrastive as InteractiveContrastive,
-)
-from .objectives.relations.interactive_contrastive import (
-    interactive_contrastive_loss as interactive_contrastive_loss,
-)
-from .objectives.relations.irg import IRG as IRG
-from .objectives.relations.irg import irg_graph_loss as irg_graph_loss
-from .objectives.relations.irg import irg_transform_loss as irg_transform_loss
-from .objectives.relations.itrd import ITRD as ITRD
-from .objectives.relations.itrd import itrd_correlation_loss as itrd_correlation_loss
-from .objectives.relations.itrd import itrd_mutual_loss as itrd_mutual_loss
-from .objectives.relations.lsp import LSP as LSP
-from .objectives.relations.lsp import lsp_loss as lsp_loss
-from .objectives.relations.minilm import MiniLM as MiniLM
-from .objectives.relations.minilmv2 import MiniLMv2 as MiniLMv2
-from .objectives.relations.minilmv2 import minilmv2_loss as minilmv2_loss
-from .objectives.relations.pkt import PKT as PKT
+from .objectives.features.pad import pad_loss as pad_loss
+from .objectives.features.patient_kd import patient_kd_loss as patient_kd_loss
+from .objectives.features.phi_s import phi_s_loss as phi_s_loss
+from .objectives.features.pkd import pkd_loss as pkd_loss
 from .objectives.relations.pkt import pkt_loss as pkt_loss
-from .objectives.relations.rkd import RKD as RKD
+from .objectives.logits.pld import pld_loss as pld_loss
+from .objectives.logits.probability_shift import probability_shift_loss as probability_shift_loss
+from .objectives.logits.ps_kd import ps_kd_loss as ps_kd_loss
+from .objectives.relations.dsd import psd_loss as psd_loss
+from .objectives.logits.regression_kd import regression_kd_loss as regression_kd_loss
+from .objectives.logits.reverse_kl import reverse_kl_loss as reverse_kl_loss
 from .objectives.relations.rkd import rkd_angle_loss as rkd_angle_loss
 from .objectives.relations.rkd import rkd_distance_loss as rkd_distance_loss
-from .objectives.relations.rrd import RRD as RRD
-from .objectives.relations.seed import SEED as SEED
+from .objectives.logits.rld import rld_loss as rld_loss
+from .objectives.features.sad import sad_loss as sad_loss
+from .objectives.logits.sampled_kd import sampled_kd_loss as sampled_kd_loss
+from .objectives.logits.sdd import sdd_loss as sdd_loss
 from .objectives.relations.seed import seed_loss as seed_loss
-from .objectives.relations.similarity_preserving import SimilarityPreserving as SimilarityPreserving
-from .objectives.relations.similarity_preserving import (
-    similarity_preserving_loss as similarity_preserving_loss,
-)
-from .objectives.relations.skd_pairwise import SKDPairwise as SKDPairwise
+from .objectives.features.semckd import semckd_loss as semckd_loss
+from .objectives.relations.similarity_preserving import similarity_preserving_loss as similarity_preserving_loss
+from .objectives.features.simkd import simkd_loss as simkd_loss
+from .objectives.logits.sinkd import sinkd_loss as sinkd_loss
 from .objectives.relations.skd_pairwise import skd_pairwise_loss as skd_pairwise_loss
-from .objectives.relations.sskd import SSKD as SSKD
+from .objectives.logits.skewed_forward_kl import skewed_forward_kl_loss as skewed_forward_kl_loss
+from .objectives.logits.skewed_reverse_kl import skewed_reverse_kl_loss as skewed_reverse_kl_loss
+from .objectives.logits.sparse_soft_labels import sparse_soft_labels_loss as sparse_soft_labels_loss
+from .objectives.logits.spherical_kd import spherical_kd_loss as spherical_kd_loss
+from .objectives.features.srd import srd_correlation_loss as srd_correlation_loss
+from .objectives.features.srd import srd_loss as srd_loss
+from .objectives.features.srrl import srrl_loss as srrl_loss
 from .objectives.relations.sskd import sskd_contrastive_loss as sskd_contrastive_loss
 from .objectives.relations.sskd import sskd_transformed_loss as sskd_transformed_loss
-from .objectives.relations.wcord import WCoRD as WCoRD
+from .objectives.logits.streamlined_kd import streamlined_kd_loss as streamlined_kd_loss
+from .objectives.logits.symmetric_kl import symmetric_kl_loss as symmetric_kl_loss
+from .objectives.logits.taid import taid_loss as taid_loss
+from .objectives.logits.tf_kd import tf_kd_loss as tf_kd_loss
+from .objectives.features.theia import theia_loss as theia_loss
+from .objectives.features.tinybert import tinybert_attention_loss as tinybert_attention_loss
+from .objectives.features.tinybert import tinybert_hidden_loss as tinybert_hidden_loss
+from .objectives.logits.todi import todi_loss as todi_loss
+from .objectives.logits.top_k import top_k_loss as top_k_loss
+from .objectives.logits.top_k_ranking import top_k_ranking_loss as top_k_ranking_loss
+from .objectives.logits.ttm import ttm_loss as ttm_loss
+from .objectives.logits.tvd import tvd_loss as tvd_loss
+from .objectives.logits.uld import uld_loss as uld_loss
+from .objectives.features.unic import unic_loss as unic_loss
+from .objectives.logits.uskd import uskd_loss as uskd_loss
+from .objectives.features.vid import vid_loss as vid_loss
+from .objectives.features.vitkd import vitkd_generation_loss as vitkd_generation_loss
+from .objectives.features.vitkd import vitkd_mimicking_loss as vitkd_mimicking_loss
+from .objectives.features.vkd import vkd_loss as vkd_loss
 from .objectives.relations.wcord import wcord_transport_loss as wcord_transport_loss
-from .schemes.adversarial.adversarial import Adversarial as Adversarial
-from .schemes.adversarial.boundary_samples import BoundarySamples as BoundarySamples
-from .schemes.data_free.cmi import CMI as CMI
-from .schemes.data_free.dafl import DAFL as DAFL
-from .schemes.data_free.deep_inversion import DeepInversion as DeepInversion
-from .schemes.data_free.dfad import DFAD as DFAD
-from .schemes.data_free.dfq import DFQ as DFQ
-from .schemes.data_free.fast_data_free import FastDataFree as FastDataFree
-from .schemes.data_free.zskt import ZSKT as ZSKT
-from .schemes.language.distillm import DistiLLM as DistiLLM
-from .schemes.language.distillm2 import DistiLLM2 as DistiLLM2
-from .schemes.language.minillm import MiniLLM as MiniLLM
-from .schemes.language.on_policy import OnPolicy as OnPolicy
-from .schemes.language.privileged_context import PrivilegedContext as PrivilegedContext
-from .schemes.language.sequence_level import SequenceLevel as SequenceLevel
-from .schemes.language.speculative import Speculative as Speculative
-from .schemes.offline.fcfd import FCFD as FCFD
-from .schemes.offline.filter_kd import FilterKD as FilterKD
-from .schemes.offline.folded_transform import FoldedTransform as FoldedTransform
-from .schemes.offline.offline import Offline as Offline
-from .schemes.offline.pate import PATE as PATE
-from .schemes.offline.reused_classifier import ReusedClassifier as ReusedClassifier
-from .schemes.offline.several_students import SeveralStudents as SeveralStudents
-from .schemes.offline.sftn import SFTN as SFTN
-from .schemes.offline.spot_adaptive import SpotAdaptive as SpotAdaptive
-from .schemes.offline.views import Views as Views
-from .schemes.online.ffl import FFL as FFL
-from .schemes.online.kdcl import KDCL as KDCL
-from .schemes.online.mutual import Mutual as Mutual
-from .schemes.online.okddip import OKDDip as OKDDip
-from .schemes.online.one import ONE as ONE
-from .schemes.online.pcl import PCL as PCL
-from .schemes.robust.adaad import AdaAD as AdaAD
-from .schemes.robust.adversarial_training import AdversarialTraining as AdversarialTraining
-from .schemes.robust.ard import ARD as ARD
-from .schemes.robust.iad import IAD as IAD
-from .schemes.robust.iad_ii import IADII as IADII
-from .schemes.robust.rslad import RSLAD as RSLAD
-from .schemes.self_distillation.byot import BYOT as BYOT
-from .schemes.self_distillation.deep_supervision import DeepSupervision as DeepSupervision
-from .schemes.self_distillation.dino import DINO as DINO
-from .schemes.self_distillation.dks import DKS as DKS
-from .schemes.self_distillation.ema import Ema as Ema
-from .schemes.self_distillation.frskd import FRSKD as FRSKD
-from .schemes.self_distillation.previous_epoch import PreviousEpoch as PreviousEpoch
-from .tasks.classification import Classification as Classification
-from .tasks.detection import Detection as Detection
-from .tasks.image_text import ImageText as ImageText
-from .tasks.language import Language as Language
-from .tasks.node_classification import NodeClassification as NodeClassification
-from .tasks.regression import Regression as Regression
-from .tasks.segmentation import Segmentation as Segmentation
-from .tasks.sentence_embedding import SentenceEmbedding as SentenceEmbedding
-from .tasks.text_classification import TextClassification as TextClassification
-from .teachers.amalgamated import Amalgamated as Amalgamated
-from .teachers.ensemble import Ensemble as Ensemble
-from .teachers.frozen import Frozen as Frozen
-from .teachers.private_votes import PrivateVotes as PrivateVotes
-from .teachers.recorded import Recorded as Recorded
-from .teachers.routed import Routed as Routed
-from .train import Training as Training
-from .train import fit as fit
-from .weightings.agreement import Agreement as Agreement
-from .weightings.difficulty import Difficulty as Difficulty
-from .weightings.entropy import Entropy as Entropy
+from .objectives.features.wkd_feature import wkd_feature_loss as wkd_feature_loss
+from .objectives.logits.wkd_logit import wkd_logit_loss as wkd_logit_loss
+from .objectives.logits.wsld import wsld_loss as wsld_loss
 
 __version__: str
 __all__ = [
@@ -414,16 +390,41 @@ __all__ = [
     "AMRADIO",
     "AMTMLKD",
     "ARD",
+    "ActivationBoundary",
+    "AdaAD",
+    "Adversarial",
+    "AdversarialTraining",
+    "AffinityMimicking",
+    "Agreement",
+    "AlphaBeta",
+    "AlphaNet",
+    "Amalgamated",
+    "AttentionTransfer",
+    "AugmentedFeature",
     "BAKE",
     "BDKD",
     "BYOT",
+    "BiLD",
+    "BoundarySamples",
     "CAMKD",
+    "CIRKDMemory",
+    "CIRKDMinibatch",
     "CKA",
+    "CLIPFeature",
+    "CLIPGradient",
     "CMI",
     "CRD",
     "CSKD",
     "CTKD",
     "CWD",
+    "Card",
+    "CatKD",
+    "Classification",
+    "CompRess",
+    "Contrastive",
+    "ContrastiveRelation",
+    "CorrelationCongruence",
+    "CrossEntropy",
     "DAFL",
     "DCD",
     "DDGSD",
@@ -438,96 +439,6 @@ __all__ = [
     "DSD",
     "DSKD",
     "DSKDCMA",
-    "EBKD",
-    "EGA",
-    "FBKD",
-    "FCFD",
-    "FFL",
-    "FGD",
-    "FRSKD",
-    "FSP",
-    "GCRD",
-    "GKL",
-    "GOLD",
-    "GSP",
-    "HKD",
-    "IAD",
-    "IADII",
-    "ICKD",
-    "IFVD",
-    "IKL",
-    "IRG",
-    "ITRD",
-    "JSD",
-    "KD",
-    "KDCL",
-    "KDSVD",
-    "KTA",
-    "LSP",
-    "MEAL",
-    "MFT",
-    "MGD",
-    "MLKD",
-    "NKD",
-    "NORM",
-    "NST",
-    "OFA",
-    "OFD",
-    "ONE",
-    "OPD",
-    "PAD",
-    "PATE",
-    "PCL",
-    "PKD",
-    "PKT",
-    "PLD",
-    "PSKD",
-    "RKD",
-    "RLD",
-    "RRD",
-    "RSLAD",
-    "SAD",
-    "SDD",
-    "SEED",
-    "SFTN",
-    "SRD",
-    "SRRL",
-    "SSKD",
-    "TAID",
-    "TTM",
-    "TVD",
-    "ULD",
-    "UNIC",
-    "USKD",
-    "VID",
-    "WSLD",
-    "WTTM",
-    "ZSKT",
-    "ActivationBoundary",
-    "AdaAD",
-    "Adversarial",
-    "AdversarialTraining",
-    "AffinityMimicking",
-    "Agreement",
-    "AlphaBeta",
-    "AlphaNet",
-    "Amalgamated",
-    "AttentionTransfer",
-    "AugmentedFeature",
-    "BiLD",
-    "BoundarySamples",
-    "CIRKDMemory",
-    "CIRKDMinibatch",
-    "CLIPFeature",
-    "CLIPGradient",
-    "Card",
-    "CatKD",
-    "Classification",
-    "CompRess",
-    "Contrastive",
-    "ContrastiveRelation",
-    "CorrelationCongruence",
-    "CrossEntropy",
     "DarkRank",
     "DeepInversion",
     "DeepSupervision",
@@ -540,10 +451,18 @@ __all__ = [
     "DistiLLM2",
     "DistilBERT",
     "DistributionFocal",
+    "EBKD",
+    "EGA",
     "Ema",
     "EmbeddingRegression",
     "Ensemble",
     "Entropy",
+    "FBKD",
+    "FCFD",
+    "FFL",
+    "FGD",
+    "FRSKD",
+    "FSP",
     "FactorTransfer",
     "FastDataFree",
     "FilterKD",
@@ -551,10 +470,28 @@ __all__ = [
     "FoldedTransform",
     "ForwardKL",
     "Frozen",
+    "GCRD",
+    "GKL",
+    "GOLD",
+    "GSP",
     "GradientNorm",
+    "HKD",
+    "IAD",
+    "IADII",
+    "ICKD",
+    "IFVD",
+    "IKL",
+    "IRG",
+    "ITRD",
     "ImageText",
     "InteractiveContrastive",
+    "JSD",
     "Jacobian",
+    "KD",
+    "KDCL",
+    "KDSVD",
+    "KTA",
+    "LSP",
     "LabelSmoothing",
     "Language",
     "ListMLE",
@@ -563,6 +500,10 @@ __all__ = [
     "LogitMSE",
     "LogitStandardization",
     "LwM",
+    "MEAL",
+    "MFT",
+    "MGD",
+    "MLKD",
     "MeanSquaredError",
     "MiniLLM",
     "MiniLM",
@@ -571,21 +512,39 @@ __all__ = [
     "MultiLabelKD",
     "MultilevelOT",
     "Mutual",
+    "NKD",
+    "NORM",
+    "NST",
     "Net",
     "NodeClassification",
     "NormKD",
+    "OFA",
+    "OFD",
     "OKDDip",
+    "ONE",
+    "OPD",
     "Objective",
     "Objectives",
     "Offline",
     "OnPolicy",
     "Optimization",
+    "PAD",
+    "PATE",
+    "PCL",
+    "PKD",
+    "PKT",
+    "PLD",
+    "PSKD",
     "PatientKD",
     "PhiS",
     "PreviousEpoch",
     "PrivateVotes",
     "PrivilegedContext",
     "ProbabilityShift",
+    "RKD",
+    "RLD",
+    "RRD",
+    "RSLAD",
     "Recorded",
     "Regression",
     "RegressionKD",
@@ -593,7 +552,14 @@ __all__ = [
     "ReverseKL",
     "ReviewKD",
     "Routed",
+    "SAD",
+    "SDD",
+    "SEED",
+    "SFTN",
     "SKDPairwise",
+    "SRD",
+    "SRRL",
+    "SSKD",
     "SampledKD",
     "Schedule",
     "Scheme",
@@ -613,6 +579,9 @@ __all__ = [
     "SpotAdaptive",
     "StreamlinedKD",
     "SymmetricKL",
+    "TAID",
+    "TTM",
+    "TVD",
     "Teacher",
     "TextClassification",
     "TfKD",
@@ -623,14 +592,21 @@ __all__ = [
     "TopK",
     "TopKRanking",
     "Training",
+    "ULD",
+    "UNIC",
+    "USKD",
     "Uncertainty",
     "Update",
+    "VID",
     "ViTKD",
     "Views",
     "VkD",
     "WCoRD",
     "WKDFeature",
     "WKDLogit",
+    "WSLD",
+    "WTTM",
+    "ZSKT",
     "activation_boundary_loss",
     "afd_loss",
     "affinity_mimicking_loss",

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from instil.core import Net, Scheme
-from instil.engine import clear_rank_errors, join_ranks, rank
+from instil.engine import clear_rank_errors, init_distributed, rank
 from instil.engine.processes import from_first, on_first
 from instil.experiment import begun, results, threads
 from instil.experiment.arm_progress import ArmProgress, trainings

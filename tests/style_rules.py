@@ -92,18 +92,18 @@ def docstring_sections(text: str) -> Iterator[str]:
         parameters = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
         if len(parameters) > 2 and "Args:" not in docstring:
             yield f"{node.name}: no Args"
-        if any(isinstance(part, ast.Raise) and part.exc for part in ast.walk(node)):
-            if "Raises:" not in docstring:
-                yield f"{node.name}: no Raises"
+        raises = any(isinstance(part, ast.Raise) and part.exc for part in ast.walk(node))
+        if raises and "Raises:" not in docstring:
+            yield f"{node.name}: no Raises"
 
 
 def loss_examples(text: str) -> Iterator[str]:
     """Public loss functions without an example."""
     for node in ast.parse(text).body:
-        is_loss = isinstance(node, ast.FunctionDef) and node.name.endswith("_loss")
-        if is_loss and not node.name.startswith("_"):
-            if ">>>" not in (ast.get_docstring(node) or ""):
-                yield node.name
+        if not isinstance(node, ast.FunctionDef) or node.name.startswith("_"):
+            continue
+        if node.name.endswith("_loss") and ">>>" not in (ast.get_docstring(node) or ""):
+            yield node.name
 
 
 def texts(text: str) -> Iterator[str]:

@@ -47,6 +47,7 @@ from .schemes.data_free.dfq import DFQ as DFQ
 from .objectives.logits.dgkd import DGKD as DGKD
 from .schemes.self_distillation.dino import DINO as DINO
 from .objectives.logits.dist import DIST as DIST
+from .objectives.features.dist_plus import DISTPlus as DISTPlus
 from .objectives.logits.dkd import DKD as DKD
 from .schemes.self_distillation.dks import DKS as DKS
 from .objectives.logits.dlb import DLB as DLB
@@ -122,6 +123,7 @@ from .objectives.labels.mean_squared_error import MeanSquaredError as MeanSquare
 from .schemes.language.minillm import MiniLLM as MiniLLM
 from .objectives.relations.minilm import MiniLM as MiniLM
 from .objectives.relations.minilmv2 import MiniLMv2 as MiniLMv2
+from .schemes.self_distillation.mixskd import MixSKD as MixSKD
 from .objectives.features.mobilebert import MobileBERT as MobileBERT
 from .objectives.logits.multi_label_kd import MultiLabelKD as MultiLabelKD
 from .objectives.logits.multilevel_ot import MultilevelOT as MultilevelOT
@@ -175,6 +177,7 @@ from .objectives.features.srd import SRD as SRD
 from .objectives.features.srrl import SRRL as SRRL
 from .objectives.relations.sskd import SSKD as SSKD
 from .objectives.logits.sampled_kd import SampledKD as SampledKD
+from .schemes.self_distillation.sandwich import Sandwich as Sandwich
 from .core import Schedule as Schedule
 from .core import Scheme as Scheme
 from .tasks.segmentation import Segmentation as Segmentation
@@ -263,6 +266,7 @@ from .objectives.features.diffkd import diffkd_loss as diffkd_loss
 from .objectives.logits.dino import dino_loss as dino_loss
 from .objectives.logits.streamlined_kd import direction_loss as direction_loss
 from .objectives.logits.dist import dist_loss as dist_loss
+from .objectives.features.dist_plus import dist_plus_loss as dist_plus_loss
 from .distillation import distil as distil
 from .objectives.features.distilbert import distilbert_loss as distilbert_loss
 from .objectives.labels.distribution_focal import distribution_focal_loss as distribution_focal_loss
@@ -433,6 +437,7 @@ __all__ = [
     "DGKD",
     "DINO",
     "DIST",
+    "DISTPlus",
     "DKD",
     "DKS",
     "DLB",
@@ -508,6 +513,7 @@ __all__ = [
     "MiniLLM",
     "MiniLM",
     "MiniLMv2",
+    "MixSKD",
     "MobileBERT",
     "MultiLabelKD",
     "MultilevelOT",
@@ -561,6 +567,7 @@ __all__ = [
     "SRRL",
     "SSKD",
     "SampledKD",
+    "Sandwich",
     "Schedule",
     "Scheme",
     "Segmentation",
@@ -649,6 +656,7 @@ __all__ = [
     "dino_loss",
     "direction_loss",
     "dist_loss",
+    "dist_plus_loss",
     "distil",
     "distilbert_loss",
     "distribution_focal_loss",

@@ -505,7 +505,7 @@ WRITING: dict[str, Callable[[], Scheme]] = {
         writes(),
         {"jsd": JSD()},
         memory=96,
-        first_chance=0.7,
+        initial_prob=0.7,
         held_out=0.2,
         every=2,
         end=texts.END,

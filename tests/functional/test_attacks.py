@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from instil.functional.attacks import fgsm, pgd, uphill
+from instil.functional.attacks import fgsm, pgd, sign_gradient
 from tests.schemes.image_nets import images, net
 
 
@@ -53,6 +53,6 @@ def test_attacked_images_stay_in_the_box_and_fare_worse() -> None:
 def test_an_attack_leaves_no_gradient_and_works_where_gradients_are_off() -> None:
     model, image = net(3).model, images()["image"]
     with torch.no_grad():
-        direction = uphill(lambda x: model(x).square().sum(1), image)
+        direction = sign_gradient(lambda x: model(x).square().sum(1), image)
     assert set(direction.unique().tolist()) <= {-1.0, 0.0, 1.0}
     assert all(parameter.grad is None for parameter in model.parameters())

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from instil.functional.image_priors import size, total_variation
+from instil.functional.image_priors import image_norm, total_variation
 
 
 @pytest.mark.parametrize("order", [1, 2])
@@ -41,4 +41,4 @@ def test_one_colour_varies_nowhere_and_its_gradient_is_finite() -> None:
 
 
 def test_size() -> None:
-    assert torch.allclose(size(torch.full((2, 1, 3, 3), 2.0)), torch.tensor([6.0, 6.0]))
+    assert torch.allclose(image_norm(torch.full((2, 1, 3, 3), 2.0)), torch.tensor([6.0, 6.0]))

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from instil.core import Batch, Net, Outputs
 from instil.generation.reader import CACHE_WORKS
-from instil.generation.rollout import continue_texts
-from instil.tasks.bases.causal_model import call
-from tests.tasks.bases.causal_families import tiny_model
+from instil.generation.rollout import generate_text
+from instil.tasks.causal_model import call
+from tests.tasks.causal_families import tiny_model
 
 LENGTH, NEW, WINDOW = 40, 12, 8
 PROMPTS = (3, 1, 24, 11)
@@ -61,18 +61,18 @@ def prompts() -> Batch:
     }
 
 
-def greedy_alone(model: Any, prompt: Tensor) -> list[int]:
+def greedy_alone(model: Any, min_prompt_tokens: Tensor) -> list[int]:
     """The most likely continuation of one prompt, by plain forwards of the model."""
-    ids = prompt[None]
+    ids = min_prompt_tokens[None]
     for _ in range(NEW):
         with torch.no_grad():
             token = model(input_ids=ids)["logits"][:, -1].argmax(-1)
         ids = torch.cat([ids, token[:, None]], 1)
-    return ids[0, len(prompt) :].tolist()
+    return ids[0, len(min_prompt_tokens) :].tolist()
 
 
 def texts_of(net: Net, batch: Batch) -> list[list[int]]:
-    text = continue_texts(net, batch, max_new_tokens=NEW, temperature=0.0)
+    text = generate_text(net, batch, max_new_tokens=NEW, temperature=0.0)
     return [row[row >= 0].tolist() for row in text["token"]]
 
 

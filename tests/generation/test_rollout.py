@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from instil.core import Batch, Net, Outputs
-from instil.functional.token_log_probs import log_probabilities
-from instil.generation.reader import rows_of
-from instil.generation.rollout import continue_texts, roll_out
+from instil.functional.token_log_probs import token_log_probs
+from instil.generation.reader import index_batch
+from instil.generation.rollout import generate_text, generate_with
 from instil.generation.sampling import sample_tokens
 from instil.tasks.language import call
 from instil.teachers.ensemble import Ensemble
@@ -78,9 +78,9 @@ NETS = {
 def test_log_probabilities_are_those_of_training(make) -> None:  # type: ignore[no-untyped-def]
     asked = make()
     for temperature in (1.0, 0.7):
-        text = continue_texts(asked, timed(), END, temperature=temperature)
+        text = generate_text(asked, timed(), END, temperature=temperature)
         logits = asked(text)["logits"] / temperature
-        expected = log_probabilities(logits, text["token"])
+        expected = token_log_probs(logits, text["token"])
         assert text["valid"].sum() > 20
         assert torch.allclose(text["log_probability"], expected, atol=1e-5)
 
@@ -101,11 +101,11 @@ def test_the_cache_changes_nothing_and_is_used(make) -> None:  # type: ignore[no
         return call(model, batch)
 
     noting = Net(asked.model, noted)
-    continue_texts(noting, timed(), END)  # the first time its cache is tested
+    generate_text(noting, timed(), END)  # the first time its cache is tested
     lengths.clear()
     first, second = (
-        continue_texts(noting, timed(), END),
-        continue_texts(Net(asked.model, plainly), timed(), END),
+        generate_text(noting, timed(), END),
+        generate_text(Net(asked.model, plainly), timed(), END),
     )
     assert torch.equal(first["input_ids"], second["input_ids"])
     assert set(lengths[1:]) == {1}
@@ -113,7 +113,7 @@ def test_the_cache_changes_nothing_and_is_used(make) -> None:  # type: ignore[no
 
 def test_a_text_begins_after_its_prompt_and_ends_with_the_end_or_the_row() -> None:
     given = timed()
-    text = continue_texts(net(8), given, END)
+    text = generate_text(net(8), given, END)
     for row in range(len(given["valid"])):
         if not given["valid"][row].any():
             assert not text["valid"][row].any()
@@ -133,22 +133,22 @@ def test_a_text_begins_after_its_prompt_and_ends_with_the_end_or_the_row() -> No
 
 def test_it_does_not_depend_on_the_rows_beside_it_but_on_seed_step_and_index() -> None:
     asked, given = net(8), timed()
-    whole = continue_texts(asked, given, END)
+    whole = generate_text(asked, given, END)
     rows = torch.tensor([5, 2, 9])
-    part = continue_texts(
+    part = generate_text(
         asked, {key: value[rows] if value.ndim else value for key, value in given.items()}, END
     )
     assert torch.equal(part["input_ids"], whole["input_ids"][rows])
     assert not torch.equal(
-        continue_texts(asked, given | {"step": torch.tensor(1)}, END)["token"], whole["token"]
+        generate_text(asked, given | {"step": torch.tensor(1)}, END)["token"], whole["token"]
     )
     assert not torch.equal(
-        continue_texts(asked, given | {"seed": torch.tensor(1)}, END)["token"], whole["token"]
+        generate_text(asked, given | {"seed": torch.tensor(1)}, END)["token"], whole["token"]
     )
 
 
 def test_prompts_are_at_least_so_long_and_texts_at_most() -> None:
-    text = continue_texts(net(8), timed(), None, prompt=5, max_new_tokens=3)
+    text = generate_text(net(8), timed(), None, min_prompt_tokens=5, max_new_tokens=3)
     counted = text["valid"].any(1)
     read = timed()["attention_mask"].sum(1).clamp_max(5)  # of a row of four tokens all are read
     assert read.unique().tolist() == [4, 5]
@@ -185,9 +185,9 @@ def test_tokens_are_drawn_by_their_probability() -> None:
 
 def test_teachers_write_too() -> None:
     given = timed()
-    alone = continue_texts(net(8, 1), given, END)
+    alone = generate_text(net(8, 1), given, END)
     for teacher in (Frozen(net(8, 1)), Ensemble([net(8, 1), net(8, 1)])):
-        text = roll_out(
+        text = generate_with(
             given, [teacher], lambda logits, numbers: sample_tokens(logits[0], numbers[:, 0]), END
         )
         assert torch.equal(text["input_ids"], alone["input_ids"])
@@ -198,14 +198,14 @@ def test_a_batch_without_prompts_or_of_nothing() -> None:
         "valid": torch.ones(16, LENGTH, dtype=torch.bool),
         "attention_mask": torch.ones(16, LENGTH, dtype=torch.int64),
     }
-    assert continue_texts(net(8), packed)["valid"].all()
-    nothing = continue_texts(net(8), timed() | {"valid": torch.zeros(16, LENGTH, dtype=torch.bool)})
+    assert generate_text(net(8), packed)["valid"].all()
+    nothing = generate_text(net(8), timed() | {"valid": torch.zeros(16, LENGTH, dtype=torch.bool)})
     assert not nothing["valid"].any()
     assert prompts()["valid"].any()
 
 
 def test_every_one_of_several_ends_stops_a_text() -> None:
-    batch = rows_of(prompts() | timed(), torch.arange(4))
+    batch = index_batch(prompts() | timed(), torch.arange(4))
     script = torch.tensor([[7, 5, 7, 7], [5, 6, 7, 7], [7, 7, 7, 6], [6, 7, 7, 7]])
     turn = iter(range(4))
 
@@ -216,5 +216,5 @@ def test_every_one_of_several_ends_stops_a_text() -> None:
     def silent(batch: Batch) -> Outputs:
         return {"logits": torch.zeros(*batch["input_ids"].shape, VOCABULARY)}
 
-    text = roll_out(batch, [silent], choose, [5, 6], max_new_tokens=4)
+    text = generate_with(batch, [silent], choose, [5, 6], max_new_tokens=4)
     assert (text["token"] >= 0).sum(1).tolist() == [2, 1, 4, 1]

@@ -9,10 +9,10 @@ from torch import Tensor
 from instil.objectives.features.attention_transfer import attention_transfer_loss
 from instil.objectives.logits.kd import kd_loss
 from instil.objectives.logits.logit_mae import logit_mae_loss
-from instil.schemes.bases.generator_terms import (
+from instil.schemes.bases.generator_losses import (
     activation_loss,
     balance_loss,
-    disagreement,
+    disagreement_loss,
     one_hot_loss,
 )
 from tests.golden.cases import Case
@@ -35,7 +35,7 @@ def zskt(case: Case) -> Answer:
     )
     if case.says("minus"):
         case.ignore("AT_beta")  # of the student's loss
-        return -disagreement(student / soft, teacher / soft).mean() / student.shape[-1], {}
+        return -disagreement_loss(student / soft, teacher / soft).mean() / student.shape[-1], {}
     attention = [attention_transfer_loss(s, t) for s, t in case.pairs()]
     return kd_loss(student, teacher, soft, scale=False) / student.shape[-1] + case.option(
         "AT_beta", 0.0
@@ -58,7 +58,7 @@ def dfad(case: Case) -> Answer:
     student, teacher = case["student.logits"], case["teacher.logits"]
     if not case.formula.startswith("-"):
         return logit_mae_loss(student, teacher), {}
-    apart = disagreement(student, teacher, "mae").mean()
+    apart = disagreement_loss(student, teacher, "mae").mean()
     return -apart.log1p() if "log" in case.formula else -apart, {}
 
 
@@ -71,7 +71,7 @@ def datafree_generator(case: Case) -> Answer:
             if "teacher.features.0" in case
             else {}
         ),
-        "adv": ("adv", -disagreement(student, teacher).mean()),
+        "adv": ("adv", -disagreement_loss(student, teacher).mean()),
         "balance": ("balance", balance_loss(teacher)),
     }
     return summed(case, parts)

@@ -10,8 +10,8 @@ from instil.objectives.logits.reverse_kl import reverse_kl_loss
 from instil.schemes.language.distillm2 import (
     adaptive_skew,
     contrastive_loss,
-    emphasis,
     likelihood,
+    reverse_weight,
     skewed_forward,
     skewed_reverse,
 )
@@ -90,7 +90,7 @@ def distillm2(case: Case) -> Answer:
             fixed if case.option(usual) is None else adaptive_skew(gap, case.option(usual), base)
         )
     taught, own = ((*text, token) for text, token in zip(texts, tokens, strict=True))
-    share = emphasis(
+    share = reverse_weight(
         case.option("global_step", 0) / case.option("max_steps", 1),
         case.option("gradual_beta", False),
     )

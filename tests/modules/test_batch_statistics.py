@@ -5,7 +5,12 @@ import pytest
 import torch
 from torch import nn
 
-from instil.modules.batch_statistics import Statistics, moments, reading, statistics_loss
+from instil.modules.batch_statistics import (
+    BatchNormStatistics,
+    bn_statistics_loss,
+    channel_moments,
+    record_statistics,
+)
 
 
 def normed() -> nn.Sequential:
@@ -27,7 +32,7 @@ def normed() -> nn.Sequential:
 
 def test_inputs_of_every_batch_norm_by_numpy() -> None:
     net, image = normed(), torch.randn(6, 2, 4, 4)
-    with reading(net) as read:
+    with record_statistics(net) as read:
         net(image)
     inputs = [net[0](image), net[:5](image)[:, :, None, None]]
     wanted = 0.0
@@ -41,15 +46,15 @@ def test_inputs_of_every_batch_norm_by_numpy() -> None:
             variance - one.running_variance.numpy()
         )
         wanted += (10 if number == 0 else 1) * apart
-    assert float(statistics_loss(read, 10.0).detach()) == pytest.approx(wanted, rel=1e-5)
+    assert float(bn_statistics_loss(read, 10.0).detach()) == pytest.approx(wanted, rel=1e-5)
 
 
 def test_the_hooks_go_with_the_context_and_nothing_of_the_net_moves() -> None:
     net, image = normed(), torch.randn(6, 2, 4, 4)
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    with pytest.raises(RuntimeError), reading(net) as read:
+    with pytest.raises(RuntimeError), record_statistics(net) as read:
         net(image.flatten(1))
-    with reading(net) as read:
+    with record_statistics(net) as read:
         net(image)
     net(image)
     assert len(read) == 2
@@ -59,21 +64,25 @@ def test_the_hooks_go_with_the_context_and_nothing_of_the_net_moves() -> None:
 
 def test_a_sample_that_does_not_count_changes_nothing() -> None:
     values, weight = torch.randn(6, 3, 2, 2), torch.tensor([1.0, 1, 1, 1, 0, 0])
-    for weighed, alone in zip(moments(values, weight), moments(values[:4]), strict=True):
+    for weighed, alone in zip(
+        channel_moments(values, weight), channel_moments(values[:4]), strict=True
+    ):
         assert torch.allclose(weighed, alone, atol=1e-6)
 
 
 def test_at_the_statistics_themselves_the_loss_is_zero_and_so_is_its_gradient() -> None:
     values = torch.randn(6, 3, requires_grad=True)
-    mean, variance = moments(values)
-    loss = statistics_loss([Statistics(mean, variance, mean.detach(), variance.detach(), values)])
+    mean, variance = channel_moments(values)
+    loss = bn_statistics_loss(
+        [BatchNormStatistics(mean, variance, mean.detach(), variance.detach(), values)]
+    )
     loss.backward()
     assert float(loss.detach()) == 0
     assert torch.equal(values.grad, torch.zeros_like(values))
 
 
 def test_a_net_without_batch_norm_is_told() -> None:
-    with reading(nn.Linear(2, 2)) as read:
+    with record_statistics(nn.Linear(2, 2)) as read:
         pass
     with pytest.raises(ValueError, match="no BatchNorm"):
-        statistics_loss(read)
+        bn_statistics_loss(read)

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from instil.core import UNLABELLED
-from instil.functional.teacher_mixture import mixture_log_probability
-from instil.functional.token_log_probs import log_probabilities
+from instil.functional.token_log_probs import token_log_probs
 from instil.objectives.features.ofa import ofa_loss
 from instil.objectives.logits.akl import akl_loss
 from instil.objectives.logits.amtml_kd import amtml_kd_loss
@@ -132,7 +131,7 @@ def test_log_probabilities_of_a_text_with_padding_that_is_not_finite() -> None:
     logits_of_text[0, 2] = torch.nan
     logits_of_text.requires_grad_()
     token = torch.tensor([[1, 2, UNLABELLED]])
-    values = log_probabilities(logits_of_text, token)
+    values = token_log_probs(logits_of_text, token)
     (gradient,) = torch.autograd.grad(values.sum(), logits_of_text)
     assert values.isfinite().all()
     assert gradient.isfinite().all()

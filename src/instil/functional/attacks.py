@@ -7,12 +7,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-Threat = Callable[[Tensor], Tensor]
+AttackLoss = Callable[[Tensor], Tensor]
 """What an attack makes larger: of images (N, ...) one value each, (N,), of no other image."""
 
 
 def pgd(
-    threat: Threat,
+    threat: AttackLoss,
     image: Tensor,
     epsilon: float,
     step_size: float,
@@ -26,16 +26,16 @@ def pgd(
     low, high = (image - epsilon).clamp(0, 1), (image + epsilon).clamp(0, 1)
     attacked = image if start is None else (image + epsilon * (2 * start - 1)).clamp(0, 1)
     for _ in range(steps):
-        attacked = (attacked + step_size * uphill(threat, attacked)).clamp(low, high)
+        attacked = (attacked + step_size * sign_gradient(threat, attacked)).clamp(low, high)
     return attacked.detach()
 
 
-def fgsm(threat: Threat, image: Tensor, epsilon: float) -> Tensor:
+def fgsm(threat: AttackLoss, image: Tensor, epsilon: float) -> Tensor:
     """One step of the whole ``epsilon`` from the image itself (Goodfellow et al. 2015)."""
     return pgd(threat, image, epsilon, epsilon, 1)
 
 
-def uphill(threat: Threat, image: Tensor) -> Tensor:
+def sign_gradient(threat: AttackLoss, image: Tensor) -> Tensor:
     """The sign of the gradient of ``threat`` by each pixel; no parameter gets a gradient."""
     with torch.enable_grad():
         leaf = image.detach().requires_grad_()

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Form = Literal["non_saturating", "hinge"]
+CriticForm = Literal["non_saturating", "hinge"]
 """Of both losses: logistic (Goodfellow et al. 2014) or hinge (Lim & Ye 2017)."""
 
 
-def critic_loss(real: Tensor, fake: Tensor, form: Form = "non_saturating") -> Tensor:
+def critic_loss(real: Tensor, fake: Tensor, form: CriticForm = "non_saturating") -> Tensor:
     """The critic's loss by its scores of both sides, each in the shape of the items: high for real ones, low for others."""
     return (
         F.relu(1 - real) + F.relu(1 + fake)
@@ -21,7 +21,7 @@ def critic_loss(real: Tensor, fake: Tensor, form: Form = "non_saturating") -> Te
     )
 
 
-def fool_loss(fake: Tensor, form: Form = "non_saturating") -> Tensor:
+def generator_loss(fake: Tensor, form: CriticForm = "non_saturating") -> Tensor:
     """The loss of who wants to be taken for real, by the critic's scores: in the hinge form simply the score, in the other -log of its sigmoid."""
     return -fake if form == "hinge" else F.softplus(-fake)
 

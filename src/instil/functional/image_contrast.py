@@ -9,7 +9,7 @@ from torch import Tensor
 from instil.core import to_float32
 
 
-def bank_contrast(
+def bank_contrastive_loss(
     local: Tensor, whole: Tensor, number: int, temperature: float = 0.1, there: Tensor | None = None
 ) -> Tensor:
     """Each image's local view finds its own global view among all, by the inner product over the temperature (Fang et al. 2021, authors' code).
@@ -27,7 +27,7 @@ def bank_contrast(
     return rows[:number].sum() / sizes[0] + rows[number:].sum() / sizes[1]
 
 
-def view_contrast(
+def view_contrastive_loss(
     one: Tensor, other: Tensor, temperature: float = 0.1, base_temperature: float = 0.07
 ) -> Tensor:
     """Contrastive loss of each view against all other views of the batch.
@@ -52,14 +52,16 @@ def view_contrast(
     return temperature / base_temperature * values
 
 
-def pair_contrast(
+def pair_contrastive_loss(
     one: Tensor, other: Tensor, temperature: float = 0.1, base_temperature: float = 0.07
 ) -> Tensor:
     """Mean of :func:`view_contrast` over the two views of each image: (N, D) give (N,)."""
-    return view_contrast(one, other, temperature, base_temperature).view(2, len(one)).mean(0)
+    return (
+        view_contrastive_loss(one, other, temperature, base_temperature).view(2, len(one)).mean(0)
+    )
 
 
-def views(image: Tensor, draws: Tensor, smallest: float) -> Tensor:
+def random_resized_views(image: Tensor, draws: Tensor, smallest: float) -> Tensor:
     """Of each image (N, C, H, W) a window, resized to the whole: ``draws`` (N, 3) in [0, 1) say how much of its area, from ``smallest`` to 1, and
     where across and down. Differentiable."""
     side = (smallest + (1 - smallest) * draws[:, 0]).sqrt()

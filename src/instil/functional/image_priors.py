@@ -10,7 +10,7 @@ from torch import Tensor
 from instil.core import to_float32
 
 
-def differences(image: Tensor) -> list[Tensor]:
+def pixel_differences(image: Tensor) -> list[Tensor]:
     """Of images (N, C, H, W) each pixel less its neighbour to the right, below, and on both diagonals."""
     image = to_float32(image)
     return [
@@ -30,7 +30,7 @@ def total_variation(
     scalar, as the code of Yin et al. 2020 does with order 2.
     """
     start = 0 if per == "batch" else 1
-    apart = [part.flatten(start) for part in differences(image)]
+    apart = [part.flatten(start) for part in pixel_differences(image)]
     return torch.stack(
         [
             part.abs().mean(-1) if order == 1 else torch.linalg.vector_norm(part, dim=-1)
@@ -39,7 +39,7 @@ def total_variation(
     ).sum(0)
 
 
-def size(image: Tensor) -> Tensor:
+def image_norm(image: Tensor) -> Tensor:
     """The Euclidean norm of each image (N, ...): (N,)."""
     norms: Tensor = torch.linalg.vector_norm(to_float32(image).flatten(1), dim=1)
     return norms

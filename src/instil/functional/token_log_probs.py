@@ -8,7 +8,7 @@ from torch import Tensor
 from instil.core import UNLABELLED, drop_unlabelled_gradient, to_float32
 
 
-def log_probabilities(logits: Tensor, token: Tensor) -> Tensor:
+def token_log_probs(logits: Tensor, token: Tensor) -> Tensor:
     """Of tokens (N, T), -100 where there is none, the log-probability by logits (N, T, V) at their places, 0 where there is none."""
     there = token != UNLABELLED
     (logits,) = drop_unlabelled_gradient(token, logits)

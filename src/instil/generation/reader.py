@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from instil.core import Batch, Outputs, first_tensor, to_float32
 
-Ask = Callable[[Batch], Outputs]
+ForwardFunction = Callable[[Batch], Outputs]
 """A net or a teacher: outputs of a batch."""
 TEXT_KEYS = ("input_ids", "attention_mask", "valid", "label", "token", "log_probability", "bytes")
 """Keys of a batch that describe the text of its rows."""
@@ -20,7 +20,7 @@ TESTED_TOKENS = 16
 """Tokens of the row on which a cache is tested."""
 
 
-class TextReader:
+class CachedDecoder:
     """Logits of the next token for rows of different lengths, by one net.
 
     Prompts are padded on the left, as ``generate`` of transformers does: padding between a prompt and its
@@ -35,7 +35,11 @@ class TextReader:
     """
 
     def __init__(
-        self, ask: Ask, batch: Batch, prompt_length: Tensor, uses_cache: bool | None = None
+        self,
+        ask: ForwardFunction,
+        batch: Batch,
+        prompt_length: Tensor,
+        uses_cache: bool | None = None,
     ):
         self.ask = ask
         self.other_keys = {key: value for key, value in batch.items() if key not in TEXT_KEYS}
@@ -85,7 +89,7 @@ class NoCacheError(Exception):
 
 
 @torch.no_grad()
-def cache_works(ask: Ask, batch: Batch) -> bool:
+def cache_works(ask: ForwardFunction, batch: Batch) -> bool:
     """Test whether a net that reads padded prompts with its cache gives the logits of a plain forward.
 
     The test reads the first tokens of one row as three prompts of different lengths beside each other, of
@@ -107,18 +111,18 @@ def cache_works(ask: Ask, batch: Batch) -> bool:
         if length < 3:
             return False
         verdicts[CACHE_WORKS] = _tested_cache(
-            ask, rows_of(batch, lengths.argmax()[None].expand(3)), length
+            ask, index_batch(batch, lengths.argmax()[None].expand(3)), length
         )
     works: bool = verdicts[CACHE_WORKS]
     return works
 
 
-def _tested_cache(ask: Ask, batch: Batch, length: int) -> bool:
+def _tested_cache(ask: ForwardFunction, batch: Batch, length: int) -> bool:
     ids = batch["input_ids"][:, :length]
     prompt_length = torch.tensor([1, length // 2, length - 1], device=ids.device)
     reason = "its cached logits differ from those of a plain forward"
     try:
-        reader = TextReader(ask, batch | {"input_ids": ids}, prompt_length, uses_cache=True)
+        reader = CachedDecoder(ask, batch | {"input_ids": ids}, prompt_length, uses_cache=True)
         for last in (prompt_length - 1, prompt_length):
             if not _is_close(reader(ids, last), reader.recompute(ids, last), ask):
                 break
@@ -136,7 +140,7 @@ def _tested_cache(ask: Ask, batch: Batch, length: int) -> bool:
     return False
 
 
-def _is_close(left: Tensor, right: Tensor, ask: Ask) -> bool:
+def _is_close(left: Tensor, right: Tensor, ask: ForwardFunction) -> bool:
     """Whether logits differ by the rounding of two ways to compute them, in the net's own precision."""
     dtypes = [left.dtype]
     if isinstance(ask, nn.Module):
@@ -149,7 +153,7 @@ def _is_close(left: Tensor, right: Tensor, ask: Ask) -> bool:
     return bool(error <= eps**0.5 * right.square().mean().sqrt())
 
 
-def rows_of(batch: Batch, rows: Tensor) -> Batch:
+def index_batch(batch: Batch, rows: Tensor) -> Batch:
     """Some rows of a batch; values that have no rows stay as they are."""
     size = len(first_tensor(batch))
     return {

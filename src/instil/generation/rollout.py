@@ -7,23 +7,23 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from instil.core import UNLABELLED, Batch, Net, keyed_uniform, side_effect_free
-from instil.generation.reader import TEXT_KEYS, Ask, TextReader
+from instil.core import UNLABELLED, Batch, Net, dry, uniform
+from instil.generation.reader import TEXT_KEYS, CachedDecoder, ForwardFunction
 from instil.generation.sampling import sample_tokens
 
-Choose = Callable[[Sequence[Tensor], Tensor], tuple[Tensor, Tensor]]
+ChooseTokens = Callable[[Sequence[Tensor], Tensor], tuple[Tensor, Tensor]]
 """Maps the logits (N, V) of each net and two uniform numbers (N, 2) to tokens (N,) and the log-probability of each."""
-End = int | Sequence[int] | None
+EndTokens = int | Sequence[int] | None
 """The token that ends a text, or several of which every one does; None where no token does."""
 SALT = 3001
 """Random stream of the sampled tokens."""
 
 
-def continue_texts(
+def generate_text(
     net: Net,
     batch: Batch,
-    end: End = None,
-    prompt: int = 1,
+    end: EndTokens = None,
+    min_prompt_tokens: int = 1,
     max_new_tokens: int | None = None,
     temperature: float = 1.0,
     top_p: float = 1.0,
@@ -40,19 +40,18 @@ def continue_texts(
         max_new_tokens: see ``roll_out``.
         temperature: sampling temperature; 0 takes the most likely token.
         top_p: see ``sample_tokens``.
-        salt: see ``roll_out``.
-        vocabulary: see ``roll_out``.
+        batch, end, prompt, max_new_tokens, salt, vocabulary: see ``generate_with``.
 
     Returns:
-        The batch of ``roll_out``.
+        The batch of ``generate_with``.
     """
-    with side_effect_free(net):
-        return roll_out(
+    with dry(net):
+        return generate_with(
             batch,
             [net],
             lambda logits, numbers: sample_tokens(logits[0], numbers[:, 0], temperature, top_p),
             end,
-            prompt,
+            min_prompt_tokens,
             max_new_tokens,
             salt,
             vocabulary,
@@ -60,12 +59,12 @@ def continue_texts(
 
 
 @torch.no_grad()
-def roll_out(
+def generate_with(
     batch: Batch,
-    nets: Sequence[Ask],
-    choose: Choose,
-    end: End = None,
-    prompt: int = 1,
+    nets: Sequence[ForwardFunction],
+    choose: ChooseTokens,
+    end: EndTokens = None,
+    min_prompt_tokens: int = 1,
     max_new_tokens: int | None = None,
     salt: int = SALT,
     vocabulary: int | None = None,
@@ -94,12 +93,12 @@ def roll_out(
     is_valid = batch["valid"]
     stops = stop_tokens(end)
     stop = torch.tensor(stops, dtype=torch.int64, device=is_valid.device)
-    numbers = keyed_uniform(batch, 2 * is_valid.shape[1], salt).view(*is_valid.shape, 2)
-    start = prompt_lengths(batch, prompt)
+    numbers = uniform(batch, 2 * is_valid.shape[1], salt).view(*is_valid.shape, 2)
+    start = prompt_lengths(batch, min_prompt_tokens)
     ids = torch.cat([batch["input_ids"], torch.zeros_like(batch["input_ids"][:, :1])], 1)
     log_probability = torch.zeros(ids.shape, device=ids.device)
     length, writes = start.clone(), is_valid.any(1)
-    readers = [TextReader(net, batch, start) for net in nets]
+    readers = [CachedDecoder(net, batch, start) for net in nets]
     for turn in range(min(max_new_tokens or is_valid.shape[1], is_valid.shape[1])):
         writes = writes & (length < ids.shape[1])
         if not writes.any():
@@ -127,16 +126,16 @@ def roll_out(
     return {key: value for key, value in batch.items() if key not in TEXT_KEYS} | text
 
 
-def stop_tokens(end: End) -> tuple[int, ...]:
+def stop_tokens(end: EndTokens) -> tuple[int, ...]:
     """The tokens that end a text, none where there is none."""
     if end is None:
         return ()
     return (end,) if isinstance(end, int) else tuple(end)
 
 
-def prompt_lengths(batch: Batch, prompt: int = 1) -> Tensor:
+def prompt_lengths(batch: Batch, min_prompt_tokens: int = 1) -> Tensor:
     """Tokens (N,) of each row's prompt: up to the first valid position, at least ``prompt``, at most the row."""
-    lengths: Tensor = (batch["valid"].int().argmax(1) + 1).clamp_min(prompt)
+    lengths: Tensor = (batch["valid"].int().argmax(1) + 1).clamp_min(min_prompt_tokens)
     return lengths.minimum(batch["attention_mask"].sum(1).clamp_min(1))
 
 

@@ -30,11 +30,11 @@ def sample_tokens(
     """
     scaled = to_float32(logits) if temperature in (0, 1) else to_float32(logits) / temperature
     log = scaled.log_softmax(-1)
-    token = pick_tokens(log.exp(), numbers, top_p) if temperature else log.argmax(-1)
+    token = sample_top_p(log.exp(), numbers, top_p) if temperature else log.argmax(-1)
     return token, log.gather(-1, token[:, None]).squeeze(-1)
 
 
-def pick_tokens(probability: Tensor, numbers: Tensor, top_p: float = 1.0) -> Tensor:
+def sample_top_p(probability: Tensor, numbers: Tensor, top_p: float = 1.0) -> Tensor:
     """Tokens (N,) of probabilities (N, V) by uniform numbers (N,) in [0, 1), see ``sample_tokens``."""
     if top_p < 1:
         ordered, order = probability.sort(dim=-1, descending=True, stable=True)
@@ -45,7 +45,7 @@ def pick_tokens(probability: Tensor, numbers: Tensor, top_p: float = 1.0) -> Ten
     ).squeeze(-1)
 
 
-def by_step(batch: Batch, salt: int) -> float:
+def step_uniform(batch: Batch, salt: int) -> float:
     """A number in [0, 1) of (seed, step) alone, alike for all micro-batches and ranks."""
     return float(
         keyed_uniform(

@@ -14,7 +14,7 @@ from instil.core import to_float32
 
 
 @dataclass(frozen=True)
-class Statistics:
+class BatchNormStatistics:
     """Of one BatchNorm's input, channel by channel (C,): mean and biased variance over the batch, differentiable, and the net's running ones.
 
     ``each`` (N, C): the mean over the positions of each sample.
@@ -27,7 +27,7 @@ class Statistics:
     each: Tensor
 
 
-def moments(values: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def channel_moments(values: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Mean and biased variance (C,) of values (N, C, ...) over samples and positions; ``weight`` (N,): how much each sample counts."""
     values = to_float32(values).flatten(2) if values.ndim > 2 else to_float32(values).unsqueeze(-1)
     counts = torch.ones_like(values[:, 0, 0]) if weight is None else weight.to(values.dtype)
@@ -38,7 +38,7 @@ def moments(values: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tenso
     return mean, ((values - mean[:, None]).square() * share).sum((0, 2))
 
 
-def statistics_loss(read: Sequence[Statistics], first: float = 1.0) -> Tensor:
+def bn_statistics_loss(read: Sequence[BatchNormStatistics], first: float = 1.0) -> Tensor:
     """The sum over BatchNorms of ||mean - running mean|| + ||variance - running variance||, a scalar (Yin et al. 2020).
 
     ``first``: a factor on the first one, which sees the images almost as they are. Raises ValueError where no BatchNorm was read.
@@ -56,12 +56,14 @@ def statistics_loss(read: Sequence[Statistics], first: float = 1.0) -> Tensor:
 
 
 @contextlib.contextmanager
-def reading(net: nn.Module, weight: Tensor | None = None) -> Iterator[list[Statistics]]:
-    """Inside it, every forward of ``net`` adds the ``Statistics`` of its BatchNorms, in the order of their calls, to the list that is given.
+def record_statistics(
+    net: nn.Module, weight: Tensor | None = None
+) -> Iterator[list[BatchNormStatistics]]:
+    """Inside it, every forward of ``net`` adds the ``BatchNormStatistics`` of its BatchNorms, in the order of their calls, to the list that is given.
 
     ``weight`` (N,): how much each sample counts. The hooks live no longer than the context; BatchNorms without running statistics are left out.
     """
-    read: list[Statistics] = []
+    read: list[BatchNormStatistics] = []
 
     def record(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(norm, _BatchNorm)
@@ -73,10 +75,10 @@ def reading(net: nn.Module, weight: Tensor | None = None) -> Iterator[list[Stati
             else to_float32(inputs[0])
         )
         read.append(
-            Statistics(
-                *moments(inputs[0], weight),
-                to_float32(norm.running_mean),
-                to_float32(norm.running_var),
+            BatchNormStatistics(
+                *channel_moments(inputs[0], weight),
+                full(norm.running_mean),
+                full(norm.running_var),
                 each,
             )
         )

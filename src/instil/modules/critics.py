@@ -52,14 +52,14 @@ class SpectralNorm(nn.Module):
         return F.normalize(matrix @ right, dim=0), right
 
 
-def normalize_spectrum(critic: nn.Module) -> None:
+def apply_spectral_norm(critic: nn.Module) -> None:
     """Every linear layer and convolution of a critic has largest singular value 1 from now on."""
     for part in list(critic.modules()):
         if isinstance(part, (nn.Linear, nn.Conv1d, nn.Conv2d)):
             parametrize.register_parametrization(part, "weight", SpectralNorm(part.weight))
 
 
-def spectra(critic: nn.Module) -> Iterator[tuple[SpectralNorm, Tensor]]:
+def spectral_norms(critic: nn.Module) -> Iterator[tuple[SpectralNorm, Tensor]]:
     """The normalisations in a critic, each with the weight that it is of."""
     for part in critic.modules():
         if isinstance(part, parametrize.ParametrizationList) and isinstance(part[0], SpectralNorm):

@@ -21,7 +21,7 @@ class StageAdapter(nn.Module):
             self.grid is None and source.shape[1:-1] != target.shape[1:-1]
         ):
             raise ValueError(
-                f"scheme.spots: stages {tuple(source.shape)} and {tuple(target.shape)} cannot take each other's place; leave them out"
+                f"scheme.stage_pairs: stages {tuple(source.shape)} and {tuple(target.shape)} cannot take each other's place; leave them out"
             )
         axis = -1 if self.grid is None else 1
         widths = source.shape[axis], target.shape[axis]

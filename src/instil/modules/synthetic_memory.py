@@ -39,7 +39,7 @@ class SyntheticMemory(nn.Module):
         rows = (keyed_uniform(batch, 1, salt).squeeze(1) * self.filled).long()
         return {name: self[name][rows] for name in self.names}
 
-    def some(self, batch: Batch, number: int) -> tuple[dict[str, Tensor], Tensor]:
+    def shared_rows(self, batch: Batch, number: int) -> tuple[dict[str, Tensor], Tensor]:
         """Different rows, at most ``number``, alike for all samples and ranks, beginning at a place drawn by (seed, step); and which there are."""
         number = min(number, self.size)
         moment = int(batch.get("seed", 0)) * 1_000_003 + int(batch.get("step", 0))

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-RENAMED = {"data": {"labels": "num_labeled"}}
+RENAMED = {
+    "data": {"labels": "num_labeled"},
+    "scheme": {
+        "own": "student_text_objectives",
+        "spots": "stage_pairs",
+        "branches": "num_branches",
+        "further_weight": "branch_weight",
+        "first_chance": "initial_prob",
+        "rise": "prob_increment",
+        "prompt": "min_prompt_tokens",
+    },
+}
 """Section -> old key -> new key."""
 
 RENAMED_OPTIONS = {

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from instil.core import Net
 from instil.engine import Engine, Optimization
-from instil.functional.critic_losses import critic_loss, fool_loss, gradient_penalty
+from instil.functional.critic_losses import critic_loss, generator_loss, gradient_penalty
 from instil.objectives.features.fitnet import FitNet
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.kd import KD
@@ -122,7 +122,7 @@ def test_a_role_that_is_not_there_and_widths_that_differ() -> None:
 def test_hinge_losses_have_their_margin() -> None:
     real, fake = torch.tensor([2.0, 0.5]), torch.tensor([-3.0, 0.5])
     assert torch.equal(critic_loss(real, fake, "hinge"), torch.tensor([0.0, 0.5 + 1.5]))
-    assert torch.equal(fool_loss(fake, "hinge"), -fake)
+    assert torch.equal(generator_loss(fake, "hinge"), -fake)
 
 
 def test_the_penalty_is_half_the_squared_gradient_and_counts_more_the_rarer_it_is() -> None:

@@ -7,7 +7,11 @@ import pytest
 import torch
 
 from instil.engine import Engine, Optimization
-from instil.functional.image_contrast import bank_contrast, pair_contrast, views
+from instil.functional.image_contrast import (
+    bank_contrastive_loss,
+    pair_contrastive_loss,
+    random_resized_views,
+)
 from instil.objectives.logits.kd import KD
 from instil.schemes.data_free.cmi import CMI
 from instil.step import train_step
@@ -95,12 +99,12 @@ def test_bank_contrast_by_numpy() -> None:
     similar = (local @ whole.T / 0.3).double().numpy()[:7, :7]
     rows = -np.log(np.exp(np.diag(similar)) / np.exp(similar).sum(1))
     leaf = local.clone().requires_grad_()
-    loss = bank_contrast(leaf, whole, 5, 0.3, there)
+    loss = bank_contrastive_loss(leaf, whole, 5, 0.3, there)
     assert float(loss.detach()) == pytest.approx(rows[:5].mean() + rows[5:].mean(), rel=1e-5)
     loss.backward()
     assert torch.isfinite(leaf.grad).all()
     assert (leaf.grad[7:] == 0).all()
-    alone = bank_contrast(local, whole, 5, 0.3, torch.tensor([True] * 5 + [False] * 4))
+    alone = bank_contrastive_loss(local, whole, 5, 0.3, torch.tensor([True] * 5 + [False] * 4))
     few = -np.log(np.exp(np.diag(similar))[:5] / np.exp(similar[:5, :5]).sum(1))
     assert float(alone) == pytest.approx(few.mean(), rel=1e-5)
 
@@ -113,16 +117,18 @@ def test_pair_contrast_by_numpy() -> None:
         similar = np.exp(every[row] @ every.T / 0.5)
         rows.append(-np.log(similar[(row + 4) % 8] / (similar.sum() - similar[row])))
     wanted = 0.5 / 0.1 * (np.array(rows[:4]) + rows[4:]) / 2
-    assert np.allclose(pair_contrast(one, other, 0.5, 0.1), wanted, rtol=1e-5)
+    assert np.allclose(pair_contrastive_loss(one, other, 0.5, 0.1), wanted, rtol=1e-5)
 
 
 def test_views_are_windows() -> None:
     """All of the image is the image; a corner of a quarter is that corner, enlarged."""
     image = torch.randn(2, 1, 6, 6)
     assert torch.allclose(
-        views(image, torch.tensor([[1.0, 0.3, 0.9]]).expand(2, 3), 0.25), image, atol=1e-5
+        random_resized_views(image, torch.tensor([[1.0, 0.3, 0.9]]).expand(2, 3), 0.25),
+        image,
+        atol=1e-5,
     )
-    corner = views(image, torch.tensor([[0.0, 0.0, 0.0]]).expand(2, 3), 0.25)
+    corner = random_resized_views(image, torch.tensor([[0.0, 0.0, 0.0]]).expand(2, 3), 0.25)
     wanted = torch.nn.functional.interpolate(image[:, :, :4, :4], size=(8, 8), mode="bilinear")[
         :, :, :6, :6
     ]

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from instil.modules.batch_statistics import reading, statistics_loss
+from instil.modules.batch_statistics import bn_statistics_loss, record_statistics
 from instil.objectives.logits.kd import KD
-from instil.schemes.bases.generator_terms import (
+from instil.schemes.bases.generator_losses import (
     activation_loss,
     balance_loss,
     entropy_loss,
@@ -63,8 +63,8 @@ def test_terms_stay_finite_where_the_teacher_is_certain() -> None:
 def test_the_losses_are_the_papers_on_the_generators_images() -> None:
     it = scheme(one_hot=2.0, activation=0.5, balance=3.0)
     it.prepare(blank())
-    update = it.challenge(blank(), 1)
-    seen = it.teacher_outputs({"image": it.make(blank(), 1)})
+    update = it.generator_update(blank(), 1)
+    seen = it.ask({"image": it.generate(blank(), 1)})
     wanted = {
         "one_hot": 2 * one_hot_loss(seen["logits"]),
         "activation": 0.5 * activation_loss(seen["embedding"]).mean(),
@@ -80,7 +80,7 @@ def test_one_term_makes_the_teacher_sure_and_the_other_gives_it_all_classes() ->
         it = scheme(**{"one_hot": 0.0, "balance": 0.0, "activation": 0.0} | {wanted: 1.0})
         it.teacher.net.model[-1].weight.data *= 10
         trained(it, 60)
-        after[wanted] = it.teacher_outputs({"image": it.make(blank())})["logits"]
+        after[wanted] = it.ask({"image": it.generate(blank())})["logits"]
     assert one_hot_loss(after["one_hot"]) < one_hot_loss(after["balance"]) - 0.2
     assert balance_loss(after["balance"]) < balance_loss(after["one_hot"]) - 0.2
 
@@ -90,16 +90,16 @@ def test_statistics_bring_the_images_to_what_the_batch_norms_remember() -> None:
     for weight in (0.0, 5.0):
         it = scheme(True, activation=0.0, statistics=weight)
         trained(it, 60)
-        with torch.no_grad(), reading(it.teacher) as read:
-            it.teacher_outputs({"image": it.make(blank())})
-        apart[weight] = float(statistics_loss(read))
+        with torch.no_grad(), record_statistics(it.teacher) as read:
+            it.ask({"image": it.generate(blank())})
+        apart[weight] = float(bn_statistics_loss(read))
     assert apart[5.0] < apart[0.0] / 2
 
 
 def test_the_student_sees_other_images_than_the_generator_was_judged_by() -> None:
     it = scheme()
     it.prepare(blank())
-    assert not torch.equal(it.make(blank(), 0), it.make(blank(), 1))
+    assert not torch.equal(it.generate(blank(), 0), it.generate(blank(), 1))
 
 
 def test_a_teacher_without_batch_norm_remembers_nothing() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from instil.modules.batch_statistics import reading, statistics_loss
+from instil.modules.batch_statistics import bn_statistics_loss, record_statistics
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.kd import KD
 from instil.schemes.data_free.deep_inversion import DeepInversion, competition
@@ -30,9 +30,9 @@ def scheme(norm: bool = True, **options: Any) -> DeepInversion:
 
 
 def cost(teacher: Frozen, image: torch.Tensor, target: torch.Tensor) -> tuple[float, float]:
-    with reading(teacher) as read:
+    with record_statistics(teacher) as read:
         logits = teacher({"image": image})["logits"]
-    return float(F.cross_entropy(logits, target)), float(statistics_loss(read)) if read else 0.0
+    return float(F.cross_entropy(logits, target)), float(bn_statistics_loss(read)) if read else 0.0
 
 
 def test_keeps_the_contracts() -> None:

@@ -41,9 +41,9 @@ def test_the_student_learns_on_fresh_images_before_the_generator_does() -> None:
 def test_the_generator_raises_what_the_student_lowers(apart: str) -> None:
     it = scheme(apart=apart)
     it.prepare(blank())
-    seen = {"image": it.make(blank(), 5)}
-    difference = (it.student(seen)["logits"] - it.teacher_outputs(seen)["logits"]).abs().mean()
-    (loss,) = it.challenge(blank(), 5).losses.values()
+    seen = {"image": it.generate(blank(), 5)}
+    difference = (it.student(seen)["logits"] - it.ask(seen)["logits"]).abs().mean()
+    (loss,) = it.generator_update(blank(), 5).losses.values()
     assert torch.allclose(loss, -(difference if apart == "mae" else (1 + difference).log()))
-    (student,) = next(iter(it.imitate(blank(), 1, fresh=True))).losses.values()
+    (student,) = next(iter(it.student_updates(blank(), 1, fresh=True))).losses.values()
     assert student > 0

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from instil.modules.batch_statistics import Statistics, reading
+from instil.modules.batch_statistics import BatchNormStatistics, record_statistics
 from instil.objectives.logits.kd import KD
-from instil.schemes.bases.generator_terms import balance_loss, disagreement, entropy_loss
+from instil.schemes.bases.generator_losses import balance_loss, disagreement_loss, entropy_loss
 from instil.schemes.data_free.dfq import DFQ, gaussian_statistics_loss
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
@@ -34,21 +34,21 @@ def test_statistics_are_told_apart_as_gaussians() -> None:
         for m, v in ((mean, variance), (running_mean, running_variance))
     ]
     wanted = torch.distributions.kl_divergence(*normals).sum()
-    read = Statistics(mean, variance, running_mean, running_variance, mean[None])
+    read = BatchNormStatistics(mean, variance, running_mean, running_variance, mean[None])
     assert torch.allclose(gaussian_statistics_loss([read, read]), 2 * wanted, rtol=1e-4)
-    same = Statistics(mean, variance, mean, variance, mean[None])
+    same = BatchNormStatistics(mean, variance, mean, variance, mean[None])
     assert float(gaussian_statistics_loss([same])) == pytest.approx(0, abs=1e-6)
 
 
 def test_the_losses_are_the_papers_on_the_generators_images() -> None:
     it = scheme(alpha=0.5)
     it.prepare(blank())
-    losses = it.challenge(blank()).losses
-    seen = {"image": it.make(blank())}
-    with reading(it.teacher) as read:
-        teacher = it.teacher_outputs(seen)["logits"]
+    losses = it.generator_update(blank()).losses
+    seen = {"image": it.generate(blank())}
+    with record_statistics(it.teacher) as read:
+        teacher = it.ask(seen)["logits"]
     wanted = {
-        "challenge": -disagreement(it.student(seen)["logits"], teacher).mean(),
+        "challenge": -disagreement_loss(it.student(seen)["logits"], teacher).mean(),
         "statistics": 0.5 * gaussian_statistics_loss(read),
     }
     wanted |= {
@@ -64,8 +64,8 @@ def test_alpha_holds_the_images_near_what_the_teacher_remembers() -> None:
     for alpha in (1e-6, 5.0):
         it = scheme(alpha=alpha)
         trained(it, 60)
-        with torch.no_grad(), reading(it.teacher) as read:
-            it.teacher_outputs({"image": it.make(blank())})
+        with torch.no_grad(), record_statistics(it.teacher) as read:
+            it.ask({"image": it.generate(blank())})
         apart[alpha] = float(gaussian_statistics_loss(read))
     assert apart[5.0] < apart[1e-6] / 2
 

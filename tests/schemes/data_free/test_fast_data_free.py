@@ -11,7 +11,7 @@ from instil.engine import Engine, Optimization
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.kd import KD
 from instil.schemes.bases.generated_inversion import CODES
-from instil.schemes.bases.inversion import decision_adversarial
+from instil.schemes.bases.inversion import decision_adversarial_loss
 from instil.schemes.data_free.fast_data_free import FastDataFree
 from instil.step import train_step
 from instil.teachers.frozen import Frozen
@@ -129,7 +129,7 @@ def test_decision_adversarial_counts_agreement_alone() -> None:
         torch.tensor([[2.0, 0, 0], [0, 2.0, 0]]),
         torch.tensor([[3.0, 1, 0], [3.0, 1, 0]]),
     )
-    values = decision_adversarial(student, teacher)
+    values = decision_adversarial_loss(student, teacher)
     p, q = teacher[0].softmax(0), student[0].softmax(0)
     assert values[1] == 0
     assert torch.allclose(values[0], -(p * (p / q).log()).sum())

@@ -72,11 +72,11 @@ def test_the_generator_asks_the_student_as_it_is_at_evaluation() -> None:
     it.train().prepare(blank())
     norm = it.student.model[1]
     remembered = norm.running_mean.clone()
-    (loss,) = it.challenge(blank()).losses.values()
+    (loss,) = it.generator_update(blank()).losses.values()
     assert torch.equal(norm.running_mean, remembered)
     assert norm.training
     it.student.eval()
-    assert torch.equal(loss, next(iter(it.challenge(blank()).losses.values())))
+    assert torch.equal(loss, next(iter(it.generator_update(blank()).losses.values())))
 
 
 def test_its_turns_are_those_of_the_recipe() -> None:
@@ -93,7 +93,7 @@ def test_a_memory_mixes_images_of_earlier_steps_into_what_is_learnt() -> None:
     trained(it, 2)
     assert int(it.replay.filled) == 24
     with torch.no_grad():
-        fresh = it.make(blank(2))
+        fresh = it.generate(blank(2))
     seen = it._mixed(blank(2), fresh)
     old = (seen != fresh).flatten(1).any(1)
     assert 0 < int(old.sum()) < len(seen)

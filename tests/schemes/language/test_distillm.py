@@ -29,7 +29,7 @@ def make(**options: Any) -> DistiLLM:
 
 @pytest.mark.parametrize("chance", [0.0, 0.7])
 def test_contracts(chance: float) -> None:
-    check_scheme(lambda: make(first_chance=chance), prompts)
+    check_scheme(lambda: make(initial_prob=chance), prompts)
 
 
 def kept(scheme: DistiLLM, loss: float) -> dict[str, torch.Tensor]:
@@ -38,10 +38,10 @@ def kept(scheme: DistiLLM, loss: float) -> dict[str, torch.Tensor]:
 
 
 def test_the_chance_rises_where_the_watched_loss_does() -> None:
-    scheme, found = make(every=2, tolerance=0.1, rise=0.25), []
+    scheme, found = make(every=2, tolerance=0.1, prob_increment=0.25), []
     for loss in (1.0, 1.0, 0.5, 0.7, 0.9, 0.9, 0.95, 0.95, 2.0, 2.0):
         scheme.after_step(kept(scheme, loss))
-        found.append(float(scheme.chance))
+        found.append(float(scheme.student_text_prob))
     assert found == [0, 0, 0, 0, 0, 0.25, 0.25, 0.25, 0.25, 0.5]
 
 
@@ -59,7 +59,7 @@ def test_watched_rows_are_not_learned_from_in_any_epoch() -> None:
 
 
 def test_own_text_is_new_until_the_memory_is_full_and_less_and_less_after() -> None:
-    scheme = make(first_chance=1.0, memory=24)
+    scheme = make(initial_prob=1.0, memory=24)
     for step in range(4):
         batch = scheme.before_step(timed(step, 1.0))
         assert batch["written"] is (step < 2)

@@ -13,8 +13,8 @@ from instil.schemes.language.distillm2 import (
     DistiLLM2,
     adaptive_skew,
     contrastive_loss,
-    emphasis,
-    gaps,
+    likelihood_gaps,
+    reverse_weight,
     skewed_forward,
     skewed_reverse,
 )
@@ -89,8 +89,8 @@ def test_a_text_as_hard_as_usual_has_the_base_skew_and_an_easier_one_less() -> N
 
 
 def test_the_students_text_counts_more_with_time() -> None:
-    assert [emphasis(at) for at in (0.0, 0.25, 0.5, 1.0)] == [1.0, 1.25, 1.5, 1.5]
-    assert emphasis(1.0, False) == 1
+    assert [reverse_weight(at) for at in (0.0, 0.25, 0.5, 1.0)] == [1.0, 1.25, 1.5, 1.5]
+    assert reverse_weight(1.0, False) == 1
 
 
 def test_the_loss_is_that_of_both_texts_and_the_usual_gap_follows() -> None:
@@ -98,12 +98,12 @@ def test_the_loss_is_that_of_both_texts_and_the_usual_gap_follows() -> None:
     batch = scheme.before_step(timed(progress=0.25))
     (update,) = scheme.step(batch)
     texts = [
-        (*(side["logits"].log_softmax(-1) for side in scheme.forward_both(text)), text["token"])
-        for text in (batch, batch["own"])
+        (*(side["logits"].log_softmax(-1) for side in scheme.answers(text)), text["token"])
+        for text in (batch, batch["student_text"])
     ]
     counts = batch["valid"].any(1)
     values = contrastive_loss(*texts, torch.full((16, 2), 0.1), 1.25)[counts]
     assert torch.allclose(update.losses["contrast"], values.mean(), atol=1e-6)
-    scheme.after_step(dict(update.state_updates))
-    assert torch.allclose(scheme.usual, gaps(*texts)[counts].mean(0), atol=1e-6)
-    assert float(scheme.usual[0]) > 0
+    scheme.after_step(dict(update.keep))
+    assert torch.allclose(scheme.running_gap, likelihood_gaps(*texts)[counts].mean(0), atol=1e-6)
+    assert float(scheme.running_gap[0]) > 0

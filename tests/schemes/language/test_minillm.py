@@ -76,7 +76,7 @@ def test_importance_is_what_the_student_would_write_over_what_was_written() -> N
     scheme = MiniLLM(
         student, Frozen(teacher), {"reverse_kl": ReverseKL()}, teacher_mix=0.3, end=END
     )
-    own = scheme.before_step(timed())["own"]
+    own = scheme.before_step(timed())["student_text"]
     p, q = (
         side(own)["logits"].softmax(-1).gather(-1, own["token"].clamp_min(0)[..., None]).squeeze(-1)
         for side in (teacher, student)
@@ -96,9 +96,17 @@ def test_objectives_see_their_own_text() -> None:
     counts = scheme.counts(batch)
     assert float(counts["cross_entropy"]) == float((timed()["label"] != -100).sum())
     assert (
-        float(counts["reverse_kl"]) == float(counts["policy"]) == float(batch["own"]["valid"].sum())
+        float(counts["reverse_kl"])
+        == float(counts["policy"])
+        == float(batch["student_text"]["valid"].sum())
     )
     with pytest.raises(
-        ValueError, match="own: there is no objective 'reverse_k'; closest: reverse_kl"
+        ValueError,
+        match="scheme.student_text_objectives: there is no objective 'reverse_k'; closest: reverse_kl",
     ):
-        MiniLLM(net(8), Frozen(net(8, 1)), {"reverse_kl": ReverseKL()}, own=["reverse_k"])
+        MiniLLM(
+            net(8),
+            Frozen(net(8, 1)),
+            {"reverse_kl": ReverseKL()},
+            student_text_objectives=["reverse_k"],
+        )

@@ -59,9 +59,11 @@ def test_batches_and_teachers_that_cannot_do() -> None:
     length = prompts()["input_ids"].shape[1]
     with pytest.raises(
         ValueError,
-        match=rf"scheme\.prompt: of rows of {length} tokens {length} are read, and nothing is left to write",
+        match=rf"scheme\.min_prompt_tokens: of rows of {length} tokens {length} are read, and nothing is left to write",
     ):
-        OnPolicy(net(8), Frozen(net(8)), {"jsd": JSD()}, prompt=length).prepare(prompts())
+        OnPolicy(net(8), Frozen(net(8)), {"jsd": JSD()}, min_prompt_tokens=length).prepare(
+            prompts()
+        )
 
 
 def test_a_teacher_that_answered_before_is_refused() -> None:

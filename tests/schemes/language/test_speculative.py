@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from instil.generation.rollout import continue_texts
+from instil.generation.rollout import generate_text
 from instil.generation.sampling import sample_tokens
 from instil.objectives.logits.forward_kl import ForwardKL
 from instil.schemes.language.speculative import Speculative, interleaved
@@ -40,10 +40,10 @@ def test_the_ends_are_the_students_text_and_the_teachers() -> None:
     own = Speculative(
         student, Frozen(teacher), {"forward_kl": ForwardKL()}, VOCABULARY, END
     ).before_step(timed())
-    assert torch.equal(own["token"], continue_texts(student, timed(), END)["token"])
+    assert torch.equal(own["token"], generate_text(student, timed(), END)["token"])
     greedy = Speculative(
         student, Frozen(teacher), {"forward_kl": ForwardKL()}, 1, END, temperature=0
     ).before_step(timed())
     assert torch.equal(
-        greedy["token"], continue_texts(teacher, timed(), END, temperature=0)["token"]
+        greedy["token"], generate_text(teacher, timed(), END, temperature=0)["token"]
     )

@@ -182,11 +182,11 @@ def test_says_what_it_cannot_do() -> None:
         ValueError, match="the student has 3 stages and the teacher 2; say which belong together"
     ):
         FCFD(net(3), Frozen(two), other).prepare(timed())
-    FCFD(net(3), Frozen(two), other, spots=[[1, 0], [2, 1]]).prepare(timed())
+    FCFD(net(3), Frozen(two), other, stage_pairs=[[1, 0], [2, 1]]).prepare(timed())
     with pytest.raises(ValueError, match="is no list of"):
-        FCFD(net(3), Frozen(two), other, spots=[[1, 0], [2, 2]]).prepare(timed())
+        FCFD(net(3), Frozen(two), other, stage_pairs=[[1, 0], [2, 2]]).prepare(timed())
     with pytest.raises(ValueError, match="there must be two or more"):
-        FCFD(net(3), Frozen(two), other, spots=[[1, 0]]).prepare(timed())
+        FCFD(net(3), Frozen(two), other, stage_pairs=[[1, 0]]).prepare(timed())
     inputs = Net(Stages(5), call, {"features": ["stages.0", "stages.1", "stages.2:in"]})
     with pytest.raises(ValueError, match="spots are outputs of modules; name those of the teacher"):
         FCFD(net(3), Frozen(inputs), other).prepare(timed())

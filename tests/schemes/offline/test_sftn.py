@@ -91,14 +91,14 @@ def test_the_net_is_shipped_without_branches_and_learns_from_them() -> None:
 
 def test_what_does_not_fit_says_so() -> None:
     with pytest.raises(
-        ValueError, match=r"scheme.spots: the student has 2 stages and the teacher 3"
+        ValueError, match=r"scheme.stage_pairs: the student has 2 stages and the teacher 3"
     ):
         SFTN(staged(6), {"cross_entropy": CrossEntropy()}, branch=staged(3, stages=2)).prepare(
             images()
         )
     with pytest.raises(ValueError, match="a branch starts after any but the last"):
         SFTN(
-            staged(6), {"cross_entropy": CrossEntropy()}, branch=staged(3), spots=[[1, 1]]
+            staged(6), {"cross_entropy": CrossEntropy()}, branch=staged(3), stage_pairs=[[1, 1]]
         ).prepare(images())
     with pytest.raises(ValueError, match="KD needs logits of the teacher"):
         SFTN(staged(6), {"kd": KD()}, branch=staged(3)).prepare(images())

@@ -313,7 +313,9 @@ def test_what_does_not_fit_is_told() -> None:
 
 def test_stages_may_be_paired_by_hand_and_only_the_student_is_shipped() -> None:
     student = net(2)
-    scheme = SpotAdaptive(student, Frozen(net(3, stages=3)), {"kd": KD()}, spots=[[0, 0], [1, 2]])
+    scheme = SpotAdaptive(
+        student, Frozen(net(3, stages=3)), {"kd": KD()}, stage_pairs=[[0, 0], [1, 2]]
+    )
     scheme.prepare(images())
     assert scheme.routed(images(), torch.ones(16, 3)).shape == (16, 5)
     assert [

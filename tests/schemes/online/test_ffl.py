@@ -48,9 +48,9 @@ def test_contracts(branches: int) -> None:
 
 @pytest.mark.parametrize("branches", [2, 3])
 def test_losses_match_the_formula_of_the_paper(branches: int) -> None:
-    scheme, batch = prepared_scheme(branches=branches), timed()
+    scheme, batch = prepared_scheme(num_branches=branches), timed()
     (update,) = scheme.step(batch)
-    logits = [end["logits"] for end in scheme.ends(scheme.student(batch))]
+    logits = [end["logits"] for end in scheme.branch_outputs(scheme.student(batch))]
     label = batch["label"]
     hard = [F.cross_entropy(values, label, ignore_index=-100) for values in logits]
     assert len(hard) == branches + 1
@@ -92,8 +92,8 @@ def test_tokens_and_vectors_are_fused_by_a_linear_map(shape: tuple[int, ...]) ->
 def test_the_mean_of_the_sub_networks_teaches_the_fusion_and_gets_no_gradient() -> None:
     scheme, batch = prepared_scheme(), timed()
     outputs = scheme.student(batch)
-    ends = scheme.ends(outputs)
-    teachers, losses = scheme.taught(ends, outputs["features"], batch)
+    ends = scheme.branch_outputs(outputs)
+    teachers, losses = scheme.teachers_for(ends, outputs["features"], batch)
     assert losses == {}
     assert torch.equal(teachers[0][0]["logits"], ends[-1]["logits"])
     assert torch.equal(teachers[1][0]["logits"], ends[-1]["logits"])
@@ -107,7 +107,7 @@ def test_the_student_alone_is_exported_and_all_parts_learn() -> None:
     (update,) = scheme.step(timed())
     sum(update.losses.values()).backward()  # type: ignore[union-attr]
     assert scheme.fusion is not None
-    for parameter in (*scheme.fusion.parameters(), *scheme.further.parameters()):
+    for parameter in (*scheme.fusion.parameters(), *scheme.branches.parameters()):
         assert parameter.grad is not None
         assert parameter.grad.abs().sum() > 0
 

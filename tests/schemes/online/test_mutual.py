@@ -15,7 +15,7 @@ from instil.objectives.features.fitnet import FitNet
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.kd import KD
 from instil.objectives.relations.crd import CRD
-from instil.schemes.bases.peers import detached
+from instil.schemes.bases.peers import detach_outputs
 from instil.schemes.online.mutual import Mutual, averaged_logits
 from instil.step import train_step
 from instil.testing import check_scheme
@@ -153,7 +153,7 @@ def test_exports_the_student() -> None:
 
 def test_detached_cuts_all_there_is() -> None:
     x = torch.ones(2, requires_grad=True) * 2
-    outputs = detached({"logits": x, "features": (x, (x, x))})
+    outputs = detach_outputs({"logits": x, "features": (x, (x, x))})
     assert not outputs["logits"].requires_grad
     assert not outputs["features"][1][0].requires_grad
 

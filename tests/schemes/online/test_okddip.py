@@ -39,7 +39,7 @@ def test_the_leader_learns_from_the_mean_and_the_peers_from_their_mixes() -> Non
     scheme, batch = OKDDip(staged(), {"kd": KD(1)}, peers=2, reduction=2), timed()
     scheme.prepare(batch)
     (update,) = scheme.step(batch)
-    leader, *peers = scheme.ends(scheme.student(batch))
+    leader, *peers = scheme.branch_outputs(scheme.student(batch))
     assert scheme.query is not None
     assert scheme.key is not None
     assert scheme.query.weight.shape == (6, 12)

@@ -48,7 +48,7 @@ def test_each_branch_learns_from_label_and_ensemble_and_the_ensemble_from_the_la
     scheme, batch = made(average="labelled"), timed()
     (update,) = scheme.step(batch)
     outputs = scheme.student(batch)
-    logits = [end["logits"] for end in scheme.ends(outputs)]
+    logits = [end["logits"] for end in scheme.branch_outputs(outputs)]
     assert len(logits) == 3
     assert scheme.gate is not None
     together = gated_logits(
@@ -106,7 +106,7 @@ def test_the_gate_learns_from_the_label_alone() -> None:
 
 def test_branches_differ_and_only_the_student_is_shipped() -> None:
     scheme = made()
-    first, second = (end["logits"] for end in scheme.ends(scheme.student(images()))[1:])
+    first, second = (end["logits"] for end in scheme.branch_outputs(scheme.student(images()))[1:])
     assert not torch.allclose(first, second)
     assert scheme.export() is scheme.student
 

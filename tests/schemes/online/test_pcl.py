@@ -61,7 +61,7 @@ def test_each_peer_and_its_average_see_the_crop_of_the_peer() -> None:
     ends, _ = scheme.observe(batch)
     means = scheme.mean_logits(batch)
     for peer in range(3):
-        alone = scheme.ends(scheme.student({"image": views[:, peer]}))[peer]
+        alone = scheme.branch_outputs(scheme.student({"image": views[:, peer]}))[peer]
         for role in ("logits", "embedding"):
             assert torch.allclose(ends[peer][role], alone[role], atol=1e-6)
         # The averages start as copies of the peers.
@@ -74,7 +74,7 @@ def test_losses_match_the_formula_of_the_paper() -> None:
         for parameter in average.parameters():  # type: ignore[union-attr]
             parameter.add_(0.1 * torch.randn_like(parameter))
     (update,) = scheme.step(batch)
-    ends = scheme.ends(scheme.student(batch))
+    ends = scheme.branch_outputs(scheme.student(batch))
     assert scheme.ensemble_head is not None
     features = torch.cat([end["embedding"] for end in ends], 1)
     ensemble = features @ scheme.ensemble_head.weight.T + scheme.ensemble_head.bias
@@ -109,7 +109,7 @@ def test_no_gradient_passes_into_a_teacher() -> None:
     update.losses["kd"].backward(retain_graph=True)
     assert scheme.ensemble_head.weight.grad is None
     update.losses["ensemble"].backward()
-    for parameter in (scheme.ensemble_head.weight, *scheme.further.parameters()):
+    for parameter in (scheme.ensemble_head.weight, *scheme.branches.parameters()):
         assert parameter.grad is not None
         assert parameter.grad.abs().sum() > 0
 
@@ -119,11 +119,11 @@ def test_averages_are_the_mean_of_the_first_weights_and_then_decay() -> None:
         decay = ramped_decay(torch.tensor(float(update)), 0.8)
         assert float(decay) == pytest.approx(expected)
     scheme = prepared_scheme(decay=0.6)
-    branch, average = scheme.further[0], scheme.mean_branches[0]
+    branch, average = scheme.branches[0], scheme.mean_branches[0]
     history = []
     for _ in range(4):
         with torch.no_grad():
-            for parameter in (*scheme.student.parameters(), *scheme.further.parameters()):
+            for parameter in (*scheme.student.parameters(), *scheme.branches.parameters()):
                 parameter.add_(torch.randn_like(parameter))
         scheme.after_step({})
         history.append([parameter.clone() for parameter in branch.parameters()])

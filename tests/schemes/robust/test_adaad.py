@@ -44,7 +44,7 @@ def test_the_attack_follows_the_gradient_of_both_nets() -> None:
     )
     (wanted,) = torch.autograd.grad(apart.sum(), leaf)
     leaf = batch["image"].clone().requires_grad_()
-    (found,) = torch.autograd.grad(scheme.threat(batch)(leaf).sum(), leaf)
+    (found,) = torch.autograd.grad(scheme.attack_loss(batch)(leaf).sum(), leaf)
     assert torch.allclose(found, wanted)
     alone = soft_label_loss(
         scheme.student({"image": leaf})["logits"], scheme.teacher_outputs(batch)["logits"]

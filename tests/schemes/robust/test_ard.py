@@ -14,7 +14,7 @@ from instil.objectives.features.fitnet import FitNet
 from instil.objectives.features.jacobian import Jacobian
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.kd import KD
-from instil.schemes.bases.robust import Robust, soft_label_loss
+from instil.schemes.bases.robust import RobustScheme, soft_label_loss
 from instil.schemes.robust.adaad import AdaAD
 from instil.schemes.robust.ard import ARD
 from instil.schemes.robust.iad import IAD
@@ -25,10 +25,10 @@ from tests import nets
 from tests.schemes.image_nets import images, net, timed
 
 KINDS = (ARD, RSLAD, AdaAD, IAD)
-Kind = type[Robust]
+Kind = type[RobustScheme]
 
 
-def made(kind: Kind, student: Net | None = None, **options: Any) -> Robust:
+def made(kind: Kind, student: Net | None = None, **options: Any) -> RobustScheme:
     goals: dict[str, Objective] = {"cross_entropy": CrossEntropy()}
     scheme = kind(
         student or net(2),

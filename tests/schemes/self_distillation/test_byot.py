@@ -53,7 +53,7 @@ def test_the_hint_is_a_sum_of_squares(positive: bool) -> None:
 def test_all_learn_from_the_label_and_the_shallow_ones_from_the_deepest() -> None:
     scheme, batch = made(), timed()
     (update,) = scheme.step(batch)
-    ends = scheme.ends(scheme.student(batch))
+    ends = scheme.branch_outputs(scheme.student(batch))
     assert len(ends) == 3
     label = batch["label"]
     assert torch.allclose(
@@ -86,7 +86,7 @@ def test_nothing_of_it_teaches_the_deepest() -> None:
             assert parameter.grad is None or float(parameter.grad.abs().max()) < 1e-6, name
     assert all(
         parameter.grad is not None
-        for name, parameter in scheme.further.named_parameters()
+        for name, parameter in scheme.branches.named_parameters()
         if name.startswith("0.body")
     )
 
@@ -96,7 +96,7 @@ def test_the_student_is_shipped_without_the_other_ends() -> None:
     assert scheme.export() is scheme.student
     assert not any(
         parameter is other
-        for parameter in scheme.further.parameters()
+        for parameter in scheme.branches.parameters()
         for other in scheme.export().parameters()
     )
 

@@ -27,7 +27,7 @@ def test_the_further_classifiers_losses_are_added_with_their_weight() -> None:
     batch = timed()
     own, *further = (
         F.cross_entropy(end["logits"], batch["label"], ignore_index=-100)
-        for end in scheme.ends(scheme.student(batch))
+        for end in scheme.branch_outputs(scheme.student(batch))
     )
     assert len(further) == 2
     assert torch.allclose(

@@ -20,7 +20,7 @@ def test_each_learns_from_the_mean_over_the_others_and_none_learns_to_teach() ->
     scheme, batch = DKS(staged(), {"kd": KD(1)}), timed()
     scheme.prepare(batch)
     (update,) = scheme.step(batch)
-    logits = [end["logits"] for end in scheme.ends(scheme.student(batch))]
+    logits = [end["logits"] for end in scheme.branch_outputs(scheme.student(batch))]
     apart = [
         F.kl_div(one.log_softmax(1), other.detach().softmax(1), reduction="batchmean")
         for i, one in enumerate(logits)

@@ -40,7 +40,7 @@ def test_contracts() -> None:
 
 def test_the_student_learns_from_the_self_teacher_and_both_from_the_label() -> None:
     scheme, batch = prepared(), timed()
-    own, refined = scheme.ends(scheme.student(batch))
+    own, refined = scheme.branch_outputs(scheme.student(batch))
     losses = next(iter(scheme.step(batch))).losses
     label = [
         F.cross_entropy(end["logits"], batch["label"], ignore_index=-100) for end in (own, refined)
@@ -74,7 +74,7 @@ def test_the_self_teacher_hears_of_the_label_alone() -> None:
     (losses["kd"] + losses["attention_transfer"]).backward(retain_graph=True)
     assert all(
         parameter.grad is None or parameter.grad.abs().max() < 1e-7
-        for parameter in scheme.further.parameters()
+        for parameter in scheme.branches.parameters()
     )
     assert any(
         parameter.grad.abs().max() > 1e-5
@@ -84,7 +84,7 @@ def test_the_self_teacher_hears_of_the_label_alone() -> None:
     losses["cross_entropy"].backward()
     assert all(
         parameter.grad is not None and parameter.grad.any()
-        for parameter in scheme.further.parameters()
+        for parameter in scheme.branches.parameters()
     )
 
 

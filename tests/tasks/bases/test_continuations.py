@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from instil.core import Net
-from instil.data.sources.text import text
-from instil.generation.rollout import continue_texts
+from instil.data.text import text
+from instil.generation.rollout import generate_text
 from instil.networks.causal_transformer import causal_transformer
 from instil.tasks.bases.continuations import exposure_bias_gap
 from instil.tasks.bases.peak_memory import Held
@@ -76,7 +76,7 @@ def test_memory_is_beyond_the_weights(tmp_path: Path, dtype: torch.dtype) -> Non
 
 def test_the_gap_is_between_own_text_and_given_text() -> None:
     student, teacher, batch = texts.net(seed=1), texts.net(seed=2), texts.prompts()
-    own = continue_texts(student, batch, texts.END)
+    own = generate_text(student, batch, texts.END)
     apart = []
     for rows in (own, batch):
         mine, theirs = (

@@ -26,8 +26,13 @@ from instil.core import (
     replace_invalid,
     to_float32,
 )
-from instil.functional.critic_losses import Form, critic_loss, fool_loss, gradient_penalty
-from instil.modules.critics import default_critic, normalize_spectrum, spectra
+from instil.functional.critic_losses import (
+    CriticForm,
+    critic_loss,
+    generator_loss,
+    gradient_penalty,
+)
+from instil.modules.critics import apply_spectral_norm, default_critic, spectral_norms
 from instil.modules.stage_adapter import StageAdapter
 
 
@@ -76,7 +81,7 @@ class Adversarial(Scheme):
         critic: nn.Module | None = None,
         role: str = "logits",
         weight: NonNegative = 0.1,
-        form: Form = "non_saturating",
+        form: CriticForm = "non_saturating",
         condition: Literal["none", "label"] = "none",
         spectral_norm: bool = False,
         penalty: NonNegative = 0.0,
@@ -133,7 +138,7 @@ class Adversarial(Scheme):
             shown.device
         )
         if self.spectral_norm:
-            normalize_spectrum(self.critic)
+            apply_spectral_norm(self.critic)
         if self.teacher is not None:
             self.teacher.select_roles(self.objectives.reads("teacher") | {self.role}, batch)
 
@@ -157,14 +162,14 @@ class Adversarial(Scheme):
         yield Update(self._judged(real, fake.detach(), batch), "critic")
         update = self.objectives(student, teacher, batch)
         update.losses["fool"] = self.weight * mean(
-            fool_loss(self._score(fake, batch), self.form), weight
+            generator_loss(self._score(fake, batch), self.form), weight
         )
         yield update
 
     def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
         super().after_step(gathered_rows)
         assert self.critic is not None
-        for norm, original in spectra(self.critic):
+        for norm, original in spectral_norms(self.critic):
             norm.follow(original)
 
     def _judged(self, real: Tensor, fake: Tensor, batch: Batch) -> dict[str, Tensor]:

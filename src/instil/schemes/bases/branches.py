@@ -42,8 +42,8 @@ class Branch(nn.Module):
         return {"logits": self.head(embedding), "embedding": embedding}
 
 
-class Branched(Scheme):
-    """A student with further ends on the stages of its ``features``; each learns by the objectives, from teachers that ``taught`` makes of all.
+class BranchedScheme(Scheme):
+    """A student with further ends on the stages of its ``features``; each learns by the objectives, from teachers that ``teachers_for`` makes of all.
 
     The objectives see the ends' ``logits`` (N, C) and ``embedding`` (N, D), the mean over positions of the deepest stage. The losses of an end
     against several teachers are global_average_pool, those of the ends added up. The student is exported as it is, without the other ends.
@@ -51,21 +51,24 @@ class Branched(Scheme):
 
     def __init__(self, student: nn.Module, objectives: Objectives | Mapping[str, Objective]):
         super().__init__(student, None, objectives)
-        self.further, self.further_weight = nn.ModuleList(), 1.0
-        self.learners["student"] += ("further",)
+        self.branches, self.branch_weight = nn.ModuleList(), 1.0
+        self.learners["student"] += ("branches",)
 
-    def origins(self, stages: int) -> list[int]:
+    def branch_stages(self, stages: int) -> list[int]:
         """The stage that each further end starts from, of a net of so many stages."""
         raise NotImplementedError
 
-    def made(self, stages: tuple[Tensor, ...], classes: int) -> Sequence[nn.Module]:
+    def make_branches(self, stages: tuple[Tensor, ...], classes: int) -> Sequence[nn.Module]:
         """The further ends."""
-        return [Branch(stages[origin], stages[-1], classes) for origin in self.origins(len(stages))]
+        return [
+            Branch(stages[origin], stages[-1], classes)
+            for origin in self.branch_stages(len(stages))
+        ]
 
-    def equip(self, ends: list[Outputs], stages: tuple[Tensor, ...]) -> None:
+    def build_extra(self, ends: list[Outputs], stages: tuple[Tensor, ...]) -> None:
         """Make what else there is to learn, once, on a dry batch."""
 
-    def taught(
+    def teachers_for(
         self, ends: list[Outputs], stages: tuple[Tensor, ...], batch: Batch
     ) -> tuple[list[list[Outputs]], dict[str, Tensor]]:
         """The teachers of each end, the student's own first, and losses of the scheme's own."""
@@ -76,7 +79,7 @@ class Branched(Scheme):
 
         Args:
             name: name of the objective.
-            losses: one loss per teacher, in the order of ``taught``.
+            losses: one loss per teacher, in the order of ``teachers_for``.
 
         Returns:
             Scalar loss of the end.
@@ -85,28 +88,28 @@ class Branched(Scheme):
 
     def build(self, batch: Batch) -> None:
         outputs = self.student(batch)
-        stages = stages_of(outputs)
+        stages = stage_features(outputs)
         if outputs["logits"].ndim != 2:
             raise ValueError(
                 f"further ends classify whole samples: logits must be (N, C), not {tuple(outputs['logits'].shape)}"
             )
-        self.further.extend(self.made(stages, outputs["logits"].shape[1]))
-        ends = self.ends(outputs)
-        self.equip(ends, stages)
-        teachers, _ = self.taught(ends, stages, batch)
+        self.branches.extend(self.make_branches(stages, outputs["logits"].shape[1]))
+        ends = self.branch_outputs(outputs)
+        self.build_extra(ends, stages)
+        teachers, _ = self.teachers_for(ends, stages, batch)
         self.objectives.build(ends[0], teachers[0][0])
 
-    def ends(self, outputs: Outputs) -> list[Outputs]:
+    def branch_outputs(self, outputs: Outputs) -> list[Outputs]:
         """What each end says, the student's own first."""
-        stages = stages_of(outputs)
-        own = {
-            "logits": outputs["logits"],
-            "embedding": global_average_pool(to_float32(stages[-1])),
-        }
-        origins = self.origins(len(stages))
+        stages = stage_features(outputs)
+        own = {"logits": outputs["logits"], "embedding": global_average_pool(full(stages[-1]))}
+        origins = self.branch_stages(len(stages))
         return [
             own,
-            *(branch(stages[origin]) for branch, origin in zip(self.further, origins, strict=True)),
+            *(
+                branch(stages[origin])
+                for branch, origin in zip(self.branches, origins, strict=True)
+            ),
         ]
 
     def observe(self, batch: Batch) -> tuple[list[Outputs], tuple[Tensor, ...]]:
@@ -118,8 +121,8 @@ class Branched(Scheme):
         Returns:
             Outputs of the ends, the student's first, and the stages of the student.
         """
-        outputs = replace_invalid_outputs(self.student(batch), batch, TRUNK_ROLES)
-        return self.ends(outputs), stages_of(outputs)
+        outputs = self.student(batch)
+        return self.branch_outputs(outputs), stage_features(outputs)
 
     def step(self, batch: Batch) -> Iterator[Update]:
         yield self.compute_losses(batch)
@@ -127,7 +130,7 @@ class Branched(Scheme):
     def compute_losses(self, batch: Batch) -> Update:
         """The objectives' update, over all ends and their teachers, with the scheme's own losses."""
         ends, stages = self.observe(batch)
-        teachers, own = self.taught(ends, stages, batch)
+        teachers, own = self.teachers_for(ends, stages, batch)
         updates = [
             [self.objectives(end, teacher, batch) for teacher in of]
             for end, of in zip(ends, teachers, strict=True)
@@ -138,11 +141,11 @@ class Branched(Scheme):
                 self.combine(name, torch.stack([update.losses[name] for update in of]))
                 for of in updates
             )
-            losses[name] = first + self.further_weight * torch.stack(others).sum()
-        return Update(losses | own, "student", updates[0][0].state_updates)
+            losses[name] = first + self.branch_weight * torch.stack(others).sum()
+        return Update(losses | own, "student", updates[0][0].keep)
 
 
-def stages_of(outputs: Outputs) -> tuple[Tensor, ...]:
+def stage_features(outputs: Outputs) -> tuple[Tensor, ...]:
     """The stages that further ends start from; ValueError for fewer than two."""
     stages = outputs.get("features")
     if not isinstance(stages, tuple) or len(stages) < 2:

@@ -23,7 +23,11 @@ from instil.core import (
     keyed_normal,
     keyed_uniform,
 )
-from instil.modules.batch_statistics import Statistics, reading, statistics_loss
+from instil.modules.batch_statistics import (
+    BatchNormStatistics,
+    bn_statistics_loss,
+    record_statistics,
+)
 from instil.modules.eval_mode import eval_mode
 from instil.modules.synthetic_memory import SyntheticMemory
 
@@ -34,7 +38,7 @@ CODES, REPLAY = 21, 1021
 """Salts: of the codes of turn t of a step, CODES + t."""
 
 
-class Generated(Scheme):
+class GeneratorScheme(Scheme):
     """Two learners: ``generator``, by ``terms`` that teacher and student give its images, and ``student``, by the objectives on such images.
 
     Subclasses say in ``step`` who learns when. ``generator``: a net that has a width ``latent`` and makes of codes (N, latent) images of the size of
@@ -68,7 +72,7 @@ class Generated(Scheme):
             raise ValueError(
                 f"{self.objectives.requires_double_backward()[0]} takes gradients by the input, which {type(self).__name__} cannot give"
             )
-        image, wanted = self.make(batch), tuple(batch["image"].shape)
+        image, wanted = self.generate(batch), tuple(batch["image"].shape)
         if tuple(image.shape) != wanted:
             raise ValueError(
                 f"scheme.generator: it makes images of shape {tuple(image.shape)}; the data's have {wanted}"
@@ -89,18 +93,18 @@ class Generated(Scheme):
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         return {**super().counts(batch), **self.terms.counts(batch)}
 
-    def make(self, batch: Batch, turn: int = 0) -> Tensor:
+    def generate(self, batch: Batch, turn: int = 0) -> Tensor:
         """Images (N, C, H, W) of new codes."""
-        image: Tensor = images_of(
-            self.generator, keyed_normal(batch, width_of_codes(self.generator), CODES + turn)
+        image: Tensor = generate_images(
+            self.generator, normal(batch, latent_dim(self.generator), CODES + turn)
         )
         return image
 
-    def challenge(self, batch: Batch, turn: int = 0) -> Update:
+    def generator_update(self, batch: Batch, turn: int = 0) -> Update:
         """The generator's update, through both nets, the student as it is at evaluation, so that its BatchNorm neither scales these images by
         themselves nor remembers them.
         """
-        seen = batch | {"image": self.make(batch, turn)}
+        seen = batch | {"image": self.generate(batch, turn)}
         with eval_mode(self.student):
             student = self.student(seen)
         update: Update = self.terms(student, self._judgement(seen), seen, "generator")
@@ -109,21 +113,21 @@ class Generated(Scheme):
     def _judgement(self, seen: Batch) -> Outputs:
         """The teacher's outputs, with the role ``statistics`` where a term reads it."""
         if "statistics" not in self.terms.reads("teacher"):
-            return self.teacher_outputs(seen, grad=True)
-        with reading(self.teacher or self, item_weights(seen)) as read:
-            teacher = self.teacher_outputs(seen, grad=True)
-        return teacher | {"statistics": self.unfamiliar(read).expand(len(seen["image"]))}
+            return self.ask(seen, grad=True)
+        with record_statistics(self.teacher or self, items(seen)) as read:
+            teacher = self.ask(seen, grad=True)
+        return teacher | {"statistics": self.bn_statistics_loss(read).expand(len(seen["image"]))}
 
-    def unfamiliar(self, read: list[Statistics]) -> Tensor:
+    def bn_statistics_loss(self, read: list[BatchNormStatistics]) -> Tensor:
         """How far the images are from what the teacher's BatchNorms remember, a scalar."""
-        return statistics_loss(read)
+        return bn_statistics_loss(read)
 
-    def imitate(self, batch: Batch, turns: int, fresh: bool) -> Iterator[Update]:
+    def student_updates(self, batch: Batch, turns: int, fresh: bool) -> Iterator[Update]:
         """The student's updates on images that the generator makes: ``fresh`` ones in each turn, or the same ones."""
         for turn in range(turns):
             if fresh or not turn:
                 with torch.no_grad():
-                    image = self.make(batch, turn)
+                    image = self.generate(batch, turn)
             seen = batch | {"image": self._mixed(batch, image)}
             update = self.objectives(self.student(seen), self.teacher_outputs(seen), seen)
             if self.replay is not None and turn == turns - 1:
@@ -138,7 +142,7 @@ class Generated(Scheme):
             self.replay.push(image=made)
 
     def pictures(self, batch: Batch) -> Tensor:
-        return self.make(batch)
+        return self.generate(batch)
 
     def _mixed(self, batch: Batch, image: Tensor) -> Tensor:
         if self.replay is None:
@@ -149,7 +153,7 @@ class Generated(Scheme):
         )
 
 
-def weighted(terms: Mapping[str, tuple[Objective, float]]) -> Objectives:
+def weighted_objectives(terms: Mapping[str, tuple[Objective, float]]) -> Objectives:
     """The generator's terms with their weights, without those of weight 0."""
     used = {name: (term, weight) for name, (term, weight) in terms.items() if weight}
     return Objectives(
@@ -158,7 +162,7 @@ def weighted(terms: Mapping[str, tuple[Objective, float]]) -> Objectives:
     )
 
 
-def width_of_codes(generator: Net) -> int:
+def latent_dim(generator: Net) -> int:
     """What the generator's model says in ``latent``; ValueError where it does not."""
     latent = getattr(generator.model, "latent", None)
     if not isinstance(latent, int):
@@ -168,7 +172,7 @@ def width_of_codes(generator: Net) -> int:
     return latent
 
 
-def images_of(generator: Net, codes: Tensor) -> Tensor:
+def generate_images(generator: Net, codes: Tensor) -> Tensor:
     """The images (N, C, H, W) that a generator makes of codes (N, L)."""
     image: Tensor = generator({"latent": codes}, call=_generate)["image"]
     return image

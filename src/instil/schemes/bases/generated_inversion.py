@@ -23,16 +23,20 @@ from instil.core import (
     mean,
     to_float32,
 )
-from instil.modules.batch_statistics import Statistics, reading, statistics_loss
+from instil.modules.batch_statistics import (
+    BatchNormStatistics,
+    bn_statistics_loss,
+    record_statistics,
+)
 from instil.modules.eval_mode import eval_mode
-from instil.schemes.bases.generated import images_of, width_of_codes
+from instil.schemes.bases.generated import generate_images, latent_dim
 from instil.schemes.bases.inversion import (
-    Inversion,
+    InversionScheme,
     Number,
     Share,
-    decision_adversarial,
-    made,
-    shifted,
+    decision_adversarial_loss,
+    random_shift,
+    synthetic_rows,
 )
 
 CODES = 14
@@ -41,7 +45,7 @@ NOTHING = 1e-30
 """What Adam adds: so little that the codes' steps do not depend on the factor by which an update's loss was scaled for its learner."""
 
 
-class GeneratedInversion(Inversion):
+class GeneratedInversion(InversionScheme):
     """A step that makes images is ``iterations`` updates of the generator, with a step of the latent codes of the batch after each, then the
     student's. Afterwards the generator goes back to where it began, or ``reuse`` of the way to where it came.
 
@@ -85,7 +89,7 @@ class GeneratedInversion(Inversion):
 
     def build(self, batch: Batch) -> None:
         made, wanted = (
-            tuple(images_of(self.generator, self.codes(batch)).shape),
+            tuple(generate_images(self.generator, self.latents(batch)).shape),
             tuple(batch.get("image", torch.empty(0)).shape),
         )
         if made != wanted:
@@ -96,11 +100,15 @@ class GeneratedInversion(Inversion):
 
     def before_step(self, batch: Batch) -> Batch:
         """The batch with drawn classes, or with remembered images."""
-        return batch | {"label": self.targets(batch)} if self.makes(batch) else self.recall(batch)
+        return (
+            batch | {"label": self.targets(batch)}
+            if self.creates_images(batch)
+            else self.recall(batch)
+        )
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         inverted = (
-            {name: item_weights(batch).sum() for name in self.terms} if self.makes(batch) else {}
+            {name: items(batch).sum() for name in self.terms} if self.creates_images(batch) else {}
         )
         return {**super().counts(batch), **inverted}
 
@@ -110,52 +118,55 @@ class GeneratedInversion(Inversion):
         return ("inversion",)
 
     def step(self, batch: Batch) -> Iterator[Update]:
-        if not self.makes(batch):
-            yield self.compute_losses(batch)
+        if not self.creates_images(batch):
+            yield self.compare(batch)
             return
-        latent = self.codes(batch).requires_grad_()
+        latent = self.latents(batch).requires_grad_()
         optimizer = torch.optim.Adam([latent], self.latent_rate, betas=(0.5, 0.999), eps=NOTHING)
         for turn in range(self.iterations):
             optimizer.zero_grad()
             yield Update(
                 self.inversion(
-                    batch, shifted(images_of(self.generator, latent), batch, self.shift, turn)
+                    batch,
+                    random_shift(generate_images(self.generator, latent), batch, self.shift, turn),
                 ),
                 "generator",
             )
             optimizer.step()  # the update's backward pass reached the codes as well
-        yield self.learn(batch, latent)
+        yield self.student_update(batch, latent)
 
-    def codes(self, batch: Batch) -> Tensor:
+    def latents(self, batch: Batch) -> Tensor:
         """Latent codes (N, L), drawn by (seed, step, index)."""
-        return keyed_normal(batch, width_of_codes(self.generator), CODES)
+        return normal(batch, latent_dim(self.generator), CODES)
 
     def inversion(self, batch: Batch, image: Tensor) -> dict[str, Tensor]:
         """The generator's losses on images of the classes ``label``."""
         asked = batch | {"image": image}
-        with reading(self.teacher or self, item_weights(batch)) as read:
-            teacher = to_float32(self.teacher_outputs(asked, grad=True)["logits"])
+        with record_statistics(self.teacher or self, items(batch)) as read:
+            teacher = full(self.ask(asked, grad=True)["logits"])
         values = self.label_weight * F.cross_entropy(teacher, batch["label"], reduction="none")
         if self.adversarial_weight:
             with eval_mode(self.student):
                 student = self.student(asked)["logits"]
-            values = values + self.adversarial_weight * decision_adversarial(student, teacher)
-        loss = mean(values, item_weights(batch))
+            values = values + self.adversarial_weight * decision_adversarial_loss(student, teacher)
+        loss = mean(values, items(batch))
         if self.statistics_weight:
-            loss = loss + self.statistics_weight * statistics_loss(read)
-        return {"inversion": loss, **self.others(batch, image, read)}
+            loss = loss + self.statistics_weight * bn_statistics_loss(read)
+        return {"inversion": loss, **self.extra_losses(batch, image, read)}
 
-    def others(self, batch: Batch, image: Tensor, read: Sequence[Statistics]) -> dict[str, Tensor]:
+    def extra_losses(
+        self, batch: Batch, image: Tensor, read: Sequence[BatchNormStatistics]
+    ) -> dict[str, Tensor]:
         """Further losses of the generator, by what reached the teacher's BatchNorms."""
         return {}
 
-    def learn(self, batch: Batch, latent: Tensor) -> Update:
+    def student_update(self, batch: Batch, latent: Tensor) -> Update:
         """The student's update on the images that were made in this step, which are kept."""
         with torch.no_grad():
-            batch = batch | {"image": images_of(self.generator, latent)}
-            rows = self.remembered(batch)
-        update = self.compute_losses(batch)
-        update.state_updates |= made(**rows)
+            batch = batch | {"image": generate_images(self.generator, latent)}
+            rows = self.memory_rows(batch)
+        update = self.compare(batch)
+        update.keep |= synthetic_rows(**rows)
         return update
 
     def after_step(self, gathered_rows: dict[str, Tensor]) -> None:

@@ -19,7 +19,7 @@ TARGETS, IMAGES, REPLAY = 11, 12, 13
 """Salts of the draws for each sample: the class to recover, where its image begins, which remembered image it is in a step that makes none."""
 
 
-def decision_adversarial(student: Tensor, teacher: Tensor) -> Tensor:
+def decision_adversarial_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """-KL(teacher || student) where both name the same class, 0 elsewhere: logits (N, C) give (N,) (Fang et al. 2021).
 
     Minimised by the image: it seeks the teacher's decision boundary as the student does not see it. Gradients reach both.
@@ -29,7 +29,7 @@ def decision_adversarial(student: Tensor, teacher: Tensor) -> Tensor:
     return -F.kl_div(mine, theirs, reduction="none", log_target=True).sum(-1) * agree
 
 
-class Inversion(Scheme):
+class InversionScheme(Scheme):
     """A scheme without a real image: of the loader's batches it takes the shape alone.
 
     In some steps it recovers a batch of images for drawn classes, from which the student learns at once and which it remembers; in all others the
@@ -71,15 +71,15 @@ class Inversion(Scheme):
                 f"images are recovered by class; the teacher's logits are {tuple(logits.shape)}, not (N, C) with two classes or more"
             )
         self.classes = logits.shape[1]
-        self.memory = SyntheticMemory(self.size, **self.remembered(batch))
+        self.memory = SyntheticMemory(self.size, **self.memory_rows(batch))
         super().build(batch)
         self.teacher.select_roles(self.objectives.reads("teacher") | {"logits"}, batch)
 
-    def remembered(self, batch: Batch) -> dict[str, Tensor]:
+    def memory_rows(self, batch: Batch) -> dict[str, Tensor]:
         """Of each name what is remembered of an image, as rows of this batch."""
         return {"image": batch["image"], "label": self.targets(batch)}
 
-    def makes(self, batch: Batch) -> bool:
+    def creates_images(self, batch: Batch) -> bool:
         """Whether images are made in this step: the same on all ranks."""
         step = int(batch.get("step", 0))
         return step == 0 or (
@@ -108,12 +108,12 @@ class Inversion(Scheme):
             self.memory.push(**{name: gathered_rows[f"made.{name}"] for name in self.memory.names})
 
 
-def made(**rows: Tensor) -> dict[str, Tensor]:
+def synthetic_rows(**rows: Tensor) -> dict[str, Tensor]:
     """What is kept of a step's images, under the names that ``after_step`` knows."""
     return {f"made.{name}": value.detach() for name, value in rows.items()}
 
 
-def shifted(image: Tensor, batch: Batch, pixels: int, turn: int) -> Tensor:
+def random_shift(image: Tensor, batch: Batch, pixels: int, turn: int) -> Tensor:
     """The images rolled by up to ``pixels`` down and across, by as much for all, drawn anew at every turn of a step (jitter)."""
     if not pixels:
         return image

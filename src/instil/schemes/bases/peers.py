@@ -13,9 +13,9 @@ from instil.core import Batch, Objective, Objectives, Outputs, Scheme, Update, a
 from instil.teachers.ema import Ema
 
 
-class Peers(Scheme):
-    """Each net takes its turn in every step, with objectives (adapters, banks) of its own for each of its teachers, which ``taught`` makes of all
-    nets' outputs; with ``ema``, of those of their moving averages."""
+class PeerScheme(Scheme):
+    """Each net takes its turn in every step, with objectives (adapters, banks) of its own for each of its teachers, which ``teachers_for`` makes of
+    all nets' outputs; with ``ema``, of those of their moving averages."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Peers(Scheme):
             for i in range(len(peers))
         }
 
-    def taught(self, outputs: list[Outputs], batch: Batch) -> list[list[Outputs]]:
+    def teachers_for(self, outputs: list[Outputs], batch: Batch) -> list[list[Outputs]]:
         """The teachers of each net, made of the detached outputs of all; it learns from the mean of its losses against them."""
         raise NotImplementedError
 
@@ -55,7 +55,7 @@ class Peers(Scheme):
 
     def build(self, batch: Batch) -> None:
         outputs = self._ask_all(batch)
-        teachers = self.taught(outputs, batch)
+        teachers = self.teachers_for(outputs, batch)
         for i, further in enumerate(self.further_objectives):
             assert isinstance(further, nn.ModuleList)
             further.extend(copy.deepcopy(self.objectives) for _ in teachers[i][1:])
@@ -66,7 +66,7 @@ class Peers(Scheme):
     def step(self, batch: Batch) -> Iterator[Update]:
         outputs = self._ask_all(batch)
         fixed = self._fixed(outputs, batch)
-        teachers, rows = self.taught(fixed, batch), self.rows(fixed, batch)
+        teachers, rows = self.teachers_for(fixed, batch), self.rows(fixed, batch)
         for i, (learner, each) in enumerate(self._sides()):
             updates = [
                 objectives(outputs[i], teacher, batch, learner)
@@ -87,7 +87,7 @@ class Peers(Scheme):
                     fixed[i] = self._nets()[i](
                         batch
                     )  # the weights of the others have not moved since they were asked
-                    teachers = self.taught(fixed, batch)
+                    teachers = self.teachers_for(fixed, batch)
 
     def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
         for learner, each in self._sides():
@@ -112,7 +112,9 @@ class Peers(Scheme):
 
     def _fixed(self, outputs: list[Outputs], batch: Batch) -> list[Outputs]:
         """What each net says as a teacher, without its graph: itself, or its moving average."""
-        return [slow(batch) for slow in self.averages] or [detached(answer) for answer in outputs]
+        return [slow(batch) for slow in self.averages] or [
+            detach_outputs(answer) for answer in outputs
+        ]
 
     def _sides(self) -> Iterator[tuple[str, list[Objectives]]]:
         """Each learner with its objectives, one for each of its teachers."""
@@ -127,7 +129,7 @@ class Peers(Scheme):
             yield learner, [first, *(one for one in further if isinstance(one, Objectives))]
 
 
-def detached(outputs: Outputs) -> Outputs:
+def detach_outputs(outputs: Outputs) -> Outputs:
     """The same outputs, cut from their graph."""
     cut: Outputs = tree_map(
         lambda part: part.detach() if isinstance(part, Tensor) else part, outputs

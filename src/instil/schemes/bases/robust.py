@@ -28,7 +28,7 @@ from instil.core import (
     replace_invalid,
     to_float32,
 )
-from instil.functional.attacks import Threat, fgsm, pgd
+from instil.functional.attacks import AttackLoss, fgsm, pgd
 from instil.modules.eval_mode import eval_mode
 
 EPSILON, STEP_SIZE, TRIAL_STEPS = 8 / 255, 2 / 255, 20
@@ -48,10 +48,10 @@ def label_loss(logits: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(to_float32(logits), target, reduction="none")
 
 
-class Attacked(Scheme):
+class AttackScheme(Scheme):
     """Each step attacks the student of that moment by projected gradient ascent, in eval mode, from a random start in the box around each image.
 
-    The images must lie in [0, 1]. The attacked ones are the batch's ``attacked``; subclasses say what the attack raises (``threat``) and how the
+    The images must lie in [0, 1]. The attacked ones are the batch's ``attacked``; subclasses say what the attack raises (``attack_loss``) and how the
     student learns. The report also gives the accuracy of every net under attacks on the label (FGSM, and PGD of 20 steps) within ``epsilon``.
 
     ``epsilon``: how far an attack may change each pixel of images in [0, 1].
@@ -100,25 +100,30 @@ class Attacked(Scheme):
         start = keyed_uniform(batch, image[0].numel()).view_as(image).to(image.dtype)
         with eval_mode(self.student):
             attacked = pgd(
-                self.threat(batch), image, self.epsilon, self.step_size, self.attack_steps, start
+                self.attack_loss(batch),
+                image,
+                self.epsilon,
+                self.step_size,
+                self.attack_steps,
+                start,
             )
         return batch | {"attacked": attacked}
 
     def step(self, batch: Batch) -> Iterator[Update]:
         yield self.compute_losses(batch)
 
-    def threat(self, batch: Batch) -> Threat:
+    def attack_loss(self, batch: Batch) -> AttackLoss:
         """What the attack makes larger."""
         raise NotImplementedError
 
-    def learn(self, batch: Batch, image: Tensor) -> Tensor:
+    def student_logits(self, batch: Batch, image: Tensor) -> Tensor:
         """The student's logits for other images."""
         logits: Tensor = self.student(batch | {"image": image}, roles=NO_TAPS)["logits"]
         return logits
 
-    def away_from(self, target: Tensor, batch: Batch) -> Threat:
+    def cross_entropy_attack(self, target: Tensor, batch: Batch) -> AttackLoss:
         """The student's cross-entropy with these classes (N,)."""
-        return lambda image: label_loss(self.learn(batch, image), target)
+        return lambda image: label_loss(self.student_logits(batch, image), target)
 
     def targets(self, batch: Batch, guess: Tensor) -> Tensor:
         """The class of each image: its label, and where it has none that of the logits ``guess``. ValueError for several labels an image."""
@@ -135,15 +140,15 @@ class Attacked(Scheme):
         """FGSM, and PGD of 20 steps from a random start, on the label and within the ``epsilon`` of the recipe."""
         epsilon, step_size = options.get("epsilon", EPSILON), options.get("step_size", STEP_SIZE)
         return {
-            "fgsm": functools.partial(tried, epsilon),
-            "pgd": functools.partial(tried, epsilon, step_size=step_size),
+            "fgsm": functools.partial(attacked_batch, epsilon),
+            "pgd": functools.partial(attacked_batch, epsilon, step_size=step_size),
         }
 
 
-class Robust(Attacked):
-    """Beside the objectives, which compare both nets on the images as they are, the loss ``robust`` of the student's answers to attacked ones.
+class RobustScheme(AttackScheme):
+    """Beside the objectives, which compare both nets on the images as they are, the loss ``robust_losses`` of the student's answers to attacked ones.
 
-    ``weight``: of the loss ``robust``.
+    ``weight``: of the loss ``robust_losses``.
     """
 
     temperature: float = 1.0
@@ -186,37 +191,41 @@ class Robust(Attacked):
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         return {**super().counts(batch), "robust": item_weights(batch).sum()}
 
-    def compute_losses(self, batch: Batch) -> Update:
-        """The objectives' update with the loss ``robust``."""
+    def compare(self, batch: Batch) -> Update:
+        """The objectives' update with the loss ``robust_losses``."""
         student, teacher = self.student(batch), batch["taught"]
         update: Update = self.objectives(student, teacher, batch)
         attacked, student_logits, teacher_logits = (
             replace_invalid(logits, batch)
             for logits in (
-                self.learn(batch, batch["attacked"]),
+                self.student_logits(batch, batch["attacked"]),
                 student["logits"],
                 teacher["logits"],
             )
         )
-        values = self.robust(batch, attacked, student_logits, teacher_logits)
-        update.losses["robust"] = self.weight * mean(values, item_weights(batch))
+        values = self.robust_losses(batch, attacked, student_logits, teacher_logits)
+        update.losses["robust"] = self.weight * mean(values, items(batch))
         return update
 
-    def robust(self, batch: Batch, attacked: Tensor, student: Tensor, teacher: Tensor) -> Tensor:
+    def robust_losses(
+        self, batch: Batch, attacked: Tensor, student: Tensor, teacher: Tensor
+    ) -> Tensor:
         """(N,): the loss of the student's ``attacked`` logits, by those of both nets for the images as they are; here the teacher's soft labels."""
         return soft_label_loss(attacked, teacher, self.temperature)
 
-    def teach(self, batch: Batch, image: Tensor, grad: bool = False) -> Tensor:
+    def teacher_logits(self, batch: Batch, image: Tensor, grad: bool = False) -> Tensor:
         """The teacher's logits for other images."""
         logits: Tensor = self.teacher_outputs(batch | {"image": image}, grad)["logits"]
         return logits
 
-    def away_from_labels(self, batch: Batch) -> Threat:
+    def label_attack(self, batch: Batch) -> AttackLoss:
         """The student's cross-entropy with the label, and with the teacher's class where there is none."""
-        return self.away_from(self.targets(batch, batch["taught"]["logits"]), batch)
+        return self.cross_entropy_attack(self.targets(batch, batch["taught"]["logits"]), batch)
 
 
-def tried(epsilon: float, net: nn.Module, batch: Batch, step_size: float | None = None) -> Batch:
+def attacked_batch(
+    epsilon: float, net: nn.Module, batch: Batch, step_size: float | None = None
+) -> Batch:
     """The batch after an attack on the labels that it has: FGSM, or PGD where there is a ``step_size``; images without a label stay as they are."""
     image, label = batch["image"], batch["label"]
     ask = functools.partial(net, grad=True) if isinstance(net, Teacher) else net

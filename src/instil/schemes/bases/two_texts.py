@@ -7,29 +7,29 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from torch import Tensor, nn
 
 from instil.core import Batch, NonNegative, Objective, Objectives, Outputs, Teacher, Update, closest
-from instil.schemes.bases.writer import Share, Token, Tokens, Writer
+from instil.schemes.bases.writer import GenerativeScheme, Share, Token, Tokens
 
 
-class TwoTexts(Writer):
-    """The objectives named in ``own`` compare student and teacher on the student's text, ``batch["own"]``, all others on the given one."""
+class TwoTextsScheme(GenerativeScheme):
+    """The objectives named in ``student_text_objectives`` compare student and teacher on the student's text, ``batch["student_text"]``, all others on the given one."""
 
     def __init__(
         self,
         student: nn.Module,
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
-        own: Sequence[str],
+        student_text_objectives: Sequence[str],
         end: Token | None = None,
-        prompt: Tokens = 1,
+        min_prompt_tokens: Tokens = 1,
         max_new_tokens: Tokens | None = None,
         temperature: NonNegative = 1.0,
         top_p: Share = 1.0,
         vocabulary: Tokens | None = None,
     ):
         every = objectives if isinstance(objectives, Objectives) else Objectives(objectives)
-        if unknown := [name for name in own if name not in every.weights]:
+        if unknown := [name for name in student_text_objectives if name not in every.weights]:
             raise ValueError(
-                f"own: there is no objective '{unknown[0]}'; {closest(unknown[0], every.weights)}"
+                f"scheme.student_text_objectives: there is no objective '{unknown[0]}'; {closest(unknown[0], every.weights)}"
             )
         if every.balance is not None:
             raise ValueError(
@@ -38,50 +38,53 @@ class TwoTexts(Writer):
         super().__init__(
             student,
             teacher,
-            part_of(every, own),
+            select_objectives(every, student_text_objectives),
             end,
-            prompt,
+            min_prompt_tokens,
             max_new_tokens,
             temperature,
             top_p,
             vocabulary,
         )
-        self.own = tuple(own)
-        self.given = part_of(every, [name for name in every.weights if name not in own])
-        self.learners["student"] = (*self.learners["student"], "given")
+        self.student_text_objectives = tuple(student_text_objectives)
+        self.data_objectives = select_objectives(
+            every, [name for name in every.weights if name not in student_text_objectives]
+        )
+        self.learners["student"] = (*self.learners["student"], "data_objectives")
 
     def build(self, batch: Batch) -> None:
-        student, teacher = self.forward_both(
-            batch
-        )  # asked first: not all of it is wanted afterwards
-        self.given.build(student, teacher)
+        student, teacher = self.answers(batch)  # asked first: not all of it is wanted afterwards
+        self.data_objectives.build(student, teacher)
         super().build(batch)
 
-    def wanted(self) -> set[str]:
-        return super().wanted() | self.given.reads("teacher")
+    def teacher_roles(self) -> set[str]:
+        return super().teacher_roles() | self.data_objectives.reads("teacher")
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        return {**self.objectives.counts(batch["own"]), **self.given.counts(batch)}
+        return {
+            **self.objectives.counts(batch["student_text"]),
+            **self.data_objectives.counts(batch),
+        }
 
-    def on_own(self, batch: Batch) -> tuple[Update, Outputs, Outputs]:
+    def update_on_student_text(self, batch: Batch) -> tuple[Update, Outputs, Outputs]:
         """The update on the written text, and what student and teacher say of it."""
-        student, teacher = self.forward_both(batch["own"])
-        return self.objectives(student, teacher, batch["own"]), student, teacher
+        student, teacher = self.answers(batch["student_text"])
+        return self.objectives(student, teacher, batch["student_text"]), student, teacher
 
-    def add_given(self, update: Update, batch: Batch) -> None:
+    def add_data_losses(self, update: Update, batch: Batch) -> None:
         """Add the losses on the given text."""
-        if self.given.weights:
-            teacher = self.teacher_outputs(batch) if self.given.reads("teacher") else {}
-            other: Update = self.given(self.student(batch), teacher, batch)
+        if self.data_objectives.weights:
+            teacher = self.ask(batch) if self.data_objectives.reads("teacher") else {}
+            other: Update = self.data_objectives(self.student(batch), teacher, batch)
             update.losses |= other.losses
             update.state_updates |= other.state_updates
 
-    def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
-        super().after_step(gathered_rows)
-        self.given.after_step(gathered_rows)
+    def after_step(self, kept: dict[str, Tensor]) -> None:
+        super().after_step(kept)
+        self.data_objectives.after_step(kept)
 
 
-def part_of(every: Objectives, names: Iterable[str]) -> Objectives:
+def select_objectives(every: Objectives, names: Iterable[str]) -> Objectives:
     """Some of the objectives, with their weights and schedules."""
     chosen: Collection[str] = list(names)
     part = Objectives(

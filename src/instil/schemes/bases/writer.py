@@ -18,27 +18,27 @@ from instil.core import (
     Teacher,
     at_progress,
 )
-from instil.generation.rollout import SALT, Choose, continue_texts, roll_out, stop_tokens
+from instil.generation.rollout import SALT, ChooseTokens, generate_text, generate_with, stop_tokens
 
 Tokens = Annotated[int, Ge(1)]
 Token = Annotated[int, Ge(0)] | list[Annotated[int, Ge(0)]]
 Share = Annotated[float, Gt(0), Le(1)]
 
 
-class Writer(Scheme):
-    """Writes after the prompts of a batch of tokens: student, teacher, or both; the options are those of ``roll_out`` and ``sample_tokens``.
+class GenerativeScheme(Scheme):
+    """Writes after the prompts of a batch of tokens: student, teacher, or both; the options are those of ``generate_with`` and ``sample_tokens``.
 
     ``end``: the token that ends a text, or a list of them; in a recipe null is that of the data's tokenizer.
-    ``prompt``: of a row at least so many tokens are read, not written.
+    ``min_prompt_tokens``: of a row at least so many tokens are read, not written.
     ``max_new_tokens``: of a text; null: as many as the row is long.
     ``temperature``: of what is written; 0 is the likeliest token.
     ``top_p``: it is one of the likeliest that have so much probability together.
     ``vocabulary``: number of tokens that may be written, where heads are padded; in a recipe null is that of the data's tokenizer.
     """
 
-    on_policy_text = True
-    teacher_logits: ClassVar[bool] = True  # they are read beside what the objectives read
-    supports_sharding = False  # ranks would ask for the parts of a net a different number of times
+    writes = True
+    needs_teacher_logits: ClassVar[bool] = True  # they are read beside what the objectives read
+    shards = False  # ranks would ask for the parts of a net a different number of times
 
     def __init__(
         self,
@@ -46,16 +46,16 @@ class Writer(Scheme):
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
         end: Token | None = None,
-        prompt: Tokens = 1,
+        min_prompt_tokens: Tokens = 1,
         max_new_tokens: Tokens | None = None,
         temperature: NonNegative = 1.0,
         top_p: Share = 1.0,
         vocabulary: Tokens | None = None,
     ):
         super().__init__(student, teacher, objectives)
-        self.end, self.prompt, self.max_new_tokens, self.temperature, self.top_p = (
+        self.end, self.min_prompt_tokens, self.max_new_tokens, self.temperature, self.top_p = (
             end,
-            prompt,
+            min_prompt_tokens,
             max_new_tokens,
             temperature,
             top_p,
@@ -69,9 +69,9 @@ class Writer(Scheme):
             raise ValueError(
                 f"{type(self).__name__} writes text after prompts: it needs rows of tokens with '{missing[0]}', not {', '.join(batch)}"
             )
-        if (length := batch["input_ids"].shape[1]) <= self.prompt:
+        if (length := batch["input_ids"].shape[1]) <= self.min_prompt_tokens:
             raise ValueError(
-                f"scheme.prompt: of rows of {length} tokens {self.prompt} are read, and nothing is left to write"
+                f"scheme.min_prompt_tokens: of rows of {length} tokens {self.min_prompt_tokens} are read, and nothing is left to write"
             )
         if self.teacher is None:
             raise ValueError(
@@ -85,11 +85,11 @@ class Writer(Scheme):
             )
         self._limit_vocabulary(batch)
         super().build(batch)
-        self.teacher.select_roles(self.wanted(), batch)
+        self.teacher.wants(self.teacher_roles(), batch)
 
     def _limit_vocabulary(self, batch: Batch) -> None:
         """Settle how many tokens may be written: no more than both nets have."""
-        sizes = [size for size in map(vocabulary_of, self.forward_both(batch)) if size is not None]
+        sizes = [size for size in map(num_output_tokens, self.answers(batch)) if size is not None]
         if not sizes:
             return
         if self.vocabulary is not None and self.vocabulary > min(sizes):
@@ -104,43 +104,45 @@ class Writer(Scheme):
                 "Leave end out for the end of the data's tokenizer"
             )
 
-    def wanted(self) -> set[str]:
+    def teacher_roles(self) -> set[str]:
         """All roles that are read of the teacher."""
-        return self.objectives.reads("teacher") | ({"logits"} if self.teacher_logits else set())
+        return self.objectives.reads("teacher") | (
+            {"logits"} if self.needs_teacher_logits else set()
+        )
 
-    def own_text(self, batch: Batch) -> Batch:
+    def student_text(self, batch: Batch) -> Batch:
         """What the student writes after the prompts."""
-        return continue_texts(
+        return generate_text(
             self.student,
             batch,
             self.end,
-            self.prompt,
+            self.min_prompt_tokens,
             self.max_new_tokens,
-            *self.drawing(batch),
+            *self.sampling_now(batch),
             vocabulary=self.vocabulary,
         )
 
-    def drawing(self, batch: Batch) -> tuple[float, float]:
+    def sampling_now(self, batch: Batch) -> tuple[float, float]:
         """Temperature and top_p of now."""
         return at_progress(self.temperature, batch), at_progress(self.top_p, batch)
 
-    def write(
-        self, batch: Batch, asks: Sequence[nn.Module], choose: Choose, salt: int = SALT
+    def generate_with(
+        self, batch: Batch, asks: Sequence[nn.Module], choose: ChooseTokens, salt: int = SALT
     ) -> Batch:
         """What ``choose`` makes of the answers of some nets after the prompts."""
-        return roll_out(
+        return generate_with(
             batch,
             asks,
             choose,
             self.end,
-            self.prompt,
+            self.min_prompt_tokens,
             self.max_new_tokens,
             salt,
             self.vocabulary,
         )
 
 
-def vocabulary_of(outputs: Outputs) -> int | None:
+def num_output_tokens(outputs: Outputs) -> int | None:
     """Number of tokens in the outputs of a net; None where they are not about all tokens."""
     if "projection" in outputs:
         return len(outputs["projection"].weight)

@@ -20,8 +20,12 @@ from instil.core import (
     item_weights,
     keyed_uniform,
 )
-from instil.functional.image_contrast import bank_contrast, pair_contrast, views
-from instil.modules.batch_statistics import Statistics, reading
+from instil.functional.image_contrast import (
+    bank_contrastive_loss,
+    pair_contrastive_loss,
+    random_resized_views,
+)
+from instil.modules.batch_statistics import BatchNormStatistics, record_statistics
 from instil.modules.projectors import UnitProjector
 from instil.modules.synthetic_memory import SyntheticMemory
 from instil.schemes.bases.generated_inversion import GeneratedInversion
@@ -115,25 +119,29 @@ class CMI(GeneratedInversion):
 
     def describe(self, batch: Batch, image: Tensor) -> Tensor:
         """(N, D): what reaches the teacher's BatchNorms, as means over each image."""
-        with reading(self.teacher or self) as read:
-            self.teacher_outputs(batch | {"image": image}, grad=torch.is_grad_enabled())
+        with record_statistics(self.teacher or self) as read:
+            self.ask(batch | {"image": image}, grad=torch.is_grad_enabled())
         return joined(read)
 
     def local(self, batch: Batch, image: Tensor) -> Tensor:
         """(N, D): the same of a window of each image."""
-        return self.describe(batch, views(image, keyed_uniform(batch, 3, WINDOWS), SMALLEST))
+        return self.describe(
+            batch, random_resized_views(image, uniform(batch, 3, WINDOWS), SMALLEST)
+        )
 
-    def remembered(self, batch: Batch) -> dict[str, Tensor]:
+    def memory_rows(self, batch: Batch) -> dict[str, Tensor]:
         if not self.contrast_weight:
-            return super().remembered(batch)
+            return super().memory_rows(batch)
         image = batch["image"]
         return {
-            **super().remembered(batch),
+            **super().memory_rows(batch),
             "local": self.local(batch, image),
             "whole": self.describe(batch, image),
         }
 
-    def others(self, batch: Batch, image: Tensor, read: Sequence[Statistics]) -> dict[str, Tensor]:
+    def extra_losses(
+        self, batch: Batch, image: Tensor, read: Sequence[BatchNormStatistics]
+    ) -> dict[str, Tensor]:
         if not self.contrast_weight:
             return {}
         return {
@@ -144,22 +152,22 @@ class CMI(GeneratedInversion):
     def told_apart(self, batch: Batch, local: Tensor, whole: Tensor) -> Tensor:
         """How badly the images are told from each other, by both views of each (N, D), a scalar."""
         if self.contrast == "pairs":
-            return pair_contrast(
+            return pair_contrastive_loss(
                 self.projector(local), self.projector(whole), self.contrast_temperature
             ).mean()
         assert isinstance(self.memory, SyntheticMemory)
-        before, there = self.memory.some(batch, self.negatives)
+        before, there = self.memory.shared_rows(batch, self.negatives)
         local, whole = (
             self.projector(torch.cat(parts))
             for parts in ((local, before["local"]), (whole, before["whole"]))
         )
-        counted = torch.cat([item_weights(batch) > 0, there])
-        return bank_contrast(
-            local, whole, len(item_weights(batch)), self.contrast_temperature, counted
+        counted = torch.cat([items(batch) > 0, there])
+        return bank_contrastive_loss(
+            local, whole, len(items(batch)), self.contrast_temperature, counted
         )
 
 
-def joined(read: Sequence[Statistics]) -> Tensor:
+def joined(read: Sequence[BatchNormStatistics]) -> Tensor:
     """(N, D): the means over each sample of all BatchNorms' inputs, side by side; ValueError where there is none."""
     if not read:
         raise ValueError(

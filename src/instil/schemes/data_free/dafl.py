@@ -7,11 +7,16 @@ from collections.abc import Iterator, Mapping
 from torch import nn
 
 from instil.core import Batch, Card, NonNegative, Objective, Objectives, Teacher, Update
-from instil.schemes.bases.generated import Generated, Images, weighted
-from instil.schemes.bases.generator_terms import Balanced, Excited, Familiar, Sure
+from instil.schemes.bases.generated import GeneratorScheme, Images, weighted_objectives
+from instil.schemes.bases.generator_losses import (
+    ActivationLoss,
+    BNStatisticsLoss,
+    InformationEntropyLoss,
+    OneHotLoss,
+)
 
 
-class DAFL(Generated):
+class DAFL(GeneratorScheme):
     """One update of the generator, then one of the student on fresh images (Chen et al. 2019, Algorithm 1; defaults as published for MNIST, with kd
     at temperature 1 for the student).
 
@@ -49,16 +54,16 @@ class DAFL(Generated):
         memory: Images = 0,
     ):
         terms = {
-            "one_hot": (Sure(), one_hot),
-            "activation": (Excited(), activation),
-            "balanced": (Balanced(10), balance),
+            "one_hot": (OneHotLoss(), one_hot),
+            "activation": (ActivationLoss(), activation),
+            "balanced": (InformationEntropyLoss(10), balance),
         }
         super().__init__(
             student,
             teacher,
             objectives,
             generator,
-            weighted(terms | {"statistics": (Familiar(), statistics)}),
+            weighted_objectives(terms | {"statistics": (BNStatisticsLoss(), statistics)}),
             memory,
         )
         self.one_hot, self.activation, self.balance, self.statistics = (
@@ -69,5 +74,5 @@ class DAFL(Generated):
         )
 
     def step(self, batch: Batch) -> Iterator[Update]:
-        yield self.challenge(batch, 1)
-        yield from self.imitate(batch, 1, fresh=True)
+        yield self.generator_update(batch, 1)
+        yield from self.student_updates(batch, 1, fresh=True)

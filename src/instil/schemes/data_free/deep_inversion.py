@@ -23,10 +23,17 @@ from instil.core import (
     keyed_uniform,
     to_float32,
 )
-from instil.functional.image_priors import size, total_variation
-from instil.modules.batch_statistics import reading, statistics_loss
+from instil.functional.image_priors import image_norm, total_variation
+from instil.modules.batch_statistics import bn_statistics_loss, record_statistics
 from instil.modules.eval_mode import eval_mode
-from instil.schemes.bases.inversion import IMAGES, Inversion, Number, Share, made, shifted
+from instil.schemes.bases.inversion import (
+    IMAGES,
+    InversionScheme,
+    Number,
+    Share,
+    random_shift,
+    synthetic_rows,
+)
 
 LEAST, MOST = 0.01, 0.99
 """Between these the authors' code keeps the probabilities of the competition."""
@@ -60,7 +67,7 @@ def competition(
     return 1 - (torch.stack(apart).sum() / 2).clamp(0, 1)
 
 
-class DeepInversion(Inversion):
+class DeepInversion(InversionScheme):
     """Every image starts as noise and is optimised by itself for the cross-entropy of a drawn class, the statistics of the teacher's BatchNorms,
     and priors of images; with ``competition`` also for what student and teacher disagree about (Yin et al. 2020: DeepInversion, and Adaptive
     DeepInversion). Defaults as the authors' code has them for CIFAR-10.
@@ -115,7 +122,7 @@ class DeepInversion(Inversion):
 
     def before_step(self, batch: Batch) -> Batch:
         """The batch with images: recovered for drawn classes, or remembered."""
-        if not self.makes(batch):
+        if not self.creates_images(batch):
             return self.recall(batch)
         batch = batch | {"label": self.targets(batch)}
         return batch | {"image": self.invert(batch)}
@@ -132,7 +139,7 @@ class DeepInversion(Inversion):
         optimizer = torch.optim.Adam([image], self.learning_rate)
         with eval_mode(self.student), torch.enable_grad():
             for turn in range(self.iterations):
-                loss = self.energy(shifted(image, batch, self.shift, turn), batch)
+                loss = self.energy(random_shift(image, batch, self.shift, turn), batch)
                 (image.grad,) = torch.autograd.grad(loss, image)
                 optimizer.step()
                 image.data.clamp_(0, 1)
@@ -140,23 +147,23 @@ class DeepInversion(Inversion):
 
     def energy(self, image: Tensor, batch: Batch) -> Tensor:
         """What images (N, C, H, W) of the classes ``label`` are optimised for, summed over them."""
-        with reading(self.teacher or self, item_weights(batch)) as read:
-            teacher = to_float32(
-                self.teacher_outputs(batch | {"image": image}, grad=True)["logits"]
-            )
+        with record_statistics(self.teacher or self, items(batch)) as read:
+            teacher = full(self.ask(batch | {"image": image}, grad=True)["logits"])
         values = F.cross_entropy(teacher, batch["label"], reduction="none")
         values = (
-            values + self.variation_weight * total_variation(image) + self.size_weight * size(image)
+            values
+            + self.variation_weight * total_variation(image)
+            + self.size_weight * image_norm(image)
         )
         if self.competition_weight:
             student = self.student(batch | {"image": image})["logits"]
             values = values + self.competition_weight * competition(student, teacher)
         if self.statistics_weight:
-            values = values + self.statistics_weight * statistics_loss(read)
+            values = values + self.statistics_weight * bn_statistics_loss(read)
         return values.sum()
 
     def step(self, batch: Batch) -> Iterator[Update]:
-        update = self.compute_losses(batch)
-        if self.makes(batch):
-            update.state_updates |= made(image=batch["image"], label=batch["label"])
+        update = self.compare(batch)
+        if self.creates_images(batch):
+            update.keep |= synthetic_rows(image=batch["image"], label=batch["label"])
         yield update

@@ -9,11 +9,12 @@ from annotated_types import Ge
 from torch import nn
 
 from instil.core import Batch, Card, Objective, Objectives, Teacher, Update
-from instil.schemes.bases.generated import Generated, Images
-from instil.schemes.bases.generator_terms import Challenging
+from instil.schemes.bases.generated import GeneratorScheme, Images
+from instil.schemes.bases.generator_losses import DisagreementLoss
+from instil.schemes.data_free.zskt import Turns
 
 
-class DFAD(Generated):
+class DFAD(GeneratorScheme):
     """Imitation stage: the student lowers its losses on fresh images (in the paper the mean size of the logits' differences, logit_mae); generation
     stage: the generator raises that difference (Fang et al. 2019, Algorithm 1).
 
@@ -52,11 +53,11 @@ class DFAD(Generated):
             teacher,
             objectives,
             generator,
-            Objectives({"challenge": Challenging(apart)}),
+            Objectives({"challenge": DisagreementLoss(apart)}),
             memory,
         )
         self.student_steps, self.apart = student_steps, apart
 
     def step(self, batch: Batch) -> Iterator[Update]:
-        yield from self.imitate(batch, self.student_steps, fresh=True)
-        yield self.challenge(batch, self.student_steps)
+        yield from self.student_updates(batch, self.student_steps, fresh=True)
+        yield self.generator_update(batch, self.student_steps)

@@ -8,14 +8,19 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, NonNegative, Objective, Objectives, Teacher, Update
-from instil.modules.batch_statistics import Statistics
-from instil.schemes.bases.generated import Generated, Images, weighted
-from instil.schemes.bases.generator_terms import Balanced, Challenging, Familiar, Sure
+from instil.modules.batch_statistics import BatchNormStatistics
+from instil.schemes.bases.generated import GeneratorScheme, Images, weighted_objectives
+from instil.schemes.bases.generator_losses import (
+    BNStatisticsLoss,
+    DisagreementLoss,
+    InformationEntropyLoss,
+    OneHotLoss,
+)
 
 EPSILON = 1e-5
 
 
-def gaussian_statistics_loss(read: Sequence[Statistics]) -> Tensor:
+def gaussian_statistics_loss(read: Sequence[BatchNormStatistics]) -> Tensor:
     """KL(N(m, v) || N(M, V)) of each channel's mean and variance in the batch and of those remembered, summed over channels and BatchNorms.
 
     Raises ValueError where no BatchNorm was read.
@@ -32,7 +37,7 @@ def gaussian_statistics_loss(read: Sequence[Statistics]) -> Tensor:
     return torch.stack(apart).sum()
 
 
-class DFQ(Generated):
+class DFQ(GeneratorScheme):
     """The student lowers its losses on fresh images (in the paper kd at temperature 1), the generator raises KL(teacher || student) less ``alpha``
     times three terms: the teacher's BatchNorms get what they remember, it is sure of each image, and all classes are there (Choi et al. 2020).
 
@@ -66,23 +71,23 @@ class DFQ(Generated):
         memory: Images = 0,
     ):
         bound = {
-            "statistics": (Familiar(), alpha),
-            "entropy": (Sure(soft=True), alpha),
-            "balanced": (Balanced(), alpha),
+            "statistics": (BNStatisticsLoss(), alpha),
+            "entropy": (OneHotLoss(soft=True), alpha),
+            "balanced": (InformationEntropyLoss(), alpha),
         }
         super().__init__(
             student,
             teacher,
             objectives,
             generator,
-            weighted({"challenge": (Challenging(), 1.0), **bound}),
+            weighted_objectives({"challenge": (DisagreementLoss(), 1.0), **bound}),
             memory,
         )
         self.alpha = alpha
 
-    def unfamiliar(self, read: list[Statistics]) -> Tensor:
+    def bn_statistics_loss(self, read: list[BatchNormStatistics]) -> Tensor:
         return gaussian_statistics_loss(read)
 
     def step(self, batch: Batch) -> Iterator[Update]:
-        yield self.challenge(batch, 1)
-        yield from self.imitate(batch, 1, fresh=True)
+        yield self.generator_update(batch, 1)
+        yield from self.student_updates(batch, 1, fresh=True)

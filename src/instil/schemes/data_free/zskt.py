@@ -9,13 +9,13 @@ from annotated_types import Ge
 from torch import nn
 
 from instil.core import Batch, Card, Objective, Objectives, Teacher, Update
-from instil.schemes.bases.generated import Generated, Images
-from instil.schemes.bases.generator_terms import Challenging
+from instil.schemes.bases.generated import GeneratorScheme, Images
+from instil.schemes.bases.generator_losses import DisagreementLoss
 
 Turns = Annotated[int, Ge(1)]
 
 
-class ZSKT(Generated):
+class ZSKT(GeneratorScheme):
     """Of each step's codes, first the generator raises KL(teacher || student) on its images, then the student lowers its losses on them
     (Micaelli & Storkey 2019, Algorithm 1: kd at temperature 1, and attention_transfer with weight 250).
 
@@ -53,12 +53,12 @@ class ZSKT(Generated):
             teacher,
             objectives,
             generator,
-            Objectives({"challenge": Challenging()}),
+            Objectives({"challenge": DisagreementLoss()}),
             memory,
         )
         self.generator_steps, self.student_steps = generator_steps, student_steps
 
     def step(self, batch: Batch) -> Iterator[Update]:
         for _ in range(self.generator_steps):
-            yield self.challenge(batch)
-        yield from self.imitate(batch, self.student_steps, fresh=False)
+            yield self.generator_update(batch)
+        yield from self.student_updates(batch, self.student_steps, fresh=False)

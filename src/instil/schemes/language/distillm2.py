@@ -70,7 +70,7 @@ def likelihood(log: Tensor, token: Tensor) -> Tensor:
 
 
 def adaptive_skew(gap: Tensor, usual: Tensor | float, base: float = 0.1) -> Tensor:
-    """The skew (N,) with which a pair of likelihoods as far apart as ``gap`` (N,) is about as hard as ``usual`` with ``base``, in [0.01, base].
+    """The skew (N,) with which a pair of likelihoods as far apart as ``gap`` (N,) is about as hard as ``running_gap`` with ``base``, in [0.01, base].
 
     To first order a mixture's gap is (1 - a) times the gap (Ko et al. 2025, section 3.2).
     """
@@ -88,13 +88,13 @@ def contrastive_loss(taught: Text, own: Text, skews: Tensor, share: float = 1.0)
 
 
 @torch.no_grad()
-def gaps(taught: Text, own: Text) -> Tensor:
+def likelihood_gaps(taught: Text, own: Text) -> Tensor:
     """How much likelier (N, 2) the teacher finds its text than the student does, and the student its own than the teacher."""
     of_taught, of_own = ([likelihood(log, text[2]) for log in text[:2]] for text in (taught, own))
     return torch.stack([of_taught[1] - of_taught[0], of_own[0] - of_own[1]], 1)
 
 
-def emphasis(progress: float, gradual: bool = True) -> float:
+def reverse_weight(progress: float, gradual: bool = True) -> float:
     """How much the student's text counts, of 2: 1, rising to 1.5 in the first half of the training."""
     return 1 + 0.5 * min(1.0, 2 * progress) if gradual else 1.0
 
@@ -109,7 +109,7 @@ class DistiLLM2(SequenceLevel):
     ``contrast_weight``: of the loss ``contrast``.
     ``gradual``: b rises from 1 to 1.5 in the first half of the training; else it is 1.
     ``end``: the token that ends a text; in a recipe null is that of the data's tokenizer.
-    ``prompt``: of a row at least so many tokens are read, not written.
+    ``min_prompt_tokens``: of a row at least so many tokens are read, not written.
     ``max_new_tokens``: of a text; null: as many as the row is long.
     ``temperature``: of what both write; 0 is the likeliest token.
     ``top_p``: it is one of the likeliest that have so much probability together.
@@ -132,8 +132,8 @@ class DistiLLM2(SequenceLevel):
         deviations="The student writes anew at each step, in the paper once an epoch; what is usual is a running mean, there the mean over an "
         "epoch's texts. No gradient passes through the skew; in the authors' code it does where the skew is not at a bound.",
     )
-    usual: Tensor
-    looks: Tensor
+    running_gap: Tensor
+    num_updates: Tensor
 
     def __init__(
         self,
@@ -144,7 +144,7 @@ class DistiLLM2(SequenceLevel):
         contrast_weight: NonNegative = 1.0,
         gradual: bool = True,
         end: Token | None = None,
-        prompt: Tokens = 1,
+        min_prompt_tokens: Tokens = 1,
         max_new_tokens: Tokens | None = None,
         temperature: NonNegative = 1.0,
         top_p: Share = 1.0,
@@ -155,18 +155,18 @@ class DistiLLM2(SequenceLevel):
             teacher,
             objectives,
             end,
-            prompt,
+            min_prompt_tokens,
             max_new_tokens,
             temperature,
             top_p,
             vocabulary,
         )
         self.base_skew, self.contrast_weight, self.gradual = base_skew, contrast_weight, gradual
-        self.register_buffer("usual", torch.zeros(2))
-        self.register_buffer("looks", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("running_gap", torch.zeros(2))
+        self.register_buffer("num_updates", torch.zeros((), dtype=torch.int64))
 
     def before_step(self, batch: Batch) -> Batch:
-        return super().before_step(batch) | {"own": self.own_text(batch)}
+        return super().before_step(batch) | {"student_text": self.student_text(batch)}
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         return {**super().counts(batch), "contrast": pairs(batch).sum()}
@@ -174,7 +174,7 @@ class DistiLLM2(SequenceLevel):
     def step(self, batch: Batch) -> Iterator[Update]:
         student, teacher = self.forward_both(batch)
         update: Update = self.objectives(student, teacher, batch)
-        own_student, own_teacher = self.forward_both(batch["own"])
+        own_student, own_teacher = self.answers(batch["student_text"])
         taught, own = (
             [
                 drop_unlabelled_gradient(token, to_float32(side["logits"][..., : self.vocabulary]))[
@@ -184,15 +184,17 @@ class DistiLLM2(SequenceLevel):
             ]
             for sides, token in (
                 ((student, teacher), batch["token"]),
-                ((own_student, own_teacher), batch["own"]["token"]),
+                ((own_student, own_teacher), batch["student_text"]["token"]),
             )
         )
-        texts = (*taught, batch["token"]), (*own, batch["own"]["token"])
-        apart = gaps(*texts)
+        texts = (*taught, batch["token"]), (*own, batch["student_text"]["token"])
+        apart = likelihood_gaps(*texts)
         base = at_progress(self.base_skew, batch)
-        skews = torch.where(self.looks > 0, adaptive_skew(apart, self.usual, base), base)
+        skews = torch.where(
+            self.num_updates > 0, adaptive_skew(apart, self.running_gap, base), base
+        )
         values = contrastive_loss(
-            *texts, skews, emphasis(float(batch.get("progress", 0.0)), self.gradual)
+            *texts, skews, reverse_weight(float(batch.get("progress", 0.0)), self.gradual)
         )
         update.losses["contrast"] = at_progress(self.contrast_weight, batch) * mean(
             values, pairs(batch)
@@ -207,12 +209,12 @@ class DistiLLM2(SequenceLevel):
         super().after_step(gathered_rows)
         counts = rows[:, 2:]
         now = (rows[:, :2] * counts).sum(0) / counts.sum().clamp_min(1)
-        moved = torch.where(self.looks > 0, KEPT * self.usual + (1 - KEPT) * now, now)
-        self.usual.copy_(torch.where(counts.sum() > 0, moved, self.usual))
-        self.looks += (counts.sum() > 0).long()
+        moved = torch.where(self.num_updates > 0, KEPT * self.running_gap + (1 - KEPT) * now, now)
+        self.running_gap.copy_(torch.where(counts.sum() > 0, moved, self.running_gap))
+        self.num_updates += (counts.sum() > 0).long()
 
 
 def pairs(batch: Batch) -> Tensor:
     """1 for each row (N,) that has both texts."""
-    both: Tensor = batch["valid"].any(1) & batch["own"]["valid"].any(1)
+    both: Tensor = batch["valid"].any(1) & batch["student_text"]["valid"].any(1)
     return both.float()

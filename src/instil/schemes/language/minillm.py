@@ -23,9 +23,9 @@ from instil.core import (
     side_effect_free,
     to_float32,
 )
-from instil.functional.token_log_probs import log_probabilities
-from instil.generation.sampling import pick_tokens
-from instil.schemes.bases.two_texts import TwoTexts
+from instil.functional.token_log_probs import token_log_probs
+from instil.generation.sampling import sample_top_p
+from instil.schemes.bases.two_texts import TwoTextsScheme
 from instil.schemes.bases.writer import Token, Tokens
 
 
@@ -65,19 +65,19 @@ def policy_gradient_loss(
     return mean(values, mask.to(values.dtype)) if reduction == "mean" else values
 
 
-class MiniLLM(TwoTexts):
+class MiniLLM(TwoTextsScheme):
     """Reverse KL of whole texts (Gu et al. 2024, Algorithm 1): student and teacher write together, and a token's gradient has two parts.
 
     The part of the token itself is the objective reverse_kl on that text, exact over the vocabulary (single-step decomposition). The part of its
     effect on later tokens is the loss ``policy``: their mean reward (length normalisation), log p_teacher - log p_student. Other objectives, such as
     cross_entropy, see the given text.
 
-    ``own``: the objectives on the written text.
+    ``student_text_objectives``: the objectives on the written text.
     ``teacher_mix``: the teacher's share of each token's distribution while writing, the paper's alpha; corrected by importance weights.
     ``clip``: how far from 1 the importance of a token may be for its gradient to count.
     ``policy_weight``: of the loss ``policy``.
     ``end``: the token that ends a text; in a recipe null is that of the data's tokenizer.
-    ``prompt``: of a row at least so many tokens are read, not written.
+    ``min_prompt_tokens``: of a row at least so many tokens are read, not written.
     ``max_new_tokens``: of a text; null: as many as the row is long.
     ``vocabulary``: number of tokens that may be written, where heads are padded; in a recipe null is that of the data's tokenizer.
     """
@@ -106,42 +106,51 @@ class MiniLLM(TwoTexts):
         student: nn.Module,
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
-        own: Sequence[str] = ("reverse_kl",),
+        student_text_objectives: Sequence[str] = ("reverse_kl",),
         teacher_mix: Annotated[float, Ge(0), Lt(1)] = 0.2,
         clip: Annotated[float, Gt(0)] = 0.2,
         policy_weight: Positive = 1.0,
         end: Token | None = None,
-        prompt: Tokens = 1,
+        min_prompt_tokens: Tokens = 1,
         max_new_tokens: Tokens | None = None,
         vocabulary: Tokens | None = None,
     ):
         super().__init__(
-            student, teacher, objectives, own, end, prompt, max_new_tokens, vocabulary=vocabulary
+            student,
+            teacher,
+            objectives,
+            own,
+            end,
+            min_prompt_tokens,
+            max_new_tokens,
+            vocabulary=vocabulary,
         )
         self.teacher_mix, self.clip, self.policy_weight = teacher_mix, clip, policy_weight
 
     def before_step(self, batch: Batch) -> Batch:
         if not (share := at_progress(self.teacher_mix, batch)):
-            return batch | {"own": self.own_text(batch)}
+            return batch | {"student_text": self.student_text(batch)}
 
         def choose(logits: Sequence[Tensor], numbers: Tensor) -> tuple[Tensor, Tensor]:
             student, teacher = (to_float32(one).softmax(-1) for one in logits)
             mixture = torch.lerp(student, teacher, share)
-            token = pick_tokens(mixture, numbers[:, 0])
+            token = sample_top_p(mixture, numbers[:, 0])
             return token, mixture.gather(-1, token[:, None]).squeeze(-1).log()
 
         assert self.teacher is not None
-        with side_effect_free(self.student):
-            return batch | {"own": self.write(batch, [self.student, self.teacher], choose)}
+        with dry(self.student):
+            return batch | {
+                "student_text": self.generate_with(batch, [self.student, self.teacher], choose)
+            }
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        return {**super().counts(batch), "policy": item_weights(batch["own"]).sum()}
+        return {**super().counts(batch), "policy": items(batch["student_text"]).sum()}
 
     def step(self, batch: Batch) -> Iterator[Update]:
-        update, student, teacher = self.on_own(batch)
-        own = batch["own"]
+        update, student, teacher = self.update_on_student_text(batch)
+        own = batch["student_text"]
         log_s, log_t = (
-            log_probabilities(side["logits"][..., : self.vocabulary], own["token"])
+            token_log_probs(side["logits"][..., : self.vocabulary], own["token"])
             for side in (student, teacher)
         )
         now = log_s.detach()
@@ -152,6 +161,6 @@ class MiniLLM(TwoTexts):
         )
         update.losses["policy"] = at_progress(self.policy_weight, batch) * loss
         del student, teacher, log_s, loss
-        self.add_given(update, batch)
+        self.add_data_losses(update, batch)
         yield update
         del update

@@ -18,21 +18,21 @@ from instil.core import (
     Update,
     at_progress,
 )
-from instil.generation.sampling import by_step
-from instil.schemes.bases.writer import Share, Token, Tokens, Writer
+from instil.generation.sampling import step_uniform
+from instil.schemes.bases.writer import GenerativeScheme, Share, Token, Tokens
 
 CHOOSING = 3101
 """A salt."""
 
 
-class OnPolicy(Writer):
+class OnPolicy(GenerativeScheme):
     """With probability ``share`` a step learns from text of the student's own, else from the given one (Agarwal et al. 2024, Algorithm 1).
 
     The objectives are divergences of tokens: jsd, reverse_kl, forward_kl and others; one that needs labels sees the given text alone.
 
     ``share``: how many of the steps are on the student's own text, the paper's lambda.
     ``end``: the token that ends a text; in a recipe null is that of the data's tokenizer.
-    ``prompt``: of a row at least so many tokens are read, not written.
+    ``min_prompt_tokens``: of a row at least so many tokens are read, not written.
     ``max_new_tokens``: of a text; null: as many as the row is long.
     ``temperature``: of what is written; 0 is the likeliest token.
     ``top_p``: it is one of the likeliest that have so much probability together.
@@ -56,7 +56,7 @@ class OnPolicy(Writer):
         "token after token. No gradient passes through the choice of a token, and nothing corrects for that: minillm does.",
         deviations="The paper's reward term is left out.",
     )
-    teacher_logits = False
+    needs_teacher_logits = False
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class OnPolicy(Writer):
         objectives: Objectives | Mapping[str, Objective],
         share: Annotated[float, Ge(0), Le(1)] = 0.5,
         end: Token | None = None,
-        prompt: Tokens = 1,
+        min_prompt_tokens: Tokens = 1,
         max_new_tokens: Tokens | None = None,
         temperature: NonNegative = 1.0,
         top_p: Share = 1.0,
@@ -76,7 +76,7 @@ class OnPolicy(Writer):
             teacher,
             objectives,
             end,
-            prompt,
+            min_prompt_tokens,
             max_new_tokens,
             temperature,
             top_p,
@@ -86,8 +86,8 @@ class OnPolicy(Writer):
 
     def before_step(self, batch: Batch) -> Batch:
         return (
-            self.own_text(batch)
-            if by_step(batch, CHOOSING) < at_progress(self.share, batch)
+            self.student_text(batch)
+            if step_uniform(batch, CHOOSING) < at_progress(self.share, batch)
             else batch
         )
 

@@ -28,8 +28,8 @@ from instil.core import (
     side_effect_free,
 )
 from instil.generation.reader import TEXT_KEYS
-from instil.generation.sampling import by_step
-from instil.schemes.bases.writer import Share, Token, Tokens, Writer
+from instil.generation.sampling import step_uniform
+from instil.schemes.bases.writer import GenerativeScheme, Share, Token, Tokens
 from instil.teachers.ema import Ema
 
 CHOOSING = 3201
@@ -37,7 +37,7 @@ CHOOSING = 3201
 Reader = Literal["average", "adapter_off", "teacher"]
 
 
-class PrivilegedContext(Writer):
+class PrivilegedContext(GenerativeScheme):
     """A teacher reads a context before the prompt, the student the prompt alone; they are compared where the answer is (Shenfeld et al. 2026).
 
     A row's context is ``context_ids`` with ``context_mask`` (N, C). The objectives are divergences of tokens; labels are those of given text alone.
@@ -47,7 +47,7 @@ class PrivilegedContext(Writer):
     ``decay``: how much of itself the average keeps at each step; 1: it stays what the student was.
     ``share``: how many of the steps are on text that the student writes after the prompt alone, the others are on the given one.
     ``end``: the token that ends a text; in a recipe null is that of the data's tokenizer.
-    ``prompt``: of a row at least so many tokens are read, not written.
+    ``min_prompt_tokens``: of a row at least so many tokens are read, not written.
     ``max_new_tokens``: of a text; null: as many as the row is long.
     ``temperature``: of what is written; 0 is the likeliest token.
     ``top_p``: it is one of the likeliest that have so much probability together.
@@ -70,7 +70,7 @@ class PrivilegedContext(Writer):
         "the prompt teaches to guess. What learns from prompts alone forgets how to use a context, and its average with it: keep the decay near 1.",
         deviations="The divergence is that of the recipe, reverse_kl in the paper; on given text (share 0) it is context distillation.",
     )
-    teacher_logits = False
+    needs_teacher_logits = False
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class PrivilegedContext(Writer):
         decay: Annotated[float, Ge(0), Le(1)] = 0.999,
         share: Annotated[float, Ge(0), Le(1)] = 1.0,
         end: Token | None = None,
-        prompt: Tokens = 1,
+        min_prompt_tokens: Tokens = 1,
         max_new_tokens: Tokens | None = None,
         temperature: NonNegative = 1.0,
         top_p: Share = 1.0,
@@ -100,7 +100,7 @@ class PrivilegedContext(Writer):
             teacher,
             objectives,
             end,
-            prompt,
+            min_prompt_tokens,
             max_new_tokens,
             temperature,
             top_p,
@@ -115,12 +115,12 @@ class PrivilegedContext(Writer):
             )
         super().build(batch)
         if isinstance(self.teacher, (Ema, AdapterOff)):
-            self.teacher.roles = frozenset(self.wanted())
+            self.teacher.roles = frozenset(self.teacher_roles())
 
     def before_step(self, batch: Batch) -> Batch:
         return (
-            self.own_text(batch)
-            if by_step(batch, CHOOSING) < at_progress(self.share, batch)
+            self.student_text(batch)
+            if step_uniform(batch, CHOOSING) < at_progress(self.share, batch)
             else batch
         )
 

@@ -8,22 +8,22 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import UNLABELLED, Batch, Card, NonNegative, Objective, Objectives, Teacher, Update
-from instil.generation.reader import rows_of
+from instil.generation.reader import index_batch
 from instil.generation.sampling import sample_tokens
-from instil.schemes.bases.writer import Share, Token, Tokens, Writer
+from instil.schemes.bases.writer import GenerativeScheme, Share, Token, Tokens
 
 TEXT = ("input_ids", "attention_mask", "valid", "token")
 """What is remembered of a text."""
 
 
-class SequenceLevel(Writer):
+class SequenceLevel(GenerativeScheme):
     """The student learns from texts that the teacher writes after the prompts (Kim & Rush 2016, section 3.2), each of them once.
 
     The written tokens are the labels: the objective is cross_entropy, beside which forward_kl is the paper's word-level loss on the same text.
     Texts depend on seed and sample alone and are remembered.
 
     ``end``: the token that ends a text; in a recipe null is that of the data's tokenizer.
-    ``prompt``: of a row at least so many tokens are read, not written.
+    ``min_prompt_tokens``: of a row at least so many tokens are read, not written.
     ``max_new_tokens``: of a text; null: as many as the row is long.
     ``temperature``: of what is written; 0 is the likeliest token.
     ``top_p``: it is one of the likeliest that have so much probability together.
@@ -51,7 +51,7 @@ class SequenceLevel(Writer):
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
         end: Token | None = None,
-        prompt: Tokens = 1,
+        min_prompt_tokens: Tokens = 1,
         max_new_tokens: Tokens | None = None,
         temperature: NonNegative = 0.0,
         top_p: Share = 1.0,
@@ -62,7 +62,7 @@ class SequenceLevel(Writer):
             teacher,
             objectives,
             end,
-            prompt,
+            min_prompt_tokens,
             max_new_tokens,
             temperature,
             top_p,
@@ -85,7 +85,8 @@ class SequenceLevel(Writer):
             if wanted and index[row] not in self.known
         ]:
             text = self._written(
-                rows_of(batch, torch.tensor(new, device=counts.device)) | {"step": torch.tensor(0)}
+                index_batch(batch, torch.tensor(new, device=counts.device))
+                | {"step": torch.tensor(0)}
             )
             packed = torch.stack([text[key].long() for key in TEXT], 1).cpu()
             self.known.update(zip((index[row] for row in new), packed, strict=True))
@@ -104,10 +105,12 @@ class SequenceLevel(Writer):
 
     def _written(self, batch: Batch) -> Batch:
         assert self.teacher is not None
-        return self.write(
+        return self.generate_with(
             batch,
             [self.teacher],
-            lambda logits, numbers: sample_tokens(logits[0], numbers[:, 0], *self.drawing(batch)),
+            lambda logits, numbers: sample_tokens(
+                logits[0], numbers[:, 0], *self.sampling_now(batch)
+            ),
         )
 
     def step(self, batch: Batch) -> Iterator[Update]:

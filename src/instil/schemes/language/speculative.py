@@ -20,7 +20,7 @@ from instil.core import (
     side_effect_free,
 )
 from instil.generation.sampling import sample_tokens
-from instil.schemes.bases.writer import Share, Token, Tokens, Writer
+from instil.schemes.bases.writer import GenerativeScheme, Share, Token, Tokens
 
 
 def interleaved(
@@ -43,14 +43,14 @@ def interleaved(
     return torch.where(taken, proposed, other), torch.where(taken, log_s, log_t)
 
 
-class Speculative(Writer):
+class Speculative(GenerativeScheme):
     """A text is the student's, but for words out of the teacher's ``top_k``, which the teacher replaces (Xu et al. 2025, Algorithm 1).
 
     The objectives are divergences of tokens on that text. With top_k of the whole vocabulary it is on_policy, with 1 it is the teacher's text.
 
     ``top_k``: the student's word stays if it is one of so many likeliest of the teacher's.
     ``end``: the token that ends a text; in a recipe null is that of the data's tokenizer.
-    ``prompt``: of a row at least so many tokens are read, not written.
+    ``min_prompt_tokens``: of a row at least so many tokens are read, not written.
     ``max_new_tokens``: of a text; null: as many as the row is long.
     ``temperature``: of what is written, by both; 0 is the likeliest token.
     ``top_p``: it is one of the likeliest that have so much probability together.
@@ -81,7 +81,7 @@ class Speculative(Writer):
         objectives: Objectives | Mapping[str, Objective],
         top_k: Annotated[int, Ge(1)] = 25,
         end: Token | None = None,
-        prompt: Tokens = 1,
+        min_prompt_tokens: Tokens = 1,
         max_new_tokens: Tokens | None = None,
         temperature: NonNegative = 1.0,
         top_p: Share = 1.0,
@@ -92,7 +92,7 @@ class Speculative(Writer):
             teacher,
             objectives,
             end,
-            prompt,
+            min_prompt_tokens,
             max_new_tokens,
             temperature,
             top_p,
@@ -103,11 +103,11 @@ class Speculative(Writer):
     def before_step(self, batch: Batch) -> Batch:
         def choose(logits: Sequence[Tensor], numbers: Tensor) -> tuple[Tensor, Tensor]:
             student, teacher = logits
-            return interleaved(student, teacher, numbers, self.top_k, *self.drawing(batch))
+            return interleaved(student, teacher, numbers, self.top_k, *self.sampling_now(batch))
 
         assert self.teacher is not None
-        with side_effect_free(self.student):
-            return self.write(batch, [self.student, self.teacher], choose)
+        with dry(self.student):
+            return self.generate_with(batch, [self.student, self.teacher], choose)
 
     def step(self, batch: Batch) -> Iterator[Update]:
         yield self.compute_losses(batch)

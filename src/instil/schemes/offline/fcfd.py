@@ -30,7 +30,7 @@ from instil.core import (
 )
 from instil.functional.pooling import global_average_pool
 from instil.modules.stage_adapter import StageAdapter
-from instil.schemes.bases.spots import Spots, places, stage_paths
+from instil.schemes.bases.stage_pairs import StagePairs, resolve_stage_pairs, stage_paths
 from instil.teachers.frozen import Frozen
 
 
@@ -50,7 +50,7 @@ class FCFD(Scheme):
     ``temperature``: of that KL, with its square as a factor (1 on ImageNet).
     ``paths``: how many mixed nets a step; which ones is drawn anew in every step.
     ``direction``: both mixes either net's first stages with the other's last, to_teacher and to_student only one way.
-    ``spots``: [[student stage, teacher stage], ...] of ``features``, shallow to deep; auto takes all where both nets have as many.
+    ``stage_pairs``: [[student stage, teacher stage], ...] of ``features``, shallow to deep; auto takes all where both nets have as many.
     """
 
     card = Card(
@@ -78,7 +78,7 @@ class FCFD(Scheme):
         temperature: Positive = 4.0,
         paths: Annotated[int, Ge(1)] = 2,
         direction: Literal["both", "to_teacher", "to_student"] = "both",
-        spots: Spots = "auto",
+        stage_pairs: StagePairs = "auto",
     ):
         super().__init__(student, teacher, objectives)
         self.appearance_weight, self.function_weight, self.temperature = (
@@ -86,7 +86,7 @@ class FCFD(Scheme):
             function_weight,
             temperature,
         )
-        self.paths, self.direction, self.spots = paths, direction, spots
+        self.paths, self.direction, self.stage_pairs = paths, direction, stage_pairs
         self.matched: list[tuple[int, int]] = []
         self.at: dict[str, list[str]] = {}  # of each net the modules whose outputs are its stages
         self.to_teacher, self.to_student = nn.ModuleList(), nn.ModuleList()
@@ -97,14 +97,11 @@ class FCFD(Scheme):
             raise ValueError(
                 "function-consistent features run through the teacher's last stages: the teacher must be one net, at hand"
             )
-        mine, theirs = (
-            _stages(self.student(batch), "student"),
-            _stages(self.teacher_outputs(batch), "teacher"),
-        )
-        self.matched = places(self.spots, len(mine), len(theirs))
+        mine, theirs = _stages(self.student(batch), "student"), _stages(self.ask(batch), "teacher")
+        self.matched = resolve_stage_pairs(self.stage_pairs, len(mine), len(theirs))
         if len(self.matched) < 2:
             raise ValueError(
-                "scheme.spots: there must be two or more; the mixed nets change over after any but the last"
+                "scheme.stage_pairs: there must be two or more; the mixed nets change over after any but the last"
             )
         self.at = {
             "student": stage_paths(self.student, "student"),

@@ -25,8 +25,8 @@ from instil.core import (
     to_float32,
 )
 from instil.modules.stage_adapter import StageAdapter
-from instil.schemes.bases.branches import TRUNK_ROLES, stages_of
-from instil.schemes.bases.spots import Spots, places, stage_paths
+from instil.schemes.bases.branches import stage_features
+from instil.schemes.bases.stage_pairs import StagePairs, resolve_stage_pairs, stage_paths
 
 
 def sftn_loss(
@@ -53,7 +53,7 @@ class SFTN(Scheme):
     ``label_weight``: of the branches' mean loss by the objectives.
     ``kl_weight``: of the branches' mean KL to the net.
     ``temperature``: of that KL, with its square as a factor.
-    ``spots``: [[branch's stage, net's stage], ...] of ``features``, shallow to deep; auto takes all where both nets have as many.
+    ``stage_pairs``: [[branch's stage, net's stage], ...] of ``features``, shallow to deep; auto takes all where both nets have as many.
 
     As the ``scheme`` of a recipe's teacher it makes the teacher; the objectives are losses of labels, such as cross_entropy.
     """
@@ -82,14 +82,14 @@ class SFTN(Scheme):
         label_weight: NonNegative = 1.0,
         kl_weight: NonNegative = 3.0,
         temperature: Positive = 1.0,
-        spots: Spots = "auto",
+        stage_pairs: StagePairs = "auto",
     ):
         super().__init__(student, None, objectives)
-        self.label_weight, self.kl_weight, self.temperature, self.spots = (
+        self.label_weight, self.kl_weight, self.temperature, self.stage_pairs = (
             label_weight,
             kl_weight,
             temperature,
-            spots,
+            stage_pairs,
         )
         self.matched: list[tuple[int, int]] = []
         self.paths: list[str] = []
@@ -98,12 +98,12 @@ class SFTN(Scheme):
 
     def build(self, batch: Batch) -> None:
         outputs, like = self.student(batch), self.branches[0](batch)
-        stages, wanted = stages_of(outputs), stages_of(like)
+        stages, wanted = stage_features(outputs), stage_features(like)
         sftn_loss(like["logits"], outputs["logits"])
-        self.matched = places(self.spots, len(wanted), len(stages))[:-1]
+        self.matched = resolve_stage_pairs(self.stage_pairs, len(wanted), len(stages))[:-1]
         if not self.matched:
             raise ValueError(
-                "scheme.spots: there must be two or more; a branch starts after any but the last"
+                "scheme.stage_pairs: there must be two or more; a branch starts after any but the last"
             )
         named = self.branches[0]
         assert not isinstance(named, Tensor)
@@ -134,9 +134,8 @@ class SFTN(Scheme):
 
     def compute_losses(self, batch: Batch) -> Update:
         """The objectives' update of the net and, by their mean, its branches, with the loss ``friendly``."""
-        outputs = replace_invalid_outputs(self.student(batch), batch, TRUNK_ROLES)
-        ends = self.ends(stages_of(outputs), batch)
-        ends = [replace_invalid_outputs(end, batch, TRUNK_ROLES) for end in ends]
+        outputs = self.student(batch)
+        ends = self.ends(stage_features(outputs), batch)
         update: Update = self.objectives(outputs, {}, batch)
         others: list[Update] = [self.objectives(end, {}, batch) for end in ends]
         for name, own in update.losses.items():

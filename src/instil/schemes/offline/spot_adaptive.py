@@ -31,8 +31,12 @@ from instil.core import (
 from instil.functional.pooling import global_average_pool
 from instil.modules.eval_mode import eval_mode
 from instil.modules.stage_adapter import StageAdapter
-from instil.schemes.bases.branches import TRUNK_ROLES
-from instil.schemes.bases.spots import Gate, Spots, places, stage_paths
+from instil.schemes.bases.stage_pairs import (
+    RoutingWeight,
+    StagePairs,
+    resolve_stage_pairs,
+    stage_paths,
+)
 from instil.teachers.frozen import Frozen
 
 SALT = 2205
@@ -49,7 +53,7 @@ class SpotAdaptive(Scheme):
     An objective of one pair of stages is switched by that pair, any other that reads the teacher by the output; those without a teacher always
     count. The nets need ``features`` as taps on the outputs of modules, and the policy's loss needs class labels.
 
-    ``spots``: [[student stage, teacher stage], ...], counted from 0, shallow to deep; auto takes all where both nets have as many.
+    ``stage_pairs``: [[student stage, teacher stage], ...], counted from 0, shallow to deep; auto takes all where both nets have as many.
     ``temperature``: of the policy's Gumbel softmax.
     ``prior``: added to the teacher's score at the start; the authors take 10 where both nets are of one family.
     ``balance``: how strongly the policy is pushed to distil the output of at least half of the samples; the authors' batch of 64.
@@ -86,13 +90,18 @@ class SpotAdaptive(Scheme):
         student: nn.Module,
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
-        spots: Spots = "auto",
+        stage_pairs: StagePairs = "auto",
         temperature: Positive = 5.0,
         prior: float = 0.0,
         balance: NonNegative = 64.0,
     ):
         super().__init__(student, teacher, objectives)
-        self.spots, self.temperature, self.prior, self.balance = spots, temperature, prior, balance
+        self.stage_pairs, self.temperature, self.prior, self.balance = (
+            stage_pairs,
+            temperature,
+            prior,
+            balance,
+        )
         self.places: list[tuple[int, int]] = []
         self.paths: tuple[list[str], list[str]] = [], []
         self.policy: nn.Module = nn.Identity()
@@ -115,7 +124,7 @@ class SpotAdaptive(Scheme):
     def build(self, batch: Batch) -> None:
         teacher, student = self.fixed(batch), self.student(batch)
         self.paths = stage_paths(self.student, "student"), stage_paths(self.fixed, "teacher")
-        self.places = places(self.spots, len(self.paths[0]), len(self.paths[1]))
+        self.places = resolve_stage_pairs(self.stage_pairs, len(self.paths[0]), len(self.paths[1]))
         if (
             "label" not in batch
             or batch["label"].is_floating_point()
@@ -146,12 +155,12 @@ class SpotAdaptive(Scheme):
             self.objectives.reads("teacher") - {"spots"} | {"features", "logits"}, batch
         )
 
-    def _gate(self, name: str, objective: Objective) -> Gate:
+    def _gate(self, name: str, objective: Objective) -> RoutingWeight:
         if objective.couples:
             raise ValueError(
                 f"objectives.{name}: {type(objective).__name__} has one loss for the batch; it cannot be switched for a sample"
             )
-        gate = Gate(objective.sample_weight)
+        gate = RoutingWeight(objective.sample_weight)
         objective.sample_weight = gate
         return gate
 

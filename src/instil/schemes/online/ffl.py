@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from instil.core import Batch, Card, Objective, Objectives, Outputs, to_float32
 from instil.functional.pooling import global_average_pool
-from instil.schemes.bases.branches import Branch, Branched, stages_of
+from instil.schemes.bases.branches import Branch, BranchedScheme, stage_features
 
 
 class MapBranch(Branch):
@@ -72,10 +72,10 @@ class Fusion(nn.Module):
         return {"logits": self.head(embedding), "embedding": embedding}
 
 
-class FFL(Branched):
+class FFL(BranchedScheme):
     """Sub-networks on the student's trunk learn from the classifier of their fused features (Kim et al. 2020).
 
-    The student and ``branches`` - 1 branches share all stages but the last. A fusion module
+    The student and ``num_branches`` - 1 branches share all stages but the last. A fusion module
     classifies their concatenated feature maps. The mean of the sub-networks' logits teaches the
     fused classifier, and the fused classifier teaches each sub-network; no gradient reaches a
     teacher. The student is exported as it is.
@@ -83,7 +83,7 @@ class FFL(Branched):
     The objectives are those of the sub-networks and of the fused classifier: cross_entropy and
     kd (T = 3).
 
-    ``branches``: number of sub-networks, the student included (2 in the paper).
+    ``num_branches``: number of sub-networks, the student included (2 in the paper).
     """
 
     card = Card(
@@ -107,38 +107,38 @@ class FFL(Branched):
         self,
         student: nn.Module,
         objectives: Objectives | Mapping[str, Objective],
-        branches: Annotated[int, Ge(2)] = 2,
+        num_branches: Annotated[int, Ge(2)] = 2,
     ):
         super().__init__(student, objectives)
-        self.branches = branches
+        self.num_branches = num_branches
         self.fusion: Fusion | None = None
         self.learners["student"] += ("fusion",)
 
-    def origins(self, stages: int) -> list[int]:
-        return [stages - 2] * (self.branches - 1)
+    def branch_stages(self, stages: int) -> list[int]:
+        return [stages - 2] * (self.num_branches - 1)
 
-    def made(self, stages: tuple[Tensor, ...], classes: int) -> Sequence[nn.Module]:
+    def make_branches(self, stages: tuple[Tensor, ...], classes: int) -> Sequence[nn.Module]:
         # The fused classifier is an end too, but it reads the maps of all others.
-        self.fusion = Fusion(stages[-1], self.branches, classes)
-        origins = self.origins(len(stages))
+        self.fusion = Fusion(stages[-1], self.num_branches, classes)
+        origins = self.branch_stages(len(stages))
         return [MapBranch(stages[origin], stages[-1], classes) for origin in origins]
 
-    def ends(self, outputs: Outputs) -> list[Outputs]:
+    def branch_outputs(self, outputs: Outputs) -> list[Outputs]:
         """Compute the outputs of the sub-networks, the student's first, and of the fused classifier.
 
         Args:
             outputs: outputs of the student.
 
         Returns:
-            ``branches`` + 1 outputs, the fused classifier's last.
+            ``num_branches`` + 1 outputs, the fused classifier's last.
         """
         assert self.fusion is not None
-        ends = super().ends(outputs)
-        deepest = stages_of(outputs)[-1]
+        ends = super().branch_outputs(outputs)
+        deepest = stage_features(outputs)[-1]
         feature_maps = [deepest, *(end["features"][-1] for end in ends[1:])]
         return [*ends, self.fusion(feature_maps)]
 
-    def taught(
+    def teachers_for(
         self, ends: list[Outputs], stages: tuple[Tensor, ...], batch: Batch
     ) -> tuple[list[list[Outputs]], dict[str, Tensor]]:
         *sub_networks, fused = ends

@@ -11,17 +11,8 @@ from annotated_types import Ge, Lt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from instil.core import (
-    UNLABELLED,
-    Batch,
-    Card,
-    Objective,
-    Objectives,
-    Outputs,
-    item_weights,
-    to_float32,
-)
-from instil.schemes.bases.peers import Peers
+from instil.core import UNLABELLED, Batch, Card, Objective, Objectives, Outputs, full, items
+from instil.schemes.bases.peers import PeerScheme
 
 
 def best_logits(logits: Tensor, target: Tensor, per: str = "sample") -> Tensor:
@@ -90,7 +81,7 @@ def error_products(logits: Tensor, target: Tensor) -> Tensor:
     return torch.einsum("knc,lnc->nkl", wrong, wrong)
 
 
-class KDCL(Peers):
+class KDCL(PeerScheme):
     """All nets, of any sizes, have one teacher, made of all their logits (Guo et al. 2020); the student is exported.
 
     ``peers``: any number of nets of any architectures, described as the student is.
@@ -133,7 +124,7 @@ class KDCL(Peers):
         self.errors: Tensor
         self.register_buffer("errors", torch.eye(len(peers) + 1))
 
-    def taught(self, outputs: list[Outputs], batch: Batch) -> list[list[Outputs]]:
+    def teachers_for(self, outputs: list[Outputs], batch: Batch) -> list[list[Outputs]]:
         return [[{"logits": self.together(outputs, batch)}]] * len(outputs)
 
     def together(self, outputs: list[Outputs], batch: Batch) -> Tensor:

@@ -9,8 +9,8 @@ import torch
 from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, Objective, Objectives, Outputs, to_float32
-from instil.schemes.bases.peers import Peers
+from instil.core import Batch, Card, Objective, Objectives, Outputs, full
+from instil.schemes.bases.peers import PeerScheme
 
 
 def averaged_logits(logits: Sequence[Tensor], of: str = "probabilities") -> Tensor:
@@ -23,7 +23,7 @@ def averaged_logits(logits: Sequence[Tensor], of: str = "probabilities") -> Tens
     )
 
 
-class Mutual(Peers):
+class Mutual(PeerScheme):
     """Every net takes every other as its teacher (Zhang et al. 2018: the mean of its losses against the others); the student is exported.
 
     ``peers``: any number of nets of any architectures, described as the student is.
@@ -65,7 +65,7 @@ class Mutual(Peers):
         super().__init__(student, peers, objectives, sequential, ema)
         self.others = others
 
-    def taught(self, outputs: list[Outputs], batch: Batch) -> list[list[Outputs]]:
+    def teachers_for(self, outputs: list[Outputs], batch: Batch) -> list[list[Outputs]]:
         others = [outputs[:turn] + outputs[turn + 1 :] for turn in range(len(outputs))]
         if self.others == "each":
             return others

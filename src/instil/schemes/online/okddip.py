@@ -9,8 +9,8 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, Objective, Objectives, Outputs, to_float32
-from instil.schemes.bases.branches import Branched
+from instil.core import Batch, Card, Objective, Objectives, Outputs, full
+from instil.schemes.bases.branches import BranchedScheme
 
 
 def peer_attention(queries: Tensor, keys: Tensor) -> Tensor:
@@ -23,7 +23,7 @@ def mixed_logits(logits: Tensor, attention: Tensor) -> Tensor:
     return attention @ to_float32(logits)
 
 
-class OKDDip(Branched):
+class OKDDip(BranchedScheme):
     """Auxiliary peers on the student's trunk, all stages but the last; each learns from the peers' logits as its own attention mixes them, and the
     student, the group's leader, from their mean (Chen et al. 2020). The student is exported as it is.
 
@@ -63,11 +63,11 @@ class OKDDip(Branched):
         self.key: nn.Linear | None = None
         self.learners["student"] += ("query", "key")
 
-    def origins(self, stages: int) -> list[int]:
+    def branch_stages(self, stages: int) -> list[int]:
         return [stages - 2] * self.peers
 
-    def equip(self, ends: list[Outputs], stages: tuple[Tensor, ...]) -> None:
-        embedding = to_float32(ends[1]["embedding"])
+    def build_extra(self, ends: list[Outputs], stages: tuple[Tensor, ...]) -> None:
+        embedding = full(ends[1]["embedding"])
         width = embedding.shape[1]
         self.query, self.key = (
             nn.Linear(width, max(1, width // self.reduction), bias=False).to(
@@ -76,7 +76,7 @@ class OKDDip(Branched):
             for _ in range(2)
         )
 
-    def taught(
+    def teachers_for(
         self, ends: list[Outputs], stages: tuple[Tensor, ...], batch: Batch
     ) -> tuple[list[list[Outputs]], dict[str, Tensor]]:
         assert self.query is not None

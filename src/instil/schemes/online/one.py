@@ -25,7 +25,7 @@ from instil.core import (
     to_float32,
 )
 from instil.functional.pooling import global_average_pool
-from instil.schemes.bases.branches import Branched
+from instil.schemes.bases.branches import BranchedScheme
 
 
 class Gate(nn.Module):
@@ -46,11 +46,11 @@ def gated_logits(logits: Tensor, gate: Tensor) -> Tensor:
     return (gate.unsqueeze(-1) * logits).sum(1)
 
 
-class ONE(Branched):
+class ONE(BranchedScheme):
     """Branches on the student's trunk, all stages but the last; a gate weighs their logits, and the ensemble teaches each (Lan et al. 2018).
     The student, which is one of the branches, is exported as it is.
 
-    ``branches``: with the student's own end (3 in the paper).
+    ``num_branches``: with the student's own end (3 in the paper).
     ``norm``: batch normalises the gate's scores over the batch, as published, which couples the samples.
 
     The objectives are those of all branches against the ensemble: cross_entropy and kd (T = 3). The loss ``ensemble`` is the label's on the
@@ -76,25 +76,23 @@ class ONE(Branched):
         self,
         student: nn.Module,
         objectives: Objectives | Mapping[str, Objective],
-        branches: Annotated[int, Ge(2)] = 3,
+        num_branches: Annotated[int, Ge(2)] = 3,
         norm: Literal["none", "batch"] = "none",
         average: Annotated[
             Average, Doc("items that the ensemble's label loss is divided by: all, or the labelled")
         ] = "batch",
     ):
         super().__init__(student, objectives)
-        self.branches = branches
-        self.norm = norm
-        self.average = average
+        self.num_branches, self.norm = num_branches, norm
         self.gate: Gate | None = None
         self.learners["student"] += ("gate",)
 
-    def origins(self, stages: int) -> list[int]:
-        return [stages - 2] * (self.branches - 1)
+    def branch_stages(self, stages: int) -> list[int]:
+        return [stages - 2] * (self.num_branches - 1)
 
-    def equip(self, ends: list[Outputs], stages: tuple[Tensor, ...]) -> None:
-        trunk = global_average_pool(to_float32(stages[-2]))
-        self.gate = Gate(trunk.shape[1], self.branches, self.norm).to(trunk.device, trunk.dtype)
+    def build_extra(self, ends: list[Outputs], stages: tuple[Tensor, ...]) -> None:
+        trunk = global_average_pool(full(stages[-2]))
+        self.gate = Gate(trunk.shape[1], self.num_branches, self.norm).to(trunk.device, trunk.dtype)
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         return {**super().counts(batch), "ensemble": self._num_items(batch)}
@@ -104,7 +102,7 @@ class ONE(Branched):
         labelled = _labelled(batch)
         return (item_weights(batch) if self.average == "batch" else labelled).sum()
 
-    def taught(
+    def teachers_for(
         self, ends: list[Outputs], stages: tuple[Tensor, ...], batch: Batch
     ) -> tuple[list[list[Outputs]], dict[str, Tensor]]:
         assert self.gate is not None

@@ -26,7 +26,7 @@ from instil.core import (
 )
 from instil.functional.crops import random_crops
 from instil.functional.pooling import global_average_pool
-from instil.schemes.bases.branches import TRUNK_ROLES, Branched, stages_of
+from instil.schemes.bases.branches import BranchedScheme, stage_features
 from instil.teachers.ema import Ema
 
 
@@ -50,7 +50,7 @@ def ramped_decay(num_updates: Tensor, decay: float) -> Tensor:
     return (1 - 1 / num_updates).clamp_max(decay)
 
 
-class PCL(Branched):
+class PCL(BranchedScheme):
     """Peers on the student's trunk; their ensemble and their moving averages teach them (Wu & Gong 2021).
 
     The student and ``peers`` - 1 branches share all stages but the last. A linear classifier of the
@@ -119,15 +119,15 @@ class PCL(Branched):
         self.register_buffer("num_updates", torch.zeros(()))
         self.learners["student"] += ("ensemble_head",)
 
-    def origins(self, stages: int) -> list[int]:
+    def branch_stages(self, stages: int) -> list[int]:
         return [stages - 2] * (self.peers - 1)
 
-    def equip(self, ends: list[Outputs], stages: tuple[Tensor, ...]) -> None:
-        embedding, logits = to_float32(ends[0]["embedding"]), ends[0]["logits"]
+    def build_extra(self, ends: list[Outputs], stages: tuple[Tensor, ...]) -> None:
+        embedding, logits = full(ends[0]["embedding"]), ends[0]["logits"]
         head = nn.Linear(self.peers * embedding.shape[1], logits.shape[1])
         self.ensemble_head = head.to(embedding.device, embedding.dtype)
         self.mean_student = Ema(self.student, self.decay)
-        self.mean_branches.extend(Ema(branch, self.decay) for branch in self.further)
+        self.mean_branches.extend(Ema(branch, self.decay) for branch in self.branches)
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         return {**super().counts(batch), "ensemble": self._num_items(batch)}
@@ -146,15 +146,15 @@ class PCL(Branched):
 
     def observe(self, batch: Batch) -> tuple[list[Outputs], tuple[Tensor, ...]]:
         outputs = self._outputs_per_peer(self.student, batch)
-        stages = stages_of(outputs[0])
+        stages = stage_features(outputs[0])
         student_end: Outputs = {
             "logits": outputs[0]["logits"],
             "embedding": global_average_pool(to_float32(stages[-1])),
         }
-        origins = self.origins(len(stages))
+        origins = self.branch_stages(len(stages))
         branches = [
             branch(own["features"][origin])
-            for branch, own, origin in zip(self.further, outputs[1:], origins, strict=True)
+            for branch, own, origin in zip(self.branches, outputs[1:], origins, strict=True)
         ]
         return [student_end, *branches], stages
 
@@ -165,8 +165,8 @@ class PCL(Branched):
             return [replace_invalid_outputs(net(batch), batch, TRUNK_ROLES)] * self.peers
         outputs = net({"image": views.transpose(0, 1).flatten(0, 1)})
         logits = outputs["logits"].chunk(self.peers)
-        stages = [stage.chunk(self.peers) for stage in stages_of(outputs)]
-        per_peer: list[Outputs] = [
+        stages = [stage.chunk(self.peers) for stage in stage_features(outputs)]
+        return [
             {"logits": logits[peer], "features": tuple(stage[peer] for stage in stages)}
             for peer in range(self.peers)
         ]
@@ -197,19 +197,14 @@ class PCL(Branched):
         """
         assert self.mean_student is not None
         outputs = self._outputs_per_peer(self.mean_student, batch)
-        origins = self.origins(len(stages_of(outputs[0])))
+        origins = self.branch_stages(len(stage_features(outputs[0])))
         branches = [
             branch({"stage": own["features"][origin]})["logits"]
             for branch, own, origin in zip(self.mean_branches, outputs[1:], origins, strict=True)
         ]
         return [outputs[0]["logits"], *branches]
 
-    def _num_items(self, batch: Batch) -> Tensor:
-        """Number of items that the label loss of the ensemble is divided by."""
-        labelled = _labelled_items(batch)
-        return (item_weights(batch) if self.average == "batch" else labelled).sum()
-
-    def taught(
+    def teachers_for(
         self, ends: list[Outputs], stages: tuple[Tensor, ...], batch: Batch
     ) -> tuple[list[list[Outputs]], dict[str, Tensor]]:
         ensemble = self.ensemble_logits(ends)
@@ -237,7 +232,7 @@ class PCL(Branched):
         self.num_updates += 1
         decay = ramped_decay(self.num_updates, self.decay)
         self.mean_student.follow(self.student, decay)
-        for average, branch in zip(self.mean_branches, self.further, strict=True):
+        for average, branch in zip(self.mean_branches, self.branches, strict=True):
             assert isinstance(average, Ema)
             average.follow(branch, decay)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from instil.core import Batch, Card
-from instil.functional.attacks import Threat
-from instil.schemes.bases.robust import Robust, soft_label_loss
+from instil.functional.attacks import AttackLoss
+from instil.schemes.bases.robust import RobustScheme, soft_label_loss
 
 
-class AdaAD(Robust):
+class AdaAD(RobustScheme):
     """The attack drives student and teacher apart, by the gradients of both; the teacher's answer to the attacked image is then learnt from it
     (Huang et al. 2023). Defaults as published for CIFAR-10; other weights leave 1 - ``weight`` to the objective kd at temperature 1.
     It reads no label.
@@ -32,10 +32,12 @@ class AdaAD(Robust):
         "anywhere in the box, theirs at normal noise of 0.001.",
     )
 
-    def threat(self, batch: Batch) -> Threat:
+    def attack_loss(self, batch: Batch) -> AttackLoss:
         return lambda image: soft_label_loss(
-            self.learn(batch, image), self.teach(batch, image, grad=True)
+            self.student_logits(batch, image), self.teacher_logits(batch, image, grad=True)
         )
 
-    def robust(self, batch: Batch, attacked: Tensor, student: Tensor, teacher: Tensor) -> Tensor:
-        return soft_label_loss(attacked, self.teach(batch, batch["attacked"]))
+    def robust_losses(
+        self, batch: Batch, attacked: Tensor, student: Tensor, teacher: Tensor
+    ) -> Tensor:
+        return soft_label_loss(attacked, self.teacher_logits(batch, batch["attacked"]))

@@ -9,11 +9,11 @@ from annotated_types import Ge
 from torch import nn
 
 from instil.core import Batch, Card, NonNegative, Objective, Objectives, Positive, Update
-from instil.functional.attacks import Threat
-from instil.schemes.bases.robust import EPSILON, STEP_SIZE, Attacked
+from instil.functional.attacks import AttackLoss
+from instil.schemes.bases.robust import EPSILON, STEP_SIZE, AttackScheme
 
 
-class AdversarialTraining(Attacked):
+class AdversarialTraining(AttackScheme):
     """The objectives, such as cross_entropy, are learnt on the attacked images alone; the attack raises the net's cross-entropy with the label
     (Madry et al. 2018, Eq. 2.1, with the PGD of its section 2.1). Defaults as published for CIFAR-10, but for the attack's 10 steps, there 7.
 
@@ -46,9 +46,9 @@ class AdversarialTraining(Attacked):
     ):
         super().__init__(student, None, objectives, epsilon, step_size, attack_steps)
 
-    def threat(self, batch: Batch) -> Threat:
-        return self.away_from(
-            self.targets(batch, self.learn(batch, batch["image"]).detach()), batch
+    def attack_loss(self, batch: Batch) -> AttackLoss:
+        return self.cross_entropy_attack(
+            self.targets(batch, self.student_logits(batch, batch["image"]).detach()), batch
         )
 
     def compute_losses(self, batch: Batch) -> Update:

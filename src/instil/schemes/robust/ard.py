@@ -9,15 +9,15 @@ from annotated_types import Ge
 from torch import nn
 
 from instil.core import Batch, Card, NonNegative, Objective, Objectives, Positive, Teacher
-from instil.functional.attacks import Threat
-from instil.schemes.bases.robust import EPSILON, STEP_SIZE, Robust
+from instil.functional.attacks import AttackLoss
+from instil.schemes.bases.robust import EPSILON, STEP_SIZE, RobustScheme
 
 
-class ARD(Robust):
+class ARD(RobustScheme):
     """The attack raises the student's cross-entropy with the label; the teacher's softened answer to the clean image is learnt from the attacked one
     (Goldblum et al. 2020). Defaults as published for CIFAR-10, where the objectives have the weight 1 - ``weight``.
 
-    ``temperature``: divides the logits of the loss ``robust``, with its square as a factor.
+    ``temperature``: divides the logits of the loss ``robust_losses``, with its square as a factor.
     """
 
     card = Card(
@@ -51,5 +51,5 @@ class ARD(Robust):
         super().__init__(student, teacher, objectives, weight, epsilon, step_size, attack_steps)
         self.temperature = temperature
 
-    def threat(self, batch: Batch) -> Threat:
-        return self.away_from_labels(batch)
+    def attack_loss(self, batch: Batch) -> AttackLoss:
+        return self.label_attack(batch)

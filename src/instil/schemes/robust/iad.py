@@ -20,8 +20,8 @@ from instil.core import (
     Teacher,
     to_float32,
 )
-from instil.functional.attacks import Threat
-from instil.schemes.bases.robust import EPSILON, STEP_SIZE, Robust, soft_label_loss
+from instil.functional.attacks import AttackLoss
+from instil.schemes.bases.robust import EPSILON, STEP_SIZE, RobustScheme, soft_label_loss
 
 
 def trust(teacher: Tensor, target: Tensor, beta: float = 0.1) -> Tensor:
@@ -49,7 +49,7 @@ def iad_loss(
     )
 
 
-class IAD(Robust):
+class IAD(RobustScheme):
     """The attack raises the student's cross-entropy with the label; of the attacked image the student learns the teacher's answer, and its own to
     the clean image the more, the less the teacher under the same attack gives the label (Zhu et al. 2022, IAD-I). Defaults as published for CIFAR-10,
     where the objectives have the weight 1 - ``weight``.
@@ -101,11 +101,13 @@ class IAD(Robust):
             trusting,
         )
 
-    def threat(self, batch: Batch) -> Threat:
-        return self.away_from_labels(batch)
+    def attack_loss(self, batch: Batch) -> AttackLoss:
+        return self.label_attack(batch)
 
-    def robust(self, batch: Batch, attacked: Tensor, student: Tensor, teacher: Tensor) -> Tensor:
-        answers = self.teacher_outputs(batch | {"image": batch["attacked"]})
+    def robust_losses(
+        self, batch: Batch, attacked: Tensor, student: Tensor, teacher: Tensor
+    ) -> Tensor:
+        answers = self.ask(batch | {"image": batch["attacked"]})
         under_attack = answers["logits"]
         trusted = trust(under_attack, self.targets(batch, teacher), self.beta)
         if float(batch.get("progress", 0.0)) < self.trusting:

@@ -9,11 +9,11 @@ from annotated_types import Ge
 from torch import nn
 
 from instil.core import Batch, Card, NonNegative, Objective, Objectives, Positive, Teacher
-from instil.functional.attacks import Threat
-from instil.schemes.bases.robust import EPSILON, STEP_SIZE, Robust, soft_label_loss
+from instil.functional.attacks import AttackLoss
+from instil.schemes.bases.robust import EPSILON, STEP_SIZE, RobustScheme, soft_label_loss
 
 
-class RSLAD(Robust):
+class RSLAD(RobustScheme):
     """The attack drives the student away from the teacher's answer to the clean image, which is then learnt from the attacked one
     (Zi et al. 2021). Defaults as published, where the one objective is kd at temperature 1 with the weight 1/6; no label is read.
     """
@@ -47,6 +47,6 @@ class RSLAD(Robust):
     ):
         super().__init__(student, teacher, objectives, weight, epsilon, step_size, attack_steps)
 
-    def threat(self, batch: Batch) -> Threat:
+    def attack_loss(self, batch: Batch) -> AttackLoss:
         teacher = batch["taught"]["logits"]
-        return lambda image: soft_label_loss(self.learn(batch, image), teacher)
+        return lambda image: soft_label_loss(self.student_logits(batch, image), teacher)

@@ -7,19 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from instil.core import (
-    Batch,
-    Card,
-    NonNegative,
-    Objective,
-    Objectives,
-    Outputs,
-    item_weights,
-    mean,
-    to_float32,
-)
-from instil.schemes.bases.branches import Branched
-from instil.schemes.bases.peers import detached
+from instil.core import Batch, Card, NonNegative, Objective, Objectives, Outputs, full, items, mean
+from instil.schemes.bases.branches import BranchedScheme
+from instil.schemes.bases.peers import detach_outputs
 
 
 def byot_hint_loss(
@@ -41,7 +31,7 @@ def byot_hint_loss(
     return values.mean() if reduction == "mean" else values
 
 
-class BYOT(Branched):
+class BYOT(BranchedScheme):
     """A classifier after every stage; those before the last learn from the label, from the last one's logits, and from its features by a hint (Zhang
     et al. 2019). The student is exported as it is.
 
@@ -77,13 +67,13 @@ class BYOT(Branched):
         super().__init__(student, objectives)
         self.hint_weight = hint_weight
 
-    def origins(self, stages: int) -> list[int]:
+    def branch_stages(self, stages: int) -> list[int]:
         return list(range(stages - 1))
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         return {**super().counts(batch), "hint": item_weights(batch).sum()}
 
-    def taught(
+    def teachers_for(
         self, ends: list[Outputs], stages: tuple[Tensor, ...], batch: Batch
     ) -> tuple[list[list[Outputs]], dict[str, Tensor]]:
         deepest, *shallow = ends
@@ -93,6 +83,6 @@ class BYOT(Branched):
                 for end in shallow
             ]
         ).sum(0)
-        return [[detached(deepest)], *([detached(deepest)] for _ in shallow)], {
-            "hint": self.hint_weight * mean(apart, item_weights(batch))
+        return [[detach_outputs(deepest)], *([detach_outputs(deepest)] for _ in shallow)], {
+            "hint": self.hint_weight * mean(apart, items(batch))
         }

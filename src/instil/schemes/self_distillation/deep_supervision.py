@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from instil.core import Batch, Card, NonNegative, Objective, Objectives, Outputs
-from instil.schemes.bases.branches import Branched
-from instil.schemes.bases.peers import detached
+from instil.schemes.bases.branches import BranchedScheme
+from instil.schemes.bases.peers import detach_outputs
 
 
-class DeepSupervision(Branched):
+class DeepSupervision(BranchedScheme):
     """Classifiers after the stages before the last learn beside the student's own, from the labels alone (Lee et al. 2015). The student is exported.
 
-    ``further_weight``: of the loss of each of those classifiers; the paper lets it fall while training.
+    ``branch_weight``: of the loss of each of those classifiers; the paper lets it fall while training.
 
     What stands beside the label's loss among the objectives and looks at a teacher sees each classifier itself.
     """
@@ -37,15 +37,15 @@ class DeepSupervision(Branched):
         self,
         student: nn.Module,
         objectives: Objectives | Mapping[str, Objective],
-        further_weight: NonNegative = 0.3,
+        branch_weight: NonNegative = 0.3,
     ):
         super().__init__(student, objectives)
-        self.further_weight = further_weight
+        self.branch_weight = branch_weight
 
-    def origins(self, stages: int) -> list[int]:
+    def branch_stages(self, stages: int) -> list[int]:
         return list(range(stages - 1))
 
-    def taught(
+    def teachers_for(
         self, ends: list[Outputs], stages: tuple[Tensor, ...], batch: Batch
     ) -> tuple[list[list[Outputs]], dict[str, Tensor]]:
-        return [[detached(end)] for end in ends], {}
+        return [[detach_outputs(end)] for end in ends], {}

@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from instil.core import Batch, Card, Outputs
-from instil.schemes.bases.branches import Branched
-from instil.schemes.bases.peers import detached
+from instil.schemes.bases.branches import BranchedScheme
+from instil.schemes.bases.peers import detach_outputs
 
 
-class DKS(Branched):
+class DKS(BranchedScheme):
     """A classifier after every stage, each with all others as its teachers, the deepest too (Sun et al. 2019). The student is exported as it is.
 
     The objectives are those of all classifiers: cross_entropy and kd. A classifier's losses against the others are averaged.
@@ -30,11 +30,11 @@ class DKS(Branched):
         pitfalls="Very shallow classifiers are poor teachers of the deepest; in byot only the deepest teaches.",
     )
 
-    def origins(self, stages: int) -> list[int]:
+    def branch_stages(self, stages: int) -> list[int]:
         return list(range(stages - 1))
 
-    def taught(
+    def teachers_for(
         self, ends: list[Outputs], stages: tuple[Tensor, ...], batch: Batch
     ) -> tuple[list[list[Outputs]], dict[str, Tensor]]:
-        fixed = [detached(end) for end in ends]
+        fixed = [detach_outputs(end) for end in ends]
         return [fixed[:i] + fixed[i + 1 :] for i in range(len(fixed))], {}

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from instil.core import Batch, Card, Outputs, to_float32
 from instil.functional.pooling import global_average_pool
 from instil.modules.stage_adapter import StageAdapter
-from instil.schemes.bases.branches import Branched, stages_of
-from instil.schemes.bases.peers import detached
+from instil.schemes.bases.branches import BranchedScheme, stage_features
+from instil.schemes.bases.peers import detach_outputs
 
 
 class Refiner(nn.Module):
@@ -41,7 +41,7 @@ class Refiner(nn.Module):
         return {"logits": self.head(embedding), "embedding": embedding, "features": tuple(refined)}
 
 
-class FRSKD(Branched):
+class FRSKD(BranchedScheme):
     """A self-teacher on the student's stages: it learns from the label, and the student from its logits and its refined features (Ji et al. 2021).
 
     The student is exported as it is, without the self-teacher.
@@ -68,23 +68,23 @@ class FRSKD(Branched):
         "adds to that of the labels on all stages.",
     )
 
-    def origins(self, stages: int) -> list[int]:
+    def branch_stages(self, stages: int) -> list[int]:
         return []
 
-    def made(self, stages: tuple[Tensor, ...], classes: int) -> list[nn.Module]:
+    def make_branches(self, stages: tuple[Tensor, ...], classes: int) -> list[nn.Module]:
         return [Refiner(stages, classes)]
 
-    def ends(self, outputs: Outputs) -> list[Outputs]:
-        stages = stages_of(outputs)
+    def branch_outputs(self, outputs: Outputs) -> list[Outputs]:
+        stages = stage_features(outputs)
         own = {
             "logits": outputs["logits"],
             "embedding": global_average_pool(to_float32(stages[-1])),
             "features": stages,
         }
-        return [own, self.further[0](stages)]
+        return [own, self.branches[0](stages)]
 
-    def taught(
+    def teachers_for(
         self, ends: list[Outputs], stages: tuple[Tensor, ...], batch: Batch
     ) -> tuple[list[list[Outputs]], dict[str, Tensor]]:
-        refined = detached(ends[1])
+        refined = detach_outputs(ends[1])
         return [[refined], [refined]], {}

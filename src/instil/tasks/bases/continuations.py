@@ -13,8 +13,8 @@ from instil.functional.tokens.divergence import token_divergence
 from instil.functional.tokens.heads import Signal
 from instil.functional.tokens.signals import num_classes
 from instil.functional.tokens.terms import forward_kl
-from instil.generation.reader import rows_of
-from instil.generation.rollout import End, continue_texts, roll_out
+from instil.generation.reader import index_batch
+from instil.generation.rollout import EndTokens, generate_text, generate_with
 from instil.generation.sampling import sample_tokens
 from instil.tasks.bases.peak_memory import Held
 
@@ -67,7 +67,7 @@ def exposure_bias_gap(
     net: nn.Module,
     teacher: nn.Module,
     batch: Batch,
-    end: End,
+    end: EndTokens,
     prompt: int = 1,
     max_new_tokens: int | None = None,
     vocabulary: int | None = None,
@@ -89,8 +89,8 @@ def exposure_bias_gap(
         KL(teacher | net) on text that the net samples, minus that on the given text after the same prompts, in
         nats a token; zero where its own text leads the net nowhere worse.
     """
-    with side_effect_free(net):
-        own = continue_texts(as_net(net), batch, end, prompt, max_new_tokens, vocabulary=vocabulary)
+    with dry(net):
+        own = generate_text(as_net(net), batch, end, prompt, max_new_tokens, vocabulary=vocabulary)
         column = torch.arange(batch["valid"].shape[1], device=batch["valid"].device)[None]
         begin = own["valid"].int().argmax(1, keepdim=True)
         length = max_new_tokens or column.numel()
@@ -107,8 +107,8 @@ def _mean_divergence(
     One row after the other, each through the chunked divergence: logits of many rows would not fit into memory.
     """
     total = 0.0
-    for i in range(batch_size(batch)):
-        row = rows_of(batch, torch.tensor([i], device=is_compared.device))
+    for i in range(size(batch)):
+        row = index_batch(batch, torch.tensor([i], device=is_compared.device))
         student_signal, teacher_signal = _signal(net(row)), _signal(teacher(row))
         common = min(num_classes(student_signal), num_classes(teacher_signal))
         divergence = token_divergence(
@@ -133,7 +133,7 @@ def _written(
 ) -> tuple[Batch, float]:
     """The most likely continuations, and the seconds that they took."""
     start = time.perf_counter()
-    text = roll_out(
+    text = generate_with(
         batch,
         [net],
         lambda logits, numbers: sample_tokens(logits[0], numbers[:, 0], 0.0),

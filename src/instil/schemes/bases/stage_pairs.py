@@ -10,16 +10,16 @@ from torch import Tensor
 
 from instil.core import Batch, Net, Outputs, Weighting
 
-Spots = Literal["auto"] | list[list[int]]
+StagePairs = Literal["auto"] | list[list[int]]
 """``auto``, or [[student stage, teacher stage], ...], stages counted from 0, shallow to deep."""
 
 
-def places(spots: Spots, student: int, teacher: int) -> list[tuple[int, int]]:
+def resolve_stage_pairs(spots: StagePairs, student: int, teacher: int) -> list[tuple[int, int]]:
     """The stages of each spot, of nets of so many stages; ``auto`` takes all where both have as many. Raises ValueError where they do not fit."""
     if spots == "auto":
         if student != teacher:
             raise ValueError(
-                f"scheme.spots: the student has {student} stages and the teacher {teacher}; say which belong together"
+                f"scheme.stage_pairs: the student has {student} stages and the teacher {teacher}; say which belong together"
             )
         return [(stage, stage) for stage in range(student)]
     fits = bool(spots) and all(len(pair) == 2 for pair in spots)
@@ -28,11 +28,11 @@ def places(spots: Spots, student: int, teacher: int) -> list[tuple[int, int]]:
         fits = fits and stages == sorted(set(stages) & set(range(count)))
     if not fits:
         kind = f"[student stage, teacher stage] of {student} and {teacher} stages, from shallow to deep"
-        raise ValueError(f"scheme.spots: {spots} is no list of {kind}")
+        raise ValueError(f"scheme.stage_pairs: {spots} is no list of {kind}")
     return [(int(mine), int(theirs)) for mine, theirs in spots]
 
 
-class Gate(Weighting):
+class RoutingWeight(Weighting):
     """1 for the samples that are distilled at a spot, 0 for the others; times the objective's own sample weight where it has one."""
 
     needs: ClassVar = {"student": (), "teacher": (("spots",),)}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from instil.core import Batch, Card, Objective, Outputs, to_float32
 
-Apart = Literal["kl", "mae", "log_mae"]
+Distance = Literal["kl", "mae", "log_mae"]
 
 
 def one_hot_loss(teacher: Tensor, reduction: str = "mean") -> Tensor:
@@ -39,7 +39,7 @@ def entropy_loss(teacher: Tensor) -> Tensor:
     return -(log_p.exp() * log_p).sum(-1)
 
 
-def disagreement(student: Tensor, teacher: Tensor, apart: Apart = "kl") -> Tensor:
+def disagreement_loss(student: Tensor, teacher: Tensor, apart: Distance = "kl") -> Tensor:
     """How far two nets' logits (N, C) are apart, (N,): KL(teacher || student), or the mean size of the differences. Gradients reach both."""
     if apart == "kl":
         return F.kl_div(
@@ -51,7 +51,7 @@ def disagreement(student: Tensor, teacher: Tensor, apart: Apart = "kl") -> Tenso
     return (to_float32(student) - to_float32(teacher)).abs().mean(-1)
 
 
-class Term(Objective):
+class GeneratorLoss(Objective):
     """One of the generator's losses; the student's logits tell where a term needs no more of the student how many images there are."""
 
     def __init__(self, couples: bool = False):
@@ -63,12 +63,12 @@ class Term(Objective):
         return self._couples
 
 
-Term.card = Card(
+GeneratorLoss.card = Card(
     "What a generator is trained by"
 )  # not in the class, where the catalogue would take it for a scheme
 
 
-class Sure(Term):
+class OneHotLoss(GeneratorLoss):
     """``one_hot_loss``, or with ``soft`` the ``entropy_loss``."""
 
     def __init__(self, soft: bool = False):
@@ -83,7 +83,7 @@ class Sure(Term):
         )
 
 
-class Excited(Term):
+class ActivationLoss(GeneratorLoss):
     """``activation_loss``."""
 
     needs: ClassVar = {"student": (("logits",),), "teacher": (("embedding",),)}
@@ -92,7 +92,7 @@ class Excited(Term):
         return activation_loss(teacher["embedding"])
 
 
-class Balanced(Term):
+class InformationEntropyLoss(GeneratorLoss):
     """``balance_loss``."""
 
     def __init__(self, base: float = math.e):
@@ -103,7 +103,7 @@ class Balanced(Term):
         return balance_loss(teacher["logits"], self.base)
 
 
-class Familiar(Term):
+class BNStatisticsLoss(GeneratorLoss):
     """The teacher's BatchNorms are given what they remember: the mean of the role ``statistics`` (N,), one number for a rank's whole batch."""
 
     needs: ClassVar = {"student": (("logits",),), "teacher": (("statistics",),)}
@@ -116,13 +116,13 @@ class Familiar(Term):
         return loss
 
 
-class Challenging(Term):
-    """Minus the ``disagreement``; ``log_mae``: minus log(1 + its mean over the batch)."""
+class DisagreementLoss(GeneratorLoss):
+    """Minus the ``disagreement_loss``; ``log_mae``: minus log(1 + its mean over the batch)."""
 
-    def __init__(self, apart: Apart = "kl"):
+    def __init__(self, apart: Distance = "kl"):
         super().__init__(couples=apart == "log_mae")
         self.apart = apart
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        values = disagreement(student["logits"], teacher["logits"], self.apart)
+        values = disagreement_loss(student["logits"], teacher["logits"], self.apart)
         return -values.mean().log1p() if self.couples else -values

@@ -12,12 +12,12 @@ from instil.core import Net
 from instil.functional.pooling import global_average_pool
 from instil.modules.eval_mode import eval_mode
 from instil.modules.stage_adapter import StageAdapter
-from instil.schemes.bases.spots import places, stage_paths
+from instil.schemes.bases.stage_pairs import resolve_stage_pairs, stage_paths
 
 
 def test_spots_are_all_stages_or_those_given() -> None:
-    assert places("auto", 3, 3) == [(0, 0), (1, 1), (2, 2)]
-    assert places([[0, 1], [2, 3]], 3, 4) == [(0, 1), (2, 3)]
+    assert resolve_stage_pairs("auto", 3, 3) == [(0, 0), (1, 1), (2, 2)]
+    assert resolve_stage_pairs([[0, 1], [2, 3]], 3, 4) == [(0, 1), (2, 3)]
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_spots_that_do_not_fit(spots: Any) -> None:
         ValueError,
         match=r"is no list of \[student stage, teacher stage\] of 2 and 3 stages, from shallow to deep",
     ):
-        places(spots, 2, 3)
+        resolve_stage_pairs(spots, 2, 3)
 
 
 @pytest.mark.parametrize(

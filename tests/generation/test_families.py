@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from instil.core import Batch, Net, Outputs
 from instil.generation.reader import CACHE_WORKS
 from instil.generation.rollout import generate_text
-from instil.tasks.causal_model import call
-from tests.tasks.causal_families import tiny_model
+from instil.tasks.bases.causal_model import call
+from tests.tasks.bases.causal_families import tiny_model
 
 LENGTH, NEW, WINDOW = 40, 12, 8
 PROMPTS = (3, 1, 24, 11)

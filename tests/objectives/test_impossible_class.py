@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from instil.core import UNLABELLED
+from instil.functional.teacher_mixture import mixture_log_probability
 from instil.functional.token_log_probs import token_log_probs
 from instil.objectives.features.ofa import ofa_loss
 from instil.objectives.logits.akl import akl_loss

@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from instil.schemes.filter_kd import FilterKD, smoothed_predictions
 
 from instil import recipe
 from instil.core import Batch, Objectives
@@ -17,6 +16,7 @@ from instil.export.student import load_student, save_student
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.kd import KD
 from instil.recipe import RecipeError
+from instil.schemes.offline.filter_kd import FilterKD, smoothed_predictions
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
 from tests.nets import batch, net

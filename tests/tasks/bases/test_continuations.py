@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from instil.core import Net
-from instil.data.text import text
+from instil.data.sources.text import text
 from instil.generation.rollout import generate_text
 from instil.networks.causal_transformer import causal_transformer
 from instil.tasks.bases.continuations import exposure_bias_gap

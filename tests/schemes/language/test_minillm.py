@@ -102,7 +102,7 @@ def test_objectives_see_their_own_text() -> None:
     )
     with pytest.raises(
         ValueError,
-        match="scheme.student_text_objectives: there is no objective 'reverse_k'; closest: reverse_kl",
+        match=r"scheme\.student_text_objectives: there is no objective 'reverse_k'; closest: reverse_kl",
     ):
         MiniLLM(
             net(8),

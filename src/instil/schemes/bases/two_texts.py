@@ -11,7 +11,11 @@ from instil.schemes.bases.writer import GenerativeScheme, Share, Token, Tokens
 
 
 class TwoTextsScheme(GenerativeScheme):
-    """The objectives named in ``student_text_objectives`` compare student and teacher on the student's text, ``batch["student_text"]``, all others on the given one."""
+    """Base class of schemes that train on generated text and on the text of the data.
+
+    The objectives in ``student_text_objectives`` compare student and teacher on the student's text,
+    ``batch["student_text"]``; all others on the text of the data.
+    """
 
     def __init__(
         self,

@@ -119,7 +119,7 @@ class MiniLLM(TwoTextsScheme):
             student,
             teacher,
             objectives,
-            own,
+            student_text_objectives,
             end,
             min_prompt_tokens,
             max_new_tokens,

@@ -83,10 +83,10 @@ def test_logits_of_an_unlabelled_sample_do_not_reach_the_gate(value: float) -> N
     scheme, batch = made(), timed()
     unlabelled = (batch["label"] < 0).float().unsqueeze(1)
     outputs = scheme.student(batch)
-    ends = scheme.ends(outputs)
+    ends = scheme.branch_outputs(outputs)
     for end in ends:
         end["logits"] = end["logits"] + torch.where(unlabelled > 0, value, 0.0)
-    _, losses = scheme.taught(ends, outputs["features"], batch)
+    _, losses = scheme.teachers_for(ends, outputs["features"], batch)
     losses["ensemble"].backward()
     gradients = [p.grad for p in scheme.parameters() if p.grad is not None]
     assert gradients

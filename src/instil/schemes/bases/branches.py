@@ -121,7 +121,7 @@ class BranchedScheme(Scheme):
         Returns:
             Outputs of the ends, the student's first, and the stages of the student.
         """
-        outputs = self.student(batch)
+        outputs = replace_invalid_outputs(self.student(batch), batch, TRUNK_ROLES)
         return self.branch_outputs(outputs), stage_features(outputs)
 
     def step(self, batch: Batch) -> Iterator[Update]:

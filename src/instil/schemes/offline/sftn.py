@@ -25,7 +25,7 @@ from instil.core import (
     to_float32,
 )
 from instil.modules.stage_adapter import StageAdapter
-from instil.schemes.bases.branches import stage_features
+from instil.schemes.bases.branches import TRUNK_ROLES, stage_features
 from instil.schemes.bases.stage_pairs import StagePairs, resolve_stage_pairs, stage_paths
 
 
@@ -134,8 +134,9 @@ class SFTN(Scheme):
 
     def compute_losses(self, batch: Batch) -> Update:
         """The objectives' update of the net and, by their mean, its branches, with the loss ``friendly``."""
-        outputs = self.student(batch)
+        outputs = replace_invalid_outputs(self.student(batch), batch, TRUNK_ROLES)
         ends = self.ends(stage_features(outputs), batch)
+        ends = [replace_invalid_outputs(end, batch, TRUNK_ROLES) for end in ends]
         update: Update = self.objectives(outputs, {}, batch)
         others: list[Update] = [self.objectives(end, {}, batch) for end in ends]
         for name, own in update.losses.items():

@@ -31,6 +31,7 @@ from instil.core import (
 from instil.functional.pooling import global_average_pool
 from instil.modules.eval_mode import eval_mode
 from instil.modules.stage_adapter import StageAdapter
+from instil.schemes.bases.branches import TRUNK_ROLES
 from instil.schemes.bases.stage_pairs import (
     RoutingWeight,
     StagePairs,

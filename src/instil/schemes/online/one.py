@@ -83,7 +83,9 @@ class ONE(BranchedScheme):
         ] = "batch",
     ):
         super().__init__(student, objectives)
-        self.num_branches, self.norm = num_branches, norm
+        self.num_branches = num_branches
+        self.norm = norm
+        self.average = average
         self.gate: Gate | None = None
         self.learners["student"] += ("gate",)
 

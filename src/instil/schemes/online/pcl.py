@@ -26,7 +26,7 @@ from instil.core import (
 )
 from instil.functional.crops import random_crops
 from instil.functional.pooling import global_average_pool
-from instil.schemes.bases.branches import BranchedScheme, stage_features
+from instil.schemes.bases.branches import TRUNK_ROLES, BranchedScheme, stage_features
 from instil.teachers.ema import Ema
 
 
@@ -166,7 +166,7 @@ class PCL(BranchedScheme):
         outputs = net({"image": views.transpose(0, 1).flatten(0, 1)})
         logits = outputs["logits"].chunk(self.peers)
         stages = [stage.chunk(self.peers) for stage in stage_features(outputs)]
-        return [
+        per_peer: list[Outputs] = [
             {"logits": logits[peer], "features": tuple(stage[peer] for stage in stages)}
             for peer in range(self.peers)
         ]
@@ -203,6 +203,11 @@ class PCL(BranchedScheme):
             for branch, own, origin in zip(self.mean_branches, outputs[1:], origins, strict=True)
         ]
         return [outputs[0]["logits"], *branches]
+
+    def _num_items(self, batch: Batch) -> Tensor:
+        """Number of items that the label loss of the ensemble is divided by."""
+        labelled = _labelled_items(batch)
+        return (items(batch) if self.average == "batch" else labelled).sum()
 
     def teachers_for(
         self, ends: list[Outputs], stages: tuple[Tensor, ...], batch: Batch

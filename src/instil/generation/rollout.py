@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from instil.core import UNLABELLED, Batch, Net, dry, uniform
+from instil.core import UNLABELLED, Batch, Net, keyed_uniform, side_effect_free
 from instil.generation.reader import TEXT_KEYS, CachedDecoder, ForwardFunction
 from instil.generation.sampling import sample_tokens
 
@@ -45,7 +45,7 @@ def generate_text(
     Returns:
         The batch of ``generate_with``.
     """
-    with dry(net):
+    with side_effect_free(net):
         return generate_with(
             batch,
             [net],
@@ -93,7 +93,7 @@ def generate_with(
     is_valid = batch["valid"]
     stops = stop_tokens(end)
     stop = torch.tensor(stops, dtype=torch.int64, device=is_valid.device)
-    numbers = uniform(batch, 2 * is_valid.shape[1], salt).view(*is_valid.shape, 2)
+    numbers = keyed_uniform(batch, 2 * is_valid.shape[1], salt).view(*is_valid.shape, 2)
     start = prompt_lengths(batch, min_prompt_tokens)
     ids = torch.cat([batch["input_ids"], torch.zeros_like(batch["input_ids"][:, :1])], 1)
     log_probability = torch.zeros(ids.shape, device=ids.device)

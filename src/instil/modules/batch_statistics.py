@@ -77,8 +77,8 @@ def record_statistics(
         read.append(
             BatchNormStatistics(
                 *channel_moments(inputs[0], weight),
-                full(norm.running_mean),
-                full(norm.running_var),
+                to_float32(norm.running_mean),
+                to_float32(norm.running_var),
                 each,
             )
         )

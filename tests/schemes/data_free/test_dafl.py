@@ -64,7 +64,7 @@ def test_the_losses_are_the_papers_on_the_generators_images() -> None:
     it = scheme(one_hot=2.0, activation=0.5, balance=3.0)
     it.prepare(blank())
     update = it.generator_update(blank(), 1)
-    seen = it.ask({"image": it.generate(blank(), 1)})
+    seen = it.teacher_outputs({"image": it.generate(blank(), 1)})
     wanted = {
         "one_hot": 2 * one_hot_loss(seen["logits"]),
         "activation": 0.5 * activation_loss(seen["embedding"]).mean(),
@@ -80,7 +80,7 @@ def test_one_term_makes_the_teacher_sure_and_the_other_gives_it_all_classes() ->
         it = scheme(**{"one_hot": 0.0, "balance": 0.0, "activation": 0.0} | {wanted: 1.0})
         it.teacher.net.model[-1].weight.data *= 10
         trained(it, 60)
-        after[wanted] = it.ask({"image": it.generate(blank())})["logits"]
+        after[wanted] = it.teacher_outputs({"image": it.generate(blank())})["logits"]
     assert one_hot_loss(after["one_hot"]) < one_hot_loss(after["balance"]) - 0.2
     assert balance_loss(after["balance"]) < balance_loss(after["one_hot"]) - 0.2
 
@@ -91,7 +91,7 @@ def test_statistics_bring_the_images_to_what_the_batch_norms_remember() -> None:
         it = scheme(True, activation=0.0, statistics=weight)
         trained(it, 60)
         with torch.no_grad(), record_statistics(it.teacher) as read:
-            it.ask({"image": it.generate(blank())})
+            it.teacher_outputs({"image": it.generate(blank())})
         apart[weight] = float(bn_statistics_loss(read))
     assert apart[5.0] < apart[0.0] / 2
 

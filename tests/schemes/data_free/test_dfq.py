@@ -46,7 +46,7 @@ def test_the_losses_are_the_papers_on_the_generators_images() -> None:
     losses = it.generator_update(blank()).losses
     seen = {"image": it.generate(blank())}
     with record_statistics(it.teacher) as read:
-        teacher = it.ask(seen)["logits"]
+        teacher = it.teacher_outputs(seen)["logits"]
     wanted = {
         "challenge": -disagreement_loss(it.student(seen)["logits"], teacher).mean(),
         "statistics": 0.5 * gaussian_statistics_loss(read),
@@ -65,7 +65,7 @@ def test_alpha_holds_the_images_near_what_the_teacher_remembers() -> None:
         it = scheme(alpha=alpha)
         trained(it, 60)
         with torch.no_grad(), record_statistics(it.teacher) as read:
-            it.ask({"image": it.generate(blank())})
+            it.teacher_outputs({"image": it.generate(blank())})
         apart[alpha] = float(gaussian_statistics_loss(read))
     assert apart[5.0] < apart[1e-6] / 2
 

@@ -98,12 +98,12 @@ def test_the_loss_is_that_of_both_texts_and_the_usual_gap_follows() -> None:
     batch = scheme.before_step(timed(progress=0.25))
     (update,) = scheme.step(batch)
     texts = [
-        (*(side["logits"].log_softmax(-1) for side in scheme.answers(text)), text["token"])
+        (*(side["logits"].log_softmax(-1) for side in scheme.forward_both(text)), text["token"])
         for text in (batch, batch["student_text"])
     ]
     counts = batch["valid"].any(1)
     values = contrastive_loss(*texts, torch.full((16, 2), 0.1), 1.25)[counts]
     assert torch.allclose(update.losses["contrast"], values.mean(), atol=1e-6)
-    scheme.after_step(dict(update.keep))
+    scheme.after_step(dict(update.state_updates))
     assert torch.allclose(scheme.running_gap, likelihood_gaps(*texts)[counts].mean(0), atol=1e-6)
     assert float(scheme.running_gap[0]) > 0

@@ -102,7 +102,10 @@ class BranchedScheme(Scheme):
     def branch_outputs(self, outputs: Outputs) -> list[Outputs]:
         """What each end says, the student's own first."""
         stages = stage_features(outputs)
-        own = {"logits": outputs["logits"], "embedding": global_average_pool(full(stages[-1]))}
+        own = {
+            "logits": outputs["logits"],
+            "embedding": global_average_pool(to_float32(stages[-1])),
+        }
         origins = self.branch_stages(len(stages))
         return [
             own,
@@ -142,7 +145,7 @@ class BranchedScheme(Scheme):
                 for of in updates
             )
             losses[name] = first + self.branch_weight * torch.stack(others).sum()
-        return Update(losses | own, "student", updates[0][0].keep)
+        return Update(losses | own, "student", updates[0][0].state_updates)
 
 
 def stage_features(outputs: Outputs) -> tuple[Tensor, ...]:

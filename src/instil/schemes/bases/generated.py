@@ -96,7 +96,7 @@ class GeneratorScheme(Scheme):
     def generate(self, batch: Batch, turn: int = 0) -> Tensor:
         """Images (N, C, H, W) of new codes."""
         image: Tensor = generate_images(
-            self.generator, normal(batch, latent_dim(self.generator), CODES + turn)
+            self.generator, keyed_normal(batch, latent_dim(self.generator), CODES + turn)
         )
         return image
 
@@ -113,9 +113,9 @@ class GeneratorScheme(Scheme):
     def _judgement(self, seen: Batch) -> Outputs:
         """The teacher's outputs, with the role ``statistics`` where a term reads it."""
         if "statistics" not in self.terms.reads("teacher"):
-            return self.ask(seen, grad=True)
-        with record_statistics(self.teacher or self, items(seen)) as read:
-            teacher = self.ask(seen, grad=True)
+            return self.teacher_outputs(seen, grad=True)
+        with record_statistics(self.teacher or self, item_weights(seen)) as read:
+            teacher = self.teacher_outputs(seen, grad=True)
         return teacher | {"statistics": self.bn_statistics_loss(read).expand(len(seen["image"]))}
 
     def bn_statistics_loss(self, read: list[BatchNormStatistics]) -> Tensor:

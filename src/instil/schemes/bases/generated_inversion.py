@@ -108,7 +108,9 @@ class GeneratedInversion(InversionScheme):
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         inverted = (
-            {name: items(batch).sum() for name in self.terms} if self.creates_images(batch) else {}
+            {name: item_weights(batch).sum() for name in self.terms}
+            if self.creates_images(batch)
+            else {}
         )
         return {**super().counts(batch), **inverted}
 
@@ -119,7 +121,7 @@ class GeneratedInversion(InversionScheme):
 
     def step(self, batch: Batch) -> Iterator[Update]:
         if not self.creates_images(batch):
-            yield self.compare(batch)
+            yield self.compute_losses(batch)
             return
         latent = self.latents(batch).requires_grad_()
         optimizer = torch.optim.Adam([latent], self.latent_rate, betas=(0.5, 0.999), eps=NOTHING)
@@ -137,19 +139,19 @@ class GeneratedInversion(InversionScheme):
 
     def latents(self, batch: Batch) -> Tensor:
         """Latent codes (N, L), drawn by (seed, step, index)."""
-        return normal(batch, latent_dim(self.generator), CODES)
+        return keyed_normal(batch, latent_dim(self.generator), CODES)
 
     def inversion(self, batch: Batch, image: Tensor) -> dict[str, Tensor]:
         """The generator's losses on images of the classes ``label``."""
         asked = batch | {"image": image}
-        with record_statistics(self.teacher or self, items(batch)) as read:
-            teacher = full(self.ask(asked, grad=True)["logits"])
+        with record_statistics(self.teacher or self, item_weights(batch)) as read:
+            teacher = to_float32(self.teacher_outputs(asked, grad=True)["logits"])
         values = self.label_weight * F.cross_entropy(teacher, batch["label"], reduction="none")
         if self.adversarial_weight:
             with eval_mode(self.student):
                 student = self.student(asked)["logits"]
             values = values + self.adversarial_weight * decision_adversarial_loss(student, teacher)
-        loss = mean(values, items(batch))
+        loss = mean(values, item_weights(batch))
         if self.statistics_weight:
             loss = loss + self.statistics_weight * bn_statistics_loss(read)
         return {"inversion": loss, **self.extra_losses(batch, image, read)}
@@ -165,8 +167,8 @@ class GeneratedInversion(InversionScheme):
         with torch.no_grad():
             batch = batch | {"image": generate_images(self.generator, latent)}
             rows = self.memory_rows(batch)
-        update = self.compare(batch)
-        update.keep |= synthetic_rows(**rows)
+        update = self.compute_losses(batch)
+        update.state_updates |= synthetic_rows(**rows)
         return update
 
     def after_step(self, gathered_rows: dict[str, Tensor]) -> None:

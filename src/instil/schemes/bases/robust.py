@@ -191,7 +191,7 @@ class RobustScheme(AttackScheme):
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         return {**super().counts(batch), "robust": item_weights(batch).sum()}
 
-    def compare(self, batch: Batch) -> Update:
+    def compute_losses(self, batch: Batch) -> Update:
         """The objectives' update with the loss ``robust_losses``."""
         student, teacher = self.student(batch), batch["taught"]
         update: Update = self.objectives(student, teacher, batch)
@@ -204,7 +204,7 @@ class RobustScheme(AttackScheme):
             )
         )
         values = self.robust_losses(batch, attacked, student_logits, teacher_logits)
-        update.losses["robust"] = self.weight * mean(values, items(batch))
+        update.losses["robust"] = self.weight * mean(values, item_weights(batch))
         return update
 
     def robust_losses(

@@ -57,7 +57,9 @@ class TwoTextsScheme(GenerativeScheme):
         self.learners["student"] = (*self.learners["student"], "data_objectives")
 
     def build(self, batch: Batch) -> None:
-        student, teacher = self.answers(batch)  # asked first: not all of it is wanted afterwards
+        student, teacher = self.forward_both(
+            batch
+        )  # asked first: not all of it is wanted afterwards
         self.data_objectives.build(student, teacher)
         super().build(batch)
 
@@ -72,20 +74,20 @@ class TwoTextsScheme(GenerativeScheme):
 
     def update_on_student_text(self, batch: Batch) -> tuple[Update, Outputs, Outputs]:
         """The update on the written text, and what student and teacher say of it."""
-        student, teacher = self.answers(batch["student_text"])
+        student, teacher = self.forward_both(batch["student_text"])
         return self.objectives(student, teacher, batch["student_text"]), student, teacher
 
     def add_data_losses(self, update: Update, batch: Batch) -> None:
         """Add the losses on the given text."""
         if self.data_objectives.weights:
-            teacher = self.ask(batch) if self.data_objectives.reads("teacher") else {}
+            teacher = self.teacher_outputs(batch) if self.data_objectives.reads("teacher") else {}
             other: Update = self.data_objectives(self.student(batch), teacher, batch)
             update.losses |= other.losses
             update.state_updates |= other.state_updates
 
-    def after_step(self, kept: dict[str, Tensor]) -> None:
-        super().after_step(kept)
-        self.data_objectives.after_step(kept)
+    def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
+        super().after_step(gathered_rows)
+        self.data_objectives.after_step(gathered_rows)
 
 
 def select_objectives(every: Objectives, names: Iterable[str]) -> Objectives:

@@ -36,9 +36,9 @@ class GenerativeScheme(Scheme):
     ``vocabulary``: number of tokens that may be written, where heads are padded; in a recipe null is that of the data's tokenizer.
     """
 
-    writes = True
+    on_policy_text = True
     needs_teacher_logits: ClassVar[bool] = True  # they are read beside what the objectives read
-    shards = False  # ranks would ask for the parts of a net a different number of times
+    supports_sharding = False  # ranks would ask for the parts of a net a different number of times
 
     def __init__(
         self,
@@ -85,11 +85,13 @@ class GenerativeScheme(Scheme):
             )
         self._limit_vocabulary(batch)
         super().build(batch)
-        self.teacher.wants(self.teacher_roles(), batch)
+        self.teacher.select_roles(self.teacher_roles(), batch)
 
     def _limit_vocabulary(self, batch: Batch) -> None:
         """Settle how many tokens may be written: no more than both nets have."""
-        sizes = [size for size in map(num_output_tokens, self.answers(batch)) if size is not None]
+        sizes = [
+            size for size in map(num_output_tokens, self.forward_both(batch)) if size is not None
+        ]
         if not sizes:
             return
         if self.vocabulary is not None and self.vocabulary > min(sizes):

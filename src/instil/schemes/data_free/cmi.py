@@ -120,13 +120,13 @@ class CMI(GeneratedInversion):
     def describe(self, batch: Batch, image: Tensor) -> Tensor:
         """(N, D): what reaches the teacher's BatchNorms, as means over each image."""
         with record_statistics(self.teacher or self) as read:
-            self.ask(batch | {"image": image}, grad=torch.is_grad_enabled())
+            self.teacher_outputs(batch | {"image": image}, grad=torch.is_grad_enabled())
         return joined(read)
 
     def local(self, batch: Batch, image: Tensor) -> Tensor:
         """(N, D): the same of a window of each image."""
         return self.describe(
-            batch, random_resized_views(image, uniform(batch, 3, WINDOWS), SMALLEST)
+            batch, random_resized_views(image, keyed_uniform(batch, 3, WINDOWS), SMALLEST)
         )
 
     def memory_rows(self, batch: Batch) -> dict[str, Tensor]:
@@ -161,9 +161,9 @@ class CMI(GeneratedInversion):
             self.projector(torch.cat(parts))
             for parts in ((local, before["local"]), (whole, before["whole"]))
         )
-        counted = torch.cat([items(batch) > 0, there])
+        counted = torch.cat([item_weights(batch) > 0, there])
         return bank_contrastive_loss(
-            local, whole, len(items(batch)), self.contrast_temperature, counted
+            local, whole, len(item_weights(batch)), self.contrast_temperature, counted
         )
 
 

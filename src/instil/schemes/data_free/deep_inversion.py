@@ -147,8 +147,10 @@ class DeepInversion(InversionScheme):
 
     def energy(self, image: Tensor, batch: Batch) -> Tensor:
         """What images (N, C, H, W) of the classes ``label`` are optimised for, summed over them."""
-        with record_statistics(self.teacher or self, items(batch)) as read:
-            teacher = full(self.ask(batch | {"image": image}, grad=True)["logits"])
+        with record_statistics(self.teacher or self, item_weights(batch)) as read:
+            teacher = to_float32(
+                self.teacher_outputs(batch | {"image": image}, grad=True)["logits"]
+            )
         values = F.cross_entropy(teacher, batch["label"], reduction="none")
         values = (
             values
@@ -163,7 +165,7 @@ class DeepInversion(InversionScheme):
         return values.sum()
 
     def step(self, batch: Batch) -> Iterator[Update]:
-        update = self.compare(batch)
+        update = self.compute_losses(batch)
         if self.creates_images(batch):
-            update.keep |= synthetic_rows(image=batch["image"], label=batch["label"])
+            update.state_updates |= synthetic_rows(image=batch["image"], label=batch["label"])
         yield update

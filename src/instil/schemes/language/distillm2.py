@@ -174,7 +174,7 @@ class DistiLLM2(SequenceLevel):
     def step(self, batch: Batch) -> Iterator[Update]:
         student, teacher = self.forward_both(batch)
         update: Update = self.objectives(student, teacher, batch)
-        own_student, own_teacher = self.answers(batch["student_text"])
+        own_student, own_teacher = self.forward_both(batch["student_text"])
         taught, own = (
             [
                 drop_unlabelled_gradient(token, to_float32(side["logits"][..., : self.vocabulary]))[

@@ -138,13 +138,13 @@ class MiniLLM(TwoTextsScheme):
             return token, mixture.gather(-1, token[:, None]).squeeze(-1).log()
 
         assert self.teacher is not None
-        with dry(self.student):
+        with side_effect_free(self.student):
             return batch | {
                 "student_text": self.generate_with(batch, [self.student, self.teacher], choose)
             }
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        return {**super().counts(batch), "policy": items(batch["student_text"]).sum()}
+        return {**super().counts(batch), "policy": item_weights(batch["student_text"]).sum()}
 
     def step(self, batch: Batch) -> Iterator[Update]:
         update, student, teacher = self.update_on_student_text(batch)

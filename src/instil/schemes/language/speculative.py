@@ -106,7 +106,7 @@ class Speculative(GenerativeScheme):
             return interleaved(student, teacher, numbers, self.top_k, *self.sampling_now(batch))
 
         assert self.teacher is not None
-        with dry(self.student):
+        with side_effect_free(self.student):
             return self.generate_with(batch, [self.student, self.teacher], choose)
 
     def step(self, batch: Batch) -> Iterator[Update]:

@@ -97,7 +97,10 @@ class FCFD(Scheme):
             raise ValueError(
                 "function-consistent features run through the teacher's last stages: the teacher must be one net, at hand"
             )
-        mine, theirs = _stages(self.student(batch), "student"), _stages(self.ask(batch), "teacher")
+        mine, theirs = (
+            _stages(self.student(batch), "student"),
+            _stages(self.teacher_outputs(batch), "teacher"),
+        )
         self.matched = resolve_stage_pairs(self.stage_pairs, len(mine), len(theirs))
         if len(self.matched) < 2:
             raise ValueError(

@@ -11,7 +11,16 @@ from annotated_types import Ge, Lt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from instil.core import UNLABELLED, Batch, Card, Objective, Objectives, Outputs, full, items
+from instil.core import (
+    UNLABELLED,
+    Batch,
+    Card,
+    Objective,
+    Objectives,
+    Outputs,
+    item_weights,
+    to_float32,
+)
 from instil.schemes.bases.peers import PeerScheme
 
 

@@ -9,7 +9,7 @@ import torch
 from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, Objective, Objectives, Outputs, full
+from instil.core import Batch, Card, Objective, Objectives, Outputs, to_float32
 from instil.schemes.bases.peers import PeerScheme
 
 

@@ -9,7 +9,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, Objective, Objectives, Outputs, full
+from instil.core import Batch, Card, Objective, Objectives, Outputs, to_float32
 from instil.schemes.bases.branches import BranchedScheme
 
 
@@ -67,7 +67,7 @@ class OKDDip(BranchedScheme):
         return [stages - 2] * self.peers
 
     def build_extra(self, ends: list[Outputs], stages: tuple[Tensor, ...]) -> None:
-        embedding = full(ends[1]["embedding"])
+        embedding = to_float32(ends[1]["embedding"])
         width = embedding.shape[1]
         self.query, self.key = (
             nn.Linear(width, max(1, width // self.reduction), bias=False).to(

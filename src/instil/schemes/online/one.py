@@ -93,7 +93,7 @@ class ONE(BranchedScheme):
         return [stages - 2] * (self.num_branches - 1)
 
     def build_extra(self, ends: list[Outputs], stages: tuple[Tensor, ...]) -> None:
-        trunk = global_average_pool(full(stages[-2]))
+        trunk = global_average_pool(to_float32(stages[-2]))
         self.gate = Gate(trunk.shape[1], self.num_branches, self.norm).to(trunk.device, trunk.dtype)
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:

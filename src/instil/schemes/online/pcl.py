@@ -123,7 +123,7 @@ class PCL(BranchedScheme):
         return [stages - 2] * (self.peers - 1)
 
     def build_extra(self, ends: list[Outputs], stages: tuple[Tensor, ...]) -> None:
-        embedding, logits = full(ends[0]["embedding"]), ends[0]["logits"]
+        embedding, logits = to_float32(ends[0]["embedding"]), ends[0]["logits"]
         head = nn.Linear(self.peers * embedding.shape[1], logits.shape[1])
         self.ensemble_head = head.to(embedding.device, embedding.dtype)
         self.mean_student = Ema(self.student, self.decay)
@@ -207,7 +207,7 @@ class PCL(BranchedScheme):
     def _num_items(self, batch: Batch) -> Tensor:
         """Number of items that the label loss of the ensemble is divided by."""
         labelled = _labelled_items(batch)
-        return (items(batch) if self.average == "batch" else labelled).sum()
+        return (item_weights(batch) if self.average == "batch" else labelled).sum()
 
     def teachers_for(
         self, ends: list[Outputs], stages: tuple[Tensor, ...], batch: Batch

@@ -107,7 +107,7 @@ class IAD(RobustScheme):
     def robust_losses(
         self, batch: Batch, attacked: Tensor, student: Tensor, teacher: Tensor
     ) -> Tensor:
-        answers = self.ask(batch | {"image": batch["attacked"]})
+        answers = self.teacher_outputs(batch | {"image": batch["attacked"]})
         under_attack = answers["logits"]
         trusted = trust(under_attack, self.targets(batch, teacher), self.beta)
         if float(batch.get("progress", 0.0)) < self.trusting:

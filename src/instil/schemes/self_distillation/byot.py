@@ -7,7 +7,17 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from instil.core import Batch, Card, NonNegative, Objective, Objectives, Outputs, full, items, mean
+from instil.core import (
+    Batch,
+    Card,
+    NonNegative,
+    Objective,
+    Objectives,
+    Outputs,
+    item_weights,
+    mean,
+    to_float32,
+)
 from instil.schemes.bases.branches import BranchedScheme
 from instil.schemes.bases.peers import detach_outputs
 
@@ -84,5 +94,5 @@ class BYOT(BranchedScheme):
             ]
         ).sum(0)
         return [[detach_outputs(deepest)], *([detach_outputs(deepest)] for _ in shallow)], {
-            "hint": self.hint_weight * mean(apart, items(batch))
+            "hint": self.hint_weight * mean(apart, item_weights(batch))
         }

@@ -89,7 +89,7 @@ def exposure_bias_gap(
         KL(teacher | net) on text that the net samples, minus that on the given text after the same prompts, in
         nats a token; zero where its own text leads the net nowhere worse.
     """
-    with dry(net):
+    with side_effect_free(net):
         own = generate_text(as_net(net), batch, end, prompt, max_new_tokens, vocabulary=vocabulary)
         column = torch.arange(batch["valid"].shape[1], device=batch["valid"].device)[None]
         begin = own["valid"].int().argmax(1, keepdim=True)
@@ -107,7 +107,7 @@ def _mean_divergence(
     One row after the other, each through the chunked divergence: logits of many rows would not fit into memory.
     """
     total = 0.0
-    for i in range(size(batch)):
+    for i in range(batch_size(batch)):
         row = index_batch(batch, torch.tensor([i], device=is_compared.device))
         student_signal, teacher_signal = _signal(net(row)), _signal(teacher(row))
         common = min(num_classes(student_signal), num_classes(teacher_signal))

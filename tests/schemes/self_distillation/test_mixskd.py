@@ -86,7 +86,7 @@ def test_losses_match_a_loop_over_images_and_ends() -> None:
         """Logits and maps of each end, the student's own first."""
         whole = scheme.student({"image": x})
         maps, logits = [whole["features"][-1]], [whole["logits"]]
-        for branch, stage in zip(scheme.further, whole["features"], strict=False):
+        for branch, stage in zip(scheme.branches, whole["features"], strict=False):
             maps.append(branch.body(stage))
             logits.append(branch.head(maps[-1].mean((2, 3))))
         return logits, maps

@@ -11,7 +11,6 @@ from torch import nn
 from instil.core import Batch, Card, Objective, Objectives, Teacher, Update
 from instil.schemes.bases.generated import GeneratorScheme, Images
 from instil.schemes.bases.generator_losses import DisagreementLoss
-from instil.schemes.data_free.zskt import Turns
 
 
 class DFAD(GeneratorScheme):

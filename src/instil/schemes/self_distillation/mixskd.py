@@ -29,7 +29,7 @@ from instil.core import (
     to_float32,
 )
 from instil.functional.pooling import global_average_pool
-from instil.schemes.bases.branches import Branch, Branched, stages_of
+from instil.schemes.bases.branches import Branch, BranchedScheme, stage_features
 
 HIDDEN = 128
 """Width of the hidden layer of a discriminator."""
@@ -91,7 +91,7 @@ def discriminator_loss(
     return values if reduction == "none" else values.mean()
 
 
-class MixSKD(Branched):
+class MixSKD(BranchedScheme):
     """Self-distillation from mixup (Yang et al. 2022).
 
     The student and a branch after each stage but the last see each sample, its partner and the
@@ -164,7 +164,7 @@ class MixSKD(Branched):
         self.discriminators = nn.ModuleList()
         self.learners["student"] += ("self_teacher", "discriminators")
 
-    def origins(self, stages: int) -> list[int]:
+    def branch_stages(self, stages: int) -> list[int]:
         return list(range(stages - 1))
 
     def build(self, batch: Batch) -> None:
@@ -175,13 +175,13 @@ class MixSKD(Branched):
                     f"or a teacher, got {type(objective).__name__}, which reads both. Use kd"
                 )
         outputs = self.student(batch)
-        stages, logits = stages_of(outputs), to_float32(outputs["logits"])
+        stages, logits = stage_features(outputs), to_float32(outputs["logits"])
         if logits.ndim != 2:
             raise ValueError(
                 f"scheme: branches classify whole samples. Expected logits (N, C), got {tuple(logits.shape)}"
             )
-        self.further.extend(self.made(stages, logits.shape[1]))
-        ends = self.ends(outputs)
+        self.branches.extend(self.make_branches(stages, logits.shape[1]))
+        ends = self.branch_outputs(outputs)
         width = ends[0]["embedding"].shape[1]
         self.self_teacher = nn.Sequential(
             nn.Linear(len(ends) * width, width, bias=False), nn.Linear(width, logits.shape[1])
@@ -193,11 +193,11 @@ class MixSKD(Branched):
         self.discriminators.requires_grad_(self.train_discriminators)
         self.objectives.build(ends[0], {"logits": ends[0]["logits"]})
 
-    def ends(self, outputs: Outputs) -> list[Outputs]:
+    def branch_outputs(self, outputs: Outputs) -> list[Outputs]:
         """Logits, pooled embedding and feature map of the student's end and the branches."""
-        stages = stages_of(outputs)
+        stages = stage_features(outputs)
         logits, maps = [outputs["logits"]], [to_float32(stages[-1])]
-        for branch, stage in zip(self.further, stages[:-1], strict=True):
+        for branch, stage in zip(self.branches, stages[:-1], strict=True):
             assert isinstance(branch, Branch)
             maps.append(branch.body(stage))
             logits.append(branch.head(global_average_pool(maps[-1])))
@@ -235,7 +235,7 @@ class MixSKD(Branched):
         key, share = _first_key(batch), float(batch["share"])
         # One forward pass: BatchNorm sees samples, partners and mixtures together.
         inputs = torch.cat([batch[key], batch[f"partner_{key}"], batch["mixture"]])
-        ends = self.ends(self.student({key: inputs}))
+        ends = self.branch_outputs(self.student({key: inputs}))
         plain, mixed, mixtures = [], [], []
         for end in ends:
             parts = [

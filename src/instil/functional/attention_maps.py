@@ -1,4 +1,4 @@
-"""Where a feature map is strong: which positions, and which channels."""
+"""Attention maps of feature maps: strength of the positions and of the channels."""
 
 from __future__ import annotations
 
@@ -9,43 +9,60 @@ from torch import Tensor
 from instil.core import to_float32
 
 FAINTEST = 1e-20
-"""A strength below this is not scaled up: the gradient would overflow."""
+"""Smallest strength by which a map is divided. Below it the gradient would overflow."""
 
 
 def attention_map(stage: Tensor, power: float = 2.0) -> Tensor:
-    """Where a map (N, C, H, W) is strong: the channels' mean of abs(x) ** power, flat and of unit length, (N, H * W)."""
-    stage = to_float32(stage)
-    if power != 2:
+    """Spatial attention map: mean over the channels of ``abs(x) ** power``, at unit length.
+
+    Args:
+        stage: feature map (N, C, H, W).
+        power: exponent, > 0.
+
+    Returns:
+        (N, H * W), rows of length 1.
+    """
+    stage = full(stage)
+    if power == 2:
+        strength = stage.square().sum(1).flatten(1)
+    else:
+        # The result does not depend on the scale, but powers of large values overflow.
         largest = stage.detach().abs().amax((1, 2, 3), keepdim=True)
-        stage = stage / largest.clamp_min(
-            torch.finfo(stage.dtype).tiny
-        )  # unit length forgets the scale, powers overflow
-    strength = (stage.square() if power == 2 else stage.abs().pow(power)).sum(1).flatten(1)
-    return F.normalize(
-        strength / strength.detach().amax(1, keepdim=True).clamp_min(FAINTEST), dim=1
-    )
+        scaled = stage / largest.clamp_min(torch.finfo(stage.dtype).tiny)
+        strength = scaled.abs().pow(power).sum(1).flatten(1)
+    largest = strength.detach().amax(1, keepdim=True).clamp_min(FAINTEST)
+    return F.normalize(strength / largest, dim=1)
 
 
 def position_strength(stage: Tensor) -> Tensor:
-    """The channels' mean of abs(x) of a map (N, C, H, W): (N, 1, H, W)."""
-    return to_float32(stage).abs().mean(1, keepdim=True)
+    """Mean of ``abs(x)`` over the channels of a map (N, C, H, W): (N, 1, H, W)."""
+    return full(stage).abs().mean(1, keepdim=True)
 
 
 def channel_strength(stage: Tensor) -> Tensor:
-    """The positions' mean of abs(x) of a map (N, C, H, W): (N, C, 1, 1)."""
-    return to_float32(stage).abs().mean((2, 3), keepdim=True)
+    """Mean of ``abs(x)`` over the positions of a map (N, C, H, W): (N, C, 1, 1)."""
+    return full(stage).abs().mean((2, 3), keepdim=True)
 
 
 def attention_weights(strength: Tensor, temperature: float) -> Tensor:
-    """How much each position, or each channel, counts: softmax of its strength in each sample, times their number."""
-    return (strength.flatten(1) / temperature).softmax(1).view_as(strength) * strength.shape[
-        1:
-    ].numel()
+    """Softmax of strengths (N, ...) within each sample, times their number.
+
+    Args:
+        strength: (N, 1, H, W) of positions or (N, C, 1, 1) of channels.
+        temperature: softmax temperature.
+
+    Returns:
+        Weights of the shape of ``strength``, with mean 1 in each sample.
+    """
+    weights = (strength.flatten(1) / temperature).softmax(1).view_as(strength)
+    return weights * strength.shape[1:].numel()
 
 
 def scaled_l2_normalize(values: Tensor) -> Tensor:
-    """Vectors (..., P) of unit length; those of zeros as they are, with a finite gradient."""
+    """Unit vectors (..., P), scaled by their largest entry first, so that squares do not overflow.
+
+    Zero vectors stay zero and have a finite gradient.
+    """
     largest = values.detach().abs().amax(-1, keepdim=True)
-    return F.normalize(
-        values / torch.where(largest > torch.finfo(values.dtype).tiny ** 0.5, largest, 1.0), dim=-1
-    )
+    smallest = torch.finfo(values.dtype).tiny ** 0.5
+    return F.normalize(values / torch.where(largest > smallest, largest, 1.0), dim=-1)

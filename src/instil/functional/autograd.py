@@ -12,15 +12,24 @@ from torch import Tensor
 def with_precomputed_grad(
     function: Callable[[Tensor], tuple[Tensor, Tensor]], logits: Tensor, constant: bool = False
 ) -> Tensor:
-    """What a function makes of logits (..., C), (...), where it gives the derivative (..., C) too: nothing else is kept, and one pass applies it.
+    """Apply a function that returns its values and their gradient as one autograd operation.
 
-    ``constant``: the derivative does not depend on the logits; else the function, and what it holds, is kept too, to be differentiated again.
+    The forward pass keeps the logits and the gradient only.
+
+    Args:
+        function: ``logits -> (values (...), gradient (..., C) with respect to the logits)``.
+        logits: (..., C).
+        constant: True if the gradient does not depend on the logits. False: the function, and
+            what it holds, is kept too, for a second derivative.
+
+    Returns:
+        (...).
     """
-    found: Tensor = _WithSlope.apply(function, logits, constant)
-    return found
+    values: Tensor = _PrecomputedGrad.apply(function, logits, constant)
+    return values
 
 
-class _WithSlope(torch.autograd.Function):
+class _PrecomputedGrad(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -28,14 +37,15 @@ class _WithSlope(torch.autograd.Function):
         logits: Tensor,
         constant: bool,
     ) -> Tensor:
-        values, slope = function(logits)
+        values, grad = function(logits)
         ctx.function = None if constant else function
-        ctx.save_for_backward(logits, slope)
+        ctx.save_for_backward(logits, grad)
         return values
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
-        logits, slope = ctx.saved_tensors
-        if torch.is_grad_enabled() and ctx.function is not None:  # to be differentiated again
-            _, slope = ctx.function(logits)
-        return None, gradient.unsqueeze(-1) * slope, None
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[None, Tensor, None]:
+        logits, grad = ctx.saved_tensors
+        if torch.is_grad_enabled() and ctx.function is not None:
+            # A second derivative needs the gradient as a function of the logits.
+            _, grad = ctx.function(logits)
+        return None, grad_output.unsqueeze(-1) * grad, None

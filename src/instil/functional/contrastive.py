@@ -1,4 +1,4 @@
-"""Telling each row's own partner from those of the other rows."""
+"""Contrastive cross-entropy of similarity matrices."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ from torch import Tensor
 
 
 def contrastive(similarity: Tensor) -> Tensor:
-    """Cross-entropy of finding each row's own partner, the diagonal of (N, N), among all columns; mean over the rows, a scalar."""
+    """Cross-entropy of the diagonal of a similarity matrix (N, N) among all columns.
+
+    Returns:
+        Mean over the rows, a scalar.
+    """
     return -similarity.log_softmax(1).diagonal().mean()
 
 
 def symmetric_contrastive(similarity: Tensor) -> Tensor:
-    """Mean of the contrastive losses of the rows and of the columns of (N, N)."""
+    """Mean of the contrastive losses of the rows and of the columns of a matrix (N, N)."""
     return (contrastive(similarity) + contrastive(similarity.T)) / 2

@@ -11,26 +11,47 @@ TIMES = 1000
 
 
 def signal_variance(time: Tensor) -> Tensor:
-    """How much of the variance is signal at a time in 0 ... 999, 1 before the first: the product of 1 - beta, beta linear from 1e-4 to 0.02."""
-    kept = (1 - torch.linspace(1e-4, 0.02, TIMES, dtype=torch.float64, device=time.device)).cumprod(
-        0
-    )
-    return torch.where(time >= 0, kept[time.clamp_min(0)], 1.0)
+    """Share of the variance that is signal at times 0 ... 999; 1 at negative times.
+
+    The product of ``1 - beta``, with beta linear from 1e-4 to 0.02.
+    """
+    beta = torch.linspace(1e-4, 0.02, TIMES, dtype=torch.float64, device=time.device)
+    shares = (1 - beta).cumprod(0)
+    return torch.where(time >= 0, shares[time.clamp_min(0)], 1.0)
 
 
 def add_noise(clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
-    """The forward process at each sample's time (N,): sqrt(signal) clean + sqrt(1 - signal) noise (Huang et al. 2023, eq. 2)."""
-    kept = signal_variance(time).to(clean.dtype).view(-1, *[1] * (clean.ndim - 1))
-    return kept.sqrt() * clean + (1 - kept).sqrt() * noise
+    """Forward diffusion process (Huang et al. 2023, Eq. 2).
+
+    Args:
+        clean: (N, ...).
+        noise: standard normal noise of the same shape.
+        time: time of each sample (N,), in 0 ... 999.
+
+    Returns:
+        ``sqrt(share) * clean + sqrt(1 - share) * noise``.
+    """
+    share = signal_variance(time).to(clean.dtype).view(-1, *[1] * (clean.ndim - 1))
+    return share.sqrt() * clean + (1 - share).sqrt() * noise
 
 
 def denoise(noisy: Tensor, predict: Callable[[Tensor, Tensor], Tensor], steps: int = 5) -> Tensor:
-    """``steps`` deterministic DDIM steps from half of the way: ``predict(values, time)`` is the noise in values (N, ...) at a time (1,)."""
+    """Denoise with deterministic DDIM steps, from half of the schedule to its start.
+
+    Args:
+        noisy: (N, ...).
+        predict: ``(values (N, ...), time (1,)) -> noise`` in the values.
+        steps: number of steps.
+
+    Returns:
+        (N, ...).
+    """
     stride = TIMES // (2 * steps)
-    for number in range(steps - 1, -1, -1):
-        time = torch.tensor([number * stride], device=noisy.device)
-        kept, before = (signal_variance(at).to(noisy.dtype) for at in (time, time - stride))
+    for step in range(steps - 1, -1, -1):
+        time = torch.tensor([step * stride], device=noisy.device)
+        share = signal_variance(time).to(noisy.dtype)
+        next_share = signal_variance(time - stride).to(noisy.dtype)
         noise = predict(noisy, time)
-        clean = (noisy - (1 - kept).sqrt() * noise) / kept.sqrt()
-        noisy = before.sqrt() * clean + (1 - before).sqrt() * noise
+        clean = (noisy - (1 - share).sqrt() * noise) / share.sqrt()
+        noisy = next_share.sqrt() * clean + (1 - next_share).sqrt() * noise
     return noisy

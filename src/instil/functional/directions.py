@@ -8,13 +8,18 @@ from torch import Tensor
 from instil.core import to_float32
 
 SHORTEST = 1e-6
-"""A vector shorter than this has no direction: dead units must not get a gradient that their length divides."""
+"""Length below which a vector has no direction: the gradient of a dead unit would explode."""
 
 
 def l2_normalize(values: Tensor, dim: int = -1, through_length: bool = True) -> Tensor:
-    """Vectors along ``dim`` at length 1, in full precision; one without a direction becomes zero, without a gradient.
+    """Scale vectors to length 1, in float32 or better.
 
-    ``through_length=False``: the lengths are constants for the gradient.
+    A vector shorter than ``SHORTEST`` becomes zero, without a gradient.
+
+    Args:
+        values: tensor of vectors.
+        dim: dimension of the vectors' entries.
+        through_length: False: the lengths are constants for the gradient.
     """
     values = to_float32(values)
     length = torch.linalg.vector_norm(values, dim=dim, keepdim=True)
@@ -24,22 +29,38 @@ def l2_normalize(values: Tensor, dim: int = -1, through_length: bool = True) -> 
 
 
 def cosine(one: Tensor, two: Tensor) -> Tensor:
-    """Inner product of the directions of two tensors of vectors (..., D): (...). Zero, without a gradient, where one has no direction."""
-    one, two = to_float32(one), to_float32(two)
-    lengths = [torch.linalg.vector_norm(side, dim=-1) for side in (one, two)]
-    there = (lengths[0] > SHORTEST) & (lengths[1] > SHORTEST)
-    return (one * two).sum(-1) * torch.where(
-        there, (lengths[0].clamp_min(SHORTEST) * lengths[1].clamp_min(SHORTEST)).reciprocal(), 0.0
-    )
+    """Cosine similarity of vectors (..., D): (...).
+
+    It is 0, without a gradient, where one vector is shorter than ``SHORTEST``.
+    """
+    one, two = full(one), full(two)
+    first_length = torch.linalg.vector_norm(one, dim=-1)
+    second_length = torch.linalg.vector_norm(two, dim=-1)
+    has_directions = (first_length > SHORTEST) & (second_length > SHORTEST)
+    product = first_length.clamp_min(SHORTEST) * second_length.clamp_min(SHORTEST)
+    return (one * two).sum(-1) * torch.where(has_directions, product.reciprocal(), 0.0)
 
 
 def pairwise_dot(one: Tensor, two: Tensor) -> Tensor:
-    """Inner products of all rows of ``one`` (..., M, D) with all rows of ``two`` (..., K, D), in full precision under autocast too: (..., M, K)."""
+    """Inner products of all rows of two tensors, in float32 or better under autocast too.
+
+    Args:
+        one: (..., M, D).
+        two: (..., K, D).
+
+    Returns:
+        (..., M, K).
+    """
     with torch.autocast(one.device.type, enabled=False):
         return to_float32(one) @ to_float32(two).mT
 
 
 def angle_cosines(samples: Tensor) -> Tensor:
-    """[i, j, k]: the cosine of the angle at row i of (N, D) between rows j and k; 0 where two of them are one."""
+    """Cosines of the angles between triples of rows (N, D).
+
+    Returns:
+        (N, N, N). Entry [i, j, k] is the cosine of the angle at row i between rows j and k, and 0
+        where two of the rows are equal.
+    """
     directions = l2_normalize(samples[None] - samples[:, None])
     return pairwise_dot(directions, directions)

@@ -12,10 +12,15 @@ from instil.core import to_float32
 
 
 def as_map(stage: Tensor) -> Tensor:
-    """A stage as a map (N, C, H, W): maps as they are, vectors (N, D) as one position, tokens (N, L, D) as a square grid.
+    """Convert features to a map (N, C, H, W).
 
-    Tokens beyond the largest square are taken to be class or register tokens: they lead the sequence and are dropped
-    (197 = 1 + 14 x 14). Raises ValueError for any other number of dimensions.
+    Args:
+        stage: map (N, C, H, W); vectors (N, D), which become one position; or tokens (N, L, D),
+            which become a square grid. Tokens beyond the largest square are class or register
+            tokens. They lead the sequence and are dropped (197 = 1 + 14 x 14).
+
+    Raises:
+        ValueError: for another number of dimensions.
     """
     if stage.ndim == 4:
         return stage
@@ -23,16 +28,19 @@ def as_map(stage: Tensor) -> Tensor:
         return stage[:, :, None, None]
     if stage.ndim != 3:
         raise ValueError(
-            f"a stage of shape {tuple(stage.shape)}; expected a map (N, C, H, W), tokens (N, L, D) or a vector (N, D)"
+            f"a stage of shape {tuple(stage.shape)}; expected a map (N, C, H, W), tokens (N, L, D) "
+            "or a vector (N, D)"
         )
     side = math.isqrt(stage.shape[1])
-    return stage[:, stage.shape[1] - side**2 :].mT.reshape(
-        stage.shape[0], stage.shape[2], side, side
-    )
+    patches = stage[:, stage.shape[1] - side**2 :]
+    return patches.mT.reshape(stage.shape[0], stage.shape[2], side, side)
 
 
 def resize(stage: Tensor, grid: tuple[int, int]) -> Tensor:
-    """A map (N, C, H, W) on another grid: average-pooled where neither side grows, else bilinear."""
+    """Resize a map (N, C, H, W) to another grid.
+
+    Average pooling where neither side grows, bilinear interpolation otherwise.
+    """
     height, width = stage.shape[-2:]
     if (height, width) == grid:
         return stage
@@ -42,9 +50,15 @@ def resize(stage: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def smaller_grid(student: Tensor, teacher: Tensor, what: str) -> tuple[int, int]:
-    """The smaller height and width of two maps.
+    """Smaller height and smaller width of two maps, for losses that compare positions.
 
-    Raises ValueError where that is one position, for what looks at positions, each relative to the others: nothing would be left to learn.
+    Args:
+        student: (N, C, H, W).
+        teacher: (N, D, H', W').
+        what: name of the loss, for the message.
+
+    Raises:
+        ValueError: if the grid has one position, where such a loss has nothing to compare.
     """
     height, width = (min(a, b) for a, b in zip(student.shape[2:], teacher.shape[2:], strict=True))
     if height * width == 1:
@@ -56,37 +70,56 @@ def smaller_grid(student: Tensor, teacher: Tensor, what: str) -> tuple[int, int]
 
 
 def require_same_shape(student: Tensor, teacher: Tensor, what: str) -> tuple[Tensor, Tensor]:
-    """Both in full precision; a ValueError where their shapes differ, which broadcasting would hide."""
+    """Both tensors in float32 or better, if their shapes agree.
+
+    Args:
+        student: student tensor.
+        teacher: teacher tensor.
+        what: name of the loss, for the message.
+
+    Raises:
+        ValueError: if the shapes differ, which broadcasting would hide.
+    """
     if student.shape != teacher.shape:
         raise ValueError(
-            f"{what}: the student's shape {tuple(student.shape)} is not the teacher's, {tuple(teacher.shape)}"
+            f"{what}: the student's shape {tuple(student.shape)} is not the teacher's, "
+            f"{tuple(teacher.shape)}"
         )
     return to_float32(student), to_float32(teacher)
 
 
 def resize_to_common(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Both stages as maps in full precision on the smaller grid of the two: (N, C, H, W) and (N, D, H, W)."""
-    student, teacher = to_float32(as_map(student)), to_float32(as_map(teacher))
+    """Student and teacher features as maps on the smaller grid of the two.
+
+    Returns:
+        (N, C, H, W) and (N, D, H, W), in float32 or better.
+    """
+    student, teacher = full(as_map(student)), full(as_map(teacher))
     height, width = (min(a, b) for a, b in zip(student.shape[2:], teacher.shape[2:], strict=True))
     return resize(student, (height, width)), resize(teacher, (height, width))
 
 
 def flatten_spatial(stage: Tensor) -> Tensor:
-    """A map (N, C, H, W) as vectors (N, H * W, C)."""
+    """Vectors (N, H * W, C) of the positions of a map (N, C, H, W)."""
     return stage.flatten(2).mT
 
 
 def downsample_labels(label: Tensor, grid: Sequence[int]) -> Tensor:
-    """Labels (N, H, W) at the positions of a coarser grid, each that of the nearest pixel: (N, h * w)."""
+    """Labels at the positions of a coarser grid, each that of the nearest pixel.
+
+    Args:
+        label: (N, H, W).
+        grid: height and width (h, w).
+
+    Returns:
+        (N, h * w).
+    """
     if tuple(label.shape[1:]) == tuple(grid):
         return label.flatten(1)
-    return (
-        F.interpolate(label[:, None].float(), tuple(grid), mode="nearest")
-        .to(label.dtype)
-        .flatten(1)
-    )
+    nearest = F.interpolate(label[:, None].float(), tuple(grid), mode="nearest")
+    return nearest.to(label.dtype).flatten(1)
 
 
 def patch_tokens(stage: Tensor) -> Tensor:
-    """A stage, map or tokens, as patch tokens (N, H * W, C) without class and register tokens."""
+    """Patch tokens (N, H * W, C) of a map or of tokens, without class and register tokens."""
     return as_map(stage).flatten(2).mT

@@ -1,4 +1,4 @@
-"""How the channels of feature maps go together, whatever their positions are."""
+"""Gram matrices of feature maps."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from instil.core import to_float32
 
 
 def gram(first: Tensor, second: Tensor) -> Tensor:
-    """Products of the channels of two maps (..., C, H, W) and (..., D, H, W), mean over the positions: (..., C, D)."""
-    return (
-        to_float32(first).flatten(-2)
-        @ to_float32(second).flatten(-2).mT
-        / (first.shape[-2] * first.shape[-1])
-    )
+    """Products of the channels of two maps, averaged over the positions.
+
+    Args:
+        first: (..., C, H, W).
+        second: (..., D, H, W).
+
+    Returns:
+        (..., C, D).
+    """
+    num_positions = first.shape[-2] * first.shape[-1]
+    return full(first).flatten(-2) @ full(second).flatten(-2).mT / num_positions

@@ -5,75 +5,122 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from instil.core import (
-    UNLABELLED,
-    closest,
-    mean,
-    to_float32,
-)
+from instil.core import UNLABELLED, closest, full, mean
 
 STANDARD_DEVIATION_EPSILON = 1e-7
 
 
 def standardize(logits: Tensor) -> Tensor:
-    """Logits (..., C) with mean 0 and unbiased standard deviation 1 over the classes (Sun et al., CVPR 2024, Algorithm 1).
+    """Logits with mean 0 and unbiased standard deviation 1 over the classes.
 
-    Raises ValueError for fewer than three classes: two standardized logits are always the same two numbers.
+    Sun et al., CVPR 2024, Algorithm 1.
+
+    Args:
+        logits: (..., C).
+
+    Raises:
+        ValueError: for fewer than three classes; two standardized logits are constants.
     """
-    logits = to_float32(logits)
-    return (logits - logits.mean(-1, keepdim=True)) / (
-        class_deviation(logits) + STANDARD_DEVIATION_EPSILON
-    )
+    logits = full(logits)
+    spread = class_deviation(logits) + STANDARD_DEVIATION_EPSILON
+    return (logits - logits.mean(-1, keepdim=True)) / spread
 
 
 def class_deviation(logits: Tensor) -> Tensor:
-    """Unbiased standard deviation over the classes: (..., C) gives (..., 1). Raises ValueError for fewer than three classes."""
+    """Unbiased standard deviation over the classes: (..., C) gives (..., 1).
+
+    Raises:
+        ValueError: for fewer than three classes.
+    """
     if logits.shape[-1] < 3:
         raise ValueError(
-            f"standardize needs at least 3 classes, not {logits.shape[-1]}: nothing of two logits is left after it"
+            f"standardize needs at least 3 classes, not {logits.shape[-1]}: two standardized "
+            "logits are constants"
         )
     return to_float32(logits).std(-1, keepdim=True)
 
 
+def clamp_to_finite(values: Tensor, divisor: float = 2.0) -> Tensor:
+    """Replace -inf by the lowest finite number over a divisor.
+
+    Impossible classes keep probability 0, but differences and products of them are finite, where
+    infinities would give NaN.
+
+    Args:
+        values: logits or log-probabilities.
+        divisor: a difference of ``divisor`` bounded values does not overflow.
+    """
+    return values.clamp_min(torch.finfo(values.dtype).min / divisor)
+
+
 def without_target(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits of the target class (...) and logits (..., C) with minus infinity in its place; an unlabelled item (-100) gives up class 0."""
+    """Split logits into that of the target class and those of the others.
+
+    Args:
+        logits: (..., C).
+        target: class indices (...); -100 counts as class 0.
+
+    Returns:
+        Logit of the target class (...), and logits (..., C) with -inf for the target class.
+    """
     index = target.clamp_min(0).unsqueeze(-1)
     return logits.gather(-1, index).squeeze(-1), logits.scatter(-1, index, -torch.inf)
 
 
 def apply_reduction(values: Tensor, reduction: str, target: Tensor | None = None) -> Tensor:
-    """``mean`` or ``none`` of values, one an item; an item whose target is -100 is 0 and does not count in the mean."""
+    """Reduce one value per item.
+
+    Args:
+        values: (...).
+        reduction: ``"mean"`` or ``"none"``.
+        target: (...). Items of target -100 have the value 0 and do not count in the mean.
+
+    Raises:
+        ValueError: for another reduction.
+    """
     if reduction not in ("mean", "none"):
-        raise ValueError(
-            f"reduction is 'mean' or 'none', not '{reduction}'; {closest(reduction, ('mean', 'none'))}"
-        )
-    if target is not None:
-        counted = target != UNLABELLED
-        values = torch.where(counted, values, 0.0)
-        return mean(values, counted.to(values.dtype)) if reduction == "mean" else values
-    return values.mean() if reduction == "mean" else values
+        hint = closest(reduction, ("mean", "none"))
+        raise ValueError(f"reduction is 'mean' or 'none', not '{reduction}'; {hint}")
+    if target is None:
+        return values.mean() if reduction == "mean" else values
+    counted = target != UNLABELLED
+    values = torch.where(counted, values, 0.0)
+    return mean(values, counted.to(values.dtype)) if reduction == "mean" else values
 
 
 def require_same_logits(student: Tensor, teacher: Tensor, classes: int = 1) -> None:
-    """ValueError unless student and teacher have logits of one shape, with at least ``classes`` classes."""
+    """Check that logits of student and teacher have one shape.
+
+    Args:
+        student: student logits (..., C).
+        teacher: teacher logits (..., C).
+        classes: smallest number of classes.
+
+    Raises:
+        ValueError: if the shapes differ or there are fewer classes.
+    """
     if student.shape != teacher.shape:
-        shapes = f"student logits are {tuple(student.shape)}, teacher logits {tuple(teacher.shape)}"
-        raise ValueError(f"{shapes}; both must be (..., classes) with the same items and classes")
+        raise ValueError(
+            f"student logits are {tuple(student.shape)}, teacher logits {tuple(teacher.shape)}; "
+            "both must be (..., classes) with the same items and classes"
+        )
     require_classes(student, classes)
 
 
 def require_classes(logits: Tensor, classes: int) -> None:
-    """ValueError for logits with fewer classes than the method is defined for."""
+    """Raise ValueError for logits (..., C) with fewer than ``classes`` classes."""
     if logits.shape[-1] < classes:
         raise ValueError(
-            f"logits {tuple(logits.shape)} have {logits.shape[-1]} classes, and this loss is defined for {classes} or more"
+            f"logits {tuple(logits.shape)} have {logits.shape[-1]} classes, and this loss is "
+            f"defined for {classes} or more"
         )
 
 
 def require_class_target(logits: Tensor, target: Tensor) -> None:
-    """ValueError unless the target holds one class index for every item of logits (..., C)."""
+    """Raise ValueError unless the target has one class index for every item of logits (..., C)."""
     if target.shape != logits.shape[:-1] or target.is_floating_point():
-        expected = f"class indices (integers, -100 for none) of shape {tuple(logits.shape[:-1])} for logits {tuple(logits.shape)}"
         raise ValueError(
-            f"target is {target.dtype} of shape {tuple(target.shape)}; expected {expected}"
+            f"target is {target.dtype} of shape {tuple(target.shape)}; expected class indices "
+            f"(integers, -100 for none) of shape {tuple(logits.shape[:-1])} for logits "
+            f"{tuple(logits.shape)}"
         )

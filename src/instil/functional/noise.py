@@ -1,4 +1,4 @@
-"""Gaussian noise of each sample's own."""
+"""Gaussian noise that depends on seed, step and sample only."""
 
 from __future__ import annotations
 
@@ -11,11 +11,19 @@ from instil.core import Batch, keyed_uniform
 
 
 def box_muller(batch: Batch, shape: tuple[int, ...], salt: int = 0) -> Tensor:
-    """(N, *shape) standard normal numbers (Box-Muller) that depend on seed, step and sample alone, as ``keyed_uniform`` does; up to 5.8."""
-    number = math.prod(shape)
-    radius, angle = keyed_uniform(batch, 2 * ((number + 1) // 2), salt).chunk(2, 1)
+    """Standard normal numbers of each sample, by the Box-Muller transform.
+
+    Args:
+        batch: batch of the step.
+        shape: shape of the numbers of one sample.
+        salt: stream of the random numbers.
+
+    Returns:
+        (N, *shape); absolute values are at most 5.8.
+    """
+    size = math.prod(shape)
+    radius, angle = uniform(batch, 2 * ((size + 1) // 2), salt).chunk(2, 1)
     length = (-2 * (1 - radius).log()).sqrt()
-    values = torch.cat(
-        [length * (2 * math.pi * angle).cos(), length * (2 * math.pi * angle).sin()], 1
-    )
-    return values[:, :number].reshape(-1, *shape)
+    angle = 2 * math.pi * angle
+    values = torch.cat([length * angle.cos(), length * angle.sin()], 1)
+    return values[:, :size].reshape(-1, *shape)

@@ -1,11 +1,11 @@
-"""Which student stage learns from which teacher stage."""
+"""Pairs of student levels and teacher levels of feature pyramids."""
 
 from __future__ import annotations
 
 import functools
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from torch import Tensor
 
@@ -17,7 +17,7 @@ Pairs = Literal["auto"] | list[list[int]]
 
 
 def feature_levels(outputs: Outputs) -> tuple[Tensor, ...]:
-    """The stages of ``features``, shallow to deep; one tensor is one stage."""
+    """Levels of the role ``features``, shallow to deep; a single tensor is one level."""
     features = outputs["features"]
     return (features,) if isinstance(features, Tensor) else tuple(features)
 
@@ -25,15 +25,21 @@ def feature_levels(outputs: Outputs) -> tuple[Tensor, ...]:
 def match_levels(
     student: Sequence[Tensor], teacher: Sequence[Tensor], pairs: Pairs = "auto"
 ) -> list[tuple[int, int]]:
-    """(student stage, teacher stage) pairs: those given, or ``auto``.
+    """Pair the levels of student and teacher.
 
-    ``auto`` keeps the deepest stage of each spatial size (all stages of a net whose size never changes, such as a ViT), then gives every stage
-    of the side with fewer its own partner, in order, with the least total difference in size (in octaves) and relative depth.
+    Args:
+        student: student levels, shallow to deep.
+        teacher: teacher levels, shallow to deep.
+        pairs: pairs of indices, or ``"auto"``. Auto keeps the deepest level of each spatial size
+            (all levels of a network with one size, such as a ViT). It then gives every level of
+            the side with fewer levels a partner of its own, in order, with the smallest total
+            difference in size (in octaves) and relative depth.
 
-    Raises ValueError where a pair is not two numbers or names a stage that is not there.
+    Raises:
+        ValueError: if a pair is not two numbers or names a level that does not exist.
     """
     if pairs == "auto":
-        return _automatic(student, teacher)
+        return _match_automatically(student, teacher)
     return checked_pairs(pairs, len(student), len(teacher))
 
 
@@ -46,60 +52,85 @@ def checked_pairs(
     named: str = "'auto'",
     first: int = 0,
 ) -> list[tuple[int, int]]:
-    """The pairs of an option that lists them, checked against how many stages (or what ``unit`` says) either side has, counted from ``first``.
+    """Check the pairs of an option that lists them.
 
-    ``named`` says what else the option may be. Raises ValueError where a pair is not two numbers or names a stage that is not there.
+    Args:
+        pairs: value of the option.
+        student: number of levels, or layers, of the student.
+        teacher: number of levels, or layers, of the teacher.
+        option: name of the option, for the message.
+        unit: ``"stage"`` or ``"layer"``, for the message.
+        named: other values of the option, for the message.
+        first: smallest index.
+
+    Raises:
+        ValueError: if a pair is not two numbers or names a level that does not exist.
     """
     if isinstance(pairs, str) or not pairs or any(len(pair) != 2 for pair in pairs):
         raise ValueError(
             f"{option}: {pairs!r} is neither {named} nor a list of [student {unit}, teacher {unit}]"
         )
     for pair in pairs:
-        for side, number, count in (("student", pair[0], student), ("teacher", pair[1], teacher)):
-            if not first <= number < first + count:
-                numbers = f"the {side} has {count}, numbered {first} to {first + count - 1}"
-                raise ValueError(f"{option}: no {side} {unit} {number} in {list(pair)}; {numbers}")
-    return [(mine, theirs) for mine, theirs in pairs]
+        for side, index, count in (("student", pair[0], student), ("teacher", pair[1], teacher)):
+            if not first <= index < first + count:
+                raise ValueError(
+                    f"{option}: no {side} {unit} {index} in {list(pair)}; the {side} has {count}, "
+                    f"numbered {first} to {first + count - 1}"
+                )
+    return [(student_index, teacher_index) for student_index, teacher_index in pairs]
 
 
 def describe_pair(stage: tuple[int, int], student: Tensor, teacher: Tensor, how: str) -> str:
-    """One pair in words: ``student 2 (64x8x8) <- teacher 3 (256x8x8): conv 1x1``."""
-    mine, theirs = ("x".join(str(n) for n in tensor.shape[1:]) for tensor in (student, teacher))
-    return f"student {stage[0]} ({mine}) <- teacher {stage[1]} ({theirs}): {how}"
+    """Description of a pair: ``student 2 (64x8x8) <- teacher 3 (256x8x8): conv 1x1``."""
+    student_shape, teacher_shape = (
+        "x".join(str(n) for n in tensor.shape[1:]) for tensor in (student, teacher)
+    )
+    return f"student {stage[0]} ({student_shape}) <- teacher {stage[1]} ({teacher_shape}): {how}"
 
 
-def _automatic(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> list[tuple[int, int]]:
-    mine, theirs = _candidates(student), _candidates(teacher)
-    if len(mine) > len(theirs):
-        return [(a, b) for b, a in _align(theirs, mine)]
-    return _align(mine, theirs)
+class _Level(NamedTuple):
+    level: int
+    octaves: float
+    """Binary logarithm of the side of the grid."""
+    depth: float
+    """Relative depth, in (0, 1]."""
 
 
-def _candidates(side: Sequence[Tensor]) -> list[tuple[int, float, float]]:
-    """Number, size in octaves and relative depth of the stages that may be paired."""
-    octaves = [math.log2(math.prod(as_map(stage).shape[-2:])) / 2 for stage in side]
-    last = len(side) - 1
-    keeps = [
-        len(set(octaves)) == 1 or i == last or octaves[i] != octaves[i + 1]
-        for i in range(len(side))
-    ]
-    return [(i, octaves[i], (i + 1) / len(side)) for i in range(len(side)) if keeps[i]]
-
-
-def _align(
-    few: list[tuple[int, float, float]], many: list[tuple[int, float, float]]
+def _match_automatically(
+    student: Sequence[Tensor], teacher: Sequence[Tensor]
 ) -> list[tuple[int, int]]:
+    student_levels, teacher_levels = _candidates(student), _candidates(teacher)
+    if len(student_levels) > len(teacher_levels):
+        return [(a, b) for b, a in _align(teacher_levels, student_levels)]
+    return _align(student_levels, teacher_levels)
+
+
+def _candidates(levels: Sequence[Tensor]) -> list[_Level]:
+    """Levels that may be paired: the deepest of each size, or all if there is one size."""
+    octaves = [math.log2(math.prod(as_map(level).shape[-2:])) / 2 for level in levels]
+    count = len(levels)
+    candidates = []
+    for i in range(count):
+        is_deepest = i == count - 1 or octaves[i] != octaves[i + 1]
+        if is_deepest or len(set(octaves)) == 1:
+            candidates.append(_Level(i, octaves[i], (i + 1) / count))
+    return candidates
+
+
+def _align(few: list[_Level], many: list[_Level]) -> list[tuple[int, int]]:
     @functools.cache
     def best(i: int, j: int) -> tuple[float, tuple[tuple[int, int], ...]]:
-        """The cheapest way to give the first i of ``few`` partners among the first j of ``many``; the deeper one on a tie."""
+        """Cheapest pairing of the first i of ``few`` with the first j of ``many``."""
         if i == 0:
             return 0.0, ()
         if i > j:
             return math.inf, ()
-        (a, size_a, depth_a), (b, size_b, depth_b) = few[i - 1], many[j - 1]
-        cost, chosen = best(i - 1, j - 1)
-        take = cost + abs(size_a - size_b) + abs(depth_a - depth_b), (*chosen, (a, b))
+        one, other = few[i - 1], many[j - 1]
+        cost, pairs = best(i - 1, j - 1)
+        difference = abs(one.octaves - other.octaves) + abs(one.depth - other.depth)
+        take = cost + difference, (*pairs, (one.level, other.level))
         skip = best(i, j - 1)
+        # The deeper level wins a tie; the margin hides the rounding of the sums.
         return take if take[0] <= skip[0] + 1e-9 else skip
 
     return list(best(len(few), len(many))[1])

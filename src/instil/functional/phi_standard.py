@@ -8,10 +8,18 @@ from torch import Tensor
 from instil.functional.hadamard import equalizing_rotation
 
 SMALLEST_DEVIATION = 1e-6
+"""Smallest standard deviation by which channels are divided."""
 
 
 def phi_s_rotation(covariance: Tensor) -> Tensor:
-    """The matrix W (D, D) of ``phi_s_matrix`` by the covariance (D, D), in float64 on the CPU."""
+    """Matrix of the PHI-S standardization of features with a covariance.
+
+    Args:
+        covariance: (D, D), in float64 on the CPU.
+
+    Returns:
+        (D, D). Features times its transpose have variance 1 in every channel.
+    """
     values, vectors = torch.linalg.eigh(covariance)
     values = values.clamp_min(0)
     deviation = values.mean().sqrt().clamp_min(SMALLEST_DEVIATION)

@@ -1,4 +1,8 @@
-"""The Plackett-Luce model: a ranking is a chain of choices, each among those that are left, in proportion to the exponential of a score."""
+"""Plackett-Luce model of rankings.
+
+A ranking is a sequence of choices among the remaining items, with probabilities proportional to
+the exponential of their scores.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,15 @@ from instil.core import to_float32
 
 
 def choice_nll(scores: Tensor) -> Tensor:
-    """Minus log-probability that each is chosen before all that follow: scores (..., K) in order of rank give (..., K), the last one 0.
+    """Negative log-probability that each item is chosen before all that follow it.
 
-    Their sum is minus the log-probability of the ranking (Plackett 1975; Luce 1959). Scores of minus infinity at the end of the ranking are of
-    impossible choices: their surprise is 0 and the other choices do not change.
+    Their sum is the negative log-probability of the ranking (Plackett 1975; Luce 1959).
+
+    Args:
+        scores: (..., K) in order of rank. Scores of -inf at the end mark impossible items.
+
+    Returns:
+        (..., K); 0 for the last item and for impossible items.
     """
     scores = to_float32(scores)
     # The lowest finite score has probability 0 too, but differences of two of them are 0, not NaN.

@@ -9,22 +9,32 @@ from instil.core import UNLABELLED, to_float32
 
 
 def unlabelled_mask(target: Tensor) -> Tensor:
-    """True where a target says nothing: -100, or not a number."""
+    """Mask of the unknown entries of a target: those that are -100 or NaN."""
     return target.nan_to_num(UNLABELLED, torch.inf, -torch.inf) == UNLABELLED
 
 
 def real_target(outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """A target of the shape of the outputs (..., D), or (...) for one output, and True (..., D) where it is known.
+    """Target of the shape of the outputs, and mask of its known entries.
 
-    What is unknown is the output itself, without its gradient, so that its error is nothing. Raises ValueError where the shapes do not fit.
+    Args:
+        outputs: (..., D).
+        target: (..., D), or (...) where D is 1. Unknown entries are -100 or NaN.
+
+    Returns:
+        Target (..., D), in which unknown entries are the detached outputs, so that their error is
+        0; mask (..., D), True for known entries.
+
+    Raises:
+        ValueError: if the shapes do not fit.
     """
     if target.shape == outputs.shape[:-1] and outputs.shape[-1] == 1:
         target = target.unsqueeze(-1)
     if target.shape != outputs.shape:
-        expected = f"the outputs' shape {tuple(outputs.shape)}" + (
-            " (the last may be left out)" if outputs.shape[-1] == 1 else ""
+        hint = " (the last may be left out)" if outputs.shape[-1] == 1 else ""
+        raise ValueError(
+            f"target has shape {tuple(target.shape)}; expected the outputs' shape "
+            f"{tuple(outputs.shape)}{hint}"
         )
-        raise ValueError(f"target has shape {tuple(target.shape)}; expected {expected}")
-    known = ~unlabelled_mask(target)
-    outputs = to_float32(outputs).detach()
-    return torch.where(known, target.to(outputs.dtype), outputs), known
+    is_labelled = ~unlabelled_mask(target)
+    outputs = full(outputs).detach()
+    return torch.where(is_labelled, target.to(outputs.dtype), outputs), is_labelled

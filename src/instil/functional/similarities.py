@@ -12,77 +12,81 @@ from instil.core import to_float32
 from instil.functional.directions import pairwise_dot
 
 NEAREST = 1e-6
-"""A mean distance below this is not divided by."""
-
-
-def scaled_similarities(image: Tensor, text: Tensor, scale: Tensor | float = 1.0) -> Tensor:
-    """``scale`` times the inner products of all images (N, D) with all texts (M, D): (N, M)."""
-    return scale * pairwise_dot(image, text)
+"""Smallest mean distance by which distances are divided."""
 
 
 def inner_products(samples: Tensor) -> Tensor:
-    """[i, j]: the inner product of samples i and j (N, ...)."""
+    """Inner products (N, N) of samples (N, ...)."""
     flat = samples.flatten(1)
     return pairwise_dot(flat, flat)
 
 
+def scaled_similarities(image: Tensor, text: Tensor, scale: Tensor | float = 1.0) -> Tensor:
+    """Inner products of all images (N, D) with all texts (M, D), times ``scale``: (N, M)."""
+    return scale * pairwise_dot(image, text)
+
+
 def pairwise_distances(samples: Tensor) -> Tensor:
-    """[i, j]: the Euclidean distance of samples i and j (N, ...), which coincide where ``pairwise_squared_distances`` says so."""
-    found: Tensor = _Distances.apply(_near_the_origin(samples))
-    return found
+    """Euclidean distances (N, N) of samples (N, ...).
+
+    They are exactly 0 where ``pairwise_squared_distances`` is.
+    """
+    distances: Tensor = _Distances.apply(_subtract_mean(samples))
+    return distances
 
 
 def pairwise_squared_distances(samples: Tensor) -> Tensor:
-    """[i, j]: the squared Euclidean distance of samples i and j (N, ...), from one matrix product of the samples less their mean.
+    """Squared Euclidean distances (N, N) of samples (N, ...), from one matrix product.
 
-    Exactly 0, without a gradient, on the diagonal and where it is less than the rounding errors of that product, which are proportional to the
-    squared lengths: below some 0.3 % of their distance from the mean (float32, width 512) two samples coincide.
+    They are exactly 0, without a gradient, on the diagonal and where they are smaller than the
+    rounding errors of that product. These are proportional to the squared lengths: two samples
+    coincide below about 0.3 % of their distance from the mean (float32, width 512).
     """
-    squared, same = _apart(_near_the_origin(samples))
-    return squared.masked_fill_(same, 0.0)
+    squared, is_rounding = _squared_distances(_subtract_mean(samples))
+    return squared.masked_fill_(is_rounding, 0.0)
 
 
 class _Distances(torch.autograd.Function):
-    """Distances of vectors (N, D), with a gradient that is made of them."""
+    """Distances of vectors (N, D), with a gradient computed from the distances."""
 
     @staticmethod
     def forward(ctx: Any, vectors: Tensor) -> Tensor:
-        squared, same = _apart(vectors)
-        apart = squared.masked_fill_(same, 0.0).sqrt_()
-        ctx.save_for_backward(vectors, apart)
-        return apart
+        squared, is_rounding = _squared_distances(vectors)
+        distances = squared.masked_fill_(is_rounding, 0.0).sqrt_()
+        ctx.save_for_backward(vectors, distances)
+        return distances
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        vectors, apart = ctx.saved_tensors
-        if torch.is_grad_enabled():  # to be differentiated again
-            squared, same = _apart(vectors)
-            apart = squared.masked_fill_(same, 1.0).sqrt()
-        pull = (gradient / apart).masked_fill(apart.detach() == 0, 0.0)
-        found: Tensor = (
-            (pull.sum(1) + pull.sum(0))[:, None] * vectors - pull @ vectors - pull.mT @ vectors
-        )
-        return found
+    def backward(ctx: Any, grad_output: Tensor) -> Tensor:
+        vectors, distances = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            # A second derivative needs the distances as a function of the vectors.
+            squared, is_rounding = _squared_distances(vectors)
+            distances = squared.masked_fill_(is_rounding, 1.0).sqrt()
+        pull = (grad_output / distances).masked_fill(distances.detach() == 0, 0.0)
+        row_and_column = (pull.sum(1) + pull.sum(0))[:, None]
+        grad: Tensor = row_and_column * vectors - pull @ vectors - pull.mT @ vectors
+        return grad
 
 
-def _near_the_origin(samples: Tensor) -> Tensor:
-    """Vectors (N, D) in full precision, less their mean: no distance changes, and the numbers are smaller."""
-    flat = to_float32(samples).flatten(1)
+def _subtract_mean(samples: Tensor) -> Tensor:
+    """Vectors (N, D) minus their mean, which keeps distances and makes rounding errors smaller."""
+    flat = full(samples).flatten(1)
     return flat - flat.detach().mean(0)
 
 
-def _apart(vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared distances of vectors (N, D) with rounding errors, and where they are nothing else."""
+def _squared_distances(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared distances with rounding errors, and mask of those that are rounding errors only."""
     length = vectors.square().sum(1, keepdim=True)
     one = torch.ones_like(length)
     with torch.autocast(vectors.device.type, enabled=False):
-        squared = (
-            torch.cat([-2 * vectors, length, one], 1) @ torch.cat([vectors, one, length], 1).mT
-        )
+        left = torch.cat([-2 * vectors, length, one], 1)
+        squared = left @ torch.cat([vectors, one, length], 1).mT
     rounding = 2 * torch.finfo(vectors.dtype).eps * (8 + math.sqrt(vectors.shape[1]))
-    return squared, (squared.detach() <= rounding * length.detach()).fill_diagonal_(True)
+    is_rounding = squared.detach() <= rounding * length.detach()
+    return squared, is_rounding.fill_diagonal_(True)
 
 
 def centred(matrix: Tensor) -> Tensor:
-    """A matrix (N, N) with mean 0 in every row and column."""
+    """Matrix (N, N) with the means of its rows and columns removed."""
     return matrix - matrix.mean(0, keepdim=True) - matrix.mean(1, keepdim=True) + matrix.mean()

@@ -1,4 +1,4 @@
-"""Entropy-regularized optimal transport, by Sinkhorn's scaling in logarithms."""
+"""Entropy-regularized optimal transport by Sinkhorn's algorithm in the log domain."""
 
 from __future__ import annotations
 
@@ -15,43 +15,71 @@ def sinkhorn_cost(
     regularization: float = 0.05,
     iterations: int = 10,
 ) -> Tensor:
-    """Cost of moving a distribution onto another along the entropy-regularized plan after some Sinkhorn iterations: (...).
+    """Cost of the entropy-regularized transport plan between two distributions.
 
-    Log-probabilities (..., C), minus infinity where there is no class. The scalings are kept as logarithms; the kernel exp(-cost / regularization),
-    which all items share, is never expanded to them. A ``regularization`` of 0.02 or more, for costs in [0, 1], keeps it in the range of float32.
+    All items share the kernel ``exp(-cost / regularization)``, which is never expanded to them.
+
+    Args:
+        student: log-probabilities (..., C); -inf for impossible classes.
+        teacher: log-probabilities (..., C); -inf for impossible classes.
+        cost: (C, C).
+        regularization: factor of the entropy. For costs in [0, 1], 0.02 or more keeps the kernel in
+            the range of float32.
+        iterations: number of Sinkhorn iterations.
+
+    Returns:
+        (...).
     """
     kernel = (-cost.clamp_min(0) / regularization).exp()
     columns = sinkhorn_column_scale(student, teacher, kernel, iterations)
-    price = (
-        columns @ (kernel * cost).mT / (columns @ kernel.mT).clamp_min(torch.finfo(cost.dtype).tiny)
-    )  # of a unit of each class of the student
+    tiny = torch.finfo(cost.dtype).tiny
+    # Mean cost of moving one unit of each student class.
+    price = columns @ (kernel * cost).mT / (columns @ kernel.mT).clamp_min(tiny)
     return (student.exp() * price).sum(-1)
 
 
 def uniform_transport_plan(
     cost: Tensor, regularization: float = 0.1, iterations: int = 50
 ) -> Tensor:
-    """How much of each of M rows goes to each of K columns, all rows and all columns being equal, as ``sinkhorn_cost`` moves it: (M, K), sums to 1.
+    """Entropy-regularized transport plan between uniform distributions.
 
-    Costs (M, K); their range over ``regularization`` at most 80 keeps the kernel in the range of float32.
+    Args:
+        cost: (M, K). Its range divided by ``regularization`` must be at most 80, which keeps the
+            kernel in the range of float32.
+        regularization: factor of the entropy.
+        iterations: number of Sinkhorn iterations.
+
+    Returns:
+        (M, K), with sum 1.
     """
-    rows, columns = (cost.new_full((number,), -math.log(max(number, 1))) for number in cost.shape)
+    rows, columns = (cost.new_full((size,), -math.log(max(size, 1))) for size in cost.shape)
     kernel = (-cost / regularization).exp()
-    moved = kernel * sinkhorn_column_scale(rows, columns, kernel, iterations)
-    return moved / (moved.sum(1, keepdim=True) * len(cost)).clamp_min(torch.finfo(cost.dtype).tiny)
+    plan = kernel * sinkhorn_column_scale(rows, columns, kernel, iterations)
+    total = (plan.sum(1, keepdim=True) * len(cost)).clamp_min(torch.finfo(cost.dtype).tiny)
+    return plan / total
 
 
 def sinkhorn_column_scale(rows: Tensor, columns: Tensor, kernel: Tensor, iterations: int) -> Tensor:
-    """The factors (..., K), the largest 1, of the kernel's columns after some Sinkhorn iterations, for log-probabilities (..., M) and (..., K)."""
+    """Column factors of the kernel after some Sinkhorn iterations.
+
+    Args:
+        rows: log-probabilities (..., M).
+        columns: log-probabilities (..., K).
+        kernel: (M, K).
+        iterations: number of iterations.
+
+    Returns:
+        (..., K), scaled so that the largest factor is 1.
+    """
     tiny = torch.finfo(kernel.dtype).tiny
 
-    def gathered(log_scale: Tensor, kernel: Tensor) -> Tensor:
+    def log_matmul_exp(log_scale: Tensor, kernel: Tensor) -> Tensor:
         top = log_scale.detach().amax(-1, keepdim=True)
         return ((log_scale - top).exp() @ kernel).clamp_min(tiny).log() + top
 
     log_rows = torch.where(rows == -torch.inf, -torch.inf, torch.zeros_like(rows))
     for step in range(iterations):
-        log_columns = columns - gathered(log_rows, kernel)
+        log_columns = columns - log_matmul_exp(log_rows, kernel)
         if step < iterations - 1:
-            log_rows = rows - gathered(log_columns, kernel.mT)
+            log_rows = rows - log_matmul_exp(log_columns, kernel.mT)
     return (log_columns - log_columns.detach().amax(-1, keepdim=True)).exp()

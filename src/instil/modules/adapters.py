@@ -10,80 +10,102 @@ from instil.functional.feature_maps import as_map, resize
 
 
 class Adapter(nn.Module):
-    """A student stage, map or tokens, on the grid (H, W) and with the channels of a teacher stage: (N, C, H, W)."""
+    """Adapter of a student feature map to the grid and the channels of a teacher feature map.
+
+    A 1x1 convolution maps the channels; it has no parameters where they agree. The result is
+    (N, C, H, W).
+
+    Args:
+        student: student features of a dry batch: map, tokens or vectors.
+        teacher: teacher features of a dry batch: map, tokens or vectors.
+    """
 
     def __init__(self, student: Tensor, teacher: Tensor):
         super().__init__()
-        (channels, *before), (wanted, height, width) = (
-            as_map(student).shape[1:],
-            as_map(teacher).shape[1:],
-        )
+        student_channels, *student_grid = as_map(student).shape[1:]
+        teacher_channels, height, width = as_map(teacher).shape[1:]
         self.grid = (height, width)
         self.project: nn.Module = nn.Identity()
-        words = []
-        if tuple(before) != self.grid:
-            words.append(f"{before[0]}x{before[1]} -> {height}x{width}")
-        if channels != wanted:
+        steps = []
+        if tuple(student_grid) != self.grid:
+            steps.append(f"{student_grid[0]}x{student_grid[1]} -> {height}x{width}")
+        if student_channels != teacher_channels:
+            dtype = full(student).dtype
             self.project = nn.Conv2d(
-                channels, wanted, 1, device=student.device, dtype=to_float32(student).dtype
+                student_channels, teacher_channels, 1, device=student.device, dtype=dtype
             )
-            words.append("conv 1x1")
-        self.words = ", ".join(words) or "as it is"
+            steps.append("conv 1x1")
+        self.description = ", ".join(steps) or "as it is"
 
     def forward(self, student: Tensor) -> Tensor:
-        stage = resize(to_float32(as_map(student)), self.grid)
-        adapted: Tensor = self.project(match_dtype(self.project, stage))
+        resized = resize(full(as_map(student)), self.grid)
+        adapted: Tensor = self.project(match_dtype(self.project, resized))
         return adapted
 
     def __str__(self) -> str:
-        return self.words
+        return self.description
 
 
 def match_dtype(module: nn.Module, values: Tensor) -> Tensor:
-    """``values`` in the precision of the module's parameters."""
+    """Values in the dtype of a module's parameters."""
     parameter = next(module.parameters(), None)
     return values if parameter is None else values.to(parameter.dtype)
 
 
 class LinearAdapter(nn.Linear):
-    """From the student's width to the teacher's, in the precision of its weight."""
+    """Linear map from the student's width to the teacher's, in the dtype of its weight."""
 
     def forward(self, student: Tensor) -> Tensor:
         return super().forward(match_dtype(self, to_float32(student)))
 
 
+def linear_adapter(student: Tensor, teacher: Tensor) -> nn.Module:
+    """Linear map from vectors (..., D) to the width of the teacher's; identity if widths agree."""
+    widths = student.shape[-1], teacher.shape[-1]
+    if widths[0] == widths[1]:
+        return nn.Identity()
+    return LinearAdapter(*widths, device=student.device, dtype=full(student).dtype)
+
+
 class IdentityPair(nn.Module):
-    """Both sides' vectors as they are."""
+    """Identity of a pair of tensors."""
 
     def forward(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         return student, teacher
 
 
 class NormalizedProjections(nn.Module):
-    """A learned linear head a side, to one width and unit length: vectors (N, dim)."""
+    """One linear head per side, to unit vectors (N, dim) of a common width.
+
+    Args:
+        student: student vectors (N, D) of a dry batch.
+        teacher: teacher vectors (N, D') of a dry batch.
+        dim: width of the result.
+    """
 
     def __init__(self, student: Tensor, teacher: Tensor, dim: int):
         super().__init__()
-        self.student = nn.Linear(student.shape[1], dim, device=student.device, dtype=student.dtype)
-        self.teacher = nn.Linear(teacher.shape[1], dim, device=student.device, dtype=student.dtype)
+        device, dtype = student.device, student.dtype
+        self.student = nn.Linear(student.shape[1], dim, device=device, dtype=dtype)
+        self.teacher = nn.Linear(teacher.shape[1], dim, device=device, dtype=dtype)
 
     def forward(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        mine, theirs = (
-            self.student(student.to(self.student.weight.dtype)),
-            self.teacher(teacher.to(self.teacher.weight.dtype)),
-        )
-        return F.normalize(mine, dim=1), F.normalize(theirs, dim=1)
+        student = self.student(match_dtype(self.student, student))
+        teacher = self.teacher(match_dtype(self.teacher, teacher))
+        return F.normalize(student, dim=1), F.normalize(teacher, dim=1)
 
 
 class StudentProjection(nn.Module):
-    """A learned linear map of the student's vectors to the teacher's width, nothing where the widths agree; the teacher's as they are."""
+    """Linear map of the student's vectors to the teacher's width, next to the teacher's vectors.
+
+    Args:
+        student: student vectors (N, D) of a dry batch.
+        teacher: teacher vectors (N, D') of a dry batch.
+    """
 
     def __init__(self, student: Tensor, teacher: Tensor):
         super().__init__()
-        widths = student.shape[1], teacher.shape[1]
-        self.student: nn.Module = nn.Identity()
-        if widths[0] != widths[1]:
-            self.student = nn.Linear(*widths, device=student.device, dtype=student.dtype)
+        self.student = linear_adapter(student, teacher)
 
     def forward(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        return self.student(match_dtype(self.student, student)), teacher
+        return self.student(student), teacher

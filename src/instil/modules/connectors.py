@@ -14,11 +14,10 @@ from instil.functional.feature_maps import as_map, resize
 from instil.modules.adapters import match_dtype
 
 Norm = Literal["none", "group", "batch"]
-"""``group`` normalises each sample (all channels are one group), ``batch`` over the batch, which couples the samples."""
-
-
+"""``group`` normalizes each sample with all channels as one group. ``batch`` normalizes over the
+batch, which couples the samples."""
 ConnectorEnd = Literal["plain", "norm", "relu"]
-"""What the last convolution ends with."""
+"""Last layer after the last convolution; ``plain``: none."""
 
 
 def _one_group(channels: int) -> nn.Module:
@@ -30,7 +29,7 @@ def _none(_channels: int) -> nn.Module:
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """BatchNorm that takes its running statistics where a batch has only one value a channel, which has no variance."""
+    """BatchNorm that uses its running statistics for a batch with one value per channel."""
 
     def forward(self, input: Tensor) -> Tensor:
         if input.shape[0] * input.shape[2] * input.shape[3] > 1:
@@ -48,7 +47,7 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
 
 
 def require_norm(norm: str, *norms: str) -> None:
-    """ValueError unless ``norm`` is one of ``norms``."""
+    """Raise ValueError unless ``norm`` is one of ``norms``."""
     if norm not in norms:
         raise ValueError(f"norm: no norm '{norm}'; {closest(norm, norms)}")
 
@@ -56,56 +55,77 @@ def require_norm(norm: str, *norms: str) -> None:
 def convolutions(
     widths: Sequence[int], kernels: Sequence[int], norm: Norm = "group", end: ConnectorEnd = "relu"
 ) -> nn.Sequential:
-    """Convolutions from each width to the next, each followed by a norm and a ReLU; ``end``: how much of that follows the last one.
+    """Convolutions, each followed by normalization and ReLU.
 
-    A last norm over each sample would take away how strong the sample's features are: in its place the convolution has a bias.
+    Args:
+        widths: channels before the first and after each convolution.
+        kernels: kernel size of each convolution.
+        norm: normalization. A last ``group`` would remove the strength of a sample's features;
+            the last convolution has a bias instead.
+        end: last layer after the last convolution.
     """
     modules: list[nn.Module] = []
-    for number, ((source, target), kernel) in enumerate(
-        zip(itertools.pairwise(widths), kernels, strict=True), 1
-    ):
-        last = number == len(kernels)
-        kind = "none" if last and norm == "group" else norm
-        biased = kind == "none" and not (last and end == "plain")
+    pairs = list(itertools.pairwise(widths))
+    for index, ((source, target), kernel) in enumerate(zip(pairs, kernels, strict=True), 1):
+        is_last = index == len(kernels)
+        kind = "none" if is_last and norm == "group" else norm
+        has_bias = kind == "none" and not (is_last and end == "plain")
         modules += [
-            nn.Conv2d(source, target, kernel, padding=kernel // 2, bias=biased),
+            nn.Conv2d(source, target, kernel, padding=kernel // 2, bias=has_bias),
             NORMS[kind](target),
             nn.ReLU(),
         ]
-    return nn.Sequential(*modules[: len(modules) - {"plain": 2, "norm": 1, "relu": 0}[end]])
+    num_dropped = {"plain": 2, "norm": 1, "relu": 0}[end]
+    return nn.Sequential(*modules[: len(modules) - num_dropped])
 
 
 def connector_end(teacher: Tensor) -> ConnectorEnd:
-    """``relu`` for a teacher stage of a dry batch that is nowhere negative; else ``norm``, as a ReLU could not reach it."""
-    return "relu" if bool((to_float32(teacher) >= 0).all()) else "norm"
+    """Last layer of a connector to teacher features (N, ...) of a dry batch.
+
+    ``relu`` if they are nowhere negative, else ``norm``: a ReLU could not reach them.
+    """
+    return "relu" if bool((full(teacher) >= 0).all()) else "norm"
 
 
 class Connector(nn.Module):
-    """A student stage on the teacher's grid, through a 1x1 convolution, and BatchNorm or none: it may be negative, as before a ReLU."""
+    """Resizing to the teacher's grid, 1x1 convolution and BatchNorm or none, without ReLU.
+
+    Args:
+        student: student features of a dry batch.
+        teacher: teacher features of a dry batch.
+        norm: normalization after the convolution.
+    """
 
     def __init__(self, student: Tensor, teacher: Tensor, norm: Norm):
         super().__init__()
-        (source, *_), (target, height, width) = as_map(student).shape[1:], as_map(teacher).shape[1:]
+        source = as_map(student).shape[1]
+        target, height, width = as_map(teacher).shape[1:]
         self.grid = (height, width)
-        self.project = convolutions((source, target), (1,), norm, "norm").to(
-            student.device, to_float32(student).dtype
-        )
+        project = convolutions((source, target), (1,), norm, "norm")
+        self.project = project.to(student.device, full(student).dtype)
 
     def forward(self, student: Tensor) -> Tensor:
-        connected: Tensor = self.project(
-            match_dtype(self.project, to_float32(resize(as_map(student), self.grid)))
-        )
-        return connected
+        resized = full(resize(as_map(student), self.grid))
+        projected: Tensor = self.project(match_dtype(self.project, resized))
+        return projected
 
 
 class NormedLinear(nn.Module):
-    """A linear layer and a norm, over the last of any dimensions."""
+    """Linear layer and normalization over the last dimension (..., D).
+
+    Args:
+        source: width of the input.
+        target: width of the result.
+        norm: normalization.
+    """
 
     def __init__(self, source: int, target: int, norm: Norm):
         super().__init__()
-        self.linear, self.norm = nn.Linear(source, target), NORMS[norm](target)
+        self.linear = nn.Linear(source, target)
+        self.norm = NORMS[norm](target)
 
     def forward(self, values: Tensor) -> Tensor:
         projected = self.linear(values)
-        normed: Tensor = self.norm(projected.view(-1, projected.shape[-1], 1, 1)).view_as(projected)
+        flat = projected.view(-1, projected.shape[-1], 1, 1)
+        normed: Tensor = self.norm(flat).view_as(projected)
         return normed

@@ -10,29 +10,39 @@ from instil.functional.phi_standard import SMALLEST_DEVIATION, phi_s_rotation
 
 
 class Normalizer(nn.Module):
-    """Normalizer of a teacher's tokens by statistics of these tokens.
+    """Base class of normalizers of a teacher's tokens by statistics of these tokens.
 
     The statistics are those of a dry batch until ``load_statistics`` replaces them by statistics of
     many samples. They are constant during training, so that the target does not move.
     """
 
     def moments(self, tokens: Tensor) -> Tensor:
-        """One row that can be added up over batches: how many tokens, their sum, and the sum of their squares or products; float64."""
+        """Moments of tokens (..., D) that can be added over batches.
+
+        Returns:
+            (1, M) in float64: number of tokens, their sum, and the sum of their squares or
+            products.
+        """
         raise NotImplementedError
 
     def load_statistics(self, moments: Tensor) -> None:
-        """Take the statistics of rows of moments instead of those of the dry batch."""
+        """Replace the statistics by those of moments (batches, M)."""
         raise NotImplementedError
 
 
 class StandardizeChannels(Normalizer):
-    """Takes what is like the tokens that it knows to mean 0 and standard deviation 1 in each channel."""
+    """Standardization to mean 0 and standard deviation 1 in each channel.
+
+    Args:
+        tokens: tokens (..., D) of a dry batch.
+    """
 
     def __init__(self, tokens: Tensor):
         super().__init__()
-        width, like = tokens.shape[-1], to_float32(tokens)
-        self.register_buffer("mean", like.new_zeros(width))
-        self.register_buffer("scale", like.new_zeros(width))
+        width = tokens.shape[-1]
+        template = full(tokens)
+        self.register_buffer("mean", template.new_zeros(width))
+        self.register_buffer("scale", template.new_zeros(width))
         self.mean: Tensor
         self.scale: Tensor
         self.load_statistics(self.moments(tokens))
@@ -45,7 +55,8 @@ class StandardizeChannels(Normalizer):
         return torch.cat([rows.new_tensor([len(rows)]), rows.sum(0), rows.square().sum(0)])[None]
 
     def load_statistics(self, moments: Tensor) -> None:
-        count, total, squares = torch.split(moments.sum(0), [1, len(self.mean), len(self.mean)])
+        width = len(self.mean)
+        count, total, squares = torch.split(moments.sum(0), [1, width, width])
         mean = total / count
         deviation = (squares / count - mean.square()).clamp_min(0).sqrt()
         self.mean.copy_(mean)
@@ -53,13 +64,18 @@ class StandardizeChannels(Normalizer):
 
 
 class PHIStandardize(Normalizer):
-    """Takes what is like the tokens that it knows to mean 0 and, in every channel, variance 1."""
+    """PHI standardization: mean 0, then a rotation and scale that give every channel variance 1.
+
+    Args:
+        tokens: tokens (..., D) of a dry batch.
+    """
 
     def __init__(self, tokens: Tensor):
         super().__init__()
-        width, like = tokens.shape[-1], to_float32(tokens)
-        self.register_buffer("mean", like.new_zeros(width))
-        self.register_buffer("matrix", like.new_zeros(width, width))
+        width = tokens.shape[-1]
+        template = full(tokens)
+        self.register_buffer("mean", template.new_zeros(width))
+        self.register_buffer("matrix", template.new_zeros(width, width))
         self.mean: Tensor
         self.matrix: Tensor
         self.load_statistics(self.moments(tokens))
@@ -69,15 +85,14 @@ class PHIStandardize(Normalizer):
 
     def moments(self, tokens: Tensor) -> Tensor:
         rows = tokens.detach().flatten(0, -2).double()
-        return torch.cat([rows.new_tensor([len(rows)]), rows.sum(0), (rows.mT @ rows).flatten()])[
-            None
-        ]
+        products = (rows.mT @ rows).flatten()
+        return torch.cat([rows.new_tensor([len(rows)]), rows.sum(0), products])[None]
 
     def load_statistics(self, moments: Tensor) -> None:
         width = len(self.mean)
+        # The eigenvectors are computed on the CPU, so that every device gets the same rotation.
         count, total, products = torch.split(moments.sum(0).cpu(), [1, width, width**2])
-        covariance = (products.view(width, width) - torch.outer(total, total) / count) / (
-            count - 1
-        ).clamp_min(1)
+        centred = products.view(width, width) - torch.outer(total, total) / count
+        covariance = centred / (count - 1).clamp_min(1)
         self.mean.copy_(total / count)
         self.matrix.copy_(phi_s_rotation(covariance))

@@ -11,7 +11,7 @@ from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, Outputs, Positive, closest, to_float32
 from instil.functional.divergences import kl_divergence
-from instil.functional.logits import apply_reduction, require_same_logits
+from instil.functional.logits import apply_reduction, clamp_to_finite, require_same_logits
 from instil.modules.adapters import match_dtype
 from instil.objectives.bases.logit_objective import LogitObjective
 
@@ -49,16 +49,10 @@ def ctkd_loss(
     require_same_logits(student_logits, teacher_logits, classes=2)
     divisor = temperature.unsqueeze(-1)
     # The gradient of the temperature is a product with the logits, which must be finite for it.
-    log_student = (_finite(student_logits) / divisor).log_softmax(-1)
-    log_teacher = (_finite(teacher_logits) / divisor).log_softmax(-1)
+    log_student = (clamp_to_finite(full(student_logits)) / divisor).log_softmax(-1)
+    log_teacher = (clamp_to_finite(full(teacher_logits)) / divisor).log_softmax(-1)
     values = kl_divergence(log_teacher, log_student)
     return apply_reduction(values * temperature**2, reduction)
-
-
-def _finite(logits: Tensor) -> Tensor:
-    """Replace logits of -inf by a finite lower bound."""
-    logits = to_float32(logits)
-    return logits.clamp_min(torch.finfo(logits.dtype).min / 2)
 
 
 def reversed_gradient(values: Tensor, strength: float) -> Tensor:

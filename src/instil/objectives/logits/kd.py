@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import Doc
 
 from instil.core import Batch, Card, Positive, to_float32
 from instil.functional.divergences import softened_kl
-from instil.functional.logits import apply_reduction, require_same_logits
+from instil.functional.logits import apply_reduction, clamp_to_finite, require_same_logits
 from instil.objectives.bases.logit_objective import LogitObjective
 
 
@@ -66,9 +65,8 @@ def _bernoulli_kl(teacher: Tensor, student: Tensor) -> Tensor:
     s. It uses ``log(1 - s(x)) = log s(x) - x``.
     """
     # A finite floor makes the difference of two logits of -inf 0 instead of NaN.
-    lowest = torch.finfo(student.dtype).min / 4
-    teacher = teacher.clamp_min(lowest)
-    student = student.clamp_min(lowest)
+    teacher = clamp_to_finite(teacher, divisor=4)
+    student = clamp_to_finite(student, divisor=4)
     return (
         F.logsigmoid(teacher) - F.logsigmoid(student) + (-teacher).sigmoid() * (student - teacher)
     )

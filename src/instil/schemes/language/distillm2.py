@@ -23,6 +23,7 @@ from instil.core import (
     mean,
     to_float32,
 )
+from instil.functional.logits import clamp_to_finite
 from instil.schemes.bases.writer import Share, Token, Tokens
 from instil.schemes.language.sequence_level import SequenceLevel
 
@@ -39,7 +40,7 @@ def skewed_forward(log_q: Tensor, log_p: Tensor, token: Tensor, skew: Tensor) ->
     Log-probabilities (N, T, V), ``token`` (N, T) -100 where none is compared, ``skew`` a (N,).
     """
     share = skew[:, None, None]
-    log_q, log_p = _finite(log_q), _finite(log_p)
+    log_q, log_p = clamp_to_finite(log_q), clamp_to_finite(log_p)
     mixed = torch.logaddexp(log_p + share.log(), log_q + (1 - share).log())
     return row_mean((log_p.exp() * (log_p - mixed)).sum(-1), token)
 
@@ -47,15 +48,9 @@ def skewed_forward(log_q: Tensor, log_p: Tensor, token: Tensor, skew: Tensor) ->
 def skewed_reverse(log_q: Tensor, log_p: Tensor, token: Tensor, skew: Tensor) -> Tensor:
     """KL(q || (1 - a) p + a q), no gradient through the second q, mean over the tokens of each row: (N,)."""
     share = skew[:, None, None]
-    log_q, log_p = _finite(log_q), _finite(log_p)
+    log_q, log_p = clamp_to_finite(log_q), clamp_to_finite(log_p)
     mixed = torch.logaddexp(log_p + (1 - share).log(), log_q.detach() + share.log())
     return row_mean((log_q.exp() * (log_q - mixed)).sum(-1), token)
-
-
-def _finite(log_probability: Tensor) -> Tensor:
-    """Log-probabilities with the lowest finite number for a token that is impossible."""
-    # It still has probability 0, but the mixture of two of them is no NaN.
-    return log_probability.clamp_min(torch.finfo(log_probability.dtype).min / 2)
 
 
 def row_mean(values: Tensor, token: Tensor) -> Tensor:

@@ -6,8 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from instil.core import to_float32
-
 FAINTEST = 1e-20
 """Smallest strength by which a map is divided. Below it the gradient would overflow."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from instil.core import full
+from instil.core import to_float32
 from instil.functional.autograd import with_precomputed_grad
 from instil.functional.logits import without_target
 
@@ -103,7 +103,7 @@ def tempered_log_softmax(logits: Tensor, temperature: float = 1.0) -> Tensor:
 
 
 def _divide(logits: Tensor, temperature: float) -> Tensor:
-    return full(logits) if temperature == 1 else full(logits) / temperature
+    return to_float32(logits) if temperature == 1 else to_float32(logits) / temperature
 
 
 def decoupled_kl(
@@ -153,7 +153,7 @@ def target_cross_entropy(student_logits: Tensor, teacher_logits: Tensor, target:
     Returns:
         (...).
     """
-    student_logits, teacher_logits = full(student_logits), full(teacher_logits)
+    student_logits, teacher_logits = to_float32(student_logits), to_float32(teacher_logits)
     index = target.clamp_min(0).unsqueeze(-1)
     confidence = teacher_logits.log_softmax(-1).gather(-1, index).exp()
     return -(confidence * student_logits.log_softmax(-1).gather(-1, index)).squeeze(-1)
@@ -175,9 +175,9 @@ def rest_cross_entropy(
     """
 
     def value_and_grad(logits: Tensor) -> tuple[Tensor, Tensor]:
-        teacher_rest = without_target(full(teacher_logits), target)[1]
+        teacher_rest = without_target(to_float32(teacher_logits), target)[1]
         probability = _divide(teacher_rest, temperature).softmax(-1)
-        student_rest = without_target(full(logits), target)[1]
+        student_rest = without_target(to_float32(logits), target)[1]
         log_student = tempered_log_softmax(student_rest, temperature)
         grad = _divide(log_student.exp() - probability, temperature)
         return -expectation(probability, log_student), grad

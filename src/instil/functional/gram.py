@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from instil.core import to_float32
-
 
 def gram(first: Tensor, second: Tensor) -> Tensor:
     """Products of the channels of two maps, averaged over the positions.

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from instil.core import Batch, Outputs, every_item_counts, replace_uncounted, to_float32
+from instil.core import Batch, Outputs, every_item_counts, replace_uncounted
 from instil.functional.pairs import checked_pairs
 
 Layers = Literal["uniform", "last"] | list[list[int]]

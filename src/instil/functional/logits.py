@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from instil.core import UNLABELLED, closest, full, mean
+from instil.core import UNLABELLED, closest, mean, to_float32
 
 STANDARD_DEVIATION_EPSILON = 1e-7
 
@@ -21,9 +21,10 @@ def standardize(logits: Tensor) -> Tensor:
     Raises:
         ValueError: for fewer than three classes; two standardized logits are constants.
     """
-    logits = full(logits)
-    spread = class_deviation(logits) + STANDARD_DEVIATION_EPSILON
-    return (logits - logits.mean(-1, keepdim=True)) / spread
+    logits = to_float32(logits)
+    # The mean comes first: the order of the operations is that in which gradients are added.
+    centred = logits - logits.mean(-1, keepdim=True)
+    return centred / (class_deviation(logits) + STANDARD_DEVIATION_EPSILON)
 
 
 def class_deviation(logits: Tensor) -> Tensor:

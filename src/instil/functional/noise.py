@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from instil.core import Batch, keyed_uniform
+from instil.core import Batch
 
 
 def box_muller(batch: Batch, shape: tuple[int, ...], salt: int = 0) -> Tensor:

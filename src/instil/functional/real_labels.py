@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from instil.core import UNLABELLED, to_float32
+from instil.core import UNLABELLED
 
 
 def unlabelled_mask(target: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from instil.core import to_float32
 from instil.functional.directions import pairwise_dot
 
 NEAREST = 1e-6

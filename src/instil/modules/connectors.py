@@ -9,7 +9,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instil.core import closest, to_float32
+from instil.core import closest
 from instil.functional.feature_maps import as_map, resize
 from instil.modules.adapters import match_dtype
 

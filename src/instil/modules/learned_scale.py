@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from instil.core import closest, to_float32
+from instil.core import closest
 
 Form = Literal["code", "paper"]
 FORMS = ("code", "paper")

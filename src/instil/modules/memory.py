@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instil.core import Batch, keyed_uniform
+from instil.core import Batch
 
 
 class Memory(nn.Module):

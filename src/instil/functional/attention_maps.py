@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from instil.core import to_float32
+
 FAINTEST = 1e-20
 """Smallest strength by which a map is divided. Below it the gradient would overflow."""
 
@@ -20,7 +22,7 @@ def attention_map(stage: Tensor, power: float = 2.0) -> Tensor:
     Returns:
         (N, H * W), rows of length 1.
     """
-    stage = full(stage)
+    stage = to_float32(stage)
     if power == 2:
         strength = stage.square().sum(1).flatten(1)
     else:
@@ -34,12 +36,12 @@ def attention_map(stage: Tensor, power: float = 2.0) -> Tensor:
 
 def position_strength(stage: Tensor) -> Tensor:
     """Mean of ``abs(x)`` over the channels of a map (N, C, H, W): (N, 1, H, W)."""
-    return full(stage).abs().mean(1, keepdim=True)
+    return to_float32(stage).abs().mean(1, keepdim=True)
 
 
 def channel_strength(stage: Tensor) -> Tensor:
     """Mean of ``abs(x)`` over the positions of a map (N, C, H, W): (N, C, 1, 1)."""
-    return full(stage).abs().mean((2, 3), keepdim=True)
+    return to_float32(stage).abs().mean((2, 3), keepdim=True)
 
 
 def attention_weights(strength: Tensor, temperature: float) -> Tensor:

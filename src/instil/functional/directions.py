@@ -33,7 +33,7 @@ def cosine(one: Tensor, two: Tensor) -> Tensor:
 
     It is 0, without a gradient, where one vector is shorter than ``SHORTEST``.
     """
-    one, two = full(one), full(two)
+    one, two = to_float32(one), to_float32(two)
     first_length = torch.linalg.vector_norm(one, dim=-1)
     second_length = torch.linalg.vector_norm(two, dim=-1)
     has_directions = (first_length > SHORTEST) & (second_length > SHORTEST)

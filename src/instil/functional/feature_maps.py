@@ -94,7 +94,7 @@ def resize_to_common(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         (N, C, H, W) and (N, D, H, W), in float32 or better.
     """
-    student, teacher = full(as_map(student)), full(as_map(teacher))
+    student, teacher = to_float32(as_map(student)), to_float32(as_map(teacher))
     height, width = (min(a, b) for a, b in zip(student.shape[2:], teacher.shape[2:], strict=True))
     return resize(student, (height, width)), resize(teacher, (height, width))
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from instil.core import to_float32
+
 
 def gram(first: Tensor, second: Tensor) -> Tensor:
     """Products of the channels of two maps, averaged over the positions.
@@ -16,4 +18,4 @@ def gram(first: Tensor, second: Tensor) -> Tensor:
         (..., C, D).
     """
     num_positions = first.shape[-2] * first.shape[-1]
-    return full(first).flatten(-2) @ full(second).flatten(-2).mT / num_positions
+    return to_float32(first).flatten(-2) @ to_float32(second).flatten(-2).mT / num_positions

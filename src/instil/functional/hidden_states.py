@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from instil.core import Batch, Outputs, every_item_counts, replace_uncounted
+from instil.core import Batch, Outputs, every_item_counts, replace_uncounted, to_float32
 from instil.functional.pairs import checked_pairs
 
 Layers = Literal["uniform", "last"] | list[list[int]]
@@ -100,7 +100,7 @@ def token_mask(batch: Batch, tokens: Tensor) -> Tensor | None:
             )
     if not masks:
         return None
-    return torch.stack([mask.to(full(tokens).dtype) for mask in masks]).prod(0)
+    return torch.stack([mask.to(to_float32(tokens).dtype) for mask in masks]).prod(0)
 
 
 def masked_mean(values: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from instil.core import Batch
+from instil.core import Batch, keyed_uniform
 
 
 def box_muller(batch: Batch, shape: tuple[int, ...], salt: int = 0) -> Tensor:
@@ -22,7 +22,7 @@ def box_muller(batch: Batch, shape: tuple[int, ...], salt: int = 0) -> Tensor:
         (N, *shape); absolute values are at most 5.8.
     """
     size = math.prod(shape)
-    radius, angle = uniform(batch, 2 * ((size + 1) // 2), salt).chunk(2, 1)
+    radius, angle = keyed_uniform(batch, 2 * ((size + 1) // 2), salt).chunk(2, 1)
     length = (-2 * (1 - radius).log()).sqrt()
     angle = 2 * math.pi * angle
     values = torch.cat([length * angle.cos(), length * angle.sin()], 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from instil.core import UNLABELLED
+from instil.core import UNLABELLED, to_float32
 
 
 def unlabelled_mask(target: Tensor) -> Tensor:
@@ -36,5 +36,5 @@ def real_target(outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
             f"{tuple(outputs.shape)}{hint}"
         )
     is_labelled = ~unlabelled_mask(target)
-    outputs = full(outputs).detach()
+    outputs = to_float32(outputs).detach()
     return torch.where(is_labelled, target.to(outputs.dtype), outputs), is_labelled

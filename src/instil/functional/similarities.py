@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from instil.core import to_float32
 from instil.functional.directions import pairwise_dot
 
 NEAREST = 1e-6
@@ -70,7 +71,7 @@ class _Distances(torch.autograd.Function):
 
 def _subtract_mean(samples: Tensor) -> Tensor:
     """Vectors (N, D) minus their mean, which keeps distances and makes rounding errors smaller."""
-    flat = full(samples).flatten(1)
+    flat = to_float32(samples).flatten(1)
     return flat - flat.detach().mean(0)
 
 

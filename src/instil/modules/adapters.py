@@ -30,7 +30,7 @@ class Adapter(nn.Module):
         if tuple(student_grid) != self.grid:
             steps.append(f"{student_grid[0]}x{student_grid[1]} -> {height}x{width}")
         if student_channels != teacher_channels:
-            dtype = full(student).dtype
+            dtype = to_float32(student).dtype
             self.project = nn.Conv2d(
                 student_channels, teacher_channels, 1, device=student.device, dtype=dtype
             )
@@ -38,7 +38,7 @@ class Adapter(nn.Module):
         self.description = ", ".join(steps) or "as it is"
 
     def forward(self, student: Tensor) -> Tensor:
-        resized = resize(full(as_map(student)), self.grid)
+        resized = resize(to_float32(as_map(student)), self.grid)
         adapted: Tensor = self.project(match_dtype(self.project, resized))
         return adapted
 
@@ -64,7 +64,7 @@ def linear_adapter(student: Tensor, teacher: Tensor) -> nn.Module:
     widths = student.shape[-1], teacher.shape[-1]
     if widths[0] == widths[1]:
         return nn.Identity()
-    return LinearAdapter(*widths, device=student.device, dtype=full(student).dtype)
+    return LinearAdapter(*widths, device=student.device, dtype=to_float32(student).dtype)
 
 
 class IdentityPair(nn.Module):

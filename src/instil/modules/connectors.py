@@ -9,7 +9,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instil.core import closest
+from instil.core import closest, to_float32
 from instil.functional.feature_maps import as_map, resize
 from instil.modules.adapters import match_dtype
 
@@ -84,7 +84,7 @@ def connector_end(teacher: Tensor) -> ConnectorEnd:
 
     ``relu`` if they are nowhere negative, else ``norm``: a ReLU could not reach them.
     """
-    return "relu" if bool((full(teacher) >= 0).all()) else "norm"
+    return "relu" if bool((to_float32(teacher) >= 0).all()) else "norm"
 
 
 class Connector(nn.Module):
@@ -102,10 +102,10 @@ class Connector(nn.Module):
         target, height, width = as_map(teacher).shape[1:]
         self.grid = (height, width)
         project = convolutions((source, target), (1,), norm, "norm")
-        self.project = project.to(student.device, full(student).dtype)
+        self.project = project.to(student.device, to_float32(student).dtype)
 
     def forward(self, student: Tensor) -> Tensor:
-        resized = full(resize(as_map(student), self.grid))
+        resized = to_float32(resize(as_map(student), self.grid))
         projected: Tensor = self.project(match_dtype(self.project, resized))
         return projected
 

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from instil.core import closest
+from instil.core import closest, to_float32
 
 Form = Literal["code", "paper"]
 FORMS = ("code", "paper")
@@ -33,8 +33,10 @@ class LearnedScale(nn.Module):
         super().__init__()
         self.form = form
         start = math.log(1 / 0.07)
-        dtype = full(embedding).dtype
-        self.value = nn.Parameter(torch.full((1,), start, device=embedding.device, dtype=dtype))
+        dtype = to_float32(embedding).dtype
+        self.value = nn.Parameter(
+            torch.full((1,), start, device=embedding.device, dtype=dtype)
+        )
 
     def forward(self) -> Tensor:
         return self.value.exp() if self.form == "paper" else self.value

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instil.core import Batch
+from instil.core import Batch, keyed_uniform
 
 
 class Memory(nn.Module):
@@ -57,7 +57,7 @@ class Memory(nn.Module):
         Returns:
             (N, min(count, size)).
         """
-        rows = (uniform(batch, min(count, self.size)) * self.size).long()
+        rows = (keyed_uniform(batch, min(count, self.size)) * self.size).long()
         is_own = self.owner[rows] == batch["index"][:, None]
         return torch.where(is_own, (rows + 1) % self.size, rows)
 

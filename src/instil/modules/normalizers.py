@@ -40,7 +40,7 @@ class StandardizeChannels(Normalizer):
     def __init__(self, tokens: Tensor):
         super().__init__()
         width = tokens.shape[-1]
-        template = full(tokens)
+        template = to_float32(tokens)
         self.register_buffer("mean", template.new_zeros(width))
         self.register_buffer("scale", template.new_zeros(width))
         self.mean: Tensor
@@ -73,7 +73,7 @@ class PHIStandardize(Normalizer):
     def __init__(self, tokens: Tensor):
         super().__init__()
         width = tokens.shape[-1]
-        template = full(tokens)
+        template = to_float32(tokens)
         self.register_buffer("mean", template.new_zeros(width))
         self.register_buffer("matrix", template.new_zeros(width, width))
         self.mean: Tensor

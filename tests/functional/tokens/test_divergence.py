@@ -552,16 +552,19 @@ def test_a_pair_of_signal_and_objective_that_cannot_be_is_refused_with_the_reaso
         (
             "forward_kl",
             "top",
-            "ForwardKL needs projection or logits of the teacher, which gives top; top cannot stand in: .*: top_k",
+            "ForwardKL needs projection or logits of the teacher, which gives top; top cannot stand in: .*; use top_k",
         ): top,
         (
             "jsd",
             "sampled",
-            "sampled cannot stand in: of drawn classes it can only be estimated: sampled_kd",
+            "sampled cannot stand in: sampled classes give only an estimate; use sampled_kd",
         ): sampled,
         ("top_k", "sampled", "sampled classes are not the top classes: use sampled_kd"): sampled,
         ("sampled_kd", "top", "the estimate would be biased: use top_k"): top,
-        ("reverse_kl", "text", "text says nothing of other classes: cross_entropy"): ("one", "two"),
+        ("reverse_kl", "text", "text has no probabilities of other classes; use cross_entropy"): (
+            "one",
+            "two",
+        ),
     }
     for (name, role, reason), signal in cases.items():
         objectives = Objectives({"it": catalogue.find("objective", name)()})

@@ -12,9 +12,9 @@ from instil.objectives.bases.relation_objective import RelationObjective
 
 
 class AnchorObjective(RelationObjective):
-    """A loss that compares samples with the unit vectors of the last ``size`` ones, of the sides named in ``remembers``.
+    """Base class of losses that compare samples with anchors, the last ``size`` unit vectors.
 
-    Anchors that nobody wrote yet are random, alike for both sides.
+    Anchors that were not written yet are random and equal for both sides.
     """
 
     size: int
@@ -22,31 +22,33 @@ class AnchorObjective(RelationObjective):
 
     @property
     def remembers(self) -> tuple[str, ...]:
-        """Which sides' vectors are anchors."""
+        """Sides whose vectors are anchors."""
         return ("teacher",)
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
-        """Make the connection, then the queue of what comes out of it."""
+        """Build the connection, and the queue for its vectors."""
         super().build(student, teacher)
-        sides = dict(zip(("student", "teacher"), self.embed(student, teacher), strict=True))
-        widths = {side: sides[side].shape[1] for side in self.remembers}
-        self.queue = Queue(
-            self.size, widths, device=sides["student"].device, dtype=sides["student"].dtype
-        )
+        vectors = self._vectors(student, teacher)
+        widths = {side: vectors[side].shape[1] for side in self.remembers}
+        device, dtype = vectors["student"].device, vectors["student"].dtype
+        self.queue = Queue(self.size, widths, device=device, dtype=dtype)
 
     def state_updates(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
-        sides = dict(zip(("student", "teacher"), self.embed(student, teacher), strict=True))
-        return {"counts": self.weight(batch) > 0} | {
-            side: l2_normalize(sides[side]) for side in self.remembers
-        }
+        vectors = self._vectors(student, teacher)
+        rows = {"counts": self.weight(batch) > 0}
+        for side in self.remembers:
+            rows[side] = l2_normalize(vectors[side])
+        return rows
 
     def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
-        """The queue takes in the step's vectors and forgets the oldest."""
+        """Push the vectors of the step into the queue, which drops the oldest."""
         if gathered_rows:
             rows = {side: gathered_rows[side][gathered_rows["counts"]] for side in self.remembers}
-            self.queue.push(
-                torch.zeros(
-                    len(rows["teacher"]), dtype=torch.int64, device=self.queue.owner.device
-                ),
-                rows,
-            )
+            # Anchors are never drawn by sample, so that the owner of a row does not matter.
+            device = self.queue.owner.device
+            owner = torch.zeros(len(rows["teacher"]), dtype=torch.int64, device=device)
+            self.queue.push(owner, rows)
+
+    def _vectors(self, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        student_vectors, teacher_vectors = self.embed(student, teacher)
+        return {"student": student_vectors, "teacher": teacher_vectors}

@@ -10,34 +10,45 @@ from instil.objectives.bases.feature_objective import FeatureObjective
 
 
 class DenseObjective(FeatureObjective):
-    """A loss inside feature maps; auto pairs the deepest stages alone, as published. A subclass gives ``loss`` of two maps on one grid."""
+    """Base class of losses within feature maps, on the smaller grid of the two sides.
+
+    ``pairs: auto`` is the deepest pair only, as in the papers. Subclasses define ``loss``.
+    """
 
     deepest = True
 
     def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
-        mine, _ = resize_to_common(student, teacher)
-        return nn.Identity(), f"on {mine.shape[2]}x{mine.shape[3]}"
+        resized, _ = resize_to_common(student, teacher)
+        return nn.Identity(), f"on {resized.shape[2]}x{resized.shape[3]}"
 
 
 class PixelLabelObjective(LabelObjective):
-    """A loss that needs the label of every pixel, (N, H, W); images without a labelled valid pixel do not count."""
+    """Base class of losses that need a label (N, H, W) for every pixel.
+
+    Images without a labelled valid pixel do not count.
+    """
 
     per_sample = True
 
     def pixels(self, batch: Batch) -> Tensor:
-        """The labels (N, H, W), -100 where a pixel is invalid. Raises ValueError for a batch without labels, or with one an image."""
+        """Labels (N, H, W), with -100 for invalid pixels.
+
+        Raises:
+            ValueError: if the batch has no labels, or one label per image.
+        """
         label: Tensor | None = batch.get("label")
         if label is None or label.ndim != 3:
-            found = "no label" if label is None else f"a label of shape {tuple(label.shape)}"
+            got = "no label" if label is None else f"a label of shape {tuple(label.shape)}"
             raise ValueError(
-                f"{type(self).__name__} needs a label for every pixel, (N, H, W), and the batch has {found}"
+                f"{type(self).__name__} needs a label for every pixel, (N, H, W), and the batch "
+                f"has {got}"
             )
         valid: Tensor | None = batch.get("valid")
         if valid is None:
             return label
-        return label.masked_fill(
-            ~valid.bool().view(*valid.shape, *[1] * (label.ndim - valid.ndim)), UNLABELLED
-        )
+        # `valid` has the shape of the samples or of the positions.
+        missing = [1] * (label.ndim - valid.ndim)
+        return label.masked_fill(~valid.bool().view(*valid.shape, *missing), UNLABELLED)
 
     def weight(self, batch: Batch) -> Tensor:
         return (self.pixels(batch) != UNLABELLED).flatten(1).any(1).float()

@@ -13,7 +13,12 @@ from instil.modules.adapters import match_dtype
 
 
 class DualSpace(Objective):
-    """What has a projection each way: states of the teacher to the student's width, and of the student to the teacher's."""
+    """Base class of losses with one linear map per direction between the hidden spaces.
+
+    Attributes:
+        to_student: map of teacher states to the student's width.
+        to_teacher: map of student states to the teacher's width.
+    """
 
     needs: ClassVar = dict.fromkeys(
         ("student", "teacher"), (("logits",), ("embedding",), ("head",))
@@ -30,17 +35,19 @@ class DualSpace(Objective):
         ] = "forward_kl",
     ):
         super().__init__()
-        self.temperature, self.divergence = temperature, divergence
+        self.temperature = temperature
+        self.divergence = divergence
         self.to_student: nn.Module = nn.Identity()
         self.to_teacher: nn.Module = nn.Identity()
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
-        mine, theirs = student["embedding"], teacher["embedding"]
-        where = {"device": mine.device, "dtype": to_float32(mine).dtype}
-        self.to_student = nn.Linear(theirs.shape[-1], mine.shape[-1], **where)
-        self.to_teacher = nn.Linear(mine.shape[-1], theirs.shape[-1], **where)
+        student_states, teacher_states = student["embedding"], teacher["embedding"]
+        student_width, teacher_width = student_states.shape[-1], teacher_states.shape[-1]
+        device, dtype = student_states.device, to_float32(student_states).dtype
+        self.to_student = nn.Linear(teacher_width, student_width, device=device, dtype=dtype)
+        self.to_teacher = nn.Linear(student_width, teacher_width, device=device, dtype=dtype)
 
     def projected(self, module: nn.Module, states: Tensor) -> Tensor:
-        """States in the other's space."""
-        moved: Tensor = module(match_dtype(module, to_float32(states)))
-        return moved
+        """States in the other hidden space, by ``to_student`` or ``to_teacher``."""
+        result: Tensor = module(match_dtype(module, to_float32(states)))
+        return result

@@ -1,12 +1,13 @@
-"""What objectives on pairs of stages share: which stages, and the adapter between them."""
+"""Base class of losses on pairs of feature levels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import Batch, Objective, Outputs
 from instil.functional.pairs import Pairs, describe_pair, feature_levels, match_levels
@@ -14,19 +15,31 @@ from instil.modules.adapters import Adapter
 
 
 class FeatureObjective(Objective):
-    """A loss of pairs of stages (N, C, H, W) or (N, L, D), summed over the pairs.
+    """Base class of losses of pairs of levels (N, C, H, W) or (N, L, D), summed over the pairs.
 
-    ``pairs``: [[student stage, teacher stage], ...], counted from 0, shallow to deep; auto pairs by size and depth.
+    Subclasses define ``loss`` and, for another adapter than ``Adapter``, ``connect``.
 
-    ``describe_pair`` says in words, after ``build``, which stages were paired and how. A subclass gives ``loss`` and, where it wants another adapter
-    than the shared one, ``connect``.
+    Attributes:
+        matched: pairs of indices (student level, teacher level), after ``build``.
+        plan: description of each pair and its adapter, after ``build``.
+        adapters: adapter of each pair.
     """
 
     needs: ClassVar = {"student": (("features",),), "teacher": (("features",),)}
     per_sample = True
-    deepest: ClassVar[bool] = False  # auto is the deepest pair alone
+    deepest: ClassVar[bool] = False
+    """Whether ``pairs: auto`` is the deepest pair only."""
 
-    def __init__(self, pairs: Pairs = "auto"):
+    def __init__(
+        self,
+        pairs: Annotated[
+            Pairs,
+            Doc(
+                "pairs [[student stage, teacher stage], ...] of feature levels, counted from 0, "
+                "shallow to deep; auto: pairs by size and depth"
+            ),
+        ] = "auto",
+    ):
         super().__init__()
         self.pairs = pairs
         self.matched: list[tuple[int, int]] = []
@@ -34,34 +47,53 @@ class FeatureObjective(Objective):
         self.adapters = nn.ModuleList()
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
-        """Pair the stages of a dry batch and make the adapters. Raises ValueError for an impossible pair."""
-        mine, theirs = feature_levels(student), feature_levels(teacher)
-        self.matched = self.choose(mine, theirs)
-        connected = [self.connect(mine[i], theirs[j]) for i, j in self.matched]
-        self.adapters = nn.ModuleList(module for module, _ in connected)
-        self.plan = [
-            describe_pair((i, j), mine[i], theirs[j], how)
-            for (i, j), (_, how) in zip(self.matched, connected, strict=True)
-        ]
+        """Pair the levels of a dry batch and build the adapters.
+
+        Raises:
+            ValueError: if a pair is not possible.
+        """
+        student_levels, teacher_levels = feature_levels(student), feature_levels(teacher)
+        self.matched = self.choose(student_levels, teacher_levels)
+        self.adapters = nn.ModuleList()
+        self.plan = []
+        for i, j in self.matched:
+            adapter, description = self.connect(student_levels[i], teacher_levels[j])
+            self.adapters.append(adapter)
+            self.plan.append(
+                describe_pair((i, j), student_levels[i], teacher_levels[j], description)
+            )
 
     def choose(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> list[tuple[int, int]]:
-        """Which stages are paired."""
-        found = match_levels(student, teacher, self.pairs)
-        return found[-1:] if self.deepest and self.pairs == "auto" else found
+        """Pairs of indices of student levels and teacher levels."""
+        matched = match_levels(student, teacher, self.pairs)
+        return matched[-1:] if self.deepest and self.pairs == "auto" else matched
 
     def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
-        """The module that prepares a student stage for this teacher stage, and what it does in words."""
-        made = Adapter(student, teacher)
-        return made, str(made)
+        """Build the adapter of one pair, from features of a dry batch.
+
+        Returns:
+            The adapter, and its description for ``plan``.
+        """
+        adapter = Adapter(student, teacher)
+        return adapter, str(adapter)
 
     def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
-        """The loss of one pair of stages, (N,); ``connection`` is what ``connect`` made for it."""
+        """Loss of one pair of levels, one value per sample.
+
+        Args:
+            student: student features, before the adapter.
+            teacher: teacher features.
+            connection: adapter that ``connect`` built for the pair.
+
+        Returns:
+            (N,).
+        """
         raise NotImplementedError
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine, theirs = feature_levels(student), feature_levels(teacher)
+        student_levels, teacher_levels = feature_levels(student), feature_levels(teacher)
         terms = [
-            self.loss(mine[i], theirs[j], made)
-            for made, (i, j) in zip(self.adapters, self.matched, strict=True)
+            self.loss(student_levels[i], teacher_levels[j], adapter)
+            for adapter, (i, j) in zip(self.adapters, self.matched, strict=True)
         ]
         return torch.stack(terms).sum(0)

@@ -1,4 +1,4 @@
-"""Base classes of losses on the nodes and edges of graphs."""
+"""Base class of losses on the edges of graphs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ from instil.core import Batch, Objective, Outputs, item_weights, to_float32
 from instil.functional.graph import edge_index
 
 
-class NodeObjective(Objective):
-    """A loss on one vector a node: the embedding, or the last of the features."""
+class EdgeObjective(Objective):
+    """Base class of losses on the edges into each node.
+
+    It reads one vector per node: the embedding, or the last features. Nodes without a valid
+    neighbour do not count.
+    """
 
     needs: ClassVar = {
         "student": (("embedding", "features"),),
@@ -20,25 +24,21 @@ class NodeObjective(Objective):
     }
 
     def read(self, student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
-        """Both sides' vectors (n, D)."""
-        mine, theirs = student[self.reads["student"][0]], teacher[self.reads["teacher"][0]]
-        return to_float32(mine[-1] if isinstance(mine, tuple) else mine), to_float32(
-            theirs[-1] if isinstance(theirs, tuple) else theirs
-        )
-
-
-class EdgeObjective(NodeObjective):
-    """A loss on the edges into each node; nodes without a valid neighbour do not count."""
+        """Node vectors (n, D) of student and teacher, in float32 or better."""
+        vectors = []
+        for side, outputs in (("student", student), ("teacher", teacher)):
+            values = outputs[self.reads[side][0]]
+            vectors.append(to_float32(values[-1] if isinstance(values, tuple) else values))
+        return vectors[0], vectors[1]
 
     def counted(self, batch: Batch) -> Tensor:
-        """Which edges join two valid nodes, (E,)."""
+        """Mask (E,) of the edges between two valid nodes."""
         source, target = edge_index(batch)
         valid = item_weights(batch) > 0
         return valid[source] & valid[target]
 
     def weight(self, batch: Batch) -> Tensor:
         weight = super().weight(batch)
-        found = torch.zeros_like(weight).index_add(
-            0, edge_index(batch)[1], self.counted(batch).to(weight.dtype)
-        )
-        return torch.where(found > 0, weight, 0.0)
+        edges = self.counted(batch).to(weight.dtype)
+        num_edges = torch.zeros_like(weight).index_add(0, edge_index(batch)[1], edges)
+        return torch.where(num_edges > 0, weight, 0.0)

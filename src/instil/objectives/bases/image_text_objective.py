@@ -6,22 +6,18 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from instil.core import Objective, Outputs, to_float32
+from instil.core import Objective, Outputs
 from instil.functional.directions import l2_normalize
-from instil.modules.adapters import match_dtype
+from instil.modules.adapters import LinearAdapter, linear_adapter
 
 Needs = dict[str, tuple[tuple[str, ...], ...]]
 
-
 EMBEDDINGS: tuple[tuple[str, ...], ...] = (("image_embedding",), ("text_embedding",))
-"""The roles of a side, (N, D) each; row n of the one belongs to row n of the other."""
-
-
+"""Roles of a side, (N, D) each; row n of one belongs to row n of the other."""
 BOTH: Needs = dict.fromkeys(("student", "teacher"), EMBEDDINGS)
-
-
+"""Needs of a loss that reads the embeddings of both sides."""
 WITH_SCALE: Needs = dict.fromkeys(("student", "teacher"), (*EMBEDDINGS, ("logit_scale",)))
-"""What a loss reads of both sides: the embeddings, and with them what the side's similarities are multiplied with, (1,)."""
+"""Needs of a loss that also reads the factor (1,) of each side's similarities."""
 
 
 def unit_pair(outputs: Outputs) -> tuple[Tensor, Tensor]:
@@ -30,7 +26,13 @@ def unit_pair(outputs: Outputs) -> tuple[Tensor, Tensor]:
 
 
 class ImageTextObjective(Objective):
-    """A loss on unit embeddings of one width: where the student's are of another, a learned linear layer for each of its two embeddings."""
+    """Base class of losses on unit embeddings of one width.
+
+    Where the widths differ, a linear layer maps each of the student's two embeddings.
+
+    Attributes:
+        projections: linear layer of each role whose widths differ.
+    """
 
     needs: ClassVar = BOTH
 
@@ -39,22 +41,19 @@ class ImageTextObjective(Objective):
         self.projections = nn.ModuleDict()
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
-        """The projections, where the widths differ."""
+        """Build the linear layers, from embeddings of a dry batch."""
         for (role,) in EMBEDDINGS:
-            mine, theirs = student[role], teacher[role]
-            if mine.shape[1] != theirs.shape[1]:
-                self.projections[role] = nn.Linear(
-                    mine.shape[1], theirs.shape[1], device=mine.device, dtype=to_float32(mine).dtype
-                )
+            layer = linear_adapter(student[role], teacher[role])
+            if isinstance(layer, LinearAdapter):
+                self.projections[role] = layer
 
     def projected(self, student: Outputs) -> tuple[Tensor, Tensor]:
-        """The student's image and text embeddings as unit vectors of the teacher's width."""
+        """Student's image and text embeddings as unit vectors of the teacher's width."""
         image, text = (self._project(role, student[role]) for (role,) in EMBEDDINGS)
         return l2_normalize(image), l2_normalize(text)
 
     def _project(self, role: str, embedding: Tensor) -> Tensor:
         if role not in self.projections:
             return embedding
-        layer = self.projections[role]
-        projected: Tensor = layer(match_dtype(layer, to_float32(embedding)))
+        projected: Tensor = self.projections[role](embedding)
         return projected

@@ -2,39 +2,42 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import Annotated
 
-from instil.core import (
-    Batch,
-    Objective,
-    Outputs,
-)
+from torch import Tensor
+from typing_extensions import Doc
+
+from instil.core import Batch, Objective, Outputs
 from instil.functional.logits import standardize
 
 
 class LogitObjective(Objective):
-    """A loss on the logits of student and teacher.
+    """Base class of losses on the logits of student and teacher.
 
-    ``standardize``: both sides to mean 0 and standard deviation 1 over the classes first.
-
-    Subclasses define ``loss``; those that need the label inherit from LabelObjective too.
+    Subclasses define ``loss``. Those that need the label inherit from ``LabelObjective`` too.
     """
 
-    def __init__(self, standardize: bool = False) -> None:
+    def __init__(
+        self,
+        standardize: Annotated[
+            bool, Doc("standardize the logits of both sides over the classes first")
+        ] = False,
+    ) -> None:
         super().__init__()
         self.standardize = standardize
 
     @property
     def handles_unlabelled(self) -> bool:
-        """Whether the loss may see unlabelled items, which ``standardize`` may not."""
+        """Whether the loss may read unlabelled items; standardization may not."""
         return not self.standardize
 
-    def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        """One value an item from logits (..., C); a scalar where the card says ``couples``."""
+    def loss(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> Tensor:
+        """Loss of logits (..., C): one value per item, or a scalar if the loss couples items."""
         raise NotImplementedError
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        logits: tuple[Tensor, Tensor] = student["logits"], teacher["logits"]
+        student_logits, teacher_logits = student["logits"], teacher["logits"]
         if self.standardize:
-            logits = standardize(logits[0]), standardize(logits[1])
-        return self.loss(*logits, batch)
+            student_logits = standardize(student_logits)
+            teacher_logits = standardize(teacher_logits)
+        return self.loss(student_logits, teacher_logits, batch)

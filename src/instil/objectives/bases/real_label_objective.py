@@ -10,11 +10,13 @@ from instil.functional.real_labels import unlabelled_mask
 
 
 class RealLabelObjective(LabelObjective):
-    """A loss against a real label; samples of which no output is known do not count."""
+    """Base class of losses on a real-valued label.
+
+    Samples without a known entry of the label do not count.
+    """
 
     def weight(self, batch: Batch) -> Tensor:
         if "label" in batch:
-            batch = batch | {
-                "label": torch.where(unlabelled_mask(batch["label"]), UNLABELLED, batch["label"])
-            }
+            label = batch["label"]
+            batch = batch | {"label": torch.where(unlabelled_mask(label), UNLABELLED, label)}
         return super().weight(batch)

@@ -6,15 +6,19 @@ from typing import Annotated, ClassVar
 
 from annotated_types import Ge
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import Batch, Objective, Outputs, to_float32
 from instil.modules.adapters import IdentityPair, NormalizedProjections, StudentProjection
 
 
 class RelationObjective(Objective):
-    """A loss on one vector a sample: the embedding, or the logits where there is none.
+    """Base class of losses on one vector per sample: the embedding, or the logits if there is none.
 
-    A subclass gives ``loss`` and, where something learned stands between the vectors and the loss, ``connect``.
+    Subclasses define ``loss`` and, for learned parts before the loss, ``connect``.
+
+    Attributes:
+        connection: module that ``connect`` built.
     """
 
     needs: ClassVar = {"student": (("embedding", "logits"),), "teacher": (("embedding", "logits"),)}
@@ -25,38 +29,43 @@ class RelationObjective(Objective):
         self.connection: nn.Module = IdentityPair()
 
     def connect(self, student: Tensor, teacher: Tensor) -> nn.Module:
-        """The module that takes both sides' vectors to those that ``loss`` compares."""
+        """Build the module ``(student, teacher) -> (student, teacher)`` before the loss.
+
+        Args:
+            student: student vectors (N, D) of a dry batch.
+            teacher: teacher vectors (N, D') of a dry batch.
+        """
         return IdentityPair()
 
     def loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        """One value a sample from vectors (N, D); a scalar where the objective couples."""
+        """Loss of vectors (N, D): one value per sample, or a scalar if the loss couples samples."""
         raise NotImplementedError
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
-        """Make the connection."""
+        """Build the connection, from a dry batch."""
         self.connection = self.connect(*self.read(student, teacher))
 
     def read(self, student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
-        """Both sides' vectors (N, D), in float32 or better."""
-        mine, theirs = student[self.reads["student"][0]], teacher[self.reads["teacher"][0]]
-        return to_float32(mine).flatten(1), to_float32(theirs).flatten(1)
+        """Vectors (N, D) of student and teacher, in float32 or better."""
+        student_vectors = student[self.reads["student"][0]]
+        teacher_vectors = teacher[self.reads["teacher"][0]]
+        return to_float32(student_vectors).flatten(1), to_float32(teacher_vectors).flatten(1)
 
     def embed(self, student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
-        """Both sides' vectors after the connection."""
-        mine, theirs = self.connection(*self.read(student, teacher))
-        return mine, theirs
+        """Vectors of student and teacher after the connection."""
+        student_vectors, teacher_vectors = self.connection(*self.read(student, teacher))
+        return student_vectors, teacher_vectors
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         return self.loss(*self.embed(student, teacher), batch)
 
 
 class HeadedObjective(RelationObjective):
-    """A loss on unit vectors, which a learned linear head of each side makes.
+    """Base class of losses on unit vectors from one linear head per side."""
 
-    ``dim``: width of both heads' embeddings.
-    """
-
-    def __init__(self, dim: Annotated[int, Ge(2)] = 128):
+    def __init__(
+        self, dim: Annotated[int, Ge(2), Doc("width of the embeddings of both heads")] = 128
+    ):
         super().__init__()
         self.dim = dim
 
@@ -65,7 +74,7 @@ class HeadedObjective(RelationObjective):
 
 
 class ProjectedObjective(RelationObjective):
-    """A loss on vectors of the teacher's width."""
+    """Base class of losses on vectors of the teacher's width."""
 
     def connect(self, student: Tensor, teacher: Tensor) -> nn.Module:
         return StudentProjection(student, teacher)

@@ -11,18 +11,19 @@ from instil.functional.ensembles import members, stack_teacher_logits
 
 
 class SeveralTeachersObjective(Objective):
-    """A loss of the logits of the student and of each member of an ensemble; a teacher that is no ensemble is one member.
+    """Base class of losses on the logits of the student and of each member of an ensemble.
 
-    Subclasses define ``loss``; those that need the label inherit from LabelObjective too.
+    A teacher that is no ensemble is its one member. Subclasses define ``loss``. Those that need the
+    label inherit from ``LabelObjective`` too.
     """
 
     needs: ClassVar = {"student": (("logits",),), "teacher": (("members", "logits"),)}
 
-    def loss(self, student: Tensor, teachers: Tensor, batch: Batch) -> Tensor:
-        """One value an item, of student logits (..., C) and teacher logits (K, ..., C)."""
+    def loss(self, student_logits: Tensor, teachers: Tensor, batch: Batch) -> Tensor:
+        """Loss of student logits (..., C) and teacher logits (K, ..., C), one value per item."""
         raise NotImplementedError
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        return self.loss(
-            student["logits"], stack_teacher_logits(student["logits"], members(teacher)), batch
-        )
+        student_logits = student["logits"]
+        teachers = stack_teacher_logits(student_logits, members(teacher))
+        return self.loss(student_logits, teachers, batch)

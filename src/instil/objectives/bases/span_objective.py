@@ -15,9 +15,11 @@ from instil.functional.tokens.spans import (
 
 
 class SpanObjective(Objective):
-    """A loss of distributions that may be of other vocabularies; an item is a span that both tokenizers end, at the student's last token of it.
+    """Base class of losses of distributions that may have different vocabularies.
 
-    Where the batch has ``span`` and ``teacher_span``, the distributions are put together by the chain rule; else both sides have the same positions.
+    An item is a span that both tokenizers end, at the student's last token of the span. Where the
+    batch has ``span`` and ``teacher_span``, the chain rule merges the tokens of a span. Otherwise
+    both sides have the same positions.
     """
 
     handles_token_alignment = True
@@ -31,16 +33,26 @@ class SpanObjective(Objective):
     def distributions(
         self, student: Tensor, teacher: Tensor, batch: Batch, temperature: float
     ) -> tuple[Tensor, Tensor]:
-        """Log-probabilities (..., V) and (..., V') at temperature, of the same spans; logits are raised to full precision."""
-        mine, theirs = (
-            (to_float32(logits) / temperature).log_softmax(-1) for logits in (student, teacher)
-        )
+        """Log-probabilities of the same spans.
+
+        Args:
+            student: student logits (..., V).
+            teacher: teacher logits (..., V').
+            batch: batch of the step.
+            temperature: softmax temperature.
+
+        Returns:
+            Log-probabilities (..., V) and (..., V'), in float32 or better.
+        """
+        student_log_probs = (to_float32(student) / temperature).log_softmax(-1)
+        teacher_log_probs = (to_float32(teacher) / temperature).log_softmax(-1)
         if "teacher_span" not in batch:
             require_same_positions(student, teacher)
-            return mine, theirs
-        span, other = batch["span"], batch["teacher_span"]
-        mine = merge_span_log_probs(mine, batch["label"], span)
-        return mine, gather_positions(
-            merge_span_log_probs(theirs, batch["teacher_label"], other),
-            aligned_positions(span, other),
+            return student_log_probs, teacher_log_probs
+        span, teacher_span = batch["span"], batch["teacher_span"]
+        student_spans = merge_span_log_probs(student_log_probs, batch["label"], span)
+        teacher_spans = merge_span_log_probs(
+            teacher_log_probs, batch["teacher_label"], teacher_span
         )
+        positions = aligned_positions(span, teacher_span)
+        return student_spans, gather_positions(teacher_spans, positions)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from instil.core import Batch, Outputs, keyed_uniform, to_float32
+from instil.core import Batch, Outputs, keyed_uniform
 from instil.functional.ensembles import members, sample_teacher_mask
-from instil.modules.adapters import LinearAdapter
+from instil.modules.adapters import linear_adapter
 from instil.objectives.bases.patch_objective import PatchObjective
 
 
 class SummaryObjective(PatchObjective):
-    """A loss of the embedding and the deepest stage, each projected for each teacher, against that teacher's; subclasses define ``distance``."""
+    """Base class of losses on the embedding and the deepest level, adapted to each teacher.
+
+    Subclasses define ``distance``, and an option ``drop``: probability of leaving a teacher out
+    for a sample.
+    """
 
     needs: ClassVar = {
         "student": (("features",), ("embedding",)),
@@ -25,51 +28,59 @@ class SummaryObjective(PatchObjective):
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
         super().build(student, teacher)
-        mine = student["embedding"]
-        self.heads, self.class_targets = nn.ModuleList(), nn.ModuleList()
-        for number, member in enumerate(members(teacher)):
+        self.heads = nn.ModuleList()
+        self.class_targets = nn.ModuleList()
+        for index, member in enumerate(members(teacher)):
             if "embedding" not in member:
                 raise ValueError(
-                    f"teacher {number} gives {', '.join(member)}, and no embedding; name the module that gives it in its taps"
+                    f"teacher {index} gives {', '.join(member)}, and no embedding; name the module "
+                    "that gives it in its taps"
                 )
-            widths = mine.shape[-1], member["embedding"].shape[-1]
-            same = widths[0] == widths[1]
-            self.heads.append(
-                nn.Identity()
-                if same
-                else LinearAdapter(*widths, device=mine.device, dtype=to_float32(mine).dtype)
-            )
+            self.heads.append(linear_adapter(student["embedding"], member["embedding"]))
             self.class_targets.append(self.make_normalizer(member["embedding"]))
 
-    def distance(self, embedding: Tensor, its: Tensor, patches: Tensor, theirs: Tensor) -> Tensor:
-        """One value a sample for one teacher: embeddings (N, D) and patches (N, L, D) of both, the teacher's on the common scale."""
+    def distance(
+        self,
+        student_embedding: Tensor,
+        teacher_embedding: Tensor,
+        student_patches: Tensor,
+        teacher_patches: Tensor,
+    ) -> Tensor:
+        """Loss (N,) of one teacher.
+
+        Args:
+            student_embedding: adapted student embedding (N, D).
+            teacher_embedding: normalized teacher embedding (N, D).
+            student_patches: adapted student patch tokens (N, L, D').
+            teacher_patches: normalized teacher patch tokens (N, L, D').
+        """
         raise NotImplementedError
 
     def normalizers(self) -> list[nn.Module]:
         return [*self.targets, *self.class_targets]
 
     def teacher_features(self, teacher: Outputs) -> list[Tensor]:
-        return [
-            *super().teacher_features(teacher),
-            *(member["embedding"] for member in members(teacher)),
-        ]
+        embeddings = [member["embedding"] for member in members(teacher)]
+        return [*super().teacher_features(teacher), *embeddings]
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        losses = torch.stack(list(self._distances(student, teacher)), 1)
+        losses = torch.stack(self._distances(student, teacher), 1)
         if losses.shape[1] == 1 or not self.drop:
             return losses.mean(1)
-        kept = sample_teacher_mask(losses, keyed_uniform(batch, losses.shape[1]), self.drop)
-        return (losses * kept).sum(1) / kept.sum(1)
+        mask = sample_teacher_mask(losses, keyed_uniform(batch, losses.shape[1]), self.drop)
+        return (losses * mask).sum(1) / mask.sum(1)
 
-    def _distances(self, student: Outputs, teacher: Outputs) -> Iterator[Tensor]:
-        sides = zip(
-            self.matched_pairs(student, teacher),
-            self.heads,
-            self.class_targets,
-            members(teacher),
-            strict=True,
-        )
-        for (mine, theirs, target), head, class_target, member in sides:
-            yield self.distance(
-                head(student["embedding"]), class_target(member["embedding"]), mine, target(theirs)
+    def _distances(self, student: Outputs, teacher: Outputs) -> list[Tensor]:
+        """Loss (N,) of each teacher."""
+        patch_pairs = self.matched_pairs(student, teacher)
+        sides = zip(patch_pairs, self.heads, self.class_targets, members(teacher), strict=True)
+        losses = []
+        for (student_patches, teacher_patches, target), head, class_target, member in sides:
+            loss = self.distance(
+                head(student["embedding"]),
+                class_target(member["embedding"]),
+                student_patches,
+                target(teacher_patches),
             )
+            losses.append(loss)
+        return losses

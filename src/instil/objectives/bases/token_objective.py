@@ -1,4 +1,4 @@
-"""What losses of tokens share: whole distributions of both sides, as logits or projections, compared by one term."""
+"""Base class of losses on token distributions."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Objective, Outputs, Positive
 from instil.functional.tokens.divergence import token_divergence
@@ -13,17 +14,14 @@ from instil.functional.tokens.heads import Signal
 from instil.functional.tokens.terms import Divergence
 
 Vocabulary = Annotated[int, Ge(1)] | None
-"""How many classes are no padding; None: all, of which both sides must have as many."""
+"""Number of classes that are not padding. None: all, and both sides have equally many."""
 
 
 class TokenObjective(Objective):
-    """A divergence of the whole distributions of student and teacher, without their logits where both sides give projections.
+    """Base class of divergences of the whole token distributions of student and teacher.
 
-    ``temperature``: divides the logits.
-    ``scale``: the factor T².
-    ``vocabulary``: classes from this number on are padding, of no probability on either side.
-
-    Subclasses define ``term``, or ``values`` where it is not whole distributions that they compare.
+    Where both sides give projections, their logits are never computed as a whole. Subclasses define
+    ``term``, or ``values`` if they do not compare whole distributions.
     """
 
     needs: ClassVar = {
@@ -31,25 +29,45 @@ class TokenObjective(Objective):
         "teacher": (("projection", "logits"),),
     }
     unsupported_roles: ClassVar = {
-        "top": "it holds only some classes, and a divergence of those is another loss: top_k",
-        "sampled": "of drawn classes it can only be estimated: sampled_kd",
-        "text": "text says nothing of other classes: cross_entropy",
+        "top": "it holds only some classes; use top_k",
+        "sampled": "sampled classes give only an estimate; use sampled_kd",
+        "text": "text has no probabilities of other classes; use cross_entropy",
     }
 
-    handles_uncounted = True  # ``sweep`` skips tokens of weight 0
+    # `chunked_loss` skips tokens of weight 0.
+    handles_uncounted = True
 
     def __init__(
-        self, temperature: Positive = 1.0, scale: bool = True, vocabulary: Vocabulary = None
+        self,
+        temperature: Annotated[Positive, Doc("softmax temperature of both sides")] = 1.0,
+        scale: Annotated[
+            bool, Doc("multiply the loss by temperature², which preserves the gradient's magnitude")
+        ] = True,
+        vocabulary: Annotated[
+            Vocabulary,
+            Doc(
+                "number of classes; the others are padding with probability 0 on both sides. None: "
+                "all classes"
+            ),
+        ] = None,
     ):
         super().__init__()
-        self.temperature, self.scale, self.vocabulary = temperature, scale, vocabulary
+        self.temperature = temperature
+        self.scale = scale
+        self.vocabulary = vocabulary
 
     def term(self, batch: Batch) -> Divergence:
-        """The divergence."""
+        """Divergence of the student's and the teacher's distributions."""
         raise NotImplementedError
 
     def values(self, student: Signal, teacher: Any, batch: Batch) -> Tensor:
-        """One value a token, of what was read of both sides."""
+        """Loss of each token.
+
+        Args:
+            student: student logits or projection.
+            teacher: teacher output of the role that the loss reads.
+            batch: batch of the step.
+        """
         return token_divergence(
             student,
             teacher,
@@ -60,7 +78,7 @@ class TokenObjective(Objective):
         )
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        values = self.values(
-            student[self.reads["student"][0]], teacher[self.reads["teacher"][0]], batch
-        )
+        student_signal = student[self.reads["student"][0]]
+        teacher_signal = teacher[self.reads["teacher"][0]]
+        values = self.values(student_signal, teacher_signal, batch)
         return values * self.temperature**2 if self.scale else values

@@ -49,8 +49,8 @@ def ctkd_loss(
     require_same_logits(student_logits, teacher_logits, classes=2)
     divisor = temperature.unsqueeze(-1)
     # The gradient of the temperature is a product with the logits, which must be finite for it.
-    log_student = (clamp_to_finite(full(student_logits)) / divisor).log_softmax(-1)
-    log_teacher = (clamp_to_finite(full(teacher_logits)) / divisor).log_softmax(-1)
+    log_student = (clamp_to_finite(to_float32(student_logits)) / divisor).log_softmax(-1)
+    log_teacher = (clamp_to_finite(to_float32(teacher_logits)) / divisor).log_softmax(-1)
     values = kl_divergence(log_teacher, log_student)
     return apply_reduction(values * temperature**2, reduction)
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from instil.functional.feature_maps import as_map, require_same_shape, resize
-from instil.modules.adapters import Adapter
+from instil.modules.adapters import Adapter, linear_adapter
 
 STAGES = {
     "map": (5, 8, 8),
@@ -102,3 +102,12 @@ def test_half_precision_is_raised_and_double_kept(given: torch.dtype, kept: torc
 def test_comparable_refuses_what_broadcasting_would_hide() -> None:
     with pytest.raises(ValueError, match=r"\(1, 3\) is not the teacher's, \(4, 3\)"):
         require_same_shape(torch.zeros(1, 3), torch.zeros(4, 3), "it")
+
+
+def test_a_linear_adapter_is_learned_only_where_the_widths_differ() -> None:
+    student, teacher = torch.randn(2, 5), torch.randn(2, 7)
+    assert list(linear_adapter(student, student).parameters()) == []
+    adapter = linear_adapter(student, teacher)
+    assert adapter(student.half()).shape == teacher.shape
+    assert adapter(student.half()).dtype == torch.float32
+    assert [tuple(parameter.shape) for parameter in adapter.parameters()] == [(7, 5), (7,)]

@@ -12,36 +12,36 @@ FAINTEST = 1e-20
 """Smallest strength by which a map is divided. Below it the gradient would overflow."""
 
 
-def attention_map(stage: Tensor, power: float = 2.0) -> Tensor:
+def attention_map(features: Tensor, power: float = 2.0) -> Tensor:
     """Spatial attention map: mean over the channels of ``abs(x) ** power``, at unit length.
 
     Args:
-        stage: feature map (N, C, H, W).
+        features: feature map (N, C, H, W).
         power: exponent, > 0.
 
     Returns:
         (N, H * W), rows of length 1.
     """
-    stage = to_float32(stage)
+    features = to_float32(features)
     if power == 2:
-        strength = stage.square().sum(1).flatten(1)
+        strength = features.square().sum(1).flatten(1)
     else:
         # The result does not depend on the scale, but powers of large values overflow.
-        largest = stage.detach().abs().amax((1, 2, 3), keepdim=True)
-        scaled = stage / largest.clamp_min(torch.finfo(stage.dtype).tiny)
+        largest = features.detach().abs().amax((1, 2, 3), keepdim=True)
+        scaled = features / largest.clamp_min(torch.finfo(features.dtype).tiny)
         strength = scaled.abs().pow(power).sum(1).flatten(1)
     largest = strength.detach().amax(1, keepdim=True).clamp_min(FAINTEST)
     return F.normalize(strength / largest, dim=1)
 
 
-def position_strength(stage: Tensor) -> Tensor:
+def position_strength(features: Tensor) -> Tensor:
     """Mean of ``abs(x)`` over the channels of a map (N, C, H, W): (N, 1, H, W)."""
-    return to_float32(stage).abs().mean(1, keepdim=True)
+    return to_float32(features).abs().mean(1, keepdim=True)
 
 
-def channel_strength(stage: Tensor) -> Tensor:
+def channel_strength(features: Tensor) -> Tensor:
     """Mean of ``abs(x)`` over the positions of a map (N, C, H, W): (N, C, 1, 1)."""
-    return to_float32(stage).abs().mean((2, 3), keepdim=True)
+    return to_float32(features).abs().mean((2, 3), keepdim=True)
 
 
 def attention_weights(strength: Tensor, temperature: float) -> Tensor:

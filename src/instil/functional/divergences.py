@@ -71,7 +71,7 @@ def softened_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: flo
     return with_precomputed_grad(kl_and_grad, student_logits)
 
 
-def kl_from(target: Tensor, student_logits: Tensor, temperature: float = 1.0) -> Tensor:
+def kl_from_log_probs(target: Tensor, student_logits: Tensor, temperature: float = 1.0) -> Tensor:
     """KL(target || student) of log-probabilities and logits.
 
     Args:
@@ -125,12 +125,13 @@ def decoupled_kl(
     student_target, student_rest = without_target(_divide(student_logits, temperature), target)
     teacher_target, teacher_rest = without_target(_divide(teacher_logits, temperature), target)
     target_kl = kl_divergence(
-        log_two(teacher_target, teacher_rest), log_two(student_target, student_rest)
+        binary_log_probs(teacher_target, teacher_rest),
+        binary_log_probs(student_target, student_rest),
     )
     return target_kl, kl_divergence(teacher_rest.log_softmax(-1), student_rest.log_softmax(-1))
 
 
-def log_two(target: Tensor, rest: Tensor) -> Tensor:
+def binary_log_probs(target: Tensor, rest: Tensor) -> Tensor:
     """Log-probabilities (..., 2) of the target class and of all others together.
 
     Args:

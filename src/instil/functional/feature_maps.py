@@ -11,42 +11,42 @@ from torch import Tensor
 from instil.core import to_float32
 
 
-def as_map(stage: Tensor) -> Tensor:
+def as_map(features: Tensor) -> Tensor:
     """Convert features to a map (N, C, H, W).
 
     Args:
-        stage: map (N, C, H, W); vectors (N, D), which become one position; or tokens (N, L, D),
+        features: map (N, C, H, W); vectors (N, D), which become one position; or tokens (N, L, D),
             which become a square grid. Tokens beyond the largest square are class or register
             tokens. They lead the sequence and are dropped (197 = 1 + 14 x 14).
 
     Raises:
         ValueError: for another number of dimensions.
     """
-    if stage.ndim == 4:
-        return stage
-    if stage.ndim == 2:
-        return stage[:, :, None, None]
-    if stage.ndim != 3:
+    if features.ndim == 4:
+        return features
+    if features.ndim == 2:
+        return features[:, :, None, None]
+    if features.ndim != 3:
         raise ValueError(
-            f"a stage of shape {tuple(stage.shape)}; expected a map (N, C, H, W), tokens (N, L, D) "
+            f"features of shape {tuple(features.shape)}; expected a map (N, C, H, W), tokens (N, L, D) "
             "or a vector (N, D)"
         )
-    side = math.isqrt(stage.shape[1])
-    patches = stage[:, stage.shape[1] - side**2 :]
-    return patches.mT.reshape(stage.shape[0], stage.shape[2], side, side)
+    side = math.isqrt(features.shape[1])
+    patches = features[:, features.shape[1] - side**2 :]
+    return patches.mT.reshape(features.shape[0], features.shape[2], side, side)
 
 
-def resize(stage: Tensor, grid: tuple[int, int]) -> Tensor:
+def resize(features: Tensor, grid: tuple[int, int]) -> Tensor:
     """Resize a map (N, C, H, W) to another grid.
 
     Average pooling where neither side grows, bilinear interpolation otherwise.
     """
-    height, width = stage.shape[-2:]
+    height, width = features.shape[-2:]
     if (height, width) == grid:
-        return stage
+        return features
     if height >= grid[0] and width >= grid[1]:
-        return F.adaptive_avg_pool2d(stage, grid)
-    return F.interpolate(stage, grid, mode="bilinear", align_corners=False)
+        return F.adaptive_avg_pool2d(features, grid)
+    return F.interpolate(features, grid, mode="bilinear", align_corners=False)
 
 
 def smaller_grid(student: Tensor, teacher: Tensor, what: str) -> tuple[int, int]:
@@ -99,9 +99,9 @@ def resize_to_common(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     return resize(student, (height, width)), resize(teacher, (height, width))
 
 
-def flatten_spatial(stage: Tensor) -> Tensor:
+def flatten_spatial(features: Tensor) -> Tensor:
     """Vectors (N, H * W, C) of the positions of a map (N, C, H, W)."""
-    return stage.flatten(2).mT
+    return features.flatten(2).mT
 
 
 def downsample_labels(label: Tensor, grid: Sequence[int]) -> Tensor:
@@ -120,6 +120,6 @@ def downsample_labels(label: Tensor, grid: Sequence[int]) -> Tensor:
     return nearest.to(label.dtype).flatten(1)
 
 
-def patch_tokens(stage: Tensor) -> Tensor:
+def patch_tokens(features: Tensor) -> Tensor:
     """Patch tokens (N, H * W, C) of a map or of tokens, without class and register tokens."""
-    return as_map(stage).flatten(2).mT
+    return as_map(features).flatten(2).mT

@@ -80,12 +80,12 @@ def checked_pairs(
     return [(student_index, teacher_index) for student_index, teacher_index in pairs]
 
 
-def describe_pair(stage: tuple[int, int], student: Tensor, teacher: Tensor, how: str) -> str:
+def describe_pair(levels: tuple[int, int], student: Tensor, teacher: Tensor, how: str) -> str:
     """Description of a pair: ``student 2 (64x8x8) <- teacher 3 (256x8x8): conv 1x1``."""
     student_shape, teacher_shape = (
         "x".join(str(n) for n in tensor.shape[1:]) for tensor in (student, teacher)
     )
-    return f"student {stage[0]} ({student_shape}) <- teacher {stage[1]} ({teacher_shape}): {how}"
+    return f"student {levels[0]} ({student_shape}) <- teacher {levels[1]} ({teacher_shape}): {how}"
 
 
 class _Level(NamedTuple):

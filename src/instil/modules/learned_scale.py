@@ -34,9 +34,7 @@ class LearnedScale(nn.Module):
         self.form = form
         start = math.log(1 / 0.07)
         dtype = to_float32(embedding).dtype
-        self.value = nn.Parameter(
-            torch.full((1,), start, device=embedding.device, dtype=dtype)
-        )
+        self.value = nn.Parameter(torch.full((1,), start, device=embedding.device, dtype=dtype))
 
     def forward(self) -> Tensor:
         return self.value.exp() if self.form == "paper" else self.value

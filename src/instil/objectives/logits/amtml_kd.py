@@ -11,7 +11,7 @@ from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, Objective, Outputs, Positive, to_float32
 from instil.functional.directions import angle_cosines, l2_normalize
-from instil.functional.divergences import kl_from, tempered_log_softmax
+from instil.functional.divergences import kl_from_log_probs, tempered_log_softmax
 from instil.functional.ensembles import members, require_teacher_stack, stack_teacher_logits
 from instil.functional.errors import squared_error
 from instil.functional.feature_maps import as_map, require_same_shape
@@ -57,7 +57,7 @@ def amtml_kd_loss(
     """
     require_teacher_stack(student_logits, teacher_logits)
     target = mixture_log_probability(teacher_logits, log_weights, temperature)
-    values = kl_from(target, student_logits, temperature)
+    values = kl_from_log_probs(target, student_logits, temperature)
     return apply_reduction(values * temperature**2, reduction)
 
 

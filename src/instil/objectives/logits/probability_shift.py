@@ -18,7 +18,7 @@ from instil.core import (
     drop_unlabelled_gradient,
     to_float32,
 )
-from instil.functional.divergences import kl_from
+from instil.functional.divergences import kl_from_log_probs
 from instil.functional.logits import apply_reduction, require_class_target, require_same_logits
 from instil.objectives.bases.logit_objective import LogitObjective
 
@@ -80,7 +80,7 @@ def probability_shift_loss(
         is_correct = teacher_logits.max(-1, keepdim=True).indices == label
         log_teacher = (teacher_logits / temperature).log_softmax(-1)
         log_target = torch.where(is_correct, log_teacher, smooth.log())
-    values = kl_from(log_target, student_logits, temperature)
+    values = kl_from_log_probs(log_target, student_logits, temperature)
     return apply_reduction(values * temperature**2, reduction, target)
 
 

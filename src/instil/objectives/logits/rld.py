@@ -17,7 +17,7 @@ from instil.core import (
     drop_unlabelled_gradient,
     to_float32,
 )
-from instil.functional.divergences import expectation, kl_divergence, log_two
+from instil.functional.divergences import binary_log_probs, expectation, kl_divergence
 from instil.functional.logits import (
     apply_reduction,
     require_class_target,
@@ -72,8 +72,8 @@ def rld_loss(
         to_float32(teacher_logits) / temperature,
     )
     confidence = kl_divergence(
-        log_two(*without_target(teacher, teacher.argmax(-1))),
-        log_two(*without_target(student, target)),
+        binary_log_probs(*without_target(teacher, teacher.argmax(-1))),
+        binary_log_probs(*without_target(student, target)),
     )
     correlation = _masked_correlation(student, teacher, target)
     return apply_reduction(

@@ -28,24 +28,24 @@ from instil import catalogue
 from instil.catalogue.signatures import type_text
 from instil.cli.methods_table import example
 from instil.experiment.source_docs import describe_sources
-from instil.recipe import STAGE, sections
+from instil.recipe import STAGE_KEYS, sections
 from instil.recipe.schedules import SCHEDULED
 
 HERE = Path(__file__).parent
 SECTIONS = {
     "": sections.Recipe,
-    "task": sections.Task,
-    "data": sections.Data,
-    "data.augment": sections.Augment,
-    "data.images": sections.Images,
-    "store": sections.Store,
-    "teacher, student": sections.Model,
-    "teacher": sections.TeacherModel,
-    "teacher.input, student.input": sections.Input,
-    "scheme": sections.Method,
-    "objectives.<name>": sections.Goal,
-    "train, teacher_train": sections.Train,
-    "train.optimizer": sections.Optimizer,
+    "task": sections.TaskConfig,
+    "data": sections.DataConfig,
+    "data.augment": sections.AugmentConfig,
+    "data.images": sections.SurrogateConfig,
+    "store": sections.StoreConfig,
+    "teacher, student": sections.ModelConfig,
+    "teacher": sections.TeacherConfig,
+    "teacher.input, student.input": sections.InputConfig,
+    "scheme": sections.SchemeConfig,
+    "objectives.<name>": sections.ObjectiveConfig,
+    "train, teacher_train": sections.TrainConfig,
+    "train.optimizer": sections.OptimizerConfig,
 }
 
 
@@ -199,7 +199,7 @@ def recipe_page() -> str:
     lines += [
         "### `stages[]`",
         "",
-        f"The keys of a stage: {', '.join(f'`{key}`' for key in STAGE)}.",
+        f"The keys of a stage: {', '.join(f'`{key}`' for key in STAGE_KEYS)}.",
         "",
     ]
     return "\n".join(lines)

@@ -49,7 +49,7 @@ def keys_page() -> str:
         title = ", ".join(f"`{name}`" for name in names if name) or "Top level"
         lines += [f"## {title}", "", plain(cleandoc(section.__doc__ or "")), ""]
         lines += _inherited(section, paths) + _keys(section)
-    stage_keys = ", ".join(f"`{key}`" for key in recipe.STAGE)
+    stage_keys = ", ".join(f"`{key}`" for key in recipe.STAGE_KEYS)
     return "\n".join([*lines, "## `stages[]`", "", f"Keys of a stage: {stage_keys}.", ""])
 
 

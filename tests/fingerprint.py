@@ -30,7 +30,7 @@ KINDS = ("golden", "parity", "recipes")
 SMALL_DATA = {
     "cross_tokenizer": ["data.rows=32", "data.held_out=8"],
     "minilm_l6": ["data.rows=8", "data.held_out=8", "data.batch_size=4", "data.length=8"],
-    "pate": ["teacher.copies=2"],
+    "pate": ["teacher.num_replicas=2"],
     "sentence_embedding": ["data.rows=64", "data.held_out=8"],
     "smollm2_on_policy": ["scheme.prompt=16"],
 }

@@ -26,7 +26,7 @@ SHORT = ["train.epochs=1", "seeds=[0]", "baselines=[]", "export=false"]
 SMALL = {
     "cross_tokenizer": ["data.rows=32", "data.held_out=8"],
     "minilm_l6": ["data.rows=8", "data.held_out=8", "data.batch_size=4", "data.length=8"],
-    "pate": ["teacher.copies=2"],
+    "pate": ["teacher.num_replicas=2"],
     "remote": ["data.rows=4", "data.held_out=2", "data.length=16"],
     "sentence_embedding": ["data.rows=64", "data.held_out=8"],
     "smollm2_on_policy": ["scheme.prompt=16"],

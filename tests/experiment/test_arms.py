@@ -275,7 +275,7 @@ def test_d4_d15_the_teacher_is_asked_about_the_view_that_the_student_sees(
 
 
 def test_a_teacher_of_other_classes_is_read_for_its_features(tmp_path: Path) -> None:
-    teacher = {"model": "cnn", "options": {"width": 3, "classes": 4}, "trained": True}
+    teacher = {"model": "cnn", "options": {"width": 3, "classes": 4}, "is_trained": True}
     found = run_of(
         recipe(
             "seeds=[0]",

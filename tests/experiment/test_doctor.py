@@ -122,8 +122,8 @@ def test_a_teacher_that_knows_less_than_chance(tmp_path: Path) -> None:
         "def wrong(classes): return Good(1)\ndef right(classes): return Good(0)\n"
     )
     changes = {"folder": str(tmp_path), "data": {"name": "digits", "batch_size": 1000}}
-    right = doctor(recipe(**changes, teacher={"model": "crooked:right", "trained": True}))
-    wrong = doctor(recipe(**changes, teacher={"model": "crooked:wrong", "trained": True}))
+    right = doctor(recipe(**changes, teacher={"model": "crooked:right", "is_trained": True}))
+    wrong = doctor(recipe(**changes, teacher={"model": "crooked:wrong", "is_trained": True}))
     assert right["problems"] == []
     assert right["stages"][0]["match"]["teacher_accuracy"] == 1
     assert wrong["stages"][0]["match"]["teacher_accuracy"] == 0

@@ -51,7 +51,7 @@ def model(name: str, **options: Any) -> dict[str, Any]:
 
 
 LLAMA = model("llama")
-TEACHER = LLAMA | {"trained": True}
+TEACHER = LLAMA | {"is_trained": True}
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ TEACHER = LLAMA | {"trained": True}
     [
         ({"student": model("bert")}, r"student: BertForMaskedLM: the logits of a position depend"),
         (
-            {"teacher": model("bert") | {"trained": True}},
+            {"teacher": model("bert") | {"is_trained": True}},
             r"teacher: BertForMaskedLM: the logits of a position depend",
         ),
         ({"student": model("t5")}, r"student: T5ForConditionalGeneration is an encoder-decoder"),
@@ -68,7 +68,7 @@ TEACHER = LLAMA | {"trained": True}
             r"student: it knows 100 tokens, the tokenizer of the data has 257",
         ),
         (
-            {"teacher": model("llama", tokens=100) | {"trained": True}},
+            {"teacher": model("llama", tokens=100) | {"is_trained": True}},
             r"teacher: it knows 100 tokens, the tokenizer of the data has 257",
         ),
         (
@@ -95,7 +95,7 @@ def test_what_cannot_be_distilled_is_refused(sections: dict[str, Any], message: 
 def test_a_padded_teacher_writes_the_tokens_of_the_data_alone() -> None:
     recipe = spoken(
         student=LLAMA,
-        teacher=model("llama", tokens=300) | {"trained": True},
+        teacher=model("llama", tokens=300) | {"is_trained": True},
         objectives={"reverse_kl": {"vocabulary": 257}},
         scheme={"type": "minillm"},
     )

@@ -33,7 +33,7 @@ SPOKEN: dict[str, Any] = {
     "teacher": {
         "model": "causal_transformer",
         "options": {"width": 16, "depth": 3},
-        "trained": True,
+        "is_trained": True,
     },
     "student": {"model": "causal_transformer", "options": {"width": 8, "depth": 1}},
     "objectives": {"forward_kl": {}},
@@ -91,7 +91,7 @@ STATES = {"forward_kl": {}, "distilbert": {"layers": [[1, 2]]}}
 OTHER_TOKENS = {
     "model": "causal_transformer",
     "options": {"width": 16, "depth": 2},
-    "trained": True,
+    "is_trained": True,
     "tokenizer": "bpe:260",
 }
 

@@ -34,7 +34,7 @@ TEXTS: dict[str, Any] = {
     "teacher": {
         "model": "causal_transformer",
         "options": {"width": 16, "depth": 2},
-        "trained": True,
+        "is_trained": True,
     },
     "student": {"model": "teacher", "changes": {"lora": {"rank": 2}}},
     "objectives": {"forward_kl": {}},

@@ -114,7 +114,7 @@ def test_precision_reaches_the_recorded_and_the_plain_teacher(
     live = run_of(recipe(**sections), tmp_path / "live")
     record(recipe("store.path=store", **sections), Console(quiet=True))
     recorded = run_of(recipe("store.path=store", **sections), tmp_path / "recorded")
-    run_of(recipe("teacher.plain=true", **sections), tmp_path / "plain")
+    run_of(recipe("teacher.precompute=true", **sections), tmp_path / "plain")
     assert losses_of(tmp_path / "recorded") == losses_of(tmp_path / "live")
     assert losses_of(tmp_path / "plain") == losses_of(tmp_path / "live")
     assert recorded["teacher"] == live["teacher"]
@@ -126,7 +126,7 @@ def test_precision_reaches_the_recorded_and_the_plain_teacher(
 
 
 def test_the_teacher_of_images_is_scored_in_bfloat16(tmp_path: Path) -> None:
-    changes = ("train.precision=bfloat16", "train.epochs=1", "seeds=[0]", "teacher.plain=true")
+    changes = ("train.precision=bfloat16", "train.epochs=1", "seeds=[0]", "teacher.precompute=true")
     scores = run_of(recipe(*changes), tmp_path / "run")["teacher"]
     assert 0 < scores["accuracy"]["mean"] <= 1
 

@@ -102,7 +102,7 @@ CASES: dict[str, tuple[dict[str, Any], list[str], str]] = {
     ),
     "a class too few": (
         {},
-        ["teacher={model: cnn, options: {classes: 9}, trained: true}"],
+        ["teacher={model: cnn, options: {classes: 9}, is_trained: true}"],
         "teacher: the teacher gives 9 logits, the data has 10",
     ),
     "no data": ({}, ["data={name: npz:none.npz}"], "data: there is no 'none.npz' in "),

@@ -77,7 +77,7 @@ def test_a_student_begins_as_layers_of_the_trained_teacher(here: Path) -> None:
 def test_a_teacher_that_is_asked_once_says_what_one_says_that_is_asked_always(here: Path) -> None:
     goals = {"forward_kl": {}, "distilbert": {"layers": [[1, 2], [2, 4]]}}
     found = [
-        run_of(spoken(f"teacher.plain={plain}", objectives=goals), here / plain)
+        run_of(spoken(f"teacher.precompute={plain}", objectives=goals), here / plain)
         for plain in ("false", "true")
     ]
     for metric in ("perplexity", "agreement", "bits_per_byte"):

@@ -52,7 +52,7 @@ def test_a_teacher_is_trained_on_the_data_that_it_names() -> None:
 
 
 def test_copies_begin_anew_and_are_kept_apart() -> None:
-    one = bench("teacher.copies=3")
+    one = bench("teacher.num_replicas=3")
     assert len({place(one, spec, number) for number, spec in enumerate(one.recipe.teachers)}) == 3
     assert isinstance(teacher_of(one), Ensemble)
     assert place(one, one.recipe.teachers[0], 0) == place(bench(), recipe().teachers[0], 0), (
@@ -63,34 +63,34 @@ def test_copies_begin_anew_and_are_kept_apart() -> None:
 def test_several_answer_as_the_recipe_says() -> None:
     routed = teacher_of(
         bench(
-            "teacher=[cnn, {model: cnn, options: {width: 2}}]", "together={type: routed, by: label}"
+            "teacher=[cnn, {model: cnn, options: {width: 2}}]", "ensemble={type: routed, by: label}"
         )
     )
     assert isinstance(routed, Routed)
     assert routed.by == "label"
     probable = teacher_of(
-        bench("teacher.copies=2", "together={type: ensemble, mean: probabilities}")
+        bench("teacher.num_replicas=2", "ensemble={type: ensemble, mean: probabilities}")
     )
     assert isinstance(probable, Ensemble)
     assert probable.mean == "probabilities"
-    joined = teacher_of(bench(f"teacher=[{HIGH}, {LOW}]", "together=amalgamated"))
+    joined = teacher_of(bench(f"teacher=[{HIGH}, {LOW}]", "ensemble=amalgamated"))
     assert isinstance(joined, Amalgamated)
     assert joined.order.tolist() == [5, 6, 7, 8, 9, 0, 1, 2, 3, 4]
 
 
 def test_a_way_to_answer_that_there_is_not_is_told() -> None:
-    with pytest.raises(ValueError, match=r"together: No teacher named 'rooted'; closest: routed"):
-        recipe("teacher.copies=2", "together=rooted")
+    with pytest.raises(ValueError, match=r"ensemble: No teacher named 'rooted'; closest: routed"):
+        recipe("teacher.num_replicas=2", "ensemble=rooted")
     with pytest.raises(
         ValueError, match=r"together\.by: 'entropy', 'label' or 'domain' was expected"
     ):
-        recipe("teacher.copies=2", "together={type: routed, by: size}")
-    with pytest.raises(ValueError, match=r"together: 'frozen' is one net; closest: routed"):
-        teacher_of(bench("teacher.copies=2", "together=frozen"))
-    with pytest.raises(ValueError, match=r"together: no member knows the class '5'"):
-        teacher_of(bench(f"teacher=[{LOW}]", "together=amalgamated"))
+        recipe("teacher.num_replicas=2", "ensemble={type: routed, by: size}")
+    with pytest.raises(ValueError, match=r"ensemble: 'frozen' is one net; closest: routed"):
+        teacher_of(bench("teacher.num_replicas=2", "ensemble=frozen"))
+    with pytest.raises(ValueError, match=r"ensemble: no member knows the class '5'"):
+        teacher_of(bench(f"teacher=[{LOW}]", "ensemble=amalgamated"))
     with pytest.raises(ValueError, match="leave copies out"):
-        recipe("teacher={model: cnn, weights: some.safetensors, copies: 2}")
+        recipe("teacher={model: cnn, weights: some.safetensors, num_replicas: 2}")
 
 
 def test_logits_of_other_classes_are_no_answer() -> None:
@@ -103,7 +103,7 @@ def test_logits_of_other_classes_are_no_answer() -> None:
 
 
 def test_members_whose_votes_are_private_share_no_sample() -> None:
-    one = bench(*PRIVATE, "teacher.copies=4", "together={type: private_votes, noise: 2}")
+    one = bench(*PRIVATE, "teacher.num_replicas=4", "ensemble={type: private_votes, noise: 2}")
     parts = [
         school(one, spec, number).splits.train for number, spec in enumerate(one.recipe.teachers)
     ]
@@ -114,7 +114,7 @@ def test_members_whose_votes_are_private_share_no_sample() -> None:
     )
     assert all(len(part.label.unique()) == 10 for part in parts)
     assert isinstance(teacher_of(one), PrivateVotes)
-    many = bench(*PRIVATE, "teacher.copies=701", "together={type: private_votes}")
+    many = bench(*PRIVATE, "teacher.num_replicas=701", "ensemble={type: private_votes}")
     with pytest.raises(ValueError, match="701 members share 700 samples"):
         school(many, many.recipe.teachers[0], 0)
 
@@ -125,8 +125,8 @@ def test_what_private_answers_cost_is_in_the_result(
     monkeypatch.setenv("INSTIL_CACHE", str(tmp_path / "cache"))
     changes = (
         *PRIVATE,
-        "teacher.copies=2",
-        "together={type: private_votes, noise: 2, answers: 50}",
+        "teacher.num_replicas=2",
+        "ensemble={type: private_votes, noise: 2, answers: 50}",
         "train.epochs=1",
         "seeds=[0]",
         "baselines=[]",
@@ -220,7 +220,7 @@ def test_a_run_says_who_knew_how_many_labels(
         ({"data": {"num_labeled": 0}}, "teacher.data.num_labeled: "),
         ({"data": {"size": 8}}, "teacher.data: size is an option of a source"),
         (
-            {"data": {"num_labeled": 10}, "trained": True},
+            {"data": {"num_labeled": 10}, "is_trained": True},
             "teacher: data.num_labeled hides labels from a training, and this teacher is not",
         ),
     ],

@@ -160,7 +160,7 @@ def test_a_teacher_that_is_trained_as_it_is_built(trained: list[str], tmp_path: 
         "import torch\nfrom instil.networks.mlp import mlp\ndef build(classes):\n    torch.manual_seed(5)\n    return mlp(classes, width=4)\n"
     )
     found = run_of(
-        recipe(*SHORT, teacher={"model": "ready:build", "trained": True}, folder=str(tmp_path)),
+        recipe(*SHORT, teacher={"model": "ready:build", "is_trained": True}, folder=str(tmp_path)),
         tmp_path / "run",
     )
     assert trained == ["distilled-0-stage0"]

@@ -50,7 +50,7 @@ def taught(tokenizer: str, **sections: Any) -> Recipe:
     whole: dict[str, Any] = {
         "task": "language",
         "data": data | {"batch_size": 4, "tokenizer": tokenizer},
-        "teacher": {"model": "own_model:build", "options": {"folder": "model"}, "trained": True},
+        "teacher": {"model": "own_model:build", "options": {"folder": "model"}, "is_trained": True},
         "student": {"model": "causal_transformer", "options": {"width": 8, "depth": 1}},
         "objectives": {"forward_kl": {}},
         "train": {"epochs": 1},

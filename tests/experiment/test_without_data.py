@@ -37,9 +37,9 @@ SCHEMES: dict[str, dict[str, Any]] = {
 """Every scheme that makes its images, with options for a moment of it."""
 
 
-def without_data(*changes: str, images: Any = "blank", **sections: Any) -> Any:
+def without_data(*changes: str, surrogate: Any = "scheme", **sections: Any) -> Any:
     given = {
-        "data": {"name": "digits", "images": images, "batch_size": 50},
+        "data": {"name": "digits", "surrogate": surrogate, "batch_size": 50},
         "objectives": {"kd": {"temperature": 2}},
     }
     return recipe("seeds=[0]", "train.epochs=1", *changes, **given | sections)
@@ -104,7 +104,7 @@ def test_no_training_image_or_label_is_opened(
     made = (
         {"scheme": {"type": name, **SCHEMES[name]}, "baselines": ["noise"]}
         if name in SCHEMES
-        else {"images": name}
+        else {"surrogate": name}
     )
     found = run_of(without_data(teacher=closed, **made), tmp_path / "run")
     assert found["status"] == "complete"
@@ -134,14 +134,14 @@ def test_a_run_on_training_images_shows_none(tmp_path: Path) -> None:
 
 
 def test_images_of_another_source_are_borrowed_without_their_labels(tmp_path: Path) -> None:
-    one = without_data(images={"name": "digit_domains", "look": "inverted"})
+    one = without_data(surrogate={"name": "digit_domains", "look": "inverted"})
     bench = Bench.of(one)
     assert torch.equal(
         bench.samples.__getitems__([0])["image"], 1 - digits().train.__getitems__([0])["image"]
     )
     found = run_of(one, tmp_path / "run")
     assert set(found["gains"]) == {"noise", "blobs"}
-    assert found["data"]["images"] == "digit_domains"
+    assert found["data"]["surrogate"] == "digit_domains"
     assert "but those of digit_domains" in (tmp_path / "run" / "report.html").read_text()
 
 
@@ -158,31 +158,31 @@ def test_doctor_understands_them(name: str) -> None:
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "a scheme that makes none": ({}, r"data\.images: the scheme offline makes no images"),
+    "a scheme that makes none": ({}, r"data\.surrogate: the scheme offline makes no images"),
     "images beside those that are made": (
-        {"images": "noise", "scheme": {"type": "deep_inversion"}},
-        r"data\.images: .* must be blank",
+        {"surrogate": "noise", "scheme": {"type": "deep_inversion"}},
+        r"data\.surrogate: .* must be scheme",
     ),
     "training images": (
-        {"images": None, "scheme": {"type": "deep_inversion"}, "baselines": []},
-        r"data\.images: .* must be blank",
+        {"surrogate": None, "scheme": {"type": "deep_inversion"}, "baselines": []},
+        r"data\.surrogate: .* must be scheme",
     ),
     "no such images": (
-        {"images": "blob"},
-        r"data\.images: .* there is no data source 'blob'.*noise, blobs, blank",
+        {"surrogate": "blob"},
+        r"data\.surrogate: .* there is no data source 'blob'.*noise, blobs, scheme",
     ),
-    "no such option": ({"images": {"name": "blobs", "cell": 4}}, r"data\.images\.cell"),
+    "no such option": ({"surrogate": {"name": "blobs", "cell": 4}}, r"data\.surrogate\.cell"),
     "labels": (
-        {"images": "noise", "data": {"name": "digits", "images": "noise", "num_labeled": 10}},
+        {"surrogate": "noise", "data": {"name": "digits", "surrogate": "noise", "num_labeled": 10}},
         "leave data.num_labeled out",
     ),
     "a student on labels": (
-        {"images": "noise", "baselines": ["alone"]},
+        {"surrogate": "noise", "baselines": ["alone"]},
         "alone is undefined for a student that sees no data",
     ),
     "objectives of labels": (
-        {"images": "noise", "objectives": {"cross_entropy": {}}},
-        r"objectives\.cross_entropy: .*data\.images: such images have none",
+        {"surrogate": "noise", "objectives": {"cross_entropy": {}}},
+        r"objectives\.cross_entropy: .*data\.surrogate: such images have none",
     ),
 }
 

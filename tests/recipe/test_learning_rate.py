@@ -13,8 +13,8 @@ from instil.recipe import build, load, to_yaml
 from instil.recipe.learning_rate import learning_rate_note
 
 GGUF = {"model": "gguf", "options": {"file": "a.gguf"}}
-READY = GGUF | {"trained": True}
-THIRTY = {"model": "causal_transformer", "options": {"depth": 30}, "trained": True}
+READY = GGUF | {"is_trained": True}
+THIRTY = {"model": "causal_transformer", "options": {"depth": 30}, "is_trained": True}
 BASE: dict[str, Any] = {
     "task": "language",
     "data": {"name": "text"},

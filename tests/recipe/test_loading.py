@@ -17,7 +17,7 @@ from instil.objectives.logits.kd import KD
 from instil.recipe import build, build_objectives, build_options, fingerprint, load, stages, to_yaml
 from instil.recipe.errors import RecipeError
 from instil.recipe.overrides import merge, override, parse
-from instil.recipe.sections import Model, TeacherModel
+from instil.recipe.sections import ModelConfig, TeacherConfig
 
 SMALL: dict[str, Any] = {
     "data": {"name": "digits", "num_labeled": 100},
@@ -222,7 +222,7 @@ def test_shorthands_and_defaults_are_written_out() -> None:
     assert (
         build(SMALL | {"teacher": "networks:cnn"}).teachers
         == recipe.teachers
-        == [TeacherModel(model="networks:cnn")]
+        == [TeacherConfig(model="networks:cnn")]
     )
     assert recipe.scheme.type == "offline"
     assert recipe.objectives["kd"].weight == 0.5
@@ -299,7 +299,7 @@ def test_options_come_back_as_the_types_of_the_signature() -> None:
     assert options == {"temperature": 3.0}
     assert isinstance(options["temperature"], float)
     assert build_options("scheme", "mutual", {"peers": ["networks:cnn"]}, "scheme") == {
-        "peers": [Model(model="networks:cnn")]
+        "peers": [ModelConfig(model="networks:cnn")]
     }
 
 

@@ -31,7 +31,7 @@ def show(result: Mapping[str, Any], console: Console) -> None:
     noun = data.get("noun", "image")
     labelled = (
         f"no training {noun} for the student"
-        if data.get("images") is not None
+        if data.get("surrogate") is not None
         else f"{data['labelled']:,} of {data['train']:,} training {noun}s labelled for the student"
         if data["labelled"] < data["train"]
         else f"{data['train']:,} training {noun}s"

@@ -10,8 +10,8 @@ from instil.experiment.bench import Bench
 from instil.experiment.trained import contents, place
 from instil.networks.factory import code_of
 from instil.networks.remote import MATTERS
-from instil.recipe.errors import RecipeError, at
-from instil.recipe.sections import Recipe, Store, TeacherModel
+from instil.recipe.errors import RecipeError, error_context
+from instil.recipe.sections import Recipe, StoreConfig, TeacherConfig
 from instil.store import reader
 from instil.teachers.recorded import Recorded
 
@@ -26,7 +26,7 @@ def opened(stage: Bench) -> reader.Store:
     recipe = stage.recipe
     assert recipe.store is not None
     check_recordable(recipe)
-    with at("store.path"):
+    with error_context("store.path"):
         found = reader.Store(recipe.store.path)
     wanted = binding(stage, recipe.store)
     theirs = found.manifest.binding.get("weights", [])
@@ -36,19 +36,19 @@ def opened(stage: Bench) -> reader.Store:
         wanted["weights"] = [
             mine or their for mine, their in zip(wanted["weights"], theirs, strict=True)
         ]
-    with at("store.path"):
+    with error_context("store.path"):
         found.check(wanted)
     return found
 
 
 def check_recordable(recipe: Recipe) -> None:
     """RecipeError where what the student learns from is not known before it does."""
-    if recipe.stages or recipe.data.images is not None or recipe.data.augment.mixup:
+    if recipe.stages or recipe.data.surrogate is not None or recipe.data.augment.mixup:
         other = (
             "stages"
             if recipe.stages
-            else "data.images"
-            if recipe.data.images is not None
+            else "data.surrogate"
+            if recipe.data.surrogate is not None
             else "data.augment.mixup"
         )
         raise RecipeError(
@@ -56,7 +56,7 @@ def check_recordable(recipe: Recipe) -> None:
         )
 
 
-def binding(stage: Bench, store: Store) -> dict[str, Any]:
+def binding(stage: Bench, store: StoreConfig) -> dict[str, Any]:
     """What recorded answers depend on: the teachers with their weights and code, the task's call, the data and how they are changed, the codec."""
     recipe = stage.recipe
     teachers = [_identity(spec) for spec in recipe.teachers]
@@ -65,7 +65,7 @@ def binding(stage: Bench, store: Store) -> dict[str, Any]:
         "data": {"name": recipe.data.name, **recipe.data.options, "contents": contents(stage)},
         "augmentation": recipe.data.augment.model_dump(exclude={"partner"}),
         "teacher": teachers[0] if len(teachers) == 1 else teachers,
-        "together": None if recipe.together is None else recipe.together.model_dump(mode="json"),
+        "ensemble": None if recipe.ensemble is None else recipe.ensemble.model_dump(mode="json"),
         "weights": [_weights(stage, spec, number) for number, spec in enumerate(recipe.teachers)],
         "code": [code_of(spec.model, Path(recipe.folder)) for spec in recipe.teachers],
         "store": store.model_dump(exclude={"path"}),
@@ -73,9 +73,9 @@ def binding(stage: Bench, store: Store) -> dict[str, Any]:
     }
 
 
-def _identity(spec: TeacherModel) -> dict[str, Any]:
+def _identity(spec: TeacherConfig) -> dict[str, Any]:
     """What the recipe says of a teacher, but not when it is asked; of one behind a server not where and how either."""
-    said = spec.model_dump(mode="json", exclude={"plain"})
+    said = spec.model_dump(mode="json", exclude={"precompute"})
     return (
         said | {"options": {name: said["options"].get(name) for name in MATTERS}}
         if spec.remote
@@ -83,9 +83,9 @@ def _identity(spec: TeacherModel) -> dict[str, Any]:
     )
 
 
-def _weights(stage: Bench, spec: TeacherModel, number: int) -> str | None:
+def _weights(stage: Bench, spec: TeacherConfig, number: int) -> str | None:
     """The hash of a file of weights, or of all that the training of a teacher depends on; None where its file is not at hand, or it needs none."""
-    if spec.trained or spec.remote:
+    if spec.is_trained or spec.remote:
         return None
     if spec.weights is None:
         return place(stage, spec, number).stem

@@ -31,9 +31,9 @@ from instil.experiment.sources import MAKERS
 from instil.experiment.teachers import class_names, introduced, school, together
 from instil.export.student import save_student
 from instil.files.atomic import atomic
-from instil.recipe import build_objectives, label_objectives, origin
-from instil.recipe.loading import WITHOUT_DATA
-from instil.recipe.sections import TeacherModel
+from instil.recipe import build_objectives, label_objectives, origin_stage
+from instil.recipe.defaults import DATA_FREE_BASELINES
+from instil.recipe.sections import TeacherConfig
 from instil.schemes.offline.offline import Offline
 from instil.step import NotFiniteError
 from instil.tasks.bases.task import moved
@@ -75,7 +75,10 @@ class Arms:
                 seed, ("label_smoothing",), "label_smoothing"
             ),
             "pseudo_labels": self._on_pseudo_labels,
-            **{name: functools.partial(self._on_made_images, name=name) for name in WITHOUT_DATA},
+            **{
+                name: functools.partial(self._on_made_images, name=name)
+                for name in DATA_FREE_BASELINES
+            },
             "distilled": self._distilled,
         }
         self._remembered: dict[str, Remembered] = {}
@@ -252,7 +255,7 @@ class Arms:
             )
         )
 
-    def _teacher_net(self, stage: Bench, spec: TeacherModel, number: int) -> tuple[Net, float]:
+    def _teacher_net(self, stage: Bench, spec: TeacherConfig, number: int) -> tuple[Net, float]:
         """A teacher as its weights or an earlier run tell it, or trained first, once; with its training seconds.
 
         Where stages want it at several moments of one training, this goes on from the moment before.
@@ -274,8 +277,8 @@ class Arms:
         self.folder.forget(name, None)
         self._logged[name] = path
         moments = trained_teachers.moments_of(self.stages, stage, spec, number)
-        for earlier in (moment for moment in moments if moment < spec.progress):
-            self._teacher_net(stage, spec.model_copy(update={"progress": earlier}), number)
+        for earlier in (moment for moment in moments if moment < spec.checkpoint_at):
+            self._teacher_net(stage, spec.model_copy(update={"checkpoint_at": earlier}), number)
             self.folder.forget(name, None)
         if len(moments) > 1 or catalogue.find("scheme", spec.scheme.type).exports_new_architecture:
             # Built again: training starts from the bare network, with the random state of its seed.
@@ -283,7 +286,7 @@ class Arms:
         own = school(stage, spec, number).read_by(spec)
         scheme = build.teacher_scheme(own, net, spec)
         training = build.training(
-            train, number, learners=list(scheme.learners), until=spec.progress
+            train, number, learners=list(scheme.learners), until=spec.checkpoint_at
         )
         samples = build.learnt_by(scheme, own.splits.train)
         trained = self._fit(name, None, scheme, samples, training, own)
@@ -292,11 +295,11 @@ class Arms:
                 trained.net, path, {"seconds": trained.seconds, "records": trained.records}
             )
         wait_for_ranks()
-        if spec.progress == moments[-1]:
+        if spec.checkpoint_at == moments[-1]:
             finished.delete_checkpoints(self.folder, name, None, 1)
         return trained.net, trained.seconds
 
-    def _ready_net(self, stage: Bench, spec: TeacherModel, number: int) -> Net:
+    def _ready_net(self, stage: Bench, spec: TeacherConfig, number: int) -> Net:
         """A teacher that needs no training: nothing but sharding changes it, so that all who ask for it at the same time get the same net."""
         key = repr((spec, number, stage.recipe.data))
         net = None if stage.recipe.train.shard else self._ready.get(key)
@@ -368,7 +371,7 @@ class Arms:
             made |= {"previous": trained.net, f"stage:{stage.recipe.name}": trained.net}
             seconds += trained.seconds
             self._others = trained.others
-            if stage.recipe.data.images is not None:
+            if stage.recipe.data.surrogate is not None:
                 self._draw(scheme, stage, seed)
         return made["previous"], seconds
 
@@ -391,7 +394,9 @@ class Arms:
                 else self._teacher_net(stage, spec, number)[0]
             )
             members.append(
-                self._asked_once(Frozen(net).to(init_distributed()), stage) if spec.plain else net
+                self._asked_once(Frozen(net).to(init_distributed()), stage)
+                if spec.precompute
+                else net
             )
         return introduced(together(stage, members), stage)
 
@@ -420,7 +425,7 @@ class Arms:
     def _new_student(self, seed: int, number: int = -1) -> Net:
         """The student of a stage (by default the last) before training: for one seed the one that is shipped starts alike in every arm."""
         recipes = [stage.recipe for stage in self.stages]
-        began = origin(recipes)
+        began = origin_stage(recipes)
         spec, stage = recipes[number if number >= 0 else began].student, self.stages[number]
         teacher = (
             self._teacher_net(stage, stage.recipe.teachers[0], 0)[0]
@@ -435,7 +440,7 @@ class Arms:
             own = [
                 recipe.student.freeze
                 for n, recipe in enumerate(recipes)
-                if origin(recipes, n) == began
+                if origin_stage(recipes, n) == began
             ]
             net.freeze([path for path in own[0] if all(path in paths for paths in own)])
         return net

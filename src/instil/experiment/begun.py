@@ -19,7 +19,7 @@ from instil.files.checksums import file_sha256
 from instil.networks.factory import code_of
 from instil.recipe import to_yaml
 from instil.recipe.errors import RecipeError
-from instil.recipe.sections import Model, Recipe
+from instil.recipe.sections import ModelConfig, Recipe
 
 STATE = "checkpoint/run.json"
 LOCK = "checkpoint/lock"
@@ -171,7 +171,7 @@ def fingerprints(bench: Bench) -> dict[str, str]:
 def _opened_splits(bench: Bench) -> tuple[str, ...]:
     """Splits that a run reads: not the training images where the student must do without them."""
     teachers = [spec for stage in bench.stages for spec in stage.recipe.teachers]
-    if bench.recipe.data.images is not None and all(spec.ready for spec in teachers):
+    if bench.recipe.data.surrogate is not None and all(spec.ready for spec in teachers):
         return ("validation", "test")
     return ("train", "validation", "test")
 
@@ -222,9 +222,9 @@ class Lock:
             self._descriptor = None
 
 
-def _models(value: Any, path: str) -> Iterator[tuple[str, Model]]:
+def _models(value: Any, path: str) -> Iterator[tuple[str, ModelConfig]]:
     """Every network that a recipe describes, with its path."""
-    if isinstance(value, Model):
+    if isinstance(value, ModelConfig):
         yield path, value
     if isinstance(value, BaseModel):
         for name in type(value).model_fields:

@@ -24,9 +24,9 @@ from instil.data.splits import Splits
 from instil.data.surrogate_images import Made, Substitute
 from instil.engine import rank, world_size
 from instil.experiment.sources import data_source, substitutes
-from instil.recipe import RecipeError, at, build_options, label_objectives, stages
-from instil.recipe.loading import WITHOUT_DATA
-from instil.recipe.sections import Model, Recipe, TeacherModel
+from instil.recipe import RecipeError, build_options, error_context, label_objectives, stages
+from instil.recipe.defaults import DATA_FREE_BASELINES
+from instil.recipe.sections import ModelConfig, Recipe, TeacherConfig
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Bench:
 
         Without ``trust_code`` data that a function of the user makes are refused (UntrustedCode).
         """
-        with at("data"):
+        with error_context("data"):
             splits = data_source(
                 recipe.data.name,
                 recipe.data.options,
@@ -58,31 +58,31 @@ class Bench:
                 tokenizer=_teacher_tokenizer(recipe),
                 trust_code=trust_code,
             )
-        with at("task"):
+        with error_context("task"):
             task = catalogue.find("task", recipe.task.name)(
                 **build_options("task", recipe.task.name, recipe.task.options, "task")
             )
             _check_kind(task, splits, recipe)
             task.check_data(cls(recipe, task, splits).examples.__getitems__([0]))
-        with at("data"):
+        with error_context("data"):
             if splits.kind == "single" and len(splits.classes) < 2:
                 raise ValueError(
                     f"all {splits.train.noun}s are of one class ({splits.classes[0]}); there is nothing to tell apart"
                 )
         for name in {"label_smoothing"} & set(recipe.baselines):
-            with at("baselines"):
+            with error_context("baselines"):
                 task.check(label_objectives(recipe, name))
-        with at("baselines"):
+        with error_context("baselines"):
             defined, what = (
                 (task.baselines[task.kind], task.title)
-                if recipe.data.images is None
-                else (WITHOUT_DATA, "a student that sees no data")
+                if recipe.data.surrogate is None
+                else (DATA_FREE_BASELINES, "a student that sees no data")
             )
             if undefined := [name for name in recipe.baselines if name not in defined]:
                 raise ValueError(
                     f"{undefined[0]} is undefined for {what}; there is {', '.join(defined)}"
                 )
-        with at("export"):
+        with error_context("export"):
             if recipe.export:
                 task.check_export()
         return cls(recipe, task, splits, label_seed=_label_seed(recipe))
@@ -95,15 +95,15 @@ class Bench:
     @property
     def examples(self) -> Samples:
         """Samples that may be looked at: to train on, or to validate where the student must do without the former."""
-        return self.splits.train if self.recipe.data.images is None else self.splits.validation
+        return self.splits.train if self.recipe.data.surrogate is None else self.splits.validation
 
     @functools.cached_property
     def samples(self) -> Samples:
         """What an epoch of the student goes through."""
-        images = self.recipe.data.images
+        images = self.recipe.data.surrogate
         if images is None:
             return self.splits.train
-        with at("data.images"):
+        with error_context("data.surrogate"):
             return substitutes(images, self.splits, self.recipe)
 
     @property
@@ -124,9 +124,9 @@ class Bench:
         """What builders of networks are told of the data."""
         return self.examples.facts
 
-    def read_by(self, spec: Model) -> Bench:
+    def read_by(self, spec: ModelConfig) -> Bench:
         """This bench as a net reads it: of a teacher that has a tokenizer of its own, the same texts in its tokens."""
-        own = isinstance(spec, TeacherModel) and spec.tokenizer is not None
+        own = isinstance(spec, TeacherConfig) and spec.tokenizer is not None
         return dataclasses.replace(self, splits=of_teacher(self.splits)) if own else self
 
     def train_data(self, seed: int) -> Samples:
@@ -137,7 +137,7 @@ class Bench:
         """
         count = self.recipe.data.num_labeled
         label_seed = seed if self.label_seed is None else self.label_seed
-        with at("data"):
+        with error_context("data"):
             if count is None:
                 return self.samples
             return labels.few_labels(self.samples, count, label_seed)
@@ -164,7 +164,7 @@ class Bench:
             changed = Mixup(samples, changed, seed)
         if mixes and augment.partner:
             changed = Partners(samples, changed, seed)
-        with contextlib.nullcontext() if sampler == "shuffled" else at("data.sampler"):
+        with contextlib.nullcontext() if sampler == "shuffled" else error_context("data.sampler"):
             drawn = samplers.find(sampler)
             return Loader(
                 samples,

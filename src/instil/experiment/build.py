@@ -27,20 +27,34 @@ from instil.networks.inferred_taps import infer_taps
 from instil.networks.inputs import input_of
 from instil.networks.presets import taps_for
 from instil.networks.weights import load_weights
-from instil.recipe import at, build_objectives, build_options, label_objectives, origin, stages
+from instil.recipe import (
+    build_objectives,
+    build_options,
+    error_context,
+    label_objectives,
+    origin_stage,
+    stages,
+)
 from instil.recipe.errors import RecipeError
-from instil.recipe.sections import Method, Model, Optimizer, Recipe, TeacherModel, Train
+from instil.recipe.sections import (
+    ModelConfig,
+    OptimizerConfig,
+    Recipe,
+    SchemeConfig,
+    TeacherConfig,
+    TrainConfig,
+)
 from instil.teachers.ensemble import Ensemble
 from instil.teachers.frozen import Frozen
 from instil.train import Training
 
 
-def net(spec: Model, bench: Bench, path: str, teacher: Net | None = None) -> Net:
+def net(spec: ModelConfig, bench: Bench, path: str, teacher: Net | None = None) -> Net:
     """A net as a recipe describes it, with the task's call, the taps of its family and those of the recipe; errors begin with ``path``.
 
     ``teacher``: what a student begins as that is made of its teacher; by default the recipe's first, as it is built.
     """
-    with at(path):
+    with error_context(path):
         observe = observer(bench.task.call, bench.examples)
         made = _net(
             spec,
@@ -74,8 +88,8 @@ def bare_net(
         "index": torch.arange(2),
     }
     make = functools.partial(_net, fetch=False, trust_code=trust_code, example=lambda: example)
-    with at("student"):
-        student = make(every[origin(every)].student, recipe, task.call, facts)
+    with error_context("student"):
+        student = make(every[origin_stage(every)].student, recipe, task.call, facts)
     kind: type[Scheme] = catalogue.find("scheme", last.scheme.type)
     if not kind.exports_new_architecture:
         return student
@@ -83,7 +97,7 @@ def bare_net(
         raise ValueError(
             f"the scheme {last.scheme.type} ships parts of a teacher that an earlier stage made; it cannot be put together anew"
         )
-    with at("teacher"):
+    with error_context("teacher"):
         teachers = [make(spec, last, task.call, facts) for spec in last.teachers]
     parts: dict[str, Any] = {"objectives": build_objectives(last.objectives)}
     if "teacher" in inspect.signature(kind).parameters:
@@ -96,7 +110,7 @@ def bare_net(
 
 
 def _net(
-    spec: Model,
+    spec: ModelConfig,
     recipe: Recipe,
     call: Callable[..., Any],
     facts: Facts,
@@ -137,15 +151,15 @@ def _net(
     return Net(
         model,
         functools.partial(_in_its_tokens, asked)
-        if isinstance(spec, TeacherModel) and spec.tokenizer
+        if isinstance(spec, TeacherConfig) and spec.tokenizer
         else asked,
         taps,
     )
 
 
-def _reads_inside(recipe: Recipe, spec: Model) -> bool:
+def _reads_inside(recipe: Recipe, spec: ModelConfig) -> bool:
     """Whether an objective of the recipe, or its scheme, reads more of this net than its logits."""
-    side = "teacher" if isinstance(spec, TeacherModel) else "student"
+    side = "teacher" if isinstance(spec, TeacherConfig) else "student"
     if recipe.scheme.type != "offline":
         return True
     kinds = [catalogue.find("objective", goal.type) for goal in recipe.objectives.values()]
@@ -163,7 +177,7 @@ def _in_its_tokens(
 
 
 def _of_teacher(
-    spec: Model,
+    spec: ModelConfig,
     recipe: Recipe,
     call: Callable[..., Any],
     facts: Facts,
@@ -172,7 +186,7 @@ def _of_teacher(
     trust_code: bool,
 ) -> nn.Module:
     """A copy of the teacher to make a student of."""
-    if isinstance(spec, TeacherModel) or not recipe.teachers or recipe.teachers[0].earlier:
+    if isinstance(spec, TeacherConfig) or not recipe.teachers or recipe.teachers[0].earlier:
         raise ValueError(
             "model: 'teacher' is what a student begins as whose recipe has a teacher that no stage made"
         )
@@ -198,7 +212,7 @@ def teacher(nets: Sequence[Net | Teacher]) -> Teacher | None:
     return None if not members else members[0] if len(members) == 1 else Ensemble(members)
 
 
-def autocast(train: Train) -> AbstractContextManager[Any]:
+def autocast(train: TrainConfig) -> AbstractContextManager[Any]:
     """The context in which a teacher is asked outside of training, so that it computes as in it."""
     return Engine(precision=train.precision).autocast()
 
@@ -224,15 +238,15 @@ def scheme(bench: Bench, student: Net, teacher: Teacher | None) -> Scheme:
     _check_labels(recipe, objectives)
     makes, images = (
         catalogue.find("scheme", recipe.scheme.type).synthetic_inputs,
-        recipe.data.images,
+        recipe.data.surrogate,
     )
-    if makes != (images is not None and images.name == "blank"):
+    if makes != (images is not None and images.name == "scheme"):
         wrong = (
-            "makes its images itself, so this must be blank"
+            "makes its images itself, so this must be scheme"
             if makes
             else "makes no images: noise, blobs or another source"
         )
-        raise RecipeError(f"data.images: the scheme {recipe.scheme.type} {wrong}")
+        raise RecipeError(f"data.surrogate: the scheme {recipe.scheme.type} {wrong}")
     check_texts(recipe)
     check_predictions_by_index(recipe)
     return _scheme(recipe.scheme, bench, student, teacher, objectives, "scheme")
@@ -247,8 +261,8 @@ def check_texts(recipe: Recipe) -> None:
             "with another tokenizer cannot read. Expected one tokenizer for both. Leave teacher.tokenizer out, or use "
             "scheme: offline"
         )
-    if writes and (recipe.store or any(spec.plain for spec in recipe.teachers)):
-        before = "store" if recipe.store else "teacher.plain"
+    if writes and (recipe.store or any(spec.precompute for spec in recipe.teachers)):
+        before = "store" if recipe.store else "teacher.precompute"
         raise RecipeError(
             f"{before}: the scheme {recipe.scheme.type} asks the teacher about texts that are written during training; leave it out"
         )
@@ -267,10 +281,10 @@ def _check_labels(recipe: Recipe, objectives: Objectives) -> None:
             f"objectives.{other[0]}: {what}; uld, gold, dskd and dskd_cma find what belongs together"
         )
     made = (
-        recipe.data.images is not None
+        recipe.data.surrogate is not None
         and not catalogue.find("scheme", recipe.scheme.type).synthetic_labels
     )
-    none = "data.images: such images have none" if made else "data.num_labeled is 0"
+    none = "data.surrogate: such images have none" if made else "data.num_labeled is 0"
     none = (
         "data.augment.mixup: a mixture of two images has none"
         if recipe.data.augment.mixup
@@ -285,7 +299,7 @@ def _check_labels(recipe: Recipe, objectives: Objectives) -> None:
         )
 
 
-def teacher_scheme(bench: Bench, net: Net, spec: TeacherModel) -> Scheme:
+def teacher_scheme(bench: Bench, net: Net, spec: TeacherConfig) -> Scheme:
     """The scheme by which a teacher is trained on labels before it teaches; errors begin with ``teacher.scheme``."""
     return _scheme(
         spec.scheme,
@@ -298,7 +312,7 @@ def teacher_scheme(bench: Bench, net: Net, spec: TeacherModel) -> Scheme:
 
 
 def _scheme(
-    method: Method,
+    method: SchemeConfig,
     bench: Bench,
     student: Net,
     teacher: Teacher | None,
@@ -316,9 +330,9 @@ def _scheme(
             f"{path}: {kind.__name__} takes no teacher; leave the recipe's teacher out (teacher=null)"
         )
     for name, given in options.items():
-        if isinstance(given, Model):
+        if isinstance(given, ModelConfig):
             options[name] = net(given, bench, f"{path}.{name}")
-        elif isinstance(given, list) and given and isinstance(given[0], Model):
+        elif isinstance(given, list) and given and isinstance(given[0], ModelConfig):
             options[name] = [
                 net(one, bench, f"{path}.{name}.{number}") for number, one in enumerate(given)
             ]
@@ -329,7 +343,7 @@ def _scheme(
     # A table per training sample has a row for every index of the data.
     if "num_samples" in inspect.signature(kind).parameters and options.get("num_samples") is None:
         options["num_samples"] = int(bench.splits.train.index.max()) + 1
-    with at(path):
+    with error_context(path):
         made: Scheme = kind(**parts, **options)
     return made
 
@@ -345,7 +359,7 @@ def steps(bench: Bench) -> int:
 
 
 def training(
-    train: Train,
+    train: TrainConfig,
     seed: int,
     length: int | None = None,
     learners: Sequence[str] | None = None,
@@ -380,6 +394,6 @@ def training(
     )
 
 
-def _optimization(optimizer: Optimizer) -> Optimization:
+def _optimization(optimizer: OptimizerConfig) -> Optimization:
     options = {"lr": optimizer.lr, **optimizer.options}
     return Optimization(optimizer.type, options, tuple(optimizer.groups))

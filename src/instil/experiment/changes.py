@@ -12,13 +12,13 @@ from instil.core import Batch, Outputs, side_effect_free
 from instil.data.samples import Samples
 from instil.recipe import RecipeError
 from instil.recipe.options import check
-from instil.recipe.sections import Model
+from instil.recipe.sections import ModelConfig
 
 OBSERVED, AT_ONCE = 16, 4
 """Samples by which layers or parts are chosen that a student keeps, and how many of them are looked at at once."""
 
 
-def changed(model: nn.Module, spec: Model, observe: students.Observe) -> nn.Module:
+def changed(model: nn.Module, spec: ModelConfig, observe: students.Observe) -> nn.Module:
     """The model after the changes of a recipe, each with checked options."""
     for name, options in spec.changes.items():
         try:

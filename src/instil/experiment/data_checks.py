@@ -22,14 +22,14 @@ def data_summary(bench: Bench) -> dict[str, Any]:
 
     Returns:
         ``noun`` (such as image), ``classes`` and, for each of ``train``, ``validation`` and
-        ``test``, ``samples`` and ``labelled`` (None where ``data.images`` replaces the training
+        ``test``, ``samples`` and ``labelled`` (None where ``data.surrogate`` replaces the training
         data). ``student_labels`` is the number of labels that the student sees.
     """
     splits = bench.splits
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     seen = bench.stages[-1].train_data(bench.recipe.seeds[0])
     # a student without training data must not open their labels, not even to count them
-    is_closed = bench.recipe.data.images is not None
+    is_closed = bench.recipe.data.surrogate is not None
     return {
         "noun": splits.train.noun,
         "classes": len(splits.classes),
@@ -51,9 +51,9 @@ def data_problems(bench: Bench, samples: Samples, batch: Batch, scheme: Scheme) 
         scheme: the prepared scheme of the stage.
     """
     image = batch.get("image")
-    if isinstance(image, Tensor) and bench.recipe.data.images is None:
+    if isinstance(image, Tensor) and bench.recipe.data.surrogate is None:
         yield from _image_problems(bench, image)
-    if bench.recipe.data.images is None:
+    if bench.recipe.data.surrogate is None:
         yield from _class_problems(bench, samples)
         yield from _labelled_share_problems(bench, samples, scheme)
 

@@ -30,9 +30,9 @@ def check_predictions_by_index(recipe: Recipe) -> None:
         return
     conflicts = {
         "store": recipe.store is not None,
-        "teacher.plain": any(spec.plain for spec in recording),
+        "teacher.precompute": any(spec.precompute for spec in recording),
         "teacher.data.name": any(spec.data is not None and spec.data.name for spec in recording),
-        "data.images": recipe.data.images is not None,
+        "data.surrogate": recipe.data.surrogate is not None,
         "data.augment.mixup": recipe.data.augment.mixup,
     }
     for key, is_set in conflicts.items():

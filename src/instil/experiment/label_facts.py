@@ -25,7 +25,7 @@ def label_facts(bench: Bench) -> dict[str, Any]:
         ``teachers``: one entry per teacher of the last stage that has any, with ``model``,
         ``data`` (name of the source), ``samples`` and ``labelled``; both counts are None for a
         teacher that is not trained in the run, because they are unknown. ``labelled`` is also None
-        where ``data.images`` replaces the training data, whose labels are not opened.
+        where ``data.surrogate`` replaces the training data, whose labels are not opened.
         ``same_for_all_seeds``: whether every seed has the same labelled samples.
         ``samples_seen``: arm -> number of training samples that an epoch goes through. It is
         smaller than the training set for an arm that learns from labels only.
@@ -60,7 +60,7 @@ def _teacher(stage: Bench, index: int) -> dict[str, Any]:
     own = school(stage, spec, index)
     train = own.splits.train
     # a student without training data must not open their labels, not even to count them
-    is_closed = stage.recipe.data.images is not None
+    is_closed = stage.recipe.data.surrogate is not None
     return {
         "model": spec.model,
         "data": own.recipe.data.name,

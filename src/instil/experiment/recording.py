@@ -26,8 +26,8 @@ from instil.experiment.folder import RunFolder
 from instil.experiment.rehearsal import rehearse
 from instil.experiment.results import cost
 from instil.progress import RunProgress
-from instil.recipe.errors import RecipeError, at
-from instil.recipe.sections import Recipe, Store
+from instil.recipe.errors import RecipeError, error_context
+from instil.recipe.sections import Recipe, StoreConfig
 from instil.store.codecs import encoded, kept
 from instil.store.writer import Writer
 from instil.tasks.bases.task import moved
@@ -57,7 +57,7 @@ def record(recipe: Recipe, console: Console) -> Path:
     *_, (_, scheme, _) = rehearse(live)
     roles = scheme.objectives.reads("teacher") - {"input"}
     _check_codec(scheme.objectives, recipe.store)
-    with at("store.path"):
+    with error_context("store.path"):
         writer = Writer(Path(recipe.store.path), binding(live, recipe.store))
     with RunProgress(console, trainings(live).teachers) as progress:
         shown = ArmProgress(progress)
@@ -84,7 +84,7 @@ def record(recipe: Recipe, console: Console) -> Path:
     return writer.folder
 
 
-def _check_codec(objectives: Objectives, store: Store) -> None:
+def _check_codec(objectives: Objectives, store: StoreConfig) -> None:
     """RecipeError where an objective could not read what the codec keeps."""
     for name, objective in objectives.named():
         try:
@@ -118,7 +118,7 @@ class _Asked:
     """
 
     def __init__(
-        self, bench: Bench, teacher: Arm, store: Store, roles: list[str], trained_on: bool
+        self, bench: Bench, teacher: Arm, store: StoreConfig, roles: list[str], trained_on: bool
     ):
         assert isinstance(teacher.net, Teacher)
         self.bench, self.teacher, self.store, self.roles, self.trained_on = (
@@ -159,7 +159,7 @@ class _Asked:
         with build.autocast(self.bench.recipe.train):
             outputs = self.teacher(moved(whole, init_distributed()))
         codec = self.store.codec if self.trained_on else "exact"
-        with at("store.size"):
+        with error_context("store.size"):
             return encoded(
                 {role: outputs[role] for role in self.roles}, whole, codec, self.store.size
             )

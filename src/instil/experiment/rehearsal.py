@@ -15,12 +15,12 @@ from instil.experiment import answers, build
 from instil.experiment.bench import Bench
 from instil.experiment.teachers import class_names, kind_of, school, together
 from instil.experiment.vocabularies import check_vocabulary, note_doubts
-from instil.recipe import at, label_objectives
+from instil.recipe import error_context, label_objectives
 from instil.recipe.errors import RecipeError
-from instil.recipe.sections import Model, Recipe, TeacherModel, Train
+from instil.recipe.sections import ModelConfig, Recipe, TeacherConfig, TrainConfig
 from instil.train import check
 
-Ready = Callable[[Bench, TeacherModel, int], "Net | None"]
+Ready = Callable[[Bench, TeacherConfig, int], "Net | None"]
 
 
 def rehearse(
@@ -32,7 +32,7 @@ def rehearse(
     """
     made: dict[str, Net] = {}
     for number, stage in enumerate(bench.stages):
-        with at(f"stages.{number}" if bench.recipe.stages else ""):
+        with error_context(f"stages.{number}" if bench.recipe.stages else ""):
             teachers = {
                 order: net
                 for order, spec in enumerate(stage.recipe.teachers)
@@ -51,13 +51,13 @@ def _prepared(bench: Bench, ready: Mapping[int, Net], earlier: Mapping[str, Net]
     batch = next(iter(bench.loader(samples, seed, sampler=stage.data.sampler, mixes=True)))
     torch.manual_seed(seed)
 
-    def made(spec: Model, path: str, teacher: Net | None = None, bench: Bench = bench) -> Net:
+    def made(spec: ModelConfig, path: str, teacher: Net | None = None, bench: Bench = bench) -> Net:
         net = (
             copy.deepcopy(earlier[spec.model])
             if spec.earlier
             else build.net(spec, bench, path, teacher)
         )
-        with at(path):
+        with error_context(path):
             net.freeze(spec.freeze)
             bench.task.check_model(net.model, bench.read_by(spec).facts)
         check_vocabulary(net, bench.read_by(spec), spec, path)
@@ -86,9 +86,9 @@ def _prepared(bench: Bench, ready: Mapping[int, Net], earlier: Mapping[str, Net]
             own_batch = batch if own is bench else next(iter(own.loader(own.splits.train)))
             _check_schooling(own, net, spec, own_batch)
     note_doubts(bench, [*zip(nets, specs, strict=True), (student, stage.student)], batch)
-    if any(spec.plain for spec in specs):
+    if any(spec.precompute for spec in specs):
         _check_plain(bench)
-    with at(""):
+    with error_context(""):
         teacher = answers.recorded(bench) if stage.store else together(bench, nets)
     if teacher is not None:
         teacher.precompute([batch])
@@ -114,19 +114,19 @@ def _samples_of_baselines(bench: Bench, samples: Samples) -> Iterator[Samples]:
 def _check_ready(bench: Bench, ready: Mapping[int, Net]) -> None:
     """RecipeError where a teacher that needs no training cannot take data of these facts."""
     for index, net in ready.items():
-        with at("teacher"):
+        with error_context("teacher"):
             facts = bench.read_by(bench.recipe.teachers[index]).facts
             bench.task.check_model(net.model, facts)
         spec = bench.recipe.teachers[index]
         check_vocabulary(net, bench.read_by(spec), spec, "teacher")
 
 
-def _check_schooling(bench: Bench, net: Net, spec: TeacherModel, batch: Batch) -> None:
+def _check_schooling(bench: Bench, net: Net, spec: TeacherConfig, batch: Batch) -> None:
     """What would go wrong where a teacher is trained first."""
     stage = bench.recipe
     _check_classes(bench, net, batch, "teacher", None)
     scheme = build.teacher_scheme(bench, net, spec)
-    with at("teacher.scheme"):
+    with error_context("teacher.scheme"):
         scheme.prepare(read_by_teacher(batch) if spec.tokenizer else batch)
     own = stage.teacher_train or stage.train
     path = "train" if own == stage.train else "teacher_train"
@@ -147,10 +147,10 @@ def _prepare(scheme: Scheme, batch: Batch) -> None:
 
 def _check_plain(bench: Bench) -> None:
     """RecipeError where a teacher cannot be asked before the stage begins."""
-    if bench.recipe.data.augment.mixup or bench.recipe.data.images is not None:
-        what = "data.augment.mixup" if bench.recipe.data.augment.mixup else "data.images"
+    if bench.recipe.data.augment.mixup or bench.recipe.data.surrogate is not None:
+        what = "data.augment.mixup" if bench.recipe.data.augment.mixup else "data.surrogate"
         raise RecipeError(
-            f"teacher.plain: {what} makes images that nobody has seen before the stage; leave one of the two out"
+            f"teacher.precompute: {what} makes images that nobody has seen before the stage; leave one of the two out"
         )
 
 
@@ -170,7 +170,7 @@ def _answers(net: Net, batch: Batch, whose: str) -> None:
 def _check_classes(
     bench: Bench, net: Net, batch: Batch, whose: str, names: Sequence[str] | None
 ) -> None:
-    with side_effect_free(net), at(whose):
+    with side_effect_free(net), error_context(whose):
         outputs = net(batch)
         if "logits" in outputs:
             bench.task.check_classes(outputs, bench.splits.classes, names=names, whose=whose)
@@ -179,7 +179,7 @@ def _check_classes(
 def _check_training(
     bench: Bench,
     scheme: Scheme,
-    train: Train,
+    train: TrainConfig,
     path: str,
     *sets: Samples,
     learners: Sequence[str] | None = None,
@@ -187,7 +187,7 @@ def _check_training(
     """What ``fit`` would refuse: optimizers, learners, and batches that cannot be cut."""
     training = build.training(train, 0, learners=learners)
     check(scheme, training)
-    with at(path):
+    with error_context(path):
         if train.shard:
             check_shardable(scheme)
         Engine(precision=train.precision).setup(

@@ -44,7 +44,7 @@ def assemble(bench: Bench, teacher: Arm | None, arms: Arms, status: str) -> dict
             "labelled": int((counted.flatten(1).any(1) if counted.ndim > 1 else counted).sum()),
             "validation": len(splits.validation),
             "test": len(splits.test),
-            "images": recipe.data.images.name if recipe.data.images is not None else None,
+            "surrogate": recipe.data.surrogate.name if recipe.data.surrogate is not None else None,
         },
         "labels": label_facts(bench),
         "scheme": recipe.scheme.type,

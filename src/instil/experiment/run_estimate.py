@@ -15,7 +15,7 @@ from instil.experiment.arm_progress import trainings
 from instil.experiment.bench import Bench
 from instil.experiment.teachers import school
 from instil.experiment.trained import place, untrained
-from instil.recipe.sections import TeacherModel
+from instil.recipe.sections import TeacherConfig
 from instil.step import train_step
 
 TIMED_STEPS = 3
@@ -48,9 +48,9 @@ def run_estimate(bench: Bench, student_seconds: float) -> dict[str, Any]:
     }
 
 
-def _untrained(bench: Bench) -> Sequence[tuple[Bench, TeacherModel, int]]:
+def _untrained(bench: Bench) -> Sequence[tuple[Bench, TeacherConfig, int]]:
     """Each teacher that a run would train; one that several stages share stands once."""
-    untrained_teachers: dict[Path, tuple[Bench, TeacherModel, int]] = {}
+    untrained_teachers: dict[Path, tuple[Bench, TeacherConfig, int]] = {}
     for stage in bench.stages if bench.recipe.store is None else ():
         for index, spec in enumerate(stage.recipe.teachers):
             if not (spec.earlier or spec.ready):
@@ -58,7 +58,7 @@ def _untrained(bench: Bench) -> Sequence[tuple[Bench, TeacherModel, int]]:
     return [entry for file, entry in untrained_teachers.items() if not file.exists()]
 
 
-def _teacher_seconds(stage: Bench, spec: TeacherModel, index: int) -> float:
+def _teacher_seconds(stage: Bench, spec: TeacherConfig, index: int) -> float:
     """Time of all steps of a teacher's training, from a few of them."""
     own = school(stage, spec, index).read_by(spec)
     train = stage.recipe.teacher_train or stage.recipe.train
@@ -82,4 +82,4 @@ def _teacher_seconds(stage: Bench, spec: TeacherModel, index: int) -> float:
         train_step(engine, scheme, [batch | clock])
     seconds = (time.perf_counter() - began) / TIMED_STEPS * train.accumulate
     steps = train.steps or (train.epochs or 0) * loader.steps
-    return seconds * steps * spec.progress
+    return seconds * steps * spec.checkpoint_at

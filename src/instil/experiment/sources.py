@@ -20,12 +20,12 @@ from instil.data.surrogates.blank import Blank
 from instil.data.surrogates.blobs import Blobs
 from instil.data.surrogates.noise import Noise
 from instil.recipe.options import check
-from instil.recipe.sections import Data, Images, Recipe
+from instil.recipe.sections import DataConfig, Recipe, SurrogateConfig
 
-MAKERS: dict[str, type[Maker]] = {"noise": Noise, "blobs": Blobs, "blank": Blank}
+MAKERS: dict[str, type[Maker]] = {"noise": Noise, "blobs": Blobs, "scheme": Blank}
 
 
-def substitutes(images: Images, splits: Splits, recipe: Recipe) -> Samples:
+def substitutes(images: SurrogateConfig, splits: Splits, recipe: Recipe) -> Samples:
     """What stands for the training samples: as many images that are made, or all training images of another source, without their labels."""
     if recipe.data.num_labeled is not None:
         raise ValueError("such images have no labels; leave data.num_labeled out")
@@ -33,7 +33,8 @@ def substitutes(images: Images, splits: Splits, recipe: Recipe) -> Samples:
         return Made(splits.validation, len(splits.train), maker(images.name, images.options))
     try:
         return Borrowed(
-            splits.validation, data_source(images.name, images.options, recipe, "data.images").train
+            splits.validation,
+            data_source(images.name, images.options, recipe, "data.surrogate").train,
         )
     except UnknownSource as error:
         raise ValueError(
@@ -43,7 +44,9 @@ def substitutes(images: Images, splits: Splits, recipe: Recipe) -> Samples:
 
 def maker(name: str, options: Mapping[str, Any]) -> Maker:
     """What makes images of this kind."""
-    made: Maker = MAKERS[name](**check(MAKERS[name], options, "data.images", name, schedules=False))
+    made: Maker = MAKERS[name](
+        **check(MAKERS[name], options, "data.surrogate", name, schedules=False)
+    )
     return made
 
 
@@ -84,7 +87,7 @@ def data_source(
         raise ValueError(
             f"'{source}' does not come in the tokens of two tokenizers; leave teacher.tokenizer out"
         )
-    beside = Data.model_fields if path == "data" else ("name",)
+    beside = DataConfig.model_fields if path == "data" else ("name",)
     first_option = {first: detail} if detail and is_builtin else {}
     shown = source if is_builtin else name
     options = check(function, dict(given) | first_option, path, shown, beside=beside)

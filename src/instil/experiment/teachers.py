@@ -17,13 +17,13 @@ from instil.engine import init_distributed
 from instil.experiment import build
 from instil.experiment.bench import Bench
 from instil.experiment.sources import data_source
-from instil.recipe import RecipeError, at, build_options
-from instil.recipe.sections import Data, TeacherModel
+from instil.recipe import RecipeError, build_options, error_context
+from instil.recipe.sections import DataConfig, TeacherConfig
 from instil.tasks.bases.task import moved
 from instil.teachers.ensemble import Ensemble
 
 
-def school(stage: Bench, spec: TeacherModel, number: int) -> Bench:
+def school(stage: Bench, spec: TeacherConfig, number: int) -> Bench:
     """What a teacher is trained on first: the recipe's data or those that it names; where members must not share samples, a part of these.
 
     Raises RecipeError for data whose samples or labels are not of the kind of the recipe's.
@@ -47,19 +47,19 @@ def school(stage: Bench, spec: TeacherModel, number: int) -> Bench:
     )
 
 
-def _own_data(stage: Bench, spec: TeacherModel) -> Bench:
+def _own_data(stage: Bench, spec: TeacherConfig) -> Bench:
     """The bench with the source that a teacher names; the stage's own without one."""
     if spec.data is None or spec.data.name is None:
         return stage
     return _own(stage, spec.data.name, spec.data.options)
 
 
-def _with_own_labels(bench: Bench, spec: TeacherModel) -> Bench:
+def _with_own_labels(bench: Bench, spec: TeacherConfig) -> Bench:
     """The bench with as many labels as ``teacher.data.num_labeled`` lets a teacher see."""
     if spec.data is None or spec.data.num_labeled is None:
         return bench
     seed = bench.recipe.seeds[0] if bench.label_seed is None else bench.label_seed
-    with at("teacher.data"):
+    with error_context("teacher.data"):
         train = few_labels(bench.splits.train, spec.data.num_labeled, seed)
     return dataclasses.replace(bench, splits=dataclasses.replace(bench.splits, train=train))
 
@@ -68,7 +68,7 @@ def _own(stage: Bench, name: str, options: dict[str, Any]) -> Bench:
     """The bench of a teacher that has data of its own."""
     recipe = stage.recipe
     key = repr((name, sorted(options.items())))
-    with at("teacher.data"):
+    with error_context("teacher.data"):
         if key not in stage.sources:
             stage.sources[key] = data_source(name, options, recipe, "teacher.data")
         splits = stage.sources[key]
@@ -76,7 +76,7 @@ def _own(stage: Bench, name: str, options: dict[str, Any]) -> Bench:
             raise ValueError(
                 f"the labels of '{name}' are '{splits.kind}', those of '{recipe.data.name}' are '{stage.splits.kind}'"
             )
-    data = Data(
+    data = DataConfig(
         name=name,
         batch_size=recipe.data.batch_size,
         workers=recipe.data.workers,
@@ -95,9 +95,9 @@ def class_names(stage: Bench, number: int) -> Sequence[str]:
 
 def kind_of(stage: Bench) -> type[Teacher]:
     """How the teachers of a stage answer as one. Raises RecipeError for what is no way of several to do so."""
-    if stage.recipe.together is None:
+    if stage.recipe.ensemble is None:
         return Ensemble
-    name = stage.recipe.together.type
+    name = stage.recipe.ensemble.type
     kind: type[Teacher] = catalogue.find("teacher", name)
     if "members" not in inspect.signature(kind).parameters:
         several = [
@@ -105,22 +105,22 @@ def kind_of(stage: Bench) -> type[Teacher]:
             for one in catalogue.names("teacher")
             if "members" in inspect.signature(catalogue.find("teacher", one)).parameters
         ]
-        raise RecipeError(f"together: '{name}' is one net; {closest(name, several)}")
+        raise RecipeError(f"ensemble: '{name}' is one net; {closest(name, several)}")
     return kind
 
 
 def together(stage: Bench, nets: Sequence[Net | Teacher]) -> Teacher | None:
     """The teachers of a stage as one; errors begin with ``together``."""
-    asked, kind = stage.recipe.together, kind_of(stage)
+    asked, kind = stage.recipe.ensemble, kind_of(stage)
     if asked is None or not nets:
         return build.teacher(nets)
-    options = build_options("teacher", asked.type, asked.options, "together")
+    options = build_options("teacher", asked.type, asked.options, "ensemble")
     if kind.merges_class_spaces:
         options |= {
             "member_class_names": [class_names(stage, number) for number in range(len(nets))],
             "class_names": stage.splits.classes,
         }
-    with at("together"):
+    with error_context("ensemble"):
         made: Teacher = kind(nets, **options)
     return made
 

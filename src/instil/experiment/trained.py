@@ -25,13 +25,13 @@ from instil.experiment.teachers import school
 from instil.export.student import load_student
 from instil.files.checksums import DamagedFileError
 from instil.networks.factory import code_of
-from instil.recipe import fingerprint, label_goals
-from instil.recipe.sections import Model, TeacherModel
+from instil.recipe import fingerprint, label_objective_configs
+from instil.recipe.sections import ModelConfig, TeacherConfig
 
 log = logging.getLogger("instil")
 
 
-def known(stage: Bench, spec: TeacherModel, number: int) -> Net | None:
+def known(stage: Bench, spec: TeacherConfig, number: int) -> Net | None:
     """A teacher that need not be trained: it has weights, is trained as built, or an earlier run trained it; else None."""
     given = spec.ready
     if spec.earlier:
@@ -80,13 +80,13 @@ def _read_cached(net: Net, path: Path) -> CachedTeacher | None:
     return None
 
 
-def untrained(stage: Bench, spec: TeacherModel, number: int) -> Net:
+def untrained(stage: Bench, spec: TeacherConfig, number: int) -> Net:
     """A teacher as it is built, with the weights that the recipe gives it."""
     torch.manual_seed(number)
     return build.net(spec, school(stage, spec, number), "teacher")
 
 
-def trained_form(stage: Bench, spec: TeacherModel, index: int) -> Net:
+def trained_form(stage: Bench, spec: TeacherConfig, index: int) -> Net:
     """Build a network of the architecture that the training of a teacher returns.
 
     It is the teacher as it is built, unless its scheme exports another architecture.
@@ -106,7 +106,7 @@ def trained_form(stage: Bench, spec: TeacherModel, index: int) -> Net:
     return scheme.export()
 
 
-def place(stage: Bench, spec: TeacherModel, number: int) -> Path:
+def place(stage: Bench, spec: TeacherConfig, number: int) -> Path:
     """Where a trained teacher is kept: named by the hash of all that made it, in ``$INSTIL_CACHE`` or ``~/.cache/instil``."""
     stage = school(stage, spec, number)
     recipe = stage.recipe
@@ -122,14 +122,16 @@ def place(stage: Bench, spec: TeacherModel, number: int) -> Path:
             }
         ),
         contents(stage),
-        spec.model_dump(exclude={"taps", "plain", "data", "copies"}, exclude_defaults=True),
+        spec.model_dump(
+            exclude={"taps", "precompute", "data", "num_replicas"}, exclude_defaults=True
+        ),
         None
         if spec.weights is None
         else hashlib.sha256(recipe.locate(spec.weights).read_bytes()).hexdigest(),
         code_of(spec.model, Path(recipe.folder)),
         {
             name: goal.model_dump(mode="json")
-            for name, goal in label_goals(recipe, *stage.task.label_objectives).items()
+            for name, goal in label_objective_configs(recipe, *stage.task.label_objectives).items()
         },
         recipe.teacher_train or recipe.train,
         number,
@@ -138,14 +140,14 @@ def place(stage: Bench, spec: TeacherModel, number: int) -> Path:
     return cache / "teachers" / f"{fingerprint(*made_of)}.safetensors"
 
 
-def begins_as_teacher(spec: Model, stage: Bench) -> bool:
+def begins_as_teacher(spec: ModelConfig, stage: Bench) -> bool:
     """Whether a student is made of its teacher, which no earlier stage made."""
     teachers = stage.recipe.teachers
     return spec.model == "teacher" and bool(teachers) and not teachers[0].earlier
 
 
 def moments_of(
-    stages: Sequence[Bench], stage: Bench, spec: TeacherModel, number: int
+    stages: Sequence[Bench], stage: Bench, spec: TeacherConfig, number: int
 ) -> list[float]:
     """The parts of a teacher's training after which a stage of the recipe wants it.
 
@@ -158,14 +160,14 @@ def moments_of(
     Returns:
         Shares of the training in (0, 1], in order.
     """
-    whole = place(stage, spec.model_copy(update={"progress": 1.0}), number)
-    moments = {spec.progress}
+    whole = place(stage, spec.model_copy(update={"checkpoint_at": 1.0}), number)
+    moments = {spec.checkpoint_at}
     for other in stages:
         for index, teacher in enumerate(other.recipe.teachers):
             if teacher.earlier or teacher.ready:
                 continue
-            if place(other, teacher.model_copy(update={"progress": 1.0}), index) == whole:
-                moments.add(teacher.progress)
+            if place(other, teacher.model_copy(update={"checkpoint_at": 1.0}), index) == whole:
+                moments.add(teacher.checkpoint_at)
     return sorted(moments)
 
 

@@ -13,19 +13,19 @@ from instil.data.aligned import read_by_teacher
 from instil.data.tokenizers import Tokenizer, vocabulary_of_file
 from instil.experiment.bench import Bench
 from instil.recipe.errors import RecipeError
-from instil.recipe.sections import Model, TeacherModel
+from instil.recipe.sections import ModelConfig, TeacherConfig
 
 PRETRAINED_BUILDERS = ("gguf", "networks:gguf")
 """Models that are always read from trained weights."""
 
 
-def is_trained(spec: Model) -> bool:
+def is_trained(spec: ModelConfig) -> bool:
     """Whether a model is built with trained weights, as far as the recipe says."""
-    has_weights = spec.weights is not None or spec.trained or spec.pretrained
+    has_weights = spec.weights is not None or spec.is_trained or spec.pretrained
     return has_weights or spec.model in PRETRAINED_BUILDERS
 
 
-def check_vocabulary(net: Net, bench: Bench, spec: Model, whose: str) -> None:
+def check_vocabulary(net: Net, bench: Bench, spec: ModelConfig, whose: str) -> None:
     """Compare the tokenizer in a model's own folder with that of the data.
 
     Args:
@@ -45,7 +45,7 @@ def check_vocabulary(net: Net, bench: Bench, spec: Model, whose: str) -> None:
     if (source := getattr(tokenizer, "source", None)) is not None and source.samefile(file):
         return
     option = "data.tokenizer"
-    if isinstance(spec, TeacherModel) and spec.tokenizer is not None:
+    if isinstance(spec, TeacherConfig) and spec.tokenizer is not None:
         option = "teacher.tokenizer"
     words = _words(tokenizer)
     for index, word in sorted(vocabulary_of_file(file).items()):
@@ -78,14 +78,14 @@ def _tokenizer_file(model: nn.Module) -> Path | None:
     return file if file.is_file() else None
 
 
-def note_doubts(bench: Bench, nets: Sequence[tuple[Net, Model]], batch: Batch) -> None:
+def note_doubts(bench: Bench, nets: Sequence[tuple[Net, ModelConfig]], batch: Batch) -> None:
     """Add a sentence to ``bench.doubts`` for each trained net that does worse than guessing."""
     for net, spec in nets:
-        whose = "teacher" if isinstance(spec, TeacherModel) else "student"
+        whose = "teacher" if isinstance(spec, TeacherConfig) else "student"
         changed = bool(spec.changes) and not set(spec.changes) <= {"lora"}
         if not is_trained(spec) or changed:
             continue
-        own = isinstance(spec, TeacherModel) and spec.tokenizer is not None
+        own = isinstance(spec, TeacherConfig) and spec.tokenizer is not None
         own_batch = read_by_teacher(batch) if own else batch
         with side_effect_free(net):
             sentence = bench.task.doubt(net(own_batch), own_batch)

@@ -34,13 +34,14 @@ def generate_text(
 
     Args:
         net: the language model; it runs in evaluation mode.
-        batch: see ``roll_out``.
-        end: see ``roll_out``.
-        prompt: see ``roll_out``.
-        max_new_tokens: see ``roll_out``.
+        batch: see ``generate_with``.
+        end: see ``generate_with``.
+        prompt: see ``generate_with``.
+        max_new_tokens: see ``generate_with``.
         temperature: sampling temperature; 0 takes the most likely token.
         top_p: see ``sample_tokens``.
-        batch, end, prompt, max_new_tokens, salt, vocabulary: see ``generate_with``.
+        salt: see ``generate_with``.
+        vocabulary: see ``generate_with``.
 
     Returns:
         The batch of ``generate_with``.

@@ -1,30 +1,43 @@
-"""The recipe: what to train, from whom, on what and how; YAML in, checked sections out."""
+"""The recipe: teacher, student, data, losses and training of an experiment, in YAML."""
 
 from instil.recipe.checking import build_options
-from instil.recipe.errors import RecipeError, at
-from instil.recipe.loading import STAGE, build, fingerprint, load, origin, stages, to_yaml
-from instil.recipe.objectives import build_objectives, label_goals, label_objectives
-from instil.recipe.sections import Goal, Method, Model, Optimizer, Recipe, Task, Train
+from instil.recipe.errors import RecipeError, error_context
+from instil.recipe.loading import build, fingerprint, load, to_yaml
+from instil.recipe.objectives import (
+    build_objectives,
+    label_objective_configs,
+    label_objectives,
+)
+from instil.recipe.sections import (
+    ModelConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    Recipe,
+    SchemeConfig,
+    TaskConfig,
+    TrainConfig,
+)
+from instil.recipe.stages import STAGE_KEYS, origin_stage, stages
 
 __all__ = [
-    "STAGE",
-    "Goal",
-    "Method",
-    "Model",
-    "Optimizer",
+    "STAGE_KEYS",
+    "ModelConfig",
+    "ObjectiveConfig",
+    "OptimizerConfig",
     "Recipe",
     "RecipeError",
-    "Task",
-    "Train",
-    "at",
+    "SchemeConfig",
+    "TaskConfig",
+    "TrainConfig",
     "build",
     "build_objectives",
     "build_options",
+    "error_context",
     "fingerprint",
-    "label_goals",
+    "label_objective_configs",
     "label_objectives",
     "load",
-    "origin",
+    "origin_stage",
     "stages",
     "to_yaml",
 ]

@@ -1,4 +1,4 @@
-"""Everything that is wrong with a recipe, found at once."""
+"""Validation of a recipe: all errors at once."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pydantic import BaseModel, ValidationError
 from instil import catalogue
 from instil.catalogue.signatures import plain
 from instil.engine import optimizer_named
-from instil.recipe.errors import Place, RecipeError, join, problems
+from instil.recipe.errors import Place, RecipeError, join, problem_lines
 from instil.recipe.options import check
 from instil.recipe.overrides import merge
 from instil.recipe.sections import Recipe
 
-NAME_KEY = {
+NAME_KEYS = {
     "task": "name",
     "scheme": "type",
     "teacher": "type",
@@ -25,8 +25,8 @@ NAME_KEY = {
     "balance": "type",
     "optimizer": "type",
 }
-DEFAULT = {"task": "classification", "scheme": "offline", "optimizer": "adamw"}
-RESERVED = {
+DEFAULT_NAMES = {"task": "classification", "scheme": "offline", "optimizer": "adamw"}
+RESERVED_KEYS = {
     "task": {"name"},
     "scheme": {"type"},
     "teacher": {"type"},
@@ -36,106 +36,114 @@ RESERVED = {
     "optimizer": {"type", "groups", "match"},
 }
 
+NamedSection = tuple[str, Any, str]
+"""Kind, section and recipe path."""
 
-def read(whole: Mapping[str, Any]) -> Recipe:
-    """Plain data as sections; strict, so that text is never taken for a number."""
+
+def parse_recipe(whole: Mapping[str, Any]) -> Recipe:
+    """Parse plain data. Strict: text is never converted to a number."""
     return Recipe.model_validate_json(json.dumps(whole, default=plain), strict=True)
 
 
-def wrong(whole: Mapping[str, Any]) -> list[str]:
-    """Everything that is wrong with a resolved recipe: its sections, and the options of the methods it names."""
-    found: list[str] = []
+def validation_errors(whole: Mapping[str, Any]) -> list[str]:
+    """Return all errors of a resolved recipe, in its sections and in the options of methods."""
+    lines: list[str] = []
     try:
-        read(whole)
+        parse_recipe(whole)
     except ValidationError as error:
-        found += problems(error, whole, _section)
-    for kind, name, chosen, path in methods(whole):
+        lines += problem_lines(error, whole, _section_of)
+    for kind, name, options, path in named_methods(whole):
         try:
-            build_options(kind, name, chosen, path)
+            build_options(kind, name, options, path)
         except RecipeError as error:
-            found.append(str(error))
-    return found
+            lines.append(str(error))
+    return lines
 
 
-def _section(place: Place) -> tuple[str, list[str]]:
-    """The name and keys of the section in which an unknown key stands."""
+def _section_of(place: Place) -> tuple[str, list[str]]:
+    """Return name and keys of the section that contains an unknown key."""
     section: Any = Recipe
     for part in place[:-1]:
-        section = (
-            _model_in(section.model_fields[part].annotation)
-            if part in section.model_fields
-            else section
-        )
+        if part in section.model_fields:
+            section = _model_in(section.model_fields[part].annotation)
     return join(*place[:-1]) or "a recipe", list(section.model_fields)
 
 
 def _model_in(annotation: Any) -> Any:
+    """Return the first pydantic model in an annotation; None without one."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next((found for part in get_args(annotation) if (found := _model_in(part))), None)
+    models = (_model_in(part) for part in get_args(annotation))
+    return next((model for model in models if model is not None), None)
 
 
-def methods(whole: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any], str]]:
-    """Kind, name, options and path of each method and optimizer in a recipe, as far as they can be read."""
-    goals = whole.get("objectives")
-    sections = [("task", whole.get("task"), "task"), ("scheme", whole.get("scheme"), "scheme")]
-    for key, goal in goals.items() if isinstance(goals, Mapping) else ():
-        weighting = goal.get("sample_weight") if isinstance(goal, Mapping) else None
-        sections += [
-            ("objective", goal, f"objectives.{key}"),
-            ("weighting", weighting, f"objectives.{key}.sample_weight"),
-        ]
-    sections += [
-        ("balance", whole.get("balance"), "balance"),
-        ("teacher", whole.get("together"), "together"),
-    ]
+def named_methods(whole: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any], str]]:
+    """Return kind, name, options and path of each method and optimizer that a recipe names.
+
+    Sections that are no mappings or have no name are skipped.
+    """
+    for kind, section, path in _sections(whole):
+        if not isinstance(section, Mapping):
+            continue
+        name = section.get(NAME_KEYS[kind], DEFAULT_NAMES.get(kind))
+        if isinstance(name, str):
+            reserved = RESERVED_KEYS[kind]
+            options = {key: value for key, value in section.items() if key not in reserved}
+            yield kind, name, options, path
+
+
+def _sections(whole: Mapping[str, Any]) -> Iterator[NamedSection]:
+    """Return all sections that name a method or an optimizer."""
+    yield "task", whole.get("task"), "task"
+    yield "scheme", whole.get("scheme"), "scheme"
+    objectives = whole.get("objectives")
+    for key, objective in objectives.items() if isinstance(objectives, Mapping) else ():
+        path = f"objectives.{key}"
+        yield "objective", objective, path
+        if isinstance(objective, Mapping):
+            yield "weighting", objective.get("sample_weight"), f"{path}.sample_weight"
+    yield "balance", whole.get("balance"), "balance"
+    yield "teacher", whole.get("ensemble"), "ensemble"
     teacher = whole.get("teacher")
-    members = (
-        {f"teacher.{n}": one for n, one in enumerate(teacher)}
-        if isinstance(teacher, list)
-        else {"teacher": teacher}
-    )
-    sections += [
-        ("scheme", one["scheme"], f"{path}.scheme")
-        for path, one in members.items()
-        if isinstance(one, Mapping) and "scheme" in one
-    ]
-    sections += [
-        ("optimizer", *place)
-        for train in ("train", "teacher_train")
-        for place in _optimizers(whole.get(train), train)
-    ]
-    for kind, section, path in sections:
-        name = (
-            section.get(NAME_KEY[kind], DEFAULT.get(kind)) if isinstance(section, Mapping) else None
-        )
-        if isinstance(section, Mapping) and isinstance(name, str):
-            yield (
-                kind,
-                name,
-                {key: value for key, value in section.items() if key not in RESERVED[kind]},
-                path,
-            )
+    members = {"teacher": teacher}
+    if isinstance(teacher, list):
+        members = {f"teacher.{index}": member for index, member in enumerate(teacher)}
+    for path, member in members.items():
+        if isinstance(member, Mapping) and "scheme" in member:
+            yield "scheme", member["scheme"], f"{path}.scheme"
+    yield from _optimizers(whole.get("train"), "train")
+    yield from _optimizers(whole.get("teacher_train"), "teacher_train")
 
 
-def _optimizers(train: Any, path: str) -> Iterator[tuple[Any, str]]:
-    """Each optimizer of a training section, those of single learners and groups with what they inherit."""
+def _optimizers(train: Any, path: str) -> Iterator[NamedSection]:
+    """Return each optimizer of a training section; learners and groups inherit its options."""
     if not isinstance(train, Mapping) or not isinstance(train.get("optimizer", {}), Mapping):
         return
     common = train.get("optimizer", {})
-    yield common, f"{path}.optimizer"
+    yield "optimizer", common, f"{path}.optimizer"
     learners = train.get("optimizers", {})
-    for learner, own in learners.items() if isinstance(learners, Mapping) else ():
-        if isinstance(own, Mapping):
-            yield merge(common, own), f"{path}.optimizers.{learner}"
+    for learner, changes in learners.items() if isinstance(learners, Mapping) else ():
+        if isinstance(changes, Mapping):
+            yield "optimizer", merge(common, changes), f"{path}.optimizers.{learner}"
     groups = common.get("groups", [])
-    for number, own in enumerate(groups if isinstance(groups, list) else []):
-        if isinstance(own, Mapping):
-            yield {"type": common.get("type", "adamw"), **own}, f"{path}.optimizer.groups.{number}"
+    for index, group in enumerate(groups if isinstance(groups, list) else []):
+        if isinstance(group, Mapping):
+            section = {"type": common.get("type", "adamw"), **group}
+            yield "optimizer", section, f"{path}.optimizer.groups.{index}"
 
 
 def build_options(kind: str, name: str, options: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """Checked keyword arguments for a method of the catalogue, or for an optimizer of torch; RecipeError with ``path`` where one is wrong."""
+    """Return validated keyword arguments for a method of the catalogue or an optimizer of torch.
+
+    Args:
+        kind: kind of the method, or ``optimizer``.
+        name: name of the method or optimizer.
+        options: options as read from a recipe.
+        path: recipe path, for messages.
+
+    Raises:
+        RecipeError: for an unknown name, and with one line per wrong option.
+    """
     try:
         target = optimizer_named(name) if kind == "optimizer" else catalogue.find(kind, name)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, in plain words."""
+"""Error messages for recipes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pydantic import ValidationError
 
 from instil.catalogue.user_code import UntrustedCode
 
-NUMBERS = {"float_type", "float_parsing", "decimal_type"}
-WHOLE = {"int_type", "int_parsing", "int_from_float", "int_parsing_size"}
-WORDS = {
+NUMBER_ERRORS = {"float_type", "float_parsing", "decimal_type"}
+INTEGER_ERRORS = {"int_type", "int_parsing", "int_from_float", "int_parsing_size"}
+EXPECTED = {
     "bool_type": "true or false",
     "bool_parsing": "true or false",
     "string_type": "text",
@@ -33,19 +33,26 @@ BOUNDS = {
     "less_than": ("lt", "a number less than"),
     "less_than_equal": ("le", "a number of at most"),
 }
+NET_KEYS = ("taps", "changes", "freeze", "replace")
+"""Keys of a network whose errors are raised by builders that do not know the side; the error
+context adds ``student.`` or ``teacher.``."""
 
-
-IN_A_NET = ("taps", "changes", "freeze", "replace")
-"""Entries of a net that those name who make it, and who do not know whose it is."""
+MOST_LISTED = 8
+"""Largest number of options that a message lists."""
 
 
 class RecipeError(ValueError):
-    """Something in a recipe is wrong; one line a problem, each with the path of the entry."""
+    """Error in a recipe: one line per problem, each with the path of the entry."""
 
 
 @contextlib.contextmanager
-def at(path: str) -> Iterator[None]:
-    """Bad input met inside is told with the place in the recipe."""
+def error_context(path: str) -> Iterator[None]:
+    """Add a recipe path to errors of bad input that are raised inside.
+
+    Raises:
+        RecipeError: for a ValueError, a missing file or a missing package.
+        UntrustedCode: for code that is not trusted.
+    """
     try:
         yield
     except UntrustedCode as error:
@@ -53,97 +60,111 @@ def at(path: str) -> Iterator[None]:
     except RecipeError as error:
         raise (RecipeError(f"{path}.{error}") if path.startswith("stages") else error) from error
     except (ValueError, FileNotFoundError, FileExistsError, ImportError) as error:
-        told = str(error)
-        inside = told.partition(":")[0].partition(".")[0] in IN_A_NET
-        raise RecipeError(f"{path}{'.' if inside else ': '}{told}" if path else told) from error
+        message = str(error)
+        first_key = message.partition(":")[0].partition(".")[0]
+        if path:
+            message = f"{path}{'.' if first_key in NET_KEYS else ': '}{message}"
+        raise RecipeError(message) from error
 
 
 def join(*path: str | int) -> str:
-    """``("stages", 0, "train")`` as ``stages.0.train``; empty parts are left out."""
+    """Join the parts of a recipe path, such as ``stages.0.train``; empty parts are left out."""
     return ".".join(str(part) for part in path if part != "")
 
 
 Place = tuple[str | int, ...]
 Owner = Callable[[Place], tuple[str, Sequence[str]]]
-"""Where an unknown entry stands -> the name of what should have known it, and what that knows."""
+"""Function from the path of an unknown entry to the name of its section and the known keys."""
 
 
-def problems(error: ValidationError, data: Any, owner: Owner, path: str = "") -> list[str]:
-    """One line for each entry that pydantic refused.
+def problem_lines(error: ValidationError, data: Any, owner: Owner, path: str = "") -> list[str]:
+    """Return one line for each entry that pydantic refused.
 
-    Errors of the branches of a union become one line: what every branch expected, unless a branch got deeper into the data than the others.
+    Errors of the branches of a union become one line, unless one branch got deeper into the data.
+
+    Args:
+        error: error of pydantic.
+        data: validated data.
+        owner: name and keys of the section of an unknown entry.
+        path: recipe path of the data.
     """
-    found: dict[Place, list[Any]] = {}
-    for one in error.errors(include_url=False):
-        found.setdefault(_place(one, data), []).append(one)
-    places = [
-        place
-        for place in found
-        if not any(len(deeper) > len(place) and deeper[: len(place)] == place for deeper in found)
-    ]
+    errors: dict[Place, list[Any]] = {}
+    for detail in error.errors(include_url=False):
+        errors.setdefault(_path_in_data(detail, data), []).append(detail)
     return [
-        f"{join(path, *place) or 'recipe'}: {_sentence(found[place], place, owner)}"
-        for place in places
+        f"{join(path, *place) or 'recipe'}: {_sentence(details, place, owner)}"
+        for place, details in errors.items()
+        if not any(_is_inside(other, place) for other in errors)
     ]
 
 
-def _place(one: Any, data: Any) -> Place:
-    """The part of pydantic's location that exists in the data: names of union branches are no place."""
-    place: list[str | int] = []
-    for part in one["loc"]:
-        inside = (
-            part in data
-            if isinstance(data, Mapping)
-            else isinstance(data, (list, tuple)) and isinstance(part, int) and part < len(data)
-        )
-        if inside:
+def _is_inside(place: Place, outer: Place) -> bool:
+    return len(place) > len(outer) and place[: len(outer)] == outer
+
+
+def _path_in_data(detail: Any, data: Any) -> Place:
+    """Return the parts of pydantic's location that exist in the data, without union branches."""
+    parts: list[str | int] = []
+    for part in detail["loc"]:
+        if _has_entry(data, part):
             data = data[part]
-        elif one["type"] != "missing" or part != one["loc"][-1]:
+        elif detail["type"] != "missing" or part != detail["loc"][-1]:
             continue
-        place.append(part)
-    return tuple(place)
+        parts.append(part)
+    return tuple(parts)
 
 
-def _sentence(errors: list[Any], place: Place, owner: Owner) -> str:
-    kind, value = errors[0]["type"], errors[0]["input"]
+def _has_entry(data: Any, key: str | int) -> bool:
+    if isinstance(data, Mapping):
+        return key in data
+    return isinstance(data, (list, tuple)) and isinstance(key, int) and key < len(data)
+
+
+def _sentence(details: list[Any], place: Place, owner: Owner) -> str:
+    """Return the message for one entry."""
+    kind = details[0]["type"]
     if kind == "extra_forbidden":
-        return unknown(str(place[-1]), *owner(place))
+        return unknown_option(str(place[-1]), *owner(place))
     if kind == "missing":
         return "is missing"
     if kind == "value_error":
-        return str(errors[0]["ctx"]["error"])
-    wanted = list(dict.fromkeys(expected for one in errors if (expected := _expected(one))))
-    if not wanted:
-        return f"{errors[0]['msg'][:1].lower()}{errors[0]['msg'][1:]}"
-    return f"{' or '.join(wanted)} was expected, not {value!r}"
+        return str(details[0]["ctx"]["error"])
+    expected = [_expected(detail) for detail in details]
+    nouns = [noun for noun in dict.fromkeys(expected) if noun]
+    if not nouns:
+        message = str(details[0]["msg"])
+        return f"{message[:1].lower()}{message[1:]}"
+    return f"{' or '.join(nouns)} was expected, not {details[0]['input']!r}"
 
 
-def _expected(one: Any) -> str:
-    """What pydantic wanted, as a noun; empty where no user can give it (an instance of a class)."""
-    kind, context = one["type"], one.get("ctx", {})
-    if kind in NUMBERS:
+def _expected(detail: Any) -> str:
+    """Return the expected type as a noun; empty for a class, which no recipe can contain."""
+    kind = detail["type"]
+    context = detail.get("ctx", {})
+    if kind in NUMBER_ERRORS:
         return "a number"
-    if kind in WHOLE:
+    if kind in INTEGER_ERRORS:
         return "a whole number"
     if kind in BOUNDS:
         bound, words = BOUNDS[kind]
         return f"{words} {context[bound]:g}"
     if kind == "literal_error":
         return str(context["expected"])
-    if kind in ("too_short", "too_long"):
-        return f"a list of at {'least' if kind == 'too_short' else 'most'} {context.get('min_length', context.get('max_length'))}"
-    return WORDS.get(
-        kind, "" if kind.startswith(("is_", "dataclass_", "needs_python")) else str(one["msg"])
-    )
+    if kind == "too_short":
+        return f"a list of at least {context['min_length']}"
+    if kind == "too_long":
+        return f"a list of at most {context['max_length']}"
+    if kind.startswith(("is_", "dataclass_", "needs_python")):
+        return ""
+    return EXPECTED.get(kind, str(detail["msg"]))
 
 
-def unknown(option: str, owner: str, options: Sequence[str]) -> str:
-    """The message about an option that ``owner`` does not have."""
+def unknown_option(option: str, owner: str, options: Sequence[str]) -> str:
+    """Return the message for an option that ``owner`` does not have."""
     from instil.core import closest
 
     if not options:
         return f"{owner} has no such option; it has none"
-    listed = (
-        f"its options are {', '.join(options)}" if len(options) <= 8 else closest(option, options)
-    )
-    return f"{owner} has no such option; {listed}"
+    if len(options) <= MOST_LISTED:
+        return f"{owner} has no such option; its options are {', '.join(options)}"
+    return f"{owner} has no such option; {closest(option, options)}"

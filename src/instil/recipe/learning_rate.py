@@ -9,9 +9,9 @@ from typing import Any
 
 from instil.data.paths import located
 from instil.files.gguf_header import gguf_num_layers
-from instil.recipe.sections import Optimizer, Recipe
+from instil.recipe.sections import OptimizerConfig, Recipe
 
-GENERAL = Optimizer().lr
+GENERAL = OptimizerConfig().lr
 WHOLE_NET, FEW_LAYERS_CUT, ADAPTERS = 2e-5, 1e-4, 2e-4
 """Learning rates of AdamW for a whole pretrained language model, for one that has lost few of its
 layers, and for LoRA adapters."""
@@ -145,5 +145,5 @@ def _origin(student: Mapping[str, Any], teacher: Any) -> Any:
 def _is_trained(model: Any) -> bool:
     if not isinstance(model, Mapping):
         return False
-    has_weights = model.get("weights") is not None or model.get("trained")
+    has_weights = model.get("weights") is not None or model.get("is_trained")
     return bool(has_weights or model.get("pretrained") or model.get("model") in GGUF)

@@ -1,4 +1,4 @@
-"""The objectives that a recipe names, as objects."""
+"""Objectives that a recipe describes, as objects."""
 
 from __future__ import annotations
 
@@ -9,53 +9,61 @@ from instil import catalogue
 from instil.core import Objectives, Schedule
 from instil.recipe.checking import build_options
 from instil.recipe.errors import RecipeError
-from instil.recipe.sections import Factor, Goal, Recipe
+from instil.recipe.sections import ObjectiveConfig, Recipe, WeightingConfig
 
 
-def build_objectives(objectives: Mapping[str, Goal], balance: Factor | None = None) -> Objectives:
-    """The objectives of a recipe with their weights, those of their samples, and what balances them."""
-    made = {key: _made("objective", goal, f"objectives.{key}") for key, goal in objectives.items()}
-    sample_weights = {
-        key: _made("weighting", goal.sample_weight, f"objectives.{key}.sample_weight")
-        for key, goal in objectives.items()
-        if goal.sample_weight is not None
-    }
-    balancing = None if balance is None else _made("balance", balance, "balance")
+def build_objectives(
+    configs: Mapping[str, ObjectiveConfig], balance: WeightingConfig | None = None
+) -> Objectives:
+    """Build the objectives of a recipe, with their weights, sample weights and balance.
+
+    Raises:
+        RecipeError: if options are wrong or do not fit each other.
+    """
+    objectives = {}
+    sample_weights = {}
+    for name, config in configs.items():
+        path = f"objectives.{name}"
+        objectives[name] = _build_method("objective", config, path)
+        if config.sample_weight is not None:
+            sample_weights[name] = _build_method(
+                "weighting", config.sample_weight, f"{path}.sample_weight"
+            )
+    balance_method = None
+    if balance is not None:
+        balance_method = _build_method("balance", balance, "balance")
+    weights = {name: config.weight for name, config in configs.items()}
     try:
-        return Objectives(
-            made, {key: goal.weight for key, goal in objectives.items()}, sample_weights, balancing
-        )
+        return Objectives(objectives, weights, sample_weights, balance_method)
     except ValueError as error:
         raise RecipeError(str(error)) from error
 
 
-def _made(kind: str, section: Goal | Factor, path: str) -> Any:
-    """The method that a section names, with its options."""
-    options = build_options(kind, section.type, section.options, path)
+def _build_method(kind: str, config: ObjectiveConfig | WeightingConfig, path: str) -> Any:
+    """Build the method that a section describes."""
+    options = build_options(kind, config.type, config.options, path)
     try:
-        return catalogue.find(kind, section.type)(**options)
-    except (TypeError, ValueError) as error:
+        return catalogue.find(kind, config.type)(**options)
+    except ValueError as error:
+        raise RecipeError(f"{path}: {error}") from error
+    except TypeError as error:
         scheduled = [name for name, value in options.items() if isinstance(value, Schedule)]
-        if isinstance(error, TypeError) and not scheduled:
+        if not scheduled:
             raise
-        hint = (
-            f" (one of {', '.join(scheduled)} cannot be a schedule)"
-            if isinstance(error, TypeError)
-            else ""
-        )
-        raise RecipeError(f"{path}: {error}{hint}") from error
+        raise RecipeError(
+            f"{path}: {error} (one of {', '.join(scheduled)} cannot be a schedule)"
+        ) from error
 
 
-def label_goals(recipe: Recipe, *names: str) -> dict[str, Goal]:
-    """Of each method the recipe's own objectives, or one with its defaults."""
-    found: dict[str, Goal] = {}
+def label_objective_configs(recipe: Recipe, *names: str) -> dict[str, ObjectiveConfig]:
+    """Return the recipe's objectives of each method, or one with defaults if it has none."""
+    configs: dict[str, ObjectiveConfig] = {}
     for name in names:
-        found |= {key: goal for key, goal in recipe.objectives.items() if goal.type == name} or {
-            name: Goal(type=name)
-        }
-    return found
+        own = {key: config for key, config in recipe.objectives.items() if config.type == name}
+        configs |= own or {name: ObjectiveConfig(type=name)}
+    return configs
 
 
 def label_objectives(recipe: Recipe, *names: str) -> Objectives:
-    """What teacher and baselines are trained with."""
-    return build_objectives(label_goals(recipe, *names))
+    """Build the objectives that teacher and baselines are trained with."""
+    return build_objectives(label_objective_configs(recipe, *names))

@@ -14,9 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.functional_validators import BeforeValidator
 
 from instil.catalogue.signatures import is_net, parameters, plain, takes_net
-from instil.recipe.errors import Place, RecipeError, join, problems
+from instil.recipe.errors import Place, RecipeError, join, problem_lines
 from instil.recipe.schedules import SCHEDULED
-from instil.recipe.sections import Model
+from instil.recipe.sections import ModelConfig
 
 PREFIX = "option_"
 """Prefix of the fields, so that an option ``copy`` does not hide the pydantic method."""
@@ -51,13 +51,13 @@ def check(
     def owner(place: Place) -> tuple[str, list[str]]:
         if len(place) == 1:
             return name or target.__name__, known_names
-        return join(path, *place[:-1]), list(Model.model_fields)
+        return join(path, *place[:-1]), list(ModelConfig.model_fields)
 
     text = json.dumps(dict(options), default=plain)
     try:
         checked = _model(target, schedules).model_validate_json(text, strict=True)
     except ValidationError as error:
-        raise RecipeError("\n".join(problems(error, dict(options), owner, path))) from None
+        raise RecipeError("\n".join(problem_lines(error, dict(options), owner, path))) from None
     return {option: getattr(checked, PREFIX + option) for option in options}
 
 
@@ -85,7 +85,7 @@ def _with_models(annotation: Any) -> Any:
     if not takes_net(annotation):
         return annotation
     if is_net(annotation):
-        return Annotated[Model, BeforeValidator(_model_from_name)]
+        return Annotated[ModelConfig, BeforeValidator(_model_from_name)]
     origin = get_origin(annotation)
     arguments = get_args(annotation)
     if origin is Annotated:

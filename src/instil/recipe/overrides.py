@@ -1,4 +1,4 @@
-"""Recipes as plain data: read from YAML, changed by ``key=value``, merged stage by stage."""
+"""Recipes as plain data: changes by ``key=value``, and stages merged into the recipe."""
 
 from __future__ import annotations
 
@@ -9,67 +9,85 @@ from typing import Any
 from instil.recipe.errors import RecipeError, join
 from instil.recipe.yaml_text import parse
 
-REPLACED = ("objectives", "scheme", "teacher", "together", "student")
-"""Sections that a stage gives anew instead of changing single entries."""
-INSTEAD = {"epochs": "steps", "steps": "epochs"}
-"""Keys of which a later one takes the place of an earlier one."""
+REPLACED = ("objectives", "scheme", "teacher", "ensemble", "student")
+"""Sections that a stage replaces as a whole."""
+
+ALTERNATIVES = {"epochs": "steps", "steps": "epochs"}
+"""Keys that exclude each other: setting one removes the other."""
 
 
 def override(data: Mapping[str, Any], changes: Iterable[str]) -> dict[str, Any]:
-    """A copy with ``key=value`` changes: a dotted path (numbers are places in a list) and a YAML value; ``objectives.kd=null`` removes kd."""
+    """Return a copy of plain data with ``key=value`` changes.
+
+    Args:
+        data: plain data of a recipe.
+        changes: a dotted path, in which numbers are indices of a list, and a YAML value.
+            ``objectives.kd=null`` removes the objective ``kd``.
+
+    Raises:
+        RecipeError: if a change is no ``key=value``, or its path does not fit the data.
+    """
     changed = copy.deepcopy(dict(data))
     for change in changes:
         key, equals, text = change.partition("=")
         parts = key.strip().split(".")
         if not equals or not all(parts):
             raise RecipeError(
-                f"'{change}' is no change of the recipe; write key=value, for example train.epochs=5"
+                f"'{change}' is no change of the recipe; write key=value, for example "
+                "train.epochs=5"
             )
         _set(changed, parts, parse(text, f"the value of {key.strip()}"))
     return changed
 
 
 def _set(data: Any, parts: list[str], value: Any) -> None:
-    for number, part in enumerate(parts):
-        last = number == len(parts) - 1
-        if isinstance(data, list):
-            if not part.isdecimal() or int(part) >= len(data):
-                raise RecipeError(
-                    f"{join(*parts[:number])}: is a list of {len(data)}, which has no place '{part}' (the first is 0)"
-                )
-            place: Any = int(part)
-        elif isinstance(data, dict):
-            place = part
-        else:
+    """Set the entry at a path, and create the mappings on the way to it."""
+    container = data
+    for index, part in enumerate(parts[:-1]):
+        key = _key_of(container, part, parts[:index])
+        if isinstance(container, dict) and container.get(key) is None:
+            container[key] = {}
+        container = container[key]
+    last = _key_of(container, parts[-1], parts[:-1])
+    if value is None and len(parts) == 2 and parts[0] == "objectives":
+        container.pop(last, None)
+        return
+    if isinstance(container, dict) and container.get(ALTERNATIVES.get(parts[-1], "")) is not None:
+        del container[ALTERNATIVES[parts[-1]]]
+    container[last] = value
+
+
+def _key_of(container: Any, part: str, path: list[str]) -> Any:
+    """Return one part of a path as a key of a mapping or as an index of a list."""
+    if isinstance(container, list):
+        if not part.isdecimal() or int(part) >= len(container):
             raise RecipeError(
-                f"{join(*parts[:number])}: is {data!r}, so nothing inside it can be set"
+                f"{join(*path)}: is a list of {len(container)}, which has no entry '{part}' "
+                "(the first is 0)"
             )
-        if not last:
-            if isinstance(data, dict) and data.get(place) is None:
-                data[place] = {}
-            data = data[place]
-        elif value is None and len(parts) == 2 and parts[0] == "objectives":
-            data.pop(place, None)
-        else:
-            if isinstance(data, dict) and data.get(INSTEAD.get(part, "")) is not None:
-                del data[INSTEAD[part]]
-            data[place] = value
+        return int(part)
+    if not isinstance(container, dict):
+        raise RecipeError(f"{join(*path)}: is {container!r}, so nothing inside it can be set")
+    return part
 
 
 def merge(
     base: Mapping[str, Any], over: Mapping[str, Any], replaced: Iterable[str] = ()
 ) -> dict[str, Any]:
-    """``base`` with the entries of ``over``, mapping by mapping; those named ``replaced`` are taken whole."""
+    """Return ``base`` with the entries of ``over``.
+
+    Args:
+        base: plain data.
+        over: plain data. Mappings are merged recursively, other values are replaced.
+        replaced: keys whose mappings are replaced as a whole.
+    """
     merged = copy.deepcopy(dict(base))
     for key, value in over.items():
-        if (
-            isinstance(value, Mapping)
-            and isinstance(merged.get(key), Mapping)
-            and key not in replaced
-        ):
+        both_mappings = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        if both_mappings and key not in replaced:
             merged[key] = merge(merged[key], value)
             continue
-        if value is not None and key in INSTEAD:
-            merged.pop(INSTEAD[key], None)
+        if value is not None and key in ALTERNATIVES:
+            merged.pop(ALTERNATIVES[key], None)
         merged[key] = copy.deepcopy(value)
     return merged

@@ -121,7 +121,7 @@ class Record:
         )
         return (
             ("gain",)
-            if self.at("data", "images") is None or not known
+            if self.at("data", "surrogate") is None or not known
             else min(known, key=lambda path: self.number(*path, "mean") or 0.0)
         )
 

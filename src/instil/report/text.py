@@ -149,7 +149,7 @@ def label_counts(record: Record) -> str:
     student = record.number("labels", "student")
     if student is None:
         student = record.number("data", "labelled")
-    if student is None or train is None or record.at("data", "images") is not None:
+    if student is None or train is None or record.at("data", "surrogate") is not None:
         return ""
     known = record.at("labels", "teachers")
     teachers = [one for one in known if isinstance(one, dict)] if isinstance(known, list) else []

@@ -181,7 +181,7 @@ def measured(record: Record) -> list[tuple[str, str]]:
 
 def _same_for_all(record: Record) -> str:
     """What the arms share; only what holds for each of them."""
-    if record.at("data", "images") is not None:
+    if record.at("data", "surrogate") is not None:
         arms = "Simpler methods and the distilled student"
     else:
         arms = "The student alone, simpler methods and the distilled student"
@@ -214,7 +214,7 @@ def _data(record: Record) -> str:
             ("test", "to test"),
         )
     ]
-    without = record.at("data", "images") is not None
+    without = record.at("data", "surrogate") is not None
     counts = counts[1:] if without else counts
     parts = ", ".join(
         f"{text.count(count)} {words}" for count, words in counts if count is not None
@@ -235,9 +235,9 @@ def _data(record: Record) -> str:
 
 def _instead(record: Record) -> str:
     """What the student saw in the place of training images."""
-    images = str(record.at("data", "images"))
+    images = str(record.at("data", "surrogate"))
     return {
-        "blank": "those that the method made",
+        "scheme": "those that the method made",
         "noise": "white noise",
         "blobs": "smooth noise",
     }.get(images, f"those of {images}")

@@ -1,0 +1,102 @@
+"""Sections of a recipe that describe data."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from annotated_types import Ge
+from pydantic import model_validator
+
+from instil.recipe.base_sections import NonNegativeInt, OpenSection, PositiveInt, Section
+
+
+class AugmentConfig(Section):
+    """Augmentation of training images, the same for teacher and student.
+
+    A mixture of two images has no label. Losses that read labels refuse mixtures, and trainings by
+    labels alone (of a teacher or a baseline) see no mixtures.
+    """
+
+    crop: NonNegativeInt = 0
+    """Largest random shift, in pixels."""
+
+    flip: bool = False
+    """Whether images are mirrored at random."""
+
+    mixup: bool = False
+    """Whether each image is mixed with another one."""
+
+    partner: bool = False
+    """Whether another image and its label are added to each image of the distilled student, for
+    schemes that mix them (``mixskd``)."""
+
+    views: PositiveInt | None = None
+    """Number of augmented versions of an image, which are used in turn and are the same for every
+    seed. Null: a new version in every epoch."""
+
+    @model_validator(mode="after")
+    def _check_mixtures(self) -> AugmentConfig:
+        if self.mixup and self.partner:
+            raise ValueError(
+                "partner: mixtures of mixtures are not supported. Expected mixup or partner, "
+                "got both. Remove mixup"
+            )
+        return self
+
+
+class SurrogateConfig(OpenSection):
+    """Unlabelled images that replace the training data of the student.
+
+    Further keys are options of these images.
+    """
+
+    name: str
+    """``noise``, ``blobs``, ``scheme`` (the scheme makes its own images), or a data source."""
+
+
+class DataConfig(OpenSection):
+    """Data of the recipe. Further keys are options of the source."""
+
+    name: str
+    """Name of a data source."""
+
+    surrogate: SurrogateConfig | None = None
+    """Images that replace the training data of the student, which are then not opened for it.
+    Null: the student learns from the training data."""
+
+    num_labeled: NonNegativeInt | None = None
+    """Number of training samples whose label the student sees. Null: all."""
+
+    batch_size: PositiveInt = 64
+    """Samples per optimizer step."""
+
+    sampler: str = "shuffled"
+    """Composition of the batches of the distilled student. Teacher and baselines have shuffled
+    batches and the same number of steps."""
+
+    workers: NonNegativeInt = 0
+    """Number of processes that load and decode samples."""
+
+    augment: AugmentConfig = AugmentConfig()
+    """Augmentation of training images."""
+
+
+class TeacherDataConfig(OpenSection):
+    """Data that a teacher is trained on. Further keys are options of the source."""
+
+    name: str | None = None
+    """Name of a data source other than the recipe's. Null: the recipe's data."""
+
+    num_labeled: Annotated[int, Ge(1)] | None = None
+    """Number of training samples whose label the teacher sees. Null: all. With the recipe's data
+    and the student's ``num_labeled``, both see the labels of the same samples."""
+
+    @model_validator(mode="after")
+    def _check_source(self) -> TeacherDataConfig:
+        if self.name is None and self.options:
+            option = next(iter(self.options))
+            raise ValueError(
+                f"{option} is an option of a source. Expected name in the same section, got none; "
+                "the recipe's data has only num_labeled here"
+            )
+        return self

@@ -1,0 +1,94 @@
+"""Defaults of a recipe that depend on its other sections or on the methods it names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from instil import catalogue
+from instil.catalogue.signatures import defaults
+from instil.recipe.checking import named_methods
+from instil.recipe.learning_rate import default_learning_rate
+from instil.recipe.overrides import merge
+
+DEFAULT_BASELINES = ("alone",)
+DATA_FREE_BASELINES = ("noise", "blobs")
+GENERAL: dict[str, Any] = {
+    "task": {"name": "classification"},
+    "scheme": {"type": "offline"},
+    "train": {},
+    "stages": [],
+}
+
+
+def resolve_defaults(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return plain data of a recipe with all defaults, as far as its sections can be read."""
+    whole = GENERAL | dict(data)
+    if isinstance(whole.get("objectives"), Mapping):
+        whole["objectives"] = {
+            name: {"type": name} | entry if isinstance(entry, dict) else entry
+            for name, entry in whole["objectives"].items()
+        }
+    _set_trainings(whole)
+    task = _task_class(whole["task"])
+    if whole.get("baselines") is None:
+        whole["baselines"] = _baselines(whole, task)
+    if whole.get("export") is None:
+        whole["export"] = getattr(task, "exports", True)
+    for kind, name, options, path in list(named_methods(whole)):
+        if kind != "optimizer" and name in catalogue.names(kind):
+            all_options = defaults(catalogue.find(kind, name)) | options
+            whole = _with_options(whole, path.split("."), all_options)
+    return whole
+
+
+def _set_trainings(whole: dict[str, Any]) -> None:
+    """Set the teacher's training, which inherits the student's, and the learning rate."""
+    train = whole["train"]
+    changes = whole.get("teacher_train") or {}
+    both_mappings = isinstance(train, Mapping) and isinstance(changes, Mapping)
+    if whole.get("teacher") is not None and both_mappings:
+        whole["teacher_train"] = merge(train, changes)
+    rate = default_learning_rate(whole)
+    if rate is not None:
+        # After the teacher's training was derived: this rate is for a student that starts trained.
+        whole["train"] = merge(train, {"optimizer": {"lr": rate.value}})
+
+
+def _baselines(whole: Mapping[str, Any], task: Any) -> list[str]:
+    data = whole.get("data") if isinstance(whole.get("data"), Mapping) else {}
+    assert isinstance(data, Mapping)
+    surrogate = data.get("surrogate")
+    if isinstance(surrogate, Mapping):
+        return [name for name in DATA_FREE_BASELINES if name != surrogate.get("name")]
+    if data.get("num_labeled") == 0:
+        return []
+    kind = "single"
+    if isinstance(whole["task"], Mapping):
+        kind = whole["task"].get("kind", kind)
+    return list(getattr(task, "baselines", {}).get(kind, DEFAULT_BASELINES))
+
+
+def _with_options(section: Any, path: list[str], options: Mapping[str, Any]) -> Any:
+    """Return a section with options added at a path; unchanged if there is no such path."""
+    if isinstance(section, list):
+        return [
+            _with_options(entry, path[1:], options) if str(index) == path[0] else entry
+            for index, entry in enumerate(section)
+        ]
+    if not path:
+        return {**section, **options}
+    return {
+        key: _with_options(entry, path[1:], options) if key == path[0] else entry
+        for key, entry in section.items()
+    }
+
+
+def _task_class(section: Any) -> Any:
+    """Return the class of the task that a section names; None if there is no such task."""
+    name = section
+    if isinstance(section, Mapping):
+        name = section.get("name", "classification")
+    if isinstance(name, str) and name in catalogue.names("task"):
+        return catalogue.find("task", name)
+    return None

@@ -1,0 +1,174 @@
+"""Sections of a recipe that describe networks, teachers and schemes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from annotated_types import Gt, Le
+from pydantic import model_validator
+
+from instil.recipe.base_sections import OpenSection, PositiveInt, Section, default_of
+from instil.recipe.data_sections import TeacherDataConfig
+
+FIXED_AFTER_A_STAGE = (
+    "options",
+    "changes",
+    "weights",
+    "is_trained",
+    "pretrained",
+    "taps",
+    "input",
+)
+"""Keys that a network of an earlier stage already has."""
+
+
+class InputConfig(Section):
+    """Images that a network expects. Null: images as they are in the data."""
+
+    size: PositiveInt | list[PositiveInt] | None = None
+    """Height and width in pixels, or one number for both."""
+
+    mean: list[float] | None = None
+    """Mean of each channel, subtracted."""
+
+    std: list[Annotated[float, Gt(0)]] | None = None
+    """Standard deviation of each channel, divided by."""
+
+
+class ModelConfig(Section):
+    """A network."""
+
+    model: str
+    """``networks:cnn``, ``timm:resnet18``, ``torchvision:resnet18``, ``my_module:build``; in a
+    stage also ``previous`` or ``stage:NAME``; for a student also ``teacher``, which starts from the
+    teacher's weights."""
+
+    options: dict[str, Any] = {}
+    """Arguments of the function that builds the network."""
+
+    changes: dict[str, dict[str, Any]] = {}
+    """Compressions, applied in order: ``depth``, ``width``, ``low_rank``, ``lora``, ``quantized``,
+    each with its options."""
+
+    weights: str | None = None
+    """File of weights."""
+
+    is_trained: bool = False
+    """Whether the network is trained as it is built, so that a teacher is not trained first."""
+
+    pretrained: bool = False
+    """Whether the library that builds the network loads its pretrained weights."""
+
+    taps: dict[str, str | int | list[str | int]] = {}
+    """Roles, and the modules whose outputs they are."""
+
+    input: InputConfig = InputConfig()
+    """Images that the network expects."""
+
+    classes: list[str] | None = None
+    """Names of the classes, if they are not those of the data."""
+
+    freeze: list[str] = []
+    """Names of modules or parameters, or patterns such as ``layer*``, that are not trained. A
+    teacher with ``weights`` and ``freeze`` is trained first, except for these."""
+
+    @property
+    def remote(self) -> bool:
+        """Whether the network runs on a server."""
+        return self.model in ("remote", "networks:remote")
+
+    @property
+    def earlier(self) -> bool:
+        """Whether the network comes from an earlier stage."""
+        return self.model == "previous" or self.model.startswith("stage:")
+
+    @model_validator(mode="after")
+    def _check_earlier(self) -> ModelConfig:
+        fixed = [key for key in FIXED_AFTER_A_STAGE if getattr(self, key) != default_of(self, key)]
+        if self.earlier and fixed:
+            raise ValueError(
+                f"the net of an earlier stage has its {fixed[0]} already; leave {fixed[0]} out"
+            )
+        return self
+
+
+class StoreConfig(Section):
+    """Recorded teacher outputs. ``instil record`` writes them; a run reads them without a teacher."""
+
+    path: str
+    """Folder or URL."""
+
+    codec: Literal["exact", "float16", "top", "sampled"] = "exact"
+    """Precision: ``exact``; ``float16``; ``top``, the ``size`` largest log-probabilities and the
+    remaining mass; ``sampled``, ``size`` classes sampled from the teacher."""
+
+    size: PositiveInt = 64
+    """Number of classes per item for ``top`` and ``sampled``."""
+
+
+class SchemeConfig(OpenSection):
+    """Training scheme. Further keys are its options."""
+
+    type: str = "offline"
+    """Name of a scheme in the catalogue."""
+
+
+class EnsembleConfig(OpenSection):
+    """Combination of several teachers. Further keys are its options."""
+
+    type: str = "ensemble"
+    """``ensemble``, ``routed``, ``amalgamated`` or ``private_votes``."""
+
+
+class TeacherConfig(ModelConfig):
+    """A teacher. Without trained weights it is trained before the student."""
+
+    scheme: SchemeConfig = SchemeConfig()
+    """Scheme of the teacher's training, one without a teacher, such as ``adversarial_training``."""
+
+    data: TeacherDataConfig | None = None
+    """Data that the teacher is trained on. Null: the recipe's data with all labels."""
+
+    num_replicas: PositiveInt = 1
+    """Number of teachers of this kind, each trained from other initial weights."""
+
+    tokenizer: str | None = None
+    """Tokenizer of the teacher, if it is not that of the data. The teacher reads the same texts in
+    its own tokens and is trained on them."""
+
+    checkpoint_at: Annotated[float, Gt(0), Le(1)] = 1.0
+    """Part of the teacher's training after which its weights are used, at the end of an epoch."""
+
+    precompute: bool = False
+    """Whether the teacher's outputs are computed once, for the training images without
+    augmentation, before the stage begins."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether the teacher needs no training."""
+        has_all_weights = self.weights is not None and not self.freeze
+        return self.is_trained or self.remote or has_all_weights
+
+    @model_validator(mode="after")
+    def _check_training(self) -> TeacherConfig:
+        if self.earlier and (self.data is not None or self.num_replicas > 1):
+            raise ValueError(
+                "the net of an earlier stage is one and has been trained; leave data and "
+                "num_replicas out"
+            )
+        if self.ready and self.data is not None and self.data.num_labeled is not None:
+            raise ValueError(
+                "data.num_labeled hides labels from a training, and this teacher is not trained "
+                "here; leave it out"
+            )
+        if self.num_replicas > 1 and self.ready:
+            raise ValueError(
+                "num_replicas: each replica is trained from other initial weights, and this "
+                "teacher is not trained here; leave num_replicas out"
+            )
+        if self.checkpoint_at < 1 and (self.ready or self.earlier):
+            raise ValueError(
+                "checkpoint_at is a part of a training before this one, and this teacher is not "
+                "trained here; leave it out"
+            )
+        return self

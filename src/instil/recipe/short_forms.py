@@ -1,0 +1,73 @@
+"""Short forms of a recipe: one value that stands for a section."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+SHORT_FORMS = (
+    ("task", "name"),
+    ("data", "name"),
+    ("scheme", "type"),
+    ("balance", "type"),
+    ("ensemble", "type"),
+    ("student", "model"),
+    ("teacher", "model"),
+)
+"""Sections, and the key whose value may stand for the section."""
+
+TEACHER_SHORT_FORMS = (("scheme", "type"), ("data", "name"))
+
+
+def expand_short_forms(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Expand the short forms of a recipe and of its stages.
+
+    ``task: name``, ``scheme: name`` and ``student: model`` become sections; ``kd: 0.5`` is an
+    objective with this weight, and ``kd:`` one with defaults.
+    """
+    expanded = dict(data)
+    for section, key in SHORT_FORMS:
+        if isinstance(expanded.get(section), str):
+            expanded[section] = {key: expanded[section]}
+    if "teacher" in expanded:
+        expanded["teacher"] = _expand_teachers(expanded["teacher"])
+    data_section = expanded.get("data")
+    if isinstance(data_section, Mapping) and isinstance(data_section.get("surrogate"), str):
+        expanded["data"] = {**data_section, "surrogate": {"name": data_section["surrogate"]}}
+    objectives = expanded.get("objectives")
+    if isinstance(objectives, Mapping):
+        expanded["objectives"] = {name: _objective(entry) for name, entry in objectives.items()}
+    stages = expanded.get("stages")
+    if isinstance(stages, list):
+        expanded["stages"] = [_stage(stage) for stage in stages]
+    return expanded
+
+
+def _stage(stage: Any) -> Any:
+    return expand_short_forms(stage) if isinstance(stage, Mapping) else stage
+
+
+def _expand_teachers(teacher: Any) -> Any:
+    if not isinstance(teacher, list):
+        return _teacher(teacher)
+    return [_teacher({"model": entry} if isinstance(entry, str) else entry) for entry in teacher]
+
+
+def _teacher(entry: Any) -> Any:
+    if not isinstance(entry, Mapping):
+        return entry
+    expanded = dict(entry)
+    for section, key in TEACHER_SHORT_FORMS:
+        if isinstance(expanded.get(section), str):
+            expanded[section] = {key: expanded[section]}
+    return expanded
+
+
+def _objective(entry: Any) -> Any:
+    if entry is None:
+        return {}
+    if isinstance(entry, Mapping) and isinstance(entry.get("sample_weight"), str):
+        return {**entry, "sample_weight": {"type": entry["sample_weight"]}}
+    if isinstance(entry, (int, float)) and not isinstance(entry, bool):
+        return {"weight": entry}
+    return entry

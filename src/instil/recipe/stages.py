@@ -1,0 +1,141 @@
+"""Stages of a recipe: trainings one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from instil.core import closest
+from instil.recipe.checking import parse_recipe, validation_errors
+from instil.recipe.defaults import resolve_defaults
+from instil.recipe.errors import unknown_option
+from instil.recipe.overrides import REPLACED, merge
+from instil.recipe.sections import Recipe
+
+MAX_REPEATS = 10_000  # each repeat becomes a recipe of its own
+STAGE_KEYS = (
+    "name",
+    "data",
+    "teacher",
+    "ensemble",
+    "student",
+    "scheme",
+    "objectives",
+    "train",
+    "repeat",
+)
+STAGE_DATA_KEYS = ("surrogate", "num_labeled", "batch_size", "sampler", "workers", "augment")
+
+
+def stages(recipe: Recipe) -> list[Recipe]:
+    """Return one recipe per stage, with repeats; the recipe itself if it has no stages."""
+    staged = _stage_recipes(recipe.model_dump(mode="json"))
+    return [parse_recipe(stage) for _, stage in staged] or [recipe]
+
+
+def origin_stage(stages: Sequence[Recipe], index: int = -1) -> int:
+    """Return the index of the stage in which the student of a stage was built.
+
+    Args:
+        stages: recipes of all stages.
+        index: index of the stage. Default: the last.
+    """
+    index %= len(stages)
+    student = stages[index].student
+    if not student.earlier:
+        return index
+    if student.model == "previous":
+        return origin_stage(stages, index - 1)
+    named = [i for i in range(index) if student.model == f"stage:{stages[i].name}"]
+    return origin_stage(stages, named[-1])
+
+
+def _stage_recipes(whole: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Return index and resolved recipe of each stage."""
+    for index, stage in enumerate(whole.get("stages") or []):
+        changes = {key: value for key, value in stage.items() if key != "repeat"}
+        merged = resolve_defaults(merge(whole, changes, REPLACED) | {"stages": []})
+        yield from [(index, merged)] * stage.get("repeat", 1)
+
+
+def stage_errors(whole: Mapping[str, Any]) -> list[str]:
+    """Return the errors in stages: in their keys, and in the sections that they change."""
+    entries = whole.get("stages") or []
+    if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
+        return []  # the validation of the sections reports it
+    lines = []
+    for index in range(len(entries)):
+        lines += [f"stages.{index}.{line}" for line in _key_errors(entries, index)]
+    if lines:
+        return lines
+    for index, errors in {
+        i: validation_errors(stage) for i, stage in _stage_recipes(whole)
+    }.items():
+        for line in errors:
+            # Errors in other sections are those of the recipe itself.
+            if line.partition(":")[0].split(".")[0] in entries[index]:
+                lines.append(f"stages.{index}.{line}")
+    return lines
+
+
+def _key_errors(entries: Sequence[Mapping[str, Any]], index: int) -> Iterator[str]:
+    """Return the errors in the keys of one stage."""
+    stage = entries[index]
+    for key in stage:
+        if key not in STAGE_KEYS:
+            yield f"{key}: {unknown_option(key, 'a stage', STAGE_KEYS)}"
+    data = stage.get("data")
+    for key in data if isinstance(data, Mapping) else ():
+        if key not in STAGE_DATA_KEYS:
+            yield (
+                f"data.{key}: all stages learn from the recipe's data; one may change "
+                f"{', '.join(STAGE_DATA_KEYS)}"
+            )
+    repeat = stage.get("repeat", 1)
+    is_integer = isinstance(repeat, int) and not isinstance(repeat, bool)
+    if not is_integer or not 1 <= repeat <= MAX_REPEATS:
+        yield (
+            f"repeat: a number of at least 1 and at most {MAX_REPEATS} was expected, not {repeat!r}"
+        )
+    earlier_names = [entry["name"] for entry in entries[:index] if "name" in entry]
+    if "name" in stage:
+        name = stage["name"]
+        if not isinstance(name, str) or name in earlier_names:
+            yield f"name: a text that no other stage has was expected, not {name!r}"
+    yield from reference_errors(stage, [str(name) for name in earlier_names] if index else None)
+
+
+def reference_errors(
+    section: Mapping[str, Any], earlier_names: Sequence[str] | None = None
+) -> list[str]:
+    """Return the errors in references to networks of earlier stages.
+
+    Args:
+        section: plain data of a recipe or of a stage.
+        earlier_names: names of the earlier stages. None: there is no earlier stage.
+    """
+    lines = []
+    for side in ("teacher", "student"):
+        entry = section.get(side)
+        entries = {side: entry}
+        if isinstance(entry, list):
+            entries = {f"{side}.{index}": member for index, member in enumerate(entry)}
+        for path, member in entries.items():
+            model = member.get("model") if isinstance(member, Mapping) else None
+            message = _reference_error(model, earlier_names)
+            if message:
+                lines.append(f"{path}.model: {message}")
+    return lines
+
+
+def _reference_error(model: Any, earlier_names: Sequence[str] | None) -> str:
+    """Return the error of one reference; empty if there is none."""
+    if model == "previous" and earlier_names is None:
+        return "'previous' is the net of the stage before, and there is none"
+    if not isinstance(model, str) or not model.startswith("stage:"):
+        return ""
+    name = model.removeprefix("stage:")
+    if name in (earlier_names or ()):
+        return ""
+    hint = closest(name, earlier_names or ())
+    return f"no stage before this one has the name '{name}'; {hint}"

@@ -1,0 +1,127 @@
+"""Sections of a recipe that describe losses and training."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, model_validator
+
+from instil.core import Positive, Schedule
+from instil.recipe.base_sections import Fraction, OpenSection, PositiveInt, Section
+from instil.recipe.overrides import merge
+from instil.recipe.schedules import SCHEDULED
+
+DEFAULT_EPOCHS = 20
+
+
+class WeightingConfig(OpenSection):
+    """Weighting of samples, or balance of losses. Further keys are its options."""
+
+    type: str
+    """Name in the catalogue."""
+
+
+class ObjectiveConfig(OpenSection):
+    """An objective. Further keys are its options."""
+
+    type: str
+    """Name in the catalogue. Default: the key of the section."""
+
+    weight: Annotated[float | Schedule, SCHEDULED] = 1.0
+    """Factor of the loss, or a schedule."""
+
+    sample_weight: WeightingConfig | None = None
+    """Weighting of the samples. Null: all samples have the same weight."""
+
+
+def _require_match(group: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(group.get("match"), str):
+        raise ValueError(
+            "match is missing. Expected a pattern for names of parameters, such as head.*"
+        )
+    return group
+
+
+class OptimizerConfig(OpenSection):
+    """An optimizer of ``torch.optim``. Further keys are its options."""
+
+    type: str = "adamw"
+    """Name of the class, in any case."""
+
+    lr: Positive = 1e-3
+    """Learning rate."""
+
+    groups: list[Annotated[dict[str, Any], AfterValidator(_require_match)]] = []
+    """Parameter groups: ``match``, a pattern for names of parameters, and options of the group."""
+
+
+class TrainConfig(Section):
+    """Length and settings of a training."""
+
+    epochs: PositiveInt | None = None
+    """Passes over the training data. Default, without ``steps``: 20."""
+
+    steps: PositiveInt | None = None
+    """Optimizer steps, instead of ``epochs``."""
+
+    accumulate: PositiveInt = 1
+    """Number of micro-batches per optimizer step."""
+
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Type of the computations inside the networks."""
+
+    clip: Positive | None = None
+    """Largest norm of the gradient. Null: no clipping."""
+
+    warmup: Fraction = 0.0
+    """Part of the steps in which the learning rate rises from 0."""
+
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Learning rate after the warm-up."""
+
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """Optimizer of all learners."""
+
+    optimizers: dict[str, dict[str, Any]] = {}
+    """Changes of the optimizer for single learners, by their name."""
+
+    checkpoint_every: PositiveInt | None = 5
+    """Epochs between checkpoints. Null: none."""
+
+    checkpoint_steps: PositiveInt | None = None
+    """Steps between checkpoints. A stopped run goes on from the last one."""
+
+    checkpoint_minutes: Positive | None = 10
+    """Largest age of the last checkpoint, so that a stopped run loses at most this time and one
+    step."""
+
+    evaluate_every: PositiveInt = 1
+    """Epochs between evaluations."""
+
+    evaluate_steps: PositiveInt | None = None
+    """Steps between evaluations, instead of ``evaluate_every``."""
+
+    allow_coupled_cut: bool = False
+    """Whether a loss that couples the samples of a batch may see micro-batches."""
+
+    compile: bool = False
+    """Whether networks are compiled with ``torch.compile``."""
+
+    shard: bool = False
+    """Whether weights, gradients and optimizer states are sharded over processes."""
+
+    sync_batch_norm: bool = True
+    """Whether BatchNorm layers use the statistics of the whole batch if several processes train."""
+
+    @model_validator(mode="after")
+    def _set_length(self) -> TrainConfig:
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError("epochs and steps are both given; leave one out")
+        if self.epochs is None and self.steps is None:
+            self.epochs = DEFAULT_EPOCHS
+        return self
+
+    def optimizer_of(self, learner: str) -> OptimizerConfig:
+        """Return the optimizer of one learner: ``optimizer``, changed by ``optimizers``."""
+        changes = self.optimizers.get(learner, {})
+        return OptimizerConfig(**merge(self.optimizer.model_dump(), changes))

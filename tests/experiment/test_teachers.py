@@ -82,7 +82,7 @@ def test_a_way_to_answer_that_there_is_not_is_told() -> None:
     with pytest.raises(ValueError, match=r"ensemble: No teacher named 'rooted'; closest: routed"):
         recipe("teacher.num_replicas=2", "ensemble=rooted")
     with pytest.raises(
-        ValueError, match=r"together\.by: 'entropy', 'label' or 'domain' was expected"
+        ValueError, match=r"ensemble\.by: 'entropy', 'label' or 'domain' was expected"
     ):
         recipe("teacher.num_replicas=2", "ensemble={type: routed, by: size}")
     with pytest.raises(ValueError, match=r"ensemble: 'frozen' is one net; closest: routed"):

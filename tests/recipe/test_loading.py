@@ -118,7 +118,7 @@ def problem(*changes: str, **sections: Any) -> str:
         ),
         (
             "train.optimizer.groups=[{lr: 1}]",
-            "train.optimizer.groups.0: match is missing: which parameters, by their name in the model, such as head.*",
+            "train.optimizer.groups.0: match is missing. Expected a pattern for names of parameters, such as head.*",
         ),
         (
             "data.augment.crops=1",
@@ -343,8 +343,8 @@ def test_overrides_reach_shorthands_lists_and_new_sections() -> None:
             "a..b=3",
             "'a..b=3' is no change of the recipe; write key=value, for example train.epochs=5",
         ),
-        ("list.7=1", "list: is a list of 2, which has no place '7' (the first is 0)"),
-        ("list.x=1", "list: is a list of 2, which has no place 'x' (the first is 0)"),
+        ("list.7=1", "list: is a list of 2, which has no entry '7' (the first is 0)"),
+        ("list.x=1", "list: is a list of 2, which has no entry 'x' (the first is 0)"),
         ("text.x=1", "text: is 'abc', so nothing inside it can be set"),
         ("a={b: [}", "the value of a, line 1: "),
     ],

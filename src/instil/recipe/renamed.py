@@ -10,6 +10,15 @@ RENAMED_SECTIONS = {"together": "ensemble"}
 
 RENAMED_KEYS = {
     "data": {"labels": "num_labeled", "images": "surrogate"},
+    "scheme": {
+        "own": "student_text_objectives",
+        "spots": "stage_pairs",
+        "branches": "num_branches",
+        "further_weight": "branch_weight",
+        "first_chance": "initial_prob",
+        "rise": "prob_increment",
+        "prompt": "min_prompt_tokens",
+    },
     "student": {"trained": "is_trained"},
     "teacher": {
         "trained": "is_trained",

@@ -69,11 +69,11 @@ def test_batches_and_teachers_that_cannot_do() -> None:
 def test_a_teacher_that_answered_before_is_refused() -> None:
     recipe = recipes.load(
         ROOT / "src/instil/recipes" / "language" / "on_policy.yaml",
-        ["data.rows=64", "data.held_out=8", "teacher.plain=true"],
+        ["data.rows=64", "data.held_out=8", "teacher.precompute=true"],
     )
     with pytest.raises(
         ValueError,
-        match=r"teacher\.plain: the scheme on_policy asks the teacher about texts that are written during training",
+        match=r"teacher\.precompute: the scheme on_policy asks the teacher about texts that are written during training",
     ):
         doctor(recipe)
 

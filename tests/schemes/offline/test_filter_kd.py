@@ -151,11 +151,14 @@ def settings(**more: object) -> dict[str, object]:
             {"data": {"name": "digits", "augment": {"mixup": True}}},
             "data.augment.mixup: the teacher's",
         ),
-        ({"data": {"name": "digits", "images": "noise"}}, "data.images: the teacher's scheme"),
+        (
+            {"data": {"name": "digits", "surrogate": "noise"}},
+            "data.surrogate: the teacher's scheme",
+        ),
         ({"scheme": "filter_kd", "teacher": None}, "scheme: filter_kd trains a teacher"),
         (
-            {"teacher": {"model": "cnn", "plain": True, "scheme": "filter_kd"}},
-            "teacher.plain: the teacher's scheme filter_kd",
+            {"teacher": {"model": "cnn", "precompute": True, "scheme": "filter_kd"}},
+            "teacher.precompute: the teacher's scheme filter_kd",
         ),
     ],
 )

@@ -123,7 +123,7 @@ class FilterKD(Scheme):
         2022,
         source="offline",
         labels=("single",),
-        deviations="The table is the one at the end of the teacher's training, or at teacher.progress. The "
+        deviations="The table is the one at the end of the teacher's training, or at teacher.checkpoint_at. The "
         "authors' code also saves it at the epoch of the best test accuracy. It multiplies the student's loss "
         "by 2: set the weight of kd to 2 for its scale. For samples that the teacher was not trained on, the "
         "logits are the teacher's own.",

@@ -209,7 +209,11 @@ def _api(card: Method) -> list[str]:
     lines = ["## API", ""]
     for function in card["functions"]:
         lines += [f"::: {_module(card, function['name'])}.{function['name']}", ""]
-    options = ["    options:", "      members: false", "      show_docstring_description: false"]
+    options = [
+        "    options:",
+        "      members: false",
+        "      show_docstring_description: false",
+    ]
     return [*lines, f"::: {card['defined']}", *options, ""]
 
 

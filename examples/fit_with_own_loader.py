@@ -1,4 +1,4 @@
-"""Training with ``fit``: plain modules, tuples from a DataLoader of your own, validation, and a run that is stopped and goes on.
+"""Train with ``fit``: plain modules, tuples of a DataLoader, validation, and a resumed run.
 
 python examples/fit_with_own_loader.py
 """
@@ -27,7 +27,7 @@ data = digits()
 
 
 class Student(nn.Module):
-    """Any module will do: the first tensor of the batch goes in, what comes out is ``logits``."""
+    """Any module works: its input is the first tensor of the batch, its output is ``logits``."""
 
     def __init__(self, width: int = 16):
         super().__init__()
@@ -40,7 +40,7 @@ class Student(nn.Module):
 
 
 def loader(images: int, labelled: int) -> DataLoader:
-    """(image, label) tuples of the first ``images`` images, of which the first ``labelled`` have their label (-100: none)."""
+    """Tuples (image, label) of the first images; -100 replaces the labels after ``labelled``."""
     labels = data.train.label.clone()
     labels[labelled:] = -100
     return DataLoader(
@@ -62,7 +62,7 @@ def scheme(teacher: nn.Module | None) -> Offline:
 
 
 class PowerCut(Exception):
-    """What stops the first attempt."""
+    """Stops the first attempt."""
 
 
 def stop_after_30_epochs(record: dict) -> None:
@@ -92,7 +92,7 @@ with tempfile.TemporaryDirectory() as folder:
             report=stop_after_30_epochs,
         )
     except PowerCut:
-        print("stopped in epoch 30; the last checkpoint is of epoch 20")
+        print("stopped in epoch 30; the last checkpoint is that of epoch 20")
     resumed = fit(scheme(teacher), loader(1000, 100), training, checkpoint=checkpoint)
 whole = fit(
     scheme(teacher),

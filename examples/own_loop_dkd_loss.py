@@ -1,4 +1,4 @@
-"""One loss in a training loop of your own: ``dkd_loss`` is a plain function of tensors, as those of ``torch.nn.functional`` are.
+"""Use ``dkd_loss`` in a training loop of your own: a function of tensors, as in ``torch.nn.functional``.
 
 python examples/own_loop_dkd_loss.py
 """
@@ -18,7 +18,7 @@ has_label = torch.arange(len(labels)) < 100
 
 
 def train(net: nn.Module, loss_of, rows: torch.Tensor, steps: int) -> nn.Module:
-    """Nothing of instil in here."""
+    """A plain PyTorch loop, without instil."""
     optimizer = torch.optim.AdamW(net.parameters(), 3e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     generator = torch.Generator().manual_seed(0)
@@ -38,24 +38,27 @@ def student() -> nn.Module:
 
 def accuracy(net: nn.Module) -> str:
     with torch.no_grad():
-        return f"{100 * (net(data.test.image).argmax(-1) == data.test.label).float().mean():.1f} %"
+        is_correct = net(data.test.image).argmax(-1) == data.test.label
+    return f"{100 * is_correct.float().mean():.1f} %"
 
 
-everything, told = torch.arange(len(labels)), has_label.nonzero().flatten()
+all_rows = torch.arange(len(labels))
+labelled_rows = has_label.nonzero().flatten()
 teacher = train(
-    cnn(classes=10), lambda logits, batch: F.cross_entropy(logits, labels[batch]), everything, 200
+    cnn(classes=10), lambda logits, batch: F.cross_entropy(logits, labels[batch]), all_rows, 200
 )
 with torch.no_grad():
     teacher_logits = teacher(images)
-target = torch.where(
-    has_label, labels, teacher_logits.argmax(-1)
-)  # DKD asks for a target class: where there is no label, the teacher's
+# DKD needs a target class: an image without a label gets the teacher's most likely class.
+target = torch.where(has_label, labels, teacher_logits.argmax(-1))
 
-alone = train(student(), lambda logits, batch: F.cross_entropy(logits, labels[batch]), told, 1000)
+alone = train(
+    student(), lambda logits, batch: F.cross_entropy(logits, labels[batch]), labelled_rows, 1000
+)
 distilled = train(
     student(),
     lambda logits, batch: dkd_loss(logits, teacher_logits[batch], target[batch], temperature=4),
-    everything,
+    all_rows,
     1000,
 )
 

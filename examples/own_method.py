@@ -1,8 +1,9 @@
-"""A loss of your own, whole: the function, the class beside it, its card; checked by the shipped contracts, then used.
+"""Define a loss of your own: function, class and card. Check its contracts, then train with it.
 
 python examples/own_method.py
 
-A recipe takes it by the name of its class: ``imports: [own_method]`` and ``objectives: {jensen_shannon: {temperature: 2}}``.
+A recipe uses it by the name of the class:
+``imports: [own_method]`` and ``objectives: {jensen_shannon: {temperature: 2}}``.
 """
 
 import torch
@@ -13,24 +14,37 @@ from instil.core import Batch, Outputs, Positive, to_float32
 
 
 def jensen_shannon_loss(
-    student: Tensor, teacher: Tensor, temperature: float = 2.0, reduction: str = "mean"
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    temperature: float = 2.0,
+    reduction: str = "mean",
 ) -> Tensor:
-    """T² times the Jensen-Shannon divergence of the softened distributions; logits (..., C) give (...) for reduction ``none``."""
-    # A finite floor: a class of probability 0 on both sides adds 0, where -inf would give NaN.
-    student, teacher = (
-        (to_float32(logits) / temperature).log_softmax(-1).clamp_min(-1e30)
-        for logits in (student, teacher)
+    """T² times the Jensen-Shannon divergence of the softened distributions.
+
+    Args:
+        student_logits: (..., C).
+        teacher_logits: (..., C).
+        temperature: softmax temperature, > 0.
+        reduction: ``"mean"`` or ``"none"`` (one value per item).
+
+    Returns:
+        Scalar, or (...) for ``reduction="none"``.
+    """
+    # A finite lower bound: a class of probability 0 on both sides adds 0, where -inf gives NaN.
+    student_log, teacher_log = (
+        (full(logits) / temperature).log_softmax(-1).clamp_min(-1e30)
+        for logits in (student_logits, teacher_logits)
     )
-    middle = torch.logaddexp(student, teacher) - torch.tensor(2.0).log()
-    values = (
-        sum(0.5 * (side.exp() * (side - middle)).sum(-1) for side in (student, teacher))
-        * temperature**2
+    mixture_log = torch.logaddexp(student_log, teacher_log) - torch.tensor(2.0).log()
+    divergences = (
+        0.5 * (side.exp() * (side - mixture_log)).sum(-1) for side in (student_log, teacher_log)
     )
+    values = sum(divergences) * temperature**2
     return values.mean() if reduction == "mean" else values
 
 
 class JensenShannon(Objective):
-    """Student and teacher meet in the middle: bounded, so that one confident disagreement cannot lead the batch; logits (..., C)."""
+    """Jensen-Shannon divergence: bounded, so that one confident sample cannot dominate a batch."""
 
     card = Card(
         "Divergence measures based on the Shannon entropy",
@@ -65,7 +79,7 @@ if __name__ == "__main__":
         mlp(classes=10, width=16),
         mlp(classes=10, width=16),
     )
-    alone.load_state_dict(distilled.state_dict())  # the same start
+    alone.load_state_dict(distilled.state_dict())  # the same initial weights
     training = Training(steps=900, optimizer=Optimization(options={"lr": 3e-3}))
     fit(
         Offline(wide, None, {"cross_entropy": CrossEntropy()}),
@@ -83,5 +97,5 @@ if __name__ == "__main__":
         training=training,
     )
     for name, net in (("student alone", alone), ("distilled", distilled)):
-        right = net(data.test.image).argmax(-1) == data.test.label
-        print(f"{name:15} {100 * right.float().mean():.1f} %")
+        is_correct = net(data.test.image).argmax(-1) == data.test.label
+        print(f"{name:15} {100 * is_correct.float().mean():.1f} %")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -132,6 +133,7 @@ def command_sequence(*lines: list[str], folder: Path) -> str:
         capture_output=True,
         text=True,
         cwd=folder,
+        env=os.environ | {"COLUMNS": "200"},  # so that tables do not break names
     )
     assert process.returncode == 0, process.stderr
     return process.stdout
@@ -229,8 +231,7 @@ def test_first_command(folder: Path) -> None:
 @pytest.mark.slow
 def test_quick_start(names: dict[str, Any], empty_folder: Path) -> None:
     doctor, run = commands(blocks("quickstart.md", "bash")[2])
-    assert "student" in command(*doctor, folder=empty_folder)
-    command(*run, *SHORT, folder=empty_folder)
+    assert "student" in command_sequence(doctor, [*run, *SHORT], folder=empty_folder)
     (snippet,) = blocks("quickstart.md", "python")
     exec(compile(snippet, "quickstart.md", "exec"), names)
     assert len(names["names"]) == len(names["images"])
@@ -273,9 +274,8 @@ def test_tutorial_few_labels(folder: Path) -> None:
     (text,) = blocks("tutorials/few_labels.md", "yaml")
     Path("my.yaml").write_text(text)
     doctor, run, export = commands(blocks("tutorials/few_labels.md", "bash")[0])
-    assert "student/kd" in command(*doctor, folder=folder)
-    command(*run, *SHORT[:3], "teacher_train.epochs=1", folder=folder)
-    command(*export, folder=folder)
+    short_run = [*run, *SHORT[:3], "teacher_train.epochs=1"]
+    assert "student/kd" in command_sequence(doctor, short_run, export, folder=folder)
     assert Path("runs/animals/student.onnx").exists()
     assert json.loads(Path("runs/animals/result.json").read_text())["labels"]["student"] == 60
 
@@ -310,10 +310,9 @@ def test_tutorial_language_model(empty_folder: Path) -> None:
     Path("my.yaml").write_text(blocks(page, "yaml")[0])
     small = ["data.rows=4", "data.held_out=2", "data.length=32"]
     (doctor,) = commands(blocks(page, "bash")[1])
-    assert "forward_kl" in command(*doctor, *small, folder=empty_folder)
     record, run = commands(blocks(page, "bash")[2])
-    command(*record, *small, folder=empty_folder)
-    command(*run, *small, *SHORT, folder=empty_folder)
+    lines = [[*doctor, *small], [*record, *small], [*run, *small, *SHORT]]
+    assert "forward_kl" in command_sequence(*lines, folder=empty_folder)
     assert Path("runs/language/result.json").exists()
 
 
@@ -339,12 +338,15 @@ def test_weights_of_choose(folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("index", range(4))
-def test_recipes_of_coming_from(folder: Path, index: int) -> None:
-    Path("my.yaml").write_text(blocks("coming_from.md", "yaml")[index])
-    plan = command("doctor", "my.yaml", folder=folder)
-    for objective in recipes.load("my.yaml").objectives:
-        assert f"student/{objective}" in plan
+def test_recipes_of_coming_from(folder: Path) -> None:
+    texts = blocks("coming_from.md", "yaml")
+    for index, text in enumerate(texts):
+        Path(f"{index}.yaml").write_text(text)
+    names = [f"{index}.yaml" for index in range(len(texts))]
+    plans = command_sequence(*(["doctor", name] for name in names), folder=folder)
+    for name in names:
+        for objective in recipes.load(name).objectives:
+            assert f"student/{objective}" in plans
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from instil import Card, CrossEntropy, Objective, Offline, Optimization, Training, distil, fit
-from instil.core import Batch, Outputs, Positive, to_float32
+from instil.core import Batch, Outputs, Positive
 
 
 def jensen_shannon_loss(

@@ -18,7 +18,7 @@ from instil import recipe
 from instil.catalogue.signatures import type_text
 from instil.experiment.source_docs import describe_sources
 from instil.recipe import packaged
-from instil.recipe.options import SCHEDULED
+from instil.recipe.schedules import SCHEDULED
 
 BOUNDS = {Ge: (">=", "ge"), Gt: (">", "gt"), Le: ("<=", "le"), Lt: ("<", "lt")}
 COMPUTED = {

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from instil import Card, CrossEntropy, Objective, Offline, Optimization, Training, distil, fit
-from instil.core import Batch, Outputs, Positive
+from instil.core import Batch, Outputs, Positive, to_float32
 
 
 def jensen_shannon_loss(
@@ -32,7 +32,7 @@ def jensen_shannon_loss(
     """
     # A finite lower bound: a class of probability 0 on both sides adds 0, where -inf gives NaN.
     student_log, teacher_log = (
-        (full(logits) / temperature).log_softmax(-1).clamp_min(-1e30)
+        (to_float32(logits) / temperature).log_softmax(-1).clamp_min(-1e30)
         for logits in (student_logits, teacher_logits)
     )
     mixture_log = torch.logaddexp(student_log, teacher_log) - torch.tensor(2.0).log()

@@ -208,7 +208,10 @@ def _api(card: Method) -> list[str]:
     """Directives that mkdocstrings replaces by the documentation of the functions and the class."""
     lines = ["## API", ""]
     for function in card["functions"]:
-        lines += [f"::: {_module(card, function['name'])}.{function['name']}", ""]
+        name = f"{_module(card, function['name'])}.{function['name']}"
+        # The function of an alias is documented once, on the page of the method that it extends.
+        is_own = name.startswith(f"{card['defined'].rpartition('.')[0]}.")
+        lines += [f"::: {name}" if is_own else f"Function: [`{name}`][{name}].", ""]
     options = [
         "    options:",
         "      members: false",

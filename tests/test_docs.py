@@ -80,6 +80,13 @@ def test_a_method_page_shows_the_card(generated: dict[str, str]) -> None:
     assert "::: instil.objectives.logits.dkd.dkd_loss\n" in page
 
 
+def test_every_object_is_documented_once(generated: dict[str, str]) -> None:
+    directives = re.findall(r"^::: (.+)$", "\n".join(generated.values()), re.MULTILINE)
+    assert len(directives) == len(set(directives))
+    alias, function = "deit_soft", "instil.objectives.logits.kd.kd_loss"
+    assert f"[`{function}`][{function}]" in generated[f"methods/{alias}.md"]
+
+
 def test_generated_pages_are_not_committed(generated: dict[str, str]) -> None:
     assert [path for path in generated if (DOCS / path).exists()] == []
 

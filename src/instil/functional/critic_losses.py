@@ -9,25 +9,58 @@ from torch import Tensor
 from torch.nn import functional as F
 
 CriticForm = Literal["non_saturating", "hinge"]
-"""Of both losses: logistic (Goodfellow et al. 2014) or hinge (Lim & Ye 2017)."""
+"""Form of both losses: logistic (Goodfellow et al. 2014) or hinge (Lim & Ye 2017)."""
 
 
-def critic_loss(real: Tensor, fake: Tensor, form: CriticForm = "non_saturating") -> Tensor:
-    """The critic's loss by its scores of both sides, each in the shape of the items: high for real ones, low for others."""
-    return (
-        F.relu(1 - real) + F.relu(1 + fake)
-        if form == "hinge"
-        else F.softplus(-real) + F.softplus(fake)
-    )
+def critic_loss(
+    real_score: Tensor, fake_score: Tensor, form: CriticForm = "non_saturating"
+) -> Tensor:
+    """Loss of the critic; it is low for high scores of real items and low scores of fake ones.
+
+    Args:
+        real_score: scores of real items, in any shape.
+        fake_score: scores of fake items, in the same shape.
+        form: logistic or hinge.
+
+    Returns:
+        One value per item, in the shape of the scores.
+
+    Example:
+        >>> critic_loss(torch.tensor([0.0]), torch.tensor([0.0]))
+        tensor([1.3863])
+    """
+    if form == "hinge":
+        return F.relu(1 - real_score) + F.relu(1 + fake_score)
+    return F.softplus(-real_score) + F.softplus(fake_score)
 
 
-def generator_loss(fake: Tensor, form: CriticForm = "non_saturating") -> Tensor:
-    """The loss of who wants to be taken for real, by the critic's scores: in the hinge form simply the score, in the other -log of its sigmoid."""
-    return -fake if form == "hinge" else F.softplus(-fake)
+def generator_loss(fake_score: Tensor, form: CriticForm = "non_saturating") -> Tensor:
+    """Loss of the network that makes the fake items.
+
+    Args:
+        fake_score: the critic's scores of fake items, in any shape.
+        form: ``"hinge"`` is the negative score, ``"non_saturating"`` -log of its sigmoid.
+
+    Returns:
+        One value per item, in the shape of the scores.
+
+    Example:
+        >>> generator_loss(torch.tensor([0.0]))
+        tensor([0.6931])
+    """
+    return -fake_score if form == "hinge" else F.softplus(-fake_score)
 
 
-def gradient_penalty(score: Tensor, real: Tensor, items: int) -> Tensor:
-    """Half the squared length of the score's gradient by what was scored, an item of the first ``items`` dimensions each (Mescheder et al. 2018,
-    Eq. 9: R1). Differentiable by the critic."""
+def gradient_penalty(score: Tensor, real: Tensor, item_dims: int) -> Tensor:
+    """Half the squared norm of the score's gradient by its input (Mescheder et al. 2018, Eq. 9: R1).
+
+    Args:
+        score: the critic's scores of real items.
+        real: input of the critic, which requires a gradient.
+        item_dims: number of leading dimensions that index items.
+
+    Returns:
+        One value per item, differentiable by the critic's parameters.
+    """
     (gradient,) = torch.autograd.grad(score.sum(), real, create_graph=True)
-    return gradient.square().flatten(items).sum(-1) / 2
+    return gradient.square().flatten(item_dims).sum(-1) / 2

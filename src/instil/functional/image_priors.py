@@ -1,4 +1,4 @@
-"""What makes an image look like one: neighbouring pixels alike, and no large values."""
+"""Priors of natural images: similar neighbouring pixels and a small norm."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from instil.core import to_float32
 
 
 def pixel_differences(image: Tensor) -> list[Tensor]:
-    """Of images (N, C, H, W) each pixel less its neighbour to the right, below, and on both diagonals."""
+    """Differences of neighbouring pixels: horizontal, vertical and on both diagonals.
+
+    Args:
+        image: (N, C, H, W).
+
+    Returns:
+        Four tensors (N, C, H or H - 1, W or W - 1).
+    """
     image = to_float32(image)
     return [
         image[..., :, :-1] - image[..., :, 1:],
@@ -24,22 +31,33 @@ def pixel_differences(image: Tensor) -> list[Tensor]:
 def total_variation(
     image: Tensor, order: Literal[1, 2] = 2, per: Literal["image", "batch"] = "image"
 ) -> Tensor:
-    """How far neighbouring pixels are apart, summed over the four directions: images (N, C, H, W) give (N,).
+    """Differences of neighbouring pixels, summed over the four directions.
 
-    ``order``: 2 takes the Euclidean norm of the differences, 1 the mean of their sizes. ``per``: batch takes one norm of all images together, a
-    scalar, as the code of Yin et al. 2020 does with order 2.
+    Args:
+        image: (N, C, H, W).
+        order: 2: Euclidean norm of the differences; 1: their mean magnitude.
+        per: ``"batch"`` takes one norm of all images, as the code of Yin et al. 2020 does with
+            order 2.
+
+    Returns:
+        (N,), or a scalar for ``per="batch"``.
+
+    Example:
+        >>> total_variation(torch.eye(2).view(1, 1, 2, 2), order=1)
+        tensor([2.])
     """
     start = 0 if per == "batch" else 1
-    apart = [part.flatten(start) for part in pixel_differences(image)]
-    return torch.stack(
-        [
-            part.abs().mean(-1) if order == 1 else torch.linalg.vector_norm(part, dim=-1)
-            for part in apart
-        ]
-    ).sum(0)
+    values = []
+    for difference in pixel_differences(image):
+        flat = difference.flatten(start)
+        if order == 1:
+            values.append(flat.abs().mean(-1))
+        else:
+            values.append(torch.linalg.vector_norm(flat, dim=-1))
+    return torch.stack(values).sum(0)
 
 
 def image_norm(image: Tensor) -> Tensor:
-    """The Euclidean norm of each image (N, ...): (N,)."""
+    """Euclidean norm of each image: (N, ...) gives (N,)."""
     norms: Tensor = torch.linalg.vector_norm(to_float32(image).flatten(1), dim=1)
     return norms

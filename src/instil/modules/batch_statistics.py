@@ -1,4 +1,4 @@
-"""What the BatchNorms of a frozen net remember of the data that it learnt from, beside what a batch of other images gives them."""
+"""Statistics of the inputs of a network's BatchNorms."""
 
 from __future__ import annotations
 
@@ -15,9 +15,14 @@ from instil.core import to_float32
 
 @dataclass(frozen=True)
 class BatchNormStatistics:
-    """Of one BatchNorm's input, channel by channel (C,): mean and biased variance over the batch, differentiable, and the net's running ones.
+    """Statistics of the input of one BatchNorm.
 
-    ``each`` (N, C): the mean over the positions of each sample.
+    Args:
+        mean: mean of each channel (C,) in the batch; differentiable.
+        variance: biased variance of each channel (C,) in the batch; differentiable.
+        running_mean: running mean of the BatchNorm (C,).
+        running_variance: running variance of the BatchNorm (C,).
+        each: mean over the positions of each sample (N, C).
     """
 
     mean: Tensor
@@ -28,53 +33,95 @@ class BatchNormStatistics:
 
 
 def channel_moments(values: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance (C,) of values (N, C, ...) over samples and positions; ``weight`` (N,): how much each sample counts."""
-    values = to_float32(values).flatten(2) if values.ndim > 2 else to_float32(values).unsqueeze(-1)
-    counts = torch.ones_like(values[:, 0, 0]) if weight is None else weight.to(values.dtype)
-    share = (counts / (counts.sum() * values.shape[2]).clamp_min(torch.finfo(torch.float32).tiny))[
-        :, None, None
-    ]
+    """Compute mean and biased variance of each channel over samples and positions.
+
+    Args:
+        values: (N, C, ...).
+        weight: weight of each sample (N,); None: all equal.
+
+    Returns:
+        Mean (C,) and variance (C,), in float32.
+    """
+    values = to_float32(values)
+    values = values.flatten(2) if values.ndim > 2 else values.unsqueeze(-1)
+    if weight is None:
+        weight = torch.ones_like(values[:, 0, 0])
+    counts = weight.to(values.dtype)
+    # The floor keeps a batch without a counted sample finite.
+    total = (counts.sum() * values.shape[2]).clamp_min(torch.finfo(torch.float32).tiny)
+    share = (counts / total)[:, None, None]
     mean = (values * share).sum((0, 2))
     return mean, ((values - mean[:, None]).square() * share).sum((0, 2))
 
 
-def bn_statistics_loss(read: Sequence[BatchNormStatistics], first: float = 1.0) -> Tensor:
-    """The sum over BatchNorms of ||mean - running mean|| + ||variance - running variance||, a scalar (Yin et al. 2020).
+def require_statistics(statistics: Sequence[BatchNormStatistics]) -> None:
+    """Check that a network has BatchNorms with running statistics.
 
-    ``first``: a factor on the first one, which sees the images almost as they are. Raises ValueError where no BatchNorm was read.
+    Raises:
+        ValueError: if it has none.
     """
-    if not read:
+    if not statistics:
         raise ValueError(
-            "the teacher has no BatchNorm with running statistics, so nothing is known of its data; set the statistics' weight to 0"
+            "teacher: it has no BatchNorm with running statistics. Set the weight of the"
+            " statistics to 0"
         )
-    apart = [
-        torch.linalg.vector_norm(one.mean - one.running_mean)
-        + torch.linalg.vector_norm(one.variance - one.running_variance)
-        for one in read
+
+
+def bn_statistics_loss(
+    statistics: Sequence[BatchNormStatistics], first_weight: float = 1.0
+) -> Tensor:
+    """Distance of a batch from the running statistics of all BatchNorms (Yin et al. 2020).
+
+    Sum over the BatchNorms of ||mean - running mean|| + ||variance - running variance||.
+
+    Args:
+        statistics: statistics of each BatchNorm, in the order of the calls.
+        first_weight: factor on the first BatchNorm, whose input is nearly the image itself.
+
+    Returns:
+        Scalar.
+
+    Raises:
+        ValueError: if there is no BatchNorm.
+
+    Example:
+        >>> zero, one = torch.zeros(1), torch.ones(1)
+        >>> bn_statistics_loss([BatchNormStatistics(one, one, zero, one, one[None])])
+        tensor(1.)
+    """
+    require_statistics(statistics)
+    distances = [
+        torch.linalg.vector_norm(layer.mean - layer.running_mean)
+        + torch.linalg.vector_norm(layer.variance - layer.running_variance)
+        for layer in statistics
     ]
-    return torch.stack([first * apart[0], *apart[1:]]).sum()
+    return torch.stack([first_weight * distances[0], *distances[1:]]).sum()
 
 
 @contextlib.contextmanager
 def record_statistics(
     net: nn.Module, weight: Tensor | None = None
 ) -> Iterator[list[BatchNormStatistics]]:
-    """Inside it, every forward of ``net`` adds the ``BatchNormStatistics`` of its BatchNorms, in the order of their calls, to the list that is given.
+    """Record the statistics of all BatchNorms in the forward passes of a network.
 
-    ``weight`` (N,): how much each sample counts. The hooks live no longer than the context; BatchNorms without running statistics are left out.
+    BatchNorms without running statistics are left out. The hooks are removed on exit.
+
+    Args:
+        net: the network.
+        weight: weight of each sample (N,); None: all equal.
+
+    Yields:
+        List that each forward pass extends, in the order of the calls.
     """
-    read: list[BatchNormStatistics] = []
+    statistics: list[BatchNormStatistics] = []
 
     def record(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(norm, _BatchNorm)
         assert norm.running_mean is not None
         assert norm.running_var is not None
-        each = (
-            to_float32(inputs[0]).flatten(2).mean(2)
-            if inputs[0].ndim > 2
-            else to_float32(inputs[0])
-        )
-        read.append(
+        values = to_float32(inputs[0])
+        each = values.flatten(2).mean(2) if values.ndim > 2 else values
+        statistics.append(
             BatchNormStatistics(
                 *channel_moments(inputs[0], weight),
                 to_float32(norm.running_mean),
@@ -87,4 +134,4 @@ def record_statistics(
         for part in net.modules():
             if isinstance(part, _BatchNorm) and part.running_mean is not None:
                 hooks.callback(part.register_forward_pre_hook(record).remove)
-        yield read
+        yield statistics

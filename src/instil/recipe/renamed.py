@@ -11,6 +11,7 @@ RENAMED_SECTIONS = {"together": "ensemble"}
 RENAMED_KEYS = {
     "data": {"labels": "num_labeled", "images": "surrogate"},
     "scheme": {
+        "apart": "distance",
         "own": "student_text_objectives",
         "spots": "stage_pairs",
         "branches": "num_branches",

@@ -39,7 +39,7 @@ def test_the_student_learns_on_fresh_images_before_the_generator_does() -> None:
 
 @pytest.mark.parametrize("apart", ["mae", "log_mae"])
 def test_the_generator_raises_what_the_student_lowers(apart: str) -> None:
-    it = scheme(apart=apart)
+    it = scheme(distance=apart)
     it.prepare(blank())
     seen = {"image": it.generate(blank(), 5)}
     difference = (it.student(seen)["logits"] - it.teacher_outputs(seen)["logits"]).abs().mean()

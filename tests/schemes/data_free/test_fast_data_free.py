@@ -137,5 +137,5 @@ def test_decision_adversarial_counts_agreement_alone() -> None:
 
 def test_a_generator_of_another_shape_is_told() -> None:
     it = scheme()
-    with pytest.raises(ValueError, match="the data's have"):
+    with pytest.raises(ValueError, match="the shape of the data"):
         it.prepare(blank() | {"image": torch.zeros(16, 1, 5, 5)})

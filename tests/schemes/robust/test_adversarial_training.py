@@ -58,13 +58,13 @@ def test_an_image_without_a_label_is_attacked_at_the_nets_own_class() -> None:
 
 
 def test_batches_and_nets_that_cannot_be_attacked() -> None:
-    with pytest.raises(ValueError, match="attacks change 'image', floating point in"):
+    with pytest.raises(ValueError, match="AdversarialTraining attacks images"):
         AdversarialTraining(nets.net(4), {"cross_entropy": CrossEntropy()}).prepare(
             {"x": torch.rand(16, 5), "label": torch.zeros(16).long()}
         )
     with pytest.raises(ValueError, match=r"needs \(N, C\) with two classes or more"):
         AdversarialTraining(net(2, classes=1), {"cross_entropy": CrossEntropy()}).prepare(images())
-    with pytest.raises(ValueError, match="AdversarialTraining needs one class an image"):
+    with pytest.raises(ValueError, match="AdversarialTraining needs one class index per image"):
         AdversarialTraining(net(2), {"cross_entropy": CrossEntropy()}).prepare(
             images() | {"label": torch.rand(16, 5)}
         )

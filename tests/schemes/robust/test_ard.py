@@ -225,7 +225,7 @@ def test_trials_attack_on_the_labels_there_are_within_the_recipes_epsilon() -> N
 def test_what_cannot_be_attacked_is_told() -> None:
     with pytest.raises(
         ValueError,
-        match=r"attacks change 'image', floating point in \[0, 1\]; the batch has x, label, index",
+        match=r"ARD attacks images\. Expected 'image' in the batch, .* with x, label, index",
     ):
         ARD(nets.net(4), Frozen(nets.net(8)), {"kd": KD()}).prepare(nets.batch())
     with pytest.raises(ValueError, match="ARD needs a teacher"):
@@ -237,7 +237,7 @@ def test_what_cannot_be_attacked_is_told() -> None:
         RSLAD(net(2), Frozen(net(3)), {"jacobian": Jacobian()}).prepare(images())
     with pytest.raises(
         ValueError,
-        match=r"student's logits are \(16, 5\), the teacher's \(16, 4\); AdaAD needs both",
+        match=r"AdaAD needs logits .* Got \(16, 5\) of the student and \(16, 4\) of the teacher",
     ):
         AdaAD(net(2), Frozen(net(2, classes=4)), {"cross_entropy": CrossEntropy()}).prepare(
             images()
@@ -245,10 +245,10 @@ def test_what_cannot_be_attacked_is_told() -> None:
     several = timed() | {"label": torch.zeros(16, 5)}
     with pytest.raises(
         ValueError,
-        match=r"IAD needs one class an image; the labels are torch.float32 of shape \(16, 5\)",
+        match=r"label: IAD needs one class index per image, got torch\.float32 of shape \(16, 5\)",
     ):
         made(IAD).before_step(several)
-    with pytest.raises(ValueError, match="RSLAD needs one class an image"):
+    with pytest.raises(ValueError, match="RSLAD needs one class index per image"):
         RSLAD(net(2), Frozen(net(3, 1)), {"kd": KD()}).prepare(several)
 
 

@@ -58,5 +58,5 @@ def test_the_weights_are_those_of_the_authors_code() -> None:
 
 def test_two_teachers_are_needed() -> None:
     for teacher in (Frozen(net(3, 1)), Ensemble([net(3, 1)])):
-        with pytest.raises(ValueError, match="IADII learns from two teachers"):
+        with pytest.raises(ValueError, match="IADII needs two teachers"):
             IADII(net(2), teacher, {"cross_entropy": CrossEntropy()}).prepare(images())

@@ -1,4 +1,4 @@
-"""What schemes without data share whose images come from a generator that learns beside the student."""
+"""Base class of data-free schemes whose generator is trained together with the student."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar
 import torch
 from annotated_types import Ge
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import (
     Batch,
@@ -31,20 +32,37 @@ from instil.modules.batch_statistics import (
 from instil.modules.eval_mode import eval_mode
 from instil.modules.synthetic_memory import SyntheticMemory
 
-Images = Annotated[int, Ge(0)]
+MemorySize = Annotated[
+    int,
+    Ge(0),
+    Doc("number of last images to remember; half of the student's images are remembered ones"),
+]
+Steps = Annotated[int, Ge(1)]
 REPLAYED = 0.5
-"""Of the images that the student learns from, where there is a memory."""
-CODES, REPLAY = 21, 1021
-"""Salts: of the codes of turn t of a step, CODES + t."""
+"""Share of remembered images among those of the student, if there is a memory."""
+CODES = 21
+"""Random stream of the latent codes of turn 0; turn t has CODES + t."""
+REPLAY = 1021
+"""Random stream of the choice of remembered images."""
 
 
 class GeneratorScheme(Scheme):
-    """Two learners: ``generator``, by ``terms`` that teacher and student give its images, and ``student``, by the objectives on such images.
+    """Base class of schemes with a generator.
 
-    Subclasses say in ``step`` who learns when. ``generator``: a net that has a width ``latent`` and makes of codes (N, latent) images of the size of
-    the batch's, of which only their shape counts. Random codes depend on seed, step, sample and turn alone.
+    There are two learners: ``generator``, trained by ``terms`` on the outputs of teacher and student
+    for its images, and ``student``, trained by the objectives on such images. Subclasses define the
+    order of the updates in ``step``. Only the shape of the images in a batch is used. Latent codes
+    depend on seed, step, sample and turn only.
 
-    ``memory``: how many of the images made last are kept; if any, half of those that the student learns from come from there.
+    Args:
+        student: the student.
+        teacher: the teacher.
+        objectives: losses of the student.
+        generator: network with the attribute ``latent``, the width of its codes, that maps codes
+            (N, latent) to images of the size in the batch.
+        terms: losses of the generator.
+        memory: number of last images to remember; if > 0, half of the student's images are
+            remembered ones.
     """
 
     synthetic_inputs: ClassVar[bool] = True
@@ -56,37 +74,34 @@ class GeneratorScheme(Scheme):
         objectives: Objectives | Mapping[str, Objective],
         generator: nn.Module,
         terms: Objectives,
-        memory: Images = 0,
+        memory: MemorySize = 0,
     ):
         super().__init__(student, teacher, objectives)
-        self.generator, self.terms, self.memory = as_net(generator), terms, memory
+        self.generator = as_net(generator)
+        self.terms = terms
+        self.memory = memory
         self.replay: SyntheticMemory | None = None
         self.learners["generator"] = ("generator", "terms")
 
     def build(self, batch: Batch) -> None:
         if self.teacher is None:
             raise ValueError(
-                f"{type(self).__name__} needs a teacher: nothing else is known of the data"
+                f"teacher: {type(self).__name__} needs a teacher, its only source of knowledge"
             )
         if self.objectives.needs_input_grad:
+            name = self.objectives.requires_double_backward()[0]
             raise ValueError(
-                f"{self.objectives.requires_double_backward()[0]} takes gradients by the input, which {type(self).__name__} cannot give"
+                f"{name} takes gradients by the input, which {type(self).__name__} cannot give"
             )
-        image, wanted = self.generate(batch), tuple(batch["image"].shape)
-        if tuple(image.shape) != wanted:
-            raise ValueError(
-                f"scheme.generator: it makes images of shape {tuple(image.shape)}; the data's have {wanted}"
-            )
-        student, teacher = self.forward_both(
-            batch | {"image": image}
-        )  # asked first: the objectives may want less of the teacher than the terms
+        image = self.generate(batch)
+        require_image_shape(image, batch)
+        # Run before super().build, after which the teacher may compute fewer roles than the terms
+        # need.
+        student, teacher = self.forward_both(batch | {"image": image})
         super().build(batch | {"image": image})
         self.terms.build(student, teacher | {"statistics": item_weights(batch)})
-        self.teacher.select_roles(
-            (self.objectives.reads("teacher") | self.terms.reads("teacher") | {"logits"})
-            - {"statistics"},
-            batch,
-        )
+        roles = self.objectives.reads("teacher") | self.terms.reads("teacher") | {"logits"}
+        self.teacher.select_roles(roles - {"statistics"}, batch)
         if self.memory:
             self.replay = SyntheticMemory(self.memory, image=image)
 
@@ -94,67 +109,94 @@ class GeneratorScheme(Scheme):
         return {**super().counts(batch), **self.terms.counts(batch)}
 
     def generate(self, batch: Batch, turn: int = 0) -> Tensor:
-        """Images (N, C, H, W) of new codes."""
-        image: Tensor = generate_images(
-            self.generator, keyed_normal(batch, latent_dim(self.generator), CODES + turn)
-        )
+        """Generate images (N, C, H, W) from random codes of a turn."""
+        latents = keyed_normal(batch, latent_dim(self.generator), CODES + turn)
+        image: Tensor = generate_images(self.generator, latents)
         return image
 
     def generator_update(self, batch: Batch, turn: int = 0) -> Update:
-        """The generator's update, through both nets, the student as it is at evaluation, so that its BatchNorm neither scales these images by
-        themselves nor remembers them.
-        """
-        seen = batch | {"image": self.generate(batch, turn)}
+        """Return the generator's update, with gradients through both networks."""
+        synthetic = batch | {"image": self.generate(batch, turn)}
+        # In evaluation mode BatchNorm neither normalises by these images nor adopts their
+        # statistics.
         with eval_mode(self.student):
-            student = self.student(seen)
-        update: Update = self.terms(student, self._judgement(seen), seen, "generator")
+            student = self.student(synthetic)
+        teacher = self._teacher_outputs_with_statistics(synthetic)
+        update: Update = self.terms(student, teacher, synthetic, "generator")
         return update
 
-    def _judgement(self, seen: Batch) -> Outputs:
-        """The teacher's outputs, with the role ``statistics`` where a term reads it."""
+    def _teacher_outputs_with_statistics(self, batch: Batch) -> Outputs:
+        """Return the teacher's outputs, with the role ``statistics`` if a term reads it."""
         if "statistics" not in self.terms.reads("teacher"):
-            return self.teacher_outputs(seen, grad=True)
-        with record_statistics(self.teacher or self, item_weights(seen)) as read:
-            teacher = self.teacher_outputs(seen, grad=True)
-        return teacher | {"statistics": self.bn_statistics_loss(read).expand(len(seen["image"]))}
+            return self.teacher_outputs(batch, grad=True)
+        with record_statistics(self.teacher or self, item_weights(batch)) as statistics:
+            teacher = self.teacher_outputs(batch, grad=True)
+        loss = self.bn_statistics_loss(statistics)
+        return teacher | {"statistics": loss.expand(len(batch["image"]))}
 
-    def bn_statistics_loss(self, read: list[BatchNormStatistics]) -> Tensor:
-        """How far the images are from what the teacher's BatchNorms remember, a scalar."""
-        return bn_statistics_loss(read)
+    def bn_statistics_loss(self, statistics: list[BatchNormStatistics]) -> Tensor:
+        """Compute the distance (scalar) of the images from the teacher's running statistics."""
+        return bn_statistics_loss(statistics)
 
     def student_updates(self, batch: Batch, turns: int, fresh: bool) -> Iterator[Update]:
-        """The student's updates on images that the generator makes: ``fresh`` ones in each turn, or the same ones."""
+        """Yield the student's updates on generated images.
+
+        Args:
+            batch: the batch, of which the shape of the images counts.
+            turns: number of updates.
+            fresh: generate new images in each turn.
+
+        Yields:
+            One update per turn.
+        """
         for turn in range(turns):
             if fresh or not turn:
                 with torch.no_grad():
                     image = self.generate(batch, turn)
-            seen = batch | {"image": self._mixed(batch, image)}
-            update = self.objectives(self.student(seen), self.teacher_outputs(seen), seen)
+            synthetic = batch | {"image": self._with_remembered(batch, image)}
+            update = self.objectives(
+                self.student(synthetic), self.teacher_outputs(synthetic), synthetic
+            )
             if self.replay is not None and turn == turns - 1:
                 update.state_updates["made"] = image
             yield update
+            # Frees the graph before the next forward pass.
             del update
 
-    def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
-        made = gathered_rows.pop("made", None)
-        super().after_step(gathered_rows)
-        if self.replay is not None and made is not None:
-            self.replay.push(image=made)
+    def after_step(self, rows: dict[str, Tensor]) -> None:
+        image = rows.pop("made", None)
+        super().after_step(rows)
+        if self.replay is not None and image is not None:
+            self.replay.push(image=image)
 
     def pictures(self, batch: Batch) -> Tensor:
         return self.generate(batch)
 
-    def _mixed(self, batch: Batch, image: Tensor) -> Tensor:
+    def _with_remembered(self, batch: Batch, image: Tensor) -> Tensor:
         if self.replay is None:
             return image
-        old = (keyed_uniform(batch, 1, REPLAY).squeeze(1) < REPLAYED) & (self.replay.pushed > 0)
-        return torch.where(
-            old[:, None, None, None], self.replay.draw(batch, REPLAY + 1)["image"], image
+        is_replayed = keyed_uniform(batch, 1, REPLAY).squeeze(1) < REPLAYED
+        is_replayed = is_replayed & (self.replay.pushed > 0)
+        remembered = self.replay.draw(batch, REPLAY + 1)["image"]
+        return torch.where(is_replayed[:, None, None, None], remembered, image)
+
+
+def require_image_shape(image: Tensor, batch: Batch) -> None:
+    """Check that generated images have the shape of the images in the batch.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    expected = tuple(batch.get("image", torch.empty(0)).shape)
+    if tuple(image.shape) != expected:
+        raise ValueError(
+            f"scheme.generator: wrong shape of the images. Expected {expected}, the shape of the"
+            f" data, got {tuple(image.shape)}"
         )
 
 
 def weighted_objectives(terms: Mapping[str, tuple[Objective, float]]) -> Objectives:
-    """The generator's terms with their weights, without those of weight 0."""
+    """Return the generator's losses with their weights, without those of weight 0."""
     used = {name: (term, weight) for name, (term, weight) in terms.items() if weight}
     return Objectives(
         {name: term for name, (term, _) in used.items()},
@@ -163,18 +205,23 @@ def weighted_objectives(terms: Mapping[str, tuple[Objective, float]]) -> Objecti
 
 
 def latent_dim(generator: Net) -> int:
-    """What the generator's model says in ``latent``; ValueError where it does not."""
+    """Return the width of a generator's codes, from the attribute ``latent`` of its model.
+
+    Raises:
+        ValueError: if the model has no such attribute.
+    """
     latent = getattr(generator.model, "latent", None)
     if not isinstance(latent, int):
         raise ValueError(
-            f"scheme.generator: {type(generator.model).__name__} does not say in 'latent' how wide its codes are"
+            f"scheme.generator: {type(generator.model).__name__} has no attribute 'latent'."
+            " Expected an int, the width of its codes"
         )
     return latent
 
 
-def generate_images(generator: Net, codes: Tensor) -> Tensor:
-    """The images (N, C, H, W) that a generator makes of codes (N, L)."""
-    image: Tensor = generator({"latent": codes}, call=_generate)["image"]
+def generate_images(generator: Net, latents: Tensor) -> Tensor:
+    """Generate images (N, C, H, W) from codes (N, L)."""
+    image: Tensor = generator({"latent": latents}, call=_generate)["image"]
     return image
 
 

@@ -29,7 +29,7 @@ from instil.modules.batch_statistics import (
     record_statistics,
 )
 from instil.modules.eval_mode import eval_mode
-from instil.schemes.bases.generated import generate_images, latent_dim
+from instil.schemes.bases.generated import generate_images, latent_dim, require_image_shape
 from instil.schemes.bases.inversion import (
     InversionScheme,
     Number,
@@ -88,14 +88,7 @@ class GeneratedInversion(InversionScheme):
         self.learners["generator"] = ("generator",)
 
     def build(self, batch: Batch) -> None:
-        made, wanted = (
-            tuple(generate_images(self.generator, self.latents(batch)).shape),
-            tuple(batch.get("image", torch.empty(0)).shape),
-        )
-        if made != wanted:
-            raise ValueError(
-                f"scheme.generator: it makes images of shape {made}; the data's have {wanted}"
-            )
+        require_image_shape(generate_images(self.generator, self.latents(batch)), batch)
         super().build(batch)
 
     def before_step(self, batch: Batch) -> Batch:

@@ -1,4 +1,4 @@
-"""What schemes share whose student learns from attacked images to withstand attacks."""
+"""Base classes of schemes that train a student to resist attacks."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import (
     UNLABELLED,
@@ -31,32 +32,69 @@ from instil.core import (
 from instil.functional.attacks import AttackLoss, fgsm, pgd
 from instil.modules.eval_mode import eval_mode
 
-EPSILON, STEP_SIZE, TRIAL_STEPS = 8 / 255, 2 / 255, 20
+EPSILON = 8 / 255
+STEP_SIZE = 2 / 255
+EVALUATION_STEPS = 20
+"""Steps of the PGD attack that the report evaluates."""
 NO_TAPS: frozenset[str] = frozenset()
 
+Epsilon = Annotated[
+    NonNegative, Doc("largest change of a pixel by the attack, for images in [0, 1]")
+]
+StepSize = Annotated[Positive, Doc("change of a pixel in one step of the attack")]
+AttackSteps = Annotated[int, Ge(1), Doc("number of steps of the attack during training")]
+RobustWeight = Annotated[NonNegative, Doc("weight of the loss ``robust``")]
 
-def soft_label_loss(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    """T² KL(teacher || student) of the softmax at temperature T: logits (N, C) give (N,). Gradients reach both."""
-    mine, theirs = (
-        (to_float32(logits) / temperature).log_softmax(-1) for logits in (student, teacher)
-    )
-    return F.kl_div(mine, theirs, reduction="none", log_target=True).sum(-1) * temperature**2
+
+def soft_label_loss(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0
+) -> Tensor:
+    """KL divergence from the teacher's to the student's softmax, times ``temperature ** 2``.
+
+    Args:
+        student_logits: (N, C).
+        teacher_logits: (N, C). Unlike in ``kd_loss``, gradients reach both.
+        temperature: softmax temperature, > 0.
+
+    Returns:
+        One value per sample (N,).
+
+    Example:
+        >>> soft_label_loss(torch.zeros(1, 3), torch.eye(3)[:1])
+        tensor([0.1233])
+    """
+    # Not kd_loss: an attack needs the gradient of both sides, and its bits are those of F.kl_div.
+    student_log_probs = (to_float32(student_logits) / temperature).log_softmax(-1)
+    teacher_log_probs = (to_float32(teacher_logits) / temperature).log_softmax(-1)
+    values = F.kl_div(student_log_probs, teacher_log_probs, reduction="none", log_target=True)
+    return values.sum(-1) * temperature**2
 
 
 def label_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """The cross-entropy with class indices (N,): (N,)."""
+    """Cross-entropy of each sample.
+
+    Args:
+        logits: (N, C).
+        target: class indices (N,).
+
+    Returns:
+        One value per sample (N,).
+
+    Example:
+        >>> label_loss(torch.eye(3)[:1], torch.tensor([0]))
+        tensor([0.5514])
+    """
     return F.cross_entropy(to_float32(logits), target, reduction="none")
 
 
 class AttackScheme(Scheme):
-    """Each step attacks the student of that moment by projected gradient ascent, in eval mode, from a random start in the box around each image.
+    """Base class of schemes that train the student on attacked images.
 
-    The images must lie in [0, 1]. The attacked ones are the batch's ``attacked``; subclasses say what the attack raises (``attack_loss``) and how the
-    student learns. The report also gives the accuracy of every net under attacks on the label (FGSM, and PGD of 20 steps) within ``epsilon``.
-
-    ``epsilon``: how far an attack may change each pixel of images in [0, 1].
-    ``step_size``: how far each step of the attack goes.
-    ``attack_steps``: how many steps the attack takes while the student learns.
+    Each step attacks the current student in evaluation mode by projected gradient ascent, from a
+    random start in the box around each image. Images are in [0, 1]. The attacked images are
+    ``batch["attacked"]``. Subclasses define the loss that the attack raises (``attack_loss``) and
+    the losses of the student. The report adds the accuracy of every network under attacks on the
+    label within ``epsilon``: FGSM, and PGD with 20 steps.
     """
 
     def __init__(
@@ -64,38 +102,46 @@ class AttackScheme(Scheme):
         student: nn.Module,
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
-        epsilon: NonNegative = EPSILON,
-        step_size: Positive = STEP_SIZE,
-        attack_steps: Annotated[int, Ge(1)] = 10,
+        epsilon: Epsilon = EPSILON,
+        step_size: StepSize = STEP_SIZE,
+        attack_steps: AttackSteps = 10,
     ):
         super().__init__(student, teacher, objectives)
-        self.epsilon, self.step_size, self.attack_steps = epsilon, step_size, attack_steps
+        self.epsilon = epsilon
+        self.step_size = step_size
+        self.attack_steps = attack_steps
 
     def build(self, batch: Batch) -> None:
         image: Tensor = batch.get("image", torch.empty(0))
         if not image.is_floating_point() or image.ndim < 2:
             raise ValueError(
-                f"attacks change 'image', floating point in [0, 1]; the batch has {', '.join(batch)}"
+                f"scheme: {type(self).__name__} attacks images. Expected 'image' in the batch,"
+                f" floating point in [0, 1], got a batch with {', '.join(batch)}"
             )
         if self.objectives.needs_input_grad:
-            inside = self.objectives.requires_double_backward()[0]
+            name = self.objectives.requires_double_backward()[0]
             raise ValueError(
-                f"{inside} takes gradients by the input, which {type(self).__name__} cannot give"
+                f"{name} takes gradients by the input, which {type(self).__name__} cannot give"
             )
         self.check_logits(batch)
         super().build(batch)
 
     def check_logits(self, batch: Batch) -> None:
-        """ValueError where the nets do not classify images, or labels are not classes."""
+        """Check that the networks classify images and that the labels are classes.
+
+        Raises:
+            ValueError: if they do not.
+        """
         logits = self.student(batch)["logits"]
         if logits.ndim != 2 or logits.shape[1] < 2:
             raise ValueError(
-                f"the logits are {tuple(logits.shape)}; {type(self).__name__} needs (N, C) with two classes or more"
+                f"student: the logits have shape {tuple(logits.shape)}."
+                f" {type(self).__name__} needs (N, C) with two classes or more"
             )
         self.targets(batch, logits)
 
     def before_step(self, batch: Batch) -> Batch:
-        """The batch with ``attacked``, its images after the attack."""
+        """Add the images after the attack, as ``attacked``."""
         image: Tensor = batch["image"]
         start = keyed_uniform(batch, image[0].numel()).view_as(image).to(image.dtype)
         with eval_mode(self.student):
@@ -113,32 +159,49 @@ class AttackScheme(Scheme):
         yield self.compute_losses(batch)
 
     def attack_loss(self, batch: Batch) -> AttackLoss:
-        """What the attack makes larger."""
+        """Return the loss that the attack raises."""
         raise NotImplementedError
 
     def student_logits(self, batch: Batch, image: Tensor) -> Tensor:
-        """The student's logits for other images."""
+        """Return the student's logits (N, C) for other images."""
         logits: Tensor = self.student(batch | {"image": image}, roles=NO_TAPS)["logits"]
         return logits
 
     def cross_entropy_attack(self, target: Tensor, batch: Batch) -> AttackLoss:
-        """The student's cross-entropy with these classes (N,)."""
+        """Return the student's cross-entropy with the class indices ``target`` (N,)."""
         return lambda image: label_loss(self.student_logits(batch, image), target)
 
-    def targets(self, batch: Batch, guess: Tensor) -> Tensor:
-        """The class of each image: its label, and where it has none that of the logits ``guess``. ValueError for several labels an image."""
-        guess = guess.argmax(-1)
-        label: Tensor = batch.get("label", torch.full_like(guess, UNLABELLED))
-        if label.shape != guess.shape or label.is_floating_point():
+    def targets(self, batch: Batch, logits: Tensor) -> Tensor:
+        """Return the class of each image: its label, or the most likely class without a label.
+
+        Args:
+            batch: a batch, with or without ``label``.
+            logits: (N, C), for images without a label.
+
+        Returns:
+            Class indices (N,).
+
+        Raises:
+            ValueError: if an image has several labels.
+        """
+        predicted = logits.argmax(-1)
+        label: Tensor = batch.get("label", torch.full_like(predicted, UNLABELLED))
+        if label.shape != predicted.shape or label.is_floating_point():
             raise ValueError(
-                f"{type(self).__name__} needs one class an image; the labels are {label.dtype} of shape {tuple(label.shape)}"
+                f"label: {type(self).__name__} needs one class index per image,"
+                f" got {label.dtype} of shape {tuple(label.shape)}"
             )
-        return torch.where(label == UNLABELLED, guess, label)
+        return torch.where(label == UNLABELLED, predicted, label)
 
     @classmethod
     def robustness_evaluations(cls, options: Mapping[str, Any]) -> dict[str, Perturbation]:
-        """FGSM, and PGD of 20 steps from a random start, on the label and within the ``epsilon`` of the recipe."""
-        epsilon, step_size = options.get("epsilon", EPSILON), options.get("step_size", STEP_SIZE)
+        """Return the attacks of the report, within the ``epsilon`` of the recipe.
+
+        The attacks are FGSM, and PGD with 20 steps from a random start; both raise the
+        cross-entropy with the label.
+        """
+        epsilon = options.get("epsilon", EPSILON)
+        step_size = options.get("step_size", STEP_SIZE)
         return {
             "fgsm": functools.partial(attacked_batch, epsilon),
             "pgd": functools.partial(attacked_batch, epsilon, step_size=step_size),
@@ -146,9 +209,10 @@ class AttackScheme(Scheme):
 
 
 class RobustScheme(AttackScheme):
-    """Beside the objectives, which compare both nets on the images as they are, the loss ``robust_losses`` of the student's answers to attacked ones.
+    """Base class of robust distillation.
 
-    ``weight``: of the loss ``robust_losses``.
+    The objectives compare both networks on clean images. The loss ``robust`` compares the student's
+    outputs for attacked images with the teacher.
     """
 
     temperature: float = 1.0
@@ -158,10 +222,10 @@ class RobustScheme(AttackScheme):
         student: nn.Module,
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
-        weight: NonNegative = 1.0,
-        epsilon: NonNegative = EPSILON,
-        step_size: Positive = STEP_SIZE,
-        attack_steps: Annotated[int, Ge(1)] = 10,
+        weight: RobustWeight = 1.0,
+        epsilon: Epsilon = EPSILON,
+        step_size: StepSize = STEP_SIZE,
+        attack_steps: AttackSteps = 10,
     ):
         super().__init__(student, teacher, objectives, epsilon, step_size, attack_steps)
         self.weight = weight
@@ -173,76 +237,97 @@ class RobustScheme(AttackScheme):
 
     def check_logits(self, batch: Batch) -> None:
         if self.teacher is None:
-            raise ValueError(f"{type(self).__name__} needs a teacher")
-        mine, theirs = self.student(batch)["logits"], self.teacher_outputs(batch)["logits"]
-        if mine.ndim != 2 or mine.shape != theirs.shape or mine.shape[1] < 2:
-            shapes = (
-                f"the student's logits are {tuple(mine.shape)}, the teacher's {tuple(theirs.shape)}"
-            )
+            raise ValueError(f"teacher: {type(self).__name__} needs a teacher")
+        student_logits = self.student(batch)["logits"]
+        teacher_logits = self.teacher_outputs(batch)["logits"]
+        is_matrix = student_logits.ndim == 2 and student_logits.shape[1] >= 2
+        if not is_matrix or student_logits.shape != teacher_logits.shape:
             raise ValueError(
-                f"{shapes}; {type(self).__name__} needs both (N, C) with the same two classes or more"
+                f"{type(self).__name__} needs logits (N, C) of both networks, with the same two"
+                f" classes or more. Got {tuple(student_logits.shape)} of the student and"
+                f" {tuple(teacher_logits.shape)} of the teacher"
             )
-        self.targets(batch, theirs)
+        self.targets(batch, teacher_logits)
 
     def before_step(self, batch: Batch) -> Batch:
-        """The batch with ``attacked``, and with ``taught``, the teacher's outputs for the images as they are, so that it is asked once."""
-        return super().before_step(batch | {"taught": self.teacher_outputs(batch)})
+        """Add ``attacked`` and, as ``clean_outputs``, the teacher's outputs for the clean images."""
+        return super().before_step(batch | {"clean_outputs": self.teacher_outputs(batch)})
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         return {**super().counts(batch), "robust": item_weights(batch).sum()}
 
     def compute_losses(self, batch: Batch) -> Update:
-        """The objectives' update with the loss ``robust_losses``."""
-        student, teacher = self.student(batch), batch["taught"]
+        """Return the objectives' update with the loss ``robust``."""
+        student = self.student(batch)
+        teacher = batch["clean_outputs"]
         update: Update = self.objectives(student, teacher, batch)
-        attacked, student_logits, teacher_logits = (
-            replace_invalid(logits, batch)
-            for logits in (
-                self.student_logits(batch, batch["attacked"]),
-                student["logits"],
-                teacher["logits"],
-            )
+        attacked_logits = self.student_logits(batch, batch["attacked"])
+        values = self.robust_losses(
+            batch,
+            replace_invalid(attacked_logits, batch),
+            replace_invalid(student["logits"], batch),
+            replace_invalid(teacher["logits"], batch),
         )
-        values = self.robust_losses(batch, attacked, student_logits, teacher_logits)
         update.losses["robust"] = self.weight * mean(values, item_weights(batch))
         return update
 
     def robust_losses(
-        self, batch: Batch, attacked: Tensor, student: Tensor, teacher: Tensor
+        self,
+        batch: Batch,
+        attacked_logits: Tensor,
+        student_logits: Tensor,
+        teacher_logits: Tensor,
     ) -> Tensor:
-        """(N,): the loss of the student's ``attacked`` logits, by those of both nets for the images as they are; here the teacher's soft labels."""
-        return soft_label_loss(attacked, teacher, self.temperature)
+        """Compute the loss ``robust`` of each image.
+
+        Args:
+            batch: the batch with ``attacked`` and ``clean_outputs``.
+            attacked_logits: student logits (N, C) for the attacked images.
+            student_logits: student logits (N, C) for the clean images.
+            teacher_logits: teacher logits (N, C) for the clean images.
+
+        Returns:
+            One value per image (N,). Default: the KL divergence from the teacher's soft labels.
+        """
+        return soft_label_loss(attacked_logits, teacher_logits, self.temperature)
 
     def teacher_logits(self, batch: Batch, image: Tensor, grad: bool = False) -> Tensor:
-        """The teacher's logits for other images."""
+        """Return the teacher's logits (N, C) for other images."""
         logits: Tensor = self.teacher_outputs(batch | {"image": image}, grad)["logits"]
         return logits
 
     def label_attack(self, batch: Batch) -> AttackLoss:
-        """The student's cross-entropy with the label, and with the teacher's class where there is none."""
-        return self.cross_entropy_attack(self.targets(batch, batch["taught"]["logits"]), batch)
+        """Return the student's cross-entropy with the label, or with the teacher's class."""
+        target = self.targets(batch, batch["clean_outputs"]["logits"])
+        return self.cross_entropy_attack(target, batch)
 
 
 def attacked_batch(
     epsilon: float, net: nn.Module, batch: Batch, step_size: float | None = None
 ) -> Batch:
-    """The batch after an attack on the labels that it has: FGSM, or PGD where there is a ``step_size``; images without a label stay as they are."""
-    image, label = batch["image"], batch["label"]
-    ask = functools.partial(net, grad=True) if isinstance(net, Teacher) else net
+    """Attack the images of a batch so that the cross-entropy with the label rises.
 
-    def threat(changed: Tensor) -> Tensor:
-        return F.cross_entropy(
-            to_float32(ask(batch | {"image": changed})["logits"]),
-            label,
-            ignore_index=UNLABELLED,
-            reduction="none",
-        )
+    Args:
+        epsilon: largest change of a pixel.
+        net: network under attack, or a teacher.
+        batch: images in [0, 1]; those without a label stay unchanged.
+        step_size: change of a pixel in one step of PGD; None: FGSM.
+
+    Returns:
+        The batch with the attacked images.
+    """
+    image = batch["image"]
+    label = batch["label"]
+    forward = functools.partial(net, grad=True) if isinstance(net, Teacher) else net
+
+    def attack_loss(changed: Tensor) -> Tensor:
+        logits = to_float32(forward(batch | {"image": changed})["logits"])
+        return F.cross_entropy(logits, label, ignore_index=UNLABELLED, reduction="none")
 
     if step_size is None:
-        return batch | {"image": fgsm(threat, image, epsilon)}
-    start = (
-        keyed_uniform(batch, image[0].numel()).view_as(image).to(image.dtype)
-        if "index" in batch
-        else None
-    )
-    return batch | {"image": pgd(threat, image, epsilon, step_size, TRIAL_STEPS, start)}
+        return batch | {"image": fgsm(attack_loss, image, epsilon)}
+    start = None
+    if "index" in batch:
+        start = keyed_uniform(batch, image[0].numel()).view_as(image).to(image.dtype)
+    attacked = pgd(attack_loss, image, epsilon, step_size, EVALUATION_STEPS, start)
+    return batch | {"image": attacked}

@@ -1,13 +1,15 @@
-"""The teacher is a fixed discriminator: a generator makes what it is sure of, what excites it, and all classes alike."""
+"""DAFL: the teacher is a fixed discriminator of generated images."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Annotated
 
 from torch import nn
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, Objective, Objectives, Teacher, Update
-from instil.schemes.bases.generated import GeneratorScheme, Images, weighted_objectives
+from instil.schemes.bases.generated import GeneratorScheme, MemorySize, weighted_objectives
 from instil.schemes.bases.generator_losses import (
     ActivationLoss,
     BNStatisticsLoss,
@@ -17,13 +19,10 @@ from instil.schemes.bases.generator_losses import (
 
 
 class DAFL(GeneratorScheme):
-    """One update of the generator, then one of the student on fresh images (Chen et al. 2019, Algorithm 1; defaults as published for MNIST, with kd
-    at temperature 1 for the student).
+    """Data-free learning (Chen et al. 2019, Algorithm 1).
 
-    ``one_hot``: weight of the cross-entropy of the teacher's logits with the class that it finds likeliest.
-    ``activation``: weight of the mean size of the teacher's embedding, which is raised.
-    ``balance``: weight of the entropy, to base 10, of the teacher's mean answer in the batch, which is raised.
-    ``statistics``: weight of the distance from what the teacher's BatchNorms remember (of Yin et al. 2020; 0 in the paper).
+    Each step has one update of the generator and one of the student on new images. The defaults are
+    those published for MNIST, with kd at temperature 1 for the student.
     """
 
     card = Card(
@@ -33,12 +32,16 @@ class DAFL(GeneratorScheme):
         2019,
         source="offline",
         algorithms=("data-free",),
-        equation=r"\mathcal{L}_G = \mathrm{CE}\big(p^T, \arg\max p^T\big) - \alpha \lVert f^T \rVert_1 - \beta H\big(\tfrac{1}{N} \sum_n p^T_n\big)",
-        use="A classifier with one label an image as a teacher, and no data. The student has no part in the generator's loss, so the game is steady.",
-        pitfalls="balance needs batches of several images a class. Images of which the teacher is sure are easy ones, far from its boundaries. "
-        "Without statistics they need not look like the data.",
-        deviations="The entropy is to base 10 and not divided by the number of classes, as in the authors' code; the code updates both nets at once "
-        "on the same images, here the student sees fresh ones, as in the paper's Algorithm 1.",
+        equation=r"\mathcal{L}_G = \mathrm{CE}\big(p^T, \arg\max p^T\big) - "
+        r"\alpha \lVert f^T \rVert_1 - \beta H\big(\tfrac{1}{N} \sum_n p^T_n\big)",
+        use="The teacher classifies images with one label each, and there are no data. The student "
+        "is not part of the generator's loss, so the training is stable.",
+        pitfalls="The loss balance needs batches with several images per class. Images that the "
+        "teacher classifies with certainty are easy ones, far from its decision boundaries. "
+        "Without statistics they need not resemble the data.",
+        deviations="The entropy is to base 10 and not divided by the number of classes, as in the "
+        "authors' code. The code updates both networks at once on the same images; here the "
+        "student sees new ones, as in the paper's Algorithm 1.",
     )
 
     def __init__(
@@ -46,32 +49,36 @@ class DAFL(GeneratorScheme):
         student: nn.Module,
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
-        generator: nn.Module,
-        one_hot: NonNegative = 1.0,
-        activation: NonNegative = 0.1,
-        balance: NonNegative = 5.0,
-        statistics: NonNegative = 0.0,
-        memory: Images = 0,
+        generator: Annotated[nn.Module, Doc("generator of images, with a width ``latent``")],
+        one_hot: Annotated[
+            NonNegative, Doc("weight of the cross-entropy with the teacher's most likely class")
+        ] = 1.0,
+        activation: Annotated[
+            NonNegative, Doc("weight of the mean magnitude of the teacher's embedding, maximised")
+        ] = 0.1,
+        balance: Annotated[
+            NonNegative,
+            Doc("weight of the entropy, to base 10, of the teacher's mean softmax, maximised"),
+        ] = 5.0,
+        statistics: Annotated[
+            NonNegative,
+            Doc("weight of the distance from the teacher's BatchNorm statistics; 0 in the paper"),
+        ] = 0.0,
+        memory: MemorySize = 0,
     ):
         terms = {
             "one_hot": (OneHotLoss(), one_hot),
             "activation": (ActivationLoss(), activation),
             "balanced": (InformationEntropyLoss(10), balance),
+            "statistics": (BNStatisticsLoss(), statistics),
         }
         super().__init__(
-            student,
-            teacher,
-            objectives,
-            generator,
-            weighted_objectives(terms | {"statistics": (BNStatisticsLoss(), statistics)}),
-            memory,
+            student, teacher, objectives, generator, weighted_objectives(terms), memory
         )
-        self.one_hot, self.activation, self.balance, self.statistics = (
-            one_hot,
-            activation,
-            balance,
-            statistics,
-        )
+        self.one_hot = one_hot
+        self.activation = activation
+        self.balance = balance
+        self.statistics = statistics
 
     def step(self, batch: Batch) -> Iterator[Update]:
         yield self.generator_update(batch, 1)

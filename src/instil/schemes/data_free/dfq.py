@@ -1,15 +1,17 @@
-"""A generator is adversarial, and at once bound to what the teacher's BatchNorms remember of the data."""
+"""DFQ: an adversarial generator whose images match the teacher's BatchNorm statistics."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, Objective, Objectives, Teacher, Update
-from instil.modules.batch_statistics import BatchNormStatistics
-from instil.schemes.bases.generated import GeneratorScheme, Images, weighted_objectives
+from instil.modules.batch_statistics import BatchNormStatistics, require_statistics
+from instil.schemes.bases.generated import GeneratorScheme, MemorySize, weighted_objectives
 from instil.schemes.bases.generator_losses import (
     BNStatisticsLoss,
     DisagreementLoss,
@@ -20,28 +22,42 @@ from instil.schemes.bases.generator_losses import (
 EPSILON = 1e-5
 
 
-def gaussian_statistics_loss(read: Sequence[BatchNormStatistics]) -> Tensor:
-    """KL(N(m, v) || N(M, V)) of each channel's mean and variance in the batch and of those remembered, summed over channels and BatchNorms.
+def gaussian_statistics_loss(statistics: Sequence[BatchNormStatistics]) -> Tensor:
+    """KL divergence of Gaussians with the batch's and the running statistics.
 
-    Raises ValueError where no BatchNorm was read.
+    KL(N(m, v) || N(M, V)) of each channel, with mean m and variance v in the batch and running mean
+    M and variance V, summed over channels and BatchNorms.
+
+    Args:
+        statistics: statistics of each BatchNorm.
+
+    Returns:
+        Scalar.
+
+    Raises:
+        ValueError: if there is no BatchNorm.
+
+    Example:
+        >>> zero, one = torch.zeros(1), torch.ones(1)
+        >>> gaussian_statistics_loss([BatchNormStatistics(one, one, zero, one, one[None])])
+        tensor(0.5000)
     """
-    if not read:
-        raise ValueError(
-            "the teacher has no BatchNorm with running statistics, so nothing is known of its data; set the statistics' weight to 0"
-        )
-    apart = []
-    for one in read:
-        ratio = (one.variance + EPSILON) / (one.running_variance + EPSILON)
-        distance = (one.mean - one.running_mean).square() / (one.running_variance + EPSILON)
-        apart.append(0.5 * (ratio + distance - 1 - ratio.log()).sum())
-    return torch.stack(apart).sum()
+    require_statistics(statistics)
+    distances = []
+    for layer in statistics:
+        ratio = (layer.variance + EPSILON) / (layer.running_variance + EPSILON)
+        shift = (layer.mean - layer.running_mean).square() / (layer.running_variance + EPSILON)
+        distances.append(0.5 * (ratio + shift - 1 - ratio.log()).sum())
+    return torch.stack(distances).sum()
 
 
 class DFQ(GeneratorScheme):
-    """The student lowers its losses on fresh images (in the paper kd at temperature 1), the generator raises KL(teacher || student) less ``alpha``
-    times three terms: the teacher's BatchNorms get what they remember, it is sure of each image, and all classes are there (Choi et al. 2020).
+    """Data-free adversarial distillation with BatchNorm statistics (Choi et al. 2020).
 
-    ``alpha``: weight of the three terms together; the first is a sum over channels, so that a large teacher needs a small one.
+    The student lowers its losses on new images; in the paper the loss is kd at temperature 1. The
+    generator raises KL(teacher || student) minus ``alpha`` times three terms: the distance from the
+    teacher's BatchNorm statistics, the entropy of each image's softmax, and the negative entropy of
+    the mean softmax.
     """
 
     card = Card(
@@ -51,14 +67,19 @@ class DFQ(GeneratorScheme):
         2020,
         source="offline",
         algorithms=("data-free", "adversarial"),
-        equation=r"\min_S \max_G \; \mathrm{KL}(p^T \Vert p^S) - \alpha \Big(\sum_{l,c} \mathrm{KL}\big(N(\hat\mu_{lc}, \hat\sigma^2_{lc}) "
+        equation=r"\min_S \max_G \; \mathrm{KL}(p^T \Vert p^S) - \alpha \Big(\sum_{l,c} "
+        r"\mathrm{KL}\big(N(\hat\mu_{lc}, \hat\sigma^2_{lc}) "
         r"\Vert N(\mu_{lc}, \sigma^2_{lc})\big) + \mathbb{E}\, H(p^T) - H(\mathbb{E}\, p^T)\Big)",
-        use="A teacher with BatchNorm and no data: the images stay near the data in every layer and are hard for the student.",
-        pitfalls="A teacher without BatchNorm remembers nothing. The batch must be large enough for its statistics.",
-        deviations="Of the paper only abstract and summaries were at hand, of code none of the authors'. The KL of the batch's Gaussians from "
-        "those remembered, the terms and the temperature 1 are as in an independent implementation. That takes 0.01 for alpha on CIFAR-10, where "
-        "thousands of channels are summed, ten steps of the student a step of the generator, and warms the generator up by the three terms. "
-        "One generator and one student, where the paper also takes several. The generator asks the student as it is at evaluation.",
+        use="The teacher has BatchNorm and there are no data: the images stay near the data in "
+        "every layer and are hard for the student.",
+        pitfalls="A teacher without BatchNorm has no statistics. The batch must be large enough "
+        "for its own statistics.",
+        deviations="Only the abstract and summaries of the paper were available, and no code of "
+        "the authors. The KL divergence of Gaussians, the terms and the temperature 1 follow an "
+        "independent implementation. That implementation uses alpha 0.01 on CIFAR-10, where "
+        "thousands of channels are summed, ten steps of the student per step of the generator, and "
+        "a warm-up of the generator with the three terms. There is one generator and one student; "
+        "the paper also uses several. The generator's loss uses the student in evaluation mode.",
     )
 
     def __init__(
@@ -66,27 +87,26 @@ class DFQ(GeneratorScheme):
         student: nn.Module,
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
-        generator: nn.Module,
-        alpha: NonNegative = 1.0,
-        memory: Images = 0,
+        generator: Annotated[nn.Module, Doc("generator of images, with a width ``latent``")],
+        alpha: Annotated[
+            NonNegative,
+            Doc("common weight of the three terms; small for a teacher with many channels"),
+        ] = 1.0,
+        memory: MemorySize = 0,
     ):
-        bound = {
+        terms = {
+            "challenge": (DisagreementLoss(), 1.0),
             "statistics": (BNStatisticsLoss(), alpha),
             "entropy": (OneHotLoss(soft=True), alpha),
             "balanced": (InformationEntropyLoss(), alpha),
         }
         super().__init__(
-            student,
-            teacher,
-            objectives,
-            generator,
-            weighted_objectives({"challenge": (DisagreementLoss(), 1.0), **bound}),
-            memory,
+            student, teacher, objectives, generator, weighted_objectives(terms), memory
         )
         self.alpha = alpha
 
-    def bn_statistics_loss(self, read: list[BatchNormStatistics]) -> Tensor:
-        return gaussian_statistics_loss(read)
+    def bn_statistics_loss(self, statistics: list[BatchNormStatistics]) -> Tensor:
+        return gaussian_statistics_loss(statistics)
 
     def step(self, batch: Batch) -> Iterator[Update]:
         yield self.generator_update(batch, 1)

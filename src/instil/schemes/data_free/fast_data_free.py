@@ -1,4 +1,4 @@
-"""A generator that begins every batch of images with what all batches had in common needs only a few updates for it."""
+"""FastDFKD: a meta-generator that needs few updates for each batch of images."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from instil.schemes.bases.inversion import Number, Share
 
 
 class FastDataFree(GeneratedInversion):
-    """Inversion with a meta-generator (Fang et al. 2022, FastDFKD): it is copied, fitted to new codes by ``iterations`` updates (inner loop), and
-    moves ``reuse`` of the way to where the copy came (outer loop, Reptile). Weights as published for CIFAR, where the student learns 400 steps
+    """Inversion with a meta-generator (Fang et al. 2022, FastDFKD).
+
+    For each batch of images the generator is fitted to new latent codes by ``iterations`` updates
+    (inner loop). Then the meta-generator moves by the share ``reuse`` towards the fitted one (outer
+    loop, Reptile). The weights are those published for CIFAR, where the student learns 400 steps
     from remembered images after each batch.
 
-    ``reuse``: how far the meta-generator moves towards the fitted one.
+    ``reuse``: share of the way from the meta-generator to the fitted generator.
     """
 
     card = Card(
@@ -29,15 +32,19 @@ class FastDataFree(GeneratedInversion):
         source="offline",
         algorithms=("data-free", "adversarial"),
         labels=("single",),
-        equation=r"\theta \leftarrow \theta + \beta (\theta_k - \theta), \quad \theta_k, z_k \text{ after } k \text{ steps on } "
-        r"\mathrm{CE}(p^t(G(z)), y) + \alpha_{bn} R_{bn} - \alpha_{adv} [\hat y^t = \hat y^s] \mathrm{KL}(p^t \Vert p^s)",
-        use="Many images in little time: two to ten updates a batch instead of hundreds.",
-        pitfalls="Few updates give images that are less sure than optimised ones, and with a large reuse alike from batch to batch. The "
+        equation=r"\theta \leftarrow \theta + \beta (\theta_k - \theta), \quad \theta_k, z_k "
+        r"\text{ after } k \text{ steps on } \mathrm{CE}(p^t(G(z)), y) + \alpha_{bn} R_{bn} - "
+        r"\alpha_{adv} [\hat y^t = \hat y^s] \mathrm{KL}(p^t \Vert p^s)",
+        use="You need many images in little time: two to ten updates per batch instead of hundreds.",
+        pitfalls="After few updates the teacher classifies the images with less certainty than "
+        "fully optimised ones. With a large reuse the images of different batches are similar. The "
         "statistics are those of a micro-batch.",
-        deviations="The outer loop is Reptile with the step as a share of the way; the authors' code has it too, and by default sums the "
-        "gradients of the inner loop (first-order MAML); it hands either to Adam. The inner loop's Adam keeps its moments from batch to batch, "
-        "theirs begins anew. No momentum of the batch's statistics, no reset of the first layer, no epochs before the adversarial term. The "
-        "images of the last update are kept, not those of the lowest loss. No mirroring.",
+        deviations="The outer loop is Reptile, whose step is a share of the way. The authors' code "
+        "has it too; by default it sums the gradients of the inner loop (first-order MAML), and it "
+        "passes either to Adam. The Adam of the inner loop keeps its moments from batch to batch; "
+        "theirs starts again. There is no momentum of the batch's statistics, no reset of the "
+        "first layer, no warm-up before the adversarial term, and no mirroring. The images of the "
+        "last update are used, not those of the lowest loss.",
     )
 
     def __init__(

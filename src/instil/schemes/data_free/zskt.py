@@ -1,25 +1,24 @@
-"""A generator looks for images on which student and teacher differ most; the student learns to agree there."""
+"""ZSKT: the generator searches for images on which student and teacher disagree."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Annotated
 
-from annotated_types import Ge
 from torch import nn
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Objective, Objectives, Teacher, Update
-from instil.schemes.bases.generated import GeneratorScheme, Images
+from instil.schemes.bases.generated import GeneratorScheme, MemorySize, Steps
 from instil.schemes.bases.generator_losses import DisagreementLoss
-
-Turns = Annotated[int, Ge(1)]
 
 
 class ZSKT(GeneratorScheme):
-    """Of each step's codes, first the generator raises KL(teacher || student) on its images, then the student lowers its losses on them
-    (Micaelli & Storkey 2019, Algorithm 1: kd at temperature 1, and attention_transfer with weight 250).
+    """Zero-shot knowledge transfer (Micaelli & Storkey 2019, Algorithm 1).
 
-    ``generator_steps``: updates of the generator in a step. ``student_steps``: updates of the student after them, on the same images.
+    With the codes of a step, first the generator raises KL(teacher || student) on its images, then
+    the student lowers its losses on them. In the paper the losses are kd at temperature 1 and
+    attention_transfer with weight 250.
     """
 
     card = Card(
@@ -29,13 +28,18 @@ class ZSKT(GeneratorScheme):
         2019,
         source="offline",
         algorithms=("data-free", "adversarial"),
-        equation=r"\min_S \max_G \; \mathbb{E}_{z \sim N(0, I)} \, \mathrm{KL}\big(p^T(G(z)) \Vert p^S(G(z))\big)",
-        use="No data at all, and a teacher without BatchNorm too: the generator needs nothing but both nets' answers.",
-        pitfalls="At a small budget the game is unstable, and results differ much between seeds: compare with blobs. The images need not look like "
-        "the data, and the student's BatchNorm then remembers other statistics than those of the data.",
-        deviations="The KL is summed over the classes, where the authors' code also divides by their number (no matter to Adam, but to weight decay "
-        "and to the balance with attention_transfer). No clipping at 5 unless the recipe says train.clip. The generator "
-        "asks the student as it is at evaluation; the authors' code asks it in training mode.",
+        equation=r"\min_S \max_G \; \mathbb{E}_{z \sim N(0, I)} \, "
+        r"\mathrm{KL}\big(p^T(G(z)) \Vert p^S(G(z))\big)",
+        use="There are no data, and the teacher may lack BatchNorm: the generator needs only the "
+        "outputs of both networks.",
+        pitfalls="At a small budget the training is unstable, and results differ much between "
+        "seeds: compare with blobs. The images need not resemble the data, so the statistics in "
+        "the student's BatchNorm differ from those of the data.",
+        deviations="The KL divergence is summed over the classes; the authors' code also divides "
+        "by their number. Adam ignores the factor, but weight decay and the balance with "
+        "attention_transfer depend on it. Gradients are not clipped at 5 unless train.clip is set. "
+        "The generator's loss uses the student in evaluation mode; the authors' code uses training "
+        "mode.",
     )
 
     def __init__(
@@ -43,20 +47,17 @@ class ZSKT(GeneratorScheme):
         student: nn.Module,
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
-        generator: nn.Module,
-        generator_steps: Turns = 1,
-        student_steps: Turns = 10,
-        memory: Images = 0,
+        generator: Annotated[nn.Module, Doc("generator of images, with a width ``latent``")],
+        generator_steps: Annotated[Steps, Doc("updates of the generator in a step")] = 1,
+        student_steps: Annotated[
+            Steps, Doc("updates of the student after them, on the same images")
+        ] = 10,
+        memory: MemorySize = 0,
     ):
-        super().__init__(
-            student,
-            teacher,
-            objectives,
-            generator,
-            Objectives({"challenge": DisagreementLoss()}),
-            memory,
-        )
-        self.generator_steps, self.student_steps = generator_steps, student_steps
+        terms = Objectives({"challenge": DisagreementLoss()})
+        super().__init__(student, teacher, objectives, generator, terms, memory)
+        self.generator_steps = generator_steps
+        self.student_steps = student_steps
 
     def step(self, batch: Batch) -> Iterator[Update]:
         for _ in range(self.generator_steps):

@@ -1,4 +1,4 @@
-"""The attack looks for the image on which student and teacher differ most, and the teacher answers it anew."""
+"""AdaAD: the attack searches for images on which student and teacher disagree."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from instil.schemes.bases.robust import RobustScheme, soft_label_loss
 
 
 class AdaAD(RobustScheme):
-    """The attack drives student and teacher apart, by the gradients of both; the teacher's answer to the attacked image is then learnt from it
-    (Huang et al. 2023). Defaults as published for CIFAR-10; other weights leave 1 - ``weight`` to the objective kd at temperature 1.
-    It reads no label.
+    """Adaptive adversarial distillation (Huang et al. 2023).
+
+    The attack raises the KL divergence between student and teacher, with the gradients of both. The
+    student then learns the teacher's output for the attacked image. The defaults are those
+    published for CIFAR-10; with another ``weight`` the objective kd at temperature 1 has the weight
+    1 - ``weight``. The scheme needs no labels.
     """
 
     card = Card(
@@ -23,13 +26,17 @@ class AdaAD(RobustScheme):
         source="offline",
         algorithms=("adversarial", "adaptive"),
         labels=("single",),
-        equation=r"\alpha \mathrm{KL}(p^t(x_{adv}) \Vert p^s(x_{adv})) + (1 - \alpha) \mathrm{KL}(p^t(x) \Vert p^s(x)), \quad "
-        r"x_{adv} = \arg\max_{\Vert x' - x \Vert_\infty \le \epsilon} \mathrm{KL}(p^t(x') \Vert p^s(x'))",
-        use="A robust teacher that is at hand with its gradients, and images with labels or without.",
-        pitfalls="The attack passes through the teacher too, in every one of its steps, so that a large teacher costs much. With a teacher "
-        "that is not robust, the attack finds images on which the teacher is wrong, and they are learnt.",
-        deviations="The KL is summed over the classes for any data, where the authors' code takes the mean over them for CIFAR-10; the attack starts "
-        "anywhere in the box, theirs at normal noise of 0.001.",
+        equation=r"\alpha \mathrm{KL}(p^t(x_{adv}) \Vert p^s(x_{adv})) + "
+        r"(1 - \alpha) \mathrm{KL}(p^t(x) \Vert p^s(x)), \quad "
+        r"x_{adv} = \arg\max_{\Vert x' - x \Vert_\infty \le \epsilon} "
+        r"\mathrm{KL}(p^t(x') \Vert p^s(x'))",
+        use="You have a robust teacher with its gradients, and images with or without labels.",
+        pitfalls="Every step of the attack also passes through the teacher, so a large teacher is "
+        "expensive. If the teacher is not robust, the attack finds images on which the teacher is "
+        "wrong, and the student learns its errors.",
+        deviations="The KL divergence is summed over the classes for all data; the authors' code "
+        "takes the mean over the classes for CIFAR-10. The attack starts at a random point of the "
+        "box; the authors' code starts at normal noise of scale 0.001.",
     )
 
     def attack_loss(self, batch: Batch) -> AttackLoss:
@@ -38,6 +45,10 @@ class AdaAD(RobustScheme):
         )
 
     def robust_losses(
-        self, batch: Batch, attacked: Tensor, student: Tensor, teacher: Tensor
+        self,
+        batch: Batch,
+        attacked_logits: Tensor,
+        student_logits: Tensor,
+        teacher_logits: Tensor,
     ) -> Tensor:
-        return soft_label_loss(attacked, self.teacher_logits(batch, batch["attacked"]))
+        return soft_label_loss(attacked_logits, self.teacher_logits(batch, batch["attacked"]))

@@ -1,23 +1,32 @@
-"""A net that learns its labels from attacked images, without a teacher: one that can teach to withstand attacks."""
+"""Adversarial training: a network learns its labels from attacked images, without a teacher."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
 
-from annotated_types import Ge
 from torch import nn
 
-from instil.core import Batch, Card, NonNegative, Objective, Objectives, Positive, Update
+from instil.core import Batch, Card, Objective, Objectives, Update
 from instil.functional.attacks import AttackLoss
-from instil.schemes.bases.robust import EPSILON, STEP_SIZE, AttackScheme
+from instil.schemes.bases.robust import (
+    EPSILON,
+    STEP_SIZE,
+    AttackScheme,
+    AttackSteps,
+    Epsilon,
+    StepSize,
+)
 
 
 class AdversarialTraining(AttackScheme):
-    """The objectives, such as cross_entropy, are learnt on the attacked images alone; the attack raises the net's cross-entropy with the label
-    (Madry et al. 2018, Eq. 2.1, with the PGD of its section 2.1). Defaults as published for CIFAR-10, but for the attack's 10 steps, there 7.
+    """Adversarial training (Madry et al. 2018, Eq. 2.1, with the PGD of section 2.1).
 
-    As the ``scheme`` of a recipe's teacher it makes the robust teacher of the schemes ard, rslad, adaad and iad.
+    The objectives, such as cross_entropy, are computed on the attacked images only. The attack
+    raises the network's cross-entropy with the label. The defaults are those published for
+    CIFAR-10, except for 10 steps of the attack instead of 7.
+
+    As the ``scheme`` of a recipe's teacher it trains the robust teacher of ard, rslad, adaad and
+    iad.
     """
 
     card = Card(
@@ -28,11 +37,15 @@ class AdversarialTraining(AttackScheme):
         source="offline",
         algorithms=("adversarial",),
         labels=("single",),
-        equation=r"\min_\theta \mathbb{E}_{(x, y)} \max_{\Vert x' - x \Vert_\infty \le \epsilon} \mathrm{CE}(p^s(x'), y)",
-        use="The teacher of a robust student, and the baseline that a robust student must beat: the same net, attacked as often, without a teacher.",
-        pitfalls="Accuracy on images that nobody attacked falls, for a small net much. Every step costs as many passes forth and back through the "
-        "net as the attack has steps. An epsilon too large for a net makes it give up: all images one class.",
-        deviations="The net is attacked in eval mode, in much code in train mode; an image without a label is attacked at the net's own class, and "
+        equation=r"\min_\theta \mathbb{E}_{(x, y)} "
+        r"\max_{\Vert x' - x \Vert_\infty \le \epsilon} \mathrm{CE}(p^s(x'), y)",
+        use="To train the teacher of a robust student, or the baseline that a robust student must "
+        "beat: the same network, attacked as often, without a teacher.",
+        pitfalls="The accuracy on clean images drops, for a small network by much. Every step "
+        "needs as many forward and backward passes through the network as the attack has steps. "
+        "With too large an epsilon the network predicts one class for all images.",
+        deviations="The network is attacked in evaluation mode; much published code attacks it in "
+        "training mode. An image without a label is attacked at the predicted class, and "
         "cross_entropy does not count it.",
     )
 
@@ -40,17 +53,16 @@ class AdversarialTraining(AttackScheme):
         self,
         student: nn.Module,
         objectives: Objectives | Mapping[str, Objective],
-        epsilon: NonNegative = EPSILON,
-        step_size: Positive = STEP_SIZE,
-        attack_steps: Annotated[int, Ge(1)] = 10,
+        epsilon: Epsilon = EPSILON,
+        step_size: StepSize = STEP_SIZE,
+        attack_steps: AttackSteps = 10,
     ):
         super().__init__(student, None, objectives, epsilon, step_size, attack_steps)
 
     def attack_loss(self, batch: Batch) -> AttackLoss:
-        return self.cross_entropy_attack(
-            self.targets(batch, self.student_logits(batch, batch["image"]).detach()), batch
-        )
+        logits = self.student_logits(batch, batch["image"]).detach()
+        return self.cross_entropy_attack(self.targets(batch, logits), batch)
 
     def compute_losses(self, batch: Batch) -> Update:
-        """The objectives' update on the attacked images."""
+        """Return the objectives' update on the attacked images."""
         return super().compute_losses(batch | {"image": batch["attacked"]})

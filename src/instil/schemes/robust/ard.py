@@ -1,23 +1,32 @@
-"""A robust student from a robust teacher: on attacked images it says what the teacher says of the images as they were."""
+"""ARD: on attacked images the student learns the teacher's output for the clean images."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Annotated
 
-from annotated_types import Ge
 from torch import nn
+from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Objective, Objectives, Positive, Teacher
+from instil.core import Batch, Card, Objective, Objectives, Positive, Teacher
 from instil.functional.attacks import AttackLoss
-from instil.schemes.bases.robust import EPSILON, STEP_SIZE, RobustScheme
+from instil.schemes.bases.robust import (
+    EPSILON,
+    STEP_SIZE,
+    AttackSteps,
+    Epsilon,
+    RobustScheme,
+    RobustWeight,
+    StepSize,
+)
 
 
 class ARD(RobustScheme):
-    """The attack raises the student's cross-entropy with the label; the teacher's softened answer to the clean image is learnt from the attacked one
-    (Goldblum et al. 2020). Defaults as published for CIFAR-10, where the objectives have the weight 1 - ``weight``.
+    """Adversarially robust distillation (Goldblum et al. 2020).
 
-    ``temperature``: divides the logits of the loss ``robust_losses``, with its square as a factor.
+    The attack raises the student's cross-entropy with the label. The student learns the teacher's
+    softened output for the clean image from the attacked one. The defaults are those published for
+    CIFAR-10, where the objectives have the weight 1 - ``weight``.
     """
 
     card = Card(
@@ -28,13 +37,16 @@ class ARD(RobustScheme):
         source="offline",
         algorithms=("adversarial",),
         labels=("single",),
-        equation=r"\alpha T^2 \mathrm{KL}(p^t_T(x) \Vert p^s_T(x_{adv})) + (1 - \alpha) \mathrm{CE}(p^s(x), y), \quad "
+        equation=r"\alpha T^2 \mathrm{KL}(p^t_T(x) \Vert p^s_T(x_{adv})) + "
+        r"(1 - \alpha) \mathrm{CE}(p^s(x), y), \quad "
         r"x_{adv} = \arg\max_{\Vert x' - x \Vert_\infty \le \epsilon} \mathrm{CE}(p^s(x'), y)",
-        use="A small student that must withstand attacks, and a teacher that does; its second term is the objective cross_entropy.",
-        pitfalls="A teacher that is not robust itself passes little robustness on. Every step costs as many passes forth and back through the "
-        "student as the attack has steps.",
-        deviations="The KL is summed over the classes, where the authors' code also divides by their number; the student is attacked in eval mode, "
-        "theirs in train mode; an image without a label is attacked at the teacher's class.",
+        use="You need a small robust student and have a robust teacher. The second term of the "
+        "equation is the objective cross_entropy.",
+        pitfalls="A teacher that is not robust transfers little robustness. Every step needs as "
+        "many forward and backward passes through the student as the attack has steps.",
+        deviations="The KL divergence is summed over the classes; the authors' code also divides "
+        "by their number. The student is attacked in evaluation mode; the authors' code attacks "
+        "it in training mode. An image without a label is attacked at the teacher's class.",
     )
 
     def __init__(
@@ -42,11 +54,14 @@ class ARD(RobustScheme):
         student: nn.Module,
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
-        weight: NonNegative = 1.0,
-        temperature: Positive = 30.0,
-        epsilon: NonNegative = EPSILON,
-        step_size: Positive = STEP_SIZE,
-        attack_steps: Annotated[int, Ge(1)] = 10,
+        weight: RobustWeight = 1.0,
+        temperature: Annotated[
+            Positive,
+            Doc("softmax temperature of the loss ``robust``, which has its square as factor"),
+        ] = 30.0,
+        epsilon: Epsilon = EPSILON,
+        step_size: StepSize = STEP_SIZE,
+        attack_steps: AttackSteps = 10,
     ):
         super().__init__(student, teacher, objectives, weight, epsilon, step_size, attack_steps)
         self.temperature = temperature

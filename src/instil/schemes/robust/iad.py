@@ -1,4 +1,4 @@
-"""The student trusts the teacher as far as the teacher withstands the attack, and for the rest itself."""
+"""IAD-I: the student trusts the teacher as far as the teacher resists the attack."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import torch
 from annotated_types import Ge, Le
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import (
     Batch,
@@ -21,44 +22,95 @@ from instil.core import (
     to_float32,
 )
 from instil.functional.attacks import AttackLoss
-from instil.schemes.bases.robust import EPSILON, STEP_SIZE, RobustScheme, soft_label_loss
+from instil.schemes.bases.robust import (
+    EPSILON,
+    STEP_SIZE,
+    AttackSteps,
+    Epsilon,
+    RobustScheme,
+    RobustWeight,
+    StepSize,
+    soft_label_loss,
+)
+
+Temperature = Annotated[
+    Positive, Doc("softmax temperature of the teacher's term, which has its square as factor")
+]
+Beta = Annotated[
+    NonNegative, Doc("exponent that turns the teacher's probability of the label into its trust")
+]
+AnswersTo = Annotated[
+    Literal["clean", "attacked"],
+    Doc("images of the teacher's soft labels: clean as published, or attacked"),
+]
+Partial = Annotated[
+    bool, Doc("multiply the teacher's term by the trust, as in the paper; the code does not")
+]
+Trusting = Annotated[
+    float,
+    Ge(0),
+    Le(1),
+    Doc("first share of the training, in which the trust is 1 (60 of 200 epochs in the paper)"),
+]
 
 
-def trust(teacher: Tensor, target: Tensor, beta: float = 0.1) -> Tensor:
-    """The teacher's probability of the class to the power ``beta``: logits (N, C) for attacked images and class indices (N,) give (N,)."""
-    return (
-        beta * to_float32(teacher).log_softmax(-1).gather(-1, target.unsqueeze(-1)).squeeze(-1)
-    ).exp()
+def trust(teacher_logits: Tensor, target: Tensor, beta: float = 0.1) -> Tensor:
+    """Trust in the teacher: its probability of the target class to the power ``beta``.
+
+    Args:
+        teacher_logits: logits (N, C) for attacked images.
+        target: class indices (N,).
+        beta: exponent, >= 0.
+
+    Returns:
+        (N,) in [0, 1].
+    """
+    log_probs = to_float32(teacher_logits).log_softmax(-1)
+    return (beta * log_probs.gather(-1, target.unsqueeze(-1)).squeeze(-1)).exp()
 
 
 def iad_loss(
-    attacked: Tensor,
-    clean: Tensor,
-    teacher: Tensor,
+    attacked_logits: Tensor,
+    clean_logits: Tensor,
+    teacher_logits: Tensor,
     trusted: Tensor,
     temperature: float = 1.0,
     partial: bool = False,
 ) -> Tensor:
-    """The teacher's soft labels, and by 1 - ``trusted`` the student's own for the ``clean`` image: logits (N, C) give (N,).
+    """Introspective adversarial distillation loss (Zhu et al. 2022).
 
-    ``partial``: the teacher's part is multiplied by ``trusted``, as in the paper. Gradients reach the student's own soft labels, as published.
+    Sum of the divergence from the teacher's soft labels and, with the weight 1 - ``trusted``, the
+    divergence from the student's own soft labels for the clean image. As published, gradients also
+    reach the latter.
+
+    Args:
+        attacked_logits: student logits (N, C) for attacked images.
+        clean_logits: student logits (N, C) for clean images.
+        teacher_logits: (N, C).
+        trusted: trust in the teacher (N,).
+        temperature: softmax temperature of the teacher's term, > 0.
+        partial: multiply the teacher's term by ``trusted``, as in the paper.
+
+    Returns:
+        One value per image (N,).
+
+    Example:
+        >>> iad_loss(torch.zeros(1, 3), torch.zeros(1, 3), torch.eye(3)[:1], torch.ones(1))
+        tensor([0.1233])
     """
-    taught = soft_label_loss(attacked, teacher, temperature)
-    return (trusted * taught if partial else taught) + (1 - trusted) * soft_label_loss(
-        attacked, clean
-    )
+    teacher_term = soft_label_loss(attacked_logits, teacher_logits, temperature)
+    if partial:
+        teacher_term = trusted * teacher_term
+    return teacher_term + (1 - trusted) * soft_label_loss(attacked_logits, clean_logits)
 
 
 class IAD(RobustScheme):
-    """The attack raises the student's cross-entropy with the label; of the attacked image the student learns the teacher's answer, and its own to
-    the clean image the more, the less the teacher under the same attack gives the label (Zhu et al. 2022, IAD-I). Defaults as published for CIFAR-10,
-    where the objectives have the weight 1 - ``weight``.
+    """Introspective adversarial distillation with a robust teacher (Zhu et al. 2022, IAD-I).
 
-    ``temperature``: divides the logits of the teacher's part, with its square as a factor.
-    ``beta``: the power of the teacher's probability that is the trust in it.
-    ``answers_to``: which images the teacher's soft labels are of; clean as published, attacked as with attacks that adapt to the teacher.
-    ``partial``: the teacher's part is multiplied by the trust, as in the paper; the authors' code leaves it whole.
-    ``trusting``: the first share of the training, in which the teacher is trusted fully (60 of 200 epochs).
+    The attack raises the student's cross-entropy with the label. On the attacked image the student
+    learns the teacher's output and its own output for the clean image. The weight of its own output
+    is larger, the less probability the teacher under the same attack gives to the label. The
+    defaults are those published for CIFAR-10, where the objectives have the weight 1 - ``weight``.
     """
 
     card = Card(
@@ -69,12 +121,16 @@ class IAD(RobustScheme):
         source="offline",
         algorithms=("adversarial", "adaptive"),
         labels=("single",),
-        equation=r"T^2 \mathrm{KL}(p^t_T(x) \Vert p^s_T(x_{adv})) + (1 - A) \mathrm{KL}(p^s(x) \Vert p^s(x_{adv})), \quad A = p^t_y(x_{adv})^\beta",
-        use="A teacher that withstands the attacks on the student only in part; clean labels are an objective, cross_entropy, beside it.",
-        pitfalls="The trust needs the label: without one it is that in the teacher's own class. Every step costs as many passes forth and back "
-        "through the student as the attack has steps, and one more through the teacher.",
-        deviations="The paper multiplies the teacher's part by the trust, the authors' code does not (partial); the student is attacked in eval "
-        "mode, theirs in train mode; an image without a label is attacked at the teacher's class.",
+        equation=r"T^2 \mathrm{KL}(p^t_T(x) \Vert p^s_T(x_{adv})) + "
+        r"(1 - A) \mathrm{KL}(p^s(x) \Vert p^s(x_{adv})), \quad A = p^t_y(x_{adv})^\beta",
+        use="The teacher resists the attacks on the student only in part. Add the objective "
+        "cross_entropy for clean labels.",
+        pitfalls="The trust needs the label; without one it is the trust in the teacher's own "
+        "class. Every step needs as many forward and backward passes through the student as the "
+        "attack has steps, and one more pass through the teacher.",
+        deviations="The paper multiplies the teacher's term by the trust; the authors' code does "
+        "not (option partial). The student is attacked in evaluation mode; the authors' code "
+        "attacks it in training mode. An image without a label is attacked at the teacher's class.",
     )
 
     def __init__(
@@ -82,41 +138,43 @@ class IAD(RobustScheme):
         student: nn.Module,
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
-        weight: NonNegative = 1.0,
-        temperature: Positive = 1.0,
-        beta: NonNegative = 0.1,
-        answers_to: Literal["clean", "attacked"] = "clean",
-        partial: bool = False,
-        trusting: Annotated[float, Ge(0), Le(1)] = 0.3,
-        epsilon: NonNegative = EPSILON,
-        step_size: Positive = STEP_SIZE,
-        attack_steps: Annotated[int, Ge(1)] = 10,
+        weight: RobustWeight = 1.0,
+        temperature: Temperature = 1.0,
+        beta: Beta = 0.1,
+        answers_to: AnswersTo = "clean",
+        partial: Partial = False,
+        trusting: Trusting = 0.3,
+        epsilon: Epsilon = EPSILON,
+        step_size: StepSize = STEP_SIZE,
+        attack_steps: AttackSteps = 10,
     ):
         super().__init__(student, teacher, objectives, weight, epsilon, step_size, attack_steps)
-        self.temperature, self.beta, self.answers_to, self.partial, self.trusting = (
-            temperature,
-            beta,
-            answers_to,
-            partial,
-            trusting,
-        )
+        self.temperature = temperature
+        self.beta = beta
+        self.answers_to = answers_to
+        self.partial = partial
+        self.trusting = trusting
 
     def attack_loss(self, batch: Batch) -> AttackLoss:
         return self.label_attack(batch)
 
     def robust_losses(
-        self, batch: Batch, attacked: Tensor, student: Tensor, teacher: Tensor
+        self,
+        batch: Batch,
+        attacked_logits: Tensor,
+        student_logits: Tensor,
+        teacher_logits: Tensor,
     ) -> Tensor:
-        answers = self.teacher_outputs(batch | {"image": batch["attacked"]})
-        under_attack = answers["logits"]
-        trusted = trust(under_attack, self.targets(batch, teacher), self.beta)
+        outputs = self.teacher_outputs(batch | {"image": batch["attacked"]})
+        under_attack = outputs["logits"]
+        trusted = trust(under_attack, self.targets(batch, teacher_logits), self.beta)
         if float(batch.get("progress", 0.0)) < self.trusting:
             trusted = torch.ones_like(trusted)
-        target = under_attack if self.answers_to == "attacked" else teacher
-        return self.beside(attacked, answers) + iad_loss(
-            attacked, student, target, trusted, self.temperature, self.partial
+        soft_labels = under_attack if self.answers_to == "attacked" else teacher_logits
+        return self.extra_losses(attacked_logits, outputs) + iad_loss(
+            attacked_logits, student_logits, soft_labels, trusted, self.temperature, self.partial
         )
 
-    def beside(self, attacked: Tensor, answers: Outputs) -> Tensor:
-        """(N,): what else is learnt of attacked images from the teacher's ``answers`` to them; here nothing."""
-        return attacked.new_zeros(len(attacked))
+    def extra_losses(self, attacked_logits: Tensor, teacher_outputs: Outputs) -> Tensor:
+        """Compute further losses (N,) from the teacher's outputs for the attacked images."""
+        return attacked_logits.new_zeros(len(attacked_logits))

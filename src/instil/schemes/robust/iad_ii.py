@@ -1,23 +1,32 @@
-"""Two teachers: a robust one that is trusted in part, and one that was never attacked."""
+"""IAD-II: a robust teacher that is trusted in part, and a second teacher trained on clean images."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated
 
-from annotated_types import Ge, Le
 from torch import Tensor, nn
+from typing_extensions import Doc
 
-from instil.core import Batch, Card, NonNegative, Objective, Objectives, Outputs, Positive, Teacher
-from instil.schemes.bases.robust import EPSILON, STEP_SIZE, soft_label_loss
-from instil.schemes.robust.iad import IAD
+from instil.core import Batch, Card, NonNegative, Objective, Objectives, Outputs, Teacher
+from instil.schemes.bases.robust import (
+    EPSILON,
+    STEP_SIZE,
+    AttackSteps,
+    Epsilon,
+    RobustWeight,
+    StepSize,
+    soft_label_loss,
+)
+from instil.schemes.robust.iad import IAD, AnswersTo, Beta, Partial, Temperature, Trusting
 
 
 class IADII(IAD):
-    """IAD from the first of two teachers, the robust one, and beside it the second's answers to the attacked images, as AKD does (Zhu et al. 2022,
-    IAD-II). Defaults as in the authors' code, which gives the cross-entropy, of attacked images, the weight that is left, 1/4.
+    """Introspective adversarial distillation with two teachers (Zhu et al. 2022, IAD-II).
 
-    ``natural``: of the second teacher's part, as a multiple of the first's.
+    IAD with the first of two teachers, the robust one. In addition the student learns the outputs
+    of the second teacher for the attacked images, as in AKD. The defaults are those of the authors'
+    code, where the cross-entropy, on attacked images, has the remaining weight 1/4.
     """
 
     card = Card(
@@ -28,14 +37,19 @@ class IADII(IAD):
         source="offline",
         algorithms=("adversarial", "adaptive", "multi-teacher"),
         labels=("single",),
-        equation=r"A\, T^2 \mathrm{KL}(p^{r}_T(x_{adv}) \Vert p^s_T(x_{adv})) + (1 - A) \mathrm{KL}(p^s(x) \Vert p^s(x_{adv})) "
-        r"+ \tfrac{1}{2} T^2 \mathrm{KL}(p^{n}_T(x_{adv}) \Vert p^s_T(x_{adv})), \quad A = p^{r}_y(x_{adv})^\beta",
-        use="A robust teacher and one trained as usual, of the same classes: the second keeps the accuracy on images that nobody attacked.",
-        pitfalls="The order of the teachers counts: the robust one comes first. The second teacher is wrong on many attacked images, and is believed "
-        "there; a weight too large costs robustness.",
-        deviations="Written from the authors' code, where both teachers answer the attacked images and the first one's part is multiplied by the "
-        "trust; not checked against the paper's text. There the cross-entropy is of attacked images, here an objective of clean ones; the student is "
-        "attacked in eval mode, theirs in train mode.",
+        equation=r"A\, T^2 \mathrm{KL}(p^{r}_T(x_{adv}) \Vert p^s_T(x_{adv})) + "
+        r"(1 - A) \mathrm{KL}(p^s(x) \Vert p^s(x_{adv})) + "
+        r"\tfrac{1}{2} T^2 \mathrm{KL}(p^{n}_T(x_{adv}) \Vert p^s_T(x_{adv})), "
+        r"\quad A = p^{r}_y(x_{adv})^\beta",
+        use="You have a robust teacher and one trained on clean images, with the same classes. The "
+        "second teacher preserves the accuracy on clean images.",
+        pitfalls="The order of the teachers counts: the robust one comes first. The second teacher "
+        "is wrong on many attacked images, and the student learns its errors; too large a weight "
+        "costs robustness.",
+        deviations="Written from the authors' code, where both teachers see the attacked images "
+        "and the first one's term is multiplied by the trust; not compared with the paper's text. "
+        "There the cross-entropy is computed on attacked images, here the objective is computed on "
+        "clean ones. The student is attacked in evaluation mode, in their code in training mode.",
     )
 
     def __init__(
@@ -43,16 +57,18 @@ class IADII(IAD):
         student: nn.Module,
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
-        weight: NonNegative = 0.5,
-        natural: NonNegative = 0.5,
-        temperature: Positive = 1.0,
-        beta: NonNegative = 0.1,
-        answers_to: Literal["clean", "attacked"] = "attacked",
-        partial: bool = True,
-        trusting: Annotated[float, Ge(0), Le(1)] = 0.2,
-        epsilon: NonNegative = EPSILON,
-        step_size: Positive = STEP_SIZE,
-        attack_steps: Annotated[int, Ge(1)] = 10,
+        weight: RobustWeight = 0.5,
+        natural: Annotated[
+            NonNegative, Doc("weight of the second teacher's term, relative to ``weight``")
+        ] = 0.5,
+        temperature: Temperature = 1.0,
+        beta: Beta = 0.1,
+        answers_to: AnswersTo = "attacked",
+        partial: Partial = True,
+        trusting: Trusting = 0.2,
+        epsilon: Epsilon = EPSILON,
+        step_size: StepSize = STEP_SIZE,
+        attack_steps: AttackSteps = 10,
     ):
         super().__init__(
             student,
@@ -71,17 +87,17 @@ class IADII(IAD):
         self.natural = natural
 
     def teacher_outputs(self, batch: Batch, grad: bool = False) -> Outputs:
-        """The robust teacher's outputs, and both teachers' as ``members``."""
-        answers = super().teacher_outputs(batch, grad)
-        members = answers.get("members", ())
+        """Return the robust teacher's outputs, with those of both teachers as ``members``."""
+        outputs = super().teacher_outputs(batch, grad)
+        members = outputs.get("members", ())
         if len(members) != 2:
             raise ValueError(
-                f"IADII learns from two teachers, a robust one and then one that was never attacked; not from {len(members) or 1}"
+                "teacher: IADII needs two teachers, a robust one and then one trained on clean"
+                f" images, got {len(members) or 1}"
             )
-        first: Outputs = members[0]
-        return answers | first
+        robust_outputs: Outputs = members[0]
+        return outputs | robust_outputs
 
-    def beside(self, attacked: Tensor, answers: Outputs) -> Tensor:
-        return self.natural * soft_label_loss(
-            attacked, answers["members"][1]["logits"], self.temperature
-        )
+    def extra_losses(self, attacked_logits: Tensor, teacher_outputs: Outputs) -> Tensor:
+        natural_logits = teacher_outputs["members"][1]["logits"]
+        return self.natural * soft_label_loss(attacked_logits, natural_logits, self.temperature)

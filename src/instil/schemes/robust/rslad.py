@@ -1,21 +1,31 @@
-"""The teacher's soft labels take the place of hard ones everywhere, in the attack too."""
+"""RSLAD: the teacher's soft labels replace hard labels in the loss and in the attack."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
 
-from annotated_types import Ge
 from torch import nn
 
-from instil.core import Batch, Card, NonNegative, Objective, Objectives, Positive, Teacher
+from instil.core import Batch, Card, Objective, Objectives, Teacher
 from instil.functional.attacks import AttackLoss
-from instil.schemes.bases.robust import EPSILON, STEP_SIZE, RobustScheme, soft_label_loss
+from instil.schemes.bases.robust import (
+    EPSILON,
+    STEP_SIZE,
+    AttackSteps,
+    Epsilon,
+    RobustScheme,
+    RobustWeight,
+    StepSize,
+    soft_label_loss,
+)
 
 
 class RSLAD(RobustScheme):
-    """The attack drives the student away from the teacher's answer to the clean image, which is then learnt from the attacked one
-    (Zi et al. 2021). Defaults as published, where the one objective is kd at temperature 1 with the weight 1/6; no label is read.
+    """Robust soft label adversarial distillation (Zi et al. 2021).
+
+    The attack raises the divergence of the student from the teacher's output for the clean image;
+    the student then learns that output from the attacked image. The defaults are those published,
+    with kd at temperature 1 and weight 1/6 as the only objective. The scheme needs no labels.
     """
 
     card = Card(
@@ -26,13 +36,18 @@ class RSLAD(RobustScheme):
         source="offline",
         algorithms=("adversarial",),
         labels=("single",),
-        equation=r"\tfrac{5}{6} \mathrm{KL}(p^t(x) \Vert p^s(x_{adv})) + \tfrac{1}{6} \mathrm{KL}(p^t(x) \Vert p^s(x)), \quad "
-        r"x_{adv} = \arg\max_{\Vert x' - x \Vert_\infty \le \epsilon} \mathrm{KL}(p^t(x) \Vert p^s(x'))",
-        use="A robust teacher, and images with labels or without.",
-        pitfalls="All that the student learns is the teacher's answer to clean images: it needs a teacher whose soft labels are robust. Every step "
-        "costs as many passes forth and back through the student as the attack has steps.",
-        deviations="The KL is summed over the classes, where the authors' code takes the mean over them (ten times that for 100 classes) and adds "
-        "1e-5 inside a logarithm; the attack starts anywhere in the box, theirs at normal noise of 0.001.",
+        equation=r"\tfrac{5}{6} \mathrm{KL}(p^t(x) \Vert p^s(x_{adv})) + "
+        r"\tfrac{1}{6} \mathrm{KL}(p^t(x) \Vert p^s(x)), \quad "
+        r"x_{adv} = \arg\max_{\Vert x' - x \Vert_\infty \le \epsilon} "
+        r"\mathrm{KL}(p^t(x) \Vert p^s(x'))",
+        use="You have a robust teacher, and images with or without labels.",
+        pitfalls="The student learns only the teacher's output for clean images, so the teacher's "
+        "soft labels must be robust. Every step needs as many forward and backward passes through "
+        "the student as the attack has steps.",
+        deviations="The KL divergence is summed over the classes; the authors' code takes the mean "
+        "over them (ten times that for 100 classes) and adds 1e-5 inside a logarithm. The attack "
+        "starts at a random point of the box; the authors' code starts at normal noise of scale "
+        "0.001.",
     )
 
     def __init__(
@@ -40,13 +55,13 @@ class RSLAD(RobustScheme):
         student: nn.Module,
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
-        weight: NonNegative = 5 / 6,
-        epsilon: NonNegative = EPSILON,
-        step_size: Positive = STEP_SIZE,
-        attack_steps: Annotated[int, Ge(1)] = 10,
+        weight: RobustWeight = 5 / 6,
+        epsilon: Epsilon = EPSILON,
+        step_size: StepSize = STEP_SIZE,
+        attack_steps: AttackSteps = 10,
     ):
         super().__init__(student, teacher, objectives, weight, epsilon, step_size, attack_steps)
 
     def attack_loss(self, batch: Batch) -> AttackLoss:
-        teacher = batch["taught"]["logits"]
-        return lambda image: soft_label_loss(self.student_logits(batch, image), teacher)
+        teacher_logits = batch["clean_outputs"]["logits"]
+        return lambda image: soft_label_loss(self.student_logits(batch, image), teacher_logits)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 
-from annotated_types import Ge
 from torch import nn
 from typing_extensions import Doc
 

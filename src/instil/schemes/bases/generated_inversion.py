@@ -1,13 +1,15 @@
-"""What schemes share whose images come from a generator that is fitted anew, for a few updates, to every batch of them."""
+"""Base class of schemes that fit a generator to each batch of images."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import (
     Batch,
@@ -31,31 +33,43 @@ from instil.modules.batch_statistics import (
 from instil.modules.eval_mode import eval_mode
 from instil.schemes.bases.generated import generate_images, latent_dim, require_image_shape
 from instil.schemes.bases.inversion import (
+    Count,
+    Every,
+    ImageMemory,
     InversionScheme,
-    Number,
-    Share,
+    Shift,
+    Until,
     decision_adversarial_loss,
     random_shift,
     synthetic_rows,
 )
 
+Iterations = Annotated[Count, Doc("updates of the generator for a batch of images")]
+LatentRate = Annotated[
+    Positive, Doc("learning rate of the latent codes' Adam; the generator has the learner's own")
+]
+LabelWeight = Annotated[NonNegative, Doc("weight of the cross-entropy with the sampled classes")]
+StatisticsWeight = Annotated[
+    NonNegative,
+    Doc("weight of the distance from the BatchNorm statistics; 0 for a teacher without BatchNorm"),
+]
+AdversarialWeight = Annotated[
+    NonNegative,
+    Doc("weight of the KL divergence of both networks, maximised where they predict one class"),
+]
+Generator = Annotated[nn.Module, Doc("generator of images in [0, 1], with a width ``latent``")]
 CODES = 14
-"""Salt of the latent codes."""
+"""Random stream of the latent codes."""
 NOTHING = 1e-30
-"""What Adam adds: so little that the codes' steps do not depend on the factor by which an update's loss was scaled for its learner."""
+"""Epsilon of Adam: too small to make the codes' steps depend on the scale of an update's loss."""
 
 
 class GeneratedInversion(InversionScheme):
-    """A step that makes images is ``iterations`` updates of the generator, with a step of the latent codes of the batch after each, then the
-    student's. Afterwards the generator goes back to where it began, or ``reuse`` of the way to where it came.
+    """Base class of schemes that fit a generator to each batch of images.
 
-    ``generator``: a net that makes images in [0, 1] of latent codes.
-    ``iterations``: updates of the generator for a batch of images.
-    ``latent_rate``: the learning rate of the codes' Adam; the generator's optimizer is the learner's.
-    ``label_weight``: of the cross-entropy of the drawn classes.
-    ``statistics_weight``: of the BatchNorms' statistics; 0 for a teacher without BatchNorm.
-    ``adversarial_weight``: of the images' way to where the student, though it names the same class, is unlike the teacher.
-    ``shift``: by how many pixels the images are rolled at random in each iteration.
+    A step that creates images has ``iterations`` updates of the generator, each followed by a step
+    of the latent codes, and then the student's update. Afterwards the generator returns to its
+    initial weights, or moves from them by the share ``reuse`` towards the fitted ones.
     """
 
     reuse = 0.0
@@ -65,26 +79,26 @@ class GeneratedInversion(InversionScheme):
         student: nn.Module,
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
-        generator: nn.Module,
-        memory: Number,
-        every: Number,
-        until: Share,
-        iterations: Number,
-        latent_rate: Positive,
-        label_weight: NonNegative,
-        statistics_weight: NonNegative,
-        adversarial_weight: NonNegative,
-        shift: int,
+        generator: Generator,
+        memory: ImageMemory,
+        every: Every,
+        until: Until,
+        iterations: Iterations,
+        latent_rate: LatentRate,
+        label_weight: LabelWeight,
+        statistics_weight: StatisticsWeight,
+        adversarial_weight: AdversarialWeight,
+        shift: Shift,
     ):
         super().__init__(student, teacher, objectives, memory, every, until)
         self.generator = as_net(generator)
         self.start = copy.deepcopy(self.generator).requires_grad_(False)
-        self.iterations, self.latent_rate, self.shift = iterations, latent_rate, shift
-        self.label_weight, self.statistics_weight, self.adversarial_weight = (
-            label_weight,
-            statistics_weight,
-            adversarial_weight,
-        )
+        self.iterations = iterations
+        self.latent_rate = latent_rate
+        self.shift = shift
+        self.label_weight = label_weight
+        self.statistics_weight = statistics_weight
+        self.adversarial_weight = adversarial_weight
         self.learners["generator"] = ("generator",)
 
     def build(self, batch: Batch) -> None:
@@ -92,7 +106,7 @@ class GeneratedInversion(InversionScheme):
         super().build(batch)
 
     def before_step(self, batch: Batch) -> Batch:
-        """The batch with drawn classes, or with remembered images."""
+        """Add sampled classes, or replace the images by remembered ones."""
         return (
             batch | {"label": self.targets(batch)}
             if self.creates_images(batch)
@@ -109,7 +123,7 @@ class GeneratedInversion(InversionScheme):
 
     @property
     def terms(self) -> tuple[str, ...]:
-        """The generator's losses by their names."""
+        """Names of the generator's losses."""
         return ("inversion",)
 
     def step(self, batch: Batch) -> Iterator[Update]:
@@ -131,11 +145,11 @@ class GeneratedInversion(InversionScheme):
         yield self.student_update(batch, latent)
 
     def latents(self, batch: Batch) -> Tensor:
-        """Latent codes (N, L), drawn by (seed, step, index)."""
+        """Sample latent codes (N, L) from (seed, step, index)."""
         return keyed_normal(batch, latent_dim(self.generator), CODES)
 
     def inversion(self, batch: Batch, image: Tensor) -> dict[str, Tensor]:
-        """The generator's losses on images of the classes ``label``."""
+        """Compute the generator's losses on images of the classes ``label``."""
         asked = batch | {"image": image}
         with record_statistics(self.teacher or self, item_weights(batch)) as read:
             teacher = to_float32(self.teacher_outputs(asked, grad=True)["logits"])
@@ -152,11 +166,11 @@ class GeneratedInversion(InversionScheme):
     def extra_losses(
         self, batch: Batch, image: Tensor, read: Sequence[BatchNormStatistics]
     ) -> dict[str, Tensor]:
-        """Further losses of the generator, by what reached the teacher's BatchNorms."""
+        """Compute further losses of the generator from the BatchNorm statistics."""
         return {}
 
     def student_update(self, batch: Batch, latent: Tensor) -> Update:
-        """The student's update on the images that were made in this step, which are kept."""
+        """Return the student's update on the images of this step, which are remembered."""
         with torch.no_grad():
             batch = batch | {"image": generate_images(self.generator, latent)}
             rows = self.memory_rows(batch)

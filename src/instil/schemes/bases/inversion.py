@@ -1,4 +1,4 @@
-"""What schemes share that recover images from what a teacher knows, remember them, and let the student learn from them."""
+"""Base class of schemes that recover images from a teacher."""
 
 from __future__ import annotations
 
@@ -9,35 +9,56 @@ import torch
 import torch.nn.functional as F
 from annotated_types import Ge, Le
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import Batch, Objective, Objectives, Scheme, Teacher, keyed_uniform, to_float32
 from instil.modules.synthetic_memory import SyntheticMemory
 
-Number = Annotated[int, Ge(1)]
-Share = Annotated[float, Ge(0), Le(1)]
-TARGETS, IMAGES, REPLAY = 11, 12, 13
-"""Salts of the draws for each sample: the class to recover, where its image begins, which remembered image it is in a step that makes none."""
+Count = Annotated[int, Ge(1)]
+ImageMemory = Annotated[Count, Doc("number of last images to remember")]
+Every = Annotated[Count, Doc("steps from one batch of new images to the next")]
+Until = Annotated[
+    float, Ge(0), Le(1), Doc("share of the training after which no new images are created")
+]
+Shift = Annotated[int, Ge(0), Doc("largest random shift of the images in an iteration, in pixels")]
+TARGETS = 11
+"""Random stream of the class of each new image."""
+IMAGES = 12
+"""Random stream of the initial image."""
+REPLAY = 13
+"""Random stream of the choice of remembered images."""
 
 
-def decision_adversarial_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """-KL(teacher || student) where both name the same class, 0 elsewhere: logits (N, C) give (N,) (Fang et al. 2021).
+def decision_adversarial_loss(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """Negative KL divergence where both networks predict the same class (Fang et al. 2021).
 
-    Minimised by the image: it seeks the teacher's decision boundary as the student does not see it. Gradients reach both.
+    An image that lowers the loss moves to where the student, despite the same prediction, differs
+    from the teacher.
+
+    Args:
+        student_logits: (N, C).
+        teacher_logits: (N, C). Gradients reach both.
+
+    Returns:
+        -KL(teacher || student) of each image (N,); 0 where the predictions differ.
+
+    Example:
+        >>> decision_adversarial_loss(torch.tensor([[1.0, 0.0]]), torch.tensor([[2.0, 0.0]]))
+        tensor([-0.0671])
     """
-    mine, theirs = to_float32(student).log_softmax(-1), to_float32(teacher).log_softmax(-1)
-    agree = student.argmax(-1) == teacher.argmax(-1)
-    return -F.kl_div(mine, theirs, reduction="none", log_target=True).sum(-1) * agree
+    student_log_probs = to_float32(student_logits).log_softmax(-1)
+    teacher_log_probs = to_float32(teacher_logits).log_softmax(-1)
+    agree = student_logits.argmax(-1) == teacher_logits.argmax(-1)
+    values = F.kl_div(student_log_probs, teacher_log_probs, reduction="none", log_target=True)
+    return -values.sum(-1) * agree
 
 
 class InversionScheme(Scheme):
-    """A scheme without a real image: of the loader's batches it takes the shape alone.
+    """Base class of schemes that recover images of sampled classes from the teacher.
 
-    In some steps it recovers a batch of images for drawn classes, from which the student learns at once and which it remembers; in all others the
-    student learns from remembered ones. ``label`` is the class that an image was made for.
-
-    ``memory``: how many of the last images are remembered.
-    ``every``: one step in so many makes images.
-    ``until``: the share of the training after which no more are made.
+    Only the shape of the images in a batch is used. Some steps create a batch of images, from which
+    the student learns at once and which are remembered. In all other steps the student learns from
+    remembered images. ``label`` is the class for which an image was created.
     """
 
     synthetic_inputs: ClassVar[bool] = True
@@ -48,12 +69,14 @@ class InversionScheme(Scheme):
         student: nn.Module,
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
-        memory: Number = 1024,
-        every: Number = 1,
-        until: Share = 1.0,
+        memory: ImageMemory = 1024,
+        every: Every = 1,
+        until: Until = 1.0,
     ):
         super().__init__(student, teacher, objectives)
-        self.size, self.every, self.until = memory, every, until
+        self.size = memory
+        self.every = every
+        self.until = until
         self.memory = nn.Module()
         self.classes = 0
 
@@ -76,28 +99,28 @@ class InversionScheme(Scheme):
         self.teacher.select_roles(self.objectives.reads("teacher") | {"logits"}, batch)
 
     def memory_rows(self, batch: Batch) -> dict[str, Tensor]:
-        """Of each name what is remembered of an image, as rows of this batch."""
+        """Return the rows of this batch that are remembered, by name."""
         return {"image": batch["image"], "label": self.targets(batch)}
 
     def creates_images(self, batch: Batch) -> bool:
-        """Whether images are made in this step: the same on all ranks."""
+        """Whether this step creates images; equal on all ranks."""
         step = int(batch.get("step", 0))
         return step == 0 or (
             step % self.every == 0 and float(batch.get("progress", 0.0)) < self.until
         )
 
     def targets(self, batch: Batch) -> Tensor:
-        """A class for each sample, drawn by (seed, step, index)."""
+        """Sample a class (N,) for each image, from (seed, step, index)."""
         return (keyed_uniform(batch, 1, TARGETS).squeeze(1) * self.classes).long()
 
     def recall(self, batch: Batch) -> Batch:
-        """The batch with remembered images."""
+        """Replace the images and labels of a batch by remembered ones."""
         assert isinstance(self.memory, SyntheticMemory)
         drawn = self.memory.draw(batch, REPLAY)
         return batch | {"image": drawn["image"], "label": drawn["label"]}
 
     def pictures(self, batch: Batch) -> Tensor:
-        """Some of the images that the student learnt from."""
+        """Return some of the images from which the student learnt."""
         image: Tensor = self.recall(batch)["image"]
         return image
 
@@ -109,12 +132,15 @@ class InversionScheme(Scheme):
 
 
 def synthetic_rows(**rows: Tensor) -> dict[str, Tensor]:
-    """What is kept of a step's images, under the names that ``after_step`` knows."""
+    """Return rows of new images under the names that ``after_step`` reads."""
     return {f"made.{name}": value.detach() for name, value in rows.items()}
 
 
 def random_shift(image: Tensor, batch: Batch, pixels: int, turn: int) -> Tensor:
-    """The images rolled by up to ``pixels`` down and across, by as much for all, drawn anew at every turn of a step (jitter)."""
+    """Roll all images by the same random number of pixels, vertically and horizontally (jitter).
+
+    The shift depends on seed, step and turn.
+    """
     if not pixels:
         return image
     moment = (int(batch.get("seed", 0)) * 1_000_003 + int(batch.get("step", 0))) * 1_000_003 + turn

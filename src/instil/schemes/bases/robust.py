@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 from typing_extensions import Doc
 
@@ -44,6 +44,26 @@ Epsilon = Annotated[
 StepSize = Annotated[Positive, Doc("change of a pixel in one step of the attack")]
 AttackSteps = Annotated[int, Ge(1), Doc("number of steps of the attack during training")]
 RobustWeight = Annotated[NonNegative, Doc("weight of the loss ``robust``")]
+
+Temperature = Annotated[
+    Positive, Doc("softmax temperature of the teacher's term, which has its square as factor")
+]
+Beta = Annotated[
+    NonNegative, Doc("exponent that turns the teacher's probability of the label into its trust")
+]
+AnswersTo = Annotated[
+    Literal["clean", "attacked"],
+    Doc("images of the teacher's soft labels: clean as published, or attacked"),
+]
+Partial = Annotated[
+    bool, Doc("multiply the teacher's term by the trust, as in the paper; the code does not")
+]
+Trusting = Annotated[
+    float,
+    Ge(0),
+    Le(1),
+    Doc("first share of the training, in which the trust is 1 (60 of 200 epochs in the paper)"),
+]
 
 
 def soft_label_loss(

@@ -1,4 +1,4 @@
-"""Images recovered from a teacher that a discriminator can tell from each other and from all those recovered before."""
+"""CMI: model inversion with a contrastive loss that keeps the images different."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 import torch
-from annotated_types import Ge
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import (
     Batch,
@@ -28,22 +28,28 @@ from instil.functional.image_contrast import (
 from instil.modules.batch_statistics import BatchNormStatistics, record_statistics
 from instil.modules.projectors import UnitProjector
 from instil.modules.synthetic_memory import SyntheticMemory
-from instil.schemes.bases.generated_inversion import GeneratedInversion
-from instil.schemes.bases.inversion import Number, Share
+from instil.schemes.bases.generated_inversion import (
+    AdversarialWeight,
+    GeneratedInversion,
+    Generator,
+    Iterations,
+    LabelWeight,
+    LatentRate,
+    StatisticsWeight,
+)
+from instil.schemes.bases.inversion import Count, Every, ImageMemory, Shift, Until
 
 WINDOWS, SMALLEST = 15, 0.25
 """Salt of the local views' windows, and their least share of the image."""
 
 
 class CMI(GeneratedInversion):
-    """Inversion with a generator that begins anew for every batch, and a contrast: by a learned projection of what reaches the teacher's BatchNorms,
-    a local view of each image finds the whole among those of this batch and of the memory (Fang et al. 2021). Weights as published for CIFAR-10.
+    """Contrastive model inversion (Fang et al. 2021).
 
-    ``contrast_weight``: of the contrast.
-    ``contrast``: bank tells an image from the batch's and the remembered ones, as published; pairs from those of the batch, both ways.
-    ``contrast_temperature``: divides the cosines.
-    ``negatives``: how many remembered images stand against a batch, drawn anew each step.
-    ``width``: of the projection.
+    Inversion with a generator that starts again for every batch. The contrastive loss uses a learned
+    projection of the inputs of the teacher's BatchNorms. A local view of each image must match its
+    global view among all images of the batch and the memory. The weights are those published for
+    CIFAR-10.
     """
 
     card = Card(
@@ -58,12 +64,13 @@ class CMI(GeneratedInversion):
         equation=r"\min_{G, z, h} \mathrm{CE}(p^t(\hat x), y) + \alpha_{bn} R_{bn}(\hat x) - \alpha_{adv} [\hat y^t = \hat y^s] "
         r"\mathrm{KL}(p^t \Vert p^s) + \alpha_{cr} \mathcal{L}_{cr}, \quad \mathcal{L}_{cr} = "
         r"-\log \frac{\exp(h(x^-)^\top h(x^+) / \tau)}{\sum_{x' \in B} \exp(h(x^-)^\top h(x'^+) / \tau)}",
-        use="Where the images of other data-free methods are all alike.",
-        pitfalls="Each batch of images costs as many passes through generator and teacher, twice for the contrast, as there are iterations. The "
-        "contrast and the statistics are those of a micro-batch.",
-        deviations="The generator begins every batch with the same weights, in the authors' code with newly drawn ones, and its Adam keeps its "
-        "moments. The local view is a window of a quarter of the image or more, not mirrored. The images of the last update are kept, not those of "
-        "the lowest loss.",
+        use="The images of other data-free methods are too similar to each other.",
+        pitfalls="Each iteration of a batch of images needs a pass through generator and teacher, "
+        "twice with the contrast. The contrast and the statistics are those of a micro-batch.",
+        deviations="The generator starts every batch with the same weights; the authors' code "
+        "draws new ones. Its Adam keeps its moments. The local view is a window of a quarter of "
+        "the image or more, not mirrored. The images of the last update are used, not those of the "
+        "lowest loss.",
     )
 
     def __init__(
@@ -71,21 +78,26 @@ class CMI(GeneratedInversion):
         student: nn.Module,
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
-        generator: nn.Module,
-        memory: Number = 4096,
-        every: Number = 10,
-        until: Share = 1.0,
-        iterations: Number = 200,
-        latent_rate: Positive = 1e-3,
-        label_weight: NonNegative = 1.0,
-        statistics_weight: NonNegative = 1.0,
-        adversarial_weight: NonNegative = 0.5,
-        shift: Annotated[int, Ge(0)] = 0,
-        contrast_weight: NonNegative = 0.8,
-        contrast: Literal["bank", "pairs"] = "bank",
-        contrast_temperature: Positive = 0.2,
-        negatives: Number = 1024,
-        width: Number = 128,
+        generator: Generator,
+        memory: ImageMemory = 4096,
+        every: Every = 10,
+        until: Until = 1.0,
+        iterations: Iterations = 200,
+        latent_rate: LatentRate = 1e-3,
+        label_weight: LabelWeight = 1.0,
+        statistics_weight: StatisticsWeight = 1.0,
+        adversarial_weight: AdversarialWeight = 0.5,
+        shift: Shift = 0,
+        contrast_weight: Annotated[NonNegative, Doc("weight of the contrastive loss")] = 0.8,
+        contrast: Annotated[
+            Literal["bank", "pairs"],
+            Doc(
+                "negatives: bank has those of the batch and the memory, as published; pairs has those of the batch, both ways"
+            ),
+        ] = "bank",
+        contrast_temperature: Annotated[Positive, Doc("softmax temperature of the cosines")] = 0.2,
+        negatives: Annotated[Count, Doc("remembered images that are negatives in a step")] = 1024,
+        width: Annotated[Count, Doc("width of the projection")] = 128,
     ):
         inversion = (
             iterations,

@@ -1,14 +1,15 @@
-"""Images optimised pixel by pixel until a teacher names them and its BatchNorms find in them what they remember; then they teach the student."""
+"""DeepInversion: images optimised pixel by pixel to match a class and BatchNorm statistics."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import (
     Batch,
@@ -28,9 +29,12 @@ from instil.modules.batch_statistics import bn_statistics_loss, record_statistic
 from instil.modules.eval_mode import eval_mode
 from instil.schemes.bases.inversion import (
     IMAGES,
+    Count,
+    Every,
+    ImageMemory,
     InversionScheme,
-    Number,
-    Share,
+    Shift,
+    Until,
     random_shift,
     synthetic_rows,
 )
@@ -68,16 +72,12 @@ def competition(
 
 
 class DeepInversion(InversionScheme):
-    """Every image starts as noise and is optimised by itself for the cross-entropy of a drawn class, the statistics of the teacher's BatchNorms,
-    and priors of images; with ``competition`` also for what student and teacher disagree about (Yin et al. 2020: DeepInversion, and Adaptive
-    DeepInversion). Defaults as the authors' code has them for CIFAR-10.
+    """DeepInversion and Adaptive DeepInversion (Yin et al. 2020).
 
-    ``iterations``: steps of Adam on a batch of images.
-    ``learning_rate``: of these steps.
-    ``statistics_weight``: of the BatchNorms' statistics; 0 for a teacher without BatchNorm.
-    ``variation_weight``: of the total variation, ``size_weight`` of the images' norm.
-    ``competition_weight``: of 1 - JS(teacher, student), the student being the one of that moment.
-    ``shift``: by how many pixels the images are rolled at random in each iteration.
+    Every image starts as noise. It is optimised for the cross-entropy with a sampled class, the
+    statistics of the teacher's BatchNorms and image priors. With ``competition_weight`` it is also
+    optimised for disagreement of student and teacher. The defaults are those of the authors' code
+    for CIFAR-10.
     """
 
     card = Card(
@@ -91,12 +91,14 @@ class DeepInversion(InversionScheme):
         equation=r"\min_{\hat x} \mathrm{CE}(p^t(\hat x), y) + \alpha_{f} \sum_l (\Vert \mu_l(\hat x) - \mu_l \Vert_2 + "
         r"\Vert \sigma_l^2(\hat x) - \sigma_l^2 \Vert_2) + \alpha_{tv} R_{TV}(\hat x) + \alpha_2 \Vert \hat x \Vert_2 + "
         r"\alpha_c (1 - \mathrm{JS}(p^t(\hat x), p^s(\hat x)))",
-        use="No data at all, but the teacher itself with its BatchNorms; no generator to balance.",
-        pitfalls="A batch of images costs as many passes forth and back through the teacher as there are iterations. The statistics are those of a "
-        "micro-batch: with a small one, or with accumulation, they are noisier than the running ones that they must match.",
-        deviations="Total variation and norm are taken image by image, in the authors' code the former over the whole batch; the competition is the "
-        "paper's Jensen-Shannon divergence, whose two arguments the code swaps; images start as uniform noise and are kept in [0, 1]; they are not "
-        "mirrored.",
+        use="There are no data, and the teacher has BatchNorm. There is no generator to balance.",
+        pitfalls="A batch of images needs as many forward and backward passes through the teacher "
+        "as there are iterations. The statistics are those of a micro-batch: with a small one, or "
+        "with accumulation, they are noisier than the running ones that they must match.",
+        deviations="Total variation and norm are computed per image; the authors' code computes "
+        "the former over the whole batch. The competition is the paper's Jensen-Shannon "
+        "divergence, whose two arguments the code swaps. Images start as uniform noise, are kept "
+        "in [0, 1] and are not mirrored.",
     )
 
     def __init__(
@@ -104,31 +106,40 @@ class DeepInversion(InversionScheme):
         student: nn.Module,
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
-        memory: Number = 1024,
-        every: Number = 1,
-        until: Share = 0.25,
-        iterations: Number = 200,
-        learning_rate: Positive = 0.1,
-        statistics_weight: NonNegative = 10.0,
-        variation_weight: NonNegative = 2.5e-5,
-        size_weight: NonNegative = 0.0,
-        competition_weight: NonNegative = 0.0,
-        shift: int = 0,
+        memory: ImageMemory = 1024,
+        every: Every = 1,
+        until: Until = 0.25,
+        iterations: Annotated[Count, Doc("steps of Adam on a batch of images")] = 200,
+        learning_rate: Annotated[Positive, Doc("learning rate of these steps")] = 0.1,
+        statistics_weight: Annotated[
+            NonNegative,
+            Doc("weight of the distance from the BatchNorm statistics; 0 without BatchNorm"),
+        ] = 10.0,
+        variation_weight: Annotated[NonNegative, Doc("weight of the total variation")] = 2.5e-5,
+        size_weight: Annotated[NonNegative, Doc("weight of the norm of the images")] = 0.0,
+        competition_weight: Annotated[
+            NonNegative, Doc("weight of 1 - JS(teacher, student), with the current student")
+        ] = 0.0,
+        shift: Shift = 0,
     ):
         super().__init__(student, teacher, objectives, memory, every, until)
-        self.iterations, self.learning_rate, self.shift = iterations, learning_rate, shift
-        self.statistics_weight, self.variation_weight = statistics_weight, variation_weight
-        self.size_weight, self.competition_weight = size_weight, competition_weight
+        self.iterations = iterations
+        self.learning_rate = learning_rate
+        self.shift = shift
+        self.statistics_weight = statistics_weight
+        self.variation_weight = variation_weight
+        self.size_weight = size_weight
+        self.competition_weight = competition_weight
 
     def before_step(self, batch: Batch) -> Batch:
-        """The batch with images: recovered for drawn classes, or remembered."""
+        """Replace the images by recovered ones of sampled classes, or by remembered ones."""
         if not self.creates_images(batch):
             return self.recall(batch)
         batch = batch | {"label": self.targets(batch)}
         return batch | {"image": self.invert(batch)}
 
     def invert(self, batch: Batch) -> Tensor:
-        """Images of the classes ``label``, from noise."""
+        """Optimise noise to images (N, C, H, W) of the classes ``label``."""
         like: Tensor = batch["image"]
         image = (
             keyed_uniform(batch, like[0].numel(), IMAGES)
@@ -146,7 +157,7 @@ class DeepInversion(InversionScheme):
         return image.detach()
 
     def energy(self, image: Tensor, batch: Batch) -> Tensor:
-        """What images (N, C, H, W) of the classes ``label`` are optimised for, summed over them."""
+        """Compute the loss of images (N, C, H, W) of the classes ``label``, summed over them."""
         with record_statistics(self.teacher or self, item_weights(batch)) as read:
             teacher = to_float32(
                 self.teacher_outputs(batch | {"image": image}, grad=True)["logits"]

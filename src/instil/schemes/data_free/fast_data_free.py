@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Gt, Le
 from torch import nn
+from typing_extensions import Doc
 
-from instil.core import Card, NonNegative, Objective, Objectives, Positive, Teacher
-from instil.schemes.bases.generated_inversion import GeneratedInversion
-from instil.schemes.bases.inversion import Number, Share
+from instil.core import Card, Objective, Objectives, Teacher
+from instil.schemes.bases.generated_inversion import (
+    AdversarialWeight,
+    GeneratedInversion,
+    Generator,
+    Iterations,
+    LabelWeight,
+    LatentRate,
+    StatisticsWeight,
+)
+from instil.schemes.bases.inversion import Every, ImageMemory, Shift, Until
 
 
 class FastDataFree(GeneratedInversion):
@@ -20,8 +29,6 @@ class FastDataFree(GeneratedInversion):
     (inner loop). Then the meta-generator moves by the share ``reuse`` towards the fitted one (outer
     loop, Reptile). The weights are those published for CIFAR, where the student learns 400 steps
     from remembered images after each batch.
-
-    ``reuse``: share of the way from the meta-generator to the fitted generator.
     """
 
     card = Card(
@@ -52,17 +59,19 @@ class FastDataFree(GeneratedInversion):
         student: nn.Module,
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
-        generator: nn.Module,
-        memory: Number = 4096,
-        every: Number = 10,
-        until: Share = 1.0,
-        iterations: Number = 5,
-        latent_rate: Positive = 0.01,
-        label_weight: NonNegative = 0.5,
-        statistics_weight: NonNegative = 10.0,
-        adversarial_weight: NonNegative = 1.33,
-        shift: Annotated[int, Ge(0)] = 0,
-        reuse: Annotated[float, Gt(0), Le(1)] = 0.5,
+        generator: Generator,
+        memory: ImageMemory = 4096,
+        every: Every = 10,
+        until: Until = 1.0,
+        iterations: Iterations = 5,
+        latent_rate: LatentRate = 0.01,
+        label_weight: LabelWeight = 0.5,
+        statistics_weight: StatisticsWeight = 10.0,
+        adversarial_weight: AdversarialWeight = 1.33,
+        shift: Shift = 0,
+        reuse: Annotated[
+            float, Gt(0), Le(1), Doc("share of the way to the fitted generator")
+        ] = 0.5,
     ):
         inversion = (
             iterations,

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
 
 import torch
-from annotated_types import Ge, Le
 from torch import Tensor, nn
-from typing_extensions import Doc
 
 from instil.core import (
     Batch,
     Card,
-    NonNegative,
     Objective,
     Objectives,
     Outputs,
-    Positive,
     Teacher,
     to_float32,
 )
@@ -25,33 +20,18 @@ from instil.functional.attacks import AttackLoss
 from instil.schemes.bases.robust import (
     EPSILON,
     STEP_SIZE,
+    AnswersTo,
     AttackSteps,
+    Beta,
     Epsilon,
+    Partial,
     RobustScheme,
     RobustWeight,
     StepSize,
+    Temperature,
+    Trusting,
     soft_label_loss,
 )
-
-Temperature = Annotated[
-    Positive, Doc("softmax temperature of the teacher's term, which has its square as factor")
-]
-Beta = Annotated[
-    NonNegative, Doc("exponent that turns the teacher's probability of the label into its trust")
-]
-AnswersTo = Annotated[
-    Literal["clean", "attacked"],
-    Doc("images of the teacher's soft labels: clean as published, or attacked"),
-]
-Partial = Annotated[
-    bool, Doc("multiply the teacher's term by the trust, as in the paper; the code does not")
-]
-Trusting = Annotated[
-    float,
-    Ge(0),
-    Le(1),
-    Doc("first share of the training, in which the trust is 1 (60 of 200 epochs in the paper)"),
-]
 
 
 def trust(teacher_logits: Tensor, target: Tensor, beta: float = 0.1) -> Tensor:

@@ -12,13 +12,18 @@ from instil.core import Batch, Card, NonNegative, Objective, Objectives, Outputs
 from instil.schemes.bases.robust import (
     EPSILON,
     STEP_SIZE,
+    AnswersTo,
     AttackSteps,
+    Beta,
     Epsilon,
+    Partial,
     RobustWeight,
     StepSize,
+    Temperature,
+    Trusting,
     soft_label_loss,
 )
-from instil.schemes.robust.iad import IAD, AnswersTo, Beta, Partial, Temperature, Trusting
+from instil.schemes.robust.iad import IAD
 
 
 class IADII(IAD):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from instil.objectives.features.attention_transfer import attention_transfer_loss
 from instil.objectives.features.fitnet import fitnet_loss
-from instil.objectives.features.review_kd import Fusion, hcl_loss
+from instil.objectives.features.review_kd import AttentionFusion, hcl_loss
 from instil.objectives.features.vid import Regressor, vid_loss
 from tests.golden.cases import Case
 
@@ -99,7 +99,7 @@ def reviewkd(case: Case) -> Tensor:
             for name, value in official.items()
         }
         middle, source = official["conv1.0.weight"].shape[:2]
-        fusion = Fusion(
+        fusion = AttentionFusion(
             source, middle, teacher.shape[1], "att_conv.0.weight" in official, nn.BatchNorm2d
         ).double()
         fusion.train(case.option("bn_training", True))

@@ -19,8 +19,8 @@ from instil.objectives.features.theia import theia_loss
 from instil.objectives.features.tinybert import tinybert_attention_loss, tinybert_hidden_loss
 from instil.objectives.features.unic import unic_loss
 from instil.objectives.features.vitkd import (
-    Generation,
-    hidden_tokens,
+    MaskedTokenGenerator,
+    hidden_token_mask,
     vitkd_generation_loss,
     vitkd_mimicking_loss,
 )
@@ -153,9 +153,9 @@ def vitkd(case: Case) -> Tensor:
     )
     if noise is None:
         raise NotImplementedError("tokens hidden at random, without the noise they were drawn by")
-    made = Generation(Adapter(student, teacher), teacher.shape[2]).double()
+    made = MaskedTokenGenerator(Adapter(student, teacher), teacher.shape[2]).double()
     target = as_map(teacher)
-    hidden = hidden_tokens(noise, ratio).view(-1, *target.shape[2:])
+    hidden = hidden_token_mask(noise, ratio).view(-1, *target.shape[2:])
     named = {"mask_token": parameters["mask_token"].view(1, -1, 1, 1)} | {
         n: v for n, v in parameters.items() if n.startswith("generation.")
     }

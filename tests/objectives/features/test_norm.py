@@ -24,20 +24,20 @@ def test_agrees_with_a_plain_loop() -> None:
     assert np.isclose(float(norm_loss(student, teacher)), np.mean(expected))
 
 
-def test_is_zero_where_every_segment_is_the_teacher() -> None:
+def test_is_zero_if_every_segment_equals_the_teacher() -> None:
     teacher = torch.randn(2, 3, 4, 4)
     assert norm_loss(torch.cat([teacher] * 5, 1), teacher) == 0
 
 
-def test_smaller_stages_meet_the_average_of_larger_ones() -> None:
+def test_the_larger_map_is_averaged_to_the_smaller_size() -> None:
     student, teacher = (
         {"features": (torch.randn(2, 4, 6, 4),)},
         {"features": (torch.randn(2, 3, 2, 8),)},
     )
     objective = NORM(segments=2)
     objective.build(student, teacher)
-    stage, expanded = objective.expand(student)
-    assert torch.equal(stage, student["features"][0])
+    level, expanded = objective.expand(student)
+    assert torch.equal(level, student["features"][0])
     assert expanded.shape == (2, 6, 6, 4)
     pooled = (
         nn.functional.adaptive_avg_pool2d(expanded, (2, 4)),
@@ -46,7 +46,7 @@ def test_smaller_stages_meet_the_average_of_larger_ones() -> None:
     assert torch.allclose(objective(student, teacher, {}), norm_loss(*pooled, "none"))
 
 
-def test_auto_takes_the_deepest_stages(
+def test_auto_pairs_the_deepest_levels(
     features: Callable[..., dict[str, tuple[Tensor, ...]]],
 ) -> None:
     objective = NORM()
@@ -54,10 +54,10 @@ def test_auto_takes_the_deepest_stages(
     assert objective.matched == [(2, 3)]
 
 
-def test_refuses_what_is_no_multiple() -> None:
-    with pytest.raises(ValueError, match="is not made of segments like the teacher's"):
+def test_features_that_cannot_be_split_are_an_error() -> None:
+    with pytest.raises(ValueError, match="Expected a multiple of 2 channels and size"):
         norm_loss(torch.zeros(1, 5, 2, 2), torch.zeros(1, 2, 2, 2))
-    with pytest.raises(ValueError, match="is not made of segments like the teacher's"):
+    with pytest.raises(ValueError, match="Expected a multiple of 2 channels and size"):
         norm_loss(torch.zeros(1, 4, 2, 2), torch.zeros(1, 2, 1, 2))
 
 

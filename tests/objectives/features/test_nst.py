@@ -41,7 +41,7 @@ def test_is_the_discrepancy_of_two_sets_of_channels(kernel: str) -> None:
         )
 
 
-def test_polynomial_takes_degree_and_offset() -> None:
+def test_polynomial_has_degree_and_offset() -> None:
     student, teacher = torch.rand(1, 1, 1, 3).double(), torch.rand(1, 1, 1, 3).double()
     cosine = torch.nn.functional.cosine_similarity(student.flatten(1), teacher.flatten(1))
     assert torch.allclose(
@@ -50,7 +50,7 @@ def test_polynomial_takes_degree_and_offset() -> None:
 
 
 @pytest.mark.parametrize("kernel", ["linear", "polynomial", "gaussian"])
-def test_forgets_the_order_and_the_scale_of_channels(kernel: str) -> None:
+def test_order_and_scale_of_channels_do_not_matter(kernel: str) -> None:
     stage = torch.randn(2, 6, 4, 4, dtype=torch.float64)
     other = stage[:, [3, 1, 0, 5, 4, 2]] * torch.rand(6, 1, 1).add(0.1)
     assert float(nst_loss(other, stage, kernel)) == pytest.approx(0, abs=1e-12)  # type: ignore[arg-type]
@@ -72,10 +72,10 @@ def test_one_dead_channel_has_a_finite_gradient(kernel: str) -> None:
     assert torch.isfinite(student.grad).all()
 
 
-def test_says_what_is_wrong() -> None:
+def test_one_position_and_an_unknown_kernel_are_errors() -> None:
     with pytest.raises(ValueError, match=r"needs more than one position, not \(2, 3, 1, 1\)"):
         nst_loss(torch.zeros(2, 3, 1, 1), torch.zeros(2, 3, 4, 4))
-    with pytest.raises(ValueError, match="no kernel 'poly'; closest: polynomial"):
+    with pytest.raises(ValueError, match=r"kernel: unknown value.*got 'poly'; closest: polynomial"):
         nst_loss(torch.zeros(2, 3, 2, 2), torch.zeros(2, 3, 2, 2), "poly")  # type: ignore[arg-type]
 
 

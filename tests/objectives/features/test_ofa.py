@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from instil.objectives.features.ofa import OFA, Form, MapExit, TokenExit, ofa_loss
+from instil.objectives.features.ofa import OFA, Form, ofa_loss
 from instil.testing import check_objective
 
 
@@ -46,7 +46,7 @@ def test_with_gamma_1_it_is_the_cross_entropy_to_the_teacher() -> None:
     assert torch.allclose(ofa_loss(student, teacher, torch.randint(5, (6,)), gamma=1.0), expected)
 
 
-def test_any_architecture_speaks_in_logits(
+def test_levels_of_any_architecture_have_exits(
     features: Callable[..., dict[str, tuple[Tensor, ...]]], nets: tuple[str, str]
 ) -> None:
     student, teacher = (
@@ -55,18 +55,18 @@ def test_any_architecture_speaks_in_logits(
     )
     objective = OFA()
     objective.build(student, teacher)
-    mine = {
+    tracked = {
         "features": tuple(stage.clone().requires_grad_() for stage in student["features"]),
         "logits": student["logits"],
     }
     label = torch.tensor([0, 1, 2, 3])
-    values = objective(mine, teacher, {"label": label})
+    values = objective(tracked, teacher, {"label": label})
     assert values.shape == (4,)
     values.sum().backward()
-    for tensor in (*mine["features"], *objective.parameters()):
+    for tensor in (*tracked["features"], *objective.parameters()):
         assert tensor.grad is not None
         assert torch.isfinite(tensor.grad).all()
-    assert all(stage.grad.abs().sum() > 0 for stage in mine["features"])
+    assert all(stage.grad.abs().sum() > 0 for stage in tracked["features"])
     one = {
         "features": tuple(stage[2:3] for stage in student["features"]),
         "logits": student["logits"][2:3],
@@ -78,7 +78,7 @@ def test_any_architecture_speaks_in_logits(
     )
 
 
-def test_exits_are_the_deeper_the_earlier_they_are(
+def test_exits_of_earlier_levels_are_deeper(
     features: Callable[..., dict[str, tuple[Tensor, ...]]],
 ) -> None:
     logits = {"logits": torch.randn(4, 7)}
@@ -94,45 +94,13 @@ def test_exits_are_the_deeper_the_earlier_they_are(
     ] == [3, 2, 1, 1]
 
 
-def test_many_tokens_are_merged_and_the_class_token_answers() -> None:
-    torch.manual_seed(0)
-    tokens = torch.randn(2, 1 + 28 * 28, 8)
-    made = TokenExit(tokens, 1, 5)
-    assert len(made.merge) == 2
-    seen: list[tuple[int, ...]] = []
-    made.blocks.register_forward_pre_hook(lambda _, given: seen.append(tuple(given[0].shape)))
-    assert made(tokens).shape == (2, 5)
-    assert seen == [(2, 50, 8)]
-
-
-def test_merging_takes_neighbours() -> None:
-    tokens = torch.randn(1, 64, 4).requires_grad_()
-    made = TokenExit(tokens, 1, 5)
-    merged = made.merge[0](
-        nn.functional.pixel_unshuffle(tokens.mT.reshape(1, 4, 8, 8), 2).permute(0, 2, 3, 1)
-    )
-    (gradient,) = torch.autograd.grad(merged[0, 1, 2, 0], tokens)
-    assert {divmod(int(n), 8) for n in gradient[0].abs().sum(1).nonzero()} == {
-        (2, 4),
-        (2, 5),
-        (3, 4),
-        (3, 5),
-    }
-
-
-def test_a_map_of_the_deepest_size_has_one_convolution() -> None:
-    deepest = torch.randn(2, 6, 3, 2)
-    assert isinstance(MapExit(torch.randn(2, 4, 3, 2), deepest, 5, "group").body, nn.Conv2d)
-    assert MapExit(torch.randn(2, 4, 12, 8), deepest, 5, "batch")(
-        torch.randn(2, 4, 12, 8)
-    ).shape == (2, 5)
-
-
-def test_says_what_it_cannot_do(features: Callable[..., dict[str, tuple[Tensor, ...]]]) -> None:
+def test_dense_logits_an_unknown_form_and_one_class_are_errors(
+    features: Callable[..., dict[str, tuple[Tensor, ...]]],
+) -> None:
     dense = {"logits": torch.randn(4, 9, 7)}
-    with pytest.raises(ValueError, match=r"ofa needs logits \(N, C\)"):
+    with pytest.raises(ValueError, match=r"logits: wrong number of dimensions. Expected \(N, C\)"):
         OFA().build(features("cnn") | dense, dense)
-    with pytest.raises(ValueError, match="no form 'papr'; closest: paper"):
+    with pytest.raises(ValueError, match=r"form: unknown value.*got 'papr'; closest: paper"):
         OFA(form="papr")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="defined for 2 or more"):
         ofa_loss(torch.zeros(2, 1), torch.zeros(2, 1), torch.zeros(2, dtype=torch.long))

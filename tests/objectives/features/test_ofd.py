@@ -60,8 +60,8 @@ def test_margins_are_the_mean_negative_responses_of_the_dry_batch_and_then_of_al
         expected(teacher["features"][0]), rel=1e-5
     )
     later = [features("cnn", seed=seed) for seed in (2, 3)]
-    for number, side in enumerate(later):
-        batch = {"index": torch.arange(4), "valid": torch.tensor([True, True, True, number == 0])}
+    for index, side in enumerate(later):
+        batch = {"index": torch.arange(4), "valid": torch.tensor([True, True, True, index == 0])}
         objective.after_step(objective.state_updates(student, side, batch))
     seen = [later[0]["features"][0], later[1]["features"][0][:3]]
     assert objective.get_buffer("margin_0").tolist() == pytest.approx(expected(*seen), rel=1e-5)
@@ -75,11 +75,11 @@ def test_a_teacher_tapped_after_its_relu_has_margin_zero(features: Features) -> 
     objective = OFD()
     objective.build(student, teacher)
     objective.after_step(objective.state_updates(student, teacher, {"index": torch.arange(4)}))
-    assert all(objective.get_buffer(f"margin_{number}").abs().sum() == 0 for number in range(3))
+    assert all(objective.get_buffer(f"margin_{index}").abs().sum() == 0 for index in range(3))
     assert torch.isfinite(objective(student, teacher, {})).all()
 
 
-def test_refuses_other_shapes() -> None:
+def test_different_shapes_are_an_error() -> None:
     with pytest.raises(ValueError, match="ofd_loss: the student's shape"):
         ofd_loss(torch.zeros(2, 3, 1, 1), torch.zeros(2, 3, 2, 2), torch.zeros(3))
 

@@ -8,7 +8,7 @@ import torch
 from instil.objectives.features.pad import PAD, pad_loss
 
 
-def test_is_a_gaussian_likelihood_of_every_number() -> None:
+def test_is_the_gaussian_likelihood_of_every_element() -> None:
     student, teacher, log_variance = (torch.randn(3, 5).double() for _ in range(3))
     for n, ours in enumerate(pad_loss(student, teacher, log_variance, 0.1, "none")):
         expected = 0.0
@@ -85,7 +85,7 @@ def test_a_whole_sample_can_be_uncertain() -> None:
     assert unsure == pytest.approx(81 / math.exp(9) / 2 + 9, rel=1e-5)
 
 
-def test_refuses_other_shapes() -> None:
+def test_different_shapes_are_an_error() -> None:
     with pytest.raises(ValueError, match="pad_loss: the student's shape"):
         pad_loss(torch.zeros(2, 3), torch.zeros(2, 4), torch.zeros(2, 3))
 

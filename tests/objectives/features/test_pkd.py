@@ -43,17 +43,17 @@ def test_any_two_nets(
     student, teacher = (features(family, seed=seed) for seed, family in enumerate(nets))
     objective = PKD()
     objective.build(student, teacher)
-    mine = {"features": tuple(stage.requires_grad_() for stage in student["features"])}
-    loss = objective(mine, teacher, {})
+    tracked = {"features": tuple(stage.requires_grad_() for stage in student["features"])}
+    loss = objective(tracked, teacher, {})
     assert loss.shape == ()
     loss.backward()
-    for number in {i for i, _ in objective.matched}:
-        gradient = mine["features"][number].grad
+    for index in {i for i, _ in objective.matched}:
+        gradient = tracked["features"][index].grad
         assert gradient is not None
         assert gradient.abs().sum() > 0
 
 
-def test_refuses_other_shapes() -> None:
+def test_different_shapes_are_an_error() -> None:
     with pytest.raises(ValueError, match="pkd_loss: the student's shape"):
         pkd_loss(torch.zeros(2, 3, 1, 1), torch.zeros(2, 3, 2, 2))
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Objective
-from instil.objectives.features.review_kd import Fusion, ReviewKD, hcl_loss
+from instil.objectives.features.review_kd import AttentionFusion, ReviewKD, hcl_loss
 from instil.testing import check_objective
 
 
@@ -38,16 +38,16 @@ def test_hcl_agrees_with_a_plain_loop(side: int, levels: tuple[int, ...]) -> Non
     for a, b in zip(student.numpy(), teacher.numpy(), strict=True):
         used = [level for level in levels if level < side]
         value = ((a - b) ** 2).mean()
-        for place, level in enumerate(used):
+        for index, level in enumerate(used):
             value += np.mean(
                 [((pooled(a[c], level) - pooled(b[c], level)) ** 2).mean() for c in range(2)]
-            ) / 2 ** (place + 1)
-        expected.append(value / (1 + sum(0.5 ** (place + 1) for place in range(len(used)))))
+            ) / 2 ** (index + 1)
+        expected.append(value / (1 + sum(0.5 ** (index + 1) for index in range(len(used)))))
     assert np.allclose(hcl_loss(student, teacher, levels, reduction="none"), expected, rtol=1e-12)
     assert np.isclose(float(hcl_loss(student, teacher, levels)), np.mean(expected))
 
 
-def test_hcl_is_zero_at_a_match_and_refuses_other_shapes() -> None:
+def test_hcl_is_zero_at_a_match_and_different_shapes_are_an_error() -> None:
     image = torch.randn(2, 3, 4, 4)
     assert hcl_loss(image, image) == 0
     with pytest.raises(ValueError, match="hcl_loss: the student's shape"):
@@ -55,7 +55,7 @@ def test_hcl_is_zero_at_a_match_and_refuses_other_shapes() -> None:
 
 
 def test_fusion_mixes_position_by_position() -> None:
-    fusion = Fusion(3, 4, 5, True, lambda channels: nn.Identity()).double()
+    fusion = AttentionFusion(3, 4, 5, True, lambda channels: nn.Identity()).double()
     student, residual = (
         torch.randn(2, 3, 4, 4, dtype=torch.float64),
         torch.randn(2, 4, 2, 2, dtype=torch.float64),
@@ -77,29 +77,29 @@ def test_fusion_mixes_position_by_position() -> None:
             )
 
 
-def test_a_shallow_teacher_stage_reaches_all_deeper_student_stages(
+def test_a_shallow_teacher_level_has_a_gradient_in_all_deeper_student_levels(
     features: Callable[..., dict[str, tuple[Tensor, ...]]],
 ) -> None:
     student, teacher = features("cnn"), features("wide cnn", seed=1)
     objective = ReviewKD()
     objective.build(student, teacher)
     assert [line.rpartition(": ")[2] for line in objective.plan] == [
-        "fused with the deeper ones"
-    ] * 2 + ["the deepest"]
-    mine = tuple(stage.requires_grad_() for stage in student["features"])
-    spoilt = {
+        "fused with the deeper levels"
+    ] * 2 + ["deepest level"]
+    levels = tuple(stage.requires_grad_() for stage in student["features"])
+    changed = {
         "features": tuple(
             t + 100 * (j == objective.matched[0][1]) for j, t in enumerate(teacher["features"])
         )
     }
-    difference = objective({"features": mine}, spoilt, {}) - objective(
-        {"features": mine}, teacher, {}
+    difference = objective({"features": levels}, changed, {}) - objective(
+        {"features": levels}, teacher, {}
     )
-    for gradient in torch.autograd.grad(difference.sum(), mine):
+    for gradient in torch.autograd.grad(difference.sum(), levels):
         assert gradient.abs().sum() > 0
 
 
-def test_a_pooled_embedding_is_the_deepest_stage(
+def test_a_pooled_embedding_is_the_deepest_level(
     features: Callable[..., dict[str, tuple[Tensor, ...]]],
 ) -> None:
     student, teacher = features("cnn"), features("cnn", seed=1)
@@ -113,7 +113,7 @@ def test_a_pooled_embedding_is_the_deepest_stage(
     assert objective(*sides, {}).shape == (4,)
 
 
-def test_samples_are_apart_unless_the_authors_batch_norm_is_asked_for(
+def test_batch_norm_is_an_option(
     features: Callable[..., dict[str, tuple[Tensor, ...]]],
 ) -> None:
     student, teacher = features("cnn"), features("cnn", seed=1)

@@ -30,27 +30,29 @@ def test_agrees_with_a_plain_loop() -> None:
 @pytest.mark.parametrize(
     ("student", "teacher"), [((6, 4), (3, 2)), ((3, 2), (6, 4)), ((6, 2), (3, 4))]
 )
-def test_both_come_to_the_smaller_grid(student: tuple[int, int], teacher: tuple[int, int]) -> None:
-    mine, theirs = (
+def test_both_are_resized_to_the_smaller_grid(
+    student: tuple[int, int], teacher: tuple[int, int]
+) -> None:
+    student_outputs, teacher_outputs = (
         {"features": (torch.randn(2, 4, *student),)},
         {"features": (torch.randn(2, 6, *teacher),)},
     )
     objective = SimKD(factor=3)
-    objective.build(mine, theirs)
+    objective.build(student_outputs, teacher_outputs)
     projector = objective.adapters[0]
     assert isinstance(projector, Projector)
     assert projector.grid == (3, 2)
     assert projector.body[0].out_channels == 2
     pooled = (
-        nn.functional.adaptive_avg_pool2d(mine["features"][0], (3, 2)),
-        nn.functional.adaptive_avg_pool2d(theirs["features"][0], (3, 2)),
+        nn.functional.adaptive_avg_pool2d(student_outputs["features"][0], (3, 2)),
+        nn.functional.adaptive_avg_pool2d(teacher_outputs["features"][0], (3, 2)),
     )
     expected = (projector.body(pooled[0]) - pooled[1]).square().mean((1, 2, 3))
-    assert torch.allclose(objective(mine, theirs, {}), expected, atol=1e-6)
-    assert torch.allclose(objective.project(mine), projector.body(pooled[0]), atol=1e-6)
+    assert torch.allclose(objective(student_outputs, teacher_outputs, {}), expected, atol=1e-6)
+    assert torch.allclose(objective.project(student_outputs), projector.body(pooled[0]), atol=1e-6)
 
 
-def test_auto_takes_the_deepest_stages(
+def test_auto_pairs_the_deepest_levels(
     features: Callable[..., dict[str, tuple[Tensor, ...]]],
 ) -> None:
     objective = SimKD()

@@ -58,8 +58,10 @@ def test_the_projected_student_is_compared() -> None:
         assert torch.allclose(objective(student, teacher, {}), expected)
 
 
-def test_unknown_form() -> None:
-    with pytest.raises(ValueError, match="no form 'corelation'; closest: correlation"):
+def test_an_unknown_form_is_an_error() -> None:
+    with pytest.raises(
+        ValueError, match=r"form: unknown value.*got 'corelation'; closest: correlation"
+    ):
         SRD(form="corelation")  # type: ignore[arg-type]
 
 

@@ -15,7 +15,10 @@ def test_agrees_with_a_plain_loop() -> None:
         torch.randn(3, 2, 4, 5, dtype=torch.float64),
         torch.randn(3, 2, 3, 3, dtype=torch.float64),
     )
-    mine, theirs = torch.randn(3, 6, dtype=torch.float64), torch.randn(3, 6, dtype=torch.float64)
+    student_logits, teacher_logits = (
+        torch.randn(3, 6, dtype=torch.float64),
+        torch.randn(3, 6, dtype=torch.float64),
+    )
     expected = []
     for n in range(3):
         feature = (
@@ -24,16 +27,28 @@ def test_agrees_with_a_plain_loop() -> None:
         )
         expected.append(
             feature
-            + 0.3 * sum((float(mine[n, k]) - float(theirs[n, k])) ** 2 for k in range(6)) / 6
+            + 0.3
+            * sum(
+                (float(student_logits[n, k]) - float(teacher_logits[n, k])) ** 2 for k in range(6)
+            )
+            / 6
         )
-    assert np.allclose(srrl_loss(student, teacher, mine, theirs, 0.3, "none"), expected, rtol=1e-12)
+    assert np.allclose(
+        srrl_loss(student, teacher, student_logits, teacher_logits, 0.3, "none"),
+        expected,
+        rtol=1e-12,
+    )
     assert np.isclose(
-        float(srrl_loss(student.mean((2, 3)), teacher.mean((2, 3)), mine, theirs, 0.3)),
+        float(
+            srrl_loss(
+                student.mean((2, 3)), teacher.mean((2, 3)), student_logits, teacher_logits, 0.3
+            )
+        ),
         np.mean(expected),
     )
 
 
-def test_is_zero_where_the_adapted_feature_is_what_the_teachers_classifier_reads() -> None:
+def test_is_zero_if_the_adapted_features_equal_the_teachers_embedding() -> None:
     head = nn.Linear(5, 3)
     feature = torch.randn(4, 5, 2, 2)
     embedding = feature.mean((2, 3))
@@ -80,11 +95,11 @@ def test_students_of_any_kind(student: Outputs) -> None:
     assert objective(student, teacher, {}).shape == (4,)
 
 
-def test_says_what_it_cannot_do() -> None:
+def test_an_unfit_head_shape_or_norm_is_an_error() -> None:
     student, teacher, _ = sample_outputs()
     with pytest.raises(
         ValueError,
-        match=r"the teacher's head \(C, D\) must give logits \(N, C\) of embedding \(N, D\)",
+        match=r"head: not a classifier.*Expected head \(C, D\), embedding \(N, D\)",
     ):
         SRRL().build(student, teacher | {"embedding": torch.randn(8, 3)})
     with pytest.raises(ValueError, match="srrl_loss of features: the student's shape"):
@@ -98,7 +113,12 @@ def test_contracts() -> None:
 
 
 def test_compiles_whole() -> None:
-    given = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4), torch.randn(2, 5), torch.randn(2, 5)
+    arguments = (
+        torch.randn(2, 3, 4, 4),
+        torch.randn(2, 3, 4, 4),
+        torch.randn(2, 5),
+        torch.randn(2, 5),
+    )
     assert torch.allclose(
-        torch.compile(srrl_loss, fullgraph=True, backend="eager")(*given), srrl_loss(*given)
+        torch.compile(srrl_loss, fullgraph=True, backend="eager")(*arguments), srrl_loss(*arguments)
     )

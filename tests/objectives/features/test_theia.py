@@ -23,14 +23,14 @@ def test_agrees_with_a_plain_loop(over: str) -> None:
     )
     values = theia_loss(student, teacher, 0.5, 2.0, 0.25, over, "none")  # type: ignore[arg-type]
     for n in range(3):
-        mine, theirs = student[n].numpy(), teacher[n].numpy()
-        whole = cosine_distance(mine.ravel(), theirs.ravel())
-        each = float(np.mean([cosine_distance(a, b) for a, b in zip(mine, theirs, strict=True)]))
-        apart = np.abs(mine - theirs)
-        smooth = np.where(apart < 1, apart**2 / 2, apart - 0.5).mean()
+        s, t = student[n].numpy(), teacher[n].numpy()
+        whole = cosine_distance(s.ravel(), t.ravel())
+        each = float(np.mean([cosine_distance(a, b) for a, b in zip(s, t, strict=True)]))
+        difference = np.abs(s - t)
+        smooth = np.where(difference < 1, difference**2 / 2, difference - 0.5).mean()
         assert np.isclose(
             values[n],
-            0.5 * (whole if over == "image" else each) + 2 * smooth + 0.25 * (apart**2).mean(),
+            0.5 * (whole if over == "image" else each) + 2 * smooth + 0.25 * (difference**2).mean(),
             rtol=1e-10,
         )
 
@@ -45,8 +45,8 @@ def test_without_standardization_a_match_is_zero() -> None:
         )
 
 
-def test_unknown_cosine() -> None:
-    with pytest.raises(ValueError, match="the cosine is not over 'patches'; closest: patch"):
+def test_an_unknown_cosine_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"over: unknown value.*got 'patches'; closest: patch"):
         Theia(over="patches")  # type: ignore[arg-type]
 
 

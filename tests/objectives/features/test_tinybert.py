@@ -109,7 +109,7 @@ def test_padding_changes_nothing() -> None:
     )
 
 
-def test_refuses_other_heads_and_missing_attentions() -> None:
+def test_other_heads_and_missing_attentions_are_errors() -> None:
     student, teacher, _ = sample_outputs(task="text_classification")
     with pytest.raises(
         ValueError, match=r"attentions are \(8, 2, 6, 6\) and \(8, 4, 6, 6\); both sides must have"

@@ -17,10 +17,10 @@ def test_agrees_with_a_plain_loop_over_tokens() -> None:
     for n in range(2):
         terms = []
         for a, b in zip(student[n].numpy(), teacher[n].numpy(), strict=True):
-            apart = np.abs(a - b)
+            difference = np.abs(a - b)
             terms.append(
                 0.25 * (1 - a @ b / np.sqrt((a @ a) * (b @ b)))
-                + 0.75 * np.where(apart < 0.5, apart**2, apart - 0.25).mean()
+                + 0.75 * np.where(difference < 0.5, difference**2, difference - 0.25).mean()
             )
         assert np.isclose(
             unic_loss(student, teacher, 0.25, 0.75, 0.5, "none")[n], np.mean(terms), rtol=1e-10
@@ -40,33 +40,33 @@ def test_the_teacher_of_the_largest_loss_is_never_dropped() -> None:
     assert sample_teacher_mask(losses, noise, 0.0).tolist() == [[1, 1, 1], [1, 1, 1]]
 
 
-def outputs(seed: int, channels: int, number: int = 6) -> Outputs:
+def outputs(seed: int, channels: int, samples: int = 6) -> Outputs:
     generator = torch.Generator().manual_seed(seed)
     return {
-        "features": torch.randn(number, channels, 2, 2, generator=generator),
-        "embedding": torch.randn(number, channels, generator=generator),
+        "features": torch.randn(samples, channels, 2, 2, generator=generator),
+        "embedding": torch.randn(samples, channels, generator=generator),
     }
 
 
 @pytest.mark.parametrize("drop", [0.0, 0.5, 1.0])
-def test_a_sample_learns_from_the_teachers_it_keeps(drop: float) -> None:
+def test_the_loss_of_a_sample_is_the_mean_over_its_remaining_teachers(drop: float) -> None:
     student, one, two = outputs(0, 4), outputs(1, 6), outputs(2, 4)
     teacher = {"members": (one, two)}
     objective = UNIC(drop=drop)
     objective.build(student, teacher)
     batch = {"index": torch.arange(6), "step": torch.tensor(2)}
-    together = objective(student, teacher, batch)
+    values = objective(student, teacher, batch)
     objective.drop = 0.0
     mean = objective(student, teacher, batch)
     each = torch.stack(
-        [losses_of(objective, student, member, number) for number, member in enumerate((one, two))],
+        [losses_of(objective, student, member, index) for index, member in enumerate((one, two))],
         1,
     )
     assert torch.allclose(mean, each.mean(1))
     for n in range(6):
-        assert any(torch.isclose(together[n], allowed) for allowed in (mean[n], each[n].max()))
+        assert any(torch.isclose(values[n], allowed) for allowed in (mean[n], each[n].max()))
     if drop == 1:
-        assert torch.allclose(together, each.amax(1))
+        assert torch.allclose(values, each.amax(1))
     rows = torch.tensor([4, 1])
     objective.drop = drop
     cut = objective(
@@ -78,21 +78,21 @@ def test_a_sample_learns_from_the_teachers_it_keeps(drop: float) -> None:
         },
         {"index": batch["index"][rows], "step": torch.tensor(2)},
     )
-    assert torch.allclose(cut, together[rows])
+    assert torch.allclose(cut, values[rows])
 
 
-def losses_of(objective: UNIC, student: Outputs, member: Outputs, number: int) -> torch.Tensor:
-    """Of one teacher, from the parts that the objective has made for it."""
-    of_class = unic_loss(
-        objective.heads[number](student["embedding"]),
-        objective.class_targets[number](member["embedding"]),
+def losses_of(objective: UNIC, student: Outputs, member: Outputs, index: int) -> torch.Tensor:
+    """Losses of one teacher, with the modules that the objective has for it."""
+    class_loss = unic_loss(
+        objective.heads[index](student["embedding"]),
+        objective.class_targets[index](member["embedding"]),
         reduction="none",
     )
-    mine = objective.adapters[number](student["features"]).flatten(2).mT
-    of_patches = unic_loss(
-        mine, objective.targets[number](member["features"].flatten(2).mT), reduction="none"
+    patches = objective.adapters[index](student["features"]).flatten(2).mT
+    patch_loss = unic_loss(
+        patches, objective.targets[index](member["features"].flatten(2).mT), reduction="none"
     )
-    return (of_class + of_patches) / 2
+    return (class_loss + patch_loss) / 2
 
 
 def test_a_member_without_an_embedding_is_named() -> None:

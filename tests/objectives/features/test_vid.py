@@ -42,12 +42,12 @@ def test_the_regressor_is_three_convolutions_and_a_variance() -> None:
 
 
 @pytest.mark.parametrize("variance", [1e-4, 5.0, 1e4])
-def test_variances_start_where_told(variance: float) -> None:
+def test_variances_start_at_the_option(variance: float) -> None:
     _, learned = Regressor(3, 3, 2, variance)(torch.zeros(1, 3, 1, 1))
     assert torch.allclose(learned, torch.full((2,), variance), rtol=1e-3)
 
 
-def test_refuses_other_shapes() -> None:
+def test_different_shapes_are_an_error() -> None:
     with pytest.raises(ValueError, match="vid_loss: the student's shape"):
         vid_loss(torch.zeros(2, 3, 1, 1), torch.zeros(2, 3, 4, 4), torch.ones(3))
 

@@ -8,9 +8,9 @@ import torch
 
 from instil.core import Objective, keyed_uniform
 from instil.objectives.features.vitkd import (
-    Generation,
+    MaskedTokenGenerator,
     ViTKD,
-    hidden_tokens,
+    hidden_token_mask,
     vitkd_generation_loss,
     vitkd_mimicking_loss,
 )
@@ -39,19 +39,19 @@ def test_both_terms_agree_with_a_plain_loop() -> None:
 @pytest.mark.parametrize(("ratio", "expected"), [(0.5, 3), (0.3, 2), (1.0, 5)])
 def test_the_tokens_of_least_noise_stay(ratio: float, expected: int) -> None:
     noise = torch.tensor([[0.3, 0.1, 0.9, 0.5, 0.2]])
-    hidden = hidden_tokens(noise, ratio)
+    hidden = hidden_token_mask(noise, ratio)
     assert hidden.sum() == expected
     assert sorted(noise[hidden == 1].tolist()) == sorted(noise[0].tolist())[-expected:]
 
 
-def test_generation_sees_nothing_of_the_hidden_tokens() -> None:
-    made = Generation(torch.nn.Identity(), 3)
+def test_hidden_tokens_do_not_change_the_generated_features() -> None:
+    generator = MaskedTokenGenerator(torch.nn.Identity(), 3)
     student, hidden = torch.randn(1, 3, 2, 2), torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
     changed = student.clone()
     changed[0, :, 0, 0] += 5
-    assert torch.equal(made(student, hidden), made(changed, hidden))
+    assert torch.equal(generator(student, hidden), generator(changed, hidden))
     changed[0, :, 1, 1] += 5
-    assert not torch.equal(made(student, hidden), made(changed, hidden))
+    assert not torch.equal(generator(student, hidden), generator(changed, hidden))
 
 
 def test_all_but_the_deepest_pair_are_mimicked() -> None:
@@ -62,7 +62,7 @@ def test_all_but_the_deepest_pair_are_mimicked() -> None:
     objective.build(student, teacher)
     assert (
         objective.plan[-1]
-        == "student 2 (10x4) <- teacher 2 (10x6): conv 1x1, generated from what is not hidden"
+        == "student 2 (10x4) <- teacher 2 (10x6): conv 1x1, generated from the visible tokens"
     )
     expected = torch.zeros(3)
     maps = [stage[:, 1:].mT.reshape(3, 6, 3, 3) for stage in teacher["features"]]
@@ -70,7 +70,7 @@ def test_all_but_the_deepest_pair_are_mimicked() -> None:
         expected += 0.5 * vitkd_mimicking_loss(
             objective.adapters[stage](student["features"][stage]), maps[stage], "none"
         )
-    hidden = hidden_tokens(keyed_uniform(batch, 9), 0.4).view(3, 3, 3)
+    hidden = hidden_token_mask(keyed_uniform(batch, 9), 0.4).view(3, 3, 3)
     expected += 2 * vitkd_generation_loss(
         objective.adapters[2](student["features"][2], hidden), maps[2], hidden, 0.4, "none"
     )
@@ -87,7 +87,7 @@ def test_compiles_whole() -> None:
     student, teacher, noise = torch.randn(2, 3, 2, 2), torch.randn(2, 3, 2, 2), torch.rand(2, 4)
 
     def whole(student: torch.Tensor, teacher: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        hidden = hidden_tokens(noise, 0.5).view(2, 2, 2)
+        hidden = hidden_token_mask(noise, 0.5).view(2, 2, 2)
         return vitkd_generation_loss(student, teacher, hidden) + vitkd_mimicking_loss(
             student, teacher
         )

@@ -12,8 +12,8 @@ from instil.testing import check_objective
 
 
 def smooth_l1(difference: np.ndarray) -> float:
-    apart = np.abs(difference)
-    return float(np.where(apart < 1, apart**2 / 2, apart - 0.5).mean())
+    size = np.abs(difference)
+    return float(np.where(size < 1, size**2 / 2, size - 0.5).mean())
 
 
 def test_the_teacher_alone_is_normalised_over_its_channels() -> None:
@@ -38,8 +38,8 @@ def test_both_are_standardized_over_the_batch() -> None:
         5 * torch.randn(3, 4, 6, dtype=torch.float64),
     )
     rows = [side.reshape(12, 6).numpy() for side in (student, teacher)]
-    mine, theirs = ((side - side.mean(0)) / side.std(0, ddof=1) for side in rows)
-    assert np.isclose(vkd_loss(student, teacher, "batch"), smooth_l1(mine - theirs), rtol=1e-10)
+    s, t = ((side - side.mean(0)) / side.std(0, ddof=1) for side in rows)
+    assert np.isclose(vkd_loss(student, teacher, "batch"), smooth_l1(s - t), rtol=1e-10)
 
 
 @pytest.mark.parametrize(("source", "target"), [(4, 7), (7, 4), (5, 5)])
@@ -56,7 +56,7 @@ def test_the_projection_keeps_angles_while_it_learns(source: int, target: int) -
     assert torch.allclose(gram, torch.eye(min(source, target)), atol=1e-5)
 
 
-def test_where_the_batch_normalises_it_couples() -> None:
+def test_batch_normalization_couples_the_samples() -> None:
     assert VkD("batch").couples
     assert not VkD().couples
     stage = torch.randn(4, 5, 2, 2)
@@ -73,8 +73,8 @@ def test_the_deepest_pair_alone_is_projected() -> None:
     assert objective.plan == ["student 1 (4x4x4) <- teacher 1 (8x4x4): projected orthogonally"]
 
 
-def test_unknown_norm() -> None:
-    with pytest.raises(ValueError, match="no norm 'bach'; closest: batch"):
+def test_an_unknown_norm_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"normalize: unknown value.*got 'bach'; closest: batch"):
         VkD(normalize="bach")  # type: ignore[arg-type]
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Objective
-from instil.objectives.features.wkd_feature import WKDFeature, cells, wkd_feature_loss
+from instil.objectives.features.wkd_feature import WKDFeature, grid_cells, wkd_feature_loss
 from instil.testing import check_objective
 
 
@@ -55,9 +55,9 @@ def test_is_the_distance_of_two_gaussians(grid: int) -> None:
         )  # type: ignore[arg-type]
 
 
-def test_cells_overlap_as_adaptive_pooling_has_it() -> None:
+def test_cells_overlap_as_in_adaptive_pooling() -> None:
     image = torch.randn(2, 3, 5, 7)
-    means = torch.stack([cell.mean(2) for cell in cells(image, 3)], 2)
+    means = torch.stack([cell.mean(2) for cell in grid_cells(image, 3)], 2)
     assert torch.allclose(means, nn.functional.adaptive_avg_pool2d(image, 3).flatten(2), atol=1e-6)
 
 
@@ -75,7 +75,7 @@ def test_is_zero_and_flat_at_a_match(covariance: str) -> None:
     assert torch.isfinite(constant.grad).all()
 
 
-def test_where_things_lie_within_a_cell_does_not_matter() -> None:
+def test_positions_within_a_cell_do_not_matter() -> None:
     student, teacher = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
     for covariance in ("diagonal", "full"):
         ours = wkd_feature_loss(student, teacher, covariance)  # type: ignore[arg-type]
@@ -84,7 +84,7 @@ def test_where_things_lie_within_a_cell_does_not_matter() -> None:
         )  # type: ignore[arg-type]
 
 
-def test_auto_takes_the_deepest_stages_and_a_relu_where_the_teacher_has_one(
+def test_auto_pairs_the_deepest_levels_and_has_a_relu_if_the_teacher_has_one(
     features: Callable[..., dict[str, tuple[Tensor, ...]]],
 ) -> None:
     student, teacher = features("cnn"), features("wide cnn", seed=1)
@@ -96,12 +96,16 @@ def test_auto_takes_the_deepest_stages_and_a_relu_where_the_teacher_has_one(
     assert [type(module) for module in objective.adapters[0]][-1] is nn.ReLU
 
 
-def test_says_what_it_cannot_do(features: Callable[..., dict[str, tuple[Tensor, ...]]]) -> None:
-    with pytest.raises(ValueError, match="a variance needs two positions, and a cell of 2x2"):
+def test_small_cells_other_channels_and_an_unknown_covariance_are_errors(
+    features: Callable[..., dict[str, tuple[Tensor, ...]]],
+) -> None:
+    with pytest.raises(ValueError, match=r"grid: a cell has one position.*a grid of 2x2"):
         WKDFeature(grid=2).build(features("cnn"), features("cnn", seed=1))
-    with pytest.raises(ValueError, match="the student has 3 channels, the teacher 4"):
+    with pytest.raises(ValueError, match=r"the channels differ. Expected 4 .*got 3"):
         wkd_feature_loss(torch.zeros(1, 3, 2, 2), torch.zeros(1, 4, 2, 2))
-    with pytest.raises(ValueError, match="no covariance 'diag'; closest: diagonal"):
+    with pytest.raises(
+        ValueError, match=r"covariance: unknown value.*got 'diag'; closest: diagonal"
+    ):
         WKDFeature(covariance="diag")  # type: ignore[arg-type]
 
 

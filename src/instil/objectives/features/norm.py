@@ -1,4 +1,4 @@
-"""N-to-one matching: a wide linear view of the student's stage, cut into segments each of which is the teacher's stage."""
+"""N-to-one matching: every segment of the expanded student features matches the teacher's."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import Card, Outputs, to_float32
 from instil.functional.errors import squared_error
@@ -17,42 +18,73 @@ from instil.modules.connectors import Norm, convolutions
 from instil.objectives.bases.normed_objective import ConnectedObjective
 
 
-def norm_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> Tensor:
-    """Mean squared difference of each segment of a map (N, M * C, H, W) and the teacher's (N, C, H, W), summed over the M (Liu et al. 2023).
+def norm_loss(
+    student_features: Tensor, teacher_features: Tensor, reduction: str = "mean"
+) -> Tensor:
+    """N-to-one matching loss (Liu et al. 2023).
 
-    The student's channels go through the teacher's M times. Raises ValueError where its channels are no multiple of the teacher's, or H and W differ.
+    Sum over the M segments of the mean squared difference between a segment and the teacher.
+    Segment m holds the student channels from m * C to (m + 1) * C.
+
+    Args:
+        student_features: expanded map (N, M * C, H, W).
+        teacher_features: map (N, C, H, W).
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the student's channels are not a multiple of the teacher's, or the sizes of
+            the maps differ.
+
+    Example:
+        >>> import torch
+        >>> student_features = torch.tensor([1.0, 2.0, 3.0, 4.0]).view(1, 4, 1, 1)
+        >>> norm_loss(student_features, torch.ones(1, 2, 1, 1))
+        tensor(7.)
     """
-    student, teacher = to_float32(student), to_float32(teacher)
-    segments, left = divmod(student.shape[1], teacher.shape[1])
-    if left or not segments or student.shape[2:] != teacher.shape[2:]:
+    student_features = to_float32(student_features)
+    teacher_features = to_float32(teacher_features)
+    channels = teacher_features.shape[1]
+    segments, remainder = divmod(student_features.shape[1], channels)
+    same_size = student_features.shape[2:] == teacher_features.shape[2:]
+    if remainder or not segments or not same_size:
+        size = "x".join(map(str, teacher_features.shape[2:]))
         raise ValueError(
-            f"norm_loss: the student's map {tuple(student.shape)} is not made of segments like the teacher's, {tuple(teacher.shape)}"
+            "norm_loss: the student features cannot be split into segments. Expected a multiple "
+            f"of {channels} channels and size {size}, got {tuple(student_features.shape)}."
         )
-    student = student.reshape(len(student), segments, *teacher.shape[1:])
-    return apply_reduction(
-        squared_error(student, teacher.unsqueeze(1).expand_as(student)) * segments, reduction
-    )
+    split = student_features.reshape(len(student_features), segments, *teacher_features.shape[1:])
+    target = teacher_features.unsqueeze(1).expand_as(split)
+    return apply_reduction(squared_error(split, target) * segments, reduction)
 
 
 class Expansion(nn.Module):
-    """A student stage in so many times the teacher's channels, by a 1x1 convolution."""
+    """1x1 convolution from the student's channels to a multiple of the teacher's.
+
+    Args:
+        source: channels of the student level.
+        target: channels after the expansion.
+        norm: normalization after the convolution.
+    """
 
     def __init__(self, source: int, target: int, norm: Norm):
         super().__init__()
         self.body = convolutions((source, target), (1,), norm, "norm")
 
-    def forward(self, student: Tensor) -> Tensor:
-        expanded: Tensor = self.body(match_dtype(self, to_float32(as_map(student))))
+    def forward(self, student_features: Tensor) -> Tensor:
+        student_map = to_float32(as_map(student_features))
+        expanded: Tensor = self.body(match_dtype(self, student_map))
         return expanded
 
 
 class NORM(ConnectedObjective):
-    """Each of several linear views of the student's deepest stage near the teacher's. With the scheme folded_transform the views come back into the
-    student's last features, and its labels shape them too, as published; without it they are so many regressions of one target.
+    """N-to-one match of a linear expansion of the deepest student level with the teacher's level.
 
-    ``segments``: how many times the teacher's channels the student's view has.
-    ``norm``: of the view; none leaves it as it is, batch is the authors' BatchNorm, which couples the samples.
-    ``pairs``: auto is the deepest stages; what comes back is of the last pair.
+    With the scheme ``folded_transform`` a second linear map returns the expanded features to the
+    student's last features, so that labels train them too, as in the paper. Without the scheme the
+    segments are independent regressions of one target. The scheme uses the last pair.
     """
 
     deepest = True
@@ -63,42 +95,55 @@ class NORM(ConnectedObjective):
         2023,
         source="features",
         zero_at_match=False,
-        deviations="no BatchNorm in the transform (norm: 'batch' is the code's); stages of different size are averaged, in the code the maximum "
-        "is taken; the code's standardised logits are not part of it. ND loss, of feature norm and direction, is another method",
+        deviations="The transform has no BatchNorm; norm: 'batch' is that of the code. Levels of "
+        "different size are averaged, in the code the maximum is taken. The standardized logits "
+        "of the code are not included. The ND loss, of feature norm and direction, is another "
+        "method.",
         equation=r"\sum_{m=1}^{M} \frac{1}{CHW} \lVert (W f^s)_m - f^t \rVert_2^2",
-        use="Convolutional classifiers, with the scheme folded_transform: the transform is linear, and is folded into the student's classifier "
-        "when it is shipped, so that it costs training time alone.",
-        pitfalls="Without the scheme only the sum of independent regressions is left. Many segments of a wide teacher are a large matrix.",
+        use="For convolutional classifiers, with the scheme folded_transform. The transform is "
+        "linear and is folded into the student's classifier for export, so it costs training time "
+        "only.",
+        pitfalls="Without the scheme, only the sum of independent regressions remains. Many "
+        "segments of a wide teacher need a large matrix.",
     )
 
     def __init__(
         self,
-        segments: Annotated[int, Ge(1)] = 8,
-        norm: Literal["none", "batch"] = "none",
-        pairs: Pairs = "auto",
+        segments: Annotated[
+            int, Ge(1), Doc("number of segments: expanded channels over teacher channels")
+        ] = 8,
+        norm: Annotated[
+            Literal["none", "batch"],
+            Doc(
+                "layer after the convolution: none, or batch (the authors' BatchNorm, couples the "
+                "samples)"
+            ),
+        ] = "none",
+        pairs: Annotated[
+            Pairs, Doc("[[student level, teacher level], ...]; auto: the deepest levels")
+        ] = "auto",
     ):
         super().__init__(norm, pairs)
         self.segments = segments
 
-    def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
-        made = Expansion(
-            as_map(student).shape[1], self.segments * as_map(teacher).shape[1], self.norm
-        )
-        return made.to(
-            student.device, to_float32(student).dtype
-        ), f"conv 1x1, {self.segments} segments"
+    def connect(self, student_features: Tensor, teacher_features: Tensor) -> tuple[nn.Module, str]:
+        source, target = as_map(student_features).shape[1], as_map(teacher_features).shape[1]
+        expansion = Expansion(source, self.segments * target, self.norm)
+        expansion.to(student_features.device, to_float32(student_features).dtype)
+        return expansion, f"conv 1x1, {self.segments} segments"
 
-    def compare(self, connected: Tensor, teacher: Tensor) -> Tensor:
-        teacher = to_float32(as_map(teacher))
-        height, width = (
-            min(a, b) for a, b in zip(connected.shape[2:], teacher.shape[2:], strict=True)
-        )
-        return norm_loss(
-            resize(connected, (height, width)), resize(teacher, (height, width)), "none"
-        )
+    def compare(self, connected: Tensor, teacher_features: Tensor) -> Tensor:
+        teacher_map = to_float32(as_map(teacher_features))
+        height = min(connected.shape[2], teacher_map.shape[2])
+        width = min(connected.shape[3], teacher_map.shape[3])
+        grid = (height, width)
+        return norm_loss(resize(connected, grid), resize(teacher_map, grid), "none")
 
     def expand(self, student: Outputs) -> tuple[Tensor, Tensor]:
-        """The deepest paired stage as a map (N, C, H, W) and its wide view (N, M * C_t, H, W)."""
-        return to_float32(
-            as_map(feature_levels(student)[self.matched[-1][0]])
-        ), self.projected_stage(student)
+        """Return the student level of the last pair and its expansion.
+
+        Returns:
+            Map (N, C_s, H, W) and expanded map (N, M * C_t, H, W).
+        """
+        level = feature_levels(student)[self.matched[-1][0]]
+        return to_float32(as_map(level)), self.projected_stage(student)

@@ -1,12 +1,13 @@
-"""Overhaul of feature distillation: regress the teacher's response before its ReLU, but not how negative it is."""
+"""Overhaul of feature distillation: regression of the teacher's response before its ReLU."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Outputs, to_float32
 from instil.functional.errors import squared_error
@@ -15,47 +16,80 @@ from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs, feature_levels
 from instil.objectives.bases.normed_objective import NormedObjective
 
-RARE = 1e-3  # a channel that is negative less often than this has its margin three standard deviations below zero
+MIN_NEGATIVE_SHARE = 1e-3
+"""Share of negative responses below which the margin is three standard deviations below zero."""
 
 
 def batch_norm_margin(weight: Tensor, bias: Tensor) -> Tensor:
-    """The mean of a channel's negative responses, (C,), where BatchNorm makes it normal with mean ``bias`` and deviation ``weight``."""
-    bias, deviation = to_float32(bias), to_float32(weight).abs()
-    place = bias / deviation.clamp_min(torch.finfo(bias.dtype).tiny)
-    negative = torch.special.ndtr(-place)
-    density = (-place.square() / 2).exp() / math.sqrt(2 * math.pi)
-    return torch.where(
-        negative > RARE, bias - deviation * density / negative.clamp_min(RARE), -3 * deviation
-    )
+    """Mean negative response of each channel after BatchNorm (Heo et al. 2019).
 
+    A channel is normally distributed with mean ``bias`` and standard deviation ``abs(weight)``.
 
-def ofd_loss(student: Tensor, teacher: Tensor, margin: Tensor, reduction: str = "mean") -> Tensor:
-    """Squared difference from the teacher's margin ReLU, where the teacher is positive or the student above it (Heo et al. 2019).
+    Args:
+        weight: scale of the BatchNorm layer (C,).
+        bias: bias of the BatchNorm layer (C,).
 
-    Responses of one shape (N, C, H, W) before the ReLU and a negative ``margin`` (C,); mean over the elements. With ``reduction="none"`` one value
-    a sample. Raises ValueError where the shapes differ.
+    Returns:
+        (C,).
     """
-    student, teacher = require_same_shape(student, teacher, "ofd_loss")
-    target = torch.maximum(teacher, to_float32(margin).view(-1, 1, 1))
-    now = student.detach()
-    target = torch.where(
-        (now > target) | (target > 0), target, now
-    )  # what does not count wants itself: no gradient
-    return apply_reduction(squared_error(student, target), reduction)
+    bias, deviation = to_float32(bias), to_float32(weight).abs()
+    score = bias / deviation.clamp_min(torch.finfo(bias.dtype).tiny)
+    negative_share = torch.special.ndtr(-score)
+    density = (-score.square() / 2).exp() / math.sqrt(2 * math.pi)
+    mean = bias - deviation * density / negative_share.clamp_min(MIN_NEGATIVE_SHARE)
+    return torch.where(negative_share > MIN_NEGATIVE_SHARE, mean, -3 * deviation)
 
 
-def _negatives(stage: Tensor) -> Tensor:
-    """Sum and number of the negative responses of each sample's channels: (N, 2, C)."""
-    stage = to_float32(as_map(stage)).flatten(2)
-    return torch.stack([stage.clamp_max(0).sum(2), (stage < 0).to(stage.dtype).sum(2)], 1)
+def ofd_loss(
+    student_features: Tensor,
+    teacher_features: Tensor,
+    margin: Tensor,
+    reduction: str = "mean",
+) -> Tensor:
+    """Partial squared distance to the teacher's margin ReLU (Heo et al. 2019).
+
+    The target is the teacher's response, but at least ``margin``. A position counts where the
+    target is positive or the student is above it. The value is the mean over the elements.
+
+    Args:
+        student_features: responses (N, C, H, W) before the ReLU.
+        teacher_features: responses (N, C, H, W) before the ReLU.
+        margin: margin (C,) of each channel, <= 0.
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> teacher_features = torch.tensor([1.0, -2.0]).view(1, 1, 1, 2)
+        >>> ofd_loss(torch.zeros(1, 1, 1, 2), teacher_features, torch.tensor([-0.5]))
+        tensor(0.6250)
+    """
+    student_features, teacher_features = require_same_shape(
+        student_features, teacher_features, "ofd_loss"
+    )
+    target = torch.maximum(teacher_features, to_float32(margin).view(-1, 1, 1))
+    # A position that does not count is its own target, so that its loss and gradient are zero.
+    current = student_features.detach()
+    target = torch.where((current > target) | (target > 0), target, current)
+    return apply_reduction(squared_error(student_features, target), reduction)
+
+
+def _negative_responses(level: Tensor) -> Tensor:
+    """Sum and count of the negative responses per sample and channel: (N, 2, C)."""
+    level = to_float32(as_map(level)).flatten(2)
+    return torch.stack([level.clamp_max(0).sum(2), (level < 0).to(level.dtype).sum(2)], 1)
 
 
 class OFD(NormedObjective):
-    """Each student stage, through a 1x1 convolution, near the teacher's margin ReLU; summed over the pairs.
+    """Student levels, after a 1x1 convolution, near the teacher's margin ReLU; sum over the pairs.
 
-    Tap the teacher before its ReLUs. The margin of a channel is the mean of its negative responses: those of the dry batch, then of all batches.
-
-    ``norm``: after the convolution; batch is the authors' BatchNorm, which couples the samples.
+    Tap the teacher before its ReLUs. The margin of a channel is the mean of its negative responses:
+    first those of the dry batch, then those of all training batches.
     """
 
     card = Card(
@@ -65,51 +99,71 @@ class OFD(NormedObjective):
         2019,
         source="features",
         zero_at_match=False,
-        deviations="mean over the elements; the code sums them, takes 1/1000 of it and halves the weight with each shallower stage, which for nets "
-        "whose stages halve in size is the same up to one factor. Margins from responses, as in the paper; batch_norm_margin gives the code's. "
-        "norm: 'batch' is the code's",
-        equation=r"\sum_l \frac{1}{CHW} \sum_i \mathbb{1}[s_{li} > \tau_{li} \lor \tau_{li} > 0]\, (s_{li} - \tau_{li})^2, \quad s_l = r(f^s_l), "
-        r"\; \tau_{lcp} = \max(f^t_{lcp}, m_{lc})",
-        use="Convolutional nets tapped before the ReLU at the end of each stage: it leaves free how negative a response is. Published for "
-        "classification, detection and segmentation; it costs a 1x1 convolution a pair.",
-        pitfalls="After the ReLU there are no negative responses, and margins stay 0. The authors' weights are of sums: 1e-3 on 32x32 images (16 "
-        "here for a stage of 256x8x8), 1e-4 on 224x224, 1e-5 for detection and segmentation. They warn of students very unlike the teacher.",
+        deviations="The loss is the mean over the elements. The authors' code sums them, divides "
+        "by 1000 and halves the weight with each shallower level. For networks whose levels halve "
+        "in size, both are equal up to one factor. Margins come from responses, as in the paper; "
+        "batch_norm_margin gives those of the code. norm: 'batch' is that of the code.",
+        equation=r"\sum_l \frac{1}{CHW} \sum_i \mathbb{1}[s_{li} > \tau_{li} \lor \tau_{li} > "
+        r"0]\, (s_{li} - \tau_{li})^2, \quad s_l = r(f^s_l), \; \tau_{lcp} = \max(f^t_{lcp}, "
+        r"m_{lc})",
+        use="For convolutional networks tapped before the ReLU at the end of each level. The value "
+        "of a negative response stays free. Published for classification, detection and "
+        "segmentation; it costs a 1x1 convolution per pair.",
+        pitfalls="After the ReLU there are no negative responses, and margins stay 0. The authors' "
+        "weights apply to sums: 1e-3 on 32x32 images (16 here for a level of 256x8x8), 1e-4 on "
+        "224x224, 1e-5 for detection and segmentation. They warn about students that differ much "
+        "from the teacher.",
     )
 
-    def __init__(self, norm: Literal["none", "batch"] = "none", pairs: Pairs = "auto"):
+    def __init__(
+        self,
+        norm: Annotated[
+            Literal["none", "batch"],
+            Doc(
+                "layer after the convolution: none, or batch (the authors' BatchNorm, couples the "
+                "samples)"
+            ),
+        ] = "none",
+        pairs: Annotated[
+            Pairs, Doc("[[student level, teacher level], ...]; auto: by size and depth")
+        ] = "auto",
+    ):
         super().__init__(norm, pairs)
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
-        """Pair the stages, make the connectors, and take the margins of the dry batch."""
+        """Pair the levels, create the adapters and compute the margins of the dry batch."""
         super().build(student, teacher)
-        for number, (_, j) in enumerate(self.matched):
-            total, count = _negatives(feature_levels(teacher)[j]).sum(0)
-            self.register_buffer(f"margin_{number}", total / count.clamp_min(1))
-            self.register_buffer(f"seen_{number}", torch.zeros_like(count))
+        teacher_levels = feature_levels(teacher)
+        for index, (_, j) in enumerate(self.matched):
+            total, count = _negative_responses(teacher_levels[j]).sum(0)
+            self.register_buffer(f"margin_{index}", total / count.clamp_min(1))
+            # The dry batch does not count: the first step replaces its margins.
+            self.register_buffer(f"seen_{index}", torch.zeros_like(count))
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine, theirs = feature_levels(student), feature_levels(teacher)
+        student_levels, teacher_levels = feature_levels(student), feature_levels(teacher)
         terms = []
-        for number, (made, (i, j)) in enumerate(zip(self.adapters, self.matched, strict=True)):
-            terms.append(
-                ofd_loss(
-                    made(mine[i]), as_map(theirs[j]), self.get_buffer(f"margin_{number}"), "none"
-                )
-            )
+        for index, (i, j) in enumerate(self.matched):
+            adapted = self.adapters[index](student_levels[i])
+            margin = self.get_buffer(f"margin_{index}")
+            terms.append(ofd_loss(adapted, as_map(teacher_levels[j]), margin, "none"))
         return self.reduce_if_coupled(torch.stack(terms).sum(0))
 
     def state_updates(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
-        """The negative responses of every sample that counts."""
-        counted = (self.weight(batch) > 0)[:, None, None]
-        return {
-            f"negatives_{n}": torch.where(counted, _negatives(feature_levels(teacher)[j]), 0.0)
-            for n, (_, j) in enumerate(self.matched)
-        }
+        """Negative responses of every sample with a weight, zeros for the others."""
+        is_counted = (self.weight(batch) > 0)[:, None, None]
+        teacher_levels = feature_levels(teacher)
+        updates = {}
+        for index, (_, j) in enumerate(self.matched):
+            responses = _negative_responses(teacher_levels[j])
+            updates[f"negatives_{index}"] = torch.where(is_counted, responses, 0.0)
+        return updates
 
     def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
-        """Take this step's negative responses into the margins."""
-        for number in range(len(self.matched)):
-            margin, seen = self.get_buffer(f"margin_{number}"), self.get_buffer(f"seen_{number}")
-            total, count = gathered_rows[f"negatives_{number}"].sum(0)
+        """Add the negative responses of this step to the margins, which are running means."""
+        for index in range(len(self.matched)):
+            margin = self.get_buffer(f"margin_{index}")
+            seen = self.get_buffer(f"seen_{index}")
+            total, count = gathered_rows[f"negatives_{index}"].sum(0)
             seen += count
             margin += torch.where(count > 0, (total - count * margin) / seen.clamp_min(1), 0.0)

@@ -1,13 +1,14 @@
-"""Prime-aware adaptive distillation: samples whose features the student finds hard to predict count less."""
+"""Prime-aware adaptive distillation: samples that are hard for the student have less weight."""
 
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Objective, Outputs, Positive, to_float32
 from instil.functional.errors import sample_mean
@@ -18,36 +19,50 @@ from instil.modules.connectors import NormedLinear, require_norm
 
 
 def pad_loss(
-    student: Tensor,
-    teacher: Tensor,
+    student_embedding: Tensor,
+    teacher_embedding: Tensor,
     log_variance: Tensor,
     epsilon: float = 1e-6,
     reduction: str = "mean",
 ) -> Tensor:
-    """Negative log-likelihood of the teacher's embedding under a Gaussian of the student's, twice (Zhang et al. 2020).
+    """Prime-aware adaptive distillation loss (Zhang et al. 2020).
 
-    Embeddings and ``log_variance`` (N, D); ``epsilon`` is added to the variance that divides; mean over D. With ``reduction="none"`` one value
-    a sample. Raises ValueError where the shapes differ.
+    Twice the negative log-likelihood of the teacher embedding under a Gaussian around the student
+    embedding, without its constant. The value is the mean over D.
+
+    Args:
+        student_embedding: (N, D).
+        teacher_embedding: (N, D).
+        log_variance: logarithm (N, D) of the variance.
+        epsilon: constant added to the variance in the denominator, > 0.
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes of the embeddings differ.
+
+    Example:
+        >>> import torch
+        >>> pad_loss(torch.zeros(1, 2), torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 1.0]]))
+        tensor(1.7358)
     """
-    student, teacher = require_same_shape(student, teacher, "pad_loss")
-    log_variance = to_float32(log_variance)
-    precision = (
-        math.log(epsilon) - log_variance
-    ).sigmoid() / epsilon  # 1 / (epsilon + variance), whose variance would overflow
-    return apply_reduction(
-        sample_mean(
-            torch.addcmul(log_variance, F.mse_loss(student, teacher, reduction="none"), precision)
-        ),
-        reduction,
+    student_embedding, teacher_embedding = require_same_shape(
+        student_embedding, teacher_embedding, "pad_loss"
     )
+    log_variance = to_float32(log_variance)
+    # Equal to 1 / (epsilon + exp(log_variance)), where exp would overflow.
+    precision = (math.log(epsilon) - log_variance).sigmoid() / epsilon
+    squares = F.mse_loss(student_embedding, teacher_embedding, reduction="none")
+    values = sample_mean(torch.addcmul(log_variance, squares, precision))
+    return apply_reduction(values, reduction)
 
 
 class PAD(Objective):
-    """The student's embedding, through a linear map where it is not as wide, near the teacher's in units of a learned variance of each sample.
+    """Distance of embeddings in units of a variance that the student predicts for each sample.
 
-    ``epsilon``: the floor of the variance.
-    ``norm``: of the log variance; none leaves it as it is, as a norm of a sample alone would give every sample the same mean of it; batch is
-    torchdistill's BatchNorm, which couples the samples.
+    A linear layer maps the student embedding to the teacher's width if the widths differ.
     """
 
     card = Card(
@@ -58,41 +73,53 @@ class PAD(Objective):
         source="features",
         algorithms=("adaptive",),
         zero_at_match=False,
-        deviations="twice the likelihood's exponent, as in torchdistill: no factor 1/2. norm: 'batch' is torchdistill's",
-        equation=r"\frac{1}{D} \sum_d \left[ \frac{(f^t_d - r(f^s)_d)^2}{\sigma_d^2(f^s) + \epsilon} + \log \sigma_d^2(f^s) \right]",
-        use="Where part of the samples is too hard for the student, or noisy: they count less by themselves. Any nets with an embedding; it costs "
-        "one or two linear layers. torchdistill starts it from a student trained already.",
-        pitfalls="The value goes below zero and has no floor but epsilon's: do not choose weights or stop by it. Where a sample is predicted "
-        "exactly its variance falls and small differences count very much; clip gradients. torchdistill's weight is 1.",
+        deviations="The loss is twice the exponent of the likelihood, as in torchdistill: no "
+        "factor 1/2. norm: 'batch' is that of torchdistill.",
+        equation=r"\frac{1}{D} \sum_d \left[ \frac{(f^t_d - r(f^s)_d)^2}{\sigma_d^2(f^s) + "
+        r"\epsilon} + \log \sigma_d^2(f^s) \right]",
+        use="For data with samples that are noisy or too hard for the student: they automatically "
+        "have less weight. Any networks with an embedding; it costs one or two linear layers. "
+        "torchdistill starts it from a trained student.",
+        pitfalls="The value can be negative and is bounded only by epsilon: do not use it to "
+        "choose weights or to stop training. Where a sample is predicted exactly, its variance "
+        "falls and small differences count very much; clip gradients. The weight in torchdistill "
+        "is 1.",
     )
     needs: ClassVar = {"student": (("embedding",),), "teacher": (("embedding",),)}
     per_sample = True
 
-    def __init__(self, epsilon: Positive = 1e-6, norm: Literal["none", "batch"] = "none"):
+    def __init__(
+        self,
+        epsilon: Annotated[Positive, Doc("lower bound of the variance")] = 1e-6,
+        norm: Annotated[
+            Literal["none", "batch"],
+            Doc("norm of the log variance: none, or batch (BatchNorm, couples the samples)"),
+        ] = "none",
+    ):
         super().__init__()
+        # There is no "group": it would give the log variance of every sample the same mean.
         require_norm(norm, "none", "batch")
-        self.epsilon, self.norm = epsilon, norm
+        self.epsilon = epsilon
+        self.norm = norm
         self.project: nn.Module = nn.Identity()
         self.log_variance: nn.Module = nn.Identity()
 
     @property
     def couples(self) -> bool:
-        """Whether BatchNorm makes the loss of one sample depend on the others."""
+        """Whether BatchNorm makes the loss of a sample depend on the others."""
         return self.norm == "batch"
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
-        """Make the branch that predicts the variance, and the projection."""
-        mine, theirs = student["embedding"], teacher["embedding"]
-        source, target = mine.shape[1], theirs.shape[1]
-        self.log_variance = NormedLinear(source, target, self.norm).to(
-            mine.device, to_float32(mine).dtype
-        )
+        """Create the layer that predicts the variance, and the projection."""
+        embedding = student["embedding"]
+        source, target = embedding.shape[1], teacher["embedding"].shape[1]
+        device, dtype = embedding.device, to_float32(embedding).dtype
+        self.log_variance = NormedLinear(source, target, self.norm).to(device, dtype)
         if source != target:
-            self.project = nn.Linear(source, target).to(mine.device, to_float32(mine).dtype)
+            self.project = nn.Linear(source, target).to(device, dtype)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine = match_dtype(self.log_variance, to_float32(student["embedding"]))
-        values = pad_loss(
-            self.project(mine), teacher["embedding"], self.log_variance(mine), self.epsilon, "none"
-        )
+        embedding = match_dtype(self.log_variance, to_float32(student["embedding"]))
+        projected, log_variance = self.project(embedding), self.log_variance(embedding)
+        values = pad_loss(projected, teacher["embedding"], log_variance, self.epsilon, "none")
         return values.mean() if self.couples else values

@@ -1,12 +1,13 @@
-"""Patient KD: the student's [CLS] states follow the teacher's through the layers, not only at the end."""
+"""Patient KD: the student's [CLS] states match the teacher's in intermediate layers."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Outputs
 from instil.functional.errors import squared_error
@@ -17,24 +18,52 @@ from instil.objectives.bases.hidden_objective import HiddenObjective
 
 
 def patient_kd_loss(
-    student: Tensor, teacher: Tensor, normalize: bool = True, reduction: str = "mean"
+    student_states: Tensor,
+    teacher_states: Tensor,
+    normalize: bool = True,
+    reduction: str = "mean",
 ) -> Tensor:
-    """Mean squared difference of [CLS] states (N, layers, D), each divided by its length with ``normalize`` (Sun et al. 2019, section 3.2).
+    """Patient knowledge distillation loss (Sun et al. 2019, section 3.2).
 
-    Mean over layers and width, as in the authors' code; the paper sums over both. Raises ValueError where the shapes differ.
+    Mean squared difference of [CLS] states over layers and width, as in the authors' code; the
+    paper sums over both.
+
+    Args:
+        student_states: states (N, M, D) of M layers.
+        teacher_states: states (N, M, D) of M layers.
+        normalize: divide each state by its length first.
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> patient_kd_loss(torch.tensor([[[3.0, 4.0]]]), torch.tensor([[[1.0, 0.0]]]))
+        tensor(0.4000)
     """
-    student, teacher = require_same_shape(student, teacher, "patient_kd_loss")
+    student_states, teacher_states = require_same_shape(
+        student_states, teacher_states, "patient_kd_loss"
+    )
     if normalize:
-        student, teacher = F.normalize(student, dim=-1), F.normalize(teacher, dim=-1)
-    return apply_reduction(squared_error(student, teacher), reduction)
+        student_states = F.normalize(student_states, dim=-1)
+        teacher_states = F.normalize(teacher_states, dim=-1)
+    return apply_reduction(squared_error(student_states, teacher_states), reduction)
+
+
+def _first_tokens(outputs: Outputs) -> Outputs:
+    """Hidden states (N, 1, D) of the first token of each layer."""
+    states = layer_tensors(outputs, "hidden_states")
+    return {"hidden_states": tuple(state[:, :1] for state in states)}
 
 
 class PatientKD(HiddenObjective):
-    """[CLS] states (the first token's) of all student layers but the last near those of teacher layers; the last learns by ``kd``.
+    """[CLS] states (first token) of all student layers except the last near the teacher's.
 
-    ``layers``: skip spreads the student's layers over the teacher's (2, 4, ... 10 of 12), last takes the teacher's topmost but one (7 ... 11),
-    or [[student layer, teacher layer], ...], the first layer being 1.
-    ``normalize``: states to unit length first.
+    The last layer learns from ``kd``.
     """
 
     card = Card(
@@ -44,46 +73,66 @@ class PatientKD(HiddenObjective):
         2019,
         source="features",
         tasks=("text_classification", "classification"),
-        deviations="mean over layers and width, as in the code, where the paper sums: its weight is the paper's times layers times width; "
-        "a linear projection where the widths differ, which the paper excludes",
-        equation=r"\frac{1}{M D} \sum_{m=1}^{M} \left\lVert \frac{h^s_m}{\lVert h^s_m \rVert_2} - \frac{h^t_{g(m)}}{\lVert h^t_{g(m)} \rVert_2} "
-        r"\right\rVert_2^2",
-        use="Classification of sequences with BERT-like nets, beside kd and labels, for a student of the same width with fewer layers, which the "
-        "paper initialises from the teacher's first ones. One token a sample is compared, so it is cheap.",
-        pitfalls="The first token must be a summary ([CLS]), which it is not in decoders or mean-pooled nets. Entries of unit vectors are small: "
-        "the paper searches the weight among 10, 100, 500 and 1000 for each task.",
+        deviations="The loss is the mean over layers and width, as in the code. The paper sums: "
+        "multiply its weight by layers times width. A linear projection is used where the widths "
+        "differ, which the paper excludes.",
+        equation=r"\frac{1}{M D} \sum_{m=1}^{M} \left\lVert \frac{h^s_m}{\lVert h^s_m \rVert_2} - "
+        r"\frac{h^t_{g(m)}}{\lVert h^t_{g(m)} \rVert_2} \right\rVert_2^2",
+        use="For classification of sequences with BERT-like networks, in addition to kd and "
+        "labels. The student has the teacher's width and fewer layers; the paper initializes it "
+        "from the teacher's first layers. It compares one token per sample, so it is cheap.",
+        pitfalls="The first token must be a summary ([CLS]); it is not in decoders or mean-pooled "
+        "networks. Entries of unit vectors are small: the paper searches the weight among 10, "
+        "100, 500 and 1000 for each task.",
     )
 
     def __init__(
-        self, layers: Literal["skip", "last"] | list[list[int]] = "skip", normalize: bool = True
+        self,
+        layers: Annotated[
+            Literal["skip", "last"] | list[list[int]],
+            Doc(
+                "pairs [[student layer, teacher layer], ...], the first layer is 1. skip: student "
+                "layers spread over the teacher's (2, 4, ... 10 of 12). last: the teacher's last "
+                "layers except the final one (7 ... 11)"
+            ),
+        ] = "skip",
+        normalize: Annotated[bool, Doc("whether states are divided by their length first")] = True,
     ):
         super().__init__()
         self.layers = layers  # type: ignore[assignment]
         self.normalize = normalize
 
-    def choose(self, student: int, teacher: int) -> list[tuple[int, int]]:
+    def choose(self, num_student_layers: int, num_teacher_layers: int) -> list[tuple[int, int]]:
+        """Pairs (student layer, teacher layer).
+
+        Raises:
+            ValueError: if the rule is unknown or leaves no layer.
+        """
         rule: str | list[list[int]] = self.layers
         if isinstance(rule, list):
-            return layer_map(rule, student, teacher, first=0)
-        if student < 2 or (rule == "last" and student > teacher):
+            return layer_map(rule, num_student_layers, num_teacher_layers, first=0)
+        if rule not in ("skip", "last"):
             raise ValueError(
-                f"layers: '{rule}' leaves out the last layer, and the student has {student}, the teacher {teacher}; name the pairs"
+                "layers: unknown value. Expected skip, last or a list of [student layer, teacher "
+                f"layer], got {rule!r}."
+            )
+        offset = num_teacher_layers - num_student_layers
+        if num_student_layers < 2 or (rule == "last" and offset < 0):
+            least = "two student layers"
+            if rule == "last":
+                least += " and no more than the teacher has"
+            raise ValueError(
+                f"layers: '{rule}' leaves no pairs without the last layer. Expected at least "
+                f"{least}, got {num_student_layers} student layers and {num_teacher_layers} "
+                "teacher layers. List the pairs."
             )
         if rule == "last":
-            return [(m, teacher - student + m) for m in range(1, student)]
-        if rule == "skip":
-            return layer_map("uniform", student, teacher)[:-1]
-        raise ValueError(
-            f"layers: {rule!r} is neither 'skip' nor 'last' nor a list of [student layer, teacher layer]"
-        )
+            return [(layer, offset + layer) for layer in range(1, num_student_layers)]
+        return layer_map("uniform", num_student_layers, num_teacher_layers)[:-1]
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         # Only the first token is projected: the others may be padding that is not finite.
-        first_of_student, first_of_teacher = (
-            {"hidden_states": tuple(state[:, :1] for state in layer_tensors(side, "hidden_states"))}
-            for side in (student, teacher)
-        )
-        pairs = self.matched_pairs(first_of_student, first_of_teacher)
-        first = [(mine[:, 0], theirs[:, 0]) for mine, theirs in pairs]
-        mine, theirs = (torch.stack(side, 1) for side in zip(*first, strict=True))
-        return patient_kd_loss(mine, theirs, self.normalize, "none")
+        pairs = list(self.matched_pairs(_first_tokens(student), _first_tokens(teacher)))
+        student_states = torch.stack([state[:, 0] for state, _ in pairs], 1)
+        teacher_states = torch.stack([state[:, 0] for _, state in pairs], 1)
+        return patient_kd_loss(student_states, teacher_states, self.normalize, "none")

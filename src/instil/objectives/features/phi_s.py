@@ -1,4 +1,4 @@
-"""PHI-S: teachers' patches, rotated so that all channels have the same variance and scaled to 1, are regressed on equal terms."""
+"""PHI-S: regression of several teachers' patches, standardized to variance 1 in every channel."""
 
 from __future__ import annotations
 
@@ -15,10 +15,17 @@ from instil.objectives.bases.patch_objective import PatchObjective
 
 
 def phi_s_matrix(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (D,) and matrix W (D, D) of rows (M, D): (x - mean) W^T has variance 1 in every channel, all directions being scaled alike.
+    """Mean and standardization matrix of features (Ranzinger et al. 2025).
 
-    W = H U^T / sqrt(mean eigenvalue) with U the eigenvectors of the covariance and H a normalized Hadamard matrix (Ranzinger et al. 2025),
-    computed in float64 on the CPU.
+    ``(x - mean) @ W.T`` has variance 1 in every channel, and one scale for all directions:
+    ``W = H U^T / sqrt(mean eigenvalue)``. U holds the eigenvectors of the covariance and H is a
+    normalized Hadamard matrix. The matrix is computed in float64 on the CPU.
+
+    Args:
+        features: rows (M, D).
+
+    Returns:
+        Mean (D,) and matrix W (D, D), in the precision of ``features``.
     """
     rows = features.detach().to("cpu", torch.float64)
     covariance = torch.cov(rows.T, correction=min(1, len(rows) - 1)).reshape(rows.shape[1], -1)
@@ -26,20 +33,46 @@ def phi_s_matrix(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def phi_s_loss(
-    student: Tensor, teacher: Tensor, mean: Tensor, matrix: Tensor, reduction: str = "mean"
+    student_features: Tensor,
+    teacher_features: Tensor,
+    mean: Tensor,
+    matrix: Tensor,
+    reduction: str = "mean",
 ) -> Tensor:
-    """Mean squared difference of the student's patches (N, L, D) from the teacher's after ``phi_s_matrix``. Raises ValueError where shapes differ."""
-    student, teacher = require_same_shape(student, teacher, "phi_s_loss")
-    target = (teacher - mean) @ matrix.mT
-    return apply_reduction(squared_error(student, target), reduction)
+    """PHI-S loss: mean squared difference to standardized teacher patches (Ranzinger et al. 2025).
+
+    Args:
+        student_features: patch tokens (N, L, D).
+        teacher_features: patch tokens (N, L, D).
+        mean: mean (D,) of the teacher's patches, from ``phi_s_matrix``.
+        matrix: standardization matrix (D, D), from ``phi_s_matrix``.
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> teacher_features = torch.tensor([[[1.0, 0.0], [0.0, 3.0]]])
+        >>> mean, matrix = phi_s_matrix(teacher_features[0])
+        >>> phi_s_loss(torch.zeros(1, 2, 2), teacher_features, mean, matrix)
+        tensor(0.5000)
+    """
+    student_features, teacher_features = require_same_shape(
+        student_features, teacher_features, "phi_s_loss"
+    )
+    target = (teacher_features - mean) @ matrix.mT
+    return apply_reduction(squared_error(student_features, target), reduction)
 
 
 class PhiS(PatchObjective):
-    """The deepest stage, through a 1x1 convolution for each teacher, regresses that teacher's standardized patches; mean over the teachers.
+    """Regression of each teacher's standardized patches; mean over the teachers.
 
-    ``calibration_samples``: samples of which a teacher's statistics are taken before training, without their labels; 0: those of the first batch.
-
-    The standardization takes the place of weights a teacher.
+    A 1x1 convolution for each teacher maps the student's deepest level. The standardization
+    replaces weights for the teachers.
     """
 
     card = Card(
@@ -50,15 +83,19 @@ class PhiS(PatchObjective):
         source="features",
         algorithms=("multi-teacher",),
         zero_at_match=False,
-        deviations="statistics of a number of samples before training, so that targets stand still; a width that has no Hadamard matrix is rotated "
-        "so that its variances are exactly alike, in the code by a random matrix about alike; patches only, no summary token",
-        equation=r"\frac{1}{K} \sum_k \frac{1}{L D_k} \sum_p \lVert r_k(f^s_p) - W_k (f^{t_k}_p - \mu_k) \rVert_2^2, \quad W_k = "
-        r"\frac{1}{\sqrt{\bar\lambda_k}} H U_k^\top",
-        use="Several foundation models as teachers whose features differ in scale by orders: none dominates, and no labels are needed. It costs a "
-        "1x1 convolution and a matrix of its width squared for each teacher.",
-        pitfalls="The samples that are studied must have more patches than a teacher has channels, else the rotation is not determined; plain "
-        "loops that do not go through fit have the statistics of the first batch. What is predicted is in rotated units: undo matrix and mean before "
-        "a teacher's head reads it.",
+        deviations="The statistics come from calibration samples before training, so that the "
+        "targets do not move. A width without a Hadamard matrix is rotated so that the variances "
+        "are exactly equal; the code uses a random matrix, which makes them nearly equal. Only "
+        "patches are used, no summary token.",
+        equation=r"\frac{1}{K} \sum_k \frac{1}{L D_k} \sum_p \lVert r_k(f^s_p) - W_k (f^{t_k}_p - "
+        r"\mu_k) \rVert_2^2, \quad W_k = \frac{1}{\sqrt{\bar\lambda_k}} H U_k^\top",
+        use="For several foundation models as teachers whose features differ in scale by orders of "
+        "magnitude: none dominates, and no labels are needed. It costs a 1x1 convolution and a "
+        "square matrix of its width for each teacher.",
+        pitfalls="The calibration samples need more patches than a teacher has channels; otherwise "
+        "the rotation is not determined. Custom loops that do not use fit have the statistics of "
+        "the first batch. Predictions are in rotated units: undo matrix and mean before a "
+        "teacher's head uses them.",
     )
 
     def make_normalizer(self, tokens: Tensor) -> nn.Module:
@@ -66,7 +103,9 @@ class PhiS(PatchObjective):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         terms = []
-        for mine, theirs, target in self.matched_pairs(student, teacher):
+        for student_patches, teacher_patches, target in self.matched_pairs(student, teacher):
             assert isinstance(target, PHIStandardize)
-            terms.append(phi_s_loss(mine, theirs, target.mean, target.matrix, "none"))
+            terms.append(
+                phi_s_loss(student_patches, teacher_patches, target.mean, target.matrix, "none")
+            )
         return torch.stack(terms).mean(0)

@@ -1,13 +1,14 @@
-"""Knowledge review: deeper student stages, fused into shallower ones, learn from the teacher's shallower stages."""
+"""Knowledge review: deeper student levels help the shallower ones to match the teacher's."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Outputs, to_float32
 from instil.functional.errors import sample_mean
@@ -19,21 +20,46 @@ from instil.modules.connectors import NORMS
 from instil.objectives.bases.normed_objective import NormedObjective
 
 LEVELS = (4, 2, 1)
+"""Sides of the grids of the hierarchical context loss."""
 
 
 def hcl_loss(
-    student: Tensor, teacher: Tensor, levels: tuple[int, ...] = LEVELS, reduction: str = "mean"
+    student_features: Tensor,
+    teacher_features: Tensor,
+    levels: tuple[int, ...] = LEVELS,
+    reduction: str = "mean",
 ) -> Tensor:
-    """Hierarchical context loss of two maps of one shape (N, C, H, W) (Chen et al. 2021).
+    """Hierarchical context loss (Chen et al. 2021).
 
-    Squared differences of the maps and of their averages on square grids, each grid (of those in ``levels`` smaller than H) counting half of
-    the one before; weighted mean over the grids, mean over the elements. Raises ValueError where the shapes differ.
+    Weighted mean of the mean squared differences of the maps and of their averages on square grids.
+    The weight of the maps is 1, and each grid has half the weight of the one before.
+
+    Args:
+        student_features: map (N, C, H, W).
+        teacher_features: map (N, C, H, W).
+        levels: sides of the grids; only those smaller than H are used.
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> hcl_loss(torch.zeros(1, 1, 2, 2), torch.eye(2).view(1, 1, 2, 2))
+        tensor(0.4167)
     """
-    student, teacher = require_same_shape(student, teacher, "hcl_loss")
-    difference = student - teacher
-    values, weight, total = sample_mean(difference.square()), 1.0, 1.0
+    student_features, teacher_features = require_same_shape(
+        student_features, teacher_features, "hcl_loss"
+    )
+    difference = student_features - teacher_features
+    values = sample_mean(difference.square())
+    weight = 1.0
+    total = 1.0
     for level in levels:
-        if level < student.shape[2]:
+        if level < student_features.shape[2]:
             weight /= 2
             total += weight
             pooled = F.adaptive_avg_pool2d(difference, level)
@@ -41,8 +67,19 @@ def hcl_loss(
     return apply_reduction(values / total, reduction)
 
 
-class Fusion(nn.Module):
-    """Attention-based fusion: a stage and the residual of the deeper ones, mixed position by position, in the teacher's channels."""
+class AttentionFusion(nn.Module):
+    """Attention-based fusion of a student level with the residual of the deeper ones.
+
+    A learned attention mixes both at each position; a convolution maps the result to the teacher's
+    channels.
+
+    Args:
+        source: channels of the student level.
+        middle: channels of the fused features.
+        target: channels of the teacher level.
+        fuses: whether there is a residual; False for the deepest level.
+        norm: factory of a normalization layer from its number of channels.
+    """
 
     def __init__(
         self, source: int, middle: int, target: int, fuses: bool, norm: Callable[[int], nn.Module]
@@ -58,10 +95,20 @@ class Fusion(nn.Module):
             nn.init.kaiming_uniform_(convolution.weight, a=1)
 
     def forward(
-        self, student: Tensor, residual: Tensor | None, grid: tuple[int, int]
+        self, student_features: Tensor, residual: Tensor | None, grid: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
-        """The stage for the loss (N, C_t, *grid) and the residual for the next shallower stage."""
-        fused: Tensor = self.reduce(match_dtype(self, to_float32(student)))
+        """Fuse a student level with the residual of the next deeper level.
+
+        Args:
+            student_features: map (N, source, H, W).
+            residual: map (N, middle, h, w) of the next deeper level; None for the deepest level.
+            grid: height and width of the teacher level.
+
+        Returns:
+            Features (N, target, *grid) for the loss, and the residual (N, middle, *grid) for the
+            next shallower level.
+        """
+        fused: Tensor = self.reduce(match_dtype(self, to_float32(student_features)))
         if self.attend is not None and residual is not None:
             residual = F.interpolate(residual, fused.shape[-2:], mode="nearest")
             mix = self.attend(torch.cat([fused, residual], 1))
@@ -72,11 +119,10 @@ class Fusion(nn.Module):
 
 
 class ReviewKD(NormedObjective):
-    """Each teacher stage reviewed by a fusion of the student's stage and all deeper ones, under ``hcl_loss``; summed over the pairs.
+    """Hierarchical context loss of student levels fused with all deeper ones; sum over the pairs.
 
-    To have the authors' pooled stage, tap the pooled embedding as the last of ``features``: (N, D) is a map of one position.
-
-    ``norm``: in the fusions; group normalises each sample, batch is the authors' BatchNorm, which couples the samples.
+    For the authors' pooled level, tap the pooled embedding as the last of ``features``: (N, D) is a
+    map of one position.
     """
 
     card = Card(
@@ -87,46 +133,67 @@ class ReviewKD(NormedObjective):
         source="features",
         algorithms=("attention",),
         zero_at_match=False,
-        deviations="the fusions normalise each sample (one group) so that a loss depends neither on the rest of the batch nor on how it was "
-        "cut; norm: 'batch' is the code's. Weights of hcl_loss as in the code, the paper gives none; the warm-up is the recipe's weight",
-        equation=r"\sum_l \frac{\sum_k 2^{-k}\, \mathrm{mse}\left( \mathrm{pool}_{h_k}(g_l),\, \mathrm{pool}_{h_k}(f^t_l) \right)}{\sum_k 2^{-k}}, "
-        r"\quad h_k \in \{H, 4, 2, 1\}, \; (g_l, u_l) = \mathrm{ABF}(f^s_l, u_{l+1})",
-        use="Convolutional pairs with stages of falling resolution, for classification and detection. It costs a 1x1 and a 3x3 convolution a stage "
-        "with up to 512 channels between, which can be more parameters than a small student has.",
-        pitfalls="Weights in mdistiller are 5 on CIFAR-100, and on ImageNet 1 for ResNet18 <- ResNet34 and 8 for MobileNet <- ResNet50, rising "
-        "linearly over the first 20 epochs. It was published beside the label's loss, without kd. Grids of levels are square, also on maps that "
+        deviations="The fusions normalize each sample (one group), so that the loss of a sample "
+        "depends neither on the rest of the batch nor on how it is split. norm: 'batch' is that "
+        "of the code. The weights of hcl_loss are those of the code, the paper gives none. The "
+        "warm-up is a schedule of the weight.",
+        equation=r"\sum_l \frac{\sum_k 2^{-k}\, \mathrm{mse}\left( \mathrm{pool}_{h_k}(g_l),\, "
+        r"\mathrm{pool}_{h_k}(f^t_l) \right)}{\sum_k 2^{-k}}, \quad h_k \in \{H, 4, 2, 1\}, \; "
+        r"(g_l, u_l) = \mathrm{ABF}(f^s_l, u_{l+1})",
+        use="For convolutional pairs with levels of falling resolution, in classification and "
+        "detection. It costs a 1x1 and a 3x3 convolution per level with up to 512 channels in "
+        "between, which can be more parameters than a small student has.",
+        pitfalls="Weights in mdistiller are 5 on CIFAR-100, and on ImageNet 1 for ResNet18 <- "
+        "ResNet34 and 8 for MobileNet <- ResNet50, with a linear warm-up over the first 20 epochs. "
+        "It was published with the label loss and without kd. Grids are square, also on maps that "
         "are not.",
     )
 
-    def __init__(self, norm: Literal["group", "batch"] = "group", pairs: Pairs = "auto"):
+    def __init__(
+        self,
+        norm: Annotated[
+            Literal["group", "batch"],
+            Doc(
+                "normalization of the fusions: group (per sample) or batch (the authors' "
+                "BatchNorm, couples the samples)"
+            ),
+        ] = "group",
+        pairs: Annotated[
+            Pairs, Doc("[[student level, teacher level], ...]; auto: by size and depth")
+        ] = "auto",
+    ):
         super().__init__(norm, pairs)
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
-        """Pair the stages and make one fusion a pair, shallow to deep."""
+        """Pair the levels and create one fusion per pair, shallow to deep."""
+        # The adapters of the base class are replaced; creating them advances the random state.
         super().build(student, teacher)
-        mine, theirs = feature_levels(student), feature_levels(teacher)
+        student_levels, teacher_levels = feature_levels(student), feature_levels(teacher)
         self.matched.sort()
-        deepest = mine[self.matched[-1][0]]
-        middle, last = min(512, as_map(deepest).shape[1]), len(self.matched) - 1
-        self.adapters, self.plan = nn.ModuleList(), []
-        for place, (i, j) in enumerate(self.matched):
-            source, target = as_map(mine[i]).shape[1], as_map(theirs[j]).shape[1]
-            fusion = Fusion(source, middle, target, place < last, NORMS[self.norm])
-            self.adapters.append(fusion.to(deepest.device, to_float32(deepest).dtype))
+        deepest = student_levels[self.matched[-1][0]]
+        middle = min(512, as_map(deepest).shape[1])
+        device, dtype = deepest.device, to_float32(deepest).dtype
+        self.adapters = nn.ModuleList()
+        self.plan = []
+        for i, j in self.matched:
+            fuses = len(self.adapters) < len(self.matched) - 1
+            source = as_map(student_levels[i]).shape[1]
+            target = as_map(teacher_levels[j]).shape[1]
+            fusion = AttentionFusion(source, middle, target, fuses, NORMS[self.norm])
+            description = "fused with the deeper levels" if fuses else "deepest level"
+            self.adapters.append(fusion.to(device, dtype))
             self.plan.append(
-                describe_pair(
-                    (i, j),
-                    mine[i],
-                    theirs[j],
-                    "fused with the deeper ones" if place < last else "the deepest",
-                )
+                describe_pair((i, j), student_levels[i], teacher_levels[j], description)
             )
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine, theirs = feature_levels(student), feature_levels(teacher)
-        residual, terms = None, []
+        student_levels, teacher_levels = feature_levels(student), feature_levels(teacher)
+        residual = None
+        terms = []
+        # From deep to shallow: each fusion needs the residual of the next deeper level.
         for fusion, (i, j) in reversed(list(zip(self.adapters, self.matched, strict=True))):
-            target = as_map(theirs[j])
-            fused, residual = fusion(as_map(mine[i]), residual, (target.shape[2], target.shape[3]))
+            target = as_map(teacher_levels[j])
+            grid = (target.shape[2], target.shape[3])
+            fused, residual = fusion(as_map(student_levels[i]), residual, grid)
             terms.append(hcl_loss(fused, target, reduction="none"))
         return self.reduce_if_coupled(torch.stack(terms).sum(0))

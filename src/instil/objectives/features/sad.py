@@ -1,14 +1,16 @@
-"""Self attention distillation: each stage of the student looks where its next stage does."""
+"""Self attention distillation: each student level matches the attention of the next level."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import Doc
 
-from instil.core import Batch, Card, Objective, Outputs, closest, to_float32
+from instil.core import Batch, Card, Objective, Outputs, to_float32
+from instil.functional.choices import require_choice
 from instil.functional.feature_maps import as_map
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import feature_levels
@@ -18,41 +20,63 @@ Upsample = Literal["attention", "features"]
 
 
 def sad_loss(
-    stage: Tensor, deeper: Tensor, upsample: Upsample = "attention", reduction: str = "mean"
+    features: Tensor,
+    deeper_features: Tensor,
+    upsample: Upsample = "attention",
+    reduction: str = "mean",
 ) -> Tensor:
-    """Squared difference of the attentions, softmax over positions of the squares' mean over channels, of two stages (Hou et al. 2019).
+    """Self attention distillation loss (Hou et al. 2019).
 
-    Maps or tokens of any channels; the deeper one is a target, interpolated to the stage's positions before the softmax (``attention``) or before
-    the squares (``features``). Mean over the positions; with ``reduction="none"`` one value a sample. Raises ValueError for one position.
+    Mean squared difference, over the positions, of two attention maps. An attention map is the
+    softmax over the positions of the mean square over the channels. The deeper level is a constant
+    target.
+
+    Args:
+        features: map (N, C, H, W) or tokens (N, L, C).
+        deeper_features: map or tokens of the next level, with any number of channels.
+        upsample: part of the deeper level that is interpolated to the size of ``features``:
+            ``"attention"`` (the mean squares) or ``"features"``.
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if ``features`` has only one position, or ``upsample`` is unknown.
+
+    Example:
+        >>> import torch
+        >>> sad_loss(torch.zeros(1, 1, 2, 2), 2 * torch.eye(2).view(1, 1, 2, 2))
+        tensor(0.0581)
     """
-    if upsample not in ("attention", "features"):
-        raise ValueError(
-            f"upsample: no upsample '{upsample}'; {closest(upsample, ('attention', 'features'))}"
-        )
-    stage, deeper = to_float32(as_map(stage)), to_float32(as_map(deeper)).detach()
-    grid = stage.shape[2:]
+    require_choice("upsample", upsample, ("attention", "features"))
+    student_map = to_float32(as_map(features))
+    deeper_map = to_float32(as_map(deeper_features)).detach()
+    grid = student_map.shape[2:]
     if grid.numel() == 1:
         raise ValueError(
-            f"self attention distillation needs more than one position, not {tuple(stage.shape)}; tap shallower stages"
+            "features: self attention distillation needs more than one position. Expected a map "
+            f"larger than 1x1, got {tuple(student_map.shape)}. Tap shallower levels."
         )
     if upsample == "features":
-        strength = _upsampled(deeper, grid).square().mean(1, keepdim=True)
+        strength = _interpolate(deeper_map, grid).square().mean(1, keepdim=True)
     else:
-        strength = _upsampled(deeper.square().mean(1, keepdim=True), grid)
-    difference = stage.square().mean(1).flatten(1).softmax(1) - strength.flatten(1).softmax(1)
+        strength = _interpolate(deeper_map.square().mean(1, keepdim=True), grid)
+    attention = student_map.square().mean(1).flatten(1).softmax(1)
+    difference = attention - strength.flatten(1).softmax(1)
     return apply_reduction(difference.square().mean(1), reduction)
 
 
-def _upsampled(stage: Tensor, grid: torch.Size) -> Tensor:
-    return F.interpolate(stage, grid, mode="bilinear", align_corners=False)
+def _interpolate(level: Tensor, grid: torch.Size) -> Tensor:
+    """A map (N, C, H, W) on another grid, bilinear."""
+    return F.interpolate(level, grid, mode="bilinear", align_corners=False)
 
 
 class SAD(Objective):
-    """Each of the student's stages takes the attention of its next one as a target; summed over them. No teacher, no parameters.
+    """Attention of the next level as a target for each student level; sum over the levels.
 
-    The paper starts it when the student has learned something: a schedule of the weight.
-
-    ``upsample``: what of the deeper stage is brought to the size of the shallower one.
+    It needs no teacher and has no parameters. The paper starts it after some training: use a
+    schedule of the weight.
     """
 
     card = Card(
@@ -63,29 +87,48 @@ class SAD(Objective):
         source="features",
         algorithms=("attention",),
         tasks=("classification", "segmentation"),
-        deviations="mean over the positions, in the paper a sum; mean over the channels inside the softmax, in the paper a sum; "
-        "upsample: 'features' is a re-implementation's",
-        equation=r"\sum_i \frac{1}{P_i} \left\lVert \psi(f_i) - \mathrm{sg}\, \mathrm{softmax}_p(\mathrm{up}(a(f_{i+1}))) \right\rVert_2^2, \quad "
-        r"\psi(f) = \mathrm{softmax}_p(a(f)), \; a(f) = \frac{1}{C} \sum_c f_c^2",
-        use="Segmentation of thin or sparse things, such as lanes, without a teacher: deep stages show shallow ones where to look. No parameters, "
-        "no second net.",
-        pitfalls="A share of P positions is about 1 / P, and its square is averaged again: a re-implementation multiplies by 1000, and the paper's "
-        "0.1 is of a sum. Squares inside a softmax saturate: where activations are large one position takes all, and the gradient is gone.",
+        deviations="The loss is the mean over the positions, and the softmax takes the mean over "
+        "the channels; the paper has sums in both. upsample: 'features' is that of a "
+        "re-implementation.",
+        equation=r"\sum_i \frac{1}{P_i} \left\lVert \psi(f_i) - \mathrm{sg}\, "
+        r"\mathrm{softmax}_p(\mathrm{up}(a(f_{i+1}))) \right\rVert_2^2, \quad \psi(f) = "
+        r"\mathrm{softmax}_p(a(f)), \; a(f) = \frac{1}{C} \sum_c f_c^2",
+        use="For segmentation of thin or sparse objects, such as lanes, without a teacher: deep "
+        "levels show shallow ones the important positions. It has no parameters and needs no "
+        "second network.",
+        pitfalls="With P positions an attention is about 1 / P, and its square is averaged again: "
+        "a re-implementation multiplies by 1000, and the paper's 0.1 applies to a sum. Squares "
+        "inside a softmax saturate: where activations are large, one position has all the weight "
+        "and the gradient vanishes.",
     )
     needs: ClassVar = {"student": (("features",),), "teacher": ()}
     per_sample = True
 
-    def __init__(self, upsample: Upsample = "attention"):
+    def __init__(
+        self,
+        upsample: Annotated[
+            Upsample,
+            Doc(
+                "part of the deeper level that is interpolated to the size of the shallower one: "
+                "attention or features"
+            ),
+        ] = "attention",
+    ):
         super().__init__()
         self.upsample = upsample
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
-        """Raises ValueError for fewer than two stages."""
+        """Check the number of levels.
+
+        Raises:
+            ValueError: if there are fewer than two.
+        """
         require_two_stages(len(feature_levels(student)), "SAD")
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine = feature_levels(student)
+        levels = feature_levels(student)
         terms = [
-            sad_loss(mine[i], mine[i + 1], self.upsample, "none") for i in range(len(mine) - 1)
+            sad_loss(levels[i], levels[i + 1], self.upsample, "none")
+            for i in range(len(levels) - 1)
         ]
         return torch.stack(terms).sum(0)

@@ -1,4 +1,4 @@
-"""Semantic calibration: each student stage learns from all teacher stages, most from those that attention finds alike."""
+"""Semantic calibration: attention weights the teacher levels for each student level."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import torch
 import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor, nn
+from typing_extensions import Doc
 
-from instil.core import Batch, Card, Outputs, Positive, closest, to_float32
+from instil.core import Batch, Card, Outputs, Positive, to_float32
+from instil.functional.choices import require_choice
 from instil.functional.errors import squared_error
-from instil.functional.feature_maps import as_map, resize
+from instil.functional.feature_maps import as_map, resize_to_common
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs, feature_levels, match_levels
 from instil.modules.adapters import match_dtype
@@ -20,48 +22,70 @@ from instil.modules.connectors import convolutions
 from instil.objectives.bases.normed_objective import NormedObjective
 
 Attention = Literal["sample", "batch"]
-LEAST_WIDTH = (
-    8  # unit vectors of fewer numbers, from narrow stages, leave attention nothing to choose by
-)
+MIN_WIDTH = 8
+"""Smallest width of query and key: shorter unit vectors leave the attention few directions."""
 
 
 def semckd_loss(distance: Tensor, attention: Tensor, reduction: str = "mean") -> Tensor:
-    """Distances (N, S, T) of S student and T teacher stages, weighted by attention (N, S, T); mean over S (Chen et al. 2021, eq. 8).
+    """Semantic calibration loss (Chen et al. 2021, Eq. 8).
 
-    With ``reduction="none"`` one value a sample.
+    Distances between levels, weighted by attention: sum over the teacher levels, mean over the
+    student levels.
+
+    Args:
+        distance: distances (N, S, T) between S student levels and T teacher levels.
+        attention: weights (N, S, T).
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Example:
+        >>> import torch
+        >>> semckd_loss(torch.tensor([[[1.0, 3.0]]]), torch.tensor([[[0.75, 0.25]]]))
+        tensor(1.5000)
     """
-    return apply_reduction((to_float32(attention) * to_float32(distance)).sum(2).mean(1), reduction)
+    weighted = to_float32(attention) * to_float32(distance)
+    return apply_reduction(weighted.sum(2).mean(1), reduction)
 
 
 def semckd_attention(
     query: Tensor, key: Tensor, allowed: Tensor, temperature: float = 1.0
 ) -> Tensor:
-    """How much each student stage's query (N, S, D) looks at each teacher stage's key (N, T, D): softmax over T of those ``allowed`` (S, T)."""
+    """Attention of student levels over teacher levels.
+
+    Args:
+        query: queries (N, S, D) of S student levels.
+        key: keys (N, T, D) of T teacher levels.
+        allowed: (S, T), False for pairs with attention 0.
+        temperature: softmax temperature, > 0.
+
+    Returns:
+        Attention (N, S, T), which sums to 1 over the teacher levels.
+    """
     energy = to_float32(query) @ to_float32(key).mT / temperature
     return energy.masked_fill(~allowed, -torch.inf).softmax(-1)
 
 
-class Embedding(nn.Module):
-    """Two layers and unit length."""
+class AttentionEmbedding(nn.Module):
+    """Two linear layers with a ReLU in between, and division by the length.
+
+    Args:
+        source: width of the input.
+        width: width of the output.
+    """
 
     def __init__(self, source: int, width: int):
         super().__init__()
-        self.first, self.second = nn.Linear(source, 2 * width), nn.Linear(2 * width, width)
+        self.first = nn.Linear(source, 2 * width)
+        self.second = nn.Linear(2 * width, width)
 
     def forward(self, values: Tensor) -> Tensor:
         return F.normalize(self.second(self.first(values).relu()), dim=1)
 
 
 class SemCKD(NormedObjective):
-    """Squared distances of all stages through a regressor each, weighted by a learned attention.
-
-    ``attention``: what query and key are made of. sample takes the sample's own stage, pooled. batch, as published, takes its similarities to the
-    samples of the batch, in the order of ``index``: it couples them, and needs batches no larger than the first (smaller ones get zeros).
-    ``factor``: what query and key are narrower than the smallest that they are made of.
-    ``temperature``: of the attention.
-    ``norm``: inside the regressors; group normalises each sample, batch is the authors' BatchNorm, which couples the samples.
-    ``pairs``: auto is every student stage with every teacher stage; else the pairs that attention chooses among.
-    """
+    """Squared distances between all levels, each through a regressor, weighted by attention."""
 
     card = Card(
         "Cross-layer distillation with semantic calibration",
@@ -71,121 +95,149 @@ class SemCKD(NormedObjective):
         source="features",
         algorithms=("attention",),
         zero_at_match=False,
-        deviations="attention and norm are of each sample alone by default, so that a loss does not depend on the rest of the batch; "
-        "attention: 'batch' with norm: 'batch' is the authors' code; temperature: sqrt(2) stands in its later version",
-        equation=r"\frac{1}{S} \sum_s \sum_t \alpha_{st} \frac{1}{D_{st}} \lVert r_{st}(f^s_s) - f^t_t \rVert_2^2, \quad \alpha_{s\cdot} = "
-        r"\mathrm{softmax}_t(q_s^\top k_t / \tau)",
-        use="Pairs of different families or depths, where pairing by hand may teach a stage the wrong thing: each student stage chooses its "
-        "teachers. It costs three convolutions for every student stage with every teacher stage, more than any other loss on features here.",
-        pitfalls="The authors' weights are 400 on CIFAR-100 and 50 on ImageNet, beside kd at 1. Attention may choose what is easiest. Name pairs "
-        "to bound the cost.",
+        deviations="By default, attention and norm use each sample alone, so that its loss does "
+        "not depend on the rest of the batch. attention: 'batch' with norm: 'batch' is the "
+        "authors' code. A later version of it uses temperature: sqrt(2).",
+        equation=r"\frac{1}{S} \sum_s \sum_t \alpha_{st} \frac{1}{D_{st}} \lVert r_{st}(f^s_s) - "
+        r"f^t_t \rVert_2^2, \quad \alpha_{s\cdot} = \mathrm{softmax}_t(q_s^\top k_t / \tau)",
+        use="For pairs of different families or depths, where pairing by hand may choose the wrong "
+        "levels: each student level weights its teacher levels. It costs three convolutions for "
+        "every student level with every teacher level, more than any other feature loss here.",
+        pitfalls="The authors' weights are 400 on CIFAR-100 and 50 on ImageNet, with kd at 1. "
+        "Attention may prefer the easiest teacher level. List pairs to limit the cost.",
     )
 
     def __init__(
         self,
-        attention: Attention = "sample",
-        factor: Annotated[int, Ge(1)] = 4,
-        temperature: Positive = 1.0,
-        norm: Literal["group", "batch"] = "group",
-        pairs: Pairs = "auto",
+        attention: Annotated[
+            Attention,
+            Doc(
+                "input of query and key. sample: pooled features of the sample. batch (published): "
+                "similarities to the samples of the batch, in the order of index; couples the "
+                "samples, and batches must not be larger than the first one"
+            ),
+        ] = "sample",
+        factor: Annotated[
+            int, Ge(1), Doc("width of the narrowest attention input over width of query and key")
+        ] = 4,
+        temperature: Annotated[Positive, Doc("softmax temperature of the attention")] = 1.0,
+        norm: Annotated[
+            Literal["group", "batch"],
+            Doc(
+                "normalization in the regressors: group (per sample) or batch (the authors' "
+                "BatchNorm, couples the samples)"
+            ),
+        ] = "group",
+        pairs: Annotated[
+            Pairs,
+            Doc(
+                "pairs [[student level, teacher level], ...] that attention chooses from; auto: "
+                "every student level with every teacher level"
+            ),
+        ] = "auto",
     ):
         super().__init__(norm, pairs)
-        if attention not in ("sample", "batch"):
-            raise ValueError(
-                f"attention: no attention '{attention}'; {closest(attention, ('sample', 'batch'))}"
-            )
-        self.attention, self.factor, self.temperature = attention, factor, temperature
-        self.queries, self.keys = nn.ModuleDict(), nn.ModuleDict()
-        self.number = 0  # of samples in the first batch
+        require_choice("attention", attention, ("sample", "batch"))
+        self.attention = attention
+        self.factor = factor
+        self.temperature = temperature
+        self.queries = nn.ModuleDict()
+        self.keys = nn.ModuleDict()
+        self.num_samples = 0
 
     @property
     def couples(self) -> bool:
+        """Whether the loss of a sample depends on the others."""
         return "batch" in (self.attention, self.norm)
 
-    def choose(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> list[tuple[int, int]]:
-        if self.pairs == "auto":
-            return [(i, j) for i in range(len(student)) for j in range(len(teacher))]
-        return match_levels(student, teacher, self.pairs)
+    def choose(
+        self, student_levels: Sequence[Tensor], teacher_levels: Sequence[Tensor]
+    ) -> list[tuple[int, int]]:
+        if self.pairs != "auto":
+            return match_levels(student_levels, teacher_levels, self.pairs)
+        matched = []
+        for i in range(len(student_levels)):
+            matched += [(i, j) for j in range(len(teacher_levels))]
+        return matched
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
-        """Make the regressors, and a query or key for every stage that is in a pair."""
+        """Create the regressors, and a query or key for every level of a pair."""
         super().build(student, teacher)
-        mine, theirs = feature_levels(student), feature_levels(teacher)
-        self.number = len(mine[0])
-        given = [
-            {str(n): self._signature(side[n], {}) for n in sorted(set(numbers))}
-            for side, numbers in zip((mine, theirs), self._numbers(), strict=True)
-        ]
-        smallest = min(values.shape[1] for side in given for values in side.values())
-        width = max(LEAST_WIDTH if self.attention == "sample" else 1, smallest // self.factor)
-        self.queries, self.keys = (
-            nn.ModuleDict(
-                {
-                    name: Embedding(values.shape[1], width).to(values.device, values.dtype)
-                    for name, values in side.items()
-                }
-            )
-            for side in given
-        )
+        student_levels, teacher_levels = feature_levels(student), feature_levels(teacher)
+        self.num_samples = len(student_levels[0])
+        query_inputs = self._attention_inputs(student_levels, {i for i, _ in self.matched})
+        key_inputs = self._attention_inputs(teacher_levels, {j for _, j in self.matched})
+        inputs = [*query_inputs.values(), *key_inputs.values()]
+        narrowest = min(values.shape[1] for values in inputs)
+        min_width = MIN_WIDTH if self.attention == "sample" else 1
+        width = max(min_width, narrowest // self.factor)
+        # Queries before keys: the order decides the initial weights.
+        self.queries = _embeddings(query_inputs, width)
+        self.keys = _embeddings(key_inputs, width)
 
-    def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
-        source, target = as_map(student).shape[1], as_map(teacher).shape[1]
-        made = convolutions((source, 2 * target, 2 * target, target), (1, 3, 1), self.norm, "plain")
-        return made.to(
-            student.device, to_float32(student).dtype
-        ), "convolutions 1x1, 3x3 and 1x1, by attention"
+    def connect(self, student_features: Tensor, teacher_features: Tensor) -> tuple[nn.Module, str]:
+        source, target = as_map(student_features).shape[1], as_map(teacher_features).shape[1]
+        widths = (source, 2 * target, 2 * target, target)
+        regressor = convolutions(widths, (1, 3, 1), self.norm, "plain")
+        regressor.to(student_features.device, to_float32(student_features).dtype)
+        return regressor, "convolutions 1x1, 3x3 and 1x1, by attention"
 
-    def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
-        student, teacher = to_float32(as_map(student)), to_float32(as_map(teacher))
-        height, width = (
-            min(a, b) for a, b in zip(student.shape[2:], teacher.shape[2:], strict=True)
-        )
-        adapted: Tensor = connection(match_dtype(connection, resize(student, (height, width))))
-        return squared_error(adapted, resize(teacher, (height, width)))
+    def loss(
+        self, student_features: Tensor, teacher_features: Tensor, connection: nn.Module
+    ) -> Tensor:
+        student_map, teacher_map = resize_to_common(student_features, teacher_features)
+        adapted: Tensor = connection(match_dtype(connection, student_map))
+        return squared_error(adapted, teacher_map)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine, theirs = feature_levels(student), feature_levels(teacher)
-        terms = {
-            (i, j): self.loss(mine[i], theirs[j], made)
-            for (i, j), made in zip(self.matched, self.adapters, strict=True)
-        }
+        student_levels, teacher_levels = feature_levels(student), feature_levels(teacher)
+        terms = {}
+        for (i, j), regressor in zip(self.matched, self.adapters, strict=True):
+            terms[i, j] = self.loss(student_levels[i], teacher_levels[j], regressor)
         zero = torch.zeros_like(next(iter(terms.values())))
-        shape = len(zero), len(self.queries), len(self.keys)
-        distance = torch.stack(
-            [terms.get((int(i), int(j)), zero) for i in self.queries for j in self.keys], 1
-        ).view(shape)
-        allowed = torch.tensor(
-            [[(int(i), int(j)) in terms for j in self.keys] for i in self.queries],
-            device=zero.device,
-        )
-        query, key = (
-            self._embed(made, side, batch)
-            for made, side in ((self.queries, mine), (self.keys, theirs))
-        )
-        return self.reduce_if_coupled(
-            semckd_loss(distance, semckd_attention(query, key, allowed, self.temperature), "none")
-        )
+        distances = []
+        allowed_rows = []
+        for query_name in self.queries:
+            row = [(int(query_name), int(key_name)) for key_name in self.keys]
+            distances += [terms.get(pair, zero) for pair in row]
+            allowed_rows.append([pair in terms for pair in row])
+        distance = torch.stack(distances, 1).view(len(zero), len(self.queries), len(self.keys))
+        allowed = torch.tensor(allowed_rows, device=zero.device)
+        query = self._embed(self.queries, student_levels, batch)
+        key = self._embed(self.keys, teacher_levels, batch)
+        attention = semckd_attention(query, key, allowed, self.temperature)
+        return self.reduce_if_coupled(semckd_loss(distance, attention, "none"))
 
-    def _numbers(self) -> tuple[list[int], list[int]]:
-        return [i for i, _ in self.matched], [j for _, j in self.matched]
+    def _attention_inputs(self, levels: Sequence[Tensor], indices: set[int]) -> dict[str, Tensor]:
+        """Inputs of the attention in a dry batch, by index of the level."""
+        return {str(index): self._attention_input(levels[index], {}) for index in sorted(indices)}
 
-    def _embed(self, embeddings: nn.ModuleDict, side: Sequence[Tensor], batch: Batch) -> Tensor:
-        return torch.stack(
-            [
-                made(match_dtype(made, self._signature(side[int(name)], batch)))
-                for name, made in embeddings.items()
-            ],
-            1,
-        )
+    def _embed(self, embeddings: nn.ModuleDict, levels: Sequence[Tensor], batch: Batch) -> Tensor:
+        """Queries or keys (N, number of levels, D)."""
+        vectors = []
+        for name, embedding in embeddings.items():
+            values = self._attention_input(levels[int(name)], batch)
+            vectors.append(embedding(match_dtype(embedding, values)))
+        return torch.stack(vectors, 1)
 
-    def _signature(self, stage: Tensor, batch: Batch) -> Tensor:
-        """What the attention knows of a stage: (N, C), or (N, number) similarities."""
+    def _attention_input(self, level: Tensor, batch: Batch) -> Tensor:
+        """Pooled features (N, C) or similarities (N, number of samples) of a level."""
         if self.attention == "sample":
-            return to_float32(as_map(stage)).mean((2, 3))
-        if len(stage) > self.number:
+            return to_float32(as_map(level)).mean((2, 3))
+        if len(level) > self.num_samples:
             raise ValueError(
-                f"attention: 'batch' was built for {self.number} samples and is given {len(stage)}; keep the batch size, or take 'sample'"
+                f"attention: 'batch' cannot compare so large a batch. Expected {self.num_samples} "
+                f"samples or fewer, got {len(level)}. Keep the batch size, or use 'sample'."
             )
-        values = to_float32(stage).flatten(1)
+        values = to_float32(level).flatten(1)
         others = values[batch["index"].argsort()] if "index" in batch else values
-        return F.pad(values @ others.mT, (0, self.number - len(stage)))
+        return F.pad(values @ others.mT, (0, self.num_samples - len(level)))
+
+
+def _embeddings(inputs: dict[str, Tensor], width: int) -> nn.ModuleDict:
+    """An embedding for each input."""
+    embeddings = nn.ModuleDict()
+    for name, values in inputs.items():
+        embedding = AttentionEmbedding(values.shape[1], width)
+        embeddings[name] = embedding.to(values.device, values.dtype)
+    return embeddings

@@ -1,4 +1,4 @@
-"""Reused classifier: the student learns the one thing that it needs to speak through the teacher's classifier, its last features."""
+"""Reused classifier: the student's last features match those that the teacher's classifier uses."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import Card, Outputs, to_float32
 from instil.functional.errors import squared_error
@@ -17,46 +18,67 @@ from instil.modules.connectors import Norm, connector_end, convolutions
 from instil.objectives.bases.normed_objective import ConnectedObjective
 
 
-def simkd_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> Tensor:
-    """Mean squared difference of the projected student stage and the teacher's, both (N, C, H, W) (Chen et al. 2022, eq. 3).
+def simkd_loss(
+    student_features: Tensor, teacher_features: Tensor, reduction: str = "mean"
+) -> Tensor:
+    """SimKD loss: mean squared difference of features (Chen et al. 2022, Eq. 3).
 
-    With ``reduction="none"`` one value a sample. Raises ValueError where the shapes differ.
+    Args:
+        student_features: projected map (N, C, H, W).
+        teacher_features: map (N, C, H, W).
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> simkd_loss(torch.zeros(1, 1, 2, 2), torch.eye(2).view(1, 1, 2, 2))
+        tensor(0.5000)
     """
-    student, teacher = require_same_shape(student, teacher, "simkd_loss")
-    return apply_reduction(squared_error(student, teacher), reduction)
+    student_features, teacher_features = require_same_shape(
+        student_features, teacher_features, "simkd_loss"
+    )
+    return apply_reduction(squared_error(student_features, teacher_features), reduction)
 
 
 class Projector(nn.Module):
-    """A student stage, on the smaller grid of the two, in the teacher's channels: convolutions 1x1, 3x3 and 1x1 through a narrow middle."""
+    """Bottleneck of 1x1, 3x3 and 1x1 convolutions to the teacher's channels.
 
-    def __init__(self, student: Tensor, teacher: Tensor, factor: int, norm: Norm):
+    The output has the smaller grid of both levels.
+
+    Args:
+        student_features: student map (N, C_s, H, W) of a dry batch.
+        teacher_features: teacher map (N, C_t, H, W) of a dry batch.
+        factor: teacher channels over channels of the bottleneck.
+        norm: normalization of the convolutions.
+    """
+
+    def __init__(self, student_features: Tensor, teacher_features: Tensor, factor: int, norm: Norm):
         super().__init__()
-        middle = max(1, teacher.shape[1] // factor)
-        height, width = (
-            min(a, b) for a, b in zip(student.shape[2:], teacher.shape[2:], strict=True)
-        )
+        source, target = student_features.shape[1], teacher_features.shape[1]
+        middle = max(1, target // factor)
+        height = min(student_features.shape[2], teacher_features.shape[2])
+        width = min(student_features.shape[3], teacher_features.shape[3])
         self.grid = height, width
-        self.body = convolutions(
-            (student.shape[1], middle, middle, teacher.shape[1]),
-            (1, 3, 1),
-            norm,
-            connector_end(teacher),
-        )
+        end = connector_end(teacher_features)
+        self.body = convolutions((source, middle, middle, target), (1, 3, 1), norm, end)
 
-    def forward(self, student: Tensor) -> Tensor:
-        projected: Tensor = self.body(
-            match_dtype(self, resize(to_float32(as_map(student)), self.grid))
-        )
+    def forward(self, student_features: Tensor) -> Tensor:
+        student_map = resize(to_float32(as_map(student_features)), self.grid)
+        projected: Tensor = self.body(match_dtype(self, student_map))
         return projected
 
 
 class SimKD(ConnectedObjective):
-    """The student's deepest stage, projected, is the teacher's. With the scheme of the same name the teacher's classifier reads it: the student is
-    shipped with the projector and that classifier, in place of its own.
+    """Match of the student's deepest level, projected, with the teacher's.
 
-    ``factor``: how much narrower the projector's middle is than the teacher's stage.
-    ``norm``: in the projector; group normalises each sample, batch is the authors' BatchNorm, which couples the samples.
-    ``pairs``: auto is the deepest stages; a classifier reads the last pair.
+    With the scheme ``reused_classifier``, the teacher's classifier uses the projected features: the
+    student is exported with the projector and that classifier instead of its own. The scheme uses
+    the last pair.
     """
 
     deepest = True
@@ -67,33 +89,48 @@ class SimKD(ConnectedObjective):
         2022,
         source="features",
         zero_at_match=False,
-        deviations="the projector normalises each sample (norm: 'batch' is the code's), and ends in a ReLU only where the teacher's stage is nowhere "
-        "negative",
+        deviations="The projector normalizes each sample; norm: 'batch' is that of the code. It "
+        "ends with a ReLU only where the teacher's level has no negative value.",
         equation=r"\frac{1}{CHW} \lVert r(f^s) - f^t \rVert_2^2",
-        use="Classification where the student may ship with the teacher's classifier and a projector: no labels are needed, and there is no weight "
-        "to tune against other losses, as it is taken alone. It costs three convolutions that stay in the student, through half of the teacher's "
-        "channels by default.",
-        pitfalls="Alone, without the scheme, the student's own classifier learns nothing from it. The shipped student is larger by the projector "
-        "and the classifier, which matters for small ones: raise factor. What the teacher gets wrong cannot be made good by labels.",
+        use="For classification if the student may be exported with the teacher's classifier and a "
+        "projector. It needs no labels, and as the only loss it has no weight to tune. It costs "
+        "three convolutions that stay in the student, with half of the teacher's channels by "
+        "default.",
+        pitfalls="Without the scheme, the student's own classifier learns nothing from it. The "
+        "projector and the classifier make the exported student larger, which matters for small "
+        "students: raise factor. Labels cannot correct the teacher's errors.",
     )
 
     def __init__(
         self,
-        factor: Annotated[int, Ge(1)] = 2,
-        norm: Literal["group", "batch"] = "group",
-        pairs: Pairs = "auto",
+        factor: Annotated[
+            int, Ge(1), Doc("teacher channels over channels of the projector's bottleneck")
+        ] = 2,
+        norm: Annotated[
+            Literal["group", "batch"],
+            Doc(
+                "normalization in the projector: group (per sample) or batch (the authors' "
+                "BatchNorm, couples the samples)"
+            ),
+        ] = "group",
+        pairs: Annotated[
+            Pairs, Doc("[[student level, teacher level], ...]; auto: the deepest levels")
+        ] = "auto",
     ):
         super().__init__(norm, pairs)
         self.factor = factor
 
-    def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
-        made = Projector(as_map(student), as_map(teacher), self.factor, self.norm)
-        return made.to(student.device, to_float32(student).dtype), "convolutions 1x1, 3x3 and 1x1"
+    def connect(self, student_features: Tensor, teacher_features: Tensor) -> tuple[nn.Module, str]:
+        student_map, teacher_map = as_map(student_features), as_map(teacher_features)
+        projector = Projector(student_map, teacher_map, self.factor, self.norm)
+        projector.to(student_features.device, to_float32(student_features).dtype)
+        return projector, "convolutions 1x1, 3x3 and 1x1"
 
-    def compare(self, connected: Tensor, teacher: Tensor) -> Tensor:
-        _, _, height, width = connected.shape
-        return simkd_loss(connected, resize(to_float32(as_map(teacher)), (height, width)), "none")
+    def compare(self, connected: Tensor, teacher_features: Tensor) -> Tensor:
+        grid = (connected.shape[2], connected.shape[3])
+        teacher_map = resize(to_float32(as_map(teacher_features)), grid)
+        return simkd_loss(connected, teacher_map, "none")
 
     def project(self, student: Outputs) -> Tensor:
-        """What the teacher's classifier reads the mean of: the student's deepest paired stage, projected, (N, D, H, W)."""
+        """Projected student features (N, D, H, W), the input of the teacher's classifier."""
         return self.projected_stage(student)

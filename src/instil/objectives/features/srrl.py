@@ -1,11 +1,12 @@
-"""Softmax regression: the student's feature, adapted, is right when the teacher's own classifier says of it what it says of the teacher's."""
+"""Softmax regression: adapted student features give the teacher's logits in its classifier."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, Objective, Outputs, to_float32
 from instil.functional.errors import squared_error
@@ -17,34 +18,62 @@ from instil.modules.connectors import connector_end, convolutions, require_norm
 
 
 def srrl_loss(
-    student: Tensor,
-    teacher: Tensor,
+    student_features: Tensor,
+    teacher_features: Tensor,
     student_logits: Tensor,
     teacher_logits: Tensor,
     logit_weight: float = 1.0,
     reduction: str = "mean",
 ) -> Tensor:
-    """Squared difference of two features, and ``logit_weight`` times that of their logits by one classifier (Yang et al. 2021, eq. 2 and 6).
+    """Softmax regression representation loss (Yang et al. 2021, Eq. 2 and 6).
 
-    Features are vectors (N, D), or maps (N, D, H, W), of which the mean over the positions counts; both differences are means over their last
-    dimension. Raises ValueError where the shapes differ.
+    Mean squared difference of the features, plus ``logit_weight`` times that of the logits. Maps
+    are averaged over the positions first.
+
+    Args:
+        student_features: adapted vectors (N, D) or maps (N, D, H, W).
+        teacher_features: vectors (N, D) or maps (N, D, H, W).
+        student_logits: output (N, C) of the teacher's classifier for the adapted student features.
+        teacher_logits: (N, C).
+        logit_weight: weight of the logit term.
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 0.0]])
+        >>> srrl_loss(torch.zeros(1, 4), torch.ones(1, 4), *logits, logit_weight=2.0)
+        tensor(2.)
     """
-    student, teacher = (
-        feature.mean((2, 3)) if feature.ndim == 4 else feature
-        for feature in (to_float32(student), to_float32(teacher))
+    student_features = _average_positions(student_features)
+    teacher_features = _average_positions(teacher_features)
+    student_features, teacher_features = require_same_shape(
+        student_features, teacher_features, "srrl_loss of features"
     )
-    student, teacher = require_same_shape(student, teacher, "srrl_loss of features")
-    mine, theirs = require_same_shape(student_logits, teacher_logits, "srrl_loss of logits")
-    return apply_reduction(
-        squared_error(student, teacher) + logit_weight * squared_error(mine, theirs), reduction
+    student_logits, teacher_logits = require_same_shape(
+        student_logits, teacher_logits, "srrl_loss of logits"
     )
+    values = squared_error(student_features, teacher_features)
+    logit_values = squared_error(student_logits, teacher_logits)
+    return apply_reduction(values + logit_weight * logit_values, reduction)
+
+
+def _average_positions(features: Tensor) -> Tensor:
+    """Vectors (N, D) in float32 of vectors (N, D) or maps (N, D, H, W)."""
+    features = to_float32(features)
+    return features.mean((2, 3)) if features.ndim == 4 else features
 
 
 class SRRL(Objective):
-    """The student's deepest stage, through a convolution and averaged, near what the teacher's classifier reads, and so are the logits of both.
+    """Match of the adapted student features with the teacher's embedding, and of the logits.
 
-    ``logit_weight``: of the logits' difference beside that of the features.
-    ``norm``: after the convolution; none leaves it as it is, batch is the authors' BatchNorm, which couples the samples.
+    A 1x1 convolution and the average over the positions adapt the student's deepest level. The
+    teacher's classifier computes the logits of both sides.
     """
 
     card = Card(
@@ -54,13 +83,17 @@ class SRRL(Objective):
         2021,
         source="features",
         zero_at_match=False,
-        deviations="the convolution has a bias in place of BatchNorm (norm: 'batch' is the code's), and its ReLU only where the teacher's feature is "
-        "nowhere negative; the feature is what the classifier reads, so that any architecture teaches",
-        equation=r"\frac{1}{D} \lVert h - f^t \rVert_2^2 + \lambda \frac{1}{C} \lVert (W^t h + b^t) - z^t \rVert_2^2, \quad h = \mathrm{gap}(r(f^s))",
-        use="Teachers with a linear classifier on one embedding: what this classifier does not see counts less. It costs a 1x1 convolution; the "
-        "student keeps its own classifier, whose classes may be others.",
-        pitfalls="The two terms have units of their own: logit_weight is 1 on ImageNet and 5 on CIFAR-100 in the code of the authors' followers. "
-        "The student's own classifier learns nothing from it: add labels or kd.",
+        deviations="The convolution has a bias instead of BatchNorm; norm: 'batch' is that of the "
+        "code. It has a ReLU only where the teacher's embedding has no negative value. The target "
+        "is the input of the classifier, so that any architecture can be the teacher.",
+        equation=r"\frac{1}{D} \lVert h - f^t \rVert_2^2 + \lambda \frac{1}{C} \lVert (W^t h + "
+        r"b^t) - z^t \rVert_2^2, \quad h = \mathrm{gap}(r(f^s))",
+        use="For teachers with a linear classifier on one embedding: directions that the "
+        "classifier ignores count less. It costs a 1x1 convolution. The student keeps its own "
+        "classifier, which may have other classes.",
+        pitfalls="The two terms have different units: logit_weight is 1 on ImageNet and 5 on "
+        "CIFAR-100 in the code of follow-up work. The student's own classifier learns nothing "
+        "from it: add labels or kd.",
     )
     needs: ClassVar = {
         "student": (("features", "embedding"),),
@@ -68,55 +101,70 @@ class SRRL(Objective):
     }
     per_sample = True
 
-    def __init__(self, logit_weight: NonNegative = 1.0, norm: Literal["none", "batch"] = "none"):
+    def __init__(
+        self,
+        logit_weight: Annotated[
+            NonNegative, Doc("weight of the logit term relative to the feature term")
+        ] = 1.0,
+        norm: Annotated[
+            Literal["none", "batch"],
+            Doc(
+                "layer after the convolution: none, or batch (the authors' BatchNorm, couples the "
+                "samples)"
+            ),
+        ] = "none",
+    ):
         super().__init__()
         require_norm(norm, "none", "batch")
-        self.logit_weight, self.norm = logit_weight, norm
+        self.logit_weight = logit_weight
+        self.norm = norm
         self.connector: nn.Module = nn.Identity()
 
     @property
     def couples(self) -> bool:
+        """Whether BatchNorm makes the loss of a sample depend on the others."""
         return self.norm == "batch"
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
-        """Make the connector. Raises ValueError where the teacher's classifier does not read its embedding."""
-        embedding, (weight, _), logits = teacher["embedding"], teacher["head"], teacher["logits"]
-        if (
-            embedding.ndim != 2
-            or embedding.shape[1] != weight.shape[1]
-            or logits.shape != (len(embedding), len(weight))
-        ):
-            shapes = f"embedding {tuple(embedding.shape)}, head {tuple(weight.shape)}, logits {tuple(logits.shape)}"
-            raise ValueError(
-                f"the teacher's head (C, D) must give logits (N, C) of embedding (N, D), not {shapes}"
-            )
-        stage = self._stage(student)
-        made = convolutions(
-            (stage.shape[1], embedding.shape[1]), (1,), self.norm, connector_end(embedding)
-        )
-        self.connector = made.to(stage.device, stage.dtype)
+        """Create the connector.
+
+        Raises:
+            ValueError: if the teacher's classifier does not use its embedding.
+        """
+        embedding = teacher["embedding"]
+        _require_classifier(embedding, teacher["head"][0], teacher["logits"])
+        level = self._student_map(student)
+        widths = (level.shape[1], embedding.shape[1])
+        connector = convolutions(widths, (1,), self.norm, connector_end(embedding))
+        self.connector = connector.to(level.device, level.dtype)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         weight, bias = map(to_float32, teacher["head"])
-        adapted = to_float32(
-            self.connector(match_dtype(self.connector, self._stage(student)))
-        ).mean((2, 3))
-        spoken = F.linear(adapted, weight, bias)
+        level = match_dtype(self.connector, self._student_map(student))
+        adapted = to_float32(self.connector(level)).mean((2, 3))
         return srrl_loss(
             adapted,
             teacher["embedding"],
-            spoken,
+            F.linear(adapted, weight, bias),
             teacher["logits"],
             self.logit_weight,
             "mean" if self.couples else "none",
         )
 
-    def _stage(self, student: Outputs) -> Tensor:
-        """The student's deepest stage, or its embedding, as a map."""
-        return to_float32(
-            as_map(
-                feature_levels(student)[-1]
-                if "features" in self.reads["student"]
-                else student["embedding"]
-            )
+    def _student_map(self, student: Outputs) -> Tensor:
+        """The student's deepest level, or its embedding, as a map in float32."""
+        has_features = "features" in self.reads["student"]
+        level = feature_levels(student)[-1] if has_features else student["embedding"]
+        return to_float32(as_map(level))
+
+
+def _require_classifier(embedding: Tensor, weight: Tensor, logits: Tensor) -> None:
+    """Raise ValueError if the weight does not map the embedding to the logits."""
+    is_vector = embedding.ndim == 2 and embedding.shape[1] == weight.shape[1]
+    if not is_vector or logits.shape != (len(embedding), len(weight)):
+        raise ValueError(
+            "head: not a classifier of the teacher's embedding. Expected head (C, D), embedding "
+            f"(N, D) and logits (N, C), got head {tuple(weight.shape)}, embedding "
+            f"{tuple(embedding.shape)} and logits {tuple(logits.shape)}. Tap the layer before the "
+            "head as the embedding."
         )

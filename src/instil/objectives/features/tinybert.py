@@ -1,12 +1,13 @@
-"""TinyBERT: attentions, hidden states and embeddings of the student near those of the teacher's layers that its own stand for."""
+"""TinyBERT: attentions, hidden states and embeddings match those of mapped teacher layers."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, Outputs, every_item_counts
 from instil.functional.errors import sample_mean
@@ -24,57 +25,103 @@ from instil.functional.logits import apply_reduction
 from instil.objectives.bases.hidden_objective import HiddenObjective
 
 MASKED_SCORE = -100.0
+"""Raw attention score up to which a key is masked."""
 
 
 def tinybert_hidden_loss(
-    student: Tensor, teacher: Tensor, mask: Tensor | None = None, reduction: str = "mean"
+    student_states: Tensor,
+    teacher_states: Tensor,
+    mask: Tensor | None = None,
+    reduction: str = "mean",
 ) -> Tensor:
-    """Mean squared difference of hidden states (N, L, D) over the width and the tokens of a sample (Jiao et al. 2020, Eq. 8 and 9).
+    """TinyBERT loss of hidden states or embeddings (Jiao et al. 2020, Eq. 8 and 9).
 
-    ``mask`` (N, L): 1 for a token, 0 for padding; none in the authors' code. Raises ValueError where the shapes differ.
+    Mean squared difference over the width and the tokens of a sample.
+
+    Args:
+        student_states: hidden states (N, L, D).
+        teacher_states: hidden states (N, L, D).
+        mask: (N, L), 1 for a token, 0 for padding. None: all count, as in the authors' code.
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> states = torch.zeros(1, 2, 2), torch.tensor([[[1.0, 2.0], [9.0, 9.0]]])
+        >>> tinybert_hidden_loss(*states, mask=torch.tensor([[1, 0]]))
+        tensor(2.5000)
     """
-    student, teacher = require_same_shape(student, teacher, "tinybert_hidden_loss")
-    student, teacher = replace_padding(student, mask), replace_padding(teacher, mask)
-    return apply_reduction(
-        masked_mean(
-            F.mse_loss(student, teacher, reduction="none").sum(-1) / max(1, student.shape[-1]), mask
-        ),
-        reduction,
+    student_states, teacher_states = require_same_shape(
+        student_states, teacher_states, "tinybert_hidden_loss"
     )
+    # Padding may hold NaN, so it is replaced before the arithmetic, not only masked afterwards.
+    student_states = replace_padding(student_states, mask)
+    teacher_states = replace_padding(teacher_states, mask)
+    squares = F.mse_loss(student_states, teacher_states, reduction="none").sum(-1)
+    return apply_reduction(masked_mean(squares / max(1, student_states.shape[-1]), mask), reduction)
 
 
 def tinybert_attention_loss(
-    student: Tensor, teacher: Tensor, mask: Tensor | None = None, reduction: str = "mean"
+    student_attention: Tensor,
+    teacher_attention: Tensor,
+    mask: Tensor | None = None,
+    reduction: str = "mean",
 ) -> Tensor:
-    """Mean squared difference of attentions (N, heads, L, L), probabilities or raw scores, over heads and pairs of tokens (Jiao et al. 2020, Eq. 7).
+    """TinyBERT loss of attentions (Jiao et al. 2020, Eq. 7).
 
-    A raw score at or below -100 is that of a masked key and taken as 0. ``mask`` (N, L): 1 for a token, 0 for padding.
-    Raises ValueError where the shapes differ.
+    Mean squared difference over the heads and the pairs of tokens. A raw score of -100 or less
+    belongs to a masked key and counts as 0.
+
+    Args:
+        student_attention: probabilities or raw scores (N, heads, L, L).
+        teacher_attention: probabilities or raw scores (N, heads, L, L).
+        mask: (N, L), 1 for a token, 0 for padding. None: all count.
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> tinybert_attention_loss(torch.full((1, 1, 2, 2), 0.5), torch.eye(2)[None, None])
+        tensor(0.2500)
     """
-    student, teacher = require_same_shape(student, teacher, "tinybert_attention_loss")
-    student, teacher = (_without_padding(side, mask) for side in (student, teacher))
-    student, teacher = (F.threshold(side, MASKED_SCORE, 0.0) for side in (student, teacher))
-    squares = F.mse_loss(student, teacher, reduction="none").sum(1) / max(1, student.shape[1])
-    if mask is not None:
-        pairs = mask[:, :, None] * mask[:, None]
-        return apply_reduction(masked_mean(squares.flatten(1), pairs.flatten(1)), reduction)
-    return apply_reduction(sample_mean(squares), reduction)
+    student_attention, teacher_attention = require_same_shape(
+        student_attention, teacher_attention, "tinybert_attention_loss"
+    )
+    student_attention = _without_padding(student_attention, mask)
+    teacher_attention = _without_padding(teacher_attention, mask)
+    student_attention = F.threshold(student_attention, MASKED_SCORE, 0.0)
+    teacher_attention = F.threshold(teacher_attention, MASKED_SCORE, 0.0)
+    squares = F.mse_loss(student_attention, teacher_attention, reduction="none").sum(1)
+    squares = squares / max(1, student_attention.shape[1])
+    if mask is None:
+        return apply_reduction(sample_mean(squares), reduction)
+    pairs = mask[:, :, None] * mask[:, None]
+    return apply_reduction(masked_mean(squares.flatten(1), pairs.flatten(1)), reduction)
 
 
-def _without_padding(attentions: Tensor, mask: Tensor | None) -> Tensor:
-    """Attentions (N, heads, L, L) with zeros where query or key is padding."""
+def _without_padding(attention: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention (N, heads, L, L) with zeros where query or key is padding."""
     if mask is None or every_item_counts(mask > 0):
-        return attentions
+        return attention
     padding = mask == 0
-    return attentions.masked_fill((padding[:, :, None] | padding[:, None])[:, None], 0.0)
+    return attention.masked_fill((padding[:, :, None] | padding[:, None])[:, None], 0.0)
 
 
 class TinyBERT(HiddenObjective):
-    """The embedding output and every layer's attentions and hidden states, summed over the pairs, mean over a sample's tokens.
+    """Match of embeddings, hidden states and attentions of the paired layers; sum over the pairs.
 
-    All layers share one projection to the teacher's width; none where the widths agree. The prediction layer is ``kd`` at temperature 1.
-
-    ``attention``: weight of the attentions beside the hidden states; 0 leaves them out.
+    All layers share one projection to the teacher's width, none if the widths agree. For the
+    prediction layer add ``kd`` at temperature 1.
     """
 
     card = Card(
@@ -85,37 +132,58 @@ class TinyBERT(HiddenObjective):
         source="features",
         algorithms=("attention",),
         tasks=("text_classification", "classification"),
-        deviations="padding does not count, in the code it does; transformers' attentions are probabilities where code and paper have raw scores "
-        "(tap these as `attentions` for the paper's form); the code projects also where the widths agree; "
-        "its prediction loss is a cross-entropy and a mean over the classes, kd at weight 1 / classes",
-        equation=r"\sum_m \left[ \frac{1}{L D} \lVert h^s_m W - h^t_{g(m)} \rVert_F^2 + \frac{\lambda}{A L^2} \sum_a \lVert A^s_{ma} - A^t_{g(m)a} "
-        r"\rVert_F^2 \right]",
-        use="Transformers with fewer and narrower layers than their teacher. It is the first of two stages and needs no labels, on general and "
-        "then on augmented task data; the second is kd on the answer. The projection is one matrix.",
-        pitfalls="Heads and tokens must be the teacher's, and attentions must be returned, which fused attention does not. Attention probabilities "
-        "differ far less than the paper's raw scores, so that they count little at the default weight.",
+        deviations="Padding does not count; in the code it does. The attentions of transformers "
+        "are probabilities, code and paper use raw scores; tap these as `attentions` for the form "
+        "of the paper. The code also projects if the widths agree. Its prediction loss is a "
+        "cross-entropy and a mean over the classes: kd at weight 1 / classes.",
+        equation=r"\sum_m \left[ \frac{1}{L D} \lVert h^s_m W - h^t_{g(m)} \rVert_F^2 + "
+        r"\frac{\lambda}{A L^2} \sum_a \lVert A^s_{ma} - A^t_{g(m)a} \rVert_F^2 \right]",
+        use="For transformers with fewer and narrower layers than their teacher. It is the first "
+        "of two stages and needs no labels, on general and then on augmented task data; the "
+        "second stage is kd on the predictions. The projection is one matrix.",
+        pitfalls="The student must have the teacher's heads and tokens. The networks must return "
+        "attentions, which fused attention does not. Attention probabilities differ far less than "
+        "the paper's raw scores, so they count little at the default weight.",
     )
     needs: ClassVar = dict.fromkeys(("student", "teacher"), (("hidden_states",), ("attentions",)))
     shares = True
 
-    def __init__(self, attention: NonNegative = 1.0, layers: Layers = "uniform"):
+    def __init__(
+        self,
+        attention: Annotated[
+            NonNegative,
+            Doc("weight of the attentions relative to the hidden states; 0: no attentions"),
+        ] = 1.0,
+        layers: Annotated[
+            Layers,
+            Doc(
+                "pairs [[student layer, teacher layer], ...]; the first layer is 1, the embedding "
+                "output 0. uniform: student layers spread over the teacher's, and the embeddings; "
+                "last: the last layers"
+            ),
+        ] = "uniform",
+    ):
         super().__init__(layers)
         self.attention = attention
 
-    def choose(self, student: int, teacher: int) -> list[tuple[int, int]]:
-        found = layer_map(self.layers, student, teacher, first=0)
-        return [(0, 0), *found] if self.layers == "uniform" else found
+    def choose(self, num_student_layers: int, num_teacher_layers: int) -> list[tuple[int, int]]:
+        """Pairs (student layer, teacher layer), with the embeddings for ``layers: uniform``."""
+        matched = layer_map(self.layers, num_student_layers, num_teacher_layers, first=0)
+        return [(0, 0), *matched] if self.layers == "uniform" else matched
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
         super().build(student, teacher)
+        # Attentions that do not fit raise their error here, before training starts.
         paired_attentions(student, teacher, self.matched)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         mask = token_mask(batch, layer_tensors(student, "hidden_states")[-1])
-        terms = [
-            tinybert_hidden_loss(mine, theirs, mask, "none")
-            for mine, theirs in self.matched_pairs(student, teacher, mask)
-        ]
-        for mine, theirs in paired_attentions(student, teacher, self.matched):
-            terms.append(self.attention * tinybert_attention_loss(mine, theirs, mask, "none"))
+        terms = []
+        for student_states, teacher_states in self.matched_pairs(student, teacher, mask):
+            terms.append(tinybert_hidden_loss(student_states, teacher_states, mask, "none"))
+        for student_attention, teacher_attention in paired_attentions(
+            student, teacher, self.matched
+        ):
+            values = tinybert_attention_loss(student_attention, teacher_attention, mask, "none")
+            terms.append(self.attention * values)
         return torch.stack(terms).sum(0)

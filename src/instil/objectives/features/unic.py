@@ -1,4 +1,4 @@
-"""UNIC: one student near several teachers in its class and its patch tokens, of which those it has learned best are dropped at random."""
+"""UNIC: class and patch tokens match several teachers, of whom the easiest are dropped randomly."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Le
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import Card, NonNegative
 from instil.functional.errors import cosine_distance, sample_mean, smooth_l1_distance
@@ -15,31 +16,47 @@ from instil.objectives.bases.summary_objective import SummaryObjective
 
 
 def unic_loss(
-    student: Tensor,
-    teacher: Tensor,
+    student_features: Tensor,
+    teacher_features: Tensor,
     cosine: float = 0.5,
     smooth_l1: float = 0.5,
     beta: float = 1.0,
     reduction: str = "mean",
 ) -> Tensor:
-    """``cosine`` times the cosine distance plus ``smooth_l1`` times the smooth L1 difference of each token (Sariyildiz et al. 2024).
+    """UNIC loss: cosine distance and smooth L1 difference of tokens (Sariyildiz et al. 2024).
 
-    Tokens (N, L, D), of which it is the mean, or one token (N, D). Raises ValueError where the shapes differ.
+    The value is the mean over the tokens of a sample.
+
+    Args:
+        student_features: tokens (N, L, D), or one token (N, D).
+        teacher_features: tokens (N, L, D), or one token (N, D).
+        cosine: weight of the cosine distance.
+        smooth_l1: weight of the smooth L1 difference.
+        beta: difference at which the smooth L1 becomes linear, > 0.
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> unic_loss(torch.ones(1, 2), torch.tensor([[1.0, 0.0]]))
+        tensor(0.2714)
     """
-    values = cosine * cosine_distance(student, teacher) + smooth_l1 * smooth_l1_distance(
-        student, teacher, beta
-    )
+    distance = cosine * cosine_distance(student_features, teacher_features)
+    difference = smooth_l1_distance(student_features, teacher_features, beta)
+    values = distance + smooth_l1 * difference
     return apply_reduction(sample_mean(values) if values.ndim > 1 else values, reduction)
 
 
 class UNIC(SummaryObjective):
-    """The embedding and the deepest stage, projected for each teacher, near that teacher's: mean of both, mean over the teachers kept.
+    """Match of the embedding and the deepest level, projected for each teacher, with the teacher's.
 
-    ``cosine``: weight of the cosine distance.
-    ``smooth_l1``: weight of the smooth L1 difference.
-    ``drop``: probability, for each sample, of leaving out a teacher that is not the one of the largest loss; needs an index.
-    ``standardize``: a teacher's channels to mean 0 and standard deviation 1 first.
-    ``calibration_samples``: samples of which these are taken before training, without their labels; 0: those of the first batch.
+    The loss of a teacher is the mean of both, that of a sample the mean over its remaining
+    teachers.
     """
 
     card = Card(
@@ -50,38 +67,66 @@ class UNIC(SummaryObjective):
         source="features",
         algorithms=("multi-teacher", "adaptive"),
         zero_at_match=False,
-        deviations="each sample is the mean over its kept teachers, in the code each kept (sample, teacher) pair of a batch weighs alike; the "
-        "projectors are linear, the code's a ladder from several layers; statistics of a number of samples before training, in the code moving ones",
-        equation=r"\frac{1}{|\mathcal{K}|} \sum_{k \in \mathcal{K}} \frac{1}{2} \left[ \ell(r_k(e^s), \tilde e^{t_k}) + \frac{1}{L} \sum_p "
-        r"\ell(r_k(f^s_p), \tilde f^{t_k}_p) \right], \quad \ell(a, b) = w_c (1 - \cos(a, b)) + \frac{w_1}{D} \sum_d \mathrm{smooth}_{L1}(a_d - "
-        r"b_d)",
-        use="One encoder from several strong ones, without labels, where some are learned faster than others: dropping the teachers that are "
-        "learned best at random keeps them level. It costs two linear projections a teacher.",
-        pitfalls="The largest loss decides who is kept, so that teachers must be in like units: leave standardize on. Statistics are those of the "
-        "first batch. Drawing needs an index; a drop of 1 leaves one teacher a sample, and with a single teacher it has no effect.",
+        deviations="The loss of a sample is the mean over its remaining teachers; in the code all "
+        "remaining (sample, teacher) pairs of a batch have the same weight. The projectors are "
+        "linear; those of the code are a ladder from several layers. The statistics come from "
+        "calibration samples before training; the code uses moving ones.",
+        equation=r"\frac{1}{|\mathcal{K}|} \sum_{k \in \mathcal{K}} \frac{1}{2} \left[ "
+        r"\ell(r_k(e^s), \tilde e^{t_k}) + \frac{1}{L} \sum_p \ell(r_k(f^s_p), \tilde f^{t_k}_p) "
+        r"\right], \quad \ell(a, b) = w_c (1 - \cos(a, b)) + \frac{w_1}{D} \sum_d "
+        r"\mathrm{smooth}_{L1}(a_d - b_d)",
+        use="For one encoder that learns from several strong ones, without labels, when some are "
+        "learned faster than others. Randomly dropping the teachers with the smaller losses "
+        "balances them. It costs two linear projections per teacher.",
+        pitfalls="The largest loss decides which teacher always stays, so the teachers need common "
+        "units: keep standardize on. Custom loops that do not use fit have the statistics of the "
+        "first batch. Dropping needs an index. A drop of 1 leaves one teacher per sample; with a "
+        "single teacher it has no effect.",
     )
 
     def __init__(
         self,
-        cosine: NonNegative = 0.5,
-        smooth_l1: NonNegative = 0.5,
-        drop: Annotated[float, Ge(0), Le(1)] = 0.5,
-        standardize: bool = True,
-        calibration_samples: Annotated[int, Ge(0)] = 1000,
+        cosine: Annotated[NonNegative, Doc("weight of the cosine distance")] = 0.5,
+        smooth_l1: Annotated[NonNegative, Doc("weight of the smooth L1 difference")] = 0.5,
+        drop: Annotated[
+            float,
+            Ge(0),
+            Le(1),
+            Doc(
+                "probability, per sample, of leaving out a teacher whose loss is not the largest; "
+                "needs an index"
+            ),
+        ] = 0.5,
+        standardize: Annotated[
+            bool,
+            Doc("whether a teacher's channels get mean 0 and standard deviation 1 first"),
+        ] = True,
+        calibration_samples: Annotated[
+            int,
+            Ge(0),
+            Doc(
+                "number of samples for the teacher statistics, computed before training; 0: the "
+                "first batch"
+            ),
+        ] = 1000,
     ):
         super().__init__(calibration_samples)
-        self.cosine, self.smooth_l1, self.drop, self.standardize = (
-            cosine,
-            smooth_l1,
-            drop,
-            standardize,
-        )
+        self.cosine = cosine
+        self.smooth_l1 = smooth_l1
+        self.drop = drop
+        self.standardize = standardize
 
     def make_normalizer(self, tokens: Tensor) -> nn.Module:
         return StandardizeChannels(tokens) if self.standardize else nn.Identity()
 
-    def distance(self, embedding: Tensor, its: Tensor, patches: Tensor, theirs: Tensor) -> Tensor:
-        of_class = unic_loss(embedding, its, self.cosine, self.smooth_l1, reduction="none")
-        return (
-            of_class + unic_loss(patches, theirs, self.cosine, self.smooth_l1, reduction="none")
-        ) / 2
+    def distance(
+        self,
+        student_embedding: Tensor,
+        teacher_embedding: Tensor,
+        student_patches: Tensor,
+        teacher_patches: Tensor,
+    ) -> Tensor:
+        weights = self.cosine, self.smooth_l1
+        class_loss = unic_loss(student_embedding, teacher_embedding, *weights, reduction="none")
+        patch_loss = unic_loss(student_patches, teacher_patches, *weights, reduction="none")
+        return (class_loss + patch_loss) / 2

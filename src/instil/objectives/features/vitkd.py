@@ -1,4 +1,4 @@
-"""ViTKD: the student mimics the teacher's shallow layers, and of its deep layer with tokens hidden the teacher's is generated."""
+"""ViTKD: shallow layers mimic the teacher's; masked tokens of the deep layer are generated."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from annotated_types import Gt, Le
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, Outputs, keyed_uniform, to_float32
 from instil.functional.feature_maps import as_map, require_same_shape
@@ -18,55 +19,112 @@ from instil.modules.adapters import Adapter, match_dtype
 from instil.objectives.bases.feature_objective import FeatureObjective
 
 
-def vitkd_mimicking_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> Tensor:
-    """Sum of the squared differences of a sample's aligned shallow features (N, ...) (Yang et al. 2024). Raises ValueError where shapes differ."""
-    student, teacher = require_same_shape(student, teacher, "vitkd_mimicking_loss")
-    return apply_reduction(
-        F.mse_loss(student, teacher, reduction="none").flatten(1).sum(1), reduction
+def vitkd_mimicking_loss(
+    student_features: Tensor, teacher_features: Tensor, reduction: str = "mean"
+) -> Tensor:
+    """ViTKD loss of shallow features: sum of squared differences (Yang et al. 2024).
+
+    Args:
+        student_features: adapted features (N, ...).
+        teacher_features: features (N, ...).
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> vitkd_mimicking_loss(torch.zeros(1, 2), torch.tensor([[1.0, 2.0]]))
+        tensor(5.)
+    """
+    student_features, teacher_features = require_same_shape(
+        student_features, teacher_features, "vitkd_mimicking_loss"
     )
+    squares = F.mse_loss(student_features, teacher_features, reduction="none")
+    return apply_reduction(squares.flatten(1).sum(1), reduction)
 
 
 def vitkd_generation_loss(
-    generated: Tensor, teacher: Tensor, hidden: Tensor, ratio: float = 0.5, reduction: str = "mean"
+    generated: Tensor,
+    teacher_features: Tensor,
+    hidden: Tensor,
+    ratio: float = 0.5,
+    reduction: str = "mean",
 ) -> Tensor:
-    """Sum of the squared differences of maps (N, C, H, W) where ``hidden`` (N, H, W) is 1, over ``ratio`` (Yang et al. 2024).
+    """ViTKD loss of deep features: squared differences at the masked tokens (Yang et al. 2024).
 
-    Raises ValueError where the shapes differ.
+    The sum over the elements, divided by ``ratio``.
+
+    Args:
+        generated: features (N, C, H, W) generated from the student.
+        teacher_features: map (N, C, H, W).
+        hidden: mask (N, H, W), 1 for a masked token.
+        ratio: share of masked tokens, in (0, 1].
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes of the features differ.
+
+    Example:
+        >>> import torch
+        >>> generated, teacher_features = torch.zeros(1, 3, 2, 2), torch.ones(1, 3, 2, 2)
+        >>> vitkd_generation_loss(generated, teacher_features, torch.eye(2)[None])
+        tensor(12.)
     """
-    generated, teacher = require_same_shape(generated, teacher, "vitkd_generation_loss")
-    squares = F.mse_loss(generated, teacher, reduction="none").sum(1)
+    generated, teacher_features = require_same_shape(
+        generated, teacher_features, "vitkd_generation_loss"
+    )
+    squares = F.mse_loss(generated, teacher_features, reduction="none").sum(1)
     return apply_reduction((squares * hidden).flatten(1).sum(1) / ratio, reduction)
 
 
-def hidden_tokens(noise: Tensor, ratio: float) -> Tensor:
-    """(N, L): 1 for a sample's tokens of largest noise, but for the first int(L (1 - ratio)) in ascending order, which stay."""
+def hidden_token_mask(noise: Tensor, ratio: float) -> Tensor:
+    """Mask of the tokens with the largest noise.
+
+    Args:
+        noise: random numbers (N, L).
+        ratio: share of masked tokens; int(L * (1 - ratio)) tokens stay.
+
+    Returns:
+        (N, L), 1 for a masked token.
+    """
     rank = noise.argsort(1).argsort(1)
     return (rank >= int(noise.shape[1] * (1 - ratio))).to(noise.dtype)
 
 
-class Generation(nn.Module):
-    """The aligned deep stage, with a learned token in the place of the hidden ones, through two convolutions: (N, C, H, W)."""
+class MaskedTokenGenerator(nn.Module):
+    """Generator of the deep level: adapter, learned token at masked positions, two convolutions.
+
+    Args:
+        align: adapter of the student level to the teacher's shape.
+        channels: channels of the teacher level.
+    """
 
     def __init__(self, align: nn.Module, channels: int):
         super().__init__()
         self.align = align
         self.mask_token = nn.Parameter(torch.zeros(1, channels, 1, 1))
-        convolutions = [nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2)]
-        self.generation = nn.Sequential(convolutions[0], nn.ReLU(), convolutions[1])
+        first, second = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
+        self.generation = nn.Sequential(first, nn.ReLU(), second)
 
-    def forward(self, student: Tensor, hidden: Tensor) -> Tensor:
+    def forward(self, student_features: Tensor, hidden: Tensor) -> Tensor:
+        """Generate features (N, channels, H, W); ``hidden`` (N, H, W) is 1 for a masked token."""
         hidden = hidden[:, None]
-        aligned = match_dtype(self, to_float32(self.align(student)))
+        aligned = match_dtype(self, to_float32(self.align(student_features)))
         generated: Tensor = self.generation(aligned * (1 - hidden) + self.mask_token * hidden)
         return generated
 
 
 class ViTKD(FeatureObjective):
-    """The deepest pair of stages is generated from what is not hidden, all others are mimicked: tap the first two blocks and the last one.
+    """Generation of the deepest level from its visible tokens, and mimicry of the other levels.
 
-    ``mimicking``: weight of the shallow stages' sums of squares.
-    ``generation``: weight of the deepest stage's.
-    ``ratio``: share of the deepest stage's tokens that is hidden, drawn by (seed, step, index).
+    Tap the first two blocks and the last one. The masked tokens depend on seed, step and index.
     """
 
     card = Card(
@@ -76,51 +134,66 @@ class ViTKD(FeatureObjective):
         2024,
         source="features",
         zero_at_match=False,
-        deviations="the class token takes no part; maps and other grids are resized to the teacher's, so that convolutional nets may take part",
-        equation=r"\alpha \sum_{l\, \text{shallow}} \lVert r_l(f^s_l) - f^t_l \rVert_2^2 + \frac{\beta}{\lambda} \sum_{p \in \mathcal{M}} \lVert "
-        r"G(\hat f^s)_p - f^t_p \rVert_2^2, \quad \hat f^s_p = \begin{cases} m & p \in \mathcal{M} \\ r(f^s)_p & \text{else} \end{cases}",
-        use="Vision transformers from vision transformers of the same patch size: shallow layers are copied, the last one is generated. The "
-        "authors have nkd beside it. It costs a 1x1 convolution a pair where widths differ, and two 3x3 convolutions of the teacher's width.",
-        pitfalls="Sums over all elements: the weights are for DeiT's 196 tokens, and want to be larger where tokens or channels are fewer. With "
-        "one pair nothing is mimicked. Which tokens are hidden needs an index.",
+        deviations="The class token is not used. Maps and other grids are resized to the "
+        "teacher's, so that convolutional networks can be used too.",
+        equation=r"\alpha \sum_{l\, \text{shallow}} \lVert r_l(f^s_l) - f^t_l \rVert_2^2 + "
+        r"\frac{\beta}{\lambda} \sum_{p \in \mathcal{M}} \lVert G(\hat f^s)_p - f^t_p \rVert_2^2, "
+        r"\quad \hat f^s_p = \begin{cases} m & p \in \mathcal{M} \\ r(f^s)_p & \text{else} "
+        r"\end{cases}",
+        use="For vision transformers with vision transformers of the same patch size as teachers: "
+        "shallow layers are copied, the last one is generated. The authors combine it with nkd. It "
+        "costs a 1x1 convolution per pair where widths differ, and two 3x3 convolutions of the "
+        "teacher's width.",
+        pitfalls="The loss sums over all elements: the weights fit the 196 tokens of DeiT and "
+        "must be larger for fewer tokens or channels. With one pair, no level is mimicked. Masking "
+        "needs an index.",
     )
 
     def __init__(
         self,
-        mimicking: NonNegative = 3e-5,
-        generation: NonNegative = 3e-6,
-        ratio: Annotated[float, Gt(0), Le(1)] = 0.5,
-        pairs: Pairs = "auto",
+        mimicking: Annotated[
+            NonNegative, Doc("weight of the sums of squares of the shallow levels")
+        ] = 3e-5,
+        generation: Annotated[
+            NonNegative, Doc("weight of the sum of squares of the deepest level")
+        ] = 3e-6,
+        ratio: Annotated[
+            float, Gt(0), Le(1), Doc("share of the deepest level's tokens that are masked")
+        ] = 0.5,
+        pairs: Annotated[
+            Pairs, Doc("[[student level, teacher level], ...]; auto: by size and depth")
+        ] = "auto",
     ):
         super().__init__(pairs)
-        self.mimicking, self.generation, self.ratio = mimicking, generation, ratio
+        self.mimicking = mimicking
+        self.generation = generation
+        self.ratio = ratio
 
-    def choose(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> list[tuple[int, int]]:
-        return sorted(super().choose(student, teacher))
+    def choose(
+        self, student_levels: Sequence[Tensor], teacher_levels: Sequence[Tensor]
+    ) -> list[tuple[int, int]]:
+        return sorted(super().choose(student_levels, teacher_levels))
 
     def build(self, student: Outputs, teacher: Outputs) -> None:
         super().build(student, teacher)
         i, j = self.matched[-1]
-        mine, theirs = feature_levels(student)[i], feature_levels(teacher)[j]
-        made = Generation(Adapter(mine, theirs), as_map(theirs).shape[1])
-        self.adapters[-1] = made.to(mine.device, to_float32(mine).dtype)
-        self.plan[-1] = describe_pair(
-            (i, j), mine, theirs, f"{made.align}, generated from what is not hidden"
-        )
+        student_level, teacher_level = feature_levels(student)[i], feature_levels(teacher)[j]
+        adapter = Adapter(student_level, teacher_level)
+        generator = MaskedTokenGenerator(adapter, as_map(teacher_level).shape[1])
+        self.adapters[-1] = generator.to(student_level.device, to_float32(student_level).dtype)
+        description = f"{adapter}, generated from the visible tokens"
+        self.plan[-1] = describe_pair((i, j), student_level, teacher_level, description)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine, theirs = feature_levels(student), feature_levels(teacher)
-        *shallow, (made, (i, j)) = zip(self.adapters, self.matched, strict=True)
-        target = as_map(theirs[j])
+        student_levels, teacher_levels = feature_levels(student), feature_levels(teacher)
+        *shallow_pairs, (generator, (i, j)) = zip(self.adapters, self.matched, strict=True)
+        target = as_map(teacher_levels[j])
         noise = keyed_uniform(batch, target.shape[2] * target.shape[3]).to(to_float32(target).dtype)
-        hidden = hidden_tokens(noise, self.ratio).view(-1, *target.shape[2:])
-        terms = [
-            self.generation
-            * vitkd_generation_loss(made(mine[i], hidden), target, hidden, self.ratio, "none")
-        ]
-        for connection, (low, teacher_low) in shallow:
-            terms.append(
-                self.mimicking
-                * vitkd_mimicking_loss(connection(mine[low]), as_map(theirs[teacher_low]), "none")
-            )
+        hidden = hidden_token_mask(noise, self.ratio).view(-1, *target.shape[2:])
+        generated = generator(student_levels[i], hidden)
+        values = vitkd_generation_loss(generated, target, hidden, self.ratio, "none")
+        terms = [self.generation * values]
+        for adapter, (i, j) in shallow_pairs:
+            adapted, target = adapter(student_levels[i]), as_map(teacher_levels[j])
+            terms.append(self.mimicking * vitkd_mimicking_loss(adapted, target, "none"))
         return torch.stack(terms).sum(0)

@@ -1,14 +1,16 @@
-"""VkD: the student's features, through a projection that keeps angles, near the teacher's normalised ones."""
+"""VkD: student features match normalized teacher features after a projection that keeps angles."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import orthogonal
+from typing_extensions import Doc
 
-from instil.core import Batch, Card, Outputs, closest, to_float32
+from instil.core import Batch, Card, Outputs, to_float32
+from instil.functional.choices import require_choice
 from instil.functional.errors import sample_mean
 from instil.functional.feature_maps import as_map, patch_tokens, require_same_shape, resize
 from instil.functional.logits import apply_reduction
@@ -17,40 +19,66 @@ from instil.modules.adapters import match_dtype
 from instil.objectives.bases.feature_objective import FeatureObjective
 
 Normalize = Literal["layer", "batch"]
-SMALLEST_DEVIATION = 1e-12
+MIN_VARIANCE = 1e-12
 
 
 def vkd_loss(
-    student: Tensor, teacher: Tensor, normalize: Normalize = "layer", reduction: str = "mean"
+    student_features: Tensor,
+    teacher_features: Tensor,
+    normalize: Normalize = "layer",
+    reduction: str = "mean",
 ) -> Tensor:
-    """Smooth L1 difference of projected features (N, ..., D) from the teacher's normalised ones, mean over the elements (Miles et al. 2024).
+    """VkD loss: smooth L1 difference to normalized teacher features (Miles et al. 2024).
 
-    ``normalize="layer"``: each of the teacher's vectors over its channels. ``batch``: both sides' channels over all vectors of the batch, which
-    couples them. Raises ValueError where the shapes differ.
+    The value is the mean over the elements.
+
+    Args:
+        student_features: projected features (N, ..., D).
+        teacher_features: features (N, ..., D).
+        normalize: ``"layer"`` normalizes each teacher vector over its channels. ``"batch"``
+            standardizes the channels of both sides over all vectors of the batch, and couples the
+            samples.
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes differ, or ``normalize`` is unknown.
+
+    Example:
+        >>> import torch
+        >>> vkd_loss(torch.zeros(1, 2), torch.tensor([[1.0, 3.0]]))
+        tensor(0.5000)
     """
-    student, teacher = require_same_shape(student, teacher, "vkd_loss")
-    if normalize == "layer":
-        teacher = F.layer_norm(teacher, teacher.shape[-1:])
-    elif normalize == "batch":
-        student, teacher = _standardized(student), _standardized(teacher)
-    else:
-        raise ValueError(
-            f"normalize: no norm '{normalize}'; {closest(normalize, ('layer', 'batch'))}"
-        )
-    return apply_reduction(
-        sample_mean(F.smooth_l1_loss(student, teacher, reduction="none")), reduction
+    student_features, teacher_features = require_same_shape(
+        student_features, teacher_features, "vkd_loss"
     )
+    require_choice("normalize", normalize, ("layer", "batch"))
+    if normalize == "layer":
+        teacher_features = F.layer_norm(teacher_features, teacher_features.shape[-1:])
+    else:
+        student_features = _standardize(student_features)
+        teacher_features = _standardize(teacher_features)
+    values = F.smooth_l1_loss(student_features, teacher_features, reduction="none")
+    return apply_reduction(sample_mean(values), reduction)
 
 
-def _standardized(features: Tensor) -> Tensor:
+def _standardize(features: Tensor) -> Tensor:
+    """Channels with mean 0 and standard deviation 1 over all vectors of the batch."""
     rows = features.flatten(0, -2)
     centred = rows - rows.mean(0)
     variance = centred.square().sum(0) / max(1, len(rows) - 1)
-    return (centred * variance.clamp_min(SMALLEST_DEVIATION).rsqrt()).view_as(features)
+    return (centred * variance.clamp_min(MIN_VARIANCE).rsqrt()).view_as(features)
 
 
 class OrthogonalProjection(nn.Module):
-    """From the student's width to the teacher's by a matrix that stays orthogonal while it learns."""
+    """Linear map to the teacher's width whose matrix stays orthogonal during training.
+
+    Args:
+        source: width of the student.
+        target: width of the teacher.
+    """
 
     def __init__(self, source: int, target: int):
         super().__init__()
@@ -62,11 +90,9 @@ class OrthogonalProjection(nn.Module):
 
 
 class VkD(FeatureObjective):
-    """The deepest stage's patches, averaged and projected orthogonally, near the teacher's averaged stage after a layer norm.
+    """Match of the deepest level, projected orthogonally, with the teacher's normalized level.
 
-    ``normalize``: layer normalises each of the teacher's vectors over its channels, batch both sides' channels over the batch, which couples the
-    samples (the authors' detection form).
-    ``pool``: the mean over the patches is compared; else patch by patch (the detection form).
+    By default the means over the patches are compared.
     """
 
     card = Card(
@@ -76,42 +102,70 @@ class VkD(FeatureObjective):
         2024,
         source="features",
         zero_at_match=False,
-        deviations="normalize: 'layer' is the code's for classification, 'batch' that for detection; the paper speaks of standardization; "
-        "the orthogonal matrix is torch's parametrization, as in the code, where the paper has a matrix exponential",
-        equation=r"\frac{1}{D} \sum_d \mathrm{smooth}_{L1}\left( P \bar f^s - \mathrm{LN}(\bar f^t) \right)_d, \quad P^\top P = I",
-        use="Transformers, also from convolutional teachers: a projection that only turns cannot do the student's work for it. It costs one "
-        "matrix, kept orthogonal.",
-        pitfalls="A wider student loses directions in the projection; a narrower one fills only part of the teacher's space, and the loss then has "
-        "a floor. The layer norm takes away how strong a sample's features are. The orthogonal matrix is made anew in each step, which takes time "
-        "at large widths.",
+        deviations="normalize: 'layer' is that of the code for classification, 'batch' that for "
+        "detection; the paper describes a standardization. The orthogonal matrix is torch's "
+        "parametrization, as in the code; the paper uses a matrix exponential.",
+        equation=r"\frac{1}{D} \sum_d \mathrm{smooth}_{L1}\left( P \bar f^s - \mathrm{LN}(\bar "
+        r"f^t) \right)_d, \quad P^\top P = I",
+        use="For transformers, also with convolutional teachers. A projection that only rotates "
+        "cannot do the student's work. It costs one matrix, kept orthogonal.",
+        pitfalls="A wider student loses directions in the projection. A narrower one fills only "
+        "part of the teacher's space, and the loss then has a lower bound above 0. The layer norm "
+        "removes the strength of a sample's features. The orthogonal matrix is computed in every "
+        "step, which takes time at large widths.",
     )
     deepest = True
 
-    def __init__(self, normalize: Normalize = "layer", pool: bool = True, pairs: Pairs = "auto"):
+    def __init__(
+        self,
+        normalize: Annotated[
+            Normalize,
+            Doc(
+                "layer: each teacher vector over its channels; batch: the channels of both sides "
+                "over the batch (the authors' detection form, couples the samples)"
+            ),
+        ] = "layer",
+        pool: Annotated[
+            bool,
+            Doc(
+                "whether the means over the patches are compared; false: each patch (the "
+                "detection form)"
+            ),
+        ] = True,
+        pairs: Annotated[
+            Pairs, Doc("[[student level, teacher level], ...]; auto: the deepest levels")
+        ] = "auto",
+    ):
         super().__init__(pairs)
-        if normalize not in ("layer", "batch"):
-            raise ValueError(
-                f"normalize: no norm '{normalize}'; {closest(normalize, ('layer', 'batch'))}"
-            )
-        self.normalize, self.pool = normalize, pool
+        require_choice("normalize", normalize, ("layer", "batch"))
+        self.normalize = normalize
+        self.pool = pool
 
     @property
     def couples(self) -> bool:
+        """Whether the batch statistics make the loss of a sample depend on the others."""
         return self.normalize == "batch"
 
-    def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
-        made = OrthogonalProjection(as_map(student).shape[1], as_map(teacher).shape[1])
-        return made.to(student.device, to_float32(student).dtype), "projected orthogonally"
+    def connect(self, student_features: Tensor, teacher_features: Tensor) -> tuple[nn.Module, str]:
+        source, target = as_map(student_features).shape[1], as_map(teacher_features).shape[1]
+        projection = OrthogonalProjection(source, target)
+        projection.to(student_features.device, to_float32(student_features).dtype)
+        return projection, "projected orthogonally"
 
-    def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
-        teacher = as_map(teacher)
-        mine, theirs = (
-            patch_tokens(resize(to_float32(as_map(student)), (teacher.shape[2], teacher.shape[3]))),
-            patch_tokens(teacher),
-        )
+    def loss(
+        self, student_features: Tensor, teacher_features: Tensor, connection: nn.Module
+    ) -> Tensor:
+        teacher_map = as_map(teacher_features)
+        teacher_vectors = patch_tokens(teacher_map)
         if self.pool:
-            mine, theirs = patch_tokens(student).mean(1), theirs.mean(1)
-        return vkd_loss(connection(mine), theirs, self.normalize, "none")
+            # Means need no common grid, so the student's map is not resized.
+            student_vectors = patch_tokens(student_features).mean(1)
+            teacher_vectors = teacher_vectors.mean(1)
+        else:
+            grid = (teacher_map.shape[2], teacher_map.shape[3])
+            student_map = resize(to_float32(as_map(student_features)), grid)
+            student_vectors = patch_tokens(student_map)
+        return vkd_loss(connection(student_vectors), teacher_vectors, self.normalize, "none")
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         values = super().forward(student, teacher, batch)

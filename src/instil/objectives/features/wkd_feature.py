@@ -1,4 +1,4 @@
-"""Wasserstein distance of features: each net's positions as a Gaussian of channels, and how far one must be moved to be the other."""
+"""Wasserstein distance between Gaussians of the channels, fitted over the positions."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Annotated, Literal
 import torch
 from annotated_types import Ge
 from torch import Tensor, nn
+from typing_extensions import Doc
 
-from instil.core import Card, NonNegative, Positive, closest, to_float32
+from instil.core import Card, NonNegative, Positive, to_float32
+from instil.functional.choices import require_choice
 from instil.functional.feature_maps import as_map
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
@@ -22,82 +24,122 @@ COVARIANCES = ("diagonal", "full")
 
 
 def wkd_feature_loss(
-    student: Tensor,
-    teacher: Tensor,
+    student_features: Tensor,
+    teacher_features: Tensor,
     covariance: Covariance = "diagonal",
     mean_weight: float = 2.0,
     grid: int = 1,
     epsilon: float = 1e-5,
     reduction: str = "mean",
 ) -> Tensor:
-    """Squared Wasserstein distance of the Gaussians of two maps (N, C, H, W), mean over grid x grid cells (Lv et al. 2024, eq. 8-10).
+    """Squared Wasserstein distance of the Gaussians of two maps (Lv et al. 2024, Eq. 8-10).
 
-    ``mean_weight`` times the squared distance of the means, and the squared distance of the standard deviations (square roots of the unbiased
-    variances plus ``epsilon``), or with the ``"full"`` covariances their Bures distance. H and W may differ between the maps. Raises ValueError for
-    other channels, and where a cell holds only one position.
+    Weighted squared distance of the means, plus that of the covariances. With diagonal covariances,
+    the latter is the squared distance of the standard deviations, which are square roots of the
+    unbiased variances plus ``epsilon``. With full covariances it is their Bures distance. The value
+    is the mean over ``grid`` x ``grid`` cells.
+
+    Args:
+        student_features: map (N, C, H, W).
+        teacher_features: map (N, C, H', W').
+        covariance: ``"diagonal"`` or ``"full"``.
+        mean_weight: weight of the squared distance of the means.
+        grid: number of cells per side; each cell has its own Gaussian.
+        epsilon: constant added to the variances of the diagonal.
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the channels differ, a cell holds only one position, or the covariance is
+            unknown.
+
+    Example:
+        >>> import torch
+        >>> student_features = torch.tensor([1.0, 3.0]).view(1, 1, 1, 2)
+        >>> wkd_feature_loss(student_features, torch.zeros(1, 1, 1, 2))
+        tensor(9.9911)
     """
-    student, teacher = to_float32(student), to_float32(teacher)
-    if student.shape[1] != teacher.shape[1]:
+    student_features = to_float32(student_features)
+    teacher_features = to_float32(teacher_features)
+    if student_features.shape[1] != teacher_features.shape[1]:
         raise ValueError(
-            f"wkd_feature_loss: the student has {student.shape[1]} channels, the teacher {teacher.shape[1]}; they must be equal"
+            f"wkd_feature_loss: the channels differ. Expected {teacher_features.shape[1]} (the "
+            f"teacher's), got {student_features.shape[1]}. Project the student's features."
         )
-    if covariance not in COVARIANCES:
-        raise ValueError(
-            f"covariance: no covariance '{covariance}'; {closest(covariance, COVARIANCES)}"
-        )
+    require_choice("covariance", covariance, COVARIANCES)
     terms = []
-    for mine, theirs in zip(cells(student, grid), cells(teacher, grid), strict=True):
-        moved = (mine.mean(2) - theirs.mean(2)).square().sum(1)
-        spread = (
-            _diagonal(mine, theirs, epsilon) if covariance == "diagonal" else _bures(mine, theirs)
-        )
-        terms.append(mean_weight * moved + spread)
+    cells = zip(grid_cells(student_features, grid), grid_cells(teacher_features, grid), strict=True)
+    for student_cell, teacher_cell in cells:
+        mean_distance = (student_cell.mean(2) - teacher_cell.mean(2)).square().sum(1)
+        if covariance == "diagonal":
+            spread_distance = _deviation_distance(student_cell, teacher_cell, epsilon)
+        else:
+            spread_distance = _bures_distance(student_cell, teacher_cell)
+        terms.append(mean_weight * mean_distance + spread_distance)
     return apply_reduction(torch.stack(terms).mean(0), reduction)
 
 
-def cells(stage: Tensor, grid: int) -> list[Tensor]:
-    """The grid x grid cells of a map (N, C, H, W), row by row, as (N, C, positions); neighbours overlap where the sides do not divide."""
-    edges = [
-        [(n * side // grid, -(-(n + 1) * side // grid)) for n in range(grid)]
-        for side in stage.shape[2:]
-    ]
-    found = [
-        stage[:, :, top:bottom, left:right].flatten(2)
-        for top, bottom in edges[0]
-        for left, right in edges[1]
-    ]
-    if any(cell.shape[2] < 2 for cell in found):
+def grid_cells(level: Tensor, grid: int) -> list[Tensor]:
+    """Split a map into a grid of cells.
+
+    Neighbouring cells overlap where a side is not a multiple of ``grid``, as in adaptive pooling.
+
+    Args:
+        level: map (N, C, H, W).
+        grid: number of cells per side.
+
+    Returns:
+        ``grid ** 2`` tensors (N, C, positions), row by row.
+
+    Raises:
+        ValueError: if a cell has only one position.
+    """
+    cells = []
+    for top, bottom in _edges(level.shape[2], grid):
+        for left, right in _edges(level.shape[3], grid):
+            cells.append(level[:, :, top:bottom, left:right].flatten(2))
+    if any(cell.shape[2] < 2 for cell in cells):
         raise ValueError(
-            f"a variance needs two positions, and a cell of {grid}x{grid} in a stage {tuple(stage.shape)} has one; "
-            "take a smaller grid, or leave that stage out of `pairs`"
+            "grid: a cell has one position and so no variance. Expected at least two positions per "
+            f"cell, got a grid of {grid}x{grid} on a level {tuple(level.shape)}. Use a smaller "
+            "grid, or leave this level out of pairs."
         )
-    return found
+    return cells
 
 
-def _diagonal(student: Tensor, teacher: Tensor, epsilon: float) -> Tensor:
-    deviations = [(cell.var(2) + epsilon).sqrt() for cell in (student, teacher)]
-    return (deviations[0] - deviations[1]).square().sum(1)
+def _edges(side: int, grid: int) -> list[tuple[int, int]]:
+    """First and end position of each cell along one side."""
+    return [(i * side // grid, -(-(i + 1) * side // grid)) for i in range(grid)]
 
 
-def _bures(student: Tensor, teacher: Tensor) -> Tensor:
-    """tr(A) + tr(B) - 2 tr((A^1/2 B A^1/2)^1/2) of the covariances A = XX', B = YY'; its last trace is the sum of the singular values of X'Y."""
-    x, y = (
-        (cell - cell.mean(2, keepdim=True)) / math.sqrt(cell.shape[2] - 1)
-        for cell in (student, teacher)
-    )
-    shared: Tensor = torch.linalg.svdvals(x.mT @ y).sum(1)
-    return x.square().sum((1, 2)) + y.square().sum((1, 2)) - 2 * shared
+def _deviation_distance(student_cell: Tensor, teacher_cell: Tensor, epsilon: float) -> Tensor:
+    """Squared distance (N,) of the standard deviations of the channels."""
+    student_deviation = (student_cell.var(2) + epsilon).sqrt()
+    teacher_deviation = (teacher_cell.var(2) + epsilon).sqrt()
+    return (student_deviation - teacher_deviation).square().sum(1)
+
+
+def _bures_distance(student_cell: Tensor, teacher_cell: Tensor) -> Tensor:
+    """Bures distance (N,): tr(A) + tr(B) - 2 tr((A^1/2 B A^1/2)^1/2) of the covariances A, B."""
+    x, y = _centred(student_cell), _centred(teacher_cell)
+    # With A = XX' and B = YY' the last trace is the sum of the singular values of X'Y, a matrix of
+    # the positions: no square root of a C x C matrix is needed.
+    cross: Tensor = torch.linalg.svdvals(x.mT @ y).sum(1)
+    return x.square().sum((1, 2)) + y.square().sum((1, 2)) - 2 * cross
+
+
+def _centred(cell: Tensor) -> Tensor:
+    """X (N, C, positions) with the covariance XX'."""
+    return (cell - cell.mean(2, keepdim=True)) / math.sqrt(cell.shape[2] - 1)
 
 
 class WKDFeature(NormedObjective):
-    """The Gaussian of the student's features, after a 1x1 convolution, near the teacher's. Defaults as for ResNet18 <- ResNet34 on ImageNet.
+    """Wasserstein distance of the Gaussians of student and teacher levels; sum over the pairs.
 
-    ``covariance``: diagonal compares the channels' standard deviations, full whole covariances.
-    ``mean_weight``: how much the means count beside the covariances (gamma; 4 for ResNet8x4 <- ResNet32x4 on CIFAR-100).
-    ``grid``: so many cells a side have a Gaussian each (4 for ShuffleNetV1 <- WRN-40-2 on CIFAR-100).
-    ``epsilon``: added to the variances of the diagonal.
-    ``norm``: after the convolution; none leaves it as it is, batch is the authors' BatchNorm, which couples the samples.
-    ``pairs``: auto is the deepest stages.
+    A 1x1 convolution maps the student's channels. Defaults are those for ResNet18 <- ResNet34 on
+    ImageNet.
     """
 
     deepest = True
@@ -108,53 +150,86 @@ class WKDFeature(NormedObjective):
         2024,
         source="features",
         zero_at_match=False,
-        deviations="the projector has a bias in place of BatchNorm (norm: 'batch' is the code's), and its ReLU only where the teacher's stage is "
-        "nowhere negative; the cosine decay of the weight is the recipe's schedule",
-        equation=r"\sum_l \left[ \gamma \lVert \mu^s_l - \mu^t_l \rVert_2^2 + \lVert \sigma^s_l - \sigma^t_l \rVert_2^2 \right], \quad \mu, \sigma "
-        r"\text{ of each channel over the positions}",
-        use="How the deepest stage's features are distributed is taught, not where they are, so that maps may differ in resolution. It costs a 1x1 "
-        "convolution, and with full covariances a singular value decomposition a sample.",
-        pitfalls="A sum over channels: the authors' weights are 0.02 for ResNet18 <- ResNet34 and 0.005 for MobileNet <- ResNet50 on ImageNet, "
-        "0.08 and 0.3 on CIFAR-100. Maps of few positions have poor variances, and finer cells poorer ones.",
+        deviations="The projector has a bias instead of BatchNorm; norm: 'batch' is that of the "
+        "code. It has a ReLU only where the teacher's level has no negative value. The cosine "
+        "decay of the weight is a schedule of the recipe.",
+        equation=r"\sum_l \left[ \gamma \lVert \mu^s_l - \mu^t_l \rVert_2^2 + \lVert \sigma^s_l - "
+        r"\sigma^t_l \rVert_2^2 \right], \quad \mu, \sigma \text{ of each channel over the "
+        r"positions}",
+        use="It transfers the distribution of the deepest level's features, not their positions, "
+        "so that maps may differ in resolution. It costs a 1x1 convolution, and with full "
+        "covariances a singular value decomposition per sample.",
+        pitfalls="The loss sums over the channels: the authors' weights are 0.02 for ResNet18 <- "
+        "ResNet34 and 0.005 for MobileNet <- ResNet50 on ImageNet, 0.08 and 0.3 on CIFAR-100. "
+        "Maps with few positions give poor variances, and finer cells worse ones.",
     )
 
     def __init__(
         self,
-        covariance: Covariance = "diagonal",
-        mean_weight: NonNegative = 2.0,
-        grid: Annotated[int, Ge(1)] = 1,
-        epsilon: Positive = 1e-5,
-        norm: Literal["none", "batch"] = "none",
-        pairs: Pairs = "auto",
+        covariance: Annotated[
+            Covariance,
+            Doc(
+                "diagonal: standard deviations of the channels are compared; full: whole "
+                "covariance matrices"
+            ),
+        ] = "diagonal",
+        mean_weight: Annotated[
+            NonNegative,
+            Doc(
+                "weight of the means relative to the covariances (gamma); 4: ResNet8x4 <- "
+                "ResNet32x4 on CIFAR-100"
+            ),
+        ] = 2.0,
+        grid: Annotated[
+            int,
+            Ge(1),
+            Doc(
+                "number of cells per side, each with its own Gaussian; 4: ShuffleNetV1 <- "
+                "WRN-40-2 on CIFAR-100"
+            ),
+        ] = 1,
+        epsilon: Annotated[
+            Positive, Doc("constant added to the variances of diagonal covariances")
+        ] = 1e-5,
+        norm: Annotated[
+            Literal["none", "batch"],
+            Doc(
+                "layer after the convolution: none, or batch (the authors' BatchNorm, couples the "
+                "samples)"
+            ),
+        ] = "none",
+        pairs: Annotated[
+            Pairs, Doc("[[student level, teacher level], ...]; auto: the deepest levels")
+        ] = "auto",
     ):
         super().__init__(norm, pairs)
-        if covariance not in COVARIANCES:
-            raise ValueError(
-                f"covariance: no covariance '{covariance}'; {closest(covariance, COVARIANCES)}"
-            )
-        self.covariance, self.mean_weight, self.grid, self.epsilon = (
-            covariance,
-            mean_weight,
-            grid,
-            epsilon,
-        )
+        require_choice("covariance", covariance, COVARIANCES)
+        self.covariance = covariance
+        self.mean_weight = mean_weight
+        self.grid = grid
+        self.epsilon = epsilon
 
-    def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
-        student, teacher = as_map(student), as_map(teacher)
-        for stage in (student, teacher):
-            cells(stage, self.grid)
-        made = convolutions(
-            (student.shape[1], teacher.shape[1]), (1,), self.norm, connector_end(teacher)
-        )
-        return made.to(
-            student.device, to_float32(student).dtype
-        ), f"conv 1x1, Gaussians of {self.grid}x{self.grid} cells"
+    def connect(self, student_features: Tensor, teacher_features: Tensor) -> tuple[nn.Module, str]:
+        """Create the projector of one pair.
 
-    def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
-        adapted = connection(match_dtype(connection, to_float32(as_map(student))))
+        Raises:
+            ValueError: if a cell of the grid has only one position.
+        """
+        student_map, teacher_map = as_map(student_features), as_map(teacher_features)
+        for level in (student_map, teacher_map):
+            grid_cells(level, self.grid)
+        widths = (student_map.shape[1], teacher_map.shape[1])
+        projector = convolutions(widths, (1,), self.norm, connector_end(teacher_map))
+        projector.to(student_map.device, to_float32(student_map).dtype)
+        return projector, f"conv 1x1, Gaussians of {self.grid}x{self.grid} cells"
+
+    def loss(
+        self, student_features: Tensor, teacher_features: Tensor, connection: nn.Module
+    ) -> Tensor:
+        student_map = match_dtype(connection, to_float32(as_map(student_features)))
         return wkd_feature_loss(
-            adapted,
-            as_map(teacher),
+            connection(student_map),
+            as_map(teacher_features),
             self.covariance,
             self.mean_weight,
             self.grid,

@@ -1,0 +1,23 @@
+"""Check of options that accept a fixed set of values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from instil.core import closest
+
+
+def require_choice(option: str, value: str, choices: Sequence[str]) -> None:
+    """Check that an option has one of its values.
+
+    Args:
+        option: name of the option.
+        value: value of the option.
+        choices: values that the option accepts.
+
+    Raises:
+        ValueError: if ``value`` is not one of ``choices``.
+    """
+    if value not in choices:
+        expected = f"Expected one of {', '.join(choices)}, got '{value}'"
+        raise ValueError(f"{option}: unknown value. {expected}; {closest(value, choices)}.")

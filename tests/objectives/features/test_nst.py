@@ -25,11 +25,13 @@ def test_is_the_discrepancy_of_two_sets_of_channels(kernel: str) -> None:
         torch.randn(2, 5, 2, 4, dtype=torch.float64),
     )
     for n, ours in enumerate(nst_loss(student, teacher, kernel, reduction="none")):  # type: ignore[arg-type]
-        mine, theirs = (
+        student_channels, teacher_channels = (
             [c.flatten().numpy() / np.linalg.norm(c.numpy()) for c in side[n]]
             for side in (student, teacher)
         )
-        width = float(np.mean([((a - b) ** 2).sum() for a in mine for b in theirs]))
+        width = float(
+            np.mean([((a - b) ** 2).sum() for a in student_channels for b in teacher_channels])
+        )
 
         def similarity(
             first: list[np.ndarray], second: list[np.ndarray], width: float = width
@@ -37,7 +39,9 @@ def test_is_the_discrepancy_of_two_sets_of_channels(kernel: str) -> None:
             return float(np.mean([kernels(kernel, a, b, width) for a in first for b in second]))
 
         assert float(ours) == pytest.approx(
-            similarity(theirs, theirs) + similarity(mine, mine) - 2 * similarity(mine, theirs)
+            similarity(teacher_channels, teacher_channels)
+            + similarity(student_channels, student_channels)
+            - 2 * similarity(student_channels, teacher_channels)
         )
 
 

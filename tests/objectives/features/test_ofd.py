@@ -63,8 +63,8 @@ def test_margins_are_the_mean_negative_responses_of_the_dry_batch_and_then_of_al
     for index, side in enumerate(later):
         batch = {"index": torch.arange(4), "valid": torch.tensor([True, True, True, index == 0])}
         objective.after_step(objective.state_updates(student, side, batch))
-    seen = [later[0]["features"][0], later[1]["features"][0][:3]]
-    assert objective.get_buffer("margin_0").tolist() == pytest.approx(expected(*seen), rel=1e-5)
+    levels = [later[0]["features"][0], later[1]["features"][0][:3]]
+    assert objective.get_buffer("margin_0").tolist() == pytest.approx(expected(*levels), rel=1e-5)
 
 
 def test_a_teacher_tapped_after_its_relu_has_margin_zero(features: Features) -> None:

@@ -35,7 +35,7 @@ from instil.experiment.folder import RunFolder
 from instil.experiment.teachers import introduced, school, together
 from instil.files.atomic import atomic
 from instil.recipe.sections import Recipe
-from instil.step import train_step
+from instil.training.step import train_step
 
 ROOT = Path(__file__).parents[1]
 OTHER_TASKS = (

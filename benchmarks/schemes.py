@@ -31,7 +31,7 @@ from instil.core import Net, Objective, Objectives, Scheme, Teacher, first_tenso
 from instil.engine import Engine, Optimization
 from instil.files.atomic import atomic
 from instil.recipe.overrides import override, parse
-from instil.step import train_step
+from instil.training.step import train_step
 
 WIDTHS, BATCH = {"cnn": 48, "causal_transformer": 128}, 256
 TARGET = 1.05

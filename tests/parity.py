@@ -95,13 +95,12 @@ from instil.schemes.self_distillation.ema import Ema
 from instil.schemes.self_distillation.frskd import FRSKD
 from instil.schemes.self_distillation.mixskd import MixSKD
 from instil.schemes.self_distillation.previous_epoch import PreviousEpoch
-from instil.schemes.self_distillation.sandwich import Sandwich
-from instil.step import train_step
 from instil.teachers.ensemble import Ensemble
 from instil.teachers.frozen import Frozen
 from instil.teachers.private_votes import PrivateVotes
 from instil.testing.samples import flat, sample_outputs
-from instil.train import Training, fit
+from instil.training.fit import Training, fit
+from instil.training.step import train_step
 from instil.weightings.difficulty import Difficulty
 from instil.weightings.entropy import Entropy
 from tests.schemes import texts

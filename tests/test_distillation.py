@@ -19,7 +19,7 @@ from instil.networks.mlp import mlp
 from instil.objectives.logits.kd import KD
 from instil.tasks.classification import call
 from instil.teachers.ensemble import Ensemble
-from instil.train import Training
+from instil.training.fit import Training
 
 
 def seeded(make: Any, seed: int = 0) -> nn.Module:

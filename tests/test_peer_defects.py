@@ -25,7 +25,7 @@ from instil.recipe.packaged import packaged_recipes
 from instil.schemes.offline.offline import Offline
 from instil.teachers.frozen import Frozen
 from instil.testing import loss_and_gradient, sample_outputs
-from instil.train import Training, fit
+from instil.training.fit import Training, fit
 from tests.golden.__main__ import main
 from tests.golden.test_runner import LOGITS, folder
 

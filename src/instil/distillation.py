@@ -20,7 +20,7 @@ from instil.tasks.bases.loader import TaskLoader, task_loader
 from instil.tasks.bases.task import Task
 from instil.teachers.ensemble import Ensemble
 from instil.teachers.frozen import Frozen
-from instil.train import FitResult, Record, Training, fit
+from instil.training.fit import FitResult, Record, Training, fit
 
 ObjectiveSpec = (
     float | Schedule | Objective | Mapping[str, Any] | tuple[Objective, float | Schedule] | None

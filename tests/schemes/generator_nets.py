@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from instil.core import Batch, Net, Outputs, Scheme
 from instil.engine import Engine, Optimization
-from instil.step import train_step
+from instil.training.step import train_step
 
 
 def call(model: nn.Module, batch: Batch) -> Outputs:

@@ -13,9 +13,9 @@ from instil.core import Batch, Net, Scheme
 from instil.engine import Engine, Optimization
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.reverse_kl import ReverseKL
-from instil.step import train_step
 from instil.tasks.bases.causal_model import call
 from instil.teachers.frozen import Frozen
+from instil.training.step import train_step
 
 TOKENS, STUDENT, TEACHER = 58, 60, 64
 """Tokens of the tokenizer, and the padded heads."""

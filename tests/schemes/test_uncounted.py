@@ -18,9 +18,9 @@ from instil.schemes.robust.adaad import AdaAD
 from instil.schemes.robust.ard import ARD
 from instil.schemes.robust.iad import IAD
 from instil.schemes.robust.rslad import RSLAD
-from instil.step import train_step
 from instil.teachers.frozen import Frozen
 from instil.testing.samples import mapped
+from instil.training.step import train_step
 from tests import nets
 from tests.schemes import image_nets as robust
 from tests.schemes.offline import test_fcfd

@@ -16,7 +16,7 @@ from instil.core.batch import (
     to_float32,
 )
 from instil.core.card import Card, NonNegative, Positive, Schedule, at_progress, closest
-from instil.core.lazily import LazyOutputs
+from instil.core.lazy_outputs import LazyOutputs
 from instil.core.net import Call, Net, as_net, plain_call
 from instil.core.objective import Average, LabelObjective, Objective, Weighting
 from instil.core.objectives import Balance, Gather, Objectives, Update

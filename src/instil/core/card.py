@@ -1,4 +1,4 @@
-"""What a method says about itself, and the kinds of its options."""
+"""Descriptions of methods, and the types of their options."""
 
 from __future__ import annotations
 
@@ -11,18 +11,35 @@ from annotated_types import Ge, Gt
 
 from instil.core.batch import Batch
 
+MAX_LISTED = 20
+"""Longest list of names that an error message shows in full."""
+
 Positive = Annotated[float, Gt(0)]
-
-
 NonNegative = Annotated[float, Ge(0)]
 
 
 @dataclass(frozen=True)
 class Card:
-    """Where a method comes from and where it fits; catalogue, docs and benchmark are made from it.
+    """Source and scope of a method; catalogue, documentation and benchmarks are generated from it.
 
-    ``source`` is what an objective learns from (labels, logits, features, relations) or how a scheme is arranged (offline, online, self);
-    ``algorithms`` are the survey's other axis; ``labels`` the kinds of label under which the method is defined.
+    Attributes:
+        title: title of the paper.
+        paper: URL of the paper.
+        venue: conference or journal.
+        year: year of publication.
+        source: what an objective learns from (``labels``, ``logits``, ``features``, ``relations``),
+            or the arrangement of a scheme (``offline``, ``online``, ``self``).
+        algorithms: the other axis of the survey.
+        tasks: tasks for which the method is defined.
+        labels: kinds of label for which the method is defined.
+        couples: the loss of an item depends on the other items of the batch.
+        zero_at_match: the loss is zero if student and teacher outputs are equal.
+        finite_logits: no logit may be minus infinity, such as that of an excluded class.
+        holds_graph: the scheme keeps outputs and their graph across a ``yield``.
+        deviations: differences from the paper.
+        equation: minimised function in LaTeX.
+        use: when to use the method.
+        pitfalls: limits and common mistakes.
     """
 
     title: str
@@ -33,19 +50,30 @@ class Card:
     algorithms: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ("classification",)
     labels: tuple[str, ...] = ("single", "multi", "binary")
-    couples: bool = False  # the loss of an item depends on the other items of the batch
-    zero_at_match: bool = True  # the loss is zero where student and teacher say the same
-    finite_logits: bool = False  # no logit may be minus infinity, as that of an excluded class is
-    holds_graph: bool = False  # the scheme keeps outputs across a yield
+    couples: bool = False
+    zero_at_match: bool = True
+    finite_logits: bool = False
+    holds_graph: bool = False
     deviations: str = ""
-    equation: str = ""  # what is minimised, in LaTeX
-    use: str = ""  # when to take it
+    equation: str = ""
+    use: str = ""
     pitfalls: str = ""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """A number that moves linearly from ``start`` to ``end`` while progress goes from ``after`` to ``until``."""
+    """Number that moves linearly with training progress.
+
+    Attributes:
+        start: value until progress reaches ``after``.
+        end: value from progress ``until`` on.
+        until: progress in [0, 1] at which the value reaches ``end``.
+        after: progress in [0, 1] at which the value leaves ``start``.
+
+    Example:
+        >>> Schedule(4.0, 2.0, until=0.5).at(0.25)
+        3.0
+    """
 
     start: float
     end: float
@@ -55,29 +83,33 @@ class Schedule:
     def __post_init__(self) -> None:
         if not 0 <= self.after <= self.until <= 1:
             raise ValueError(
-                f"a schedule needs 0 <= after <= until <= 1, not after={self.after}, until={self.until}"
+                f"a schedule needs 0 <= after <= until <= 1, not after={self.after}, "
+                f"until={self.until}"
             )
 
     def at(self, progress: float) -> float:
-        """The value at ``progress`` in [0, 1]."""
+        """Value at ``progress`` in [0, 1]."""
         if progress >= self.until:
             return self.end
         if progress <= self.after:
             return self.start
-        return self.start + (self.end - self.start) * (progress - self.after) / (
-            self.until - self.after
-        )
+        elapsed = (progress - self.after) / (self.until - self.after)
+        return self.start + (self.end - self.start) * elapsed
 
 
 def at_progress(value: float | Schedule, batch: Batch) -> float:
-    """``value`` itself, or where its schedule stands at the batch's ``progress`` (0 where the batch has none)."""
-    return value.at(float(batch.get("progress", 0.0))) if isinstance(value, Schedule) else value
+    """Value of an option at the batch's ``progress`` (0 if the batch has none)."""
+    if isinstance(value, Schedule):
+        return value.at(float(batch.get("progress", 0.0)))
+    return value
 
 
 def closest(name: str, known: Iterable[str]) -> str:
-    """The end of an error message about an unknown name: the closest known ones, or all of a short list."""
+    """End of an error message about an unknown name: the closest names, or all of a short list."""
     options = list(known)
     close = difflib.get_close_matches(name, options, 3, 0.4)
     if close:
         return f"closest: {', '.join(close)}"
-    return f"known: {', '.join(options)}" if 0 < len(options) <= 20 else "no name is close to it"
+    if 0 < len(options) <= MAX_LISTED:
+        return f"known: {', '.join(options)}"
+    return "no name is close to it"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from instil.core.batch import Batch, Outputs, first_tensor
 from instil.core.card import closest
-from instil.core.lazily import LazyOutputs
+from instil.core.lazy_outputs import LazyOutputs
 
 Call = Callable[..., Outputs]
 """How a task asks a model: the model and a batch in, its roles out.

@@ -1,4 +1,4 @@
-"""What a net may say in the place of logits: a role each, so that an objective can name what it accepts."""
+"""Alternatives to logits: each has a role of its own, so that an objective can name what it accepts."""
 
 from __future__ import annotations
 
@@ -9,14 +9,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SIGNALS = ("logits", "projection", "top", "sampled", "text")
-"""Roles that say how likely classes or tokens are, all of them to one text: ``text`` is a tuple of strings, one a sample."""
+"""Roles that describe the probabilities of classes or tokens for one text. ``text`` is a tuple of
+strings, one per sample."""
 
 
 @dataclass(frozen=True)
 class Projection:
-    """Logits that nobody has multiplied out: softcap(scale (hidden weight' + (hidden A') B' + bias)), softcap(x) = c tanh(x / c).
+    """Logits as the factors of a matrix product, softcap(scale (h W' + (h A') B' + b)).
 
-    ``hidden`` (..., H), ``weight`` (V, H) a view of the head's parameter, ``bias`` (V,), ``low_rank`` (A (R, H), B (V, R)): an adapter on the head.
+    softcap(x) = c tanh(x / c).
+
+    Attributes:
+        hidden: h (..., H).
+        weight: W (V, H), a view of the head's parameter.
+        bias: b (V,).
+        scale: factor of the logits; None: 1.
+        softcap: c; None: no cap.
+        low_rank: A (R, H) and B (V, R) of an adapter on the head.
     """
 
     hidden: Tensor
@@ -27,7 +36,7 @@ class Projection:
     low_rank: tuple[Tensor, Tensor] | None = None
 
     def logits(self) -> Tensor:
-        """(..., V), multiplied out."""
+        """Compute the logits (..., V)."""
         logits = F.linear(self.hidden, self.weight, self.bias)
         if self.low_rank is not None:
             down, up = self.low_rank
@@ -38,9 +47,12 @@ class Projection:
 
 @dataclass(frozen=True)
 class Top:
-    """Some classes of each item, and how likely all others are together, from a softmax over all of them.
+    """Log-probabilities of some classes of each item, and of all other classes together.
 
-    ``values`` (..., K) are log-probabilities, ``indices`` (..., K) say of which class, ``log_tail`` (...) is the logarithm of what is left.
+    Attributes:
+        values: log-probabilities (..., K) of a softmax over all classes.
+        indices: classes (..., K).
+        log_tail: logarithm (...) of the remaining probability.
     """
 
     values: Tensor
@@ -50,9 +62,13 @@ class Top:
 
 @dataclass(frozen=True)
 class Sampled:
-    """Classes drawn for each item: ``ids`` (..., n) with the teacher's log-probability ``log_p`` (..., n).
+    """Classes sampled for each item.
 
-    ``log_q`` (..., n): the log-probability by which each was drawn, where it was not drawn from the teacher itself.
+    Attributes:
+        ids: sampled classes (..., n).
+        log_p: their log-probabilities (..., n) under the teacher.
+        log_q: their log-probabilities (..., n) under the proposal; None: the teacher is the
+            proposal.
     """
 
     ids: Tensor

@@ -1,4 +1,4 @@
-"""Anything that answers a batch and is not trained by gradients."""
+"""Base class of teachers."""
 
 from __future__ import annotations
 
@@ -12,39 +12,46 @@ from instil.core.card import Card
 from instil.core.keywords import ClearKeywords
 
 
-class Teacher(ClearKeywords, nn.Module):
-    """Anything that answers a batch and is not trained by gradients: in eval mode whatever its parent does.
+class Teacher(nn.Module):
+    """Module that returns outputs for a batch and is not trained by gradients.
 
-    ``changes`` says that training moves its state, so that a checkpoint must hold it.
+    A teacher is in eval mode, whatever the mode of its parent.
+
+    Attributes:
+        changes: training changes the state, so that a checkpoint must hold it.
+        merges_class_spaces: members may have other classes than the student; classes are matched by
+            name.
+        disjoint_training_data: each member is trained on a part of its data that no other member
+            sees.
+        missing_role_hint: end of the error for a role that the teacher does not return.
     """
 
     changes: ClassVar[bool] = False
-    merges_class_spaces: ClassVar[bool] = (
-        False  # members may know other classes than the student, by name
-    )
-    disjoint_training_data: ClassVar[bool] = (
-        False  # each member is trained on a part of its data that no other member sees
-    )
-    missing_role_hint: ClassVar[str] = (
-        "name the module that gives it in the teacher taps"  # where an objective wants more of it than it gives
-    )
+    merges_class_spaces: ClassVar[bool] = False
+    disjoint_training_data: ClassVar[bool] = False
+    missing_role_hint: ClassVar[str] = "name the module that gives it in the teacher taps"
     card: ClassVar[Card]
 
     def train(self, mode: bool = True) -> Teacher:
-        """Stays in eval mode."""
+        """Set eval mode, whatever ``mode`` is."""
         super().train(False)
         return self
 
     def forward(self, batch: Batch, grad: bool = False) -> Outputs:
-        """The teacher's outputs; with ``grad``, differentiable with respect to the batch."""
+        """Outputs of the teacher for a batch.
+
+        Args:
+            batch: the batch.
+            grad: the outputs are differentiable with respect to the batch.
+        """
         raise NotImplementedError
 
     def select_roles(self, roles: Iterable[str], batch: Batch) -> None:
-        """Told once which roles will be read, so that it need not make the others."""
+        """Receive, once, the roles that will be read, so that others need not be computed."""
 
     def precompute(self, batches: Iterable[Batch]) -> None:
-        """Shown once, before training, every training sample as it is, without augmentation: the place to settle answers."""
+        """Receive, once before training, all training samples without augmentation."""
 
     def privacy_cost(self) -> dict[str, Any]:
-        """What the answers to what it met cost, for the report; nothing where they are free."""
+        """Privacy cost of the precomputed outputs, for the report; empty if there is none."""
         return {}

@@ -109,13 +109,13 @@ class Engine:
                 for count_of in counts
             ]
         )
-        total = self.total(local.sum(0))
+        total = self.sum_over_ranks(local.sum(0))
         return [
             dict(zip(counts[0], row.split(sizes), strict=True))
             for row in torch.where(total > 0, local / total, 0)
         ]
 
-    def total(self, values: Tensor) -> Tensor:
+    def sum_over_ranks(self, values: Tensor) -> Tensor:
         """The sum over ranks."""
         return processes.sum_over_ranks(values)
 

@@ -9,7 +9,7 @@ from typing import Any
 from instil.experiment.bench import Bench
 from instil.experiment.trained import place
 from instil.progress import RunProgress
-from instil.train import TrainState
+from instil.training.fit import TrainState
 
 
 @dataclass(frozen=True)

@@ -35,10 +35,10 @@ from instil.recipe import build_objectives, label_objectives, origin_stage
 from instil.recipe.defaults import DATA_FREE_BASELINES
 from instil.recipe.sections import TeacherConfig
 from instil.schemes.offline.offline import Offline
-from instil.step import NotFiniteError
 from instil.tasks.bases.task import moved
 from instil.teachers.frozen import Frozen
-from instil.train import FitResult, Training, TrainState, fit
+from instil.training.fit import FitResult, Training, TrainState, fit
+from instil.training.monitor import NotFiniteError
 
 PICTURES = 16
 Tick = Callable[[str, "int | None", TrainState], None]

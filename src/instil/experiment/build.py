@@ -46,7 +46,7 @@ from instil.recipe.sections import (
 )
 from instil.teachers.ensemble import Ensemble
 from instil.teachers.frozen import Frozen
-from instil.train import Training
+from instil.training.fit import Training
 
 
 def net(spec: ModelConfig, bench: Bench, path: str, teacher: Net | None = None) -> Net:

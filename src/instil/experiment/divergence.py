@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from instil.recipe.sections import Recipe
-from instil.step import NotFiniteError
-from instil.train import Training
+from instil.training.fit import Training
+from instil.training.monitor import NotFiniteError
 
 
 def diverged(

@@ -32,7 +32,7 @@ from instil.experiment.trained import known
 from instil.experiment.weighting_advice import weighting_advice
 from instil.recipe.learning_rate import learning_rate_note
 from instil.recipe.sections import Recipe
-from instil.step import train_step
+from instil.training.step import train_step
 
 TIMED_STEPS = 5
 TRIED_STEPS = 8

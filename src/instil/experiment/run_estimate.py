@@ -15,8 +15,8 @@ from instil.experiment.arm_progress import trainings
 from instil.experiment.bench import Bench
 from instil.experiment.teachers import school
 from instil.experiment.trained import place, untrained
-from instil.recipe.sections import TeacherConfig
-from instil.step import train_step
+from instil.recipe.sections import TeacherModel
+from instil.training.step import train_step
 
 TIMED_STEPS = 3
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from instil.core import SHARED_ROLES, Batch, Net, Outputs, Scheme, Teacher, batch_size, item_weights
 from instil.engine import Engine, Optimization
-from instil.step import train_step
 from instil.testing.samples import rows_of, tensors
+from instil.training.step import train_step
 
 
 def check_scheme(make: Callable[[], Scheme], batches: Callable[[int], Batch]) -> None:

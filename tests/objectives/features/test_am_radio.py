@@ -16,7 +16,7 @@ from instil.objectives.features.phi_s import PhiS
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.schemes.offline.offline import Offline
 from instil.teachers.frozen import Frozen
-from instil.train import Training, fit
+from instil.training.fit import Training, fit
 from tests.schemes.stages import images, staged
 
 

@@ -16,9 +16,9 @@ from instil.objectives.features.fitnet import FitNet
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.kd import KD
 from instil.schemes.adversarial.adversarial import Adversarial
-from instil.step import train_step
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
+from instil.training.step import train_step
 from tests.nets import Body, batch, call, net, timed
 from tests.schemes import image_nets as robust
 

@@ -14,9 +14,9 @@ from instil.functional.image_contrast import (
 )
 from instil.objectives.logits.kd import KD
 from instil.schemes.data_free.cmi import CMI
-from instil.step import train_step
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
+from instil.training.step import train_step
 from tests.schemes.generator_nets import blank, classifier, maker
 
 

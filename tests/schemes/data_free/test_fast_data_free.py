@@ -13,9 +13,9 @@ from instil.objectives.logits.kd import KD
 from instil.schemes.bases.generated_inversion import CODES
 from instil.schemes.bases.inversion import decision_adversarial_loss
 from instil.schemes.data_free.fast_data_free import FastDataFree
-from instil.step import train_step
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
+from instil.training.step import train_step
 from tests.schemes.generator_nets import blank, classifier, maker
 
 

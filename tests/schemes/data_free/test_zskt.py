@@ -15,10 +15,10 @@ from instil.objectives.logits.kd import KD
 from instil.schemes.bases.generated import CODES
 from instil.schemes.data_free.dafl import DAFL
 from instil.schemes.data_free.zskt import ZSKT
-from instil.step import train_step
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
-from instil.train import Training, check
+from instil.training.fit import Training, check
+from instil.training.step import train_step
 from tests.schemes.generator_nets import Maker, blank, classifier, maker, shapes, trained
 
 

@@ -14,9 +14,9 @@ from instil.objectives.features.norm import NORM
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.kd import KD
 from instil.schemes.offline.folded_transform import FoldedTransform, linear
-from instil.step import train_step
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
+from instil.training.step import train_step
 from tests.nets import timed
 
 

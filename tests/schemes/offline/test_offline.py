@@ -13,10 +13,10 @@ from instil.objectives.features.fitnet import FitNet
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.kd import KD
 from instil.schemes.offline.offline import Offline
-from instil.step import train_step
 from instil.teachers.ensemble import Ensemble
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
+from instil.training.step import train_step
 from tests.nets import batch, net, timed
 
 SCHEMES: dict[str, Callable[[], Scheme]] = {

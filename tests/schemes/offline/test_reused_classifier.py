@@ -15,9 +15,9 @@ from instil.objectives.features.simkd import SimKD
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.kd import KD
 from instil.schemes.offline.reused_classifier import Reused, ReusedClassifier
-from instil.step import train_step
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
+from instil.training.step import train_step
 from tests.experiment.small import recipe, run_of
 from tests.nets import timed
 

@@ -12,9 +12,9 @@ from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.kd import KD
 from instil.schemes.offline.offline import Offline
 from instil.schemes.offline.several_students import SeveralStudents
-from instil.step import train_step
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
+from instil.training.step import train_step
 from tests.nets import batch, count_calls, net, timed
 
 

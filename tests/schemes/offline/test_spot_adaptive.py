@@ -19,10 +19,10 @@ from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.kd import KD
 from instil.objectives.relations.pkt import PKT
 from instil.schemes.offline.spot_adaptive import SpotAdaptive
-from instil.step import train_step
 from instil.teachers.ensemble import Ensemble
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
+from instil.training.step import train_step
 from instil.weightings.entropy import Entropy
 from tests import nets
 

@@ -21,8 +21,8 @@ from instil.schemes.online.kdcl import (
     linear_logits,
     minimum_logits,
 )
-from instil.step import train_step
 from instil.testing import check_scheme
+from instil.training.step import train_step
 from tests.nets import batch, net, timed
 
 TARGETS: Any = ["best", "linear", "minimum", "general", "mean"]

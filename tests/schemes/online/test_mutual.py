@@ -17,8 +17,8 @@ from instil.objectives.logits.kd import KD
 from instil.objectives.relations.crd import CRD
 from instil.schemes.bases.peers import detach_outputs
 from instil.schemes.online.mutual import Mutual, averaged_logits
-from instil.step import train_step
 from instil.testing import check_scheme
+from instil.training.step import train_step
 from tests.nets import Body, batch, call, net, timed
 
 

@@ -12,8 +12,8 @@ from instil.engine import Engine, Optimization
 from instil.functional.crops import random_crops
 from instil.objectives.logits.dino import DINO as DINOLoss
 from instil.schemes.self_distillation.dino import DINO
-from instil.step import train_step
 from instil.testing import check_scheme
+from instil.training.step import train_step
 from tests.schemes.stages import images, staged, timed
 
 

@@ -10,8 +10,8 @@ from instil.engine import Engine, Optimization
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.kd import KD
 from instil.schemes.self_distillation.ema import Ema
-from instil.step import train_step
 from instil.testing import check_scheme
+from instil.training.step import train_step
 from tests.nets import batch, net, timed
 
 

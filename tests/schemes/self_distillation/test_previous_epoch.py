@@ -12,9 +12,9 @@ from instil.core import Batch, Objectives, Schedule
 from instil.engine import Engine, Optimization
 from instil.objectives.logits.ps_kd import PSKD, ps_kd_loss
 from instil.schemes.self_distillation.previous_epoch import PreviousEpoch
-from instil.step import train_step
 from instil.testing import check_scheme
-from instil.train import Training, fit
+from instil.training.fit import Training, fit
+from instil.training.step import train_step
 from tests.nets import batch, net, timed
 
 

@@ -29,10 +29,10 @@ from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.kd import KD
 from instil.schemes.adversarial.adversarial import Adversarial
 from instil.schemes.offline.offline import Offline
-from instil.step import train_step
 from instil.teachers.ensemble import Ensemble
 from instil.teachers.frozen import Frozen
 from instil.testing import sample_outputs
+from instil.training.step import train_step
 from tests.nets import batch, call, net, timed
 
 

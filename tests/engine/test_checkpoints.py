@@ -23,8 +23,8 @@ from instil.schemes.adversarial.adversarial import Adversarial
 from instil.schemes.offline.offline import Offline
 from instil.schemes.online.mutual import Mutual
 from instil.schemes.self_distillation.ema import Ema
-from instil.step import train_step
 from instil.teachers.frozen import Frozen
+from instil.training.step import train_step
 from tests.nets import Body, batch, call, net, timed
 
 

@@ -1,4 +1,4 @@
-"""A loader as the steps of a training."""
+"""A loader as a sequence of training steps."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ from instil.engine import Engine, gather_rows, world_size
 
 @dataclass
 class Batches:
-    """A loader as steps: lists of ``accumulate`` named batches, as many on every rank.
+    """Loader whose batches are grouped into steps of ``accumulate`` micro-batches.
+
+    Every process gets the same number of steps and of micro-batches per step.
 
     Args:
-        loader: gives dicts, or tuples whose values ``names`` names.
-        names: of the values of a tuple, in order.
-        accumulate: micro-batches of a step.
-        engine: knows the device and the other ranks.
+        loader: yields dicts, or tuples whose values ``names`` names.
+        names: names of the values of a tuple, in order.
+        accumulate: number of micro-batches per step.
+        engine: engine of the training; it knows the device and the other processes.
     """
 
     loader: Iterable[Any]
@@ -32,13 +34,21 @@ class Batches:
     engine: Engine
 
     def steps(self) -> int:
-        """Optimizer steps a pass."""
+        """Number of optimizer steps per pass over the loader.
+
+        Raises:
+            ValueError: if the loader has no length.
+        """
         if not isinstance(self.loader, Sized):
             raise ValueError("a loader without a length needs steps instead of epochs")
         return ceil(self.engine.all_reduce_max(len(self.loader)) / self.accumulate)
 
     def sample(self) -> Batch:
-        """A batch to try things on; the random state stays as it was."""
+        """First batch, for a dry run; random states stay as they were.
+
+        Raises:
+            ValueError: if the loader yields no batch.
+        """
         states = [generator.get_state() for generator in self.generators()]
         with side_effect_free(torch.nn.Module()):
             item = next(iter(self.loader), None)
@@ -49,16 +59,18 @@ class Batches:
         return self.named(item)
 
     def collect_statistics(self, scheme: Scheme) -> None:
-        """Show objectives that ask for it what the teacher says of many samples, in the order of an epoch and without their labels.
+        """Collect teacher statistics for objectives with ``calibration_samples``, without labels.
 
-        Nothing moves but what those objectives keep; the random state stays as it was.
+        The order is that of an epoch. Only those objectives change; random states stay as they
+        were.
+
+        Args:
+            scheme: a prepared scheme after ``Engine.setup``.
         """
         parts = [part for part in scheme.modules() if isinstance(part, Objectives)]
-        wanted = max(
-            (objective.calibration_samples for part in parts for _, objective in part.named()),
-            default=0,
-        )
-        if not wanted:
+        counts = [one.calibration_samples for part in parts for _, one in part.named()]
+        num_samples = max(counts, default=0)
+        if not num_samples:
             return
         states = [generator.get_state() for generator in self.generators()]
         rows: dict[str, list[Tensor]] = {}
@@ -66,38 +78,41 @@ class Batches:
         with side_effect_free(scheme):
             for micro_batches in self.epoch(0):
                 for batch in map(self.engine.move, micro_batches):
-                    known = {key: value for key, value in batch.items() if key != "label"}
+                    unlabelled = {key: value for key, value in batch.items() if key != "label"}
                     with self.engine.autocast():
-                        teacher = scheme.teacher_outputs(known)
-                    for key, value in scheme.objectives.collect_statistics(teacher, known).items():
+                        teacher = scheme.teacher_outputs(unlabelled)
+                    statistics = scheme.objectives.collect_statistics(teacher, unlabelled)
+                    for key, value in statistics.items():
                         rows.setdefault(key, []).append(value)
                     seen += batch_size(batch)
-                if self.engine.all_reduce_max(seen) * world_size() >= wanted:
+                if self.engine.all_reduce_max(seen) * world_size() >= num_samples:
                     break
+        gathered = {key: gather_rows(torch.cat(values)) for key, values in rows.items()}
         for part in parts:
-            part.load_statistics(
-                {key: gather_rows(torch.cat(values)) for key, values in rows.items()}
-            )
+            part.load_statistics(gathered)
         for generator, state in zip(self.generators(), states, strict=True):
             generator.set_state(state)
 
     def generators(self) -> list[torch.Generator]:
-        """The loader's own source of randomness, where it has one."""
+        """Random generator of the loader, if it has one."""
         generator = getattr(self.loader, "generator", None)
         return [generator] if isinstance(generator, torch.Generator) else []
 
     def epoch(
         self, epoch: int, skip: int = 0, after_skip: Callable[[], None] | None = None
     ) -> Iterator[list[Batch]]:
-        """The steps of an epoch.
+        """Steps of an epoch.
 
         Args:
-            epoch: its index; a loader with ``set_epoch`` is told it.
-            skip: steps that an interrupted training has done: they are read and left out.
+            epoch: index of the epoch, passed to the loader's ``set_epoch`` if it has one.
+            skip: number of steps that an interrupted training has done; they are read and dropped.
             after_skip: called before the first other step is read, which may draw random numbers.
 
         Yields:
             The micro-batches of a step.
+
+        Raises:
+            ValueError: if this process has no batch at all, but others have.
         """
         if hasattr(self.loader, "set_epoch"):
             self.loader.set_epoch(epoch)
@@ -106,7 +121,7 @@ class Batches:
         for step in itertools.count():
             if step == skip and after_skip is not None:
                 after_skip()
-            own = [self.named(item) for _, item in zip(range(self.accumulate), items, strict=False)]
+            own = [self.named(item) for item in itertools.islice(items, self.accumulate)]
             most = self.engine.all_reduce_max(len(own))
             if not most:
                 return
@@ -114,10 +129,15 @@ class Batches:
             if spare is None:
                 raise ValueError("this rank has no batch at all; give every rank data")
             if step >= skip:
+                # All processes run the same number of micro-batches: collectives would hang.
                 yield own + [self.empty_like(spare)] * (most - len(own))
 
     def named(self, item: Any) -> Batch:
-        """A batch as a dict; tuples are named in order."""
+        """Convert an item of the loader to a dict; the values of tuples are named in order.
+
+        Raises:
+            ValueError: if a tuple has more values than there are names.
+        """
         if isinstance(item, Mapping):
             return dict(item)
         values = item if isinstance(item, (tuple, list)) else (item,)
@@ -130,8 +150,7 @@ class Batches:
 
     @staticmethod
     def empty_like(batch: Batch) -> Batch:
-        """The same batch with nothing in it that counts: what a rank adds that has run out of data."""
-        valid = (
-            batch["valid"] if "valid" in batch else torch.zeros(batch_size(batch), dtype=torch.bool)
-        )
-        return batch | {"valid": torch.zeros_like(valid)}
+        """Copy of a batch in which no item counts, for a process that has run out of data."""
+        if "valid" in batch:
+            return batch | {"valid": torch.zeros_like(batch["valid"])}
+        return batch | {"valid": torch.zeros(batch_size(batch), dtype=torch.bool)}

@@ -27,7 +27,7 @@ from instil.schemes.adversarial.adversarial import Adversarial
 from instil.schemes.offline.offline import Offline
 from instil.schemes.self_distillation.ema import Ema
 from instil.teachers.frozen import Frozen
-from instil.train import FitResult, Training, TrainState, fit
+from instil.training.fit import FitResult, Training, TrainState, fit
 from tests.nets import batch, call, net
 
 NAMES = ("x", "label", "index")
@@ -302,7 +302,7 @@ def test_no_epoch_at_all() -> None:
 def test_a_loader_that_can_be_read_only_once() -> None:
     with pytest.raises(
         ValueError,
-        match=r"the loader gave no batch in epoch 1, after 2 of 6 steps; it must be possible to read it anew each epoch",
+        match=r"the loader gave no batch in epoch 1, after 2 of 6 steps; it must be possible to iterate over it in each epoch",
     ):
         fit(offline(), iter(batches(3)), training(steps=6))
 

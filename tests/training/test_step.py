@@ -14,8 +14,9 @@ from instil.engine import Engine, Optimization
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.kd import KD
 from instil.schemes.offline.offline import Offline
-from instil.step import LossMonitor, train_step
 from instil.teachers.frozen import Frozen
+from instil.training.monitor import LossMonitor
+from instil.training.step import train_step
 from tests.nets import batch, net, timed
 
 
@@ -181,9 +182,9 @@ def test_before_step_makes_what_the_step_sees() -> None:
     assert torch.equal(seen[0], 2 * timed()["x"])
 
 
-def test_the_watch_says_step_objective_and_samples_one_look_late() -> None:
-    watch = LossMonitor(Engine("cpu"))
-    watch.see(
+def test_monitor_names_step_objective_and_samples_one_step_late() -> None:
+    monitor = LossMonitor(Engine("cpu"))
+    monitor.update(
         {"student/kd": torch.tensor(1.0), "student/ce": torch.tensor(torch.nan)},
         7,
         [batch(3), batch(2) | {"index": torch.tensor([8, 9])}],
@@ -191,33 +192,33 @@ def test_the_watch_says_step_objective_and_samples_one_look_late() -> None:
     with pytest.raises(
         RuntimeError, match=r"step 7: loss 'student/ce' is nan; batch indices: 0, 1, 2, 8, 9$"
     ):
-        watch.check()
-    watch.check()
+        monitor.check()
+    monitor.check()
 
 
-def test_the_watch_without_index_and_with_many() -> None:
-    watch = LossMonitor(Engine("cpu"))
-    watch.see({"a": torch.tensor(torch.inf)}, 0, [{}])
+def test_monitor_without_index_and_with_many_indices() -> None:
+    monitor = LossMonitor(Engine("cpu"))
+    monitor.update({"a": torch.tensor(torch.inf)}, 0, [{}])
     with pytest.raises(
         RuntimeError, match=r"loss 'a' is inf; batch indices: unknown \(the batch has no 'index'\)"
     ):
-        watch.see({"a": torch.tensor(0.0)}, 1, [{}])
-    watch = LossMonitor(Engine("cpu"))
-    watch.see({"a": torch.tensor(-torch.inf)}, 0, [batch(100)])
+        monitor.update({"a": torch.tensor(0.0)}, 1, [{}])
+    monitor = LossMonitor(Engine("cpu"))
+    monitor.update({"a": torch.tensor(-torch.inf)}, 0, [batch(100)])
     with pytest.raises(
         RuntimeError, match=r"loss 'a' is -inf; batch indices: 0, 1, .*, 63 \.\.\.$"
     ):
-        watch.means()
+        monitor.means()
 
 
-def test_the_watch_gives_means_a_step_since_the_last_look() -> None:
-    watch = LossMonitor(Engine("cpu"))
+def test_monitor_returns_means_per_step_since_the_last_call() -> None:
+    monitor = LossMonitor(Engine("cpu"))
     for step in range(4):
-        watch.see({"a": torch.tensor(float(step))}, step, [])
-    assert watch.means() == {"a": 1.5}
-    assert watch.means() == {}
-    watch.see({"a": torch.tensor(5.0)}, 4, [])
-    assert watch.means() == {"a": 5.0}
+        monitor.update({"a": torch.tensor(float(step))}, step, [])
+    assert monitor.means() == {"a": 1.5}
+    assert monitor.means() == {}
+    monitor.update({"a": torch.tensor(5.0)}, 4, [])
+    assert monitor.means() == {"a": 5.0}
 
 
 def _weights_after_a_step(average: Average, *batches: Batch) -> Tensor:

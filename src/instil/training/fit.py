@@ -1,0 +1,143 @@
+"""The training loop for any scheme and any loader."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from instil.core import Net, Objectives, Scheme, closest
+from instil.engine import Engine, checkpoints
+from instil.training.batches import Batches
+from instil.training.monitor import LossMonitor
+from instil.training.run import Record, Run, TrainState
+from instil.training.settings import Training
+
+__all__ = ["FitResult", "Record", "TrainState", "Training", "check", "fit"]
+
+
+@dataclass
+class FitResult:
+    """Result of ``fit``.
+
+    Attributes:
+        net: exported net.
+        records: one record per epoch or evaluation.
+        seconds: time spent in steps.
+        others: further students of the scheme, by name.
+    """
+
+    net: Net
+    records: list[Record]
+    seconds: float
+    others: dict[str, Net] = field(default_factory=dict)
+
+
+def fit(
+    scheme: Scheme,
+    loader: Iterable[Any],
+    training: Training,
+    *,
+    names: Sequence[str] = ("image", "label"),
+    evaluate: Callable[[Net], Mapping[str, float]] | None = None,
+    checkpoint: Path | None = None,
+    report: Callable[[Record], None] | None = None,
+    on_step: Callable[[TrainState], None] | None = None,
+) -> FitResult:
+    """Train a scheme and return the net to deploy; all nets are left in eval mode.
+
+    Args:
+        scheme: the scheme; its nets are trained in place.
+        loader: yields dicts, or tuples in the order of ``names``.
+        training: length, optimization and further settings.
+        names: names of the values of a tuple.
+        evaluate: returns metrics of the exported net.
+        checkpoint: file. Training continues from it if it exists, and ends with the weights of an
+            uninterrupted training. A damaged file is reported in the log, and the checkpoint before
+            it is used, if there is one.
+        report: called with each record.
+        on_step: called with the state after each step.
+
+    Returns:
+        The exported net with complete weights, the records and the training time.
+
+    Raises:
+        ValueError: if settings contradict each other or the loader yields no batch.
+        NotFiniteError: if a loss is not finite; it has the step, the objective and batch indices.
+
+    Example:
+        >>> import torch
+        >>> from instil import KD, Training
+        >>> from instil.schemes.offline.offline import Offline
+        >>> from instil.teachers.frozen import Frozen
+        >>> student = torch.nn.Linear(4, 3)
+        >>> scheme = Offline(student, Frozen(Net(torch.nn.Linear(4, 3))), {"kd": KD()})
+        >>> result = fit(scheme, [(torch.randn(8, 4),)], Training(epochs=2, device="cpu"))
+        >>> [record["step"] for record in result.records]
+        [1, 2]
+    """
+    engine = Engine(
+        training.device,
+        training.precision,
+        training.shard,
+        training.clip,
+        training.sync_batch_norm,
+    )
+    batches = Batches(loader, names, training.accumulate, engine)
+    state = TrainState(training.steps or (training.epochs or 0) * batches.steps())
+    if state.steps < 1:
+        raise ValueError("nothing to train: the loader gives no batch, or epochs is 0")
+    _prepare(scheme, batches, training)
+    monitor = LossMonitor(engine)
+    run = Run(scheme, engine, training, state, monitor, evaluate, report, on_step, checkpoint)
+    good = None if checkpoint is None else checkpoints.newest_good(checkpoint)
+    if good is None:
+        batches.collect_statistics(scheme)
+    else:
+        run.resume(good)
+    run.epochs(batches, batches.steps() if isinstance(loader, Sized) else None)
+    scheme.eval()
+    trained = engine.release(scheme).eval()
+    others = {name: net.eval() for name, net in trained.other_students().items()}
+    return FitResult(trained.export().eval(), run.records, state.seconds, others)
+
+
+def _prepare(scheme: Scheme, batches: Batches, training: Training) -> None:
+    """Build adapters on a dry batch, then make the optimizers and compile the nets."""
+    engine = batches.engine
+    check(scheme, training)
+    scheme.to(engine.device).prepare(engine.move(batches.sample()))
+    engine.setup(scheme, lambda learner: training.optimizers.get(learner, training.optimizer))
+    engine.generators = batches.generators()
+    if training.compile:
+        for net in [part for part in scheme.modules() if isinstance(part, Net)]:
+            net.compile()
+
+
+def check(scheme: Scheme, training: Training) -> None:
+    """Check that settings and scheme fit together.
+
+    Args:
+        scheme: the scheme.
+        training: settings of its training.
+
+    Raises:
+        ValueError: if an optimizer names an unknown learner, or accumulation would cut the batch of
+            an objective that couples it.
+    """
+    if unknown := [name for name in training.optimizers if name not in scheme.learners]:
+        raise ValueError(
+            f"optimizers.{unknown[0]}: {type(scheme).__name__} has no such learner; "
+            f"{closest(unknown[0], scheme.learners)}"
+        )
+    if training.accumulate == 1 or training.allow_coupled_cut:
+        return
+    for part in scheme.modules():
+        for name, objective in part.named() if isinstance(part, Objectives) else ():
+            if objective.couples:
+                raise ValueError(
+                    f"objectives.{name}: its items depend on the whole batch, which "
+                    f"accumulate={training.accumulate} would cut; set accumulate to 1, or "
+                    "allow_coupled_cut to train on micro-batches knowingly"
+                )

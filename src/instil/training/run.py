@@ -1,0 +1,207 @@
+"""State of one training, and its epochs, steps, records and checkpoints."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from instil.core import Batch, Net, Scheme
+from instil.engine import Engine, checkpoints
+from instil.engine.checkpoint_timer import CheckpointTimer
+from instil.training.batches import Batches
+from instil.training.monitor import LossMonitor
+from instil.training.settings import Training
+from instil.training.step import train_step
+
+Record = dict[str, Any]
+"""Epoch, step, mean losses, learning rate, seconds and validation metrics of a part of a training."""
+
+
+@dataclass
+class TrainState:
+    """Position of a training.
+
+    Attributes:
+        steps: number of steps of the whole training.
+        step: number of steps done.
+        epoch: number of epochs done.
+        epoch_step: number of steps done in the current epoch.
+        seconds: time spent in steps.
+    """
+
+    steps: int
+    step: int = 0
+    epoch: int = 0
+    epoch_step: int = 0
+    seconds: float = 0.0
+
+    @property
+    def progress(self) -> float:
+        """Share of the steps that are done, in [0, 1]."""
+        return self.step / self.steps
+
+
+@dataclass
+class Run:
+    """State and functions of one call of ``fit``."""
+
+    scheme: Scheme
+    engine: Engine
+    training: Training
+    state: TrainState
+    monitor: LossMonitor
+    evaluate: Callable[[Net], Mapping[str, float]] | None
+    report: Callable[[Record], None] | None
+    on_step: Callable[[TrainState], None] | None
+    checkpoint: Path | None
+    records: list[Record] = field(default_factory=list)
+    epoch_random: dict[str, Any] | None = None  # random state at the start of the current epoch
+
+    timer: CheckpointTimer = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.timer = CheckpointTimer(self.training.checkpoint_minutes)
+
+    def epochs(self, batches: Batches, length: int | None) -> None:
+        """Train to the end.
+
+        Args:
+            batches: steps of an epoch.
+            length: number of steps per epoch, if it is known.
+        """
+        state, training = self.state, self.training
+        # Rounded, since 0.3 * 10 is 3.0000000000000004.
+        end = ceil(round(training.until * state.steps, 6))
+        while state.step < end:
+            self.epoch(batches, length)
+            is_done = state.step >= end
+            is_due = not training.evaluate_steps and state.epoch % training.evaluate_every == 0
+            self.log(is_done or is_due)
+            if self.checkpoint_is_due(is_done):
+                self.save()
+
+    def epoch(self, batches: Batches, length: int | None) -> None:
+        """Train to the end of the current epoch; after a checkpoint within it, the rest of it."""
+        state, training = self.state, self.training
+        self.scheme.train()
+        after_skip: Callable[[], None] | None = None
+        if state.epoch_step and self.epoch_random is not None:
+            # The loader draws the order of an epoch when the epoch begins; the current state is
+            # that of the step after which the checkpoint was written.
+            after_skip = functools.partial(self.engine.set_random_state, self.engine.random_state())
+            self.engine.set_random_state(self.epoch_random)
+        else:
+            self.epoch_random = self.engine.random_state()
+        for micro_batches in batches.epoch(state.epoch, state.epoch_step, after_skip):
+            ends = {} if length is None else {"epoch_ends": state.epoch_step + 1 == length}
+            self.step(micro_batches, ends)
+            if self.on_step is not None:
+                self.on_step(state)
+            if state.step == state.steps:
+                break
+            if training.evaluate_steps and state.step % training.evaluate_steps == 0:
+                self.log(True)
+            if self.checkpoint_is_due_within_epoch():
+                self.save()
+        if state.epoch_step == 0:
+            raise ValueError(
+                f"the loader gave no batch in epoch {state.epoch}, after {state.step} of "
+                f"{state.steps} steps; it must be possible to iterate over it in each epoch"
+            )
+        state.epoch += 1
+        state.epoch_step = 0
+
+    def step(self, micro_batches: list[Batch], epoch_keys: Mapping[str, bool]) -> None:
+        """Run one step on the micro-batches."""
+        start = time.perf_counter()
+        self.engine.set_lr_factor(self.training.lr_factor(self.state.progress))
+        clock_keys = {
+            "step": self.state.step,
+            "progress": self.state.progress,
+            "seed": self.training.seed,
+            **epoch_keys,
+        }
+        batches = [
+            self.engine.move(batch) | {key: torch.tensor(v) for key, v in clock_keys.items()}
+            for batch in micro_batches
+        ]
+        losses = train_step(self.engine, self.scheme, batches)
+        self.monitor.update(losses, self.state.step, batches)
+        self.state.step += 1
+        self.state.epoch_step += 1
+        self.state.seconds += time.perf_counter() - start
+
+    def log(self, evaluates: bool) -> None:
+        """Add a record, with metrics if ``evaluates``."""
+        self.engine.sync_buffers(self.scheme)
+        lr = self.training.optimizer.options.get("lr", 0.0)
+        record: Record = {
+            "epoch": self.state.epoch,
+            "step": self.state.step,
+            "losses": self.monitor.means(),
+            "lr": self.training.lr_factor(self.state.progress) * lr,
+            "seconds": round(self.state.seconds, 3),
+        }
+        if evaluates and self.evaluate is not None:
+            record["validation"] = dict(self.evaluate(self.scheme.export()))
+            self.scheme.train()
+        self.add(record)
+
+    def add(self, record: Record) -> None:
+        """Keep and report a record."""
+        self.records.append(record)
+        if self.report is not None:
+            self.report(record)
+
+    def checkpoint_is_due(self, is_done: bool) -> bool:
+        """Whether a checkpoint is written at the end of the current epoch."""
+        every = self.training.checkpoint_every
+        if is_done:
+            return bool(every or self.training.checkpoint_steps)
+        return bool(every) and self.state.epoch % (every or 1) == 0
+
+    def checkpoint_is_due_within_epoch(self) -> bool:
+        """Whether a checkpoint is due after this step. Every rank must ask after every step."""
+        steps = self.training.checkpoint_steps
+        is_over = self.timer.is_due()
+        return is_over or bool(steps and self.state.step % steps == 0)
+
+    def save(self) -> None:
+        """Write a checkpoint, if there is a file for it."""
+        if self.checkpoint is None:
+            return
+        self.engine.sync_buffers(self.scheme)
+        extra = {"clock": asdict(self.state), "records": self.records}
+        own = {"epoch_random": self.epoch_random, "watch": self.monitor.state()}
+        self.engine.save(self.scheme, self.checkpoint, extra, own)
+        self.timer.restart()
+
+    def resume(self, checkpoint: Path) -> None:
+        """Continue from a checkpoint; ValueError if it is damaged or of another training."""
+        content = self.engine.load(self.scheme, checkpoint)
+        try:
+            state = TrainState(**content["clock"])
+            records = [dict(record) for record in content["records"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"checkpoint {checkpoint}: 'clock' or 'records' are not those of this version "
+                f"({error}). {checkpoints.REMEDY}."
+            ) from error
+        if state.steps != self.state.steps:
+            raise ValueError(
+                f"checkpoint {checkpoint} is of a run of {state.steps} steps, this one has "
+                f"{self.state.steps}"
+            )
+        vars(self.state).update(vars(state))
+        self.epoch_random = content.get("epoch_random")
+        if "watch" in content:
+            self.monitor.restore(content["watch"])
+        for record in records:
+            self.add(record)

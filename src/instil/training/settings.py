@@ -1,0 +1,106 @@
+"""Settings of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import cos, pi
+from typing import Literal
+
+from instil.engine import Optimization
+
+COUNTS = (
+    "accumulate",
+    "evaluate_every",
+    "evaluate_steps",
+    "checkpoint_every",
+    "checkpoint_steps",
+)
+
+
+@dataclass(frozen=True)
+class Training:
+    """Length, optimization, precision and reports of a training.
+
+    Attributes:
+        epochs: number of passes over the loader; give this or ``steps``.
+        steps: number of optimizer steps.
+        optimizer: optimization of every learner that ``optimizers`` does not name.
+        optimizers: optimization by learner.
+        schedule: learning rate after the warm-up.
+        warmup: share of the steps with a linearly growing learning rate, in [0, 1].
+        until: progress in (0, 1] at which training stops, at the end of that epoch. Every schedule
+            is that of the full length.
+        accumulate: number of micro-batches per step.
+        allow_coupled_cut: a loss that couples its batch may see one micro-batch only.
+        precision: precision of forward passes.
+        clip: largest norm of a learner's gradient; None: no limit.
+        shard: shard weights, gradients and optimizer states over processes.
+        compile: compile the nets.
+        device: torch device, or ``auto``.
+        seed: seed of keyed draws (``instil.core.keyed_uniform``); the global random state belongs
+            to the caller.
+        evaluate_every: number of epochs between evaluations; the last epoch is always evaluated.
+        evaluate_steps: number of steps between evaluations; replaces ``evaluate_every``.
+        checkpoint_every: number of epochs between checkpoints; None: none.
+        checkpoint_steps: number of steps between checkpoints; None: none. If one of both is set,
+            the end of the training has a checkpoint too.
+        checkpoint_minutes: largest age of the last checkpoint in minutes; None: no limit.
+        sync_batch_norm: over several processes, BatchNorm layers use the statistics of the global
+            batch.
+
+    Raises:
+        ValueError: if a value is out of range, or both or none of ``epochs`` and ``steps`` are
+            given.
+
+    Example:
+        >>> Training(epochs=2, warmup=0.5).lr_factor(0.25)
+        0.5
+    """
+
+    epochs: int | None = None
+    steps: int | None = None
+    optimizer: Optimization = field(default_factory=Optimization)
+    optimizers: Mapping[str, Optimization] = field(default_factory=dict)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup: float = 0.0
+    until: float = 1.0
+    accumulate: int = 1
+    allow_coupled_cut: bool = False
+    precision: Literal["float32", "bfloat16"] = "float32"
+    clip: float | None = None
+    shard: bool = False
+    compile: bool = False
+    device: str = "auto"
+    seed: int = 0
+    evaluate_every: int = 1
+    evaluate_steps: int | None = None
+    checkpoint_every: int | None = None
+    checkpoint_steps: int | None = None
+    checkpoint_minutes: float | None = None
+    sync_batch_norm: bool = True
+
+    def __post_init__(self) -> None:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("training needs epochs or steps, one of them")
+        if self.schedule not in ("cosine", "constant"):
+            raise ValueError(f"schedule is cosine or constant, not '{self.schedule}'")
+        for name in COUNTS:
+            if (count := getattr(self, name)) is not None and count < 1:
+                raise ValueError(f"{name} must be at least 1, not {count}")
+        if self.checkpoint_minutes is not None and not self.checkpoint_minutes > 0:
+            raise ValueError(
+                "checkpoint_minutes: expected a number above 0 or None, got "
+                f"{self.checkpoint_minutes}"
+            )
+        if not 0 < self.until <= 1:
+            raise ValueError(f"until is a share of the steps above 0 and up to 1, not {self.until}")
+        if not 0 <= self.warmup <= 1:
+            raise ValueError(f"warmup is a share of the steps between 0 and 1, not {self.warmup}")
+
+    def lr_factor(self, progress: float) -> float:
+        """Factor of every learning rate at ``progress``: a linear warm-up, then the schedule."""
+        if progress < self.warmup:
+            return progress / self.warmup
+        after = (progress - self.warmup) / (1 - self.warmup) if self.warmup < 1 else 1.0
+        return 0.5 * (1 + cos(pi * after)) if self.schedule == "cosine" else 1.0

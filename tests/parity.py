@@ -95,6 +95,7 @@ from instil.schemes.self_distillation.ema import Ema
 from instil.schemes.self_distillation.frskd import FRSKD
 from instil.schemes.self_distillation.mixskd import MixSKD
 from instil.schemes.self_distillation.previous_epoch import PreviousEpoch
+from instil.schemes.self_distillation.sandwich import Sandwich
 from instil.teachers.ensemble import Ensemble
 from instil.teachers.frozen import Frozen
 from instil.teachers.private_votes import PrivateVotes

@@ -520,7 +520,7 @@ def test_a_run_with_checkpoints_by_the_clock_is_resumed_bit_for_bit(
     """Three steps an epoch, of one minute each. With 2.5 minutes checkpoints end the epochs."""
     seconds = itertools.count(step=60)
     timer = functools.partial(CheckpointTimer, clock=lambda: float(next(seconds)))
-    monkeypatch.setattr("instil.train.CheckpointTimer", timer)
+    monkeypatch.setattr("instil.training.run.CheckpointTimer", timer)
     options = training(epochs=4, accumulate=2, warmup=0.2, checkpoint_minutes=minutes)
     path = tmp_path / "checkpoint.pt"
     scheme, straight = seeded(Dropping(kind), shuffled(True), options, names=NAMES)

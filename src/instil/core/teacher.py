@@ -9,7 +9,6 @@ from torch import nn
 
 from instil.core.batch import Batch, Outputs
 from instil.core.card import Card
-from instil.core.keywords import ClearKeywords
 
 
 class Teacher(nn.Module):

@@ -175,13 +175,13 @@ class Run:
 
     def save(self) -> None:
         """Write a checkpoint, if there is a file for it."""
+        self.timer.restart()
         if self.checkpoint is None:
             return
         self.engine.sync_buffers(self.scheme)
         extra = {"clock": asdict(self.state), "records": self.records}
         own = {"epoch_random": self.epoch_random, "watch": self.monitor.state()}
         self.engine.save(self.scheme, self.checkpoint, extra, own)
-        self.timer.restart()
 
     def resume(self, checkpoint: Path) -> None:
         """Continue from a checkpoint; ValueError if it is damaged or of another training."""

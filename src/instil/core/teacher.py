@@ -9,9 +9,10 @@ from torch import nn
 
 from instil.core.batch import Batch, Outputs
 from instil.core.card import Card
+from instil.core.keywords import ClearKeywords
 
 
-class Teacher(nn.Module):
+class Teacher(ClearKeywords, nn.Module):
     """Module that returns outputs for a batch and is not trained by gradients.
 
     A teacher is in eval mode, whatever the mode of its parent.

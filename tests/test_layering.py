@@ -214,43 +214,6 @@ def test_functional_defines_no_module() -> None:
         for path in sorted((SOURCE / "functional").rglob("*.py"))
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.ClassDef)
-        for base in node.bases
-    }
-    assert [
-        name
-        for name in ours(path)
-        if any(within(name, method) for method in methods) and name.rpartition(".")[2] not in bases
-    ] == []
-
-
-@pytest.mark.parametrize("path", sorted((SOURCE / "teachers").glob("*.py")), ids=name_of)
-def test_teachers_import_core_and_their_own_folder(path: Path) -> None:
-    lazily = {"instil.catalogue.named"} if path.name == "__init__.py" else set()
-    assert [
-        name for name in ours(path) - lazily if not within(name, "instil.core", "instil.teachers")
-    ] == []
-
-
-@pytest.mark.parametrize("path", sorted((SOURCE / "tasks").glob("*.py")), ids=name_of)
-def test_tasks_import_no_scheme(path: Path) -> None:
-    assert [name for name in ours(path) if within(name, "instil.schemes")] == []
-
-
-def test_nothing_below_imports_what_drives_it() -> None:
-    above = (
-        "instil.cli",
-        "instil.experiment.run",
-        "instil.experiment.doctor",
-        "instil.experiment.bench",
-        "instil.experiment.build",
-        "instil.training.fit",
-        "instil.recipe",
-        "instil.recipe.sections",
-    )
-    below = [
-        path
-        for folder in ("objectives", "schemes", "teachers", "networks", "data", "tasks")
-        for path in (SOURCE / folder).rglob("*.py")
     ]
     bases = {ast.unparse(base) for node in classes for base in node.bases}
     assert not bases & {"nn.Module", "Module"}

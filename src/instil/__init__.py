@@ -9,47 +9,11 @@ import importlib
 import importlib.util
 from typing import Any
 
-if TYPE_CHECKING:
-    from instil.core import Card, Net, Objective, Objectives, Schedule, Scheme, Teacher, Update
-    from instil.deployment.predict import load
-    from instil.distillation import distil
-    from instil.engine import Optimization
-    from instil.training.fit import Training, fit
+import lazy_loader
 
 __version__ = "0.1.0"
 
-_PLACES = {
-    **dict.fromkeys(
-        ("Card", "Net", "Objective", "Objectives", "Schedule", "Scheme", "Teacher", "Update"),
-        "core",
-    ),
-    **dict.fromkeys(("Training", "fit"), "training.fit"),
-    "Optimization": "engine",
-    "distil": "distillation",
-    "load": "deployment.predict",
-}
-_KINDS = (
-    "scheme",
-    "objective",
-    "teacher",
-    "task",
-)  # where two have one name, the first is meant: Ema is the scheme
-
-__all__ = [
-    "Card",
-    "Net",
-    "Objective",
-    "Objectives",
-    "Optimization",
-    "Schedule",
-    "Scheme",
-    "Teacher",
-    "Training",
-    "Update",
-    "distil",
-    "fit",
-    "load",
-]
+_load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 def __getattr__(name: str) -> Any:

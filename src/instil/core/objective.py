@@ -1,4 +1,4 @@
-"""A loss of the student given the teacher, one value an item."""
+"""Base classes of losses and of sample weights."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ Average = Literal["batch", "labelled"]
 
 
 class RoleConsumer(ClearKeywords, nn.Module):
-    """What reads roles of student and teacher.
+    """Base class of modules that read roles of student and teacher outputs.
 
-    ``needs`` lists, for each side, what it reads; each need is a tuple of roles, best first, of which one must be there.
-    ``reads`` holds the roles chosen. ``unsupported_roles``: role -> why it cannot stand in for what is needed, which the error says where
-    it is there.
+    Attributes:
+        needs: for each side, the needs; each need is a tuple of alternative roles, best first.
+        unsupported_roles: role -> reason why it cannot satisfy a need, for the error message.
+        reads: for each side, the roles that ``resolve`` chose.
+        stream: prefix of the names of its random streams; ``Objectives`` sets it to its place in the
+            scheme and its name in the recipe.
     """
 
     card: ClassVar[Card]
@@ -32,76 +35,93 @@ class RoleConsumer(ClearKeywords, nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.stream = type(self).__name__
         self.reads = {
             side: tuple(roles[0] for roles in needs) for side, needs in self.needs.items()
         }
 
     @property
     def couples(self) -> bool:
-        """Whether an item's loss depends on the other items of the batch: what the card says, unless an option decides."""
+        """Whether the loss of an item depends on the other items; an option may override the card."""
         return self.card.couples
 
     @property
     def needs_input_grad(self) -> bool:
-        """Whether it takes gradients by the batch's first tensor, or by what the nets make of it: it reads ``input``."""
+        """Whether it differentiates with respect to the batch's first tensor (role ``input``)."""
         return any("input" in roles for roles in self.reads.values())
 
     def resolve(
         self, student: Iterable[str], teacher: Iterable[str], missing_role_hint: str | None = None
     ) -> None:
-        """Choose the roles to read among those there are; a miss is a ValueError that shows both lists; ``missing_role_hint``: what helps
-        at the teacher's."""
-        there = {"student": set(student), "teacher": set(teacher)}
+        """Choose the roles to read.
+
+        Args:
+            student: roles of the student's outputs.
+            teacher: roles of the teacher's outputs.
+            missing_role_hint: end of the error for a role that the teacher does not return.
+
+        Raises:
+            ValueError: if no role of a need is present; the message lists both.
+        """
+        present = {"student": set(student), "teacher": set(teacher)}
         for side, needs in self.needs.items():
             for roles in needs:
-                if not there[side] & set(roles):
-                    given = ", ".join(sorted(there[side])) or (
-                        "nothing (there is no teacher)" if side == "teacher" else "nothing"
-                    )
-                    why = "; ".join(
-                        f"{role} cannot stand in: {self.unsupported_roles[role]}"
-                        for role in sorted(there[side] & set(self.unsupported_roles))
-                    )
-                    raise ValueError(
-                        f"{type(self).__name__} needs {' or '.join(roles)} of the {side}, which gives {given}; "
-                        f"{why or (side == 'teacher' and missing_role_hint) or f'name the module that gives it in the {side} taps'}"
-                    )
-            self.reads[side] = tuple(next(r for r in roles if r in there[side]) for roles in needs)
+                if not present[side] & set(roles):
+                    hint = missing_role_hint if side == "teacher" else None
+                    raise ValueError(self._missing(side, roles, present[side], hint))
+            self.reads[side] = tuple(
+                next(role for role in roles if role in present[side]) for roles in needs
+            )
+
+    def _missing(
+        self, side: str, roles: tuple[str, ...], present: set[str], hint: str | None
+    ) -> str:
+        """Error message for a need that no role satisfies."""
+        nothing = "nothing (there is no teacher)" if side == "teacher" else "nothing"
+        unsupported = [
+            f"{role} cannot stand in: {self.unsupported_roles[role]}"
+            for role in sorted(present & set(self.unsupported_roles))
+        ]
+        advice = hint or f"name the module that gives it in the {side} taps"
+        return (
+            f"{type(self).__name__} needs {' or '.join(roles)} of the {side}, which gives "
+            f"{', '.join(sorted(present)) or nothing}; {'; '.join(unsupported) or advice}"
+        )
 
 
 class Weighting(RoleConsumer):
-    """How much each sample counts in a loss, from what both sides say about it; options are kept as attributes of the same name."""
+    """Base class of sample weights; options are attributes of the same name."""
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        """A factor of 0 or more for each item, in the shape of the logits without their classes; no gradient passes through it."""
+        """Weight >= 0 of each item, in the shape of the logits without classes; has no gradient."""
         raise NotImplementedError
 
 
 class Objective(RoleConsumer):
-    """A loss of the student given the teacher, one value an item. May own trainable adapters and moving buffers.
+    """Base class of losses with one value per item.
 
-    Options are kept as attributes of the same name. ``sample_weight``: what the value of each item is multiplied with, before the mean.
+    An objective may have trainable adapters and buffers. Its options are attributes of the same
+    name.
+
+    Attributes:
+        per_sample: items are samples, even if ``valid`` has one entry per position.
+        views_per_sample: number of views of each sample that a batch must contain.
+        calibration_samples: number of samples for ``collect_statistics``.
+        handles_token_alignment: accepts a teacher with another tokenizer than the student.
+        supports_sharding: reads no parameter after the forward pass of a sharded net.
+        handles_uncounted: ``forward`` and ``state_updates`` ignore uncounted items whatever they
+            hold, NaN included, so that the outputs need no replacement first (``item_mask``).
+        relates_positions: the value of a position depends on other positions of its sample.
+        sample_weight: factor of each item's loss before the mean.
     """
 
-    per_sample: ClassVar[bool] = (
-        False  # its items are samples, also where ``valid`` has one entry a position
-    )
-    views_per_sample: ClassVar[int] = (
-        1  # rows of one sample that a batch must have for it to say anything
-    )
-    calibration_samples: int = 0  # how many samples ``collect_statistics`` is shown
-    handles_token_alignment: ClassVar[bool] = (
-        False  # it finds what belongs together where the teacher reads other tokens than the student
-    )
-    supports_sharding: ClassVar[bool] = (
-        True  # what it reads is still there after the forward of a net that is cut in pieces
-    )
+    per_sample: ClassVar[bool] = False
+    views_per_sample: ClassVar[int] = 1
+    calibration_samples: int = 0
+    handles_token_alignment: ClassVar[bool] = False
+    supports_sharding: ClassVar[bool] = True
     handles_uncounted: ClassVar[bool] = False
-    """Whether ``forward`` and ``state_updates`` ignore uncounted items whatever they hold, NaN included, so
-    that the outputs need no replacement first (``item_mask``)."""
-
     relates_positions: ClassVar[bool] = False
-    """Whether the value of a position depends on the other positions of its sample."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -111,30 +131,32 @@ class Objective(RoleConsumer):
         """Make adapters; called once, on a dry batch, before the optimizer exists."""
 
     def collect_statistics(self, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
-        """Rows of what is to be known of the teacher before training, from a batch without its label; all of them come back in
-        ``load_statistics``."""
+        """Rows of teacher statistics of an unlabelled batch, for ``load_statistics``."""
         return {}
 
     def load_statistics(self, rows: dict[str, Tensor]) -> None:
-        """The place to settle what was studied, before the first step."""
+        """Receive the rows of all calibration samples, before the first step."""
 
     def weight(self, batch: Batch) -> Tensor:
-        """How much each item counts, 0 for not at all: positions where ``valid`` has their shape, samples otherwise."""
+        """Weight of each item, 0 for excluded ones.
+
+        Items are positions if ``valid`` has their shape, else samples.
+        """
         weight = item_weights(batch)
         return weight.flatten(1).amax(1) if self.per_sample and weight.ndim > 1 else weight
 
     def item_mask(self, batch: Batch) -> Tensor | None:
-        """Return the mask of the items whose outputs may be read, or None if all may be.
+        """Mask of the items whose outputs may be read, or None if all may be.
 
-        ``Objectives`` replaces the outputs of the other items before ``forward`` and ``state_updates``
-        read them, so that NaN or inf in them cannot reach the loss, a gradient or a memory.
+        ``Objectives`` replaces the outputs of the other items before ``forward`` and
+        ``state_updates`` read them, so that NaN or inf in them cannot reach the loss, a gradient or
+        a memory.
 
         Args:
             batch: the batch of this step.
 
         Returns:
-            Boolean mask in the shape of the items: positions where ``valid`` has them, else
-            samples.
+            Boolean mask in the shape of the items: positions if ``valid`` has them, else samples.
         """
         if "valid" not in batch:
             return None
@@ -146,15 +168,18 @@ class Objective(RoleConsumer):
         return self.weight(batch).sum()
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        """One value an item, in the shape of ``weight``; a scalar where it ``couples`` them."""
+        """Loss of each item, in the shape of ``weight``; a scalar if it ``couples`` the items."""
         raise NotImplementedError
 
     def state_updates(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
-        """Rows that banks, queues and centres need; they come back, from all micro-batches and ranks, in ``after_step``."""
+        """Rows for memory banks, queues and centres.
+
+        ``after_step`` receives the rows of all micro-batches and processes.
+        """
         return {}
 
     def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
-        """The only place where buffers move."""
+        """Update buffers; no other method changes them."""
 
 
 class LabelObjective(Objective):
@@ -179,17 +204,16 @@ class LabelObjective(Objective):
         return False
 
     def counted_label(self, batch: Batch) -> Tensor:
-        """Return the label with -100 in the place of every item that is not valid."""
+        """Label with -100 for every item that is not valid."""
         label: Tensor = batch["label"]
         valid = item_weights(batch) > 0 if "valid" in batch else None
         if valid is None or valid.ndim > label.ndim:
             return label
-        return label.masked_fill(
-            ~valid.view(*valid.shape, *[1] * (label.ndim - valid.ndim)), UNLABELLED
-        )
+        valid = valid.view(*valid.shape, *[1] * (label.ndim - valid.ndim))
+        return label.masked_fill(~valid, UNLABELLED)
 
     def item_mask(self, batch: Batch) -> Tensor | None:
-        """Return the mask of the items that have a label and are valid."""
+        """Mask of the items that have a label and are valid."""
         if self.handles_unlabelled:
             return super().item_mask(batch)
         return self.weight(batch) > 0
@@ -201,9 +225,9 @@ class LabelObjective(Objective):
             )
         labelled = batch["label"] != UNLABELLED
         weight = super().weight(batch)
-        counted: Tensor = weight * (
-            labelled.flatten(weight.ndim).any(-1) if labelled.ndim > weight.ndim else labelled
-        )
+        if labelled.ndim > weight.ndim:
+            labelled = labelled.flatten(weight.ndim).any(-1)
+        counted: Tensor = weight * labelled
         return counted
 
     def num_items(self, batch: Batch) -> Tensor:

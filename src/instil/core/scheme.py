@@ -1,4 +1,4 @@
-"""Who learns from whom, in which order."""
+"""Base class of schemes: which nets learn from which, and in which order."""
 
 from __future__ import annotations
 
@@ -19,32 +19,39 @@ from instil.core.objectives import Objectives, Update
 from instil.core.teacher import Teacher
 
 MOST_MODULES = 12
-"""Modules that an error about missing taps lists."""
+"""Number of modules that an error about missing taps lists."""
+
 Perturbation = Callable[[nn.Module, Batch], Batch]
-"""Of a net (or teacher) that is evaluated and a batch of test samples a harder batch, for this net."""
+"""``(net, batch) -> batch``: a harder version of a test batch for this net, such as an attack."""
 
 
 class Scheme(ClearKeywords, nn.Module):
-    """Who learns from whom, in which order: ``step`` is a generator and every ``yield`` is one optimizer step.
+    """Base class of schemes; ``step`` is a generator, and every ``yield`` is one optimizer step.
 
-    ``learners`` maps a name to the submodules it trains; they must partition the trainable parameters. ``teacher`` may be None (a student alone).
+    Args:
+        student: the student.
+        teacher: the teacher; None: the student learns alone.
+        objectives: losses, by name.
+
+    Attributes:
+        learners: name of each learner -> submodules that it trains. Learners must partition the
+            trainable parameters.
+        supports_sharding: uses parts of nets and objectives only through their forward pass, and
+            takes no second derivative.
+        synthetic_inputs: makes its own images, in the shape of the batch's.
+        synthetic_labels: its images have a class.
+        on_policy_text: learns from texts that are generated during training, so that no teacher
+            outputs can be recorded before.
+        exports_new_architecture: ``export`` returns another architecture than the student's.
+        predicts_by_index: trains a teacher whose outputs belong to training samples by index.
     """
 
     card: ClassVar[Card]
-    supports_sharding: bool = (
-        True  # no part of it is used but through its forward, or differentiated twice
-    )
-    synthetic_inputs: ClassVar[bool] = (
-        False  # it learns from images that it makes itself, in the shape of the batch's
-    )
-    synthetic_labels: ClassVar[bool] = False  # and it knows of each which class it is
-    on_policy_text: ClassVar[bool] = (
-        False  # it learns from texts that are written during training, about which nobody can be asked before
-    )
-    exports_new_architecture: ClassVar[bool] = (
-        False  # ``export`` gives another architecture than the student's, made of parts of the scheme
-    )
-    # It trains a teacher whose outputs belong to the training samples by their index.
+    supports_sharding: bool = True
+    synthetic_inputs: ClassVar[bool] = False
+    synthetic_labels: ClassVar[bool] = False
+    on_policy_text: ClassVar[bool] = False
+    exports_new_architecture: ClassVar[bool] = False
     predicts_by_index: ClassVar[bool] = False
 
     def __init__(
@@ -55,46 +62,57 @@ class Scheme(ClearKeywords, nn.Module):
     ):
         super().__init__()
         self.learners: dict[str, tuple[str, ...]] = {"student": ("student", "objectives")}
-        self.student, self.teacher = as_net(student), teacher
-        self.objectives = (
-            objectives if isinstance(objectives, Objectives) else Objectives(objectives)
-        )
+        self.student = as_net(student)
+        self.teacher = teacher
+        if not isinstance(objectives, Objectives):
+            objectives = Objectives(objectives)
+        self.objectives = objectives
         self.objectives.missing_role_hint = None if teacher is None else teacher.missing_role_hint
         self.objectives.student_modules = _modules(self.student)
         self.prepared = False
 
     def teacher_outputs(self, batch: Batch, grad: bool = False) -> Outputs:
-        """The teacher's outputs, {} where there is none."""
+        """Outputs of the teacher, {} without one."""
         return {} if self.teacher is None else self.teacher(batch, grad=grad)
 
     def forward_both(self, batch: Batch, grad: bool = False) -> tuple[Outputs, Outputs]:
-        """Outputs of student and teacher; the teacher is asked first, so that its temporaries are gone before the student's graph is kept."""
+        """Outputs of student and teacher."""
+        # The teacher first: its temporaries are freed before the student's graph is kept.
         teacher = self.teacher_outputs(batch, grad)
         return self.student(batch), teacher
 
     def compute_losses(self, batch: Batch) -> Update:
-        """The objectives' update.
+        """Update of the objectives.
 
-        Where an objective reads ``input``, both sides are differentiable by one leaf that stands for the batch's first tensor.
+        If an objective reads ``input``, both sides are differentiable with respect to one leaf that
+        replaces the first tensor of the batch.
         """
         leaf = self.objectives.input_leaf(batch)
         inputs = {"input": first_tensor(batch | leaf)} if leaf else {}
-        with (
-            sdpa_kernel(SDPBackend.MATH) if leaf else contextlib.nullcontext()
-        ):  # fused attention has no second derivative
+        # Fused attention has no second derivative.
+        attention = sdpa_kernel(SDPBackend.MATH) if leaf else contextlib.nullcontext()
+        with attention:
             student, teacher = self.forward_both(batch | leaf, grad=bool(leaf))
         update: Update = self.objectives(student | inputs, teacher | inputs, batch)
         return update
 
     def prepare(self, batch: Batch) -> None:
-        """Build what depends on shapes, once, on a dry batch: eval mode, no gradients, random state as it was."""
-        if not self.prepared:
-            with side_effect_free(self):
-                self.build(batch)
-            self.prepared = True
+        """Build what depends on shapes, once, on a dry batch.
+
+        The dry run is in eval mode without gradients; the random state stays as it was.
+        """
+        if self.prepared:
+            return
+        # Two containers of a scheme may hold objectives of one name.
+        for path, part in self.named_modules():
+            if isinstance(part, Objectives):
+                part.name_streams(path)
+        with side_effect_free(self):
+            self.build(batch)
+        self.prepared = True
 
     def build(self, batch: Batch) -> None:
-        """What ``prepare`` does inside the dry run."""
+        """Build adapters, inside the dry run of ``prepare``."""
         inputs = {"input": first_tensor(batch)} if self.objectives.needs_input_grad else {}
         student, teacher = self.forward_both(batch)
         self.objectives.build(student | inputs, teacher | (inputs if self.teacher else {}))
@@ -102,48 +120,62 @@ class Scheme(ClearKeywords, nn.Module):
             self.teacher.select_roles(self.objectives.reads("teacher") - {"input"}, batch)
 
     def before_step(self, batch: Batch) -> Batch:
-        """What the step learns from (rollouts, attacks, made images); leaves no gradient on any learner."""
+        """Batch that the step learns from, such as rollouts, attacks or synthetic images.
+
+        It must leave no gradient on any learner.
+        """
         return batch
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        """Items behind each loss of ``step``: a scalar, or one entry for each update of that loss."""
+        """Number of items of each loss of ``step``: a scalar, or one entry per update."""
         return self.objectives.counts(batch)
 
     def step(self, batch: Batch) -> Iterator[Update]:
-        """Changes no state; every micro-batch and rank must yield the same learners in the same order."""
+        """Yield the updates of a step.
+
+        A step changes no state. Every micro-batch and process must yield the same learners in the
+        same order.
+        """
         raise NotImplementedError
 
     def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
-        """The only place where state moves, apart from the optimizers."""
+        """Update state; apart from the optimizers, nothing else changes it.
+
+        Args:
+            gathered_rows: ``state_updates`` of all micro-batches and processes, in global order.
+        """
         self.objectives.after_step(gathered_rows)
 
     def export(self) -> Net:
-        """What is evaluated, timed and shipped."""
+        """Net that is evaluated, timed and deployed."""
         return self.student
 
     def other_students(self) -> dict[str, Net]:
-        """Other students that were trained beside the exported one, by name: scored and kept like it."""
+        """Further trained students by name; they are evaluated and stored like the exported one."""
         return {}
 
     def pictures(self, batch: Batch) -> Tensor | None:
-        """Of what ``step`` learns from, the images (N, C, H, W) in [0, 1]; None where there are none."""
+        """Images (N, C, H, W) in [0, 1] that ``step`` learns from, or None if there are none."""
         image: Tensor | None = self.before_step(batch).get("image")
         return image
 
     @classmethod
     def robustness_evaluations(cls, options: Mapping[str, Any]) -> dict[str, Perturbation]:
-        """What every net of an experiment must stand beside the plain test samples, by the options of the recipe's scheme.
+        """Extra test conditions; each is reported as a metric of its name, like the main metric.
 
-        Its name becomes that of a metric: the task's headline on the harder batches.
+        Args:
+            options: options of the scheme in the recipe.
         """
         return {}
 
 
 def _modules(net: Net) -> str:
-    """Names that taps of a net can have, the outer modules first."""
+    """Sentence that lists the modules of a net, the outer ones first."""
     names = sorted((name for name, _ in net.model.named_modules() if name), key=_depth)
-    listed = ", ".join(names[:MOST_MODULES]) + (" ..." if len(names) > MOST_MODULES else "")
-    return f"Its modules: {listed}" if names else "It has no modules inside"
+    if not names:
+        return "It has no modules inside"
+    end = " ..." if len(names) > MOST_MODULES else ""
+    return f"Its modules: {', '.join(names[:MOST_MODULES])}{end}"
 
 
 def _depth(name: str) -> int:
@@ -152,7 +184,7 @@ def _depth(name: str) -> int:
 
 @contextlib.contextmanager
 def side_effect_free(module: nn.Module) -> Iterator[None]:
-    """Eval mode, no gradients, a forked random state: nothing that happens inside is felt outside."""
+    """Eval mode, no gradients and a forked random state; modes are restored afterwards."""
     modes = {part: part.training for part in module.modules()}
     devices = {p.device.index for p in module.parameters() if p.device.type == "cuda"}
     with torch.random.fork_rng(list(devices)), torch.no_grad():

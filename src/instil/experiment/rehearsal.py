@@ -17,7 +17,7 @@ from instil.experiment.teachers import class_names, kind_of, school, together
 from instil.experiment.vocabularies import check_vocabulary, note_doubts
 from instil.recipe import error_context, label_objectives
 from instil.recipe.errors import RecipeError
-from instil.recipe.sections import Model, Recipe, TeacherModel, Train
+from instil.recipe.sections import ModelConfig, Recipe, TeacherConfig, TrainConfig
 from instil.training.fit import check
 
 Ready = Callable[[Bench, TeacherConfig, int], "Net | None"]

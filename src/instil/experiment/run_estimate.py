@@ -15,7 +15,7 @@ from instil.experiment.arm_progress import trainings
 from instil.experiment.bench import Bench
 from instil.experiment.teachers import school
 from instil.experiment.trained import place, untrained
-from instil.recipe.sections import TeacherModel
+from instil.recipe.sections import TeacherConfig
 from instil.training.step import train_step
 
 TIMED_STEPS = 3

@@ -17,7 +17,7 @@ NAMES = {
     "deployment.predict": ("load",),
     "distillation": ("distil",),
     "engine": ("Optimization",),
-    "train": ("Training", "fit"),
+    "training.fit": ("Training", "fit"),
 }
 KINDS = ("scheme", "objective", "teacher", "task", "weighting", "balance")
 """Order of the kinds: if methods of two kinds have one class name, the first is public."""

@@ -91,7 +91,16 @@ def discriminator_loss(
     return values if reduction == "none" else values.mean()
 
 
-class MixSKD(BranchedScheme):
+class MapBranch(Branch):
+    """A branch that also returns its feature map."""
+
+    def forward(self, stage: Tensor) -> Outputs:
+        feature_map = self.body(stage)
+        embedding = global_average_pool(feature_map)
+        return {"logits": self.head(embedding), "embedding": embedding, "map": feature_map}
+
+
+class MixSKD(Branched):
     """Self-distillation from mixup (Yang et al. 2022).
 
     The student and a branch after each stage but the last see each sample, its partner and the
@@ -167,6 +176,9 @@ class MixSKD(BranchedScheme):
     def branch_stages(self, stages: int) -> list[int]:
         return list(range(stages - 1))
 
+    def made(self, stages: tuple[Tensor, ...], classes: int) -> list[nn.Module]:
+        return [MapBranch(stage, stages[-1], classes) for stage in stages[:-1]]
+
     def build(self, batch: Batch) -> None:
         for name, objective in self.objectives.named():
             if isinstance(objective, LabelObjective) and any(objective.needs["teacher"]):
@@ -195,16 +207,15 @@ class MixSKD(BranchedScheme):
 
     def branch_outputs(self, outputs: Outputs) -> list[Outputs]:
         """Logits, pooled embedding and feature map of the student's end and the branches."""
-        stages = stage_features(outputs)
-        logits, maps = [outputs["logits"]], [to_float32(stages[-1])]
-        for branch, stage in zip(self.branches, stages[:-1], strict=True):
-            assert isinstance(branch, Branch)
-            maps.append(branch.body(stage))
-            logits.append(branch.head(global_average_pool(maps[-1])))
-        return [
-            {"logits": value, "embedding": global_average_pool(map_), "map": map_}
-            for value, map_ in zip(logits, maps, strict=True)
-        ]
+        stages = stages_of(outputs)
+        deepest = to_float32(stages[-1])
+        own = {
+            "logits": outputs["logits"],
+            "embedding": global_average_pool(deepest),
+            "map": deepest,
+        }
+        branches = zip(self.further, stages[:-1], strict=True)
+        return [own, *(branch(stage) for branch, stage in branches)]
 
     def before_step(self, batch: Batch) -> Batch:
         """Add the mixtures and their ``share``, which is the same for the whole step."""

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from instil.core import Batch
+from instil.functional.mixup_losses import discriminator_loss, mixed_label_loss
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.dkd import DKD
 from instil.objectives.logits.kd import KD
-from instil.schemes.self_distillation.mixskd import MixSKD, discriminator_loss, mixed_label_loss
+from instil.schemes.self_distillation.mixskd import MixSKD
 from instil.testing import check_scheme
 from tests.schemes.stages import images, staged, timed
 

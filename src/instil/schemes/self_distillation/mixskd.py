@@ -28,7 +28,7 @@ from instil.core import (
 )
 from instil.functional.mixup_losses import discriminator_loss, mixed_label_loss
 from instil.functional.pooling import global_average_pool
-from instil.schemes.bases.branches import Branch, BranchedScheme, stage_features
+from instil.schemes.bases.branches import Branch, Branched, stage_features, stages_of
 
 HIDDEN = 128
 """Width of the hidden layer of a discriminator."""
@@ -119,7 +119,7 @@ class MixSKD(Branched):
     def branch_stages(self, stages: int) -> list[int]:
         return list(range(stages - 1))
 
-    def made(self, stages: tuple[Tensor, ...], classes: int) -> list[nn.Module]:
+    def make_branches(self, stages: tuple[Tensor, ...], classes: int) -> list[nn.Module]:
         return [MapBranch(stage, stages[-1], classes) for stage in stages[:-1]]
 
     def build(self, batch: Batch) -> None:
@@ -157,7 +157,7 @@ class MixSKD(Branched):
             "embedding": global_average_pool(deepest),
             "map": deepest,
         }
-        branches = zip(self.further, stages[:-1], strict=True)
+        branches = zip(self.branches, stages[:-1], strict=True)
         return [own, *(branch(stage) for branch, stage in branches)]
 
     def before_step(self, batch: Batch) -> Batch:

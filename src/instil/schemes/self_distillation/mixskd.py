@@ -28,7 +28,7 @@ from instil.core import (
 )
 from instil.functional.mixup_losses import discriminator_loss, mixed_label_loss
 from instil.functional.pooling import global_average_pool
-from instil.schemes.bases.branches import Branch, Branched, stage_features, stages_of
+from instil.schemes.bases.branches import Branch, BranchedScheme, stage_features
 
 HIDDEN = 128
 """Width of the hidden layer of a discriminator."""
@@ -43,7 +43,7 @@ class MapBranch(Branch):
         return {"logits": self.head(embedding), "embedding": embedding, "map": feature_map}
 
 
-class MixSKD(Branched):
+class MixSKD(BranchedScheme):
     """Self-distillation from mixup (Yang et al. 2022).
 
     The student and a branch after each stage but the last see each sample, its partner and the
@@ -150,7 +150,7 @@ class MixSKD(Branched):
 
     def branch_outputs(self, outputs: Outputs) -> list[Outputs]:
         """Logits, pooled embedding and feature map of the student's end and the branches."""
-        stages = stages_of(outputs)
+        stages = stage_features(outputs)
         deepest = to_float32(stages[-1])
         own = {
             "logits": outputs["logits"],

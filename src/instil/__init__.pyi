@@ -208,7 +208,7 @@ from .objectives.features.tinybert import TinyBERT as TinyBERT
 from .objectives.logits.todi import ToDi as ToDi
 from .objectives.logits.top_k import TopK as TopK
 from .objectives.logits.top_k_ranking import TopKRanking as TopKRanking
-from .train import Training as Training
+from .training.fit import Training as Training
 from .objectives.logits.uld import ULD as ULD
 from .objectives.features.unic import UNIC as UNIC
 from .objectives.logits.uskd import USKD as USKD
@@ -279,7 +279,7 @@ from .objectives.features.embedding_regression import embedding_regression_loss 
 from .objectives.features.factor_transfer import factor_transfer_loss as factor_transfer_loss
 from .objectives.features.fbkd import fbkd_loss as fbkd_loss
 from .objectives.features.fgd import fgd_loss as fgd_loss
-from .train import fit as fit
+from .training.fit import fit as fit
 from .objectives.features.fitnet import fitnet_loss as fitnet_loss
 from .objectives.logits.forward_kl import forward_kl_loss as forward_kl_loss
 from .objectives.features.fsp import fsp_loss as fsp_loss

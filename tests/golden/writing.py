@@ -6,15 +6,14 @@ import torch
 from torch import Tensor
 
 from instil.core import UNLABELLED
-from instil.objectives.logits.reverse_kl import reverse_kl_loss
-from instil.schemes.language.distillm2 import (
+from instil.functional.text_pairs import (
     adaptive_skew,
-    contrastive_loss,
     likelihood,
-    reverse_weight,
     skewed_forward,
     skewed_reverse,
 )
+from instil.objectives.logits.reverse_kl import reverse_kl_loss
+from instil.schemes.language.distillm2 import distillm2_loss, reverse_weight
 from instil.schemes.language.minillm import advantages, policy_gradient_loss
 from tests.golden.cases import Case
 from tests.golden.logits import Answer
@@ -40,7 +39,7 @@ def _of_authors(case: Case) -> Answer:
     """Their advantages have the token's own reward; whitening is over all entries, padding too."""
     mask, found = (
         case["mask"],
-        advantages(case["rewards"], case["mask"], case.option("gamma", 1.0), own=True),
+        advantages(case["rewards"], case["mask"], case.option("gamma", 1.0), include_current=True),
     )
     if case.option("whitening", True):
         found = (found - found.mean()) * (found.var() + 1e-8).rsqrt()
@@ -56,10 +55,10 @@ def _of_trl(case: Case) -> Answer:
     mask, gamma = case["mask"], case.option("gamma", 1.0)
     log = case["student.token_log_probs"]
     reward = (case["teacher.token_log_probs"] - log).detach() * mask
-    found = advantages(reward, mask, gamma, normalised=False, own=True)
+    found = advantages(reward, mask, gamma, length_normalized=False, include_current=True)
     if case.option("length_normalization", True):
         found = found / advantages(
-            mask.clamp_min(UNMASKED), mask, gamma, normalised=False, own=True
+            mask.clamp_min(UNMASKED), mask, gamma, length_normalized=False, include_current=True
         )
     else:
         found = found * gamma ** torch.arange(mask.shape[1])
@@ -94,7 +93,7 @@ def distillm2(case: Case) -> Answer:
         case.option("global_step", 0) / case.option("max_steps", 1),
         case.option("gradual_beta", False),
     )
-    loss = contrastive_loss(taught, own, torch.stack(skews, 1), share).mean()
+    loss = distillm2_loss(taught, own, torch.stack(skews, 1), share).mean()
     parts: dict[str, Tensor] = {
         "chosen_kl": skewed_forward(*taught, skews[0]),
         "rejected_kl": skewed_reverse(*own, skews[1]),

@@ -1,4 +1,4 @@
-"""When the student's own text is learned from, and which."""
+"""Steps with the student's own text, its source, and the held-out samples."""
 
 from __future__ import annotations
 
@@ -27,53 +27,54 @@ def make(**options: Any) -> DistiLLM:
     return scheme
 
 
-@pytest.mark.parametrize("chance", [0.0, 0.7])
-def test_contracts(chance: float) -> None:
-    check_scheme(lambda: make(initial_prob=chance), prompts)
+@pytest.mark.parametrize("probability", [0.0, 0.7])
+def test_contracts(probability: float) -> None:
+    check_scheme(lambda: make(initial_prob=probability), prompts)
 
 
-def kept(scheme: DistiLLM, loss: float) -> dict[str, torch.Tensor]:
-    watched = torch.tensor([[[3 * loss, 3.0], [0.0, 0.0]]])
-    return {"watched": watched.expand(2, -1, -1)}
+def rows_with_loss(loss: float) -> dict[str, torch.Tensor]:
+    validation = torch.tensor([[[3 * loss, 3.0], [0.0, 0.0]]])
+    return {"validation": validation.expand(2, -1, -1)}
 
 
-def test_the_chance_rises_where_the_watched_loss_does() -> None:
-    scheme, found = make(every=2, tolerance=0.1, prob_increment=0.25), []
+def test_the_probability_rises_when_the_validation_loss_does() -> None:
+    scheme = make(every=2, tolerance=0.1, prob_increment=0.25)
+    probabilities = []
     for loss in (1.0, 1.0, 0.5, 0.7, 0.9, 0.9, 0.95, 0.95, 2.0, 2.0):
-        scheme.after_step(kept(scheme, loss))
-        found.append(float(scheme.student_text_prob))
-    assert found == [0, 0, 0, 0, 0, 0.25, 0.25, 0.25, 0.25, 0.5]
+        scheme.after_step(rows_with_loss(loss))
+        probabilities.append(float(scheme.student_text_prob))
+    assert probabilities == [0, 0, 0, 0, 0, 0.25, 0.25, 0.25, 0.25, 0.5]
 
 
-def test_watched_rows_are_not_learned_from_in_any_epoch() -> None:
+def test_held_out_rows_are_the_same_in_every_epoch_and_not_trained_on() -> None:
     scheme = make(held_out=0.4)
-    first, later = (
-        scheme.before_step(timed(0)),
-        scheme.before_step(timed(0) | {"step": torch.tensor(9)}),
-    )
-    index = first["watched"]["index"]
+    first = scheme.before_step(timed(0))
+    later = scheme.before_step(timed(0) | {"step": torch.tensor(9)})
+    index = first["validation_rows"]["index"]
     assert 2 <= len(index) <= 12
-    assert torch.equal(index, later["watched"]["index"])
+    assert torch.equal(index, later["validation_rows"]["index"])
     assert not first["valid"][index].any()
-    assert scheme.watch(first["watched"])[0, 1] == first["watched"]["valid"].sum()
+    assert (
+        scheme.validation_losses(first["validation_rows"])[0, 1]
+        == first["validation_rows"]["valid"].sum()
+    )
 
 
-def test_own_text_is_new_until_the_memory_is_full_and_less_and_less_after() -> None:
+def test_student_text_is_new_until_the_memory_is_full_and_then_less_often() -> None:
     scheme = make(initial_prob=1.0, memory=24)
     for step in range(4):
         batch = scheme.before_step(timed(step, 1.0))
-        assert batch["written"] is (step < 2)
+        assert batch["is_new_text"] is (step < 2)
         for update in scheme.step(batch):
             rows = update.state_updates
         scheme.after_step(rows)
-    given = timed(5, 1.0)
-    text = scheme.before_step(given)
+    text = scheme.before_step(timed(5, 1.0))
     assert scheme.replay is not None
     for row in range(16):
-        known = [torch.equal(text["input_ids"][row], one) for one in scheme.replay["input_ids"]]
-        assert any(known)
+        is_equal = [torch.equal(text["input_ids"][row], one) for one in scheme.replay["input_ids"]]
+        assert any(is_equal)
         if text["valid"][row].any():
-            assert torch.equal(text["valid"][row], scheme.replay["valid"][known.index(True)])
+            assert torch.equal(text["valid"][row], scheme.replay["valid"][is_equal.index(True)])
     assert (text["label"] == -100).all()
-    news = [scheme.before_step(timed(step, 0.5))["written"] for step in range(40)]
-    assert 10 <= sum(news) <= 30
+    is_new = [scheme.before_step(timed(step, 0.5))["is_new_text"] for step in range(40)]
+    assert 10 <= sum(is_new) <= 30

@@ -1,4 +1,4 @@
-"""A policy gradient of the reverse KL of texts: its parts, and that they add up to it."""
+"""Advantages, the policy gradient, and its sum with the single-step part."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ def test_contracts(mix: float) -> None:
     )
 
 
-def test_advantages_are_the_mean_of_later_rewards_of_the_text_alone() -> None:
+def test_advantages_are_the_mean_of_the_later_rewards_of_the_text() -> None:
     reward = torch.tensor([[0.0, 1.0, 2.0, 6.0, 0.0]])
     mask = torch.tensor([[0, 1, 1, 1, 0]])
     assert advantages(reward, mask)[0, 1:4].tolist() == [4.0, 6.0, 0.0]
-    assert advantages(reward, mask, normalised=False)[0, 1:4].tolist() == [8.0, 6.0, 0.0]
-    assert advantages(reward, mask, own=True)[0, 1:4].tolist() == [3.0, 4.0, 6.0]
-    assert advantages(reward, mask, 0.5, normalised=False)[0, 1:4].tolist() == [
+    assert advantages(reward, mask, length_normalized=False)[0, 1:4].tolist() == [8.0, 6.0, 0.0]
+    assert advantages(reward, mask, include_current=True)[0, 1:4].tolist() == [3.0, 4.0, 6.0]
+    assert advantages(reward, mask, 0.5, length_normalized=False)[0, 1:4].tolist() == [
         0.5 * 2 + 0.25 * 6,
         3.0,
         0.0,
     ]
 
 
-def test_the_expected_gradient_of_both_parts_is_that_of_the_reverse_kl_of_texts() -> None:
-    """All texts of two tokens of three words, each with the probability of being written."""
+def test_both_parts_add_up_to_the_gradient_of_the_reverse_kl_of_texts() -> None:
+    """Expectation over all texts of two tokens from a vocabulary of three."""
     generator = torch.Generator().manual_seed(0)
     first, second, first_t, second_t = (
         torch.randn(*shape, dtype=torch.float64, generator=generator)
@@ -61,17 +61,17 @@ def test_the_expected_gradient_of_both_parts_is_that_of_the_reverse_kl_of_texts(
         probability = log_s.sum().exp()
         of_texts = of_texts + probability * (log_s - log_t).sum()
         now, mask = log_s.detach()[None], torch.ones(1, 2)
-        advantage = advantages(log_t[None] - now, mask, normalised=False)
+        advantage = advantages(log_t[None] - now, mask, length_normalized=False)
         policy = policy_gradient_loss(log_s[None], now, advantage, mask, reduction="none").sum()
         single = kl(first, first_t) + kl(second[text[0]], second_t[text[0]])
         estimated = estimated + probability.detach() * (policy + single)
-    wanted = torch.autograd.grad(of_texts, [first, second], retain_graph=True)
-    found = torch.autograd.grad(estimated, [first, second])
-    for one, other in zip(found, wanted, strict=True):
+    expected_gradient = torch.autograd.grad(of_texts, [first, second], retain_graph=True)
+    gradient = torch.autograd.grad(estimated, [first, second])
+    for one, other in zip(gradient, expected_gradient, strict=True):
         assert torch.allclose(one, other, atol=1e-12)
 
 
-def test_importance_is_what_the_student_would_write_over_what_was_written() -> None:
+def test_tokens_are_sampled_from_the_mixture_of_student_and_teacher() -> None:
     student, teacher = net(8), net(8, 1)
     scheme = MiniLLM(
         student, Frozen(teacher), {"reverse_kl": ReverseKL()}, teacher_mix=0.3, end=END
@@ -85,7 +85,7 @@ def test_importance_is_what_the_student_would_write_over_what_was_written() -> N
     assert torch.allclose(own["log_probability"][own["valid"]].exp(), mixed, atol=1e-6)
 
 
-def test_objectives_see_their_own_text() -> None:
+def test_each_objective_is_computed_on_its_text() -> None:
     scheme = MiniLLM(
         net(8),
         Frozen(net(8, 1)),

@@ -1,4 +1,4 @@
-"""The student's own text, and how often it is learned from."""
+"""Share of the steps on the student's own text, and the errors of schemes that generate text."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def test_contracts(share: float) -> None:
     )
 
 
-def test_a_share_of_the_steps_is_on_own_text() -> None:
+def test_share_of_the_steps_with_student_text() -> None:
     scheme = OnPolicy(net(8), Frozen(net(8, 1)), {"reverse_kl": ReverseKL()}, 0.3, END)
-    own = [bool((scheme.before_step(timed(step))["label"] == -100).all()) for step in range(60)]
-    assert 8 <= sum(own) <= 28
+    is_own = [bool((scheme.before_step(timed(step))["label"] == -100).all()) for step in range(60)]
+    assert 8 <= sum(is_own) <= 28
 
 
-def test_labels_are_those_of_given_text_alone() -> None:
+def test_student_text_has_no_labels() -> None:
     scheme = OnPolicy(
         net(8),
         Frozen(net(8, 1)),
@@ -51,7 +51,7 @@ def test_labels_are_those_of_given_text_alone() -> None:
     assert float(counts["reverse_kl"]) > 0
 
 
-def test_batches_and_teachers_that_cannot_do() -> None:
+def test_unsuitable_batches_and_teachers_are_errors() -> None:
     with pytest.raises(ValueError, match="needs a teacher"):
         OnPolicy(net(8), None, {"cross_entropy": CrossEntropy()}).prepare(prompts())
     with pytest.raises(ValueError, match="needs rows of tokens with 'input_ids'"):
@@ -66,7 +66,7 @@ def test_batches_and_teachers_that_cannot_do() -> None:
         )
 
 
-def test_a_teacher_that_answered_before_is_refused() -> None:
+def test_precomputed_teacher_outputs_are_an_error() -> None:
     recipe = recipes.load(
         ROOT / "src/instil/recipes" / "language" / "on_policy.yaml",
         ["data.rows=64", "data.held_out=8", "teacher.precompute=true"],
@@ -78,7 +78,7 @@ def test_a_teacher_that_answered_before_is_refused() -> None:
         doctor(recipe)
 
 
-def test_texts_end_with_the_end_of_the_data() -> None:
+def test_the_default_end_is_the_end_token_of_the_data() -> None:
     recipe = recipes.load(
         ROOT / "src/instil/recipes" / "language" / "on_policy.yaml",
         ["data.rows=64", "data.held_out=8"],

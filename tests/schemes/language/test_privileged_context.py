@@ -1,4 +1,4 @@
-"""Who reads the context, where it is read, and what of it the student sees: nothing."""
+"""The network that reads the context, the positions of the context, and the student without it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from instil.testing import check_scheme
 from tests.schemes.texts import END, informed, net, timed, with_hints
 
 
-def learner(
+def make_scheme(
     reader: Literal["average", "teacher"] = "average", share: float = 0.6, decay: float = 0.9
 ) -> PrivilegedContext:
     goals = {"reverse_kl": ReverseKL(), "cross_entropy": CrossEntropy()}
@@ -31,11 +31,11 @@ def learner(
 
 @pytest.mark.parametrize("reader", ["average", "teacher"])
 def test_contracts(reader: Literal["average", "teacher"]) -> None:
-    check_scheme(lambda: learner(reader), with_hints)
+    check_scheme(lambda: make_scheme(reader), with_hints)
 
 
-def test_layers_that_nobody_reads_are_not_kept() -> None:
-    scheme, batch = learner(), with_hints() | timed()
+def test_roles_that_no_loss_reads_are_not_computed() -> None:
+    scheme, batch = make_scheme(), with_hints() | timed()
     assert "hidden_states" in scheme.teacher_outputs(batch)
     scheme.prepare(batch)
     outputs = scheme.teacher_outputs(batch)
@@ -43,24 +43,25 @@ def test_layers_that_nobody_reads_are_not_kept() -> None:
     assert "hidden_states" not in outputs
 
 
-def test_each_row_is_read_as_if_its_context_stood_before_it() -> None:
+def test_outputs_equal_those_of_the_context_and_row_concatenated() -> None:
     model, batch = informed(), with_hints(number=6)
-    said = without_context(model(with_context(batch)), batch)
+    outputs = without_context(model(with_context(batch)), batch)
     for row in range(6):
         hint = batch["context_ids"][row][batch["context_mask"][row].bool()]
         text = batch["input_ids"][row][batch["attention_mask"][row].bool()]
         alone = model({"input_ids": torch.cat([hint, text])[None]})
         torch.testing.assert_close(
-            said["logits"][row, : len(text)], alone["logits"][0, len(hint) :]
+            outputs["logits"][row, : len(text)], alone["logits"][0, len(hint) :]
         )
         torch.testing.assert_close(
-            said["projection"].hidden[row, : len(text)], alone["projection"].hidden[0, len(hint) :]
+            outputs["projection"].hidden[row, : len(text)],
+            alone["projection"].hidden[0, len(hint) :],
         )
-    assert said["logits"].shape[:2] == batch["input_ids"].shape
+    assert outputs["logits"].shape[:2] == batch["input_ids"].shape
 
 
 def test_the_student_does_not_see_the_context() -> None:
-    scheme, batch = learner(share=1.0), with_hints() | timed()
+    scheme, batch = make_scheme(share=1.0), with_hints() | timed()
     other = batch | {"context_ids": (batch["context_ids"] + 1) % END}
     scheme.prepare(batch)
     one, two = scheme.before_step(batch), scheme.before_step(other)
@@ -73,27 +74,27 @@ def test_the_student_does_not_see_the_context() -> None:
     )
 
 
-def test_who_reads() -> None:
-    batch, kept = with_hints(), learner(decay=1.0)
-    average = learner(decay=0.5)
-    for scheme in (kept, average):
+def test_average_follows_the_student_unless_decay_is_one() -> None:
+    batch, fixed = with_hints(), make_scheme(decay=1.0)
+    average = make_scheme(decay=0.5)
+    for scheme in (fixed, average):
         scheme.prepare(batch)
         before = scheme.teacher_outputs(batch)["logits"]
         with torch.no_grad():
             for parameter in scheme.student.parameters():
                 parameter.add_(torch.randn_like(parameter))
         scheme.after_step({})
-        assert torch.equal(scheme.teacher_outputs(batch)["logits"], before) == (scheme is kept)
+        assert torch.equal(scheme.teacher_outputs(batch)["logits"], before) == (scheme is fixed)
     with pytest.raises(ValueError, match="needs a teacher"):
         PrivilegedContext(informed(), None, {"reverse_kl": ReverseKL()}, "teacher").prepare(batch)
-    with pytest.raises(ValueError, match="reads a context that the batch has not: 'context_ids'"):
-        learner().prepare(timed())
+    with pytest.raises(ValueError, match=r"reads a context\. Expected 'context_ids'"):
+        make_scheme().prepare(timed())
 
 
 @pytest.mark.filterwarnings(
     "ignore:.*is_gradient_checkpointing.*:FutureWarning"
-)  # peft asks transformers by the older name
-def test_with_its_adapters_off_the_student_is_what_it_began_as() -> None:
+)  # peft uses the older name in transformers
+def test_the_student_without_its_adapters_is_its_initial_state() -> None:
     pytest.importorskip("peft")
     from instil.core import Net
     from instil.tasks.language import call
@@ -119,7 +120,7 @@ def test_with_its_adapters_off_the_student_is_what_it_began_as() -> None:
         AdapterOff(net())
 
 
-def test_a_token_that_begins_a_text_stays_before_the_context() -> None:
+def test_the_token_that_begins_a_text_stays_before_the_context() -> None:
     batch = with_hints(number=6) | {"num_bos": torch.tensor([1, 0, 1, 1, 0, 1])}
     rows = with_context(batch)
     model = informed()

@@ -1,4 +1,4 @@
-"""The teacher's texts as data."""
+"""Training on texts that the teacher generates."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ def test_contracts() -> None:
     )
 
 
-def test_drawn_texts_and_word_level_beside_them() -> None:
+def test_sampled_texts_with_a_word_level_objective() -> None:
     goals = {"cross_entropy": CrossEntropy(), "forward_kl": ForwardKL()}
     check_scheme(
         lambda: SequenceLevel(net(8), Frozen(net(8, 1)), dict(goals), END, temperature=1.0), prompts
     )
 
 
-def test_labels_are_the_likeliest_words_of_the_teacher() -> None:
+def test_labels_are_the_most_likely_tokens_of_the_teacher() -> None:
     teacher = net(8, 1)
     scheme = SequenceLevel(net(8), Frozen(teacher), {"cross_entropy": CrossEntropy()}, END)
     text = scheme.before_step(timed())
-    said = teacher(text)["logits"].argmax(-1)
+    likeliest = teacher(text)["logits"].argmax(-1)
     assert text["valid"].sum() > 20
-    assert torch.equal(text["label"], torch.where(text["valid"], said, -100))
+    assert torch.equal(text["label"], torch.where(text["valid"], likeliest, -100))
 
 
-def test_a_text_is_written_once_and_rows_that_do_not_count_spoil_nothing() -> None:
+def test_texts_are_generated_once_and_uncounted_rows_get_none() -> None:
     teacher = Frozen(net(8, 1))
     scheme = SequenceLevel(net(8), teacher, {"cross_entropy": CrossEntropy()}, END, temperature=1.0)
     calls = count_calls(teacher)

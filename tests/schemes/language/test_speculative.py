@@ -1,4 +1,4 @@
-"""Who says which word."""
+"""Source of each token: student or teacher."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from instil.generation.rollout import generate_text
 from instil.generation.sampling import sample_tokens
 from instil.objectives.logits.forward_kl import ForwardKL
-from instil.schemes.language.speculative import Speculative, interleaved
+from instil.schemes.language.speculative import Speculative, sample_interleaved
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
 from tests.schemes.texts import END, VOCABULARY, net, prompts, timed
@@ -19,23 +19,21 @@ def test_contracts() -> None:
     )
 
 
-def test_a_word_out_of_the_teachers_likeliest_is_the_teachers() -> None:
+def test_a_token_outside_the_teachers_top_k_is_replaced_by_the_teacher() -> None:
     generator = torch.Generator().manual_seed(0)
-    student, teacher = torch.randn(2, 200, 7, generator=generator)
-    numbers = torch.rand(200, 2, generator=generator)
-    token, log = interleaved(student, teacher, numbers, 2)
+    student_logits, teacher_logits = torch.randn(2, 200, 7, generator=generator)
+    uniforms = torch.rand(200, 2, generator=generator)
+    token, log_prob = sample_interleaved(student_logits, teacher_logits, uniforms, 2)
     for row in range(200):
-        proposed, other = (
-            int(sample_tokens(student[row, None], numbers[row, :1])[0]),
-            int(sample_tokens(teacher[row, None], numbers[row, 1:])[0]),
-        )
-        stays = proposed in teacher[row].topk(2).indices.tolist()
-        assert int(token[row]) == (proposed if stays else other)
-        side = student if stays else teacher
-        assert torch.isclose(log[row], side[row].log_softmax(-1)[token[row]])
+        proposed = int(sample_tokens(student_logits[row, None], uniforms[row, :1])[0])
+        replacement = int(sample_tokens(teacher_logits[row, None], uniforms[row, 1:])[0])
+        is_accepted = proposed in teacher_logits[row].topk(2).indices.tolist()
+        assert int(token[row]) == (proposed if is_accepted else replacement)
+        author = student_logits if is_accepted else teacher_logits
+        assert torch.isclose(log_prob[row], author[row].log_softmax(-1)[token[row]])
 
 
-def test_the_ends_are_the_students_text_and_the_teachers() -> None:
+def test_the_largest_top_k_gives_the_students_text_and_one_the_teachers() -> None:
     student, teacher = net(8), net(8, 1)
     own = Speculative(
         student, Frozen(teacher), {"forward_kl": ForwardKL()}, VOCABULARY, END

@@ -1,4 +1,4 @@
-"""Given text first; the student's own, much of it from a memory, as soon as the student gets worse on text it does not learn from."""
+"""DistiLLM: adaptive use of the student's own text, with a replay memory of earlier texts."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Annotated
 import torch
 from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import (
+    UNLABELLED,
     Batch,
     Card,
     NonNegative,
@@ -23,32 +25,34 @@ from instil.core import (
 from instil.generation.reader import index_batch
 from instil.generation.sampling import step_uniform
 from instil.modules.synthetic_memory import SyntheticMemory
-from instil.schemes.bases.writer import GenerativeScheme, Share, Token, Tokens
+from instil.schemes.bases.generation_options import (
+    EndToken,
+    NewTokens,
+    PromptTokens,
+    SamplingTemperature,
+    TopP,
+    Vocabulary,
+)
+from instil.schemes.bases.writer import GenerativeScheme
 
-CHOOSING, REPLAYING, WATCHING = 3201, 3202, 3203
-"""Salts."""
+CHOICE_STREAM = 3201
+"""Random stream that decides which text a step uses."""
+REPLAY_STREAM = 3202
+"""Random stream of the texts drawn from the memory."""
+VALIDATION_STREAM = 3203
+"""Random stream that decides which samples are held out."""
 TEXT = ("input_ids", "attention_mask", "valid")
+"""Batch keys of a text in the memory."""
 
 
 class DistiLLM(GenerativeScheme):
-    """A step is on the student's own text with a ``student_text_prob`` that rises as needed (Ko et al. 2024, Algorithm 1 and section 3.2).
+    """Student text with a probability that rises when the validation loss rises (Ko et al. 2024).
 
-    Own text is written anew with a probability that falls to 0 at the end of training, else drawn from what was written before (off-policy). The
-    chance rises by ``prob_increment`` each time that the loss on rows held out of the training is higher than before by ``tolerance``. The paper's
-    objective     is skewed_forward_kl or skewed_reverse_kl; one that needs labels sees the given text alone.
-
-    ``memory``: texts of its own that are kept, the last ones; while there are fewer, all own text is new.
-    ``initial_prob``: of own text, at the beginning.
-    ``prob_increment``: of the chance.
-    ``tolerance``: how much worse the watched loss must get.
-    ``held_out``: the share of the samples that is watched, and not learned from.
-    ``every``: steps between two looks at the watched loss, which is the mean of those steps.
-    ``end``: the token that ends a text; in a recipe null is that of the data's tokenizer.
-    ``min_prompt_tokens``: of a row at least so many tokens are read, not written.
-    ``max_new_tokens``: of a text; null: as many as the row is long.
-    ``temperature``: of what is written; 0 is the likeliest token.
-    ``top_p``: it is one of the likeliest that have so much probability together.
-    ``vocabulary``: number of tokens that may be written, where heads are padded; in a recipe null is that of the data's tokenizer.
+    A step uses the student's own text with probability ``student_text_prob``, which starts at
+    ``initial_prob`` and rises by ``prob_increment`` (Algorithm 1 and section 3.2). That text is
+    newly generated with a probability that falls to 0 at the end of training, and otherwise drawn
+    from earlier texts (off-policy). The paper's objective is skewed_forward_kl or
+    skewed_reverse_kl. An objective that needs labels applies to the text of the data only.
     """
 
     card = Card(
@@ -60,13 +64,18 @@ class DistiLLM(GenerativeScheme):
         algorithms=("adaptive",),
         tasks=("language",),
         labels=("single",),
-        equation=r"D(p^t \Vert p^s)(y | x), \quad y \sim \begin{cases} p^s & \phi (1 - t / T) \\ \mathrm{memory} & \phi\, t / T \\ "
-        r"\mathrm{data} & 1 - \phi \end{cases}, \quad \phi \leftarrow \phi + 0.1 \text{ when the watched loss rises}",
-        use="Own text at a fraction of the time that on_policy takes, and no share to be chosen.",
-        pitfalls="Where the loss on held-out text never rises no own text is ever written: a larger initial_prob begins with some. Remembered texts "
-        "are by the student as it was.",
-        deviations="The watched loss is of rows held out of the training data, over the steps between two looks; in the paper it is of all "
-        "validation data. It is compared with the look before, as in the paper; the authors' code compares with the last at which the chance rose.",
+        equation=r"D(p^t \Vert p^s)(y | x), \quad y \sim \begin{cases} p^s & \phi (1 - t / T) \\ "
+        r"\mathrm{memory} & \phi\, t / T \\ \mathrm{data} & 1 - \phi \end{cases}, \quad "
+        r"\phi \leftarrow \phi + 0.1 \text{ when the validation loss rises}",
+        use="For training on the student's own text in a fraction of the time that on_policy "
+        "takes. The share of that text need not be chosen.",
+        pitfalls="If the loss on held-out text never rises, the student never generates text: a "
+        "larger initial_prob starts with some. Texts in the memory come from earlier versions of "
+        "the student.",
+        deviations="The validation loss is measured on samples held out of the training data, over "
+        "the steps between two checks; the paper uses all validation data. It is compared with the "
+        "previous check, as in the paper; the authors' code compares with the last check at which "
+        "the probability rose.",
     )
     needs_teacher_logits = False
     student_text_prob: Tensor
@@ -79,18 +88,37 @@ class DistiLLM(GenerativeScheme):
         student: nn.Module,
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
-        memory: Annotated[int, Ge(1)] = 1000,
-        initial_prob: Annotated[float, Ge(0), Le(1)] = 0.0,
-        prob_increment: Annotated[float, Gt(0), Le(1)] = 0.1,
-        tolerance: NonNegative = 0.1,
-        held_out: Annotated[float, Gt(0), Lt(1)] = 0.1,
-        every: Annotated[int, Ge(1)] = 50,
-        end: Token | None = None,
-        min_prompt_tokens: Tokens = 1,
-        max_new_tokens: Tokens | None = None,
-        temperature: NonNegative = 1.0,
-        top_p: Share = 1.0,
-        vocabulary: Tokens | None = None,
+        memory: Annotated[
+            int,
+            Ge(1),
+            Doc(
+                "number of the student's latest texts in the memory; until it is full, all student "
+                "text is newly generated"
+            ),
+        ] = 1000,
+        initial_prob: Annotated[
+            float, Ge(0), Le(1), Doc("probability of student text at the start of training")
+        ] = 0.0,
+        prob_increment: Annotated[
+            float, Gt(0), Le(1), Doc("increase of the probability when the validation loss rises")
+        ] = 0.1,
+        tolerance: Annotated[
+            NonNegative, Doc("increase of the validation loss that raises the probability")
+        ] = 0.1,
+        held_out: Annotated[
+            float, Gt(0), Lt(1), Doc("share of the samples for the validation loss, not trained on")
+        ] = 0.1,
+        every: Annotated[
+            int,
+            Ge(1),
+            Doc("steps between two checks of the validation loss, the mean over these steps"),
+        ] = 50,
+        end: EndToken = None,
+        min_prompt_tokens: PromptTokens = 1,
+        max_new_tokens: NewTokens = None,
+        temperature: SamplingTemperature = 1.0,
+        top_p: TopP = 1.0,
+        vocabulary: Vocabulary = None,
     ):
         super().__init__(
             student,
@@ -103,15 +131,15 @@ class DistiLLM(GenerativeScheme):
             top_p,
             vocabulary,
         )
-        self.memory, self.initial_prob, self.prob_increment, self.tolerance = (
-            memory,
-            initial_prob,
-            prob_increment,
-            tolerance,
-        )
-        self.held_out, self.every = held_out, every
+        self.memory = memory
+        self.initial_prob = initial_prob
+        self.prob_increment = prob_increment
+        self.tolerance = tolerance
+        self.held_out = held_out
+        self.every = every
         self.replay: SyntheticMemory | None = None
         self.register_buffer("student_text_prob", torch.tensor(at_progress(initial_prob, {})))
+        # Validation loss at the previous check; sum and count of each objective since then.
         self.register_buffer("before", torch.tensor(torch.inf))
         self.register_buffer("seen", torch.zeros(len(self.objectives.weights), 2))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
@@ -122,80 +150,91 @@ class DistiLLM(GenerativeScheme):
 
     def before_step(self, batch: Batch) -> Batch:
         assert self.replay is not None
-        watched = (
-            keyed_uniform(batch | {"step": torch.tensor(0)}, 1, WATCHING).squeeze(1) < self.held_out
-        )
-        learned = batch | {"valid": batch["valid"] & ~watched[:, None]}
-        draw, chance = step_uniform(batch, CHOOSING), float(self.student_text_prob)
-        own, new = (
-            draw < chance,
-            draw < chance * (1 - float(batch.get("progress", 0.0)))
-            or bool(self.replay.pushed < self.memory),
-        )
-        if own:
-            learned = self.student_text(learned) if new else self.replayed(learned)
-        return learned | {
-            "watched": index_batch(batch, watched.nonzero().squeeze(1)),
-            "written": own and new,
+        is_held_out = self._is_held_out(batch)
+        training = batch | {"valid": batch["valid"] & ~is_held_out[:, None]}
+        draw = step_uniform(batch, CHOICE_STREAM)
+        student_text_prob = float(self.student_text_prob)
+        use_student_text = draw < student_text_prob
+        new_text_prob = student_text_prob * (1 - float(batch.get("progress", 0.0)))
+        is_new = draw < new_text_prob or bool(self.replay.pushed < self.memory)
+        if use_student_text:
+            training = self.student_text(training) if is_new else self.replayed_text(training)
+        return training | {
+            "validation_rows": index_batch(batch, is_held_out.nonzero().squeeze(1)),
+            "is_new_text": use_student_text and is_new,
         }
 
-    def replayed(self, batch: Batch) -> Batch:
-        """Texts written before, one for each row that counts; without labels."""
+    def _is_held_out(self, batch: Batch) -> Tensor:
+        # A constant step makes the draw depend on seed and sample only: the held-out samples are
+        # the same in every epoch.
+        at_first_step = batch | {"step": torch.tensor(0)}
+        return keyed_uniform(at_first_step, 1, VALIDATION_STREAM).squeeze(1) < self.held_out
+
+    def replayed_text(self, batch: Batch) -> Batch:
+        """Replace each row that counts by a text of the memory, without labels.
+
+        Args:
+            batch: rows of tokens with ``valid`` and ``label`` (N, T).
+
+        Returns:
+            The batch with ``input_ids``, ``attention_mask`` and ``valid`` of the drawn texts.
+        """
         assert self.replay is not None
-        text = self.replay.draw(batch, REPLAYING)
+        text = self.replay.draw(batch, REPLAY_STREAM)
         counts = batch["valid"].any(1, keepdim=True)
-        return (
-            batch
-            | text
-            | {
-                "valid": (text["valid"] > 0) & counts,
-                "label": torch.full_like(batch["label"], -100),
-            }
-        )
+        replayed = {
+            "valid": (text["valid"] > 0) & counts,
+            "label": torch.full_like(batch["label"], UNLABELLED),
+        }
+        return batch | text | replayed
 
     def step(self, batch: Batch) -> Iterator[Update]:
         update = self.compute_losses(batch)
-        update.state_updates["watched"] = self.watch(batch["watched"])[None]
-        if batch["written"]:
-            update.state_updates |= {f"written.{key}": batch[key] for key in TEXT}
+        update.state_updates["validation"] = self.validation_losses(batch["validation_rows"])[None]
+        if batch["is_new_text"]:
+            update.state_updates |= {f"new_text.{key}": batch[key] for key in TEXT}
         yield update
         del update
 
     @torch.no_grad()
-    def watch(self, batch: Batch) -> Tensor:
-        """Of each objective on these rows the sum and the count."""
+    def validation_losses(self, batch: Batch) -> Tensor:
+        """Compute the sum and the count of each objective on held-out rows.
+
+        Args:
+            batch: the held-out rows of a batch; may be empty.
+
+        Returns:
+            Sums and counts (number of objectives, 2).
+        """
         if not len(batch["input_ids"]):
             return torch.zeros_like(self.seen)
-        counts, losses = self.objectives.counts(batch), self.compute_losses(batch).losses
-        return torch.stack(
-            [
-                torch.stack([losses[name] * counts[name], counts[name]])
-                for name in self.objectives.weights
-            ]
-        )
+        counts = self.objectives.counts(batch)
+        losses = self.compute_losses(batch).losses
+        rows = [
+            torch.stack([losses[name] * counts[name], counts[name]])
+            for name in self.objectives.weights
+        ]
+        return torch.stack(rows)
 
     def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
-        written = {
-            key: gathered_rows.pop(f"written.{key}")
-            for key in TEXT
-            if f"written.{key}" in gathered_rows
-        }
-        watched = gathered_rows.pop("watched").sum(0)
+        prefix = "new_text."
+        names = [name for name in gathered_rows if name.startswith(prefix)]
+        new_text = {name.removeprefix(prefix): gathered_rows.pop(name) for name in names}
+        validation = gathered_rows.pop("validation").sum(0)
         super().after_step(gathered_rows)
-        if written and self.replay is not None:
-            counts = written["valid"].any(1)
-            self.replay.push(**{key: rows[counts] for key, rows in written.items()})
-        self.seen += watched
+        if new_text and self.replay is not None:
+            counts = new_text["valid"].any(1)
+            self.replay.push(**{key: rows[counts] for key, rows in new_text.items()})
+        self.seen += validation
         self.steps += 1
-        look = self.steps % self.every == 0
+        self._update_probability()
+
+    def _update_probability(self) -> None:
+        # Tensor operations only: reading a value on the host would wait for the device.
+        is_check = self.steps % self.every == 0
         loss = (self.seen[:, 0] / self.seen[:, 1].clamp_min(1)).sum()
-        rises = look & (loss > self.before + self.tolerance)
-        self.student_text_prob.copy_(
-            torch.where(
-                rises,
-                (self.student_text_prob + self.prob_increment).clamp_max(1),
-                self.student_text_prob,
-            )
-        )
-        self.before.copy_(torch.where(look, loss, self.before))
-        self.seen.mul_(~look)
+        rises = is_check & (loss > self.before + self.tolerance)
+        raised = (self.student_text_prob + self.prob_increment).clamp_max(1)
+        self.student_text_prob.copy_(torch.where(rises, raised, self.student_text_prob))
+        self.before.copy_(torch.where(is_check, loss, self.before))
+        self.seen.mul_(~is_check)

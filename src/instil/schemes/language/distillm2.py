@@ -1,4 +1,4 @@
-"""More of what the teacher writes, less of what the student does: one divergence for each text of a pair."""
+"""DistiLLM-2: a divergence for the teacher's and one for the student's text of each prompt."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import Annotated
 import torch
 from annotated_types import Gt, Lt
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import (
-    UNLABELLED,
     Batch,
     Card,
     NonNegative,
     Objective,
     Objectives,
+    Outputs,
     Teacher,
     Update,
     at_progress,
@@ -23,92 +24,69 @@ from instil.core import (
     mean,
     to_float32,
 )
-from instil.functional.logits import clamp_to_finite
-from instil.schemes.bases.writer import Share, Token, Tokens
+from instil.functional.text_pairs import (
+    TextLogProbs,
+    adaptive_skew,
+    likelihood_gaps,
+    skewed_forward,
+    skewed_reverse,
+)
+from instil.schemes.bases.generation_options import (
+    EndToken,
+    NewTokens,
+    PromptTokens,
+    SamplingTemperature,
+    TopP,
+    Vocabulary,
+)
 from instil.schemes.language.sequence_level import SequenceLevel
 
-KEPT = 0.9
-"""Of the running gaps at each step."""
-LEAST, NOTHING = 0.01, 1e-5
-Text = tuple[Tensor, Tensor, Tensor]
-"""The student's log-probabilities (N, T, V), the teacher's, and the tokens (N, T) that follow, -100 where none is compared."""
+GAP_DECAY = 0.9
+"""Decay of the running likelihood gaps per step."""
 
 
-def skewed_forward(log_q: Tensor, log_p: Tensor, token: Tensor, skew: Tensor) -> Tensor:
-    """KL(p || a p + (1 - a) q) of teacher p and student q (Ko et al. 2024, Eq. 4), mean over the tokens of each row: (N,).
+def distillm2_loss(
+    teacher_text: TextLogProbs, student_text: TextLogProbs, skews: Tensor, reverse: float = 1.0
+) -> Tensor:
+    """DistiLLM-2 loss of pairs of texts (Ko et al. 2025, Eq. 6).
 
-    Log-probabilities (N, T, V), ``token`` (N, T) -100 where none is compared, ``skew`` a (N,).
+    ``(2 - reverse)`` times the skewed forward KL on the teacher's text plus ``reverse`` times the
+    skewed reverse KL on the student's text.
+
+    Args:
+        teacher_text: student and teacher log-probabilities (N, T, V), and tokens (N, T), of the
+            teacher's texts; token -100 marks positions that are not compared.
+        student_text: the same of the student's texts.
+        skews: skews of the teacher's and the student's text (N, 2).
+        reverse: weight of the reverse divergence, in [0, 2].
+
+    Returns:
+        One value per pair (N,).
+
+    Example:
+        >>> student = torch.tensor([[[0.5, 0.5]]]).log()
+        >>> teacher = torch.tensor([[[0.9, 0.1]]]).log()
+        >>> text = student, teacher, torch.tensor([[0]])
+        >>> distillm2_loss(text, text, torch.tensor([[0.1, 0.1]]))
+        tensor([0.6725])
     """
-    share = skew[:, None, None]
-    log_q, log_p = clamp_to_finite(log_q), clamp_to_finite(log_p)
-    mixed = torch.logaddexp(log_p + share.log(), log_q + (1 - share).log())
-    return row_mean((log_p.exp() * (log_p - mixed)).sum(-1), token)
-
-
-def skewed_reverse(log_q: Tensor, log_p: Tensor, token: Tensor, skew: Tensor) -> Tensor:
-    """KL(q || (1 - a) p + a q), no gradient through the second q, mean over the tokens of each row: (N,)."""
-    share = skew[:, None, None]
-    log_q, log_p = clamp_to_finite(log_q), clamp_to_finite(log_p)
-    mixed = torch.logaddexp(log_p + (1 - share).log(), log_q.detach() + share.log())
-    return row_mean((log_q.exp() * (log_q - mixed)).sum(-1), token)
-
-
-def row_mean(values: Tensor, token: Tensor) -> Tensor:
-    """The mean (N,) of values (N, T) where there is a token."""
-    there = token != UNLABELLED
-    return torch.where(there, values, 0.0).sum(1) / there.sum(1).clamp_min(1)
-
-
-def likelihood(log: Tensor, token: Tensor) -> Tensor:
-    """The geometric mean (N,) of the probabilities of the tokens of each row, of log-probabilities (N, T, V)."""
-    return row_mean(log.gather(-1, token.clamp_min(0)[..., None]).squeeze(-1), token).exp()
-
-
-def adaptive_skew(gap: Tensor, usual: Tensor | float, base: float = 0.1) -> Tensor:
-    """The skew (N,) with which a pair of likelihoods as far apart as ``gap`` (N,) is about as hard as ``running_gap`` with ``base``, in [0.01, base].
-
-    To first order a mixture's gap is (1 - a) times the gap (Ko et al. 2025, section 3.2).
-    """
-    return (1 - (1 - base) * usual / (gap + NOTHING)).clamp(LEAST, base)
-
-
-def contrastive_loss(taught: Text, own: Text, skews: Tensor, share: float = 1.0) -> Tensor:
-    """(2 - share) skewed forward KL on the teacher's text + share skewed reverse KL on the student's own, (N,) (Ko et al. 2025, Eq. 6).
-
-    ``skews`` (N, 2) are those of both texts.
-    """
-    return (2 - share) * skewed_forward(*taught, skews[:, 0]) + share * skewed_reverse(
-        *own, skews[:, 1]
-    )
-
-
-@torch.no_grad()
-def likelihood_gaps(taught: Text, own: Text) -> Tensor:
-    """How much likelier (N, 2) the teacher finds its text than the student does, and the student its own than the teacher."""
-    of_taught, of_own = ([likelihood(log, text[2]) for log in text[:2]] for text in (taught, own))
-    return torch.stack([of_taught[1] - of_taught[0], of_own[0] - of_own[1]], 1)
+    forward_kl = skewed_forward(*teacher_text, skews[:, 0])
+    reverse_kl = skewed_reverse(*student_text, skews[:, 1])
+    return (2 - reverse) * forward_kl + reverse * reverse_kl
 
 
 def reverse_weight(progress: float, gradual: bool = True) -> float:
-    """How much the student's text counts, of 2: 1, rising to 1.5 in the first half of the training."""
+    """Weight of the reverse divergence: 1, rising to 1.5 in the first half if ``gradual``."""
     return 1 + 0.5 * min(1.0, 2 * progress) if gradual else 1.0
 
 
 class DistiLLM2(SequenceLevel):
-    """For each prompt (2 - b) skewed forward KL on the teacher's text + b skewed reverse KL on the student's own (Ko et al. 2025, Eq. 6).
+    """Skewed forward KL on teacher text and skewed reverse KL on student text (Ko et al. 2025).
 
-    Each text's skew depends on how far teacher and student are apart on it. Objectives, such as cross_entropy, see the teacher's text, with their
-    weights.
-
-    ``base_skew``: the largest skew, and that of a text on which they are as far apart as usual.
-    ``contrast_weight``: of the loss ``contrast``.
-    ``gradual``: b rises from 1 to 1.5 in the first half of the training; else it is 1.
-    ``end``: the token that ends a text; in a recipe null is that of the data's tokenizer.
-    ``min_prompt_tokens``: of a row at least so many tokens are read, not written.
-    ``max_new_tokens``: of a text; null: as many as the row is long.
-    ``temperature``: of what both write; 0 is the likeliest token.
-    ``top_p``: it is one of the likeliest that have so much probability together.
-    ``vocabulary``: number of tokens that may be written, where heads are padded; in a recipe null is that of the data's tokenizer.
+    For each prompt the loss ``contrast`` is ``(2 - b)`` times the forward divergence plus ``b``
+    times the reverse divergence (Eq. 6). The skew of each text depends on the distance between
+    teacher and student on it. Objectives, such as cross_entropy, use the teacher's text, with
+    their weights.
     """
 
     card = Card(
@@ -121,11 +99,16 @@ class DistiLLM2(SequenceLevel):
         tasks=("language",),
         labels=("single",),
         equation=r"(2 - \beta)\, \mathrm{KL}(p^t \Vert \alpha p^t + (1 - \alpha) p^s)(y_t | x) + "
-        r"\beta\, \mathrm{KL}(p^s \Vert (1 - \alpha) p^t + \alpha p^s)(y_s | x), \quad y_t \sim p^t, \; y_s \sim p^s",
-        use="A student that already writes well: the divergence that pulls is on the teacher's text, the one that pushes on the student's own.",
-        pitfalls="The logits of both texts and both nets are held at once, so memory grows with tokens times vocabulary. Both nets write.",
-        deviations="The student writes anew at each step, in the paper once an epoch; what is usual is a running mean, there the mean over an "
-        "epoch's texts. No gradient passes through the skew; in the authors' code it does where the skew is not at a bound.",
+        r"\beta\, \mathrm{KL}(p^s \Vert (1 - \alpha) p^t + \alpha p^s)(y_s | x), \quad "
+        r"y_t \sim p^t, \; y_s \sim p^s",
+        use="For a student that already writes well. The forward divergence raises the probability "
+        "of the teacher's text; the reverse divergence lowers that of the student's mistakes.",
+        pitfalls="The logits of both texts and both networks are in memory at once, so memory "
+        "grows with tokens times vocabulary. Both networks generate.",
+        deviations="The student generates new text at each step, in the paper once an epoch. The "
+        "usual gap is a running mean, in the paper the mean over the texts of an epoch. No "
+        "gradient passes through the skew; in the authors' code it does where the skew is not at "
+        "a bound.",
     )
     running_gap: Tensor
     num_updates: Tensor
@@ -135,15 +118,22 @@ class DistiLLM2(SequenceLevel):
         student: nn.Module,
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
-        base_skew: Annotated[float, Gt(0), Lt(1)] = 0.1,
-        contrast_weight: NonNegative = 1.0,
-        gradual: bool = True,
-        end: Token | None = None,
-        min_prompt_tokens: Tokens = 1,
-        max_new_tokens: Tokens | None = None,
-        temperature: NonNegative = 1.0,
-        top_p: Share = 1.0,
-        vocabulary: Tokens | None = None,
+        base_skew: Annotated[
+            float,
+            Gt(0),
+            Lt(1),
+            Doc("largest skew; the skew of a text whose likelihood gap equals the running mean"),
+        ] = 0.1,
+        contrast_weight: Annotated[NonNegative, Doc("weight of the loss ``contrast``")] = 1.0,
+        gradual: Annotated[
+            bool, Doc("raise b from 1 to 1.5 in the first half of training; false: b is 1")
+        ] = True,
+        end: EndToken = None,
+        min_prompt_tokens: PromptTokens = 1,
+        max_new_tokens: NewTokens = None,
+        temperature: SamplingTemperature = 1.0,
+        top_p: TopP = 1.0,
+        vocabulary: Vocabulary = None,
     ):
         super().__init__(
             student,
@@ -156,7 +146,9 @@ class DistiLLM2(SequenceLevel):
             top_p,
             vocabulary,
         )
-        self.base_skew, self.contrast_weight, self.gradual = base_skew, contrast_weight, gradual
+        self.base_skew = base_skew
+        self.contrast_weight = contrast_weight
+        self.gradual = gradual
         self.register_buffer("running_gap", torch.zeros(2))
         self.register_buffer("num_updates", torch.zeros((), dtype=torch.int64))
 
@@ -164,52 +156,50 @@ class DistiLLM2(SequenceLevel):
         return super().before_step(batch) | {"student_text": self.student_text(batch)}
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        return {**super().counts(batch), "contrast": pairs(batch).sum()}
+        return {**super().counts(batch), "contrast": _has_both_texts(batch).sum()}
 
     def step(self, batch: Batch) -> Iterator[Update]:
         student, teacher = self.forward_both(batch)
         update: Update = self.objectives(student, teacher, batch)
-        own_student, own_teacher = self.forward_both(batch["student_text"])
-        taught, own = (
-            [
-                drop_unlabelled_gradient(token, to_float32(side["logits"][..., : self.vocabulary]))[
-                    0
-                ].log_softmax(-1)
-                for side in sides
-            ]
-            for sides, token in (
-                ((student, teacher), batch["token"]),
-                ((own_student, own_teacher), batch["student_text"]["token"]),
-            )
+        student_text = batch["student_text"]
+        texts = (
+            self._log_probs(student, teacher, batch["token"]),
+            self._log_probs(*self.forward_both(student_text), student_text["token"]),
         )
-        texts = (*taught, batch["token"]), (*own, batch["student_text"]["token"])
-        apart = likelihood_gaps(*texts)
+        gaps = likelihood_gaps(*texts)
         base = at_progress(self.base_skew, batch)
-        skews = torch.where(
-            self.num_updates > 0, adaptive_skew(apart, self.running_gap, base), base
-        )
-        values = contrastive_loss(
-            *texts, skews, reverse_weight(float(batch.get("progress", 0.0)), self.gradual)
-        )
-        update.losses["contrast"] = at_progress(self.contrast_weight, batch) * mean(
-            values, pairs(batch)
-        )
-        update.state_updates["gaps"] = torch.cat([apart, pairs(batch)[:, None]], 1)
-        del student, teacher, own_student, own_teacher, taught, own, texts, values
+        adapted = adaptive_skew(gaps, self.running_gap, base)
+        skews = torch.where(self.num_updates > 0, adapted, base)
+        reverse = reverse_weight(float(batch.get("progress", 0.0)), self.gradual)
+        counts = _has_both_texts(batch)
+        loss = mean(distillm2_loss(*texts, skews, reverse), counts)
+        update.losses["contrast"] = at_progress(self.contrast_weight, batch) * loss
+        update.state_updates["gaps"] = torch.cat([gaps, counts[:, None]], 1)
+        # Only the update may hold the graph while the engine runs the backward pass.
+        del student, teacher, texts, loss
         yield update
         del update
+
+    def _log_probs(self, student: Outputs, teacher: Outputs, token: Tensor) -> TextLogProbs:
+        student_log_probs, teacher_log_probs = (
+            drop_unlabelled_gradient(token, to_float32(side["logits"][..., : self.vocabulary]))[0]
+            for side in (student, teacher)
+        )
+        return student_log_probs.log_softmax(-1), teacher_log_probs.log_softmax(-1), token
 
     def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
         rows = gathered_rows.pop("gaps")
         super().after_step(gathered_rows)
         counts = rows[:, 2:]
-        now = (rows[:, :2] * counts).sum(0) / counts.sum().clamp_min(1)
-        moved = torch.where(self.num_updates > 0, KEPT * self.running_gap + (1 - KEPT) * now, now)
+        gap = (rows[:, :2] * counts).sum(0) / counts.sum().clamp_min(1)
+        average = GAP_DECAY * self.running_gap + (1 - GAP_DECAY) * gap
+        # The first gap replaces the initial zeros.
+        moved = torch.where(self.num_updates > 0, average, gap)
         self.running_gap.copy_(torch.where(counts.sum() > 0, moved, self.running_gap))
         self.num_updates += (counts.sum() > 0).long()
 
 
-def pairs(batch: Batch) -> Tensor:
-    """1 for each row (N,) that has both texts."""
+def _has_both_texts(batch: Batch) -> Tensor:
+    """1 for each row (N,) with a teacher's and a student's text, else 0."""
     both: Tensor = batch["valid"].any(1) & batch["student_text"]["valid"].any(1)
     return both.float()

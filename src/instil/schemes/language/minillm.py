@@ -1,4 +1,4 @@
-"""The student writes and is rewarded for what the teacher finds likely: reverse KL of whole texts, by policy gradient."""
+"""MiniLLM: reverse KL of whole texts, minimised by policy gradient on generated text."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import (
     Batch,
@@ -25,61 +26,98 @@ from instil.core import (
 )
 from instil.functional.token_log_probs import token_log_probs
 from instil.generation.sampling import sample_top_p
+from instil.schemes.bases.generation_options import (
+    EndToken,
+    NewTokens,
+    PromptTokens,
+    Vocabulary,
+)
 from instil.schemes.bases.two_texts import TwoTextsScheme
-from instil.schemes.bases.writer import Token, Tokens
 
 
 def advantages(
-    reward: Tensor, mask: Tensor, gamma: float = 1.0, normalised: bool = True, own: bool = False
+    reward: Tensor,
+    mask: Tensor,
+    gamma: float = 1.0,
+    length_normalized: bool = True,
+    include_current: bool = False,
 ) -> Tensor:
-    """What is still to come after each token, (N, T): the sum of later rewards, over their number if ``normalised`` (Gu et al. 2024, Eqs. 5, 7).
+    """Sum of the rewards after each token (Gu et al. 2024, Eqs. 5 and 7).
 
-    ``reward`` (N, T) is log p_teacher - log p_student of each token, 0 outside the text, ``mask`` (N, T) marks the tokens of the text; ``gamma``
-    discounts. ``own``: the token's own reward is one of them, as in the authors' code.
+    Args:
+        reward: log p_teacher - log p_student of each token (N, T), 0 outside the text.
+        mask: non-zero at the tokens of the text (N, T).
+        gamma: discount factor per token.
+        length_normalized: divide the sum by the number of its tokens.
+        include_current: add the token's own reward, as in the authors' code.
+
+    Returns:
+        Advantages (N, T).
+
+    Example:
+        >>> advantages(torch.tensor([[1.0, 2.0, 6.0]]), torch.ones(1, 3))
+        tensor([[4., 6., 0.]])
     """
-    total, number = torch.zeros_like(reward[:, 0]), torch.zeros_like(reward[:, 0])
-    found = []
-    for place in reversed(range(reward.shape[1])):
-        later, left = gamma * total, number
-        total, number = reward[:, place] + later, number + (mask[:, place] > 0)
-        value, among = (total, number) if own else (later, left)
-        found.append(value / among.clamp_min(1) if normalised else value)
-    return torch.stack(found[::-1], 1)
+    total = torch.zeros_like(reward[:, 0])
+    count = torch.zeros_like(reward[:, 0])
+    backwards = []
+    for position in reversed(range(reward.shape[1])):
+        later_total = gamma * total
+        later_count = count
+        total = reward[:, position] + later_total
+        count = count + (mask[:, position] > 0)
+        value = total if include_current else later_total
+        length = count if include_current else later_count
+        backwards.append(value / length.clamp_min(1) if length_normalized else value)
+    return torch.stack(backwards[::-1], 1)
 
 
 def policy_gradient_loss(
-    log_probability: Tensor,
-    before: Tensor,
+    log_probs: Tensor,
+    old_log_probs: Tensor,
     advantage: Tensor,
     mask: Tensor,
-    importance: Tensor | float = 1.0,
+    importance_weight: Tensor | float = 1.0,
     clip: float = 0.2,
     reduction: str = "mean",
 ) -> Tensor:
-    """max(-A r, -A clip(r, 1 - c, 1 + c)) of each token, r = w exp(log p - log p when written) (Gu et al. 2024, Algorithm 1; Schulman et al. 2017).
+    """Clipped policy gradient loss (Gu et al. 2024, Algorithm 1; Schulman et al. 2017).
 
-    All are (N, T): the student's log-probability of each token now and ``before``, what came of it, which tokens count, and ``importance`` w.
+    ``max(-A r, -A clip(r, 1 - clip, 1 + clip))`` for each token with advantage ``A`` and
+    probability ratio ``r = importance_weight * exp(log_probs - old_log_probs)``.
+
+    Args:
+        log_probs: log-probabilities of the tokens by the current student (N, T).
+        old_log_probs: their log-probabilities when the text was generated (N, T).
+        advantage: (N, T).
+        mask: weight of each token (N, T), 0 outside the text.
+        importance_weight: factor on the ratio (N, T), or a number.
+        clip: largest distance of the ratio from 1.
+        reduction: ``"mean"`` over the tokens of ``mask``, or ``"none"``.
+
+    Returns:
+        Scalar, or (N, T) for ``reduction="none"``.
+
+    Example:
+        >>> log_probs = torch.tensor([[0.5, 0.25]]).log()
+        >>> old_log_probs = torch.tensor([[0.25, 0.25]]).log()
+        >>> advantage = torch.tensor([[1.0, -1.0]])
+        >>> policy_gradient_loss(log_probs, old_log_probs, advantage, torch.ones(1, 2))
+        tensor(-0.1000)
     """
-    ratio = (log_probability - before).exp() * importance
+    ratio = (log_probs - old_log_probs).exp() * importance_weight
     values = torch.maximum(-advantage * ratio, -advantage * ratio.clamp(1 - clip, 1 + clip))
     return mean(values, mask.to(values.dtype)) if reduction == "mean" else values
 
 
 class MiniLLM(TwoTextsScheme):
-    """Reverse KL of whole texts (Gu et al. 2024, Algorithm 1): student and teacher write together, and a token's gradient has two parts.
+    """Reverse KL of whole texts that student and teacher write together (Gu et al. 2024, Alg. 1).
 
-    The part of the token itself is the objective reverse_kl on that text, exact over the vocabulary (single-step decomposition). The part of its
-    effect on later tokens is the loss ``policy``: their mean reward (length normalisation), log p_teacher - log p_student. Other objectives, such as
-    cross_entropy, see the given text.
-
-    ``student_text_objectives``: the objectives on the written text.
-    ``teacher_mix``: the teacher's share of each token's distribution while writing, the paper's alpha; corrected by importance weights.
-    ``clip``: how far from 1 the importance of a token may be for its gradient to count.
-    ``policy_weight``: of the loss ``policy``.
-    ``end``: the token that ends a text; in a recipe null is that of the data's tokenizer.
-    ``min_prompt_tokens``: of a row at least so many tokens are read, not written.
-    ``max_new_tokens``: of a text; null: as many as the row is long.
-    ``vocabulary``: number of tokens that may be written, where heads are padded; in a recipe null is that of the data's tokenizer.
+    The gradient of a token has two parts. The part of the token itself is the objective reverse_kl
+    on the generated text, exact over the vocabulary (single-step decomposition). The part of its
+    effect on later tokens is the loss ``policy``, whose reward is the mean of
+    ``log p_teacher - log p_student`` over the later tokens (length normalization). Other
+    objectives, such as cross_entropy, use the text of the data.
     """
 
     card = Card(
@@ -91,14 +129,20 @@ class MiniLLM(TwoTextsScheme):
         algorithms=("adaptive",),
         tasks=("language",),
         labels=("single",),
-        equation=r"-\mathbb{E}_{y \sim \tilde p} \sum_t w_t \Big( \nabla \mathbb{E}_{y_t \sim p^s} [r_t] + "
-        r"\frac{\sum_{u > t} r_u}{T - t} \nabla \log p^s(y_t) \Big), \quad r_t = \log \frac{p^t(y_t)}{p^s(y_t)}",
-        use="To have the reverse KL of whole texts, of which on_policy with reverse_kl leaves out how a token changes what comes after it.",
-        pitfalls="A policy gradient is noisy: give it large batches, a small learning rate, a student that was trained on the given text before, and "
-        "cross_entropy on given text beside it (the paper's pre-training loss).",
-        deviations="Each text is learned from once, in the paper by several updates. The reward of a token is not part of its own advantage (Eq. 5); "
-        "in the authors' code it is, advantages are whitened over the batch, which would make the result depend on its cut, and discounted by 0.95. "
-        "The single-step part has no importance weight, as in the authors' code.",
+        equation=r"-\mathbb{E}_{y \sim \tilde p} \sum_t w_t \Big( \nabla "
+        r"\mathbb{E}_{y_t \sim p^s} [r_t] + "
+        r"\frac{\sum_{u > t} r_u}{T - t} \nabla \log p^s(y_t) \Big), \quad "
+        r"r_t = \log \frac{p^t(y_t)}{p^s(y_t)}",
+        use="To minimise the reverse KL of whole texts. On_policy with reverse_kl leaves out the "
+        "effect of a token on the tokens after it.",
+        pitfalls="A policy gradient is noisy. Use large batches, a small learning rate, and a "
+        "student that was trained on the text of the data before. Add cross_entropy on the text "
+        "of the data (the paper's pre-training loss).",
+        deviations="Each text is used for one update; the paper uses several. The reward of a "
+        "token is not part of its own advantage (Eq. 5); in the authors' code it is. Their code "
+        "also discounts by 0.95 and whitens advantages over the batch, which would make the result "
+        "depend on how the batch is split. The single-step part has no importance weight, as in "
+        "the authors' code.",
     )
 
     def __init__(
@@ -106,14 +150,26 @@ class MiniLLM(TwoTextsScheme):
         student: nn.Module,
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
-        student_text_objectives: Sequence[str] = ("reverse_kl",),
-        teacher_mix: Annotated[float, Ge(0), Lt(1)] = 0.2,
-        clip: Annotated[float, Gt(0)] = 0.2,
-        policy_weight: Positive = 1.0,
-        end: Token | None = None,
-        min_prompt_tokens: Tokens = 1,
-        max_new_tokens: Tokens | None = None,
-        vocabulary: Tokens | None = None,
+        student_text_objectives: Annotated[
+            Sequence[str], Doc("names of the objectives on the generated text")
+        ] = ("reverse_kl",),
+        teacher_mix: Annotated[
+            float,
+            Ge(0),
+            Lt(1),
+            Doc(
+                "weight of the teacher in the distribution that tokens are sampled from, the "
+                "paper's alpha; corrected by importance weights"
+            ),
+        ] = 0.2,
+        clip: Annotated[
+            float, Gt(0), Doc("largest distance of the probability ratio of a token from 1")
+        ] = 0.2,
+        policy_weight: Annotated[Positive, Doc("weight of the loss ``policy``")] = 1.0,
+        end: EndToken = None,
+        min_prompt_tokens: PromptTokens = 1,
+        max_new_tokens: NewTokens = None,
+        vocabulary: Vocabulary = None,
     ):
         super().__init__(
             student,
@@ -125,42 +181,52 @@ class MiniLLM(TwoTextsScheme):
             max_new_tokens,
             vocabulary=vocabulary,
         )
-        self.teacher_mix, self.clip, self.policy_weight = teacher_mix, clip, policy_weight
+        self.teacher_mix = teacher_mix
+        self.clip = clip
+        self.policy_weight = policy_weight
 
     def before_step(self, batch: Batch) -> Batch:
-        if not (share := at_progress(self.teacher_mix, batch)):
+        teacher_mix = at_progress(self.teacher_mix, batch)
+        if not teacher_mix:
             return batch | {"student_text": self.student_text(batch)}
 
-        def choose(logits: Sequence[Tensor], numbers: Tensor) -> tuple[Tensor, Tensor]:
-            student, teacher = (to_float32(one).softmax(-1) for one in logits)
-            mixture = torch.lerp(student, teacher, share)
-            token = sample_top_p(mixture, numbers[:, 0])
+        def choose(logits: Sequence[Tensor], uniforms: Tensor) -> tuple[Tensor, Tensor]:
+            student_probs, teacher_probs = (to_float32(side).softmax(-1) for side in logits)
+            mixture = torch.lerp(student_probs, teacher_probs, teacher_mix)
+            token = sample_top_p(mixture, uniforms[:, 0])
             return token, mixture.gather(-1, token[:, None]).squeeze(-1).log()
 
         assert self.teacher is not None
         with side_effect_free(self.student):
-            return batch | {
-                "student_text": self.generate_with(batch, [self.student, self.teacher], choose)
-            }
+            text = self.generate_with(batch, [self.student, self.teacher], choose)
+        return batch | {"student_text": text}
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
         return {**super().counts(batch), "policy": item_weights(batch["student_text"]).sum()}
 
     def step(self, batch: Batch) -> Iterator[Update]:
         update, student, teacher = self.update_on_student_text(batch)
-        own = batch["student_text"]
-        log_s, log_t = (
-            token_log_probs(side["logits"][..., : self.vocabulary], own["token"])
-            for side in (student, teacher)
+        text = batch["student_text"]
+        student_log_probs, teacher_log_probs = (
+            token_log_probs(outputs["logits"][..., : self.vocabulary], text["token"])
+            for outputs in (student, teacher)
         )
-        now = log_s.detach()
-        importance = (now - own["log_probability"]).exp()
-        advantage = advantages(log_t - now, own["valid"])
+        # The text is used for one update, so the current probabilities are also the old ones. The
+        # importance weight corrects for the mixture that the tokens were sampled from.
+        old_log_probs = student_log_probs.detach()
+        importance_weight = (old_log_probs - text["log_probability"]).exp()
+        advantage = advantages(teacher_log_probs - old_log_probs, text["valid"])
         loss = policy_gradient_loss(
-            log_s, now, advantage, own["valid"], importance, at_progress(self.clip, batch)
+            student_log_probs,
+            old_log_probs,
+            advantage,
+            text["valid"],
+            importance_weight,
+            at_progress(self.clip, batch),
         )
         update.losses["policy"] = at_progress(self.policy_weight, batch) * loss
-        del student, teacher, log_s, loss
+        # Release the graph of the generated text before the forward pass on the data's text.
+        del student, teacher, student_log_probs, loss
         self.add_data_losses(update, batch)
         yield update
         del update

@@ -1,4 +1,4 @@
-"""The student writes, and learns what the teacher would have said at each of its words."""
+"""On-policy distillation: the student trains on its own text with token-level teacher targets."""
 
 from __future__ import annotations
 
@@ -7,36 +7,30 @@ from typing import Annotated
 
 from annotated_types import Ge, Le
 from torch import nn
+from typing_extensions import Doc
 
-from instil.core import (
-    Batch,
-    Card,
-    NonNegative,
-    Objective,
-    Objectives,
-    Teacher,
-    Update,
-    at_progress,
-)
+from instil.core import Batch, Card, Objective, Objectives, Teacher, Update, at_progress
 from instil.generation.sampling import step_uniform
-from instil.schemes.bases.writer import GenerativeScheme, Share, Token, Tokens
+from instil.schemes.bases.generation_options import (
+    EndToken,
+    NewTokens,
+    PromptTokens,
+    SamplingTemperature,
+    TopP,
+    Vocabulary,
+)
+from instil.schemes.bases.writer import GenerativeScheme
 
-CHOOSING = 3101
-"""A salt."""
+CHOICE_STREAM = 3101
+"""Random stream that decides which text a step uses."""
 
 
 class OnPolicy(GenerativeScheme):
-    """With probability ``share`` a step learns from text of the student's own, else from the given one (Agarwal et al. 2024, Algorithm 1).
+    """Training on the student's own text in a share of the steps (Agarwal et al. 2024, Alg. 1).
 
-    The objectives are divergences of tokens: jsd, reverse_kl, forward_kl and others; one that needs labels sees the given text alone.
-
-    ``share``: how many of the steps are on the student's own text, the paper's lambda.
-    ``end``: the token that ends a text; in a recipe null is that of the data's tokenizer.
-    ``min_prompt_tokens``: of a row at least so many tokens are read, not written.
-    ``max_new_tokens``: of a text; null: as many as the row is long.
-    ``temperature``: of what is written; 0 is the likeliest token.
-    ``top_p``: it is one of the likeliest that have so much probability together.
-    ``vocabulary``: number of tokens that may be written, where heads are padded; in a recipe null is that of the data's tokenizer.
+    The other steps use the text of the data. The objectives are token-level divergences such as
+    jsd, reverse_kl or forward_kl. An objective that needs labels applies to the text of the data
+    only.
     """
 
     card = Card(
@@ -50,11 +44,13 @@ class OnPolicy(GenerativeScheme):
         labels=("single",),
         equation=r"(1 - \lambda) \mathbb{E}_{(x, y) \sim \mathrm{data}} D(p^t \Vert p^s)(y | x) + "
         r"\lambda \mathbb{E}_x \mathbb{E}_{y \sim p^s(\cdot | x)} D(p^t \Vert p^s)(y | x)",
-        use="A student that must write long texts: on given text it never sees its own mistakes, here it learns what to say after them. It needs "
-        "prompts alone, so text without answers is enough for the steps on its own text.",
-        pitfalls="Let the student learn from given text first: of nonsense the teacher has little to say. Writing is the larger part of the time, "
-        "token after token. No gradient passes through the choice of a token, and nothing corrects for that: minillm does.",
-        deviations="The paper's reward term is left out.",
+        use="For a student that must write long texts. On the text of the data it never meets its "
+        "own mistakes; here it learns how to continue after them. Steps on its own text need "
+        "prompts only, so texts without answers are enough for them.",
+        pitfalls="Train the student on the text of the data first: the teacher has no useful "
+        "target for nonsense. Generation, token after token, takes most of the time. No gradient "
+        "passes through the choice of a token, and nothing corrects for that; minillm does.",
+        deviations="The reward term of the paper is left out.",
     )
     needs_teacher_logits = False
 
@@ -63,13 +59,18 @@ class OnPolicy(GenerativeScheme):
         student: nn.Module,
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
-        share: Annotated[float, Ge(0), Le(1)] = 0.5,
-        end: Token | None = None,
-        min_prompt_tokens: Tokens = 1,
-        max_new_tokens: Tokens | None = None,
-        temperature: NonNegative = 1.0,
-        top_p: Share = 1.0,
-        vocabulary: Tokens | None = None,
+        share: Annotated[
+            float,
+            Ge(0),
+            Le(1),
+            Doc("share of the steps that use the student's own text, the paper's lambda"),
+        ] = 0.5,
+        end: EndToken = None,
+        min_prompt_tokens: PromptTokens = 1,
+        max_new_tokens: NewTokens = None,
+        temperature: SamplingTemperature = 1.0,
+        top_p: TopP = 1.0,
+        vocabulary: Vocabulary = None,
     ):
         super().__init__(
             student,
@@ -85,11 +86,9 @@ class OnPolicy(GenerativeScheme):
         self.share = share
 
     def before_step(self, batch: Batch) -> Batch:
-        return (
-            self.student_text(batch)
-            if step_uniform(batch, CHOOSING) < at_progress(self.share, batch)
-            else batch
-        )
+        if step_uniform(batch, CHOICE_STREAM) < at_progress(self.share, batch):
+            return self.student_text(batch)
+        return batch
 
     def step(self, batch: Batch) -> Iterator[Update]:
         yield self.compute_losses(batch)

@@ -1,14 +1,16 @@
-"""The student learns to answer as if it had read what helps."""
+"""Privileged context: the student learns to answer as a teacher that also reads a context."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge, Le
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import (
     SHARED_ROLES,
@@ -16,7 +18,6 @@ from instil.core import (
     Card,
     LazyOutputs,
     Net,
-    NonNegative,
     Objective,
     Objectives,
     Outputs,
@@ -29,29 +30,29 @@ from instil.core import (
 )
 from instil.generation.reader import TEXT_KEYS
 from instil.generation.sampling import step_uniform
-from instil.schemes.bases.writer import GenerativeScheme, Share, Token, Tokens
+from instil.schemes.bases.generation_options import (
+    EndToken,
+    NewTokens,
+    PromptTokens,
+    SamplingTemperature,
+    TopP,
+    Vocabulary,
+)
+from instil.schemes.bases.writer import GenerativeScheme
 from instil.teachers.ema import Ema
 
-CHOOSING = 3201
-"""A salt."""
-Reader = Literal["average", "adapter_off", "teacher"]
+CHOICE_STREAM = 3201
+"""Random stream that decides which text a step uses."""
+ContextReader = Literal["average", "adapter_off", "teacher"]
 
 
 class PrivilegedContext(GenerativeScheme):
-    """A teacher reads a context before the prompt, the student the prompt alone; they are compared where the answer is (Shenfeld et al. 2026).
+    """Distillation from a teacher with a context to a student without it (Shenfeld et al. 2026).
 
-    A row's context is ``context_ids`` with ``context_mask`` (N, C). The objectives are divergences of tokens; labels are those of given text alone.
-
-    ``reader``: who reads the context: the ``average`` of the student's own weights, the student with its adapters off (``adapter_off``), which is the
-    net that it began as, or the recipe's ``teacher``.
-    ``decay``: how much of itself the average keeps at each step; 1: it stays what the student was.
-    ``share``: how many of the steps are on text that the student writes after the prompt alone, the others are on the given one.
-    ``end``: the token that ends a text; in a recipe null is that of the data's tokenizer.
-    ``min_prompt_tokens``: of a row at least so many tokens are read, not written.
-    ``max_new_tokens``: of a text; null: as many as the row is long.
-    ``temperature``: of what is written; 0 is the likeliest token.
-    ``top_p``: it is one of the likeliest that have so much probability together.
-    ``vocabulary``: number of tokens that may be written, where heads are padded; in a recipe null is that of the data's tokenizer.
+    The teacher reads the context before the prompt, the student only the prompt. The losses compare
+    both at the positions of the answer. The context of a row is ``context_ids`` with
+    ``context_mask`` (N, C). The objectives are token-level divergences; objectives with labels
+    apply to the text of the data only.
     """
 
     card = Card(
@@ -63,12 +64,17 @@ class PrivilegedContext(GenerativeScheme):
         algorithms=("adaptive",),
         tasks=("language",),
         labels=("single",),
-        equation=r"\mathbb{E}_x \mathbb{E}_{y \sim p_\theta(\cdot | x)} \sum_t D\big(p_{\theta'}(\cdot | c, x, y_{<t}), "
-        r"p_\theta(\cdot | x, y_{<t})\big), \quad \theta' \leftarrow d\, \theta' + (1 - d)\, \theta",
-        use="Demonstrations, hints or rules that the net can use where it reads them, and shall know without. On its own text it forgets less.",
-        pitfalls="The net must be able to use the context: look first at what it answers with it. A context that says more than can be found from "
-        "the prompt teaches to guess. What learns from prompts alone forgets how to use a context, and its average with it: keep the decay near 1.",
-        deviations="The divergence is that of the recipe, reverse_kl in the paper; on given text (share 0) it is context distillation.",
+        equation=r"\mathbb{E}_x \mathbb{E}_{y \sim p_\theta(\cdot | x)} \sum_t "
+        r"D\big(p_{\theta'}(\cdot | c, x, y_{<t}), p_\theta(\cdot | x, y_{<t})\big), \quad "
+        r"\theta' \leftarrow d\, \theta' + (1 - d)\, \theta",
+        use="For demonstrations, hints or rules that the network can use when it reads them, and "
+        "that it must learn to follow without them. Training on its own text forgets less.",
+        pitfalls="The network must be able to use the context: check its answers with the context "
+        "first. A context with information that cannot be inferred from the prompt teaches the "
+        "student to guess. A student trained on prompts only forgets how to use a context, and so "
+        "does its average: keep the decay near 1.",
+        deviations="The divergence is the one of the recipe; the paper uses reverse_kl. On the "
+        "text of the data (share 0) the scheme is context distillation.",
     )
     needs_teacher_logits = False
 
@@ -77,24 +83,41 @@ class PrivilegedContext(GenerativeScheme):
         student: nn.Module,
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
-        reader: Reader = "average",
-        decay: Annotated[float, Ge(0), Le(1)] = 0.999,
-        share: Annotated[float, Ge(0), Le(1)] = 1.0,
-        end: Token | None = None,
-        min_prompt_tokens: Tokens = 1,
-        max_new_tokens: Tokens | None = None,
-        temperature: NonNegative = 1.0,
-        top_p: Share = 1.0,
-        vocabulary: Tokens | None = None,
+        reader: Annotated[
+            ContextReader,
+            Doc(
+                "network that reads the context. average: moving average of the student; "
+                "adapter_off: the student without its adapters, that is, its initial state; "
+                "teacher: the teacher of the recipe"
+            ),
+        ] = "average",
+        decay: Annotated[
+            float,
+            Ge(0),
+            Le(1),
+            Doc("decay of the moving average per step; 1: it keeps the initial weights"),
+        ] = 0.999,
+        share: Annotated[
+            float,
+            Ge(0),
+            Le(1),
+            Doc(
+                "share of the steps with text that the student generates from the prompt only; the "
+                "other steps use the text of the data"
+            ),
+        ] = 1.0,
+        end: EndToken = None,
+        min_prompt_tokens: PromptTokens = 1,
+        max_new_tokens: NewTokens = None,
+        temperature: SamplingTemperature = 1.0,
+        top_p: TopP = 1.0,
+        vocabulary: Vocabulary = None,
     ):
         student = as_net(student)
-        teacher = (
-            teacher
-            if reader == "teacher"
-            else Ema(student, decay)
-            if reader == "average"
-            else AdapterOff(student)
-        )
+        if reader == "average":
+            teacher = Ema(student, decay)
+        elif reader == "adapter_off":
+            teacher = AdapterOff(student)
         super().__init__(
             student,
             teacher,
@@ -109,20 +132,20 @@ class PrivilegedContext(GenerativeScheme):
         self.share = share
 
     def build(self, batch: Batch) -> None:
-        if missing := [key for key in ("context_ids", "context_mask") if key not in batch]:
+        missing = [key for key in ("context_ids", "context_mask") if key not in batch]
+        if missing:
             raise ValueError(
-                f"the teacher reads a context that the batch has not: '{missing[0]}' is none of {', '.join(batch)}; see data.context"
+                f"scheme: the teacher of privileged_context reads a context. Expected "
+                f"'{missing[0]}' in the batch, got {', '.join(batch)}. Set data.context"
             )
         super().build(batch)
         if isinstance(self.teacher, (Ema, AdapterOff)):
             self.teacher.roles = frozenset(self.teacher_roles())
 
     def before_step(self, batch: Batch) -> Batch:
-        return (
-            self.student_text(batch)
-            if step_uniform(batch, CHOOSING) < at_progress(self.share, batch)
-            else batch
-        )
+        if step_uniform(batch, CHOICE_STREAM) < at_progress(self.share, batch):
+            return self.student_text(batch)
+        return batch
 
     def teacher_outputs(self, batch: Batch, grad: bool = False) -> Outputs:
         return without_context(super().teacher_outputs(with_context(batch), grad), batch)
@@ -137,63 +160,85 @@ class PrivilegedContext(GenerativeScheme):
 
 
 def with_context(batch: Batch) -> Batch:
-    """The batch with each row's context before it, without a gap between them: rows (N, T) and contexts (N, C) give (N, C + T).
+    """Insert the context of each row before its tokens, without a gap between them.
 
     A token that begins a text (``num_bos``) stays in front of the context.
+
+    Args:
+        batch: rows ``input_ids`` and ``attention_mask`` (N, T) with ``context_ids`` and
+            ``context_mask`` (N, C).
+
+    Returns:
+        The batch with rows (N, C + T), without the other keys that describe the text.
     """
-    ids, mask = (
-        torch.cat([batch[before], batch[key]], 1)
-        for before, key in (("context_ids", "input_ids"), ("context_mask", "attention_mask"))
-    )
+    ids = torch.cat([batch["context_ids"], batch["input_ids"]], 1)
+    mask = torch.cat([batch["context_mask"], batch["attention_mask"]], 1)
     length = batch["context_mask"].sum(1, keepdim=True)
-    place = torch.arange(ids.shape[1], device=ids.device)[None]
-    gap = batch["context_ids"].shape[1] - length
+    position = torch.arange(ids.shape[1], device=ids.device)[None]
+    width = batch["context_ids"].shape[1]
+    gap = width - length
     num_bos = batch.get("num_bos", torch.zeros_like(length[:, 0]))[:, None]
-    before = torch.where(place < num_bos, batch["context_ids"].shape[1] + place, place - num_bos)
-    is_row = place >= length + num_bos
-    source = torch.where(is_row, (place + gap).clamp_max(ids.shape[1] - 1), before)
+    bos_or_context = torch.where(position < num_bos, width + position, position - num_bos)
+    is_row = position >= length + num_bos
+    row_position = (position + gap).clamp_max(ids.shape[1] - 1)
+    source = torch.where(is_row, row_position, bos_or_context)
     rows = {
         "input_ids": ids.gather(1, source),
-        "attention_mask": mask.gather(1, source) * (place + gap < ids.shape[1]),
+        "attention_mask": mask.gather(1, source) * (position + gap < ids.shape[1]),
     }
     return rows | {key: value for key, value in batch.items() if key not in TEXT_KEYS}
 
 
 def without_context(outputs: Outputs, batch: Batch) -> Outputs:
-    """What was said of the places (N, T) of the batch's own rows; attentions are left out."""
+    """Select the outputs at the positions (N, T) of the batch's own rows.
+
+    Args:
+        outputs: outputs for the rows of ``with_context``.
+        batch: the batch without contexts in its rows.
+
+    Returns:
+        The outputs without ``attentions``, which refer to pairs of positions.
+    """
     length = batch["context_mask"].sum(1, keepdim=True)
-    place = length + torch.arange(batch["input_ids"].shape[1], device=length.device)[None]
-    row = torch.arange(len(place), device=length.device)[:, None]
+    width = batch["input_ids"].shape[1]
+    position = length + torch.arange(width, device=length.device)[None]
+    row = torch.arange(len(position), device=length.device)[:, None]
 
-    def taken(value: Any) -> Any:
+    def select(value: Any) -> Any:
         if isinstance(value, Projection):
-            return replace(value, hidden=taken(value.hidden))
-        return (
-            tuple(taken(part) for part in value) if isinstance(value, tuple) else value[row, place]
-        )
+            return replace(value, hidden=select(value.hidden))
+        if isinstance(value, tuple):
+            return tuple(select(part) for part in value)
+        return value[row, position]
 
-    later = {
-        role: lambda role=role: outputs[role] if role in SHARED_ROLES else taken(outputs[role])
-        for role in outputs
-        if role != "attentions"
-    }
-    return LazyOutputs({}, later)
+    def select_role(role: str) -> Any:
+        return outputs[role] if role in SHARED_ROLES else select(outputs[role])
+
+    lazy = {role: partial(select_role, role) for role in outputs if role != "attentions"}
+    return LazyOutputs({}, lazy)
 
 
 class AdapterOff(Teacher):
-    """What a net says with its adapters switched off: the one that it began as, without a second copy of it (a model of peft, such as LoRA).
+    """Outputs of a network with its adapters (such as LoRA) off: its initial state without a copy.
 
-    Raises ValueError for a net without adapters.
+    Args:
+        net: network whose model is one of peft.
+
+    Raises:
+        ValueError: if the model has no adapters.
     """
 
     def __init__(self, net: Net):
         super().__init__()
         if not hasattr(net.model, "disable_adapter"):
             raise ValueError(
-                f"reader: {type(net.model).__name__} has no adapters to switch off; give the student some (student.changes.lora)"
+                f"scheme.reader: {type(net.model).__name__} has no adapters to switch off. "
+                "Expected a student with adapters. Set student.changes.lora"
             )
-        self._net = (net,)  # no part of this teacher: its parameters are the student's
-        self.roles: frozenset[str] | None = None  # the only roles that are read
+        # In a tuple the network is not a submodule: its parameters belong to the student.
+        self._net = (net,)
+        # Roles that the losses read; None: all.
+        self.roles: frozenset[str] | None = None
 
     def forward(self, batch: Batch, grad: bool = False) -> Outputs:
         (net,) = self._net

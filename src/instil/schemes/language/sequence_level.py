@@ -1,33 +1,35 @@
-"""What the teacher writes is what the student reads."""
+"""Sequence-level distillation: the student trains on texts that the teacher generates."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from instil.core import UNLABELLED, Batch, Card, NonNegative, Objective, Objectives, Teacher, Update
+from instil.core import UNLABELLED, Batch, Card, Objective, Objectives, Teacher, Update
 from instil.generation.reader import index_batch
 from instil.generation.sampling import sample_tokens
-from instil.schemes.bases.writer import GenerativeScheme, Share, Token, Tokens
+from instil.schemes.bases.generation_options import (
+    EndToken,
+    NewTokens,
+    PromptTokens,
+    SamplingTemperature,
+    TopP,
+    Vocabulary,
+)
+from instil.schemes.bases.writer import GenerativeScheme
 
 TEXT = ("input_ids", "attention_mask", "valid", "token")
-"""What is remembered of a text."""
+"""Batch keys of a cached text."""
 
 
 class SequenceLevel(GenerativeScheme):
-    """The student learns from texts that the teacher writes after the prompts (Kim & Rush 2016, section 3.2), each of them once.
+    """Training on texts that the teacher writes after the prompts (Kim & Rush 2016, section 3.2).
 
-    The written tokens are the labels: the objective is cross_entropy, beside which forward_kl is the paper's word-level loss on the same text.
-    Texts depend on seed and sample alone and are remembered.
-
-    ``end``: the token that ends a text; in a recipe null is that of the data's tokenizer.
-    ``min_prompt_tokens``: of a row at least so many tokens are read, not written.
-    ``max_new_tokens``: of a text; null: as many as the row is long.
-    ``temperature``: of what is written; 0 is the likeliest token.
-    ``top_p``: it is one of the likeliest that have so much probability together.
-    ``vocabulary``: number of tokens that may be written, where heads are padded; in a recipe null is that of the data's tokenizer.
+    The generated tokens are the labels and the objective is cross_entropy. With forward_kl in
+    addition, the loss also has the paper's word-level term on the same text. A text depends only on
+    the seed and the sample, so each one is generated once and cached.
     """
 
     card = Card(
@@ -39,10 +41,13 @@ class SequenceLevel(GenerativeScheme):
         tasks=("language",),
         labels=("single",),
         equation=r"-\log p^s(\hat y | x), \quad \hat y \approx \arg\max_y p^t(y | x)",
-        use="The teacher's texts are simpler than those of people, and a small student can learn them whole; it needs no answers in the data.",
-        pitfalls="The student never sees its own mistakes, nor what else the teacher held possible. Likelihood of the data's own texts may fall: "
-        "judge by what the student writes.",
-        deviations="The teacher takes the likeliest token each time (a beam of 1), in the paper the best of a beam of 5; temperature 1 draws.",
+        use="For a small student: the teacher's texts are simpler than human texts, and the "
+        "student can fit them completely. The data need no answers.",
+        pitfalls="The student never sees its own mistakes, nor the alternatives that the teacher "
+        "considers likely. The likelihood of the data's own texts may fall: evaluate the texts "
+        "that the student writes.",
+        deviations="The teacher takes the most likely token at each position (a beam of 1); the "
+        "paper takes the best of a beam of 5. Temperature 1 samples.",
     )
 
     def __init__(
@@ -50,12 +55,12 @@ class SequenceLevel(GenerativeScheme):
         student: nn.Module,
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
-        end: Token | None = None,
-        min_prompt_tokens: Tokens = 1,
-        max_new_tokens: Tokens | None = None,
-        temperature: NonNegative = 0.0,
-        top_p: Share = 1.0,
-        vocabulary: Tokens | None = None,
+        end: EndToken = None,
+        min_prompt_tokens: PromptTokens = 1,
+        max_new_tokens: NewTokens = None,
+        temperature: SamplingTemperature = 0.0,
+        top_p: TopP = 1.0,
+        vocabulary: Vocabulary = None,
     ):
         super().__init__(
             student,
@@ -68,48 +73,59 @@ class SequenceLevel(GenerativeScheme):
             top_p,
             vocabulary,
         )
-        self.known: dict[
-            int, Tensor
-        ] = {}  # (4, T) a row; no state: it is written again, the same, where it is lost
+        # Sample index -> (4, T). Not part of the state: a lost text is generated again, unchanged.
+        self.text_cache: dict[int, Tensor] = {}
 
     def before_step(self, batch: Batch) -> Batch:
-        text = self.teachers_text(batch)
+        text = self.teacher_text(batch)
         return text | {"label": text["token"]}
 
-    def teachers_text(self, batch: Batch) -> Batch:
-        """What the teacher writes after the prompts, remembered by ``index``; nothing after those that do not count."""
-        counts, index = batch["valid"].any(1), batch["index"].tolist()
-        if new := [
-            row
-            for row, wanted in enumerate(counts.tolist())
-            if wanted and index[row] not in self.known
-        ]:
-            text = self._written(
-                index_batch(batch, torch.tensor(new, device=counts.device))
-                | {"step": torch.tensor(0)}
-            )
-            packed = torch.stack([text[key].long() for key in TEXT], 1).cpu()
-            self.known.update(zip((index[row] for row in new), packed, strict=True))
-        given = batch | {
+    def teacher_text(self, batch: Batch) -> Batch:
+        """Replace the text after the prompts by text of the teacher, cached by ``index``.
+
+        Args:
+            batch: rows of tokens with ``valid`` (N, T) and ``index`` (N,).
+
+        Returns:
+            The batch with the generated ``input_ids``, ``attention_mask``, ``valid`` and ``token``.
+            Rows without a valid position get no text.
+        """
+        has_text = batch["valid"].any(1)
+        index = batch["index"].tolist()
+        self._fill_cache(batch, has_text, index)
+        fallback = batch | {
             "valid": torch.zeros_like(batch["valid"]),
             "token": torch.full_like(batch["input_ids"], UNLABELLED),
         }
-        nothing = torch.zeros(len(TEXT), batch["input_ids"].shape[1], dtype=torch.int64)
-        rows = torch.stack([self.known.get(number, nothing) for number in index], 1).to(
-            counts.device
-        )
+        empty = torch.zeros(len(TEXT), batch["input_ids"].shape[1], dtype=torch.int64)
+        rows = torch.stack([self.text_cache.get(sample, empty) for sample in index], 1)
         return batch | {
-            key: torch.where(counts[:, None], text.to(given[key].dtype), given[key])
-            for key, text in zip(TEXT, rows, strict=True)
+            key: torch.where(has_text[:, None], text.to(fallback[key].dtype), fallback[key])
+            for key, text in zip(TEXT, rows.to(has_text.device), strict=True)
         }
 
-    def _written(self, batch: Batch) -> Batch:
+    def _fill_cache(self, batch: Batch, has_text: Tensor, index: Sequence[int]) -> None:
+        """Generate the texts of the rows that count and are not in the cache."""
+        missing = [
+            row
+            for row, counts in enumerate(has_text.tolist())
+            if counts and index[row] not in self.text_cache
+        ]
+        if not missing:
+            return
+        rows = index_batch(batch, torch.tensor(missing, device=has_text.device))
+        # The random numbers depend on the step; at step 0 a text is the same in every epoch.
+        text = self._generate(rows | {"step": torch.tensor(0)})
+        packed = torch.stack([text[key].long() for key in TEXT], 1).cpu()
+        self.text_cache.update(zip((index[row] for row in missing), packed, strict=True))
+
+    def _generate(self, batch: Batch) -> Batch:
         assert self.teacher is not None
         return self.generate_with(
             batch,
             [self.teacher],
-            lambda logits, numbers: sample_tokens(
-                logits[0], numbers[:, 0], *self.sampling_now(batch)
+            lambda logits, uniforms: sample_tokens(
+                logits[0], uniforms[:, 0], *self.sampling_now(batch)
             ),
         )
 

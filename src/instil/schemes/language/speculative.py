@@ -1,4 +1,4 @@
-"""The student writes, and the teacher takes the pen where it would never have said that."""
+"""Speculative distillation: the teacher replaces the student's tokens that it ranks too low."""
 
 from __future__ import annotations
 
@@ -8,57 +8,75 @@ from typing import Annotated
 import torch
 from annotated_types import Ge
 from torch import Tensor, nn
+from typing_extensions import Doc
 
-from instil.core import (
-    Batch,
-    Card,
-    NonNegative,
-    Objective,
-    Objectives,
-    Teacher,
-    Update,
-    side_effect_free,
-)
+from instil.core import Batch, Card, Objective, Objectives, Teacher, Update, side_effect_free
 from instil.generation.sampling import sample_tokens
-from instil.schemes.bases.writer import GenerativeScheme, Share, Token, Tokens
+from instil.schemes.bases.generation_options import (
+    EndToken,
+    NewTokens,
+    PromptTokens,
+    SamplingTemperature,
+    TopP,
+    Vocabulary,
+)
+from instil.schemes.bases.writer import GenerativeScheme
 
 
-def interleaved(
-    student: Tensor,
-    teacher: Tensor,
-    numbers: Tensor,
+def sample_interleaved(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    uniforms: Tensor,
     top_k: int,
     temperature: float = 1.0,
     top_p: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """Tokens (N,) that the student proposes, or that the teacher draws instead where they are not among its ``top_k`` likeliest.
+    """Sample a token from the student, and from the teacher where the teacher ranks it too low.
 
-    Logits (N, V) of both, two numbers in [0, 1) a row. With them comes each token's log-probability by the net that said it.
+    Args:
+        student_logits: (N, V).
+        teacher_logits: (N, V).
+        uniforms: random numbers in [0, 1) (N, 2), for the student's and the teacher's token.
+        top_k: the student's token is accepted if fewer than ``top_k`` tokens have a larger teacher
+            logit.
+        temperature: sampling temperature of both; 0 is the most likely token.
+        top_p: nucleus sampling threshold of both.
+
+    Returns:
+        Tokens (N,), and their log-probabilities (N,) by the network that sampled them.
+
+    Example:
+        >>> student_logits = torch.tensor([[0.0, 9.0, 0.0]])
+        >>> teacher_logits = torch.tensor([[9.0, 1.0, 0.0]])
+        >>> uniforms = torch.tensor([[0.5, 0.5]])
+        >>> sample_interleaved(student_logits, teacher_logits, uniforms, top_k=1)[0]
+        tensor([0])
+        >>> sample_interleaved(student_logits, teacher_logits, uniforms, top_k=2)[0]
+        tensor([1])
     """
-    proposed, log_s = sample_tokens(student, numbers[:, 0], temperature, top_p)
-    other, log_t = sample_tokens(teacher, numbers[:, 1], temperature, top_p)
-    taken = (teacher > teacher.gather(-1, proposed[:, None])).sum(
-        -1
-    ) < top_k  # so many are likelier
-    return torch.where(taken, proposed, other), torch.where(taken, log_s, log_t)
+    student_token, student_log_prob = sample_tokens(
+        student_logits, uniforms[:, 0], temperature, top_p
+    )
+    teacher_token, teacher_log_prob = sample_tokens(
+        teacher_logits, uniforms[:, 1], temperature, top_p
+    )
+    student_token_logit = teacher_logits.gather(-1, student_token[:, None])
+    rank = (teacher_logits > student_token_logit).sum(-1)
+    is_accepted = rank < top_k
+    token = torch.where(is_accepted, student_token, teacher_token)
+    return token, torch.where(is_accepted, student_log_prob, teacher_log_prob)
 
 
 class Speculative(GenerativeScheme):
-    """A text is the student's, but for words out of the teacher's ``top_k``, which the teacher replaces (Xu et al. 2025, Algorithm 1).
+    """The student's text with tokens outside the teacher's top k replaced (Xu et al. 2025, Alg. 1).
 
-    The objectives are divergences of tokens on that text. With top_k of the whole vocabulary it is on_policy, with 1 it is the teacher's text.
-
-    ``top_k``: the student's word stays if it is one of so many likeliest of the teacher's.
-    ``end``: the token that ends a text; in a recipe null is that of the data's tokenizer.
-    ``min_prompt_tokens``: of a row at least so many tokens are read, not written.
-    ``max_new_tokens``: of a text; null: as many as the row is long.
-    ``temperature``: of what is written, by both; 0 is the likeliest token.
-    ``top_p``: it is one of the likeliest that have so much probability together.
-    ``vocabulary``: number of tokens that may be written, where heads are padded; in a recipe null is that of the data's tokenizer.
+    The objectives are token-level divergences on that text. With ``top_k`` equal to the vocabulary
+    size the scheme is on_policy; with ``top_k`` 1 the text is the teacher's.
     """
 
     card = Card(
-        "Speculative Knowledge Distillation: Bridging the Teacher-Student Gap Through Interleaved Sampling",
+        "Speculative Knowledge Distillation: Bridging the Teacher-Student Gap Through Interleaved "
+        "Sampling",
         "https://arxiv.org/abs/2410.11325",
         "ICLR",
         2025,
@@ -66,12 +84,15 @@ class Speculative(GenerativeScheme):
         algorithms=("adaptive",),
         tasks=("language",),
         labels=("single",),
-        equation=r"y_i \sim p^s, \; y_i \leftarrow y'_i \sim p^t \text{ if } y_i \notin \mathrm{top}_K(p^t); \quad \min_s D(p^t \Vert p^s)(y | x)",
-        use="A student too weak for on_policy: its own text would be nonsense of which the teacher has little to say. As it learns, more and more of "
-        "the text becomes its own.",
-        pitfalls="Both nets write, so a step costs more than one of on_policy. A small top_k is nearly the teacher's text, a large one nearly the "
-        "student's; the paper has 25 of some 256,000.",
-        deviations="The teacher looks at each token at once; the paper's checks several proposed tokens in one pass, which gives the same texts.",
+        equation=r"y_i \sim p^s, \; y_i \leftarrow y'_i \sim p^t \text{ if } "
+        r"y_i \notin \mathrm{top}_K(p^t); \quad \min_s D(p^t \Vert p^s)(y | x)",
+        use="For a student too weak for on_policy, whose own text would be nonsense without useful "
+        "teacher targets. As the student learns, its share of the text grows.",
+        pitfalls="Both networks generate, so a step costs more than one of on_policy. A small "
+        "top_k gives nearly the teacher's text, a large one nearly the student's. The paper uses "
+        "25 of about 256,000 tokens.",
+        deviations="The teacher checks each token at once. The paper checks several proposed "
+        "tokens in one forward pass, which gives the same texts.",
     )
 
     def __init__(
@@ -79,13 +100,17 @@ class Speculative(GenerativeScheme):
         student: nn.Module,
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
-        top_k: Annotated[int, Ge(1)] = 25,
-        end: Token | None = None,
-        min_prompt_tokens: Tokens = 1,
-        max_new_tokens: Tokens | None = None,
-        temperature: NonNegative = 1.0,
-        top_p: Share = 1.0,
-        vocabulary: Tokens | None = None,
+        top_k: Annotated[
+            int,
+            Ge(1),
+            Doc("number of most likely teacher tokens; a student token among them is accepted"),
+        ] = 25,
+        end: EndToken = None,
+        min_prompt_tokens: PromptTokens = 1,
+        max_new_tokens: NewTokens = None,
+        temperature: SamplingTemperature = 1.0,
+        top_p: TopP = 1.0,
+        vocabulary: Vocabulary = None,
     ):
         super().__init__(
             student,
@@ -101,9 +126,11 @@ class Speculative(GenerativeScheme):
         self.top_k = top_k
 
     def before_step(self, batch: Batch) -> Batch:
-        def choose(logits: Sequence[Tensor], numbers: Tensor) -> tuple[Tensor, Tensor]:
-            student, teacher = logits
-            return interleaved(student, teacher, numbers, self.top_k, *self.sampling_now(batch))
+        def choose(logits: Sequence[Tensor], uniforms: Tensor) -> tuple[Tensor, Tensor]:
+            student_logits, teacher_logits = logits
+            return sample_interleaved(
+                student_logits, teacher_logits, uniforms, self.top_k, *self.sampling_now(batch)
+            )
 
         assert self.teacher is not None
         with side_effect_free(self.student):

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from instil.functional.peer_ensembles import best_logits, minimum_logits
 from instil.objectives.labels.cross_entropy import cross_entropy_loss
 from instil.objectives.logits.kd import kd_loss
-from instil.schemes.online.kdcl import best_logits, minimum_logits
 from instil.schemes.online.mutual import averaged_logits
 from instil.schemes.online.okddip import mixed_logits, peer_attention
 from instil.schemes.online.one import Gate, gated_logits

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.kd import KD
-from instil.schemes.online.ffl import FFL, Fusion
+from instil.schemes.online.ffl import FFL, FeatureFusion
 from instil.testing import check_scheme
 from tests import nets
 from tests.schemes.stages import images, staged, timed
@@ -68,7 +68,7 @@ def test_losses_match_the_formula_of_the_paper(branches: int) -> None:
 def test_the_fusion_filters_each_channel_and_then_mixes_them() -> None:
     torch.manual_seed(0)
     first, second = torch.randn(2, 1, 4, 4), torch.randn(2, 1, 4, 4)
-    fusion = Fusion(first, 2, 3)
+    fusion = FeatureFusion(first, 2, 3)
     depthwise, pointwise = fusion.body[0], fusion.body[2]
     channels = []
     for i, feature_map in enumerate((first, second)):
@@ -84,7 +84,7 @@ def test_the_fusion_filters_each_channel_and_then_mixes_them() -> None:
 def test_tokens_and_vectors_are_fused_by_a_linear_map(shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     maps = [torch.randn(shape) for _ in range(3)]
-    outputs = Fusion(maps[0], 3, 4)(maps)
+    outputs = FeatureFusion(maps[0], 3, 4)(maps)
     assert outputs["logits"].shape == (2, 4)
     assert outputs["embedding"].shape == (2, 6)
 

@@ -1,4 +1,4 @@
-"""Peers learn from one set of logits that is made of all of theirs."""
+"""Ensembles of the logits of peers, and the scheme that learns from them."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ import torch
 from torch.nn import functional as F
 
 from instil.engine import Engine, Optimization
-from instil.objectives.labels.cross_entropy import CrossEntropy
-from instil.objectives.logits.kd import KD
-from instil.schemes.online.kdcl import (
-    KDCL,
+from instil.functional.peer_ensembles import (
     best_logits,
     error_products,
     general_logits,
     linear_logits,
     minimum_logits,
 )
+from instil.objectives.labels.cross_entropy import CrossEntropy
+from instil.objectives.logits.kd import KD
+from instil.schemes.online.kdcl import KDCL
+from instil.step import train_step
 from instil.testing import check_scheme
 from instil.training.step import train_step
 from tests.nets import batch, net, timed
@@ -28,7 +29,7 @@ from tests.nets import batch, net, timed
 TARGETS: Any = ["best", "linear", "minimum", "general", "mean"]
 
 
-def made(target: Any = "minimum", momentum: float = 0.5) -> KDCL:
+def make_scheme(target: Any = "minimum", momentum: float = 0.5) -> KDCL:
     return KDCL(
         net(4),
         [net(6, 1), net(8, 2)],
@@ -38,19 +39,21 @@ def made(target: Any = "minimum", momentum: float = 0.5) -> KDCL:
     )
 
 
-def sample(nets: int = 3, number: int = 7, classes: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
+def sample(
+    nets: int = 3, num_samples: int = 7, classes: int = 5
+) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    return 3 * torch.randn(
-        nets, number, classes, generator=generator, dtype=torch.float64
-    ), torch.randint(0, classes, (number,), generator=generator)
+    shape = (nets, num_samples, classes)
+    logits = 3 * torch.randn(shape, generator=generator, dtype=torch.float64)
+    return logits, torch.randint(0, classes, (num_samples,), generator=generator)
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_contracts(target: Any) -> None:
-    check_scheme(lambda: made(target), lambda step: batch(seed=step))
+    check_scheme(lambda: make_scheme(target), lambda step: batch(seed=step))
 
 
-def test_best_is_that_of_the_lowest_cross_entropy() -> None:
+def test_best_is_the_network_with_the_lowest_cross_entropy() -> None:
     logits, label = sample()
     losses = [[float(F.cross_entropy(one[n], label[n])) for n in range(7)] for one in logits]
     best = best_logits(logits, label)
@@ -61,20 +64,20 @@ def test_best_is_that_of_the_lowest_cross_entropy() -> None:
     )
 
 
-def test_minimum_is_the_least_after_the_labels_own() -> None:
+def test_minimum_is_relative_to_the_logit_of_the_label() -> None:
     logits, label = sample()
-    found = minimum_logits(logits, label)
+    minimum = minimum_logits(logits, label)
     for n, c in itertools.product(range(7), range(5)):
-        assert float(found[n, c]) == pytest.approx(
+        assert float(minimum[n, c]) == pytest.approx(
             min(float(one[n, c] - one[n, label[n]]) for one in logits)
         )
-    assert all(F.cross_entropy(found, label) <= F.cross_entropy(one, label) for one in logits)
+    assert all(F.cross_entropy(minimum, label) <= F.cross_entropy(one, label) for one in logits)
 
 
 @pytest.mark.parametrize("nets", [2, 3])
 def test_linear_is_the_convex_combination_of_the_lowest_cross_entropy(nets: int) -> None:
     logits, label = sample(nets)
-    found = F.cross_entropy(linear_logits(logits, label), label, reduction="none")
+    losses = F.cross_entropy(linear_logits(logits, label), label, reduction="none")
     grid = [
         w for w in itertools.product(np.linspace(0, 1, 101), repeat=nets - 1) if sum(w) <= 1 + 1e-9
     ]
@@ -82,10 +85,10 @@ def test_linear_is_the_convex_combination_of_the_lowest_cross_entropy(nets: int)
         [sum(a * one for a, one in zip((*w, 1 - sum(w)), logits, strict=True)) for w in grid]
     )  # type: ignore[misc]
     best = torch.stack([F.cross_entropy(mix, label, reduction="none") for mix in mixes]).amin(0)
-    assert (found <= best + 1e-3).all()
+    assert (losses <= best + 1e-3).all()
 
 
-def test_general_weighs_by_the_inverse_of_the_errors() -> None:
+def test_general_weights_are_the_inverse_of_uncorrelated_errors() -> None:
     logits, label = sample()
     products = error_products(logits, label)
     wrong = logits.softmax(-1).numpy() - np.eye(5)[label]
@@ -96,43 +99,47 @@ def test_general_weighs_by_the_inverse_of_the_errors() -> None:
     assert np.allclose(
         general_logits(logits, errors), np.einsum("k,knc->nc", weights, logits), atol=5e-3
     )
-    alike = torch.tensor([[1.0, 1.9], [1.9, 4.0]], dtype=torch.float64)
-    assert torch.equal(general_logits(logits[:2], alike), logits[0]), "no net is weighed negatively"
+    correlated = torch.tensor([[1.0, 1.9], [1.9, 4.0]], dtype=torch.float64)
+    assert torch.equal(general_logits(logits[:2], correlated), logits[0]), (
+        "no network has a negative weight"
+    )
 
 
 def test_the_errors_are_a_moving_average_over_the_labelled_samples() -> None:
-    scheme = made("general", momentum=0.5)
+    scheme = make_scheme("general", momentum=0.5)
     scheme.prepare(batch())
     logits = torch.stack(
         [one(batch())["logits"].detach() for one in (scheme.student, *scheme.peers)]
     )
     labelled = batch()["label"] >= 0
-    wanted = 0.5 * torch.eye(3) + 0.5 * error_products(logits, batch()["label"])[labelled].mean(0)
+    expected = 0.5 * torch.eye(3) + 0.5 * error_products(logits, batch()["label"])[labelled].mean(0)
     engine = Engine("cpu")
     engine.setup(scheme, lambda learner: Optimization("sgd", {"lr": 0.0}))
     train_step(engine, scheme, [timed()])
-    assert torch.allclose(scheme.errors, wanted, atol=1e-6)
+    assert torch.allclose(scheme.errors, expected, atol=1e-6)
     train_step(engine, scheme, [timed() | {"label": torch.full((16,), -100)}])
-    assert torch.allclose(scheme.errors, wanted, atol=1e-6), "a step without labels says nothing"
+    assert torch.allclose(scheme.errors, expected, atol=1e-6), (
+        "a step without labels changes nothing"
+    )
 
 
-def test_samples_without_a_label_learn_from_the_mean_and_only_the_student_is_shipped() -> None:
-    scheme = made()
+def test_unlabelled_samples_learn_from_the_mean_and_the_student_is_exported() -> None:
+    scheme = make_scheme()
     scheme.prepare(batch())
     outputs = [one(batch()) for one in (scheme.student, *scheme.peers)]
     logits = torch.stack([one["logits"] for one in outputs])
-    together = scheme.together(outputs, batch())
-    assert torch.equal(together[1::2], logits.mean(0)[1::2])
-    assert torch.equal(together[::2], minimum_logits(logits, batch()["label"])[::2])
+    ensemble = scheme.ensemble_logits(outputs, batch())
+    assert torch.equal(ensemble[1::2], logits.mean(0)[1::2])
+    assert torch.equal(ensemble[::2], minimum_logits(logits, batch()["label"])[::2])
     assert scheme.export() is scheme.student
 
 
-def test_what_it_needs_is_told() -> None:
+def test_errors_name_what_is_missing() -> None:
     with pytest.raises(ValueError, match="needs at least one peer"):
         KDCL(net(4), [], {"kd": KD()})
     with pytest.raises(
         ValueError,
-        match=r"scheme\.target: minimum looks at 'label', and the batch has x; take mean",
+        match=r"scheme\.target: minimum depends on labels\. Expected 'label' in the batch, got x\.",
     ):
         KDCL(net(4), [net(6)], {"kd": KD()}).prepare({"x": batch()["x"]})
     KDCL(net(4), [net(6)], {"kd": KD()}, "mean").prepare({"x": batch()["x"]})

@@ -1,4 +1,4 @@
-"""Peers teach each other."""
+"""Losses, adapters and order of the updates of networks that teach each other."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_each_learns_from_the_mean_over_the_others_before_the_step() -> None:
         assert torch.allclose(losses[f"{learner}/kd"], torch.stack(others).mean(), atol=1e-6)
 
 
-def test_no_gradient_goes_into_the_one_that_teaches() -> None:
+def test_no_gradient_reaches_the_network_that_teaches() -> None:
     scheme = Mutual(net(4), [net(6, 1)], {"kd": KD()})
     scheme.prepare(batch())
     update = next(iter(scheme.step(timed())))
@@ -77,12 +77,12 @@ def test_peers_of_different_widths_have_adapters_of_their_own() -> None:
 
 
 def test_every_pair_of_nets_of_different_widths_has_adapters_of_its_own() -> None:
-    def made() -> Mutual:
+    def make_scheme() -> Mutual:
         torch.manual_seed(0)
         nets = [Net(Body(width), call, {"features": ["stem"]}) for width in (4, 6, 8)]
         return Mutual(nets[0], nets[1:], {"fitnet": FitNet()})
 
-    scheme = made()
+    scheme = make_scheme()
     scheme.prepare(batch())
     widths = [
         [tuple(next(one.parameters()).shape[:2]) for one in each] for _, each in scheme._sides()
@@ -90,14 +90,14 @@ def test_every_pair_of_nets_of_different_widths_has_adapters_of_its_own() -> Non
     assert widths == [[(6, 4), (8, 4)], [(4, 6), (8, 6)], [(4, 8), (6, 8)]]
     mine, *others = (net(batch()) for net in scheme._nets())
     _, each = next(iter(scheme._sides()))
-    wanted = torch.stack(
+    expected = torch.stack(
         [
             one["fitnet"](mine, other, batch()).mean()
             for one, other in zip(each, others, strict=True)
         ]
     ).mean()
-    assert torch.allclose(next(iter(scheme.step(timed()))).losses["fitnet"], wanted)
-    check_scheme(made, lambda step: batch(seed=step))
+    assert torch.allclose(next(iter(scheme.step(timed()))).losses["fitnet"], expected)
+    check_scheme(make_scheme, lambda step: batch(seed=step))
 
 
 def test_rows_of_every_pair_come_back_to_their_own_memory() -> None:
@@ -115,7 +115,7 @@ def test_rows_of_every_pair_come_back_to_their_own_memory() -> None:
     assert len({name.rpartition(".crd.")[0] for name in moved}) == 6
 
 
-def test_moving_averages_teach_in_the_place_of_the_nets() -> None:
+def test_moving_averages_teach_instead_of_the_networks() -> None:
     scheme = Mutual(net(4), [net(6, 1)], {"kd": KD(temperature=1)}, ema=0.5)
     scheme.prepare(batch())
     engine = Engine("cpu")
@@ -130,13 +130,13 @@ def test_moving_averages_teach_in_the_place_of_the_nets() -> None:
     ):
         assert torch.allclose(slow, (first + now) / 2)
     told = scheme.averages[1](batch())["logits"].log_softmax(1)
-    wanted = F.kl_div(
+    expected = F.kl_div(
         scheme.student(batch())["logits"].log_softmax(1),
         told,
         reduction="batchmean",
         log_target=True,
     )
-    assert torch.allclose(next(iter(scheme.step(timed()))).losses["kd"], wanted)
+    assert torch.allclose(next(iter(scheme.step(timed()))).losses["kd"], expected)
     with pytest.raises(ValueError, match="sequential: averages move after the step"):
         Mutual(net(4), [net(6, 1)], {"kd": KD()}, sequential=True, ema=0.5)
 
@@ -158,7 +158,7 @@ def test_detached_cuts_all_there_is() -> None:
     assert not outputs["features"][1][0].requires_grad
 
 
-def test_in_sequence_each_learns_from_what_the_others_say_after_their_update() -> None:
+def test_sequential_networks_learn_from_updated_outputs() -> None:
     scheme = Mutual(net(4), [net(6, 1), net(8, 2)], {"kd": KD(temperature=1)}, sequential=True)
     scheme.prepare(batch())
     engine = Engine("cpu")
@@ -196,7 +196,7 @@ def test_contracts_with_options(options: dict[str, Any]) -> None:
     )
 
 
-def test_the_others_together_are_one_teacher() -> None:
+def test_the_others_combined_are_one_teacher() -> None:
     nets = [net(4), net(6, 1), net(8, 2)]
     logits = [one(batch())["logits"] for one in nets]
     probability = torch.stack([one.softmax(1) for one in logits[1:]]).mean(0)

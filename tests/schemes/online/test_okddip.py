@@ -1,4 +1,4 @@
-"""Peers learn from mixes of their own, and the leader from all."""
+"""Attention over the peers, and the losses of peers and leader."""
 
 from __future__ import annotations
 
@@ -17,13 +17,11 @@ def test_contracts() -> None:
     check_scheme(lambda: OKDDip(staged(), {"cross_entropy": CrossEntropy(), "kd": KD()}), images)
 
 
-def test_a_peers_teacher_is_mixed_by_inner_products() -> None:
+def test_teachers_are_weighed_by_the_softmax_of_inner_products() -> None:
     random = np.random.default_rng(0)
-    queries, keys, logits = (
-        random.normal(size=(2, 3, 4)),
-        random.normal(size=(2, 3, 4)),
-        random.normal(size=(2, 3, 5)),
-    )
+    queries = random.normal(size=(2, 3, 4))
+    keys = random.normal(size=(2, 3, 4))
+    logits = random.normal(size=(2, 3, 5))
     attention = peer_attention(torch.tensor(queries), torch.tensor(keys))
     mixed = mixed_logits(torch.tensor(logits), attention)
     for n in range(2):
@@ -48,11 +46,11 @@ def test_the_leader_learns_from_the_mean_and_the_peers_from_their_mixes() -> Non
     )
     mixed = mixed_logits(logits, peer_attention(scheme.query(embeddings), scheme.key(embeddings)))
     pairs = [(leader["logits"], logits.mean(1)), *((logits[:, i], mixed[:, i]) for i in range(2))]
-    wanted = sum(
-        F.kl_div(mine.log_softmax(1), theirs.softmax(1), reduction="batchmean")
-        for mine, theirs in pairs
+    expected = sum(
+        F.kl_div(student.log_softmax(1), teacher.softmax(1), reduction="batchmean")
+        for student, teacher in pairs
     )
-    assert torch.allclose(update.losses["kd"], wanted, atol=1e-6)  # type: ignore[arg-type]
+    assert torch.allclose(update.losses["kd"], expected, atol=1e-6)  # type: ignore[arg-type]
     update.losses["kd"].backward()
     assert scheme.query.weight.grad is not None
     assert scheme.query.weight.grad.abs().sum() > 0, "the attention learns through the teachers"

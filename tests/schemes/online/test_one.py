@@ -1,4 +1,4 @@
-"""Branches on one trunk learn from their gated ensemble."""
+"""The gate, the losses of branches and ensemble, and their gradients."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests import nets
 from tests.schemes.stages import images, staged, timed
 
 
-def made(**options: Any) -> ONE:
+def make_scheme(**options: Any) -> ONE:
     torch.manual_seed(0)
     scheme = ONE(
         staged(), {"cross_entropy": CrossEntropy(average="labelled"), "kd": KD(3)}, **options
@@ -32,7 +32,7 @@ def test_contracts(branches: int) -> None:
     )
 
 
-def test_the_ensemble_is_weighed_by_the_gate_sample_by_sample() -> None:
+def test_the_gate_weighs_the_branches_per_sample() -> None:
     logits, gate = torch.randn(4, 3, 5), torch.rand(4, 3)
     for n in range(4):
         assert torch.allclose(
@@ -44,24 +44,24 @@ def test_the_ensemble_is_weighed_by_the_gate_sample_by_sample() -> None:
     assert (weights < torch.e**3 / (torch.e**3 + 2)).all()
 
 
-def test_each_branch_learns_from_label_and_ensemble_and_the_ensemble_from_the_label() -> None:
-    scheme, batch = made(average="labelled"), timed()
+def test_losses_match_the_formula_of_the_paper() -> None:
+    scheme, batch = make_scheme(average="labelled"), timed()
     (update,) = scheme.step(batch)
     outputs = scheme.student(batch)
     logits = [end["logits"] for end in scheme.branch_outputs(outputs)]
     assert len(logits) == 3
     assert scheme.gate is not None
-    together = gated_logits(
+    ensemble = gated_logits(
         torch.stack(logits, 1), scheme.gate(outputs["features"][1].mean((2, 3)))
     )
     label = batch["label"]
     assert torch.allclose(
-        update.losses["ensemble"], F.cross_entropy(together, label, ignore_index=-100), atol=1e-6
+        update.losses["ensemble"], F.cross_entropy(ensemble, label, ignore_index=-100), atol=1e-6
     )
     hard = torch.stack([F.cross_entropy(one, label, ignore_index=-100) for one in logits]).sum()
     assert torch.allclose(update.losses["cross_entropy"], hard, atol=1e-6)
     soft = [
-        9 * F.kl_div((one / 3).log_softmax(1), (together / 3).softmax(1), reduction="batchmean")
+        9 * F.kl_div((one / 3).log_softmax(1), (ensemble / 3).softmax(1), reduction="batchmean")
         for one in logits
     ]
     assert torch.allclose(update.losses["kd"], torch.stack(soft).sum(), atol=1e-6)
@@ -71,16 +71,16 @@ def test_each_branch_learns_from_label_and_ensemble_and_the_ensemble_from_the_la
 def test_the_labelled_share_weighs_the_loss_of_the_ensemble() -> None:
     batch = timed()
     share = float((batch["label"] >= 0).float().mean())
-    (update,) = made().step(batch)
-    (labelled,) = made(average="labelled").step(batch)
+    (update,) = make_scheme().step(batch)
+    (labelled,) = make_scheme(average="labelled").step(batch)
     expected = share * labelled.losses["ensemble"]
     assert torch.allclose(update.losses["ensemble"], expected, rtol=1e-6)
-    assert made().counts(batch)["ensemble"] == len(batch["label"])
+    assert make_scheme().counts(batch)["ensemble"] == len(batch["label"])
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_logits_of_an_unlabelled_sample_do_not_reach_the_gate(value: float) -> None:
-    scheme, batch = made(), timed()
+    scheme, batch = make_scheme(), timed()
     unlabelled = (batch["label"] < 0).float().unsqueeze(1)
     outputs = scheme.student(batch)
     ends = scheme.branch_outputs(outputs)
@@ -93,8 +93,8 @@ def test_logits_of_an_unlabelled_sample_do_not_reach_the_gate(value: float) -> N
     assert all(gradient.isfinite().all() for gradient in gradients)
 
 
-def test_the_gate_learns_from_the_label_alone() -> None:
-    scheme = made(norm="batch")
+def test_the_gate_learns_from_the_label_loss_only() -> None:
+    scheme = make_scheme(norm="batch")
     assert scheme.gate is not None
     (update,) = scheme.step(timed())
     update.losses["kd"].backward(retain_graph=True)
@@ -104,17 +104,15 @@ def test_the_gate_learns_from_the_label_alone() -> None:
     assert scheme.gate.score.weight.grad.abs().sum() > 0
 
 
-def test_branches_differ_and_only_the_student_is_shipped() -> None:
-    scheme = made()
+def test_branches_differ_and_the_student_is_exported() -> None:
+    scheme = make_scheme()
     first, second = (end["logits"] for end in scheme.branch_outputs(scheme.student(images()))[1:])
     assert not torch.allclose(first, second)
     assert scheme.export() is scheme.student
 
 
-def test_needs_stages() -> None:
+def test_missing_stages_and_labels_are_errors() -> None:
     with pytest.raises(ValueError, match="further ends start from the stages before the last"):
         ONE(nets.net(), {"cross_entropy": CrossEntropy()}).prepare(nets.batch())
-    with pytest.raises(
-        ValueError, match="the gate of one learns from 'label', and the batch has image"
-    ):
+    with pytest.raises(ValueError, match="Expected 'label' in the batch, got image"):
         ONE(staged(), {"kd": KD()}).prepare({"image": images()["image"]})

@@ -1,4 +1,4 @@
-"""Branches on one trunk learn from the classifier of their fused feature maps."""
+"""FFL: sub-networks on one trunk learn from the classifier of their fused feature maps."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 import torch
 from annotated_types import Ge
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Objective, Objectives, Outputs, to_float32
 from instil.functional.pooling import global_average_pool
@@ -27,12 +28,12 @@ class MapBranch(Branch):
         }
 
 
-class Fusion(nn.Module):
+class FeatureFusion(nn.Module):
     """Classifier of the concatenated feature maps of several sub-networks (Kim et al. 2020).
 
     A depthwise 3x3 convolution and a 1x1 convolution, each followed by ReLU, reduce the
     concatenation to the channels of one sub-network; the mean over positions is classified. Tokens
-    and vectors have no neighbours on a grid, so that one linear map replaces both convolutions.
+    and vectors have no neighbours on a grid, so one linear map replaces both convolutions.
 
     Args:
         feature_map: map of one sub-network, (N, C, H, W), (N, L, C) or (N, C).
@@ -62,7 +63,7 @@ class Fusion(nn.Module):
         """Classify the fused maps.
 
         Args:
-            feature_maps: one map a sub-network, all of one shape.
+            feature_maps: one map per sub-network, all of one shape.
 
         Returns:
             ``logits`` (N, num_classes) and ``embedding`` (N, C).
@@ -73,17 +74,15 @@ class Fusion(nn.Module):
 
 
 class FFL(BranchedScheme):
-    """Sub-networks on the student's trunk learn from the classifier of their fused features (Kim et al. 2020).
+    """Sub-networks that learn from the classifier of their fused features (Kim et al. 2020).
 
     The student and ``num_branches`` - 1 branches share all stages but the last. A fusion module
     classifies their concatenated feature maps. The mean of the sub-networks' logits teaches the
     fused classifier, and the fused classifier teaches each sub-network; no gradient reaches a
-    teacher. The student is exported as it is.
+    teacher. The student is exported unchanged.
 
-    The objectives are those of the sub-networks and of the fused classifier: cross_entropy and
+    The objectives apply to the sub-networks and to the fused classifier: cross_entropy and
     kd (T = 3).
-
-    ``num_branches``: number of sub-networks, the student included (2 in the paper).
     """
 
     card = Card(
@@ -93,38 +92,45 @@ class FFL(BranchedScheme):
         2020,
         source="online",
         algorithms=("multi-teacher",),
-        deviations="The form with a shared trunk, as in the authors' code; the paper also fuses separate networks. A branch is two convolutions and "
-        "a linear layer, where the paper repeats the last stage. Neither branches nor fusion have BatchNorm, which couples the samples. The code "
-        "trains the fusion with a weight decay of its own and ramps the distillation weight up; here that is a schedule in the recipe.",
-        equation=r"\sum_i \mathrm{CE}(z^i, y) + \mathrm{CE}(z^f, y) + T^2 \mathrm{KL}(p_T(\bar z) \Vert p^f_T) + "
-        r"T^2 \sum_i \mathrm{KL}(p^f_T \Vert p^i_T)",
-        use="One network, no teacher, one run, where an ensemble of logits is a weak teacher: the fusion sees the feature maps.",
-        pitfalls="The sub-networks become alike, and then the fusion adds little. Untrained sub-networks teach noise: raise the weight of kd from 0 "
-        "by a schedule. The fusion is not exported.",
+        deviations="The form with a shared trunk, as in the authors' code; the paper also fuses "
+        "separate networks. A branch is two convolutions and a linear layer; the paper repeats the "
+        "last stage. Neither branches nor fusion have BatchNorm, which makes the samples of a "
+        "batch depend on each other. The authors' code trains the fusion with a separate weight "
+        "decay and ramps up the distillation weight; here that is a schedule in the recipe.",
+        equation=r"\sum_i \mathrm{CE}(z^i, y) + \mathrm{CE}(z^f, y) + "
+        r"T^2 \mathrm{KL}(p_T(\bar z) \Vert p^f_T) + T^2 \sum_i \mathrm{KL}(p^f_T \Vert p^i_T)",
+        use="For training without a teacher, in one run, where an ensemble of logits is a weak "
+        "teacher: the fusion reads the feature maps.",
+        pitfalls="When the sub-networks become similar, the fusion adds little. Untrained "
+        "sub-networks give random targets: raise the weight of kd from 0 by a schedule. The fusion "
+        "is not exported.",
     )
 
     def __init__(
         self,
         student: nn.Module,
         objectives: Objectives | Mapping[str, Objective],
-        num_branches: Annotated[int, Ge(2)] = 2,
+        num_branches: Annotated[
+            int, Ge(2), Doc("number of sub-networks, the student included (2 in the paper)")
+        ] = 2,
     ):
         super().__init__(student, objectives)
         self.num_branches = num_branches
-        self.fusion: Fusion | None = None
+        self.fusion: FeatureFusion | None = None
         self.learners["student"] += ("fusion",)
 
     def branch_stages(self, stages: int) -> list[int]:
         return [stages - 2] * (self.num_branches - 1)
 
     def make_branches(self, stages: tuple[Tensor, ...], classes: int) -> Sequence[nn.Module]:
-        # The fused classifier is an end too, but it reads the maps of all others.
-        self.fusion = Fusion(stages[-1], self.num_branches, classes)
+        # The fused classifier is no branch: it reads the maps of all branches. It is created before
+        # them, which decides the random initial weights.
+        self.fusion = FeatureFusion(stages[-1], self.num_branches, classes)
         origins = self.branch_stages(len(stages))
         return [MapBranch(stages[origin], stages[-1], classes) for origin in origins]
 
     def branch_outputs(self, outputs: Outputs) -> list[Outputs]:
-        """Compute the outputs of the sub-networks, the student's first, and of the fused classifier.
+        """Compute the outputs of the sub-networks (student first) and of the fused classifier.
 
         Args:
             outputs: outputs of the student.

@@ -1,4 +1,4 @@
-"""Diverse peers on one trunk, each with a mix of its own as its teacher, and a leader that learns from all."""
+"""OKDDip: diverse peers on one trunk with attention-based teachers, and a leader."""
 
 from __future__ import annotations
 
@@ -8,30 +8,44 @@ from typing import Annotated
 import torch
 from annotated_types import Ge
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Objective, Objectives, Outputs, to_float32
 from instil.schemes.bases.branches import BranchedScheme
 
 
 def peer_attention(queries: Tensor, keys: Tensor) -> Tensor:
-    """How much each peer learns from each, (N, peers, peers): a softmax over the inner products of (N, peers, D), itself among them."""
+    """Compute the weight of each peer in the teacher of each peer (Chen et al. 2020).
+
+    Args:
+        queries: (N, peers, D).
+        keys: (N, peers, D).
+
+    Returns:
+        Softmax over the inner products (N, peers, peers); a peer has a weight in its own teacher.
+    """
     return (to_float32(queries) @ to_float32(keys).mT).softmax(-1)
 
 
 def mixed_logits(logits: Tensor, attention: Tensor) -> Tensor:
-    """Each peer's teacher: logits (N, peers, C) and their weights (N, peers, peers) give (N, peers, C)."""
+    """Compute the teacher logits (N, peers, C) of each peer.
+
+    Args:
+        logits: logits of the peers (N, peers, C).
+        attention: weights (N, peers, peers), see ``peer_attention``.
+    """
     return attention @ to_float32(logits)
 
 
 class OKDDip(BranchedScheme):
-    """Auxiliary peers on the student's trunk, all stages but the last; each learns from the peers' logits as its own attention mixes them, and the
-    student, the group's leader, from their mean (Chen et al. 2020). The student is exported as it is.
+    """Auxiliary peers on the trunk of the student, which is the group leader (Chen et al. 2020).
 
-    ``peers``: auxiliary ones, beside the leader (3 in the paper).
-    ``reduction``: by how much the attention's queries and keys are narrower than the embedding.
+    The peers share all stages of the student but the last. Each peer learns from an attention-based
+    mean of the peers' logits, the leader from their plain mean. The student is exported unchanged.
 
-    The objectives are those of all against their teachers: cross_entropy and kd (T = 3). Gradients pass through the teachers into attention and
-    peers, as in the code: the attention learns by nothing else.
+    The objectives compare each network with its teacher: cross_entropy and kd (T = 3). Gradients
+    pass through the teachers into attention and peers, as in the authors' code: no other loss
+    trains the attention.
     """
 
     card = Card(
@@ -41,24 +55,33 @@ class OKDDip(BranchedScheme):
         2020,
         source="online",
         algorithms=("multi-teacher", "attention"),
-        deviations="The branch-based form. A peer is two convolutions without BatchNorm and a linear layer, where the paper repeats the last stage. "
-        "The code's teachers have 1e-7 added to their probabilities, and the weight of kd ramped up.",
-        equation=r"\sum_i \mathrm{CE}(z^i, y) + T^2 \sum_{i<m} \mathrm{KL}\left(p_T\left(\sum_j a_{ij} z^j\right) \Vert p^i_T\right) "
+        deviations="The branch-based form. A peer is two convolutions without BatchNorm and a "
+        "linear layer; the paper repeats the last stage. The authors' code adds 1e-7 to the "
+        "probabilities of the teachers and ramps up the weight of kd.",
+        equation=r"\sum_i \mathrm{CE}(z^i, y) + T^2 \sum_{i<m} "
+        r"\mathrm{KL}\left(p_T\left(\sum_j a_{ij} z^j\right) \Vert p^i_T\right) "
         r"+ T^2 \mathrm{KL}(p_T(\bar z) \Vert p^m_T)",
-        use="One net and no teacher, in one run, where the branches of one would become alike: each peer has another target.",
-        pitfalls="A loss whose gradient does not pass into its teacher leaves the attention as it was drawn. Targets can be met by moving the "
-        "teacher, so the label's loss must stay.",
+        use="For training without a teacher, in one run, where the branches of one would become "
+        "similar: each peer has a different target.",
+        pitfalls="With a loss that passes no gradient into its teacher, the attention keeps its "
+        "random initial weights. The networks can also reduce the loss by changing the teacher, so "
+        "keep the label loss.",
     )
 
     def __init__(
         self,
         student: nn.Module,
         objectives: Objectives | Mapping[str, Objective],
-        peers: Annotated[int, Ge(2)] = 3,
-        reduction: Annotated[int, Ge(1)] = 8,
+        peers: Annotated[
+            int, Ge(2), Doc("number of auxiliary peers, without the leader (3 in the paper)")
+        ] = 3,
+        reduction: Annotated[
+            int, Ge(1), Doc("ratio of the embedding width to the width of queries and keys")
+        ] = 8,
     ):
         super().__init__(student, objectives)
-        self.peers, self.reduction = peers, reduction
+        self.peers = peers
+        self.reduction = reduction
         self.query: nn.Linear | None = None
         self.key: nn.Linear | None = None
         self.learners["student"] += ("query", "key")
@@ -68,13 +91,13 @@ class OKDDip(BranchedScheme):
 
     def build_extra(self, ends: list[Outputs], stages: tuple[Tensor, ...]) -> None:
         embedding = to_float32(ends[1]["embedding"])
+        self.query = self._projection(embedding)
+        self.key = self._projection(embedding)
+
+    def _projection(self, embedding: Tensor) -> nn.Linear:
         width = embedding.shape[1]
-        self.query, self.key = (
-            nn.Linear(width, max(1, width // self.reduction), bias=False).to(
-                embedding.device, embedding.dtype
-            )
-            for _ in range(2)
-        )
+        linear = nn.Linear(width, max(1, width // self.reduction), bias=False)
+        return linear.to(embedding.device, embedding.dtype)
 
     def teachers_for(
         self, ends: list[Outputs], stages: tuple[Tensor, ...], batch: Batch
@@ -83,8 +106,8 @@ class OKDDip(BranchedScheme):
         assert self.key is not None
         embeddings = torch.stack([end["embedding"] for end in ends[1:]], 1)
         logits = torch.stack([to_float32(end["logits"]) for end in ends[1:]], 1)
-        mixed = mixed_logits(logits, peer_attention(self.query(embeddings), self.key(embeddings)))
-        return [
-            [{"logits": logits.mean(1)}],
-            *([{"logits": teacher}] for teacher in mixed.unbind(1)),
-        ], {}
+        attention = peer_attention(self.query(embeddings), self.key(embeddings))
+        mixed = mixed_logits(logits, attention)
+        leader_teacher: list[Outputs] = [{"logits": logits.mean(1)}]
+        peer_teachers: list[list[Outputs]] = [[{"logits": mix}] for mix in mixed.unbind(1)]
+        return [leader_teacher, *peer_teachers], {}

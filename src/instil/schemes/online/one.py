@@ -1,4 +1,4 @@
-"""Branches on one trunk, and a gate that makes their teacher of them."""
+"""On-the-fly native ensemble: branches on one trunk learn from their gated ensemble."""
 
 from __future__ import annotations
 
@@ -12,24 +12,30 @@ from torch.nn import functional as F
 from typing_extensions import Doc
 
 from instil.core import (
-    UNLABELLED,
-    Average,
     Batch,
     Card,
     Objective,
     Objectives,
     Outputs,
-    item_weights,
     mean,
     replace_uncounted,
     to_float32,
 )
 from instil.functional.pooling import global_average_pool
 from instil.schemes.bases.branches import BranchedScheme
+from instil.schemes.bases.ensemble_labels import EnsembleAverage, labelled_weights, num_items
 
 
 class Gate(nn.Module):
-    """How much each of several branches counts for a sample: features (N, D) give (N, branches) that sum to 1."""
+    """Weights of several branches for each sample: features (N, D) to weights (N, branches).
+
+    The weights of a sample sum to 1.
+
+    Args:
+        width: size D of the features.
+        branches: number of branches.
+        norm: ``"batch"`` normalizes the scores over the batch, ``"none"`` does not.
+    """
 
     def __init__(self, width: int, branches: int, norm: str = "none"):
         super().__init__()
@@ -42,19 +48,23 @@ class Gate(nn.Module):
 
 
 def gated_logits(logits: Tensor, gate: Tensor) -> Tensor:
-    """The ensemble of branches: logits (N, branches, C) and their weights (N, branches) give (N, C)."""
+    """Compute the ensemble logits (N, C) of several branches.
+
+    Args:
+        logits: (N, branches, C).
+        gate: weights of the branches (N, branches).
+    """
     return (gate.unsqueeze(-1) * logits).sum(1)
 
 
 class ONE(BranchedScheme):
-    """Branches on the student's trunk, all stages but the last; a gate weighs their logits, and the ensemble teaches each (Lan et al. 2018).
-    The student, which is one of the branches, is exported as it is.
+    """Branches that learn from their gated ensemble (Lan et al. 2018).
 
-    ``num_branches``: with the student's own end (3 in the paper).
-    ``norm``: batch normalises the gate's scores over the batch, as published, which couples the samples.
+    The branches share all stages of the student but the last. A gate weighs their logits, and the
+    ensemble teaches each branch. The student is one of the branches and is exported unchanged.
 
-    The objectives are those of all branches against the ensemble: cross_entropy and kd (T = 3). The loss ``ensemble`` is the label's on the
-    ensemble; it alone teaches the gate.
+    The objectives compare each branch with the ensemble: cross_entropy and kd (T = 3). The loss
+    ``ensemble`` is the cross-entropy of the ensemble; it is the only loss that trains the gate.
     """
 
     card = Card(
@@ -65,22 +75,33 @@ class ONE(BranchedScheme):
         source="online",
         algorithms=("multi-teacher",),
         labels=("single",),
-        deviations="A branch is two convolutions without BatchNorm and a linear layer, where the paper repeats the last stage of the net; the "
-        "gate's scores are not normalised over the batch unless norm says so. Code ramps the weight of kd up; here that is a schedule in the recipe.",
-        equation=r"\sum_i \mathrm{CE}(z^i, y) + \mathrm{CE}(z^e, y) + \sum_i T^2 \mathrm{KL}(p^e_T \Vert p^i_T), \quad z^e = \sum_i g_i z^i",
-        use="One net and no teacher, in one run: the branches share the trunk, so that it costs less than peers.",
-        pitfalls="The branches become alike, and then teach little; the gate starts near equal weights. Without a label nothing teaches the gate.",
+        deviations="A branch is two convolutions without BatchNorm and a linear layer; the paper "
+        "repeats the last stage of the network. The scores of the gate are not normalized over the "
+        "batch unless norm is batch. The authors' code ramps up the weight of kd; here that is a "
+        "schedule in the recipe.",
+        equation=r"\sum_i \mathrm{CE}(z^i, y) + \mathrm{CE}(z^e, y) + "
+        r"\sum_i T^2 \mathrm{KL}(p^e_T \Vert p^i_T), \quad z^e = \sum_i g_i z^i",
+        use="For training without a teacher, in one run. The branches share the trunk, so it costs "
+        "less than peers.",
+        pitfalls="The branches become similar and then teach little. The gate starts near equal "
+        "weights. Without labels the gate is not trained.",
     )
 
     def __init__(
         self,
         student: nn.Module,
         objectives: Objectives | Mapping[str, Objective],
-        num_branches: Annotated[int, Ge(2)] = 3,
-        norm: Literal["none", "batch"] = "none",
-        average: Annotated[
-            Average, Doc("items that the ensemble's label loss is divided by: all, or the labelled")
-        ] = "batch",
+        num_branches: Annotated[
+            int, Ge(2), Doc("number of branches, the student's own included (3 in the paper)")
+        ] = 3,
+        norm: Annotated[
+            Literal["none", "batch"],
+            Doc(
+                "normalization of the gate's scores; batch: BatchNorm as in the paper, which "
+                "makes the samples of a batch depend on each other"
+            ),
+        ] = "none",
+        average: EnsembleAverage = "batch",
     ):
         super().__init__(student, objectives)
         self.num_branches = num_branches
@@ -97,12 +118,8 @@ class ONE(BranchedScheme):
         self.gate = Gate(trunk.shape[1], self.num_branches, self.norm).to(trunk.device, trunk.dtype)
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        return {**super().counts(batch), "ensemble": self._num_items(batch)}
-
-    def _num_items(self, batch: Batch) -> Tensor:
-        """Number of items that the label loss of the ensemble is divided by."""
-        labelled = _labelled(batch)
-        return (item_weights(batch) if self.average == "batch" else labelled).sum()
+        labelled = labelled_weights(batch, "one")
+        return {**super().counts(batch), "ensemble": num_items(batch, labelled, self.average)}
 
     def teachers_for(
         self, ends: list[Outputs], stages: tuple[Tensor, ...], batch: Batch
@@ -110,20 +127,11 @@ class ONE(BranchedScheme):
         assert self.gate is not None
         logits = torch.stack([to_float32(end["logits"]) for end in ends], 1)
         gate = to_float32(self.gate(global_average_pool(to_float32(stages[-2]))))
-        counted = _labelled(batch)
-        labelled = gated_logits(replace_uncounted(logits, counted > 0), gate)
-        values = F.cross_entropy(labelled, batch["label"], reduction="none")
+        labelled = labelled_weights(batch, "one")
+        # A non-finite logit of an unlabelled sample would make the gradient of the gate NaN even
+        # with weight 0.
+        trained = gated_logits(replace_uncounted(logits, labelled > 0), gate)
+        values = F.cross_entropy(trained, batch["label"], reduction="none")
+        loss = mean(values, labelled, num_items(batch, labelled, self.average))
         ensemble = gated_logits(logits, gate).detach()
-        return [[{"logits": ensemble}] for _ in ends], {
-            "ensemble": mean(values, counted, self._num_items(batch))
-        }
-
-
-def _labelled(batch: Batch) -> Tensor:
-    """How much each sample counts for the ensemble's loss."""
-    if "label" not in batch:
-        raise ValueError(
-            f"the gate of one learns from 'label', and the batch has {', '.join(batch)}"
-        )
-    counted: Tensor = item_weights(batch) * (batch["label"] != UNLABELLED)
-    return counted
+        return [[{"logits": ensemble}] for _ in ends], {"ensemble": loss}

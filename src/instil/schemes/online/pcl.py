@@ -1,4 +1,4 @@
-"""Peers on one trunk learn from the classifier of all their features and from each other's averages."""
+"""PCL: peers on one trunk learn from their ensemble and from each other's moving averages."""
 
 from __future__ import annotations
 
@@ -12,14 +12,11 @@ from torch.nn import functional as F
 from typing_extensions import Doc
 
 from instil.core import (
-    UNLABELLED,
-    Average,
     Batch,
     Card,
     Objective,
     Objectives,
     Outputs,
-    item_weights,
     mean,
     replace_invalid_outputs,
     to_float32,
@@ -27,6 +24,7 @@ from instil.core import (
 from instil.functional.crops import random_crops
 from instil.functional.pooling import global_average_pool
 from instil.schemes.bases.branches import TRUNK_ROLES, BranchedScheme, stage_features
+from instil.schemes.bases.ensemble_labels import EnsembleAverage, labelled_weights, num_items
 from instil.teachers.ema import Ema
 
 
@@ -51,24 +49,16 @@ def ramped_decay(num_updates: Tensor, decay: float) -> Tensor:
 
 
 class PCL(BranchedScheme):
-    """Peers on the student's trunk; their ensemble and their moving averages teach them (Wu & Gong 2021).
+    """Peers that learn from their ensemble and their moving averages (Wu & Gong 2021).
 
     The student and ``peers`` - 1 branches share all stages but the last. A linear classifier of the
     peers' concatenated embeddings is the ensemble teacher of all. The moving average of each peer,
-    with the trunk's, is a teacher of the other peers. The student is exported as it is.
+    with the trunk's, is a teacher of the other peers. The student is exported unchanged.
 
-    The loss of a peer is the one against the ensemble plus the mean of those against the averages
-    of the others. Objectives that read no teacher count once. The objectives are cross_entropy and
-    kd (T = 3). The loss ``ensemble`` is the cross-entropy of the ensemble; its gradient reaches the
-    ensemble's classifier, the branches and the trunk.
-
-    ``peers``: number of peers, the student included (3 in the paper).
-    ``decay``: upper limit of the decay of the moving averages; it is 1 - 1 / g at step g before.
-    ``crop_scale``: each peer sees a crop of its own with at least this share of the image, as in the
-    paper; null: all peers see the image of the batch.
-    ``flip``: mirror half of the crops.
-
-    Raises ValueError for ``crop_scale`` where the batch has no ``image`` (N, C, H, W).
+    The objectives are cross_entropy and kd (T = 3). The loss of a peer is the loss against the
+    ensemble plus the mean loss against the averages of the others. Objectives without a teacher
+    count once. The loss ``ensemble`` is the cross-entropy of the ensemble; its gradient reaches
+    the ensemble's classifier, the branches and the trunk.
     """
 
     card = Card(
@@ -79,38 +69,59 @@ class PCL(BranchedScheme):
         source="online",
         algorithms=("multi-teacher", "adaptive"),
         labels=("single",),
-        deviations="All peers see the same view of an image unless crop_scale is set; the paper augments it anew for each peer. "
-        "A branch is two convolutions without BatchNorm and a linear layer; the paper repeats the last stage. The ramp-up of "
-        "the distillation weight is a schedule in the recipe. The averages are evaluated with the running statistics of "
-        "BatchNorm. Losses, temperature, decay and the start of the decay agree with a public reproduction (shaoeric). It runs the averages in "
-        "training mode, and it validates them instead of the student. Of the paper only the abstract was available.",
-        equation=r"\sum_j \mathrm{CE}(z^j, y) + \mathrm{CE}(z^e, y) + T^2 \sum_j \left( \mathrm{KL}(p^e_T \Vert p^j_T) + "
-        r"\frac{1}{m-1} \sum_{l \ne j} \mathrm{KL}(\bar p^l_T \Vert p^j_T) \right), \quad z^e = W [f^1, \ldots, f^m]",
-        use="One network, no teacher, one run, where the ensemble of `one` stops improving: the ensemble has a classifier of its own.",
-        pitfalls="Each step has a second forward pass, of the averages, without gradients; crop_scale multiplies both passes by "
-        "the number of peers. Untrained peers teach noise: raise the weight of kd from 0 by a schedule. The ensemble needs labels.",
+        deviations="All peers see the same view of an image unless crop_scale is set; the paper "
+        "augments it separately for each peer. A branch is two convolutions without BatchNorm and "
+        "a linear layer; the paper repeats the last stage. The ramp-up of the distillation weight "
+        "is a schedule in the recipe. The averages are evaluated with the running statistics of "
+        "BatchNorm. Losses, temperature, decay and the start of the decay agree with a public "
+        "reproduction (shaoeric). It runs the averages in training mode, and it validates them "
+        "instead of the student. Only the abstract of the paper was available.",
+        equation=r"\sum_j \mathrm{CE}(z^j, y) + \mathrm{CE}(z^e, y) + T^2 \sum_j \left( "
+        r"\mathrm{KL}(p^e_T \Vert p^j_T) + \frac{1}{m-1} \sum_{l \ne j} "
+        r"\mathrm{KL}(\bar p^l_T \Vert p^j_T) \right), \quad z^e = W [f^1, \ldots, f^m]",
+        use="For training without a teacher, in one run, where the ensemble of `one` stops "
+        "improving: here the ensemble has a separate classifier.",
+        pitfalls="Each step has a second forward pass, of the averages, without gradients; "
+        "crop_scale multiplies both passes by the number of peers. Untrained peers give random "
+        "targets: raise the weight of kd from 0 by a schedule. The ensemble needs labels.",
     )
 
     def __init__(
         self,
         student: nn.Module,
         objectives: Objectives | Mapping[str, Objective],
-        peers: Annotated[int, Ge(2)] = 3,
-        decay: Annotated[float, Ge(0), Lt(1)] = 0.999,
-        crop_scale: Annotated[float, Gt(0), Le(1)] | None = None,
-        flip: bool = False,
-        average: Annotated[
-            Average, Doc("items that the ensemble's label loss is divided by: all, or the labelled")
-        ] = "batch",
+        peers: Annotated[
+            int, Ge(2), Doc("number of peers, the student included (3 in the paper)")
+        ] = 3,
+        decay: Annotated[
+            float,
+            Ge(0),
+            Lt(1),
+            Doc("upper limit of the decay of the moving averages, which is 1 - 1 / g at step g"),
+        ] = 0.999,
+        crop_scale: Annotated[
+            float,
+            Gt(0),
+            Le(1),
+            Doc(
+                "smallest share of the image in the separate crop that each peer sees, as in the "
+                "paper; null: all peers see the image of the batch"
+            ),
+        ]
+        | None = None,
+        flip: Annotated[bool, Doc("mirror half of the crops")] = False,
+        average: EnsembleAverage = "batch",
     ):
         super().__init__(student, objectives)
         if flip and crop_scale is None:
             raise ValueError(
-                "scheme.flip: only crops are mirrored. Expected crop_scale in (0, 1], got null. Set "
-                "crop_scale, or flip: false"
+                "scheme.flip: only crops are mirrored. Expected crop_scale in (0, 1], got null. "
+                "Set crop_scale, or flip: false"
             )
-        self.peers, self.decay = peers, decay
-        self.crop_scale, self.flip = crop_scale, flip
+        self.peers = peers
+        self.decay = decay
+        self.crop_scale = crop_scale
+        self.flip = flip
         self.average = average
         self.ensemble_head: nn.Linear | None = None
         self.mean_student: Ema | None = None
@@ -123,14 +134,16 @@ class PCL(BranchedScheme):
         return [stages - 2] * (self.peers - 1)
 
     def build_extra(self, ends: list[Outputs], stages: tuple[Tensor, ...]) -> None:
-        embedding, logits = to_float32(ends[0]["embedding"]), ends[0]["logits"]
+        embedding = to_float32(ends[0]["embedding"])
+        logits = ends[0]["logits"]
         head = nn.Linear(self.peers * embedding.shape[1], logits.shape[1])
         self.ensemble_head = head.to(embedding.device, embedding.dtype)
         self.mean_student = Ema(self.student, self.decay)
         self.mean_branches.extend(Ema(branch, self.decay) for branch in self.branches)
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        return {**super().counts(batch), "ensemble": self._num_items(batch)}
+        labelled = labelled_weights(batch, "pcl")
+        return {**super().counts(batch), "ensemble": num_items(batch, labelled, self.average)}
 
     def before_step(self, batch: Batch) -> Batch:
         """Add one crop per peer as ``views`` (N, peers, C, H, W) where ``crop_scale`` is set."""
@@ -138,8 +151,8 @@ class PCL(BranchedScheme):
             return batch
         if "image" not in batch or batch["image"].ndim != 4:
             raise ValueError(
-                f"scheme.crop_scale: crops need images. Expected 'image' (N, C, H, W) in the batch, got "
-                f"{', '.join(batch)}. Set crop_scale: null"
+                f"scheme.crop_scale: crops need images. Expected 'image' (N, C, H, W) in the "
+                f"batch, got {', '.join(batch)}. Set crop_scale: null"
             )
         crops = random_crops(batch, self.peers, (self.crop_scale, 1.0), flip=self.flip, salt=21)
         return batch | {"views": crops}
@@ -187,14 +200,7 @@ class PCL(BranchedScheme):
 
     @torch.no_grad()
     def mean_logits(self, batch: Batch) -> list[Tensor]:
-        """Compute the logits (N, C) of the moving average of each peer.
-
-        Args:
-            batch: the batch of this step.
-
-        Returns:
-            One tensor a peer, the student's first.
-        """
+        """Compute the logits (N, C) of the moving average of each peer, the student's first."""
         assert self.mean_student is not None
         outputs = self._outputs_per_peer(self.mean_student, batch)
         origins = self.branch_stages(len(stage_features(outputs[0])))
@@ -203,11 +209,6 @@ class PCL(BranchedScheme):
             for branch, own, origin in zip(self.mean_branches, outputs[1:], origins, strict=True)
         ]
         return [outputs[0]["logits"], *branches]
-
-    def _num_items(self, batch: Batch) -> Tensor:
-        """Number of items that the label loss of the ensemble is divided by."""
-        labelled = _labelled_items(batch)
-        return (item_weights(batch) if self.average == "batch" else labelled).sum()
 
     def teachers_for(
         self, ends: list[Outputs], stages: tuple[Tensor, ...], batch: Batch
@@ -219,9 +220,10 @@ class PCL(BranchedScheme):
             others = means[:peer] + means[peer + 1 :]
             logits = [ensemble.detach(), *others]
             teachers.append([{"logits": values} for values in logits])
-        weight = _labelled_items(batch)
+        labelled = labelled_weights(batch, "pcl")
         values = F.cross_entropy(ensemble, batch["label"], reduction="none")
-        return teachers, {"ensemble": mean(values, weight, self._num_items(batch))}
+        loss = mean(values, labelled, num_items(batch, labelled, self.average))
+        return teachers, {"ensemble": loss}
 
     def combine(self, name: str, losses: Tensor) -> Tensor:
         objective = self.objectives[name]
@@ -240,14 +242,3 @@ class PCL(BranchedScheme):
         for average, branch in zip(self.mean_branches, self.branches, strict=True):
             assert isinstance(average, Ema)
             average.follow(branch, decay)
-
-
-def _labelled_items(batch: Batch) -> Tensor:
-    """Weight of each sample in the loss of the ensemble: 0 without a label."""
-    if "label" not in batch:
-        raise ValueError(
-            f"scheme: the ensemble of pcl is trained on labels. Expected 'label' in the batch, got "
-            f"{', '.join(batch)}. Add labels, or use scheme mutual"
-        )
-    weight: Tensor = item_weights(batch) * (batch["label"] != UNLABELLED)
-    return weight

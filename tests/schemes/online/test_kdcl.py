@@ -21,7 +21,6 @@ from instil.functional.peer_ensembles import (
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.kd import KD
 from instil.schemes.online.kdcl import KDCL
-from instil.step import train_step
 from instil.testing import check_scheme
 from instil.training.step import train_step
 from tests.nets import batch, net, timed

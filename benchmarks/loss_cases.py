@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from instil.core import Sampled
 from instil.functional.logits import standardize
-from instil.objectives.features.fbkd import Views
+from instil.objectives.features.fbkd import DetectionFeatures
 
 SIZES: dict[str, dict[str, Any]] = {
     "logits": {"shape": (1024, 1000)},
@@ -103,10 +103,10 @@ def inputs(
     return given
 
 
-def views(x: Inputs, student: bool) -> Views:
+def views(x: Inputs, student: bool) -> DetectionFeatures:
     """The features and the relations; the small parts cost nothing."""
     features, relations = (x.student, x.other) if student else (x.teacher, x.other_teacher)
-    return Views(features, x.teacher[:, :, 0, 0], x.teacher[:, :1], relations)
+    return DetectionFeatures(features, x.teacher[:, :, 0, 0], x.teacher[:, :1], relations)
 
 
 def costs(x: Inputs) -> Tensor:

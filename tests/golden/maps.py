@@ -11,10 +11,15 @@ from torch import Tensor
 
 from instil.functional.feature_maps import resize
 from instil.objectives.features.activation_boundary import activation_boundary_loss
-from instil.objectives.features.afd import StageAttention, afd_loss
+from instil.objectives.features.afd import LevelAttention, afd_loss
 from instil.objectives.features.cwd import cwd_loss
 from instil.objectives.features.factor_transfer import FactorNets, factor_transfer_loss
-from instil.objectives.features.fbkd import DetectionViews, Views, fbkd_loss, fbkd_mask
+from instil.objectives.features.fbkd import (
+    DetectionAdapters,
+    DetectionFeatures,
+    fbkd_loss,
+    fbkd_mask,
+)
 from instil.objectives.features.fsp import fsp_loss
 from instil.objectives.features.ickd import ickd_loss
 from instil.objectives.features.kdsvd import kdsvd_loss
@@ -229,7 +234,7 @@ def afd(case: Case) -> Tensor:
             f"{ours}.{name.replace('bn.', 'norm.')}": value
             for name, value in case.params(f"attention.{official}.").items()
         }
-    attend = StageAttention(
+    attend = LevelAttention(
         [s.shape[1] for s in student], [t.shape[1] for t in teacher], case.option("qk_dim"), "batch"
     )
     return afd_loss(
@@ -247,13 +252,13 @@ def fbkd(case: Case) -> Tensor:
     )
     scale = case.option("loss_weight", 1.0)
     if "student.feat_adapt" in case:
-        student = Views(
+        student = DetectionFeatures(
             *(
                 case[f"student.{name}_adapt"]
                 for name in ("feat", "channel_pool", "spatial_pool", "relation")
             )
         )
-        teacher = Views(
+        teacher = DetectionFeatures(
             case["teacher.feat"],
             case["teacher.feat"].mean((2, 3)),
             case["teacher.spatial_pool"],
@@ -296,12 +301,14 @@ def fbkd(case: Case) -> Tensor:
     }
     terms = []
     for student, teacher in case.pairs():
-        views = DetectionViews(student.shape[1], teacher.shape[1], "batch", stride)
+        views = DetectionAdapters(student.shape[1], teacher.shape[1], "batch", stride)
         mine, theirs = called(
             views, parameters, student, teacher, training=case.option("bn_training", True)
         )
         mask = fbkd_mask(student, student, teacher, case.option("spatial_T", 0.5), "code")
-        terms.append(fbkd_loss(Views(*mine), Views(*theirs), mask, weights, "batch"))
+        terms.append(
+            fbkd_loss(DetectionFeatures(*mine), DetectionFeatures(*theirs), mask, weights, "batch")
+        )
     return scale * total(terms)
 
 

@@ -32,7 +32,7 @@ RENAMED_KEYS = {
 
 RENAMED_OPTIONS = {
     name: {"studies": "calibration_samples"} for name in ("am_radio", "phi_s", "theia", "unic")
-}
+} | {"camkd": {"stage": "feature_weight"}}
 """Objective -> old option -> new option."""
 
 

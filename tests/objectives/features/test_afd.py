@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from instil.core import Objective
-from instil.objectives.features.afd import AFD, StageAttention, afd_loss
+from instil.objectives.features.afd import AFD, LevelAttention, afd_loss
 
 Features = Callable[..., dict[str, tuple[Tensor, ...]]]
 
@@ -40,7 +40,7 @@ def test_is_the_attended_distance_of_attention_maps() -> None:
 
 @pytest.mark.parametrize("norm", ["group", "batch"])
 def test_attention_is_a_distribution_over_the_students_stages(norm: str) -> None:
-    attend = StageAttention([3, 5, 4], [6, 2], 8, norm).double()
+    attend = LevelAttention([3, 5, 4], [6, 2], 8, norm).double()
     student = [torch.randn(4, channels, 2, 2).double() for channels in (3, 5, 4)]
     teacher = [torch.randn(4, channels, 2, 2).double() for channels in (6, 2)]
     attention = attend(student, teacher)
@@ -56,7 +56,7 @@ def test_teacher_stages_of_one_position_teach_nothing() -> None:
     assert torch.allclose(
         afd_loss(student, teacher, attention), afd_loss(student, teacher[1:], attention[:, 1:])
     )
-    with pytest.raises(ValueError, match="needs a teacher stage with more than one position"):
+    with pytest.raises(ValueError, match="Expected a teacher level with more than one position"):
         afd_loss(student, teacher[:1], attention[:, :1])
 
 

@@ -73,7 +73,7 @@ def outputs(seed: int, channels: int, number: int = 6) -> Outputs:
 
 def test_the_students_stage_goes_through_each_teachers_classifier() -> None:
     student, one, two = outputs(0, 4), outputs(1, 6), outputs(2, 4)
-    objective = CAMKD(stage=3.0)
+    objective = CAMKD(feature_weight=3.0)
     objective.build(student, {"members": (one, two)})
     assert [line.split(": ")[0] for line in objective.plan] == [
         "student 0 (4x2x2) <- teacher 0 (6x2x2)",
@@ -97,13 +97,13 @@ def test_the_students_stage_goes_through_each_teachers_classifier() -> None:
         reduction="none",
     )
     assert torch.allclose(objective(student, {"members": (one, two)}, batch), logits + 3 * stages)
-    objective.stage = 0.0
+    objective.feature_weight = 0.0
     assert torch.allclose(objective(student, {"members": (one, two)}, batch), logits)
 
 
 def test_one_teacher_is_kd_and_a_hint() -> None:
     student, teacher, batch = outputs(0, 4), outputs(1, 4), {"label": torch.arange(6)}
-    objective = CAMKD(stage=2.0)
+    objective = CAMKD(feature_weight=2.0)
     objective.build(student, teacher)
     hint = (student["features"][0] - teacher["features"][0]).square().flatten(1).mean(1)
     assert torch.allclose(
@@ -116,10 +116,12 @@ def test_a_classifier_that_reads_something_else_is_refused() -> None:
     student, teacher = outputs(0, 4), outputs(1, 6)
     with pytest.raises(
         ValueError,
-        match="teacher 0 has no classifier of its deepest stage: its head reads 5 numbers, its deepest stage has 6 channels",
+        match=r"teacher 0: the head is not a classifier of the deepest features\. "
+        r"Expected 5 channels, the input size of the head, got 6\.",
     ):
         CAMKD().build(student, teacher | {"head": (torch.zeros(7, 5), torch.zeros(7))})
-    with pytest.raises(ValueError, match="teacher 1 gives features, logits, and no head"):
+    message = "teacher 1: no head. Expected features, logits, head, got features, logits."
+    with pytest.raises(ValueError, match=message):
         CAMKD().build(
             student,
             {"members": (teacher, {role: teacher[role] for role in ("features", "logits")})},

@@ -78,10 +78,10 @@ def test_tokens_are_positions(stage: tuple[int, int]) -> None:
 def test_says_what_it_cannot_do() -> None:
     student, teacher, _ = sample_outputs()
     with pytest.raises(
-        ValueError, match="a class activation map needs a classifier that reads the deepest stage"
+        ValueError, match="class activation maps need a linear classifier of the deepest features"
     ):
         CatKD().build(student, teacher | {"head": (torch.zeros(7, 3), torch.zeros(7))})
-    with pytest.raises(ValueError, match="the student's deepest stage has one position"):
+    with pytest.raises(ValueError, match="student features: the deepest level has one position"):
         CatKD().build(student | {"features": (student["embedding"],)}, teacher)
     with pytest.raises(ValueError, match="cat_kd_loss: the student's shape"):
         cat_kd_loss(torch.zeros(1, 2, 4, 4), torch.zeros(1, 3, 4, 4))

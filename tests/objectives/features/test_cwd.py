@@ -40,14 +40,14 @@ def test_a_constant_of_each_channel_or_position_is_forgotten() -> None:
 
 
 def test_says_what_is_wrong(features: Callable[..., dict[str, tuple[Tensor, ...]]]) -> None:
-    with pytest.raises(ValueError, match=r"needs more than one position, not \(2, 3, 1, 1\)"):
+    with pytest.raises(ValueError, match=r"Expected more than one position, got \(2, 3, 1, 1\)"):
         cwd_loss(torch.zeros(2, 3, 1, 1), torch.zeros(2, 3, 1, 1))
-    with pytest.raises(ValueError, match="needs more than one channel"):
+    with pytest.raises(ValueError, match="Expected more than one channel"):
         cwd_loss(torch.zeros(2, 1, 2, 2), torch.zeros(2, 1, 2, 2), form="spatial")
-    with pytest.raises(ValueError, match="no form 'channels'; closest: channel"):
+    with pytest.raises(ValueError, match="got 'channels'; closest: channel"):
         cwd_loss(torch.zeros(2, 1, 2, 2), torch.zeros(2, 1, 2, 2), form="channels")  # type: ignore[arg-type]
     pooled = {"features": tuple(stage.mean((2, 3)) for stage in features("cnn")["features"])}
-    with pytest.raises(ValueError, match="needs more than one position"):
+    with pytest.raises(ValueError, match="Expected more than one position"):
         CWD().build(features("cnn"), pooled)
 
 

@@ -91,8 +91,8 @@ def test_says_what_is_wrong() -> None:
     with pytest.raises(ValueError, match="factor_transfer_loss: the student's shape"):
         factor_transfer_loss(torch.zeros(2, 3, 1, 1), torch.zeros(2, 3, 2, 2))
     for options, message in (
-        ({"form": "papers"}, "no form 'papers'; closest: paper"),
-        ({"distance": "l3"}, "no distance 'l3'"),
+        ({"form": "papers"}, "got 'papers'; closest: paper"),
+        ({"distance": "l3"}, "distance: unknown value"),
     ):
         with pytest.raises(ValueError, match=message):
             factor_transfer_loss(torch.zeros(2, 3, 2, 2), torch.zeros(2, 3, 2, 2), **options)  # type: ignore[arg-type]

@@ -8,15 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Objective, Outputs
-from instil.objectives.features.fbkd import FBKD, NonLocal, Views, fbkd_loss, fbkd_mask
+from instil.modules.non_local import NonLocal
+from instil.objectives.features.fbkd import FBKD, DetectionFeatures, fbkd_loss, fbkd_mask
 
 Features = Callable[..., dict[str, tuple[Tensor, ...]]]
 
 
-def views(seed: int) -> Views:
+def views(seed: int) -> DetectionFeatures:
     generator = torch.Generator().manual_seed(seed)
     shapes = ((2, 3, 2, 4), (2, 3), (2, 1, 2, 4), (2, 3, 2, 4))
-    return Views(
+    return DetectionFeatures(
         *(torch.randn(*shape, dtype=torch.float64, generator=generator) for shape in shapes)
     )
 
@@ -95,7 +96,7 @@ def test_the_code_couples_the_samples(features: Features) -> None:
     assert objective.couples
     assert objective(student, teacher, {}).shape == ()
     assert not FBKD().couples
-    with pytest.raises(ValueError, match="no form 'codes'; closest: code"):
+    with pytest.raises(ValueError, match="got 'codes'; closest: code"):
         FBKD(form="codes")  # type: ignore[arg-type]
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Objective, Outputs
-from instil.objectives.features.fgd import FGD, Contexts, GlobalContext, box_masks, fgd_loss
+from instil.objectives.features.fgd import FGD, ContextAdapters, GlobalContext, box_masks, fgd_loss
 
 Features = Callable[..., dict[str, tuple[Tensor, ...]]]
 
@@ -108,7 +108,7 @@ def test_the_global_part_compares_both_contexts(features: Features) -> None:
     objective = FGD(foreground=0.0, background=0.0, attention=0.0, context=0.5, pairs=[[0, 0]])
     objective.build(student, teacher)
     made = objective.adapters[0]
-    assert isinstance(made, Contexts)
+    assert isinstance(made, ContextAdapters)
     nn.init.normal_(made.teacher.add[3].weight)  # type: ignore[arg-type]
     difference = student["features"][0] - made.teacher(teacher["features"][0])
     assert torch.allclose(objective(student, teacher, {}), 0.5 * difference.square().sum((1, 2, 3)))

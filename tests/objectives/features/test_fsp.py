@@ -69,9 +69,9 @@ def test_says_what_is_wrong(features: Callable[..., dict[str, tuple[Tensor, ...]
         FSP(pairs=[[1, 1]]).build(features("cnn"), features("cnn"))
     with pytest.raises(ValueError, match=r"fsp_loss: the student's shape \(2, 3, 4\)"):
         fsp_loss(maps()[1:], maps()[:2])
-    with pytest.raises(ValueError, match="no form 'sum'"):
+    with pytest.raises(ValueError, match="form: unknown value"):
         fsp_loss(maps(), maps(), form="sum")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="no pool 'maximum'; closest: max"):
+    with pytest.raises(ValueError, match="got 'maximum'; closest: max"):
         fsp_loss(maps(), maps(), pool="maximum")  # type: ignore[arg-type]
 
 

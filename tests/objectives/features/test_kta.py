@@ -92,5 +92,5 @@ def test_wrong_inputs_are_refused() -> None:
     with pytest.raises(ValueError, match="kta_loss"):
         kta_loss(STUDENT, TEACHER[:, :2])
     one = {"features": (torch.randn(2, 3, 1, 1),)}
-    with pytest.raises(ValueError, match="a stage has no affinities"):
+    with pytest.raises(ValueError, match="a level has no affinities"):
         KTA().build(one, one)

@@ -109,13 +109,13 @@ def test_nobody_looking_anywhere_is_finite() -> None:
 
 def test_says_what_it_cannot_do() -> None:
     student, teacher, batch = sample_outputs()
-    with pytest.raises(ValueError, match="the teacher cannot be asked for gradients"):
+    with pytest.raises(ValueError, match="no gradient with respect to the input"):
         LwM()(student, teacher, batch)
     vectors: Outputs = {"features": (teacher["embedding"],)}
-    with pytest.raises(ValueError, match="attention needs more than one position"):
+    with pytest.raises(ValueError, match="Expected more than one position"):
         LwM().build(student, teacher | vectors)
     dense = {"logits": torch.zeros(8, 3, 7)}
-    with pytest.raises(ValueError, match=r"it needs \(N, C\)"):
+    with pytest.raises(ValueError, match=r"Expected shape \(N, C\)"):
         LwM().build(student | dense, teacher | dense)
 
 

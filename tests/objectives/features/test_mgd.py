@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.core import Objective
-from instil.objectives.features.mgd import MGD, Generator, mgd_loss
+from instil.objectives.features.mgd import MGD, MaskedFeatureGenerator, mgd_loss
 
 Features = Callable[..., dict[str, tuple[Tensor, ...]]]
 
@@ -23,7 +23,7 @@ def test_the_generator_sees_what_the_mask_leaves() -> None:
 
 
 def test_the_generator_is_two_convolutions() -> None:
-    made = Generator(torch.zeros(1, 2, 4, 4), torch.zeros(1, 3, 2, 2)).double()
+    made = MaskedFeatureGenerator(torch.zeros(1, 2, 4, 4), torch.zeros(1, 3, 2, 2)).double()
     stage = torch.randn(1, 3, 2, 2).double()
     first, second = made.generation[0], made.generation[2]
     assert isinstance(first, nn.Conv2d)
@@ -40,15 +40,18 @@ def test_the_mask_hides_whole_channels_or_positions_at_its_rate(mask: str, ratio
     objective = MGD(mask, ratio)  # type: ignore[arg-type]
     stage = torch.zeros(200, 30, 5, 6)
     batch = {"index": torch.arange(200), "step": torch.tensor(2)}
-    drawn = objective._draw(stage, batch, 0)
+    drawn = objective._random_mask(stage, batch, 0)
     assert drawn.shape == ((200, 30, 1, 1) if mask == "channel" else (200, 1, 5, 6))
     assert set(drawn.unique().tolist()) == {0.0, 1.0}
     assert 1 - float(drawn.mean()) == pytest.approx(ratio, abs=0.02)
     assert torch.equal(
-        drawn[50:60], objective._draw(stage[50:60], {**batch, "index": torch.arange(50, 60)}, 0)
+        drawn[50:60],
+        objective._random_mask(stage[50:60], {**batch, "index": torch.arange(50, 60)}, 0),
     )
-    assert not torch.equal(drawn, objective._draw(stage, {**batch, "step": torch.tensor(3)}, 0))
-    assert not torch.equal(drawn, objective._draw(stage, batch, 1))
+    assert not torch.equal(
+        drawn, objective._random_mask(stage, {**batch, "step": torch.tensor(3)}, 0)
+    )
+    assert not torch.equal(drawn, objective._random_mask(stage, batch, 1))
 
 
 def test_nothing_masked_is_the_generator_alone(features: Features) -> None:
@@ -65,7 +68,7 @@ def test_nothing_masked_is_the_generator_alone(features: Features) -> None:
 
 
 def test_says_what_is_wrong(features: Features) -> None:
-    with pytest.raises(ValueError, match="no mask 'channels'; closest: channel"):
+    with pytest.raises(ValueError, match="got 'channels'; closest: channel"):
         MGD("channels")  # type: ignore[arg-type]
     objective = MGD()
     objective.build(features("cnn"), features("cnn"))

@@ -1,11 +1,12 @@
-"""Activation boundaries: the student's neurons are active where the teacher's are, by a margin."""
+"""Activation boundary loss: student neurons are active where the teacher's are, by a margin."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import Card, Positive
 from instil.functional.errors import squared_error
@@ -16,27 +17,46 @@ from instil.objectives.bases.normed_objective import NormedObjective
 
 
 def activation_boundary_loss(
-    student: Tensor, teacher: Tensor, margin: float = 1.0, reduction: str = "mean"
+    student_features: Tensor,
+    teacher_features: Tensor,
+    margin: float = 1.0,
+    reduction: str = "mean",
 ) -> Tensor:
-    """Squared hinge of the student's response: above ``margin`` where the teacher's is positive, below -``margin`` elsewhere; mean over elements.
+    """Activation boundary loss (Heo et al. 2019).
 
-    Responses of one shape (N, ...) before the ReLU (Heo et al. 2019); the teacher's may be taken after it. With ``reduction="none"`` one
-    value a sample. Raises ValueError where the shapes differ.
+    Squared hinge loss of the student response: above ``margin`` where the teacher response is
+    positive, below ``-margin`` elsewhere. The value is the mean over the elements.
+
+    Args:
+        student_features: responses (N, ...) before the ReLU.
+        teacher_features: responses (N, ...), before or after the ReLU.
+        margin: distance from zero beyond which a response has no loss, > 0.
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> activation_boundary_loss(torch.zeros(1, 2), torch.tensor([[3.0, -1.0]]), margin=0.5)
+        tensor(0.2500)
     """
-    student, teacher = require_same_shape(student, teacher, "activation_boundary_loss")
-    now = student.detach()
-    wanted = torch.where(
-        teacher > 0, now.clamp_min(margin), now.clamp_max(-margin)
-    )  # what is there already wants itself: no gradient
-    return apply_reduction(squared_error(student, wanted), reduction)
+    student_features, teacher_features = require_same_shape(
+        student_features, teacher_features, "activation_boundary_loss"
+    )
+    # A response beyond the margin is its own target, so that its loss and gradient are zero.
+    current = student_features.detach()
+    target = torch.where(
+        teacher_features > 0, current.clamp_min(margin), current.clamp_max(-margin)
+    )
+    return apply_reduction(squared_error(student_features, target), reduction)
 
 
 class ActivationBoundary(NormedObjective):
-    """Each student stage, through a 1x1 convolution, active where the teacher's stage is; summed over the pairs.
-
-    ``margin``: how far from zero a response must be.
-    ``norm``: after the convolution; batch is the authors' BatchNorm, which couples the samples.
-    """
+    """Activation boundaries of each student level, after a 1x1 convolution; sum over the pairs."""
 
     card = Card(
         "Knowledge transfer via distillation of activation boundaries formed by hidden neurons",
@@ -45,21 +65,38 @@ class ActivationBoundary(NormedObjective):
         2019,
         source="features",
         zero_at_match=False,
-        deviations="mean over the elements; the code sums them, takes 3/1000 of it and halves the weight with each shallower stage, which for nets "
-        "whose stages halve in size is the same up to one factor. norm: 'batch' is the code's. In the paper a stage of its own before training",
-        equation=r"\sum_l \frac{1}{CHW} \sum_i \left[ \mathbb{1}(f^t_{li} > 0)\,(\mu - r(f^s_l)_i)_+^2 + \mathbb{1}(f^t_{li} \le 0)\,(\mu + "
-        r"r(f^s_l)_i)_+^2 \right]",
-        use="Nets with ReLUs, and little training data or time: it teaches which neurons fire, not how strongly. The paper takes it alone, to "
-        "initialise the student, and trains on labels afterwards. It costs a 1x1 convolution a pair.",
-        pitfalls="Beyond the margin nothing is asked, so that it does not replace a loss on the answer. A teacher's stage that is positive "
-        "everywhere has no boundary to teach. The published 3/1000 of a sum is, for a stage of 256x8x8, a weight of 49 here.",
+        deviations="The loss is the mean over the elements. The authors' code sums them, "
+        "multiplies by 3/1000 and halves the weight with each shallower level. For networks whose "
+        "levels halve in size, both are equal up to one factor. norm: 'batch' is that of the code. "
+        "The paper trains on this loss in a separate stage before training.",
+        equation=r"\sum_l \frac{1}{CHW} \sum_i \left[ \mathbb{1}(f^t_{li} > 0)\,(\mu - "
+        r"r(f^s_l)_i)_+^2 + \mathbb{1}(f^t_{li} \le 0)\,(\mu + r(f^s_l)_i)_+^2 \right]",
+        use="For networks with ReLUs and little training data or time. It transfers which neurons "
+        "are active, not their strength. The paper uses it alone to initialise the student, and "
+        "trains on labels afterwards. It costs one 1x1 convolution per pair.",
+        pitfalls="Responses beyond the margin have no loss, so it does not replace a loss on the "
+        "output. A teacher level that is positive everywhere has no boundary to transfer. The "
+        "published factor of 3/1000 on a sum corresponds to a weight of 49 here for a level of "
+        "256x8x8.",
     )
 
     def __init__(
-        self, margin: Positive = 1.0, norm: Literal["none", "batch"] = "none", pairs: Pairs = "auto"
+        self,
+        margin: Annotated[Positive, Doc("minimum distance of a response from zero")] = 1.0,
+        norm: Annotated[
+            Literal["none", "batch"],
+            Doc("layer after the convolution: none, or batch (BatchNorm, couples the samples)"),
+        ] = "none",
+        pairs: Annotated[
+            Pairs, Doc("[[student level, teacher level], ...]; auto: by size and depth")
+        ] = "auto",
     ):
         super().__init__(norm, pairs)
         self.margin = margin
 
-    def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
-        return activation_boundary_loss(connection(student), as_map(teacher), self.margin, "none")
+    def loss(
+        self, student_features: Tensor, teacher_features: Tensor, connection: nn.Module
+    ) -> Tensor:
+        return activation_boundary_loss(
+            connection(student_features), as_map(teacher_features), self.margin, "none"
+        )

@@ -1,7 +1,8 @@
-"""Attention-based feature distillation: each teacher stage finds the student stages that it teaches."""
+"""Attention-based feature distillation: learned attention pairs teacher and student levels."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Outputs, to_float32
 from instil.functional.attention_maps import FAINTEST, attention_map
@@ -23,37 +25,76 @@ from instil.objectives.bases.normed_objective import NormedObjective
 
 
 def afd_loss(
-    student: Sequence[Tensor], teacher: Sequence[Tensor], attention: Tensor, reduction: str = "mean"
+    student_features: Sequence[Tensor],
+    teacher_features: Sequence[Tensor],
+    attention: Tensor,
+    reduction: str = "mean",
 ) -> Tensor:
-    """Squared differences of attention maps of S student and T teacher stages, weighted by attention (N, T, S) (Ji et al. 2021).
+    """Attention-based feature distillation loss (Ji et al. 2021).
 
-    Mean over the positions, sum over the stages. Stages are maps of any shapes; the student's strength is pooled to the teacher's positions. With
-    ``reduction="none"`` one value a sample. Raises ValueError where no teacher stage has more than one position.
+    Squared differences of the attention maps of all pairs of levels, weighted by ``attention``.
+    The student maps are pooled to the teacher's grid. The value is the mean over the positions and
+    the sum over the pairs.
+
+    Args:
+        student_features: S feature maps (N, C, H, W) of any channels and sizes.
+        teacher_features: T feature maps (N, C, H, W) of any channels and sizes.
+        attention: weights (N, T, S) of the pairs.
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if no teacher level has more than one position.
+
+    Example:
+        >>> import torch
+        >>> student, teacher = torch.eye(2)[None, None], torch.ones(1, 1, 2, 2)
+        >>> afd_loss([student], [teacher], torch.ones(1, 1, 1))
+        tensor(0.1464)
     """
-    if all(stage.shape[2] * stage.shape[3] == 1 for stage in teacher):
+    if all(level.shape[2] * level.shape[3] == 1 for level in teacher_features):
         raise ValueError(
-            "attention-based feature distillation needs a teacher stage with more than one position"
+            "teacher_features: every level has one position. Expected a teacher level with more "
+            "than one position. Tap an earlier layer."
         )
-    terms, strengths = [], [_strength(to_float32(each)) for each in student]
-    for number, stage in enumerate(teacher):
-        theirs, grid = attention_map(stage), (stage.shape[2], stage.shape[3])
-        mine = [
-            F.normalize(F.adaptive_avg_pool2d(strength, grid).flatten(1), dim=1)
-            for strength in strengths
-        ]
-        apart = torch.stack([squared_error(each, theirs) for each in mine], 1)
-        terms.append((attention[:, number] * apart).sum(1))
+    strengths = [_relative_strength(to_float32(level)) for level in student_features]
+    terms = []
+    for index, level in enumerate(teacher_features):
+        grid = (level.shape[2], level.shape[3])
+        teacher_map = attention_map(level)
+        errors = [squared_error(_pooled_map(each, grid), teacher_map) for each in strengths]
+        terms.append((attention[:, index] * torch.stack(errors, 1)).sum(1))
     return apply_reduction(torch.stack(terms).sum(0), reduction)
 
 
-def _strength(stage: Tensor) -> Tensor:
-    """Sum of the channels' squares, 1 at the strongest position, (N, 1, H, W)."""
-    strength = stage.square().sum(1, keepdim=True)
+def _relative_strength(feature_map: Tensor) -> Tensor:
+    """Sum of squares over the channels, divided by its maximum: (N, 1, H, W)."""
+    strength = feature_map.square().sum(1, keepdim=True)
     return strength / strength.detach().amax((2, 3), keepdim=True).clamp_min(FAINTEST)
 
 
-class StageAttention(nn.Module):
-    """How much each teacher stage looks at each student stage, from their mean channels: (N, T, S), a distribution over S."""
+def _pooled_map(strength: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Average-pool a strength (N, 1, H, W) to a grid and scale it to unit length: (N, P)."""
+    return F.normalize(F.adaptive_avg_pool2d(strength, grid).flatten(1), dim=1)
+
+
+def _embed_channel_means(layers: nn.ModuleList, levels: Sequence[Tensor]) -> Tensor:
+    """Apply one layer to the channel means of each level: (N, levels, D)."""
+    means = [layer(level.mean((2, 3))) for layer, level in zip(layers, levels, strict=True)]
+    return torch.stack(means, 1)
+
+
+class LevelAttention(nn.Module):
+    """Attention of teacher levels over student levels, computed from their channel means.
+
+    Args:
+        student: channels of each student level.
+        teacher: channels of each teacher level.
+        width: width of queries and keys.
+        norm: normalisation of the linear layers.
+    """
 
     def __init__(self, student: Sequence[int], teacher: Sequence[int], width: int, norm: Norm):
         super().__init__()
@@ -64,25 +105,17 @@ class StageAttention(nn.Module):
         self.teacher_place = nn.Parameter(nn.init.xavier_normal_(torch.empty(len(teacher), width)))
 
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-        keys = torch.stack(
-            [made(stage.mean((2, 3))) for made, stage in zip(self.keys, student, strict=True)], 1
-        ).relu()
-        queries = torch.stack(
-            [made(stage.mean((2, 3))) for made, stage in zip(self.queries, teacher, strict=True)], 1
-        )
-        weighed = self.bilinear(keys).unflatten(2, (len(self.queries), -1))
-        energy = (
-            torch.einsum("nstd,ntd->nts", weighed, queries)
-            + self.teacher_place @ self.student_place.T
-        )
+        """Return the attention (N, T, S), a distribution over the student levels."""
+        keys = _embed_channel_means(self.keys, student).relu()
+        queries = _embed_channel_means(self.queries, teacher)
+        weighted_keys = self.bilinear(keys).unflatten(2, (len(self.queries), -1))
+        content = torch.einsum("nstd,ntd->nts", weighted_keys, queries)
+        energy = content + self.teacher_place @ self.student_place.T
         return (energy / math.sqrt(self.student_place.shape[1])).softmax(2)
 
 
 class AFD(NormedObjective):
-    """Each teacher stage teaches all student stages, most those that its learned attention finds like it.
-
-    ``width``: of queries and keys.
-    """
+    """Attention maps of all pairs of levels, weighted by a learned attention per sample."""
 
     card = Card(
         "Show, attend and distill: knowledge distillation via attention-based feature matching",
@@ -92,44 +125,56 @@ class AFD(NormedObjective):
         source="features",
         algorithms=("attention",),
         zero_at_match=False,
-        deviations="queries and keys are normalised sample by sample; norm: 'batch' is the code's",
-        equation=r"\sum_t \sum_s \alpha_{ts} \frac{1}{P_t} \lVert \phi(f^s_s) - \phi(f^t_t) \rVert_2^2, \quad \alpha_{t\cdot} = \mathrm{softmax}_s "
-        r"\frac{q_t^\top W_t k_s + p_t^\top p_s}{\sqrt{d}}, \quad \phi(f) = \frac{a}{\lVert a \rVert_2}, \; a = \frac{1}{C} \sum_c f_c^2",
-        use="Nets of different depth, where it is not known which stage should teach which: the pairing is learned, for each sample. Only "
-        "positions are compared, so channels need not agree. It costs a few linear layers, and every student stage is pooled to every teacher "
-        "stage.",
-        pitfalls="The authors' weight is 200 for WRN-16-2 <- WRN-40-2 on CIFAR-100, as maps of unit length differ little. Which channels are "
-        "strong is not taught. Attention can lower the loss by looking at stages that are alike already.",
+        deviations="Queries and keys are normalised per sample; norm: 'batch' is that of the code.",
+        equation=r"\sum_t \sum_s \alpha_{ts} \frac{1}{P_t} \lVert \phi(f^s_s) - \phi(f^t_t) "
+        r"\rVert_2^2, \quad \alpha_{t\cdot} = \mathrm{softmax}_s \frac{q_t^\top W_t k_s + "
+        r"p_t^\top p_s}{\sqrt{d}}, \quad \phi(f) = \frac{a}{\lVert a \rVert_2}, \; a = "
+        r"\frac{1}{C} \sum_c f_c^2",
+        use="For networks of different depth, if the best pairs of levels are unknown. The pairing "
+        "is learned for each sample. Only positions are compared, so the channels may differ. It "
+        "costs a few linear layers, and every student level is pooled to every teacher level.",
+        pitfalls="The authors' weight is 200 for WRN-16-2 <- WRN-40-2 on CIFAR-100, because maps "
+        "of unit length differ little. The loss does not transfer which channels are strong. The "
+        "attention can lower the loss by selecting student levels that are already similar.",
     )
 
     def __init__(
-        self, width: Annotated[int, Ge(1)] = 128, norm: Literal["group", "batch"] = "group"
+        self,
+        width: Annotated[int, Ge(1), Doc("width of queries and keys")] = 128,
+        norm: Annotated[
+            Literal["group", "batch"],
+            Doc("normalisation of queries and keys: group (per sample) or batch (BatchNorm)"),
+        ] = "group",
     ):
         super().__init__(norm)
         self.width = width
 
     def choose(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> list[tuple[int, int]]:
-        """Every stage with every stage."""
-        return [(i, j) for j in range(len(teacher)) for i in range(len(student))]
+        """Pair every student level with every teacher level."""
+        indices = itertools.product(range(len(teacher)), range(len(student)))
+        return [(i, j) for j, i in indices]
 
     def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
         return nn.Identity(), "by attention"
 
-    def build(self, student: Outputs, teacher: Outputs) -> None:
-        """Make the attention over all stages of both sides."""
-        super().build(student, teacher)
-        mine, theirs = (
-            [as_map(stage) for stage in feature_levels(side)] for side in (student, teacher)
-        )
-        made = StageAttention(
-            [s.shape[1] for s in mine], [t.shape[1] for t in theirs], self.width, self.norm
-        )
-        self.adapters = nn.ModuleList([made.to(mine[0].device, to_float32(mine[0]).dtype)])
+    def build(self, student_outputs: Outputs, teacher_outputs: Outputs) -> None:
+        """Create the attention over all levels of both sides."""
+        super().build(student_outputs, teacher_outputs)
+        student_maps = [as_map(level) for level in feature_levels(student_outputs)]
+        teacher_maps = [as_map(level) for level in feature_levels(teacher_outputs)]
+        student_channels = [level.shape[1] for level in student_maps]
+        teacher_channels = [level.shape[1] for level in teacher_maps]
+        attention = LevelAttention(student_channels, teacher_channels, self.width, self.norm)
+        first = student_maps[0]
+        self.adapters = nn.ModuleList([attention.to(first.device, to_float32(first).dtype)])
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        attend = self.adapters[0]
-        mine, theirs = (
-            [match_dtype(attend, to_float32(as_map(stage))) for stage in feature_levels(side)]
-            for side in (student, teacher)
-        )
-        return self.reduce_if_coupled(afd_loss(mine, theirs, attend(mine, theirs), "none"))
+    def forward(self, student_outputs: Outputs, teacher_outputs: Outputs, batch: Batch) -> Tensor:
+        student_maps = self._levels(student_outputs)
+        teacher_maps = self._levels(teacher_outputs)
+        attention = self.adapters[0](student_maps, teacher_maps)
+        return self.reduce_if_coupled(afd_loss(student_maps, teacher_maps, attention, "none"))
+
+    def _levels(self, outputs: Outputs) -> list[Tensor]:
+        """Feature maps of one side in the precision of the attention."""
+        levels = feature_levels(outputs)
+        return [match_dtype(self.adapters[0], to_float32(as_map(level))) for level in levels]

@@ -1,4 +1,4 @@
-"""AM-RADIO: one student near several foundation models, in its summary and in its patches, with a head for each."""
+"""AM-RADIO: one student distilled from several foundation models, with heads for each of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import Card, NonNegative
 from instil.functional.errors import cosine_distance, sample_mean, smooth_l1_distance
@@ -16,37 +17,68 @@ from instil.objectives.bases.summary_objective import SummaryObjective
 Scale = Literal["phi_s", "channels", "none"]
 
 
-def am_radio_summary_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> Tensor:
-    """Cosine distance of summaries (N, D) (Ranzinger et al. 2024, section 3.4). Raises ValueError where the shapes differ."""
-    return apply_reduction(cosine_distance(student, teacher), reduction)
+def am_radio_summary_loss(
+    student_embedding: Tensor, teacher_embedding: Tensor, reduction: str = "mean"
+) -> Tensor:
+    """Cosine distance of summary embeddings (Ranzinger et al. 2024, section 3.4).
+
+    Args:
+        student_embedding: (N, D).
+        teacher_embedding: (N, D).
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> am_radio_summary_loss(torch.ones(1, 2), torch.tensor([[1.0, 0.0]]))
+        tensor(0.2929)
+    """
+    return apply_reduction(cosine_distance(student_embedding, teacher_embedding), reduction)
 
 
 def am_radio_spatial_loss(
-    student: Tensor,
-    teacher: Tensor,
+    student_features: Tensor,
+    teacher_features: Tensor,
     cosine: float = 0.9,
     smooth_l1: float = 0.1,
     reduction: str = "mean",
 ) -> Tensor:
-    """``cosine`` times the cosine distance plus ``smooth_l1`` times the smooth L1 difference of patches (N, L, D), mean over the patches.
+    """Cosine and smooth L1 distance of patch tokens (Ranzinger et al. 2024, section 3.4).
 
-    Raises ValueError where the shapes differ (Ranzinger et al. 2024, section 3.4).
+    The value is the mean over the patches.
+
+    Args:
+        student_features: patch tokens (N, L, D).
+        teacher_features: patch tokens (N, L, D).
+        cosine: weight of the cosine distance.
+        smooth_l1: weight of the smooth L1 distance.
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> am_radio_spatial_loss(torch.ones(1, 1, 2), torch.tensor([[[1.0, 0.0]]]))
+        tensor(0.2886)
     """
-    values = cosine * cosine_distance(student, teacher) + smooth_l1 * smooth_l1_distance(
-        student, teacher
-    )
+    angles = cosine_distance(student_features, teacher_features)
+    values = cosine * angles + smooth_l1 * smooth_l1_distance(student_features, teacher_features)
     return apply_reduction(sample_mean(values), reduction)
 
 
 class AMRADIO(SummaryObjective):
-    """Summary (embedding) and deepest stage, through a head for each teacher, near that teacher's; mean over the teachers that a sample keeps.
+    """Embedding and deepest feature level, projected for each teacher and compared with it.
 
-    ``cosine``: weight of the patches' cosine distance.
-    ``smooth_l1``: weight of the patches' smooth L1 difference.
-    ``summary``: weight of the summary's cosine distance.
-    ``standardize``: a teacher's outputs first by phi_s (all channels of variance 1, directions alike), channel by channel, or not at all.
-    ``drop``: probability, for each sample, of leaving out a teacher that is not the one of the largest loss; needs an index.
-    ``calibration_samples``: samples of which a teacher's statistics are taken before training, without their labels; 0: those of the first batch.
+    The value is the mean over the teachers that a sample uses.
     """
 
     card = Card(
@@ -57,41 +89,77 @@ class AMRADIO(SummaryObjective):
         source="features",
         algorithms=("multi-teacher", "adaptive"),
         zero_at_match=False,
-        deviations="The heads are linear (a projection and a 1x1 convolution), the paper's are small MLPs. phi_s (default) is that of the paper "
-        "after it (arXiv 2410.01680), none the first paper's; drop (0: the paper) is UNIC's. There is no training code of the authors to compare "
-        "with.",
-        equation=r"\frac{1}{|\mathcal{K}|} \sum_{k \in \mathcal{K}} \Big[ w_s \big(1 - \cos(r_k(e^s), \tilde e^{t_k})\big) + \frac{1}{L} "
-        r"\sum_p \big( w_c (1 - \cos(r_k(f^s_p), \tilde f^{t_k}_p)) + \frac{w_1}{D_k} \sum_d \mathrm{smooth}_{L1}(r_k(f^s_p) - \tilde "
-        r"f^{t_k}_p)_d \big) \Big]",
-        use="One encoder in the place of several that see different things, without labels: each teacher may have its own width, family and input "
-        "size. It costs their forward passes and two linear heads each.",
-        pitfalls="What the student is to be used for must be tried with a head on its embedding: no term here knows the task. Without "
-        "standardization the teacher of the largest features decides. A plain loop that does not go through fit has the first batch's statistics.",
+        deviations="The heads are linear (a projection and a 1x1 convolution); the paper's are "
+        "small MLPs. phi_s (default) comes from the authors' later paper (arXiv 2410.01680); none "
+        "is the setting of the first paper. drop comes from UNIC; 0 is the paper. The authors "
+        "have not published training code to compare with.",
+        equation=r"\frac{1}{|\mathcal{K}|} \sum_{k \in \mathcal{K}} \Big[ w_s \big(1 - "
+        r"\cos(r_k(e^s), \tilde e^{t_k})\big) + \frac{1}{L} \sum_p \big( w_c (1 - "
+        r"\cos(r_k(f^s_p), \tilde f^{t_k}_p)) + \frac{w_1}{D_k} \sum_d "
+        r"\mathrm{smooth}_{L1}(r_k(f^s_p) - \tilde f^{t_k}_p)_d \big) \Big]",
+        use="One encoder that replaces several foundation models with different strengths, "
+        "without labels. Each teacher may have its own width, family and input size. It costs "
+        "their forward passes and two linear heads each.",
+        pitfalls="No term measures the final task: evaluate the student with a head on its "
+        "embedding. Without standardization the teacher with the largest features dominates. A "
+        "training loop without fit uses the statistics of the first batch.",
     )
 
     def __init__(
         self,
-        cosine: NonNegative = 0.9,
-        smooth_l1: NonNegative = 0.1,
-        summary: NonNegative = 1.0,
-        standardize: Scale = "phi_s",
-        drop: Annotated[float, Ge(0), Le(1)] = 0.0,
-        calibration_samples: Annotated[int, Ge(0)] = 1000,
+        cosine: Annotated[NonNegative, Doc("weight of the cosine distance of the patches")] = 0.9,
+        smooth_l1: Annotated[
+            NonNegative, Doc("weight of the smooth L1 distance of the patches")
+        ] = 0.1,
+        summary: Annotated[
+            NonNegative, Doc("weight of the cosine distance of the embeddings")
+        ] = 1.0,
+        standardize: Annotated[
+            Scale,
+            Doc(
+                "standardization of the teacher outputs: phi_s (rotation, variance 1 in every "
+                "channel), channels (each channel separately) or none"
+            ),
+        ] = "phi_s",
+        drop: Annotated[
+            float,
+            Ge(0),
+            Le(1),
+            Doc(
+                "probability per sample of ignoring a teacher; the teacher with the largest loss "
+                "is never ignored; needs an index"
+            ),
+        ] = 0.0,
+        calibration_samples: Annotated[
+            int,
+            Ge(0),
+            Doc(
+                "number of unlabelled samples for the teacher statistics, read before training; "
+                "0: the first batch"
+            ),
+        ] = 1000,
     ):
         super().__init__(calibration_samples)
-        self.cosine, self.smooth_l1, self.summary, self.standardize, self.drop = (
-            cosine,
-            smooth_l1,
-            summary,
-            standardize,
-            drop,
-        )
+        self.cosine = cosine
+        self.smooth_l1 = smooth_l1
+        self.summary = summary
+        self.standardize = standardize
+        self.drop = drop
 
     def make_normalizer(self, tokens: Tensor) -> nn.Module:
         if self.standardize == "phi_s":
             return PHIStandardize(tokens)
         return StandardizeChannels(tokens) if self.standardize == "channels" else nn.Identity()
 
-    def distance(self, embedding: Tensor, its: Tensor, patches: Tensor, theirs: Tensor) -> Tensor:
-        spatial = am_radio_spatial_loss(patches, theirs, self.cosine, self.smooth_l1, "none")
-        return self.summary * am_radio_summary_loss(embedding, its, "none") + spatial
+    def distance(
+        self,
+        student_embedding: Tensor,
+        teacher_embedding: Tensor,
+        student_features: Tensor,
+        teacher_features: Tensor,
+    ) -> Tensor:
+        spatial = am_radio_spatial_loss(
+            student_features, teacher_features, self.cosine, self.smooth_l1, "none"
+        )
+        summary = am_radio_summary_loss(student_embedding, teacher_embedding, "none")
+        return self.summary * summary + spatial

@@ -1,4 +1,4 @@
-"""The student looks where the teacher looks: maps of activation strength agree."""
+"""Attention transfer: the student's spatial attention maps match the teacher's."""
 
 from __future__ import annotations
 
@@ -7,50 +7,65 @@ from typing import Annotated, Literal
 import torch
 from annotated_types import Ge
 from torch import Tensor, nn
+from typing_extensions import Doc
 
-from instil.core import Card, closest
+from instil.core import Card
 from instil.functional.attention_maps import attention_map
+from instil.functional.choices import require_choice
 from instil.functional.feature_maps import as_map, resize, smaller_grid
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
 from instil.objectives.bases.feature_objective import FeatureObjective
 
 Form = Literal["code", "paper"]
+FORMS = ("code", "paper")
 
 
 def attention_transfer_loss(
-    student: Tensor,
-    teacher: Tensor,
+    student_features: Tensor,
+    teacher_features: Tensor,
     power: float = 2.0,
     form: Form = "code",
     reduction: str = "mean",
 ) -> Tensor:
-    """Distance of the attention maps of two stages, maps or tokens; the channels may differ, and the larger map is average-pooled.
+    """Attention transfer loss (Zagoruyko and Komodakis 2017, Eq. 2).
 
-    ``form="code"``: mean over the positions of the squared difference, as the authors published. ``form="paper"``: the length of the
-    difference (Zagoruyko and Komodakis 2017, eq. 2). Neither has the paper's beta / 2. Raises ValueError where only one position is left:
-    every map is 1 there and the loss would be zero whatever the student does.
+    Distance of the attention maps of two feature levels at unit length. The larger map is
+    average-pooled to the smaller grid. Neither form includes the paper's factor beta / 2.
+
+    Args:
+        student_features: feature map (N, C, H, W) or tokens (N, L, C).
+        teacher_features: feature map or tokens; channels and size may differ.
+        power: exponent of the absolute activations, >= 1.
+        form: ``"code"`` is the mean squared difference over the positions, as published by the
+            authors; ``"paper"`` is the length of the difference.
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the smaller grid has one position or the form is unknown.
+
+    Example:
+        >>> import torch
+        >>> attention_transfer_loss(torch.ones(1, 3, 2, 2), torch.eye(2)[None, None])
+        tensor(0.1464)
     """
-    student, teacher = as_map(student), as_map(teacher)
-    grid = smaller_grid(student, teacher, "attention transfer")
-    difference = attention_map(resize(student, grid), power) - attention_map(
-        resize(teacher, grid), power
-    )
+    require_choice("form", form, FORMS)
+    student_map = as_map(student_features)
+    teacher_map = as_map(teacher_features)
+    # With one position every attention map is 1, and the loss would always be zero.
+    grid = smaller_grid(student_map, teacher_map, "attention transfer")
+    student_attention = attention_map(resize(student_map, grid), power)
+    difference = student_attention - attention_map(resize(teacher_map, grid), power)
     if form == "code":
-        values = difference.square().mean(1)
-    elif form == "paper":
-        values = torch.linalg.vector_norm(difference, dim=1)
-    else:
-        raise ValueError(f"form: no form '{form}'; {closest(form, ('code', 'paper'))}")
-    return apply_reduction(values, reduction)
+        return apply_reduction(difference.square().mean(1), reduction)
+    return apply_reduction(torch.linalg.vector_norm(difference, dim=1), reduction)
 
 
 class AttentionTransfer(FeatureObjective):
-    """The student's attention maps near the teacher's, summed over the pairs; no parameters.
-
-    ``power``: of the activations, before the mean over the channels.
-    ``form``: code is the mean squared difference, as the authors published; paper its length.
-    """
+    """Attention maps of the student near the teacher's; sum over the pairs, no parameters."""
 
     card = Card(
         "Paying more attention to attention",
@@ -59,26 +74,44 @@ class AttentionTransfer(FeatureObjective):
         2017,
         source="features",
         algorithms=("attention",),
-        deviations="form: 'code' (default, of the published results) averages the squared difference, 'paper' takes its length (eq. 2); "
-        "beta / 2 is the recipe's weight; absolute value before an odd power",
-        equation=r"\sum_l \frac{1}{P_l} \left\lVert \frac{a(f^s_l)}{\lVert a(f^s_l) \rVert_2} - \frac{a(f^t_l)}{\lVert a(f^t_l) \rVert_2} "
-        r"\right\rVert_2^2, \quad a(f) = \frac{1}{C} \sum_c |f_c|^p",
-        use="A cheap first loss on features, beside kd, for nets whose stages have like resolutions. It has no parameters, and either side may "
-        "have any number of channels.",
-        pitfalls="The weight in RepDistiller and mdistiller is 1000, as maps of unit length, averaged over the positions, differ little; form: "
-        "paper gives much larger values and wants a smaller weight. Where stages differ in resolution the finer map is averaged first, and its "
-        "detail is not taught.",
+        deviations="form: 'code' (default, of the published results) is the mean squared "
+        "difference, 'paper' the length of the difference (Eq. 2). beta / 2 is part of the "
+        "recipe's weight. The absolute value is taken before an odd power.",
+        equation=r"\sum_l \frac{1}{P_l} \left\lVert \frac{a(f^s_l)}{\lVert a(f^s_l) \rVert_2} - "
+        r"\frac{a(f^t_l)}{\lVert a(f^t_l) \rVert_2} \right\rVert_2^2, \quad a(f) = \frac{1}{C} "
+        r"\sum_c |f_c|^p",
+        use="A cheap first feature loss in addition to kd, for networks whose levels have similar "
+        "resolutions. It has no parameters, and both sides may have any number of channels.",
+        pitfalls="The weight in RepDistiller and mdistiller is 1000, because maps of unit length, "
+        "averaged over the positions, differ little. form: paper gives much larger values and "
+        "needs a smaller weight. If the resolutions differ, the finer map is averaged first and "
+        "its detail is not transferred.",
     )
 
     def __init__(
-        self, power: Annotated[float, Ge(1)] = 2.0, form: Form = "code", pairs: Pairs = "auto"
+        self,
+        power: Annotated[
+            float, Ge(1), Doc("exponent of the activations before the mean over the channels")
+        ] = 2.0,
+        form: Annotated[
+            Form,
+            Doc("code: mean squared difference, as published; paper: length of the difference"),
+        ] = "code",
+        pairs: Annotated[
+            Pairs, Doc("[[student level, teacher level], ...]; auto: by size and depth")
+        ] = "auto",
     ):
         super().__init__(pairs)
-        self.power, self.form = power, form
+        self.power = power
+        self.form = form
 
     def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
         height, width = smaller_grid(as_map(student), as_map(teacher), "attention transfer")
         return nn.Identity(), f"attention on {height}x{width}"
 
-    def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
-        return attention_transfer_loss(student, teacher, self.power, self.form, reduction="none")
+    def loss(
+        self, student_features: Tensor, teacher_features: Tensor, connection: nn.Module
+    ) -> Tensor:
+        return attention_transfer_loss(
+            student_features, teacher_features, self.power, self.form, reduction="none"
+        )

@@ -1,4 +1,4 @@
-"""Class attention transfer: where in the image the student finds each class, the teacher finds it too."""
+"""Class attention transfer: both networks locate each class in the same image regions."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Objective, Outputs, to_float32
 from instil.functional.attention_maps import scaled_l2_normalize
@@ -17,22 +18,31 @@ from instil.functional.logits import apply_reduction
 from instil.functional.pairs import feature_levels
 
 
-def class_activation_map(stage: Tensor, weight: Tensor) -> Tensor:
-    """What each position of a map (N, D, H, W) adds to each class's logit by a classifier's weight (C, D): (N, C, H, W) (Guo et al. 2023, eq. 2).
+def class_activation_map(feature_map: Tensor, weight: Tensor) -> Tensor:
+    """Contribution of each position to each class logit (Guo et al. 2023, Eq. 2).
 
-    Raises ValueError for a classifier of another width.
+    Args:
+        feature_map: (N, D, H, W).
+        weight: weight (C, D) of the linear classifier.
+
+    Returns:
+        (N, C, H, W).
+
+    Raises:
+        ValueError: if the classifier has another input size than the feature map has channels.
     """
-    if stage.shape[1] != weight.shape[1]:
+    if feature_map.shape[1] != weight.shape[1]:
         raise ValueError(
-            f"a class activation map needs a classifier that reads the deepest stage: it has {stage.shape[1]} channels, "
-            f"the classifier's weight is {tuple(weight.shape)}"
+            "head: class activation maps need a linear classifier of the deepest features. "
+            f"Expected a weight of (classes, {feature_map.shape[1]}), got {tuple(weight.shape)}. "
+            "Tap the layer before the classifier."
         )
-    return torch.einsum("ndhw,cd->nchw", to_float32(stage), to_float32(weight))
+    return torch.einsum("ndhw,cd->nchw", to_float32(feature_map), to_float32(weight))
 
 
 def cat_kd_loss(
-    student: Tensor,
-    teacher: Tensor,
+    student_maps: Tensor,
+    teacher_maps: Tensor,
     resolution: int = 2,
     normalize: bool = False,
     reduction: str = "mean",
@@ -43,8 +53,8 @@ def cat_kd_loss(
     Mean squared difference of class activation maps, pooled to ``resolution`` x ``resolution``.
 
     Args:
-        student: class activation maps (N, C, H, W) of the student.
-        teacher: class activation maps (N, C, H, W) of the teacher; H and W may differ.
+        student_maps: class activation maps (N, C, H, W) of the student.
+        teacher_maps: class activation maps (N, C, H, W) of the teacher; H and W may differ.
         resolution: rows and columns after pooling, >= 1.
         normalize: scale each pooled map to unit length.
         reduction: ``"mean"`` or ``"none"`` (one value per sample).
@@ -63,25 +73,21 @@ def cat_kd_loss(
         tensor(1.)
     """
     if binarize:
-        threshold = to_float32(teacher).abs().mean((2, 3), keepdim=True)
-        teacher = (to_float32(teacher) > threshold).to(threshold.dtype)
-    mine, theirs = (
-        F.adaptive_avg_pool2d(to_float32(side), resolution).flatten(2)
-        for side in (student, teacher)
-    )
-    student, teacher = require_same_shape(mine, theirs, "cat_kd_loss")
+        threshold = to_float32(teacher_maps).abs().mean((2, 3), keepdim=True)
+        teacher_maps = (to_float32(teacher_maps) > threshold).to(threshold.dtype)
+    student_maps = F.adaptive_avg_pool2d(to_float32(student_maps), resolution).flatten(2)
+    teacher_maps = F.adaptive_avg_pool2d(to_float32(teacher_maps), resolution).flatten(2)
+    student_maps, teacher_maps = require_same_shape(student_maps, teacher_maps, "cat_kd_loss")
     if normalize:
-        student, teacher = scaled_l2_normalize(student), scaled_l2_normalize(teacher)
-    return apply_reduction(squared_error(student, teacher), reduction)
+        student_maps = scaled_l2_normalize(student_maps)
+        teacher_maps = scaled_l2_normalize(teacher_maps)
+    return apply_reduction(squared_error(student_maps, teacher_maps), reduction)
 
 
 class CatKD(Objective):
-    """The class activation maps of the deepest stage, through each net's own classifier, are alike. Defaults as for ResNets on CIFAR-100.
+    """Class activation maps of the deepest features, computed with each network's classifier.
 
-    ``resolution``: positions a side that the maps are pooled to (4 for ResNet18 <- ResNet34 on ImageNet, and for ShuffleNets).
-    ``normalize``: each class's map to unit length first, as the authors do between nets of different families, and where maps are all that is learnt
-    from (the paper's CAT).
-    ``binarize``: replace the teacher's maps by 1 above their mean absolute value and 0 elsewhere, as in the paper's study of what the maps carry.
+    The defaults are those for ResNets on CIFAR-100.
     """
 
     card = Card(
@@ -91,46 +97,82 @@ class CatKD(Objective):
         2023,
         source="features",
         algorithms=("attention",),
-        zero_at_match=False,  # with binarize the teacher's maps are others than its own
-        deviations="maps are made of the deepest stage and the classifier's weight, where the authors replace the classifier by a convolution",
-        equation=r"\frac{1}{C P} \sum_c \lVert \mathrm{pool}(A^s_c) - \mathrm{pool}(A^t_c) \rVert_2^2, \quad A_c = \sum_d W_{cd} f_d",
-        use="Classification with nets that end in average pooling and one linear classifier, of the same classes: it teaches where in the image "
-        "the evidence for each class lies, which the logits average away. It has no parameters; memory grows with classes times positions.",
-        pitfalls="Values follow the square of the logits' scale, and weights differ from pair to pair: 0.7 for ResNet20 <- ResNet56 and 15 for "
-        "ResNet8x4 <- ResNet32x4 on CIFAR-100, 0.5 for ResNet18 <- ResNet34 on ImageNet; 10 to 600 with unit length. Published beside the label's "
-        "loss, without kd.",
+        zero_at_match=False,  # binarize changes the teacher's maps
+        deviations="The maps are computed from the deepest features and the classifier's weight. "
+        "The authors replace the classifier by a convolution.",
+        equation=r"\frac{1}{C P} \sum_c \lVert \mathrm{pool}(A^s_c) - \mathrm{pool}(A^t_c) "
+        r"\rVert_2^2, \quad A_c = \sum_d W_{cd} f_d",
+        use="Classification with networks that end in average pooling and one linear classifier, "
+        "for the same classes. It transfers the location of the evidence for each class, which "
+        "the logits average away. It has no parameters. Memory is proportional to classes times "
+        "positions.",
+        pitfalls="Values are proportional to the square of the scale of the logits, and the "
+        "weights differ between pairs. They are 0.7 for ResNet20 <- ResNet56 and 15 for ResNet8x4 "
+        "<- ResNet32x4 on CIFAR-100, and 0.5 for ResNet18 <- ResNet34 on ImageNet. With unit "
+        "length they are 10 to 600. Published with the label loss, without kd.",
     )
     needs: ClassVar = dict.fromkeys(("student", "teacher"), (("features",), ("head",)))
     per_sample = True
 
     def __init__(
         self,
-        resolution: Annotated[int, Ge(1)] = 2,
-        normalize: bool = False,
-        binarize: bool = False,
+        resolution: Annotated[
+            int,
+            Ge(1),
+            Doc(
+                "rows and columns of the pooled maps; 4 for ResNet18 <- ResNet34 on ImageNet and "
+                "for ShuffleNets"
+            ),
+        ] = 2,
+        normalize: Annotated[
+            bool,
+            Doc(
+                "scale each map to unit length, as the authors do between families of networks "
+                "and for training on maps alone (the paper's CAT)"
+            ),
+        ] = False,
+        binarize: Annotated[
+            bool,
+            Doc(
+                "replace the teacher's maps by 1 above their mean absolute value and 0 elsewhere, "
+                "as in the paper's analysis"
+            ),
+        ] = False,
     ):
         super().__init__()
-        self.resolution, self.normalize, self.binarize = resolution, normalize, binarize
+        self.resolution = resolution
+        self.normalize = normalize
+        self.binarize = binarize
 
-    def build(self, student: Outputs, teacher: Outputs) -> None:
-        """Raises ValueError where a classifier does not read the deepest stage, the classes differ, or a map has one position."""
-        maps = [self._map(side) for side in (student, teacher)]
-        cat_kd_loss(maps[0], maps[1], self.resolution)
-        for side, found in zip(("student", "teacher"), maps, strict=True):
-            if found.shape[2] * found.shape[3] == 1:
+    def build(self, student_outputs: Outputs, teacher_outputs: Outputs) -> None:
+        """Check the shapes of both sides.
+
+        Raises:
+            ValueError: if a classifier does not use the deepest features, the numbers of classes
+                differ, or a map has one position.
+        """
+        maps = {
+            "student": self._activation_maps(student_outputs),
+            "teacher": self._activation_maps(teacher_outputs),
+        }
+        cat_kd_loss(maps["student"], maps["teacher"], self.resolution)
+        for side, values in maps.items():
+            if values.shape[2] * values.shape[3] == 1:
                 raise ValueError(
-                    f"the {side}'s deepest stage has one position, and says nothing of where a class is; tap an earlier one"
+                    f"{side} features: the deepest level has one position, which does not locate "
+                    f"a class. Expected several positions, got {tuple(values.shape)}. Tap an "
+                    "earlier layer."
                 )
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+    def forward(self, student_outputs: Outputs, teacher_outputs: Outputs, batch: Batch) -> Tensor:
         return cat_kd_loss(
-            self._map(student),
-            self._map(teacher),
+            self._activation_maps(student_outputs),
+            self._activation_maps(teacher_outputs),
             self.resolution,
             self.normalize,
             "none",
             self.binarize,
         )
 
-    def _map(self, side: Outputs) -> Tensor:
-        return class_activation_map(as_map(feature_levels(side)[-1]), side["head"][0])
+    def _activation_maps(self, outputs: Outputs) -> Tensor:
+        return class_activation_map(as_map(feature_levels(outputs)[-1]), outputs["head"][0])

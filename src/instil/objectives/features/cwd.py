@@ -1,12 +1,14 @@
-"""Channel-wise distillation: each channel of the student is strong at the positions at which the teacher's is."""
+"""Channel-wise distillation: channels match the distributions of the teacher over positions."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from torch import Tensor, nn
+from typing_extensions import Doc
 
-from instil.core import Card, Positive, closest
+from instil.core import Card, Positive
+from instil.functional.choices import require_choice
 from instil.functional.divergences import softened_kl
 from instil.functional.errors import sample_mean
 from instil.functional.feature_maps import as_map, require_same_shape
@@ -15,45 +17,66 @@ from instil.functional.pairs import Pairs
 from instil.objectives.bases.feature_objective import FeatureObjective
 
 Form = Literal["channel", "spatial"]
+FORMS = ("channel", "spatial")
 
 
 def cwd_loss(
-    student: Tensor,
-    teacher: Tensor,
+    student_features: Tensor,
+    teacher_features: Tensor,
     temperature: float = 4.0,
     form: Form = "channel",
     reduction: str = "mean",
 ) -> Tensor:
-    """KL divergence times temperature^2 of two maps of one shape (N, C, H, W) as distributions (Shu et al. 2021).
+    """Channel-wise distillation loss (Shu et al. 2021).
 
-    ``form="channel"``: each channel is one over the positions; mean over the channels. ``form="spatial"``: each position is one over the channels;
-    mean over the positions. With ``reduction="none"`` one value a sample. Raises ValueError where the shapes differ, and where a distribution
-    has one entry only: it would be 1 whatever the student does.
+    KL divergence of distributions over positions or channels, multiplied by ``temperature ** 2``.
+
+    Args:
+        student_features: feature map (N, C, H, W).
+        teacher_features: feature map (N, C, H, W).
+        temperature: softmax temperature, > 0.
+        form: ``"channel"`` normalises each channel over the positions, and averages over the
+            channels; ``"spatial"`` normalises each position over the channels, and averages over
+            the positions.
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes differ, the form is unknown, or a distribution has one entry,
+            which is always 1.
+
+    Example:
+        >>> import torch
+        >>> cwd_loss(torch.zeros(1, 1, 2, 2), 4 * torch.eye(2)[None, None])
+        tensor(1.7751)
     """
-    student, teacher = require_same_shape(student, teacher, "cwd_loss")
-    if form not in ("channel", "spatial"):
-        raise ValueError(f"form: no form '{form}'; {closest(form, ('channel', 'spatial'))}")
-    mine, theirs = (
-        stage.flatten(2) if form == "channel" else stage.flatten(2).mT
-        for stage in (student, teacher)
+    student_features, teacher_features = require_same_shape(
+        student_features, teacher_features, "cwd_loss"
     )
-    if mine.shape[2] == 1:
+    require_choice("form", form, FORMS)
+    shape = tuple(student_features.shape)
+    student_rows = student_features.flatten(2)
+    teacher_rows = teacher_features.flatten(2)
+    if form == "spatial":
+        student_rows = student_rows.mT
+        teacher_rows = teacher_rows.mT
+    if student_rows.shape[2] == 1:
         least = "position" if form == "channel" else "channel"
         raise ValueError(
-            f"channel-wise distillation (form: '{form}') needs more than one {least}, not {tuple(student.shape)}"
+            f"features: every distribution of form '{form}' has one entry. Expected more than one "
+            f"{least}, got {shape}. Leave this level out of pairs."
         )
-    return apply_reduction(
-        sample_mean(softened_kl(mine, theirs, temperature)) * temperature**2, reduction
-    )
+    divergences = softened_kl(student_rows, teacher_rows, temperature)
+    return apply_reduction(sample_mean(divergences) * temperature**2, reduction)
 
 
 class CWD(FeatureObjective):
-    """Channel by channel, the student is strong where the teacher is; summed over the pairs.
+    """KL divergence of channel distributions over the positions; sum over the pairs.
 
-    Stages pass an adapter each where they differ. To distil the logits of a segmentation net, tap its last layer as one of ``features``.
-
-    ``temperature``: of the distributions.
-    ``form``: channel makes a distribution over the positions of each channel; spatial one over the channels of each position.
+    An adapter maps student features of another shape to the teacher's. To distil the logits of a
+    segmentation network, tap its last layer as one of ``features``.
     """
 
     card = Card(
@@ -63,24 +86,47 @@ class CWD(FeatureObjective):
         2021,
         source="features",
         tasks=("classification", "segmentation", "detection"),
-        equation=r"\sum_l \frac{T^2}{C} \sum_c \mathrm{KL}\left( \mathrm{softmax}_p(f^t_{lc} / T) \,\middle\Vert\, \mathrm{softmax}_p(r(f^s_l)_c / "
-        r"T) \right)",
-        use="Dense prediction: each channel, or each class's map, is taught where it is strong. It is taken on features, on the logits of a "
-        "segmentation net, or on both; its only parameters are 1x1 convolutions where channels differ.",
-        pitfalls="Weights in use are 3 on logits and 50 on features; MMRazor's PSPNet has 5 on logits at a temperature of 1. A constant added to a "
-        "channel changes nothing: its level is not taught, so keep the label's loss.",
+        equation=r"\sum_l \frac{T^2}{C} \sum_c \mathrm{KL}\left( \mathrm{softmax}_p(f^t_{lc} / T) "
+        r"\,\middle\Vert\, \mathrm{softmax}_p(r(f^s_l)_c / T) \right)",
+        use="Dense prediction: it transfers the regions where each channel, or the map of each "
+        "class, is strong. Use it on features, on the logits of a segmentation network, or on "
+        "both. Its only parameters are 1x1 convolutions where channels differ.",
+        pitfalls="Common weights are 3 on logits and 50 on features. PSPNet in MMRazor uses 5 on "
+        "logits at a temperature of 1. A constant added to a channel changes nothing: the level "
+        "of a channel is not transferred, so keep the label loss.",
     )
 
-    def __init__(self, temperature: Positive = 4.0, form: Form = "channel", pairs: Pairs = "auto"):
+    def __init__(
+        self,
+        temperature: Annotated[Positive, Doc("softmax temperature of the distributions")] = 4.0,
+        form: Annotated[
+            Form,
+            Doc(
+                "channel: each channel is a distribution over the positions; spatial: each "
+                "position is a distribution over the channels"
+            ),
+        ] = "channel",
+        pairs: Annotated[
+            Pairs, Doc("[[student level, teacher level], ...]; auto: by size and depth")
+        ] = "auto",
+    ):
         super().__init__(pairs)
-        self.temperature, self.form = temperature, form
+        self.temperature = temperature
+        self.form = form
 
     def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
-        made, words = super().connect(student, teacher)
-        cwd_loss(
-            as_map(teacher), as_map(teacher), form=self.form
-        )  # refuses a stage with one position
-        return made, words
+        """Create the adapter of one pair of levels.
 
-    def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
-        return cwd_loss(connection(student), as_map(teacher), self.temperature, self.form, "none")
+        Raises:
+            ValueError: if a distribution of the teacher level has one entry.
+        """
+        adapter, description = super().connect(student, teacher)
+        # The loss of the dry batch raises the error before training starts.
+        cwd_loss(as_map(teacher), as_map(teacher), form=self.form)
+        return adapter, description
+
+    def loss(
+        self, student_features: Tensor, teacher_features: Tensor, connection: nn.Module
+    ) -> Tensor:
+        student_map = connection(student_features)
+        return cwd_loss(student_map, as_map(teacher_features), self.temperature, self.form, "none")

@@ -1,4 +1,4 @@
-"""Knowledge diffusion: a diffusion model of the teacher's features takes the noise out of the student's before they are compared."""
+"""Knowledge diffusion: a diffusion model of teacher features denoises the student's features."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from annotated_types import Ge
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, Outputs, Positive, keyed_uniform, to_float32
 from instil.functional.diffusion import TIMES, add_noise, denoise
@@ -23,40 +24,65 @@ from instil.objectives.bases.normed_objective import NormedObjective
 
 
 def diffkd_loss(
-    student: Tensor,
-    teacher: Tensor,
+    student_features: Tensor,
+    teacher_features: Tensor,
     noise_error: Tensor,
     reconstruction_error: Tensor,
     diffusion_weight: float = 1.0,
     autoencoder_weight: float = 1.0,
     reduction: str = "mean",
 ) -> Tensor:
-    """Mean squared difference of the denoised student and the teacher's latent (N, ...), and weighted the errors (N,) of those who make them.
+    """Knowledge diffusion loss (Huang et al. 2023, Eq. 7) with the squared difference as distance.
 
-    Huang et al. 2023, eq. 7 with the squared difference as the distance. Raises ValueError where the shapes differ.
+    Args:
+        student_features: denoised student features (N, ...).
+        teacher_features: latent teacher features (N, ...).
+        noise_error: loss (N,) of the diffusion model.
+        reconstruction_error: loss (N,) of the autoencoder.
+        diffusion_weight: weight of ``noise_error``.
+        autoencoder_weight: weight of ``reconstruction_error``.
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> errors = torch.tensor([0.5]), torch.tensor([0.25])
+        >>> diffkd_loss(torch.zeros(1, 2), torch.ones(1, 2), *errors)
+        tensor(1.7500)
     """
-    student, teacher = require_same_shape(student, teacher, "diffkd_loss")
-    compared = squared_error(student, teacher)
-    return apply_reduction(
-        compared
-        + diffusion_weight * to_float32(noise_error)
-        + autoencoder_weight * to_float32(reconstruction_error),
-        reduction,
+    student_features, teacher_features = require_same_shape(
+        student_features, teacher_features, "diffkd_loss"
     )
+    values = squared_error(student_features, teacher_features)
+    values = values + diffusion_weight * to_float32(noise_error)
+    values = values + autoencoder_weight * to_float32(reconstruction_error)
+    return apply_reduction(values, reduction)
 
 
 class Denoiser(nn.Module):
-    """A student stage projected, denoised and projected again; the teacher's latent stage; and what trains the diffusion model."""
+    """Projection and denoising of student features, with a diffusion model of teacher features.
+
+    Args:
+        source: channels of the student.
+        target: channels of the teacher.
+        reduction: factor by which the autoencoder reduces the channels; 1 is no autoencoder.
+        pointwise: use 1x1 convolutions, for logits (N, C, 1, 1).
+        norm: normalisation of the layers.
+    """
 
     def __init__(self, source: int, target: int, reduction: int, pointwise: bool, norm: Norm):
         super().__init__()
         latent = max(1, target // reduction)
-        self.encode, self.decode = (
-            nn.Sequential(nn.Conv2d(target, latent, 1), NORMS[norm](latent)),
-            nn.Conv2d(latent, target, 1),
-        )
-        if reduction == 1:
-            self.encode, self.decode = nn.Sequential(), nn.Identity()  # type: ignore[assignment]
+        # Created even if unused: the initial weights after it depend on the random state.
+        encoder = nn.Sequential(nn.Conv2d(target, latent, 1), NORMS[norm](latent))
+        decoder = nn.Conv2d(latent, target, 1)
+        self.encode: nn.Module = encoder if reduction > 1 else nn.Sequential()
+        self.decode: nn.Module = decoder if reduction > 1 else nn.Identity()
         self.project = nn.Conv2d(source, latent, 1)
         self.model = NoiseModel(latent, pointwise, norm)
         look = convolutions((latent, 2 * latent, latent), (1, 1), norm, "norm")
@@ -67,34 +93,32 @@ class Denoiser(nn.Module):
     def forward(
         self, student: Tensor, teacher: Tensor, batch: Batch, steps: int, salt: int
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The refined student and the teacher's latent (N, D, H, W), and each sample's squared error of noise and of reconstruction (N,)."""
+        """Denoise the student features (N, C, H, W) and compute the losses of the diffusion model.
+
+        Returns:
+            Refined student features and latent teacher features (N, D, H, W), and per sample (N,)
+            the squared error of the predicted noise and of the reconstruction.
+        """
         encoded = self.encode(teacher)
-        lost = squared_error(self.decode(encoded), teacher)
+        reconstruction_error = squared_error(self.decode(encoded), teacher)
         latent = encoded.detach()
         shape = latent.shape[1], latent.shape[2], latent.shape[3]
-        noise, other = (
-            box_muller(batch, shape, salt + number).to(latent.dtype) for number in (0, 1)
-        )
+        noise = box_muller(batch, shape, salt).to(latent.dtype)
+        student_noise = box_muller(batch, shape, salt + 1).to(latent.dtype)
         time = (keyed_uniform(batch, 1, salt + 2)[:, 0] * TIMES).long()
-        error = squared_error(self.model(add_noise(latent, noise, time), time), noise)
+        noise_error = squared_error(self.model(add_noise(latent, noise, time), time), noise)
         projected = self.project(student)
         level = self.level(self.look(projected).mean((2, 3))).softmax(1)[:, 0, None, None, None]
-        mixed = level * projected + (1 - level) * other
-        return self.refine(denoise(mixed, self.model, steps)), latent, error, lost
+        mixed = level * projected + (1 - level) * student_noise
+        refined = self.refine(denoise(mixed, self.model, steps))
+        return refined, latent, noise_error, reconstruction_error
 
 
 class DiffKD(NormedObjective):
-    """The denoised student near the teacher: squared difference of the stages' latents, and KL of the logits. A small diffusion model learns the
-    teacher's side meanwhile; at a match the loss is its errors, not zero.
+    """Denoised student features and logits near the teacher's.
 
-    ``steps``: of denoising.
-    ``reduction``: how much fewer channels the autoencoder's latent has than the teacher's stage; 1 is no autoencoder.
-    ``logits``: the logits are denoised and compared too.
-    ``temperature``: of the logits' KL, with its square as a factor.
-    ``diffusion_weight``: of the error of the predicted noise.
-    ``autoencoder_weight``: of the error of reconstruction.
-    ``norm``: in all learned parts; group normalises each sample, batch is the authors' BatchNorm, which couples the samples.
-    ``pairs``: auto is the deepest stages.
+    Features are compared by their squared difference, logits by the KL divergence. The diffusion
+    model is trained at the same time: at a match the loss is its error, not zero.
     """
 
     deepest = True
@@ -106,90 +130,121 @@ class DiffKD(NormedObjective):
         source="features",
         finite_logits=True,
         zero_at_match=False,
-        deviations="every norm is of a sample alone (norm: 'batch' is the code's); the student is resized to the teacher's grid. As in the code, the "
-        "denoiser learns from the comparison too",
-        equation=r"\sum_l \left[ \frac{1}{D} \lVert \hat z^s_l - z^t_l \rVert_2^2 + \lambda_d\, \mathcal{E}(z^t_l) + \lambda_a \frac{1}{CHW} "
-        r"\lVert d(e(f^t_l)) - f^t_l \rVert_2^2 \right] + T^2\, \mathrm{KL}(p^t \Vert \hat p^s) + \lambda_d\, \mathcal{E}(\ell^t), \quad z^t = "
-        r"\mathrm{sg}\, e(f^t), \; \mathcal{E}(z) = \frac{1}{D} \lVert \epsilon_\theta(\sqrt{\bar\alpha_\tau}\, z + \sqrt{1 - \bar\alpha_\tau}\, "
-        r"\epsilon,\, \tau) - \epsilon \rVert_2^2",
-        use="Students much weaker than the teacher, whose features are taken as noisy ones of it; classification, and with logits: false dense "
-        "tasks. It costs a noise model, an autoencoder and projections for each pair, and backward passes through all steps of denoising.",
-        pitfalls="Part of the value is the error of the diffusion model and the autoencoder, which falls without the student having learned "
-        "anything. The denoiser and the projections learn from the comparison too, and can take part of it on themselves. Noise and times are "
-        "drawn by seed, step and index. The authors' weight is 1.",
+        deviations="Every norm is computed per sample (norm: 'batch' is that of the code). The "
+        "student is resized to the teacher's grid. As in the code, the comparison also trains the "
+        "denoiser.",
+        equation=r"\sum_l \left[ \frac{1}{D} \lVert \hat z^s_l - z^t_l \rVert_2^2 + \lambda_d\, "
+        r"\mathcal{E}(z^t_l) + \lambda_a \frac{1}{CHW} \lVert d(e(f^t_l)) - f^t_l \rVert_2^2 "
+        r"\right] + T^2\, \mathrm{KL}(p^t \Vert \hat p^s) + \lambda_d\, \mathcal{E}(\ell^t), "
+        r"\quad z^t = \mathrm{sg}\, e(f^t), \; \mathcal{E}(z) = \frac{1}{D} \lVert "
+        r"\epsilon_\theta(\sqrt{\bar\alpha_\tau}\, z + \sqrt{1 - \bar\alpha_\tau}\, \epsilon,\, "
+        r"\tau) - \epsilon \rVert_2^2",
+        use="For students much weaker than the teacher, whose features are treated as noisy "
+        "teacher features. It suits classification and, with logits: false, dense tasks. It "
+        "costs a noise model, an autoencoder and projections for each pair, and backward passes "
+        "through all denoising steps.",
+        pitfalls="Part of the value is the error of the diffusion model and the autoencoder, "
+        "which decreases even if the student learns nothing. The comparison also trains the "
+        "denoiser and the projections, which can absorb part of it. Noise and times depend on "
+        "seed, step and index. The authors' weight is 1.",
     )
     needs: ClassVar = dict.fromkeys(("student", "teacher"), (("features",), ("logits",)))
 
     def __init__(
         self,
-        steps: Annotated[int, Ge(1)] = 5,
-        reduction: Annotated[int, Ge(1)] = 2,
-        logits: bool = True,
-        temperature: Positive = 1.0,
-        diffusion_weight: NonNegative = 1.0,
-        autoencoder_weight: NonNegative = 1.0,
-        norm: Literal["group", "batch"] = "group",
-        pairs: Pairs = "auto",
+        steps: Annotated[int, Ge(1), Doc("number of denoising steps, at most 500")] = 5,
+        reduction: Annotated[
+            int,
+            Ge(1),
+            Doc("factor by which the autoencoder reduces the channels; 1: no autoencoder"),
+        ] = 2,
+        logits: Annotated[bool, Doc("denoise and compare the logits as well")] = True,
+        temperature: Annotated[
+            Positive, Doc("softmax temperature of the logits; its square is a factor of the KL")
+        ] = 1.0,
+        diffusion_weight: Annotated[
+            NonNegative, Doc("weight of the error of the predicted noise")
+        ] = 1.0,
+        autoencoder_weight: Annotated[
+            NonNegative, Doc("weight of the reconstruction error of the autoencoder")
+        ] = 1.0,
+        norm: Annotated[
+            Literal["group", "batch"],
+            Doc("group: normalises each sample; batch: the authors' BatchNorm, couples samples"),
+        ] = "group",
+        pairs: Annotated[
+            Pairs, Doc("[[student level, teacher level], ...]; auto: the deepest levels")
+        ] = "auto",
     ):
         super().__init__(norm, pairs)
         if steps > TIMES // 2:
-            raise ValueError(
-                f"steps: {steps} steps from the middle of {TIMES} times; at most {TIMES // 2}"
-            )
-        self.steps, self.reduction, self.logits, self.temperature = (
-            steps,
-            reduction,
-            logits,
-            temperature,
-        )
-        self.diffusion_weight, self.autoencoder_weight = diffusion_weight, autoencoder_weight
+            expected = f"Expected at most {TIMES // 2}, half of the {TIMES} times"
+            raise ValueError(f"steps: too many denoising steps. {expected}, got {steps}.")
+        self.steps = steps
+        self.reduction = reduction
+        self.logits = logits
+        self.temperature = temperature
+        self.diffusion_weight = diffusion_weight
+        self.autoencoder_weight = autoencoder_weight
         self.denoiser = nn.ModuleList()  # of the logits
 
-    def build(self, student: Outputs, teacher: Outputs) -> None:
-        """Make a denoiser for each pair and one for the logits. Raises ValueError for logits of more than samples and classes."""
-        super().build(student, teacher)
+    def build(self, student_outputs: Outputs, teacher_outputs: Outputs) -> None:
+        """Create a denoiser for each pair of levels, and one for the logits.
+
+        Raises:
+            ValueError: if the logits are not (N, C).
+        """
+        super().build(student_outputs, teacher_outputs)
         self.denoiser = nn.ModuleList()
-        if self.logits:
-            mine: Tensor = student["logits"]
-            require_same_logits(mine, teacher["logits"], 2)
-            if mine.ndim != 2:
-                raise ValueError(
-                    f"logits of shape {tuple(mine.shape)} cannot be denoised, only (N, C); say logits: false"
-                )
-            made = Denoiser(mine.shape[1], mine.shape[1], 1, True, self.norm)
-            self.denoiser.append(made.to(mine.device, to_float32(mine).dtype))
+        if not self.logits:
+            return
+        student_logits: Tensor = student_outputs["logits"]
+        require_same_logits(student_logits, teacher_outputs["logits"], 2)
+        if student_logits.ndim != 2:
+            raise ValueError(
+                "logits: only logits of samples can be denoised. Expected shape (N, C), got "
+                f"{tuple(student_logits.shape)}. Set logits: false."
+            )
+        classes = student_logits.shape[1]
+        denoiser = Denoiser(classes, classes, 1, True, self.norm)
+        self.denoiser.append(denoiser.to(student_logits.device, to_float32(student_logits).dtype))
 
     def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
-        made = Denoiser(
-            as_map(student).shape[1], as_map(teacher).shape[1], self.reduction, False, self.norm
-        )
-        return made.to(student.device, to_float32(student).dtype), f"denoised in {self.steps} steps"
+        channels = as_map(student).shape[1], as_map(teacher).shape[1]
+        denoiser = Denoiser(*channels, self.reduction, False, self.norm)
+        description = f"denoised in {self.steps} steps"
+        return denoiser.to(student.device, to_float32(student).dtype), description
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine, theirs = feature_levels(student), feature_levels(teacher)
-        terms, weights = [], (self.diffusion_weight, self.autoencoder_weight)
-        for number, (denoiser, (i, j)) in enumerate(zip(self.adapters, self.matched, strict=True)):
-            target = to_float32(as_map(theirs[j]))
-            stage = resize(to_float32(as_map(mine[i])), (target.shape[2], target.shape[3]))
-            refined, latent, error, lost = denoiser(
-                match_dtype(denoiser, stage),
-                match_dtype(denoiser, target),
-                batch,
-                self.steps,
-                3 * number + 3,
-            )
-            terms.append(diffkd_loss(refined, latent, error, lost, *weights, reduction="none"))
+    def forward(self, student_outputs: Outputs, teacher_outputs: Outputs, batch: Batch) -> Tensor:
+        terms = self._feature_terms(student_outputs, teacher_outputs, batch)
         for denoiser in self.denoiser:
-            pair = (
-                match_dtype(denoiser, to_float32(side["logits"]))[:, :, None, None]
-                for side in (student, teacher)
-            )
-            refined, latent, error, _ = denoiser(*pair, batch, self.steps, 0)
-            log_p, log_q = (
-                (values.flatten(1) / self.temperature).log_softmax(1)
-                for values in (latent, refined)
-            )
-            terms.append(
-                kl_divergence(log_p, log_q) * self.temperature**2 + self.diffusion_weight * error
-            )  # nothing is encoded
+            terms.append(self._logit_term(denoiser, student_outputs, teacher_outputs, batch))
         return self.reduce_if_coupled(torch.stack(terms).sum(0))
+
+    def _feature_terms(self, student: Outputs, teacher: Outputs, batch: Batch) -> list[Tensor]:
+        student_levels, teacher_levels = feature_levels(student), feature_levels(teacher)
+        options = (self.diffusion_weight, self.autoencoder_weight, "none")
+        terms = []
+        for index, (denoiser, (i, j)) in enumerate(zip(self.adapters, self.matched, strict=True)):
+            target = to_float32(as_map(teacher_levels[j]))
+            grid = (target.shape[2], target.shape[3])
+            source = resize(to_float32(as_map(student_levels[i])), grid)
+            sides = match_dtype(denoiser, source), match_dtype(denoiser, target)
+            # Each denoiser draws with three keys; 0 to 2 belong to the logits.
+            outputs = denoiser(*sides, batch, self.steps, 3 * index + 3)
+            refined, latent, noise_error, decoder_error = outputs
+            terms.append(diffkd_loss(refined, latent, noise_error, decoder_error, *options))
+        return terms
+
+    def _logit_term(
+        self, denoiser: nn.Module, student: Outputs, teacher: Outputs, batch: Batch
+    ) -> Tensor:
+        source = match_dtype(denoiser, to_float32(student["logits"]))[:, :, None, None]
+        target = match_dtype(denoiser, to_float32(teacher["logits"]))[:, :, None, None]
+        # Logits have no autoencoder, and no reconstruction error.
+        refined, latent, noise_error, _ = denoiser(source, target, batch, self.steps, 0)
+        log_teacher = (latent.flatten(1) / self.temperature).log_softmax(1)
+        log_student = (refined.flatten(1) / self.temperature).log_softmax(1)
+        divergence = kl_divergence(log_teacher, log_student) * self.temperature**2
+        term: Tensor = divergence + self.diffusion_weight * noise_error
+        return term

@@ -1,9 +1,12 @@
-"""DistilBERT: the student's last hidden states point where the teacher's do."""
+"""DistilBERT: cosine distance of the last hidden states."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Outputs
 from instil.functional.feature_maps import require_same_shape
@@ -13,25 +16,48 @@ from instil.objectives.bases.hidden_objective import HiddenObjective
 
 
 def distilbert_loss(
-    student: Tensor, teacher: Tensor, mask: Tensor | None = None, reduction: str = "mean"
+    student_features: Tensor,
+    teacher_features: Tensor,
+    mask: Tensor | None = None,
+    reduction: str = "mean",
 ) -> Tensor:
-    """One minus the cosine of each token's hidden states (N, L, D) (Sanh et al. 2019, section 2).
+    """Cosine distance of the hidden states of each token (Sanh et al. 2019, section 2).
 
-    ``mask`` (N, L): 1 for a token, 0 for padding. Mean over all tokens; with ``reduction="none"`` one value a sample, the mean over its tokens.
-    Raises ValueError where the shapes differ.
+    Args:
+        student_features: hidden states (N, L, D).
+        teacher_features: hidden states (N, L, D).
+        mask: (N, L), 1 for a token and 0 for padding; None: no padding.
+        reduction: ``"mean"`` over all tokens of the batch, or ``"none"`` (the mean over the tokens
+            of each sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> distilbert_loss(torch.ones(1, 2, 2), torch.eye(2)[None])
+        tensor(0.2929)
     """
-    student, teacher = require_same_shape(student, teacher, "distilbert_loss")
-    student, teacher = replace_padding(student, mask), replace_padding(teacher, mask)
-    values = 1 - F.cosine_similarity(student, teacher, dim=-1)
+    student_features, teacher_features = require_same_shape(
+        student_features, teacher_features, "distilbert_loss"
+    )
+    student_features = replace_padding(student_features, mask)
+    teacher_features = replace_padding(teacher_features, mask)
+    values = 1 - F.cosine_similarity(student_features, teacher_features, dim=-1)
     if mask is None or reduction != "mean":
         return apply_reduction(masked_mean(values, mask), reduction)
+    # As one long sample, so that each token of the batch has the same weight.
     return masked_mean(values.flatten()[None], mask.flatten()[None])[0]
 
 
 class DistilBERT(HiddenObjective):
-    """Cosine distance of the last hidden states, mean over all tokens of the batch: a sample counts as often as it has tokens.
+    """Cosine distance of the last hidden states, mean over all tokens of the batch.
 
-    The paper's triple loss is this at weight 1 with ``kd`` at weight 5 (temperature 2) and the masked language model's loss at weight 2.
+    The paper's triple loss is this loss with weight 1, ``kd`` with weight 5 (temperature 2) and the
+    loss of the masked language model with weight 2.
     """
 
     card = Card(
@@ -41,19 +67,31 @@ class DistilBERT(HiddenObjective):
         2019,
         source="features",
         tasks=("text_classification", "classification"),
-        deviations="a linear projection where the widths differ, which the paper excludes",
+        deviations="A linear projection is used where the widths differ; the paper requires equal "
+        "widths.",
         equation=r"\frac{1}{L} \sum_{i=1}^{L} \left( 1 - \cos(h^s_i, h^t_i) \right)",
-        use="Beside kd and the language model's own loss, for a transformer with the teacher's tokenizer; the paper's has the teacher's width, "
-        "half of its layers, and is initialised from them. It adds nothing to train where the widths agree.",
-        pitfalls="Directions are taught, lengths are not. Both sides must see the same tokens, and attention_mask or valid must mark the padding. "
-        "Long samples count more than short ones.",
+        use="In addition to kd and the loss of the language model, for a transformer with the "
+        "teacher's tokenizer. The paper's student has the teacher's width and half of its layers, "
+        "which initialise it. With equal widths there are no new parameters.",
+        pitfalls="It transfers directions, not lengths. Both sides need the same tokens, and "
+        "attention_mask or valid must mark the padding. Long samples have larger weights than "
+        "short ones.",
     )
 
-    def __init__(self, layers: Layers = "last"):
+    def __init__(
+        self,
+        layers: Annotated[
+            Layers,
+            Doc(
+                "last: the last layers; uniform: student layers spread over the teacher's; or "
+                "[[student layer, teacher layer], ...], 0 for the embedding output"
+            ),
+        ] = "last",
+    ):
         super().__init__(layers)
 
     def weight(self, batch: Batch) -> Tensor:
-        """The tokens of each sample; 1 where the batch has no mask, as all are then of one length."""
+        """Return the number of tokens per sample, or 1 if the batch has no mask."""
         weight = super().weight(batch)
         mask = batch.get("attention_mask", batch.get("valid"))
         if mask is None or mask.ndim != 2:
@@ -62,11 +100,13 @@ class DistilBERT(HiddenObjective):
         assert counted is not None
         return weight * counted.sum(1)
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mask = token_mask(batch, student["hidden_states"][-1])
+    def forward(self, student_outputs: Outputs, teacher_outputs: Outputs, batch: Batch) -> Tensor:
+        mask = token_mask(batch, student_outputs["hidden_states"][-1])
         terms = [
-            distilbert_loss(mine, theirs, mask, "none")
-            for mine, theirs in self.matched_pairs(student, teacher, mask)
+            distilbert_loss(student_states, teacher_states, mask, "none")
+            for student_states, teacher_states in self.matched_pairs(
+                student_outputs, teacher_outputs, mask
+            )
         ]
         total: Tensor = sum(terms[1:], terms[0])
         return total

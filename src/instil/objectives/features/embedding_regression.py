@@ -1,11 +1,12 @@
-"""The student puts every text where the teacher puts it."""
+"""Regression of the teacher's text embeddings."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Objective, Outputs, to_float32
 from instil.functional.errors import squared_error
@@ -18,25 +19,44 @@ Distance = Literal["squared", "cosine"]
 
 
 def embedding_regression_loss(
-    student: Tensor, teacher: Tensor, distance: Distance = "squared", reduction: str = "mean"
+    student_embedding: Tensor,
+    teacher_embedding: Tensor,
+    distance: Distance = "squared",
+    reduction: str = "mean",
 ) -> Tensor:
-    """Mean over D of the squared difference of embeddings (N, D) (Reimers & Gurevych 2020, Eq. 1), or 1 - cos of the two.
+    """Regression loss of embeddings (Reimers and Gurevych 2020, Eq. 1).
 
-    Gives (N,) for reduction ``none``. Raises ValueError where the shapes differ.
+    Args:
+        student_embedding: (N, D).
+        teacher_embedding: (N, D).
+        distance: ``"squared"`` is the mean squared difference over D, ``"cosine"`` one minus the
+            cosine similarity.
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> embedding_regression_loss(torch.zeros(2, 2), torch.eye(2))
+        tensor(0.5000)
     """
-    student, teacher = require_same_shape(student, teacher, "embedding_regression_loss")
-    return apply_reduction(
-        squared_error(student, teacher)
-        if distance == "squared"
-        else 1 - F.cosine_similarity(student, teacher, dim=-1),
-        reduction,
+    student_embedding, teacher_embedding = require_same_shape(
+        student_embedding, teacher_embedding, "embedding_regression_loss"
     )
+    if distance == "squared":
+        return apply_reduction(squared_error(student_embedding, teacher_embedding), reduction)
+    similarity = F.cosine_similarity(student_embedding, teacher_embedding, dim=-1)
+    return apply_reduction(1 - similarity, reduction)
 
 
 class EmbeddingRegression(Objective):
-    """The embeddings of both texts of a pair regress the teacher's; where the widths differ, the student's are projected, linearly.
+    """Regression of the teacher's embeddings of both texts of a pair.
 
-    ``distance``: squared differences, or 1 - cos, which leaves the length free.
+    A linear layer projects the student's embeddings if the widths differ.
     """
 
     card = Card(
@@ -46,35 +66,48 @@ class EmbeddingRegression(Objective):
         2020,
         source="features",
         tasks=("sentence_embedding",),
-        deviations="The paper's pairs are translations and both of the student's texts regress the teacher's first; here the teacher reads both. The "
-        "cosine is what libraries offer beside it. A projection where the widths differ, which the paper excludes.",
-        equation=r"\frac{1}{2} \sum_{u \in \text{pair}} \frac{1}{D} \lVert f^s(u) - f^t(u) \rVert_2^2",
-        use="A smaller or shallower encoder that is to give the teacher's vectors, so that an index of these can still be searched: take a student "
-        "of the teacher's width. It needs texts and no pairs that belong together, but uses them.",
-        pitfalls="The squared distance is divided by D, and vectors have the length that the teacher gives them: its weight does not carry over. "
-        "A projection does not ship: a student of another width keeps a space of its own.",
+        deviations="The paper's pairs are translations, and both student embeddings regress the "
+        "teacher's embedding of the first text. Here the teacher encodes both texts. The cosine "
+        "distance is an alternative that libraries offer. A projection is used where the widths "
+        "differ; the paper requires equal widths.",
+        equation=r"\frac{1}{2} \sum_{u \in \text{pair}} \frac{1}{D} \lVert f^s(u) - f^t(u) "
+        r"\rVert_2^2",
+        use="For a smaller or shallower encoder that reproduces the teacher's vectors, so that an "
+        "index of them remains searchable; use a student of the teacher's width. It needs "
+        "texts, not matching pairs, but uses pairs if they are available.",
+        pitfalls="The squared distance is divided by D, and the vectors have the teacher's "
+        "length: a weight tuned for one teacher does not suit another. A projection is not "
+        "exported: a student of another width has its own embedding space.",
     )
     needs: ClassVar = dict.fromkeys(("student", "teacher"), tuple((role,) for role in ROLES))
 
-    def __init__(self, distance: Distance = "squared"):
+    def __init__(
+        self,
+        distance: Annotated[
+            Distance,
+            Doc("squared: mean squared difference; cosine: 1 - cos, which ignores the length"),
+        ] = "squared",
+    ):
         super().__init__()
         self.distance = distance
         self.projection: nn.Module = nn.Identity()
 
-    def build(self, student: Outputs, teacher: Outputs) -> None:
-        mine, theirs = student[ROLES[0]], teacher[ROLES[0]]
-        if mine.shape[-1] != theirs.shape[-1]:
-            self.projection = nn.Linear(
-                mine.shape[-1], theirs.shape[-1], device=mine.device, dtype=to_float32(mine).dtype
-            )
+    def build(self, student_outputs: Outputs, teacher_outputs: Outputs) -> None:
+        """Create the projection if the widths differ."""
+        student_embedding = student_outputs[ROLES[0]]
+        widths = student_embedding.shape[-1], teacher_outputs[ROLES[0]].shape[-1]
+        if widths[0] != widths[1]:
+            dtype = to_float32(student_embedding).dtype
+            self.projection = nn.Linear(*widths, device=student_embedding.device, dtype=dtype)
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        projected = [
-            self.projection(match_dtype(self.projection, to_float32(student[role])))
-            for role in ROLES
-        ]
+    def forward(self, student_outputs: Outputs, teacher_outputs: Outputs, batch: Batch) -> Tensor:
+        projected = [self._project(student_outputs[role]) for role in ROLES]
         first, second = (
-            embedding_regression_loss(mine, teacher[role], self.distance, "none")
-            for mine, role in zip(projected, ROLES, strict=True)
+            embedding_regression_loss(embedding, teacher_outputs[role], self.distance, "none")
+            for embedding, role in zip(projected, ROLES, strict=True)
         )
         return (first + second) / 2
+
+    def _project(self, embedding: Tensor) -> Tensor:
+        projected: Tensor = self.projection(match_dtype(self.projection, to_float32(embedding)))
+        return projected

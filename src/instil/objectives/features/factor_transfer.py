@@ -1,4 +1,4 @@
-"""Factor transfer: a translator of the student meets a paraphraser of the teacher, in units of neither."""
+"""Factor transfer: translated student features match paraphrased teacher features."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from annotated_types import Gt, Le
 from torch import Tensor, nn
+from typing_extensions import Doc
 
-from instil.core import Card, NonNegative, at_progress, closest, to_float32
+from instil.core import Card, NonNegative, at_progress, to_float32
 from instil.functional.attention_maps import attention_map
+from instil.functional.choices import require_choice
 from instil.functional.errors import sample_mean, squared_error
 from instil.functional.feature_maps import as_map, require_same_shape, resize
 from instil.functional.logits import apply_reduction
@@ -22,83 +24,112 @@ from instil.objectives.bases.normed_objective import NormedObjective
 
 Form = Literal["paper", "attention"]
 Distance = Literal["l1", "l2"]
-SLOPE = 0.1  # of the leaky ReLUs
+SLOPE = 0.1
+"""Negative slope of the leaky ReLUs."""
 
 
 def factor_transfer_loss(
-    student: Tensor,
-    teacher: Tensor,
+    student_features: Tensor,
+    teacher_features: Tensor,
     form: Form = "paper",
     distance: Distance = "l1",
     power: float = 2.0,
     reduction: str = "mean",
 ) -> Tensor:
-    """Distance of two factors (N, C, H, W) at unit length (Kim et al. 2018).
+    """Factor transfer loss: distance of two factors at unit length (Kim et al. 2018).
 
-    ``form="paper"``: the factor is flattened; ``l1`` is the mean absolute difference, ``l2`` its length. ``form="attention"``: its mean abs(x) **
-    ``power`` over the channels; ``l1`` and ``l2`` are the mean absolute and squared difference. With ``reduction="none"`` one value a sample.
-    Raises ValueError where the shapes differ.
+    Args:
+        student_features: factors (N, C, H, W) of the student.
+        teacher_features: factors (N, C, H, W) of the teacher.
+        form: ``"paper"`` compares the flattened factors; ``"attention"`` compares their attention
+            maps, the mean of ``abs(x) ** power`` over the channels.
+        distance: ``"l1"`` is the mean absolute difference; ``"l2"`` is the length of the difference
+            for ``form="paper"`` and the mean squared difference for ``form="attention"``.
+        power: exponent of the attention maps.
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes differ, or the form or the distance is unknown.
+
+    Example:
+        >>> import torch
+        >>> factor_transfer_loss(torch.ones(1, 1, 2, 2), torch.eye(2)[None, None])
+        tensor(0.3536)
     """
-    student, teacher = require_same_shape(student, teacher, "factor_transfer_loss")
-    for name, value, known in (
-        ("form", form, ("paper", "attention")),
-        ("distance", distance, ("l1", "l2")),
-    ):
-        if value not in known:
-            raise ValueError(f"{name}: no {name} '{value}'; {closest(value, known)}")
-    mine, theirs = (
-        F.normalize(f.flatten(1), dim=1) if form == "paper" else attention_map(f, power)
-        for f in (student, teacher)
+    student_features, teacher_features = require_same_shape(
+        student_features, teacher_features, "factor_transfer_loss"
     )
-    difference = mine - theirs
+    require_choice("form", form, ("paper", "attention"))
+    require_choice("distance", distance, ("l1", "l2"))
+    if form == "paper":
+        student_factor = F.normalize(student_features.flatten(1), dim=1)
+        teacher_factor = F.normalize(teacher_features.flatten(1), dim=1)
+    else:
+        student_factor = attention_map(student_features, power)
+        teacher_factor = attention_map(teacher_features, power)
+    difference = student_factor - teacher_factor
     if distance == "l1":
         values = sample_mean(difference.abs())
+    elif form == "paper":
+        values = torch.linalg.vector_norm(difference, dim=1)
     else:
-        values = (
-            torch.linalg.vector_norm(difference, dim=1)
-            if form == "paper"
-            else difference.square().mean(1)
-        )
+        values = difference.square().mean(1)
     return apply_reduction(values, reduction)
 
 
 def _layers(
     kind: type[nn.Conv2d] | type[nn.ConvTranspose2d], widths: tuple[int, ...], norm: str
 ) -> nn.Sequential:
-    parts = [
-        (kind(a, b, 3, padding=1), NORMS[norm](b), nn.LeakyReLU(SLOPE))
-        for a, b in itertools.pairwise(widths)
-    ]
-    return nn.Sequential(*itertools.chain(*parts))
+    """3x3 convolutions from each width to the next, each with a norm and a leaky ReLU."""
+    modules: list[nn.Module] = []
+    for source, target in itertools.pairwise(widths):
+        modules.append(kind(source, target, 3, padding=1))
+        modules.append(NORMS[norm](target))
+        modules.append(nn.LeakyReLU(SLOPE))
+    return nn.Sequential(*modules)
 
 
 class FactorNets(nn.Module):
-    """The translator of a student stage, and the paraphraser of a teacher stage with the decoder that it is trained with."""
+    """Translator of a student level, and paraphraser of a teacher level with its decoder.
+
+    Args:
+        source: channels of the student level.
+        target: channels of the teacher level.
+        rate: channels of a factor, as a share of ``target``.
+        norm: normalisation of the translator.
+    """
 
     def __init__(self, source: int, target: int, rate: float, norm: str):
         super().__init__()
         factors = max(1, round(rate * target))
         self.translator = _layers(nn.Conv2d, (source, source, factors, factors), norm)
         self.paraphraser = _layers(nn.Conv2d, (target, target, factors, factors), "none")
-        self.decoder = _layers(nn.ConvTranspose2d, (factors, factors, target, target), "none")[
-            :-1
-        ]  # the teacher's stage may be negative
+        decoder = _layers(nn.ConvTranspose2d, (factors, factors, target, target), "none")
+        # Without the last ReLU: teacher features may be negative.
+        self.decoder = decoder[:-1]
 
     def forward(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The factors of both sides, the teacher's without a gradient, and what the decoder makes of the teacher's."""
+        """Compute the factors of both sides and the reconstruction.
+
+        Args:
+            student: feature map (N, source, H, W).
+            teacher: feature map (N, target, H, W).
+
+        Returns:
+            Student factor, teacher factor without gradient, and reconstructed teacher features.
+        """
         factor = self.paraphraser(teacher)
         return self.translator(student), factor.detach(), self.decoder(factor)
 
 
 class FactorTransfer(NormedObjective):
-    """Each student stage, translated, near the teacher's paraphrased; summed over the pairs.
+    """Translated student levels near the paraphrased teacher levels; sum over the pairs.
 
-    The paraphraser is an autoencoder of the teacher's stage that learns beside the student, from the squared error of its reconstruction alone.
-
-    ``rate``: factors of a stage, as a share of the teacher's channels.
-    ``distance``: of the factors.
-    ``form``: paper compares whole factors; attention their strength at each position, as RepDistiller has it.
-    ``reconstruction``: weight of the paraphraser's own loss, mean over the elements; a schedule to 0 stops it.
+    The paraphraser is an autoencoder of the teacher level. It is trained together with the student,
+    by its reconstruction error alone.
     """
 
     card = Card(
@@ -108,46 +139,73 @@ class FactorTransfer(NormedObjective):
         2018,
         source="features",
         zero_at_match=False,
-        deviations="the paraphraser is trained beside the student, not in a stage before it, and no gradient of the transfer reaches it; its decoder "
-        "ends without a ReLU, as a teacher's stage may. form: 'attention' is RepDistiller's. norm: 'batch', in the translator, is the code's",
-        equation=r"\sum_l \frac{1}{M} \left\lVert \frac{F^s_l}{\lVert F^s_l \rVert_2} - \mathrm{sg} \frac{F^t_l}{\lVert F^t_l \rVert_2} "
-        r"\right\rVert_1 + \lambda \frac{1}{CHW} \lVert d(F^t_l) - f^t_l \rVert_2^2, \quad F^s = \mathrm{translator}(f^s), \; F^t = "
+        deviations="The paraphraser is trained together with the student, not in an earlier "
+        "stage, and receives no gradient of the transfer loss. Its decoder ends without a ReLU, "
+        "because teacher features may be negative. form: 'attention' is that of RepDistiller. "
+        "norm: 'batch', in the translator, is that of the code.",
+        equation=r"\sum_l \frac{1}{M} \left\lVert \frac{F^s_l}{\lVert F^s_l \rVert_2} - "
+        r"\mathrm{sg} \frac{F^t_l}{\lVert F^t_l \rVert_2} \right\rVert_1 + \lambda \frac{1}{CHW} "
+        r"\lVert d(F^t_l) - f^t_l \rVert_2^2, \quad F^s = \mathrm{translator}(f^s), \; F^t = "
         r"\mathrm{paraphraser}(f^t)",
-        use="Convolutional nets whose features are in no common units: either side is translated first. It costs nine 3x3 convolutions a pair, of "
-        "the widths of both stages, more than most feature losses.",
-        pitfalls="Weights are 500 (authors) and 1000 (torchdistill, ResNet18 <- ResNet34 on ImageNet), as the entries of a factor of unit length "
-        "are tiny; RepDistiller has 200 for form: attention. The recipe's weight multiplies the reconstruction too: divide that option by it. The "
-        "first factors are those of an untrained paraphraser: train it in a stage before, or let the weight start late.",
+        use="For convolutional networks whose features have no common units: both sides are "
+        "translated first. It costs nine 3x3 convolutions per pair, of the widths of both levels, "
+        "which is more than most feature losses.",
+        pitfalls="Weights are 500 (authors) and 1000 (torchdistill, ResNet18 <- ResNet34 on "
+        "ImageNet), because the entries of a factor of unit length are tiny; RepDistiller uses "
+        "200 for form: attention. The recipe's weight multiplies the reconstruction too: divide "
+        "that option by it. The first factors come from an untrained paraphraser: train it in an "
+        "earlier stage, or start the weight late.",
     )
 
     def __init__(
         self,
-        rate: Annotated[float, Gt(0), Le(1)] = 0.5,
-        distance: Distance = "l1",
-        form: Form = "paper",
-        reconstruction: NonNegative = 1.0,
-        norm: Literal["group", "batch"] = "group",
-        pairs: Pairs = "auto",
+        rate: Annotated[
+            float, Gt(0), Le(1), Doc("channels of a factor, as a share of the teacher's channels")
+        ] = 0.5,
+        distance: Annotated[Distance, Doc("distance of the factors: l1 or l2")] = "l1",
+        form: Annotated[
+            Form,
+            Doc("paper: whole factors; attention: their attention maps, as in RepDistiller"),
+        ] = "paper",
+        reconstruction: Annotated[
+            NonNegative,
+            Doc("weight of the paraphraser's mean squared error; a schedule to 0 stops it"),
+        ] = 1.0,
+        norm: Annotated[
+            Literal["group", "batch"],
+            Doc(
+                "normalisation of the translator: group (per sample) or batch (the authors' "
+                "BatchNorm, couples the samples)"
+            ),
+        ] = "group",
+        pairs: Annotated[
+            Pairs, Doc("[[student level, teacher level], ...]; auto: by size and depth")
+        ] = "auto",
     ):
         super().__init__(norm, pairs)
-        self.rate, self.distance, self.form, self.reconstruction = (
-            rate,
-            distance,
-            form,
-            reconstruction,
-        )
+        self.rate = rate
+        self.distance = distance
+        self.form = form
+        self.reconstruction = reconstruction
 
     def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
         source, target = as_map(student).shape[1], as_map(teacher).shape[1]
-        made = FactorNets(source, target, at_progress(self.rate, {}), self.norm)
-        return made.to(
-            student.device, to_float32(student).dtype
-        ), f"{max(1, round(at_progress(self.rate, {}) * target))} factors"
+        rate = at_progress(self.rate, {})
+        nets = FactorNets(source, target, rate, self.norm)
+        description = f"{max(1, round(rate * target))} factors"
+        return nets.to(student.device, to_float32(student).dtype), description
 
-    def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
-        teacher = match_dtype(connection, to_float32(as_map(teacher)))
-        resized = resize(to_float32(as_map(student)), (teacher.shape[2], teacher.shape[3]))
-        mine, theirs, again = connection(match_dtype(connection, resized), teacher)
-        transfer = factor_transfer_loss(mine, theirs, self.form, self.distance, reduction="none")
-        error: Tensor = squared_error(again, teacher)
+    def loss(
+        self, student_features: Tensor, teacher_features: Tensor, connection: nn.Module
+    ) -> Tensor:
+        teacher_map = match_dtype(connection, to_float32(as_map(teacher_features)))
+        grid = (teacher_map.shape[2], teacher_map.shape[3])
+        student_map = resize(to_float32(as_map(student_features)), grid)
+        student_factor, teacher_factor, reconstructed = connection(
+            match_dtype(connection, student_map), teacher_map
+        )
+        transfer = factor_transfer_loss(
+            student_factor, teacher_factor, self.form, self.distance, reduction="none"
+        )
+        error: Tensor = squared_error(reconstructed, teacher_map)
         return transfer + self.reconstruction * error

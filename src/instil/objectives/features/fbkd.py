@@ -1,30 +1,35 @@
-"""Feature-based distillation for detectors: attention-guided features, their means, and how each position goes with all others."""
+"""Feature-based distillation for detectors: attention-guided features, means and relations."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor, nn
+from typing_extensions import Doc
 
-from instil.core import Card, NonNegative, Positive, closest, to_float32
+from instil.core import Card, NonNegative, Positive, to_float32
 from instil.functional.attention_maps import attention_weights, channel_strength, position_strength
+from instil.functional.choices import require_choice
 from instil.functional.feature_maps import as_map, resize
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
 from instil.modules.adapters import match_dtype
-from instil.modules.connectors import NORMS
+from instil.modules.non_local import NonLocal
 from instil.objectives.bases.feature_objective import FeatureObjective
 
 Form = Literal["paper", "code"]
 Weights = tuple[float, float, float, float]
 WEIGHTS: Weights = (7e-5, 4e-3, 4e-3, 7e-5)
+"""Weights of features, channel means, position means and relations for two-stage detectors."""
 
 
-class Views(NamedTuple):
-    """What is compared of one side: features (N, C, H, W), channel means (N, C), position means (N, 1, H, W) and relations (N, C, H, W)."""
+class DetectionFeatures(NamedTuple):
+    """Compared tensors of one side.
+
+    Features and relations are (N, C, H, W), means per channel (N, C) and per position (N, 1, H, W).
+    """
 
     features: Tensor
     channels: Tensor
@@ -33,119 +38,123 @@ class Views(NamedTuple):
 
 
 def fbkd_loss(
-    student: Views,
-    teacher: Views,
+    student_features: DetectionFeatures,
+    teacher_features: DetectionFeatures,
     mask: Tensor,
     weights: Weights = WEIGHTS,
     reduction: str = "mean",
 ) -> Tensor:
-    """Lengths of the four differences, weighted (Zhang and Ma 2021); features are weighted by ``mask``, which broadcasts to them.
+    """Feature-based distillation loss for detectors (Zhang and Ma 2021).
 
-    A length of each sample, mean over these or, with ``reduction="none"``, one value a sample; with ``reduction="batch"`` one of the whole batch.
+    Weighted sum of the lengths of the four differences. ``mask`` weights the feature difference.
+
+    Args:
+        student_features: compared tensors of the student.
+        teacher_features: compared tensors of the teacher.
+        mask: weights that broadcast to the features (N, C, H, W).
+        weights: weights of features, channel means, position means and relations.
+        reduction: ``"mean"``, ``"none"`` (one value per sample) or ``"batch"`` (one length of the
+            whole batch).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Example:
+        >>> import torch
+        >>> shapes = (1, 1, 2, 2), (1, 1), (1, 1, 2, 2), (1, 1, 2, 2)
+        >>> student = DetectionFeatures(*(torch.zeros(shape) for shape in shapes))
+        >>> teacher = DetectionFeatures(*(torch.ones(shape) for shape in shapes))
+        >>> fbkd_loss(student, teacher, torch.ones(1, 1, 2, 2), (1.0, 1.0, 1.0, 1.0))
+        tensor(7.)
     """
-    differences = [to_float32(a) - to_float32(b) for a, b in zip(student, teacher, strict=True)]
+    pairs = zip(student_features, teacher_features, strict=True)
+    differences = [to_float32(student) - to_float32(teacher) for student, teacher in pairs]
     differences[0] = differences[0] * to_float32(mask).sqrt()
-    whole = reduction == "batch"
-    lengths = [
-        torch.linalg.vector_norm(d.flatten() if whole else d.flatten(1), dim=-1)
-        for d in differences
-    ]
-    values = torch.stack(
-        [weight * length for weight, length in zip(weights, lengths, strict=True)]
-    ).sum(0)
-    return values if whole else apply_reduction(values, reduction)
+    first_dim = 0 if reduction == "batch" else 1
+    rows = [difference.flatten(first_dim) for difference in differences]
+    lengths = [torch.linalg.vector_norm(row, dim=-1) for row in rows]
+    weighted = [weight * length for weight, length in zip(weights, lengths, strict=True)]
+    values = torch.stack(weighted).sum(0)
+    return values if reduction == "batch" else apply_reduction(values, reduction)
 
 
 def fbkd_mask(
-    student: Tensor,
-    adapted: Tensor,
-    teacher: Tensor,
+    student_features: Tensor,
+    adapted_features: Tensor,
+    teacher_features: Tensor,
     temperature: float = 0.1,
     form: Form = "paper",
 ) -> Tensor:
-    """Where both sides' maps (N, C, H, W) are strong, without a gradient (Zhang and Ma 2021).
+    """Weights of the features that are strong on both sides (Zhang and Ma 2021), without gradient.
 
-    ``paper``: softmax of both sides' strength together, positions times channels, (N, C, H, W); the student's channels are ``adapted`` ones, before
-    which they need not be the teacher's. ``code``: mean of both sides' softmax over the positions, (N, 1, H, W).
+    Args:
+        student_features: feature map (N, D, H, W) before the adapter.
+        adapted_features: feature map (N, C, H, W) after the adapter.
+        teacher_features: feature map (N, C, H, W).
+        temperature: softmax temperature, > 0.
+        form: ``"paper"`` is a softmax of the sum of both strengths, positions times channels;
+            ``"code"`` is the mean of both softmax distributions over the positions.
+
+    Returns:
+        (N, C, H, W), or (N, 1, H, W) for ``form="code"``.
     """
+    student_positions = position_strength(student_features)
+    teacher_positions = position_strength(teacher_features)
     if form == "code":
-        mine, theirs = (
-            attention_weights(position_strength(stage), temperature) for stage in (student, teacher)
-        )
-        return ((mine + theirs) / 2).detach()
-    positions = attention_weights(
-        position_strength(student) + position_strength(teacher), temperature
-    )
-    return (
-        positions
-        * attention_weights(channel_strength(adapted) + channel_strength(teacher), temperature)
-    ).detach()
+        student_weights = attention_weights(student_positions, temperature)
+        teacher_weights = attention_weights(teacher_positions, temperature)
+        return ((student_weights + teacher_weights) / 2).detach()
+    positions = attention_weights(student_positions + teacher_positions, temperature)
+    channels = channel_strength(adapted_features) + channel_strength(teacher_features)
+    return (positions * attention_weights(channels, temperature)).detach()
 
 
-class NonLocal(nn.Module):
-    """A map plus, at each position, what the others give it by the products of their embeddings; at first the map itself."""
+class DetectionAdapters(nn.Module):
+    """Adapters of the four compared student tensors, and a non-local block for each side.
 
-    def __init__(self, channels: int, norm: str, stride: int = 1):
-        super().__init__()
-        middle, self.stride = max(1, channels // 2), stride
-        self.value, self.query, self.key = (nn.Conv2d(channels, middle, 1) for _ in range(3))
-        self.out = nn.Conv2d(middle, channels, 1, bias=False)
-        self.norm = NORMS[norm](channels)
-        for parameter in self.norm.parameters():
-            nn.init.zeros_(parameter)
-
-    def forward(self, stage: Tensor) -> Tensor:
-        cell = [min(self.stride, side) for side in stage.shape[2:]]
-        value, key = (F.max_pool2d(made(stage), cell).flatten(2) for made in (self.value, self.key))
-        summary = value @ key.mT / key.shape[2]  # all pairs of positions without their matrix
-        given = (summary @ self.query(stage).flatten(2)).view(len(stage), -1, *stage.shape[2:])
-        return stage + self.norm(self.out(given))  # type: ignore[no-any-return]
-
-
-class DetectionViews(nn.Module):
-    """The views of both sides: the student's pass an adaptation each, and either side has a non-local block."""
+    Args:
+        source: channels of the student level.
+        target: channels of the teacher level.
+        norm: normalisation of the non-local blocks.
+        stride: stride of the non-local blocks.
+    """
 
     def __init__(self, source: int, target: int, norm: str, stride: int = 1):
         super().__init__()
-        self.features, self.relations = nn.Conv2d(source, target, 1), nn.Conv2d(source, target, 1)
-        self.channels, self.positions = nn.Linear(source, target), nn.Conv2d(1, 1, 3, padding=1)
-        self.student_relations, self.teacher_relations = (
-            NonLocal(source, norm, stride),
-            NonLocal(target, norm, stride),
-        )
+        self.features = nn.Conv2d(source, target, 1)
+        self.relations = nn.Conv2d(source, target, 1)
+        self.channels = nn.Linear(source, target)
+        self.positions = nn.Conv2d(1, 1, 3, padding=1)
+        self.student_relations = NonLocal(source, norm, stride)
+        self.teacher_relations = NonLocal(target, norm, stride)
 
-    def forward(self, student: Tensor, teacher: Tensor) -> tuple[Views, Views]:
-        adapted = (
+    def forward(
+        self, student: Tensor, teacher: Tensor
+    ) -> tuple[DetectionFeatures, DetectionFeatures]:
+        student_features = DetectionFeatures(
             self.features(student),
             self.channels(student.mean((2, 3))),
             self.positions(student.mean(1, keepdim=True)),
+            self.relations(self.student_relations(student)),
         )
-        mine = Views(*adapted, self.relations(self.student_relations(student)))
-        return mine, Views(
+        teacher_features = DetectionFeatures(
             teacher,
             teacher.mean((2, 3)),
             teacher.mean(1, keepdim=True),
             self.teacher_relations(teacher),
         )
+        return student_features, teacher_features
 
 
 class FBKD(FeatureObjective):
-    """Each student stage near the teacher's where either attends, in its means and in its non-local relations; summed over the pairs.
+    """Attention-guided features, their means and their non-local relations; sum over the pairs.
 
-    Defaults as for two stage detectors.
-
-    ``temperature``: of the attentions.
-    ``features``: weight of the attention-guided features.
-    ``channels``: weight of the means of the channels.
-    ``positions``: weight of the means of the positions.
-    ``relations``: weight of the non-local relations.
-    ``stride``: side of the cells of which a position is related to one each, their largest responses.
-    ``form``: paper takes the lengths sample by sample and a mask of positions and channels; code takes one length of the batch, the mean of two masks
-    of positions and BatchNorm, which couple the samples.
+    The defaults are those for two-stage detectors.
     """
 
     card = Card(
-        "Improve object detection with feature-based knowledge distillation: towards accurate and efficient detectors",
+        "Improve object detection with feature-based knowledge distillation: towards accurate and "
+        "efficient detectors",
         "https://openreview.net/forum?id=uKhGRvM8QNH",
         "ICLR",
         2021,
@@ -153,53 +162,75 @@ class FBKD(FeatureObjective):
         algorithms=("attention",),
         tasks=("classification", "detection"),
         zero_at_match=False,
-        deviations="form: 'code' is MMRazor's; the authors' code too averages the two attentions, and has the mask of channels for some detectors "
-        "only. Means keep their sign, as in the code; the paper's strengths do not",
-        equation=r"\sum_l \left[ w_f \left\lVert \sqrt{M} \odot (f^t - r_f(f^s)) \right\rVert_2 + w_c \lVert \bar f^t_c - r_c(\bar f^s_c) \rVert_2 "
-        r"+ w_p \lVert \bar f^t_p - r_p(\bar f^s_p) \rVert_2 + w_r \lVert g^t(f^t) - r_r(g^s(f^s)) \rVert_2 \right], \quad M = HWC\, "
-        r"\mathrm{softmax}_p \frac{A_p(f^s) + A_p(f^t)}{T}\; \mathrm{softmax}_c \frac{A_c(r_f(f^s)) + A_c(f^t)}{T}",
-        use="Detectors and other dense nets with feature pyramids, without boxes or labels: objects are found by attention, and how positions go "
-        "together is taught too. It costs two non-local blocks and four adaptations a pair; take a stride on large maps.",
-        pitfalls="Lengths are not squared: their gradient does not vanish near a match, and they grow with the size of the map. Code in use "
-        "multiplies these weights by 6; one stage detectors have larger ones, 4e-4 and 2e-2, at a temperature of 0.5. The teacher's non-local "
-        "block is trained too, and may make the relations trivial.",
+        deviations="form: 'code' is that of MMRazor. The authors' code also averages the two "
+        "attentions, and uses the channel mask for some detectors only. Means keep their sign, as "
+        "in the code; the paper uses absolute values.",
+        equation=r"\sum_l \left[ w_f \left\lVert \sqrt{M} \odot (f^t - r_f(f^s)) \right\rVert_2 + "
+        r"w_c \lVert \bar f^t_c - r_c(\bar f^s_c) \rVert_2 + w_p \lVert \bar f^t_p - r_p(\bar "
+        r"f^s_p) \rVert_2 + w_r \lVert g^t(f^t) - r_r(g^s(f^s)) \rVert_2 \right], \quad M = HWC\, "
+        r"\mathrm{softmax}_p \frac{A_p(f^s) + A_p(f^t)}{T}\; \mathrm{softmax}_c "
+        r"\frac{A_c(r_f(f^s)) + A_c(f^t)}{T}",
+        use="Detectors and other dense networks with feature pyramids, without boxes or labels: "
+        "attention locates the objects, and relations between positions are transferred too. It "
+        "costs two non-local blocks and four adapters per pair; use a stride on large maps.",
+        pitfalls="Lengths are not squared: their gradient does not vanish near a match, and they "
+        "grow with the size of the map. Published code multiplies these weights by 6. One-stage "
+        "detectors use larger weights, 4e-4 and 2e-2, at a temperature of 0.5. The teacher's "
+        "non-local block is trained too, and may make the relations trivial.",
     )
 
     def __init__(
         self,
-        temperature: Positive = 0.1,
-        features: NonNegative = WEIGHTS[0],
-        channels: NonNegative = WEIGHTS[1],
-        positions: NonNegative = WEIGHTS[2],
-        relations: NonNegative = WEIGHTS[3],
-        stride: Annotated[int, Ge(1)] = 1,
-        form: Form = "paper",
-        pairs: Pairs = "auto",
+        temperature: Annotated[Positive, Doc("softmax temperature of the attention masks")] = 0.1,
+        features: Annotated[NonNegative, Doc("weight of the attention-guided features")] = WEIGHTS[
+            0
+        ],
+        channels: Annotated[NonNegative, Doc("weight of the channel means")] = WEIGHTS[1],
+        positions: Annotated[NonNegative, Doc("weight of the position means")] = WEIGHTS[2],
+        relations: Annotated[NonNegative, Doc("weight of the non-local relations")] = WEIGHTS[3],
+        stride: Annotated[
+            int, Ge(1), Doc("size of the max-pooled cells that a position is related to")
+        ] = 1,
+        form: Annotated[
+            Form,
+            Doc(
+                "paper: lengths per sample, mask of positions and channels; code: one length of "
+                "the batch, mean of two masks of positions, and BatchNorm, which couple the samples"
+            ),
+        ] = "paper",
+        pairs: Annotated[
+            Pairs, Doc("[[student level, teacher level], ...]; auto: by size and depth")
+        ] = "auto",
     ):
         super().__init__(pairs)
-        if form not in ("paper", "code"):
-            raise ValueError(f"form: no form '{form}'; {closest(form, ('paper', 'code'))}")
-        self.temperature, self.features, self.channels = temperature, features, channels
-        self.positions, self.relations, self.stride, self.form = positions, relations, stride, form
+        require_choice("form", form, ("paper", "code"))
+        self.temperature = temperature
+        self.features = features
+        self.channels = channels
+        self.positions = positions
+        self.relations = relations
+        self.stride = stride
+        self.form = form
 
     @property
     def couples(self) -> bool:
-        """Whether one length of the whole batch is taken."""
+        """Whether the loss is one length of the whole batch."""
         return self.form == "code"
 
     def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
         source, target = as_map(student).shape[1], as_map(teacher).shape[1]
-        made = DetectionViews(source, target, "batch" if self.couples else "group", self.stride)
-        return made.to(
-            student.device, to_float32(student).dtype
-        ), "adaptations and two non-local blocks"
+        norm = "batch" if self.couples else "group"
+        adapters = DetectionAdapters(source, target, norm, self.stride)
+        description = "adapters and two non-local blocks"
+        return adapters.to(student.device, to_float32(student).dtype), description
 
-    def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
-        teacher = match_dtype(connection, to_float32(as_map(teacher)))
-        student = match_dtype(
-            connection, resize(to_float32(as_map(student)), (teacher.shape[2], teacher.shape[3]))
-        )
-        mine, theirs = connection(student, teacher)
-        mask = fbkd_mask(student, mine.features, teacher, self.temperature, self.form)
+    def loss(
+        self, student_features: Tensor, teacher_features: Tensor, connection: nn.Module
+    ) -> Tensor:
+        teacher_map = match_dtype(connection, to_float32(as_map(teacher_features)))
+        grid = (teacher_map.shape[2], teacher_map.shape[3])
+        student_map = match_dtype(connection, resize(to_float32(as_map(student_features)), grid))
+        student, teacher = connection(student_map, teacher_map)
+        mask = fbkd_mask(student_map, student.features, teacher_map, self.temperature, self.form)
         weights = (self.features, self.channels, self.positions, self.relations)
-        return fbkd_loss(mine, theirs, mask, weights, "batch" if self.couples else "none")
+        return fbkd_loss(student, teacher, mask, weights, "batch" if self.couples else "none")

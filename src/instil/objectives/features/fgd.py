@@ -1,10 +1,13 @@
-"""Focal and global distillation: what stands out in the teacher's map, inside and outside of the objects, and the context of the whole."""
+"""Focal and global distillation: attended features of objects and background, and context."""
 
 from __future__ import annotations
+
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, Outputs, Positive, to_float32
 from instil.functional.attention_maps import attention_weights, channel_strength, position_strength
@@ -18,20 +21,30 @@ Weights = tuple[float, float, float]
 
 
 def box_masks(boxes: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Weights of the positions (N, 1, H, W) inside and outside of boxes (N, M, 4) (Yang et al. 2022).
+    """Weights of the positions inside and outside of boxes (Yang et al. 2022).
 
-    Boxes are left, top, right, bottom as fractions of the image; one without an area is padding. Every position that a box touches has one over
-    the number of these, the largest where boxes overlap; every other has one over the number of those.
+    A position inside a box has the reciprocal of the number of positions of the box, the largest
+    where boxes overlap. Every other position has the reciprocal of the number of other positions.
+
+    Args:
+        boxes: (N, M, 4), left, top, right, bottom as fractions of the image. A box without area is
+            padding.
+        grid: height and width of the feature map.
+
+    Returns:
+        Weights (N, 1, H, W) of the foreground and of the background.
     """
     height, width = grid
-    boxes = F.pad(to_float32(boxes), (0, 0, 0, 1))  # one more without an area, so that there is one
+    # One box of padding more, so that the maximum over the boxes exists for M = 0.
+    boxes = F.pad(to_float32(boxes), (0, 0, 0, 1))
     low, high = boxes[..., :2], boxes[..., 2:]
     size = torch.tensor([width, height], dtype=low.dtype, device=low.device)
     first, last = (low * size).floor(), (high * size).ceil()
     columns, rows = torch.arange(width, device=low.device), torch.arange(height, device=low.device)
-    across = (columns >= first[..., :1]) & (columns <= last[..., :1])
-    along = (rows >= first[..., 1:]) & (rows <= last[..., 1:])
-    inside = along[..., :, None] & across[..., None, :] & (high > low).all(-1)[..., None, None]
+    in_columns = (columns >= first[..., :1]) & (columns <= last[..., :1])
+    in_rows = (rows >= first[..., 1:]) & (rows <= last[..., 1:])
+    has_area = (high > low).all(-1)[..., None, None]
+    inside = in_rows[..., :, None] & in_columns[..., None, :] & has_area
     share = (1 / (last - first + 1).clamp_min(1).prod(-1))[..., None, None]
     foreground = (inside * share).amax(1, keepdim=True)
     outside = (foreground == 0).to(low.dtype)
@@ -39,40 +52,65 @@ def box_masks(boxes: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
 
 
 def fgd_loss(
-    student: Tensor,
-    teacher: Tensor,
+    student_features: Tensor,
+    teacher_features: Tensor,
     foreground: Tensor,
     background: Tensor,
     temperature: float = 0.5,
     weights: Weights = (1e-3, 5e-4, 1e-3),
     reduction: str = "mean",
 ) -> Tensor:
-    """The focal part (Yang et al. 2022): squared differences weighted by the teacher's attention, and the difference of the attentions.
+    """Focal distillation loss (Yang et al. 2022).
 
-    Maps of one shape (N, C, H, W), position weights (N, 1, H, W) of both parts of the image, and the weights of foreground, background and
-    attention; sums over the elements. With ``reduction="none"`` one value a sample. Raises ValueError where the shapes differ.
+    Squared differences weighted by the teacher's attention, plus the absolute difference of the
+    attentions. Both are sums over the elements.
+
+    Args:
+        student_features: feature map (N, C, H, W).
+        teacher_features: feature map (N, C, H, W).
+        foreground: weights (N, 1, H, W) of the positions inside of boxes.
+        background: weights (N, 1, H, W) of the other positions.
+        temperature: softmax temperature of the attentions, > 0.
+        weights: weights of foreground, background and attention.
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> student, teacher, mask = torch.zeros(3, 1, 1, 2, 2).unbind()
+        >>> fgd_loss(student, teacher + 1, mask + 1, mask, weights=(1.0, 1.0, 1.0))
+        tensor(4.)
     """
-    student, teacher = require_same_shape(student, teacher, "fgd_loss")
-    squares, apart = (student - teacher).square(), torch.zeros_like(student[:, 0, 0, 0])
-    for strength in (position_strength, channel_strength):
-        mine, theirs = (
-            attention_weights(strength(stage), temperature) for stage in (student, teacher)
-        )
-        squares = squares * theirs
-        apart = apart + (mine - theirs).abs().flatten(1).sum(1)
-    inside, outside = ((squares * part).flatten(1).sum(1) for part in (foreground, background))
-    return apply_reduction(
-        weights[0] * inside + weights[1] * outside + weights[2] * apart, reduction
+    student_features, teacher_features = require_same_shape(
+        student_features, teacher_features, "fgd_loss"
     )
+    squares = (student_features - teacher_features).square()
+    attention_error = torch.zeros_like(student_features[:, 0, 0, 0])
+    for strength in (position_strength, channel_strength):
+        student_attention = attention_weights(strength(student_features), temperature)
+        teacher_attention = attention_weights(strength(teacher_features), temperature)
+        squares = squares * teacher_attention
+        difference = (student_attention - teacher_attention).abs().flatten(1).sum(1)
+        attention_error = attention_error + difference
+    inside = (squares * foreground).flatten(1).sum(1)
+    outside = (squares * background).flatten(1).sum(1)
+    values = weights[0] * inside + weights[1] * outside + weights[2] * attention_error
+    return apply_reduction(values, reduction)
 
 
 class GlobalContext(nn.Module):
-    """A map plus what a bottleneck makes of its context, the mean of its positions by learned attention; at first the map itself."""
+    """Global context block: adds a bottleneck of the attended mean; at first the identity."""
 
     def __init__(self, channels: int):
         super().__init__()
         middle = max(1, channels // 2)
-        self.attend = nn.Conv2d(channels, 1, 1, bias=False)  # its softmax would not see a bias
+        # No bias: the softmax over the positions would cancel it.
+        self.attend = nn.Conv2d(channels, 1, 1, bias=False)
         self.add = nn.Sequential(
             nn.Conv2d(channels, middle, 1),
             nn.GroupNorm(1, middle),
@@ -83,35 +121,33 @@ class GlobalContext(nn.Module):
         for parameter in self.add[3].parameters():
             nn.init.zeros_(parameter)
 
-    def forward(self, stage: Tensor) -> Tensor:
-        attention = self.attend(stage).flatten(2).softmax(2)
-        context = (stage.flatten(2) * attention).sum(2)[:, :, None, None]
-        return stage + self.add(context)  # type: ignore[no-any-return]
+    def forward(self, features: Tensor) -> Tensor:
+        attention = self.attend(features).flatten(2).softmax(2)
+        context = (features.flatten(2) * attention).sum(2)[:, :, None, None]
+        result: Tensor = features + self.add(context)
+        return result
 
 
-class Contexts(nn.Module):
-    """The adapter of a student stage, and the global context of either side."""
+class ContextAdapters(nn.Module):
+    """Adapter of a student level, and a global context block for each side."""
 
     def __init__(self, student: Tensor, teacher: Tensor):
         super().__init__()
         channels = as_map(teacher).shape[1]
         self.align = Adapter(student, teacher)
-        self.student, self.teacher = GlobalContext(channels), GlobalContext(channels)
+        self.student = GlobalContext(channels)
+        self.teacher = GlobalContext(channels)
         self.to(student.device, to_float32(student).dtype)
 
 
 class FGD(FeatureObjective):
-    """Each student stage near the teacher's where this attends, objects apart from the background, and in its global context; summed over the pairs.
+    """Attended features of objects and background, and global context; sum over the pairs.
 
-    ``boxes`` of the batch, (N, M, 4), are left, top, right, bottom as fractions of the image, rows of zeros being padding. Where there are none the
-    whole map is background: the attention and the global part remain. Defaults are those for one stage detectors with anchors; for two stages the
-    authors have a twentieth of the first three weights and a tenth of ``context``.
+    ``boxes`` of the batch (N, M, 4) are left, top, right, bottom as fractions of the image; rows of
+    zeros are padding. Without boxes the whole map is background.
 
-    ``temperature``: of the attentions.
-    ``foreground``: weight of what lies in boxes.
-    ``background``: weight of the rest.
-    ``attention``: weight of the difference of the attentions.
-    ``context``: weight of the global part.
+    The defaults are those for one-stage detectors with anchors. For two-stage detectors the authors
+    use a twentieth of the first three weights and a tenth of ``context``.
     """
 
     card = Card(
@@ -122,56 +158,69 @@ class FGD(FeatureObjective):
         source="features",
         algorithms=("attention",),
         tasks=("classification", "detection"),
-        deviations="A box has the positions that it touches, and one more at right and below, as in the code. "
-        "Zero at a match until the two contexts have learned to differ",
-        equation=r"\sum_l \left[ \sum_{c,p} (\alpha F_p + \beta B_p) A^t_p A^t_c \left( f^t - r(f^s) \right)_{cp}^2 + \gamma \sum_{k \in \{p,c\}} "
-        r"\lVert A^s_k - A^t_k \rVert_1 + \lambda \lVert g^s(r(f^s)) - g^t(f^t) \rVert_2^2 \right], \quad A_p = HW\, \mathrm{softmax}_p "
-        r"\frac{\overline{|f|}_p}{T}, \; A_c = C\, \mathrm{softmax}_c \frac{\overline{|f|}_c}{T}",
-        use="Detectors with feature pyramids and boxes in the batch: foreground, weighted by the size of each box, and background are taught "
-        "apart. It costs an adapter and two small context blocks a level.",
-        pitfalls="It is a sum over elements, and the weights belong to the detector: anchor free ones have 1.6e-3, 8e-4, 8e-4 and 8e-6 at a "
-        "temperature of 0.8, the code's RetinaNet an attention weight of 5e-4. Gradients were clipped at a norm of 35. A user reports that a "
-        "stronger teacher of another family (Swin) made the student worse.",
+        deviations="A box contains the positions that it touches, and one more on the right and "
+        "at the bottom, as in the code. The loss is zero at a match until the two context blocks "
+        "differ.",
+        equation=r"\sum_l \left[ \sum_{c,p} (\alpha F_p + \beta B_p) A^t_p A^t_c \left( f^t - "
+        r"r(f^s) \right)_{cp}^2 + \gamma \sum_{k \in \{p,c\}} \lVert A^s_k - A^t_k \rVert_1 + "
+        r"\lambda \lVert g^s(r(f^s)) - g^t(f^t) \rVert_2^2 \right], \quad A_p = HW\, "
+        r"\mathrm{softmax}_p \frac{\overline{|f|}_p}{T}, \; A_c = C\, \mathrm{softmax}_c "
+        r"\frac{\overline{|f|}_c}{T}",
+        use="Detectors with feature pyramids and boxes in the batch. Foreground, weighted by the "
+        "size of each box, and background have separate terms. It costs an adapter and two small "
+        "context blocks per level.",
+        pitfalls="The loss is a sum over elements, and the weights depend on the detector. "
+        "Anchor-free detectors use 1.6e-3, 8e-4, 8e-4 and 8e-6 at a temperature of 0.8; the "
+        "code's RetinaNet uses an attention weight of 5e-4. The authors clip gradients at a norm "
+        "of 35. A user reports that a stronger teacher of another family (Swin) made the student "
+        "worse.",
     )
 
     def __init__(
         self,
-        temperature: Positive = 0.5,
-        foreground: NonNegative = 1e-3,
-        background: NonNegative = 5e-4,
-        attention: NonNegative = 1e-3,
-        context: NonNegative = 5e-6,
-        pairs: Pairs = "auto",
+        temperature: Annotated[Positive, Doc("softmax temperature of the attentions")] = 0.5,
+        foreground: Annotated[NonNegative, Doc("weight of the features inside of boxes")] = 1e-3,
+        background: Annotated[NonNegative, Doc("weight of the features outside of boxes")] = 5e-4,
+        attention: Annotated[
+            NonNegative, Doc("weight of the absolute difference of the attentions")
+        ] = 1e-3,
+        context: Annotated[
+            NonNegative, Doc("weight of the squared difference of the global contexts")
+        ] = 5e-6,
+        pairs: Annotated[
+            Pairs, Doc("[[student level, teacher level], ...]; auto: by size and depth")
+        ] = "auto",
     ):
         super().__init__(pairs)
-        self.temperature, self.foreground, self.background = temperature, foreground, background
-        self.attention, self.context = attention, context
+        self.temperature = temperature
+        self.foreground = foreground
+        self.background = background
+        self.attention = attention
+        self.context = context
 
     def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
-        made = Contexts(student, teacher)
-        return made, f"{made.align}, and a global context on both sides"
+        adapters = ContextAdapters(student, teacher)
+        return adapters, f"{adapters.align}, and a global context on both sides"
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine, theirs = feature_levels(student), feature_levels(teacher)
+    def forward(self, student_outputs: Outputs, teacher_outputs: Outputs, batch: Batch) -> Tensor:
+        student_levels = feature_levels(student_outputs)
+        teacher_levels = feature_levels(teacher_outputs)
         terms = []
-        for made, (i, j) in zip(self.adapters, self.matched, strict=True):
-            assert isinstance(made, Contexts)
-            aligned, target = made.align(mine[i]), to_float32(as_map(theirs[j]))
-            boxes = batch.get("boxes", aligned.new_zeros(len(aligned), 0, 4))
-            masks = box_masks(boxes, (target.shape[2], target.shape[3]))
-            focal = fgd_loss(
-                aligned,
-                target,
-                *masks,
-                self.temperature,
-                (self.foreground, self.background, self.attention),
-                "none",
-            )
-            whole = (
-                (made.student(aligned) - made.teacher(target.to(aligned.dtype)))
-                .square()
-                .flatten(1)
-                .sum(1)
-            )
-            terms.append(focal + self.context * whole)
+        for adapters, (i, j) in zip(self.adapters, self.matched, strict=True):
+            assert isinstance(adapters, ContextAdapters)
+            terms.append(self._pair_loss(student_levels[i], teacher_levels[j], adapters, batch))
         return torch.stack(terms).sum(0)
+
+    def _pair_loss(
+        self, student: Tensor, teacher: Tensor, adapters: ContextAdapters, batch: Batch
+    ) -> Tensor:
+        aligned = adapters.align(student)
+        target = to_float32(as_map(teacher))
+        boxes = batch.get("boxes", aligned.new_zeros(len(aligned), 0, 4))
+        masks = box_masks(boxes, (target.shape[2], target.shape[3]))
+        weights = (self.foreground, self.background, self.attention)
+        focal = fgd_loss(aligned, target, *masks, self.temperature, weights, "none")
+        student_context = adapters.student(aligned)
+        difference = student_context - adapters.teacher(target.to(aligned.dtype))
+        loss: Tensor = focal + self.context * difference.square().flatten(1).sum(1)
+        return loss

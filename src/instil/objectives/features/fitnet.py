@@ -1,4 +1,4 @@
-"""Hints: the student regresses the teacher's intermediate features."""
+"""Hints: regression of the teacher's intermediate features."""
 
 from __future__ import annotations
 
@@ -11,17 +11,37 @@ from instil.functional.logits import apply_reduction
 from instil.objectives.bases.feature_objective import FeatureObjective
 
 
-def fitnet_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> Tensor:
-    """Mean squared difference of two stages of one shape (N, ...); with ``reduction="none"`` one value a sample (Romero et al. 2015, eq. 3).
+def fitnet_loss(
+    student_features: Tensor, teacher_features: Tensor, reduction: str = "mean"
+) -> Tensor:
+    """Hint loss: mean squared difference of features (Romero et al. 2015, Eq. 3).
 
-    The paper has half the sum over the elements, the authors' followers the mean, as here. Raises ValueError where the shapes differ.
+    The paper uses half of the sum over the elements; later implementations use the mean, as here.
+
+    Args:
+        student_features: (N, ...).
+        teacher_features: (N, ...).
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> fitnet_loss(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]))
+        tensor(0.5000)
     """
-    student, teacher = require_same_shape(student, teacher, "fitnet_loss")
-    return apply_reduction(squared_error(student, teacher), reduction)
+    student_features, teacher_features = require_same_shape(
+        student_features, teacher_features, "fitnet_loss"
+    )
+    return apply_reduction(squared_error(student_features, teacher_features), reduction)
 
 
 class FitNet(FeatureObjective):
-    """The student's stages, through an adapter each, near the teacher's; summed over the pairs."""
+    """Squared difference of adapted student levels and teacher levels; sum over the pairs."""
 
     card = Card(
         "FitNets: hints for thin deep nets",
@@ -29,15 +49,19 @@ class FitNet(FeatureObjective):
         "ICLR",
         2015,
         source="features",
-        deviations="mean over the elements (as RepDistiller) where the paper has half their sum; 1x1 convolution as the regressor, "
-        "none where the shapes agree; all pairs at once, in the paper one hint in a stage of its own",
+        deviations="The loss is the mean over the elements (as in RepDistiller); the paper uses "
+        "half of their sum. The regressor is a 1x1 convolution, or the identity where the shapes "
+        "are equal. All pairs are trained at once; the paper trains one hint in a separate stage.",
         equation=r"\sum_l \frac{1}{CHW} \lVert r_l(f^s_l) - f^t_l \rVert_2^2",
-        use="The plain baseline of feature losses, which others are to be compared with: any two nets, also of different families, at the cost of "
-        "1x1 convolutions where channels differ.",
-        pitfalls="The weight in RepDistiller and mdistiller is 100. Values follow the square of the scale of the teacher's features, which differs "
-        "from stage to stage and between nets: look at the share of each pair. A student that spends its capacity on copying may answer worse; let "
-        "the weight fall, or take few pairs.",
+        use="The standard baseline for feature losses. It works for any two networks, also of "
+        "different families, at the cost of 1x1 convolutions where channels differ.",
+        pitfalls="The weight in RepDistiller and mdistiller is 100. Values are proportional to "
+        "the square of the scale of the teacher's features, which differs between levels and "
+        "networks: check the share of each pair. A student that spends its capacity on copying "
+        "features may predict worse; decrease the weight over time, or use few pairs.",
     )
 
-    def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
-        return fitnet_loss(connection(student), as_map(teacher), reduction="none")
+    def loss(
+        self, student_features: Tensor, teacher_features: Tensor, connection: nn.Module
+    ) -> Tensor:
+        return fitnet_loss(connection(student_features), as_map(teacher_features), reduction="none")

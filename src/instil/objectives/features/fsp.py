@@ -1,16 +1,18 @@
-"""Flow of the solution procedure: how the channels of one stage go with those of the next is as in the teacher."""
+"""Flow of the solution procedure: products of the channels of consecutive feature levels."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import Doc
 
-from instil.core import Card, closest, to_float32
+from instil.core import Card, to_float32
+from instil.functional.choices import require_choice
 from instil.functional.feature_maps import require_same_shape
 from instil.functional.gram import gram
 from instil.functional.logits import apply_reduction
@@ -19,44 +21,78 @@ from instil.objectives.bases.stage_flow_objective import StageFlow, require_two_
 
 Pool = Literal["max", "average"]
 Form = Literal["mean", "paper", "columns"]
+FORMS = ("mean", "paper", "columns")
 
 
 def fsp_matrix(first: Tensor, second: Tensor, pool: Pool = "max") -> Tensor:
-    """Products of the channels of two maps (N, C, H, W), mean over the positions of the smaller one: (N, C, D) (Yim et al. 2017, eq. 1)."""
-    if pool not in ("max", "average"):
-        raise ValueError(f"pool: no pool '{pool}'; {closest(pool, ('max', 'average'))}")
+    """Products of the channels of two feature maps (Yim et al. 2017, Eq. 1).
+
+    The larger map is pooled to the smaller grid, and the products are averaged over its positions.
+
+    Args:
+        first: feature map (N, C, H, W).
+        second: feature map (N, D, H', W').
+        pool: ``"max"`` or ``"average"``.
+
+    Returns:
+        (N, C, D).
+
+    Raises:
+        ValueError: if ``pool`` is unknown.
+    """
+    require_choice("pool", pool, ("max", "average"))
     height, width = (min(a, b) for a, b in zip(first.shape[2:], second.shape[2:], strict=True))
-    shrink = F.adaptive_max_pool2d if pool == "max" else F.adaptive_avg_pool2d
-    first, second = (
-        stage if stage.shape[2:] == (height, width) else shrink(to_float32(stage), (height, width))
-        for stage in (first, second)
-    )
-    return gram(first, second)
+    resize = F.adaptive_max_pool2d if pool == "max" else F.adaptive_avg_pool2d
+    maps = []
+    for feature_map in (first, second):
+        if feature_map.shape[2:] == (height, width):
+            maps.append(feature_map)
+        else:
+            maps.append(resize(to_float32(feature_map), (height, width)))
+    return gram(maps[0], maps[1])
 
 
 def fsp_loss(
-    student: Sequence[Tensor],
-    teacher: Sequence[Tensor],
+    student_features: Sequence[Tensor],
+    teacher_features: Sequence[Tensor],
     pool: Pool = "max",
     form: Form = "mean",
     reduction: str = "mean",
 ) -> Tensor:
-    """Distance of the FSP matrices of consecutive stages, summed over those; stages are maps, shallow to deep, with the teacher's channels.
+    """Distance of the FSP matrices of consecutive levels; sum over the matrices.
 
-    ``form``: mean over the entries of the squared difference; paper sums it (Yim et al. 2017, eq. 2); columns sums the lengths of its columns.
-    With ``reduction="none"`` one value a sample. Raises ValueError for fewer than two stages and where the channels differ.
+    Args:
+        student_features: feature maps (N, C, H, W), shallow to deep.
+        teacher_features: feature maps with the same channels.
+        pool: pooling of the larger map of a matrix, ``"max"`` or ``"average"``.
+        form: ``"mean"`` is the mean squared difference over the entries; ``"paper"`` is the sum
+            (Yim et al. 2017, Eq. 2); ``"columns"`` is the sum of the lengths of the columns of the
+            difference.
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if there are fewer than two levels, the channels differ, or an option is
+            unknown.
+
+    Example:
+        >>> import torch
+        >>> student, teacher = torch.ones(1, 2, 2, 2), torch.zeros(1, 2, 2, 2)
+        >>> fsp_loss([student, student], [teacher, teacher], form="paper")
+        tensor(4.)
     """
-    if form not in ("mean", "paper", "columns"):
-        raise ValueError(f"form: no form '{form}'; {closest(form, ('mean', 'paper', 'columns'))}")
-    require_two_stages(len(student), "FSP")
+    require_choice("form", form, FORMS)
+    require_two_stages(len(student_features), "FSP")
+    student_pairs = itertools.pairwise(student_features)
+    teacher_pairs = itertools.pairwise(teacher_features)
     terms = []
-    for (a, b), (c, d) in zip(
-        itertools.pairwise(student), itertools.pairwise(teacher), strict=True
-    ):
-        mine, theirs = require_same_shape(
-            fsp_matrix(a, b, pool), fsp_matrix(c, d, pool), "fsp_loss"
+    for student_pair, teacher_pair in zip(student_pairs, teacher_pairs, strict=True):
+        student_matrix, teacher_matrix = require_same_shape(
+            fsp_matrix(*student_pair, pool), fsp_matrix(*teacher_pair, pool), "fsp_loss"
         )
-        difference = mine - theirs
+        difference = student_matrix - teacher_matrix
         if form == "columns":
             terms.append(torch.linalg.vector_norm(difference, dim=1).sum(1))
         else:
@@ -66,30 +102,51 @@ def fsp_loss(
 
 
 class FSP(StageFlow):
-    """The student's FSP matrices, from each paired stage to the next, near the teacher's; stages pass an adapter each.
-
-    ``pool``: how the larger of two stages is brought to the size of the other.
-    ``form``: mean over the entries of a matrix; paper is their sum; columns the sum of its columns' lengths, as torchdistill has it.
-    """
+    """FSP matrices of consecutive student levels near the teacher's; each level has an adapter."""
 
     card = Card(
-        "A gift from knowledge distillation: fast optimization, network minimization and transfer learning",
+        "A gift from knowledge distillation: fast optimization, network minimization and transfer "
+        "learning",
         "https://doi.org/10.1109/CVPR.2017.754",
         "CVPR",
         2017,
         source="features",
-        deviations="mean over the entries (form: 'paper' is the sum, eq. 2); average pooling is RepDistiller's; student stages whose channels "
-        "differ pass a 1x1 convolution, in the paper they agree; the paper trains on this loss alone, in a stage of its own",
-        equation=r"\sum_l \frac{1}{C_l C_{l+1}} \lVert G^s_l - G^t_l \rVert_F^2, \quad G_l = \frac{1}{P} \sum_p f_{l,p}\, f_{l+1,p}^\top",
-        use="Student and teacher of one family with stages of like widths: it teaches how features change from stage to stage, not the features, "
-        "and was published as an initialisation. It has no parameters where the widths agree, and holds the products of two widths for each sample.",
-        pitfalls="RepDistiller's weight is 50. Values grow with the fourth power of the features' scale, so that it must be set for each teacher. "
-        "Positions do not count. Where widths differ the learned convolution can take part of the loss on itself.",
+        deviations="The loss is the mean over the entries (form: 'paper' is the sum, Eq. 2). "
+        "Average pooling is that of RepDistiller. A 1x1 convolution adapts student levels with "
+        "other channels; in the paper the channels are equal. The paper trains on this loss alone, "
+        "in a separate stage.",
+        equation=r"\sum_l \frac{1}{C_l C_{l+1}} \lVert G^s_l - G^t_l \rVert_F^2, \quad G_l = "
+        r"\frac{1}{P} \sum_p f_{l,p}\, f_{l+1,p}^\top",
+        use="For student and teacher of one family with levels of similar widths. It transfers how "
+        "features change between levels, not the features, and was published as an "
+        "initialisation. It has no parameters if the widths are equal, and stores the products of "
+        "two widths for each sample.",
+        pitfalls="RepDistiller's weight is 50. Values are proportional to the fourth power of the "
+        "scale of the features, so tune the weight for each teacher. Positions are ignored. If "
+        "the widths differ, the learned convolution can absorb part of the loss.",
     )
 
-    def __init__(self, pool: Pool = "max", form: Form = "mean", pairs: Pairs = "auto"):
+    def __init__(
+        self,
+        pool: Annotated[
+            Pool, Doc("pooling of the larger of two levels to the size of the other: max, average")
+        ] = "max",
+        form: Annotated[
+            Form,
+            Doc(
+                "mean: mean over the entries of a matrix; paper: their sum; columns: sum of the "
+                "lengths of the columns, as in torchdistill"
+            ),
+        ] = "mean",
+        pairs: Annotated[
+            Pairs, Doc("[[student level, teacher level], ...]; auto: by size and depth")
+        ] = "auto",
+    ):
         super().__init__(pairs)
-        self.pool, self.form = pool, form
+        self.pool = pool
+        self.form = form
 
-    def flow(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-        return fsp_loss(student, teacher, self.pool, self.form, "none")
+    def flow(
+        self, student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]
+    ) -> Tensor:
+        return fsp_loss(student_features, teacher_features, self.pool, self.form, "none")

@@ -1,4 +1,4 @@
-"""Inter-channel correlation: which channels go together is as in the teacher."""
+"""Inter-channel correlation distillation: Gram matrices of the channels match."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Annotated, Literal
 import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor, nn
+from typing_extensions import Doc
 
-from instil.core import Card, closest, to_float32
+from instil.core import Card, to_float32
+from instil.functional.choices import require_choice
 from instil.functional.errors import squared_error
 from instil.functional.feature_maps import as_map
 from instil.functional.gram import gram
@@ -17,49 +19,74 @@ from instil.functional.pairs import Pairs
 from instil.objectives.bases.normed_objective import NormedObjective
 
 Form = Literal["code", "paper"]
+FORMS = ("code", "paper")
 
 
 def ickd_loss(
-    student: Tensor, teacher: Tensor, form: Form = "code", grid: int = 1, reduction: str = "mean"
+    student_features: Tensor,
+    teacher_features: Tensor,
+    form: Form = "code",
+    grid: int = 1,
+    reduction: str = "mean",
 ) -> Tensor:
-    """Squared difference of the channels' products, of maps (N, C, H, W) with the same channels and any positions.
+    """Inter-channel correlation loss (Liu et al. 2021).
 
-    ``form="code"``: each channel's products have unit length; sum over them, mean over the channels. ``form="paper"``: means over the positions,
-    and the mean over C x C products (Liu et al. 2021). ``grid``: products in each of ``grid`` x ``grid`` cells, mean over those.
-    With ``reduction="none"`` one value a sample. Raises ValueError where the channels differ or a map cannot be cut into the cells.
+    Squared difference of the products of all pairs of channels.
+
+    Args:
+        student_features: feature map (N, C, H, W).
+        teacher_features: feature map with the same channels and any size.
+        form: ``"code"`` scales the products of each channel to unit length, sums over them and
+            averages over the channels; ``"paper"`` averages over all C x C products.
+        grid: compute the products in ``grid`` x ``grid`` cells and average over the cells.
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the channels differ, the form is unknown, or a map cannot be divided into
+            the cells.
+
+    Example:
+        >>> import torch
+        >>> ickd_loss(torch.ones(1, 2, 2, 1), torch.eye(2).view(1, 2, 2, 1))
+        tensor(0.5858)
     """
-    if student.shape[1] != teacher.shape[1]:
+    if student_features.shape[1] != teacher_features.shape[1]:
         raise ValueError(
-            f"ickd_loss: the student has {student.shape[1]} channels where the teacher has {teacher.shape[1]}"
+            "ickd_loss: the channels differ. Expected the teacher's "
+            f"{teacher_features.shape[1]} channels, got {student_features.shape[1]}."
         )
-    if form not in ("code", "paper"):
-        raise ValueError(f"form: no form '{form}'; {closest(form, ('code', 'paper'))}")
-    mine, theirs = (_cells(to_float32(stage), grid) for stage in (student, teacher))
-    mine, theirs = gram(mine, mine), gram(theirs, theirs)
-    if form == "code":
-        mine, theirs = F.normalize(mine, dim=-1), F.normalize(theirs, dim=-1)
-    return apply_reduction(
-        squared_error(mine, theirs) * (mine.shape[-1] if form == "code" else 1), reduction
-    )
+    require_choice("form", form, FORMS)
+    student_cells = _cells(to_float32(student_features), grid)
+    teacher_cells = _cells(to_float32(teacher_features), grid)
+    student_gram = gram(student_cells, student_cells)
+    teacher_gram = gram(teacher_cells, teacher_cells)
+    if form == "paper":
+        return apply_reduction(squared_error(student_gram, teacher_gram), reduction)
+    student_rows = F.normalize(student_gram, dim=-1)
+    teacher_rows = F.normalize(teacher_gram, dim=-1)
+    channels = student_rows.shape[-1]
+    return apply_reduction(squared_error(student_rows, teacher_rows) * channels, reduction)
 
 
-def _cells(stage: Tensor, grid: int) -> Tensor:
-    """(N, grid * grid, C, H / grid, W / grid)."""
-    height, width = stage.shape[2:]
+def _cells(feature_map: Tensor, grid: int) -> Tensor:
+    """Divide a feature map into cells: (N, grid * grid, C, H / grid, W / grid)."""
+    height, width = feature_map.shape[2:]
     if height % grid or width % grid:
         raise ValueError(
-            f"grid: a map of {height}x{width} cannot be cut into {grid}x{grid} equal cells; take a grid that divides both sides"
+            f"grid: the map cannot be divided into {grid}x{grid} equal cells. Expected a height "
+            f"and a width divisible by {grid}, got {height}x{width}."
         )
-    parts = stage.reshape(*stage.shape[:2], grid, height // grid, grid, width // grid)
+    parts = feature_map.reshape(*feature_map.shape[:2], grid, height // grid, grid, width // grid)
     return parts.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
 
 
 class ICKD(NormedObjective):
-    """Each student stage, through a 1x1 convolution, has the teacher's inter-channel correlation; summed over the pairs.
+    """Inter-channel correlation of each student level, after a 1x1 convolution.
 
-    ``form``: code compares channels by the direction of their products, as published; paper by the products.
-    ``grid``: cells a side in which the products are taken: 1 for classification, more for dense tasks.
-    ``norm``: after the convolution; batch is the authors' BatchNorm, which couples the samples.
+    The value is the sum over the pairs.
     """
 
     card = Card(
@@ -70,25 +97,44 @@ class ICKD(NormedObjective):
         source="features",
         tasks=("classification", "segmentation"),
         zero_at_match=False,
-        deviations="form: 'code' (default, of the published results) normalises each row of the correlation and has 1/C, 'paper' neither; "
-        "the ImageNet code divides once more by the batch size. Products are means over the positions. norm: 'batch' is the code's",
-        equation=r"\sum_l \frac{1}{C} \sum_c \left\lVert \frac{G^s_c}{\lVert G^s_c \rVert_2} - \frac{G^t_c}{\lVert G^t_c \rVert_2} "
-        r"\right\rVert_2^2, \quad G = \frac{1}{P} \sum_p f_p f_p^\top",
-        use="Teaches which channels fire together, wherever that is: stages may differ in resolution. For segmentation take a grid, so that places "
-        "are kept roughly. It costs a 1x1 convolution a pair and the square of the teacher's channels for each sample.",
-        pitfalls="The authors' weight is 2.5 on CIFAR-100, with or without kd; torchdistill has 500 for the ImageNet form, which is divided by the "
-        "batch size again. The reported 72.19 on ImageNet needed a pretrained student; from scratch torchdistill reached 68.34.",
+        deviations="form: 'code' (default, of the published results) normalises each row of the "
+        "correlation and has a factor 1/C, 'paper' has neither. The ImageNet code divides by the "
+        "batch size once more. Products are means over the positions. norm: 'batch' is that of "
+        "the code.",
+        equation=r"\sum_l \frac{1}{C} \sum_c \left\lVert \frac{G^s_c}{\lVert G^s_c \rVert_2} - "
+        r"\frac{G^t_c}{\lVert G^t_c \rVert_2} \right\rVert_2^2, \quad G = \frac{1}{P} \sum_p f_p "
+        r"f_p^\top",
+        use="It transfers which channels are active together, at any position, so the levels may "
+        "differ in resolution. For segmentation use a grid, which keeps coarse positions. It "
+        "costs a 1x1 convolution per pair and the square of the teacher's channels per sample.",
+        pitfalls="The authors' weight is 2.5 on CIFAR-100, with or without kd. torchdistill uses "
+        "500 for the ImageNet form, which is divided by the batch size again. The reported 72.19 "
+        "on ImageNet needed a pretrained student; from scratch torchdistill reached 68.34.",
     )
 
     def __init__(
         self,
-        form: Form = "code",
-        grid: Annotated[int, Ge(1)] = 1,
-        norm: Literal["none", "batch"] = "none",
-        pairs: Pairs = "auto",
+        form: Annotated[
+            Form,
+            Doc("code: direction of the products of each channel, as published; paper: products"),
+        ] = "code",
+        grid: Annotated[
+            int, Ge(1), Doc("cells per side; 1 for classification, more for dense tasks")
+        ] = 1,
+        norm: Annotated[
+            Literal["none", "batch"],
+            Doc("layer after the convolution: none, or batch (BatchNorm, couples the samples)"),
+        ] = "none",
+        pairs: Annotated[
+            Pairs, Doc("[[student level, teacher level], ...]; auto: by size and depth")
+        ] = "auto",
     ):
         super().__init__(norm, pairs)
-        self.form, self.grid = form, grid
+        self.form = form
+        self.grid = grid
 
-    def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
-        return ickd_loss(connection(student), as_map(teacher), self.form, self.grid, "none")
+    def loss(
+        self, student_features: Tensor, teacher_features: Tensor, connection: nn.Module
+    ) -> Tensor:
+        student_map = connection(student_features)
+        return ickd_loss(student_map, as_map(teacher_features), self.form, self.grid, "none")

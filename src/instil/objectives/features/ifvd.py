@@ -1,4 +1,4 @@
-"""Intra-class feature variation: how near each pixel's feature is to its class's prototype, as in the teacher."""
+"""Intra-class feature variation: similarity of each pixel's features to its class prototype."""
 
 from __future__ import annotations
 
@@ -13,44 +13,66 @@ from instil.functional.pairs import feature_levels
 from instil.objectives.bases.dense_objective import DenseObjective, PixelLabelObjective
 
 
-def ifvd_loss(student: Tensor, teacher: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
-    """Squared difference of the cosines of a position's feature with the prototype of its class (Wang et al. 2020, Eq. 1 to 3).
+def ifvd_loss(
+    student_features: Tensor, teacher_features: Tensor, target: Tensor, reduction: str = "mean"
+) -> Tensor:
+    """Intra-class feature variation loss (Wang et al. 2020, Eq. 1 to 3).
 
-    Maps (N, C, H, W) of one grid and any channels, ``target`` (N, H', W') of classes, -100 for none, read at the nearest pixel. A prototype is
-    the mean of the class's features in the image. Mean over the labelled positions of an image, then over the images that have any.
+    Squared difference of the cosine similarities between the features of each position and the
+    prototype of its class. A prototype is the mean of the features of a class in the image. The
+    value is the mean over the labelled positions of an image.
+
+    Args:
+        student_features: feature map (N, C, H, W).
+        teacher_features: feature map of any channels and size; both are resized to the smaller
+            grid.
+        target: class indices (N, H', W'), read at the nearest pixel; ``-100`` marks an unlabelled
+            pixel.
+        reduction: ``"mean"`` over the images with a labelled position, or ``"none"`` (one value per
+            image).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Example:
+        >>> import torch
+        >>> student, teacher = torch.eye(2).view(1, 2, 1, 2), torch.ones(1, 2, 1, 2)
+        >>> ifvd_loss(student, teacher, torch.zeros(1, 1, 2, dtype=torch.long))
+        tensor(0.0858)
     """
-    student, teacher = resize_to_common(student, teacher)
-    label = downsample_labels(target, student.shape[2:])
-    labelled = (label != UNLABELLED).to(student.dtype)
-    alike, number = _same_class(label), labelled.sum(1).clamp_min(1)
-    mine, theirs = (
-        _variation(drop_unlabelled_gradient(label, flatten_spatial(side))[0], alike)
-        for side in (student, teacher)
-    )
-    values = torch.where(labelled > 0, (mine - theirs).square(), 0.0).sum(1) / number
-    return apply_reduction(values, reduction, label.amax(1))
+    student_features, teacher_features = resize_to_common(student_features, teacher_features)
+    label = downsample_labels(target, student_features.shape[2:])
+    labelled = (label != UNLABELLED).to(student_features.dtype)
+    class_index = _class_index(label)
+    count = labelled.sum(1).clamp_min(1)
+    student_cosine = _prototype_cosine(student_features, label, class_index)
+    teacher_cosine = _prototype_cosine(teacher_features, label, class_index)
+    squares = torch.where(labelled > 0, (student_cosine - teacher_cosine).square(), 0.0)
+    return apply_reduction(squares.sum(1) / count, reduction, label.amax(1))
 
 
-def _same_class(label: Tensor) -> Tensor:
-    """(N, P): the number of each position's class among the classes of its image."""
+def _class_index(label: Tensor) -> Tensor:
+    """Index of each position's class among the classes of its image: (N, P)."""
     ordered, order = label.sort(1)
-    number = (ordered.diff(dim=1) != 0).cumsum(1)
-    return torch.zeros_like(label).scatter(
-        1, order, torch.cat([torch.zeros_like(label[:, :1]), number], 1)
-    )
+    index = (ordered.diff(dim=1) != 0).cumsum(1)
+    index = torch.cat([torch.zeros_like(label[:, :1]), index], 1)
+    return torch.zeros_like(label).scatter(1, order, index)
 
 
-def _variation(features: Tensor, alike: Tensor) -> Tensor:
-    """(N, P): the cosine of each feature (N, P, C) with the mean of those alike; their sum has the same direction."""
-    index = alike[..., None].expand_as(features)
+def _prototype_cosine(feature_map: Tensor, label: Tensor, class_index: Tensor) -> Tensor:
+    """Cosine of the features of each position and the prototype of its class: (N, P)."""
+    features = drop_unlabelled_gradient(label, flatten_spatial(feature_map))[0]
+    index = class_index[..., None].expand_as(features)
+    # The sum of the features of a class has the direction of their mean.
     prototype = torch.zeros_like(features).scatter_add(1, index, features).gather(1, index)
     return cosine(features, prototype)
 
 
 class IFVD(DenseObjective, PixelLabelObjective):
-    """The similarity of each pixel's feature to the prototype of its class agrees. Student and teacher may have any channels.
+    """Similarity of each pixel's features to the prototype of its class, from the deepest levels.
 
-    Needs a label for every pixel. The deepest stages are compared, on the smaller of their grids.
+    It needs a label for every pixel. Student and teacher may have any channels; the smaller of
+    their grids is used.
     """
 
     card = Card(
@@ -61,17 +83,24 @@ class IFVD(DenseObjective, PixelLabelObjective):
         source="features",
         tasks=("segmentation",),
         labels=("single",),
-        deviations="prototypes are of one image, as in the code; pixels without a label do not count in the mean, in the code they do, with a "
-        "difference of 0",
-        equation=r"\frac{1}{|\Omega|} \sum_{p \in \Omega} \left( \cos(f^s_p, \mu^s_{y_p}) - \cos(f^t_p, \mu^t_{y_p}) \right)^2, \quad \mu_c = "
-        r"\frac{1}{|\Omega_c|} \sum_{p \in \Omega_c} f_p",
-        use="Semantic segmentation with nets whose channels have nothing in common: only how compact each class is is taught. It has no parameters.",
-        pitfalls="The authors' weight is 200, beside pixel-wise kd at 10 and an adversarial loss at 0.001. On coarse feature grids small objects "
-        "vanish with the nearest pixel. A class of one position has a cosine of 1 on both sides and teaches nothing.",
+        deviations="Prototypes are computed per image, as in the code. Unlabelled pixels are "
+        "excluded from the mean; in the code they count with a difference of 0.",
+        equation=r"\frac{1}{|\Omega|} \sum_{p \in \Omega} \left( \cos(f^s_p, \mu^s_{y_p}) - "
+        r"\cos(f^t_p, \mu^t_{y_p}) \right)^2, \quad \mu_c = \frac{1}{|\Omega_c|} \sum_{p \in "
+        r"\Omega_c} f_p",
+        use="Semantic segmentation with networks whose channels have nothing in common: it "
+        "transfers only how compact each class is. It has no parameters.",
+        pitfalls="The authors' weight is 200, with pixel-wise kd at 10 and an adversarial loss at "
+        "0.001. On coarse feature grids, small objects vanish at the nearest pixel. A class with "
+        "one position has a cosine of 1 on both sides and transfers nothing.",
     )
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine, theirs, label = feature_levels(student), feature_levels(teacher), self.pixels(batch)
-        return torch.stack(
-            [ifvd_loss(mine[i], theirs[j], label, reduction="none") for i, j in self.matched]
-        ).sum(0)
+    def forward(self, student_outputs: Outputs, teacher_outputs: Outputs, batch: Batch) -> Tensor:
+        student_levels = feature_levels(student_outputs)
+        teacher_levels = feature_levels(teacher_outputs)
+        label = self.pixels(batch)
+        terms = [
+            ifvd_loss(student_levels[i], teacher_levels[j], label, reduction="none")
+            for i, j in self.matched
+        ]
+        return torch.stack(terms).sum(0)

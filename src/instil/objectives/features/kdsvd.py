@@ -1,4 +1,4 @@
-"""Distillation by singular value decomposition: how the main directions of one stage lie to those of the next is as in the teacher."""
+"""Distillation by singular value decomposition: relations of principal directions of levels."""
 
 from __future__ import annotations
 
@@ -10,92 +10,132 @@ import torch
 import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor
+from typing_extensions import Doc
 
-from instil.core import Card, closest, to_float32
+from instil.core import Card, to_float32
+from instil.functional.choices import require_choice
 from instil.functional.logits import apply_reduction
 from instil.functional.pairs import Pairs
 from instil.objectives.bases.stage_flow_objective import StageFlow, require_two_stages
 
 Signs = Literal["largest", "decomposition"]
-SPARE = 3  # student vectors beyond those of the teacher, among which each of the teacher's finds its own
-CLOSEST = 1e-5  # eigenvalues nearer than this share of the largest do not tell directions apart, and give no gradient
+SIGNS = ("largest", "decomposition")
+
+SPARE = 3
+"""Number of student vectors beyond the teacher's, as candidates for the matching."""
+
+CLOSEST = 1e-5
+"""Relative gap of eigenvalues, by the largest, below which their vectors have no gradient."""
 
 
-def right_vectors(stage: Tensor, number: int) -> tuple[Tensor, Tensor]:
-    """The largest singular values (N, k) of a map (N, C, H, W) as positions x channels, and their right vectors (N, C, k).
+def right_singular_vectors(feature_map: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Largest singular values and right singular vectors of a feature map (positions x channels).
 
-    k is ``number``, or what there is. Values are relative and without gradient; the gradient of the vectors is that of first order perturbation,
-    bounded where singular values come together, at which the derivative of a decomposition is not defined.
+    The values have no gradient. The gradient of the vectors is that of first-order perturbation
+    theory. It is bounded where singular values coincide, where the derivative of the decomposition
+    is undefined.
+
+    Args:
+        feature_map: (N, C, H, W).
+        count: number of singular values, at most ``min(H * W, C)`` are returned.
+
+    Returns:
+        Singular values (N, k), up to one factor per sample, and vectors (N, C, k).
     """
-    rows = to_float32(stage).flatten(2).mT
-    rows = rows / rows.detach().abs().amax((1, 2), keepdim=True).clamp_min(
-        torch.finfo(rows.dtype).tiny
-    )
+    rows = to_float32(feature_map).flatten(2).mT
+    tiny = torch.finfo(rows.dtype).tiny
+    rows = rows / rows.detach().abs().amax((1, 2), keepdim=True).clamp_min(tiny)
     _, values, basis = torch.linalg.svd(rows.detach(), full_matrices=False)
     basis, squares = basis.mT, values.square()
-    number = min(number, values.shape[1])
-    top, own = basis[..., :number], squares[:, None, :number]
-    moved = rows.mT @ (rows @ top)
-    moved = moved - moved.detach()
-    narrow = (CLOSEST * squares[:, :1, None]).square().clamp_min(torch.finfo(rows.dtype).tiny)
-    gap = own - squares[:, :, None]
-    inside = basis.mT @ moved
-    turned = basis @ (inside * gap / (gap.square() + narrow)) + (moved - basis @ inside) * own / (
-        own.square() + narrow
-    )
-    return values[:, :number], top + turned
+    count = min(count, values.shape[1])
+    top, top_squares = basis[..., :count], squares[:, None, :count]
+    # Zero in value; its gradient is that of the Gram matrix times the constant vectors.
+    change = rows.mT @ (rows @ top)
+    change = change - change.detach()
+    # Added to each squared gap, so that the quotient below is bounded for equal eigenvalues.
+    margin = (CLOSEST * squares[:, :1, None]).square().clamp_min(tiny)
+    gap = top_squares - squares[:, :, None]
+    inside = basis.mT @ change
+    within_basis = basis @ (inside * gap / (gap.square() + margin))
+    outside = (change - basis @ inside) * top_squares / (top_squares.square() + margin)
+    return values[:, :count], top + (within_basis + outside)
 
 
 def kdsvd_loss(
-    student: Sequence[Tensor],
-    teacher: Sequence[Tensor],
+    student_features: Sequence[Tensor],
+    teacher_features: Sequence[Tensor],
     vectors: int = 1,
     signs: Signs = "largest",
     reduction: str = "mean",
 ) -> Tensor:
-    """Squared difference of the kernels exp(-(a - b)^2 / 8) between the singular vectors of consecutive stages (Lee et al. 2018), summed.
+    """Distance of the relations between singular vectors of consecutive levels (Lee et al. 2018).
 
-    Stages are maps, shallow to deep, with the teacher's channels. Of each the ``vectors`` main directions count, by their singular values; the
-    student's are matched to the teacher's. ``signs``: of the teacher's vectors, which no decomposition determines: their largest entry is
-    positive, or whatever the ``decomposition`` gives. Raises ValueError for fewer than two stages and where the channels differ.
+    Squared difference of the kernels ``exp(-(a - b) ** 2 / 8)``, summed. The vectors are weighted
+    by the teacher's singular values, and the student's are matched to the teacher's.
+
+    Args:
+        student_features: feature maps (N, C, H, W), shallow to deep.
+        teacher_features: feature maps with the same channels.
+        vectors: number of singular vectors per level, >= 1.
+        signs: signs of the teacher's vectors, which no decomposition determines; ``"largest"``
+            makes the largest entry positive, ``"decomposition"`` leaves them as computed.
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if there are fewer than two levels, the channels differ, or ``signs`` is
+            unknown.
+
+    Example:
+        >>> import torch
+        >>> student, teacher = torch.eye(2).view(1, 2, 2, 1), torch.ones(1, 2, 2, 1)
+        >>> kdsvd_loss([student, teacher], [teacher, teacher])
+        tensor(0.0076)
     """
-    if signs not in ("largest", "decomposition"):
-        raise ValueError(
-            f"signs: no signs '{signs}'; {closest(signs, ('largest', 'decomposition'))}"
-        )
-    require_two_stages(len(student), "KDSVD")
-    directions = [_directions(a, b, vectors, signs) for a, b in zip(student, teacher, strict=True)]
+    require_choice("signs", signs, SIGNS)
+    require_two_stages(len(student_features), "KDSVD")
+    directions = [
+        _directions(student, teacher, vectors, signs)
+        for student, teacher in zip(student_features, teacher_features, strict=True)
+    ]
     terms = []
-    for (mine, theirs), (next_mine, next_theirs) in itertools.pairwise(directions):
-        shared = min(
-            mine.shape[2], next_mine.shape[2]
-        )  # a stage with few positions has few directions
-        difference = _kernel(next_mine[..., :shared], mine[..., :shared]) - _kernel(
-            next_theirs[..., :shared], theirs[..., :shared]
-        )
-        terms.append(difference.square().flatten(1).sum(1))
+    for (student, teacher), (next_student, next_teacher) in itertools.pairwise(directions):
+        # A level with few positions has few directions.
+        shared = min(student.shape[2], next_student.shape[2])
+        student_kernel = _kernel(next_student[..., :shared], student[..., :shared])
+        teacher_kernel = _kernel(next_teacher[..., :shared], teacher[..., :shared])
+        terms.append((student_kernel - teacher_kernel).square().flatten(1).sum(1))
     return apply_reduction(torch.stack(terms).sum(0), reduction)
 
 
 def _directions(
-    student: Tensor, teacher: Tensor, vectors: int, signs: Signs
+    student_map: Tensor, teacher_map: Tensor, vectors: int, signs: Signs
 ) -> tuple[Tensor, Tensor]:
-    """Main directions of both sides, (N, C, k) each, times the teacher's singular values; the student's chosen and turned to them."""
-    if student.shape[1] != teacher.shape[1]:
+    """Singular vectors of both sides (N, C, k), weighted by the teacher's singular values.
+
+    Each teacher vector is matched to the student vector with the largest absolute cosine, whose
+    sign is adapted.
+    """
+    if student_map.shape[1] != teacher_map.shape[1]:
         raise ValueError(
-            f"kdsvd_loss: the student has {student.shape[1]} channels where the teacher has {teacher.shape[1]}"
+            f"kdsvd_loss: the channels differ. Expected the teacher's {teacher_map.shape[1]} "
+            f"channels, got {student_map.shape[1]}."
         )
-    values, theirs = right_vectors(teacher.detach(), vectors)
+    values, teacher_vectors = right_singular_vectors(teacher_map.detach(), vectors)
     if signs == "largest":
-        entry = theirs.gather(1, theirs.abs().argmax(1, keepdim=True))
-        theirs = torch.where(entry < 0, -theirs, theirs)
-    _, mine = right_vectors(student, vectors + SPARE)
-    cosine = mine.mT @ theirs
-    nearest = cosine.detach().abs().argmax(1, keepdim=True)
-    sign = torch.where(cosine.detach().gather(1, nearest) < 0, -1.0, 1.0)
-    mine = mine.gather(2, nearest.expand(-1, mine.shape[1], -1)) * sign
+        largest = teacher_vectors.abs().argmax(1, keepdim=True)
+        entry = teacher_vectors.gather(1, largest)
+        teacher_vectors = torch.where(entry < 0, -teacher_vectors, teacher_vectors)
+    _, student_vectors = right_singular_vectors(student_map, vectors + SPARE)
+    cosine = (student_vectors.mT @ teacher_vectors).detach()
+    nearest = cosine.abs().argmax(1, keepdim=True)
+    sign = torch.where(cosine.gather(1, nearest) < 0, -1.0, 1.0)
+    index = nearest.expand(-1, student_vectors.shape[1], -1)
+    student_vectors = student_vectors.gather(2, index) * sign
     strength = F.normalize(values, dim=1)[:, None]
-    return mine * strength, theirs * strength
+    return student_vectors * strength, teacher_vectors * strength
 
 
 def _kernel(second: Tensor, first: Tensor) -> Tensor:
@@ -103,11 +143,7 @@ def _kernel(second: Tensor, first: Tensor) -> Tensor:
 
 
 class KDSVD(StageFlow):
-    """The main directions of the student's consecutive stages lie to each other as the teacher's do; stages pass an adapter each.
-
-    ``vectors``: how many singular vectors of a stage count.
-    ``signs``: of the teacher's singular vectors; largest makes their largest entry positive, decomposition leaves them to the linear algebra library.
-    """
+    """Relations between the principal directions of consecutive levels; each has an adapter."""
 
     card = Card(
         "Self-supervised knowledge distillation using singular value decomposition",
@@ -115,21 +151,40 @@ class KDSVD(StageFlow):
         "ECCV",
         2018,
         source="features",
-        deviations="signs: 'decomposition' is the authors' code, in which the loss depends on the library and the device; the gradient is bounded "
-        "where singular values meet, the code sets what is not finite to zero; 1x1 convolution where the channels differ",
-        equation=r"\sum_l \sum_{i,j,k} \left( \kappa(v^s_{l+1,ik}, v^s_{l,jk}) - \kappa(v^t_{l+1,ik}, v^t_{l,jk}) \right)^2, \quad \kappa(a, b) = "
-        r"e^{-(a - b)^2 / 8}, \; v_{l,ik} = \hat\sigma^t_{lk} V_{l,ik}, \; f_l = U \Sigma V^\top",
-        use="Stages of one family boiled down to a few directions: how these turn from stage to stage is taught, at any resolution. It has no "
-        "parameters where the widths agree, and costs a singular value decomposition of every stage of every sample.",
-        pitfalls="It is a sum over the products of two widths; mdistiller's weight is 1. Directions are ill-defined where singular values meet: "
-        "leave vectors small, and signs at largest, as otherwise the loss depends on the linear algebra library.",
+        deviations="signs: 'decomposition' is the authors' code, in which the loss depends on the "
+        "library and the device. The gradient is bounded where singular values coincide; the code "
+        "sets non-finite gradients to zero. A 1x1 convolution is used where the channels differ.",
+        equation=r"\sum_l \sum_{i,j,k} \left( \kappa(v^s_{l+1,ik}, v^s_{l,jk}) - "
+        r"\kappa(v^t_{l+1,ik}, v^t_{l,jk}) \right)^2, \quad \kappa(a, b) = e^{-(a - b)^2 / 8}, \; "
+        r"v_{l,ik} = \hat\sigma^t_{lk} V_{l,ik}, \; f_l = U \Sigma V^\top",
+        use="For levels of one family of networks. It compresses each level to a few directions "
+        "and transfers how they change between levels, at any resolution. It has no parameters "
+        "if the widths are equal, and costs a singular value decomposition of every level of "
+        "every sample.",
+        pitfalls="The loss is a sum over the products of two widths; the weight in mdistiller is "
+        "1. Directions are undefined where singular values coincide: keep vectors small, and "
+        "signs at largest. Otherwise the loss depends on the linear algebra library.",
     )
 
     def __init__(
-        self, vectors: Annotated[int, Ge(1)] = 1, signs: Signs = "largest", pairs: Pairs = "auto"
+        self,
+        vectors: Annotated[int, Ge(1), Doc("number of singular vectors per level")] = 1,
+        signs: Annotated[
+            Signs,
+            Doc(
+                "signs of the teacher's singular vectors; largest: the largest entry is positive; "
+                "decomposition: as the linear algebra library returns them"
+            ),
+        ] = "largest",
+        pairs: Annotated[
+            Pairs, Doc("[[student level, teacher level], ...]; auto: by size and depth")
+        ] = "auto",
     ):
         super().__init__(pairs)
-        self.vectors, self.signs = vectors, signs
+        self.vectors = vectors
+        self.signs = signs
 
-    def flow(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-        return kdsvd_loss(student, teacher, self.vectors, self.signs, "none")
+    def flow(
+        self, student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]
+    ) -> Tensor:
+        return kdsvd_loss(student_features, teacher_features, self.vectors, self.signs, "none")

@@ -1,4 +1,4 @@
-"""Learning without memorizing: what the student looks at for the teacher's answer is what the teacher looks at (Grad-CAM)."""
+"""Learning without memorizing: Grad-CAM maps of the teacher's predicted class match."""
 
 from __future__ import annotations
 
@@ -14,41 +14,81 @@ from instil.functional.logits import apply_reduction, require_same_logits
 from instil.functional.pairs import feature_levels
 
 
-def lwm_loss(student: Tensor, teacher: Tensor, reduction: str = "mean") -> Tensor:
-    """Sum of the absolute differences of two attention maps (N, H, W) of unit length (Dhar et al. 2019, eq. 4); the larger one is pooled.
+def lwm_loss(student_maps: Tensor, teacher_maps: Tensor, reduction: str = "mean") -> Tensor:
+    """Attention distillation loss of learning without memorizing (Dhar et al. 2019, Eq. 4).
 
-    Raises ValueError where only one position is left, which makes every map the same.
+    Sum of the absolute differences of two attention maps at unit length. The larger map is pooled
+    to the smaller grid.
+
+    Args:
+        student_maps: attention maps (N, H, W).
+        teacher_maps: attention maps (N, H, W); H and W may differ.
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the smaller grid has one position, which makes all maps equal.
+
+    Example:
+        >>> import torch
+        >>> lwm_loss(torch.ones(1, 2, 2), torch.eye(2)[None])
+        tensor(1.4142)
     """
-    height, width = (min(a, b) for a, b in zip(student.shape[1:], teacher.shape[1:], strict=True))
-    if height * width == 1:
-        raise ValueError(
-            f"attention needs more than one position, not maps {tuple(student.shape)} and {tuple(teacher.shape)}"
-        )
-    mine, theirs = (
-        scaled_l2_normalize(resize(to_float32(side).unsqueeze(1), (height, width)).flatten(1))
-        for side in (student, teacher)
+    height, width = (
+        min(student, teacher)
+        for student, teacher in zip(student_maps.shape[1:], teacher_maps.shape[1:], strict=True)
     )
-    return apply_reduction((mine - theirs).abs().sum(1), reduction)
+    if height * width == 1:
+        shapes = f"{tuple(student_maps.shape)} and {tuple(teacher_maps.shape)}"
+        raise ValueError(
+            "features: attention maps of one position are always equal. Expected more than one "
+            f"position, got maps {shapes}. Tap an earlier layer."
+        )
+    student_attention = _unit_attention(student_maps, (height, width))
+    teacher_attention = _unit_attention(teacher_maps, (height, width))
+    return apply_reduction((student_attention - teacher_attention).abs().sum(1), reduction)
 
 
-def grad_cam(stage: Tensor, scores: Tensor, create_graph: bool = False) -> Tensor:
-    """Where a stage, map or tokens, speaks for the scores (N,) computed from it: (N, H, W) (Selvaraju et al. 2017, eq. 1 and 2)."""
+def _unit_attention(maps: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Maps (N, H, W) on another grid, as vectors of unit length (N, P)."""
+    return scaled_l2_normalize(resize(to_float32(maps).unsqueeze(1), grid).flatten(1))
+
+
+def grad_cam(features: Tensor, scores: Tensor, create_graph: bool = False) -> Tensor:
+    """Grad-CAM map: positive contribution of each position (Selvaraju et al. 2017, Eq. 1 and 2).
+
+    Args:
+        features: feature map (N, C, H, W) or tokens (N, L, C).
+        scores: class scores (N,), computed from ``features``.
+        create_graph: make the gradient differentiable.
+
+    Returns:
+        (N, H, W).
+    """
     (gradient,) = torch.autograd.grad(
-        scores.sum(), stage, retain_graph=True, create_graph=create_graph
+        scores.sum(), features, retain_graph=True, create_graph=create_graph
     )
     importance = to_float32(as_map(gradient)).mean((2, 3), keepdim=True)
-    return (importance * to_float32(as_map(stage))).sum(1).relu()
+    return (importance * to_float32(as_map(features))).sum(1).relu()
 
 
-def explained(outputs: Outputs) -> Tensor:
-    """The deepest stage; of tokens the one before it, since a classifier may read the last block's class token alone."""
-    found = feature_levels(outputs)
-    return found[-2] if found[-1].ndim == 3 and len(found) > 1 else found[-1]
+def explained_level(outputs: Outputs) -> Tensor:
+    """Return the deepest feature level, or for tokens the level before it.
+
+    A classifier may use only the class token of the last block, whose other tokens then have no
+    gradient.
+    """
+    levels = feature_levels(outputs)
+    return levels[-2] if levels[-1].ndim == 3 and len(levels) > 1 else levels[-1]
 
 
 class LwM(Objective):
-    """Grad-CAM of the deepest stages for the class that the teacher finds likeliest. Needs an input of real numbers and a teacher that can be asked
-    for gradients; it costs one backward pass more of the end of each net.
+    """Grad-CAM maps of the deepest levels for the class that the teacher predicts.
+
+    It needs a real-valued input and a teacher that is differentiable. It costs one more backward
+    pass through the last layers of each network.
     """
 
     card = Card(
@@ -58,38 +98,54 @@ class LwM(Objective):
         2019,
         source="features",
         algorithms=("attention",),
-        deviations="both maps are of the class that the teacher finds likeliest; the paper, which learns new classes, takes the old class that the "
-        "new net finds likeliest",
-        equation=r"\left\lVert \frac{Q^s}{\lVert Q^s \rVert_2} - \frac{Q^t}{\lVert Q^t \rVert_2} \right\rVert_1, \quad Q = \left( \sum_d f_d\, "
-        r"\frac{1}{P} \sum_p \frac{\partial z_y}{\partial f_{dp}} \right)_+, \; y = \arg\max_c z^t_c",
-        use="Beside kd, where the student should decide by the same parts of the image; published for learning new classes without the data of the "
-        "old ones. It has no parameters and takes any channels; it costs a double backward pass from the deepest stage on.",
-        pitfalls="Where nothing in a map speaks for the class it is zero, and so is its gradient. Deepest stages have few positions and say "
-        "little: tap an earlier one. Wrong answers of the teacher are explained as well.",
+        deviations="Both maps are those of the class that the teacher predicts. The paper, which "
+        "learns new classes, uses the old class with the largest score of the new network.",
+        equation=r"\left\lVert \frac{Q^s}{\lVert Q^s \rVert_2} - \frac{Q^t}{\lVert Q^t \rVert_2} "
+        r"\right\rVert_1, \quad Q = \left( \sum_d f_d\, \frac{1}{P} \sum_p \frac{\partial "
+        r"z_y}{\partial f_{dp}} \right)_+, \; y = \arg\max_c z^t_c",
+        use="In addition to kd, if the student should decide by the same image regions. It was "
+        "published for learning new classes without the data of the old ones. It has no "
+        "parameters and supports any channels. It costs a double backward pass from the deepest "
+        "level on.",
+        pitfalls="A map without evidence for the class is zero, and so is its gradient. Deepest "
+        "levels have few positions and little information: tap an earlier one. Wrong predictions "
+        "of the teacher are explained as well.",
     )
     needs: ClassVar = dict.fromkeys(
         ("student", "teacher"), (("features",), ("logits",), ("input",))
     )
     per_sample = True
 
-    def build(self, student: Outputs, teacher: Outputs) -> None:
-        """Raises ValueError where the answers have different shapes or a stage has one position."""
-        require_same_logits(student["logits"], teacher["logits"])
-        if student["logits"].ndim != 2:
-            raise ValueError(
-                f"lwm takes the class of a sample, and the logits are {tuple(student['logits'].shape)}; it needs (N, C)"
-            )
-        maps = [as_map(explained(side)).mean(1) for side in (student, teacher)]
-        lwm_loss(maps[0], maps[1])
+    def build(self, student_outputs: Outputs, teacher_outputs: Outputs) -> None:
+        """Check the shapes of both sides.
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        if not teacher["logits"].requires_grad:
+        Raises:
+            ValueError: if the logits differ in shape or are not (N, C), or a level has one
+                position.
+        """
+        student_logits = student_outputs["logits"]
+        require_same_logits(student_logits, teacher_outputs["logits"])
+        if student_logits.ndim != 2:
             raise ValueError(
-                "the teacher cannot be asked for gradients (it is remembered, or out of reach); take a net as the teacher"
+                "logits: lwm needs one class per sample. Expected shape (N, C), got "
+                f"{tuple(student_logits.shape)}."
             )
-        answer = teacher["logits"].argmax(1, keepdim=True)
-        mine, theirs = (
-            to_float32(side["logits"]).gather(1, answer).squeeze(1) for side in (student, teacher)
+        lwm_loss(
+            as_map(explained_level(student_outputs)).mean(1),
+            as_map(explained_level(teacher_outputs)).mean(1),
         )
-        looked = grad_cam(explained(teacher), theirs).detach()
-        return lwm_loss(grad_cam(explained(student), mine, create_graph=True), looked, "none")
+
+    def forward(self, student_outputs: Outputs, teacher_outputs: Outputs, batch: Batch) -> Tensor:
+        student_logits = student_outputs["logits"]
+        teacher_logits = teacher_outputs["logits"]
+        if not teacher_logits.requires_grad:
+            raise ValueError(
+                "teacher: the logits have no gradient with respect to the input. Expected a "
+                "network, got stored or remote outputs. Use a network as the teacher."
+            )
+        predicted = teacher_logits.argmax(1, keepdim=True)
+        student_scores = to_float32(student_logits).gather(1, predicted).squeeze(1)
+        teacher_scores = to_float32(teacher_logits).gather(1, predicted).squeeze(1)
+        teacher_maps = grad_cam(explained_level(teacher_outputs), teacher_scores).detach()
+        student_maps = grad_cam(explained_level(student_outputs), student_scores, create_graph=True)
+        return lwm_loss(student_maps, teacher_maps, "none")

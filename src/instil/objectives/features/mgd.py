@@ -1,4 +1,4 @@
-"""Masked generative distillation: from part of its features the student makes all of the teacher's."""
+"""Masked generative distillation: masked student features generate the teacher's features."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Annotated, Literal
 import torch
 from annotated_types import Ge, Lt
 from torch import Tensor, nn
+from typing_extensions import Doc
 
-from instil.core import Batch, Card, Outputs, closest, keyed_uniform, to_float32
+from instil.core import Batch, Card, Outputs, keyed_uniform, to_float32
+from instil.functional.choices import require_choice
 from instil.functional.errors import squared_error
 from instil.functional.feature_maps import as_map, require_same_shape
 from instil.functional.logits import apply_reduction
@@ -21,23 +23,43 @@ Mask = Literal["channel", "position"]
 
 
 def mgd_loss(
-    student: Tensor,
-    teacher: Tensor,
+    student_features: Tensor,
+    teacher_features: Tensor,
     mask: Tensor,
     generate: Callable[[Tensor], Tensor],
     reduction: str = "mean",
 ) -> Tensor:
-    """Squared difference of what ``generate`` makes of the student's map times ``mask`` from the teacher's (Yang et al. 2022).
+    """Masked generative distillation loss (Yang et al. 2022).
 
-    Maps (N, C, H, W), the mask broadcasts to them, 0 is masked; mean over the elements. With ``reduction="none"`` one value a sample. Raises
-    ValueError where the shapes differ.
+    Mean squared difference of the generated features and the teacher features.
+
+    Args:
+        student_features: feature map (N, C, H, W).
+        teacher_features: feature map (N, C, H, W).
+        mask: tensor that broadcasts to the feature map; 0 is masked.
+        generate: module or function from masked student features to generated features.
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> features, mask = torch.ones(1, 2, 2, 2), torch.tensor([1.0, 0.0]).view(1, 2, 1, 1)
+        >>> mgd_loss(features, features, mask, torch.nn.Identity())
+        tensor(0.5000)
     """
-    made, teacher = require_same_shape(generate(student * mask), teacher, "mgd_loss")
-    return apply_reduction(squared_error(made, teacher), reduction)
+    generated, teacher_features = require_same_shape(
+        generate(student_features * mask), teacher_features, "mgd_loss"
+    )
+    return apply_reduction(squared_error(generated, teacher_features), reduction)
 
 
-class Generator(nn.Module):
-    """An adapter to the teacher's shape, and two convolutions that fill in what is masked."""
+class MaskedFeatureGenerator(nn.Module):
+    """Adapter to the teacher's shape, and two convolutions that generate the masked features."""
 
     def __init__(self, student: Tensor, teacher: Tensor):
         super().__init__()
@@ -56,13 +78,11 @@ class Generator(nn.Module):
 
 
 class MGD(FeatureObjective):
-    """The teacher's stages are generated from the student's, of which a random part is masked in each step; summed over the pairs.
+    """Teacher levels generated from student levels that are masked at random; sum over the pairs.
 
-    Each sample's mask depends on seed, step and its ``index``. Published for classification: channel, 0.15; for detectors position, 0.65 (two
-    stages 0.45); for segmentation position, 0.75.
-
-    ``mask``: whole channels or whole positions.
-    ``ratio``: how much is masked on average.
+    The mask of a sample depends on the seed, the step and its ``index``. Published masks are
+    channel with ratio 0.15 for classification, position with 0.65 for detectors (0.45 for two-stage
+    ones), and position with 0.75 for segmentation.
     """
 
     card = Card(
@@ -73,42 +93,54 @@ class MGD(FeatureObjective):
         source="features",
         tasks=("classification", "segmentation", "detection"),
         zero_at_match=False,
-        deviations="mean over the elements where paper and code sum them, for which their weights are of the order of 1e-5",
-        equation=r"\sum_l \frac{1}{CHW} \lVert G(m \odot r(f^s_l)) - f^t_l \rVert_2^2, \quad m \sim \mathrm{Bernoulli}(1 - \lambda)",
-        use="Classification, detection and segmentation: the student need not copy the teacher's features, only hold enough to generate them. It "
-        "costs two 3x3 convolutions of the teacher's width a pair.",
-        pitfalls="The authors' 7e-5 of a sum for ResNet18 <- ResNet34 on ImageNet (512x7x7) is a weight of 1.8 here; on CIFAR-100 it is 1.2e-3. "
-        "Masks need an index. The generator learns too: a low loss does not mean that features are alike. For classification the deepest pair "
-        "alone was used.",
+        deviations="The loss is the mean over the elements. Paper and code sum them, with weights "
+        "of the order of 1e-5.",
+        equation=r"\sum_l \frac{1}{CHW} \lVert G(m \odot r(f^s_l)) - f^t_l \rVert_2^2, \quad m "
+        r"\sim \mathrm{Bernoulli}(1 - \lambda)",
+        use="Classification, detection and segmentation. The student need not copy the teacher's "
+        "features; its features must contain enough to generate them. It costs two 3x3 "
+        "convolutions of the teacher's width per pair.",
+        pitfalls="The authors' 7e-5 on a sum for ResNet18 <- ResNet34 on ImageNet (512x7x7) is a "
+        "weight of 1.8 here; on CIFAR-100 it is 1.2e-3. Masks need an index. The generator is "
+        "trained too: a low loss does not imply similar features. For classification the authors "
+        "use only the deepest pair.",
     )
 
     def __init__(
         self,
-        mask: Mask = "channel",
-        ratio: Annotated[float, Ge(0), Lt(1)] = 0.15,
-        pairs: Pairs = "auto",
+        mask: Annotated[Mask, Doc("masked unit: channel or position")] = "channel",
+        ratio: Annotated[float, Ge(0), Lt(1), Doc("expected masked share of the units")] = 0.15,
+        pairs: Annotated[
+            Pairs, Doc("[[student level, teacher level], ...]; auto: by size and depth")
+        ] = "auto",
     ):
         super().__init__(pairs)
-        if mask not in ("channel", "position"):
-            raise ValueError(f"mask: no mask '{mask}'; {closest(mask, ('channel', 'position'))}")
-        self.mask, self.ratio = mask, ratio
+        require_choice("mask", mask, ("channel", "position"))
+        self.mask = mask
+        self.ratio = ratio
 
     def connect(self, student: Tensor, teacher: Tensor) -> tuple[nn.Module, str]:
-        made = Generator(student, teacher)
-        return made, f"{made.align}, two masked convolutions 3x3"
+        generator = MaskedFeatureGenerator(student, teacher)
+        return generator, f"{generator.align}, two masked convolutions 3x3"
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        mine, theirs = feature_levels(student), feature_levels(teacher)
+    def forward(self, student_outputs: Outputs, teacher_outputs: Outputs, batch: Batch) -> Tensor:
+        student_levels = feature_levels(student_outputs)
+        teacher_levels = feature_levels(teacher_outputs)
         terms = []
-        for number, (made, (i, j)) in enumerate(zip(self.adapters, self.matched, strict=True)):
-            assert isinstance(made, Generator)
-            aligned = made.align(mine[i])
-            mask = self._draw(aligned, batch, number)
-            terms.append(mgd_loss(aligned, as_map(theirs[j]), mask, made, "none"))
+        for index, (generator, (i, j)) in enumerate(zip(self.adapters, self.matched, strict=True)):
+            assert isinstance(generator, MaskedFeatureGenerator)
+            aligned = generator.align(student_levels[i])
+            # The index of the pair keys its mask, so that pairs have different masks.
+            mask = self._random_mask(aligned, batch, index)
+            terms.append(mgd_loss(aligned, as_map(teacher_levels[j]), mask, generator, "none"))
         return torch.stack(terms).sum(0)
 
-    def _draw(self, stage: Tensor, batch: Batch, number: int) -> Tensor:
-        """1 where the map is kept: (N, C, 1, 1) or (N, 1, H, W)."""
-        shape = (-1, stage.shape[1], 1, 1) if self.mask == "channel" else (-1, 1, *stage.shape[2:])
-        count = stage.shape[1] if self.mask == "channel" else stage.shape[2] * stage.shape[3]
-        return (keyed_uniform(batch, count, number) >= self.ratio).to(stage.dtype).view(shape)
+    def _random_mask(self, features: Tensor, batch: Batch, index: int) -> Tensor:
+        """Mask (N, C, 1, 1) or (N, 1, H, W) with 0 for masked units."""
+        _, channels, height, width = features.shape
+        if self.mask == "channel":
+            shape, count = (-1, channels, 1, 1), channels
+        else:
+            shape, count = (-1, 1, height, width), height * width
+        uniform = keyed_uniform(batch, count, index)
+        return (uniform >= self.ratio).to(features.dtype).view(shape)

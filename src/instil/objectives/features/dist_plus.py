@@ -39,7 +39,7 @@ def dist_plus_loss(
         Scalar: the samples of a batch depend on each other.
 
     Raises:
-        ValueError: if the shapes differ or are no maps.
+        ValueError: if the shapes differ or the features are not maps.
 
     Example:
         >>> import torch
@@ -50,7 +50,8 @@ def dist_plus_loss(
     student, teacher = require_same_shape(student_features, teacher_features, "dist_plus_loss")
     if student.ndim != 4:
         raise ValueError(
-            f"dist_plus_loss: features are no maps. Expected (N, C, H, W), got {tuple(student.shape)}"
+            "dist_plus_loss: the features are not maps. Expected (N, C, H, W), got "
+            f"{tuple(student.shape)}."
         )
     loss = student.new_zeros(())
     if channel_weight:
@@ -75,7 +76,7 @@ class DISTPlus(FeatureObjective):
     """Correlation of student and teacher feature maps over channels and over samples.
 
     These are the feature-level relations of DIST+; use them with ``dist`` for those of the logits.
-    The loss is summed over the pairs of stages.
+    The loss is summed over the pairs of levels.
     """
 
     card = Card(
@@ -86,17 +87,21 @@ class DISTPlus(FeatureObjective):
         source="features",
         tasks=("classification", "segmentation", "detection"),
         couples=True,
-        deviations="The authors have published no code, and the text of the paper was not available: the formula is that of the "
-        "implementation in torchdistill. There the channel term is the correlation itself, which training lowers; here it is one minus the "
-        "correlation. The paper also adapts the teacher to the student (teacher acclimation), which is not implemented. A student stage "
-        "with other channels or another size passes the shared adapter. By default only the deepest pair is compared, as in the "
-        "configuration of torchdistill.",
-        equation=r"\iota \Big( 1 - \frac{1}{N P} \sum_{n,p} \rho_c\big(f^s_{n \cdot p}, f^t_{n \cdot p}\big) \Big) + \kappa \Big( 1 - "
-        r"\frac{1}{P} \sum_p \rho_n\big(\textstyle\sum_c f^s_{\cdot c p}, \sum_c f^t_{\cdot c p}\big) \Big), \quad \rho \text{ Pearson correlation}",
-        use="With dist, for a teacher that is much stronger than the student, above all for dense predictions: scale and offset of the "
-        "features do not matter.",
-        pitfalls="The spatial relation needs several samples that differ; with one sample it has no gradient. torchdistill combines both terms of "
-        "weight 1 with dist (beta = gamma = 2), multiplies all of them by 2 and adds the label loss.",
+        deviations="The authors have published no code, and the text of the paper was not "
+        "available: the formula is that of the implementation in torchdistill. There the channel "
+        "term is the correlation itself, which training decreases; here it is one minus the "
+        "correlation. The paper also adapts the teacher to the student (teacher acclimation), "
+        "which is not implemented. An adapter maps student levels of other channels or size. By "
+        "default only the deepest pair is compared, as in the configuration of torchdistill.",
+        equation=r"\iota \Big( 1 - \frac{1}{N P} \sum_{n,p} \rho_c\big(f^s_{n \cdot p}, f^t_{n "
+        r"\cdot p}\big) \Big) + \kappa \Big( 1 - \frac{1}{P} \sum_p "
+        r"\rho_n\big(\textstyle\sum_c f^s_{\cdot c p}, \sum_c f^t_{\cdot c p}\big) \Big), \quad "
+        r"\rho \text{ Pearson correlation}",
+        use="With dist, for a teacher that is much stronger than the student, mainly for dense "
+        "predictions. Scale and offset of the features have no effect.",
+        pitfalls="The spatial relation needs several different samples; with one sample it has no "
+        "gradient. torchdistill combines both terms of weight 1 with dist (beta = gamma = 2), "
+        "multiplies all of them by 2 and adds the label loss.",
     )
     deepest = True
 
@@ -109,17 +114,19 @@ class DISTPlus(FeatureObjective):
             NonNegative, Doc("weight of the correlation over the samples at each position")
         ] = 1.0,
         pairs: Annotated[
-            Pairs,
-            Doc(
-                "[[student stage, teacher stage], ...], counted from 0, shallow to deep; auto: the deepest pair"
-            ),
+            Pairs, Doc("[[student level, teacher level], ...]; auto: the deepest levels")
         ] = "auto",
     ):
         super().__init__(pairs)
         self.channel_weight = channel_weight
         self.spatial_weight = spatial_weight
 
-    def loss(self, student: Tensor, teacher: Tensor, connection: nn.Module) -> Tensor:
+    def loss(
+        self, student_features: Tensor, teacher_features: Tensor, connection: nn.Module
+    ) -> Tensor:
         return dist_plus_loss(
-            connection(student), as_map(teacher), self.channel_weight, self.spatial_weight
+            connection(student_features),
+            as_map(teacher_features),
+            self.channel_weight,
+            self.spatial_weight,
         )

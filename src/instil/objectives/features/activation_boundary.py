@@ -88,7 +88,10 @@ class ActivationBoundary(NormedObjective):
             Doc("layer after the convolution: none, or batch (BatchNorm, couples the samples)"),
         ] = "none",
         pairs: Annotated[
-            Pairs, Doc("[[student level, teacher level], ...]; auto: by size and depth")
+            Pairs,
+            Doc(
+                "[[student level, teacher level], ...], 0: the shallowest; auto: by size and depth"
+            ),
         ] = "auto",
     ):
         super().__init__(norm, pairs)

@@ -98,7 +98,10 @@ class AttentionTransfer(FeatureObjective):
             Doc("code: mean squared difference, as published; paper: length of the difference"),
         ] = "code",
         pairs: Annotated[
-            Pairs, Doc("[[student level, teacher level], ...]; auto: by size and depth")
+            Pairs,
+            Doc(
+                "[[student level, teacher level], ...], 0: the shallowest; auto: by size and depth"
+            ),
         ] = "auto",
     ):
         super().__init__(pairs)

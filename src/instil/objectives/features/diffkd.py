@@ -51,9 +51,8 @@ def diffkd_loss(
 
     Example:
         >>> import torch
-        >>> errors = torch.tensor([0.5]), torch.tensor([0.25])
-        >>> diffkd_loss(torch.zeros(1, 2), torch.ones(1, 2), *errors)
-        tensor(1.7500)
+        >>> diffkd_loss(torch.zeros(1, 2), torch.ones(1, 2), torch.ones(1), torch.ones(1))
+        tensor(3.)
     """
     student_features, teacher_features = require_same_shape(
         student_features, teacher_features, "diffkd_loss"
@@ -173,7 +172,10 @@ class DiffKD(NormedObjective):
             Doc("group: normalises each sample; batch: the authors' BatchNorm, couples samples"),
         ] = "group",
         pairs: Annotated[
-            Pairs, Doc("[[student level, teacher level], ...]; auto: the deepest levels")
+            Pairs,
+            Doc(
+                "[[student level, teacher level], ...], 0: the shallowest; auto: the deepest levels"
+            ),
         ] = "auto",
     ):
         super().__init__(norm, pairs)

@@ -114,7 +114,10 @@ class DISTPlus(FeatureObjective):
             NonNegative, Doc("weight of the correlation over the samples at each position")
         ] = 1.0,
         pairs: Annotated[
-            Pairs, Doc("[[student level, teacher level], ...]; auto: the deepest levels")
+            Pairs,
+            Doc(
+                "[[student level, teacher level], ...], 0: the shallowest; auto: the deepest levels"
+            ),
         ] = "auto",
     ):
         super().__init__(pairs)

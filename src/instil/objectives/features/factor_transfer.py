@@ -179,7 +179,10 @@ class FactorTransfer(NormedObjective):
             ),
         ] = "group",
         pairs: Annotated[
-            Pairs, Doc("[[student level, teacher level], ...]; auto: by size and depth")
+            Pairs,
+            Doc(
+                "[[student level, teacher level], ...], 0: the shallowest; auto: by size and depth"
+            ),
         ] = "auto",
     ):
         super().__init__(norm, pairs)

@@ -188,7 +188,10 @@ class FGD(FeatureObjective):
             NonNegative, Doc("weight of the squared difference of the global contexts")
         ] = 5e-6,
         pairs: Annotated[
-            Pairs, Doc("[[student level, teacher level], ...]; auto: by size and depth")
+            Pairs,
+            Doc(
+                "[[student level, teacher level], ...], 0: the shallowest; auto: by size and depth"
+            ),
         ] = "auto",
     ):
         super().__init__(pairs)

@@ -139,7 +139,10 @@ class FSP(StageFlow):
             ),
         ] = "mean",
         pairs: Annotated[
-            Pairs, Doc("[[student level, teacher level], ...]; auto: by size and depth")
+            Pairs,
+            Doc(
+                "[[student level, teacher level], ...], 0: the shallowest; auto: by size and depth"
+            ),
         ] = "auto",
     ):
         super().__init__(pairs)

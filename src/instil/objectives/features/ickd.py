@@ -126,7 +126,10 @@ class ICKD(NormedObjective):
             Doc("layer after the convolution: none, or batch (BatchNorm, couples the samples)"),
         ] = "none",
         pairs: Annotated[
-            Pairs, Doc("[[student level, teacher level], ...]; auto: by size and depth")
+            Pairs,
+            Doc(
+                "[[student level, teacher level], ...], 0: the shallowest; auto: by size and depth"
+            ),
         ] = "auto",
     ):
         super().__init__(norm, pairs)

@@ -177,7 +177,10 @@ class KDSVD(StageFlow):
             ),
         ] = "largest",
         pairs: Annotated[
-            Pairs, Doc("[[student level, teacher level], ...]; auto: by size and depth")
+            Pairs,
+            Doc(
+                "[[student level, teacher level], ...], 0: the shallowest; auto: by size and depth"
+            ),
         ] = "auto",
     ):
         super().__init__(pairs)

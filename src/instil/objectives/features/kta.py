@@ -198,7 +198,10 @@ class KTA(NormedObjective):
             Doc("normalisation of the feature adapter: group (per sample) or batch (BatchNorm)"),
         ] = "group",
         pairs: Annotated[
-            Pairs, Doc("[[student level, teacher level], ...]; auto: the deepest levels")
+            Pairs,
+            Doc(
+                "[[student level, teacher level], ...], 0: the shallowest; auto: the deepest levels"
+            ),
         ] = "auto",
     ):
         super().__init__(norm, pairs)

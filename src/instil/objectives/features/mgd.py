@@ -111,7 +111,10 @@ class MGD(FeatureObjective):
         mask: Annotated[Mask, Doc("masked unit: channel or position")] = "channel",
         ratio: Annotated[float, Ge(0), Lt(1), Doc("expected masked share of the units")] = 0.15,
         pairs: Annotated[
-            Pairs, Doc("[[student level, teacher level], ...]; auto: by size and depth")
+            Pairs,
+            Doc(
+                "[[student level, teacher level], ...], 0: the shallowest; auto: by size and depth"
+            ),
         ] = "auto",
     ):
         super().__init__(pairs)

@@ -161,12 +161,8 @@ class DiffKD(NormedObjective):
         temperature: Annotated[
             Positive, Doc("softmax temperature of the logits; its square is a factor of the KL")
         ] = 1.0,
-        diffusion_weight: Annotated[
-            NonNegative, Doc("weight of the error of the predicted noise")
-        ] = 1.0,
-        autoencoder_weight: Annotated[
-            NonNegative, Doc("weight of the reconstruction error of the autoencoder")
-        ] = 1.0,
+        diffusion_weight: Annotated[NonNegative, Doc("weight of the noise prediction error")] = 1.0,
+        autoencoder_weight: Annotated[NonNegative, Doc("weight of the reconstruction error")] = 1.0,
         norm: Annotated[
             Literal["group", "batch"],
             Doc("group: normalises each sample; batch: the authors' BatchNorm, couples samples"),

@@ -37,12 +37,12 @@ def test_the_strength_of_the_teacher_does_not_matter() -> None:
     )
 
 
-def test_refuses_other_shapes() -> None:
+def test_different_shapes_are_an_error() -> None:
     with pytest.raises(ValueError, match="activation_boundary_loss: the student's shape"):
         activation_boundary_loss(torch.zeros(2, 3), torch.zeros(2, 4))
 
 
-def test_any_two_nets(check_pair: Callable[[Objective], None]) -> None:
+def test_any_pair_of_networks(check_pair: Callable[[Objective], None]) -> None:
     check_pair(ActivationBoundary())
 
 
@@ -53,7 +53,7 @@ def test_batch_norm_couples_the_samples() -> None:
         ActivationBoundary(norm="btch")  # type: ignore[arg-type]
 
 
-def test_compiles_whole() -> None:
+def test_compiles_without_graph_breaks() -> None:
     student, teacher = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
     compiled = torch.compile(activation_boundary_loss, fullgraph=True, backend="eager")
     assert torch.allclose(compiled(student, teacher), activation_boundary_loss(student, teacher))

@@ -30,16 +30,18 @@ def test_is_the_attended_distance_of_attention_maps() -> None:
     attention = torch.rand(2, 2, 2).double()
     for n, ours in enumerate(afd_loss(student, teacher, attention, "none")):
         expected = 0.0
-        for t, theirs in enumerate(teacher):
-            cells = theirs.shape[2]
-            for s, mine in enumerate(student):
-                difference = strength(mine[n].numpy(), cells) - strength(theirs[n].numpy(), cells)
+        for t, teacher_map in enumerate(teacher):
+            cells = teacher_map.shape[2]
+            for s, student_map in enumerate(student):
+                difference = strength(student_map[n].numpy(), cells) - strength(
+                    teacher_map[n].numpy(), cells
+                )
                 expected += float(attention[n, t, s]) * float((difference**2).mean())
         assert float(ours) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("norm", ["group", "batch"])
-def test_attention_is_a_distribution_over_the_students_stages(norm: str) -> None:
+def test_attention_is_a_distribution_over_the_student_levels(norm: str) -> None:
     attend = LevelAttention([3, 5, 4], [6, 2], 8, norm).double()
     student = [torch.randn(4, channels, 2, 2).double() for channels in (3, 5, 4)]
     teacher = [torch.randn(4, channels, 2, 2).double() for channels in (6, 2)]
@@ -50,7 +52,7 @@ def test_attention_is_a_distribution_over_the_students_stages(norm: str) -> None
     assert torch.allclose(alone, attention[:1]) is (norm == "group")
 
 
-def test_teacher_stages_of_one_position_teach_nothing() -> None:
+def test_teacher_levels_of_one_position_have_no_loss() -> None:
     student, teacher = [torch.randn(2, 3, 4, 4)], [torch.randn(2, 3, 1, 1), torch.randn(2, 3, 4, 4)]
     attention = torch.ones(2, 2, 1)
     assert torch.allclose(
@@ -60,7 +62,7 @@ def test_teacher_stages_of_one_position_teach_nothing() -> None:
         afd_loss(student, teacher[:1], attention[:, :1])
 
 
-def test_every_stage_meets_every_stage(features: Features) -> None:
+def test_all_pairs_of_levels_are_matched(features: Features) -> None:
     objective = AFD(width=6)
     objective.build(features("cnn"), features("plain vit"))
     assert sorted(objective.matched) == [(i, j) for i in range(3) for j in range(2)]
@@ -68,13 +70,15 @@ def test_every_stage_meets_every_stage(features: Features) -> None:
     assert objective.adapters[0].student_place.shape == (3, 6)
 
 
-def test_any_two_nets(check_pair: Callable[[Objective], None], nets: tuple[str, str]) -> None:
+def test_any_pair_of_networks(
+    check_pair: Callable[[Objective], None], nets: tuple[str, str]
+) -> None:
     if "one map" in nets:  # one student stage has all the attention, whatever that learns
         pytest.skip("attention has nothing to choose from")
     check_pair(AFD())
 
 
-def test_compiles_whole() -> None:
+def test_compiles_without_graph_breaks() -> None:
     student, teacher, attention = (
         [torch.randn(2, 3, 8, 8)],
         [torch.randn(2, 3, 4, 4)],

@@ -33,11 +33,11 @@ def test_agrees_with_a_plain_loop() -> None:
         pairs = list(zip(student[n].numpy(), teacher[n].numpy(), strict=True))
         apart = [np.abs(a - b) for a, b in pairs]
         absolute = [np.where(d < 1, d**2 / 2, d - 0.5).mean() for d in apart]
-        wanted = np.mean(
+        expected = np.mean(
             [0.9 * cosine(a, b) + 0.1 * one for (a, b), one in zip(pairs, absolute, strict=True)]
         )
         assert np.isclose(
-            am_radio_spatial_loss(student, teacher, reduction="none")[n], wanted, rtol=1e-10
+            am_radio_spatial_loss(student, teacher, reduction="none")[n], expected, rtol=1e-10
         )
         assert np.isclose(
             am_radio_summary_loss(student[:, 0], teacher[:, 0], "none")[n],
@@ -58,18 +58,20 @@ def test_is_the_mean_over_teachers_of_summary_and_patches() -> None:
     student, teachers = outputs(0, 4), (outputs(1, 6), outputs(2, 4))
     objective = AMRADIO(summary=0.5, standardize="none")
     objective.build(student, {"members": teachers})
-    wanted = torch.zeros(6)
-    for number, member in enumerate(teachers):
-        mine = objective.adapters[number](student["features"]).flatten(2).mT
-        spatial = am_radio_spatial_loss(mine, member["features"].flatten(2).mT, reduction="none")
-        wanted += (
+    expected = torch.zeros(6)
+    for index, member in enumerate(teachers):
+        student_tokens = objective.adapters[index](student["features"]).flatten(2).mT
+        spatial = am_radio_spatial_loss(
+            student_tokens, member["features"].flatten(2).mT, reduction="none"
+        )
+        expected += (
             0.5
             * am_radio_summary_loss(
-                objective.heads[number](student["embedding"]), member["embedding"], "none"
+                objective.heads[index](student["embedding"]), member["embedding"], "none"
             )
             + spatial
         ) / 2
-    assert torch.allclose(objective(student, {"members": teachers}, {}), wanted, atol=1e-6)
+    assert torch.allclose(objective(student, {"members": teachers}, {}), expected, atol=1e-6)
 
 
 def every(batches: list[Batch], teacher: Frozen) -> torch.Tensor:
@@ -78,11 +80,11 @@ def every(batches: list[Batch], teacher: Frozen) -> torch.Tensor:
     )
 
 
-def test_fit_studies_the_teacher_over_many_samples_and_sees_no_label() -> None:
+def test_fit_collects_statistics_over_many_samples_without_labels() -> None:
     """The statistics are those of all samples together, whatever batch came first; a label would have been missed."""
     loader, teacher = [images(seed) for seed in range(4)], Frozen(staged(6))
-    asked: list[set[str]] = []
-    teacher.register_forward_pre_hook(lambda _, given: asked.append(set(given[0])))
+    batch_keys: list[set[str]] = []
+    teacher.register_forward_pre_hook(lambda _, inputs: batch_keys.append(set(inputs[0])))
     objectives = Objectives(
         {"phi_s": PhiS(calibration_samples=64), "cross_entropy": CrossEntropy()}
     )
@@ -91,7 +93,7 @@ def test_fit_studies_the_teacher_over_many_samples_and_sees_no_label() -> None:
     before = torch.get_rng_state()
     fit(scheme, loader, training)
     assert torch.equal(torch.get_rng_state(), before)
-    assert sum("label" not in keys for keys in asked) == 4
+    assert sum("label" not in keys for keys in batch_keys) == 4
     tokens = every(loader, teacher)
     standard = objectives["phi_s"].targets[0](tokens)  # type: ignore[union-attr,index]
     assert torch.allclose(standard.mean(0), torch.zeros(standard.shape[1]), atol=1e-4)
@@ -108,7 +110,7 @@ def embedding(width: int) -> Net:
     return Net(net.model, taps=net.taps | {"embedding": "head:in"})
 
 
-def test_as_many_are_studied_as_were_asked_for() -> None:
+def test_statistics_use_the_configured_number_of_samples() -> None:
     for studies, batches in ((0, 1), (10, 1), (17, 2), (1000, 4)):
         loader, teacher, objective = (
             [images(seed) for seed in range(4)],
@@ -127,7 +129,7 @@ def test_as_many_are_studied_as_were_asked_for() -> None:
         )  # type: ignore[operator,arg-type]
 
 
-def test_what_does_not_count_is_not_studied() -> None:
+def test_uncounted_samples_are_not_in_the_statistics() -> None:
     teacher = outputs(1, 6)
     objective = AMRADIO(standardize="channels")
     objective.build(outputs(0, 4), teacher)
@@ -140,5 +142,5 @@ def test_what_does_not_count_is_not_studied() -> None:
     )  # type: ignore[arg-type]
 
 
-def test_any_two_nets(check_pair: Callable[[Objective], None]) -> None:
+def test_any_pair_of_networks(check_pair: Callable[[Objective], None]) -> None:
     check_pair(AMRADIO())

@@ -73,7 +73,7 @@ def test_a_single_tensor_of_features_is_not_zero() -> None:
 
 
 @pytest.mark.parametrize("stage", [(4, 10), (4, 3, 1, 1), (4, 1, 3), (4, 2, 3)])
-def test_one_position_would_be_zero_and_is_refused(stage: tuple[int, ...]) -> None:
+def test_one_position_is_an_error(stage: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="more than one position"):
         AttentionTransfer().build(
             {"features": torch.randn(*stage)}, {"features": torch.randn(4, 3, 4, 4)}
@@ -90,7 +90,7 @@ def test_one_sample_keeps_its_batch_dimension() -> None:
 @pytest.mark.parametrize("form", ["code", "paper"])
 @pytest.mark.parametrize("scale", [0.0, 1e-20, 1e4, 1e15])
 @pytest.mark.parametrize("power", [1, 2, 6])
-def test_extremes_and_a_match_are_finite(form: str, scale: float, power: float) -> None:
+def test_extreme_values_and_a_match_are_finite(form: str, scale: float, power: float) -> None:
     student = (torch.randn(3, 2, 4, 4) * scale).requires_grad_()
     for teacher in (torch.randn(3, 5, 4, 4), student.detach().clone()):
         loss = attention_transfer_loss(student, teacher, power, form)  # type: ignore[arg-type]
@@ -111,7 +111,7 @@ def test_unknown_form() -> None:
 
 
 @pytest.mark.parametrize("form", ["code", "paper"])
-def test_any_two_nets(check_pair: Callable[[Objective], None], form: str) -> None:
+def test_any_pair_of_networks(check_pair: Callable[[Objective], None], form: str) -> None:
     check_pair(AttentionTransfer(form=form))  # type: ignore[arg-type]
 
 
@@ -120,7 +120,7 @@ def test_contracts(form: str) -> None:
     check_objective(lambda: AttentionTransfer(form=form))  # type: ignore[arg-type]
 
 
-def test_compiles_whole() -> None:
+def test_compiles_without_graph_breaks() -> None:
     student, teacher = torch.randn(2, 3, 4, 4), torch.randn(2, 5, 8, 8)
     compiled = torch.compile(attention_transfer_loss, fullgraph=True, backend="eager")
     assert torch.allclose(compiled(student, teacher), attention_transfer_loss(student, teacher))

@@ -27,10 +27,10 @@ def test_agrees_with_a_plain_loop() -> None:
         torch.randn(4, 3, 5).double(),
         torch.tensor([2, -100, 0]),
     )
-    mine = [torch.randn(3, width, 2, 2).double() for width in (2, 3, 4, 5)]
-    theirs = [torch.randn_like(stage) for stage in mine]
-    of_logits = camkd_logit_loss(student, teachers, target, 2.0, "none")
-    of_stages = camkd_feature_loss(mine, theirs, teachers, target, "none")
+    student_features = [torch.randn(3, width, 2, 2).double() for width in (2, 3, 4, 5)]
+    teacher_features = [torch.randn_like(stage) for stage in student_features]
+    logit_loss = camkd_logit_loss(student, teachers, target, 2.0, "none")
+    feature_loss = camkd_feature_loss(student_features, teacher_features, teachers, target, "none")
     for n in range(3):
         parts = [(0.0, 0.0)]
         if target[n] >= 0:
@@ -44,25 +44,28 @@ def test_agrees_with_a_plain_loop() -> None:
             ]
             parts = [
                 (w * float(k), w * ((a[n] - b[n]).numpy() ** 2).mean())
-                for w, k, a, b in zip(shares, kl, mine, theirs, strict=True)
+                for w, k, a, b in zip(shares, kl, student_features, teacher_features, strict=True)
             ]
-        assert np.isclose(of_logits[n], sum(part[0] for part in parts), rtol=1e-10)
-        assert np.isclose(of_stages[n], sum(part[1] for part in parts), rtol=1e-10)
-    assert torch.allclose(camkd_logit_loss(student, teachers, target, 2.0), of_logits.sum() / 2)
-    assert torch.allclose(camkd_feature_loss(mine, theirs, teachers, target), of_stages.sum() / 2)
+        assert np.isclose(logit_loss[n], sum(part[0] for part in parts), rtol=1e-10)
+        assert np.isclose(feature_loss[n], sum(part[1] for part in parts), rtol=1e-10)
+    assert torch.allclose(camkd_logit_loss(student, teachers, target, 2.0), logit_loss.sum() / 2)
+    assert torch.allclose(
+        camkd_feature_loss(student_features, teacher_features, teachers, target),
+        feature_loss.sum() / 2,
+    )
 
 
-def test_the_teacher_that_is_right_says_more() -> None:
+def test_the_correct_teacher_has_the_largest_weight() -> None:
     logits = torch.tensor([[[4.0, 0, 0]], [[0.0, 0, 0]], [[0.0, 4, 0]]])
-    found = camkd_weights(logits, torch.tensor([0])).squeeze(1)
-    assert (found.diff() < 0).all()
-    assert torch.isclose(found.sum(), torch.tensor(1.0))
+    teacher_weights = camkd_weights(logits, torch.tensor([0])).squeeze(1)
+    assert (teacher_weights.diff() < 0).all()
+    assert torch.isclose(teacher_weights.sum(), torch.tensor(1.0))
     assert torch.isfinite(camkd_weights(1e4 * logits, torch.tensor([2]))).all()
 
 
-def outputs(seed: int, channels: int, number: int = 6) -> Outputs:
+def outputs(seed: int, channels: int, samples: int = 6) -> Outputs:
     generator = torch.Generator().manual_seed(seed)
-    stage = torch.randn(number, channels, 2, 2, generator=generator)
+    stage = torch.randn(samples, channels, 2, 2, generator=generator)
     head = torch.randn(7, channels, generator=generator), torch.randn(7, generator=generator)
     return {
         "features": (stage,),
@@ -71,7 +74,7 @@ def outputs(seed: int, channels: int, number: int = 6) -> Outputs:
     }
 
 
-def test_the_students_stage_goes_through_each_teachers_classifier() -> None:
+def test_student_features_pass_each_teachers_classifier() -> None:
     student, one, two = outputs(0, 4), outputs(1, 6), outputs(2, 4)
     objective = CAMKD(feature_weight=3.0)
     objective.build(student, {"members": (one, two)})
@@ -80,15 +83,15 @@ def test_the_students_stage_goes_through_each_teachers_classifier() -> None:
         "student 0 (4x2x2) <- teacher 0 (4x2x2)",
     ]
     batch = {"label": torch.arange(6)}
-    mine = [made(student["features"][0]) for made in objective.adapters]
+    student_features = [adapter(student["features"][0]) for adapter in objective.adapters]
     through = torch.stack(
         [
             torch.nn.functional.linear(stage.mean((2, 3)), *side["head"])
-            for stage, side in zip(mine, (one, two), strict=True)
+            for stage, side in zip(student_features, (one, two), strict=True)
         ]
     )
     stages = camkd_feature_loss(
-        mine, [one["features"][0], two["features"][0]], through, batch["label"], "none"
+        student_features, [one["features"][0], two["features"][0]], through, batch["label"], "none"
     )
     logits = camkd_logit_loss(
         student["logits"],
@@ -112,7 +115,7 @@ def test_one_teacher_is_kd_and_a_hint() -> None:
     )
 
 
-def test_a_classifier_that_reads_something_else_is_refused() -> None:
+def test_a_head_of_another_layer_is_an_error() -> None:
     student, teacher = outputs(0, 4), outputs(1, 6)
     with pytest.raises(
         ValueError,
@@ -128,7 +131,7 @@ def test_a_classifier_that_reads_something_else_is_refused() -> None:
         )
 
 
-def test_compiles_whole() -> None:
+def test_compiles_without_graph_breaks() -> None:
     student, teachers, target = (
         torch.randn(4, 5),
         torch.randn(3, 4, 5),
@@ -138,9 +141,9 @@ def test_compiles_whole() -> None:
     assert torch.allclose(
         compiled(student, teachers, target), camkd_logit_loss(student, teachers, target)
     )
-    mine = [torch.randn(4, 2, 2, 2) for _ in range(3)]
+    student_features = [torch.randn(4, 2, 2, 2) for _ in range(3)]
     compiled = torch.compile(camkd_feature_loss, fullgraph=True, backend="eager")
     assert torch.allclose(
-        compiled(mine, mine[::-1], teachers, target),
-        camkd_feature_loss(mine, mine[::-1], teachers, target),
+        compiled(student_features, student_features[::-1], teachers, target),
+        camkd_feature_loss(student_features, student_features[::-1], teachers, target),
     )

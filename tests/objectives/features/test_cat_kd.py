@@ -75,7 +75,7 @@ def test_tokens_are_positions(stage: tuple[int, int]) -> None:
     assert objective(student, teacher, {}).shape == (4,)
 
 
-def test_says_what_it_cannot_do() -> None:
+def test_invalid_inputs_are_errors() -> None:
     student, teacher, _ = sample_outputs()
     with pytest.raises(
         ValueError, match="class activation maps need a linear classifier of the deepest features"
@@ -91,7 +91,7 @@ def test_contracts() -> None:
     check_objective(lambda: CatKD(resolution=1))
 
 
-def test_compiles_whole() -> None:
+def test_compiles_without_graph_breaks() -> None:
     student, teacher = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
     compiled = torch.compile(cat_kd_loss, fullgraph=True, backend="eager")
     for normalize in (False, True):

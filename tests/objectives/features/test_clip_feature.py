@@ -42,14 +42,14 @@ def test_lengths_do_not_matter() -> None:
     assert torch.allclose(values, clip_feature_loss(*unit, reduction="none"))
 
 
-def test_errors_are_clear() -> None:
+def test_invalid_inputs_are_errors() -> None:
     with pytest.raises(ValueError, match="clip_feature_loss, text: the student's shape"):
         clip_feature_loss(
             torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(2, 4)
         )
 
 
-def test_compiles_whole() -> None:
+def test_compiles_without_graph_breaks() -> None:
     parts = [torch.randn(4, 5) for _ in range(4)]
     assert torch.allclose(
         torch.compile(clip_feature_loss, fullgraph=True, backend="eager")(*parts),

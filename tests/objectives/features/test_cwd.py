@@ -31,7 +31,7 @@ def test_is_a_divergence_of_every_channel_or_every_position() -> None:
         )
 
 
-def test_a_constant_of_each_channel_or_position_is_forgotten() -> None:
+def test_a_constant_of_each_channel_or_position_has_no_effect() -> None:
     stage = torch.randn(2, 3, 4, 4).double()
     assert float(cwd_loss(stage + torch.randn(2, 3, 1, 1), stage)) == pytest.approx(0, abs=1e-12)
     assert float(cwd_loss(stage + torch.randn(2, 1, 4, 4), stage, form="spatial")) == pytest.approx(
@@ -39,7 +39,7 @@ def test_a_constant_of_each_channel_or_position_is_forgotten() -> None:
     )
 
 
-def test_says_what_is_wrong(features: Callable[..., dict[str, tuple[Tensor, ...]]]) -> None:
+def test_invalid_inputs_are_errors(features: Callable[..., dict[str, tuple[Tensor, ...]]]) -> None:
     with pytest.raises(ValueError, match=r"Expected more than one position, got \(2, 3, 1, 1\)"):
         cwd_loss(torch.zeros(2, 3, 1, 1), torch.zeros(2, 3, 1, 1))
     with pytest.raises(ValueError, match="Expected more than one channel"):
@@ -52,11 +52,11 @@ def test_says_what_is_wrong(features: Callable[..., dict[str, tuple[Tensor, ...]
 
 
 @pytest.mark.parametrize("form", ["channel", "spatial"])
-def test_any_two_nets(check_pair: Callable[[Objective], None], form: str) -> None:
+def test_any_pair_of_networks(check_pair: Callable[[Objective], None], form: str) -> None:
     check_pair(CWD(form=form))  # type: ignore[arg-type]
 
 
-def test_compiles_whole() -> None:
+def test_compiles_without_graph_breaks() -> None:
     student, teacher = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
     assert torch.allclose(
         torch.compile(cwd_loss, fullgraph=True, backend="eager")(student, teacher),

@@ -20,28 +20,32 @@ def test_is_the_sum_of_its_three_errors(
     batch = {"index": torch.arange(4), "step": torch.tensor(5)}
     objective = DiffKD(logits=False, diffusion_weight=0.3, autoencoder_weight=0.2, pairs=[[0, 1]])
     objective.build(student, teacher)
-    made = objective.adapters[0]
+    denoiser = objective.adapters[0]
     target = teacher["features"][1]
-    latent = made.encode(target).detach()
+    latent = denoiser.encode(target).detach()
     assert latent.shape == (4, 3, 4, 4)
     noise, other = (box_muller(batch, (3, 4, 4), salt) for salt in (3, 4))
     time = (keyed_uniform(batch, 1, 5)[:, 0] * 1000).long()
-    projected = made.project(student["features"][0])
-    level = made.level(made.look(projected).mean((2, 3))).softmax(1)[:, 0]
+    projected = denoiser.project(student["features"][0])
+    level = denoiser.level(denoiser.look(projected).mean((2, 3))).softmax(1)[:, 0]
     for n, value in enumerate(objective(student, teacher, batch)):
         row = slice(n, n + 1)
         mixed = level[n] * projected[row] + (1 - level[n]) * other[row]
-        refined = made.refine(denoise(mixed, made.model, 5))
+        refined = denoiser.refine(denoise(mixed, denoiser.model, 5))
         expected = (refined - latent[row]).square().mean()
         expected = (
             expected
             + 0.3
-            * (made.model(add_noise(latent[row], noise[row], time[row]), time[row]) - noise[row])
+            * (
+                denoiser.model(add_noise(latent[row], noise[row], time[row]), time[row])
+                - noise[row]
+            )
             .square()
             .mean()
         )
         expected = (
-            expected + 0.2 * (made.decode(made.encode(target[row])) - target[row]).square().mean()
+            expected
+            + 0.2 * (denoiser.decode(denoiser.encode(target[row])) - target[row]).square().mean()
         )
         assert torch.allclose(value, expected, rtol=1e-4)
 
@@ -67,13 +71,13 @@ def test_the_autoencoder_learns_from_reconstruction_alone(
     objective = DiffKD(logits=False, autoencoder_weight=0.0)
     objective.build(student, teacher)
     objective(student, teacher, {"index": torch.arange(4)}).sum().backward()
-    made = objective.adapters[0]
+    denoiser = objective.adapters[0]
     assert all(
         parameter.grad is None or not parameter.grad.any()
-        for part in (made.encode, made.decode)
+        for part in (denoiser.encode, denoiser.decode)
         for parameter in part.parameters()
     )
-    assert all(parameter.grad.any() for parameter in made.model.parameters())
+    assert all(parameter.grad.any() for parameter in denoiser.model.parameters())
 
 
 def test_logits_are_denoised_too() -> None:
@@ -97,7 +101,7 @@ def test_logits_are_denoised_too() -> None:
     assert torch.allclose(with_logits(student, teacher, batch), expected, rtol=1e-4)
 
 
-def test_says_what_it_cannot_do() -> None:
+def test_invalid_inputs_are_errors() -> None:
     student, teacher, _ = sample_outputs()
     dense = {"logits": torch.randn(8, 3, 7)}
     with pytest.raises(ValueError, match="Set logits: false"):
@@ -106,7 +110,7 @@ def test_says_what_it_cannot_do() -> None:
         DiffKD(steps=501)
 
 
-def test_any_two_nets(check_pair: Callable[[Objective], None]) -> None:
+def test_any_pair_of_networks(check_pair: Callable[[Objective], None]) -> None:
     check_pair(DiffKD(logits=False))
 
 
@@ -114,7 +118,7 @@ def test_contracts() -> None:
     check_objective(lambda: DiffKD(reduction=1, pairs=[[1, 0], [2, 2]]))
 
 
-def test_compiles_whole() -> None:
+def test_compiles_without_graph_breaks() -> None:
     def whole(values: Tensor) -> Tensor:
         return denoise(values, lambda x, time: x.tanh() * (1 + time), 3)
 

@@ -55,7 +55,7 @@ def test_one_sample_channel_or_position_and_constants_are_finite(shape: tuple[in
         assert torch.isfinite(student.grad).all()
 
 
-def test_any_two_nets(
+def test_any_pair_of_networks(
     features: Callable[..., dict[str, tuple[Tensor, ...]]], nets: tuple[str, str]
 ) -> None:
     student, teacher = (features(family, seed=seed) for seed, family in enumerate(nets))

@@ -37,20 +37,22 @@ def test_the_objective_gives_that_mean_with_and_without_a_mask() -> None:
         "hidden_states": tuple(state[..., :48] for state in teacher["hidden_states"])
     }
     objectives.build(student, teacher)
-    mine, theirs = student["hidden_states"][2], teacher["hidden_states"][4]
+    student_states, teacher_states = student["hidden_states"][2], teacher["hidden_states"][4]
     mask = batch["attention_mask"]
     assert torch.allclose(
-        objectives(student, teacher, batch).losses["it"], distilbert_loss(mine, theirs, mask)
+        objectives(student, teacher, batch).losses["it"],
+        distilbert_loss(student_states, teacher_states, mask),
     )
     assert objectives.counts(batch)["it"] == mask.sum()
     del batch["attention_mask"]
     assert torch.allclose(
-        objectives(student, teacher, batch).losses["it"], distilbert_loss(mine, theirs)
+        objectives(student, teacher, batch).losses["it"],
+        distilbert_loss(student_states, teacher_states),
     )
     valid = mask.bool() & (torch.arange(mask.shape[1]) > 0)
     assert torch.allclose(
         objectives(student, teacher, batch | {"valid": valid}).losses["it"],
-        distilbert_loss(mine, theirs, valid),
+        distilbert_loss(student_states, teacher_states, valid),
     )
 
 
@@ -81,7 +83,7 @@ def test_padding_changes_nothing() -> None:
     )
 
 
-def test_compiles_whole() -> None:
+def test_compiles_without_graph_breaks() -> None:
     student, teacher, mask = (
         torch.randn(2, 3, 4),
         torch.randn(2, 3, 4),

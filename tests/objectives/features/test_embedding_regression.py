@@ -27,7 +27,7 @@ def test_equals_the_formula() -> None:
     torch.testing.assert_close(embedding_regression_loss(student, teacher, "cosine"), cosine.mean())
 
 
-def test_both_texts_count_alike_through_one_projection() -> None:
+def test_both_texts_have_equal_weight_and_share_one_projection() -> None:
     student, teacher, batch = sample_outputs(task="sentence_embedding")
     objective = EmbeddingRegression()
     objective.build(student, teacher)
@@ -46,6 +46,6 @@ def test_both_texts_count_alike_through_one_projection() -> None:
     assert not alike(teacher, teacher, batch).any()
 
 
-def test_other_widths_are_refused() -> None:
+def test_different_widths_are_an_error() -> None:
     with pytest.raises(ValueError, match="embedding_regression_loss: the student's shape"):
         embedding_regression_loss(torch.zeros(2, 3), torch.zeros(2, 4))

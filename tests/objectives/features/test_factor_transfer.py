@@ -59,7 +59,7 @@ def test_the_paraphraser_learns_from_its_reconstruction_and_the_translator_from_
         assert factor.shape[1] == 3
 
 
-def test_the_paraphraser_comes_to_say_the_teachers_stage_again(features: Features) -> None:
+def test_the_paraphraser_learns_to_reconstruct_the_teacher(features: Features) -> None:
     teacher = features("cnn", seed=1)
     objective = FactorTransfer(rate=1.0, pairs=[[2, 2]])
     objective.build(features("cnn"), teacher)
@@ -87,7 +87,7 @@ def test_batch_norm_is_in_the_translator_alone() -> None:
     assert FactorTransfer(norm="batch").couples
 
 
-def test_says_what_is_wrong() -> None:
+def test_invalid_inputs_are_errors() -> None:
     with pytest.raises(ValueError, match="factor_transfer_loss: the student's shape"):
         factor_transfer_loss(torch.zeros(2, 3, 1, 1), torch.zeros(2, 3, 2, 2))
     for options, message in (
@@ -98,11 +98,11 @@ def test_says_what_is_wrong() -> None:
             factor_transfer_loss(torch.zeros(2, 3, 2, 2), torch.zeros(2, 3, 2, 2), **options)  # type: ignore[arg-type]
 
 
-def test_any_two_nets(check_pair: Callable[[Objective], None]) -> None:
+def test_any_pair_of_networks(check_pair: Callable[[Objective], None]) -> None:
     check_pair(FactorTransfer())
 
 
-def test_compiles_whole() -> None:
+def test_compiles_without_graph_breaks() -> None:
     student, teacher = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
     compiled = torch.compile(factor_transfer_loss, fullgraph=True, backend="eager")
     assert torch.allclose(compiled(student, teacher), factor_transfer_loss(student, teacher))

@@ -30,11 +30,13 @@ def test_is_four_lengths_of_each_sample_or_of_the_batch() -> None:
         (0.5, 2.0, 3.0, 0.1),
     )
     squares = np.zeros((4, 2))
-    for place, (a, b) in enumerate(zip(student, teacher, strict=True)):
+    for index_of_part, (a, b) in enumerate(zip(student, teacher, strict=True)):
         for n in range(2):
             for index in np.ndindex(*a[n].shape):
                 square = (float(a[n][index]) - float(b[n][index])) ** 2
-                squares[place, n] += square * (float(mask[n][index]) if place == 0 else 1)
+                squares[index_of_part, n] += square * (
+                    float(mask[n][index]) if index_of_part == 0 else 1
+                )
     expected = np.array(weights) @ np.sqrt(squares)
     assert np.allclose(fbkd_loss(student, teacher, mask, weights, "none"), expected)
     assert float(fbkd_loss(student, teacher, mask, weights)) == pytest.approx(expected.mean())
@@ -67,7 +69,7 @@ def test_the_non_local_block_is_the_product_of_all_pairs_of_positions() -> None:
     block = NonLocal(4, "none").double()
     stage = torch.randn(2, 4, 2, 3).double()
     value, query, key = (
-        made(stage).flatten(2).detach() for made in (block.value, block.query, block.key)
+        layer(stage).flatten(2).detach() for layer in (block.value, block.query, block.key)
     )
     expected = torch.zeros(2, 2, 6).double()
     for i in range(6):
@@ -82,7 +84,7 @@ def test_the_non_local_block_is_the_product_of_all_pairs_of_positions() -> None:
 def test_a_stride_leaves_the_largest_response_of_each_cell() -> None:
     torch.manual_seed(0)
     coarse, stage = NonLocal(2, "none", 2), torch.randn(1, 2, 4, 4)
-    value, query, key = (made(stage)[0, 0] for made in (coarse.value, coarse.query, coarse.key))
+    value, query, key = (layer(stage)[0, 0] for layer in (coarse.value, coarse.query, coarse.key))
     cells = [(slice(2 * i, 2 * i + 2), slice(2 * j, 2 * j + 2)) for i in range(2) for j in range(2)]
     expected = query * sum(value[cell].max() * key[cell].max() for cell in cells) / 4
     assert torch.allclose(coarse(stage), stage + coarse.out(expected[None, None]))
@@ -123,11 +125,11 @@ class Moved(FBKD):
             nn.init.normal_(parameter, std=0.3)
 
 
-def test_any_two_nets(check_pair: Callable[[Objective], None]) -> None:
+def test_any_pair_of_networks(check_pair: Callable[[Objective], None]) -> None:
     check_pair(Moved(features=0.1, channels=1.0, positions=1.0, relations=0.1))
 
 
-def test_compiles_whole() -> None:
+def test_compiles_without_graph_breaks() -> None:
     mask = torch.rand(2, 1, 2, 4)
     compiled = torch.compile(fbkd_loss, fullgraph=True, backend="eager")
     assert torch.allclose(compiled(views(0), views(1), mask), fbkd_loss(views(0), views(1), mask))

@@ -107,10 +107,10 @@ def test_the_global_part_compares_both_contexts(features: Features) -> None:
     student, teacher = features("cnn"), features("cnn", seed=1)
     objective = FGD(foreground=0.0, background=0.0, attention=0.0, context=0.5, pairs=[[0, 0]])
     objective.build(student, teacher)
-    made = objective.adapters[0]
-    assert isinstance(made, ContextAdapters)
-    nn.init.normal_(made.teacher.add[3].weight)  # type: ignore[arg-type]
-    difference = student["features"][0] - made.teacher(teacher["features"][0])
+    adapters = objective.adapters[0]
+    assert isinstance(adapters, ContextAdapters)
+    nn.init.normal_(adapters.teacher.add[3].weight)  # type: ignore[arg-type]
+    difference = student["features"][0] - adapters.teacher(teacher["features"][0])
     assert torch.allclose(objective(student, teacher, {}), 0.5 * difference.square().sum((1, 2, 3)))
 
 
@@ -125,17 +125,17 @@ class Moved(FGD):
             )  # few ReLUs of a narrow bottleneck are off
 
 
-def test_any_two_nets(check_pair: Callable[[Objective], None]) -> None:
+def test_any_pair_of_networks(check_pair: Callable[[Objective], None]) -> None:
     check_pair(Moved(context=0.1))
 
 
-def test_refuses_other_shapes() -> None:
+def test_different_shapes_are_an_error() -> None:
     masks = torch.ones(2, 1, 2, 2), torch.ones(2, 1, 2, 2)
     with pytest.raises(ValueError, match="fgd_loss: the student's shape"):
         fgd_loss(torch.zeros(2, 3, 2, 2), torch.zeros(2, 4, 2, 2), *masks)
 
 
-def test_compiles_whole() -> None:
+def test_compiles_without_graph_breaks() -> None:
     student, teacher, boxes = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4), torch.rand(2, 3, 4)
 
     def whole(boxes: Tensor) -> Tensor:

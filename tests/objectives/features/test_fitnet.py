@@ -31,7 +31,7 @@ def test_is_the_mean_squared_difference_of_each_sample() -> None:
     assert np.isclose(float(fitnet_loss(student, teacher)), np.mean(expected))
 
 
-def test_refuses_other_shapes() -> None:
+def test_different_shapes_are_an_error() -> None:
     with pytest.raises(ValueError, match=r"fitnet_loss: the student's shape"):
         fitnet_loss(torch.zeros(2, 3, 1, 1), torch.zeros(2, 3, 4, 4))
 
@@ -47,7 +47,7 @@ def test_sums_the_pairs() -> None:
     assert torch.allclose(objective(student, teacher, {}), expected)
 
 
-def test_any_two_nets(check_pair: Callable[[Objective], None]) -> None:
+def test_any_pair_of_networks(check_pair: Callable[[Objective], None]) -> None:
     check_pair(FitNet())
 
 
@@ -55,7 +55,7 @@ def test_contracts() -> None:
     check_objective(FitNet)
 
 
-def test_compiles_whole() -> None:
+def test_compiles_without_graph_breaks() -> None:
     student, teacher = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
     assert torch.allclose(
         torch.compile(fitnet_loss, fullgraph=True, backend="eager")(student, teacher),

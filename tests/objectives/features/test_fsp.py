@@ -13,10 +13,10 @@ from instil.objectives.features.fsp import FSP, fsp_loss, fsp_matrix
 SHAPES = ((2, 4, 6), (3, 2, 3), (4, 2, 3))
 
 
-def maps(number: int = 2, seed: int = 0) -> list[Tensor]:
+def maps(count: int = 2, seed: int = 0) -> list[Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return [
-        torch.randn(number, *shape, dtype=torch.float64, generator=generator) for shape in SHAPES
+        torch.randn(count, *shape, dtype=torch.float64, generator=generator) for shape in SHAPES
     ]
 
 
@@ -62,7 +62,7 @@ def test_the_forms_are_mean_sum_and_column_lengths() -> None:
     assert fsp_loss(student, teacher).item() == pytest.approx(expected["mean"].mean())
 
 
-def test_says_what_is_wrong(features: Callable[..., dict[str, tuple[Tensor, ...]]]) -> None:
+def test_invalid_inputs_are_errors(features: Callable[..., dict[str, tuple[Tensor, ...]]]) -> None:
     with pytest.raises(ValueError, match="needs two pairs of stages, not 1"):
         fsp_loss(maps()[:1], maps()[:1])
     with pytest.raises(ValueError, match="needs two pairs of stages, not 1"):
@@ -75,7 +75,7 @@ def test_says_what_is_wrong(features: Callable[..., dict[str, tuple[Tensor, ...]
         fsp_loss(maps(), maps(), pool="maximum")  # type: ignore[arg-type]
 
 
-def test_pairs_are_taken_from_shallow_to_deep(
+def test_pairs_are_ordered_from_shallow_to_deep(
     features: Callable[..., dict[str, tuple[Tensor, ...]]],
 ) -> None:
     student, teacher = features("cnn"), features("cnn", seed=1)
@@ -87,7 +87,7 @@ def test_pairs_are_taken_from_shallow_to_deep(
     assert torch.equal(*values)
 
 
-def test_any_two_nets_with_stages(
+def test_any_pair_of_networks_with_several_levels(
     check_pair: Callable[[Objective], None], nets: tuple[str, str]
 ) -> None:
     if "one map" in nets:
@@ -97,7 +97,7 @@ def test_any_two_nets_with_stages(
         check_pair(FSP())
 
 
-def test_compiles_whole() -> None:
+def test_compiles_without_graph_breaks() -> None:
     student, teacher = maps(), maps(seed=1)
     assert torch.allclose(
         torch.compile(fsp_loss, fullgraph=True, backend="eager")(student, teacher),

@@ -39,7 +39,7 @@ def test_agrees_with_loops_over_channels_and_cells(form: str, divisor: int, grid
         assert float(ours) == pytest.approx(total / grid**2)
 
 
-def test_where_things_are_does_not_matter_but_for_the_cell() -> None:
+def test_only_the_cell_of_a_position_matters() -> None:
     stage = torch.randn(2, 3, 4, 4).double()
     moved = stage.roll(2, 3)
     assert float(ickd_loss(moved, stage)) == pytest.approx(0, abs=1e-12)
@@ -48,7 +48,7 @@ def test_where_things_are_does_not_matter_but_for_the_cell() -> None:
     assert ickd_loss(3 * stage, stage, "paper") > 1e-3
 
 
-def test_says_what_is_wrong() -> None:
+def test_invalid_inputs_are_errors() -> None:
     with pytest.raises(ValueError, match="Expected the teacher's 3 channels, got 2"):
         ickd_loss(torch.zeros(1, 2, 2, 2), torch.zeros(1, 3, 2, 2))
     with pytest.raises(ValueError, match=r"cannot be divided into 2x2 equal cells.*got 4x5"):
@@ -58,11 +58,11 @@ def test_says_what_is_wrong() -> None:
 
 
 @pytest.mark.parametrize("form", ["code", "paper"])
-def test_any_two_nets(check_pair: Callable[[Objective], None], form: str) -> None:
+def test_any_pair_of_networks(check_pair: Callable[[Objective], None], form: str) -> None:
     check_pair(ICKD(form))  # type: ignore[arg-type]
 
 
-def test_compiles_whole() -> None:
+def test_compiles_without_graph_breaks() -> None:
     student, teacher = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
     assert torch.allclose(
         torch.compile(ickd_loss, fullgraph=True, backend="eager")(student, teacher),

@@ -11,7 +11,7 @@ from instil.objectives.features.ifvd import IFVD, ifvd_loss
 
 def variation(image: np.ndarray, label: np.ndarray) -> dict[tuple[int, int], float]:
     """Cosine of each labelled position of (C, H, W) with the mean of its class."""
-    found = {}
+    cosines = {}
     places = [
         (row, column)
         for row in range(label.shape[0])
@@ -21,8 +21,8 @@ def variation(image: np.ndarray, label: np.ndarray) -> dict[tuple[int, int], flo
     for row, column in places:
         same = [image[:, i, j] for i, j in places if label[i, j] == label[row, column]]
         own, prototype = image[:, row, column], np.mean(same, 0)
-        found[row, column] = own @ prototype / np.sqrt((own @ own) * (prototype @ prototype))
-    return found
+        cosines[row, column] = own @ prototype / np.sqrt((own @ own) * (prototype @ prototype))
+    return cosines
 
 
 def labels(seed: int = 0) -> Tensor:
@@ -39,11 +39,11 @@ def test_agrees_with_plain_loops() -> None:
     )
     label[2] = UNLABELLED
     expected = []
-    for mine, theirs, own in zip(
+    for student_map, teacher_map, own in zip(
         student.numpy(), teacher.numpy(), label[:, ::2, ::2].numpy(), strict=True
     ):
-        a, b = variation(mine, own), variation(theirs, own)
-        expected.append(np.mean([(a[place] - b[place]) ** 2 for place in a]) if a else 0.0)
+        a, b = variation(student_map, own), variation(teacher_map, own)
+        expected.append(np.mean([(a[position] - b[position]) ** 2 for position in a]) if a else 0.0)
     assert np.allclose(ifvd_loss(student, teacher, label, reduction="none"), expected, rtol=1e-10)
     assert np.isclose(float(ifvd_loss(student, teacher, label)), np.mean(expected[:2]))
 
@@ -59,9 +59,9 @@ def test_pixels_that_do_not_count_change_nothing(why: str) -> None:
     batch: Batch = {"label": label, "valid": valid}
     objectives = Objectives({"ifvd": IFVD()})
     objectives.build(student, teacher)
-    mine = {"features": student["features"].clone().requires_grad_()}
-    loss = objectives(mine, teacher, batch).losses["ifvd"]
-    (gradient,) = torch.autograd.grad(loss, mine["features"])
+    student_map = {"features": student["features"].clone().requires_grad_()}
+    loss = objectives(student_map, teacher, batch).losses["ifvd"]
+    (gradient,) = torch.autograd.grad(loss, student_map["features"])
     assert gradient[:, :, 1].abs().sum() == 0
     assert gradient[:, :, 2].abs().sum() > 0
     other = student["features"].clone()
@@ -84,7 +84,7 @@ def test_tokens_on_either_side(shapes: tuple[tuple[int, ...], tuple[int, ...]]) 
     assert (values > 0).all()
 
 
-def test_compiles_whole() -> None:
+def test_compiles_without_graph_breaks() -> None:
     student, teacher, label = torch.randn(3, 4, 4, 3), torch.randn(3, 7, 4, 3), labels()
     assert torch.allclose(
         torch.compile(ifvd_loss, fullgraph=True, backend="eager")(student, teacher, label),

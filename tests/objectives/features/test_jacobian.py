@@ -37,13 +37,13 @@ def test_agrees_with_a_plain_loop(normalize: bool) -> None:
 def test_projections_are_of_the_true_jacobian() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
-    given, directions = (
+    inputs, directions = (
         torch.randn(5, 4, dtype=torch.float64, requires_grad=True),
         torch.randn(5, 2, 3, dtype=torch.float64),
     )
-    ours = projected_jacobian(net(given), given, directions)
+    ours = projected_jacobian(net(inputs), inputs, directions)
     for n in range(5):
-        jacobian = torch.autograd.functional.jacobian(net, given[n].detach())
+        jacobian = torch.autograd.functional.jacobian(net, inputs[n].detach())
         assert isinstance(jacobian, Tensor)
         assert torch.allclose(ours[n], directions[n] @ jacobian, rtol=1e-10)
 
@@ -65,19 +65,19 @@ def test_is_on_average_the_distance_of_the_jacobians() -> None:
     assert teacher.weight.grad is None
 
 
-def test_other_dimensions_of_the_answer_are_directions_too() -> None:
-    given = torch.randn(2, 4, requires_grad=True)
-    outputs: Outputs = {"logits": given.view(2, 2, 2) * 3, "input": given}
+def test_other_dimensions_of_the_logits_are_directions_too() -> None:
+    inputs = torch.randn(2, 4, requires_grad=True)
+    outputs: Outputs = {"logits": inputs.view(2, 2, 2) * 3, "input": inputs}
     objective = Jacobian()
     objective.build(outputs, outputs)
     values = objective(
-        outputs, {"logits": given.view(2, 2, 2), "input": given}, {"index": torch.arange(2)}
+        outputs, {"logits": inputs.view(2, 2, 2), "input": inputs}, {"index": torch.arange(2)}
     )
     expected = 4 * box_muller({"index": torch.arange(2)}, (4,)).square().sum(1)
     assert torch.allclose(values, expected)
 
 
-def test_says_what_it_cannot_do() -> None:
+def test_invalid_inputs_are_errors() -> None:
     student, teacher, batch = sample_outputs()
     with pytest.raises(ValueError, match="no gradient with respect to the input"):
         Jacobian()(student, teacher, batch)
@@ -89,7 +89,7 @@ def test_contracts() -> None:
     check_objective(lambda: Jacobian(directions=3))
 
 
-def test_compiles_whole() -> None:
+def test_compiles_without_graph_breaks() -> None:
     student, teacher = torch.randn(3, 2, 5), torch.randn(3, 2, 5)
     compiled = torch.compile(jacobian_loss, fullgraph=True, backend="eager")
     for normalize in (False, True):

@@ -14,11 +14,11 @@ SHAPES = ((4, 3, 3), (6, 2, 4))
 
 
 def maps(
-    number: int = 2, seed: int = 0, shapes: tuple[tuple[int, ...], ...] = SHAPES
+    count: int = 2, seed: int = 0, shapes: tuple[tuple[int, ...], ...] = SHAPES
 ) -> list[Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return [
-        torch.randn(number, *shape, dtype=torch.float64, generator=generator) for shape in shapes
+        torch.randn(count, *shape, dtype=torch.float64, generator=generator) for shape in shapes
     ]
 
 
@@ -30,13 +30,15 @@ def eigenvectors(stage: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 
 def directions(student: Tensor, teacher: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
-    values, theirs = eigenvectors(teacher)
-    _, mine = eigenvectors(student)
+    values, teacher_vectors = eigenvectors(teacher)
+    _, student_vectors = eigenvectors(student)
     strength = values[:k] / np.linalg.norm(values[:k])
     chosen, target = [], []
     for i in range(k):
-        vector = theirs[:, i] * np.sign(theirs[np.abs(theirs[:, i]).argmax(), i])
-        candidates = [mine[:, j] for j in range(min(k + 3, mine.shape[1]))]
+        vector = teacher_vectors[:, i] * np.sign(
+            teacher_vectors[np.abs(teacher_vectors[:, i]).argmax(), i]
+        )
+        candidates = [student_vectors[:, j] for j in range(min(k + 3, student_vectors.shape[1]))]
         best = max(candidates, key=lambda candidate, vector=vector: abs(candidate @ vector))  # type: ignore[misc]
         chosen.append(best * np.sign(best @ vector) * strength[i])
         target.append(vector * strength[i])
@@ -47,16 +49,17 @@ def directions(student: Tensor, teacher: Tensor, k: int) -> tuple[np.ndarray, np
 def test_agrees_with_eigenvectors_and_loops(k: int) -> None:
     student, teacher = maps(), maps(seed=1)
     for n, ours in enumerate(kdsvd_loss(student, teacher, k, reduction="none")):
-        (mine, theirs), (next_mine, next_theirs) = (
+        (student_vectors, teacher_vectors), (next_student, next_teacher) = (
             directions(a[n], b[n], k) for a, b in zip(student, teacher, strict=True)
         )
         expected = 0.0
-        for c in range(next_mine.shape[0]):
-            for d in range(mine.shape[0]):
+        for c in range(next_student.shape[0]):
+            for d in range(student_vectors.shape[0]):
                 for i in range(k):
-                    ours_kernel = np.exp(-((next_mine[c, i] - mine[d, i]) ** 2) / 8)
+                    ours_kernel = np.exp(-((next_student[c, i] - student_vectors[d, i]) ** 2) / 8)
                     expected += (
-                        ours_kernel - np.exp(-((next_theirs[c, i] - theirs[d, i]) ** 2) / 8)
+                        ours_kernel
+                        - np.exp(-((next_teacher[c, i] - teacher_vectors[d, i]) ** 2) / 8)
                     ) ** 2
         assert float(ours) == pytest.approx(expected)
 
@@ -95,12 +98,12 @@ def test_signs_of_the_teacher_do_not_matter() -> None:
     )
 
 
-def test_a_stage_of_one_position_has_one_direction() -> None:
+def test_a_level_of_one_position_has_one_direction() -> None:
     shapes = ((4, 3, 3), (6, 1, 1))
     assert torch.isfinite(kdsvd_loss(maps(shapes=shapes), maps(seed=1, shapes=shapes), 2))
 
 
-def test_says_what_is_wrong() -> None:
+def test_invalid_inputs_are_errors() -> None:
     with pytest.raises(
         ValueError,
         match="KDSVD goes from one stage to the next and needs two pairs of stages, not 1",
@@ -112,7 +115,7 @@ def test_says_what_is_wrong() -> None:
         kdsvd_loss(maps(), maps(), signs="svd")  # type: ignore[arg-type]
 
 
-def test_any_two_nets_with_stages(
+def test_any_pair_of_networks_with_several_levels(
     check_pair: Callable[[Objective], None], nets: tuple[str, str]
 ) -> None:
     if "one map" in nets:
@@ -122,7 +125,7 @@ def test_any_two_nets_with_stages(
         check_pair(KDSVD())
 
 
-def test_compiles_whole() -> None:
+def test_compiles_without_graph_breaks() -> None:
     student, teacher = maps(), maps(seed=1)
     assert torch.allclose(
         torch.compile(kdsvd_loss, fullgraph=True, backend="eager")(student, teacher),

@@ -86,7 +86,7 @@ def test_only_the_reconstruction_trains_the_autoencoder() -> None:
         assert has_gradient == is_adapter, name
 
 
-def test_wrong_inputs_are_refused() -> None:
+def test_invalid_inputs_are_errors() -> None:
     with pytest.raises(ValueError, match="form: unknown value"):
         kta_affinity_loss(STUDENT, TEACHER, "pixels")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="kta_loss"):

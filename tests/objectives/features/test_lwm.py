@@ -62,7 +62,7 @@ def pictures(**options: Any) -> tuple[Offline, Batch]:
     }
 
 
-def test_the_student_learns_where_to_look_for_the_teachers_answer() -> None:
+def test_the_student_learns_to_attend_to_the_teachers_evidence() -> None:
     scheme, batch = pictures()
     scheme.prepare(batch)
     (update,) = scheme.step(batch)
@@ -100,14 +100,14 @@ def test_is_trained_in_half_precision_too() -> None:
     update.losses["lwm"].backward()
 
 
-def test_nobody_looking_anywhere_is_finite() -> None:
+def test_maps_of_zeros_are_finite() -> None:
     student = torch.zeros(2, 3, 3, requires_grad=True)
     lwm_loss(student, torch.rand(2, 3, 3)).backward()
     assert student.grad is not None
     assert torch.isfinite(student.grad).all()
 
 
-def test_says_what_it_cannot_do() -> None:
+def test_invalid_inputs_are_errors() -> None:
     student, teacher, batch = sample_outputs()
     with pytest.raises(ValueError, match="no gradient with respect to the input"):
         LwM()(student, teacher, batch)
@@ -123,7 +123,7 @@ def test_contracts() -> None:
     check_objective(LwM)
 
 
-def test_compiles_whole() -> None:
+def test_compiles_without_graph_breaks() -> None:
     student, teacher = torch.rand(2, 4, 4), torch.rand(2, 4, 4)
     assert torch.allclose(
         torch.compile(lwm_loss, fullgraph=True, backend="eager")(student, teacher),

@@ -12,7 +12,7 @@ from instil.objectives.features.mgd import MGD, MaskedFeatureGenerator, mgd_loss
 Features = Callable[..., dict[str, tuple[Tensor, ...]]]
 
 
-def test_the_generator_sees_what_the_mask_leaves() -> None:
+def test_the_generator_receives_the_masked_features() -> None:
     student, teacher = torch.randn(2, 3, 2, 2).double(), torch.randn(2, 3, 2, 2).double()
     mask = (torch.rand(2, 1, 2, 2) > 0.5).double()
     ours = mgd_loss(student, teacher, mask, lambda masked: 2 * masked, "none")
@@ -23,16 +23,16 @@ def test_the_generator_sees_what_the_mask_leaves() -> None:
 
 
 def test_the_generator_is_two_convolutions() -> None:
-    made = MaskedFeatureGenerator(torch.zeros(1, 2, 4, 4), torch.zeros(1, 3, 2, 2)).double()
+    generator = MaskedFeatureGenerator(torch.zeros(1, 2, 4, 4), torch.zeros(1, 3, 2, 2)).double()
     stage = torch.randn(1, 3, 2, 2).double()
-    first, second = made.generation[0], made.generation[2]
+    first, second = generator.generation[0], generator.generation[2]
     assert isinstance(first, nn.Conv2d)
     assert isinstance(second, nn.Conv2d)
     hidden = nn.functional.conv2d(stage, first.weight, first.bias, padding=1).clamp_min(0)
     assert torch.allclose(
-        made(stage), nn.functional.conv2d(hidden, second.weight, second.bias, padding=1)
+        generator(stage), nn.functional.conv2d(hidden, second.weight, second.bias, padding=1)
     )
-    assert str(made.align) == "4x4 -> 2x2, conv 1x1"
+    assert str(generator.align) == "4x4 -> 2x2, conv 1x1"
 
 
 @pytest.mark.parametrize(("mask", "ratio"), [("channel", 0.3), ("position", 0.7)])
@@ -54,7 +54,7 @@ def test_the_mask_hides_whole_channels_or_positions_at_its_rate(mask: str, ratio
     assert not torch.equal(drawn, objective._random_mask(stage, batch, 1))
 
 
-def test_nothing_masked_is_the_generator_alone(features: Features) -> None:
+def test_without_a_mask_the_loss_is_that_of_the_generator(features: Features) -> None:
     student, teacher = features("cnn"), features("cnn", seed=1)
     objective = MGD(ratio=0.0, pairs=[[1, 1]])
     objective.build(student, teacher)
@@ -67,7 +67,7 @@ def test_nothing_masked_is_the_generator_alone(features: Features) -> None:
     assert torch.allclose(objective(student, teacher, {"index": torch.arange(4)}), expected)
 
 
-def test_says_what_is_wrong(features: Features) -> None:
+def test_invalid_inputs_are_errors(features: Features) -> None:
     with pytest.raises(ValueError, match="got 'channels'; closest: channel"):
         MGD("channels")  # type: ignore[arg-type]
     objective = MGD()
@@ -77,11 +77,11 @@ def test_says_what_is_wrong(features: Features) -> None:
 
 
 @pytest.mark.parametrize("mask", ["channel", "position"])
-def test_any_two_nets(check_pair: Callable[[Objective], None], mask: str) -> None:
+def test_any_pair_of_networks(check_pair: Callable[[Objective], None], mask: str) -> None:
     check_pair(MGD(mask))  # type: ignore[arg-type]
 
 
-def test_compiles_whole() -> None:
+def test_compiles_without_graph_breaks() -> None:
     student, mask, generate = torch.randn(2, 3, 4, 4), torch.ones(2, 3, 1, 1), nn.Conv2d(3, 3, 1)
     compiled = torch.compile(mgd_loss, fullgraph=True, backend="eager")
     assert torch.allclose(

@@ -82,8 +82,8 @@ class Expansion(nn.Module):
 class NORM(ConnectedObjective):
     """N-to-one match of a linear expansion of the deepest student level with the teacher's level.
 
-    With the scheme ``folded_transform`` a second linear map returns the expanded features to the
-    student's last features, so that labels train them too, as in the paper. Without the scheme the
+    With the scheme ``folded_transform``, a second linear map returns the expanded features to the
+    student's last features. Labels then train them too, as in the paper. Without the scheme, the
     segments are independent regressions of one target. The scheme uses the last pair.
     """
 

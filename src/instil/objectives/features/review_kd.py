@@ -133,16 +133,16 @@ class ReviewKD(NormedObjective):
         source="features",
         algorithms=("attention",),
         zero_at_match=False,
-        deviations="The fusions normalize each sample (one group), so that the loss of a sample "
-        "depends neither on the rest of the batch nor on how it is split. norm: 'batch' is that "
-        "of the code. The weights of hcl_loss are those of the code, the paper gives none. The "
+        deviations="The fusions normalize each sample (one group). The loss of a sample then "
+        "depends neither on the rest of the batch nor on its split. norm: 'batch' is that of the "
+        "code. The weights of hcl_loss are those of the code, the paper gives none. The "
         "warm-up is a schedule of the weight.",
         equation=r"\sum_l \frac{\sum_k 2^{-k}\, \mathrm{mse}\left( \mathrm{pool}_{h_k}(g_l),\, "
         r"\mathrm{pool}_{h_k}(f^t_l) \right)}{\sum_k 2^{-k}}, \quad h_k \in \{H, 4, 2, 1\}, \; "
         r"(g_l, u_l) = \mathrm{ABF}(f^s_l, u_{l+1})",
         use="For convolutional pairs with levels of falling resolution, in classification and "
         "detection. It costs a 1x1 and a 3x3 convolution per level with up to 512 channels in "
-        "between, which can be more parameters than a small student has.",
+        "between. These can have more parameters than a small student.",
         pitfalls="Weights in mdistiller are 5 on CIFAR-100, and on ImageNet 1 for ResNet18 <- "
         "ResNet34 and 8 for MobileNet <- ResNet50, with a linear warm-up over the first 20 epochs. "
         "It was published with the label loss and without kd. Grids are square, also on maps that "

@@ -89,8 +89,8 @@ class Theia(PatchObjective):
         r"\mathrm{vec}\, \tilde f^{t_k}) \right) + \frac{w_1}{L D_k} \sum_{p,d} "
         r"\mathrm{smooth}_{L1}\left( r_k(f^s) - \tilde f^{t_k} \right)_{pd} \right]",
         use="For a small backbone that learns from several foundation models at once, without "
-        "labels, and whose patch features are needed, as in robotics and dense tasks. It costs a "
-        "1x1 convolution per teacher.",
+        "labels. Its patch features serve robotics and dense tasks. It costs a 1x1 convolution "
+        "per teacher.",
         pitfalls="A channel that hardly varies in the calibration samples gets a very large scale. "
         "Custom loops that do not use fit have the statistics of the first batch. One cosine of a "
         "whole image is dominated by its strongest patches. The student's grid is resized to each "

@@ -193,7 +193,8 @@ class ViTKD(FeatureObjective):
         generated = generator(student_levels[i], hidden)
         values = vitkd_generation_loss(generated, target, hidden, self.ratio, "none")
         terms = [self.generation * values]
-        for adapter, (i, j) in shallow_pairs:
-            adapted, target = adapter(student_levels[i]), as_map(teacher_levels[j])
-            terms.append(self.mimicking * vitkd_mimicking_loss(adapted, target, "none"))
+        for adapter, (student_index, teacher_index) in shallow_pairs:
+            adapted = adapter(student_levels[student_index])
+            shallow_target = as_map(teacher_levels[teacher_index])
+            terms.append(self.mimicking * vitkd_mimicking_loss(adapted, shallow_target, "none"))
         return torch.stack(terms).sum(0)

@@ -27,7 +27,7 @@ def test_a_partner_changes_with_view_and_seed_and_has_its_own_label() -> None:
     data = digits.digits().train
     batch = data.__getitems__(torch.arange(200))
     first = Partners(data)(batch)
-    images = data.surrogate(torch.arange(len(data)))
+    images = data.images(torch.arange(len(data)))
     found = [
         int((images == image).flatten(1).all(1).nonzero()[0]) for image in first["partner_image"]
     ]

@@ -1,4 +1,4 @@
-"""The command that has prompts answered by a server."""
+"""Generation of completions on a server, with a progress bar."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.progress import Progress
 
 from instil.recipe.yaml_text import parse
 from instil.remote import Server
-from instil.remote.generation import generate as answer
+from instil.remote.generation import generate as generate_completions
 from instil.remote.generation import read_prompts
 
 
@@ -22,36 +22,53 @@ def generate(
     url: str,
     name: str | None,
     server: Mapping[str, Any],
-    asked: Mapping[str, Any],
+    request: Mapping[str, Any],
     options: Sequence[str],
-    shown: Console,
+    console: Console,
 ) -> None:
-    """Write the answers to ``prompts`` into ``out``; ``options`` are KEY=VALUE of the request."""
-    read_prompts(prompts)  # what is wrong with them is said before a server is looked for
-    if wrong := [one for one in options if "=" not in one]:
+    """Generate the completions of prompts.
+
+    Args:
+        prompts: JSONL file with a prompt per line.
+        out: JSONL file to write.
+        url: address of the server.
+        name: name of the model. None: the only one.
+        server: options of ``Server``.
+        request: options of each request.
+        options: further keys of each request, as ``KEY=VALUE``.
+        console: terminal with the progress bar.
+
+    Raises:
+        ValueError: for wrong prompts or options; the server is not contacted.
+    """
+    read_prompts(prompts)  # errors in the prompts are reported before the server is contacted
+    malformed = [option for option in options if "=" not in option]
+    if malformed:
         raise ValueError(
-            f"--set {wrong[0]}: a key of the request and its value, such as --set top_p=0.9"
+            f"--set {malformed[0]}: expected a key of the request and its value, such as "
+            "--set top_p=0.9"
         )
-    pairs = (one.partition("=") for one in options)
-    further = {key: _json_value(value, f"--set {key}") for key, _, value in pairs}
-    if further.get("n") not in (None, 1):
+    pairs = (option.partition("=") for option in options)
+    keys = {key: _json_value(value, f"--set {key}") for key, _, value in pairs}
+    if keys.get("n") not in (None, 1):
         raise ValueError(
-            f"--set n: one answer of each request is kept. Expected 1, got {further['n']}. "
+            f"--set n: one completion per request is kept. Expected 1, got {keys['n']}. "
             "Call generate once for each --seed"
         )
-    with Progress(console=shown, transient=True) as progress:
-        task = progress.add_task("asking", total=None)
-        answer(
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("generating", total=None)
+        generate_completions(
             prompts,
             out,
             Server(url, name, **server),
-            lambda done, of: progress.update(task, completed=done, total=of),
-            **asked,
-            options=further,
+            lambda done, total: progress.update(task, completed=done, total=total),
+            **request,
+            options=keys,
         )
 
 
 def _json_value(text: str, where: str) -> Any:
+    """Parse a YAML value that JSON can hold."""
     value = parse(text, where)
     try:
         json.dumps(value, allow_nan=False)

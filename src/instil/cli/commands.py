@@ -1,0 +1,212 @@
+"""Commands on recipes, runs and the catalogue."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from instil.cli.app import Arguments, AsJson, RunFolder, app, load_recipe
+from instil.cli.output import console, echo, print_json
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
+
+
+def _folder(text: str) -> Path:
+    """Parse a folder. An empty text is refused: it would be the current folder."""
+    if not text.strip():
+        raise typer.BadParameter("expected a folder, got an empty text")
+    return Path(text)
+
+
+@app.command()
+def run(
+    arguments: Arguments = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", parser=_folder, help="Run folder. Default: a new one in runs/."
+        ),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", parser=_folder, help="Folder of a stopped run to continue."),
+    ] = None,
+) -> None:
+    """Train teacher, baselines and distilled student, and write a run folder."""
+    from instil.cli import run_folders
+
+    run_folders.check_one(out, resume)
+    default = "digits" if resume is None else str(run_folders.existing(resume))
+    recipe = load_recipe(arguments, default=default)
+    from instil.experiment.run import run as run_recipe
+
+    folder = resume or out or run_folders.new(recipe.name)
+    run_folders.stop_on_termination()
+    try:
+        run_recipe(recipe, None if resume else folder, resume, console())
+        _show_result(folder)
+    except KeyboardInterrupt:
+        has_begun = (folder / "recipe.yaml").exists()
+        hint = f"Go on with: instil run --resume {folder}" if has_begun else "Nothing was written."
+        echo(f"\nStopped. {hint}", err=True)
+        sys.exit(INTERRUPTED)
+
+
+@app.command()
+def record(arguments: Arguments = None) -> None:
+    """Record the teacher's outputs for every sample at store.path; continues a stopped recording."""
+    recipe = load_recipe(arguments)
+    from instil.experiment.recording import record as record_outputs
+
+    folder = record_outputs(recipe, console())
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    echo(
+        f"The teacher's outputs are in {folder} ({size / 1e6:.1f} MB). Learn from them with the "
+        f"same recipe: instil run ... store.path={folder}"
+    )
+
+
+@app.command()
+def methods(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", show_default=False, help="Name of a method: its card."),
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(help="objective, scheme, teacher, task or data.", show_default=False),
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """List the methods, or show the card of one; --kind data lists the data sources."""
+    from instil.cli import methods_table, sources_table
+
+    of_data = kind == "data" or (kind is None and name and sources_table.is_source(name))
+    if of_data:
+        entries = sources_table.select_sources(name)
+    else:
+        entries = methods_table.select(name, kind)
+    if json:
+        print_json(entries)
+    elif of_data:
+        sources_table.show_sources(entries, console())
+    elif name is None:
+        methods_table.show_all(entries, console())
+    else:
+        for method in entries:
+            methods_table.show_one(method, console())
+
+
+@app.command()
+def recipes(json: AsJson = False) -> None:
+    """List the packaged recipes; each runs by its name: instil run kd."""
+    from instil.cli import recipe_list
+
+    if json:
+        print_json(recipe_list.entries())
+    else:
+        recipe_list.show(console())
+
+
+@app.command()
+def init(
+    recipe: Annotated[
+        str, typer.Argument(metavar="[RECIPE]", help="Packaged recipe to start from.")
+    ] = "kd",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", show_default=False, help="File to write. Default: RECIPE.yaml."
+        ),
+    ] = None,
+) -> None:
+    """Copy a packaged recipe into a file of your own."""
+    from instil.cli import recipe_list
+
+    path = recipe_list.copy(recipe, out)
+    echo(f"{path} is yours to edit. Check it with: instil doctor {path}")
+
+
+@app.command()
+def doctor(arguments: Arguments = None, json: AsJson = False) -> None:
+    """Check a recipe on one batch without training: data, taps, losses, memory and time.
+
+    The exit code is 1 if there are problems.
+    """
+    recipe = load_recipe(arguments)
+    from instil.cli import doctor_page
+
+    findings = doctor_page.findings_of(recipe)
+    if json:
+        print_json(findings)
+    else:
+        doctor_page.show(findings, console())
+    raise typer.Exit(1 if findings.get("problems") else 0)
+
+
+@app.command()
+def export(
+    run: RunFolder,
+    int8: Annotated[
+        bool,
+        typer.Option("--int8/--no-int8", help="Also export a quantised model, with its metrics."),
+    ] = True,
+    gguf: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TYPE",
+            help="Also export a language model for llama.cpp, with weights of type f32, f16, q8_0 "
+            "or q4_0.",
+        ),
+    ] = None,
+    trust_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-code", help="Execute the Python modules that the run's recipe names."
+        ),
+    ] = False,
+) -> None:
+    """Export the student of a run, check the files against PyTorch and time them."""
+    from instil.cli import closing_table, run_folders
+
+    folder = run_folders.existing(run)
+    from instil.deployment.export import export as export_run
+
+    export_run(folder, int8, gguf, trust_code=trust_code)
+    closing_table.show_export(_result(folder), console())
+
+
+@app.command()
+def report(
+    run: RunFolder,
+    interactive: Annotated[
+        bool, typer.Option("--interactive", help="Interactive plots; the page has 5 MB.")
+    ] = False,
+) -> None:
+    """Write the report of a run again."""
+    from instil.cli import run_folders
+
+    folder = run_folders.existing(run)
+    from instil.report.page import write_report
+
+    echo(str(write_report(folder, interactive)))
+
+
+def _show_result(folder: Path) -> None:
+    """Show the summary table, on the first rank only."""
+    from instil.cli import closing_table
+    from instil.engine import rank
+
+    if rank() == 0:
+        closing_table.show(_result(folder), console())
+        console().print(f"Report: {folder / 'report.html'}", soft_wrap=True, highlight=False)
+
+
+def _result(folder: Path) -> Any:
+    import json
+
+    return json.loads((folder / "result.json").read_text(encoding="utf-8"))

@@ -1,0 +1,31 @@
+"""Output of the command line: text, JSON and the terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def console() -> Console:
+    """Return a console on stdout."""
+    from rich.console import Console
+
+    return Console()
+
+
+def echo(text: str, err: bool = False) -> None:
+    """Print text. Control characters in names of files and messages of servers are escaped."""
+    from instil.files.printable import printable
+
+    typer.echo(printable(text), err=err)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON."""
+    import json
+
+    echo(json.dumps(value, indent=2, default=str))

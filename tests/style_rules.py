@@ -84,9 +84,14 @@ def first_words(text: str) -> Iterator[str]:
 
 
 def docstring_sections(text: str) -> Iterator[str]:
-    """Public functions with three parameters and no Args, or with a raise and no Raises."""
+    """Public functions with three parameters and no Args, or with a raise and no Raises.
+
+    The docstring of a command is its help text and has no sections.
+    """
     for node in ast.parse(text).body:
         if not isinstance(node, ast.FunctionDef) or node.name.startswith("_"):
+            continue
+        if any(ast.unparse(decorator).startswith("app.") for decorator in node.decorator_list):
             continue
         docstring = ast.get_docstring(node) or ""
         parameters = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]

@@ -71,7 +71,7 @@ def test_run_takes_digits_where_no_recipe_is_named(
         capsys, "run", "train.epochs=5", "seeds=[0]", "--out", str(tmp_path / "out")
     )
     assert code == 0
-    assert "Beware: only a stub." in out
+    assert "Warning: only a stub." in out
     recipe, out, resume = runs[0]
     assert (recipe.name, recipe.train.epochs, recipe.seeds) == ("digits", 5, [0])
     assert (out, resume) == (tmp_path / "out", None)
@@ -248,7 +248,11 @@ def test_methods_as_a_list_at_80_columns(
     for heading in ("objectives on relations", "schemes, online distillation", "teachers", "tasks"):
         assert heading in lines
     (kd,) = [line for line in lines if line.startswith("kd ")]
-    assert kd.split("  ", 1)[1].strip().startswith("Knowledge distillation: match the teacher's softened")
+    assert (
+        kd.split("  ", 1)[1]
+        .strip()
+        .startswith("Knowledge distillation: match the teacher's softened")
+    )
     names = {method["name"] for method in methods_table.select()}
     first_words = {line.split()[0] for line in lines if line}
     assert names <= first_words, "every method begins a line"

@@ -269,7 +269,7 @@ def test_two_processes_give_the_accuracies_of_one(tmp_path: Path) -> None:
             env=environment,
         )
         assert made.returncode == 0, made.stderr
-        assert made.stdout.count("The page to read") == 1
+        assert made.stdout.count("Report: ") == 1
         answers.append(json.loads((tmp_path / name / "result.json").read_text()))
         records = [(line["arm"], line["epoch"]) for line in lines(tmp_path / name)]
         assert len(records) == len(set(records))

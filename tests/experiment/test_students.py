@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from instil import load
-from instil.cli import closing_table
+from instil.cli import summary_table
 from instil.deployment.export import export
 from instil.experiment import build
 from instil.experiment.bench import Bench
@@ -133,7 +133,7 @@ def test_a_student_of_transformers_is_exported_with_its_adapters_in_it(here: Pat
         assert found["export"][name]["perplexity"] == pytest.approx(
             found["distilled"]["perplexity"]["mean"], rel=allowed
         )
-    closing_table.show_export(found, console := Console(record=True, width=120))
+    summary_table.show_export(found, console := Console(record=True, width=120))
     assert "student.gguf" in console.export_text()
     assert (
         gguf(str(here / "run" / "student.gguf")).config.vocab_size

@@ -13,7 +13,7 @@ from rich.console import Console
 
 import instil
 from instil import recipe as recipes
-from instil.cli import closing_table
+from instil.cli import summary_table
 from instil.deployment.export import export
 from instil.experiment import build
 from instil.experiment.bench import Bench
@@ -126,7 +126,7 @@ def test_the_page_and_the_table_are_of_the_headline(task: str, runs: dict[str, P
     assert ("has no ONNX form" in page) == (not EXPECTED[task][1])
     assert ("was not exported" in page) is False
     console = Console(record=True, width=120, file=io.StringIO())
-    closing_table.show(result(runs[task]), console)
+    summary_table.show(result(runs[task]), console)
     said = console.export_text()
     assert EXPECTED[task][2] in said
     assert {"node_classification": "nodes"}.get(task, "samples") in said

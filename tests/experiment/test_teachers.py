@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from instil.cli.closing_table import label_counts
+from instil.cli.summary_table import label_counts
 from instil.experiment.bench import Bench
 from instil.experiment.rehearsal import rehearse
 from instil.experiment.teachers import school

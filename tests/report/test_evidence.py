@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from instil.cli import closing_table
+from instil.cli import summary_table
 from instil.experiment.results import warnings
 from instil.report import evidence, text, trust
 from instil.report.page import render
@@ -94,7 +94,7 @@ def test_the_warning_tells_worse_from_not_better(tmp_path: Path) -> None:
 def test_the_terminal_says_the_verdict(tmp_path: Path) -> None:
     record = record_of(tmp_path, BETTER, BETTER, WORSE, headline="accuracy")
     console = Console(record=True, width=100)
-    closing_table.show(record.result, console)
+    summary_table.show(record.result, console)
     verdict = "Verdict: Clearly worse than pseudo-labels, better than the student alone."
     assert verdict in console.export_text()
 

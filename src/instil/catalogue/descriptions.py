@@ -51,8 +51,10 @@ def describe(kind: str, name: str) -> dict[str, Any]:
 
 def cards(kind: str | None = None) -> list[dict[str, Any]]:
     """Return the descriptions of all methods, or of all of one kind."""
-    selected = [kind] if kind else kinds()
-    return [describe(each, name) for each in selected for name in names(each)]
+    descriptions = []
+    for each in [kind] if kind else kinds():
+        descriptions += [describe(each, name) for name in names(each)]
+    return descriptions
 
 
 def _functions(cls: type[Any]) -> list[dict[str, str]]:

@@ -90,8 +90,9 @@ def _methods_of(entry: EntryPoint) -> dict[Key, type[Any]]:
     """Return a class under its entry point's name, or all methods of a module or package."""
     value = entry.load()
     if isinstance(value, ModuleType):
-        classes = (cls for module in _modules(value) for cls in classes_with_card(module))
-        new = {_key(cls): cls for cls in classes}
+        new = {}
+        for module in _modules(value):
+            new.update({_key(cls): cls for cls in classes_with_card(module)})
     else:
         new = {(_key(value)[0], entry.name): value}
     _refuse_names_of_package(new, entry.value)

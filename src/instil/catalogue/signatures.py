@@ -162,9 +162,9 @@ def type_text(annotation: Any) -> str:
 
 
 def _bounds(metadata: tuple[Any, ...]) -> list[str]:
-    return [
-        f"{sign} {getattr(bound, name):g}"
-        for bound in metadata
-        for name, sign in BOUND_SIGNS.items()
-        if hasattr(bound, name)
-    ]
+    texts = []
+    for bound in metadata:
+        for name, sign in BOUND_SIGNS.items():
+            if hasattr(bound, name):
+                texts.append(f"{sign} {getattr(bound, name):g}")
+    return texts

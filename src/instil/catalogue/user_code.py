@@ -15,7 +15,7 @@ MODELS = "instil.models"
 
 
 class UntrustedCode(ValueError):
-    """A folder names code of its own, and the caller has not said that the folder is trusted."""
+    """A folder names code of its own, and the caller does not trust the folder."""
 
     def __init__(self, path: str, code: str, folder: Path):
         super().__init__(
@@ -23,7 +23,9 @@ class UntrustedCode(ValueError):
             " run without code of its own, unless you trust its author. If you do, pass"
             " trust_code=True, or --trust-code on the command line"
         )
-        self.path, self.code, self.folder = path, code, folder
+        self.path = path
+        self.code = code
+        self.folder = folder
 
 
 def import_user_module(name: str, folder: Path) -> ModuleType:
@@ -73,8 +75,8 @@ def user_function(
 ) -> Callable[..., Any]:
     """Find the function ``module:name`` that a recipe names as the builder of a model.
 
-    The module is a file beside the recipe, a module of the recipe's ``imports``, or the function
-    is declared by an installed package (entry point group ``instil.models``). No other installed
+    The module is a file in the recipe's folder, a module of the recipe's ``imports``, or the
+    function is declared by an installed package (entry point group ``instil.models``). No other installed
     or standard module is looked at, so that ``os:system`` is no model.
 
     Args:
@@ -97,7 +99,7 @@ def user_function(
         raise ValueError(
             f"there is no module '{module}' in {folder.resolve()} or in imports, and no installed"
             f" package declares '{module}:{name}' (entry point group {MODELS})."
-            f" Expected a function of a module beside the recipe;"
+            f" Expected a function of a module in the recipe's folder;"
             f" {closest(module, sorted(file.stem for file in folder.glob('*.py')))}"
         )
     code = import_user_module(module, folder)

@@ -58,7 +58,7 @@ def run(
 
 @app.command()
 def record(arguments: Arguments = None) -> None:
-    """Record the teacher's outputs for every sample at store.path; continues a stopped recording."""
+    """Record the teacher's outputs for all samples at store.path, or continue a recording."""
     recipe = load_recipe(arguments)
     from instil.experiment.recording import record as record_outputs
 
@@ -171,13 +171,13 @@ def export(
     ] = False,
 ) -> None:
     """Export the student of a run, check the files against PyTorch and time them."""
-    from instil.cli import closing_table, run_folders
+    from instil.cli import run_folders, summary_table
 
     folder = run_folders.existing(run)
     from instil.deployment.export import export as export_run
 
     export_run(folder, int8, gguf, trust_code=trust_code)
-    closing_table.show_export(_result(folder), console())
+    summary_table.show_export(_result(folder), console())
 
 
 @app.command()
@@ -198,11 +198,11 @@ def report(
 
 def _show_result(folder: Path) -> None:
     """Show the summary table, on the first rank only."""
-    from instil.cli import closing_table
+    from instil.cli import summary_table
     from instil.engine import rank
 
     if rank() == 0:
-        closing_table.show(_result(folder), console())
+        summary_table.show(_result(folder), console())
         console().print(f"Report: {folder / 'report.html'}", soft_wrap=True, highlight=False)
 
 

@@ -1,4 +1,4 @@
-"""What the doctor found, on the terminal."""
+"""Findings of the doctor on the terminal."""
 
 from __future__ import annotations
 
@@ -11,14 +11,20 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from instil.cli.closing_table import kilobytes
+from instil.cli.quantities import kilobytes
 
 if TYPE_CHECKING:
     from instil.recipe import Recipe
 
+MATCH_TEXTS = {
+    "agreement": "they agree on",
+    "teacher_accuracy": "the teacher is right on",
+    "student_accuracy": "the untrained student is right on",
+}
+
 
 def findings_of(recipe: Recipe) -> dict[str, Any]:
-    """Findings of the doctor; what the user's own code prints goes to stderr, for it is no JSON."""
+    """Return the findings of the doctor. Prints of the user's code go to stderr."""
     from instil.experiment.doctor import doctor
 
     with contextlib.redirect_stdout(sys.stderr):
@@ -26,31 +32,17 @@ def findings_of(recipe: Recipe) -> dict[str, Any]:
 
 
 def show(findings: Mapping[str, Any], console: Console) -> None:
-    """The data; each stage: nets and roles, losses with their share of the gradient, forecast; the whole run; then the problems."""
+    """Print data, stages, forecast and problems.
+
+    Each stage has its networks with their roles, its losses with their share of the gradient, and
+    a forecast of time and memory.
+    """
     if "data" in findings:
         console.print(_data_line(findings["data"]), highlight=False, markup=False)
-    for number, stage in enumerate(findings["stages"]):
+    for index, stage in enumerate(findings["stages"]):
         if len(findings["stages"]) > 1:
-            console.rule(f"stage {number}")
-        for side in ("student", "teacher"):
-            if stage[side] is not None:
-                console.print(
-                    f"[bold]{side}[/bold]  {stage[side]['parameters']:,} parameters",
-                    highlight=False,
-                )
-                for role, shape in stage[side]["roles"].items():
-                    path = stage[side]["taps"].get(role)
-                    console.print(
-                        f"  {role}: {_shapes(shape)}" + (f"  from {_path(path)}" if path else ""),
-                        highlight=False,
-                        markup=False,
-                    )
-        console.print(_losses(stage["objectives"]))
-        for name, entry in stage["objectives"].items():
-            for line in entry.get("plan", []):
-                console.print(f"  {name.partition('/')[2]}: {line}", highlight=False, markup=False)
-        _say_match(stage, console)
-        _say_forecast(stage["forecast"], console)
+            console.rule(f"stage {index}")
+        _show_stage(stage, console)
     if "run" in findings:
         console.print(_run_line(findings["run"]), highlight=False, markup=False)
     for note in findings.get("notes", ()):
@@ -61,12 +53,31 @@ def show(findings: Mapping[str, Any], console: Console) -> None:
         console.print("[green]No problems found.[/green]")
 
 
+def _show_stage(stage: Mapping[str, Any], console: Console) -> None:
+    for side in ("student", "teacher"):
+        if stage[side] is not None:
+            _show_net(side, stage[side], console)
+    console.print(_losses(stage["objectives"]))
+    for name, entry in stage["objectives"].items():
+        for line in entry.get("plan", []):
+            console.print(f"  {name.partition('/')[2]}: {line}", highlight=False, markup=False)
+    _show_match(stage, console)
+    console.print(_forecast_line(stage["forecast"]), highlight=False)
+
+
+def _show_net(side: str, net: Mapping[str, Any], console: Console) -> None:
+    console.print(f"[bold]{side}[/bold]  {net['parameters']:,} parameters", highlight=False)
+    for role, shape in net["roles"].items():
+        path = net["taps"].get(role)
+        origin = f"  from {_path(path)}" if path else ""
+        console.print(f"  {role}: {_shapes(shape)}{origin}", highlight=False, markup=False)
+
+
 def _losses(objectives: Mapping[str, Any]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("learner / loss", "value", "items", "share of gradient", "adapters"):
-        table.add_column(
-            column, justify="left" if column == "learner / loss" else "right", no_wrap=True
-        )
+    table.add_column("learner / loss", justify="left", no_wrap=True)
+    for column in ("value", "items", "share of gradient", "adapters"):
+        table.add_column(column, justify="right", no_wrap=True)
     for name, entry in objectives.items():
         adapters = f"{entry['adapters']:,}" if entry.get("adapters") else ""
         table.add_row(
@@ -79,7 +90,8 @@ def _losses(objectives: Mapping[str, Any]) -> Table:
     return table
 
 
-def _say_match(stage: Mapping[str, Any], console: Console) -> None:
+def _show_match(stage: Mapping[str, Any], console: Console) -> None:
+    """Print agreement and accuracy of teacher and student on the batch."""
     match = stage["match"]
     if stage["teacher"] is not None and not stage["teacher_trained"]:
         console.print(
@@ -87,23 +99,20 @@ def _say_match(stage: Mapping[str, Any], console: Console) -> None:
             "depends on its outputs will change.",
             highlight=False,
         )
-    words = {
-        "agreement": "they agree on",
-        "teacher_accuracy": "the teacher is right on",
-        "student_accuracy": "the untrained student is right on",
-    }
-    said = [f"{text} {100 * match[key]:.0f} %" for key, text in words.items() if key in match]
-    if said:
-        console.print(f"On this batch {', '.join(said)}.", highlight=False)
+    texts = [
+        f"{text} {100 * match[key]:.0f} %" for key, text in MATCH_TEXTS.items() if key in match
+    ]
+    if texts:
+        console.print(f"On this batch {', '.join(texts)}.", highlight=False)
 
 
-def _say_forecast(forecast: Mapping[str, float], console: Console) -> None:
-    step, seconds = 1000 * forecast["seconds_per_step"], forecast["seconds"]
-    duration = _duration(seconds)
-    memory = f"{kilobytes(forecast['bytes'])}, of which {kilobytes(forecast['activation_bytes'])} activations"
-    console.print(
-        f"{forecast['steps']:,} steps of {step:.1f} ms: about {duration} for one distilled student; memory {memory}.",
-        highlight=False,
+def _forecast_line(forecast: Mapping[str, float]) -> str:
+    milliseconds = 1000 * forecast["seconds_per_step"]
+    activations = kilobytes(forecast["activation_bytes"])
+    return (
+        f"{forecast['steps']:,} steps of {milliseconds:.1f} ms: about "
+        f"{_duration(forecast['seconds'])} for one distilled student; memory "
+        f"{kilobytes(forecast['bytes'])}, including {activations} of activations."
     )
 
 
@@ -114,22 +123,20 @@ def _duration(seconds: float) -> str:
 
 
 def _data_line(data: Mapping[str, Any]) -> str:
-    """Samples and labels of each split, classes, and the labels that the student sees."""
+    """Return samples and labels of each split, classes, and labels of the student."""
     counts = []
     for name in ("train", "validation", "test"):
         part = data[name]
-        labels = (
-            ""
-            if part["labelled"] in (None, part["samples"])
-            else f" ({part['labelled']:,} labelled)"
-        )
+        labels = ""
+        if part["labelled"] not in (None, part["samples"]):
+            labels = f" ({part['labelled']:,} labelled)"
         counts.append(f"{name} {part['samples']:,}{labels}")
-    seen = f"; the student sees {data['student_labels']:,} labels"
-    return f"Data: {data['noun']}s: {', '.join(counts)}; {data['classes']:,} classes{seen}."
+    student = f"; the student sees {data['student_labels']:,} labels"
+    return f"Data: {data['noun']}s: {', '.join(counts)}; {data['classes']:,} classes{student}."
 
 
 def _run_line(run: Mapping[str, Any]) -> str:
-    """Number of trainings and an estimate of their time."""
+    """Return the number of trainings and an estimate of their time."""
     num_students = run["seeds"] * len(run["arms"])
     teachers = f"{run['teachers']} teacher" + ("" if run["teachers"] == 1 else "s")
     cached = f" ({run['cached']} from the cache)" if run["cached"] else ""
@@ -142,11 +149,9 @@ def _run_line(run: Mapping[str, Any]) -> str:
 
 
 def _shapes(shape: Any) -> str:
-    return (
-        " ".join(_shapes(part) for part in shape)
-        if shape and isinstance(shape[0], list)
-        else "x".join(map(str, shape))
-    )
+    if shape and isinstance(shape[0], list):
+        return " ".join(_shapes(part) for part in shape)
+    return "x".join(map(str, shape))
 
 
 def _path(path: str | list[str]) -> str:

@@ -1,4 +1,4 @@
-"""The catalogue for a terminal: all methods in tables, or one method's card."""
+"""The catalogue on the terminal: all methods, or the card of one."""
 
 from __future__ import annotations
 
@@ -16,20 +16,29 @@ Method = dict[str, Any]
 
 
 def select(name: str | None = None, kind: str | None = None) -> list[Method]:
-    """Descriptions of all methods, of one kind, or of one name (a scheme and a teacher may share it); ValueError for an unknown name."""
+    """Return the descriptions of methods.
+
+    Args:
+        name: name of a method; methods of two kinds may share it. None: all methods.
+        kind: kind of the methods. None: all kinds.
+
+    Raises:
+        ValueError: for an unknown kind or name, with the closest names.
+    """
     if kind is not None:
         catalogue.files(kind)
     if name is None:
         return catalogue.cards(kind)
-    among = [kind] if kind else list(catalogue.kinds())
-    found = [catalogue.describe(each, name) for each in among if name in catalogue.names(each)]
-    if not found:
+    kinds = [kind] if kind else list(catalogue.kinds())
+    methods = [catalogue.describe(each, name) for each in kinds if name in catalogue.names(each)]
+    if not methods:
         from instil.core import closest
 
-        raise ValueError(
-            f"No {kind or 'method'} named '{name}'; {closest(name, [one for each in among for one in catalogue.names(each)])}"
-        )
-    return found
+        names: list[str] = []
+        for each in kinds:
+            names += catalogue.names(each)
+        raise ValueError(f"No {kind or 'method'} named '{name}'; {closest(name, names)}")
+    return methods
 
 
 def show_all(methods: list[Method], console: Console) -> None:
@@ -66,7 +75,7 @@ SOURCES = ("labels", "logits", "features", "relations", "offline", "online", "se
 
 
 def _rank(method: Method) -> tuple[int, int]:
-    """Place of a method's group in the list."""
+    """Return the sort key of a method's group."""
     source = method["source"] if method["kind"] in ("objective", "scheme") else ""
     return KINDS.index(method["kind"]), SOURCES.index(source)
 
@@ -82,7 +91,7 @@ def _group(method: Method) -> str:
 
 
 def show_one(method: Method, console: Console) -> None:
-    """Everything the card, the signature and the docstrings say."""
+    """Print card, options and functions of a method."""
     from rich.markup import escape
 
     console.print(
@@ -146,9 +155,9 @@ def _facts(method: Method) -> Iterator[tuple[str, str]]:
         "labels": ", ".join(method["labels"]) if method["kind"] in ("objective", "task") else "",
         "needs": "; ".join(needs),
         "couples": "an item's loss depends on the others in its batch" if method["couples"] else "",
-        "take it": method["use"],
-        "mind": method["pitfalls"],
-        "differs from paper or code": method["deviations"],
+        "when to use": method["use"],
+        "pitfalls": method["pitfalls"],
+        "differences from the paper": method["deviations"],
         "defined in": method["defined"],
     }
     return ((label, text) for label, text in facts.items() if text)

@@ -18,7 +18,11 @@ def check_one(out: Path | None, resume: Path | None) -> None:
 
 
 def existing(path: Path) -> Path:
-    """The path of a run folder; FileNotFoundError if it is none."""
+    """Return the path of a run folder.
+
+    Raises:
+        FileNotFoundError: if there is no run at this path.
+    """
     if (path / "recipe.yaml").is_file():
         return path
     if path.exists():
@@ -27,9 +31,10 @@ def existing(path: Path) -> Path:
 
 
 def new(name: str) -> Path:
-    """A folder in ``runs/`` that does not exist yet."""
+    """Return the path of a new folder in ``runs/``."""
     first = Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-    path, count = first, 1
+    path = first
+    count = 1
     while path.exists():
         count += 1
         path = first.with_name(f"{first.name}-{count}")
@@ -37,7 +42,11 @@ def new(name: str) -> Path:
 
 
 def stop_on_termination() -> None:
-    """Treat SIGTERM, which batch systems and containers send, as Ctrl-C: the run can be gone on with."""
+    """Treat SIGTERM as Ctrl-C, so that a run that a batch system stops can be resumed.
+
+    Raises:
+        KeyboardInterrupt: on SIGTERM.
+    """
 
     def interrupt(_signal: int, _frame: object) -> None:
         raise KeyboardInterrupt

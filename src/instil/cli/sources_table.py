@@ -1,4 +1,4 @@
-"""Data sources for a terminal: all of them, or the options of one."""
+"""Data sources on the terminal: all of them, or the options of one."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ def show_sources(sources: list[dict[str, Any]], console: Console) -> None:
     console.print("[bold underline]data sources[/]", highlight=False)
     console.print(table)
     console.print(
-        "\nOptions of one source: instil methods NAME. A function of your own: data.name=my_module:function",
+        "\nOptions of one source: instil methods NAME. A function of your own: "
+        "data.name=my_module:function",
         style="dim",
         highlight=False,
     )

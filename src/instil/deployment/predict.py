@@ -1,4 +1,4 @@
-"""The shipped student, asked."""
+"""The distilled student of a run: loading and prediction."""
 
 from __future__ import annotations
 
@@ -21,61 +21,74 @@ from instil.tasks.classification import Classification
 
 
 class Student:
-    """A distilled student: ``student(images)`` gives probabilities, ``student.predict(images)`` class names.
+    """A distilled student.
 
-    Of other tasks it is asked with their input (``input_ids``), or with a batch where they have several.
+    ``student(images)`` returns probabilities, ``student.predict(images)`` class names. Students of
+    other tasks take the input of the task (``input_ids``), or a batch if it has several inputs.
+
+    Attributes:
+        net: the network, in eval mode.
+        classes: names of the classes, or of the outputs of a regression.
+        kind: ``single``, ``multi`` or ``real``.
+        recipe: recipe of the run.
+        shape: shape of one input.
+        task: task of the recipe.
     """
 
     def __init__(
         self, net: Net, classes: tuple[str, ...], kind: str, recipe: Recipe, shape: tuple[int, ...]
     ):
-        self.net, self.classes, self.kind, self.recipe, self.shape = (
-            net,
-            classes,
-            kind,
-            recipe,
-            shape,
-        )
+        self.net = net
+        self.classes = classes
+        self.kind = kind
+        self.recipe = recipe
+        self.shape = shape
         self.task = catalogue.find("task", recipe.task.name)(kind)
 
     def __call__(self, inputs: Any) -> Tensor:
-        """Probabilities (N, C), or (N, H, W, C) of pixels; of a regression its outputs (N, D).
+        """Compute probabilities.
 
         Args:
             inputs: images (N, C, H, W) as a tensor or array, uint8 or float in [0, 1], arrays
                 (N, H, W, C), picture files, PIL images or a list of these; other tasks take their
                 input or a batch. Images are resized and normalised as the student expects them.
 
+        Returns:
+            (N, C), or (N, H, W, C) for segmentation; for a regression its outputs (N, D).
+
         Raises:
-            ValueError: for other inputs than those of the task, and for a task without classes,
+            ValueError: for inputs of another form than the task's, and for a task without classes,
                 whose ``net`` takes a batch.
         """
         if self.task.inputs == ("image",) and not isinstance(inputs, Mapping):
-            resized = isinstance(self.task, Classification)
-            inputs = as_images(inputs, self.shape[0], self._size if resized else None)
+            is_resized = isinstance(self.task, Classification)
+            inputs = as_images(inputs, self.shape[0], self._size if is_resized else None)
         if "logits" not in self.task.roles:
             raise ValueError(
-                f"a student of {self.task.title} gives {' and '.join(self.task.roles)}, no classes; ask its net: student.net(batch)"
+                f"a student of {self.task.title} gives {' and '.join(self.task.roles)}, no "
+                "classes; call its net: student.net(batch)"
             )
         with side_effect_free(self.net):
             logits: Tensor = self.net(self.task.asked(inputs, self.shape))["logits"].float()
-        return (
-            logits
-            if self.kind == "real"
-            else logits.softmax(-1)
-            if self.kind == "single"
-            else logits.sigmoid()
-        )
+        if self.kind == "real":
+            return logits
+        return logits.softmax(-1) if self.kind == "single" else logits.sigmoid()
 
     @property
     def _size(self) -> tuple[int, int]:
-        """Height and width of the images that it was trained on."""
+        """Height and width of the training images."""
         return self.shape[1], self.shape[2]
 
     def predict(self, inputs: Any) -> list[Any]:
-        """The likeliest class of each sample; where it may have several, the list of them; of pixels, the class numbers (H, W) of each image.
+        """Predict classes.
 
-        Of a regression, each sample's outputs by their names.
+        Args:
+            inputs: as in a call.
+
+        Returns:
+            One entry per sample: the most likely class; the list of classes above 0.5 for a task
+            with several labels; class indices (H, W) for segmentation; outputs by name for a
+            regression.
         """
         probability = self(inputs)
         if self.kind == "real":
@@ -83,15 +96,15 @@ class Student:
         if probability.ndim > 2:
             return list(probability.argmax(-1))
         if self.kind == "single":
-            return [self.classes[number] for number in probability.argmax(-1).tolist()]
-        return [
-            [name for name, p in zip(self.classes, row, strict=True) if p > 0.5]
-            for row in probability.tolist()
-        ]
+            return [self.classes[index] for index in probability.argmax(-1).tolist()]
+        return [self._above_half(row) for row in probability.tolist()]
+
+    def _above_half(self, row: list[float]) -> list[str]:
+        return [name for name, value in zip(self.classes, row, strict=True) if value > 0.5]
 
 
 class Description(BaseModel):
-    """What a student's file says about the student beside its weights."""
+    """Description of a student in the header of its weights file."""
 
     model_config = ConfigDict(strict=False, allow_inf_nan=False)
 
@@ -105,8 +118,8 @@ def load(run: Path | str, *, trust_code: bool = False) -> Student:
     """Load the student that a run ships, in eval mode on the CPU.
 
     Nothing of the folder is executed unless ``trust_code`` is set: a run folder from somebody else
-    is data. A student that is built by a function of the user's, or a recipe with ``imports``, needs
-    it.
+    is data. A student that is built by a function of the user's, or a recipe with ``imports``,
+    needs it.
 
     Args:
         run: the run folder.
@@ -142,8 +155,8 @@ def _description(path: Path) -> Description:
         return Description.model_validate(read_description(path))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
+        key = ".".join(map(str, first["loc"]))
         raise ValueError(
-            f"{path}: the description of the student is damaged. {place}: {first['msg']}."
+            f"{path}: the description of the student is damaged. {key}: {first['msg']}."
             " Take an undamaged copy, or run the recipe again"
         ) from error

@@ -66,11 +66,11 @@ def _rehearsed(recipe: Recipe, folder: RunFolder, console: Console) -> tuple[Ben
         threads.choose(scheme, next(iter(bench.loader(bench.samples))))
     if rank() == 0:
         for sentence in bench.doubts:
-            console.print(f"[yellow]Beware:[/yellow] {escape(sentence)}.", highlight=False)
+            console.print(f"[yellow]Warning:[/yellow] {escape(sentence)}.", highlight=False)
         _tell_pairs(scheme, console)
         for stage in bench.stages:
             for sentence in weighting_advice(stage):
-                console.print(f"[yellow]Beware:[/yellow] {sentence}.", highlight=False)
+                console.print(f"[yellow]Warning:[/yellow] {sentence}.", highlight=False)
     return bench, resumed
 
 

@@ -87,10 +87,10 @@ def data_source(
         raise ValueError(
             f"'{source}' does not come in the tokens of two tokenizers; leave teacher.tokenizer out"
         )
-    beside = DataConfig.model_fields if path == "data" else ("name",)
+    other_keys = DataConfig.model_fields if path == "data" else ("name",)
     first_option = {first: detail} if detail and is_builtin else {}
     shown = source if is_builtin else name
-    options = check(function, dict(given) | first_option, path, shown, beside=beside)
+    options = check(function, dict(given) | first_option, path, shown, other_keys=other_keys)
     if tokenizer is not None:
         options["teacher_tokenizer"] = tokenizer
     if "base" in signature:

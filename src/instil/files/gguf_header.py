@@ -12,7 +12,7 @@ SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 
 
 def gguf_num_layers(path: Path) -> int | None:
-    """Number of layers that a GGUF file says its model has.
+    """Number of layers in the header of a GGUF file.
 
     Args:
         path: the file.

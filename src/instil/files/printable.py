@@ -12,7 +12,7 @@ CONTROL = re.compile(
 
 
 def printable(text: str) -> str:
-    r"""Escape control characters, so that a message of a server or a file name cannot steer a terminal.
+    r"""Escape control characters, so that text from outside cannot control a terminal.
 
     Args:
         text: any text.

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from instil import catalogue
 from instil.catalogue.signatures import plain
 from instil.engine import optimizer_named
-from instil.recipe.errors import Place, RecipeError, join, problem_lines
+from instil.recipe.errors import EntryPath, RecipeError, join, problem_lines
 from instil.recipe.options import check
 from instil.recipe.overrides import merge
 from instil.recipe.sections import Recipe
@@ -60,13 +60,13 @@ def validation_errors(whole: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _section_of(place: Place) -> tuple[str, list[str]]:
+def _section_of(entry_path: EntryPath) -> tuple[str, list[str]]:
     """Return name and keys of the section that contains an unknown key."""
     section: Any = Recipe
-    for part in place[:-1]:
+    for part in entry_path[:-1]:
         if part in section.model_fields:
             section = _model_in(section.model_fields[part].annotation)
-    return join(*place[:-1]) or "a recipe", list(section.model_fields)
+    return join(*entry_path[:-1]) or "a recipe", list(section.model_fields)
 
 
 def _model_in(annotation: Any) -> Any:

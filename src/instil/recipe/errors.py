@@ -72,8 +72,8 @@ def join(*path: str | int) -> str:
     return ".".join(str(part) for part in path if part != "")
 
 
-Place = tuple[str | int, ...]
-Owner = Callable[[Place], tuple[str, Sequence[str]]]
+EntryPath = tuple[str | int, ...]
+Owner = Callable[[EntryPath], tuple[str, Sequence[str]]]
 """Function from the path of an unknown entry to the name of its section and the known keys."""
 
 
@@ -88,21 +88,21 @@ def problem_lines(error: ValidationError, data: Any, owner: Owner, path: str = "
         owner: name and keys of the section of an unknown entry.
         path: recipe path of the data.
     """
-    errors: dict[Place, list[Any]] = {}
+    errors: dict[EntryPath, list[Any]] = {}
     for detail in error.errors(include_url=False):
         errors.setdefault(_path_in_data(detail, data), []).append(detail)
     return [
-        f"{join(path, *place) or 'recipe'}: {_sentence(details, place, owner)}"
-        for place, details in errors.items()
-        if not any(_is_inside(other, place) for other in errors)
+        f"{join(path, *entry_path) or 'recipe'}: {_sentence(details, entry_path, owner)}"
+        for entry_path, details in errors.items()
+        if not any(_is_inside(other, entry_path) for other in errors)
     ]
 
 
-def _is_inside(place: Place, outer: Place) -> bool:
-    return len(place) > len(outer) and place[: len(outer)] == outer
+def _is_inside(entry_path: EntryPath, outer: EntryPath) -> bool:
+    return len(entry_path) > len(outer) and entry_path[: len(outer)] == outer
 
 
-def _path_in_data(detail: Any, data: Any) -> Place:
+def _path_in_data(detail: Any, data: Any) -> EntryPath:
     """Return the parts of pydantic's location that exist in the data, without union branches."""
     parts: list[str | int] = []
     for part in detail["loc"]:
@@ -120,11 +120,11 @@ def _has_entry(data: Any, key: str | int) -> bool:
     return isinstance(data, (list, tuple)) and isinstance(key, int) and key < len(data)
 
 
-def _sentence(details: list[Any], place: Place, owner: Owner) -> str:
+def _sentence(details: list[Any], entry_path: EntryPath, owner: Owner) -> str:
     """Return the message for one entry."""
     kind = details[0]["type"]
     if kind == "extra_forbidden":
-        return unknown_option(str(place[-1]), *owner(place))
+        return unknown_option(str(entry_path[-1]), *owner(entry_path))
     if kind == "missing":
         return "is missing"
     if kind == "value_error":
@@ -160,7 +160,13 @@ def _expected(detail: Any) -> str:
 
 
 def unknown_option(option: str, owner: str, options: Sequence[str]) -> str:
-    """Return the message for an option that ``owner`` does not have."""
+    """Return the message for an unknown option.
+
+    Args:
+        option: the option.
+        owner: name of the section or method.
+        options: options of the owner.
+    """
     from instil.core import closest
 
     if not options:

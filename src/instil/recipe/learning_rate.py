@@ -37,8 +37,8 @@ def default_learning_rate(recipe: Mapping[str, Any]) -> LearningRate | None:
     """Return the learning rate of a recipe that names none, None for the general default.
 
     It differs for a language model that starts from trained weights and loses no channel and few
-    layers: the general rate destroys what these weights know. A student cut to a few layers has to
-    learn anew and keeps the general rate.
+    layers: the general rate destroys what these weights have learned. A student cut to a few layers
+    starts from scratch and keeps the general rate.
 
     Args:
         recipe: the whole recipe as plain data, before its defaults are filled in.
@@ -98,7 +98,10 @@ def learning_rate_note(recipe: Recipe, has_stages: bool = False) -> str:
     if default is not None and used == default.value:
         return f"{text}, because {default.reason}. train.optimizer.lr sets another one."
     if default is not None:
-        return f"{text}, as the recipe sets it. The default would be {default.value:g}: {default.reason}."
+        return (
+            f"{text}, as the recipe sets it. The default would be {default.value:g}: "
+            f"{default.reason}."
+        )
     if used != GENERAL:
         return f"{text}, as the recipe sets it."
     is_trained = _is_trained(_origin(plain["student"], plain["teacher"]))

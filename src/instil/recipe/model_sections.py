@@ -93,7 +93,7 @@ class ModelConfig(Section):
 
 
 class StoreConfig(Section):
-    """Recorded teacher outputs. ``instil record`` writes them; a run reads them without a teacher."""
+    """Recorded teacher outputs: written by ``instil record``, read by a run without a teacher."""
 
     path: str
     """Folder or URL."""

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.functional_validators import BeforeValidator
 
 from instil.catalogue.signatures import is_net, parameters, plain, takes_net
-from instil.recipe.errors import Place, RecipeError, join, problem_lines
+from instil.recipe.errors import EntryPath, RecipeError, join, problem_lines
 from instil.recipe.schedules import SCHEDULED
 from instil.recipe.sections import ModelConfig
 
@@ -28,7 +28,7 @@ def check(
     path: str = "",
     name: str = "",
     schedules: bool = True,
-    beside: Iterable[str] = (),
+    other_keys: Iterable[str] = (),
 ) -> dict[str, Any]:
     """Validate options against the signature of a class or function.
 
@@ -38,7 +38,7 @@ def check(
         path: recipe path, for messages.
         name: name of ``target`` in messages; the default is its Python name.
         schedules: whether ``{start, end, until, after}`` may stand for a float.
-        beside: other keys of the same section, for messages.
+        other_keys: further keys of the same section, for messages.
 
     Returns:
         The given options as Python values. A network is returned as ``sections.Model``.
@@ -46,12 +46,12 @@ def check(
     Raises:
         RecipeError: with one line per wrong option.
     """
-    known_names = [*parameters(target), *beside]
+    known_names = [*parameters(target), *other_keys]
 
-    def owner(place: Place) -> tuple[str, list[str]]:
-        if len(place) == 1:
+    def owner(entry: EntryPath) -> tuple[str, list[str]]:
+        if len(entry) == 1:
             return name or target.__name__, known_names
-        return join(path, *place[:-1]), list(ModelConfig.model_fields)
+        return join(path, *entry[:-1]), list(ModelConfig.model_fields)
 
     text = json.dumps(dict(options), default=plain)
     try:

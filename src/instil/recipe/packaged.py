@@ -36,10 +36,10 @@ def find_packaged(name: str) -> Path:
         RecipeError: if no shipped recipe has this name.
     """
     by_name = packaged_recipes()
-    wanted = name.removesuffix(".yaml").removesuffix(".yml")
-    if wanted in by_name:
-        return by_name[wanted]
-    matches = [path for full_name, path in by_name.items() if full_name.endswith(f"/{wanted}")]
+    short_name = name.removesuffix(".yaml").removesuffix(".yml")
+    if short_name in by_name:
+        return by_name[short_name]
+    matches = [path for full_name, path in by_name.items() if full_name.endswith(f"/{short_name}")]
     if len(matches) == 1:
         return matches[0]
     short_names = [full_name.rpartition("/")[2] for full_name in by_name]
@@ -51,6 +51,6 @@ def find_packaged(name: str) -> Path:
 
 
 def summary(path: Path) -> str:
-    """First comment line of a recipe file, which says its idea; empty if it has none."""
+    """Return the first comment line of a recipe file, its summary; empty if it has none."""
     first_line = path.read_text(encoding="utf-8").partition("\n")[0]
     return first_line.removeprefix("#").strip() if first_line.startswith("#") else ""

@@ -14,11 +14,11 @@ REQUIRED_KEYS = {"start", "end"}
 SHARE_KEYS = ("until", "after")
 
 
-def _number_or_schedule(value: Any, number: Callable[[Any], Any]) -> Any:
+def _number_or_schedule(value: Any, parse: Callable[[Any], Any]) -> Any:
     if isinstance(value, Schedule):
         value = dataclasses.asdict(value)
     if not isinstance(value, Mapping):
-        return number(value)
+        return parse(value)
     if not REQUIRED_KEYS <= set(value) <= {*REQUIRED_KEYS, *SHARE_KEYS}:
         keys = ", ".join(map(str, value)) or "nothing"
         raise ValueError(f"a schedule has start, end and, if you like, after and until, not {keys}")
@@ -28,7 +28,7 @@ def _number_or_schedule(value: Any, number: Callable[[Any], Any]) -> Any:
             raise ValueError(
                 f"{key} of a schedule is a share of the training between 0 and 1, not {share!r}"
             )
-    return Schedule(number(value["start"]), number(value["end"]), **shares)
+    return Schedule(parse(value["start"]), parse(value["end"]), **shares)
 
 
 SCHEDULED = WrapValidator(_number_or_schedule)

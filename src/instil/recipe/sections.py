@@ -148,8 +148,10 @@ class Recipe(Section):
         """All teachers. Each replica is an entry of its own."""
         if self.teacher is None:
             return []
-        configs = self.teacher if isinstance(self.teacher, list) else [self.teacher]
-        return [config for config in configs for _ in range(config.num_replicas)]
+        teachers: list[TeacherConfig] = []
+        for config in self.teacher if isinstance(self.teacher, list) else [self.teacher]:
+            teachers += [config] * config.num_replicas
+        return teachers
 
     def locate(self, path: str) -> Path:
         """Return a file or folder of the recipe's folder, or else of the working directory.

@@ -1,4 +1,4 @@
-"""YAML as plain data: safe, with limits, and with one clear error for whatever is wrong with the text."""
+"""YAML as plain data: safe, with limits, and with one clear error per problem."""
 
 from __future__ import annotations
 
@@ -94,8 +94,8 @@ def parse(text: str, where: str) -> Any:
         The data.
 
     Raises:
-        RecipeError: if the text is no YAML, has keys that are no text, is nested more than 50 levels
-            deep, or has more than 100,000 entries when its aliases are written out.
+        RecipeError: if the text is no YAML, has keys that are no text, is nested more than 50
+            levels deep, or has more than 100,000 entries when its aliases are written out.
     """
     try:
         loader = _Loader(text)
@@ -136,7 +136,11 @@ def check_keys(data: Any, where: str) -> None:
                     f"{where}: the key {key!r} is no text. Expected a name; write it in quotes"
                     f" ('{str(key).lower()}') if it is one"
                 )
-    parts = data.values() if isinstance(data, dict) else data if isinstance(data, list) else ()
+    parts: list[Any] = []
+    if isinstance(data, dict):
+        parts = list(data.values())
+    elif isinstance(data, list):
+        parts = data
     for part in parts:
         check_keys(part, where)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from instil.cli import closing_table
+from instil.cli import summary_table
 from instil.experiment.statistics import gain, summary
 
 
@@ -32,7 +32,7 @@ def _result(distilled: list[float], alone: list[float]) -> dict[str, Any]:
     }
 
 
-def _shown(result: dict[str, Any], show: Any = closing_table.show) -> str:
+def _shown(result: dict[str, Any], show: Any = summary_table.show) -> str:
     console = Console(record=True, width=140)
     show(result, console)
     return console.export_text()
@@ -61,6 +61,6 @@ def test_exported_files_are_told_apart() -> None:
         name: {"file": name, "bytes": 1000, "perplexity": value, "bits_per_byte": bits}
         for name, (value, bits) in files.items()
     }
-    text = _shown(result, closing_table.show_export)
+    text = _shown(result, summary_table.show_export)
     for part in ("453.5", "453.6", "482.2", "2.246", "2.268"):
         assert part in text

@@ -9,7 +9,11 @@ from pathlib import Path
 
 
 def check_one(out: Path | None, resume: Path | None) -> None:
-    """ValueError where a new folder and that of a stopped run are both named."""
+    """Check that not both a new folder and a stopped run are given.
+
+    Raises:
+        ValueError: if both are given.
+    """
     if out is not None and resume is not None:
         raise ValueError(
             f"--out: a run goes on in its own folder. Expected --resume {resume} alone, got --out "

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from instil.core import Batch, Net, Outputs
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.kd import KD
-from instil.schemes.offline.fcfd import FCFD, appearance, bridge, kept_statistics
+from instil.schemes.bases.mixed_networks import appearance, bridge, frozen_statistics
+from instil.schemes.offline.fcfd import FCFD
 from instil.teachers.ensemble import Ensemble
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
@@ -110,8 +111,8 @@ def test_mixed_nets_are_one_nets_beginning_and_the_others_end() -> None:
 def test_each_step_draws_its_mixed_nets_alike_for_all() -> None:
     made = scheme()
     made.prepare(timed())
-    drawn = [made._drawn(timed(step)) for step in range(40)]
-    assert drawn == [made._drawn(timed(step)) for step in range(40)]
+    drawn = [made._sample_paths(timed(step)) for step in range(40)]
+    assert drawn == [made._sample_paths(timed(step)) for step in range(40)]
     assert all(len(set(paths)) == 2 for paths in drawn)
     assert {path for paths in drawn for path in paths} == {
         (way, k) for way in ("to_teacher", "to_student") for k in range(2)
@@ -145,7 +146,7 @@ def test_a_mixed_net_leaves_the_running_statistics_alone() -> None:
     ]
     assert all("num_batches" in name for name in moved)
     norm = nn.BatchNorm1d(2)
-    with kept_statistics(norm):
+    with frozen_statistics(norm):
         assert norm(torch.randn(8, 2)).mean().abs() < 1e-5
     assert not norm.running_mean.any()
     assert norm.momentum == 0.1
@@ -175,7 +176,9 @@ def test_appearance_is_zero_for_equal_stages() -> None:
 
 def test_says_what_it_cannot_do() -> None:
     other = {"cross_entropy": CrossEntropy()}
-    with pytest.raises(ValueError, match="the teacher must be one net"):
+    with pytest.raises(
+        ValueError, match="Expected the teacher to be one local network, got Ensemble"
+    ):
         FCFD(net(3), Ensemble([Frozen(net(5)), Frozen(net(5, 1))]), other).prepare(timed())
     two = Net(Stages(5), call, {"features": ["stages.0", "stages.2"]})
     with pytest.raises(
@@ -185,7 +188,7 @@ def test_says_what_it_cannot_do() -> None:
     FCFD(net(3), Frozen(two), other, stage_pairs=[[1, 0], [2, 1]]).prepare(timed())
     with pytest.raises(ValueError, match="is no list of"):
         FCFD(net(3), Frozen(two), other, stage_pairs=[[1, 0], [2, 2]]).prepare(timed())
-    with pytest.raises(ValueError, match="there must be two or more"):
+    with pytest.raises(ValueError, match="Expected two or more pairs, got 1"):
         FCFD(net(3), Frozen(two), other, stage_pairs=[[1, 0]]).prepare(timed())
     inputs = Net(Stages(5), call, {"features": ["stages.0", "stages.1", "stages.2:in"]})
     with pytest.raises(ValueError, match="spots are outputs of modules; name those of the teacher"):

@@ -13,10 +13,11 @@ from instil.experiment import trained
 from instil.experiment.bench import Bench
 from instil.experiment.filtered_teachers import check_predictions_by_index
 from instil.export.student import load_student, save_student
+from instil.modules.prediction_table import smoothed_predictions
 from instil.objectives.labels.cross_entropy import CrossEntropy
 from instil.objectives.logits.kd import KD
 from instil.recipe import RecipeError
-from instil.schemes.offline.filter_kd import FilterKD, smoothed_predictions
+from instil.schemes.offline.filter_kd import FilterKD
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
 from tests.nets import batch, net

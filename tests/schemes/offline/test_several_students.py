@@ -66,8 +66,12 @@ def test_the_first_is_exported_and_the_others_are_named() -> None:
 
 
 def test_what_does_not_fit_is_told() -> None:
-    with pytest.raises(ValueError, match="several students need at least one other"):
+    with pytest.raises(
+        ValueError, match=r"scheme\.others: several_students needs at least one other student"
+    ):
         SeveralStudents(net(), None, [], goals())
     given: Batch = batch()
-    with pytest.raises(ValueError, match=r"objectives\.jacobian takes gradients by the input"):
+    with pytest.raises(
+        ValueError, match=r"objectives\.jacobian takes gradients w\.r\.t\. the input"
+    ):
         SeveralStudents(net(), Frozen(net(8, 1)), [net(4)], {"jacobian": Jacobian()}).prepare(given)

@@ -12,7 +12,7 @@ from instil.objectives.features.jacobian import Jacobian
 from instil.objectives.logits.kd import KD
 from instil.objectives.relations.sskd import SSKD
 from instil.schemes.offline.offline import Offline
-from instil.schemes.offline.views import Views, parted, with_views
+from instil.schemes.offline.views import Views, split_views, with_views
 from instil.teachers.ensemble import Ensemble
 from instil.teachers.frozen import Frozen
 from instil.testing import check_scheme
@@ -76,9 +76,12 @@ def test_sskd_is_that_of_the_views() -> None:
     scheme = Views(student, Frozen(teacher), {"sskd": SSKD()})
     scheme.prepare(batch)
     update = next(iter(scheme.step(batch)))
-    mine, theirs = (parted(one(with_views(batch)), 16) for one in (student, teacher))
+    student_outputs = split_views(student(with_views(batch)), 16)
+    teacher_outputs = split_views(teacher(with_views(batch)), 16)
     assert torch.allclose(
-        update.losses["sskd"], scheme.objectives["sskd"](mine, theirs, batch), rtol=1e-5
+        update.losses["sskd"],
+        scheme.objectives["sskd"](student_outputs, teacher_outputs, batch),
+        rtol=1e-5,
     )
     update.losses["sskd"].backward()
     assert all(parameter.grad is not None for parameter in student.parameters())
@@ -139,11 +142,11 @@ def test_what_reads_no_view_learns_from_the_images_alone() -> None:
 def test_what_cannot_be_turned_is_told() -> None:
     with pytest.raises(
         ValueError,
-        match=r"'image' must be square, \(N, C, H, H\); image has the shape \(2, 1, 3, 4\)",
+        match=r"Expected a square 'image' \(N, C, H, H\), got shape \(2, 1, 3, 4\)",
     ):
         with_views({"image": torch.zeros(2, 1, 3, 4)})
     with pytest.raises(
-        ValueError, match=r"'image' must be square, .*; the batch has x, label, index"
+        ValueError, match=r"Expected 'image' \(N, C, H, H\) in the batch, got x, label, index"
     ):
         with_views(nets.batch())
 

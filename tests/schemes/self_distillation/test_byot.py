@@ -16,7 +16,7 @@ from tests import nets
 from tests.schemes.stages import images, staged, timed
 
 
-def made(hint_weight: float = 0.01) -> BYOT:
+def make_scheme(hint_weight: float = 0.01) -> BYOT:
     torch.manual_seed(0)
     scheme = BYOT(
         staged(), {"cross_entropy": CrossEntropy(average="labelled"), "kd": KD(3)}, hint_weight
@@ -32,7 +32,7 @@ def test_contracts() -> None:
 
 
 @pytest.mark.parametrize("positive", [True, False])
-def test_the_hint_is_a_sum_of_squares(positive: bool) -> None:
+def test_the_hint_equals_a_plain_sum_of_squares(positive: bool) -> None:
     shallow, deepest = np.random.default_rng(0).normal(size=(2, 3, 4))
     expected = [
         sum((a - b) ** 2 for a, b in zip(*rows, strict=True) if not positive or a > 0 or b > 0)
@@ -46,12 +46,12 @@ def test_the_hint_is_a_sum_of_squares(positive: bool) -> None:
     assert np.allclose(values.detach(), expected)
     values.sum().backward()
     assert second.grad is None
-    with pytest.raises(ValueError, match="both must have one shape"):
+    with pytest.raises(ValueError, match=r"deepest: the features differ in shape\."):
         byot_hint_loss(first, second[:, :2])
 
 
-def test_all_learn_from_the_label_and_the_shallow_ones_from_the_deepest() -> None:
-    scheme, batch = made(), timed()
+def test_losses_match_the_formula_of_the_paper() -> None:
+    scheme, batch = make_scheme(), timed()
     (update,) = scheme.step(batch)
     ends = scheme.branch_outputs(scheme.student(batch))
     assert len(ends) == 3
@@ -78,7 +78,7 @@ def test_all_learn_from_the_label_and_the_shallow_ones_from_the_deepest() -> Non
 
 
 def test_nothing_of_it_teaches_the_deepest() -> None:
-    scheme = made()
+    scheme = make_scheme()
     (update,) = scheme.step(timed())
     (update.losses["kd"] + update.losses["hint"]).backward()
     for name, parameter in scheme.student.named_parameters():
@@ -92,7 +92,7 @@ def test_nothing_of_it_teaches_the_deepest() -> None:
 
 
 def test_the_student_is_shipped_without_the_other_ends() -> None:
-    scheme = made()
+    scheme = make_scheme()
     assert scheme.export() is scheme.student
     assert not any(
         parameter is other

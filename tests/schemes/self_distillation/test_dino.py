@@ -21,7 +21,7 @@ def seeing() -> Net:
     return Net(staged().model, taps={"embedding": "head:in"})
 
 
-def made() -> DINO:
+def make_scheme() -> DINO:
     torch.manual_seed(0)
     return DINO(
         seeing(),
@@ -35,12 +35,12 @@ def made() -> DINO:
 
 
 def test_contracts() -> None:
-    """The student's own head hears nothing, which is no learner of its own."""
-    check_scheme(made, images)
+    """The classifier of the student gets no gradient; it is not a separate learner."""
+    check_scheme(make_scheme, images)
 
 
 def test_the_teacher_sees_the_large_views_alone_and_the_student_all() -> None:
-    scheme = made()
+    scheme = make_scheme()
     scheme.train().prepare(images())
     batch = scheme.before_step(timed())
     assert batch["views"].shape == (16, 3, 1, 6, 6)
@@ -53,7 +53,7 @@ def test_the_teacher_sees_the_large_views_alone_and_the_student_all() -> None:
 
 
 def test_both_averages_follow_and_more_slowly_towards_the_end() -> None:
-    scheme = made()
+    scheme = make_scheme()
     scheme.train().prepare(images())
     engine = Engine("cpu")
     engine.setup(scheme, lambda learner: Optimization("sgd", {"lr": 0.5}))
@@ -97,11 +97,7 @@ def test_a_whole_view_is_the_image() -> None:
 
 
 def test_what_it_cannot_see_says_so() -> None:
-    with pytest.raises(
-        ValueError, match="the heads of dino read 'embedding', and the net gives logits"
-    ):
+    with pytest.raises(ValueError, match="Expected 'embedding' in the outputs, got logits"):
         DINO(Net(staged().model), {"dino": DINOLoss()}).prepare(images())
-    with pytest.raises(
-        ValueError, match=r"dino sees parts of 'image' \(N, C, H, W\), and the batch has x"
-    ):
-        made().before_step({"x": torch.zeros(2, 3)})
+    with pytest.raises(ValueError, match=r"Expected 'image' \(N, C, H, W\) in the batch, got x\."):
+        make_scheme().before_step({"x": torch.zeros(2, 3)})

@@ -105,5 +105,5 @@ def test_a_loader_without_a_length_is_refused() -> None:
     def step(given: Batch) -> None:
         fit(made(), Stream(), Training(steps=2, device="cpu"))
 
-    with pytest.raises(ValueError, match="give fit a loader that has a length"):
+    with pytest.raises(ValueError, match="Call fit with a loader that has a length"):
         step(batch())

@@ -1,8 +1,8 @@
-"""Function-consistent features: the student's stages are judged by what the rest of the teacher makes of them, and the other way round."""
+"""FCFD: the stages of student and teacher must be interchangeable in mixed networks."""
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import random
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import (
     Batch,
@@ -28,29 +29,22 @@ from instil.core import (
     replace_invalid,
     to_float32,
 )
-from instil.functional.pooling import global_average_pool
-from instil.modules.stage_adapter import StageAdapter
+from instil.schemes.bases.mixed_networks import appearance, bridge, frozen_statistics
 from instil.schemes.bases.stage_pairs import StagePairs, resolve_stage_pairs, stage_paths
 from instil.teachers.frozen import Frozen
 
 
-def bridge(source: Tensor, target: Tensor) -> nn.Sequential:
-    """A 3x3 convolution, or a linear map, and where the target is nowhere negative a leaky ReLU: the rest of a net expects what it usually gets."""
-    is_negative = bool((target < 0).any())  # False for the NaN of an invalid sample
-    end = nn.Identity() if is_negative else nn.LeakyReLU(0.1)
-    return nn.Sequential(StageAdapter(source, target, kernel=3), end)
-
-
 class FCFD(Scheme):
-    """Two losses beside the objectives: ``appearance``, of bridged student stages and the teacher's, and ``function``, of what mixed nets answer,
-    some stages of one net, a bridge, the rest of the other (Liu et al. 2023). Defaults as for CIFAR-100, with the objectives cross_entropy and kd.
+    """Distillation of stages by appearance and by function (Liu et al. 2023).
 
-    ``appearance_weight``: of the squared differences, summed over the stages (0.02 for ResNet18 <- ResNet34 on ImageNet).
-    ``function_weight``: of the KL of the mixed nets' answers to the teacher's, summed over the mixed nets of a step.
-    ``temperature``: of that KL, with its square as a factor (1 on ImageNet).
-    ``paths``: how many mixed nets a step; which ones is drawn anew in every step.
-    ``direction``: both mixes either net's first stages with the other's last, to_teacher and to_student only one way.
-    ``stage_pairs``: [[student stage, teacher stage], ...] of ``features``, shallow to deep; auto takes all where both nets have as many.
+    The loss ``appearance`` compares adapted student stages with the teacher's. The loss
+    ``function`` compares the logits of mixed networks with the teacher's. A mixed network consists
+    of the first stages of one network, an adapter, and the last stages of the other. The defaults
+    are those for CIFAR-100, with the objectives cross_entropy and kd.
+
+    Raises:
+        ValueError: for a teacher that is not one local network, fewer than two stage pairs, or
+            networks without a tuple of ``features``.
     """
 
     card = Card(
@@ -59,13 +53,18 @@ class FCFD(Scheme):
         "ICLR",
         2023,
         source="offline",
-        equation=r"\lambda \sum_i \Vert b_i(f^s_i) - f^t_i \Vert^2 + \sum_{m} T^2 \mathrm{KL}(p^t_T \Vert p^m_T), \quad "
+        equation=r"\lambda \sum_i \Vert b_i(f^s_i) - f^t_i \Vert^2 + "
+        r"\sum_{m} T^2 \mathrm{KL}(p^t_T \Vert p^m_T), \quad "
         r"p^m: \text{the first stages of one net, } b_i \text{, the last stages of the other}",
-        deviations="bridges resize and have no BatchNorm, which would couple the samples; a mixed net normalises by the batch's own statistics, as "
-        "published, and leaves the student's running ones alone, where the code keeps a second set",
-        use="Networks of one family, stage by stage, and time for one more forward pass a mixed net.",
-        pitfalls="Each mixed net costs a forward and a backward pass. Stages must be modules whose output alone the rest of the net reads: no side "
-        "inputs, no skip over a stage.",
+        deviations="Adapters resize and have no BatchNorm, which would make the samples of a batch "
+        "depend on each other. A mixed network normalizes by the statistics of the batch, as "
+        "published, and does not change the student's running statistics; the authors' code keeps "
+        "a second set.",
+        use="For networks of one family, stage by stage, if there is time for one more forward "
+        "pass per mixed network.",
+        pitfalls="Each mixed network costs a forward and a backward pass. Stages must be modules "
+        "whose output is the only input of the rest of the network: no side inputs, and no skip "
+        "connection over a stage.",
     )
 
     def __init__(
@@ -73,158 +72,161 @@ class FCFD(Scheme):
         student: nn.Module,
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
-        appearance_weight: NonNegative = 5.0,
-        function_weight: NonNegative = 1.0,
-        temperature: Positive = 4.0,
-        paths: Annotated[int, Ge(1)] = 2,
-        direction: Literal["both", "to_teacher", "to_student"] = "both",
-        stage_pairs: StagePairs = "auto",
+        appearance_weight: Annotated[
+            NonNegative,
+            Doc(
+                "weight of the squared differences, summed over the stages (0.02 for ResNet-34 to "
+                "ResNet-18 on ImageNet)"
+            ),
+        ] = 5.0,
+        function_weight: Annotated[
+            NonNegative,
+            Doc(
+                "weight of the KL divergence of the mixed networks from the teacher, summed over "
+                "the mixed networks of a step"
+            ),
+        ] = 1.0,
+        temperature: Annotated[
+            Positive,
+            Doc(
+                "softmax temperature of the KL divergence, whose square is a factor; 1 on ImageNet"
+            ),
+        ] = 4.0,
+        paths: Annotated[int, Ge(1), Doc("number of mixed networks, drawn in each step")] = 2,
+        direction: Annotated[
+            Literal["both", "to_teacher", "to_student"],
+            Doc(
+                "network with the last stages of a mixed network: the teacher, the student, or "
+                "either of them"
+            ),
+        ] = "both",
+        stage_pairs: Annotated[
+            StagePairs,
+            Doc(
+                "pairs [student stage, teacher stage] of ``features``, shallow to deep; auto: all "
+                "stages, for networks with the same number of them"
+            ),
+        ] = "auto",
     ):
         super().__init__(student, teacher, objectives)
-        self.appearance_weight, self.function_weight, self.temperature = (
-            appearance_weight,
-            function_weight,
-            temperature,
-        )
-        self.paths, self.direction, self.stage_pairs = paths, direction, stage_pairs
+        self.appearance_weight = appearance_weight
+        self.function_weight = function_weight
+        self.temperature = temperature
+        self.paths = paths
+        self.direction = direction
+        self.stage_pairs = stage_pairs
         self.matched: list[tuple[int, int]] = []
-        self.at: dict[str, list[str]] = {}  # of each net the modules whose outputs are its stages
-        self.to_teacher, self.to_student = nn.ModuleList(), nn.ModuleList()
+        # Modules whose outputs are the stages, for each side.
+        self.stage_modules: dict[str, list[str]] = {}
+        self.to_teacher = nn.ModuleList()
+        self.to_student = nn.ModuleList()
         self.learners["student"] += ("to_teacher", "to_student")
 
     def build(self, batch: Batch) -> None:
         if not isinstance(self.teacher, Frozen):
             raise ValueError(
-                "function-consistent features run through the teacher's last stages: the teacher must be one net, at hand"
+                "teacher: fcfd runs the last stages of the teacher. Expected the teacher to be one "
+                f"local network, got {type(self.teacher).__name__}. Use one teacher, not recorded"
             )
-        mine, theirs = (
-            _stages(self.student(batch), "student"),
-            _stages(self.teacher_outputs(batch), "teacher"),
+        student_stages = _stages(self.student(batch), "student")
+        teacher_stages = _stages(self.teacher_outputs(batch), "teacher")
+        self.matched = resolve_stage_pairs(
+            self.stage_pairs, len(student_stages), len(teacher_stages)
         )
-        self.matched = resolve_stage_pairs(self.stage_pairs, len(mine), len(theirs))
         if len(self.matched) < 2:
             raise ValueError(
-                "scheme.stage_pairs: there must be two or more; the mixed nets change over after any but the last"
+                "scheme.stage_pairs: a mixed network changes over after any pair but the last. "
+                f"Expected two or more pairs, got {len(self.matched)}. Name more stages in features"
             )
-        self.at = {
+        self.stage_modules = {
             "student": stage_paths(self.student, "student"),
             "teacher": stage_paths(self.teacher.net, "teacher"),
         }
-        self.to_teacher.extend(bridge(mine[i], theirs[j]) for i, j in self.matched)
+        self.to_teacher.extend(
+            bridge(student_stages[i], teacher_stages[j]) for i, j in self.matched
+        )
         if self.direction != "to_teacher":
-            self.to_student.extend(bridge(theirs[j], mine[i]) for i, j in self.matched[:-1])
+            self.to_student.extend(
+                bridge(teacher_stages[j], student_stages[i]) for i, j in self.matched[:-1]
+            )
         super().build(batch)
         self.teacher.select_roles(self.objectives.reads("teacher") | {"features", "logits"}, batch)
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        number = item_weights(batch).sum()
-        return {**super().counts(batch), "appearance": number, "function": number}
+        num_items = item_weights(batch).sum()
+        return {**super().counts(batch), "appearance": num_items, "function": num_items}
 
     def step(self, batch: Batch) -> Iterator[Update]:
         yield self.compute_losses(batch)
 
     def compute_losses(self, batch: Batch) -> Update:
-        """The objectives' update with the losses of appearance and function."""
-        teacher, student = self.teacher_outputs(batch), self.student(batch)
+        """Compute the losses of the objectives, and those of appearance and function."""
+        teacher = self.teacher_outputs(batch)
+        student = self.student(batch)
         update: Update = self.objectives(student, teacher, batch)
-        mine, theirs, weight = (
-            tuple(replace_invalid(stage, batch) for stage in _stages(student, "student")),
-            tuple(replace_invalid(stage, batch) for stage in _stages(teacher, "teacher")),
-            item_weights(batch),
-        )
+        student_stages = [replace_invalid(stage, batch) for stage in _stages(student, "student")]
+        teacher_stages = [replace_invalid(stage, batch) for stage in _stages(teacher, "teacher")]
+        weight = item_weights(batch)
         teacher_logits = replace_invalid(to_float32(teacher["logits"]), batch)
-        bridged = [
-            to_float32(made(mine[i]))
-            for made, (i, _) in zip(self.to_teacher, self.matched, strict=True)
+        adapted = [
+            to_float32(adapter(student_stages[i]))
+            for adapter, (i, _) in zip(self.to_teacher, self.matched, strict=True)
         ]
-        apart = appearance(bridged, [to_float32(theirs[j]) for _, j in self.matched])
-        answers = [
-            replace_invalid(self._answer(batch, *path, bridged, theirs), batch)
-            for path in self._drawn(batch)
+        targets = [to_float32(teacher_stages[j]) for _, j in self.matched]
+        distance = appearance(adapted, targets)
+        mixed_logits = [
+            replace_invalid(self._mixed_logits(batch, *path, adapted, teacher_stages), batch)
+            for path in self._sample_paths(batch)
         ]
-        update.losses["appearance"] = self.appearance_weight * mean(apart, weight)
-        update.losses["function"] = self.function_weight * mean(
-            self._function(answers, teacher_logits), weight
-        )
+        divergence = self._function(mixed_logits, teacher_logits)
+        update.losses["appearance"] = self.appearance_weight * mean(distance, weight)
+        update.losses["function"] = self.function_weight * mean(divergence, weight)
         return update
 
-    def _drawn(self, batch: Batch) -> list[tuple[str, int]]:
-        """The mixed nets of this step, alike on all ranks: into which net they change over, and after which pair."""
-        ways = ["to_teacher", "to_student"] if self.direction == "both" else [self.direction]
-        every = [(way, number) for way in ways for number in range(len(self.matched) - 1)]
-        return random.Random(f"{int(batch.get('seed', 0))}/{int(batch.get('step', 0))}").sample(
-            every, min(self.paths, len(every))
-        )
+    def _sample_paths(self, batch: Batch) -> list[tuple[str, int]]:
+        """Direction and last pair before the change-over of the mixed networks of this step."""
+        directions = ["to_teacher", "to_student"] if self.direction == "both" else [self.direction]
+        paths = list(itertools.product(directions, range(len(self.matched) - 1)))
+        # Keyed by seed and step: all ranks draw the same networks.
+        generator = random.Random(f"{int(batch.get('seed', 0))}/{int(batch.get('step', 0))}")
+        return generator.sample(paths, min(self.paths, len(paths)))
 
-    def _answer(
-        self, batch: Batch, way: str, number: int, bridged: list[Tensor], theirs: tuple[Tensor, ...]
+    def _mixed_logits(
+        self,
+        batch: Batch,
+        direction: str,
+        pair: int,
+        adapted: list[Tensor],
+        teacher_stages: list[Tensor],
     ) -> Tensor:
-        """The logits of a mixed net."""
-        i, j = self.matched[number]
+        """Logits of a mixed network."""
+        i, j = self.matched[pair]
         assert isinstance(self.teacher, Frozen)
-        none: frozenset[str] = frozenset()
-        if way == "to_teacher":
-            logits: Tensor = self.teacher.net(
-                batch, roles=none, replace={self.at["teacher"][j]: bridged[number]}
-            )["logits"]
-        else:
-            with kept_statistics(self.student):
-                logits = self.student(
-                    batch,
-                    roles=none,
-                    replace={self.at["student"][i]: self.to_student[number](theirs[j])},
-                )["logits"]
+        no_roles: frozenset[str] = frozenset()
+        if direction == "to_teacher":
+            replace = {self.stage_modules["teacher"][j]: adapted[pair]}
+            logits: Tensor = self.teacher.net(batch, roles=no_roles, replace=replace)["logits"]
+            return to_float32(logits)
+        with frozen_statistics(self.student):
+            replace = {self.stage_modules["student"][i]: self.to_student[pair](teacher_stages[j])}
+            logits = self.student(batch, roles=no_roles, replace=replace)["logits"]
         return to_float32(logits)
 
-    def _function(self, answers: list[Tensor], teacher: Tensor) -> Tensor:
-        target = (teacher.detach() / self.temperature).log_softmax(-1)
-        apart = [
-            F.kl_div(
-                (logits / self.temperature).log_softmax(-1),
-                target,
-                reduction="none",
-                log_target=True,
-            ).sum(-1)
-            for logits in answers
-        ]
-        return torch.stack(apart).sum(0) * self.temperature**2
-
-
-def appearance(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
-    """Mean squared differences of stages (N, ...), summed, and that of the deepest maps' averages after a ReLU: (N,)."""
-    terms = [
-        (to_float32(mine) - theirs).square().flatten(1).mean(1)
-        for mine, theirs in zip(student, teacher, strict=True)
-    ]
-    if student[-1].ndim == 4:
-        mine, theirs = (
-            global_average_pool(to_float32(stage).relu()) for stage in (student[-1], teacher[-1])
-        )
-        terms.append((mine - theirs).square().mean(1))
-    return torch.stack(terms).sum(0)
-
-
-@contextlib.contextmanager
-def kept_statistics(net: nn.Module) -> Iterator[None]:
-    """BatchNorms in training normalise by the batch as always, and their running statistics stay as they are."""
-    norms = [
-        (part, part.momentum)
-        for part in net.modules()
-        if isinstance(part, nn.modules.batchnorm._BatchNorm)
-    ]
-    for part, _ in norms:
-        part.momentum = 0.0
-    try:
-        yield
-    finally:
-        for part, momentum in norms:
-            part.momentum = momentum
+    def _function(self, mixed_logits: list[Tensor], teacher_logits: Tensor) -> Tensor:
+        target = (teacher_logits.detach() / self.temperature).log_softmax(-1)
+        total = []
+        for logits in mixed_logits:
+            log_probs = (logits / self.temperature).log_softmax(-1)
+            values = F.kl_div(log_probs, target, reduction="none", log_target=True)
+            total.append(values.sum(-1))
+        return torch.stack(total).sum(0) * self.temperature**2
 
 
 def _stages(outputs: Outputs, side: str) -> tuple[Tensor, ...]:
     if not isinstance(outputs.get("features"), tuple):
         raise ValueError(
-            f"function-consistent features need several stages as 'features' of the {side}, which gives {', '.join(outputs)}"
+            f"{side}: fcfd needs several stages. Expected a tuple of 'features' in the outputs, "
+            f"got {', '.join(outputs)}. Name the stages in taps"
         )
     stages: tuple[Tensor, ...] = outputs["features"]
     return stages

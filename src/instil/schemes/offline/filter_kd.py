@@ -25,75 +25,7 @@ from instil.core import (
     item_weights,
     to_float32,
 )
-
-
-def smoothed_predictions(
-    average: Tensor, probabilities: Tensor, smoothing: float | Tensor
-) -> Tensor:
-    """Update the moving averages of the predictions for some samples (Ren et al. 2022).
-
-    Args:
-        average: current averages (N, C). A row of zeros has no prediction yet.
-        probabilities: predictions of this step (N, C), such as the softmax of the logits.
-        smoothing: weight of the new prediction, in (0, 1].
-
-    Returns:
-        New averages (N, C): ``(1 - smoothing) * average + smoothing * probabilities``, or the new
-        prediction alone in rows without an earlier one.
-
-    Raises:
-        ValueError: if the shapes differ.
-
-    Example:
-        >>> import torch
-        >>> average = torch.tensor([[0.5, 0.5], [0.0, 0.0]])
-        >>> smoothed_predictions(average, torch.tensor([[1.0, 0.0], [0.2, 0.8]]), 0.1)
-        tensor([[0.5500, 0.4500],
-                [0.2000, 0.8000]])
-    """
-    if average.shape != probabilities.shape:
-        raise ValueError(
-            "probabilities: the shape differs from the averages. Expected "
-            f"{tuple(average.shape)}, got {tuple(probabilities.shape)}"
-        )
-    has_prediction = average.sum(-1, keepdim=True) > 0
-    return torch.where(has_prediction, average.lerp(probabilities, smoothing), probabilities)
-
-
-class PredictionTable(nn.Module):
-    """Moving average of the predictions for each training sample.
-
-    Args:
-        num_samples: number of rows; the ``index`` of every sample is below it.
-        num_classes: number of columns.
-        device: device of the table.
-    """
-
-    average: Tensor
-
-    def __init__(self, num_samples: int, num_classes: int, device: torch.device | None = None):
-        super().__init__()
-        self.register_buffer("average", torch.zeros(num_samples, num_classes, device=device))
-
-    def forward(self, index: Tensor) -> Tensor:
-        """Return the averages (N, C) of the samples ``index`` (N,); zeros where there is none."""
-        return self.average[index]
-
-    @torch.no_grad()
-    def update(
-        self, index: Tensor, probabilities: Tensor, counted: Tensor, smoothing: float
-    ) -> None:
-        """Record the predictions of one step.
-
-        Args:
-            index: samples (N,), each at most once.
-            probabilities: their predictions (N, C).
-            counted: False (N,) for samples whose row stays as it is.
-            smoothing: weight of the new predictions.
-        """
-        average = self.average[index]
-        updated = smoothed_predictions(average, probabilities, smoothing)
-        self.average[index] = torch.where(counted[:, None], updated, average)
+from instil.modules.prediction_table import PredictionTable
 
 
 class FilteredModel(nn.Module):
@@ -101,7 +33,8 @@ class FilteredModel(nn.Module):
 
     def __init__(self, model: nn.Module, table: PredictionTable):
         super().__init__()
-        self.model, self.table = model, table
+        self.model = model
+        self.table = table
 
 
 class FilterKD(Scheme):
@@ -123,17 +56,19 @@ class FilterKD(Scheme):
         2022,
         source="offline",
         labels=("single",),
-        deviations="The table is the one at the end of the teacher's training, or at teacher.checkpoint_at. The "
-        "authors' code also saves it at the epoch of the best test accuracy. It multiplies the student's loss "
-        "by 2: set the weight of kd to 2 for its scale. For samples that the teacher was not trained on, the "
-        "logits are the teacher's own.",
-        equation=r"q_n \leftarrow (1 - \alpha)\, q_n + \alpha\, p^t_\tau(x_n) \text{ during the teacher's training}, \quad "
+        deviations="The table is the one at the end of the teacher's training, or at "
+        "teacher.checkpoint_at. The authors' code also saves it at the epoch of the best test "
+        "accuracy. It multiplies the student's loss by 2: set the weight of kd to 2 for its scale. "
+        "For samples that the teacher was not trained on, the logits are the teacher's own.",
+        equation=r"q_n \leftarrow (1 - \alpha)\, q_n + \alpha\, p^t_\tau(x_n) "
+        r"\text{ during the teacher's training}, \quad "
         r"\mathcal{L} = \mathrm{KL}(q_n \Vert p^s(x_n))",
-        use="Noisy labels, or a teacher that fits its training labels perfectly: early predictions, before it "
-        "memorises a wrong label, stay in the average.",
-        pitfalls="The memory of the average is about 1 / smoothing epochs: raise smoothing for short trainings, where "
-        "the predictions of the first epochs dominate otherwise. The table ignores how the student's image is augmented. "
-        "Only logits come from the table; features are those of the trained teacher.",
+        use="For noisy labels, or a teacher that fits its training labels perfectly: early "
+        "predictions, before it memorises a wrong label, stay in the average.",
+        pitfalls="The memory of the average is about 1 / smoothing epochs: raise smoothing for "
+        "short trainings, where the predictions of the first epochs dominate otherwise. The table "
+        "ignores the augmentation of the student's image. Only logits come from the table; "
+        "features are those of the trained teacher.",
     )
     exports_new_architecture = True
     predicts_by_index = True
@@ -152,7 +87,7 @@ class FilterKD(Scheme):
             int,
             Ge(1),
             Doc(
-                "number of rows of the table, above the largest index; null: that of the recipe's data"
+                "number of rows of the table, above the largest index; null: from the recipe's data"
             ),
         ]
         | None = None,
@@ -165,7 +100,8 @@ class FilterKD(Scheme):
 
     def build(self, batch: Batch) -> None:
         outputs = self.student(batch)
-        logits, label = outputs["logits"], batch.get("label")
+        logits = outputs["logits"]
+        label = batch.get("label")
         one_class = label is None or (label.ndim == 1 and not label.is_floating_point())
         if not isinstance(logits, Tensor) or logits.ndim != 2 or not one_class:
             raise ValueError(
@@ -184,7 +120,7 @@ class FilterKD(Scheme):
         yield self.compute_losses(batch)
 
     def compute_losses(self, batch: Batch) -> Update:
-        """Update of the objectives, with the predictions of this step to record."""
+        """Compute the losses, with the predictions of this step to record."""
         outputs = self.student(batch)
         update: Update = self.objectives(outputs, {}, batch)
         if "index" not in batch:
@@ -232,7 +168,7 @@ def _call_with_table(
     """Outputs of the wrapped model; in a training step with the logits of the table."""
     options: dict[str, Any] = {"roles": roles} if takes_roles else {}
     outputs = call(model.model, batch, **options)
-    # `fit` adds the step to training batches alone: an index of test data means another sample.
+    # Only training batches have a step: an index of test data refers to a different sample.
     if "step" not in batch or "logits" not in outputs:
         return outputs
     average = model.table(batch["index"])

@@ -1,4 +1,4 @@
-"""A fixed teacher, one student; without a teacher, the student alone."""
+"""Offline distillation from a fixed teacher."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from instil.core import Batch, Card, Scheme, Update
 
 
 class Offline(Scheme):
-    """The student learns from a teacher that does not change (Hinton et al. 2014, section 2; the paper has no algorithm box)."""
+    """Distillation from a teacher that does not change (Hinton et al. 2014, section 2).
+
+    Without a teacher it trains the plain student. The paper has no algorithm box.
+    """
 
     card = Card(
         "Distilling the knowledge in a neural network",
@@ -17,10 +20,11 @@ class Offline(Scheme):
         2014,
         source="offline",
         equation=r"\min_s \sum_i w_i \mathcal{L}_i(s(x), t(x), y)",
-        use="The first to try: a teacher that is there, or that is trained first, and any objectives. Without a teacher it is the student alone, by "
-        "which every gain is measured.",
-        pitfalls="A teacher that has learnt the training samples by heart says little more of them than their labels: give it further samples, "
-        "without labels, or augmented ones. Student and teacher see one view of each sample.",
+        use="The first scheme to try: a teacher that exists or is trained first, and any "
+        "objectives. Without a teacher it trains the plain student, the baseline of every gain.",
+        pitfalls="A teacher that has memorized the training samples adds little to their labels: "
+        "use further samples without labels, or augmented ones. Student and teacher see the same "
+        "view of each sample.",
     )
 
     def step(self, batch: Batch) -> Iterator[Update]:

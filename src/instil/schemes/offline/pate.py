@@ -1,4 +1,4 @@
-"""A student of public samples, each labelled by one noisy vote of teachers whose data are private."""
+"""PATE: distillation from noisy votes of teachers that were trained on private data."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from instil.core import Batch, Card, Objective, Objectives, Scheme, Teacher, Upd
 
 
 class PATE(Scheme):
-    """The student learns from the teacher's answers as labels (Papernot et al. 2017, section 2.2), and from no label of its own data.
+    """Training on the teacher's predictions as labels (Papernot et al. 2017, section 2.2).
 
-    The teacher is private_votes, which answers ``label``; where it does not, the sample has none: objectives that need no label still see it.
+    The labels of the student's own data are not used. The teacher is private_votes, which returns
+    ``label``. Samples without a vote have no label; only objectives without labels use them.
+
+    Raises:
+        ValueError: without a teacher, or if the teacher returns no ``label``.
     """
 
     card = Card(
@@ -23,12 +27,15 @@ class PATE(Scheme):
         source="offline",
         algorithms=("multi-teacher", "privacy"),
         labels=("single",),
-        deviations="The paper's student is a GAN that also learns from the samples without an answer; here it learns from the answered ones with the "
-        "recipe's objectives.",
-        equation=r"\mathrm{CE}(z^s(x), \hat y(x)), \quad \hat y(x) = \arg\max_c \left( n_c(x) + \mathrm{noise} \right)",
-        use="To publish a student of private data, with a bound on what it tells of any one record.",
-        pitfalls="The student alone, trained on the true labels of the public samples, is no private competitor: it shows what the votes cost. The "
-        "validation and test scores in the report are not private either.",
+        deviations="The student of the paper is a GAN that also learns from the samples without a "
+        "vote. Here it learns from the labelled ones by the objectives of the recipe.",
+        equation=r"\mathrm{CE}(z^s(x), \hat y(x)), \quad "
+        r"\hat y(x) = \arg\max_c \left( n_c(x) + \mathrm{noise} \right)",
+        use="To publish a student of private data, with a bound on the information about any one "
+        "record.",
+        pitfalls="The plain student, trained on the true labels of the public samples, is no "
+        "private competitor: it shows what the votes cost. The validation and test scores in the "
+        "report are not private either.",
     )
 
     def __init__(
@@ -39,13 +46,17 @@ class PATE(Scheme):
     ):
         super().__init__(student, teacher, objectives)
         if teacher is None:
-            raise ValueError("the student learns from votes: give it the teacher private_votes")
+            raise ValueError(
+                "teacher: pate learns from votes. Expected the teacher private_votes, got no "
+                "teacher. Set teacher: private_votes"
+            )
 
     def build(self, batch: Batch) -> None:
-        answers = self.teacher_outputs(batch)
-        if "label" not in answers:
+        votes = self.teacher_outputs(batch)
+        if "label" not in votes:
             raise ValueError(
-                f"the teacher gives {', '.join(answers)}, and no label; the teacher that votes is private_votes"
+                "teacher: pate learns from votes. Expected 'label' in the teacher's outputs, got "
+                f"{', '.join(votes)}. Set teacher: private_votes"
             )
         self.objectives.build(self.student(batch), {})
 

@@ -1,4 +1,4 @@
-"""The student speaks through the teacher's classifier, and is shipped with it."""
+"""SimKD: the student learns the features of the teacher's classifier and is exported with it."""
 
 from __future__ import annotations
 
@@ -25,43 +25,56 @@ from instil.core import (
 from instil.functional.pooling import global_average_pool
 
 ROLES = ("logits", "features", "embedding")
-"""Roles that are passed on to other modules than the objectives."""
+"""Roles that modules other than the objectives read."""
 
 
 class Projects(Protocol):
-    """An objective that makes of a student's outputs a map (N, D, H, W), whose mean the teacher's classifier reads."""
+    """Objective that projects the student's outputs to the input of the teacher's classifier."""
 
-    def project(self, student: Outputs) -> Tensor: ...
+    def project(self, student: Outputs) -> Tensor:
+        """Return a map (N, D, H, W), whose mean the classifier reads."""
 
 
 class Reused(nn.Module):
-    """A student whose own classifier is passed over: its embedding by an objective, through another's ``weight`` (C, D) and ``bias`` (C,)."""
+    """A student with the projector of an objective and the classifier of another network.
+
+    Args:
+        student: network with a classifier that is not used.
+        objective: objective with the projector.
+        weight: weight of the classifier (C, D).
+        bias: bias of the classifier (C,).
+    """
 
     weight: Tensor
     bias: Tensor
 
     def __init__(self, student: Net, objective: nn.Module, weight: Tensor, bias: Tensor):
         super().__init__()
-        self.student, self.objective = student, objective
+        self.student = student
+        self.objective = objective
         self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
 
     def forward(self, *inputs: Any, **options: Any) -> Tensor:
-        def ask(model: nn.Module, _batch: Batch) -> Outputs:
+        def call_model(model: nn.Module, _batch: Batch) -> Outputs:
             model(*inputs, **options)
             return {}
 
-        embedding = global_average_pool(
-            cast(Projects, self.objective).project(self.student({}, call=ask))
-        )
+        outputs = self.student({}, call=call_model)
+        embedding = global_average_pool(cast(Projects, self.objective).project(outputs))
         return F.linear(embedding.to(self.weight.dtype), self.weight, self.bias)
 
 
 class ReusedClassifier(Scheme):
-    """The teacher's classifier, as it is, takes the place of the student's (Chen et al. 2022): the student learns its last features alone.
+    """The teacher's fixed classifier replaces the student's (Chen et al. 2022).
 
-    One of the objectives makes what the classifier reads: ``simkd``. The others see the logits that the classifier gives, so that cross_entropy and
-    kd teach what is shipped. The student's own classifier is not used and not trained.
+    The student learns only its last features. The objective ``simkd`` projects them to the input of
+    the classifier. The other objectives, such as cross_entropy and kd, read the logits of that
+    classifier. The student's own classifier is neither used nor trained.
+
+    Raises:
+        ValueError: without exactly one objective that projects, or if the teacher's classifier is
+            unknown or does not read the mean of its deepest stage.
     """
 
     card = Card(
@@ -70,10 +83,12 @@ class ReusedClassifier(Scheme):
         "CVPR",
         2022,
         source="offline",
-        equation=r"\mathcal{L}_{simkd}(P f^s, f^t) + \mathcal{L}_{obj}(U^t\, \overline{P f^s}), \quad U^t \text{ fixed}",
-        use="Few labels, or a classifier of many classes: the teacher's is worth more than one that the student would learn.",
-        pitfalls="The shipped student has the projector's weights more than the student. The teacher's classifier must be linear on the mean of the "
-        "stage that simkd learns from.",
+        equation=r"\mathcal{L}_{simkd}(P f^s, f^t) + \mathcal{L}_{obj}(U^t\, \overline{P f^s}), "
+        r"\quad U^t \text{ fixed}",
+        use="For few labels, or a classifier of many classes, where the teacher's classifier is "
+        "better than one that the student would learn.",
+        pitfalls="The exported student also has the weights of the projector. The teacher's "
+        "classifier must be linear in the mean of the stage that simkd learns from.",
     )
     supports_sharding = False
     exports_new_architecture = True
@@ -92,78 +107,79 @@ class ReusedClassifier(Scheme):
 
     def build(self, batch: Batch) -> None:
         self._objective()
-        teacher = self.teacher_outputs(
-            batch
-        )  # asked first: the objectives may want less of the teacher
+        # Before the objectives are built: they may reduce the roles that the teacher computes.
+        teacher = self.teacher_outputs(batch)
         super().build(batch)
         for role in ("head", "logits", "features"):
             if role not in teacher:
                 raise ValueError(
-                    f"the teacher's classifier is to be reused, and its '{role}' is not known; name it in the teacher's taps"
+                    "teacher.taps: the teacher's classifier is reused. Expected "
+                    f"'{role}' in its outputs, got {', '.join(teacher)}. Name '{role}' in taps"
                 )
         self.weight, self.bias = (to_float32(part).clone() for part in teacher["head"])
-        stages = teacher["features"]
-        embedding = to_float32(
-            global_average_pool(stages[-1] if isinstance(stages, tuple) else stages)
-        )
-        read = embedding.shape[1] == self.weight.shape[1] and F.linear(
-            embedding, self.weight, self.bias
-        )
-        if not isinstance(read, Tensor) or not torch.allclose(
-            read, to_float32(teacher["logits"]), rtol=1e-2, atol=1e-2 * float(read.abs().max())
-        ):
+        if not self._reads_mean(teacher):
             raise ValueError(
-                "the teacher's classifier does not read the mean of its deepest stage, so it cannot read the student's; "
-                "tap the stage right before the average in the teacher's features, or take another scheme"
+                "teacher: the classifier does not read the mean of its deepest stage, so it cannot "
+                "read the student's. Expected a linear classifier on the pooled stage. Name the "
+                "stage before the pooling in the teacher's features, or use another scheme"
             )
+
+    def _reads_mean(self, teacher: Outputs) -> bool:
+        """Whether the teacher's logits are a linear function of the mean of its deepest stage."""
+        stages = teacher["features"]
+        deepest = stages[-1] if isinstance(stages, tuple) else stages
+        embedding = to_float32(global_average_pool(deepest))
+        if embedding.shape[1] != self.weight.shape[1]:
+            return False
+        expected = F.linear(embedding, self.weight, self.bias)
+        tolerance = 1e-2 * float(expected.abs().max())
+        return torch.allclose(expected, to_float32(teacher["logits"]), rtol=1e-2, atol=tolerance)
 
     def step(self, batch: Batch) -> Iterator[Update]:
         yield self.compute_losses(batch)
 
     def compute_losses(self, batch: Batch) -> Update:
-        """The objectives' update, with the logits of the reused classifier in the place of the student's own."""
+        """Compute the losses, with the logits of the reused classifier."""
         teacher = self.teacher_outputs(batch)
         student = replace_invalid_outputs(self.student(batch), batch, ROLES)
         projected = cast(Projects, self._objective()).project(student)
         embedding = global_average_pool(projected)
         logits = F.linear(embedding.to(self.weight.dtype), self.weight, self.bias)
-        spoken = {
+        replaced = {
             "connected": projected,
             "embedding": embedding,
             "logits": logits,
             "head": (self.weight, self.bias),
         }
-        update: Update = self.objectives(student | spoken, teacher, batch)
+        update: Update = self.objectives(student | replaced, teacher, batch)
         return update
 
     def export(self) -> Net:
-        """The student with the projector and the teacher's classifier, which are its own from now on."""
+        """Return the student with the projector and the teacher's classifier."""
         taps = {
-            role: _inside(path)
+            role: _exported_path(path)
             for role, path in self.student.taps.items()
             if role not in ("embedding", "head")
         }
-        return Net(
-            Reused(self.student, self._objective(), self.weight, self.bias), self.student.call, taps
-        )
+        model = Reused(self.student, self._objective(), self.weight, self.bias)
+        return Net(model, self.student.call, taps)
 
     def _objective(self) -> Objective:
-        """The objective that makes what the classifier reads."""
-        found = [
+        """The objective that projects to the input of the classifier."""
+        projecting = [
             objective for _, objective in self.objectives.named() if hasattr(objective, "project")
         ]
-        if len(found) != 1:
+        if len(projecting) != 1:
             names = ", ".join(name for name, _ in self.objectives.named())
             raise ValueError(
-                f"reusing the teacher's classifier needs one objective that learns what it reads, simkd; the objectives are {names}"
+                "objectives: reused_classifier needs one objective that learns the input of the "
+                f"teacher's classifier. Expected simkd, got {names}. Add simkd"
             )
-        return found[0]
+        return projecting[0]
 
 
-def _inside(path: str | list[str]) -> str | list[str]:
-    """A student's path as it is in the shipped net."""
-    return (
-        f"student.model.{path}"
-        if isinstance(path, str)
-        else [f"student.model.{one}" for one in path]
-    )
+def _exported_path(path: str | list[str]) -> str | list[str]:
+    """Module path of the student in the exported network."""
+    if isinstance(path, str):
+        return f"student.model.{path}"
+    return [f"student.model.{part}" for part in path]

@@ -1,12 +1,14 @@
-"""A teacher that learns beside ends of the student-to-be, so that its features suit them."""
+"""SFTN: a teacher that is trained together with branches of the student's architecture."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import (
     Batch,
@@ -30,32 +32,53 @@ from instil.schemes.bases.stage_pairs import StagePairs, resolve_stage_pairs, st
 
 
 def sftn_loss(
-    branch: Tensor, net: Tensor, temperature: float = 1.0, reduction: str = "mean"
+    branch_logits: Tensor,
+    teacher_logits: Tensor,
+    temperature: float = 1.0,
+    reduction: str = "mean",
 ) -> Tensor:
-    """T² KL(branch || net) of logits (N, C) at temperature T; its gradient reaches both (Park et al. 2021). (N,) for reduction ``none``.
+    """KL divergence of a branch from the teacher in training (Park et al. 2021).
 
-    Raises ValueError where the shapes differ.
+    ``temperature ** 2 * KL(branch || teacher)``; the gradient reaches both.
+
+    Args:
+        branch_logits: (N, C).
+        teacher_logits: (N, C).
+        temperature: softmax temperature, > 0.
+        reduction: ``"mean"`` or ``"none"`` (one value per sample).
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> sftn_loss(torch.tensor([[1.0, 0.0]]), torch.zeros(1, 2))
+        tensor(0.1109)
     """
-    if branch.shape != net.shape:
+    if branch_logits.shape != teacher_logits.shape:
         raise ValueError(
-            f"logits are {tuple(branch.shape)} of the branch and {tuple(net.shape)} of the net; both must know the same classes"
+            "branch: the branch and the network must have the same classes. Expected logits "
+            f"{tuple(teacher_logits.shape)}, got {tuple(branch_logits.shape)}. Set the classes of "
+            "branch"
         )
-    mine, theirs = ((to_float32(logits) / temperature).log_softmax(-1) for logits in (branch, net))
-    values = temperature**2 * (mine.exp() * (mine - theirs)).sum(-1)
+    branch_log_probs = (to_float32(branch_logits) / temperature).log_softmax(-1)
+    teacher_log_probs = (to_float32(teacher_logits) / temperature).log_softmax(-1)
+    difference = branch_log_probs - teacher_log_probs
+    values = temperature**2 * (branch_log_probs.exp() * difference).sum(-1)
     return values.mean() if reduction == "mean" else values
 
 
 class SFTN(Scheme):
-    """After every stage but the last a bridge leads into the rest of a net such as the student will be; these branches and the net itself learn by
-    the objectives, and to say the same (Park et al. 2021). The net is exported without its branches: it is made to teach.
+    """Teacher training with branches of the student's architecture (Park et al. 2021).
 
-    ``branch``: the student that it shall teach, described as in ``student``.
-    ``label_weight``: of the branches' mean loss by the objectives.
-    ``kl_weight``: of the branches' mean KL to the net.
-    ``temperature``: of that KL, with its square as a factor.
-    ``stage_pairs``: [[branch's stage, net's stage], ...] of ``features``, shallow to deep; auto takes all where both nets have as many.
+    After every stage of the teacher but the last, an adapter leads into the rest of a network with
+    the student's architecture. The teacher and these branches learn by the objectives, and the loss
+    ``friendly`` pulls their outputs together. The teacher is exported without its branches.
 
-    As the ``scheme`` of a recipe's teacher it makes the teacher; the objectives are losses of labels, such as cross_entropy.
+    As the ``scheme`` of a recipe's teacher it trains the teacher, which is ``student`` here. The
+    objectives are label losses, such as cross_entropy.
     """
 
     card = Card(
@@ -65,65 +88,96 @@ class SFTN(Scheme):
         2021,
         source="offline",
         labels=("single",),
-        deviations="All branches start alike. The parts of a branch that its bridge goes round are run and not trained. The factor T² is ours; at "
-        "the default temperature it is 1. The authors' code and the paper's tables were not at hand: the weights are not checked against them.",
-        equation=r"\mathrm{CE}(z, y) + \frac{1}{K} \sum_{i=1}^{K} \left( \lambda\, \mathrm{CE}(z^i, y) + \mu\, T^2 \mathrm{KL}(p^i_T \Vert p_T) "
-        r"\right), \quad z^i = (f^s_{>i} \circ b_i)(h_i)",
-        use="A teacher that is trained here anyway, for a student whose family is known; then any way of distilling.",
-        pitfalls="The teacher's own accuracy may fall: what counts is the student's. Where the branches are very small a large kl_weight pulls the "
-        "teacher down to them. It is fitted to one student; for others train another.",
+        deviations="All branches start with the same weights. The layers of a branch that its "
+        "adapter bypasses are run and not trained. The factor T² is an addition; at the default "
+        "temperature it is 1. The authors' code and the tables of the paper were not available: "
+        "the weights are not checked against them.",
+        equation=r"\mathrm{CE}(z, y) + \frac{1}{K} \sum_{i=1}^{K} \left( "
+        r"\lambda\, \mathrm{CE}(z^i, y) + \mu\, T^2 \mathrm{KL}(p^i_T \Vert p_T) \right), \quad "
+        r"z^i = (f^s_{>i} \circ b_i)(h_i)",
+        use="For a teacher that is trained here anyway, for a student of a fixed architecture. Any "
+        "distillation method can follow.",
+        pitfalls="The accuracy of the teacher itself may fall; judge by the student. With very "
+        "small branches a large kl_weight pulls the teacher down to them. The teacher fits one "
+        "student: train another teacher for other students.",
     )
 
     def __init__(
         self,
         student: nn.Module,
         objectives: Objectives | Mapping[str, Objective],
-        branch: nn.Module,
-        label_weight: NonNegative = 1.0,
-        kl_weight: NonNegative = 3.0,
-        temperature: Positive = 1.0,
-        stage_pairs: StagePairs = "auto",
+        branch: Annotated[
+            nn.Module, Doc("student that the teacher will teach, with the same keys as the student")
+        ],
+        label_weight: Annotated[
+            NonNegative, Doc("weight of the mean loss of the branches by the objectives")
+        ] = 1.0,
+        kl_weight: Annotated[
+            NonNegative, Doc("weight of the mean KL divergence of the branches from the teacher")
+        ] = 3.0,
+        temperature: Annotated[
+            Positive, Doc("softmax temperature of the KL divergence, whose square is a factor")
+        ] = 1.0,
+        stage_pairs: Annotated[
+            StagePairs,
+            Doc(
+                "pairs [branch's stage, teacher's stage] of ``features``, shallow to deep; auto: "
+                "all stages, for networks with the same number of them"
+            ),
+        ] = "auto",
     ):
         super().__init__(student, None, objectives)
-        self.label_weight, self.kl_weight, self.temperature, self.stage_pairs = (
-            label_weight,
-            kl_weight,
-            temperature,
-            stage_pairs,
-        )
+        self.label_weight = label_weight
+        self.kl_weight = kl_weight
+        self.temperature = temperature
+        self.stage_pairs = stage_pairs
         self.matched: list[tuple[int, int]] = []
         self.paths: list[str] = []
-        self.branches, self.bridges = nn.ModuleList([as_net(branch)]), nn.ModuleList()
+        self.branches = nn.ModuleList([as_net(branch)])
+        self.bridges = nn.ModuleList()
         self.learners["student"] += ("branches", "bridges")
 
     def build(self, batch: Batch) -> None:
-        outputs, like = self.student(batch), self.branches[0](batch)
-        stages, wanted = stage_features(outputs), stage_features(like)
-        sftn_loss(like["logits"], outputs["logits"])
-        self.matched = resolve_stage_pairs(self.stage_pairs, len(wanted), len(stages))[:-1]
+        outputs = self.student(batch)
+        branch_outputs = self.branches[0](batch)
+        stages = stage_features(outputs)
+        branch_stages = stage_features(branch_outputs)
+        sftn_loss(branch_outputs["logits"], outputs["logits"])
+        pairs = resolve_stage_pairs(self.stage_pairs, len(branch_stages), len(stages))
+        self.matched = pairs[:-1]
         if not self.matched:
             raise ValueError(
-                "scheme.stage_pairs: there must be two or more; a branch starts after any but the last"
+                "scheme.stage_pairs: a branch starts after any stage but the last. Expected two or "
+                "more pairs, got one. Name more stages in features"
             )
-        named = self.branches[0]
-        assert not isinstance(named, Tensor)
-        paths = stage_paths(as_net(named), "branch")
-        self.paths = [paths[mine] for mine, _ in self.matched]
+        first = self.branches[0]
+        assert not isinstance(first, Tensor)
+        paths = stage_paths(as_net(first), "branch")
+        self.paths = [paths[branch_stage] for branch_stage, _ in self.matched]
         self.bridges.extend(
-            StageAdapter(stages[theirs], wanted[mine], 3) for mine, theirs in self.matched
+            StageAdapter(stages[stage], branch_stages[branch_stage], 3)
+            for branch_stage, stage in self.matched
         )
-        self.branches.extend(copy.deepcopy(named) for _ in self.matched[1:])
+        self.branches.extend(copy.deepcopy(first) for _ in self.matched[1:])
         with torch.enable_grad():
-            for ended, end in zip(self.branches, self.ends(stages, batch), strict=True):
-                _freeze_unreached(ended, end["logits"])
+            for branch, end in zip(self.branches, self.ends(stages, batch), strict=True):
+                _freeze_unreached(branch, end["logits"])
         self.objectives.build(outputs, {})
 
     def ends(self, stages: tuple[Tensor, ...], batch: Batch) -> list[Outputs]:
-        """What each branch says, given the net's stages."""
+        """Compute the outputs of the branches.
+
+        Args:
+            stages: stages of the teacher for this batch.
+            batch: the batch of this step.
+
+        Returns:
+            One set of outputs per branch.
+        """
         parts = zip(self.branches, self.bridges, self.paths, self.matched, strict=True)
         return [
-            branch(batch, replace={path: bridge(stages[theirs])})
-            for branch, bridge, path, (_, theirs) in parts
+            branch(batch, replace={path: bridge(stages[stage])})
+            for branch, bridge, path, (_, stage) in parts
         ]
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
@@ -133,28 +187,26 @@ class SFTN(Scheme):
         yield self.compute_losses(batch)
 
     def compute_losses(self, batch: Batch) -> Update:
-        """The objectives' update of the net and, by their mean, its branches, with the loss ``friendly``."""
+        """Compute the losses of the teacher and its branches, and the loss ``friendly``."""
         outputs = replace_invalid_outputs(self.student(batch), batch, TRUNK_ROLES)
         ends = self.ends(stage_features(outputs), batch)
         ends = [replace_invalid_outputs(end, batch, TRUNK_ROLES) for end in ends]
         update: Update = self.objectives(outputs, {}, batch)
         others: list[Update] = [self.objectives(end, {}, batch) for end in ends]
-        for name, own in update.losses.items():
-            update.losses[name] = (
-                own
-                + self.label_weight * torch.stack([other.losses[name] for other in others]).mean()
-            )
-        apart = torch.stack(
-            [sftn_loss(end["logits"], outputs["logits"], self.temperature, "none") for end in ends]
-        ).mean(0)
-        update.losses["friendly"] = self.kl_weight * mean(apart, item_weights(batch))
+        for name, teacher_loss in update.losses.items():
+            branch_loss = torch.stack([other.losses[name] for other in others]).mean()
+            update.losses[name] = teacher_loss + self.label_weight * branch_loss
+        divergences = [
+            sftn_loss(end["logits"], outputs["logits"], self.temperature, "none") for end in ends
+        ]
+        divergence = torch.stack(divergences).mean(0)
+        update.losses["friendly"] = self.kl_weight * mean(divergence, item_weights(batch))
         return update
 
 
 def _freeze_unreached(net: nn.Module, logits: Tensor) -> None:
-    """Leave out of training what these logits do not depend on."""
+    """Exclude the parameters that the logits do not depend on from training."""
     parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
-    for parameter, gradient in zip(
-        parameters, torch.autograd.grad(logits.sum(), parameters, allow_unused=True), strict=True
-    ):
+    gradients = torch.autograd.grad(logits.sum(), parameters, allow_unused=True)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.requires_grad_(gradient is not None)

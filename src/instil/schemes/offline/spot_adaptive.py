@@ -1,12 +1,14 @@
-"""A policy says for each sample at which spots the student is distilled."""
+"""Spot-adaptive distillation: a policy chooses the distilled stages for each sample."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import Doc
 
 from instil.core import (
     UNLABELLED,
@@ -32,35 +34,30 @@ from instil.functional.pooling import global_average_pool
 from instil.modules.eval_mode import eval_mode
 from instil.modules.stage_adapter import StageAdapter
 from instil.schemes.bases.branches import TRUNK_ROLES
-from instil.schemes.bases.stage_pairs import (
-    RoutingWeight,
-    StagePairs,
-    resolve_stage_pairs,
-    stage_paths,
-)
+from instil.schemes.bases.routing import attach_gate, spot_index, straight_through_sigmoid
+from instil.schemes.bases.stage_pairs import StagePairs, resolve_stage_pairs, stage_paths
 from instil.teachers.frozen import Frozen
 
-SALT = 2205
-"""Sets the policy's noise apart from other draws of the same sample and step."""
+POLICY_STREAM = 2205
+"""Random stream of the noise of the policy."""
 
 
 class SpotAdaptive(Scheme):
-    """Two learners: a student, and a policy of where each sample is distilled: at which stages, and at the output (Song et al. 2022).
+    """Distillation of each sample at the spots that a policy chooses (Song et al. 2022).
 
-    Both nets make up one net of many paths: at each spot a sample goes on with what the student's block made of it or what the teacher's did,
-    through adapters to both nets' next blocks. The policy, a linear map of both deepest stages' mean, and the adapters learn that this net
-    classifies well; where a sample takes the teacher's block, distillation is switched on for it, elsewhere off.
+    A spot is a pair of stages, or the output. Both networks form one network of many paths: at each
+    spot a sample continues with the output of the student's or of the teacher's block, through
+    adapters to the next blocks. There are two learners, the student and the policy. The policy, a
+    linear map of the pooled deepest stages, and the adapters are trained to classify with that
+    network. A sample is distilled at the spots where it takes the teacher's block.
 
-    An objective of one pair of stages is switched by that pair, any other that reads the teacher by the output; those without a teacher always
-    count. The nets need ``features`` as taps on the outputs of modules, and the policy's loss needs class labels.
+    A spot switches the objective of its stage pair. The output switches all other objectives that
+    read the teacher. Objectives without a teacher always count.
 
-    ``stage_pairs``: [[student stage, teacher stage], ...], counted from 0, shallow to deep; auto takes all where both nets have as many.
-    ``temperature``: of the policy's Gumbel softmax.
-    ``prior``: added to the teacher's score at the start; the authors take 10 where both nets are of one family.
-    ``balance``: how strongly the policy is pushed to distil the output of at least half of the samples; the authors' batch of 64.
-
-    Raises ValueError for a teacher that is not one fixed net, an objective that couples its samples or reads several spots, stages that cannot
-    take each other's place.
+    Raises:
+        ValueError: if the teacher is not one fixed network, ``features`` are no taps on module
+            outputs, or there are no class labels; if an objective couples its samples or reads
+            several spots; if stages cannot replace each other.
     """
 
     card = Card(
@@ -72,17 +69,23 @@ class SpotAdaptive(Scheme):
         algorithms=("adaptive",),
         labels=("single",),
         holds_graph=True,
-        equation=r"\min_{\pi, A} \mathrm{CE}(p_{routed}, y), \qquad \min_s \mathrm{CE}(p^s, y) + \sum_k a_k(x)\, \mathcal{L}_k, \quad "
+        equation=r"\min_{\pi, A} \mathrm{CE}(p_{routed}, y), \qquad "
+        r"\min_s \mathrm{CE}(p^s, y) + \sum_k a_k(x)\, \mathcal{L}_k, \quad "
         r"a = \mathrm{gumbel}(\pi(f^s, f^t)) \in \lbrace 0, 1 \rbrace^K",
-        use="Several objectives on stages and output of nets of one family, when it is not known which help: the policy drops them sample by sample.",
-        pitfalls="A step runs both nets once more, block by block, with gradients through both. Class labels are needed. With one objective "
-        "there is nothing to choose but on or off. A policy that never distils leaves the student alone: look at the loss route, and at the balance.",
-        deviations="After the authors' code; of the paper only the abstract was read. Adapters are 1 x 1 convolutions (linear maps of tokens), "
-        "resized, without BatchNorm and ReLU. The code's factor on the policy's loss is left at 1, as it sets it for FitNet. It adds to that loss "
-        "max(0, N/2 - samples distilled at the output) of the batch at hand; here the share of the step before says whether to push, so that no "
-        "cut of the batch matters. Losses that couple the batch, which it computes over the samples chosen, are refused. "
-        "The loss route is a mean over the labelled samples. It is the only loss of the policy, so "
-        "the labelled share of the batch would only scale its learning rate.",
+        use="For several objectives on stages and output of networks of one family, when it is not "
+        "known which of them help: the policy drops them sample by sample.",
+        pitfalls="A step runs both networks once more, block by block, with gradients in both. "
+        "Class labels are needed. With one objective the only choice is on or off. A policy that "
+        "never distils trains the plain student: check the loss route, and balance.",
+        deviations="After the authors' code; only the abstract of the paper was read. Adapters are "
+        "1 x 1 convolutions (linear maps of tokens), resized, without BatchNorm and ReLU. The "
+        "code's factor on the policy's loss stays at 1, its value for FitNet. The code adds to "
+        "that loss max(0, N/2 - samples distilled at the output) of the current batch. Here the "
+        "share of the previous step decides whether to add it, so the result does not depend on "
+        "how a batch is split. Losses that couple the batch, which the code computes over the "
+        "chosen samples, are refused. The loss route is a mean over the labelled samples. It is "
+        "the only loss of the policy, so the labelled share of the batch would only scale its "
+        "learning rate.",
     )
     share: Tensor
 
@@ -91,144 +94,130 @@ class SpotAdaptive(Scheme):
         student: nn.Module,
         teacher: Teacher | None,
         objectives: Objectives | Mapping[str, Objective],
-        stage_pairs: StagePairs = "auto",
-        temperature: Positive = 5.0,
-        prior: float = 0.0,
-        balance: NonNegative = 64.0,
+        stage_pairs: Annotated[
+            StagePairs,
+            Doc(
+                "pairs [student stage, teacher stage], counted from 0, shallow to deep; auto: all "
+                "stages, for networks with the same number of them"
+            ),
+        ] = "auto",
+        temperature: Annotated[Positive, Doc("temperature of the policy's Gumbel softmax")] = 5.0,
+        prior: Annotated[
+            float,
+            Doc("initial score of the teacher's block; the authors use 10 within one family"),
+        ] = 0.0,
+        balance: Annotated[
+            NonNegative,
+            Doc("weight of the term that keeps half of the outputs distilled; 64: authors' batch"),
+        ] = 64.0,
     ):
         super().__init__(student, teacher, objectives)
-        self.stage_pairs, self.temperature, self.prior, self.balance = (
-            stage_pairs,
-            temperature,
-            prior,
-            balance,
-        )
-        self.places: list[tuple[int, int]] = []
+        self.stage_pairs = stage_pairs
+        self.temperature = temperature
+        self.prior = prior
+        self.balance = balance
+        self.pairs: list[tuple[int, int]] = []
         self.paths: tuple[list[str], list[str]] = [], []
         self.policy: nn.Module = nn.Identity()
-        self.to_student, self.to_teacher = nn.ModuleList(), nn.ModuleList()
-        self.register_buffer(
-            "share", torch.ones(())
-        )  # of the samples whose output was distilled in the step before
+        self.to_student = nn.ModuleList()
+        self.to_teacher = nn.ModuleList()
+        # Share of the samples whose output was distilled in the previous step.
+        self.register_buffer("share", torch.ones(()))
         self.learners["policy"] = ("policy", "to_student", "to_teacher")
 
     @property
     def fixed(self) -> Net:
-        """The teacher's net, whose blocks are used one by one."""
+        """Network of the teacher, whose blocks are run one by one."""
         if not isinstance(self.teacher, Frozen):
-            found = "no teacher" if self.teacher is None else type(self.teacher).__name__
+            teacher = "no teacher" if self.teacher is None else type(self.teacher).__name__
             raise ValueError(
-                f"scheme: samples go through the blocks of one fixed teacher; this is {found}"
+                "teacher: spot_adaptive runs the blocks of the teacher. Expected one fixed "
+                f"teacher, got {teacher}. Use one teacher, not recorded"
             )
         return self.teacher.net
 
     def build(self, batch: Batch) -> None:
-        teacher, student = self.fixed(batch), self.student(batch)
+        teacher = self.fixed(batch)
+        student = self.student(batch)
         self.paths = stage_paths(self.student, "student"), stage_paths(self.fixed, "teacher")
-        self.places = resolve_stage_pairs(self.stage_pairs, len(self.paths[0]), len(self.paths[1]))
-        if (
-            "label" not in batch
-            or batch["label"].is_floating_point()
-            or student["logits"].ndim != 2
-        ):
+        self.pairs = resolve_stage_pairs(self.stage_pairs, len(self.paths[0]), len(self.paths[1]))
+        has_classes = "label" in batch and not batch["label"].is_floating_point()
+        if not has_classes or student["logits"].ndim != 2:
             raise ValueError(
-                "scheme: the policy learns to classify, from logits (N, C) and one class label a sample"
+                "scheme: the policy learns to classify. Expected logits (N, C) and one class label "
+                f"per sample, got {', '.join(batch)}. Use labelled samples"
             )
-        stages = [(student["features"][i], teacher["features"][j]) for i, j in self.places]
-        self.to_student = nn.ModuleList(StageAdapter(theirs, mine) for mine, theirs in stages)
-        self.to_teacher = nn.ModuleList(StageAdapter(mine, theirs) for mine, theirs in stages)
-        seen = self._seen(student, teacher)
-        policy = nn.Linear(seen.shape[1], len(stages) + 1, device=seen.device, dtype=seen.dtype)
+        stages = [(student["features"][i], teacher["features"][j]) for i, j in self.pairs]
+        self.to_student = nn.ModuleList(StageAdapter(source, target) for target, source in stages)
+        self.to_teacher = nn.ModuleList(StageAdapter(source, target) for source, target in stages)
+        state = self._policy_input(student, teacher)
+        num_spots = len(stages) + 1
+        policy = nn.Linear(state.shape[1], num_spots, device=state.device, dtype=state.dtype)
         policy.bias.add_(self.prior)
         self.policy = policy
         gates = {
-            name: self._gate(name, objective)
+            name: attach_gate(name, objective)
             for name, objective in self.objectives.named()
             if objective.needs["teacher"]
         }
-        self.objectives.build(
-            student, teacher | {"spots": seen.new_ones(len(seen), len(stages) + 1)}
-        )
-        for name, gate in gates.items():
-            gate.spot = self._spot_of(name)
+        spots = state.new_ones(len(state), num_spots)
+        self.objectives.build(student, teacher | {"spots": spots})
+        for name, objective in self.objectives.named():
+            if name in gates:
+                gates[name].spot = spot_index(name, objective, self.pairs)
         assert self.teacher is not None
-        self.teacher.select_roles(
-            self.objectives.reads("teacher") - {"spots"} | {"features", "logits"}, batch
-        )
-
-    def _gate(self, name: str, objective: Objective) -> RoutingWeight:
-        if objective.couples:
-            raise ValueError(
-                f"objectives.{name}: {type(objective).__name__} has one loss for the batch; it cannot be switched for a sample"
-            )
-        gate = RoutingWeight(objective.sample_weight)
-        objective.sample_weight = gate
-        return gate
-
-    def _spot_of(self, name: str) -> int:
-        """The spot that switches an objective: that of its one pair of stages, else the output."""
-        objective = self.objectives[name]
-        assert isinstance(objective, Objective)
-        if "features" not in objective.reads["teacher"]:
-            return len(self.places)
-        pairs = [tuple(pair) for pair in getattr(objective, "matched", ())]
-        if len(pairs) != 1 or pairs[0] not in self.places:
-            spots, found = (
-                ", ".join(str(list(place)) for place in self.places),
-                ", ".join(str(list(pair)) for pair in pairs) or "all stages at once",
-            )
-            raise ValueError(
-                f"objectives.{name} reads {found}; it must be one spot of {spots}: give each an objective of its own with its pairs"
-            )
-        return self.places.index((pairs[0][0], pairs[0][1]))
+        roles = self.objectives.reads("teacher") - {"spots"} | {"features", "logits"}
+        self.teacher.select_roles(roles, batch)
 
     @staticmethod
-    def _seen(student: Outputs, teacher: Outputs) -> Tensor:
-        """(N, D): what the policy sees, the means over positions of both deepest stages."""
-        return torch.cat(
-            [
-                global_average_pool(to_float32(side["features"][-1].detach()))
-                for side in (student, teacher)
-            ],
-            1,
-        )
+    def _policy_input(student: Outputs, teacher: Outputs) -> Tensor:
+        """Input of the policy (N, D): the pooled deepest stages of both networks."""
+        deepest = [side["features"][-1].detach() for side in (student, teacher)]
+        return torch.cat([global_average_pool(to_float32(stage)) for stage in deepest], 1)
 
     def decide(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        """(N, spots + 1): 1 where a sample takes the teacher's block (at last, its output), 0 where the student's; gradients pass straight through.
+        """Sample the block that each sample takes at each spot.
 
-        The Gumbel softmax of two choices: the sigmoid of their scores' difference with logistic noise.
+        Args:
+            student: outputs of the student.
+            teacher: outputs of the teacher.
+            batch: the batch of this step.
+
+        Returns:
+            Actions (N, spots + 1), 1 for the teacher's block, 0 for the student's; the last one
+            is for the output. Gradients pass straight through.
         """
-        score = to_float32(self.policy(self._seen(student, teacher)))
-        chance = keyed_uniform(batch, score.shape[1], SALT) + 2**-25  # never 0 or 1
-        soft = ((score + chance.log() - (-chance).log1p()) / self.temperature).sigmoid()
-        return (soft > 0.5).to(soft.dtype) + (soft - soft.detach())  # exactly 0 or 1
+        score = to_float32(self.policy(self._policy_input(student, teacher)))
+        # The shift keeps the numbers off 0, whose logarithm is infinite.
+        uniforms = keyed_uniform(batch, score.shape[1], POLICY_STREAM) + 2**-25
+        return straight_through_sigmoid(score, uniforms, self.temperature)
 
     def routed(self, batch: Batch, action: Tensor) -> Tensor:
-        """(N, C): logits of the net of many paths, both nets in eval mode.
+        """Compute the logits (N, C) of the network of many paths, in evaluation mode.
 
-        Rows of samples that have no label, or are not valid, hold those of another sample.
+        Rows of samples without a label, or that are not valid, hold those of another sample.
+
+        Args:
+            batch: the batch of this step.
+            action: actions (N, spots + 1), see ``decide``.
         """
-        mine: dict[str, Tensor] = {}
-        theirs: dict[str, Tensor] = {}
+        student_stages: dict[str, Tensor] = {}
+        teacher_stages: dict[str, Tensor] = {}
         counted = self._labelled(batch) > 0
-        with (
-            eval_mode(self.student),
-            torch.compiler.set_stance("force_eager"),
-        ):  # what is replaced is no part of a compiled graph
-            for spot, (i, j) in enumerate(self.places):
-                own, other = (
-                    self.student(batch, replace=mine)["features"][i],
-                    self.fixed(batch, replace=theirs)["features"][j],
-                )
-                own, other = replace_uncounted(own, counted), replace_uncounted(other, counted)
-                taken = action[:, spot].view(-1, *[1] * (own.ndim - 1))
-                mine[self.paths[0][i]] = (1 - taken) * own + taken * self.to_student[spot](other)
-                theirs[self.paths[1][j]] = (1 - taken) * self.to_teacher[spot](own) + taken * other
-            own, other = (
-                self.student(batch, replace=mine)["logits"],
-                self.fixed(batch, replace=theirs)["logits"],
-            )
-        own, other = replace_uncounted(own, counted), replace_uncounted(other, counted)
+        # A compiled graph does not contain the replaced outputs.
+        with eval_mode(self.student), torch.compiler.set_stance("force_eager"):
+            for spot, (i, j) in enumerate(self.pairs):
+                own = self.student(batch, replace=student_stages)["features"][i]
+                other = self.fixed(batch, replace=teacher_stages)["features"][j]
+                own, other = (replace_uncounted(stage, counted) for stage in (own, other))
+                gate = action[:, spot].view(-1, *[1] * (own.ndim - 1))
+                to_student = self.to_student[spot](other)
+                student_stages[self.paths[0][i]] = (1 - gate) * own + gate * to_student
+                to_teacher = self.to_teacher[spot](own)
+                teacher_stages[self.paths[1][j]] = (1 - gate) * to_teacher + gate * other
+            own = self.student(batch, replace=student_stages)["logits"]
+            other = self.fixed(batch, replace=teacher_stages)["logits"]
+        own, other = (replace_uncounted(logits, counted) for logits in (own, other))
         return (1 - action[:, -1:]) * to_float32(own) + action[:, -1:] * to_float32(other)
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
@@ -236,6 +225,7 @@ class SpotAdaptive(Scheme):
 
     @staticmethod
     def _labelled(batch: Batch) -> Tensor:
+        """Weight of each sample (N,) in the loss of the policy: 0 without a label."""
         labelled: Tensor = item_weights(batch) * (batch["label"] != UNLABELLED)
         return labelled
 
@@ -245,18 +235,17 @@ class SpotAdaptive(Scheme):
             for outputs in self.forward_both(batch)
         )
         action = self.decide(student, teacher, batch)
-        wrong = F.cross_entropy(
-            self.routed(batch, action), batch["label"], ignore_index=UNLABELLED, reduction="none"
-        )
-        at_output, weight = action[:, -1], item_weights(batch)
-        missing = self.balance * (self.share < 0.5) * (0.5 - at_output)
-        kept = torch.stack([at_output.detach() * weight, weight], 1)
-        yield Update(
-            {"route": mean(wrong + missing, self._labelled(batch))}, "policy", {"routing": kept}
-        )
+        logits = self.routed(batch, action)
+        values = F.cross_entropy(logits, batch["label"], ignore_index=UNLABELLED, reduction="none")
+        at_output = action[:, -1]
+        weight = item_weights(batch)
+        imbalance = self.balance * (self.share < 0.5) * (0.5 - at_output)
+        routing = torch.stack([at_output.detach() * weight, weight], 1)
+        route = mean(values + imbalance, self._labelled(batch))
+        yield Update({"route": route}, "policy", {"routing": routing})
         yield self.objectives(student, teacher | {"spots": action.detach()}, batch)
 
     def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
         super().after_step(gathered_rows)
-        taken, counted = gathered_rows["routing"].sum(0)
-        self.share.copy_(torch.where(counted > 0, taken / counted.clamp_min(1), self.share))
+        distilled, count = gathered_rows["routing"].sum(0)
+        self.share.copy_(torch.where(count > 0, distilled / count.clamp_min(1), self.share))

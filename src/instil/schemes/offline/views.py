@@ -1,4 +1,4 @@
-"""Both nets are also asked about turned views of each image."""
+"""Offline distillation with outputs for rotated views of each image."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from torch import Tensor
 from instil.core import SHARED_ROLES, Batch, Card, Outputs, Scheme, Update, batch_size
 
 TURNS = (1, 2, 3)
-"""Of 90 degrees: the V = 3 views of an image."""
+"""Rotations of the three views of an image, in units of 90 degrees."""
 
 
 class Views(Scheme):
-    """A fixed teacher, and beside every role ``view_<role>`` (N, 3, ...): of each image turned by 90, 180 and 270 degrees (Xu et al. 2020).
+    """A fixed teacher, with outputs for rotated views of each image (Xu et al. 2020).
 
-    The views are made once; each net sees them with the images as one batch of 4 N, over all of which BatchNorm of the student takes its
-    statistics. Objectives that read no view learn from the images alone.
+    Each role has a second role ``view_<role>`` (N, 3, ...) for the images rotated by 90, 180 and
+    270 degrees. Each network sees the images and their views as one batch of 4 N; BatchNorm of the
+    student computes its statistics over all of them. Objectives that read no view role learn from
+    the images only.
 
-    Raises ValueError where the batch has no square ``image`` (N, C, H, H).
+    Raises:
+        ValueError: if the batch has no square ``image`` (N, C, H, H).
     """
 
     card = Card(
@@ -30,80 +33,93 @@ class Views(Scheme):
         2020,
         source="offline",
         algorithms=("contrastive",),
-        equation=r"\mathcal{L}_{obj}\big(s(x), t(x)\big) + \mathcal{L}_{views}\big(s(\tilde{x}), t(\tilde{x})\big), \quad "
+        equation=r"\mathcal{L}_{obj}\big(s(x), t(x)\big) + "
+        r"\mathcal{L}_{views}\big(s(\tilde{x}), t(\tilde{x})\big), \quad "
         r"\tilde{x} = (R_{90} x, R_{180} x, R_{270} x)",
-        use="What objectives on views need (sskd); square images that have an up.",
-        pitfalls="Both nets see four times as many images, so that a step takes four times as long and as much memory. Turned digits or letters may "
-        "become others.",
-        deviations="As in the authors' code, BatchNorm's batch and running statistics are of the images and their views together. The authors first "
-        "train a head of the teacher on the views; a teacher that has it gives it as the role projection, others are taken without.",
+        use="For objectives on views (sskd), on square images that have an upright orientation.",
+        pitfalls="Both networks see four images per sample, so a step takes four times as long and "
+        "four times the memory. Rotated digits or letters may turn into other ones.",
+        deviations="As in the authors' code, batch and running statistics of BatchNorm are those "
+        "of images and views together. The authors first train a head of the teacher on the views. "
+        "A teacher with this head returns its output as the role projection; other teachers are "
+        "used without.",
     )
 
     def forward_both(self, batch: Batch, grad: bool = False) -> tuple[Outputs, Outputs]:
         student, teacher = super().forward_both(with_views(batch), grad)
-        return parted(student, batch_size(batch)), parted(teacher, batch_size(batch))
+        num_samples = batch_size(batch)
+        return split_views(student, num_samples), split_views(teacher, num_samples)
 
     def build(self, batch: Batch) -> None:
         super().build(batch)
         if self.teacher is not None:
-            read = {role.removeprefix("view_") for role in self.objectives.reads("teacher")}
-            self.teacher.select_roles(read - {"input"}, batch)
+            roles = {role.removeprefix("view_") for role in self.objectives.reads("teacher")}
+            self.teacher.select_roles(roles - {"input"}, batch)
 
     def step(self, batch: Batch) -> Iterator[Update]:
         yield self.compute_losses(batch)
 
 
 def with_views(batch: Batch) -> Batch:
-    """The batch four times as long: its images, then all of them turned by 90, by 180 and by 270 degrees; the rest of it is repeated."""
+    """Append all images rotated by 90, by 180 and by 270 degrees to a batch.
+
+    Args:
+        batch: batch with ``image`` (N, C, H, H).
+
+    Returns:
+        A batch of 4 N samples; tensors other than the images are repeated.
+
+    Raises:
+        ValueError: if there is no square ``image``.
+    """
     image: Tensor | None = batch.get("image")
-    if image is None or image.ndim != 4 or image.shape[2] != image.shape[3]:
-        found = (
-            f"image has the shape {tuple(image.shape)}"
-            if image is not None
-            else f"the batch has {', '.join(batch)}"
-        )
+    if image is None:
         raise ValueError(
-            f"views are turned images, so 'image' must be square, (N, C, H, H); {found}"
+            "scheme: views are rotated images. Expected 'image' (N, C, H, H) in the batch, got "
+            f"{', '.join(batch)}. Use a data set of images"
         )
-    number = batch_size(batch)
+    if image.ndim != 4 or image.shape[2] != image.shape[3]:
+        raise ValueError(
+            "scheme: views are rotated images. Expected a square 'image' (N, C, H, H), got shape "
+            f"{tuple(image.shape)}. Resize the images"
+        )
+    num_samples = batch_size(batch)
     rows = {
         key: value
         for key, value in batch.items()
-        if isinstance(value, Tensor) and value.shape[:1] == (number,)
+        if isinstance(value, Tensor) and value.shape[:1] == (num_samples,)
     }
-    longer = {key: torch.cat([value] * (1 + len(TURNS))) for key, value in rows.items()}
-    return (
-        batch
-        | longer
-        | {"image": torch.cat([image, *(image.rot90(turns, (2, 3)) for turns in TURNS)])}
-    )
+    repeated = {key: torch.cat([value] * (1 + len(TURNS))) for key, value in rows.items()}
+    rotated = [image.rot90(turns, (2, 3)) for turns in TURNS]
+    return batch | repeated | {"image": torch.cat([image, *rotated])}
 
 
-def parted(outputs: Outputs, number: int) -> Outputs:
-    """The first ``number`` rows under their role, the views that follow as ``view_<role>``; roles that all rows share as they are."""
+def split_views(outputs: Outputs, num_samples: int) -> Outputs:
+    """Split outputs for samples and views into the roles ``<role>`` and ``view_<role>``.
+
+    Args:
+        outputs: outputs for 4 N rows; roles that all rows share are returned as they are.
+        num_samples: N.
+    """
     samples: Outputs = {}
     for role, value in outputs.items():
         if role in SHARED_ROLES:
             samples[role] = value
-        else:
-            samples |= {
-                role: each(value, number, views=False),
-                f"view_{role}": each(value, number, views=True),
-            }
+            continue
+        samples[role] = _select_rows(value, num_samples, views=False)
+        samples[f"view_{role}"] = _select_rows(value, num_samples, views=True)
     return samples
 
 
-def each(value: Any, number: int, views: bool) -> Any:
-    """The rows of the samples, or (N, 3, ...) of their ``views``, of every tensor in a role."""
+def _select_rows(value: Any, num_samples: int, views: bool) -> Any:
+    """Rows of the samples, or those of their views (N, 3, ...), of every tensor in a role."""
     if isinstance(value, dict):
         return {
-            role: part if role in SHARED_ROLES else each(part, number, views)
+            role: part if role in SHARED_ROLES else _select_rows(part, num_samples, views)
             for role, part in value.items()
         }
     if isinstance(value, tuple):
-        return tuple(each(part, number, views) for part in value)
-    return (
-        value[number:].unflatten(0, (len(TURNS), number)).transpose(0, 1)
-        if views
-        else value[:number]
-    )
+        return tuple(_select_rows(part, num_samples, views) for part in value)
+    if not views:
+        return value[:num_samples]
+    return value[num_samples:].unflatten(0, (len(TURNS), num_samples)).transpose(0, 1)

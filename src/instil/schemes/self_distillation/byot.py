@@ -1,11 +1,13 @@
-"""A net is its own teacher: the deepest classifier teaches shallower ones, which are dropped afterwards."""
+"""BYOT: the deepest classifier of a network teaches classifiers on its shallower stages."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import (
     Batch,
@@ -25,15 +27,33 @@ from instil.schemes.bases.peers import detach_outputs
 def byot_hint_loss(
     shallow: Tensor, deepest: Tensor, positive: bool = True, reduction: str = "mean"
 ) -> Tensor:
-    """Squared distance of features (N, ...), summed over their numbers; no gradient reaches the deepest (Zhang et al. 2019, Eq. 5).
+    """Squared distance of features, summed over their elements (Zhang et al. 2019, Eq. 5).
 
-    ``positive``: only where one of both is positive. Raises ValueError where the shapes differ.
+    No gradient reaches the deepest features.
+
+    Args:
+        shallow: features of a shallow classifier (N, ...).
+        deepest: features of the deepest classifier (N, ...).
+        positive: count only the elements where at least one of the features is positive.
+        reduction: ``"mean"`` over the samples, or ``"none"``.
+
+    Returns:
+        Scalar, or (N,) for ``reduction="none"``.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Example:
+        >>> byot_hint_loss(torch.tensor([[1.0, -1.0]]), torch.tensor([[3.0, -2.0]]))
+        tensor(4.)
     """
     if shallow.shape != deepest.shape:
         raise ValueError(
-            f"features are {tuple(shallow.shape)} and {tuple(deepest.shape)}; both must have one shape"
+            f"deepest: the features differ in shape. Expected {tuple(shallow.shape)} as shallow, "
+            f"got {tuple(deepest.shape)}. Use features of one shape"
         )
-    shallow, deepest = to_float32(shallow), to_float32(deepest).detach()
+    shallow = to_float32(shallow)
+    deepest = to_float32(deepest).detach()
     squares = (shallow - deepest).square()
     if positive:
         squares = torch.where((shallow > 0) | (deepest > 0), squares, 0.0)
@@ -42,37 +62,48 @@ def byot_hint_loss(
 
 
 class BYOT(BranchedScheme):
-    """A classifier after every stage; those before the last learn from the label, from the last one's logits, and from its features by a hint (Zhang
-    et al. 2019). The student is exported as it is.
+    """Self-distillation from the deepest classifier to the shallower ones (Zhang et al. 2019).
 
-    ``hint_weight``: of the squared distance of a shallow classifier's embedding from the deepest one, summed over its numbers and the classifiers.
+    Each stage has a classifier. Those before the last stage learn from the labels, from the logits
+    of the last classifier, and from its features by the loss ``hint``. The student is exported
+    unchanged.
 
-    That weight's default is the code's 1e-6 of a sum over 128 samples; 0 leaves the hint out.
-
-    The objectives are those of all classifiers: cross_entropy and kd (in the code with weights 0.9 and 0.1, T = 3). Of the last classifier itself
-    those that look at a teacher are zero.
+    The objectives apply to all classifiers: cross_entropy and kd (in the authors' code with weights
+    0.9 and 0.1, T = 3). The last classifier is its own teacher, so its kd is zero.
     """
 
     card = Card(
-        "Be Your Own Teacher: Improve the Performance of Convolutional Neural Networks via Self Distillation",
+        "Be Your Own Teacher: Improve the Performance of Convolutional Neural Networks via Self "
+        "Distillation",
         "https://arxiv.org/abs/1905.08094",
         "ICCV",
         2019,
         source="self",
         labels=("single", "multi", "binary"),
-        deviations="A shallow classifier is two convolutions without BatchNorm and a linear layer; the paper's has bottleneck blocks, as many as "
-        "stages are left. The hint is a mean over the samples; in code it is their sum, or a mean over all numbers.",
-        equation=r"\sum_{i} \mathrm{CE}(z^i, y) + \sum_{i > 0} \left( T^2 \mathrm{KL}(p^0_T \Vert p^i_T) + \lambda \Vert f^i - f^0 \Vert^2 \right)",
-        use="A net without any teacher, trained in one go; the cost is that of the small classifiers, and nothing of them is shipped.",
-        pitfalls="The label's loss is summed over the classifiers, so its gradient on the first stages grows with their number. A hint that is "
-        "weighed for a mean over the numbers is far too strong here.",
+        deviations="A shallow classifier is two convolutions without BatchNorm and a linear layer. "
+        "In the paper it has one bottleneck block per remaining stage. The hint is a mean over the "
+        "samples; in public code it is their sum, or a mean over all elements.",
+        equation=r"\sum_{i} \mathrm{CE}(z^i, y) + \sum_{i > 0} \left( "
+        r"T^2 \mathrm{KL}(p^0_T \Vert p^i_T) + \lambda \Vert f^i - f^0 \Vert^2 \right)",
+        use="For training without a teacher, in one run. It costs only the small classifiers, "
+        "which are not exported.",
+        pitfalls="The label loss is summed over the classifiers, so its gradient on the first "
+        "stages grows with their number. A weight chosen for a hint that is a mean over the "
+        "elements is far too large here.",
     )
 
     def __init__(
         self,
         student: nn.Module,
         objectives: Objectives | Mapping[str, Objective],
-        hint_weight: NonNegative = 1.28e-4,
+        hint_weight: Annotated[
+            NonNegative,
+            Doc(
+                "weight of the squared distance between shallow and deepest embedding, summed over "
+                "elements and classifiers; 0: no hint. The default is the authors' 1e-6 of a sum "
+                "over 128 samples"
+            ),
+        ] = 1.28e-4,
     ):
         super().__init__(student, objectives)
         self.hint_weight = hint_weight
@@ -87,12 +118,10 @@ class BYOT(BranchedScheme):
         self, ends: list[Outputs], stages: tuple[Tensor, ...], batch: Batch
     ) -> tuple[list[list[Outputs]], dict[str, Tensor]]:
         deepest, *shallow = ends
-        apart = torch.stack(
-            [
-                byot_hint_loss(end["embedding"], deepest["embedding"], reduction="none")
-                for end in shallow
-            ]
-        ).sum(0)
-        return [[detach_outputs(deepest)], *([detach_outputs(deepest)] for _ in shallow)], {
-            "hint": self.hint_weight * mean(apart, item_weights(batch))
-        }
+        distances = [
+            byot_hint_loss(end["embedding"], deepest["embedding"], reduction="none")
+            for end in shallow
+        ]
+        hint = mean(torch.stack(distances).sum(0), item_weights(batch))
+        teachers = [[detach_outputs(deepest)] for _ in ends]
+        return teachers, {"hint": self.hint_weight * hint}

@@ -1,10 +1,12 @@
-"""A classifier after every stage learns from the labels; those before the last are dropped afterwards."""
+"""Deep supervision: classifiers on all stages of a network learn from the labels."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
 
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, NonNegative, Objective, Objectives, Outputs
 from instil.schemes.bases.branches import BranchedScheme
@@ -12,11 +14,10 @@ from instil.schemes.bases.peers import detach_outputs
 
 
 class DeepSupervision(BranchedScheme):
-    """Classifiers after the stages before the last learn beside the student's own, from the labels alone (Lee et al. 2015). The student is exported.
+    """Classifiers on the stages before the last that learn from the labels (Lee et al. 2015).
 
-    ``branch_weight``: of the loss of each of those classifiers; the paper lets it fall while training.
-
-    What stands beside the label's loss among the objectives and looks at a teacher sees each classifier itself.
+    The student is exported without them. An objective that reads a teacher compares each classifier
+    with itself.
     """
 
     card = Card(
@@ -25,19 +26,27 @@ class DeepSupervision(BranchedScheme):
         "AISTATS",
         2015,
         source="self",
-        deviations="The further classifiers are two convolutions without BatchNorm and a linear layer; the paper's are SVMs or softmax layers on the "
-        "stage itself, whose squared hinge loss is let fall to zero.",
+        deviations="The additional classifiers are two convolutions without BatchNorm and a linear "
+        "layer. In the paper they are SVMs or softmax layers on the stage itself, and the weight "
+        "of their squared hinge loss falls to zero.",
         equation=r"\mathrm{CE}(z^0, y) + \lambda \sum_{i > 0} \mathrm{CE}(z^i, y)",
-        use="What byot, dks and frskd must beat: the same further ends without any distillation between them.",
-        pitfalls="Shallow stages that must classify lose what the deeper ones would have made of them: keep the weight small where the net is not "
-        "deep.",
+        use="As a baseline for byot, dks and frskd: the same additional classifiers without any "
+        "distillation between them.",
+        pitfalls="Shallow stages that must classify lose features that the deeper stages need: "
+        "keep the weight small for networks of few layers.",
     )
 
     def __init__(
         self,
         student: nn.Module,
         objectives: Objectives | Mapping[str, Objective],
-        branch_weight: NonNegative = 0.3,
+        branch_weight: Annotated[
+            NonNegative,
+            Doc(
+                "weight of the loss of each additional classifier; the paper lets it fall during "
+                "training"
+            ),
+        ] = 0.3,
     ):
         super().__init__(student, objectives)
         self.branch_weight = branch_weight

@@ -1,4 +1,4 @@
-"""Self-distillation with no labels: a student and its slow copy see different parts of an image, and are to say the same of it."""
+"""DINO: label-free self-distillation between different views of an image."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from annotated_types import Ge, Lt
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import (
     Batch,
@@ -27,11 +28,23 @@ from instil.core import (
 from instil.functional.crops import random_crops
 from instil.teachers.ema import Ema
 
-Count = Annotated[int, Ge(1)]
+GLOBAL_STREAM = 11
+"""Random stream of the large views."""
+LOCAL_STREAM = 12
+"""Random stream of the small views."""
 
 
 class Head(nn.Module):
-    """Embeddings (N, D) to logits (N, K) of prototypes: three layers, a narrow one of unit length, and prototypes of unit length."""
+    """Projection head: embeddings (N, D) to logits (N, prototypes).
+
+    Three layers with a narrow, l2-normalized output, and a linear layer of normalized prototypes.
+
+    Args:
+        inputs: size D of the embedding.
+        hidden: width of the hidden layers.
+        narrow: width of the normalized layer.
+        prototypes: number of logits.
+    """
 
     def __init__(self, inputs: int, hidden: int, narrow: int, prototypes: int):
         super().__init__()
@@ -45,28 +58,20 @@ class Head(nn.Module):
         self.prototypes = nn.Linear(narrow, prototypes, bias=False)
 
     def forward(self, embedding: Tensor) -> Tensor:
-        return F.linear(
-            F.normalize(self.body(embedding), dim=-1), F.normalize(self.prototypes.weight, dim=-1)
-        )
+        direction = F.normalize(self.body(embedding), dim=-1)
+        return F.linear(direction, F.normalize(self.prototypes.weight, dim=-1))
 
 
 class DINO(Scheme):
-    """Student and teacher, its moving average, each with a head on the ``embedding``; parts of each image are the views (Caron et al. 2021).
+    """Distillation between views of an image, from a moving average (Caron et al. 2021).
 
-    The objectives see ``view_logits``: the student's (N, 2 + local_views, prototypes) of all views, the teacher's (N, 2, prototypes) of the two large
-    ones. The student is exported without a head; its own classifier is as it was: a further stage trains it (student: previous).
+    Student and teacher have a projection head on the ``embedding``. The objectives read
+    ``view_logits``: the student's (N, 2 + local_views, prototypes) of all views, the teacher's
+    (N, 2, prototypes) of the two large ones. The student is exported without its head. Its own
+    classifier is not trained: a further stage trains it (``student: previous``).
 
-    ``local_views``: small parts of an image, seen by the student alone.
-    ``global_scale``: the least share of an image that a large view shows.
-    ``local_scale``: the least share that a small one shows; at most it shows ``global_scale``.
-    ``jitter``: by how much contrast and brightness of a view change.
-    ``flip``: half of the views are mirrored.
-    ``prototypes``: width of the logits.
-    ``hidden``: width of the head.
-    ``narrow``: width of its last layer but one.
-    ``momentum``: how much of itself the teacher keeps at the first step; it rises to 1 by a cosine.
-
-    Raises ValueError where the batch has no ``image`` (N, C, H, W), or the student gives no embedding.
+    Raises:
+        ValueError: if the batch has no ``image`` (N, C, H, W), or the student no embedding.
     """
 
     card = Card(
@@ -76,68 +81,90 @@ class DINO(Scheme):
         2021,
         source="self",
         algorithms=("contrastive",),
-        deviations="All views have the size of the image, so that any net takes them; the paper's small ones are smaller. Views are crops of changed "
-        "contrast and brightness, without blur, solarisation and colours. The prototypes learn from the first step on, where the code holds them "
-        "for an epoch.",
-        equation=r"\sum_{g \in \lbrace 1, 2 \rbrace} \sum_{v \ne g} H\left(p^t(x_g), p^s(x_v)\right), \quad \theta_t \leftarrow m \theta_t + (1 - m) "
-        r"\theta_s",
-        use="Many images and few labels or none: the embedding is learned without them, a linear head from the few there are.",
-        pitfalls="The exported net's classifier has learned nothing, so its accuracy after this stage is chance: judge it by a stage that trains the "
-        "head. Crops must keep what tells classes apart; of digits a small one may be any digit's. Short runs need a lower momentum.",
+        deviations="All views have the size of the image, so that any network accepts them; the "
+        "small views of the paper are smaller. Views are crops with changed contrast and "
+        "brightness, without blur, solarization and color jitter. The prototypes learn from the "
+        "first step on; the authors' code freezes them for an epoch.",
+        equation=r"\sum_{g \in \lbrace 1, 2 \rbrace} \sum_{v \ne g} "
+        r"H\left(p^t(x_g), p^s(x_v)\right), \quad "
+        r"\theta_t \leftarrow m \theta_t + (1 - m) \theta_s",
+        use="For many images with few labels or none. The embedding is learned without labels, and "
+        "a linear head from the few labels.",
+        pitfalls="The classifier of the exported network is untrained, so its accuracy after this "
+        "stage is chance: evaluate it after a stage that trains the head. Crops must keep the "
+        "features that distinguish the classes; a small crop of a digit fits any digit. Short runs "
+        "need a lower momentum.",
     )
 
     def __init__(
         self,
         student: nn.Module,
         objectives: Objectives | Mapping[str, Objective],
-        local_views: Annotated[int, Ge(0)] = 4,
-        global_scale: Annotated[float, Ge(0), Lt(1)] = 0.4,
-        local_scale: Annotated[float, Ge(0), Lt(1)] = 0.05,
-        jitter: NonNegative = 0.4,
-        flip: bool = False,
-        prototypes: Count = 256,
-        hidden: Count = 256,
-        narrow: Count = 64,
-        momentum: Annotated[float, Ge(0), Lt(1)] = 0.996,
+        local_views: Annotated[
+            int, Ge(0), Doc("number of small views of an image, which only the student sees")
+        ] = 4,
+        global_scale: Annotated[
+            float, Ge(0), Lt(1), Doc("smallest share of the image in a large view")
+        ] = 0.4,
+        local_scale: Annotated[
+            float,
+            Ge(0),
+            Lt(1),
+            Doc("smallest share of the image in a small view; the largest is ``global_scale``"),
+        ] = 0.05,
+        jitter: Annotated[
+            NonNegative, Doc("largest relative change of contrast and brightness of a view")
+        ] = 0.4,
+        flip: Annotated[bool, Doc("mirror half of the views")] = False,
+        prototypes: Annotated[
+            int, Ge(1), Doc("number of prototypes, the width of the logits")
+        ] = 256,
+        hidden: Annotated[int, Ge(1), Doc("width of the hidden layers of the head")] = 256,
+        narrow: Annotated[int, Ge(1), Doc("width of the layer before the prototypes")] = 64,
+        momentum: Annotated[
+            float,
+            Ge(0),
+            Lt(1),
+            Doc("decay of the teacher's moving average at the first step; rises to 1 by a cosine"),
+        ] = 0.996,
     ):
         student = as_net(student)
         self.teacher: Ema
         super().__init__(student, Ema(student, momentum), objectives)
-        self.local_views, self.global_scale, self.local_scale = (
-            local_views,
-            global_scale,
-            local_scale,
-        )
-        self.jitter, self.flip, self.momentum = jitter, flip, momentum
-        self.prototypes, self.hidden, self.narrow = prototypes, hidden, narrow
+        self.local_views = local_views
+        self.global_scale = global_scale
+        self.local_scale = local_scale
+        self.jitter = jitter
+        self.flip = flip
+        self.momentum = momentum
+        self.prototypes = prototypes
+        self.hidden = hidden
+        self.narrow = narrow
         self.head: Head | None = None
         self.teacher_head: Ema | None = None
         self.learners["student"] += ("head",)
 
     def build(self, batch: Batch) -> None:
         embedding = _embedding(self.student(batch))
-        self.head = Head(embedding.shape[1], self.hidden, self.narrow, self.prototypes).to(
-            embedding.device, to_float32(embedding).dtype
-        )
+        head = Head(embedding.shape[1], self.hidden, self.narrow, self.prototypes)
+        self.head = head.to(embedding.device, to_float32(embedding).dtype)
         self.teacher_head = Ema(self.head, self.momentum)
         self.objectives.build(*self.forward_both(self.before_step(batch)))
 
     def before_step(self, batch: Batch) -> Batch:
-        """The batch with its ``views`` (N, 2 + local_views, C, H, W), the large ones first."""
+        """Add ``views`` (N, 2 + local_views, C, H, W), the large ones first."""
         if "image" not in batch or batch["image"].ndim != 4:
             raise ValueError(
-                f"dino sees parts of 'image' (N, C, H, W), and the batch has {', '.join(batch)}"
+                "scheme: dino crops images. Expected 'image' (N, C, H, W) in the batch, got "
+                f"{', '.join(batch)}. Use a data set of images"
             )
-        large = random_crops(batch, 2, (self.global_scale, 1.0), self.jitter, self.flip, salt=11)
+        scale = (self.global_scale, 1.0)
+        large = random_crops(batch, 2, scale, self.jitter, self.flip, salt=GLOBAL_STREAM)
         if not self.local_views:
             return batch | {"views": large}
+        scale = (self.local_scale, self.global_scale)
         small = random_crops(
-            batch,
-            self.local_views,
-            (self.local_scale, self.global_scale),
-            self.jitter,
-            self.flip,
-            salt=12,
+            batch, self.local_views, scale, self.jitter, self.flip, salt=LOCAL_STREAM
         )
         return batch | {"views": torch.cat([large, small], 1)}
 
@@ -145,48 +172,42 @@ class DINO(Scheme):
         assert self.head is not None
         assert self.teacher_head is not None
         views: Tensor = batch["views"]
-        seen = self.teacher({"image": views[:, :2].flatten(0, 1)})
-        taught: Tensor = self.teacher_head({"embedding": to_float32(_embedding(seen))})["logits"]
-        said: Tensor = self.head(
-            to_float32(_embedding(self.student({"image": views.flatten(0, 1)})))
-        )
-        number = len(views)
-        return {"view_logits": said.view(number, -1, self.prototypes)}, {
-            "view_logits": taught.view(number, -1, self.prototypes)
+        teacher_outputs = self.teacher({"image": views[:, :2].flatten(0, 1)})
+        teacher_embedding = to_float32(_embedding(teacher_outputs))
+        teacher_logits: Tensor = self.teacher_head({"embedding": teacher_embedding})["logits"]
+        student_outputs = self.student({"image": views.flatten(0, 1)})
+        student_logits: Tensor = self.head(to_float32(_embedding(student_outputs)))
+        shape = len(views), -1, self.prototypes
+        return {"view_logits": student_logits.view(shape)}, {
+            "view_logits": teacher_logits.view(shape)
         }
 
     def step(self, batch: Batch) -> Iterator[Update]:
         yield self.compute_losses(batch)
 
     def compute_losses(self, batch: Batch) -> Update:
-        """The objectives' update; of the clock it keeps the progress."""
+        """Compute the losses, and pass the training progress on to ``after_step``."""
         update = super().compute_losses(batch)
-        update.state_updates["progress"] = (
-            torch.as_tensor(batch.get("progress", 0.0), dtype=torch.float32)
-            .to(first_tensor(batch).device)
-            .view(1)
-        )
+        progress = torch.as_tensor(batch.get("progress", 0.0), dtype=torch.float32)
+        update.state_updates["progress"] = progress.to(first_tensor(batch).device).view(1)
         return update
 
     def after_step(self, gathered_rows: dict[str, Tensor]) -> None:
         super().after_step(gathered_rows)
         assert self.head is not None
         assert self.teacher_head is not None
-        decay = (
-            1
-            - (1 - self.momentum)
-            * (math.cos(math.pi * float(gathered_rows["progress"][0])) + 1)
-            / 2
-        )
-        for slow, fast in ((self.teacher, self.student), (self.teacher_head, self.head)):
-            slow.decay = decay
-            slow.follow(fast)
+        progress = float(gathered_rows["progress"][0])
+        decay = 1 - (1 - self.momentum) * (math.cos(math.pi * progress) + 1) / 2
+        for average, network in ((self.teacher, self.student), (self.teacher_head, self.head)):
+            average.decay = decay
+            average.follow(network)
 
 
 def _embedding(outputs: Outputs) -> Tensor:
     if "embedding" not in outputs:
         raise ValueError(
-            f"the heads of dino read 'embedding', and the net gives {', '.join(outputs)}; name its place in taps"
+            "student: the head of dino needs an embedding. Expected 'embedding' in the outputs, "
+            f"got {', '.join(outputs)}. Name its layer in taps"
         )
     embedding: Tensor = outputs["embedding"]
     return embedding

@@ -1,4 +1,4 @@
-"""Classifiers after every stage of a net learn from each other."""
+"""DKS: classifiers on all stages of a network learn from each other."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from instil.schemes.bases.peers import detach_outputs
 
 
 class DKS(BranchedScheme):
-    """A classifier after every stage, each with all others as its teachers, the deepest too (Sun et al. 2019). The student is exported as it is.
+    """A classifier on every stage that learns from all others (Sun et al. 2019).
 
-    The objectives are those of all classifiers: cross_entropy and kd. A classifier's losses against the others are averaged.
+    The deepest classifier learns from the shallower ones, too. The objectives apply to all
+    classifiers: cross_entropy and kd. The losses of a classifier against the others are averaged.
+    The student is exported unchanged.
     """
 
     card = Card(
@@ -22,12 +24,16 @@ class DKS(BranchedScheme):
         2019,
         source="self",
         algorithms=("multi-teacher",),
-        deviations="The paper adds up the losses against the other classifiers; here they are averaged, so that its weight 1 is a weight of kd "
-        "of the number of classifiers less one. A classifier is two convolutions without BatchNorm and a linear layer, the paper's has blocks of the "
-        "net's own.",
-        equation=r"\sum_i \mathrm{CE}(z^i, y) + \frac{1}{K-1} \sum_{i \ne j} T^2 \mathrm{KL}(p^j_T \Vert p^i_T)",
-        use="A net without any teacher, trained in one go, where shallow classifiers may tell the deepest something too.",
-        pitfalls="Very shallow classifiers are poor teachers of the deepest; in byot only the deepest teaches.",
+        deviations="The paper adds up the losses against the other classifiers; here they are "
+        "averaged. Its weight 1 is a weight of kd equal to the number of classifiers minus one. A "
+        "classifier is two convolutions without BatchNorm and a linear layer; in the paper it has "
+        "blocks of the network.",
+        equation=r"\sum_i \mathrm{CE}(z^i, y) + "
+        r"\frac{1}{K-1} \sum_{i \ne j} T^2 \mathrm{KL}(p^j_T \Vert p^i_T)",
+        use="For training without a teacher, in one run, where shallow classifiers can also "
+        "improve the deepest one.",
+        pitfalls="Very shallow classifiers are poor teachers of the deepest. In byot only the "
+        "deepest one teaches.",
     )
 
     def branch_stages(self, stages: int) -> list[int]:

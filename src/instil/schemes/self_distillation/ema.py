@@ -1,19 +1,21 @@
-"""Self-distillation from a slow copy of the student."""
+"""Mean teacher: self-distillation from the moving average of the student."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Annotated
 
 from torch import Tensor, nn
+from typing_extensions import Doc
 
 from instil.core import Batch, Card, Objective, Objectives, Scheme, Update, as_net
 from instil.teachers.ema import Ema as EmaTeacher
 
 
 class Ema(Scheme):
-    """The student learns from the moving average of its own weights (Tarvainen & Valpola 2017); the student is exported.
+    """Distillation from the moving average of the student's weights (Tarvainen & Valpola 2017).
 
-    ``decay``: how much of itself the average keeps at each step.
+    The student is exported.
     """
 
     card = Card(
@@ -23,20 +25,24 @@ class Ema(Scheme):
         2017,
         source="self",
         algorithms=("adaptive",),
-        equation=r"\mathcal{L}(s_\theta(x), s_{\theta'}(x), y), \quad \theta' \leftarrow d\, \theta' + (1 - d)\, \theta",
-        use="Few labels, many samples, and no teacher: the average answers the samples without a label. The objectives are cross_entropy and kd, or "
-        "logit_mse on standardized logits.",
-        pitfalls="The student believes its own early mistakes: let the weight of what it learns from the average rise from 0 (a schedule), and give "
-        "it hundreds of steps before. A decay near 1 needs a long training: the average is some 1 / (1 - decay) steps old.",
-        deviations="Student and average see the same augmented view, where the paper draws one for each; the student is exported, where the paper "
-        "evaluates both; the consistency loss is the objective that the recipe names, in the paper the squared difference of probabilities.",
+        equation=r"\mathcal{L}(s_\theta(x), s_{\theta'}(x), y), \quad "
+        r"\theta' \leftarrow d\, \theta' + (1 - d)\, \theta",
+        use="For few labels, many samples and no teacher: the average gives targets for the "
+        "unlabelled samples. The objectives are cross_entropy and kd, or logit_mse on standardized "
+        "logits.",
+        pitfalls="The student can confirm its own early mistakes. Raise the weight of the loss "
+        "against the average from 0 by a schedule, after hundreds of steps. A decay near 1 needs a "
+        "long training: the average is about 1 / (1 - decay) steps old.",
+        deviations="Student and average see the same augmented view; the paper draws one for each. "
+        "The student is exported; the paper evaluates both. The consistency loss is the objective "
+        "of the recipe; in the paper it is the squared difference of probabilities.",
     )
 
     def __init__(
         self,
         student: nn.Module,
         objectives: Objectives | Mapping[str, Objective],
-        decay: float = 0.99,
+        decay: Annotated[float, Doc("decay of the moving average per step, in [0, 1]")] = 0.99,
     ):
         student = as_net(student)
         self.teacher: EmaTeacher

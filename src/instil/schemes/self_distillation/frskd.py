@@ -1,4 +1,4 @@
-"""A net refines its own features by a small pyramid, and learns from what it finds."""
+"""FRSKD: self-distillation from a feature pyramid on the stages of the student."""
 
 from __future__ import annotations
 
@@ -14,8 +14,14 @@ from instil.schemes.bases.peers import detach_outputs
 
 
 class Refiner(nn.Module):
-    """Of a net's stages refined ones of the same shapes, and a classifier of the last: a path down to the shallowest and one up again (Ji et al.
-    2021, Eq. 1 and 2)."""
+    """Feature pyramid with a top-down and a bottom-up path (Ji et al. 2021, Eqs. 1 and 2).
+
+    It maps the stages of a network to refined stages of the same shapes, and classifies the last.
+
+    Args:
+        stages: stages of the network for one batch.
+        classes: number of classes.
+    """
 
     def __init__(self, stages: tuple[Tensor, ...], classes: int):
         super().__init__()
@@ -29,25 +35,26 @@ class Refiner(nn.Module):
 
     def forward(self, stages: tuple[Tensor, ...]) -> Outputs:
         lateral = [layer(stage) for layer, stage in zip(self.lateral, stages, strict=True)]
-        passed = [lateral[-1]]
+        top_down = [lateral[-1]]
         for i in reversed(range(len(stages) - 1)):
-            passed.insert(0, self.after_down[i]((lateral[i] + self.down[i](passed[0])).relu()))
-        refined = [passed[0]]
+            fused = (lateral[i] + self.down[i](top_down[0])).relu()
+            top_down.insert(0, self.after_down[i](fused))
+        refined = [top_down[0]]
         for i in range(1, len(stages)):
-            refined.append(
-                self.after_up[i - 1]((lateral[i] + passed[i] + self.up[i - 1](refined[-1])).relu())
-            )
+            fused = (lateral[i] + top_down[i] + self.up[i - 1](refined[-1])).relu()
+            refined.append(self.after_up[i - 1](fused))
         embedding = global_average_pool(refined[-1])
         return {"logits": self.head(embedding), "embedding": embedding, "features": tuple(refined)}
 
 
 class FRSKD(BranchedScheme):
-    """A self-teacher on the student's stages: it learns from the label, and the student from its logits and its refined features (Ji et al. 2021).
+    """A self-teacher that refines the student's stages (Ji et al. 2021).
 
-    The student is exported as it is, without the self-teacher.
+    The self-teacher learns from the labels. The student learns from its logits and its refined
+    features, and is exported without it.
 
-    The objectives are cross_entropy, of both, and those of the student against the self-teacher: kd (T = 4), and attention_transfer for the
-    refined ``features``, which have the shapes of the student's own.
+    The objectives are cross_entropy for both, and losses of the student against the self-teacher:
+    kd (T = 4) and attention_transfer. The refined ``features`` have the shapes of the student's.
     """
 
     card = Card(
@@ -57,15 +64,19 @@ class FRSKD(BranchedScheme):
         2021,
         source="self",
         labels=("single", "multi", "binary"),
-        deviations="The refined stages are as wide as the net's own, and each way into a sum has a linear map of its own in place of a learned "
-        "weight. Convolutions are plain and without BatchNorm. As in a re-implementation, the self-teacher's label loss reaches the net's "
-        "stages; all this was not checked against the authors' code.",
-        equation=r"\mathrm{CE}(z^s, y) + \mathrm{CE}(z^r, y) + \alpha T^2 \mathrm{KL}(p^r_T \Vert p^s_T) + \beta \sum_i \Vert \phi(R_i) - \phi(F_i) "
-        r"\Vert^2",
-        use="A net of stages on a grid without any teacher, in one run, where byot's shallow classifiers are too poor: here deep stages tell the "
-        "shallow ones where to look.",
-        pitfalls="The pyramid is trained with the net, so that it teaches little at first; give the weights of its losses a schedule. Its gradient "
-        "adds to that of the labels on all stages.",
+        deviations="The refined stages are as wide as those of the network, and each input of a "
+        "sum has a separate linear map instead of a learned weight. Convolutions are plain and "
+        "without BatchNorm. As in a re-implementation, the label loss of the self-teacher reaches "
+        "the stages of the network. None of this was checked against the authors' code.",
+        equation=r"\mathrm{CE}(z^s, y) + \mathrm{CE}(z^r, y) + "
+        r"\alpha T^2 \mathrm{KL}(p^r_T \Vert p^s_T) + "
+        r"\beta \sum_i \Vert \phi(R_i) - \phi(F_i) \Vert^2",
+        use="For training without a teacher, in one run, for networks with stages on a grid where "
+        "the shallow classifiers of byot are too poor. Here deep stages give the shallow ones "
+        "their attention maps as targets.",
+        pitfalls="The pyramid is trained together with the network and teaches little at first: "
+        "give the weights of its losses a schedule. Its gradient is added to that of the labels on "
+        "all stages.",
     )
 
     def branch_stages(self, stages: int) -> list[int]:
@@ -76,12 +87,12 @@ class FRSKD(BranchedScheme):
 
     def branch_outputs(self, outputs: Outputs) -> list[Outputs]:
         stages = stage_features(outputs)
-        own = {
+        student_end = {
             "logits": outputs["logits"],
             "embedding": global_average_pool(to_float32(stages[-1])),
             "features": stages,
         }
-        return [own, self.branches[0](stages)]
+        return [student_end, self.branches[0](stages)]
 
     def teachers_for(
         self, ends: list[Outputs], stages: tuple[Tensor, ...], batch: Batch

@@ -1,11 +1,10 @@
-"""Self-distillation between the mixed predictions of two images and those of their mixture."""
+"""MixSKD: self-distillation between mixed predictions of two images and those of their mixture."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Annotated
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from typing_extensions import Doc
@@ -20,12 +19,12 @@ from instil.core import (
     Outputs,
     Positive,
     Update,
-    first_tensor,
     item_weights,
     mean,
-    replace_invalid,
+    replace_invalid_outputs,
     to_float32,
 )
+from instil.functional.mixup import first_key, mix_with_partner, split_thirds
 from instil.functional.mixup_losses import discriminator_loss, mixed_label_loss
 from instil.functional.pooling import global_average_pool
 from instil.schemes.bases.branches import Branch, BranchedScheme, stage_features
@@ -34,8 +33,8 @@ HIDDEN = 128
 """Width of the hidden layer of a discriminator."""
 
 
-class MapBranch(Branch):
-    """A branch that also returns its feature map."""
+class FeatureMapBranch(Branch):
+    """A branch that also returns its feature map, as ``map``."""
 
     def forward(self, stage: Tensor) -> Outputs:
         feature_map = self.body(stage)
@@ -67,20 +66,24 @@ class MixSKD(BranchedScheme):
         2022,
         source="self",
         labels=("single",),
-        deviations="Checked against the authors' code, not against the text of the paper. The partner is any "
-        "training sample, drawn by seed, sample and view, so that results do not depend on how a batch is cut; "
-        "in the code it is another sample of the batch. Each step therefore runs on three images per sample, in "
-        "the code on two. The code adds the label loss of mixtures for ImageNet; for CIFAR it computes this loss "
-        "and leaves it out (mixture_label_weight: 0), so that its self-teacher is not trained. The code keeps the "
-        "discriminators in a plain list, so that they are not trained (train_discriminators: false). A branch is two "
-        "convolutions without BatchNorm; the code repeats the residual stages.",
-        equation=r"\sum_i \mathrm{CE}(z^i(x), y) + \lambda\, \mathrm{CE}(\hat z, y) + (1 - \lambda)\, \mathrm{CE}(\hat z, y') "
-        r"+ T^2 \sum_i \left( \mathrm{KL}(\hat p^i \Vert \tilde p^i) + \mathrm{KL}(\tilde p^i \Vert \hat p^i) \right) "
+        deviations="Checked against the authors' code, not against the text of the paper. The "
+        "partner is any training sample, drawn by seed, sample and view, so that results do not "
+        "depend on how a batch is split; in the code it is another sample of the batch. Each step "
+        "therefore runs on three images per sample, in the code on two. The code adds the label "
+        "loss of mixtures for ImageNet; for CIFAR it computes this loss and leaves it out "
+        "(mixture_label_weight: 0), so its self-teacher is not trained. The code keeps the "
+        "discriminators in a plain list, so they are not trained (train_discriminators: false). A "
+        "branch is two convolutions without BatchNorm; the code repeats the residual stages.",
+        equation=r"\sum_i \mathrm{CE}(z^i(x), y) + \lambda\, \mathrm{CE}(\hat z, y) + "
+        r"(1 - \lambda)\, \mathrm{CE}(\hat z, y') + T^2 \sum_i \left( "
+        r"\mathrm{KL}(\hat p^i \Vert \tilde p^i) + \mathrm{KL}(\tilde p^i \Vert \hat p^i) \right) "
         r"+ \sum_i \Vert \tilde f^i - \hat f^i \Vert^2 + \mathcal{L}_{dis}, \quad "
-        r"\hat z = z(\lambda x + (1 - \lambda) x'), \; \tilde z = \lambda z(x) + (1 - \lambda) z(x')",
-        use="Image classification without a teacher, where mixup helps.",
-        pitfalls="A step takes about three times as long as that of the student alone, plus the branches. The network and the "
-        "discriminators minimise the same loss: there is no gradient reversal, so that the term works against the feature loss.",
+        r"\hat z = z(\lambda x + (1 - \lambda) x'), \; "
+        r"\tilde z = \lambda z(x) + (1 - \lambda) z(x')",
+        use="For image classification without a teacher, where mixup helps.",
+        pitfalls="A step takes about three times as long as that of the plain student, plus the "
+        "branches. The network and the discriminators minimise the same loss: there is no gradient "
+        "reversal, so the term works against the feature loss.",
     )
 
     def __init__(
@@ -93,18 +96,15 @@ class MixSKD(BranchedScheme):
         mixture_label_weight: Annotated[
             NonNegative,
             Doc(
-                "weight of the label loss of mixtures and of the self-teacher; 0: the self-teacher is not trained"
+                "weight of the label loss of mixtures and of the self-teacher; 0: the self-teacher "
+                "is not trained"
             ),
         ] = 1.0,
         feature_weight: Annotated[
             NonNegative, Doc("weight of the mean squared difference of the feature maps")
         ] = 1.0,
-        discriminator_weight: Annotated[
-            NonNegative, Doc("weight of the loss of the discriminators")
-        ] = 1.0,
-        train_discriminators: Annotated[
-            bool, Doc("train the discriminators; false: keep their initial weights")
-        ] = True,
+        discriminator_weight: Annotated[NonNegative, Doc("weight of the discriminator loss")] = 1.0,
+        train_discriminators: Annotated[bool, Doc("train the discriminators; false: fixed")] = True,
     ):
         super().__init__(student, objectives)
         self.mixup_alpha = mixup_alpha
@@ -120,20 +120,22 @@ class MixSKD(BranchedScheme):
         return list(range(stages - 1))
 
     def make_branches(self, stages: tuple[Tensor, ...], classes: int) -> list[nn.Module]:
-        return [MapBranch(stage, stages[-1], classes) for stage in stages[:-1]]
+        return [FeatureMapBranch(stage, stages[-1], classes) for stage in stages[:-1]]
 
     def build(self, batch: Batch) -> None:
         for name, objective in self.objectives.named():
             if isinstance(objective, LabelObjective) and any(objective.needs["teacher"]):
                 raise ValueError(
-                    f"objectives.{name}: a mixture has two labels. Expected objectives that read labels "
-                    f"or a teacher, got {type(objective).__name__}, which reads both. Use kd"
+                    f"objectives.{name}: a mixture has two labels. Expected objectives that read "
+                    f"labels or a teacher, got {type(objective).__name__}, which reads both. Use kd"
                 )
         outputs = self.student(batch)
-        stages, logits = stage_features(outputs), to_float32(outputs["logits"])
+        stages = stage_features(outputs)
+        logits = to_float32(outputs["logits"])
         if logits.ndim != 2:
             raise ValueError(
-                f"scheme: branches classify whole samples. Expected logits (N, C), got {tuple(logits.shape)}"
+                "scheme: branches classify whole samples. Expected logits (N, C), got "
+                f"{tuple(logits.shape)}"
             )
         self.branches.extend(self.make_branches(stages, logits.shape[1]))
         ends = self.branch_outputs(outputs)
@@ -149,53 +151,44 @@ class MixSKD(BranchedScheme):
         self.objectives.build(ends[0], {"logits": ends[0]["logits"]})
 
     def branch_outputs(self, outputs: Outputs) -> list[Outputs]:
-        """Logits, pooled embedding and feature map of the student's end and the branches."""
+        """Compute logits, pooled embedding and feature map of the student and the branches."""
         stages = stage_features(outputs)
         deepest = to_float32(stages[-1])
-        own = {
+        student_end = {
             "logits": outputs["logits"],
             "embedding": global_average_pool(deepest),
             "map": deepest,
         }
         branches = zip(self.branches, stages[:-1], strict=True)
-        return [own, *(branch(stage) for branch, stage in branches)]
+        return [student_end, *(branch(stage) for branch, stage in branches)]
 
     def before_step(self, batch: Batch) -> Batch:
         """Add the mixtures and their ``share``, which is the same for the whole step."""
-        key = _first_key(batch)
-        if missing := [name for name in (f"partner_{key}", "partner_label") if name not in batch]:
-            raise ValueError(
-                f"scheme: each sample is mixed with another one. Expected '{missing[0]}' in the batch, got "
-                f"{', '.join(batch)}. Set data.augment.partner: true, or let the loader add it"
-            )
-        seed, step = int(batch.get("seed", 0)), int(batch.get("step", 0))
-        # Keyed by seed and step: every micro-batch and rank draws the same share.
-        share = float(np.random.default_rng((seed, step)).beta(self.mixup_alpha, self.mixup_alpha))
-        mixture = torch.lerp(batch[f"partner_{key}"], batch[key], share)
-        return batch | {"mixture": mixture, "share": torch.tensor(share)}
+        return mix_with_partner(batch, self.mixup_alpha)
+
+    def _loss_weights(self) -> dict[str, float]:
+        """Weights of the losses of the scheme itself, without those that are 0."""
+        weights = {
+            "mixture_labels": self.mixture_label_weight,
+            "mixture_features": self.feature_weight,
+            "discriminator": self.discriminator_weight,
+        }
+        return {name: weight for name, weight in weights.items() if weight}
 
     def counts(self, batch: Batch) -> dict[str, Tensor]:
-        counts = super().counts(batch)
         num_items = item_weights(batch).sum()
-        if self.mixture_label_weight:
-            counts["mixture_labels"] = num_items
-        if self.feature_weight:
-            counts["mixture_features"] = num_items
-        if self.discriminator_weight:
-            counts["discriminator"] = num_items
-        return counts
+        return {**super().counts(batch), **dict.fromkeys(self._loss_weights(), num_items)}
 
     def compute_losses(self, batch: Batch) -> Update:
-        key, share = _first_key(batch), float(batch["share"])
+        key = first_key(batch)
+        share = float(batch["share"])
         # One forward pass: BatchNorm sees samples, partners and mixtures together.
         inputs = torch.cat([batch[key], batch[f"partner_{key}"], batch["mixture"]])
         ends = self.branch_outputs(self.student({key: inputs}))
         plain, mixed, mixtures = [], [], []
         for end in ends:
-            parts = [
-                {role: replace_invalid(part, batch) for role, part in part_of.items()}
-                for part_of in _thirds(end)
-            ]
+            thirds = split_thirds(end)
+            parts = [replace_invalid_outputs(third, batch, tuple(third)) for third in thirds]
             plain.append(parts[0])
             mixed.append({role: torch.lerp(parts[1][role], parts[0][role], share) for role in end})
             mixtures.append(parts[2])
@@ -206,7 +199,7 @@ class MixSKD(BranchedScheme):
     def _objectives_of_ends(
         self, plain: list[Outputs], mixed: list[Outputs], mixtures: list[Outputs], batch: Batch
     ) -> Update:
-        """Objectives without a teacher on the samples, the others between mixtures and mixed outputs."""
+        """Objectives without a teacher on the samples, the others between the two mixed outputs."""
         on_samples = [self.objectives(end, _fixed_logits(end), batch) for end in plain]
         pairs = [
             (mixed[0], {"logits": self._self_teacher_logits(mixtures).detach()}),
@@ -225,46 +218,32 @@ class MixSKD(BranchedScheme):
     def _own_losses(
         self, mixed: list[Outputs], mixtures: list[Outputs], share: float, batch: Batch
     ) -> dict[str, Tensor]:
-        weight = item_weights(batch)
-        losses = {}
-        if self.mixture_label_weight:
-            logits = [end["logits"] for end in mixtures]
-            logits += [self._self_teacher_logits(ends) for ends in (mixed, mixtures)]
-            labels = batch["label"], batch["partner_label"]
-            values = [mixed_label_loss(value, *labels, share, "none") for value in logits]
-            total = torch.stack(values).sum(0)
-            losses["mixture_labels"] = self.mixture_label_weight * mean(total, weight)
+        weights = self._loss_weights()
         ends = list(zip(mixed, mixtures, strict=True))
-        if self.feature_weight:
+        terms: dict[str, list[Tensor]] = {}
+        if "mixture_labels" in weights:
+            logits = [end["logits"] for end in mixtures]
+            logits += [self._self_teacher_logits(outputs) for outputs in (mixed, mixtures)]
+            labels = batch["label"], batch["partner_label"]
+            terms["mixture_labels"] = [mixed_label_loss(z, *labels, share, "none") for z in logits]
+        if "mixture_features" in weights:
             squares = [(one["map"] - other["map"]).square() for one, other in ends]
-            total = torch.stack([square.flatten(1).mean(1) for square in squares]).sum(0)
-            losses["mixture_features"] = self.feature_weight * mean(total, weight)
-        if self.discriminator_weight:
-            values = []
+            terms["mixture_features"] = [square.flatten(1).mean(1) for square in squares]
+        if "discriminator" in weights:
+            terms["discriminator"] = []
             for discriminator, (one, other) in zip(self.discriminators, ends, strict=True):
                 scores = discriminator(one["embedding"]), discriminator(other["embedding"])
-                values.append(discriminator_loss(*scores, "none"))
-            total = torch.stack(values).sum(0)
-            losses["discriminator"] = self.discriminator_weight * mean(total, weight)
-        return losses
+                terms["discriminator"].append(discriminator_loss(*scores, "none"))
+        return {
+            name: weights[name] * mean(torch.stack(values).sum(0), item_weights(batch))
+            for name, values in terms.items()
+        }
 
     def _self_teacher_logits(self, ends: list[Outputs]) -> Tensor:
         """Logits (N, C) of the self-teacher: convolution 1x1, pooling and classifier are linear."""
         assert self.self_teacher is not None
         logits: Tensor = self.self_teacher(torch.cat([end["embedding"] for end in ends], 1))
         return logits
-
-
-def _first_key(batch: Batch) -> str:
-    """Key of the first tensor of the batch, which the network reads."""
-    value = first_tensor(batch)
-    return next(key for key, other in batch.items() if other is value)
-
-
-def _thirds(end: Outputs) -> list[Outputs]:
-    """Outputs of one end for the samples, the partners and the mixtures."""
-    chunks = {role: value.chunk(3) for role, value in end.items()}
-    return [{role: parts[part] for role, parts in chunks.items()} for part in range(3)]
 
 
 def _fixed_logits(end: Outputs) -> Outputs:

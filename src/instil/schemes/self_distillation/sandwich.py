@@ -37,7 +37,7 @@ class Supernet(Protocol):
     depth: int
 
     def forward_subnet(self, image: Tensor, share: float, depth: int) -> Tensor:
-        """Logits of the sub-network with a share of the channels and ``depth`` layers per stage."""
+        """Compute the logits of the sub-network with ``depth`` layers per stage."""
 
     def subnet(self, share: float, depth: int) -> nn.Module:
         """Return the sub-network as a model of its own."""
@@ -52,7 +52,7 @@ class Sandwich(Scheme):
     cross_entropy (or label_smoothing) for the largest network, and alphanet for the others.
 
     The sub-network with ``export_share`` and ``export_depth`` is exported; the smallest one is
-    scored beside it.
+    evaluated, too.
 
     Raises:
         ValueError: for a student without sub-networks, or an objective that reads other roles than
@@ -66,17 +66,22 @@ class Sandwich(Scheme):
         2021,
         source="self",
         labels=("single", "multi", "binary"),
-        deviations="Sub-networks differ in one share of the channels of all stages and one depth; the paper samples width, depth, "
-        "kernel size and expansion per stage, and the resolution. The network normalises each sample (GroupNorm), so that no "
-        "statistics of BatchNorm have to be recalibrated; the authors recalibrate. They regularise the largest network alone by "
-        "dropout. As in their code the losses of all networks are added up, with one optimizer step.",
-        equation=r"\mathrm{CE}(z_{\max}, y) + \sum_{a \in \{\min, r_1, \ldots, r_k\}} D_\alpha(p_{\max} \Vert p_a)",
-        use="One training for several sizes: deploy the width and depth that fit a device, without training again.",
-        pitfalls="A step costs as much as its networks together: with two random sub-networks up to four forward and backward passes. "
-        "With few labels the sub-networks outweigh the label loss: on digits with 100 of 1,000 labels the largest network reached 40 % "
-        "instead of 90 %. Give the objective of the sub-networks a smaller weight then. The other arms of a run train the whole supernet "
-        "on the labels, and the table shows the size of the exported network for all of them: compare an exported sub-network with a "
-        "network of its own size.",
+        deviations="Sub-networks differ in one share of the channels of all stages and one depth; "
+        "the paper samples width, depth, kernel size and expansion per stage, and the resolution. "
+        "The network normalizes each sample (GroupNorm), so no statistics of BatchNorm need "
+        "recalibration; the authors recalibrate. They regularize only the largest network by "
+        "dropout. As in their code the losses of all networks are added up, with one optimizer "
+        "step.",
+        equation=r"\mathrm{CE}(z_{\max}, y) + "
+        r"\sum_{a \in \{\min, r_1, \ldots, r_k\}} D_\alpha(p_{\max} \Vert p_a)",
+        use="For several sizes from one training: deploy the width and depth that fit a device, "
+        "without training again.",
+        pitfalls="A step costs as much as its networks together: with two random sub-networks up "
+        "to four forward and backward passes. With few labels the sub-networks outweigh the label "
+        "loss: on digits with 100 of 1,000 labels the largest network reached 40 % instead of "
+        "90 %. Give the objective of the sub-networks a smaller weight then. The other arms of a "
+        "run train the whole supernet on the labels, and the table shows the size of the exported "
+        "network for all of them: compare an exported sub-network with a network of its own size.",
     )
     # It calls a method of the model other than its forward pass.
     supports_sharding = False
@@ -112,31 +117,35 @@ class Sandwich(Scheme):
         model = self.student.model
         if not isinstance(model, Supernet):
             raise ValueError(
-                "student: the model has no sub-networks. Expected networks:slimmable_cnn or a model with "
-                f"depth, forward_subnet and subnet, got {type(model).__name__}"
+                "student: the model has no sub-networks. Expected networks:slimmable_cnn or a "
+                f"model with depth, forward_subnet and subnet, got {type(model).__name__}"
             )
         for option, depth in (("smallest", self.smallest_depth), ("export", self.export_depth)):
             if depth is not None and depth > model.depth:
                 raise ValueError(
-                    f"scheme.{option}_depth: the student has fewer layers per stage. Expected at most "
-                    f"{model.depth}, got {depth}"
+                    f"scheme.{option}_depth: the student has fewer layers per stage. Expected at "
+                    f"most {model.depth}, got {depth}"
                 )
         for name, objective in self.objectives.named():
             if isinstance(objective, LabelObjective) and any(objective.needs["teacher"]):
                 raise ValueError(
-                    f"objectives.{name}: sub-networks learn from the largest network alone. Expected "
-                    f"objectives that read labels or a teacher, got {type(objective).__name__}, which reads both"
+                    f"objectives.{name}: sub-networks learn from the largest network only. "
+                    "Expected objectives that read labels or a teacher, got "
+                    f"{type(objective).__name__}, which reads both"
                 )
         outputs = _logits(self.student(batch))
         self.objectives.build(outputs, outputs)
 
     def sizes(self, batch: Batch) -> list[tuple[float, int]]:
-        """Share of the channels and depth of the sub-networks of a step, the smallest first.
+        """Draw the sub-networks of a step, the smallest first.
 
-        They depend on ``seed`` and ``step`` alone: every micro-batch and rank draws the same.
+        They depend on ``seed`` and ``step`` only: every micro-batch and rank draws the same.
 
         Args:
             batch: the batch of this step.
+
+        Returns:
+            Share of the channels and depth of each sub-network.
         """
         depth = self._supernet().depth
         key = int(batch.get("seed", 0)), int(batch.get("step", 0))
@@ -151,7 +160,7 @@ class Sandwich(Scheme):
         yield self.compute_losses(batch)
 
     def compute_losses(self, batch: Batch) -> Update:
-        """Update of the largest network by labels, and of the sub-networks by its logits."""
+        """Compute the losses of the largest network, and those of the sub-networks against it."""
         largest = _logits(self.student(batch))
         teacher = {"logits": largest["logits"].detach()}
         update: Update = self.objectives(largest, teacher, batch)
@@ -173,7 +182,7 @@ class Sandwich(Scheme):
         return self._subnet(self.export_share, depth)
 
     def other_students(self) -> dict[str, Net]:
-        """The smallest sub-network."""
+        """Return the smallest sub-network."""
         return {"smallest": self._subnet(self.smallest_share, self.smallest_depth)}
 
     def _subnet(self, share: float, depth: int) -> Net:
@@ -190,7 +199,9 @@ class _Subnet(nn.Module):
 
     def __init__(self, model: Supernet, share: float, depth: int):
         super().__init__()
-        self.model, self.share, self.depth = model, share, depth
+        self.model = model
+        self.share = share
+        self.depth = depth
 
     def forward(self, image: Tensor) -> Tensor:
         return self.model.forward_subnet(image, self.share, self.depth)
@@ -199,7 +210,7 @@ class _Subnet(nn.Module):
 def _subnet_call(
     call: Callable[..., Outputs], share: float, depth: int
 ) -> Callable[[nn.Module, Batch], Outputs]:
-    """The task's call, for a sub-network of the model that it is given."""
+    """Return the call of the task, applied to a sub-network of its model."""
 
     def call_subnet(model: Any, batch: Batch) -> Outputs:
         return call(_Subnet(model, share, depth), batch)
@@ -208,5 +219,5 @@ def _subnet_call(
 
 
 def _logits(outputs: Outputs) -> Outputs:
-    """Logits alone: features have other widths in each sub-network."""
+    """Select the logits: features have a different width in each sub-network."""
     return {"logits": outputs["logits"]}

@@ -26,6 +26,7 @@ def best_logits(logits: Tensor, target: Tensor, per: str = "sample") -> Tensor:
         Logits (N, C).
 
     Example:
+        >>> import torch
         >>> logits = torch.tensor([[[1.0, 0.0]], [[0.0, 2.0]]])
         >>> best_logits(logits, torch.tensor([1]))
         tensor([[0., 2.]])
@@ -46,6 +47,7 @@ def minimum_logits(logits: Tensor, target: Tensor) -> Tensor:
         Logits (N, C), 0 for the label.
 
     Example:
+        >>> import torch
         >>> logits = torch.tensor([[[1.0, 0.0]], [[0.0, 2.0]]])
         >>> minimum_logits(logits, torch.tensor([1]))
         tensor([[-2.,  0.]])
@@ -69,6 +71,7 @@ def linear_logits(logits: Tensor, target: Tensor, sweeps: int = 4) -> Tensor:
         Logits (N, C), combined for each sample.
 
     Example:
+        >>> import torch
         >>> logits = torch.tensor([[[1.0, 0.0]], [[0.0, 2.0]]])
         >>> linear_logits(logits, torch.tensor([1])).round(decimals=3)
         tensor([[0., 2.]])

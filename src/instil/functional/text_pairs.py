@@ -32,6 +32,7 @@ def skewed_forward(
         Mean over the tokens of each text (N,).
 
     Example:
+        >>> import torch
         >>> student = torch.tensor([[[0.5, 0.5]]]).log()
         >>> teacher = torch.tensor([[[0.9, 0.1]]]).log()
         >>> skewed_forward(student, teacher, torch.tensor([[0]]), torch.tensor([0.1]))
@@ -64,6 +65,7 @@ def skewed_reverse(
         Mean over the tokens of each text (N,).
 
     Example:
+        >>> import torch
         >>> student = torch.tensor([[[0.5, 0.5]]]).log()
         >>> teacher = torch.tensor([[[0.9, 0.1]]]).log()
         >>> skewed_reverse(student, teacher, torch.tensor([[0]]), torch.tensor([0.1]))
@@ -130,6 +132,7 @@ def adaptive_skew(gap: Tensor, running_gap: Tensor | float, base: float = 0.1) -
         Skews in the shape of ``gap``, in [0.01, base].
 
     Example:
+        >>> import torch
         >>> adaptive_skew(torch.tensor([0.4, 0.38, 0.1]), 0.4, base=0.1)
         tensor([0.1000, 0.0527, 0.0100])
     """

@@ -24,6 +24,7 @@ def smoothed_predictions(
         ValueError: if the shapes differ.
 
     Example:
+        >>> import torch
         >>> average = torch.tensor([[0.5, 0.5], [0.0, 0.0]])
         >>> smoothed_predictions(average, torch.tensor([[1.0, 0.0], [0.2, 0.8]]), 0.1)
         tensor([[0.5500, 0.4500],

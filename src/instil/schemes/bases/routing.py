@@ -24,6 +24,7 @@ def straight_through_sigmoid(score: Tensor, uniforms: Tensor, temperature: float
         Actions, 0 or 1, with the gradient of the sigmoid.
 
     Example:
+        >>> import torch
         >>> straight_through_sigmoid(torch.tensor([2.0, -2.0]), torch.tensor([0.5, 0.5]), 5.0)
         tensor([1., 0.])
     """

@@ -64,6 +64,7 @@ def distillm2_loss(
         One value per pair (N,).
 
     Example:
+        >>> import torch
         >>> student = torch.tensor([[[0.5, 0.5]]]).log()
         >>> teacher = torch.tensor([[[0.9, 0.1]]]).log()
         >>> text = student, teacher, torch.tensor([[0]])

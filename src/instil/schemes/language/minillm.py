@@ -55,6 +55,7 @@ def advantages(
         Advantages (N, T).
 
     Example:
+        >>> import torch
         >>> advantages(torch.tensor([[1.0, 2.0, 6.0]]), torch.ones(1, 3))
         tensor([[4., 6., 0.]])
     """
@@ -99,6 +100,7 @@ def policy_gradient_loss(
         Scalar, or (N, T) for ``reduction="none"``.
 
     Example:
+        >>> import torch
         >>> log_probs = torch.tensor([[0.5, 0.25]]).log()
         >>> old_log_probs = torch.tensor([[0.25, 0.25]]).log()
         >>> advantage = torch.tensor([[1.0, -1.0]])

@@ -46,6 +46,7 @@ def sample_interleaved(
         Tokens (N,), and their log-probabilities (N,) by the network that sampled them.
 
     Example:
+        >>> import torch
         >>> student_logits = torch.tensor([[0.0, 9.0, 0.0]])
         >>> teacher_logits = torch.tensor([[9.0, 1.0, 0.0]])
         >>> uniforms = torch.tensor([[0.5, 0.5]])

@@ -54,6 +54,7 @@ def sftn_loss(
         ValueError: if the shapes differ.
 
     Example:
+        >>> import torch
         >>> sftn_loss(torch.tensor([[1.0, 0.0]]), torch.zeros(1, 2))
         tensor(0.1109)
     """

@@ -137,8 +137,7 @@ class SpotAdaptive(Scheme):
         return self.teacher.net
 
     def build(self, batch: Batch) -> None:
-        teacher = self.fixed(batch)
-        student = self.student(batch)
+        teacher, student = self.fixed(batch), self.student(batch)
         self.paths = stage_paths(self.student, "student"), stage_paths(self.fixed, "teacher")
         self.pairs = resolve_stage_pairs(self.stage_pairs, len(self.paths[0]), len(self.paths[1]))
         has_classes = "label" in batch and not batch["label"].is_floating_point()

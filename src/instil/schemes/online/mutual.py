@@ -26,6 +26,7 @@ def averaged_logits(logits: Sequence[Tensor], average: str = "probabilities") ->
         Logits (..., C).
 
     Example:
+        >>> import torch
         >>> averaged_logits([torch.tensor([0.0, 1.0]), torch.tensor([2.0, 1.0])], "logits")
         tensor([1., 1.])
     """

@@ -42,6 +42,7 @@ def ramped_decay(num_updates: Tensor, decay: float) -> Tensor:
         The decay (scalar).
 
     Example:
+        >>> import torch
         >>> ramped_decay(torch.tensor(4.0), 0.999)
         tensor(0.7500)
     """

@@ -44,6 +44,7 @@ def byot_hint_loss(
         ValueError: if the shapes differ.
 
     Example:
+        >>> import torch
         >>> byot_hint_loss(torch.tensor([[1.0, -1.0]]), torch.tensor([[3.0, -2.0]]))
         tensor(4.)
     """

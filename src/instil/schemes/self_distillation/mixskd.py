@@ -24,10 +24,10 @@ from instil.core import (
     replace_invalid_outputs,
     to_float32,
 )
-from instil.functional.mixup import first_key, mix_with_partner, split_thirds
 from instil.functional.mixup_losses import discriminator_loss, mixed_label_loss
 from instil.functional.pooling import global_average_pool
 from instil.schemes.bases.branches import Branch, BranchedScheme, stage_features
+from instil.schemes.bases.mixup import first_key, mix_with_partner, split_thirds
 
 HIDDEN = 128
 """Width of the hidden layer of a discriminator."""
